@@ -1,0 +1,1 @@
+"""Measure kits: calibration data and accuracy. Workstation only."""

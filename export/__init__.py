@@ -1,0 +1,1 @@
+"""Make kits: a PULSE checkpoint becomes GGUF + ONNX, proven against the original. Workstation only."""

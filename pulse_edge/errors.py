@@ -1,0 +1,75 @@
+"""The one tree of errors.
+
+    PulseEdgeError            exit code 1
+    |- UsageError             2   the command line or the call asks for something that does not exist
+    |- ScanError              1   the file cannot be read as a page
+    |- PageRefused            3   the page was read, and must not be interpreted
+    |- KitError               1   a kit is absent, broken, foreign, or newer than this program
+    |- DeviceError            1   the device that was asked for cannot be used
+    |- MemoryShortage         1   the machine has too little free memory for the kit
+    |- EngineError            1   ONNX Runtime or llama.cpp failed, or is not installed properly
+    |- ContextError           1   page and question do not fit the model's context
+    |- CheckpointError        1   (workstation) the source is not a checkpoint that can be converted
+    |- FetchError             1   (workstation) a checkpoint could not be brought from the hub
+    `- ParityError            1   (workstation) the converted model does not agree with the original
+
+Every message names the file, what is wrong, and the next step. Standard library only.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class PulseEdgeError(Exception):
+    """Base of everything that pulse-edge raises on purpose; `exit_code` is the command's verdict."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class UsageError(PulseEdgeError):
+    """The call asks for something that does not exist."""
+
+    exit_code = 2
+
+
+class ScanError(PulseEdgeError):
+    """The file cannot be read as a page."""
+
+
+class PageRefused(PulseEdgeError):
+    """The page was read, and must not be interpreted."""
+
+    exit_code = 3
+
+
+class KitError(PulseEdgeError):
+    """A kit is absent, unfinished, altered, foreign, or newer than this program."""
+
+
+class DeviceError(PulseEdgeError):
+    """The device that was asked for cannot be used."""
+
+
+class MemoryShortage(PulseEdgeError):
+    """The machine has too little free memory for the kit."""
+
+
+class EngineError(PulseEdgeError):
+    """ONNX Runtime or llama.cpp failed, or is not installed properly."""
+
+
+class ContextError(PulseEdgeError):
+    """Page and question do not fit the model's context."""
+
+
+class CheckpointError(PulseEdgeError):
+    """The source is not a checkpoint that can be converted."""
+
+
+class FetchError(PulseEdgeError):
+    """A checkpoint could not be brought from the hub."""
+
+
+class ParityError(PulseEdgeError):
+    """The converted model does not agree with the original."""
