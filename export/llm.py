@@ -1,0 +1,320 @@
+"""Language tensors -> llm.gguf, streaming: one tensor in memory at a time. What pulse_edge/llm.py reads.
+
+Source of names, types and the rotary permutation: llama.cpp's conversion/llama.py; the tensors are equal to its, bit for
+bit, which a test holds.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from pulse_edge.errors import CheckpointError
+
+from .checkpoint import Checkpoint, _shown, finite
+from .config import Config, read_json
+
+TYPES = {
+    "f32": (gguf.GGMLQuantizationType.F32, gguf.LlamaFileType.ALL_F32),
+    "f16": (gguf.GGMLQuantizationType.F16, gguf.LlamaFileType.MOSTLY_F16),
+    "bf16": (gguf.GGMLQuantizationType.BF16, gguf.LlamaFileType.MOSTLY_BF16),
+}
+_TOP = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
+_LAYER = {
+    "input_layernorm": "attn_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "post_attention_layernorm": "ffn_norm",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+}
+# The conversation of pulse_edge.prompt for programs that know only chat templates; the runtime does not use it.
+CHAT_TEMPLATE = (
+    "{{ bos_token }}A chat between a curious human and an artificial intelligence assistant. The assistant gives helpful, "
+    "detailed, and polite answers to the human's questions.{% for message in messages %}{% if message['role'] == 'user' %}"
+    " USER: {{ message['content'] }}{% elif message['role'] == 'assistant' %} ASSISTANT: {{ message['content'] }}"
+    "{{ eos_token }}{% endif %}{% endfor %}{% if add_generation_prompt %} ASSISTANT:{% endif %}"
+)
+
+
+@dataclass(frozen=True)
+class About:
+    """What general.* says of the model."""
+
+    name: str
+    licence: str
+    source: str
+    revision: str
+
+
+def language_names(checkpoint: Checkpoint) -> list[str]:
+    """Names (inside) of the tensors that become llm.gguf, in file order."""
+    tied = checkpoint.config.text.tie_word_embeddings
+    return [n for n in checkpoint.names() if gguf_name(n) and not (tied and n == "lm_head.weight")]
+
+
+def gguf_name(name: str) -> str | None:
+    """GGUF's name for a tensor, or None where it is not the language model's."""
+    stem = name.removesuffix(".weight")
+    if stem in _TOP:
+        return _TOP[stem] + ".weight"
+    parts = stem.split(".", 3)
+    if parts[:2] == ["model", "layers"] and len(parts) == 4 and parts[3] in _LAYER:
+        return f"blk.{parts[2]}.{_LAYER[parts[3]]}.weight"
+    return None
+
+
+def write(
+    checkpoint: Checkpoint,
+    path: Path,
+    kind: str,
+    about: About,
+    progress: Callable[[int, int], None] = lambda _done, _of: None,
+) -> None:
+    """Write the language model as `kind` (f16, bf16, f32). `progress` gets bytes written and of how many.
+
+    Raises CheckpointError for a tokenizer that llama.cpp cannot use and for weights that are NaN, infinite, or too
+    large for f16, all listed at once.
+    """
+    config = checkpoint.config
+    wanted, file_type = TYPES[kind]
+    writer = gguf.GGUFWriter(path, "llama")
+    _add_metadata(writer, config, file_type, about)
+    add_tokenizer(writer, checkpoint.path, config)
+    extra = rope_factors(config)
+    if extra is not None:
+        writer.add_tensor_info("rope_freqs.weight", extra.shape, extra.dtype, extra.nbytes)
+    names, shapes = language_names(checkpoint), _shapes(config)
+    for name in names:
+        target = _type(name, len(shapes[name]), wanted)
+        dtype, size = _layout(shapes[name], target)
+        raw = target if target == gguf.GGMLQuantizationType.BF16 else None
+        writer.add_tensor_info(
+            gguf_name(name), raw and (*shapes[name][:-1], 2 * shapes[name][-1]) or shapes[name], dtype, size, raw
+        )
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    total = sum(_layout(shapes[n], _type(n, len(shapes[n]), wanted))[1] for n in names)
+    done, wrong = 0, []
+    if extra is not None:
+        writer.write_tensor_data(extra)
+    for name in names:
+        tensor = checkpoint.tensor(name)
+        data = encode(_rotary(name, tensor, config), _type(name, tensor.ndim, wanted))
+        if not finite(tensor):
+            wrong.append(f"{name} has NaN or infinite weights")
+        elif data.dtype == np.float16 and tensor.dtype != torch.float16 and not np.isfinite(data).all():
+            wrong.append(f"{name} has weights too large for f16 (use --llm bf16)")
+        writer.write_tensor_data(data)
+        done += data.nbytes
+        progress(done, total)
+    writer.close()
+    if wrong:
+        raise CheckpointError(f"{checkpoint.path}: {_shown(wrong)}.")
+
+
+def encode(tensor: torch.Tensor, target: gguf.GGMLQuantizationType) -> npt.NDArray[Any]:
+    """The tensor's bytes in GGUF: float16 and float32 as such, BF16 as uint8 with a doubled last dimension."""
+    if tensor.dtype == torch.float16 and target == gguf.GGMLQuantizationType.F16:
+        return tensor.numpy()
+    if tensor.dtype == torch.bfloat16 and target == gguf.GGMLQuantizationType.BF16:
+        return tensor.contiguous().view(torch.uint8).numpy()
+    with np.errstate(over="ignore"):
+        data: npt.NDArray[Any] = gguf.quants.quantize(tensor.float().numpy(), target)
+    return data
+
+
+def _type(name: str, dimensions: int, wanted: gguf.GGMLQuantizationType) -> gguf.GGMLQuantizationType:
+    """Norms stay in float32, as llama.cpp's kernels want them."""
+    return gguf.GGMLQuantizationType.F32 if dimensions <= 1 else wanted
+
+
+def _layout(shape: tuple[int, ...], target: gguf.GGMLQuantizationType) -> tuple[np.dtype[Any], int]:
+    """NumPy dtype and bytes of a tensor."""
+    kinds = {
+        gguf.GGMLQuantizationType.F32: np.dtype(np.float32),
+        gguf.GGMLQuantizationType.F16: np.dtype(np.float16),
+        gguf.GGMLQuantizationType.BF16: np.dtype(np.uint8),
+    }
+    width = 4 if target == gguf.GGMLQuantizationType.F32 else 2
+    return kinds[target], math.prod(shape) * width
+
+
+def _shapes(config: Config) -> dict[str, tuple[int, ...]]:
+    from .checkpoint import expected
+
+    needed, optional = expected(config)
+    return needed | optional
+
+
+def _rotary(name: str, tensor: torch.Tensor, config: Config) -> torch.Tensor:
+    """q and k rows from halves (Hugging Face's rotary layout) to pairs (llama.cpp's)."""
+    if name.endswith("q_proj.weight"):
+        heads = config.text.num_attention_heads
+    elif name.endswith("k_proj.weight"):
+        heads = config.text.num_key_value_heads
+    else:
+        return tensor
+    rows = tensor.shape[0]
+    halves = tensor.reshape(heads, 2, rows // heads // 2, *tensor.shape[1:])
+    return halves.swapaxes(1, 2).reshape(tensor.shape)
+
+
+def rope_factors(config: Config) -> npt.NDArray[np.float32] | None:
+    """Llama 3's frequency factors, (head_dim / 2,) float32; None for other scalings. Source: conversion/llama.py."""
+    rope = config.text.rope_scaling
+    if not rope or rope.get("rope_type") != "llama3":
+        return None
+    dim, base = config.head_dim, config.text.rope_theta
+    freqs = 1.0 / (base ** (torch.arange(0, dim, 2, dtype=torch.float32) / dim))
+    factor, low, high = rope["factor"], rope["low_freq_factor"], rope["high_freq_factor"]
+    old = rope["original_max_position_embeddings"]
+    factors = []
+    for freq in freqs:
+        wavelength = 2 * math.pi / freq
+        if wavelength < old / high:
+            factors.append(1.0)
+        elif wavelength > old / low:
+            factors.append(factor)
+        else:
+            smooth = (old / wavelength - low) / (high - low)
+            factors.append(1 / ((1 - smooth) / factor + smooth))
+    result: npt.NDArray[np.float32] = torch.tensor(factors, dtype=torch.float32).numpy()
+    return result
+
+
+def _add_metadata(writer: gguf.GGUFWriter, config: Config, file_type: Any, about: About) -> None:
+    text = config.text
+    writer.add_type(gguf.GGUFType.MODEL)
+    writer.add_name(about.name)
+    writer.add_license(about.licence)
+    writer.add_source_url(about.source)
+    writer.add_string("general.source.revision", about.revision)
+    writer.add_file_type(file_type)
+    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+    writer.add_block_count(text.num_hidden_layers)
+    writer.add_context_length(text.max_position_embeddings)
+    writer.add_embedding_length(text.hidden_size)
+    writer.add_feed_forward_length(text.intermediate_size)
+    writer.add_head_count(text.num_attention_heads)
+    writer.add_head_count_kv(text.num_key_value_heads)
+    writer.add_rope_dimension_count(config.head_dim)
+    if config.head_dim * text.num_attention_heads != text.hidden_size:
+        writer.add_key_length(config.head_dim)
+        writer.add_value_length(config.head_dim)
+    writer.add_rope_freq_base(text.rope_theta)
+    writer.add_layer_norm_rms_eps(text.rms_norm_eps)
+    writer.add_vocab_size(text.vocab_size)
+    rope = text.rope_scaling or {}
+    kind = rope.get("rope_type", rope.get("type"))
+    if kind in ("linear", "yarn"):
+        writer.add_rope_scaling_type(gguf.RopeScalingType(kind))
+        writer.add_rope_scaling_factor(rope["factor"])
+    if kind == "yarn":
+        writer.add_rope_scaling_orig_ctx_len(
+            rope.get("original_max_position_embeddings") or text.max_position_embeddings
+        )
+
+
+def add_tokenizer(writer: gguf.GGUFWriter, folder: Path, config: Config) -> None:
+    """The SentencePiece vocabulary: pieces, scores, types, added tokens, special ids, chat template.
+
+    Raises CheckpointError for a missing or unreadable tokenizer.model, or one that is not BPE (llama.cpp's `llama`
+    tokenizer merges by score).
+    """
+    tokens, scores, types, prefix = vocabulary(folder, config.text.vocab_size)
+    writer.add_tokenizer_model("llama")
+    writer.add_tokenizer_pre("default")
+    writer.add_token_list(tokens)
+    writer.add_token_scores(scores)
+    writer.add_token_types(types)
+    writer.add_add_space_prefix(prefix)
+    text = config.text
+    writer.add_bos_token_id(text.bos_token_id)
+    writer.add_eos_token_id(text.eos_token_id)
+    writer.add_unk_token_id(types.index(gguf.TokenType.UNKNOWN))
+    if text.pad_token_id is not None and 0 <= text.pad_token_id < len(tokens):
+        writer.add_pad_token_id(text.pad_token_id)
+    writer.add_add_bos_token(True)
+    writer.add_add_eos_token(False)
+    writer.add_chat_template(CHAT_TEMPLATE)
+
+
+def vocabulary(folder: Path, size: int) -> tuple[list[bytes], list[float], list[int], bool]:
+    """Pieces, scores, types of `size` tokens, and whether a dummy space is put in front of a text."""
+    from sentencepiece import sentencepiece_model_pb2
+
+    path = folder / "tokenizer.model"
+    model = sentencepiece_model_pb2.ModelProto()
+    try:
+        model.ParseFromString(path.read_bytes())
+    except OSError:
+        raise CheckpointError(
+            f"{path}: missing. A GGUF tokenizer is made of the SentencePiece model; fetch it from the base model."
+        ) from None
+    except Exception as e:  # protobuf's DecodeError has no public base besides Exception
+        raise CheckpointError(f"{path}: no SentencePiece model ({e}). Fetch it again.") from None
+    if not model.pieces or model.trainer_spec.model_type != model.trainer_spec.BPE:
+        raise CheckpointError(f"{path}: not a BPE model, which llama.cpp's llama tokenizer needs.")
+    if len(model.pieces) > size:
+        raise CheckpointError(f"{path}: has {len(model.pieces)} pieces, the model's vocabulary only {size}.")
+    tokens = [p.piece.encode() for p in model.pieces]
+    scores = [float(p.score) for p in model.pieces]
+    types = [int(p.type) for p in model.pieces]  # SentencePiece's numbers are GGUF's
+    if gguf.TokenType.UNKNOWN not in types:
+        raise CheckpointError(f"{path}: has no token for unknown text.")
+    padding = range(len(tokens), size)
+    tokens += [f"[PAD{i}]".encode() for i in padding]
+    scores += [-10000.0 for _ in padding]
+    types += [int(gguf.TokenType.UNUSED) for _ in padding]
+    for token, text, special in added_tokens(folder, size):
+        tokens[token] = text.encode()
+        scores[token] = -1000.0
+        types[token] = int(gguf.TokenType.CONTROL if special else gguf.TokenType.USER_DEFINED)
+    return tokens, scores, types, bool(model.normalizer_spec.add_dummy_prefix)
+
+
+def added_tokens(folder: Path, size: int) -> list[tuple[int, str, bool]]:
+    """(id, text, whether it is special) from added_tokens.json and tokenizer_config.json; ids below `size` only."""
+    found: dict[int, tuple[str, bool]] = {}
+    if (folder / "added_tokens.json").is_file():
+        found |= {int(i): (text, False) for text, i in read_json(folder / "added_tokens.json").items()}
+    if (folder / "tokenizer_config.json").is_file():
+        decoder = read_json(folder / "tokenizer_config.json").get("added_tokens_decoder", {})
+        for i, entry in decoder.items():
+            special = bool(entry.get("special")) or _looks_special(entry["content"])
+            text = entry["content"] if special else entry["content"].replace("\u2581", " ")
+            found[int(i)] = text, special
+    return [(i, *found[i]) for i in sorted(found) if 0 <= i < size]
+
+
+def _looks_special(text: str) -> bool:
+    """As llama.cpp's converter judges: forms like <|...|> and a few fixed words."""
+    fixed = {"<pad>", "<mask>", "<2mass>", "[@BOS@]"}
+    fenced = (text.startswith("<|") and text.endswith("|>")) or (
+        text.startswith("<\uff5c") and text.endswith("\uff5c>")
+    )
+    return text in fixed or fenced or (text.startswith("<unused") and text.endswith(">"))
+
+
+def describe(folder: Path) -> str:
+    """The licence as the checkpoint's README states it, or an empty string."""
+    path = folder / "README.md"
+    if path.is_file():
+        for line in path.read_text("utf-8", "replace").splitlines()[:40]:
+            if line.lower().startswith("license:"):
+                return json.dumps(line.split(":", 1)[1].strip())[1:-1]
+    return ""

@@ -1,0 +1,5 @@
+"""`python -m pulse_edge`."""
+
+from .cli import main
+
+main()

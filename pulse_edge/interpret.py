@@ -1,0 +1,286 @@
+"""The way through: scan -> tiles -> features -> image rows -> text -> Report. Every caller uses it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from . import llm, memory, prompt, scan, tiles, vision
+from . import kit as kits
+from .errors import DeviceError, UsageError
+from .kit import Kit
+from .report import Answer, KitMark, Report
+
+Float = npt.NDArray[np.float32]
+Progress = Callable[[str, int, int], None]
+"""Gets the stage (`verify` bytes, `load` per mille, `encode` tiles, `prefill` rows), how much is done, and of how much."""
+
+
+def _silent(_stage: str, _done: int, _of: int) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class EncodedScan:
+    """A page, ready for questions."""
+
+    file: str
+    page_sha256: str
+    rows: Float
+    """(T, d) float32, what the language model sees in the image's place."""
+    tiles: int
+    rows_sha256: str
+    seconds: dict[str, float]
+    """Wall time of `read` and `encode`."""
+
+
+class Answering(Iterator[str]):
+    """An answer as it is made: iterate for its text; the other fields are final when the iteration has ended."""
+
+    def __init__(self, model: PulseModel, encoded: EncodedScan, question: str, max_tokens: int) -> None:
+        self.question = question
+        self.text = ""
+        self.tokens = 0
+        self.complete = False
+        self.seconds: dict[str, float] = {}
+        """`prefill` and `answer`, and `first_token` since the question was asked."""
+        self._parts = self._run(model, encoded, prompt.fill(model.kit.manifest.prompt.after, question), max_tokens)
+
+    def __next__(self) -> str:
+        return next(self._parts)
+
+    def _run(self, model: PulseModel, encoded: EncodedScan, after: str, max_tokens: int) -> Iterator[str]:
+        language = model.language
+        turn = model.take_turn()
+        start = time.perf_counter()
+        before = model.kit.manifest.prompt.before
+        language.prefill(encoded.rows_sha256, before, encoded.rows, lambda d, n: model.progress("prefill", d, n))
+        logits = language.feed_tokens(language.tokenize(after, first=False))
+        prefilled = time.perf_counter()
+        self.seconds["prefill"] = prefilled - start
+        pieces = language.generate(logits, max_tokens)
+        held = ""  # white space at either end is not part of an answer
+        while True:
+            model.check_turn(turn)
+            try:
+                piece = next(pieces)
+            except StopIteration as end:
+                self.complete = end.value
+                break
+            self.tokens += 1
+            self.seconds.setdefault("first_token", time.perf_counter() - start)
+            text = held + piece.text if self.text else (held + piece.text).lstrip()
+            held = text[len(text.rstrip()) :]
+            if shown := text.rstrip():
+                self.text += shown
+                yield shown
+        self.seconds["answer"] = time.perf_counter() - prefilled
+
+    def answer(self) -> Answer:
+        """The whole answer; runs what is left."""
+        for _ in self:
+            pass
+        return Answer(self.question, self.text, self.tokens, self.complete)
+
+
+class PulseModel:
+    """A loaded kit. Use as a context manager, or `close` it. One thread, one answer at a time."""
+
+    def __init__(
+        self, kit: Kit, encoder: vision.VisionEncoder, language: llm.LanguageModel, device: str, progress: Progress
+    ) -> None:
+        """For `load`, which is how to get one."""
+        self.kit = kit
+        self.encoder = encoder
+        self.language = language
+        self.device = device
+        self.progress = progress
+        self.seconds: dict[str, float] = {}
+        name = kit.manifest.packing.newline_file
+        self._newline = None if name is None else np.fromfile(kit.file(name), "<f4")
+        self._turn = 0
+
+    @classmethod
+    def load(
+        cls,
+        kit: Path | str | Kit | None = None,
+        *,
+        device: str = "auto",
+        threads: int | None = None,
+        flash_attention: bool = False,
+        observer: llm.Observer | None = None,
+        progress: Progress = _silent,
+    ) -> PulseModel:
+        """Open, verify and load a kit (None: as `kit.find` says) on `auto`, `cpu` or `cuda`.
+
+        Raises KitError, MemoryShortage, DeviceError, EngineError, UsageError.
+        """
+        start = time.perf_counter()
+        if device not in ("auto", "cpu", "cuda"):
+            raise UsageError(f"device {device!r}: expected auto, cpu or cuda.")
+        threads = threads or default_threads()
+        vision.installed_runtime()
+        opened = kit if isinstance(kit, Kit) else kits.find(None if kit is None else Path(kit))
+        _verify(opened, progress)
+        encoder, device, why = _encoder(opened, device, threads)
+        m = opened.manifest
+        if device == "cpu":
+            memory.require(str(opened.path), **_bytes(opened))
+        language = llm.LanguageModel(
+            opened.file(m.language.file),
+            context=m.language.context_length,
+            threads=threads,
+            device=device,
+            flash_attention=flash_attention,
+            observer=observer,
+            progress=lambda fraction: progress("load", int(1000 * fraction), 1000),
+        )
+        model = cls(opened, encoder, language, f"{device} ({why}, {threads} threads)" if why else device, progress)
+        model.seconds["load"] = time.perf_counter() - start
+        return model
+
+    def encode(self, source: str | Path | Image.Image | scan.Page) -> EncodedScan:
+        """Read a page and encode it, once for all its questions. Raises ScanError, PageRefused."""
+        start = time.perf_counter()
+        page = source if isinstance(source, scan.Page) else scan.read(source)
+        read = time.perf_counter()
+        spec, packing = self.kit.manifest.vision, self.kit.manifest.packing
+        how: dict[str, Any] = {
+            "size": spec.image_size,
+            "aspect_ratio": packing.aspect_ratio,
+            "pinpoints": packing.grid_pinpoints,
+        }
+        pixels = tiles.cut(page.image, mean=spec.mean, std=spec.std, **how)
+        features = self.encoder.encode(pixels, lambda done, of: self.progress("encode", done, of))
+        rows = tiles.pack(features, page_size=page.image.size, merge=packing.merge, newline=self._newline, **how)
+        digest = hashlib.sha256(np.ascontiguousarray(rows)).hexdigest()
+        seconds = {"read": read - start, "encode": time.perf_counter() - read}
+        return EncodedScan(page.name, page.sha256, rows, len(pixels), digest, seconds)
+
+    def ask(self, encoded: EncodedScan, question: str, max_tokens: int | None = None) -> Answering:
+        """The answer to a question about an encoded page, as an iterator over its text.
+
+        The page's rows stay in the context, so a second question on it only costs its own words. An answer that is
+        still running is ended by the next question: going on with it raises UsageError.
+        """
+        limit = self.kit.manifest.prompt.max_tokens if max_tokens is None else max_tokens
+        return Answering(self, encoded, question, limit)
+
+    def interpret(
+        self,
+        source: str | Path | Image.Image | scan.Page,
+        question: str | Sequence[str] = prompt.REPORT_QUESTION,
+        max_tokens: int | None = None,
+    ) -> Report:
+        """Read, encode, and answer one question or several about one page."""
+        encoded = self.encode(source)
+        questions = [question] if isinstance(question, str) else question
+        answered = []
+        for q in questions:
+            answering = self.ask(encoded, q, max_tokens)
+            answering.answer()
+            answered.append(answering)
+        return self.report(encoded, answered)
+
+    def report(self, encoded: EncodedScan, answered: Sequence[Answering]) -> Report:
+        """The record of one page's finished answers."""
+        seconds = self.seconds | encoded.seconds
+        for part in ("prefill", "answer"):
+            seconds[part] = sum(a.seconds[part] for a in answered)
+        m = self.kit.manifest
+        return Report(
+            file=encoded.file,
+            page_sha256=encoded.page_sha256,
+            answers=tuple(a.answer() for a in answered),
+            kit=KitMark(m.id, self.kit.sha256, m.demonstration),
+            device=self.device,
+            versions=versions(),
+            seconds={k: round(v, 3) for k, v in seconds.items()},
+            rows=len(encoded.rows),
+        )
+
+    def take_turn(self) -> int:
+        """The number of a new answer; all older ones end."""
+        self._turn += 1
+        return self._turn
+
+    def check_turn(self, turn: int) -> None:
+        """Raise UsageError if another answer was started since `turn` was taken."""
+        if turn != self._turn:
+            raise UsageError("another question was asked before this answer ended. Finish one answer at a time.")
+
+    def close(self) -> None:
+        """Free both engines."""
+        self.encoder.close()
+        self.language.close()
+
+    def __enter__(self) -> PulseModel:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+
+def versions() -> dict[str, str]:
+    """Of everything that can change an answer."""
+    own = {name: version(name) for name in ("pulse-edge", "numpy", "pillow")}
+    return own | {
+        "python": platform.python_version(),
+        "llama-cpp-python": llm.version(),
+        vision.installed_runtime(): vision.version(),
+    }
+
+
+def default_threads() -> int:
+    """Processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _verify(opened: Kit, progress: Progress) -> None:
+    total = sum(file.bytes for file in opened.manifest.files.values())
+    done = 0
+
+    def step(piece: int) -> None:
+        nonlocal done
+        done += piece
+        progress("verify", done, total)
+
+    kits.verify(opened, remembered=True, progress=step)
+
+
+def _encoder(opened: Kit, device: str, threads: int) -> tuple[vision.VisionEncoder, str, str]:
+    """The encoder, the device that both halves will use, and why `auto` took it."""
+    path = opened.file(opened.manifest.vision.file)
+    if device != "auto":
+        return vision.VisionEncoder(path, device=device, threads=threads), device, ""
+    try:
+        if reason := llm.cuda_missing():
+            raise DeviceError(reason)
+        return vision.VisionEncoder(path, device="cuda", threads=threads), "cuda", "auto: CUDA works for both halves"
+    except DeviceError as e:
+        why = f"auto: {str(e).removeprefix('cuda: ').split('. ')[0].split(';')[0]}"
+        return vision.VisionEncoder(path, device="cpu", threads=threads), "cpu", why
+
+
+def _bytes(opened: Kit) -> dict[str, int]:
+    """What `memory.require` needs to know of a kit: bytes of its parts when loaded."""
+    m = opened.manifest
+    encoder = sum(f.bytes for name, f in m.files.items() if name.startswith(m.vision.file))
+    cache = 2 * 2 * m.language.layers * m.language.key_value_length * m.language.context_length
+    # An fp16 encoder computes in float32 on a CPU.
+    unpacked = encoder * (2 if m.vision.type == "fp16" else 1)
+    return {"language": m.files[m.language.file].bytes, "key_values": cache, "encoder": unpacked}

@@ -1,0 +1,436 @@
+"""Kits: a directory that explains itself. Open, verify, find and write one. Standard library only.
+
+`manifest.json` says everything that the runtime must know, and is written last: a directory without one is unfinished.
+Nobody edits a kit in place; `writing` makes a new one beside its target and renames it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+from .errors import KitError
+
+MANIFEST = "manifest.json"
+MANIFEST_VERSION = 1
+KIT_VARIABLE = "PULSE_EDGE_KIT"
+_READ_BYTES = 1 << 22
+
+Merge = Literal["flat", "spatial", "spatial_unpad"]
+Aspect = Literal["anyres", "pad", "square"]
+
+
+@dataclass(frozen=True)
+class File:
+    """One file of the kit."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Language:
+    """The language model, a GGUF file."""
+
+    file: str
+    type: str
+    """Weight type: f16, bf16, f32, Q8_0, ..."""
+    context_length: int
+    """Tokens, image rows included."""
+    embedding_length: int
+    """Width d of a token or an image row."""
+    layers: int
+    key_value_length: int
+    """Numbers per token and layer in the key cache; the value cache has as many."""
+    vocabulary: int
+
+
+@dataclass(frozen=True)
+class Vision:
+    """The vision encoder with its projector, an ONNX file: pixel_values (n,3,S,S) -> image_features (n,P,d)."""
+
+    file: str
+    type: str
+    """Weight type: fp32, fp16, ..."""
+    image_size: int
+    """Side S of a tile in pixels."""
+    patches_per_side: int
+    """P is its square."""
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How a page becomes tiles, and their features become image rows (LLaVA's config fields of the same names)."""
+
+    aspect_ratio: Aspect
+    merge: Merge
+    grid_pinpoints: tuple[tuple[int, int], ...]
+    """Allowed grid sizes (width, height) in pixels; empty unless anyres."""
+    newline_file: str | None
+    """The image_newline row, d little-endian float32; null unless the packing inserts it."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """The conversation's text on either side of the image; `{question}` stands in `after`."""
+
+    template: str
+    before: str
+    after: str
+    max_tokens: int
+    """New tokens at most; greedy decoding."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What manifest.json says."""
+
+    manifest_version: int
+    id: str
+    """Name for people: model and weight types."""
+    demonstration: bool
+    """True: the weights are not fit for patients, and every answer says so."""
+    created: str
+    """UTC, ISO 8601."""
+    files: dict[str, File]
+    language: Language
+    vision: Vision
+    packing: Packing
+    prompt: Prompt
+    source: dict[str, Any]
+    """Provenance: checkpoint, files with sha256, revision, licence, adapters."""
+    parity: dict[str, Any]
+    """How the kit was proven against the original, with figures."""
+    versions: dict[str, str]
+    """Of the programs that made it."""
+    accuracy: dict[str, Any] | None = None
+    """Measured on ECGBench; null: not measured yet."""
+
+
+@dataclass(frozen=True)
+class Kit:
+    """An opened kit: its directory, manifest, and the manifest file's sha256 (which covers every other file's)."""
+
+    path: Path
+    manifest: Manifest
+    sha256: str
+
+    def file(self, name: str) -> Path:
+        """Path of one of the kit's files."""
+        return self.path / name
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+T = TypeVar("T")
+
+
+def _build(kind: Any, value: Any, where: str) -> Any:
+    """`value` from JSON as `kind`, a dataclass or one of the few types used above; ValueError names the field."""
+    origin, args = get_origin(kind), get_args(kind)
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        return _build_dataclass(kind, value, where)
+    if origin is Literal:
+        if value not in args:
+            raise ValueError(f"{where} is {value!r}, expected one of {', '.join(map(repr, args))}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, list) or (args[-1] is not Ellipsis and len(value) != len(args)):
+            raise ValueError(f"{where} is not a list of the expected length")
+        kinds = [args[0]] * len(value) if args[-1] is Ellipsis else args
+        return tuple(_build(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True)))
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise ValueError(f"{where} is not an object")
+        return {k: _build(args[1], v, f"{where}.{k}") for k, v in value.items()}
+    if type(None) in args:
+        return None if value is None else _build(args[0], value, where)
+    if kind is Any:
+        return value
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        raise ValueError(f"{where} is {value!r}, expected {kind.__name__}")
+    return value
+
+
+def _build_dataclass(kind: type[T], value: Any, where: str) -> T:
+    if not isinstance(value, dict):
+        raise ValueError(f"{where} is not an object")
+    hints = get_type_hints(kind)
+    needed = {f.name for f in dataclasses.fields(kind) if f.default is dataclasses.MISSING}  # type: ignore[arg-type]
+    if missing := sorted(needed - value.keys()):
+        raise ValueError(f"{where} lacks {', '.join(missing)}")
+    if unknown := sorted(value.keys() - hints.keys()):
+        raise ValueError(f"{where} has unknown {', '.join(unknown)}")
+    return kind(**{k: _build(hints[k], v, f"{where}.{k}") for k, v in value.items()})
+
+
+def parse_manifest(text: str, where: str = MANIFEST) -> Manifest:
+    """Manifest from its JSON text. Raises KitError for anything that this version does not understand."""
+    try:
+        raw = json.loads(text)
+        if not isinstance(raw, dict):
+            raise ValueError("not a JSON object")
+        version = raw.get("manifest_version")
+        if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+            raise ValueError(f"manifest_version is {version!r}")
+    except ValueError as e:
+        raise KitError(f"{where}: not a kit's manifest ({e}). Copy the kit again, or convert it anew.") from None
+    if version > MANIFEST_VERSION:
+        raise KitError(
+            f"{where}: manifest version {version} is newer than this program understands ({MANIFEST_VERSION}). "
+            "Update pulse-edge."
+        )
+    try:
+        manifest: Manifest = _build(Manifest, raw, "manifest")
+        _check_names(manifest)
+    except ValueError as e:
+        raise KitError(f"{where}: {e}. Copy the kit again, or convert it anew.") from None
+    return manifest
+
+
+def _check_names(manifest: Manifest) -> None:
+    """Files are named inside the kit only, and everything that the manifest refers to is listed."""
+    for name in manifest.files:
+        pure = PurePosixPath(name)
+        if pure.is_absolute() or ".." in pure.parts or "\\" in name or ":" in name or name == MANIFEST:
+            raise ValueError(f"file name {name!r} is not allowed")
+    used = [manifest.language.file, manifest.vision.file, manifest.packing.newline_file]
+    for wanted in used:
+        if wanted is not None and wanted not in manifest.files:
+            raise ValueError(f"{wanted} is used but not listed under files")
+    packing = manifest.packing
+    if packing.aspect_ratio == "anyres" and not packing.grid_pinpoints:
+        raise ValueError("packing anyres needs grid_pinpoints")
+    if packing.aspect_ratio == "anyres" and packing.merge == "spatial_unpad" and packing.newline_file is None:
+        raise ValueError("packing spatial_unpad needs newline_file")
+    if "{question}" not in manifest.prompt.after:
+        raise ValueError("prompt.after has no {question}")
+
+
+def open_kit(path: Path) -> Kit:
+    """Read a kit's manifest and check that its files, and no others, are there with their sizes.
+
+    Does not read the files: see `verify`. Raises KitError with everything that is wrong at once.
+    """
+    if not path.is_dir():
+        raise KitError(f"{path}: no such kit directory. Name one with --kit or {KIT_VARIABLE}.")
+    try:
+        raw = (path / MANIFEST).read_bytes()
+    except OSError as e:
+        reason = "has no manifest.json, so it is unfinished or no kit" if isinstance(e, FileNotFoundError) else str(e)
+        raise KitError(f"{path}: {reason}. Make one with `python -m export convert`.") from None
+    manifest = parse_manifest(raw.decode("utf-8", "replace"), str(path / MANIFEST))
+    wrong = []
+    for name, file in manifest.files.items():
+        try:
+            size = (path / name).stat().st_size
+        except OSError:
+            wrong.append(f"{name} is missing")
+            continue
+        if size != file.bytes:
+            wrong.append(f"{name} has {size} bytes instead of {file.bytes}")
+    present = {p.relative_to(path).as_posix() for p in path.rglob("*") if not p.is_dir()}
+    wrong += [f"{name} does not belong to it" for name in sorted(present - manifest.files.keys() - {MANIFEST})]
+    if wrong:
+        raise KitError(f"{path}: {'; '.join(wrong)}. Copy the kit again.")
+    return Kit(path.resolve(), manifest, hashlib.sha256(raw).hexdigest())
+
+
+# --- verifying -------------------------------------------------------------------------------------------------------
+
+
+def sha256_file(path: Path, progress: Callable[[int], None] = lambda _bytes: None) -> str:
+    """Hex sha256 of a file; `progress` gets the bytes of each piece read."""
+    digest = hashlib.sha256()
+    with open(path, "rb", buffering=0) as f:
+        while piece := f.read(_READ_BYTES):
+            digest.update(piece)
+            progress(len(piece))
+    return digest.hexdigest()
+
+
+def verify(kit: Kit, *, remembered: bool = False, progress: Callable[[int], None] = lambda _bytes: None) -> None:
+    """Check every file's sha256 against the manifest. Raises KitError naming each file that differs.
+
+    With `remembered`, a file that passed before and kept its path, size and times is not read again.
+    """
+    memory = _Verified() if remembered else None
+    wrong = []
+    for name, file in kit.manifest.files.items():
+        path = kit.file(name)
+        if memory is not None and memory.knows(path, file.sha256):
+            progress(file.bytes)
+            continue
+        stamp = _stamp(path)
+        if sha256_file(path, progress) != file.sha256:
+            wrong.append(name)
+        elif memory is not None:
+            memory.add(path, stamp, file.sha256)
+    if memory is not None:
+        memory.save()
+    if wrong:
+        raise KitError(f"{kit.path}: altered since it was made: {', '.join(wrong)}. Do not use it; copy the kit again.")
+
+
+def _stamp(path: Path) -> list[int]:
+    s = path.stat()
+    return [s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino]
+
+
+class _Verified:
+    """Which files passed, kept in the user's cache directory, readable by the owner alone."""
+
+    def __init__(self) -> None:
+        self._path = cache_dir() / "verified.json"
+        self._known: dict[str, Any] = {}
+        self._changed = False
+        try:
+            known = json.loads(self._path.read_text("utf-8"))
+            self._known = known if isinstance(known, dict) else {}
+        except (OSError, ValueError):
+            pass  # nothing remembered: the files are read again, which is always right
+
+    def knows(self, path: Path, sha256: str) -> bool:
+        return self._known.get(str(path)) == [*_stamp(path), sha256]
+
+    def add(self, path: Path, stamp: list[int], sha256: str) -> None:
+        self._known[str(path)] = [*stamp, sha256]
+        self._changed = True
+
+    def save(self) -> None:
+        if not self._changed:
+            return
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            fd, name = tempfile.mkstemp(dir=self._path.parent)
+            with os.fdopen(fd, "w", encoding="utf-8") as f:
+                json.dump(self._known, f)
+            os.replace(name, self._path)
+        except OSError:
+            pass  # a read-only home only costs the next start its time
+
+
+# --- finding ---------------------------------------------------------------------------------------------------------
+
+
+def cache_dir() -> Path:
+    """The user's cache directory for this program."""
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local") / "pulse-edge" / "cache"
+    if sys.platform == "darwin":
+        return Path.home() / "Library/Caches/pulse-edge"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pulse-edge"
+
+
+def installed_dir() -> Path:
+    """Where kits are installed for this user, one directory a kit."""
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local") / "pulse-edge" / "kits"
+    if sys.platform == "darwin":
+        return Path.home() / "Library/Application Support/pulse-edge/kits"
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "pulse-edge" / "kits"
+
+
+def find(named: Path | None) -> Kit:
+    """The kit to use: `named`, else $PULSE_EDGE_KIT, else the one installed, else the one that the package carries.
+
+    Raises KitError when there is none, or when several are installed and none was named.
+    """
+    if named is not None:
+        return open_kit(named)
+    if variable := os.environ.get(KIT_VARIABLE):
+        return open_kit(Path(variable))
+    for folder in (installed_dir(), Path(__file__).parent / "kits"):
+        kits = sorted(p.parent for p in folder.glob(f"*/{MANIFEST}")) if folder.is_dir() else []
+        if len(kits) > 1:
+            names = ", ".join(k.name for k in kits)
+            raise KitError(f"{folder}: several kits ({names}). Name one with --kit or {KIT_VARIABLE}.")
+        if kits:
+            return open_kit(kits[0])
+    raise KitError(
+        f"no kit: none named, none in {installed_dir()}, none carried by the package. Name one with --kit or "
+        f"{KIT_VARIABLE}; `python -m export convert` makes one from a checkpoint."
+    )
+
+
+# --- writing ---------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def writing(target: Path, *, force: bool = False) -> Iterator[Path]:
+    """A directory beside `target` to build a kit in; renamed to `target` at the end, removed if anything is raised.
+
+    Raises KitError if `target` exists, unless `force`, which replaces it after the new kit is complete, and replaces
+    kits and empty directories only: a mistyped target does not cost somebody's files.
+    """
+    refuse_target(target, force=force)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{target.name}.unfinished-", dir=target.parent))
+    work.chmod(0o755)
+    try:
+        yield work
+        if not (work / MANIFEST).is_file():
+            raise KitError(f"{target}: no manifest was written, so there is no kit.")
+        _replace(work, target)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def refuse_target(target: Path, *, force: bool) -> None:
+    """Raise KitError when a kit cannot be written at `target`."""
+    if not os.path.lexists(target):
+        return
+    if not force:
+        raise KitError(f"{target}: exists. Choose another target, or replace it with --force.")
+    if not target.is_dir() or target.is_symlink() or (any(target.iterdir()) and not (target / MANIFEST).is_file()):
+        raise KitError(f"{target}: exists and is no kit, so --force does not replace it. Choose another target.")
+
+
+def _replace(work: Path, target: Path) -> None:
+    """Rename `work` to `target`; an old kit is moved aside first and put back should the rename fail."""
+    if not target.exists():
+        os.rename(work, target)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.replaced-", dir=target.parent))
+    os.rename(target, old / "kit")
+    try:
+        os.rename(work, target)
+    except BaseException:
+        os.rename(old / "kit", target)
+        old.rmdir()
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def listing(path: Path) -> dict[str, File]:
+    """Every file below `path` but the manifest, with size and sha256, for a manifest about to be written."""
+    return {
+        p.relative_to(path).as_posix(): File(p.stat().st_size, sha256_file(p))
+        for p in sorted(path.rglob("*"))
+        if p.is_file() and p.name != MANIFEST
+    }
+
+
+def write_manifest(path: Path, manifest: Manifest) -> None:
+    """Write `manifest` into the kit directory `path`: the last file of every kit. Raises KitError if invalid."""
+    text = json.dumps(dataclasses.asdict(manifest), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    if parse_manifest(text) != manifest:
+        raise KitError(f"{path / MANIFEST}: would not read back as it was written.")
+    with open(path / MANIFEST, "w", encoding="utf-8", newline="\n") as f:
+        f.write(text)
+        f.flush()
+        os.fsync(f.fileno())

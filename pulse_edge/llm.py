@@ -1,0 +1,363 @@
+"""Tokens and image rows -> a stream of text, by llama.cpp. The only door to it.
+
+Embedding rows enter through `llama_batch.embd`; llama-cpp-python's own LLaVA handlers use another prompt and another
+resampler, and clear the cache at every call. A prefix (system prompt and page) stays in the cache between questions.
+
+Always the same bytes: batches are cut the same way whether or not the prefix was there before, and flash attention is
+off, because llama.cpp's CPU kernel sums partial results in an order that depends on the number of threads.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import ctypes
+import importlib.metadata
+import signal
+import threading
+from collections.abc import Callable, Generator, Hashable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from .errors import ContextError, DeviceError, EngineError
+
+Float = npt.NDArray[np.float32]
+BATCH = 256
+"""Tokens or rows a decode call: the step of the progress display; larger ones are not faster on a CPU."""
+
+
+class Observer(Protocol):
+    """Sees results of the compute graph's nodes as they are made (llama.cpp's `cb_eval`)."""
+
+    def wants(self, name: str) -> bool:
+        """Whether the node of this name, e.g. `l_out-31`, is to be copied."""
+
+    def see(self, name: str, values: Float) -> None:
+        """The node's values, float32, in ggml's order: last dimension of `values` is contiguous."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One generated token: its id, and the text that it completed (may be empty inside a multi-byte character)."""
+
+    token: int
+    text: str
+
+
+def version() -> str:
+    """llama-cpp-python's version."""
+    return importlib.metadata.version("llama-cpp-python")
+
+
+def cuda_missing() -> str | None:
+    """Why llama.cpp cannot use CUDA, or None when it can."""
+    lib = _library()
+    if "CUDA" in lib.llama_print_system_info().decode():
+        return None
+    return "llama-cpp-python was built without CUDA (build it with CMAKE_ARGS=-DGGML_CUDA=on)"
+
+
+class LanguageModel:
+    """A GGUF model with one context of `context` tokens.
+
+    Raises EngineError for a file that llama.cpp cannot load, DeviceError when CUDA is asked for and absent.
+    `progress` gets the loaded fraction. `observer` sees the graph's nodes.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        context: int,
+        threads: int,
+        device: str = "cpu",
+        flash_attention: bool = False,
+        observer: Observer | None = None,
+        progress: Callable[[float], None] = lambda _fraction: None,
+    ) -> None:
+        self._model: Any = None
+        self._context: Any = None
+        self._memory: Any = None
+        self._path = path
+        self._lib = lib = _library()
+        if device == "cuda" and (reason := cuda_missing()):
+            raise DeviceError(f"cuda: {reason}; or use --device cpu.")
+        self._stop = threading.Event()
+        self._load(device, progress)
+        self._vocab = lib.llama_model_get_vocab(self._model)
+        self.embedding_length: int = lib.llama_model_n_embd(self._model)
+        self.vocabulary: int = lib.llama_vocab_n_tokens(self._vocab)
+        self.context = context
+        self.position = 0
+        self._prefix: tuple[Hashable, int] | None = None
+        self._start_context(threads, device, flash_attention, observer)
+
+    def _load(self, device: str, progress: Callable[[float], None]) -> None:
+        lib = self._lib
+        params = lib.llama_model_default_params()
+        params.load_mode = lib.LLAMA_LOAD_MODE_MMAP
+        params.n_gpu_layers = -1 if device == "cuda" else 0
+        none = (ctypes.c_void_p * 1)(None)
+        if device == "cpu":
+            params.devices = ctypes.cast(none, ctypes.c_void_p)  # an empty list: a GPU must not take part in silence
+
+        def loading(fraction: float, _data: Any) -> bool:
+            progress(fraction)
+            return not self._stop.is_set()
+
+        params.progress_callback = callback = lib.llama_progress_callback(loading)  # a name keeps it alive
+        with _log() as log, self._interrupts():
+            self._model = lib.llama_model_load_from_file(str(self._path).encode(), params)
+        del callback
+        if not self._model:
+            raise EngineError(f"{self._path}: llama.cpp cannot load it: {log.reason()}. Copy the kit again.")
+
+    def _start_context(self, threads: int, device: str, flash: bool, observer: Observer | None) -> None:
+        lib = self._lib
+        params = lib.llama_context_default_params()
+        params.n_ctx = self.context
+        params.n_batch = params.n_ubatch = BATCH
+        params.n_threads = params.n_threads_batch = threads
+        params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_ENABLED if flash else lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        params.offload_kqv = params.op_offload = device == "cuda"
+        params.no_perf = True
+        # Kept on self: ctypes callbacks must outlive the context.
+        self._abort = lib.ggml_abort_callback(lambda _data: self._stop.is_set())
+        params.abort_callback = self._abort
+        if observer is not None:
+            self._eval = _eval_callback(lib, observer)
+            params.cb_eval = self._eval
+        with _log() as log:
+            self._context = lib.llama_init_from_model(self._model, params)
+        if not self._context:
+            self.close()
+            raise EngineError(f"{self._path}: llama.cpp cannot make a context: {log.reason()}.")
+        self._memory = lib.llama_get_memory(self._context)
+
+    # --- text and tokens ---------------------------------------------------------------------------------------------
+
+    def tokenize(self, text: str, *, first: bool) -> list[int]:
+        """Token ids; BOS in front when `first`. Text that looks like a special token stays text."""
+        raw = text.encode()
+        room = len(raw) + 8
+        ids = (ctypes.c_int32 * room)()
+        n = self._lib.llama_tokenize(self._vocab, raw, len(raw), ids, room, first, False)
+        if n < 0:
+            raise EngineError(f"{self._path}: llama.cpp cannot tokenize the question.")
+        return list(ids[:n])
+
+    def piece(self, token: int) -> bytes:
+        """Bytes of a token; control tokens have none."""
+        for room in (64, 4096):
+            buffer = ctypes.create_string_buffer(room)
+            n = self._lib.llama_token_to_piece(self._vocab, token, buffer, room, 0, False)
+            if n >= 0:
+                return buffer.raw[:n]
+        raise EngineError(f"{self._path}: token {token} has no text.")
+
+    # --- filling the context -----------------------------------------------------------------------------------------
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._lib.llama_memory_clear(self._memory, True)
+        self.position, self._prefix = 0, None
+
+    def prefill(
+        self, key: Hashable, before: str, rows: Float, progress: Callable[[int, int], None] = lambda _d, _o: None
+    ) -> bool:
+        """Put `before` and the image `rows` (T, d) into the context, or go back to them if `key` is there already.
+
+        Returns whether anything had to be computed. `progress` gets rows done and of how many.
+        """
+        if self._prefix is not None and self._prefix[0] == key:
+            self._back_to(self._prefix[1])
+            return False
+        self.clear()
+        ids = self.tokenize(before, first=True)
+        if len(ids) + len(rows) >= self.context:
+            raise ContextError(
+                f"the page takes {len(rows)} image rows and the prompt {len(ids)} tokens, more than the kit's context "
+                f"of {self.context}. Crop the page to the ECG."
+            )
+        self.feed_tokens(ids)
+        self.feed_rows(rows, progress)
+        self._prefix = key, self.position
+        return True
+
+    def _back_to(self, position: int) -> None:
+        self._lib.llama_memory_seq_rm(self._memory, 0, position, -1)
+        self.position = position
+
+    def feed_tokens(self, ids: list[int], *, every: bool = False) -> Float:
+        """Decode tokens; logits (vocabulary,) behind the last one, or (n, vocabulary) behind `every` one."""
+        out = []
+        for at in range(0, len(ids), BATCH):
+            out.append(self._decode(np.asarray(ids[at : at + BATCH], np.int32), every=every))
+        return np.concatenate(out) if every else out[-1][0]
+
+    def feed_rows(
+        self,
+        rows: Float,
+        progress: Callable[[int, int], None] = lambda _done, _of: None,
+        *,
+        every: bool = False,
+    ) -> Float | None:
+        """Decode embedding rows (T, d) float32; logits (T, vocabulary) behind `every` one, else None."""
+        out = []
+        for at in range(0, len(rows), BATCH):
+            progress(at, len(rows))
+            logits = self._decode(np.ascontiguousarray(rows[at : at + BATCH], np.float32), every=every)
+            if every:
+                out.append(logits)
+        progress(len(rows), len(rows))
+        return np.concatenate(out) if every else None
+
+    def _decode(self, what: npt.NDArray[Any], *, every: bool) -> Float:
+        """One llama_decode of ids (n,) int32 or rows (n, d) float32; logits (1 or n, vocabulary)."""
+        n = len(what)
+        if self.position + n > self.context:
+            raise ContextError(f"page and question need more than the kit's context of {self.context} tokens.")
+        embedding = 0 if what.ndim == 1 else what.shape[1]
+        if embedding not in (0, self.embedding_length):
+            raise EngineError(f"image rows are {embedding} wide, the language model {self.embedding_length}.")
+        batch = self._lib.llama_batch_init(n, embedding, 1)
+        try:
+            batch.n_tokens = n
+            ctypes.memmove(batch.embd if embedding else batch.token, what.ctypes.data, what.nbytes)
+            for i in range(n):
+                batch.pos[i] = self.position + i
+                batch.n_seq_id[i] = 1
+                batch.seq_id[i][0] = 0
+                batch.logits[i] = every or i == n - 1
+            with _log() as log, self._interrupts():
+                code = self._lib.llama_decode(self._context, batch)
+        finally:
+            self._lib.llama_batch_free(batch)
+        if code != 0:
+            self.clear()
+            raise EngineError(f"{self._path}: llama.cpp failed ({code}): {log.reason()}.")
+        self.position += n
+        outputs = range(n) if every else (n - 1,)
+        logits = np.stack([self._logits(i) for i in outputs])
+        if not np.isfinite(logits[-1]).all():
+            self.clear()
+            raise EngineError(f"{self._path}: the model gave values that are not numbers. Verify the kit.")
+        return logits
+
+    def _logits(self, i: int) -> Float:
+        pointer = self._lib.llama_get_logits_ith(self._context, i)
+        return np.ctypeslib.as_array(pointer, shape=(self.vocabulary,)).copy()
+
+    # --- answering ---------------------------------------------------------------------------------------------------
+
+    def generate(self, logits: Float, max_tokens: int) -> Generator[Piece, None, bool]:
+        """Greedy tokens after `logits`, until the model ends its turn, `max_tokens`, or the context is full.
+
+        The generator's value is True when the model itself ended.
+        """
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        for _ in range(max_tokens):
+            token = int(np.argmax(logits))
+            if self._lib.llama_vocab_is_eog(self._vocab, token):
+                return True
+            yield Piece(token, decoder.decode(self.piece(token)))
+            if self.position >= self.context:
+                break
+            logits = self.feed_tokens([token])
+        return bool(self._lib.llama_vocab_is_eog(self._vocab, int(np.argmax(logits))))
+
+    # --- ending ------------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _interrupts(self) -> Iterator[None]:
+        """Ctrl-C inside llama.cpp sets the flag that its callbacks read; KeyboardInterrupt follows its return."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        old = signal.signal(signal.SIGINT, lambda _number, _frame: self._stop.set())
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, old)
+        if self._stop.is_set():
+            self._stop.clear()
+            if self._context:
+                self.clear()
+            raise KeyboardInterrupt
+
+    def close(self) -> None:
+        """Free the model and its context."""
+        if self._context:
+            self._lib.llama_free(self._context)
+        if self._model:
+            self._lib.llama_model_free(self._model)
+        self._context = self._model = None
+
+
+def _library() -> Any:
+    """llama.cpp's C functions, initialised once."""
+    from llama_cpp import llama_cpp as lib
+
+    lib.llama_log_set(_LOG.callback(lib), None)
+    lib.llama_backend_init()
+    return lib
+
+
+class _Log:
+    """llama.cpp's warnings and errors, kept to explain a failure; never printed."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+        self._callback: Any = None
+
+    def callback(self, lib: Any) -> Any:
+        if self._callback is None:
+            self._callback = lib.llama_log_callback(self._keep)
+        return self._callback
+
+    def _keep(self, level: int, text: bytes, _data: Any) -> None:
+        if level >= 3:  # GGML_LOG_LEVEL_WARN
+            self._lines.append(text.decode("utf-8", "replace").strip())
+
+    def clear(self) -> None:
+        self._lines.clear()
+
+    def reason(self) -> str:
+        return "; ".join(line for line in self._lines[-3:] if line) or "no reason given"
+
+
+_LOG = _Log()
+
+
+@contextlib.contextmanager
+def _log() -> Iterator[_Log]:
+    _LOG.clear()
+    yield _LOG
+
+
+def _eval_callback(lib: Any, observer: Observer) -> Any:
+    """`cb_eval` for an observer. llama.cpp asks first (ask=True) and calls again with the node computed."""
+    from llama_cpp._ggml import libggml
+
+    libggml.ggml_get_name.restype = ctypes.c_char_p
+    libggml.ggml_get_name.argtypes = [ctypes.c_void_p]
+    libggml.ggml_nbytes.restype = ctypes.c_size_t
+    libggml.ggml_nbytes.argtypes = [ctypes.c_void_p]
+    libggml.ggml_backend_tensor_get.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t]
+
+    def evaluated(tensor: int, ask: bool, _data: Any) -> bool:
+        name = libggml.ggml_get_name(tensor).decode()
+        if ask:
+            return observer.wants(name)
+        if observer.wants(name):
+            size = libggml.ggml_nbytes(tensor)
+            values = np.empty(size // 4, np.float32)
+            libggml.ggml_backend_tensor_get(tensor, values.ctypes.data, 0, size)
+            observer.see(name, values)
+        return True
+
+    return lib.ggml_backend_sched_eval_callback(evaluated)

@@ -1,0 +1,33 @@
+"""The conversation around the image: a question in, the text on either side of the image rows out.
+
+Source: `llava_v1` in LLaVA's conversation templates, which PULSE was trained and is evaluated with; two spaces between
+turns never occur, the separator is one space.
+"""
+
+from __future__ import annotations
+
+from .errors import UsageError
+
+REPORT_QUESTION = "Please write a clinical report based on this ECG image."
+"""The question of PULSE's report task (ECGBench, ptb-test-report)."""
+
+TEMPLATES = {
+    "llava_v1": (
+        "A chat between a curious human and an artificial intelligence assistant. The assistant gives helpful, "
+        "detailed, and polite answers to the human's questions. USER: ",
+        "\n{question} ASSISTANT:",
+    ),
+}
+"""Name -> (before the image, after it)."""
+
+IMAGE_MARK = "<image>"
+
+
+def fill(after: str, question: str) -> str:
+    """The text behind the image. Raises UsageError for an empty question or one that asks for a second image."""
+    question = question.strip()
+    if not question:
+        raise UsageError("the question is empty. Leave -q out to ask for a clinical report.")
+    if IMAGE_MARK in question:
+        raise UsageError(f"the question contains {IMAGE_MARK}, which stands for the page itself. Leave it out.")
+    return after.replace("{question}", question)
