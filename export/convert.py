@@ -1,0 +1,163 @@
+"""Checkpoint -> kit, in order: refuse, read, write beside, prove, name. The manifest is written last."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pulse_edge import kit as kits
+from pulse_edge import prompt
+from pulse_edge.errors import CheckpointError
+from pulse_edge.kit import Language, Manifest, Merge, Packing, Prompt, Vision
+
+from . import llm, parity, vision
+from .checkpoint import NEWLINE, Adapter, Checkpoint, needs_newline
+from .config import Config, read_config
+
+MAX_TOKENS = 1024
+"""Of an answer: what PULSE's evaluation allows."""
+_FILES = "config.json tokenizer.model tokenizer_config.json added_tokens.json".split()  # noqa: SIM905
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a conversion is asked for."""
+
+    language: str = "f16"
+    vision: str = "fp16"
+    lora: Path | None = None
+    vision_tower: Path | None = None
+    merge: Merge | None = None
+    demonstration: bool = False
+    force: bool = False
+
+
+def convert(source: Path, target: Path, options: Options, say: Callable[[str], None] = lambda _text: None) -> None:
+    """Make a kit. Raises CheckpointError, KitError, ParityError; then nothing is left behind."""
+    kits.refuse_target(target, force=options.force)
+    if not source.is_dir():
+        raise CheckpointError(f"{source}: no such directory. Name a checkpoint directory.")
+    folder = options.lora if options.lora and (options.lora / "config.json").is_file() else source
+    config = read_config(folder / "config.json", tower_dir=options.vision_tower, merge=options.merge)
+    adapter = Adapter(options.lora) if options.lora else None
+    checkpoint = Checkpoint(source, config, tower_dir=options.vision_tower, adapter=adapter)
+    _check_room(checkpoint, target, options)
+    say(f"{source}: {config.architecture}, packing {config.merge} ({config.merge_from})")
+    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with kits.writing(target, force=options.force) as work:
+        _build(checkpoint, work, target.name, options, threads, say)
+
+
+def _build(
+    checkpoint: Checkpoint, work: Path, name: str, options: Options, threads: int, say: Callable[[str], None]
+) -> None:
+    config = checkpoint.config
+    source = _source(checkpoint, options)
+    manifest = _manifest(config, name, options, source)
+    say("writing the language model")
+    about = llm.About(source["name"], source["licence"], source["path"], source["revision"])
+    llm.write(checkpoint, work / "llm.gguf", options.language, about)
+    newline = None
+    if needs_newline(config):
+        newline = checkpoint.tensor(NEWLINE).float().numpy()
+        newline.astype("<f4").tofile(work / "image_newline.f32")
+    say("writing the vision encoder")
+    encoder = vision.Encoder(checkpoint)
+    vision.write(encoder, work / "vision.onnx", options.vision, manifest.vision.image_size)
+    say("proving both against the original")
+    figures: dict[str, Any] = {}
+    figures["vision"], features, _pixels = parity.vision(encoder, work, manifest, threads)
+    del encoder
+    figures["prompt"], before, after = parity.tokens(checkpoint, work, manifest, threads)
+    rows = parity.pack(features, manifest, newline)
+    if (work / "llm.gguf").stat().st_size > parity.WINDOW_BYTES:
+        rows = features[0]  # the overview alone: minutes instead of an hour on a CPU; the manifest says how many
+    figures["language"] = parity.language(checkpoint, work, manifest, rows, before, after, threads)
+    kits.write_manifest(work, _replace(manifest, figures, kits.listing(work)))
+
+
+def _replace(manifest: Manifest, figures: dict[str, Any], files: dict[str, kits.File]) -> Manifest:
+    from dataclasses import replace
+
+    return replace(manifest, parity=figures, files=files)
+
+
+def _manifest(config: Config, name: str, options: Options, source: dict[str, Any]) -> Manifest:
+    text = config.text
+    before, after = prompt.TEMPLATES["llava_v1"]
+    newline = "image_newline.f32" if needs_newline(config) else None
+    programs = ("torch", "transformers", "onnx", "onnxscript", "gguf", "numpy", "llama-cpp-python")
+    return Manifest(
+        manifest_version=kits.MANIFEST_VERSION,
+        id=f"{name} ({options.language}, {options.vision})",
+        demonstration=options.demonstration,
+        created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        files={},
+        language=Language(
+            file="llm.gguf",
+            type=options.language,
+            context_length=min(4096, int(text.max_position_embeddings)),
+            embedding_length=text.hidden_size,
+            layers=text.num_hidden_layers,
+            key_value_length=text.num_key_value_heads * config.head_dim,
+            vocabulary=text.vocab_size,
+        ),
+        vision=Vision(
+            file="vision.onnx",
+            type=options.vision,
+            image_size=int(config.vision.image_size),
+            patches_per_side=config.patches_per_side,
+            mean=config.mean,
+            std=config.std,
+        ),
+        packing=Packing(config.aspect_ratio, config.merge, config.pinpoints, newline),
+        prompt=Prompt("llava_v1", before, after, MAX_TOKENS),
+        source=source,
+        parity={},
+        versions={p: importlib.metadata.version(p) for p in programs},
+    )
+
+
+def _source(checkpoint: Checkpoint, options: Options) -> dict[str, Any]:
+    """Provenance: every file that went in, with sha256."""
+    path = checkpoint.path
+    files = [path / n for n in _FILES if (path / n).is_file()] + checkpoint.files
+    if options.lora:
+        files += [p for p in sorted(options.lora.iterdir()) if p.suffix in (".safetensors", ".bin", ".json")]
+    return {
+        "name": path.resolve().name,
+        "path": path.resolve().name,
+        "revision": "",
+        "licence": llm.describe(path),
+        "architecture": checkpoint.config.architecture,
+        "layout": checkpoint.config.layout,
+        "packing_from": checkpoint.config.merge_from,
+        "lora": options.lora.name if options.lora else None,
+        "files": {p.name: {"bytes": p.stat().st_size, "sha256": kits.sha256_file(p)} for p in files},
+    }
+
+
+def _check_room(checkpoint: Checkpoint, target: Path, options: Options) -> None:
+    """Refuse before any work when the kit would not fit on the disk."""
+    from .checkpoint import expected
+
+    width = {"f32": 4, "f16": 2, "bf16": 2}[options.language]
+    needed, _ = expected(checkpoint.config)
+    size = sum(int(np.prod(s)) * (width if llm.gguf_name(n) else 4) for n, s in needed.items())
+    size += min(size, parity.WINDOW_BYTES) + (64 << 20)
+    folder = next(p for p in target.absolute().parents if p.is_dir())
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise CheckpointError(
+            f"{target}: needs {size / 1e9:.1f} GB of disk, and {free / 1e9:.1f} GB are free. Choose another disk."
+        )
+
+
