@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -223,7 +224,7 @@ class Adapter:
     @staticmethod
     def _read_scale(path: Path) -> float:
         raw = read_json(path)
-        only = {
+        only: dict[str, tuple[Any, ...]] = {
             "peft_type": ("LORA",),
             "bias": ("none",),
             "use_dora": (False, None),

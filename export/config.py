@@ -39,14 +39,42 @@ _HUB = ("LlavaNextForConditionalGeneration",)
 
 # What the model was trained with, or for which nothing has to be done.
 _INERT_LLAVA = frozenset(
-    "freeze_mm_mlp_adapter freeze_mm_vision_resampler image_crop_resolution image_split_resolution mm_projector_lr "
-    "mm_vision_tower_lr tune_mm_mlp_adapter tune_mm_vision_resampler unfreeze_mm_vision_tower use_mm_proj "
-    "tokenizer_model_max_length tokenizer_padding_side mm_vision_tower mm_hidden_size mm_patch_merge_type "
-    "image_aspect_ratio image_grid_pinpoints mm_vision_select_layer lora_alpha lora_enable rope_parameters".split()
+    [
+        "freeze_mm_mlp_adapter",
+        "freeze_mm_vision_resampler",
+        "image_crop_resolution",
+        "image_split_resolution",
+        "mm_projector_lr",
+        "mm_vision_tower_lr",
+        "tune_mm_mlp_adapter",
+        "tune_mm_vision_resampler",
+        "unfreeze_mm_vision_tower",
+        "use_mm_proj",
+        "tokenizer_model_max_length",
+        "tokenizer_padding_side",
+        "mm_vision_tower",
+        "mm_hidden_size",
+        "mm_patch_merge_type",
+        "image_aspect_ratio",
+        "image_grid_pinpoints",
+        "mm_vision_select_layer",
+        "lora_alpha",
+        "lora_enable",
+        "rope_parameters",
+    ]
 )
 _INERT_HUB = frozenset(
-    "text_config vision_config image_grid_pinpoints image_token_index image_token_id image_seq_length "
-    "vision_feature_layer mm_patch_merge_type image_aspect_ratio".split()
+    [
+        "text_config",
+        "vision_config",
+        "image_grid_pinpoints",
+        "image_token_index",
+        "image_token_id",
+        "image_seq_length",
+        "vision_feature_layer",
+        "mm_patch_merge_type",
+        "image_aspect_ratio",
+    ]
 )
 # Key -> values that mean "nothing special": anything else asks for something that the kit cannot do.
 _ONLY_LLAVA: dict[str, tuple[Any, ...]] = {

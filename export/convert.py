@@ -159,5 +159,3 @@ def _check_room(checkpoint: Checkpoint, target: Path, options: Options) -> None:
         raise CheckpointError(
             f"{target}: needs {size / 1e9:.1f} GB of disk, and {free / 1e9:.1f} GB are free. Choose another disk."
         )
-
-

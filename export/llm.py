@@ -100,10 +100,10 @@ def write(
     for name in names:
         target = _type(name, len(shapes[name]), wanted)
         dtype, size = _layout(shapes[name], target)
-        raw = target if target == gguf.GGMLQuantizationType.BF16 else None
-        writer.add_tensor_info(
-            gguf_name(name), raw and (*shapes[name][:-1], 2 * shapes[name][-1]) or shapes[name], dtype, size, raw
-        )
+        shape, raw = shapes[name], None
+        if target == gguf.GGMLQuantizationType.BF16:
+            shape, raw = (*shape[:-1], 2 * shape[-1]), target  # in bytes, as the writer wants it
+        writer.add_tensor_info(gguf_name(name), shape, dtype, size, raw)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
@@ -144,7 +144,7 @@ def _type(name: str, dimensions: int, wanted: gguf.GGMLQuantizationType) -> gguf
 
 def _layout(shape: tuple[int, ...], target: gguf.GGMLQuantizationType) -> tuple[np.dtype[Any], int]:
     """NumPy dtype and bytes of a tensor."""
-    kinds = {
+    kinds: dict[gguf.GGMLQuantizationType, np.dtype[Any]] = {
         gguf.GGMLQuantizationType.F32: np.dtype(np.float32),
         gguf.GGMLQuantizationType.F16: np.dtype(np.float16),
         gguf.GGMLQuantizationType.BF16: np.dtype(np.uint8),

@@ -114,10 +114,9 @@ def tokens(checkpoint: Checkpoint, kit: Path, manifest: Manifest, threads: int) 
     wanted = [original(before).input_ids, original(after).input_ids[1:]]
     with tempfile.TemporaryDirectory(prefix="pulse-edge-", dir=kit) as folder:
         small = Path(folder) / "tokenizer.gguf"
-        layers = _layers(kit / manifest.language.file, range(1), small)
+        _layers(kit / manifest.language.file, range(1), small)
         with closing(LanguageModel(small, context=256, threads=threads)) as model:
             made = [model.tokenize(before, first=True), model.tokenize(after, first=False)]
-    del layers
     if made != wanted:
         raise ParityError(
             f"{manifest.language.file}: the prompt's token ids differ from the original tokenizer's "
@@ -128,7 +127,13 @@ def tokens(checkpoint: Checkpoint, kit: Path, manifest: Manifest, threads: int) 
 
 
 def language(
-    checkpoint: Checkpoint, kit: Path, manifest: Manifest, rows: Float, before: list[int], after: list[int], threads: int
+    checkpoint: Checkpoint,
+    kit: Path,
+    manifest: Manifest,
+    rows: Float,
+    before: list[int],
+    after: list[int],
+    threads: int,
 ) -> dict[str, Any]:
     """Logits behind every token after the image: llama.cpp's against torch float32. Raises ParityError.
 
@@ -197,7 +202,7 @@ def _torch_logits(checkpoint: Checkpoint, rows: Float, before: list[int], after:
     kept = norm(hidden[0, -len(after) :])
     head = checkpoint.tensor("model.embed_tokens.weight" if text.tie_word_embeddings else "lm_head.weight")
     # In parts: a 7B model's head in float32 is half a gigabyte.
-    logits = torch.cat([kept @ part.float().T for part in head.split(4096)], dim=-1)
+    logits = torch.cat([kept @ part.float().T for part in torch.split(head, 4096)], dim=-1)
     result: Float = logits.numpy()
     return result
 

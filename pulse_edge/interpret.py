@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from . import llm, memory, prompt, scan, tiles, vision
 from . import kit as kits
+from . import llm, memory, prompt, scan, tiles, vision
 from .errors import DeviceError, UsageError
 from .kit import Kit
 from .report import Answer, KitMark, Report
@@ -165,7 +165,7 @@ class PulseModel:
         pixels = tiles.cut(page.image, mean=spec.mean, std=spec.std, **how)
         features = self.encoder.encode(pixels, lambda done, of: self.progress("encode", done, of))
         rows = tiles.pack(features, page_size=page.image.size, merge=packing.merge, newline=self._newline, **how)
-        digest = hashlib.sha256(np.ascontiguousarray(rows)).hexdigest()
+        digest = hashlib.sha256(rows.tobytes()).hexdigest()
         seconds = {"read": read - start, "encode": time.perf_counter() - read}
         return EncodedScan(page.name, page.sha256, rows, len(pixels), digest, seconds)
 

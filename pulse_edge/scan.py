@@ -126,7 +126,9 @@ def _rgb(image: Image.Image, name: str) -> Image.Image:
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))  # convert() would clip at 255
     elif image.mode in ("I", "F"):
         values = np.asarray(image, np.float64)
-        low, high = (0.0, 65535.0) if image.mode == "I" and 255 < values.max() <= 65535 else (values.min(), values.max())
+        low, high = (
+            (0.0, 65535.0) if image.mode == "I" and 255 < values.max() <= 65535 else (values.min(), values.max())
+        )
         scaled = (values - low) * (255 / (high - low)) if high > low else np.full_like(values, 255)
         image = Image.fromarray(scaled.astype(np.uint8))
     if "A" in image.mode or "a" in image.mode or "transparency" in image.info:

@@ -3,7 +3,8 @@
     findings -> beats -> signals -> Record -> pages -> Page        style says how a page looks
                          real    -> Record                         the same pages from recorded signals
 
-`record_at(seed, index)` and `page_at(seed, index)` give the same bytes on any number of processes. Numpy, OpenCV and Pillow only.
+`record_at(seed, index)` and `page_at(seed, index)` give the same bytes on any number of processes.
+Numpy, OpenCV and Pillow only.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
 """One heartbeat in eight independent leads (I, II, V1..V6), as sums of bumps, and its exact measurements.
 
-Time is in milliseconds from QRS onset, voltage in millivolts. A bump is a Gaussian whose two sides may differ in width. Conventions that
-make every interval exact: a bump of the QRS begins and ends 2.5 sigma from its centre (4 % of its height), P begins 2.2 sigma before its
-first bump, and T ends 2 sigma after its centre, where the tangent at its steepest point meets the baseline.
+Time is in milliseconds from QRS onset, voltage in millivolts. A bump is a Gaussian whose two sides may differ in
+width. Conventions that make every interval exact: a bump of the QRS begins and ends 2.5 sigma from its centre (4 % of
+its height), P begins 2.2 sigma before its first bump, and T ends 2 sigma after its centre, where the tangent at its
+steepest point meets the baseline.
 
-Amplitudes follow the usual teaching values (AHA/ACCF/HRS recommendations for the standardization of the ECG, 2007 and 2009: QRS at least
-120 ms and rsR' in V1 or notched R in V5/V6 for bundle branch block, PR above 200 ms for first-degree block, Sokolow-Lyon above 3.5 mV for
-hypertrophy, Q of at least 40 ms for infarction, ST levels of at least 0.1 mV).
+Amplitudes follow the usual teaching values (AHA/ACCF/HRS recommendations for the standardization of the ECG, 2007 and
+2009): QRS of at least 120 ms with rsR' in V1 or notched R in V5 and V6 for bundle branch block, PR above 200 ms for
+first-degree block, Sokolow-Lyon above 3.5 mV for hypertrophy, Q of 40 ms for infarction, ST levels of 0.1 mV and more.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.synthetic.findings import LEADS
 from calibration.synthetic.record import HZ, twelve_leads
 
 Eight = NDArray[np.float64]
@@ -55,7 +55,7 @@ TERMINAL = Bump(0.725, 0.11, _v(-0.12, -0.10, -0.22, -0.55, -0.62, -0.42, -0.18,
 NORMAL_QRS = (SEPTAL, EARLY, MAIN, TERMINAL)
 NORMAL_T = _v(0.20, 0.29, -0.03, 0.42, 0.46, 0.40, 0.31, 0.22)
 
-LBBB_QRS = (
+LBBB_QRS: tuple[Bump, ...] = (
     Bump(0.15, 0.06, _v(0.05, 0.06, 0.10, 0.20, 0.24, 0.12, 0.03, 0.02)),
     Bump(0.33, 0.105, _v(0.78, 0.62, -0.45, -0.75, -0.75, -0.15, 0.62, 0.85)),
     Bump(0.50, 0.110, _v(0.20, 0.15, -1.00, -1.65, -1.45, -0.55, 0.20, 0.25)),
@@ -64,7 +64,7 @@ LBBB_QRS = (
 LBBB_ST = _v(-0.07, -0.03, 0.16, 0.27, 0.22, 0.06, -0.08, -0.10)
 LBBB_T = _v(-0.20, -0.10, 0.32, 0.60, 0.55, 0.22, -0.18, -0.27)
 
-RBBB_QRS = (
+RBBB_QRS: tuple[Bump, ...] = (
     Bump(0.15, 0.06, _v(-0.09, -0.07, 0.26, 0.38, 0.34, 0.06, -0.12, -0.12)),
     Bump(0.27, 0.06, _v(0.10, 0.15, -0.02, 0.05, 0.35, 0.60, 0.35, 0.15)),
     Bump(0.35, 0.07, _v(0.66, 0.95, -0.50, -0.70, 0.05, 1.00, 1.10, 0.90)),
@@ -147,14 +147,8 @@ class BeatShape:
         return int(np.argmax((self.qrs**2).sum(axis=0))) - ONSET
 
     @property
-    def axis(self) -> float:
-        """Frontal axis in degrees: net QRS areas along I and, scaled to Einthoven's triangle, along aVF."""
-        i, ii = self.qrs[0].sum(), self.qrs[1].sum()
-        return float(np.degrees(np.arctan2((2 * ii - i) / np.sqrt(3), i)))
-
-    @property
     def st(self) -> tuple[float, ...]:
-        """Level (12,) mV at J + 40 ms against QRS onset, conduction waves left out on neither side."""
+        """Level (12,) mV of QRS, ST and T together, 40 ms after the J point; the baseline is zero."""
         total = twelve_leads(self.qrs + self.repolarization)
         late = ONSET + round((self.width + ST_AFTER_J_MS) / STEP_MS)
         return tuple(float(mv) for mv in total[:, late])
@@ -213,9 +207,10 @@ def sokolow(qrs: Eight) -> float:
     return float(-qrs[2].min() + max(qrs[6].max(), qrs[7].max()))
 
 
-def lead_levels(st: tuple[float, ...]) -> dict[str, float]:
-    """ST levels by lead name."""
-    return dict(zip(LEADS, st, strict=True))
+def frontal_axis(qrs: Eight) -> float:
+    """Degrees in (-180, 180]: net QRS areas along I and, scaled to Einthoven's triangle, along aVF."""
+    i, ii = qrs[0].sum(), qrs[1].sum()
+    return float(np.degrees(np.arctan2((2 * ii - i) / np.sqrt(3), i)))
 
 
 def _ramp(x: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -114,7 +114,9 @@ def _traces(record: Record, style: PageStyle) -> tuple[Trace, ...]:
         for c, lead in enumerate(row):
             baseline = float(np.nanmedian(record.lead(lead))) if np.isfinite(record.lead(lead)).any() else 0.0
             x0 = _left_px(style) + cuts[c] * per_sample
-            found.append(Trace(lead, r, c, cuts[c], cuts[c + 1], x0, _row_px(style, r), per_sample, style.gain * k, baseline))
+            found.append(
+                Trace(lead, r, c, cuts[c], cuts[c + 1], x0, _row_px(style, r), per_sample, style.gain * k, baseline)
+            )
     return tuple(found)
 
 
@@ -190,7 +192,7 @@ def _coverage(length: int, style: PageStyle) -> Points:
 
 def _stroke(ink: Pixels, points: Points, width: int) -> None:
     """One antialiased line through the points, broken where there are none."""
-    finite = np.isfinite(points).all(axis=1)
+    finite = np.asarray(np.isfinite(points).all(axis=1))
     fixed = np.round(np.where(finite[:, None], points, 0) * (1 << SHIFT)).astype(np.int32)
     if finite.all():
         pieces = [fixed]
@@ -220,7 +222,9 @@ def _joins(ink: Pixels, traces: tuple[Trace, ...], style: PageStyle, width: int)
             top, bottom = round(trace.y0 - style.row_mm * k / 2), round(trace.y0 + style.row_mm * k / 2)
             ink[max(top, 0) : bottom, x - round(0.4 * k) : x + round(0.4 * k)] = 0
             continue
-        for near, far in {"bar": ((-3, 3),), "ticks": ((-6, -3.5), (3.5, 6)), "dots": ((-4, -3), (-1, 0), (2, 3))}[style.join]:
+        for near, far in {"bar": ((-3, 3),), "ticks": ((-6, -3.5), (3.5, 6)), "dots": ((-4, -3), (-1, 0), (2, 3))}[
+            style.join
+        ]:
             _stroke(ink, np.array([[trace.x0, trace.y0 + near * k], [trace.x0, trace.y0 + far * k]]), width)
 
 
@@ -246,7 +250,10 @@ def _write(image: Pixels, traces: tuple[Trace, ...], style: PageStyle) -> None:
         y = trace.y0 + lift * style.row_mm * k - (0 if style.labels_below else size / 2)
         _put(image, trace.lead, style, size, trace.x0 + 1.2 * k, y)
     size = max(8, round(style.text_mm * k))
-    for entries, y in ((style.header, 0.30 * style.top_mm * k - size / 2), (style.footer, height - 0.62 * style.bottom_mm * k)):
+    for entries, y in (
+        (style.header, 0.30 * style.top_mm * k - size / 2),
+        (style.footer, height - 0.62 * style.bottom_mm * k),
+    ):
         step = (width - 2 * style.left_mm * k) / max(len(entries), 1)
         for i, entry in enumerate(entries):
             for n, words in enumerate(entry.split("\n")):
@@ -274,7 +281,11 @@ def _words(words: str, font: str, size: int) -> Pixels:
         ImageDraw.Draw(picture).text((1, 0), words, fill=255, font=face)
         mask: Pixels = np.array(picture)
         return mask
-    face_id = {"simplex": cv2.FONT_HERSHEY_SIMPLEX, "duplex": cv2.FONT_HERSHEY_DUPLEX, "complex": cv2.FONT_HERSHEY_COMPLEX}[font]
+    face_id = {
+        "simplex": cv2.FONT_HERSHEY_SIMPLEX,
+        "duplex": cv2.FONT_HERSHEY_DUPLEX,
+        "complex": cv2.FONT_HERSHEY_COMPLEX,
+    }[font]
     scale = size / 22.0
     (width, height), base = cv2.getTextSize(words, face_id, scale, 1)
     mask = np.zeros((height + base + 2, width + 2), np.uint8)

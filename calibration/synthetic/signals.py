@@ -168,10 +168,14 @@ def _conducted(rng: Rng, findings: frozenset[str], heart: Heart, electrodes: Eig
 
 def _ventricles(rng: Rng, findings: frozenset[str], sites: Mapping[str, str]) -> tuple[b.Bump, ...]:
     """The QRS bumps for these findings, each amplitude varied, the chest leads a little displaced."""
+    base: tuple[b.Bump, ...]
     if "LBBB" in findings:
         base = b.LBBB_QRS
     elif "MI" in findings and "RBBB" in findings:
-        base = (*(replace(x, centre=0.62 * x.centre, sigma=0.62 * x.sigma) for x in b.INFARCT_QRS[sites["MI"]][:3]), b.RBBB_QRS[3])
+        base = (
+            *(replace(x, centre=0.62 * x.centre, sigma=0.62 * x.sigma) for x in b.INFARCT_QRS[sites["MI"]][:3]),
+            b.RBBB_QRS[3],
+        )
     elif "RBBB" in findings:
         base = b.RBBB_QRS
     else:
@@ -363,7 +367,9 @@ def _fibrillation(rng: Rng) -> Eight:
 def _slow(rng: Rng, t: NDArray[np.float64], hz: float) -> NDArray[np.float64]:
     """A smooth wandering between about -1 and 1 around `hz`: (n,)."""
     a, c, p, q = rng.uniform(0.6, 1.4, 2).tolist() + rng.uniform(0, 2 * np.pi, 2).tolist()
-    wave: NDArray[np.float64] = 0.6 * np.sin(2 * np.pi * hz * a * t + p) + 0.4 * np.sin(2 * np.pi * hz * 1.7 * c * t + q)
+    wave: NDArray[np.float64] = 0.6 * np.sin(2 * np.pi * hz * a * t + p) + 0.4 * np.sin(
+        2 * np.pi * hz * 1.7 * c * t + q
+    )
     return wave
 
 

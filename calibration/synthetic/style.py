@@ -161,7 +161,13 @@ def _header(rng: np.random.Generator) -> tuple[str, ...]:
     day, month, year = rng.integers(1, 29), rng.integers(1, 13), rng.integers(1998, 2026)
     date = f"{day:02d}.{month:02d}.{year}" if rng.random() < 0.5 else f"{year}-{month:02d}-{day:02d}"
     clock = f"{rng.integers(0, 24):02d}:{rng.integers(0, 60):02d}"
-    parts = [f"ID: {rng.integers(10**5, 10**8)}", f"{date} {clock}", f"Ward {rng.integers(1, 20)}", "12-lead ECG", "Page 1/1"]
+    parts = [
+        f"ID: {rng.integers(10**5, 10**8)}",
+        f"{date} {clock}",
+        f"Ward {rng.integers(1, 20)}",
+        "12-lead ECG",
+        "Page 1/1",
+    ]
     return tuple(str(p) for p in rng.permutation(parts)[: rng.integers(1, 4)])
 
 
@@ -173,7 +179,9 @@ def _footer(rng: np.random.Generator, speed: float, gain: float) -> tuple[str, .
     space = "" if tight else " "
     parts = [f"{speed:g}{space}mm/s", f"{gain:g}{space}mm/mV"]
     if rng.random() < 0.6:
-        parts.append(str(rng.choice(["0.05-150 Hz", "0.15-40 Hz", "0.5-35 Hz", "F 50~ 0.15-100 Hz", "F 60~ 0.05-100 Hz"])))
+        parts.append(
+            str(rng.choice(["0.05-150 Hz", "0.15-40 Hz", "0.5-35 Hz", "F 50~ 0.15-100 Hz", "F 60~ 0.05-100 Hz"]))
+        )
     if rng.random() < 0.4:
         parts.append(str(rng.choice(["Cart 3", "SN 20417", "v2.11", "12SL", "Rev. C"])))
     return tuple(parts)

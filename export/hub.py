@@ -1,0 +1,387 @@
+"""A `ModelSpec` in, the directory that holds its checkpoint out: files from the Hugging Face hub, at the pinned commit.
+
+Interrupted fetches resume. Nothing is trusted because it arrived: every file's size and hash is checked against what
+the hub states for the commit (sha256 of Git LFS files, git's own hash of the small ones), at each call. Addresses,
+directories and tokens are those of huggingface_hub: HF_ENDPOINT, HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_HUB_OFFLINE.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pulse_edge.errors import FetchError
+from pulse_edge.kit import sha256_file
+
+from .models import ModelSpec
+
+if TYPE_CHECKING:
+    from huggingface_hub.hf_api import RepoSibling
+
+# huggingface_hub is imported inside the functions: it takes its time, and `--help` must not wait for it.
+
+_WANTED = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "preprocessor_config.json",
+    "README.md",
+    "LICENSE*",
+)
+_SAFETENSORS = ("*.safetensors", "*.safetensors.index.json")
+_PICKLES = ("pytorch_model*.bin", "pytorch_model*.bin.index.json")
+"""Only where there are no safetensors."""
+
+_LIST_SECONDS = 30
+_AGAIN = "Run the same command again: it resumes."
+
+
+def fetch(
+    spec: ModelSpec,
+    into: Path | None = None,
+    *,
+    endpoint: str | None = None,
+    retries: int = 4,
+    note: Callable[[str], None] = lambda _line: None,
+) -> Path:
+    """Bring the checkpoint, and return the directory that holds its files, all of them verified.
+
+    `into`: where to put the files, replacing what has their names; None: huggingface_hub's own cache.
+    `endpoint`: the hub's address; None: HF_ENDPOINT, or the public hub. `retries`: how often a file's transfer that
+    breaks off is taken up again within this call. `note` gets a line at each step that takes time.
+
+    With HF_HUB_OFFLINE=1 nothing is asked for: the files must be there, and are checked against the hashes that
+    huggingface_hub wrote down when it fetched them.
+
+    Raises FetchError, one line with the next step: no such repository or revision, no access, hub out of reach or gone
+    mid-way, too little free disk, files missing, damaged files (each is named and removed, so that a repeat brings it).
+    """
+    from huggingface_hub import constants
+
+    _settle_library()
+    place = _place(spec, into)
+    hub = (endpoint or constants.ENDPOINT).rstrip("/")
+    if constants.HF_HUB_OFFLINE:
+        files = _recorded(spec, place)
+    else:
+        with _one_line(spec, hub):
+            files = _stated(spec, hub)
+        _refuse_full_disk(spec, place, files)
+        for file in files:
+            with _one_line(spec, hub, file.name):
+                _bring(spec, file, place, hub, retries, note)
+    note(f"{spec.name}: checking the hashes of {len(files)} files, {_gigabytes(sum(f.bytes for f in files))}")
+    _refuse_damaged(spec, place, files)
+    return place.directory
+
+
+def _settle_library() -> None:
+    """Telemetry off; no progress bars in a log; no Xet unless asked for: plain HTTP resumes where it stopped.
+
+    Set at the library's constants, which it reads at every call: its environment variables count only before its first
+    import, and transformers may have imported it long ago.
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.utils import disable_progress_bars
+
+    constants.HF_HUB_DISABLE_TELEMETRY = True
+    if "HF_HUB_DISABLE_XET" not in os.environ:
+        constants.HF_HUB_DISABLE_XET = True
+    if "HF_HUB_DISABLE_PROGRESS_BARS" not in os.environ and not sys.stderr.isatty():
+        disable_progress_bars()
+
+
+# --- which files, and where ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _File:
+    """One file of the commit."""
+
+    name: str
+    bytes: int
+    hash: str
+    """Git LFS file: sha256, 64 digits; any other: git's blob hash, 40 digits. The hub sends it as ETag."""
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where huggingface_hub keeps a commit's files."""
+
+    directory: Path
+    """Holds the files under their names."""
+    blobs: Path
+    """Holds unfinished files, `...{hash}.incomplete`; in the cache also the finished ones, that `directory` links to."""
+    own: bool
+    """True: a directory of the caller's; False: the cache."""
+
+
+def _place(spec: ModelSpec, into: Path | None) -> _Place:
+    from huggingface_hub import constants
+
+    if into is not None:
+        return _Place(into, into / ".cache" / "huggingface" / "download", own=True)
+    repository = Path(constants.HF_HUB_CACHE) / f"models--{spec.hub.replace('/', '--')}"
+    return _Place(repository / "snapshots" / spec.revision, repository / "blobs", own=False)
+
+
+def _stated(spec: ModelSpec, hub: str) -> list[_File]:
+    """What the hub says about the files that are needed, the smallest first."""
+    from huggingface_hub import HfApi
+
+    info = HfApi(endpoint=hub).model_info(spec.hub, revision=spec.revision, files_metadata=True, timeout=_LIST_SECONDS)
+    if info.sha != spec.revision:
+        raise FetchError(
+            f"{spec.name}: {hub} answered with commit {info.sha} of {spec.hub} instead of {spec.revision}. "
+            "Ask another hub: set HF_ENDPOINT."
+        )
+    siblings = {sibling.rfilename: sibling for sibling in info.siblings or ()}
+    files = [_stated_file(spec, hub, siblings[name]) for name in _needed(spec, siblings, f"{hub}/{spec.hub}")]
+    return sorted(files, key=lambda file: file.bytes)
+
+
+def _stated_file(spec: ModelSpec, hub: str, sibling: RepoSibling) -> _File:
+    size, digest = (sibling.lfs.size, sibling.lfs.sha256) if sibling.lfs else (sibling.size, sibling.blob_id)
+    if size is None or not digest:
+        raise FetchError(
+            f"{spec.name}: {hub} states no size or no hash for {sibling.rfilename}, so that it could not be verified. "
+            "Ask another hub: set HF_ENDPOINT."
+        )
+    return _File(sibling.rfilename, size, digest)
+
+
+def _needed(spec: ModelSpec, names: Collection[str], where: str) -> list[str]:
+    """Those of `names` that a conversion reads; FetchError if they are no checkpoint. Files in folders never count."""
+
+    def matching(patterns: tuple[str, ...]) -> list[str]:
+        top = [name for name in names if "/" not in name and "\\" not in name]
+        return [name for name in top if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
+
+    weights = matching(_SAFETENSORS)
+    if not fnmatch.filter(weights, "*.safetensors"):
+        weights = matching(_PICKLES)
+    if "config.json" not in names or not weights:
+        lacking = "weights" if "config.json" in names else "config.json"
+        raise FetchError(f"{spec.name}: {where} holds no {lacking}. Correct `hub` and `revision` in models.yaml.")
+    return [*matching(_WANTED), *weights]
+
+
+# --- bringing --------------------------------------------------------------------------------------------------------
+
+
+def _refuse_full_disk(spec: ModelSpec, place: _Place, files: list[_File]) -> None:
+    lacking = sum(file.bytes - _held(place, file) for file in files)
+    existing = next(path for path in (place.directory, *place.directory.absolute().parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    if lacking > free:
+        elsewhere = "name another directory" if place.own else "name a directory, or set HF_HOME to another disk"
+        raise FetchError(
+            f"{place.directory}: {spec.name} needs {_gigabytes(lacking)} more there, and {_gigabytes(free)} are free. "
+            f"Make room, or {elsewhere}."
+        )
+
+
+def _held(place: _Place, file: _File) -> int:
+    """Bytes of the file that are there already, finished or not."""
+    there = [path for path in (place.directory / file.name, *place.blobs.glob(f"*{file.hash}*")) if path.is_file()]
+    return min(file.bytes, max((path.stat().st_size for path in there), default=0))
+
+
+def _bring(spec: ModelSpec, file: _File, place: _Place, hub: str, retries: int, note: Callable[[str], None]) -> None:
+    """Download one file, unless it is there.
+
+    File by file, not by snapshot_download: that one answers a failure with whatever directory exists, and its threads
+    keep Ctrl-C waiting until each of them has its whole file.
+    """
+    from huggingface_hub import hf_hub_download
+    from requests.exceptions import ChunkedEncodingError
+
+    for partial in place.blobs.glob(f"*{file.hash}.incomplete"):
+        if partial.stat().st_size > file.bytes:  # the library would ask for bytes past the end, for ever
+            partial.unlink()
+    for left in range(retries, -1, -1):
+        try:
+            hf_hub_download(
+                spec.hub,
+                file.name,
+                revision=spec.revision,
+                local_dir=place.directory if place.own else None,
+                endpoint=hub,
+            )
+            return
+        except ChunkedEncodingError:  # a connection closed mid-file; the library itself retries only timeouts
+            if not left:
+                raise
+            note(f"{spec.name}: the connection broke in {file.name}, taking it up again")
+
+
+# --- checking --------------------------------------------------------------------------------------------------------
+
+
+def _refuse_damaged(spec: ModelSpec, place: _Place, files: list[_File]) -> None:
+    """FetchError that names each file that is not what it should be; they are removed, or a repeat would keep them."""
+    wrong = []
+    for file in files:
+        if fault := _fault(place.directory / file.name, file):
+            wrong.append(f"{file.name} ({fault})")
+            _discard(place, file)
+            if place.own:  # the library copies from its cache, so a damaged file there would come back
+                _discard(_place(spec, None), file)
+    if wrong:
+        raise FetchError(
+            f"{spec.name}: {len(wrong)} of {len(files)} files are damaged or missing, and what was damaged is removed: "
+            f"{', '.join(wrong)}. Run the same command again: it brings only these."
+        )
+
+
+def _fault(path: Path, file: _File) -> str | None:
+    """What is wrong with the file, None if nothing."""
+    if not path.is_file():
+        return "missing"
+    if (size := path.stat().st_size) != file.bytes:
+        return f"{size} bytes instead of {file.bytes}"
+    if len(file.hash) == hashlib.sha256().digest_size * 2:
+        kind, actual = "sha256", sha256_file(path)
+    else:
+        kind, actual = "git hash", _git_hash(path)
+    return None if actual == file.hash else f"{kind} {actual[:12]}... instead of {file.hash[:12]}..."
+
+
+def _git_hash(path: Path) -> str:
+    content = path.read_bytes()  # the hub keeps whatever exceeds 10 MB in LFS
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+
+
+def _discard(place: _Place, file: _File) -> None:
+    path = place.directory / file.name
+    if _fault(path, file) in (None, "missing"):
+        return
+    blob = path.resolve()
+    path.unlink()
+    if blob.parent == place.blobs.resolve():
+        blob.unlink(missing_ok=True)
+
+
+# --- offline ---------------------------------------------------------------------------------------------------------
+
+
+def _recorded(spec: ModelSpec, place: _Place) -> list[_File]:
+    """The commit's files that are there, with the hashes that huggingface_hub wrote down; FetchError if one lacks."""
+    present = [path for path in place.directory.glob("*") if path.is_file()]
+    hashes = {path.name: digest for path in present if (digest := _recorded_hash(spec, place, path))}
+    advice = "Fetch it with HF_HUB_OFFLINE unset."
+    try:
+        names = _needed(spec, hashes, str(place.directory))
+    except FetchError:
+        raise FetchError(
+            f"{place.directory}: {spec.name} at {spec.revision} is not there, and HF_HUB_OFFLINE is set. {advice}"
+        ) from None
+    lacking = set().union(*(_indexed(place.directory / name) for name in names if name.endswith(".index.json")))
+    if lacking := lacking - hashes.keys():
+        raise FetchError(
+            f"{place.directory}: {', '.join(sorted(lacking))} missing, and HF_HUB_OFFLINE is set. {advice}"
+        )
+    return [_File(name, (place.directory / name).stat().st_size, hashes[name]) for name in names]
+
+
+def _recorded_hash(spec: ModelSpec, place: _Place, path: Path) -> str | None:
+    """In the cache a blob is named by its hash; beside one's own files lies a note: commit, hash, time."""
+    if not place.own:
+        return path.resolve().name if path.is_symlink() else None
+    with contextlib.suppress(OSError, ValueError):
+        commit, digest, _time = (place.blobs / f"{path.name}.metadata").read_text().split()
+        return digest if commit == spec.revision else None
+    return None
+
+
+def _indexed(index: Path) -> set[str]:
+    """The shards that an index names; none if it cannot be read, which its hash will show."""
+    with contextlib.suppress(OSError, ValueError, KeyError, AttributeError, TypeError):
+        return set(json.loads(index.read_bytes())["weight_map"].values())
+    return set()
+
+
+# --- telling what went wrong -----------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _one_line(spec: ModelSpec, hub: str, file: str | None = None) -> Iterator[None]:
+    """Whatever huggingface_hub raises becomes a FetchError of one line."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError) as e:  # requests' errors are OSErrors
+        about = f"{spec.name}, {file}" if file else spec.name
+        raise FetchError(f"{about}: {_told(e, spec, hub)}") from e
+
+
+def _told(error: BaseException, spec: ModelSpec, hub: str) -> str:
+    from huggingface_hub.errors import FileMetadataError, HfHubHTTPError, LocalEntryNotFoundError
+    from requests.exceptions import InvalidJSONError, RequestException
+
+    if isinstance(error, LocalEntryNotFoundError) and error.__cause__ is not None:
+        error = error.__cause__  # the library's wrapper: "check your connection", whatever happened
+    if isinstance(error, HfHubHTTPError):
+        return _told_refusal(error, spec, hub)
+    if isinstance(error, RequestException) and not isinstance(error, InvalidJSONError):
+        return (
+            f"no connection to {hub}, or it broke off ({_innermost(error)}). {_AGAIN} "
+            "If all files are there already, HF_HUB_OFFLINE=1 uses them."
+        )
+    if isinstance(error, OSError) and error.errno is not None:
+        where = f" {error.filename}" if error.filename else ""
+        return f"{error.strerror}:{where} cannot be written. Put that right; then: {_AGAIN.lower()}"
+    if isinstance(error, OSError) and not isinstance(error, FileMetadataError | InvalidJSONError):
+        return f"the transfer broke off ({_first_line(error)}). {_AGAIN}"
+    return f"{hub} does not answer as a hub does ({_first_line(error)}). Check HF_ENDPOINT, and what proxy is between."
+
+
+def _told_refusal(error: BaseException, spec: ModelSpec, hub: str) -> str:
+    """For a hub that answered with an HTTP status of failure."""
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+
+    assert isinstance(error, HfHubHTTPError)
+    status = getattr(error.response, "status_code", None)
+    if isinstance(error, RevisionNotFoundError):
+        return f"{hub}/{spec.hub} has no commit {spec.revision}. Correct `revision` in models.yaml."
+    if isinstance(error, GatedRepoError):
+        return (
+            f"{hub}/{spec.hub} is gated (HTTP {status}). Accept its terms in a browser, set HF_TOKEN to a token of that "
+            "account, and run the same command again."
+        )
+    if isinstance(error, RepositoryNotFoundError):
+        return (
+            f"{hub} has no repository {spec.hub}, or hides it from you. Correct `hub` in models.yaml; "
+            "a private repository needs HF_TOKEN."
+        )
+    if status in (401, 403):
+        return f"{hub} refuses access to {spec.hub} (HTTP {status}). Set HF_TOKEN to a token that may read it."
+    if status == 404:
+        return f"{hub} has no such file in {spec.hub} at {spec.revision} (HTTP 404). Ask another hub: set HF_ENDPOINT."
+    return f"{hub} answered with HTTP {status}. Wait a little. {_AGAIN}"
+
+
+def _innermost(error: BaseException) -> str:
+    """The system's own words at the bottom of a connection error: "Connection refused", not three layers of repr."""
+    reason: BaseException = error
+    while (inner := reason.__cause__ or reason.__context__) is not None:
+        reason = inner
+    return getattr(reason, "strerror", None) or _first_line(reason)
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+
+
+def _gigabytes(count: int) -> str:
+    return f"{count / 1e9:.2f} GB"

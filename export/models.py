@@ -1,0 +1,235 @@
+"""models.yaml in, one `ModelSpec` a model out. A file with mistakes is refused, with every mistake and its line.
+
+The YAML is read as nodes, not as values: nodes keep their lines, doubled keys and the text as written, so that nothing
+is lost to YAML 1.1's ideas of `no` (false), `2410.19008` (a number) or `010` (eight).
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+
+import yaml
+
+from pulse_edge.errors import CheckpointError, UsageError
+from pulse_edge.prompt import TEMPLATES
+
+MODELS = Path(__file__).resolve().parent.parent / "models.yaml"
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """One checkpoint that can be fetched and converted."""
+
+    name: str
+    """The entry's key: what commands take, and what kits are named after."""
+    hub: str
+    """Repository on the Hugging Face hub, owner/name."""
+    revision: str
+    """Commit hash in the repository, 40 lower-case hex digits."""
+    licence: str
+    """SPDX identifier of the weights' licence."""
+    architecture: str
+    """What the checkpoint's config.json must say under `architectures`."""
+    bytes: int
+    """Size of the weights, approximate."""
+    prompt: str
+    """Conversation template, a key of pulse_edge.prompt.TEMPLATES."""
+    description: str
+    """One sentence for people."""
+    paper: str | None = None
+    """Where the model was published."""
+    training_data: str | None = None
+    """What it was trained on, and where that is."""
+    benchmark: str | None = None
+    """What it is measured with, and where that is."""
+
+
+def load_models(path: Path = MODELS) -> dict[str, ModelSpec]:
+    """Name -> model, in the file's order.
+
+    Raises CheckpointError for a file that cannot be read, and for one with mistakes: all of them, each with its line.
+    """
+    mistakes: list[_Mistake] = []
+    try:
+        root = _compose(path.read_bytes().decode())
+        models = _models(root, mistakes)
+    except OSError as e:
+        raise CheckpointError(f"{path}: {e.strerror or e}. It comes with the source: restore it.") from e
+    except UnicodeDecodeError as e:
+        mistakes.append(_Mistake(e.object.count(b"\n", 0, e.start) + 1, "not UTF-8 text"))
+    except _Mistake as e:
+        mistakes.append(e)
+    if mistakes:
+        listed = "\n".join(f"{path}:{m.line}: {m}" for m in sorted(mistakes, key=lambda m: m.line))
+        raise CheckpointError(f"{listed}\nCorrect the file; the comment on its top says what each field means.")
+    return models
+
+
+def find(name: str, models: Mapping[str, ModelSpec]) -> ModelSpec:
+    """The model of this name. Raises UsageError, with the names that come close, if there is none."""
+    if name in models:
+        return models[name]
+    close = difflib.get_close_matches(name.lower(), models, cutoff=0.5)
+    hint = f"Did you mean {' or '.join(close)}?" if close else f"It has: {', '.join(sorted(models))}."
+    raise UsageError(f"models.yaml has no model {name!r}. {hint}")
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+class _Mistake(Exception):
+    """One thing that is wrong in the file, and the line it stands on."""
+
+    def __init__(self, line: int, text: str) -> None:
+        super().__init__(text)
+        self.line = line
+
+
+def _compose(text: str) -> yaml.Node:
+    """The document's root node; _Mistake for what is not YAML, and for an empty file."""
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.reader.ReaderError as e:
+        raise _Mistake(text.count("\n", 0, e.position) + 1, f"character {e.character!r} is not allowed") from None
+    except yaml.MarkedYAMLError as e:
+        mark = e.problem_mark or e.context_mark
+        raise _Mistake(mark.line + 1 if mark else 1, f"not YAML: {e.problem or e.context}") from None
+    if root is None:
+        raise _Mistake(1, "the file is empty, expected a mapping of names to models")
+    return root
+
+
+def _models(root: yaml.Node, mistakes: list[_Mistake]) -> dict[str, ModelSpec]:
+    models = {}
+    for name, (line, node) in _entries(root, "the file", mistakes).items():
+        if not _NAME.fullmatch(name):
+            expected = "lower-case letters, digits, '.', '_' and '-', beginning with a letter or digit"
+            mistakes.append(_Mistake(line, f"{name!r} cannot name a model, expected {expected}"))
+        elif model := _model(name, line, node, mistakes):
+            models[name] = model
+    if not models and not mistakes:
+        mistakes.append(_Mistake(_line(root), "no model at all, expected at least one"))
+    return models
+
+
+def _model(name: str, line: int, node: yaml.Node, mistakes: list[_Mistake]) -> ModelSpec | None:
+    before = len(mistakes)
+    entries = _entries(node, name, mistakes)
+    values: dict[str, str | int] = {}
+    for key, (key_line, value) in entries.items():
+        if key not in _FIELDS:
+            mistakes.append(_Mistake(key_line, f"{name}: unknown key {key!r}. {_known(key)}"))
+            continue
+        try:
+            values[key] = _FIELDS[key](_scalar(value))
+        except ValueError as e:
+            mistakes.append(_Mistake(_line(value), f"{name}: {key} {e}"))
+    if isinstance(node, yaml.MappingNode) and (missing := [key for key in _NEEDED if key not in entries]):
+        mistakes.append(_Mistake(line, f"{name}: lacks {', '.join(missing)}"))
+    return ModelSpec(name=name, **values) if len(mistakes) == before else None  # type: ignore[arg-type]
+
+
+def _entries(node: yaml.Node, what: str, mistakes: list[_Mistake]) -> dict[str, tuple[int, yaml.Node]]:
+    """Key -> (its line, its value). Reports what is no mapping, keys that are no words, and doubled keys."""
+    entries: dict[str, tuple[int, yaml.Node]] = {}
+    if not isinstance(node, yaml.MappingNode):
+        mistakes.append(_Mistake(_line(node), f"{what} is not a mapping, expected lines of 'key: value'"))
+        return entries
+    for key_node, value in node.value:
+        line = _line(key_node)
+        try:
+            key = _text(_scalar(key_node))
+        except ValueError as e:
+            mistakes.append(_Mistake(line, f"{what}: a key {e}"))
+            continue
+        if key in entries:
+            mistakes.append(_Mistake(line, f"{what}: key {key!r} stands twice, first on line {entries[key][0]}"))
+        else:
+            entries[key] = (line, value)
+    return entries
+
+
+def _line(node: yaml.Node) -> int:
+    return int(node.start_mark.line) + 1
+
+
+def _known(key: str) -> str:
+    close = difflib.get_close_matches(key, _FIELDS)
+    return f"Did you mean {close[0]}?" if close else f"Expected one of {', '.join(_FIELDS)}"
+
+
+# --- one value; every function raises ValueError saying what it is and what was expected ------------------------------
+
+_STR, _INT, _NULL, _MERGE = (f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "null", "merge"))
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_REVISION = re.compile(r"[0-9a-fA-F]{40}")
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_HUB_PART = r"[A-Za-z0-9](?:[A-Za-z0-9_]|[.-](?![.-]))*(?<![.-])"
+_HUB = re.compile(rf"{_HUB_PART}/{_HUB_PART}")
+_DECIMAL = re.compile(r"[1-9][0-9]*")
+
+
+def _scalar(node: yaml.Node) -> yaml.ScalarNode:
+    if not isinstance(node, yaml.ScalarNode):
+        raise ValueError("is a list or a mapping, expected a single value")
+    return node
+
+
+def _text(node: yaml.ScalarNode) -> str:
+    text = str(node.value).strip()
+    if node.tag == _NULL or not text:
+        raise ValueError("is empty, expected text")
+    if node.tag not in (_STR, _MERGE):  # `<<` is no key here: let it be reported as an unknown one
+        kind = node.tag.rpartition(":")[2]
+        raise ValueError(f"is {text}, which YAML reads as {kind}, expected text: put it in quotes")
+    return text
+
+
+def _bytes(node: yaml.ScalarNode) -> int:
+    text = str(node.value)
+    # 1_000, 010 and 1:30 are numbers to YAML 1.1 and something else to 1.2 and to people.
+    if node.tag != _INT or not _DECIMAL.fullmatch(text):
+        raise ValueError(f"is {text!r}, expected a number of bytes in plain decimal digits, without quotes")
+    return int(text)
+
+
+def _revision(node: yaml.ScalarNode) -> str:
+    # A hash of digits alone is an int to YAML, and its text is still the hash.
+    text = str(node.value)
+    if not _REVISION.fullmatch(text):
+        raise ValueError(f"is {text!r}, expected a full commit hash of 40 hex digits (branches and tags can move)")
+    return text.lower()
+
+
+def _like(pattern: re.Pattern[str], expected: str) -> Callable[[yaml.ScalarNode], str]:
+    def check(node: yaml.ScalarNode) -> str:
+        text = _text(node)
+        if not pattern.fullmatch(text):
+            raise ValueError(f"is {text!r}, expected {expected}")
+        return text
+
+    return check
+
+
+def _one_of(choices: Iterable[str]) -> Callable[[yaml.ScalarNode], str]:
+    listed = sorted(choices)
+    return _like(re.compile("|".join(map(re.escape, listed))), " or ".join(listed))
+
+
+_FIELDS: dict[str, Callable[[yaml.ScalarNode], str | int]] = {
+    "hub": _like(_HUB, "a repository on the hub, owner/name"),
+    "revision": _revision,
+    "licence": _text,
+    "architecture": _like(_IDENTIFIER, "the name of a class, such as LlavaLlamaForCausalLM"),
+    "bytes": _bytes,
+    "prompt": _one_of(TEMPLATES),
+    "description": _text,
+    "paper": _text,
+    "training_data": _text,
+    "benchmark": _text,
+}
+_NEEDED = [field.name for field in fields(ModelSpec) if field.default is MISSING and field.name != "name"]

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import pulse_edge
+from pulse_edge import PulseModel
+from pulse_edge.errors import UsageError
+
+PAGE = Path(pulse_edge.__file__).parent / "example_page.png"
+QUESTIONS = ("Is the rhythm regular?", "What is the rate?")
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pulse_edge", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_an_answer_is_the_same_on_any_number_of_threads_and_in_any_order(tiny_kit: Path) -> None:
+    alone = {}
+    for threads, question in ((1, QUESTIONS[0]), (2, QUESTIONS[1])):
+        with PulseModel.load(tiny_kit, device="cpu", threads=threads) as model:
+            alone[question] = model.interpret(PAGE, question, max_tokens=24).answers[0].text
+    with PulseModel.load(tiny_kit, device="cpu", threads=3) as model:
+        first = model.encode(PAGE)
+        other = model.encode(first_page().rotate(180))
+        for scan, question in ((first, 1), (other, 0), (first, 0), (first, 1)):
+            text = model.ask(scan, QUESTIONS[question], 24).answer().text
+            if scan is first:
+                assert text == alone[QUESTIONS[question]]
+
+
+def first_page():  # type: ignore[no-untyped-def]
+    from PIL import Image
+
+    return Image.open(PAGE).convert("RGB")
+
+
+def test_an_answer_that_another_question_ended_says_so(tiny_kit: Path) -> None:
+    with PulseModel.load(tiny_kit, device="cpu") as model:
+        scan = model.encode(PAGE)
+        running = model.ask(scan, QUESTIONS[0], 24)
+        next(running)
+        model.ask(scan, QUESTIONS[1], 4).answer()
+        with pytest.raises(UsageError, match="another question"):
+            running.answer()
+
+
+def test_json_names_page_kit_and_every_answer(tiny_kit: Path) -> None:
+    done = run(
+        "interpret", PAGE, "--kit", tiny_kit, "--json", "--max-tokens", 8, "-q", QUESTIONS[0], "-q", QUESTIONS[1]
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert [a["question"] for a in report["answers"]] == list(QUESTIONS)
+    assert report["rows"] == 80
+    assert report["kit"]["demonstration"] is True
+    assert len(report["page_sha256"]) == 64
+
+
+def test_a_demonstration_kit_says_so_before_the_answer(tiny_kit: Path) -> None:
+    done = run("interpret", PAGE, "--kit", tiny_kit, "--max-tokens", 4)
+    assert done.stdout.startswith("DEMONSTRATION")
+
+
+@pytest.mark.parametrize(
+    ("content", "code"), [(b"", 1), (b"no picture", 1), (b"\x89PNG\r\n\x1a\n", 1), (b"%PDF-1.7 ...", 1)]
+)
+def test_what_is_no_page_ends_with_one_line(tiny_kit: Path, tmp_path: Path, content: bytes, code: int) -> None:
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(content)
+    done = run("interpret", bad, "--kit", tiny_kit)
+    assert done.returncode == code
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    assert str(bad) in done.stderr
+
+
+def test_an_altered_kit_is_refused(tiny_kit: Path, tmp_path: Path) -> None:
+    import shutil
+
+    altered = Path(shutil.copytree(tiny_kit, tmp_path / "altered"))
+    with open(altered / "llm.gguf", "r+b") as f:
+        f.seek(-1, 2)
+        last = f.read(1)
+        f.seek(-1, 2)
+        f.write(bytes([last[0] ^ 1]))
+    for command in (("kit", "verify", altered), ("interpret", PAGE, "--kit", altered)):
+        done = run(*command)
+        assert done.returncode == 1
+        assert "llm.gguf" in done.stderr
+
+
+def test_every_real_page_gets_an_answer_or_one_clear_refusal(tiny_kit: Path, shared: Path) -> None:
+    from pulse_edge.errors import PulseEdgeError
+
+    with PulseModel.load(tiny_kit, device="cpu") as model:
+        for page in sorted((shared / "ecg" / "images" / "render").iterdir()):
+            try:
+                assert model.interpret(page, max_tokens=2).answers[0].tokens <= 2
+            except PulseEdgeError as e:
+                assert str(page) in str(e)
