@@ -117,6 +117,8 @@ class Checkpoint:
         self._adapter = adapter
         self.files = _weight_files(path)
         found, problems = self._collect(self.files, _PREFIXES)
+        if problems:
+            raise CheckpointError(f"{path}: {_shown(problems)}. Fetch the checkpoint again.")
         tower = self._tower(found, tower_dir)
         if tower:
             self.files += tower

@@ -26,6 +26,7 @@ from .models import ModelSpec
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoSibling
+    from requests import HTTPError
 
 # huggingface_hub is imported inside the functions: it takes its time, and `--help` must not wait for it.
 
@@ -72,17 +73,19 @@ def fetch(
     _settle_library()
     place = _place(spec, into)
     hub = (endpoint or constants.ENDPOINT).rstrip("/")
-    if constants.HF_HUB_OFFLINE:
+    offline = constants.HF_HUB_OFFLINE
+    if offline:
         files = _recorded(spec, place)
     else:
         with _one_line(spec, hub):
             files = _stated(spec, hub)
-        _refuse_full_disk(spec, place, files)
+            _refuse_full_disk(spec, place, files)
         for file in files:
             with _one_line(spec, hub, file.name):
                 _bring(spec, file, place, hub, retries, note)
     note(f"{spec.name}: checking the hashes of {len(files)} files, {_gigabytes(sum(f.bytes for f in files))}")
-    _refuse_damaged(spec, place, files)
+    with _one_line(spec, hub):
+        _refuse_damaged(spec, place, files, keep=offline)
     return place.directory
 
 
@@ -93,7 +96,7 @@ def _settle_library() -> None:
     import, and transformers may have imported it long ago.
     """
     from huggingface_hub import constants
-    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
     constants.HF_HUB_DISABLE_TELEMETRY = True
     if "HF_HUB_DISABLE_XET" not in os.environ:
@@ -229,19 +232,24 @@ def _bring(spec: ModelSpec, file: _File, place: _Place, hub: str, retries: int, 
 # --- checking --------------------------------------------------------------------------------------------------------
 
 
-def _refuse_damaged(spec: ModelSpec, place: _Place, files: list[_File]) -> None:
-    """FetchError that names each file that is not what it should be; they are removed, or a repeat would keep them."""
+def _refuse_damaged(spec: ModelSpec, place: _Place, files: list[_File], *, keep: bool) -> None:
+    """FetchError that names each file that is not what it should be.
+
+    They are removed, or a repeat would take them for done; `keep` them where nothing can be brought in their stead.
+    """
     wrong = []
     for file in files:
-        if fault := _fault(place.directory / file.name, file):
-            wrong.append(f"{file.name} ({fault})")
-            _discard(place, file)
-            if place.own:  # the library copies from its cache, so a damaged file there would come back
-                _discard(_place(spec, None), file)
+        if not (fault := _fault(place.directory / file.name, file)):
+            continue
+        wrong.append(f"{file.name} ({fault})")
+        # The library copies from its cache into a directory, so a damaged file in the cache would come back.
+        for holder in () if keep else {place, _place(spec, None)}:
+            _discard(holder, file)
     if wrong:
+        told = "Fetch with HF_HUB_OFFLINE unset" if keep else "They are removed. Run the same command again"
         raise FetchError(
-            f"{spec.name}: {len(wrong)} of {len(files)} files are damaged or missing, and what was damaged is removed: "
-            f"{', '.join(wrong)}. Run the same command again: it brings only these."
+            f"{place.directory}: {len(wrong)} of {len(files)} files of {spec.name} are damaged or missing: "
+            f"{', '.join(wrong)}. {told}: it brings only these."
         )
 
 
@@ -326,12 +334,12 @@ def _one_line(spec: ModelSpec, hub: str, file: str | None = None) -> Iterator[No
 
 
 def _told(error: BaseException, spec: ModelSpec, hub: str) -> str:
-    from huggingface_hub.errors import FileMetadataError, HfHubHTTPError, LocalEntryNotFoundError
-    from requests.exceptions import InvalidJSONError, RequestException
+    from huggingface_hub.errors import FileMetadataError, LocalEntryNotFoundError
+    from requests.exceptions import HTTPError, InvalidJSONError, RequestException
 
     if isinstance(error, LocalEntryNotFoundError) and error.__cause__ is not None:
         error = error.__cause__  # the library's wrapper: "check your connection", whatever happened
-    if isinstance(error, HfHubHTTPError):
+    if isinstance(error, HTTPError):
         return _told_refusal(error, spec, hub)
     if isinstance(error, RequestException) and not isinstance(error, InvalidJSONError):
         return (
@@ -339,18 +347,17 @@ def _told(error: BaseException, spec: ModelSpec, hub: str) -> str:
             "If all files are there already, HF_HUB_OFFLINE=1 uses them."
         )
     if isinstance(error, OSError) and error.errno is not None:
-        where = f" {error.filename}" if error.filename else ""
-        return f"{error.strerror}:{where} cannot be written. Put that right; then: {_AGAIN.lower()}"
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror}. Put that right. {_AGAIN}"
     if isinstance(error, OSError) and not isinstance(error, FileMetadataError | InvalidJSONError):
         return f"the transfer broke off ({_first_line(error)}). {_AGAIN}"
     return f"{hub} does not answer as a hub does ({_first_line(error)}). Check HF_ENDPOINT, and what proxy is between."
 
 
-def _told_refusal(error: BaseException, spec: ModelSpec, hub: str) -> str:
+def _told_refusal(error: HTTPError, spec: ModelSpec, hub: str) -> str:
     """For a hub that answered with an HTTP status of failure."""
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
-    assert isinstance(error, HfHubHTTPError)
     status = getattr(error.response, "status_code", None)
     if isinstance(error, RevisionNotFoundError):
         return f"{hub}/{spec.hub} has no commit {spec.revision}. Correct `revision` in models.yaml."
