@@ -17,7 +17,7 @@ def cli() -> None:
 
 
 @cli.command()
-@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("source")
 @click.option("-o", "--output", "target", type=click.Path(path_type=Path), required=True, help="The kit to make.")
 @click.option("--llm", "language", type=click.Choice(["f16", "bf16", "f32"]), default="f16", show_default=True)
 @click.option("--vision", type=click.Choice(["fp32", "fp16"]), default="fp16", show_default=True)
@@ -27,12 +27,16 @@ def cli() -> None:
 @click.option("--demonstration", is_flag=True, help="Mark every answer as not for patients.")
 @click.option("--force", is_flag=True, help="Replace an existing kit.")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def convert(source: Path, target: Path, debug: bool, **options: Any) -> None:
-    """Convert a checkpoint directory into a kit, and prove it against the original."""
-    from .convert import Options
+def convert(source: str, target: Path, debug: bool, **options: Any) -> None:
+    """Convert SOURCE, a checkpoint directory or a name in models.yaml, into a kit, and prove it against the original."""
+    from .convert import Options, resolve
     from .convert import convert as run
 
-    run(source, target, Options(**options), lambda text: click.echo(text, err=True))
+    def say(text: str) -> None:
+        click.echo(text, err=True)
+
+    path, spec = resolve(source, say)
+    run(path, target, Options(**options), say, spec)
     click.echo(target)
 
 

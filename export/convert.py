@@ -21,6 +21,7 @@ from pulse_edge.kit import Language, Manifest, Merge, Packing, Prompt, Vision
 from . import llm, parity, vision
 from .checkpoint import NEWLINE, Adapter, Checkpoint, needs_newline
 from .config import Config, read_config
+from .models import ModelSpec, find, load_models
 
 MAX_TOKENS = 1024
 """Of an answer: what PULSE's evaluation allows."""
@@ -40,7 +41,23 @@ class Options:
     force: bool = False
 
 
-def convert(source: Path, target: Path, options: Options, say: Callable[[str], None] = lambda _text: None) -> None:
+def resolve(source: str, say: Callable[[str], None]) -> tuple[Path, ModelSpec | None]:
+    """The checkpoint directory that `source` is, or that the model of this name in models.yaml is fetched into."""
+    if Path(source).exists() or "/" in source:
+        return Path(source), None
+    from . import hub
+
+    spec = find(source, load_models())
+    return hub.fetch(spec, note=say), spec
+
+
+def convert(
+    source: Path,
+    target: Path,
+    options: Options,
+    say: Callable[[str], None] = lambda _text: None,
+    spec: ModelSpec | None = None,
+) -> None:
     """Make a kit. Raises CheckpointError, KitError, ParityError; then nothing is left behind."""
     kits.refuse_target(target, force=options.force)
     if not source.is_dir():
@@ -48,19 +65,27 @@ def convert(source: Path, target: Path, options: Options, say: Callable[[str], N
     folder = options.lora if options.lora and (options.lora / "config.json").is_file() else source
     config = read_config(folder / "config.json", tower_dir=options.vision_tower, merge=options.merge)
     adapter = Adapter(options.lora) if options.lora else None
+    if spec is not None and config.architecture != spec.architecture:
+        raise CheckpointError(f"{source}: architecture {config.architecture}, models.yaml says {spec.architecture}.")
     checkpoint = Checkpoint(source, config, tower_dir=options.vision_tower, adapter=adapter)
     _check_room(checkpoint, target, options)
     say(f"{source}: {config.architecture}, packing {config.merge} ({config.merge_from})")
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with kits.writing(target, force=options.force) as work:
-        _build(checkpoint, work, target.name, options, threads, say)
+        _build(checkpoint, work, target.name, options, threads, say, spec)
 
 
 def _build(
-    checkpoint: Checkpoint, work: Path, name: str, options: Options, threads: int, say: Callable[[str], None]
+    checkpoint: Checkpoint,
+    work: Path,
+    name: str,
+    options: Options,
+    threads: int,
+    say: Callable[[str], None],
+    spec: ModelSpec | None,
 ) -> None:
     config = checkpoint.config
-    source = _source(checkpoint, options)
+    source = _source(checkpoint, options, spec)
     manifest = _manifest(config, name, options, source)
     say("writing the language model")
     about = llm.About(source["name"], source["licence"], source["path"], source["revision"])
@@ -126,17 +151,17 @@ def _manifest(config: Config, name: str, options: Options, source: dict[str, Any
     )
 
 
-def _source(checkpoint: Checkpoint, options: Options) -> dict[str, Any]:
+def _source(checkpoint: Checkpoint, options: Options, spec: ModelSpec | None) -> dict[str, Any]:
     """Provenance: every file that went in, with sha256."""
     path = checkpoint.path
     files = [path / n for n in _FILES if (path / n).is_file()] + checkpoint.files
     if options.lora:
         files += [p for p in sorted(options.lora.iterdir()) if p.suffix in (".safetensors", ".bin", ".json")]
     return {
-        "name": path.resolve().name,
-        "path": path.resolve().name,
-        "revision": "",
-        "licence": llm.describe(path),
+        "name": spec.name if spec else path.resolve().name,
+        "path": spec.hub if spec else path.resolve().name,
+        "revision": spec.revision if spec else "",
+        "licence": spec.licence if spec else llm.describe(path),
         "architecture": checkpoint.config.architecture,
         "layout": checkpoint.config.layout,
         "packing_from": checkpoint.config.merge_from,
