@@ -13,7 +13,6 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,19 +89,16 @@ def fetch(
 
 
 def _settle_library() -> None:
-    """Telemetry off; no progress bars in a log; no Xet unless asked for: plain HTTP resumes where it stopped.
+    """Telemetry off, and no Xet unless HF_HUB_DISABLE_XET=0 asks for it: plain HTTP resumes where it stopped.
 
     Set at the library's constants, which it reads at every call: its environment variables count only before its first
-    import, and transformers may have imported it long ago.
+    import, and transformers may have imported it long ago. Progress bars need nothing: they want a terminal.
     """
     from huggingface_hub import constants
-    from huggingface_hub.utils.tqdm import disable_progress_bars
 
     constants.HF_HUB_DISABLE_TELEMETRY = True
     if "HF_HUB_DISABLE_XET" not in os.environ:
         constants.HF_HUB_DISABLE_XET = True
-    if "HF_HUB_DISABLE_PROGRESS_BARS" not in os.environ and not sys.stderr.isatty():
-        disable_progress_bars()
 
 
 # --- which files, and where ------------------------------------------------------------------------------------------
@@ -335,13 +331,15 @@ def _one_line(spec: ModelSpec, hub: str, file: str | None = None) -> Iterator[No
 
 def _told(error: BaseException, spec: ModelSpec, hub: str) -> str:
     from huggingface_hub.errors import FileMetadataError, LocalEntryNotFoundError
-    from requests.exceptions import HTTPError, InvalidJSONError, RequestException
+    from requests.exceptions import HTTPError, RequestException
 
     if isinstance(error, LocalEntryNotFoundError) and error.__cause__ is not None:
         error = error.__cause__  # the library's wrapper: "check your connection", whatever happened
     if isinstance(error, HTTPError):
         return _told_refusal(error, spec, hub)
-    if isinstance(error, RequestException) and not isinstance(error, InvalidJSONError):
+    if isinstance(error, FileMetadataError | ValueError | KeyError | TypeError):  # no JSON, no ETag, no such address
+        return f"{hub} does not answer as a hub does ({_first_line(error)}). Check HF_ENDPOINT, and any proxy between."
+    if isinstance(error, RequestException):
         return (
             f"no connection to {hub}, or it broke off ({_innermost(error)}). {_AGAIN} "
             "If all files are there already, HF_HUB_OFFLINE=1 uses them."
@@ -349,9 +347,7 @@ def _told(error: BaseException, spec: ModelSpec, hub: str) -> str:
     if isinstance(error, OSError) and error.errno is not None:
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror}. Put that right. {_AGAIN}"
-    if isinstance(error, OSError) and not isinstance(error, FileMetadataError | InvalidJSONError):
-        return f"the transfer broke off ({_first_line(error)}). {_AGAIN}"
-    return f"{hub} does not answer as a hub does ({_first_line(error)}). Check HF_ENDPOINT, and what proxy is between."
+    return f"the transfer broke off ({_first_line(error)}). {_AGAIN}"
 
 
 def _told_refusal(error: HTTPError, spec: ModelSpec, hub: str) -> str:

@@ -441,10 +441,16 @@ def test_something_that_is_no_hub_is_told(hub: Hub, tmp_path: Path, monkeypatch:
     assert "does not answer as a hub does" in refusal(hub, tmp_path / "here")
 
 
+def test_an_address_without_https_is_told(tmp_path: Path):
+    message = refusal(Hub({}, address="hub.example"), tmp_path / "here")
+    assert message.startswith("tiny: hub.example does not answer as a hub does")
+    assert "Check HF_ENDPOINT" in message
+
+
 def test_a_full_disk_is_refused_before_any_file_is_asked_for(hub: Hub, tmp_path: Path):
     hub.stated_bytes = {FIRST: 10**18}
     message = refusal(hub, tmp_path / "here")
-    assert "tiny needs 1000000000.10 GB more there" in message
+    assert "tiny needs 1000000000.00 GB more there" in message
     assert hub.bodies == []
 
 
