@@ -1,0 +1,39 @@
+"""A seeded source of 12-lead ECGs whose labels and measurements are known exactly, and of pages drawn from them.
+
+    findings -> beats -> signals -> Record -> pages -> Page        style says how a page looks
+                         real    -> Record                         the same pages from recorded signals
+
+`record_at(seed, index)` and `page_at(seed, index)` give the same bytes on any number of processes.
+Numpy, OpenCV and Pillow only.
+"""
+
+from __future__ import annotations
+
+from calibration.synthetic.findings import CODE15, CPSC, FINDINGS, LEADS, PTBXL, Labels, draw_findings, labels_of
+from calibration.synthetic.pages import Page, Trace, draw, page_at
+from calibration.synthetic.record import Beat, Measurements, Record
+from calibration.synthetic.signals import record_at, synthesize
+from calibration.synthetic.style import LAYOUTS, PageStyle, random_style
+
+__all__ = [
+    "CODE15",
+    "CPSC",
+    "FINDINGS",
+    "LAYOUTS",
+    "LEADS",
+    "PTBXL",
+    "Beat",
+    "Labels",
+    "Measurements",
+    "Page",
+    "PageStyle",
+    "Record",
+    "Trace",
+    "draw",
+    "draw_findings",
+    "labels_of",
+    "page_at",
+    "random_style",
+    "record_at",
+    "synthesize",
+]
