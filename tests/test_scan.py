@@ -567,7 +567,7 @@ def test_more_bytes_than_the_limit_are_refused(tmp_path: Path, monkeypatch: pyte
     path = tmp_path / "scan.png"
     path.write_bytes(bytes((1 << 20) + 1))
     refused(path, "1 is the limit", kind=PageRefused)
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(path.open("rb")))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(path.read_bytes())))
     refused("-", "more than 1 MiB", kind=PageRefused)
 
 
