@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,22 +109,36 @@ def write(
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
     total = sum(_layout(shapes[n], _type(n, len(shapes[n]), wanted))[1] for n in names)
-    done, wrong = 0, []
+    done, wrong = 0, list[str]()
     if extra is not None:
         writer.write_tensor_data(extra)
-    for name in names:
-        tensor = checkpoint.tensor(name)
-        data = encode(_rotary(name, tensor, config), _type(name, tensor.ndim, wanted))
-        if not finite(tensor):
-            wrong.append(f"{name} has NaN or infinite weights")
-        elif data.dtype == np.float16 and tensor.dtype != torch.float16 and not np.isfinite(data).all():
-            wrong.append(f"{name} has weights too large for f16 (use --llm bf16)")
-        writer.write_tensor_data(data)
-        done += data.nbytes
-        progress(done, total)
+    # One thread reads and checks the next tensor while this one is written: the disk and the processor work together.
+    with ThreadPoolExecutor(1) as pool:
+        coming = [pool.submit(_prepared, checkpoint, names[0], wanted)]
+        for i in range(len(names)):
+            data, fault = coming.pop().result()
+            if i + 1 < len(names):
+                coming.append(pool.submit(_prepared, checkpoint, names[i + 1], wanted))
+            wrong += fault
+            writer.write_tensor_data(data)
+            done += data.nbytes
+            progress(done, total)
     writer.close()
     if wrong:
         raise CheckpointError(f"{checkpoint.path}: {_shown(wrong)}.")
+
+
+def _prepared(
+    checkpoint: Checkpoint, name: str, wanted: gguf.GGMLQuantizationType
+) -> tuple[npt.NDArray[Any], list[str]]:
+    """A tensor as it goes into the file, and what is wrong with it."""
+    tensor = checkpoint.tensor(name)
+    data = encode(_rotary(name, tensor, checkpoint.config), _type(name, tensor.ndim, wanted))
+    if not finite(tensor):
+        return data, [f"{name} has NaN or infinite weights"]
+    if data.dtype == np.float16 and tensor.dtype != torch.float16 and not np.isfinite(data).all():
+        return data, [f"{name} has weights too large for f16 (use --llm bf16)"]
+    return data, []
 
 
 def encode(tensor: torch.Tensor, target: gguf.GGMLQuantizationType) -> npt.NDArray[Any]:

@@ -1,6 +1,6 @@
 """A page becomes LLaVA-1.6 tiles; the encoder's features of those tiles become image rows.
 
-    cut:  RGB page -> pixels (n, 3, S, S) float32, normalised; tile 0 is the overview
+    cut:  RGB page -> pixels (n, 3, S, S) float32, normalised; tile 0 is the overview (`pictures`: before normalising)
     pack: features (n, P, d) -> rows (T, d), in the order that the language model was trained on
 
 Source: LLaVA's mm_utils (select_best_resolution, resize_and_pad_image, divide_to_patches, process_anyres_image,
@@ -32,7 +32,20 @@ def cut(
     mean: Sequence[float],
     std: Sequence[float],
 ) -> Float:
-    """Tiles of an RGB page, (n, 3, size, size) float32. Raises PageRefused for a page too narrow to fill them.
+    """Tiles of an RGB page, (n, 3, size, size) float32, normalised. Raises PageRefused as `pictures` does."""
+    found = pictures(page, size=size, aspect_ratio=aspect_ratio, pinpoints=pinpoints, mean=mean)
+    return np.stack([_normalise(t, mean, std) for t in found])
+
+
+def pictures(
+    page: Image.Image,
+    *,
+    size: int,
+    aspect_ratio: str,
+    pinpoints: Sequence[tuple[int, int]],
+    mean: Sequence[float],
+) -> list[Image.Image]:
+    """The same tiles as RGB pictures of size x size. Raises PageRefused for a page too narrow to fill them.
 
     `aspect_ratio` is LLaVA's image_aspect_ratio: `anyres` gives the overview and then the grid row by row, `pad` one
     tile on a square of the mean colour, `square` one tile cut from the middle, as CLIP does.
@@ -41,12 +54,10 @@ def cut(
         width, height = best_grid(page.size, pinpoints)
         grid = _fit(page, width, height)
         boxes = [(x, y, x + size, y + size) for y in range(0, height, size) for x in range(0, width, size)]
-        tiles = [page.resize((size, size), Image.Resampling.BICUBIC), *(grid.crop(box) for box in boxes)]
-    elif aspect_ratio == "pad":
-        tiles = [_shortest_edge(_squared(page, tuple(int(255 * m) for m in mean)), size)]
-    else:
-        tiles = [_shortest_edge(page, size)]
-    return np.stack([_normalise(t, mean, std) for t in tiles])
+        return [page.resize((size, size), Image.Resampling.BICUBIC), *(grid.crop(box) for box in boxes)]
+    if aspect_ratio == "pad":
+        return [_shortest_edge(_squared(page, tuple(int(255 * m) for m in mean)), size)]
+    return [_shortest_edge(page, size)]
 
 
 def best_grid(page_size: tuple[int, int], pinpoints: Sequence[tuple[int, int]]) -> tuple[int, int]:
@@ -67,12 +78,17 @@ def best_grid(page_size: tuple[int, int], pinpoints: Sequence[tuple[int, int]]) 
     return best
 
 
+def inner_size(page_size: tuple[int, int], grid: tuple[int, int]) -> tuple[int, int]:
+    """What a page of `page_size` (width, height) measures when it is as large as it goes into `grid`."""
+    width, height = grid
+    if width / page_size[0] < height / page_size[1]:
+        return width, min(math.ceil(page_size[1] * (width / page_size[0])), height)
+    return min(math.ceil(page_size[0] * (height / page_size[1])), width), height
+
+
 def _fit(page: Image.Image, width: int, height: int) -> Image.Image:
     """The page as large as it goes into (width, height), centred on black."""
-    if width / page.width < height / page.height:
-        inner = width, min(math.ceil(page.height * (width / page.width)), height)
-    else:
-        inner = min(math.ceil(page.width * (height / page.height)), width), height
+    inner = inner_size(page.size, (width, height))
     canvas = Image.new("RGB", (width, height))
     canvas.paste(page.resize(inner, Image.Resampling.BICUBIC), ((width - inner[0]) // 2, (height - inner[1]) // 2))
     return canvas

@@ -21,14 +21,20 @@ TOKENIZER = ("tokenizer.model", "tokenizer_config.json", "special_tokens_map.jso
 
 @pytest.fixture(scope="module")
 def converter() -> Path:
+    try:
+        return llama_cpp_converter()
+    except subprocess.CalledProcessError as e:
+        pytest.skip(f"the source distribution cannot be had: {e.stderr[-200:]}")
+
+
+def llama_cpp_converter() -> Path:
+    """Its convert_hf_to_gguf.py, brought once. Raises CalledProcessError."""
     pinned = version("llama-cpp-python")
     folder = CACHE / f"llama_cpp_python-{pinned}" / "vendor" / "llama.cpp"
     if not folder.is_dir():
         command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-build-isolation", "-d", str(CACHE)]
         command += ["--no-binary", "llama-cpp-python", f"llama-cpp-python=={pinned}"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            pytest.skip(f"the source distribution cannot be had: {done.stderr[-200:]}")
+        subprocess.run(command, capture_output=True, text=True, check=True)
         archive = next(CACHE.glob("*.tar.gz"))
         with tarfile.open(archive) as tar:
             wanted = [m for m in tar.getmembers() if m.name.endswith(".py") and "/vendor/llama.cpp/" in m.name]

@@ -1,0 +1,60 @@
+"""Lessons without end on stdout, for a trainer in another process: python -m calibration.synthetic.stream --seed S ...
+
+Lesson `i` of source `S` depends on nothing else, so that any number of processes (--first K --step N each) give together
+what one gives.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from itertools import count
+from pathlib import Path
+
+import click
+import numpy as np
+
+from calibration.synthetic.lessons import Lesson, lesson
+from calibration.synthetic.pages import Page, draw, page_at
+from calibration.synthetic.questions import questions
+from calibration.synthetic.real import Packed, open_packed
+from calibration.synthetic.style import random_style
+
+PINPOINTS = ((336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008))
+"""PULSE's grids, (width, height)."""
+
+
+def lesson_at(seed: int, index: int, *, patch: int, size: int = 336, signals: Packed | None = None) -> Lesson:
+    """Lesson number `index` of source `seed`: a synthetic page, or one of `signals` drawn in a random style."""
+    rng = np.random.default_rng(np.random.SeedSequence((seed, index, 1)))
+    page = page_at(seed, index) if signals is None else _real(signals, index, rng)
+    turns = [turn for question in questions(page.record, rng) for turn in question.turns]
+    words = json.dumps(turns, ensure_ascii=False).encode()
+    return lesson(page, words, size=size, patch=patch, pinpoints=PINPOINTS)
+
+
+def _real(signals: Packed, index: int, rng: np.random.Generator) -> Page:
+    """Record after record, each time through all of them in another style."""
+    return draw(signals[index % len(signals)], random_style(rng))
+
+
+@click.command()
+@click.option("--seed", type=int, required=True)
+@click.option("--first", type=int, default=0, show_default=True, help="Number of the first lesson.")
+@click.option("--step", type=int, default=1, show_default=True, help="Every so many.")
+@click.option("--count", "total", type=int, help="How many. Default: until nobody reads them.")
+@click.option("--patch", type=int, default=28, show_default=True, help="Pixels of a patch's side.")
+@click.option("--signals", type=click.Path(path_type=Path), help="Recorded signals, packed as .npz with a .json.")
+def main(seed: int, first: int, step: int, total: int | None, patch: int, signals: Path | None) -> None:
+    """Write lessons to stdout."""
+    packed = open_packed(signals) if signals else None
+    numbers = count(first, step) if total is None else range(first, first + step * total, step)
+    try:
+        for index in numbers:
+            lesson_at(seed, index, patch=patch, signals=packed).write(sys.stdout.buffer)
+    except BrokenPipeError:
+        sys.stderr.close()  # the trainer has ended
+
+
+if __name__ == "__main__":
+    main()

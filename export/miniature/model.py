@@ -1,0 +1,224 @@
+"""CLIP's tower, LLaVA's projector and Llama, under the names and with the arithmetic of the published classes.
+
+Own modules of a few lines: the trainer must run beside any transformers, and may leave black patches out of the tower and
+answer several questions on one image prefix. That they compute what transformers' classes compute is proven by `convert`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import gelu, linear, scaled_dot_product_attention, silu
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes. Widths of the language model are multiples of 256, so that K-quants apply."""
+
+    image: int = 336
+    patch: int = 28
+    vision_width: int = 256
+    vision_heads: int = 8
+    vision_mlp: int = 1024
+    vision_layers: int = 5  # that the selected hidden state sees; the checkpoint has one more
+    width: int = 256
+    heads: int = 4
+    mlp: int = 768
+    layers: int = 4
+    vocabulary: int = 1024
+    context: int = 4096
+
+    @property
+    def side(self) -> int:
+        """Patches along a tile's side."""
+        return self.image // self.patch
+
+    @property
+    def patches(self) -> int:
+        """Patches of a tile."""
+        return self.side**2
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention of CLIP."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q_proj = nn.Linear(width, width)
+        self.k_proj = nn.Linear(width, width)
+        self.v_proj = nn.Linear(width, width)
+        self.out_proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """(n, t, d) -> (n, t, d); `mask` (n, 1, 1, t) True where there is something to see."""
+        n, t, d = x.shape
+        q, k, v = (f(x).view(n, t, self.heads, -1).transpose(1, 2) for f in (self.q_proj, self.k_proj, self.v_proj))
+        seen = scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        out: Tensor = self.out_proj(seen.transpose(1, 2).reshape(n, t, d))
+        return out
+
+
+class EncoderLayer(nn.Module):
+    """CLIP's encoder layer."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        d = shape.vision_width
+        self.layer_norm1 = nn.LayerNorm(d)
+        self.self_attn = Attention(d, shape.vision_heads)
+        self.layer_norm2 = nn.LayerNorm(d)
+        self.mlp = nn.ModuleDict({"fc1": nn.Linear(d, shape.vision_mlp), "fc2": nn.Linear(shape.vision_mlp, d)})
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """(n, t, d) -> (n, t, d)."""
+        x = x + self.self_attn(self.layer_norm1(x), mask)
+        h = self.mlp["fc1"](self.layer_norm2(x))
+        out: Tensor = x + self.mlp["fc2"](h * torch.sigmoid(1.702 * h))  # CLIP's quick_gelu
+        return out
+
+
+class Tower(nn.Module):
+    """CLIP's vision tower up to the selected hidden state."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.shape = shape
+        d = shape.vision_width
+        self.class_embedding = nn.Parameter(0.02 * torch.randn(d))
+        self.patch_embedding = nn.Linear(3 * shape.patch**2, d, bias=False)
+        self.patch_embedding.weight.data = dct_filters(shape.patch, d)
+        self.position_embedding = nn.Parameter(positions(shape.side, d))
+        self.pre_layrnorm = nn.LayerNorm(d)
+        self.layers = nn.ModuleList(EncoderLayer(shape) for _ in range(shape.vision_layers))
+
+    def forward(self, patches: Tensor, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Features (n, t, d) of `patches` (n, t, 3 p p), normalised, that lie at `tokens` (n, t) of their tiles."""
+        x = self.patch_embedding(patches) + self.position_embedding[1:][tokens]
+        first = (self.class_embedding + self.position_embedding[0]).expand(len(x), 1, -1)
+        x = self.pre_layrnorm(torch.cat([first, x], 1))
+        if mask is not None:
+            mask = torch.cat([mask.new_ones(len(mask), 1), mask], 1)[:, None, None]
+        for layer in self.layers:
+            x = layer(x, mask)
+        out: Tensor = x[:, 1:]
+        return out
+
+
+class Projector(nn.Module):
+    """LLaVA's mlp2x_gelu."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.first = nn.Linear(shape.vision_width, shape.width)
+        self.second = nn.Linear(shape.width, shape.width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., vision width) -> (..., width)."""
+        out: Tensor = self.second(gelu(self.first(x)))
+        return out
+
+
+def dct_filters(patch: int, count: int) -> Tensor:
+    """First filters (count, 3 p p): the lowest cosines of luminance, and a few of red against blue and green."""
+    n = torch.arange(patch, dtype=torch.float32)
+    waves = torch.cos(math.pi / patch * (n + 0.5) * n[:, None])  # (frequency, place)
+    waves /= waves.norm(dim=1, keepdim=True)
+    order = sorted(((i, j) for i in range(patch) for j in range(patch)), key=lambda f: f[0] ** 2 + f[1] ** 2)
+    colours = torch.tensor([[1.0, 1.0, 1.0], [2.0, -1.0, -1.0]]) / torch.tensor([[3.0], [6.0]]).sqrt()
+    plain = count - count // 8
+    chosen = [(f, colours[0]) for f in order[:plain]] + [(f, colours[1]) for f in order[: count - plain]]
+    planes = [colour[:, None, None] * waves[i][:, None] * waves[j][None] for (i, j), colour in chosen]
+    return torch.stack(planes).reshape(count, -1)
+
+
+def positions(side: int, width: int) -> Tensor:
+    """Sine and cosine of row and column, (side^2 + 1, width), the class token's first."""
+    rates = torch.exp(-math.log(100.0) * torch.arange(width // 4) / (width // 4))
+    angles = torch.arange(side)[:, None] * rates
+    wave = torch.cat([angles.sin(), angles.cos()], 1)
+    grid = torch.cat([wave[:, None].expand(-1, side, -1), wave[None].expand(side, -1, -1)], 2).reshape(side**2, width)
+    return 0.5 * torch.cat([torch.zeros(1, width), grid])
+
+
+class RMSNorm(nn.Module):
+    """Llama's normalisation."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """In float32, as Llama does."""
+        y = x.float()
+        return (y * torch.rsqrt(y.pow(2).mean(-1, keepdim=True) + 1e-5)).to(x.dtype) * self.weight
+
+
+class DecoderLayer(nn.Module):
+    """Llama's decoder layer."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        d, m = shape.width, shape.mlp
+        self.heads = shape.heads
+        self.input_layernorm = RMSNorm(d)
+        self.self_attn = nn.ModuleDict({f"{n}_proj": nn.Linear(d, d, bias=False) for n in "qkvo"})
+        self.post_attention_layernorm = RMSNorm(d)
+        self.mlp = nn.ModuleDict(
+            {
+                "gate_proj": nn.Linear(d, m, bias=False),
+                "up_proj": nn.Linear(d, m, bias=False),
+                "down_proj": nn.Linear(m, d, bias=False),
+            }
+        )
+
+    def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:
+        """(n, t, d) -> (n, t, d); `mask` (n, 1, t, t) True where a token may look."""
+        n, t, d = x.shape
+        h, a = self.input_layernorm(x), self.self_attn
+        q, k, v = (a[f"{c}_proj"](h).view(n, t, self.heads, -1).transpose(1, 2) for c in "qkv")
+        seen = scaled_dot_product_attention(rotate(q, rotary).to(v.dtype), rotate(k, rotary).to(v.dtype), v, mask)
+        x = x + a["o_proj"](seen.transpose(1, 2).reshape(n, t, d))
+        h = self.post_attention_layernorm(x)
+        out: Tensor = x + self.mlp["down_proj"](silu(self.mlp["gate_proj"](h)) * self.mlp["up_proj"](h))
+        return out
+
+
+def rotate(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+    """Llama's rotary embedding: halves, not pairs."""
+    cos, sin = rotary
+    a, b = x.float().chunk(2, -1)
+    return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
+
+
+class Llama(nn.Module):
+    """The language model; input and output embeddings are not tied, as in PULSE."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.embed_tokens = nn.Embedding(shape.vocabulary, shape.width)
+        self.layers = nn.ModuleList(DecoderLayer(shape) for _ in range(shape.layers))
+        self.norm = RMSNorm(shape.width)
+        self.lm_head = nn.Linear(shape.width, shape.vocabulary, bias=False)
+        for p in self.parameters():
+            if p.dim() == 2:
+                nn.init.normal_(p, std=0.02 if p is self.embed_tokens.weight else p.shape[1] ** -0.5 / 2)
+
+    def forward(self, x: Tensor, places: Tensor, mask: Tensor) -> Tensor:
+        """Hidden states (n, t, d), normalised, of embeddings (n, t, d) at positions (n, t)."""
+        half = self.shape.width // self.shape.heads // 2
+        rates = 10000.0 ** (-torch.arange(half, device=x.device) / half)
+        angles = (places[..., None] * rates)[:, None]
+        rotary = angles.cos(), angles.sin()
+        for layer in self.layers:
+            x = layer(x, rotary, mask)
+        out: Tensor = self.norm(x)
+        return out
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Over the vocabulary."""
+        return linear(hidden, self.lm_head.weight)
