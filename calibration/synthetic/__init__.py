@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from calibration.synthetic.findings import CODE15, CPSC, FINDINGS, LEADS, PTBXL, Labels, draw_findings, labels_of
 from calibration.synthetic.pages import Page, Trace, draw, page_at
-from calibration.synthetic.questions import TASKS, Question, questions, vocabulary_corpus
+from calibration.synthetic.questions import TASKS, Question, vocabulary_corpus
 from calibration.synthetic.record import Beat, Measurements, Record
 from calibration.synthetic.signals import record_at, synthesize
 from calibration.synthetic.style import LAYOUTS, PageStyle, random_style
@@ -37,7 +37,6 @@ __all__ = [
     "draw_findings",
     "labels_of",
     "page_at",
-    "questions",
     "random_style",
     "record_at",
     "synthesize",
