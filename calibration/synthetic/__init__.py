@@ -2,6 +2,7 @@
 
     findings -> beats -> signals -> Record -> pages -> Page        style says how a page looks
                          real    -> Record                         the same pages from recorded signals
+                                    Record -> sentences -> questions    what may be asked and said about it
 
 `record_at(seed, index)` and `page_at(seed, index)` give the same bytes on any number of processes.
 Numpy, OpenCV and Pillow only.
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 from calibration.synthetic.findings import CODE15, CPSC, FINDINGS, LEADS, PTBXL, Labels, draw_findings, labels_of
 from calibration.synthetic.pages import Page, Trace, draw, page_at
+from calibration.synthetic.questions import TASKS, Question, vocabulary_corpus
 from calibration.synthetic.record import Beat, Measurements, Record
 from calibration.synthetic.signals import record_at, synthesize
 from calibration.synthetic.style import LAYOUTS, PageStyle, random_style
@@ -22,11 +24,13 @@ __all__ = [
     "LAYOUTS",
     "LEADS",
     "PTBXL",
+    "TASKS",
     "Beat",
     "Labels",
     "Measurements",
     "Page",
     "PageStyle",
+    "Question",
     "Record",
     "Trace",
     "draw",
@@ -36,4 +40,5 @@ __all__ = [
     "random_style",
     "record_at",
     "synthesize",
+    "vocabulary_corpus",
 ]

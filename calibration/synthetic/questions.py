@@ -1,0 +1,385 @@
+"""A Record -> questions with their answers, in the forms of ECGBench's nine tasks, and short ones as people type them.
+
+The forms follow PULSE's paper (Liu et al. 2024, arXiv:2410.19008: figures 3 and A1 to A4) and its published scorer: bare
+labels, bare letters where the data set has them, options after `Options:`. Questions come in several wordings; an
+answer has one wording only. A real record gets only the questions that its labels answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from calibration.synthetic import sentences as say
+from calibration.synthetic.findings import CODE15, CPSC, PTBXL
+from calibration.synthetic.record import Record
+from calibration.synthetic.sentences import NAMES, SUPERCLASS, Known, known
+from calibration.synthetic.signals import record_at
+from pulse_edge.prompt import REPORT_QUESTION
+
+Rng = np.random.Generator
+Item = TypeVar("Item")
+BENCH = (
+    "arena",
+    "code15-test",
+    "cpsc-test",
+    "csn-test-no-cot",
+    "ecgqa-test",
+    "g12-test-no-cot",
+    "mmmu-ecg",
+    "ptb-test",
+    "ptb-test-report",
+)
+"""The nine configurations of ECGBench."""
+CHAT = "chat"
+"""Not of ECGBench: one short question, one sentence."""
+TASKS = (*BENCH, CHAT)
+ONLY_OPTIONS = "Only answer based on the given Options without any explanation."
+"""The published scorer cuts this sentence off to find ECG-QA's options."""
+NONE = "none"
+NORMAL = SUPERCLASS["NORM"]
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked about a page, turn by turn, and the right answers."""
+
+    task: str  # one of TASKS
+    turns: tuple[tuple[str, str], ...]  # (question, answer); only arena has more than one
+    labels: tuple[str, ...] | None = None  # what the answer says: labels, options chosen, or the letter; None: prose
+    options: tuple[str, ...] = ()  # what there was to choose from, in the order of the question
+
+
+def questions(record: Record, rng: Rng, tasks: Iterable[str] = TASKS) -> list[Question]:
+    """One question of each ECGBench task that the record can answer, and several of `chat`, by TASKS' order.
+
+    A task's question does not depend on which others are asked for. ValueError names an unknown task.
+    """
+    wanted = set(tasks)
+    if unknown := sorted(wanted - set(TASKS)):
+        raise ValueError(f"unknown tasks {', '.join(unknown)}; known are {', '.join(TASKS)}")
+    seeds = rng.integers(2**63, size=len(TASKS))
+    asked: list[Question] = []
+    for task, seed in zip(TASKS, seeds, strict=True):
+        if task in wanted:
+            asked += _ASK[task](record, np.random.default_rng(seed))
+    return asked
+
+
+def vocabulary_corpus(n: int, seed: int) -> Iterator[str]:
+    """`n` lines, questions and answers of synthetic records in turn, to train a tokenizer on."""
+    index = 0
+    while n > 0:
+        rng = np.random.default_rng((seed, index, 1))
+        lines = [line for q in questions(record_at(seed, index), rng) for turn in q.turns for line in turn]
+        yield from lines[:n]
+        n, index = n - len(lines), index + 1
+
+
+# --- labels: PTB-XL, CPSC, CODE-15 ------------------------------------------------------------------------------------
+
+LABEL_WORDS: Mapping[str, Mapping[str, str]] = {
+    "ptb-test": SUPERCLASS,
+    "cpsc-test": {"NORM": NORMAL, **{name: NAMES[name] for name in CPSC[1:]}},
+    "code15-test": {
+        **{name: NAMES["I-AVB" if name == "1dAVb" else name] for name in CODE15},
+        "NORM": NORMAL,
+        "ABNORMAL": "another abnormality",
+    },
+}
+"""What each label means. CODE-15's NORM and ABNORMAL stand where none of its six applies, as in ECGBench."""
+LABEL_ASKS = (
+    "Which of these labels apply to this ECG?",
+    "Name every label that applies to this ECG image.",
+    "Examine the ECG and identify all fitting labels from the list.",
+    "Please determine the appropriate diagnosis for this ECG image from the options.",
+)
+
+
+def _label_question(task: str, labels: Sequence[str], rng: Rng) -> list[Question]:
+    """The list with its meanings; the answer is labels alone, `none` where the list has nothing that applies."""
+    words = LABEL_WORDS[task]
+    listed = ", ".join(f"{label} ({meaning})" for label, meaning in words.items())
+    text = f"{_pick(rng, LABEL_ASKS)} {listed}. Only answer based on the given options without any explanation."
+    return [Question(task, ((text, ", ".join(labels) or NONE),), tuple(labels), tuple(words))]
+
+
+def _ptb(record: Record, rng: Rng) -> list[Question]:
+    labels = record.labels.ptbxl
+    return [] if labels is None else _label_question("ptb-test", [x for x in PTBXL if x in labels], rng)
+
+
+def _cpsc(record: Record, rng: Rng) -> list[Question]:
+    labels = record.labels.cpsc
+    return [] if labels is None else _label_question("cpsc-test", [x for x in CPSC if x in labels], rng)
+
+
+def _code15(record: Record, rng: Rng) -> list[Question]:
+    labels, normal = record.labels.code15, known(record).normal
+    if labels is None or (not labels and normal is None):
+        return []
+    return _label_question("code15-test", labels or (("NORM",) if normal else ("ABNORMAL",)), rng)
+
+
+# --- one of several: CSN, G12EC, MMMU-ECG -----------------------------------------------------------------------------
+
+CHOICE_ASKS = (
+    "Which of the following diagnoses fits this ECG?",
+    "What is the most likely diagnosis based on this ECG image?",
+    "Which option does this ECG show?",
+)
+LETTERS = "ABCDEFGH"
+RHYTHM_WORDS = {"AF": NAMES["AF"], "SB": NAMES["SB"], "ST": NAMES["ST"], "SR": "normal sinus rhythm"}
+
+
+def _eight(task: str) -> Callable[[Record, Rng], list[Question]]:
+    """CSN and G12EC: one diagnosis that is there among seven that are not; the answer is letter and words."""
+
+    def ask(record: Record, rng: Rng) -> list[Question]:
+        told = known(record)
+        right = [NAMES[name] for name in told.present] or ([NORMAL] if told.normal else [])
+        wrong = [NAMES[name] for name in told.absent] + ([NORMAL] if told.normal is False else [])
+        if not right or len(wrong) < 7:
+            return []
+        options = _shuffled(rng, [_pick(rng, right), *_shuffled(rng, wrong)[:7]])
+        at = next(i for i, option in enumerate(options) if option in right)
+        text = f"{_pick(rng, CHOICE_ASKS)}\n{_lettered(options)}\nAnswer with the letter and the option."
+        letter = LETTERS[at]
+        return [Question(task, ((text, f"{letter}. {options[at]}"),), (letter,), tuple(options))]
+
+    return ask
+
+
+def _mmmu(record: Record, rng: Rng) -> list[Question]:
+    """Four options about rhythm, rate, axis, conduction or territory; the answer is the letter alone."""
+    able = [made for make in (_rhythm4, _rate4, _axis4, _conduction4, _place4) if (made := make(record, rng))]
+    if not able:
+        return []
+    text, right, wrong = able[rng.integers(len(able))]
+    options = _shuffled(rng, [right, *wrong[:3]])
+    letter = LETTERS[options.index(right)]
+    asked = f"{text}\n{_lettered(options)}\nAnswer with the option's letter."
+    return [Question("mmmu-ecg", ((asked, letter),), (letter,), tuple(options))]
+
+
+Four = tuple[str, str, list[str]]
+
+
+def _rhythm4(record: Record, rng: Rng) -> Four | None:
+    told = known(record)
+    here = [name for name in ("AF", "SB", "ST") if name in told.present]
+    if not here and record.findings is None and not told.normal:  # flutter or a pacemaker have no label here
+        return None
+    right = here[0] if here else "SR"
+    return "What is the rhythm shown in this ECG?", RHYTHM_WORDS[right], _others(RHYTHM_WORDS, right)
+
+
+def _rate4(record: Record, rng: Rng) -> Four | None:
+    value = record.measurements.rate
+    if value is None:
+        return None
+    step, below = rng.uniform(1.35, 1.5), rng.integers(4)
+    steps = [round(value * step ** float(k - below)) for k in range(4)]
+    words = [f"{bpm} bpm" for bpm in steps]
+    return "What is the heart rate in this ECG?", words.pop(below), words
+
+
+def _axis4(record: Record, rng: Rng) -> Four | None:
+    value = record.measurements.axis
+    if value is None or min(abs(value + 30), abs(value - 90)) < 8:
+        return None
+    words = ["normal axis", "left axis deviation", "right axis deviation", "the axis cannot be told"]
+    right = say.axis_name(value)
+    return "What is the axis in this ECG?", right, [w for w in words if w != right]
+
+
+def _conduction4(record: Record, rng: Rng) -> Four | None:
+    told = known(record)
+    kinds = {name: NAMES[name] for name in ("LBBB", "RBBB", "LAFB", "I-AVB")}
+    here = [name for name in kinds if name in told.present]
+    wrong = [kinds[name] for name in kinds if name in told.absent] + ["normal conduction"]
+    if len(here) != 1 or len(wrong) < 3:
+        return None
+    return "Which conduction disturbance does this ECG show?", kinds[here[0]], wrong
+
+
+def _place4(record: Record, rng: Rng) -> Four | None:
+    site = dict(record.sites).get("STE")
+    if site is None:
+        return None
+    words = ["inferior", "anterior", "lateral", "anterolateral"]
+    return "Where does this ECG show ST elevation?", f"{site} leads", [f"{w} leads" for w in words if w != site]
+
+
+def _others(words: Mapping[str, str], right: str) -> list[str]:
+    return [text for name, text in words.items() if name != right]
+
+
+def _lettered(options: Sequence[str]) -> str:
+    """`A. ...` one to a line."""
+    return "\n".join(f"{letter}. {option}" for letter, option in zip(LETTERS, options, strict=False))
+
+
+# --- ECG-QA -----------------------------------------------------------------------------------------------------------
+
+GROUPS: Mapping[str, tuple[str, ...]] = {
+    "Which conduction disturbance does this ECG show?": ("I-AVB", "LBBB", "RBBB", "LAFB"),
+    "Which premature beats does this ECG show?": ("PAC", "PVC"),
+    "Which rhythm does this ECG show?": ("AF", "SB", "ST"),
+    "Which ST or T changes does this ECG show?": ("STD", "STE", "TINV"),
+    "Which of these diagnoses does this ECG show?": ("MI", "HYP", "AF", "LBBB", "RBBB"),
+}
+
+
+def _ecgqa(record: Record, rng: Rng) -> list[Question]:
+    """Verify (yes or no), choose (which of two, both or none), query (all of a group)."""
+    told = known(record)
+    makers = [make for make in (_verify, _choose, _query) if make(told, np.random.default_rng(0))]
+    if not makers:
+        return []
+    made = makers[rng.integers(len(makers))](told, rng)
+    assert made is not None
+    text, options, right = made
+    asked = f"{text} Options: {', '.join(options)} {ONLY_OPTIONS}"
+    return [Question("ecgqa-test", ((asked, ", ".join(right)),), tuple(right), tuple(options))]
+
+
+Choice = tuple[str, list[str], list[str]]
+
+
+def _verify(told: Known, rng: Rng) -> Choice | None:
+    """One finding, as often there as not where the record allows it."""
+    pools = [pool for pool in (_there(told), _not_there(told)) if pool]
+    if not pools:
+        return None
+    at = int(rng.integers(len(pools)))
+    here = pools[at] == _there(told)
+    return _whether(_pick(rng, pools[at])), ["yes", "no"], ["yes" if here else "no"]
+
+
+def _choose(told: Known, rng: Rng) -> Choice | None:
+    """Two findings of which one, both or none is there."""
+    if len(told.absent) < 2:
+        return None
+    here = list(told.present)
+    count = min(len(here), int(rng.choice([0, 1, 2], p=[0.25, 0.55, 0.2])))
+    pair = _shuffled(rng, [*_shuffled(rng, here)[:count], *_shuffled(rng, list(told.absent))[: 2 - count]])
+    right = [NAMES[name] for name in pair if name in here]
+    first, second = (NAMES[name] for name in pair)
+    return f"Which does this ECG show, {first} or {second}?", [first, second, NONE], right or [NONE]
+
+
+def _query(told: Known, rng: Rng) -> Choice | None:
+    """Everything of a group; only groups of which all is told, and rather one of which something is there."""
+    able = [ask for ask, names in GROUPS.items() if set(names) <= {*told.present, *told.absent}]
+    if not able:
+        return None
+    full = [ask for ask in able if set(GROUPS[ask]) & set(told.present)]
+    ask = _pick(rng, full if full and rng.random() < 0.7 else able)
+    right = [NAMES[name] for name in GROUPS[ask] if name in told.present]
+    return ask, [*(NAMES[name] for name in GROUPS[ask]), NONE], right or [NONE]
+
+
+def _there(told: Known) -> list[str]:
+    """What can be answered with yes; a record without findings offers its normality."""
+    return [NAMES[name] for name in told.present] or ([NORMAL] if told.normal else [])
+
+
+def _not_there(told: Known) -> list[str]:
+    """What can be answered with no."""
+    return [NAMES[name] for name in told.absent] + ([NORMAL] if told.normal is False else [])
+
+
+# --- prose ------------------------------------------------------------------------------------------------------------
+
+DESCRIBE_ASKS = (
+    "Describe the rate and the rhythm of this ECG.",
+    "What are the rate and the rhythm?",
+)
+INTERVAL_ASKS = (
+    "Now describe the intervals and the axis.",
+    "What are the intervals and the axis?",
+)
+DIAGNOSIS_ASKS = (
+    "Given these findings, what is the diagnosis?",
+    "What is the diagnosis?",
+)
+
+
+def _arena(record: Record, rng: Rng) -> list[Question]:
+    """Two or three turns from what is seen to the diagnosis."""
+    seen = " ".join(filter(None, [say.rate(record), say.rhythm(record)]))
+    turns = [(_pick(rng, DESCRIBE_ASKS), seen)]
+    if rng.random() < 0.5 and record.measurements.qrs is not None:
+        turns.append((_pick(rng, INTERVAL_ASKS), say.conduction(record)))
+    turns.append((_pick(rng, DIAGNOSIS_ASKS), say.diagnosis(record)))
+    return [Question("arena", tuple(turns))] if all(answer for _, answer in turns) else []
+
+
+def _report(record: Record, rng: Rng) -> list[Question]:
+    text = say.report(record)
+    return [Question("ptb-test-report", ((REPORT_QUESTION, text),))] if text else []
+
+
+def _chat(record: Record, rng: Rng) -> list[Question]:
+    """Two findings that are there and two that are not, as far as the record has them, and two measurements."""
+    told, pairs = known(record), []
+    for pool, yes in ((_there(told), True), (_not_there(told), False)):
+        pairs += [(_whether(name), _plainly(name, yes)) for name in _shuffled(rng, pool)[:2]]
+    measured = _measured(record)
+    pairs += measured[:1] + _shuffled(rng, measured[1:])[:1]
+    order = rng.permutation(len(pairs))
+    return [Question(CHAT, (pairs[i],)) for i in order]
+
+
+def _whether(name: str) -> str:
+    return "Is this a normal ECG?" if name == NORMAL else f"Does this ECG show {name}?"
+
+
+def _plainly(name: str, yes: bool) -> str:
+    """Yes or no, and what it means."""
+    if name == NORMAL:
+        return "Yes, this is a normal ECG." if yes else "No, this is not a normal ECG."
+    return f"Yes, this ECG shows {name}." if yes else f"No, this ECG does not show {name}."
+
+
+def _measured(record: Record) -> list[tuple[str, str]]:
+    """Rate first, then rhythm, PR, QRS, QT and axis, as far as they are known."""
+    m, pairs = record.measurements, []
+    if m.rate is not None:
+        pairs.append(("What is the heart rate?", f"The heart rate is {round(m.rate)} bpm."))
+    if words := _rhythm4(record, np.random.default_rng(0)):
+        pairs.append(("What is the rhythm?", f"The rhythm is {words[1]}."))
+    for name, value in (("PR interval", m.pr), ("QRS duration", m.qrs), ("QT interval", m.qt)):
+        if value is not None:
+            pairs.append((f"What is the {name}?", f"The {name} is {say.ten(value)} ms."))
+    if m.pr is None and "AF" in (record.findings or ()):
+        pairs.append(("What is the PR interval?", "There is no PR interval in atrial fibrillation."))
+    if m.axis is not None:
+        pairs.append(("What is the axis?", f"The axis is {say.ten(m.axis)} degrees, {say.axis_name(m.axis)}."))
+    return pairs
+
+
+def _pick(rng: Rng, choices: Sequence[str]) -> str:
+    return choices[int(rng.integers(len(choices)))]
+
+
+def _shuffled(rng: Rng, items: Sequence[Item]) -> list[Item]:
+    return [items[i] for i in rng.permutation(len(items))]
+
+
+_ASK: Mapping[str, Callable[[Record, Rng], list[Question]]] = {
+    "arena": _arena,
+    "code15-test": _code15,
+    "cpsc-test": _cpsc,
+    "csn-test-no-cot": _eight("csn-test-no-cot"),
+    "ecgqa-test": _ecgqa,
+    "g12-test-no-cot": _eight("g12-test-no-cot"),
+    "mmmu-ecg": _mmmu,
+    "ptb-test": _ptb,
+    "ptb-test-report": _report,
+    CHAT: _chat,
+}

@@ -1,0 +1,188 @@
+"""A Record -> what may be said about it, in a small vocabulary and always in the same order.
+
+A synthetic record is known completely; a real one only as far as its labels go, and nothing is said beyond them. Rates are
+whole beats per minute, intervals whole tens of milliseconds, axes whole tens of degrees: as exact as a page can be read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from calibration.synthetic.findings import FINDINGS
+from calibration.synthetic.record import Record
+
+NAMES: Mapping[str, str] = {
+    "AF": "atrial fibrillation",
+    "I-AVB": "first-degree AV block",
+    "LBBB": "left bundle branch block",
+    "RBBB": "right bundle branch block",
+    "LAFB": "left anterior fascicular block",
+    "PAC": "premature atrial contractions",
+    "PVC": "premature ventricular contractions",
+    "STD": "ST depression",
+    "STE": "ST elevation",
+    "MI": "old infarction",
+    "HYP": "left ventricular hypertrophy",
+    "TINV": "T-wave inversion",
+    "SB": "sinus bradycardia",
+    "ST": "sinus tachycardia",
+}
+"""Each finding in the words of questions and answers; no name is part of another."""
+SUPERCLASS: Mapping[str, str] = {
+    "NORM": "normal ECG",
+    "MI": "myocardial infarction",
+    "STTC": "ST-T changes",
+    "CD": "conduction disturbance",
+    "HYP": "hypertrophy",
+}
+"""PTB-XL's superclasses in words."""
+UNTOLD: Mapping[str, frozenset[str]] = {
+    "LBBB": frozenset({"STE", "STD", "TINV", "MI", "HYP", "LAFB"}),
+    "RBBB": frozenset({"TINV"}),
+    "STE": frozenset({"STD", "TINV"}),
+    "STD": frozenset({"TINV"}),
+    "MI": frozenset({"LAFB"}),
+}
+"""With the first, a reader could see the others though they are not labelled: secondary and reciprocal changes."""
+UNTOLD_BY_SUPERCLASS: Mapping[str, frozenset[str]] = {
+    "MI": frozenset({"MI", "STE"}),
+    "STTC": frozenset({"STD", "STE", "TINV"}),
+    "CD": frozenset({"LAFB"}),
+    "HYP": frozenset({"HYP"}),
+}
+"""What a real record of a superclass may show without a label of its own."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a record shows and what it does not show, as findings in the order of FINDINGS; the rest is not told."""
+
+    present: tuple[str, ...]
+    absent: tuple[str, ...]
+    normal: bool | None  # nothing but perhaps a slow or fast sinus rate; None: not told
+
+
+def known(record: Record) -> Known:
+    """What can be said of a record with certainty; from a real one's labels only what they state."""
+    labels = record.labels
+    if record.findings is not None:
+        present, absent = set(record.findings), FINDINGS.keys() - record.findings
+    else:
+        codes = {{"1dAVb": "I-AVB"}.get(name, name) for name in (*(labels.cpsc or ()), *(labels.code15 or ()))}
+        present = codes & FINDINGS.keys()
+        tellable = {"AF", "I-AVB", "LBBB", "RBBB", "SB", "ST"} if labels.code15 is not None else set()
+        tellable |= {"PAC", "PVC", "STD", "STE"} if labels.cpsc is not None else set()
+        tellable |= {"MI", "HYP"} if labels.ptbxl is not None else set()
+        absent = tellable - present
+        absent = absent.difference(*(UNTOLD_BY_SUPERCLASS.get(name, ()) for name in labels.ptbxl or ()))
+    absent = absent.difference(*(UNTOLD.get(name, ()) for name in present))
+    return Known(
+        tuple(name for name in FINDINGS if name in present),
+        tuple(name for name in FINDINGS if name in absent),
+        _normal(record),
+    )
+
+
+def _normal(record: Record) -> bool | None:
+    """Normal by any of the three label sets; None where they tell nothing either way."""
+    words = {*(record.labels.ptbxl or ()), *(record.labels.cpsc or ())}
+    if "NORM" in words:
+        return words == {"NORM"}
+    return False if words or record.findings or set(record.labels.code15 or ()) - {"SB", "ST"} else None
+
+
+def ten(value: float) -> int:
+    """The nearest multiple of ten; halves go up."""
+    return int((value + 5) // 10) * 10
+
+
+def axis_name(degrees: float) -> str:
+    """Frontal axis in words: normal from -30 to 90 degrees (AHA/ACCF/HRS 2009)."""
+    if degrees < -30:
+        return "left axis deviation"
+    return "normal axis" if degrees <= 90 else "right axis deviation"
+
+
+def report(record: Record) -> str:
+    """The whole report, rate first and verdict last; empty where nothing is known."""
+    parts = [rate(record), rhythm(record), conduction(record), repolarization(record), verdict(record)]
+    return " ".join(part for part in parts if part)
+
+
+def rate(record: Record) -> str:
+    """`Ventricular rate 72 bpm.`"""
+    value = record.measurements.rate
+    return "" if value is None else f"Ventricular rate {round(value)} bpm."
+
+
+def rhythm(record: Record) -> str:
+    """The rhythm, and the beats that do not belong to it."""
+    present = known(record).present
+    main = [name for name in ("AF", "SB", "ST") if name in present]
+    said = [NAMES[name] for name in main]
+    if not main and record.findings is not None:
+        said = ["sinus rhythm"]
+    return _sentences(said + [NAMES[name] for name in ("PAC", "PVC") if name in present])
+
+
+def conduction(record: Record) -> str:
+    """PR, QRS, QT and axis, each with the block that it shows."""
+    m, present = record.measurements, known(record).present
+    said = [] if m.pr is None else [f"PR interval {ten(m.pr)} ms"]
+    said += [NAMES["I-AVB"]] * ("I-AVB" in present)
+    said += [] if m.qrs is None else [f"QRS duration {ten(m.qrs)} ms"]
+    said += [NAMES[name] for name in ("LBBB", "RBBB") if name in present]
+    said += [] if m.qt is None else [f"QT interval {ten(m.qt)} ms"]
+    said += [] if m.axis is None else [axis_name(m.axis)]
+    said += [NAMES["LAFB"]] * ("LAFB" in present)
+    if not said and "CD" in (record.labels.ptbxl or ()):
+        said = [SUPERCLASS["CD"]]
+    return _sentences(said)
+
+
+def repolarization(record: Record) -> str:
+    """Hypertrophy, infarction, ST and T, each with its place."""
+    told, classes = known(record), set(record.labels.ptbxl or ())
+    said = [_placed(record, name) for name in ("HYP", "MI", "STE", "STD", "TINV") if name in told.present]
+    if record.findings is None:
+        shown = {"MI": {"MI", "STE"}, "STTC": {"STD", "TINV"}, "HYP": {"HYP"}}
+        said += [SUPERCLASS[c] for c, names in shown.items() if c in classes and not names & set(told.present)]
+    elif {"STE", "STD", "TINV"} <= set(told.absent):
+        said.append("normal ST segments and T waves")
+    return _sentences(said)
+
+
+def verdict(record: Record) -> str:
+    """`Normal ECG.`, `Otherwise normal ECG.` with a slow or fast sinus rate, or `Abnormal ECG.`"""
+    told = known(record)
+    if told.normal is None:
+        return "Abnormal ECG." if set(told.present) - {"SB", "ST"} else ""
+    if not told.normal:
+        return "Abnormal ECG."
+    return "Otherwise normal ECG." if told.present else "Normal ECG."
+
+
+def diagnosis(record: Record) -> str:
+    """The findings alone, and the verdict."""
+    return " ".join(
+        filter(None, [_sentences([_placed(record, name) for name in known(record).present]), verdict(record)])
+    )
+
+
+def _placed(record: Record, name: str) -> str:
+    """A finding with its place: `ST elevation in the inferior leads`, `old inferior infarction`."""
+    site = dict(record.sites).get(name, "")
+    if name == "MI":
+        return f"old {site} infarction" if site else NAMES["MI"]
+    if name in ("STE", "STD", "TINV") and site:
+        words = f"diffuse {NAMES[name]}" if site == "diffuse" else f"{NAMES[name]} in the {site} leads"
+        return f"{words}, acute infarction" if name == "STE" else words
+    if name == "HYP" and "STD" in (record.findings or ()):
+        return f"{NAMES['HYP']} with strain"
+    return NAMES[name]
+
+
+def _sentences(phrases: list[str]) -> str:
+    """Each phrase as a sentence."""
+    return " ".join(f"{phrase[0].upper()}{phrase[1:]}." for phrase in phrases)
