@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,7 +88,7 @@ class Grid:
         """Canvas row of a page row."""
         return np.asarray((np.asarray(page) + 0.5) * self.scale[1] + self.offset[1] - 0.5)
 
-    def page_x(self, canvas: NDArray[np.float64]) -> NDArray[np.float64]:
+    def page_x(self, canvas: NDArray[Any]) -> NDArray[np.float64]:
         """Page column of a canvas column."""
         return (canvas + 0.5 - self.offset[0]) / self.scale[0] - 0.5
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from calibration.synthetic.lessons import Lesson, lesson
 from calibration.synthetic.pages import Page, draw, page_at
-from calibration.synthetic.questions import questions
+from calibration.synthetic.questions import questions, vocabulary_corpus
 from calibration.synthetic.real import Packed, open_packed
 from calibration.synthetic.style import random_style
 
@@ -45,8 +45,14 @@ def _real(signals: Packed, index: int, rng: np.random.Generator) -> Page:
 @click.option("--count", "total", type=int, help="How many. Default: until nobody reads them.")
 @click.option("--patch", type=int, default=28, show_default=True, help="Pixels of a patch's side.")
 @click.option("--signals", type=click.Path(path_type=Path), help="Recorded signals, packed as .npz with a .json.")
-def main(seed: int, first: int, step: int, total: int | None, patch: int, signals: Path | None) -> None:
+@click.option("--sentences", type=int, help="Write so many lines of questions and answers instead of lessons.")
+def main(
+    seed: int, first: int, step: int, total: int | None, patch: int, signals: Path | None, sentences: int | None
+) -> None:
     """Write lessons to stdout."""
+    if sentences is not None:
+        click.echo("\n".join(line.replace("\n", " ") for line in vocabulary_corpus(sentences, seed)))
+        return
     packed = open_packed(signals) if signals else None
     numbers = count(first, step) if total is None else range(first, first + step * total, step)
     try:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu, linear, scaled_dot_product_attention, silu
+from torch.nn.functional import gelu, silu
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,20 @@ class Shape:
         return self.side**2
 
 
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """Attention in plain products: on a CPU in bfloat16 three times faster forth and back than torch's fused one."""
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+    if mask is not None:
+        scores = scores + mask
+    out: Tensor = scores.softmax(-1) @ v
+    return out
+
+
+def hidden(seen: Tensor) -> Tensor:
+    """What is added to scores: 0 where `seen`, -10000 elsewhere."""
+    return torch.zeros_like(seen, dtype=torch.float32).masked_fill_(~seen, -10000.0)
+
+
 class Attention(nn.Module):
     """Multi-head self-attention of CLIP."""
 
@@ -54,10 +68,10 @@ class Attention(nn.Module):
         self.out_proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """(n, t, d) -> (n, t, d); `mask` (n, 1, 1, t) True where there is something to see."""
+        """(n, t, d) -> (n, t, d); `mask` (n, 1, 1, t) is added: 0 where there is something to see, else -10000."""
         n, t, d = x.shape
         q, k, v = (f(x).view(n, t, self.heads, -1).transpose(1, 2) for f in (self.q_proj, self.k_proj, self.v_proj))
-        seen = scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        seen = attend(q, k, v, mask)
         out: Tensor = self.out_proj(seen.transpose(1, 2).reshape(n, t, d))
         return out
 
@@ -101,7 +115,10 @@ class Tower(nn.Module):
         first = (self.class_embedding + self.position_embedding[0]).expand(len(x), 1, -1)
         x = self.pre_layrnorm(torch.cat([first, x], 1))
         if mask is not None:
-            mask = torch.cat([mask.new_ones(len(mask), 1), mask], 1)[:, None, None]
+            seen = torch.cat([mask.new_ones(len(mask), 1), mask], 1)
+            mask = hidden(seen)[:, None, None].to(
+                torch.bfloat16 if torch.is_autocast_enabled(x.device.type) else x.dtype
+            )
         for layer in self.layers:
             x = layer(x, mask)
         out: Tensor = x[:, 1:]
@@ -175,21 +192,54 @@ class DecoderLayer(nn.Module):
             }
         )
 
-    def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:
-        """(n, t, d) -> (n, t, d); `mask` (n, 1, t, t) True where a token may look."""
+    def forward(self, x: Tensor, spread: Spread) -> Tensor:
+        """(n, t, d) -> (n, t, d)."""
         n, t, d = x.shape
         h, a = self.input_layernorm(x), self.self_attn
         q, k, v = (a[f"{c}_proj"](h).view(n, t, self.heads, -1).transpose(1, 2) for c in "qkv")
-        seen = scaled_dot_product_attention(rotate(q, rotary).to(v.dtype), rotate(k, rotary).to(v.dtype), v, mask)
+        q, k = rotate(q, spread).to(v.dtype), rotate(k, spread).to(v.dtype)
+        seen = spread.attend(q, k, v)
         x = x + a["o_proj"](seen.transpose(1, 2).reshape(n, t, d))
         h = self.post_attention_layernorm(x)
         out: Tensor = x + self.mlp["down_proj"](silu(self.mlp["gate_proj"](h)) * self.mlp["up_proj"](h))
         return out
 
 
-def rotate(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+class Spread:
+    """Several turns behind one prefix: each sees the prefix and itself, as if it were alone; positions likewise."""
+
+    def __init__(self, lengths: Tensor, prefix: int, turns: int, turn: int, half: int) -> None:
+        """`lengths` (n,) of the prefixes, padded to `prefix`; `turns` of `turn` tokens each; `half` a head's width."""
+        self.prefix, self.turns, self.turn = prefix, turns, turn
+        device = lengths.device
+        at = torch.arange(prefix, device=device)
+        own = torch.arange(turn, device=device)
+        places = torch.cat(
+            [at.expand(len(lengths), -1), (lengths[:, None] + own).repeat(1, turns)], 1
+        )  # (n, prefix + turns * turn)
+        angles = (places[..., None] * 10000.0 ** (-torch.arange(half, device=device) / half))[:, None]
+        self.cos, self.sin = angles.cos(), angles.sin()
+        self._image = hidden(at[:, None] >= at)
+        self._padding = hidden(at < lengths[:, None])[:, None, None]  # what a turn sees of the prefix
+        self._own = hidden(own[:, None] >= own)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """(n, heads, t, w): the prefix among itself, then each turn with the prefix and itself."""
+        n, heads, _, w = q.shape
+        p = self.prefix
+        first = attend(q[:, :, :p], k[:, :, :p], v[:, :, :p], self._image.to(q.dtype))
+        q, own_k, own_v = (x[:, :, p:].reshape(n, heads, self.turns, self.turn, w) for x in (q, k, v))
+        q = q * w**-0.5
+        far = q.flatten(2, 3) @ k[:, :, :p].transpose(-1, -2) + self._padding.to(q.dtype)
+        near = (q @ own_k.transpose(-1, -2) + self._own.to(q.dtype)).flatten(2, 3)
+        weights = torch.cat([far, near], -1).softmax(-1).to(v.dtype)
+        near = weights[..., p:].reshape(n, heads, self.turns, self.turn, self.turn) @ own_v
+        return torch.cat([first, weights[..., :p] @ v[:, :, :p] + near.flatten(2, 3)], 2)
+
+
+def rotate(x: Tensor, spread: Spread) -> Tensor:
     """Llama's rotary embedding: halves, not pairs."""
-    cos, sin = rotary
+    cos, sin = spread.cos, spread.sin
     a, b = x.float().chunk(2, -1)
     return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
 
@@ -208,17 +258,17 @@ class Llama(nn.Module):
             if p.dim() == 2:
                 nn.init.normal_(p, std=0.02 if p is self.embed_tokens.weight else p.shape[1] ** -0.5 / 2)
 
-    def forward(self, x: Tensor, places: Tensor, mask: Tensor) -> Tensor:
-        """Hidden states (n, t, d), normalised, of embeddings (n, t, d) at positions (n, t)."""
+    def forward(self, rows: list[Tensor], before: Tensor, turns: Tensor) -> Tensor:
+        """Hidden states (pages, turns, s, d) of the turns' tokens (pages, turns, s) behind each page's rows (t, d)."""
+        n, count, length = turns.shape
+        start = self.embed_tokens(before)
+        longest = max(len(r) for r in rows)
+        prefix = [torch.cat([start, r, start.new_zeros(longest - len(r), r.shape[1])]) for r in rows]
+        lengths = torch.tensor([len(before) + len(r) for r in rows], device=turns.device)
+        x = torch.cat([torch.stack(prefix), self.embed_tokens(turns.flatten(1))], 1)
         half = self.shape.width // self.shape.heads // 2
-        rates = 10000.0 ** (-torch.arange(half, device=x.device) / half)
-        angles = (places[..., None] * rates)[:, None]
-        rotary = angles.cos(), angles.sin()
+        spread = Spread(lengths, len(before) + longest, count, length, half)
         for layer in self.layers:
-            x = layer(x, rotary, mask)
-        out: Tensor = self.norm(x)
+            x = layer(x, spread)
+        out: Tensor = self.norm(x[:, spread.prefix :]).view(n, count, length, -1)
         return out
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Over the vocabulary."""
-        return linear(hidden, self.lm_head.weight)

@@ -1,0 +1,122 @@
+"""Heads that say what a patch or a page shows, and their losses: they teach the tower and are then thrown away."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, smooth_l1_loss
+
+from .data import Batch
+from .model import Shape
+
+SUBCOLUMNS, KINDS, LEADS, FINDINGS, SUPERCLASSES, MEASURES = 14, 4, 12, 14, 5, 6
+"""Sizes of what calibration/synthetic/lessons.py tells."""
+UNKNOWN = 255
+BEAT_SCALE = ((0.5, 0.3), (0.8, 0.2), (0.8, 0.2), (0.17, 0.04), (0.105, 0.025), (0.37, 0.05))
+"""Mean and spread of place, RR before, RR after, PR, QRS, QT: targets come out at about one."""
+PAGE_SCALE = ((1.35, 0.35), (0.17, 0.04), (0.105, 0.025), (0.37, 0.05), (0.5, 0.5), (0.3, 0.5))
+"""Rate, PR, QRS, QT, cosine and sine of the axis."""
+WEIGHTS = {
+    "heights": 1.0,
+    "lead": 0.3,
+    "kind": 1.0,
+    "beat": 1.0,
+    "p": 0.5,
+    "st": 0.5,
+    "local": 0.5,
+    "page": 1.0,
+    "superclass": 0.5,
+    "measures": 0.5,
+    "levels": 0.3,
+}
+
+
+class Heads(nn.Module):
+    """Linear on the image rows themselves, so that the language model finds the same things there; pages by attention."""
+
+    def __init__(self, shape: Shape, queries: int = 16) -> None:
+        super().__init__()
+        d = shape.width
+        self.heights = nn.Linear(d, SUBCOLUMNS)
+        self.lead = nn.Linear(d, LEADS)
+        self.kind = nn.Linear(d, KINDS)
+        self.beat = nn.Linear(d, len(BEAT_SCALE))
+        self.p = nn.Linear(d, 1)
+        self.st = nn.Linear(d, 1)
+        self.local = nn.Linear(d, FINDINGS)
+        self.queries = nn.Parameter(torch.randn(1, queries, d) * 0.5)
+        self.norm = nn.LayerNorm(d)
+        self.look = nn.MultiheadAttention(d, 8, batch_first=True)
+        self.think = nn.Sequential(nn.Linear(queries * d, 256), nn.GELU())
+        self.page = nn.Linear(256, FINDINGS + SUPERCLASSES + MEASURES + LEADS)
+
+    def pages(self, rows: Tensor, batch: Batch) -> Tensor:
+        """What each page shows, (pages, 37): findings, superclasses, measures, ST levels."""
+        longest = max(p.stop - p.start for p in batch.pages)
+        slots = rows.shape[1]
+        padded = rows.new_zeros(len(batch.pages), longest * slots, rows.shape[2])
+        absent = torch.ones(len(batch.pages), longest * slots, dtype=torch.bool, device=rows.device)
+        for i, page in enumerate(batch.pages):
+            n = (page.stop - page.start) * slots
+            padded[i, :n] = rows[page].reshape(n, -1)
+            absent[i, :n] = False if batch.mask is None else ~batch.mask[page].reshape(-1)
+        keys = self.norm(padded)
+        seen, _ = self.look(
+            self.queries.expand(len(keys), -1, -1).to(keys.dtype), keys, keys, absent, need_weights=False
+        )
+        out: Tensor = self.page(self.think(seen.flatten(1))).float()
+        return out
+
+    def losses(self, rows: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Each kind of loss, unweighted; rows (n, t, d)."""
+        t = batch.targets
+        flat = rows.reshape(-1, rows.shape[2])
+        out = {"heights": _distance(self.heights(flat[t["traced"]]).float(), 4 * (t["heights"] - 0.5))}
+        base = flat[t["at"]]
+        out["lead"] = cross_entropy(self.lead(base).float(), t["lead"].long())
+        if t["kind"].any():
+            out |= self._beats(base, t)
+        if torch.isfinite(t["st"]).any():
+            out["st"] = _distance(self.st(base).float()[:, 0], t["st"] / 0.1)
+        page = self.pages(rows, batch)
+        cuts = [FINDINGS, SUPERCLASSES, MEASURES, LEADS]
+        findings, superclass, measures, levels = torch.split(page, cuts, 1)
+        out["page"] = _known(findings, t["findings"])
+        out["superclass"] = _known(superclass, t["superclass"])
+        out["measures"] = _distance(measures, _scaled(t["measures"], PAGE_SCALE))
+        out["levels"] = _distance(levels, t["levels"] / 0.1)
+        return out
+
+    def _beats(self, base: Tensor, t: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Losses of the patches along the baselines that hold a heartbeat, and of which they are."""
+        weight = torch.tensor([0.4, 0.8, 2.0, 2.0], device=base.device)
+        out = {"kind": cross_entropy(self.kind(base).float(), t["kind"].long(), weight)}
+        here = t["kind"] > 0
+        beats, target = base[here], t["beat"][here]
+        out["beat"] = _distance(self.beat(beats).float(), _scaled(target, BEAT_SCALE))
+        has_p = torch.isfinite(target[:, 3]).float()
+        out["p"] = binary_cross_entropy_with_logits(self.p(beats).float()[:, 0], has_p)
+        owner = t["page_of_at"][here]
+        out["local"] = binary_cross_entropy_with_logits(self.local(beats).float(), t["findings"][owner].float())
+        return out
+
+
+def _scaled(x: Tensor, scale: tuple[tuple[float, float], ...]) -> Tensor:
+    mean, spread = torch.tensor(scale, device=x.device).T
+    return (x - mean) / spread
+
+
+def _distance(guess: Tensor, target: Tensor) -> Tensor:
+    """Smooth L1 where the target is known; zero where nothing is."""
+    known = torch.isfinite(target)
+    out: Tensor = smooth_l1_loss(guess[known], target[known]) if known.any() else guess.sum() * 0
+    return out
+
+
+def _known(logits: Tensor, target: Tensor) -> Tensor:
+    """Binary cross entropy where the target is known."""
+    known = target != UNKNOWN
+    if not known.any():
+        return logits.sum() * 0
+    out: Tensor = binary_cross_entropy_with_logits(logits[known], target[known].float())
+    return out

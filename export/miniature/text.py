@@ -1,0 +1,87 @@
+"""The miniature's own SentencePiece model, and questions as the tokens that the runtime will make of them."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import sentencepiece
+import torch
+from torch import Tensor
+
+from pulse_edge.prompt import TEMPLATES, fill
+
+from .data import ROOT
+
+BOS, EOS = 1, 2
+LINES = 4000
+"""Of the corpus that the vocabulary is learned from."""
+
+
+def learn_vocabulary(lines: Iterable[str], path: Path, size: int) -> None:
+    """Byte-pair pieces like Llama's: byte fallback, split digits, no normalisation. Written beside, then renamed."""
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines),
+        model_writer=model,
+        model_type="bpe",
+        vocab_size=size,
+        byte_fallback=True,
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
+        split_digits=True,
+        allow_whitespace_only_pieces=True,
+        num_threads=1,
+        minloglevel=2,
+    )
+    beside = path.with_suffix(".new")
+    beside.write_bytes(model.getvalue())
+    os.replace(beside, path)
+
+
+def corpus(seed: int) -> list[str]:
+    """Questions, answers and the prompt, from the source's process."""
+    command = [sys.executable, "-m", "calibration.synthetic.stream", f"--seed={seed}", f"--sentences={LINES}"]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True)
+    return [*done.stdout.decode("utf-8").splitlines(), *TEMPLATES["llava_v1"]]
+
+
+@dataclass
+class Turns:
+    """Questions about several pages, padded: page by page, turn by turn."""
+
+    before: Tensor  # (b,) tokens before the image, BOS first
+    tokens: Tensor  # (pages, turns, s) question and answer
+    answers: Tensor  # (pages, turns, s) True where the token is to be learned
+
+
+class Speech:
+    """The tokenizer."""
+
+    def __init__(self, path: Path) -> None:
+        self._model = sentencepiece.SentencePieceProcessor(model_file=str(path))
+        self._before, self._after = TEMPLATES["llava_v1"]
+
+    def turns(self, words: Sequence[Sequence[tuple[str, str]]], rng: np.random.Generator, count: int) -> Turns:
+        """`count` turns of each page, chosen at random; pages with fewer repeat theirs."""
+        pairs = []
+        for page in words:
+            picks = np.resize(rng.permutation(len(page))[:count], count)
+            pairs.append([self._pair(*page[int(i)]) for i in picks])
+        longest = max(len(q) + len(a) for asked in pairs for q, a in asked)
+        tokens = torch.zeros(len(pairs), count, longest, dtype=torch.long)
+        answers = torch.zeros_like(tokens, dtype=torch.bool)
+        for i, asked in enumerate(pairs):
+            for k, (q, a) in enumerate(asked):
+                tokens[i, k, : len(q) + len(a)] = torch.tensor(q + a)
+                answers[i, k, len(q) : len(q) + len(a)] = True
+        return Turns(torch.tensor([BOS, *self._model.encode(self._before)]), tokens, answers)
+
+    def _pair(self, question: str, answer: str) -> tuple[list[int], list[int]]:
+        return self._model.encode(fill(self._after, question)), [*self._model.encode(answer), EOS]
