@@ -1,0 +1,72 @@
+"""`python -m calibration synthesize -o DIR --pages N --seed S`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pulse_edge.errors import PulseEdgeError
+
+PATH = click.Path(path_type=Path)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def cli() -> None:
+    """Measure kits: calibration data and accuracy."""
+
+
+def say(text: str) -> None:
+    """Notes go to stderr."""
+    click.echo(text, err=True)
+
+
+def names(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    """`a,b` -> its names."""
+    return None if value is None else tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+@cli.command()
+@click.option("-o", "--output", "target", type=PATH, required=True, help="The folder to make.")
+@click.option("--pages", type=click.IntRange(1), required=True, help="How many pages.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="The same seed, the same bytes.")
+@click.option("--signals", type=PATH, help="Draw the records of this .npz (labels in the .json beside it), in turn.")
+@click.option("--tasks", callback=names, metavar="A,B", help="Which tasks. Default: ECGBench's nine.")
+@click.option("--layouts", callback=names, metavar="A,B", help="Which page layouts. Default: all.")
+@click.option("--parquet", is_flag=True, help="Write the hub's parquet folders instead of TASK.json and images/.")
+@click.option("--processes", type=click.IntRange(1, 256), help="Default: the processors that this process may use.")
+@click.option("--force", is_flag=True, help="Replace an existing folder.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def synthesize(target: Path, processes: int | None, force: bool, debug: bool, **options: Any) -> None:
+    """Draw pages with questions and right answers, in ECGBench's layout."""
+    from .synthesize import Plan
+    from .synthesize import synthesize as run
+
+    plan = Plan(**{key: value for key, value in options.items() if value is not None})
+    run(target, plan, processes or len(os.sched_getaffinity(0)), force, say)
+    click.echo(target)
+
+
+def main() -> None:
+    """Errors become one line and an exit code."""
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.ClickException as e:
+        e.show()
+        code = e.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        print("interrupted", file=sys.stderr)
+        code = 130
+    except PulseEdgeError as e:
+        if "--debug" in sys.argv:
+            raise
+        print(f"error: {e}", file=sys.stderr)
+        code = e.exit_code
+    raise SystemExit(code)
+
+
+if __name__ == "__main__":
+    main()
