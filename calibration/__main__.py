@@ -1,4 +1,4 @@
-"""`python -m calibration synthesize -o DIR --pages N --seed S`."""
+"""`python -m calibration synthesize | split`."""
 
 from __future__ import annotations
 
@@ -47,6 +47,27 @@ def synthesize(target: Path, processes: int | None, force: bool, debug: bool, **
 
     plan = Plan(**{key: value for key, value in options.items() if value is not None})
     run(target, plan, processes or len(os.sched_getaffinity(0)), force, say)
+    click.echo(target)
+
+
+@cli.command()
+@click.option("--bench", type=PATH, required=True, help="ECGBench: parquet folders, or TASK.json and images/.")
+@click.option("--key", default="pulse-edge", show_default=True, help="The same key, the same split.")
+@click.option("--share", type=float, default=0.1, show_default=True, help="For calibration, of every task.")
+@click.option("-o", "--output", "target", type=PATH, required=True, help="The file to write.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def split(bench: Path, key: str, share: float, target: Path, debug: bool) -> None:
+    """Divide ECGBench's ids into calibration and test, and record them."""
+    from . import ecgbench
+
+    opened, problems = ecgbench.open_bench(bench), list[ecgbench.Problem]()
+    samples = (one for task in opened.tasks for one in opened.samples(task, problems.append))
+    made = ecgbench.split(samples, key, share)
+    for problem in problems:
+        say(f"left out: {problem}")
+    for task, ids in made.calibration.items():
+        say(f"{task}: {len(ids)} for calibration, {len(made.test[task])} for test")
+    ecgbench.save_split(made, target, problems)
     click.echo(target)
 
 
