@@ -1,4 +1,4 @@
-"""`python -m calibration synthesize | split`."""
+"""`python -m calibration synthesize | split | score`."""
 
 from __future__ import annotations
 
@@ -29,6 +29,11 @@ def names(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str
     return None if value is None else tuple(part.strip() for part in value.split(",") if part.strip())
 
 
+def cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @cli.command()
 @click.option("-o", "--output", "target", type=PATH, required=True, help="The folder to make.")
 @click.option("--pages", type=click.IntRange(1), required=True, help="How many pages.")
@@ -46,7 +51,7 @@ def synthesize(target: Path, processes: int | None, force: bool, debug: bool, **
     from .synthesize import synthesize as run
 
     plan = Plan(**{key: value for key, value in options.items() if value is not None})
-    run(target, plan, processes or len(os.sched_getaffinity(0)), force, say)
+    run(target, plan, processes or cores(), force, say)
     click.echo(target)
 
 
@@ -68,6 +73,31 @@ def split(bench: Path, key: str, share: float, target: Path, debug: bool) -> Non
     for task, ids in made.calibration.items():
         say(f"{task}: {len(ids)} for calibration, {len(made.test[task])} for test")
     ecgbench.save_split(made, target, problems)
+    click.echo(target)
+
+
+@cli.command()
+@click.option("--bench", type=PATH, required=True, help="ECGBench: parquet folders, or TASK.json.")
+@click.option("--predictions", type=PATH, required=True, help="The run's folder, with TASK/step-final.jsonl.")
+@click.option("--scorer", type=click.Choice(["corrected", "published"]), default="corrected", show_default=True)
+@click.option("--split", "split_file", type=PATH, help="Score only the test ids of this recorded split (corrected).")
+@click.option("-o", "--output", "target", type=PATH, required=True, help="The file to write.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def score(bench: Path, predictions: Path, scorer: str, split_file: Path | None, target: Path, debug: bool) -> None:
+    """Score the answers of a run."""
+    from .ecgbench import load_split, open_bench
+    from .files import write_json
+    from .score import score as run
+
+    if split_file and scorer == "published":
+        raise click.UsageError("the published scorer knows no split; leave --split out")
+    scores = run(open_bench(bench), predictions, scorer, load_split(split_file) if split_file else None)
+    for task, result in scores["tasks"].items():
+        figures = ", ".join(f"{name} {value:.4g}" for name, value in result.items() if isinstance(value, (int, float)))
+        say(f"{task}: {figures}")
+    for task, why in scores["not_scored"].items():
+        say(f"{task}: not scored, {why}")
+    write_json(target, scores)
     click.echo(target)
 
 

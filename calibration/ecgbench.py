@@ -125,7 +125,7 @@ class Bench:
         if task not in self.files:
             raise UsageError(f"{self.path}: has no task {task}; there are {', '.join(self.tasks)}")
         seen: set[str] = set()
-        for raw, picture in self._rows(task, pictures):
+        for raw, picture in self.rows(task, pictures):
             name = str(raw.get("id", f"number {len(seen)}"))
             try:
                 if name in seen:
@@ -139,7 +139,7 @@ class Bench:
             else:
                 yield sample
 
-    def _rows(self, task: str, pictures: bool) -> Iterator[tuple[dict[str, Any], bytes | None]]:
+    def rows(self, task: str, pictures: bool) -> Iterator[tuple[dict[str, Any], bytes | None]]:
         """Every sample as its file has it, with its picture."""
         for path in self.files[task]:
             if path.suffix == ".parquet":
