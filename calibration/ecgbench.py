@@ -48,6 +48,7 @@ LABELS: Mapping[str, tuple[str, ...]] = {
 LETTERS: Mapping[str, str] = {"csn-test-no-cot": "ABCDEFGH", "g12-test-no-cot": "ABCDEFGH", "mmmu-ecg": "ABCD"}
 """Letters that an answer may begin with."""
 ONLY_OPTIONS = "Only answer based on the given Options without any explanation."
+"""Ends ECG-QA's questions; the published scorer cuts it off to find the options."""
 REFUSED = "sure, please provide the ecg report"
 RECORDINGS = frozenset({"ptb-xl", "cpsc", "csn", "g12", "code15"})
 """Folders whose pictures are drawn from recordings, named `RECORD-N.png`: the same one may be drawn for several tasks."""
