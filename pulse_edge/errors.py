@@ -11,7 +11,8 @@
     |- ContextError           1   page and question do not fit the model's context
     |- CheckpointError        1   (workstation) the source is not a checkpoint that can be converted
     |- FetchError             1   (workstation) a checkpoint could not be brought from the hub
-    `- ParityError            1   (workstation) the converted model does not agree with the original
+    |- ParityError            1   (workstation) the converted model does not agree with the original
+    `- BenchError             1   (workstation) test data, answers or scores cannot be read, written or trusted
 
 Every message names the file, what is wrong, and the next step. Standard library only.
 """
@@ -73,3 +74,7 @@ class FetchError(PulseEdgeError):
 
 class ParityError(PulseEdgeError):
     """The converted model does not agree with the original."""
+
+
+class BenchError(PulseEdgeError):
+    """Test data, answers or scores cannot be read, written or trusted."""

@@ -9,9 +9,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from calibration.ecgbench import ONLY_OPTIONS
 from calibration.synthetic import Labels, Record, record_at
 from calibration.synthetic.findings import CODE15, CPSC, PTBXL
-from calibration.synthetic.questions import BENCH, NAMES, ONLY_OPTIONS, TASKS, Question, questions, vocabulary_corpus
+from calibration.synthetic.questions import BENCH, NAMES, TASKS, Question, questions, vocabulary_corpus
 from calibration.synthetic.record import UNKNOWN
 from calibration.synthetic.sentences import known
 

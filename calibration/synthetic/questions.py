@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from calibration.ecgbench import COUNTS, ONLY_OPTIONS
 from calibration.synthetic import sentences as say
 from calibration.synthetic.findings import CODE15, CPSC, PTBXL
 from calibration.synthetic.record import Record
@@ -22,23 +23,11 @@ from pulse_edge.prompt import REPORT_QUESTION
 
 Rng = np.random.Generator
 Item = TypeVar("Item")
-BENCH = (
-    "arena",
-    "code15-test",
-    "cpsc-test",
-    "csn-test-no-cot",
-    "ecgqa-test",
-    "g12-test-no-cot",
-    "mmmu-ecg",
-    "ptb-test",
-    "ptb-test-report",
-)
+BENCH = tuple(COUNTS)
 """The nine configurations of ECGBench."""
 CHAT = "chat"
 """Not of ECGBench: one short question, one sentence."""
 TASKS = (*BENCH, CHAT)
-ONLY_OPTIONS = "Only answer based on the given Options without any explanation."
-"""The published scorer cuts this sentence off to find ECG-QA's options."""
 NONE = "none"
 NORMAL = SUPERCLASS["NORM"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -102,9 +102,17 @@ PALETTES: tuple[tuple[Rgb, Rgb, Rgb], ...] = (
 INKS: tuple[Rgb, ...] = ((15, 15, 15), (35, 35, 40), (10, 10, 60), (60, 60, 65), (90, 10, 20))
 
 
-def random_style(rng: np.random.Generator) -> PageStyle:
-    """A page of some device. Its words are date, number, speed, gain, filter: no name, no measurement, no diagnosis."""
-    layout = str(rng.choice(list(LAYOUTS), p=[0.15, 0.44, 0.12, 0.17, 0.12]))
+LAYOUT_SHARES: Mapping[str, float] = {"3x4": 0.15, "3x4+1": 0.44, "3x4+3": 0.12, "6x2": 0.17, "12x1": 0.12}
+"""How often each layout is drawn."""
+
+
+def random_style(rng: np.random.Generator, layouts: Sequence[str] = tuple(LAYOUTS)) -> PageStyle:
+    """A page of some device, in one of `layouts`.
+
+    Its words are date, number, speed, gain, filter: no name, no measurement, no diagnosis.
+    """
+    shares = np.array([LAYOUT_SHARES[name] for name in layouts])
+    layout = str(rng.choice(list(layouts), p=shares / shares.sum()))
     rows = len(LAYOUTS[layout])
     fast = layout in ("6x2", "12x1") and rng.random() < 0.3
     speed = 50.0 if fast else 25.0

@@ -1,0 +1,123 @@
+"""`python -m calibration synthesize | split | score`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pulse_edge.errors import PulseEdgeError
+
+PATH = click.Path(path_type=Path)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def cli() -> None:
+    """Measure kits: calibration data and accuracy."""
+
+
+def say(text: str) -> None:
+    """Notes go to stderr."""
+    click.echo(text, err=True)
+
+
+def names(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    """`a,b` -> its names."""
+    return None if value is None else tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+def cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@cli.command()
+@click.option("-o", "--output", "target", type=PATH, required=True, help="The folder to make.")
+@click.option("--pages", type=click.IntRange(1), required=True, help="How many pages.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="The same seed, the same bytes.")
+@click.option("--signals", type=PATH, help="Draw the records of this .npz (labels in the .json beside it), in turn.")
+@click.option("--tasks", callback=names, metavar="A,B", help="Which tasks. Default: ECGBench's nine.")
+@click.option("--layouts", callback=names, metavar="A,B", help="Which page layouts. Default: all.")
+@click.option("--parquet", is_flag=True, help="Write the hub's parquet folders instead of TASK.json and images/.")
+@click.option("--processes", type=click.IntRange(1, 256), help="Default: the processors that this process may use.")
+@click.option("--force", is_flag=True, help="Replace an existing folder.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def synthesize(target: Path, processes: int | None, force: bool, debug: bool, **options: Any) -> None:
+    """Draw pages with questions and right answers, in ECGBench's layout."""
+    from .synthesize import Plan
+    from .synthesize import synthesize as run
+
+    plan = Plan(**{key: value for key, value in options.items() if value is not None})
+    run(target, plan, processes or cores(), force, say)
+    click.echo(target)
+
+
+@cli.command()
+@click.option("--bench", type=PATH, required=True, help="ECGBench: parquet folders, or TASK.json and images/.")
+@click.option("--key", default="pulse-edge", show_default=True, help="The same key, the same split.")
+@click.option("--share", type=float, default=0.1, show_default=True, help="For calibration, of every task.")
+@click.option("-o", "--output", "target", type=PATH, required=True, help="The file to write.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def split(bench: Path, key: str, share: float, target: Path, debug: bool) -> None:
+    """Divide ECGBench's ids into calibration and test, and record them."""
+    from . import ecgbench
+
+    opened, problems = ecgbench.open_bench(bench), list[ecgbench.Problem]()
+    samples = (one for task in opened.tasks for one in opened.samples(task, problems.append))
+    made = ecgbench.split(samples, key, share)
+    for problem in problems:
+        say(f"left out: {problem}")
+    for task, ids in made.calibration.items():
+        say(f"{task}: {len(ids)} for calibration, {len(made.test[task])} for test")
+    ecgbench.save_split(made, target, problems)
+    click.echo(target)
+
+
+@cli.command()
+@click.option("--bench", type=PATH, required=True, help="ECGBench: parquet folders, or TASK.json.")
+@click.option("--predictions", type=PATH, required=True, help="The run's folder, with TASK/step-final.jsonl.")
+@click.option("--scorer", type=click.Choice(["corrected", "published"]), default="corrected", show_default=True)
+@click.option("--split", "split_file", type=PATH, help="Score only the test ids of this recorded split (corrected).")
+@click.option("-o", "--output", "target", type=PATH, required=True, help="The file to write.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def score(bench: Path, predictions: Path, scorer: str, split_file: Path | None, target: Path, debug: bool) -> None:
+    """Score the answers of a run."""
+    from .ecgbench import load_split, open_bench
+    from .files import write_json
+    from .score import score as run
+
+    if split_file and scorer == "published":
+        raise click.UsageError("the published scorer knows no split; leave --split out")
+    scores = run(open_bench(bench), predictions, scorer, load_split(split_file) if split_file else None)
+    for task, result in scores["tasks"].items():
+        figures = ", ".join(f"{name} {value:.4g}" for name, value in result.items() if isinstance(value, (int, float)))
+        say(f"{task}: {figures}")
+    for task, why in scores["not_scored"].items():
+        say(f"{task}: not scored, {why}")
+    write_json(target, scores)
+    click.echo(target)
+
+
+def main() -> None:
+    """Errors become one line and an exit code."""
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.ClickException as e:
+        e.show()
+        code = e.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        print("interrupted", file=sys.stderr)
+        code = 130
+    except PulseEdgeError as e:
+        if "--debug" in sys.argv:
+            raise
+        print(f"error: {e}", file=sys.stderr)
+        code = e.exit_code
+    raise SystemExit(code)
+
+
+if __name__ == "__main__":
+    main()

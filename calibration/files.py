@@ -1,0 +1,79 @@
+"""Files and folders that are complete or not there: written beside, renamed last. Standard library only."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pulse_edge.errors import BenchError
+
+
+@contextmanager
+def fresh_folder(target: Path, force: bool = False) -> Iterator[Path]:
+    """A folder to fill, which becomes `target` at the end; whatever ends the block early removes it.
+
+    BenchError where `target` exists and is not an empty folder, unless `force` replaces it, or where nothing can be written.
+    """
+    if not force:
+        refuse_existing(target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    except OSError as error:
+        raise BenchError(f"{target}: cannot be made ({error.strerror}); choose another place") from error
+    try:
+        yield work
+        work.chmod(0o777 & ~_umask())
+        if target.is_dir() and not target.is_symlink():
+            _exchange(work, target)
+        else:
+            os.replace(work, target)
+    except OSError as error:
+        raise BenchError(f"{target}: cannot be written ({error.strerror or error}); nothing was kept") from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def refuse_existing(target: Path) -> None:
+    """BenchError where something would be overwritten."""
+    if target.is_dir() and not any(target.iterdir()):
+        return
+    if target.exists():
+        raise BenchError(f"{target}: exists already; choose another name, or replace it with --force")
+
+
+def _exchange(work: Path, target: Path) -> None:
+    """The new folder takes the old one's place; the old one comes back where that fails."""
+    old = work.with_name(f"{work.name}.old")
+    os.replace(target, old)
+    try:
+        os.replace(work, target)
+    except OSError:
+        os.replace(old, target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_json(path: Path, content: Any) -> None:
+    """`content` as JSON, all of it or nothing; BenchError where it cannot be written."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_text(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+        os.replace(beside, path)
+    except OSError as error:
+        raise BenchError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
+    finally:
+        beside.unlink(missing_ok=True)

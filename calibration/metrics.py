@@ -1,0 +1,152 @@
+"""Scores: pure functions from right and given answers to numbers. Given answers are parsed here too.
+
+Labels, letters and options are read as words, in any case; what cannot be read is never guessed. `published` has
+the benchmark's own scorer, with its ways of reading.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.diagnoses import DIAGNOSES, diagnoses_in
+from calibration.ecgbench import labels_in
+
+Scores = dict[str, object]
+Flags = NDArray[np.bool_]
+
+
+# --- reading answers --------------------------------------------------------------------------------------------------
+
+
+def said_labels(text: str, known: Sequence[str]) -> tuple[str, ...] | None:
+    """The known labels in an answer, () where it says `none`, None where it says neither."""
+    answer = after_answer(text)
+    return labels_in(answer, known, ignore_case=True) or (() if re.search(r"\bnone\b", answer, re.I) else None)
+
+
+def said_letter(text: str, allowed: str) -> str | None:
+    """The letter that an answer chooses: alone, at its beginning, after `option`, or the only one in it."""
+    answer = after_answer(text).strip()
+    whole = re.match(r"\(?([A-Ha-h])(?:\)?[.:]?$|[.):](?=\s))", answer)
+    named = re.search(r"\b(?i:option|answer|choice)\b(?:\s+(?i:is))?\s*:?\s*\(?([A-H])\b", answer)
+    if chosen := whole or named:
+        letters = {chosen[1].upper()}
+    else:  # neither `not B` nor the article in `A normal ECG`
+        plain = re.sub(r"\b(?i:not)\s+\(?[A-H]\b|\bA(?=\s+[a-z])", " ", answer)
+        letters = set(re.findall(r"(?<![\w'-])([A-H])(?![\w'-])", plain))
+    return letters.pop() if len(letters) == 1 and letters <= set(allowed) else None
+
+
+def said_options(text: str, options: Sequence[str]) -> frozenset[str] | None:
+    """The options that an answer names, in lower case; one that is part of another is not found inside it."""
+    rest, found = text.lower(), set()
+    for option in sorted({option.lower() for option in options if option}, key=len, reverse=True):
+        rest, times = re.subn(rf"(?<!\w){re.escape(option)}(?!\w)", "\0", rest)
+        found |= {option} if times else set()
+    return frozenset(found) or None
+
+
+def after_answer(text: str) -> str:
+    """What follows the last `Answer:`, or all of it."""
+    return re.split(r"(?i)\banswer:", text)[-1]
+
+
+# --- labels -----------------------------------------------------------------------------------------------------------
+
+
+def flags(labels: Sequence[Collection[str]], known: Sequence[str]) -> Flags:
+    """Label sets as a table: (samples, known)."""
+    return np.array([[label in some for label in known] for some in labels], bool).reshape(len(labels), len(known))
+
+
+def hard_label_scores(gold: Flags, said: Flags) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
+    """F1 and AUC of each label, NaN where not defined, and the share of wrong cells: (k,), (k,), scalar.
+
+    There are no scores to rank by, so AUC is the mean of sensitivity and specificity. It needs samples with and without
+    the label; F1 needs the label somewhere, in gold or said.
+    """
+    hit, alarm = (gold & said).sum(0), (~gold & said).sum(0)
+    miss, quiet = (gold & ~said).sum(0), (~gold & ~said).sum(0)
+    with np.errstate(invalid="ignore"):
+        f1 = 2 * hit / (2 * hit + alarm + miss)
+        auc = (hit / (hit + miss) + quiet / (quiet + alarm)) / 2
+    return f1, auc, float((gold != said).mean())
+
+
+def label_scores(gold: Sequence[Sequence[str]], said: Sequence[Sequence[str] | None], known: Sequence[str]) -> Scores:
+    """Macro F1 and AUC, Hamming loss, exact matches, and each label's own; None among `said` is no readable answer.
+
+    Such an answer counts as wrong in every label. Labels that never occur in gold have no F1 and no AUC, and are named.
+    """
+    right = flags(gold, known)
+    given = flags([some or () for some in said], known)
+    unread = np.array([some is None for some in said], bool)
+    given[unread] = ~right[unread]
+    f1, auc, loss = hard_label_scores(right, given)
+    judged = np.asarray(right.any(0))
+    return {
+        "f1": _mean(f1[judged]),
+        "auc": _mean(auc[judged & ~np.asarray(right.all(0))]),
+        "hamming_loss": loss,
+        "exact": float((right == given).all(1).mean()),
+        "labels": {
+            label: {"f1": number(f1[k]), "auc": number(auc[k]), "samples": int(right[:, k].sum())}
+            for k, label in enumerate(known)
+            if judged[k]
+        },
+        "labels_without_samples": [label for label, there in zip(known, judged, strict=True) if not there],
+    }
+
+
+def accuracy(gold: Sequence[object], said: Sequence[object]) -> float:
+    """Share of equal pairs."""
+    return sum(a == b for a, b in zip(gold, said, strict=True)) / len(gold)
+
+
+def _mean(values: NDArray[np.float64]) -> float | None:
+    return float(values.mean()) if values.size else None
+
+
+def number(value: float) -> float | None:
+    """None instead of NaN, which JSON does not have."""
+    return None if np.isnan(value) else float(value)
+
+
+# --- prose ------------------------------------------------------------------------------------------------------------
+
+
+def rouge_l(gold: str, said: str) -> float:
+    """F-measure of the longest common subsequence of words (Lin 2004, ROUGE-L with beta 1), case ignored; 0 to 1."""
+    a, b = (re.findall(r"\w+", text.lower()) for text in (gold, said))
+    if not a or not b:
+        return 0.0
+    lengths = [0] * (len(b) + 1)
+    for word in a:
+        before = 0
+        for j, other in enumerate(b, 1):
+            before, lengths[j] = lengths[j], before + 1 if word == other else max(lengths[j], lengths[j - 1])
+    return 2 * lengths[-1] / (len(a) + len(b))
+
+
+def prose_scores(gold: Sequence[str], said: Sequence[str]) -> Scores:
+    """ROUGE-L and F1 of the diagnoses that the texts affirm; macro over those that gold has, micro over all mentions."""
+    names = list(DIAGNOSES)
+    right, given = (flags([diagnoses_in(text) for text in texts], names) for texts in (gold, said))
+    f1, _, _ = hard_label_scores(right, given)
+    judged = np.asarray(right.any(0))
+    both, mentions = int((right & given).sum()), int(right.sum() + given.sum())
+    each: Mapping[str, object] = {
+        name: {"f1": number(f1[k]), "gold": int(right[:, k].sum()), "said": int(given[:, k].sum())}
+        for k, name in enumerate(names)
+        if judged[k] or given[:, k].any()
+    }
+    return {
+        "rouge_l": float(np.mean([rouge_l(a, b) for a, b in zip(gold, said, strict=True)])),
+        "diagnosis_f1": _mean(f1[judged]),
+        "diagnosis_micro_f1": 2 * both / mentions if mentions else None,
+        "diagnoses": each,
+    }

@@ -1,0 +1,168 @@
+"""Answers of a run -> scores by task. Answers lie as PULSE's runner writes them: `TASK/step-final.jsonl`.
+
+Each line has `question_id` (or `id`), `prompt`, and `text` (or `response`); in the arena the text is a list, one answer
+a turn. Every right answer of the benchmark counts: one without an answer is wrong, and so is an answer that cannot be
+read; both are counted. Reports and the arena get scores that need no network: diagnoses found in the text, and ROUGE-L.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from calibration import metrics, published
+from calibration.ecgbench import LABELS, LETTERS, Bench, Problem, Sample, Split, labels_in
+from calibration.published import Answer
+from pulse_edge.errors import BenchError
+
+ANSWERS = "step-final.jsonl"
+Scores = dict[str, Any]
+
+
+def score(bench: Bench, predictions: Path, scorer: str = "corrected", only: Split | None = None) -> Scores:
+    """All tasks that have right answers and given ones; `only` restricts them to the test ids of a split.
+
+    The result says what was left out, and why tasks have no scores. BenchError where a file is damaged, an answer
+    belongs to no question, or there is nothing to score.
+    """
+    tasks, silent = {}, {}
+    problems: list[Problem] = []
+    for task in bench.tasks:
+        path = predictions / task / ANSWERS
+        if not path.is_file():
+            silent[task] = f"{path} is missing"
+            continue
+        answers = read_answers(path)
+        if scorer == "published":
+            result = score_published(bench, task, path, answers)
+        else:
+            samples = list(bench.samples(task, problems.append, pictures=False))
+            wanted = None if only is None else set(only.test.get(task, ()))
+            result = score_task(task, path, [s for s in samples if wanted is None or s.id in wanted], answers, problems)
+        if isinstance(result, str):
+            silent[task] = result
+        else:
+            tasks[task] = result
+    if not tasks:
+        reasons = "; ".join(f"{task}: {why}" for task, why in silent.items())
+        raise BenchError(f"{predictions}: nothing to score ({reasons}); give the folder of TASK/{ANSWERS}")
+    return {
+        "scorer": scorer,
+        "tasks": tasks,
+        "not_scored": silent,
+        "left_out": [str(problem) for problem in problems],
+    }
+
+
+def read_answers(path: Path) -> list[Answer]:
+    """The lines of a runner's file; BenchError names the line that is none."""
+    answers = []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise BenchError(f"{path}: cannot be read ({error}); run the task again") from error
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            raw = json.loads(line)
+            prompt = raw.get("prompt", "")
+            prompt = prompt.get("prompt", "") if isinstance(prompt, dict) else prompt
+            response = "text" not in raw
+            text = raw["response"] if response else raw["text"]
+            if not isinstance(text, (str, list)):
+                raise ValueError("its text is none")
+            answers.append(
+                Answer(str(raw["question_id"] if "question_id" in raw else raw["id"]), prompt, text, response)
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise BenchError(f"{path}: line {number} is no answer ({error!r}); run the task again") from error
+    return answers
+
+
+def score_published(bench: Bench, task: str, path: Path, answers: Sequence[Answer]) -> Scores | str:
+    """The benchmark's own numbers, or why it gives none."""
+    if task not in published.TASKS:
+        return "the published scorer sends it to a language model on the network"
+    try:
+        gold = {str(raw.get("No", raw["id"])): raw["conversations"][1]["value"] for raw, _ in bench.rows(task, False)}
+    except (KeyError, IndexError, TypeError) as error:
+        raise BenchError(f"{bench.path}: {task} has a sample without answer ({error!r}); score it corrected") from error
+    if not answers:
+        return f"{path} has no answers"
+    try:
+        result = published.score(task, gold, answers)
+        return result if isinstance(result, str) else dict(result)
+    except KeyError as error:
+        raise BenchError(
+            f"{path}: answer {error} belongs to no question of {task}; score it against its own data"
+        ) from error
+
+
+def score_task(
+    task: str, path: Path, samples: Sequence[Sample], answers: Sequence[Answer], problems: Sequence[Problem]
+) -> Scores | str:
+    """Corrected scores of one task, over `samples`; an answer given twice counts as it was given last."""
+    if not samples:
+        return "has no right answer that can be used"
+    said = {answer.id: answer for answer in answers}
+    known = {sample.id for sample in samples}
+    foreign = said.keys() - known - {problem.id for problem in problems if problem.task == task}
+    if not said.keys() & known:
+        raise BenchError(f"{path}: no answer belongs to a question of {task}; score it against its own data")
+    result = _kind(task)(task, samples, said)
+    return {
+        **result,
+        "samples": len(samples),
+        "missing": len(known - said.keys()),
+        "repeated": len(answers) - len(said),
+        "outside": len(foreign),
+    }
+
+
+Said = Mapping[str, Answer]
+
+
+def _kind(task: str) -> Callable[[str, Sequence[Sample], Said], Scores]:
+    if task in LABELS:
+        return _labels
+    if task in LETTERS:
+        return _letters
+    return _options if task == "ecgqa-test" else _prose
+
+
+def _labels(task: str, samples: Sequence[Sample], said: Said) -> Scores:
+    known = LABELS[task]
+    gold = [labels_in(sample.turns[0][1], known) for sample in samples]
+    given = [metrics.said_labels(_text(said, sample), known) for sample in samples]
+    return {**metrics.label_scores(gold, given, known), "unparsable": _unread(samples, said, given)}
+
+
+def _letters(task: str, samples: Sequence[Sample], said: Said) -> Scores:
+    given = [metrics.said_letter(_text(said, sample), LETTERS[task]) for sample in samples]
+    gold = [sample.turns[0][1][0] for sample in samples]
+    return {"accuracy": metrics.accuracy(gold, given), "unparsable": _unread(samples, said, given)}
+
+
+def _options(task: str, samples: Sequence[Sample], said: Said) -> Scores:
+    given = [metrics.said_options(_text(said, sample), sample.options) for sample in samples]
+    gold = [frozenset(option.lower() for option in sample.chosen) for sample in samples]
+    return {"accuracy": metrics.accuracy(gold, given), "unparsable": _unread(samples, said, given)}
+
+
+def _prose(task: str, samples: Sequence[Sample], said: Said) -> Scores:
+    gold = ["\n".join(answer for _, answer in sample.turns) for sample in samples]
+    return {**metrics.prose_scores(gold, [_text(said, sample) for sample in samples])}
+
+
+def _text(said: Said, sample: Sample) -> str:
+    """What was answered; nothing where there is no answer."""
+    text = said[sample.id].text if sample.id in said else ""
+    return "\n".join(str(turn) for turn in text) if isinstance(text, list) else str(text)
+
+
+def _unread(samples: Sequence[Sample], said: Said, given: Sequence[object]) -> int:
+    """Answers that are there and could not be read."""
+    return sum(one is None and sample.id in said for sample, one in zip(samples, given, strict=True))

@@ -1,0 +1,297 @@
+"""Plan -> a folder of pages with questions, laid out as ECGBench: `TASK.json` and `images/`, or the hub's parquet folders.
+
+Every page is asked every task that its record can answer. What no task carries (findings, measurements, layout, speed)
+stands in `pages.jsonl`. Page `i` depends on the plan's seed and on `i` alone, so any number of processes writes the same
+bytes; those of the PNG files also need the same OpenCV.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import asdict, dataclass
+from functools import lru_cache, partial
+from itertools import islice
+from multiprocessing import get_context
+from pathlib import Path
+from typing import IO, Any
+
+import cv2
+import numpy as np
+
+from calibration.files import fresh_folder
+from calibration.synthetic.pages import Page, draw
+from calibration.synthetic.questions import BENCH, CHAT, TASKS, Question, questions
+from calibration.synthetic.real import Packed, open_packed
+from calibration.synthetic.record import Record
+from calibration.synthetic.signals import synthesize as synthesize_record
+from calibration.synthetic.style import LAYOUTS, random_style
+from pulse_edge.errors import UsageError
+
+PAGES = "pages.jsonl"
+IMAGES = "images"
+ROWS = 24
+"""Rows of a parquet row group: a few megabytes, for a reader that takes one at a time."""
+PNG_SETTINGS = (
+    cv2.IMWRITE_PNG_COMPRESSION,
+    1,
+    cv2.IMWRITE_PNG_STRATEGY,
+    cv2.IMWRITE_PNG_STRATEGY_DEFAULT,
+    cv2.IMWRITE_PNG_FILTER,
+    cv2.IMWRITE_PNG_FILTER_NONE,
+)
+"""Twice as fast as Pillow's fastest, and smaller: flat paper needs no filter."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to write. UsageError for what does not exist."""
+
+    pages: int
+    seed: int
+    tasks: tuple[str, ...] = BENCH
+    signals: Path | None = None  # an .npz of recorded ECGs; None: synthetic ones
+    layouts: tuple[str, ...] = tuple(LAYOUTS)
+    parquet: bool = False
+
+    def __post_init__(self) -> None:
+        for kind, given, known in (("task", self.tasks, TASKS), ("layout", self.layouts, tuple(LAYOUTS))):
+            if unknown := sorted(set(given) - set(known)):
+                raise UsageError(f"unknown {kind} {', '.join(unknown)}; known are {', '.join(known)}")
+            if not given:
+                raise UsageError(f"no {kind} is chosen; known are {', '.join(known)}")
+        if self.pages < 1 or self.seed < 0:
+            raise UsageError("pages must be at least 1 and the seed at least 0")
+
+
+@dataclass(frozen=True)
+class Made:
+    """One page as text, and its picture where a parquet file will hold it."""
+
+    name: str  # of the picture, below images/
+    facts: Mapping[str, Any]
+    samples: tuple[tuple[str, Mapping[str, Any]], ...]  # (task, sample without its picture)
+    png: bytes | None
+
+
+def synthesize(
+    target: Path, plan: Plan, processes: int = 1, force: bool = False, say: Callable[[str], None] = lambda _: None
+) -> None:
+    """Write the whole folder or none of it.
+
+    BenchError where `target` exists or cannot be written; RecordError where the signals cannot be read.
+    """
+    with fresh_folder(target, force) as work:
+        (work / IMAGES / _set_name(plan)).mkdir(parents=True)
+        begun, shown = time.monotonic(), time.monotonic()
+        with ExitStack() as stack:
+            files = {task: _open(plan, work, task) for task in sorted(set(plan.tasks))}
+            for file in files.values():
+                stack.enter_context(file)
+            facts = stack.enter_context((work / PAGES).open("w", encoding="utf-8", newline="\n"))
+            for count, page in enumerate(_pages(plan, work, processes), 1):
+                facts.write(json.dumps(page.facts) + "\n")
+                for task, sample in page.samples:
+                    files[task].add(sample, page)
+                if time.monotonic() - shown > 5:
+                    shown = time.monotonic()
+                    say(f"{count} of {plan.pages} pages, {count / (shown - begun):.0f} a second")
+        if plan.parquet:
+            (work / IMAGES / _set_name(plan)).rmdir()
+            (work / IMAGES).rmdir()
+    say(f"{plan.pages} pages in {time.monotonic() - begun:.1f} s")
+
+
+# --- one page ---------------------------------------------------------------------------------------------------------
+
+
+def make(plan: Plan, work: Path, index: int) -> Made:
+    """Page number `index`; its picture goes to `work` unless a parquet file will hold it."""
+    sequence = np.random.SeedSequence((plan.seed, index))
+    record, patient = _record(plan, sequence, index)
+    looks, asks = sequence.spawn(2)
+    page = draw(record, random_style(np.random.default_rng(looks), plan.layouts))
+    name = f"{_set_name(plan)}/{index:06d}.png"
+    asked = questions(record, np.random.default_rng(asks), plan.tasks)
+    png = _png(page)
+    if not plan.parquet:
+        (work / IMAGES / name).write_bytes(png)
+    samples = tuple((q.task, sample(q, f"{q.task}-{index:06d}{_part(asked, q)}", name)) for q in asked)
+    return Made(name, page_facts(page, name, patient), samples, png if plan.parquet else None)
+
+
+def _record(plan: Plan, sequence: np.random.SeedSequence, index: int) -> tuple[Record, str | None]:
+    """The record and its patient: a synthetic one, or the recorded ones in turn."""
+    if plan.signals is None:
+        return synthesize_record(np.random.default_rng(sequence)), None
+    packed = _signals(plan.signals)
+    at = index % len(packed)
+    patient = packed.entries[at].get("patient_id")  # PTB-XL's table has it as a float
+    return packed[at], None if patient is None else str(patient).removesuffix(".0")
+
+
+@lru_cache(maxsize=1)
+def _signals(path: Path) -> Packed:
+    return open_packed(path)
+
+
+def _set_name(plan: Plan) -> str:
+    """The folder of the pictures: where they come from."""
+    return plan.signals.stem if plan.signals else "synthetic"
+
+
+def _part(asked: list[Question], question: Question) -> str:
+    """`chat` asks several questions of a page."""
+    same = [q for q in asked if q.task == question.task]
+    return f"-{same.index(question)}" if question.task == CHAT else ""
+
+
+def sample(question: Question, name: str, image: str) -> dict[str, Any]:
+    """A question in the published format: the fields of its task, without the picture itself.
+
+    ECG-QA's values are lists, the arena's conversation is made of turns, and only `<image>` stands for the page.
+    """
+    text, answer = question.turns[0]
+    if question.task == "arena":
+        conversation: list[dict[str, Any]] = [{"question": q, "answer": a} for q, a in question.turns]
+    elif question.task == "ecgqa-test":
+        conversation = [{"from": "human", "value": [text]}, {"from": "gpt", "value": list(question.labels or ())}]
+    else:
+        conversation = [{"from": "human", "value": f"<image>\n{text}"}, {"from": "gpt", "value": answer}]
+    return {"id": name, "image": image, "conversations": conversation}
+
+
+def page_facts(page: Page, name: str, patient: str | None) -> dict[str, Any]:
+    """What is known of a page beyond its tasks; measurements in bpm, ms, degrees and mV, null where unknown."""
+    record, style = page.record, page.style
+    return {
+        "image": name,
+        "source": record.source,
+        "patient": patient,
+        "findings": None if record.findings is None else sorted(record.findings),
+        "sites": dict(record.sites),
+        "labels": asdict(record.labels),
+        "measurements": {k: _rounded(v) for k, v in asdict(record.measurements).items()},
+        "layout": style.layout,
+        "speed": style.speed,
+        "gain": style.gain,
+        "seconds": style.seconds,
+        "px_per_mm": style.px_per_mm,
+    }
+
+
+def _rounded(value: Any) -> Any:
+    """Three decimals, so that the last bit of a machine's arithmetic does not show."""
+    if isinstance(value, tuple):
+        return [round(v, 3) for v in value]
+    return None if value is None else round(value, 3)
+
+
+def _png(page: Page) -> bytes:
+    done, data = cv2.imencode(".png", page.image[:, :, ::-1], PNG_SETTINGS)
+    assert done
+    return data.tobytes()
+
+
+# --- all pages --------------------------------------------------------------------------------------------------------
+
+
+def _pages(plan: Plan, work: Path, processes: int) -> Iterator[Made]:
+    """The pages by index, made by this process or by several."""
+    run = partial(make, plan, work)
+    if processes == 1:
+        yield from map(run, range(plan.pages))
+        return
+    indices = iter(range(plan.pages))
+    with ProcessPoolExecutor(processes, get_context("spawn"), _quiet) as pool:
+        try:
+            while block := list(islice(indices, 64 * processes)):  # bounded, for results may wait for a slow disk
+                yield from pool.map(run, block, chunksize=4)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _quiet() -> None:
+    """A worker leaves Ctrl-C to its parent, and the other cores to the other workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(1)
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def _open(plan: Plan, work: Path, task: str) -> TaskFile:
+    if plan.parquet:
+        return Parquet(work / task / "test-00000-of-00001.parquet", task)
+    return JsonList(work / f"{task}.json")
+
+
+class TaskFile(AbstractContextManager["TaskFile"]):
+    """Where the samples of one task go."""
+
+    @abstractmethod
+    def add(self, sample: Mapping[str, Any], page: Made) -> None:
+        """The next sample, and the page it is about."""
+
+
+class JsonList(TaskFile):
+    """A JSON list, written item by item, one a line."""
+
+    def __init__(self, path: Path) -> None:
+        self._file: IO[str] = path.open("w", encoding="utf-8", newline="\n")
+        self._lead = "[\n"
+
+    def add(self, sample: Mapping[str, Any], page: Made) -> None:
+        self._file.write(self._lead + json.dumps(sample, ensure_ascii=False))
+        self._lead = ",\n"
+
+    def __exit__(self, *_: object) -> None:
+        self._file.write("[]\n" if self._lead == "[\n" else "\n]\n")
+        self._file.close()
+
+
+class Parquet(TaskFile):
+    """One configuration of the hub: columns id, image_path, image {bytes, path}, conversations."""
+
+    def __init__(self, path: Path, task: str) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        turn = {"question": pa.string(), "answer": pa.string()}
+        if task != "arena":
+            turn = {"from": pa.string(), "value": pa.list_(pa.string()) if task == "ecgqa-test" else pa.string()}
+        picture = {"bytes": pa.binary(), "path": pa.string()}
+        columns = [("id", pa.string()), ("image_path", pa.string()), ("image", _struct(picture))]
+        self._schema = pa.schema([*columns, ("conversations", pa.list_(_struct(turn)))])
+        path.parent.mkdir()
+        self._writer = pq.ParquetWriter(path, self._schema, use_dictionary=False)
+        self._rows: list[dict[str, Any]] = []
+
+    def add(self, sample: Mapping[str, Any], page: Made) -> None:
+        row = {"id": sample["id"], "image_path": sample["image"], "conversations": sample["conversations"]}
+        self._rows.append({**row, "image": {"bytes": page.png, "path": Path(page.name).name}})
+        if len(self._rows) == ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        import pyarrow as pa
+
+        if self._rows:
+            self._writer.write_table(pa.Table.from_pylist(self._rows, schema=self._schema))
+            self._rows = []
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            self._flush()
+        self._writer.close()
+
+
+def _struct(fields: Mapping[str, Any]) -> Any:
+    import pyarrow as pa
+
+    return pa.struct(list(fields.items()))
