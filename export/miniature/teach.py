@@ -103,7 +103,8 @@ class Heads(nn.Module):
 
 def _scaled(x: Tensor, scale: tuple[tuple[float, float], ...]) -> Tensor:
     mean, spread = torch.tensor(scale, device=x.device).T
-    return (x - mean) / spread
+    scaled: Tensor = (x - mean) / spread
+    return scaled
 
 
 def _distance(guess: Tensor, target: Tensor) -> Tensor:
