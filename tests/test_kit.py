@@ -49,3 +49,56 @@ def test_too_little_memory_is_said_with_figures(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(memory, "available", lambda: 2 << 30)
     with pytest.raises(MemoryShortage, match=r"needs 7\.3 GiB.*2\.0 GiB are free"):
         memory.require("kit", language=5 << 30, key_values=1 << 30, encoder=1 << 30)
+
+
+@pytest.fixture
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
+    """Empty places where a kit is looked for, in the order of looking."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.delenv(kits.KIT_VARIABLE, raising=False)
+    monkeypatch.setattr(kits, "__file__", str(tmp_path / "package" / "kit.py"))
+    return {
+        "named": tmp_path / "named",
+        "variable": tmp_path / "variable",
+        "installed": tmp_path / "data" / "pulse-edge" / "kits" / "installed",
+        "package": tmp_path / "package" / "kits" / "package",
+    }
+
+
+@pytest.mark.parametrize("first", ["named", "variable", "installed", "package"])
+def test_a_kit_is_looked_for_in_this_order(
+    tiny_kit: Path, places: dict[str, Path], monkeypatch: pytest.MonkeyPatch, first: str
+) -> None:
+    names = list(places)
+    present = names[names.index(first) :]
+    for name in present:
+        shutil.copytree(tiny_kit, places[name])
+    if "variable" in present:
+        monkeypatch.setenv(kits.KIT_VARIABLE, str(places["variable"]))
+    assert kits.find(places["named"] if first == "named" else None).path == places[first]
+
+
+@pytest.mark.parametrize("place", ["installed", "package"])
+def test_several_kits_in_one_place_are_an_error_that_names_them(
+    tiny_kit: Path, places: dict[str, Path], place: str
+) -> None:
+    for name in ("one", "two"):
+        shutil.copytree(tiny_kit, places[place].parent / name)
+    with pytest.raises(KitError, match=r"several kits \(one, two\)\. Name one with --kit or PULSE_EDGE_KIT"):
+        kits.find(None)
+
+
+def test_no_kit_anywhere_says_where_it_was_looked_for(places: dict[str, Path]) -> None:
+    with pytest.raises(KitError, match=rf"no kit: .*{places['installed'].parent}.*--kit"):
+        kits.find(None)
+
+
+@pytest.mark.parametrize("place", ["named", "variable"])
+def test_a_kit_that_was_named_and_is_absent_is_not_replaced_by_another(
+    tiny_kit: Path, places: dict[str, Path], monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    shutil.copytree(tiny_kit, places["installed"])
+    if place == "variable":
+        monkeypatch.setenv(kits.KIT_VARIABLE, str(places["variable"]))
+    with pytest.raises(KitError, match=f"{places[place]}: no such kit"):
+        kits.find(places["named"] if place == "named" else None)
