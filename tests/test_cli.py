@@ -93,7 +93,7 @@ def test_an_error_is_one_line_and_a_code(failure: str, code: int, line: str) -> 
 def test_wrong_usage_is_code_2_and_says_what_is_wrong() -> None:
     done = run("-m", "pulse_edge", "interpret", "--colour")
     assert done.returncode == 2
-    assert "No such option: --colour" in done.stderr.splitlines()[-1]
+    assert "--colour" in done.stderr.splitlines()[-1]
 
 
 def test_debug_shows_the_traceback() -> None:

@@ -29,7 +29,7 @@ STAGES = ("verify", "load", "encode", "prefill")
 def ended(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
     """Send the signal; then the process ends with its code and one line."""
     process.send_signal(number)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=60)
     assert process.returncode == CODES[number], errors
     assert errors.decode().splitlines()[-1] == "interrupted"
     assert b"Traceback" not in errors
