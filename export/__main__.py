@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
-from pulse_edge.errors import PulseEdgeError
+from pulse_edge.cli import run
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -30,32 +32,43 @@ def cli() -> None:
 def convert(source: str, target: Path, debug: bool, **options: Any) -> None:
     """Convert SOURCE, a checkpoint directory or a name in models.yaml, into a kit, and prove it against the original."""
     from .convert import Options, resolve
-    from .convert import convert as run
+    from .convert import convert as make
 
-    def say(text: str) -> None:
-        click.echo(text, err=True)
-
-    path, spec = resolve(source, say)
-    run(path, target, Options(**options), say, spec)
+    path, spec = resolve(source, _say)
+    with _screen() as (say, progress):
+        make(path, target, Options(**options), say, spec, progress)
     click.echo(target)
 
 
+def _say(text: str) -> None:
+    click.echo(text, err=True)
+
+
+@contextlib.contextmanager
+def _screen() -> Iterator[tuple[Callable[[str], None], Callable[[int, int], None]]]:
+    """What takes the name of each step, and what takes its bytes: a bar on a terminal, lines elsewhere."""
+    if not sys.stderr.isatty():
+        yield _say, lambda _done, _of: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True) as bar:
+
+        def say(text: str) -> None:
+            console.print(text, markup=False, highlight=False, soft_wrap=True)
+            for task in bar.task_ids:
+                bar.remove_task(task)
+            bar.add_task(text, total=None)
+
+        yield say, lambda done, of: bar.update(bar.task_ids[-1], completed=done, total=of)
+
+
 def main() -> None:
-    """Errors become one line and an exit code."""
-    try:
-        code = cli.main(standalone_mode=False)
-    except click.ClickException as e:
-        e.show()
-        code = e.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        print("interrupted", file=sys.stderr)
-        code = 130
-    except PulseEdgeError as e:
-        if "--debug" in sys.argv:
-            raise
-        print(f"error: {e}", file=sys.stderr)
-        code = e.exit_code
-    raise SystemExit(code)
+    """Entry point."""
+    run(cli)
 
 
 if __name__ == "__main__":

@@ -351,7 +351,7 @@ def _weight_files(path: Path) -> list[Path]:
         ("pytorch_model.bin.index.json", "pytorch_model*.bin"),
     ):
         if (path / index).is_file():
-            names = sorted(set(read_json(path / index).get("weight_map", {}).values()))
+            names = _named(path / index)
             outside = [n for n in names if Path(n).name != n]
             absent = [n for n in names if n not in outside and not (path / n).is_file()]
             if not names or outside or absent:
@@ -363,6 +363,14 @@ def _weight_files(path: Path) -> list[Path]:
         if files := sorted(path.glob(pattern)):
             return files
     raise CheckpointError(f"{path}: no *.safetensors and no pytorch_model*.bin. Name a checkpoint directory.")
+
+
+def _named(index: Path) -> list[str]:
+    """The files that an index names."""
+    weights = read_json(index).get("weight_map", {})
+    if not isinstance(weights, dict) or not all(isinstance(name, str) for name in weights.values()):
+        raise CheckpointError(f"{index}: weight_map does not name files. Fetch the checkpoint again.")
+    return sorted(set(weights.values()))
 
 
 def _only(path: Path, stem: str) -> Path:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import datetime
 import importlib.metadata
-import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,16 @@ import numpy as np
 from pulse_edge import kit as kits
 from pulse_edge import prompt
 from pulse_edge.errors import CheckpointError
+from pulse_edge.interpret import default_threads
 from pulse_edge.kit import Language, Manifest, Merge, Packing, Prompt, Vision
+from pulse_edge.vision import installed_runtime
 
-from . import llm, parity, vision
-from .checkpoint import NEWLINE, Adapter, Checkpoint, needs_newline
+from . import hub, llm, parity, vision
+from .checkpoint import NEWLINE, Adapter, Checkpoint, expected, needs_newline
 from .config import Config, read_config
 from .models import ModelSpec, find, load_models
 
+Progress = Callable[[int, int], None]
 MAX_TOKENS = 1024
 """Of an answer: what PULSE's evaluation allows."""
 _FILES = "config.json tokenizer.model tokenizer_config.json added_tokens.json".split()  # noqa: SIM905
@@ -45,8 +47,6 @@ def resolve(source: str, say: Callable[[str], None]) -> tuple[Path, ModelSpec | 
     """The checkpoint directory that `source` is, or that the model of this name in models.yaml is fetched into."""
     if Path(source).exists() or "/" in source:
         return Path(source), None
-    from . import hub
-
     spec = find(source, load_models())
     return hub.fetch(spec, note=say), spec
 
@@ -57,8 +57,13 @@ def convert(
     options: Options,
     say: Callable[[str], None] = lambda _text: None,
     spec: ModelSpec | None = None,
+    progress: Progress = lambda _done, _of: None,
 ) -> None:
-    """Make a kit. Raises CheckpointError, KitError, ParityError; then nothing is left behind."""
+    """Make a kit. `say` gets the name of each step, `progress` its bytes done and of how many, where it counts them.
+
+    Raises CheckpointError, KitError, ParityError, EngineError; then nothing is left behind.
+    """
+    installed_runtime()
     kits.refuse_target(target, force=options.force)
     if not source.is_dir():
         raise CheckpointError(f"{source}: no such directory. Name a checkpoint directory.")
@@ -70,9 +75,8 @@ def convert(
     checkpoint = Checkpoint(source, config, tower_dir=options.vision_tower, adapter=adapter)
     _check_room(checkpoint, target, options)
     say(f"{source}: {config.architecture}, packing {config.merge} ({config.merge_from})")
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with kits.writing(target, force=options.force) as work:
-        _build(checkpoint, work, target.name, options, threads, say, spec)
+        _build(checkpoint, work, target.name, options, spec, say, progress)
 
 
 def _build(
@@ -80,16 +84,17 @@ def _build(
     work: Path,
     name: str,
     options: Options,
-    threads: int,
-    say: Callable[[str], None],
     spec: ModelSpec | None,
+    say: Callable[[str], None],
+    progress: Progress,
 ) -> None:
-    config = checkpoint.config
-    source = _source(checkpoint, options, spec)
+    config, threads = checkpoint.config, default_threads()
+    say("reading the source files")
+    source = _source(checkpoint, options, spec, progress)
     manifest = _manifest(config, name, options, source)
     say("writing the language model")
     about = llm.About(source["name"], source["licence"], source["path"], source["revision"])
-    llm.write(checkpoint, work / "llm.gguf", options.language, about)
+    llm.write(checkpoint, work / "llm.gguf", options.language, about, progress)
     newline = None
     if needs_newline(config):
         newline = checkpoint.tensor(NEWLINE).float().numpy()
@@ -106,13 +111,7 @@ def _build(
     if (work / "llm.gguf").stat().st_size > parity.WINDOW_BYTES:
         rows = features[0]  # the overview alone: minutes instead of an hour on a CPU; the manifest says how many
     figures["language"] = parity.language(checkpoint, work, manifest, rows, before, after, threads)
-    kits.write_manifest(work, _replace(manifest, figures, kits.listing(work)))
-
-
-def _replace(manifest: Manifest, figures: dict[str, Any], files: dict[str, kits.File]) -> Manifest:
-    from dataclasses import replace
-
-    return replace(manifest, parity=figures, files=files)
+    kits.write_manifest(work, replace(manifest, parity=figures, files=kits.listing(work)))
 
 
 def _manifest(config: Config, name: str, options: Options, source: dict[str, Any]) -> Manifest:
@@ -151,12 +150,19 @@ def _manifest(config: Config, name: str, options: Options, source: dict[str, Any
     )
 
 
-def _source(checkpoint: Checkpoint, options: Options, spec: ModelSpec | None) -> dict[str, Any]:
+def _source(checkpoint: Checkpoint, options: Options, spec: ModelSpec | None, progress: Progress) -> dict[str, Any]:
     """Provenance: every file that went in, with sha256."""
     path = checkpoint.path
     files = [path / n for n in _FILES if (path / n).is_file()] + checkpoint.files
     if options.lora:
         files += [p for p in sorted(options.lora.iterdir()) if p.suffix in (".safetensors", ".bin", ".json")]
+    done, total = 0, sum(p.stat().st_size for p in files)
+
+    def step(piece: int) -> None:
+        nonlocal done
+        done += piece
+        progress(done, total)
+
     return {
         "name": spec.name if spec else path.resolve().name,
         "path": spec.hub if spec else path.resolve().name,
@@ -166,14 +172,12 @@ def _source(checkpoint: Checkpoint, options: Options, spec: ModelSpec | None) ->
         "layout": checkpoint.config.layout,
         "packing_from": checkpoint.config.merge_from,
         "lora": options.lora.name if options.lora else None,
-        "files": {p.name: {"bytes": p.stat().st_size, "sha256": kits.sha256_file(p)} for p in files},
+        "files": {p.name: {"bytes": p.stat().st_size, "sha256": kits.sha256_file(p, step)} for p in files},
     }
 
 
 def _check_room(checkpoint: Checkpoint, target: Path, options: Options) -> None:
     """Refuse before any work when the kit would not fit on the disk."""
-    from .checkpoint import expected
-
     width = {"f32": 4, "f16": 2, "bf16": 2}[options.language]
     needed, _ = expected(checkpoint.config)
     size = sum(int(np.prod(s)) * (width if llm.gguf_name(n) else 4) for n, s in needed.items())

@@ -18,10 +18,11 @@ import gguf
 import numpy as np
 import numpy.typing as npt
 import torch
+from sentencepiece import sentencepiece_model_pb2
 
 from pulse_edge.errors import CheckpointError
 
-from .checkpoint import Checkpoint, _shown, finite
+from .checkpoint import Checkpoint, _shown, expected, finite
 from .config import Config, read_json
 
 TYPES = {
@@ -169,8 +170,6 @@ def _layout(shape: tuple[int, ...], target: gguf.GGMLQuantizationType) -> tuple[
 
 
 def _shapes(config: Config) -> dict[str, tuple[int, ...]]:
-    from .checkpoint import expected
-
     needed, optional = expected(config)
     return needed | optional
 
@@ -270,8 +269,6 @@ def add_tokenizer(writer: gguf.GGUFWriter, folder: Path, config: Config) -> None
 
 def vocabulary(folder: Path, size: int) -> tuple[list[bytes], list[float], list[int], bool]:
     """Pieces, scores, types of `size` tokens, and whether a dummy space is put in front of a text."""
-    from sentencepiece import sentencepiece_model_pb2
-
     path = folder / "tokenizer.model"
     model = sentencepiece_model_pb2.ModelProto()
     try:

@@ -1,17 +1,18 @@
 """The commands. The answer goes to stdout, everything else to stderr, the verdict is the exit code.
 
-0 done, 1 error, 2 wrong usage, 3 page refused, 130 interrupted. With several pages the others are still answered, and the
-code is that of the worst.
+0 done, 1 error, 2 wrong usage, 3 page refused, 130 interrupted (143 by SIGTERM, 129 by SIGHUP). With several pages the
+others are still answered, and the code is that of the worst.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -29,7 +30,22 @@ STAGES = {
 }
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Command(click.Command):
+    """Looks at the installation before anything else, but not when asked for help."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        from .vision import installed_runtime
+
+        installed_runtime()
+        return super().invoke(ctx)
+
+
+class _Group(click.Group):
+    command_class = _Command
+    group_class = type
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="pulse-edge", prog_name="pulse-edge")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def cli(debug: bool) -> None:
@@ -280,40 +296,71 @@ class Screen:
 
 
 def main() -> None:
-    """Entry point: errors become one line and an exit code."""
+    """Entry point."""
+    run(cli)
+
+
+def run(command: click.Command) -> NoReturn:
+    """Run a command line to its exit code; errors become one line."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8", errors="replace")
-    debug = "--debug" in sys.argv
+    signals = _Signals()
     try:
-        code = cli.main(standalone_mode=False)
+        code = command.main(standalone_mode=False)
     except click.ClickException as e:
         e.show()
         code = e.exit_code
     except (KeyboardInterrupt, click.Abort):
-        print("interrupted", file=sys.stderr)
-        _leave(130)
+        signals.ignore()
+        _leave("interrupted", 128 + signals.last)
     except BrokenPipeError:
         # The reader of stdout has left; Python's own flush at exit would complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
-    except PulseEdgeError as e:
-        if debug:
-            raise
-        print(f"error: {e}", file=sys.stderr)
-        code = e.exit_code
     except Exception as e:
-        if debug:
+        if "--debug" in sys.argv:
             raise
-        print(f"error: unexpected {type(e).__name__}: {e}. Run again with --debug and report it.", file=sys.stderr)
-        code = 1
+        print(f"error: {_told(e)}", file=sys.stderr)
+        code = e.exit_code if isinstance(e, PulseEdgeError) else 1
     raise SystemExit(code)
 
 
-def _leave(code: int) -> None:
+def _told(error: Exception) -> str:
+    if isinstance(error, PulseEdgeError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror}. Mend that, or run again with --debug to see where it happened."
+    return f"unexpected {type(error).__name__}: {error}. Run again with --debug and report it."
+
+
+class _Signals:
+    """SIGTERM and SIGHUP unwind everything as Ctrl-C does, so that nothing half-written is left."""
+
+    def __init__(self) -> None:
+        self.last: int = signal.SIGINT
+        names = ("SIGINT", "SIGTERM", "SIGHUP")
+        present = [getattr(signal, name) for name in names if hasattr(signal, name)]
+        self._numbers = [n for n in present if signal.getsignal(n) != signal.SIG_IGN]  # nohup stays in force
+        for number in self._numbers:
+            signal.signal(number, self._end)
+
+    def _end(self, number: int, _frame: Any) -> None:
+        self.last = number
+        raise KeyboardInterrupt
+
+    def ignore(self) -> None:
+        """What comes now is too late to change anything."""
+        for number in self._numbers:
+            signal.signal(number, signal.SIG_IGN)
+
+
+def _leave(text: str, code: int) -> NoReturn:
     """End now: an engine's thread may still be inside a long call that cannot be stopped."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):  # the terminal may be gone
+        print(text, file=sys.stderr, flush=True)
+        sys.stdout.flush()
     os._exit(code)
 
 

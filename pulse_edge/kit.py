@@ -380,14 +380,14 @@ def writing(target: Path, *, force: bool = False) -> Iterator[Path]:
     refuse_target(target, force=force)
     target.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{target.name}.unfinished-", dir=target.parent))
-    work.chmod(0o755)
     try:
+        work.chmod(0o755)
         yield work
         if not (work / MANIFEST).is_file():
             raise KitError(f"{target}: no manifest was written, so there is no kit.")
         _replace(work, target)
     finally:
-        shutil.rmtree(work, ignore_errors=True)
+        _remove(work)
 
 
 def refuse_target(target: Path, *, force: bool) -> None:
@@ -406,14 +406,22 @@ def _replace(work: Path, target: Path) -> None:
         os.rename(work, target)
         return
     old = Path(tempfile.mkdtemp(prefix=f".{target.name}.replaced-", dir=target.parent))
-    os.rename(target, old / "kit")
     try:
+        os.rename(target, old / "kit")
         os.rename(work, target)
+    finally:
+        if not target.exists():
+            os.rename(old / "kit", target)
+        _remove(old)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a directory, also when a second signal comes meanwhile: `timeout` sends two."""
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
     except BaseException:
-        os.rename(old / "kit", target)
-        old.rmdir()
+        shutil.rmtree(folder, ignore_errors=True)
         raise
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def listing(path: Path) -> dict[str, File]:

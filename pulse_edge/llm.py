@@ -16,6 +16,7 @@ import importlib.metadata
 import signal
 import threading
 from collections.abc import Callable, Generator, Hashable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -28,6 +29,7 @@ from .errors import ContextError, DeviceError, EngineError
 Float = npt.NDArray[np.float32]
 BATCH = 256
 """Tokens or rows a decode call: the step of the progress display; larger ones are not faster on a CPU."""
+_ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 class Observer(Protocol):
@@ -87,14 +89,19 @@ class LanguageModel:
         if device == "cuda" and (reason := cuda_missing()):
             raise DeviceError(f"cuda: {reason}; or use --device cpu.")
         self._stop = threading.Event()
-        self._load(device, progress)
-        self._vocab = lib.llama_model_get_vocab(self._model)
-        self.embedding_length: int = lib.llama_model_n_embd(self._model)
-        self.vocabulary: int = lib.llama_vocab_n_tokens(self._vocab)
+        self._raised: BaseException | None = None
         self.context = context
         self.position = 0
         self._prefix: tuple[Hashable, int] | None = None
-        self._start_context(threads, device, flash_attention, observer)
+        try:
+            self._load(device, progress)
+            self._vocab = lib.llama_model_get_vocab(self._model)
+            self.embedding_length: int = lib.llama_model_n_embd(self._model)
+            self.vocabulary: int = lib.llama_vocab_n_tokens(self._vocab)
+            self._start_context(threads, device, flash_attention, observer)
+        except BaseException:
+            self.close()
+            raise
 
     def _load(self, device: str, progress: Callable[[float], None]) -> None:
         lib = self._lib
@@ -106,7 +113,8 @@ class LanguageModel:
             params.devices = ctypes.cast(none, ctypes.c_void_p)  # an empty list: a GPU must not take part in silence
 
         def loading(fraction: float, _data: Any) -> bool:
-            progress(fraction)
+            with self._caught():
+                progress(fraction)
             return not self._stop.is_set()
 
         params.progress_callback = callback = lib.llama_progress_callback(loading)  # a name keeps it alive
@@ -129,12 +137,11 @@ class LanguageModel:
         self._abort = lib.ggml_abort_callback(lambda _data: self._stop.is_set())
         params.abort_callback = self._abort
         if observer is not None:
-            self._eval = _eval_callback(lib, observer)
+            self._eval = _eval_callback(lib, observer, self._caught)
             params.cb_eval = self._eval
-        with _log() as log:
+        with _log() as log, self._interrupts():
             self._context = lib.llama_init_from_model(self._model, params)
         if not self._context:
-            self.close()
             raise EngineError(f"{self._path}: llama.cpp cannot make a context: {log.reason()}.")
         self._memory = lib.llama_get_memory(self._context)
 
@@ -163,8 +170,8 @@ class LanguageModel:
 
     def clear(self) -> None:
         """Forget everything."""
+        self.position, self._prefix = 0, None  # first: an interruption in between must not leave a prefix of nothing
         self._lib.llama_memory_clear(self._memory, True)
-        self.position, self._prefix = 0, None
 
     def prefill(
         self, key: Hashable, before: str, rows: Float, progress: Callable[[int, int], None] = lambda _d, _o: None
@@ -274,28 +281,51 @@ class LanguageModel:
 
     @contextlib.contextmanager
     def _interrupts(self) -> Iterator[None]:
-        """Ctrl-C inside llama.cpp sets the flag that its callbacks read; KeyboardInterrupt follows its return."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        old = signal.signal(signal.SIGINT, lambda _number, _frame: self._stop.set())
+        """What would be raised inside llama.cpp's callbacks, where it is lost, is raised when llama.cpp has returned.
+
+        A signal sets the flag that makes it return, and then reaches the handler that it was for.
+        """
+        numbers: list[int] = []
+
+        def later(number: int, _frame: Any) -> None:
+            numbers.append(number)
+            self._stop.set()
+
+        main = threading.current_thread() is threading.main_thread()
+        handlers = {n: h for n in _ENDING if callable(h := signal.getsignal(n))} if main else {}
         try:
+            for number in handlers:
+                signal.signal(number, later)
             yield
         finally:
-            signal.signal(signal.SIGINT, old)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
         if self._stop.is_set():
             self._stop.clear()
-            if self._context:
+            if self._memory:
                 self.clear()
-            raise KeyboardInterrupt
+            raised, self._raised = self._raised, None
+            for number in numbers:
+                handlers[number](number, None)
+            raise raised or KeyboardInterrupt
+
+    @contextlib.contextmanager
+    def _caught(self) -> Iterator[None]:
+        """Around what a callback calls: ctypes would print an exception and go on as if nothing had happened."""
+        try:
+            yield
+        except BaseException as e:
+            self._raised = e
+            self._stop.set()
 
     def close(self) -> None:
         """Free the model and its context."""
-        if self._context:
-            self._lib.llama_free(self._context)
-        if self._model:
-            self._lib.llama_model_free(self._model)
-        self._context = self._model = None
+        context, model = self._context, self._model
+        self._context = self._model = self._memory = None  # first: nothing is freed twice
+        if context:
+            self._lib.llama_free(context)
+        if model:
+            self._lib.llama_model_free(model)
 
 
 def _library() -> Any:
@@ -339,7 +369,7 @@ def _log() -> Iterator[_Log]:
     yield _LOG
 
 
-def _eval_callback(lib: Any, observer: Observer) -> Any:
+def _eval_callback(lib: Any, observer: Observer, caught: Callable[[], AbstractContextManager[None]]) -> Any:
     """`cb_eval` for an observer. llama.cpp asks first (ask=True) and calls again with the node computed."""
     from llama_cpp._ggml import libggml
 
@@ -351,13 +381,14 @@ def _eval_callback(lib: Any, observer: Observer) -> Any:
 
     def evaluated(tensor: int, ask: bool, _data: Any) -> bool:
         name = libggml.ggml_get_name(tensor).decode()
-        if ask:
-            return observer.wants(name)
-        if observer.wants(name):
-            size = libggml.ggml_nbytes(tensor)
-            values = np.empty(size // 4, np.float32)
-            libggml.ggml_backend_tensor_get(tensor, values.ctypes.data, 0, size)
-            observer.see(name, values)
-        return True
+        wanted = False
+        with caught():
+            wanted = observer.wants(name)
+            if wanted and not ask:
+                size = libggml.ggml_nbytes(tensor)
+                values = np.empty(size // 4, np.float32)
+                libggml.ggml_backend_tensor_get(tensor, values.ctypes.data, 0, size)
+                observer.see(name, values)
+        return wanted or not ask
 
     return lib.ggml_backend_sched_eval_callback(evaluated)

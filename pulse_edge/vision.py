@@ -113,20 +113,25 @@ def _line(error: Exception) -> str:
 def _interruptible(call: Callable[[], Any], stop: Callable[[], None]) -> Any:
     """Run `call` on a thread, so that Ctrl-C reaches this one at once; then `stop` is asked to end it."""
     box: dict[str, Any] = {}
+    done = threading.Event()
 
     def work() -> None:
         try:
             box["value"] = call()
         except BaseException as e:
             box["error"] = e
+        done.set()
 
+    # Not Thread.join: before Python 3.13 an interrupted one takes the thread for ended, and on Windows it cannot be
+    # interrupted, nor can an endless wait.
     thread = threading.Thread(target=work, daemon=True)
-    thread.start()
     try:
-        thread.join()
-    except KeyboardInterrupt:
+        thread.start()
+        while not done.wait(0.2):
+            pass
+    except BaseException:
         stop()
-        thread.join(0.5)
+        done.wait(0.5)
         raise
     if "error" in box:
         raise box["error"]

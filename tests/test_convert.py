@@ -1,17 +1,23 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import shutil
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
 from export.convert import Options, convert
-from pulse_edge.errors import CheckpointError, KitError
+from pulse_edge.errors import CheckpointError, EngineError, KitError
 
 SHARD = "model-00001-of-00001.safetensors"
+INDEX = "model.safetensors.index.json"
 
 
 @pytest.fixture
@@ -38,8 +44,108 @@ def test_the_manifest_tells_packing_parity_and_source(tiny_kit: Path) -> None:
 def test_missing_and_unexpected_tensors_are_listed_at_once(source: Path, tmp_path: Path) -> None:
     tensors = load_file(source / SHARD)
     tensors["model.extra.weight"] = tensors.pop("model.norm.weight")
+    del tensors["lm_head.weight"]
     save_file(tensors, source / SHARD)
-    refused(source, tmp_path, "missing: model.norm.weight; unexpected: model.extra.weight")
+    refused(source, tmp_path, "missing: lm_head.weight; missing: model.norm.weight; unexpected: model.extra.weight")
+
+
+def test_wrong_shapes_are_listed_at_once_with_what_the_config_says(source: Path, tmp_path: Path) -> None:
+    tensors = load_file(source / SHARD)
+    tensors["model.norm.weight"] = tensors["model.norm.weight"][:-1]
+    tensors["lm_head.weight"] = np.ascontiguousarray(tensors["lm_head.weight"].T)
+    save_file(tensors, source / SHARD)
+    head = r"shape of lm_head.weight is \[256, 400\], the config says \[400, 256\]"
+    refused(source, tmp_path, rf"{head}; shape of model.norm.weight is \[255\], the config says \[256\]")
+
+
+def test_a_tensor_in_two_shards_is_refused(source: Path, tmp_path: Path) -> None:
+    tensors = load_file(source / SHARD)
+    save_file({n: tensors[n] for n in ("lm_head.weight", "model.norm.weight")}, source / "more.safetensors")
+    index = json.loads((source / INDEX).read_text())
+    index["weight_map"]["lm_head.weight"] = "more.safetensors"
+    (source / INDEX).write_text(json.dumps(index))
+    refused(source, tmp_path, "doubled: lm_head.weight; doubled: model.norm.weight")
+
+
+def test_a_tensor_under_two_layouts_names_is_refused(source: Path, tmp_path: Path) -> None:
+    tensors = load_file(source / SHARD)
+    tensors["language_model.model.norm.weight"] = tensors["model.norm.weight"]
+    save_file(tensors, source / SHARD)
+    refused(source, tmp_path, "doubled: model.norm.weight")
+
+
+def test_shards_that_an_index_names_and_that_are_absent_are_listed(source: Path, tmp_path: Path) -> None:
+    (source / INDEX).write_text(json.dumps({"weight_map": {"a": SHARD, "b": "two.safetensors", "c": "x.safetensors"}}))
+    refused(source, tmp_path, "two.safetensors; x.safetensors, which are not there")
+
+
+def test_too_little_room_on_the_disk_is_said_before_any_work(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=10**7))
+    refused(source, tmp_path, r"needs 0\.1 GB of disk, and 0\.0 GB are free")
+
+
+def test_a_broken_installation_of_onnx_runtime_is_said_before_any_work(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.metadata.distribution", lambda _name: None)
+    with pytest.raises(EngineError, match="both onnxruntime and onnxruntime-gpu are installed"):
+        convert(source, tmp_path / "kit", Options())
+
+
+@pytest.mark.parametrize("bad", ["not JSON", "[1]", '{"weight_map": [1]}', '{"weight_map": {"a": 1}}', "\xff"])
+def test_an_index_that_is_none_is_refused(source: Path, tmp_path: Path, bad: str) -> None:
+    (source / INDEX).write_bytes(bad.encode("latin-1"))
+    refused(source, tmp_path, INDEX)
+
+
+def test_the_command_ends_with_one_line_and_code_1(source: Path, tmp_path: Path) -> None:
+    with open(source / SHARD, "r+b") as f:
+        f.truncate(1 << 20)
+    command = [sys.executable, "-m", "export", "convert", str(source), "-o", str(tmp_path / "kit")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith(f"error: {source}: {SHARD}: truncated")
+    assert len(done.stderr.splitlines()) == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["source"]
+
+
+def test_steps_and_bytes_are_told_to_the_end(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    told: dict[str, list[tuple[int, int]]] = {}
+
+    def say(text: str) -> None:
+        if text == "writing the vision encoder":
+            raise LookupError("enough")
+        told[text] = []
+
+    with pytest.raises(LookupError, match="enough"):
+        convert(
+            tiny_checkpoint,
+            tmp_path / "kit",
+            Options(),
+            say,
+            progress=lambda *step: list(told.values())[-1].append(step),
+        )
+    for step in ("reading the source files", "writing the language model"):
+        assert told[step] == sorted(told[step])
+        assert told[step][-1][0] == told[step][-1][1] > 5e6
+
+
+def test_a_terminal_gets_a_bar_and_a_file_gets_lines() -> None:
+    code = "from export.__main__ import _screen\nwith _screen() as (say, progress):\n"
+    code += "    say('writing [1]'); progress(3_000_000, 6_000_000); say('proving [2]')"
+    command = [sys.executable, "-c", code]
+    ours, theirs = pty.openpty()
+    subprocess.run(command, stderr=theirs, env=os.environ | {"TERM": "xterm", "COLUMNS": "99"}, check=True)
+    shown = os.read(ours, 1 << 16).decode()
+    os.close(ours)
+    os.close(theirs)
+    assert "writing [1]" in shown
+    assert "━" in shown
+    plain = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=True)
+    assert plain.stderr == "writing [1]\nproving [2]\n"
 
 
 def test_weights_that_are_not_numbers_leave_nothing_behind(source: Path, tmp_path: Path) -> None:

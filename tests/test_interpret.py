@@ -104,3 +104,27 @@ def test_every_real_page_gets_an_answer_or_one_clear_refusal(tiny_kit: Path, sha
                 assert model.interpret(page, max_tokens=2).answers[0].tokens <= 2
             except PulseEdgeError as e:
                 assert str(page) in str(e)
+
+
+def test_json_has_an_object_for_every_page_and_the_worst_page_is_the_code(tiny_kit: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    bad, narrow = tmp_path / "bad.png", tmp_path / "narrow.png"
+    bad.write_bytes(b"no picture")
+    Image.new("RGB", (5000, 3)).save(narrow)
+    done = run("interpret", bad, narrow, PAGE, "--kit", tiny_kit, "--json", "--max-tokens", 2)
+    assert done.returncode == 3
+    one, two, three = map(json.loads, done.stdout.splitlines())
+    assert (one["file"], one["exit_code"]) == (str(bad), 1)
+    assert (two["file"], two["exit_code"]) == (str(narrow), 3)
+    assert "too narrow" in two["error"]
+    assert three["file"] == str(PAGE)
+    assert three["answers"][0]["tokens"] == 2
+
+
+def test_a_narrow_page_is_refused_with_code_3(tiny_kit: Path, tmp_path: Path) -> None:
+    first_page().resize((5000, 3)).save(tmp_path / "narrow.png")
+    done = run("interpret", tmp_path / "narrow.png", "--kit", tiny_kit)
+    assert done.returncode == 3
+    assert "narrow.png: the page is 5000 x 3 pixels: too narrow" in done.stderr
+    assert len(done.stdout.splitlines()) <= 1  # that it is a demonstration

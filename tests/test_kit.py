@@ -1,12 +1,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -56,26 +51,54 @@ def test_too_little_memory_is_said_with_figures(monkeypatch: pytest.MonkeyPatch)
         memory.require("kit", language=5 << 30, key_values=1 << 30, encoder=1 << 30)
 
 
-def test_ctrl_c_ends_an_answer_within_a_second_without_a_traceback(tiny_kit: Path) -> None:
-    page = Path(kits.__file__).parent / "example_page.png"
-    command = [
-        sys.executable,
-        "-m",
-        "pulse_edge",
-        "interpret",
-        str(page),
-        "--kit",
-        str(tiny_kit),
-        "--max-tokens",
-        "3900",
-    ]
-    done = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert done.stdout is not None
-    os.read(done.stdout.fileno(), 1)
-    os.read(done.stdout.fileno(), 1 << 16)
-    start = time.monotonic()
-    done.send_signal(signal.SIGINT)
-    _, errors = done.communicate(timeout=20)
-    assert time.monotonic() - start < 5  # a second, and the noise of a busy machine
-    assert done.returncode == 130
-    assert b"Traceback" not in errors
+@pytest.fixture
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
+    """Empty places where a kit is looked for, in the order of looking."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.delenv(kits.KIT_VARIABLE, raising=False)
+    monkeypatch.setattr(kits, "__file__", str(tmp_path / "package" / "kit.py"))
+    return {
+        "named": tmp_path / "named",
+        "variable": tmp_path / "variable",
+        "installed": tmp_path / "data" / "pulse-edge" / "kits" / "installed",
+        "package": tmp_path / "package" / "kits" / "package",
+    }
+
+
+@pytest.mark.parametrize("first", ["named", "variable", "installed", "package"])
+def test_a_kit_is_looked_for_in_this_order(
+    tiny_kit: Path, places: dict[str, Path], monkeypatch: pytest.MonkeyPatch, first: str
+) -> None:
+    names = list(places)
+    present = names[names.index(first) :]
+    for name in present:
+        shutil.copytree(tiny_kit, places[name])
+    if "variable" in present:
+        monkeypatch.setenv(kits.KIT_VARIABLE, str(places["variable"]))
+    assert kits.find(places["named"] if first == "named" else None).path == places[first]
+
+
+@pytest.mark.parametrize("place", ["installed", "package"])
+def test_several_kits_in_one_place_are_an_error_that_names_them(
+    tiny_kit: Path, places: dict[str, Path], place: str
+) -> None:
+    for name in ("one", "two"):
+        shutil.copytree(tiny_kit, places[place].parent / name)
+    with pytest.raises(KitError, match=r"several kits \(one, two\)\. Name one with --kit or PULSE_EDGE_KIT"):
+        kits.find(None)
+
+
+def test_no_kit_anywhere_says_where_it_was_looked_for(places: dict[str, Path]) -> None:
+    with pytest.raises(KitError, match=rf"no kit: .*{places['installed'].parent}.*--kit"):
+        kits.find(None)
+
+
+@pytest.mark.parametrize("place", ["named", "variable"])
+def test_a_kit_that_was_named_and_is_absent_is_not_replaced_by_another(
+    tiny_kit: Path, places: dict[str, Path], monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    shutil.copytree(tiny_kit, places["installed"])
+    if place == "variable":
+        monkeypatch.setenv(kits.KIT_VARIABLE, str(places["variable"]))
+    with pytest.raises(KitError, match=f"{places[place]}: no such kit"):
+        kits.find(places["named"] if place == "named" else None)

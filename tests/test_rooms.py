@@ -44,9 +44,17 @@ def test_export_and_calibration_do_not_know_each_other(room: str, other: str) ->
         assert other not in {name.split(".")[0] for name in imports(file)}
 
 
-def test_help_loads_no_engine() -> None:
-    code = "import sys; sys.argv = ['pulse-edge', '--help']; from pulse_edge.cli import main\ntry: main()\nfinally: "
-    code += "assert not {'numpy', 'onnxruntime', 'llama_cpp', 'rich', 'cv2', 'PIL'} & set(sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+@pytest.mark.parametrize(
+    ("module", "arguments", "word"),
+    [
+        ("pulse_edge.cli", ["--help"], "interpret"),
+        ("pulse_edge.cli", ["interpret", "--help"], "--question"),
+        ("export.__main__", ["convert", "--help"], "--lora"),
+    ],
+)
+def test_help_loads_no_engine(module: str, arguments: list[str], word: str) -> None:
+    code = f"import sys; sys.argv = ['x', *{arguments}]; from {module} import main\ntry: main()\nfinally: "
+    code += "assert not {'numpy', 'onnxruntime', 'llama_cpp', 'rich', 'cv2', 'PIL', 'torch'} & set(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stderr
-    assert "interpret" in done.stdout
+    assert word in done.stdout
