@@ -40,6 +40,24 @@ def convert(source: str, target: Path, debug: bool, **options: Any) -> None:
     click.echo(target)
 
 
+@cli.command("train-miniature")
+@click.option("-o", "--output", "out", type=click.Path(path_type=Path), required=True, help="The checkpoint to train.")
+@click.option("--minutes", type=click.FloatRange(min=0), default=60.0, show_default=True, help="Stop after so many.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option("--resume", is_flag=True, help="Go on where the last sitting ended.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Of weights and lessons; kept when resuming.")
+@click.option("--steps", multiple=True, metavar="STAGE=N", help="Length of a stage: tower, language, real. Repeatable.")
+@click.option("--signals", type=click.Path(path_type=Path), help="Packed recordings (.npz), for the stage real.")
+@click.option("--processes", type=click.IntRange(1), help="That draw pages. Default: one, or all cores but two.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def train_miniature(out: Path, debug: bool, **options: Any) -> None:
+    """Train the miniature of PULSE that stands in for its 14 GB: a checkpoint that `convert` makes a kit of."""
+    from .miniature.train import sitting
+
+    sitting(out, say=_say, **options)
+    click.echo(out)
+
+
 def _say(text: str) -> None:
     click.echo(text, err=True)
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from calibration.synthetic.findings import CPSC, FINDINGS, LEADS, PTBXL
+from calibration.synthetic.findings import CODE15, CPSC, FINDINGS, LEADS, PTBXL
 from calibration.synthetic.pages import Page, Trace
 from calibration.synthetic.record import HZ, Record
 from pulse_edge import tiles
@@ -42,12 +42,12 @@ class Lesson:
     inner: Small  # (n - 1, side, side) 1 where a patch shows a part of the page and not black padding
     at: NDArray[np.int32]  # (m,) patches through which a row's baseline runs: tile * side^2 + token
     lead: Small  # (m,) index in LEADS of what is drawn there
-    kind: Small  # (m,) index in KINDS
+    kind: Small  # (m,) index in KINDS, UNKNOWN for real records
     beat: Floats  # (m, len(BEAT)), NaN where unknown or no beat
     st: Floats  # (m,) mV, the lead's ST level, NaN where unknown
     traced: NDArray[np.int32]  # (k,) patches through which a trace runs, numbered as `at`
     heights: Floats  # (k, SUBCOLUMNS) of the trace in its patch, 0 top to 1 bottom, NaN where it is elsewhere
-    findings: Small  # (14,) by FINDINGS, UNKNOWN for real records
+    findings: Small  # (14,) by FINDINGS, UNKNOWN where not known
     cpsc: Small  # (9,) by CPSC, UNKNOWN where not known
     superclass: Small  # (5,) by PTBXL
     measures: Floats  # (len(MEASURES),)
@@ -114,7 +114,7 @@ def lesson(page: Page, words: bytes, *, size: int, patch: int, pinpoints: Sequen
         st=st,
         traced=traced,
         heights=heights,
-        findings=_flags(tuple(FINDINGS), r.findings),
+        findings=_findings(r),
         cpsc=_flags(CPSC, r.labels.cpsc),
         superclass=_flags(PTBXL, r.labels.ptbxl),
         measures=_measures(r),
@@ -145,6 +145,18 @@ def _flags(names: Sequence[str], present: frozenset[str] | tuple[str, ...] | Non
     if present is None:
         return np.full(len(names), UNKNOWN, np.uint8)
     return np.array([name in present for name in names], np.uint8)
+
+
+def _findings(record: Record) -> Small:
+    """By FINDINGS. Of a recording only what CPSC's, CODE-15's and PTB-XL's labels tell."""
+    if record.findings is not None:
+        return _flags(tuple(FINDINGS), record.findings)
+    told = np.full(len(FINDINGS), UNKNOWN, np.uint8)
+    alias = {"1dAVb": "I-AVB"}
+    for names, present in ((CPSC, record.labels.cpsc), (CODE15, record.labels.code15), (PTBXL, record.labels.ptbxl)):
+        for name in (n for n in names if present is not None and alias.get(n, n) in FINDINGS):
+            told[list(FINDINGS).index(alias.get(name, name))] = name in (present or ())
+    return told
 
 
 def _measures(record: Record) -> Floats:
@@ -194,7 +206,7 @@ def _baseline(
     middles = (columns + 0.5) * patch - 0.5
     columns = columns[(middles >= first) & (middles < last)]
     row = int(np.clip((grid.y(trace.y0) + 0.5) // patch, 0, numbers.shape[0] - 1))
-    kind = np.zeros(columns.size, np.uint8)
+    kind = np.full(columns.size, 0 if record.beats else UNKNOWN, np.uint8)
     beat = np.full((columns.size, len(BEAT)), np.nan, np.float32)
     for i, b in enumerate(record.beats):
         if not trace.start <= b.peak * HZ < trace.stop:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from calibration.synthetic.lessons import Lesson, lesson
 from calibration.synthetic.pages import Page, draw, page_at
 from calibration.synthetic.questions import questions, vocabulary_corpus
 from calibration.synthetic.real import Packed, open_packed
+from calibration.synthetic.record import HZ, twelve_leads
 from calibration.synthetic.style import random_style
 
 PINPOINTS = ((336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008))
@@ -25,17 +27,25 @@ PINPOINTS = ((336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008))
 
 
 def lesson_at(seed: int, index: int, *, patch: int, size: int = 336, signals: Packed | None = None) -> Lesson:
-    """Lesson number `index` of source `seed`: a synthetic page, or one of `signals` drawn in a random style."""
+    """Lesson number `index` of source `seed`: a synthetic page, or in turn with these one of `signals`."""
     rng = np.random.default_rng(np.random.SeedSequence((seed, index, 1)))
-    page = page_at(seed, index) if signals is None else _real(signals, index, rng)
+    page = page_at(seed, index) if signals is None or index % 2 else _real(signals, index // 2, rng)
     turns = [turn for question in questions(page.record, rng) for turn in question.turns]
     words = json.dumps(turns, ensure_ascii=False).encode()
     return lesson(page, words, size=size, patch=patch, pinpoints=PINPOINTS)
 
 
 def _real(signals: Packed, index: int, rng: np.random.Generator) -> Page:
-    """Record after record, each time through all of them in another style."""
-    return draw(signals[index % len(signals)], random_style(rng))
+    """Record after record, each time through all of them with another start, gain, noise and style.
+
+    The strip begins up to 0.8 s later and is so much shorter.
+    """
+    record = signals[index % len(signals)]
+    late = int(rng.integers(0, 0.8 * HZ))
+    moved = np.pad(record.signal[:, late:], ((0, 0), (0, late)), constant_values=np.nan)
+    eight = rng.normal(0, rng.uniform(0, 0.012), (8, moved.shape[1]))
+    signal = (moved * rng.uniform(0.85, 1.18) + twelve_leads(eight)).astype(np.float32)
+    return draw(replace(record, signal=signal), random_style(rng))
 
 
 @click.command()
@@ -44,7 +54,7 @@ def _real(signals: Packed, index: int, rng: np.random.Generator) -> Page:
 @click.option("--step", type=int, default=1, show_default=True, help="Every so many.")
 @click.option("--count", "total", type=int, help="How many. Default: until nobody reads them.")
 @click.option("--patch", type=int, default=28, show_default=True, help="Pixels of a patch's side.")
-@click.option("--signals", type=click.Path(path_type=Path), help="Recorded signals, packed as .npz with a .json.")
+@click.option("--signals", type=click.Path(path_type=Path), help="Packed recordings (.npz) for every second lesson.")
 @click.option("--sentences", type=int, help="Write so many lines of questions and answers instead of lessons.")
 def main(
     seed: int, first: int, step: int, total: int | None, patch: int, signals: Path | None, sentences: int | None

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +22,8 @@ TOWER = "model.vision_tower.vision_tower.vision_model."
 WEIGHTS = "model-{:05d}-of-{:05d}.safetensors"
 
 
-def write(parts: dict[str, nn.Module], shape: Shape, tokenizer: Path, out: Path) -> None:
-    """Write the checkpoint into `out`, which may hold the training's state; each file beside, then renamed."""
+def write(parts: dict[str, nn.Module], shape: Shape, out: Path) -> None:
+    """Write the checkpoint into `out`, beside its tokenizer.model; each file beside, then renamed."""
     tensors = {name: t.detach().cpu().half().contiguous() for name, t in _named(parts, shape).items()}
     shards = state.shards(tensors)
     index: dict[str, str] = {}
@@ -46,8 +45,6 @@ def write(parts: dict[str, nn.Module], shape: Shape, tokenizer: Path, out: Path)
     _json(out / "tokenizer_config.json", special | _TOKENIZER)
     _json(out / "generation_config.json", {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0})
     _json(out / "config.json", _config(shape))
-    if tokenizer != out / "tokenizer.model":
-        shutil.copy(tokenizer, out / "tokenizer.model")
 
 
 def _json(path: Path, value: Any) -> None:

@@ -74,7 +74,7 @@ class Heads(nn.Module):
         out = {"heights": _distance(self.heights(flat[t["traced"]]).float(), 4 * (t["heights"] - 0.5))}
         base = flat[t["at"]]
         out["lead"] = cross_entropy(self.lead(base).float(), t["lead"].long())
-        if t["kind"].any():
+        if ((t["kind"] > 0) & (t["kind"] != UNKNOWN)).any():
             out |= self._beats(base, t)
         if torch.isfinite(t["st"]).any():
             out["st"] = _distance(self.st(base).float()[:, 0], t["st"] / 0.1)
@@ -90,8 +90,9 @@ class Heads(nn.Module):
     def _beats(self, base: Tensor, t: dict[str, Tensor]) -> dict[str, Tensor]:
         """Losses of the patches along the baselines that hold a heartbeat, and of which they are."""
         weight = torch.tensor([0.4, 0.8, 2.0, 2.0], device=base.device)
-        out = {"kind": cross_entropy(self.kind(base).float(), t["kind"].long(), weight)}
-        here = t["kind"] > 0
+        told = t["kind"] != UNKNOWN
+        out = {"kind": cross_entropy(self.kind(base[told]).float(), t["kind"][told].long(), weight)}
+        here = told & (t["kind"] > 0)
         beats, target = base[here], t["beat"][here]
         out["beat"] = _distance(self.beat(beats).float(), _scaled(target, BEAT_SCALE))
         has_p = torch.isfinite(target[:, 3]).float()

@@ -1,4 +1,4 @@
-"""The training: first the tower with the heads that teach it, then the language model on top of both.
+"""The training: the tower with the heads that teach it, then the language model on top of both, then real signals too.
 
 Time-boxed: a run stops after the minutes given and goes on later exactly where it was. One line of `curve.jsonl` for every
 measurement. Learning rates rise, stay, and fall over the last part of a stage.
@@ -23,7 +23,7 @@ from torch.nn.functional import cross_entropy
 
 from pulse_edge.errors import DeviceError, UsageError
 
-from . import data, state
+from . import data, layout, state
 from .data import Batch, Lesson
 from .model import Llama, Projector, Shape, Tower
 from .teach import FINDINGS, PAGE_SCALE, WEIGHTS, Heads
@@ -53,6 +53,7 @@ class Stage:
 PLAN = (
     Stage("tower", steps=5000, batch=8, passes=3, block=512, muon=2e-3, adam=1e-3, tower=1.0, turns=0),
     Stage("language", steps=4000, batch=4, passes=2, block=256, muon=2e-3, adam=1e-3, tower=0.2, turns=6),
+    Stage("real", steps=1000, batch=4, passes=2, block=256, muon=1e-3, adam=5e-4, tower=0.3, turns=6),
 )
 
 
@@ -217,7 +218,14 @@ def _bf16_is_faster(device: torch.device) -> bool:
 # --- the way through ----------------------------------------------------------------------------------------------------
 
 
-def train(run: Run, minutes: float, processes: int, say: Callable[[str], None], save_every: float = 5.0) -> bool:
+def train(
+    run: Run,
+    minutes: float,
+    processes: int,
+    signals: Path | None,
+    say: Callable[[str], None],
+    save_every: float = 5.0,
+) -> bool:
     """Go on for `minutes`; True when the plan is done. State is saved every `save_every` minutes and at the end."""
     run.out.mkdir(parents=True, exist_ok=True)
     clock = _Clock(run.where.minutes, minutes)
@@ -225,7 +233,7 @@ def train(run: Run, minutes: float, processes: int, say: Callable[[str], None], 
     exam = list(data.drawn(run.seed + 1_000_003, 192, run.shape.patch, processes=processes))
     while run.where.stage < len(run.plan):
         stage = run.plan[run.where.stage]
-        lessons = _lessons(run, stage, processes)
+        lessons = _lessons(run, stage, processes, signals)
         try:
             for batch in lessons:
                 figures = _learn(run, stage, batch)
@@ -266,12 +274,15 @@ class _Clock:
         return self.now() - self._before >= self._limit
 
 
-def _lessons(run: Run, stage: Stage, processes: int) -> Generator[Batch, None, None]:
+def _lessons(run: Run, stage: Stage, processes: int, signals: Path | None) -> Generator[Batch, None, None]:
     """Batches from the run's place to the stage's end; the same ones in one sitting or in many."""
     per_block = stage.passes * (stage.block // stage.batch)
     block, skip = divmod(run.where.step, per_block)
     seed = run.seed + 1000 * (run.where.stage + 1)
-    blocks = data.Blocks(seed, block, stage.block, run.shape.patch, processes=processes)
+    if stage.name == "real" and signals is None:
+        raise UsageError("the stage real needs recordings. Name them with --signals FILE.npz.")
+    real = signals if stage.name == "real" else None
+    blocks = data.Blocks(seed, block, stage.block, run.shape.patch, processes=processes, signals=real)
     try:
         for number in range(block, math.ceil(stage.steps / per_block)):
             lessons = next(blocks)
@@ -339,7 +350,41 @@ def _line(run: Run, figures: dict[str, float], result: dict[str, Any]) -> str:
     return f"{where}: {f1}; rate +-{result['rate_error']}, {result['rate_within_5']:.0%} within 5; {loss}"
 
 
-def quiet_priority() -> None:
-    """Other work on this machine goes first."""
-    if hasattr(os, "nice"):
-        os.nice(10)
+def sitting(
+    out: Path,
+    *,
+    minutes: float,
+    device: str,
+    resume: bool,
+    seed: int,
+    steps: tuple[str, ...],
+    signals: Path | None,
+    processes: int | None,
+    say: Callable[[str], None],
+) -> None:
+    """Start or resume a training in `out`, go on for `minutes`, and leave state and checkpoint there."""
+    if resume:
+        run = Run.resume(out, device)
+    else:
+        if state.facts(out) is not None:
+            raise UsageError(f"{out}: holds a training already. Go on with --resume, or choose another folder.")
+        run = Run(out, device, seed, Shape())
+    run.plan = planned(run.plan, steps)
+    if processes is None:
+        processes = max(1, (os.cpu_count() or 1) - 2)
+    done = train(run, minutes, processes, signals, say)
+    run.speech  # noqa: B018 (the vocabulary is part of every checkpoint)
+    layout.write(run.parts, run.shape, run.out)
+    say(f"{out}: {'the plan is done' if done else 'go on with --resume'}, {run.where.minutes:.0f} minutes in all")
+
+
+def planned(plan: tuple[Stage, ...], steps: tuple[str, ...]) -> tuple[Stage, ...]:
+    """The plan with other lengths, given as STAGE=N. Raises UsageError."""
+    lengths = {}
+    for wish in steps:
+        name, _, number = wish.partition("=")
+        if name not in {s.name for s in plan} or not number.isdecimal() or int(number) < 1:
+            known = ", ".join(s.name for s in plan)
+            raise UsageError(f"--steps {wish}: give STAGE=N with a stage of {known} and N of at least 1.")
+        lengths[name] = int(number)
+    return tuple(replace(s, steps=lengths.get(s.name, s.steps)) for s in plan)
