@@ -23,11 +23,11 @@ from torch.nn.functional import cross_entropy
 
 from pulse_edge.errors import DeviceError, UsageError
 
-from . import data, layout, state
+from . import data, layout, state, text
 from .data import Batch, Lesson
 from .model import Llama, Projector, Shape, Tower
 from .teach import FINDINGS, PAGE_SCALE, WEIGHTS, Heads
-from .text import Speech, Turns, corpus, learn_vocabulary
+from .text import Speech, Turns
 
 NAMES = "AF I-AVB LBBB RBBB LAFB PAC PVC STD STE MI HYP TINV SB ST".split()  # noqa: SIM905
 """Of the findings, in the order of calibration/synthetic/findings.py."""
@@ -140,7 +140,7 @@ class Run:
         """The tokenizer, learned when it is first needed."""
         path = self.out / "tokenizer.model"
         if not path.is_file():
-            learn_vocabulary(corpus(self.seed), path, self.shape.vocabulary)
+            text.learn_vocabulary(text.corpus(self.seed), path, self.shape.vocabulary)
         return Speech(path)
 
     # --- one step --------------------------------------------------------------------------------------------------
