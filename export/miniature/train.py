@@ -279,8 +279,6 @@ def _lessons(run: Run, stage: Stage, processes: int, signals: Path | None) -> Ge
     per_block = stage.passes * (stage.block // stage.batch)
     block, skip = divmod(run.where.step, per_block)
     seed = run.seed + 1000 * (run.where.stage + 1)
-    if stage.name == "real" and signals is None:
-        raise UsageError("the stage real needs recordings. Name them with --signals FILE.npz.")
     real = signals if stage.name == "real" else None
     blocks = data.Blocks(seed, block, stage.block, run.shape.patch, processes=processes, signals=real)
     try:
@@ -365,11 +363,15 @@ def sitting(
     """Start or resume a training in `out`, go on for `minutes`, and leave state and checkpoint there."""
     if resume:
         run = Run.resume(out, device)
+        run.plan += PLAN[len(run.plan) :]
     else:
         if state.facts(out) is not None:
             raise UsageError(f"{out}: holds a training already. Go on with --resume, or choose another folder.")
         run = Run(out, device, seed, Shape())
     run.plan = planned(run.plan, steps)
+    if signals is None:
+        say("without --signals the last stage, on real recordings, is left out")
+        run.plan = tuple(s for s in run.plan if s.name != "real")
     if processes is None:
         processes = max(1, (os.cpu_count() or 1) - 2)
     done = train(run, minutes, processes, signals, say)
