@@ -1,4 +1,4 @@
-"""`python -m calibration synthesize | split | evaluate | score`."""
+"""`python -m calibration synthesize | split | evaluate | report | score`."""
 
 from __future__ import annotations
 
@@ -96,6 +96,31 @@ def evaluate(kits: tuple[Path, ...], target: Path, debug: bool, **options: Any) 
 
     run(target, Plan(kits, **options), say)
     click.echo(target)
+
+
+@cli.command()
+@click.argument("results", type=PATH)
+@click.option("-o", "--output", "target", type=PATH, required=True, help="The folder for report.html, .md and .json.")
+@click.option("--bench", type=PATH, help="Where the pages lie now. Default: where they lay.")
+@click.option(
+    "--gates", "recipe", metavar="RECIPE", help="Hold kits against this recipe's gates; exit 1 when one fails."
+)
+@click.option("--recipes", type=PATH, help="The YAML file of recipes. Default: models.yaml.")
+@click.option("--attach", type=PATH, metavar="KIT", help="Put verdict and report into this kit.")
+@click.option("--force", is_flag=True, help="Replace an existing folder.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def report(results: Path, target: Path, recipes: Path | None, debug: bool, **options: Any) -> None:
+    """Say what the kits' answers are worth, and what differs from the reference."""
+    from .report import RECIPES, failed
+    from .report import report as run
+
+    figures = run(results, target, recipes=recipes or RECIPES, **options)
+    for name, text in figures["verdicts"].items():
+        say(f"{name}: {text}")
+    click.echo(target)
+    for gate in failed(figures):
+        say(f"not passed: {gate}")
+    click.get_current_context().exit(1 if failed(figures) else 0)
 
 
 @cli.command()
