@@ -1,4 +1,4 @@
-"""`python -m calibration synthesize | split | score`."""
+"""`python -m calibration synthesize | split | evaluate | report | score`."""
 
 from __future__ import annotations
 
@@ -74,6 +74,53 @@ def split(bench: Path, key: str, share: float, target: Path, debug: bool) -> Non
         say(f"{task}: {len(ids)} for calibration, {len(made.test[task])} for test")
     ecgbench.save_split(made, target, problems)
     click.echo(target)
+
+
+@cli.command()
+@click.argument("kits", nargs=-1, required=True, type=PATH, metavar="KIT...")
+@click.option(
+    "-o", "--output", "target", type=PATH, required=True, help="The folder of results: new, or to go on with."
+)
+@click.option("--bench", type=PATH, required=True, help="ECGBench: parquet folders, or TASK.json and images/.")
+@click.option("--tasks", callback=names, metavar="A,B", help="Which tasks. Default: ECGBench's nine.")
+@click.option("--split", type=PATH, help="Ask only the test ids of this recorded split.")
+@click.option("--limit", type=click.IntRange(1), help="Only the first questions of each task.")
+@click.option("--max-tokens", type=click.IntRange(1), help="Longest answer. Default: the kit's limit.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--threads", type=click.IntRange(1, 512), help="Default: the processors that this process may use.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def evaluate(kits: tuple[Path, ...], target: Path, debug: bool, **options: Any) -> None:
+    """Ask kits the questions of ECGBench; the first kit is the reference. Interrupted, it goes on where it was."""
+    from .evaluate import Plan
+    from .evaluate import evaluate as run
+
+    run(target, Plan(kits, **options), say)
+    click.echo(target)
+
+
+@cli.command()
+@click.argument("results", type=PATH)
+@click.option("-o", "--output", "target", type=PATH, required=True, help="The folder for report.html, .md and .json.")
+@click.option("--bench", type=PATH, help="Where the pages lie now. Default: where they lay.")
+@click.option(
+    "--gates", "recipe", metavar="RECIPE", help="Hold kits against this recipe's gates; exit 1 when one fails."
+)
+@click.option("--recipes", type=PATH, help="The YAML file of recipes. Default: models.yaml.")
+@click.option("--attach", type=PATH, metavar="KIT", help="Put verdict and report into this kit.")
+@click.option("--force", is_flag=True, help="Replace an existing folder.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def report(results: Path, target: Path, recipes: Path | None, debug: bool, **options: Any) -> None:
+    """Say what the kits' answers are worth, and what differs from the reference."""
+    from .report import RECIPES, failed
+    from .report import report as run
+
+    figures = run(results, target, recipes=recipes or RECIPES, **options)
+    for name, text in figures["verdicts"].items():
+        say(f"{name}: {text}")
+    click.echo(target)
+    for gate in failed(figures):
+        say(f"not passed: {gate}")
+    click.get_current_context().exit(1 if failed(figures) else 0)
 
 
 @cli.command()

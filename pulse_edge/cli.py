@@ -182,7 +182,26 @@ def _facts(m: Any) -> Iterator[tuple[str, str]]:
         if isinstance(figures, dict):
             shown = ", ".join(f"{k} {v}" for k, v in figures.items() if not isinstance(v, dict))
             yield "parity", f"{what}: {shown}"
-    yield "accuracy", "not measured" if m.accuracy is None else str(m.accuracy)
+    yield from _accuracy(m.accuracy)
+
+
+def _accuracy(told: dict[str, Any] | None) -> Iterator[tuple[str, str]]:
+    """The verdict, a line a task, and where the report is."""
+    if told is None:
+        yield "accuracy", "not measured"
+        return
+    yield "accuracy", str(told.get("verdict", told))
+    for row in told.get("table", ()):
+        ours, theirs = f"{row['score']} {row['this']}", f"reference {row['reference']}"
+        change = f", difference {row['difference']}" if row["this"] != row["reference"] else ""
+        yield "", f"{row['task']}: {ours}, {theirs}{change}, {row['questions']} questions"
+    for gate in told.get("gates") or ():
+        yield (
+            "gate",
+            f"{gate['gate']} {gate['value']} (limit {gate['limit']}): {'passed' if gate['passed'] else 'NOT PASSED'}",
+        )
+    if report := told.get("report"):
+        yield "report", report
 
 
 @kit.command()
