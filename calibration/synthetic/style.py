@@ -19,6 +19,8 @@ LAYOUTS: Mapping[str, Rows] = {
     "12x1": tuple((name,) for name in ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")),
 }
 """Rows of leads from top to bottom; the leads of a row share the strip's time, one after the other."""
+DRAWN = tuple(LAYOUTS)
+"""What `random_style` draws from, whatever else is added to LAYOUTS."""
 FONTS = ("simplex", "duplex", "complex", "pillow")
 GRIDS = ("lines", "dots", "major", "none")
 JOINS = ("none", "bar", "ticks", "dots", "gap")
@@ -104,7 +106,7 @@ INKS: tuple[Rgb, ...] = ((15, 15, 15), (35, 35, 40), (10, 10, 60), (60, 60, 65),
 
 def random_style(rng: np.random.Generator) -> PageStyle:
     """A page of some device. Its words are date, number, speed, gain, filter: no name, no measurement, no diagnosis."""
-    layout = str(rng.choice(list(LAYOUTS), p=[0.15, 0.44, 0.12, 0.17, 0.12]))
+    layout = str(rng.choice(DRAWN, p=[0.15, 0.44, 0.12, 0.17, 0.12]))
     rows = len(LAYOUTS[layout])
     fast = layout in ("6x2", "12x1") and rng.random() < 0.3
     speed = 50.0 if fast else 25.0
