@@ -85,6 +85,8 @@ class Flat:
     """How probable the network finds this turn of the page, of the four."""
     to_page: Points | None
     """Homography (3, 3) from the picture's pixels to the page's, None where pixels were only turned or left alone."""
+    light: Pixels
+    """(h, w) how bright the page's paper is in the picture, coarsely, before shadows were evened out."""
 
 
 def flatten(image: Image.Image) -> Flat:
@@ -103,8 +105,9 @@ def flatten(image: Image.Image) -> Flat:
     target = _target(picture.shape, scale, plane, edges if cropped else None)
     small = _warped(picture, target, WORK / max(target.size))
     turn, upright, layout = _upright(small)
-    page = _even(_warped(picture, target, 1.0))
-    page = np.ascontiguousarray(np.rot90(page, -turn))
+    page = np.ascontiguousarray(np.rot90(_warped(picture, target, 1.0), -turn))
+    light = _paper(page)
+    page = _even(page, light)
     corners = tuple((float(x), float(y)) for x, y in _clockwise(target.corners)) if cropped else None
     grid, skew = _grid_of(page)
     return Flat(
@@ -115,6 +118,7 @@ def flatten(image: Image.Image) -> Flat:
         layout=layout,
         upright=upright,
         to_page=_turned(target.size, turn) @ target.matrix,
+        light=light.max(axis=2),
     )
 
 
@@ -123,7 +127,7 @@ def as_is(image: Image.Image) -> Flat:
     picture = np.asarray(image)
     _, upright, layout = _upright(_reduced(picture, WORK)[0], turns=1)
     grid, skew = _grid_of(picture)
-    return Flat(image, False, Sheet(None, (False,) * 4, 0, skew), grid, layout, upright, None)
+    return Flat(image, False, Sheet(None, (False,) * 4, 0, skew), grid, layout, upright, None, _paper(picture).max(axis=2))
 
 
 def _only_turned(image: Image.Image, picture: Pixels, plane: _Plane | None) -> Flat:
@@ -132,8 +136,10 @@ def _only_turned(image: Image.Image, picture: Pixels, plane: _Plane | None) -> F
     if turn:
         how = (Image.Transpose.ROTATE_270, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_90)[turn - 1]
         page = image.transpose(how)
-    grid, skew = _grid_of(np.asarray(page))
-    return Flat(page, bool(turn), Sheet(None, (False,) * 4, 90 * turn, skew), grid, layout, upright, None)
+    pixels = np.asarray(page)
+    grid, skew = _grid_of(pixels)
+    sheet = Sheet(None, (False,) * 4, 90 * turn, skew)
+    return Flat(page, bool(turn), sheet, grid, layout, upright, None, _paper(pixels).max(axis=2))
 
 
 def _reduced(picture: Pixels, longest: int) -> tuple[Pixels, float]:
@@ -533,10 +539,9 @@ def _target(shape: tuple[int, ...], scale: float, plane: _Plane, edges: _Edges |
     frame = np.array([[0, 0], [width, 0], [width, height], [0, height]], float)
     quad = _sheet(_moved(frame, matrix), edges)
     low, high = quad.min(axis=0), quad.max(axis=0)
-    if edges is not None and edges.found == 4:
-        flat = quad  # all four edges: they are the truth where the sheet curls a little
-    else:
-        flat = np.array([low, [high[0], low[1]], high, [low[0], high[1]]])
+    if edges is not None:  # an edge that curls is cut half way
+        low, high = (quad[[0, 0], [0, 1]] + quad[[3, 1], [0, 1]]) / 2, (quad[[1, 3], [0, 1]] + quad[[2, 2], [0, 1]]) / 2
+    flat = np.array([low, [high[0], low[1]], high, [low[0], high[1]]])
     middle = np.linalg.inv(matrix)
     centre = _moved(np.array([[*((low + high) / 2)]]) + np.array([[0, 0], [1, 0], [0, 1]]), middle)
     k = float(max(np.linalg.norm(centre[1] - centre[0]), np.linalg.norm(centre[2] - centre[0])))
@@ -576,13 +581,17 @@ def _warped(picture: Pixels, target: _Target, scale: float) -> Pixels:
     return np.asarray(out, np.uint8)
 
 
-def _even(page: Pixels) -> Pixels:
-    """Divided by its paper's own light, channel by channel; the paper is what is left when all ink is closed over."""
+def _paper(page: Pixels) -> Pixels:
+    """(h, w, 3): what is left, coarsely, when all ink is closed over."""
     small, _ = _reduced(page, 450)
     small = np.asarray(cv2.morphologyEx(small, cv2.MORPH_CLOSE, np.ones((9, 9), np.uint8)))
-    small = np.asarray(cv2.GaussianBlur(cv2.medianBlur(small, 11), (0, 0), 3))
-    paper = cv2.resize(np.maximum(small, 60), (page.shape[1], page.shape[0]), interpolation=cv2.INTER_LINEAR)
-    return np.asarray(cv2.divide(page, paper, scale=245), np.uint8)
+    return np.asarray(cv2.GaussianBlur(cv2.medianBlur(small, 11), (0, 0), 3), np.uint8)
+
+
+def _even(page: Pixels, paper: Pixels) -> Pixels:
+    """Divided by its paper's own light, channel by channel."""
+    light = cv2.resize(np.maximum(paper, 60), (page.shape[1], page.shape[0]), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(cv2.divide(page, light, scale=245), np.uint8)
 
 
 def _turned(size: tuple[int, int], turn: int) -> Points:
