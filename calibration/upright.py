@@ -40,7 +40,20 @@ MORE: dict[str, style.Rows] = {
     "3x2": (("I", "aVR"), ("II", "aVL"), ("III", "aVF")),
     "3x5": tuple((*row, extra) for row, extra in zip(style.LAYOUTS["3x4"], ("V4", "V5", "V6"), strict=True)),
 }
-WORDS = ("Vent. rate", "PR interval", "QRS duration", "QT/QTc", "P-R-T axes", "Sinus rhythm", "Abnormal ECG", "ms", "BPM", "Name:", "Age", "Sex")
+WORDS = (
+    "Vent. rate",
+    "PR interval",
+    "QRS duration",
+    "QT/QTc",
+    "P-R-T axes",
+    "Sinus rhythm",
+    "Abnormal ECG",
+    "ms",
+    "BPM",
+    "Name:",
+    "Age",
+    "Sex",
+)
 
 
 class Net(nn.Module):
@@ -52,9 +65,18 @@ class Net(nn.Module):
         layers: list[nn.Module] = []
         for a, b in zip(widths, widths[1:], strict=False):
             layers += [nn.Conv2d(a, b, 3, 2, 1), nn.BatchNorm2d(b), nn.ReLU()]
-        layers += [nn.Conv2d(64, 64, 3, 1, 1), nn.BatchNorm2d(64), nn.ReLU(), nn.Conv2d(64, 12, 1), nn.ReLU(), nn.Flatten()]
+        layers += [
+            nn.Conv2d(64, 64, 3, 1, 1),
+            nn.BatchNorm2d(64),
+            nn.ReLU(),
+            nn.Conv2d(64, 12, 1),
+            nn.ReLU(),
+            nn.Flatten(),
+        ]
         side = SEEN // 32
-        self.layers = nn.Sequential(*layers, nn.Dropout(0.2), nn.Linear(12 * side * side, 64), nn.ReLU(), nn.Linear(64, 9))
+        self.layers = nn.Sequential(
+            *layers, nn.Dropout(0.2), nn.Linear(12 * side * side, 64), nn.ReLU(), nn.Linear(64, 9)
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.layers(x)  # type: ignore[no-any-return]
@@ -102,7 +124,7 @@ def _ecg(rng: np.random.Generator) -> tuple[Pixels, str]:
 
 def _cropped(image: Pixels, drawn: Any, k: float, rng: np.random.Generator, name: str) -> tuple[Pixels, str]:
     """Cut tightly round the traces, or through them."""
-    height, width = image.shape[:2]
+    width = image.shape[1]
     tops = [t.y0 for t in drawn.traces]
     row = drawn.style.row_mm * k
     left = min(t.x0 for t in drawn.traces)
@@ -131,7 +153,9 @@ def _spoilt(image: Pixels, rng: np.random.Generator) -> Pixels:
         moved = ((corners - corners.mean(0)) @ turn.T + corners.mean(0)) + rng.normal(0, 0.008 * width, (4, 2))
         fill = tuple(int(v) for v in (np.median(image, (0, 1)) if rng.random() < 0.6 else rng.integers(0, 255, 3)))
         matrix = cv2.getPerspectiveTransform(corners, moved.astype(np.float32))
-        image = cv2.warpPerspective(image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderValue=fill).astype(np.uint8)
+        image = cv2.warpPerspective(image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderValue=fill).astype(
+            np.uint8
+        )
     if rng.random() < 0.3:
         image = np.repeat(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None], 3, 2).astype(np.uint8)
         if rng.random() < 0.4:  # a copier makes the grid as dark as the trace
@@ -160,15 +184,26 @@ def _no_ecg(rng: np.random.Generator) -> Pixels:
     if kind in (0, 1):  # text
         size, y = int(rng.integers(10, 40)), 20
         while y < height - size:
-            words = " ".join("".join(rng.choice(list("abcdefghijklmnoprstuvwxyzAEISV123"), rng.integers(1, 9))) for _ in range(18))
+            words = " ".join(
+                "".join(rng.choice(list("abcdefghijklmnoprstuvwxyzAEISV123"), rng.integers(1, 9))) for _ in range(18)
+            )
             if rng.random() < 0.85:
-                cv2.putText(image, words[: int(1.5 * width / size)], (int(0.05 * width), y + size), int(rng.integers(0, 5)), size / 26, ink, 1 + size // 20, cv2.LINE_AA)
+                cv2.putText(
+                    image,
+                    words[: int(1.5 * width / size)],
+                    (int(0.05 * width), y + size),
+                    int(rng.integers(0, 5)),
+                    size / 26,
+                    ink,
+                    1 + size // 20,
+                    cv2.LINE_AA,
+                )
             y += int(1.6 * size)
     elif kind == 2:  # an empty grid
         step = float(rng.uniform(4, 40))
+        colour = tuple(int(v) for v in rng.integers(90, 240, 3))
         for n in range(int(max(width, height) / step) + 1):
             at, thick = round(n * step), 1 + (n % 5 == 0)
-            colour = tuple(int(v) for v in rng.integers(90, 240, 3)) if n == 0 else colour  # noqa: F821
             cv2.line(image, (at, 0), (at, height), colour, thick)
             cv2.line(image, (0, at), (width, at), colour, thick)
     elif kind == 3:  # a plot: boxed axes, one to three smooth or noisy curves
@@ -177,16 +212,36 @@ def _no_ecg(rng: np.random.Generator) -> Pixels:
             top, bottom = int(height * (n + 0.12) / count), int(height * (n + 0.9) / count)
             cv2.rectangle(image, (width // 10, top), (int(0.95 * width), bottom), ink, 1)
             x = np.linspace(width // 10, 0.95 * width, 500)
-            y = np.cumsum(rng.normal(0, 1, 500)) if rng.random() < 0.5 else np.sin(x * rng.uniform(0.01, 0.2)) ** int(rng.integers(1, 20))
+            curve = (
+                np.cumsum(rng.normal(0, 1, 500))
+                if rng.random() < 0.5
+                else np.sin(x * rng.uniform(0.01, 0.2)) ** int(rng.integers(1, 20))
+            )
             y = (y - y.min()) / (np.ptp(y) + 1e-6) * (bottom - top) * 0.8 + top + 0.1 * (bottom - top)
-            cv2.polylines(image, [np.stack([x, y], 1).astype(np.int32)], False, tuple(int(v) for v in rng.integers(0, 200, 3)), int(rng.integers(1, 3)), cv2.LINE_AA)
+            cv2.polylines(
+                image,
+                [np.stack([x, y], 1).astype(np.int32)],
+                False,
+                tuple(int(v) for v in rng.integers(0, 200, 3)),
+                int(rng.integers(1, 3)),
+                cv2.LINE_AA,
+            )
     else:  # things: blobs, edges, textures
         small = rng.integers(0, 256, (int(rng.integers(3, 40)), int(rng.integers(3, 40)), 3), np.uint8)
         way = cv2.INTER_CUBIC if rng.random() < 0.6 else cv2.INTER_NEAREST
         image = cv2.resize(small, (width, height), interpolation=way).astype(np.uint8)
         for _ in range(rng.integers(0, 15)):
             centre = int(rng.integers(width)), int(rng.integers(height))
-            cv2.ellipse(image, centre, (int(rng.integers(5, 300)), int(rng.integers(5, 200))), float(rng.uniform(0, 180)), 0, 360, tuple(int(v) for v in rng.integers(0, 256, 3)), -1 if rng.random() < 0.6 else 2)
+            cv2.ellipse(
+                image,
+                centre,
+                (int(rng.integers(5, 300)), int(rng.integers(5, 200))),
+                float(rng.uniform(0, 180)),
+                0,
+                360,
+                tuple(int(v) for v in rng.integers(0, 256, 3)),
+                -1 if rng.random() < 0.6 else 2,
+            )
     return image
 
 
@@ -216,14 +271,17 @@ def main() -> None:
         turn_loss = nn.functional.cross_entropy(scores[real], torch.zeros(int(real.sum()), dtype=torch.long))
         kind_loss = nn.functional.cross_entropy(said[:batch, :8], layout, label_smoothing=0.02)
         best.zero_grad()
-        (turn_loss + kind_loss).backward()
+        (turn_loss + kind_loss).backward()  # type: ignore[no-untyped-call]
         best.step()
         rate.step()
         right += float((scores[real].argmax(1) == 0).float().mean())
         kinds += float((said[:batch, :8].argmax(1) == layout).float().mean())
         shown += 1
         if step % 20 == 19:
-            print(f"{step + 1}/{steps} upright {right / shown:.3f} layout {kinds / shown:.3f} {time.perf_counter() - start:.0f} s", flush=True)
+            print(
+                f"{step + 1}/{steps} upright {right / shown:.3f} layout {kinds / shown:.3f} {time.perf_counter() - start:.0f} s",
+                flush=True,
+            )
             right, kinds, shown = 0.0, 0.0, 0
         if step % 100 == 99 or step == steps - 1:
             save(net, options.out)
@@ -232,7 +290,15 @@ def main() -> None:
 def save(net: Net, out: Path) -> None:
     """As ONNX, batch norm folded in."""
     net.eval()
-    torch.onnx.export(net, (torch.zeros(1, 2, SEEN, SEEN),), str(out), input_names=["page"], output_names=["said"], opset_version=13, dynamo=False)
+    torch.onnx.export(
+        net,
+        (torch.zeros(1, 2, SEEN, SEEN),),
+        str(out),
+        input_names=["page"],
+        output_names=["said"],
+        opset_version=13,
+        dynamo=False,
+    )
     net.train()
 
 

@@ -41,17 +41,63 @@ class Limit:
     advice: str
 
 
-LIMITS = {
-    "ecg": Limit("likelihood", None, 0.5, False, "This does not look like an ECG page. Check that the right file or sheet was taken."),
-    "leads": Limit("leads", 12, 6, False, "Not all 12 leads are on the picture. Take the picture again with the whole sheet in view."),
+LIMITS = {  # what refuses was set where pages stop being readable; docs/intake.md has the curves
+    "ecg": Limit(
+        "likelihood",
+        None,
+        0.5,
+        False,
+        "This does not look like an ECG page. Check that the right file or sheet was taken.",
+    ),
+    "leads": Limit(
+        "leads",
+        12,
+        3,
+        False,
+        "Not all 12 leads are on the picture. Take the picture again with the whole sheet in view.",
+    ),
     "resolution": Limit("pixels/mm", 3.0, 2.0, False, "The picture is too small. Go closer, or scan at 300 dpi."),
-    "sharpness": Limit("mm", 0.75, 1.1, True, "The picture is blurred. Hold still, tap on the trace to focus, and take it again."),
-    "contrast": Limit("of paper white", 0.22, 0.12, False, "The trace is too pale. Take the picture in brighter light, or print the page darker."),
-    "glare": Limit("of the page", 0.04, 0.25, True, "Light is reflected by the paper. Turn the lamp or the sheet, and take it again without flash."),
-    "shadow": Limit("darkest to lightest", 0.35, 0.12, False, "A shadow lies on the sheet. Move away from the light, and take it again."),
-    "cut off": Limit("traces", 1, None, True, "A trace runs out of the picture. Take it again with the whole sheet in view."),
-    "grid": Limit("waves over noise", 2.3, None, False, "No grid is seen, so nothing tells the scale. Take it sharper and closer, if the paper has a grid."),
-    "layout": Limit("likelihood", 0.4, None, False, "The arrangement of the leads is unusual or not clear. Check that the page is a 12-lead ECG."),
+    "sharpness": Limit(
+        "mm", 0.75, 1.1, True, "The picture is blurred. Hold still, tap on the trace to focus, and take it again."
+    ),
+    "contrast": Limit(
+        "of paper white",
+        0.22,
+        0.12,
+        False,
+        "The trace is too pale. Take the picture in brighter light, or print the page darker.",
+    ),
+    "glare": Limit(
+        "of the page",
+        0.04,
+        0.25,
+        True,
+        "Light is reflected by the paper. Turn the lamp or the sheet, and take it again without flash.",
+    ),
+    "shadow": Limit(
+        "darkest to lightest",
+        0.35,
+        0.12,
+        False,
+        "A shadow lies on the sheet. Move away from the light, and take it again.",
+    ),
+    "cut off": Limit(
+        "traces", 1, None, True, "A trace runs out of the picture. Take it again with the whole sheet in view."
+    ),
+    "grid": Limit(
+        "waves over noise",
+        2.3,
+        None,
+        False,
+        "No grid is seen, so nothing tells the scale. Take it sharper and closer, if the paper has a grid.",
+    ),
+    "layout": Limit(
+        "likelihood",
+        0.4,
+        None,
+        False,
+        "The arrangement of the leads is unusual or not clear. Check that the page is a 12-lead ECG.",
+    ),
 }
 """What is judged, in the order in which people should mend it."""
 
@@ -108,21 +154,20 @@ def judge(
     mm = (across * down) ** 0.5
     ink = _Ink(pixels, across, down, min(1.0, _COARSE / mm), grid=scale_known)
     rows = _rows(ink)
-    layout, sure = _layout(layouts, len(rows), scale_known)
+    layout, sure = _layout(layouts, len(rows))
+    paper = light if frame is None else light[_within(frame * (light.shape[1] / page.width), light.shape)]
     facts = {
         "ecg": _ecg(layouts, rows, scale_known, ink, pixels),
         "sharpness": _sharpness(pixels, ink, mm),
         "contrast": ink.contrast,
-        "glare": _glare(light),
-        "shadow": float(np.quantile(light, 0.03)) / max(float(np.quantile(light, 0.97)), 1.0),
+        "glare": _glare(paper),
+        "shadow": float(np.quantile(paper, 0.03)) / max(float(np.quantile(paper, 0.97)), 1.0),
         "cut off": float(_cut(ink, rows, frame)),
         "grid": grid_strength,
     }
     if scale_known:
         facts["resolution"] = mm
-    leads = LEADS.get(layout, 0)
-    if layout == "partial":
-        leads = min(len(rows), 11) if len(rows) != 6 else 6
+    leads = LEADS.get(layout, min(len(rows), 11))
     if facts["ecg"] >= 0.5:
         facts |= {"leads": float(leads), "layout": sure}
     reasons = tuple(sorted(_reasons(facts), key=lambda r: not r.refuses))
@@ -176,7 +221,11 @@ class _Ink:
         """Share of pixels as dark as half the trace: a page has 0.02 to 0.04, more where the grid is as dark."""
         mask = self.depth > threshold
         if self.crowded > 0.045:
-            mask = self._without_lines(threshold, strong) if grid else self.depth > max(threshold, float(np.quantile(sample, 0.96)))
+            mask = (
+                self._without_lines(threshold, strong)
+                if grid
+                else self.depth > max(threshold, float(np.quantile(sample, 0.96)))
+            )
         self.mask: Mask = mask
         self.contrast = float(np.median(self.depth[mask])) if mask.any() else 0.0
 
@@ -256,16 +305,16 @@ def _rows(ink: _Ink) -> list[int]:
     return rows
 
 
-def _layout(layouts: Mapping[str, float], rows: int, scale_known: bool) -> tuple[str, float]:
+def _layout(layouts: Mapping[str, float], rows: int) -> tuple[str, float]:
     """What the network sees and what the number of rows says, together; and how sure."""
     fit = {}
     for name, p in layouts.items():
         if name == "none":
             continue
-        if name == "partial":
-            agrees = 1.0 if rows in (1, 2) else 0.5
-        else:
-            agrees = {0: 1.0, 1: 0.25}.get(abs(rows - ROWS[name]), 0.06)
+        off = abs(rows - ROWS.get(name, rows))
+        agrees = {0: 1.0, 1: 0.25}.get(off, 0.06)
+        if name == "partial" and rows > 2:
+            agrees = 0.5
         fit[name] = (p + 0.02) * agrees
     best = max(fit, key=lambda name: fit[name])
     return best, fit[best] / sum(fit.values())
@@ -307,32 +356,41 @@ def _glare(light: Pixels) -> float:
     return float((light > 251).mean()) if usual < 228 else 0.0
 
 
+def _within(frame: Points, shape: tuple[int, ...]) -> Mask:
+    """(H, W): inside the four corners; everything, should they span nothing."""
+    inside = np.zeros(shape[:2], np.uint8)
+    cv2.fillConvexPoly(inside, np.round(frame).astype(np.int32), 1)
+    return inside > 0 if inside.any() else inside == 0
+
+
 def _cut(ink: _Ink, rows: list[int], frame: Points | None) -> int:
-    """How many traces touch the border of the picture: through the top or bottom of any page, all round a photograph."""
+    """How many traces touch the border of the picture: through the top or bottom of any page, all round a photograph.
+
+    Screenshots and scans are often cropped where the traces begin and end. A photograph's border is where the picture
+    ends, which may lie inside the page; the sheet's own edge cuts nothing off.
+    """
     height, width = ink.mask.shape
-    inside = np.full((height, width), 1, np.uint8)
-    if frame is not None:
-        inside[:] = 0
-        cv2.fillConvexPoly(inside, np.round(frame * ink.scale).astype(np.int32), 1)
-    inside = np.pad(inside, 1)
-    if frame is not None:  # the sheet's own edge cuts nothing off: only the picture's border does
-        inside = np.pad(inside[1:-1, 1:-1], 1, mode="edge")
     band = max(2, round(0.7 * ink.mm))
-    core = cv2.erode(inside, np.ones((2 * band + 1,) * 2, np.uint8), borderValue=1)[1:-1, 1:-1]
-    border = (core == 0) & (inside[1:-1, 1:-1] > 0)
+    border = np.zeros((height, width), bool)
+    inside = np.ones((height, width), bool)
     if frame is None:
-        border[band:-band] = False
-    if not rows:
+        border[:band] = border[-band:] = True
+    else:
+        inside = _within(frame * ink.scale, ink.mask.shape)
+        core = cv2.erode(inside.astype(np.uint8), np.ones((2 * band + 1,) * 2, np.uint8), borderValue=1)
+        border = inside & (core == 0)
+    if not rows or not border.any():
         return 0
-    joined = cv2.dilate((ink.mask & (inside[1:-1, 1:-1] > 0)).astype(np.uint8), np.ones((2, 2), np.uint8))
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(joined, connectivity=8)
-    touching = np.unique(labels[border & (joined > 0)])
+    _, labels, stats, _ = cv2.connectedComponentsWithStats((ink.mask & inside).astype(np.uint8), connectivity=8)
     cut = 0
-    for n in touching[touching > 0]:
-        tall, wide, area = stats[n, cv2.CC_STAT_HEIGHT], stats[n, cv2.CC_STAT_WIDTH], stats[n, cv2.CC_STAT_AREA]
-        on_border = int((border & (labels == n)).sum())
-        if max(tall, wide) > 5 * ink.mm and on_border < 0.25 * area:
-            cut += 1
+    for n in np.unique(labels[border & ink.mask]).tolist():
+        left, top, wide, tall, area = (int(v) for v in stats[n])
+        near_row = any(top - 8 * ink.mm < y < top + tall + 8 * ink.mm for y in rows)
+        thin = area < 1.2 * ink.mm * (wide + tall)
+        along = np.count_nonzero(
+            border[top : top + tall, left : left + wide] & (labels[top : top + tall, left : left + wide] == n)
+        )
+        cut += bool(n) and near_row and thin and max(tall, wide) > 6 * ink.mm and along < 0.2 * area
     return cut
 
 
@@ -357,7 +415,9 @@ def overlay(page: Image.Image, quality: Quality, across: float | None, down: flo
     strip = np.full((round(30 * size * (len(lines) + 0.5)), canvas.shape[1], 3), 255, np.uint8)
     for n, line in enumerate(lines):
         place = (6 * thick, round(30 * size * (n + 0.9)))
-        cv2.putText(strip, line, place, cv2.FONT_HERSHEY_SIMPLEX, size, colour if n == 0 else (0, 0, 0), thick, cv2.LINE_AA)
+        cv2.putText(
+            strip, line, place, cv2.FONT_HERSHEY_SIMPLEX, size, colour if n == 0 else (0, 0, 0), thick, cv2.LINE_AA
+        )
     return Image.fromarray(np.concatenate([strip, canvas]))
 
 

@@ -85,6 +85,8 @@ class Flat:
     """How probable the network finds this turn of the page, of the four."""
     to_page: Points | None
     """Homography (3, 3) from the picture's pixels to the page's, None where pixels were only turned or left alone."""
+    frame: Points | None
+    """(4, 2) where the picture's corners lie on the page, None where `to_page` is."""
     light: Pixels
     """(h, w) how bright the page's paper is in the picture, coarsely, before shadows were evened out."""
 
@@ -101,15 +103,17 @@ def flatten(image: Image.Image) -> Flat:
     tilted = plane is not None and (abs(plane.turn) > MAX_TURN or plane.tilt > MAX_TILT)
     cropped = edges.found >= 2
     if plane is None or not (tilted or cropped):
-        return _only_turned(image, picture, plane)
+        return _only_turned(image, picture, waves, scale)
     target = _target(picture.shape, scale, plane, edges if cropped else None)
     small = _warped(picture, target, WORK / max(target.size))
     turn, upright, layout = _upright(small)
     page = np.ascontiguousarray(np.rot90(_warped(picture, target, 1.0), -turn))
     light = _paper(page)
     page = _even(page, light)
+    to_page = _turned(target.size, turn) @ target.matrix
     corners = tuple((float(x), float(y)) for x, y in _clockwise(target.corners)) if cropped else None
-    grid, skew = _grid_of(page)
+    work, scale = _reduced(page, WORK)
+    grid, skew = _grid_of(_waves(work, _PATCH), scale)
     return Flat(
         image=Image.fromarray(page),
         changed=True,
@@ -117,7 +121,10 @@ def flatten(image: Image.Image) -> Flat:
         grid=grid,
         layout=layout,
         upright=upright,
-        to_page=_turned(target.size, turn) @ target.matrix,
+        to_page=to_page,
+        frame=_moved(
+            np.array([[0, 0], [image.width, 0], [image.width, image.height], [0, image.height]], float), to_page
+        ),
         light=light.max(axis=2),
     )
 
@@ -125,21 +132,23 @@ def flatten(image: Image.Image) -> Flat:
 def as_is(image: Image.Image) -> Flat:
     """The same facts about a picture whose pixels are to stay."""
     picture = np.asarray(image)
-    _, upright, layout = _upright(_reduced(picture, WORK)[0], turns=1)
-    grid, skew = _grid_of(picture)
-    return Flat(image, False, Sheet(None, (False,) * 4, 0, skew), grid, layout, upright, None, _paper(picture).max(axis=2))
+    work, scale = _reduced(picture, WORK)
+    _, upright, layout = _upright(work, turns=1)
+    grid, skew = _grid_of(_waves(work), scale)
+    return Flat(
+        image, False, Sheet(None, (False,) * 4, 0, skew), grid, layout, upright, None, None, _paper(picture).max(axis=2)
+    )
 
 
-def _only_turned(image: Image.Image, picture: Pixels, plane: _Plane | None) -> Flat:
+def _only_turned(image: Image.Image, picture: Pixels, waves: _Waves | None, scale: float) -> Flat:
     turn, upright, layout = _upright(_reduced(picture, WORK)[0])
     page = image
     if turn:
         how = (Image.Transpose.ROTATE_270, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_90)[turn - 1]
         page = image.transpose(how)
-    pixels = np.asarray(page)
-    grid, skew = _grid_of(pixels)
+    grid, skew = _grid_of(waves, scale, sideways=turn in (1, 3))
     sheet = Sheet(None, (False,) * 4, 90 * turn, skew)
-    return Flat(page, bool(turn), sheet, grid, layout, upright, None, _paper(pixels).max(axis=2))
+    return Flat(page, bool(turn), sheet, grid, layout, upright, None, None, _paper(np.asarray(page)).max(axis=2))
 
 
 def _reduced(picture: Pixels, longest: int) -> tuple[Pixels, float]:
@@ -190,15 +199,15 @@ class _Spectra:
         self.ys, self.xs = (_starts(length, self.patch, step) for length in dark.shape)
         window = np.hanning(self.patch).astype(np.float32)
         window = window[:, None] * window[None]
-        cut = [[dark[y : y + self.patch, x : x + self.patch] * window for x in self.xs] for y in self.ys]
-        half = np.fft.fftshift(np.abs(np.fft.rfft2(np.array(cut), s=(_FFT, _FFT))), axes=2)
-        mirrored = np.roll(half[:, :, ::-1, :0:-1], 1, axis=2)  # the picture is real: both halves are alike
-        self.amplitude = np.concatenate([mirrored, half], axis=3)
-        x, y = np.meshgrid(np.arange(_FFT // 2 + 1) / _FFT, (np.arange(_FFT) - _FFT // 2) / _FFT)
+        self.amplitude = np.array(
+            [[_spectrum(dark[y : y + self.patch, x : x + self.patch] * window) for x in self.xs] for y in self.ys]
+        )
+        x, y = np.meshgrid(*(np.arange(_FFT) / _FFT - 0.5,) * 2)
         radius = np.hypot(x, y)
-        self.band = np.flatnonzero((radius > max(1 / 40, 3 / self.patch)) & (radius < 1 / 3.0))
-        heights = half.reshape(*half.shape[:2], -1)[:, :, self.band]
-        noise = np.median(heights[:, :, ::7], axis=2)
+        half = (x > 0) | ((x == 0) & (y > 0))  # the picture is real: both halves are alike
+        self.band = np.flatnonzero(half & (radius > max(1 / 40, 3 / self.patch)) & (radius < 1 / 3.0))
+        heights = self.amplitude.reshape(*self.amplitude.shape[:2], -1)[:, :, self.band]
+        noise = np.median(heights[:, :, ::13], axis=2)
         self.noise = np.maximum(noise, 0.3 * np.median(noise)) + 1e-6  # blank paper has no noise to speak of
         self.clearest = self.band[np.argmax(heights, axis=2)]
 
@@ -229,8 +238,7 @@ class _Spectra:
         found = []
         for row, column in np.ndindex(self.noise.shape):
             at = (row, column)
-            y, x = divmod(int(self.clearest[at]), _FFT // 2 + 1)
-            one, high = self._exact(at, y, x + _FFT // 2)
+            one, high = self._exact(at, *divmod(int(self.clearest[at]), _FFT))
             length = math.hypot(*one)
             two, second = self.near(at, np.array([-one[1], one[0]]), 0.3 * length)
             if min(high, second) > 8 and 0.7 < math.hypot(*two) / length < 1.43:
@@ -247,16 +255,26 @@ class _Spectra:
         heights = np.zeros(size.shape)
         for dy in (-1, 0, 1):
             for dx in (-1, 0, 1):
-                there = self.amplitude[ats[:, 0, None, None], ats[:, 1, None, None], index[..., 1] + dy, index[..., 0] + dx]
+                there = self.amplitude[
+                    ats[:, 0, None, None], ats[:, 1, None, None], index[..., 1] + dy, index[..., 0] + dx
+                ]
                 heights = np.maximum(heights, there)
         heights /= self.noise[ats[:, 0], ats[:, 1]][:, None, None]
         heights[(size < 0.008) | (size > 0.48)] = 0
         return np.asarray(np.median(heights, axis=0))
 
 
+def _spectrum(patch: Float) -> Float:
+    """(_FFT, _FFT) amplitudes, no wave in the middle."""
+    padded = np.zeros((_FFT, _FFT), np.float32)
+    padded[: patch.shape[0], : patch.shape[1]] = patch
+    parts = cv2.dft(padded, flags=cv2.DFT_COMPLEX_OUTPUT, nonzeroRows=patch.shape[0])
+    return np.fft.fftshift(cv2.magnitude(parts[..., 0], parts[..., 1]))
+
+
 def _starts(length: int, patch: int, step: int) -> npt.NDArray[np.int_]:
     """Where patches begin, from edge to edge."""
-    count = 1 + math.ceil((length - patch) / max(min(step, patch // 2 + 1), 8))
+    count = 1 + math.ceil((length - patch) / max(min(step, patch), 8))
     return np.unique(np.linspace(0, length - patch, count).astype(int))
 
 
@@ -375,7 +393,10 @@ def _plane(waves: _Waves, shape: tuple[int, ...]) -> _Plane:
     matrix = np.array([[p[0], p[1], 0], [p[2], p[3], 0], [p[4], p[5], 1]]) @ move
     ends = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1], [0, 0]]) * size / 2 / length * 0.9
     slopes = _gradient(p, ends)
-    tilts = [np.degrees(np.arctan2(slopes[:, 0, 1], slopes[:, 0, 0])), np.degrees(np.arctan2(-slopes[:, 1, 0], slopes[:, 1, 1]))]
+    tilts = [
+        np.degrees(np.arctan2(slopes[:, 0, 1], slopes[:, 0, 0])),
+        np.degrees(np.arctan2(-slopes[:, 1, 0], slopes[:, 1, 1])),
+    ]
     turn = float(np.mean([t[4] for t in tilts]))
     return _Plane(matrix, waves.centres[good], turn, float(np.abs(tilts).max()), waves.period_mm)
 
@@ -387,7 +408,7 @@ def _gradient(p: Points, x: Points) -> Points:
     return np.stack([(p[0:2] - u[:, None] * p[4:6]), (p[2:4] - v[:, None] * p[4:6])], axis=1) / w[:, None, None]
 
 
-def _moved(points: Points, matrix: Points) -> Points:
+def _moved(points: npt.NDArray[Any], matrix: npt.NDArray[Any]) -> Points:
     """(n, 2) through a homography."""
     out = np.concatenate([points, np.ones((len(points), 1))], axis=1) @ matrix.T
     return np.asarray(out[:, :2] / out[:, 2:])
@@ -497,21 +518,16 @@ def _line(rows: Points, places: Points, heights: Points, inside: npt.NDArray[np.
     strong = heights > 0.13
     if strong.sum() < 10:
         return None
-    dice, best, chosen = np.random.default_rng(0), 0.0, None
-    picks = np.flatnonzero(strong)
-    for _ in range(300):
-        i, j = dice.choice(picks, 2, replace=False)
-        if abs(rows[i] - rows[j]) < 20:
-            continue
-        slope = (places[j] - places[i]) / (rows[j] - rows[i])
-        if abs(slope) > 0.12:
-            continue
-        off = np.abs(places - places[i] - slope * (rows - rows[i]))
-        score = float((np.minimum(heights, 0.6) * np.maximum(0, 1 - (off / 4) ** 2))[strong].sum())
-        if score > best:
-            best, chosen = score, off < 4
-    if chosen is None:
+    picks = np.random.default_rng(0).choice(np.flatnonzero(strong), (400, 2))
+    apart = rows[picks[:, 1]] - rows[picks[:, 0]]
+    slopes = (places[picks[:, 1]] - places[picks[:, 0]]) / np.where(apart == 0, 1, apart)
+    fair = (np.abs(apart) >= 0.1 * np.ptp(rows)) & (np.abs(slopes) < 0.12)
+    if not fair.any():
         return None
+    picks, slopes = picks[fair], slopes[fair]
+    off = np.abs(places - places[picks[:, :1]] - slopes[:, None] * (rows - rows[picks[:, :1]]))
+    weights = np.minimum(heights, 0.6) * strong
+    chosen = off[int(np.argmax((weights * np.maximum(0, 1 - (off / 4) ** 2)).sum(axis=1)))] < 4
     chosen &= strong
     b, a = np.polyfit(rows[chosen], places[chosen], 1)
     expected = np.round(a + b * rows).astype(int)
@@ -610,14 +626,13 @@ def _clockwise(quad: Points) -> Points:
     return np.roll(quad, -int(np.argmin(quad.sum(axis=1))), axis=0)
 
 
-def _grid_of(page: Pixels) -> tuple[Grid | None, float | None]:
-    """The grid of a flat page, and the degrees that it is off."""
-    work, scale = _reduced(page, WORK)
-    waves = _waves(work, _PATCH)
+def _grid_of(waves: _Waves | None, scale: float, *, sideways: bool = False) -> tuple[Grid | None, float | None]:
+    """The grid of a flat page, and the degrees that it is off; `sideways`: measured before a quarter turn."""
     if waves is None:
         return None, None
-    lengths = np.linalg.norm(waves.vectors, axis=2)
-    across, down = (1 / (np.median(lengths, axis=0) * waves.period_mm * scale)).tolist()
+    across, down = (1 / (np.median(np.linalg.norm(waves.vectors, axis=2), axis=0) * waves.period_mm * scale)).tolist()
+    if sideways:
+        across, down = down, across
     v = waves.vectors
     tilts = np.degrees([np.arctan2(v[:, 0, 1], v[:, 0, 0]), np.arctan2(-v[:, 1, 0], v[:, 1, 1])])
     return Grid(math.sqrt(across * down), across, down, waves.strength), float(np.median(tilts))

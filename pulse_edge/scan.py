@@ -58,6 +58,8 @@ class Page:
     """Of the file's bytes as read (the same for all its pages); of "WIDTHxHEIGHT" and the RGB bytes for a PIL image."""
     name: str
     """For people: the path as given, `-` for standard input, `scan.tiff#2` for the second page of several."""
+    number: int = 1
+    """Of the page in its file, from 1."""
 
 
 def read(source: Source) -> Page:
@@ -91,7 +93,7 @@ def read_all(source: Source) -> list[Page]:
         with _explained(name, kind.what):
             pages = kind.read(data, name)
     several = len(pages) > 1
-    return [Page(page, digest, f"{name}#{n}" if several else name) for n, page in enumerate(pages, 1)]
+    return [Page(page, digest, f"{name}#{n}" if several else name, n) for n, page in enumerate(pages, 1)]
 
 
 # ------------------------------------------------------------------------------------------------ source -> bytes
@@ -277,7 +279,7 @@ def _pdf(data: bytes, name: str) -> list[Image.Image]:
         stderr=subprocess.DEVNULL,
     ) as drawing:
         late = threading.Event()
-        stop = threading.Timer(PDF_SECONDS, lambda: (late.set(), drawing.kill()))
+        stop = threading.Timer(PDF_SECONDS, _end, (drawing, late))
         stop.start()
         threading.Thread(target=_feed, args=(drawing.stdin, data), daemon=True).start()
         try:
@@ -294,6 +296,11 @@ def _pdf(data: bytes, name: str) -> list[Image.Image]:
     return [_page(page, name) for page in pages]
 
 
+def _end(drawing: subprocess.Popen[bytes], late: threading.Event) -> None:
+    late.set()
+    drawing.kill()
+
+
 def _feed(pipe: IO[bytes] | None, data: bytes) -> None:
     assert pipe is not None
     try:
@@ -307,9 +314,8 @@ def _drawn(pipe: IO[bytes]) -> tuple[list[Image.Image], str]:
     """The pages, and the last line."""
     pages = []
     while (line := pipe.readline().decode("utf-8", "replace").strip()) and line[0].isdigit():
-        size = tuple(map(int, line.split()))
-        pixels = pipe.read(3 * size[0] * size[1])
-        pages.append(Image.frombytes("RGB", size, pixels))
+        width, height = map(int, line.split())
+        pages.append(Image.frombytes("RGB", (width, height), pipe.read(3 * width * height)))
     return pages, line
 
 
@@ -322,9 +328,7 @@ def _check_drawing(name: str, pages: list[Image.Image], end: str) -> None:
         raise PageRefused(f"{name}: has more than {limit}, the limit. Save the pages as files of their own.")
     if "password" in why.lower():
         raise ScanError(f"{name}: is a PDF locked with a password. Save it again without one. {_AS_PNG}")
-    raise ScanError(
-        f"{name}: is a PDF that is cut short, damaged or empty ({why[:120]}). Save it again. {_AS_PNG}"
-    )
+    raise ScanError(f"{name}: is a PDF that is cut short, damaged or empty ({why[:120]}). Save it again. {_AS_PNG}")
 
 
 # -------------------------------------------------------------------------------------------------------------- DICOM
@@ -382,12 +386,16 @@ def _samples(group: Any, name: str) -> npt.NDArray[np.float64]:
     whole = int(group.NumberOfWaveformSamples)
     wanted = whole * channels * np.dtype(kind).itemsize
     if whole < 1 or not wanted <= len(raw) <= wanted + 1 or len(group.ChannelDefinitionSequence) != channels:
-        raise ScanError(f"{name}: is a DICOM file whose ECG is cut short or of another length than it says. Export it again.")
+        raise ScanError(
+            f"{name}: is a DICOM file whose ECG is cut short or of another length than it says. Export it again."
+        )
     drawn = min(whole, round(waveform.SECONDS * float(group.SamplingFrequency)) + 1)
     values = np.frombuffer(raw, kind, drawn * channels).reshape(drawn, channels).astype(np.float64)
     padding = group.get("WaveformPaddingValue")
     if padding is not None:
-        number = np.frombuffer(bytes(padding)[: np.dtype(kind).itemsize], kind) if isinstance(padding, bytes) else [padding]
+        number = (
+            np.frombuffer(bytes(padding)[: np.dtype(kind).itemsize], kind) if isinstance(padding, bytes) else [padding]
+        )
         values[values == float(number[0])] = np.nan
     return values
 
@@ -419,7 +427,7 @@ def _lead_name(channel: Any) -> str | None:
 
 def _dicom_pictures(found: Any, name: str) -> list[Image.Image]:
     """Secondary captures: RGB or grey, each frame a page."""
-    from pydicom.pixels import apply_color_lut, pixel_array  # type: ignore[attr-defined]
+    from pydicom.pixels import apply_color_lut, pixel_array
 
     frames = int(found.get("NumberOfFrames", 1) or 1)
     if frames > MAX_PAGES:
