@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ class Net(nn.Module):
         super().__init__()
         widths = (2, 12, 20, 32, 48, 64)
         layers: list[nn.Module] = []
-        for a, b in zip(widths, widths[1:], strict=False):
+        for a, b in pairwise(widths):
             layers += [nn.Conv2d(a, b, 3, 2, 1), nn.BatchNorm2d(b), nn.ReLU()]
         layers += [
             nn.Conv2d(64, 64, 3, 1, 1),
@@ -217,7 +218,7 @@ def _no_ecg(rng: np.random.Generator) -> Pixels:
                 if rng.random() < 0.5
                 else np.sin(x * rng.uniform(0.01, 0.2)) ** int(rng.integers(1, 20))
             )
-            y = (y - y.min()) / (np.ptp(y) + 1e-6) * (bottom - top) * 0.8 + top + 0.1 * (bottom - top)
+            y = (curve - curve.min()) / (np.ptp(curve) + 1e-6) * (bottom - top) * 0.8 + top + 0.1 * (bottom - top)
             cv2.polylines(
                 image,
                 [np.stack([x, y], 1).astype(np.int32)],

@@ -390,7 +390,7 @@ def _cut(ink: _Ink, rows: list[int], frame: Points | None) -> int:
         along = np.count_nonzero(
             border[top : top + tall, left : left + wide] & (labels[top : top + tall, left : left + wide] == n)
         )
-        cut += bool(n) and near_row and thin and max(tall, wide) > 6 * ink.mm and along < 0.2 * area
+        cut += int(bool(n) and near_row and thin and max(tall, wide) > 6 * ink.mm and along < 0.2 * area)
     return cut
 
 
