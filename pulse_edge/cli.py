@@ -19,8 +19,7 @@ import click
 from .errors import PulseEdgeError
 
 if TYPE_CHECKING:
-    from .interpret import Answering, EncodedScan, PulseModel
-    from .scan import Page
+    from .interpret import Answering, CheckedPage, EncodedScan, PulseModel
 
 STAGES = {
     "verify": "Verifying the kit",
@@ -65,6 +64,8 @@ def cli(debug: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per page, one a line.")
 @click.option("--max-tokens", type=click.IntRange(1), help="Longest answer. Default: the kit's limit.")
 @click.option("--threads", type=click.IntRange(1, 512), help="Default: the processors that this process may use.")
+@click.option("--no-rectify", is_flag=True, help="Leave the page's pixels as they are.")
+@click.option("--force", is_flag=True, help="Answer about a refused page all the same; the report says so.")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def interpret(
     scans: tuple[str, ...],
@@ -74,9 +75,11 @@ def interpret(
     as_json: bool,
     max_tokens: int | None,
     threads: int | None,
+    no_rectify: bool,
+    force: bool,
     debug: bool,
 ) -> None:
-    """Answer questions about ECG pages: JPEG, PNG, TIFF, BMP or WebP files, or - for standard input.
+    """Answer questions about ECG pages: pictures, PDF, HEIC or DICOM files, or - for standard input.
 
     Without -q it asks for a clinical report.
     """
@@ -100,8 +103,11 @@ def interpret(
                 worst = max(worst, screen.failed(source, e, as_json))
                 continue
             for page in pages:
+                several = len(scans) + len(pages) > 2
                 try:
-                    _one_page(model, page, asked, max_tokens, as_json, screen, several=len(scans) + len(pages) > 2)
+                    encoded = model.encode(page, straighten=not no_rectify, force=force)
+                    screen.judged(encoded)
+                    _one_page(model, encoded, asked, max_tokens, as_json, screen, several=several)
                 except PulseEdgeError as e:
                     worst = max(worst, screen.failed(page.name, e, as_json))
     raise SystemExit(worst)
@@ -109,7 +115,7 @@ def interpret(
 
 def _one_page(
     model: PulseModel,
-    page: Page,
+    encoded: EncodedScan,
     questions: Sequence[str],
     max_tokens: int | None,
     as_json: bool,
@@ -117,8 +123,7 @@ def _one_page(
     *,
     several: bool,
 ) -> None:
-    """Encode one page and print its answers; headings only where there are several answers to tell apart."""
-    encoded = model.encode(page)
+    """Print the answers about one page; headings only where there are several answers to tell apart."""
     answered = []
     if not as_json:
         if model.kit.manifest.demonstration:
@@ -141,6 +146,77 @@ def _one_page(
         answered.append(answering)
     if as_json:
         _out(model.report(encoded, answered).to_json() + "\n")
+
+
+@cli.command()
+@click.argument("scans", nargs=-1, required=True, metavar="SCAN...")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per page, one a line.")
+@click.option(
+    "--save-page",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Write there what the model would see, and copies with what was found drawn over them.",
+)
+@click.option("--no-rectify", is_flag=True, help="Leave the page's pixels as they are.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def check(scans: tuple[str, ...], as_json: bool, save_page: Path | None, no_rectify: bool, debug: bool) -> None:
+    """Say whether pages are fit to be read, without a model: good, usable, or refused and why."""
+    from . import interpret, scan
+
+    screen, worst = Screen(), 0
+    for source in scans:
+        try:
+            pages = scan.read_all(source)
+        except PulseEdgeError as e:
+            worst = max(worst, screen.failed(source, e, as_json))
+            continue
+        for page in pages:
+            checked = interpret.check(page, straighten=not no_rectify)
+            worst = max(worst, 3 * (checked.quality.verdict == "refused"))
+            if save_page is not None:
+                _save_page(checked, save_page)
+            _out(_checked_text(checked, as_json))
+    raise SystemExit(worst)
+
+
+def _checked_text(checked: CheckedPage, as_json: bool) -> str:
+    """A line of JSON, or a few lines for people."""
+    from .interpret import facts
+
+    said = facts(checked)
+    if as_json:
+        import json
+
+        return json.dumps(said, ensure_ascii=False) + "\n"
+    scale = said["grid"]["pixels_per_mm"]
+    row = f"{said['verdict']:<8} {said['layout'] or '-':<8} {said['leads']:>2} leads"
+    row += f"  {f'{scale:.1f} px/mm' if scale else 'no grid':<11}  {checked.page.name}\n"
+    for reason in said["reasons"]:
+        value = f"{reason['check']} {reason['value']:g} {reason['unit']} (limit {reason['threshold']:g})"
+        row += f"         {value}: {reason['advice']}\n"
+    return row
+
+
+def _save_page(checked: CheckedPage, folder: Path) -> None:
+    """NAME.png as the model would see it, NAME.found.png with rows and verdict, NAME.sheet.png with the outline."""
+    from . import quality
+    from .errors import UsageError
+
+    name = checked.page.name.replace("#", "-")
+    stem = folder / (Path(name).name if name != "-" else "stdin")
+    grid = checked.flat.grid
+    pictures = {".png": checked.flat.image}
+    pictures[".found.png"] = quality.overlay(
+        checked.flat.image, checked.quality, grid.across if grid else None, grid.down if grid else None
+    )
+    if checked.flat.sheet.corners is not None:
+        pictures[".sheet.png"] = quality.sheet_overlay(checked.page.image, checked.flat.sheet.corners)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for ending, picture in pictures.items():
+            picture.save(f"{stem}{ending}", compress_level=1)
+    except OSError as e:
+        raise UsageError(f"{folder}: cannot be written to ({e.strerror or e}). Name another folder.") from None
 
 
 @cli.group()
@@ -298,6 +374,19 @@ class Screen:
         )
         if not answering.complete:
             self.note(f"warning: the answer was cut off after {answering.tokens} tokens", always=True)
+
+    def judged(self, encoded: EncodedScan) -> None:
+        """What is wrong with a page that is answered all the same."""
+        if encoded.checked is None:
+            return
+        judged = encoded.checked.quality
+        if judged.forced:
+            self.note(f"warning: {encoded.file}: the page was refused, and is answered because of --force", always=True)
+        for reason in judged.reasons:
+            self.note(
+                f"warning: {encoded.file}: {reason.check} is {reason.value:g} {reason.unit}. {reason.advice}",
+                always=True,
+            )
 
     def failed(self, file: str, error: PulseEdgeError, as_json: bool) -> int:
         """Say why a page has no answer, and return the exit code."""

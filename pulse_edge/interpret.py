@@ -7,7 +7,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
@@ -18,8 +18,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from . import kit as kits
-from . import llm, memory, prompt, scan, tiles, vision
-from .errors import DeviceError, UsageError
+from . import llm, memory, prompt, quality, rectify, scan, tiles, vision
+from .errors import DeviceError, PageRefused, UsageError
 from .kit import Kit
 from .report import Answer, KitMark, Report
 
@@ -45,7 +45,45 @@ class EncodedScan:
     tiles: int
     rows_sha256: str
     seconds: dict[str, float]
-    """Wall time of `read` and `encode`."""
+    """Wall time of `read`, `check` and `encode`."""
+    checked: CheckedPage | None = None
+
+
+@dataclass(frozen=True)
+class CheckedPage:
+    """A page as the model may see it, and what was found on it."""
+
+    page: scan.Page
+    """As read."""
+    flat: rectify.Flat
+    quality: quality.Quality
+    seconds: float
+
+
+def check(page: scan.Page, *, straighten: bool = True) -> CheckedPage:
+    """Flatten a page and judge it; without `straighten` its pixels stay as they are. Nothing is refused here."""
+    start = time.perf_counter()
+    flat = rectify.flatten(page.image) if straighten else rectify.as_is(page.image)
+    grid = flat.grid
+    judged = quality.judge(
+        flat.image,
+        across=grid.across if grid else None,
+        down=grid.down if grid else None,
+        grid_strength=grid.strength if grid else 0.0,
+        layouts=flat.layout,
+        light=flat.light,
+        frame=flat.frame,
+    )
+    return CheckedPage(page, flat, judged, time.perf_counter() - start)
+
+
+def refuse(checked: CheckedPage) -> None:
+    """Raise PageRefused for a page that was judged unfit, with what is wrong and how to take it again."""
+    if checked.quality.verdict == quality.REFUSED:
+        why = next(r for r in checked.quality.reasons if r.refuses)
+        raise PageRefused(
+            f"{checked.page.name}: {why.check} is {why.value:g} {why.unit}, and {why.threshold:g} is the limit. {why.advice}"
+        )
 
 
 class Answering(Iterator[str]):
@@ -159,23 +197,34 @@ class PulseModel:
         model.seconds["load"] = time.perf_counter() - start
         return model
 
-    def encode(self, source: str | Path | bytes | Image.Image | scan.Page) -> EncodedScan:
-        """Read a page and encode it, once for all its questions. Raises ScanError, PageRefused."""
+    def encode(
+        self, source: str | Path | bytes | Image.Image | scan.Page, *, straighten: bool = True, force: bool = False
+    ) -> EncodedScan:
+        """Read a page, flatten and judge it, and encode it, once for all its questions. Raises ScanError, PageRefused.
+
+        `straighten` False leaves its pixels alone; `force` encodes what was refused, and the report says so.
+        """
         start = time.perf_counter()
         page = source if isinstance(source, scan.Page) else scan.read(source)
         read = time.perf_counter()
+        checked = check(page, straighten=straighten)
+        if force and checked.quality.verdict == quality.REFUSED:
+            checked = replace(checked, quality=replace(checked.quality, forced=True))
+        elif not force:
+            refuse(checked)
+        ready, image = time.perf_counter(), checked.flat.image
         spec, packing = self.kit.manifest.vision, self.kit.manifest.packing
         how: dict[str, Any] = {
             "size": spec.image_size,
             "aspect_ratio": packing.aspect_ratio,
             "pinpoints": packing.grid_pinpoints,
         }
-        pixels = tiles.cut(page.image, mean=spec.mean, std=spec.std, **how)
+        pixels = tiles.cut(image, mean=spec.mean, std=spec.std, **how)
         features = self.encoder.encode(pixels, lambda done, of: self.progress("encode", done, of))
-        rows = tiles.pack(features, page_size=page.image.size, merge=packing.merge, newline=self._newline, **how)
+        rows = tiles.pack(features, page_size=image.size, merge=packing.merge, newline=self._newline, **how)
         digest = hashlib.sha256(rows.tobytes()).hexdigest()
-        seconds = {"read": read - start, "encode": time.perf_counter() - read}
-        return EncodedScan(page.name, page.sha256, rows, len(pixels), digest, seconds)
+        seconds = {"read": read - start, "check": ready - read, "encode": time.perf_counter() - ready}
+        return EncodedScan(page.name, page.sha256, rows, len(pixels), digest, seconds, checked)
 
     def ask(self, encoded: EncodedScan, question: str, max_tokens: int | None = None, history: Turns = ()) -> Answering:
         """The answer to a question about an encoded page, as an iterator over its text.
@@ -246,6 +295,7 @@ class PulseModel:
             versions=versions(),
             seconds={k: round(v, 3) for k, v in seconds.items()},
             rows=len(encoded.rows),
+            quality=None if encoded.checked is None else facts(encoded.checked),
         )
 
     def take_turn(self) -> int:
@@ -268,6 +318,33 @@ class PulseModel:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
+
+
+def facts(checked: CheckedPage) -> dict[str, Any]:
+    """What `check --json` prints about a page, and the report keeps."""
+    flat, judged = checked.flat, checked.quality
+    corners, skew = flat.sheet.corners, flat.sheet.skew_degrees
+    return {
+        "file": checked.page.name.removesuffix(f"#{checked.page.number}"),
+        "page": checked.page.number,
+        "verdict": judged.verdict,
+        "forced": judged.forced,
+        "reasons": [
+            {"check": r.check, "value": r.value, "unit": r.unit, "threshold": r.threshold, "advice": r.advice}
+            for r in judged.reasons
+        ],
+        "sheet": {
+            "corners": corners and [[round(x, 1), round(y, 1)] for x, y in corners],
+            "rotation": flat.sheet.rotation,
+            "skew_degrees": skew if skew is None else round(skew, 2),
+        },
+        "grid": {"pixels_per_mm": flat.grid and round(flat.grid.pixels_per_mm, 3)},
+        "layout": judged.layout,
+        "leads": judged.leads,
+        "changed": flat.changed,
+        "facts": judged.facts,
+        "seconds": round(checked.seconds, 3),
+    }
 
 
 def versions() -> dict[str, str]:

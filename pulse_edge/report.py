@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
+from typing import Any
 
 INTENDED_USE = (
     "Decision support for clinicians, never a diagnosis: it can be wrong and sound certain. Read the ECG yourself."
@@ -45,9 +46,11 @@ class Report:
     device: str
     versions: dict[str, str]
     seconds: dict[str, float]
-    """Wall time by stage: load, read, encode, prefill, answer."""
+    """Wall time by stage: load, read, check, encode, prefill, answer."""
     rows: int
     """Image rows that the page takes in the language model's context."""
+    quality: dict[str, Any] | None = None
+    """What `check --json` says of the page; `forced` where it was refused and answered all the same."""
     intended_use: str = INTENDED_USE
 
     def to_json(self) -> str:
