@@ -317,7 +317,7 @@ class Answerer:
         refused = ""
         if rows is None:
             try:
-                rows = encoded[key] = self.model.encode(page.picture)
+                rows = encoded[key] = self.model.encode(page.picture, gate=False)
             except (ScanError, PageRefused) as error:
                 refused = str(error)
         for first, sample in enumerate(self.run.todo(self.name, page.samples)):

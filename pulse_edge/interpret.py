@@ -24,6 +24,8 @@ from .kit import Kit
 from .report import Answer, KitMark, Report
 
 Float = npt.NDArray[np.float32]
+NARROWEST = 64
+"""Pixels of a page's shorter side: twelve leads cannot be told apart below ten times that."""
 Turns = Sequence[tuple[str, str]]
 """Earlier questions about the same page, each with the answer that was given."""
 Progress = Callable[[str, int, int], None]
@@ -61,8 +63,17 @@ class CheckedPage:
 
 
 def check(page: scan.Page, *, straighten: bool = True) -> CheckedPage:
-    """Flatten a page and judge it; without `straighten` its pixels stay as they are. Nothing is refused here."""
+    """Flatten a page and judge it; without `straighten` its pixels stay as they are.
+
+    Raises PageRefused for a page that is too narrow to hold anything to judge; else nothing is refused here.
+    """
     start = time.perf_counter()
+    width, height = page.image.size
+    if min(width, height) < NARROWEST:
+        raise PageRefused(
+            f"{page.name}: the page is {width} x {height} pixels: too narrow to be an ECG page. Take the picture again, "
+            "with the whole sheet in view."
+        )
     flat = rectify.flatten(page.image) if straighten else rectify.as_is(page.image)
     grid = flat.grid
     judged = quality.judge(
@@ -75,6 +86,16 @@ def check(page: scan.Page, *, straighten: bool = True) -> CheckedPage:
         frame=flat.frame,
     )
     return CheckedPage(page, flat, judged, time.perf_counter() - start)
+
+
+def _admitted(page: scan.Page, straighten: bool, force: bool) -> CheckedPage:
+    """The page, checked. Raises PageRefused unless it is fit, or forced, which is noted."""
+    checked = check(page, straighten=straighten)
+    if not force:
+        refuse(checked)
+    elif checked.quality.verdict == quality.REFUSED:
+        return replace(checked, quality=replace(checked.quality, forced=True))
+    return checked
 
 
 def refuse(checked: CheckedPage) -> None:
@@ -198,21 +219,23 @@ class PulseModel:
         return model
 
     def encode(
-        self, source: str | Path | bytes | Image.Image | scan.Page, *, straighten: bool = True, force: bool = False
+        self,
+        source: str | Path | bytes | Image.Image | scan.Page,
+        *,
+        straighten: bool = True,
+        force: bool = False,
+        gate: bool = True,
     ) -> EncodedScan:
         """Read a page, flatten and judge it, and encode it, once for all its questions. Raises ScanError, PageRefused.
 
-        `straighten` False leaves its pixels alone; `force` encodes what was refused, and the report says so.
+        `straighten` False leaves its pixels alone; `force` encodes what was refused, and the report says so. Without
+        `gate` the page goes in as it is and unjudged: for measurements on pages that are known.
         """
         start = time.perf_counter()
         page = source if isinstance(source, scan.Page) else scan.read(source)
         read = time.perf_counter()
-        checked = check(page, straighten=straighten)
-        if force and checked.quality.verdict == quality.REFUSED:
-            checked = replace(checked, quality=replace(checked.quality, forced=True))
-        elif not force:
-            refuse(checked)
-        ready, image = time.perf_counter(), checked.flat.image
+        checked = _admitted(page, straighten, force) if gate else None
+        ready, image = time.perf_counter(), checked.flat.image if checked else page.image
         spec, packing = self.kit.manifest.vision, self.kit.manifest.packing
         how: dict[str, Any] = {
             "size": spec.image_size,

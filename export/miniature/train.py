@@ -224,7 +224,7 @@ def train(
     processes: int,
     signals: Path | None,
     say: Callable[[str], None],
-    save_every: float = 5.0,
+    save_every: float = 2.0,
 ) -> bool:
     """Go on for `minutes`; True when the plan is done. State is saved every `save_every` minutes and at the end."""
     run.out.mkdir(parents=True, exist_ok=True)
