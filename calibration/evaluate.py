@@ -210,8 +210,10 @@ def _pages(run: Run) -> Iterator[Page]:
         for sample in run.bench.samples(task, run.note, only=first):
             left.discard(sample.image)
             yield Page(sample.image, sample.picture or b"", tuple(by_image[sample.image]))
+    if len(left) == len(by_image):
+        raise BenchError(f"{run.plan.bench}: none of its pictures can be read; unpack images/ beside the tasks")
     for image in sorted(left):
-        for s in by_image[image]:
+        for s in by_image[image][1:]:  # the first one was told when its picture was read
             run.note(Problem(s.task, s.id, f"its picture {image} is missing or broken"))
 
 

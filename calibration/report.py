@@ -180,13 +180,13 @@ def below_zero(difference: Figures) -> bool:
 def verdict(figures: Figures, name: str) -> str:
     """One paragraph about a kit."""
     kit = figures["kits"][name]
-    size = f"{sum(kit['bytes'].values()) / 1e6:,.0f} MB"
+    size = f"{megabytes(kit)} MB"
     if name == figures["reference"]:
         return f"The reference: {size}, mean score {percent(kit['score'])} over {kit['questions']} questions."
     losses = [t for t, r in kit["tasks"].items() if below_zero(_difference(r, r["primary"]))]
     lost, gained = (sum(len(r[k]) for r in kit["tasks"].values()) for k in ("lost", "gained"))
     worse = f"Worse by more than chance in {', '.join(losses)}." if losses else "No task is worse by more than chance."
-    parts = [f"{worse} Mean score {points(kit['score']['difference'])} points against {figures['reference']}."]
+    parts = [f"{worse} Mean score {points_ranged(kit['score']['difference'])} against {figures['reference']}."]
     parts.append(f"{lost} answers turned from right to wrong, {gained} from wrong to right, of {kit['questions']}.")
     if "kld" in kit:
         parts.append(f"Mean KLD {kit['kld']['mean']['value']:.2g}, {percent(kit['same_top'])} % same top token.")
@@ -216,8 +216,10 @@ def not_known(results: Results, figures: Figures) -> Iterator[str]:
             "person and no judge model has read them, and words that the list does not have are not seen."
         )
     yield from _oddities(figures)
-    comparisons = sum(len(r["scores"]) for kit in figures["kits"].values() for r in kit["tasks"].values())
-    yield f"{comparisons} scores are shown with 95 % intervals: of the differences about one in twenty is chance."
+    if count := sum(
+        "difference" in s for k in figures["kits"].values() for r in k["tasks"].values() for s in r["scores"].values()
+    ):
+        yield f"{count} differences of scores are shown with 95 % intervals: about one in twenty lies outside zero by chance."
     machines = {str(kit.get("machine")) for kit in figures["kits"].values()}
     yield f"Seconds and memory are those of {'; '.join(sorted(machines))}, with whatever else ran there."
     left = results.path / "left_out.json"
@@ -271,7 +273,7 @@ def _summary(figures: Figures) -> Table:
         rows.append(
             (
                 name,
-                f"{sum(kit['bytes'].values()) / 1e6:,.1f}",
+                megabytes(kit),
                 ranged(kit["score"]),
                 "" if first else points_ranged(kit["score"]["difference"]),
                 f"{kit['kld']['mean']['value']:.2g}" if "kld" in kit else "",
@@ -283,7 +285,7 @@ def _summary(figures: Figures) -> Table:
                 _number(kit["tokens_per_second"], 1),
             )
         )
-    note = "Scores of 100, the mean over the tasks' first scores; in brackets the 95 % interval. KLD in nats a token."
+    note = "Scores of 100, the mean over the tasks' first scores; in brackets the 95 % interval; * marks a difference that is more than chance. KLD in nats a token."
     return Table("All kits", head, tuple(rows), note)
 
 
@@ -397,6 +399,12 @@ def made_with(figures: Figures) -> str:
     kit = figures["kits"][figures["reference"]]
     versions = ", ".join(f"{name} {number}" for name, number in (kit.get("versions") or {}).items())
     return f"{versions}; {kit.get('device')}; {kit.get('machine')}; data {Path(figures['run']['bench']).name}"
+
+
+def megabytes(kit: Figures) -> str:
+    """Size of a kit's models."""
+    size: float = sum(kit["bytes"].values()) / 1e6
+    return f"{size:,.1f}" if size < 100 else f"{size:,.0f}"
 
 
 def percent(figure: Figures) -> str:

@@ -124,7 +124,7 @@ def draw(title: str, points: Sequence[Point], label: str, log: bool, best: int) 
     level = (lambda v: math.log10(max(v, floor))) if log else float
     ends = [level(v) for p in points for v in (p.low, p.high, p.y)]
     y0, y1 = _room(min(ends), max(ends))
-    x0, x1 = 0.0, max(p.x for p in points) * 1.12
+    x0, x1 = _room(min(p.x for p in points), max(p.x for p in points))
 
     def at(p: Point, value: float) -> tuple[float, float]:
         x = left + (p.x - x0) / (x1 - x0) * (right - left)
@@ -133,7 +133,7 @@ def draw(title: str, points: Sequence[Point], label: str, log: bool, best: int) 
     parts = [f'<path d="M{left} {top}V{bottom}H{right}" fill="none" stroke="#888"/>']
     for mark in _marks(y0, y1, log):
         y = round(bottom - (mark - y0) / (y1 - y0) * (bottom - top), 1)
-        text = f"{10**mark:.0e}" if log else f"{mark:.4g}"
+        text = f"{10**mark if log else mark:.4g}"
         parts.append(f'<path d="M{left} {y}H{right}" stroke="#eee"/>' + _text(left - 6, y + 4, text, "end"))
     for mark in _marks(x0, x1, False):
         parts.append(_text(left + (mark - x0) / (x1 - x0) * (right - left), bottom + 18, f"{mark:.4g}", "middle"))
@@ -188,7 +188,8 @@ def _free(taken: list[tuple[float, float]], x: float, y: float) -> float:
 
 
 def _text(x: float, y: float, text: str, anchor: str) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="#333">{escape(text)}</text>'
+    halo = 'paint-order="stroke" stroke="#fff" stroke-width="4"'
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="#333" {halo}>{escape(text)}</text>'
 
 
 # --- pages ------------------------------------------------------------------------------------------------------------
