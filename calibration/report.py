@@ -113,16 +113,23 @@ GATES: Mapping[str, tuple[str, int]] = {
 
 
 def load_gates(path: Path, recipe: str) -> dict[str, float]:
-    """`recipes.RECIPE.gates` of a YAML file; UsageError where there are none, or one that is not known."""
+    """A recipe's gates: its `kld`, the largest mean, and what stands under its `gates`.
+
+    UsageError where there are none, or one that is not known.
+    """
     import yaml
 
     try:
         known = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("recipes") or {}
         if recipe not in known:
             raise UsageError(f"{path}: has no recipe {recipe}; there are {', '.join(known) or 'none'}")
-        gates = {str(name): float(value) for name, value in known[recipe]["gates"].items()}
+        entry = known[recipe]
+        listed = {**({"mean_kld": entry["kld"]} if "kld" in entry else {}), **entry.get("gates", {})}
+        gates = {str(name): float(value) for name, value in listed.items()}
     except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UsageError(f"{path}: recipe {recipe} has no gates that are understood ({error!r}); correct it") from error
+        raise UsageError(f"{path}: recipe {recipe} is not understood ({error!r}); correct it") from error
+    if not gates:
+        raise UsageError(f"{path}: recipe {recipe} has no gates; give it kld, or gates with {', '.join(GATES)}")
     if unknown := sorted(gates.keys() - GATES.keys()):
         raise UsageError(
             f"{path}: recipe {recipe} has unknown gates {', '.join(unknown)}; known are {', '.join(GATES)}"
@@ -185,8 +192,16 @@ def verdict(figures: Figures, name: str) -> str:
         return f"The reference: {size}, mean score {percent(kit['score'])} over {kit['questions']} questions."
     losses = [t for t, r in kit["tasks"].items() if below_zero(_difference(r, r["primary"]))]
     lost, gained = (sum(len(r[k]) for r in kit["tasks"].values()) for k in ("lost", "gained"))
+    blinder = [
+        f"{diagnosis} ({task})"
+        for task, r in kit["tasks"].items()
+        for diagnosis, d in r["diagnoses"].items()
+        if below_zero(d["sensitivity"]["difference"])
+    ]
     worse = f"Worse by more than chance in {', '.join(losses)}." if losses else "No task is worse by more than chance."
     parts = [f"{worse} Mean score {points_ranged(kit['score']['difference'])} against {figures['reference']}."]
+    if blinder:
+        parts.append(f"Less sensitive by more than chance to {', '.join(blinder)}.")
     parts.append(f"{lost} answers turned from right to wrong, {gained} from wrong to right, of {kit['questions']}.")
     if "kld" in kit:
         parts.append(f"Mean KLD {kit['kld']['mean']['value']:.2g}, {percent(kit['same_top'])} % same top token.")
@@ -285,7 +300,10 @@ def _summary(figures: Figures) -> Table:
                 _number(kit["tokens_per_second"], 1),
             )
         )
-    note = "Scores of 100, the mean over the tasks' first scores; in brackets the 95 % interval; * marks a difference that is more than chance. KLD in nats a token."
+    note = (
+        "Scores of 100, the mean over the tasks' first scores; in brackets the 95 % interval; * marks a difference that "
+        "is more than chance. KLD in nats a token."
+    )
     return Table("All kits", head, tuple(rows), note)
 
 

@@ -140,6 +140,7 @@ def draw(title: str, points: Sequence[Point], label: str, log: bool, best: int) 
     parts.append(_text((left + right) / 2, bottom + 40, "size of the kit, MB", "middle"))
     line = " ".join("{},{}".format(*at(p, p.y)) for p in frontier(points, best))
     parts.append(f'<polyline points="{line}" fill="none" stroke="#3465a4" stroke-dasharray="5 4"/>')
+    names: list[str] = []  # drawn last, over everything
     labels: list[tuple[float, float]] = []
     for p in sorted(points, key=lambda p: (p.x, p.y)):
         (x, y), (_, high), (_, low) = at(p, p.y), at(p, p.high), at(p, p.low)
@@ -147,11 +148,11 @@ def draw(title: str, points: Sequence[Point], label: str, log: bool, best: int) 
             f'<path d="M{x} {low}V{high}" stroke="#3465a4"/><circle cx="{x}" cy="{y}" r="4.5" fill="#204a87"/>'
         )
         place = _free(labels, x, y)
-        parts.append(_text(x + (8 if x < 480 else -8), place + 4, p.name, "start" if x < 480 else "end"))
+        names.append(_text(x + (8 if x < 480 else -8), place + 4, p.name, "start" if x < 480 else "end"))
     caption = f"<figcaption><strong>{escape(title)}</strong></figcaption>"
     axis = _text(left, top - 2, label, "start")
     svg = f'<svg viewBox="0 0 640 390" role="img" aria-label="{escape(title)}" font-size="13" font-family="sans-serif">'
-    return f"<figure>{caption}{svg}{''.join(parts)}{axis}</svg></figure>"
+    return f"<figure>{caption}{svg}{''.join(parts + names)}{axis}</svg></figure>"
 
 
 def frontier(points: Sequence[Point], best: int) -> list[Point]:

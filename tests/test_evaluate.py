@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -9,8 +10,9 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ import pytest
 from calibration import ecgbench
 from calibration import evaluate as evaluating
 from calibration.evaluate import Plan, compare, evaluate, log_softmax
-from calibration.results import Results, identity
+from calibration.results import Results, calibrated_on, identity
 from calibration.score import score
 from calibration.synthesize import Plan as Pages
 from calibration.synthesize import synthesize
@@ -62,14 +64,6 @@ def answers(folder: Path) -> dict[str, bytes]:
         for path in sorted(folder.rglob("*"))
         if path.name == "step-final.jsonl" or path.suffix == ".npy"
     }
-
-
-def altered(kit: Path, target: Path, **source: object) -> Path:
-    """A copy of a kit with more in its provenance."""
-    shutil.copytree(kit, target)
-    manifest = kits.open_kit(kit).manifest
-    kits.write_manifest(target, replace(manifest, source={**manifest.source, **source}))
-    return target
 
 
 def test_every_kit_answers_every_question_once(results: Path, plan: Plan) -> None:
@@ -212,22 +206,34 @@ def test_a_broken_picture_is_told_and_its_other_questions_too(plan: Plan, tmp_pa
     assert len(Results(tmp_path / "r").lines("tiny", "cpsc-test")) == 3
 
 
-def test_questions_that_calibrated_a_kit_are_refused(plan: Plan, tmp_path: Path) -> None:
-    bench = ecgbench.open_bench(plan.bench)
-    samples = [s for task in bench.tasks for s in bench.samples(task, lambda _: None)]
-    used = {"content": ecgbench.content(samples), "ids": {"cpsc-test": ["cpsc-test-000002"]}}
-    kit = altered(plan.kits[1], tmp_path / "kit", calibration=used)
-    with pytest.raises(BenchError, match="1 of these questions calibrated it, cpsc-test cpsc-test-000002 first"):
-        evaluate(tmp_path / "r", replace(plan, kits=(plan.kits[0], kit)))
+def test_questions_that_calibrated_a_kit_are_refused(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures = {s.id: s.picture for s in ecgbench.open_bench(plan.bench).samples("cpsc-test", lambda _: None)}
+    name = "cpsc-test-000002"
+    made = [("cpsc-test", name, hashlib.sha256(pictures[name] or b"").hexdigest())]
+    content = hashlib.sha256(json.dumps(made).encode()).hexdigest()
+    monkeypatch.setattr(evaluating, "calibrated_on", lambda _: ({"cpsc-test": frozenset({name})}, content))
+    with pytest.raises(BenchError, match=f"1 of these questions calibrated it, cpsc-test {name} first"):
+        evaluate(tmp_path / "r", plan)
     assert not (tmp_path / "r").exists()
 
 
-def test_the_same_ids_of_other_data_are_no_calibration(plan: Plan, tmp_path: Path) -> None:
-    used = {"content": "0" * 64, "ids": {"cpsc-test": ["cpsc-test-000002"]}}
-    kit = kits.open_kit(altered(plan.kits[1], tmp_path / "kit", calibration=used))
+def test_the_same_ids_with_other_pictures_are_no_calibration(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    used = ({"cpsc-test": frozenset({"cpsc-test-000002"})}, "0" * 64)
+    monkeypatch.setattr(evaluating, "calibrated_on", lambda _: used)
     bench = ecgbench.open_bench(plan.bench)
     samples = list(bench.samples("cpsc-test", lambda _: None, pictures=False))
-    evaluating.refuse_calibration_ids(bench, plan, {"kit": kit}, samples)
+    evaluating.refuse_calibration_ids(bench, {"kit": kits.open_kit(plan.kits[0])}, samples)
+
+
+def test_a_kit_tells_what_calibrated_it() -> None:
+    @dataclass
+    class Made:
+        quantization: dict[str, Any]
+
+    made = Made({"calibration": {"arena": ["1", "2"]}, "content": "c"})
+    assert calibrated_on(cast(Any, made)) == ({"arena": frozenset({"1", "2"})}, "c")
 
 
 def test_only_the_test_ids_of_a_split_are_asked(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -255,7 +255,7 @@ def test_a_drawing_of_any_values_stays_inside_its_frame(values: tuple[float, ...
 
 # --- gates ------------------------------------------------------------------------------------------------------------
 
-RECIPES = "recipes:\n  q4:\n    gates: {same_top: 0.9, lost_answers: 0.1}\n  odd:\n    gates: {beauty: 1}\n  bare: {}\n"
+RECIPES = "recipes:\n  q4:\n    gates: {same_top: 0.9, lost_answers: 0.1}\n  odd:\n    gates: {beauty: 1}\n  bare: {}\n  kld: {kld: 0.1}\n"
 
 
 @pytest.fixture
@@ -289,6 +289,10 @@ def test_a_gate_that_was_not_measured_does_not_pass(tmp_path: Path, recipes: Pat
 def test_gates_that_are_not_known_are_refused(recipes: Path, recipe: str, why: str) -> None:
     with pytest.raises(UsageError, match=why):
         load_gates(recipes, recipe)
+
+
+def test_a_recipes_kld_is_a_gate_for_the_mean(recipes: Path) -> None:
+    assert load_gates(recipes, "kld") == {"mean_kld": 0.1}
 
 
 # --- in the kit -------------------------------------------------------------------------------------------------------
