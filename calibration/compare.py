@@ -222,7 +222,7 @@ def mcnemar(lost: int, gained: int) -> float:
     """Two-sided exact p of as uneven a division of the answers that changed between right and wrong (McNemar 1947)."""
     n, less = lost + gained, min(lost, gained)
     tail: int = sum(math.comb(n, k) for k in range(less + 1))
-    return min(1.0, 2 * tail / 2.0**n)
+    return min(1.0, float(2 * tail / 2**n))
 
 
 # --- one task ---------------------------------------------------------------------------------------------------------

@@ -7,6 +7,8 @@ forcing: how its distributions differ from the reference kit's on that one's ans
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import platform
 import time
@@ -99,7 +101,7 @@ def evaluate(target: Path, plan: Plan, say: Say = lambda _: None) -> None:
     bench = ecgbench.open_bench(plan.bench)
     problems: dict[Problem, None] = {}
     samples = _samples(bench, plan, lambda p: problems.setdefault(p))
-    refuse_calibration_ids(bench, plan, kits, samples)
+    refuse_calibration_ids(bench, kits, samples)
     with writing(target) as results:
         reference = results.run["reference"] if (target / "run.json").exists() else next(iter(kits))
         results.settle(_settings(plan, reference))
@@ -153,24 +155,26 @@ def _samples(bench: Bench, plan: Plan, note: ecgbench.Note) -> list[Sample]:
     return chosen
 
 
-def refuse_calibration_ids(bench: Bench, plan: Plan, kits: Mapping[str, Kit], samples: Sequence[Sample]) -> None:
-    """BenchError where a kit was calibrated on questions that it would be asked: same ids of the same data."""
+def refuse_calibration_ids(bench: Bench, kits: Mapping[str, Kit], samples: Sequence[Sample]) -> None:
+    """BenchError where a kit was calibrated on questions that it would be asked: same ids with the same pictures."""
     for kit in kits.values():
-        ids = calibrated_on(kit.manifest)
+        ids, content = calibrated_on(kit.manifest)
         both = [s for s in samples if s.id in ids.get(s.task, ())]
-        known = kit.manifest.source.get("calibration") or {}
-        if both and known.get("content") in (None, _content(bench, plan)):
+        if both and content in (None, _content(bench, ids)):
             raise BenchError(
                 f"{kit.path}: {len(both)} of these questions calibrated it, {both[0].task} {both[0].id} first; "
                 "evaluate on test ids only, with --split"
             )
 
 
-def _content(bench: Bench, plan: Plan) -> str:
-    """The hash of the data, as a split records it."""
-    if plan.split is not None:
-        return ecgbench.load_split(plan.split).content
-    return ecgbench.content(s for task in bench.tasks for s in bench.samples(task, lambda _: None))
+def _content(bench: Bench, ids: Mapping[str, frozenset[str]]) -> str:
+    """sha256 over the named samples of this data and their pictures, as a kit's manifest records it."""
+    found = [
+        (task, s.id, hashlib.sha256(s.picture or b"").hexdigest())
+        for task in sorted(ids.keys() & set(bench.tasks))
+        for s in bench.samples(task, lambda _: None, only=ids[task])
+    ]
+    return hashlib.sha256(json.dumps(sorted(found)).encode()).hexdigest()
 
 
 def _settings(plan: Plan, reference: str) -> Line:
@@ -210,8 +214,10 @@ def _pages(run: Run) -> Iterator[Page]:
         for sample in run.bench.samples(task, run.note, only=first):
             left.discard(sample.image)
             yield Page(sample.image, sample.picture or b"", tuple(by_image[sample.image]))
+    if len(left) == len(by_image):
+        raise BenchError(f"{run.plan.bench}: none of its pictures can be read; unpack images/ beside the tasks")
     for image in sorted(left):
-        for s in by_image[image]:
+        for s in by_image[image][1:]:  # the first one was told when its picture was read
             run.note(Problem(s.task, s.id, f"its picture {image} is missing or broken"))
 
 

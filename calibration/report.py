@@ -113,16 +113,23 @@ GATES: Mapping[str, tuple[str, int]] = {
 
 
 def load_gates(path: Path, recipe: str) -> dict[str, float]:
-    """`recipes.RECIPE.gates` of a YAML file; UsageError where there are none, or one that is not known."""
+    """A recipe's gates: its `kld`, the largest mean, and what stands under its `gates`.
+
+    UsageError where there are none, or one that is not known.
+    """
     import yaml
 
     try:
         known = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("recipes") or {}
         if recipe not in known:
             raise UsageError(f"{path}: has no recipe {recipe}; there are {', '.join(known) or 'none'}")
-        gates = {str(name): float(value) for name, value in known[recipe]["gates"].items()}
+        entry = known[recipe]
+        listed = {**({"mean_kld": entry["kld"]} if "kld" in entry else {}), **entry.get("gates", {})}
+        gates = {str(name): float(value) for name, value in listed.items()}
     except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UsageError(f"{path}: recipe {recipe} has no gates that are understood ({error!r}); correct it") from error
+        raise UsageError(f"{path}: recipe {recipe} is not understood ({error!r}); correct it") from error
+    if not gates:
+        raise UsageError(f"{path}: recipe {recipe} has no gates; give it kld, or gates with {', '.join(GATES)}")
     if unknown := sorted(gates.keys() - GATES.keys()):
         raise UsageError(
             f"{path}: recipe {recipe} has unknown gates {', '.join(unknown)}; known are {', '.join(GATES)}"
@@ -180,13 +187,21 @@ def below_zero(difference: Figures) -> bool:
 def verdict(figures: Figures, name: str) -> str:
     """One paragraph about a kit."""
     kit = figures["kits"][name]
-    size = f"{sum(kit['bytes'].values()) / 1e6:,.0f} MB"
+    size = f"{megabytes(kit)} MB"
     if name == figures["reference"]:
         return f"The reference: {size}, mean score {percent(kit['score'])} over {kit['questions']} questions."
     losses = [t for t, r in kit["tasks"].items() if below_zero(_difference(r, r["primary"]))]
     lost, gained = (sum(len(r[k]) for r in kit["tasks"].values()) for k in ("lost", "gained"))
+    blinder = [
+        f"{diagnosis} ({task})"
+        for task, r in kit["tasks"].items()
+        for diagnosis, d in r["diagnoses"].items()
+        if below_zero(d["sensitivity"]["difference"])
+    ]
     worse = f"Worse by more than chance in {', '.join(losses)}." if losses else "No task is worse by more than chance."
-    parts = [f"{worse} Mean score {points(kit['score']['difference'])} points against {figures['reference']}."]
+    parts = [f"{worse} Mean score {points_ranged(kit['score']['difference'])} against {figures['reference']}."]
+    if blinder:
+        parts.append(f"Less sensitive by more than chance to {', '.join(blinder)}.")
     parts.append(f"{lost} answers turned from right to wrong, {gained} from wrong to right, of {kit['questions']}.")
     if "kld" in kit:
         parts.append(f"Mean KLD {kit['kld']['mean']['value']:.2g}, {percent(kit['same_top'])} % same top token.")
@@ -216,8 +231,10 @@ def not_known(results: Results, figures: Figures) -> Iterator[str]:
             "person and no judge model has read them, and words that the list does not have are not seen."
         )
     yield from _oddities(figures)
-    comparisons = sum(len(r["scores"]) for kit in figures["kits"].values() for r in kit["tasks"].values())
-    yield f"{comparisons} scores are shown with 95 % intervals: of the differences about one in twenty is chance."
+    if count := sum(
+        "difference" in s for k in figures["kits"].values() for r in k["tasks"].values() for s in r["scores"].values()
+    ):
+        yield f"{count} differences of scores are shown with 95 % intervals: about one in twenty lies outside zero by chance."
     machines = {str(kit.get("machine")) for kit in figures["kits"].values()}
     yield f"Seconds and memory are those of {'; '.join(sorted(machines))}, with whatever else ran there."
     left = results.path / "left_out.json"
@@ -271,7 +288,7 @@ def _summary(figures: Figures) -> Table:
         rows.append(
             (
                 name,
-                f"{sum(kit['bytes'].values()) / 1e6:,.1f}",
+                megabytes(kit),
                 ranged(kit["score"]),
                 "" if first else points_ranged(kit["score"]["difference"]),
                 f"{kit['kld']['mean']['value']:.2g}" if "kld" in kit else "",
@@ -283,7 +300,10 @@ def _summary(figures: Figures) -> Table:
                 _number(kit["tokens_per_second"], 1),
             )
         )
-    note = "Scores of 100, the mean over the tasks' first scores; in brackets the 95 % interval. KLD in nats a token."
+    note = (
+        "Scores of 100, the mean over the tasks' first scores; in brackets the 95 % interval; * marks a difference that "
+        "is more than chance. KLD in nats a token."
+    )
     return Table("All kits", head, tuple(rows), note)
 
 
@@ -397,6 +417,12 @@ def made_with(figures: Figures) -> str:
     kit = figures["kits"][figures["reference"]]
     versions = ", ".join(f"{name} {number}" for name, number in (kit.get("versions") or {}).items())
     return f"{versions}; {kit.get('device')}; {kit.get('machine')}; data {Path(figures['run']['bench']).name}"
+
+
+def megabytes(kit: Figures) -> str:
+    """Size of a kit's models."""
+    size: float = sum(kit["bytes"].values()) / 1e6
+    return f"{size:,.1f}" if size < 100 else f"{size:,.0f}"
 
 
 def percent(figure: Figures) -> str:

@@ -124,7 +124,7 @@ def draw(title: str, points: Sequence[Point], label: str, log: bool, best: int) 
     level = (lambda v: math.log10(max(v, floor))) if log else float
     ends = [level(v) for p in points for v in (p.low, p.high, p.y)]
     y0, y1 = _room(min(ends), max(ends))
-    x0, x1 = 0.0, max(p.x for p in points) * 1.12
+    x0, x1 = _room(min(p.x for p in points), max(p.x for p in points))
 
     def at(p: Point, value: float) -> tuple[float, float]:
         x = left + (p.x - x0) / (x1 - x0) * (right - left)
@@ -133,13 +133,14 @@ def draw(title: str, points: Sequence[Point], label: str, log: bool, best: int) 
     parts = [f'<path d="M{left} {top}V{bottom}H{right}" fill="none" stroke="#888"/>']
     for mark in _marks(y0, y1, log):
         y = round(bottom - (mark - y0) / (y1 - y0) * (bottom - top), 1)
-        text = f"{10**mark:.0e}" if log else f"{mark:.4g}"
+        text = f"{10**mark if log else mark:.4g}"
         parts.append(f'<path d="M{left} {y}H{right}" stroke="#eee"/>' + _text(left - 6, y + 4, text, "end"))
     for mark in _marks(x0, x1, False):
         parts.append(_text(left + (mark - x0) / (x1 - x0) * (right - left), bottom + 18, f"{mark:.4g}", "middle"))
     parts.append(_text((left + right) / 2, bottom + 40, "size of the kit, MB", "middle"))
     line = " ".join("{},{}".format(*at(p, p.y)) for p in frontier(points, best))
     parts.append(f'<polyline points="{line}" fill="none" stroke="#3465a4" stroke-dasharray="5 4"/>')
+    names: list[str] = []  # drawn last, over everything
     labels: list[tuple[float, float]] = []
     for p in sorted(points, key=lambda p: (p.x, p.y)):
         (x, y), (_, high), (_, low) = at(p, p.y), at(p, p.high), at(p, p.low)
@@ -147,11 +148,11 @@ def draw(title: str, points: Sequence[Point], label: str, log: bool, best: int) 
             f'<path d="M{x} {low}V{high}" stroke="#3465a4"/><circle cx="{x}" cy="{y}" r="4.5" fill="#204a87"/>'
         )
         place = _free(labels, x, y)
-        parts.append(_text(x + (8 if x < 480 else -8), place + 4, p.name, "start" if x < 480 else "end"))
+        names.append(_text(x + (8 if x < 480 else -8), place + 4, p.name, "start" if x < 480 else "end"))
     caption = f"<figcaption><strong>{escape(title)}</strong></figcaption>"
     axis = _text(left, top - 2, label, "start")
     svg = f'<svg viewBox="0 0 640 390" role="img" aria-label="{escape(title)}" font-size="13" font-family="sans-serif">'
-    return f"<figure>{caption}{svg}{''.join(parts)}{axis}</svg></figure>"
+    return f"<figure>{caption}{svg}{''.join(parts + names)}{axis}</svg></figure>"
 
 
 def frontier(points: Sequence[Point], best: int) -> list[Point]:
@@ -188,7 +189,8 @@ def _free(taken: list[tuple[float, float]], x: float, y: float) -> float:
 
 
 def _text(x: float, y: float, text: str, anchor: str) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="#333">{escape(text)}</text>'
+    halo = 'paint-order="stroke" stroke="#fff" stroke-width="4"'
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="#333" {halo}>{escape(text)}</text>'
 
 
 # --- pages ------------------------------------------------------------------------------------------------------------
