@@ -15,7 +15,7 @@ import io
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -118,15 +118,17 @@ class Bench:
         """What is there, by name."""
         return tuple(sorted(self.files))
 
-    def samples(self, task: str, note: Note, pictures: bool = True) -> Iterator[Sample]:
-        """The usable samples of a task in the file's order; `note` gets every other one.
+    def samples(
+        self, task: str, note: Note, pictures: bool = True, only: Collection[str] | None = None
+    ) -> Iterator[Sample]:
+        """The usable samples of a task in the file's order, those with `only` these ids; `note` gets every other one.
 
         Without `pictures` none is read or checked. BenchError where a file cannot be read at all.
         """
         if task not in self.files:
             raise UsageError(f"{self.path}: has no task {task}; there are {', '.join(self.tasks)}")
         seen: set[str] = set()
-        for raw, picture in self.rows(task, pictures):
+        for raw, picture in self.rows(task, pictures, only):
             name = str(raw.get("id", f"number {len(seen)}"))
             try:
                 if name in seen:
@@ -140,13 +142,18 @@ class Bench:
             else:
                 yield sample
 
-    def rows(self, task: str, pictures: bool) -> Iterator[tuple[dict[str, Any], bytes | None]]:
-        """Every sample as its file has it, with its picture."""
+    def rows(
+        self, task: str, pictures: bool, only: Collection[str] | None = None
+    ) -> Iterator[tuple[dict[str, Any], bytes | None]]:
+        """Every sample, or those with `only` these ids, as its file has it, with its picture."""
         for path in self.files[task]:
             if path.suffix == ".parquet":
-                yield from _parquet_rows(path, pictures)
+                found = _parquet_rows(path, pictures)
+                yield from (row for row in found if only is None or row[0].get("id") in only)
                 continue
             for raw in _json_rows(path):
+                if only is not None and raw.get("id") not in only:
+                    continue
                 picture = self.path / "images" / str(raw.get("image"))
                 yield raw, picture.read_bytes() if pictures and picture.is_file() else None
 
