@@ -213,7 +213,7 @@ class _Loaded:
             known = made.ranges.get(name, (low, high))
             made.ranges[name] = min(low, known[0]), max(high, known[1])
         if probe:
-            made.probes.append(Probe(sample.task, sample.id, rows.astype(np.float16), *seen[0]))
+            made.probes.append(Probe(sample.task, sample.id, rows.astype(np.float16), *seen[0], sample.picture))
         made.done.append((sample.task, sample.id, hashlib.sha256(sample.picture).hexdigest()))
 
     def _answer(self, rows: Float, question: str, answer: str) -> tuple[list[int], list[int]]:

@@ -4,7 +4,8 @@ The file is an importance matrix as llama.cpp's tool writes it (tools/imatrix/im
 `imatrix.*`), so that `llama-quantize --imatrix` takes it too. llama.cpp passes over everything else:
 
     INPUT.image_sum2, INPUT.text_sum2 (n,) float64, INPUT.rows (2,) int64: squares summed per column, and rows of each kind
-    probe.N.rows (T, d) float16, probe.N.before, probe.N.after (t,) int32: image rows and token ids of a few samples
+    probe.N.rows (T, d) float16, probe.N.before, probe.N.after (t,) int32, probe.N.picture (bytes,) int8: a few samples' image
+        rows, token ids on either side, and picture file, on which quantized halves are compared with the base
     pulse_edge.stats: JSON, whose stats these are; pulse_edge.vision.*: smallest and largest value of encoder tensors
 
 A page's sums are rounded to float32 and added in float64, which is exact as long as a column's sums differ by less than
@@ -69,13 +70,14 @@ class Sum:
 
 @dataclass(frozen=True)
 class Probe:
-    """One sample's input, to measure divergences with: image rows (T, d) between token ids."""
+    """One sample's input, to measure divergences with: its picture, and the image rows (T, d) between token ids."""
 
     task: str
     id: str
     rows: npt.NDArray[np.float16]
     before: list[int]
     after: list[int]
+    picture: bytes
 
 
 @dataclass
@@ -169,6 +171,7 @@ def _write(stats: Stats, path: Path) -> None:
         writer.add_tensor(f"probe.{i}.rows", probe.rows)
         for side in ("before", "after"):
             writer.add_tensor(f"probe.{i}.{side}", np.asarray(getattr(probe, side), np.int32))
+        writer.add_tensor(f"probe.{i}.picture", np.frombuffer(probe.picture, np.int8))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -185,14 +188,16 @@ def load(path: Path) -> Stats:
         data = {t.name: np.array(t.data) for t in reader.tensors}
         names = set(told["weights"].values())
         sums = {n: Sum(data[f"{n}.image_sum2"], data[f"{n}.text_sum2"], data[f"{n}.rows"].tolist()) for n in names}
-        probes = [
-            Probe(*name, data[f"probe.{i}.rows"], *(data[f"probe.{i}.{s}"].tolist() for s in ("before", "after")))
-            for i, name in enumerate(told["probes"])
-        ]
+        probes = [_probe(data, i, *name) for i, name in enumerate(told["probes"])]
         listed = [[(str(a), str(b), str(c)) for a, b, c in told[key]] for key in ("done", "left_out")]
         return Stats(told["header"], told["weights"], sums, _ranges(reader), probes, *listed)
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise BenchError(f"{path}: is not a file of `calibration collect` ({error}); collect anew") from error
+
+
+def _probe(data: Mapping[str, npt.NDArray[Any]], i: int, task: str, name: str) -> Probe:
+    rows, before, after, picture = (data[f"probe.{i}.{part}"] for part in ("rows", "before", "after", "picture"))
+    return Probe(task, name, rows, before.tolist(), after.tolist(), picture.tobytes())
 
 
 def _ranges(reader: Any) -> dict[str, tuple[float, float]]:
