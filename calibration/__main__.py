@@ -1,4 +1,4 @@
-"""`python -m calibration synthesize | split | evaluate | report | score`."""
+"""`python -m calibration synthesize | split | collect | merge | evaluate | report | score`."""
 
 from __future__ import annotations
 
@@ -73,6 +73,50 @@ def split(bench: Path, key: str, share: float, target: Path, debug: bool) -> Non
     for task, ids in made.calibration.items():
         say(f"{task}: {len(ids)} for calibration, {len(made.test[task])} for test")
     ecgbench.save_split(made, target, problems)
+    click.echo(target)
+
+
+def part(_: click.Context, __: click.Parameter, value: str) -> tuple[int, int]:
+    """`1/4` -> (1, 4)."""
+    try:
+        i, n = map(int, value.split("/"))
+    except ValueError:
+        raise click.BadParameter("expected I/N, such as 1/4") from None
+    return i, n
+
+
+@cli.command()
+@click.argument("kit", type=PATH)
+@click.option("-o", "--output", "target", type=PATH, required=True, help="The file to write (GGUF).")
+@click.option("--samples", type=click.IntRange(1), default=128, show_default=True, help="How many, of all tasks.")
+@click.option("--bench", type=PATH, help="ECGBench: parquet folders, or TASK.json and images/. Default: draw pages.")
+@click.option("--split", type=PATH, help="Take only the calibration ids of this recorded split.")
+@click.option("--part", callback=part, default="1/1", show_default=True, help="Only the I-th of N parts; see merge.")
+@click.option("--threads", type=click.IntRange(1), help="Default: the processors that this process may use.")
+@click.option("--force", is_flag=True, help="Replace an existing file.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def collect(kit: Path, target: Path, force: bool, debug: bool, **options: Any) -> None:
+    """Run KIT over calibration pages: importance matrix and ranges for `python -m export quantize --stats`."""
+    from .collect import Plan
+    from .collect import collect as run
+
+    run(kit, target, Plan(**options), force, say)
+    click.echo(target)
+
+
+@cli.command()
+@click.argument("parts", type=PATH, nargs=-1, required=True)
+@click.option("-o", "--output", "target", type=PATH, required=True, help="The file to write.")
+@click.option("--force", is_flag=True, help="Replace an existing file.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def merge(parts: tuple[Path, ...], target: Path, force: bool, debug: bool) -> None:
+    """Put files of `collect --part` together: the bytes of one run over all of it."""
+    from . import stats
+    from .files import refuse_existing
+
+    if not force:
+        refuse_existing(target)
+    stats.save(stats.merge([(path, stats.load(path)) for path in parts]), target)
     click.echo(target)
 
 

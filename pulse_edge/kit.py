@@ -94,6 +94,26 @@ class Prompt:
 
 
 @dataclass(frozen=True)
+class Quantization:
+    """How a kit was made of another one; the same base, settings and stats give the same bytes."""
+
+    base: dict[str, str]
+    """sha256 of the other kit's language model (`language`) and encoder (`vision`): which weights these were."""
+    settings: dict[str, Any]
+    """What was asked for, by option of `export quantize`; `recipe` is a name in models.yaml."""
+    tensors: dict[str, str]
+    """Weight type of every tensor of the language model that is not float32."""
+    notes: tuple[str, ...]
+    """What was asked for and not done, and why."""
+    stats: str | None
+    """sha256 of the file of `calibration collect`; null: none was used."""
+    calibration: dict[str, tuple[str, ...]]
+    """Task -> ids that calibrated it, on which it must not be tested."""
+    content: str | None
+    """sha256 over these ids and their pictures."""
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What manifest.json says."""
 
@@ -103,7 +123,7 @@ class Manifest:
     demonstration: bool
     """True: the weights are not fit for patients, and every answer says so."""
     created: str
-    """UTC, ISO 8601."""
+    """UTC, ISO 8601; a quantized kit keeps its base's, so that it can be made again byte for byte."""
     files: dict[str, File]
     language: Language
     vision: Vision
@@ -117,6 +137,8 @@ class Manifest:
     """Of the programs that made it."""
     accuracy: dict[str, Any] | None = None
     """Measured on ECGBench; null: not measured yet."""
+    quantization: Quantization | None = None
+    """Null: converted from a checkpoint as it is."""
 
 
 @dataclass(frozen=True)
@@ -248,6 +270,16 @@ def open_kit(path: Path) -> Kit:
     if wrong:
         raise KitError(f"{path}: {'; '.join(wrong)}. Copy the kit again.")
     return Kit(path.resolve(), manifest, hashlib.sha256(raw).hexdigest())
+
+
+def base_of(manifest: Manifest) -> dict[str, str]:
+    """sha256 of the unquantized `language` model and `vision` encoder that a kit comes from; its own where it is that."""
+    if manifest.quantization is not None:
+        return manifest.quantization.base
+    # An encoder's weights may lie beside its graph: one hash over both.
+    parts = sorted((n, f.sha256) for n, f in manifest.files.items() if n.startswith(manifest.vision.file))
+    encoder = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    return {"language": manifest.files[manifest.language.file].sha256, "vision": encoder}
 
 
 # --- verifying -------------------------------------------------------------------------------------------------------
