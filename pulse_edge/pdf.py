@@ -17,12 +17,13 @@ if it were metres of paper, comes out at the size of a sheet."""
 MEMORY = 900 << 20
 
 
-def main(max_pages: int, max_pixels: int) -> None:
-    """Draw the pages of a PDF. The text layer is never read: only what is drawn leaves this process."""
+def main(max_pages: int, max_pixels: int, seconds: int) -> None:
+    """Draw the pages of a PDF in `seconds` of processor time. The text layer is never read: only what is drawn leaves this process."""
     with contextlib.suppress(ImportError, ValueError, OSError):  # no such limit on Windows
         import resource
 
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
     import pypdfium2
 
     out = sys.stdout.buffer
@@ -51,4 +52,4 @@ def main(max_pages: int, max_pixels: int) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:3]))
+    main(*map(int, sys.argv[1:4]))

@@ -261,8 +261,9 @@ def _needs(module: str, extra: str, name: str, what: str) -> None:
 # ---------------------------------------------------------------------------------------------------------------- PDF
 
 
-PDF_SECONDS = 4.0
-"""A file that takes longer to draw was made to."""
+_SIGXCPU = 24  # where there is one
+PDF_SECONDS = 4
+"""Of processor time: a file that takes longer to draw was made to. A busy machine gets five times as long by the clock."""
 
 
 def _pdf(data: bytes, name: str) -> list[Image.Image]:
@@ -270,7 +271,7 @@ def _pdf(data: bytes, name: str) -> list[Image.Image]:
     _needs("pypdfium2", "pdf", name, "a PDF")
     package = Path(__file__).parent
     paths = os.pathsep.join([str(package.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
-    command = [sys.executable, "-m", f"{package.name}.pdf", str(MAX_PAGES), str(MAX_PIXELS)]
+    command = [sys.executable, "-m", f"{package.name}.pdf", *map(str, (MAX_PAGES, MAX_PIXELS, PDF_SECONDS))]
     with subprocess.Popen(
         command,
         env=os.environ | {"PYTHONPATH": paths, "OPENBLAS_NUM_THREADS": "1"},
@@ -279,18 +280,21 @@ def _pdf(data: bytes, name: str) -> list[Image.Image]:
         stderr=subprocess.DEVNULL,
     ) as drawing:
         late = threading.Event()
-        stop = threading.Timer(PDF_SECONDS, _end, (drawing, late))
+        stop = threading.Timer(5 * PDF_SECONDS, _end, (drawing, late))
         stop.start()
         threading.Thread(target=_feed, args=(drawing.stdin, data), daemon=True).start()
         try:
             assert drawing.stdout is not None
             pages, end = _drawn(drawing.stdout)
+            drawing.wait(timeout=1)
+        except subprocess.TimeoutExpired:
+            pass
         finally:
             stop.cancel()
             drawing.kill()
-    if late.is_set():
+    if late.is_set() or drawing.returncode == -_SIGXCPU:
         raise PageRefused(
-            f"{name}: takes longer than {PDF_SECONDS:.0f} seconds to draw. Save its page as a PDF of its own. {_AS_PNG}"
+            f"{name}: takes longer than {PDF_SECONDS} seconds to draw. Save its page as a PDF of its own. {_AS_PNG}"
         )
     _check_drawing(name, pages, end)
     return [_page(page, name) for page in pages]
