@@ -7,6 +7,7 @@ others are still answered, and the code is that of the worst.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import signal
 import sys
@@ -16,10 +17,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from . import cli_log
 from .errors import PulseEdgeError
 
 if TYPE_CHECKING:
     from .interpret import Answering, EncodedScan, PulseModel
+    from .log import Recorder
     from .scan import Page
 
 STAGES = {
@@ -65,6 +68,12 @@ def cli(debug: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per page, one a line.")
 @click.option("--max-tokens", type=click.IntRange(1), help="Longest answer. Default: the kit's limit.")
 @click.option("--threads", type=click.IntRange(1, 512), help="Default: the processors that this process may use.")
+@click.option(
+    "--keep",
+    type=click.IntRange(1, 36500),
+    metavar="DAYS",
+    help="Keep texts and picture in the log so long. Default: no.",
+)
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def interpret(
     scans: tuple[str, ...],
@@ -74,19 +83,22 @@ def interpret(
     as_json: bool,
     max_tokens: int | None,
     threads: int | None,
+    keep: int | None,
     debug: bool,
 ) -> None:
     """Answer questions about ECG pages: JPEG, PNG, TIFF, BMP or WebP files, or - for standard input.
 
     Without -q it asks for a clinical report.
     """
-    from . import prompt, scan
+    from . import log, prompt, scan
     from .interpret import PulseModel
 
     asked = questions or (prompt.REPORT_QUESTION,)
     for question in asked:
         prompt.fill("{question}", question)
     screen = Screen()
+    record = log.Recorder(log.Log(note=screen.note), {"max_tokens": max_tokens, "threads": threads}, keep)
+    record.log.ready()
     worst = 0
     with (
         screen.progress() as progress,
@@ -101,7 +113,9 @@ def interpret(
                 continue
             for page in pages:
                 try:
-                    _one_page(model, page, asked, max_tokens, as_json, screen, several=len(scans) + len(pages) > 2)
+                    _one_page(
+                        model, page, asked, max_tokens, as_json, screen, record, several=len(scans) + len(pages) > 2
+                    )
                 except PulseEdgeError as e:
                     worst = max(worst, screen.failed(page.name, e, as_json))
     raise SystemExit(worst)
@@ -114,6 +128,7 @@ def _one_page(
     max_tokens: int | None,
     as_json: bool,
     screen: Screen,
+    record: Recorder,
     *,
     several: bool,
 ) -> None:
@@ -129,18 +144,36 @@ def _one_page(
             _out(f"# {encoded.file}\n")
     for question in questions:
         answering = model.ask(encoded, question, max_tokens)
-        if as_json:
-            answering.answer()
-        else:
-            if len(questions) > 1:
-                _out(f"## {question}\n")
+        if not as_json and len(questions) > 1:
+            _out(f"## {question}\n")
+        with recorded(record, model, encoded, answering, page):
             for text in answering:
-                _out(text)
-            _out("\n")
+                if not as_json:
+                    _out(text)
+            if not as_json:
+                _out("\n")
         screen.answered(answering, encoded)
         answered.append(answering)
     if as_json:
         _out(model.report(encoded, answered).to_json() + "\n")
+
+
+@contextlib.contextmanager
+def recorded(
+    record: Recorder, model: PulseModel, encoded: EncodedScan, answering: Answering, page: Page
+) -> Iterator[None]:
+    """Around an answer that somebody sees: it goes on record also where it was broken off."""
+
+    def write(ended: str) -> None:
+        record(dataclasses.asdict(model.report(encoded, [answering])), page.png, ended)
+
+    try:
+        yield
+    except BaseException:
+        if answering.text:
+            write("broken off")
+        raise
+    write("whole")
 
 
 @cli.group()
@@ -205,6 +238,9 @@ def verify(path: Path, debug: bool) -> None:
 
         kits.verify(opened, progress=step)
     _out(f"{path}: {len(opened.manifest.files)} files are as they were made\n")
+
+
+cli.add_command(cli_log.log)
 
 
 # --- what people see --------------------------------------------------------------------------------------------------

@@ -92,6 +92,10 @@ class Answering(Iterator[str]):
         """The whole answer; runs what is left."""
         for _ in self:
             pass
+        return self.so_far()
+
+    def so_far(self) -> Answer:
+        """What has been said until now."""
         return Answer(self.question, self.text, self.tokens, self.complete)
 
 
@@ -195,15 +199,15 @@ class PulseModel:
         return self.report(encoded, answered)
 
     def report(self, encoded: EncodedScan, answered: Sequence[Answering]) -> Report:
-        """The record of one page's finished answers."""
+        """The record of one page's answers, as far as they have come."""
         seconds = self.seconds | encoded.seconds
         for part in ("prefill", "answer"):
-            seconds[part] = sum(a.seconds[part] for a in answered)
+            seconds[part] = sum(a.seconds.get(part, 0.0) for a in answered)
         m = self.kit.manifest
         return Report(
             file=encoded.file,
             page_sha256=encoded.page_sha256,
-            answers=tuple(a.answer() for a in answered),
+            answers=tuple(a.so_far() for a in answered),
             kit=KitMark(m.id, self.kit.sha256, m.demonstration),
             device=self.device,
             versions=versions(),

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import tempfile
+import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 INTENDED_USE = (
     "Decision support for clinicians, never a diagnosis: it can be wrong and sound certain. Read the ECG yourself."
@@ -53,3 +58,39 @@ class Report:
     def to_json(self) -> str:
         """One line of JSON."""
         return json.dumps(dataclasses.asdict(self), ensure_ascii=False)
+
+
+# --- texts and files that hold what a model or a stranger wrote -------------------------------------------------------
+
+_DIRECTION = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""Bidirectional controls: they make a text look like another one."""
+
+
+def printable(text: str) -> str:
+    """The text without what a terminal, a browser or an XML reader would act on or refuse: controls, lone surrogates."""
+    bad = {"Cc", "Cs", "Cn"}
+    kept = (c for c in text if c in "\n\t" or not (unicodedata.category(c) in bad or c in _DIRECTION))
+    return "".join(kept)
+
+
+def spreadsheet_cell(value: object) -> str:
+    """A cell that no spreadsheet takes for a formula."""
+    text = printable(str(value))
+    start = unicodedata.normalize("NFKC", text.lstrip())[:1]
+    return f"'{text}" if start and start in "=+-@" and not isinstance(value, int | float) else text
+
+
+def write_whole(path: Path, pieces: Iterable[bytes]) -> None:
+    """Make the file, or replace it; never half of it. A failure leaves what was there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fd, name = tempfile.mkstemp(prefix=".unfinished-", dir=path.parent)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            for piece in pieces:
+                file.write(piece)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise

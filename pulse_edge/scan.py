@@ -53,6 +53,12 @@ class Page:
     name: str
     """For people: the path as given, `-` for standard input, `scan.tiff#2` for the second page of several."""
 
+    def png(self) -> bytes:
+        """The picture as a PNG file's bytes."""
+        file = io.BytesIO()
+        self.image.save(file, "PNG")
+        return file.getvalue()
+
 
 def read(source: Source) -> Page:
     """The only page of `source`; see `read_all`. A file with several pages raises ScanError."""
