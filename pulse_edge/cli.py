@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from . import cli_log
+from . import cli_batch, cli_log
 from .errors import PulseEdgeError
 
 if TYPE_CHECKING:
@@ -240,6 +240,7 @@ def verify(path: Path, debug: bool) -> None:
     _out(f"{path}: {len(opened.manifest.files)} files are as they were made\n")
 
 
+cli.add_command(cli_batch.batch)
 cli.add_command(cli_log.log)
 
 

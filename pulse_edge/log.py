@@ -224,7 +224,7 @@ class Log:
             (self.folder / "kept").mkdir(exist_ok=True, mode=0o700)
             if os.name == "posix":
                 self.folder.chmod(0o700)
-            lock, file = _open(self.folder / "lock"), _open(self._log)
+            lock, file = open_owned(self.folder / "lock"), open_owned(self._log)
         except OSError as e:
             raise LogError(
                 f"{self.folder}: answers cannot be recorded here ({e.strerror}). Give {LOG_VARIABLE} a folder of yours."
@@ -238,7 +238,7 @@ class Log:
 
     def _wait(self, lock: int) -> None:
         start, said = time.monotonic(), False
-        while not _locked(lock):
+        while not try_lock(lock):
             waited = time.monotonic() - start
             if waited > PATIENCE:
                 raise LogError(
@@ -369,7 +369,7 @@ class Recorder:
 # --- files that survive a power cut, and locks ------------------------------------------------------------------------
 
 
-def _open(path: Path) -> int:
+def open_owned(path: Path) -> int:
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
     file = os.open(path, flags | getattr(os, "O_CLOEXEC", 0), 0o600)
     if hasattr(os, "fchmod"):
@@ -388,7 +388,7 @@ def _write(file: int, data: bytes) -> None:
 def _replace(path: Path, data: bytes) -> None:
     """The file's new content, or its old one: never half of it."""
     new = path.with_name(path.name + ".new")
-    file = _open(new)
+    file = open_owned(new)
     try:
         os.ftruncate(file, 0)
         _write(file, data)
@@ -412,7 +412,7 @@ def _sync(file: int) -> None:
         os.fsync(file)
 
 
-def _locked(file: int) -> bool:
+def try_lock(file: int) -> bool:
     """Take the lock if it is free; closing the file, or the end of the process, gives it back."""
     try:
         if sys.platform == "win32":

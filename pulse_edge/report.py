@@ -73,6 +73,11 @@ def printable(text: str) -> str:
     return "".join(kept)
 
 
+def one_line(name: str) -> str:
+    """A file's name as any terminal can show it: line breaks, controls, and bytes that are no text become visible."""
+    return "".join(c if c not in "\n\t" and printable(c) else repr(c)[1:-1] for c in name)
+
+
 def spreadsheet_cell(value: object) -> str:
     """A cell that no spreadsheet takes for a formula."""
     text = printable(str(value))

@@ -14,7 +14,7 @@ STAGES = {"scan", "tiles", "vision", "prompt", "llm", "memory", "report", "log"}
 DOORS = {
     "onnxruntime": {"vision.py"},
     "llama_cpp": {"llm.py"},
-    "click": {"cli.py", "cli_log.py"},
+    "click": {"cli.py", "cli_batch.py", "cli_log.py"},
     "rich": {"cli.py"},
 }
 
