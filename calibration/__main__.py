@@ -1,4 +1,4 @@
-"""`python -m calibration synthesize | split | score`."""
+"""`python -m calibration synthesize | split | evaluate | score`."""
 
 from __future__ import annotations
 
@@ -73,6 +73,28 @@ def split(bench: Path, key: str, share: float, target: Path, debug: bool) -> Non
     for task, ids in made.calibration.items():
         say(f"{task}: {len(ids)} for calibration, {len(made.test[task])} for test")
     ecgbench.save_split(made, target, problems)
+    click.echo(target)
+
+
+@cli.command()
+@click.argument("kits", nargs=-1, required=True, type=PATH, metavar="KIT...")
+@click.option(
+    "-o", "--output", "target", type=PATH, required=True, help="The folder of results: new, or to go on with."
+)
+@click.option("--bench", type=PATH, required=True, help="ECGBench: parquet folders, or TASK.json and images/.")
+@click.option("--tasks", callback=names, metavar="A,B", help="Which tasks. Default: ECGBench's nine.")
+@click.option("--split", type=PATH, help="Ask only the test ids of this recorded split.")
+@click.option("--limit", type=click.IntRange(1), help="Only the first questions of each task.")
+@click.option("--max-tokens", type=click.IntRange(1), help="Longest answer. Default: the kit's limit.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--threads", type=click.IntRange(1, 512), help="Default: the processors that this process may use.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def evaluate(kits: tuple[Path, ...], target: Path, debug: bool, **options: Any) -> None:
+    """Ask kits the questions of ECGBench; the first kit is the reference. Interrupted, it goes on where it was."""
+    from .evaluate import Plan
+    from .evaluate import evaluate as run
+
+    run(target, Plan(kits, **options), say)
     click.echo(target)
 
 

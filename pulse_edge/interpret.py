@@ -6,7 +6,7 @@ import hashlib
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -24,6 +24,8 @@ from .kit import Kit
 from .report import Answer, KitMark, Report
 
 Float = npt.NDArray[np.float32]
+Turns = Sequence[tuple[str, str]]
+"""Earlier questions about the same page, each with the answer that was given."""
 Progress = Callable[[str, int, int], None]
 """Gets the stage (`verify` bytes, `load` per mille, `encode` tiles, `prefill` rows), how much is done, and of how much."""
 
@@ -49,25 +51,31 @@ class EncodedScan:
 class Answering(Iterator[str]):
     """An answer as it is made: iterate for its text; the other fields are final when the iteration has ended."""
 
-    def __init__(self, model: PulseModel, encoded: EncodedScan, question: str, max_tokens: int) -> None:
+    def __init__(
+        self, model: PulseModel, encoded: EncodedScan, question: str, max_tokens: int, history: Turns = ()
+    ) -> None:
         self.question = question
         self.text = ""
-        self.tokens = 0
+        self.ids: list[int] = []
+        """The generated tokens, without the end."""
         self.complete = False
         self.seconds: dict[str, float] = {}
         """`prefill` and `answer`, and `first_token` since the question was asked."""
-        self._parts = self._run(model, encoded, prompt.fill(model.kit.manifest.prompt.after, question), max_tokens)
+        self._parts = self._run(model, encoded, model.turns(question, history), max_tokens)
+
+    @property
+    def tokens(self) -> int:
+        """How many were generated so far."""
+        return len(self.ids)
 
     def __next__(self) -> str:
         return next(self._parts)
 
-    def _run(self, model: PulseModel, encoded: EncodedScan, after: str, max_tokens: int) -> Iterator[str]:
+    def _run(self, model: PulseModel, encoded: EncodedScan, turns: list[str], max_tokens: int) -> Iterator[str]:
         language = model.language
         turn = model.take_turn()
         start = time.perf_counter()
-        before = model.kit.manifest.prompt.before
-        language.prefill(encoded.rows_sha256, before, encoded.rows, lambda d, n: model.progress("prefill", d, n))
-        logits = language.feed_tokens(language.tokenize(after, first=False))
+        logits = model.reach(encoded, turns)
         prefilled = time.perf_counter()
         self.seconds["prefill"] = prefilled - start
         pieces = language.generate(logits, max_tokens)
@@ -79,7 +87,7 @@ class Answering(Iterator[str]):
             except StopIteration as end:
                 self.complete = end.value
                 break
-            self.tokens += 1
+            self.ids.append(piece.token)
             self.seconds.setdefault("first_token", time.perf_counter() - start)
             text = held + piece.text if self.text else (held + piece.text).lstrip()
             held = text[len(text.rstrip()) :]
@@ -155,7 +163,7 @@ class PulseModel:
         model.seconds["load"] = time.perf_counter() - start
         return model
 
-    def encode(self, source: str | Path | Image.Image | scan.Page) -> EncodedScan:
+    def encode(self, source: str | Path | bytes | Image.Image | scan.Page) -> EncodedScan:
         """Read a page and encode it, once for all its questions. Raises ScanError, PageRefused."""
         start = time.perf_counter()
         page = source if isinstance(source, scan.Page) else scan.read(source)
@@ -173,18 +181,47 @@ class PulseModel:
         seconds = {"read": read - start, "encode": time.perf_counter() - read}
         return EncodedScan(page.name, page.sha256, rows, len(pixels), digest, seconds)
 
-    def ask(self, encoded: EncodedScan, question: str, max_tokens: int | None = None) -> Answering:
+    def ask(self, encoded: EncodedScan, question: str, max_tokens: int | None = None, history: Turns = ()) -> Answering:
         """The answer to a question about an encoded page, as an iterator over its text.
 
         The page's rows stay in the context, so a second question on it only costs its own words. An answer that is
         still running is ended by the next question: going on with it raises UsageError.
         """
         limit = self.kit.manifest.prompt.max_tokens if max_tokens is None else max_tokens
-        return Answering(self, encoded, question, limit)
+        return Answering(self, encoded, question, limit, history)
+
+    def score(
+        self, encoded: EncodedScan, question: str, answers: Iterable[Sequence[int]], history: Turns = ()
+    ) -> Iterator[Float]:
+        """Teacher forcing: for each answer of n token ids the logits (n, vocabulary) ahead of each of its tokens.
+
+        The question is read once for all answers. `language.tokenize(text, first=False)` makes ids of a text, and
+        `language.end` is the end of an answer. Like an answer that is asked for, it is ended by the next question.
+        """
+        turns, turn = self.turns(question, history), self.take_turn()
+        logits = self.reach(encoded, turns)
+        for ids in answers:
+            self.check_turn(turn)
+            yield self.language.force(logits, ids)
+
+    def turns(self, question: str, history: Turns) -> list[str]:
+        """The texts behind the image; see `prompt.conversation`."""
+        spoken = self.kit.manifest.prompt
+        return prompt.conversation(spoken.template, spoken.after, question, history)
+
+    def reach(self, encoded: EncodedScan, turns: Sequence[str]) -> Float:
+        """Fill the context with the page and the texts behind it; logits (vocabulary,) of the answer's first token."""
+        language, before = self.language, self.kit.manifest.prompt.before
+        language.prefill(encoded.rows_sha256, before, encoded.rows, lambda d, n: self.progress("prefill", d, n))
+        ids: list[int] = []
+        for text in turns:
+            ids += [language.end] if ids else []
+            ids += language.tokenize(text, first=False)
+        return language.feed_tokens(ids)
 
     def interpret(
         self,
-        source: str | Path | Image.Image | scan.Page,
+        source: str | Path | bytes | Image.Image | scan.Page,
         question: str | Sequence[str] = prompt.REPORT_QUESTION,
         max_tokens: int | None = None,
     ) -> Report:

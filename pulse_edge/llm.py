@@ -15,7 +15,7 @@ import ctypes
 import importlib.metadata
 import signal
 import threading
-from collections.abc import Callable, Generator, Hashable, Iterator
+from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,6 +98,7 @@ class LanguageModel:
             self._vocab = lib.llama_model_get_vocab(self._model)
             self.embedding_length: int = lib.llama_model_n_embd(self._model)
             self.vocabulary: int = lib.llama_vocab_n_tokens(self._vocab)
+            self.end: int = lib.llama_vocab_eos(self._vocab)
             self._start_context(threads, device, flash_attention, observer)
         except BaseException:
             self.close()
@@ -276,6 +277,13 @@ class LanguageModel:
                 break
             logits = self.feed_tokens([token])
         return bool(self._lib.llama_vocab_is_eog(self._vocab, int(np.argmax(logits))))
+
+    def force(self, logits: Float, ids: Sequence[int]) -> Float:
+        """Logits (n, vocabulary) ahead of each of n tokens that follow `logits`; the context is then as it was."""
+        start = self.position
+        fed = [self.feed_tokens(list(ids[:-1]), every=True)] if len(ids) > 1 else []
+        self._back_to(start)
+        return np.concatenate([logits[None], *fed])
 
     # --- ending ------------------------------------------------------------------------------------------------------
 

@@ -6,6 +6,8 @@ turns never occur, the separator is one space.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from .errors import UsageError
 
 REPORT_QUESTION = "Please write a clinical report based on this ECG image."
@@ -20,6 +22,9 @@ TEMPLATES = {
 }
 """Name -> (before the image, after it)."""
 
+FOLLOWING = {"llava_v1": "USER: {question} ASSISTANT:"}
+"""Name -> a later turn of a conversation. The answer before it ends with the model's end token."""
+
 IMAGE_MARK = "<image>"
 
 
@@ -31,3 +36,17 @@ def fill(after: str, question: str) -> str:
     if IMAGE_MARK in question:
         raise UsageError(f"the question contains {IMAGE_MARK}, which stands for the page itself. Leave it out.")
     return after.replace("{question}", question)
+
+
+def conversation(template: str, after: str, question: str, history: Sequence[tuple[str, str]]) -> list[str]:
+    """The texts behind the image, turn by turn, with the model's end token between them; the last awaits its answer.
+
+    `history` holds the earlier turns, (question, answer). Raises UsageError as `fill`, and for an unknown template.
+    """
+    if history and template not in FOLLOWING:
+        raise UsageError(f"template {template} has no second turn. Ask each question on its own.")
+    texts: list[str] = []
+    for asked, answer in (*history, (question, None)):
+        text = fill(FOLLOWING[template] if texts else after, asked)
+        texts.append(text if answer is None else f"{text} {answer}")
+    return texts
