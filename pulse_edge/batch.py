@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import dataclasses
 import glob
 import io
 import json
@@ -82,7 +81,7 @@ class Work:
     """How a page becomes a report, and what else is done with it."""
 
     answer: Callable[[Page], Report]
-    record: Callable[[Mapping[str, Any], Callable[[], bytes]], None]
+    record: Callable[[Report, Page], None]
     """Puts the report's answers on record."""
     documents: Callable[[Report, Page, str], None]
     """Writes a page's documents, named by the text given."""
@@ -305,7 +304,7 @@ def _page(store: Store, work: Work, file: File, number: int, page: Page, *, last
         store.put(file.id, number, None, e, last=last)
         work.told(page.name, e)
         return
-    work.record(dataclasses.asdict(report), page.png)
+    work.record(report, page)
     work.documents(report, page, f"{file.id:06}-{number}")
     store.put(file.id, number, report, last=last)
     work.told(page.name, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,9 +10,15 @@ from typing import TYPE_CHECKING
 
 import click
 
+from .cli_options import Wanted, documents
+
 if TYPE_CHECKING:
     from .batch import Store
     from .errors import PulseEdgeError
+    from .interpret import PulseModel
+    from .log import Recorder
+    from .report import Report
+    from .scan import Page
 
 POLL = 2.0
 """Seconds between two looks at a folder."""
@@ -27,6 +34,7 @@ POLL = 2.0
 )
 @click.option("-q", "--question", "questions", multiple=True, metavar="TEXT", help="Repeatable. Default: a report.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@documents
 @click.option("--max-tokens", type=click.IntRange(1), help="Longest answer. Default: the kit's limit.")
 @click.option("--threads", type=click.IntRange(1, 512), help="Default: the processors that this process may use.")
 @click.option("--retry", is_flag=True, help="Try again what failed before.")
@@ -44,6 +52,8 @@ def batch(
     kit: Path | None,
     questions: tuple[str, ...],
     device: str,
+    forms: tuple[str, ...],
+    with_findings: bool | None,
     max_tokens: int | None,
     threads: int | None,
     retry: bool,
@@ -54,22 +64,21 @@ def batch(
     """Answer questions about many pages: folders, quoted patterns, lists (.txt, a path a line) or files.
 
     Run the same command again after a power cut: it goes on with the page that it had begun. Results are in
-    OUT/results.csv and OUT/results.jsonl, pages with contradictions first.
+    OUT/results.csv and OUT/results.jsonl, pages with contradictions first; what --format names is in OUT/pages.
     """
     from . import batch as batches
     from . import kit as kits
-    from . import log, prompt
+    from . import log
     from .cli import Screen, _out
     from .interpret import PulseModel
 
-    asked = questions or (prompt.REPORT_QUESTION,)
-    for question in asked:
-        prompt.fill("{question}", question)
+    wanted = Wanted.of(questions, max_tokens, forms, out)
     screen = Screen()
     record = log.Recorder(log.Log(note=screen.note), {"max_tokens": max_tokens, "threads": threads}, keep)
     record.log.ready()
     opened = kits.find(kit)
-    settings = {"kit": opened.sha256, "questions": asked, "max-tokens": max_tokens}
+    settings = {"kit": opened.sha256, "questions": wanted.questions, "max-tokens": max_tokens, "format": forms}
+    settings["findings"] = with_findings
     with batches.Store(out, settings) as store:
         settled = batches.Settled()
         store.add(batches.files(sources, out) if not watch else iter(()))
@@ -80,12 +89,8 @@ def batch(
             PulseModel.load(opened, device=device, threads=threads, progress=progress) as model,
         ):
             screen.loaded(model)
-            work = batches.Work(
-                lambda page: model.interpret(page, asked, max_tokens),
-                record,
-                lambda _report, _page, _name: None,
-                _Teller(store, screen.note),
-            )
+            desk = _Desk(model, wanted.for_kit(model, with_findings), record)
+            work = batches.Work(desk.answer, desk.record, desk.documents, _Teller(store, screen.note))
             while True:
                 batches.run(store, work)
                 store.export()
@@ -98,6 +103,30 @@ def batch(
             f"{out}: {counts.done} files answered, {counts.failed} could not be read; see {out / batches.RESULTS[1]}\n"
         )
         raise SystemExit(store.exit_code())
+
+
+class _Desk:
+    """What is done with each page."""
+
+    def __init__(self, model: PulseModel, wanted: Wanted, record: Recorder) -> None:
+        self._model, self._wanted, self._record = model, wanted, record
+
+    def answer(self, page: Page) -> Report:
+        wanted = self._wanted
+        return self._model.interpret(page, wanted.questions, wanted.max_tokens, with_findings=wanted.findings)
+
+    def record(self, report: Report, page: Page) -> None:
+        fields = dataclasses.asdict(report)
+        self._record(fields, page.png)
+        self._record.findings(fields)
+
+    def documents(self, report: Report, page: Page, name: str) -> None:
+        from . import outputs
+
+        folder = self._wanted.out
+        if folder is not None and self._wanted.forms != ("text",):
+            stem = f"{name}-{outputs.stem(report)}"
+            outputs.write(folder / "pages", stem, self._wanted.forms, report, page.image, self._wanted.patient)
 
 
 class _Teller:

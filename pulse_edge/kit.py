@@ -94,6 +94,21 @@ class Prompt:
 
 
 @dataclass(frozen=True)
+class Calibration:
+    """How the log odds of yes against no become a statement's probability: logistic(scale * log odds + offset)."""
+
+    scale: float
+    offset: float
+    uncertain_from: float
+    """From this probability on, up to and including `uncertain_to`, the kit abstains."""
+    uncertain_to: float
+    pages: int
+    """Of the calibration split that it was fitted on."""
+    auc: float
+    """On pages that it was not fitted on."""
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What manifest.json says."""
 
@@ -117,6 +132,8 @@ class Manifest:
     """Of the programs that made it."""
     accuracy: dict[str, Any] | None = None
     """Measured on ECGBench; null: not measured yet."""
+    findings: dict[str, Calibration] | None = None
+    """By statement (pulse_edge.findings); null: never calibrated. A statement that is absent here was not."""
 
 
 @dataclass(frozen=True)

@@ -97,23 +97,36 @@ def entry(
     report: Mapping[str, Any], answer: Mapping[str, Any], settings: Mapping[str, Any], ended: str = "whole"
 ) -> dict[str, Any]:
     """What is recorded of one answer of a report (both as JSON objects): hashes and figures, no name and no text."""
-    verdicts = {name: report[name] for name in ("quality", "marks") if report.get(name)}
-    if findings := report.get("findings"):
-        verdicts["findings"] = {f["statement"]: [f["verdict"], f["probability"]] for f in findings}
-    return {
-        "time": now(),
-        "page_sha256": report["page_sha256"],
-        "kit": report["kit"],
-        "device": report["device"],
-        "versions": report["versions"],
-        "settings": dict(settings),
+    return _about(report, settings) | {
         "question_sha256": sha256(answer["question"]),
         "answer_sha256": sha256(answer["text"]),
         "tokens": answer["tokens"],
         "complete": answer["complete"],
         "ended": ended,
-        "verdicts": verdicts,
     }
+
+
+def findings_entry(report: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What is recorded of a report's findings and contradictions: verdicts, probabilities, and their hash."""
+    texts = json.dumps([report["findings"], report["marks"]], sort_keys=True)
+    verdicts = {f["statement"]: [f["verdict"], f["probability"], f["calibrated"]] for f in report["findings"]}
+    marks = [[mark["kind"], *mark["statements"]] for mark in report["marks"]]
+    return _about(report, settings) | {
+        "question_sha256": sha256("findings"),
+        "answer_sha256": sha256(texts),
+        "tokens": 0,
+        "complete": True,
+        "ended": "whole",
+        "findings": verdicts,
+        "marks": marks,
+    }
+
+
+def _about(report: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    about = {name: report[name] for name in ("page_sha256", "kit", "device", "versions")}
+    if quality := report.get("quality"):
+        about["quality"] = quality
+    return about | {"time": now(), "settings": dict(settings)}
 
 
 class Log:
@@ -364,6 +377,11 @@ class Recorder:
                 texts = {"file": report["file"], "question": answer["question"], "answer": answer["text"]}
                 kept = Kept(self.keep_days, texts, picture())
             self.log.append(entry(report, answer, self.settings, ended), kept)
+
+    def findings(self, report: Mapping[str, Any]) -> None:
+        """The findings of a report, where it has any."""
+        if report["findings"]:
+            self.log.append(findings_entry(report, self.settings))
 
 
 # --- files that survive a power cut, and locks ------------------------------------------------------------------------

@@ -27,7 +27,7 @@ PAGE = Path(pulse_edge.__file__).parent / "example_page.png"
 
 def report(name: str, text: str = "An answer.") -> Report:
     kit = KitMark("kit", "0" * 64, False)
-    return Report(name, "1" * 64, (Answer("What?", text, 3, True),), kit, "cpu", {}, {}, 80)
+    return Report("", name, "1" * 64, (Answer("What?", text, 3, True),), kit, "cpu", {}, {}, 80)
 
 
 class Desk:
