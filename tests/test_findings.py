@@ -155,7 +155,7 @@ def test_the_report_s_schema_in_the_repository_is_the_current_one() -> None:
 
 
 def test_findings_come_with_every_statement_and_the_json_is_valid(tiny_kit: Path) -> None:
-    command = [sys.executable, "-m", "pulse_edge", "interpret", str(PAGE), "--kit", str(tiny_kit), "--max-tokens", "4"]
+    command = [sys.executable, "-m", "pulse_edge", "interpret", str(PAGE), "--kit", str(tiny_kit), "--max-tokens", "4", "--threads", "1"]
     done = subprocess.run([*command, "--json", "--findings"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)

@@ -231,7 +231,7 @@ def test_a_kept_text_that_was_changed_or_removed_is_found(small: Log) -> None:
 def test_every_answer_is_recorded_without_names_and_texts(tiny_kit: Path, tmp_path: Path) -> None:
     page = Path(shutil.copy(PAGE, tmp_path / "Erika Mustermann.png"))
     questions = ("-q", "Is Erika well?", "-q", "What is the rate?")
-    done = run("interpret", page, "--kit", tiny_kit, "--max-tokens", 4, *questions, log=tmp_path / "log")
+    done = run("interpret", page, "--kit", tiny_kit, "--threads", 1, "--max-tokens", 4, *questions, log=tmp_path / "log")
     assert done.returncode == 0, done.stderr
     assert Log(tmp_path / "log").verify().entries == 2
     assert b"Erika" not in b"".join(p.read_bytes() for p in (tmp_path / "log").rglob("*") if p.is_file())
@@ -241,7 +241,7 @@ def test_every_answer_is_recorded_without_names_and_texts(tiny_kit: Path, tmp_pa
 
 
 def test_keep_keeps_texts_and_picture_and_show_shows_them(tiny_kit: Path, tmp_path: Path) -> None:
-    done = run("interpret", PAGE, "--kit", tiny_kit, "--max-tokens", 4, "--keep", 2, log=tmp_path / "log")
+    done = run("interpret", PAGE, "--kit", tiny_kit, "--threads", 1, "--max-tokens", 4, "--keep", 2, log=tmp_path / "log")
     answer = done.stdout.splitlines()[-1]
     shown = run("log", "show", 1, log=tmp_path / "log").stdout
     assert json.dumps(answer, ensure_ascii=False)[1:-1] in shown
@@ -250,7 +250,7 @@ def test_keep_keeps_texts_and_picture_and_show_shows_them(tiny_kit: Path, tmp_pa
 
 
 def test_an_answer_that_was_broken_off_is_recorded(tiny_kit: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "pulse_edge", "interpret", str(PAGE), "--kit", str(tiny_kit)]
+    command = [sys.executable, "-m", "pulse_edge", "interpret", str(PAGE), "--kit", str(tiny_kit), "--threads", "1"]
     env = os.environ | {"PULSE_EDGE_LOG": str(tmp_path / "log")}
     process = subprocess.Popen(
         [*command, "--max-tokens", "3900"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env
@@ -266,7 +266,7 @@ def test_an_answer_that_was_broken_off_is_recorded(tiny_kit: Path, tmp_path: Pat
 
 def test_without_a_place_for_the_record_nothing_is_answered(tiny_kit: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    done = run("interpret", PAGE, "--kit", tiny_kit, log=tmp_path / "file")
+    done = run("interpret", PAGE, "--kit", tiny_kit, "--threads", 1, log=tmp_path / "file")
     assert (done.returncode, done.stdout) == (1, "")
     assert "answers cannot be recorded here" in done.stderr
     assert len(done.stderr.splitlines()) == 1
@@ -283,7 +283,7 @@ def test_verify_ends_with_an_error_that_says_where(small: Log) -> None:
 
 
 def test_export_gives_every_entry(tiny_kit: Path, tmp_path: Path) -> None:
-    run("interpret", PAGE, PAGE, "--kit", tiny_kit, "--max-tokens", 2, log=tmp_path / "log")
+    run("interpret", PAGE, PAGE, "--kit", tiny_kit, "--threads", 1, "--max-tokens", 2, log=tmp_path / "log")
     lines = run("log", "export", log=tmp_path / "log").stdout.splitlines()
     assert [json.loads(line)["entry"] for line in lines] == [1, 2]
     table = tmp_path / "table.csv"

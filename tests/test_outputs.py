@@ -220,7 +220,7 @@ def test_file_names_of_outputs_can_be_written_anywhere(file: str, stem: str) -> 
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pulse_edge", "interpret", *map(str, arguments)]
+    command = [sys.executable, "-m", "pulse_edge", "interpret", "--threads", "1", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
