@@ -1,12 +1,17 @@
-"""`python -m export.schema > docs/manifest.schema.json`: the manifest's JSON Schema, made of its dataclasses."""
+"""JSON Schemas of the manifest and of a report, made of their dataclasses.
+
+`python -m export.schema manifest > docs/manifest.schema.json`, `python -m export.schema report > docs/report.schema.json`.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from pulse_edge.kit import MANIFEST_VERSION, Manifest
+from pulse_edge.report import Report
 
 _PLAIN = {int: "integer", float: "number", str: "string", bool: "boolean"}
 
@@ -16,6 +21,13 @@ def schema() -> dict[str, Any]:
     top = _schema(Manifest)
     top["properties"]["manifest_version"] = {"const": MANIFEST_VERSION}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "pulse-edge kit manifest"} | top
+
+
+def report_schema() -> dict[str, Any]:
+    """JSON Schema (draft 2020-12) of what `interpret --json` prints for a page that was read. Every field is there."""
+    top = _schema(Report)
+    top["required"] = list(top["properties"])
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "pulse-edge report"} | top
 
 
 def _schema(kind: Any) -> dict[str, Any]:
@@ -49,4 +61,4 @@ def _schema(kind: Any) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(schema(), indent=1))
+    print(json.dumps(report_schema() if sys.argv[1:] == ["report"] else schema(), indent=1))

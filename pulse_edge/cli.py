@@ -7,25 +7,31 @@ others are still answered, and the code is that of the worst.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from . import cli_ask, cli_batch, cli_log
+from .cli_options import Wanted, documents
 from .errors import PulseEdgeError
 
 if TYPE_CHECKING:
     from .interpret import Answering, CheckedPage, EncodedScan, PulseModel
+    from .log import Recorder
+    from .scan import Page
 
 STAGES = {
     "verify": "Verifying the kit",
     "load": "Loading the language model",
     "encode": "Encoding, in tiles",
     "prefill": "Reading the page, in image rows",
+    "findings": "Asking for findings",
 }
 
 
@@ -61,11 +67,23 @@ def cli(debug: bool) -> None:
 )
 @click.option("-q", "--question", "questions", multiple=True, metavar="TEXT", help="Repeatable. Default: a report.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="One JSON object per page, one a line.")
+@click.option("--json", "as_json", is_flag=True, help="The same as --format json: one object per page, one a line.")
+@documents
+@click.option("--patient-id", metavar="ID", help="Whom FHIR is to name. It is written nowhere else.")
+@click.option("--patient-system", metavar="URI", help="Numbering that the patient's id is from.")
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path), help="Folder for the formats' files, a few for each page."
+)
 @click.option("--max-tokens", type=click.IntRange(1), help="Longest answer. Default: the kit's limit.")
 @click.option("--threads", type=click.IntRange(1, 512), help="Default: the processors that this process may use.")
 @click.option("--no-rectify", is_flag=True, help="Leave the page's pixels as they are.")
 @click.option("--force", is_flag=True, help="Answer about a refused page all the same; the report says so.")
+@click.option(
+    "--keep",
+    type=click.IntRange(1, 36500),
+    metavar="DAYS",
+    help="Keep texts and picture in the log so long. Default: no.",
+)
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def interpret(
     scans: tuple[str, ...],
@@ -73,79 +91,119 @@ def interpret(
     questions: tuple[str, ...],
     device: str,
     as_json: bool,
+    out: Path | None,
+    forms: tuple[str, ...],
+    with_findings: bool | None,
+    patient_id: str | None,
+    patient_system: str | None,
     max_tokens: int | None,
     threads: int | None,
     no_rectify: bool,
     force: bool,
+    keep: int | None,
     debug: bool,
 ) -> None:
     """Answer questions about ECG pages: pictures, PDF, HEIC or DICOM files, or - for standard input.
 
     Without -q it asks for a clinical report.
     """
-    from . import prompt, scan
+    from . import log, scan
     from .interpret import PulseModel
 
-    asked = questions or (prompt.REPORT_QUESTION,)
-    for question in asked:
-        prompt.fill("{question}", question)
+    wanted = Wanted.of(questions, max_tokens, ("json", *forms) if as_json else forms, out, patient_id, patient_system)
     screen = Screen()
+    record = log.Recorder(log.Log(note=screen.note), {"max_tokens": max_tokens, "threads": threads}, keep)
+    record.log.ready()
     worst = 0
     with (
         screen.progress() as progress,
         PulseModel.load(kit, device=device, threads=threads, progress=progress) as model,
     ):
         screen.loaded(model)
+        wanted = wanted.for_kit(model, with_findings)
         for source in scans:
             try:
                 pages = scan.read_all(source)
             except PulseEdgeError as e:
-                worst = max(worst, screen.failed(source, e, as_json))
+                worst = max(worst, screen.failed(source, e, wanted.shown == "json"))
                 continue
             for page in pages:
                 several = len(scans) + len(pages) > 2
                 try:
                     encoded = model.encode(page, straighten=not no_rectify, force=force)
                     screen.judged(encoded)
-                    _one_page(model, encoded, asked, max_tokens, as_json, screen, several=several)
+                    _one_page(model, page, encoded, wanted, screen, record, several=several)
                 except PulseEdgeError as e:
-                    worst = max(worst, screen.failed(page.name, e, as_json))
+                    worst = max(worst, screen.failed(page.name, e, wanted.shown == "json"))
     raise SystemExit(worst)
 
 
 def _one_page(
     model: PulseModel,
+    page: Page,
     encoded: EncodedScan,
-    questions: Sequence[str],
-    max_tokens: int | None,
-    as_json: bool,
+    wanted: Wanted,
     screen: Screen,
+    record: Recorder,
     *,
     several: bool,
 ) -> None:
-    """Print the answers about one page; headings only where there are several answers to tell apart."""
-    answered = []
-    if not as_json:
-        if model.kit.manifest.demonstration:
-            from .report import DEMONSTRATION
+    """Answer about one page, and print or write it; headings only where there are several answers to tell apart."""
+    from . import outputs
+    from .report import findings_lines
 
-            _out(f"{DEMONSTRATION}\n")
-        if several:
-            _out(f"# {encoded.file}\n")
-    for question in questions:
-        answering = model.ask(encoded, question, max_tokens)
-        if as_json:
-            answering.answer()
-        else:
-            if len(questions) > 1:
-                _out(f"## {question}\n")
+    streams = wanted.shown == "text"
+    answered: list[Answering] = []
+    for question in wanted.questions:
+        answering = model.ask(encoded, question, wanted.max_tokens)
+        if streams:
+            _out(heading(model, encoded.file if several and not answered else "", question, len(wanted.questions)))
+        with recorded(record, model, encoded, answering, page):
             for text in answering:
-                _out(text)
-            _out("\n")
+                if streams:
+                    _out(text)
+            if streams:
+                _out("\n")
         screen.answered(answering, encoded)
         answered.append(answering)
-    if as_json:
-        _out(model.report(encoded, answered).to_json() + "\n")
+    report = model.report(encoded, answered, model.findings(encoded) if wanted.findings else ())
+    if wanted.findings:
+        record.findings(dataclasses.asdict(report))
+    if wanted.out is not None:
+        for path in outputs.write(wanted.out, outputs.stem(report), wanted.forms, report, page.image, wanted.patient):
+            _out(f"{path}\n")
+    elif not streams:
+        _out(outputs.render(wanted.shown, report, page.image, wanted.patient).decode("utf-8"))
+    elif lines := findings_lines(report):
+        _out("\n".join([*filter(None, [report.notice]), *lines]) + "\n")
+
+
+def heading(model: PulseModel, file: str, question: str, of: int) -> str:
+    """What stands before an answer: that it is a demonstration's, and the file and question where there are several."""
+    from .report import DEMONSTRATION
+
+    lines = [DEMONSTRATION] if model.kit.manifest.demonstration else []
+    lines += [f"# {file}"] if file else []
+    lines += [f"## {question}"] if of > 1 else []
+    return "".join(f"{line}\n" for line in lines)
+
+
+@contextlib.contextmanager
+def recorded(
+    record: Recorder, model: PulseModel, encoded: EncodedScan, answering: Answering, page: Page
+) -> Iterator[None]:
+    """Around an answer that somebody sees: it goes on record also where it was broken off."""
+
+    def write(ended: str) -> None:
+        record(dataclasses.asdict(model.report(encoded, [answering])), page.png, ended)
+
+    try:
+        yield
+    except BaseException:
+        if answering.text:
+            write("broken off")
+        raise
+    write("whole")
 
 
 @cli.command()
@@ -302,6 +360,11 @@ def verify(path: Path, debug: bool) -> None:
     _out(f"{path}: {len(opened.manifest.files)} files are as they were made\n")
 
 
+cli.add_command(cli_ask.ask)
+cli.add_command(cli_batch.batch)
+cli.add_command(cli_log.log)
+
+
 # --- what people see --------------------------------------------------------------------------------------------------
 
 
@@ -456,7 +519,7 @@ class _Signals:
 
     def _end(self, number: int, _frame: Any) -> None:
         self.last = number
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt(number)
 
     def ignore(self) -> None:
         """What comes now is too late to change anything."""

@@ -9,6 +9,8 @@
     |- MemoryShortage         1   the machine has too little free memory for the kit
     |- EngineError            1   ONNX Runtime or llama.cpp failed, or is not installed properly
     |- ContextError           1   page and question do not fit the model's context
+    |- LogError               1   the record of answers cannot be written, or is not as it was written
+    |- BatchError             1   a batch's folder belongs to another batch, or somebody else is working on it
     |- CheckpointError        1   (workstation) the source is not a checkpoint that can be converted
     |- FetchError             1   (workstation) a checkpoint could not be brought from the hub
     |- ParityError            1   (workstation) the converted model does not agree with the original
@@ -62,6 +64,14 @@ class EngineError(PulseEdgeError):
 
 class ContextError(PulseEdgeError):
     """Page and question do not fit the model's context."""
+
+
+class LogError(PulseEdgeError):
+    """The record of answers cannot be written, or is not as it was written."""
+
+
+class BatchError(PulseEdgeError):
+    """A batch's folder cannot be used: another batch's, in use, or damaged."""
 
 
 class CheckpointError(PulseEdgeError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import os
 import platform
@@ -17,11 +18,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from . import findings, llm, memory, prompt, quality, rectify, scan, tiles, vision
 from . import kit as kits
-from . import llm, memory, prompt, quality, rectify, scan, tiles, vision
 from .errors import DeviceError, PageRefused, UsageError
 from .kit import Kit
-from .report import Answer, KitMark, Report
+from .report import DEMONSTRATION, Answer, Finding, KitMark, Mark, Report
 
 Float = npt.NDArray[np.float32]
 NARROWEST = 64
@@ -29,7 +30,8 @@ NARROWEST = 64
 Turns = Sequence[tuple[str, str]]
 """Earlier questions about the same page, each with the answer that was given."""
 Progress = Callable[[str, int, int], None]
-"""Gets the stage (`verify` bytes, `load` per mille, `encode` tiles, `prefill` rows), how much is done, and of how much."""
+"""Gets the stage (`verify` bytes, `load` per mille, `encode` tiles, `prefill` rows, `findings` questions), how
+much is done, and of how much."""
 
 
 def _silent(_stage: str, _done: int, _of: int) -> None:
@@ -159,6 +161,10 @@ class Answering(Iterator[str]):
         """The whole answer; runs what is left."""
         for _ in self:
             pass
+        return self.so_far()
+
+    def so_far(self) -> Answer:
+        """What has been said until now."""
         return Answer(self.question, self.text, self.tokens, self.complete)
 
 
@@ -272,6 +278,21 @@ class PulseModel:
             self.check_turn(turn)
             yield self.language.force(logits, ids)
 
+    def findings(self, encoded: EncodedScan) -> tuple[Finding, ...]:
+        """What the kit thinks of every statement of `findings.STATEMENTS`, each asked in the words of ECGBench."""
+        log_odds = {}
+        for n, statement in enumerate(findings.STATEMENTS):
+            self.progress("findings", n, len(findings.STATEMENTS))
+            log_odds[statement.key] = yes_log_odds(self, encoded, statement.question)
+        self.progress("findings", len(findings.STATEMENTS), len(findings.STATEMENTS))
+        return findings.judge(log_odds, self.kit.manifest.findings)
+
+    def contradictions(self, encoded: EncodedScan, found: Sequence[Finding], texts: Sequence[str]) -> tuple[Mark, ...]:
+        """Contradictions of findings and texts; what is present is asked again in other words."""
+        present = [findings.BY_KEY[f.statement] for f in found if f.verdict == "present"]
+        second = {s.key: yes_log_odds(self, encoded, s.plain) for s in present}
+        return findings.contradictions(found, texts, second)
+
     def turns(self, question: str, history: Turns) -> list[str]:
         """The texts behind the image; see `prompt.conversation`."""
         spoken = self.kit.manifest.prompt
@@ -292,8 +313,10 @@ class PulseModel:
         source: str | Path | bytes | Image.Image | scan.Page,
         question: str | Sequence[str] = prompt.REPORT_QUESTION,
         max_tokens: int | None = None,
+        *,
+        with_findings: bool = False,
     ) -> Report:
-        """Read, encode, and answer one question or several about one page."""
+        """Read, encode, and answer one question or several about one page, `with_findings` if wanted."""
         encoded = self.encode(source)
         questions = [question] if isinstance(question, str) else question
         answered = []
@@ -301,24 +324,29 @@ class PulseModel:
             answering = self.ask(encoded, q, max_tokens)
             answering.answer()
             answered.append(answering)
-        return self.report(encoded, answered)
+        return self.report(encoded, answered, self.findings(encoded) if with_findings else ())
 
-    def report(self, encoded: EncodedScan, answered: Sequence[Answering]) -> Report:
-        """The record of one page's finished answers."""
+    def report(self, encoded: EncodedScan, answered: Sequence[Answering], found: Sequence[Finding] = ()) -> Report:
+        """The record of one page's answers, as far as they have come, and findings, whose contradictions it marks."""
+        marks = self.contradictions(encoded, found, [a.text for a in answered]) if found else ()
         seconds = self.seconds | encoded.seconds
         for part in ("prefill", "answer"):
-            seconds[part] = sum(a.seconds[part] for a in answered)
+            seconds[part] = sum(a.seconds.get(part, 0.0) for a in answered)
         m = self.kit.manifest
         return Report(
+            notice=DEMONSTRATION if m.demonstration else "",
             file=encoded.file,
             page_sha256=encoded.page_sha256,
-            answers=tuple(a.answer() for a in answered),
+            answers=tuple(a.so_far() for a in answered),
             kit=KitMark(m.id, self.kit.sha256, m.demonstration),
             device=self.device,
             versions=versions(),
             seconds={k: round(v, 3) for k, v in seconds.items()},
             rows=len(encoded.rows),
             quality=None if encoded.checked is None else facts(encoded.checked),
+            created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z"),
+            findings=tuple(found),
+            marks=marks,
         )
 
     def take_turn(self) -> int:
@@ -368,6 +396,26 @@ def facts(checked: CheckedPage) -> dict[str, Any]:
         "facts": judged.facts,
         "seconds": round(checked.seconds, 3),
     }
+
+
+def yes_log_odds(model: PulseModel, encoded: EncodedScan, question: str) -> float:
+    """Log odds of an answer that begins with yes against one that begins with no.
+
+    Either is as probable as its spellings together; a spelling of several tokens as their product.
+    """
+    ids = [model.language.tokenize(word, first=False) for word in (*findings.YES, *findings.NO)]
+    scored = [
+        _log_probability(logits, word) for logits, word in zip(model.score(encoded, question, ids), ids, strict=True)
+    ]
+    yes, no = scored[: len(findings.YES)], scored[len(findings.YES) :]
+    return float(np.logaddexp.reduce(yes) - np.logaddexp.reduce(no))
+
+
+def _log_probability(logits: Float, ids: Sequence[int]) -> float:
+    """Of the tokens `ids`, given the logits (n, vocabulary) ahead of each."""
+    wide = logits.astype(np.float64)
+    chosen = wide[np.arange(len(ids)), list(ids)]
+    return float((chosen - np.logaddexp.reduce(wide, axis=1)).sum())
 
 
 def versions() -> dict[str, str]:

@@ -114,6 +114,21 @@ class Quantization:
 
 
 @dataclass(frozen=True)
+class Calibration:
+    """How the log odds of yes against no become a statement's probability: logistic(scale * log odds + offset)."""
+
+    scale: float
+    offset: float
+    uncertain_from: float
+    """From this probability on, up to and including `uncertain_to`, the kit abstains."""
+    uncertain_to: float
+    pages: int
+    """Of the calibration split that it was fitted on."""
+    auc: float
+    """On pages that it was not fitted on."""
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What manifest.json says."""
 
@@ -139,6 +154,8 @@ class Manifest:
     """Measured on ECGBench; null: not measured yet."""
     quantization: Quantization | None = None
     """Null: converted from a checkpoint as it is."""
+    findings: dict[str, Calibration] | None = None
+    """By statement (pulse_edge.findings); null: never calibrated. A statement that is absent here was not."""
 
 
 @dataclass(frozen=True)

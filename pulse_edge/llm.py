@@ -29,6 +29,8 @@ from .errors import ContextError, DeviceError, EngineError
 Float = npt.NDArray[np.float32]
 BATCH = 256
 """Tokens or rows a decode call: the step of the progress display; larger ones are not faster on a CPU."""
+GENTLE = 32
+"""Tokens that are decoded to their end when a signal comes: a second or two."""
 _ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
@@ -241,7 +243,7 @@ class LanguageModel:
                 batch.n_seq_id[i] = 1
                 batch.seq_id[i][0] = 0
                 batch.logits[i] = every or i == n - 1
-            with _log() as log, self._interrupts():
+            with _log() as log, self._interrupts(gentle=n <= GENTLE and not embedding):
                 code = self._lib.llama_decode(self._context, batch)
         finally:
             self._lib.llama_batch_free(batch)
@@ -288,16 +290,18 @@ class LanguageModel:
     # --- ending ------------------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def _interrupts(self) -> Iterator[None]:
+    def _interrupts(self, *, gentle: bool = False) -> Iterator[None]:
         """What would be raised inside llama.cpp's callbacks, where it is lost, is raised when llama.cpp has returned.
 
-        A signal sets the flag that makes it return, and then reaches the handler that it was for.
+        A signal sets the flag that makes it return, and then reaches the handler that it was for. A `gentle` call is
+        short, and ends by itself: the page then stays in the context, and is not read anew for the next question.
         """
         numbers: list[int] = []
 
         def later(number: int, _frame: Any) -> None:
             numbers.append(number)
-            self._stop.set()
+            if not gentle:
+                self._stop.set()
 
         main = threading.current_thread() is threading.main_thread()
         handlers = {n: h for n in _ENDING if callable(h := signal.getsignal(n))} if main else {}
@@ -316,6 +320,8 @@ class LanguageModel:
             for number in numbers:
                 handlers[number](number, None)
             raise raised or KeyboardInterrupt
+        for number in numbers:
+            handlers[number](number, None)
 
     @contextlib.contextmanager
     def _caught(self) -> Iterator[None]:

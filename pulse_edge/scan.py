@@ -61,6 +61,12 @@ class Page:
     number: int = 1
     """Of the page in its file, from 1."""
 
+    def png(self) -> bytes:
+        """The picture as a PNG file's bytes."""
+        file = io.BytesIO()
+        self.image.save(file, "PNG")
+        return file.getvalue()
+
 
 def read(source: Source) -> Page:
     """The only page of `source`; see `read_all`. A file with several pages raises ScanError."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -8,6 +9,12 @@ import pytest
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _record_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Answers of tests do not go into the user's own record."""
+    os.environ["PULSE_EDGE_LOG"] = str(tmp_path_factory.mktemp("log"))
 
 
 @pytest.fixture(scope="session")

@@ -10,18 +10,33 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-STAGES = {"scan", "pdf", "waveform", "rectify", "quality", "tiles", "vision", "prompt", "llm", "memory", "report"}
+STAGES = {
+    "scan",
+    "pdf",
+    "waveform",
+    "rectify",
+    "quality",
+    "tiles",
+    "vision",
+    "prompt",
+    "llm",
+    "memory",
+    "report",
+    "log",
+}
 HELPERS = {"scan": {".waveform"}}
+OF_REPORTS = {"document", "fhir", "findings"}
 PICTURES = {"scan.py", "rectify.py", "quality.py"}
 DOORS = {
     "onnxruntime": {"vision.py"},
     "llama_cpp": {"llm.py"},
-    "click": {"cli.py"},
+    "click": {"cli.py", "cli_ask.py", "cli_batch.py", "cli_log.py", "cli_options.py"},
     "rich": {"cli.py"},
     "cv2": PICTURES,
     "pypdfium2": {"pdf.py"},
     "pillow_heif": {"scan.py"},
     "pydicom": {"scan.py"},
+    "typst": {"document.py"},
 }
 
 
@@ -45,7 +60,9 @@ def test_a_room_of_the_laptop_imports_only_what_it_may(file: Path) -> None:
         assert engine not in tops or file.name in rooms
     if file.stem in STAGES:
         assert {n for n in names if n.startswith(".")} <= {".errors"} | HELPERS.get(file.stem, set())
-    if file.stem in ("kit", "errors"):
+    if file.stem in OF_REPORTS:
+        assert {n for n in names if n.startswith(".")} <= {".errors", ".report"}
+    if file.stem in ("kit", "errors", "log"):
         assert tops <= sys.stdlib_module_names
 
 
@@ -60,12 +77,14 @@ def test_export_and_calibration_do_not_know_each_other(room: str, other: str) ->
     [
         ("pulse_edge.cli", ["--help"], "interpret"),
         ("pulse_edge.cli", ["interpret", "--help"], "--question"),
+        ("pulse_edge.cli", ["batch", "--help"], "--watch"),
+        ("pulse_edge.cli", ["log", "verify", "--help"], "--expect"),
         ("export.__main__", ["convert", "--help"], "--lora"),
     ],
 )
 def test_help_loads_no_engine(module: str, arguments: list[str], word: str) -> None:
     code = f"import sys; sys.argv = ['x', *{arguments}]; from {module} import main\ntry: main()\nfinally: "
-    code += "assert not {'numpy', 'onnxruntime', 'llama_cpp', 'rich', 'cv2', 'PIL', 'torch'} & set(sys.modules)"
+    code += "assert not {'numpy', 'onnxruntime', 'llama_cpp', 'rich', 'cv2', 'PIL', 'torch', 'typst', 'sqlite3'} & set(sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert word in done.stdout

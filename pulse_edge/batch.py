@@ -1,0 +1,388 @@
+"""A folder of pages -> answers, over night: a work list and its results in SQLite, going on where a power cut ended it.
+
+In: folders, patterns, lists and files; questions. Out: `batch.sqlite` in the batch's folder, and its exports
+`results.jsonl` and `results.csv`, beside what `documents` writes for each page.
+
+A page is committed once, with everything about it, after its answers are on record and its documents are written; what
+was begun and not committed is done again. One process at a time works on a folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import glob
+import io
+import json
+import os
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from . import log as logs
+from .errors import BatchError, PulseEdgeError, UsageError
+from .report import one_line, spreadsheet_cell, write_whole
+
+if TYPE_CHECKING:
+    from .report import Report
+    from .scan import Page
+
+DATABASE = "batch.sqlite"
+RESULTS = ("results.jsonl", "results.csv")
+COLUMNS = (
+    "notice", "file", "page", "state", "marks", "question", "answer", "complete", "findings", "error", "page_sha256",
+    "kit", "kit_sha256",
+)  # fmt: skip
+_SCHEMA = """
+CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE files (
+    id INTEGER PRIMARY KEY,
+    path BLOB NOT NULL,             -- absolute, as the file system has it
+    size INTEGER NOT NULL,
+    changed INTEGER NOT NULL,       -- ns
+    state TEXT NOT NULL DEFAULT 'waiting' CHECK (state IN ('waiting', 'done', 'failed')),
+    error TEXT,
+    exit_code INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX files_by_path ON files (path);
+CREATE INDEX files_by_state ON files (state, id);
+CREATE TABLE pages (
+    file INTEGER NOT NULL REFERENCES files (id),
+    page INTEGER NOT NULL,          -- from 1
+    marks INTEGER NOT NULL,         -- contradictions found
+    report TEXT,                    -- JSON; null: see error
+    error TEXT,
+    exit_code INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (file, page)
+);
+"""
+_NO_PAGES = frozenset({"thumbs.db", "desktop.ini"})
+
+
+class File(NamedTuple):
+    """A file of the work list."""
+
+    id: int
+    path: str
+
+
+class Counts(NamedTuple):
+    """Files of the work list by state."""
+
+    waiting: int
+    done: int
+    failed: int
+
+
+@dataclass(frozen=True)
+class Work:
+    """How a page becomes a report, and what else is done with it."""
+
+    answer: Callable[[Page], Report]
+    record: Callable[[Report, Page], None]
+    """Puts the report's answers on record."""
+    documents: Callable[[Report, Page, str], None]
+    """Writes a page's documents, named by the text given."""
+    told: Callable[[str, PulseEdgeError | None], None]
+    """Hears of each page or file that is finished, by name, and why it has no answer."""
+
+
+class Store:
+    """A batch's folder, open for one process. Use as a context manager."""
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+        """Open or begin the batch. Raises BatchError if it was begun with other settings, or is being worked on."""
+        self.folder = folder
+        self._path = folder / DATABASE
+        self._lock = _lock(folder)
+        try:
+            with self._explained():
+                self._db = sqlite3.connect(self._path, isolation_level=None, timeout=60)
+                self._db.execute("PRAGMA journal_mode = WAL")
+                self._db.execute("PRAGMA synchronous = FULL")
+                self._begin(settings)
+        except BaseException:
+            self.close()
+            raise
+
+    def _begin(self, settings: Mapping[str, Any]) -> None:
+        told = {key: json.dumps(value) for key, value in settings.items()}
+        if not self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'pages'").fetchone():
+            with self._transaction():
+                for statement in _SCHEMA.split(";\n"):
+                    self._db.execute(statement)
+                self._db.executemany("INSERT INTO about VALUES (?, ?)", told.items())
+            return
+        begun = dict(self._db.execute("SELECT key, value FROM about"))
+        if other := sorted(key for key in begun.keys() | told.keys() if begun.get(key) != told.get(key)):
+            raise BatchError(
+                f"{self.folder}: was begun with another {' and '.join(other)}. Choose another folder with -o."
+            )
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as e:
+            raise BatchError(
+                f"{self._path}: {e}. Look at the disk (space, rights), and run the same command again: it goes on where "
+                "it stopped."
+            ) from e
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._explained():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+
+    # --- work list ----------------------------------------------------------------------------------------------------
+
+    def add(self, paths: Iterator[tuple[str, int, int]]) -> int:
+        """Put files (path, size, time of change) on the list; how many are new or have changed since they failed."""
+        new = 0
+        with self._transaction():
+            for path, size, changed in paths:
+                raw = os.fsencode(path)
+                query = "SELECT id, state, size, changed FROM files WHERE path = ? ORDER BY id DESC LIMIT 1"
+                row = self._db.execute(query, (raw,)).fetchone()
+                if row is not None and row[2:] == (size, changed):
+                    continue
+                if row is None or row[1] == "done":
+                    self._db.execute("INSERT INTO files (path, size, changed) VALUES (?, ?, ?)", (raw, size, changed))
+                else:
+                    self._wait_again(row[0])
+                    self._db.execute("UPDATE files SET size = ?, changed = ? WHERE id = ?", (size, changed, row[0]))
+                new += 1
+        return new
+
+    def retry(self) -> None:
+        """Put what failed on the list again."""
+        with self._transaction():
+            query = "SELECT id FROM files WHERE state = 'failed' UNION SELECT file FROM pages WHERE error IS NOT NULL"
+            for (file,) in self._db.execute(query).fetchall():
+                self._wait_again(file)
+
+    def _wait_again(self, file: int) -> None:
+        self._db.execute("DELETE FROM pages WHERE file = ? AND error IS NOT NULL", (file,))
+        self._db.execute("UPDATE files SET state = 'waiting', error = NULL, exit_code = 0 WHERE id = ?", (file,))
+
+    def next(self) -> File | None:
+        """The next file to read."""
+        with self._explained():
+            row = self._db.execute("SELECT id, path FROM files WHERE state = 'waiting' ORDER BY id LIMIT 1").fetchone()
+        return None if row is None else File(row[0], os.fsdecode(row[1]))
+
+    def counts(self) -> Counts:
+        """How many files wait, are done, and could not be read."""
+        with self._explained():
+            found = dict(self._db.execute("SELECT state, count(*) FROM files GROUP BY state"))
+        return Counts(*(found.get(state, 0) for state in Counts._fields))
+
+    def exit_code(self) -> int:
+        """That of the worst page."""
+        query = "SELECT max(exit_code) FROM (SELECT exit_code FROM files UNION ALL SELECT exit_code FROM pages)"
+        with self._explained():
+            return int(self._db.execute(query).fetchone()[0] or 0)
+
+    # --- results ------------------------------------------------------------------------------------------------------
+
+    def has(self, file: int, page: int) -> bool:
+        """Whether a page's result is there."""
+        with self._explained():
+            found = self._db.execute("SELECT 1 FROM pages WHERE file = ? AND page = ?", (file, page)).fetchone()
+        return found is not None
+
+    def put(
+        self, file: int, page: int, report: Report | None, error: PulseEdgeError | None = None, *, last: bool = True
+    ) -> None:
+        """A page's report, or why there is none, written at once and for good; with the `last` page the file is done."""
+        text = None if report is None else report.to_json()
+        why, code = (None, 0) if error is None else (str(error), error.exit_code)
+        marks = 0 if report is None else len(getattr(report, "marks", ()))
+        with self._transaction():
+            self._db.execute("INSERT INTO pages VALUES (?, ?, ?, ?, ?, ?)", (file, page, marks, text, why, code))
+            if last:
+                self._db.execute("UPDATE files SET state = 'done' WHERE id = ?", (file,))
+
+    def finish(self, file: int, error: PulseEdgeError | None = None) -> None:
+        """All pages of a file are there, or it cannot be read."""
+        state, why, code = ("done", None, 0) if error is None else ("failed", str(error), error.exit_code)
+        with self._transaction():
+            query = "UPDATE files SET state = ?, error = ?, exit_code = ? WHERE id = ?"
+            self._db.execute(query, (state, why, code, file))
+
+    def results(self) -> Iterator[tuple[str, int, str | None, str | None, int]]:
+        """File, page (0: the whole file), report as JSON, error and exit code; those with contradictions first."""
+        query = """
+            SELECT path, page, report, pages.error, pages.exit_code, marks, id FROM pages JOIN files ON file = id
+            UNION ALL SELECT path, 0, NULL, error, exit_code, 0, id FROM files WHERE state = 'failed'
+            ORDER BY marks DESC, id, page
+        """
+        with self._explained():
+            for path, page, report, error, code, _marks, _id in self._db.execute(query):
+                yield os.fsdecode(path), page, report, error, code
+
+    def export(self) -> None:
+        """Write results.jsonl and results.csv anew."""
+        write_whole(self.folder / RESULTS[0], (line.encode("utf-8", "replace") for line in self._jsonl()))
+        write_whole(self.folder / RESULTS[1], (line.encode("utf-8", "replace") for line in self._csv()))
+
+    def _jsonl(self) -> Iterator[str]:
+        for path, _page, report, error, code in self.results():
+            yield (report or json.dumps({"file": one_line(path), "error": error, "exit_code": code})) + "\n"
+
+    def _csv(self) -> Iterator[str]:
+        """One row for each answer, and for each page or file without one. A byte order mark tells Excel that it is UTF-8."""
+        yield "\ufeff" + ",".join(COLUMNS) + "\r\n"
+        for path, page, report, error, _code in self.results():
+            rows = [{"state": "failed", "error": error}] if report is None else _rows(json.loads(report))
+            for row in rows:
+                line = io.StringIO()
+                values = {"file": one_line(path), "page": page or ""} | row
+                csv.writer(line).writerow([spreadsheet_cell(values.get(name, "")) for name in COLUMNS])
+                yield line.getvalue()
+
+    def close(self) -> None:
+        """Give the folder back."""
+        if db := getattr(self, "_db", None):
+            with contextlib.suppress(sqlite3.Error):  # a full disk: the write-ahead file stays, and is read next time
+                db.close()
+        os.close(self._lock)
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+
+def _rows(report: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """One row for each answer of a page."""
+    findings = (f"{f['statement']}: {f['verdict']} {f['probability']}" for f in report.get("findings") or ())
+    page = {
+        "notice": report.get("notice") or "",
+        "state": "answered",
+        "marks": "\n".join(mark["text"] for mark in report.get("marks") or ()),
+        "findings": "\n".join(findings),
+        "page_sha256": report["page_sha256"],
+        "kit": report["kit"]["id"],
+        "kit_sha256": report["kit"]["sha256"],
+    }
+    for answer in report["answers"]:
+        yield page | {"question": answer["question"], "answer": answer["text"], "complete": answer["complete"]}
+
+
+def run(store: Store, work: Work) -> None:
+    """Read and answer everything on the list. What cannot be read is noted and passed over; anything else is raised."""
+    from . import scan
+
+    while file := store.next():
+        try:
+            pages = scan.read_all(file.path)
+        except PulseEdgeError as e:
+            store.finish(file.id, e)
+            work.told(one_line(file.path), e)
+            continue
+        for number, page in enumerate(pages, 1):
+            if not store.has(file.id, number):
+                _page(store, work, file, number, page, last=number == len(pages))
+        store.finish(file.id)
+
+
+def _page(store: Store, work: Work, file: File, number: int, page: Page, *, last: bool) -> None:
+    try:
+        report = work.answer(page)
+    except PulseEdgeError as e:
+        store.put(file.id, number, None, e, last=last)
+        work.told(page.name, e)
+        return
+    work.record(report, page)
+    work.documents(report, page, f"{file.id:06}-{number}")
+    store.put(file.id, number, report, last=last)
+    work.told(page.name, None)
+
+
+# --- sources ----------------------------------------------------------------------------------------------------------
+
+
+def files(sources: Sequence[str], without: Path, *, may_be_empty: bool = False) -> Iterator[tuple[str, int, int]]:
+    """Absolute path, bytes, and time of change (ns) of every file that the sources name, nothing below `without`.
+
+    A source is a folder (with all below it but what is hidden), a pattern, a `.txt` file with a path a line (or with NUL
+    characters between them), or a page. A file that is not there is listed with -1 bytes, and fails later. Raises
+    UsageError where a source names nothing, unless it `may_be_empty`.
+    """
+    out = os.path.abspath(without)
+    for source in sources:
+        found = False
+        for path in _paths(source):
+            full = os.path.abspath(path)
+            if full == out or full.startswith(out + os.sep):
+                continue
+            found = True
+            try:
+                about = os.stat(full)
+                yield full, about.st_size, about.st_mtime_ns
+            except (OSError, ValueError):
+                yield full, -1, -1
+        if not (found or may_be_empty):
+            raise UsageError(f"{one_line(source)}: names no file. Check the name; a pattern needs quotes.")
+
+
+def _paths(source: str) -> Iterator[str]:
+    if os.path.isdir(source):
+        yield from _below(source)
+    elif source.lower().endswith(".txt") and os.path.isfile(source):
+        yield from _listed(source)
+    elif not os.path.lexists(source) and glob.has_magic(source):
+        yield from sorted(glob.glob(source, recursive=True))
+    else:
+        yield source
+
+
+def _below(folder: str) -> Iterator[str]:
+    for at, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            if not name.startswith(".") and name.lower() not in _NO_PAGES:
+                yield os.path.join(at, name)
+
+
+def _listed(path: str) -> Iterator[str]:
+    with open(path, "rb") as file:
+        raw = file.read()
+    lines = raw.split(b"\0") if b"\0" in raw else raw.removeprefix(b"\xef\xbb\xbf").splitlines()
+    yield from (os.fsdecode(line) for line in lines if line.strip())
+
+
+class Settled:
+    """Keeps back files that still grow: one is let through when it is as it was when it was last seen."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[int, int]] = {}
+
+    def __call__(self, found: Iterator[tuple[str, int, int]]) -> Iterator[tuple[str, int, int]]:
+        now = {path: (size, changed) for path, size, changed in found}
+        seen, self._seen = self._seen, now
+        return ((path, *about) for path, about in now.items() if seen.get(path) == about)
+
+
+def _lock(folder: Path) -> int:
+    """The folder's lock, held by the file that is returned. Raises BatchError if another process has it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = logs.open_owned(folder / "lock")
+    except OSError as e:
+        raise BatchError(f"{folder}: cannot be written ({e.strerror}). Choose another folder with -o.") from None
+    if not logs.try_lock(lock):
+        os.close(lock)
+        raise BatchError(f"{folder}: another pulse-edge works on it. Wait until it is done, or choose another with -o.")
+    return lock

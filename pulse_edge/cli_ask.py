@@ -1,0 +1,143 @@
+"""`pulse-edge ask`: a conversation about one page, in the terminal or from standard input."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from .cli import Screen
+    from .interpret import EncodedScan, PulseModel
+    from .log import Recorder
+    from .scan import Page
+
+HELP = "Ask about the page. /new forgets what was said, /quit or Ctrl-D ends, Ctrl-C stops an answer."
+
+
+@click.command()
+@click.argument("scan", metavar="SCAN")
+@click.option(
+    "--kit", type=click.Path(path_type=Path), help="Kit directory. Default: $PULSE_EDGE_KIT, or the installed."
+)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--max-tokens", type=click.IntRange(1), help="Longest answer. Default: the kit's limit.")
+@click.option("--threads", type=click.IntRange(1, 512), help="Default: the processors that this process may use.")
+@click.option(
+    "--keep",
+    type=click.IntRange(1, 36500),
+    metavar="DAYS",
+    help="Keep texts and picture in the log so long. Default: no.",
+)
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def ask(
+    scan: str,
+    kit: Path | None,
+    device: str,
+    max_tokens: int | None,
+    threads: int | None,
+    keep: int | None,
+    debug: bool,
+) -> None:
+    """Ask about one page, question after question; each answer knows what was said before.
+
+    The page is read once. Without a terminal each line of standard input is a question.
+    """
+    from . import log
+    from . import scan as scans
+    from .cli import Screen
+    from .errors import UsageError
+    from .interpret import PulseModel
+
+    if scan == "-":
+        raise UsageError("-: the questions come from standard input, so the page cannot. Name a file.")
+    screen = Screen()
+    record = log.Recorder(log.Log(note=screen.note), {"max_tokens": max_tokens, "threads": threads}, keep)
+    record.log.ready()
+    page = scans.read(scan)
+    with (
+        screen.progress() as progress,
+        PulseModel.load(kit, device=device, threads=threads, progress=progress) as model,
+    ):
+        screen.loaded(model)
+        encoded = model.encode(page)
+        screen.note(HELP)
+        talk = _Talk(model, page, encoded, max_tokens, screen, record)
+        while (question := _question()) is not None:
+            talk.say(question)
+
+
+class _Talk:
+    """What was said about a page so far."""
+
+    def __init__(
+        self,
+        model: PulseModel,
+        page: Page,
+        encoded: EncodedScan,
+        max_tokens: int | None,
+        screen: Screen,
+        record: Recorder,
+    ) -> None:
+        self._model, self._page, self._encoded = model, page, encoded
+        self._max_tokens, self._screen, self._record = max_tokens, screen, record
+        self._turns: list[tuple[str, str]] = []
+
+    def say(self, question: str) -> None:
+        """Answer one question. A stopped answer is no part of the conversation; an error ends neither."""
+        from .errors import ContextError, UsageError
+
+        if question == "/new":
+            self._turns.clear()
+            return
+        try:
+            self._answer(question)
+        except KeyboardInterrupt as e:
+            if e.args not in ((), (signal.SIGINT,)):
+                raise
+            self._screen.note("stopped", always=True)
+        except ContextError as e:
+            self._screen.note(f"error: {e} Begin a new conversation with /new.", always=True)
+        except UsageError as e:
+            self._screen.note(f"error: {e}", always=True)
+
+    def _answer(self, question: str) -> None:
+        from .cli import _out, heading, recorded
+
+        # An empty answer cannot be repeated to the model as a turn.
+        answering = self._model.ask(self._encoded, question, self._max_tokens, [t for t in self._turns if t[1]])
+        _out(heading(self._model, "", question, 1))
+        try:
+            with recorded(self._record, self._model, self._encoded, answering, self._page):
+                for text in answering:
+                    _out(text)
+        finally:
+            _out("\n")
+        self._screen.answered(answering, self._encoded)
+        self._turns.append((question, answering.text))
+
+
+def _question() -> str | None:
+    """The next question; None at the end."""
+    terminal = sys.stdin is not None and sys.stdin.isatty()
+    if terminal:
+        with contextlib.suppress(ImportError):
+            import readline  # noqa: F401 (its import gives `input` history and editing; nothing is written to a file)
+    while True:
+        try:
+            line = input("> " if terminal and sys.stdout.isatty() else "").strip()
+        except EOFError:
+            return None
+        except KeyboardInterrupt as e:
+            if not terminal or e.args not in ((), (signal.SIGINT,)):
+                raise
+            print("\n" + HELP, file=sys.stderr)
+            continue
+        if line == "/quit":
+            return None
+        if line:
+            return line

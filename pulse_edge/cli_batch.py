@@ -1,0 +1,154 @@
+"""`pulse-edge batch`: many pages, over night."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from .cli_options import Wanted, documents
+
+if TYPE_CHECKING:
+    from .batch import Store
+    from .errors import PulseEdgeError
+    from .interpret import PulseModel
+    from .log import Recorder
+    from .report import Report
+    from .scan import Page
+
+POLL = 2.0
+"""Seconds between two looks at a folder."""
+
+
+@click.command()
+@click.argument("sources", nargs=-1, required=True, metavar="DIR|GLOB|LIST...")
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder of the batch and its results."
+)
+@click.option(
+    "--kit", type=click.Path(path_type=Path), help="Kit directory. Default: $PULSE_EDGE_KIT, or the installed."
+)
+@click.option("-q", "--question", "questions", multiple=True, metavar="TEXT", help="Repeatable. Default: a report.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@documents
+@click.option("--max-tokens", type=click.IntRange(1), help="Longest answer. Default: the kit's limit.")
+@click.option("--threads", type=click.IntRange(1, 512), help="Default: the processors that this process may use.")
+@click.option("--retry", is_flag=True, help="Try again what failed before.")
+@click.option("--watch", is_flag=True, help="Go on with what comes into the folder, until Ctrl-C.")
+@click.option(
+    "--keep",
+    type=click.IntRange(1, 36500),
+    metavar="DAYS",
+    help="Keep texts and picture in the log so long. Default: no.",
+)
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def batch(
+    sources: tuple[str, ...],
+    out: Path,
+    kit: Path | None,
+    questions: tuple[str, ...],
+    device: str,
+    forms: tuple[str, ...],
+    with_findings: bool | None,
+    max_tokens: int | None,
+    threads: int | None,
+    retry: bool,
+    watch: bool,
+    keep: int | None,
+    debug: bool,
+) -> None:
+    """Answer questions about many pages: folders, quoted patterns, lists (.txt, a path a line) or files.
+
+    Run the same command again after a power cut: it goes on with the page that it had begun. Results are in
+    OUT/results.csv and OUT/results.jsonl, pages with contradictions first; what --format names is in OUT/pages.
+    """
+    from . import batch as batches
+    from . import kit as kits
+    from . import log
+    from .cli import Screen, _out
+    from .interpret import PulseModel
+
+    wanted = Wanted.of(questions, max_tokens, forms, out)
+    screen = Screen()
+    record = log.Recorder(log.Log(note=screen.note), {"max_tokens": max_tokens, "threads": threads}, keep)
+    record.log.ready()
+    opened = kits.find(kit)
+    settings = {"kit": opened.sha256, "questions": wanted.questions, "max-tokens": max_tokens, "format": forms}
+    settings["findings"] = with_findings
+    with batches.Store(out, settings) as store:
+        settled = batches.Settled()
+        store.add(batches.files(sources, out) if not watch else iter(()))
+        if retry:
+            store.retry()
+        with (
+            screen.progress() as progress,
+            PulseModel.load(opened, device=device, threads=threads, progress=progress) as model,
+        ):
+            screen.loaded(model)
+            desk = _Desk(model, wanted.for_kit(model, with_findings), record)
+            work = batches.Work(desk.answer, desk.record, desk.documents, _Teller(store, screen.note))
+            while True:
+                batches.run(store, work)
+                store.export()
+                if not watch:
+                    break
+                while not store.add(settled(batches.files(sources, out, may_be_empty=True))):
+                    time.sleep(POLL)
+        counts = store.counts()
+        _out(
+            f"{out}: {counts.done} files answered, {counts.failed} could not be read; see {out / batches.RESULTS[1]}\n"
+        )
+        raise SystemExit(store.exit_code())
+
+
+class _Desk:
+    """What is done with each page."""
+
+    def __init__(self, model: PulseModel, wanted: Wanted, record: Recorder) -> None:
+        self._model, self._wanted, self._record = model, wanted, record
+
+    def answer(self, page: Page) -> Report:
+        wanted = self._wanted
+        return self._model.interpret(page, wanted.questions, wanted.max_tokens, with_findings=wanted.findings)
+
+    def record(self, report: Report, page: Page) -> None:
+        fields = dataclasses.asdict(report)
+        self._record(fields, page.png)
+        self._record.findings(fields)
+
+    def documents(self, report: Report, page: Page, name: str) -> None:
+        from . import outputs
+
+        folder = self._wanted.out
+        if folder is not None and self._wanted.forms != ("text",):
+            stem = f"{name}-{outputs.stem(report)}"
+            outputs.write(folder / "pages", stem, self._wanted.forms, report, page.image, self._wanted.patient)
+
+
+class _Teller:
+    """A line on stderr for each page: how it went, how many are left, and how long they will take at this pace."""
+
+    def __init__(self, store: Store, note: Callable[..., None]) -> None:
+        self._store = store
+        self._note = note
+        self._start = time.monotonic()
+        self._pages = 0
+
+    def __call__(self, name: str, error: PulseEdgeError | None) -> None:
+        self._pages += 1
+        waiting = self._store.counts().waiting
+        left = (time.monotonic() - self._start) / self._pages * waiting
+        how = "answered" if error is None else f"error: {error}"
+        self._note(f"{name}: {how} ({waiting} files left, {duration(left)})", always=True)
+
+
+def duration(seconds: float) -> str:
+    """`40 s`, `7 min`, `3 h 20 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

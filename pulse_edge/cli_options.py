@@ -1,0 +1,83 @@
+"""What commands that read pages have in common: the options that say what is made of the answers."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from .fhir import Patient
+    from .interpret import PulseModel
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def documents(command: Command) -> Command:
+    """--format and --findings."""
+    forms = click.option(
+        "--format",
+        "forms",
+        type=click.Choice(["text", "json", "html", "pdf", "fhir"]),
+        multiple=True,
+        help="Repeatable with -o. Default: text.",
+    )
+    findings = click.option(
+        "--findings/--no-findings",
+        "with_findings",
+        default=None,
+        help="Ask for a fixed list of findings too. Default: if the kit is calibrated for it.",
+    )
+    return forms(findings(command))
+
+
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """What is asked about each page, and what is made of the answers."""
+
+    questions: tuple[str, ...]
+    max_tokens: int | None
+    forms: tuple[str, ...]
+    out: Path | None
+    patient: Patient | None
+    findings: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        questions: tuple[str, ...],
+        max_tokens: int | None,
+        forms: tuple[str, ...],
+        out: Path | None,
+        patient_id: str | None = None,
+        patient_system: str | None = None,
+    ) -> Wanted:
+        """From the command line. Raises UsageError before anything long begins."""
+        from . import document, prompt
+        from .errors import UsageError
+        from .fhir import Patient
+
+        questions = questions or (prompt.REPORT_QUESTION,)
+        for question in questions:
+            prompt.fill("{question}", question)
+        forms = tuple(dict.fromkeys(forms)) or ("text",)
+        if out is None and (len(forms) > 1 or forms[0] in ("html", "pdf")):
+            raise UsageError(f"--format {' and '.join(forms)}: needs a folder for the files. Name one with -o.")
+        if "pdf" in forms:
+            document.require_pdf()
+        if (patient_id or patient_system) and (not patient_id or "fhir" not in forms):
+            raise UsageError("--patient-id and --patient-system: are for --format fhir. Add it, and the id.")
+        return cls(questions, max_tokens, forms, out, Patient(patient_id, patient_system) if patient_id else None)
+
+    def for_kit(self, model: PulseModel, with_findings: bool | None) -> Wanted:
+        """With findings as asked for, else if the kit is calibrated for them."""
+        calibrated = model.kit.manifest.findings is not None
+        return dataclasses.replace(self, findings=calibrated if with_findings is None else with_findings)
+
+    @property
+    def shown(self) -> str:
+        """The format that goes to standard output; empty with -o."""
+        return self.forms[0] if self.out is None else ""

@@ -1,0 +1,186 @@
+"""A report and its page -> a FHIR R4 Bundle: DiagnosticReport, an Observation for each answer and finding, Media, Device.
+
+It says nothing about the patient but what was given for it; the picture may still show a name. LOINC 11524-6 is the ECG
+study, SNOMED CT codes are those of `findings`. Everything is preliminary: a clinician has not read it yet.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import io
+import json
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+
+from .report import Finding, Report, printable
+
+Resource = dict[str, Any]
+_HL7 = "http://terminology.hl7.org/CodeSystem"
+SYSTEMS = {"snomed": "http://snomed.info/sct", "scp": "urn:iso:std:iso:11073:91064"}
+"""SCP-ECG has no code system of its own in FHIR: it is named by the standard that it became, ISO 11073-91064."""
+
+
+@dataclass(frozen=True)
+class Patient:
+    """Whom the report is about, as the hospital names it. Goes into FHIR and nowhere else."""
+
+    id: str
+    system: str | None = None
+    """URI of the hospital's numbering."""
+
+
+def to_fhir(report: Report, page: Image.Image, patient: Patient | None = None) -> bytes:
+    """A Bundle (collection) as one line of JSON. The same report gives the same ids."""
+    entries = list(_entries(report, page, patient))
+    bundle = {
+        "resourceType": "Bundle",
+        "type": "collection",
+        "timestamp": report.created,
+        "entry": [{"fullUrl": _url(report, name), "resource": resource} for name, resource in entries],
+    }
+    return json.dumps(bundle, ensure_ascii=False).encode("utf-8") + b"\n"
+
+
+def _entries(report: Report, page: Image.Image, patient: Patient | None) -> Iterator[tuple[str, Resource]]:
+    subject = {} if patient is None else {"subject": _reference_to(patient)}
+    observed = [(f"answer-{n}", _answer(report, n)) for n in range(len(report.answers))]
+    observed += [(f"finding-{f.statement}", _finding(report, f)) for f in report.findings]
+    yield "report", _report(report, [name for name, _ in observed]) | subject
+    for name, resource in observed:
+        yield name, resource | subject
+    yield "media", _media(page) | subject
+    yield "device", _device(report)
+
+
+def _report(report: Report, results: list[str]) -> Resource:
+    present = [f for f in report.findings if f.verdict == "present"]
+    conclusion = [report.notice, report.intended_use]
+    conclusion += [f"CONTRADICTION: {mark.text}" for mark in report.marks]
+    conclusion += [f"{f.verdict}: {f.name} ({f.probability:.0%})" for f in report.findings if f.verdict != "absent"]
+    conclusion += [answer.text for answer in report.answers]
+    text = printable("\n".join(line for line in conclusion if line))
+    resource: Resource = {
+        "resourceType": "DiagnosticReport",
+        "text": {"status": "generated", "div": _narrative(text)},
+        "status": "preliminary",
+        "category": [_coded(f"{_HL7}/v2-0074", "EC")],
+        "code": _coded("http://loinc.org", "11524-6") | {"text": "ECG page, read by software"},
+        "issued": report.created,
+        "result": [{"reference": _url(report, name)} for name in results],
+        "media": [{"link": {"reference": _url(report, "media")}}],
+        "conclusion": text,
+    }
+    if present:
+        resource["conclusionCode"] = [_statement(f) for f in present]
+    return resource
+
+
+def _observation(report: Report) -> Resource:
+    notes = [text for text in (report.notice, report.intended_use, f"page SHA-256 {report.page_sha256}") if text]
+    return {
+        "resourceType": "Observation",
+        "status": "preliminary",
+        "category": [_coded(f"{_HL7}/observation-category", "procedure")],
+        "issued": report.created,
+        "device": {"reference": _url(report, "device")},
+        "note": [{"text": text} for text in notes],
+    }
+
+
+def _answer(report: Report, n: int) -> Resource:
+    answer = report.answers[n]
+    text = printable(answer.text)
+    said = f"{report.notice}\n{text}" if report.notice else text
+    resource = _observation(report) | {"code": {"text": printable(answer.question).strip() or "question"}}
+    if text.strip():
+        resource["valueString"] = said
+    else:
+        resource["dataAbsentReason"] = _coded(f"{_HL7}/data-absent-reason", "unknown")
+    if not answer.complete:
+        resource["note"].append({"text": f"The answer was cut off after {answer.tokens} tokens."})
+    return resource
+
+
+def _finding(report: Report, finding: Finding) -> Resource:
+    resource = _observation(report) | {"code": _statement(finding)}
+    resource["method"] = {"text": "probability of the answer yes against no to one question about the page"}
+    probability = {
+        "value": round(finding.probability, 4),
+        "unit": "1",
+        "system": "http://unitsofmeasure.org",
+        "code": "1",
+    }
+    resource["component"] = [{"code": {"text": "probability"}, "valueQuantity": probability}]
+    if finding.verdict == "uncertain":
+        resource["dataAbsentReason"] = _coded(f"{_HL7}/data-absent-reason", "unknown") | {
+            "text": finding.reason or "uncertain"
+        }
+    else:
+        resource["valueBoolean"] = finding.verdict == "present"
+    if not finding.calibrated:
+        resource["note"].append({"text": "The probability is not calibrated for this kit."})
+    return resource
+
+
+def _media(page: Image.Image) -> Resource:
+    file = io.BytesIO()
+    page.save(file, "JPEG", quality=90)
+    data = file.getvalue()
+    return {
+        "resourceType": "Media",
+        "status": "completed",
+        "type": _coded(f"{_HL7}/media-type", "image"),
+        "width": page.width,
+        "height": page.height,
+        "content": {
+            "contentType": "image/jpeg",
+            "data": base64.b64encode(data).decode(),
+            "size": len(data),
+            "hash": base64.b64encode(hashlib.sha1(data, usedforsecurity=False).digest()).decode(),  # FHIR wants SHA-1
+            "title": "The ECG page as it was read",
+        },
+    }
+
+
+def _device(report: Report) -> Resource:
+    versions = [{"type": {"text": name}, "value": version} for name, version in report.versions.items()]
+    versions.append({"type": {"text": "kit SHA-256"}, "value": report.kit.sha256})
+    resource = {
+        "resourceType": "Device",
+        "deviceName": [{"name": printable(report.kit.id), "type": "model-name"}],
+        "type": {"text": "software that reads ECG pages"},
+        "version": versions,
+    }
+    if report.notice:
+        resource["note"] = [{"text": report.notice}]
+    return resource
+
+
+def _statement(finding: Finding) -> Resource:
+    codings = [{"system": SYSTEMS[kind], "code": code} for kind, code in finding.codes.items()]
+    return ({"coding": codings} if codings else {}) | {"text": finding.name}
+
+
+def _coded(system: str, code: str) -> Resource:
+    return {"coding": [{"system": system, "code": code}]}
+
+
+def _reference_to(patient: Patient) -> Resource:
+    identifier = {"value": patient.id} | ({} if patient.system is None else {"system": patient.system})
+    return {"type": "Patient", "identifier": identifier}
+
+
+def _narrative(text: str) -> str:
+    lines = "".join(f"<p>{html.escape(line)}</p>" for line in text.split("\n") if line.strip())
+    return f'<div xmlns="http://www.w3.org/1999/xhtml">{lines}</div>'
+
+
+def _url(report: Report, name: str) -> str:
+    whole = hashlib.sha256(report.to_json().encode("utf-8", "surrogatepass")).hexdigest()
+    return f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, f'pulse-edge:{whole}:{name}')}"

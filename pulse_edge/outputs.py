@@ -1,0 +1,50 @@
+"""A report in the formats that were asked for, as files that are whole or not there."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from PIL import Image
+
+from . import document, fhir
+from .fhir import Patient
+from .report import Report, write_whole
+
+ENDINGS = {"text": "txt", "json": "json", "html": "html", "pdf": "pdf", "fhir": "fhir.json"}
+"""Format -> how its files end."""
+
+
+def render(form: str, report: Report, page: Image.Image, patient: Patient | None = None) -> bytes:
+    """The report as one of ENDINGS."""
+    if form == "html":
+        return document.to_html(report, page)
+    if form == "pdf":
+        return document.to_pdf(report, page)
+    if form == "fhir":
+        return fhir.to_fhir(report, page, patient)
+    text = report.to_json() + "\n" if form == "json" else report.to_text()
+    return text.encode("utf-8", "replace")
+
+
+def write(
+    folder: Path, stem: str, forms: Sequence[str], report: Report, page: Image.Image, patient: Patient | None = None
+) -> list[Path]:
+    """Write `stem` with each format's ending into `folder`; the paths."""
+    paths = []
+    for form in forms:
+        path = folder / f"{stem}.{ENDINGS[form]}"
+        write_whole(path, (render(form, report, page, patient),))
+        paths.append(path)
+    return paths
+
+
+def stem(report: Report) -> str:
+    """A file name for a page's outputs that any system can write: what is left of its name, and the page's hash."""
+    name, _, sheet = report.file.rpartition("#") if re.search(r"#\d+$", report.file) else (report.file, "", "")
+    word = unicodedata.normalize("NFC", PurePosixPath(name.replace("\\", "/")).stem)
+    word = re.sub(r"[^\w.-]+", "_", word).strip("._")
+    word = word.encode("utf-8")[:80].decode("utf-8", "ignore") or "page"
+    return "-".join(filter(None, (word, sheet, report.page_sha256[:8])))

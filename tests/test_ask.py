@@ -1,0 +1,88 @@
+"""A conversation about one page."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pulse_edge
+from pulse_edge import PulseModel
+from pulse_edge.log import Log
+from pulse_edge.report import DEMONSTRATION
+
+PAGE = Path(pulse_edge.__file__).parent / "example_page.png"
+FIRST, SECOND = "Is the rhythm regular?", "Why?"
+
+
+def ask(kit: Path, log: Path, *more: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "pulse_edge", "ask", str(PAGE), "--kit", str(kit), "--threads", "1", *more]
+    env = os.environ | {"PULSE_EDGE_LOG": str(log)}
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=env)
+
+
+def test_an_answer_knows_what_was_said_before_and_new_forgets_it(tiny_kit: Path, tmp_path: Path) -> None:
+    talk = ask(tiny_kit, tmp_path, "--max-tokens", "12")
+    out, errors = talk.communicate(f"{FIRST}\n{SECOND}\n\n/new\n{SECOND}\n/quit\nnever asked\n")
+    assert talk.returncode == 0, errors
+    with PulseModel.load(tiny_kit, device="cpu", threads=1) as model:
+        scan = model.encode(PAGE)
+        first = model.ask(scan, FIRST, 12).answer().text
+        second = model.ask(scan, SECOND, 12, [(FIRST, first)]).answer().text
+        alone = model.ask(scan, SECOND, 12).answer().text
+    assert out == "".join(f"{DEMONSTRATION}\n{text}\n" for text in (first, second, alone))
+    assert Log(tmp_path).verify().entries == 3
+
+
+def test_ctrl_c_stops_the_answer_and_not_the_program(tiny_kit: Path, tmp_path: Path) -> None:
+    talk = ask(tiny_kit, tmp_path)
+    assert talk.stdin is not None
+    assert talk.stdout is not None
+    talk.stdin.write(f"{FIRST}\n{SECOND}\n")
+    talk.stdin.close()
+    for _ in range(2):
+        while DEMONSTRATION not in talk.stdout.readline():
+            pass
+        assert talk.stdout.read(1)
+        talk.send_signal(signal.SIGINT)
+    assert talk.stderr is not None
+    assert "stopped" in talk.stderr.read()
+    assert talk.wait(60) == 0
+    assert [e.fields["ended"] for e in Log(tmp_path).entries()] == ["broken off"] * 2
+
+
+def test_the_page_stays_in_the_context_when_an_answer_is_stopped(tiny_kit: Path) -> None:
+    stages: list[str] = []
+    with PulseModel.load(tiny_kit, device="cpu", progress=lambda stage, _d, _o: stages.append(stage)) as model:
+        scan = model.encode(PAGE)
+        answering = model.ask(scan, FIRST, 50)
+        next(answering)
+        stages.clear()
+        old = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            pass
+        finally:
+            signal.signal(signal.SIGINT, old)
+        again = model.ask(scan, FIRST, 12).answer().text
+    assert "prefill" not in stages
+    with PulseModel.load(tiny_kit, device="cpu") as model:
+        assert model.interpret(PAGE, FIRST, 12).answers[0].text == again
+
+
+def test_sigterm_ends_the_program(tiny_kit: Path, tmp_path: Path) -> None:
+    talk = ask(tiny_kit, tmp_path)
+    assert talk.stdin is not None
+    assert talk.stdout is not None
+    talk.stdin.write(f"{FIRST}\n")
+    talk.stdin.flush()
+    talk.stdout.readline()
+    assert talk.stdout.read(1)
+    talk.send_signal(signal.SIGTERM)
+    _, errors = talk.communicate(timeout=60)
+    assert talk.returncode == 143
+    assert errors.splitlines()[-1] == "interrupted"

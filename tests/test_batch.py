@@ -1,0 +1,308 @@
+"""A batch: every page once, whatever happens in between."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+import pulse_edge
+from pulse_edge import batch as batches
+from pulse_edge.errors import BatchError, EngineError, UsageError
+from pulse_edge.report import Answer, KitMark, Report
+
+PAGE = Path(pulse_edge.__file__).parent / "example_page.png"
+
+
+def report(name: str, text: str = "An answer.") -> Report:
+    kit = KitMark("kit", "0" * 64, False)
+    return Report("", name, "1" * 64, (Answer("What?", text, 3, True),), kit, "cpu", {}, {}, 80)
+
+
+class Desk:
+    """A Work that needs no model, and notes what it did."""
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+        self.fails: dict[str, Exception] = {}
+
+    def answer(self, page: Any) -> Report:
+        if error := self.fails.get(Path(page.name).name):
+            raise error
+        self.done.append(Path(page.name).name)
+        return report(page.name)
+
+    def work(self) -> batches.Work:
+        return batches.Work(self.answer, lambda *_a: None, lambda *_a: None, lambda *_a: None)
+
+
+@pytest.fixture
+def pages(tmp_path: Path) -> Path:
+    """Three pages, and one file that is none."""
+    folder = tmp_path / "pages"
+    folder.mkdir()
+    for n, name in enumerate(("a.png", "b.png", "c.png")):
+        Image.new("RGB", (60 + n, 60), "white").save(folder / name)
+    (folder / "d.png").write_bytes(b"no picture")
+    return folder
+
+
+def run(pages: Path, out: Path, desk: Desk, *, retry: bool = False) -> batches.Counts:
+    with batches.Store(out, {"kit": "k"}) as store:
+        store.add(batches.files([str(pages)], out))
+        if retry:
+            store.retry()
+        batches.run(store, desk.work())
+        store.export()
+        return store.counts()
+
+
+def lines(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "results.jsonl").read_text("utf-8").splitlines()]
+
+
+def rows(out: Path) -> list[dict[str, str]]:
+    with open(out / "results.csv", encoding="utf-8-sig", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def pulse_edge_batch(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "pulse_edge", "batch", *map(str, arguments)]
+
+
+def test_every_page_has_a_result_and_what_is_unreadable_its_reason(pages: Path, tmp_path: Path) -> None:
+    assert run(pages, tmp_path / "out", Desk()) == (0, 3, 1)
+    assert [Path(line["file"]).name for line in lines(tmp_path / "out")] == ["a.png", "b.png", "c.png", "d.png"]
+    assert "is text or XML" in lines(tmp_path / "out")[3]["error"]
+    assert [row["state"] for row in rows(tmp_path / "out")] == ["answered"] * 3 + ["failed"]
+
+
+def test_a_finished_page_is_not_read_again(pages: Path, tmp_path: Path) -> None:
+    desk = Desk()
+    run(pages, tmp_path / "out", desk)
+    run(pages, tmp_path / "out", desk)
+    assert desk.done == ["a.png", "b.png", "c.png"]
+
+
+def test_what_was_begun_is_done_again_and_what_was_finished_stays(pages: Path, tmp_path: Path) -> None:
+    desk = Desk()
+    desk.fails["b.png"] = KeyboardInterrupt()  # type: ignore[assignment]
+    with pytest.raises(KeyboardInterrupt):
+        run(pages, tmp_path / "out", desk)
+    desk.fails.clear()
+    assert run(pages, tmp_path / "out", desk) == (0, 3, 1)
+    assert desk.done == ["a.png", "b.png", "c.png"]
+
+
+def test_pages_of_one_file_are_finished_one_by_one(tmp_path: Path) -> None:
+    sheets = [Image.new("RGB", (60, 60), color) for color in ("white", "grey", "black")]
+    (tmp_path / "pages").mkdir()
+    sheets[0].save(tmp_path / "pages" / "fax.tiff", save_all=True, append_images=sheets[1:])
+    desk = Desk()
+    desk.fails["fax.tiff#2"] = KeyboardInterrupt()  # type: ignore[assignment]
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "pages", tmp_path / "out", desk)
+    desk.fails.clear()
+    run(tmp_path / "pages", tmp_path / "out", desk)
+    assert desk.done == ["fax.tiff#1", "fax.tiff#2", "fax.tiff#3"]
+    assert [row["page"] for row in rows(tmp_path / "out")] == ["1", "2", "3"]
+
+
+def test_a_page_that_fails_is_noted_and_the_others_go_on(pages: Path, tmp_path: Path) -> None:
+    desk = Desk()
+    desk.fails["b.png"] = EngineError("b.png: llama.cpp failed.")
+    run(pages, tmp_path / "out", desk)
+    assert [line.get("error") for line in lines(tmp_path / "out")][1] == "b.png: llama.cpp failed."
+
+
+def test_what_failed_is_tried_again_when_asked_for(pages: Path, tmp_path: Path) -> None:
+    desk = Desk()
+    desk.fails["b.png"] = EngineError("b.png: llama.cpp failed.")
+    run(pages, tmp_path / "out", desk)
+    desk.fails.clear()
+    run(pages, tmp_path / "out", desk)
+    assert desk.done == ["a.png", "c.png"]
+    run(pages, tmp_path / "out", desk, retry=True)
+    assert desk.done == ["a.png", "c.png", "b.png"]
+    assert [line.get("error") is None for line in lines(tmp_path / "out")] == [True, True, True, False]
+
+
+def test_a_file_that_was_mended_is_read_again(pages: Path, tmp_path: Path) -> None:
+    desk = Desk()
+    run(pages, tmp_path / "out", desk)
+    shutil.copy(pages / "a.png", pages / "d.png")
+    assert run(pages, tmp_path / "out", desk) == (0, 4, 0)
+
+
+def test_a_name_that_is_used_for_another_page_gives_another_result(pages: Path, tmp_path: Path) -> None:
+    desk = Desk()
+    run(pages, tmp_path / "out", desk)
+    Image.new("RGB", (99, 99)).save(pages / "a.png")
+    run(pages, tmp_path / "out", desk)
+    assert desk.done == ["a.png", "b.png", "c.png", "a.png"]
+    assert len(rows(tmp_path / "out")) == 5
+
+
+def test_another_question_needs_another_folder(pages: Path, tmp_path: Path) -> None:
+    run(pages, tmp_path / "out", Desk())
+    with pytest.raises(BatchError, match="was begun with another kit"):
+        batches.Store(tmp_path / "out", {"kit": "other"})
+
+
+def test_two_processes_do_not_work_on_one_folder(tmp_path: Path) -> None:
+    with (
+        batches.Store(tmp_path, {}),
+        pytest.raises(BatchError, match=r"another pulse-edge works on it\. Wait"),
+    ):
+        batches.Store(tmp_path, {})
+    batches.Store(tmp_path, {}).close()
+
+
+def test_a_damaged_store_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "batch.sqlite").write_bytes(b"no database" * 1000)
+    with pytest.raises(BatchError, match=r"batch.sqlite: file is not a database"):
+        batches.Store(tmp_path, {})
+
+
+def test_a_full_disk_is_one_line_and_costs_no_finished_page(pages: Path, tmp_path: Path) -> None:
+    desk = Desk()
+    with batches.Store(tmp_path / "out", {"kit": "k"}) as store:
+        store.add(batches.files([str(pages)], tmp_path / "out"))
+        store.put(1, 1, report("a.png"))
+        pages_now = store._db.execute("PRAGMA page_count").fetchone()[0]
+        store._db.execute(f"PRAGMA max_page_count = {pages_now}")
+        with pytest.raises(BatchError, match=r"full\. Look at the disk"):
+            store.put(2, 1, report("b.png", "long " * 9999))
+    run(pages, tmp_path / "out", desk)
+    assert desk.done == ["b.png", "c.png"]
+
+
+def test_lists_patterns_and_folders_name_the_same_pages(pages: Path, tmp_path: Path) -> None:
+    names = sorted(str(p) for p in pages.iterdir())
+    (tmp_path / "list.txt").write_text("\n".join(names))
+    (tmp_path / "list0.txt").write_bytes(b"\0".join(map(os.fsencode, names)))
+    for source in (pages, tmp_path / "list.txt", tmp_path / "list0.txt", f"{pages}/*.png"):
+        assert [path for path, *_ in batches.files([str(source)], tmp_path / "out")] == names
+
+
+def test_hidden_files_and_the_batch_itself_are_not_pages(pages: Path) -> None:
+    (pages / ".hidden.png").write_bytes(b"")
+    (pages / "Thumbs.db").write_bytes(b"")
+    (pages / "out").mkdir()
+    (pages / "out" / "page.png").write_bytes(b"")
+    found = [Path(path).name for path, *_ in batches.files([str(pages)], pages / "out")]
+    assert found == ["a.png", "b.png", "c.png", "d.png"]
+
+
+def test_a_source_without_files_is_wrong_usage(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="names no file"):
+        list(batches.files([str(tmp_path)], tmp_path / "out"))
+
+
+def test_a_file_that_still_grows_waits(pages: Path) -> None:
+    settled = batches.Settled()
+    found = [("a", 10, 1), ("b", 10, 1)]
+    assert list(settled(iter(found))) == []
+    assert list(settled(iter([("a", 10, 1), ("b", 20, 2)]))) == [("a", 10, 1)]
+
+
+HOSTILE = (
+    "=cmd|'C'!A0.png",
+    "line\nbreak.png",
+    "\x1b[31mred\x1b]0;title\x07.png",
+    "<b>&.png",
+    "\U0001f4a9" * 62 + ".png",
+    "\u202egnp.txet",
+)
+
+
+def test_hostile_names_and_answers_break_no_export(tmp_path: Path) -> None:
+    (tmp_path / "pages").mkdir()
+    for name in HOSTILE:
+        shutil.copy(PAGE, tmp_path / "pages" / name)
+    with open(os.fsencode(tmp_path / "pages") + b"/\xff\xfe.png", "wb") as file:
+        file.write(PAGE.read_bytes())
+    answers = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", " =1", "\uff1d1", "a\r\n=1\x1b[2J\u202e", '"quoted", text']
+    desk = Desk()
+
+    def answer(page: Any) -> Report:
+        desk.answer(page)
+        return report(page.name, answers[len(desk.done) % len(answers)])
+
+    with batches.Store(tmp_path / "out", {}) as store:
+        store.add(batches.files([str(tmp_path / "pages")], tmp_path / "out"))
+        batches.run(store, batches.Work(answer, *[lambda *_a: None] * 3))
+        store.export()
+    assert len(lines(tmp_path / "out")) == len(rows(tmp_path / "out")) == 7
+    for row in rows(tmp_path / "out"):
+        for cell in row.values():
+            assert not cell.lstrip().startswith(("=", "+", "-", "@", "\uff1d"))
+            assert not {"\x1b", "\x07", "\u202e", "\r"} & set(cell)
+
+
+def comparable(out: Path) -> list[tuple[str, str]]:
+    """What must not depend on interruptions."""
+    return [(Path(line["file"]).name, json.dumps(line.get("answers") or line["error"])) for line in lines(out)]
+
+
+def test_a_batch_that_was_killed_again_and_again_gives_what_an_unbroken_one_gives(
+    tiny_kit: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "pages").mkdir()
+    for n in range(8):
+        Image.open(PAGE).convert("RGB").rotate(n).save(tmp_path / "pages" / f"{n}.png")
+    (tmp_path / "pages" / "5.png").write_bytes(b"no picture")
+    how = ("--kit", tiny_kit, "--threads", 1, "--max-tokens", 4, "-q", "Rate?", "-q", "Rhythm?")
+    for _ in range(2):
+        process = subprocess.Popen(pulse_edge_batch(tmp_path / "pages", "-o", tmp_path / "killed", *how))
+        before = finished(tmp_path / "killed")
+        while finished(tmp_path / "killed") < before + 2:
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    for out in ("killed", "whole"):
+        done = subprocess.run(
+            pulse_edge_batch(tmp_path / "pages", "-o", tmp_path / out, *how), capture_output=True, check=False
+        )
+        assert done.returncode == 1, done.stderr  # a page that is none
+    assert comparable(tmp_path / "killed") == comparable(tmp_path / "whole")
+    assert len(lines(tmp_path / "killed")) == 8
+
+
+def finished(out: Path) -> int:
+    if not (out / "batch.sqlite").exists():
+        return 0
+    with sqlite3.connect(f"file:{out / 'batch.sqlite'}?mode=ro", uri=True) as db:
+        try:
+            return int(db.execute("SELECT count(*) FROM pages").fetchone()[0])
+        except sqlite3.OperationalError:
+            return 0
+
+
+def test_watch_answers_what_comes_in(tiny_kit: Path, tmp_path: Path) -> None:
+    (tmp_path / "pages").mkdir()
+    how = ("--kit", tiny_kit, "--threads", 1, "--max-tokens", 2, "--watch")
+    process = subprocess.Popen(
+        pulse_edge_batch(tmp_path / "pages", "-o", tmp_path / "out", *how), stderr=subprocess.PIPE, text=True
+    )
+    shutil.copy(PAGE, tmp_path / "pages")
+    while not (tmp_path / "out" / "results.jsonl").exists() or not lines(tmp_path / "out"):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert errors.splitlines()[-1] == "interrupted"
+    assert "answered (0 files left, 0 s)" in errors
