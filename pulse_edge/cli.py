@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from . import cli_kit
 from .errors import PulseEdgeError
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ STAGES = {
     "load": "Loading the language model",
     "encode": "Encoding, in tiles",
     "prefill": "Reading the page, in image rows",
+    "pack": "Packing",
+    "check": "Checking the stick",
 }
 
 
@@ -125,6 +128,8 @@ def _one_page(
             from .report import DEMONSTRATION
 
             _out(f"{DEMONSTRATION}\n")
+        if warning := model.warning():
+            _out(f"{warning}\n")
         if several:
             _out(f"# {encoded.file}\n")
     for question in questions:
@@ -145,9 +150,11 @@ def _one_page(
 
 @cli.group()
 def kit() -> None:
-    """Look at kits."""
+    """Look at kits, and pack them for machines without a network."""
 
 
+for _command in (cli_kit.keygen, cli_kit.pack, cli_kit.rollback):
+    kit.add_command(_command)
 _KIT = click.argument("path", type=click.Path(path_type=Path), metavar="DIR")
 
 
@@ -187,13 +194,21 @@ def _facts(m: Any) -> Iterator[tuple[str, str]]:
 
 @kit.command()
 @_KIT
+@click.option("--key", type=click.Path(path_type=Path), help="Of a stick: the public key that must have signed it.")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def verify(path: Path, debug: bool) -> None:
-    """Read every byte of a kit and compare it with the manifest."""
+def verify(path: Path, key: Path | None, debug: bool) -> None:
+    """Read every byte of a kit or a stick and compare it with the manifest, and a stick's with its signature."""
     from . import kit as kits
 
-    opened = kits.open_kit(path)
     screen = Screen()
+    if (path / "stick.json").exists():
+        from . import stick
+
+        with screen.progress() as progress:
+            said = stick.verify(path, key, progress)
+        _out(f"{said}\n")
+        return
+    opened = kits.open_kit(path)
     total = sum(file.bytes for file in opened.manifest.files.values())
     with screen.progress() as progress:
         done = 0

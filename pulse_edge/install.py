@@ -589,23 +589,29 @@ def _bring(stick: Stick, target: dict[str, Any], home: Home, folder: Path, progr
         for name, file in about["files"].items():
             jobs.append((folder / "kits" / kit / name, file["pieces"], file["bytes"], file["sha256"]))
     total = sum(stick.files[p][0] for _, pieces, _, _ in jobs for p in pieces)
-    done, faults = 0, []
+    done = 0
+    faults: list[str] = []
+
+    def step(piece: int) -> None:
+        nonlocal done
+        done += piece
+        progress("copy", done, total)
+
     for path, pieces, size, sha256 in jobs:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_file() and size in (-1, path.stat().st_size) and sha256_of(path) == sha256:
-            done += sum(stick.files[p][0] for p in pieces)
-        elif not pieces:
-            faults += _from_here(home, path, sha256)
+            step(sum(stick.files[p][0] for p in pieces))
+        elif pieces:
+            faults += _joined(stick, pieces, path, step)
         else:
-            faults += _joined(stick, pieces, path, lambda n, d=done: progress("copy", d + n, total))  # type: ignore[misc]
-            done += sum(stick.files[p][0] for p in pieces)
+            faults += _from_here(home, path, sha256)
     refuse_broken(stick, faults)
     _keep_other_kits(stick, home, folder)
 
 
 def _joined(stick: Stick, pieces: list[str], path: Path, step: Callable[[int], None]) -> list[str]:
     """Write a file from its pieces on the stick; faults of the pieces."""
-    part, done, faults = path.with_name(path.name + ".part"), 0, []
+    part, faults = path.with_name(path.name + ".part"), []
     with open(part, "wb", buffering=0) as out:
         for name in pieces:
             digest = hashlib.sha256()
@@ -613,8 +619,7 @@ def _joined(stick: Stick, pieces: list[str], path: Path, step: Callable[[int], N
                 while piece := f.read(_READ_BYTES):
                     digest.update(piece)
                     out.write(piece)
-                    done += len(piece)
-                    step(done)
+                    step(len(piece))
             if digest.hexdigest() != stick.files[name][1]:
                 faults.append(f"{name}: altered")
         os.fsync(out.fileno())
