@@ -67,9 +67,7 @@ class SecretKey:
 
     def text(self) -> str:
         """The secret key file's text, without a password, as `minisign -G -W` makes it."""
-        pair = self.seed + self.public().key
-        check = hashlib.blake2b(b"Ed" + self.number + pair, digest_size=32).digest()
-        raw = b"Ed" + b"\0\0" + b"B2" + bytes(48) + self.number + pair + check
+        raw = b"Ed" + b"\0\0" + b"B2" + bytes(48) + self.number + self.seed + self.public().key + bytes(32)
         return f"untrusted comment: minisign secret key {self.public().id}\n{base64.b64encode(raw).decode()}\n"
 
 
@@ -107,7 +105,7 @@ def read_secret_key(path: Path) -> SecretKey:
             f"put its public key beside it as {PUBLIC_KEY}."
         )
     key = SecretKey(raw[54:62], raw[62:94])
-    if len(raw) != 158 or raw[:6] != b"Ed\0\0B2" or key.text().splitlines()[1] != base64.b64encode(raw).decode():
+    if len(raw) != 158 or raw[:6] != b"Ed\0\0B2" or raw[94:126] != key.public().key:
         raise KitError(f"{path}: not a whole minisign secret key. Copy it again.")
     return key
 
