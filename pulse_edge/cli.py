@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from . import cli_ask, cli_batch, cli_log
+from . import cli_ask, cli_batch, cli_kit, cli_log
 from .cli_options import Wanted, documents
 from .errors import PulseEdgeError
 
@@ -32,6 +32,8 @@ STAGES = {
     "encode": "Encoding, in tiles",
     "prefill": "Reading the page, in image rows",
     "findings": "Asking for findings",
+    "pack": "Packing",
+    "check": "Checking the stick",
 }
 
 
@@ -183,6 +185,7 @@ def heading(model: PulseModel, file: str, question: str, of: int) -> str:
     from .report import DEMONSTRATION
 
     lines = [DEMONSTRATION] if model.kit.manifest.demonstration else []
+    lines += [warning] if (warning := model.warning()) else []
     lines += [f"# {file}"] if file else []
     lines += [f"## {question}"] if of > 1 else []
     return "".join(f"{line}\n" for line in lines)
@@ -279,9 +282,11 @@ def _save_page(checked: CheckedPage, folder: Path) -> None:
 
 @cli.group()
 def kit() -> None:
-    """Look at kits."""
+    """Look at kits, and pack them for machines without a network."""
 
 
+for _command in (cli_kit.keygen, cli_kit.pack, cli_kit.rollback):
+    kit.add_command(_command)
 _KIT = click.argument("path", type=click.Path(path_type=Path), metavar="DIR")
 
 
@@ -340,13 +345,21 @@ def _accuracy(told: dict[str, Any] | None) -> Iterator[tuple[str, str]]:
 
 @kit.command()
 @_KIT
+@click.option("--key", type=click.Path(path_type=Path), help="Of a stick: the public key that must have signed it.")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def verify(path: Path, debug: bool) -> None:
-    """Read every byte of a kit and compare it with the manifest."""
+def verify(path: Path, key: Path | None, debug: bool) -> None:
+    """Read every byte of a kit or a stick and compare it with the manifest, and a stick's with its signature."""
     from . import kit as kits
 
-    opened = kits.open_kit(path)
     screen = Screen()
+    if (path / "stick.json").exists():
+        from . import stick
+
+        with screen.progress() as progress:
+            said = stick.verify(path, key, progress)
+        _out(f"{said}\n")
+        return
+    opened = kits.open_kit(path)
     total = sum(file.bytes for file in opened.manifest.files.values())
     with screen.progress() as progress:
         done = 0

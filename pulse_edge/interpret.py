@@ -338,7 +338,7 @@ class PulseModel:
             file=encoded.file,
             page_sha256=encoded.page_sha256,
             answers=tuple(a.so_far() for a in answered),
-            kit=KitMark(m.id, self.kit.sha256, m.demonstration),
+            kit=KitMark(m.id, self.kit.sha256, m.demonstration, self.warning()),
             device=self.device,
             versions=versions(),
             seconds={k: round(v, 3) for k, v in seconds.items()},
@@ -348,6 +348,10 @@ class PulseModel:
             findings=tuple(found),
             marks=marks,
         )
+
+    def warning(self) -> str | None:
+        """What every answer must say about the stick that brought the kit or the program."""
+        return kits.warning(self.kit)
 
     def take_turn(self) -> int:
         """The number of a new answer; all older ones end."""

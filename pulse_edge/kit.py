@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
+from . import install
 from .errors import KitError
 
 MANIFEST = "manifest.json"
@@ -386,7 +387,9 @@ def cache_dir() -> Path:
 
 
 def installed_dir() -> Path:
-    """Where kits are installed for this user, one directory a kit."""
+    """Where kits are installed, one directory a kit: beside the program that a stick brought, or for this user."""
+    if home() is not None:
+        return Path(sys.prefix).parent / "kits"
     if sys.platform == "win32":
         return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local") / "pulse-edge" / "kits"
     if sys.platform == "darwin":
@@ -394,13 +397,37 @@ def installed_dir() -> Path:
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "pulse-edge" / "kits"
 
 
+def home() -> install.Home | None:
+    """The installation that this program runs from; None when no stick brought it."""
+    version = Path(sys.prefix).parent
+    if (version / install.STICK).is_file() and version.parent.name == "versions":
+        return install.Home(version.parent.parent)
+    return None
+
+
+def warning(kit: Kit) -> str | None:
+    """What every answer of a kit must say about the stick that it, or the program, came from."""
+    about = Path(sys.prefix).parent / install.INSTALLED
+    if home() is None or not about.is_file():
+        return None
+    try:
+        said = json.loads(about.read_text("utf-8"))
+        inside = kit.path.parent == installed_dir().resolve()
+        text = said["kits"].get(kit.path.name, said["warning"]) if inside else said["warning"]
+        return None if text is None else str(text)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
+        raise KitError(f"{about}: cannot be read ({e}). Run the stick's install.py again.") from None
+
+
 def find(named: Path | None) -> Kit:
-    """The kit to use: `named`, else $PULSE_EDGE_KIT, else the one installed, else the one that the package carries.
+    """The kit to use: `named` (a directory, or an installed kit's name), else $PULSE_EDGE_KIT, else the one installed,
+    else the one that the package carries.
 
     Raises KitError when there is none, or when several are installed and none was named.
     """
     if named is not None:
-        return open_kit(named)
+        beside = installed_dir() / named.name
+        return open_kit(beside if len(named.parts) == 1 and not named.exists() and beside.is_dir() else named)
     if variable := os.environ.get(KIT_VARIABLE):
         return open_kit(Path(variable))
     for folder in (installed_dir(), Path(__file__).parent / "kits"):

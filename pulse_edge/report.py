@@ -42,6 +42,8 @@ class KitMark:
     sha256: str
     """Of its manifest, which holds the sha256 of every file."""
     demonstration: bool
+    warning: str | None = None
+    """What is to be said about the stick that brought it: unsigned, or signed by a key that is not trusted here."""
 
 
 @dataclass(frozen=True)

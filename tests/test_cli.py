@@ -14,7 +14,14 @@ from pulse_edge.cli import cli
 from pulse_edge.errors import EngineError
 
 COMMANDS = [("interpret", "page.png"), ("kit", "info", "kit"), ("kit", "verify", "kit")]
-HELP = [("--help",), ("--version",), ("interpret", "--help"), ("kit", "--help"), ("kit", "info", "-h")]
+HELP = [
+    ("--help",),
+    ("--version",),
+    ("interpret", "--help"),
+    ("kit", "--help"),
+    ("kit", "info", "-h"),
+    ("kit", "pack", "-h"),
+]
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ PICTURES = {"scan.py", "rectify.py", "quality.py"}
 DOORS = {
     "onnxruntime": {"vision.py"},
     "llama_cpp": {"llm.py"},
-    "click": {"cli.py", "cli_ask.py", "cli_batch.py", "cli_log.py", "cli_options.py"},
+    "click": {"cli.py", "cli_ask.py", "cli_batch.py", "cli_kit.py", "cli_log.py", "cli_options.py"},
     "rich": {"cli.py"},
     "cv2": PICTURES,
     "pypdfium2": {"pdf.py"},
@@ -62,8 +62,10 @@ def test_a_room_of_the_laptop_imports_only_what_it_may(file: Path) -> None:
         assert {n for n in names if n.startswith(".")} <= {".errors"} | HELPERS.get(file.stem, set())
     if file.stem in OF_REPORTS:
         assert {n for n in names if n.startswith(".")} <= {".errors", ".report"}
-    if file.stem in ("kit", "errors", "log"):
+    if file.stem in ("kit", "errors", "log", "install"):
         assert tops <= sys.stdlib_module_names
+    if file.stem == "install":
+        assert not any(n.startswith(".") for n in names)  # it runs alone, from the stick
 
 
 @pytest.mark.parametrize(("room", "other"), [("export", "calibration"), ("calibration", "export")])
