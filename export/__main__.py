@@ -83,6 +83,18 @@ def train_miniature(out: Path, debug: bool, **options: Any) -> None:
     click.echo(out)
 
 
+@cli.command("carry-miniature")
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("-o", "--output", "target", type=click.Path(path_type=Path), help="Default: the package's own.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def carry_miniature(checkpoint: Path, target: Path | None, debug: bool) -> None:
+    """Make the kit that the package carries of CHECKPOINT, a trained miniature."""
+    from .miniature.carry import TARGET, carry
+
+    carry(checkpoint, target or TARGET, _say)
+    click.echo(target or TARGET)
+
+
 def _say(text: str) -> None:
     click.echo(text, err=True)
 
