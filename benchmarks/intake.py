@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,7 @@ class Found:
     quality: quality.Quality
 
 
-@lru_cache(maxsize=None)
+@cache
 def found(path: Path, turn: int = 0) -> Found:
     """A real file, turned by hand beforehand."""
     page = scan.read(path)
