@@ -424,7 +424,7 @@ def _log_probability(logits: Float, ids: Sequence[int]) -> float:
 
 def versions() -> dict[str, str]:
     """Of everything that can change an answer."""
-    own = {name: version(name) for name in ("pulse-edge", "numpy", "pillow")}
+    own = {name: version(name) for name in ("pulse-edge", "numpy", "pillow", "opencv-python-headless")}
     return own | {
         "python": platform.python_version(),
         "llama-cpp-python": llm.version(),

@@ -37,7 +37,7 @@ def main(max_pages: int, max_pixels: int, seconds: int) -> None:
             width, height = page.get_size()
             if not (0 < width < 1e6 and 0 < height < 1e6):
                 raise ValueError(f"page {n + 1} has no size")
-            scale = min(DPI / 72, LONGEST / max(width, height))
+            scale = min(DPI / 72, LONGEST / max(width, height)) * (1 - 1e-7)  # pdfium rounds up
             total += round(width * scale) * round(height * scale)
             if total > max_pixels:
                 raise ValueError("too many pixels")

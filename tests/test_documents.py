@@ -73,7 +73,7 @@ def waveform_file(names: tuple[str, ...] = tuple(CODES), hz: float = 500, unit: 
     """A 12-lead object: lead number n holds a constant, and a 1 mV step in its second half."""
     from pydicom.dataset import Dataset
 
-    samples = round(10 * hz)
+    samples = int(10 * hz)
     values = np.zeros((samples, len(names)), "<i2")
     values[samples // 8 :: samples // 4] = 400  # a spike in each quarter
     channels = []

@@ -27,7 +27,7 @@ def test_an_answer_is_the_same_on_any_number_of_threads_and_in_any_order(tiny_ki
             alone[question] = model.interpret(PAGE, question, max_tokens=24).answers[0].text
     with PulseModel.load(tiny_kit, device="cpu", threads=3) as model:
         first = model.encode(PAGE)
-        other = model.encode(first_page().rotate(180))
+        other = model.encode(first_page().rotate(180), straighten=False, force=True)
         for scan, question in ((first, 1), (other, 0), (first, 0), (first, 1)):
             text = model.ask(scan, QUESTIONS[question], 24).answer().text
             if scan is first:
@@ -128,3 +128,22 @@ def test_a_narrow_page_is_refused_with_code_3(tiny_kit: Path, tmp_path: Path) ->
     assert done.returncode == 3
     assert "narrow.png: the page is 5000 x 3 pixels: too narrow" in done.stderr
     assert len(done.stdout.splitlines()) <= 1  # that it is a demonstration
+
+
+def test_a_refused_page_ends_with_3_and_force_answers_and_records_it(tiny_kit: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    blank = tmp_path / "blank.png"
+    Image.new("RGB", (800, 600), "white").save(blank)
+    done = run("interpret", blank, "--kit", tiny_kit, "--max-tokens", 2)
+    assert done.returncode == 3
+    assert "Check that the right file" in done.stderr
+    forced = run("interpret", blank, "--kit", tiny_kit, "--max-tokens", 2, "--force", "--json")
+    assert forced.returncode == 0, forced.stderr
+    report = json.loads(forced.stdout)
+    assert (report["quality"]["verdict"], report["quality"]["forced"]) == ("refused", True)
+
+
+def test_an_upright_clean_page_gives_the_same_rows_with_and_without_rectifying(tiny_kit: Path) -> None:
+    with PulseModel.load(tiny_kit, device="cpu") as model:
+        assert model.encode(PAGE).rows_sha256 == model.encode(PAGE, straighten=False).rows_sha256
