@@ -231,7 +231,9 @@ def test_a_kept_text_that_was_changed_or_removed_is_found(small: Log) -> None:
 def test_every_answer_is_recorded_without_names_and_texts(tiny_kit: Path, tmp_path: Path) -> None:
     page = Path(shutil.copy(PAGE, tmp_path / "Erika Mustermann.png"))
     questions = ("-q", "Is Erika well?", "-q", "What is the rate?")
-    done = run("interpret", page, "--kit", tiny_kit, "--threads", 1, "--max-tokens", 4, *questions, log=tmp_path / "log")
+    done = run(
+        "interpret", page, "--kit", tiny_kit, "--threads", 1, "--max-tokens", 4, *questions, log=tmp_path / "log"
+    )
     assert done.returncode == 0, done.stderr
     assert Log(tmp_path / "log").verify().entries == 2
     assert b"Erika" not in b"".join(p.read_bytes() for p in (tmp_path / "log").rglob("*") if p.is_file())
@@ -241,7 +243,9 @@ def test_every_answer_is_recorded_without_names_and_texts(tiny_kit: Path, tmp_pa
 
 
 def test_keep_keeps_texts_and_picture_and_show_shows_them(tiny_kit: Path, tmp_path: Path) -> None:
-    done = run("interpret", PAGE, "--kit", tiny_kit, "--threads", 1, "--max-tokens", 4, "--keep", 2, log=tmp_path / "log")
+    done = run(
+        "interpret", PAGE, "--kit", tiny_kit, "--threads", 1, "--max-tokens", 4, "--keep", 2, log=tmp_path / "log"
+    )
     answer = done.stdout.splitlines()[-1]
     shown = run("log", "show", 1, log=tmp_path / "log").stdout
     assert json.dumps(answer, ensure_ascii=False)[1:-1] in shown
