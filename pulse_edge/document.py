@@ -24,6 +24,7 @@ from .report import UNCALIBRATED, Report, one_line, printable
 
 TITLE = "12-lead ECG page, read by software"
 ALT = "The ECG page as it was read. It must be looked at by a clinician; this text does not replace the picture."
+NOTHING = "Nothing on the list is called present."
 URGENCY = {1: "act now", 2: "soon", 3: "note", 4: "none"}
 MAX_SIDE = 1800
 """Pixels of the picture's longer side: 250 dpi across an A4 page."""
@@ -65,9 +66,10 @@ def _html(report: Report, page: Image.Image) -> Iterator[str]:
         yield f'<section class="marks"><h2>Contradictions: look here first</h2>{_list(said["marks"])}</section>\n'
     if said["quality"]:
         yield f"<h2>The page as a picture</h2>{_list(said['quality'])}\n"
-    if said["findings"]:
+    if report.findings:
         head = ("Urgency", "Verdict", "Probability", "Statement", "SCP-ECG, SNOMED CT")
-        yield f"<h2>Findings, by urgency</h2>\n{_table(head, said['findings'])}"
+        yield "<h2>Findings, by urgency</h2>\n"
+        yield _table(head, said["findings"]) if said["findings"] else f"<p>{NOTHING}</p>\n"
         yield f"<p><strong>Absent:</strong> {_safe(said['absent'])}</p>\n" if said["absent"] else ""
     for answer in said["answers"]:
         yield f'<h2>{_safe(answer["question"])}</h2>\n<p class="answer">{_safe(answer["text"])}</p>\n'
@@ -135,8 +137,8 @@ def _content(report: Report) -> dict[str, Any]:
                 ", ".join(f.codes.values()),
             )
             for f in shown
-        ]
-        or ([("", "", "", "Nothing on the list is present.", "")] if findings else []),
+        ],
+        "nothing": NOTHING,
         "absent": ", ".join(f.name for f in findings if f.verdict == "absent"),
         "answers": [{"question": printable(a.question), "text": printable(a.text)} for a in report.answers],
         "unknown": unknown_lines(report),

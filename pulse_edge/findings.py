@@ -199,6 +199,9 @@ def _one_another(findings: Sequence[Finding]) -> Iterator[Mark]:
         yield Mark(
             "findings", ("NORM", *(f.statement for f in abnormal)), f"Both normal ECG and {names} are called present."
         )
+    absent = {f.statement for f in findings if f.verdict == "absent"}
+    if absent >= BY_KEY.keys() - {"SR", "SBRAD", "STACH"}:
+        yield Mark("findings", ("NORM",), "Neither normal ECG nor anything abnormal on the list is called present.")
     for ones, others in _NOT_TOGETHER:
         for one in present:
             for other in present:

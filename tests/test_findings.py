@@ -145,6 +145,11 @@ def test_findings_that_exclude_one_another_are_marked() -> None:
     assert kinds(found(NORM=1, SR=1, SBRAD=1)) == []
 
 
+def test_an_ecg_that_is_neither_normal_nor_abnormal_is_marked() -> None:
+    assert kinds(found(**{f"_{s.key}": -1 for s in STATEMENTS})) == ["findings"]
+    assert kinds(found(**{f"_{s.key}": 1 if s.key == "NORM" else -1 for s in STATEMENTS})) == []
+
+
 def test_an_answer_that_changes_with_the_words_is_marked() -> None:
     assert kinds(found(AFIB=1), second={"AFIB": -1.0}) == ["wording"]
     assert kinds(found(AFIB=1), second={"AFIB": 1.0}) == []

@@ -129,6 +129,14 @@ def test_hostile_text_reaches_a_pdf_as_text(page: Image.Image) -> None:
     assert not {"\x1b", "\x07", "\u202e"} & set(text)
 
 
+@pytest.mark.parametrize("form", ["html", "pdf"])
+def test_where_all_is_absent_it_says_so(form: str, page: Image.Image) -> None:
+    made = outputs.render(form, report(findings=(finding("A", 0.1, "absent"),)), page)
+    text = pdf_text(pypdfium2.PdfDocument(made)) if form == "pdf" else made.decode()
+    assert document.NOTHING in text
+    assert "statement A" in text
+
+
 def test_a_picture_in_a_pdf_is_the_page(page: Image.Image) -> None:
     sheet = pdf_of(report(), page)[0].render(scale=1).to_pil().convert("RGB")
     colours = sheet.getcolors(1 << 20)
