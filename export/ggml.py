@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -131,7 +131,7 @@ def rounded(matrix: Float, kind: Type, importance: Float | None) -> Float:
 class _Traits(ctypes.Structure):
     """ggml_type_traits, ggml.h."""
 
-    _fields_: Sequence[tuple[str, Any]] = [
+    _fields_ = [
         ("type_name", ctypes.c_char_p),
         ("blck_size", ctypes.c_int64),
         ("blck_size_interleave", ctypes.c_int64),

@@ -259,7 +259,8 @@ def _pages(job: _Job) -> Iterator[Float]:
     """Pixels (n, 3, S, S) of the example page and of the calibration sample."""
     m = job.base.manifest
     pictures = [Image.open(io.BytesIO(p.picture)) for p in (job.stats.probes if job.stats else ())]
-    for source in (parity.PAGE, *pictures):
+    sources: tuple[Path | Image.Image, ...] = (parity.PAGE, *pictures)
+    for source in sources:
         yield tiles.cut(
             scan.read(source).image,
             size=m.vision.image_size,
@@ -324,7 +325,7 @@ def _sensitivity(job: _Job, matrices: list[Matrix], budget: int) -> dict[str, fl
         path = Path(folder) / "one.gguf"
         for i, m in enumerate(matrices):
             smaller = [k for k, size in m.bytes.items() if size < share * max(m.bytes.values())]
-            kind = max(smaller or m.bytes, key=lambda k, m=m, s=smaller: m.bytes[k] if s else -m.bytes[k])  # type: ignore[misc]
+            kind = max(smaller or m.bytes, key=lambda k, m=m, s=smaller: m.bytes[k] if s else -m.bytes[k])
             write_types(job.source, path, whole | {m.name: kind}, job.importance, job.threads)
             made = answers(path, sequences, job.threads)
             divergence = np.concatenate([parity.divergence(a, b) for a, b in zip(original, made, strict=True)]).mean()
