@@ -68,8 +68,8 @@ def tools(work: Path, source: Path | None) -> tuple[Path, Path]:
     made = folder / "build" / "tools" / "quantize" / "llama-quantize", folder / "build/tools/imatrix/llama-imatrix"
     if all(path.is_file() for path in made):
         return made
-    assert spec
-    assert spec.origin
+    assert spec is not None
+    assert spec.origin is not None
     folder.mkdir(parents=True, exist_ok=True)
     if source is None:
         pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-build-isolation", "-d", str(folder)]

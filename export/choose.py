@@ -56,6 +56,8 @@ def measure(
         weight = importance.get(t.name)
         kinds = [k for k in (*CANDIDATES, *NO_BLOCKS) if ggml.row_bytes(k, columns) is not None]
         kinds = list(dict.fromkeys(k for k in kinds if columns % 256 or k in CANDIDATES))
+        if weight is None:
+            kinds = [k for k in kinds if k != Type.IQ3_XXS]  # llama.cpp refuses it without importance
         harm = {k: _error(sample, k, weight) for k in kinds}
         made.append(Matrix(t.name, {k: rows * (ggml.row_bytes(k, columns) or 0) for k in kinds}, harm))
         progress(i + 1, len(tensors))

