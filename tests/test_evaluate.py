@@ -19,7 +19,8 @@ import pytest
 
 from calibration import ecgbench
 from calibration import evaluate as evaluating
-from calibration.evaluate import Plan, compare, evaluate, log_softmax
+from calibration.answering import compare, log_softmax, word_ends
+from calibration.evaluate import Plan, evaluate
 from calibration.results import Results, calibrated_on, identity
 from calibration.score import score
 from calibration.synthesize import Plan as Pages
@@ -124,7 +125,7 @@ def test_a_labels_chance_is_the_product_of_its_tokens(results: Path, plan: Plan)
         scan = model.encode(plan.bench / "images" / line["image"])
         ids = model.language.tokenize("AF", first=False)
         ahead = np.exp(log_softmax(next(model.score(scan, line["prompt"], [[*ids, model.language.end]]))))
-        ends = ahead[-1][evaluating.word_ends(model)].sum()
+        ends = ahead[-1][word_ends(model)].sum()
     assert line["labels"]["AF"] == pytest.approx(ahead[range(len(ids)), ids].prod() * ends, rel=1e-4)
 
 

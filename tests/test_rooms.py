@@ -50,6 +50,8 @@ def test_export_and_calibration_do_not_know_each_other(room: str, other: str) ->
         ("pulse_edge.cli", ["--help"], "interpret"),
         ("pulse_edge.cli", ["interpret", "--help"], "--question"),
         ("export.__main__", ["convert", "--help"], "--lora"),
+        ("calibration.__main__", ["evaluate", "--help"], "--split"),
+        ("calibration.__main__", ["report", "--help"], "--attach"),
     ],
 )
 def test_help_loads_no_engine(module: str, arguments: list[str], word: str) -> None:
