@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from calibration import ecgbench
 from calibration.answering import Answered, Answerer, Job, Reference, Settings, peak_bytes, prompt_of
@@ -23,9 +24,14 @@ from pulse_edge.errors import BenchError, KitError, UsageError
 from pulse_edge.interpret import EncodedScan
 from pulse_edge.kit import Kit, open_kit
 
+if TYPE_CHECKING:
+    from calibration.cluster import Cluster
+
 Say = Callable[[str], None]
 BLOCK_BYTES, BLOCK_PAGES = 512 << 20, 128
 """Image rows that are held at once, of all encoders together, and pages whose files are."""
+SHOWN_SECONDS = 10
+"""Between two lines of progress."""
 LEFT_OUT = "left_out.json"
 
 
@@ -41,6 +47,7 @@ class Plan:
     max_tokens: int | None = None  # None: each kit's own limit
     device: str = "auto"
     threads: int | None = None
+    cluster: str | None = None  # address of a Ray cluster; None: this process alone
 
 
 @dataclass(frozen=True)
@@ -244,18 +251,32 @@ def _most_bytes(kit: Kit) -> int:
 def _answer_all(run: Run) -> None:
     """Block by block, kit by kit."""
     clock = Clock(run)
-    with Alone(run) as crew:
+    with _crew(run) as crew:
         for block in _blocks(run):
             for name in sorted(run.kits, key=lambda kit: kit != run.reference):  # the others are compared with it
                 pages = [page for page in block if run.todo(name, page.samples)]
                 if pages:
                     _measure(run, name, pages[0])
-                for answered in crew.answers(name, (_job(run, name, page) for page in pages)):
+                for answered in crew.answers(name, run.kits[name].path, (_job(run, name, page) for page in pages)):
                     if name == run.reference and answered.logprobs is not None:
                         run.results.keep(answered.task, answered.line["question_id"], answered.logprobs)
                     run.lines(name, answered.task).add(answered.line, answered.seconds)
                     clock.tick()
             crew.forget()
+
+
+def _crew(run: Run) -> Alone | Cluster:
+    """Who answers."""
+
+    def note(name: str, about: Line) -> None:
+        known = run.results.kit(name)
+        run.results.note_kit(name, about | known)
+
+    if run.plan.cluster is not None:
+        from calibration.cluster import Cluster
+
+        return Cluster(run.plan.cluster, run.settings, note)
+    return Alone(run.settings, note, run.say)
 
 
 def _job(run: Run, name: str, page: Page) -> Job:
@@ -282,8 +303,8 @@ def _measure(run: Run, name: str, page: Page) -> None:
 class Alone:
     """This process answers, with one kit in memory at a time."""
 
-    def __init__(self, run: Run) -> None:
-        self._run = run
+    def __init__(self, settings: Settings, note: Callable[[str, Line], None], say: Say) -> None:
+        self._settings, self._note, self._say = settings, note, say
         self._loaded: tuple[str, Answerer] | None = None
         self._encoded: dict[tuple[str, str], EncodedScan] = {}
 
@@ -294,24 +315,23 @@ class Alone:
         if self._loaded is not None:
             self._loaded[1].model.close()
 
-    def answers(self, name: str, jobs: Iterable[Job]) -> Iterator[Answered]:
+    def answers(self, name: str, kit: Path, jobs: Iterable[Job]) -> Iterator[Answered]:
         """A kit's answers, in order, each as soon as it is there."""
         for job in jobs:
-            yield from self._answerer(name).answer(job, self._encoded)
+            yield from self._answerer(name, kit).answer(job, self._encoded)
 
     def forget(self) -> None:
         """The pages of a block are done."""
         self._encoded.clear()
 
-    def _answerer(self, name: str) -> Answerer:
+    def _answerer(self, name: str, kit: Path) -> Answerer:
         if self._loaded is None or self._loaded[0] != name:
             if self._loaded is not None:
                 self._loaded[1].model.close()  # before the next one is loaded
                 self._loaded = None
-            self._run.say(f"{name}: loading {self._run.kits[name].path}")
-            self._loaded = name, Answerer(self._run.kits[name].path, self._run.settings)
-            known = self._run.results.kit(name)
-            self._run.results.note_kit(name, self._loaded[1].about() | known)
+            self._say(f"{name}: loading {kit}")
+            self._loaded = name, Answerer(kit, self._settings)
+            self._note(name, self._loaded[1].about())
         return self._loaded[1]
 
 
@@ -329,7 +349,7 @@ class Clock:
         """One more answer."""
         self._left -= 1
         now = time.monotonic()
-        if now - self._shown > 10 or not self._left:
+        if now - self._shown > SHOWN_SECONDS or not self._left:
             self._shown = now
             each = (now - self._begun) / (self._at_first - self._left)
             left = time.strftime("%H:%M:%S", time.gmtime(each * self._left % 86400))

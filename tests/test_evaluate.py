@@ -305,3 +305,11 @@ def test_a_report_inside_the_kit_does_not_make_it_another(plan: Plan, tmp_path: 
     manifest = kits.open_kit(plan.kits[0]).manifest
     assert identity(replace(manifest, accuracy={"verdict": "fine"})) == identity(manifest)
     assert identity(kits.open_kit(plan.kits[1]).manifest) != identity(manifest)
+
+
+def test_a_cluster_without_ray_says_what_to_install(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UsageError, match="needs Ray"):
+        evaluate(tmp_path / "r", replace(plan, cluster="local"))
