@@ -132,6 +132,9 @@ def merge(parts: tuple[Path, ...], target: Path, force: bool, debug: bool) -> No
 @click.option("--max-tokens", type=click.IntRange(1), help="Longest answer. Default: the kit's limit.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--threads", type=click.IntRange(1, 512), help="Default: the processors that this process may use.")
+@click.option(
+    "--cluster", metavar="ADDRESS", help="Run on this Ray cluster (auto, HOST:PORT); local: on one started here."
+)
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def evaluate(kits: tuple[Path, ...], target: Path, debug: bool, **options: Any) -> None:
     """Ask kits the questions of ECGBench; the first kit is the reference. Interrupted, it goes on where it was."""

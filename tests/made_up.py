@@ -18,8 +18,9 @@ def results(folder: Path, answers: Answers, **kit: Any) -> Path:
     for n, (name, tasks) in enumerate(answers.items()):
         known = {"name": name, "id": name, "identity": name, "demonstration": False, "device": "cpu", "machine": "m"}
         known |= {"bytes": {"llm.gguf": 10**7 - 10**6 * n}, "peak_bytes": 2 << 20, "versions": {}, **kit}
+        (folder / name).mkdir()
         for task, lines in tasks.items():
-            (folder / name / task).mkdir(parents=True)
+            (folder / name / task).mkdir()
             with (
                 open(folder / name / task / "step-final.jsonl", "w") as texts,
                 open(folder / name / task / "seconds.jsonl", "w") as seconds,
@@ -35,7 +36,6 @@ def results(folder: Path, answers: Answers, **kit: Any) -> Path:
                         "first": True,
                     }
                     seconds.write(json.dumps({"question_id": f"{task} {number}", **time}) + "\n")
-            (folder / name).mkdir(exist_ok=True)
         (folder / name / "kit.json").write_text(json.dumps(known))
     return folder
 

@@ -19,7 +19,8 @@ import pytest
 
 from calibration import ecgbench
 from calibration import evaluate as evaluating
-from calibration.evaluate import Plan, compare, evaluate, log_softmax
+from calibration.answering import compare, log_softmax, word_ends
+from calibration.evaluate import Plan, evaluate
 from calibration.results import Results, calibrated_on, identity
 from calibration.score import score
 from calibration.synthesize import Plan as Pages
@@ -124,7 +125,7 @@ def test_a_labels_chance_is_the_product_of_its_tokens(results: Path, plan: Plan)
         scan = model.encode(plan.bench / "images" / line["image"])
         ids = model.language.tokenize("AF", first=False)
         ahead = np.exp(log_softmax(next(model.score(scan, line["prompt"], [[*ids, model.language.end]]))))
-        ends = ahead[-1][evaluating.word_ends(model)].sum()
+        ends = ahead[-1][word_ends(model)].sum()
     assert line["labels"]["AF"] == pytest.approx(ahead[range(len(ids)), ids].prod() * ends, rel=1e-4)
 
 
@@ -304,3 +305,11 @@ def test_a_report_inside_the_kit_does_not_make_it_another(plan: Plan, tmp_path: 
     manifest = kits.open_kit(plan.kits[0]).manifest
     assert identity(replace(manifest, accuracy={"verdict": "fine"})) == identity(manifest)
     assert identity(kits.open_kit(plan.kits[1]).manifest) != identity(manifest)
+
+
+def test_a_cluster_without_ray_says_what_to_install(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UsageError, match="needs Ray"):
+        evaluate(tmp_path / "r", replace(plan, cluster="local"))

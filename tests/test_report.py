@@ -85,12 +85,18 @@ def test_auc_of_probabilities_by_hand() -> None:
     assert np.isnan(rank_auc(chance, gold, np.array([[1.0, 1, 0, 0]]))[0])
 
 
-@pytest.mark.parametrize("task", ["cpsc-test", "ptb-test-report", "mmmu-ecg", "ecgqa-test"])
-def test_scores_are_those_of_the_score_command(task: str, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from calibration.synthesize import Plan, synthesize
 
-    synthesize(tmp_path / "bench", Plan(12, 3, tasks=(task,)))
-    samples = list(open_bench(tmp_path / "bench").samples(task, lambda _: None, pictures=False))
+    folder = tmp_path_factory.mktemp("bench") / "bench"
+    synthesize(folder, Plan(12, 3))
+    return folder
+
+
+@pytest.mark.parametrize("task", ["cpsc-test", "ptb-test-report", "mmmu-ecg", "ecgqa-test"])
+def test_scores_are_those_of_the_score_command(task: str, bench: Path, tmp_path: Path) -> None:
+    samples = list(open_bench(bench).samples(task, lambda _: None, pictures=False))
     said = [samples[(n + n % 3) % len(samples)].turns[0][1] for n in range(len(samples))]
     lines = [
         whole(task, n, {"gold": s.turns[0][1], "text": text, "prompt": s.turns[0][0], "chosen": list(s.chosen)})
@@ -189,12 +195,8 @@ def read(path: Path) -> Reader:
     return reader
 
 
-def test_the_html_is_one_file_with_drawings_and_pages_inside(tmp_path: Path) -> None:
-    from calibration.synthesize import Plan, synthesize
-
-    bench = tmp_path / "bench"
-    synthesize(bench, Plan(3, 1, tasks=(TASK,)))
-    samples = list(open_bench(bench).samples(TASK, lambda _: None, pictures=False))
+def test_the_html_is_one_file_with_drawings_and_pages_inside(bench: Path, tmp_path: Path) -> None:
+    samples = list(open_bench(bench).samples(TASK, lambda _: None, pictures=False))[:3]
     folder = tmp_path / "results"
     lines = [{"gold": s.turns[0][1], "text": s.turns[0][1], "image": s.image, "question_id": s.id} for s in samples]
     wrong = [line | {"text": "<none>", "turn": {"kld": [0.01], "same": [1]}} for line in lines]

@@ -82,6 +82,8 @@ def test_export_and_calibration_do_not_know_each_other(room: str, other: str) ->
         ("pulse_edge.cli", ["batch", "--help"], "--watch"),
         ("pulse_edge.cli", ["log", "verify", "--help"], "--expect"),
         ("export.__main__", ["convert", "--help"], "--lora"),
+        ("calibration.__main__", ["evaluate", "--help"], "--split"),
+        ("calibration.__main__", ["report", "--help"], "--attach"),
     ],
 )
 def test_help_loads_no_engine(module: str, arguments: list[str], word: str) -> None:
