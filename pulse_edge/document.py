@@ -30,16 +30,18 @@ MAX_SIDE = 1800
 """Pixels of the picture's longer side: 250 dpi across an A4 page."""
 
 _CSS = """
+* { box-sizing: border-box; }
 body { font: 11pt/1.35 Georgia, serif; color: #000; background: #fff; max-width: 46em; margin: 1.5em auto; padding: 0 1em;
-  overflow-wrap: anywhere; }
+  overflow-wrap: break-word; }
 h1 { font-size: 1.3em; margin: .6em 0 .3em; } h2 { font-size: 1.05em; margin: .9em 0 .3em; } p { margin: .3em 0; }
 img { width: 100%; max-height: 60vh; object-fit: contain; border: 1px solid #777; } figure { margin: .5em 0; }
 .notice, .marks { border: 2px solid #000; padding: .4em .7em; } .notice { font-weight: bold; text-align: center; }
 table { border-collapse: collapse; width: 100%; } th, td { text-align: left; vertical-align: top; padding: .15em .5em;
-  border-bottom: 1px solid #777; } .answer { white-space: pre-wrap; } footer { font-size: .85em; }
+  border-bottom: 1px solid #777; } th { white-space: nowrap; } td:last-child { overflow-wrap: anywhere; }
+.answer { white-space: pre-wrap; } footer { font-size: .85em; }
 .sign { display: flex; gap: 2em; margin-top: 3em; } .sign div { flex: 1; border-top: 1px solid #000; }
-@page { size: A4; margin: 12mm; } @media print { body { font-size: 9pt; margin: 0; max-width: none; padding: 0; }
-  img { max-height: 80mm; } }
+@page { size: A4; margin: 12mm; } @media print { body { font-size: 8pt; line-height: 1.2; margin: 0; max-width: none; padding: 0; }
+  img { max-height: 65mm; } h2 { margin: .6em 0 .2em; } ul { margin: .2em 0; } .sign { margin-top: 2em; } }
 """
 
 
