@@ -74,16 +74,19 @@ def licences(wheel: Wheel) -> list[tuple[str, bytes]]:
     found: dict[str, bytes] = {}
     with zipfile.ZipFile(wheel.path) as archive:
         for entry in archive.infolist():
-            where = re.fullmatch(r"[^/]+\.dist-info/(?:licenses/)?(.+)", entry.filename)
-            if (
-                where
-                and not entry.is_dir()
-                and re.search(r"licen[cs]e|copying|notice|authors", where[1], re.IGNORECASE)
-            ):
-                name = re.sub(r"[^A-Za-z0-9._-]+", "-", where[1])[-80:].strip("-.")
+            where = re.fullmatch(r"[^/]+\.dist-info/(?:licenses/)?(.+)|[^/]+/([^/]+)", entry.filename)
+            name = (where[1] or where[2]) if where else ""
+            if re.search(r"licen[cs]e|copying|notice|authors", name, re.IGNORECASE) and not name.endswith((".py", "/")):
+                name = re.sub(r"[^A-Za-z0-9._-]+", "-", name)[-80:].strip("-.")
                 if name_fits(name) and name.casefold() not in {n.casefold() for n in found}:
                     found[name] = archive.read(entry)
     return sorted(found.items())
+
+
+def bundled(wheel: Wheel) -> list[str]:
+    """Libraries of others that a wheel carries along, where auditwheel and delvewheel place them."""
+    with zipfile.ZipFile(wheel.path) as archive:
+        return sorted(n for n in archive.namelist() if re.fullmatch(r"[^/]+\.libs/[^/]+", n))
 
 
 def bill(kits: list[Manifest], wheels: list[Wheel], created: str) -> dict[str, Any]:
@@ -97,6 +100,7 @@ def bill(kits: list[Manifest], wheels: list[Wheel], created: str) -> dict[str, A
             "hashes": [{"alg": "SHA-256", "content": w.sha256}],
             "licenses": [{"expression": w.licence}] if w.licence != "NOASSERTION" else [],
             "properties": [{"name": "file", "value": f"wheels/{w.path.name}"}],
+            "components": [{"type": "file", "name": name} for name in bundled(w)],
         }
         for w in wheels
     ]

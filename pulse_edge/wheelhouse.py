@@ -334,8 +334,24 @@ def portable(version: str, folder: Path) -> Path:
         source = next((work / "source").iterdir())
         options = PORTABLE | {f"CMAKE_{c}_FLAGS": f"-ffile-prefix-map={source}=." for c in ("C", "CXX")}
         built = _pip_wheel(source, work, {"CMAKE_ARGS": " ".join(f"-D{k}={v}" for k, v in options.items())})
-        repaired = repair(built, work / "repaired")
+        repaired = repair(slimmed(built, work / "slimmed"), work / "repaired")
         return Path(shutil.move(repaired, folder / repaired.name))
+
+
+_NEEDLESS = re.compile(r"(.*/)?(include|cmake|pkgconfig)/.*|(.*/)?(lib)?(llama-common|mtmd)[^/]*|(lib|bin)/.*")
+
+
+def slimmed(wheel: Path, folder: Path) -> Path:
+    """The wheel without what its build installs and nobody runs; llama.cpp's common library holds an HTTP client.
+
+    RECORD then lists too much; auditwheel writes it anew.
+    """
+    folder.mkdir()
+    with zipfile.ZipFile(wheel) as old, zipfile.ZipFile(folder / wheel.name, "w", zipfile.ZIP_DEFLATED) as new:
+        for entry in old.infolist():
+            if not entry.is_dir() and not _NEEDLESS.fullmatch(entry.filename):
+                new.writestr(entry, old.read(entry), zipfile.ZIP_DEFLATED)
+    return folder / wheel.name
 
 
 def repair(wheel: Path, folder: Path) -> Path:
