@@ -95,7 +95,7 @@ class Answerer:
         key, refused = (self._encoding, job.image), ""
         if key not in encoded:
             try:
-                encoded[key] = self.model.encode(job.picture)
+                encoded[key] = self.model.encode(job.picture, gate=False)
             except (ScanError, PageRefused) as error:
                 refused = str(error)
         for number, (sample, reference) in enumerate(zip(job.samples, job.references, strict=True)):

@@ -201,7 +201,7 @@ class _Loaded:
         """Run a sample and take it into `made`; nothing is taken of one that fails."""
         assert sample.picture is not None
         page = scan.read(Image.open(io.BytesIO(sample.picture)))
-        rows = self._model.encode(page).rows
+        rows = self._model.encode(page, gate=False).rows
         sums, seen = {name: Sum.zero(len(one.image)) for name, one in made.sums.items()}, []
         for question, answer in sample.turns:
             seen.append(self._answer(rows, question, answer))
