@@ -173,6 +173,8 @@ class _Waves:
 
 def _waves(work: Pixels, step: int = _STEP) -> _Waves | None:
     """The grid's wave vectors all over the sheet, grown from the clearest patch outwards; None without a grid."""
+    if min(work.shape[:2]) < 64:  # too few lines to be a wave
+        return None
     spectra = _Spectra(work, step)
     tried: set[tuple[int, int]] = set()
     best: tuple[float, _Waves | None] = (0.0, None)

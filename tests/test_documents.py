@@ -148,7 +148,7 @@ def test_a_broken_pdf_is_no_page() -> None:
 def test_a_pdf_of_ten_thousand_pages_is_refused_in_time() -> None:
     start = time.perf_counter()
     refused(pdf(*[b""] * 10_000), "100 pages")
-    assert time.perf_counter() - start < 20
+    assert time.perf_counter() - start < 60
 
 
 def test_a_form_that_draws_itself_ends() -> None:
@@ -168,7 +168,7 @@ def test_a_pdf_that_would_draw_for_ever_is_stopped(monkeypatch: pytest.MonkeyPat
         )
     start = time.perf_counter()
     refused(pdf(b"/F Do", more=tuple(forms)))
-    assert time.perf_counter() - start < 20
+    assert time.perf_counter() - start < 60
 
 
 # --------------------------------------------------------------------------------------------------------------- HEIC

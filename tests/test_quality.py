@@ -23,7 +23,7 @@ from pulse_edge.errors import PageRefused
 @functools.cache
 def drawn(layout: str = "3x4+1", px_per_mm: float = 5.0) -> np.ndarray:
     rows = {"12x1": 15.0, "6x2": 22.0}.get(layout, 30.0)
-    return draw(synthesize(3, ("NORM",)), PageStyle(layout=layout, px_per_mm=px_per_mm, row_mm=rows)).image
+    return draw(synthesize(3), PageStyle(layout=layout, px_per_mm=px_per_mm, row_mm=rows)).image
 
 
 def judged(image: np.ndarray) -> quality.Quality:

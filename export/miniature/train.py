@@ -51,7 +51,7 @@ class Stage:
 
 
 PLAN = (
-    Stage("tower", steps=5000, batch=8, passes=3, block=512, muon=2e-3, adam=1e-3, tower=1.0, turns=0),
+    Stage("tower", steps=9000, batch=8, passes=3, block=512, muon=1e-3, adam=5e-4, tower=1.0, turns=0, fall=0.5),
     Stage("language", steps=4000, batch=4, passes=2, block=256, muon=2e-3, adam=1e-3, tower=0.2, turns=6),
     Stage("real", steps=1000, batch=4, passes=2, block=256, muon=1e-3, adam=5e-4, tower=0.3, turns=6),
 )
