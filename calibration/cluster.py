@@ -95,6 +95,9 @@ class Cluster:
     def forget(self) -> None:
         """Workers keep no pages."""
 
+    def rest(self) -> None:
+        """Workers keep their kit until the next one."""
+
 
 def _connect(ray: Any, address: str) -> None:
     """Join the cluster, or start one; its processes find this checkout."""

@@ -255,7 +255,8 @@ def _answer_all(run: Run) -> None:
         for block in _blocks(run):
             for name in sorted(run.kits, key=lambda kit: kit != run.reference):  # the others are compared with it
                 pages = [page for page in block if run.todo(name, page.samples)]
-                if pages:
+                if pages and "peak_bytes" not in run.results.kit(name):
+                    crew.rest()  # so that two kits are not in memory
                     _measure(run, name, pages[0])
                 for answered in crew.answers(name, run.kits[name].path, (_job(run, name, page) for page in pages)):
                     if name == run.reference and answered.logprobs is not None:
@@ -293,11 +294,9 @@ def _reference(run: Run, sample: Sample) -> Reference | None:
 
 
 def _measure(run: Run, name: str, page: Page) -> None:
-    """Note a kit's peak memory, once."""
-    known = run.results.kit(name)
-    if "peak_bytes" not in known:
-        peak = peak_bytes(run.kits[name].path, page.picture, page.samples[0].turns[0][0], run.settings)
-        run.results.note_kit(name, known | {"peak_bytes": peak})
+    """Note a kit's peak memory."""
+    peak = peak_bytes(run.kits[name].path, page.picture, page.samples[0].turns[0][0], run.settings)
+    run.results.note_kit(name, run.results.kit(name) | {"peak_bytes": peak})
 
 
 class Alone:
@@ -312,8 +311,13 @@ class Alone:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.rest()
+
+    def rest(self) -> None:
+        """No kit stays in memory."""
         if self._loaded is not None:
             self._loaded[1].model.close()
+        self._loaded = None
 
     def answers(self, name: str, kit: Path, jobs: Iterable[Job]) -> Iterator[Answered]:
         """A kit's answers, in order, each as soon as it is there."""
@@ -326,9 +330,7 @@ class Alone:
 
     def _answerer(self, name: str, kit: Path) -> Answerer:
         if self._loaded is None or self._loaded[0] != name:
-            if self._loaded is not None:
-                self._loaded[1].model.close()  # before the next one is loaded
-                self._loaded = None
+            self.rest()
             self._say(f"{name}: loading {kit}")
             self._loaded = name, Answerer(kit, self._settings)
             self._note(name, self._loaded[1].about())

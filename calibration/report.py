@@ -519,7 +519,8 @@ def summary_for_kit(figures: Figures, name: str) -> Figures:
         base = figures["kits"][first]["tasks"][task]["scores"][r["primary"]]
         row = {"task": task, "score": NAMES[r["primary"]], "questions": r["questions"], "reference": ranged(base)}
         this = ranged(r["scores"][r["primary"]])
-        rows.append({**row, "this": this, "difference": points_ranged(_difference(r, r["primary"]))})
+        difference = "" if name == first else points_ranged(_difference(r, r["primary"]))
+        rows.append({**row, "this": this, "difference": difference})
     return {
         "verdict": figures["verdicts"][name],
         "reference": figures["kits"][first]["id"],

@@ -332,7 +332,7 @@ def _accuracy(told: dict[str, Any] | None) -> Iterator[tuple[str, str]]:
     yield "accuracy", str(told.get("verdict", told))
     for row in told.get("table", ()):
         ours, theirs = f"{row['score']} {row['this']}", f"reference {row['reference']}"
-        change = f", difference {row['difference']}" if row["this"] != row["reference"] else ""
+        change = f", difference {row['difference']}" if row["difference"] else ""
         yield "", f"{row['task']}: {ours}, {theirs}{change}, {row['questions']} questions"
     for gate in told.get("gates") or ():
         yield (
