@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from . import cli_ask, cli_batch, cli_log
-from .cli_options import Wanted, documents
+from .cli_options import ReadyCommand, Wanted, documents
 from .errors import PulseEdgeError
 
 if TYPE_CHECKING:
@@ -35,18 +35,8 @@ STAGES = {
 }
 
 
-class _Command(click.Command):
-    """Looks at the installation before anything else, but not when asked for help."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        from .vision import installed_runtime
-
-        installed_runtime()
-        return super().invoke(ctx)
-
-
 class _Group(click.Group):
-    command_class = _Command
+    command_class = ReadyCommand
     group_class = type
 
 
@@ -104,6 +94,7 @@ def interpret(
     Without -q it asks for a clinical report.
     """
     from . import log, scan
+    from .errors import LogError
     from .interpret import PulseModel
 
     wanted = Wanted.of(questions, max_tokens, ("json", *forms) if as_json else forms, out, patient_id, patient_system)
@@ -126,6 +117,8 @@ def interpret(
             for page in pages:
                 try:
                     _one_page(model, page, wanted, screen, record, several=len(scans) + len(pages) > 2)
+                except LogError:
+                    raise  # what cannot be put on record must not be answered
                 except PulseEdgeError as e:
                     worst = max(worst, screen.failed(page.name, e, wanted.shown == "json"))
     raise SystemExit(worst)
@@ -337,6 +330,9 @@ class Screen:
 
     def failed(self, file: str, error: PulseEdgeError, as_json: bool) -> int:
         """Say why a page has no answer, and return the exit code."""
+        from .report import one_line
+
+        file = one_line(file)
         if "--debug" in sys.argv:
             import traceback
 

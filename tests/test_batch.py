@@ -281,6 +281,16 @@ def test_a_batch_that_was_killed_again_and_again_gives_what_an_unbroken_one_give
     assert len(lines(tmp_path / "killed")) == 8
 
 
+def test_documents_of_every_page_lie_beside_the_results(tiny_kit: Path, tmp_path: Path) -> None:
+    how = ("--kit", tiny_kit, "--threads", 1, "--max-tokens", 2, "--format", "html", "--format", "json")
+    done = subprocess.run(
+        pulse_edge_batch(PAGE, "-o", tmp_path / "out", *how), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "1 files were read, 0 could not be" in done.stdout
+    assert {path.name.split(".", 1)[1] for path in (tmp_path / "out" / "pages").iterdir()} == {"html", "json"}
+
+
 def finished(out: Path) -> int:
     if not (out / "batch.sqlite").exists():
         return 0
