@@ -169,6 +169,14 @@ def test_two_processes_do_not_work_on_one_folder(tmp_path: Path) -> None:
     batches.Store(tmp_path, {}).close()
 
 
+def test_what_a_killed_process_left_half_written_is_removed(pages: Path, tmp_path: Path) -> None:
+    (tmp_path / "out" / "pages").mkdir(parents=True)
+    for folder in (tmp_path / "out", tmp_path / "out" / "pages"):
+        (folder / ".unfinished-x").write_text("half")
+    run(pages, tmp_path / "out", Desk())
+    assert not list((tmp_path / "out").rglob(".unfinished-*"))
+
+
 def test_a_damaged_store_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "batch.sqlite").write_bytes(b"no database" * 1000)
     with pytest.raises(BatchError, match=r"batch.sqlite: file is not a database"):
