@@ -284,15 +284,30 @@ class Screen:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True), transient=True) as self._bar:
+        self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
+        try:
             yield self._step
+        finally:
+            self.rest()
 
     def _step(self, stage: str, done: int, of: int) -> None:
+        """Bars are drawn while there is one: rich holds back what others write until their line ends."""
         if stage not in self._tasks:
+            if not self._tasks:
+                self._bar.start()
             self._tasks[stage] = self._bar.add_task(STAGES[stage], total=of)
         self._bar.update(self._tasks[stage], completed=done, total=of)
         if done >= of:
             self._bar.remove_task(self._tasks.pop(stage))
+            if not self._tasks:
+                self._bar.stop()
+
+    def rest(self) -> None:
+        """Take away the bars of what was broken off."""
+        while self._tasks:
+            self._bar.remove_task(self._tasks.popitem()[1])
+        if self._bar is not None:
+            self._bar.stop()
 
     def note(self, text: str, *, always: bool = False) -> None:
         """A line on stderr."""

@@ -101,6 +101,7 @@ class _Talk:
         except KeyboardInterrupt as e:
             if e.args not in ((), (signal.SIGINT,)):
                 raise
+            self._screen.rest()
             self._screen.note("stopped", always=True)
         except ContextError as e:
             self._screen.note(f"error: {e} Begin a new conversation with /new.", always=True)
