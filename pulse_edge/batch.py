@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import log as logs
 from .errors import BatchError, PulseEdgeError, UsageError
-from .report import one_line, spreadsheet_cell, write_whole
+from .report import UNFINISHED, one_line, spreadsheet_cell, write_whole
 
 if TYPE_CHECKING:
     from .report import Report
@@ -97,6 +97,8 @@ class Store:
         self.folder = folder
         self._path = folder / DATABASE
         self._lock = _lock(folder)
+        for left in (*folder.glob(f"{UNFINISHED}*"), *folder.glob(f"pages/{UNFINISHED}*")):
+            left.unlink(missing_ok=True)  # by a process that was killed: only one at a time works here
         try:
             with self._explained():
                 self._db = sqlite3.connect(self._path, isolation_level=None, timeout=60)

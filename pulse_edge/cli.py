@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from . import cli_ask, cli_batch, cli_kit, cli_log
-from .cli_options import Wanted, documents
+from .cli_options import ReadyCommand, Wanted, documents
 from .errors import PulseEdgeError
 
 if TYPE_CHECKING:
@@ -37,18 +37,8 @@ STAGES = {
 }
 
 
-class _Command(click.Command):
-    """Looks at the installation before anything else, but not when asked for help."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        from .vision import installed_runtime
-
-        installed_runtime()
-        return super().invoke(ctx)
-
-
 class _Group(click.Group):
-    command_class = _Command
+    command_class = ReadyCommand
     group_class = type
 
 
@@ -110,6 +100,7 @@ def interpret(
     Without -q it asks for a clinical report.
     """
     from . import log, scan
+    from .errors import LogError
     from .interpret import PulseModel
 
     wanted = Wanted.of(questions, max_tokens, ("json", *forms) if as_json else forms, out, patient_id, patient_system)
@@ -135,6 +126,8 @@ def interpret(
                     encoded = model.encode(page, straighten=not no_rectify, force=force)
                     screen.judged(encoded)
                     _one_page(model, page, encoded, wanted, screen, record, several=several)
+                except LogError:
+                    raise  # what cannot be put on record must not be answered
                 except PulseEdgeError as e:
                     worst = max(worst, screen.failed(page.name, e, wanted.shown == "json"))
     raise SystemExit(worst)
@@ -407,15 +400,30 @@ class Screen:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True), transient=True) as self._bar:
+        self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
+        try:
             yield self._step
+        finally:
+            self.rest()
 
     def _step(self, stage: str, done: int, of: int) -> None:
+        """Bars are drawn while there is one: rich holds back what others write until their line ends."""
         if stage not in self._tasks:
+            if not self._tasks:
+                self._bar.start()
             self._tasks[stage] = self._bar.add_task(STAGES[stage], total=of)
         self._bar.update(self._tasks[stage], completed=done, total=of)
         if done >= of:
             self._bar.remove_task(self._tasks.pop(stage))
+            if not self._tasks:
+                self._bar.stop()
+
+    def rest(self) -> None:
+        """Take away the bars of what was broken off."""
+        while self._tasks:
+            self._bar.remove_task(self._tasks.popitem()[1])
+        if self._bar is not None:
+            self._bar.stop()
 
     def note(self, text: str, *, always: bool = False) -> None:
         """A line on stderr."""
@@ -466,6 +474,9 @@ class Screen:
 
     def failed(self, file: str, error: PulseEdgeError, as_json: bool) -> int:
         """Say why a page has no answer, and return the exit code."""
+        from .report import one_line
+
+        file = one_line(file)
         if "--debug" in sys.argv:
             import traceback
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from .cli_options import ReadyCommand
+
 if TYPE_CHECKING:
     from .cli import Screen
     from .interpret import EncodedScan, PulseModel
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 HELP = "Ask about the page. /new forgets what was said, /quit or Ctrl-D ends, Ctrl-C stops an answer."
 
 
-@click.command()
+@click.command(cls=ReadyCommand)
 @click.argument("scan", metavar="SCAN")
 @click.option(
     "--kit", type=click.Path(path_type=Path), help="Kit directory. Default: $PULSE_EDGE_KIT, or the installed."
@@ -99,6 +101,7 @@ class _Talk:
         except KeyboardInterrupt as e:
             if e.args not in ((), (signal.SIGINT,)):
                 raise
+            self._screen.rest()
             self._screen.note("stopped", always=True)
         except ContextError as e:
             self._screen.note(f"error: {e} Begin a new conversation with /new.", always=True)

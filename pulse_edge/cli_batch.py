@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from .cli_options import Wanted, documents
+from .cli_options import ReadyCommand, Wanted, documents
 
 if TYPE_CHECKING:
-    from .batch import Store
+    from .batch import Store, Work
     from .errors import PulseEdgeError
     from .interpret import PulseModel
     from .log import Recorder
@@ -24,7 +24,7 @@ POLL = 2.0
 """Seconds between two looks at a folder."""
 
 
-@click.command()
+@click.command(cls=ReadyCommand)
 @click.argument("sources", nargs=-1, required=True, metavar="DIR|GLOB|LIST...")
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder of the batch and its results."
@@ -80,36 +80,44 @@ def batch(
     settings = {"kit": opened.sha256, "questions": wanted.questions, "max-tokens": max_tokens, "format": forms}
     settings["findings"] = with_findings
     with batches.Store(out, settings) as store:
-        settled = batches.Settled()
-        store.add(batches.files(sources, out) if not watch else iter(()))
+        if not watch:
+            store.add(batches.files(sources, out))
         if retry:
             store.retry()
-        with (
-            screen.progress() as progress,
-            PulseModel.load(opened, device=device, threads=threads, progress=progress) as model,
-        ):
-            screen.loaded(model)
-            desk = _Desk(model, wanted.for_kit(model, with_findings), record)
-            work = batches.Work(desk.answer, desk.record, desk.documents, _Teller(store, screen.note))
-            while True:
-                batches.run(store, work)
-                store.export()
-                if not watch:
-                    break
-                while not store.add(settled(batches.files(sources, out, may_be_empty=True))):
-                    time.sleep(POLL)
+        if watch or store.next() is not None:
+            with (
+                screen.progress() as progress,
+                PulseModel.load(opened, device=device, threads=threads, progress=progress) as model,
+            ):
+                screen.loaded(model)
+                desk = _Desk(model, wanted.for_kit(model, with_findings), record, forms)
+                work = batches.Work(desk.answer, desk.record, desk.documents, _Teller(store, screen.note))
+                _go_through(store, work, sources if watch else ())
+        store.export()
         counts = store.counts()
-        _out(
-            f"{out}: {counts.done} files answered, {counts.failed} could not be read; see {out / batches.RESULTS[1]}\n"
-        )
+        _out(f"{out}: {counts.done} files were read, {counts.failed} could not be; see {out / batches.RESULTS[1]}\n")
         raise SystemExit(store.exit_code())
+
+
+def _go_through(store: Store, work: Work, watched: Sequence[str]) -> None:
+    """Everything on the list, and then what comes into the watched folders, for ever."""
+    from . import batch as batches
+
+    settled = batches.Settled()
+    batches.run(store, work)
+    while watched:
+        if store.add(settled(batches.files(watched, store.folder, may_be_empty=True))):
+            batches.run(store, work)
+            store.export()
+        time.sleep(POLL)
 
 
 class _Desk:
     """What is done with each page."""
 
-    def __init__(self, model: PulseModel, wanted: Wanted, record: Recorder) -> None:
+    def __init__(self, model: PulseModel, wanted: Wanted, record: Recorder, forms: tuple[str, ...]) -> None:
         self._model, self._wanted, self._record = model, wanted, record
+        self._forms = forms
 
     def answer(self, page: Page) -> Report:
         wanted = self._wanted
@@ -124,9 +132,8 @@ class _Desk:
         from . import outputs
 
         folder = self._wanted.out
-        if folder is not None and self._wanted.forms != ("text",):
-            stem = f"{name}-{outputs.stem(report)}"
-            outputs.write(folder / "pages", stem, self._wanted.forms, report, page.image, self._wanted.patient)
+        if folder is not None:
+            outputs.write(folder / "pages", f"{name}-{outputs.stem(report)}", self._forms, report, page.image)
 
 
 class _Teller:

@@ -16,6 +16,16 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
+class ReadyCommand(click.Command):
+    """Looks at the installation before anything else, but not when asked for help."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        from .vision import installed_runtime
+
+        installed_runtime()
+        return super().invoke(ctx)
+
+
 def documents(command: Command) -> Command:
     """--format and --findings."""
     forms = click.option(

@@ -134,6 +134,8 @@ def findings_lines(report: Report) -> list[str]:
 
 # --- texts and files that hold what a model or a stranger wrote -------------------------------------------------------
 
+UNFINISHED = ".unfinished-"
+"""How a file is called until it is whole."""
 _DIRECTION = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 """Bidirectional controls: they make a text look like another one."""
 
@@ -160,7 +162,7 @@ def spreadsheet_cell(value: object) -> str:
 def write_whole(path: Path, pieces: Iterable[bytes]) -> None:
     """Make the file, or replace it; never half of it. A failure leaves what was there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    fd, name = tempfile.mkstemp(prefix=".unfinished-", dir=path.parent)
+    fd, name = tempfile.mkstemp(prefix=UNFINISHED, dir=path.parent)
     try:
         with os.fdopen(fd, "wb") as file:
             for piece in pieces:

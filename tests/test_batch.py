@@ -169,6 +169,14 @@ def test_two_processes_do_not_work_on_one_folder(tmp_path: Path) -> None:
     batches.Store(tmp_path, {}).close()
 
 
+def test_what_a_killed_process_left_half_written_is_removed(pages: Path, tmp_path: Path) -> None:
+    (tmp_path / "out" / "pages").mkdir(parents=True)
+    for folder in (tmp_path / "out", tmp_path / "out" / "pages"):
+        (folder / ".unfinished-x").write_text("half")
+    run(pages, tmp_path / "out", Desk())
+    assert not list((tmp_path / "out").rglob(".unfinished-*"))
+
+
 def test_a_damaged_store_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "batch.sqlite").write_bytes(b"no database" * 1000)
     with pytest.raises(BatchError, match=r"batch.sqlite: file is not a database"):
@@ -279,6 +287,16 @@ def test_a_batch_that_was_killed_again_and_again_gives_what_an_unbroken_one_give
         assert done.returncode == 1, done.stderr  # a page that is none
     assert comparable(tmp_path / "killed") == comparable(tmp_path / "whole")
     assert len(lines(tmp_path / "killed")) == 8
+
+
+def test_documents_of_every_page_lie_beside_the_results(tiny_kit: Path, tmp_path: Path) -> None:
+    how = ("--kit", tiny_kit, "--threads", 1, "--max-tokens", 2, "--format", "html", "--format", "json")
+    done = subprocess.run(
+        pulse_edge_batch(PAGE, "-o", tmp_path / "out", *how), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "1 files were read, 0 could not be" in done.stdout
+    assert {path.name.split(".", 1)[1] for path in (tmp_path / "out" / "pages").iterdir()} == {"html", "json"}
 
 
 def finished(out: Path) -> int:

@@ -13,11 +13,20 @@ import pytest
 from pulse_edge.cli import cli
 from pulse_edge.errors import EngineError
 
-COMMANDS = [("interpret", "page.png"), ("kit", "info", "kit"), ("kit", "verify", "kit")]
+COMMANDS = [
+    ("interpret", "page.png"),
+    ("ask", "page.png"),
+    ("batch", "pages", "-o", "out"),
+    ("kit", "info", "kit"),
+    ("kit", "verify", "kit"),
+]
 HELP = [
     ("--help",),
     ("--version",),
     ("interpret", "--help"),
+    ("ask", "-h"),
+    ("batch", "-h"),
+    ("log", "show", "-h"),
     ("kit", "--help"),
     ("kit", "info", "-h"),
     ("kit", "pack", "-h"),

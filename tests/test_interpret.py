@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,9 +16,10 @@ PAGE = Path(pulse_edge.__file__).parent / "example_page.png"
 QUESTIONS = ("Is the rhythm regular?", "What is the rate?")
 
 
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+def run(*arguments: object, log: Path | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pulse_edge", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    env = os.environ if log is None else os.environ | {"PULSE_EDGE_LOG": str(log)}
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=env)
 
 
 def test_an_answer_is_the_same_on_any_number_of_threads_and_in_any_order(tiny_kit: Path) -> None:
@@ -147,3 +149,19 @@ def test_a_refused_page_ends_with_3_and_force_answers_and_records_it(tiny_kit: P
 def test_an_upright_clean_page_gives_the_same_rows_with_and_without_rectifying(tiny_kit: Path) -> None:
     with PulseModel.load(tiny_kit, device="cpu") as model:
         assert model.encode(PAGE).rows_sha256 == model.encode(PAGE, straighten=False).rows_sha256
+
+
+def test_a_file_name_cannot_write_to_the_terminal(tiny_kit: Path, tmp_path: Path) -> None:
+    done = run("interpret", tmp_path / "\x1b[2J\nno.png", "--kit", tiny_kit, "--json", "--threads", 1)
+    assert done.returncode == 1
+    assert "\x1b" not in done.stderr + done.stdout
+    assert len(done.stderr.splitlines()) == 2  # the other says that it is a demonstration
+
+
+def test_without_a_record_there_is_no_second_answer(tiny_kit: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    run("interpret", PAGE, "--kit", tiny_kit, "--max-tokens", 2, "--threads", 1, log=log)
+    (log / "log").write_bytes((log / "log").read_bytes()[:-9])
+    done = run("interpret", PAGE, PAGE, "--kit", tiny_kit, "--max-tokens", 2, "--threads", 1, log=log)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "something was removed" in done.stderr
