@@ -40,7 +40,8 @@ def packed(work: Path, kit: Path, llama: Path | None) -> Path:
     python = f"{sys.version_info[0]}.{sys.version_info[1]}"
     if not (work / "stick").is_dir():
         work.mkdir(parents=True, exist_ok=True)
-        run(sys.executable, "-m", "pulse_edge", "kit", "keygen", work / "key", cwd=ROOT)
+        if not (work / "key").exists():
+            run(sys.executable, "-m", "pulse_edge", "kit", "keygen", work / "key", cwd=ROOT)
         command = [sys.executable, "-m", "pulse_edge", "kit", "pack", kit, "-o", work / "stick", "--sign", work / "key"]
         command += ["--platform", "linux-x86_64", "--python", python, *(["--wheel", llama] if llama else [])]
         run(*command, cwd=ROOT)
