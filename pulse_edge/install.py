@@ -865,6 +865,10 @@ class _Bar:
             print(file=sys.stderr)
 
 
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Install pulse-edge from this stick, without a network.")
     parser.add_argument("--to", type=Path, metavar="DIR", help="where to; default: the usual place")
@@ -895,15 +899,9 @@ def main() -> int:
             uninstall(home)
             print(f"{home.path}: uninstalled")
         else:
-            key = (
-                None
-                if options.key is None
-                else read_public_key(_read(options.key).decode("utf-8", "replace"), str(options.key))
-            )
-            stick = open_stick(Path(__file__).resolve().parent)
-            install(
-                stick, Wishes(home.path, key, tuple(options.accept)), _Bar(), lambda text: print(text, file=sys.stderr)
-            )
+            key = options.key and read_public_key(_read(options.key).decode("utf-8", "replace"), str(options.key))
+            wishes = Wishes(home.path, key, tuple(options.accept))
+            install(open_stick(Path(__file__).resolve().parent), wishes, _Bar(), _say)
             print(f"installed. Read a page: {launcher(home)} interpret scan.jpg")
     except Refused as e:
         print(*(f"error: {line}" for line in e.lines), sep="\n", file=sys.stderr)

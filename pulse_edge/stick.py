@@ -18,7 +18,6 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +150,7 @@ def pack(order: Order, progress: Progress = lambda _stage, _done, _of: None) -> 
         data = _manifest(work, listed, wheels, created)
         (work / STICK).write_bytes(data)
         if order.key is not None:
-            comment = f"pulse-edge {version('pulse-edge')} stick of {created}: {', '.join(opened)}"
+            comment = f"pulse-edge stick of {created}: {', '.join(opened)}"
             (work / SIGNATURE).write_text(order.key.sign(data, comment), "utf-8", newline="\n")
             (work / PUBLIC_KEY).write_text(order.key.public().text(), "utf-8", newline="\n")
     return public
@@ -296,6 +295,6 @@ def verify(path: Path, key: Path | None, progress: Progress) -> str:
         install.refuse_broken(stick, install.shape_faults(stick))
         install.refuse_broken(stick, install.content_faults(stick, list(stick.files), progress))
     except install.Refused as e:
-        raise KitError("\n".join(e.lines)) from None
+        raise KitError("; ".join(e.lines)) from None
     known = "the stick's own, which nobody has pinned here" if trust.first and named is None else "trusted here"
     return f"{path}: {len(stick.files)} files are as they were made, signed by key {trust.key.id if trust.key else ''} ({known})"

@@ -6,7 +6,6 @@ one it fetches for. Every version is the one that constraints.txt pins.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shutil
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import KitError
-from .install import archive_faults, this_platform
+from .install import archive_faults, sha256_of, this_platform
 from .kit import cache_dir
 
 if TYPE_CHECKING:
@@ -180,13 +179,7 @@ def read_wheel(path: Path) -> Wheel:
         if about is None:
             raise KitError(f"{path}: has no METADATA. Make the wheel again.")
         metadata = BytesParser().parsebytes(archive.read(about))
-    with open(path, "rb") as f:
-        sha256 = hashlib.file_digest(f, "sha256").hexdigest() if sys.version_info >= (3, 11) else _digest(path)
-    return Wheel(path, str(name), str(version), sha256, sum(e.file_size for e in inside), metadata)
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return Wheel(path, str(name), str(version), sha256_of(path), sum(e.file_size for e in inside), metadata)
 
 
 # --- following dependencies -------------------------------------------------------------------------------------------

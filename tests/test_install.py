@@ -202,7 +202,7 @@ def test_an_interrupted_upgrade_leaves_the_version_before_and_the_next_run_finis
     home: Path, sticks: dict[str, Path], number: int
 ) -> None:
     chance = random.Random(number)
-    for _ in range(3):
+    for _ in range(2):
         command = [sys.executable, str(sticks["two"] / "install.py"), "--to", str(home)]
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
             time.sleep(chance.uniform(0.05, 1.5))

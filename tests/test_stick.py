@@ -15,6 +15,7 @@ import small_stick
 
 from pulse_edge import install, papers, stick, wheelhouse
 from pulse_edge import kit as kits
+from pulse_edge.cli import cli
 from pulse_edge.errors import KitError
 
 pytest.importorskip("cryptography", reason="signing needs the package cryptography")
@@ -331,6 +332,25 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: Path) -> P
 @pytest.mark.parametrize(("name", "warning"), [("kit-a", "UNSIGNED STICK"), ("kit-b", None)])
 def test_answers_say_what_is_wrong_with_the_stick_of_their_kit(installed: Path, name: str, warning: str | None) -> None:
     assert kits.warning(kits.open_kit(installed / "kits" / name)) == warning
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_the_warning_reaches_who_reads_the_answer(
+    tiny_kit: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], form: str
+) -> None:
+    monkeypatch.setattr(kits, "warning", lambda _kit: "UNSIGNED STICK")
+    words = [
+        "interpret",
+        str(Path(kits.__file__).parent / "example_page.png"),
+        "--kit",
+        str(tiny_kit),
+        "--max-tokens",
+        "1",
+    ]
+    with pytest.raises(SystemExit):
+        cli.main([*words, *(["--json"] if form == "json" else [])], standalone_mode=False)
+    out = capsys.readouterr().out
+    assert json.loads(out)["kit"]["warning"] == "UNSIGNED STICK" if form == "json" else "\nUNSIGNED STICK\n" in out
 
 
 def test_an_installed_kit_is_found_by_its_name(installed: Path) -> None:
