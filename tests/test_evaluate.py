@@ -138,7 +138,7 @@ def test_kits_of_one_encoder_share_the_encoded_pages(
     plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoded, real = [], PulseModel.encode
-    monkeypatch.setattr(PulseModel, "encode", lambda self, page: encoded.append(1) or real(self, page))
+    monkeypatch.setattr(PulseModel, "encode", lambda self, page, **how: encoded.append(1) or real(self, page, **how))
     monkeypatch.setattr(evaluating, "peak_bytes", lambda *_: None)
     evaluate(tmp_path / "results", replace(plan, tasks=("cpsc-test", "ptb-test-report")))
     assert len(encoded) == 4
