@@ -1,10 +1,15 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
 import pytest
+
+# A shell's background starts programs with SIGINT ignored, and nohup with SIGHUP; the children of tests must not inherit it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"
