@@ -161,7 +161,13 @@ def _samples(bench: Bench, wanted: set[tuple[str, str]], made: Stats, say: Say) 
 
 
 def _run(
-    model: _Loaded, made: Stats, samples: Iterator[Sample], total: int, probes: Any, partial: Path, say: Say
+    model: _Loaded,
+    made: Stats,
+    samples: Iterator[Sample],
+    total: int,
+    probes: set[tuple[str, str]],
+    partial: Path,
+    say: Say,
 ) -> None:
     """Take in one sample after another, and keep what is done."""
     begun, before = time.monotonic(), len(made.done) + len(made.left_out)
@@ -257,7 +263,8 @@ class _Rows:
     def see(self, name: str, values: Float) -> None:
         rows = values.reshape(-1, self._widths[name]).astype(np.float64)
         one = self._sums.setdefault(name, Sum.zero(rows.shape[1]))
-        (one.image if self.image else one.text).__iadd__(np.square(rows).sum(0))
+        part = one.image if self.image else one.text
+        part += np.square(rows).sum(0)
         one.rows[not self.image] += len(rows)
 
     def start_image(self) -> None:
