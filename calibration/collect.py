@@ -27,7 +27,7 @@ from PIL import Image
 
 from pulse_edge import kit as kits
 from pulse_edge import prompt, scan, tiles
-from pulse_edge.errors import BenchError, EngineError, PageRefused, ScanError, UsageError
+from pulse_edge.errors import BenchError, ContextError, EngineError, PageRefused, ScanError, UsageError
 from pulse_edge.interpret import PulseModel, default_threads
 from pulse_edge.kit import Kit
 from pulse_edge.vision import INPUT
@@ -161,7 +161,13 @@ def _samples(bench: Bench, wanted: set[tuple[str, str]], made: Stats, say: Say) 
 
 
 def _run(
-    model: _Loaded, made: Stats, samples: Iterator[Sample], total: int, probes: Any, partial: Path, say: Say
+    model: _Loaded,
+    made: Stats,
+    samples: Iterator[Sample],
+    total: int,
+    probes: set[tuple[str, str]],
+    partial: Path,
+    say: Say,
 ) -> None:
     """Take in one sample after another, and keep what is done."""
     begun, before = time.monotonic(), len(made.done) + len(made.left_out)
@@ -169,7 +175,7 @@ def _run(
     for sample in samples:
         try:
             model.take(sample, made, (sample.task, sample.id) in probes)
-        except (ScanError, PageRefused) as error:
+        except (ScanError, PageRefused, ContextError) as error:
             say(f"left out: {sample.task} {sample.id}: {error}")
             made.left_out.append((sample.task, sample.id, str(error)))
         now, count = time.monotonic(), len(made.done) + len(made.left_out)
@@ -200,6 +206,7 @@ class _Loaded:
     def take(self, sample: Sample, made: Stats, probe: bool) -> None:
         """Run a sample and take it into `made`; nothing is taken of one that fails."""
         assert sample.picture is not None
+        self._seen.forget()
         page = scan.read(Image.open(io.BytesIO(sample.picture)))
         rows = self._model.encode(page, gate=False).rows
         sums, seen = {name: Sum.zero(len(one.image)) for name, one in made.sums.items()}, []
@@ -257,11 +264,16 @@ class _Rows:
     def see(self, name: str, values: Float) -> None:
         rows = values.reshape(-1, self._widths[name]).astype(np.float64)
         one = self._sums.setdefault(name, Sum.zero(rows.shape[1]))
-        (one.image if self.image else one.text).__iadd__(np.square(rows).sum(0))
+        part = one.image if self.image else one.text
+        part += np.square(rows).sum(0)
         one.rows[not self.image] += len(rows)
 
     def start_image(self) -> None:
         self.image = True
+
+    def forget(self) -> None:
+        """Whatever a sample left that failed half-way."""
+        self._sums = {}
 
     def taken(self) -> dict[str, Sum]:
         """The sums since the last call. EngineError where one is missing or no number."""

@@ -126,7 +126,7 @@ def rounded(matrix: Float, kind: Type, importance: Float | None) -> Float:
 class _Traits(ctypes.Structure):
     """ggml_type_traits, ggml.h."""
 
-    _fields_ = [
+    _fields_ = (
         ("type_name", ctypes.c_char_p),
         ("blck_size", ctypes.c_int64),
         ("blck_size_interleave", ctypes.c_int64),
@@ -134,7 +134,7 @@ class _Traits(ctypes.Structure):
         ("is_quantized", ctypes.c_bool),
         ("to_float", ctypes.CFUNCTYPE(None, ctypes.c_void_p, _FLOATS, ctypes.c_int64)),
         ("from_float_ref", ctypes.c_void_p),
-    ]
+    )
 
 
 @cache
