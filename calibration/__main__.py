@@ -1,4 +1,4 @@
-"""`python -m calibration synthesize | split | evaluate | score`."""
+"""`python -m calibration synthesize | split | collect | merge | evaluate | report | score`."""
 
 from __future__ import annotations
 
@@ -76,6 +76,50 @@ def split(bench: Path, key: str, share: float, target: Path, debug: bool) -> Non
     click.echo(target)
 
 
+def part(_: click.Context, __: click.Parameter, value: str) -> tuple[int, int]:
+    """`1/4` -> (1, 4)."""
+    try:
+        i, n = map(int, value.split("/"))
+    except ValueError:
+        raise click.BadParameter("expected I/N, such as 1/4") from None
+    return i, n
+
+
+@cli.command()
+@click.argument("kit", type=PATH)
+@click.option("-o", "--output", "target", type=PATH, required=True, help="The file to write (GGUF).")
+@click.option("--samples", type=click.IntRange(1), default=128, show_default=True, help="How many, of all tasks.")
+@click.option("--bench", type=PATH, help="ECGBench: parquet folders, or TASK.json and images/. Default: draw pages.")
+@click.option("--split", type=PATH, help="Take only the calibration ids of this recorded split.")
+@click.option("--part", callback=part, default="1/1", show_default=True, help="Only the I-th of N parts; see merge.")
+@click.option("--threads", type=click.IntRange(1), help="Default: the processors that this process may use.")
+@click.option("--force", is_flag=True, help="Replace an existing file.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def collect(kit: Path, target: Path, force: bool, debug: bool, **options: Any) -> None:
+    """Run KIT over calibration pages: importance matrix and ranges for `python -m export quantize --stats`."""
+    from .collect import Plan
+    from .collect import collect as run
+
+    run(kit, target, Plan(**options), force, say)
+    click.echo(target)
+
+
+@cli.command()
+@click.argument("parts", type=PATH, nargs=-1, required=True)
+@click.option("-o", "--output", "target", type=PATH, required=True, help="The file to write.")
+@click.option("--force", is_flag=True, help="Replace an existing file.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def merge(parts: tuple[Path, ...], target: Path, force: bool, debug: bool) -> None:
+    """Put files of `collect --part` together: the bytes of one run over all of it."""
+    from . import stats
+    from .files import refuse_existing
+
+    if not force:
+        refuse_existing(target)
+    stats.save(stats.merge([(path, stats.load(path)) for path in parts]), target)
+    click.echo(target)
+
+
 @cli.command()
 @click.argument("kits", nargs=-1, required=True, type=PATH, metavar="KIT...")
 @click.option(
@@ -88,6 +132,9 @@ def split(bench: Path, key: str, share: float, target: Path, debug: bool) -> Non
 @click.option("--max-tokens", type=click.IntRange(1), help="Longest answer. Default: the kit's limit.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--threads", type=click.IntRange(1, 512), help="Default: the processors that this process may use.")
+@click.option(
+    "--cluster", metavar="ADDRESS", help="Run on this Ray cluster (auto, HOST:PORT); local: on one started here."
+)
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def evaluate(kits: tuple[Path, ...], target: Path, debug: bool, **options: Any) -> None:
     """Ask kits the questions of ECGBench; the first kit is the reference. Interrupted, it goes on where it was."""
@@ -96,6 +143,31 @@ def evaluate(kits: tuple[Path, ...], target: Path, debug: bool, **options: Any) 
 
     run(target, Plan(kits, **options), say)
     click.echo(target)
+
+
+@cli.command()
+@click.argument("results", type=PATH)
+@click.option("-o", "--output", "target", type=PATH, required=True, help="The folder for report.html, .md and .json.")
+@click.option("--bench", type=PATH, help="Where the pages lie now. Default: where they lay.")
+@click.option(
+    "--gates", "recipe", metavar="RECIPE", help="Hold kits against this recipe's gates; exit 1 when one fails."
+)
+@click.option("--recipes", type=PATH, help="The YAML file of recipes. Default: models.yaml.")
+@click.option("--attach", type=PATH, metavar="KIT", help="Put verdict and report into this kit.")
+@click.option("--force", is_flag=True, help="Replace an existing folder.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def report(results: Path, target: Path, recipes: Path | None, debug: bool, **options: Any) -> None:
+    """Say what the kits' answers are worth, and what differs from the reference."""
+    from .report import RECIPES, failed
+    from .report import report as run
+
+    figures = run(results, target, recipes=recipes or RECIPES, **options)
+    for name, text in figures["verdicts"].items():
+        say(f"{name}: {text}")
+    click.echo(target)
+    for gate in failed(figures):
+        say(f"not passed: {gate}")
+    click.get_current_context().exit(1 if failed(figures) else 0)
 
 
 @cli.command()

@@ -15,7 +15,7 @@ import io
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -119,12 +119,11 @@ class Bench:
         return tuple(sorted(self.files))
 
     def samples(
-        self, task: str, note: Note, pictures: bool = True, only: Container[str] | None = None
+        self, task: str, note: Note, pictures: bool = True, only: Collection[str] | None = None
     ) -> Iterator[Sample]:
-        """The usable samples of a task in the file's order; `note` gets every other one.
+        """The usable samples of a task in the file's order, those with `only` these ids; `note` gets every other one.
 
-        Without `pictures` none is read or checked; with `only`, other ids are passed over as if they were not there.
-        BenchError where a file cannot be read at all.
+        Without `pictures` none is read or checked. BenchError where a file cannot be read at all.
         """
         if task not in self.files:
             raise UsageError(f"{self.path}: has no task {task}; there are {', '.join(self.tasks)}")
@@ -144,17 +143,19 @@ class Bench:
                 yield sample
 
     def rows(
-        self, task: str, pictures: bool, only: Container[str] | None = None
+        self, task: str, pictures: bool, only: Collection[str] | None = None
     ) -> Iterator[tuple[dict[str, Any], bytes | None]]:
-        """Every sample as its file has it, or `only` those of these ids, with its picture."""
+        """Every sample, or those with `only` these ids, as its file has it, with its picture."""
         for path in self.files[task]:
             if path.suffix == ".parquet":
-                yield from _parquet_rows(path, pictures, only)
+                found = _parquet_rows(path, pictures)
+                yield from (row for row in found if only is None or row[0].get("id") in only)
                 continue
             for raw in _json_rows(path):
-                if only is None or raw.get("id") in only:
-                    picture = self.path / "images" / str(raw.get("image"))
-                    yield raw, picture.read_bytes() if pictures and picture.is_file() else None
+                if only is not None and raw.get("id") not in only:
+                    continue
+                picture = self.path / "images" / str(raw.get("image"))
+                yield raw, picture.read_bytes() if pictures and picture.is_file() else None
 
     @cached_property
     def _patients(self) -> Mapping[str, str]:
@@ -201,10 +202,8 @@ def _json_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _parquet_rows(
-    path: Path, pictures: bool, only: Container[str] | None
-) -> Iterator[tuple[dict[str, Any], bytes | None]]:
-    """One row group in memory at a time, and none of which nothing is wanted."""
+def _parquet_rows(path: Path, pictures: bool) -> Iterator[tuple[dict[str, Any], bytes | None]]:
+    """One row group in memory at a time."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -214,11 +213,7 @@ def _parquet_rows(
         if absent := sorted(set(columns) - set(file.schema_arrow.names)):
             raise BenchError(f"{path}: has no column {', '.join(absent)}; is it a file of ECGBench?")
         for group in range(file.num_row_groups):
-            if only is not None and not any(i in only for i in file.read_row_group(group, ["id"])["id"].to_pylist()):
-                continue
             for row in file.read_row_group(group, columns).to_pylist():
-                if only is not None and row["id"] not in only:
-                    continue
                 picture = row.pop("image", None) or {}
                 yield {**row, "image": row["image_path"]}, picture.get("bytes")
     except (OSError, pa.ArrowException) as error:
@@ -322,18 +317,8 @@ def split(samples: Iterable[Sample], key: str, share: float) -> Split:
         if all(room[task] >= n for task, n in needs.items()):
             chosen.update(group)
             room = {task: left - needs[task] for task, left in room.items()}
-    test = members.keys() - chosen
-    return Split(key, share, _by_task(sizes, chosen), _by_task(sizes, test), _content(members))
-
-
-def content(samples: Iterable[Sample]) -> str:
-    """sha256 over tasks, ids, pictures and patients of samples in any order: `Split.content` of the same data."""
-    return _content({(sample.task, sample.id): _ties(sample) for sample in samples})
-
-
-def _content(members: Mapping[tuple[str, str], list[str]]) -> str:
-    listed = sorted((*one, *ties) for one, ties in members.items())
-    return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
+    content = hashlib.sha256(json.dumps(sorted((*one, *ties) for one, ties in members.items())).encode()).hexdigest()
+    return Split(key, share, _by_task(sizes, chosen), _by_task(sizes, members.keys() - chosen), content)
 
 
 def _ties(sample: Sample) -> list[str]:

@@ -7,32 +7,31 @@ forcing: how its distributions differ from the reference kit's on that one's ans
 
 from __future__ import annotations
 
-import os
-import platform
+import hashlib
+import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from calibration import ecgbench
-from calibration.ecgbench import COUNTS, LABELS, Bench, Problem, Sample
+from calibration.answering import Answered, Answerer, Job, Reference, Settings, peak_bytes, prompt_of
+from calibration.ecgbench import COUNTS, Bench, Problem, Sample
 from calibration.files import write_json
-from calibration.metrics import said_labels
 from calibration.results import RESERVED, Line, Results, TaskLines, calibrated_on, encoding, writing
-from pulse_edge.errors import BenchError, ContextError, KitError, PageRefused, ScanError, UsageError
-from pulse_edge.interpret import EncodedScan, PulseModel, Turns, versions
+from pulse_edge.errors import BenchError, KitError, UsageError
+from pulse_edge.interpret import EncodedScan
 from pulse_edge.kit import Kit, open_kit
 
-Floats = NDArray[np.float64]
+if TYPE_CHECKING:
+    from calibration.cluster import Cluster
+
 Say = Callable[[str], None]
 BLOCK_BYTES, BLOCK_PAGES = 512 << 20, 128
 """Image rows that are held at once, of all encoders together, and pages whose files are."""
+SHOWN_SECONDS = 10
+"""Between two lines of progress."""
 LEFT_OUT = "left_out.json"
 
 
@@ -48,6 +47,7 @@ class Plan:
     max_tokens: int | None = None  # None: each kit's own limit
     device: str = "auto"
     threads: int | None = None
+    cluster: str | None = None  # address of a Ray cluster; None: this process alone
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,11 @@ class Run:
     say: Say
     files: dict[tuple[str, str], TaskLines] = field(default_factory=dict)
     problems: dict[Problem, None] = field(default_factory=dict)
+
+    @property
+    def settings(self) -> Settings:
+        """What the answers depend on beside kit and question."""
+        return Settings(self.plan.max_tokens, self.plan.device, self.plan.threads)
 
     def lines(self, kit: str, task: str) -> TaskLines:
         """Where a kit's answers to a task go."""
@@ -99,7 +104,7 @@ def evaluate(target: Path, plan: Plan, say: Say = lambda _: None) -> None:
     bench = ecgbench.open_bench(plan.bench)
     problems: dict[Problem, None] = {}
     samples = _samples(bench, plan, lambda p: problems.setdefault(p))
-    refuse_calibration_ids(bench, plan, kits, samples)
+    refuse_calibration_ids(bench, kits, samples)
     with writing(target) as results:
         reference = results.run["reference"] if (target / "run.json").exists() else next(iter(kits))
         results.settle(_settings(plan, reference))
@@ -153,24 +158,26 @@ def _samples(bench: Bench, plan: Plan, note: ecgbench.Note) -> list[Sample]:
     return chosen
 
 
-def refuse_calibration_ids(bench: Bench, plan: Plan, kits: Mapping[str, Kit], samples: Sequence[Sample]) -> None:
-    """BenchError where a kit was calibrated on questions that it would be asked: same ids of the same data."""
+def refuse_calibration_ids(bench: Bench, kits: Mapping[str, Kit], samples: Sequence[Sample]) -> None:
+    """BenchError where a kit was calibrated on questions that it would be asked: same ids with the same pictures."""
     for kit in kits.values():
-        ids = calibrated_on(kit.manifest)
+        ids, content = calibrated_on(kit.manifest)
         both = [s for s in samples if s.id in ids.get(s.task, ())]
-        known = kit.manifest.source.get("calibration") or {}
-        if both and known.get("content") in (None, _content(bench, plan)):
+        if both and content in (None, _content(bench, ids)):
             raise BenchError(
                 f"{kit.path}: {len(both)} of these questions calibrated it, {both[0].task} {both[0].id} first; "
                 "evaluate on test ids only, with --split"
             )
 
 
-def _content(bench: Bench, plan: Plan) -> str:
-    """The hash of the data, as a split records it."""
-    if plan.split is not None:
-        return ecgbench.load_split(plan.split).content
-    return ecgbench.content(s for task in bench.tasks for s in bench.samples(task, lambda _: None))
+def _content(bench: Bench, ids: Mapping[str, frozenset[str]]) -> str:
+    """sha256 over the named samples of this data and their pictures, as a kit's manifest records it."""
+    found = [
+        (task, s.id, hashlib.sha256(s.picture or b"").hexdigest())
+        for task in sorted(ids.keys() & set(bench.tasks))
+        for s in bench.samples(task, lambda _: None, only=ids[task])
+    ]
+    return hashlib.sha256(json.dumps(sorted(found)).encode()).hexdigest()
 
 
 def _settings(plan: Plan, reference: str) -> Line:
@@ -184,7 +191,7 @@ def _check(run: Run) -> None:
     for name in dict.fromkeys((run.reference, *run.kits)):
         for s in run.samples:
             line = run.lines(name, s.task).answers.get(s.id)
-            if line is not None and (line["prompt"], line["gold"]) != (_prompt(s), [a for _, a in s.turns]):
+            if line is not None and (line["prompt"], line["gold"]) != (prompt_of(s), [a for _, a in s.turns]):
                 raise BenchError(
                     f"{run.results.path / name / s.task}: its answer {s.id} belongs to another question; "
                     "choose another folder for the results"
@@ -210,8 +217,10 @@ def _pages(run: Run) -> Iterator[Page]:
         for sample in run.bench.samples(task, run.note, only=first):
             left.discard(sample.image)
             yield Page(sample.image, sample.picture or b"", tuple(by_image[sample.image]))
+    if len(left) == len(by_image):
+        raise BenchError(f"{run.plan.bench}: none of its pictures can be read; unpack images/ beside the tasks")
     for image in sorted(left):
-        for s in by_image[image]:
+        for s in by_image[image][1:]:  # the first one was told when its picture was read
             run.note(Problem(s.task, s.id, f"its picture {image} is missing or broken"))
 
 
@@ -242,24 +251,88 @@ def _most_bytes(kit: Kit) -> int:
 def _answer_all(run: Run) -> None:
     """Block by block, kit by kit."""
     clock = Clock(run)
-    with ExitStack() as stack:
-        loaded: tuple[str, Answerer] | None = None
+    with _crew(run) as crew:
         for block in _blocks(run):
-            encoded: dict[tuple[str, str], EncodedScan] = {}
-            for name in _order(run):
+            for name in sorted(run.kits, key=lambda kit: kit != run.reference):  # the others are compared with it
                 pages = [page for page in block if run.todo(name, page.samples)]
-                if not pages:
-                    continue
-                if loaded is None or loaded[0] != name:
-                    stack.close()  # before the next one is loaded
-                    loaded = name, stack.enter_context(Answerer(run, name, pages[0]))
-                for page in pages:
-                    loaded[1].page(page, encoded, clock)
+                if pages:
+                    _measure(run, name, pages[0])
+                for answered in crew.answers(name, run.kits[name].path, (_job(run, name, page) for page in pages)):
+                    if name == run.reference and answered.logprobs is not None:
+                        run.results.keep(answered.task, answered.line["question_id"], answered.logprobs)
+                    run.lines(name, answered.task).add(answered.line, answered.seconds)
+                    clock.tick()
+            crew.forget()
 
 
-def _order(run: Run) -> list[str]:
-    """The reference first: the others are compared with its answers."""
-    return sorted(run.kits, key=lambda name: name != run.reference)
+def _crew(run: Run) -> Alone | Cluster:
+    """Who answers."""
+
+    def note(name: str, about: Line) -> None:
+        known = run.results.kit(name)
+        run.results.note_kit(name, about | known)
+
+    if run.plan.cluster is not None:
+        from calibration.cluster import Cluster
+
+        return Cluster(run.plan.cluster, run.settings, note)
+    return Alone(run.settings, note, run.say)
+
+
+def _job(run: Run, name: str, page: Page) -> Job:
+    """What is left about a page."""
+    samples = run.todo(name, page.samples)
+    references = tuple(None if name == run.reference else _reference(run, sample) for sample in samples)
+    return Job(page.image, page.picture, tuple(samples), _facts(run.bench, page.image), references)
+
+
+def _reference(run: Run, sample: Sample) -> Reference | None:
+    """What the reference said; None where it refused."""
+    line = run.lines(run.reference, sample.task).answers[sample.id]
+    return Reference(line, run.results.kept(sample.task, sample.id)) if line["turns"] else None
+
+
+def _measure(run: Run, name: str, page: Page) -> None:
+    """Note a kit's peak memory, once."""
+    known = run.results.kit(name)
+    if "peak_bytes" not in known:
+        peak = peak_bytes(run.kits[name].path, page.picture, page.samples[0].turns[0][0], run.settings)
+        run.results.note_kit(name, known | {"peak_bytes": peak})
+
+
+class Alone:
+    """This process answers, with one kit in memory at a time."""
+
+    def __init__(self, settings: Settings, note: Callable[[str, Line], None], say: Say) -> None:
+        self._settings, self._note, self._say = settings, note, say
+        self._loaded: tuple[str, Answerer] | None = None
+        self._encoded: dict[tuple[str, str], EncodedScan] = {}
+
+    def __enter__(self) -> Alone:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._loaded is not None:
+            self._loaded[1].model.close()
+
+    def answers(self, name: str, kit: Path, jobs: Iterable[Job]) -> Iterator[Answered]:
+        """A kit's answers, in order, each as soon as it is there."""
+        for job in jobs:
+            yield from self._answerer(name, kit).answer(job, self._encoded)
+
+    def forget(self) -> None:
+        """The pages of a block are done."""
+        self._encoded.clear()
+
+    def _answerer(self, name: str, kit: Path) -> Answerer:
+        if self._loaded is None or self._loaded[0] != name:
+            if self._loaded is not None:
+                self._loaded[1].model.close()  # before the next one is loaded
+                self._loaded = None
+            self._say(f"{name}: loading {kit}")
+            self._loaded = name, Answerer(kit, self._settings)
+            self._note(name, self._loaded[1].about())
+        return self._loaded[1]
 
 
 class Clock:
@@ -276,7 +349,7 @@ class Clock:
         """One more answer."""
         self._left -= 1
         now = time.monotonic()
-        if now - self._shown > 10 or not self._left:
+        if now - self._shown > SHOWN_SECONDS or not self._left:
             self._shown = now
             each = (now - self._begun) / (self._at_first - self._left)
             left = time.strftime("%H:%M:%S", time.gmtime(each * self._left % 86400))
@@ -284,211 +357,8 @@ class Clock:
             self._say(f"{self._of - self._left} of {self._of} answers, {each:.2f} s each, {days}{left} left")
 
 
-class Answerer:
-    """One loaded kit that answers pages into the results."""
-
-    def __init__(self, run: Run, name: str, page: Page) -> None:
-        self.run, self.name, self.kit = run, name, run.kits[name]
-        self.is_reference = name == run.reference
-        known = run.results.kit(name)
-        if "peak_bytes" not in known:
-            question = page.samples[0].turns[0][0]
-            peak = peak_bytes(self.kit.path, page.picture, question, run.plan.device, run.plan.threads)
-            known |= {"peak_bytes": peak}
-            run.results.note_kit(name, known)
-        run.say(f"{name}: loading {self.kit.path}")
-        self.model = PulseModel.load(self.kit, device=run.plan.device, threads=run.plan.threads)
-        if "device" not in known:
-            machine = f"{platform.machine()}, {os.cpu_count()} processors"
-            known |= {"device": self.model.device, "machine": machine, "versions": versions()}
-            run.results.note_kit(name, known)
-        self._ends = word_ends(self.model)
-
-    def __enter__(self) -> Answerer:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.model.close()
-
-    def page(self, page: Page, encoded: dict[tuple[str, str], EncodedScan], clock: Clock) -> None:
-        """Answer what is left about a page; its rows come from `encoded`, or go there."""
-        key = encoding(self.kit.manifest), page.image
-        rows: EncodedScan | None = encoded.get(key)
-        refused = ""
-        if rows is None:
-            try:
-                rows = encoded[key] = self.model.encode(page.picture)
-            except (ScanError, PageRefused) as error:
-                refused = str(error)
-        for first, sample in enumerate(self.run.todo(self.name, page.samples)):
-            line, seconds = self._sample(sample, rows, refused)
-            self.run.lines(self.name, sample.task).add(line, {**seconds, "first": not first})
-            clock.tick()
-
-    def _sample(self, sample: Sample, rows: EncodedScan | None, refused: str) -> tuple[Line, Line]:
-        """The answer's line and its times; a page or a question that the kit refuses has an empty answer that says why."""
-        head: Line = {
-            "question_id": sample.id,
-            "prompt": _prompt(sample),
-            "image": sample.image,
-            "patient": sample.patient,
-            "gold": [answer for _, answer in sample.turns],
-            "chosen": list(sample.chosen),
-            "facts": _facts(self.run.bench, sample.image),
-        }
-        if rows is not None:
-            try:
-                return self._answered(head, sample, rows)
-            except ContextError as error:
-                refused = str(error)
-        empty: str | list[str] = "" if len(sample.turns) == 1 else [""] * len(sample.turns)
-        return {**head, "text": empty, "refused": refused, "turns": []}, {"question_id": sample.id}
-
-    def _answered(self, head: Line, sample: Sample, rows: EncodedScan) -> tuple[Line, Line]:
-        own: list[tuple[str, str]] = []
-        turns, seconds = [], []
-        theirs = None if self.is_reference else self.run.lines(self.run.reference, sample.task).answers[sample.id]
-        kept = None if theirs is None or not theirs["turns"] else self.run.results.kept(sample.task, sample.id)
-        fresh: list[Floats] = []
-        for number, (question, gold) in enumerate(sample.turns):
-            answering = self.model.ask(rows, question, self.run.plan.max_tokens, own)
-            answer = answering.answer()
-            turn: Line = {"tokens": answering.ids, "complete": answer.complete}
-            reference = turn if theirs is None else theirs["turns"][number] if theirs["turns"] else None
-            told = own if theirs is None else list(zip(_list(theirs["prompt"]), _list(theirs["text"]), strict=True))
-            asked: list[tuple[Turns, list[int]]] = [(sample.turns[:number], self._ids(gold))]
-            if reference is not None:
-                asked.append((tuple(told[:number]), self._forced(reference)))
-            ahead, *rest = self._score(rows, question, asked)
-            turn |= {"gold_tokens": len(ahead), "gold_logprob": _six(_picked(ahead, asked[0][1]).sum())}
-            if rest and kept is not None:
-                turn |= compare(kept[: len(rest[0])], rest[0])
-                kept = kept[len(rest[0]) :]
-            fresh += rest
-            own.append((question, answer.text))
-            turns.append(turn)
-            seconds.append(answering.seconds)
-        if self.is_reference:
-            self.run.results.keep(sample.task, sample.id, np.concatenate(fresh))
-        line = {**head, "text": own[0][1] if len(own) == 1 else [a for _, a in own], "page": rows.page_sha256}
-        if sample.task in LABELS:
-            line["labels"] = self.label_chances(rows, sample, own[0][1])
-        times = {key: round(seconds[0].get(key, seconds[0]["prefill"]), 4) for key in ("prefill", "first_token")}
-        times |= {"encode": round(rows.seconds["encode"], 4), "answer": round(sum(s["answer"] for s in seconds), 4)}
-        return {**line, "turns": turns}, {
-            "question_id": sample.id,
-            **times,
-            "tokens": sum(len(t["tokens"]) for t in turns),
-        }
-
-    # --- teacher forcing
-
-    def _ids(self, text: str) -> list[int]:
-        """A text as an answer: its tokens and the end."""
-        return [*self.model.language.tokenize(text, first=False), self.model.language.end]
-
-    def _forced(self, turn: Line) -> list[int]:
-        """The reference's tokens, and the end where it came to one."""
-        ids: list[int] = turn["tokens"]
-        return [*ids, self.model.language.end] if turn["complete"] else ids
-
-    def _score(self, rows: EncodedScan, question: str, asked: Sequence[tuple[Turns, list[int]]]) -> list[Floats]:
-        """Log-probabilities (n, vocabulary) ahead of each token of each answer; equal histories are read once."""
-        out: list[Floats] = []
-        histories = [tuple(history) for history, _ in asked]
-        if len(set(histories)) == 1:
-            return [log_softmax(x) for x in self.model.score(rows, question, [ids for _, ids in asked], histories[0])]
-        for history, ids in asked:
-            out += [log_softmax(x) for x in self.model.score(rows, question, [ids], history)]
-        return out
-
-    def label_chances(self, rows: EncodedScan, sample: Sample, said: str) -> dict[str, float]:
-        """For each label of the task how likely it is to stand in the answer, along the answer that was given.
-
-        A label may come first, or after any of those that were said, or in their place: its chance is that of at
-        least one of these, each being the product of its tokens' probabilities and of its word ending there.
-        """
-        known = LABELS[sample.task]
-        given = list(said_labels(said, known) or ())
-        tokenize = self.model.language.tokenize
-        starts = [tokenize(", ".join(given[:n]), first=False) if n else [] for n in range(len(given) + 1)]
-        asked = [
-            (tokenize(", ".join([*given[:n], label]), first=False), start, label)
-            for n, start in enumerate(starts)
-            for label in known
-            if label not in given[:n]
-        ]
-        miss = dict.fromkeys(known, 1.0)
-        forced = self.model.score(rows, sample.turns[0][0], ([*ids, self.model.language.end] for ids, _, _ in asked))
-        for logits, (ids, start, label) in zip(forced, asked, strict=True):
-            ahead = log_softmax(logits)
-            at = _common(ids, start)
-            ends = np.exp(ahead[-1][self._ends]).sum()
-            miss[label] *= 1 - float(np.exp(_picked(ahead[at:-1], ids[at:]).sum()) * min(1.0, ends))
-        return {label: _six(1 - missed) for label, missed in miss.items()}
-
-
-def word_ends(model: PulseModel) -> NDArray[np.bool_]:
-    """(vocabulary,): tokens with which a word that stands before them is at its end."""
-    pieces = (model.language.piece(token) for token in range(model.language.vocabulary))
-    return np.array([not (piece[:1].isalnum() or piece[:1] in (b"-", b"_")) for piece in pieces], bool)
-
-
-def log_softmax(logits: NDArray[np.float32]) -> Floats:
-    """(n, vocabulary) in float64."""
-    x = logits.astype(np.float64)
-    x -= x.max(1, keepdims=True)
-    return np.asarray(x - np.log(np.exp(x).sum(1, keepdims=True)))
-
-
-def compare(reference: Floats, other: Floats) -> Line:
-    """Kullback-Leibler divergence of each token in nats, and whether the most likely token is the same."""
-    kld = (np.exp(reference) * (reference - other)).sum(1)
-    same = reference.argmax(1) == other.argmax(1)
-    return {"kld": [_six(max(0.0, float(k))) for k in kld], "same": [int(s) for s in same]}
-
-
-def peak_bytes(kit: Path, picture: bytes, question: str, device: str, threads: int | None) -> int | None:
-    """Peak memory of a process that answers one question about one page; None where it did not come through."""
-    try:
-        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-            return pool.submit(_peak, kit, picture, question, device, threads).result()
-    except Exception:  # a process killed for its memory, a page that is refused: not known, and no reason to stop
-        return None
-
-
-def _peak(kit: Path, picture: bytes, question: str, device: str, threads: int | None) -> int:
-    from pulse_edge import memory
-
-    with PulseModel.load(kit, device=device, threads=threads) as model:
-        model.interpret(picture, question, max_tokens=8)
-    return memory.peak()
-
-
-def _prompt(sample: Sample) -> str | list[str]:
-    return sample.turns[0][0] if len(sample.turns) == 1 else [question for question, _ in sample.turns]
-
-
 def _facts(bench: Bench, image: str) -> Line:
     """What the report looks for in prose: CPSC's labels and the rate in bpm, where the data tell them."""
     facts = bench.facts.get(image, {})
     labels, measured = facts.get("labels") or {}, facts.get("measurements") or {}
     return {"cpsc": labels.get("cpsc"), "rate": measured.get("rate")}
-
-
-def _picked(logprobs: Floats, ids: Sequence[int]) -> Floats:
-    return logprobs[np.arange(len(ids)), list(ids)]
-
-
-def _common(a: Sequence[int], b: Sequence[int]) -> int:
-    """Length of the common beginning."""
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
-
-
-def _list(value: str | list[str]) -> list[str]:
-    return [value] if isinstance(value, str) else value
-
-
-def _six(value: float) -> float:
-    """Six digits are kept."""
-    return float(f"{value:.6g}")

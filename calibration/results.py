@@ -58,11 +58,10 @@ def encoding(manifest: Manifest) -> str:
     return _digest({"files": used, "vision": m["vision"], "packing": m["packing"]})
 
 
-def calibrated_on(manifest: Manifest) -> Mapping[str, frozenset[str]]:
-    """The ids by task that calibrated a kit: `calibration.ids` under the manifest's source."""
-    ids = manifest.source.get("calibration") or {}
-    ids = ids.get("ids") if isinstance(ids, dict) else None
-    return {task: frozenset(some) for task, some in (ids or {}).items()}
+def calibrated_on(manifest: Manifest) -> tuple[Mapping[str, frozenset[str]], str | None]:
+    """The ids by task that calibrated a kit, and the hash of them and their pictures: the manifest's `quantization`."""
+    made = dataclasses.asdict(manifest).get("quantization") or {}
+    return {task: frozenset(some) for task, some in made.get("calibration", {}).items()}, made.get("content")
 
 
 def _digest(content: Any) -> str:
@@ -135,7 +134,7 @@ class Results:
             "language": m.language.type,
             "vision": m.vision.type,
             "bytes": {file: m.files[file].bytes for file in engine_files(m)},
-            "source": {key: m.source.get(key) for key in ("name", "revision", "licence", "calibration")},
+            "source": {key: m.source.get(key) for key in ("name", "revision", "licence")},
         }
         self.note_kit(name, known)
         return known

@@ -1,4 +1,4 @@
-"""`python -m export convert SOURCE -o KIT`."""
+"""`python -m export convert SOURCE -o KIT`, `python -m export quantize F16KIT -o KIT`."""
 
 from __future__ import annotations
 
@@ -40,6 +40,31 @@ def convert(source: str, target: Path, debug: bool, **options: Any) -> None:
     click.echo(target)
 
 
+@cli.command()
+@click.argument("base", type=click.Path(path_type=Path))
+@click.option("-o", "--output", "target", type=click.Path(path_type=Path), required=True, help="The kit to make.")
+@click.option("--llm", metavar="TYPE", help="A type of llama.cpp, such as Q5_K_M. Default: Q4_K_M.")
+@click.option("--size", type=click.IntRange(1), metavar="BYTES", help="Of the whole kit; chooses each matrix's type.")
+@click.option("--bpw", type=click.FloatRange(1, 16), help="Bits per weight; chooses each matrix's type.")
+@click.option("--vision", metavar="TYPE", help="fp32, fp16, w8, int8 or int8-static. Default: as BASE has it.")
+@click.option("--stats", type=click.Path(path_type=Path), help="What `calibration collect` wrote.")
+@click.option("--sensitivity", is_flag=True, help="Weigh matrices by what they do to answers (a run for each).")
+@click.option("--recipe", metavar="NAME", help="Settings and gates of that name in models.yaml.")
+@click.option("--threads", type=click.IntRange(1), help="Default: the processors that this process may use.")
+@click.option("--force", is_flag=True, help="Replace an existing kit.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def quantize(base: Path, target: Path, recipe: str | None, debug: bool, **options: Any) -> None:
+    """Make a smaller kit of BASE, an f16 kit, and prove it against BASE."""
+    from .models import find, load_recipes
+    from .quantize import Options
+    from .quantize import quantize as make
+
+    found = find(recipe, load_recipes(), "recipe") if recipe else None
+    with _screen(count=True) as (say, progress):
+        make(base, target, Options(recipe=found, **options), say, progress)
+    click.echo(target)
+
+
 @cli.command("train-miniature")
 @click.option("-o", "--output", "out", type=click.Path(path_type=Path), required=True, help="The checkpoint to train.")
 @click.option("--minutes", type=click.FloatRange(min=0), default=60.0, show_default=True, help="Stop after so many.")
@@ -58,20 +83,33 @@ def train_miniature(out: Path, debug: bool, **options: Any) -> None:
     click.echo(out)
 
 
+@cli.command("carry-miniature")
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("-o", "--output", "target", type=click.Path(path_type=Path), help="Default: the package's own.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def carry_miniature(checkpoint: Path, target: Path | None, debug: bool) -> None:
+    """Make the kit that the package carries of CHECKPOINT, a trained miniature."""
+    from .miniature.carry import TARGET, carry
+
+    carry(checkpoint, target or TARGET, _say)
+    click.echo(target or TARGET)
+
+
 def _say(text: str) -> None:
     click.echo(text, err=True)
 
 
 @contextlib.contextmanager
-def _screen() -> Iterator[tuple[Callable[[str], None], Callable[[int, int], None]]]:
-    """What takes the name of each step, and what takes its bytes: a bar on a terminal, lines elsewhere."""
+def _screen(count: bool = False) -> Iterator[tuple[Callable[[str], None], Callable[[int, int], None]]]:
+    """What takes the name of each step, and what takes its bytes or count: a bar on a terminal, lines elsewhere."""
     if not sys.stderr.isatty():
         yield _say, lambda _done, _of: None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    amount = MofNCompleteColumn() if count else DownloadColumn()
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), amount, TimeRemainingColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True) as bar:
 

@@ -1,4 +1,4 @@
-"""models.yaml in, one `ModelSpec` a model out. A file with mistakes is refused, with every mistake and its line.
+"""models.yaml in, one `ModelSpec` a model and one `Recipe` a recipe out. A file with mistakes is refused, with every mistake and its line.
 
 The YAML is read as nodes, not as values: nodes keep their lines, doubled keys and the text as written, so that nothing
 is lost to YAML 1.1's ideas of `no` (false), `2410.19008` (a number) or `010` (eight).
@@ -11,12 +11,16 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
+from typing import Any, TypeVar
 
 import yaml
 
 from pulse_edge.errors import CheckpointError, UsageError
 from pulse_edge.prompt import TEMPLATES
 
+T = TypeVar("T")
+RECIPES = "recipes"
+"""The one key of the file that is no model."""
 MODELS = Path(__file__).resolve().parent.parent / "models.yaml"
 
 
@@ -48,15 +52,46 @@ class ModelSpec:
     """What it is measured with, and where that is."""
 
 
+@dataclass(frozen=True)
+class Recipe:
+    """How `export quantize` makes a kit: one of `llm`, `size` and `bpw`, and what the result must hold."""
+
+    name: str
+    """The entry's key under `recipes`."""
+    description: str
+    """One sentence for people."""
+    llm: str | None = None
+    """Type of the whole language model, one of llama.cpp's."""
+    size: int | None = None
+    """Bytes of the whole kit."""
+    bpw: float | None = None
+    """Bits per weight of the language model."""
+    vision: str | None = None
+    """Type of the encoder."""
+    kld: float | None = None
+    """Gate: largest mean KLD against the base, in nats."""
+    cosine: float | None = None
+    """Gate: least mean cosine of the encoder's rows against the base's."""
+
+
 def load_models(path: Path = MODELS) -> dict[str, ModelSpec]:
     """Name -> model, in the file's order.
 
     Raises CheckpointError for a file that cannot be read, and for one with mistakes: all of them, each with its line.
     """
+    return _load(path, _models)
+
+
+def load_recipes(path: Path = MODELS) -> dict[str, Recipe]:
+    """Name -> recipe, in the file's order. Raises as `load_models` does."""
+    return _load(path, _recipes)
+
+
+def _load(path: Path, part: Callable[[yaml.Node, list[_Mistake]], dict[str, T]]) -> dict[str, T]:
     mistakes: list[_Mistake] = []
+    found: dict[str, T] = {}
     try:
-        root = _compose(path.read_bytes().decode())
-        models = _models(root, mistakes)
+        found = part(_compose(path.read_bytes().decode()), mistakes)
     except OSError as e:
         raise CheckpointError(f"{path}: {e.strerror or e}. It comes with the source: restore it.") from e
     except UnicodeDecodeError as e:
@@ -66,16 +101,16 @@ def load_models(path: Path = MODELS) -> dict[str, ModelSpec]:
     if mistakes:
         listed = "\n".join(f"{path}:{m.line}: {m}" for m in sorted(mistakes, key=lambda m: m.line))
         raise CheckpointError(f"{listed}\nCorrect the file; the comment on its top says what each field means.")
-    return models
+    return found
 
 
-def find(name: str, models: Mapping[str, ModelSpec]) -> ModelSpec:
-    """The model of this name. Raises UsageError, with the names that come close, if there is none."""
+def find(name: str, models: Mapping[str, T], what: str = "model") -> T:
+    """The model or recipe of this name. Raises UsageError, with the names that come close, if there is none."""
     if name in models:
         return models[name]
     close = difflib.get_close_matches(name.lower(), models, cutoff=0.5)
     hint = f"Did you mean {' or '.join(close)}?" if close else f"It has: {', '.join(sorted(models))}."
-    raise UsageError(f"models.yaml has no model {name!r}. {hint}")
+    raise UsageError(f"models.yaml has no {what} {name!r}. {hint}")
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
@@ -104,33 +139,59 @@ def _compose(text: str) -> yaml.Node:
 
 
 def _models(root: yaml.Node, mistakes: list[_Mistake]) -> dict[str, ModelSpec]:
-    models = {}
-    for name, (line, node) in _entries(root, "the file", mistakes).items():
-        if not _NAME.fullmatch(name):
-            expected = "lower-case letters, digits, '.', '_' and '-', beginning with a letter or digit"
-            mistakes.append(_Mistake(line, f"{name!r} cannot name a model, expected {expected}"))
-        elif model := _model(name, line, node, mistakes):
-            models[name] = model
+    entries = _entries(root, "the file", mistakes)
+    entries.pop(RECIPES, None)
+    models = _named(entries, "model", _MODEL, lambda n, v: ModelSpec(name=n, **v), mistakes)
     if not models and not mistakes:
         mistakes.append(_Mistake(_line(root), "no model at all, expected at least one"))
     return models
 
 
-def _model(name: str, line: int, node: yaml.Node, mistakes: list[_Mistake]) -> ModelSpec | None:
+def _recipes(root: yaml.Node, mistakes: list[_Mistake]) -> dict[str, Recipe]:
+    entries = _entries(root, "the file", mistakes)
+    if RECIPES not in entries:
+        return {}
+    listed = _entries(entries[RECIPES][1], RECIPES, mistakes)
+    recipes = _named(listed, "recipe", _RECIPE, lambda n, v: Recipe(name=n, **v), mistakes)
+    for name, recipe in recipes.items():
+        if sum(value is not None for value in (recipe.llm, recipe.size, recipe.bpw)) != 1:
+            mistakes.append(_Mistake(listed[name][0], f"{name}: expected one of llm, size and bpw"))
+    return recipes
+
+
+def _named(
+    entries: Mapping[str, tuple[int, yaml.Node]],
+    what: str,
+    known: _Known,
+    make: Callable[[str, dict[str, Any]], T],
+    mistakes: list[_Mistake],
+) -> dict[str, T]:
+    """One thing for each entry that has no mistake."""
+    found = {}
+    for name, (line, node) in entries.items():
+        if not _NAME.fullmatch(name):
+            expected = "lower-case letters, digits, '.', '_' and '-', beginning with a letter or digit"
+            mistakes.append(_Mistake(line, f"{name!r} cannot name a {what}, expected {expected}"))
+        elif (values := _values(name, line, node, known, mistakes)) is not None:
+            found[name] = make(name, values)
+    return found
+
+
+def _values(name: str, line: int, node: yaml.Node, known: _Known, mistakes: list[_Mistake]) -> dict[str, Any] | None:
     before = len(mistakes)
     entries = _entries(node, name, mistakes)
-    values: dict[str, str | int] = {}
+    values: dict[str, Any] = {}
     for key, (key_line, value) in entries.items():
-        if key not in _FIELDS:
-            mistakes.append(_Mistake(key_line, f"{name}: unknown key {key!r}. {_known(key)}"))
+        if key not in known.fields:
+            mistakes.append(_Mistake(key_line, f"{name}: unknown key {key!r}. {_close(key, known)}"))
             continue
         try:
-            values[key] = _FIELDS[key](_scalar(value))
+            values[key] = known.fields[key](_scalar(value))
         except ValueError as e:
             mistakes.append(_Mistake(_line(value), f"{name}: {key} {e}"))
-    if isinstance(node, yaml.MappingNode) and (missing := [key for key in _NEEDED if key not in entries]):
+    if isinstance(node, yaml.MappingNode) and (missing := [key for key in known.needed if key not in entries]):
         mistakes.append(_Mistake(line, f"{name}: lacks {', '.join(missing)}"))
-    return ModelSpec(name=name, **values) if len(mistakes) == before else None  # type: ignore[arg-type]
+    return values if len(mistakes) == before else None
 
 
 def _entries(node: yaml.Node, what: str, mistakes: list[_Mistake]) -> dict[str, tuple[int, yaml.Node]]:
@@ -157,9 +218,9 @@ def _line(node: yaml.Node) -> int:
     return int(node.start_mark.line) + 1
 
 
-def _known(key: str) -> str:
-    close = difflib.get_close_matches(key, _FIELDS)
-    return f"Did you mean {close[0]}?" if close else f"Expected one of {', '.join(_FIELDS)}"
+def _close(key: str, known: _Known) -> str:
+    close = difflib.get_close_matches(key, known.fields)
+    return f"Did you mean {close[0]}?" if close else f"Expected one of {', '.join(known.fields)}"
 
 
 # --- one value; every function raises ValueError saying what it is and what was expected ------------------------------
@@ -197,6 +258,13 @@ def _bytes(node: yaml.ScalarNode) -> int:
     return int(text)
 
 
+def _number(node: yaml.ScalarNode) -> float:
+    text = str(node.value)
+    if not re.fullmatch(r"[0-9]+(\.[0-9]+)?", text) or node.tag == _STR:
+        raise ValueError(f"is {text!r}, expected a number in decimal digits, without quotes")
+    return float(text)
+
+
 def _revision(node: yaml.ScalarNode) -> str:
     # A hash of digits alone is an int to YAML, and its text is still the hash.
     text = str(node.value)
@@ -220,7 +288,15 @@ def _one_of(choices: Iterable[str]) -> Callable[[yaml.ScalarNode], str]:
     return _like(re.compile("|".join(map(re.escape, listed))), " or ".join(listed))
 
 
-_FIELDS: dict[str, Callable[[yaml.ScalarNode], str | int]] = {
+class _Known:
+    """The keys of one kind of entry: how each value is read, and which must be there."""
+
+    def __init__(self, kind: type, readers: dict[str, Callable[[yaml.ScalarNode], str | int | float]]) -> None:
+        self.fields = readers
+        self.needed = [f.name for f in fields(kind) if f.default is MISSING and f.name != "name"]
+
+
+_MODEL_READERS: dict[str, Callable[[yaml.ScalarNode], str | int | float]] = {
     "hub": _like(_HUB, "a repository on the hub, owner/name"),
     "revision": _revision,
     "licence": _text,
@@ -232,4 +308,13 @@ _FIELDS: dict[str, Callable[[yaml.ScalarNode], str | int]] = {
     "training_data": _text,
     "benchmark": _text,
 }
-_NEEDED = [field.name for field in fields(ModelSpec) if field.default is MISSING and field.name != "name"]
+_RECIPE_READERS: dict[str, Callable[[yaml.ScalarNode], str | int | float]] = {
+    "description": _text,
+    "llm": _text,
+    "size": _bytes,
+    "bpw": _number,
+    "vision": _text,
+    "kld": _number,
+    "cosine": _number,
+}
+_MODEL, _RECIPE = _Known(ModelSpec, _MODEL_READERS), _Known(Recipe, _RECIPE_READERS)

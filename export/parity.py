@@ -34,8 +34,8 @@ from .vision import Encoder
 Float = npt.NDArray[np.float32]
 PAGE = Path(__file__).parent.parent / "pulse_edge" / "example_page.png"
 
-COSINE = {"fp32": 0.9999, "fp16": 0.999}
-"""Least cosine of any image row, by vision type."""
+COSINE = {"fp32": 0.9999, "fp16": 0.999, "w8": 0.999, "int8": 0.998, "int8-static": 0.998}
+"""Least cosine by vision type: of any image row when converting, of all rows on average when quantizing."""
 DIVERGENCE = {"f32": 1e-4, "f16": 2e-3, "bf16": 2e-2}
 """Largest mean Kullback-Leibler divergence in nats, by language type."""
 MARGIN = 0.05
@@ -71,9 +71,7 @@ def vision(encoder: Encoder, kit: Path, manifest: Manifest, threads: int) -> tup
     session.close()
     with torch.inference_mode():
         original = np.concatenate([encoder(torch.from_numpy(p[None])).numpy() for p in pixels])
-    cosines = np.sum(made * original, -1, dtype=np.float64) / (
-        np.linalg.norm(made.astype(np.float64), axis=-1) * np.linalg.norm(original.astype(np.float64), axis=-1)
-    )
+    cosines = cosine(made, original)
     figures = {
         "page": PAGE.name,
         "page_sha256": page.sha256,
@@ -90,6 +88,14 @@ def vision(encoder: Encoder, kit: Path, manifest: Manifest, threads: int) -> tup
             f"{COSINE[spec.type]}). No kit was written."
         )
     return figures, made, pixels
+
+
+def cosine(made: Float, original: Float) -> npt.NDArray[np.float64]:
+    """Cosine of each feature row: (n, P) from two (n, P, d)."""
+    result: npt.NDArray[np.float64] = np.sum(made * original, -1, dtype=np.float64) / (
+        np.linalg.norm(made.astype(np.float64), axis=-1) * np.linalg.norm(original.astype(np.float64), axis=-1)
+    )
+    return result
 
 
 def pack(features: Float, manifest: Manifest, newline: Float | None) -> Float:
@@ -143,18 +149,14 @@ def language(
     path = kit / spec.file
     with torch.inference_mode():
         original = _torch_logits(checkpoint, rows, before, after)
-    if path.stat().st_size <= WINDOW_BYTES:
-        made = _whole(path, rows, before, after, threads)
-        how = "the whole file"
-    else:
-        made, how = _in_windows(path, spec.layers, rows, before, after, threads, kit)
-    divergence = float(np.mean(_divergence(original, made)))
+    made, how = logits(path, spec.layers, rows, before, after, threads, kit)
+    mean = float(np.mean(divergence(original, made)))
     top, lead = int(original[-1].argmax()), float(np.diff(np.sort(original[-1])[-2:])[0])
     figures = {
         "image_rows": len(rows),
         "tokens": len(before) + len(after),
         "positions": len(after),
-        "mean_kld": float(f"{divergence:.3g}"),
+        "mean_kld": float(f"{mean:.3g}"),
         "kld_required": DIVERGENCE[spec.type],
         "same_top_token": bool(made[-1].argmax() == top),
         "top_token_lead": round(lead, 4),
@@ -163,15 +165,15 @@ def language(
         "compared": how,
     }
     wrong_top = not figures["same_top_token"] and lead > MARGIN
-    if not divergence <= DIVERGENCE[spec.type] or wrong_top:
+    if not mean <= DIVERGENCE[spec.type] or wrong_top:
         raise ParityError(
-            f"{spec.file}: logits differ from the original (mean KLD {divergence:.3g}, allowed {DIVERGENCE[spec.type]}; "
+            f"{spec.file}: logits differ from the original (mean KLD {mean:.3g}, allowed {DIVERGENCE[spec.type]}; "
             f"top token {'differs' if wrong_top else 'agrees'}). No kit was written."
         )
     return figures
 
 
-def _divergence(original: Float, made: Float) -> npt.NDArray[np.float64]:
+def divergence(original: Float, made: Float) -> npt.NDArray[np.float64]:
     """KL(original || made) in nats per position, from logits (n, vocabulary)."""
     p, q = (x.astype(np.float64) - x.max(-1, keepdims=True) for x in (original, made))
     p -= np.log(np.exp(p).sum(-1, keepdims=True))
@@ -216,6 +218,18 @@ def _torch_layer(checkpoint: Checkpoint, settings: LlamaConfig, i: int) -> Any:
 
 
 # --- the converted ----------------------------------------------------------------------------------------------------
+
+
+def logits(
+    path: Path, layers: int, rows: Float, before: list[int], after: list[int], threads: int, folder: Path
+) -> tuple[Float, str]:
+    """A GGUF's logits (len(after), vocabulary) behind each token after the image, and how they were had.
+
+    A file too large to be mapped is cut into windows in `folder`.
+    """
+    if path.stat().st_size <= WINDOW_BYTES:
+        return _whole(path, rows, before, after, threads), "the whole file"
+    return _in_windows(path, layers, rows, before, after, threads, folder)
 
 
 def _whole(path: Path, rows: Float, before: list[int], after: list[int], threads: int) -> Float:

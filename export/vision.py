@@ -1,6 +1,7 @@
 """Tower and projector -> vision.onnx. What pulse_edge/vision.py reads.
 
 The graph ends at the selected hidden state: later layers are not there, CLS is dropped, the projector is included.
+`requantize` makes other types of a finished one, with optimum's and ONNX Runtime's own tools.
 `pixel_values (n, 3, S, S) float32 -> image_features (n, P, d) float32`, n dynamic.
 """
 
@@ -9,7 +10,9 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import tempfile
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +130,99 @@ def _halve(model: onnx.ModelProto, path: Path) -> None:
     nodes = [*casts, *model.graph.node]
     del model.graph.node[:]
     model.graph.node.extend(nodes)
+
+
+# --- other types of a finished encoder --------------------------------------------------------------------------------
+
+KINDS = {
+    "fp32": "float32",
+    "fp16": "float16 weights, float32 arithmetic",
+    "w8": "8-bit weights in blocks of 128 (MatMulNBits)",
+    "int8": "int8 weights by column, uint8 activations by tile (dynamic); the projector as w8",
+    "int8-static": "int8 weights by column, uint8 activations with collected ranges (QDQ); the projector as w8",
+}
+
+
+def requantize(source: Path, path: Path, kind: str, ranges: Mapping[str, tuple[float, float]]) -> None:
+    """Write the encoder `source` (fp32 or fp16) as `kind` to `path`, its weights beside it as by `write`.
+
+    `ranges` is what `int8-static` needs: lowest and highest value by tensor. The projector never gets integer activations:
+    its first layer reads the raw residual stream, whose few large values leave no steps for the others.
+    """
+    model = onnx.load(source)
+    _widen(model)
+    if kind == "fp16":
+        _halve(model, path)
+    elif kind == "w8":
+        model = _weights_only(model, _constant_products(model))
+    elif kind in ("int8", "int8-static"):
+        # The last two products are the projector.
+        *tower, first, second = _constant_products(model)
+        model = _weights_only(_integers(model, tower, ranges if kind == "int8-static" else None), [first, second])
+    data = path.name + ".data"
+    onnx.save_model(model, path, save_as_external_data=True, all_tensors_to_one_file=True, location=data)
+    onnx.checker.check_model(path)
+
+
+def _widen(model: onnx.ModelProto) -> None:
+    """Float32 weights in place of float16 ones with their casts: undoes `_halve`, but for what it rounded."""
+    halves = {t.name: t for t in model.graph.initializer if t.data_type == onnx.TensorProto.FLOAT16}
+    casts = [n for n in model.graph.node if n.op_type == "Cast" and n.input[0] in halves]
+    for node in casts:
+        half = halves[node.input[0]]
+        half.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(half).astype(np.float32), node.output[0]))
+        model.graph.node.remove(node)
+
+
+def _constant_products(model: onnx.ModelProto) -> list[str]:
+    """Names of the products with a weight, in the graph's order."""
+    weights = {t.name for t in model.graph.initializer}
+    return [n.name for n in model.graph.node if n.op_type == "MatMul" and n.input[1] in weights]
+
+
+def _weights_only(model: onnx.ModelProto, nodes: list[str]) -> onnx.ModelProto:
+    """These products with 8-bit weights; arithmetic in float32 (accuracy level 0)."""
+    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+
+    with _quiet():
+        others = [n.name for n in model.graph.node if n.name not in nodes]
+        quantizer = MatMulNBitsQuantizer(model, bits=8, block_size=128, is_symmetric=True, nodes_to_exclude=others)
+        quantizer.process()
+    made: onnx.ModelProto = quantizer.model.model
+    return made
+
+
+def _integers(
+    model: onnx.ModelProto, nodes: list[str], ranges: Mapping[str, tuple[float, float]] | None
+) -> onnx.ModelProto:
+    """These products in 8-bit integers, dynamic, or static where ranges are given; by optimum's quantizer."""
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantizationMode, QuantType
+    from onnxruntime.quantization.calibrate import TensorsData
+    from optimum.onnxruntime import ORTQuantizer
+    from optimum.onnxruntime.configuration import QuantizationConfig
+
+    settings = QuantizationConfig(
+        is_static=ranges is not None,
+        format=QuantFormat.QOperator if ranges is None else QuantFormat.QDQ,
+        mode=QuantizationMode.IntegerOps if ranges is None else QuantizationMode.QLinearOps,
+        activations_dtype=QuantType.QUInt8,
+        weights_dtype=QuantType.QInt8,
+        per_channel=True,
+        nodes_to_quantize=nodes,
+        operators_to_quantize=["MatMul"],
+    )
+    limits = None
+    if ranges is not None:
+        found = {n: tuple(np.float32(v) for v in pair) for n, pair in ranges.items()}
+        limits = TensorsData(CalibrationMethod.MinMax, found)
+    with _quiet(), tempfile.TemporaryDirectory(prefix="pulse-edge-") as folder:
+        work = Path(folder)
+        onnx.save_model(model, work / "in.onnx", save_as_external_data=True, location="in.onnx.data")
+        quantizer = ORTQuantizer(work / "in.onnx")
+        quantizer.quantize(
+            settings, work / "out", calibration_tensors_range=limits, use_external_data_format=True, file_suffix=None
+        )
+        return onnx.load(work / "out" / "in.onnx")
 
 
 @contextlib.contextmanager

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from . import cli_ask, cli_batch, cli_log
+from . import cli_ask, cli_batch, cli_kit, cli_log
 from .cli_options import ReadyCommand, Wanted, documents
 from .errors import PulseEdgeError
 
 if TYPE_CHECKING:
-    from .interpret import Answering, EncodedScan, PulseModel
+    from .interpret import Answering, CheckedPage, EncodedScan, PulseModel
     from .log import Recorder
     from .scan import Page
 
@@ -32,6 +32,8 @@ STAGES = {
     "encode": "Encoding, in tiles",
     "prefill": "Reading the page, in image rows",
     "findings": "Asking for findings",
+    "pack": "Packing",
+    "check": "Checking the stick",
 }
 
 
@@ -66,6 +68,8 @@ def cli(debug: bool) -> None:
 )
 @click.option("--max-tokens", type=click.IntRange(1), help="Longest answer. Default: the kit's limit.")
 @click.option("--threads", type=click.IntRange(1, 512), help="Default: the processors that this process may use.")
+@click.option("--no-rectify", is_flag=True, help="Leave the page's pixels as they are.")
+@click.option("--force", is_flag=True, help="Answer about a refused page all the same; the report says so.")
 @click.option(
     "--keep",
     type=click.IntRange(1, 36500),
@@ -86,10 +90,12 @@ def interpret(
     patient_system: str | None,
     max_tokens: int | None,
     threads: int | None,
+    no_rectify: bool,
+    force: bool,
     keep: int | None,
     debug: bool,
 ) -> None:
-    """Answer questions about ECG pages: JPEG, PNG, TIFF, BMP or WebP files, or - for standard input.
+    """Answer questions about ECG pages: pictures, PDF, HEIC or DICOM files, or - for standard input.
 
     Without -q it asks for a clinical report.
     """
@@ -98,8 +104,9 @@ def interpret(
     from .interpret import PulseModel
 
     wanted = Wanted.of(questions, max_tokens, ("json", *forms) if as_json else forms, out, patient_id, patient_system)
+    settings = {"max_tokens": max_tokens, "threads": threads, "straighten": not no_rectify, "force": force}
     screen = Screen()
-    record = log.Recorder(log.Log(note=screen.note), {"max_tokens": max_tokens, "threads": threads}, keep)
+    record = log.Recorder(log.Log(note=screen.note), settings, keep)
     record.log.ready()
     worst = 0
     with (
@@ -115,8 +122,11 @@ def interpret(
                 worst = max(worst, screen.failed(source, e, wanted.shown == "json"))
                 continue
             for page in pages:
+                several = len(scans) + len(pages) > 2
                 try:
-                    _one_page(model, page, wanted, screen, record, several=len(scans) + len(pages) > 2)
+                    encoded = model.encode(page, straighten=not no_rectify, force=force)
+                    screen.judged(encoded)
+                    _one_page(model, page, encoded, wanted, screen, record, several=several)
                 except LogError:
                     raise  # what cannot be put on record must not be answered
                 except PulseEdgeError as e:
@@ -125,19 +135,25 @@ def interpret(
 
 
 def _one_page(
-    model: PulseModel, page: Page, wanted: Wanted, screen: Screen, record: Recorder, *, several: bool
+    model: PulseModel,
+    page: Page,
+    encoded: EncodedScan,
+    wanted: Wanted,
+    screen: Screen,
+    record: Recorder,
+    *,
+    several: bool,
 ) -> None:
-    """Encode one page, answer, and print or write it; headings only where there are several answers to tell apart."""
+    """Answer about one page, and print or write it; headings only where there are several answers to tell apart."""
     from . import outputs
     from .report import findings_lines
 
     streams = wanted.shown == "text"
-    encoded = model.encode(page)
     answered: list[Answering] = []
     for question in wanted.questions:
         answering = model.ask(encoded, question, wanted.max_tokens)
         if streams:
-            _out(heading(model, encoded.file if several and not answered else "", question, len(wanted.questions)))
+            _out(heading(model, encoded, question, len(wanted.questions), named=several and not answered))
         with recorded(record, model, encoded, answering, page):
             for text in answering:
                 if streams:
@@ -146,24 +162,23 @@ def _one_page(
                 _out("\n")
         screen.answered(answering, encoded)
         answered.append(answering)
+    picture = encoded.picture(page)
     report = model.report(encoded, answered, model.findings(encoded) if wanted.findings else ())
     if wanted.findings:
         record.findings(dataclasses.asdict(report))
     if wanted.out is not None:
-        for path in outputs.write(wanted.out, outputs.stem(report), wanted.forms, report, page.image, wanted.patient):
+        for path in outputs.write(wanted.out, outputs.stem(report), wanted.forms, report, picture, wanted.patient):
             _out(f"{path}\n")
     elif not streams:
-        _out(outputs.render(wanted.shown, report, page.image, wanted.patient).decode("utf-8"))
+        _out(outputs.render(wanted.shown, report, picture, wanted.patient).decode("utf-8"))
     elif lines := findings_lines(report):
         _out("\n".join([*filter(None, [report.notice]), *lines]) + "\n")
 
 
-def heading(model: PulseModel, file: str, question: str, of: int) -> str:
-    """What stands before an answer: that it is a demonstration's, and the file and question where there are several."""
-    from .report import DEMONSTRATION
-
-    lines = [DEMONSTRATION] if model.kit.manifest.demonstration else []
-    lines += [f"# {file}"] if file else []
+def heading(model: PulseModel, encoded: EncodedScan, question: str, of: int, *, named: bool) -> str:
+    """What stands before an answer: what must be read first, and the file and question where there are several."""
+    lines = model.notices(encoded)
+    lines += [f"# {encoded.file}"] if named else []
     lines += [f"## {question}"] if of > 1 else []
     return "".join(f"{line}\n" for line in lines)
 
@@ -186,11 +201,84 @@ def recorded(
     write("whole")
 
 
+@cli.command()
+@click.argument("scans", nargs=-1, required=True, metavar="SCAN...")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per page, one a line.")
+@click.option(
+    "--save-page",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Write there what the model would see, and copies with what was found drawn over them.",
+)
+@click.option("--no-rectify", is_flag=True, help="Leave the page's pixels as they are.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def check(scans: tuple[str, ...], as_json: bool, save_page: Path | None, no_rectify: bool, debug: bool) -> None:
+    """Say whether pages are fit to be read, without a model: good, usable, or refused and why."""
+    from . import interpret, scan
+
+    screen, worst = Screen(), 0
+    for source in scans:
+        try:
+            pages = scan.read_all(source)
+        except PulseEdgeError as e:
+            worst = max(worst, screen.failed(source, e, as_json))
+            continue
+        for page in pages:
+            checked = interpret.check(page, straighten=not no_rectify)
+            worst = max(worst, 3 * (checked.quality.verdict == "refused"))
+            if save_page is not None:
+                _save_page(checked, save_page)
+            _out(_checked_text(checked, as_json))
+    raise SystemExit(worst)
+
+
+def _checked_text(checked: CheckedPage, as_json: bool) -> str:
+    """A line of JSON, or a few lines for people."""
+    from .interpret import facts
+
+    said = facts(checked)
+    if as_json:
+        import json
+
+        return json.dumps(said, ensure_ascii=False) + "\n"
+    scale = said["grid"]["pixels_per_mm"]
+    row = f"{said['verdict']:<8} {said['layout'] or '-':<8} {said['leads']:>2} leads"
+    row += f"  {f'{scale:.1f} px/mm' if scale else 'no grid':<11}  {checked.page.name}\n"
+    for reason in said["reasons"]:
+        value = f"{reason['check']} {reason['value']:g} {reason['unit']} (limit {reason['threshold']:g})"
+        row += f"         {value}: {reason['advice']}\n"
+    return row
+
+
+def _save_page(checked: CheckedPage, folder: Path) -> None:
+    """NAME.png as the model would see it, NAME.found.png with rows and verdict, NAME.sheet.png with the outline."""
+    from . import quality
+    from .errors import UsageError
+
+    name = checked.page.name.replace("#", "-")
+    stem = folder / (Path(name).name if name != "-" else "stdin")
+    grid = checked.flat.grid
+    pictures = {".png": checked.flat.image}
+    pictures[".found.png"] = quality.overlay(
+        checked.flat.image, checked.quality, grid.across if grid else None, grid.down if grid else None
+    )
+    if checked.flat.sheet.corners is not None:
+        pictures[".sheet.png"] = quality.sheet_overlay(checked.page.image, checked.flat.sheet.corners)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for ending, picture in pictures.items():
+            picture.save(f"{stem}{ending}", compress_level=1)
+    except OSError as e:
+        raise UsageError(f"{folder}: cannot be written to ({e.strerror or e}). Name another folder.") from None
+
+
 @cli.group()
 def kit() -> None:
-    """Look at kits."""
+    """Look at kits, and pack them for machines without a network."""
 
 
+for _command in (cli_kit.keygen, cli_kit.pack, cli_kit.rollback):
+    kit.add_command(_command)
 _KIT = click.argument("path", type=click.Path(path_type=Path), metavar="DIR")
 
 
@@ -225,18 +313,45 @@ def _facts(m: Any) -> Iterator[tuple[str, str]]:
         if isinstance(figures, dict):
             shown = ", ".join(f"{k} {v}" for k, v in figures.items() if not isinstance(v, dict))
             yield "parity", f"{what}: {shown}"
-    yield "accuracy", "not measured" if m.accuracy is None else str(m.accuracy)
+    yield from _accuracy(m.accuracy)
+
+
+def _accuracy(told: dict[str, Any] | None) -> Iterator[tuple[str, str]]:
+    """The verdict, a line a task, and where the report is."""
+    if told is None:
+        yield "accuracy", "not measured"
+        return
+    yield "accuracy", str(told.get("verdict", told))
+    for row in told.get("table", ()):
+        ours, theirs = f"{row['score']} {row['this']}", f"reference {row['reference']}"
+        change = f", difference {row['difference']}" if row["this"] != row["reference"] else ""
+        yield "", f"{row['task']}: {ours}, {theirs}{change}, {row['questions']} questions"
+    for gate in told.get("gates") or ():
+        yield (
+            "gate",
+            f"{gate['gate']} {gate['value']} (limit {gate['limit']}): {'passed' if gate['passed'] else 'NOT PASSED'}",
+        )
+    if report := told.get("report"):
+        yield "report", report
 
 
 @kit.command()
 @_KIT
+@click.option("--key", type=click.Path(path_type=Path), help="Of a stick: the public key that must have signed it.")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def verify(path: Path, debug: bool) -> None:
-    """Read every byte of a kit and compare it with the manifest."""
+def verify(path: Path, key: Path | None, debug: bool) -> None:
+    """Read every byte of a kit or a stick and compare it with the manifest, and a stick's with its signature."""
     from . import kit as kits
 
-    opened = kits.open_kit(path)
     screen = Screen()
+    if (path / "stick.json").exists():
+        from . import stick
+
+        with screen.progress() as progress:
+            said = stick.verify(path, key, progress)
+        _out(f"{said}\n")
+        return
+    opened = kits.open_kit(path)
     total = sum(file.bytes for file in opened.manifest.files.values())
     with screen.progress() as progress:
         done = 0
@@ -342,6 +457,19 @@ class Screen:
         )
         if not answering.complete:
             self.note(f"warning: the answer was cut off after {answering.tokens} tokens", always=True)
+
+    def judged(self, encoded: EncodedScan) -> None:
+        """What is wrong with a page that is answered all the same."""
+        if encoded.checked is None:
+            return
+        judged = encoded.checked.quality
+        if judged.forced:
+            self.note(f"warning: {encoded.file}: the page was refused, and is answered because of --force", always=True)
+        for reason in judged.reasons:
+            self.note(
+                f"warning: {encoded.file}: {reason.check} is {reason.value:g} {reason.unit}. {reason.advice}",
+                always=True,
+            )
 
     def failed(self, file: str, error: PulseEdgeError, as_json: bool) -> int:
         """Say why a page has no answer, and return the exit code."""

@@ -8,7 +8,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
@@ -18,13 +18,15 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from . import findings, llm, memory, prompt, scan, tiles, vision
+from . import findings, llm, memory, prompt, quality, rectify, scan, tiles, vision
 from . import kit as kits
-from .errors import DeviceError, UsageError
+from .errors import DeviceError, PageRefused, UsageError
 from .kit import Kit
-from .report import DEMONSTRATION, Answer, Finding, KitMark, Mark, Report
+from .report import DEMONSTRATION, FORCED, Answer, Finding, KitMark, Mark, Report
 
 Float = npt.NDArray[np.float32]
+NARROWEST = 64
+"""Pixels of a page's shorter side: twelve leads cannot be told apart below ten times that."""
 Turns = Sequence[tuple[str, str]]
 """Earlier questions about the same page, each with the answer that was given."""
 Progress = Callable[[str, int, int], None]
@@ -47,7 +49,68 @@ class EncodedScan:
     tiles: int
     rows_sha256: str
     seconds: dict[str, float]
-    """Wall time of `read` and `encode`."""
+    """Wall time of `read`, `check` and `encode`."""
+    checked: CheckedPage | None = None
+
+    def picture(self, page: scan.Page) -> Image.Image:
+        """What the model was shown of the page that this was made of."""
+        return page.image if self.checked is None else self.checked.flat.image
+
+
+@dataclass(frozen=True)
+class CheckedPage:
+    """A page as the model may see it, and what was found on it."""
+
+    page: scan.Page
+    """As read."""
+    flat: rectify.Flat
+    quality: quality.Quality
+    seconds: float
+
+
+def check(page: scan.Page, *, straighten: bool = True) -> CheckedPage:
+    """Flatten a page and judge it; without `straighten` its pixels stay as they are.
+
+    Raises PageRefused for a page that is too narrow to hold anything to judge; else nothing is refused here.
+    """
+    start = time.perf_counter()
+    width, height = page.image.size
+    if min(width, height) < NARROWEST:
+        raise PageRefused(
+            f"{page.name}: the page is {width} x {height} pixels: too narrow to be an ECG page. Take the picture again, "
+            "with the whole sheet in view."
+        )
+    flat = rectify.flatten(page.image) if straighten else rectify.as_is(page.image)
+    grid = flat.grid
+    judged = quality.judge(
+        flat.image,
+        across=grid.across if grid else None,
+        down=grid.down if grid else None,
+        grid_strength=grid.strength if grid else 0.0,
+        layouts=flat.layout,
+        light=flat.light,
+        frame=flat.frame,
+    )
+    return CheckedPage(page, flat, judged, time.perf_counter() - start)
+
+
+def _admitted(page: scan.Page, straighten: bool, force: bool) -> CheckedPage:
+    """The page, checked. Raises PageRefused unless it is fit, or forced, which is noted."""
+    checked = check(page, straighten=straighten)
+    if not force:
+        refuse(checked)
+    elif checked.quality.verdict == quality.REFUSED:
+        return replace(checked, quality=replace(checked.quality, forced=True))
+    return checked
+
+
+def refuse(checked: CheckedPage) -> None:
+    """Raise PageRefused for a page that was judged unfit, with what is wrong and how to take it again."""
+    if checked.quality.verdict == quality.REFUSED:
+        why = next(r for r in checked.quality.reasons if r.refuses)
+        raise PageRefused(
+            f"{checked.page.name}: {why.check} is {why.value:g} {why.unit}, and {why.threshold:g} is the limit. {why.advice}"
+        )
 
 
 class Answering(Iterator[str]):
@@ -165,23 +228,36 @@ class PulseModel:
         model.seconds["load"] = time.perf_counter() - start
         return model
 
-    def encode(self, source: str | Path | bytes | Image.Image | scan.Page) -> EncodedScan:
-        """Read a page and encode it, once for all its questions. Raises ScanError, PageRefused."""
+    def encode(
+        self,
+        source: str | Path | bytes | Image.Image | scan.Page,
+        *,
+        straighten: bool = True,
+        force: bool = False,
+        gate: bool = True,
+    ) -> EncodedScan:
+        """Read a page, flatten and judge it, and encode it, once for all its questions. Raises ScanError, PageRefused.
+
+        `straighten` False leaves its pixels alone; `force` encodes what was refused, and the report says so. Without
+        `gate` the page goes in as it is and unjudged: for measurements on pages that are known.
+        """
         start = time.perf_counter()
         page = source if isinstance(source, scan.Page) else scan.read(source)
         read = time.perf_counter()
+        checked = _admitted(page, straighten, force) if gate else None
+        ready, image = time.perf_counter(), checked.flat.image if checked else page.image
         spec, packing = self.kit.manifest.vision, self.kit.manifest.packing
         how: dict[str, Any] = {
             "size": spec.image_size,
             "aspect_ratio": packing.aspect_ratio,
             "pinpoints": packing.grid_pinpoints,
         }
-        pixels = tiles.cut(page.image, mean=spec.mean, std=spec.std, **how)
+        pixels = tiles.cut(image, mean=spec.mean, std=spec.std, **how)
         features = self.encoder.encode(pixels, lambda done, of: self.progress("encode", done, of))
-        rows = tiles.pack(features, page_size=page.image.size, merge=packing.merge, newline=self._newline, **how)
+        rows = tiles.pack(features, page_size=image.size, merge=packing.merge, newline=self._newline, **how)
         digest = hashlib.sha256(rows.tobytes()).hexdigest()
-        seconds = {"read": read - start, "encode": time.perf_counter() - read}
-        return EncodedScan(page.name, page.sha256, rows, len(pixels), digest, seconds)
+        seconds = {"read": read - start, "check": ready - read, "encode": time.perf_counter() - ready}
+        return EncodedScan(page.name, page.sha256, rows, len(pixels), digest, seconds, checked)
 
     def ask(self, encoded: EncodedScan, question: str, max_tokens: int | None = None, history: Turns = ()) -> Answering:
         """The answer to a question about an encoded page, as an iterator over its text.
@@ -262,19 +338,31 @@ class PulseModel:
             seconds[part] = sum(a.seconds.get(part, 0.0) for a in answered)
         m = self.kit.manifest
         return Report(
-            notice=DEMONSTRATION if m.demonstration else "",
+            notice="\n".join(self.notices(encoded)),
             file=encoded.file,
             page_sha256=encoded.page_sha256,
             answers=tuple(a.so_far() for a in answered),
-            kit=KitMark(m.id, self.kit.sha256, m.demonstration),
+            kit=KitMark(m.id, self.kit.sha256, m.demonstration, self.warning()),
             device=self.device,
             versions=versions(),
             seconds={k: round(v, 3) for k, v in seconds.items()},
             rows=len(encoded.rows),
+            quality=None if encoded.checked is None else facts(encoded.checked),
             created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z"),
             findings=tuple(found),
             marks=marks,
         )
+
+    def notices(self, encoded: EncodedScan) -> list[str]:
+        """What must be read before any answer about this page."""
+        forced = encoded.checked is not None and encoded.checked.quality.forced
+        notices = [DEMONSTRATION] if self.kit.manifest.demonstration else []
+        notices += [warning] if (warning := self.warning()) else []
+        return [*notices, FORCED] if forced else notices
+
+    def warning(self) -> str | None:
+        """What every answer must say about the stick that brought the kit or the program."""
+        return kits.warning(self.kit)
 
     def take_turn(self) -> int:
         """The number of a new answer; all older ones end."""
@@ -296,6 +384,33 @@ class PulseModel:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
+
+
+def facts(checked: CheckedPage) -> dict[str, Any]:
+    """What `check --json` prints about a page, and the report keeps."""
+    flat, judged = checked.flat, checked.quality
+    corners, skew = flat.sheet.corners, flat.sheet.skew_degrees
+    return {
+        "file": checked.page.name.removesuffix(f"#{checked.page.number}"),
+        "page": checked.page.number,
+        "verdict": judged.verdict,
+        "forced": judged.forced,
+        "reasons": [
+            {"check": r.check, "value": r.value, "unit": r.unit, "threshold": r.threshold, "advice": r.advice}
+            for r in judged.reasons
+        ],
+        "sheet": {
+            "corners": corners and [[round(x, 1), round(y, 1)] for x, y in corners],
+            "rotation": flat.sheet.rotation,
+            "skew_degrees": skew if skew is None else round(skew, 2),
+        },
+        "grid": {"pixels_per_mm": flat.grid and round(flat.grid.pixels_per_mm, 3)},
+        "layout": judged.layout,
+        "leads": judged.leads,
+        "changed": flat.changed,
+        "facts": judged.facts,
+        "seconds": round(checked.seconds, 3),
+    }
 
 
 def yes_log_odds(model: PulseModel, encoded: EncodedScan, question: str) -> float:
@@ -320,7 +435,7 @@ def _log_probability(logits: Float, ids: Sequence[int]) -> float:
 
 def versions() -> dict[str, str]:
     """Of everything that can change an answer."""
-    own = {name: version(name) for name in ("pulse-edge", "numpy", "pillow")}
+    own = {name: version(name) for name in ("pulse-edge", "numpy", "pillow", "opencv-python-headless")}
     return own | {
         "python": platform.python_version(),
         "llama-cpp-python": llm.version(),

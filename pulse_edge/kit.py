@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
+from . import install
 from .errors import KitError
 
 MANIFEST = "manifest.json"
@@ -94,6 +95,26 @@ class Prompt:
 
 
 @dataclass(frozen=True)
+class Quantization:
+    """How a kit was made of another one; the same base, settings and stats give the same bytes."""
+
+    base: dict[str, str]
+    """sha256 of the other kit's language model (`language`) and encoder (`vision`): which weights these were."""
+    settings: dict[str, Any]
+    """What was asked for, by option of `export quantize`; `recipe` is a name in models.yaml."""
+    tensors: dict[str, str]
+    """Weight type of every tensor of the language model that is not float32."""
+    notes: tuple[str, ...]
+    """What was asked for and not done, and why."""
+    stats: str | None
+    """sha256 of the file of `calibration collect`; null: none was used."""
+    calibration: dict[str, tuple[str, ...]]
+    """Task -> ids that calibrated it, on which it must not be tested."""
+    content: str | None
+    """sha256 over these ids and their pictures."""
+
+
+@dataclass(frozen=True)
 class Calibration:
     """How the log odds of yes against no become a statement's probability: logistic(scale * log odds + offset)."""
 
@@ -118,7 +139,7 @@ class Manifest:
     demonstration: bool
     """True: the weights are not fit for patients, and every answer says so."""
     created: str
-    """UTC, ISO 8601."""
+    """UTC, ISO 8601; a quantized kit keeps its base's, so that it can be made again byte for byte."""
     files: dict[str, File]
     language: Language
     vision: Vision
@@ -132,6 +153,8 @@ class Manifest:
     """Of the programs that made it."""
     accuracy: dict[str, Any] | None = None
     """Measured on ECGBench; null: not measured yet."""
+    quantization: Quantization | None = None
+    """Null: converted from a checkpoint as it is."""
     findings: dict[str, Calibration] | None = None
     """By statement (pulse_edge.findings); null: never calibrated. A statement that is absent here was not."""
 
@@ -267,6 +290,16 @@ def open_kit(path: Path) -> Kit:
     return Kit(path.resolve(), manifest, hashlib.sha256(raw).hexdigest())
 
 
+def base_of(manifest: Manifest) -> dict[str, str]:
+    """sha256 of the unquantized `language` model and `vision` encoder that a kit comes from; its own where it is that."""
+    if manifest.quantization is not None:
+        return manifest.quantization.base
+    # An encoder's weights may lie beside its graph: one hash over both.
+    parts = sorted((n, f.sha256) for n, f in manifest.files.items() if n.startswith(manifest.vision.file))
+    encoder = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    return {"language": manifest.files[manifest.language.file].sha256, "vision": encoder}
+
+
 # --- verifying -------------------------------------------------------------------------------------------------------
 
 
@@ -354,7 +387,9 @@ def cache_dir() -> Path:
 
 
 def installed_dir() -> Path:
-    """Where kits are installed for this user, one directory a kit."""
+    """Where kits are installed, one directory a kit: beside the program that a stick brought, or for this user."""
+    if home() is not None:
+        return Path(sys.prefix).parent / "kits"
     if sys.platform == "win32":
         return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local") / "pulse-edge" / "kits"
     if sys.platform == "darwin":
@@ -362,13 +397,37 @@ def installed_dir() -> Path:
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "pulse-edge" / "kits"
 
 
+def home() -> install.Home | None:
+    """The installation that this program runs from; None when no stick brought it."""
+    version = Path(sys.prefix).parent
+    if (version / install.STICK).is_file() and version.parent.name == "versions":
+        return install.Home(version.parent.parent)
+    return None
+
+
+def warning(kit: Kit) -> str | None:
+    """What every answer of a kit must say about the stick that it, or the program, came from."""
+    about = Path(sys.prefix).parent / install.INSTALLED
+    if home() is None or not about.is_file():
+        return None
+    try:
+        said = json.loads(about.read_text("utf-8"))
+        inside = kit.path.parent == installed_dir().resolve()
+        text = said["kits"].get(kit.path.name, said["warning"]) if inside else said["warning"]
+        return None if text is None else str(text)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
+        raise KitError(f"{about}: cannot be read ({e}). Run the stick's install.py again.") from None
+
+
 def find(named: Path | None) -> Kit:
-    """The kit to use: `named`, else $PULSE_EDGE_KIT, else the one installed, else the one that the package carries.
+    """The kit to use: `named` (a directory, or an installed kit's name), else $PULSE_EDGE_KIT, else the one installed,
+    else the one that the package carries.
 
     Raises KitError when there is none, or when several are installed and none was named.
     """
     if named is not None:
-        return open_kit(named)
+        beside = installed_dir() / named.name
+        return open_kit(beside if len(named.parts) == 1 and not named.exists() and beside.is_dir() else named)
     if variable := os.environ.get(KIT_VARIABLE):
         return open_kit(Path(variable))
     for folder in (installed_dir(), Path(__file__).parent / "kits"):

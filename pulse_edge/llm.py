@@ -347,8 +347,24 @@ def _library() -> Any:
     from llama_cpp import llama_cpp as lib
 
     lib.llama_log_set(_LOG.callback(lib), None)
+    _load_backends()
     lib.llama_backend_init()
     return lib
+
+
+def _load_backends() -> None:
+    """A portable build has a library for each generation of CPUs, and takes the best one that runs here.
+
+    From its own folder only: without a path ggml would look in the current directory too.
+    """
+    from llama_cpp._ggml import libggml, libggml_base_path
+
+    libggml.ggml_backend_reg_count.restype = ctypes.c_size_t
+    if libggml.ggml_backend_reg_count() == 0:
+        libggml.ggml_backend_load_all_from_path.argtypes = [ctypes.c_char_p]
+        libggml.ggml_backend_load_all_from_path(str(libggml_base_path).encode())
+        if libggml.ggml_backend_reg_count() == 0:
+            raise EngineError(f"{libggml_base_path}: no library for this processor. Install llama-cpp-python again.")
 
 
 class _Log:

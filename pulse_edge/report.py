@@ -13,12 +13,13 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 INTENDED_USE = (
     "Decision support for clinicians, never a diagnosis: it can be wrong and sound certain. Read the ECG yourself."
 )
 DEMONSTRATION = "DEMONSTRATION KIT - NOT FOR PATIENTS"
+FORCED = "THE PAGE WAS REFUSED, AND ANSWERED ALL THE SAME"
 UNCALIBRATED = "Some probabilities are not calibrated for this kit: they rank, and do not say how often it is right."
 
 
@@ -42,6 +43,8 @@ class KitMark:
     sha256: str
     """Of its manifest, which holds the sha256 of every file."""
     demonstration: bool
+    warning: str | None = None
+    """What is to be said about the stick that brought it: unsigned, or signed by a key that is not trusted here."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ class Report:
     """Everything said about one page."""
 
     notice: str
-    """What must be read before any answer: that the kit is a demonstration; else empty."""
+    """What must be read before any answer, a line each: a demonstration, an unknown stick, a refused page; else empty."""
     file: str
     page_sha256: str
     answers: tuple[Answer, ...]
@@ -90,9 +93,11 @@ class Report:
     device: str
     versions: dict[str, str]
     seconds: dict[str, float]
-    """Wall time by stage: load, read, encode, prefill, answer."""
+    """Wall time by stage: load, read, check, encode, prefill, answer."""
     rows: int
     """Image rows that the page takes in the language model's context."""
+    quality: dict[str, Any] | None = None
+    """What `check --json` says of the page; `forced` where it was refused and answered all the same."""
     created: str = ""
     """UTC, ISO 8601."""
     findings: tuple[Finding, ...] = ()

@@ -1,10 +1,11 @@
-"""Any picture file a clinic has -> upright RGB pages without metadata.
+"""Any file a clinic has -> upright RGB pages without metadata.
 
 In: a path, `-` for standard input, a file's bytes, an open binary file, or an open PIL image.
 Out: `Page`: RGB, turned as EXIF says, white paper under what is transparent, no EXIF, GPS, XMP or colour profile.
 
-JPEG, PNG, TIFF, BMP and WebP are read, and recognised by what they contain, not by what they are called. What is cut
-short, damaged, too large or something else raises; a page with its lower half missing is never handed on.
+JPEG, PNG, TIFF, BMP and WebP are read; with their extras also PDF (`pdf`), HEIC (`heic`) and DICOM (`dicom`: 12-lead
+waveforms, encapsulated PDF, pictures). They are recognised by what they contain, not by what they are called. What is
+cut short, damaged, too large or something else raises; a page with its lower half missing is never handed on.
 """
 
 from __future__ import annotations
@@ -15,13 +16,17 @@ import logging
 import os
 import re
 import stat
+import subprocess
 import sys
+import threading
 import unicodedata
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
 from typing import IO, Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -29,6 +34,7 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
+from . import waveform
 from .errors import PageRefused, PulseEdgeError, ScanError
 
 MAX_PIXELS = 100_000_000
@@ -52,6 +58,8 @@ class Page:
     """Of the file's bytes as read (the same for all its pages); of "WIDTHxHEIGHT" and the RGB bytes for a PIL image."""
     name: str
     """For people: the path as given, `-` for standard input, `scan.tiff#2` for the second page of several."""
+    number: int = 1
+    """Of the page in its file, from 1."""
 
     def png(self) -> bytes:
         """The picture as a PNG file's bytes."""
@@ -70,7 +78,7 @@ def read(source: Source) -> Page:
 
 
 def read_all(source: Source) -> list[Page]:
-    """Every page of `source`: several for a TIFF only. Raises ScanError and PageRefused.
+    """Every page of `source`: several for a TIFF, a PDF or a DICOM file only. Raises ScanError and PageRefused.
 
     The str `-` is standard input. Of an open PIL image it is the frame that the image stands at.
     """
@@ -91,7 +99,7 @@ def read_all(source: Source) -> list[Page]:
         with _explained(name, kind.what):
             pages = kind.read(data, name)
     several = len(pages) > 1
-    return [Page(page, digest, f"{name}#{n}" if several else name) for n, page in enumerate(pages, 1)]
+    return [Page(page, digest, f"{name}#{n}" if several else name, n) for n, page in enumerate(pages, 1)]
 
 
 # ------------------------------------------------------------------------------------------------ source -> bytes
@@ -237,6 +245,220 @@ def _tiff(data: bytes, name: str) -> list[Image.Image]:
     return pages
 
 
+def _heic(data: bytes, name: str) -> list[Image.Image]:
+    """The main picture of a phone's HEIC."""
+    _needs("pillow_heif", "heic", name, "a HEIC picture")
+    import pillow_heif
+
+    pillow_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False)
+    with Image.open(io.BytesIO(data), formats=["HEIF"]) as image:  # turned already: its EXIF says 1 by now
+        return [_page(image, name)]
+
+
+def _needs(module: str, extra: str, name: str, what: str) -> None:
+    if find_spec(module) is None:
+        library = module.replace("_", "-")
+        raise ScanError(
+            f"{name}: is {what}, and {library} is not installed. "
+            f"Install it (pip install 'pulse-edge[{extra}]'), or export the page as PNG."
+        )
+
+
+# ---------------------------------------------------------------------------------------------------------------- PDF
+
+
+_SIGXCPU = 24  # where there is one
+PDF_SECONDS = 4
+"""Of processor time: a file that takes longer to draw was made to. A busy machine gets five times as long by the clock."""
+
+
+def _pdf(data: bytes, name: str) -> list[Image.Image]:
+    """Every page, drawn by pdfium in a process of its own: see pdf.py."""
+    _needs("pypdfium2", "pdf", name, "a PDF")
+    package = Path(__file__).parent
+    paths = os.pathsep.join([str(package.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    command = [sys.executable, "-m", f"{package.name}.pdf", *map(str, (MAX_PAGES, MAX_PIXELS, PDF_SECONDS))]
+    with subprocess.Popen(
+        command,
+        env=os.environ | {"PYTHONPATH": paths, "OPENBLAS_NUM_THREADS": "1"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as drawing:
+        late = threading.Event()
+        stop = threading.Timer(5 * PDF_SECONDS, _end, (drawing, late))
+        stop.start()
+        threading.Thread(target=_feed, args=(drawing.stdin, data), daemon=True).start()
+        try:
+            assert drawing.stdout is not None
+            pages, end = _drawn(drawing.stdout)
+            drawing.wait(timeout=1)
+        except subprocess.TimeoutExpired:
+            pass
+        finally:
+            stop.cancel()
+            drawing.kill()
+    if late.is_set() or drawing.returncode == -_SIGXCPU:
+        raise PageRefused(
+            f"{name}: takes longer than {PDF_SECONDS} seconds to draw. Save its page as a PDF of its own. {_AS_PNG}"
+        )
+    _check_drawing(name, pages, end)
+    return [_page(page, name) for page in pages]
+
+
+def _end(drawing: subprocess.Popen[bytes], late: threading.Event) -> None:
+    late.set()
+    drawing.kill()
+
+
+def _feed(pipe: IO[bytes] | None, data: bytes) -> None:
+    assert pipe is not None
+    try:
+        with pipe:
+            pipe.write(data)
+    except OSError:  # it has left already
+        pass
+
+
+def _drawn(pipe: IO[bytes]) -> tuple[list[Image.Image], str]:
+    """The pages, and the last line."""
+    pages = []
+    while (line := pipe.readline().decode("utf-8", "replace").strip()) and line[0].isdigit():
+        width, height = map(int, line.split())
+        pages.append(Image.frombytes("RGB", (width, height), pipe.read(3 * width * height)))
+    return pages, line
+
+
+def _check_drawing(name: str, pages: list[Image.Image], end: str) -> None:
+    if end == "end" and pages:
+        return
+    why = end.removeprefix("error ") if end.startswith("error ") else "drawing it fails"
+    if "too many" in why:
+        limit = f"{MAX_PAGES} pages and {MAX_PIXELS:,} pixels together"
+        raise PageRefused(f"{name}: has more than {limit}, the limit. Save the pages as files of their own.")
+    if "password" in why.lower():
+        raise ScanError(f"{name}: is a PDF locked with a password. Save it again without one. {_AS_PNG}")
+    raise ScanError(f"{name}: is a PDF that is cut short, damaged or empty ({why[:120]}). Save it again. {_AS_PNG}")
+
+
+# -------------------------------------------------------------------------------------------------------------- DICOM
+
+
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
+_ENCAPSULATED_PDF = "1.2.840.10008.5.1.4.1.1.104.1"
+
+
+def _dicom(data: bytes, name: str) -> list[Image.Image]:
+    """A 12-lead waveform drawn as a page, the pages of an encapsulated PDF, or the pictures."""
+    _needs("pydicom", "dicom", name, "a DICOM file")
+    import pydicom
+
+    if _DEFLATED in data:  # pydicom unpacks it whole, however large it becomes
+        raise ScanError(f"{name}: is a DICOM file in deflated form, which is not read. {_AS_PNG}")
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+    found = pydicom.dcmread(io.BytesIO(data))
+    if "WaveformSequence" in found:
+        return [_waveform_page(found, name)]
+    if found.get("SOPClassUID") == _ENCAPSULATED_PDF:
+        return _pdf(bytes(found.EncapsulatedDocument).rstrip(b"\0"), name)
+    if "PixelData" in found:
+        return _dicom_pictures(found, name)
+    raise ScanError(f"{name}: is a DICOM file with neither an ECG nor a picture in it. {_AS_PNG}")
+
+
+def _waveform_page(found: Any, name: str) -> Image.Image:
+    """Lead names come from the code of each channel, and from its meaning where the code is a maker's own."""
+    groups = [g for g in found.WaveformSequence if int(g.NumberOfWaveformChannels) >= 8]
+    if not groups:
+        raise PageRefused(f"{name}: holds fewer than 8 channels: no 12-lead ECG. Export the resting 12-lead ECG.")
+    group = groups[0]  # the rhythm comes first; averaged beats follow
+    hz, values = float(group.SamplingFrequency), _samples(group, name)
+    leads = {}
+    for channel, column in zip(group.ChannelDefinitionSequence, values.T, strict=True):
+        lead = _lead_name(channel)
+        if lead and lead not in leads:
+            leads[lead] = _millivolts(channel, column, name)
+    leads = waveform.completed(leads)
+    if missing := [lead for lead in waveform.LEADS if lead not in leads]:
+        raise PageRefused(f"{name}: lacks lead {', '.join(missing)}. Export the resting 12-lead ECG.")
+    if not 50 <= hz <= 50_000 or values.shape[0] < hz:
+        raise ScanError(f"{name}: holds less than a second of ECG, or no sensible sampling rate ({hz:g} Hz).")
+    return waveform.draw(leads, hz)
+
+
+def _samples(group: Any, name: str) -> npt.NDArray[np.float64]:
+    """(samples, channels) of the first ten seconds; no more is drawn."""
+    kinds = {"SB": "<i1", "UB": "<u1", "SS": "<i2", "US": "<u2", "SL": "<i4", "UL": "<u4"}
+    kind = kinds.get(str(group.WaveformSampleInterpretation))
+    if kind is None:
+        raise ScanError(f"{name}: keeps its ECG as {group.WaveformSampleInterpretation}, which is not read. {_AS_PNG}")
+    channels, raw = int(group.NumberOfWaveformChannels), bytes(group.WaveformData)
+    whole = int(group.NumberOfWaveformSamples)
+    wanted = whole * channels * np.dtype(kind).itemsize
+    if whole < 1 or not wanted <= len(raw) <= wanted + 1 or len(group.ChannelDefinitionSequence) != channels:
+        raise ScanError(
+            f"{name}: is a DICOM file whose ECG is cut short or of another length than it says. Export it again."
+        )
+    drawn = min(whole, round(waveform.SECONDS * float(group.SamplingFrequency)) + 1)
+    values = np.frombuffer(raw, kind, drawn * channels).reshape(drawn, channels).astype(np.float64)
+    padding = group.get("WaveformPaddingValue")
+    if padding is not None:
+        number = (
+            np.frombuffer(bytes(padding)[: np.dtype(kind).itemsize], kind) if isinstance(padding, bytes) else [padding]
+        )
+        values[values == float(number[0])] = np.nan
+    return values
+
+
+def _millivolts(channel: Any, values: npt.NDArray[np.float64], name: str) -> npt.NDArray[np.float64]:
+    units = channel.get("ChannelSensitivityUnitsSequence")
+    unit = str(units[0].CodeValue) if units else ""
+    scale = {"uV": 1e-3, "mV": 1.0, "V": 1e3, "nV": 1e-6}.get(unit)
+    if scale is None:
+        raise ScanError(f"{name}: does not say in which unit its ECG is kept. Export it again. {_AS_PNG}")
+    factor = float(channel.ChannelSensitivity) * float(channel.get("ChannelSensitivityCorrectionFactor", 1) or 1)
+    return (values * factor + float(channel.get("ChannelBaseline", 0) or 0)) * scale
+
+
+# MDC (2:1) and SCP-ECG (5.6.3-9-1) number the leads alike.
+_LEAD_CODES = {str(n): f"V{n - 2}" for n in range(3, 9)} | {"1": "I", "2": "II"}
+_LEAD_CODES |= {"61": "III", "62": "aVR", "63": "aVL", "64": "aVF"}
+_LEAD_MEANING = re.compile(r"(?:lead\s+)?(aV[RLF]|V[1-6]|I{1,3})\b", re.IGNORECASE)
+
+
+def _lead_name(channel: Any) -> str | None:
+    source = channel.get("ChannelSourceSequence")
+    if source and (code := re.fullmatch(r"(?:2:|5\.6\.3-9-)(\d+)", str(source[0].get("CodeValue", "")))):
+        return _LEAD_CODES.get(code[1])
+    said = str(source[0].get("CodeMeaning", "")) if source else str(channel.get("ChannelLabel", ""))
+    meant = _LEAD_MEANING.match(said.strip())
+    return next((lead for lead in waveform.LEADS if meant and lead.lower() == meant[1].lower()), None)
+
+
+def _dicom_pictures(found: Any, name: str) -> list[Image.Image]:
+    """Secondary captures: RGB or grey, each frame a page."""
+    from pydicom.pixels import apply_color_lut, pixel_array
+
+    frames = int(found.get("NumberOfFrames", 1) or 1)
+    if frames > MAX_PAGES:
+        raise PageRefused(f"{name}: has {frames} pictures; {MAX_PAGES} is the limit. Export the ECG page alone.")
+    _check_size((int(found.Columns), int(found.Rows) * max(frames, 1)), name)
+    pixels = np.asarray(pixel_array(found))
+    said = str(found.PhotometricInterpretation)
+    if said == "PALETTE COLOR":
+        pixels = np.asarray(apply_color_lut(pixels, found))
+        bits = int(found.RedPaletteColorLookupTableDescriptor[2])
+    else:
+        bits = int(found.BitsStored)
+    if pixels.dtype.kind not in "ui" or int(found.get("PixelRepresentation", 0)):
+        raise ScanError(f"{name}: has grey values of an unknown range. {_AS_PNG}")
+    grey = (pixels >> (bits - 8) if bits > 8 else pixels).astype(np.uint8)
+    if said == "MONOCHROME1":
+        grey = 255 - grey
+    stack = grey if frames > 1 else grey[None]
+    return [_page(Image.fromarray(frame), name) for frame in stack]
+
+
 # ------------------------------------------------------------------------------------------ open image -> RGB page
 
 
@@ -360,9 +582,9 @@ _KINDS = (
     _Kind("TIFF", rb"II[*+]\0|MM\0[*+]", _tiff),
     _Kind("BMP", rb"BM.{12}[\x0c\x10\x28\x34\x38\x40\x6c\x7c]\0\0\0", partial(_picture, "BMP")),
     _Kind("WebP", rb"RIFF.{4}WEBP", partial(_picture, "WEBP")),
-    _Kind("a PDF", rb".{0,1019}%PDF-"),
-    _Kind("HEIC", rb".{4}ftyp(?:hei|hev|mif1|msf1)"),
-    _Kind("DICOM", rb".{128}DICM"),
+    _Kind("DICOM", rb".{128}DICM", _dicom),
+    _Kind("PDF", rb".{0,1019}%PDF-", _pdf),
+    _Kind("HEIC", rb".{4}ftyp(?:hei|hev|mif1|msf1)", _heic),
     _Kind("AVIF", rb".{4}ftypavi"),
     _Kind("a GIF", rb"GIF8"),
     _Kind("JPEG 2000", rb"\0\0\0\x0cjP|\xff\x4f\xff\x51"),
@@ -375,7 +597,7 @@ def _kind(data: bytes, name: str) -> _Kind:
     for kind in _KINDS:
         if re.match(kind.magic, data[:1024], re.DOTALL):
             return kind
-    raise ScanError(f"{name}: is no picture (JPEG, PNG, TIFF, BMP and WebP are read). {_AS_PNG}")
+    raise ScanError(f"{name}: is no picture (JPEG, PNG, TIFF, BMP, WebP, PDF, HEIC and DICOM are read). {_AS_PNG}")
 
 
 @contextmanager

@@ -29,6 +29,7 @@ HELP = [
     ("log", "show", "-h"),
     ("kit", "--help"),
     ("kit", "info", "-h"),
+    ("kit", "pack", "-h"),
 ]
 
 

@@ -29,7 +29,7 @@ def test_an_answer_is_the_same_on_any_number_of_threads_and_in_any_order(tiny_ki
             alone[question] = model.interpret(PAGE, question, max_tokens=24).answers[0].text
     with PulseModel.load(tiny_kit, device="cpu", threads=3) as model:
         first = model.encode(PAGE)
-        other = model.encode(first_page().rotate(180))
+        other = model.encode(first_page().rotate(180), straighten=False, force=True)
         for scan, question in ((first, 1), (other, 0), (first, 0), (first, 1)):
             text = model.ask(scan, QUESTIONS[question], 24).answer().text
             if scan is first:
@@ -146,3 +146,22 @@ def test_without_a_record_there_is_no_second_answer(tiny_kit: Path, tmp_path: Pa
     done = run("interpret", PAGE, PAGE, "--kit", tiny_kit, "--max-tokens", 2, "--threads", 1, log=log)
     assert (done.returncode, done.stdout) == (1, "")
     assert "something was removed" in done.stderr
+
+
+def test_a_refused_page_ends_with_3_and_force_answers_and_records_it(tiny_kit: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    blank = tmp_path / "blank.png"
+    Image.new("RGB", (800, 600), "white").save(blank)
+    done = run("interpret", blank, "--kit", tiny_kit, "--max-tokens", 2)
+    assert done.returncode == 3
+    assert "Check that the right file" in done.stderr
+    forced = run("interpret", blank, "--kit", tiny_kit, "--max-tokens", 2, "--force", "--json")
+    assert forced.returncode == 0, forced.stderr
+    report = json.loads(forced.stdout)
+    assert (report["quality"]["verdict"], report["quality"]["forced"]) == ("refused", True)
+
+
+def test_an_upright_clean_page_gives_the_same_rows_with_and_without_rectifying(tiny_kit: Path) -> None:
+    with PulseModel.load(tiny_kit, device="cpu") as model:
+        assert model.encode(PAGE).rows_sha256 == model.encode(PAGE, straighten=False).rows_sha256

@@ -444,11 +444,6 @@ def test_of_a_phones_two_pictures_the_photograph_is_the_page() -> None:
 @pytest.mark.parametrize(
     ("content", "what"),
     [
-        (b"%PDF-1.7\n", "a PDF"),
-        (b"\n\n%PDF-1.4\n", "a PDF"),
-        (b"\0\0\0\x18ftypheic\0\0\0\0", "HEIC"),
-        (b"\0\0\0\x18ftypmif1\0\0\0\0", "HEIC"),
-        (bytes(128) + b"DICM\x02\0", "DICOM"),
         (b"\0\0\0\x1cftypavif\0\0\0\0", "AVIF"),
         (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
         (b"PK\x03\x04\x14\0", "archive or office document"),
@@ -709,5 +704,5 @@ def test_every_real_picture_is_a_page_or_one_of_our_errors(capfd: pytest.Capture
         except (ScanError, PageRefused) as e:
             assert str(path) in str(e)
             not_read.add(path.name)
-    assert not_read == {"sk_truncated.jpg"} | {path.name for path in files if path.suffix == ".pdf"}
+    assert not_read == {"sk_truncated.jpg"}
     assert capfd.readouterr() == ("", "")

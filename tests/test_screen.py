@@ -27,7 +27,9 @@ with screen.progress() as progress:
 
 def test_an_answer_is_not_held_back_until_its_line_ends(tmp_path: Path) -> None:
     master, slave = pty.openpty()
-    process = subprocess.Popen([sys.executable, "-c", SHOW], stdout=slave, stderr=slave, env=os.environ | {"TERM": "xterm"})
+    process = subprocess.Popen(
+        [sys.executable, "-c", SHOW], stdout=slave, stderr=slave, env=os.environ | {"TERM": "xterm"}
+    )
     os.close(slave)
     seen, end = b"", time.monotonic() + 40
     while b"half a line" not in seen and time.monotonic() < end:

@@ -53,5 +53,29 @@ def checkpoint(out: Path, *arguments: str, pieces: Path | None = None) -> Path:
     return out
 
 
+def quantized(kit: Path, target: Path, kind: str) -> Path:
+    """A copy of an f16 kit whose language half llama.cpp has quantized to `kind`, e.g. Q4_0; its encoder is the same."""
+    import ctypes
+    import dataclasses
+    import shutil
+
+    from llama_cpp import llama_cpp as lib
+
+    from pulse_edge import kit as kits
+
+    opened = kits.open_kit(kit)
+    params = lib.llama_model_quantize_default_params()
+    params.ftype, params.nthread = getattr(lib, f"LLAMA_FTYPE_MOSTLY_{kind}"), 1
+    with kits.writing(target) as work:
+        for name in opened.manifest.files:
+            shutil.copy(opened.file(name), work / name)
+        source, out = (str(folder / "llm.gguf").encode() for folder in (opened.path, work))
+        assert lib.llama_model_quantize(source, out, ctypes.byref(params)) == 0
+        language = dataclasses.replace(opened.manifest.language, type=kind)
+        manifest = dataclasses.replace(opened.manifest, id=f"tiny ({kind})", language=language)
+        kits.write_manifest(work, dataclasses.replace(manifest, files=kits.listing(work)))
+    return target
+
+
 if __name__ == "__main__":
     checkpoint(Path(sys.argv[1]))

@@ -41,7 +41,7 @@ def _real(signals: Packed, index: int, rng: np.random.Generator) -> Page:
     The strip begins up to 0.8 s later and is so much shorter.
     """
     record = signals[index % len(signals)]
-    late = int(rng.integers(0, 0.8 * HZ))
+    late = int(rng.integers(0, 4 * HZ // 5))
     moved = np.pad(record.signal[:, late:], ((0, 0), (0, late)), constant_values=np.nan)
     eight = rng.normal(0, rng.uniform(0, 0.012), (8, moved.shape[1]))
     signal = (moved * rng.uniform(0.85, 1.18) + twelve_leads(eight)).astype(np.float32)

@@ -103,10 +103,10 @@ INKS: tuple[Rgb, ...] = ((15, 15, 15), (35, 35, 40), (10, 10, 60), (60, 60, 65),
 
 
 LAYOUT_SHARES: Mapping[str, float] = {"3x4": 0.15, "3x4+1": 0.44, "3x4+3": 0.12, "6x2": 0.17, "12x1": 0.12}
-"""How often each layout is drawn."""
+"""How often each layout is drawn, whatever else is added to LAYOUTS."""
 
 
-def random_style(rng: np.random.Generator, layouts: Sequence[str] = tuple(LAYOUTS)) -> PageStyle:
+def random_style(rng: np.random.Generator, layouts: Sequence[str] = tuple(LAYOUT_SHARES)) -> PageStyle:
     """A page of some device, in one of `layouts`.
 
     Its words are date, number, speed, gain, filter: no name, no measurement, no diagnosis.

@@ -23,11 +23,11 @@ from torch.nn.functional import cross_entropy
 
 from pulse_edge.errors import DeviceError, UsageError
 
-from . import data, layout, state
+from . import data, layout, state, text
 from .data import Batch, Lesson
 from .model import Llama, Projector, Shape, Tower
 from .teach import FINDINGS, PAGE_SCALE, WEIGHTS, Heads
-from .text import Speech, Turns, corpus, learn_vocabulary
+from .text import Speech, Turns
 
 NAMES = "AF I-AVB LBBB RBBB LAFB PAC PVC STD STE MI HYP TINV SB ST".split()  # noqa: SIM905
 """Of the findings, in the order of calibration/synthetic/findings.py."""
@@ -140,7 +140,7 @@ class Run:
         """The tokenizer, learned when it is first needed."""
         path = self.out / "tokenizer.model"
         if not path.is_file():
-            learn_vocabulary(corpus(self.seed), path, self.shape.vocabulary)
+            text.learn_vocabulary(text.corpus(self.seed), path, self.shape.vocabulary)
         return Speech(path)
 
     # --- one step --------------------------------------------------------------------------------------------------
@@ -224,7 +224,7 @@ def train(
     processes: int,
     signals: Path | None,
     say: Callable[[str], None],
-    save_every: float = 5.0,
+    save_every: float = 2.0,
 ) -> bool:
     """Go on for `minutes`; True when the plan is done. State is saved every `save_every` minutes and at the end."""
     run.out.mkdir(parents=True, exist_ok=True)
@@ -279,8 +279,6 @@ def _lessons(run: Run, stage: Stage, processes: int, signals: Path | None) -> Ge
     per_block = stage.passes * (stage.block // stage.batch)
     block, skip = divmod(run.where.step, per_block)
     seed = run.seed + 1000 * (run.where.stage + 1)
-    if stage.name == "real" and signals is None:
-        raise UsageError("the stage real needs recordings. Name them with --signals FILE.npz.")
     real = signals if stage.name == "real" else None
     blocks = data.Blocks(seed, block, stage.block, run.shape.patch, processes=processes, signals=real)
     try:
@@ -365,11 +363,15 @@ def sitting(
     """Start or resume a training in `out`, go on for `minutes`, and leave state and checkpoint there."""
     if resume:
         run = Run.resume(out, device)
+        run.plan += PLAN[len(run.plan) :]
     else:
         if state.facts(out) is not None:
             raise UsageError(f"{out}: holds a training already. Go on with --resume, or choose another folder.")
         run = Run(out, device, seed, Shape())
     run.plan = planned(run.plan, steps)
+    if signals is None:
+        say("without --signals the last stage, on real recordings, is left out")
+        run.plan = tuple(s for s in run.plan if s.name != "real")
     if processes is None:
         processes = max(1, (os.cpu_count() or 1) - 2)
     done = train(run, minutes, processes, signals, say)

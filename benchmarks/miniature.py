@@ -1,0 +1,137 @@
+"""What the miniature's accuracy report does not say: whether torch and kit agree, and what is said about pages that are none.
+
+    python benchmarks/miniature.py agree CHECKPOINT KIT [--pages N]      greedy answers of torch float32 and of the kit
+    python benchmarks/miniature.py odd KIT [FILE...]                     blank grid, noise, grey, and any other pictures
+
+Accuracy itself: `python -m calibration synthesize`, `evaluate` and `report`.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+from PIL import Image
+
+ROOT = Path(__file__).parent.parent
+sys.path[:0] = [str(ROOT)]
+SEED = 900_002
+QUESTIONS = 2
+
+
+@click.group()
+def cli() -> None:
+    """Measure."""
+
+
+class Original:
+    """The checkpoint in torch, by transformers' classes, float32."""
+
+    def __init__(self, path: Path) -> None:
+        import sentencepiece
+        from transformers import LlamaForCausalLM
+
+        from export.checkpoint import Checkpoint
+        from export.config import read_config
+        from export.vision import Encoder
+
+        config = read_config(path / "config.json", tower_dir=None)
+        checkpoint = Checkpoint(path, config, tower_dir=None)
+        self.encoder = Encoder(checkpoint).eval()
+        self.llama = LlamaForCausalLM(config.text).eval()
+        names = [
+            n for n in checkpoint.names() if n.startswith(("model.layers", "model.embed", "model.norm", "lm_head"))
+        ]
+        self.llama.load_state_dict({n: checkpoint.tensor(n).float() for n in names}, strict=True)
+        self.pieces = sentencepiece.SentencePieceProcessor(model_file=str(path / "tokenizer.model"))
+
+    @torch.inference_mode()
+    def answer(self, pixels: Any, before: str, after: str, limit: int) -> str:
+        """Greedy."""
+        rows = self.encoder(torch.from_numpy(pixels)).flatten(0, 1)
+        embed = self.llama.get_input_embeddings()
+        start = embed(torch.tensor([1, *self.pieces.encode(before)]))
+        end = embed(torch.tensor(self.pieces.encode(after)))
+        inputs = torch.cat([start, rows, end])[None]
+        made = self.llama.generate(
+            inputs_embeds=inputs,
+            attention_mask=torch.ones(inputs.shape[:2], dtype=torch.long),
+            do_sample=False,
+            max_new_tokens=limit,
+            eos_token_id=2,
+            pad_token_id=0,
+        )
+        return str(self.pieces.decode([t for t in made[0].tolist() if t != 2])).strip()
+
+
+@cli.command()
+@click.argument("checkpoint", type=click.Path(exists=True, path_type=Path))
+@click.argument("kit", type=click.Path(exists=True, path_type=Path))
+@click.option("--pages", type=int, default=200, show_default=True)
+def agree(checkpoint: Path, kit: Path, pages: int) -> None:
+    """Share of pages on which torch and kit give the same answer, and where they part."""
+    from calibration.synthetic import page_at
+    from calibration.synthetic.questions import questions
+    from pulse_edge import PulseModel, prompt, tiles
+
+    original, same, asked = Original(checkpoint), 0, 0
+    with PulseModel.load(kit, device="cpu") as model:
+        m = model.kit.manifest
+        for i in range(pages):
+            page = page_at(SEED, i)
+            picture = Image.fromarray(page.image)
+            pixels = tiles.cut(
+                picture,
+                size=m.vision.image_size,
+                aspect_ratio=m.packing.aspect_ratio,
+                pinpoints=m.packing.grid_pinpoints,
+                mean=m.vision.mean,
+                std=m.vision.std,
+            )
+            scan = model.encode(picture, gate=False)
+            for question in questions(page.record, np.random.default_rng(i), ("cpsc-test", "ptb-test-report")):
+                text = question.turns[0][0]
+                ours = "".join(model.ask(scan, text, 160))
+                theirs = original.answer(pixels, m.prompt.before, prompt.fill(m.prompt.after, text), 160)
+                asked, same = asked + 1, same + (ours == theirs)
+                if ours != theirs:
+                    click.echo(f"page {i}: torch {theirs!r}, kit {ours!r}", err=True)
+    click.echo(f"{same} of {asked} greedy answers are the same ({same / asked:.2%}), {pages} pages")
+
+
+@cli.command()
+@click.argument("kit", type=click.Path(exists=True, path_type=Path))
+@click.argument("files", nargs=-1, type=click.Path(exists=True, path_type=Path))
+def odd(kit: Path, files: tuple[Path, ...]) -> None:
+    """What it says about pages that show no ECG."""
+    from calibration.synthetic import PageStyle, draw, synthesize
+    from pulse_edge import PulseModel
+    from pulse_edge.errors import PulseEdgeError
+
+    rng = np.random.default_rng(0)
+    record = synthesize(1, ())
+    flat = type(record)(**{**vars(record), "signal": np.zeros_like(record.signal)})
+    paper = PageStyle(pulse="none", join="none", ink=(250, 205, 205), text=(255, 255, 255))
+    pages: dict[str, Any] = {
+        "an empty grid": Image.fromarray(draw(flat, paper).image),
+        "flat lines": Image.fromarray(draw(flat, PageStyle()).image),
+        "noise": Image.fromarray(rng.integers(0, 256, (800, 1250, 3), dtype=np.uint8)),
+        "grey": Image.new("RGB", (1250, 800), (128, 128, 128)),
+    } | {p.name: p for p in files}
+    with PulseModel.load(kit, device="cpu") as model:
+        click.echo("| page | it says |\n|---|---|")
+        for name, page in pages.items():
+            try:
+                click.echo(f"| {name} | {''.join(model.ask(model.encode(page, gate=False), _REPORT))} |")
+            except PulseEdgeError as e:
+                click.echo(f"| {name} | refused: {e} |")
+
+
+_REPORT = "Please write a clinical report based on this ECG image."
+
+if __name__ == "__main__":
+    cli()

@@ -1,0 +1,238 @@
+"""What an importance matrix of pages and chosen types are worth: mean KLD to f16 at equal size, over unseen pages.
+
+    python benchmarks/quantization.py KIT WORK [--pages N] [--samples N] [--level Q4_K_M] [--source DIR]
+
+KIT is an f16 kit of a small model. At each level: (a) the plain type of llama.cpp, (b) with an importance matrix of text by
+llama.cpp's own tool, read from the calibration pages' answers, (c) with ours, of the pages themselves, (d) ours and chosen
+types, (e) the same with measured sensitivities; (d) and (e) have the bytes of (a). Every test page is asked one question, and
+compared are the distributions of its right answer's tokens, behind the base kit's image rows. Also checks that
+`llama-quantize` makes the same tensors of our stats as we do. Everything is kept in WORK, and a killed run goes on from there.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import click
+import gguf
+import numpy as np
+
+ROOT = Path(__file__).parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+from calibration import ecgbench  # noqa: E402
+from export import choose, ggml, parity  # noqa: E402
+from export import quantize as quantizing  # noqa: E402
+from export.stats import read as read_stats  # noqa: E402
+from pulse_edge import PulseModel, prompt  # noqa: E402
+from pulse_edge import kit as kits  # noqa: E402
+from pulse_edge.llm import LanguageModel  # noqa: E402
+
+PATH = click.Path(path_type=Path)
+PROJECT = """
+cmake_minimum_required(VERSION 3.14)
+project(llama-tools C CXX)
+file(CREATE_LINK ${SOURCE}/ggml ${CMAKE_CURRENT_SOURCE_DIR}/ggml SYMBOLIC)
+include(${SOURCE}/cmake/common.cmake)
+set(BUILD_SHARED_LIBS OFF)
+set(LLAMA_BUILD_NUMBER 0)
+set(LLAMA_BUILD_COMMIT unknown)
+set(CMAKE_BUILD_RPATH ${LIBRARIES})
+foreach(name llama ggml ggml-base ggml-cpu)
+    add_library(${name} SHARED IMPORTED GLOBAL)
+    set_target_properties(${name} PROPERTIES IMPORTED_LOCATION ${LIBRARIES}/lib${name}.so)
+    target_include_directories(${name} INTERFACE ${SOURCE}/include ${SOURCE}/ggml/include)
+endforeach()
+target_link_libraries(llama INTERFACE ggml ggml-base ggml-cpu)
+foreach(part vendor common tools/imatrix tools/quantize)
+    add_subdirectory(${SOURCE}/${part} ${part} EXCLUDE_FROM_ALL)
+endforeach()
+add_custom_target(tools ALL DEPENDS llama-quantize llama-imatrix)
+"""
+"""llama.cpp's tools from llama-cpp-python's source distribution, linked to the libraries that are installed with it: a
+difference between its quantization and ours is then one of ours, and not one of compilers."""
+
+
+def tools(work: Path, source: Path | None) -> tuple[Path, Path]:
+    """llama-quantize and llama-imatrix, built once in `work`/tools (minutes)."""
+    folder, spec = work / "tools", find_spec("llama_cpp")
+    made = folder / "build" / "tools" / "quantize" / "llama-quantize", folder / "build/tools/imatrix/llama-imatrix"
+    if all(path.is_file() for path in made):
+        return made
+    assert spec is not None
+    assert spec.origin is not None
+    folder.mkdir(parents=True, exist_ok=True)
+    if source is None:
+        pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-build-isolation", "-d", str(folder)]
+        name = f"llama-cpp-python=={version('llama-cpp-python')}"
+        subprocess.run([*pip, "--no-binary", "llama-cpp-python", name], check=True)
+        archive = next(folder.glob("*.tar.gz"))
+        subprocess.run(["tar", "xf", archive.name], cwd=folder, check=True)
+        source = next(folder.glob("llama_cpp_python-*/vendor/llama.cpp"))
+    (folder / "CMakeLists.txt").write_text(PROJECT)
+    libraries = Path(spec.origin).parent / "lib"
+    settings = ["-DCMAKE_BUILD_TYPE=Release", f"-DSOURCE={source.resolve()}", f"-DLIBRARIES={libraries}"]
+    subprocess.run(["cmake", "-S", ".", "-B", "build", *settings], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(["cmake", "--build", "build"], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    return made
+
+
+def command(*words: object) -> None:
+    """One of our own commands."""
+    subprocess.run([sys.executable, "-m", *map(str, words)], cwd=ROOT, check=True)
+
+
+def text_importance(tool: Path, kit: kits.Kit, pages: Path, work: Path) -> dict[str, Any]:
+    """llama.cpp's importance matrix of the calibration pages' questions and answers as text."""
+    text, out = work / "answers.txt", work / "text.gguf"
+    if not out.is_file():
+        bench = ecgbench.open_bench(pages)
+        samples = [s for t in bench.tasks for s in bench.samples(t, lambda _: None, pictures=False)]
+        text.write_text("\n".join(f"{q} {a}" for s in samples for q, a in s.turns), encoding="utf-8")
+        model = kit.file(kit.manifest.language.file)
+        options = ["-c", "512", "-b", "512", "-ngl", "0", "-t", "2", "--process-output", "--no-ppl"]
+        subprocess.run([tool, "-m", model, "-f", text, "-o", out, *options], check=True, capture_output=True)
+    data = {t.name: t.data for t in gguf.GGUFReader(out).tensors}
+    names = [n.removesuffix(".in_sum2") for n in data if n.endswith(".in_sum2")]
+    return {n: np.asarray(data[f"{n}.in_sum2"][0] / data[f"{n}.counts"][0, 0]) for n in names}
+
+
+def same_tensors(tool: Path, source: Path, stats: Path, ours: Path, level: str, work: Path) -> str:
+    """Whether llama-quantize makes `ours` of the same stats."""
+    theirs = work / "theirs.gguf"
+    subprocess.run([tool, "--imatrix", stats, source, theirs, level, "2"], check=True, capture_output=True)
+    a, b = ({t.name: t for t in gguf.GGUFReader(path).tensors} for path in (ours, theirs))
+    equal = [n for n in a if a[n].tensor_type == b[n].tensor_type and np.array_equal(a[n].data, b[n].data)]
+    theirs.unlink()
+    return f"{len(equal)} of {len(a | b)} tensors equal"
+
+
+def variants(kit: kits.Kit, stats: Any, text: Any, level: str, work: Path) -> dict[str, Path]:
+    """The files of a level, made where they are not there yet."""
+    source, threads = kit.file(kit.manifest.language.file), 2
+    paths = {v: work / f"{level}-{v}.gguf" for v in "abcde"}
+    for v, importance in (("a", None), ("b", text), ("c", stats.importance)):
+        if not paths[v].is_file():
+            ggml.quantize(source, paths[v], level, importance=importance, threads=threads)
+    if not (paths["d"].is_file() and paths["e"].is_file()):
+        budget = sum(int(t.n_bytes) for t in gguf.GGUFReader(paths["a"]).tensors if len(t.shape) > 1)
+        job = quantizing._Job(kit, work, quantizing.Options(), stats, threads, click.echo, lambda _d, _o: None)
+        matrices = choose.measure(source, stats.importance)
+        sensitive = choose.weighted(matrices, quantizing._sensitivity(job, matrices, budget))
+        for v, those in (("d", matrices), ("e", sensitive)):
+            types = choose.choose(those, budget)
+            quantizing.write_types(source, paths[v], types, stats.importance, threads)
+    return paths
+
+
+def questions(pages: Path, count: int) -> Iterator[ecgbench.Sample]:
+    """One question of each page, every task in turn."""
+    bench = ecgbench.open_bench(pages)
+    by_page: dict[str, list[ecgbench.Sample]] = {}
+    for task in bench.tasks:
+        for sample in bench.samples(task, lambda _: None, pictures=False):
+            by_page.setdefault(sample.image, []).append(sample)
+    for i, (_, samples) in enumerate(sorted(by_page.items())[:count]):
+        yield samples[i % len(samples)]
+
+
+def compare(kit: Path, files: dict[str, Path], pages: Path, count: int, out: Path) -> list[dict[str, Any]]:
+    """{file: [sum of KLD, tokens, same top token]} for each page; lines are appended to `out` as they come."""
+    done = [json.loads(line) for line in out.read_text().splitlines()] if out.is_file() else []
+    seen = {one["id"] for one in done}
+    left = [s for s in questions(pages, count) if s.id not in seen]
+    if not left:
+        return done
+    with ExitStack() as stack, out.open("a") as lines:
+        model = stack.enter_context(PulseModel.load(kit, device="cpu", threads=2))
+        m, language = model.kit.manifest, model.language
+        smaller = {
+            name: stack.enter_context(closing(LanguageModel(path, context=language.context, threads=2)))
+            for name, path in files.items()
+        }
+        for sample in left:
+            question, answer = sample.turns[0]
+            rows = model.encode(pages / "images" / sample.image).rows
+            before = language.tokenize(m.prompt.before, first=True)
+            asked = language.tokenize(prompt.fill(m.prompt.after, question), first=False)
+            right = language.tokenize(answer, first=False)
+            logits = {n: forced(one, before, rows, asked + right)[len(asked) - 1 : -1] for n, one in smaller.items()}
+            original = forced(language, before, rows, asked + right)[len(asked) - 1 : -1]
+            one = {"id": sample.id}
+            for name, made in logits.items():
+                same = int((made.argmax(-1) == original.argmax(-1)).sum())
+                one[name] = [float(parity.divergence(original, made).sum()), len(right), same]
+            lines.write(json.dumps(one) + "\n")
+            lines.flush()
+            done.append(one)
+    return done
+
+
+def forced(model: LanguageModel, before: list[int], rows: Any, after: list[int]) -> Any:
+    model.clear()
+    model.feed_tokens(before)
+    model.feed_rows(rows)
+    return model.feed_tokens(after, every=True)
+
+
+def table(results: list[dict[str, Any]], files: dict[str, Path], level: str) -> None:
+    """Markdown: size, KLD, and its ratio to (a) and (b) with a 95 % interval over pages."""
+    sums = {v: np.array([r[f"{level}-{v}"] for r in results]) for v in "abcde"}
+    picks = np.random.default_rng(0).integers(0, len(results), (2000, len(results)))
+    click.echo(f"\n{level}, {len(results)} pages, {int(sums['a'][:, 1].sum())} answer tokens\n")
+    click.echo("| | bytes | mean KLD | same top token | to (a) | to (b) |\n|---|---|---|---|---|---|")
+    for v, s in sums.items():
+        ratios = []
+        for other in "ab":
+            drawn = s[picks, 0].sum(1) / sums[other][picks, 0].sum(1)
+            low, high = np.quantile(drawn, (0.025, 0.975))
+            ratios.append(f"{s[:, 0].sum() / sums[other][:, 0].sum():.3f} ({low:.3f}-{high:.3f})")
+        kld, top = s[:, 0].sum() / s[:, 1].sum(), s[:, 2].sum() / s[:, 1].sum()
+        size = files[f"{level}-{v}"].stat().st_size
+        click.echo(f"| ({v}) | {size:,} | {kld:.3g} | {top:.4f} | {ratios[0]} | {ratios[1]} |")
+
+
+@click.command()
+@click.argument("kit", type=PATH)
+@click.argument("work", type=PATH)
+@click.option("--pages", type=int, default=500, show_default=True, help="To test on.")
+@click.option("--samples", type=int, default=64, show_default=True, help="To calibrate on.")
+@click.option("--level", "levels", multiple=True, default=("Q4_K_M", "Q3_K_M"), show_default=True)
+@click.option("--source", type=PATH, help="llama.cpp's source. Default: fetched with llama-cpp-python's.")
+def main(kit: Path, work: Path, pages: int, samples: int, levels: tuple[str, ...], source: Path | None) -> None:
+    """Measure."""
+    started, work = time.perf_counter(), work.resolve()
+    work.mkdir(parents=True, exist_ok=True)
+    opened = kits.open_kit(kit)
+    quantizer, imatrix = tools(work, source)
+    for name, seed, count in (("calibrate", 101, samples), ("test", 202, pages)):
+        if not (work / name).is_dir():
+            command("calibration", "synthesize", "-o", work / name, "--pages", count, "--seed", seed, "--processes", 1)
+    stats_file = work / "pages.gguf"
+    if not stats_file.is_file():
+        bench = ["--bench", work / "calibrate", "--samples", samples, "--threads", 2]
+        command("calibration", "collect", opened.path, "-o", stats_file, *bench)
+    stats, text = read_stats(stats_file, opened), text_importance(imatrix, opened, work / "calibrate", work)
+    files = {}
+    for level in levels:
+        made = variants(opened, stats, text, level, work)
+        files |= {f"{level}-{v}": path for v, path in made.items()}
+        arguments = (opened.file(opened.manifest.language.file), stats_file, made["c"], level, work)
+        click.echo(f"{level}: llama-quantize with our stats: {same_tensors(quantizer, *arguments)}")
+    results = compare(opened.path, files, work / "test", pages, work / "kld.jsonl")
+    for level in levels:
+        table(results, files, level)
+    click.echo(f"\n{time.perf_counter() - started:.0f} s")
+
+
+if __name__ == "__main__":
+    main()

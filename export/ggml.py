@@ -1,0 +1,149 @@
+"""llama.cpp's own quantization: a GGUF in, a GGUF of smaller types out; and the error that a type makes in a matrix."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import numpy.typing as npt
+from gguf import GGMLQuantizationType as Type
+
+from pulse_edge.errors import EngineError, UsageError
+from pulse_edge.vision import _interruptible
+
+Float = npt.NDArray[np.float32]
+BUFFER = 1 << 28
+"""Bytes of a matrix that llama.cpp holds at once; its default of 8 GiB is the whole of the largest."""
+
+
+@cache
+def file_types() -> dict[str, int]:
+    """Name -> llama.cpp's number of every type of a whole file that it can write: F16, Q4_K_M, ..."""
+    from llama_cpp import llama_cpp as lib
+
+    pattern = re.compile(r"LLAMA_FTYPE_(?:MOSTLY|ALL)_(\w+)")
+    # NVFP4 has a number, but llama_ftype_get_default_type (src/llama-quant.cpp) knows no way to make it.
+    return {m[1]: getattr(lib, name) for name in dir(lib) if (m := pattern.fullmatch(name)) and m[1] != "NVFP4"}
+
+
+def file_type(name: str) -> int:
+    """llama.cpp's number of a type. UsageError, with all of them, for an unknown one."""
+    if name not in file_types():
+        raise UsageError(f"--llm {name}: llama.cpp has no such type. It has {', '.join(sorted(file_types()))}.")
+    return file_types()[name]
+
+
+def quantize(
+    source: Path,
+    target: Path,
+    kind: str,
+    *,
+    importance: Mapping[str, Float] | None = None,
+    types: Mapping[str, Type] | None = None,
+    threads: int,
+    progress: Callable[[int, int], None] = lambda _done, _of: None,
+) -> None:
+    """Write `source`, a GGUF of f32, f16 or bf16, as `kind`; single tensors as `types` say.
+
+    `importance` holds a float32 (columns,) per matrix. `progress` gets tensors done and of how many. The bytes depend on
+    nothing else, the number of threads least of all. EngineError with llama.cpp's reason.
+    """
+    from llama_cpp import llama_cpp as lib
+
+    params = lib.llama_model_quantize_default_params()
+    params.nthread, params.ftype, params.max_buf_size = threads, file_type(kind), BUFFER
+    if importance:
+        entries = [(n.encode(), np.ascontiguousarray(v, np.float32)) for n, v in sorted(importance.items())]
+        rows = [lib.llama_model_imatrix_data(n, v.ctypes.data_as(_FLOATS), v.size) for n, v in entries]
+        params.imatrix = (lib.llama_model_imatrix_data * (len(rows) + 1))(*rows)
+    if types:
+        patterns = [(f"^{re.escape(n)}$".encode(), int(t)) for n, t in sorted(types.items())]
+        overrides = [lib.llama_model_tensor_override(*p) for p in patterns]
+        params.tt_overrides = (lib.llama_model_tensor_override * (len(overrides) + 1))(*overrides)
+    wrong: list[str] = []
+
+    def log(level: int, text: bytes, _data: Any) -> None:
+        line = text.decode("utf-8", "replace").strip()
+        if level == 4:  # GGML_LOG_LEVEL_ERROR
+            wrong.append(line)
+        elif at := re.match(r"\[\s*(\d+)/\s*(\d+)\]", line):
+            progress(int(at[1]), int(at[2]))
+
+    _LOGS.append(lib.llama_log_callback(log))
+    lib.llama_log_set(_LOGS[-1], None)
+    code = _interruptible(
+        lambda: lib.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(params)), lambda: None
+    )
+    if code:
+        reason = "; ".join(line for line in wrong if line.strip("= ")) or "no reason given"
+        raise EngineError(f"{target.name}: llama.cpp cannot make {kind}: {reason}.")
+
+
+_FLOATS = ctypes.POINTER(ctypes.c_float)
+_LOGS: list[Any] = []
+"""Callbacks that llama.cpp may still call."""
+
+
+def tensor_types(path: Path) -> dict[str, str]:
+    """Type of every tensor of a GGUF that is not float32."""
+    tensors = gguf.GGUFReader(path).tensors
+    return {t.name: t.tensor_type.name for t in sorted(tensors, key=lambda t: t.name) if t.tensor_type != Type.F32}
+
+
+# --- one matrix -------------------------------------------------------------------------------------------------------
+
+
+def row_bytes(kind: Type, columns: int) -> int | None:
+    """Bytes of a row, or None where the type's blocks do not fit it."""
+    block, size = gguf.GGML_QUANT_SIZES[kind]
+    return None if columns % block else columns // block * size
+
+
+def rounded(matrix: Float, kind: Type, importance: Float | None) -> Float:
+    """A matrix (rows, columns) float32 as it comes back from `kind`."""
+    if kind in (Type.F16, Type.BF16):
+        result: Float = gguf.quants.dequantize(gguf.quants.quantize(matrix, kind), kind)
+        return result
+    lib, (rows, columns) = _library(), matrix.shape
+    matrix = np.ascontiguousarray(matrix, np.float32)
+    packed = np.empty(rows * (row_bytes(kind, columns) or 0), np.uint8)
+    back = np.empty_like(matrix)
+    weights = None if importance is None else np.ascontiguousarray(importance, np.float32).ctypes.data_as(_FLOATS)
+    source = matrix.ctypes.data_as(_FLOATS)
+    size = lib.ggml_quantize_chunk(int(kind), source, packed.ctypes.data, 0, rows, columns, weights)
+    if size != packed.nbytes:
+        raise EngineError(f"llama.cpp made {size} bytes of a {kind.name} matrix instead of {packed.nbytes}.")
+    lib.ggml_get_type_traits(int(kind)).contents.to_float(packed.ctypes.data, back.ctypes.data_as(_FLOATS), back.size)
+    return back
+
+
+class _Traits(ctypes.Structure):
+    """ggml_type_traits, ggml.h."""
+
+    _fields_ = [
+        ("type_name", ctypes.c_char_p),
+        ("blck_size", ctypes.c_int64),
+        ("blck_size_interleave", ctypes.c_int64),
+        ("type_size", ctypes.c_size_t),
+        ("is_quantized", ctypes.c_bool),
+        ("to_float", ctypes.CFUNCTYPE(None, ctypes.c_void_p, _FLOATS, ctypes.c_int64)),
+        ("from_float_ref", ctypes.c_void_p),
+    ]
+
+
+@cache
+def _library() -> Any:
+    from llama_cpp._ggml import libggml
+
+    quantize_chunk, traits = libggml.ggml_quantize_chunk, libggml.ggml_get_type_traits
+    number = ctypes.c_int64
+    quantize_chunk.argtypes = [ctypes.c_int, _FLOATS, ctypes.c_void_p, number, number, number, _FLOATS]
+    quantize_chunk.restype = ctypes.c_size_t
+    traits.argtypes, traits.restype = [ctypes.c_int], ctypes.POINTER(_Traits)
+    return libggml

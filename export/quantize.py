@@ -1,0 +1,402 @@
+"""f16 kit -> smaller kit, in order: refuse, encoder, language model, prove against the f16 kit, name.
+
+The same base, settings and stats give the same bytes: nothing depends on the clock, the machine's name or the threads.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import io
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+from gguf import GGMLQuantizationType as Type
+from PIL import Image
+
+from pulse_edge import kit as kits
+from pulse_edge import prompt, scan, tiles
+from pulse_edge.errors import CheckpointError, KitError, ParityError, UsageError
+from pulse_edge.interpret import default_threads
+from pulse_edge.kit import Kit, Quantization
+from pulse_edge.llm import LanguageModel
+from pulse_edge.vision import VisionEncoder, installed_runtime
+
+from . import choose, ggml, parity, vision
+from .choose import Matrix
+from .models import Recipe
+from .parity import Float
+from .stats import Stats
+from .stats import read as read_stats
+
+Say = Callable[[str], None]
+Progress = Callable[[int, int], None]
+GATES = ((7.5, 0.05), (5.5, 0.2), (3.8, 0.5), (0.0, 5.0))
+"""(bits per weight, largest mean KLD in nats): what tells a broken kit from a coarse one, where no recipe sets a gate."""
+MANIFEST_BYTES = 1 << 16
+"""Set aside of --size for manifest.json."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a quantization is asked for: at most one of `llm`, `size` and `bpw`; Q4_K_M where none is."""
+
+    llm: str | None = None
+    """A type of llama.cpp for the whole language model."""
+    size: int | None = None
+    """Bytes of the whole kit; the type of each matrix is chosen."""
+    bpw: float | None = None
+    """Bits per weight of the language model; the type of each matrix is chosen."""
+    vision: str | None = None
+    """A key of vision.KINDS; None: as the base has it."""
+    stats: Path | None = None
+    sensitivity: bool = False
+    recipe: Recipe | None = None
+    threads: int | None = None
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class Input:
+    """One answer's input: image rows (T, d) float32 between token ids."""
+
+    rows: Float
+    before: list[int]
+    after: list[int]
+
+
+def quantize(
+    base: Path,
+    target: Path,
+    options: Options,
+    say: Say = lambda _text: None,
+    progress: Progress = lambda _done, _of: None,
+) -> None:
+    """Make a kit of another. `say` gets the name of each step, `progress` matrices or bytes done and of how many.
+
+    Raises UsageError, KitError, CheckpointError (stats), EngineError, ParityError; then nothing is left behind.
+    """
+    options = _resolved(options)
+    installed_runtime()
+    kits.refuse_target(target, force=options.force)
+    opened = kits.open_kit(base)
+    kind = opened.manifest.language.type
+    if kind not in ("f16", "bf16", "f32"):
+        raise KitError(f"{base}: its language model is {kind}, quantized already. Name the f16 kit that it comes from.")
+    stats = read_stats(options.stats, opened) if options.stats else None
+    if options.sensitivity and not (stats and stats.probes):
+        raise UsageError("--sensitivity measures on the calibration sample: give its --stats.")
+    say(f"verifying {base}")
+    kits.verify(opened, remembered=True)
+    _check_room(opened, target)
+    with kits.writing(target, force=options.force) as work:
+        _build(_Job(opened, work, options, stats, options.threads or default_threads(), say, progress))
+
+
+def _resolved(options: Options) -> Options:
+    """With what the recipe says where the command says nothing. UsageError for a contradiction."""
+    recipe = options.recipe
+    sizes = {"llm": options.llm, "size": options.size, "bpw": options.bpw}
+    if recipe and not any(v is not None for v in sizes.values()):
+        sizes = {"llm": recipe.llm, "size": recipe.size, "bpw": recipe.bpw}
+    given = [name for name, value in sizes.items() if value is not None]
+    if len(given) > 1:
+        raise UsageError(f"--{' and --'.join(given)} contradict one another: give one of them.")
+    if not given:
+        sizes["llm"] = "Q4_K_M"
+    if sizes["llm"] is not None:
+        ggml.file_type(str(sizes["llm"]))
+        if options.sensitivity:
+            raise UsageError("--sensitivity chooses types: give --size or --bpw instead of --llm.")
+    kind = options.vision or (recipe.vision if recipe else None)
+    if kind is not None and kind not in vision.KINDS:
+        raise UsageError(f"--vision {kind}: expected one of {', '.join(vision.KINDS)}.")
+    return replace(options, vision=kind, **sizes)  # type: ignore[arg-type]
+
+
+def _check_room(base: Kit, target: Path) -> None:
+    folder = next(p for p in target.absolute().parents if p.is_dir())
+    needed, free = sum(f.bytes for f in base.manifest.files.values()), shutil.disk_usage(folder).free
+    if needed > free:
+        raise CheckpointError(
+            f"{target}: may need {needed / 1e9:.1f} GB of disk, and {free / 1e9:.1f} GB are free. Choose another disk."
+        )
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One quantization under way."""
+
+    base: Kit
+    work: Path
+    options: Options
+    stats: Stats | None
+    threads: int
+    say: Say
+    progress: Progress
+
+    @property
+    def source(self) -> Path:
+        return self.base.file(self.base.manifest.language.file)
+
+    @property
+    def target(self) -> Path:
+        return self.work / self.base.manifest.language.file
+
+    @property
+    def importance(self) -> Mapping[str, Float]:
+        return self.stats.importance if self.stats else {}
+
+
+def _build(job: _Job) -> None:
+    m, options, notes = job.base.manifest, job.options, list[str]()
+    if m.packing.newline_file:
+        shutil.copyfile(job.base.file(m.packing.newline_file), job.work / m.packing.newline_file)
+    kind, seen = _encoder(job, notes)
+    job.say("writing the language model")
+    if options.llm:
+        ggml.quantize(
+            job.source, job.target, options.llm, importance=job.importance, threads=job.threads, progress=job.progress
+        )
+    else:
+        _write_chosen(job)
+    bits = bits_per_weight(job.target)
+    name = options.llm or f"{bits:.2f} bpw"
+    job.say("proving it against the base")
+    figures = {"vision": seen, "language": _prove(job, bits), "base": m.parity}
+    settings = {k: v for k, v in asdict(options).items() if k in ("llm", "size", "bpw", "vision", "sensitivity")}
+    manifest = replace(
+        m,
+        id=f"{m.id.split(' (')[0]} ({name}, {kind})",
+        files=kits.listing(job.work),
+        language=replace(m.language, type=name),
+        vision=replace(m.vision, type=kind),
+        parity=figures,
+        accuracy=None,
+        versions=m.versions
+        | {p: importlib.metadata.version(p) for p in ("llama-cpp-python", "onnxruntime", "optimum")},
+        quantization=Quantization(
+            base=kits.base_of(m),
+            settings=settings | {"recipe": options.recipe.name if options.recipe else None},
+            tensors=ggml.tensor_types(job.target),
+            notes=tuple(notes),
+            stats=job.stats.sha256 if job.stats else None,
+            calibration=dict(job.stats.ids) if job.stats else {},
+            content=job.stats.content if job.stats else None,
+        ),
+    )
+    kits.write_manifest(job.work, manifest)
+
+
+def bits_per_weight(path: Path) -> float:
+    """Of a GGUF's matrices."""
+    matrices = [t for t in gguf.GGUFReader(path).tensors if len(t.shape) > 1]
+    return float(8 * sum(int(t.n_bytes) for t in matrices) / sum(int(t.n_elements) for t in matrices))
+
+
+# --- the encoder ------------------------------------------------------------------------------------------------------
+
+
+def _encoder(job: _Job, notes: list[str]) -> tuple[str, dict[str, Any]]:
+    """Write the encoder as asked, or as the base has it where that is not as good; its type and figures."""
+    spec, asked = job.base.manifest.vision, job.options.vision
+    if asked in (None, spec.type):
+        return _keep(job)
+    job.say(f"writing the encoder as {asked}")
+    ranges = job.stats.ranges if job.stats else {}
+    if asked == "int8-static" and not ranges:
+        raise UsageError("--vision int8-static needs the ranges of collected --stats.")
+    vision.requantize(job.base.file(spec.file), job.work / spec.file, asked, ranges)
+    figures = _compare_encoders(job, asked)
+    mean, required = figures["cosine_mean"], figures["cosine_required"]
+    if mean >= required:
+        return asked, figures
+    why = f"encoder as {asked}: mean row cosine {mean}, required {required}; kept as {spec.type}"
+    job.say(why)
+    notes.append(why)
+    for file in job.work.glob(f"{spec.file}*"):
+        file.unlink()
+    return _keep(job)
+
+
+def _keep(job: _Job) -> tuple[str, dict[str, Any]]:
+    spec = job.base.manifest.vision
+    for name in job.base.manifest.files:
+        if name.startswith(spec.file):
+            shutil.copyfile(job.base.file(name), job.work / name)
+    return spec.type, {"compared": "the base's own encoder"}
+
+
+def _compare_encoders(job: _Job, kind: str) -> dict[str, Any]:
+    """Row cosines on the example page and the calibration sample."""
+    recipe, spec = job.options.recipe, job.base.manifest.vision
+    required = recipe.cosine if recipe and recipe.cosine is not None else parity.COSINE[kind]
+    found = []
+    with (
+        closing(VisionEncoder(job.base.file(spec.file), device="cpu", threads=job.threads)) as original,
+        closing(VisionEncoder(job.work / spec.file, device="cpu", threads=job.threads)) as made,
+    ):
+        for pixels in _pages(job):
+            found.append(parity.cosine(made.encode(pixels), original.encode(pixels)).ravel())
+    cosines = np.concatenate(found)
+    return {
+        "pages": len(found),
+        "rows": int(cosines.size),
+        "cosine_mean": round(float(cosines.mean()), 6),
+        "cosine_min": round(float(cosines.min()), 6),
+        "cosine_required": required,
+        "against": f"{spec.type} of the base",
+    }
+
+
+def _pages(job: _Job) -> Iterator[Float]:
+    """Pixels (n, 3, S, S) of the example page and of the calibration sample."""
+    m = job.base.manifest
+    pictures = [Image.open(io.BytesIO(p.picture)) for p in (job.stats.probes if job.stats else ())]
+    sources: tuple[Path | Image.Image, ...] = (parity.PAGE, *pictures)
+    for source in sources:
+        yield tiles.cut(
+            scan.read(source).image,
+            size=m.vision.image_size,
+            aspect_ratio=m.packing.aspect_ratio,
+            pinpoints=m.packing.grid_pinpoints,
+            mean=m.vision.mean,
+            std=m.vision.std,
+        )
+
+
+# --- the language model -----------------------------------------------------------------------------------------------
+
+
+def _write_chosen(job: _Job) -> None:
+    """The type of each matrix by its measured harm, under the budget."""
+    job.say("measuring every matrix at every type")
+    matrices = choose.measure(job.source, job.importance, job.progress)
+    budget = _budget(job, matrices)
+    if job.options.sensitivity:
+        matrices = choose.weighted(matrices, _sensitivity(job, matrices, budget))
+    types = choose.choose(matrices, budget)
+    job.say("writing the language model")
+    write_types(job.source, job.target, types, job.importance, job.threads, job.progress)
+
+
+def write_types(
+    source: Path,
+    target: Path,
+    types: Mapping[str, Type],
+    importance: Mapping[str, Float],
+    threads: int,
+    progress: Progress = lambda _done, _of: None,
+) -> None:
+    """A GGUF with each matrix as `types` says. `general.file_type`, which only names a file, says Q4_K_M."""
+    ggml.quantize(source, target, "Q4_K_M", importance=importance, types=types, threads=threads, progress=progress)
+
+
+def _budget(job: _Job, matrices: Sequence[Matrix]) -> int:
+    """Bytes for the matrices."""
+    tensors = [t for t in gguf.GGUFReader(job.source).tensors if len(t.shape) > 1]
+    if job.options.bpw is not None:
+        return int(job.options.bpw * sum(int(t.n_elements) for t in tensors) / 8)
+    rest = job.source.stat().st_size - sum(int(t.n_bytes) for t in tensors)
+    others = sum(p.stat().st_size for p in job.work.rglob("*") if p.is_file())
+    budget = (job.options.size or 0) - others - rest - MANIFEST_BYTES
+    if budget < sum(min(m.bytes.values()) for m in matrices):
+        least = (job.options.size or 0) - budget + sum(min(m.bytes.values()) for m in matrices)
+        raise UsageError(f"--size {job.options.size:,}: the smallest kit of this model takes {least:,} bytes.")
+    return budget
+
+
+def _sensitivity(job: _Job, matrices: list[Matrix], budget: int) -> dict[str, float]:
+    """Divergence on the calibration sample for each unit of a matrix's error: it alone is made smaller, and measured."""
+    job.say("measuring what each matrix does to the answers")
+    assert job.stats is not None
+    sequences = [Input(p.rows.astype(np.float32), p.before, p.after) for p in job.stats.probes]
+    original = answers(job.source, sequences, job.threads)
+    whole = {t.name: t.tensor_type for t in gguf.GGUFReader(job.source).tensors if len(t.shape) > 1}
+    share = budget / sum(max(m.bytes.values()) for m in matrices)
+    found = {}
+    with tempfile.TemporaryDirectory(prefix="pulse-edge-", dir=job.work) as folder:
+        path = Path(folder) / "one.gguf"
+        for i, m in enumerate(matrices):
+            smaller = {k: size for k, size in m.bytes.items() if size < share * max(m.bytes.values())}
+            kind = max(smaller, key=lambda k: m.bytes[k]) if smaller else min(m.bytes, key=lambda k: m.bytes[k])
+            write_types(job.source, path, whole | {m.name: kind}, job.importance, job.threads)
+            made = answers(path, sequences, job.threads)
+            divergence = np.concatenate([parity.divergence(a, b) for a, b in zip(original, made, strict=True)]).mean()
+            found[m.name] = float(divergence) / max(m.harm[kind], 1e-30)
+            job.progress(i + 1, len(matrices))
+    return found
+
+
+def answers(path: Path, sequences: Sequence[Input], threads: int) -> list[Float]:
+    """A GGUF's logits (len(after), vocabulary) behind each token after the image."""
+    context = max(parity._context(s.rows, s.before, s.after) for s in sequences)
+    out = []
+    with closing(LanguageModel(path, context=context, threads=threads)) as model:
+        for s in sequences:
+            model.clear()
+            model.feed_tokens(s.before)
+            model.feed_rows(s.rows)
+            out.append(model.feed_tokens(s.after, every=True))
+    return out
+
+
+def _prove(job: _Job, bits: float) -> dict[str, Any]:
+    """Logits against the base's, on its own image rows: the example page and, of small models, the sample. ParityError."""
+    recipe = job.options.recipe
+    allowed = recipe.kld if recipe and recipe.kld is not None else next(k for least, k in GATES if bits >= least)
+    layers, small = job.base.manifest.language.layers, job.source.stat().st_size <= parity.WINDOW_BYTES
+    sequences = [_example(job, whole=small)]
+    if small:
+        probes = job.stats.probes if job.stats else ()
+        sequences += [Input(p.rows.astype(np.float32), p.before, p.after) for p in probes]
+    found, same = [], []
+    for s in sequences:
+        arguments = (layers, s.rows, s.before, s.after, job.threads, job.work)
+        original, how = parity.logits(job.source, *arguments)
+        made, _ = parity.logits(job.target, *arguments)
+        found.append(parity.divergence(original, made))
+        same.append(original.argmax(-1) == made.argmax(-1))
+    divergence = np.concatenate(found)
+    figures = {
+        "pages": len(sequences),
+        "positions": int(divergence.size),
+        "bits_per_weight": round(bits, 3),
+        "mean_kld": float(f"{divergence.mean():.3g}"),
+        "kld_99_percent": float(f"{np.quantile(divergence, 0.99):.3g}"),
+        "kld_required": allowed,
+        "same_top_token": round(float(np.concatenate(same).mean()), 4),
+        "against": f"{job.base.manifest.language.type} of the base",
+        "compared": how,
+    }
+    if not divergence.mean() <= allowed:
+        raise ParityError(
+            f"{job.target.name}: mean KLD against the base {divergence.mean():.3g}, allowed {allowed}. No kit was written; "
+            "take more bits, or --stats."
+        )
+    return figures
+
+
+def _example(job: _Job, *, whole: bool) -> Input:
+    """The example page and the report question; of a large model the overview tile alone, as when converting."""
+    m = job.base.manifest
+    pixels = next(_pages(job))
+    with closing(VisionEncoder(job.base.file(m.vision.file), device="cpu", threads=job.threads)) as encoder:
+        features = encoder.encode(pixels if whole else pixels[:1])
+    newline = None
+    if m.packing.newline_file:
+        newline = np.fromfile(job.base.file(m.packing.newline_file), "<f4")
+    rows = parity.pack(features, m, newline) if whole else features[0]
+    with tempfile.TemporaryDirectory(prefix="pulse-edge-", dir=job.work) as folder:
+        small = Path(folder) / "tokenizer.gguf"
+        parity._layers(job.source, range(1), small)
+        with closing(LanguageModel(small, context=256, threads=job.threads)) as model:
+            before = model.tokenize(m.prompt.before, first=True)
+            after = model.tokenize(prompt.fill(m.prompt.after, prompt.REPORT_QUESTION), first=False)
+    return Input(rows, before, after)

@@ -1,0 +1,689 @@
+"""A picture of an ECG sheet -> the flat, upright page, and where the sheet lay.
+
+In: an RGB picture. Out: `Flat`. A page that is flat and upright already passes through untouched.
+
+1. The grid is a wave: short Fourier transforms of patches give its two wave vectors all over the sheet, whatever the
+   perspective, and one homography is fitted to them (least squares, Tukey-like weights against folds).
+2. In that flattened view the sheet's edges run straight across or down: rays go outward from the grid to the strongest
+   step from paper to something darker or of another colour, and a line is fitted to the steps of each side (RANSAC).
+3. A small network, trained on drawn pages only (calibration/upright.py), says which of the four turns is upright and
+   what layout it sees. OpenCV runs it.
+4. The picture is resampled once, and shadows and colour casts are divided out.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+Pixels = npt.NDArray[np.uint8]
+Float = npt.NDArray[np.float32]
+Points = npt.NDArray[np.float64]
+
+LAYOUTS = ("3x4", "3x4+1", "3x4+2", "3x4+3", "6x2", "12x1", "partial", "none")
+"""What the network tells apart, in the order of its first eight numbers."""
+SEEN = 576
+"""Side of the square that the network sees, in pixels."""
+WORK = 1400
+"""Longer side in pixels of the copy on which the grid is measured: 5 pixels a millimetre of a whole page."""
+LARGEST = 3600
+"""Longer side of a resampled page at most."""
+MAX_TURN, MAX_TILT = 0.45, 1.5
+"""Degrees that grid lines may be off in the middle of a picture, and at its corners, before it is straightened."""
+MIN_STRENGTH = 2.3
+"""Height of the grid's waves over waves half way between them, below which there is no grid."""
+_PATCH, _STEP, _FFT = 160, 80, 192
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Where the page lies in the picture."""
+
+    corners: tuple[tuple[float, float], ...] | None
+    """Four (x, y) in pixels of the picture, from its top left clockwise; None where no edge of a sheet is seen."""
+    seen: tuple[bool, bool, bool, bool]
+    """Whether the left, top, right, bottom edge was found in the picture; the other ones lie outside it or do not show."""
+    rotation: int
+    """0, 90, 180 or 270 degrees clockwise to apply."""
+    skew_degrees: float | None
+    """What the grid lines of the flat page are still off; None without a grid."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The grid of a flat page."""
+
+    pixels_per_mm: float
+    across: float
+    """Pixels per millimetre along the rows, and `down` the columns: a stretched picture has two."""
+    down: float
+    strength: float
+    """How much the grid's waves stand out from waves beside them, 1 being not at all."""
+
+
+@dataclass(frozen=True)
+class Flat:
+    """A page as the model may see it."""
+
+    image: Image.Image
+    """RGB, upright, without metadata. The very object that came in where `changed` is False."""
+    changed: bool
+    sheet: Sheet
+    grid: Grid | None
+    layout: dict[str, float]
+    """How probable the network finds each of LAYOUTS; they sum to 1."""
+    upright: float
+    """How probable the network finds this turn of the page, of the four."""
+    to_page: Points | None
+    """Homography (3, 3) from the picture's pixels to the page's, None where pixels were only turned or left alone."""
+    frame: Points | None
+    """(4, 2) where the picture's corners lie on the page, None where `to_page` is."""
+    light: Pixels
+    """(h, w) how bright the page's paper is in the picture, coarsely, before shadows were evened out."""
+
+
+def flatten(image: Image.Image) -> Flat:
+    """Find the sheet, flatten it, turn it upright, even its light out. Nothing is raised: what is not found stays."""
+    picture = np.asarray(image)
+    work, scale = _reduced(picture, WORK)
+    waves = _waves(work)
+    plane = None if waves is None else _plane(waves, work.shape)
+    if plane is not None and plane.tilt > 40:  # no sheet on a desk looks like this
+        plane = None
+    edges = _Edges((None,) * 4) if plane is None else _edges(work, plane)
+    tilted = plane is not None and (abs(plane.turn) > MAX_TURN or plane.tilt > MAX_TILT)
+    cropped = edges.found >= 2
+    if plane is None or not (tilted or cropped):
+        return _only_turned(image, picture, waves, scale)
+    target = _target(picture.shape, scale, plane, edges if cropped else None)
+    small = _warped(picture, target, WORK / max(target.size))
+    turn, upright, layout = _upright(small)
+    page = np.ascontiguousarray(np.rot90(_warped(picture, target, 1.0), -turn))
+    light = _paper(page)
+    page = _even(page, light)
+    to_page = _turned(target.size, turn) @ target.matrix
+    corners = tuple((float(x), float(y)) for x, y in _clockwise(target.corners)) if cropped else None
+    work, scale = _reduced(page, WORK)
+    grid, skew = _grid_of(_waves(work, _PATCH), scale)
+    return Flat(
+        image=Image.fromarray(page),
+        changed=True,
+        sheet=Sheet(corners, edges.seen if cropped else (False,) * 4, 90 * turn, skew),
+        grid=grid,
+        layout=layout,
+        upright=upright,
+        to_page=to_page,
+        frame=_moved(
+            np.array([[0, 0], [image.width, 0], [image.width, image.height], [0, image.height]], float), to_page
+        ),
+        light=light.max(axis=2),
+    )
+
+
+def as_is(image: Image.Image) -> Flat:
+    """The same facts about a picture whose pixels are to stay."""
+    picture = np.asarray(image)
+    work, scale = _reduced(picture, WORK)
+    _, upright, layout = _upright(work, turns=1)
+    grid, skew = _grid_of(_waves(work), scale)
+    return Flat(
+        image, False, Sheet(None, (False,) * 4, 0, skew), grid, layout, upright, None, None, _paper(picture).max(axis=2)
+    )
+
+
+def _only_turned(image: Image.Image, picture: Pixels, waves: _Waves | None, scale: float) -> Flat:
+    turn, upright, layout = _upright(_reduced(picture, WORK)[0])
+    page = image
+    if turn:
+        how = (Image.Transpose.ROTATE_270, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_90)[turn - 1]
+        page = image.transpose(how)
+    grid, skew = _grid_of(waves, scale, sideways=turn in (1, 3))
+    sheet = Sheet(None, (False,) * 4, 90 * turn, skew)
+    return Flat(page, bool(turn), sheet, grid, layout, upright, None, None, _paper(np.asarray(page)).max(axis=2))
+
+
+def _reduced(picture: Pixels, longest: int) -> tuple[Pixels, float]:
+    """The picture with its longer side at most `longest`, and by how much it was scaled."""
+    scale = min(1.0, longest / max(picture.shape[:2]))
+    if scale == 1.0:
+        return picture, 1.0
+    size = max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale))
+    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8), scale
+
+
+# ------------------------------------------------------------------------------------------------ the grid as waves
+
+
+@dataclass(frozen=True)
+class _Waves:
+    centres: Points  # (n, 2) pixels of the reduced picture
+    vectors: Points  # (n, 2, 2) cycles a pixel: of the lines that follow one another across, then down
+    period_mm: float
+    strength: float
+
+
+def _waves(work: Pixels, step: int = _STEP) -> _Waves | None:
+    """The grid's wave vectors all over the sheet, grown from the clearest patch outwards; None without a grid."""
+    spectra = _Spectra(work, step)
+    tried: set[tuple[int, int]] = set()
+    best: tuple[float, _Waves | None] = (0.0, None)
+    for at, vectors in spectra.seeds():
+        if at in tried and best[1] is not None:
+            continue
+        grown = _grown(spectra, at, vectors)
+        tried |= grown.keys()
+        base, millimetres = _base(spectra, grown, work.shape)
+        strength = _contrast(spectra, grown, base)[1]
+        score = strength * math.sqrt(len(grown))
+        if strength > MIN_STRENGTH and score > best[0]:
+            centres = np.array([spectra.centre(at) for at in grown])
+            best = score, _Waves(centres, np.array(list(grown.values())) / base, millimetres, strength)
+    return best[1]
+
+
+class _Spectra:
+    """Amplitudes (rows, columns, fy, fx) of overlapping patches of a picture, and their peaks; fx and fy from -1/2."""
+
+    def __init__(self, work: Pixels, step: int) -> None:
+        dark = _lines(work)
+        self.patch = min(_PATCH, int(0.9 * min(dark.shape)))
+        self.ys, self.xs = (_starts(length, self.patch, step) for length in dark.shape)
+        window = np.hanning(self.patch).astype(np.float32)
+        window = window[:, None] * window[None]
+        self.amplitude = np.array(
+            [[_spectrum(dark[y : y + self.patch, x : x + self.patch] * window) for x in self.xs] for y in self.ys]
+        )
+        x, y = np.meshgrid(*(np.arange(_FFT) / _FFT - 0.5,) * 2)
+        radius = np.hypot(x, y)
+        half = (x > 0) | ((x == 0) & (y > 0))  # the picture is real: both halves are alike
+        self.band = np.flatnonzero(half & (radius > max(1 / 40, 3 / self.patch)) & (radius < 1 / 3.0))
+        heights = self.amplitude.reshape(*self.amplitude.shape[:2], -1)[:, :, self.band]
+        noise = np.median(heights[:, :, ::13], axis=2)
+        self.noise = np.maximum(noise, 0.3 * np.median(noise)) + 1e-6  # blank paper has no noise to speak of
+        self.clearest = self.band[np.argmax(heights, axis=2)]
+
+    def centre(self, at: tuple[int, int]) -> tuple[float, float]:
+        """Pixels (x, y) of a patch's centre."""
+        return float(self.xs[at[1]] + (self.patch - 1) / 2), float(self.ys[at[0]] + (self.patch - 1) / 2)
+
+    def near(self, at: tuple[int, int], wave: Points, reach: float) -> tuple[Points, float]:
+        """The strongest wave within `reach` cycles a pixel of `wave`, and its height above the noise."""
+        m, middle = self.amplitude[at], _FFT // 2
+        r = max(1, round(reach * _FFT))
+        y, x = round(float(wave[1]) * _FFT) + middle, round(float(wave[0]) * _FFT) + middle
+        top, left = max(y - r, 1), max(x - r, 1)
+        part = m[top : max(y + r + 1, 0), left : max(x + r + 1, 0)]
+        if not part.size:
+            return wave, 0.0
+        i, j = divmod(int(np.argmax(part)), part.shape[1])
+        return self._exact(at, top + i, left + j)
+
+    def _exact(self, at: tuple[int, int], y: int, x: int) -> tuple[Points, float]:
+        m = self.amplitude[at]
+        dx = _vertex(m[y, x - 1], m[y, x], m[y, x + 1]) if 0 < x < m.shape[1] - 1 else 0.0
+        dy = _vertex(m[y - 1, x], m[y, x], m[y + 1, x]) if 0 < y < m.shape[0] - 1 else 0.0
+        return np.array([x + dx - _FFT // 2, y + dy - _FFT // 2]) / _FFT, float(m[y, x] / self.noise[at])
+
+    def seeds(self) -> list[tuple[tuple[int, int], Points]]:
+        """The clearest patches with their two wave vectors, best first."""
+        found = []
+        for row, column in np.ndindex(self.noise.shape):
+            at = (row, column)
+            one, high = self._exact(at, *divmod(int(self.clearest[at]), _FFT))
+            length = math.hypot(*one)
+            two, second = self.near(at, np.array([-one[1], one[0]]), 0.3 * length)
+            if min(high, second) > 8 and 0.7 < math.hypot(*two) / length < 1.43:
+                found.append((min(high, second), at, _ordered(one, two)))
+        found.sort(key=lambda f: -f[0])
+        return [(at, vectors) for _, at, vectors in found[:8]]
+
+    def comb(self, grown: dict[tuple[int, int], Points], multiples: tuple[float, ...]) -> Points:
+        """Median height above the noise at multiples of the waves: (2, len(multiples)); 0 where it cannot be seen."""
+        ats = np.array(list(grown))
+        waves = np.array(list(grown.values()))[:, :, None] * np.array(multiples)[:, None]  # (n, 2, multiples, xy)
+        size = np.hypot(waves[..., 0], waves[..., 1])
+        index = np.clip(np.round(waves * _FFT).astype(int) + _FFT // 2, 1, _FFT - 2)
+        heights = np.zeros(size.shape)
+        for dy in (-1, 0, 1):
+            for dx in (-1, 0, 1):
+                there = self.amplitude[
+                    ats[:, 0, None, None], ats[:, 1, None, None], index[..., 1] + dy, index[..., 0] + dx
+                ]
+                heights = np.maximum(heights, there)
+        heights /= self.noise[ats[:, 0], ats[:, 1]][:, None, None]
+        heights[(size < 0.008) | (size > 0.48)] = 0
+        return np.asarray(np.median(heights, axis=0))
+
+
+def _spectrum(patch: Float) -> Float:
+    """(_FFT, _FFT) amplitudes, no wave in the middle."""
+    padded = np.zeros((_FFT, _FFT), np.float32)
+    padded[: patch.shape[0], : patch.shape[1]] = patch
+    parts = cv2.dft(padded, flags=cv2.DFT_COMPLEX_OUTPUT, nonzeroRows=patch.shape[0])
+    return np.fft.fftshift(cv2.magnitude(parts[..., 0], parts[..., 1]))
+
+
+def _starts(length: int, patch: int, step: int) -> npt.NDArray[np.int_]:
+    """Where patches begin, from edge to edge."""
+    count = 1 + math.ceil((length - patch) / max(min(step, patch), 8))
+    return np.unique(np.linspace(0, length - patch, count).astype(int))
+
+
+def _lines(work: Pixels) -> Float:
+    """(H, W): how dark each pixel is against the paper around, with the trace held down to what grid lines have."""
+    grey = work.min(axis=2)
+    paper = cv2.blur(cv2.dilate(grey, np.ones((9, 9), np.uint8)), (41, 41))
+    dark = cv2.subtract(paper, grey).astype(np.float32) / np.maximum(paper, 40)
+    limit = np.maximum(cv2.blur(dark, (81, 81)) * 3, 0.02)
+    dark = np.minimum(dark, limit) / limit
+    return np.asarray(dark - cv2.blur(dark, (61, 61)), np.float32)
+
+
+def _vertex(a: float, b: float, c: float) -> float:
+    """Where the parabola through three neighbours is highest, -0.5 to 0.5."""
+    bend = a - 2 * b + c
+    return 0.0 if bend >= 0 else float(np.clip(0.5 * (a - c) / bend, -0.5, 0.5))
+
+
+def _ordered(one: Points, two: Points) -> Points:
+    """The wave across first, pointing right; the wave down second, pointing down."""
+    across, down = (one, two) if abs(one[0]) >= abs(two[0]) else (two, one)
+    return np.array([across if across[0] >= 0 else -across, down if down[1] >= 0 else -down])
+
+
+def _grown(spectra: _Spectra, start: tuple[int, int], vectors: Points) -> dict[tuple[int, int], Points]:
+    """Patch -> waves, from the clearest patch on to its neighbours as long as a wave like theirs stands out.
+
+    The next harmonic of 5 mm lines may be 20 % away: waves of neighbours differ by less than half of that.
+    """
+    grown: dict[tuple[int, int], Points] = {}
+    pushed = 0
+    todo = [(-math.inf, 0, start, vectors)]
+    while todo:
+        _, _, (row, column), waves = heapq.heappop(todo)
+        if (row, column) in grown:
+            continue
+        grown[row, column] = waves
+        for at in ((row, column + 1), (row + 1, column), (row, column - 1), (row - 1, column)):
+            if at in grown or not (0 <= at[0] < len(spectra.ys) and 0 <= at[1] < len(spectra.xs)):
+                continue
+            found = [spectra.near(at, wave, max(0.09 * math.hypot(*wave), 1.5 / _FFT)) for wave in waves]
+            height = min(height for _, height in found)
+            if height > 10:
+                pushed += 1
+                heapq.heappush(todo, (-height, pushed, at, np.array([wave for wave, _ in found])))
+    return grown
+
+
+def _contrast(spectra: _Spectra, grown: dict[tuple[int, int], Points], base: int) -> tuple[float, float]:
+    """How much the harmonics of a `base` times wider spacing, and its clearest one, stand out from what is half way."""
+    harmonics = spectra.comb(grown, tuple(n / base for n in range(1, max(base, 2))))  # below the clearest
+    clearest = spectra.comb(grown, (1.0, 2.0)).max(axis=1)
+    between = spectra.comb(grown, tuple((n + 0.5) / base for n in range(max(base, 3))))
+    noise = np.maximum(between.sum(axis=1) / np.maximum((between > 0).sum(axis=1), 1), 1e-6)
+    return float((np.median(harmonics, axis=1) / noise).min()), float((clearest / noise).min())
+
+
+def _base(spectra: _Spectra, grown: dict[tuple[int, int], Points], shape: tuple[int, ...]) -> tuple[int, float]:
+    """By what to divide the waves to get the widest spacing of lines there is, and that spacing in millimetres.
+
+    A grid of 1 and 5 mm has waves at fifths of its 1 mm wave. The clearest wave may also be the second or third
+    harmonic of lines that stand alone.
+    """
+    for base in (5, 4, 3, 2):
+        if _contrast(spectra, grown, base)[0] > 1.7:
+            break
+    else:
+        base = 1
+    # Lines of one kind only: 1 mm or 5 mm apart is what makes a sheet of a sensible size.
+    period = base / float(np.median([np.linalg.norm(v, axis=1).mean() for v in grown.values()]))
+    return base, 1.0 if base != 5 and max(shape[:2]) / period > 110 else 5.0
+
+
+# ------------------------------------------------------------------------------------------- waves -> homography
+
+
+@dataclass(frozen=True)
+class _Plane:
+    """The flattened view. `matrix` (3, 3): pixels of the reduced picture -> periods of the grid, shape as it was."""
+
+    matrix: Points
+    centres: Points
+    """(n, 2) of the patches that agree with it."""
+    turn: float
+    """Degrees that the lines are off in the picture's middle."""
+    tilt: float
+    """The same at the worst corner."""
+    period_mm: float
+
+
+def _plane(waves: _Waves, shape: tuple[int, ...]) -> _Plane:
+    size = np.array([shape[1], shape[0]], float)
+    length = float(size.max())
+    x = (waves.centres - size / 2) / length
+    wanted = waves.vectors * length
+    p = np.array([*np.median(wanted, axis=0).reshape(-1), 0, 0])
+    free = 6 if len(x) >= 12 else 4
+    for _ in range(12):
+        rest = (wanted - _gradient(p, x)).reshape(len(x), -1)
+        off = np.linalg.norm(rest, axis=1)
+        weight = np.repeat(1 / (1 + (off / (3 * np.median(off) + 1e-9)) ** 4), 4)
+        columns = [(_gradient(p + d, x) - _gradient(p, x)).reshape(-1) / 1e-4 for d in 1e-4 * np.eye(6)[:free]]
+        slope = np.stack(columns, axis=1)
+        normal = slope.T @ (slope * weight[:, None])
+        # Held towards no perspective, by a little: a cropped page has no far edge to show it.
+        normal += np.diag([0, 0, 0, 0, *[1e-4 * normal[0, 0]] * (free - 4)]) + 1e-12 * np.eye(free)
+        pull = slope.T @ (weight * rest.reshape(-1))
+        pull[4:] -= 1e-4 * normal[0, 0] * p[4:free]
+        p[:free] += np.linalg.solve(normal, pull)
+    off = np.linalg.norm((wanted - _gradient(p, x)).reshape(len(x), -1), axis=1)
+    good = off < 0.15 * np.linalg.norm(wanted.reshape(len(x), -1), axis=1)
+    if good.sum() < max(3, 0.3 * len(x)):
+        good[:] = True
+    move = np.array([[1 / length, 0, -size[0] / 2 / length], [0, 1 / length, -size[1] / 2 / length], [0, 0, 1]])
+    matrix = np.array([[p[0], p[1], 0], [p[2], p[3], 0], [p[4], p[5], 1]]) @ move
+    ends = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1], [0, 0]]) * size / 2 / length * 0.9
+    slopes = _gradient(p, ends)
+    tilts = [
+        np.degrees(np.arctan2(slopes[:, 0, 1], slopes[:, 0, 0])),
+        np.degrees(np.arctan2(-slopes[:, 1, 0], slopes[:, 1, 1])),
+    ]
+    turn = float(np.mean([t[4] for t in tilts]))
+    return _Plane(matrix, waves.centres[good], turn, float(np.abs(tilts).max()), waves.period_mm)
+
+
+def _gradient(p: Points, x: Points) -> Points:
+    """(n, 2, 2) of u = (p0 x + p1 y) / w, v = (p2 x + p3 y) / w, w = p4 x + p5 y + 1."""
+    w = x @ p[4:6] + 1
+    u, v = x @ p[0:2] / w, x @ p[2:4] / w
+    return np.stack([(p[0:2] - u[:, None] * p[4:6]), (p[2:4] - v[:, None] * p[4:6])], axis=1) / w[:, None, None]
+
+
+def _moved(points: npt.NDArray[Any], matrix: npt.NDArray[Any]) -> Points:
+    """(n, 2) through a homography."""
+    out = np.concatenate([points, np.ones((len(points), 1))], axis=1) @ matrix.T
+    return np.asarray(out[:, :2] / out[:, 2:])
+
+
+# ------------------------------------------------------------------------------------------------- edges of the sheet
+
+
+_VIEW = 640
+_REACH = 7
+"""Pixels of the flattened view that are averaged on either side of a step."""
+
+
+@dataclass(frozen=True)
+class _Edges:
+    lines: tuple[tuple[float, float] | None, ...]
+    """Left, top, right, bottom in the flattened view, in periods: u = a + b v for left and right, v = a + b u."""
+
+    @property
+    def found(self) -> int:
+        return sum(line is not None for line in self.lines)
+
+    @property
+    def seen(self) -> tuple[bool, bool, bool, bool]:
+        left, top, right, bottom = (line is not None for line in self.lines)
+        return left, top, right, bottom
+
+
+def _edges(work: Pixels, plane: _Plane) -> _Edges:
+    """The sheet's edges that are in the picture."""
+    height, width = work.shape[:2]
+    box = _moved(np.array([[0, 0], [width, 0], [width, height], [0, height]], float), plane.matrix)
+    low, high = box.min(axis=0), box.max(axis=0)
+    k = _VIEW / float((high - low).max())
+    view = np.array([[k, 0, -k * low[0]], [0, k, -k * low[1]], [0, 0, 1]])
+    size = tuple(int(v) for v in np.ceil(k * (high - low)))
+    small, scale = _reduced(work, 900)
+    matrix = view @ plane.matrix @ np.diag([1 / scale, 1 / scale, 1])
+    # Grid, trace and text are closed before the view shrinks them.
+    closed = cv2.medianBlur(cv2.morphologyEx(small, cv2.MORPH_CLOSE, np.ones((7, 7), np.uint8)), 5)
+    flat = np.asarray(cv2.warpPerspective(closed, matrix, size, flags=cv2.INTER_LINEAR))
+    inside = np.asarray(cv2.warpPerspective(np.full(closed.shape[:2], 255, np.uint8), matrix, size)) > 250
+    inside = np.asarray(cv2.erode(inside.astype(np.uint8), np.ones((3, 3), np.uint8))) > 0
+    grid = _moved(plane.centres, view @ plane.matrix)
+    half = 0.5 * _PATCH * k * float(np.abs(np.linalg.det(plane.matrix[:2, :2])) ** 0.5)
+    lines: list[tuple[float, float] | None] = []
+    for side in range(4):
+        # Each side is looked for to the right, in a view turned and mirrored to suit.
+        swap, mirror = side in (1, 3), side in (0, 1)
+        f, i, g = (flat.transpose(1, 0, 2), inside.T, grid[:, ::-1]) if swap else (flat, inside, grid)
+        if mirror:
+            f, i, g = f[:, ::-1], i[:, ::-1], np.stack([f.shape[1] - 1 - g[:, 0], g[:, 1]], axis=1)
+        line = _right_edge(np.ascontiguousarray(f), i, g, half)
+        if line is not None:
+            a, b = line
+            if mirror:
+                a, b = f.shape[1] - 1 - a, -b
+            along, over = (0, 1) if swap else (1, 0)  # of low: the axis that the line runs along, and the other
+            line = a / k + low[over] - b * low[along], b
+        lines.append(line)
+    return _Edges(tuple(lines))
+
+
+def _right_edge(flat: Pixels, inside: npt.NDArray[np.bool_], grid: Points, half: float) -> tuple[float, float] | None:
+    """x = a + b y of the sheet's right edge, None where it does not show."""
+    steps = _steps(flat)
+    steps[:, : _REACH + 1] = 0
+    padded = np.pad(inside, ((0, 0), (0, _REACH)))
+    steps[~padded[:, _REACH:]] = 0
+    top, bottom = max(0, int(grid[:, 1].min() - 0.5 * half)), min(len(flat), int(grid[:, 1].max() + 0.5 * half))
+    rows, places, heights = [], [], []
+    for y in range(top, bottom, 2):
+        near = grid[np.abs(grid[:, 1] - y) < 1.2 * half]
+        if not len(near) or not inside[y].any():
+            continue
+        start = max(0, int(near[:, 0].max() - 0.6 * half))
+        if start >= flat.shape[1] - 2:
+            continue
+        x = start + int(np.argmax(steps[y, start:]))
+        rows.append(y)
+        places.append(x)
+        heights.append(steps[y, x])
+    if len(rows) < 12:
+        return None
+    return _line(np.array(rows, float), np.array(places, float), np.array(heights), padded[:, _REACH:])
+
+
+def _steps(flat: Pixels) -> Float:
+    """(H, W): how much paper on the left turns into something else on the right, 0 and more."""
+    mean = cv2.blur(flat.astype(np.float32), (_REACH, 3))
+    shift = (_REACH + 1) // 2 + 1
+    left, right = np.zeros_like(mean), np.zeros_like(mean)
+    left[:, shift:] = mean[:, :-shift]
+    right[:, :-shift] = mean[:, shift:]
+    bright_left, bright_right = left.max(axis=2), right.max(axis=2)
+    drop = (bright_left - bright_right) / np.maximum(bright_left, 30)
+    colour_left = left / np.maximum(left.sum(axis=2, keepdims=True), 60)
+    colour_right = right / np.maximum(right.sum(axis=2, keepdims=True), 60)
+    colour = np.abs(colour_left - colour_right).sum(axis=2)
+    step = np.maximum(drop, 0) + 2.5 * colour
+    step[(drop < -0.1) | (bright_left < 50)] = 0  # paper is not darker than what it lies on
+    return np.asarray(step, np.float32)
+
+
+def _line(rows: Points, places: Points, heights: Points, inside: npt.NDArray[np.bool_]) -> tuple[float, float] | None:
+    """The line that most step height lies on, if it can be followed along enough of its way through the picture."""
+    strong = heights > 0.13
+    if strong.sum() < 10:
+        return None
+    picks = np.random.default_rng(0).choice(np.flatnonzero(strong), (400, 2))
+    apart = rows[picks[:, 1]] - rows[picks[:, 0]]
+    slopes = (places[picks[:, 1]] - places[picks[:, 0]]) / np.where(apart == 0, 1, apart)
+    fair = (np.abs(apart) >= 0.1 * np.ptp(rows)) & (np.abs(slopes) < 0.12)
+    if not fair.any():
+        return None
+    picks, slopes = picks[fair], slopes[fair]
+    off = np.abs(places - places[picks[:, :1]] - slopes[:, None] * (rows - rows[picks[:, :1]]))
+    weights = np.minimum(heights, 0.6) * strong
+    chosen = off[int(np.argmax((weights * np.maximum(0, 1 - (off / 4) ** 2)).sum(axis=1)))] < 4
+    chosen &= strong
+    b, a = np.polyfit(rows[chosen], places[chosen], 1)
+    expected = np.round(a + b * rows).astype(int)
+    visible = (expected >= 0) & (expected < inside.shape[1])
+    visible[visible] = inside[rows[visible].astype(int), expected[visible]]
+    if chosen.sum() < 12 or chosen.sum() < 0.15 * len(rows) or (chosen & visible).sum() < 0.5 * visible.sum():
+        return None
+    return float(a), float(b)
+
+
+# ------------------------------------------------------------------------------------------------ picture -> page
+
+
+@dataclass(frozen=True)
+class _Target:
+    matrix: Points  # (3, 3) picture's pixels -> page's
+    size: tuple[int, int]
+    corners: Points  # (4, 2) of the sheet in the picture
+
+
+def _target(shape: tuple[int, ...], scale: float, plane: _Plane, edges: _Edges | None) -> _Target:
+    """Where the page's pixels come from: as fine as the picture is at the page's middle."""
+    height, width = shape[:2]
+    matrix = plane.matrix @ np.diag([scale, scale, 1])  # full picture -> periods
+    frame = np.array([[0, 0], [width, 0], [width, height], [0, height]], float)
+    quad = _sheet(_moved(frame, matrix), edges)
+    low, high = quad.min(axis=0), quad.max(axis=0)
+    if edges is not None:  # an edge that curls is cut half way
+        low, high = (quad[[0, 0], [0, 1]] + quad[[3, 1], [0, 1]]) / 2, (quad[[1, 3], [0, 1]] + quad[[2, 2], [0, 1]]) / 2
+    flat = np.array([low, [high[0], low[1]], high, [low[0], high[1]]])
+    middle = np.linalg.inv(matrix)
+    centre = _moved(np.array([[*((low + high) / 2)]]) + np.array([[0, 0], [1, 0], [0, 1]]), middle)
+    k = float(max(np.linalg.norm(centre[1] - centre[0]), np.linalg.norm(centre[2] - centre[0])))
+    k = min(k, LARGEST / float((high - low).max()))
+    size = max(8, round(k * (high[0] - low[0]))), max(8, round(k * (high[1] - low[1])))
+    ends = np.array([[0, 0], [size[0], 0], [size[0], size[1]], [0, size[1]]], np.float32)
+    fit = np.asarray(cv2.getPerspectiveTransform(flat.astype(np.float32), ends), float)
+    return _Target(fit @ matrix, size, _moved(quad, middle))
+
+
+def _sheet(frame: Points, edges: _Edges | None) -> Points:
+    """The sheet's corners in periods: where its lines meet; the picture's own border stands in for a line not seen."""
+    low, high = frame.min(axis=0), frame.max(axis=0)
+    if edges is None:
+        return np.array([low, [high[0], low[1]], high, [low[0], high[1]]])
+    border = ((low[0], 0.0), (low[1], 0.0), (high[0], 0.0), (high[1], 0.0))
+    left, top, right, bottom = (line or border[n] for n, line in enumerate(edges.lines))
+
+    def meet(upright: tuple[float, float], level: tuple[float, float]) -> tuple[float, float]:
+        u = (upright[0] + upright[1] * level[0]) / (1 - upright[1] * level[1])
+        return u, level[0] + level[1] * u
+
+    return np.array([meet(left, top), meet(right, top), meet(right, bottom), meet(left, bottom)])
+
+
+def _warped(picture: Pixels, target: _Target, scale: float) -> Pixels:
+    """The page, at `scale` of its size when that is below 1; what lies outside the picture is white."""
+    scale = min(scale, 1.0)
+    size = max(1, round(target.size[0] * scale)), max(1, round(target.size[1] * scale))
+    matrix = np.diag([scale, scale, 1]) @ target.matrix
+    source = picture
+    if scale < 0.6:  # resampling does not average
+        source, shrunk = _reduced(picture, round(max(picture.shape[:2]) * scale * 1.3))
+        matrix = matrix @ np.diag([1 / shrunk, 1 / shrunk, 1])
+    how = cv2.INTER_CUBIC if scale == 1 else cv2.INTER_LINEAR
+    out = cv2.warpPerspective(source, matrix, size, flags=how, borderMode=cv2.BORDER_CONSTANT, borderValue=(255,) * 3)
+    return np.asarray(out, np.uint8)
+
+
+def _paper(page: Pixels) -> Pixels:
+    """(h, w, 3): what is left, coarsely, when all ink is closed over."""
+    small, _ = _reduced(page, 450)
+    small = np.asarray(cv2.morphologyEx(small, cv2.MORPH_CLOSE, np.ones((9, 9), np.uint8)))
+    return np.asarray(cv2.GaussianBlur(cv2.medianBlur(small, 11), (0, 0), 3), np.uint8)
+
+
+def _even(page: Pixels, paper: Pixels) -> Pixels:
+    """Divided by its paper's own light, channel by channel."""
+    light = cv2.resize(np.maximum(paper, 60), (page.shape[1], page.shape[0]), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(cv2.divide(page, light, scale=245), np.uint8)
+
+
+def _turned(size: tuple[int, int], turn: int) -> Points:
+    """(3, 3): the same pixels after `turn` quarter turns clockwise of a page of `size`."""
+    width, height = size
+    return (
+        np.eye(3),
+        np.array([[0, -1, height - 1], [1, 0, 0], [0, 0, 1]], float),
+        np.array([[-1, 0, width - 1], [0, -1, height - 1], [0, 0, 1]], float),
+        np.array([[0, 1, 0], [-1, 0, width - 1], [0, 0, 1]], float),
+    )[turn]
+
+
+def _clockwise(quad: Points) -> Points:
+    """From the corner nearest the picture's top left."""
+    return np.roll(quad, -int(np.argmin(quad.sum(axis=1))), axis=0)
+
+
+def _grid_of(waves: _Waves | None, scale: float, *, sideways: bool = False) -> tuple[Grid | None, float | None]:
+    """The grid of a flat page, and the degrees that it is off; `sideways`: measured before a quarter turn."""
+    if waves is None:
+        return None, None
+    across, down = (1 / (np.median(np.linalg.norm(waves.vectors, axis=2), axis=0) * waves.period_mm * scale)).tolist()
+    if sideways:
+        across, down = down, across
+    v = waves.vectors
+    tilts = np.degrees([np.arctan2(v[:, 0, 1], v[:, 0, 0]), np.arctan2(-v[:, 1, 0], v[:, 1, 1])])
+    return Grid(math.sqrt(across * down), across, down, waves.strength), float(np.median(tilts))
+
+
+# ------------------------------------------------------------------------------------------------- which way is up
+
+
+def seen(image: Pixels) -> Float:
+    """What the network sees of an RGB page: (2, SEEN, SEEN) in 0..1, the page in the middle.
+
+    First how dark each pixel is in its lightest channel against the paper round it, which leaves the trace and hides
+    a coloured grid; then in its darkest one, which shows both.
+    """
+    height, width = image.shape[:2]
+    scale = SEEN / max(height, width)
+    # First to twice the size, so that thin lines darken the pixel they lie in rather than vanish.
+    middle = max(1, round(2 * scale * width)), max(1, round(2 * scale * height))
+    how = cv2.INTER_AREA if 2 * scale < 1 else cv2.INTER_LINEAR
+    image = np.asarray(cv2.resize(image, middle, interpolation=how), np.uint8)
+    out = np.zeros((2, SEEN, SEEN), np.float32)
+    for n, grey in enumerate((image.max(axis=2), image.min(axis=2))):
+        paper = cv2.blur(cv2.dilate(grey, np.ones((15, 15), np.uint8)), (31, 31))
+        dark = cv2.subtract(paper, grey).astype(np.float32) / np.maximum(paper, 40)
+        small = max(1, round(scale * width)), max(1, round(scale * height))
+        dark = np.asarray(cv2.resize(dark, small, interpolation=cv2.INTER_AREA))
+        strong = max(float(np.quantile(dark, 0.995)), 0.05)
+        y, x = (SEEN - small[1]) // 2, (SEEN - small[0]) // 2
+        out[n, y : y + small[1], x : x + small[0]] = np.clip(dark / strong, 0, 1)
+    return out
+
+
+@lru_cache(maxsize=1)
+def _network() -> Any:
+    return cv2.dnn.readNetFromONNX(str(Path(__file__).with_name("upright.onnx")))
+
+
+def _upright(page: Pixels, turns: int = 4) -> tuple[int, float, dict[str, float]]:
+    """Quarter turns clockwise that make the page upright, how sure that is, and the layouts' probabilities then."""
+    look = seen(page)
+    said = np.zeros((turns, 9))
+    network = _network()
+    for turn in range(turns):
+        network.setInput(np.ascontiguousarray(np.rot90(look, -turn, (1, 2)))[None])
+        said[turn] = network.forward()[0]
+    sure = _softmax(said[:, 8])
+    turn = int(np.argmax(sure))
+    layout = _softmax(said[turn, :8])
+    return turn, float(sure[turn]), {name: float(p) for name, p in zip(LAYOUTS, layout, strict=True)}
+
+
+def _softmax(values: Points) -> Points:
+    out = np.exp(values - values.max())
+    return np.asarray(out / out.sum())

@@ -1,0 +1,98 @@
+"""Small sticks for the tests: a kit of a few kilobytes, and a program that stands in for pulse-edge's wheel."""
+
+from __future__ import annotations
+
+import ensurepip
+import random
+import sys
+import zipfile
+from pathlib import Path
+
+from pulse_edge import install, stick
+from pulse_edge import kit as kits
+from pulse_edge.wheelhouse import Target
+
+PROGRAM = """
+import sys
+if {broken!r} and "interpret" in sys.argv:
+    sys.exit("broken on purpose")
+print({version!r}, *sys.argv[1:])
+"""
+
+
+def kit(path: Path, name: str, *, seed: int = 0, size: int = 5000) -> Path:
+    """A kit that opens and verifies; its weights are noise."""
+    path.mkdir(parents=True)
+    noise = random.Random(seed)
+    for file in ("llm.gguf", "vision.onnx"):
+        (path / file).write_bytes(noise.randbytes(size))
+    manifest = kits.Manifest(
+        manifest_version=1,
+        id=name,
+        demonstration=True,
+        created="2026-01-02T03:04:05+00:00",
+        files=kits.listing(path),
+        language=kits.Language("llm.gguf", "f16", 64, 8, 1, 8, 400),
+        vision=kits.Vision("vision.onnx", "fp32", 28, 2, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+        packing=kits.Packing("square", "flat", (), None),
+        prompt=kits.Prompt("plain", "", "{question}", 8),
+        source={"name": "noise", "licence": "CC0-1.0"},
+        parity={},
+        versions={},
+    )
+    kits.write_manifest(path, manifest)
+    return path
+
+
+def wheel(folder: Path, name: str, version: str, files: dict[str, bytes]) -> Path:
+    """A wheel of these files, the same bytes every time."""
+    folder.mkdir(parents=True, exist_ok=True)
+    module = name.replace("-", "_")
+    about = f"{module}-{version}.dist-info"
+    whole = files | {
+        f"{about}/METADATA": f"Metadata-Version: 2.4\nName: {name}\nVersion: {version}\nLicense-Expression: MIT\n".encode(),
+        f"{about}/WHEEL": b"Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{about}/licenses/LICENSE": b"MIT\n",
+    }
+    whole[f"{about}/RECORD"] = "".join(f"{n},,\n" for n in [*whole, f"{about}/RECORD"]).encode()
+    path = folder / f"{module}-{version}-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        for file, data in whole.items():
+            archive.writestr(zipfile.ZipInfo(file), data)
+    return path
+
+
+def program(folder: Path, version: str = "1.0", *, broken: bool = False) -> Path:
+    """Stands in for pulse-edge: says its version and arguments; a broken one cannot read pages."""
+    files = {
+        "pulse_edge/__init__.py": b"",
+        "pulse_edge/__main__.py": PROGRAM.format(version=version, broken=broken).encode(),
+        "pulse_edge/example_page.png": b"page",
+    }
+    return wheel(folder, "pulse-edge", version, files)
+
+
+def pip_wheel() -> Path:
+    """The one that Python itself carries."""
+    return next((Path(ensurepip.__file__).parent / "_bundled").glob("pip-*.whl"))
+
+
+def here() -> Target:
+    """This machine and Python."""
+    return Target(install.this_platform(), f"{sys.version_info[0]}.{sys.version_info[1]}", "cpu")
+
+
+def make(
+    out: Path,
+    *packed: Path,
+    wheel: Path,
+    key: stick.SecretKey | None = None,
+    since: Path | None = None,
+    piece_bytes: int = stick.FAT32_BYTES,
+) -> Path:
+    """A stick of these kits and this program."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    constraints = out.parent / "constraints.txt"
+    constraints.write_text("")
+    stick.pack(stick.Order(packed, out, (here(),), constraints, (wheel, pip_wheel()), key, since, piece_bytes))
+    return out

@@ -1,0 +1,320 @@
+"""scan.py: PDF, HEIC and DICOM files become pages like any other, behind their extras. All material is made here."""
+
+from __future__ import annotations
+
+import io
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from pulse_edge import scan, waveform
+from pulse_edge.errors import PageRefused, PulseEdgeError, ScanError
+
+pydicom = pytest.importorskip("pydicom")
+pytest.importorskip("pypdfium2")
+pillow_heif = pytest.importorskip("pillow_heif")
+LETTER = (792, 612)
+
+
+def pdf(*contents: bytes, size: tuple[int, int] = LETTER, more: tuple[bytes, ...] = ()) -> bytes:
+    """A PDF by hand: one page for each content stream; `more` objects follow, numbered from 3 + 2 * pages."""
+    n = len(contents)
+    kids = b" ".join(b"%d 0 R" % (3 + 2 * i) for i in range(n))
+    objects = [b"<</Type/Catalog/Pages 2 0 R>>", b"<</Type/Pages/Kids[%s]/Count %d>>" % (kids, n)]
+    for i, content in enumerate(contents):
+        named = b"/XObject<</F %d 0 R>>/Font<</H<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>>>" % (3 + 2 * n)
+        box = b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 %d %d]/Resources<<%s>>/Contents %d 0 R>>" % (
+            *size,
+            named,
+            4 + 2 * i,
+        )
+        objects += [box, b"<</Length %d>>stream\n%s\nendstream" % (len(content), content)]
+    out, places = b"%PDF-1.7\n", []
+    for number, body in enumerate([*objects, *more], 1):
+        places.append(len(out))
+        out += b"%d 0 obj\n%s\nendobj\n" % (number, body)
+    table = b"".join(b"%010d 00000 n \n" % place for place in places)
+    end = b"trailer<</Size %d/Root 1 0 R>>\nstartxref\n%d\n%%%%EOF" % (len(places) + 1, len(out))
+    return out + b"xref\n0 %d\n0000000000 65535 f \n" % (len(places) + 1) + table + end
+
+
+RED_BOX = b"1 0 0 rg 0 306 396 306 re f"
+
+
+def dicom(**elements: Any) -> bytes:
+    """A DICOM file with these elements."""
+    from pydicom.dataset import Dataset, FileMetaDataset
+
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    meta.MediaStorageSOPClassUID = elements.get("SOPClassUID", "1.2.840.10008.5.1.4.1.1.7")
+    meta.MediaStorageSOPInstanceUID = "1.2.3"
+    found = Dataset()
+    found.file_meta = meta
+    found.PatientName = "Doe^Jane"
+    for name, value in elements.items():
+        setattr(found, name, value)
+    out = io.BytesIO()
+    pydicom.dcmwrite(out, found, enforce_file_format=True)
+    return out.getvalue()
+
+
+CODES = {"I": 1, "II": 2, **{f"V{n}": n + 2 for n in range(1, 7)}, "III": 61, "aVR": 62, "aVL": 63, "aVF": 64}
+
+
+def waveform_file(names: tuple[str, ...] = tuple(CODES), hz: float = 500, unit: str = "uV", short: int = 0) -> bytes:
+    """A 12-lead object: lead number n holds a constant, and a 1 mV step in its second half."""
+    from pydicom.dataset import Dataset
+
+    samples = int(10 * hz)
+    values = np.zeros((samples, len(names)), "<i2")
+    values[samples // 8 :: samples // 4] = 400  # a spike in each quarter
+    channels = []
+    for name in names:
+        source, units, channel = Dataset(), Dataset(), Dataset()
+        source.CodeValue, source.CodingSchemeDesignator, source.CodeMeaning = f"2:{CODES[name]}", "MDC", f"Lead {name}"
+        units.CodeValue, units.CodingSchemeDesignator, units.CodeMeaning = unit, "UCUM", unit
+        channel.ChannelSourceSequence, channel.ChannelSensitivityUnitsSequence = [source], [units]
+        channel.ChannelSensitivity, channel.ChannelSensitivityCorrectionFactor = "2.5", "1"
+        channel.ChannelBaseline, channel.WaveformBitsStored = "0", 16
+        channels.append(channel)
+    group = Dataset()
+    group.NumberOfWaveformChannels, group.NumberOfWaveformSamples = len(names), samples
+    group.SamplingFrequency = str(hz)
+    group.ChannelDefinitionSequence = channels
+    group.WaveformBitsAllocated, group.WaveformSampleInterpretation = 16, "SS"
+    group.WaveformData = values.tobytes()[: len(values.tobytes()) - short]
+    return dicom(SOPClassUID="1.2.840.10008.5.1.4.1.1.9.1.1", WaveformSequence=[group])
+
+
+def picture_file(pixels: np.ndarray, **more: Any) -> bytes:
+    colour = pixels.ndim == 3
+    elements = {
+        "Rows": pixels.shape[0],
+        "Columns": pixels.shape[1],
+        "SamplesPerPixel": 3 if colour else 1,
+        "PhotometricInterpretation": "RGB" if colour else "MONOCHROME2",
+        "BitsAllocated": 8 * pixels.itemsize,
+        "BitsStored": 8 * pixels.itemsize,
+        "HighBit": 8 * pixels.itemsize - 1,
+        "PixelRepresentation": 0,
+        "PixelData": pixels.tobytes(),
+    }
+    if colour:
+        elements["PlanarConfiguration"] = 0
+    return dicom(**(elements | more))
+
+
+def refused(data: bytes, *words: str) -> str:
+    with pytest.raises(PulseEdgeError) as caught:
+        scan.read_all(data)
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1
+    for word in words:
+        assert word in message
+    return message
+
+
+# ---------------------------------------------------------------------------------------------------------------- PDF
+
+
+def test_a_pdf_page_is_drawn_at_300_dpi() -> None:
+    image = scan.read(pdf(RED_BOX)).image
+    assert image.size == (3300, 2550)
+    assert image.getpixel((100, 100)) == (255, 0, 0)
+    assert image.getpixel((3000, 2000)) == (255, 255, 255)
+
+
+def test_every_page_of_a_pdf_is_read() -> None:
+    assert [p.name for p in scan.read_all(pdf(RED_BOX, b""))] == ["image#1", "image#2"]
+
+
+def test_a_scan_wrapped_in_a_huge_pdf_page_comes_out_at_the_size_of_a_sheet() -> None:
+    assert max(scan.read(pdf(RED_BOX, size=(6600, 5100))).image.size) == 3600
+
+
+def test_a_broken_pdf_is_no_page() -> None:
+    refused(b"%PDF-1.7 nothing", "PDF", "PNG")
+    refused(pdf(RED_BOX)[:300], "PDF")
+
+
+def test_a_pdf_of_ten_thousand_pages_is_refused_in_time() -> None:
+    start = time.perf_counter()
+    refused(pdf(*[b""] * 10_000), "100 pages")
+    assert time.perf_counter() - start < 20
+
+
+def test_a_form_that_draws_itself_ends() -> None:
+    form = b"<</Type/XObject/Subtype/Form/BBox[0 0 99 99]/Resources<</XObject<</F 5 0 R>>>>/Length 5>>stream\n/F Do\nendstream"
+    assert scan.read(pdf(b"/F Do", more=(form,))).image.size == (3300, 2550)
+
+
+def test_a_pdf_that_would_draw_for_ever_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scan, "PDF_SECONDS", 1)
+    forms = []
+    for level in range(12):  # each form draws the next one twenty times
+        inner = b"/N Do " * 20 if level < 11 else RED_BOX
+        named = b"/Resources<</XObject<</N %d 0 R>>>>" % (6 + level)
+        forms.append(
+            b"<</Type/XObject/Subtype/Form/BBox[0 0 99 99]%s/Length %d>>stream\n%s\nendstream"
+            % (named, len(inner), inner)
+        )
+    start = time.perf_counter()
+    refused(pdf(b"/F Do", more=tuple(forms)))
+    assert time.perf_counter() - start < 20
+
+
+# --------------------------------------------------------------------------------------------------------------- HEIC
+
+
+def heic(image: Image.Image, **options: Any) -> bytes:
+    out = io.BytesIO()
+    pillow_heif.from_pillow(image).save(out, quality=90, **options)
+    return out.getvalue()
+
+
+def test_a_heic_picture_is_a_page_without_metadata() -> None:
+    image = Image.new("RGB", (64, 48), (200, 30, 30))
+    exif = Image.Exif()
+    exif[0x010E] = "Jane Doe"
+    page = scan.read(heic(image, exif=exif.tobytes())).image
+    assert (page.size, page.mode, page.info) == ((64, 48), "RGB", {})
+    assert page.getpixel((30, 20)) == pytest.approx((200, 30, 30), abs=8)
+
+
+def test_half_a_heic_is_no_page() -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (256, 256, 3), np.uint8))
+    data = heic(noise)
+    refused(data[: len(data) // 2], "HEIC")
+
+
+# -------------------------------------------------------------------------------------------------------------- DICOM
+
+
+def test_a_waveform_object_is_drawn_as_a_page_of_known_scale() -> None:
+    page = scan.read(waveform_file()).image
+    assert page.size == (((16 + 250 + 8) * 8), (12 + 4 * 36 + 14) * 8)
+    assert page.info == {}
+
+
+def test_a_waveform_of_eight_leads_gets_the_other_four_from_i_and_ii() -> None:
+    eight = scan.read(waveform_file(("I", "II", "V1", "V2", "V3", "V4", "V5", "V6"))).image
+    assert eight.size == scan.read(waveform_file()).image.size
+
+
+def test_einthoven_and_goldberger_hold() -> None:
+    one, two = np.array([1.0, 2.0]), np.array([3.0, 1.0])
+    made = waveform.completed({"I": one, "II": two})
+    assert made["III"].tolist() == [2.0, -1.0]
+    assert np.allclose(made["aVR"] + made["aVL"] + made["aVF"], 0)
+
+
+def test_a_millivolt_is_ten_millimetres_high() -> None:
+    flat = {name: np.zeros(5000) for name in waveform.LEADS}
+    step = flat | {"II": np.where(np.arange(5000) % 1000 < 500, 0.0, 1.0)}
+    ink = np.asarray(waveform.draw(step, 500)).max(axis=2) < 100
+    rows = np.flatnonzero(ink[1000:1200, 1000:2000].sum(axis=1) > 300)
+    assert np.ptp(rows) == pytest.approx(80, abs=4)
+
+
+def test_a_waveform_without_a_chest_lead_is_refused_by_name() -> None:
+    refused(waveform_file(("I", "II", "V1", "V2", "V3", "V4", "V5", "III")), "V6")
+
+
+def test_a_waveform_shorter_than_it_says_is_no_page() -> None:
+    refused(waveform_file(short=400), "length")
+
+
+def test_a_waveform_in_an_unknown_unit_is_no_page() -> None:
+    refused(waveform_file(unit="mm"), "unit")
+
+
+def test_an_encapsulated_pdf_is_read_like_the_pdf() -> None:
+    inside = pdf(RED_BOX)
+    data = dicom(SOPClassUID="1.2.840.10008.5.1.4.1.1.104.1", EncapsulatedDocument=inside + b"\0" * (len(inside) % 2))
+    assert np.array_equal(np.asarray(scan.read(data).image), np.asarray(scan.read(inside).image))
+
+
+def test_secondary_captures_come_out_in_their_colours() -> None:
+    colour = np.zeros((4, 6, 3), np.uint8)
+    colour[:, :3] = (255, 0, 0)
+    assert np.array_equal(np.asarray(scan.read(picture_file(colour)).image), colour)
+    grey = np.full((4, 6), 3000, np.uint16)
+    assert scan.read(picture_file(grey, BitsStored=12, HighBit=11)).image.getpixel((0, 0)) == (187,) * 3
+    inverted = picture_file(np.zeros((4, 6), np.uint8), PhotometricInterpretation="MONOCHROME1")
+    assert scan.read(inverted).image.getpixel((0, 0)) == (255,) * 3
+
+
+def test_a_dicom_with_wrong_lengths_is_no_page() -> None:
+    data = picture_file(np.zeros((64, 64, 3), np.uint8), Rows=60_000, Columns=60_000)
+    refused(data, "limit")
+    refused(picture_file(np.zeros((64, 64, 3), np.uint8), Rows=640))
+    refused(picture_file(np.zeros((64, 64, 3), np.uint8))[:2000])
+
+
+def test_a_dicom_with_neither_ecg_nor_picture_is_no_page() -> None:
+    refused(dicom(StudyDescription="x"), "neither")
+
+
+# ------------------------------------------------------------------------------------------------------ extras, fuzz
+
+
+@pytest.mark.parametrize(
+    ("module", "extra", "data"),
+    [
+        ("pypdfium2", "pdf", b"%PDF-1.7"),
+        ("pillow_heif", "heic", b"\0\0\0\x18ftypheic"),
+        ("pydicom", "dicom", bytes(128) + b"DICM"),
+    ],
+)
+def test_a_missing_library_is_named_with_its_extra(
+    monkeypatch: pytest.MonkeyPatch, module: str, extra: str, data: bytes
+) -> None:
+    monkeypatch.setattr(scan, "find_spec", lambda name: None)
+    refused(data, module.replace("_", "-"), f"pulse-edge[{extra}]")
+
+
+def test_reading_a_plain_picture_loads_none_of_the_three_libraries() -> None:
+    import subprocess
+
+    code = "import sys,io; from PIL import Image; from pulse_edge import scan; scan.read(Image.new('RGB',(9,9)))\n"
+    code += "assert not {'pydicom','pypdfium2','pillow_heif'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])
+
+
+SEEDS = [heic(Image.new("RGB", (40, 30))), waveform_file(hz=100), picture_file(np.zeros((9, 9, 3), np.uint8))]
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    st.sampled_from(SEEDS),
+    st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), max_size=12),
+    st.integers(0, 10**6),
+)
+def test_damaged_heic_and_dicom_give_pages_or_our_errors(data: bytes, changes: list[tuple[int, int]], cut: int) -> None:
+    broken = bytearray(data)
+    for at, value in changes:
+        broken[at % len(broken)] = value
+    try:
+        assert scan.read_all(bytes(broken[: 140 + cut % len(broken)]))
+    except (ScanError, PageRefused) as e:
+        assert len(str(e).splitlines()) == 1
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), max_size=8), st.integers(0, 10**6))
+def test_damaged_pdfs_give_pages_or_our_errors(changes: list[tuple[int, int]], cut: int) -> None:
+    broken = bytearray(pdf(RED_BOX, size=(40, 30)))
+    for at, value in changes:
+        broken[8 + at % (len(broken) - 8)] = value
+    try:
+        assert scan.read_all(bytes(broken[: 200 + cut % len(broken)]))
+    except (ScanError, PageRefused) as e:
+        assert len(str(e).splitlines()) == 1
