@@ -104,8 +104,9 @@ def interpret(
     from .interpret import PulseModel
 
     wanted = Wanted.of(questions, max_tokens, ("json", *forms) if as_json else forms, out, patient_id, patient_system)
+    settings = {"max_tokens": max_tokens, "threads": threads, "straighten": not no_rectify, "force": force}
     screen = Screen()
-    record = log.Recorder(log.Log(note=screen.note), {"max_tokens": max_tokens, "threads": threads}, keep)
+    record = log.Recorder(log.Log(note=screen.note), settings, keep)
     record.log.ready()
     worst = 0
     with (
@@ -152,7 +153,7 @@ def _one_page(
     for question in wanted.questions:
         answering = model.ask(encoded, question, wanted.max_tokens)
         if streams:
-            _out(heading(model, encoded.file if several and not answered else "", question, len(wanted.questions)))
+            _out(heading(model, encoded, question, len(wanted.questions), named=several and not answered))
         with recorded(record, model, encoded, answering, page):
             for text in answering:
                 if streams:
@@ -161,25 +162,23 @@ def _one_page(
                 _out("\n")
         screen.answered(answering, encoded)
         answered.append(answering)
+    picture = encoded.picture(page)
     report = model.report(encoded, answered, model.findings(encoded) if wanted.findings else ())
     if wanted.findings:
         record.findings(dataclasses.asdict(report))
     if wanted.out is not None:
-        for path in outputs.write(wanted.out, outputs.stem(report), wanted.forms, report, page.image, wanted.patient):
+        for path in outputs.write(wanted.out, outputs.stem(report), wanted.forms, report, picture, wanted.patient):
             _out(f"{path}\n")
     elif not streams:
-        _out(outputs.render(wanted.shown, report, page.image, wanted.patient).decode("utf-8"))
+        _out(outputs.render(wanted.shown, report, picture, wanted.patient).decode("utf-8"))
     elif lines := findings_lines(report):
         _out("\n".join([*filter(None, [report.notice]), *lines]) + "\n")
 
 
-def heading(model: PulseModel, file: str, question: str, of: int) -> str:
-    """What stands before an answer: that it is a demonstration's, and the file and question where there are several."""
-    from .report import DEMONSTRATION
-
-    lines = [DEMONSTRATION] if model.kit.manifest.demonstration else []
-    lines += [warning] if (warning := model.warning()) else []
-    lines += [f"# {file}"] if file else []
+def heading(model: PulseModel, encoded: EncodedScan, question: str, of: int, *, named: bool) -> str:
+    """What stands before an answer: what must be read first, and the file and question where there are several."""
+    lines = model.notices(encoded)
+    lines += [f"# {encoded.file}"] if named else []
     lines += [f"## {question}"] if of > 1 else []
     return "".join(f"{line}\n" for line in lines)
 

@@ -67,6 +67,7 @@ def ask(
     ):
         screen.loaded(model)
         encoded = model.encode(page)
+        screen.judged(encoded)
         screen.note(HELP)
         talk = _Talk(model, page, encoded, max_tokens, screen, record)
         while (question := _question()) is not None:
@@ -113,7 +114,7 @@ class _Talk:
 
         # An empty answer cannot be repeated to the model as a turn.
         answering = self._model.ask(self._encoded, question, self._max_tokens, [t for t in self._turns if t[1]])
-        _out(heading(self._model, "", question, 1))
+        _out(heading(self._model, self._encoded, question, 1, named=False))
         try:
             with recorded(self._record, self._model, self._encoded, answering, self._page):
                 for text in answering:

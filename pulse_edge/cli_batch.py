@@ -120,8 +120,13 @@ class _Desk:
         self._forms = forms
 
     def answer(self, page: Page) -> Report:
-        wanted = self._wanted
-        return self._model.interpret(page, wanted.questions, wanted.max_tokens, with_findings=wanted.findings)
+        wanted, model = self._wanted, self._model
+        encoded = model.encode(page)
+        self._picture = encoded.picture(page)
+        answered = [model.ask(encoded, question, wanted.max_tokens) for question in wanted.questions]
+        for answering in answered:
+            answering.answer()
+        return model.report(encoded, answered, model.findings(encoded) if wanted.findings else ())
 
     def record(self, report: Report, page: Page) -> None:
         fields = dataclasses.asdict(report)
@@ -133,7 +138,7 @@ class _Desk:
 
         folder = self._wanted.out
         if folder is not None:
-            outputs.write(folder / "pages", f"{name}-{outputs.stem(report)}", self._forms, report, page.image)
+            outputs.write(folder / "pages", f"{name}-{outputs.stem(report)}", self._forms, report, self._picture)
 
 
 class _Teller:

@@ -7,7 +7,6 @@ The PDF is tagged and meets PDF/UA-1 and PDF/A-2a, unless it holds a character f
 from __future__ import annotations
 
 import base64
-import dataclasses
 import html
 import io
 import json
@@ -35,7 +34,7 @@ body { font: 11pt/1.35 Georgia, serif; color: #000; background: #fff; max-width:
   overflow-wrap: break-word; }
 h1 { font-size: 1.3em; margin: .6em 0 .3em; } h2 { font-size: 1.05em; margin: .9em 0 .3em; } p { margin: .3em 0; }
 img { width: 100%; max-height: 60vh; object-fit: contain; border: 1px solid #777; } figure { margin: .5em 0; }
-.notice, .marks { border: 2px solid #000; padding: .4em .7em; } .notice { font-weight: bold; text-align: center; }
+.notice, .marks { border: 2px solid #000; padding: .4em .7em; } .notice { font-weight: bold; text-align: center; white-space: pre-line; }
 table { border-collapse: collapse; width: 100%; } th, td { text-align: left; vertical-align: top; padding: .15em .5em;
   border-bottom: 1px solid #777; } th { white-space: nowrap; } td:last-child { overflow-wrap: anywhere; }
 .answer { white-space: pre-wrap; } footer { font-size: .85em; }
@@ -150,12 +149,14 @@ def _content(report: Report) -> dict[str, Any]:
 
 def quality_lines(report: Report) -> list[str]:
     """Verdict on the picture, and what is wrong with it; empty where it was not judged."""
-    quality = dataclasses.asdict(report).get("quality")
+    quality = report.quality
     if not quality:
         return []
-    facts = quality.get("facts") or {}
-    lines = [f"Verdict: {quality['verdict']}. " + ", ".join(f"{k} {v:.3g}" for k, v in facts.items())]
-    return [one_line(line) for line in (*lines, *(reason["advice"] for reason in quality.get("reasons") or ()))]
+    scale, turned = quality["grid"]["pixels_per_mm"], quality["sheet"]["rotation"]
+    line = f"Verdict: {quality['verdict']}. Leads: {quality['leads']}, layout: {quality['layout'] or 'not clear'}, "
+    line += f"scale: {f'{scale:.1f} pixels/mm' if scale else 'not known, no grid'}, turned by {turned} degrees"
+    line += ", straightened." if quality["changed"] else ", pixels as they came."
+    return [one_line(line), *(one_line(f"{r['check']}: {r['advice']}") for r in quality["reasons"])]
 
 
 def unknown_lines(report: Report) -> list[str]:

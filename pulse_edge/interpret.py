@@ -22,7 +22,7 @@ from . import findings, llm, memory, prompt, quality, rectify, scan, tiles, visi
 from . import kit as kits
 from .errors import DeviceError, PageRefused, UsageError
 from .kit import Kit
-from .report import DEMONSTRATION, Answer, Finding, KitMark, Mark, Report
+from .report import DEMONSTRATION, FORCED, Answer, Finding, KitMark, Mark, Report
 
 Float = npt.NDArray[np.float32]
 NARROWEST = 64
@@ -51,6 +51,10 @@ class EncodedScan:
     seconds: dict[str, float]
     """Wall time of `read`, `check` and `encode`."""
     checked: CheckedPage | None = None
+
+    def picture(self, page: scan.Page) -> Image.Image:
+        """What the model was shown of the page that this was made of."""
+        return page.image if self.checked is None else self.checked.flat.image
 
 
 @dataclass(frozen=True)
@@ -334,7 +338,7 @@ class PulseModel:
             seconds[part] = sum(a.seconds.get(part, 0.0) for a in answered)
         m = self.kit.manifest
         return Report(
-            notice=DEMONSTRATION if m.demonstration else "",
+            notice="\n".join(self.notices(encoded)),
             file=encoded.file,
             page_sha256=encoded.page_sha256,
             answers=tuple(a.so_far() for a in answered),
@@ -348,6 +352,13 @@ class PulseModel:
             findings=tuple(found),
             marks=marks,
         )
+
+    def notices(self, encoded: EncodedScan) -> list[str]:
+        """What must be read before any answer about this page."""
+        forced = encoded.checked is not None and encoded.checked.quality.forced
+        notices = [DEMONSTRATION] if self.kit.manifest.demonstration else []
+        notices += [warning] if (warning := self.warning()) else []
+        return [*notices, FORCED] if forced else notices
 
     def warning(self) -> str | None:
         """What every answer must say about the stick that brought the kit or the program."""

@@ -124,8 +124,8 @@ def findings_entry(report: Mapping[str, Any], settings: Mapping[str, Any]) -> di
 
 def _about(report: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     about = {name: report[name] for name in ("page_sha256", "kit", "device", "versions")}
-    if quality := report.get("quality"):
-        about["quality"] = quality
+    if quality := report.get("quality"):  # without the file's name, which may be a patient's
+        about["quality"] = {name: quality[name] for name in ("verdict", "forced", "changed", "facts")}
     return about | {"time": now(), "settings": dict(settings)}
 
 

@@ -19,6 +19,7 @@ INTENDED_USE = (
     "Decision support for clinicians, never a diagnosis: it can be wrong and sound certain. Read the ECG yourself."
 )
 DEMONSTRATION = "DEMONSTRATION KIT - NOT FOR PATIENTS"
+FORCED = "THE PAGE WAS REFUSED, AND ANSWERED ALL THE SAME"
 UNCALIBRATED = "Some probabilities are not calibrated for this kit: they rank, and do not say how often it is right."
 
 
@@ -84,7 +85,7 @@ class Report:
     """Everything said about one page."""
 
     notice: str
-    """What must be read before any answer: that the kit is a demonstration; else empty."""
+    """What must be read before any answer, a line each: a demonstration, an unknown stick, a refused page; else empty."""
     file: str
     page_sha256: str
     answers: tuple[Answer, ...]

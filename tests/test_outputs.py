@@ -44,7 +44,7 @@ def report(
         {"pulse-edge": "0.1.0"},
         {},
         80,
-        "2026-01-02T03:04:05Z",
+        created="2026-01-02T03:04:05Z",
     )
     return replace(made, **more)  # type: ignore[arg-type]
 
@@ -271,3 +271,16 @@ def test_a_report_that_cannot_be_written_leaves_nothing_half(tmp_path: Path) -> 
     with pytest.raises(OSError, match="No space left"):
         write_whole(tmp_path / "report.html", pieces())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_page_that_was_refused_and_answered_says_so_in_every_format(tiny_kit: Path, tmp_path: Path) -> None:
+    from pulse_edge.report import FORCED
+
+    Image.new("RGB", (800, 600), "white").save(tmp_path / "blank.png")
+    forms = [word for form in outputs.ENDINGS for word in ("--format", form)]
+    done = run(tmp_path / "blank.png", "--kit", tiny_kit, "--max-tokens", 2, "--force", *forms, "-o", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    for file in (tmp_path / "out").iterdir():
+        raw = file.read_bytes()
+        text = pdf_text(pypdfium2.PdfDocument(raw)) if file.suffix == ".pdf" else raw.decode()
+        assert FORCED in text, file
