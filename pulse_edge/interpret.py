@@ -69,17 +69,8 @@ class CheckedPage:
 
 
 def check(page: scan.Page, *, straighten: bool = True) -> CheckedPage:
-    """Flatten a page and judge it; without `straighten` its pixels stay as they are.
-
-    Raises PageRefused for a page that is too narrow to hold anything to judge; else nothing is refused here.
-    """
+    """Flatten a page and judge it; without `straighten` its pixels stay as they are. Nothing is refused here."""
     start = time.perf_counter()
-    width, height = page.image.size
-    if min(width, height) < NARROWEST:
-        raise PageRefused(
-            f"{page.name}: the page is {width} x {height} pixels: too narrow to be an ECG page. Take the picture again, "
-            "with the whole sheet in view."
-        )
     flat = rectify.flatten(page.image) if straighten else rectify.as_is(page.image)
     grid = flat.grid
     judged = quality.judge(
@@ -96,6 +87,12 @@ def check(page: scan.Page, *, straighten: bool = True) -> CheckedPage:
 
 def _admitted(page: scan.Page, straighten: bool, force: bool) -> CheckedPage:
     """The page, checked. Raises PageRefused unless it is fit, or forced, which is noted."""
+    width, height = page.image.size
+    if min(width, height) < NARROWEST:
+        raise PageRefused(
+            f"{page.name}: the page is {width} x {height} pixels: too narrow to be an ECG page. Take the picture again, "
+            "with the whole sheet in view."
+        )
     checked = check(page, straighten=straighten)
     if not force:
         refuse(checked)

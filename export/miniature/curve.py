@@ -21,9 +21,9 @@ Line = tuple[str, list[tuple[float, float]]]
 
 
 def exams(path: Path) -> list[dict[str, Any]]:
-    """The measurements on unseen pages, in order."""
+    """The measurements on unseen pages, in order; of what was done again after a kill, the last."""
     lines = (json.loads(line) for line in path.read_text("utf-8").splitlines())
-    return [line for line in lines if "exam" in line]
+    return sorted({e["pages"]: e for e in lines if "exam" in e}.values(), key=lambda e: float(e["pages"]))
 
 
 def lines_of(found: Sequence[dict[str, Any]]) -> list[Line]:

@@ -130,7 +130,7 @@ class Run:
 
     def log(self, **facts: Any) -> None:
         """A line of the curve."""
-        line = {"stage": self.plan[self.where.stage].name, **asdict(self.where), **facts}
+        line = {**asdict(self.where), "stage": self.plan[self.where.stage].name, **facts}
         line["minutes"] = round(self.where.minutes, 2)
         with open(self.out / "curve.jsonl", "a", encoding="utf-8") as f:
             f.write(json.dumps(line) + "\n")
