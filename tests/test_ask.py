@@ -56,7 +56,9 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(tiny_kit: Path, tmp_path: P
 
 def test_the_page_stays_in_the_context_when_an_answer_is_stopped(tiny_kit: Path) -> None:
     stages: list[str] = []
-    with PulseModel.load(tiny_kit, device="cpu", progress=lambda stage, _d, _o: stages.append(stage)) as model:
+    with PulseModel.load(
+        tiny_kit, device="cpu", threads=1, progress=lambda stage, _d, _o: stages.append(stage)
+    ) as model:
         scan = model.encode(PAGE)
         answering = model.ask(scan, FIRST, 50)
         next(answering)
@@ -70,7 +72,7 @@ def test_the_page_stays_in_the_context_when_an_answer_is_stopped(tiny_kit: Path)
             signal.signal(signal.SIGINT, old)
         again = model.ask(scan, FIRST, 12).answer().text
     assert "prefill" not in stages
-    with PulseModel.load(tiny_kit, device="cpu") as model:
+    with PulseModel.load(tiny_kit, device="cpu", threads=1) as model:
         assert model.interpret(PAGE, FIRST, 12).answers[0].text == again
 
 
