@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-WIDTH, HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 900, 420, 46, 30, 110, 46
+WIDTH, HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 900, 420, 46, 30, 130, 46
 COLOURS = "#1f77b4 #ff7f0e #2ca02c #d62728 #9467bd #8c564b #e377c2 #7f7f7f #bcbd22 #17becf".split()  # noqa: SIM905
 
 Line = tuple[str, list[tuple[float, float]]]
