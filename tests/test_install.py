@@ -16,6 +16,8 @@ import pytest
 import small_stick
 
 from pulse_edge import install, stick
+from pulse_edge.cli import cli
+from pulse_edge.errors import KitError
 
 pytest.importorskip("cryptography", reason="signing needs the package cryptography")
 KEY = stick.SecretKey(b"ourclin1", bytes(range(32)))
@@ -235,6 +237,30 @@ def test_install_sh_without_python_says_what_to_do(sticks: dict[str, Path], tmp_
     )
     assert done.returncode == 1
     assert "no Python 3.10 or newer was found" in done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has one place")
+@pytest.mark.parametrize(
+    ("user", "user_only", "place"),
+    [(0, False, "/opt"), (0, True, "/data"), (1000, False, "/data"), (1000, True, "/data")],
+)
+def test_an_administrator_installs_for_everybody_unless_asked_otherwise(
+    monkeypatch: pytest.MonkeyPatch, user: int, user_only: bool, place: str
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", "/data")
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    assert install.default_home(user_only=user_only) == Path(place) / "pulse-edge"
+
+
+def test_rollback_of_a_program_that_no_stick_brought_says_so() -> None:
+    with pytest.raises(KitError, match="not installed from a stick"):
+        cli.main(["kit", "rollback"], standalone_mode=False)
+
+
+def test_kit_verify_checks_a_stick(sticks: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "key.pub").write_text(KEY.public().text())
+    cli.main(["kit", "verify", str(sticks["one"]), "--key", str(tmp_path / "key.pub")], standalone_mode=False)
+    assert f"signed by key {KEY.public().id} (trusted here)" in capsys.readouterr().out
 
 
 @pytest.fixture
