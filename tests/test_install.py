@@ -149,6 +149,7 @@ def test_a_delta_alone_says_what_is_missing(sticks: dict[str, Path], tmp_path: P
 
 def test_uninstall_leaves_nothing(home: Path, sticks: dict[str, Path]) -> None:
     run(sticks["two"], home)
+    (home / ".current.x1y2").touch()  # of an installer that was killed while it wrote
     done = subprocess.run(
         [sys.executable, str(home / "install.py"), "--to", str(home), "--uninstall"], capture_output=True, check=False
     )
@@ -282,6 +283,15 @@ def test_the_installer_works_without_any_network_interface(
     assert subprocess.run(command, check=False, capture_output=True).returncode == 0
 
 
+def test_a_page_is_read_without_any_network_interface(tiny_kit: Path, namespace: list[str]) -> None:
+    assert subprocess.run([*namespace, *reading(tiny_kit)], check=False, capture_output=True).returncode == 0
+
+
+def reading(kit: Path) -> list[str]:
+    page = Path(__file__).parent.parent / "pulse_edge/example_page.png"
+    return [sys.executable, "-m", "pulse_edge", "interpret", str(page), "--kit", str(kit), "--max-tokens", "2"]
+
+
 def test_the_installer_connects_to_nothing(sticks: dict[str, Path], tmp_path: Path) -> None:
     """pip's copy of urllib3 opens a socket when imported, to see whether there is IPv6; it goes nowhere."""
     command = [sys.executable, str(sticks["one"] / "install.py"), "--to", str(tmp_path / "home")]
@@ -303,6 +313,4 @@ def sockets(command: list[str], folder: Path) -> list[str]:
 
 
 def test_reading_a_page_opens_no_socket(tiny_kit: Path, tmp_path: Path) -> None:
-    page = Path(__file__).parent.parent / "pulse_edge/example_page.png"
-    command = [sys.executable, "-m", "pulse_edge", "interpret", str(page), "--kit", str(tiny_kit), "--max-tokens", "2"]
-    assert sockets(command, tmp_path) == []
+    assert sockets(reading(tiny_kit), tmp_path) == []
