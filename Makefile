@@ -14,11 +14,7 @@ setup: .venv/ready
 	touch $@
 
 demo: setup
-	@echo "The weights of this demonstration are random: its words mean nothing."
-	rm -rf .cache/demo
-	$(BIN)/python tests/tiny.py .cache/demo/checkpoint
-	$(BIN)/python -m export convert .cache/demo/checkpoint -o .cache/demo/kit --demonstration
-	$(BIN)/pulse-edge interpret pulse_edge/example_page.png --kit .cache/demo/kit --max-tokens 40
+	$(BIN)/pulse-edge interpret pulse_edge/example_page.png --kit pulse_edge/kits/miniature
 
 test: setup
 	$(BIN)/python -m pytest

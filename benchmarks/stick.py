@@ -3,6 +3,7 @@
     python benchmarks/stick.py bare WORK --kit KIT [--llama WHEEL]     install in a fresh Debian root without network, and read a page
     python benchmarks/stick.py old WORK --kit KIT [--llama WHEEL]      the installed program on a processor without AVX (qemu-user)
     python benchmarks/stick.py kills WORK --kit KIT [--llama WHEEL]    kill the installer at 20 random moments
+    python benchmarks/stick.py speed --kit KIT --portable PYTHON       the portable llama.cpp beside a native one
     python benchmarks/stick.py fat32 WORK [--gib 4.5]                  a kit of that size over a FAT32 image, speed and memory
 
 Needs debootstrap, qemu-user-static, dosfstools and mtools; nothing of it is needed for sticks themselves. Prints Markdown.
@@ -128,6 +129,39 @@ def kills(work: Path, kit: Path, llama: Path | None, times: int) -> None:
         run(home / "pulse-edge", "kit", "verify", next(home.glob("versions/*/kits/*")))
         run(*command, "--uninstall")
     click.echo(f"- killed {times} times within {whole:.0f} s: the next run finished {finished} times")
+
+
+SPEED = """
+import sys, time
+from pathlib import Path
+import numpy as np
+from pulse_edge import kit, llm
+k = kit.open_kit(Path(sys.argv[1]))
+m = llm.LanguageModel(k.file(k.manifest.language.file), context=k.manifest.language.context_length, threads=1)
+rows = np.random.default_rng(0).normal(0, 0.02, (2048, m.embedding_length)).astype(np.float32)
+start = time.process_time()
+m.feed_rows(rows)
+middle = time.process_time()
+for token in range(1024):
+    m.feed_tokens([token % 1000])
+print(middle - start, time.process_time() - middle)
+"""
+
+
+@main.command()
+@_KIT
+@click.option("--portable", required=True, help="A Python with the portable llama-cpp-python and pulse-edge.")
+@click.option("--native", default=sys.executable, help="One with a native build. Default: this one.")
+@click.option("--times", default=7, show_default=True)
+def speed(kit: Path, portable: str, native: str, times: int) -> None:
+    """Processor seconds of one thread, least of several turns taken alternately: 2,048 image rows, then 1,024 tokens."""
+    best = {portable: [1e9, 1e9], native: [1e9, 1e9]}
+    for _ in range(times):
+        for python, least in best.items():
+            seen = map(float, run(python, "-c", SPEED, kit).stdout.split())
+            best[python] = [min(pair) for pair in zip(least, seen, strict=True)]
+    for what, mine, theirs in zip(("image rows", "tokens"), best[portable], best[native], strict=True):
+        click.echo(f"- {what}: portable {mine:.2f} s, native {theirs:.2f} s, {theirs / mine:.2f} x as fast")
 
 
 @main.command()

@@ -823,8 +823,9 @@ def uninstall(home: Home) -> None:
     with locked(home):
         (home.path / "current").unlink(missing_ok=True)  # first: what is half removed is not to be run
         _remove(home.path / "versions")
-        for name in (launcher(home).name, "trusted.pub", "install.py"):
-            (home.path / name).unlink(missing_ok=True)
+        for name in ("current", launcher(home).name, "trusted.pub", "install.py"):
+            for path in [home.path / name, *home.path.glob(f".{name}.*")]:  # the second: of a killed `write_whole`
+                path.unlink(missing_ok=True)
         _leave_if_empty(home)
 
 

@@ -279,7 +279,7 @@ def _supplied(
         elif (wheel := _given(name, pin, cached, target)) or (wheel := _fetched(f"{name}=={pin}", target, folder)):
             found[name] = wheel
         elif name == "llama-cpp-python" and (target.platform, target.device) == (this_platform(), "cpu"):
-            found[name] = read_wheel(portable(pin, folder))
+            found[name] = _portable(pin, target)
         else:
             missing.append(f"{name}=={pin} for {target}, {target.device}")
     return found
@@ -311,6 +311,14 @@ def _own_wheel(checkout: Path, folder: Path) -> Wheel:
             shutil.copy(checkout / name, source)
         built = _pip_wheel(source, Path(work), {})
         return read_wheel(Path(shutil.move(built, folder / built.name)))
+
+
+def _portable(pin: str, target: Target) -> Wheel:
+    """The one that was built before, for whatever Python, or a new one."""
+    folder = cache_dir() / "wheels" / "portable"
+    folder.mkdir(parents=True, exist_ok=True)
+    built = _given("llama-cpp-python", pin, map(read_wheel, folder.glob("*.whl")), target)
+    return built or read_wheel(portable(pin, folder))
 
 
 def portable(version: str, folder: Path) -> Path:

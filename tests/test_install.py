@@ -16,6 +16,8 @@ import pytest
 import small_stick
 
 from pulse_edge import install, stick
+from pulse_edge.cli import cli
+from pulse_edge.errors import KitError
 
 pytest.importorskip("cryptography", reason="signing needs the package cryptography")
 KEY = stick.SecretKey(b"ourclin1", bytes(range(32)))
@@ -147,6 +149,7 @@ def test_a_delta_alone_says_what_is_missing(sticks: dict[str, Path], tmp_path: P
 
 def test_uninstall_leaves_nothing(home: Path, sticks: dict[str, Path]) -> None:
     run(sticks["two"], home)
+    (home / ".current.x1y2").touch()  # of an installer that was killed while it wrote
     done = subprocess.run(
         [sys.executable, str(home / "install.py"), "--to", str(home), "--uninstall"], capture_output=True, check=False
     )
@@ -237,6 +240,30 @@ def test_install_sh_without_python_says_what_to_do(sticks: dict[str, Path], tmp_
     assert "no Python 3.10 or newer was found" in done.stderr
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has one place")
+@pytest.mark.parametrize(
+    ("user", "user_only", "place"),
+    [(0, False, "/opt"), (0, True, "/data"), (1000, False, "/data"), (1000, True, "/data")],
+)
+def test_an_administrator_installs_for_everybody_unless_asked_otherwise(
+    monkeypatch: pytest.MonkeyPatch, user: int, user_only: bool, place: str
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", "/data")
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    assert install.default_home(user_only=user_only) == Path(place) / "pulse-edge"
+
+
+def test_rollback_of_a_program_that_no_stick_brought_says_so() -> None:
+    with pytest.raises(KitError, match="not installed from a stick"):
+        cli.main(["kit", "rollback"], standalone_mode=False)
+
+
+def test_kit_verify_checks_a_stick(sticks: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "key.pub").write_text(KEY.public().text())
+    cli.main(["kit", "verify", str(sticks["one"]), "--key", str(tmp_path / "key.pub")], standalone_mode=False)
+    assert f"signed by key {KEY.public().id} (trusted here)" in capsys.readouterr().out
+
+
 @pytest.fixture
 def namespace() -> list[str]:
     """A command prefix that runs without any network interface."""
@@ -254,6 +281,15 @@ def test_the_installer_works_without_any_network_interface(
 ) -> None:
     command = [*namespace, sys.executable, str(sticks["one"] / "install.py"), "--to", str(tmp_path / "home")]
     assert subprocess.run(command, check=False, capture_output=True).returncode == 0
+
+
+def test_a_page_is_read_without_any_network_interface(tiny_kit: Path, namespace: list[str]) -> None:
+    assert subprocess.run([*namespace, *reading(tiny_kit)], check=False, capture_output=True).returncode == 0
+
+
+def reading(kit: Path) -> list[str]:
+    page = Path(__file__).parent.parent / "pulse_edge/example_page.png"
+    return [sys.executable, "-m", "pulse_edge", "interpret", str(page), "--kit", str(kit), "--max-tokens", "2"]
 
 
 def test_the_installer_connects_to_nothing(sticks: dict[str, Path], tmp_path: Path) -> None:
@@ -277,6 +313,4 @@ def sockets(command: list[str], folder: Path) -> list[str]:
 
 
 def test_reading_a_page_opens_no_socket(tiny_kit: Path, tmp_path: Path) -> None:
-    page = Path(__file__).parent.parent / "pulse_edge/example_page.png"
-    command = [sys.executable, "-m", "pulse_edge", "interpret", str(page), "--kit", str(tiny_kit), "--max-tokens", "2"]
-    assert sockets(command, tmp_path) == []
+    assert sockets(reading(tiny_kit), tmp_path) == []
