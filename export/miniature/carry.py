@@ -38,7 +38,7 @@ def carry(checkpoint: Path, target: Path, say: Callable[[str], None]) -> None:
                 shutil.copyfile(small / name, work / name)
             shutil.copyfile(CARD, work / CARD.name)
             (work / GOLDEN).write_text(json.dumps(cases, indent=1) + "\n", "utf-8")
-            kits.write_manifest(work, replace(made.manifest, files=kits.listing(work)))
+            kits.write_manifest(work, replace(made.manifest, id="miniature (Q8_0, fp16)", files=kits.listing(work)))
 
 
 def golden(kit: Path) -> list[dict[str, Any]]:
