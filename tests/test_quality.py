@@ -151,7 +151,10 @@ def test_check_exits_with_3_for_a_refused_page_and_says_what_to_do(tmp_path: Pat
 def test_check_goes_on_after_a_file_that_is_no_page(page_file: Path, tmp_path: Path) -> None:
     done = CliRunner().invoke(cli, ["check", str(tmp_path / "none.png"), str(page_file), "--json"])
     assert done.exit_code == 1
-    assert [json.loads(line)["file"] for line in done.stdout.splitlines()] == [str(tmp_path / "none.png"), str(page_file)]
+    assert [json.loads(line)["file"] for line in done.stdout.splitlines()] == [
+        str(tmp_path / "none.png"),
+        str(page_file),
+    ]
 
 
 def test_check_saves_the_page_and_a_copy_with_what_was_found(page_file: Path, tmp_path: Path) -> None:

@@ -17,7 +17,9 @@ TURNS = {90: Image.Transpose.ROTATE_270, 180: Image.Transpose.ROTATE_180, 270: I
 
 @functools.cache
 def drawn(grid: str = "lines", px_per_mm: float = 4.5) -> np.ndarray:
-    style = PageStyle(px_per_mm=px_per_mm, grid=grid, header=("12-lead ECG", "Page 1/1"), footer=("25 mm/s", "10 mm/mV"))
+    style = PageStyle(
+        px_per_mm=px_per_mm, grid=grid, header=("12-lead ECG", "Page 1/1"), footer=("25 mm/s", "10 mm/mV")
+    )
     return draw(synthesize(3), style).image
 
 
