@@ -167,6 +167,8 @@ def judge(
     }
     if scale_known:
         facts["resolution"] = mm
+    elif layout == "partial":  # neither a grid nor a whole set of leads: nothing that says ECG
+        facts["ecg"] = min(facts["ecg"], 0.4)
     leads = LEADS.get(layout, min(len(rows), 11))
     if facts["ecg"] >= 0.5:
         facts |= {"leads": float(leads), "layout": sure}
@@ -385,7 +387,7 @@ def _cut(ink: _Ink, rows: list[int], frame: Points | None) -> int:
     cut = 0
     for n in np.unique(labels[border & ink.mask]).tolist():
         left, top, wide, tall, area = (int(v) for v in stats[n])
-        near_row = any(top - 8 * ink.mm < y < top + tall + 8 * ink.mm for y in rows)
+        near_row = any(top - 25 * ink.mm < y < top + tall + 25 * ink.mm for y in rows)
         thin = area < 1.2 * ink.mm * (wide + tall)
         along = np.count_nonzero(
             border[top : top + tall, left : left + wide] & (labels[top : top + tall, left : left + wide] == n)
