@@ -89,7 +89,7 @@ def test_the_checkpoint_becomes_a_kit_that_is_proven_against_the_published_class
     layout.write(unbroken.parts, unbroken.shape, unbroken.out)
     convert(unbroken.out, tmp_path / "kit", Options(vision="fp32", demonstration=True))
     parity = json.loads((tmp_path / "kit" / "manifest.json").read_text())["parity"]
-    assert parity["vision"]["row_cosine_min"] > 0.9999
+    assert parity["vision"]["cosine_min"] > 0.9999
 
 
 def test_our_tower_and_llama_compute_what_the_runtime_computes(unbroken: Run, tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_our_tower_and_llama_compute_what_the_runtime_computes(unbroken: Run, tm
 
     layout.write(unbroken.parts, unbroken.shape, unbroken.out)
     convert(unbroken.out, tmp_path / "kit", Options(language="f32", vision="fp32", demonstration=True))
-    (told,) = (x for i, x in enumerate(data.drawn(9, 1, 28)) if i == 0)
+    told = next(x for x in data.drawn(9, 8, 28) if len(x["tiles"]) == 5)
     batch = data.collate([told], 28, whole=True)
     with torch.no_grad():
         ours = unbroken.rows(batch, None).flatten(0, 1)
@@ -115,7 +115,6 @@ def test_our_tower_and_llama_compute_what_the_runtime_computes(unbroken: Run, tm
 def _page(told: data.Lesson) -> object:
     """The grid of 672 x 672 pixels, black padding and all: as a page it is cut into the same tiles again."""
     tiles = told["tiles"][1:]
-    assert len(tiles) == 4
     return tiles.reshape(2, 2, 336, 336, 3).transpose(0, 2, 1, 3, 4).reshape(672, 672, 3)
 
 

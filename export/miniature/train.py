@@ -6,6 +6,7 @@ measurement. Learning rates rise, stay, and fall over the last part of a stage.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -236,7 +237,8 @@ def train(
         lessons = _lessons(run, stage, processes, signals)
         try:
             for batch in lessons:
-                figures = _learn(run, stage, batch)
+                with _reproducible(run.device):
+                    figures = _learn(run, stage, batch)
                 run.where.step += 1
                 run.where.pages += stage.batch
                 run.where.minutes = clock.now()
@@ -257,6 +259,17 @@ def train(
         run.where = replace(run.where, stage=run.where.stage + 1, step=0)
         run.save()
     return True
+
+
+@contextlib.contextmanager
+def _reproducible(device: torch.device) -> Generator[None, None, None]:
+    """Gradients of looked-up rows are otherwise summed in an order that changes from run to run."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(before or device.type == "cpu")
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
 
 
 class _Clock:
