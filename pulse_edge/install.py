@@ -504,9 +504,12 @@ def install(stick: Stick, wishes: Wishes, progress: Progress, say: Callable[[str
                 _remove(folder)
                 _leave_if_empty(home)
                 raise
+        before = home.current()
         _switch(home, stick, trust)
-        for old in home.complete()[2:]:
-            _remove(home.version(old))
+        keep = set(home.complete()) if before in (None, stick.version) else {before, stick.version}
+        for other in (home.path / "versions").iterdir():  # unfinished ones too
+            if other.name not in keep:
+                _remove(other)
     return folder
 
 

@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import sys
 import tempfile
@@ -455,9 +456,9 @@ def writing(target: Path, *, force: bool = False) -> Iterator[Path]:
     """
     refuse_target(target, force=force)
     target.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{target.name}.unfinished-", dir=target.parent))
-    try:
-        work.chmod(0o755)
+    work = target.parent / f".{target.name}.unfinished-{secrets.token_hex(4)}"
+    try:  # from here on: a signal may come as soon as the folder is there
+        work.mkdir(mode=0o755)
         yield work
         if not (work / MANIFEST).is_file():
             raise KitError(f"{target}: no manifest was written, so there is no kit.")

@@ -15,7 +15,6 @@ import os
 import re
 import secrets
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -165,9 +164,9 @@ def _folder(kit_id: str) -> str:
 def _writing(target: Path) -> Iterator[Path]:
     """A folder beside `target`, renamed to it at the end, removed if anything is raised."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{target.name}.unfinished-", dir=target.parent))
+    work = target.parent / f".{target.name}.unfinished-{secrets.token_hex(4)}"
     try:
-        work.chmod(0o755)
+        work.mkdir(mode=0o755)
         yield work
         os.rename(work, target)
     finally:

@@ -114,6 +114,15 @@ def test_rollback_goes_back_and_forth(home: Path, sticks: dict[str, Path]) -> No
     assert seen == ["1.0", "2.0"]
 
 
+def test_the_version_in_use_before_an_upgrade_is_kept_and_no_other(home: Path, sticks: dict[str, Path]) -> None:
+    run(sticks["two"], home)
+    run(sticks["two"], home, "--rollback")
+    run(sticks["more"], home)
+    run(sticks["more"], home, "--rollback")
+    assert says(home) == "1.0"
+    assert len(list(home.glob("versions/*"))) == 2
+
+
 def test_without_an_earlier_version_rollback_says_so(home: Path, sticks: dict[str, Path]) -> None:
     done = run(sticks["one"], home, "--rollback")
     assert (done.returncode, done.stderr) == (1, f"error: {home}: there is no earlier version to go back to.\n")
