@@ -65,7 +65,8 @@ class Sum:
 
     def rounded(self) -> Sum:
         """In float32's precision; see above."""
-        return Sum(*(part.astype(np.float32).astype(np.float64) for part in (self.image, self.text)), list(self.rows))
+        image, text = (part.astype(np.float32).astype(np.float64) for part in (self.image, self.text))
+        return Sum(image, text, list(self.rows))
 
 
 @dataclass(frozen=True)
