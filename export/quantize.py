@@ -258,9 +258,9 @@ def _compare_encoders(job: _Job, kind: str) -> dict[str, Any]:
 def _pages(job: _Job) -> Iterator[Float]:
     """Pixels (n, 3, S, S) of the example page and of the calibration sample."""
     m = job.base.manifest
-    pictures = [Image.open(io.BytesIO(p.picture)) for p in (job.stats.probes if job.stats else ())]
-    sources: tuple[Path | Image.Image, ...] = (parity.PAGE, *pictures)
-    for source in sources:
+    pages: list[Path | Image.Image] = [parity.PAGE]
+    pages += [Image.open(io.BytesIO(p.picture)) for p in (job.stats.probes if job.stats else ())]
+    for source in pages:
         yield tiles.cut(
             scan.read(source).image,
             size=m.vision.image_size,
