@@ -70,6 +70,7 @@ def quantize(base: Path, target: Path, recipe: str | None, debug: bool, **option
 @click.option("--minutes", type=click.FloatRange(min=0), default=60.0, show_default=True, help="Stop after so many.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option("--resume", is_flag=True, help="Go on where the last sitting ended.")
+@click.option("--start", type=click.Path(path_type=Path), help="A training whose weights a new plan begins with.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Of weights and lessons; kept when resuming.")
 @click.option("--steps", multiple=True, metavar="STAGE=N", help="Length of a stage: tower, language, real. Repeatable.")
 @click.option("--signals", type=click.Path(path_type=Path), help="Packed recordings (.npz), for the stage real.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -144,8 +145,33 @@ def test_only_patches_that_show_the_page_are_looked_at_in_the_first_stage() -> N
         assert (found == expected).all()
 
 
+def test_patches_without_a_trace_can_be_left_out_and_everything_that_is_told_stays() -> None:
+    (told,) = list(data.drawn(9, 1, 28))[:1]
+    full = data.collate([told], 28, whole=False)
+    thin = data.collate([told], 28, whole=False, blank=0.15, rng=np.random.default_rng(3))
+    seen = [int(b.mask.sum()) if b.mask is not None else b.tokens.numel() for b in (thin, full)]
+    assert len(set(told["at"]) | set(told["traced"])) <= seen[0] < seen[1]
+    for number, names in data.PER_PATCH.items():
+        shown = [b.patches.reshape(-1, b.patches.shape[2])[b.targets[number]] for b in (thin, full)]
+        assert torch.equal(*shown)
+        for name in names:
+            assert torch.equal(thin.targets[name].nan_to_num(9), full.targets[name].nan_to_num(9))
+
+
+def test_a_new_plan_begins_with_the_weights_and_words_of_another(unbroken: Run, tmp_path: Path) -> None:
+    unbroken.save()
+    run = Run.anew(unbroken.out, tmp_path / "next", "cpu", 5)
+    assert all(
+        torch.equal(a, b)
+        for name, part in run.parts.items()
+        for a, b in zip(part.parameters(), unbroken.parts[name].parameters(), strict=True)
+    )
+    assert run.speech_file.read_bytes() == unbroken.speech_file.read_bytes()
+    assert (run.where.stage, run.where.step, run.where.pages) == (0, 0, unbroken.where.pages)
+
+
 def test_a_second_training_in_the_same_folder_is_refused(unbroken: Run) -> None:
-    options = {"minutes": 1.0, "device": "cpu", "seed": 1, "steps": (), "signals": None, "processes": 1}
+    options = {"minutes": 1.0, "device": "cpu", "seed": 1, "steps": (), "signals": None, "start": None, "processes": 1}
     with pytest.raises(UsageError, match="--resume"):
         train.sitting(unbroken.out, resume=False, say=print, **options)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="Start one without --resume"):

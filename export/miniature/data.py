@@ -114,13 +114,25 @@ def cut_patches(tiles: npt.NDArray[np.uint8], patch: int) -> npt.NDArray[np.uint
     return np.ascontiguousarray(parts).reshape(n, side * side, -1)
 
 
-def collate(lessons: Sequence[Lesson], patch: int, *, whole: bool) -> Batch:
-    """One batch. `whole`: the overview and black patches too, as the runtime feeds them; else neither."""
+def collate(
+    lessons: Sequence[Lesson],
+    patch: int,
+    *,
+    whole: bool,
+    blank: float = 1.0,
+    rng: np.random.Generator | None = None,
+) -> Batch:
+    """One batch. `whole`: the overview and black patches too, as the runtime feeds them; else neither.
+
+    Then of the patches without a trace only the share `blank`, drawn by `rng`.
+    """
     parts, places, pages, shift, targets = [], [], [], 0, []
     for lesson in lessons:
         tiles = lesson["tiles"] if whole else lesson["tiles"][1:]
         cut = cut_patches(tiles, patch)
-        inner = lesson["inner"].reshape(len(lesson["inner"]), -1)
+        inner = lesson["inner"].reshape(len(lesson["inner"]), -1).astype(bool)
+        if rng is not None and blank < 1:
+            inner &= (rng.random(inner.shape) < blank) | _with_trace(lesson, inner.shape)
         seen = [np.arange(cut.shape[1])] * len(cut) if whole else [np.flatnonzero(row) for row in inner]
         where = np.full(inner.size, -1)
         for k, tokens in enumerate(seen):
@@ -142,6 +154,13 @@ def collate(lessons: Sequence[Lesson], patch: int, *, whole: bool) -> Batch:
     words = [[(q, a) for q, a in json.loads(bytes(lesson["words"]) or b"[]")] for lesson in lessons]
     seen_mask = None if mask.all() else torch.from_numpy(mask)
     return Batch(torch.from_numpy(patches), torch.from_numpy(tokens), seen_mask, pages, joined, words)
+
+
+def _with_trace(lesson: Lesson, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+    """Which patches (tiles, patches) a trace or its baseline runs through."""
+    out = np.zeros(int(np.prod(shape)), bool)
+    out[lesson["traced"]] = out[lesson["at"]] = True
+    return out.reshape(shape)
 
 
 PER_PATCH = {"at": ("lead", "kind", "beat", "st"), "traced": ("heights",)}
