@@ -12,16 +12,21 @@ from .model import Shape
 SUBCOLUMNS, KINDS, LEADS, FINDINGS, SUPERCLASSES, MEASURES = 14, 4, 12, 14, 5, 6
 """Sizes of what calibration/synthetic/lessons.py tells."""
 UNKNOWN = 255
-BEAT_SCALE = ((0.5, 0.3), (0.8, 0.2), (0.8, 0.2), (0.17, 0.04), (0.105, 0.025), (0.37, 0.05))
-"""Mean and spread of place, RR before, RR after, PR, QRS, QT: targets come out at about one."""
-PAGE_SCALE = ((1.35, 0.35), (0.17, 0.04), (0.105, 0.025), (0.37, 0.05), (0.5, 0.5), (0.3, 0.5))
-"""Rate, PR, QRS, QT, cosine and sine of the axis."""
+BEAT_SCALE = ((0.5, 0.1), (0.8, 0.06), (0.8, 0.06), (0.17, 0.02), (0.105, 0.015), (0.37, 0.03))
+"""Mean of place, RR before, RR after, PR, QRS and QT, and the error of each that costs one.
+
+A third of the spread among records: with all of it, errors that hide a P wave or an early beat cost next to nothing.
+"""
+HEIGHT = 2 / 28
+"""The error of a trace's height that costs one, in patches: two pixels, a small P wave."""
+PAGE_SCALE = ((1.35, 0.12), (0.17, 0.02), (0.105, 0.015), (0.37, 0.03), (0.5, 0.3), (0.3, 0.3))
+"""The same for rate, PR, QRS, QT, cosine and sine of the axis."""
 WEIGHTS = {
     "heights": 1.0,
     "lead": 0.3,
     "kind": 1.0,
     "beat": 1.0,
-    "p": 0.5,
+    "p": 1.0,
     "st": 0.5,
     "local": 0.5,
     "page": 1.0,
@@ -71,7 +76,7 @@ class Heads(nn.Module):
         """Each kind of loss, unweighted; rows (n, t, d)."""
         t = batch.targets
         flat = rows.reshape(-1, rows.shape[2])
-        out = {"heights": _distance(self.heights(flat[t["traced"]]).float(), 4 * (t["heights"] - 0.5))}
+        out = {"heights": _distance(self.heights(flat[t["traced"]]).float(), (t["heights"] - 0.5) / HEIGHT)}
         base = flat[t["at"]]
         out["lead"] = cross_entropy(self.lead(base).float(), t["lead"].long())
         if ((t["kind"] > 0) & (t["kind"] != UNKNOWN)).any():
