@@ -104,7 +104,7 @@ def text_importance(tool: Path, kit: kits.Kit, pages: Path, work: Path) -> dict[
         subprocess.run([tool, "-m", model, "-f", text, "-o", out, *options], check=True, capture_output=True)
     data = {t.name: t.data for t in gguf.GGUFReader(out).tensors}
     names = [n.removesuffix(".in_sum2") for n in data if n.endswith(".in_sum2")]
-    return {n: np.asarray(data[f"{n}.in_sum2"][0] / data[f"{n}.counts"][0, 0]) for n in names}
+    return {n: data[f"{n}.in_sum2"].ravel() / data[f"{n}.counts"].ravel() for n in names}
 
 
 def same_tensors(tool: Path, source: Path, stats: Path, ours: Path, level: str, work: Path) -> str:
@@ -162,7 +162,7 @@ def compare(kit: Path, files: dict[str, Path], pages: Path, count: int, out: Pat
         }
         for sample in left:
             question, answer = sample.turns[0]
-            rows = model.encode(pages / "images" / sample.image).rows
+            rows = model.encode(pages / "images" / sample.image, gate=False).rows
             before = language.tokenize(m.prompt.before, first=True)
             asked = language.tokenize(prompt.fill(m.prompt.after, question), first=False)
             right = language.tokenize(answer, first=False)

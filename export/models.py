@@ -72,6 +72,8 @@ class Recipe:
     """Gate: largest mean KLD against the base, in nats."""
     cosine: float | None = None
     """Gate: least mean cosine of the encoder's rows against the base's."""
+    gates: Mapping[str, float] | None = None
+    """What `calibration report --gates` holds a kit to; it knows their names."""
 
 
 def load_models(path: Path = MODELS) -> dict[str, ModelSpec]:
@@ -186,7 +188,7 @@ def _values(name: str, line: int, node: yaml.Node, known: _Known, mistakes: list
             mistakes.append(_Mistake(key_line, f"{name}: unknown key {key!r}. {_close(key, known)}"))
             continue
         try:
-            values[key] = known.fields[key](_scalar(value))
+            values[key] = _numbers(value) if key == "gates" else known.fields[key](_scalar(value))
         except ValueError as e:
             mistakes.append(_Mistake(_line(value), f"{name}: {key} {e}"))
     if isinstance(node, yaml.MappingNode) and (missing := [key for key in known.needed if key not in entries]):
@@ -265,6 +267,21 @@ def _number(node: yaml.ScalarNode) -> float:
     return float(text)
 
 
+def _numbers(node: yaml.Node) -> dict[str, float]:
+    if not isinstance(node, yaml.MappingNode) or not node.value:
+        raise ValueError("is not a mapping, expected names of gates with a number each")
+    found: dict[str, float] = {}
+    for key, value in node.value:
+        name = _text(_scalar(key))
+        if name in found:
+            raise ValueError(f"has {name} twice")
+        try:
+            found[name] = _number(_scalar(value))
+        except ValueError as e:
+            raise ValueError(f"has {name}, which {e}") from None
+    return found
+
+
 def _revision(node: yaml.ScalarNode) -> str:
     # A hash of digits alone is an int to YAML, and its text is still the hash.
     text = str(node.value)
@@ -316,5 +333,6 @@ _RECIPE_READERS: dict[str, Callable[[yaml.ScalarNode], str | int | float]] = {
     "vision": _text,
     "kld": _number,
     "cosine": _number,
+    "gates": _number,  # of each name under it
 }
 _MODEL, _RECIPE = _Known(ModelSpec, _MODEL_READERS), _Known(Recipe, _RECIPE_READERS)

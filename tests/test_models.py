@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from export.models import MODELS, ModelSpec, find, load_models
+from export.models import MODELS, ModelSpec, find, load_models, load_recipes
 from pulse_edge.errors import CheckpointError, UsageError
 
 GOOD = """\
@@ -188,3 +188,29 @@ def test_an_unknown_name_gets_those_that_come_close():
 def test_a_name_that_resembles_nothing_gets_the_list():
     with pytest.raises(UsageError, match=r"no model 'xyz'\. It has: pulse-7b\."):
         find("xyz", load_models())
+
+
+# --- recipes ---------------------------------------------------------------------------------------------------------
+
+RECIPE = GOOD + "recipes:\n  q4:\n    description: Small.\n    llm: Q4_K_M\n    gates: "
+
+
+def test_a_recipe_can_hold_gates_of_the_report(write):
+    assert load_recipes(write(RECIPE + "{same_top: 0.9, bytes: 5000000000}\n"))["q4"].gates == {
+        "same_top": 0.9,
+        "bytes": 5e9,
+    }
+
+
+@pytest.mark.parametrize(
+    ("gates", "why"),
+    [
+        ("3", "is not a mapping"),
+        ("{}", "is not a mapping"),
+        ("{same_top: high}", "has same_top, which is 'high', expected a number"),
+        ("{same_top: 1, same_top: 2}", "has same_top twice"),
+    ],
+)
+def test_gates_without_numbers_are_refused(write, gates: str, why: str):
+    with pytest.raises(CheckpointError, match=rf"q4: gates {why}"):
+        load_recipes(write(RECIPE + gates + "\n"))
