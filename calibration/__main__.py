@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
-
-from pulse_edge.errors import PulseEdgeError
 
 PATH = click.Path(path_type=Path)
 
@@ -197,20 +194,9 @@ def score(bench: Path, predictions: Path, scorer: str, split_file: Path | None, 
 
 def main() -> None:
     """Errors become one line and an exit code."""
-    try:
-        code = cli.main(standalone_mode=False)
-    except click.ClickException as e:
-        e.show()
-        code = e.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        print("interrupted", file=sys.stderr)
-        code = 130
-    except PulseEdgeError as e:
-        if "--debug" in sys.argv:
-            raise
-        print(f"error: {e}", file=sys.stderr)
-        code = e.exit_code
-    raise SystemExit(code)
+    from pulse_edge.cli import run
+
+    run(cli)
 
 
 if __name__ == "__main__":
