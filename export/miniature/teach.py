@@ -25,7 +25,7 @@ WEIGHTS = {
     "heights": 1.0,
     "lead": 0.3,
     "kind": 1.0,
-    "beat": 1.0,
+    "beat": 3.0,
     "p": 1.0,
     "st": 0.5,
     "local": 0.5,
