@@ -56,6 +56,24 @@ def hidden(seen: Tensor) -> Tensor:
     return torch.zeros_like(seen, dtype=torch.float32).masked_fill_(~seen, -10000.0)
 
 
+class Slots:
+    """Which places of tiles hold a patch: layers see patches one after the other, and only attention the tiles they lie in."""
+
+    def __init__(self, seen: Tensor, dtype: torch.dtype) -> None:
+        """`seen` (n, t): where there is a patch."""
+        self._size = seen.shape
+        self._at = seen.flatten().nonzero()[:, 0]
+        self.mask = hidden(seen)[:, None, None].to(dtype)
+
+    def take(self, x: Tensor) -> Tensor:
+        """(n, t, d) -> (patches, d)."""
+        return x.flatten(0, 1).index_select(0, self._at)
+
+    def put(self, x: Tensor) -> Tensor:
+        """(patches, d) -> (n, t, d), zero where there is none."""
+        return x.new_zeros(self._size.numel(), x.shape[1]).index_copy(0, self._at, x).view(*self._size, -1)
+
+
 class Attention(nn.Module):
     """Multi-head self-attention of CLIP."""
 
@@ -67,12 +85,15 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(width, width)
         self.out_proj = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """(n, t, d) -> (n, t, d); `mask` (n, 1, 1, t) is added: 0 where there is something to see, else -10000."""
-        n, t, d = x.shape
-        q, k, v = (f(x).view(n, t, self.heads, -1).transpose(1, 2) for f in (self.q_proj, self.k_proj, self.v_proj))
-        seen = attend(q, k, v, mask)
-        out: Tensor = self.out_proj(seen.transpose(1, 2).reshape(n, t, d))
+    def forward(self, x: Tensor, slots: Slots | None) -> Tensor:
+        """(n, t, d) -> (n, t, d), or with `slots` (patches, d) -> (patches, d)."""
+        q, k, v = (f(x) for f in (self.q_proj, self.k_proj, self.v_proj))
+        if slots is not None:
+            q, k, v = slots.put(q), slots.put(k), slots.put(v)
+        n, t, d = q.shape
+        q, k, v = (y.view(n, t, self.heads, -1).transpose(1, 2) for y in (q, k, v))
+        seen = attend(q, k, v, None if slots is None else slots.mask).transpose(1, 2).reshape(n, t, d)
+        out: Tensor = self.out_proj(seen if slots is None else slots.take(seen))
         return out
 
 
@@ -87,9 +108,9 @@ class EncoderLayer(nn.Module):
         self.layer_norm2 = nn.LayerNorm(d)
         self.mlp = nn.ModuleDict({"fc1": nn.Linear(d, shape.vision_mlp), "fc2": nn.Linear(shape.vision_mlp, d)})
 
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """(n, t, d) -> (n, t, d)."""
-        x = x + self.self_attn(self.layer_norm1(x), mask)
+    def forward(self, x: Tensor, slots: Slots | None) -> Tensor:
+        """As `Attention`."""
+        x = x + self.self_attn(self.layer_norm1(x), slots)
         h = self.mlp["fc1"](self.layer_norm2(x))
         out: Tensor = x + self.mlp["fc2"](h * torch.sigmoid(1.702 * h))  # CLIP's quick_gelu
         return out
@@ -114,13 +135,15 @@ class Tower(nn.Module):
         x = self.patch_embedding(patches) + self.position_embedding[1:][tokens]
         first = (self.class_embedding + self.position_embedding[0]).expand(len(x), 1, -1)
         x = self.pre_layrnorm(torch.cat([first, x], 1))
+        slots = None
         if mask is not None:
-            seen = torch.cat([mask.new_ones(len(mask), 1), mask], 1)
-            mask = hidden(seen)[:, None, None].to(
-                torch.bfloat16 if torch.is_autocast_enabled(x.device.type) else x.dtype
-            )
+            low = torch.bfloat16 if torch.is_autocast_enabled(x.device.type) else x.dtype
+            slots = Slots(torch.cat([mask.new_ones(len(mask), 1), mask], 1), low)
+            x = slots.take(x)
         for layer in self.layers:
-            x = layer(x, mask)
+            x = layer(x, slots)
+        if slots is not None:
+            x = slots.put(x)
         out: Tensor = x[:, 1:]
         return out
 
