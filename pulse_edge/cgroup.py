@@ -10,7 +10,7 @@ def folders(controller: str, root: Path = Path("/")) -> list[Path]:
     top = root / "sys/fs/cgroup"
     found = [top, top / controller]
     for line in lines(root / "proc/self/cgroup"):
-        _, controllers, path = (line.split(":", 2) + ["", ""])[:3]
+        _, controllers, path = ([*line.split(":", 2), "", ""])[:3]
         if controllers and controller not in controllers.split(","):
             continue
         start = top / controller if controllers else top

@@ -25,7 +25,8 @@ class Threads:
     """One token after another: bound by memory, and as slow as the slowest core that takes part."""
 
     def __str__(self) -> str:
-        return f"{self.prefill} threads" if self.prefill == self.decode else f"{self.prefill}/{self.decode} threads"
+        count = f"{self.prefill}" if self.prefill == self.decode else f"{self.prefill}/{self.decode}"
+        return f"{count} thread{'s' * (count != '1')}"
 
 
 def name(root: Path = Path("/")) -> str:

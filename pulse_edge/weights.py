@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import mmap
 import struct
 from dataclasses import dataclass
@@ -95,8 +96,8 @@ def _weights(reader: _Reader, size: int) -> Weights:
     layers = said[f"{architecture}.block_count"]
     by_kind: dict[str, int] = {}
     by_layer = [0] * layers
-    ends = sorted(at for _, at, _, _ in infos) + [size - start]
-    following = dict(zip(ends, ends[1:], strict=False))
+    ends = [*sorted(at for _, at, _, _ in infos), size - start]
+    following = dict(itertools.pairwise(ends))
     for kind, at, name, dimensions in infos:
         length = following[at] - at
         if name.startswith("blk."):
