@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import os
 import signal
 import sys
@@ -17,13 +18,15 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from . import cli_ask, cli_batch, cli_kit, cli_log
-from .cli_options import ReadyCommand, Wanted, documents
+from . import cli_ask, cli_batch, cli_doctor, cli_kit, cli_log
+from .cli_options import ReadyCommand, Wanted, documents, memory_limit
 from .errors import PulseEdgeError
 
 if TYPE_CHECKING:
     from .interpret import Answering, CheckedPage, EncodedScan, PulseModel
+    from .kit import Kit
     from .log import Recorder
+    from .plan import Use
     from .scan import Page
 
 STAGES = {
@@ -34,6 +37,7 @@ STAGES = {
     "findings": "Asking for findings",
     "pack": "Packing",
     "check": "Checking the stick",
+    "golden": "Comparing golden cases",
 }
 
 
@@ -68,8 +72,10 @@ def cli(debug: bool) -> None:
 )
 @click.option("--max-tokens", type=click.IntRange(1), help="Longest answer. Default: the kit's limit.")
 @click.option("--threads", type=click.IntRange(1, 512), help="Default: the processors that this process may use.")
+@memory_limit
 @click.option("--no-rectify", is_flag=True, help="Leave the page's pixels as they are.")
-@click.option("--force", is_flag=True, help="Answer about a refused page all the same; the report says so.")
+@click.option("--force", is_flag=True, help="Answer about a refused page, or with a refused kit; the report says so.")
+@click.option("--dry-run", is_flag=True, help="Only say what it would take, in time and memory.")
 @click.option(
     "--keep",
     type=click.IntRange(1, 36500),
@@ -90,8 +96,10 @@ def interpret(
     patient_system: str | None,
     max_tokens: int | None,
     threads: int | None,
+    limit: int | None,
     no_rectify: bool,
     force: bool,
+    dry_run: bool,
     keep: int | None,
     debug: bool,
 ) -> None:
@@ -99,39 +107,117 @@ def interpret(
 
     Without -q it asks for a clinical report.
     """
-    from . import log, scan
+    from . import kit as kits
+    from . import log
     from .errors import LogError
     from .interpret import PulseModel
+    from .plan import Use
 
     wanted = Wanted.of(questions, max_tokens, ("json", *forms) if as_json else forms, out, patient_id, patient_system)
     settings = {"max_tokens": max_tokens, "threads": threads, "straighten": not no_rectify, "force": force}
     screen = Screen()
+    opened = kits.find(kit)
+    wanted = wanted.for_kit(opened.manifest, with_findings)
+    desk = _Desk(scans, screen, as_json=wanted.shown == "json", straighten=not no_rectify, force=force)
+    use = Use(pages=desk.count(), tokens=wanted.tokens(opened.manifest))
+    if dry_run:
+        desk.forecast(opened, wanted, use, limit)
+        raise SystemExit(desk.worst)
     record = log.Recorder(log.Log(note=screen.note), settings, keep)
     record.log.ready()
-    worst = 0
+    if use.pages == 0:
+        raise SystemExit(desk.worst)
     with (
         screen.progress() as progress,
-        PulseModel.load(kit, device=device, threads=threads, progress=progress) as model,
+        PulseModel.load(
+            opened, device=device, threads=threads, limit=limit, use=use, force=force, progress=progress
+        ) as model,
     ):
         screen.loaded(model)
-        wanted = wanted.for_kit(model, with_findings)
-        for source in scans:
+        for page, encoded in desk.encoded(model):
             try:
-                pages = scan.read_all(source)
+                _one_page(model, page, encoded, wanted, screen, record, several=desk.several)
+            except LogError:
+                raise  # what cannot be put on record must not be answered
             except PulseEdgeError as e:
-                worst = max(worst, screen.failed(source, e, wanted.shown == "json"))
+                desk.failed(page.name, e)
+    raise SystemExit(desk.worst)
+
+
+class _Desk:
+    """The pages of the files that were named. What cannot be read is told, and counts for the exit code."""
+
+    def __init__(self, scans: tuple[str, ...], screen: Screen, *, as_json: bool, straighten: bool, force: bool) -> None:
+        self._scans, self._screen, self._as_json = scans, screen, as_json
+        self._straighten, self._force = straighten, force
+        self._alone: list[Page] | None = None
+        self.worst = 0
+        self.several = len(scans) > 1
+
+    def failed(self, name: str, error: PulseEdgeError) -> None:
+        """Say why there is no answer."""
+        self.worst = max(self.worst, self._screen.failed(name, error, self._as_json))
+
+    def count(self) -> int:
+        """How many pages there are; one file is read for that now, of several each counts as one."""
+        if len(self._scans) > 1:
+            return len(self._scans)
+        self._alone = list(self._read(self._scans[0]))
+        self.several = len(self._alone) > 1
+        return len(self._alone)
+
+    def _read(self, source: str) -> list[Page]:
+        from . import scan
+
+        try:
+            return scan.read_all(source)
+        except PulseEdgeError as e:
+            self.failed(source, e)
+            return []
+
+    def pages(self) -> Iterator[Page]:
+        """One file after the other."""
+        for source in self._scans:
+            yield from self._read(source) if self._alone is None else self._alone
+
+    def encoded(self, model: PulseModel) -> Iterator[tuple[Page, EncodedScan]]:
+        """Each page with its rows; all of them at once where the encoder has to make room for the language model."""
+        found = self._encoded(model)
+        yield from list(found) if model.plan.encoder_first else found
+
+    def _encoded(self, model: PulseModel) -> Iterator[tuple[Page, EncodedScan]]:
+        for page in self.pages():
+            try:
+                encoded = model.encode(page, straighten=self._straighten, force=self._force)
+            except PulseEdgeError as e:
+                self.failed(page.name, e)
                 continue
-            for page in pages:
-                several = len(scans) + len(pages) > 2
-                try:
-                    encoded = model.encode(page, straighten=not no_rectify, force=force)
-                    screen.judged(encoded)
-                    _one_page(model, page, encoded, wanted, screen, record, several=several)
-                except LogError:
-                    raise  # what cannot be put on record must not be answered
-                except PulseEdgeError as e:
-                    worst = max(worst, screen.failed(page.name, e, wanted.shown == "json"))
-    raise SystemExit(worst)
+            self._screen.judged(encoded)
+            yield page, encoded
+
+    def forecast(self, opened: Kit, wanted: Wanted, use: Use, limit: int | None) -> None:
+        """What each page would take, and the memory. Raises MemoryShortage as loading would."""
+        from . import forecast, machine, plan
+
+        made, speed = plan.make(opened, use, limit=limit), machine.recall(opened).speed
+        for page in self.pages():
+            try:
+                cast = forecast.forecast(
+                    page,
+                    opened.manifest,
+                    speed,
+                    wanted.questions,
+                    wanted.max_tokens,
+                    straighten=self._straighten,
+                    force=self._force,
+                )
+            except PulseEdgeError as e:
+                self.failed(page.name, e)
+                continue
+            said = {**dataclasses.asdict(cast), "peak_memory": made.peak, "memory": made.parts, "free": made.budget}
+            _out(json.dumps(said, ensure_ascii=False) + "\n" if self._as_json else forecast.told(cast) + "\n")
+        if not self._as_json:
+            _out(forecast.memory_told(made) + "\n")
 
 
 def _one_page(
@@ -238,8 +324,6 @@ def _checked_text(checked: CheckedPage, as_json: bool) -> str:
 
     said = facts(checked)
     if as_json:
-        import json
-
         return json.dumps(said, ensure_ascii=False) + "\n"
     scale = said["grid"]["pixels_per_mm"]
     row = f"{said['verdict']:<8} {said['layout'] or '-':<8} {said['leads']:>2} leads"
@@ -367,6 +451,7 @@ def verify(path: Path, key: Path | None, debug: bool) -> None:
 
 cli.add_command(cli_ask.ask)
 cli.add_command(cli_batch.batch)
+cli.add_command(cli_doctor.doctor)
 cli.add_command(cli_log.log)
 
 
@@ -442,6 +527,10 @@ class Screen:
         self.note(INTENDED_USE)
         if m.demonstration:
             self.note(f"{DEMONSTRATION}: {m.id}", always=True)
+        if model.fallback:
+            self.note(f"warning: {model.fallback}", always=True)
+        if model.refused:
+            self.note(f"warning: {model.refused} It answers because of --force", always=True)
 
     def answered(self, answering: Answering, encoded: EncodedScan) -> None:
         """The line of figures, and the warning of an answer that was cut off."""
@@ -483,8 +572,6 @@ class Screen:
         message = str(error) if file in str(error) else f"{file}: {error}"
         self.note(f"error: {message}", always=True)
         if as_json:
-            import json
-
             _out(json.dumps({"file": file, "error": message, "exit_code": error.exit_code}, ensure_ascii=False) + "\n")
         return error.exit_code
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .cli_options import ReadyCommand
+from .cli_options import ReadyCommand, memory_limit
 
 if TYPE_CHECKING:
     from .cli import Screen
@@ -29,6 +29,8 @@ HELP = "Ask about the page. /new forgets what was said, /quit or Ctrl-D ends, Ct
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--max-tokens", type=click.IntRange(1), help="Longest answer. Default: the kit's limit.")
 @click.option("--threads", type=click.IntRange(1, 512), help="Default: the processors that this process may use.")
+@memory_limit
+@click.option("--force", is_flag=True, help="Answer with a kit that doctor refused on this machine; it is said so.")
 @click.option(
     "--keep",
     type=click.IntRange(1, 36500),
@@ -42,6 +44,8 @@ def ask(
     device: str,
     max_tokens: int | None,
     threads: int | None,
+    limit: int | None,
+    force: bool,
     keep: int | None,
     debug: bool,
 ) -> None:
@@ -54,6 +58,7 @@ def ask(
     from .cli import Screen
     from .errors import UsageError
     from .interpret import PulseModel
+    from .plan import Use
 
     if scan == "-":
         raise UsageError("-: the questions come from standard input, so the page cannot. Name a file.")
@@ -63,7 +68,9 @@ def ask(
     page = scans.read(scan)
     with (
         screen.progress() as progress,
-        PulseModel.load(kit, device=device, threads=threads, progress=progress) as model,
+        PulseModel.load(
+            kit, device=device, threads=threads, limit=limit, use=Use(pages=1), force=force, progress=progress
+        ) as model,
     ):
         screen.loaded(model)
         encoded = model.encode(page)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .cli_options import ReadyCommand, Wanted, documents
+from .cli_options import ReadyCommand, Wanted, documents, memory_limit
 
 if TYPE_CHECKING:
     from .batch import Store, Work
@@ -37,8 +37,12 @@ POLL = 2.0
 @documents
 @click.option("--max-tokens", type=click.IntRange(1), help="Longest answer. Default: the kit's limit.")
 @click.option("--threads", type=click.IntRange(1, 512), help="Default: the processors that this process may use.")
+@memory_limit
 @click.option("--retry", is_flag=True, help="Try again what failed before.")
 @click.option("--watch", is_flag=True, help="Go on with what comes into the folder, until Ctrl-C.")
+@click.option(
+    "--force", is_flag=True, help="Answer with a kit that doctor refused on this machine; the reports say so."
+)
 @click.option(
     "--keep",
     type=click.IntRange(1, 36500),
@@ -56,8 +60,10 @@ def batch(
     with_findings: bool | None,
     max_tokens: int | None,
     threads: int | None,
+    limit: int | None,
     retry: bool,
     watch: bool,
+    force: bool,
     keep: int | None,
     debug: bool,
 ) -> None:
@@ -87,10 +93,12 @@ def batch(
         if watch or store.next() is not None:
             with (
                 screen.progress() as progress,
-                PulseModel.load(opened, device=device, threads=threads, progress=progress) as model,
+                PulseModel.load(
+                    opened, device=device, threads=threads, limit=limit, force=force, progress=progress
+                ) as model,
             ):
                 screen.loaded(model)
-                desk = _Desk(model, wanted.for_kit(model, with_findings), record, forms)
+                desk = _Desk(model, wanted.for_kit(opened.manifest, with_findings), record, forms)
                 work = batches.Work(desk.answer, desk.record, desk.documents, _Teller(store, screen.note))
                 _go_through(store, work, sources if watch else ())
         store.export()
@@ -151,16 +159,10 @@ class _Teller:
         self._pages = 0
 
     def __call__(self, name: str, error: PulseEdgeError | None) -> None:
+        from .forecast import duration
+
         self._pages += 1
         waiting = self._store.counts().waiting
         left = (time.monotonic() - self._start) / self._pages * waiting
         how = "answered" if error is None else f"error: {error}"
         self._note(f"{name}: {how} ({waiting} files left, {duration(left)})", always=True)
-
-
-def duration(seconds: float) -> str:
-    """`40 s`, `7 min`, `3 h 20 min`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

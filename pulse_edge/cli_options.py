@@ -11,7 +11,7 @@ import click
 
 if TYPE_CHECKING:
     from .fhir import Patient
-    from .interpret import PulseModel
+    from .kit import Manifest
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -24,6 +24,18 @@ class ReadyCommand(click.Command):
 
         installed_runtime()
         return super().invoke(ctx)
+
+
+def memory_limit(command: Command) -> Command:
+    """--memory: bytes, as `limit`."""
+
+    def parsed(_context: click.Context, _option: click.Parameter, text: str | None) -> int | None:
+        from . import memory
+
+        return None if text is None else memory.parse(text)
+
+    told = "Take no more than this, e.g. 8GiB. Default: what is free."
+    return click.option("--memory", "limit", metavar="SIZE", callback=parsed, help=told)(command)
 
 
 def documents(command: Command) -> Command:
@@ -82,10 +94,21 @@ class Wanted:
             raise UsageError("--patient-id and --patient-system: are for --format fhir. Add it, and the id.")
         return cls(questions, max_tokens, forms, out, Patient(patient_id, patient_system) if patient_id else None)
 
-    def for_kit(self, model: PulseModel, with_findings: bool | None) -> Wanted:
+    def for_kit(self, manifest: Manifest, with_findings: bool | None) -> Wanted:
         """With findings as asked for, else if the kit is calibrated for them."""
-        calibrated = model.kit.manifest.findings is not None
+        calibrated = manifest.findings is not None
         return dataclasses.replace(self, findings=calibrated if with_findings is None else with_findings)
+
+    def tokens(self, manifest: Manifest) -> int:
+        """What stands beside the image rows in the context, at most: no token is shorter than a byte."""
+        from . import findings
+
+        asked = [*self.questions]
+        asked += [q for s in findings.STATEMENTS for q in (s.question, s.plain)] if self.findings else []
+        spoken = manifest.prompt
+        limit = spoken.max_tokens if self.max_tokens is None else self.max_tokens
+        longest = max(len(question.encode()) for question in asked)
+        return len(spoken.before.encode()) + len(spoken.after.encode()) + longest + limit + 16
 
     @property
     def shown(self) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import os
 import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,11 +17,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from . import findings, llm, memory, prompt, quality, rectify, scan, tiles, vision
+from . import cpu, findings, llm, machine, memory, prompt, quality, rectify, scan, tiles, vision, weights
 from . import kit as kits
-from .errors import DeviceError, PageRefused, UsageError
+from . import plan as plans
+from .errors import DeviceError, KitError, MemoryShortage, PageRefused, UsageError
 from .kit import Kit
-from .report import DEMONSTRATION, FORCED, Answer, Finding, KitMark, Mark, Report
+from .plan import Plan, Use
+from .report import DEMONSTRATION, FORCED, FORCED_KIT, Answer, Finding, KitMark, Mark, Report
 
 Float = npt.NDArray[np.float32]
 NARROWEST = 64
@@ -172,16 +173,20 @@ class Answering(Iterator[str]):
 class PulseModel:
     """A loaded kit. Use as a context manager, or `close` it. One thread, one answer at a time."""
 
-    def __init__(
-        self, kit: Kit, encoder: vision.VisionEncoder, language: llm.LanguageModel, device: str, progress: Progress
-    ) -> None:
+    def __init__(self, kit: Kit, encoder: vision.VisionEncoder, how: _How, progress: Progress) -> None:
         """For `load`, which is how to get one."""
         self.kit = kit
         self.encoder = encoder
-        self.language = language
-        self.device = device
+        self.plan = how.plan
+        self.device = how.text()
+        self.fallback = how.fallback
+        """Why `auto` did not take a GPU that is there, or should be; None: nothing is wrong."""
+        self.refused: str | None = None
+        """Why `doctor` refused this kit on this machine, where it was forced to answer all the same."""
         self.progress = progress
         self.seconds: dict[str, float] = {}
+        self._how = how
+        self._language: llm.LanguageModel | None = None
         name = kit.manifest.packing.newline_file
         self._newline = None if name is None else np.fromfile(kit.file(name), "<f4")
         self._turn = 0
@@ -193,37 +198,65 @@ class PulseModel:
         *,
         device: str = "auto",
         threads: int | None = None,
+        limit: int | None = None,
+        use: Use | None = None,
+        force: bool = False,
         flash_attention: bool = False,
         observer: llm.Observer | None = None,
         progress: Progress = _silent,
     ) -> PulseModel:
         """Open, verify and load a kit (None: as `kit.find` says) on `auto`, `cpu` or `cuda`.
 
-        Raises KitError, MemoryShortage, DeviceError, EngineError, UsageError.
+        `threads` None: what `pulse-edge doctor` measured here, else the physical cores. `limit`: bytes of memory that
+        it may take. `use` says what is going to be asked (default: anything); with its `pages` the language model is
+        loaded at the first question, and where the plan says so after closing the encoder. `force` also loads a kit
+        that `doctor` refused on this machine, and every answer says so.
+
+        Raises KitError, MemoryShortage (before anything is loaded), DeviceError, EngineError, UsageError.
         """
         start = time.perf_counter()
         if device not in ("auto", "cpu", "cuda"):
             raise UsageError(f"device {device!r}: expected auto, cpu or cuda.")
-        threads = threads or default_threads()
         vision.installed_runtime()
         opened = kit if isinstance(kit, Kit) else kits.find(None if kit is None else Path(kit))
+        known = machine.recall(opened)
+        if known.refused and not force:
+            raise KitError(f"{opened.path}: {known.refused} Run pulse-edge doctor again, or answer with --force.")
         _verify(opened, progress)
-        encoder, device, why = _encoder(opened, device, threads)
-        m = opened.manifest
-        if device == "cpu":
-            memory.require(str(opened.path), **_bytes(opened))
-        language = llm.LanguageModel(
-            opened.file(m.language.file),
-            context=m.language.context_length,
-            threads=threads,
-            device=device,
-            flash_attention=flash_attention,
-            observer=observer,
-            progress=lambda fraction: progress("load", int(1000 * fraction), 1000),
-        )
-        model = cls(opened, encoder, language, f"{device} ({why}, {threads} threads)" if why else device, progress)
+        running = cpu.Threads(threads, threads) if threads else threads_for(known.speed)
+        how, encoder = _start(opened, device, running, use or Use(), limit)
+        model = cls(opened, encoder, replace(how, flash_attention=flash_attention, observer=observer), progress)
+        model.refused = known.refused
         model.seconds["load"] = time.perf_counter() - start
+        if use is None or use.pages is None:
+            _ = model.language
         return model
+
+    @property
+    def language(self) -> llm.LanguageModel:
+        """The language model; loaded when first wanted, and the encoder closed before if the plan says so."""
+        if self._language is None:
+            start = time.perf_counter()
+            if self.plan.encoder_first:
+                self.encoder.close()
+                memory.give_back()
+            how = self._how
+            self._language = llm.LanguageModel(
+                self.kit.file(self.kit.manifest.language.file),
+                context=self.plan.context,
+                threads=how.threads.prefill,
+                decode_threads=how.threads.decode,
+                device=how.device,
+                gpu_layers=self.plan.gpu_layers,
+                batch=self.plan.batch,
+                mapped=not self.plan.repack,
+                repack=self.plan.repack,
+                flash_attention=how.flash_attention,
+                observer=how.observer,
+                progress=lambda fraction: self.progress("load", int(1000 * fraction), 1000),
+            )
+            self.seconds["load"] = self.seconds.get("load", 0.0) + time.perf_counter() - start
+        return self._language
 
     def encode(
         self,
@@ -238,6 +271,11 @@ class PulseModel:
         `straighten` False leaves its pixels alone; `force` encodes what was refused, and the report says so. Without
         `gate` the page goes in as it is and unjudged: for measurements on pages that are known.
         """
+        if self.plan.encoder_first and self._language is not None:
+            raise MemoryShortage(
+                f"{self.kit.path}: the encoder was closed to make room for the language model. Encode every page before "
+                "the first question, or allow more memory."
+            )
         start = time.perf_counter()
         page = source if isinstance(source, scan.Page) else scan.read(source)
         read = time.perf_counter()
@@ -355,6 +393,7 @@ class PulseModel:
         forced = encoded.checked is not None and encoded.checked.quality.forced
         notices = [DEMONSTRATION] if self.kit.manifest.demonstration else []
         notices += [warning] if (warning := self.warning()) else []
+        notices += [FORCED_KIT] if self.refused else []
         return [*notices, FORCED] if forced else notices
 
     def warning(self) -> str | None:
@@ -374,7 +413,8 @@ class PulseModel:
     def close(self) -> None:
         """Free both engines."""
         self.encoder.close()
-        self.language.close()
+        if self._language is not None:
+            self._language.close()
 
     def __enter__(self) -> PulseModel:
         return self
@@ -441,10 +481,13 @@ def versions() -> dict[str, str]:
 
 
 def default_threads() -> int:
-    """Processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Physical cores that this process may use."""
+    return cpu.threads().prefill
+
+
+def threads_for(speed: machine.Speed | None) -> cpu.Threads:
+    """What `doctor` measured as fastest, else the physical and the fast cores that this process may use."""
+    return cpu.threads() if speed is None else cpu.Threads(speed.prefill_threads, speed.decode_threads)
 
 
 def _verify(opened: Kit, progress: Progress) -> None:
@@ -459,25 +502,59 @@ def _verify(opened: Kit, progress: Progress) -> None:
     kits.verify(opened, remembered=True, progress=step)
 
 
-def _encoder(opened: Kit, device: str, threads: int) -> tuple[vision.VisionEncoder, str, str]:
-    """The encoder, the device that both halves will use, and why `auto` took it."""
-    path = opened.file(opened.manifest.vision.file)
-    if device != "auto":
-        return vision.VisionEncoder(path, device=device, threads=threads), device, ""
-    try:
-        if reason := llm.cuda_missing():
-            raise DeviceError(reason)
-        return vision.VisionEncoder(path, device="cuda", threads=threads), "cuda", "auto: CUDA works for both halves"
-    except DeviceError as e:
-        why = f"auto: {str(e).removeprefix('cuda: ').split('. ')[0].split(';')[0]}"
-        return vision.VisionEncoder(path, device="cpu", threads=threads), "cpu", why
+@dataclass(frozen=True)
+class _How:
+    """Everything that was decided before loading."""
+
+    device: str
+    """`cpu` or `cuda`, of both halves."""
+    why: str
+    """Why `auto` took it."""
+    fallback: str | None
+    threads: cpu.Threads
+    plan: Plan
+    flash_attention: bool = False
+    observer: llm.Observer | None = None
+
+    def text(self) -> str:
+        """For the record: whatever can change the last digits of a result stands there."""
+        layers = f"{self.plan.gpu_layers} layers on the GPU" if self.device == "cuda" else ""
+        return f"{self.device} ({', '.join(filter(None, (self.why, str(self.threads), layers, self.plan.text)))})"
 
 
-def _bytes(opened: Kit) -> dict[str, int]:
-    """What `memory.require` needs to know of a kit: bytes of its parts when loaded."""
-    m = opened.manifest
-    encoder = sum(f.bytes for name, f in m.files.items() if name.startswith(m.vision.file))
-    cache = 2 * 2 * m.language.layers * m.language.key_value_length * m.language.context_length
-    # An fp16 encoder computes in float32 on a CPU.
-    unpacked = encoder * (2 if m.vision.type == "fp16" else 1)
-    return {"language": m.files[m.language.file].bytes, "key_values": cache, "encoder": unpacked}
+def _start(
+    opened: Kit, device: str, threads: cpu.Threads, use: Use, limit: int | None
+) -> tuple[_How, vision.VisionEncoder]:
+    """The decisions, and the encoder on the device that they name; `auto` ends on the CPU and says why."""
+    path, why, fallback = opened.file(opened.manifest.vision.file), "", None
+    if device != "cpu":
+        try:
+            plan = _gpu_plan(opened, use)
+            encoder = vision.VisionEncoder(path, device="cuda", threads=threads.prefill)
+            return _How("cuda", "auto: CUDA works for both halves" * (device == "auto"), None, threads, plan), encoder
+        except DeviceError as e:
+            if device == "cuda":
+                raise
+            reason = str(e).removeprefix("cuda: ").split(". ")[0].split(";")[0]
+            why = f"auto: {reason}"
+            # A build without CUDA is what most laptops have; anything else is a fault that somebody should mend.
+            fallback = f"no CUDA, so the CPU answers: {reason}" if llm.has_cuda() else None
+    plan = plans.make(opened, use, limit=limit)
+    return _How("cpu", why, fallback, threads, plan), vision.VisionEncoder(path, device="cpu", threads=threads.prefill)
+
+
+def _gpu_plan(opened: Kit, use: Use) -> Plan:
+    """How many layers fit on the GPU. Raises DeviceError where CUDA is missing or none fits."""
+    if reason := llm.cuda_missing():
+        raise DeviceError(f"cuda: {reason}; or use --device cpu.")
+    gpu = llm.gpus()[0]
+    held = weights.read(opened.file(opened.manifest.language.file))
+    plan = plans.ladder(opened, replace(use, pages=None), memory.available(), frozenset())[0]
+    room = gpu.free - plan.parts["encoder"]
+    layers = plans.on_gpu(room, held, plan.parts["key_values"], plan.parts["compute"])
+    if not layers:
+        raise DeviceError(
+            f"cuda: {gpu.name} has {memory.shown(gpu.free)} free, which holds the encoder "
+            f"({memory.shown(plan.parts['encoder'])}) and no layer of the kit; or use --device cpu."
+        )
+    return plans.with_gpu(plan, layers, held)

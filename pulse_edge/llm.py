@@ -28,7 +28,8 @@ from .errors import ContextError, DeviceError, EngineError
 
 Float = npt.NDArray[np.float32]
 BATCH = 256
-"""Tokens or rows a decode call: the step of the progress display; larger ones are not faster on a CPU."""
+"""Tokens or rows a decode call, unless memory is short: the step of the progress display; larger ones are not faster on
+a CPU."""
 GENTLE = 32
 """Tokens that are decoded to their end when a signal comes: a second or two."""
 _ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -57,19 +58,63 @@ def version() -> str:
     return importlib.metadata.version("llama-cpp-python")
 
 
+@dataclass(frozen=True)
+class Gpu:
+    """A GPU as llama.cpp sees it."""
+
+    name: str
+    free: int
+    """Bytes."""
+    total: int
+
+
+def has_cuda() -> bool:
+    """Whether llama.cpp was built with CUDA; a GPU and its driver are another matter."""
+    return "CUDA" in system()
+
+
+def gpus() -> list[Gpu]:
+    """The GPUs that llama.cpp can use; none where it was built without, or the driver does not work."""
+    _library()
+    from llama_cpp._ggml import libggml as lib
+
+    lib.ggml_backend_dev_count.restype = ctypes.c_size_t
+    lib.ggml_backend_dev_get.restype = ctypes.c_void_p
+    lib.ggml_backend_dev_get.argtypes = [ctypes.c_size_t]
+    lib.ggml_backend_dev_type.argtypes = lib.ggml_backend_dev_description.argtypes = [ctypes.c_void_p]
+    lib.ggml_backend_dev_description.restype = ctypes.c_char_p
+    lib.ggml_backend_dev_memory.argtypes = [ctypes.c_void_p, *2 * [ctypes.POINTER(ctypes.c_size_t)]]
+    lib.ggml_backend_dev_memory.restype = None
+    found = []
+    for i in range(lib.ggml_backend_dev_count()):
+        device = lib.ggml_backend_dev_get(i)
+        if lib.ggml_backend_dev_type(device) == 1:  # GGML_BACKEND_DEVICE_TYPE_GPU
+            free, total = ctypes.c_size_t(), ctypes.c_size_t()
+            lib.ggml_backend_dev_memory(device, ctypes.byref(free), ctypes.byref(total))
+            name = lib.ggml_backend_dev_description(device).decode("utf-8", "replace")
+            found.append(Gpu(name, free.value, total.value))
+    return found
+
+
 def cuda_missing() -> str | None:
     """Why llama.cpp cannot use CUDA, or None when it can."""
-    lib = _library()
-    if "CUDA" in lib.llama_print_system_info().decode():
-        return None
-    return "llama-cpp-python was built without CUDA (build it with CMAKE_ARGS=-DGGML_CUDA=on)"
+    if not has_cuda():
+        return "llama-cpp-python was built without CUDA (build it with CMAKE_ARGS=-DGGML_CUDA=on)"
+    return None if gpus() else "llama.cpp has CUDA but sees no GPU (look at nvidia-smi, mend the driver)"
+
+
+def system() -> str:
+    """What llama.cpp's libraries were built for and have found, such as `CPU : SSE3 = 1 | AVX2 = 1`."""
+    return str(_library().llama_print_system_info().decode())
 
 
 class LanguageModel:
     """A GGUF model with one context of `context` tokens.
 
+    `threads` read rows and tokens in batches of `batch`, `decode_threads` (None: as many) make single tokens.
+    `gpu_layers` of the layers and the output go to the GPU on `cuda`; negative: all. Weights that are `repack`ed and
+    `mapped` too take their memory twice. `progress` gets the loaded fraction. `observer` sees the graph's nodes.
     Raises EngineError for a file that llama.cpp cannot load, DeviceError when CUDA is asked for and absent.
-    `progress` gets the loaded fraction. `observer` sees the graph's nodes.
     """
 
     def __init__(
@@ -78,7 +123,12 @@ class LanguageModel:
         *,
         context: int,
         threads: int,
+        decode_threads: int | None = None,
         device: str = "cpu",
+        gpu_layers: int = -1,
+        batch: int = BATCH,
+        mapped: bool = True,
+        repack: bool = True,
         flash_attention: bool = False,
         observer: Observer | None = None,
         progress: Callable[[float], None] = lambda _fraction: None,
@@ -93,26 +143,28 @@ class LanguageModel:
         self._stop = threading.Event()
         self._raised: BaseException | None = None
         self.context = context
+        self.batch = batch
         self.position = 0
         self._prefix: tuple[Hashable, int] | None = None
         try:
-            self._load(device, progress)
+            self._load(gpu_layers if device == "cuda" else 0, mapped, repack, progress)
             self._vocab = lib.llama_model_get_vocab(self._model)
             self.embedding_length: int = lib.llama_model_n_embd(self._model)
             self.vocabulary: int = lib.llama_vocab_n_tokens(self._vocab)
             self.end: int = lib.llama_vocab_eos(self._vocab)
-            self._start_context(threads, device, flash_attention, observer)
+            self._start_context(threads, decode_threads or threads, device, flash_attention, observer)
         except BaseException:
             self.close()
             raise
 
-    def _load(self, device: str, progress: Callable[[float], None]) -> None:
+    def _load(self, gpu_layers: int, mapped: bool, repack: bool, progress: Callable[[float], None]) -> None:
         lib = self._lib
         params = lib.llama_model_default_params()
-        params.load_mode = lib.LLAMA_LOAD_MODE_MMAP
-        params.n_gpu_layers = -1 if device == "cuda" else 0
+        params.load_mode = lib.LLAMA_LOAD_MODE_MMAP if mapped else lib.LLAMA_LOAD_MODE_NONE
+        params.use_extra_bufts = repack
+        params.n_gpu_layers = gpu_layers
         none = (ctypes.c_void_p * 1)(None)
-        if device == "cpu":
+        if not gpu_layers:
             params.devices = ctypes.cast(none, ctypes.c_void_p)  # an empty list: a GPU must not take part in silence
 
         def loading(fraction: float, _data: Any) -> bool:
@@ -127,12 +179,14 @@ class LanguageModel:
         if not self._model:
             raise EngineError(f"{self._path}: llama.cpp cannot load it: {log.reason()}. Copy the kit again.")
 
-    def _start_context(self, threads: int, device: str, flash: bool, observer: Observer | None) -> None:
+    def _start_context(
+        self, threads: int, decode_threads: int, device: str, flash: bool, observer: Observer | None
+    ) -> None:
         lib = self._lib
         params = lib.llama_context_default_params()
         params.n_ctx = self.context
-        params.n_batch = params.n_ubatch = BATCH
-        params.n_threads = params.n_threads_batch = threads
+        params.n_batch = params.n_ubatch = self.batch
+        params.n_threads, params.n_threads_batch = decode_threads, threads
         params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_ENABLED if flash else lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
         params.offload_kqv = params.op_offload = device == "cuda"
         params.no_perf = True
@@ -147,6 +201,10 @@ class LanguageModel:
         if not self._context:
             raise EngineError(f"{self._path}: llama.cpp cannot make a context: {log.reason()}.")
         self._memory = lib.llama_get_memory(self._context)
+
+    def use_threads(self, threads: int, decode_threads: int) -> None:
+        """From the next call on; results do not depend on it."""
+        self._lib.llama_set_n_threads(self._context, decode_threads, threads)
 
     # --- text and tokens ---------------------------------------------------------------------------------------------
 
@@ -205,8 +263,8 @@ class LanguageModel:
     def feed_tokens(self, ids: list[int], *, every: bool = False) -> Float:
         """Decode tokens; logits (vocabulary,) behind the last one, or (n, vocabulary) behind `every` one."""
         out = []
-        for at in range(0, len(ids), BATCH):
-            out.append(self._decode(np.asarray(ids[at : at + BATCH], np.int32), every=every))
+        for at in range(0, len(ids), self.batch):
+            out.append(self._decode(np.asarray(ids[at : at + self.batch], np.int32), every=every))
         return np.concatenate(out) if every else out[-1][0]
 
     def feed_rows(
@@ -218,9 +276,9 @@ class LanguageModel:
     ) -> Float | None:
         """Decode embedding rows (T, d) float32; logits (T, vocabulary) behind `every` one, else None."""
         out = []
-        for at in range(0, len(rows), BATCH):
+        for at in range(0, len(rows), self.batch):
             progress(at, len(rows))
-            logits = self._decode(np.ascontiguousarray(rows[at : at + BATCH], np.float32), every=every)
+            logits = self._decode(np.ascontiguousarray(rows[at : at + self.batch], np.float32), every=every)
             if every:
                 out.append(logits)
         progress(len(rows), len(rows))

@@ -4,40 +4,39 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import re
 import sys
 from pathlib import Path
 
-from .errors import MemoryShortage
+from . import cgroup
+from .errors import UsageError
 
 MIB = 1 << 20
-_PROGRAM = 350 * MIB
-"""Python, NumPy, both engines' code and small buffers; measured on the micro kit."""
 
 
-def available() -> int | None:
+def available(root: Path = Path("/")) -> int | None:
     """Bytes that can be taken without swapping, container limits respected; None where the system does not tell."""
     if sys.platform == "win32":
         return _windows_available()
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+        told = (root / "proc/meminfo").read_text().splitlines()
+        free = next(int(line.split()[1]) * 1024 for line in told if line.startswith("MemAvailable:"))
     except (OSError, StopIteration, ValueError):
         return None
-    return min(free, _cgroup_available(free))
+    return min([free, *filter(None, map(_room, cgroup.folders("memory", root)))])
 
 
-def _cgroup_available(otherwise: int) -> int:
-    """Room below the control group's limit (cgroup v2); page cache counts as free, since the kernel drops it."""
-    root = Path("/sys/fs/cgroup")
-    try:
-        limit = (root / "memory.max").read_text().strip()
-        if limit == "max":
-            return otherwise
-        stat = dict(line.split() for line in (root / "memory.stat").read_text().splitlines())
-        used = int((root / "memory.current").read_text()) - int(stat["inactive_file"]) - int(stat["active_file"])
-        return int(limit) - used
-    except (OSError, ValueError, KeyError):
-        return otherwise
+def _room(group: Path) -> int | None:
+    """Bytes below a control group's limit; page cache counts as free, since the kernel drops it. None: no limit."""
+    for limit, used, cache in (
+        ("memory.max", "memory.current", ("inactive_file", "active_file")),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", ("total_inactive_file", "total_active_file")),
+    ):
+        most, now = cgroup.number(group / limit), cgroup.number(group / used)
+        if most is not None and now is not None:
+            stat = dict(line.split()[:2] for line in cgroup.lines(group / "memory.stat"))
+            return max(1, most - now + sum(int(stat.get(name, 0)) for name in cache))
+    return None
 
 
 def _windows_available() -> int | None:
@@ -66,13 +65,22 @@ def peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def require(kit: str, *, language: int, key_values: int, encoder: int) -> None:
-    """Raise MemoryShortage, with the figures, when the parts' bytes and the program exceed what is available."""
-    free = available()
-    needed = language + key_values + encoder + _PROGRAM
-    if free is not None and needed > free:
-        raise MemoryShortage(
-            f"{kit}: needs {needed / 2**30:.1f} GiB of memory (language model {language / 2**30:.1f}, its context "
-            f"{key_values / 2**30:.1f}, encoder {encoder / 2**30:.1f}, program {_PROGRAM / 2**30:.1f}), and "
-            f"{free / 2**30:.1f} GiB are free. Close other programs, or use a smaller kit."
-        )
+def give_back() -> None:
+    """Hand freed memory to the system where the C library keeps it for itself (glibc)."""
+    if sys.platform.startswith("linux"):
+        with contextlib.suppress(OSError, AttributeError):  # musl has none, and keeps nothing
+            ctypes.CDLL(None).malloc_trim(0)
+
+
+def parse(text: str) -> int:
+    """Bytes of `8GiB`, `500 MB`, `6000000000`. Raises UsageError."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:([KMGT])(i?)B?|B)?\s*", text, re.IGNORECASE)
+    if match is None:
+        raise UsageError(f"{text!r}: is no amount of memory. Write for example 8GiB or 6500MB.")
+    power = " kmgt".index((match[2] or " ").lower())
+    return int(float(match[1]) * (1024 if match[3] else 1000) ** power)
+
+
+def shown(size: int) -> str:
+    """`5.6 GiB`, `212 MiB`."""
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / MIB:.0f} MiB"

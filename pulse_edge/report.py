@@ -19,6 +19,7 @@ INTENDED_USE = (
     "Decision support for clinicians, never a diagnosis: it can be wrong and sound certain. Read the ECG yourself."
 )
 DEMONSTRATION = "DEMONSTRATION KIT - NOT FOR PATIENTS"
+FORCED_KIT = "THE KIT WAS REFUSED BY PULSE-EDGE DOCTOR ON THIS MACHINE, AND ANSWERS ALL THE SAME"
 FORCED = "THE PAGE WAS REFUSED, AND ANSWERED ALL THE SAME"
 UNCALIBRATED = "Some probabilities are not calibrated for this kit: they rank, and do not say how often it is right."
 
@@ -85,7 +86,7 @@ class Report:
     """Everything said about one page."""
 
     notice: str
-    """What must be read before any answer, a line each: a demonstration, an unknown stick, a refused page; else empty."""
+    """What must be read before any answer, a line each: a demonstration, an unknown stick, a refused kit or page; else empty."""
     file: str
     page_sha256: str
     answers: tuple[Answer, ...]

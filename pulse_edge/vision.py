@@ -72,6 +72,8 @@ class VisionEncoder:
             )
         self._ort = ort
         self._path = path
+        self.providers: list[str] = self._session.get_providers()
+        """What the finished session runs on, in ONNX Runtime's order."""
 
     def encode(self, pixels: Float, progress: Callable[[int, int], None] = lambda _done, _of: None) -> Float:
         """Features (n, P, d) of tiles (n, 3, S, S). One tile a call: a quantized encoder's result depends on its batch.

@@ -155,7 +155,7 @@ def test_a_file_name_cannot_write_to_the_terminal(tiny_kit: Path, tmp_path: Path
     done = run("interpret", tmp_path / "\x1b[2J\nno.png", "--kit", tiny_kit, "--json", "--threads", 1)
     assert done.returncode == 1
     assert "\x1b" not in done.stderr + done.stdout
-    assert len(done.stderr.splitlines()) == 2  # the other says that it is a demonstration
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_without_a_record_there_is_no_second_answer(tiny_kit: Path, tmp_path: Path) -> None:

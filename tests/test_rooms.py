@@ -21,16 +21,19 @@ STAGES = {
     "prompt",
     "llm",
     "memory",
+    "cgroup",
+    "cpu",
+    "weights",
     "report",
     "log",
 }
-HELPERS = {"scan": {".waveform"}}
+HELPERS = {"scan": {".waveform"}, "memory": {".cgroup"}, "cpu": {".cgroup"}}
 OF_REPORTS = {"document", "fhir", "findings"}
 PICTURES = {"scan.py", "rectify.py", "quality.py"}
 DOORS = {
     "onnxruntime": {"vision.py"},
     "llama_cpp": {"llm.py"},
-    "click": {"cli.py", "cli_ask.py", "cli_batch.py", "cli_kit.py", "cli_log.py", "cli_options.py"},
+    "click": {"cli.py", "cli_ask.py", "cli_batch.py", "cli_doctor.py", "cli_kit.py", "cli_log.py", "cli_options.py"},
     "rich": {"cli.py"},
     "cv2": PICTURES,
     "pypdfium2": {"pdf.py"},
@@ -80,6 +83,7 @@ def test_export_and_calibration_do_not_know_each_other(room: str, other: str) ->
         ("pulse_edge.cli", ["--help"], "interpret"),
         ("pulse_edge.cli", ["interpret", "--help"], "--question"),
         ("pulse_edge.cli", ["batch", "--help"], "--watch"),
+        ("pulse_edge.cli", ["doctor", "--help"], "--json"),
         ("pulse_edge.cli", ["log", "verify", "--help"], "--expect"),
         ("export.__main__", ["convert", "--help"], "--lora"),
         ("calibration.__main__", ["evaluate", "--help"], "--split"),

@@ -1,0 +1,107 @@
+"""What `doctor` found out about a kit on this machine, kept in the user's cache directory for later runs.
+
+One file for each pair of a kit (its manifest's hash) and a machine (processor, cores, engines' versions): after an
+update of the program or on another machine nothing is known, and nothing is refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from . import cpu
+from . import kit as kits
+from .kit import Kit
+
+_ENGINES = ("llama-cpp-python", "onnxruntime", "onnxruntime-gpu", "pulse-edge")
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Measured on this machine with a kit, on the CPU."""
+
+    load_seconds: float
+    """Opening both engines, the kit's hashes remembered."""
+    tile_seconds: float
+    """Encoding one tile."""
+    rows_per_second: float
+    """Reading image rows or the tokens of a question."""
+    tokens_per_second: float
+    """Writing an answer."""
+    prefill_threads: int
+    decode_threads: int
+
+    def seconds(self, tiles: int, rows: int, questions: Iterable[tuple[int, int]]) -> float:
+        """For one page: `questions` are (tokens of its text, tokens of its answer)."""
+        asked = list(questions)
+        read = rows + sum(text for text, _ in asked)
+        written = sum(answer for _, answer in asked)
+        return tiles * self.tile_seconds + read / self.rows_per_second + written / self.tokens_per_second
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What is known. Defaults: nothing."""
+
+    speed: Speed | None = None
+    refused: str | None = None
+    """Why the kit must not answer here; None: it may."""
+
+
+def key(usable: frozenset[int] | None = None) -> str:
+    """Hex name of this machine as far as it can change an answer or its speed."""
+    versions = {}
+    for engine in _ENGINES:
+        with contextlib.suppress(PackageNotFoundError):
+            versions[engine] = version(engine)
+    usable = cpu.allowed() if usable is None else usable
+    about = [platform.machine(), cpu.name(), sorted(cpu.flags()), sorted(usable), cpu.quota(), versions]
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+
+
+def file(kit: Kit) -> Path:
+    """Where what is known of `kit` on this machine is kept."""
+    return kits.cache_dir() / "machine" / f"{kit.sha256[:20]}-{key()[:20]}.json"
+
+
+def recall(kit: Kit) -> Kept:
+    """What was kept; nothing where nothing, or nothing readable, is."""
+    try:
+        raw = json.loads(file(kit).read_text("utf-8"))
+        speed, refused = raw["speed"], raw["refused"]
+        if refused is not None and not isinstance(refused, str):
+            raise ValueError(refused)
+        return Kept(None if speed is None else _speed(speed), refused)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return Kept()
+
+
+def _speed(raw: dict[str, Any]) -> Speed:
+    speed = Speed(**{field.name: raw[field.name] for field in dataclasses.fields(Speed)})
+    if not all(value > 0 for value in dataclasses.astuple(speed)):
+        raise ValueError("no speed")
+    return speed
+
+
+def keep(kit: Kit, kept: Kept) -> str | None:
+    """Replace what is kept, for the owner alone; why it could not be, or None."""
+    path = file(kit)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        handle, name = tempfile.mkstemp(dir=path.parent)
+        with os.fdopen(handle, "w", encoding="utf-8") as f:
+            json.dump(dataclasses.asdict(kept), f, indent=1)
+        os.replace(name, path)
+    except OSError as e:
+        return f"{path}: cannot be written ({e.strerror or e})"
+    return None

@@ -1,0 +1,112 @@
+"""A kit on trial on this machine: its golden cases, its speed, and its memory against the plan."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+from . import cpu, golden, llm, machine, memory, plan, prompt
+from .doctor import SAMPLE, WRITTEN, Check, Progress, keep, seconds_of
+from .interpret import EncodedScan, PulseModel
+from .kit import Kit
+
+FASTER = 0.97
+"""More threads are taken only where they need at most this share of the time."""
+
+
+def trial(opened: Kit, limit: int | None, progress: Progress) -> Iterator[Check]:
+    """Load on the CPU, measure, compare, and keep what was found. Raises what loading and encoding raise."""
+    _, cases = golden.read(opened)
+    names = list(dict.fromkeys(case.page for case in cases)) or ["example_page.png"]
+    use = plan.Use(pages=len(names))
+    with PulseModel.load(opened, device="cpu", limit=limit, use=use, force=True, progress=progress) as model:
+        encoded = {golden.page(opened, name): _encode(model, golden.page(opened, name)) for name in names}
+        speed = measure(model, next(iter(encoded.values())))
+        checks = [_golden(golden.check(model, encoded.__getitem__, lambda done, of: progress("golden", done, of)))]
+        found = {"providers": model.encoder.providers, "device": model.device}
+        planned, peak = model.plan.peak, memory.peak()
+    refused = None if checks[0].state != "failed" else f"pulse-edge doctor refused it here: {checks[0].text}."
+    checks += [Check("speed", "ok", _told(speed), vars(speed) | found), _peak(planned, peak)]
+    failed = keep(opened, machine.Kept(speed, refused))
+    yield from [*checks, failed] if failed else checks
+
+
+def _encode(model: PulseModel, page: Path) -> EncodedScan:
+    """As the golden cases were made: a page that is known is not refused."""
+    return model.encode(page, force=True)
+
+
+def _golden(outcomes: list[golden.Outcome]) -> Check:
+    figures = {"cases": [vars(o) | {"passed": o.passed} for o in outcomes]}
+    if not outcomes:
+        return Check("golden cases", "warning", "the kit has none, so its answers were compared with nothing", figures)
+    failed = [o for o in outcomes if not o.passed]
+    worst = max(max(o.first_logits, o.tokens, o.written) for o in outcomes)
+    limit = f"largest difference of a logit {worst:.3g}, tolerance {outcomes[0].tolerance:g}"
+    if failed:
+        return Check("golden cases", "failed", f"{len(failed)} of {len(outcomes)} did not come back ({limit})", figures)
+    return Check("golden cases", "ok", f"all {len(outcomes)} came back ({limit})", figures)
+
+
+def measure(model: PulseModel, encoded: EncodedScan) -> machine.Speed:
+    """Numbers of threads by a short comparison; then a page as a clinic's, from its tiles to a few tokens."""
+    threads = fastest(model.language, encoded)
+    model.language.use_threads(threads.prefill, threads.decode)
+    turns, logits = model.turns(prompt.REPORT_QUESTION, ()), []
+    reading = seconds_of(lambda: logits.append(model.reach(encoded, turns)))
+    read, language = model.language.position, model.language
+    token = int(logits[0].argmax())
+    writing = seconds_of(lambda: [language.feed_tokens([token]) for _ in range(WRITTEN)])
+    return machine.Speed(
+        load_seconds=model.seconds["load"],
+        tile_seconds=encoded.seconds["encode"] / encoded.tiles,
+        rows_per_second=read / reading,
+        tokens_per_second=WRITTEN / writing,
+        prefill_threads=threads.prefill,
+        decode_threads=threads.decode,
+    )
+
+
+def fastest(language: llm.LanguageModel, encoded: EncodedScan) -> cpu.Threads:
+    """The number of threads that reads rows fastest, and the one that writes tokens fastest."""
+    rows, token = encoded.rows[:SAMPLE], language.end
+    counts = cpu.candidates()
+    if len(counts) == 1:
+        return cpu.Threads(counts[0], counts[0])
+    reading, writing = dict.fromkeys(counts, math.inf), dict.fromkeys(counts, math.inf)
+    for number in (*reversed(counts), *counts):  # twice: the first call touches the weights, and others work here too
+        language.clear()
+        language.use_threads(number, number)
+        reading[number] = min(reading[number], seconds_of(lambda: language.feed_rows(rows)))
+        tokens = seconds_of(lambda: [language.feed_tokens([token]) for _ in range(4)])
+        writing[number] = min(writing[number], tokens)
+    language.clear()
+    return cpu.Threads(best(reading), best(writing))
+
+
+def best(seconds: dict[int, float]) -> int:
+    """The fewest threads of which no more are worth while."""
+    chosen, *more = sorted(seconds)
+    for number in more:
+        if seconds[number] < FASTER * seconds[chosen]:
+            chosen = number
+    return chosen
+
+
+def _told(speed: machine.Speed) -> str:
+    running = cpu.Threads(speed.prefill_threads, speed.decode_threads)
+    return (
+        f"{speed.tile_seconds:.3g} s a tile, {speed.rows_per_second:.3g} image rows/s, "
+        f"{speed.tokens_per_second:.3g} tokens/s, {running}, loaded in {speed.load_seconds:.1f} s"
+    )
+
+
+def _peak(planned: int, measured: int) -> Check:
+    """Side by side; the plan is at fault where it was exceeded by a tenth."""
+    if not measured:
+        return Check("peak", "ok", "the system does not tell what a process took", {"planned": planned})
+    text = f"planned {memory.shown(planned)}, measured {memory.shown(measured)} ({measured / planned - 1:+.1%})"
+    return Check(
+        "peak", "warning" if measured > 1.1 * planned else "ok", text, {"planned": planned, "measured": measured}
+    )
