@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from .cli_options import ReadyCommand, Wanted, documents
+from .cli_options import ReadyCommand, Wanted, admitting, documents
 
 if TYPE_CHECKING:
     from .batch import Store, Work
@@ -37,6 +37,7 @@ POLL = 2.0
 @documents
 @click.option("--max-tokens", type=click.IntRange(1), help="Longest answer. Default: the kit's limit.")
 @click.option("--threads", type=click.IntRange(1, 512), help="Default: the processors that this process may use.")
+@admitting
 @click.option("--retry", is_flag=True, help="Try again what failed before.")
 @click.option("--watch", is_flag=True, help="Go on with what comes into the folder, until Ctrl-C.")
 @click.option(
@@ -56,6 +57,8 @@ def batch(
     with_findings: bool | None,
     max_tokens: int | None,
     threads: int | None,
+    no_rectify: bool,
+    force: bool,
     retry: bool,
     watch: bool,
     keep: int | None,
@@ -74,10 +77,11 @@ def batch(
 
     wanted = Wanted.of(questions, max_tokens, forms, out)
     screen = Screen()
-    record = log.Recorder(log.Log(note=screen.note), {"max_tokens": max_tokens, "threads": threads}, keep)
+    admit = {"straighten": not no_rectify, "force": force}
+    record = log.Recorder(log.Log(note=screen.note), {"max_tokens": max_tokens, "threads": threads, **admit}, keep)
     record.log.ready()
     opened = kits.find(kit)
-    settings = {"kit": opened.sha256, "questions": wanted.questions, "max-tokens": max_tokens, "format": forms}
+    settings = {"kit": opened.sha256, "questions": wanted.questions, "max-tokens": max_tokens, "format": forms, **admit}
     settings["findings"] = with_findings
     with batches.Store(out, settings) as store:
         if not watch:
@@ -90,7 +94,7 @@ def batch(
                 PulseModel.load(opened, device=device, threads=threads, progress=progress) as model,
             ):
                 screen.loaded(model)
-                desk = _Desk(model, wanted.for_kit(model, with_findings), record, forms)
+                desk = _Desk(model, wanted.for_kit(model, with_findings), record, forms, admit)
                 work = batches.Work(desk.answer, desk.record, desk.documents, _Teller(store, screen.note))
                 _go_through(store, work, sources if watch else ())
         store.export()
@@ -115,13 +119,15 @@ def _go_through(store: Store, work: Work, watched: Sequence[str]) -> None:
 class _Desk:
     """What is done with each page."""
 
-    def __init__(self, model: PulseModel, wanted: Wanted, record: Recorder, forms: tuple[str, ...]) -> None:
+    def __init__(
+        self, model: PulseModel, wanted: Wanted, record: Recorder, forms: tuple[str, ...], admit: Mapping[str, bool]
+    ) -> None:
         self._model, self._wanted, self._record = model, wanted, record
-        self._forms = forms
+        self._forms, self._admit = forms, admit
 
     def answer(self, page: Page) -> Report:
         wanted, model = self._wanted, self._model
-        encoded = model.encode(page)
+        encoded = model.encode(page, **self._admit)
         self._picture = encoded.picture(page)
         answered = [model.ask(encoded, question, wanted.max_tokens) for question in wanted.questions]
         for answering in answered:

@@ -114,7 +114,13 @@ class Answering(Iterator[str]):
     """An answer as it is made: iterate for its text; the other fields are final when the iteration has ended."""
 
     def __init__(
-        self, model: PulseModel, encoded: EncodedScan, question: str, max_tokens: int, history: Turns = ()
+        self,
+        model: PulseModel,
+        encoded: EncodedScan,
+        question: str,
+        max_tokens: int,
+        history: Turns = (),
+        grammar: str | None = None,
     ) -> None:
         self.question = question
         self.text = ""
@@ -123,7 +129,7 @@ class Answering(Iterator[str]):
         self.complete = False
         self.seconds: dict[str, float] = {}
         """`prefill` and `answer`, and `first_token` since the question was asked."""
-        self._parts = self._run(model, encoded, model.turns(question, history), max_tokens)
+        self._parts = self._run(model, encoded, model.turns(question, history), max_tokens, grammar)
 
     @property
     def tokens(self) -> int:
@@ -133,14 +139,16 @@ class Answering(Iterator[str]):
     def __next__(self) -> str:
         return next(self._parts)
 
-    def _run(self, model: PulseModel, encoded: EncodedScan, turns: list[str], max_tokens: int) -> Iterator[str]:
+    def _run(
+        self, model: PulseModel, encoded: EncodedScan, turns: list[str], max_tokens: int, grammar: str | None
+    ) -> Iterator[str]:
         language = model.language
         turn = model.take_turn()
         start = time.perf_counter()
         logits = model.reach(encoded, turns)
         prefilled = time.perf_counter()
         self.seconds["prefill"] = prefilled - start
-        pieces = language.generate(logits, max_tokens)
+        pieces = language.generate(logits, max_tokens, grammar)
         held = ""  # white space at either end is not part of an answer
         while True:
             model.check_turn(turn)
@@ -157,6 +165,11 @@ class Answering(Iterator[str]):
                 self.text += shown
                 yield shown
         self.seconds["answer"] = time.perf_counter() - prefilled
+        if grammar is not None and not self.complete:
+            raise UsageError(
+                f"{encoded.file}: the JSON was not at its end after {self.tokens} tokens. Raise --max-tokens, or lower "
+                "maxLength and maxItems in the schema."
+            )
 
     def answer(self) -> Answer:
         """The whole answer; runs what is left."""
@@ -256,14 +269,23 @@ class PulseModel:
         seconds = {"read": read - start, "check": ready - read, "encode": time.perf_counter() - ready}
         return EncodedScan(page.name, page.sha256, rows, len(pixels), digest, seconds, checked)
 
-    def ask(self, encoded: EncodedScan, question: str, max_tokens: int | None = None, history: Turns = ()) -> Answering:
+    def ask(
+        self,
+        encoded: EncodedScan,
+        question: str,
+        max_tokens: int | None = None,
+        history: Turns = (),
+        *,
+        grammar: str | None = None,
+    ) -> Answering:
         """The answer to a question about an encoded page, as an iterator over its text.
 
         The page's rows stay in the context, so a second question on it only costs its own words. An answer that is
-        still running is ended by the next question: going on with it raises UsageError.
+        still running is ended by the next question: going on with it raises UsageError. With a `grammar` (see
+        `grammar.grammar`) it is JSON of one schema; UsageError where that is cut off.
         """
         limit = self.kit.manifest.prompt.max_tokens if max_tokens is None else max_tokens
-        return Answering(self, encoded, question, limit, history)
+        return Answering(self, encoded, question, limit, history, grammar)
 
     def score(
         self, encoded: EncodedScan, question: str, answers: Iterable[Sequence[int]], history: Turns = ()
