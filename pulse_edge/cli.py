@@ -321,6 +321,16 @@ def _facts(m: Any) -> Iterator[tuple[str, str]]:
             shown = ", ".join(f"{k} {v}" for k, v in figures.items() if not isinstance(v, dict))
             yield "parity", f"{what}: {shown}"
     yield from _accuracy(m.accuracy)
+    yield "findings", _calibrated(m.findings)
+
+
+def _calibrated(told: dict[str, Any] | None) -> str:
+    """Which statements the kit says something of."""
+    if told is None:
+        return "not calibrated"
+    says = [f"{key} (AUC {'not known' if c.auc is None else f'{c.auc:.2f}'})" for key, c in told.items() if not c.reason]
+    never = [key for key, c in told.items() if c.reason]
+    return f"judges {', '.join(says) or 'nothing'}; does not judge {', '.join(never) or 'nothing'}"
 
 
 def _accuracy(told: dict[str, Any] | None) -> Iterator[tuple[str, str]]:

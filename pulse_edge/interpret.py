@@ -306,14 +306,17 @@ class PulseModel:
         log_odds = {}
         for n, statement in enumerate(findings.STATEMENTS):
             self.progress("findings", n, len(findings.STATEMENTS))
-            log_odds[statement.key] = yes_log_odds(self, encoded, statement.question)
+            log_odds[statement.key] = yes_or_no(self, encoded, statement.question).log_odds
         self.progress("findings", len(findings.STATEMENTS), len(findings.STATEMENTS))
         return findings.judge(log_odds, self.kit.manifest.findings)
 
     def contradictions(self, encoded: EncodedScan, found: Sequence[Finding], texts: Sequence[str]) -> tuple[Mark, ...]:
         """Contradictions of findings and texts; what is present is asked again in other words."""
         present = [findings.BY_KEY[f.statement] for f in found if f.verdict == "present"]
-        second = {s.key: yes_log_odds(self, encoded, s.plain) for s in present}
+        how = self.kit.manifest.findings or {}
+        second = {
+            s.key: findings.rescaled(yes_or_no(self, encoded, s.plain).log_odds, how.get(s.key)) for s in present
+        }
         return findings.contradictions(found, texts, second)
 
     def turns(self, question: str, history: Turns) -> list[str]:
@@ -432,17 +435,28 @@ def facts(checked: CheckedPage) -> dict[str, Any]:
     }
 
 
-def yes_log_odds(model: PulseModel, encoded: EncodedScan, question: str) -> float:
-    """Log odds of an answer that begins with yes against one that begins with no.
+@dataclass(frozen=True)
+class YesOrNo:
+    """What the language model thinks of a question that is to be answered with yes or no."""
+
+    log_odds: float
+    """Of an answer that begins with yes against one that begins with no."""
+    greedy: bool | None
+    """Whether the greedy answer begins with yes; None: with neither."""
+
+
+def yes_or_no(model: PulseModel, encoded: EncodedScan, question: str) -> YesOrNo:
+    """Ask for the probabilities of both words; no word is generated.
 
     Either is as probable as its spellings together; a spelling of several tokens as their product.
     """
     ids = [model.language.tokenize(word, first=False) for word in (*findings.YES, *findings.NO)]
-    scored = [
-        _log_probability(logits, word) for logits, word in zip(model.score(encoded, question, ids), ids, strict=True)
-    ]
-    yes, no = scored[: len(findings.YES)], scored[len(findings.YES) :]
-    return float(np.logaddexp.reduce(yes) - np.logaddexp.reduce(no))
+    ahead = list(model.score(encoded, question, ids))
+    scored = [_log_probability(logits, word) for logits, word in zip(ahead, ids, strict=True)]
+    greedy = [logits.argmax(1).tolist() == word for logits, word in zip(ahead, ids, strict=True)]
+    n = len(findings.YES)
+    log_odds = float(np.logaddexp.reduce(scored[:n]) - np.logaddexp.reduce(scored[n:]))
+    return YesOrNo(log_odds, any(greedy[:n]) if any(greedy) else None)
 
 
 def _log_probability(logits: Float, ids: Sequence[int]) -> float:
