@@ -1,4 +1,4 @@
-"""`python -m calibration synthesize | split | collect | merge | evaluate | report | score`."""
+"""`python -m calibration synthesize | split | collect | merge | evaluate | findings | report | score`."""
 
 from __future__ import annotations
 
@@ -143,6 +143,28 @@ def evaluate(kits: tuple[Path, ...], target: Path, debug: bool, **options: Any) 
 
 
 @cli.command()
+@click.argument("kit", type=PATH)
+@click.option("-o", "--output", "target", type=PATH, required=True, help="The file to write (JSON), or to go on with.")
+@click.option("--bench", type=PATH, required=True, help="ECGBench: parquet folders, or TASK.json and images/.")
+@click.option("--split", type=PATH, help="Fit on its calibration ids, measure on its test ids. Default: by halves.")
+@click.option("--limit", type=click.IntRange(1), help="Pages of either side at most.")
+@click.option("--risk", type=float, default=0.1, show_default=True, help="Share of wrong verdicts at most.")
+@click.option("--attach", is_flag=True, help="Put the calibration into KIT.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--threads", type=click.IntRange(1, 512), help="Default: the processors that this process may use.")
+@click.option("--force", is_flag=True, help="Begin anew, and replace an existing file.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def findings(kit: Path, target: Path, attach: bool, force: bool, debug: bool, **options: Any) -> None:
+    """Calibrate the probabilities of KIT's findings, and measure them. Interrupted, it goes on where it was."""
+    from .findings import Plan, in_words
+    from .findings import findings as run
+
+    for text in in_words(run(kit, target, Plan(**options), attach, force, say)):
+        say(text)
+    click.echo(target)
+
+
+@cli.command()
 @click.argument("results", type=PATH)
 @click.option("-o", "--output", "target", type=PATH, required=True, help="The folder for report.html, .md and .json.")
 @click.option("--bench", type=PATH, help="Where the pages lie now. Default: where they lay.")
@@ -151,6 +173,7 @@ def evaluate(kits: tuple[Path, ...], target: Path, debug: bool, **options: Any) 
 )
 @click.option("--recipes", type=PATH, help="The YAML file of recipes. Default: models.yaml.")
 @click.option("--attach", type=PATH, metavar="KIT", help="Put verdict and report into this kit.")
+@click.option("--findings", type=PATH, multiple=True, help="A kit's file of `calibration findings`. Repeatable.")
 @click.option("--force", is_flag=True, help="Replace an existing folder.")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def report(results: Path, target: Path, recipes: Path | None, debug: bool, **options: Any) -> None:

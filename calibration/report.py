@@ -5,17 +5,14 @@ The reference kit comes first, then every other one with what its weights change
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
-import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from calibration import compare
+from calibration import compare, inside, report_findings
 from calibration.files import fresh_folder, refuse_existing
 from calibration.results import Results, identity
 from pulse_edge import kit as kits
@@ -64,9 +61,11 @@ def report(
     recipes: Path = RECIPES,
     attach: Path | None = None,
     force: bool = False,
+    findings: Sequence[Path] = (),
 ) -> Figures:
     """Write the report of the results in `source` to the folder `target`; its figures, as in report.json.
 
+    `findings` are files of `calibration findings`, of kits among the results.
     `bench` is where the pages lie now. `recipe` names the gates, which are held against `attach`'s kit, or against all but
     the reference. BenchError and KitError where something does not belong together; nothing is written then.
     """
@@ -75,6 +74,7 @@ def report(
     results = Results(source)
     gates = {} if recipe is None else load_gates(recipes, recipe)
     figures = compare.compare(results)
+    figures["findings"] = report_findings.load(findings, results)
     chosen = None if attach is None else _name_of(results, attach)
     others = [name for name in figures["kits"] if name != figures["reference"]]
     figures["gates"] = {name: check(figures, name, gates) for name in ([chosen] if chosen else others) if gates}
@@ -230,6 +230,7 @@ def not_known(results: Results, figures: Figures) -> Iterator[str]:
             "Reports and conversations are scored by the diagnoses that their words name, the rate, and ROUGE-L; no "
             "person and no judge model has read them, and words that the list does not have are not seen."
         )
+    yield from report_findings.not_known(figures)
     yield from _oddities(figures)
     if count := sum(
         "difference" in s for k in figures["kits"].values() for r in k["tasks"].values() for s in r["scores"].values()
@@ -264,7 +265,7 @@ def _oddities(figures: Figures) -> Iterator[str]:
 def tables(figures: Figures) -> list[Table]:
     """Everything but the pages, as text."""
     some = [_summary(figures), *(_task(figures, task) for task in figures["kits"][figures["reference"]]["tasks"])]
-    some += [_divergence(figures), *_gates(figures)]
+    some += [*report_findings.tables(figures), _divergence(figures), *_gates(figures)]
     return [table for table in [*some, *_diagnosis_tables(figures)] if table.rows]
 
 
@@ -493,22 +494,9 @@ def _name_of(results: Results, path: Path) -> str:
 
 
 def put_into_kit(path: Path, name: str, figures: Figures, written: Path) -> None:
-    """Replace a kit by one that carries verdict, short table and report; its other files are linked, not copied.
-
-    Whatever is in the way, the old kit or the new one is there at the end, whole.
-    """
-    old = kits.open_kit(path)
-    accuracy = summary_for_kit(figures, name)
-    with kits.writing(old.path, force=True) as work:
-        for file in old.manifest.files:
-            if not file.startswith(f"{INSIDE}/"):
-                _link(old.file(file), work / file)
-        (work / INSIDE).mkdir()
-        for file in (JSON, MARKDOWN, HTML):
-            shutil.copyfile(written / file, work / INSIDE / file)
-        new = {f"{INSIDE}/{p}": f for p, f in kits.listing(work / INSIDE).items()}
-        kept = {n: f for n, f in old.manifest.files.items() if not n.startswith(f"{INSIDE}/")}
-        kits.write_manifest(work, dataclasses.replace(old.manifest, files={**kept, **new}, accuracy=accuracy))
+    """Replace a kit by one that carries verdict, short table and report."""
+    files = {f"{INSIDE}/{file}": (written / file).read_bytes() for file in (JSON, MARKDOWN, HTML)}
+    inside.put(path, files, f"{INSIDE}/", accuracy=summary_for_kit(figures, name))
 
 
 def summary_for_kit(figures: Figures, name: str) -> Figures:
@@ -530,14 +518,6 @@ def summary_for_kit(figures: Figures, name: str) -> Figures:
         "gates": figures["gates"].get(name),
         "report": f"{INSIDE}/{HTML}",
     }
-
-
-def _link(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:  # a file system without hard links
-        shutil.copyfile(source, target)
 
 
 def failed(figures: Figures) -> Sequence[str]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from calibration import ecgbench
+from calibration import ecgbench, report_findings
 from pulse_edge import scan
 from pulse_edge.errors import PulseEdgeError
 
@@ -51,6 +51,7 @@ def render(figures: Figures, tables: Sequence[Table], bench: Path | None) -> str
     folded = [t for t in tables if "of each diagnosis" in t.title]
     body = [f"<h1>{escape(title(figures))}</h1>", *_verdicts(figures)]
     body += [_table(tables[0]), *_drawings(figures), *(_table(t) for t in tables[1:] if t not in folded)]
+    body += report_findings.drawings(figures)
     body += ["<h2>Diagnosis by diagnosis</h2>"] if folded else []
     body += [f"<details><summary>{escape(t.title)}</summary>{_table(t, heading=False)}</details>" for t in folded]
     body += _turned(figures, bench or Path(figures["run"]["bench"]))

@@ -179,6 +179,7 @@ def _build(job: _Job) -> None:
         vision=replace(m.vision, type=kind),
         parity=figures,
         accuracy=None,
+        findings=None,
         versions=m.versions
         | {p: importlib.metadata.version(p) for p in ("llama-cpp-python", "onnxruntime", "optimum")},
         quantization=Quantization(

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from . import cli_ask, cli_batch, cli_doctor, cli_kit, cli_log
-from .cli_options import ReadyCommand, Wanted, documents, memory_limit
+from .cli_options import ReadyCommand, Wanted, admitting, documents, memory_limit
 from .errors import PulseEdgeError
 
 if TYPE_CHECKING:
@@ -64,6 +64,9 @@ def cli(debug: bool) -> None:
 @click.option("-q", "--question", "questions", multiple=True, metavar="TEXT", help="Repeatable. Default: a report.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json: one object per page, one a line.")
+@click.option(
+    "--json-schema", type=click.Path(path_type=Path), metavar="FILE", help="Each answer is JSON of this JSON Schema."
+)
 @documents
 @click.option("--patient-id", metavar="ID", help="Whom FHIR is to name. It is written nowhere else.")
 @click.option("--patient-system", metavar="URI", help="Numbering that the patient's id is from.")
@@ -73,8 +76,7 @@ def cli(debug: bool) -> None:
 @click.option("--max-tokens", type=click.IntRange(1), help="Longest answer. Default: the kit's limit.")
 @click.option("--threads", type=click.IntRange(1, 512), help="Default: the processors that this process may use.")
 @memory_limit
-@click.option("--no-rectify", is_flag=True, help="Leave the page's pixels as they are.")
-@click.option("--force", is_flag=True, help="Answer about a refused page, or with a refused kit; the report says so.")
+@admitting
 @click.option("--dry-run", is_flag=True, help="Only say what it would take, in time and memory.")
 @click.option(
     "--keep",
@@ -89,6 +91,7 @@ def interpret(
     questions: tuple[str, ...],
     device: str,
     as_json: bool,
+    json_schema: Path | None,
     out: Path | None,
     forms: tuple[str, ...],
     with_findings: bool | None,
@@ -107,14 +110,18 @@ def interpret(
 
     Without -q it asks for a clinical report.
     """
+    from . import grammar, log
     from . import kit as kits
-    from . import log
     from .errors import LogError
     from .interpret import PulseModel
     from .plan import Use
 
     wanted = Wanted.of(questions, max_tokens, ("json", *forms) if as_json else forms, out, patient_id, patient_system)
-    settings = {"max_tokens": max_tokens, "threads": threads, "straighten": not no_rectify, "force": force}
+    settings: dict[str, Any] = {"max_tokens": max_tokens, "threads": threads}
+    settings |= {"straighten": not no_rectify, "force": force}
+    if json_schema is not None:
+        wanted = dataclasses.replace(wanted, grammar=grammar.load(json_schema))
+        settings["json_schema_sha256"] = log.sha256(json_schema.read_text("utf-8"))
     screen = Screen()
     opened = kits.find(kit)
     wanted = wanted.for_kit(opened.manifest, with_findings)
@@ -237,7 +244,7 @@ def _one_page(
     streams = wanted.shown == "text"
     answered: list[Answering] = []
     for question in wanted.questions:
-        answering = model.ask(encoded, question, wanted.max_tokens)
+        answering = model.ask(encoded, question, wanted.max_tokens, grammar=wanted.grammar)
         if streams:
             _out(heading(model, encoded, question, len(wanted.questions), named=several and not answered))
         with recorded(record, model, encoded, answering, page):
@@ -398,6 +405,18 @@ def _facts(m: Any) -> Iterator[tuple[str, str]]:
             shown = ", ".join(f"{k} {v}" for k, v in figures.items() if not isinstance(v, dict))
             yield "parity", f"{what}: {shown}"
     yield from _accuracy(m.accuracy)
+    yield "findings", _calibrated(m.findings)
+
+
+def _calibrated(told: dict[str, Any] | None) -> str:
+    """Which statements the kit says something of."""
+    if told is None:
+        return "not calibrated"
+    says = [
+        f"{key} (AUC {'not known' if c.auc is None else f'{c.auc:.2f}'})" for key, c in told.items() if not c.reason
+    ]
+    never = [key for key, c in told.items() if c.reason]
+    return f"judges {', '.join(says) or 'nothing'}; does not judge {', '.join(never) or 'nothing'}"
 
 
 def _accuracy(told: dict[str, Any] | None) -> Iterator[tuple[str, str]]:

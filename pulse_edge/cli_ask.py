@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .cli_options import ReadyCommand, memory_limit
+from .cli_options import ReadyCommand, admitting, memory_limit
 
 if TYPE_CHECKING:
     from .cli import Screen
@@ -30,7 +30,7 @@ HELP = "Ask about the page. /new forgets what was said, /quit or Ctrl-D ends, Ct
 @click.option("--max-tokens", type=click.IntRange(1), help="Longest answer. Default: the kit's limit.")
 @click.option("--threads", type=click.IntRange(1, 512), help="Default: the processors that this process may use.")
 @memory_limit
-@click.option("--force", is_flag=True, help="Answer with a kit that doctor refused on this machine; it is said so.")
+@admitting
 @click.option(
     "--keep",
     type=click.IntRange(1, 36500),
@@ -45,6 +45,7 @@ def ask(
     max_tokens: int | None,
     threads: int | None,
     limit: int | None,
+    no_rectify: bool,
     force: bool,
     keep: int | None,
     debug: bool,
@@ -63,7 +64,8 @@ def ask(
     if scan == "-":
         raise UsageError("-: the questions come from standard input, so the page cannot. Name a file.")
     screen = Screen()
-    record = log.Recorder(log.Log(note=screen.note), {"max_tokens": max_tokens, "threads": threads}, keep)
+    settings = {"max_tokens": max_tokens, "threads": threads, "straighten": not no_rectify, "force": force}
+    record = log.Recorder(log.Log(note=screen.note), settings, keep)
     record.log.ready()
     page = scans.read(scan)
     with (
@@ -73,7 +75,7 @@ def ask(
         ) as model,
     ):
         screen.loaded(model)
-        encoded = model.encode(page)
+        encoded = model.encode(page, straighten=not no_rectify, force=force)
         screen.judged(encoded)
         screen.note(HELP)
         talk = _Talk(model, page, encoded, max_tokens, screen, record)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from .cli_options import ReadyCommand, Wanted, documents, memory_limit
+from .cli_options import ReadyCommand, Wanted, admitting, documents, memory_limit
 
 if TYPE_CHECKING:
     from .batch import Store, Work
@@ -38,11 +38,9 @@ POLL = 2.0
 @click.option("--max-tokens", type=click.IntRange(1), help="Longest answer. Default: the kit's limit.")
 @click.option("--threads", type=click.IntRange(1, 512), help="Default: the processors that this process may use.")
 @memory_limit
+@admitting
 @click.option("--retry", is_flag=True, help="Try again what failed before.")
 @click.option("--watch", is_flag=True, help="Go on with what comes into the folder, until Ctrl-C.")
-@click.option(
-    "--force", is_flag=True, help="Answer with a kit that doctor refused on this machine; the reports say so."
-)
 @click.option(
     "--keep",
     type=click.IntRange(1, 36500),
@@ -61,9 +59,10 @@ def batch(
     max_tokens: int | None,
     threads: int | None,
     limit: int | None,
+    no_rectify: bool,
+    force: bool,
     retry: bool,
     watch: bool,
-    force: bool,
     keep: int | None,
     debug: bool,
 ) -> None:
@@ -80,10 +79,11 @@ def batch(
 
     wanted = Wanted.of(questions, max_tokens, forms, out)
     screen = Screen()
-    record = log.Recorder(log.Log(note=screen.note), {"max_tokens": max_tokens, "threads": threads}, keep)
+    admit = {"straighten": not no_rectify, "force": force}
+    record = log.Recorder(log.Log(note=screen.note), {"max_tokens": max_tokens, "threads": threads, **admit}, keep)
     record.log.ready()
     opened = kits.find(kit)
-    settings = {"kit": opened.sha256, "questions": wanted.questions, "max-tokens": max_tokens, "format": forms}
+    settings = {"kit": opened.sha256, "questions": wanted.questions, "max-tokens": max_tokens, "format": forms, **admit}
     settings["findings"] = with_findings
     with batches.Store(out, settings) as store:
         if not watch:
@@ -98,7 +98,7 @@ def batch(
                 ) as model,
             ):
                 screen.loaded(model)
-                desk = _Desk(model, wanted.for_kit(opened.manifest, with_findings), record, forms)
+                desk = _Desk(model, wanted.for_kit(opened.manifest, with_findings), record, forms, admit)
                 work = batches.Work(desk.answer, desk.record, desk.documents, _Teller(store, screen.note))
                 _go_through(store, work, sources if watch else ())
         store.export()
@@ -123,13 +123,15 @@ def _go_through(store: Store, work: Work, watched: Sequence[str]) -> None:
 class _Desk:
     """What is done with each page."""
 
-    def __init__(self, model: PulseModel, wanted: Wanted, record: Recorder, forms: tuple[str, ...]) -> None:
+    def __init__(
+        self, model: PulseModel, wanted: Wanted, record: Recorder, forms: tuple[str, ...], admit: Mapping[str, bool]
+    ) -> None:
         self._model, self._wanted, self._record = model, wanted, record
-        self._forms = forms
+        self._forms, self._admit = forms, admit
 
     def answer(self, page: Page) -> Report:
         wanted, model = self._wanted, self._model
-        encoded = model.encode(page)
+        encoded = model.encode(page, **self._admit)
         self._picture = encoded.picture(page)
         answered = [model.ask(encoded, question, wanted.max_tokens) for question in wanted.questions]
         for answering in answered:

@@ -56,6 +56,15 @@ def documents(command: Command) -> Command:
     return forms(findings(command))
 
 
+def admitting(command: Command) -> Command:
+    """--no-rectify and --force."""
+    raw = click.option("--no-rectify", is_flag=True, help="Leave the page's pixels as they are.")
+    force = click.option(
+        "--force", is_flag=True, help="Answer about a refused page, or with a refused kit; the report says so."
+    )
+    return raw(force(command))
+
+
 @dataclasses.dataclass(frozen=True)
 class Wanted:
     """What is asked about each page, and what is made of the answers."""
@@ -66,6 +75,8 @@ class Wanted:
     out: Path | None
     patient: Patient | None
     findings: bool = False
+    grammar: str | None = None
+    """Of the JSON that each answer is to be; None: as the model likes."""
 
     @classmethod
     def of(

@@ -19,7 +19,7 @@ from typing import Any
 from PIL import Image
 
 from .errors import EngineError, UsageError
-from .report import UNCALIBRATED, Report, one_line, printable
+from .report import UNCALIBRATED, Report, by_reason, by_urgency, one_line, printable, uncalibrated
 
 TITLE = "12-lead ECG page, read by software"
 ALT = "The ECG page as it was read. It must be looked at by a clinician; this text does not replace the picture."
@@ -118,7 +118,7 @@ def require_pdf() -> None:
 
 def _content(report: Report) -> dict[str, Any]:
     """Every text of the document, made harmless."""
-    findings = sorted(report.findings, key=lambda f: (f.urgency, -f.probability))
+    findings = by_urgency(report)
     shown = [f for f in findings if f.verdict != "absent"]
     return {
         "title": TITLE,
@@ -134,7 +134,7 @@ def _content(report: Report) -> dict[str, Any]:
                 URGENCY[f.urgency],
                 f.verdict,
                 f"{f.probability:.0%}" + ("" if f.calibrated else " *"),
-                f.name + (f" ({f.reason})" if f.reason else ""),
+                f.name,
                 ", ".join(f.codes.values()),
             )
             for f in shown
@@ -161,8 +161,9 @@ def quality_lines(report: Report) -> list[str]:
 
 def unknown_lines(report: Report) -> list[str]:
     """What the reader must not take for known."""
-    lines = [f"{f.name}: {f.reason or 'uncertain'}." for f in report.findings if f.verdict == "uncertain"]
-    if report.findings and not all(f.calibrated for f in report.findings):
+    uncertain = by_reason(f for f in report.findings if f.verdict == "uncertain")
+    lines = [f"No verdict, {reason}: {names}." for reason, names in uncertain.items()]
+    if uncalibrated(report):
         lines.append(f"* {UNCALIBRATED}")
     for answer in report.answers:
         if not answer.complete:

@@ -18,7 +18,7 @@ from typing import Any
 
 from PIL import Image
 
-from .report import Finding, Report, printable
+from .report import Finding, Report, by_urgency, not_judged, printable
 
 Resource = dict[str, Any]
 _HL7 = "http://terminology.hl7.org/CodeSystem"
@@ -62,7 +62,8 @@ def _report(report: Report, results: list[str]) -> Resource:
     present = [f for f in report.findings if f.verdict == "present"]
     conclusion = [report.notice, report.intended_use]
     conclusion += [f"CONTRADICTION: {mark.text}" for mark in report.marks]
-    conclusion += [f"{f.verdict}: {f.name} ({f.probability:.0%})" for f in report.findings if f.verdict != "absent"]
+    conclusion += [f"{f.verdict}: {f.name} ({f.probability:.0%})" for f in by_urgency(report) if f.verdict != "absent"]
+    conclusion += not_judged(report)
     conclusion += [answer.text for answer in report.answers]
     text = printable("\n".join(line for line in conclusion if line))
     resource: Resource = {

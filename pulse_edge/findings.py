@@ -88,9 +88,9 @@ STATEMENTS = (
 )
 BY_KEY: Mapping[str, Statement] = {s.key: s for s in STATEMENTS}
 
-_HARMLESS = frozenset({"NORM", "SR", "SBRAD", "STACH"})
+HARMLESS = frozenset({"NORM", "SR", "SBRAD", "STACH"})
 """What a normal ECG may show: PTB-XL states slow and fast sinus rates beside NORM."""
-_NOT_TOGETHER = (
+NOT_TOGETHER = (
     ({"SR", "SBRAD", "STACH"}, {"AFIB", "AFLT", "SVTAC", "VTAC"}),
     ({"SBRAD"}, {"STACH"}),
     ({"1AVB"}, {"AFIB", "AFLT"}),
@@ -112,6 +112,8 @@ class Calibrated(Protocol):
     def uncertain_from(self) -> float: ...
     @property
     def uncertain_to(self) -> float: ...
+    @property
+    def reason(self) -> str: ...
 
 
 def judge(log_odds: Mapping[str, float], calibration: Mapping[str, Calibrated] | None) -> tuple[Finding, ...]:
@@ -123,9 +125,11 @@ def judge(log_odds: Mapping[str, float], calibration: Mapping[str, Calibrated] |
 
 
 def _judge(statement: Statement, log_odds: float, how: Calibrated | None) -> Finding:
-    probability = logistic(log_odds if how is None else how.scale * log_odds + how.offset)
+    probability = logistic(rescaled(log_odds, how))
     low, high = (0.5, 0.5) if how is None else (how.uncertain_from, how.uncertain_to)
-    verdict, reason = "uncertain", "this kit is often wrong at this probability" if how else "yes and no are equal"
+    verdict, reason = "uncertain", "yes and no are equal"
+    if how is not None:
+        reason = how.reason or "this kit is often wrong at this probability"
     if probability < low or (low == high and probability == low < 0.5):
         verdict, reason = "absent", ""
     elif probability > high:
@@ -137,10 +141,15 @@ def _judge(statement: Statement, log_odds: float, how: Calibrated | None) -> Fin
         statement.urgency,
         statement.codes,
         round(probability, 4),
-        how is not None,
+        how is not None and not how.reason,
         verdict,  # type: ignore[arg-type]
         reason,
     )
+
+
+def rescaled(log_odds: float, how: Calibrated | None) -> float:
+    """The log odds as the kit is calibrated; as they are where it is not."""
+    return log_odds if how is None else how.scale * log_odds + how.offset
 
 
 def logistic(x: float) -> float:
@@ -183,7 +192,7 @@ def _text_against(findings: Sequence[Finding], texts: Sequence[str]) -> Iterator
             yield Mark(
                 "text", (f.statement,), f"The text says that there is no {f.name}; asked for it, the model says yes."
             )
-    abnormal = [f for f in findings if f.verdict == "present" and f.statement not in _HARMLESS]
+    abnormal = [f for f in findings if f.verdict == "present" and f.statement not in HARMLESS]
     if abnormal and says(text, BY_KEY["NORM"]) is True:
         names = ", ".join(f.name for f in abnormal)
         yield Mark(
@@ -193,7 +202,7 @@ def _text_against(findings: Sequence[Finding], texts: Sequence[str]) -> Iterator
 
 def _one_another(findings: Sequence[Finding]) -> Iterator[Mark]:
     present = {f.statement: f for f in findings if f.verdict == "present"}
-    abnormal = [f for key, f in present.items() if key not in _HARMLESS]
+    abnormal = [f for key, f in present.items() if key not in HARMLESS]
     if "NORM" in present and abnormal:
         names = ", ".join(f.name for f in abnormal)
         yield Mark(
@@ -202,7 +211,7 @@ def _one_another(findings: Sequence[Finding]) -> Iterator[Mark]:
     absent = {f.statement for f in findings if f.verdict == "absent"}
     if absent >= BY_KEY.keys() - {"SR", "SBRAD", "STACH"}:
         yield Mark("findings", ("NORM",), "Neither normal ECG nor anything abnormal on the list is called present.")
-    for ones, others in _NOT_TOGETHER:
+    for ones, others in NOT_TOGETHER:
         for one in present:
             for other in present:
                 if one in ones and other in others:

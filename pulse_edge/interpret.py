@@ -115,7 +115,13 @@ class Answering(Iterator[str]):
     """An answer as it is made: iterate for its text; the other fields are final when the iteration has ended."""
 
     def __init__(
-        self, model: PulseModel, encoded: EncodedScan, question: str, max_tokens: int, history: Turns = ()
+        self,
+        model: PulseModel,
+        encoded: EncodedScan,
+        question: str,
+        max_tokens: int,
+        history: Turns = (),
+        grammar: str | None = None,
     ) -> None:
         self.question = question
         self.text = ""
@@ -124,7 +130,7 @@ class Answering(Iterator[str]):
         self.complete = False
         self.seconds: dict[str, float] = {}
         """`prefill` and `answer`, and `first_token` since the question was asked."""
-        self._parts = self._run(model, encoded, model.turns(question, history), max_tokens)
+        self._parts = self._run(model, encoded, model.turns(question, history), max_tokens, grammar)
 
     @property
     def tokens(self) -> int:
@@ -134,14 +140,16 @@ class Answering(Iterator[str]):
     def __next__(self) -> str:
         return next(self._parts)
 
-    def _run(self, model: PulseModel, encoded: EncodedScan, turns: list[str], max_tokens: int) -> Iterator[str]:
+    def _run(
+        self, model: PulseModel, encoded: EncodedScan, turns: list[str], max_tokens: int, grammar: str | None
+    ) -> Iterator[str]:
         language = model.language
         turn = model.take_turn()
         start = time.perf_counter()
         logits = model.reach(encoded, turns)
         prefilled = time.perf_counter()
         self.seconds["prefill"] = prefilled - start
-        pieces = language.generate(logits, max_tokens)
+        pieces = language.generate(logits, max_tokens, grammar)
         held = ""  # white space at either end is not part of an answer
         while True:
             model.check_turn(turn)
@@ -158,6 +166,11 @@ class Answering(Iterator[str]):
                 self.text += shown
                 yield shown
         self.seconds["answer"] = time.perf_counter() - prefilled
+        if grammar is not None and not self.complete:
+            raise UsageError(
+                f"{encoded.file}: the JSON was not at its end after {self.tokens} tokens. Raise --max-tokens, or lower "
+                "maxLength and maxItems in the schema."
+            )
 
     def answer(self) -> Answer:
         """The whole answer; runs what is left."""
@@ -294,14 +307,23 @@ class PulseModel:
         seconds = {"read": read - start, "check": ready - read, "encode": time.perf_counter() - ready}
         return EncodedScan(page.name, page.sha256, rows, len(pixels), digest, seconds, checked)
 
-    def ask(self, encoded: EncodedScan, question: str, max_tokens: int | None = None, history: Turns = ()) -> Answering:
+    def ask(
+        self,
+        encoded: EncodedScan,
+        question: str,
+        max_tokens: int | None = None,
+        history: Turns = (),
+        *,
+        grammar: str | None = None,
+    ) -> Answering:
         """The answer to a question about an encoded page, as an iterator over its text.
 
         The page's rows stay in the context, so a second question on it only costs its own words. An answer that is
-        still running is ended by the next question: going on with it raises UsageError.
+        still running is ended by the next question: going on with it raises UsageError. With a `grammar` (see
+        `grammar.grammar`) it is JSON of one schema; UsageError where that is cut off.
         """
         limit = self.kit.manifest.prompt.max_tokens if max_tokens is None else max_tokens
-        return Answering(self, encoded, question, limit, history)
+        return Answering(self, encoded, question, limit, history, grammar)
 
     def score(
         self, encoded: EncodedScan, question: str, answers: Iterable[Sequence[int]], history: Turns = ()
@@ -322,14 +344,15 @@ class PulseModel:
         log_odds = {}
         for n, statement in enumerate(findings.STATEMENTS):
             self.progress("findings", n, len(findings.STATEMENTS))
-            log_odds[statement.key] = yes_log_odds(self, encoded, statement.question)
+            log_odds[statement.key] = yes_or_no(self, encoded, statement.question).log_odds
         self.progress("findings", len(findings.STATEMENTS), len(findings.STATEMENTS))
         return findings.judge(log_odds, self.kit.manifest.findings)
 
     def contradictions(self, encoded: EncodedScan, found: Sequence[Finding], texts: Sequence[str]) -> tuple[Mark, ...]:
         """Contradictions of findings and texts; what is present is asked again in other words."""
         present = [findings.BY_KEY[f.statement] for f in found if f.verdict == "present"]
-        second = {s.key: yes_log_odds(self, encoded, s.plain) for s in present}
+        how = self.kit.manifest.findings or {}
+        second = {s.key: findings.rescaled(yes_or_no(self, encoded, s.plain).log_odds, how.get(s.key)) for s in present}
         return findings.contradictions(found, texts, second)
 
     def turns(self, question: str, history: Turns) -> list[str]:
@@ -450,17 +473,28 @@ def facts(checked: CheckedPage) -> dict[str, Any]:
     }
 
 
-def yes_log_odds(model: PulseModel, encoded: EncodedScan, question: str) -> float:
-    """Log odds of an answer that begins with yes against one that begins with no.
+@dataclass(frozen=True)
+class YesOrNo:
+    """What the language model thinks of a question that is to be answered with yes or no."""
+
+    log_odds: float
+    """Of an answer that begins with yes against one that begins with no."""
+    greedy: bool | None
+    """Whether the greedy answer begins with yes; None: with neither."""
+
+
+def yes_or_no(model: PulseModel, encoded: EncodedScan, question: str) -> YesOrNo:
+    """Ask for the probabilities of both words; no word is generated.
 
     Either is as probable as its spellings together; a spelling of several tokens as their product.
     """
     ids = [model.language.tokenize(word, first=False) for word in (*findings.YES, *findings.NO)]
-    scored = [
-        _log_probability(logits, word) for logits, word in zip(model.score(encoded, question, ids), ids, strict=True)
-    ]
-    yes, no = scored[: len(findings.YES)], scored[len(findings.YES) :]
-    return float(np.logaddexp.reduce(yes) - np.logaddexp.reduce(no))
+    ahead = list(model.score(encoded, question, ids))
+    scored = [_log_probability(logits, word) for logits, word in zip(ahead, ids, strict=True)]
+    greedy = [logits.argmax(1).tolist() == word for logits, word in zip(ahead, ids, strict=True)]
+    n = len(findings.YES)
+    log_odds = float(np.logaddexp.reduce(scored[:n]) - np.logaddexp.reduce(scored[n:]))
+    return YesOrNo(log_odds, any(greedy[:n]) if any(greedy) else None)
 
 
 def _log_probability(logits: Float, ids: Sequence[int]) -> float:

@@ -126,8 +126,10 @@ class Calibration:
     uncertain_to: float
     pages: int
     """Of the calibration split that it was fitted on."""
-    auc: float
-    """On pages that it was not fitted on."""
+    auc: float | None
+    """On pages that it was not fitted on; null: these have no page with the finding, or none without."""
+    reason: str = ""
+    """Why the kit abstains always; else empty."""
 
 
 @dataclass(frozen=True)

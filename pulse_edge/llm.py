@@ -322,21 +322,60 @@ class LanguageModel:
 
     # --- answering ---------------------------------------------------------------------------------------------------
 
-    def generate(self, logits: Float, max_tokens: int) -> Generator[Piece, None, bool]:
+    def generate(self, logits: Float, max_tokens: int, grammar: str | None = None) -> Generator[Piece, None, bool]:
         """Greedy tokens after `logits`, until the model ends its turn, `max_tokens`, or the context is full.
 
-        The generator's value is True when the model itself ended.
+        With a `grammar` (GBNF) each is the most likely one that it allows. The generator's value is True when the model
+        itself ended.
         """
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        for _ in range(max_tokens):
+        with self._choice(grammar) as best:
+            for _ in range(max_tokens):
+                token = best(logits)
+                if self._lib.llama_vocab_is_eog(self._vocab, token):
+                    return True
+                yield Piece(token, decoder.decode(self.piece(token)))
+                if self.position >= self.context:
+                    break
+                logits = self.feed_tokens([token])
+            return bool(self._lib.llama_vocab_is_eog(self._vocab, best(logits)))
+
+    @contextlib.contextmanager
+    def _choice(self, grammar: str | None) -> Iterator[Callable[[Float], int]]:
+        """What takes the next token by its logits (vocabulary,), within the grammar along all that it took before."""
+        if grammar is None:
+            yield lambda logits: int(np.argmax(logits))
+            return
+        lib = self._lib
+        with _log() as log:
+            sampler = lib.llama_sampler_init_grammar(self._vocab, grammar.encode(), b"root")
+        if not sampler:
+            raise EngineError(f"llama.cpp does not understand the grammar: {log.reason()}. Report it with the schema.")
+
+        def allowed(logits: Float, ids: npt.NDArray[Any]) -> Float:
+            found = np.zeros(len(ids), [("id", np.int32), ("logit", np.float32), ("p", np.float32)])
+            found["id"], found["logit"] = ids, logits[ids]
+            array = lib.llama_token_data_array()
+            array.data = ctypes.cast(found.ctypes.data, type(array.data))
+            array.size, array.selected, array.sorted = len(ids), -1, False
+            lib.llama_sampler_apply(sampler, ctypes.byref(array))
+            return np.asarray(found["logit"])
+
+        def best(logits: Float) -> int:
             token = int(np.argmax(logits))
-            if self._lib.llama_vocab_is_eog(self._vocab, token):
-                return True
-            yield Piece(token, decoder.decode(self.piece(token)))
-            if self.position >= self.context:
-                break
-            logits = self.feed_tokens([token])
-        return bool(self._lib.llama_vocab_is_eog(self._vocab, int(np.argmax(logits))))
+            if not np.isfinite(allowed(logits, np.array([token]))[0]):  # most are allowed; all take long to look at
+                within = allowed(logits, np.arange(self.vocabulary))
+                token = int(np.argmax(within))
+                if not np.isfinite(within[token]):
+                    raise EngineError(f"{self._path}: none of its tokens goes on with the grammar. Change the schema.")
+            if not lib.llama_vocab_is_eog(self._vocab, token):
+                lib.llama_sampler_accept(sampler, token)
+            return token
+
+        try:
+            yield best
+        finally:
+            lib.llama_sampler_free(sampler)
 
     def force(self, logits: Float, ids: Sequence[int]) -> Float:
         """Logits (n, vocabulary) ahead of each of n tokens that follow `logits`; the context is then as it was."""

@@ -121,17 +121,45 @@ class Report:
 
 
 def findings_lines(report: Report) -> list[str]:
-    """Contradictions, then what is present or uncertain by urgency, then what is absent in one line."""
+    """Contradictions, then what is present or uncertain by urgency, then what is absent and what is not judged."""
     lines = [f"CONTRADICTION: {mark.text}" for mark in report.marks]
-    for finding in sorted(report.findings, key=lambda f: (f.urgency, -f.probability)):
+    for finding in by_urgency(report):
         if finding.verdict != "absent":
             why = f" ({finding.reason})" if finding.reason else ""
             lines.append(f"{finding.verdict:<10}{finding.probability:>5.0%}  {finding.name}{why}")
     if absent := [f.name for f in report.findings if f.verdict == "absent"]:
         lines.append(f"absent: {', '.join(absent)}")
-    if report.findings and not all(f.calibrated for f in report.findings):
-        lines.append(UNCALIBRATED)
-    return lines
+    lines += not_judged(report)
+    return [*lines, UNCALIBRATED] if uncalibrated(report) else lines
+
+
+def judged(finding: Finding) -> bool:
+    """Whether the kit says anything of it at all, be it that it is uncertain here."""
+    return finding.calibrated or finding.verdict != "uncertain"
+
+
+def by_urgency(report: Report) -> list[Finding]:
+    """The findings that the kit judges, the most urgent and most probable first."""
+    return sorted(filter(judged, report.findings), key=lambda f: (f.urgency, -f.probability))
+
+
+def by_reason(findings: Iterable[Finding]) -> dict[str, str]:
+    """Why there is no verdict -> the names of which."""
+    names: dict[str, list[str]] = {}
+    for finding in findings:
+        names.setdefault(finding.reason or "uncertain", []).append(finding.name)
+    return {reason: ", ".join(some) for reason, some in names.items()}
+
+
+def not_judged(report: Report) -> list[str]:
+    """What the kit says nothing of, a line for each reason."""
+    others = by_reason(f for f in report.findings if not judged(f))
+    return [f"not judged ({reason}): {names}" for reason, names in others.items()]
+
+
+def uncalibrated(report: Report) -> bool:
+    """Whether UNCALIBRATED has to be said."""
+    return any(judged(f) and not f.calibrated for f in report.findings)
 
 
 # --- texts and files that hold what a model or a stranger wrote -------------------------------------------------------

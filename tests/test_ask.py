@@ -8,17 +8,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+from PIL import Image
+
 import pulse_edge
 from pulse_edge import PulseModel
 from pulse_edge.log import Log
-from pulse_edge.report import DEMONSTRATION
+from pulse_edge.report import DEMONSTRATION, FORCED
 
 PAGE = Path(pulse_edge.__file__).parent / "example_page.png"
 FIRST, SECOND = "Is the rhythm regular?", "Why?"
 
 
-def ask(kit: Path, log: Path, *more: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "pulse_edge", "ask", str(PAGE), "--kit", str(kit), "--threads", "1", *more]
+def ask(kit: Path, log: Path, *more: str, page: Path = PAGE) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "pulse_edge", "ask", str(page), "--kit", str(kit), "--threads", "1", *more]
     env = os.environ | {"PULSE_EDGE_LOG": str(log)}
     pipe = subprocess.PIPE
     return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=env)
@@ -35,6 +37,21 @@ def test_an_answer_knows_what_was_said_before_and_new_forgets_it(tiny_kit: Path,
         alone = model.ask(scan, SECOND, 12).answer().text
     assert out == "".join(f"{DEMONSTRATION}\n{text}\n" for text in (first, second, alone))
     assert Log(tmp_path).verify().entries == 3
+
+
+def test_a_refused_page_is_talked_about_with_force_and_it_is_said_and_recorded(tiny_kit: Path, tmp_path: Path) -> None:
+    blank = tmp_path / "blank.png"
+    Image.new("RGB", (800, 600), "white").save(blank)
+    refused = ask(tiny_kit, tmp_path / "log", page=blank)
+    assert "Check that the right file" in refused.communicate(FIRST)[1]
+    assert refused.returncode == 3
+    talk = ask(tiny_kit, tmp_path / "log", "--max-tokens", "2", "--force", "--no-rectify", page=blank)
+    out, errors = talk.communicate(FIRST)
+    assert talk.returncode == 0, errors
+    assert out.startswith(f"{DEMONSTRATION}\n{FORCED}\n")
+    (entry,) = Log(tmp_path / "log").entries()
+    assert (entry.fields["settings"]["force"], entry.fields["settings"]["straighten"]) == (True, False)
+    assert entry.fields["quality"]["forced"] is True
 
 
 def test_ctrl_c_stops_the_answer_and_not_the_program(tiny_kit: Path, tmp_path: Path) -> None:

@@ -20,7 +20,8 @@ from PIL import Image
 import pulse_edge
 from pulse_edge import batch as batches
 from pulse_edge.errors import BatchError, EngineError, UsageError
-from pulse_edge.report import Answer, KitMark, Report
+from pulse_edge.log import Log
+from pulse_edge.report import FORCED, Answer, KitMark, Report
 
 PAGE = Path(pulse_edge.__file__).parent / "example_page.png"
 
@@ -320,3 +321,20 @@ def test_watch_answers_what_comes_in(tiny_kit: Path, tmp_path: Path) -> None:
     assert process.returncode == 130
     assert errors.splitlines()[-1] == "interrupted"
     assert "answered (0 files left, 0 s)" in errors
+
+
+def test_refused_pages_are_answered_with_force_and_it_is_on_record(tiny_kit: Path, pages: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (800, 600), "white").save(pages / "a.png")
+    command = [*pulse_edge_batch(pages / "a.png", "-o", tmp_path / "out"), "--kit", str(tiny_kit), "--threads", "1"]
+    command += ["--max-tokens", "2", "--force", "--no-rectify"]
+    env = os.environ | {"PULSE_EDGE_LOG": str(tmp_path / "log")}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+    assert done.returncode == 0, done.stderr
+    (line,) = lines(tmp_path / "out")
+    assert (line["quality"]["verdict"], line["quality"]["forced"]) == ("refused", True)
+    assert FORCED in line["notice"]
+    (entry,) = Log(tmp_path / "log").entries()
+    assert (entry.fields["settings"]["force"], entry.fields["settings"]["straighten"]) == (True, False)
+    without = subprocess.run(command[:-2], capture_output=True, text=True, check=False, env=env)
+    assert without.returncode == 1
+    assert "was begun with another force and straighten" in without.stderr

@@ -19,7 +19,7 @@ from calibration.synthetic.sentences import NAMES
 from export.schema import report_schema
 from pulse_edge import PulseModel
 from pulse_edge.findings import BY_KEY, STATEMENTS, contradictions, judge, logistic, says
-from pulse_edge.interpret import yes_log_odds
+from pulse_edge.interpret import yes_or_no
 from pulse_edge.kit import Calibration
 
 PAGE = Path(pulse_edge.__file__).parent / "example_page.png"
@@ -66,7 +66,7 @@ def test_the_probability_is_that_of_the_answer_s_words(tiny_kit: Path) -> None:
     question = BY_KEY["AFIB"].question
     with PulseModel.load(tiny_kit, device="cpu", threads=1) as model:
         encoded = model.encode(PAGE)
-        odds = yes_log_odds(model, encoded, question)
+        odds = yes_or_no(model, encoded, question).log_odds
         total = {"yes": 0.0, "no": 0.0}
         for word in ("yes", "Yes", "no", "No"):
             probability = 1.0

@@ -20,6 +20,7 @@ STAGES = {
     "vision",
     "prompt",
     "llm",
+    "grammar",
     "memory",
     "cgroup",
     "cpu",

@@ -1,0 +1,37 @@
+"""A kit -> the same kit with something more in it. Whatever is in the way, the old kit or the new one is there, whole."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pulse_edge import kit as kits
+
+
+def put(path: Path, files: Mapping[str, bytes], instead: str, **changes: Any) -> None:
+    """Replace the kit by one with `files` instead of those whose names begin with `instead`, and these manifest fields.
+
+    Its other files are linked, not copied, where the file system can.
+    """
+    old = kits.open_kit(path)
+    kept = {name: file for name, file in old.manifest.files.items() if not name.startswith(instead)}
+    with kits.writing(old.path, force=True) as work:
+        for name, content in files.items():
+            (work / name).parent.mkdir(parents=True, exist_ok=True)
+            (work / name).write_bytes(content)
+        new = kits.listing(work)
+        for name in kept:
+            _link(old.file(name), work / name)
+        kits.write_manifest(work, dataclasses.replace(old.manifest, files={**kept, **new}, **changes))
+
+
+def _link(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(source, target)

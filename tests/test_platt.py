@@ -1,0 +1,131 @@
+"""Fits, ranges of abstention and figures that a person can check."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from calibration import platt
+from calibration.compare import draws
+from calibration.platt import Asked, band, binomial_below, calibrate, calibration_error, fit, logistic, verdicts
+
+ONCE = np.ones((1, 4))
+
+
+def asked(gold: list[int], after: list[float], *, said: list[int] | None = None, edges: float = 0.5) -> Asked:
+    """One statement on as many pages."""
+    g, p = np.array(gold, bool)[:, None], np.array(after, float)[:, None]
+    s = g if said is None else np.array(said, bool)[:, None]
+    return Asked(np.ones_like(g), g, s, np.log(p / (1 - p)), p, p > 1 - edges, p < edges)
+
+
+def drawn(n: int, scale: float, offset: float, seed: int = 3):  # type: ignore[no-untyped-def]
+    rng = np.random.default_rng(seed)
+    log_odds = rng.normal(-1, 2, n)
+    return log_odds, rng.random(n) < logistic(scale * log_odds + offset)
+
+
+def test_scale_and_offset_are_found_again() -> None:
+    a, b = fit(*drawn(40_000, 0.6, 1.2))
+    assert a == pytest.approx(0.6, abs=0.03)
+    assert b == pytest.approx(1.2, abs=0.05)
+
+
+def test_pages_that_log_odds_part_perfectly_have_a_finite_fit() -> None:
+    log_odds = np.array([-2.0] * 12 + [2.0] * 12)
+    a, b = fit(log_odds, log_odds > 0)
+    assert logistic(2 * a + b) == pytest.approx(13 / 14, abs=1e-6)  # Platt's target for a page with the finding
+    assert b == pytest.approx(0, abs=1e-6)
+
+
+def test_log_odds_that_say_nothing_give_the_share_of_the_targets() -> None:
+    _, b = fit(np.zeros(4), np.array([True, True, True, False]))
+    assert logistic(np.array([b]))[0] == pytest.approx((3 * 4 / 5 + 1 / 3) / 4)
+
+
+def test_a_binomial_tail_by_hand() -> None:
+    assert binomial_below(0, 22, 0.1) == pytest.approx(0.9**22)
+    assert binomial_below(1, 2, 0.1) == pytest.approx(0.99)
+    assert binomial_below(2, 2, 0.1) == pytest.approx(1)
+
+
+def test_verdicts_are_given_where_enough_pages_were_right() -> None:
+    p = np.concatenate([np.full(40, 0.9), np.full(20, 0.6), np.full(21, 0.2)])
+    gold = np.concatenate([np.ones(40), np.tile([1, 0], 10), np.zeros(21)]).astype(bool)
+    low, high = band(p, gold, 0.1)
+    assert (low, high) == (0.0, pytest.approx(0.75))  # 22 pages without an error are the fewest that 90 % takes
+    assert band(np.append(p, 0.2), np.append(gold, False), 0.1)[0] > 0.2
+
+
+def test_a_verdict_never_crosses_one_half() -> None:
+    gold = np.array([True] * 200 + [False] * 3)
+    p = np.where(gold, 0.9, 0.3)
+    assert band(p, gold, 0.1)[1] >= 0.5
+
+
+def test_the_share_of_errors_holds_on_the_pages_it_was_chosen_on_and_on_others() -> None:
+    log_odds, gold = drawn(2000, 1.0, 0.0)
+    p = logistic(log_odds)
+    low, high = band(p[:1000], gold[:1000], 0.1)
+    for half in (slice(0, 1000), slice(1000, 2000)):
+        assert 0.3 < ((p[half] > high) | (p[half] < low)).mean() < 1
+        assert (~gold[half])[p[half] > high].mean() < 0.12
+        assert gold[half][p[half] < low].mean() < 0.12
+
+
+@pytest.mark.parametrize(
+    ("reason", "n", "scale"),
+    [
+        (platt.NOT_TOLD, 0, 1.0),
+        (platt.TOO_FEW, 12, 1.0),
+        (platt.CHANCE, 300, 0.0),
+        (platt.WRONG, 300, 0.25),
+        ("", 900, 2.0),
+    ],
+)
+def test_a_kit_that_does_not_know_is_told_to_abstain(reason: str, n: int, scale: float) -> None:
+    told = calibrate(*drawn(n, scale, 0.0), [str(i) for i in range(n)], 0.02 if reason == platt.WRONG else 0.1)
+    assert told.reason == reason
+    assert ((told.uncertain_from, told.uncertain_to) == (0.0, 1.0)) == bool(reason)
+    assert told.pages == n
+
+
+def test_log_odds_that_rank_the_wrong_way_round_are_not_turned_over() -> None:
+    log_odds, gold = drawn(500, 1.5, 0.0)
+    assert calibrate(-log_odds, gold, [str(i) for i in range(500)], 0.1).reason == platt.CHANCE
+
+
+def test_the_calibration_error_by_hand() -> None:
+    made = asked([1, 1, 0, 0], [0.8, 0.8, 0.8, 0.8])
+    assert calibration_error(made.after, made, ONCE)[0] == pytest.approx(0.3)
+    assert calibration_error(made.after, made, np.array([[2.0, 2, 0, 0]]))[0] == pytest.approx(0.2)
+
+
+def test_what_is_not_known_counts_nowhere() -> None:
+    made = asked([1, 1, 0, 0], [0.8, 0.8, 0.1, 0.1])
+    less = Asked(**{**vars(made), "told": np.array([[True], [True], [False], [False]])})
+    assert calibration_error(less.after, less, ONCE)[0] == pytest.approx(0.2)
+    assert verdicts(less, ONCE)["coverage"][0] == 1
+    assert platt.auc_both(less, ONCE) is None
+
+
+def test_coverage_and_risk_by_hand() -> None:
+    made = asked([1, 0, 0, 1], [0.9, 0.9, 0.1, 0.45], edges=0.2)
+    found = {name: values[0] for name, values in verdicts(made, ONCE).items()}
+    assert found == pytest.approx(
+        {"coverage": 3 / 4, "risk": 1 / 3, "risk_present": 1 / 2, "risk_absent": 0, "risk_always": 1 / 2}
+    )
+
+
+def test_probabilities_rank_where_one_word_cannot() -> None:
+    made = asked([1, 1, 0, 0], [0.4, 0.3, 0.2, 0.1], said=[0, 0, 0, 0])
+    both = platt.auc_both(made, ONCE)
+    assert both is not None
+    assert (both[0][0], both[1][0]) == (1.0, 0.5)
+
+
+def test_draws_of_a_bootstrap_go_through_every_figure() -> None:
+    made = asked([1, 0, 1, 0], [0.9, 0.2, 0.6, 0.4])
+    w = draws(["a", "b", "c", "d"])
+    for values in (*verdicts(made, w).values(), calibration_error(made.after, made, w)):
+        assert values.shape == (len(w),)
