@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from . import cli_ask, cli_batch, cli_kit, cli_log
-from .cli_options import ReadyCommand, Wanted, documents
+from . import cli_ask, cli_batch, cli_cache, cli_kit, cli_log
+from .cli_options import ReadyCommand, Wanted, cached, documents
 from .errors import PulseEdgeError
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ def cli(debug: bool) -> None:
 @click.option("--threads", type=click.IntRange(1, 512), help="Default: the processors that this process may use.")
 @click.option("--no-rectify", is_flag=True, help="Leave the page's pixels as they are.")
 @click.option("--force", is_flag=True, help="Answer about a refused page all the same; the report says so.")
+@cached
 @click.option(
     "--keep",
     type=click.IntRange(1, 36500),
@@ -92,6 +93,7 @@ def interpret(
     threads: int | None,
     no_rectify: bool,
     force: bool,
+    cache: bool,
     keep: int | None,
     debug: bool,
 ) -> None:
@@ -108,6 +110,7 @@ def interpret(
     screen = Screen()
     record = log.Recorder(log.Log(note=screen.note), settings, keep)
     record.log.ready()
+    rows = cli_cache.opened() if cache else None
     worst = 0
     with (
         screen.progress() as progress,
@@ -124,7 +127,7 @@ def interpret(
             for page in pages:
                 several = len(scans) + len(pages) > 2
                 try:
-                    encoded = model.encode(page, straighten=not no_rectify, force=force)
+                    encoded = model.encode(page, straighten=not no_rectify, force=force, cache=rows)
                     screen.judged(encoded)
                     _one_page(model, page, encoded, wanted, screen, record, several=several)
                 except LogError:
@@ -367,6 +370,7 @@ def verify(path: Path, key: Path | None, debug: bool) -> None:
 
 cli.add_command(cli_ask.ask)
 cli.add_command(cli_batch.batch)
+cli.add_command(cli_cache.cache)
 cli.add_command(cli_log.log)
 
 
@@ -450,9 +454,10 @@ class Screen:
         s = answering.seconds
         speed = answering.tokens / s["answer"] if s["answer"] else 0.0
         first = s.get("first_token", s["prefill"])
+        took = f"encoded in {encoded.seconds['encode']:.1f} s" if "encode" in encoded.seconds else "encoded before"
         self.note(
-            f"{encoded.file}: {len(encoded.rows)} image rows from {encoded.tiles} tiles, encoded in "
-            f"{encoded.seconds['encode']:.1f} s, first token after {first:.1f} s, {speed:.1f} tokens/s, "
+            f"{encoded.file}: {len(encoded.rows)} image rows from {encoded.tiles} tiles, {took}, "
+            f"first token after {first:.1f} s, {speed:.1f} tokens/s, "
             f"peak memory {memory.peak() / memory.MIB:,.0f} MiB"
         )
         if not answering.complete:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .cli_options import ReadyCommand
+from .cli_options import ReadyCommand, cached
 
 if TYPE_CHECKING:
     from .cli import Screen
@@ -29,6 +29,7 @@ HELP = "Ask about the page. /new forgets what was said, /quit or Ctrl-D ends, Ct
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--max-tokens", type=click.IntRange(1), help="Longest answer. Default: the kit's limit.")
 @click.option("--threads", type=click.IntRange(1, 512), help="Default: the processors that this process may use.")
+@cached
 @click.option(
     "--keep",
     type=click.IntRange(1, 36500),
@@ -42,6 +43,7 @@ def ask(
     device: str,
     max_tokens: int | None,
     threads: int | None,
+    cache: bool,
     keep: int | None,
     debug: bool,
 ) -> None:
@@ -49,7 +51,7 @@ def ask(
 
     The page is read once. Without a terminal each line of standard input is a question.
     """
-    from . import log
+    from . import cli_cache, log
     from . import scan as scans
     from .cli import Screen
     from .errors import UsageError
@@ -66,7 +68,7 @@ def ask(
         PulseModel.load(kit, device=device, threads=threads, progress=progress) as model,
     ):
         screen.loaded(model)
-        encoded = model.encode(page)
+        encoded = model.encode(page, cache=cli_cache.opened() if cache else None)
         screen.judged(encoded)
         screen.note(HELP)
         talk = _Talk(model, page, encoded, max_tokens, screen, record)

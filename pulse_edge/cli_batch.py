@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .cli_options import ReadyCommand, Wanted, documents
+from .cli_options import ReadyCommand, Wanted, cached, documents
 
 if TYPE_CHECKING:
     from .batch import Store, Work
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .interpret import PulseModel
     from .log import Recorder
     from .report import Report
+    from .rowcache import RowCache
     from .scan import Page
 
 POLL = 2.0
@@ -39,6 +40,7 @@ POLL = 2.0
 @click.option("--threads", type=click.IntRange(1, 512), help="Default: the processors that this process may use.")
 @click.option("--retry", is_flag=True, help="Try again what failed before.")
 @click.option("--watch", is_flag=True, help="Go on with what comes into the folder, until Ctrl-C.")
+@cached
 @click.option(
     "--keep",
     type=click.IntRange(1, 36500),
@@ -58,6 +60,7 @@ def batch(
     threads: int | None,
     retry: bool,
     watch: bool,
+    cache: bool,
     keep: int | None,
     debug: bool,
 ) -> None:
@@ -67,8 +70,8 @@ def batch(
     OUT/results.csv and OUT/results.jsonl, pages with contradictions first; what --format names is in OUT/pages.
     """
     from . import batch as batches
+    from . import cli_cache, log
     from . import kit as kits
-    from . import log
     from .cli import Screen, _out
     from .interpret import PulseModel
 
@@ -90,7 +93,8 @@ def batch(
                 PulseModel.load(opened, device=device, threads=threads, progress=progress) as model,
             ):
                 screen.loaded(model)
-                desk = _Desk(model, wanted.for_kit(model, with_findings), record, forms)
+                rows = cli_cache.opened() if cache else None
+                desk = _Desk(model, wanted.for_kit(model, with_findings), record, forms, rows)
                 work = batches.Work(desk.answer, desk.record, desk.documents, _Teller(store, screen.note))
                 _go_through(store, work, sources if watch else ())
         store.export()
@@ -115,13 +119,15 @@ def _go_through(store: Store, work: Work, watched: Sequence[str]) -> None:
 class _Desk:
     """What is done with each page."""
 
-    def __init__(self, model: PulseModel, wanted: Wanted, record: Recorder, forms: tuple[str, ...]) -> None:
+    def __init__(
+        self, model: PulseModel, wanted: Wanted, record: Recorder, forms: tuple[str, ...], rows: RowCache | None
+    ) -> None:
         self._model, self._wanted, self._record = model, wanted, record
-        self._forms = forms
+        self._forms, self._rows = forms, rows
 
     def answer(self, page: Page) -> Report:
         wanted, model = self._wanted, self._model
-        encoded = model.encode(page)
+        encoded = model.encode(page, cache=self._rows)
         self._picture = encoded.picture(page)
         answered = [model.ask(encoded, question, wanted.max_tokens) for question in wanted.questions]
         for answering in answered:

@@ -44,6 +44,11 @@ def documents(command: Command) -> Command:
     return forms(findings(command))
 
 
+cached = click.option(
+    "--cache/--no-cache", default=True, help="Keep what pages were encoded to, for the next time. Default: yes."
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class Wanted:
     """What is asked about each page, and what is made of the answers."""
