@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from calibration import compare
-from calibration.files import fresh_folder, refuse_existing
+from calibration.files import fresh_folder, link, refuse_existing
 from calibration.results import Results, identity
 from pulse_edge import kit as kits
 from pulse_edge.errors import KitError, UsageError
@@ -502,7 +501,7 @@ def put_into_kit(path: Path, name: str, figures: Figures, written: Path) -> None
     with kits.writing(old.path, force=True) as work:
         for file in old.manifest.files:
             if not file.startswith(f"{INSIDE}/"):
-                _link(old.file(file), work / file)
+                link(old.file(file), work / file)
         (work / INSIDE).mkdir()
         for file in (JSON, MARKDOWN, HTML):
             shutil.copyfile(written / file, work / INSIDE / file)
@@ -530,14 +529,6 @@ def summary_for_kit(figures: Figures, name: str) -> Figures:
         "gates": figures["gates"].get(name),
         "report": f"{INSIDE}/{HTML}",
     }
-
-
-def _link(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:  # a file system without hard links
-        shutil.copyfile(source, target)
 
 
 def failed(figures: Figures) -> Sequence[str]:

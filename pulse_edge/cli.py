@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from . import cli_ask, cli_batch, cli_cache, cli_kit, cli_log
-from .cli_options import ReadyCommand, Wanted, cached, documents
+from .cli_options import ReadyCommand, Wanted, cached, documents, speculated
 from .errors import PulseEdgeError
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ def cli(debug: bool) -> None:
 @click.option("--no-rectify", is_flag=True, help="Leave the page's pixels as they are.")
 @click.option("--force", is_flag=True, help="Answer about a refused page all the same; the report says so.")
 @cached
+@speculated
 @click.option(
     "--keep",
     type=click.IntRange(1, 36500),
@@ -94,6 +95,7 @@ def interpret(
     no_rectify: bool,
     force: bool,
     cache: bool,
+    speculation: bool,
     keep: int | None,
     debug: bool,
 ) -> None:
@@ -117,6 +119,8 @@ def interpret(
         PulseModel.load(kit, device=device, threads=threads, progress=progress) as model,
     ):
         screen.loaded(model)
+        if not speculation:
+            model.guesser = None
         wanted = wanted.for_kit(model, with_findings)
         for source in scans:
             try:

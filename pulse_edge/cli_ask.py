@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .cli_options import ReadyCommand, cached
+from .cli_options import ReadyCommand, cached, speculated
 
 if TYPE_CHECKING:
     from .cli import Screen
@@ -30,6 +30,7 @@ HELP = "Ask about the page. /new forgets what was said, /quit or Ctrl-D ends, Ct
 @click.option("--max-tokens", type=click.IntRange(1), help="Longest answer. Default: the kit's limit.")
 @click.option("--threads", type=click.IntRange(1, 512), help="Default: the processors that this process may use.")
 @cached
+@speculated
 @click.option(
     "--keep",
     type=click.IntRange(1, 36500),
@@ -44,6 +45,7 @@ def ask(
     max_tokens: int | None,
     threads: int | None,
     cache: bool,
+    speculation: bool,
     keep: int | None,
     debug: bool,
 ) -> None:
@@ -68,6 +70,8 @@ def ask(
         PulseModel.load(kit, device=device, threads=threads, progress=progress) as model,
     ):
         screen.loaded(model)
+        if not speculation:
+            model.guesser = None
         encoded = model.encode(page, cache=cli_cache.opened() if cache else None)
         screen.judged(encoded)
         screen.note(HELP)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .cli_options import ReadyCommand, Wanted, cached, documents
+from .cli_options import ReadyCommand, Wanted, cached, documents, speculated
 
 if TYPE_CHECKING:
     from .batch import Store, Work
@@ -41,6 +41,7 @@ POLL = 2.0
 @click.option("--retry", is_flag=True, help="Try again what failed before.")
 @click.option("--watch", is_flag=True, help="Go on with what comes into the folder, until Ctrl-C.")
 @cached
+@speculated
 @click.option(
     "--keep",
     type=click.IntRange(1, 36500),
@@ -61,6 +62,7 @@ def batch(
     retry: bool,
     watch: bool,
     cache: bool,
+    speculation: bool,
     keep: int | None,
     debug: bool,
 ) -> None:
@@ -93,6 +95,8 @@ def batch(
                 PulseModel.load(opened, device=device, threads=threads, progress=progress) as model,
             ):
                 screen.loaded(model)
+                if not speculation:
+                    model.guesser = None
                 rows = cli_cache.opened() if cache else None
                 desk = _Desk(model, wanted.for_kit(model, with_findings), record, forms, rows)
                 work = batches.Work(desk.answer, desk.record, desk.documents, _Teller(store, screen.note))

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from . import findings, llm, memory, prompt, quality, rectify, rowcache, scan, tiles, vision
+from . import findings, llm, memory, prompt, quality, rectify, rowcache, scan, speculation, tiles, vision
 from . import kit as kits
 from .errors import DeviceError, PageRefused, UsageError
 from .kit import Kit
@@ -140,7 +140,7 @@ class Answering(Iterator[str]):
         logits = model.reach(encoded, turns)
         prefilled = time.perf_counter()
         self.seconds["prefill"] = prefilled - start
-        pieces = language.generate(logits, max_tokens)
+        pieces = language.generate(logits, max_tokens, model.guesser)
         held = ""  # white space at either end is not part of an answer
         while True:
             model.check_turn(turn)
@@ -184,6 +184,11 @@ class PulseModel:
         self.seconds: dict[str, float] = {}
         name = kit.manifest.packing.newline_file
         self._newline = None if name is None else np.fromfile(kit.file(name), "<f4")
+        table = kit.manifest.guesses_file and speculation.read(
+            kit.file(kit.manifest.guesses_file), kit.manifest.language.vocabulary
+        )
+        self.guesser: speculation.Guesser | None = speculation.Guesser(table or None)
+        """None: answers are made without guesses; slower, and the same."""
         self._turn = 0
 
     @classmethod
@@ -328,6 +333,8 @@ class PulseModel:
         for text in turns:
             ids += [language.end] if ids else []
             ids += language.tokenize(text, first=False)
+        if self.guesser is not None:
+            self.guesser.begin(ids)
         return language.feed_tokens(ids)
 
     def interpret(

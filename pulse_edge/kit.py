@@ -159,6 +159,8 @@ class Manifest:
     """Null: converted from a checkpoint as it is."""
     findings: dict[str, Calibration] | None = None
     """By statement (pulse_edge.findings); null: never calibrated. A statement that is absent here was not."""
+    guesses_file: str | None = None
+    """Which token follows which in reference answers (pulse_edge.speculation); null: there is no such table."""
 
 
 @dataclass(frozen=True)
@@ -250,7 +252,7 @@ def _check_names(manifest: Manifest) -> None:
         pure = PurePosixPath(name)
         if pure.is_absolute() or ".." in pure.parts or "\\" in name or ":" in name or name == MANIFEST:
             raise ValueError(f"file name {name!r} is not allowed")
-    used = [manifest.language.file, manifest.vision.file, manifest.packing.newline_file]
+    used = [manifest.language.file, manifest.vision.file, manifest.packing.newline_file, manifest.guesses_file]
     for wanted in used:
         if wanted is not None and wanted not in manifest.files:
             raise ValueError(f"{wanted} is used but not listed under files")
