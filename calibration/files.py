@@ -77,3 +77,12 @@ def write_json(path: Path, content: Any) -> None:
         raise BenchError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
     finally:
         beside.unlink(missing_ok=True)
+
+
+def link(source: Path, target: Path) -> None:
+    """The same file under a second name: weights are many gigabytes."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(source, target)

@@ -156,8 +156,8 @@ class _Job:
 
 def _build(job: _Job) -> None:
     m, options, notes = job.base.manifest, job.options, list[str]()
-    if m.packing.newline_file:
-        shutil.copyfile(job.base.file(m.packing.newline_file), job.work / m.packing.newline_file)
+    for name in filter(None, (m.packing.newline_file, m.guesses_file)):
+        shutil.copyfile(job.base.file(name), job.work / name)
     kind, seen = _encoder(job, notes)
     job.say("writing the language model")
     if options.llm:

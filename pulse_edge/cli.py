@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from . import cli_ask, cli_batch, cli_doctor, cli_kit, cli_log
-from .cli_options import ReadyCommand, Wanted, admitting, documents, memory_limit
+from . import cli_ask, cli_batch, cli_cache, cli_doctor, cli_kit, cli_log
+from .cli_options import ReadyCommand, Wanted, admitting, cached, documents, memory_limit, speculated
 from .errors import PulseEdgeError
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .kit import Kit
     from .log import Recorder
     from .plan import Use
+    from .rowcache import RowCache
     from .scan import Page
 
 STAGES = {
@@ -77,6 +78,8 @@ def cli(debug: bool) -> None:
 @click.option("--threads", type=click.IntRange(1, 512), help="Default: the processors that this process may use.")
 @memory_limit
 @admitting
+@cached
+@speculated
 @click.option("--dry-run", is_flag=True, help="Only say what it would take, in time and memory.")
 @click.option(
     "--keep",
@@ -102,6 +105,8 @@ def interpret(
     limit: int | None,
     no_rectify: bool,
     force: bool,
+    cache: bool,
+    speculation: bool,
     dry_run: bool,
     keep: int | None,
     debug: bool,
@@ -134,6 +139,7 @@ def interpret(
     record.log.ready()
     if use.pages == 0:
         raise SystemExit(desk.worst)
+    desk.rows = cli_cache.opened() if cache else None
     with (
         screen.progress() as progress,
         PulseModel.load(
@@ -141,6 +147,8 @@ def interpret(
         ) as model,
     ):
         screen.loaded(model)
+        if not speculation:
+            model.guesser = None
         for page, encoded in desk.encoded(model):
             try:
                 _one_page(model, page, encoded, wanted, screen, record, several=desk.several)
@@ -158,6 +166,7 @@ class _Desk:
         self._scans, self._screen, self._as_json = scans, screen, as_json
         self._straighten, self._force = straighten, force
         self._alone: list[Page] | None = None
+        self.rows: RowCache | None = None
         self.worst = 0
         self.several = len(scans) > 1
 
@@ -195,7 +204,7 @@ class _Desk:
     def _encoded(self, model: PulseModel) -> Iterator[tuple[Page, EncodedScan]]:
         for page in self.pages():
             try:
-                encoded = model.encode(page, straighten=self._straighten, force=self._force)
+                encoded = model.encode(page, straighten=self._straighten, force=self._force, cache=self.rows)
             except PulseEdgeError as e:
                 self.failed(page.name, e)
                 continue
@@ -470,6 +479,7 @@ def verify(path: Path, key: Path | None, debug: bool) -> None:
 
 cli.add_command(cli_ask.ask)
 cli.add_command(cli_batch.batch)
+cli.add_command(cli_cache.cache)
 cli.add_command(cli_doctor.doctor)
 cli.add_command(cli_log.log)
 
@@ -558,9 +568,10 @@ class Screen:
         s = answering.seconds
         speed = answering.tokens / s["answer"] if s["answer"] else 0.0
         first = s.get("first_token", s["prefill"])
+        took = f"encoded in {encoded.seconds['encode']:.1f} s" if "encode" in encoded.seconds else "encoded before"
         self.note(
-            f"{encoded.file}: {len(encoded.rows)} image rows from {encoded.tiles} tiles, encoded in "
-            f"{encoded.seconds['encode']:.1f} s, first token after {first:.1f} s, {speed:.1f} tokens/s, "
+            f"{encoded.file}: {len(encoded.rows)} image rows from {encoded.tiles} tiles, {took}, "
+            f"first token after {first:.1f} s, {speed:.1f} tokens/s, "
             f"peak memory {memory.peak() / memory.MIB:,.0f} MiB"
         )
         if not answering.complete:

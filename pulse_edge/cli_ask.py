@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .cli_options import ReadyCommand, admitting, memory_limit
+from .cli_options import ReadyCommand, admitting, cached, memory_limit, speculated
 
 if TYPE_CHECKING:
     from .cli import Screen
@@ -31,6 +31,8 @@ HELP = "Ask about the page. /new forgets what was said, /quit or Ctrl-D ends, Ct
 @click.option("--threads", type=click.IntRange(1, 512), help="Default: the processors that this process may use.")
 @memory_limit
 @admitting
+@cached
+@speculated
 @click.option(
     "--keep",
     type=click.IntRange(1, 36500),
@@ -47,6 +49,8 @@ def ask(
     limit: int | None,
     no_rectify: bool,
     force: bool,
+    cache: bool,
+    speculation: bool,
     keep: int | None,
     debug: bool,
 ) -> None:
@@ -54,7 +58,7 @@ def ask(
 
     The page is read once. Without a terminal each line of standard input is a question.
     """
-    from . import log
+    from . import cli_cache, log
     from . import scan as scans
     from .cli import Screen
     from .errors import UsageError
@@ -75,7 +79,10 @@ def ask(
         ) as model,
     ):
         screen.loaded(model)
-        encoded = model.encode(page, straighten=not no_rectify, force=force)
+        if not speculation:
+            model.guesser = None
+        rows = cli_cache.opened() if cache else None
+        encoded = model.encode(page, straighten=not no_rectify, force=force, cache=rows)
         screen.judged(encoded)
         screen.note(HELP)
         talk = _Talk(model, page, encoded, max_tokens, screen, record)

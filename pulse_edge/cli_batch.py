@@ -6,11 +6,11 @@ import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from .cli_options import ReadyCommand, Wanted, admitting, documents, memory_limit
+from .cli_options import ReadyCommand, Wanted, admitting, cached, documents, memory_limit, speculated
 
 if TYPE_CHECKING:
     from .batch import Store, Work
@@ -41,6 +41,8 @@ POLL = 2.0
 @admitting
 @click.option("--retry", is_flag=True, help="Try again what failed before.")
 @click.option("--watch", is_flag=True, help="Go on with what comes into the folder, until Ctrl-C.")
+@cached
+@speculated
 @click.option(
     "--keep",
     type=click.IntRange(1, 36500),
@@ -63,6 +65,8 @@ def batch(
     force: bool,
     retry: bool,
     watch: bool,
+    cache: bool,
+    speculation: bool,
     keep: int | None,
     debug: bool,
 ) -> None:
@@ -72,8 +76,8 @@ def batch(
     OUT/results.csv and OUT/results.jsonl, pages with contradictions first; what --format names is in OUT/pages.
     """
     from . import batch as batches
+    from . import cli_cache, log
     from . import kit as kits
-    from . import log
     from .cli import Screen, _out
     from .interpret import PulseModel
 
@@ -98,7 +102,10 @@ def batch(
                 ) as model,
             ):
                 screen.loaded(model)
-                desk = _Desk(model, wanted.for_kit(opened.manifest, with_findings), record, forms, admit)
+                if not speculation:
+                    model.guesser = None
+                how = {**admit, "cache": cli_cache.opened() if cache else None}
+                desk = _Desk(model, wanted.for_kit(opened.manifest, with_findings), record, forms, how)
                 work = batches.Work(desk.answer, desk.record, desk.documents, _Teller(store, screen.note))
                 _go_through(store, work, sources if watch else ())
         store.export()
@@ -124,14 +131,15 @@ class _Desk:
     """What is done with each page."""
 
     def __init__(
-        self, model: PulseModel, wanted: Wanted, record: Recorder, forms: tuple[str, ...], admit: Mapping[str, bool]
+        self, model: PulseModel, wanted: Wanted, record: Recorder, forms: tuple[str, ...], how: Mapping[str, Any]
     ) -> None:
+        """`how`: keywords of PulseModel.encode."""
         self._model, self._wanted, self._record = model, wanted, record
-        self._forms, self._admit = forms, admit
+        self._forms, self._how = forms, how
 
     def answer(self, page: Page) -> Report:
         wanted, model = self._wanted, self._model
-        encoded = model.encode(page, **self._admit)
+        encoded = model.encode(page, **self._how)
         self._picture = encoded.picture(page)
         answered = [model.ask(encoded, question, wanted.max_tokens) for question in wanted.questions]
         for answering in answered:

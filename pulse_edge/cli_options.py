@@ -65,6 +65,17 @@ def admitting(command: Command) -> Command:
     return raw(force(command))
 
 
+cached = click.option(
+    "--cache/--no-cache", default=True, help="Keep what pages were encoded to, for the next time. Default: yes."
+)
+
+speculated = click.option(
+    "--speculation/--no-speculation",
+    default=True,
+    help="Guess what an answer says next and check several tokens at once: faster, the same answer. Default: yes.",
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class Wanted:
     """What is asked about each page, and what is made of the answers."""

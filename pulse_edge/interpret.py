@@ -17,7 +17,22 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from . import cpu, findings, llm, machine, memory, prompt, quality, rectify, scan, tiles, vision, weights
+from . import (
+    cpu,
+    findings,
+    llm,
+    machine,
+    memory,
+    prompt,
+    quality,
+    rectify,
+    rowcache,
+    scan,
+    speculation,
+    tiles,
+    vision,
+    weights,
+)
 from . import kit as kits
 from . import plan as plans
 from .errors import DeviceError, KitError, MemoryShortage, PageRefused, UsageError
@@ -50,7 +65,7 @@ class EncodedScan:
     tiles: int
     rows_sha256: str
     seconds: dict[str, float]
-    """Wall time of `read`, `check` and `encode`."""
+    """Wall time of `read`, `check` and `encode`; `cached` in place of `encode` where the rows were kept from before."""
     checked: CheckedPage | None = None
 
     def picture(self, page: scan.Page) -> Image.Image:
@@ -149,7 +164,7 @@ class Answering(Iterator[str]):
         logits = model.reach(encoded, turns)
         prefilled = time.perf_counter()
         self.seconds["prefill"] = prefilled - start
-        pieces = language.generate(logits, max_tokens, grammar)
+        pieces = language.generate(logits, max_tokens, model.guesser, grammar)
         held = ""  # white space at either end is not part of an answer
         while True:
             model.check_turn(turn)
@@ -202,6 +217,11 @@ class PulseModel:
         self._language: llm.LanguageModel | None = None
         name = kit.manifest.packing.newline_file
         self._newline = None if name is None else np.fromfile(kit.file(name), "<f4")
+        table = kit.manifest.guesses_file and speculation.read(
+            kit.file(kit.manifest.guesses_file), kit.manifest.language.vocabulary
+        )
+        self.guesser: speculation.Guesser | None = speculation.Guesser(table or None)
+        """None: answers are made without guesses; slower, and the same."""
         self._turn = 0
 
     @classmethod
@@ -278,11 +298,13 @@ class PulseModel:
         straighten: bool = True,
         force: bool = False,
         gate: bool = True,
+        cache: rowcache.RowCache | None = None,
     ) -> EncodedScan:
         """Read a page, flatten and judge it, and encode it, once for all its questions. Raises ScanError, PageRefused.
 
         `straighten` False leaves its pixels alone; `force` encodes what was refused, and the report says so. Without
-        `gate` the page goes in as it is and unjudged: for measurements on pages that are known.
+        `gate` the page goes in as it is and unjudged: for measurements on pages that are known. Rows that `cache` has are
+        not encoded again; others go there.
         """
         if self.plan.encoder_first and self._language is not None:
             raise MemoryShortage(
@@ -294,18 +316,37 @@ class PulseModel:
         read = time.perf_counter()
         checked = _admitted(page, straighten, force) if gate else None
         ready, image = time.perf_counter(), checked.flat.image if checked else page.image
-        spec, packing = self.kit.manifest.vision, self.kit.manifest.packing
-        how: dict[str, Any] = {
-            "size": spec.image_size,
-            "aspect_ratio": packing.aspect_ratio,
-            "pinpoints": packing.grid_pinpoints,
-        }
-        pixels = tiles.cut(image, mean=spec.mean, std=spec.std, **how)
-        features = self.encoder.encode(pixels, lambda done, of: self.progress("encode", done, of))
-        rows = tiles.pack(features, page_size=image.size, merge=packing.merge, newline=self._newline, **how)
+        spec = self.kit.manifest.vision
+        pixels = tiles.cut(image, mean=spec.mean, std=spec.std, **self._tiling())
+        key = "" if cache is None else rowcache.key_of(pixels, self._rows_from(image.size))
+        kept = None if cache is None else cache.get(key)
+        rows = self._rows(pixels, image.size) if kept is None else kept
+        if cache is not None and kept is None:
+            cache.put(key, rows)
         digest = hashlib.sha256(rows.tobytes()).hexdigest()
-        seconds = {"read": read - start, "check": ready - read, "encode": time.perf_counter() - ready}
+        took = time.perf_counter() - ready
+        seconds = {"read": read - start, "check": ready - read, "encode" if kept is None else "cached": took}
         return EncodedScan(page.name, page.sha256, rows, len(pixels), digest, seconds, checked)
+
+    def _tiling(self) -> dict[str, Any]:
+        packing = self.kit.manifest.packing
+        size = self.kit.manifest.vision.image_size
+        return {"size": size, "aspect_ratio": packing.aspect_ratio, "pinpoints": packing.grid_pinpoints}
+
+    def _rows(self, pixels: Float, page_size: tuple[int, int]) -> Float:
+        """Image rows (T, d) of a page's tiles (n, 3, S, S)."""
+        features = self.encoder.encode(pixels, lambda done, of: self.progress("encode", done, of))
+        merge = self.kit.manifest.packing.merge
+        return tiles.pack(features, page_size=page_size, merge=merge, newline=self._newline, **self._tiling())
+
+    def _rows_from(self, page_size: tuple[int, int]) -> dict[str, Any]:
+        """Everything but the pixels that image rows depend on: weights, packing, engine, machine."""
+        m = self.kit.manifest
+        weights = {n: f.sha256 for n, f in m.files.items() if n.startswith(m.vision.file)}
+        newline = m.packing.newline_file and m.files[m.packing.newline_file].sha256
+        engine = [vision.installed_runtime(), vision.version(), self.device.split()[0], platform.node()]
+        tiling = [m.packing.merge, newline, self._tiling(), page_size]
+        return {"weights": weights, "packing": tiling, "engine": engine}
 
     def ask(
         self,
@@ -368,6 +409,8 @@ class PulseModel:
         for text in turns:
             ids += [language.end] if ids else []
             ids += language.tokenize(text, first=False)
+        if self.guesser is not None:
+            self.guesser.begin(ids)
         return language.feed_tokens(ids)
 
     def interpret(

@@ -26,6 +26,7 @@ from .errors import KitError
 MANIFEST = "manifest.json"
 MANIFEST_VERSION = 1
 KIT_VARIABLE = "PULSE_EDGE_KIT"
+CACHE_VARIABLE = "PULSE_EDGE_CACHE"
 _READ_BYTES = 1 << 22
 
 Merge = Literal["flat", "spatial", "spatial_unpad"]
@@ -160,6 +161,8 @@ class Manifest:
     """Null: converted from a checkpoint as it is."""
     findings: dict[str, Calibration] | None = None
     """By statement (pulse_edge.findings); null: never calibrated. A statement that is absent here was not."""
+    guesses_file: str | None = None
+    """Which token follows which in reference answers (pulse_edge.speculation); null: there is no such table."""
 
 
 @dataclass(frozen=True)
@@ -251,7 +254,7 @@ def _check_names(manifest: Manifest) -> None:
         pure = PurePosixPath(name)
         if pure.is_absolute() or ".." in pure.parts or "\\" in name or ":" in name or name == MANIFEST:
             raise ValueError(f"file name {name!r} is not allowed")
-    used = [manifest.language.file, manifest.vision.file, manifest.packing.newline_file]
+    used = [manifest.language.file, manifest.vision.file, manifest.packing.newline_file, manifest.guesses_file]
     for wanted in used:
         if wanted is not None and wanted not in manifest.files:
             raise ValueError(f"{wanted} is used but not listed under files")
@@ -381,7 +384,9 @@ class _Verified:
 
 
 def cache_dir() -> Path:
-    """The user's cache directory for this program."""
+    """The user's cache directory for this program: $PULSE_EDGE_CACHE, or where the system has such."""
+    if variable := os.environ.get(CACHE_VARIABLE):
+        return Path(variable)
     if sys.platform == "win32":
         return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local") / "pulse-edge" / "cache"
     if sys.platform == "darwin":

@@ -94,7 +94,8 @@ class Report:
     device: str
     versions: dict[str, str]
     seconds: dict[str, float]
-    """Wall time by stage: load, read, check, encode, prefill, answer."""
+    """Wall time by stage: load, read, check, encode, prefill, answer; `cached` in place of `encode` for a page that was
+    encoded before."""
     rows: int
     """Image rows that the page takes in the language model's context."""
     quality: dict[str, Any] | None = None

@@ -27,6 +27,8 @@ STAGES = {
     "weights",
     "report",
     "log",
+    "rowcache",
+    "speculation",
 }
 HELPERS = {"scan": {".waveform"}, "memory": {".cgroup"}, "cpu": {".cgroup"}}
 OF_REPORTS = {"document", "fhir", "findings"}
@@ -34,7 +36,7 @@ PICTURES = {"scan.py", "rectify.py", "quality.py"}
 DOORS = {
     "onnxruntime": {"vision.py"},
     "llama_cpp": {"llm.py"},
-    "click": {"cli.py", "cli_ask.py", "cli_batch.py", "cli_doctor.py", "cli_kit.py", "cli_log.py", "cli_options.py"},
+    "click": {"cli.py"} | {f"cli_{name}.py" for name in ("ask", "batch", "cache", "doctor", "kit", "log", "options")},
     "rich": {"cli.py"},
     "cv2": PICTURES,
     "pypdfium2": {"pdf.py"},

@@ -1,0 +1,57 @@
+"""Reference answers of calibration samples -> a kit that carries a table of guesses (`pulse_edge.speculation`).
+
+The table makes answers faster and changes none, so a kit's accuracy and its test ids stay what they are.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from contextlib import closing
+from pathlib import Path
+
+from calibration import ecgbench
+from calibration.files import link
+from pulse_edge import kit as kits
+from pulse_edge import speculation
+from pulse_edge.errors import BenchError
+from pulse_edge.llm import LanguageModel
+
+FILE = "guesses.json"
+_CONTEXT = 256
+"""Enough for a model that only tokenizes."""
+
+
+def add(kit: Path, target: Path, bench: Path, split: Path | None, force: bool = False) -> int:
+    """Write `target`, a kit as `kit` with the table of the split's calibration answers; how many contexts it has.
+
+    Raises KitError, and BenchError where there is no answer to learn from.
+    """
+    opened = kits.open_kit(kit)
+    kits.verify(opened, remembered=True)
+    kits.refuse_target(target, force=force)
+    m = opened.manifest
+    with closing(LanguageModel(opened.file(m.language.file), context=_CONTEXT, threads=1)) as language:
+        answers = [[*language.tokenize(a, first=False), language.end] for a in reference_answers(bench, split)]
+    table = speculation.build(answers, m.language.vocabulary)
+    with kits.writing(target, force=force) as work:
+        for name in m.files.keys() - {m.guesses_file}:
+            link(opened.file(name), work / name)
+        speculation.write(work / FILE, table, m.language.vocabulary)
+        kept = {name: file for name, file in m.files.items() if name != m.guesses_file}
+        files = {**kept, FILE: kits.File((work / FILE).stat().st_size, kits.sha256_file(work / FILE))}
+        kits.write_manifest(work, dataclasses.replace(m, files=files, guesses_file=FILE))
+    return len(table)
+
+
+def reference_answers(path: Path, split: Path | None) -> list[str]:
+    """Right answers of the split's calibration ids, or of all samples. BenchError where there is none."""
+    bench = ecgbench.open_bench(path)
+    allowed = ecgbench.load_split(split).calibration if split else None
+    found = []
+    for task in bench.tasks:
+        only = None if allowed is None else frozenset(allowed.get(task, ()))
+        samples = bench.samples(task, lambda _: None, pictures=False, only=only)
+        found += [answer for sample in samples for _, answer in sample.turns]
+    if not found:
+        raise BenchError(f"{path}: has none of the split's calibration ids; give the data that was divided")
+    return found

@@ -1,0 +1,42 @@
+"""`pulse-edge cache info|clear`: the pages that were encoded before."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from .rowcache import RowCache
+
+_DEBUG = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+
+
+def opened() -> RowCache:
+    """The user's own."""
+    from . import kit
+    from .rowcache import RowCache
+
+    return RowCache(kit.cache_dir() / "rows")
+
+
+@click.group()
+def cache() -> None:
+    """What is kept of pages that were encoded before, so that they need not be encoded again."""
+
+
+@cache.command()
+@_DEBUG
+def info(debug: bool) -> None:
+    """How many pages are kept, where, and how many bytes they take."""
+    kept = opened()
+    pages, size = kept.info()
+    click.echo(f"{kept.folder}: {pages} pages, {size:,} of at most {kept.limit:,} bytes")
+
+
+@cache.command()
+@_DEBUG
+def clear(debug: bool) -> None:
+    """Remove them all."""
+    kept = opened()
+    click.echo(f"{kept.folder}: {kept.clear()} pages removed")

@@ -1,0 +1,152 @@
+"""Image rows (T, d) float32 of pages that were encoded before, kept on disk by what they were made of.
+
+A file for each: a line of JSON (key, shape, sha256 of what follows), then the rows, little-endian. Only its owner may read
+it. Least recently used ones make room. What is broken, or somebody else's, is no entry, and is removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import stat
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+Float = npt.NDArray[np.float32]
+LIMIT = 512 << 20
+"""Bytes of all entries together: ten pages of PULSE-7B."""
+_FORMAT, _SUFFIX, _UNFINISHED = 1, ".rows", ".unfinished-"
+_HEADER = 4096
+_STALE = 3600.0
+"""Seconds after which an unfinished file is one of a process that was killed."""
+
+
+def key_of(pixels: Float, made_by: Mapping[str, Any]) -> str:
+    """The entry's name: hash of the tiles (n, 3, S, S) that the encoder gets, and of everything else that makes rows."""
+    digest = hashlib.sha256(json.dumps({"shape": pixels.shape, **made_by}, sort_keys=True).encode())
+    digest.update(np.ascontiguousarray(pixels, "<f4").tobytes())
+    return digest.hexdigest()
+
+
+class RowCache:
+    """A folder of entries. Nothing here raises for a disk that is full or not writable: a cache only saves time."""
+
+    def __init__(self, folder: Path, limit: int = LIMIT) -> None:
+        self.folder = folder
+        self.limit = limit
+
+    def get(self, key: str) -> Float | None:
+        """The rows as they were put, bit for bit; None where there are none that can be trusted."""
+        path = self._path(key)
+        try:
+            with _open_own(path) as file:
+                rows = _read(file, key)
+            os.utime(path)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError):
+            _remove(path)
+            return None
+        return rows
+
+    def put(self, key: str, rows: Float) -> None:
+        """Keep rows; older entries make room. Rows larger than the limit, or than half the disk's room, are not kept."""
+        raw = np.ascontiguousarray(rows, "<f4").tobytes()
+        head = {"pulse_edge_rows": _FORMAT, "key": key, "shape": rows.shape, "sha256": hashlib.sha256(raw).hexdigest()}
+        line = json.dumps(head).encode() + b"\n"
+        with contextlib.suppress(OSError):
+            self._own_folder()
+            size = len(line) + len(raw)
+            if size <= self.limit and 2 * size <= shutil.disk_usage(self.folder).free:
+                self._make_room(size)
+                self._write(self._path(key), (line, raw))
+
+    def info(self) -> tuple[int, int]:
+        """Entries, and their bytes together."""
+        sizes = [size for _, size, _ in self._entries()]
+        return len(sizes), sum(sizes)
+
+    def clear(self) -> int:
+        """Remove everything that this cache wrote; how many entries there were."""
+        entries = self._entries()
+        for path in (*(path for path, _, _ in entries), *self._unfinished(0)):
+            _remove(path)
+        return len(entries)
+
+    def _path(self, key: str) -> Path:
+        return self.folder / f"{key}{_SUFFIX}"
+
+    def _own_folder(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if hasattr(os, "getuid"):
+            os.chmod(self.folder, 0o700)  # raises where it is somebody else's
+
+    def _entries(self) -> list[tuple[Path, int, float]]:
+        """Path, bytes, time of last use, the least recently used first."""
+        found = []
+        for path in self.folder.glob(f"*{_SUFFIX}"):
+            with contextlib.suppress(OSError):  # another process may have removed it
+                about = path.lstat()
+                found.append((path, about.st_size, about.st_mtime))
+        return sorted(found, key=lambda entry: entry[2])
+
+    def _unfinished(self, older_than: float) -> Iterator[Path]:
+        for path in self.folder.glob(f"{_UNFINISHED}*"):
+            with contextlib.suppress(OSError):
+                if time.time() - path.lstat().st_mtime >= older_than:
+                    yield path
+
+    def _make_room(self, size: int) -> None:
+        for path in self._unfinished(_STALE):
+            _remove(path)
+        entries = self._entries()
+        total = sum(bytes_ for _, bytes_, _ in entries) + size
+        for path, bytes_, _ in entries:
+            if total <= self.limit:
+                return
+            _remove(path)
+            total -= bytes_
+
+    def _write(self, path: Path, pieces: tuple[bytes, ...]) -> None:
+        fd, name = tempfile.mkstemp(prefix=_UNFINISHED, dir=self.folder)  # 0600
+        try:
+            with os.fdopen(fd, "wb") as file:
+                for piece in pieces:
+                    file.write(piece)
+            os.replace(name, path)
+        except BaseException:
+            _remove(Path(name))
+            raise
+
+
+@contextlib.contextmanager
+def _open_own(path: Path) -> Iterator[BinaryIO]:
+    """A plain file of this user. Raises PermissionError for somebody else's, OSError for a link."""
+    fd = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0))
+    with os.fdopen(fd, "rb") as file:
+        about = os.fstat(fd)
+        if not stat.S_ISREG(about.st_mode) or (hasattr(os, "getuid") and about.st_uid != os.getuid()):
+            raise PermissionError(path)
+        yield file
+
+
+def _read(file: BinaryIO, key: str) -> Float:
+    head = json.loads(file.readline(_HEADER))
+    raw = file.read()
+    if head["pulse_edge_rows"] != _FORMAT or head["key"] != key or hashlib.sha256(raw).hexdigest() != head["sha256"]:
+        raise ValueError(key)
+    return np.frombuffer(raw, "<f4").astype(np.float32, copy=False).reshape(head["shape"])
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink()

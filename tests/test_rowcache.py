@@ -1,0 +1,139 @@
+"""Rows of pages that were encoded before: the same bits, bounded, for their owner alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import pulse_edge
+from pulse_edge import PulseModel
+from pulse_edge.rowcache import RowCache, key_of
+
+PAGE = Path(pulse_edge.__file__).parent / "example_page.png"
+ROWS = np.random.default_rng(1).standard_normal((7, 5)).astype(np.float32)
+posix = pytest.mark.skipif(sys.platform == "win32", reason="rights of POSIX")
+
+
+def test_rows_come_back_bit_for_bit_and_another_key_has_none(tmp_path: Path) -> None:
+    cache = RowCache(tmp_path / "rows")
+    assert cache.get("a") is None
+    cache.put("a", ROWS)
+    kept = cache.get("a")
+    assert kept is not None
+    assert kept.dtype == np.float32
+    assert kept.tobytes() == ROWS.tobytes()
+    assert cache.get("b") is None
+    assert cache.info()[0] == 1
+    assert cache.clear() == 1
+    assert cache.get("a") is None
+
+
+def test_the_key_depends_on_every_pixel_and_on_what_makes_rows_of_them() -> None:
+    pixels = np.zeros((2, 3, 4, 4), np.float32)
+    other = pixels.copy()
+    other[1, 2, 3, 3] = 1e-7
+    keys = {key_of(pixels, {"merge": "flat"}), key_of(other, {"merge": "flat"}), key_of(pixels, {"merge": "spatial"})}
+    keys.add(key_of(pixels.reshape(1, 6, 4, 4), {"merge": "flat"}))
+    assert len(keys) == 4
+
+
+@posix
+def test_folder_and_files_are_for_their_owner_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "rows"
+    folder.mkdir(mode=0o755)
+    RowCache(folder).put("a", ROWS)
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert [p.stat().st_mode & 0o777 for p in folder.iterdir()] == [0o600]
+
+
+@pytest.mark.parametrize("what", ["cut", "bit", "header", "other key", "link", "empty"])
+def test_what_is_broken_or_foreign_is_no_entry_and_is_removed(tmp_path: Path, what: str) -> None:
+    cache = RowCache(tmp_path)
+    cache.put("a", ROWS)
+    path = tmp_path / "a.rows"
+    raw = path.read_bytes()
+    if what == "link":
+        path.rename(tmp_path / "elsewhere")
+        path.symlink_to(tmp_path / "elsewhere")
+    else:
+        bit = raw[:-1] + bytes([raw[-1] ^ 1])
+        changed = {"cut": raw[:-4], "bit": bit, "header": b"[1]" + raw[raw.index(b"\n") :], "empty": b""}
+        path.write_bytes(changed.get(what, raw.replace(b'"key": "a"', b'"key": "b"')))
+    assert cache.get("a") is None
+    assert not os.path.lexists(path)
+    cache.put("a", ROWS)
+    assert np.array_equal(cache.get("a"), ROWS)
+
+
+def test_the_least_recently_used_make_room(tmp_path: Path) -> None:
+    size = 5 * 4 * 7 + 200
+    cache = RowCache(tmp_path, limit=3 * size)
+    for age, key in enumerate("abc"):
+        cache.put(key, ROWS)
+        os.utime(tmp_path / f"{key}.rows", (time.time() - 100 + age,) * 2)
+    assert cache.get("a") is not None  # now the youngest
+    cache.put("d", ROWS)
+    assert sorted(p.name[0] for p in tmp_path.iterdir()) == ["a", "c", "d"]
+    assert cache.info()[1] <= cache.limit
+    cache.put("large", np.zeros((100, 100), np.float32))
+    assert cache.get("large") is None
+    assert cache.info()[0] == 3
+
+
+def test_what_a_killed_process_left_is_removed_when_it_is_old(tmp_path: Path) -> None:
+    new, old = tmp_path / ".unfinished-new", tmp_path / ".unfinished-old"
+    for path in (new, old):
+        path.write_bytes(b"half")
+    os.utime(old, (time.time() - 7200,) * 2)
+    RowCache(tmp_path).put("a", ROWS)
+    assert new.exists()
+    assert not old.exists()
+
+
+def test_a_disk_that_takes_nothing_costs_only_time(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    cache = RowCache(tmp_path / "file" / "rows")
+    cache.put("a", ROWS)
+    assert cache.get("a") is None
+    assert cache.info() == (0, 0)
+
+
+def test_a_page_seen_before_is_judged_again_and_not_encoded(
+    tiny_kit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = RowCache(tmp_path)
+    with PulseModel.load(tiny_kit, device="cpu", threads=1) as model:
+        first = model.encode(PAGE, cache=cache)
+        plain = model.encode(PAGE)
+        monkeypatch.setattr(model.encoder, "encode", lambda *_: pytest.fail("encoded again"))
+        again = model.encode(PAGE, cache=cache)
+        assert again.rows.tobytes() == first.rows.tobytes() == plain.rows.tobytes()
+        assert again.checked is not None
+        assert "encode" in first.seconds
+        assert "cached" in again.seconds
+        assert "encode" not in again.seconds
+        assert "cached" in model.report(again, [model.ask(again, "Rate?", 2)]).seconds
+
+
+def test_the_commands_keep_pages_unless_told_not_to(tiny_kit: Path, tmp_path: Path) -> None:
+    def run(*arguments: object) -> str:
+        command = [sys.executable, "-m", "pulse_edge", *map(str, arguments)]
+        env = os.environ | {"PULSE_EDGE_CACHE": str(tmp_path)}
+        return subprocess.run(command, capture_output=True, text=True, check=True, env=env).stdout
+
+    ask = ("interpret", PAGE, "--kit", tiny_kit, "--json", "--max-tokens", 2, "--threads", 1)
+    assert "encode" in json.loads(run(*ask, "--no-cache"))["seconds"]
+    assert not (tmp_path / "rows").exists()
+    first, second = json.loads(run(*ask)), json.loads(run(*ask))
+    assert "encode" in first["seconds"]
+    assert "cached" in second["seconds"]
+    assert first["answers"] == second["answers"]
+    assert "1 pages" in run("cache", "info")
+    assert "1 pages removed" in run("cache", "clear")
