@@ -59,6 +59,8 @@ class Plan:
     budget: int | None
     """Bytes that may be taken; None: the system does not tell."""
     notes: tuple[str, ...] = ()
+    idle: int = 0
+    """Of the mapped weights what is not needed after loading, and can be dropped."""
     gpu_layers: int = 0
     """Layers on the GPU, the output as one more."""
     key_values: str = field(default="f16", init=False)
@@ -79,8 +81,9 @@ class Plan:
 
     @property
     def fits(self) -> bool:
-        """Whether it stays within the budget."""
-        return self.budget is None or self.peak <= self.budget
+        """Whether it stays within the budget, and leaves something where nothing of it could be dropped."""
+        spare = SPARE if self.repack else -self.idle
+        return self.budget is None or self.peak + spare <= self.budget
 
     def figures(self) -> str:
         """`needs 6.2 GiB of memory (weights 3.8 GiB, ...)`."""
@@ -94,11 +97,12 @@ def make(kit: Kit, use: Use | None = None, *, limit: int | None = None, flags: f
     Raises MemoryShortage, with the figures of the smallest plan, when none fits; KitError for a broken GGUF header.
     """
     free = memory.available()
+    if free is not None:
+        free += memory.resident()  # the plan counts what this process has taken already
     budget = limit if free is None else free if limit is None else min(free, limit)
     plans = ladder(kit, use or Use(), budget, cpu.flags() if flags is None else flags)
     for plan in plans:
-        spare = SPARE if plan.repack else 0
-        if plan.budget is None or plan.peak + spare <= plan.budget:
+        if plan.fits:
             return plan
     least = min(plans, key=lambda plan: plan.peak)
     told = f"{shown(limit)} are allowed (--memory)" if limit is not None and budget == limit else None
@@ -119,7 +123,16 @@ def ladder(kit: Kit, use: Use, budget: int | None, flags: frozenset[str]) -> lis
     closing = [True] if use.pages == 1 else [False] if use.pages is None else [False, True]
     context = context_for(kit.manifest, use)
     return [
-        Plan(context, batch, repack, first, parts(kit.manifest, held, use, context, batch), budget, (KEY_VALUES_F16,))
+        Plan(
+            context=context,
+            batch=batch,
+            repack=repack,
+            encoder_first=first,
+            parts=parts(kit.manifest, held, use, context, batch),
+            budget=budget,
+            notes=(KEY_VALUES_F16,),
+            idle=0 if repack else held.embedding,
+        )
         for batch in BATCHES
         for repack in ([True, False] if again else [False])
         for first in closing

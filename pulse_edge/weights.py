@@ -29,6 +29,8 @@ class Weights:
     """Of all tensors."""
     by_kind: dict[str, int]
     """Bytes of the matrices of each weight type."""
+    embedding: int
+    """Bytes of the token embedding, of which a few rows are read a page; 0 where it is the output matrix too."""
     by_layer: tuple[int, ...]
     """Bytes of each layer's tensors; what remains of `bytes` is embedding and output."""
 
@@ -98,8 +100,10 @@ def _weights(reader: _Reader, size: int) -> Weights:
     by_layer = [0] * layers
     ends = [*sorted(at for _, at, _, _ in infos), size - start]
     following = dict(itertools.pairwise(ends))
-    for kind, at, name, dimensions in infos:
-        length = following[at] - at
+    lengths = {name: following[at] - at for _, at, name, _ in infos}
+    embedding = lengths.get("token_embd.weight", 0) if "output.weight" in lengths else 0
+    for kind, _, name, dimensions in infos:
+        length = lengths[name]
         if name.startswith("blk."):
             by_layer[int(name.split(".")[1])] += length
         if dimensions > 1:
@@ -108,4 +112,4 @@ def _weights(reader: _Reader, size: int) -> Weights:
     heads = said[f"{architecture}.attention.head_count"]
     if not isinstance(heads, int):
         raise ValueError("its layers differ in their heads")
-    return Weights(heads, layers, size - start, by_kind, tuple(by_layer))
+    return Weights(heads, layers, size - start, by_kind, embedding, tuple(by_layer))

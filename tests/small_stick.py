@@ -14,7 +14,7 @@ from pulse_edge.wheelhouse import Target
 
 PROGRAM = """
 import sys
-if {broken!r} and "interpret" in sys.argv:
+if {broken!r} and "doctor" in sys.argv:
     sys.exit("broken on purpose")
 print({version!r}, *sys.argv[1:])
 """

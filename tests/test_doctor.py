@@ -1,0 +1,187 @@
+"""`pulse-edge doctor` and `interpret --dry-run`: what is found, what is refused, and what is kept for later."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT
+
+from pulse_edge import PulseModel, cpu, doctor, golden, interpret, llm, machine, trial
+from pulse_edge import kit as kits
+from pulse_edge.cli import cli
+from pulse_edge.errors import DeviceError, KitError
+from pulse_edge.plan import Use
+from pulse_edge.report import FORCED_KIT
+
+MINIATURE = ROOT / "pulse_edge" / "kits" / "miniature"
+PAGE = ROOT / "pulse_edge" / "example_page.png"
+SPEED = machine.Speed(10.0, 4.0, 8.0, 2.5, 4, 2)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(cpu, "allowed", lambda: frozenset({0}))
+
+
+def altered(target: Path, *, offset: float | None) -> kits.Kit:
+    """The miniature with its first golden case's logits off by `offset`; None: without golden cases."""
+    with kits.writing(target) as work:
+        shutil.copytree(MINIATURE, work, dirs_exist_ok=True)
+        (work / kits.MANIFEST).unlink()
+        cases = json.loads((work / golden.FILE).read_text("utf-8"))
+        cases[0]["first_logits"][7] += offset or 0.0
+        (work / golden.FILE).write_text(json.dumps({"tolerance": 0.03, "cases": cases[:1]}))
+        if offset is None:
+            (work / golden.FILE).unlink()
+        kits.write_manifest(work, replace(kits.open_kit(MINIATURE).manifest, files=kits.listing(work)))
+    return kits.open_kit(target)
+
+
+def by_name(checks: list[doctor.Check]) -> dict[str, doctor.Check]:
+    return {check.name: check for check in checks}
+
+
+def test_a_fit_machine_keeps_its_speed_and_the_plan_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kit = altered(tmp_path / "kit", offset=0.02)
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["doctor", "--kit", str(kit.path), "--json"], standalone_mode=False)
+    told = json.loads(capsys.readouterr().out)
+    checks = {check["name"]: check for check in told["checks"]}
+    assert told["fit"]
+    assert checks["golden cases"]["figures"]["cases"][0]["first_logits"] == pytest.approx(0.02, abs=0.01)
+    assert checks["peak"]["figures"]["planned"] > 0
+    speed = machine.recall(kit).speed
+    assert speed is not None
+    assert interpret.threads_for(speed) == cpu.Threads(1, 1)
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["interpret", str(PAGE), "--kit", str(kit.path), "--dry-run", "--json"], standalone_mode=False)
+    cast = json.loads(capsys.readouterr().out)
+    assert (cast["tiles"], cast["rows"]) == (5, 720)
+    assert cast["first_words"] >= speed.load_seconds + 5 * speed.tile_seconds
+    assert cast["peak_memory"] >= sum(cast["memory"][part] for part in ("program", "weights", "key_values"))
+
+
+def test_a_kit_whose_golden_cases_do_not_come_back_is_refused_until_forced(tmp_path: Path) -> None:
+    kit = altered(tmp_path / "kit", offset=0.1)
+    checks = by_name(list(doctor.examine(kit.path)))
+    assert checks["golden cases"].state == "failed"
+    assert "1 of 1 did not come back" in checks["golden cases"].text
+    with pytest.raises(KitError, match=r"did not come back.*or answer with --force"):
+        PulseModel.load(kit, device="cpu")
+    with PulseModel.load(kit, device="cpu", use=Use(pages=1), force=True) as model:
+        report = model.interpret(PAGE, max_tokens=2)
+    assert FORCED_KIT in report.notice.splitlines()
+    machine.keep(kit, machine.Kept())
+    PulseModel.load(kit, device="cpu", use=Use(pages=1)).close()
+
+
+def test_what_is_known_of_another_kit_or_machine_counts_for_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kit = kits.open_kit(MINIATURE)
+    assert machine.keep(kit, machine.Kept(SPEED, "it was wrong.")) is None
+    assert machine.recall(kit) == machine.Kept(SPEED, "it was wrong.")
+    assert machine.file(kit).stat().st_mode & 0o077 == 0
+    assert machine.recall(replace(kit, sha256="0" * 64)) == machine.Kept()
+    monkeypatch.setattr(cpu, "allowed", lambda: frozenset({0, 1}))
+    assert machine.recall(kit) == machine.Kept()
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"speed": {"load_seconds": 0}, "refused": null}'])
+def test_a_damaged_memory_of_the_machine_is_none(content: str) -> None:
+    kit = kits.open_kit(MINIATURE)
+    machine.keep(kit, machine.Kept())
+    machine.file(kit).write_text(content)
+    assert machine.recall(kit) == machine.Kept()
+
+
+def test_without_a_measurement_a_dry_run_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["interpret", str(PAGE), "--kit", str(MINIATURE), "--dry-run"], standalone_mode=False)
+    out = capsys.readouterr().out
+    assert "720 image rows; how long it takes is not known yet: run pulse-edge doctor" in out
+    assert "memory: at most" in out
+
+
+def test_a_forecast_adds_up_what_was_measured() -> None:
+    assert SPEED.seconds(5, 2880, [(40, 100), (16, 50)]) == pytest.approx(5 * 4 + (2880 + 56) / 8 + 150 / 2.5)
+
+
+def test_an_illegal_instruction_ends_a_child_and_not_the_doctor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_ASK", f"import os; os.kill(os.getpid(), {int(signal.SIGILL)})")
+    check = doctor.engine()
+    assert check.state == "failed"
+    assert "dies of an illegal instruction" in check.text
+    assert "GGML_CPU_ALL_VARIANTS" in check.text
+
+
+@pytest.mark.parametrize(
+    ("flags", "state", "words"),
+    [
+        ({"avx", "avx2", "fma", "f16c"}, "ok", "built for AVX, AVX2"),
+        ({"avx", "f16c"}, "failed", "lacks AVX2, FMA"),
+        ({"avx", "avx2", "fma", "f16c", "avx512f"}, "ok", "AVX512 of this processor not used"),
+        (set(), "ok", "built for AVX, AVX2"),
+    ],
+    ids=["the same", "older", "newer", "not told"],
+)
+def test_what_llama_cpp_was_built_for_is_compared_with_the_processor(flags: set[str], state: str, words: str) -> None:
+    said: dict[str, Any] = {"system": "CPU : AVX = 1 | AVX2 = 1 | FMA = 1 | F16C = 1 | REPACK = 1 | ", "cuda": None}
+    check = doctor.judge_engine(said, frozenset(flags), "i5", "one library")
+    assert check.state == state
+    assert words in check.text
+
+
+@pytest.mark.parametrize(
+    ("figures", "passed"), [((0.04, 0, 0), True), ((0.06, 0, 0), False), ((0, 0.09, 0.09), True), ((0, 0, 0.2), False)]
+)
+def test_a_case_comes_back_within_the_tolerance(figures: tuple[float, float, float], passed: bool) -> None:
+    assert golden.Outcome("?", *figures, 0.05).passed == passed
+
+
+def test_golden_cases_that_cannot_be_read_are_an_error(tmp_path: Path) -> None:
+    kit = altered(tmp_path / "kit", offset=0.0)
+    kit.file(golden.FILE).write_text('[{"page": 1}]')
+    with pytest.raises(KitError, match=r"golden\.json: its golden cases cannot be read"):
+        golden.read(kit)
+
+
+def test_a_kit_without_golden_cases_has_none(tmp_path: Path) -> None:
+    kit = altered(tmp_path / "kit", offset=None)
+    assert golden.read(kit)[1] == ()
+    check = trial._golden([])
+    assert (check.state, "compared with nothing" in check.text) == ("warning", True)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "threads"), [({1: 8.0, 2: 4.1, 4: 4.05}, 2), ({4: 3.0, 8: 3.5}, 4), ({2: 5.0, 4: 4.0, 8: 2.0}, 8)]
+)
+def test_no_more_threads_than_are_worth_while(seconds: dict[int, float], threads: int) -> None:
+    assert trial.best(seconds) == threads
+
+
+def test_a_broken_driver_ends_on_the_cpu_with_a_notice_and_under_cuda_in_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(llm, "has_cuda", lambda: True)
+    monkeypatch.setattr(llm, "gpus", list)
+    with PulseModel.load(MINIATURE, device="auto", use=Use(pages=1)) as model:
+        assert model.device.startswith("cpu (auto: llama.cpp has CUDA but sees no GPU")
+        assert model.fallback is not None
+        assert "so the CPU answers" in model.fallback
+    with pytest.raises(DeviceError, match=r"sees no GPU.*--device cpu"):
+        PulseModel.load(MINIATURE, device="cuda")
+
+
+def test_a_gpu_that_is_too_small_is_an_error_under_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(llm, "has_cuda", lambda: True)
+    monkeypatch.setattr(llm, "gpus", lambda: [llm.Gpu("GeForce", 200 << 20, 2 << 30)])
+    with pytest.raises(DeviceError, match=r"GeForce has 200 MiB free.*no layer"):
+        PulseModel.load(MINIATURE, device="cuda")
