@@ -7,6 +7,7 @@ import math
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -17,10 +18,11 @@ import pulse_edge
 from calibration.ecgbench import ONLY_OPTIONS
 from calibration.synthetic.sentences import NAMES
 from export.schema import report_schema
-from pulse_edge import PulseModel
+from pulse_edge import PulseModel, interpret
 from pulse_edge.findings import BY_KEY, STATEMENTS, contradictions, judge, logistic, says
 from pulse_edge.interpret import yes_or_no
 from pulse_edge.kit import Calibration
+from pulse_edge.report import Finding, KitMark, Report, findings_lines
 
 PAGE = Path(pulse_edge.__file__).parent / "example_page.png"
 SCHEMA = Path(__file__).parent.parent / "docs" / "report.schema.json"
@@ -184,3 +186,35 @@ def test_a_kit_that_is_not_calibrated_gives_no_findings_unasked(tiny_kit: Path) 
     with PulseModel.load(tiny_kit, device="cpu", threads=1) as model:
         assert model.kit.manifest.findings is None
         assert model.interpret(PAGE, max_tokens=2).findings == ()
+
+
+def test_what_a_kit_never_judges_is_said_once_with_its_reason_and_without_a_probability() -> None:
+    never = replace(calibration(band=(0.0, 1.0)), reason="too few pages")
+    found_ = judge({"AFIB": 3.0, "PVC": 3.0, "LBBB": 3.0}, {"AFIB": never, "PVC": never, "LBBB": calibration()})
+    assert [(f.verdict, f.calibrated) for f in found_] == [
+        ("uncertain", False),
+        ("present", True),
+        ("uncertain", False),
+    ]
+    lines = findings_lines(report_of(found_))
+    assert lines == [
+        "present     95%  left bundle branch block",
+        "not judged (too few pages): atrial fibrillation, premature ventricular contractions",
+    ]
+    assert kinds(found_, ["No atrial fibrillation."]) == []
+
+
+def report_of(found_: tuple[Finding, ...]) -> Report:
+    kit = KitMark("kit", "0" * 64, False)
+    return Report("", "p.png", "1" * 64, (), kit, "cpu", {}, {}, 80, findings=found_)
+
+
+def test_other_words_are_compared_as_calibrated(tiny_kit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interpret, "yes_or_no", lambda *_: interpret.YesOrNo(-1.0, False))
+    with PulseModel.load(tiny_kit, device="cpu", threads=1) as model:
+        manifest = model.kit.manifest
+        for offset, marks in ((2.0, 0), (0.5, 1)):
+            told = {"PVC": calibration(1, offset)}
+            model.kit = replace(model.kit, manifest=replace(manifest, findings=told))
+            found_ = judge({"PVC": 3.0}, told)
+            assert len(model.contradictions(model.encode(PAGE, gate=False), found_, [])) == marks
