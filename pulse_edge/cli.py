@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from . import cli_ask, cli_batch, cli_cache, cli_kit, cli_log
+from . import cli_ask, cli_batch, cli_bench, cli_cache, cli_kit, cli_log
 from .cli_options import ReadyCommand, Wanted, cached, documents, speculated
 from .errors import PulseEdgeError
 
@@ -374,6 +374,7 @@ def verify(path: Path, key: Path | None, debug: bool) -> None:
 
 cli.add_command(cli_ask.ask)
 cli.add_command(cli_batch.batch)
+cli.add_command(cli_bench.bench)
 cli.add_command(cli_cache.cache)
 cli.add_command(cli_log.log)
 

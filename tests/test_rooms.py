@@ -32,7 +32,16 @@ PICTURES = {"scan.py", "rectify.py", "quality.py"}
 DOORS = {
     "onnxruntime": {"vision.py"},
     "llama_cpp": {"llm.py"},
-    "click": {"cli.py", "cli_ask.py", "cli_batch.py", "cli_cache.py", "cli_kit.py", "cli_log.py", "cli_options.py"},
+    "click": {
+        "cli.py",
+        "cli_ask.py",
+        "cli_batch.py",
+        "cli_bench.py",
+        "cli_cache.py",
+        "cli_kit.py",
+        "cli_log.py",
+        "cli_options.py",
+    },
     "rich": {"cli.py"},
     "cv2": PICTURES,
     "pypdfium2": {"pdf.py"},
