@@ -317,7 +317,7 @@ class LanguageModel:
         start = self.position
         group = [token, *guessed]
         group += [token] * (self.width - len(group))
-        following = self.feed_tokens(group, every=True).argmax(1).tolist()
+        following: list[int] = self.feed_tokens(group, every=True).argmax(1).tolist()
         right = next((n for n, guess in enumerate(guessed) if guess != following[n]), len(guessed))
         self._back_to(start + 1 + right)
         self.steps += 1
