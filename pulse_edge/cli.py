@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from . import cli_ask, cli_batch, cli_cache, cli_doctor, cli_kit, cli_log
+from . import cli_ask, cli_batch, cli_bench, cli_cache, cli_doctor, cli_kit, cli_log
 from .cli_options import ReadyCommand, Wanted, admitting, cached, documents, memory_limit, speculated
 from .errors import PulseEdgeError
 
@@ -479,6 +479,7 @@ def verify(path: Path, key: Path | None, debug: bool) -> None:
 
 cli.add_command(cli_ask.ask)
 cli.add_command(cli_batch.batch)
+cli.add_command(cli_bench.bench)
 cli.add_command(cli_cache.cache)
 cli.add_command(cli_doctor.doctor)
 cli.add_command(cli_log.log)

@@ -277,6 +277,10 @@ class LanguageModel:
         self._prefix = key, self.position
         return True
 
+    def back(self, tokens: int) -> None:
+        """Forget the last so many tokens."""
+        self._back_to(self.position - tokens)
+
     def _back_to(self, position: int) -> None:
         self._lib.llama_memory_seq_rm(self._memory, 0, position, -1)
         self.position = position

@@ -35,6 +35,10 @@ class Guesser:
         self._seen: dict[Context, int] = {}
         self._last: Context = ()
 
+    def fresh(self) -> Guesser:
+        """One with the same table that has heard nothing."""
+        return Guesser(self._table)
+
     def begin(self, prompt: Iterable[int]) -> None:
         """Hear the question's tokens; an answer follows."""
         self._last = ()

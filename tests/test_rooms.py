@@ -36,7 +36,8 @@ PICTURES = {"scan.py", "rectify.py", "quality.py"}
 DOORS = {
     "onnxruntime": {"vision.py"},
     "llama_cpp": {"llm.py"},
-    "click": {"cli.py"} | {f"cli_{name}.py" for name in ("ask", "batch", "cache", "doctor", "kit", "log", "options")},
+    "click": {"cli.py"}
+    | {f"cli_{name}.py" for name in ("ask", "batch", "bench", "cache", "doctor", "kit", "log", "options")},
     "rich": {"cli.py"},
     "cv2": PICTURES,
     "pypdfium2": {"pdf.py"},

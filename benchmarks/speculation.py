@@ -1,0 +1,98 @@
+"""What guesses are worth: steps that they save on a small kit's answers, and what a step costs at a large kit's shapes.
+
+    python benchmarks/speculation.py KIT BENCH [--answers N] [--tasks A,B] [--costs BIGKIT] [--depth N] [--threads N]
+
+KIT is a kit that answers in words, best one of `calibration guesses`; BENCH are pages that its table was not made of. Every
+question is answered with steps of one token, with steps of four without guesses, and with guesses. The last two must be equal
+token for token, else the command fails; the first may differ where two tokens are as good as equally likely, and is counted.
+BIGKIT (default: KIT) is fed random rows, and only timed. The speed-up is tokens a step by cost of a step, against single tokens.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+import click
+import numpy as np
+
+ROOT = Path(__file__).parent.parent
+sys.path[:0] = [str(ROOT)]
+
+from calibration import ecgbench  # noqa: E402
+from pulse_edge import PulseModel, llm  # noqa: E402
+from pulse_edge import kit as kits  # noqa: E402
+
+PATH = click.Path(path_type=Path)
+WIDTHS = (1, 2, llm.WIDTH, 2 * llm.WIDTH)
+
+
+def answers(model: PulseModel, samples: list[ecgbench.Sample]) -> dict[str, list[tuple[list[int], int, float]]]:
+    """By way of answering: for each sample the tokens, steps and seconds of its first turn."""
+    language, guesser = model.language, model.guesser
+    found: dict[str, list[tuple[list[int], int, float]]] = {"single": [], "steps": [], "guesses": []}
+    for sample in samples:
+        encoded = model.encode(sample.picture or b"", gate=False)
+        for way, told in found.items():
+            language.width = 1 if way == "single" else llm.WIDTH
+            model.guesser = guesser if way == "guesses" else None
+            before = language.steps
+            answering = model.ask(encoded, sample.turns[0][0])
+            answering.answer()
+            told.append((answering.ids, language.steps - before, answering.seconds["answer"]))
+    return found
+
+
+def costs(kit: Path, depth: int, threads: int, runs: int = 7) -> dict[int, float]:
+    """Seconds of a step of each width, behind `depth` random rows; the least of several is what the machine can do."""
+    m = kits.open_kit(kit).manifest
+    with closing(llm.LanguageModel(kit / m.language.file, context=m.language.context_length, threads=threads)) as model:
+        rows = np.random.default_rng(0).standard_normal((depth, model.embedding_length)).astype(np.float32)
+        model.feed_rows(rows * 0.02)
+        seconds: dict[int, list[float]] = {width: [] for width in WIDTHS}
+        for _ in range(runs):
+            for width, took in seconds.items():
+                start = time.perf_counter()
+                model.feed_tokens([5] * width, every=True)
+                took.append(time.perf_counter() - start)
+                model.back(width)
+    return {width: statistics.median(took) for width, took in seconds.items()}
+
+
+@click.command()
+@click.argument("kit", type=PATH)
+@click.argument("bench", type=PATH)
+@click.option("--answers", "count", type=int, default=100, show_default=True, help="Questions, of each task as many.")
+@click.option("--tasks", default="ptb-test-report", show_default=True, help="Separated by commas.")
+@click.option("--costs", "large", type=PATH, help="The kit that is timed. Default: KIT.")
+@click.option("--depth", type=int, default=512, show_default=True, help="Rows behind which a step is timed.")
+@click.option("--threads", type=int, default=2, show_default=True)
+def main(kit: Path, bench: Path, count: int, tasks: str, large: Path | None, depth: int, threads: int) -> None:
+    """Measure."""
+    opened, names = ecgbench.open_bench(bench), tasks.split(",")
+    samples = [s for task in names for s in list(opened.samples(task, click.echo))[: count // len(names)]]
+    with PulseModel.load(kit, device="cpu", threads=threads) as model:
+        found = answers(model, samples)
+    ids = {way: [one[0] for one in told] for way, told in found.items()}
+    click.echo(
+        f"| {len(samples)} answers of {kit.name} | tokens | steps | tokens a step | tokens/s |\n|---|---|---|---|---|"
+    )
+    for way, told in found.items():
+        tokens, steps, seconds = (sum(column) for column in zip(*((len(i), n, s) for i, n, s in told), strict=True))
+        click.echo(f"| {way} | {tokens} | {steps} | {tokens / steps:.2f} | {tokens / seconds:.1f} |")
+    gain = sum(map(len, ids["guesses"])) / sum(one[1] for one in found["guesses"])
+    other = sum(a != b for a, b in zip(ids["single"], ids["steps"], strict=True))
+    click.echo(f"\n{other} answers differ between single tokens and steps of {llm.WIDTH}")
+    timed = costs(large or kit, depth, threads)
+    for width, took in timed.items():
+        click.echo(f"a step of {width}: {took * 1e3:.2f} ms, {took / timed[1]:.2f} x a single token")
+    click.echo(f"speed-up against single tokens: {gain / (timed[llm.WIDTH] / timed[1]):.2f} x")
+    if ids["steps"] != ids["guesses"]:
+        raise SystemExit("guesses changed an answer")
+
+
+if __name__ == "__main__":
+    main()
