@@ -328,7 +328,9 @@ def _calibrated(told: dict[str, Any] | None) -> str:
     """Which statements the kit says something of."""
     if told is None:
         return "not calibrated"
-    says = [f"{key} (AUC {'not known' if c.auc is None else f'{c.auc:.2f}'})" for key, c in told.items() if not c.reason]
+    says = [
+        f"{key} (AUC {'not known' if c.auc is None else f'{c.auc:.2f}'})" for key, c in told.items() if not c.reason
+    ]
     never = [key for key, c in told.items() if c.reason]
     return f"judges {', '.join(says) or 'nothing'}; does not judge {', '.join(never) or 'nothing'}"
 

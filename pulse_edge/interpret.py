@@ -314,9 +314,7 @@ class PulseModel:
         """Contradictions of findings and texts; what is present is asked again in other words."""
         present = [findings.BY_KEY[f.statement] for f in found if f.verdict == "present"]
         how = self.kit.manifest.findings or {}
-        second = {
-            s.key: findings.rescaled(yes_or_no(self, encoded, s.plain).log_odds, how.get(s.key)) for s in present
-        }
+        second = {s.key: findings.rescaled(yes_or_no(self, encoded, s.plain).log_odds, how.get(s.key)) for s in present}
         return findings.contradictions(found, texts, second)
 
     def turns(self, question: str, history: Turns) -> list[str]:
