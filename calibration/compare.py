@@ -167,11 +167,11 @@ def scores(judged: Judged, w: Floats) -> dict[str, Floats]:
     both = there & ~judged.gold.all(0)
     if judged.kind == "prose":
         extra = {name: _share(values, w) for name, values in judged.shares.items() if not np.isnan(values).all()}
-        return {"diagnosis_f1": _row_mean(f1[:, there]), "diagnosis_micro_f1": micro, **extra}
-    out = {"f1": _row_mean(f1[:, there]), "auc": _row_mean((sensitivity + specificity)[:, both] / 2)}
+        return {"diagnosis_f1": row_mean(f1[:, there]), "diagnosis_micro_f1": micro, **extra}
+    out = {"f1": row_mean(f1[:, there]), "auc": row_mean((sensitivity + specificity)[:, both] / 2)}
     if judged.chances is not None and both.any():
         ranked = [rank_auc(judged.chances[:, k], judged.gold[:, k], w) for k in np.flatnonzero(both)]
-        out["auc_of_probabilities"] = _row_mean(np.stack(ranked, 1))
+        out["auc_of_probabilities"] = row_mean(np.stack(ranked, 1))
     wrong = (judged.gold != judged.said).mean(1)
     return {**out, "exact": _share(judged.correct.astype(float), w), "hamming_loss": _share(wrong, w)}
 
@@ -204,7 +204,7 @@ def _share(values: Floats, w: Floats) -> Floats:
         return np.asarray((w[:, there] @ values[there]) / w[:, there].sum(1))
 
 
-def _row_mean(values: Floats) -> Floats:
+def row_mean(values: Floats) -> Floats:
     """Mean of what is not NaN, row by row; NaN where nothing is."""
     there = ~np.isnan(values)
     with np.errstate(invalid="ignore"):
@@ -362,7 +362,7 @@ def _over_all(
     name: str, reference: str, primaries: Mapping[str, Sequence[Floats]], tasks: Sequence[Sequence[Line]]
 ) -> Figures:
     """Mean of the tasks' primary scores, divergence over all tasks, times, bytes."""
-    mean, base = (_row_mean(np.stack(primaries[n], 1)) for n in (name, reference))
+    mean, base = (row_mean(np.stack(primaries[n], 1)) for n in (name, reference))
     lines = [line for some in tasks for line in some]
     out: Figures = {"score": spread(mean), "questions": len(lines), **speed(lines)}
     if name != reference:

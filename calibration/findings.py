@@ -21,7 +21,7 @@ from typing import IO, Any
 import numpy as np
 
 from calibration import ecgbench, inside, platt
-from calibration.compare import draws, spread
+from calibration.compare import draws, row_mean, spread
 from calibration.ecgbench import Bench, Problem, Split
 from calibration.evaluate import refuse_calibration_ids
 from calibration.files import refuse_existing, write_json
@@ -362,7 +362,7 @@ def _of_all(asked: Asked, fitted: dict[str, Calibration], w: platt.Floats) -> Fi
     measured = [both for both in found if both]
     out: Figures = {"measured": len(measured)}
     if measured:
-        by_chance, by_label = (np.nanmean(np.stack(some), 0) for some in zip(*measured, strict=True))
+        by_chance, by_label = (row_mean(np.stack(some, 1)) for some in zip(*measured, strict=True))
         out |= {
             "auc": spread(by_chance),
             "auc_of_labels": spread(by_label),
