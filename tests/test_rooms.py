@@ -15,6 +15,7 @@ STAGES = {
     "pdf",
     "waveform",
     "rectify",
+    "upright",
     "quality",
     "tiles",
     "vision",
@@ -24,9 +25,9 @@ STAGES = {
     "report",
     "log",
 }
-HELPERS = {"scan": {".waveform"}}
+HELPERS = {"scan": {".waveform"}, "rectify": {".upright"}}
 OF_REPORTS = {"document", "fhir", "findings"}
-PICTURES = {"scan.py", "rectify.py", "quality.py"}
+PICTURES = {"scan.py", "rectify.py", "upright.py", "quality.py"}
 DOORS = {
     "onnxruntime": {"vision.py"},
     "llama_cpp": {"llm.py"},
