@@ -1,7 +1,7 @@
 """`python benchmarks/intake.py [POINT...]`: measure reading, rectifying and judging on the real pages beside the checkout.
 
-Points: corners, turns, identical, grid, gate, traces, time, hostile, curve; all of them by default. Each adds its lines to
-docs/intake.md's tables on standard output, and to `.cache/intake.json`, so that they may be run one by one.
+Points: corners, turns, identical, grid, gate, traces, time, curve; all of them by default. Each prints its lines, and adds
+them to `.cache/intake.json`, so that they may be run one by one. Hostile files are read by `benchmarks/hostile.py`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ import hashlib
 import io
 import json
 import platform
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -112,16 +114,25 @@ def _area(it: Found) -> float:
 
 
 def turns() -> Iterator[str]:
-    wrong, skews, count = [], [], 0
-    for path in pages("photo", "render", "scan"):
-        for turn in (0, 90, 180, 270):
-            count += 1
-            sheet = found(path, turn).sheet
-            if sheet.rotation != (360 - turn) % 360:
-                wrong.append(f"{path.name}@{turn}")
-            if sheet.skew_degrees is not None:
-                skews.append((abs(sheet.skew_degrees), path.name))
-    yield f"turned pages: {count}, upright {count - len(wrong)}" + (f"; wrong: {', '.join(wrong)}" if wrong else "")
+    skews = []
+    for group in ("even", "odd"):
+        wrong, silent, warned, margins, count = [], [], 0, [], 0
+        for path in pages("photo", "render", "scan"):
+            if half(path) != group:
+                continue
+            for turn in (0, 90, 180, 270):
+                it, count = found(path, turn), count + 1
+                name, warns = f"{path.name}@{turn}", "upright" in [r.check for r in it.quality.reasons]
+                margins.append((it.quality.facts["upright"], name))
+                warned += warns
+                if it.sheet.rotation != (360 - turn) % 360:
+                    wrong.append(name)
+                    silent += [] if warns else [name]
+                if it.sheet.skew_degrees is not None:
+                    skews.append((abs(it.sheet.skew_degrees), path.name))
+        least = ", ".join(f"{name} {margin:.1f}" for margin, name in sorted(margins)[:4])
+        yield (f"{group} half: {count} turned pages, upright {count - len(wrong)}, warned about {warned}, wrong without a "
+               f"warning {len(silent)}; least log odds {least}" + (f"; wrong: {', '.join(wrong)}" if wrong else ""))  # fmt: skip
     yield f"skew left: median {np.median([s for s, _ in skews]):.2f}, worst {max(skews)[0]:.2f} degrees ({max(skews)[1]})"
 
 
@@ -212,11 +223,14 @@ def _pair(path: Path, reference: Array) -> tuple[float, float]:
 
 
 def _trace(page: interpret.CheckedPage) -> Array:
-    """The trace's mask, stretched to a letter page of FINE pixels a millimetre, softened by a millimetre."""
+    """The trace's mask at FINE pixels per millimetre of its own grid, softened by a millimetre.
+
+    Not by the page's size: a print is rarely as large as what was printed, but its grid shrinks along.
+    """
     pixels, g = np.asarray(page.flat.image), page.flat.grid
     across, down = (g.across, g.down) if g else (max(pixels.shape) / 270,) * 2
     ink = quality._Ink(pixels, across, down, min(1.0, 4 / (across * down) ** 0.5), grid=g is not None)
-    size = round(PAGE_MM[0] * FINE), round(PAGE_MM[1] * FINE)
+    size = round(pixels.shape[1] / across * FINE), round(pixels.shape[0] / down * FINE)
     return cv2.GaussianBlur(cv2.resize(ink.mask.astype(np.float32), size, interpolation=cv2.INTER_AREA), (0, 0), FINE)
 
 
@@ -240,9 +254,9 @@ def _reference(number: str) -> Array:
 
 
 def _agree(reference: Array, other: Array) -> float:
-    """Pearson's correlation at the best shift of up to 20 mm."""
-    reach = 20 * FINE
-    padded = cv2.copyMakeBorder(other, reach, reach, reach, reach, cv2.BORDER_CONSTANT, value=0)
+    """Pearson's correlation at the best shift, of up to 20 mm out of the picture."""
+    y, x = (20 * FINE + max(0, n - m) for n, m in zip(reference.shape, other.shape, strict=True))
+    padded = cv2.copyMakeBorder(other, y, y, x, x, cv2.BORDER_CONSTANT, value=0)
     return float(cv2.matchTemplate(padded.astype(np.float32), reference.astype(np.float32), cv2.TM_CCOEFF_NORMED).max())
 
 
@@ -260,25 +274,21 @@ def timing() -> Iterator[str]:
             interpret.check(scan.read(buffer.getvalue()))
             best = min(best, time.process_time() - start)
         yield f"{name}: {best:.2f} s of one core, reading included"
-    yield f"40 megapixels: {_peak():.0f} MiB at the peak, {platform.processor() or platform.machine()}"
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "40mp.jpg"
+        big.resize((8430, 4746)).save(path, "JPEG", quality=90)
+        yield f"40 megapixels: {_peak(path):.0f} MiB at the peak, {platform.processor() or platform.machine()}"
 
 
-def _peak() -> float:
-    """Peak memory of a process of its own."""
-    import subprocess
-
+def _peak(path: Path) -> float:
+    """MiB that a process of its own holds at most while it reads and checks a file; Linux only."""
     code = (
-        "import io,resource,cv2,numpy as np\nfrom PIL import Image\nfrom pulse_edge import interpret,scan\ncv2.setNumThreads(1)\n"
-        f"im=Image.open({str(ECG / 'images/photo/p2p_01924.jpg')!r}).convert('RGB').resize((8430,4746))\n"
-        "b=io.BytesIO(); im.save(b,'JPEG',quality=90); del im\nopen('/tmp/intake_40mp.jpg','wb').write(b.getvalue())"
+        "import cv2, sys\nfrom pulse_edge import interpret, scan\ncv2.setNumThreads(1)\n"
+        "interpret.check(scan.read(sys.argv[1]))\n"
+        "print(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))"
     )
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
-    code = (
-        "import resource,cv2\nfrom pulse_edge import interpret,scan\ncv2.setNumThreads(1)\n"
-        "interpret.check(scan.read('/tmp/intake_40mp.jpg'))\nprint(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
-    return float(done.stdout)
+    done = subprocess.run([sys.executable, "-c", code, path], cwd=ROOT, check=True, capture_output=True, text=True)
+    return float(done.stdout) / 1024
 
 
 # --------------------------------------------------------------------------------------------------------------- curve

@@ -1,9 +1,13 @@
-"""`python -m calibration.upright [--pages N] [-o FILE]`: train the small network that tells upright pages and layouts.
+"""`python -m calibration.upright [--pages N] [--steps N] [-o FILE]`: train the small network that tells which way is up.
 
 In: pages of `calibration.synthetic` only, so the weights may be shipped. Out: `pulse_edge/upright.onnx`, which
-`pulse_edge.rectify` runs through OpenCV. One page costs about half a second on a core; the shipped file's figures stand in
-docs/intake.md. The network sees a page as `rectify.seen` makes it and says nine numbers: the layouts in `rectify.LAYOUTS`, and how
-upright the page is. Trained on each page upright and turned: the upright one must score higher.
+`pulse_edge.upright` runs through OpenCV.
+
+The network is local: at every 8th pixel of a page (`upright.strokes`) it looks at some 35 mm round it, at lead names,
+calibration pulses, QRS and T in their order, words, and says a log odds; their sum says how upright the page is. So it
+learns from pieces of pages, thousands of them from a few hundred pages, and does not learn where things stand on a page
+that was drawn here. Trained on pieces upright and on their head, then also on a side, which is easier: the sum of the upright one must win
+(cross entropy).
 """
 
 from __future__ import annotations
@@ -13,290 +17,143 @@ import dataclasses
 import time
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import ImageFont
 from torch import nn
 
+from calibration import layouts
 from calibration.synthetic import pages, style
-from calibration.synthetic.signals import synthesize
-from pulse_edge.rectify import LAYOUTS, SEEN, seen
+from pulse_edge.upright import strokes
 
 Pixels = NDArray[np.uint8]
-FONTS = sorted(Path("/usr/share/fonts").rglob("*.ttf")) if Path("/usr/share/fonts").is_dir() else []
-FONTS = [f for f in FONTS if "Math" not in f.name and "Oblique" not in f.name and "Italic" not in f.name]
-_L = ("I", "II", "III", "aVR", "aVL", "aVF")
-_V = ("V1", "V2", "V3", "V4", "V5", "V6")
-MORE: dict[str, style.Rows] = {
-    "3x4+2": (*style.LAYOUTS["3x4"], ("V1",), ("II",)),
-    "6x1": tuple((n,) for n in _L),
-    "6x1v": tuple((n,) for n in _V),
-    "3x1": (("II",), ("V1",), ("V5",)),
-    "2x1": (("V4",), ("V5",)),
-    "1x1": (("II",),),
-    "3x2": (("I", "aVR"), ("II", "aVL"), ("III", "aVF")),
-    "3x5": tuple((*row, extra) for row, extra in zip(style.LAYOUTS["3x4"], ("V4", "V5", "V6"), strict=True)),
-}
-WORDS = (
-    "Vent. rate",
-    "PR interval",
-    "QRS duration",
-    "QT/QTc",
-    "P-R-T axes",
-    "Sinus rhythm",
-    "Abnormal ECG",
-    "ms",
-    "BPM",
-    "Name:",
-    "Age",
-    "Sex",
-)
+Float = NDArray[np.float32]
+SIDE = 256
+"""Pixels of a piece's side: 85 mm."""
+HELD = 60
+"""Pages that are kept from training and tell how good it is."""
 
 
 class Net(nn.Module):
-    """(n, 2, SEEN, SEEN) -> (n, 9)."""
+    """(n, 1, H, W) -> (n, 1, H / 8, W / 8) log odds."""
 
     def __init__(self) -> None:
         super().__init__()
-        widths = (2, 12, 20, 32, 48, 64)
-        layers: list[nn.Module] = []
-        for a, b in pairwise(widths):
-            layers += [nn.Conv2d(a, b, 3, 2, 1), nn.BatchNorm2d(b), nn.ReLU()]
-        layers += [
-            nn.Conv2d(64, 64, 3, 1, 1),
-            nn.BatchNorm2d(64),
-            nn.ReLU(),
-            nn.Conv2d(64, 12, 1),
-            nn.ReLU(),
-            nn.Flatten(),
-        ]
-        side = SEEN // 32
-        self.layers = nn.Sequential(
-            *layers, nn.Dropout(0.2), nn.Linear(12 * side * side, 64), nn.ReLU(), nn.Linear(64, 9)
-        )
+        layers: list[nn.Module] = [nn.Conv2d(1, 12, 5, 2, 2, bias=False), nn.BatchNorm2d(12), nn.ReLU()]
+        for n, (a, b) in enumerate(pairwise((12, 20, 32, 40, 40))):
+            step, wide = (2, 1) if n < 2 else (1, n - 1)
+            layers += [nn.Conv2d(a, b, 3, step, wide, wide, bias=False), nn.BatchNorm2d(b), nn.ReLU()]
+        self.layers = nn.Sequential(*layers, nn.Conv2d(40, 1, 1))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.layers(x)  # type: ignore[no-any-return]
+        return self.layers(x) / 100  # type: ignore[no-any-return]
 
 
-def sample(seed: int) -> tuple[NDArray[np.float32], int]:
-    """A page as the network sees it, (2, SEEN, SEEN) upright, and the number of its layout in LAYOUTS."""
+def drawn(seed: int) -> Pixels:
+    """(H, W): a page's strokes, upright, spoilt as by a camera or copier, at not quite the scale that is believed."""
     rng = np.random.default_rng(seed)
-    if rng.random() < 0.14:
-        return seen(_spoilt(_no_ecg(rng), rng)), LAYOUTS.index("none")
-    page, layout = _ecg(rng)
-    return seen(_spoilt(page, rng)), LAYOUTS.index(layout)
+    record, look = layouts.page(rng)
+    if rng.random() < 0.25:  # a grid as dark as the trace, as printers in black make it
+        dark = int(rng.integers(30, 150))
+        fine = int(rng.integers(dark, 240))
+        look = dataclasses.replace(look, grid="lines", minor=(fine,) * 3, major=(dark,) * 3)
+    size = {"px_per_mm": float(rng.uniform(2.8, 4.4)), "ink_px": float(rng.uniform(0.8, 2.0))}
+    look = dataclasses.replace(look, **size, label_mm=float(rng.uniform(2, 4.6)), text_mm=float(rng.uniform(1.8, 3.6)))  # type: ignore[arg-type]
+    image = layouts.spoilt(pages.draw(record, look).image, rng)
+    across, down = look.px_per_mm * rng.uniform(0.9, 1.1, 2)
+    return np.round(255 * strokes(image, float(across), float(down))).astype(np.uint8)
 
 
-def _ecg(rng: np.random.Generator) -> tuple[Pixels, str]:
-    look = style.random_style(rng)
-    names = ["3x4", "3x4+1", "3x4+2", "3x4+3", "6x2", "12x1", *list(MORE)[1:]]
-    layout = str(rng.choice(names, p=[0.13, 0.25, 0.11, 0.13, 0.12, 0.09, *[0.17 / 7] * 7]))
-    rows = len(style.LAYOUTS[layout])
-    low, high = {1: (24, 45), 2: (24, 45), 3: (24, 42), 4: (22, 40), 5: (19, 30), 6: (16, 28)}.get(rows, (12, 18))
-    changes: dict[str, Any] = {"layout": layout, "row_mm": float(rng.uniform(low, high))}
-    changes |= {"px_per_mm": float(rng.uniform(3.2, 5.5)), "ink_px": float(rng.uniform(0.9, 2.2))}
-    if rng.random() < 0.3:
-        changes |= {"top_mm": float(rng.uniform(5, 90)), "right_mm": float(rng.uniform(2, 30))}
-    if rng.random() < 0.25:
-        lines = ["\n".join(rng.choice(WORDS, rng.integers(1, 6))) for _ in range(rng.integers(1, 5))]
-        changes |= {"header": tuple(lines), "top_mm": float(rng.uniform(20, 60))}
-    if layout in ("6x1", "6x1v", "3x1", "2x1", "1x1", "3x2"):
-        changes |= {"seconds": float(rng.choice([2.5, 5.0, 10.0])), "speed": 25.0}
-        if rng.random() < 0.6:
-            changes["names"] = str(rng.choice(["above", "below"]))
-    look = dataclasses.replace(look, **changes)
-    if FONTS:
-        face = FONTS[rng.integers(len(FONTS))]
-        grow = float(rng.uniform(0.85, 1.3))
-        pages._face = lambda size: ImageFont.truetype(str(face), max(6, round(size * grow)))  # type: ignore[assignment]
-        pages._words.cache_clear()
-    drawn = pages.draw(synthesize(rng), look)
-    image, k = drawn.image, drawn.px_per_mm
-    name = layout if layout in LAYOUTS else "partial"
-    if rng.random() < 0.4:
-        image, name = _cropped(image, drawn, k, rng, name)
-    return image, name
-
-
-def _cropped(image: Pixels, drawn: Any, k: float, rng: np.random.Generator, name: str) -> tuple[Pixels, str]:
-    """Cut tightly round the traces, or through them."""
-    width = image.shape[1]
-    tops = [t.y0 for t in drawn.traces]
-    row = drawn.style.row_mm * k
-    left = min(t.x0 for t in drawn.traces)
-    if rng.random() < 0.25 and name != "partial":  # a part: some rows, some columns
-        y0 = rng.uniform(min(tops) - row / 2, max(tops) - row)
-        y1 = y0 + rng.uniform(1.2, 2.4) * row
-        x0 = rng.uniform(0, 0.6) * width
-        x1 = x0 + rng.uniform(0.25, 0.6) * width
-        rows = len(style.LAYOUTS[drawn.style.layout])
-        return _box(image, x0, y0, x1, y1), name if rows <= 2 else "partial"
-    y0, y1 = min(tops) - rng.uniform(0.45, 0.8) * row, max(tops) + rng.uniform(0.4, 0.8) * row
-    return _box(image, rng.uniform(0, max(left - 1.0 * k, 1)), y0, width - rng.uniform(0, 8) * k, y1), name
-
-
-def _box(image: Pixels, x0: float, y0: float, x1: float, y1: float) -> Pixels:
-    return np.ascontiguousarray(image[max(int(y0), 0) : int(y1), max(int(x0), 0) : int(x1)])
-
-
-def _spoilt(image: Pixels, rng: np.random.Generator) -> Pixels:
-    """As cameras and copiers leave a page that was found and straightened: not quite straight, grey, shaded, soft."""
-    height, width = image.shape[:2]
-    if rng.random() < 0.7:
-        corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
-        tilt = np.deg2rad(rng.normal(0, 1.0))
-        turn = np.array([[np.cos(tilt), -np.sin(tilt)], [np.sin(tilt), np.cos(tilt)]], np.float32)
-        moved = ((corners - corners.mean(0)) @ turn.T + corners.mean(0)) + rng.normal(0, 0.008 * width, (4, 2))
-        fill = tuple(int(v) for v in (np.median(image, (0, 1)) if rng.random() < 0.6 else rng.integers(0, 255, 3)))
-        matrix = cv2.getPerspectiveTransform(corners, moved.astype(np.float32))
-        image = cv2.warpPerspective(image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderValue=fill).astype(
-            np.uint8
-        )
-    if rng.random() < 0.3:
-        image = np.repeat(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None], 3, 2).astype(np.uint8)
-        if rng.random() < 0.4:  # a copier makes the grid as dark as the trace
-            image = (255 * (image / 255.0) ** rng.uniform(2, 8)).astype(np.uint8)
+def piece(page: Pixels, rng: np.random.Generator) -> Float:
+    """(SIDE, SIDE) of a page, distorted once more, with some of it covered: every clue must do without the others."""
+    height, width = page.shape
+    for _ in range(6):
+        y, x = (int(rng.integers(0, max(1, n - SIDE + 1))) for n in (height, width))
+        part = page[y : y + SIDE, x : x + SIDE].astype(np.float32) / 255
+        if part.mean() > 0.01:
+            break
+    part = np.pad(part, ((0, SIDE - part.shape[0]), (0, SIDE - part.shape[1])))
     if rng.random() < 0.5:
-        coarse = rng.uniform(0.45, 1.0, (4, 5)).astype(np.float32) ** rng.uniform(0.3, 1.2)
-        shade = cv2.resize(coarse, (image.shape[1], image.shape[0]), interpolation=cv2.INTER_CUBIC)[..., None]
-        tint = rng.uniform(0.8, 1.0, 3).astype(np.float32)
-        image = np.clip(image * shade * tint, 0, 255).astype(np.uint8)
-    if rng.random() < 0.4:
-        image = cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.4, 1.4))).astype(np.uint8)
-    if rng.random() < 0.5:
-        noise = rng.normal(0, rng.uniform(1, 12), image.shape[:2]).astype(np.float32)[..., None]
-        image = np.clip(image + noise, 0, 255).astype(np.uint8)
+        matrix = np.eye(2) + rng.normal(0, 0.05, (2, 2))
+        shift = SIDE / 2 - matrix @ np.full(2, SIDE / 2)
+        part = np.asarray(cv2.warpAffine(part, np.column_stack([matrix, shift]), (SIDE, SIDE)), np.float32)
     if rng.random() < 0.3:
-        image = 255 - ((255 - image) * rng.uniform(0.4, 1)).astype(np.uint8)
-    return image
+        part = np.asarray(cv2.GaussianBlur(part, (0, 0), float(rng.uniform(0.4, 1.1))), np.float32)
+    if rng.random() < 0.5:
+        part = part + rng.normal(0, rng.uniform(0.01, 0.12), part.shape).astype(np.float32)
+    part = np.clip(part * rng.uniform(0.7, 1.4), 0, 1) ** rng.uniform(0.6, 1.6)
+    if rng.random() < 0.5:
+        for _ in range(int(rng.integers(1, 4))):
+            y, x = rng.integers(0, SIDE - 40, 2)
+            part[y : y + rng.integers(10, 90), x : x + rng.integers(10, 90)] = 0
+    return part.astype(np.float32)
 
 
-def _no_ecg(rng: np.random.Generator) -> Pixels:
-    """What people may hand in by mistake: text, empty grids, plots, patterns, photographs of things."""
-    height, width = int(rng.integers(300, 1100)), int(rng.integers(400, 1300))
-    kind = rng.integers(6)
-    image = np.full((height, width, 3), rng.integers(180, 256, 3), np.uint8)
-    ink = tuple(int(v) for v in rng.integers(0, 90, 3))
-    if kind in (0, 1):  # text
-        size, y = int(rng.integers(10, 40)), 20
-        while y < height - size:
-            words = " ".join(
-                "".join(rng.choice(list("abcdefghijklmnoprstuvwxyzAEISV123"), rng.integers(1, 9))) for _ in range(18)
-            )
-            if rng.random() < 0.85:
-                cv2.putText(
-                    image,
-                    words[: int(1.5 * width / size)],
-                    (int(0.05 * width), y + size),
-                    int(rng.integers(0, 5)),
-                    size / 26,
-                    ink,
-                    1 + size // 20,
-                    cv2.LINE_AA,
-                )
-            y += int(1.6 * size)
-    elif kind == 2:  # an empty grid
-        step = float(rng.uniform(4, 40))
-        colour = tuple(int(v) for v in rng.integers(90, 240, 3))
-        for n in range(int(max(width, height) / step) + 1):
-            at, thick = round(n * step), 1 + (n % 5 == 0)
-            cv2.line(image, (at, 0), (at, height), colour, thick)
-            cv2.line(image, (0, at), (width, at), colour, thick)
-    elif kind == 3:  # a plot: boxed axes, one to three smooth or noisy curves
-        count = int(rng.integers(1, 4))
-        for n in range(count):
-            top, bottom = int(height * (n + 0.12) / count), int(height * (n + 0.9) / count)
-            cv2.rectangle(image, (width // 10, top), (int(0.95 * width), bottom), ink, 1)
-            x = np.linspace(width // 10, 0.95 * width, 500)
-            curve = (
-                np.cumsum(rng.normal(0, 1, 500))
-                if rng.random() < 0.5
-                else np.sin(x * rng.uniform(0.01, 0.2)) ** int(rng.integers(1, 20))
-            )
-            y = (curve - curve.min()) / (np.ptp(curve) + 1e-6) * (bottom - top) * 0.8 + top + 0.1 * (bottom - top)
-            cv2.polylines(
-                image,
-                [np.stack([x, y], 1).astype(np.int32)],
-                False,
-                tuple(int(v) for v in rng.integers(0, 200, 3)),
-                int(rng.integers(1, 3)),
-                cv2.LINE_AA,
-            )
-    else:  # things: blobs, edges, textures
-        small = rng.integers(0, 256, (int(rng.integers(3, 40)), int(rng.integers(3, 40)), 3), np.uint8)
-        way = cv2.INTER_CUBIC if rng.random() < 0.6 else cv2.INTER_NEAREST
-        image = cv2.resize(small, (width, height), interpolation=way).astype(np.uint8)
-        for _ in range(rng.integers(0, 15)):
-            centre = int(rng.integers(width)), int(rng.integers(height))
-            cv2.ellipse(
-                image,
-                centre,
-                (int(rng.integers(5, 300)), int(rng.integers(5, 200))),
-                float(rng.uniform(0, 180)),
-                0,
-                360,
-                tuple(int(v) for v in rng.integers(0, 256, 3)),
-                -1 if rng.random() < 0.6 else 2,
-            )
-    return image
+def turned(net: nn.Module, pieces: torch.Tensor, turns: tuple[int, ...] = (0, 1, 2, 3)) -> torch.Tensor:
+    """(n, turns): the sum of log odds of each piece after so many quarter turns.
+
+    One batch for all turns: batch norm would tell a batch of one turn from another without looking at a piece.
+    """
+    every = torch.cat([torch.rot90(pieces, turn, (2, 3)) for turn in turns])
+    return torch.stack(net(every).sum((1, 2, 3)).split(len(pieces)), dim=1)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pages", type=int, default=8000)
+    parser.add_argument("--pages", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=700)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("-o", "--out", type=Path, default=Path("pulse_edge/upright.onnx"))
     options = parser.parse_args()
-    style.LAYOUTS.update(MORE)  # type: ignore[attr-defined]
+    style.LAYOUTS.update(layouts.MORE)  # type: ignore[attr-defined]
     torch.manual_seed(options.seed)
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    net, batch = Net(), 10
-    steps = options.pages // batch
-    best = torch.optim.AdamW(net.parameters(), 2e-3, weight_decay=1e-3)
-    rate = torch.optim.lr_scheduler.OneCycleLR(best, 2e-3, steps, pct_start=0.15)
-    start, right, kinds, shown = time.perf_counter(), 0.0, 0.0, 0
-    for step in range(steps):
-        made = [sample(options.seed * 10_000_000 + step * batch + n) for n in range(batch)]
-        x = torch.from_numpy(np.stack([m[0] for m in made]))
-        layout = torch.tensor([m[1] for m in made])
-        wrong = int(torch.randint(0, 5, ()).clamp(1, 3)) if step % 2 else 2  # upside down is the hard one
-        said = net(torch.cat([x, torch.rot90(x, wrong, (2, 3))]))
-        scores = said[:, 8].reshape(2, batch).T
-        real = layout != LAYOUTS.index("none")
-        turn_loss = nn.functional.cross_entropy(scores[real], torch.zeros(int(real.sum()), dtype=torch.long))
-        kind_loss = nn.functional.cross_entropy(said[:batch, :8], layout, label_smoothing=0.02)
+    start, rng, batch = time.process_time(), np.random.default_rng(options.seed), 16
+    pool = [drawn(options.seed * 10_000_000 + n) for n in range(options.pages)]
+    print(f"{len(pool)} pages drawn, {time.process_time() - start:.0f} s", flush=True)
+    net = Net()
+    best = torch.optim.AdamW(net.parameters(), 3e-3, weight_decay=1e-2)
+    rate = torch.optim.lr_scheduler.OneCycleLR(best, 3e-3, options.steps, pct_start=0.2)
+    right, loss_sum, up = 0.0, 0.0, torch.zeros(batch, dtype=torch.long)
+    for step in range(options.steps):
+        sides = (int(rng.choice([1, 3])),) if step >= 0.75 * options.steps else ()
+        pieces = [piece(pool[rng.integers(HELD, len(pool))], rng) for _ in range(batch)]
+        sums = turned(net, torch.from_numpy(np.stack(pieces))[:, None], (0, 2, *sides))
+        loss = nn.functional.cross_entropy(sums, up)
         best.zero_grad()
-        (turn_loss + kind_loss).backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]
         best.step()
         rate.step()
-        right += float((scores[real].argmax(1) == 0).float().mean())
-        kinds += float((said[:batch, :8].argmax(1) == layout).float().mean())
-        shown += 1
-        if step % 20 == 19:
-            print(
-                f"{step + 1}/{steps} upright {right / shown:.3f} layout {kinds / shown:.3f} {time.perf_counter() - start:.0f} s",
-                flush=True,
-            )
-            right, kinds, shown = 0.0, 0.0, 0
-        if step % 100 == 99 or step == steps - 1:
+        right, loss_sum = right + float((sums.argmax(1) == 0).float().mean()), loss_sum + float(loss.detach())
+        if step % 25 == 24:
+            print(f"{step + 1}/{options.steps} pieces right {right / 25:.3f} loss {loss_sum / 25:.3f} "
+                  f"{time.process_time() - start:.0f} s", flush=True)  # fmt: skip
+            right = loss_sum = 0.0
+        if step % 100 == 99 or step == options.steps - 1:
             save(net, options.out)
+    net.eval()
+    with torch.no_grad():
+        whole = [torch.from_numpy(page.astype(np.float32) / 255)[None, None] for page in pool[:HELD]]
+        held = [torch.cat([turned(net, page, (turn,)) for turn in range(4)], dim=1)[0] for page in whole]
+    margins = torch.stack([sums[0] - sums[1:].max() for sums in held])
+    print(
+        f"{HELD} held pages, whole: {int((margins > 0).sum())} right, least margin {float(margins.min()):.1f} in log odds"
+    )
 
 
 def save(net: Net, out: Path) -> None:
-    """As ONNX, batch norm folded in."""
+    """As ONNX for pages of any size, batch norm folded in."""
     net.eval()
     torch.onnx.export(
         net,
-        (torch.zeros(1, 2, SEEN, SEEN),),
+        (torch.zeros(1, 1, SIDE, SIDE),),
         str(out),
-        input_names=["page"],
-        output_names=["said"],
+        input_names=["strokes"],
+        output_names=["odds"],
+        dynamic_axes={"strokes": {0: "n", 2: "h", 3: "w"}, "odds": {0: "n", 2: "h8", 3: "w8"}},
         opset_version=13,
         dynamo=False,
     )

@@ -95,6 +95,7 @@ def check(page: scan.Page, *, straighten: bool = True) -> CheckedPage:
         down=grid.down if grid else None,
         grid_strength=grid.strength if grid else 0.0,
         layouts=flat.layout,
+        upright=flat.upright,
         light=flat.light,
         frame=flat.frame,
     )

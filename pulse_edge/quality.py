@@ -56,6 +56,13 @@ LIMITS = {  # what refuses was set where pages stop being readable; docs/intake.
         False,
         "Not all 12 leads are on the picture. Take the picture again with the whole sheet in view.",
     ),
+    "upright": Limit(
+        "log odds",
+        5.0,
+        None,
+        False,
+        "It is not clear which way is up. Check that the page is the right way up.",
+    ),
     "resolution": Limit("pixels/mm", 3.0, 2.0, False, "The picture is too small. Go closer, or scan at 300 dpi."),
     "sharpness": Limit(
         "mm", 0.75, 1.1, True, "The picture is blurred. Hold still, tap on the trace to focus, and take it again."
@@ -139,14 +146,16 @@ def judge(
     down: float | None,
     grid_strength: float,
     layouts: Mapping[str, float],
+    upright: float,
     light: Pixels,
     frame: Points | None,
 ) -> Quality:
     """Measure a flat RGB page and judge it.
 
     `across`, `down`: pixels per millimetre along and over the rows, None without a grid. `layouts`: how probable each
-    layout is, with `partial` and `none`. `light` (h, w): how bright the paper was, coarsely, before shadows were evened
-    out. `frame` (4, 2): where the picture's corners lie on the page, None where page and picture are the same.
+    layout is, with `partial` and `none`. `upright`: log odds of the page's turn against the likeliest other. `light`
+    (h, w): how bright the paper was, coarsely, before shadows were evened out. `frame` (4, 2): where the picture's corners
+    lie on the page, None where page and picture are the same.
     """
     pixels = np.asarray(page)
     scale_known = across is not None and down is not None
@@ -164,6 +173,7 @@ def judge(
         "shadow": float(np.quantile(paper, 0.03)) / max(float(np.quantile(paper, 0.97)), 1.0),
         "cut off": float(_cut(ink, rows, frame)),
         "grid": grid_strength,
+        "upright": upright,
     }
     if scale_known:
         facts["resolution"] = mm

@@ -6,8 +6,7 @@ In: an RGB picture. Out: `Flat`. A page that is flat and upright already passes 
    perspective, and one homography is fitted to them (least squares, Tukey-like weights against folds).
 2. In that flattened view the sheet's edges run straight across or down: rays go outward from the grid to the strongest
    step from paper to something darker or of another colour, and a line is fitted to the steps of each side (RANSAC).
-3. A small network, trained on drawn pages only (calibration/upright.py), says which of the four turns is upright and
-   what layout it sees. OpenCV runs it.
+3. Small networks (upright.py) say which of the four turns is upright, and what layout is seen.
 4. The picture is resampled once, and shadows and colour casts are divided out.
 """
 
@@ -16,8 +15,6 @@ from __future__ import annotations
 import heapq
 import math
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -25,14 +22,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from . import upright
+
 Pixels = npt.NDArray[np.uint8]
 Float = npt.NDArray[np.float32]
 Points = npt.NDArray[np.float64]
 
-LAYOUTS = ("3x4", "3x4+1", "3x4+2", "3x4+3", "6x2", "12x1", "partial", "none")
-"""What the network tells apart, in the order of its first eight numbers."""
-SEEN = 576
-"""Side of the square that the network sees, in pixels."""
 WORK = 1400
 """Longer side in pixels of the copy on which the grid is measured: 5 pixels a millimetre of a whole page."""
 LARGEST = 3600
@@ -80,9 +75,9 @@ class Flat:
     sheet: Sheet
     grid: Grid | None
     layout: dict[str, float]
-    """How probable the network finds each of LAYOUTS; they sum to 1."""
+    """How probable each of upright.LAYOUTS is; they sum to 1."""
     upright: float
-    """How probable the network finds this turn of the page, of the four."""
+    """Log odds of this turn of the page against the likeliest other one; below 0 where pixels were to stay."""
     to_page: Points | None
     """Homography (3, 3) from the picture's pixels to the page's, None where pixels were only turned or left alone."""
     frame: Points | None
@@ -103,10 +98,11 @@ def flatten(image: Image.Image) -> Flat:
     tilted = plane is not None and (abs(plane.turn) > MAX_TURN or plane.tilt > MAX_TILT)
     cropped = edges.found >= 2
     if plane is None or not (tilted or cropped):
-        return _only_turned(image, picture, waves, scale)
+        return _unwarped(image, picture, waves, (work, scale))
     target = _target(picture.shape, scale, plane, edges if cropped else None)
-    small = _warped(picture, target, WORK / max(target.size))
-    turn, upright, layout = _upright(small)
+    small_scale = min(1.0, WORK / max(target.size))
+    small, mm = _warped(picture, target, small_scale), target.px_per_mm * small_scale
+    turn, odds = _turn(small, mm, mm)
     page = np.ascontiguousarray(np.rot90(_warped(picture, target, 1.0), -turn))
     light = _paper(page)
     page = _even(page, light)
@@ -119,8 +115,8 @@ def flatten(image: Image.Image) -> Flat:
         changed=True,
         sheet=Sheet(corners, edges.seen if cropped else (False,) * 4, 90 * turn, skew),
         grid=grid,
-        layout=layout,
-        upright=upright,
+        layout=upright.layouts(np.rot90(small, -turn)),
+        upright=odds,
         to_page=to_page,
         frame=_moved(
             np.array([[0, 0], [image.width, 0], [image.width, image.height], [0, image.height]], float), to_page
@@ -133,22 +129,40 @@ def as_is(image: Image.Image) -> Flat:
     """The same facts about a picture whose pixels are to stay."""
     picture = np.asarray(image)
     work, scale = _reduced(picture, WORK)
-    _, upright, layout = _upright(work, turns=1)
-    grid, skew = _grid_of(_waves(work), scale)
-    return Flat(
-        image, False, Sheet(None, (False,) * 4, 0, skew), grid, layout, upright, None, None, _paper(picture).max(axis=2)
-    )
+    return _unwarped(image, picture, _waves(work), (work, scale), stays=True)
 
 
-def _only_turned(image: Image.Image, picture: Pixels, waves: _Waves | None, scale: float) -> Flat:
-    turn, upright, layout = _upright(_reduced(picture, WORK)[0])
+def _unwarped(
+    image: Image.Image, picture: Pixels, waves: _Waves | None, reduced: tuple[Pixels, float], *, stays: bool = False
+) -> Flat:
+    """The picture turned upright, its pixels as they are; not even turned where it `stays`."""
+    work, scale = reduced
+    grid, _ = _grid_of(waves, scale)
+    mm = (grid.across * scale, grid.down * scale) if grid else (max(work.shape) / upright.PAGE_MM,) * 2
+    turn, odds = _turn(work, *mm, stays=stays)
     page = image
     if turn:
         how = (Image.Transpose.ROTATE_270, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_90)[turn - 1]
         page = image.transpose(how)
     grid, skew = _grid_of(waves, scale, sideways=turn in (1, 3))
-    sheet = Sheet(None, (False,) * 4, 90 * turn, skew)
-    return Flat(page, bool(turn), sheet, grid, layout, upright, None, None, _paper(np.asarray(page)).max(axis=2))
+    return Flat(
+        image=page,
+        changed=bool(turn),
+        sheet=Sheet(None, (False,) * 4, 90 * turn, skew),
+        grid=grid,
+        layout=upright.layouts(np.rot90(work, -turn)),
+        upright=odds,
+        to_page=None,
+        frame=None,
+        light=_paper(np.asarray(page)).max(axis=2),
+    )
+
+
+def _turn(page: Pixels, across: float, down: float, *, stays: bool = False) -> tuple[int, float]:
+    """Quarter turns clockwise to apply, and their log odds against the likeliest other turn."""
+    odds = upright.turns(page, across, down)
+    turn = 0 if stays else int(np.argmax(odds))
+    return turn, float(odds[turn] - np.delete(odds, turn).max())
 
 
 def _reduced(picture: Pixels, longest: int) -> tuple[Pixels, float]:
@@ -548,6 +562,7 @@ class _Target:
     matrix: Points  # (3, 3) picture's pixels -> page's
     size: tuple[int, int]
     corners: Points  # (4, 2) of the sheet in the picture
+    px_per_mm: float
 
 
 def _target(shape: tuple[int, ...], scale: float, plane: _Plane, edges: _Edges | None) -> _Target:
@@ -567,7 +582,7 @@ def _target(shape: tuple[int, ...], scale: float, plane: _Plane, edges: _Edges |
     size = max(8, round(k * (high[0] - low[0]))), max(8, round(k * (high[1] - low[1])))
     ends = np.array([[0, 0], [size[0], 0], [size[0], size[1]], [0, size[1]]], np.float32)
     fit = np.asarray(cv2.getPerspectiveTransform(flat.astype(np.float32), ends), float)
-    return _Target(fit @ matrix, size, _moved(quad, middle))
+    return _Target(fit @ matrix, size, _moved(quad, middle), k / plane.period_mm)
 
 
 def _sheet(frame: Points, edges: _Edges | None) -> Points:
@@ -638,60 +653,3 @@ def _grid_of(waves: _Waves | None, scale: float, *, sideways: bool = False) -> t
     v = waves.vectors
     tilts = np.degrees([np.arctan2(v[:, 0, 1], v[:, 0, 0]), np.arctan2(-v[:, 1, 0], v[:, 1, 1])])
     return Grid(math.sqrt(across * down), across, down, waves.strength), float(np.median(tilts))
-
-
-# ------------------------------------------------------------------------------------------------- which way is up
-
-
-def seen(image: Pixels) -> Float:
-    """What the network sees of an RGB page: (2, SEEN, SEEN) in 0..1, the page in the middle.
-
-    First how dark each pixel is in its lightest channel against the paper round it, which leaves the trace and hides
-    a coloured grid; then in its darkest one, which shows both.
-    """
-    height, width = image.shape[:2]
-    scale = SEEN / max(height, width)
-    # First to twice the size, so that thin lines darken the pixel they lie in rather than vanish.
-    middle = max(1, round(2 * scale * width)), max(1, round(2 * scale * height))
-    how = cv2.INTER_AREA if 2 * scale < 1 else cv2.INTER_LINEAR
-    image = np.asarray(cv2.resize(image, middle, interpolation=how), np.uint8)
-    out = np.zeros((2, SEEN, SEEN), np.float32)
-    for n, grey in enumerate((image.max(axis=2), image.min(axis=2))):
-        paper = cv2.blur(cv2.dilate(grey, np.ones((15, 15), np.uint8)), (31, 31))
-        dark = cv2.subtract(paper, grey).astype(np.float32) / np.maximum(paper, 40)
-        small = max(1, round(scale * width)), max(1, round(scale * height))
-        dark = np.asarray(cv2.resize(dark, small, interpolation=cv2.INTER_AREA))
-        strong = max(float(np.quantile(dark, 0.995)), 0.05)
-        y, x = (SEEN - small[1]) // 2, (SEEN - small[0]) // 2
-        out[n, y : y + small[1], x : x + small[0]] = np.clip(dark / strong, 0, 1)
-    return out
-
-
-@lru_cache(maxsize=1)
-def _network() -> Any:
-    return cv2.dnn.readNetFromONNX(str(Path(__file__).with_name("upright.onnx")))
-
-
-AS_IT_CAME = 3.0
-"""Log odds in favour of leaving a page as it came. Without them the network, which knows drawn pages only, turned 7 of 35
-real upright pages over; with them none, and a third of pages that lie on their head or side stay so."""
-
-
-def _upright(page: Pixels, turns: int = 4) -> tuple[int, float, dict[str, float]]:
-    """Quarter turns clockwise that make the page upright, how sure that is, and the layouts' probabilities then."""
-    look = seen(page)
-    said = np.zeros((turns, 9))
-    network = _network()
-    for turn in range(turns):
-        network.setInput(np.ascontiguousarray(np.rot90(look, -turn, (1, 2)))[None])
-        said[turn] = network.forward()[0]
-    said[0, 8] += AS_IT_CAME
-    sure = _softmax(said[:, 8])
-    turn = int(np.argmax(sure))
-    layout = _softmax(said[turn, :8])
-    return turn, float(sure[turn]), {name: float(p) for name, p in zip(LAYOUTS, layout, strict=True)}
-
-
-def _softmax(values: Points) -> Points:
-    out = np.exp(values - values.max())
-    return np.asarray(out / out.sum())

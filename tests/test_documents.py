@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +36,13 @@ def pdf(*contents: bytes, size: tuple[int, int] = LETTER, more: tuple[bytes, ...
             4 + 2 * i,
         )
         objects += [box, b"<</Length %d>>stream\n%s\nendstream" % (len(content), content)]
-    out, places = b"%PDF-1.7\n", []
+    out, places = bytearray(b"%PDF-1.7\n"), []
     for number, body in enumerate([*objects, *more], 1):
         places.append(len(out))
         out += b"%d 0 obj\n%s\nendobj\n" % (number, body)
     table = b"".join(b"%010d 00000 n \n" % place for place in places)
     end = b"trailer<</Size %d/Root 1 0 R>>\nstartxref\n%d\n%%%%EOF" % (len(places) + 1, len(out))
-    return out + b"xref\n0 %d\n0000000000 65535 f \n" % (len(places) + 1) + table + end
+    return bytes(out) + b"xref\n0 %d\n0000000000 65535 f \n" % (len(places) + 1) + table + end
 
 
 RED_BOX = b"1 0 0 rg 0 306 396 306 re f"
@@ -122,6 +122,11 @@ def refused(data: bytes, *words: str) -> str:
     return message
 
 
+def cpu_seconds() -> float:
+    """Of this process and of those it has waited for: a busy machine stretches the clock only."""
+    return sum(os.times()[:4])
+
+
 # ---------------------------------------------------------------------------------------------------------------- PDF
 
 
@@ -146,9 +151,9 @@ def test_a_broken_pdf_is_no_page() -> None:
 
 
 def test_a_pdf_of_ten_thousand_pages_is_refused_in_time() -> None:
-    start = time.perf_counter()
-    refused(pdf(*[b""] * 10_000), "100 pages")
-    assert time.perf_counter() - start < 60
+    data, start = pdf(*[b""] * 10_000), cpu_seconds()
+    refused(data, "100 pages")
+    assert cpu_seconds() - start < 5
 
 
 def test_a_form_that_draws_itself_ends() -> None:
@@ -166,9 +171,9 @@ def test_a_pdf_that_would_draw_for_ever_is_stopped(monkeypatch: pytest.MonkeyPat
             b"<</Type/XObject/Subtype/Form/BBox[0 0 99 99]%s/Length %d>>stream\n%s\nendstream"
             % (named, len(inner), inner)
         )
-    start = time.perf_counter()
+    start = cpu_seconds()
     refused(pdf(b"/F Do", more=tuple(forms)))
-    assert time.perf_counter() - start < 60
+    assert cpu_seconds() - start < 5
 
 
 # --------------------------------------------------------------------------------------------------------------- HEIC

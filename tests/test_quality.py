@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from calibration.synthetic import PageStyle, draw, synthesize
-from pulse_edge import interpret, quality, rectify, scan
+from pulse_edge import interpret, quality, scan, upright
 from pulse_edge.cli import cli
 from pulse_edge.errors import PageRefused
 
@@ -67,6 +67,13 @@ def test_a_page_with_two_rows_left_is_refused_for_its_leads() -> None:
     found = judged(drawn()[: int(0.47 * drawn().shape[0]), : drawn().shape[1] // 2].copy())
     assert found.verdict == quality.REFUSED
     assert checks(found) & {"leads", "ecg"}
+
+
+def test_a_page_that_is_the_same_upside_down_warns_that_its_turn_is_not_clear() -> None:
+    page = drawn("3x4")
+    found = judged(np.minimum(page, page[::-1, ::-1]))
+    assert "upright" in checks(found)
+    assert "upright" not in checks(judged(page))
 
 
 def test_a_trace_that_runs_out_of_the_picture_warns() -> None:
@@ -171,5 +178,5 @@ def test_a_refused_page_raises_with_check_number_and_advice() -> None:
         interpret.refuse(done)
 
 
-def test_rectify_and_quality_agree_on_the_names_of_layouts() -> None:
-    assert set(quality.ROWS) | {"partial", "none"} == set(rectify.LAYOUTS)
+def test_upright_and_quality_agree_on_the_names_of_layouts() -> None:
+    assert set(quality.ROWS) | {"partial", "none"} == set(upright.LAYOUTS)

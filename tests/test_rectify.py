@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -63,6 +64,27 @@ def test_a_page_without_a_grid_is_turned_by_trace_and_names() -> None:
     flat = rectify.flatten(page.transpose(TURNS[180]))
     assert flat.grid is None
     assert flat.sheet.rotation == 180
+
+
+@pytest.mark.parametrize("turn", TURNS)
+def test_a_photograph_taken_from_another_side_comes_out_upright(turn: int) -> None:
+    photo = Image.fromarray(on_a_desk()[0]).transpose(TURNS[turn])
+    assert rectify.flatten(photo).sheet.rotation == 360 - turn
+
+
+@pytest.mark.parametrize("turn", TURNS)
+@pytest.mark.parametrize("name", ["render/eik_00010.png", "scan/eik_00019.bmp"])
+def test_a_real_page_is_turned_upright(name: str, turn: int, shared: Path) -> None:
+    with Image.open(shared / "ecg" / "images" / name) as image:
+        page = image.convert("RGB").transpose(TURNS[turn])
+    assert rectify.flatten(page).sheet.rotation == 360 - turn
+
+
+def test_a_page_that_may_not_be_turned_says_that_it_stands_on_its_head() -> None:
+    head = Image.fromarray(drawn()).transpose(TURNS[180])
+    flat = rectify.as_is(head)
+    assert flat.image is head
+    assert flat.upright < 0 < rectify.flatten(head).upright
 
 
 def test_the_grid_tells_the_scale() -> None:

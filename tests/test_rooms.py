@@ -15,6 +15,7 @@ STAGES = {
     "pdf",
     "waveform",
     "rectify",
+    "upright",
     "quality",
     "tiles",
     "vision",
@@ -30,9 +31,14 @@ STAGES = {
     "rowcache",
     "speculation",
 }
-HELPERS = {"scan": {".waveform"}, "memory": {".cgroup"}, "cpu": {".cgroup"}}
+HELPERS = {
+    "scan": {".waveform"},
+    "rectify": {".upright"},
+    "memory": {".cgroup"},
+    "cpu": {".cgroup"},
+}
 OF_REPORTS = {"document", "fhir", "findings"}
-PICTURES = {"scan.py", "rectify.py", "quality.py"}
+PICTURES = {"scan.py", "rectify.py", "upright.py", "quality.py"}
 DOORS = {
     "onnxruntime": {"vision.py"},
     "llama_cpp": {"llm.py"},

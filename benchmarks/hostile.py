@@ -1,0 +1,106 @@
+"""`python benchmarks/hostile.py`: files made to do harm, each read by a process of its own.
+
+A line for each: what came of it, processor seconds of the reader and of those it started, and the most memory that one
+of them held. All must end in one of the project's own errors, or in a page, within 5 s and 1 GB.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+import tempfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+from test_documents import RED_BOX, pdf, picture_file  # noqa: E402
+
+READER = """
+import resource, sys, time
+from pulse_edge import scan
+from pulse_edge.errors import PulseEdgeError
+try:
+    said = f"{len(scan.read_all(sys.argv[1]))} pages"
+except PulseEdgeError as e:
+    said = f"{type(e).__name__}: {str(e).split(': ', 1)[1][:60]}"
+used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+print(f"{said}; {sum(u.ru_utime + u.ru_stime for u in used):.2f} s, {max(u.ru_maxrss for u in used) / 1024:.0f} MiB")
+"""
+
+
+def files() -> Iterator[tuple[str, bytes]]:
+    """Name and bytes of each hostile file."""
+    yield "PDF of 10,000 pages", pdf(*[b""] * 10_000)
+    yield "PDF of 100 pages of the largest size", pdf(*[RED_BOX] * 100, size=(14_400, 14_400))
+    form = b"<</Type/XObject/Subtype/Form/BBox[0 0 99 99]/Resources<</XObject<</F 5 0 R>>>>/Length 5>>stream\n/F Do\nendstream"
+    yield "PDF form that draws itself", pdf(b"/F Do", more=(form,))
+    yield "PDF forms that draw 20 to the 12th boxes", pdf(b"/F Do", more=tuple(_forms(12)))
+    yield "PDF with a page tree that holds itself", pdf(RED_BOX).replace(b"/Kids[3 0 R]", b"/Kids[2 0 R]")
+    yield "PDF picture that unpacks to 2 GiB", pdf(b"792 0 0 612 0 0 cm /F Do", more=(_bomb(),))
+    yield "PNG of 60,000 x 60,000 pixels in few bytes", _png(60_000)
+    yield "PNG of 9,900 x 9,900 pixels in few bytes", _png(9_900)
+    yield "TIFF of 101 pages", _tiff(101)
+    yield "DICOM that says 60,000 x 60,000", picture_file(np.zeros((64, 64, 3), np.uint8), Rows=60_000, Columns=60_000)
+    yield "DICOM whose pixels are cut short", picture_file(np.zeros((64, 64, 3), np.uint8))[:2000]
+
+
+def _forms(levels: int) -> Iterator[bytes]:
+    """Each form draws the next one twenty times."""
+    for level in range(levels):
+        inner = b"/N Do " * 20 if level < levels - 1 else RED_BOX
+        named = b"/Resources<</XObject<</N %d 0 R>>>>" % (6 + level)
+        yield b"<</Type/XObject/Subtype/Form/BBox[0 0 99 99]%s/Length %d>>stream\n%s\nendstream" % (
+            named,
+            len(inner),
+            inner,
+        )
+
+
+def _bomb() -> bytes:
+    """A picture of 26,755 x 26,755 RGB pixels, all black: 2 MB packed."""
+    packer, packed = zlib.compressobj(9), bytearray()
+    for _ in range(2048):
+        packed += packer.compress(bytes(1 << 20))
+    packed += packer.flush()
+    head = b"<</Type/XObject/Subtype/Image/Width 26755/Height 26755/ColorSpace/DeviceRGB/BitsPerComponent 8"
+    return head + b"/Filter/FlateDecode/Length %d>>stream\n" % len(packed) + bytes(packed) + b"\nendstream"
+
+
+def _png(side: int) -> bytes:
+    """A black PNG of one bit a pixel."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return len(body).to_bytes(4, "big") + kind + body + zlib.crc32(kind + body).to_bytes(4, "big")
+
+    packer, row = zlib.compressobj(9), bytes(1 + (side + 7) // 8)
+    packed = b"".join(packer.compress(row) for _ in range(side)) + packer.flush()
+    size = side.to_bytes(4, "big") * 2 + bytes([1, 0, 0, 0, 0])
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
+
+
+def _tiff(pages: int) -> bytes:
+    file, page = io.BytesIO(), Image.new("L", (8, 8))
+    page.save(file, "TIFF", save_all=True, append_images=[page] * (pages - 1))
+    return file.getvalue()
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        for name, data in files():
+            path = Path(folder) / "hostile"
+            path.write_bytes(data)
+            environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+            done = subprocess.run([sys.executable, "-c", READER, path], env=environment, capture_output=True, text=True)
+            print(f"{name}: {done.stdout.strip() or 'CRASHED ' + done.stderr.strip()[-200:]}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
