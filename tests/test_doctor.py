@@ -156,6 +156,10 @@ def test_golden_cases_that_cannot_be_read_are_an_error(tmp_path: Path) -> None:
 def test_a_kit_without_golden_cases_has_none(tmp_path: Path) -> None:
     kit = altered(tmp_path / "kit", offset=None)
     assert golden.read(kit)[1] == ()
+    assert golden.read(kit)[0] == golden.TOLERANCE
+    language = replace(kit.manifest.language, type="Q4_K_M")
+    coarse = replace(kit, manifest=replace(kit.manifest, language=language))
+    assert golden.read(coarse)[0] == golden.TOLERANCE_QUANTIZED
     check = trial._golden([])
     assert (check.state, "compared with nothing" in check.text) == ("warning", True)
 
