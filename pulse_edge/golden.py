@@ -23,7 +23,7 @@ TOLERANCE, TOLERANCE_QUANTIZED = 0.05, 0.5
 and two kernels of one machine differ by up to 0.14 (Q4_K_M). A wrong kernel is far beyond either."""
 _EXACT = {"f32", "f16", "bf16", "q8_0"}
 WRITTEN = 8
-"""Tokens that are also written one by one, which takes other kernels than reading them at once."""
+"""Tokens that are also written step by step, which takes other kernels than reading them at once."""
 
 
 @dataclass(frozen=True)

@@ -56,8 +56,8 @@ def measure(model: PulseModel, encoded: EncodedScan) -> machine.Speed:
     turns, logits = model.turns(prompt.REPORT_QUESTION, ()), []
     reading = seconds_of(lambda: logits.append(model.reach(encoded, turns)))
     read, language = model.language.position, model.language
-    token = int(logits[0].argmax())
-    writing = seconds_of(lambda: [language.feed_tokens([token]) for _ in range(WRITTEN)])
+    step = [int(logits[0].argmax())] * language.width  # guesses that are right come on top
+    writing = seconds_of(lambda: [language.feed_tokens(step, every=True) for _ in range(WRITTEN)])
     return machine.Speed(
         load_seconds=model.seconds["load"],
         tile_seconds=encoded.seconds["encode"] / encoded.tiles,
@@ -70,7 +70,7 @@ def measure(model: PulseModel, encoded: EncodedScan) -> machine.Speed:
 
 def fastest(language: llm.LanguageModel, encoded: EncodedScan) -> cpu.Threads:
     """The number of threads that reads rows fastest, and the one that writes tokens fastest."""
-    rows, token = encoded.rows[:SAMPLE], language.end
+    rows, step = encoded.rows[:SAMPLE], [language.end] * language.width
     counts = cpu.candidates()
     if len(counts) == 1:
         return cpu.Threads(counts[0], counts[0])
@@ -79,7 +79,7 @@ def fastest(language: llm.LanguageModel, encoded: EncodedScan) -> cpu.Threads:
         language.clear()
         language.use_threads(number, number)
         reading[number] = min(reading[number], seconds_of(lambda: language.feed_rows(rows)))
-        tokens = seconds_of(lambda: [language.feed_tokens([token]) for _ in range(4)])
+        tokens = seconds_of(lambda: [language.feed_tokens(step, every=True) for _ in range(4)])
         writing[number] = min(writing[number], tokens)
     language.clear()
     return cpu.Threads(best(reading), best(writing))
