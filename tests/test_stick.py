@@ -98,7 +98,7 @@ def test_an_altered_kit_is_not_packed(parts: Path, tmp_path: Path) -> None:
 
 
 def test_everything_missing_is_said_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PULSE_EDGE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(wheelhouse, "_fetched", lambda *_: None)
     own = small_stick.wheel(tmp_path, "pulse-edge", "1.0", {})
     needing = tmp_path / "needing" / own.name
