@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -13,11 +15,12 @@ _DEBUG = click.option("--debug", is_flag=True, help="Show the traceback of an er
 
 
 def opened() -> RowCache:
-    """The user's own."""
+    """In the folder $PULSE_EDGE_CACHE, or the user's own."""
     from . import kit
     from .rowcache import RowCache
 
-    return RowCache(kit.cache_dir() / "rows")
+    variable = os.environ.get("PULSE_EDGE_CACHE")
+    return RowCache(Path(variable) if variable else kit.cache_dir() / "rows")
 
 
 @click.group()

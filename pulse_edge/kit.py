@@ -26,7 +26,6 @@ from .errors import KitError
 MANIFEST = "manifest.json"
 MANIFEST_VERSION = 1
 KIT_VARIABLE = "PULSE_EDGE_KIT"
-CACHE_VARIABLE = "PULSE_EDGE_CACHE"
 _READ_BYTES = 1 << 22
 
 Merge = Literal["flat", "spatial", "spatial_unpad"]
@@ -384,9 +383,7 @@ class _Verified:
 
 
 def cache_dir() -> Path:
-    """The user's cache directory for this program: $PULSE_EDGE_CACHE, or where the system has such."""
-    if variable := os.environ.get(CACHE_VARIABLE):
-        return Path(variable)
+    """The user's cache directory for this program."""
     if sys.platform == "win32":
         return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local") / "pulse-edge" / "cache"
     if sys.platform == "darwin":

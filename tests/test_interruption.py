@@ -16,6 +16,7 @@ import pytest
 
 from pulse_edge import PulseModel
 from pulse_edge import kit as kits
+from pulse_edge.llm import WIDTH as STEP
 from pulse_edge.vision import _interruptible
 
 PAGE = Path(kits.__file__).parent / "example_page.png"
@@ -126,7 +127,8 @@ cli.main()
 def test_a_signal_ends_every_stage(
     tiny_kit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, number: signal.Signals
 ) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # so that the kit was not verified before
+    for variable in ("XDG_CACHE_HOME", "PULSE_EDGE_CACHE"):  # so that kit and page are new
+        monkeypatch.setenv(variable, str(tmp_path))
     command = [sys.executable, "-c", STAGED, stage, str(int(number)), "interpret", str(PAGE), "--kit", str(tiny_kit)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == CODES[number], done.stderr
@@ -154,7 +156,7 @@ class Switch:
         return name == "l_out-0"
 
     def see(self, name: str, values: np.ndarray) -> None:
-        self.reached("token" if len(values) == WIDTH else "batch")
+        self.reached("token" if len(values) == STEP * WIDTH else "batch")
 
 
 @pytest.mark.parametrize("place", ["encode", "prefill", "batch", "token"])

@@ -125,7 +125,7 @@ def test_a_page_seen_before_is_judged_again_and_not_encoded(
 def test_the_commands_keep_pages_unless_told_not_to(tiny_kit: Path, tmp_path: Path) -> None:
     def run(*arguments: object) -> str:
         command = [sys.executable, "-m", "pulse_edge", *map(str, arguments)]
-        env = os.environ | {"PULSE_EDGE_CACHE": str(tmp_path)}
+        env = os.environ | {"PULSE_EDGE_CACHE": str(tmp_path / "rows")}
         return subprocess.run(command, capture_output=True, text=True, check=True, env=env).stdout
 
     ask = ("interpret", PAGE, "--kit", tiny_kit, "--json", "--max-tokens", 2, "--threads", 1)
