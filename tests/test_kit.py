@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from pulse_edge import kit as kits
-from pulse_edge import memory
-from pulse_edge.errors import KitError, MemoryShortage
+from pulse_edge.errors import KitError
 
 
 @pytest.fixture
@@ -43,12 +42,6 @@ def test_missing_and_foreign_files_are_named_at_once(copy: Path) -> None:
 def test_a_directory_without_manifest_is_unfinished(tmp_path: Path) -> None:
     with pytest.raises(KitError, match="unfinished"):
         kits.open_kit(tmp_path)
-
-
-def test_too_little_memory_is_said_with_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "available", lambda: 2 << 30)
-    with pytest.raises(MemoryShortage, match=r"needs 7\.3 GiB.*2\.0 GiB are free"):
-        memory.require("kit", language=5 << 30, key_values=1 << 30, encoder=1 << 30)
 
 
 @pytest.fixture
