@@ -218,11 +218,10 @@ class PulseModel:
         self._language: llm.LanguageModel | None = None
         name = kit.manifest.packing.newline_file
         self._newline = None if name is None else np.fromfile(kit.file(name), "<f4")
-        table = kit.manifest.guesses_file and speculation.read(
-            kit.file(kit.manifest.guesses_file), kit.manifest.language.vocabulary
-        )
-        self.guesser: speculation.Guesser | None = speculation.Guesser(table or None)
-        """None: answers are made without guesses; slower, and the same."""
+        self.guesser: speculation.Guesser | None = None
+        """Of a kit with a table of guesses; None: answers are made without, and are the same."""
+        if (table := kit.manifest.guesses_file) is not None:
+            self.guesser = speculation.Guesser(speculation.read(kit.file(table), kit.manifest.language.vocabulary))
         self._turn = 0
 
     @classmethod
@@ -286,6 +285,8 @@ class PulseModel:
                 mapped=not self.plan.repack,
                 repack=self.plan.repack,
                 flash_attention=how.flash_attention,
+                # Of the kit and not of the moment: another width can give other bits.
+                width=1 if self.kit.manifest.guesses_file is None else llm.WIDTH,
                 observer=how.observer,
                 progress=lambda fraction: self.progress("load", int(1000 * fraction), 1000),
             )
@@ -614,7 +615,7 @@ def _start(
             if device == "cuda":
                 raise
             reason = str(e).removeprefix("cuda: ").split(". ")[0].split(";")[0]
-            why = f"auto: {reason}"
+            why = f"auto: {reason.split(' (')[0]}"
             # A build without CUDA is what most laptops have; anything else is a fault that somebody should mend.
             fallback = f"no CUDA, so the CPU answers: {reason}" if llm.has_cuda() else None
     plan = plans.make(opened, use, limit=limit)

@@ -6,10 +6,11 @@ resampler, and clear the cache at every call. A prefix (system prompt and page) 
 Always the same bytes: batches are cut the same way whether or not the prefix was there before, and flash attention is
 off, because llama.cpp's CPU kernel sums partial results in an order that depends on the number of threads.
 
-An answer is made in steps of WIDTH tokens: the next one, and guesses or fillers behind it, of which those stay that the
-model would have said. llama.cpp takes other kernels for one token than for two, four or eight, and their sums differ in the
-last bits (measured: up to 0.003 in a logit at f16, 0.14 at Q4_K_M), enough to turn a token now and then. With steps of one
-width every token comes out of the same kernels, whether it was guessed or not: the same bits, so the same answer.
+With a kit that carries a table of guesses an answer is made in steps of WIDTH tokens: the next one, and guesses or fillers
+behind it, of which those stay that the model would have said. llama.cpp takes other kernels for one token than for two, four
+or eight, and their sums differ in the last bits (measured: up to 0.003 in a logit at f16, 0.14 at Q4_K_M), enough to turn a
+token now and then. With steps of one width every token comes out of the same kernels, whether it was guessed or not: the
+same bits, so the same answer.
 """
 
 from __future__ import annotations
@@ -129,6 +130,7 @@ class LanguageModel:
     """A GGUF model with one context of `context` tokens.
 
     `threads` read rows and tokens in batches of `batch`, `decode_threads` (None: as many) make single tokens.
+    An answer is made in steps of `width` tokens on the CPU.
     `gpu_layers` of the layers and the output go to the GPU on `cuda`; negative: all. Weights that are `repack`ed and
     `mapped` too take their memory twice. `progress` gets the loaded fraction. `observer` sees the graph's nodes.
     Raises EngineError for a file that llama.cpp cannot load, DeviceError when CUDA is asked for and absent.
@@ -147,6 +149,7 @@ class LanguageModel:
         mapped: bool = True,
         repack: bool = True,
         flash_attention: bool = False,
+        width: int = 1,
         observer: Observer | None = None,
         progress: Callable[[float], None] = lambda _fraction: None,
     ) -> None:
@@ -161,7 +164,7 @@ class LanguageModel:
         self._raised: BaseException | None = None
         self.context = context
         self.batch = batch
-        self.width = WIDTH if device == "cpu" else 1
+        self.width = width if device == "cpu" else 1
         """Tokens a step of an answer; another width can make another answer where two tokens are as good."""
         self.steps = 0
         """Steps of all answers so far."""

@@ -19,8 +19,9 @@ SPARE = 512 * MIB
 """Left free before weights are repacked: those cannot be dropped when another program wants memory, mapped ones can."""
 _PROGRAM = 150 * MIB
 """Python, NumPy, OpenCV, both engines' code, vocabulary, and a page of 2 MP that was read; measured."""
-_PAGE = 45 * MIB
-"""On top of it while a page is flattened and judged: 25 bytes a pixel, measured up to 16 MP; here 2 MP."""
+_PAGE = 112 * MIB
+"""On top of it while a page is flattened and judged: the networks of upright.py, and 25 bytes a pixel, measured up to 16 MP;
+here 2 MP."""
 _KEPT = 16 * MIB
 """Of every page that waits for its questions: its picture, as read and as flattened."""
 _ROUND = 256

@@ -13,6 +13,7 @@ import tiny
 import pulse_edge
 from pulse_edge import PulseModel, speculation
 from pulse_edge.errors import KitError
+from pulse_edge.llm import WIDTH
 from pulse_edge.speculation import Guesser
 
 PACKAGE = Path(pulse_edge.__file__).parent
@@ -52,6 +53,7 @@ def model(request: pytest.FixtureRequest, tiny_kit: Path, tmp_path_factory: pyte
     kind = request.param
     kit = tiny_kit if kind == "f16" else tiny.quantized(tiny_kit, tmp_path_factory.mktemp("kits") / kind, kind)
     with PulseModel.load(kit, device="cpu", threads=1) as loaded:
+        loaded.language.width = WIDTH
         yield loaded
 
 
@@ -111,8 +113,8 @@ def test_an_answer_ends_where_the_context_has_no_room_for_a_step(model: PulseMod
 def test_the_miniature_says_the_same_in_fewer_steps() -> None:
     with PulseModel.load(PACKAGE / "kits" / "miniature", device="cpu", threads=1) as model:
         scan, language = model.encode(PAGE), model.language
-        guesser, answers = model.guesser, []
-        assert guesser is not None
+        assert (language.width, model.guesser) == (1, None)  # it carries no table
+        guesser, answers, language.width = Guesser(), [], WIDTH
         for model.guesser in (None, guesser, guesser):
             before = language.steps
             texts = [model.ask(scan, question, 64).answer() for question in QUESTIONS]
