@@ -54,10 +54,10 @@ def picture(found: Sequence[dict[str, Any]]) -> str:
     for k in range(5):
         pages = last * k / 4
         parts.append(f'<text x="{x(pages):.1f}" y="{HEIGHT - 24}" text-anchor="middle">{pages:,.0f}</text>')
-    for a, b in pairwise(found):
-        if a["stage"] != b["stage"]:
-            parts.append(f'<path d="M{x(a["pages"]):.1f} {TOP}V{HEIGHT - BOTTOM}" stroke="#999" stroke-dasharray="4"/>')
-            parts.append(f'<text x="{x(a["pages"]) + 3:.1f}" y="{TOP + 12}">{escape(b["stage"])}</text>')
+    borders = [(a["pages"], b["stage"]) for a, b in pairwise(found) if a["stage"] != b["stage"]]
+    for n, (pages, stage) in enumerate(borders):
+        parts.append(f'<path d="M{x(pages):.1f} {TOP}V{HEIGHT - BOTTOM}" stroke="#999" stroke-dasharray="4"/>')
+        parts.append(f'<text x="{x(pages) + 3:.1f}" y="{HEIGHT - BOTTOM - 6 - 13 * (n % 3)}">{escape(stage)}</text>')
     ends = _apart([y(points[-1][1]) for _, points in lines])
     for i, ((name, points), end) in enumerate(zip(lines, ends, strict=True)):
         colour, dash = COLOURS[i % len(COLOURS)], ' stroke-dasharray="6 3"' if i >= len(COLOURS) else ""
