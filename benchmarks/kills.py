@@ -89,7 +89,9 @@ def main(kit: Path, work: Path, times: int, pages: int, seed: int) -> None:
     kit, work, dice = kit.resolve(), work.resolve(), random.Random(seed)
     work.mkdir(parents=True)
     bench = work / "bench"
-    finish("calibration", "synthesize", "-o", bench, "--pages", pages, "--seed", 7, "--processes", 1)
+    test = work / "test"
+    for folder, number in ((bench, 7), (test, 8)):
+        finish("calibration", "synthesize", "-o", folder, "--pages", pages, "--seed", number, "--processes", 1)
     stats = work / "whole-stats.gguf"
 
     def collect(out: Path) -> tuple[object, ...]:
@@ -100,7 +102,7 @@ def main(kit: Path, work: Path, times: int, pages: int, seed: int) -> None:
 
     def evaluate(out: Path) -> tuple[object, ...]:
         small = work / "whole-kit"
-        return "calibration", "evaluate", kit, small, "-o", out, "--bench", bench, "--limit", 6, "--threads", 1
+        return "calibration", "evaluate", kit, small, "-o", out, "--bench", test, "--limit", 6, "--threads", 1
 
     click.echo("| command | unbroken, s | killed at work | final files |\n|---|---|---|---|")
     equal = True
