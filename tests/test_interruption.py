@@ -16,7 +16,6 @@ import pytest
 
 from pulse_edge import PulseModel
 from pulse_edge import kit as kits
-from pulse_edge.llm import WIDTH as STEP
 from pulse_edge.vision import _interruptible
 
 PAGE = Path(kits.__file__).parent / "example_page.png"
@@ -156,7 +155,7 @@ class Switch:
         return name == "l_out-0"
 
     def see(self, name: str, values: np.ndarray) -> None:
-        self.reached("token" if len(values) == STEP * WIDTH else "batch")
+        self.reached("token" if len(values) == WIDTH else "batch")
 
 
 @pytest.mark.parametrize("place", ["encode", "prefill", "batch", "token"])
