@@ -31,7 +31,7 @@ sys.path.insert(0, str(ROOT))
 
 from calibration.synthetic import wfdb  # noqa: E402
 from calibration.synthetic.pages import page_at  # noqa: E402
-from pulse_edge import interpret, quality, rectify, scan  # noqa: E402
+from pulse_edge import intake, quality, rectify, scan  # noqa: E402
 from pulse_edge.errors import PulseEdgeError  # noqa: E402
 
 ECG = ROOT.parent / "shared" / "ecg"
@@ -70,7 +70,7 @@ def found(path: Path, turn: int = 0) -> Found:
     page = scan.read(path)
     if turn:
         page = scan.Page(page.image.transpose(TURNS[turn]), page.sha256, page.name)
-    done = interpret.check(page)
+    done = intake.check(page)
     flat = done.flat
     return Found(flat.sheet, flat.frame, flat.grid, flat.image is page.image, done.quality)
 
@@ -163,7 +163,7 @@ def grid() -> Iterator[str]:
         drawn = page_at(77, n)
         if drawn.style.grid == "none":
             continue
-        seen = interpret.check(scan.Page(Image.fromarray(drawn.image), "", f"drawn {n}")).flat.grid
+        seen = intake.check(scan.Page(Image.fromarray(drawn.image), "", f"drawn {n}")).flat.grid
         errors.append(1.0 if seen is None else abs(seen.pixels_per_mm / drawn.px_per_mm - 1))
     e = np.array(errors)
     yield f"drawn pages with a grid: {len(e)}, within 2 %: {(e < 0.02).sum()}, within 5 %: {(e < 0.05).sum()}, none found: {(e == 1).sum()}"
@@ -204,7 +204,7 @@ def traces() -> Iterator[str]:
             rows.append((path.name, *_pair(path, _reference(path.name[4:9]))))
     clean = next(p for p in files() if p.name == "kg_892067079_clean.png")
     other = next(p for p in files() if p.name == "kg_892067079_bwscan.png")
-    rows.append((other.name, *_pair(other, _trace(interpret.check(scan.read(clean))))))
+    rows.append((other.name, *_pair(other, _trace(intake.check(scan.read(clean))))))
     for name, before, after in rows:
         yield f"{name}: trace correlation {before:.3f} before, {after:.3f} after"
     b, a = np.array([r[1] for r in rows]), np.array([r[2] for r in rows])
@@ -217,12 +217,12 @@ PAGE_MM, FINE = (279.4, 215.9), 4
 
 def _pair(path: Path, reference: Array) -> tuple[float, float]:
     page = scan.read(path)
-    return _agree(reference, _trace(interpret.check(page, straighten=False))), _agree(
-        reference, _trace(interpret.check(page))
+    return _agree(reference, _trace(intake.check(page, straighten=False))), _agree(
+        reference, _trace(intake.check(page))
     )
 
 
-def _trace(page: interpret.CheckedPage) -> Array:
+def _trace(page: intake.CheckedPage) -> Array:
     """The trace's mask at FINE pixels per millimetre of its own grid, softened by a millimetre.
 
     Not by the page's size: a print is rarely as large as what was printed, but its grid shrinks along.
@@ -271,7 +271,7 @@ def timing() -> Iterator[str]:
         best = np.inf
         for _ in range(5):
             start = time.process_time()
-            interpret.check(scan.read(buffer.getvalue()))
+            intake.check(scan.read(buffer.getvalue()))
             best = min(best, time.process_time() - start)
         yield f"{name}: {best:.2f} s of one core, reading included"
     with tempfile.TemporaryDirectory() as folder:
@@ -283,8 +283,8 @@ def timing() -> Iterator[str]:
 def _peak(path: Path) -> float:
     """MiB that a process of its own holds at most while it reads and checks a file; Linux only."""
     code = (
-        "import cv2, sys\nfrom pulse_edge import interpret, scan\ncv2.setNumThreads(1)\n"
-        "interpret.check(scan.read(sys.argv[1]))\n"
+        "import cv2, sys\nfrom pulse_edge import intake, scan\ncv2.setNumThreads(1)\n"
+        "intake.check(scan.read(sys.argv[1]))\n"
         "print(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))"
     )
     done = subprocess.run([sys.executable, "-c", code, path], cwd=ROOT, check=True, capture_output=True, text=True)
@@ -299,13 +299,13 @@ def curve(count: int = 3) -> Iterator[str]:
     clean = [page for n in range(60) if (page := page_at(5, n)).style.grid == "lines" and page.style.layout == "3x4+1"][
         :count
     ]
-    pages_ = [interpret.check(scan.Page(Image.fromarray(p.image), "", "clean")) for p in clean]
+    pages_ = [intake.check(scan.Page(Image.fromarray(p.image), "", "clean")) for p in clean]
     for name, spoil in SPOILS.items():
         for strength in (0.2, 0.4, 0.6, 0.8, 1.0):
             verdicts, agreements = [], []
             for n, (drawn, before) in enumerate(zip(clean, pages_, strict=True)):
                 spoilt = spoil(drawn.image, strength, np.random.default_rng(n))
-                after = interpret.check(scan.Page(Image.fromarray(spoilt), "", name))
+                after = intake.check(scan.Page(Image.fromarray(spoilt), "", name))
                 verdicts.append(after.quality.verdict[0])
                 agreements.append(_agree(_trace(before), _trace(after)))
             yield f"{name} {strength:.1f}: {''.join(sorted(verdicts))}, correlation {np.median(agreements):.2f}"

@@ -28,8 +28,9 @@ from PIL import Image
 from pulse_edge import kit as kits
 from pulse_edge import prompt, scan, tiles
 from pulse_edge.errors import BenchError, ContextError, EngineError, PageRefused, ScanError, UsageError
-from pulse_edge.interpret import PulseModel, default_threads
+from pulse_edge.interpret import PulseModel
 from pulse_edge.kit import Kit
+from pulse_edge.start import default_threads
 from pulse_edge.vision import INPUT
 
 from . import ecgbench, stats

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from pulse_edge.errors import BenchError
 
@@ -64,6 +64,16 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def lock(file: IO[Any], path: Path) -> None:
+    """Keep other processes away from `path` while `file` is open. BenchError where one is there already."""
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise BenchError(f"{path}: another process works on it; wait for its end") from error
 
 
 def write_json(path: Path, content: Any) -> None:

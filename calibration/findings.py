@@ -20,11 +20,11 @@ from typing import IO, Any
 
 import numpy as np
 
-from calibration import ecgbench, inside, platt
+from calibration import ecgbench, into_kit, platt
 from calibration.compare import draws, row_mean, spread
 from calibration.ecgbench import Bench, Problem, Split
 from calibration.evaluate import refuse_calibration_ids
-from calibration.files import refuse_existing, write_json
+from calibration.files import lock, refuse_existing, write_json
 from calibration.platt import Asked
 from calibration.results import identity
 from calibration.truths import Known, known_pages
@@ -227,8 +227,6 @@ def _beside(target: Path) -> Path:
 @contextmanager
 def _partial(target: Path, header: Line, force: bool) -> Iterator[tuple[dict[str, Line], IO[str]]]:
     """The pages that an interrupted run left, and the file to write on; for this process alone."""
-    import fcntl
-
     path = _beside(target)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -236,10 +234,7 @@ def _partial(target: Path, header: Line, force: bool) -> Iterator[tuple[dict[str
     except OSError as error:
         raise BenchError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise BenchError(f"{path}: another process works on it; wait for its end") from error
+        lock(file, path)
         if force:
             file.truncate(0)
         file.seek(0)
@@ -262,7 +257,7 @@ def put_into_kit(kit: kits.Kit, made: Figures) -> None:
     """Replace a kit by one that carries its calibration: in the manifest, and as `findings.json` without the pages."""
     told = {key: Calibration(**fitted["calibration"]) for key, fitted in made["statements"].items()}
     text = json.dumps({k: v for k, v in made.items() if k != "lines"}, indent=1, ensure_ascii=False) + "\n"
-    inside.put(kit.path, {INSIDE: text.encode()}, INSIDE, findings=told)
+    into_kit.put(kit.path, {INSIDE: text.encode()}, INSIDE, findings=told)
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------

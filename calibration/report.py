@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from calibration import compare, inside, report_findings
+from calibration import compare, into_kit, report_findings
 from calibration.files import fresh_folder, refuse_existing
 from calibration.results import Results, identity
 from pulse_edge import kit as kits
@@ -496,7 +496,7 @@ def _name_of(results: Results, path: Path) -> str:
 def put_into_kit(path: Path, name: str, figures: Figures, written: Path) -> None:
     """Replace a kit by one that carries verdict, short table and report."""
     files = {f"{INSIDE}/{file}": (written / file).read_bytes() for file in (JSON, MARKDOWN, HTML)}
-    inside.put(path, files, f"{INSIDE}/", accuracy=summary_for_kit(figures, name))
+    into_kit.put(path, files, f"{INSIDE}/", accuracy=summary_for_kit(figures, name))
 
 
 def summary_for_kit(figures: Figures, name: str) -> Figures:

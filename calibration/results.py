@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.files import write_json
+from calibration.files import lock, write_json
 from calibration.score import ANSWERS
 from pulse_edge.errors import BenchError
 from pulse_edge.kit import Kit, Manifest
@@ -175,20 +175,15 @@ class Results:
 @contextmanager
 def writing(path: Path) -> Iterator[Results]:
     """The folder, made if need be, for this process alone. BenchError where another one writes to it."""
-    import fcntl
-
     try:
         path.mkdir(parents=True, exist_ok=True)
         if any(path.iterdir()) and not (path / RUN).exists() and {p.name for p in path.iterdir()} != {".lock"}:
             raise BenchError(f"{path}: holds something else than results; choose another folder")
-        lock = open(path / ".lock", "w")  # noqa: SIM115 (open as long as it is held)
+        held = open(path / ".lock", "w")  # noqa: SIM115 (open as long as it is held)
     except OSError as error:
         raise BenchError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise BenchError(f"{path}: another process evaluates into it; wait for its end") from error
+    with held:
+        lock(held, path)
         yield Results(path)
 
 

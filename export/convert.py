@@ -15,8 +15,8 @@ import numpy as np
 from pulse_edge import kit as kits
 from pulse_edge import prompt
 from pulse_edge.errors import CheckpointError
-from pulse_edge.interpret import default_threads
 from pulse_edge.kit import Language, Manifest, Merge, Packing, Prompt, Vision
+from pulse_edge.start import default_threads
 from pulse_edge.vision import installed_runtime
 
 from . import hub, llm, parity, vision

@@ -23,9 +23,9 @@ from PIL import Image
 from pulse_edge import kit as kits
 from pulse_edge import prompt, scan, tiles
 from pulse_edge.errors import CheckpointError, KitError, ParityError, UsageError
-from pulse_edge.interpret import default_threads
 from pulse_edge.kit import Kit, Quantization
 from pulse_edge.llm import LanguageModel
+from pulse_edge.start import default_threads
 from pulse_edge.vision import VisionEncoder, installed_runtime
 
 from . import choose, ggml, parity, vision

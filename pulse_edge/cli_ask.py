@@ -13,10 +13,10 @@ import click
 from .cli_options import ReadyCommand, admitting, cached, memory_limit, speculated
 
 if TYPE_CHECKING:
-    from .cli import Screen
     from .interpret import EncodedScan, PulseModel
     from .log import Recorder
     from .scan import Page
+    from .screen import Screen
 
 HELP = "Ask about the page. /new forgets what was said, /quit or Ctrl-D ends, Ctrl-C stops an answer."
 
@@ -60,10 +60,10 @@ def ask(
     """
     from . import cli_cache, log
     from . import scan as scans
-    from .cli import Screen
     from .errors import UsageError
     from .interpret import PulseModel
     from .plan import Use
+    from .screen import Screen
 
     if scan == "-":
         raise UsageError("-: the questions come from standard input, so the page cannot. Name a file.")
@@ -126,17 +126,18 @@ class _Talk:
             self._screen.note(f"error: {e}", always=True)
 
     def _answer(self, question: str) -> None:
-        from .cli import _out, heading, recorded
+        from .cli_interpret import heading, recorded
+        from .screen import say
 
         # An empty answer cannot be repeated to the model as a turn.
         answering = self._model.ask(self._encoded, question, self._max_tokens, [t for t in self._turns if t[1]])
-        _out(heading(self._model, self._encoded, question, 1, named=False))
+        say(heading(self._model, self._encoded, question, 1, named=False))
         try:
             with recorded(self._record, self._model, self._encoded, answering, self._page):
                 for text in answering:
-                    _out(text)
+                    say(text)
         finally:
-            _out("\n")
+            say("\n")
         self._screen.answered(answering, self._encoded)
         self._turns.append((question, answering.text))
 

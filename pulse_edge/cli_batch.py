@@ -78,8 +78,8 @@ def batch(
     from . import batch as batches
     from . import cli_cache, log
     from . import kit as kits
-    from .cli import Screen, _out
     from .interpret import PulseModel
+    from .screen import Screen, say
 
     wanted = Wanted.of(questions, max_tokens, forms, out)
     screen = Screen()
@@ -110,7 +110,7 @@ def batch(
                 _go_through(store, work, sources if watch else ())
         store.export()
         counts = store.counts()
-        _out(f"{out}: {counts.done} files were read, {counts.failed} could not be; see {out / batches.RESULTS[1]}\n")
+        say(f"{out}: {counts.done} files were read, {counts.failed} could not be; see {out / batches.RESULTS[1]}\n")
         raise SystemExit(store.exit_code())
 
 

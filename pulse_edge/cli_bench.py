@@ -35,8 +35,8 @@ def bench(
 
     from . import bench as benches
     from . import scan
-    from .cli import Screen
     from .interpret import PulseModel
+    from .screen import Screen
 
     read = scan.read(page or Path(__file__).parent / "example_page.png")
     screen = Screen()

@@ -26,16 +26,16 @@ def doctor(kit: Path | None, as_json: bool, limit: int | None, debug: bool) -> N
     import dataclasses
 
     from . import doctor as doctors
-    from .cli import Screen, _out
+    from .screen import Screen, say
 
     screen, checks = Screen(), []
     with screen.progress() as progress:
         for check in doctors.examine(kit, limit=limit, progress=progress):
             checks.append(check)
             if not as_json:
-                _out(f"{check.state:<8}{check.name:<14}{check.text}\n")
+                say(f"{check.state:<8}{check.name:<14}{check.text}\n")
     failed = [check.name for check in checks if check.state == "failed"]
     if as_json:
         told = {"fit": not failed, "checks": [dataclasses.asdict(check) for check in checks]}
-        _out(json.dumps(told, ensure_ascii=False, allow_nan=False) + "\n")
+        say(json.dumps(told, ensure_ascii=False, allow_nan=False) + "\n")
     raise SystemExit(1 if failed else 0)

@@ -1,11 +1,15 @@
-"""The commands around sticks: `pulse-edge kit keygen|pack|rollback`. Registered by cli.py."""
+"""`pulse-edge kit info|verify`, and around sticks `keygen|pack|rollback`. Registered by cli.py."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 
+from .cli_options import ReadyCommand
+from .screen import Screen, say
 from .wheelhouse import PLATFORMS, PYTHONS
 
 _DEBUG = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
@@ -50,7 +54,6 @@ def pack(
 ) -> None:
     """Put kits, program and installer into one signed folder for a machine without a network."""
     from . import stick
-    from .cli import Screen
 
     order = stick.Order(
         kits=kits,
@@ -83,3 +86,108 @@ def rollback(debug: bool) -> None:
         click.echo(f"in use from now on: {install.rollback(home)}")
     except install.Refused as e:
         raise KitError("\n".join(e.lines)) from None
+
+
+@click.group()
+def kit() -> None:
+    """Look at kits, and pack them for machines without a network."""
+
+
+for _command in (keygen, pack, rollback):
+    kit.add_command(_command)
+_KIT = click.argument("path", type=click.Path(path_type=Path), metavar="DIR")
+
+
+@kit.command(cls=ReadyCommand)
+@_KIT
+@click.option("--json", "as_json", is_flag=True, help="The manifest itself.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def info(path: Path, as_json: bool, debug: bool) -> None:
+    """What a kit is, where it comes from, and how it was proven."""
+    from . import kit as kits
+
+    opened = kits.open_kit(path)
+    if as_json:
+        say((opened.path / kits.MANIFEST).read_text("utf-8"))
+        return
+    for name, value in _facts(opened.manifest):
+        say(f"{name:<14}{value}\n")
+
+
+def _facts(m: Any) -> Iterator[tuple[str, str]]:
+    yield "kit", m.id + (" (demonstration, not for patients)" if m.demonstration else "")
+    yield "source", " ".join(str(m.source[k]) for k in ("name", "revision", "licence") if m.source.get(k))
+    yield "made", m.created
+    language, vision, packing = m.language, m.vision, m.packing
+    yield "language", f"{language.type}, {language.layers} layers, context {language.context_length} tokens"
+    side = f"{vision.image_size} x {vision.image_size} pixels"
+    yield "vision", f"{vision.type}, tiles of {side}, {vision.patches_per_side**2} rows each"
+    yield "packing", f"{packing.aspect_ratio}, {packing.merge}"
+    for name, file in m.files.items():
+        yield "file", f"{file.bytes:>14,} {name}"
+    for what, figures in m.parity.items():
+        if isinstance(figures, dict):
+            shown = ", ".join(f"{k} {v}" for k, v in figures.items() if not isinstance(v, dict))
+            yield "parity", f"{what}: {shown}"
+    yield from _accuracy(m.accuracy)
+    yield "findings", _calibrated(m.findings)
+
+
+def _calibrated(told: dict[str, Any] | None) -> str:
+    """Which statements the kit says something of."""
+    if told is None:
+        return "not calibrated"
+    says = [
+        f"{key} (AUC {'not known' if c.auc is None else f'{c.auc:.2f}'})" for key, c in told.items() if not c.reason
+    ]
+    never = [key for key, c in told.items() if c.reason]
+    return f"judges {', '.join(says) or 'nothing'}; does not judge {', '.join(never) or 'nothing'}"
+
+
+def _accuracy(told: dict[str, Any] | None) -> Iterator[tuple[str, str]]:
+    """The verdict, a line a task, and where the report is."""
+    if told is None:
+        yield "accuracy", "not measured"
+        return
+    yield "accuracy", str(told.get("verdict", told))
+    for row in told.get("table", ()):
+        ours, theirs = f"{row['score']} {row['this']}", f"reference {row['reference']}"
+        change = f", difference {row['difference']}" if row["difference"] else ""
+        yield "", f"{row['task']}: {ours}, {theirs}{change}, {row['questions']} questions"
+    for gate in told.get("gates") or ():
+        yield (
+            "gate",
+            f"{gate['gate']} {gate['value']} (limit {gate['limit']}): {'passed' if gate['passed'] else 'NOT PASSED'}",
+        )
+    if report := told.get("report"):
+        yield "report", report
+
+
+@kit.command(cls=ReadyCommand)
+@_KIT
+@click.option("--key", type=click.Path(path_type=Path), help="Of a stick: the public key that must have signed it.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def verify(path: Path, key: Path | None, debug: bool) -> None:
+    """Read every byte of a kit or a stick and compare it with the manifest, and a stick's with its signature."""
+    from . import kit as kits
+
+    screen = Screen()
+    if (path / "stick.json").exists():
+        from . import stick
+
+        with screen.progress() as progress:
+            said = stick.verify(path, key, progress)
+        say(f"{said}\n")
+        return
+    opened = kits.open_kit(path)
+    total = sum(file.bytes for file in opened.manifest.files.values())
+    with screen.progress() as progress:
+        done = 0
+
+        def step(piece: int) -> None:
+            nonlocal done
+            done += piece
+            progress("verify", done, total)
+
+        kits.verify(opened, progress=step)
+    say(f"{path}: {len(opened.manifest.files)} files are as they were made\n")

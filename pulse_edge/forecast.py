@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import interpret, memory, plan, tiles
+from . import intake, memory, plan, tiles
 from .kit import Manifest
 from .machine import Speed
 from .scan import Page
@@ -48,9 +48,9 @@ def forecast(
     force: bool = False,
 ) -> Forecast:
     """Flattens and judges the page as `interpret` would. Raises PageRefused as it does."""
-    checked = interpret.check(page, straighten=straighten)
+    checked = intake.check(page, straighten=straighten)
     if not force:
-        interpret.refuse(checked)
+        intake.refuse(checked)
     count, rows = geometry(manifest, checked.flat.image.size)
     limit = manifest.prompt.max_tokens if max_tokens is None else max_tokens
     texts = [int(len((manifest.prompt.after + q).encode()) / BYTES_PER_TOKEN) for q in questions]

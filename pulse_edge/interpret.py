@@ -17,32 +17,15 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from . import (
-    cpu,
-    findings,
-    llm,
-    machine,
-    memory,
-    prompt,
-    quality,
-    rectify,
-    rowcache,
-    scan,
-    speculation,
-    tiles,
-    vision,
-    weights,
-)
+from . import cpu, findings, intake, llm, machine, memory, prompt, rowcache, scan, speculation, tiles, vision
 from . import kit as kits
-from . import plan as plans
-from .errors import DeviceError, KitError, MemoryShortage, PageRefused, UsageError
+from .errors import KitError, MemoryShortage, UsageError
 from .kit import Kit
-from .plan import Plan, Use
+from .plan import Use
 from .report import DEMONSTRATION, FORCED, FORCED_KIT, Answer, Finding, KitMark, Mark, Report
+from .start import Start, decide, threads_for
 
 Float = npt.NDArray[np.float32]
-NARROWEST = 64
-"""Pixels of a page's shorter side: twelve leads cannot be told apart below ten times that."""
 Turns = Sequence[tuple[str, str]]
 """Earlier questions about the same page, each with the answer that was given."""
 Progress = Callable[[str, int, int], None]
@@ -66,65 +49,11 @@ class EncodedScan:
     rows_sha256: str
     seconds: dict[str, float]
     """Wall time of `read`, `check` and `encode`; `cached` in place of `encode` where the rows were kept from before."""
-    checked: CheckedPage | None = None
+    checked: intake.CheckedPage | None = None
 
     def picture(self, page: scan.Page) -> Image.Image:
         """What the model was shown of the page that this was made of."""
         return page.image if self.checked is None else self.checked.flat.image
-
-
-@dataclass(frozen=True)
-class CheckedPage:
-    """A page as the model may see it, and what was found on it."""
-
-    page: scan.Page
-    """As read."""
-    flat: rectify.Flat
-    quality: quality.Quality
-    seconds: float
-
-
-def check(page: scan.Page, *, straighten: bool = True) -> CheckedPage:
-    """Flatten a page and judge it; without `straighten` its pixels stay as they are. Nothing is refused here."""
-    start = time.perf_counter()
-    flat = rectify.flatten(page.image) if straighten else rectify.as_is(page.image)
-    grid = flat.grid
-    judged = quality.judge(
-        flat.image,
-        across=grid.across if grid else None,
-        down=grid.down if grid else None,
-        grid_strength=grid.strength if grid else 0.0,
-        layouts=flat.layout,
-        upright=flat.upright,
-        light=flat.light,
-        frame=flat.frame,
-    )
-    return CheckedPage(page, flat, judged, time.perf_counter() - start)
-
-
-def _admitted(page: scan.Page, straighten: bool, force: bool) -> CheckedPage:
-    """The page, checked. Raises PageRefused unless it is fit, or forced, which is noted."""
-    width, height = page.image.size
-    if min(width, height) < NARROWEST:
-        raise PageRefused(
-            f"{page.name}: the page is {width} x {height} pixels: too narrow to be an ECG page. Take the picture again, "
-            "with the whole sheet in view."
-        )
-    checked = check(page, straighten=straighten)
-    if not force:
-        refuse(checked)
-    elif checked.quality.verdict == quality.REFUSED:
-        return replace(checked, quality=replace(checked.quality, forced=True))
-    return checked
-
-
-def refuse(checked: CheckedPage) -> None:
-    """Raise PageRefused for a page that was judged unfit, with what is wrong and how to take it again."""
-    if checked.quality.verdict == quality.REFUSED:
-        why = next(r for r in checked.quality.reasons if r.refuses)
-        raise PageRefused(
-            f"{checked.page.name}: {why.check} is {why.value:g} {why.unit}, and {why.threshold:g} is the limit. {why.advice}"
-        )
 
 
 class Answering(Iterator[str]):
@@ -202,7 +131,7 @@ class Answering(Iterator[str]):
 class PulseModel:
     """A loaded kit. Use as a context manager, or `close` it. One thread, one answer at a time."""
 
-    def __init__(self, kit: Kit, encoder: vision.VisionEncoder, how: _How, progress: Progress) -> None:
+    def __init__(self, kit: Kit, encoder: vision.VisionEncoder, how: Start, progress: Progress) -> None:
         """For `load`, which is how to get one."""
         self.kit = kit
         self.encoder = encoder
@@ -257,7 +186,7 @@ class PulseModel:
             raise KitError(f"{opened.path}: {known.refused} Run pulse-edge doctor again, or answer with --force.")
         _verify(opened, progress)
         running = cpu.Threads(threads, threads) if threads else threads_for(known.speed)
-        how, encoder = _start(opened, device, running, use or Use(), limit)
+        how, encoder = decide(opened, device, running, use or Use(), limit)
         model = cls(opened, encoder, replace(how, flash_attention=flash_attention, observer=observer), progress)
         model.refused = known.refused
         model.seconds["load"] = time.perf_counter() - start
@@ -316,7 +245,7 @@ class PulseModel:
         start = time.perf_counter()
         page = source if isinstance(source, scan.Page) else scan.read(source)
         read = time.perf_counter()
-        checked = _admitted(page, straighten, force) if gate else None
+        checked = intake.admitted(page, straighten, force) if gate else None
         ready, image = time.perf_counter(), checked.flat.image if checked else page.image
         spec = self.kit.manifest.vision
         pixels = tiles.cut(image, mean=spec.mean, std=spec.std, **self._tiling())
@@ -450,7 +379,7 @@ class PulseModel:
             versions=versions(),
             seconds={k: round(v, 3) for k, v in seconds.items()},
             rows=len(encoded.rows),
-            quality=None if encoded.checked is None else facts(encoded.checked),
+            quality=None if encoded.checked is None else intake.facts(encoded.checked),
             created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z"),
             findings=tuple(found),
             marks=marks,
@@ -489,33 +418,6 @@ class PulseModel:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
-
-
-def facts(checked: CheckedPage) -> dict[str, Any]:
-    """What `check --json` prints about a page, and the report keeps."""
-    flat, judged = checked.flat, checked.quality
-    corners, skew = flat.sheet.corners, flat.sheet.skew_degrees
-    return {
-        "file": checked.page.name.removesuffix(f"#{checked.page.number}"),
-        "page": checked.page.number,
-        "verdict": judged.verdict,
-        "forced": judged.forced,
-        "reasons": [
-            {"check": r.check, "value": r.value, "unit": r.unit, "threshold": r.threshold, "advice": r.advice}
-            for r in judged.reasons
-        ],
-        "sheet": {
-            "corners": corners and [[round(x, 1), round(y, 1)] for x, y in corners],
-            "rotation": flat.sheet.rotation,
-            "skew_degrees": skew if skew is None else round(skew, 2),
-        },
-        "grid": {"pixels_per_mm": flat.grid and round(flat.grid.pixels_per_mm, 3)},
-        "layout": judged.layout,
-        "leads": judged.leads,
-        "changed": flat.changed,
-        "facts": judged.facts,
-        "seconds": round(checked.seconds, 3),
-    }
 
 
 @dataclass(frozen=True)
@@ -559,16 +461,6 @@ def versions() -> dict[str, str]:
     }
 
 
-def default_threads() -> int:
-    """Physical cores that this process may use."""
-    return cpu.threads().prefill
-
-
-def threads_for(speed: machine.Speed | None) -> cpu.Threads:
-    """What `doctor` measured as fastest, else the physical and the fast cores that this process may use."""
-    return cpu.threads() if speed is None else cpu.Threads(speed.prefill_threads, speed.decode_threads)
-
-
 def _verify(opened: Kit, progress: Progress) -> None:
     total = sum(file.bytes for file in opened.manifest.files.values())
     done = 0
@@ -579,61 +471,3 @@ def _verify(opened: Kit, progress: Progress) -> None:
         progress("verify", done, total)
 
     kits.verify(opened, remembered=True, progress=step)
-
-
-@dataclass(frozen=True)
-class _How:
-    """Everything that was decided before loading."""
-
-    device: str
-    """`cpu` or `cuda`, of both halves."""
-    why: str
-    """Why `auto` took it."""
-    fallback: str | None
-    threads: cpu.Threads
-    plan: Plan
-    flash_attention: bool = False
-    observer: llm.Observer | None = None
-
-    def text(self) -> str:
-        """For the record: whatever can change the last digits of a result stands there."""
-        layers = f"{self.plan.gpu_layers} layers on the GPU" if self.device == "cuda" else ""
-        return f"{self.device} ({', '.join(filter(None, (self.why, str(self.threads), layers, self.plan.text)))})"
-
-
-def _start(
-    opened: Kit, device: str, threads: cpu.Threads, use: Use, limit: int | None
-) -> tuple[_How, vision.VisionEncoder]:
-    """The decisions, and the encoder on the device that they name; `auto` ends on the CPU and says why."""
-    path, why, fallback = opened.file(opened.manifest.vision.file), "", None
-    if device != "cpu":
-        try:
-            plan = _gpu_plan(opened, use)
-            encoder = vision.VisionEncoder(path, device="cuda", threads=threads.prefill)
-            return _How("cuda", "auto: CUDA works for both halves" * (device == "auto"), None, threads, plan), encoder
-        except DeviceError as e:
-            if device == "cuda":
-                raise
-            reason = str(e).removeprefix("cuda: ").split(". ")[0].split(";")[0]
-            why = f"auto: {reason.split(' (')[0]}"
-            # A build without CUDA is what most laptops have; anything else is a fault that somebody should mend.
-            fallback = f"no CUDA, so the CPU answers: {reason}" if llm.has_cuda() else None
-    plan = plans.make(opened, use, limit=limit)
-    return _How("cpu", why, fallback, threads, plan), vision.VisionEncoder(path, device="cpu", threads=threads.prefill)
-
-
-def _gpu_plan(opened: Kit, use: Use) -> Plan:
-    """How many layers fit on the GPU. Raises DeviceError where CUDA is missing or none fits."""
-    if reason := llm.cuda_missing():
-        raise DeviceError(f"cuda: {reason}; or use --device cpu.")
-    gpu = llm.gpus()[0]
-    held = weights.read(opened.file(opened.manifest.language.file))
-    plan = plans.ladder(opened, replace(use, pages=None), memory.available(), frozenset())[0]
-    room = gpu.free - plan.parts["encoder"]
-    layers = plans.on_gpu(room, held, plan.parts["key_values"], plan.parts["compute"])
-    if not layers:
-        raise DeviceError(
-            f"cuda: {gpu.name} has {memory.shown(gpu.free)} free, which holds the encoder "
-            f"({memory.shown(plan.parts['encoder'])}) and no layer of the kit; or use --device cpu."
-        )
-    return plans.with_gpu(plan, layers, held)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from calibration.synthetic import PageStyle, draw, synthesize
-from pulse_edge import interpret, quality, scan, upright
+from pulse_edge import intake, quality, scan, upright
 from pulse_edge.cli import cli
 from pulse_edge.errors import PageRefused
 
@@ -27,7 +27,7 @@ def drawn(layout: str = "3x4+1", px_per_mm: float = 5.0) -> np.ndarray:
 
 
 def judged(image: np.ndarray) -> quality.Quality:
-    return interpret.check(scan.Page(Image.fromarray(image), "", "page")).quality
+    return intake.check(scan.Page(Image.fromarray(image), "", "page")).quality
 
 
 def checks(found: quality.Quality) -> set[str]:
@@ -122,9 +122,9 @@ def test_dark_grid_lines_are_told_from_the_trace_over_a_fold() -> None:
 def test_any_picture_is_judged(width: int, height: int, seed: int, mode: str) -> None:
     pixels = np.random.default_rng(seed).integers(0, 255, (height, width, 3), np.uint8)
     page = scan.read_all(Image.fromarray(pixels).convert(mode))[0]
-    done = interpret.check(page)
+    done = intake.check(page)
     assert done.quality.verdict in (quality.GOOD, quality.USABLE, quality.REFUSED)
-    json.dumps(interpret.facts(done))
+    json.dumps(intake.facts(done))
 
 
 # ------------------------------------------------------------------------------------------------------- the command
@@ -173,9 +173,9 @@ def test_check_saves_the_page_and_a_copy_with_what_was_found(page_file: Path, tm
 
 
 def test_a_refused_page_raises_with_check_number_and_advice() -> None:
-    done = interpret.check(scan.Page(Image.new("RGB", (400, 300), "white"), "", "empty.png"))
+    done = intake.check(scan.Page(Image.new("RGB", (400, 300), "white"), "", "empty.png"))
     with pytest.raises(PageRefused, match=r"empty\.png: ecg is .* Check that the right file"):
-        interpret.refuse(done)
+        intake.refuse(done)
 
 
 def test_upright_and_quality_agree_on_the_names_of_layouts() -> None:

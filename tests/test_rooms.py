@@ -43,8 +43,11 @@ DOORS = {
     "onnxruntime": {"vision.py"},
     "llama_cpp": {"llm.py"},
     "click": {"cli.py"}
-    | {f"cli_{name}.py" for name in ("ask", "batch", "bench", "cache", "doctor", "kit", "log", "options")},
-    "rich": {"cli.py"},
+    | {
+        f"cli_{name}.py"
+        for name in ("ask", "batch", "bench", "cache", "check", "doctor", "interpret", "kit", "log", "options")
+    },
+    "rich": {"screen.py"},
     "cv2": PICTURES,
     "pypdfium2": {"pdf.py"},
     "pillow_heif": {"scan.py"},

@@ -15,12 +15,12 @@ pty = pytest.importorskip("pty")
 
 SHOW = """
 import sys, time
-from pulse_edge.cli import Screen, _out
+from pulse_edge.screen import Screen, say
 screen = Screen()
 with screen.progress() as progress:
     for n in range(3):
         progress("encode", n, 2)
-    _out("half a line")
+    say("half a line")
     time.sleep(60)
 """
 

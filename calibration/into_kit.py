@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from calibration.files import link
 from pulse_edge import kit as kits
 
 
@@ -25,13 +24,5 @@ def put(path: Path, files: Mapping[str, bytes], instead: str, **changes: Any) ->
             (work / name).write_bytes(content)
         new = kits.listing(work)
         for name in kept:
-            _link(old.file(name), work / name)
+            link(old.file(name), work / name)
         kits.write_manifest(work, dataclasses.replace(old.manifest, files={**kept, **new}, **changes))
-
-
-def _link(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:  # a file system without hard links
-        shutil.copyfile(source, target)

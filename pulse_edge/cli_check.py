@@ -1,0 +1,85 @@
+"""`pulse-edge check`: are pages fit to be read? Registered by cli.py."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from .cli_options import ReadyCommand
+from .errors import PulseEdgeError
+from .screen import Screen, say
+
+if TYPE_CHECKING:
+    from .intake import CheckedPage
+
+
+@click.command(cls=ReadyCommand)
+@click.argument("scans", nargs=-1, required=True, metavar="SCAN...")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per page, one a line.")
+@click.option(
+    "--save-page",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Write there what the model would see, and copies with what was found drawn over them.",
+)
+@click.option("--no-rectify", is_flag=True, help="Leave the page's pixels as they are.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def check(scans: tuple[str, ...], as_json: bool, save_page: Path | None, no_rectify: bool, debug: bool) -> None:
+    """Say whether pages are fit to be read, without a model: good, usable, or refused and why."""
+    from . import intake, scan
+
+    screen, worst = Screen(), 0
+    for source in scans:
+        try:
+            pages = scan.read_all(source)
+        except PulseEdgeError as e:
+            worst = max(worst, screen.failed(source, e, as_json))
+            continue
+        for page in pages:
+            checked = intake.check(page, straighten=not no_rectify)
+            worst = max(worst, 3 * (checked.quality.verdict == "refused"))
+            if save_page is not None:
+                _save_page(checked, save_page)
+            say(_checked_text(checked, as_json))
+    raise SystemExit(worst)
+
+
+def _checked_text(checked: CheckedPage, as_json: bool) -> str:
+    """A line of JSON, or a few lines for people."""
+    from .intake import facts
+
+    said = facts(checked)
+    if as_json:
+        return json.dumps(said, ensure_ascii=False) + "\n"
+    scale = said["grid"]["pixels_per_mm"]
+    row = f"{said['verdict']:<8} {said['layout'] or '-':<8} {said['leads']:>2} leads"
+    row += f"  {f'{scale:.1f} px/mm' if scale else 'no grid':<11}  {checked.page.name}\n"
+    for reason in said["reasons"]:
+        value = f"{reason['check']} {reason['value']:g} {reason['unit']} (limit {reason['threshold']:g})"
+        row += f"         {value}: {reason['advice']}\n"
+    return row
+
+
+def _save_page(checked: CheckedPage, folder: Path) -> None:
+    """NAME.png as the model would see it, NAME.found.png with rows and verdict, NAME.sheet.png with the outline."""
+    from . import quality
+    from .errors import UsageError
+
+    name = checked.page.name.replace("#", "-")
+    stem = folder / (Path(name).name if name != "-" else "stdin")
+    grid = checked.flat.grid
+    pictures = {".png": checked.flat.image}
+    pictures[".found.png"] = quality.overlay(
+        checked.flat.image, checked.quality, grid.across if grid else None, grid.down if grid else None
+    )
+    if checked.flat.sheet.corners is not None:
+        pictures[".sheet.png"] = quality.sheet_overlay(checked.page.image, checked.flat.sheet.corners)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for ending, picture in pictures.items():
+            picture.save(f"{stem}{ending}", compress_level=1)
+    except OSError as e:
+        raise UsageError(f"{folder}: cannot be written to ({e.strerror or e}). Name another folder.") from None

@@ -1,0 +1,271 @@
+"""`pulse-edge interpret`: questions about pages, one after the other. Registered by cli.py."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from . import cli_cache
+from .cli_options import ReadyCommand, Wanted, admitting, cached, documents, memory_limit, speculated
+from .errors import PulseEdgeError
+from .screen import Screen, say
+
+if TYPE_CHECKING:
+    from .interpret import Answering, EncodedScan, PulseModel
+    from .kit import Kit
+    from .log import Recorder
+    from .plan import Use
+    from .rowcache import RowCache
+    from .scan import Page
+
+
+@click.command(cls=ReadyCommand)
+@click.argument("scans", nargs=-1, required=True, metavar="SCAN...")
+@click.option(
+    "--kit", type=click.Path(path_type=Path), help="Kit directory. Default: $PULSE_EDGE_KIT, or the installed."
+)
+@click.option("-q", "--question", "questions", multiple=True, metavar="TEXT", help="Repeatable. Default: a report.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="The same as --format json: one object per page, one a line.")
+@click.option(
+    "--json-schema", type=click.Path(path_type=Path), metavar="FILE", help="Each answer is JSON of this JSON Schema."
+)
+@documents
+@click.option("--patient-id", metavar="ID", help="Whom FHIR is to name. It is written nowhere else.")
+@click.option("--patient-system", metavar="URI", help="Numbering that the patient's id is from.")
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path), help="Folder for the formats' files, a few for each page."
+)
+@click.option("--max-tokens", type=click.IntRange(1), help="Longest answer. Default: the kit's limit.")
+@click.option("--threads", type=click.IntRange(1, 512), help="Default: the processors that this process may use.")
+@memory_limit
+@admitting
+@cached
+@speculated
+@click.option("--dry-run", is_flag=True, help="Only say what it would take, in time and memory.")
+@click.option(
+    "--keep",
+    type=click.IntRange(1, 36500),
+    metavar="DAYS",
+    help="Keep texts and picture in the log so long. Default: no.",
+)
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def interpret(
+    scans: tuple[str, ...],
+    kit: Path | None,
+    questions: tuple[str, ...],
+    device: str,
+    as_json: bool,
+    json_schema: Path | None,
+    out: Path | None,
+    forms: tuple[str, ...],
+    with_findings: bool | None,
+    patient_id: str | None,
+    patient_system: str | None,
+    max_tokens: int | None,
+    threads: int | None,
+    limit: int | None,
+    no_rectify: bool,
+    force: bool,
+    cache: bool,
+    speculation: bool,
+    dry_run: bool,
+    keep: int | None,
+    debug: bool,
+) -> None:
+    """Answer questions about ECG pages: pictures, PDF, HEIC or DICOM files, or - for standard input.
+
+    Without -q it asks for a clinical report.
+    """
+    from . import grammar, log
+    from . import kit as kits
+    from .errors import LogError
+    from .interpret import PulseModel
+    from .plan import Use
+
+    wanted = Wanted.of(questions, max_tokens, ("json", *forms) if as_json else forms, out, patient_id, patient_system)
+    settings: dict[str, Any] = {"max_tokens": max_tokens, "threads": threads}
+    settings |= {"straighten": not no_rectify, "force": force}
+    if json_schema is not None:
+        wanted = dataclasses.replace(wanted, grammar=grammar.load(json_schema))
+        settings["json_schema_sha256"] = log.sha256(json_schema.read_text("utf-8"))
+    screen = Screen()
+    opened = kits.find(kit)
+    wanted = wanted.for_kit(opened.manifest, with_findings)
+    desk = _Desk(scans, screen, as_json=wanted.shown == "json", straighten=not no_rectify, force=force)
+    use = Use(pages=desk.count(), tokens=wanted.tokens(opened.manifest))
+    if dry_run:
+        desk.forecast(opened, wanted, use, limit)
+        raise SystemExit(desk.worst)
+    record = log.Recorder(log.Log(note=screen.note), settings, keep)
+    record.log.ready()
+    if use.pages == 0:
+        raise SystemExit(desk.worst)
+    desk.rows = cli_cache.opened() if cache else None
+    with (
+        screen.progress() as progress,
+        PulseModel.load(
+            opened, device=device, threads=threads, limit=limit, use=use, force=force, progress=progress
+        ) as model,
+    ):
+        screen.loaded(model)
+        if not speculation:
+            model.guesser = None
+        for page, encoded in desk.encoded(model):
+            try:
+                _one_page(model, page, encoded, wanted, screen, record, several=desk.several)
+            except LogError:
+                raise  # what cannot be put on record must not be answered
+            except PulseEdgeError as e:
+                desk.failed(page.name, e)
+    raise SystemExit(desk.worst)
+
+
+class _Desk:
+    """The pages of the files that were named. What cannot be read is told, and counts for the exit code."""
+
+    def __init__(self, scans: tuple[str, ...], screen: Screen, *, as_json: bool, straighten: bool, force: bool) -> None:
+        self._scans, self._screen, self._as_json = scans, screen, as_json
+        self._straighten, self._force = straighten, force
+        self._alone: list[Page] | None = None
+        self.rows: RowCache | None = None
+        self.worst = 0
+        self.several = len(scans) > 1
+
+    def failed(self, name: str, error: PulseEdgeError) -> None:
+        """Say why there is no answer."""
+        self.worst = max(self.worst, self._screen.failed(name, error, self._as_json))
+
+    def count(self) -> int:
+        """How many pages there are; one file is read for that now, of several each counts as one."""
+        if len(self._scans) > 1:
+            return len(self._scans)
+        self._alone = list(self._read(self._scans[0]))
+        self.several = len(self._alone) > 1
+        return len(self._alone)
+
+    def _read(self, source: str) -> list[Page]:
+        from . import scan
+
+        try:
+            return scan.read_all(source)
+        except PulseEdgeError as e:
+            self.failed(source, e)
+            return []
+
+    def pages(self) -> Iterator[Page]:
+        """One file after the other."""
+        for source in self._scans:
+            yield from self._read(source) if self._alone is None else self._alone
+
+    def encoded(self, model: PulseModel) -> Iterator[tuple[Page, EncodedScan]]:
+        """Each page with its rows; all of them at once where the encoder has to make room for the language model."""
+        found = self._encoded(model)
+        yield from list(found) if model.plan.encoder_first else found
+
+    def _encoded(self, model: PulseModel) -> Iterator[tuple[Page, EncodedScan]]:
+        for page in self.pages():
+            try:
+                encoded = model.encode(page, straighten=self._straighten, force=self._force, cache=self.rows)
+            except PulseEdgeError as e:
+                self.failed(page.name, e)
+                continue
+            self._screen.judged(encoded)
+            yield page, encoded
+
+    def forecast(self, opened: Kit, wanted: Wanted, use: Use, limit: int | None) -> None:
+        """What each page would take, and the memory. Raises MemoryShortage as loading would."""
+        from . import forecast, machine, plan
+
+        made, speed = plan.make(opened, use, limit=limit), machine.recall(opened).speed
+        for page in self.pages():
+            try:
+                cast = forecast.forecast(
+                    page,
+                    opened.manifest,
+                    speed,
+                    wanted.questions,
+                    wanted.max_tokens,
+                    straighten=self._straighten,
+                    force=self._force,
+                )
+            except PulseEdgeError as e:
+                self.failed(page.name, e)
+                continue
+            said = {**dataclasses.asdict(cast), "peak_memory": made.peak, "memory": made.parts, "free": made.budget}
+            say(json.dumps(said, ensure_ascii=False) + "\n" if self._as_json else forecast.told(cast) + "\n")
+        if not self._as_json:
+            say(forecast.memory_told(made) + "\n")
+
+
+def _one_page(
+    model: PulseModel,
+    page: Page,
+    encoded: EncodedScan,
+    wanted: Wanted,
+    screen: Screen,
+    record: Recorder,
+    *,
+    several: bool,
+) -> None:
+    """Answer about one page, and print or write it; headings only where there are several answers to tell apart."""
+    from . import outputs
+    from .report import findings_lines
+
+    streams = wanted.shown == "text"
+    answered: list[Answering] = []
+    for question in wanted.questions:
+        answering = model.ask(encoded, question, wanted.max_tokens, grammar=wanted.grammar)
+        if streams:
+            say(heading(model, encoded, question, len(wanted.questions), named=several and not answered))
+        with recorded(record, model, encoded, answering, page):
+            for text in answering:
+                if streams:
+                    say(text)
+            if streams:
+                say("\n")
+        screen.answered(answering, encoded)
+        answered.append(answering)
+    picture = encoded.picture(page)
+    report = model.report(encoded, answered, model.findings(encoded) if wanted.findings else ())
+    if wanted.findings:
+        record.findings(dataclasses.asdict(report))
+    if wanted.out is not None:
+        for path in outputs.write(wanted.out, outputs.stem(report), wanted.forms, report, picture, wanted.patient):
+            say(f"{path}\n")
+    elif not streams:
+        say(outputs.render(wanted.shown, report, picture, wanted.patient).decode("utf-8"))
+    elif lines := findings_lines(report):
+        say("\n".join([*filter(None, [report.notice]), *lines]) + "\n")
+
+
+def heading(model: PulseModel, encoded: EncodedScan, question: str, of: int, *, named: bool) -> str:
+    """What stands before an answer: what must be read first, and the file and question where there are several."""
+    lines = model.notices(encoded)
+    lines += [f"# {encoded.file}"] if named else []
+    lines += [f"## {question}"] if of > 1 else []
+    return "".join(f"{line}\n" for line in lines)
+
+
+@contextlib.contextmanager
+def recorded(
+    record: Recorder, model: PulseModel, encoded: EncodedScan, answering: Answering, page: Page
+) -> Iterator[None]:
+    """Around an answer that somebody sees: it goes on record also where it was broken off."""
+
+    def write(ended: str) -> None:
+        record(dataclasses.asdict(model.report(encoded, [answering])), page.png, ended)
+
+    try:
+        yield
+    except BaseException:
+        if answering.text:
+            write("broken off")
+        raise
+    write("whole")

@@ -1,0 +1,94 @@
+"""Is a page fit to be read? scan.Page -> flattened, judged, admitted or refused."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+from . import quality, rectify, scan
+from .errors import PageRefused
+
+NARROWEST = 64
+"""Pixels of a page's shorter side: twelve leads cannot be told apart below ten times that."""
+
+
+@dataclass(frozen=True)
+class CheckedPage:
+    """A page as the model may see it, and what was found on it."""
+
+    page: scan.Page
+    """As read."""
+    flat: rectify.Flat
+    quality: quality.Quality
+    seconds: float
+
+
+def check(page: scan.Page, *, straighten: bool = True) -> CheckedPage:
+    """Flatten a page and judge it; without `straighten` its pixels stay as they are. Nothing is refused here."""
+    start = time.perf_counter()
+    flat = rectify.flatten(page.image) if straighten else rectify.as_is(page.image)
+    grid = flat.grid
+    judged = quality.judge(
+        flat.image,
+        across=grid.across if grid else None,
+        down=grid.down if grid else None,
+        grid_strength=grid.strength if grid else 0.0,
+        layouts=flat.layout,
+        upright=flat.upright,
+        light=flat.light,
+        frame=flat.frame,
+    )
+    return CheckedPage(page, flat, judged, time.perf_counter() - start)
+
+
+def admitted(page: scan.Page, straighten: bool, force: bool) -> CheckedPage:
+    """The page, checked. Raises PageRefused unless it is fit, or forced, which is noted."""
+    width, height = page.image.size
+    if min(width, height) < NARROWEST:
+        raise PageRefused(
+            f"{page.name}: the page is {width} x {height} pixels: too narrow to be an ECG page. Take the picture again, "
+            "with the whole sheet in view."
+        )
+    checked = check(page, straighten=straighten)
+    if not force:
+        refuse(checked)
+    elif checked.quality.verdict == quality.REFUSED:
+        return replace(checked, quality=replace(checked.quality, forced=True))
+    return checked
+
+
+def refuse(checked: CheckedPage) -> None:
+    """Raise PageRefused for a page that was judged unfit, with what is wrong and how to take it again."""
+    if checked.quality.verdict == quality.REFUSED:
+        why = next(r for r in checked.quality.reasons if r.refuses)
+        raise PageRefused(
+            f"{checked.page.name}: {why.check} is {why.value:g} {why.unit}, and {why.threshold:g} is the limit. {why.advice}"
+        )
+
+
+def facts(checked: CheckedPage) -> dict[str, Any]:
+    """What `check --json` prints about a page, and the report keeps."""
+    flat, judged = checked.flat, checked.quality
+    corners, skew = flat.sheet.corners, flat.sheet.skew_degrees
+    return {
+        "file": checked.page.name.removesuffix(f"#{checked.page.number}"),
+        "page": checked.page.number,
+        "verdict": judged.verdict,
+        "forced": judged.forced,
+        "reasons": [
+            {"check": r.check, "value": r.value, "unit": r.unit, "threshold": r.threshold, "advice": r.advice}
+            for r in judged.reasons
+        ],
+        "sheet": {
+            "corners": corners and [[round(x, 1), round(y, 1)] for x, y in corners],
+            "rotation": flat.sheet.rotation,
+            "skew_degrees": skew if skew is None else round(skew, 2),
+        },
+        "grid": {"pixels_per_mm": flat.grid and round(flat.grid.pixels_per_mm, 3)},
+        "layout": judged.layout,
+        "leads": judged.leads,
+        "changed": flat.changed,
+        "facts": judged.facts,
+        "seconds": round(checked.seconds, 3),
+    }

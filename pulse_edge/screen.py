@@ -1,0 +1,144 @@
+"""What people see: text on stdout, notes and progress on stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from .errors import PulseEdgeError
+
+if TYPE_CHECKING:
+    from .interpret import Answering, EncodedScan, PulseModel
+
+STAGES = {
+    "verify": "Verifying the kit",
+    "load": "Loading the language model",
+    "encode": "Encoding, in tiles",
+    "prefill": "Reading the page, in image rows",
+    "findings": "Asking for findings",
+    "pack": "Packing",
+    "check": "Checking the stick",
+    "golden": "Comparing golden cases",
+}
+
+
+def say(text: str) -> None:
+    """Write to stdout at once. Control characters of a model or a file name do not reach a terminal."""
+    if sys.stdout.isatty():
+        text = "".join(c for c in text if c.isprintable() or c in "\n\t")
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+class Screen:
+    """Notes on stderr; without a terminal only what must not be missed."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._tasks: dict[str, Any] = {}
+        self._terminal = sys.stderr.isatty()
+
+    @contextlib.contextmanager
+    def progress(self) -> Iterator[Any]:
+        """A callback (stage, done, of) that draws bars with the time left."""
+        if not self._terminal:
+            yield lambda _stage, _done, _of: None
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
+        try:
+            yield self._step
+        finally:
+            self.rest()
+
+    def _step(self, stage: str, done: int, of: int) -> None:
+        """Bars are drawn while there is one: rich holds back what others write until their line ends."""
+        if stage not in self._tasks:
+            if not self._tasks:
+                self._bar.start()
+            self._tasks[stage] = self._bar.add_task(STAGES[stage], total=of)
+        self._bar.update(self._tasks[stage], completed=done, total=of)
+        if done >= of:
+            self._bar.remove_task(self._tasks.pop(stage))
+            if not self._tasks:
+                self._bar.stop()
+
+    def rest(self) -> None:
+        """Take away the bars of what was broken off."""
+        while self._tasks:
+            self._bar.remove_task(self._tasks.popitem()[1])
+        if self._bar is not None:
+            self._bar.stop()
+
+    def note(self, text: str, *, always: bool = False) -> None:
+        """A line on stderr."""
+        if not (self._terminal or always):
+            return
+        if self._bar is not None:
+            self._bar.console.print(text, markup=False, highlight=False)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    def loaded(self, model: PulseModel) -> None:
+        """Which kit and device; the intended use."""
+        from .report import DEMONSTRATION, INTENDED_USE
+
+        m = model.kit.manifest
+        self.note(f"kit {m.id} ({model.kit.path}), device {model.device}")
+        self.note(INTENDED_USE)
+        if m.demonstration:
+            self.note(f"{DEMONSTRATION}: {m.id}", always=True)
+        if model.fallback:
+            self.note(f"warning: {model.fallback}", always=True)
+        if model.refused:
+            self.note(f"warning: {model.refused} It answers because of --force", always=True)
+
+    def answered(self, answering: Answering, encoded: EncodedScan) -> None:
+        """The line of figures, and the warning of an answer that was cut off."""
+        from . import memory
+
+        s = answering.seconds
+        speed = answering.tokens / s["answer"] if s["answer"] else 0.0
+        first = s.get("first_token", s["prefill"])
+        took = f"encoded in {encoded.seconds['encode']:.1f} s" if "encode" in encoded.seconds else "encoded before"
+        self.note(
+            f"{encoded.file}: {len(encoded.rows)} image rows from {encoded.tiles} tiles, {took}, "
+            f"first token after {first:.1f} s, {speed:.1f} tokens/s, "
+            f"peak memory {memory.peak() / memory.MIB:,.0f} MiB"
+        )
+        if not answering.complete:
+            self.note(f"warning: the answer was cut off after {answering.tokens} tokens", always=True)
+
+    def judged(self, encoded: EncodedScan) -> None:
+        """What is wrong with a page that is answered all the same."""
+        if encoded.checked is None:
+            return
+        judged = encoded.checked.quality
+        if judged.forced:
+            self.note(f"warning: {encoded.file}: the page was refused, and is answered because of --force", always=True)
+        for reason in judged.reasons:
+            self.note(
+                f"warning: {encoded.file}: {reason.check} is {reason.value:g} {reason.unit}. {reason.advice}",
+                always=True,
+            )
+
+    def failed(self, file: str, error: PulseEdgeError, as_json: bool) -> int:
+        """Say why a page has no answer, and return the exit code."""
+        from .report import one_line
+
+        file = one_line(file)
+        if "--debug" in sys.argv:
+            import traceback
+
+            traceback.print_exception(error)
+        message = str(error) if file in str(error) else f"{file}: {error}"
+        self.note(f"error: {message}", always=True)
+        if as_json:
+            say(json.dumps({"file": file, "error": message, "exit_code": error.exit_code}, ensure_ascii=False) + "\n")
+        return error.exit_code
