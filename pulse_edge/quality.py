@@ -18,6 +18,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from .channels import brightest
+
 Pixels = npt.NDArray[np.uint8]
 Float = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
@@ -251,7 +253,7 @@ class _Ink:
 
 def depth(pixels: Pixels, mm: float) -> Float:
     """(H, W) 0..1: how much darker each pixel is than the paper round it; `mm` in pixels."""
-    grey = pixels.max(axis=2)
+    grey = brightest(pixels)
     paper = cv2.blur(cv2.dilate(grey, np.ones((_odd(2.5 * mm),) * 2, np.uint8)), (_odd(6 * mm),) * 2)
     return np.asarray(cv2.subtract(paper, grey).astype(np.float32) / np.maximum(paper, 40))
 
@@ -334,7 +336,7 @@ def _layout(layouts: Mapping[str, float], rows: int) -> tuple[str, float]:
 
 def _ecg(layouts: Mapping[str, float], rows: list[int], grid: bool, ink: _Ink, pixels: Pixels) -> float:
     """How likely the page is an ECG at all: grid, rows of traces, and what the network says."""
-    if float(np.median(pixels[::8, ::8].max(axis=2))) < 60:
+    if float(np.median(brightest(pixels[::8, ::8]))) < 60:
         return 0.1  # a screen: light traces on black
     not_none = 1 - layouts.get("none", 0.0)
     if not grid:

@@ -12,7 +12,6 @@ In: an RGB picture. Out: `Flat`. A page that is flat and upright already passes 
 
 from __future__ import annotations
 
-import heapq
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +22,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from . import upright
+from .channels import brightest
+from .waves import PATCH, Waves, grid_waves
 
 Pixels = npt.NDArray[np.uint8]
 Float = npt.NDArray[np.float32]
@@ -34,9 +35,6 @@ LARGEST = 3600
 """Longer side of a resampled page at most."""
 MAX_TURN, MAX_TILT = 0.45, 1.5
 """Degrees that grid lines may be off in the middle of a picture, and at its corners, before it is straightened."""
-MIN_STRENGTH = 2.3
-"""Height of the grid's waves over waves half way between them, below which there is no grid."""
-_PATCH, _STEP, _FFT = 160, 80, 192
 
 
 @dataclass(frozen=True)
@@ -90,7 +88,7 @@ def flatten(image: Image.Image) -> Flat:
     """Find the sheet, flatten it, turn it upright, even its light out. Nothing is raised: what is not found stays."""
     picture = np.asarray(image)
     work, scale = _reduced(picture, WORK)
-    waves = _waves(work)
+    waves = grid_waves(work)
     plane = None if waves is None else _plane(waves, work.shape)
     if plane is not None and plane.tilt > 40:  # no sheet on a desk looks like this
         plane = None
@@ -109,7 +107,7 @@ def flatten(image: Image.Image) -> Flat:
     to_page = _turned(target.size, turn) @ target.matrix
     corners = tuple((float(x), float(y)) for x, y in _clockwise(target.corners)) if cropped else None
     work, scale = _reduced(page, WORK)
-    grid, skew = _grid_of(_waves(work, _PATCH), scale)
+    grid, skew = _grid_of(grid_waves(work, PATCH), scale)
     return Flat(
         image=Image.fromarray(page),
         changed=True,
@@ -121,7 +119,7 @@ def flatten(image: Image.Image) -> Flat:
         frame=_moved(
             np.array([[0, 0], [image.width, 0], [image.width, image.height], [0, image.height]], float), to_page
         ),
-        light=light.max(axis=2),
+        light=brightest(light),
     )
 
 
@@ -129,11 +127,11 @@ def as_is(image: Image.Image) -> Flat:
     """The same facts about a picture whose pixels are to stay."""
     picture = np.asarray(image)
     work, scale = _reduced(picture, WORK)
-    return _unwarped(image, picture, _waves(work), (work, scale), stays=True)
+    return _unwarped(image, picture, grid_waves(work), (work, scale), stays=True)
 
 
 def _unwarped(
-    image: Image.Image, picture: Pixels, waves: _Waves | None, reduced: tuple[Pixels, float], *, stays: bool = False
+    image: Image.Image, picture: Pixels, waves: Waves | None, reduced: tuple[Pixels, float], *, stays: bool = False
 ) -> Flat:
     """The picture turned upright, its pixels as they are; not even turned where it `stays`."""
     work, scale = reduced
@@ -154,7 +152,7 @@ def _unwarped(
         upright=odds,
         to_page=None,
         frame=None,
-        light=_paper(np.asarray(page)).max(axis=2),
+        light=brightest(_paper(np.asarray(page))),
     )
 
 
@@ -174,197 +172,6 @@ def _reduced(picture: Pixels, longest: int) -> tuple[Pixels, float]:
     return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8), scale
 
 
-# ------------------------------------------------------------------------------------------------ the grid as waves
-
-
-@dataclass(frozen=True)
-class _Waves:
-    centres: Points  # (n, 2) pixels of the reduced picture
-    vectors: Points  # (n, 2, 2) cycles a pixel: of the lines that follow one another across, then down
-    period_mm: float
-    strength: float
-
-
-def _waves(work: Pixels, step: int = _STEP) -> _Waves | None:
-    """The grid's wave vectors all over the sheet, grown from the clearest patch outwards; None without a grid."""
-    if min(work.shape[:2]) < 64:  # too few lines to be a wave
-        return None
-    spectra = _Spectra(work, step)
-    tried: set[tuple[int, int]] = set()
-    best: tuple[float, _Waves | None] = (0.0, None)
-    for at, vectors in spectra.seeds():
-        if at in tried and best[1] is not None:
-            continue
-        grown = _grown(spectra, at, vectors)
-        tried |= grown.keys()
-        base, millimetres = _base(spectra, grown, work.shape)
-        strength = _contrast(spectra, grown, base)[1]
-        score = strength * math.sqrt(len(grown))
-        if strength > MIN_STRENGTH and score > best[0]:
-            centres = np.array([spectra.centre(at) for at in grown])
-            best = score, _Waves(centres, np.array(list(grown.values())) / base, millimetres, strength)
-    return best[1]
-
-
-class _Spectra:
-    """Amplitudes (rows, columns, fy, fx) of overlapping patches of a picture, and their peaks; fx and fy from -1/2."""
-
-    def __init__(self, work: Pixels, step: int) -> None:
-        dark = _lines(work)
-        self.patch = min(_PATCH, int(0.9 * min(dark.shape)))
-        self.ys, self.xs = (_starts(length, self.patch, step) for length in dark.shape)
-        window = np.hanning(self.patch).astype(np.float32)
-        window = window[:, None] * window[None]
-        self.amplitude = np.array(
-            [[_spectrum(dark[y : y + self.patch, x : x + self.patch] * window) for x in self.xs] for y in self.ys]
-        )
-        x, y = np.meshgrid(*(np.arange(_FFT) / _FFT - 0.5,) * 2)
-        radius = np.hypot(x, y)
-        half = (x > 0) | ((x == 0) & (y > 0))  # the picture is real: both halves are alike
-        self.band = np.flatnonzero(half & (radius > max(1 / 40, 3 / self.patch)) & (radius < 1 / 3.0))
-        heights = self.amplitude.reshape(*self.amplitude.shape[:2], -1)[:, :, self.band]
-        noise = np.median(heights[:, :, ::13], axis=2)
-        self.noise = np.maximum(noise, 0.3 * np.median(noise)) + 1e-6  # blank paper has no noise to speak of
-        self.clearest = self.band[np.argmax(heights, axis=2)]
-
-    def centre(self, at: tuple[int, int]) -> tuple[float, float]:
-        """Pixels (x, y) of a patch's centre."""
-        return float(self.xs[at[1]] + (self.patch - 1) / 2), float(self.ys[at[0]] + (self.patch - 1) / 2)
-
-    def near(self, at: tuple[int, int], wave: Points, reach: float) -> tuple[Points, float]:
-        """The strongest wave within `reach` cycles a pixel of `wave`, and its height above the noise."""
-        m, middle = self.amplitude[at], _FFT // 2
-        r = max(1, round(reach * _FFT))
-        y, x = round(float(wave[1]) * _FFT) + middle, round(float(wave[0]) * _FFT) + middle
-        top, left = max(y - r, 1), max(x - r, 1)
-        part = m[top : max(y + r + 1, 0), left : max(x + r + 1, 0)]
-        if not part.size:
-            return wave, 0.0
-        i, j = divmod(int(np.argmax(part)), part.shape[1])
-        return self._exact(at, top + i, left + j)
-
-    def _exact(self, at: tuple[int, int], y: int, x: int) -> tuple[Points, float]:
-        m = self.amplitude[at]
-        dx = _vertex(m[y, x - 1], m[y, x], m[y, x + 1]) if 0 < x < m.shape[1] - 1 else 0.0
-        dy = _vertex(m[y - 1, x], m[y, x], m[y + 1, x]) if 0 < y < m.shape[0] - 1 else 0.0
-        return np.array([x + dx - _FFT // 2, y + dy - _FFT // 2]) / _FFT, float(m[y, x] / self.noise[at])
-
-    def seeds(self) -> list[tuple[tuple[int, int], Points]]:
-        """The clearest patches with their two wave vectors, best first."""
-        found = []
-        for row, column in np.ndindex(self.noise.shape):
-            at = (row, column)
-            one, high = self._exact(at, *divmod(int(self.clearest[at]), _FFT))
-            length = math.hypot(*one)
-            two, second = self.near(at, np.array([-one[1], one[0]]), 0.3 * length)
-            if min(high, second) > 8 and 0.7 < math.hypot(*two) / length < 1.43:
-                found.append((min(high, second), at, _ordered(one, two)))
-        found.sort(key=lambda f: -f[0])
-        return [(at, vectors) for _, at, vectors in found[:8]]
-
-    def comb(self, grown: dict[tuple[int, int], Points], multiples: tuple[float, ...]) -> Points:
-        """Median height above the noise at multiples of the waves: (2, len(multiples)); 0 where it cannot be seen."""
-        ats = np.array(list(grown))
-        waves = np.array(list(grown.values()))[:, :, None] * np.array(multiples)[:, None]  # (n, 2, multiples, xy)
-        size = np.hypot(waves[..., 0], waves[..., 1])
-        index = np.clip(np.round(waves * _FFT).astype(int) + _FFT // 2, 1, _FFT - 2)
-        heights = np.zeros(size.shape)
-        for dy in (-1, 0, 1):
-            for dx in (-1, 0, 1):
-                there = self.amplitude[
-                    ats[:, 0, None, None], ats[:, 1, None, None], index[..., 1] + dy, index[..., 0] + dx
-                ]
-                heights = np.maximum(heights, there)
-        heights /= self.noise[ats[:, 0], ats[:, 1]][:, None, None]
-        heights[(size < 0.008) | (size > 0.48)] = 0
-        return np.asarray(np.median(heights, axis=0))
-
-
-def _spectrum(patch: Float) -> Float:
-    """(_FFT, _FFT) amplitudes, no wave in the middle."""
-    padded = np.zeros((_FFT, _FFT), np.float32)
-    padded[: patch.shape[0], : patch.shape[1]] = patch
-    parts = cv2.dft(padded, flags=cv2.DFT_COMPLEX_OUTPUT, nonzeroRows=patch.shape[0])
-    return np.fft.fftshift(cv2.magnitude(parts[..., 0], parts[..., 1]))
-
-
-def _starts(length: int, patch: int, step: int) -> npt.NDArray[np.int_]:
-    """Where patches begin, from edge to edge."""
-    count = 1 + math.ceil((length - patch) / max(min(step, patch), 8))
-    return np.unique(np.linspace(0, length - patch, count).astype(int))
-
-
-def _lines(work: Pixels) -> Float:
-    """(H, W): how dark each pixel is against the paper around, with the trace held down to what grid lines have."""
-    grey = work.min(axis=2)
-    paper = cv2.blur(cv2.dilate(grey, np.ones((9, 9), np.uint8)), (41, 41))
-    dark = cv2.subtract(paper, grey).astype(np.float32) / np.maximum(paper, 40)
-    limit = np.maximum(cv2.blur(dark, (81, 81)) * 3, 0.02)
-    dark = np.minimum(dark, limit) / limit
-    return np.asarray(dark - cv2.blur(dark, (61, 61)), np.float32)
-
-
-def _vertex(a: float, b: float, c: float) -> float:
-    """Where the parabola through three neighbours is highest, -0.5 to 0.5."""
-    bend = a - 2 * b + c
-    return 0.0 if bend >= 0 else float(np.clip(0.5 * (a - c) / bend, -0.5, 0.5))
-
-
-def _ordered(one: Points, two: Points) -> Points:
-    """The wave across first, pointing right; the wave down second, pointing down."""
-    across, down = (one, two) if abs(one[0]) >= abs(two[0]) else (two, one)
-    return np.array([across if across[0] >= 0 else -across, down if down[1] >= 0 else -down])
-
-
-def _grown(spectra: _Spectra, start: tuple[int, int], vectors: Points) -> dict[tuple[int, int], Points]:
-    """Patch -> waves, from the clearest patch on to its neighbours as long as a wave like theirs stands out.
-
-    The next harmonic of 5 mm lines may be 20 % away: waves of neighbours differ by less than half of that.
-    """
-    grown: dict[tuple[int, int], Points] = {}
-    pushed = 0
-    todo = [(-math.inf, 0, start, vectors)]
-    while todo:
-        _, _, (row, column), waves = heapq.heappop(todo)
-        if (row, column) in grown:
-            continue
-        grown[row, column] = waves
-        for at in ((row, column + 1), (row + 1, column), (row, column - 1), (row - 1, column)):
-            if at in grown or not (0 <= at[0] < len(spectra.ys) and 0 <= at[1] < len(spectra.xs)):
-                continue
-            found = [spectra.near(at, wave, max(0.09 * math.hypot(*wave), 1.5 / _FFT)) for wave in waves]
-            height = min(height for _, height in found)
-            if height > 10:
-                pushed += 1
-                heapq.heappush(todo, (-height, pushed, at, np.array([wave for wave, _ in found])))
-    return grown
-
-
-def _contrast(spectra: _Spectra, grown: dict[tuple[int, int], Points], base: int) -> tuple[float, float]:
-    """How much the harmonics of a `base` times wider spacing, and its clearest one, stand out from what is half way."""
-    harmonics = spectra.comb(grown, tuple(n / base for n in range(1, max(base, 2))))  # below the clearest
-    clearest = spectra.comb(grown, (1.0, 2.0)).max(axis=1)
-    between = spectra.comb(grown, tuple((n + 0.5) / base for n in range(max(base, 3))))
-    noise = np.maximum(between.sum(axis=1) / np.maximum((between > 0).sum(axis=1), 1), 1e-6)
-    return float((np.median(harmonics, axis=1) / noise).min()), float((clearest / noise).min())
-
-
-def _base(spectra: _Spectra, grown: dict[tuple[int, int], Points], shape: tuple[int, ...]) -> tuple[int, float]:
-    """By what to divide the waves to get the widest spacing of lines there is, and that spacing in millimetres.
-
-    A grid of 1 and 5 mm has waves at fifths of its 1 mm wave. The clearest wave may also be the second or third
-    harmonic of lines that stand alone.
-    """
-    for base in (5, 4, 3, 2):
-        if _contrast(spectra, grown, base)[0] > 1.7:
-            break
-    else:
-        base = 1
-    # Lines of one kind only: 1 mm or 5 mm apart is what makes a sheet of a sensible size.
-    period = base / float(np.median([np.linalg.norm(v, axis=1).mean() for v in grown.values()]))
-    return base, 1.0 if base != 5 and max(shape[:2]) / period > 110 else 5.0
-
-
 # ------------------------------------------------------------------------------------------- waves -> homography
 
 
@@ -382,7 +189,7 @@ class _Plane:
     period_mm: float
 
 
-def _plane(waves: _Waves, shape: tuple[int, ...]) -> _Plane:
+def _plane(waves: Waves, shape: tuple[int, ...]) -> _Plane:
     size = np.array([shape[1], shape[0]], float)
     length = float(size.max())
     x = (waves.centres - size / 2) / length
@@ -469,7 +276,7 @@ def _edges(work: Pixels, plane: _Plane) -> _Edges:
     inside = np.asarray(cv2.warpPerspective(np.full(closed.shape[:2], 255, np.uint8), matrix, size)) > 250
     inside = np.asarray(cv2.erode(inside.astype(np.uint8), np.ones((3, 3), np.uint8))) > 0
     grid = _moved(plane.centres, view @ plane.matrix)
-    half = 0.5 * _PATCH * k * float(np.abs(np.linalg.det(plane.matrix[:2, :2])) ** 0.5)
+    half = 0.5 * PATCH * k * float(np.abs(np.linalg.det(plane.matrix[:2, :2])) ** 0.5)
     lines: list[tuple[float, float] | None] = []
     for side in range(4):
         # Each side is looked for to the right, in a view turned and mirrored to suit.
@@ -519,14 +326,18 @@ def _steps(flat: Pixels) -> Float:
     left, right = np.zeros_like(mean), np.zeros_like(mean)
     left[:, shift:] = mean[:, :-shift]
     right[:, :-shift] = mean[:, shift:]
-    bright_left, bright_right = left.max(axis=2), right.max(axis=2)
+    bright_left, bright_right = brightest(left), brightest(right)
     drop = (bright_left - bright_right) / np.maximum(bright_left, 30)
-    colour_left = left / np.maximum(left.sum(axis=2, keepdims=True), 60)
-    colour_right = right / np.maximum(right.sum(axis=2, keepdims=True), 60)
-    colour = np.abs(colour_left - colour_right).sum(axis=2)
+    colour_left, colour_right = (x / np.maximum(_total(x), 60)[..., None] for x in (left, right))
+    colour = _total(np.abs(colour_left - colour_right))
     step = np.maximum(drop, 0) + 2.5 * colour
     step[(drop < -0.1) | (bright_left < 50)] = 0  # paper is not darker than what it lies on
     return np.asarray(step, np.float32)
+
+
+def _total(picture: Float) -> Float:
+    """(H, W): the sum of the channels."""
+    return np.asarray(picture[..., 0] + picture[..., 1] + picture[..., 2], np.float32)
 
 
 def _line(rows: Points, places: Points, heights: Points, inside: npt.NDArray[np.bool_]) -> tuple[float, float] | None:
@@ -643,7 +454,7 @@ def _clockwise(quad: Points) -> Points:
     return np.roll(quad, -int(np.argmin(quad.sum(axis=1))), axis=0)
 
 
-def _grid_of(waves: _Waves | None, scale: float, *, sideways: bool = False) -> tuple[Grid | None, float | None]:
+def _grid_of(waves: Waves | None, scale: float, *, sideways: bool = False) -> tuple[Grid | None, float | None]:
     """The grid of a flat page, and the degrees that it is off; `sideways`: measured before a quarter turn."""
     if waves is None:
         return None, None

@@ -14,6 +14,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from .channels import brightest, darkest
+
 Pixels = npt.NDArray[np.uint8]
 Float = npt.NDArray[np.float32]
 Points = npt.NDArray[np.float64]
@@ -46,7 +48,7 @@ def strokes(page: Pixels, across: float, down: float) -> Float:
 
     How dark a pixel is in its lightest channel, which hides a coloured grid, against the paper round it.
     """
-    grey, mm = page.max(axis=2), (across * down) ** 0.5
+    grey, mm = brightest(page), (across * down) ** 0.5
     paper = cv2.blur(cv2.dilate(grey, np.ones((_odd(2.5 * mm),) * 2, np.uint8)), (_odd(6 * mm),) * 2)
     dark = cv2.subtract(paper, grey).astype(np.float32) / np.maximum(paper, 40)
     size = max(8, round(page.shape[1] * FINE / across)), max(8, round(page.shape[0] * FINE / down))
@@ -74,7 +76,7 @@ def seen(image: Pixels) -> Float:
     how = cv2.INTER_AREA if 2 * scale < 1 else cv2.INTER_LINEAR
     image = np.asarray(cv2.resize(image, middle, interpolation=how), np.uint8)
     out = np.zeros((2, SEEN, SEEN), np.float32)
-    for n, grey in enumerate((image.max(axis=2), image.min(axis=2))):
+    for n, grey in enumerate((brightest(image), darkest(image))):
         paper = cv2.blur(cv2.dilate(grey, np.ones((15, 15), np.uint8)), (31, 31))
         dark = cv2.subtract(paper, grey).astype(np.float32) / np.maximum(paper, 40)
         small = max(1, round(scale * width)), max(1, round(scale * height))

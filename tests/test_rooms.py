@@ -33,12 +33,13 @@ STAGES = {
 }
 HELPERS = {
     "scan": {".waveform"},
-    "rectify": {".upright"},
+    "rectify": {".upright", ".waves", ".channels"},
+    "quality": {".channels"},
     "memory": {".cgroup"},
     "cpu": {".cgroup"},
 }
 OF_REPORTS = {"document", "fhir", "findings"}
-PICTURES = {"scan.py", "rectify.py", "upright.py", "quality.py"}
+PICTURES = {"scan.py", "rectify.py", "upright.py", "quality.py", "waves.py", "channels.py"}
 DOORS = {
     "onnxruntime": {"vision.py"},
     "llama_cpp": {"llm.py"},

@@ -1,0 +1,211 @@
+"""The grid of a page as waves: short Fourier transforms of patches give its two wave vectors all over the sheet."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from .channels import darkest
+
+Pixels = npt.NDArray[np.uint8]
+Float = npt.NDArray[np.float32]
+Points = npt.NDArray[np.float64]
+
+MIN_STRENGTH = 2.3
+"""Height of the grid's waves over waves half way between them, below which there is no grid."""
+PATCH = 160
+"""Side of a patch in pixels."""
+_STEP, _FFT = 80, 192
+
+
+@dataclass(frozen=True)
+class Waves:
+    centres: Points  # (n, 2) pixels of the reduced picture
+    vectors: Points  # (n, 2, 2) cycles a pixel: of the lines that follow one another across, then down
+    period_mm: float
+    strength: float
+
+
+def grid_waves(work: Pixels, step: int = _STEP) -> Waves | None:
+    """The grid's wave vectors all over the sheet, grown from the clearest patch outwards; None without a grid."""
+    if min(work.shape[:2]) < 64:  # too few lines to be a wave
+        return None
+    spectra = _Spectra(work, step)
+    tried: set[tuple[int, int]] = set()
+    best: tuple[float, Waves | None] = (0.0, None)
+    for at, vectors in spectra.seeds():
+        if at in tried and best[1] is not None:
+            continue
+        grown = _grown(spectra, at, vectors)
+        tried |= grown.keys()
+        base, millimetres = _base(spectra, grown, work.shape)
+        strength = _contrast(spectra, grown, base)[1]
+        score = strength * math.sqrt(len(grown))
+        if strength > MIN_STRENGTH and score > best[0]:
+            centres = np.array([spectra.centre(at) for at in grown])
+            best = score, Waves(centres, np.array(list(grown.values())) / base, millimetres, strength)
+    return best[1]
+
+
+class _Spectra:
+    """Amplitudes (rows, columns, fy, fx) of overlapping patches of a picture, and their peaks; fx and fy from -1/2."""
+
+    def __init__(self, work: Pixels, step: int) -> None:
+        dark = _lines(work)
+        self.patch = min(PATCH, int(0.9 * min(dark.shape)))
+        self.ys, self.xs = (_starts(length, self.patch, step) for length in dark.shape)
+        window = np.hanning(self.patch).astype(np.float32)
+        window = window[:, None] * window[None]
+        self.amplitude = np.array(
+            [[_spectrum(dark[y : y + self.patch, x : x + self.patch] * window) for x in self.xs] for y in self.ys]
+        )
+        x, y = np.meshgrid(*(np.arange(_FFT) / _FFT - 0.5,) * 2)
+        radius = np.hypot(x, y)
+        half = (x > 0) | ((x == 0) & (y > 0))  # the picture is real: both halves are alike
+        self.band = np.flatnonzero(half & (radius > max(1 / 40, 3 / self.patch)) & (radius < 1 / 3.0))
+        heights = self.amplitude.reshape(*self.amplitude.shape[:2], -1)[:, :, self.band]
+        noise = np.median(heights[:, :, ::13], axis=2)
+        self.noise = np.maximum(noise, 0.3 * np.median(noise)) + 1e-6  # blank paper has no noise to speak of
+        self.clearest = self.band[np.argmax(heights, axis=2)]
+
+    def centre(self, at: tuple[int, int]) -> tuple[float, float]:
+        """Pixels (x, y) of a patch's centre."""
+        return float(self.xs[at[1]] + (self.patch - 1) / 2), float(self.ys[at[0]] + (self.patch - 1) / 2)
+
+    def near(self, at: tuple[int, int], wave: Points, reach: float) -> tuple[Points, float]:
+        """The strongest wave within `reach` cycles a pixel of `wave`, and its height above the noise."""
+        m, middle = self.amplitude[at], _FFT // 2
+        r = max(1, round(reach * _FFT))
+        y, x = round(float(wave[1]) * _FFT) + middle, round(float(wave[0]) * _FFT) + middle
+        top, left = max(y - r, 1), max(x - r, 1)
+        part = m[top : max(y + r + 1, 0), left : max(x + r + 1, 0)]
+        if not part.size:
+            return wave, 0.0
+        i, j = divmod(int(np.argmax(part)), part.shape[1])
+        return self._exact(at, top + i, left + j)
+
+    def _exact(self, at: tuple[int, int], y: int, x: int) -> tuple[Points, float]:
+        m = self.amplitude[at]
+        dx = _vertex(m[y, x - 1], m[y, x], m[y, x + 1]) if 0 < x < m.shape[1] - 1 else 0.0
+        dy = _vertex(m[y - 1, x], m[y, x], m[y + 1, x]) if 0 < y < m.shape[0] - 1 else 0.0
+        return np.array([x + dx - _FFT // 2, y + dy - _FFT // 2]) / _FFT, float(m[y, x] / self.noise[at])
+
+    def seeds(self) -> list[tuple[tuple[int, int], Points]]:
+        """The clearest patches with their two wave vectors, best first."""
+        found = []
+        for row, column in np.ndindex(self.noise.shape):
+            at = (row, column)
+            one, high = self._exact(at, *divmod(int(self.clearest[at]), _FFT))
+            length = math.hypot(*one)
+            two, second = self.near(at, np.array([-one[1], one[0]]), 0.3 * length)
+            if min(high, second) > 8 and 0.7 < math.hypot(*two) / length < 1.43:
+                found.append((min(high, second), at, _ordered(one, two)))
+        found.sort(key=lambda f: -f[0])
+        return [(at, vectors) for _, at, vectors in found[:8]]
+
+    def comb(self, grown: dict[tuple[int, int], Points], multiples: tuple[float, ...]) -> Points:
+        """Median height above the noise at multiples of the waves: (2, len(multiples)); 0 where it cannot be seen."""
+        ats = np.array(list(grown))
+        waves = np.array(list(grown.values()))[:, :, None] * np.array(multiples)[:, None]  # (n, 2, multiples, xy)
+        size = np.hypot(waves[..., 0], waves[..., 1])
+        index = np.clip(np.round(waves * _FFT).astype(int) + _FFT // 2, 1, _FFT - 2)
+        heights = np.zeros(size.shape)
+        for dy in (-1, 0, 1):
+            for dx in (-1, 0, 1):
+                there = self.amplitude[
+                    ats[:, 0, None, None], ats[:, 1, None, None], index[..., 1] + dy, index[..., 0] + dx
+                ]
+                heights = np.maximum(heights, there)
+        heights /= self.noise[ats[:, 0], ats[:, 1]][:, None, None]
+        heights[(size < 0.008) | (size > 0.48)] = 0
+        return np.asarray(np.median(heights, axis=0))
+
+
+def _spectrum(patch: Float) -> Float:
+    """(_FFT, _FFT) amplitudes, no wave in the middle."""
+    padded = np.zeros((_FFT, _FFT), np.float32)
+    padded[: patch.shape[0], : patch.shape[1]] = patch
+    parts = cv2.dft(padded, flags=cv2.DFT_COMPLEX_OUTPUT, nonzeroRows=patch.shape[0])
+    return np.fft.fftshift(cv2.magnitude(parts[..., 0], parts[..., 1]))
+
+
+def _starts(length: int, patch: int, step: int) -> npt.NDArray[np.int_]:
+    """Where patches begin, from edge to edge."""
+    count = 1 + math.ceil((length - patch) / max(min(step, patch), 8))
+    return np.unique(np.linspace(0, length - patch, count).astype(int))
+
+
+def _lines(work: Pixels) -> Float:
+    """(H, W): how dark each pixel is against the paper around, with the trace held down to what grid lines have."""
+    grey = darkest(work)
+    paper = cv2.blur(cv2.dilate(grey, np.ones((9, 9), np.uint8)), (41, 41))
+    dark = cv2.subtract(paper, grey).astype(np.float32) / np.maximum(paper, 40)
+    limit = np.maximum(cv2.blur(dark, (81, 81)) * 3, 0.02)
+    dark = np.minimum(dark, limit) / limit
+    return np.asarray(dark - cv2.blur(dark, (61, 61)), np.float32)
+
+
+def _vertex(a: float, b: float, c: float) -> float:
+    """Where the parabola through three neighbours is highest, -0.5 to 0.5."""
+    bend = a - 2 * b + c
+    return 0.0 if bend >= 0 else float(np.clip(0.5 * (a - c) / bend, -0.5, 0.5))
+
+
+def _ordered(one: Points, two: Points) -> Points:
+    """The wave across first, pointing right; the wave down second, pointing down."""
+    across, down = (one, two) if abs(one[0]) >= abs(two[0]) else (two, one)
+    return np.array([across if across[0] >= 0 else -across, down if down[1] >= 0 else -down])
+
+
+def _grown(spectra: _Spectra, start: tuple[int, int], vectors: Points) -> dict[tuple[int, int], Points]:
+    """Patch -> waves, from the clearest patch on to its neighbours as long as a wave like theirs stands out.
+
+    The next harmonic of 5 mm lines may be 20 % away: waves of neighbours differ by less than half of that.
+    """
+    grown: dict[tuple[int, int], Points] = {}
+    pushed = 0
+    todo = [(-math.inf, 0, start, vectors)]
+    while todo:
+        _, _, (row, column), waves = heapq.heappop(todo)
+        if (row, column) in grown:
+            continue
+        grown[row, column] = waves
+        for at in ((row, column + 1), (row + 1, column), (row, column - 1), (row - 1, column)):
+            if at in grown or not (0 <= at[0] < len(spectra.ys) and 0 <= at[1] < len(spectra.xs)):
+                continue
+            found = [spectra.near(at, wave, max(0.09 * math.hypot(*wave), 1.5 / _FFT)) for wave in waves]
+            height = min(height for _, height in found)
+            if height > 10:
+                pushed += 1
+                heapq.heappush(todo, (-height, pushed, at, np.array([wave for wave, _ in found])))
+    return grown
+
+
+def _contrast(spectra: _Spectra, grown: dict[tuple[int, int], Points], base: int) -> tuple[float, float]:
+    """How much the harmonics of a `base` times wider spacing, and its clearest one, stand out from what is half way."""
+    harmonics = spectra.comb(grown, tuple(n / base for n in range(1, max(base, 2))))  # below the clearest
+    clearest = spectra.comb(grown, (1.0, 2.0)).max(axis=1)
+    between = spectra.comb(grown, tuple((n + 0.5) / base for n in range(max(base, 3))))
+    noise = np.maximum(between.sum(axis=1) / np.maximum((between > 0).sum(axis=1), 1), 1e-6)
+    return float((np.median(harmonics, axis=1) / noise).min()), float((clearest / noise).min())
+
+
+def _base(spectra: _Spectra, grown: dict[tuple[int, int], Points], shape: tuple[int, ...]) -> tuple[int, float]:
+    """By what to divide the waves to get the widest spacing of lines there is, and that spacing in millimetres.
+
+    A grid of 1 and 5 mm has waves at fifths of its 1 mm wave. The clearest wave may also be the second or third
+    harmonic of lines that stand alone.
+    """
+    for base in (5, 4, 3, 2):
+        if _contrast(spectra, grown, base)[0] > 1.7:
+            break
+    else:
+        base = 1
+    # Lines of one kind only: 1 mm or 5 mm apart is what makes a sheet of a sensible size.
+    period = base / float(np.median([np.linalg.norm(v, axis=1).mean() for v in grown.values()]))
+    return base, 1.0 if base != 5 and max(shape[:2]) / period > 110 else 5.0
