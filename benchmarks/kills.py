@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,7 +22,9 @@ import click
 
 ROOT = Path(__file__).parent.parent
 PATH = click.Path(path_type=Path)
-UNLIKE = {"machine", "seconds", "created", "first_token"}
+UNLIKE = {"machine", "seconds", "created", "first_token", "peak_bytes"}
+
+MEASURED = "seconds.jsonl"
 
 
 def start(*words: object) -> subprocess.Popen[bytes]:
@@ -41,22 +44,26 @@ def finish(*words: object) -> float:
     return time.perf_counter() - began
 
 
-def killed(times: int, seconds: float, dice: random.Random, *words: object) -> int:
-    """Start and kill `times` times; how often the command was still at work when the kill came."""
-    hits = 0
-    for _ in range(times):
+def killed(times: int, seconds: float, dice: random.Random, target: Path, *words: object) -> int:
+    """Start and kill until that came `times` times while the command was at work; how often it had ended before."""
+    hits, ended = 0, 0
+    while hits < times:
         process = start(*words)
         time.sleep(dice.uniform(0, seconds))
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             hits += 1
+        else:
+            ended += 1
+            shutil.rmtree(target, ignore_errors=True)  # begin anew
+            target.unlink(missing_ok=True)
         process.communicate()
-    return hits
+    return ended
 
 
 def contents(path: Path) -> dict[str, str]:
     """{file: sha256} of a file or folder; of results only what is an answer, for seconds differ."""
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file() and p.name != MEASURED)
     return {str(p.relative_to(path)) if p != path else "": digest(p) for p in files}
 
 
@@ -104,7 +111,7 @@ def main(kit: Path, work: Path, times: int, pages: int, seed: int) -> None:
         small = work / "whole-kit"
         return "calibration", "evaluate", kit, small, "-o", out, "--bench", test, "--limit", 6, "--threads", 1
 
-    click.echo("| command | unbroken, s | killed at work | final files |\n|---|---|---|---|")
+    click.echo("| command | unbroken, s | kills at work | final files |\n|---|---|---|---|")
     equal = True
     for name, command, suffix in (
         ("collect", collect, "stats.gguf"),
@@ -113,15 +120,14 @@ def main(kit: Path, work: Path, times: int, pages: int, seed: int) -> None:
     ):
         whole, broken = work / f"whole-{suffix}", work / f"killed-{suffix}"
         seconds = finish(*command(whole))
-        hits = killed(times, seconds, dice, *command(broken))
+        ended = killed(times, seconds, dice, broken, *command(broken))
         if not (name != "evaluate" and broken.exists()):
             finish(*command(broken))
         a, b = contents(whole), contents(broken)
         different = sorted(k for k in a.keys() | b.keys() if a.get(k) != b.get(k))
         equal &= not different
-        click.echo(
-            f"| {name} | {seconds:.0f} | {hits} of {times} | {'equal' if not different else 'DIFFERENT: ' + ', '.join(different)} |"
-        )
+        said = "equal" if not different else f"DIFFERENT: {', '.join(different)}"
+        click.echo(f"| {name} | {seconds:.0f} | {times}, and {ended} that had ended | {said} |")
     left = [p.name for p in work.iterdir() if p.name.startswith(".")]
     click.echo(f"\nleft behind: {', '.join(left) or 'nothing'}")
     raise SystemExit(0 if equal else 1)

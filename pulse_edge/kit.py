@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import glob
 import hashlib
 import json
 import os
@@ -456,19 +457,49 @@ def writing(target: Path, *, force: bool = False) -> Iterator[Path]:
     """A directory beside `target` to build a kit in; renamed to `target` at the end, removed if anything is raised.
 
     Raises KitError if `target` exists, unless `force`, which replaces it after the new kit is complete, and replaces
-    kits and empty directories only: a mistyped target does not cost somebody's files.
+    kits and empty directories only: a mistyped target does not cost somebody's files. What a killed process left beside
+    it goes too.
     """
     refuse_target(target, force=force)
     target.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(target)
     work = target.parent / f".{target.name}.unfinished-{secrets.token_hex(4)}"
     try:  # from here on: a signal may come as soon as the folder is there
         work.mkdir(mode=0o755)
-        yield work
-        if not (work / MANIFEST).is_file():
-            raise KitError(f"{target}: no manifest was written, so there is no kit.")
-        _replace(work, target)
+        with _held(work):
+            yield work
+            if not (work / MANIFEST).is_file():
+                raise KitError(f"{target}: no manifest was written, so there is no kit.")
+            _replace(work, target)
     finally:
         _remove(work)
+
+
+@contextlib.contextmanager
+def _held(folder: Path) -> Iterator[bool]:
+    """The folder locked as long as this process lives; False where another one holds it, or nobody can (Windows)."""
+    if sys.platform == "win32":
+        yield False
+        return
+    import fcntl
+
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        held = True
+    except OSError:
+        held = False
+    try:
+        yield held
+    finally:
+        os.close(fd)
+
+
+def _sweep(target: Path) -> None:
+    for left in target.parent.glob(f".{glob.escape(target.name)}.unfinished-*"):
+        with contextlib.suppress(OSError), _held(left) as dead:
+            if dead:
+                _remove(left)
 
 
 def refuse_target(target: Path, *, force: bool) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,19 @@ def test_missing_and_foreign_files_are_named_at_once(copy: Path) -> None:
     (copy / "extra.bin").write_bytes(b"x")
     with pytest.raises(KitError, match=r"vision.onnx is missing.*extra.bin does not belong"):
         kits.open_kit(copy)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="folders cannot be locked there")
+def test_what_a_killed_process_left_goes_and_what_a_living_one_makes_stays(tmp_path: Path) -> None:
+    left = tmp_path / ".kit.unfinished-0123abcd"
+    left.mkdir()
+    (left / "llm.gguf").write_bytes(b"half")
+    with kits.writing(tmp_path / "kit") as one:
+        assert not left.exists()
+        with pytest.raises(KitError, match="no manifest"), kits.writing(tmp_path / "kit"):
+            assert one.exists()
+        (one / "manifest.json").write_text("{}")
+    assert [p.name for p in tmp_path.iterdir()] == ["kit"]
 
 
 def test_a_directory_without_manifest_is_unfinished(tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ HELPERS = {
     "scan": {".waveform"},
     "rectify": {".upright", ".waves", ".channels"},
     "quality": {".channels"},
+    "upright": {".channels"},
     "memory": {".cgroup"},
     "cpu": {".cgroup"},
 }
