@@ -6,10 +6,12 @@ others are still answered, and the code is that of the worst.
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import os
 import signal
 import sys
+import threading
 from typing import Any, NoReturn
 
 import click
@@ -92,10 +94,18 @@ class _Signals:
         self._numbers = [n for n in present if signal.getsignal(n) != signal.SIG_IGN]  # nohup stays in force
         for number in self._numbers:
             signal.signal(number, self._end)
+        sys.unraisablehook = self._lost
 
     def _end(self, number: int, _frame: Any) -> None:
         self.last = number
         raise KeyboardInterrupt(number)
+
+    def _lost(self, what: sys.UnraisableHookArgs) -> None:
+        """What is raised in a destructor or a callback of C, Python only prints: then the signal comes once more."""
+        if isinstance(what.exc_value, KeyboardInterrupt):
+            threading.Timer(0.05, _thread.interrupt_main, (self.last,)).start()
+        else:
+            sys.__unraisablehook__(what)
 
     def ignore(self) -> None:
         """What comes now is too late to change anything."""

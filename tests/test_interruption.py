@@ -52,6 +52,29 @@ def test_an_interrupted_conversion_leaves_nothing(
     assert list(out.iterdir()) == []
 
 
+LOST = """
+import signal, time, click
+from pulse_edge.cli import run
+
+class Odd:
+    def __del__(self):
+        signal.raise_signal(signal.SIGTERM)
+
+@click.command()
+def command():
+    Odd()
+    time.sleep(20)
+    print("went on")
+
+run(command)
+"""
+
+
+def test_a_signal_that_comes_in_a_destructor_is_not_lost() -> None:
+    done = subprocess.run([sys.executable, "-c", LOST], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr.strip()) == (143, "", "interrupted")
+
+
 def test_a_second_signal_does_not_stop_the_cleaning_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     remove, calls = kits.shutil.rmtree, []
 
