@@ -15,6 +15,7 @@ from typing import Any
 
 from calibration.ecgbench import LABELS, LETTERS, Bench, Note, Sample, labels_in
 from calibration.synthetic.findings import CODE15, CPSC, Labels
+from calibration.synthetic.questions import AXIS_MARGIN
 from calibration.synthetic.sentences import UNTOLD, UNTOLD_BY_SUPERCLASS
 from pulse_edge.findings import BY_KEY, HARMLESS, NOT_TOGETHER, STATEMENTS
 
@@ -37,8 +38,6 @@ NOT_NORMAL = frozenset({
     "PACE",
 })  # fmt: skip
 """What no normal ECG shows."""
-AXIS_MARGIN = 8
-"""Degrees on either side of -30 and 90 within which an axis is not called one or the other, as in the drawn questions."""
 
 
 @dataclass(frozen=True)

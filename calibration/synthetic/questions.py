@@ -30,6 +30,9 @@ CHAT = "chat"
 TASKS = (*BENCH, CHAT)
 NONE = "none"
 NORMAL = SUPERCLASS["NORM"]
+SINUS = "sinus rhythm"
+AXIS_MARGIN = 8
+"""Degrees on either side of -30 and 90 within which an axis is not called one or the other."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +181,7 @@ def _rate4(record: Record, rng: Rng) -> Four | None:
 
 def _axis4(record: Record, rng: Rng) -> Four | None:
     value = record.measurements.axis
-    if value is None or min(abs(value + 30), abs(value - 90)) < 8:
+    if value is None or min(abs(value + 30), abs(value - 90)) < AXIS_MARGIN:
         return None
     words = ["normal axis", "left axis deviation", "right axis deviation", "the axis cannot be told"]
     right = say.axis_name(value)
@@ -314,14 +317,28 @@ def _report(record: Record, rng: Rng) -> list[Question]:
 
 
 def _chat(record: Record, rng: Rng) -> list[Question]:
-    """Two findings that are there and two that are not, as far as the record has them, and two measurements."""
+    """Two findings that are there and two that are not, as far as the record has them, rhythm or axis, two measurements."""
     told, pairs = known(record), []
     for pool, yes in ((_there(told), True), (_not_there(told), False)):
         pairs += [(_whether(name), _plainly(name, yes)) for name in _shuffled(rng, pool)[:2]]
+    pairs += [(_whether(name), _plainly(name, yes)) for name, yes in _rhythm_or_axis(record, rng)]
     measured = _measured(record)
     pairs += measured[:1] + _shuffled(rng, measured[1:])[:1]
     order = rng.permutation(len(pairs))
     return [Question(CHAT, (pairs[i],)) for i in order]
+
+
+def _rhythm_or_axis(record: Record, rng: Rng) -> list[tuple[str, bool]]:
+    """What is no finding and yet asked for; that fibrillation is no sinus rhythm always, for few pages can say it."""
+    if record.findings is None:
+        return []
+    if "AF" in record.findings:
+        return [(SINUS, False)]
+    told = [] if record.findings & {"SB", "ST"} else [(SINUS, True)]
+    axis = record.measurements.axis
+    if axis is not None and min(abs(axis + 30), abs(axis - 90)) >= AXIS_MARGIN:
+        told += [("left axis deviation", axis < -30), ("right axis deviation", axis > 90)]
+    return _shuffled(rng, told)[:1]
 
 
 def _whether(name: str) -> str:

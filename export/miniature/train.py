@@ -64,11 +64,11 @@ PLAN = (
         adam=5e-4,
         tower=1.0,
         turns=0,
-        fall=0.5,
+        fall=0.8,
         blank=0.15,
     ),
-    Stage("language", steps=4000, batch=4, passes=2, block=256, muon=2e-3, adam=1e-3, tower=0.2, turns=6),
-    Stage("real", steps=1000, batch=4, passes=2, block=256, muon=1e-3, adam=5e-4, tower=0.3, turns=6),
+    Stage("language", steps=4000, batch=4, passes=2, block=256, muon=2e-3, adam=1e-3, tower=0.25, turns=8, fall=0.6),
+    Stage("real", steps=500, batch=4, passes=2, block=256, muon=4e-4, adam=2e-4, tower=0.3, turns=8, fall=1.0),
 )
 
 
