@@ -1,6 +1,7 @@
 """What the miniature's accuracy report does not say: whether torch and kit agree, and what is said about pages that are none.
 
     python benchmarks/miniature.py agree CHECKPOINT KIT [--pages N]      greedy answers of torch float32 and of the kit
+    python benchmarks/miniature.py photographs KIT LABELS                real photographs of printed recordings with labels
     python benchmarks/miniature.py odd KIT [FILE...]                     blank grid, noise, grey, and any other pictures
 
 Accuracy itself: `python -m calibration synthesize`, `evaluate` and `report`.
@@ -8,6 +9,7 @@ Accuracy itself: `python -m calibration synthesize`, `evaluate` and `report`.
 
 from __future__ import annotations
 
+import csv
 import sys
 from pathlib import Path
 from typing import Any
@@ -101,6 +103,40 @@ def agree(checkpoint: Path, kit: Path, pages: int) -> None:
                 if ours != theirs:
                     click.echo(f"page {i}: torch {theirs!r}, kit {ours!r}", err=True)
     click.echo(f"{same} of {asked} greedy answers are the same ({same / asked:.2%}), {pages} pages")
+
+
+@cli.command()
+@click.argument("kit", type=click.Path(exists=True, path_type=Path))
+@click.argument("labels", type=click.Path(exists=True, path_type=Path))
+def photographs(kit: Path, labels: Path) -> None:
+    """Superclasses of photographs, and of the same signals drawn as pages. LABELS: a CSV with `superclass` of the record
+    `file` and its photograph `paired_images`, both beside the CSV's folder."""
+    from calibration.ecgbench import labels_in
+    from calibration.synthetic import PTBXL, PageStyle, draw, synthesize
+    from calibration.synthetic.questions import questions
+    from calibration.synthetic.real import read_wfdb
+    from pulse_edge import PulseModel
+
+    root = labels.parent.parent
+    rows = [r for r in csv.DictReader(labels.open(encoding="utf-8")) if r["paired_images"] and r["superclass"]]
+    right = {"photographed": [0, 0], "drawn": [0, 0]}
+    click.echo("| record | is | photographed | drawn |\n|---|---|---|---|")
+    with PulseModel.load(kit, device="cpu") as model:
+        asked = questions(synthesize(0), np.random.default_rng(0), ("ptb-test",))[0].turns[0][0]
+        for row in rows:
+            truth = labels_in(row["superclass"], PTBXL)
+            pages = {
+                "photographed": root / row["paired_images"],
+                "drawn": Image.fromarray(draw(read_wfdb(root / row["file"]), PageStyle()).image),
+            }
+            said = {}
+            for how, page in pages.items():
+                said[how] = labels_in("".join(model.ask(model.encode(page, force=True), asked)), PTBXL)
+                right[how][0] += sum((name in truth) == (name in said[how]) for name in PTBXL)
+                right[how][1] += said[how] == truth
+            click.echo(f"| {row['record']} | {' | '.join(', '.join(x) for x in (truth, *said.values()))} |")
+    for how, (each, whole) in right.items():
+        click.echo(f"{how}: {each} of {5 * len(rows)} labels right, {whole} of {len(rows)} pages wholly")
 
 
 @cli.command()
