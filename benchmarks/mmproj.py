@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
@@ -27,6 +28,15 @@ LAYER = {
 }
 """Names inside a layer, here and there."""
 
+POSITIONS = "v.position_embd.weight"
+"""llama.cpp's LLaVA graph puts CLS behind the patches where the checkpoint has it in front, so its position goes there too. It
+then takes rows 1 to n as if CLS were row 0: the first patch is lost, and the last row is CLS. See `comparable`."""
+
+
+def comparable(ours: Any, theirs: Any) -> tuple[Any, Any]:
+    """Features (n, P, d) of both encoders cut to the patches that both give, in one order."""
+    return ours[:, 1:], theirs[:, :-1]
+
 
 def opened(source: Path) -> Checkpoint:
     """A checkpoint directory with its tower inside. Raises CheckpointError."""
@@ -40,6 +50,8 @@ def write(source: Path, path: Path) -> None:
     _settings(writer, checkpoint.config)
     for name, inside in _names(checkpoint.config):
         tensor = checkpoint.tensor(inside).float().numpy()
+        if name == POSITIONS:
+            tensor = np.roll(tensor, -1, axis=0)
         writer.add_tensor(name, tensor.astype(np.float16 if tensor.ndim > 1 else np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -78,7 +90,7 @@ def _names(config: Config) -> Iterator[tuple[str, str]]:
     embeddings = TOWER + "embeddings."
     yield "v.class_embd", embeddings + "class_embedding"
     yield "v.patch_embd.weight", embeddings + "patch_embedding.weight"
-    yield "v.position_embd.weight", embeddings + "position_embedding.weight"
+    yield POSITIONS, embeddings + "position_embedding.weight"
     for kind in ("weight", "bias"):
         yield f"v.pre_ln.{kind}", f"{TOWER}pre_layrnorm.{kind}"
         for i in range(config.vision_layers + 1):
