@@ -27,6 +27,8 @@ import numpy as np
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks"), str(ROOT / "tests")]
 
+from tools import tools  # noqa: E402
+
 from calibration import ecgbench  # noqa: E402
 from export import choose, ggml, parity  # noqa: E402
 from export import quantize as quantizing  # noqa: E402
@@ -34,7 +36,6 @@ from export.stats import read as read_stats  # noqa: E402
 from pulse_edge import PulseModel, prompt  # noqa: E402
 from pulse_edge import kit as kits  # noqa: E402
 from pulse_edge.llm import LanguageModel  # noqa: E402
-from tools import tools  # noqa: E402
 
 PATH = click.Path(path_type=Path)
 
