@@ -43,8 +43,10 @@ class Run(NamedTuple):
     """A process that ended well. Seconds since it was started."""
 
     seconds: float
-    lines: list[tuple[float, str]]
-    """Of both streams, and when they came."""
+    out: str
+    """Standard output."""
+    notes: list[tuple[float, str]]
+    """Lines of standard error, and when they came."""
     said: float
     """When standard output had its first word; the end where there was none."""
     peak: int
@@ -53,33 +55,32 @@ class Run(NamedTuple):
 
 def run(*words: object, environment: dict[str, str] | None = None) -> Run:
     """Run a program. Ends everything where it fails."""
-    command, began, lines, said = [str(w) for w in words], time.time(), [], None
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, env=os.environ | (environment or {})) as process:
-        assert process.stdout
-        assert process.stderr
+    command, began, said = [str(w) for w in words], time.time(), None
+    out, rest, notes = b"", b"", []
+    pipe, env = subprocess.PIPE, os.environ | (environment or {})
+    with subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, env=env) as process:
         watched = selectors.DefaultSelector()
-        rest = {}
         for stream in (process.stdout, process.stderr):
-            watched.register(stream, selectors.EVENT_READ)
-            rest[stream] = b""
+            watched.register(stream, selectors.EVENT_READ)  # type: ignore[arg-type]
         while watched.get_map():
             for key, _ in watched.select():
-                stream, now = key.fileobj, time.time() - began
-                data = os.read(key.fd, 1 << 16)
+                data, now = os.read(key.fd, 1 << 16), time.time() - began
                 if not data:
-                    watched.unregister(stream)
-                if stream is process.stdout and said is None and data.strip():
-                    said = now
-                *whole, rest[stream] = (rest[stream] + data).split(b"\n")  # type: ignore[index]
-                lines += [(now, line.decode("utf-8", "replace")) for line in whole]
+                    watched.unregister(key.fileobj)
+                elif key.fileobj is process.stdout:
+                    out += data
+                    said = now if said is None and data.strip() else said
+                else:
+                    *whole, rest = (rest + data).split(b"\n")
+                    notes += [(now, line.decode("utf-8", "replace")) for line in whole]
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     seconds = time.time() - began
     if process.returncode:
-        told = "\n".join(line for _, line in lines[-5:])
+        told = "\n".join(line for _, line in notes[-5:])
         raise SystemExit(f"{' '.join(command)}: exit code {process.returncode}\n{told}")
-    return Run(seconds, lines, seconds if said is None else said, usage.ru_maxrss * 1024)
+    shown = out.decode("utf-8", "replace")
+    return Run(seconds, shown, notes, seconds if said is None else said, usage.ru_maxrss * 1024)
 
 
 class Laptop:
@@ -123,10 +124,9 @@ class Laptop:
         ours = figures(self.work, "command", "page", number)
         load = "none" if not ours["mapped"] else "mmap"
         words = ["-m", self.model, "-p", ours["rows"], "-n", 0, "-t", self.threads, "-ngl", 0, "-fa", 0, "-lm", load]
-        words += ["-b", ours["batch"], "-ub", ours["batch"], "-r", 1, "--no-warmup", "-o", "json"]
+        words += ["-b", ours["batch"], "-ub", ours["batch"], "-r", 1, "--no-warmup", "-o", "jsonl"]
         done = run(self.bench, *words)
-        text = "\n".join(line for _, line in done.lines)
-        told = json.loads(text[text.index("[\n") : text.rindex("]") + 1])[0]
+        told = json.loads(done.out)
         return {"rate": told["avg_ts"], "seconds": told["avg_ns"] / 1e9, "peak": done.peak}
 
     def mtmd_cli(self, _who: str, number: int) -> Figures:
@@ -134,10 +134,10 @@ class Laptop:
         words = ["-m", self.model, "--mmproj", self.mmproj, "--image", PAGE, "-p", QUESTIONS[0], "-n", 1, "--temp", 0]
         words += ["-c", 4096, "-t", self.threads, "-ngl", 0, "--no-warmup", "--no-jinja", "--chat-template", "vicuna"]
         done = run(self.mtmd, *words)
-        (self.work / "mtmd.log").write_text("".join(f"{at:.3f} {line}\n" for at, line in done.lines))
-        loaded = next((at for at, line in done.lines if "loading model: " in line), None)
-        encoded = [after(line, "encoding done in ") for _, line in done.lines if "encoding done in " in line]
-        rows = [after(line, "n_tokens_batch = ") for _, line in done.lines if "n_tokens_batch = " in line]
+        (self.work / "mtmd.log").write_text("".join(f"{at:.3f} {line}\n" for at, line in done.notes))
+        loaded = next((at for at, line in done.notes if "loading model: " in line), None)
+        encoded = [after(line, "encoding done in ") for _, line in done.notes if "encoding done in " in line]
+        rows = [after(line, "n_tokens_batch = ") for _, line in done.notes if "n_tokens_batch = " in line]
         if loaded is None or not encoded or not rows:
             raise SystemExit(f"{self.work}/mtmd.log: llama-mtmd-cli said something else than expected")
         seen = {"first_token": done.said, "loaded": loaded, "encode": sum(encoded) / 1e3}
