@@ -17,8 +17,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
-from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +25,9 @@ import gguf
 import numpy as np
 
 ROOT = Path(__file__).parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks"), str(ROOT / "tests")]
+
+from tools import tools  # noqa: E402
 
 from calibration import ecgbench  # noqa: E402
 from export import choose, ggml, parity  # noqa: E402
@@ -38,53 +38,6 @@ from pulse_edge import kit as kits  # noqa: E402
 from pulse_edge.llm import LanguageModel  # noqa: E402
 
 PATH = click.Path(path_type=Path)
-PROJECT = """
-cmake_minimum_required(VERSION 3.14)
-project(llama-tools C CXX)
-file(CREATE_LINK ${SOURCE}/ggml ${CMAKE_CURRENT_SOURCE_DIR}/ggml SYMBOLIC)
-include(${SOURCE}/cmake/common.cmake)
-include(${SOURCE}/cmake/license.cmake)
-set(BUILD_SHARED_LIBS OFF)
-set(LLAMA_BUILD_NUMBER 0)
-set(LLAMA_BUILD_COMMIT unknown)
-set(CMAKE_BUILD_RPATH ${LIBRARIES})
-foreach(name llama ggml ggml-base ggml-cpu)
-    add_library(${name} SHARED IMPORTED GLOBAL)
-    set_target_properties(${name} PROPERTIES IMPORTED_LOCATION ${LIBRARIES}/lib${name}.so)
-    target_include_directories(${name} INTERFACE ${SOURCE}/include ${SOURCE}/ggml/include)
-endforeach()
-target_link_libraries(llama INTERFACE ggml ggml-base ggml-cpu)
-foreach(part vendor vendor/cpp-httplib common tools/imatrix tools/quantize)
-    add_subdirectory(${SOURCE}/${part} ${part} EXCLUDE_FROM_ALL)
-endforeach()
-add_custom_target(tools ALL DEPENDS llama-quantize llama-imatrix)
-"""
-"""llama.cpp's tools from llama-cpp-python's source distribution, linked to the libraries that are installed with it: a
-difference between its quantization and ours is then one of ours, and not one of compilers."""
-
-
-def tools(work: Path, source: Path | None) -> tuple[Path, Path]:
-    """llama-quantize and llama-imatrix, built once in `work`/tools (minutes)."""
-    folder, spec = work / "tools", find_spec("llama_cpp")
-    made = folder / "build" / "tools" / "quantize" / "llama-quantize", folder / "build/tools/imatrix/llama-imatrix"
-    if all(path.is_file() for path in made):
-        return made
-    assert spec is not None
-    assert spec.origin is not None
-    folder.mkdir(parents=True, exist_ok=True)
-    if source is None:
-        pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-build-isolation", "-d", str(folder)]
-        name = f"llama-cpp-python=={version('llama-cpp-python')}"
-        subprocess.run([*pip, "--no-binary", "llama-cpp-python", name], check=True)
-        archive = next(folder.glob("*.tar.gz"))
-        subprocess.run(["tar", "xf", archive.name], cwd=folder, check=True)
-        source = next(folder.glob("llama_cpp_python-*/vendor/llama.cpp"))
-    (folder / "CMakeLists.txt").write_text(PROJECT)
-    libraries = Path(spec.origin).parent / "lib"
-    settings = ["-DCMAKE_BUILD_TYPE=Release", f"-DSOURCE={source.resolve()}", f"-DLIBRARIES={libraries}"]
-    subprocess.run(["cmake", "-S", ".", "-B", "build", *settings], cwd=folder, check=True, stdout=subprocess.DEVNULL)
-    subprocess.run(["cmake", "--build", "build"], cwd=folder, check=True, stdout=subprocess.DEVNULL)
-    return made
 
 
 def command(*words: object) -> None:
@@ -214,7 +167,7 @@ def main(kit: Path, work: Path, pages: int, samples: int, levels: tuple[str, ...
     started, work = time.perf_counter(), work.resolve()
     work.mkdir(parents=True, exist_ok=True)
     opened = kits.open_kit(kit)
-    quantizer, imatrix = tools(work, source)
+    quantizer, imatrix = tools(work, source, "llama-quantize", "llama-imatrix")
     for name, seed, count in (("calibrate", 101, samples), ("test", 202, pages)):
         if not (work / name).is_dir():
             command("calibration", "synthesize", "-o", work / name, "--pages", count, "--seed", seed, "--processes", 1)

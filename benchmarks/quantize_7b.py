@@ -19,17 +19,17 @@ ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks"), str(ROOT / "tests")]
 
 from convert_7b import measure, row  # noqa: E402
-from quantization import tools  # noqa: E402
+from tools import tools  # noqa: E402
 
 OURS = """
 import sys
 from pathlib import Path
-import gguf, numpy as np
+import gguf
 from export import ggml
 source, stats, target, level, threads = sys.argv[1:]
 data = {t.name: t.data for t in gguf.GGUFReader(stats).tensors}
 names = [n.removesuffix(".counts") for n in data if n.endswith(".counts")]
-importance = {n: np.asarray(data[n + ".in_sum2"][0] / data[n + ".counts"][0, 0]) for n in names}
+importance = {n: data[n + ".in_sum2"].ravel() / data[n + ".counts"].ravel() for n in names}
 ggml.quantize(Path(source), Path(target), level, importance=importance, threads=int(threads))
 """
 
@@ -60,7 +60,7 @@ def made_up(source: Path, path: Path) -> None:
 def main(kit: Path, work: Path, source: Path | None, level: str, threads: int) -> None:
     """Measure."""
     work = work.resolve()
-    quantizer, _ = tools(work, source)
+    (quantizer,) = tools(work, source, "llama-quantize")
     llm, stats, ours, theirs = kit.resolve() / "llm.gguf", *(work / f"{n}.gguf" for n in ("made-up", "ours", "theirs"))
     made_up(llm, stats)
     try:
