@@ -163,7 +163,9 @@ def evaluate(kits: tuple[Path, ...], target: Path, debug: bool, **options: Any) 
 @click.option("--bench", type=PATH, required=True, help="ECGBench: parquet folders, or TASK.json and images/.")
 @click.option("--split", type=PATH, help="Fit on its calibration ids, measure on its test ids. Default: by halves.")
 @click.option("--limit", type=click.IntRange(1), help="Pages of either side at most.")
-@click.option("--risk", type=float, default=0.1, show_default=True, help="Share of wrong verdicts at most.")
+@click.option(
+    "--risk", type=float, default=0.1, show_default=True, help="Of verdicts, and of either truth, wrong at most."
+)
 @click.option("--attach", is_flag=True, help="Put the calibration into KIT.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--threads", type=click.IntRange(1, 512), help="Default: the processors that this process may use.")

@@ -53,7 +53,7 @@ class Plan:
     bench: Path
     split: Path | None = None  # None: half of the pages calibrate
     limit: int | None = None  # pages of either side at most
-    risk: float = 0.1  # the largest share of errors among its verdicts of either kind
+    risk: float = 0.1  # the largest share of errors among its verdicts of either kind; see platt.band
     device: str = "auto"
     threads: int | None = None
 
@@ -399,6 +399,10 @@ def in_words(made: Figures) -> Iterator[str]:
     yield (
         f"a verdict on {_ranged(every['coverage'])} of what is known, {_ranged(every['risk'])} of them wrong "
         f"(without abstaining {_ranged(every['risk_always'])}; at most {made['risk']:g} was asked for)"
+    )
+    yield (
+        f"of what the pages have {_ranged(every['missed'])} is called absent, of what they have not "
+        f"{_ranged(every['alarmed'])} present"
     )
 
 

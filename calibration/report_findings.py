@@ -28,7 +28,12 @@ HEAD = (
     "verdict given",
     "wrong of present",
     "wrong of absent",
+    "have it",
+    "have it, called absent",
+    "have it not, called present",
 )
+SHARES = ("coverage", "risk_present", "risk_absent", "prior", "missed", "alarmed")
+"""Figures of the last columns."""
 
 
 def load(paths: Sequence[Path], results: Results) -> dict[str, Figures]:
@@ -54,8 +59,10 @@ def tables(figures: Figures) -> Iterator[Table]:
         rows += [_row(s["name"], s, s["calibration"]) for s in made["statements"].values() if _measured(s)]
         note = (
             f"Of 100, on {made['pages']['test']} test pages; fitted on {made['pages']['calibration']} others. A verdict is given "
-            f"where at most {made['risk']:.0%} of it was wrong on those, with {made['confidence']:.0%} confidence. Without "
-            f"abstaining {_percent(made['all']['risk_always'])} would be wrong. The error of few pages is too large by chance."
+            f"where on those, with {made['confidence']:.0%} confidence, at most {made['risk']:.0%} of it was wrong, at most "
+            f"{made['risk']:.0%} of the pages of which it is not true got it, and it was wrong a third as often at most as "
+            f"if it were said of all. Without abstaining {_percent(made['all']['risk_always'])} would be wrong. The error of "
+            "few pages is too large by chance."
         )
         yield Table(f"Findings of {name}: probabilities and verdicts", HEAD, tuple(rows), note)
 
@@ -77,7 +84,8 @@ def _row(name: str, s: Figures, calibration: Mapping[str, Any] | None) -> tuple[
     else:
         low, high = calibration["uncertain_from"], calibration["uncertain_to"]
         cells.append(calibration["reason"] or f"{100 * low:.1f} – {100 * high:.1f}")
-    return (*cells, *(_percent(s.get(key)) for key in ("coverage", "risk_present", "risk_absent")))
+    # how many have anything at all says nothing
+    return (*cells, *(_percent(s.get(key)) if calibration or key != "prior" else "" for key in SHARES))
 
 
 def _percent(figure: Figures | None) -> str:
