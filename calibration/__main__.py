@@ -162,8 +162,11 @@ def evaluate(kits: tuple[Path, ...], target: Path, debug: bool, **options: Any) 
 @click.option("-o", "--output", "target", type=PATH, required=True, help="The file to write (JSON), or to go on with.")
 @click.option("--bench", type=PATH, required=True, help="ECGBench: parquet folders, or TASK.json and images/.")
 @click.option("--split", type=PATH, help="Fit on its calibration ids, measure on its test ids. Default: by halves.")
+@click.option("--fitted", type=PATH, metavar="FINDINGS", help="Fit nothing: measure the calibration of this file here.")
 @click.option("--limit", type=click.IntRange(1), help="Pages of either side at most.")
-@click.option("--risk", type=float, default=0.1, show_default=True, help="Share of wrong verdicts at most.")
+@click.option(
+    "--risk", type=float, default=0.1, show_default=True, help="Of verdicts, and of either truth, wrong at most."
+)
 @click.option("--attach", is_flag=True, help="Put the calibration into KIT.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--threads", type=click.IntRange(1, 512), help="Default: the processors that this process may use.")
@@ -189,6 +192,7 @@ def findings(kit: Path, target: Path, attach: bool, force: bool, debug: bool, **
 @click.option("--recipes", type=PATH, help="The YAML file of recipes. Default: models.yaml.")
 @click.option("--attach", type=PATH, metavar="KIT", help="Put verdict and report into this kit.")
 @click.option("--findings", type=PATH, multiple=True, help="A kit's file of `calibration findings`. Repeatable.")
+@click.option("--no-pictures", "hidden", callback=names, metavar="A,B", help="Show no page of these tasks.")
 @click.option("--force", is_flag=True, help="Replace an existing folder.")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def report(results: Path, target: Path, recipes: Path | None, debug: bool, **options: Any) -> None:

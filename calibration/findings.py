@@ -53,9 +53,23 @@ class Plan:
     bench: Path
     split: Path | None = None  # None: half of the pages calibrate
     limit: int | None = None  # pages of either side at most
-    risk: float = 0.1  # the largest share of errors among its verdicts of either kind
+    risk: float = 0.1  # the largest share of errors among its verdicts of either kind; see platt.band
+    fitted: Path | None = None  # a file of this command whose calibration is measured, instead of fitting one
     device: str = "auto"
     threads: int | None = None
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A calibration that was fitted on other data, to be measured."""
+
+    statements: dict[str, Calibration]
+    pages: dict[str, Figures]
+    """By statement: `with` and `without` the finding."""
+    source: Figures
+    """`data`, `pages`, `content`, `risk` and `confidence` of what it was fitted on."""
+    pictures: frozenset[str]
+    """sha256 of each of its pages."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +89,10 @@ def findings(
     """
     if not 0 < plan.risk < 0.5:
         raise UsageError(f"a risk of {plan.risk:g}: expected a share between 0 and 0.5")
+    if attach and plan.fitted is not None:
+        raise UsageError("--attach and --fitted contradict one another: attach where it is fitted")
     opened = kits.open_kit(kit)
+    fitted = None if plan.fitted is None else _fitted(plan.fitted, opened)
     bench = ecgbench.open_bench(plan.bench)
     problems: list[Problem] = []
     split = _split(bench, plan, problems.append)
@@ -89,7 +106,9 @@ def findings(
     with _partial(target, header, force) as (more, file):
         done |= more
         _ask(opened, bench, [job for job in jobs if job.known.image not in done], done, file, plan, say)
-        made = _conclude(header, [done[job.known.image] for job in jobs if job.known.image in done], plan.risk)
+        lines = [done[job.known.image] for job in jobs if job.known.image in done]
+        _refuse_fitted_pages(plan.fitted, fitted, lines)
+        made = _conclude(header, lines, plan.risk, fitted)
         write_json(target, made)
         _beside(target).unlink(missing_ok=True)
     if attach:
@@ -101,26 +120,51 @@ def findings(
 
 
 def _split(bench: Bench, plan: Plan, note: ecgbench.Note) -> Split:
+    """Which pages calibrate and which test; all of them test what was fitted on others."""
     if plan.split is not None:
         return ecgbench.load_split(plan.split)
-    every = (sample for task in bench.tasks for sample in bench.samples(task, note))
-    return ecgbench.split(every, "pulse-edge findings", SHARE)
+    made = ecgbench.split((s for task in bench.tasks for s in bench.samples(task, note)), "pulse-edge findings", SHARE)
+    if plan.fitted is None:
+        return made
+    every = {task: tuple(sorted((*ids, *made.calibration[task]))) for task, ids in made.test.items()}
+    return replace(made, share=0.0, calibration={}, test=every)
+
+
+def _fitted(path: Path, kit: kits.Kit) -> Fitted:
+    """The calibration of another file. BenchError where it is another kit's, or was not fitted there either."""
+    made = load(path)
+    if made["kit"]["identity"] != identity(kit.manifest):
+        raise BenchError(f"{path}: is of another kit, {made['kit']['id']}; fit {kit.path} first")
+    if "fitted_on" in made:
+        raise BenchError(f"{path}: measures what was fitted on {made['fitted_on']['data']}; name the file of that")
+    source = {key: made[key] for key in ("data", "content", "risk", "confidence")}
+    told = {key: Calibration(**s["calibration"]) for key, s in made["statements"].items()}
+    pictures = frozenset(line["picture"] for line in made["lines"] if line["side"] == "calibration")
+    pages = {key: s["calibration_pages"] for key, s in made["statements"].items()}
+    return Fitted(told, pages, {**source, "pages": made["pages"]["calibration"]}, pictures)
+
+
+def _refuse_fitted_pages(path: Path | None, fitted: Fitted | None, lines: Sequence[Line]) -> None:
+    both = [] if fitted is None else [line["image"] for line in lines if line["picture"] in fitted.pictures]
+    if both:
+        raise BenchError(f"{path}: was fitted on {len(both)} of these pages, {both[0]} first; measure on other pages")
 
 
 def _jobs(bench: Bench, split: Split, plan: Plan, note: ecgbench.Note) -> list[Job]:
     """Pages of either side, in an order that depends on their names alone, so that a limit takes of every task."""
-    sides = {side: {(t, i) for t, ids in getattr(split, side).items() for i in ids} for side in SIDES}
+    wanted = SIDES if plan.fitted is None else SIDES[1:]
+    sides = {side: {(t, i) for t, ids in getattr(split, side).items() for i in ids} for side in wanted}
     found: dict[str, list[Known]] = {side: [] for side in SIDES}
     for page in _of_both_kinds(list(known_pages(bench, note))):
         of = {(s.task, s.id) for s in page.samples}
-        where = [side for side in SIDES if of & sides[side]]
+        where = [side for side in wanted if of & sides[side]]
         if len(where) == 1:
             found[where[0]].append(page)
-    for side in SIDES:
+    for side in wanted:
         if not found[side]:
             raise BenchError(f"{bench.path}: has no {side} page of which a statement is known; give another split")
         found[side].sort(key=lambda page: hashlib.sha256(page.image.encode()).digest())
-    return [Job(page, side) for side in SIDES for page in found[side][: plan.limit]]
+    return [Job(page, side) for side in wanted for page in found[side][: plan.limit]]
 
 
 def _of_both_kinds(pages: Sequence[Known]) -> Iterator[Known]:
@@ -263,19 +307,19 @@ def put_into_kit(kit: kits.Kit, made: Figures) -> None:
 # --- figures ----------------------------------------------------------------------------------------------------------
 
 
-def _conclude(header: Line, lines: Sequence[Line], risk: float) -> Figures:
-    """Everything that the file says."""
+def _conclude(header: Line, lines: Sequence[Line], risk: float, other: Fitted | None) -> Figures:
+    """Everything that the file says, of what is fitted here or of an `other` calibration."""
     sides = {side: [line for line in lines if line["side"] == side and "gold" in line] for side in SIDES}
-    if not all(sides.values()):
+    if not all(some for side, some in sides.items() if side == "test" or other is None):
         raise BenchError("no page of one side could be asked about; see what was left out, and why")
-    fitted = {s.key: _fit(s.key, sides["calibration"], risk) for s in STATEMENTS}
+    fitted = other.statements if other else {s.key: _fit(s.key, sides["calibration"], risk) for s in STATEMENTS}
     asked, w = table(sides["test"], fitted), draws([_group(line) for line in sides["test"]])
     statements = {}
     for k, s in enumerate(STATEMENTS):
         figures = _of_statement(asked.column(k), w)
         auc = figures["auc"]["value"] if "auc" in figures else None
         known = [line["gold"][s.key] for line in sides["calibration"] if s.key in line["gold"]]
-        pages = {"with": sum(known), "without": len(known) - sum(known)}
+        pages = other.pages[s.key] if other else {"with": sum(known), "without": len(known) - sum(known)}
         statements[s.key] = {
             "name": s.name,
             "calibration": asdict(replace(fitted[s.key], auc=None if auc is None else round(auc, 4))),
@@ -288,8 +332,9 @@ def _conclude(header: Line, lines: Sequence[Line], risk: float) -> Figures:
         ids.setdefault(task, []).append(name)
     return {
         **header,
-        "risk": risk,
-        "confidence": platt.CONFIDENCE,
+        "risk": other.source["risk"] if other else risk,
+        "confidence": other.source["confidence"] if other else platt.CONFIDENCE,
+        **({"fitted_on": other.source} if other else {}),
         "pages": {side: len(some) for side, some in sides.items()},
         "calibrated_on": ids,
         "content": hashlib.sha256(json.dumps(taken).encode()).hexdigest(),
@@ -399,6 +444,10 @@ def in_words(made: Figures) -> Iterator[str]:
     yield (
         f"a verdict on {_ranged(every['coverage'])} of what is known, {_ranged(every['risk'])} of them wrong "
         f"(without abstaining {_ranged(every['risk_always'])}; at most {made['risk']:g} was asked for)"
+    )
+    yield (
+        f"of what the pages have {_ranged(every['missed'])} is called absent, of what they have not "
+        f"{_ranged(every['alarmed'])} present"
     )
 
 

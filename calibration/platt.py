@@ -6,6 +6,7 @@ half by a page more of each kind, which keeps the fit finite where log odds part
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,9 +17,10 @@ from calibration.metrics import Flags
 from pulse_edge.kit import Calibration
 
 Floats = NDArray[np.float64]
-FEW = 10
-"""Pages with, and pages without, below which nothing is fitted."""
 CONFIDENCE = 0.9
+LESS = 1 / 3
+"""For what is rare this is about the likelihood ratio of a verdict. Jaeschke, Guyatt and Sackett (JAMA 1994) call ratios of
+0.5 to 0.2 small but sometimes important, of 0.2 to 0.1 moderate; see `band`."""
 BINS = 10
 NOT_TOLD = "the pages that the kit was calibrated on do not tell"
 TOO_FEW = "too few pages to calibrate it on"
@@ -56,11 +58,19 @@ def fit(log_odds: Floats, gold: Flags) -> tuple[float, float]:
 
 
 def band(p: Floats, gold: Flags, risk: float) -> tuple[float, float]:
-    """From and to which probability to abstain, so that of `present` above and of `absent` below at most `risk` is wrong.
+    """From and to which probability to abstain; 0 or 1 where `absent` or `present` may never be said.
 
-    Each side takes in as many pages as it can while a one-sided binomial bound (Clopper and Pearson 1934) on its share of
-    errors is below `risk` at CONFIDENCE, and never crosses one half; 0 or 1 where no page can be taken. The bound is that
-    of one threshold: that it is picked among many makes it a little too kind, so held-out pages have the last word.
+    Either verdict is given to as many pages as can be, never across one half, while all of this holds, each by a one-sided
+    binomial bound (Clopper and Pearson 1934) at CONFIDENCE:
+
+    - of the pages that get it at most `risk` are wrong, so that it can be relied on;
+    - of the pages on which it would be wrong at most `risk` get it: of ten with left bundle branch block, at most one is
+      called free of it, however rare it is;
+    - it is wrong at most LESS times as often as if it were said of every page. Of what is rare or common, saying always
+      the same would pass the first; this asks that the verdict changes what was known before.
+
+    The last two do not depend on how frequent the finding is. The bounds are those of one threshold: that it is picked
+    among many makes them a little too kind, so held-out pages have the last word.
     """
     high = _edge(p, gold, risk)
     return 1 - _edge(1 - p, ~gold, risk), high
@@ -71,12 +81,24 @@ def _edge(p: Floats, right: Flags, risk: float) -> float:
     order = np.argsort(-p, kind="stable")
     p, wrong = p[order], np.cumsum(~right[order])
     ends = np.flatnonzero(np.diff(p, append=-1.0) != 0)  # pages of one probability go together
-    fit = [n for n in ends if p[n] > 0.5 and binomial_below(int(wrong[n]), int(n) + 1, risk) <= 1 - CONFIDENCE]
+    fit = [n for n in ends if p[n] > 0.5 and _may_be_said(int(wrong[n]), int(n) + 1, int(wrong[-1]), len(p), risk)]
     if not fit:
         return 1.0
     last = fit[-1]
     after = p[last + 1] if last + 1 < len(p) else 0.5
     return max(0.5, float(p[last] + after) / 2)
+
+
+def _may_be_said(wrong: int, said: int, opposite: int, pages: int, risk: float) -> bool:
+    """Of a verdict on `said` of `pages`: `wrong` on so many of all the `opposite` ones. Wrong LESS times as often as
+    among all pages is the same as given to the opposite ones LESS times as often as to all."""
+    given = min(risk, LESS * said / pages)
+    return max(binomial_below(wrong, said, risk), binomial_below(wrong, opposite, given)) <= 1 - CONFIDENCE
+
+
+def fewest(risk: float) -> int:
+    """Pages of either kind below which nothing is fitted: no fewer without an error are below `risk` at CONFIDENCE."""
+    return math.ceil(math.log(1 - CONFIDENCE) / math.log(1 - risk))
 
 
 def binomial_below(k: int, n: int, share: float) -> float:
@@ -96,7 +118,7 @@ def calibrate(log_odds: Floats, gold: Flags, groups: list[str], risk: float) -> 
 
     if not n:
         return never(NOT_TOLD)
-    if min(gold.sum(), n - gold.sum()) < FEW:
+    if min(gold.sum(), n - gold.sum()) < fewest(risk):
         return never(TOO_FEW)
     a, b = (round(value, 6) for value in fit(log_odds, gold))
     least = spread(rank_auc(log_odds, gold, draws(groups)))["interval"][0]
@@ -156,6 +178,8 @@ def verdicts(asked: Asked, w: Floats) -> dict[str, Floats]:
     """(draws,) each: `coverage`, the share of pages and statements with a verdict; `risk`, how much of that is wrong.
 
     `risk_present` and `risk_absent` are those of either verdict, `risk_always` what it would be without abstaining.
+    `prior` is the share with the finding, `missed` how many of these are called absent, `alarmed` how many of the
+    others are called present.
     """
     t, g = asked.told, asked.gold
     present, absent, always = asked.present & t, asked.absent & t, (asked.after > 0.5) & t
@@ -166,6 +190,9 @@ def verdicts(asked: Asked, w: Floats) -> dict[str, Floats]:
         "risk_present": _ratio(alarm, present, w),
         "risk_absent": _ratio(miss, absent, w),
         "risk_always": _ratio((always != g) & t, t, w),
+        "prior": _ratio(t & g, t, w),
+        "missed": _ratio(miss, t & g, w),
+        "alarmed": _ratio(alarm, t & ~g, w),
     }
 
 

@@ -62,10 +62,12 @@ def report(
     attach: Path | None = None,
     force: bool = False,
     findings: Sequence[Path] = (),
+    hidden: Sequence[str] | None = None,
 ) -> Figures:
     """Write the report of the results in `source` to the folder `target`; its figures, as in report.json.
 
-    `findings` are files of `calibration findings`, of kits among the results.
+    `findings` are files of `calibration findings`, of kits among the results, each of other data. Of the tasks that are
+    `hidden` no page is shown: patients' recordings stay where they are.
     `bench` is where the pages lie now. `recipe` names the gates, which are held against `attach`'s kit, or against all but
     the reference. BenchError and KitError where something does not belong together; nothing is written then.
     """
@@ -75,6 +77,8 @@ def report(
     gates = {} if recipe is None else load_gates(recipes, recipe)
     figures = compare.compare(results)
     figures["findings"] = report_findings.load(findings, results)
+    if unknown := sorted({*(hidden or ())} - figures["kits"][figures["reference"]]["tasks"].keys()):
+        raise UsageError(f"--no-pictures: the results have no task {', '.join(unknown)}")
     chosen = None if attach is None else _name_of(results, attach)
     others = [name for name in figures["kits"] if name != figures["reference"]]
     figures["gates"] = {name: check(figures, name, gates) for name in ([chosen] if chosen else others) if gates}
@@ -89,7 +93,7 @@ def report(
         text = json.dumps(figures, indent=1, ensure_ascii=False, allow_nan=False)
         (work / JSON).write_text(text + "\n", encoding="utf-8")
         (work / MARKDOWN).write_text(markdown(figures), encoding="utf-8")
-        (work / HTML).write_text(render(figures, tables(figures), bench), encoding="utf-8")
+        (work / HTML).write_text(render(figures, tables(figures), bench, hidden or ()), encoding="utf-8")
     if attach is not None and chosen is not None:
         put_into_kit(attach, chosen, figures, target)
     return figures

@@ -28,11 +28,16 @@ HEAD = (
     "verdict given",
     "wrong of present",
     "wrong of absent",
+    "have it",
+    "have it, called absent",
+    "have it not, called present",
 )
+SHARES = ("coverage", "risk_present", "risk_absent", "prior", "missed", "alarmed")
+"""Figures of the last columns."""
 
 
 def load(paths: Sequence[Path], results: Results) -> dict[str, Figures]:
-    """By kit of the results; BenchError for a file of a kit that is not among them."""
+    """By `KIT on DATA`; BenchError for a file of a kit that is not among the results, and for a second one of both."""
     names = {results.kit(name)["identity"]: name for name in results.kits}
     found: dict[str, Figures] = {}
     for path in paths:
@@ -41,7 +46,10 @@ def load(paths: Sequence[Path], results: Results) -> dict[str, Figures]:
             raise BenchError(
                 f"{path}: is of {made['kit']['id']}, which {results.path} has no answers of; evaluate it too"
             )
-        found[name] = {key: value for key, value in made.items() if key not in ("lines", "calibrated_on")}
+        title = f"{name} on {made['data']}"
+        if title in found:
+            raise BenchError(f"{path}: there is another file of {title}; give one of them")
+        found[title] = {key: value for key, value in made.items() if key not in ("lines", "calibrated_on")}
     return found
 
 
@@ -52,10 +60,14 @@ def tables(figures: Figures) -> Iterator[Table]:
     for name, made in figures.get("findings", {}).items():
         rows = [_row("all", made["all"], None)]
         rows += [_row(s["name"], s, s["calibration"]) for s in made["statements"].values() if _measured(s)]
+        source = made.get("fitted_on")
+        fitted = f"{source['pages']} of {source['data']}" if source else f"{made['pages']['calibration']} others"
         note = (
-            f"Of 100, on {made['pages']['test']} test pages; fitted on {made['pages']['calibration']} others. A verdict is given "
-            f"where at most {made['risk']:.0%} of it was wrong on those, with {made['confidence']:.0%} confidence. Without "
-            f"abstaining {_percent(made['all']['risk_always'])} would be wrong. The error of few pages is too large by chance."
+            f"Of 100, on {made['pages']['test']} test pages; fitted on {fitted}. A verdict is given "
+            f"where on those, with {made['confidence']:.0%} confidence, at most {made['risk']:.0%} of it was wrong, at most "
+            f"{made['risk']:.0%} of the pages of which it is not true got it, and it was wrong a third as often at most as "
+            f"if it were said of all. Without abstaining {_percent(made['all']['risk_always'])} would be wrong. The error of "
+            "few pages is too large by chance."
         )
         yield Table(f"Findings of {name}: probabilities and verdicts", HEAD, tuple(rows), note)
 
@@ -77,7 +89,8 @@ def _row(name: str, s: Figures, calibration: Mapping[str, Any] | None) -> tuple[
     else:
         low, high = calibration["uncertain_from"], calibration["uncertain_to"]
         cells.append(calibration["reason"] or f"{100 * low:.1f} – {100 * high:.1f}")
-    return (*cells, *(_percent(s.get(key)) for key in ("coverage", "risk_present", "risk_absent")))
+    # how many have anything at all says nothing
+    return (*cells, *(_percent(s.get(key)) if calibration or key != "prior" else "" for key in SHARES))
 
 
 def _percent(figure: Figures | None) -> str:
@@ -94,7 +107,8 @@ def not_known(figures: Figures) -> Iterator[str]:
             yield f"{name}: the test pages do not tell of both kinds for {', '.join(untold)}."
         if never := [f"{s['name']} ({s['calibration']['reason']})" for s in statements if s["calibration"]["reason"]]:
             yield f"{name}: gives no verdict on {', '.join(never)}."
-        yield f"{name}: findings were calibrated on {made['data']}; probabilities of other pages may be off."
+        if "fitted_on" not in made:
+            yield f"{name}: findings were calibrated on these pages; probabilities of other pages may be off."
 
 
 # --- the picture ------------------------------------------------------------------------------------------------------
@@ -107,7 +121,7 @@ def drawings(figures: Figures) -> Iterator[str]:
     """Probability against how often it was so, before and after, over all statements that were fitted."""
     for name, made in figures.get("findings", {}).items():
         if "bins_after" in made["all"]:
-            yield _reliability(f"Reliability of {name}'s findings: on the diagonal is right", made["all"])
+            yield _reliability(f"Reliability of findings of {name}: on the diagonal is right", made["all"])
 
 
 def _reliability(title: str, told: Figures) -> str:

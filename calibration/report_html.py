@@ -44,8 +44,11 @@ summary{cursor:pointer;font-weight:600;margin:.6rem 0}
 """
 
 
-def render(figures: Figures, tables: Sequence[Table], bench: Path | None) -> str:
-    """The whole file. `bench` overrides the folder in which the pages lay when the kits were asked."""
+def render(figures: Figures, tables: Sequence[Table], bench: Path | None, hidden: Sequence[str] = ()) -> str:
+    """The whole file. `bench` overrides the folder in which the pages lay when the kits were asked.
+
+    Of `hidden` tasks no page is shown.
+    """
     from calibration.report import made_with, title
 
     folded = [t for t in tables if "of each diagnosis" in t.title]
@@ -54,7 +57,7 @@ def render(figures: Figures, tables: Sequence[Table], bench: Path | None) -> str
     body += report_findings.drawings(figures)
     body += ["<h2>Diagnosis by diagnosis</h2>"] if folded else []
     body += [f"<details><summary>{escape(t.title)}</summary>{_table(t, heading=False)}</details>" for t in folded]
-    body += _turned(figures, bench or Path(figures["run"]["bench"]))
+    body += _turned(figures, bench or Path(figures["run"]["bench"]), hidden)
     unknown = "".join(f"<li>{escape(text)}</li>" for text in figures["not_known"])
     body += [
         f"<h2>What is not known</h2><ul>{unknown}</ul>",
@@ -197,16 +200,18 @@ def _text(x: float, y: float, text: str, anchor: str) -> str:
 # --- pages ------------------------------------------------------------------------------------------------------------
 
 
-def _turned(figures: Figures, bench: Path) -> list[str]:
+def _turned(figures: Figures, bench: Path, hidden: Sequence[str]) -> list[str]:
     """The pages on which answers turned, with both answers."""
     flips = figures["flips"]
     if not flips:
         return []
     shown = _spread(flips)
-    pictures = _pictures(shown, bench)
+    pictures = _pictures([flip for flip in shown if flip["task"] not in hidden], bench)
     more = f" {len(shown)} of {len(flips)} are shown; report.json has all." if len(flips) > len(shown) else ""
     out = ["<h2>Pages on which answers turned</h2>", f'<p class="note">Those that most kits lost come first.{more}</p>']
-    return out + [_article(figures, flip, pictures.get(flip["image"])) for flip in shown]
+    return out + [
+        _article(figures, flip, None if flip["task"] in hidden else pictures.get(flip["image"])) for flip in shown
+    ]
 
 
 def _spread(flips: Sequence[Figures]) -> list[Figures]:
@@ -228,7 +233,7 @@ def _article(figures: Figures, flip: Figures, picture: str | None) -> str:
     image = (
         f'<img loading="lazy" alt="{escape(flip["image"])}" src="{picture}">'
         if picture
-        else "<em>The page is not there any more.</em>"
+        else "<em>The page is not shown.</em>"
     )
     listed = "".join(
         f'<dt class="{way}">{escape(name)}</dt><dd>{escape(text) or "(nothing)"}</dd>' for name, way, text in parts

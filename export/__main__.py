@@ -48,7 +48,12 @@ def convert(source: str, target: Path, debug: bool, **options: Any) -> None:
 @click.option("--bpw", type=click.FloatRange(1, 16), help="Bits per weight; chooses each matrix's type.")
 @click.option("--vision", metavar="TYPE", help="fp32, fp16, w8, int8 or int8-static. Default: as BASE has it.")
 @click.option("--stats", type=click.Path(path_type=Path), help="What `calibration collect` wrote.")
-@click.option("--sensitivity", is_flag=True, help="Weigh matrices by what they do to answers (a run for each).")
+@click.option(
+    "--sensitivity/--no-sensitivity",
+    default=None,
+    help="With --size or --bpw: weigh matrices by what they do to answers (a run for each). Default: yes; of models "
+    "above 1.6 GB it has to be said.",
+)
 @click.option("--recipe", metavar="NAME", help="Settings and gates of that name in models.yaml.")
 @click.option("--threads", type=click.IntRange(1), help="Default: the processors that this process may use.")
 @click.option("--force", is_flag=True, help="Replace an existing kit.")

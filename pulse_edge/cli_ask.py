@@ -49,6 +49,7 @@ def ask(
     limit: int | None,
     no_rectify: bool,
     force: bool,
+    force_kit: bool,
     cache: bool,
     speculation: bool,
     keep: int | None,
@@ -68,14 +69,15 @@ def ask(
     if scan == "-":
         raise UsageError("-: the questions come from standard input, so the page cannot. Name a file.")
     screen = Screen()
-    settings = {"max_tokens": max_tokens, "threads": threads, "straighten": not no_rectify, "force": force}
+    settings = {"max_tokens": max_tokens, "threads": threads, "straighten": not no_rectify}
+    settings |= {"force": force, "force_kit": force_kit}
     record = log.Recorder(log.Log(note=screen.note), settings, keep)
     record.log.ready()
     page = scans.read(scan)
     with (
         screen.progress() as progress,
         PulseModel.load(
-            kit, device=device, threads=threads, limit=limit, use=Use(pages=1), force=force, progress=progress
+            kit, device=device, threads=threads, limit=limit, use=Use(pages=1), force=force_kit, progress=progress
         ) as model,
     ):
         screen.loaded(model)

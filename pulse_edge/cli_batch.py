@@ -63,6 +63,7 @@ def batch(
     limit: int | None,
     no_rectify: bool,
     force: bool,
+    force_kit: bool,
     retry: bool,
     watch: bool,
     cache: bool,
@@ -84,11 +85,12 @@ def batch(
     wanted = Wanted.of(questions, max_tokens, forms, out)
     screen = Screen()
     admit = {"straighten": not no_rectify, "force": force}
-    record = log.Recorder(log.Log(note=screen.note), {"max_tokens": max_tokens, "threads": threads, **admit}, keep)
+    told = {"max_tokens": max_tokens, "threads": threads, **admit, "force_kit": force_kit}
+    record = log.Recorder(log.Log(note=screen.note), told, keep)
     record.log.ready()
     opened = kits.find(kit)
     settings = {"kit": opened.sha256, "questions": wanted.questions, "max-tokens": max_tokens, "format": forms, **admit}
-    settings["findings"] = with_findings
+    settings |= {"findings": with_findings, "force-kit": force_kit}
     with batches.Store(out, settings) as store:
         if not watch:
             store.add(batches.files(sources, out))
@@ -98,7 +100,7 @@ def batch(
             with (
                 screen.progress() as progress,
                 PulseModel.load(
-                    opened, device=device, threads=threads, limit=limit, force=force, progress=progress
+                    opened, device=device, threads=threads, limit=limit, force=force_kit, progress=progress
                 ) as model,
             ):
                 screen.loaded(model)

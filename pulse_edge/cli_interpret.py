@@ -73,6 +73,7 @@ def interpret(
     limit: int | None,
     no_rectify: bool,
     force: bool,
+    force_kit: bool,
     cache: bool,
     speculation: bool,
     dry_run: bool,
@@ -91,7 +92,7 @@ def interpret(
 
     wanted = Wanted.of(questions, max_tokens, ("json", *forms) if as_json else forms, out, patient_id, patient_system)
     settings: dict[str, Any] = {"max_tokens": max_tokens, "threads": threads}
-    settings |= {"straighten": not no_rectify, "force": force}
+    settings |= {"straighten": not no_rectify, "force": force, "force_kit": force_kit}
     if json_schema is not None:
         wanted = dataclasses.replace(wanted, grammar=grammar.load(json_schema))
         settings["json_schema_sha256"] = log.sha256(json_schema.read_text("utf-8"))
@@ -111,7 +112,7 @@ def interpret(
     with (
         screen.progress() as progress,
         PulseModel.load(
-            opened, device=device, threads=threads, limit=limit, use=use, force=force, progress=progress
+            opened, device=device, threads=threads, limit=limit, use=use, force=force_kit, progress=progress
         ) as model,
     ):
         screen.loaded(model)

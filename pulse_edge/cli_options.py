@@ -57,12 +57,13 @@ def documents(command: Command) -> Command:
 
 
 def admitting(command: Command) -> Command:
-    """--no-rectify and --force."""
+    """--no-rectify, --force and --force-kit."""
     raw = click.option("--no-rectify", is_flag=True, help="Leave the page's pixels as they are.")
-    force = click.option(
-        "--force", is_flag=True, help="Answer about a refused page, or with a refused kit; the report says so."
+    force = click.option("--force", is_flag=True, help="Answer about a page that was refused; the report says so.")
+    kit = click.option(
+        "--force-kit", is_flag=True, help="Answer with a kit that doctor refused here; the report says so."
     )
-    return raw(force(command))
+    return raw(force(kit(command)))
 
 
 cached = click.option(

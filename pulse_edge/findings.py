@@ -93,7 +93,7 @@ HARMLESS = frozenset({"NORM", "SR", "SBRAD", "STACH"})
 NOT_TOGETHER = (
     ({"SR", "SBRAD", "STACH"}, {"AFIB", "AFLT", "SVTAC", "VTAC"}),
     ({"SBRAD"}, {"STACH"}),
-    ({"1AVB"}, {"AFIB", "AFLT"}),
+    ({"1AVB"}, {"3AVB", "AFIB", "AFLT"}),
     ({"LBBB"}, {"RBBB", "LAFB", "LPFB"}),
     ({"LAFB"}, {"LPFB"}),
     ({"LAD"}, {"RAD"}),
@@ -163,8 +163,20 @@ def logistic(x: float) -> float:
 def contradictions(
     findings: Sequence[Finding], texts: Sequence[str], second: Mapping[str, float] | None = None
 ) -> tuple[Mark, ...]:
-    """Texts against findings, findings against one another, and against the log odds of the plain question."""
-    return (*_text_against(findings, texts), *_one_another(findings), *_two_wordings(findings, second or {}))
+    """Texts against findings, findings against one another, and against the log odds of the plain question.
+
+    Those that concern the most urgent statement come first.
+    """
+    marks = (*_text_against(findings, texts), *_one_another(findings), *_two_wordings(findings, second or {}))
+    return tuple(sorted(marks, key=lambda mark: min(BY_KEY[key].urgency for key in mark.statements)))
+
+
+_DOUBT = re.compile(r"\b(possibl[ey]|probabl[ey]|likely|suspected|questionable|cannot|may|might)\b", re.I)
+_DOUBT_BEFORE = re.compile(
+    rf"{_DOUBT.pattern}|\b(otherwise|borderline|consider|rule out|suspicious|suggest\w*|old)\b", re.I
+)
+_DENIAL = re.compile(r"\b(no|not|without|absence|absent|never|neither|excludes?|ruled)\b", re.I)
+_DENIAL_AFTER = re.compile(r"\s+(is|are|was|were)?\s*(not|absent|excluded|ruled out)\b", re.I)
 
 
 def says(text: str, statement: Statement) -> bool | None:
@@ -173,12 +185,10 @@ def says(text: str, statement: Statement) -> bool | None:
     told = set()
     for clause in re.split(r"[.;:,\n]|\bbut\b", text):
         if found := words.search(clause):
-            before = clause[: found.start()]
-            if re.search(
-                r"\b(possible|possibly|probable|probably|otherwise|borderline|consider|cannot|old)\b", before, re.I
-            ):
+            before, after = clause[: found.start()], clause[found.end() :]
+            if _DOUBT_BEFORE.search(before) or _DOUBT.search(after):
                 return None
-            told.add(not re.search(r"\b(no|not|without|absence|absent|never|neither|excludes?|ruled)\b", before, re.I))
+            told.add(not (_DENIAL.search(before) or _DENIAL_AFTER.match(after)))
     return told.pop() if len(told) == 1 else None
 
 

@@ -183,7 +183,7 @@ class PulseModel:
         opened = kit if isinstance(kit, Kit) else kits.find(None if kit is None else Path(kit))
         known = machine.recall(opened)
         if known.refused and not force:
-            raise KitError(f"{opened.path}: {known.refused} Run pulse-edge doctor again, or answer with --force.")
+            raise KitError(f"{opened.path}: {known.refused} Run pulse-edge doctor again, or answer with --force-kit.")
         _verify(opened, progress)
         running = cpu.Threads(threads, threads) if threads else threads_for(known.speed)
         how, encoder = decide(opened, device, running, use or Use(), limit)
@@ -374,7 +374,7 @@ class PulseModel:
             file=encoded.file,
             page_sha256=encoded.page_sha256,
             answers=tuple(a.so_far() for a in answered),
-            kit=KitMark(m.id, self.kit.sha256, m.demonstration, self.warning()),
+            kit=KitMark(m.id, self.kit.sha256, m.demonstration, self.warning(), self.refused),
             device=self.device,
             versions=versions(),
             seconds={k: round(v, 3) for k, v in seconds.items()},

@@ -46,6 +46,8 @@ class KitMark:
     demonstration: bool
     warning: str | None = None
     """What is to be said about the stick that brought it: unsigned, or signed by a key that is not trusted here."""
+    refused: str | None = None
+    """Why `doctor` refused it on this machine, where it was forced to answer all the same."""
 
 
 @dataclass(frozen=True)

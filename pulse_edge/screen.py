@@ -97,7 +97,7 @@ class Screen:
         if model.fallback:
             self.note(f"warning: {model.fallback}", always=True)
         if model.refused:
-            self.note(f"warning: {model.refused} It answers because of --force", always=True)
+            self.note(f"warning: {model.refused} It answers because of --force-kit", always=True)
 
     def answered(self, answering: Answering, encoded: EncodedScan) -> None:
         """The line of figures, and the warning of an answer that was cut off."""

@@ -338,3 +338,4 @@ def test_refused_pages_are_answered_with_force_and_it_is_on_record(tiny_kit: Pat
     without = subprocess.run(command[:-2], capture_output=True, text=True, check=False, env=env)
     assert without.returncode == 1
     assert "was begun with another force and straighten" in without.stderr
+    assert entry.fields["settings"]["force_kit"] is False

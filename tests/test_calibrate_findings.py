@@ -38,10 +38,14 @@ LABELS = ("AF", "LBBB", "PVC", "NORM")
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Pages of one colour each, labelled as CPSC's; the colour is all that the model of these tests sees."""
-    folder = tmp_path_factory.mktemp("bench") / "bench"
+    return pages(tmp_path_factory.mktemp("bench") / "bench", range(PAGES))
+
+
+def pages(folder: Path, numbers: range) -> Path:
+    """A page and question for each number."""
     (folder / "images" / "cpsc").mkdir(parents=True)
     samples = []
-    for n in range(PAGES):
+    for n in numbers:
         Image.new("RGB", (8, 8), (n, n % 4, 0)).save(folder / "images" / "cpsc" / f"{n}.png")
         turns = [{"from": "human", "value": "<image>\nWhich?"}, {"from": "gpt", "value": LABELS[n % 4]}]
         samples.append({"id": f"cpsc-{n}", "image": f"cpsc/{n}.png", "conversations": turns})
@@ -223,7 +227,7 @@ def test_the_accuracy_report_has_a_section_and_a_picture(model: Model, kit: Path
     known = json.loads((folder / "tiny" / "kit.json").read_text())
     (folder / "tiny" / "kit.json").write_text(json.dumps(known | {"identity": identity(kits.open_kit(kit).manifest)}))
     figures = report(folder, tmp_path / "report", findings=[tmp_path / "f.json"])
-    assert "lines" not in figures["findings"]["tiny"]
+    assert "lines" not in figures["findings"]["tiny on bench"]
     (table,) = report_findings.tables(figures)
     rows = {row[0]: row for row in table.rows}
     assert next(iter(rows)) == "all"
@@ -232,10 +236,51 @@ def test_the_accuracy_report_has_a_section_and_a_picture(model: Model, kit: Path
     assert all(len(row) == len(table.head) for row in table.rows)
     page = (tmp_path / "report" / "report.html").read_text()
     HTMLParser().feed(page)
-    assert "Reliability of tiny" in page
+    assert "Reliability of findings of tiny on bench" in page
     assert page.count("<polyline") >= 2
     assert "Findings of tiny" in (tmp_path / "report" / "report.md").read_text()
     assert any("gives no verdict on" in text and platt.CHANCE in text for text in figures["not_known"])
+
+
+def test_a_calibration_is_measured_on_pages_of_another_kind(
+    model: Model, kit: Path, bench: Path, tmp_path: Path
+) -> None:
+    drawn = findings(kit, tmp_path / "drawn.json", Plan(bench))
+    other = Plan(pages(tmp_path / "real", range(PAGES, 256)), fitted=tmp_path / "drawn.json")
+    made = findings(kit, tmp_path / "real.json", other)
+    assert made["pages"] == {"calibration": 0, "test": 16}
+    assert made["fitted_on"] == {
+        "data": "bench",
+        "content": drawn["content"],
+        "risk": 0.1,
+        "confidence": 0.9,
+        "pages": drawn["pages"]["calibration"],
+    }
+    for key, s in made["statements"].items():
+        before = drawn["statements"][key]
+        assert s["calibration_pages"] == before["calibration_pages"]
+        assert {**s["calibration"], "auc": None} == {**before["calibration"], "auc": None}
+    assert made["statements"]["AFIB"]["test_pages"] == {"with": 4, "without": 12}
+    assert made["statements"]["AFIB"]["auc"]["value"] == 1
+    both = {f"tiny on {m['data']}": m for m in (drawn, made)}
+    assert [t.title for t in report_findings.tables({"findings": both})] == [
+        "Findings of tiny on bench: probabilities and verdicts",
+        "Findings of tiny on real: probabilities and verdicts",
+    ]
+    with pytest.raises(BenchError, match="measures what was fitted on bench"):
+        findings(kit, tmp_path / "f.json", replace(other, fitted=tmp_path / "real.json"))
+
+
+def test_a_calibration_is_not_measured_on_its_own_pages(model: Model, kit: Path, bench: Path, tmp_path: Path) -> None:
+    findings(kit, tmp_path / "f.json", Plan(bench))
+    with pytest.raises(BenchError, match="was fitted on 120 of these pages"):
+        findings(kit, tmp_path / "g.json", Plan(bench, fitted=tmp_path / "f.json"))
+    with pytest.raises(UsageError, match="contradict one another"):
+        findings(kit, tmp_path / "g.json", Plan(bench, fitted=tmp_path / "f.json"), attach=True)
+    manifest = kits.open_kit(kit).manifest
+    kits.write_manifest(kit, replace(manifest, prompt=replace(manifest.prompt, before="USER: ")))
+    with pytest.raises(BenchError, match="is of another kit"):
+        findings(kit, tmp_path / "g.json", Plan(bench, fitted=tmp_path / "f.json"))
 
 
 def test_findings_of_a_kit_that_has_no_answers_are_refused(

@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from conftest import ROOT
+from PIL import Image
 
 from pulse_edge import PulseModel, cpu, doctor, golden, interpret, llm, machine, trial
 from pulse_edge import kit as kits
 from pulse_edge.cli import cli
 from pulse_edge.errors import DeviceError, KitError
+from pulse_edge.log import Log
 from pulse_edge.plan import Use
 from pulse_edge.report import FORCED_KIT
 
@@ -73,11 +76,12 @@ def test_a_kit_whose_golden_cases_do_not_come_back_is_refused_until_forced(tmp_p
     checks = by_name(list(doctor.examine(kit.path)))
     assert checks["golden cases"].state == "failed"
     assert "1 of 1 did not come back" in checks["golden cases"].text
-    with pytest.raises(KitError, match=r"did not come back.*or answer with --force"):
+    with pytest.raises(KitError, match=r"did not come back.*or answer with --force-kit"):
         PulseModel.load(kit, device="cpu")
     with PulseModel.load(kit, device="cpu", use=Use(pages=1), force=True) as model:
         report = model.interpret(PAGE, max_tokens=2)
     assert FORCED_KIT in report.notice.splitlines()
+    assert "1 of 1 did not come back" in str(report.kit.refused)
     machine.keep(kit, machine.Kept())
     PulseModel.load(kit, device="cpu", use=Use(pages=1)).close()
 
@@ -189,3 +193,22 @@ def test_a_gpu_that_is_too_small_is_an_error_under_cuda(monkeypatch: pytest.Monk
     monkeypatch.setattr(llm, "gpus", lambda: [llm.Gpu("GeForce", 200 << 20, 2 << 30)])
     with pytest.raises(DeviceError, match=r"GeForce has 200 MiB free.*no layer"):
         PulseModel.load(MINIATURE, device="cuda")
+
+
+def test_forcing_a_page_does_not_force_a_kit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PULSE_EDGE_LOG", str(tmp_path / "log"))
+    kit = kits.open_kit(MINIATURE)
+    Image.new("RGB", (800, 600), "white").save(tmp_path / "blank.png")
+    machine.keep(kit, machine.Kept(SPEED, "pulse-edge doctor refused it here: it was wrong."))
+    command = ["interpret", str(tmp_path / "blank.png"), "--kit", str(MINIATURE), "--max-tokens", "2", "--json"]
+    command += ["--threads", "1", "--no-findings"]
+
+    def answers(*options: str) -> int:
+        return CliRunner().invoke(cli, [*command, *options]).exit_code
+
+    assert answers("--force") == 1
+    assert answers("--force-kit") == 3
+    assert answers("--force", "--force-kit") == 0
+    (entry,) = Log().entries()
+    assert (entry.fields["settings"]["force"], entry.fields["settings"]["force_kit"]) == (True, True)
+    assert entry.fields["kit"]["refused"].endswith("it was wrong.")

@@ -119,6 +119,11 @@ def test_a_kit_abstains_where_it_is_known_not_to_know(log_odds: float, verdict: 
         ("ST elevation in V2. No ST elevation in V5.", "STE", None),
         ("Sinus rhythm.", "AFIB", None),
         ("LBBB.", "LBBB", True),
+        ("Rule out myocardial infarction.", "MI", None),
+        ("ST elevation cannot be excluded.", "STE", None),
+        ("Likely atrial flutter.", "AFLT", None),
+        ("ST elevation is not present.", "STE", False),
+        ("Left bundle branch block and ST elevation.", "LBBB", True),
     ],
 )
 def test_what_a_text_says(text: str, key: str, said: bool | None) -> None:
@@ -145,6 +150,12 @@ def test_findings_that_exclude_one_another_are_marked() -> None:
     assert kinds(found(NORM=1, STE=1)) == ["findings"]
     assert kinds(found(SR=1, AFIB=1)) == ["findings"]
     assert kinds(found(NORM=1, SR=1, SBRAD=1)) == []
+
+
+def test_the_most_urgent_contradiction_comes_first() -> None:
+    marks = contradictions(found(RBBB=-3.0, STE=-3.0, LAD=1, RAD=1), ["Right bundle branch block, ST elevation."])
+    assert [m.statements[0] for m in marks] == ["STE", "RBBB", "LAD"]
+    assert kinds(found(**{"3AVB": 1, "1AVB": 1})) == ["findings"]
 
 
 def test_an_ecg_that_is_neither_normal_nor_abnormal_is_marked() -> None:

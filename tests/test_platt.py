@@ -68,9 +68,48 @@ def test_the_share_of_errors_holds_on_the_pages_it_was_chosen_on_and_on_others()
     p = logistic(log_odds)
     low, high = band(p[:1000], gold[:1000], 0.1)
     for half in (slice(0, 1000), slice(1000, 2000)):
-        assert 0.3 < ((p[half] > high) | (p[half] < low)).mean() < 1
-        assert (~gold[half])[p[half] > high].mean() < 0.12
-        assert gold[half][p[half] < low].mean() < 0.12
+        present, absent = p[half] > high, p[half] < low
+        assert 0.3 < (present | absent).mean() < 1
+        assert (~gold[half])[present].mean() < 0.12
+        assert gold[half][absent].mean() < 0.12
+        assert present[~gold[half]].mean() < 0.12
+        assert absent[gold[half]].mean() < 0.12
+
+
+def test_what_is_rare_is_not_called_absent_for_being_rare() -> None:
+    gold = np.arange(2000) % 20 == 0
+    guess = np.where(np.arange(2000) % 3 == 0, 0.04, 0.06)  # says nothing of the 5 % that have it
+    assert band(guess, gold, 0.1) == (0.0, 1.0)
+    assert (gold[guess < 0.5]).mean() == 0.05  # within the risk, and worthless
+
+
+def test_what_is_common_is_not_called_present_for_being_common() -> None:
+    gold = np.arange(2000) % 20 != 0
+    assert band(np.where(np.arange(2000) % 3 == 0, 0.94, 0.96), gold, 0.1) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize(("missed", "said"), [(2, True), (3, False)])
+def test_of_those_who_have_it_few_may_be_called_free_of_it(missed: int, said: bool) -> None:
+    gold = np.arange(1000) < 55  # at most 2 of 55 are below a tenth with 90 % confidence
+    p = np.where(gold, 0.4, 0.1)
+    p[:missed] = 0.1
+    assert binomial_below(2, 55, 0.1) < 0.1 < binomial_below(3, 55, 0.1)
+    assert (band(p, gold, 0.1)[0] == pytest.approx(0.25)) is said
+
+
+@pytest.mark.parametrize(("wrong", "said"), [(10, False), (1, True)])
+def test_a_verdict_is_wrong_less_often_than_on_any_page(wrong: int, said: bool) -> None:
+    gold = np.arange(1000) >= 900 + wrong  # a tenth of all have it
+    gold[:wrong] = True
+    p = np.where(np.arange(1000) < 200, 0.05, 0.4)
+    assert wrong / 200 <= 0.05
+    assert (band(p, gold, 0.1)[0] > 0.05) is said
+
+
+@pytest.mark.parametrize(("risk", "least"), [(0.1, 22), (0.2, 11), (0.02, 114)])
+def test_so_few_pages_without_an_error_are_the_fewest(risk: float, least: int) -> None:
+    assert platt.fewest(risk) == least
+    assert binomial_below(0, least, risk) <= 0.1 < binomial_below(0, least - 1, risk)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +152,16 @@ def test_coverage_and_risk_by_hand() -> None:
     made = asked([1, 0, 0, 1], [0.9, 0.9, 0.1, 0.45], edges=0.2)
     found = {name: values[0] for name, values in verdicts(made, ONCE).items()}
     assert found == pytest.approx(
-        {"coverage": 3 / 4, "risk": 1 / 3, "risk_present": 1 / 2, "risk_absent": 0, "risk_always": 1 / 2}
+        {
+            "coverage": 3 / 4,
+            "risk": 1 / 3,
+            "risk_present": 1 / 2,
+            "risk_absent": 0,
+            "risk_always": 1 / 2,
+            "prior": 1 / 2,
+            "missed": 0,
+            "alarmed": 1 / 2,
+        }
     )
 
 

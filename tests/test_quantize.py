@@ -83,18 +83,19 @@ def test_a_finished_kit_answers(smaller: Path) -> None:
 
 def test_a_size_is_kept_and_used(tiny_kit: Path, stats: Path, tmp_path: Path) -> None:
     size = sum(p.stat().st_size for p in tiny_kit.iterdir()) - 3_000_000
-    quantize(tiny_kit, tmp_path / "kit", Options(size=size, stats=stats))
+    quantize(tiny_kit, tmp_path / "kit", Options(size=size, stats=stats, sensitivity=False))
     made = sum(p.stat().st_size for p in (tmp_path / "kit").iterdir())
     assert size - 200_000 < made <= size
 
 
 def test_sensitivity_changes_the_choice(tiny_kit: Path, stats: Path, tmp_path: Path) -> None:
     types = []
-    for sensitivity in (False, True):
+    for sensitivity in (False, None):
         kit = tmp_path / str(sensitivity)
         quantize(tiny_kit, kit, Options(bpw=7, stats=stats, sensitivity=sensitivity))
         manifest = kits.open_kit(kit).manifest
         assert manifest.parity["language"]["bits_per_weight"] <= 7
+        assert manifest.quantization.settings["sensitivity"] is (sensitivity is None)  # type: ignore[union-attr]
         types.append(manifest.quantization.tensors)  # type: ignore[union-attr]
     assert types[0] != types[1]
 
@@ -233,9 +234,11 @@ def test_stats_of_another_model_are_refused(tiny_kit: Path, stats: Path, tmp_pat
         (Options(llm="Q4_K_M", bpw=4.5), "contradict"),
         (Options(llm="Q9"), "no such type"),
         (Options(vision="int4"), "expected one of"),
-        (Options(size=1000), "smallest kit"),
-        (Options(bpw=1.0), "too few"),
-        (Options(bpw=4.5, sensitivity=True), "give its --stats"),
+        (Options(size=1000, sensitivity=False), "smallest kit"),
+        (Options(bpw=1.0, sensitivity=False), "too few"),
+        (Options(bpw=4.5, sensitivity=True), "give --stats"),
+        (Options(bpw=4.5), "give --stats.*--no-sensitivity"),
+        (Options(recipe=Recipe("x", "", size=10**7)), "give --stats"),
         (Options(sensitivity=True), "instead of --llm"),
         (Options(vision="int8-static"), "needs the ranges"),
     ],
@@ -244,6 +247,15 @@ def test_what_cannot_be_is_refused(options: Options, reason: str, tiny_kit: Path
     with pytest.raises(UsageError, match=reason):
         quantize(tiny_kit, tmp_path / "out" / "kit", options)
     assert not list(tmp_path.glob("out/*"))
+
+
+def test_what_takes_days_has_to_be_asked_for(
+    tiny_kit: Path, stats: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parity, "WINDOW_BYTES", 1000)
+    with pytest.raises(UsageError, match=r"takes \d+ runs of this model over \d pages each.*--no-sensitivity"):
+        quantize(tiny_kit, tmp_path / "kit", Options(bpw=7, stats=stats))
+    assert not (tmp_path / "kit").exists()
 
 
 def test_a_quantized_kit_is_no_base(smaller: Path, tmp_path: Path) -> None:

@@ -208,12 +208,18 @@ def test_the_html_is_one_file_with_drawings_and_pages_inside(bench: Path, tmp_pa
     assert reader.counts["img"] == len(samples)
     assert "&lt;none&gt;" in (tmp_path / "report" / "report.html").read_text()
 
+    report(folder, tmp_path / "hidden", bench=bench, hidden=(TASK,))
+    assert "img" not in read(tmp_path / "hidden" / "report.html").counts
+    assert "The page is not shown." in (tmp_path / "hidden" / "report.html").read_text()
+    with pytest.raises(UsageError, match="no task ptb"):
+        report(folder, tmp_path / "hidden", bench=bench, hidden=("ptb",))
+
 
 def test_pages_that_are_gone_are_said_to_be_gone(tmp_path: Path) -> None:
     report(two(tmp_path, "AA", "BB"), tmp_path / "report")
     reader = read(tmp_path / "report" / "report.html")
     assert "img" not in reader.counts
-    assert "The page is not there any more." in (tmp_path / "report" / "report.html").read_text()
+    assert "The page is not shown." in (tmp_path / "report" / "report.html").read_text()
 
 
 def test_the_reference_comes_first_and_every_kit_has_a_verdict(tmp_path: Path) -> None:
