@@ -34,6 +34,7 @@ def check(page: scan.Page, *, straighten: bool = True) -> CheckedPage:
         across=grid.across if grid else None,
         down=grid.down if grid else None,
         grid_strength=grid.strength if grid else 0.0,
+        moire=grid.moire if grid else None,
         layouts=flat.layout,
         upright=flat.upright,
         light=flat.light,

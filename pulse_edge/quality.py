@@ -76,6 +76,13 @@ LIMITS = {  # what refuses was set where pages stop being readable; docs/intake.
         False,
         "The trace is too pale. Take the picture in brighter light, or print the page darker.",
     ),
+    "moire": Limit(
+        "waves over noise",
+        12.0,
+        24.0,
+        True,
+        "A pattern of dots or stripes lies over the page. Do not photograph a screen: print the ECG, or export it as a file.",
+    ),
     "glare": Limit(
         "of the page",
         0.04,
@@ -147,6 +154,7 @@ def judge(
     across: float | None,
     down: float | None,
     grid_strength: float,
+    moire: float | None,
     layouts: Mapping[str, float],
     upright: float,
     light: Pixels,
@@ -155,7 +163,7 @@ def judge(
     """Measure a flat RGB page and judge it.
 
     `across`, `down`: pixels per millimetre along and over the rows, None without a grid. `layouts`: how probable each
-    layout is, with `partial` and `none`. `upright`: log odds of the page's turn against the likeliest other. `light`
+    layout is, with `partial` and `none`. `moire`: height above the noise of waves that are not the grid's. `upright`: log odds of the page's turn against the likeliest other. `light`
     (h, w): how bright the paper was, coarsely, before shadows were evened out. `frame` (4, 2): where the picture's corners
     lie on the page, None where page and picture are the same.
     """
@@ -177,6 +185,8 @@ def judge(
         "grid": grid_strength,
         "upright": upright,
     }
+    if moire is not None:
+        facts["moire"] = moire
     if scale_known:
         facts["resolution"] = mm
     elif layout == "partial":  # neither a grid nor a whole set of leads: nothing that says ECG

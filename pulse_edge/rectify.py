@@ -61,6 +61,8 @@ class Grid:
     down: float
     strength: float
     """How much the grid's waves stand out from waves beside them, 1 being not at all."""
+    moire: float
+    """Height above the noise of the clearest wave all over the page that is not the grid's."""
 
 
 @dataclass(frozen=True)
@@ -463,4 +465,4 @@ def _grid_of(waves: Waves | None, scale: float, *, sideways: bool = False) -> tu
         across, down = down, across
     v = waves.vectors
     tilts = np.degrees([np.arctan2(v[:, 0, 1], v[:, 0, 0]), np.arctan2(-v[:, 1, 0], v[:, 1, 1])])
-    return Grid(math.sqrt(across * down), across, down, waves.strength), float(np.median(tilts))
+    return Grid(math.sqrt(across * down), across, down, waves.strength, waves.moire), float(np.median(tilts))
