@@ -32,6 +32,16 @@ class Waves:
     moire: float
     """Height above the noise of the clearest wave, the same all over, that no line of the grid makes; see `_Spectra.foreign`."""
 
+    @property
+    def uneven(self) -> float:
+        """By what share of its length a wave vector differs from the usual one, on the patch at the 9th decile.
+
+        On a flat page: spacing and direction of the grid vary so much, 0 where it is even and square to itself.
+        """
+        usual = np.median(self.vectors, axis=0)
+        off = np.linalg.norm(self.vectors - usual, axis=2) / np.linalg.norm(usual, axis=1)
+        return float(np.quantile(off, 0.9))
+
 
 def grid_waves(work: Pixels, step: int = _STEP) -> Waves | None:
     """The grid's wave vectors all over the sheet, grown from the clearest patch outwards; None without a grid."""
