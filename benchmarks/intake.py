@@ -1,6 +1,6 @@
 """`python benchmarks/intake.py [POINT...]`: measure reading, rectifying and judging on the real pages beside the checkout.
 
-Points: corners, turns, identical, grid, gate, traces, time, curve; all of them by default. Each prints its lines, and adds
+Points: corners, turns, identical, grid, gate, thresholds, traces, time, curve; all of them by default. Each prints its lines, and adds
 them to `.cache/intake.json`, so that they may be run one by one. Hostile files are read by `benchmarks/hostile.py`.
 """
 
@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from calibration.synthetic import wfdb  # noqa: E402
+from calibration.synthetic.pages import Page as DrawnPage  # noqa: E402
 from calibration.synthetic.pages import page_at  # noqa: E402
 from pulse_edge import intake, quality, rectify, scan  # noqa: E402
 from pulse_edge.errors import PulseEdgeError  # noqa: E402
@@ -291,14 +293,85 @@ def _peak(path: Path) -> float:
     return float(done.stdout) / 1024
 
 
+# ---------------------------------------------------------------------------------------------------------- thresholds
+
+
+def pale(image: Array, s: float, dice: np.random.Generator) -> Array:
+    return (255 - (255 - image.astype(np.float32)) * (1 - 0.95 * s)).astype(np.uint8)
+
+
+FITTED = ("ecg", "resolution", "sharpness", "contrast", "glare", "shadow", "moire")
+"""The checks whose refusal is a matter of degree; 3 leads is a count."""
+
+
+def thresholds() -> Iterator[str]:
+    """Each refusal's threshold by a rule from one half of the pages, applied to the other half.
+
+    The rule: half way, in logarithms (`ecg` linearly), from the worst complete legible page of the half to the mildest
+    page of the half that must be refused: files without an ECG for `ecg`, for the other checks two drawn pages spoilt with
+    full strength. Where those overlap: at the worst legible page, for no legible page may be refused.
+    """
+    legible = {g: [found(p).quality.facts for p in pages("photo", "render", "scan")
+                   if half(p) == g and p.name not in INCOMPLETE] for g in ("even", "odd")}  # fmt: skip
+    bad = {"even": _unfit("even", 0), "odd": _unfit("odd", 2)}
+    present = {name: float(quality.LIMITS[name].refuses or 0) for name in FITTED}
+    for one, other in (("even", "odd"), ("odd", "even")):
+        fitted = {name: _midway(name, legible[one], bad[one][name]) for name in FITTED}
+        yield f"from the {one} half: " + ", ".join(f"{name} {limit:.3g}" for name, limit in fitted.items())
+        for what, limits in (
+            (f"these on the {other} half", fitted),
+            (f"the present ones on the {other} half", present),
+        ):
+            wrong = sum(any(_refused(name, f, limits[name]) for name in FITTED) for f in legible[other])
+            passed = {n: [f for f in bad[other][n] if not _refused(n, f, limits[n])] for n in FITTED}
+            said = ", ".join(f"{n} {len(p)} of {len(bad[other][n])}" for n, p in passed.items())
+            yield f"{what}: {wrong} of {len(legible[other])} legible pages refused; let through {said}"
+
+
+def _unfit(group: str, first: int) -> dict[str, list[dict[str, float]]]:
+    """Facts of what must be refused, by the check that must do so."""
+    out: dict[str, list[dict[str, float]]] = {name: [] for name in FITTED}
+    for path in (p for p in pages("negatives", "near") if half(p) == group):
+        try:
+            out["ecg"].append(found(path).quality.facts)
+        except PulseEdgeError:  # unreadable
+            continue
+    for name, spoil in {"resolution": small, "sharpness": blur, "contrast": pale, "glare": glare, "shadow": shadow,
+                        "moire": moire}.items():  # fmt: skip
+        for drawn in _clean(first + 2)[first:]:
+            spoilt = Image.fromarray(spoil(drawn.image, 1.0, np.random.default_rng(0)))
+            out[name].append(intake.check(scan.Page(spoilt, "", name)).quality.facts)
+    return out
+
+
+def _midway(name: str, good: list[dict[str, float]], bad: list[dict[str, float]]) -> float:
+    high = quality.LIMITS[name].high_is_bad
+    least, most = (min, max) if high else (max, min)
+    worst = most(f[name] for f in good if name in f)
+    mildest = least((f[name] for f in bad if name in f), default=worst)
+    if (mildest <= worst) if high else (mildest >= worst):
+        return worst
+    return (worst + mildest) / 2 if name == "ecg" else float(np.sqrt(max(worst, 1e-3) * max(mildest, 1e-3)))
+
+
+def _refused(name: str, facts: dict[str, float], limit: float) -> bool:
+    if name not in facts:
+        return False
+    return facts[name] > limit if quality.LIMITS[name].high_is_bad else facts[name] < limit
+
+
 # --------------------------------------------------------------------------------------------------------------- curve
+
+
+def _clean(count: int) -> list[DrawnPage]:
+    """The first drawn pages with a grid of lines, twelve leads and a strip."""
+    drawn = (page_at(5, n) for n in range(200))
+    return list(islice((p for p in drawn if p.style.grid == "lines" and p.style.layout == "3x4+1"), count))
 
 
 def curve(count: int = 3) -> Iterator[str]:
     """Distortions of rising strength on clean drawn pages: verdicts, and the trace's correlation with the clean page."""
-    clean = [page for n in range(60) if (page := page_at(5, n)).style.grid == "lines" and page.style.layout == "3x4+1"][
-        :count
-    ]
+    clean = _clean(count)
     pages_ = [intake.check(scan.Page(Image.fromarray(p.image), "", "clean")) for p in clean]
     for name, spoil in SPOILS.items():
         for strength in (0.2, 0.4, 0.6, 0.8, 1.0):
@@ -387,8 +460,8 @@ def small(image: Array, s: float, dice: np.random.Generator) -> Array:
 SPOILS: dict[str, Callable[[Array, float, np.random.Generator], Array]] = {
     f.__name__: f for f in (perspective, rotation, folds, shadow, glare, blur, jpeg, moire, handwriting, small)
 }
-POINTS = {"corners": corners, "turns": turns, "identical": identical, "grid": grid, "gate": gate, "traces": traces,
-          "time": timing, "curve": curve}  # fmt: skip
+POINTS = {"corners": corners, "turns": turns, "identical": identical, "grid": grid, "gate": gate,
+          "thresholds": thresholds, "traces": traces, "time": timing, "curve": curve}  # fmt: skip
 
 
 def main() -> None:

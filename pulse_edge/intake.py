@@ -33,7 +33,7 @@ def check(page: scan.Page, *, straighten: bool = True) -> CheckedPage:
         flat.image,
         across=grid.across if grid else None,
         down=grid.down if grid else None,
-        grid_strength=grid.strength if grid else 0.0,
+        waves={"grid": grid.strength, "moire": grid.moire, "uneven": grid.uneven} if grid else {"grid": 0.0},
         layouts=flat.layout,
         upright=flat.upright,
         light=flat.light,

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from .channels import brightest
+from .channels import brightest, darkest
 
 Pixels = npt.NDArray[np.uint8]
 Float = npt.NDArray[np.float32]
@@ -30,6 +30,8 @@ LEADS = {"3x4": 12, "3x4+1": 12, "3x4+2": 12, "3x4+3": 12, "6x2": 12, "12x1": 12
 ROWS = {"3x4": 3, "3x4+1": 4, "3x4+2": 5, "3x4+3": 6, "6x2": 6, "12x1": 12}
 _FINE, _COARSE = 8.0, 4.0
 """Pixels per millimetre at which sharpness is measured, and rows are looked for, at most."""
+_BLANK = 12
+"""Of 255: less than this between the lightest and the darkest spot is neither grid nor trace."""
 
 
 @dataclass(frozen=True)
@@ -76,9 +78,16 @@ LIMITS = {  # what refuses was set where pages stop being readable; docs/intake.
         False,
         "The trace is too pale. Take the picture in brighter light, or print the page darker.",
     ),
+    "moire": Limit(
+        "waves over noise",
+        16.0,
+        22.0,
+        True,
+        "A pattern of dots or stripes lies over the page. Do not photograph a screen: print the ECG, or export it as a file.",
+    ),
     "glare": Limit(
         "of the page",
-        0.04,
+        0.01,
         0.25,
         True,
         "Light is reflected by the paper. Turn the lamp or the sheet, and take it again without flash.",
@@ -89,6 +98,13 @@ LIMITS = {  # what refuses was set where pages stop being readable; docs/intake.
         0.12,
         False,
         "A shadow lies on the sheet. Move away from the light, and take it again.",
+    ),
+    "uneven": Limit(
+        "of the grid's spacing",
+        0.1,
+        0.15,
+        True,
+        "The page is bent or seen too steeply to be flattened. Lay the sheet flat, and take it from straight above.",
     ),
     "cut off": Limit(
         "traces", 1, None, True, "A trace runs out of the picture. Take it again with the whole sheet in view."
@@ -146,7 +162,7 @@ def judge(
     *,
     across: float | None,
     down: float | None,
-    grid_strength: float,
+    waves: Mapping[str, float],
     layouts: Mapping[str, float],
     upright: float,
     light: Pixels,
@@ -154,10 +170,11 @@ def judge(
 ) -> Quality:
     """Measure a flat RGB page and judge it.
 
-    `across`, `down`: pixels per millimetre along and over the rows, None without a grid. `layouts`: how probable each
-    layout is, with `partial` and `none`. `upright`: log odds of the page's turn against the likeliest other. `light`
-    (h, w): how bright the paper was, coarsely, before shadows were evened out. `frame` (4, 2): where the picture's corners
-    lie on the page, None where page and picture are the same.
+    `across`, `down`: pixels per millimetre along and over the rows, None without a grid. `waves`: the facts `grid`,
+    `moire` and `uneven`, the latter two with a grid only. `layouts`: how probable each layout is, with `partial` and
+    `none`. `upright`: log odds of the page's turn against the likeliest other. `light` (h, w): how bright the paper was,
+    coarsely, before shadows were evened out. `frame` (4, 2): where the picture's corners lie on the page, None where page
+    and picture are the same.
     """
     pixels = np.asarray(page)
     scale_known = across is not None and down is not None
@@ -166,15 +183,18 @@ def judge(
     ink = _Ink(pixels, across, down, min(1.0, _COARSE / mm), grid=scale_known)
     rows = _rows(ink)
     layout, sure = _layout(layouts, len(rows))
-    paper = light if frame is None else light[_within(frame * (light.shape[1] / page.width), light.shape)]
+    inside = np.ones(light.shape, bool)
+    if frame is not None:
+        inside = _within(frame * (light.shape[1] / page.width), light.shape)
+    paper = light[inside]
     facts = {
         "ecg": _ecg(layouts, rows, scale_known, ink, pixels),
         "sharpness": _sharpness(pixels, ink, mm),
         "contrast": ink.contrast,
-        "glare": _glare(paper),
+        "glare": _glare(light, inside, pixels, mm * light.shape[1] / page.width),
         "shadow": float(np.quantile(paper, 0.03)) / max(float(np.quantile(paper, 0.97)), 1.0),
         "cut off": float(_cut(ink, rows, frame)),
-        "grid": grid_strength,
+        **waves,
         "upright": upright,
     }
     if scale_known:
@@ -364,10 +384,18 @@ def _sharpness(pixels: Pixels, ink: _Ink, mm: float) -> float:
     return float(np.median(darkest / np.maximum(steepest, 1e-3))) / (mm * scale)
 
 
-def _glare(light: Pixels) -> float:
-    """Share of the page that is burnt out while the rest is not."""
-    usual = float(np.median(light))
-    return float((light > 251).mean()) if usual < 228 else 0.0
+def _glare(light: Pixels, inside: Mask, pixels: Pixels, mm: float) -> float:
+    """Share of the page that is burnt out while the rest is not; `mm` in pixels of `light`.
+
+    White paper beside a shadow is as bright, but shows grid or trace within 3 mm.
+    """
+    if float(np.median(light[inside])) >= 228:
+        return 0.0
+    size = light.shape[1], light.shape[0]
+    grey = darkest(np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8))
+    near = np.ones((_odd(6 * mm),) * 2, np.uint8)
+    blank = cv2.subtract(cv2.dilate(grey, near), cv2.erode(grey, near)) < _BLANK
+    return float(((light > 251) & blank)[inside].mean())
 
 
 def _within(frame: Points, shape: tuple[int, ...]) -> Mask:

@@ -61,6 +61,10 @@ class Grid:
     down: float
     strength: float
     """How much the grid's waves stand out from waves beside them, 1 being not at all."""
+    moire: float
+    """Height above the noise of the clearest wave all over the page that is not the grid's."""
+    uneven: float
+    """Share by which its spacing and direction vary over the page."""
 
 
 @dataclass(frozen=True)
@@ -463,4 +467,5 @@ def _grid_of(waves: Waves | None, scale: float, *, sideways: bool = False) -> tu
         across, down = down, across
     v = waves.vectors
     tilts = np.degrees([np.arctan2(v[:, 0, 1], v[:, 0, 0]), np.arctan2(-v[:, 1, 0], v[:, 1, 1])])
-    return Grid(math.sqrt(across * down), across, down, waves.strength), float(np.median(tilts))
+    grid = Grid(math.sqrt(across * down), across, down, waves.strength, waves.moire, waves.uneven)
+    return grid, float(np.median(tilts))

@@ -29,6 +29,18 @@ class Waves:
     vectors: Points  # (n, 2, 2) cycles a pixel: of the lines that follow one another across, then down
     period_mm: float
     strength: float
+    moire: float
+    """Height above the noise of the clearest wave, the same all over, that no line of the grid makes; see `_Spectra.foreign`."""
+
+    @property
+    def uneven(self) -> float:
+        """By what share of its length a wave vector differs from the usual one, on the patch at the 9th decile.
+
+        On a flat page: spacing and direction of the grid vary so much, 0 where it is even and square to itself.
+        """
+        usual = np.median(self.vectors, axis=0)
+        off = np.linalg.norm(self.vectors - usual, axis=2) / np.linalg.norm(usual, axis=1)
+        return float(np.quantile(off, 0.9))
 
 
 def grid_waves(work: Pixels, step: int = _STEP) -> Waves | None:
@@ -48,7 +60,8 @@ def grid_waves(work: Pixels, step: int = _STEP) -> Waves | None:
         score = strength * math.sqrt(len(grown))
         if strength > MIN_STRENGTH and score > best[0]:
             centres = np.array([spectra.centre(at) for at in grown])
-            best = score, Waves(centres, np.array(list(grown.values())) / base, millimetres, strength)
+            vectors = np.array(list(grown.values())) / base
+            best = score, Waves(centres, vectors, millimetres, strength, spectra.foreign(list(grown), vectors))
     return best[1]
 
 
@@ -124,6 +137,25 @@ class _Spectra:
         heights /= self.noise[ats[:, 0], ats[:, 1]][:, None, None]
         heights[(size < 0.008) | (size > 0.48)] = 0
         return np.asarray(np.median(heights, axis=0))
+
+    def foreign(self, ats: list[tuple[int, int]], vectors: Points) -> float:
+        """Height above the noise of the clearest wave common to patches with a grid of `vectors` (n, 2, 2), and not the grid's.
+
+        Along the grid's two directions lie its harmonics, the traces' baselines and the edges of boxes: a strip round both
+        is left out, as are sums of harmonics. So moire whose waves lie exactly along the grid is not seen.
+        """
+        every = max(1, len(ats) // 60)
+        y, x = np.array(ats[::every]).T
+        common = np.median(self.amplitude[y, x] / self.noise[y, x][:, None, None], axis=0)
+        waves = np.stack(np.meshgrid(*(np.arange(_FFT) - _FFT // 2,) * 2), axis=-1).astype(float)
+        grid = np.median(vectors, axis=0) * _FFT
+        counts = waves @ np.linalg.inv(grid)
+        width = 2.5 * PATCH / self.patch
+        off = np.linalg.norm((counts - np.round(counts)) @ grid, axis=-1) > width
+        for along in grid / np.linalg.norm(grid, axis=1)[:, None]:
+            off &= np.abs(waves @ np.array([-along[1], along[0]])) > 1.6 * width
+        off &= np.linalg.norm(waves, axis=-1) > 0.06 * _FFT
+        return float(common[off].max(initial=0.0))
 
 
 def _spectrum(patch: Float) -> Float:

@@ -102,10 +102,39 @@ def test_what_is_no_ecg_is_refused(kind: str) -> None:
 
 
 def test_glare_counts_only_where_the_rest_is_not_white() -> None:
-    light = np.full((100, 100), 180, np.uint8)
+    light, page = np.full((100, 100), 180, np.uint8), np.full((200, 200, 3), 180, np.uint8)
     light[:20, :50] = 255
-    assert quality._glare(light) == pytest.approx(0.1)
-    assert quality._glare(np.full((100, 100), 255, np.uint8)) == 0
+    everywhere = light > 0
+    assert quality._glare(light, everywhere, page, 1.0) == pytest.approx(0.1)
+    assert quality._glare(np.full((100, 100), 255, np.uint8), everywhere, page, 1.0) == 0
+
+
+def test_white_paper_beside_a_shadow_is_no_glare() -> None:
+    page = drawn()
+    shaded = page.copy()
+    shaded[:, : int(0.6 * page.shape[1])] //= 2
+    found = judged(shaded)
+    assert found.facts["shadow"] < 0.6
+    assert found.facts["glare"] == pytest.approx(0, abs=0.01)
+    assert found.verdict == quality.GOOD
+
+
+@pytest.mark.parametrize("strength", [40, 110])
+def test_moire_is_refused_and_told_from_the_grid(strength: int) -> None:
+    page = drawn()
+    y, x = np.mgrid[0 : page.shape[0], 0 : page.shape[1]]
+    wave = np.sin(2 * np.pi * (x * 0.19 + y * 0.03)) * np.sin(2 * np.pi * (y * 0.21 - x * 0.02))
+    found = judged(np.clip(page + strength * wave[..., None], 0, 255).astype(np.uint8))
+    assert found.verdict == quality.REFUSED
+    assert "moire" in checks(found)
+    assert judged(page).facts["moire"] < 10
+
+
+def test_waves_of_a_page_that_is_bent_are_uneven() -> None:
+    page = drawn()
+    y, x = np.mgrid[0 : page.shape[0], 0 : page.shape[1]].astype(np.float32)
+    bent = cv2.remap(page, x, y + 60 * np.sin(x / 150), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    assert judged(bent).facts["uneven"] > 10 * judged(page).facts["uneven"]
 
 
 def test_dark_grid_lines_are_told_from_the_trace_over_a_fold() -> None:
