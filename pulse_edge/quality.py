@@ -30,6 +30,8 @@ LEADS = {"3x4": 12, "3x4+1": 12, "3x4+2": 12, "3x4+3": 12, "6x2": 12, "12x1": 12
 ROWS = {"3x4": 3, "3x4+1": 4, "3x4+2": 5, "3x4+3": 6, "6x2": 6, "12x1": 12}
 _FINE, _COARSE = 8.0, 4.0
 """Pixels per millimetre at which sharpness is measured, and rows are looked for, at most."""
+_EVEN = 0.06
+"""Share by which a grid may vary for moire to be told from it."""
 _BLANK = 12
 """Of 255: less than this between the lightest and the darkest spot is neither grid nor trace."""
 
@@ -197,6 +199,8 @@ def judge(
         **waves,
         "upright": upright,
     }
+    if facts.get("uneven", 0) > _EVEN:  # a bent grid's own waves leave its lattice
+        facts.pop("moire", None)
     if scale_known:
         facts["resolution"] = mm
     elif layout == "partial":  # neither a grid nor a whole set of leads: nothing that says ECG

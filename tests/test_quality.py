@@ -133,7 +133,7 @@ def test_moire_is_refused_and_told_from_the_grid(strength: int) -> None:
 def test_waves_of_a_page_that_is_bent_are_uneven() -> None:
     page = drawn()
     y, x = np.mgrid[0 : page.shape[0], 0 : page.shape[1]].astype(np.float32)
-    bent = cv2.remap(page, x, y + 60 * np.sin(x / 150), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    bent = cv2.remap(page, x, y + 20 * np.sin(x / 150), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     assert judged(bent).facts["uneven"] > 10 * judged(page).facts["uneven"]
 
 
