@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .cli_options import ReadyCommand, admitting, cached, memory_limit, speculated
+from .cli_options import ReadyCommand, admitting, cached, memory_limit, speculated, thinned, thinning
 
 if TYPE_CHECKING:
     from .interpret import EncodedScan, PulseModel
@@ -31,6 +31,7 @@ HELP = "Ask about the page. /new forgets what was said, /quit or Ctrl-D ends, Ct
 @click.option("--threads", type=click.IntRange(1, 512), help="Default: the processors that this process may use.")
 @memory_limit
 @admitting
+@thinned
 @cached
 @speculated
 @click.option(
@@ -49,6 +50,7 @@ def ask(
     limit: int | None,
     no_rectify: bool,
     force: bool,
+    rows: str | int,
     cache: bool,
     speculation: bool,
     keep: int | None,
@@ -68,7 +70,8 @@ def ask(
     if scan == "-":
         raise UsageError("-: the questions come from standard input, so the page cannot. Name a file.")
     screen = Screen()
-    settings = {"max_tokens": max_tokens, "threads": threads, "straighten": not no_rectify, "force": force}
+    admit = {"straighten": not no_rectify, "force": force}
+    settings = {"max_tokens": max_tokens, "threads": threads, **admit, **thinning(rows)}
     record = log.Recorder(log.Log(note=screen.note), settings, keep)
     record.log.ready()
     page = scans.read(scan)
@@ -81,8 +84,7 @@ def ask(
         screen.loaded(model)
         if not speculation:
             model.guesser = None
-        rows = cli_cache.opened() if cache else None
-        encoded = model.encode(page, straighten=not no_rectify, force=force, cache=rows)
+        encoded = model.encode(page, cache=cli_cache.opened() if cache else None, rows=rows, **admit)
         screen.judged(encoded)
         screen.note(HELP)
         talk = _Talk(model, page, encoded, max_tokens, screen, record)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .cli_options import ReadyCommand, Wanted, admitting, cached, documents, memory_limit, speculated
+from .cli_options import ReadyCommand, Wanted, admitting, cached, documents, memory_limit, speculated, thinned, thinning
 
 if TYPE_CHECKING:
     from .batch import Store, Work
@@ -41,6 +41,7 @@ POLL = 2.0
 @admitting
 @click.option("--retry", is_flag=True, help="Try again what failed before.")
 @click.option("--watch", is_flag=True, help="Go on with what comes into the folder, until Ctrl-C.")
+@thinned
 @cached
 @speculated
 @click.option(
@@ -65,6 +66,7 @@ def batch(
     force: bool,
     retry: bool,
     watch: bool,
+    rows: str | int,
     cache: bool,
     speculation: bool,
     keep: int | None,
@@ -84,11 +86,12 @@ def batch(
     wanted = Wanted.of(questions, max_tokens, forms, out)
     screen = Screen()
     admit = {"straighten": not no_rectify, "force": force}
-    record = log.Recorder(log.Log(note=screen.note), {"max_tokens": max_tokens, "threads": threads, **admit}, keep)
+    asked = {"max_tokens": max_tokens, "threads": threads, **admit, **thinning(rows)}
+    record = log.Recorder(log.Log(note=screen.note), asked, keep)
     record.log.ready()
     opened = kits.find(kit)
     settings = {"kit": opened.sha256, "questions": wanted.questions, "max-tokens": max_tokens, "format": forms, **admit}
-    settings["findings"] = with_findings
+    settings |= {"findings": with_findings, **thinning(rows)}
     with batches.Store(out, settings) as store:
         if not watch:
             store.add(batches.files(sources, out))
@@ -104,7 +107,7 @@ def batch(
                 screen.loaded(model)
                 if not speculation:
                     model.guesser = None
-                how = {**admit, "cache": cli_cache.opened() if cache else None}
+                how = {**admit, "rows": rows, "cache": cli_cache.opened() if cache else None}
                 desk = _Desk(model, wanted.for_kit(opened.manifest, with_findings), record, forms, how)
                 work = batches.Work(desk.answer, desk.record, desk.documents, _Teller(store, screen.note))
                 _go_through(store, work, sources if watch else ())

@@ -69,6 +69,27 @@ cached = click.option(
     "--cache/--no-cache", default=True, help="Keep what pages were encoded to, for the next time. Default: yes."
 )
 
+
+def thinned(command: Command) -> Command:
+    """--rows: a choice as `thin` has it."""
+
+    def parsed(_context: click.Context, _option: click.Parameter, text: str) -> str | int:
+        if text == "all":
+            return text  # without NumPy
+        from . import thin
+
+        return thin.parse(text)
+
+    told = "Image rows that the model reads: all, no-padding, or N: at most so many. Other than all is faster, and can "
+    told += "change an answer. Default: all."
+    return click.option("--rows", default="all", metavar="all|no-padding|N", callback=parsed, help=told)(command)
+
+
+def thinning(rows: str | int) -> dict[str, str | int]:
+    """The setting for the record; what is as usual is not named."""
+    return {} if rows == "all" else {"rows": rows}
+
+
 speculated = click.option(
     "--speculation/--no-speculation",
     default=True,
