@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .cli_options import ReadyCommand, admitting, cached, memory_limit, speculated, thinned, thinning
+from .cli_options import ReadyCommand, admitting, cached, kept_kv, memory_limit, speculated, thinned, thinning
 
 if TYPE_CHECKING:
     from .interpret import EncodedScan, PulseModel
@@ -33,6 +33,7 @@ HELP = "Ask about the page. /new forgets what was said, /quit or Ctrl-D ends, Ct
 @admitting
 @thinned
 @cached
+@kept_kv
 @speculated
 @click.option(
     "--keep",
@@ -52,6 +53,7 @@ def ask(
     force: bool,
     rows: str | int,
     cache: bool,
+    kept_kv: int | None,
     speculation: bool,
     keep: int | None,
     debug: bool,
@@ -82,6 +84,7 @@ def ask(
         ) as model,
     ):
         screen.loaded(model)
+        model.prefixes = cli_cache.prefixes(kept_kv, cache=cache)
         if not speculation:
             model.guesser = None
         encoded = model.encode(page, cache=cli_cache.opened() if cache else None, rows=rows, **admit)

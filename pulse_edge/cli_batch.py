@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .cli_options import ReadyCommand, Wanted, admitting, cached, documents, memory_limit, speculated, thinned, thinning
+from .cli_options import (
+    ReadyCommand,
+    Wanted,
+    admitting,
+    cached,
+    documents,
+    kept_kv,
+    memory_limit,
+    speculated,
+    thinned,
+    thinning,
+)
 
 if TYPE_CHECKING:
     from .batch import Store, Work
@@ -43,6 +54,7 @@ POLL = 2.0
 @click.option("--watch", is_flag=True, help="Go on with what comes into the folder, until Ctrl-C.")
 @thinned
 @cached
+@kept_kv
 @speculated
 @click.option(
     "--keep",
@@ -68,6 +80,7 @@ def batch(
     watch: bool,
     rows: str | int,
     cache: bool,
+    kept_kv: int | None,
     speculation: bool,
     keep: int | None,
     debug: bool,
@@ -105,6 +118,7 @@ def batch(
                 ) as model,
             ):
                 screen.loaded(model)
+                model.prefixes = cli_cache.prefixes(kept_kv, cache=cache)
                 if not speculation:
                     model.guesser = None
                 how = {**admit, "rows": rows, "cache": cli_cache.opened() if cache else None}

@@ -12,7 +12,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import cli_cache
-from .cli_options import ReadyCommand, Wanted, admitting, cached, documents, memory_limit, speculated, thinned, thinning
+from .cli_options import (
+    ReadyCommand,
+    Wanted,
+    admitting,
+    cached,
+    documents,
+    kept_kv,
+    memory_limit,
+    speculated,
+    thinned,
+    thinning,
+)
 from .errors import PulseEdgeError
 from .screen import Screen, say
 
@@ -48,6 +59,7 @@ if TYPE_CHECKING:
 @admitting
 @thinned
 @cached
+@kept_kv
 @speculated
 @click.option("--dry-run", is_flag=True, help="Only say what it would take, in time and memory.")
 @click.option(
@@ -76,6 +88,7 @@ def interpret(
     force: bool,
     rows: str | int,
     cache: bool,
+    kept_kv: int | None,
     speculation: bool,
     dry_run: bool,
     keep: int | None,
@@ -118,6 +131,7 @@ def interpret(
         ) as model,
     ):
         screen.loaded(model)
+        model.prefixes = cli_cache.prefixes(kept_kv, cache=cache)
         if not speculation:
             model.guesser = None
         for page, encoded in desk.encoded(model):

@@ -26,16 +26,17 @@ class ReadyCommand(click.Command):
         return super().invoke(ctx)
 
 
+def _bytes(_context: click.Context, _option: click.Parameter, text: str | None) -> int | None:
+    from . import memory
+
+    return None if text is None else memory.parse(text)
+
+
 def memory_limit(command: Command) -> Command:
     """--memory: bytes, as `limit`."""
 
-    def parsed(_context: click.Context, _option: click.Parameter, text: str | None) -> int | None:
-        from . import memory
-
-        return None if text is None else memory.parse(text)
-
     told = "Take no more than this, e.g. 8GiB. Default: what is free."
-    return click.option("--memory", "limit", metavar="SIZE", callback=parsed, help=told)(command)
+    return click.option("--memory", "limit", metavar="SIZE", callback=_bytes, help=told)(command)
 
 
 def documents(command: Command) -> Command:
@@ -67,6 +68,15 @@ def admitting(command: Command) -> Command:
 
 cached = click.option(
     "--cache/--no-cache", default=True, help="Keep what pages were encoded to, for the next time. Default: yes."
+)
+
+
+kept_kv = click.option(
+    "--keep-image-kv",
+    "kept_kv",
+    metavar="SIZE",
+    callback=_bytes,
+    help="Keep what the model read of pages on disk, in at most so much, e.g. 8GiB. Default: no.",
 )
 
 

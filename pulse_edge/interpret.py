@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import json
 import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -155,6 +156,8 @@ class PulseModel:
         """Of a kit with a table of guesses; None: answers are made without, and are the same."""
         if (table := kit.manifest.guesses_file) is not None:
             self.guesser = speculation.Guesser(speculation.read(kit.file(table), kit.manifest.language.vocabulary))
+        self.prefixes: rowcache.PrefixCache | None = None
+        """Where what the language model made of a page is kept; None: nowhere."""
         self._turn = 0
 
     @classmethod
@@ -352,14 +355,8 @@ class PulseModel:
 
     def reach(self, encoded: EncodedScan, turns: Sequence[str]) -> Float:
         """Fill the context with the page and the texts behind it; logits (vocabulary,) of the answer's first token."""
-        language, before = self.language, self.kit.manifest.prompt.before
-        language.prefill(
-            encoded.rows_sha256,
-            before,
-            encoded.rows,
-            lambda d, n: self.progress("prefill", d, n),
-            positions=encoded.positions,
-        )
+        language = self.language
+        self._read(encoded)
         ids: list[int] = []
         for text in turns:
             ids += [language.end] if ids else []
@@ -367,6 +364,29 @@ class PulseModel:
         if self.guesser is not None:
             self.guesser.begin(ids)
         return language.feed_tokens(ids)
+
+    def _read(self, encoded: EncodedScan) -> None:
+        """Fill the context with the page, from the disk where it is kept there."""
+        language, key, kept = self.language, encoded.rows_sha256, self.prefixes
+        name = "" if kept is None else self._prefix_of(encoded)
+        if kept is not None and not language.has(key):
+            kept.load(name, lambda path: language.load(path, key))
+        computed = language.prefill(
+            key,
+            self.kit.manifest.prompt.before,
+            encoded.rows,
+            lambda d, n: self.progress("prefill", d, n),
+            positions=encoded.positions,
+        )
+        if kept is not None and computed:
+            kept.save(name, language.size, language.save)
+
+    def _prefix_of(self, encoded: EncodedScan) -> str:
+        """Hash of everything that keys and values of a page depend on; the device's text names layout, batch and threads."""
+        how = [self.device, self.plan.key_values, self.plan.context, self._how.flash_attention]
+        build = [llm.version(), llm.system(), machine.key()]
+        about = [self.kit.sha256, self.kit.manifest.prompt.before, encoded.rows_sha256, how, build]
+        return hashlib.sha256(json.dumps(about).encode()).hexdigest()
 
     def interpret(
         self,

@@ -273,7 +273,7 @@ class LanguageModel:
         gap is read in the gap's first place and then moved to its own; the last row may not be one of these. Returns
         whether anything had to be computed. `progress` gets rows done and of how many.
         """
-        if self._prefix is not None and self._prefix[0] == key:
+        if self._prefix is not None and self.has(key):
             self._back_to(self._prefix[1])
             return False
         self.clear()
@@ -290,6 +290,39 @@ class LanguageModel:
             self._feed_apart(rows, positions, progress)
         self._prefix = key, self.position
         return True
+
+    @property
+    def size(self) -> int:
+        """Bytes of what `save` writes."""
+        return int(self._lib.llama_state_seq_get_size(self._context, 0))
+
+    def save(self, path: Path) -> None:
+        """Write everything in the context into a file, right behind `prefill`. Raises OSError."""
+        told = (ctypes.c_int32 * 1)(self.position)
+        if not self._lib.llama_state_seq_save_file(self._context, str(path).encode(), 0, told, 1):
+            raise OSError(f"{path}: llama.cpp cannot write it")
+
+    def load(self, path: Path, key: Hashable) -> bool:
+        """Take the context from a file that `save` wrote, as what `prefill` would make for `key`; whether that went well.
+
+        Only a file that is known to be whole, and of the same kit, settings and build: llama.cpp checks little.
+        """
+        self.clear()
+        told, count = (ctypes.c_int32 * 1)(), ctypes.c_size_t()
+        with _log():
+            read = self._lib.llama_state_seq_load_file(
+                self._context, str(path).encode(), 0, told, 1, ctypes.byref(count)
+            )
+        if not read or count.value != 1:
+            self.clear()
+            return False
+        self.position = told[0]
+        self._prefix = key, self.position
+        return True
+
+    def has(self, key: Hashable) -> bool:
+        """Whether `prefill` has nothing to do for `key`."""
+        return self._prefix is not None and self._prefix[0] == key
 
     def back(self, tokens: int) -> None:
         """Forget the last so many tokens."""
