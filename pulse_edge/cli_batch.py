@@ -186,7 +186,7 @@ class _Teller:
         self._pages = 0
 
     def __call__(self, name: str, error: PulseEdgeError | None) -> None:
-        from .forecast import duration
+        from .screen import duration
 
         self._pages += 1
         waiting = self._store.counts().waiting

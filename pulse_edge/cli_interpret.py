@@ -98,7 +98,7 @@ def interpret(
 
     Without -q it asks for a clinical report.
     """
-    from . import grammar, log
+    from . import grammar, log, machine
     from . import kit as kits
     from .errors import LogError
     from .interpret import PulseModel
@@ -116,6 +116,7 @@ def interpret(
     admit = {"straighten": not no_rectify, "force": force}
     desk = _Desk(scans, screen, as_json=wanted.shown == "json", admit=admit, rows=rows)
     use = Use(pages=desk.count(), tokens=wanted.tokens(opened.manifest))
+    screen.expect(machine.recall(opened).speed)
     if dry_run:
         desk.forecast(opened, wanted, use, limit)
         raise SystemExit(desk.worst)

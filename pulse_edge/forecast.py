@@ -12,6 +12,7 @@ from . import intake, memory, plan, thin, tiles
 from .kit import Manifest
 from .machine import Speed
 from .scan import Page
+from .screen import duration
 
 BYTES_PER_TOKEN = 3.5
 """Of English questions, in Llama's vocabulary; the image rows outweigh them by far."""
@@ -97,14 +98,6 @@ def told(cast: Forecast) -> str:
     spent += f"{min(ANSWER, cast.max_tokens)} tokens (at most {cast.max_tokens})"
     several = f"; {cast.questions} questions {duration(cast.whole)}" if cast.questions > 1 else ""
     return f"{line}; {spent}{several}"
-
-
-def duration(seconds: float) -> str:
-    """`40 s`, `7 min`, `3 h 20 min`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def memory_told(made: plan.Plan) -> str:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 from test_llama_cpp import plain_llama
 
 import pulse_edge
 from pulse_edge import PulseModel, outputs, rowcache, thin, tiles
+from pulse_edge.cli import cli
 from pulse_edge.errors import UsageError
 
 PAGE = Path(pulse_edge.__file__).parent / "example_page.png"
@@ -167,13 +166,14 @@ def test_what_was_left_out_stands_in_every_format() -> None:
         assert "no-padding" not in outputs.render(form, answers["all"], picture).decode()
 
 
-def test_the_commands_take_it_and_put_it_on_record(tmp_path: Path) -> None:
-    env = os.environ | {"PULSE_EDGE_LOG": str(tmp_path / "log"), "PULSE_EDGE_CACHE": str(tmp_path / "rows")}
+def test_the_commands_take_it_and_put_it_on_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PULSE_EDGE_LOG", str(tmp_path / "log"))
+    monkeypatch.setenv("PULSE_EDGE_CACHE", str(tmp_path / "rows"))
 
     def run(*arguments: object, rc: int = 0) -> str:
-        command = [sys.executable, "-m", "pulse_edge", *map(str, arguments)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
-        assert done.returncode == rc, done.stderr
+        done = CliRunner().invoke(cli, [*map(str, arguments)])
+        code = getattr(done.exception, "exit_code", done.exit_code)
+        assert code == rc, done.output
         return done.stdout
 
     ask = ("interpret", PAGE, "--kit", KIT, "--json", "--max-tokens", 4, "--threads", 1)
