@@ -26,6 +26,13 @@ def cli() -> None:
 @click.option("--lora", type=click.Path(path_type=Path), help="A LLaVA LoRA folder to merge in.")
 @click.option("--vision-tower", type=click.Path(path_type=Path), help="A CLIP folder, where the checkpoint has none.")
 @click.option("--merge", type=click.Choice(["flat", "spatial", "spatial_unpad"]), help="Override the packing.")
+@click.option(
+    "--golden",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="PAGE",
+    help="Keep it with the kit's answers, for doctor.",
+)
 @click.option("--demonstration", is_flag=True, help="Mark every answer as not for patients.")
 @click.option("--force", is_flag=True, help="Replace an existing kit.")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
@@ -49,6 +56,13 @@ def convert(source: str, target: Path, debug: bool, **options: Any) -> None:
 @click.option("--vision", metavar="TYPE", help="fp32, fp16, w8, int8 or int8-static. Default: as BASE has it.")
 @click.option("--stats", type=click.Path(path_type=Path), help="What `calibration collect` wrote.")
 @click.option("--sensitivity", is_flag=True, help="Weigh matrices by what they do to answers (a run for each).")
+@click.option(
+    "--golden",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="PAGE",
+    help="Keep it with the kit's answers, for doctor.",
+)
 @click.option("--recipe", metavar="NAME", help="Settings and gates of that name in models.yaml.")
 @click.option("--threads", type=click.IntRange(1), help="Default: the processors that this process may use.")
 @click.option("--force", is_flag=True, help="Replace an existing kit.")
