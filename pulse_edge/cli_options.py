@@ -90,7 +90,7 @@ def thinned(command: Command) -> Command:
 
         return thin.parse(text)
 
-    told = "Image rows that the model reads: all, no-padding, or N: at most so many. Other than all is faster, and can "
+    told = "Image rows that the model reads: all, no-padding, or N: at most so many. Other than all can "
     told += "change an answer. Default: all."
     return click.option("--rows", default="all", metavar="all|no-padding|N", callback=parsed, help=told)(command)
 
