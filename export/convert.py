@@ -19,7 +19,7 @@ from pulse_edge.kit import Language, Manifest, Merge, Packing, Prompt, Vision
 from pulse_edge.start import default_threads
 from pulse_edge.vision import installed_runtime
 
-from . import hub, llm, parity, vision
+from . import golden, hub, llm, parity, vision
 from .checkpoint import NEWLINE, Adapter, Checkpoint, expected, needs_newline
 from .config import Config, read_config
 from .models import ModelSpec, find, load_models
@@ -41,6 +41,8 @@ class Options:
     merge: Merge | None = None
     demonstration: bool = False
     force: bool = False
+    golden: tuple[Path, ...] = ()
+    """Pages of golden cases."""
 
 
 def resolve(source: str, say: Callable[[str], None]) -> tuple[Path, ModelSpec | None]:
@@ -64,6 +66,7 @@ def convert(
     Raises CheckpointError, KitError, ParityError, EngineError; then nothing is left behind.
     """
     installed_runtime()
+    golden.require(options.golden)
     kits.refuse_target(target, force=options.force)
     if not source.is_dir():
         raise CheckpointError(f"{source}: no such directory. Name a checkpoint directory.")
@@ -77,6 +80,7 @@ def convert(
     say(f"{source}: {config.architecture}, packing {config.merge} ({config.merge_from})")
     with kits.writing(target, force=options.force) as work:
         _build(checkpoint, work, target.name, options, spec, say, progress)
+        golden.add(work, options.golden)
 
 
 def _build(

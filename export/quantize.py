@@ -28,7 +28,7 @@ from pulse_edge.llm import LanguageModel
 from pulse_edge.start import default_threads
 from pulse_edge.vision import VisionEncoder, installed_runtime
 
-from . import choose, ggml, parity, vision
+from . import choose, ggml, golden, parity, vision
 from .choose import Matrix
 from .models import Recipe
 from .parity import Float
@@ -62,6 +62,8 @@ class Options:
     recipe: Recipe | None = None
     threads: int | None = None
     force: bool = False
+    golden: tuple[Path, ...] = ()
+    """Pages of golden cases."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ def quantize(
     """
     options = _resolved(options)
     installed_runtime()
+    golden.require(options.golden)
     kits.refuse_target(target, force=options.force)
     opened = kits.open_kit(base)
     kind = opened.manifest.language.type
@@ -98,6 +101,7 @@ def quantize(
     _check_room(opened, target)
     with kits.writing(target, force=options.force) as work:
         _build(_Job(opened, work, options, stats, options.threads or default_threads(), say, progress))
+        golden.add(work, options.golden)
 
 
 def _resolved(options: Options) -> Options:

@@ -33,7 +33,7 @@ DATABASE = "batch.sqlite"
 RESULTS = ("results.jsonl", "results.csv")
 COLUMNS = (
     "notice", "file", "page", "state", "marks", "question", "answer", "complete", "findings", "error", "page_sha256",
-    "kit", "kit_sha256",
+    "kit", "kit_sha256", "rows_read",
 )  # fmt: skip
 _SCHEMA = """
 CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -277,6 +277,7 @@ def _rows(report: dict[str, Any]) -> Iterator[dict[str, Any]]:
         "page_sha256": report["page_sha256"],
         "kit": report["kit"]["id"],
         "kit_sha256": report["kit"]["sha256"],
+        "rows_read": report.get("rows_read", "all"),
     }
     for answer in report["answers"]:
         yield page | {"question": answer["question"], "answer": answer["text"], "complete": answer["complete"]}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .cli_options import ReadyCommand, admitting, cached, memory_limit, speculated
+from .cli_options import ReadyCommand, admitting, cached, kept_kv, memory_limit, speculated, thinned, thinning
 
 if TYPE_CHECKING:
     from .interpret import EncodedScan, PulseModel
@@ -31,7 +31,9 @@ HELP = "Ask about the page. /new forgets what was said, /quit or Ctrl-D ends, Ct
 @click.option("--threads", type=click.IntRange(1, 512), help="Default: the processors that this process may use.")
 @memory_limit
 @admitting
+@thinned
 @cached
+@kept_kv
 @speculated
 @click.option(
     "--keep",
@@ -50,7 +52,9 @@ def ask(
     no_rectify: bool,
     force: bool,
     force_kit: bool,
+    rows: str | int,
     cache: bool,
+    kept_kv: int | None,
     speculation: bool,
     keep: int | None,
     debug: bool,
@@ -69,8 +73,8 @@ def ask(
     if scan == "-":
         raise UsageError("-: the questions come from standard input, so the page cannot. Name a file.")
     screen = Screen()
-    settings = {"max_tokens": max_tokens, "threads": threads, "straighten": not no_rectify}
-    settings |= {"force": force, "force_kit": force_kit}
+    admit = {"straighten": not no_rectify, "force": force}
+    settings = {"max_tokens": max_tokens, "threads": threads, **admit, "force_kit": force_kit, **thinning(rows)}
     record = log.Recorder(log.Log(note=screen.note), settings, keep)
     record.log.ready()
     page = scans.read(scan)
@@ -81,10 +85,10 @@ def ask(
         ) as model,
     ):
         screen.loaded(model)
+        model.prefixes = cli_cache.prefixes(kept_kv, cache=cache)
         if not speculation:
             model.guesser = None
-        rows = cli_cache.opened() if cache else None
-        encoded = model.encode(page, straighten=not no_rectify, force=force, cache=rows)
+        encoded = model.encode(page, cache=cli_cache.opened() if cache else None, rows=rows, **admit)
         screen.judged(encoded)
         screen.note(HELP)
         talk = _Talk(model, page, encoded, max_tokens, screen, record)

@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .cli_options import ReadyCommand, Wanted, admitting, cached, documents, memory_limit, speculated
+from .cli_options import (
+    ReadyCommand,
+    Wanted,
+    admitting,
+    cached,
+    documents,
+    kept_kv,
+    memory_limit,
+    speculated,
+    thinned,
+    thinning,
+)
 
 if TYPE_CHECKING:
     from .batch import Store, Work
@@ -41,7 +52,9 @@ POLL = 2.0
 @admitting
 @click.option("--retry", is_flag=True, help="Try again what failed before.")
 @click.option("--watch", is_flag=True, help="Go on with what comes into the folder, until Ctrl-C.")
+@thinned
 @cached
+@kept_kv
 @speculated
 @click.option(
     "--keep",
@@ -66,7 +79,9 @@ def batch(
     force_kit: bool,
     retry: bool,
     watch: bool,
+    rows: str | int,
     cache: bool,
+    kept_kv: int | None,
     speculation: bool,
     keep: int | None,
     debug: bool,
@@ -85,12 +100,12 @@ def batch(
     wanted = Wanted.of(questions, max_tokens, forms, out)
     screen = Screen()
     admit = {"straighten": not no_rectify, "force": force}
-    told = {"max_tokens": max_tokens, "threads": threads, **admit, "force_kit": force_kit}
-    record = log.Recorder(log.Log(note=screen.note), told, keep)
+    asked = {"max_tokens": max_tokens, "threads": threads, **admit, "force_kit": force_kit, **thinning(rows)}
+    record = log.Recorder(log.Log(note=screen.note), asked, keep)
     record.log.ready()
     opened = kits.find(kit)
     settings = {"kit": opened.sha256, "questions": wanted.questions, "max-tokens": max_tokens, "format": forms, **admit}
-    settings |= {"findings": with_findings, "force-kit": force_kit}
+    settings |= {"findings": with_findings, "force-kit": force_kit, **thinning(rows)}
     with batches.Store(out, settings) as store:
         if not watch:
             store.add(batches.files(sources, out))
@@ -104,9 +119,10 @@ def batch(
                 ) as model,
             ):
                 screen.loaded(model)
+                model.prefixes = cli_cache.prefixes(kept_kv, cache=cache)
                 if not speculation:
                     model.guesser = None
-                how = {**admit, "cache": cli_cache.opened() if cache else None}
+                how = {**admit, "rows": rows, "cache": cli_cache.opened() if cache else None}
                 desk = _Desk(model, wanted.for_kit(opened.manifest, with_findings), record, forms, how)
                 work = batches.Work(desk.answer, desk.record, desk.documents, _Teller(store, screen.note))
                 _go_through(store, work, sources if watch else ())
@@ -171,7 +187,7 @@ class _Teller:
         self._pages = 0
 
     def __call__(self, name: str, error: PulseEdgeError | None) -> None:
-        from .forecast import duration
+        from .screen import duration
 
         self._pages += 1
         waiting = self._store.counts().waiting

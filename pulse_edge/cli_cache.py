@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from .rowcache import RowCache
+    from .rowcache import PrefixCache, RowCache
 
 _DEBUG = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 
@@ -21,6 +21,13 @@ def opened() -> RowCache:
 
     variable = os.environ.get("PULSE_EDGE_CACHE")
     return RowCache(Path(variable) if variable else kit.cache_dir() / "rows")
+
+
+def prefixes(limit: int | None, *, cache: bool = True) -> PrefixCache | None:
+    """What `--keep-image-kv` keeps, in the same folder; None where it is not asked for."""
+    from .rowcache import PrefixCache
+
+    return None if limit is None or not cache else PrefixCache(opened().folder, limit)
 
 
 @click.group()
@@ -35,11 +42,16 @@ def info(debug: bool) -> None:
     kept = opened()
     pages, size = kept.info()
     click.echo(f"{kept.folder}: {pages} pages, {size:,} of at most {kept.limit:,} bytes")
+    if (read := prefixes(0)) and (of := read.info())[0]:
+        click.echo(f"{kept.folder}: {of[0]} pages as the language model read them, {of[1]:,} bytes (--keep-image-kv)")
 
 
 @cache.command()
 @_DEBUG
 def clear(debug: bool) -> None:
     """Remove them all."""
-    kept = opened()
-    click.echo(f"{kept.folder}: {kept.clear()} pages removed")
+    kept, read = opened(), prefixes(0)
+    also = read.clear() if read else 0
+    click.echo(
+        f"{kept.folder}: {kept.clear()} pages removed" + f", {also} as the language model read them" * bool(also)
+    )

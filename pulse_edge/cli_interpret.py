@@ -12,7 +12,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import cli_cache
-from .cli_options import ReadyCommand, Wanted, admitting, cached, documents, memory_limit, speculated
+from .cli_options import (
+    ReadyCommand,
+    Wanted,
+    admitting,
+    cached,
+    documents,
+    kept_kv,
+    memory_limit,
+    speculated,
+    thinned,
+    thinning,
+)
 from .errors import PulseEdgeError
 from .screen import Screen, say
 
@@ -46,7 +57,9 @@ if TYPE_CHECKING:
 @click.option("--threads", type=click.IntRange(1, 512), help="Default: the processors that this process may use.")
 @memory_limit
 @admitting
+@thinned
 @cached
+@kept_kv
 @speculated
 @click.option("--dry-run", is_flag=True, help="Only say what it would take, in time and memory.")
 @click.option(
@@ -74,7 +87,9 @@ def interpret(
     no_rectify: bool,
     force: bool,
     force_kit: bool,
+    rows: str | int,
     cache: bool,
+    kept_kv: int | None,
     speculation: bool,
     dry_run: bool,
     keep: int | None,
@@ -84,7 +99,7 @@ def interpret(
 
     Without -q it asks for a clinical report.
     """
-    from . import grammar, log
+    from . import grammar, log, machine
     from . import kit as kits
     from .errors import LogError
     from .interpret import PulseModel
@@ -92,15 +107,17 @@ def interpret(
 
     wanted = Wanted.of(questions, max_tokens, ("json", *forms) if as_json else forms, out, patient_id, patient_system)
     settings: dict[str, Any] = {"max_tokens": max_tokens, "threads": threads}
-    settings |= {"straighten": not no_rectify, "force": force, "force_kit": force_kit}
+    settings |= {"straighten": not no_rectify, "force": force, "force_kit": force_kit, **thinning(rows)}
     if json_schema is not None:
         wanted = dataclasses.replace(wanted, grammar=grammar.load(json_schema))
         settings["json_schema_sha256"] = log.sha256(json_schema.read_text("utf-8"))
     screen = Screen()
     opened = kits.find(kit)
     wanted = wanted.for_kit(opened.manifest, with_findings)
-    desk = _Desk(scans, screen, as_json=wanted.shown == "json", straighten=not no_rectify, force=force)
+    admit = {"straighten": not no_rectify, "force": force}
+    desk = _Desk(scans, screen, as_json=wanted.shown == "json", admit=admit, rows=rows)
     use = Use(pages=desk.count(), tokens=wanted.tokens(opened.manifest))
+    screen.expect(machine.recall(opened).speed)
     if dry_run:
         desk.forecast(opened, wanted, use, limit)
         raise SystemExit(desk.worst)
@@ -108,7 +125,7 @@ def interpret(
     record.log.ready()
     if use.pages == 0:
         raise SystemExit(desk.worst)
-    desk.rows = cli_cache.opened() if cache else None
+    desk.cache = cli_cache.opened() if cache else None
     with (
         screen.progress() as progress,
         PulseModel.load(
@@ -116,6 +133,7 @@ def interpret(
         ) as model,
     ):
         screen.loaded(model)
+        model.prefixes = cli_cache.prefixes(kept_kv, cache=cache)
         if not speculation:
             model.guesser = None
         for page, encoded in desk.encoded(model):
@@ -131,11 +149,13 @@ def interpret(
 class _Desk:
     """The pages of the files that were named. What cannot be read is told, and counts for the exit code."""
 
-    def __init__(self, scans: tuple[str, ...], screen: Screen, *, as_json: bool, straighten: bool, force: bool) -> None:
+    def __init__(
+        self, scans: tuple[str, ...], screen: Screen, *, as_json: bool, admit: dict[str, bool], rows: str | int
+    ) -> None:
         self._scans, self._screen, self._as_json = scans, screen, as_json
-        self._straighten, self._force = straighten, force
+        self._admit, self._rows = admit, rows
         self._alone: list[Page] | None = None
-        self.rows: RowCache | None = None
+        self.cache: RowCache | None = None
         self.worst = 0
         self.several = len(scans) > 1
 
@@ -173,7 +193,7 @@ class _Desk:
     def _encoded(self, model: PulseModel) -> Iterator[tuple[Page, EncodedScan]]:
         for page in self.pages():
             try:
-                encoded = model.encode(page, straighten=self._straighten, force=self._force, cache=self.rows)
+                encoded = model.encode(page, cache=self.cache, rows=self._rows, **self._admit)
             except PulseEdgeError as e:
                 self.failed(page.name, e)
                 continue
@@ -193,8 +213,8 @@ class _Desk:
                     speed,
                     wanted.questions,
                     wanted.max_tokens,
-                    straighten=self._straighten,
-                    force=self._force,
+                    rows=self._rows,
+                    **self._admit,
                 )
             except PulseEdgeError as e:
                 self.failed(page.name, e)

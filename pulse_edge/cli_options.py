@@ -26,16 +26,17 @@ class ReadyCommand(click.Command):
         return super().invoke(ctx)
 
 
+def _bytes(_context: click.Context, _option: click.Parameter, text: str | None) -> int | None:
+    from . import memory
+
+    return None if text is None else memory.parse(text)
+
+
 def memory_limit(command: Command) -> Command:
     """--memory: bytes, as `limit`."""
 
-    def parsed(_context: click.Context, _option: click.Parameter, text: str | None) -> int | None:
-        from . import memory
-
-        return None if text is None else memory.parse(text)
-
     told = "Take no more than this, e.g. 8GiB. Default: what is free."
-    return click.option("--memory", "limit", metavar="SIZE", callback=parsed, help=told)(command)
+    return click.option("--memory", "limit", metavar="SIZE", callback=_bytes, help=told)(command)
 
 
 def documents(command: Command) -> Command:
@@ -69,6 +70,36 @@ def admitting(command: Command) -> Command:
 cached = click.option(
     "--cache/--no-cache", default=True, help="Keep what pages were encoded to, for the next time. Default: yes."
 )
+
+
+kept_kv = click.option(
+    "--keep-image-kv",
+    "kept_kv",
+    metavar="SIZE",
+    callback=_bytes,
+    help="Keep what the model read of pages on disk, in at most so much, e.g. 8GiB. Default: no.",
+)
+
+
+def thinned(command: Command) -> Command:
+    """--rows: a choice as `thin` has it."""
+
+    def parsed(_context: click.Context, _option: click.Parameter, text: str) -> str | int:
+        if text == "all":
+            return text  # without NumPy
+        from . import thin
+
+        return thin.parse(text)
+
+    told = "Image rows that the model reads: all, no-padding, or N: at most so many. Other than all can "
+    told += "change an answer. Default: all."
+    return click.option("--rows", default="all", metavar="all|no-padding|N", callback=parsed, help=told)(command)
+
+
+def thinning(rows: str | int) -> dict[str, str | int]:
+    """The setting for the record; what is as usual is not named."""
+    return {} if rows == "all" else {"rows": rows}
+
 
 speculated = click.option(
     "--speculation/--no-speculation",

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from . import intake, memory, plan, tiles
+from . import intake, memory, plan, thin, tiles
 from .kit import Manifest
 from .machine import Speed
 from .scan import Page
+from .screen import duration
 
 BYTES_PER_TOKEN = 3.5
 """Of English questions, in Llama's vocabulary; the image rows outweigh them by far."""
@@ -46,40 +48,45 @@ def forecast(
     *,
     straighten: bool = True,
     force: bool = False,
+    rows: str | int = thin.ALL,
 ) -> Forecast:
     """Flattens and judges the page as `interpret` would. Raises PageRefused as it does."""
     checked = intake.check(page, straighten=straighten)
     if not force:
         intake.refuse(checked)
-    count, rows = geometry(manifest, checked.flat.image.size)
+    count, read = geometry(manifest, checked.flat.image.size, rows)
     limit = manifest.prompt.max_tokens if max_tokens is None else max_tokens
     texts = [int(len((manifest.prompt.after + q).encode()) / BYTES_PER_TOKEN) for q in questions]
     answer = min(ANSWER, limit)
     first = written = whole = None
     if speed is not None:
         before = int(len(manifest.prompt.before.encode()) / BYTES_PER_TOKEN)
-        first = speed.load_seconds + checked.seconds + speed.seconds(count, before + rows, [(texts[0], 1)])
+        first = speed.load_seconds + checked.seconds + speed.seconds(count, before + read, [(texts[0], 1)])
         written = answer / speed.tokens_per_second
         whole = first + speed.seconds(0, 0, [(0, answer), *((text, answer) for text in texts[1:])])
-    return Forecast(page.name, count, rows, len(questions), limit, first, written, whole)
+    return Forecast(page.name, count, read, len(questions), limit, first, written, whole)
 
 
-def geometry(manifest: Manifest, size: tuple[int, int]) -> tuple[int, int]:
-    """(tiles, image rows) of a page of `size` (width, height) pixels."""
+def geometry(manifest: Manifest, size: tuple[int, int], rows: str | int = thin.ALL) -> tuple[int, int]:
+    """(tiles, image rows that are read at most) of a page of `size` (width, height) pixels."""
     packing, side = manifest.packing, manifest.vision.patches_per_side
-    how = {
+    how: dict[str, Any] = {
         "size": manifest.vision.image_size,
         "aspect_ratio": packing.aspect_ratio,
         "pinpoints": packing.grid_pinpoints,
+        "merge": packing.merge,
+        "newline": None if packing.newline_file is None else np.zeros(1, np.float32),
     }
     count = 1
     if packing.aspect_ratio == "anyres":
         width, height = tiles.best_grid(size, packing.grid_pinpoints)
         count += (width // manifest.vision.image_size) * (height // manifest.vision.image_size)
     blank = np.zeros((count, side**2, 1), np.float32)
-    newline = None if packing.newline_file is None else np.zeros(1, np.float32)
-    rows = tiles.pack(blank, page_size=size, merge=packing.merge, newline=newline, **how)  # type: ignore[arg-type]
-    return count, len(rows)
+    packed = tiles.pack(blank, page_size=size, **how)
+    if rows == thin.ALL:
+        return count, len(packed)
+    left = len(thin.positions(thin.NO_PADDING, tiles.padding(size, patches=side**2, **how), packed))
+    return count, min(left, rows) if isinstance(rows, int) else left
 
 
 def told(cast: Forecast) -> str:
@@ -91,14 +98,6 @@ def told(cast: Forecast) -> str:
     spent += f"{min(ANSWER, cast.max_tokens)} tokens (at most {cast.max_tokens})"
     several = f"; {cast.questions} questions {duration(cast.whole)}" if cast.questions > 1 else ""
     return f"{line}; {spent}{several}"
-
-
-def duration(seconds: float) -> str:
-    """`40 s`, `7 min`, `3 h 20 min`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def memory_told(made: plan.Plan) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import json
 import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from . import cpu, findings, intake, llm, machine, memory, prompt, rowcache, scan, speculation, tiles, vision
+from . import cpu, findings, intake, llm, machine, memory, prompt, rowcache, scan, speculation, thin, tiles, vision
 from . import kit as kits
 from .errors import KitError, MemoryShortage, UsageError
 from .kit import Kit
@@ -50,6 +51,10 @@ class EncodedScan:
     seconds: dict[str, float]
     """Wall time of `read`, `check` and `encode`; `cached` in place of `encode` where the rows were kept from before."""
     checked: intake.CheckedPage | None = None
+    positions: npt.NDArray[np.int64] | None = None
+    """(T,) of the rows, where some were left out; None: one after the other."""
+    rows_read: str = thin.ALL
+    """Which of the page's rows these are, for the record."""
 
     def picture(self, page: scan.Page) -> Image.Image:
         """What the model was shown of the page that this was made of."""
@@ -151,6 +156,8 @@ class PulseModel:
         """Of a kit with a table of guesses; None: answers are made without, and are the same."""
         if (table := kit.manifest.guesses_file) is not None:
             self.guesser = speculation.Guesser(speculation.read(kit.file(table), kit.manifest.language.vocabulary))
+        self.prefixes: rowcache.PrefixCache | None = None
+        """Where what the language model made of a page is kept; None: nowhere."""
         self._turn = 0
 
     @classmethod
@@ -230,12 +237,13 @@ class PulseModel:
         force: bool = False,
         gate: bool = True,
         cache: rowcache.RowCache | None = None,
+        rows: str | int = thin.ALL,
     ) -> EncodedScan:
         """Read a page, flatten and judge it, and encode it, once for all its questions. Raises ScanError, PageRefused.
 
         `straighten` False leaves its pixels alone; `force` encodes what was refused, and the report says so. Without
         `gate` the page goes in as it is and unjudged: for measurements on pages that are known. Rows that `cache` has are
-        not encoded again; others go there.
+        not encoded again; others go there. `rows` are those that the language model reads: see `thin`.
         """
         if self.plan.encoder_first and self._language is not None:
             raise MemoryShortage(
@@ -251,13 +259,20 @@ class PulseModel:
         pixels = tiles.cut(image, mean=spec.mean, std=spec.std, **self._tiling())
         key = "" if cache is None else rowcache.key_of(pixels, self._rows_from(image.size))
         kept = None if cache is None else cache.get(key)
-        rows = self._rows(pixels, image.size) if kept is None else kept
+        whole = self._rows(pixels, image.size) if kept is None else kept
         if cache is not None and kept is None:
-            cache.put(key, rows)
-        digest = hashlib.sha256(rows.tobytes()).hexdigest()
+            cache.put(key, whole)
         took = time.perf_counter() - ready
         seconds = {"read": read - start, "check": ready - read, "encode" if kept is None else "cached": took}
-        return EncodedScan(page.name, page.sha256, rows, len(pixels), digest, seconds, checked)
+        digest = hashlib.sha256(whole.tobytes())
+        if rows == thin.ALL:
+            return EncodedScan(page.name, page.sha256, whole, len(pixels), digest.hexdigest(), seconds, checked)
+        at = thin.positions(rows, self._padding(image.size), whole)
+        digest.update(at.astype("<i8").tobytes())
+        told = f"{rows}: {len(at)} of {len(whole)}"
+        return EncodedScan(
+            page.name, page.sha256, whole[at], len(pixels), digest.hexdigest(), seconds, checked, at, told
+        )
 
     def _tiling(self) -> dict[str, Any]:
         packing = self.kit.manifest.packing
@@ -269,6 +284,12 @@ class PulseModel:
         features = self.encoder.encode(pixels, lambda done, of: self.progress("encode", done, of))
         merge = self.kit.manifest.packing.merge
         return tiles.pack(features, page_size=page_size, merge=merge, newline=self._newline, **self._tiling())
+
+    def _padding(self, page_size: tuple[int, int]) -> npt.NDArray[np.bool_]:
+        """Which image rows (T,) of a page see only padding."""
+        spec, merge = self.kit.manifest.vision, self.kit.manifest.packing.merge
+        how: dict[str, Any] = {"merge": merge, "newline": self._newline, **self._tiling()}
+        return tiles.padding(page_size, patches=spec.patches_per_side**2, **how)
 
     def _rows_from(self, page_size: tuple[int, int]) -> dict[str, Any]:
         """Everything but the pixels that image rows depend on: weights, packing, engine, machine."""
@@ -334,8 +355,8 @@ class PulseModel:
 
     def reach(self, encoded: EncodedScan, turns: Sequence[str]) -> Float:
         """Fill the context with the page and the texts behind it; logits (vocabulary,) of the answer's first token."""
-        language, before = self.language, self.kit.manifest.prompt.before
-        language.prefill(encoded.rows_sha256, before, encoded.rows, lambda d, n: self.progress("prefill", d, n))
+        language = self.language
+        self._read(encoded)
         ids: list[int] = []
         for text in turns:
             ids += [language.end] if ids else []
@@ -343,6 +364,29 @@ class PulseModel:
         if self.guesser is not None:
             self.guesser.begin(ids)
         return language.feed_tokens(ids)
+
+    def _read(self, encoded: EncodedScan) -> None:
+        """Fill the context with the page, from the disk where it is kept there."""
+        language, key, kept = self.language, encoded.rows_sha256, self.prefixes
+        name = "" if kept is None else self._prefix_of(encoded)
+        if kept is not None and not language.has(key):
+            kept.load(name, lambda path: language.load(path, key))
+        computed = language.prefill(
+            key,
+            self.kit.manifest.prompt.before,
+            encoded.rows,
+            lambda d, n: self.progress("prefill", d, n),
+            positions=encoded.positions,
+        )
+        if kept is not None and computed:
+            kept.save(name, language.size, language.save)
+
+    def _prefix_of(self, encoded: EncodedScan) -> str:
+        """Hash of everything that keys and values of a page depend on; the device's text names layout, batch and threads."""
+        how = [self.device, self.plan.key_values, self.plan.context, self._how.flash_attention]
+        build = [llm.version(), llm.system(), machine.key()]
+        about = [self.kit.sha256, self.kit.manifest.prompt.before, encoded.rows_sha256, how, build]
+        return hashlib.sha256(json.dumps(about).encode()).hexdigest()
 
     def interpret(
         self,
@@ -379,6 +423,7 @@ class PulseModel:
             versions=versions(),
             seconds={k: round(v, 3) for k, v in seconds.items()},
             rows=len(encoded.rows),
+            rows_read=encoded.rows_read,
             quality=None if encoded.checked is None else intake.facts(encoded.checked),
             created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z"),
             findings=tuple(found),

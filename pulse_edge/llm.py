@@ -259,13 +259,21 @@ class LanguageModel:
         self._lib.llama_memory_clear(self._memory, True)
 
     def prefill(
-        self, key: Hashable, before: str, rows: Float, progress: Callable[[int, int], None] = lambda _d, _o: None
+        self,
+        key: Hashable,
+        before: str,
+        rows: Float,
+        progress: Callable[[int, int], None] = lambda _d, _o: None,
+        *,
+        positions: npt.NDArray[np.int64] | None = None,
     ) -> bool:
         """Put `before` and the image `rows` (T, d) into the context, or go back to them if `key` is there already.
 
-        Returns whether anything had to be computed. `progress` gets rows done and of how many.
+        `positions` (T,), ascending from 0, are those of the rows behind `before`; None: one after the other. A row behind a
+        gap is read in the gap's first place and then moved to its own; the last row may not be one of these. Returns
+        whether anything had to be computed. `progress` gets rows done and of how many.
         """
-        if self._prefix is not None and self._prefix[0] == key:
+        if self._prefix is not None and self.has(key):
             self._back_to(self._prefix[1])
             return False
         self.clear()
@@ -276,9 +284,45 @@ class LanguageModel:
                 f"of {self.context}. Crop the page to the ECG."
             )
         self.feed_tokens(ids)
-        self.feed_rows(rows, progress)
+        if positions is None:
+            self.feed_rows(rows, progress)
+        else:
+            self._feed_apart(rows, positions, progress)
         self._prefix = key, self.position
         return True
+
+    @property
+    def size(self) -> int:
+        """Bytes of what `save` writes."""
+        return int(self._lib.llama_state_seq_get_size(self._context, 0))
+
+    def save(self, path: Path) -> None:
+        """Write everything in the context into a file, right behind `prefill`. Raises OSError."""
+        told = (ctypes.c_int32 * 1)(self.position)
+        if not self._lib.llama_state_seq_save_file(self._context, str(path).encode(), 0, told, 1):
+            raise OSError(f"{path}: llama.cpp cannot write it")
+
+    def load(self, path: Path, key: Hashable) -> bool:
+        """Take the context from a file that `save` wrote, as what `prefill` would make for `key`; whether that went well.
+
+        Only a file that is known to be whole, and of the same kit, settings and build: llama.cpp checks little.
+        """
+        self.clear()
+        told, count = (ctypes.c_int32 * 1)(), ctypes.c_size_t()
+        with _log():
+            read = self._lib.llama_state_seq_load_file(
+                self._context, str(path).encode(), 0, told, 1, ctypes.byref(count)
+            )
+        if not read or count.value != 1:
+            self.clear()
+            return False
+        self.position = told[0]
+        self._prefix = key, self.position
+        return True
+
+    def has(self, key: Hashable) -> bool:
+        """Whether `prefill` has nothing to do for `key`."""
+        return self._prefix is not None and self._prefix[0] == key
 
     def back(self, tokens: int) -> None:
         """Forget the last so many tokens."""
@@ -311,6 +355,22 @@ class LanguageModel:
                 out.append(logits)
         progress(len(rows), len(rows))
         return np.concatenate(out) if every else None
+
+    def _feed_apart(self, rows: Float, positions: npt.NDArray[np.int64], progress: Callable[[int, int], None]) -> None:
+        """Decode rows (T, d) at positions (T,) with gaps: batches end with the rows behind the gaps, which then move."""
+        gaps = np.diff(positions, prepend=-1) - 1
+        ends = [*(np.flatnonzero(gaps) + 1).tolist(), len(rows)]
+        for start, end in zip([0, *ends], ends, strict=False):
+
+            def done(n: int, _of: int, start: int = start) -> None:
+                progress(start + n, len(rows))
+
+            self.feed_rows(rows[start:end], done)
+            gap = int(gaps[end - 1])
+            if gap:
+                at = self.position - 1
+                self._lib.llama_memory_seq_add(self._memory, 0, at, at + 1, gap)
+                self.position += gap
 
     def _decode(self, what: npt.NDArray[Any], *, every: bool) -> Float:
         """One llama_decode of ids (n,) int32 or rows (n, d) float32; logits (1 or n, vocabulary)."""

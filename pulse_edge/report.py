@@ -107,6 +107,8 @@ class Report:
     findings: tuple[Finding, ...] = ()
     """Empty where they were not asked for."""
     marks: tuple[Mark, ...] = ()
+    rows_read: str = "all"
+    """Which of the page's image rows the language model read: `all`, or what `--rows` asked for and how many these are."""
     intended_use: str = INTENDED_USE
 
     def to_text(self) -> str:
@@ -116,6 +118,7 @@ class Report:
         for answer in self.answers:
             lines += ["", f"## {answer.question}", answer.text]
             lines += [] if answer.complete else [f"(cut off after {answer.tokens} tokens)"]
+        lines += [] if self.rows_read == "all" else ["", f"Image rows that were read: {self.rows_read}"]
         return "\n".join([*lines, "", self.intended_use]) + "\n"
 
     def to_json(self) -> str:

@@ -2,6 +2,8 @@
 
 A file for each: a line of JSON (key, shape, sha256 of what follows), then the rows, little-endian. Only its owner may read
 it. Least recently used ones make room. What is broken, or somebody else's, is no entry, and is removed.
+
+Also, when asked: what the language model made of those rows (`PrefixCache`), as llama.cpp writes it, `KEY-SHA256.kv`.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -24,8 +26,9 @@ import numpy.typing as npt
 Float = npt.NDArray[np.float32]
 LIMIT = 512 << 20
 """Bytes of all entries together: ten pages of PULSE-7B."""
-_FORMAT, _SUFFIX, _UNFINISHED = 1, ".rows", ".unfinished-"
+_FORMAT, _UNFINISHED = 1, ".unfinished-"
 _HEADER = 4096
+_PIECE = 1 << 20
 _STALE = 3600.0
 """Seconds after which an unfinished file is one of a process that was killed."""
 
@@ -37,38 +40,14 @@ def key_of(pixels: Float, made_by: Mapping[str, Any]) -> str:
     return digest.hexdigest()
 
 
-class RowCache:
-    """A folder of entries. Nothing here raises for a disk that is full or not writable: a cache only saves time."""
+class _Folder:
+    """A folder of entries of one kind. Nothing here raises for a disk that is full or not writable: a cache only saves time."""
 
-    def __init__(self, folder: Path, limit: int = LIMIT) -> None:
+    suffix: str
+
+    def __init__(self, folder: Path, limit: int) -> None:
         self.folder = folder
         self.limit = limit
-
-    def get(self, key: str) -> Float | None:
-        """The rows as they were put, bit for bit; None where there are none that can be trusted."""
-        path = self._path(key)
-        try:
-            with _open_own(path) as file:
-                rows = _read(file, key)
-            os.utime(path)
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, KeyError, TypeError):
-            _remove(path)
-            return None
-        return rows
-
-    def put(self, key: str, rows: Float) -> None:
-        """Keep rows; older entries make room. Rows larger than the limit, or than half the disk's room, are not kept."""
-        raw = np.ascontiguousarray(rows, "<f4").tobytes()
-        head = {"pulse_edge_rows": _FORMAT, "key": key, "shape": rows.shape, "sha256": hashlib.sha256(raw).hexdigest()}
-        line = json.dumps(head).encode() + b"\n"
-        with contextlib.suppress(OSError):
-            self._own_folder()
-            size = len(line) + len(raw)
-            if size <= self.limit and 2 * size <= shutil.disk_usage(self.folder).free:
-                self._make_room(size)
-                self._write(self._path(key), (line, raw))
 
     def info(self) -> tuple[int, int]:
         """Entries, and their bytes together."""
@@ -82,9 +61,6 @@ class RowCache:
             _remove(path)
         return len(entries)
 
-    def _path(self, key: str) -> Path:
-        return self.folder / f"{key}{_SUFFIX}"
-
     def _own_folder(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         if hasattr(os, "getuid"):
@@ -93,7 +69,7 @@ class RowCache:
     def _entries(self) -> list[tuple[Path, int, float]]:
         """Path, bytes, time of last use, the least recently used first."""
         found = []
-        for path in self.folder.glob(f"*{_SUFFIX}"):
+        for path in self.folder.glob(f"*{self.suffix}"):
             with contextlib.suppress(OSError):  # another process may have removed it
                 about = path.lstat()
                 found.append((path, about.st_size, about.st_mtime))
@@ -116,16 +92,96 @@ class RowCache:
             _remove(path)
             total -= bytes_
 
-    def _write(self, path: Path, pieces: tuple[bytes, ...]) -> None:
-        fd, name = tempfile.mkstemp(prefix=_UNFINISHED, dir=self.folder)  # 0600
+    def _write(self, size: int, fill: Callable[[Path], Path]) -> None:
+        """Make an entry of `size` bytes: `fill` writes the file, and says what it is called when it is whole.
+
+        One larger than the limit, or than half the disk's room, is not kept.
+        """
+        with contextlib.suppress(OSError):
+            self._own_folder()
+            if size > self.limit or 2 * size > shutil.disk_usage(self.folder).free:
+                return
+            self._make_room(size)
+            fd, name = tempfile.mkstemp(prefix=_UNFINISHED, dir=self.folder)  # 0600
+            os.close(fd)
+            try:
+                os.replace(name, fill(Path(name)))
+            except BaseException:
+                _remove(Path(name))
+                raise
+
+
+class RowCache(_Folder):
+    """Image rows by what they were made of."""
+
+    suffix = ".rows"
+
+    def __init__(self, folder: Path, limit: int = LIMIT) -> None:
+        super().__init__(folder, limit)
+
+    def get(self, key: str) -> Float | None:
+        """The rows as they were put, bit for bit; None where there are none that can be trusted."""
+        path = self._path(key)
         try:
-            with os.fdopen(fd, "wb") as file:
-                for piece in pieces:
-                    file.write(piece)
-            os.replace(name, path)
-        except BaseException:
-            _remove(Path(name))
-            raise
+            with _open_own(path) as file:
+                rows = _read(file, key)
+            os.utime(path)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError):
+            _remove(path)
+            return None
+        return rows
+
+    def put(self, key: str, rows: Float) -> None:
+        """Keep rows; older entries make room. Rows larger than the limit, or than half the disk's room, are not kept."""
+        raw = np.ascontiguousarray(rows, "<f4").tobytes()
+        head = {"pulse_edge_rows": _FORMAT, "key": key, "shape": rows.shape, "sha256": hashlib.sha256(raw).hexdigest()}
+        line = json.dumps(head).encode() + b"\n"
+
+        def fill(file: Path) -> Path:
+            with file.open("wb") as out:
+                out.write(line)
+                out.write(raw)
+            return self._path(key)
+
+        self._write(len(line) + len(raw), fill)
+
+    def _path(self, key: str) -> Path:
+        return self.folder / f"{key}{self.suffix}"
+
+
+class PrefixCache(_Folder):
+    """What a language model made of a page's rows: files that it writes and reads itself, by what they were made of."""
+
+    suffix = ".kv"
+
+    def load(self, key: str, read: Callable[[Path], bool]) -> bool:
+        """Whether there is an entry and `read` took it. One that is broken or that it does not take is removed."""
+        for path in self.folder.glob(f"{key}-*{self.suffix}"):
+            with contextlib.suppress(OSError):
+                if path == self._path(key, path) and read(path):
+                    os.utime(path)
+                    return True
+            _remove(path)
+        return False
+
+    def save(self, key: str, size: int, write: Callable[[Path], None]) -> None:
+        """Keep what `write` puts into a file, of about `size` bytes; older entries make room."""
+
+        def fill(file: Path) -> Path:
+            write(file)
+            return self._path(key, file)
+
+        self._write(size, fill)
+
+    def _path(self, key: str, file: Path) -> Path:
+        """What an entry with the content of `file` is called. Raises OSError."""
+        digest = hashlib.sha256(key.encode())
+        with _open_own(file) as content:
+            while piece := content.read(_PIECE):
+                digest.update(piece)
+        return self.folder / f"{key}-{digest.hexdigest()}{self.suffix}"
 
 
 @contextlib.contextmanager

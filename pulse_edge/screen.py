@@ -12,6 +12,7 @@ from .errors import PulseEdgeError
 
 if TYPE_CHECKING:
     from .interpret import Answering, EncodedScan, PulseModel
+    from .machine import Speed
 
 STAGES = {
     "verify": "Verifying the kit",
@@ -33,12 +34,29 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
+def duration(seconds: float) -> str:
+    """`40 s`, `7 min`, `3 h 20 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def time_left(task: Any) -> str:
+    """Of a bar: by its own pace once there is one, else by what the machine is known for; empty where neither is there."""
+    left, expected = task.time_remaining, task.fields["expected"]
+    if left is None and expected is not None:
+        left = max(0.0, expected - (task.elapsed or 0.0))
+    return "" if left is None else duration(left)
+
+
 class Screen:
     """Notes on stderr; without a terminal only what must not be missed."""
 
     def __init__(self) -> None:
         self._bar: Any = None
         self._tasks: dict[str, Any] = {}
+        self._speed: Speed | None = None
         self._terminal = sys.stderr.isatty()
 
     @contextlib.contextmanager
@@ -48,9 +66,13 @@ class Screen:
             yield lambda _stage, _done, _of: None
             return
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn
 
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        class Left(ProgressColumn):
+            def render(self, task: Any) -> Any:
+                return f"{told} left" if (told := time_left(task)) else "-"
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Left())
         self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
         try:
             yield self._step
@@ -62,12 +84,24 @@ class Screen:
         if stage not in self._tasks:
             if not self._tasks:
                 self._bar.start()
-            self._tasks[stage] = self._bar.add_task(STAGES[stage], total=of)
+            self._tasks[stage] = self._bar.add_task(STAGES[stage], total=of, expected=self.expected(stage, of))
         self._bar.update(self._tasks[stage], completed=done, total=of)
         if done >= of:
             self._bar.remove_task(self._tasks.pop(stage))
             if not self._tasks:
                 self._bar.stop()
+
+    def expect(self, speed: Speed | None) -> None:
+        """This machine's speed with the kit, for the time left before a stage has shown its own."""
+        self._speed = speed
+
+    def expected(self, stage: str, of: int) -> float | None:
+        """Seconds of a whole stage; None where nothing is known."""
+        if self._speed is None:
+            return None
+        s = self._speed
+        whole = {"load": s.load_seconds, "encode": of * s.tile_seconds, "prefill": of / s.rows_per_second}
+        return whole.get(stage)
 
     def rest(self) -> None:
         """Take away the bars of what was broken off."""

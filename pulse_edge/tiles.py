@@ -2,6 +2,7 @@
 
     cut:  RGB page -> pixels (n, 3, S, S) float32, normalised; tile 0 is the overview (`pictures`: before normalising)
     pack: features (n, P, d) -> rows (T, d), in the order that the language model was trained on
+    padding: page size -> which of those rows see nothing of the page
 
 Source: LLaVA's mm_utils (select_best_resolution, resize_and_pad_image, divide_to_patches, process_anyres_image,
 expand2square) and llava_arch (prepare_inputs_labels_for_multimodal, unpad_image). The resampler is part of the model:
@@ -156,6 +157,32 @@ def pack(
     grid = _unpad(grid, page_size)
     ends = np.broadcast_to(newline.astype(np.float32), (grid.shape[0], 1, d))
     return np.concatenate([features[0], np.concatenate([grid, ends], axis=1).reshape(-1, d)])
+
+
+def padding(
+    page_size: tuple[int, int],
+    *,
+    patches: int,
+    size: int,
+    aspect_ratio: str,
+    pinpoints: Sequence[tuple[int, int]],
+    merge: str,
+    newline: Float | None,
+) -> npt.NDArray[np.bool_]:
+    """(T,): which of the rows that `pack` makes of a page's tiles of `patches` see nothing but padding.
+
+    Asked of `pictures` itself, with a white page on grey or black; the overview of `anyres` is squeezed and has none.
+    """
+    side = math.isqrt(patches)
+    white = Image.new("RGB", page_size, "white")
+    found = pictures(white, size=size, aspect_ratio=aspect_ratio, pinpoints=pinpoints, mean=(0.5, 0.5, 0.5))
+    colour, edge = 0 if aspect_ratio == "anyres" else int(255 * 0.5), size // side
+    levels = np.stack([np.asarray(tile)[: side * edge, : side * edge, 0] for tile in found])
+    blank = (levels.reshape(-1, side, edge, side, edge) == colour).all(axis=(2, 4))
+    flags = blank.reshape(len(found), patches, 1).astype(np.float32)
+    lines = None if newline is None else np.zeros(1, np.float32)  # a newline is no padding
+    how: dict[str, Any] = {"size": size, "aspect_ratio": aspect_ratio, "pinpoints": pinpoints, "merge": merge}
+    return pack(flags, page_size=page_size, newline=lines, **how)[:, 0] > 0
 
 
 def _unpad(grid: npt.NDArray[Any], page_size: tuple[int, int]) -> npt.NDArray[Any]:

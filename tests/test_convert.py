@@ -175,3 +175,28 @@ def test_an_existing_target_is_kept_unless_forced(source: Path, tmp_path: Path) 
         with pytest.raises(KitError, match="exists"):
             convert(source, tmp_path / "kit", Options(force=force))
     assert (tmp_path / "kit" / "letter.txt").read_text() == "mine"
+
+
+def test_pages_named_as_golden_go_into_a_kit_and_the_smaller_one_made_of_it(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    from export import quantize
+    from pulse_edge import PulseModel, golden
+    from pulse_edge import kit as kits
+    from pulse_edge.errors import UsageError
+
+    page = Path(kits.__file__).parent / "example_page.png"
+    whole, small = tmp_path / "whole", tmp_path / "small"
+    with pytest.raises(UsageError, match="at most"):
+        convert(tiny_checkpoint, whole, Options(golden=(page,) * 5))
+    with pytest.raises(UsageError, match="no such file"):
+        convert(tiny_checkpoint, whole, Options(golden=(tmp_path / "none.png",)))
+    convert(tiny_checkpoint, whole, Options(vision="fp32", golden=(page,)))
+    quantize.quantize(whole, small, quantize.Options(llm="Q8_0", golden=(page,)))
+    for kit in (whole, small):
+        assert (kit / "golden-1.png").read_bytes() == page.read_bytes()
+        kits.verify(kits.open_kit(kit))
+        with PulseModel.load(kit, device="cpu", threads=1) as model:
+            found = golden.check(model, lambda path: model.encode(path, force=True), lambda _done, _of: None)
+        assert len(found) == 3
+        assert all(outcome.passed for outcome in found)

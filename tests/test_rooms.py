@@ -29,6 +29,7 @@ STAGES = {
     "report",
     "log",
     "rowcache",
+    "thin",
     "speculation",
 }
 HELPERS = {

@@ -14,7 +14,7 @@ import pytest
 
 import pulse_edge
 from pulse_edge import PulseModel
-from pulse_edge.rowcache import RowCache, key_of
+from pulse_edge.rowcache import PrefixCache, RowCache, key_of
 
 PAGE = Path(pulse_edge.__file__).parent / "example_page.png"
 ROWS = np.random.default_rng(1).standard_normal((7, 5)).astype(np.float32)
@@ -137,3 +137,52 @@ def test_the_commands_keep_pages_unless_told_not_to(tiny_kit: Path, tmp_path: Pa
     assert first["answers"] == second["answers"]
     assert "1 pages" in run("cache", "info")
     assert "1 pages removed" in run("cache", "clear")
+
+
+def test_a_page_kept_as_the_language_model_read_it_has_the_same_numbers_and_is_not_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kit, questions = PAGE.parent / "kits" / "miniature", ("Is the rhythm regular?", "What is the rate?")
+    kept = PrefixCache(tmp_path, 64 << 20)
+
+    def numbers(model: PulseModel, rows: str) -> list[bytes]:
+        scan = model.encode(PAGE, rows=rows, cache=RowCache(tmp_path))
+        return [model.reach(scan, model.turns(question, ())).tobytes() for question in questions]
+
+    with PulseModel.load(kit, device="cpu", threads=1) as model:
+        plain = {rows: numbers(model, rows) for rows in ("all", "no-padding")}
+        model.prefixes = kept
+        model.language.clear()
+        assert {rows: numbers(model, rows) for rows in ("all", "no-padding")} == plain
+        assert kept.info()[0] == 2
+        model.language.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(model.language, "feed_rows", lambda *_: pytest.fail("read again"))
+            assert {rows: numbers(model, rows) for rows in ("all", "no-padding")} == plain
+        for path in tmp_path.glob("*.kv"):  # broken
+            path.write_bytes(path.read_bytes()[:-1] + b"?")
+        model.language.clear()
+        assert numbers(model, "all") == plain["all"]
+        whole = [path for path in tmp_path.glob("*.kv") if path.stat().st_size]
+        assert len(whole) == 2  # one made anew, the other not asked for
+        assert kept.clear() == 2
+
+
+@posix
+def test_a_prefix_of_another_key_or_behind_a_link_is_removed_and_the_oldest_make_room(tmp_path: Path) -> None:
+    kept = PrefixCache(tmp_path, 250)
+    for age, key in enumerate("abc"):
+        kept.save(key, 100, lambda path: path.write_bytes(b"x" * 100) and None)
+        for path in tmp_path.glob(f"{key}-*"):
+            assert path.stat().st_mode & 0o777 == 0o600
+            os.utime(path, (time.time() - 100 + age,) * 2)
+    assert sorted(path.name[0] for path in tmp_path.iterdir()) == ["b", "c"]
+    assert kept.load("c", lambda path: path.read_bytes() == b"x" * 100)
+    (other,) = tmp_path.glob("b-*")
+    other.rename(tmp_path / other.name.replace("b-", "d-"))
+    assert not kept.load("d", lambda _path: pytest.fail("taken"))
+    (tmp_path / "e-1.kv").symlink_to(next(tmp_path.glob("c-*")))
+    assert not kept.load("e", lambda _path: pytest.fail("taken"))
+    kept.save("large", 251, lambda _path: pytest.fail("written"))
+    assert not kept.load("c", lambda _path: False)
+    assert list(tmp_path.iterdir()) == []

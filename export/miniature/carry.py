@@ -8,20 +8,19 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+from export import golden
 from export.convert import Options, convert
 from export.quantize import Options as Smaller
 from export.quantize import quantize
-from pulse_edge import PulseModel, prompt
+from pulse_edge import PulseModel
 from pulse_edge import kit as kits
+from pulse_edge.golden import FILE
 
 HERE = Path(__file__).parent
 CARD = HERE / "MODEL_CARD.md"
 TARGET = HERE.parents[1] / "pulse_edge" / "kits" / "miniature"
 PAGE = HERE.parents[1] / "pulse_edge" / "example_page.png"
-QUESTIONS = (prompt.REPORT_QUESTION, "Does this ECG show atrial fibrillation?", "What is the heart rate?")
-GOLDEN = "golden.json"
 
 
 def carry(checkpoint: Path, target: Path, say: Callable[[str], None]) -> None:
@@ -32,31 +31,11 @@ def carry(checkpoint: Path, target: Path, say: Callable[[str], None]) -> None:
         convert(checkpoint, whole, Options(demonstration=True), say)
         quantize(whole, small, Smaller(llm="Q8_0", vision="fp16"), say)
         made = kits.open_kit(small)
-        cases = golden(small)
+        with PulseModel.load(small, device="cpu") as model:
+            cases = golden.cases(model, PAGE, PAGE.name)
         with kits.writing(target, force=True) as work:
             for name in made.manifest.files:
                 shutil.copyfile(small / name, work / name)
             shutil.copyfile(CARD, work / CARD.name)
-            (work / GOLDEN).write_text(json.dumps(cases, indent=1) + "\n", "utf-8")
+            (work / FILE).write_text(json.dumps(cases, indent=1) + "\n", "utf-8")
             kits.write_manifest(work, replace(made.manifest, id="miniature (Q8_0, fp16)", files=kits.listing(work)))
-
-
-def golden(kit: Path) -> list[dict[str, Any]]:
-    """Questions about the example page with what this kit answers: text, token ids, and logits of the first token."""
-    cases = []
-    with PulseModel.load(kit, device="cpu") as model:
-        scan = model.encode(PAGE)
-        for question in QUESTIONS:
-            answering = model.ask(scan, question)
-            text = "".join(answering)
-            (logits,) = model.score(scan, question, [answering.ids[:1]])
-            cases.append(
-                {
-                    "page": PAGE.name,
-                    "question": question,
-                    "text": text,
-                    "tokens": answering.ids,
-                    "first_logits": [round(float(x), 4) for x in logits[0]],
-                }
-            )
-    return cases

@@ -1,0 +1,113 @@
+"""What image rows that are left out cost and save: time to read a page, and what that does to the answers.
+
+    python benchmarks/rows.py KIT BENCH [--pages N] [--tasks A,B] [--rows no-padding,600,400] [--threads N]
+
+Every question is answered with all rows and with each choice of `--rows`, on the same page one after the other. KLD is of each
+token of the right answer, from all rows to the choice; a flip is a greedy answer that is another text. Seconds are those of
+reading the page alone; on a machine with other work only their ratio says something. Ctrl-C ends early, with what there is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import click
+import numpy as np
+import numpy.typing as npt
+
+ROOT = Path(__file__).parent.parent
+sys.path[:0] = [str(ROOT)]
+
+from calibration import answering, ecgbench  # noqa: E402
+from pulse_edge import PulseModel, thin  # noqa: E402
+from pulse_edge.interpret import EncodedScan  # noqa: E402
+from pulse_edge.rowcache import RowCache  # noqa: E402
+
+PATH = click.Path(path_type=Path)
+LONGEST = 100
+"""Tokens of a greedy answer."""
+
+
+def read(model: PulseModel, encoded: EncodedScan) -> float:
+    """Seconds that the language model takes for the page's rows."""
+    model.language.clear()
+    start = time.perf_counter()
+    before = model.kit.manifest.prompt.before
+    model.language.prefill(encoded.rows_sha256, before, encoded.rows, positions=encoded.positions)
+    return time.perf_counter() - start
+
+
+@dataclass(frozen=True)
+class Found:
+    """One question with one choice of rows."""
+
+    rows: int
+    gaps: int
+    seconds: float
+    said: str
+    ahead: npt.NDArray[np.float64]
+    """(n, vocabulary) log probabilities along the right answer."""
+
+
+def measure(model: PulseModel, sample: ecgbench.Sample, choices: Sequence[str | int], cache: RowCache) -> list[Found]:
+    """The same question with each choice."""
+    question, right = sample.turns[0]
+    ids = [*model.language.tokenize(right, first=False), model.language.end]
+    found = []
+    for choice in choices:
+        encoded = model.encode(sample.picture or b"", gate=False, rows=choice, cache=cache)
+        gaps = 0 if encoded.positions is None else int((np.diff(encoded.positions) > 1).sum())
+        seconds = read(model, encoded)
+        (logits,) = model.score(encoded, question, [ids])
+        said = model.ask(encoded, question, LONGEST).answer().text
+        found.append(Found(len(encoded.rows), gaps, seconds, said, answering.log_softmax(logits)))
+    return found
+
+
+@click.command()
+@click.argument("kit", type=PATH)
+@click.argument("bench", type=PATH)
+@click.option("--pages", type=int, default=100, show_default=True, help="Of each task as many.")
+@click.option("--tasks", default="cpsc-test,ptb-test-report", show_default=True, help="Separated by commas.")
+@click.option("--rows", default="no-padding,600,400,200", show_default=True, help="Separated by commas.")
+@click.option("--shortest", type=int, default=thin.SHORTEST, show_default=True, help="Run that is worth leaving out.")
+@click.option("--threads", type=int, default=2, show_default=True)
+def main(kit: Path, bench: Path, pages: int, tasks: str, rows: str, shortest: int, threads: int) -> None:
+    """Measure."""
+    thin.SHORTEST = shortest
+    choices = [thin.ALL, *map(thin.parse, rows.split(","))]
+    opened, names = ecgbench.open_bench(bench), tasks.split(",")
+    some = [islice(opened.samples(task, click.echo), pages // len(names)) for task in names]
+    found: list[list[Found]] = []
+    with PulseModel.load(kit, device="cpu", threads=threads) as model, TemporaryDirectory() as folder:
+        cache = RowCache(Path(folder))
+        with contextlib.suppress(KeyboardInterrupt):
+            for sample in chain.from_iterable(zip(*some, strict=True)):
+                found.append(measure(model, sample, choices, cache))
+    click.echo(f"{len(found)} pages, a question each, {kit.name}\n")
+    click.echo(
+        "| rows | read | gaps | prefill, ratio | mean KLD | same top token | flips |\n|---|---|---|---|---|---|---|"
+    )
+    for n, choice in enumerate(choices):
+        ones = [(each[0], each[n]) for each in found]
+        klds = np.concatenate([(np.exp(a.ahead) * (a.ahead - b.ahead)).sum(1) for a, b in ones])
+        same = np.concatenate([a.ahead.argmax(1) == b.ahead.argmax(1) for a, b in ones])
+        ratio = statistics.median(b.seconds / a.seconds for a, b in ones)
+        flips = sum(a.said != b.said for a, b in ones)
+        read_, gaps = (statistics.mean(getattr(b, name) for _, b in ones) for name in ("rows", "gaps"))
+        click.echo(
+            f"| {choice} | {read_:.0f} | {gaps:.0f} | {ratio:.2f} | {klds.mean():.2g} | {same.mean():.3f} "
+            f"| {flips / len(ones):.0%} |"
+        )
+
+
+if __name__ == "__main__":
+    main()
