@@ -1,4 +1,5 @@
-"""The training: the tower with the heads that teach it, then the language model on top of both, then real signals too.
+"""The training: the tower with the heads that teach it, then the language model on top of both, then real signals too, then
+the language model alone.
 
 Time-boxed: a run stops after the minutes given and goes on later exactly where it was. One line of `curve.jsonl` for every
 measurement. Learning rates rise, stay, and fall over the last part of a stage.
@@ -39,14 +40,14 @@ NAMES = "AF I-AVB LBBB RBBB LAFB PAC PVC STD STE MI HYP TINV SB ST".split()  # n
 class Stage:
     """One part of the plan."""
 
-    name: str  # tower, language, or real
+    name: str  # tower, language, real, or words
     steps: int
     batch: int
     passes: int  # times that each block of lessons is gone through
     block: int
     muon: float  # learning rate of matrices inside layers
     adam: float  # of everything else
-    tower: float  # factor on both for the tower
+    tower: float  # factor on both for the tower; 0: only the language model learns
     turns: int  # questions asked about each page; 0: the language model is left alone
     fall: float = 0.25  # last part of the steps, in which the rates fall to zero
     warm: int = 100
@@ -69,6 +70,7 @@ PLAN = (
     ),
     Stage("language", steps=4000, batch=4, passes=2, block=256, muon=2e-3, adam=1e-3, tower=0.25, turns=8, fall=0.6),
     Stage("real", steps=500, batch=4, passes=2, block=256, muon=4e-4, adam=2e-4, tower=0.3, turns=8, fall=1.0),
+    Stage("words", steps=900, batch=4, passes=2, block=256, muon=1e-3, adam=5e-4, tower=0.0, turns=12, fall=0.8),
 )
 
 
@@ -359,8 +361,9 @@ def _jitter(run: Run, batch: Batch) -> Tensor:
 def _learn(run: Run, stage: Stage, batch: Batch) -> dict[str, float]:
     """One batch; its losses."""
     with run.autocast():
-        rows = run.rows(batch, _jitter(run, batch))
-        losses = run.tower_losses(rows, batch)
+        with torch.set_grad_enabled(stage.tower > 0):
+            rows = run.rows(batch, _jitter(run, batch))
+        losses = run.tower_losses(rows, batch) if stage.tower else {}
         if stage.turns:
             rng = np.random.default_rng((run.seed, run.where.stage, run.where.step, 3))
             losses["answer"] = run.answer_loss(rows, batch, run.speech.turns(batch.words, rng, stage.turns))
@@ -439,12 +442,12 @@ def sitting(
 
 
 def planned(plan: tuple[Stage, ...], steps: tuple[str, ...]) -> tuple[Stage, ...]:
-    """The plan with other lengths, given as STAGE=N. Raises UsageError."""
+    """The plan with other lengths, given as STAGE=N; 0 leaves a stage out. Raises UsageError."""
     lengths = {}
     for wish in steps:
         name, _, number = wish.partition("=")
-        if name not in {s.name for s in plan} or not number.isdecimal() or int(number) < 1:
+        if name not in {s.name for s in plan} or not number.isdecimal():
             known = ", ".join(s.name for s in plan)
-            raise UsageError(f"--steps {wish}: give STAGE=N with a stage of {known} and N of at least 1.")
+            raise UsageError(f"--steps {wish}: give STAGE=N with a stage of {known}, and 0 to leave it out.")
         lengths[name] = int(number)
-    return tuple(replace(s, steps=lengths.get(s.name, s.steps)) for s in plan)
+    return tuple(replace(s, steps=n) for s in plan if (n := lengths.get(s.name, s.steps)))
