@@ -91,7 +91,9 @@ def quantize(base: Path, target: Path, recipe: str | None, debug: bool, **option
 @click.option("--resume", is_flag=True, help="Go on where the last sitting ended.")
 @click.option("--start", type=click.Path(path_type=Path), help="A training whose weights a new plan begins with.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Of weights and lessons; kept when resuming.")
-@click.option("--steps", multiple=True, metavar="STAGE=N", help="Length of a stage (0: none): tower, language, real, words.")
+@click.option(
+    "--steps", multiple=True, metavar="STAGE=N", help="Length of a stage (0: none): tower, language, real, words."
+)
 @click.option("--signals", type=click.Path(path_type=Path), help="Packed recordings (.npz), for the stage real.")
 @click.option("--processes", type=click.IntRange(1), help="That draw pages. Default: one, or all cores but two.")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
