@@ -15,6 +15,7 @@ from export.quantize import Options as Smaller
 from export.quantize import quantize
 from pulse_edge import PulseModel
 from pulse_edge import kit as kits
+from pulse_edge.golden import FILE
 
 HERE = Path(__file__).parent
 CARD = HERE / "MODEL_CARD.md"
@@ -36,5 +37,5 @@ def carry(checkpoint: Path, target: Path, say: Callable[[str], None]) -> None:
             for name in made.manifest.files:
                 shutil.copyfile(small / name, work / name)
             shutil.copyfile(CARD, work / CARD.name)
-            (work / golden.FILE).write_text(json.dumps(cases, indent=1) + "\n", "utf-8")
+            (work / FILE).write_text(json.dumps(cases, indent=1) + "\n", "utf-8")
             kits.write_manifest(work, replace(made.manifest, id="miniature (Q8_0, fp16)", files=kits.listing(work)))
