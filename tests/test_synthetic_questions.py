@@ -14,7 +14,7 @@ from calibration.synthetic import Labels, Record, record_at
 from calibration.synthetic.findings import CODE15, CPSC, PTBXL
 from calibration.synthetic.questions import BENCH, NAMES, TASKS, Question, questions, vocabulary_corpus
 from calibration.synthetic.record import UNKNOWN
-from calibration.synthetic.sentences import known
+from calibration.synthetic.sentences import axis_name, known
 
 RECORDS = [record_at(8, i) for i in range(150)]
 
@@ -90,6 +90,8 @@ def test_yes_and_no_are_right_and_balanced() -> None:
     counts = Counter()
     for seed, record in enumerate(RECORDS):
         shown = {NAMES[name] for name in record.findings or ()} or {"normal ECG"}
+        shown |= set() if "AF" in (record.findings or ()) else {"sinus rhythm"}
+        shown |= set() if record.measurements.axis is None else {axis_name(record.measurements.axis)}
         for question in ask(record, "chat", seed=seed):
             if asked := re.fullmatch(r"(?:Does this ECG show|Is this a) (.+)\?", question.turns[0][0]):
                 yes = question.turns[0][1].startswith("Yes, ")
