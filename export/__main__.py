@@ -12,6 +12,14 @@ import click
 
 from pulse_edge.cli import run
 
+_GOLDEN = click.option(
+    "--golden",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="PAGE",
+    help="Keep it with the kit's answers, for doctor.",
+)
+
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def cli() -> None:
@@ -26,13 +34,7 @@ def cli() -> None:
 @click.option("--lora", type=click.Path(path_type=Path), help="A LLaVA LoRA folder to merge in.")
 @click.option("--vision-tower", type=click.Path(path_type=Path), help="A CLIP folder, where the checkpoint has none.")
 @click.option("--merge", type=click.Choice(["flat", "spatial", "spatial_unpad"]), help="Override the packing.")
-@click.option(
-    "--golden",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    metavar="PAGE",
-    help="Keep it with the kit's answers, for doctor.",
-)
+@_GOLDEN
 @click.option("--demonstration", is_flag=True, help="Mark every answer as not for patients.")
 @click.option("--force", is_flag=True, help="Replace an existing kit.")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
@@ -61,13 +63,7 @@ def convert(source: str, target: Path, debug: bool, **options: Any) -> None:
     help="With --size or --bpw: weigh matrices by what they do to answers (a run for each). Default: yes; of models "
     "above 1.6 GB it has to be said.",
 )
-@click.option(
-    "--golden",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    metavar="PAGE",
-    help="Keep it with the kit's answers, for doctor.",
-)
+@_GOLDEN
 @click.option("--recipe", metavar="NAME", help="Settings and gates of that name in models.yaml.")
 @click.option("--threads", type=click.IntRange(1), help="Default: the processors that this process may use.")
 @click.option("--force", is_flag=True, help="Replace an existing kit.")

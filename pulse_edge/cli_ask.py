@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .cli_options import ReadyCommand, admitting, cached, kept_kv, memory_limit, speculated, thinned, thinning
+from .cli_options import ReadyCommand, reading, thinning
 
 if TYPE_CHECKING:
     from .interpret import EncodedScan, PulseModel
@@ -27,14 +27,7 @@ HELP = "Ask about the page. /new forgets what was said, /quit or Ctrl-D ends, Ct
     "--kit", type=click.Path(path_type=Path), help="Kit directory. Default: $PULSE_EDGE_KIT, or the installed."
 )
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-@click.option("--max-tokens", type=click.IntRange(1), help="Longest answer. Default: the kit's limit.")
-@click.option("--threads", type=click.IntRange(1, 512), help="Default: the processors that this process may use.")
-@memory_limit
-@admitting
-@thinned
-@cached
-@kept_kv
-@speculated
+@reading
 @click.option(
     "--keep",
     type=click.IntRange(1, 36500),

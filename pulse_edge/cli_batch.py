@@ -10,18 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .cli_options import (
-    ReadyCommand,
-    Wanted,
-    admitting,
-    cached,
-    documents,
-    kept_kv,
-    memory_limit,
-    speculated,
-    thinned,
-    thinning,
-)
+from .cli_options import ReadyCommand, Wanted, documents, reading, thinning
 
 if TYPE_CHECKING:
     from .batch import Store, Work
@@ -46,16 +35,9 @@ POLL = 2.0
 @click.option("-q", "--question", "questions", multiple=True, metavar="TEXT", help="Repeatable. Default: a report.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @documents
-@click.option("--max-tokens", type=click.IntRange(1), help="Longest answer. Default: the kit's limit.")
-@click.option("--threads", type=click.IntRange(1, 512), help="Default: the processors that this process may use.")
-@memory_limit
-@admitting
+@reading
 @click.option("--retry", is_flag=True, help="Try again what failed before.")
 @click.option("--watch", is_flag=True, help="Go on with what comes into the folder, until Ctrl-C.")
-@thinned
-@cached
-@kept_kv
-@speculated
 @click.option(
     "--keep",
     type=click.IntRange(1, 36500),

@@ -12,18 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import cli_cache
-from .cli_options import (
-    ReadyCommand,
-    Wanted,
-    admitting,
-    cached,
-    documents,
-    kept_kv,
-    memory_limit,
-    speculated,
-    thinned,
-    thinning,
-)
+from .cli_options import ReadyCommand, Wanted, documents, reading, thinning
 from .errors import PulseEdgeError
 from .screen import Screen, say
 
@@ -53,14 +42,7 @@ if TYPE_CHECKING:
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path), help="Folder for the formats' files, a few for each page."
 )
-@click.option("--max-tokens", type=click.IntRange(1), help="Longest answer. Default: the kit's limit.")
-@click.option("--threads", type=click.IntRange(1, 512), help="Default: the processors that this process may use.")
-@memory_limit
-@admitting
-@thinned
-@cached
-@kept_kv
-@speculated
+@reading
 @click.option("--dry-run", is_flag=True, help="Only say what it would take, in time and memory.")
 @click.option(
     "--keep",

@@ -57,7 +57,7 @@ def documents(command: Command) -> Command:
     return forms(findings(command))
 
 
-def admitting(command: Command) -> Command:
+def _admitting(command: Command) -> Command:
     """--no-rectify, --force and --force-kit."""
     raw = click.option("--no-rectify", is_flag=True, help="Leave the page's pixels as they are.")
     force = click.option("--force", is_flag=True, help="Answer about a page that was refused; the report says so.")
@@ -67,12 +67,12 @@ def admitting(command: Command) -> Command:
     return raw(force(kit(command)))
 
 
-cached = click.option(
+_cached = click.option(
     "--cache/--no-cache", default=True, help="Keep what pages were encoded to, for the next time. Default: yes."
 )
 
 
-kept_kv = click.option(
+_kept_kv = click.option(
     "--keep-image-kv",
     "kept_kv",
     metavar="SIZE",
@@ -81,7 +81,7 @@ kept_kv = click.option(
 )
 
 
-def thinned(command: Command) -> Command:
+def _thinned(command: Command) -> Command:
     """--rows: a choice as `thin` has it."""
 
     def parsed(_context: click.Context, _option: click.Parameter, text: str) -> str | int:
@@ -101,11 +101,21 @@ def thinning(rows: str | int) -> dict[str, str | int]:
     return {} if rows == "all" else {"rows": rows}
 
 
-speculated = click.option(
+_speculated = click.option(
     "--speculation/--no-speculation",
     default=True,
     help="Guess what an answer says next and check several tokens at once: faster, the same answer. Default: yes.",
 )
+
+
+def reading(command: Command) -> Command:
+    """How pages are read and answered: what `interpret`, `ask` and `batch` share."""
+    longest = click.option("--max-tokens", type=click.IntRange(1), help="Longest answer. Default: the kit's limit.")
+    told = "Default: the processors that this process may use."
+    threads = click.option("--threads", type=click.IntRange(1, 512), help=told)
+    for option in reversed((longest, threads, memory_limit, _admitting, _thinned, _cached, _kept_kv, _speculated)):
+        command = option(command)
+    return command
 
 
 @dataclasses.dataclass(frozen=True)

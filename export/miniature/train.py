@@ -266,6 +266,9 @@ def train(
     exam = list(data.drawn(run.seed + 1_000_003, 192, run.shape.patch, processes=processes))
     while run.where.stage < len(run.plan):
         stage = run.plan[run.where.stage]
+        if not stage.steps or (stage.name == "real" and signals is None):
+            run.where = replace(run.where, stage=run.where.stage + 1, step=0)
+            continue
         lessons = _lessons(run, stage, processes, signals)
         try:
             for batch in lessons:
@@ -431,8 +434,7 @@ def sitting(
         run = Run(out, device, seed, Shape()) if start is None else Run.anew(start, out, device, seed)
     run.plan = planned(run.plan, steps)
     if signals is None:
-        say("without --signals the last stage, on real recordings, is left out")
-        run.plan = tuple(s for s in run.plan if s.name != "real")
+        say("without --signals the stage on real recordings is left out")
     if processes is None:
         processes = max(1, (os.cpu_count() or 1) - 2)
     done = train(run, minutes, processes, signals, say)
@@ -450,4 +452,4 @@ def planned(plan: tuple[Stage, ...], steps: tuple[str, ...]) -> tuple[Stage, ...
             known = ", ".join(s.name for s in plan)
             raise UsageError(f"--steps {wish}: give STAGE=N with a stage of {known}, and 0 to leave it out.")
         lengths[name] = int(number)
-    return tuple(replace(s, steps=n) for s in plan if (n := lengths.get(s.name, s.steps)))
+    return tuple(replace(s, steps=lengths.get(s.name, s.steps)) for s in plan)
