@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pulse_edge import PulseModel, prompt
+from pulse_edge import PulseModel, intake, prompt, scan
 from pulse_edge import kit as kits
 from pulse_edge.errors import UsageError
 from pulse_edge.golden import FILE
@@ -22,23 +22,24 @@ MOST = 4
 
 
 def require(pages: Sequence[Path]) -> None:
-    """Raise UsageError for pages that are not there or too many, before anything long begins."""
+    """Raise UsageError, ScanError or PageRefused for pages that cannot be asked about, before anything long begins."""
     if len(pages) > MOST:
         raise UsageError(f"--golden: {len(pages)} pages, at most {MOST}. Each is answered by every doctor.")
     for page in pages:
         if not page.is_file():
             raise UsageError(f"--golden {page}: no such file. Name a picture of an ECG page.")
+        intake.admitted(scan.read(page), straighten=True, force=False)
 
 
 def cases(model: PulseModel, page: Path, name: str) -> list[dict[str, Any]]:
     """Questions about a page, called `name` in the kit: text, token ids, and logits of the first token."""
-    scan, found = model.encode(page), []
+    encoded, found = model.encode(page), []
     for question in QUESTIONS:
-        answering = model.ask(scan, question, LONGEST)
+        answering = model.ask(encoded, question, LONGEST)
         text = "".join(answering)
         if not answering.ids:
             continue  # nothing to compare
-        (logits,) = model.score(scan, question, [answering.ids[:1]])
+        (logits,) = model.score(encoded, question, [answering.ids[:1]])
         first = [round(float(x), 4) for x in logits[0]]
         told = {"page": name, "question": question, "text": text, "tokens": answering.ids, "first_logits": first}
         found.append(told)

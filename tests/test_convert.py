@@ -14,7 +14,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from export.convert import Options, convert
-from pulse_edge.errors import CheckpointError, EngineError, KitError
+from pulse_edge.errors import CheckpointError, EngineError, KitError, ScanError, UsageError
 
 SHARD = "model-00001-of-00001.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -183,7 +183,6 @@ def test_pages_named_as_golden_go_into_a_kit_and_the_smaller_one_made_of_it(
     from export import quantize
     from pulse_edge import PulseModel, golden
     from pulse_edge import kit as kits
-    from pulse_edge.errors import UsageError
 
     page = Path(kits.__file__).parent / "example_page.png"
     whole, small = tmp_path / "whole", tmp_path / "small"
@@ -191,6 +190,11 @@ def test_pages_named_as_golden_go_into_a_kit_and_the_smaller_one_made_of_it(
         convert(tiny_checkpoint, whole, Options(golden=(page,) * 5))
     with pytest.raises(UsageError, match="no such file"):
         convert(tiny_checkpoint, whole, Options(golden=(tmp_path / "none.png",)))
+    (tmp_path / "words.png").write_text("no picture")
+    said: list[str] = []
+    with pytest.raises(ScanError, match=r"words\.png"):
+        convert(tiny_checkpoint, whole, Options(golden=(tmp_path / "words.png",)), said.append)
+    assert not said  # before anything long begins
     convert(tiny_checkpoint, whole, Options(vision="fp32", golden=(page,)))
     quantize.quantize(whole, small, quantize.Options(llm="Q8_0", golden=(page,)))
     for kit in (whole, small):

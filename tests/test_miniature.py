@@ -170,6 +170,11 @@ def test_a_new_plan_begins_with_the_weights_and_words_of_another(unbroken: Run, 
     assert (run.where.stage, run.where.step, run.where.pages) == (0, 0, unbroken.where.pages)
 
 
+def test_a_plan_cannot_begin_with_a_folder_that_holds_no_training(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="holds no training"):
+        Run.anew(tmp_path, tmp_path / "new", "cpu", 2)
+
+
 def test_in_the_stage_of_words_only_the_language_model_learns(unbroken: Run, tmp_path: Path) -> None:
     run = Run.anew(unbroken.out, tmp_path, "cpu", 2)
     words = Stage("words", steps=3, tower=0.0, turns=2, **COMMON)  # type: ignore[arg-type]

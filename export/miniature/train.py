@@ -144,6 +144,10 @@ class Run:
     @classmethod
     def anew(cls, start: Path, out: Path, device: str, seed: int) -> Run:
         """A new plan in `out` with the weights and the vocabulary of the training in `start`, and its pages counted on."""
+        if state.facts(start) is None:
+            raise UsageError(
+                f"{start}: holds no training. Name the folder that one was made in; a checkpoint is not enough."
+            )
         before = cls.resume(start, device)
         run = cls(out, device, seed, before.shape)
         for name, part in run.parts.items():
