@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -50,6 +50,7 @@ def grid_waves(work: Pixels, step: int = _STEP) -> Waves | None:
     spectra = _Spectra(work, step)
     tried: set[tuple[int, int]] = set()
     best: tuple[float, Waves | None] = (0.0, None)
+    of: list[tuple[int, int]] = []
     for at, vectors in spectra.seeds():
         if at in tried and best[1] is not None:
             continue
@@ -60,9 +61,9 @@ def grid_waves(work: Pixels, step: int = _STEP) -> Waves | None:
         score = strength * math.sqrt(len(grown))
         if strength > MIN_STRENGTH and score > best[0]:
             centres = np.array([spectra.centre(at) for at in grown])
-            vectors = np.array(list(grown.values())) / base
-            best = score, Waves(centres, vectors, millimetres, strength, spectra.foreign(list(grown), vectors))
-    return best[1]
+            found = Waves(centres, np.array(list(grown.values())) / base, millimetres, strength, 0.0)
+            best, of = (score, found), list(grown)
+    return None if best[1] is None else replace(best[1], moire=spectra.foreign(of, best[1].vectors))
 
 
 class _Spectra:
@@ -146,7 +147,6 @@ class _Spectra:
         """
         every = max(1, len(ats) // 60)
         y, x = np.array(ats[::every]).T
-        common = np.median(self.amplitude[y, x] / self.noise[y, x][:, None, None], axis=0)
         waves = np.stack(np.meshgrid(*(np.arange(_FFT) - _FFT // 2,) * 2), axis=-1).astype(float)
         grid = np.median(vectors, axis=0) * _FFT
         counts = waves @ np.linalg.inv(grid)
@@ -155,7 +155,9 @@ class _Spectra:
         for along in grid / np.linalg.norm(grid, axis=1)[:, None]:
             off &= np.abs(waves @ np.array([-along[1], along[0]])) > 1.6 * width
         off &= np.linalg.norm(waves, axis=-1) > 0.06 * _FFT
-        return float(common[off].max(initial=0.0))
+        off &= (waves[..., 0] >= 0) | (waves[..., 0] == -(_FFT // 2))  # the other half says the same
+        common = np.median(self.amplitude[y, x][:, off] / self.noise[y, x][:, None], axis=0)
+        return float(common.max(initial=0.0))
 
 
 def _spectrum(patch: Float) -> Float:
