@@ -200,7 +200,8 @@ def _jpeg(data: bytes, name: str) -> list[Image.Image]:
 
 _NOISE = bytes(n * 73 % 251 for n in range(2048))
 _FILLING = _NOISE + b"".join(bytes([0xFF, 0xD0 + n]) + _NOISE for n in range(8))  # behind each restart marker too
-_JPEG_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])", re.DOTALL)  # of bytes that fill, the last: `\xff+` takes ten times as long
+# Of bytes that fill, the last: `\xff+` takes ten times as long.
+_JPEG_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])", re.DOTALL)
 
 
 def _jpeg_end(data: bytes) -> int:
