@@ -187,7 +187,7 @@ def _lines(work: Pixels) -> Float:
 def _vertex(a: float, b: float, c: float) -> float:
     """Where the parabola through three neighbours is highest, -0.5 to 0.5."""
     bend = a - 2 * b + c
-    return 0.0 if bend >= 0 else float(np.clip(0.5 * (a - c) / bend, -0.5, 0.5))
+    return 0.0 if bend >= 0 else min(max(float(0.5 * (a - c) / bend), -0.5), 0.5)  # np.clip: ten times as long
 
 
 def _ordered(one: Points, two: Points) -> Points:
