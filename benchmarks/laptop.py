@@ -124,7 +124,8 @@ class Laptop:
         ours = figures(self.work, "command", "page", number)
         load = "none" if not ours["mapped"] else "mmap"
         words = ["-m", self.model, "-p", ours["rows"], "-n", 0, "-t", self.threads, "-ngl", 0, "-fa", 0, "-lm", load]
-        words += ["-b", ours["batch"], "-ub", ours["batch"], "-r", 1, "--no-warmup", "-o", "jsonl"]
+        words += ["-b", ours["batch"], "-ub", ours["batch"], "-ctk", ours["keys"]]
+        words += ["-r", 1, "--no-warmup", "-o", "jsonl"]
         done = run(self.bench, *words)
         told = json.loads(done.out)
         return {"rate": told["avg_ts"], "seconds": told["avg_ns"] / 1e9, "peak": done.peak}

@@ -190,7 +190,9 @@ class Watches:
         def watched(model: Any, path: Path, **how: Any) -> None:
             from llama_cpp import llama_cpp as lib
 
-            self.facts |= {key: how[key] for key in ("batch", "context", "mapped", "repack", "threads", "width")}
+            self.facts |= {
+                key: how[key] for key in ("batch", "context", "mapped", "repack", "threads", "width", "keys")
+            }
             self.put(lib, "llama_decode", "decode")
             load(model, path, **how)
 

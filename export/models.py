@@ -11,11 +11,12 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 
 from pulse_edge.errors import CheckpointError, UsageError
+from pulse_edge.kit import Keys
 from pulse_edge.prompt import TEMPLATES
 
 T = TypeVar("T")
@@ -68,6 +69,8 @@ class Recipe:
     """Bits per weight of the language model."""
     vision: str | None = None
     """Type of the encoder."""
+    keys: Keys | None = None
+    """Type of the key cache."""
     kld: float | None = None
     """Gate: largest mean KLD against the base, in nats."""
     cosine: float | None = None
@@ -331,6 +334,7 @@ _RECIPE_READERS: dict[str, Callable[[yaml.ScalarNode], str | int | float]] = {
     "size": _bytes,
     "bpw": _number,
     "vision": _text,
+    "keys": _one_of(get_args(Keys)),
     "kld": _number,
     "cosine": _number,
     "gates": _number,  # of each name under it

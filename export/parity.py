@@ -221,20 +221,28 @@ def _torch_layer(checkpoint: Checkpoint, settings: LlamaConfig, i: int) -> Any:
 
 
 def logits(
-    path: Path, layers: int, rows: Float, before: list[int], after: list[int], threads: int, folder: Path
+    path: Path,
+    layers: int,
+    rows: Float,
+    before: list[int],
+    after: list[int],
+    threads: int,
+    folder: Path,
+    *,
+    keys: str = "f16",
 ) -> tuple[Float, str]:
     """A GGUF's logits (len(after), vocabulary) behind each token after the image, and how they were had.
 
-    A file too large to be mapped is cut into windows in `folder`.
+    A file too large to be mapped is cut into windows in `folder`. `keys` is the type of the key cache.
     """
     if path.stat().st_size <= WINDOW_BYTES:
-        return _whole(path, rows, before, after, threads), "the whole file"
-    return _in_windows(path, layers, rows, before, after, threads, folder)
+        return _whole(path, rows, before, after, threads, keys), "the whole file"
+    return _in_windows(path, layers, rows, before, after, threads, folder, keys)
 
 
-def _whole(path: Path, rows: Float, before: list[int], after: list[int], threads: int) -> Float:
+def _whole(path: Path, rows: Float, before: list[int], after: list[int], threads: int, keys: str) -> Float:
     context = _context(rows, before, after)
-    with closing(LanguageModel(path, context=context, threads=threads)) as model:
+    with closing(LanguageModel(path, context=context, threads=threads, keys=keys)) as model:
         model.feed_tokens(before)
         model.feed_rows(rows)
         return model.feed_tokens(after, every=True)
@@ -262,7 +270,7 @@ class _Capture:
 
 
 def _in_windows(
-    path: Path, layers: int, rows: Float, before: list[int], after: list[int], threads: int, folder: Path
+    path: Path, layers: int, rows: Float, before: list[int], after: list[int], threads: int, folder: Path, keys: str
 ) -> tuple[Float, str]:
     """Logits by way of partial models, each fed the hidden rows that the one before it made."""
     reader = gguf.GGUFReader(path)
@@ -281,7 +289,7 @@ def _in_windows(
             # Each pass asks for every row's result, so that the last layer does not drop rows early.
             seen = _Capture(f"l_out-{len(window) - 1}", hidden.shape[1])
             with closing(
-                LanguageModel(part, context=_context(rows, before, after), threads=threads, observer=seen)
+                LanguageModel(part, context=_context(rows, before, after), threads=threads, keys=keys, observer=seen)
             ) as model:
                 for piece in _batches(hidden):
                     logits = model.feed_rows(piece, every=True)

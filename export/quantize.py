@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import gguf
 import numpy as np
@@ -55,6 +55,8 @@ class Options:
     """Bits per weight of the language model; the type of each matrix is chosen."""
     vision: str | None = None
     """A key of vision.KINDS; None: as the base has it."""
+    keys: kits.Keys | None = None
+    """Type of the key cache; None: f16."""
     stats: Path | None = None
     sensitivity: bool | None = None
     """Weigh each matrix's error by what it does to answers, where types are chosen. None: yes, of a model of up to
@@ -122,7 +124,10 @@ def _resolved(options: Options) -> Options:
     kind = options.vision or (recipe.vision if recipe else None)
     if kind is not None and kind not in vision.KINDS:
         raise UsageError(f"--vision {kind}: expected one of {', '.join(vision.KINDS)}.")
-    return replace(options, vision=kind, **sizes)  # type: ignore[arg-type]
+    keys = options.keys or (recipe.keys if recipe else None)
+    if keys is not None and keys not in get_args(kits.Keys):
+        raise UsageError(f"--keys {keys}: expected one of {', '.join(get_args(kits.Keys))}.")
+    return replace(options, vision=kind, keys=keys, **sizes)  # type: ignore[arg-type]
 
 
 def _measures(options: Options, stats: Stats | None, base: Kit) -> bool:
@@ -170,6 +175,10 @@ class _Job:
     progress: Progress
 
     @property
+    def keys(self) -> kits.Keys:
+        return self.options.keys or "f16"
+
+    @property
     def source(self) -> Path:
         return self.base.file(self.base.manifest.language.file)
 
@@ -198,12 +207,14 @@ def _build(job: _Job) -> None:
     name = options.llm or f"{bits:.2f} bpw"
     job.say("proving it against the base")
     figures = {"vision": seen, "language": _prove(job, bits), "base": m.parity}
-    settings = {k: v for k, v in asdict(options).items() if k in ("llm", "size", "bpw", "vision", "sensitivity")}
+    settings = {
+        k: v for k, v in asdict(options).items() if k in ("llm", "size", "bpw", "vision", "keys", "sensitivity")
+    }
     manifest = replace(
         m,
-        id=f"{m.id.split(' (')[0]} ({name}, {kind})",
+        id=f"{m.id.split(' (')[0]} ({name}, {kind}{'' if job.keys == 'f16' else f', {job.keys} keys'})",
         files=kits.listing(job.work),
-        language=replace(m.language, type=name),
+        language=replace(m.language, type=name, keys=job.keys),
         vision=replace(m.vision, type=kind),
         parity=figures,
         accuracy=None,
@@ -389,7 +400,7 @@ def _prove(job: _Job, bits: float) -> dict[str, Any]:
     for s in sequences:
         arguments = (layers, s.rows, s.before, s.after, job.threads, job.work)
         original, how = parity.logits(job.source, *arguments)
-        made, _ = parity.logits(job.target, *arguments)
+        made, _ = parity.logits(job.target, *arguments, keys=job.keys)
         found.append(parity.divergence(original, made))
         same.append(original.argmax(-1) == made.argmax(-1))
     divergence = np.concatenate(found)

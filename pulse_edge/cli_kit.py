@@ -119,7 +119,8 @@ def _facts(m: Any) -> Iterator[tuple[str, str]]:
     yield "source", " ".join(str(m.source[k]) for k in ("name", "revision", "licence") if m.source.get(k))
     yield "made", m.created
     language, vision, packing = m.language, m.vision, m.packing
-    yield "language", f"{language.type}, {language.layers} layers, context {language.context_length} tokens"
+    told = f"{language.type}, {language.layers} layers, context {language.context_length} tokens"
+    yield "language", told + (f", {language.keys} keys" if language.keys != "f16" else "")
     side = f"{vision.image_size} x {vision.image_size} pixels"
     yield "vision", f"{vision.type}, tiles of {side}, {vision.patches_per_side**2} rows each"
     yield "packing", f"{packing.aspect_ratio}, {packing.merge}"

@@ -94,7 +94,7 @@ def examine(
 
         made = plan.make(opened, plan.Use(pages=1), limit=limit)
         text = f"{memory.shown(made.peak)} at most: {made.text}, context {made.context}, {made.figures()}"
-        yield Check("plan", "ok", text, {"peak": made.peak, "parts": made.parts, "notes": made.notes})
+        yield Check("plan", "ok", text, {"peak": made.peak, "parts": made.parts})
         yield from trial(opened, limit, progress)
     except PulseEdgeError as e:
         yield Check("kit", "failed", str(e))

@@ -220,6 +220,7 @@ class PulseModel:
                 batch=self.plan.batch,
                 mapped=not self.plan.repack,
                 repack=self.plan.repack,
+                keys=self.kit.manifest.language.keys,
                 flash_attention=how.flash_attention,
                 # Of the kit and not of the moment: another width can give other bits.
                 width=1 if self.kit.manifest.guesses_file is None else llm.WIDTH,
@@ -254,6 +255,7 @@ class PulseModel:
         page = source if isinstance(source, scan.Page) else scan.read(source)
         read = time.perf_counter()
         checked = intake.admitted(page, straighten, force) if gate else None
+        memory.give_back()  # what judging took, before the encoder takes its own
         ready, image = time.perf_counter(), checked.flat.image if checked else page.image
         spec = self.kit.manifest.vision
         pixels = tiles.cut(image, mean=spec.mean, std=spec.std, **self._tiling())
@@ -383,7 +385,7 @@ class PulseModel:
 
     def _prefix_of(self, encoded: EncodedScan) -> str:
         """Hash of everything that keys and values of a page depend on; the device's text names layout, batch and threads."""
-        how = [self.device, self.plan.key_values, self.plan.context, self._how.flash_attention]
+        how = [self.device, self.plan.context, self._how.flash_attention]
         build = [llm.version(), llm.system(), machine.key()]
         about = [self.kit.sha256, self.kit.manifest.prompt.before, encoded.rows_sha256, how, build]
         return hashlib.sha256(json.dumps(about).encode()).hexdigest()

@@ -31,6 +31,7 @@ _READ_BYTES = 1 << 22
 
 Merge = Literal["flat", "spatial", "spatial_unpad"]
 Aspect = Literal["anyres", "pad", "square"]
+Keys = Literal["f16", "q8_0"]
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,9 @@ class Language:
     key_value_length: int
     """Numbers per token and layer in the key cache; the value cache has as many."""
     vocabulary: int
+    keys: Keys = "f16"
+    """Type of the key cache. Of the kit and not of the moment: with other keys come other answers, so that a kit is measured
+    with its own. Values stay f16: smaller ones need flash attention, whose sums depend on the number of threads."""
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,8 @@ GENTLE = 32
 """Tokens that are decoded to their end when a signal comes: a second or two."""
 WIDTH = 4
 """Tokens a step of an answer decodes on a CPU. Reading the weights is what a step waits for; four share it."""
+_KEYS = {"f16": 1, "q8_0": 8}
+"""ggml_type by name."""
 _ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
@@ -130,7 +132,7 @@ class LanguageModel:
     """A GGUF model with one context of `context` tokens.
 
     `threads` read rows and tokens in batches of `batch`, `decode_threads` (None: as many) make single tokens.
-    An answer is made in steps of `width` tokens on the CPU.
+    An answer is made in steps of `width` tokens on the CPU. `keys` is the type of the key cache, f16 or q8_0.
     `gpu_layers` of the layers and the output go to the GPU on `cuda`; negative: all. Weights that are `repack`ed and
     `mapped` too take their memory twice. `progress` gets the loaded fraction. `observer` sees the graph's nodes.
     Raises EngineError for a file that llama.cpp cannot load, DeviceError when CUDA is asked for and absent.
@@ -148,6 +150,7 @@ class LanguageModel:
         batch: int = BATCH,
         mapped: bool = True,
         repack: bool = True,
+        keys: str = "f16",
         flash_attention: bool = False,
         width: int = 1,
         observer: Observer | None = None,
@@ -176,7 +179,7 @@ class LanguageModel:
             self.embedding_length: int = lib.llama_model_n_embd(self._model)
             self.vocabulary: int = lib.llama_vocab_n_tokens(self._vocab)
             self.end: int = lib.llama_vocab_eos(self._vocab)
-            self._start_context(threads, decode_threads or threads, device, flash_attention, observer)
+            self._start_context(threads, decode_threads or threads, device, keys, flash_attention, observer)
         except BaseException:
             self.close()
             raise
@@ -204,7 +207,7 @@ class LanguageModel:
             raise EngineError(f"{self._path}: llama.cpp cannot load it: {log.reason()}. Copy the kit again.")
 
     def _start_context(
-        self, threads: int, decode_threads: int, device: str, flash: bool, observer: Observer | None
+        self, threads: int, decode_threads: int, device: str, keys: str, flash: bool, observer: Observer | None
     ) -> None:
         lib = self._lib
         params = lib.llama_context_default_params()
@@ -212,6 +215,7 @@ class LanguageModel:
         params.n_batch = params.n_ubatch = self.batch
         params.n_threads, params.n_threads_batch = decode_threads, threads
         params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_ENABLED if flash else lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        params.type_k = _KEYS[keys]
         params.offload_kqv = params.op_offload = device == "cuda"
         params.no_perf = True
         # Kept on self: ctypes callbacks must outlive the context.

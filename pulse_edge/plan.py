@@ -5,7 +5,7 @@ Figures are resident bytes, as VmHWM counts them: mapped weights included, becau
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from . import cpu, memory, weights
 from .errors import MemoryShortage
@@ -26,11 +26,8 @@ _KEPT = 16 * MIB
 """Of every page that waits for its questions: its picture, as read and as flattened."""
 _ROUND = 256
 """llama.cpp rounds a context up to it."""
-
-KEY_VALUES_F16 = (
-    "keys and values stay f16: q8_0 needs flash attention, whose sums depend on the number of threads, "
-    "and no kit's accuracy report was made with it"
-)
+_KEY_BYTES = {"f16": 2.0, "q8_0": 34 / 32}
+"""Of a number, by type of the key cache: q8_0 has a scale in f16 for every 32."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +56,10 @@ class Plan:
     """Bytes: `program`, `page`, `encoder`, `weights`, `key_values`, `compute`, `rows`."""
     budget: int | None
     """Bytes that may be taken; None: the system does not tell."""
-    notes: tuple[str, ...] = ()
     idle: int = 0
     """Of the mapped weights what is not needed after loading, and can be dropped."""
     gpu_layers: int = 0
     """Layers on the GPU, the output as one more."""
-    key_values: str = field(default="f16", init=False)
 
     @property
     def peak(self) -> int:
@@ -131,7 +126,6 @@ def ladder(kit: Kit, use: Use, budget: int | None, flags: frozenset[str]) -> lis
             encoder_first=first,
             parts=parts(kit.manifest, held, use, context, batch),
             budget=budget,
-            notes=(KEY_VALUES_F16,),
             idle=0 if repack else held.embedding,
         )
         for batch in BATCHES
@@ -178,7 +172,7 @@ def parts(manifest: Manifest, held: Weights, use: Use, context: int, batch: int)
         "page": _PAGE,
         "encoder": encoder(m),
         "weights": held.bytes,
-        "key_values": 2 * 2 * language.layers * pairs * context,
+        "key_values": int((_KEY_BYTES[language.keys] + 2) * language.layers * pairs * context),
         "compute": batch * (max(attention, 4 * (language.vocabulary + 3 * wide)) + scores // 2),
         "rows": rows(m) * wide * 4 + ((use.pages or 1) - 1) * (rows(m) * wide * 4 + _KEPT),
     }

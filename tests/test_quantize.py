@@ -81,6 +81,27 @@ def test_a_finished_kit_answers(smaller: Path) -> None:
         assert model.interpret(parity.PAGE, "Is the rhythm regular?", max_tokens=3).answers[0].tokens <= 3
 
 
+def test_quantized_keys_are_of_the_kit_and_in_its_proof(tiny_kit: Path, tmp_path: Path) -> None:
+    from pulse_edge import PulseModel
+
+    texts, divergences = [], []
+    for keys in ("f16", "q8_0"):
+        quantize(tiny_kit, tmp_path / keys, Options(llm="F16", keys=keys))  # type: ignore[arg-type]
+        manifest = kits.open_kit(tmp_path / keys).manifest
+        divergences.append(manifest.parity["language"]["mean_kld"])
+        assert manifest.language.keys == manifest.quantization.settings["keys"] == keys  # type: ignore[union-attr]
+        for threads in (1, 2):
+            with PulseModel.load(tmp_path / keys, device="cpu", threads=threads) as model:
+                parts = model.plan.parts["key_values"]
+                texts.append(model.interpret(parity.PAGE, "Is the rhythm regular?", max_tokens=24).answers[0].text)
+        divergences.append(parts)
+    assert texts[0] == texts[1]
+    assert texts[2] == texts[3]
+    assert divergences[0] == 0 < divergences[2]
+    assert divergences[3] == divergences[1] * (2 + 34 / 32) / 4
+    assert manifest.id.endswith(", q8_0 keys)")
+
+
 def test_a_size_is_kept_and_used(tiny_kit: Path, stats: Path, tmp_path: Path) -> None:
     size = sum(p.stat().st_size for p in tiny_kit.iterdir()) - 3_000_000
     quantize(tiny_kit, tmp_path / "kit", Options(size=size, stats=stats, sensitivity=False))
@@ -241,6 +262,7 @@ def test_stats_of_another_model_are_refused(tiny_kit: Path, stats: Path, tmp_pat
         (Options(recipe=Recipe("x", "", size=10**7)), "give --stats"),
         (Options(sensitivity=True), "instead of --llm"),
         (Options(vision="int8-static"), "needs the ranges"),
+        (Options(keys="q4_0"), "--keys q4_0: expected one of f16, q8_0"),  # type: ignore[arg-type]
     ],
 )
 def test_what_cannot_be_is_refused(options: Options, reason: str, tiny_kit: Path, tmp_path: Path) -> None:
