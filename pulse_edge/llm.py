@@ -19,6 +19,7 @@ import codecs
 import contextlib
 import ctypes
 import importlib.metadata
+import os
 import signal
 import threading
 from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
@@ -40,6 +41,14 @@ GENTLE = 32
 """Tokens that are decoded to their end when a signal comes: a second or two."""
 WIDTH = 4
 """Tokens a step of an answer decodes on a CPU. Reading the weights is what a step waits for; four share it."""
+_SWITCHES = (
+    "GGML_BACKEND_PATH",
+    "GGML_CPU_DISABLE_FUSION",
+    "GGML_CPU_TILED_MM",
+    "GGML_CPU_TILED_MM_FORCE",
+    "LLAMA_ATTN_ROT_DISABLE",
+)
+"""Environment variables that make llama.cpp take other kernels or load any library; an answer must not depend on a shell."""
 _KEYS = {"f16": 1, "q8_0": 8}
 """ggml_type by name."""
 _ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -558,6 +567,8 @@ def _library() -> Any:
     """llama.cpp's C functions, initialised once."""
     from llama_cpp import llama_cpp as lib
 
+    for name in _SWITCHES:
+        os.environ.pop(name, None)
     lib.llama_log_set(_LOG.callback(lib), None)
     _load_backends()
     lib.llama_backend_init()

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +14,7 @@ import gguf
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from conftest import ROOT
 from gguf import GGMLQuantizationType as Type
 
 from calibration.collect import Plan, collect
@@ -100,6 +104,24 @@ def test_quantized_keys_are_of_the_kit_and_in_its_proof(tiny_kit: Path, tmp_path
     assert divergences[0] == 0 < divergences[2]
     assert divergences[3] == divergences[1] * (2 + 34 / 32) / 4
     assert manifest.id.endswith(", q8_0 keys)")
+
+
+LOGITS = """
+import hashlib, sys
+from pulse_edge import PulseModel
+with PulseModel.load(sys.argv[1], device="cpu", threads=1) as model:
+    scan = model.encode(sys.argv[2])
+    print(hashlib.sha256(model.reach(scan, model.turns("Is the rhythm regular?", ())).tobytes()).hexdigest())
+"""
+
+
+def test_no_variable_of_the_environment_changes_the_logits(tiny_kit: Path, tmp_path: Path) -> None:
+    quantize(tiny_kit, tmp_path / "kit", Options(llm="Q4_K_M", keys="q8_0"))
+    switches = {"GGML_CPU_TILED_MM": "0", "GGML_CPU_DISABLE_FUSION": "1", "LLAMA_ATTN_ROT_DISABLE": "1"}
+    command = [sys.executable, "-c", LOGITS, str(tmp_path / "kit"), str(parity.PAGE)]
+    env = {k: v for k, v in os.environ.items() if k not in switches}
+    plain, switched = (subprocess.check_output(command, env=env | more, cwd=ROOT) for more in ({}, switches))
+    assert plain == switched
 
 
 def test_a_size_is_kept_and_used(tiny_kit: Path, stats: Path, tmp_path: Path) -> None:
