@@ -343,15 +343,19 @@ _NEEDLESS = re.compile(r"(.*/)?(include|cmake|pkgconfig)/.*|(.*/)?(lib)?(llama-c
 
 
 def slimmed(wheel: Path, folder: Path) -> Path:
-    """The wheel without what its build installs and nobody runs; llama.cpp's common library holds an HTTP client.
-
-    RECORD then lists too much; auditwheel writes it anew.
-    """
+    """The wheel, and its RECORD, without what its build installs and nobody runs; llama.cpp's common library holds an HTTP client."""
     folder.mkdir()
     with zipfile.ZipFile(wheel) as old, zipfile.ZipFile(folder / wheel.name, "w", zipfile.ZIP_DEFLATED) as new:
         for entry in old.infolist():
-            if not entry.is_dir() and not _NEEDLESS.fullmatch(entry.filename):
-                new.writestr(entry, old.read(entry), zipfile.ZIP_DEFLATED)
+            if entry.is_dir() or _NEEDLESS.fullmatch(entry.filename):
+                continue
+            held = old.read(entry)
+            if entry.filename.endswith(
+                ".dist-info/RECORD"
+            ):  # lines of name,hash,size; auditwheel opens all that it lists
+                listed = held.decode().splitlines(keepends=True)
+                held = "".join(row for row in listed if not _NEEDLESS.fullmatch(row.rsplit(",", 2)[0])).encode()
+            new.writestr(entry, held, zipfile.ZIP_DEFLATED)
     return folder / wheel.name
 
 

@@ -122,6 +122,20 @@ def test_everything_missing_is_said_at_once(tmp_path: Path, monkeypatch: pytest.
         assert line in str(e.value)
 
 
+def test_a_slimmed_wheel_lists_what_it_holds(tmp_path: Path) -> None:
+    held = ["llama_cpp/llama.py", "llama_cpp/lib/libllama.so", "llama_cpp-1.dist-info/METADATA"]
+    needless = ["llama_cpp/include/llama.h", "include/ggml.h", "llama_cpp/lib/libmtmd.so", "bin/llama-server"]
+    record = "llama_cpp-1.dist-info/RECORD"
+    with zipfile.ZipFile(tmp_path / "llama_cpp-1-py3-none-any.whl", "w") as wheel:
+        for name in held + needless:
+            wheel.writestr(name, name)
+        wheel.writestr(record, "".join(f"{name},sha256=x,{len(name)}\n" for name in held + needless) + f"{record},,\n")
+    slim = wheelhouse.slimmed(tmp_path / "llama_cpp-1-py3-none-any.whl", tmp_path / "slim")
+    with zipfile.ZipFile(slim) as wheel:
+        listed = [row.split(",")[0] for row in wheel.read(record).decode().splitlines()]
+        assert sorted(listed) == sorted(wheel.namelist()) == sorted([*held, record])
+
+
 def test_a_delta_carries_only_what_has_changed(parts: Path, whole: Path, tmp_path: Path) -> None:
     wheel = next(parts.glob("*.whl"))
     new = small_stick.kit(tmp_path / "c", "kit c", seed=3)
