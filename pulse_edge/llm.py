@@ -158,7 +158,7 @@ class LanguageModel:
         gpu_layers: int = -1,
         batch: int = BATCH,
         mapped: bool = True,
-        repack: bool = True,
+        repack: bool = False,
         keys: str = "f16",
         flash_attention: bool = False,
         width: int = 1,

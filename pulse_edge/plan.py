@@ -115,7 +115,8 @@ def ladder(kit: Kit, use: Use, budget: int | None, flags: frozenset[str]) -> lis
     their first answer then waits for all of them to be encoded.
     """
     held = weights.read(kit.file(kit.manifest.language.file))
-    again = bool(cpu.repacked(set(held.by_kind), flags))
+    worth = cpu.repacked(set(held.by_kind), flags)
+    again = 2 * sum(held.by_kind[kind] for kind in worth) > held.bytes  # llama.cpp does it to all of them or to none
     closing = [True] if use.pages == 1 else [False] if use.pages is None else [False, True]
     context = context_for(kit.manifest, use)
     return [

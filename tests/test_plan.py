@@ -102,7 +102,7 @@ def manifest(held: weights.Weights, *, d: int, heads: int, kv: int, layers: int,
 @pytest.fixture(scope="module")
 def seven_b(tmp_path_factory: pytest.TempPathFactory) -> kits.Kit:
     folder = tmp_path_factory.mktemp("7b")
-    held = weights.read(header(folder / "llm.gguf", **LLAMA_7B))
+    held = weights.read(header(folder / "llm.gguf", **LLAMA_7B, kind="Q4_0"))  # of as many bits as Q4_K
     return kits.Kit(folder, manifest(held, **LLAMA_7B), "0" * 64)
 
 
@@ -164,6 +164,13 @@ def test_what_is_picked_at_7b_as_memory_gets_short(seven_b: kits.Kit, monkeypatc
     assert picks(seven_b, Use(), 16, monkeypatch).encoder_first is False
     assert picks(seven_b, Use(pages=3), 16, monkeypatch).encoder_first is False
     assert picks(seven_b, Use(pages=3), 7.0, monkeypatch).encoder_first is True
+
+
+def test_weights_whose_own_layout_is_read_in_tiles_stay_mapped(
+    seven_b: kits.Kit, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    header(tmp_path / "llm.gguf", **LLAMA_7B, kind="Q4_K")
+    assert not picks(kits.Kit(tmp_path, seven_b.manifest, "0" * 64), Use(pages=1), 16, monkeypatch).repack
 
 
 def test_what_cannot_fit_is_refused_with_figures(seven_b: kits.Kit, monkeypatch: pytest.MonkeyPatch) -> None:
