@@ -125,7 +125,7 @@ class Laptop:
         load = "none" if not ours["mapped"] else "mmap"
         words = ["-m", self.model, "-p", ours["rows"], "-n", 0, "-t", self.threads, "-ngl", 0, "-fa", 0, "-lm", load]
         words += ["-b", ours["batch"], "-ub", ours["batch"], "-ctk", ours["keys"]]
-        words += ["-r", 1, "--no-warmup", "-o", "jsonl"]
+        words += ["--repack", int(ours["repack"]), "-r", 1, "--no-warmup", "-o", "jsonl"]
         done = run(self.bench, *words)
         told = json.loads(done.out)
         return {"rate": told["avg_ts"], "seconds": told["avg_ns"] / 1e9, "peak": done.peak}
@@ -138,11 +138,11 @@ class Laptop:
         (self.work / "mtmd.log").write_text("".join(f"{at:.3f} {line}\n" for at, line in done.notes))
         loaded = next((at for at, line in done.notes if "loading model: " in line), None)
         encoded = [after(line, "encoding done in ") for _, line in done.notes if "encoding done in " in line]
-        rows = [after(line, "n_tokens_batch = ") for _, line in done.notes if "n_tokens_batch = " in line]
-        if loaded is None or not encoded or not rows:
+        if loaded is None or not encoded:
             raise SystemExit(f"{self.work}/mtmd.log: llama-mtmd-cli said something else than expected")
         seen = {"first_token": done.said, "loaded": loaded, "encode": sum(encoded) / 1e3}
-        return {**seen, "rows": int(sum(rows)), "peak": done.peak}
+        each = np.load(self.work / "encoder-clip.npy", mmap_mode="r").shape[1]
+        return {**seen, "rows": each * len(encoded), "peak": done.peak}
 
 
 def after(line: str, words: str) -> float:
@@ -204,8 +204,10 @@ def spent(page: Figures) -> Figures:
     """What our page's seconds to the first token went into."""
     seconds = {"copy": page["seconds"]["decode_call"] - page["seconds"]["decode"]} | page["seconds"]
     first = page["said"][0]
-    loading = page["entered"]["read"][0] + sum(seconds[k] for k in ("verify", "load_encoder", "load_model"))
-    engines = sum(seconds[k] for k in ("load_encoder", "encode", "load_model"))
+    loading = page["entered"]["read"][0] + sum(
+        seconds[k] for k in ("verify", "load_encoder", "wait_encoder", "load_model")
+    )
+    engines = sum(seconds[k] for k in ("load_encoder", "wait_encoder", "encode", "load_model"))
     reach = page["entered"]["reach"]
     return {
         "first_token": first,
@@ -255,7 +257,7 @@ def table(work: Path, encoders: float | None) -> str:
         pair("the same without loading", "s", page("without_load"), bare, None, long),
         alone("reading, checking, tiling, tokenizing, copying, keeping rows: share", page("overhead"), 0.02, long),
         alone("all but loading, encoding and decoding, start of Python included: share", page("others"), None, long),
-        alone("start of the process to the first tile, hashes remembered: seconds", began, 1.0, short),
+        alone("start of the process to the first tile, hashes remembered, encoder loaded: seconds", began, 1.0, short),
         alone("second question to its first token, of the first one's time", page("second"), 0.03, long),
         alone(
             "page seen before: start of the process to the loading of the weights, no tile encoded: seconds",

@@ -228,6 +228,7 @@ def command(out: Path, began: float, until: str, arguments: list[str]) -> None:
         (rowcache.RowCache, "get", "get_rows"),
         (rowcache.RowCache, "put", "put_rows"),
         (VisionEncoder, "__init__", "load_encoder"),
+        (VisionEncoder, "ready", "wait_encoder"),
         (VisionEncoder, "encode", "encode"),
         (LanguageModel, "__init__", "load_model"),
         (LanguageModel, "tokenize", "tokenize"),

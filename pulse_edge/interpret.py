@@ -197,8 +197,12 @@ class PulseModel:
         model = cls(opened, encoder, replace(how, flash_attention=flash_attention, observer=observer), progress)
         model.refused = known.refused
         model.seconds["load"] = time.perf_counter() - start
-        if use is None or use.pages is None:
-            _ = model.language
+        try:
+            if use is None or use.pages is None:
+                _ = model.language
+        except BaseException:
+            model.close()
+            raise
         return model
 
     @property
@@ -256,16 +260,17 @@ class PulseModel:
         read = time.perf_counter()
         checked = intake.admitted(page, straighten, force) if gate else None
         memory.give_back()  # what judging took, before the encoder takes its own
-        ready, image = time.perf_counter(), checked.flat.image if checked else page.image
+        judged, image = time.perf_counter(), checked.flat.image if checked else page.image
         spec = self.kit.manifest.vision
         pixels = tiles.cut(image, mean=spec.mean, std=spec.std, **self._tiling())
         key = "" if cache is None else rowcache.key_of(pixels, self._rows_from(image.size))
         kept = None if cache is None else cache.get(key)
+        waited = self._wait_for_encoder() if kept is None else 0.0
         whole = self._rows(pixels, image.size) if kept is None else kept
         if cache is not None and kept is None:
             cache.put(key, whole)
-        took = time.perf_counter() - ready
-        seconds = {"read": read - start, "check": ready - read, "encode" if kept is None else "cached": took}
+        took = time.perf_counter() - judged - waited
+        seconds = {"read": read - start, "check": judged - read, "encode" if kept is None else "cached": took}
         digest = hashlib.sha256(whole.tobytes())
         if rows == thin.ALL:
             return EncodedScan(page.name, page.sha256, whole, len(pixels), digest.hexdigest(), seconds, checked)
@@ -275,6 +280,14 @@ class PulseModel:
         return EncodedScan(
             page.name, page.sha256, whole[at], len(pixels), digest.hexdigest(), seconds, checked, at, told
         )
+
+    def _wait_for_encoder(self) -> float:
+        """Seconds that it was not ready yet; part of loading."""
+        start = time.perf_counter()
+        self.encoder.ready()
+        waited = time.perf_counter() - start
+        self.seconds["load"] = self.seconds.get("load", 0.0) + waited
+        return waited
 
     def _tiling(self) -> dict[str, Any]:
         packing = self.kit.manifest.packing

@@ -474,6 +474,8 @@ def writing(target: Path, *, force: bool = False) -> Iterator[Path]:
             yield work
             if not (work / MANIFEST).is_file():
                 raise KitError(f"{target}: no manifest was written, so there is no kit.")
+            for path in work.rglob("*"):  # onnx writes weights for their owner alone, and a kit is for everybody
+                path.chmod(0o755 if path.is_dir() else 0o644)
             _replace(work, target)
     finally:
         _remove(work)

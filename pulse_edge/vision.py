@@ -43,7 +43,10 @@ def version() -> str:
 
 
 class VisionEncoder:
-    """A session on one device. Raises DeviceError when CUDA was asked for and the session does not run on it."""
+    """A session on one device. Raises DeviceError when CUDA was asked for and the session does not run on it.
+
+    The CPU's session is made on a thread of its own: `ready` waits for it, and raises EngineError where it cannot be made.
+    """
 
     def __init__(self, path: Path, *, device: str, threads: int) -> None:
         runtime = installed_runtime()
@@ -51,29 +54,37 @@ class VisionEncoder:
 
         options = ort.SessionOptions()
         options.log_severity_level = 4
-        # Idle encoder threads would spin on cores that the language model needs.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # Threads that wait for the next operator spin; idle ones do not, on cores that the language model needs.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         providers = ["CUDAExecutionProvider"] if device == "cuda" else ["CPUExecutionProvider"]
         if device == "cuda" and runtime == "onnxruntime":
             raise DeviceError(f"cuda: onnxruntime without CUDA is installed. {_MEND}; or use --device cpu.")
-        try:
-            self._session: Any = _interruptible(
-                lambda: ort.InferenceSession(str(path), options, providers=providers), lambda: None
-            )
-        except Exception as e:  # ONNX Runtime raises its own C++ exceptions without a common base
-            raise EngineError(f"{path}: ONNX Runtime cannot load it: {_line(e)} Copy the kit again.") from e
+        self._ort = ort
+        self._path = path
+        session = _Call(lambda: ort.InferenceSession(str(path), options, providers=providers))
+        self._loading: _Call | None = session.start()
         # onnxruntime-gpu falls back without an exception: only the finished session tells.
-        if device == "cuda" and "CUDAExecutionProvider" not in self._session.get_providers():
+        if device == "cuda" and "CUDAExecutionProvider" not in self.providers:
             raise DeviceError(
                 "cuda: ONNX Runtime fell back to the CPU (no NVIDIA driver, GPU, CUDA 12/13 or cuDNN 9 libraries). "
                 "Mend them, or use --device cpu."
             )
-        self._ort = ort
-        self._path = path
-        self.providers: list[str] = self._session.get_providers()
-        """What the finished session runs on, in ONNX Runtime's order."""
+
+    def ready(self) -> Any:
+        """The session, as soon as it is there. Raises EngineError, also where the encoder was closed."""
+        if self._loading is None:
+            raise EngineError(f"{self._path}: the encoder was closed. Load the kit again.")
+        try:
+            return self._loading.result()
+        except Exception as e:  # ONNX Runtime raises its own C++ exceptions without a common base
+            raise EngineError(f"{self._path}: ONNX Runtime cannot load it: {_line(e)} Copy the kit again.") from e
+
+    @property
+    def providers(self) -> list[str]:
+        """What the session runs on, in ONNX Runtime's order."""
+        return list(self.ready().get_providers())
 
     def encode(self, pixels: Float, progress: Callable[[int, int], None] = lambda _done, _of: None) -> Float:
         """Features (n, P, d) of tiles (n, 3, S, S). One tile a call: a quantized encoder's result depends on its batch.
@@ -81,13 +92,14 @@ class VisionEncoder:
         `progress` gets tiles done and of how many. KeyboardInterrupt stops between two operators of the graph.
         """
         out = []
+        session = self.ready()
         progress(0, len(pixels))
         for i in range(len(pixels)):
             run = self._ort.RunOptions()
             tile = np.ascontiguousarray(pixels[i : i + 1])
 
             def call(tile: Float = tile, run: Any = run) -> Float:
-                result: Float = self._session.run([OUTPUT], {INPUT: tile}, run)[0]
+                result: Float = session.run([OUTPUT], {INPUT: tile}, run)[0]
                 return result
 
             def stop(run: Any = run) -> None:
@@ -104,37 +116,55 @@ class VisionEncoder:
         return features
 
     def close(self) -> None:
-        """Free the session's memory."""
-        self._session = None
+        """Free the session's memory; waits until it is made, for the process must not end in the middle of that."""
+        loading, self._loading = self._loading, None
+        if loading is not None:
+            with contextlib.suppress(Exception):
+                loading.result()
 
 
 def _line(error: Exception) -> str:
     return " ".join(str(error).split())[:300]
 
 
+class _Call:
+    """A call on a thread of its own, so that Ctrl-C reaches who waits for it at once."""
+
+    def __init__(self, call: Callable[[], Any]) -> None:
+        self._box: dict[str, Any] = {}
+        self._done = threading.Event()
+        # Not Thread.join: before Python 3.13 an interrupted one takes the thread for ended, and on Windows it cannot be
+        # interrupted, nor can an endless wait.
+        self._thread = threading.Thread(target=self._work, args=(call,), daemon=True)
+
+    def start(self) -> _Call:
+        """Begin; `result` does it too."""
+        self._thread.start()
+        return self
+
+    def _work(self, call: Callable[[], Any]) -> None:
+        try:
+            self._box["value"] = call()
+        except BaseException as e:
+            self._box["error"] = e
+        self._done.set()
+
+    def result(self, stop: Callable[[], None] = lambda: None) -> Any:
+        """What the call returned or raised; when this is interrupted, `stop` is asked to end it."""
+        try:
+            if self._thread.ident is None:
+                self._thread.start()
+            while not self._done.wait(0.2):
+                pass
+        except BaseException:
+            stop()
+            self._done.wait(0.5)
+            raise
+        if "error" in self._box:
+            raise self._box["error"]
+        return self._box["value"]
+
+
 def _interruptible(call: Callable[[], Any], stop: Callable[[], None]) -> Any:
     """Run `call` on a thread, so that Ctrl-C reaches this one at once; then `stop` is asked to end it."""
-    box: dict[str, Any] = {}
-    done = threading.Event()
-
-    def work() -> None:
-        try:
-            box["value"] = call()
-        except BaseException as e:
-            box["error"] = e
-        done.set()
-
-    # Not Thread.join: before Python 3.13 an interrupted one takes the thread for ended, and on Windows it cannot be
-    # interrupted, nor can an endless wait.
-    thread = threading.Thread(target=work, daemon=True)
-    try:
-        thread.start()
-        while not done.wait(0.2):
-            pass
-    except BaseException:
-        stop()
-        done.wait(0.5)
-        raise
-    if "error" in box:
-        raise box["error"]
-    return box["value"]
+    return _Call(call).result(stop)

@@ -109,3 +109,9 @@ def test_a_kit_that_was_named_and_is_absent_is_not_replaced_by_another(
         monkeypatch.setenv(kits.KIT_VARIABLE, str(places["variable"]))
     with pytest.raises(KitError, match=f"{places[place]}: no such kit"):
         kits.find(places["named"] if place == "named" else None)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has other permissions")
+def test_everybody_may_read_a_kit(tiny_kit: Path) -> None:
+    assert {path.stat().st_mode & 0o777 for path in tiny_kit.iterdir()} == {0o644}
+    assert tiny_kit.stat().st_mode & 0o777 == 0o755

@@ -51,7 +51,15 @@ def test_a_killed_measurement_goes_on_behind_the_last_whole_line(tmp_path: Path)
 
 def test_the_table_compares_medians_and_says_what_is_missed(tmp_path: Path) -> None:
     entered = {"read": [1.0], "encode": [2.0], "load_model": [3.0], "reach": [4.0, 12.0]}
-    seconds = {"read": 0.1, "verify": 0.0, "load_encoder": 0.5, "encode": 1.0, "load_model": 1.0, "feed_rows": 5.0}
+    seconds = {
+        "read": 0.1,
+        "verify": 0.0,
+        "load_encoder": 0.25,
+        "wait_encoder": 0.25,
+        "encode": 1.0,
+        "load_model": 1.0,
+        "feed_rows": 5.0,
+    }
     seconds |= {"decode": 6.0, "decode_call": 6.1}
     page = {"rows": 100, "said": [10.0, 12.5], "entered": entered, "seconds": seconds, "peak": 2**30}
     encoders = [("ours", 0, 1.0), ("ours", 1, 3.0), ("clip", 0, 4.0), ("clip", 1, 4.0), ("torch", 0, 2.0)]
