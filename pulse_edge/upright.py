@@ -6,9 +6,7 @@ probable each layout. OpenCV runs the networks; calibration/upright.py and calib
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -88,14 +86,10 @@ def seen(image: Pixels) -> Float:
 
 
 def _said(network: str, pictures: Float) -> Float:
-    net = _network(network)
+    # Read anew each time: that takes 4 ms, and a network keeps 70 MiB of activations as long as it lives.
+    net = cv2.dnn.readNetFromONNX(str(Path(__file__).with_name(f"{network}.onnx")))
     net.setInput(np.ascontiguousarray(pictures))
     return np.asarray(net.forward(), np.float32)
-
-
-@cache
-def _network(name: str) -> Any:
-    return cv2.dnn.readNetFromONNX(str(Path(__file__).with_name(f"{name}.onnx")))
 
 
 def _odd(size: float) -> int:
