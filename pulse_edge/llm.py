@@ -359,11 +359,17 @@ class LanguageModel:
         *,
         every: bool = False,
     ) -> Float | None:
-        """Decode embedding rows (T, d) float32; logits (T, vocabulary) behind `every` one, else None."""
-        out = []
-        for at in range(0, len(rows), self.batch):
+        """Decode embedding rows (T, d) float32; logits (T, vocabulary) behind `every` one, else None.
+
+        Batches end at multiples of their size: llama.cpp's attention runs over whole blocks of 256 cells, and one that ends a
+        little behind such a block pays for all of the next.
+        """
+        out, at = [], 0
+        while at < len(rows):
             progress(at, len(rows))
-            logits = self._decode(np.ascontiguousarray(rows[at : at + self.batch], np.float32), every=every)
+            end = at + self.batch - self.position % self.batch
+            logits = self._decode(np.ascontiguousarray(rows[at:end], np.float32), every=every)
+            at = end
             if every:
                 out.append(logits)
         progress(len(rows), len(rows))
