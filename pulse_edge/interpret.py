@@ -198,6 +198,8 @@ class PulseModel:
         model.refused = known.refused
         model.seconds["load"] = time.perf_counter() - start
         try:
+            if use is None or use.pages != 1:  # a single page is read and judged meanwhile
+                model._wait_for_encoder()
             if use is None or use.pages is None:
                 _ = model.language
         except BaseException:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +12,7 @@ import pytest
 
 import pulse_edge
 from pulse_edge import PulseModel
+from pulse_edge import kit as kits
 from pulse_edge.errors import UsageError
 
 PAGE = Path(pulse_edge.__file__).parent / "example_page.png"
@@ -62,6 +65,18 @@ def test_json_names_page_kit_and_every_answer(tiny_kit: Path) -> None:
     assert report["rows"] == 80
     assert report["kit"]["demonstration"] is True
     assert len(report["page_sha256"]) == 64
+
+
+@pytest.mark.parametrize("pages", [1, 2])
+def test_an_encoder_that_cannot_be_loaded_ends_it_in_a_line(pages: int, tiny_kit: Path, tmp_path: Path) -> None:
+    kit = shutil.copytree(tiny_kit, tmp_path / "kit")
+    (kit / "vision.onnx").write_bytes(b"no graph")
+    manifest = kits.parse_manifest((kit / "manifest.json").read_text())
+    kits.write_manifest(kit, dataclasses.replace(manifest, files=kits.listing(kit)))
+    done = run("interpret", *[PAGE] * pages, "--kit", kit)
+    assert done.returncode == 1
+    assert done.stderr.count("ONNX Runtime cannot load it") == 1
+    assert "Traceback" not in done.stderr
 
 
 def test_a_demonstration_kit_says_so_before_the_answer(tiny_kit: Path) -> None:
