@@ -350,9 +350,8 @@ def slimmed(wheel: Path, folder: Path) -> Path:
             if entry.is_dir() or _NEEDLESS.fullmatch(entry.filename):
                 continue
             held = old.read(entry)
-            if entry.filename.endswith(
-                ".dist-info/RECORD"
-            ):  # lines of name,hash,size; auditwheel opens all that it lists
+            if entry.filename.endswith(".dist-info/RECORD"):
+                # Lines of name,hash,size; auditwheel opens all that they name.
                 listed = held.decode().splitlines(keepends=True)
                 held = "".join(row for row in listed if not _NEEDLESS.fullmatch(row.rsplit(",", 2)[0])).encode()
             new.writestr(entry, held, zipfile.ZIP_DEFLATED)
