@@ -240,7 +240,7 @@ def logits(
     return _in_windows(path, layers, rows, before, after, threads, folder, keys)
 
 
-def _whole(path: Path, rows: Float, before: list[int], after: list[int], threads: int, keys: str) -> Float:
+def _whole(path: Path, rows: Float, before: list[int], after: list[int], threads: int, keys: str = "f16") -> Float:
     context = _context(rows, before, after)
     with closing(LanguageModel(path, context=context, threads=threads, keys=keys)) as model:
         model.feed_tokens(before)

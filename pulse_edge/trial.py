@@ -22,9 +22,10 @@ def trial(opened: Kit, limit: int | None, progress: Progress) -> Iterator[Check]
     use = plan.Use(pages=len(names))
     with PulseModel.load(opened, device="cpu", limit=limit, use=use, force=True, progress=progress) as model:
         encoded = {golden.page(opened, name): _encode(model, golden.page(opened, name)) for name in names}
+        providers = model.encoder.providers  # now: it is closed before the language model is loaded
         speed = measure(model, next(iter(encoded.values())))
         checks = [_golden(golden.check(model, encoded.__getitem__, lambda done, of: progress("golden", done, of)))]
-        found = {"providers": model.encoder.providers, "device": model.device}
+        found = {"providers": providers, "device": model.device}
         planned, peak = model.plan.peak, memory.peak()
     refused = None if checks[0].state != "failed" else f"pulse-edge doctor refused it here: {checks[0].text}."
     checks += [Check("speed", "ok", _told(speed), vars(speed) | found), _peak(planned, peak)]
