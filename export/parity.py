@@ -270,7 +270,14 @@ class _Capture:
 
 
 def _in_windows(
-    path: Path, layers: int, rows: Float, before: list[int], after: list[int], threads: int, folder: Path, keys: str
+    path: Path,
+    layers: int,
+    rows: Float,
+    before: list[int],
+    after: list[int],
+    threads: int,
+    folder: Path,
+    keys: str = "f16",
 ) -> tuple[Float, str]:
     """Logits by way of partial models, each fed the hidden rows that the one before it made."""
     reader = gguf.GGUFReader(path)

@@ -116,7 +116,7 @@ def ladder(kit: Kit, use: Use, budget: int | None, flags: frozenset[str]) -> lis
     """
     held = weights.read(kit.file(kit.manifest.language.file))
     worth = cpu.repacked(set(held.by_kind), flags)
-    again = 2 * sum(held.by_kind[kind] for kind in worth) > held.bytes  # llama.cpp does it to all of them or to none
+    repacking = 2 * sum(held.by_kind[kind] for kind in worth) > held.bytes  # llama.cpp does all of them or none
     closing = [True] if use.pages == 1 else [False] if use.pages is None else [False, True]
     context = context_for(kit.manifest, use)
     return [
@@ -130,7 +130,7 @@ def ladder(kit: Kit, use: Use, budget: int | None, flags: frozenset[str]) -> lis
             idle=0 if repack else held.embedding,
         )
         for batch in BATCHES
-        for repack in ([True, False] if again else [False])
+        for repack in ([True, False] if repacking else [False])
         for first in closing
     ]
 

@@ -137,6 +137,10 @@ def pack(order: Order, progress: Progress = lambda _stage, _done, _of: None) -> 
     opened = {_folder(k.manifest.id): k for k in map(kits.open_kit, order.kits)}
     if len(opened) != len(order.kits):
         raise KitError(f"{order.out}: two kits of one name ({', '.join(opened)}). Pack one of them.")
+    if inside := [k.path for k in opened.values() if k.path in order.out.resolve().parents]:
+        raise KitError(
+            f"{order.out}: lies in the kit {inside[0]}, which would be broken by it. Name a folder elsewhere."
+        )
     earlier = _earlier(order.since)
     wheels = wheelhouse.gather(order.targets, order.wheels, order.constraints)
     with _writing(order.out) as work:

@@ -17,7 +17,7 @@ def test_windows_of_layers_give_the_logits_of_the_whole_model(
     before, after = [1, 5, 6], [7, 8, 9, 10]
     whole = parity._whole(tiny_kit / "llm.gguf", rows, before, after, 2)
     monkeypatch.setattr(parity, "WINDOW_BYTES", 1)
-    windows, how = parity._in_windows(tiny_kit / "llm.gguf", 3, rows, before, after, 2, tmp_path, "f16")
+    windows, how = parity._in_windows(tiny_kit / "llm.gguf", 3, rows, before, after, 2, tmp_path)
     assert how.startswith("in 3 windows")
     assert np.abs(windows - whole).max() < 5e-3
     assert (windows.argmax(-1) == whole.argmax(-1)).all()

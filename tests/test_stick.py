@@ -97,6 +97,14 @@ def test_an_altered_kit_is_not_packed(parts: Path, tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["constraints.txt", "kit"]
 
 
+def test_a_stick_inside_its_kit_is_refused(parts: Path, tmp_path: Path) -> None:
+    kit = Path(shutil.copytree(parts / "a", tmp_path / "kit"))
+    order = stick.Order(kits=(kit,), out=kit / "stick", targets=(), wheels=(), constraints=tmp_path / "none")
+    with pytest.raises(KitError, match="lies in the kit"):
+        stick.pack(order)
+    assert kits.open_kit(kit)
+
+
 def test_everything_missing_is_said_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(wheelhouse, "_fetched", lambda *_: None)
