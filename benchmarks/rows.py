@@ -41,7 +41,7 @@ def read(model: PulseModel, encoded: EncodedScan) -> float:
     model.language.clear()
     start = time.perf_counter()
     before = model.kit.manifest.prompt.before
-    model.language.prefill(encoded.rows_sha256, before, encoded.rows, positions=encoded.positions)
+    model.language.prefill(encoded.rows_sha256, before, encoded.rows, places=encoded.places)
     return time.perf_counter() - start
 
 
@@ -57,14 +57,14 @@ class Found:
     """(n, vocabulary) log probabilities along the right answer."""
 
 
-def measure(model: PulseModel, sample: ecgbench.Sample, choices: Sequence[str | int], cache: RowCache) -> list[Found]:
+def measure(model: PulseModel, sample: ecgbench.Sample, choices: Sequence[str], cache: RowCache) -> list[Found]:
     """The same question with each choice."""
     question, right = sample.turns[0]
     ids = [*model.language.tokenize(right, first=False), model.language.end]
     found = []
     for choice in choices:
         encoded = model.encode(sample.picture or b"", gate=False, rows=choice, cache=cache)
-        gaps = 0 if encoded.positions is None else int((np.diff(encoded.positions) > 1).sum())
+        gaps = 0 if encoded.places is None else int((np.diff(encoded.places, prepend=-1) > 1).sum())
         seconds = read(model, encoded)
         (logits,) = model.score(encoded, question, [ids])
         said = model.ask(encoded, question, LONGEST).answer().text
@@ -77,7 +77,12 @@ def measure(model: PulseModel, sample: ecgbench.Sample, choices: Sequence[str | 
 @click.argument("bench", type=PATH)
 @click.option("--pages", type=int, default=100, show_default=True, help="Of each task as many.")
 @click.option("--tasks", default="cpsc-test,ptb-test-report", show_default=True, help="Separated by commas.")
-@click.option("--rows", default="no-padding,600,400,200", show_default=True, help="Separated by commas.")
+@click.option(
+    "--rows",
+    default="no-padding,600,400,200,160,400:similarity,200:similarity,160:similarity",
+    show_default=True,
+    help="Separated by commas.",
+)
 @click.option("--shortest", type=int, default=thin.SHORTEST, show_default=True, help="Run that is worth leaving out.")
 @click.option("--threads", type=int, default=2, show_default=True)
 def main(kit: Path, bench: Path, pages: int, tasks: str, rows: str, shortest: int, threads: int) -> None:

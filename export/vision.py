@@ -2,7 +2,7 @@
 
 The graph ends at the selected hidden state: later layers are not there, CLS is dropped, the projector is included.
 `requantize` makes other types of a finished one, with optimum's and ONNX Runtime's own tools.
-`pixel_values (n, 3, S, S) float32 -> image_features (n, P, d) float32`, n dynamic.
+`pixel_values (n, 3, S, S) float32 -> image_features (n, P, d) float32, cls_attention (n, P) float32`, n dynamic.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import torch
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from pulse_edge.errors import CheckpointError
-from pulse_edge.vision import INPUT, OUTPUT
+from pulse_edge.vision import ATTENTION, INPUT, OUTPUT
 
 from .checkpoint import PROJECTOR, TOWER, Checkpoint, _shown, finite
 
@@ -92,12 +92,39 @@ def write(encoder: Encoder, path: Path, kind: str, size: int) -> None:
         )
     assert program is not None
     model = program.model_proto
+    _tell_attention(model)
     _strip(model)
     if kind == "fp16":
         _halve(model, path)
     data = path.name + ".data"
     onnx.save_model(model, path, save_as_external_data=True, all_tensors_to_one_file=True, location=data)
     onnx.checker.check_model(path, full_check=True)
+
+
+def _tell_attention(model: onnx.ModelProto) -> None:
+    """A second output: how much the CLS row attends to each patch in the last layer, a mean over heads.
+
+    Of the finished graph: the layers' modules do not give their probabilities without making all of them outputs.
+    """
+    *_, last = (node for node in model.graph.node if node.op_type == "Softmax")
+    for name, values in {
+        "first": [0],
+        "second": [1],
+        "end": [1 << 30],
+        "query": [2],
+        "key": [3],
+        "heads": [1, 2],
+    }.items():
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(values, np.int64), f"cls_{name}"))
+    make = onnx.helper.make_node
+    model.graph.node.extend(
+        [
+            make("Slice", [last.output[0], "cls_first", "cls_second", "cls_query"], ["cls_row"], "cls_slice"),
+            make("Slice", ["cls_row", "cls_second", "cls_end", "cls_key"], ["cls_patches"], "cls_cut"),
+            make("ReduceMean", ["cls_patches", "cls_heads"], [ATTENTION], "cls_mean", keepdims=0),
+        ]
+    )
+    model.graph.output.append(onnx.helper.make_tensor_value_info(ATTENTION, onnx.TensorProto.FLOAT, ["n", None]))
 
 
 def _strip(model: onnx.ModelProto) -> None:

@@ -45,7 +45,7 @@ def ask(
     no_rectify: bool,
     force: bool,
     force_kit: bool,
-    rows: str | int,
+    rows: str,
     cache: bool,
     kept_kv: int | None,
     speculation: bool,

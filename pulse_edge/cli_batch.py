@@ -61,7 +61,7 @@ def batch(
     force_kit: bool,
     retry: bool,
     watch: bool,
-    rows: str | int,
+    rows: str,
     cache: bool,
     kept_kv: int | None,
     speculation: bool,

@@ -69,7 +69,7 @@ def interpret(
     no_rectify: bool,
     force: bool,
     force_kit: bool,
-    rows: str | int,
+    rows: str,
     cache: bool,
     kept_kv: int | None,
     speculation: bool,
@@ -132,7 +132,7 @@ class _Desk:
     """The pages of the files that were named. What cannot be read is told, and counts for the exit code."""
 
     def __init__(
-        self, scans: tuple[str, ...], screen: Screen, *, as_json: bool, admit: dict[str, bool], rows: str | int
+        self, scans: tuple[str, ...], screen: Screen, *, as_json: bool, admit: dict[str, bool], rows: str
     ) -> None:
         self._scans, self._screen, self._as_json = scans, screen, as_json
         self._admit, self._rows = admit, rows

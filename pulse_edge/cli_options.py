@@ -84,19 +84,19 @@ _kept_kv = click.option(
 def _thinned(command: Command) -> Command:
     """--rows: a choice as `thin` has it."""
 
-    def parsed(_context: click.Context, _option: click.Parameter, text: str) -> str | int:
+    def parsed(_context: click.Context, _option: click.Parameter, text: str) -> str:
         if text == "all":
             return text  # without NumPy
         from . import thin
 
         return thin.parse(text)
 
-    told = "Image rows that the model reads: all, no-padding, or N: at most so many. Other than all can "
-    told += "change an answer. Default: all."
+    told = "Image rows that the model reads: all, no-padding, or N: at most so many, those that the encoder attends to "
+    told += "(N:similarity: those unlike their neighbours). Other than all can change an answer. Default: all."
     return click.option("--rows", default="all", metavar="all|no-padding|N", callback=parsed, help=told)(command)
 
 
-def thinning(rows: str | int) -> dict[str, str | int]:
+def thinning(rows: str) -> dict[str, str]:
     """The setting for the record; what is as usual is not named."""
     return {} if rows == "all" else {"rows": rows}
 

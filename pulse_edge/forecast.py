@@ -48,7 +48,7 @@ def forecast(
     *,
     straighten: bool = True,
     force: bool = False,
-    rows: str | int = thin.ALL,
+    rows: str = thin.ALL,
 ) -> Forecast:
     """Flattens and judges the page as `interpret` would. Raises PageRefused as it does."""
     checked = intake.check(page, straighten=straighten)
@@ -67,7 +67,7 @@ def forecast(
     return Forecast(page.name, count, read, len(questions), limit, first, written, whole)
 
 
-def geometry(manifest: Manifest, size: tuple[int, int], rows: str | int = thin.ALL) -> tuple[int, int]:
+def geometry(manifest: Manifest, size: tuple[int, int], rows: str = thin.ALL) -> tuple[int, int]:
     """(tiles, image rows that are read at most) of a page of `size` (width, height) pixels."""
     packing, side = manifest.packing, manifest.vision.patches_per_side
     how: dict[str, Any] = {
@@ -85,8 +85,8 @@ def geometry(manifest: Manifest, size: tuple[int, int], rows: str | int = thin.A
     packed = tiles.pack(blank, page_size=size, **how)
     if rows == thin.ALL:
         return count, len(packed)
-    left = len(thin.positions(thin.NO_PADDING, tiles.padding(size, patches=side**2, **how), packed))
-    return count, min(left, rows) if isinstance(rows, int) else left
+    padding = tiles.padding(size, patches=side**2, **how)
+    return count, len(thin.positions(rows, padding, np.zeros(len(packed), np.float32), side))
 
 
 def told(cast: Forecast) -> str:

@@ -51,8 +51,8 @@ class EncodedScan:
     seconds: dict[str, float]
     """Wall time of `read`, `check` and `encode`; `cached` in place of `encode` where the rows were kept from before."""
     checked: intake.CheckedPage | None = None
-    positions: npt.NDArray[np.int64] | None = None
-    """(T,) of the rows, where some were left out; None: one after the other."""
+    places: npt.NDArray[np.int64] | None = None
+    """(T + 1,) of the rows, and of what follows them, where some were left out; None: one after the other."""
     rows_read: str = thin.ALL
     """Which of the page's rows these are, for the record."""
 
@@ -244,7 +244,7 @@ class PulseModel:
         force: bool = False,
         gate: bool = True,
         cache: rowcache.RowCache | None = None,
-        rows: str | int = thin.ALL,
+        rows: str = thin.ALL,
     ) -> EncodedScan:
         """Read a page, flatten and judge it, and encode it, once for all its questions. Raises ScanError, PageRefused.
 
@@ -265,22 +265,21 @@ class PulseModel:
         judged, image = time.perf_counter(), checked.flat.image if checked else page.image
         spec = self.kit.manifest.vision
         pixels = tiles.cut(image, mean=spec.mean, std=spec.std, **self._tiling())
-        key = "" if cache is None else rowcache.key_of(pixels, self._rows_from(image.size))
-        kept = None if cache is None else cache.get(key)
-        waited = self._wait_for_encoder() if kept is None else 0.0
-        whole = self._rows(pixels, image.size) if kept is None else kept
-        if cache is not None and kept is None:
-            cache.put(key, whole)
-        took = time.perf_counter() - judged - waited
-        seconds = {"read": read - start, "check": judged - read, "encode" if kept is None else "cached": took}
+        by = thin.importance(rows)
+        whole, worth, waited = self._rows(pixels, image.size, cache, attention=by == thin.ATTENTION)
+        took = time.perf_counter() - judged - (waited or 0.0)
+        seconds = {"read": read - start, "check": judged - read, "cached" if waited is None else "encode": took}
         digest = hashlib.sha256(whole.tobytes())
         if rows == thin.ALL:
             return EncodedScan(page.name, page.sha256, whole, len(pixels), digest.hexdigest(), seconds, checked)
-        at = thin.positions(rows, self._padding(image.size), whole)
+        if by == thin.SIMILARITY:
+            worth = thin.unlikeness(whole)
+        at = thin.positions(rows, self._padding(image.size), worth, spec.patches_per_side)
         digest.update(at.astype("<i8").tobytes())
         told = f"{rows}: {len(at)} of {len(whole)}"
+        places = np.append(at, len(whole))
         return EncodedScan(
-            page.name, page.sha256, whole[at], len(pixels), digest.hexdigest(), seconds, checked, at, told
+            page.name, page.sha256, whole[at], len(pixels), digest.hexdigest(), seconds, checked, places, told
         )
 
     def _wait_for_encoder(self) -> float:
@@ -296,11 +295,37 @@ class PulseModel:
         size = self.kit.manifest.vision.image_size
         return {"size": size, "aspect_ratio": packing.aspect_ratio, "pinpoints": packing.grid_pinpoints}
 
-    def _rows(self, pixels: Float, page_size: tuple[int, int]) -> Float:
-        """Image rows (T, d) of a page's tiles (n, 3, S, S)."""
-        features = self.encoder.encode(pixels, lambda done, of: self.progress("encode", done, of))
-        merge = self.kit.manifest.packing.merge
-        return tiles.pack(features, page_size=page_size, merge=merge, newline=self._newline, **self._tiling())
+    def _rows(
+        self, pixels: Float, page_size: tuple[int, int], cache: rowcache.RowCache | None, *, attention: bool
+    ) -> tuple[Float, Float, float | None]:
+        """Image rows (T, d) of a page's tiles (n, 3, S, S), what they got of `attention` (T,), and the wait for the encoder.
+
+        Zeros where the attention is not asked for; None in place of seconds where the cache had all of it.
+        """
+        key = "" if cache is None else rowcache.key_of(pixels, self._rows_from(page_size))
+        kept = None if cache is None else cache.get(key)
+        seen = cache.get(f"{key}-attention") if cache is not None and attention else None
+        if kept is not None and (seen is not None or not attention):
+            return kept, np.zeros(len(kept), np.float32) if seen is None else seen, None
+        waited, merge = self._wait_for_encoder(), self.kit.manifest.packing.merge
+
+        def told(done: int, of: int) -> None:
+            self.progress("encode", done, of)
+
+        if attention:
+            features, each = self.encoder.attend(pixels, told)
+        else:
+            features = self.encoder.encode(pixels, told)
+            each = np.zeros(features.shape[:2], np.float32)
+        how: dict[str, Any] = {"page_size": page_size, "merge": merge, **self._tiling()}
+        whole = tiles.pack(features, newline=self._newline, **how)
+        newline = None if self._newline is None else np.zeros(1, np.float32)
+        worth = tiles.pack(each[..., None], newline=newline, **how)[:, 0]
+        if cache is not None:
+            cache.put(key, whole)
+            if attention:
+                cache.put(f"{key}-attention", worth)
+        return whole, worth, waited
 
     def _padding(self, page_size: tuple[int, int]) -> npt.NDArray[np.bool_]:
         """Which image rows (T,) of a page see only padding."""
@@ -393,7 +418,7 @@ class PulseModel:
             self.kit.manifest.prompt.before,
             encoded.rows,
             lambda d, n: self.progress("prefill", d, n),
-            positions=encoded.positions,
+            places=encoded.places,
         )
         if kept is not None and computed:
             kept.save(name, language.size, language.save)

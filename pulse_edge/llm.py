@@ -19,6 +19,7 @@ import codecs
 import contextlib
 import ctypes
 import importlib.metadata
+import itertools
 import os
 import signal
 import threading
@@ -181,7 +182,10 @@ class LanguageModel:
         self.steps = 0
         """Steps of all answers so far."""
         self.position = 0
-        self._prefix: tuple[Hashable, int] | None = None
+        """Where the next token stands."""
+        self.cells = 0
+        """Tokens and rows in the context; fewer than places where rows were left out."""
+        self._prefix: tuple[Hashable, int, int] | None = None
         try:
             self._load(gpu_layers if device == "cuda" else 0, mapped, repack, progress)
             self._vocab = lib.llama_model_get_vocab(self._model)
@@ -222,6 +226,7 @@ class LanguageModel:
         params = lib.llama_context_default_params()
         params.n_ctx = self.context
         params.n_batch = params.n_ubatch = self.batch
+        params.n_seq_max, params.kv_unified = 2, True  # the second one for `_leave_out`; both share the cells
         params.n_threads, params.n_threads_batch = decode_threads, threads
         params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_ENABLED if flash else lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
         params.type_k = _KEYS[keys]
@@ -268,7 +273,11 @@ class LanguageModel:
 
     def clear(self) -> None:
         """Forget everything."""
-        self.position, self._prefix = 0, None  # first: an interruption in between must not leave a prefix of nothing
+        self.position, self.cells, self._prefix = (
+            0,
+            0,
+            None,
+        )  # first: an interruption in between must not leave a prefix of nothing
         self._lib.llama_memory_clear(self._memory, True)
 
     def prefill(
@@ -278,16 +287,16 @@ class LanguageModel:
         rows: Float,
         progress: Callable[[int, int], None] = lambda _d, _o: None,
         *,
-        positions: npt.NDArray[np.int64] | None = None,
+        places: npt.NDArray[np.int64] | None = None,
     ) -> bool:
         """Put `before` and the image `rows` (T, d) into the context, or go back to them if `key` is there already.
 
-        `positions` (T,), ascending from 0, are those of the rows behind `before`; None: one after the other. A row behind a
-        gap is read in the gap's first place and then moved to its own; the last row may not be one of these. Returns
-        whether anything had to be computed. `progress` gets rows done and of how many.
+        `places` (T + 1,), ascending from 0 on, are the positions of the rows behind `before`, and of what follows them; None:
+        one after the other. Returns whether anything had to be computed. `progress` gets rows done and of how many.
         """
         if self._prefix is not None and self.has(key):
-            self._back_to(self._prefix[1])
+            _, self.position, self.cells = self._prefix
+            self._lib.llama_memory_seq_rm(self._memory, 0, self.position, -1)
             return False
         self.clear()
         ids = self.tokenize(before, first=True)
@@ -297,11 +306,11 @@ class LanguageModel:
                 f"of {self.context}. Crop the page to the ECG."
             )
         self.feed_tokens(ids)
-        if positions is None:
+        if places is None:
             self.feed_rows(rows, progress)
         else:
-            self._feed_apart(rows, positions, progress)
-        self._prefix = key, self.position
+            self._feed_apart(rows, places, progress)
+        self._prefix = key, self.position, self.cells
         return True
 
     @property
@@ -311,8 +320,8 @@ class LanguageModel:
 
     def save(self, path: Path) -> None:
         """Write everything in the context into a file, right behind `prefill`. Raises OSError."""
-        told = (ctypes.c_int32 * 1)(self.position)
-        if not self._lib.llama_state_seq_save_file(self._context, str(path).encode(), 0, told, 1):
+        told = (ctypes.c_int32 * 2)(self.position, self.cells)
+        if not self._lib.llama_state_seq_save_file(self._context, str(path).encode(), 0, told, 2):
             raise OSError(f"{path}: llama.cpp cannot write it")
 
     def load(self, path: Path, key: Hashable) -> bool:
@@ -321,16 +330,16 @@ class LanguageModel:
         Only a file that is known to be whole, and of the same kit, settings and build: llama.cpp checks little.
         """
         self.clear()
-        told, count = (ctypes.c_int32 * 1)(), ctypes.c_size_t()
+        told, count = (ctypes.c_int32 * 2)(), ctypes.c_size_t()
         with _log():
             read = self._lib.llama_state_seq_load_file(
-                self._context, str(path).encode(), 0, told, 1, ctypes.byref(count)
+                self._context, str(path).encode(), 0, told, 2, ctypes.byref(count)
             )
-        if not read or count.value != 1:
+        if not read or count.value != 2:
             self.clear()
             return False
-        self.position = told[0]
-        self._prefix = key, self.position
+        self.position, self.cells = told
+        self._prefix = key, self.position, self.cells
         return True
 
     def has(self, key: Hashable) -> bool:
@@ -339,11 +348,8 @@ class LanguageModel:
 
     def back(self, tokens: int) -> None:
         """Forget the last so many tokens."""
-        self._back_to(self.position - tokens)
-
-    def _back_to(self, position: int) -> None:
-        self._lib.llama_memory_seq_rm(self._memory, 0, position, -1)
-        self.position = position
+        self.position, self.cells = self.position - tokens, self.cells - tokens
+        self._lib.llama_memory_seq_rm(self._memory, 0, self.position, -1)
 
     def feed_tokens(self, ids: list[int], *, every: bool = False) -> Float:
         """Decode tokens; logits (vocabulary,) behind the last one, or (n, vocabulary) behind `every` one."""
@@ -367,7 +373,7 @@ class LanguageModel:
         out, at = [], 0
         while at < len(rows):
             progress(at, len(rows))
-            end = at + self.batch - self.position % self.batch
+            end = at + self.batch - self.cells % self.batch
             logits = self._decode(np.ascontiguousarray(rows[at:end], np.float32), every=every)
             at = end
             if every:
@@ -375,26 +381,51 @@ class LanguageModel:
         progress(len(rows), len(rows))
         return np.concatenate(out) if every else None
 
-    def _feed_apart(self, rows: Float, positions: npt.NDArray[np.int64], progress: Callable[[int, int], None]) -> None:
-        """Decode rows (T, d) at positions (T,) with gaps: batches end with the rows behind the gaps, which then move."""
-        gaps = np.diff(positions, prepend=-1) - 1
-        ends = [*(np.flatnonzero(gaps) + 1).tolist(), len(rows)]
-        for start, end in zip([0, *ends], ends, strict=False):
+    def _feed_apart(self, rows: Float, places: npt.NDArray[np.int64], progress: Callable[[int, int], None]) -> None:
+        """Decode rows (T, d) at `places` (T + 1,) with gaps: run after run of rows without."""
+        gaps = np.diff(places, prepend=-1) - 1
+        starts = np.flatnonzero(gaps[:-1]).tolist()
+        for start, end in itertools.pairwise(dict.fromkeys([0, *starts, len(rows)])):
+            self._leave_out(int(gaps[start]))
 
             def done(n: int, _of: int, start: int = start) -> None:
                 progress(start + n, len(rows))
 
             self.feed_rows(rows[start:end], done)
-            gap = int(gaps[end - 1])
-            if gap:
-                at = self.position - 1
-                self._lib.llama_memory_seq_add(self._memory, 0, at, at + 1, gap)
-                self.position += gap
+        self._leave_out(int(gaps[-1]))
+
+    def _leave_out(self, places: int) -> None:
+        """Let what comes next stand so many places further on.
+
+        llama.cpp refuses such a gap: what is decoded must begin behind the last place. Shifting what is there turns every key of
+        the context anew, seconds at PULSE-7B's shapes. So the last cell is written out, gets the gap's last place as its
+        label, and is read in again: its key stays turned for the place where it is, which is what attention goes by; labels
+        only say what comes behind what.
+        """
+        if places <= 0:
+            return
+        lib, memory, at = self._lib, self._memory, self.position - 1
+        lib.llama_memory_seq_cp(memory, 0, 1, at, at + 1)
+        size = lib.llama_state_seq_get_size(self._context, 1)
+        cell = (ctypes.c_uint8 * size)()
+        written = lib.llama_state_seq_get_data(self._context, cell, size, 1)
+        # llama_context::state_seq_get_data: magic, sequence; llama_kv_cache::state_write: streams, cells; place, sequences, which.
+        head = np.frombuffer(cell, np.int32, 7)
+        if written != size or head[1:].tolist() != [1, 1, 1, at, 1, 1]:
+            raise EngineError(f"{self._path}: this llama.cpp writes its state in another way. Read all rows.")
+        head[4] = at + places
+        lib.llama_memory_seq_rm(memory, 0, at, at + 1)
+        if lib.llama_state_seq_set_data(self._context, cell, size, 1) != size:
+            self.clear()
+            raise EngineError(f"{self._path}: llama.cpp does not take a cell that it wrote. Read all rows.")
+        lib.llama_memory_seq_cp(memory, 1, 0, -1, -1)
+        lib.llama_memory_seq_rm(memory, 1, -1, -1)
+        self.position += places
 
     def _decode(self, what: npt.NDArray[Any], *, every: bool) -> Float:
         """One llama_decode of ids (n,) int32 or rows (n, d) float32; logits (1 or n, vocabulary)."""
         n = len(what)
-        if self.position + n > self.context:
+        if self.cells + n > self.context:
             raise ContextError(f"page and question need more than the kit's context of {self.context} tokens.")
         embedding = 0 if what.ndim == 1 else what.shape[1]
         if embedding not in (0, self.embedding_length):
@@ -415,7 +446,7 @@ class LanguageModel:
         if code != 0:
             self.clear()
             raise EngineError(f"{self._path}: llama.cpp failed ({code}): {log.reason()}.")
-        self.position += n
+        self.position, self.cells = self.position + n, self.cells + n
         outputs = range(n) if every else (n - 1,)
         logits = np.stack([self._logits(i) for i in outputs])
         if not np.isfinite(logits[-1]).all():
@@ -448,7 +479,7 @@ class LanguageModel:
                 if guesses is not None:
                     guesses.hear(token)
                 if not ahead:
-                    if self.position + self.width > self.context:
+                    if self.cells + self.width > self.context:
                         return False
                     ahead = self._step(token, guesses.guess(self.width - 1) if guesses is not None else [], best)
             return self._ends(ahead[0])
@@ -458,7 +489,6 @@ class LanguageModel:
 
     def _step(self, token: int, guessed: list[int], best: Callable[[Float], int]) -> list[int]:
         """The tokens that follow `token`: guessed ones as far as they are right, and the one behind them."""
-        start = self.position
         group = [token, *guessed]
         logits = self.feed_tokens(group + [token] * (self.width - len(group)), every=True)
         following: list[int] = []
@@ -466,7 +496,7 @@ class LanguageModel:
             following.append(best(logits[len(following)]))
             if following[-1] != right or self._ends(following[-1]):
                 break
-        self._back_to(start + len(following))
+        self.back(self.width - len(following))
         self.steps += 1
         return following
 
@@ -509,9 +539,8 @@ class LanguageModel:
 
     def force(self, logits: Float, ids: Sequence[int]) -> Float:
         """Logits (n, vocabulary) ahead of each of n tokens that follow `logits`; the context is then as it was."""
-        start = self.position
         fed = [self.feed_tokens(list(ids[:-1]), every=True)] if len(ids) > 1 else []
-        self._back_to(start)
+        self.back(max(len(ids) - 1, 0))
         return np.concatenate([logits[None], *fed])
 
     # --- ending ------------------------------------------------------------------------------------------------------

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .errors import DeviceError, EngineError
+from .errors import DeviceError, EngineError, KitError
 
 Float = npt.NDArray[np.float32]
-INPUT, OUTPUT = "pixel_values", "image_features"
+INPUT, OUTPUT, ATTENTION = "pixel_values", "image_features", "cls_attention"
 _MEND = (
     'Install exactly one: pip uninstall -y onnxruntime onnxruntime-gpu, then pip install "pulse-edge[cpu]" or [cuda]'
 )
@@ -91,16 +91,34 @@ class VisionEncoder:
 
         `progress` gets tiles done and of how many. KeyboardInterrupt stops between two operators of the graph.
         """
-        out = []
+        return self._run([OUTPUT], pixels, progress)[0]
+
+    def attend(
+        self, pixels: Float, progress: Callable[[int, int], None] = lambda _done, _of: None
+    ) -> tuple[Float, Float]:
+        """As `encode`, and the attention (n, P) of each tile's CLS row to its patches, a mean over heads of the last layer.
+
+        Raises KitError where the encoder does not give it.
+        """
+        if ATTENTION not in {output.name for output in self.ready().get_outputs()}:
+            raise KitError(
+                f"{self._path}: this encoder does not tell what it attends to. Convert the checkpoint again, or choose "
+                "rows by similarity."
+            )
+        features, attention = self._run([OUTPUT, ATTENTION], pixels, progress)
+        return features, attention
+
+    def _run(self, names: list[str], pixels: Float, progress: Callable[[int, int], None]) -> list[Float]:
+        """These outputs of all tiles."""
+        out: list[list[Float]] = []
         session = self.ready()
         progress(0, len(pixels))
         for i in range(len(pixels)):
             run = self._ort.RunOptions()
             tile = np.ascontiguousarray(pixels[i : i + 1])
 
-            def call(tile: Float = tile, run: Any = run) -> Float:
-                result: Float = session.run([OUTPUT], {INPUT: tile}, run)[0]
-                return result
+            def call(tile: Float = tile, run: Any = run) -> list[Float]:
+                return list(session.run(names, {INPUT: tile}, run))
 
             def stop(run: Any = run) -> None:
                 run.terminate = True
@@ -110,10 +128,10 @@ class VisionEncoder:
             except Exception as e:
                 raise EngineError(f"{self._path}: ONNX Runtime failed: {_line(e)}") from e
             progress(i + 1, len(pixels))
-        features = np.concatenate(out)
-        if not np.isfinite(features).all():
+        results = [np.concatenate(parts) for parts in zip(*out, strict=True)]
+        if not all(np.isfinite(values).all() for values in results):
             raise EngineError(f"{self._path}: the encoder gave values that are not numbers. Verify the kit.")
-        return features
+        return results
 
     def close(self) -> None:
         """Free the session's memory; waits until it is made, for the process must not end in the middle of that."""

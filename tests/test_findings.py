@@ -76,7 +76,7 @@ def test_the_probability_is_that_of_the_answer_s_words(tiny_kit: Path) -> None:
             for n, token in enumerate(ids):
                 model.reach(encoded, model.turns(question, ()))
                 start = model.language.tokenize(model.turns(question, ())[0], first=False)
-                model.language._back_to(model.language.position - len(start))
+                model.language.back(len(start))
                 logits = model.language.feed_tokens([*start, *ids[:n]]).astype(np.float64)
                 probability *= np.exp(logits[token] - np.logaddexp.reduce(logits))
             total[word.lower()] += probability

@@ -88,9 +88,9 @@ def test_a_step_gives_the_same_bits_wherever_a_token_stands_in_it(model: PulseMo
         while at < len(ids):
             size = first if at == 0 else 4
             group = ids[at : at + size]
-            start, filled = language.position, [*group, *([7] * (4 - len(group)))]
+            filled = [*group, *([7] * (4 - len(group)))]
             rows.append(language.feed_tokens(filled, every=True)[: len(group)])
-            language._back_to(start + len(group))
+            language.back(4 - len(group))
             at += size
         seen.append(np.concatenate(rows))
     assert all(np.array_equal(seen[0], other) for other in seen[1:])
@@ -102,7 +102,7 @@ def test_an_answer_ends_where_the_context_has_no_room_for_a_step(model: PulseMod
     room, language.context = language.context, language.position + 9
     try:
         for guesses in (None, Wrong(language.vocabulary)):
-            language._back_to(language.context - 9)
+            language.back(language.position - (language.context - 9))
             pieces = list(language.generate(logits, 50, guesses))
             assert language.position <= language.context
             assert 6 <= len(pieces) <= 10

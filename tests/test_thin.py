@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,9 @@ from PIL import Image
 from test_llama_cpp import plain_llama
 
 import pulse_edge
-from pulse_edge import PulseModel, outputs, rowcache, thin, tiles
+from pulse_edge import PulseModel, kit, llm, outputs, rowcache, thin, tiles, vision
 from pulse_edge.cli import cli
-from pulse_edge.errors import UsageError
+from pulse_edge.errors import KitError, UsageError
 
 PAGE = Path(pulse_edge.__file__).parent / "example_page.png"
 KIT = PAGE.parent / "kits" / "miniature"
@@ -28,39 +29,71 @@ def flags(text: str) -> thin.Flags:
 @pytest.mark.parametrize(
     ("padding", "kept"),
     [
-        ("..xxx..", [0, 1, 4, 5, 6]),
-        ("..xx..", [0, 1, 2, 3, 4, 5]),
-        ("xxxxx.", [0, 4, 5]),  # the first row stays
-        (".xxxxx", [0, 4, 5]),  # and the last, at its own place
-        ("xxxxxx", [0, 4, 5]),
+        ("..xxxxx..", [0, 1, 2, 3, 7, 8]),
+        ("..xxxx..", [0, 1, 2, 3, 4, 5, 6, 7]),
+        ("xxxxxxx.", [0, 1, 7]),
+        (".xxxxxxx", [0, 1, 2]),
+        ("xxxxxx", [0, 1]),
     ],
 )
-def test_of_a_run_of_padding_the_last_row_stays(padding: str, kept: list[int]) -> None:
-    rows = np.eye(len(padding), dtype=np.float32)
-    assert thin.positions("no-padding", flags(padding), rows).tolist() == kept
-    assert thin.positions("all", flags(padding), rows).tolist() == list(range(len(padding)))
+def test_of_a_run_of_padding_the_first_rows_stay(
+    padding: str, kept: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(thin, "SHORTEST", 5)
+    monkeypatch.setattr(thin, "STAYING", 2)
+    worth = np.ones(len(padding), np.float32)
+    assert thin.positions("no-padding", flags(padding), worth, 2).tolist() == kept
+    assert thin.positions("all", flags(padding), worth, 2).tolist() == list(range(len(padding)))
 
 
-def test_at_most_so_many_rows_are_left_and_those_like_their_neighbours_go_first() -> None:
+def test_at_most_so_many_rows_are_left_and_lines_that_are_worth_least_go_first() -> None:
     rng = np.random.default_rng(3)
-    rows = rng.standard_normal((300, 8)).astype(np.float32)
-    rows[100:140] = rows[100] + 0.01 * rng.standard_normal((40, 8)).astype(np.float32)
+    worth = rng.uniform(0.5, 1, 300).astype(np.float32)
+    worth[120:144] = rng.uniform(0, 0.1, 24)
     padding = np.zeros(300, bool)
-    padding[20:30] = True
-    some = thin.positions(260, padding, rows)
-    assert not set(range(20, 29)) & set(some.tolist())
-    assert set(range(300)) - set(some.tolist()) <= {*range(20, 29), *range(100, 140)}
+    padding[20:32] = True
+    padding[144:156] = True
+    left = {
+        *range(24),
+        *range(32, 124),
+        *range(156, 300),
+    }  # two lines of padding, two of 12 rows; of each run four stay
+    assert set(thin.positions("260", padding, worth, 12).tolist()) == left
     for most in (299, 250, 200, 160):
-        kept = thin.positions(most, padding, rows)
-        assert 0 < len(kept) <= most
-        assert (np.diff(kept) > 0).all()
-        assert {0, 298, 299} <= set(kept.tolist()) or 299 in kept
-        assert kept[0] == 0
+        for line in (1, 12, 24, 31):  # a last line may be short
+            kept = thin.positions(str(most), padding, worth, line)
+            assert 0 < len(kept) <= most
+            assert (np.diff(kept) > 0).all()
+            assert thin.positions(f"{most}:attention", padding, worth, line).tolist() == kept.tolist()
+
+
+def test_rows_like_the_one_before_are_worth_little() -> None:
+    rows = np.array([[1, 0], [2, 0], [0, 3], [0, -3], [0, 0]], np.float32)
+    assert thin.unlikeness(rows).tolist() == [2, 0, 1, 2, 1]
 
 
 def test_a_choice_that_is_none_is_refused() -> None:
-    assert [thin.parse(text) for text in ("all", "no-padding", "160")] == ["all", "no-padding", 160]
-    for text in ("159", "-1", "none", "", "1e3"):
+    good = {
+        "all": None,
+        "no-padding": None,
+        "160": "attention",
+        "600:attention": "attention",
+        "600:similarity": "similarity",
+    }
+    assert {text: thin.importance(thin.parse(text)) for text in good} == good
+    for text in (
+        "159",
+        "-1",
+        "none",
+        "",
+        "1e3",
+        "600:",
+        "600:likes",
+        ":similarity",
+        "٦٠٠",
+        "600 ",
+        "no-padding:similarity",
+    ):
         with pytest.raises(UsageError, match="no-padding"):
             thin.parse(text)
 
@@ -93,41 +126,45 @@ def test_padding_of_a_page_on_a_square_of_the_mean_colour_is_found_too() -> None
     assert not found[[1, 2]].any()
 
 
-def test_rows_behind_gaps_stand_where_torch_puts_them(tiny_checkpoint: Path, tiny_kit: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("keys", ["f16", "q8_0"])
+def test_rows_behind_gaps_stand_where_torch_puts_them(
+    keys: str, tiny_checkpoint: Path, tiny_kit: Path, tmp_path: Path
+) -> None:
     import torch
     from transformers import LlamaForCausalLM
 
     reference = LlamaForCausalLM.from_pretrained(plain_llama(tiny_checkpoint, tmp_path / "plain"), dtype=torch.float32)
     rows = np.random.default_rng(0).standard_normal((60, 256)).astype(np.float32) * 0.02
-    at = np.array([*range(20), *range(300, 340)])
-    with PulseModel.load(tiny_kit, device="cpu", threads=1) as model:
-        language = model.language
+    places = np.array([*range(3, 20), *range(300, 341), 400, 401, 410])  # from the first on, and behind the last
+    m = kit.open_kit(tiny_kit).manifest.language
+    with closing(llm.LanguageModel(tiny_kit / m.file, context=256, threads=1, keys=keys)) as language:
         before, after = language.tokenize("USER: ", first=True), language.tokenize("Is it?", first=False)
 
-        def ours(positions: np.ndarray | None) -> np.ndarray:
+        def ours(places: np.ndarray | None) -> np.ndarray:
             language.clear()
-            language.prefill("one", "USER: ", rows, positions=positions)
-            assert language.position == len(before) + (60 if positions is None else 340)
+            language.prefill("one", "USER: ", rows, places=places)
+            assert language.position == len(before) + (60 if places is None else 410)
+            assert language.cells == len(before) + 60
             return language.feed_tokens(after)
 
-        apart, together = ours(at), ours(None)
+        together, apart = ours(None), ours(places)
+        language.prefill("one", "USER: ", rows, places=places)
+        assert np.array_equal(language.feed_tokens(after), apart)
     embed = reference.get_input_embeddings()
     inputs = torch.cat([embed(torch.tensor(before)), torch.from_numpy(rows), embed(torch.tensor(after))])[None]
-    places = torch.tensor(
-        [*range(len(before)), *(len(before) + at), *(len(before) + 340 + i for i in range(len(after)))]
-    )
+    behind = 410 + np.arange(len(after))
+    at = torch.tensor([*range(len(before)), *(len(before) + p for p in (*places[:-1], *behind))])
     with torch.no_grad():
-        right = reference(inputs_embeds=inputs, position_ids=places[None]).logits[0, -1].numpy()
-    # Not nearer: the row behind the gap looks at the others from where it was read.
-    assert np.abs(apart - right).max() < 0.2 * np.abs(together - right).max()
+        right = reference(inputs_embeds=inputs, position_ids=at[None]).logits[0, -1].numpy()
+    assert np.abs(apart - right).max() < 0.02 * np.abs(together - right).max()
 
 
 def test_a_second_question_has_the_numbers_of_a_fresh_context() -> None:
     with PulseModel.load(KIT, device="cpu", threads=1) as model:
         scan, whole = model.encode(PAGE, rows="no-padding"), model.encode(PAGE)
-        assert scan.positions is not None
+        assert scan.places is not None
         assert len(scan.rows) < len(whole.rows)
-        assert scan.rows.tobytes() == whole.rows[scan.positions].tobytes()
+        assert scan.rows.tobytes() == whole.rows[scan.places[:-1]].tobytes()
         assert scan.rows_sha256 != whole.rows_sha256
         first = model.reach(scan, model.turns(QUESTIONS[0], ()))
         second = model.reach(scan, model.turns(QUESTIONS[1], ()))
@@ -149,6 +186,55 @@ def test_kept_rows_serve_every_choice(tmp_path: Path, monkeypatch: pytest.Monkey
     assert len(whole.rows) > len(thinned.rows)
     assert again.rows.tobytes() == thinned.rows.tobytes()
     assert cache.info()[0] == 1
+
+
+def test_the_attention_is_that_of_the_cls_row_in_the_last_layer_used(tiny_checkpoint: Path, tiny_kit: Path) -> None:
+    import torch
+
+    from export.checkpoint import Checkpoint
+    from export.config import read_config
+    from export.vision import Encoder
+
+    config = read_config(tiny_checkpoint / "config.json", tower_dir=None)
+    tower = Encoder(Checkpoint(tiny_checkpoint, config, tower_dir=None)).tower
+    pixels = np.random.default_rng(0).standard_normal((3, 3, *2 * (tower.config.image_size,))).astype(np.float32)
+    m = kit.open_kit(tiny_kit).manifest.vision
+    encoder = vision.VisionEncoder(tiny_kit / m.file, device="cpu", threads=1)
+    features, attention = encoder.attend(pixels)
+    with torch.no_grad():
+        right = tower(torch.from_numpy(pixels), output_attentions=True).attentions[-1][:, :, 0, 1:].mean(1).numpy()
+    assert right.std() > 1e-4
+    assert np.abs(attention - right).max() < 1e-4
+    assert np.array_equal(features, encoder.encode(pixels))
+
+
+def test_what_the_encoder_attends_to_is_read_and_kept_with_the_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = rowcache.RowCache(tmp_path)
+    with PulseModel.load(KIT, device="cpu", threads=1) as model:
+        whole = model.encode(PAGE, cache=cache)
+        first = model.encode(PAGE, cache=cache, rows="200")  # the rows alone are not enough
+        monkeypatch.setattr(model.encoder, "attend", lambda *_: pytest.fail("encoded again"))
+        again, other = (model.encode(PAGE, cache=cache, rows=rows) for rows in ("200", "200:similarity"))
+        read = model.reach(again, model.turns(QUESTIONS[0], ()))
+        assert model.language.cells < 200 + 60 < len(whole.rows) < model.language.position
+    assert np.isfinite(read).all()
+    assert "cached" in again.seconds
+    assert again.rows.tobytes() == first.rows.tobytes() == whole.rows[first.places[:-1]].tobytes()
+    assert len(first.rows) <= 200
+    assert again.rows_sha256 != other.rows_sha256
+
+
+def test_a_kit_that_does_not_tell_its_attention_is_refused(tmp_path: Path) -> None:
+    import onnx
+
+    model = onnx.load(KIT / "vision.onnx")
+    model.graph.output.pop()
+    onnx.save(model, tmp_path / "old.onnx")
+    encoder = vision.VisionEncoder(tmp_path / "old.onnx", device="cpu", threads=1)
+    with pytest.raises(KitError, match="similarity"):
+        encoder.attend(np.zeros((1, 3, 336, 336), np.float32))
 
 
 def test_what_was_left_out_stands_in_every_format() -> None:
