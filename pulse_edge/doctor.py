@@ -66,7 +66,7 @@ class Check:
     """One thing that was looked at."""
 
     name: str
-    """processor, llama.cpp, memory, disk, kit, devices, plan, golden cases, speed, peak."""
+    """processor, llama.cpp, memory, disk, kit, devices, plan, golden cases, speed, guesses, peak."""
     state: State
     text: str
     figures: dict[str, Any] = field(default_factory=dict)

@@ -34,7 +34,7 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
-from . import waveform
+from . import dicom
 from .errors import PageRefused, PulseEdgeError, ScanError
 
 MAX_PIXELS = 100_000_000
@@ -359,81 +359,12 @@ def _dicom(data: bytes, name: str) -> list[Image.Image]:
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)
     found = pydicom.dcmread(io.BytesIO(data))
     if "WaveformSequence" in found:
-        return [_waveform_page(found, name)]
+        return [dicom.page(found, name)]
     if found.get("SOPClassUID") == _ENCAPSULATED_PDF:
         return _pdf(bytes(found.EncapsulatedDocument).rstrip(b"\0"), name)
     if "PixelData" in found:
         return _dicom_pictures(found, name)
     raise ScanError(f"{name}: is a DICOM file with neither an ECG nor a picture in it. {_AS_PNG}")
-
-
-def _waveform_page(found: Any, name: str) -> Image.Image:
-    """Lead names come from the code of each channel, and from its meaning where the code is a maker's own."""
-    groups = [g for g in found.WaveformSequence if int(g.NumberOfWaveformChannels) >= 8]
-    if not groups:
-        raise PageRefused(f"{name}: holds fewer than 8 channels: no 12-lead ECG. Export the resting 12-lead ECG.")
-    group = groups[0]  # the rhythm comes first; averaged beats follow
-    hz, values = float(group.SamplingFrequency), _samples(group, name)
-    leads = {}
-    for channel, column in zip(group.ChannelDefinitionSequence, values.T, strict=True):
-        lead = _lead_name(channel)
-        if lead and lead not in leads:
-            leads[lead] = _millivolts(channel, column, name)
-    leads = waveform.completed(leads)
-    if missing := [lead for lead in waveform.LEADS if lead not in leads]:
-        raise PageRefused(f"{name}: lacks lead {', '.join(missing)}. Export the resting 12-lead ECG.")
-    if not 50 <= hz <= 50_000 or values.shape[0] < hz:
-        raise ScanError(f"{name}: holds less than a second of ECG, or no sensible sampling rate ({hz:g} Hz).")
-    return waveform.draw(leads, hz)
-
-
-def _samples(group: Any, name: str) -> npt.NDArray[np.float64]:
-    """(samples, channels) of the first ten seconds; no more is drawn."""
-    kinds = {"SB": "<i1", "UB": "<u1", "SS": "<i2", "US": "<u2", "SL": "<i4", "UL": "<u4"}
-    kind = kinds.get(str(group.WaveformSampleInterpretation))
-    if kind is None:
-        raise ScanError(f"{name}: keeps its ECG as {group.WaveformSampleInterpretation}, which is not read. {_AS_PNG}")
-    channels, raw = int(group.NumberOfWaveformChannels), bytes(group.WaveformData)
-    whole = int(group.NumberOfWaveformSamples)
-    wanted = whole * channels * np.dtype(kind).itemsize
-    if whole < 1 or not wanted <= len(raw) <= wanted + 1 or len(group.ChannelDefinitionSequence) != channels:
-        raise ScanError(
-            f"{name}: is a DICOM file whose ECG is cut short or of another length than it says. Export it again."
-        )
-    drawn = min(whole, round(waveform.SECONDS * float(group.SamplingFrequency)) + 1)
-    values = np.frombuffer(raw, kind, drawn * channels).reshape(drawn, channels).astype(np.float64)
-    padding = group.get("WaveformPaddingValue")
-    if padding is not None:
-        number = (
-            np.frombuffer(bytes(padding)[: np.dtype(kind).itemsize], kind) if isinstance(padding, bytes) else [padding]
-        )
-        values[values == float(number[0])] = np.nan
-    return values
-
-
-def _millivolts(channel: Any, values: npt.NDArray[np.float64], name: str) -> npt.NDArray[np.float64]:
-    units = channel.get("ChannelSensitivityUnitsSequence")
-    unit = str(units[0].CodeValue) if units else ""
-    scale = {"uV": 1e-3, "mV": 1.0, "V": 1e3, "nV": 1e-6}.get(unit)
-    if scale is None:
-        raise ScanError(f"{name}: does not say in which unit its ECG is kept. Export it again. {_AS_PNG}")
-    factor = float(channel.ChannelSensitivity) * float(channel.get("ChannelSensitivityCorrectionFactor", 1) or 1)
-    return (values * factor + float(channel.get("ChannelBaseline", 0) or 0)) * scale
-
-
-# MDC (2:1) and SCP-ECG (5.6.3-9-1) number the leads alike.
-_LEAD_CODES = {str(n): f"V{n - 2}" for n in range(3, 9)} | {"1": "I", "2": "II"}
-_LEAD_CODES |= {"61": "III", "62": "aVR", "63": "aVL", "64": "aVF"}
-_LEAD_MEANING = re.compile(r"(?:lead\s+)?(aV[RLF]|V[1-6]|I{1,3})\b", re.IGNORECASE)
-
-
-def _lead_name(channel: Any) -> str | None:
-    source = channel.get("ChannelSourceSequence")
-    if source and (code := re.fullmatch(r"(?:2:|5\.6\.3-9-)(\d+)", str(source[0].get("CodeValue", "")))):
-        return _LEAD_CODES.get(code[1])
-    said = str(source[0].get("CodeMeaning", "")) if source else str(channel.get("ChannelLabel", ""))
-    meant = _LEAD_MEANING.match(said.strip())
-    return next((lead for lead in waveform.LEADS if meant and lead.lower() == meant[1].lower()), None)
 
 
 def _dicom_pictures(found: Any, name: str) -> list[Image.Image]:

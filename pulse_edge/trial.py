@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from . import cpu, golden, llm, machine, memory, plan, prompt
@@ -24,11 +25,12 @@ def trial(opened: Kit, limit: int | None, progress: Progress) -> Iterator[Check]
         encoded = {golden.page(opened, name): _encode(model, golden.page(opened, name)) for name in names}
         providers = model.encoder.providers  # now: it is closed before the language model is loaded
         speed = measure(model, next(iter(encoded.values())))
+        steps = _steps(model.language)
         checks = [_golden(golden.check(model, encoded.__getitem__, lambda done, of: progress("golden", done, of)))]
         found = {"providers": providers, "device": model.device}
         planned, peak = model.plan.peak, memory.peak()
     refused = None if checks[0].state != "failed" else f"pulse-edge doctor refused it here: {checks[0].text}."
-    checks += [Check("speed", "ok", _told(speed), vars(speed) | found), _peak(planned, peak)]
+    checks += [Check("speed", "ok", _told(speed), vars(speed) | found), *steps, _peak(planned, peak)]
     failed = keep(opened, machine.Kept(speed, refused))
     yield from [*checks, failed] if failed else checks
 
@@ -67,6 +69,27 @@ def measure(model: PulseModel, encoded: EncodedScan) -> machine.Speed:
         prefill_threads=threads.prefill,
         decode_threads=threads.decode,
     )
+
+
+def _steps(language: llm.LanguageModel) -> list[Check]:
+    """What a step of several tokens costs behind a page; of a kit without a table of guesses, nothing.
+
+    It is only said: other steps could give other answers, and those are the kit's and not the machine's to choose.
+    """
+    seconds = {language.width: math.inf, 1: math.inf}
+    if len(seconds) == 1:
+        return []
+    for _ in range(WRITTEN):
+        for width in seconds:
+            step = partial(language.feed_tokens, [language.end] * width, every=True)
+            seconds[width] = min(seconds[width], seconds_of(step))
+            language.back(width)
+    cost = seconds[language.width] / seconds[1]
+    text = f"a step of {language.width} takes as long as {cost:.2g} single tokens"
+    figures = {"width": language.width, "cost": cost}
+    if cost < language.width:
+        return [Check("guesses", "ok", f"{text}: they save time where more of a step are right", figures)]
+    return [Check("guesses", "warning", f"{text}: they cost time here, use the kit without its table", figures)]
 
 
 def fastest(language: llm.LanguageModel, encoded: EncodedScan) -> cpu.Threads:

@@ -175,6 +175,29 @@ def test_no_more_threads_than_are_worth_while(seconds: dict[int, float], threads
     assert trial.best(seconds) == threads
 
 
+@pytest.mark.parametrize(
+    ("slower", "state", "words"), [(2.5, "ok", "save time"), (4.5, "warning", "without its table")]
+)
+def test_what_a_step_of_guesses_costs_is_measured_and_told(
+    slower: float, state: str, words: str, tiny_kit: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with PulseModel.load(tiny_kit, device="cpu", threads=1) as model:
+        language = model.language
+        language.feed_tokens([5] * 7)
+        assert trial._steps(language) == []
+        language.width = 4
+        (real,) = trial._steps(language)
+        assert real.figures["cost"] > 0
+        assert language.position == language.cells == 7
+        took: list[int] = []
+        monkeypatch.setattr(language, "feed_tokens", lambda ids, every: took.append(len(ids)))
+        monkeypatch.setattr(language, "back", lambda _tokens: None)
+        monkeypatch.setattr(trial, "seconds_of", lambda work: work() or (slower if took[-1] == 4 else 1.0))
+        (check,) = trial._steps(language)
+    assert (check.state, check.figures) == (state, {"width": 4, "cost": slower})
+    assert words in check.text
+
+
 def test_a_broken_driver_ends_on_the_cpu_with_a_notice_and_under_cuda_in_an_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

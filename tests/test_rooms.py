@@ -14,6 +14,7 @@ STAGES = {
     "scan",
     "pdf",
     "waveform",
+    "dicom",
     "rectify",
     "upright",
     "quality",
@@ -33,7 +34,8 @@ STAGES = {
     "speculation",
 }
 HELPERS = {
-    "scan": {".waveform"},
+    "scan": {".dicom"},
+    "dicom": {".waveform"},
     "rectify": {".upright", ".waves", ".channels"},
     "quality": {".channels"},
     "upright": {".channels"},
