@@ -177,6 +177,21 @@ def test_a_second_question_has_the_numbers_of_a_fresh_context() -> None:
     assert not np.array_equal(second, other)
 
 
+def test_what_was_read_with_gaps_can_be_kept_and_taken_up(tmp_path: Path) -> None:
+    def model() -> PulseModel:
+        made = PulseModel.load(KIT, device="cpu", threads=1)
+        made.prefixes = rowcache.PrefixCache(tmp_path, 1 << 30)
+        return made
+
+    with model() as first, model() as second:
+        scan = first.encode(PAGE, rows="200")
+        read = first.reach(scan, first.turns(QUESTIONS[0], ()))
+        second.language.feed_rows = lambda *_: pytest.fail("read again")  # type: ignore[method-assign,assignment]
+        assert np.array_equal(read, second.reach(scan, second.turns(QUESTIONS[0], ())))
+        assert (second.language.position, second.language.cells) == (first.language.position, first.language.cells)
+        assert second.language.cells < second.language.position
+
+
 def test_kept_rows_serve_every_choice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = rowcache.RowCache(tmp_path)
     with PulseModel.load(KIT, device="cpu", threads=1) as model:
