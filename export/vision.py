@@ -107,14 +107,8 @@ def _tell_attention(model: onnx.ModelProto) -> None:
     Of the finished graph: the layers' modules do not give their probabilities without making all of them outputs.
     """
     *_, last = (node for node in model.graph.node if node.op_type == "Softmax")
-    for name, values in {
-        "first": [0],
-        "second": [1],
-        "end": [1 << 30],
-        "query": [2],
-        "key": [3],
-        "heads": [1, 2],
-    }.items():
+    indices = {"first": [0], "second": [1], "end": [1 << 30], "query": [2], "key": [3], "heads": [1, 2]}
+    for name, values in indices.items():
         model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(values, np.int64), f"cls_{name}"))
     make = onnx.helper.make_node
     model.graph.node.extend(

@@ -273,11 +273,8 @@ class LanguageModel:
 
     def clear(self) -> None:
         """Forget everything."""
-        self.position, self.cells, self._prefix = (
-            0,
-            0,
-            None,
-        )  # first: an interruption in between must not leave a prefix of nothing
+        self._prefix = None  # first: an interruption in between must not leave a prefix of nothing
+        self.position = self.cells = 0
         self._lib.llama_memory_clear(self._memory, True)
 
     def prefill(
