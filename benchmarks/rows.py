@@ -3,8 +3,9 @@
     python benchmarks/rows.py KIT BENCH [--pages N] [--tasks A,B] [--rows no-padding,600,400] [--threads N]
 
 Every question is answered with all rows and with each choice of `--rows`, on the same page one after the other. KLD is of each
-token of the right answer, from all rows to the choice; a flip is a greedy answer that is another text. Seconds are those of
-reading the page alone; on a machine with other work only their ratio says something. Ctrl-C ends early, with what there is.
+token of the right answer, from all rows to the choice; loss is of the same tokens, in nats, lower where an answer comes nearer
+to the right one; a flip is a greedy answer that is another text. Seconds are those of reading the page alone; on a machine with
+other work only their ratio says something. Ctrl-C ends early, with what there is.
 """
 
 from __future__ import annotations
@@ -55,6 +56,8 @@ class Found:
     said: str
     ahead: npt.NDArray[np.float64]
     """(n, vocabulary) log probabilities along the right answer."""
+    right: list[int]
+    """(n,) its tokens."""
 
 
 def measure(model: PulseModel, sample: ecgbench.Sample, choices: Sequence[str], cache: RowCache) -> list[Found]:
@@ -68,7 +71,7 @@ def measure(model: PulseModel, sample: ecgbench.Sample, choices: Sequence[str], 
         seconds = read(model, encoded)
         (logits,) = model.score(encoded, question, [ids])
         said = model.ask(encoded, question, LONGEST).answer().text
-        found.append(Found(len(encoded.rows), gaps, seconds, said, answering.log_softmax(logits)))
+        found.append(Found(len(encoded.rows), gaps, seconds, said, answering.log_softmax(logits), ids))
     return found
 
 
@@ -99,18 +102,19 @@ def main(kit: Path, bench: Path, pages: int, tasks: str, rows: str, shortest: in
                 found.append(measure(model, sample, choices, cache))
     click.echo(f"{len(found)} pages, a question each, {kit.name}\n")
     click.echo(
-        "| rows | read | gaps | prefill, ratio | mean KLD | same top token | flips |\n|---|---|---|---|---|---|---|"
+        "| rows | read | gaps | prefill, ratio | mean KLD | same top token | loss | flips |\n|---|---|---|---|---|---|---|---|"
     )
     for n, choice in enumerate(choices):
         ones = [(each[0], each[n]) for each in found]
         klds = np.concatenate([(np.exp(a.ahead) * (a.ahead - b.ahead)).sum(1) for a, b in ones])
         same = np.concatenate([a.ahead.argmax(1) == b.ahead.argmax(1) for a, b in ones])
+        loss = -np.concatenate([b.ahead[np.arange(len(b.right)), b.right] for _, b in ones]).mean()
         ratio = statistics.median(b.seconds / a.seconds for a, b in ones)
         flips = sum(a.said != b.said for a, b in ones)
         read_, gaps = (statistics.mean(getattr(b, name) for _, b in ones) for name in ("rows", "gaps"))
         click.echo(
             f"| {choice} | {read_:.0f} | {gaps:.0f} | {ratio:.2f} | {klds.mean():.2g} | {same.mean():.3f} "
-            f"| {flips / len(ones):.0%} |"
+            f"| {loss:.4f} | {flips / len(ones):.0%} |"
         )
 
 
