@@ -81,7 +81,7 @@ def interpret(
 
     Without -q it asks for a clinical report.
     """
-    from . import grammar, log, machine
+    from . import grammar, log, machine, thin
     from . import kit as kits
     from .errors import LogError
     from .interpret import PulseModel
@@ -98,7 +98,7 @@ def interpret(
     wanted = wanted.for_kit(opened.manifest, with_findings)
     admit = {"straighten": not no_rectify, "force": force}
     desk = _Desk(scans, screen, as_json=wanted.shown == "json", admit=admit, rows=rows)
-    use = Use(pages=desk.count(), tokens=wanted.tokens(opened.manifest))
+    use = Use(pages=desk.count(), tokens=wanted.tokens(opened.manifest), rows=thin.limit(rows))
     screen.expect(machine.recall(opened).speed)
     if dry_run:
         desk.forecast(opened, wanted, use, limit)

@@ -192,6 +192,7 @@ class LanguageModel:
             self.embedding_length: int = lib.llama_model_n_embd(self._model)
             self.vocabulary: int = lib.llama_vocab_n_tokens(self._vocab)
             self.end: int = lib.llama_vocab_eos(self._vocab)
+            self._trained: int = lib.llama_model_n_ctx_train(self._model)
             self._start_context(threads, decode_threads or threads, device, keys, flash_attention, observer)
         except BaseException:
             self.close()
@@ -422,7 +423,7 @@ class LanguageModel:
     def _decode(self, what: npt.NDArray[Any], *, every: bool) -> Float:
         """One llama_decode of ids (n,) int32 or rows (n, d) float32; logits (1 or n, vocabulary)."""
         n = len(what)
-        if self.cells + n > self.context:
+        if n > self._room:
             raise ContextError(f"page and question need more than the kit's context of {self.context} tokens.")
         embedding = 0 if what.ndim == 1 else what.shape[1]
         if embedding not in (0, self.embedding_length):
@@ -451,6 +452,11 @@ class LanguageModel:
             raise EngineError(f"{self._path}: the model gave values that are not numbers. Verify the kit.")
         return logits
 
+    @property
+    def _room(self) -> int:
+        """Tokens that the context still takes; where rows were left out, places that the model knows may end before its cells."""
+        return min(self.context - self.cells, self._trained - self.position)
+
     def _logits(self, i: int) -> Float:
         pointer = self._lib.llama_get_logits_ith(self._context, i)
         return np.ctypeslib.as_array(pointer, shape=(self.vocabulary,)).copy()
@@ -476,7 +482,7 @@ class LanguageModel:
                 if guesses is not None:
                     guesses.hear(token)
                 if not ahead:
-                    if self.cells + self.width > self.context:
+                    if self.width > self._room:
                         return False
                     ahead = self._step(token, guesses.guess(self.width - 1) if guesses is not None else [], best)
             return self._ends(ahead[0])

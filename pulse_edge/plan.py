@@ -38,6 +38,8 @@ class Use:
     """All of them are encoded before the first question, so that the encoder can be closed; None: not so."""
     tokens: int | None = None
     """Prompt, questions and answers beside the image rows, at most; None: as many as the kit's context holds."""
+    rows: int | None = None
+    """Image rows of a page that are read, at most; None: all of them."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,8 @@ def context_for(manifest: Manifest, use: Use) -> int:
     most = manifest.language.context_length
     if use.tokens is None:
         return most
-    return min(most, -(-(rows(manifest) + use.tokens) // _ROUND) * _ROUND)
+    read = rows(manifest) if use.rows is None else min(use.rows, rows(manifest))
+    return min(most, -(-(read + use.tokens) // _ROUND) * _ROUND)
 
 
 def rows(manifest: Manifest) -> int:

@@ -190,6 +190,8 @@ def test_a_short_answer_takes_a_short_context_and_ends_the_same() -> None:
     short = plan.context_for(kit.manifest, Use(pages=1, tokens=300))
     assert rows + 300 <= short < most
     assert plan.context_for(kit.manifest, Use(pages=1, tokens=most)) == most
+    assert plan.context_for(kit.manifest, Use(pages=1, tokens=300, rows=200)) == 512
+    assert plan.context_for(kit.manifest, Use(pages=1, tokens=300, rows=9999)) == short
     texts = []
     for use in (None, Use(pages=1, tokens=300)):
         with PulseModel.load(kit, device="cpu", threads=1, use=use) as model:

@@ -13,7 +13,7 @@ from PIL import Image
 from test_llama_cpp import plain_llama
 
 import pulse_edge
-from pulse_edge import PulseModel, kit, llm, outputs, rowcache, thin, tiles, vision
+from pulse_edge import PulseModel, kit, llm, outputs, plan, rowcache, thin, tiles, vision
 from pulse_edge.cli import cli
 from pulse_edge.errors import KitError, UsageError
 
@@ -175,6 +175,22 @@ def test_a_second_question_has_the_numbers_of_a_fresh_context() -> None:
     assert np.array_equal(second, again)
     assert np.array_equal(first, fresh)
     assert not np.array_equal(second, other)
+
+
+def test_fewer_rows_need_a_shorter_context_and_places_end_where_the_model_s_do() -> None:
+    answers = []
+    for use in (None, plan.Use(pages=1, tokens=300, rows=200)):
+        with PulseModel.load(KIT, device="cpu", threads=1, use=use) as model:
+            scan = model.encode(PAGE, rows="200")
+            language = model.language
+            answers.append(model.ask(scan, QUESTIONS[0], 40).answer().text)
+            assert language.context == (4096 if use is None else 512)
+            language._trained = language._prefix[1] + 40  # the question's tokens among them
+            logits = model.reach(scan, model.turns(QUESTIONS[0], ()))
+            pieces = list(language.generate(logits, 100))
+            assert language.position <= language._trained
+            assert 0 < len(pieces) < 40
+    assert answers[0] == answers[1]
 
 
 def test_what_was_read_with_gaps_can_be_kept_and_taken_up(tmp_path: Path) -> None:
