@@ -178,7 +178,6 @@ def _facts(report: Report) -> list[tuple[str, str]]:
         ("Kit SHA-256", report.kit.sha256),
         ("Page SHA-256", report.page_sha256),
         ("Read", f"{report.created or 'time unknown'}, on {one_line(report.device)}"),
-        *([] if report.rows_read == "all" else [("Image rows read", report.rows_read)]),
         ("Versions", versions or "unknown"),
     ]
 

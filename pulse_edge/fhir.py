@@ -84,7 +84,6 @@ def _report(report: Report, results: list[str]) -> Resource:
 
 def _observation(report: Report) -> Resource:
     notes = [text for text in (report.notice, report.intended_use, f"page SHA-256 {report.page_sha256}") if text]
-    notes += [] if report.rows_read == "all" else [f"image rows that were read: {report.rows_read}"]
     return {
         "resourceType": "Observation",
         "status": "preliminary",

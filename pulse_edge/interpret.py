@@ -23,7 +23,7 @@ from . import kit as kits
 from .errors import KitError, MemoryShortage, UsageError
 from .kit import Kit
 from .plan import Use
-from .report import DEMONSTRATION, FORCED, FORCED_KIT, Answer, Finding, KitMark, Mark, Report
+from .report import DEMONSTRATION, FORCED, FORCED_KIT, NOT_ALL_READ, Answer, Finding, KitMark, Mark, Report
 from .start import Start, decide, threads_for
 
 Float = npt.NDArray[np.float32]
@@ -381,12 +381,16 @@ class PulseModel:
             self.progress("findings", n, len(findings.STATEMENTS))
             log_odds[statement.key] = yes_or_no(self, encoded, statement.question).log_odds
         self.progress("findings", len(findings.STATEMENTS), len(findings.STATEMENTS))
-        return findings.judge(log_odds, self.kit.manifest.findings)
+        return findings.judge(log_odds, self._calibration(encoded))
+
+    def _calibration(self, encoded: EncodedScan) -> dict[str, kits.Calibration] | None:
+        """The kit's own, which was made with all rows of its pages."""
+        return self.kit.manifest.findings if encoded.rows_read == thin.ALL else None
 
     def contradictions(self, encoded: EncodedScan, found: Sequence[Finding], texts: Sequence[str]) -> tuple[Mark, ...]:
         """Contradictions of findings and texts; what is present is asked again in other words."""
         present = [findings.BY_KEY[f.statement] for f in found if f.verdict == "present"]
-        how = self.kit.manifest.findings or {}
+        how = self._calibration(encoded) or {}
         second = {s.key: findings.rescaled(yes_or_no(self, encoded, s.plain).log_odds, how.get(s.key)) for s in present}
         return findings.contradictions(found, texts, second)
 
@@ -478,6 +482,7 @@ class PulseModel:
         notices = [DEMONSTRATION] if self.kit.manifest.demonstration else []
         notices += [warning] if (warning := self.warning()) else []
         notices += [FORCED_KIT] if self.refused else []
+        notices += [f"{NOT_ALL_READ} {encoded.rows_read}"] if encoded.rows_read != thin.ALL else []
         return [*notices, FORCED] if forced else notices
 
     def warning(self) -> str | None:

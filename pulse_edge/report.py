@@ -21,6 +21,7 @@ INTENDED_USE = (
 DEMONSTRATION = "DEMONSTRATION KIT - NOT FOR PATIENTS"
 FORCED_KIT = "THE KIT WAS REFUSED BY PULSE-EDGE DOCTOR ON THIS MACHINE, AND ANSWERS ALL THE SAME"
 FORCED = "THE PAGE WAS REFUSED, AND ANSWERED ALL THE SAME"
+NOT_ALL_READ = "NOT ALL OF THE PAGE WAS READ, AND THE ANSWER CAN DIFFER: IMAGE ROWS"
 UNCALIBRATED = "Some probabilities are not calibrated for this kit: they rank, and do not say how often it is right."
 
 
@@ -118,7 +119,6 @@ class Report:
         for answer in self.answers:
             lines += ["", f"## {answer.question}", answer.text]
             lines += [] if answer.complete else [f"(cut off after {answer.tokens} tokens)"]
-        lines += [] if self.rows_read == "all" else ["", f"Image rows that were read: {self.rows_read}"]
         return "\n".join([*lines, "", self.intended_use]) + "\n"
 
     def to_json(self) -> str:

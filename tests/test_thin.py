@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
+from test_findings import calibration
 from test_llama_cpp import plain_llama
 
 import pulse_edge
-from pulse_edge import PulseModel, kit, llm, outputs, plan, rowcache, thin, tiles, vision
+from pulse_edge import PulseModel, interpret, kit, llm, outputs, plan, rowcache, thin, tiles, vision
 from pulse_edge.cli import cli
 from pulse_edge.errors import KitError, UsageError
 
@@ -281,6 +283,18 @@ def test_what_was_left_out_stands_in_every_format() -> None:
     for form in ("text", "json", "html", "fhir"):
         assert told in outputs.render(form, answers["no-padding"], picture).decode()
         assert "no-padding" not in outputs.render(form, answers["all"], picture).decode()
+
+
+def test_a_calibration_holds_for_all_rows_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interpret, "yes_or_no", lambda *_: interpret.YesOrNo(-1.0, False))
+    with PulseModel.load(KIT, device="cpu", threads=1) as model:
+        told = {"PVC": calibration(1, 2.0)}
+        model.kit = replace(model.kit, manifest=replace(model.kit.manifest, findings=told))
+        for rows, verdict in (("all", "present"), ("no-padding", "absent")):
+            scan = model.encode(PAGE, rows=rows)
+            found = {f.statement: f for f in model.findings(scan)}["PVC"]
+            assert (found.verdict, found.calibrated) == (verdict, rows == "all")
+            assert ("NOT ALL OF THE PAGE WAS READ" in "\n".join(model.notices(scan))) == (rows != "all")
 
 
 def test_the_commands_take_it_and_put_it_on_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
