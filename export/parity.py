@@ -240,7 +240,7 @@ def logits(
     return _in_windows(path, layers, rows, before, after, threads, folder, keys)
 
 
-def _whole(path: Path, rows: Float, before: list[int], after: list[int], threads: int, keys: str = "f16") -> Float:
+def _whole(path: Path, rows: Float, before: list[int], after: list[int], threads: int, keys: str) -> Float:
     context = _context(rows, before, after)
     with closing(LanguageModel(path, context=context, threads=threads, keys=keys)) as model:
         model.feed_tokens(before)
@@ -270,14 +270,7 @@ class _Capture:
 
 
 def _in_windows(
-    path: Path,
-    layers: int,
-    rows: Float,
-    before: list[int],
-    after: list[int],
-    threads: int,
-    folder: Path,
-    keys: str = "f16",
+    path: Path, layers: int, rows: Float, before: list[int], after: list[int], threads: int, folder: Path, keys: str
 ) -> tuple[Float, str]:
     """Logits by way of partial models, each fed the hidden rows that the one before it made."""
     reader = gguf.GGUFReader(path)

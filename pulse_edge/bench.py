@@ -64,12 +64,12 @@ def _once(model: PulseModel, page: scan.Page, tokens: int) -> dict[str, float]:
     second = model.ask(encoded, SECOND_QUESTION, 1)
     second.answer()
     took["second_question"] = second.seconds["prefill"]
-    took["step"] = _step(model, encoded, model.language.width)
-    took["step_of_one"] = _step(model, encoded, 1)
+    took["step"] = step(model, encoded, model.language.width)
+    took["step_of_one"] = step(model, encoded, 1)
     return took
 
 
-def _step(model: PulseModel, encoded: EncodedScan, width: int) -> float:
+def step(model: PulseModel, encoded: EncodedScan, width: int) -> float:
     """Seconds of a step of `width` tokens of which one is kept."""
     language = model.language
     logits = model.reach(encoded, model.turns(SECOND_QUESTION, ()))

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
-from . import cpu, golden, llm, machine, memory, plan, prompt
+from . import bench, cpu, golden, llm, machine, memory, plan, prompt
 from .doctor import SAMPLE, WRITTEN, Check, Progress, keep, seconds_of
 from .interpret import EncodedScan, PulseModel
 from .kit import Kit
@@ -24,8 +23,8 @@ def trial(opened: Kit, limit: int | None, progress: Progress) -> Iterator[Check]
     with PulseModel.load(opened, device="cpu", limit=limit, use=use, force=True, progress=progress) as model:
         encoded = {golden.page(opened, name): _encode(model, golden.page(opened, name)) for name in names}
         providers = model.encoder.providers  # now: it is closed before the language model is loaded
-        speed = measure(model, next(iter(encoded.values())))
-        steps = _steps(model.language)
+        first = next(iter(encoded.values()))
+        speed, steps = measure(model, first), _steps(model, first)
         checks = [_golden(golden.check(model, encoded.__getitem__, lambda done, of: progress("golden", done, of)))]
         found = {"providers": providers, "device": model.device}
         planned, peak = model.plan.peak, memory.peak()
@@ -71,23 +70,18 @@ def measure(model: PulseModel, encoded: EncodedScan) -> machine.Speed:
     )
 
 
-def _steps(language: llm.LanguageModel) -> list[Check]:
+def _steps(model: PulseModel, encoded: EncodedScan) -> list[Check]:
     """What a step of several tokens costs behind a page; of a kit without a table of guesses, nothing.
 
     It is only said: other steps could give other answers, and those are the kit's and not the machine's to choose.
     """
-    seconds = {language.width: math.inf, 1: math.inf}
-    if len(seconds) == 1:
+    width = model.language.width
+    if width == 1:
         return []
-    for _ in range(WRITTEN):
-        for width in seconds:
-            step = partial(language.feed_tokens, [language.end] * width, every=True)
-            seconds[width] = min(seconds[width], seconds_of(step))
-            language.back(width)
-    cost = seconds[language.width] / seconds[1]
-    text = f"a step of {language.width} takes as long as {cost:.2g} single tokens"
-    figures = {"width": language.width, "cost": cost}
-    if cost < language.width:
+    cost = bench.step(model, encoded, width) / bench.step(model, encoded, 1)
+    text = f"a step of {width} takes as long as {cost:.2g} single tokens"
+    figures = {"width": width, "cost": cost}
+    if cost < width:
         return [Check("guesses", "ok", f"{text}: they save time where more of a step are right", figures)]
     return [Check("guesses", "warning", f"{text}: they cost time here, use the kit without its table", figures)]
 

@@ -182,18 +182,14 @@ def test_what_a_step_of_guesses_costs_is_measured_and_told(
     slower: float, state: str, words: str, tiny_kit: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with PulseModel.load(tiny_kit, device="cpu", threads=1) as model:
-        language = model.language
-        language.feed_tokens([5] * 7)
-        assert trial._steps(language) == []
+        scan, language = model.encode(PAGE, gate=False), model.language
+        assert trial._steps(model, scan) == []
         language.width = 4
-        (real,) = trial._steps(language)
+        (real,) = trial._steps(model, scan)
         assert real.figures["cost"] > 0
-        assert language.position == language.cells == 7
-        took: list[int] = []
-        monkeypatch.setattr(language, "feed_tokens", lambda ids, every: took.append(len(ids)))
-        monkeypatch.setattr(language, "back", lambda _tokens: None)
-        monkeypatch.setattr(trial, "seconds_of", lambda work: work() or (slower if took[-1] == 4 else 1.0))
-        (check,) = trial._steps(language)
+        assert language.has(scan.rows_sha256)
+        monkeypatch.setattr(trial.bench, "step", lambda _model, _scan, width: slower if width == 4 else 1.0)
+        (check,) = trial._steps(model, scan)
     assert (check.state, check.figures) == (state, {"width": 4, "cost": slower})
     assert words in check.text
 

@@ -15,9 +15,9 @@ def test_windows_of_layers_give_the_logits_of_the_whole_model(
 ) -> None:
     rows = np.random.default_rng(0).standard_normal((300, 256), np.float32) / 4
     before, after = [1, 5, 6], [7, 8, 9, 10]
-    whole = parity._whole(tiny_kit / "llm.gguf", rows, before, after, 2)
+    whole = parity._whole(tiny_kit / "llm.gguf", rows, before, after, 2, "f16")
     monkeypatch.setattr(parity, "WINDOW_BYTES", 1)
-    windows, how = parity._in_windows(tiny_kit / "llm.gguf", 3, rows, before, after, 2, tmp_path)
+    windows, how = parity._in_windows(tiny_kit / "llm.gguf", 3, rows, before, after, 2, tmp_path, "f16")
     assert how.startswith("in 3 windows")
     assert np.abs(windows - whole).max() < 5e-3
     assert (windows.argmax(-1) == whole.argmax(-1)).all()
