@@ -270,11 +270,11 @@ class PulseModel:
         took = time.perf_counter() - judged - (waited or 0.0)
         seconds = {"read": read - start, "check": judged - read, "cached" if waited is None else "encode": took}
         digest = hashlib.sha256(whole.tobytes())
-        if rows == thin.ALL:
-            return EncodedScan(page.name, page.sha256, whole, len(pixels), digest.hexdigest(), seconds, checked)
         if by == thin.SIMILARITY:
             worth = thin.unlikeness(whole)
         at = thin.positions(rows, self._padding(image.size), worth, spec.patches_per_side)
+        if len(at) == len(whole):
+            return EncodedScan(page.name, page.sha256, whole, len(pixels), digest.hexdigest(), seconds, checked)
         digest.update(at.astype("<i8").tobytes())
         told = f"{rows}: {len(at)} of {len(whole)}"
         places = np.append(at, len(whole))

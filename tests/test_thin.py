@@ -297,6 +297,14 @@ def test_a_calibration_holds_for_all_rows_only(monkeypatch: pytest.MonkeyPatch) 
             assert ("NOT ALL OF THE PAGE WAS READ" in "\n".join(model.notices(scan))) == (rows != "all")
 
 
+def test_where_nothing_was_left_out_all_was_read() -> None:
+    with PulseModel.load(KIT, device="cpu", threads=1) as model:
+        square = Image.open(PAGE).convert("RGB").resize((700, 700))
+        scans = [model.encode(square, gate=False, rows=rows) for rows in ("all", "no-padding", "9999:similarity")]
+    assert {scan.rows_read for scan in scans} == {"all"}
+    assert len({scan.rows_sha256 for scan in scans}) == 1
+
+
 def test_the_commands_take_it_and_put_it_on_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PULSE_EDGE_LOG", str(tmp_path / "log"))
     monkeypatch.setenv("PULSE_EDGE_CACHE", str(tmp_path / "rows"))
