@@ -171,6 +171,8 @@ def read_config(path: Path, *, tower_dir: Path | None, merge: Merge | None = Non
     aspect = _one_of(raw, "image_aspect_ratio", "anyres" if hub else "square", ("anyres", "pad", "square"), wrong)
     packing, merge_from = _merge(raw, hub, merge, wrong)
     pinpoints = _pinpoints(raw.get("image_grid_pinpoints"), int(vision.image_size), aspect, wrong)
+    if hub:
+        pinpoints = tuple((w, h) for h, w in pinpoints)  # LLaVA writes (width, height), LlavaNext (height, width)
     if not hub and raw.get("mm_hidden_size", vision.hidden_size) != vision.hidden_size:
         wrong.append(f"mm_hidden_size is {raw['mm_hidden_size']}, the tower's hidden_size {vision.hidden_size}")
     if wrong:
