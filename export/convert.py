@@ -19,7 +19,7 @@ from pulse_edge.kit import Language, Manifest, Merge, Packing, Prompt, Vision
 from pulse_edge.start import default_threads
 from pulse_edge.vision import installed_runtime
 
-from . import golden, hub, llm, parity, vision
+from . import golden, hub, llm, parity, tokenizer, vision
 from .checkpoint import NEWLINE, Adapter, Checkpoint, expected, needs_newline
 from .config import Config, read_config
 from .models import ModelSpec, find, load_models
@@ -27,7 +27,6 @@ from .models import ModelSpec, find, load_models
 Progress = Callable[[int, int], None]
 MAX_TOKENS = 1024
 """Of an answer: what PULSE's evaluation allows."""
-_FILES = "config.json tokenizer.model tokenizer_config.json added_tokens.json".split()  # noqa: SIM905
 
 
 @dataclass(frozen=True)
@@ -76,6 +75,7 @@ def convert(
     if spec is not None and config.architecture != spec.architecture:
         raise CheckpointError(f"{source}: architecture {config.architecture}, models.yaml says {spec.architecture}.")
     checkpoint = Checkpoint(source, config, tower_dir=options.vision_tower, adapter=adapter)
+    tokenizer.read(source, config)  # before any work: what it refuses
     _check_room(checkpoint, target, options)
     say(f"{source}: {config.architecture}, packing {config.merge} ({config.merge_from})")
     with kits.writing(target, force=options.force) as work:
@@ -156,10 +156,11 @@ def _manifest(config: Config, name: str, options: Options, source: dict[str, Any
 
 def _source(checkpoint: Checkpoint, options: Options, spec: ModelSpec | None, progress: Progress) -> dict[str, Any]:
     """Provenance: every file that went in, with sha256."""
-    path = checkpoint.path
-    files = [path / n for n in _FILES if (path / n).is_file()] + checkpoint.files
+    path, config = checkpoint.path, checkpoint.config
+    files = [*config.files, *tokenizer.read(path, config).files, *checkpoint.files]
     if options.lora:
         files += [p for p in sorted(options.lora.iterdir()) if p.suffix in (".safetensors", ".bin", ".json")]
+    files = list(dict.fromkeys(files))
     done, total = 0, sum(p.stat().st_size for p in files)
 
     def step(piece: int) -> None:
@@ -176,8 +177,14 @@ def _source(checkpoint: Checkpoint, options: Options, spec: ModelSpec | None, pr
         "layout": checkpoint.config.layout,
         "packing_from": checkpoint.config.merge_from,
         "lora": options.lora.name if options.lora else None,
-        "files": {p.name: {"bytes": p.stat().st_size, "sha256": kits.sha256_file(p, step)} for p in files},
+        "files": {_label(p, path): {"bytes": p.stat().st_size, "sha256": kits.sha256_file(p, step)} for p in files},
     }
+
+
+def _label(file: Path, checkpoint: Path) -> str:
+    """A file's name in the manifest: two folders may hold a config.json each."""
+    inside = file.is_relative_to(checkpoint)
+    return file.relative_to(checkpoint).as_posix() if inside else f"{file.parent.name}/{file.name}"
 
 
 def _check_room(checkpoint: Checkpoint, target: Path, options: Options) -> None:
