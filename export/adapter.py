@@ -233,7 +233,9 @@ def _split(name: str, path: Path) -> tuple[str, str | None]:
     bare = name
     if name.startswith("base_model."):
         bare = name.removeprefix("base_model.").removeprefix("model.")
-    bare = bare.replace(".default.", ".").removesuffix(".default").replace(".modules_to_save.", ".")
+    bare = bare.replace(".default.", ".").removesuffix(".default")
+    # A module that was trained as a whole, and the base's weight, which PEFT stores where it adapts the output layer.
+    bare = bare.replace(".modules_to_save.", ".").replace(".base_layer.", ".")
     for ending, part in (
         (".lora_A.weight", "A"),
         (".lora_B.weight", "B"),
