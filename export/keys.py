@@ -11,9 +11,9 @@ Unsloth store in config.json.
 
 from __future__ import annotations
 
-import ast
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,8 @@ from typing import Any, Literal
 from pulse_edge.errors import CheckpointError
 
 Use = Literal["obeyed", "inert", "refused"]
+_LARGEST_JSON = 64 << 20
+"""Bytes; the largest of a published checkpoint is its tokenizer.json, below 20 MB."""
 LARGEST = 2**31 - 1
 """Numbers of rows, layers and tokens are 32-bit in GGUF."""
 
@@ -281,6 +283,8 @@ def shown(value: Any, most: int = 80) -> str:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file. Raises CheckpointError."""
     try:
+        if path.stat().st_size > _LARGEST_JSON:
+            raise CheckpointError(f"{path}: larger than {_LARGEST_JSON >> 20} MiB. Fetch the checkpoint again.")
         value = json.loads(path.read_text("utf-8"))
     except OSError as e:
         raise CheckpointError(f"{path}: cannot be read ({e.strerror}). Name a checkpoint directory.") from None
@@ -294,9 +298,18 @@ def read_json(path: Path) -> dict[str, Any]:
 def grid_of(value: Any) -> tuple[tuple[int, int], ...] | None:
     """Pairs of whole numbers from a list or LLaVA's string; None for anything else."""
     try:
-        points = ast.literal_eval(value) if isinstance(value, str) else value
-        if any(not isinstance(n, int) or isinstance(n, bool) for point in points for n in point):
-            return None
-        return tuple((w, h) for w, h in points)
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        points = _pairs(value) if isinstance(value, str) else value
+        return tuple((w, h) for w, h in points) if all(_whole(n) for point in points for n in point) else None
+    except (ValueError, TypeError):
         return None
+
+
+def _pairs(text: str) -> list[tuple[int, int]]:
+    """LLaVA's string of pairs; ValueError for anything but numbers, brackets and commas.
+
+    Not ast.literal_eval: a long enough expression ends Python's parser for lack of memory or stack.
+    """
+    if not re.fullmatch(r"[\d\s,()\[\]]{1,4096}", text):
+        raise ValueError
+    found = re.findall(r"[(\[]\s*(\d{1,9})\s*,\s*(\d{1,9})\s*,?\s*[)\]]", text)
+    return [(int(w), int(h)) for w, h in found]

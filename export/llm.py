@@ -22,8 +22,9 @@ import torch
 from pulse_edge.errors import CheckpointError
 
 from . import tokenizer
-from .checkpoint import Checkpoint, _shown, expected, finite
+from .checkpoint import Checkpoint, expected, finite
 from .config import Config
+from .shards import shown
 from .tokenizer import Tokenizer
 
 TYPES = {
@@ -127,7 +128,7 @@ def write(
             progress(done, total)
     writer.close()
     if wrong:
-        raise CheckpointError(f"{checkpoint.path}: {_shown(wrong)}.")
+        raise CheckpointError(f"{checkpoint.path}: {shown(wrong)}.")
 
 
 def _prepared(
