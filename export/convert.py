@@ -19,8 +19,9 @@ from pulse_edge.kit import Language, Manifest, Merge, Packing, Prompt, Vision
 from pulse_edge.start import default_threads
 from pulse_edge.vision import installed_runtime
 
-from . import golden, hub, llm, parity, vision
-from .checkpoint import NEWLINE, Adapter, Checkpoint, expected, needs_newline
+from . import golden, hub, llm, parity, sources, tokenizer, vision
+from .adapter import Adapter
+from .checkpoint import NEWLINE, Checkpoint, expected, needs_newline
 from .config import Config, read_config
 from .models import ModelSpec, find, load_models
 from .reference import Reference
@@ -28,7 +29,6 @@ from .reference import Reference
 Progress = Callable[[int, int], None]
 MAX_TOKENS = 1024
 """Of an answer: what PULSE's evaluation allows."""
-_FILES = "config.json tokenizer.model tokenizer_config.json added_tokens.json".split()  # noqa: SIM905
 
 
 @dataclass(frozen=True)
@@ -69,16 +69,20 @@ def convert(
     installed_runtime()
     golden.require(options.golden)
     kits.refuse_target(target, force=options.force)
-    if not source.is_dir():
-        raise CheckpointError(f"{source}: no such directory. Name a checkpoint directory.")
+    sources.refuse_mistaken(source)
+    if options.vision_tower is not None:
+        sources.refuse_no_tower(options.vision_tower)
     folder = options.lora if options.lora and (options.lora / "config.json").is_file() else source
     config = read_config(folder / "config.json", tower_dir=options.vision_tower, merge=options.merge)
     adapter = Adapter(options.lora) if options.lora else None
     if spec is not None and config.architecture != spec.architecture:
         raise CheckpointError(f"{source}: architecture {config.architecture}, models.yaml says {spec.architecture}.")
     checkpoint = Checkpoint(source, config, tower_dir=options.vision_tower, adapter=adapter)
+    tokenizer.read(source, config)  # before any work: what it refuses
     _check_room(checkpoint, target, options)
     say(f"{source}: {config.architecture}, packing {config.merge} ({config.merge_from})")
+    for note in checkpoint.notes:
+        say(f"warning: {note}")
     with kits.writing(target, force=options.force) as work:
         _build(checkpoint, work, target.name, options, spec, say, progress)
         golden.add(work, options.golden)
@@ -151,10 +155,11 @@ def _manifest(config: Config, name: str, options: Options, source: dict[str, Any
 
 def _source(checkpoint: Checkpoint, options: Options, spec: ModelSpec | None, progress: Progress) -> dict[str, Any]:
     """Provenance: every file that went in, with sha256."""
-    path = checkpoint.path
-    files = [path / n for n in _FILES if (path / n).is_file()] + checkpoint.files
-    if options.lora:
-        files += [p for p in sorted(options.lora.iterdir()) if p.suffix in (".safetensors", ".bin", ".json")]
+    path, config = checkpoint.path, checkpoint.config
+    files = [*config.files, *tokenizer.read(path, config).files, *checkpoint.files]
+    if checkpoint.adapter:
+        files += checkpoint.adapter.files
+    files = list(dict.fromkeys(files))
     done, total = 0, sum(p.stat().st_size for p in files)
 
     def step(piece: int) -> None:
@@ -171,8 +176,14 @@ def _source(checkpoint: Checkpoint, options: Options, spec: ModelSpec | None, pr
         "layout": checkpoint.config.layout,
         "packing_from": checkpoint.config.merge_from,
         "lora": options.lora.name if options.lora else None,
-        "files": {p.name: {"bytes": p.stat().st_size, "sha256": kits.sha256_file(p, step)} for p in files},
+        "notes": list(checkpoint.notes),
+        "files": {_inside(p, path): {"bytes": p.stat().st_size, "sha256": kits.sha256_file(p, step)} for p in files},
     }
+
+
+def _inside(file: Path, checkpoint: Path) -> str:
+    """A source file's name for the manifest: two folders may each have a model.safetensors."""
+    return file.name if file.parent == checkpoint else f"{file.parent.name}/{file.name}"
 
 
 def _check_room(checkpoint: Checkpoint, target: Path, options: Options) -> None:

@@ -42,6 +42,7 @@ MARGIN = 0.05
 """Logits this close may change places: the top token must agree where the original's lead is larger."""
 WINDOW_BYTES = 3 << 29
 """Language weights that are mapped at once (1.5 GiB)."""
+ROPE = "rope_freqs.weight"
 SHOWN = 8
 """Differences that a message lists."""
 
@@ -86,12 +87,15 @@ def _refuse(file: str, problems: list[str], what: str) -> None:
 def metadata(reference: Reference, kit: Path, manifest: Manifest) -> dict[str, Any]:
     """Compare the GGUF's keys and token list, the manifest, and the newline with what the source files ask for."""
     path = kit / manifest.language.file
-    fields = gguf.GGUFReader(path).fields
+    reader = gguf.GGUFReader(path)
+    fields = reader.fields
     wrong, texts = _keys(reference, manifest, fields)
+    factors = next((np.array(t.data) for t in reader.tensors if t.name == ROPE), None)
+    wrong += expect.rope(reference, {n: fields[n].contents() for n in expect.SCALED if n in fields}, factors)
+    del reader
     scores, types = (fields[f"tokenizer.ggml.{x}"].contents() for x in ("scores", "token_type"))
     wrong += expect.tokens(reference, texts, scores, types)
-    bos = texts[fields["tokenizer.ggml.bos_token_id"].contents()].decode("utf-8", "replace")
-    wrong += expect.chat(reference, str(fields["tokenizer.chat_template"].contents()), bos)
+    wrong += expect.chat(str(fields["tokenizer.chat_template"].contents()), "<s>")
     _refuse(manifest.language.file, wrong, "does not say what the source files say")
     known = expect.manifest(reference, manifest.language.type)
     _refuse("manifest.json", _differences(known, manifest), "does not say what the source files say")
@@ -106,7 +110,8 @@ def _keys(reference: Reference, manifest: Manifest, fields: Any) -> tuple[list[s
     # gguf reads an empty text as None.
     known |= {f"general.{theirs}": (manifest.source[ours] or None,) for theirs, ours in of_source.items()}
     elsewhere = {f"tokenizer.ggml.{x}" for x in ("tokens", "scores", "token_type")} | {"tokenizer.chat_template"}
-    found = {n: f.contents() for n, f in fields.items() if not n.startswith("GGUF.") and n not in elsewhere}
+    judged = elsewhere | set(expect.SCALED)
+    found = {n: f.contents() for n, f in fields.items() if not n.startswith("GGUF.") and n not in judged}
     wrong = [f"{n} is absent" for n in sorted(elsewhere - fields.keys())]
     wrong += [f"{n} is {v!r}, expected no such key" for n, v in found.items() if n not in known]
     for name, allowed in known.items():
@@ -276,7 +281,7 @@ def prompts(
     reference: Reference, kit: Path, manifest: Manifest, threads: int
 ) -> tuple[dict[str, Any], list[int], list[int]]:
     """Token ids of the prompt and of difficult texts: llama.cpp's against the original tokenizer's. Raises ParityError."""
-    bos = expect.special(reference, "bos")[0]
+    bos = expect.bos(reference) if reference.words.begins else None
     wanted = [*reference.words.prompt(words.QUESTION, bos), *map(reference.words.encode, words.PROBES)]
     after = prompt.fill(manifest.prompt.after, prompt.REPORT_QUESTION)
     with tempfile.TemporaryDirectory(prefix="pulse-edge-", dir=kit) as folder:
@@ -303,13 +308,8 @@ class _Weights:
         self._shape = llama.shape(reference.source, reference.facts)
         # Offsets alone: pages of a mapping would count as this process's memory.
         self._at = {t.name: (t.tensor_type.name.lower(), int(t.data_offset)) for t in gguf.GGUFReader(path).tensors}
-        self._left = set(self._at)
+        self._left = set(self._at) - {ROPE}
         self.wrong: list[str] = []
-        if (factors := expect.rope_factors(reference)) is not None:
-            self._left.discard("rope_freqs.weight")
-            made = self._bytes("rope_freqs.weight", factors)
-            if made.size != 4 * len(factors) or not np.allclose(made.view(np.float32), factors.numpy(), rtol=1e-5):
-                self.wrong.append("rope_freqs.weight is not what the scaling asks for")
 
     def see(self, role: str, stored: torch.Tensor) -> None:
         """A tensor of the source."""

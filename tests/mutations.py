@@ -347,7 +347,7 @@ MUTATIONS = (
     # What is said.
     Mutation("half the heads", says("add_head_count", lambda n: n // 2), "head_count is 2, expected 4", "language"),
     Mutation("a shorter context", says("add_context_length", 2048), "context_length is 2048", "language"),
-    Mutation("linear rope scaling", _linear_rope, "rope.scaling.factor is 2.0, expected no such key", "language"),
+    Mutation("linear rope scaling", _linear_rope, "rotary frequencies", "language"),
     Mutation("no space in front of a text", says("add_add_space_prefix", False), "add_space_prefix", "language"),
     Mutation(
         "two tokens exchanged", says("add_token_list", lambda t: [*t[:300], t[301], t[300], *t[302:]]), SAYS, "language"

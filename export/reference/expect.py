@@ -6,18 +6,20 @@ Keys and tensor names are those of GGUF's specification and of llama.cpp's loade
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
-from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from . import Reference, page, tower
-from .llama import Shape, shape
-from .words import AFTER, BEFORE, MARK, QUESTION
+from .llama import Shape, settings, shape
+from .words import AFTER, BEFORE, QUESTION
 
 Tensor = torch.Tensor
+Float = npt.NDArray[Any]
 LONGEST_CONTEXT, LONGEST_ANSWER = 4096, 1024
 """PULSE's context, and the tokens of an answer that its evaluation allows."""
 FILE_TYPES = {"f32": 0, "f16": 1, "bf16": 32}
@@ -36,20 +38,26 @@ _NAMES = {
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
 }
+SCALING = "llama.rope.scaling."
+SCALED = tuple(f"{SCALING}{x}" for x in ("type", "factor", "original_context_length", "attn_factor"))
+"""Keys that `rope` judges together."""
+ENDS = tuple(f"tokenizer.ggml.{x}_token_id" for x in ("eos", "eot", "eom"))
 Allowed = tuple[Any, ...]
 """Values of which a key must have one; None: the key may be absent."""
 
 
-def special(reference: Reference, key: str) -> Allowed:
-    """Ids that a special token may have: the model's configuration first, then its generation settings, then the tokenizer."""
-    ids: list[int] = []
-    for value in (reference.facts.special(f"{key}_token_id"), reference.facts.generation.get(f"{key}_token_id")):
-        ids += [i for i in (value if isinstance(value, list) else [value]) if isinstance(i, int)]
-        if ids and key != "eos":
-            break
-    if not ids and (found := reference.words.special(key)) is not None:
-        ids = [found]
-    return tuple(dict.fromkeys(i for i in ids if i >= 0))
+def bos(reference: Reference) -> int | None:
+    """The id in front of a text: the tokenizer's, or the configuration's where it names none."""
+    named = reference.words.special("bos")
+    return named if named is not None else reference.facts.special("bos_token_id")
+
+
+def ends(reference: Reference) -> list[int]:
+    """Every id that ends an answer: the tokenizer's, then those of the configuration and of the generation settings."""
+    facts = reference.facts
+    stated = [facts.special("eos_token_id"), facts.raw.get("eos_token_id"), facts.generation.get("eos_token_id")]
+    listed = [reference.words.special("eos"), *(i for v in stated for i in (v if isinstance(v, list) else [v]))]
+    return list(dict.fromkeys(i for i in listed if i is not None))
 
 
 def fields(reference: Reference, kind: str) -> dict[str, Allowed]:
@@ -72,56 +80,50 @@ def fields(reference: Reference, kind: str) -> dict[str, Allowed]:
         "tokenizer.ggml.model": ("llama",),
         "tokenizer.ggml.pre": ("default", None),
         "tokenizer.ggml.add_space_prefix": (reference.words.prefix,),
-        "tokenizer.ggml.add_bos_token": (True,),
+        "tokenizer.ggml.add_bos_token": (reference.words.begins,),
         "tokenizer.ggml.add_eos_token": (False,),
-        "tokenizer.ggml.bos_token_id": special(reference, "bos"),
-        "tokenizer.ggml.eos_token_id": special(reference, "eos"),
+        "tokenizer.ggml.bos_token_id": (bos(reference),),
         "tokenizer.ggml.unknown_token_id": (reference.words.special("unk"),),
     }
-    pad = tuple(i for i in special(reference, "pad") if i < s.vocabulary)
-    known["tokenizer.ggml.padding_token_id"] = (*pad, None)
+    # An answer ends on any of the three.
+    known |= {key: tuple(ends(reference)[i : i + 1]) or (None,) for i, key in enumerate(ENDS)}
+    pads = (facts.special("pad_token_id"), facts.raw.get("pad_token_id"), reference.words.special("pad"))
+    known["tokenizer.ggml.padding_token_id"] = tuple(i for i in pads if i is None or 0 <= i < s.vocabulary) or (None,)
     own = s.head * s.heads != s.width
     known |= {f"llama.attention.{x}_length": (s.head, *(() if own else (None,))) for x in ("key", "value")}
-    return known | _rope(reference)
-
-
-def _rope(reference: Reference) -> dict[str, Allowed]:
-    """Base and scaling. What YaRN's own fields leave out has llama.cpp's defaults, which are transformers'."""
-    base, scaling = reference.facts.rope
-    known: dict[str, Allowed] = {"llama.rope.freq_base": (base,)}
-    kind = (scaling or {}).get("rope_type", (scaling or {}).get("type"))
-    if scaling is None or kind not in ("linear", "yarn"):
-        return known
-    known |= {"llama.rope.scaling.type": (kind,), "llama.rope.scaling.factor": (float(scaling["factor"]),)}
-    if kind == "yarn":
-        longest = reference.facts.text.get("max_position_embeddings", 2048)
-        known["llama.rope.scaling.original_context_length"] = (
-            int(scaling.get("original_max_position_embeddings") or longest),
-        )
-        for theirs, ours, default in (
-            ("yarn_beta_fast", "beta_fast", 32.0),
-            ("yarn_beta_slow", "beta_slow", 1.0),
-        ):
-            value = float(scaling.get(ours) or default)
-            known[f"llama.rope.scaling.{theirs}"] = (value, None) if value == default else (value,)
+    known["llama.rope.freq_base"] = (facts.rope[0],)
     return known
 
 
-def rope_factors(reference: Reference) -> Tensor | None:
-    """What divides each frequency (head / 2,) float32, where the scaling is Llama 3's; from transformers' own tables."""
-    base, scaling = reference.facts.rope
-    if not scaling or scaling.get("rope_type", scaling.get("type")) != "llama3":
-        return None
-    s = shape(reference.source, reference.facts)
-    longest = int(reference.facts.text.get("max_position_embeddings", 2048))
-    common = {"hidden_size": s.width, "num_attention_heads": s.heads, "head_dim": s.head, "rope_theta": base}
-    plain: Tensor
-    scaled: Tensor
-    plain, scaled = (
-        LlamaRotaryEmbedding(LlamaConfig(**common, max_position_embeddings=longest, rope_scaling=r)).inv_freq
-        for r in (None, dict(scaling))
-    )
-    return plain / scaled
+def rope(reference: Reference, said: dict[str, Any], factors: Float | None) -> list[str]:
+    """What is wrong with the rotary positions that llama.cpp makes of a GGUF's keys and of its rope_freqs.weight, `factors`.
+
+    Compared are the frequencies and the scale of queries and keys that come out, for there is more than one way to write YaRN.
+    Source of llama.cpp's side: ggml's rope_yarn and ggml_rope_yarn_corr_dims.
+    """
+    s, (base, scaling) = shape(reference.source, reference.facts), reference.facts.rope
+    table = LlamaRotaryEmbedding(settings(s, reference.facts))
+    made, scale = _rope_of_llama_cpp(said, s.head, base, factors)
+    wrong = []
+    if made.shape != table.inv_freq.shape or not np.allclose(made, table.inv_freq.numpy(), rtol=1e-5):
+        wrong.append(f"the rotary frequencies are not those of {scaling or 'the base alone'}")
+    if not math.isclose(scale, table.attention_scaling, rel_tol=1e-6):
+        wrong.append(f"queries and keys are scaled by {scale:.7g}, expected {table.attention_scaling:.7g}")
+    return wrong
+
+
+def _rope_of_llama_cpp(said: dict[str, Any], head: int, base: float, factors: Float | None) -> tuple[Float, float]:
+    """Frequencies (head / 2,), and the scale of queries and keys."""
+    plain = base ** (-np.arange(0, head, 2) / head) / (1 if factors is None else factors)
+    kind, factor = said.get(f"{SCALING}type", "none"), said.get(f"{SCALING}factor", 1.0)
+    scale = float(said.get(f"{SCALING}attn_factor", 1.0))
+    if kind != "yarn":
+        return plain / (factor if kind == "linear" else 1), scale
+    old = said[f"{SCALING}original_context_length"]
+    low, high = (head * math.log(old / (turns * 2 * math.pi)) / (2 * math.log(base)) for turns in (32, 1))
+    low, high = max(0, math.floor(low)), min(head - 1, math.ceil(high))
+    kept = 1 - np.clip((np.arange(head // 2) - low) / max(0.001, high - low), 0, 1)
+    return plain / factor * (1 - kept) + plain * kept, scale * (1 + 0.1 * math.log(factor))
 
 
 def name(role: str) -> str:
@@ -171,7 +173,7 @@ def tokens(reference: Reference, texts: list[bytes], scores: list[float], types:
     return wrong
 
 
-def chat(reference: Reference, template: str, bos: str) -> list[str]:
+def chat(template: str, first: str) -> list[str]:
     """What is wrong with a chat template: rendered, it must be the conversation."""
     import jinja2
 
@@ -180,11 +182,11 @@ def chat(reference: Reference, template: str, bos: str) -> list[str]:
         made = (
             jinja2.Environment()
             .from_string(template)
-            .render(messages=asked, bos_token=bos, eos_token="</s>", add_generation_prompt=True)
+            .render(messages=asked, bos_token=first, eos_token="</s>", add_generation_prompt=True)
         )
     except jinja2.TemplateError as e:
         return [f"the chat template cannot be rendered ({e})"]
-    wanted = bos + BEFORE + AFTER.replace("{question}", QUESTION)
+    wanted = first + BEFORE + AFTER.replace("{question}", QUESTION)
     return [] if made == wanted else [f"the chat template gives {made!r}, expected {wanted!r}"]
 
 
@@ -212,6 +214,3 @@ def manifest(reference: Reference, kind: str) -> dict[str, Any]:
         "prompt.after": AFTER,
         "prompt.max_tokens": LONGEST_ANSWER,
     }
-
-
-__all__ = ["MARK", "chat", "fields", "manifest", "name", "roles", "rope_factors", "special", "tensor", "tokens"]

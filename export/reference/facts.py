@@ -16,6 +16,9 @@ from pulse_edge.errors import CheckpointError
 _LARGE_336 = {"num_attention_heads": 16, "num_hidden_layers": 24, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5}
 """CLIP ViT-L/14-336, which original checkpoints name without carrying its configuration. Source: its published config.json."""
 
+_GRIDS = ((336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008))
+"""What transformers' LlavaNextConfig takes where it is not told, (height, width)."""
+
 
 def read(path: Path) -> dict[str, Any]:
     """A JSON object, or an empty one where there is no such file."""
@@ -43,7 +46,8 @@ class Facts:
         self.aspect = self.raw.get("image_aspect_ratio") or ("anyres" if self.hub else "square")
         default = "spatial_unpad" if self.hub else "flat"
         self.merge = merge or self.raw.get("mm_patch_merge_type") or default
-        self.select = int(self.raw.get("vision_feature_layer" if self.hub else "mm_vision_select_layer", -2))
+        select = self.raw.get("vision_feature_layer" if self.hub else "mm_vision_select_layer")
+        self.select = -2 if select is None else int(select)
         self.pinpoints = self._pinpoints() if self.aspect == "anyres" else ()
 
     @property
@@ -81,13 +85,13 @@ class Facts:
         if self.hub and self.raw.get("vision_config"):
             return dict(self.raw["vision_config"])
         if self.tower_folder is not None and (own := read(self.tower_folder / "config.json")):
-            return dict(own.get("vision_config", own))
+            return dict(own.get("vision_config", own)) | (own.get("vision_config_dict") or {})
         return dict(_LARGE_336)
 
     def _pinpoints(self) -> tuple[tuple[int, int], ...]:
         """Grids as (width, height). LLaVA writes them so; transformers' LlavaNext writes (height, width)."""
-        value = self.raw.get("image_grid_pinpoints")
+        value = self.raw.get("image_grid_pinpoints") or (_GRIDS if self.hub else ())
         if isinstance(value, str):
             value = ast.literal_eval(value)
-        pairs = tuple((int(a), int(b)) for a, b in value or ())
+        pairs = tuple((int(a), int(b)) for a, b in value)
         return tuple((w, h) for h, w in pairs) if self.hub else pairs

@@ -124,10 +124,10 @@ def _second(x: Tensor, kind: torch.dtype) -> Tensor:
     return x if kind == torch.float32 else torch.stack([x[0], x[1].to(kind).float()])
 
 
-def rotary(s: Shape, facts: Facts, count: int) -> tuple[Tensor, Tensor]:
-    """Cosines and sines (count, head) of positions from 0 on."""
+def settings(s: Shape, facts: Facts) -> LlamaConfig:
+    """What transformers makes its rotary tables of."""
     base, scaling = facts.rope
-    settings = LlamaConfig(
+    return LlamaConfig(
         hidden_size=s.width,
         num_attention_heads=s.heads,
         head_dim=s.head,
@@ -135,7 +135,11 @@ def rotary(s: Shape, facts: Facts, count: int) -> tuple[Tensor, Tensor]:
         rope_theta=base,
         rope_scaling=None if scaling is None else dict(scaling),
     )
-    cos, sin = LlamaRotaryEmbedding(settings)(torch.zeros(1), torch.arange(count)[None])
+
+
+def rotary(s: Shape, facts: Facts, count: int) -> tuple[Tensor, Tensor]:
+    """Cosines and sines (count, head) of positions from 0 on."""
+    cos, sin = LlamaRotaryEmbedding(settings(s, facts))(torch.zeros(1), torch.arange(count)[None])
     return cos[0], sin[0]
 
 

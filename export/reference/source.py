@@ -39,7 +39,7 @@ _SINGLE = {
 }
 _LORA = re.compile(r"\.lora_(embedding_)?([AB])(?:\.default)?(?:\.weight)?$")
 _MAGNITUDE = re.compile(r"\.lora_magnitude_vector(?:\.default)?(?:\.weight)?$")
-_SAVED = re.compile(r"\.modules_to_save(?:\.default)?(?=\.)")
+_SAVED = re.compile(r"\.(?:modules_to_save(?:\.default)?|base_layer)(?=\.)")
 
 
 def role(name: str) -> str | None:
@@ -152,8 +152,9 @@ class _Adapter:
     @staticmethod
     def _files(folder: Path) -> list[Path]:
         adapter = [folder / f"adapter_model{end}" for end in (".safetensors", ".bin")]
-        trained = [folder / name for name in ("non_lora_trainables.bin", "mm_projector.bin")]
-        return [p for p in adapter if p.is_file()][:1] + [p for p in trained if p.is_file()][:1]
+        names = ("non_lora_trainables.bin", "non_lora_trainables.safetensors", "mm_projector.bin")
+        trained = [folder / name for name in names]
+        return [p for p in adapter if p.is_file()][:1] + [p for p in trained if p.is_file()]
 
     def _place(self, file: Path, name: str) -> None:
         bare = re.sub(r"^(?:base_model\.)?(?:model\.)?", "", name)

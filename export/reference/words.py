@@ -90,9 +90,20 @@ class Words:
             return list(self._model.encode(text, add_bos=False, add_eos=False))
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
-    def prompt(self, question: str, bos: int) -> tuple[list[int], list[int]]:
-        """Token ids on either side of the image."""
-        return [bos, *self.encode(BEFORE)], self.encode(AFTER.replace("{question}", question))
+    def prompt(self, question: str, bos: int | None) -> tuple[list[int], list[int]]:
+        """Token ids on either side of the image; BOS in front of the first side where there is one."""
+        first = [] if bos is None else [bos]
+        return [*first, *self.encode(BEFORE)], self.encode(AFTER.replace("{question}", question))
+
+    @property
+    def begins(self) -> bool:
+        """Whether BOS stands in front of a text: LlamaTokenizer's default, or what tokenizer.json itself does."""
+        stated = self._settings.get("add_bos_token")
+        if stated is not None or self._model is not None:
+            return stated is None or bool(stated)
+        if self._settings.get("tokenizer_class") not in ("PreTrainedTokenizerFast", "TokenizersBackend"):
+            return True
+        return len(self._tokenizer.encode("a").ids) > len(self.encode("a"))
 
     @property
     def prefix(self) -> bool:
@@ -103,13 +114,14 @@ class Words:
 
     def special(self, key: str) -> int | None:
         """The id of bos, eos, unk or pad, by the text that the tokenizer's files give it."""
-        value = self._settings.get(f"{key}_token") or self._map.get(f"{key}_token")
+        places = (self._settings, self._map) if self._added else (self._map, self._settings)
+        default = {"bos": "<s>", "eos": "</s>", "unk": "<unk>"}.get(key)  # LlamaTokenizer's
+        value = next((p[f"{key}_token"] for p in places if p.get(f"{key}_token") is not None), default)
         text = value.get("content") if isinstance(value, dict) else value
-        if text is None:
-            found = getattr(self._model, f"{key}_id")() if self._model is not None else -1
-            return found if found >= 0 else None
+        if key == "unk" and self._model is not None:
+            return int(self._model.unk_id())
         ids = {t: i for i, (t, _) in self._added.items()} | self._base()
-        return ids.get(text)
+        return None if text is None else ids.get(str(text))
 
     def _base(self) -> dict[str, int]:
         """Text -> id of the model's own pieces."""
