@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from transformers import CLIPImageProcessor, LlavaNextImageProcessor
 
-from .facts import Facts
+from .facts import Facts, read
 
 Float = npt.NDArray[np.float32]
 
@@ -32,10 +32,14 @@ class Pixels:
         self.processor = self._load(CLIPImageProcessor)
 
     def _load(self, kind: type) -> CLIPImageProcessor | LlavaNextImageProcessor:
-        if self._from is not None:
-            return kind.from_pretrained(self._from)  # type: ignore[attr-defined]
+        """The processor by its file; of a file that states no size the tower's, for transformers' own default is another tower's."""
         sizes = {"size": {"shortest_edge": self._side}, "crop_size": {"height": self._side, "width": self._side}}
-        return kind(**sizes)
+        if self._from is None:
+            return kind(**sizes)
+        stated = read(self._from / "preprocessor_config.json") or read(self._from / "processor_config.json")
+        stated = stated.get("image_processor", stated)
+        missing = {k: v for k, v in sizes.items() if stated.get(k) is None}
+        return kind.from_pretrained(self._from, **missing)  # type: ignore[attr-defined]
 
     @property
     def mean(self) -> tuple[float, ...]:
