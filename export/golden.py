@@ -4,17 +4,34 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from pulse_edge import PulseModel, intake, prompt, scan
 from pulse_edge import kit as kits
 from pulse_edge.errors import UsageError
-from pulse_edge.golden import FILE
+from pulse_edge.golden import FILE, SAMPLED, sampled
+from pulse_edge.interpret import EncodedScan
+from pulse_edge.kit import Kit
+from pulse_edge.llm import LanguageModel
+from pulse_edge.start import default_threads
 
 QUESTIONS = (prompt.REPORT_QUESTION, "Does this ECG show atrial fibrillation?", "What is the heart rate?")
+PAGE = Path(scan.__file__).with_name("example_page.png")
+"""The page of a kit that names no other: it comes with the program."""
+LATER = 16
+"""Tokens behind the first ahead of which logits are stored."""
+PERTURBED = 1e-6
+"""Share by which another processor's encoder changes image tokens, as a standard deviation: what float32's rounding makes of a
+small tower (docs/proof.md)."""
+FACTOR, LEAST = 3, 0.01
+"""Of the tolerance above the largest right difference, and the least tolerance. On the miniature 1 % of noise on the weights moves a
+logit by four times the right difference and more, at every type (docs/proof.md)."""
 LONGEST = 256
 """Tokens of an answer."""
 MOST = 4
@@ -31,32 +48,100 @@ def require(pages: Sequence[Path]) -> None:
         intake.admitted(scan.read(page), straighten=True, force=False)
 
 
-def cases(model: PulseModel, page: Path, name: str) -> list[dict[str, Any]]:
-    """Questions about a page, called `name` in the kit: text, token ids, and logits of the first token."""
-    encoded, found = model.encode(page), []
-    for question in QUESTIONS:
-        answering = model.ask(encoded, question, LONGEST)
-        text = "".join(answering)
-        if not answering.ids:
-            continue  # nothing to compare
-        (logits,) = model.score(encoded, question, [answering.ids[:1]])
-        first = [round(float(x), 4) for x in logits[0]]
-        told = {"page": name, "question": question, "text": text, "tokens": answering.ids, "first_logits": first}
-        found.append(told)
-    return found
-
-
 def add(kit: Path, pages: Sequence[Path]) -> None:
-    """Copy the pages into a finished kit, answer about them, and write its manifest anew. Raises ScanError, PageRefused."""
+    """Answer about pages with a finished kit, and put pages, answers and tolerance into it. Raises ScanError, PageRefused.
+
+    The example page of this program is named, others are copied.
+    """
     if not pages:
         return
     opened = kits.open_kit(kit)
-    names = [f"golden-{n}{page.suffix.lower()}" for n, page in enumerate(pages, 1)]
-    found: list[dict[str, Any]] = []
+    names = [PAGE.name if page == PAGE else f"golden-{n}{page.suffix.lower()}" for n, page in enumerate(pages, 1)]
     with PulseModel.load(opened, device="cpu") as model:
-        for page, name in zip(pages, names, strict=True):
-            found += cases(model, page, name)
+        asked = [_Asked(name, model.encode(page)) for name, page in zip(names, pages, strict=True)]
+        found = [case for one in asked for case in _cases(model, one)]
     for page, name in zip(pages, names, strict=True):
-        shutil.copyfile(page, kit / name)
-    (kit / FILE).write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+        if name != PAGE.name:
+            shutil.copyfile(page, kit / name)
+    told = {"tolerance": _tolerance(opened, asked, found), "cases": found}
+    (kit / FILE).write_text(json.dumps(told, separators=(",", ":")) + "\n", "utf-8")
     kits.write_manifest(kit, replace(opened.manifest, files=kits.listing(kit)))
+
+
+def room(vocabulary: int) -> int:
+    """Bytes at most that the cases of one page take."""
+    numbers = vocabulary + LATER * SAMPLED * 2 + LONGEST
+    return len(QUESTIONS) * (12 * numbers + 8 * LONGEST)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A page under its name in the kit."""
+
+    name: str
+    encoded: EncodedScan
+
+
+def _cases(model: PulseModel, asked: _Asked) -> Iterator[dict[str, Any]]:
+    """Questions about a page: text, token ids, and logits ahead of the first tokens."""
+    for question in QUESTIONS:
+        answering = model.ask(asked.encoded, question, LONGEST)
+        text = "".join(answering)
+        if not answering.ids:
+            continue  # nothing to compare
+        (logits,) = model.score(asked.encoded, question, [answering.ids[: 1 + LATER]])
+        rounded = np.round(logits.astype(np.float64), 4)
+        yield {
+            "page": asked.name,
+            "question": question,
+            "text": text,
+            "tokens": answering.ids,
+            "first_logits": rounded[0].tolist(),
+            "later_logits": rounded[1:, sampled(logits.shape[1])].tolist(),
+        }
+
+
+# --- tolerance --------------------------------------------------------------------------------------------------------
+
+
+def _tolerance(kit: Kit, asked: Sequence[_Asked], found: Sequence[dict[str, Any]]) -> float:
+    """FACTOR times the largest difference of a logit that right arithmetic makes, in two digits.
+
+    Right are llama.cpp's other kernels of this machine (weights repacked, tokens in fours) behind image tokens that differ in
+    float32's last places, as another processor's encoder makes them: what a machine that this kit was not made on may do.
+    """
+    largest = 0.0
+    for seed, (repack, width) in enumerate(((True, 256), (False, 4))):
+        for page in asked:
+            cases = [case for case in found if case["page"] == page.name]
+            if cases:
+                largest = max(largest, _difference(kit, page, cases, seed, repack, width))
+    return max(LEAST, float(f"{FACTOR * largest:.2g}"))
+
+
+def _difference(kit: Kit, page: _Asked, cases: Sequence[dict[str, Any]], seed: int, repack: bool, width: int) -> float:
+    """The largest difference of a stored logit when a page is read by other kernels."""
+    m, rows = kit.manifest, page.encoded.rows
+    noise = np.random.default_rng(seed).standard_normal(rows.shape, np.float32)
+    largest, room = 0.0, len(rows) + m.prompt.max_tokens
+    with closing(
+        LanguageModel(
+            kit.file(m.language.file),
+            context=256 * -(-room // 256),
+            threads=default_threads(),
+            mapped=not repack,
+            repack=repack,
+            keys=m.language.keys,
+        )
+    ) as model:
+        for case in cases:
+            model.prefill(page.name, m.prompt.before, rows * (1 + PERTURBED * noise))
+            text = model.tokenize(prompt.fill(m.prompt.after, case["question"]), first=False)
+            ids = text + case["tokens"][: len(case["later_logits"])]
+            parts = [model.feed_tokens(ids[at : at + width], every=True) for at in range(0, len(ids), width)]
+            logits = np.concatenate(parts)[len(text) - 1 :]
+            later = logits[1:, sampled(logits.shape[1])]
+            differences = [np.abs(logits[0] - case["first_logits"]).max()]
+            differences += [np.abs(later - np.array(case["later_logits"])).max()] if len(later) else []
+            largest = max(largest, *map(float, differences))
+    return largest

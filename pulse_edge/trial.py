@@ -44,7 +44,7 @@ def _golden(outcomes: list[golden.Outcome]) -> Check:
     if not outcomes:
         return Check("golden cases", "warning", "the kit has none, so its answers were compared with nothing", figures)
     failed = [o for o in outcomes if not o.passed]
-    worst = max(max(o.first_logits, o.tokens, o.written) for o in outcomes)
+    worst = max(max(o.first_logits, o.later_logits, o.tokens, o.written) for o in outcomes)
     limit = f"largest difference of a logit {worst:.3g}, tolerance {outcomes[0].tolerance:g}"
     if failed:
         return Check("golden cases", "failed", f"{len(failed)} of {len(outcomes)} did not come back ({limit})", figures)
