@@ -1,25 +1,28 @@
 """A kit's golden cases: questions about pages with the answers of the machine that made the kit, against this machine.
 
-`golden.json` is a list of cases, or an object with `cases` and the `tolerance` of a logit. A case names its `page` (a
-file of the kit, or the example page of this program), `question`, `tokens` and `first_logits` of the answer, and of some of its
-next tokens `later_logits`, a sample of the vocabulary (`sampled`): one position alone does not tell wrong weights from another
-processor's rounding.
+`golden.json` is a list of cases, or an object with `cases`, the `tolerance` of a logit, and the `spread`: the largest root
+of the mean square over all stored logits of all cases, which tells wrong weights from another processor's rounding where no
+single logit does. A case names its `page` (a file of the kit, or the example page of this program), `question`, `tokens` and
+`first_logits` of the answer, and of some of its next tokens `later_logits`, a sample of the vocabulary (`sampled`).
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from .errors import KitError
 from .interpret import EncodedScan, PulseModel
 from .kit import Kit
 
+Float = npt.NDArray[np.float64]
 FILE = "golden.json"
 TOLERANCE, TOLERANCE_QUANTIZED = 0.05, 0.45
 """Of a logit, where the kit states none: other processors sum in another order. Below 8 bits the inputs are rounded too,
@@ -63,29 +66,41 @@ class Outcome:
     tolerance: float
     later_logits: float = 0.0
     """The largest difference at the answer's next tokens, of those logits that the case has."""
+    spread: float = 0.0
+    """Root of the mean square of all differences, of all cases of the kit together."""
+    largest_spread: float = math.inf
+    """Of a right machine; infinite where the kit states none."""
 
     @property
     def passed(self) -> bool:
         """Two logits may each be off by the tolerance, so a choice between them by twice as much."""
         logits, choices = max(self.first_logits, self.later_logits), max(self.tokens, self.written)
-        return logits <= self.tolerance and choices <= 2 * self.tolerance
+        return logits <= self.tolerance and choices <= 2 * self.tolerance and self.spread <= self.largest_spread
 
 
 def read(kit: Kit) -> tuple[float, tuple[Case, ...]]:
     """(tolerance, cases); none where the kit has no golden.json. Raises KitError for one that cannot be read."""
+    tolerance, _spread, cases = _read(kit)
+    return tolerance, cases
+
+
+def _read(kit: Kit) -> tuple[float, float, tuple[Case, ...]]:
+    """Tolerance, largest spread, cases."""
     usual = TOLERANCE if kit.manifest.language.type.lower() in _EXACT else TOLERANCE_QUANTIZED
     if FILE not in kit.manifest.files:
-        return usual, ()
+        return usual, math.inf, ()
     path = kit.file(FILE)
     try:
         raw = json.loads(path.read_text("utf-8"))
         told = raw if isinstance(raw, dict) else {"tolerance": usual, "cases": raw}
-        return float(told["tolerance"]), tuple(map(_case, told["cases"]))
+        spread = float(told.get("spread", math.inf))
+        return float(told["tolerance"]), spread, tuple(map(case_of, told["cases"]))
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise KitError(f"{path}: its golden cases cannot be read ({e!r}). Copy the kit again.") from None
 
 
-def _case(raw: dict[str, Any]) -> Case:
+def case_of(raw: dict[str, Any]) -> Case:
+    """A case as it stands in the file."""
     return Case(
         page=str(raw["page"]),
         question=str(raw["question"]),
@@ -107,17 +122,30 @@ def check(
     model: PulseModel, encode: Callable[[Path], EncodedScan], progress: Callable[[int, int], None]
 ) -> list[Outcome]:
     """Every case of the model's kit. `encode` gets a page's path; each page is encoded once."""
-    tolerance, cases = read(model.kit)
+    tolerance, largest, cases = _read(model.kit)
     encoded = {name: encode(page(model.kit, name)) for name in dict.fromkeys(case.page for case in cases)}
-    found = []
+    found, differences = [], []
     for n, case in enumerate(cases):
         progress(n, len(cases))
-        found.append(_check(model, encoded[case.page], case, tolerance))
+        outcome, more = _check(model, encoded[case.page], case, tolerance)
+        found.append(outcome)
+        differences.append(more)
     progress(len(cases), len(cases))
-    return found
+    spread = float(np.sqrt(np.mean(np.square(np.concatenate(differences))))) if found else 0.0
+    return [replace(outcome, spread=spread, largest_spread=largest) for outcome in found]
 
 
-def _check(model: PulseModel, encoded: EncodedScan, case: Case, tolerance: float) -> Outcome:
+def differences(case: Case, logits: npt.NDArray[np.float32]) -> Float:
+    """Every stored logit's difference, flat: those of the first token, then the `sampled` ones of the next tokens.
+
+    `logits` (n, vocabulary) are those ahead of each of the answer's tokens.
+    """
+    later = logits[1 : 1 + len(case.later_logits), sampled(logits.shape[1])]
+    first = np.abs(logits[0] - np.array(case.first_logits))
+    return np.concatenate([first, np.abs(later - np.array(case.later_logits).reshape(later.shape)).ravel()])
+
+
+def _check(model: PulseModel, encoded: EncodedScan, case: Case, tolerance: float) -> tuple[Outcome, Float]:
     if not case.tokens or len(case.first_logits) != model.language.vocabulary:
         raise KitError(f"{model.kit.file(FILE)}: a case has no answer or other logits. Copy the kit again.")
     wide = len(range(*sampled(model.language.vocabulary).indices(model.language.vocabulary)))
@@ -130,12 +158,13 @@ def _check(model: PulseModel, encoded: EncodedScan, case: Case, tolerance: float
     ours = [*answering.ids, model.language.end]  # the end counts where it came too early
     at = next((i for i, token in enumerate(case.tokens[:WRITTEN]) if ours[i] != token), None)
     written = 0.0 if at is None else float(logits[at].max() - logits[at][ours[at]])
-    later = logits[1 : 1 + len(case.later_logits), sampled(model.language.vocabulary)]
-    return Outcome(
+    off, first = differences(case, logits), len(case.first_logits)
+    outcome = Outcome(
         question=case.question,
-        first_logits=float(np.abs(logits[0] - np.array(case.first_logits)).max()),
+        first_logits=float(off[:first].max()),
         tokens=float(below.max()),
         written=written,
         tolerance=tolerance,
-        later_logits=float(np.abs(later - np.array(case.later_logits)).max()) if len(later) else 0.0,
+        later_logits=float(off[first:].max(initial=0.0)),
     )
+    return outcome, off
