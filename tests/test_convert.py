@@ -184,7 +184,7 @@ def test_pages_named_as_golden_go_into_a_kit_and_the_smaller_one_made_of_it(
     from pulse_edge import PulseModel, golden
     from pulse_edge import kit as kits
 
-    page = Path(kits.__file__).parent / "example_page.png"
+    page = Path(shutil.copy(Path(kits.__file__).parent / "example_page.png", tmp_path / "page.png"))
     whole, small = tmp_path / "whole", tmp_path / "small"
     with pytest.raises(UsageError, match="at most"):
         convert(tiny_checkpoint, whole, Options(golden=(page,) * 5))
