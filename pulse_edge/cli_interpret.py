@@ -14,6 +14,7 @@ import click
 from . import cli_cache
 from .cli_options import ReadyCommand, Wanted, documents, reading, thinning
 from .errors import PulseEdgeError
+from .report import findings_lines, page_lines
 from .screen import Screen, say
 
 if TYPE_CHECKING:
@@ -219,14 +220,14 @@ def _one_page(
 ) -> None:
     """Answer about one page, and print or write it; headings only where there are several answers to tell apart."""
     from . import outputs
-    from .report import findings_lines
 
     streams = wanted.shown == "text"
     answered: list[Answering] = []
     for question in wanted.questions:
         answering = model.ask(encoded, question, wanted.max_tokens, grammar=wanted.grammar)
         if streams:
-            say(heading(model, encoded, question, len(wanted.questions), named=several and not answered))
+            first = not answered and wanted.grammar is None  # a program reads JSON: no line between notice and object
+            say(heading(model, encoded, question, len(wanted.questions), first=first, named=several and not answered))
         with recorded(record, model, encoded, answering, page):
             for text in answering:
                 if streams:
@@ -244,14 +245,23 @@ def _one_page(
             say(f"{path}\n")
     elif not streams:
         say(outputs.render(wanted.shown, report, picture, wanted.patient).decode("utf-8"))
-    elif lines := findings_lines(report):
-        say("\n".join([*filter(None, [report.notice]), *lines]) + "\n")
+    elif lines := [*findings_lines(report), *([report.intended_use] if wanted.grammar is None else [])]:
+        say("\n".join(lines) + "\n")
 
 
-def heading(model: PulseModel, encoded: EncodedScan, question: str, of: int, *, named: bool) -> str:
-    """What stands before an answer: what must be read first, and the file and question where there are several."""
+def heading(
+    model: PulseModel, encoded: EncodedScan, question: str, of: int, *, first: bool = True, named: bool = False
+) -> str:
+    """What stands before an answer: notices, and before a page's `first` one the verdict on the page.
+
+    `named` adds the file's name, and one question `of` several the question.
+    """
+    from . import intake
+
     lines = model.notices(encoded)
     lines += [f"# {encoded.file}"] if named else []
+    if first:
+        lines += page_lines(None if encoded.checked is None else intake.facts(encoded.checked))
     lines += [f"## {question}"] if of > 1 else []
     return "".join(f"{line}\n" for line in lines)
 

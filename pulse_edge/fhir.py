@@ -18,7 +18,7 @@ from typing import Any
 
 from PIL import Image
 
-from .report import Finding, Report, by_urgency, not_judged, printable
+from .report import Finding, Report, by_urgency, page_lines, printable, without_verdict
 
 Resource = dict[str, Any]
 _HL7 = "http://terminology.hl7.org/CodeSystem"
@@ -59,11 +59,10 @@ def _entries(report: Report, page: Image.Image, patient: Patient | None) -> Iter
 
 
 def _report(report: Report, results: list[str]) -> Resource:
-    present = [f for f in report.findings if f.verdict == "present"]
-    conclusion = [report.notice, report.intended_use]
+    conclusion = [report.notice, report.intended_use, *page_lines(report.quality)]
     conclusion += [f"CONTRADICTION: {mark.text}" for mark in report.marks]
     conclusion += [f"{f.verdict}: {f.name} ({f.probability:.0%})" for f in by_urgency(report) if f.verdict != "absent"]
-    conclusion += not_judged(report)
+    conclusion += without_verdict(report)
     conclusion += [answer.text for answer in report.answers]
     text = printable("\n".join(line for line in conclusion if line))
     resource: Resource = {
@@ -77,13 +76,19 @@ def _report(report: Report, results: list[str]) -> Resource:
         "media": [{"link": {"reference": _url(report, "media")}}],
         "conclusion": text,
     }
-    if present:
+    if present := [f for f in report.findings if _concludes(report, f) and f.verdict == "present"]:
         resource["conclusionCode"] = [_statement(f) for f in present]
     return resource
 
 
+def _concludes(report: Report, finding: Finding) -> bool:
+    """Whether a finding may be given as coded data, which programs act on without reading the notes."""
+    return finding.verdict in ("present", "absent") and not report.kit.demonstration
+
+
 def _observation(report: Report) -> Resource:
-    notes = [text for text in (report.notice, report.intended_use, f"page SHA-256 {report.page_sha256}") if text]
+    page = " ".join(page_lines(report.quality))
+    notes = [n for n in (report.notice, report.intended_use, page, f"page SHA-256 {report.page_sha256}") if n]
     return {
         "resourceType": "Observation",
         "status": "preliminary",
@@ -111,22 +116,24 @@ def _answer(report: Report, n: int) -> Resource:
 def _finding(report: Report, finding: Finding) -> Resource:
     resource = _observation(report) | {"code": _statement(finding)}
     resource["method"] = {"text": "probability of the answer yes against no to one question about the page"}
-    probability = {
-        "value": round(finding.probability, 4),
-        "unit": "1",
-        "system": "http://unitsofmeasure.org",
-        "code": "1",
-    }
-    resource["component"] = [{"code": {"text": "probability"}, "valueQuantity": probability}]
-    if finding.verdict == "uncertain":
-        resource["dataAbsentReason"] = _coded(f"{_HL7}/data-absent-reason", "unknown") | {
-            "text": finding.reason or "uncertain"
-        }
-    else:
+    resource["component"] = [_number(finding)]
+    if _concludes(report, finding):
         resource["valueBoolean"] = finding.verdict == "present"
-    if not finding.calibrated:
-        resource["note"].append({"text": "The probability is not calibrated for this kit."})
+        return resource
+    why = "a demonstration kit concludes nothing" if report.kit.demonstration else finding.reason or "uncertain"
+    resource["dataAbsentReason"] = _coded(f"{_HL7}/data-absent-reason", "unknown") | {"text": why}
     return resource
+
+
+def _number(finding: Finding) -> Resource:
+    """The calibrated probability, or the rank among the page's findings where there is none."""
+    if finding.probability is None:
+        return {
+            "code": {"text": "rank among the findings, 1 the likeliest; not calibrated"},
+            "valueInteger": finding.rank,
+        }
+    ucum = {"unit": "1", "system": "http://unitsofmeasure.org", "code": "1"}
+    return {"code": {"text": "probability"}, "valueQuantity": {"value": finding.probability} | ucum}
 
 
 def _media(page: Image.Image) -> Resource:

@@ -1,7 +1,7 @@
 """What `doctor` found out about a kit on this machine, kept in the user's cache directory for later runs.
 
 One file for each pair of a kit (its manifest's hash) and a machine (processor, cores, engines' versions): after an
-update of the program or on another machine nothing is known, and nothing is refused.
+update of the program or on another machine nothing is known. Refusals are not here: see selftest_results.py.
 """
 
 from __future__ import annotations
@@ -54,18 +54,21 @@ class Kept:
     """What is known. Defaults: nothing."""
 
     speed: Speed | None = None
-    refused: str | None = None
-    """Why the kit must not answer here; None: it may."""
 
 
-def key(usable: frozenset[int] | None = None) -> str:
-    """Hex name of this machine as far as it can change an answer or its speed."""
+def engines() -> dict[str, str]:
+    """Versions of what computes answers, as far as installed."""
     versions = {}
     for engine in _ENGINES:
         with contextlib.suppress(PackageNotFoundError):
             versions[engine] = version(engine)
+    return versions
+
+
+def key(usable: frozenset[int] | None = None) -> str:
+    """Hex name of this machine as far as it can change an answer or its speed."""
     usable = cpu.allowed() if usable is None else usable
-    about = [platform.machine(), cpu.name(), sorted(cpu.flags()), sorted(usable), cpu.quota(), versions]
+    about = [platform.machine(), cpu.name(), sorted(cpu.flags()), sorted(usable), cpu.quota(), engines()]
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
 
@@ -78,10 +81,8 @@ def recall(kit: Kit) -> Kept:
     """What was kept; nothing where nothing, or nothing readable, is."""
     try:
         raw = json.loads(file(kit).read_text("utf-8"))
-        speed, refused = raw["speed"], raw["refused"]
-        if refused is not None and not isinstance(refused, str):
-            raise ValueError(refused)
-        return Kept(None if speed is None else _speed(speed), refused)
+        speed = raw["speed"]
+        return Kept(None if speed is None else _speed(speed))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return Kept()
 

@@ -10,7 +10,7 @@ import json
 import os
 import tempfile
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +22,10 @@ DEMONSTRATION = "DEMONSTRATION KIT - NOT FOR PATIENTS"
 FORCED_KIT = "THE KIT WAS REFUSED BY PULSE-EDGE DOCTOR ON THIS MACHINE, AND ANSWERS ALL THE SAME"
 FORCED = "THE PAGE WAS REFUSED, AND ANSWERED ALL THE SAME"
 NOT_ALL_READ = "NOT ALL OF THE PAGE WAS READ, AND THE ANSWER CAN DIFFER: IMAGE ROWS"
-UNCALIBRATED = "Some probabilities are not calibrated for this kit: they rank, and do not say how often it is right."
+NOT_PROVEN = "NOT PROVEN ON THIS MACHINE: RUN pulse-edge doctor"
+UNCALIBRATED = "not calibrated for this kit"
+"""Reason of a finding without a verdict whose kit says nothing about the statement."""
+RANKED = "ranked by the model, not calibrated for this kit: no verdicts and no probabilities"
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,8 @@ class KitMark:
     """What is to be said about the stick that brought it: unsigned, or signed by a key that is not trusted here."""
     refused: str | None = None
     """Why `doctor` refused it on this machine, where it was forced to answer all the same."""
+    proven: bool = False
+    """Whether its golden cases came back on this machine, in these versions, when `doctor` ran last."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +70,27 @@ class Finding:
     """1: act now, 2: soon, 3: note it, 4: nothing to do."""
     codes: dict[str, str]
     """`scp` (SCP-ECG acronym) and `snomed` (SNOMED CT), as far as there are any."""
-    probability: float
-    """Of yes against no, calibrated where the kit says how."""
+    rank: int
+    """Among the findings of the page by `log_odds`; 1: the likeliest. An order, not a probability."""
+    log_odds: float
+    """Of the answer yes against no, natural logarithm, as the model gives them."""
+    probability: float | None
+    """Calibrated for this kit; None: not calibrated, so that only the rank means anything."""
     calibrated: bool
-    verdict: Literal["present", "absent", "uncertain"]
+    verdict: Literal["present", "absent", "uncertain"] | None
+    """None: not calibrated, so nothing is concluded."""
     reason: str
-    """Why it is uncertain; else empty."""
+    """Why it is uncertain or has no verdict; else empty."""
+
+    @property
+    def answer(self) -> bool | None:
+        """What the model says when asked, to compare words with words: True yes, False no, None neither.
+
+        A finding that the kit is known not to judge well says nothing.
+        """
+        if self.verdict is None:
+            return self.log_odds > 0 if self.reason == UNCALIBRATED and self.log_odds else None
+        return {"present": True, "absent": False}.get(self.verdict)
 
 
 @dataclass(frozen=True)
@@ -115,6 +135,7 @@ class Report:
     def to_text(self) -> str:
         """For a terminal or a letter: contradictions first, then findings by urgency, then the answers as they came."""
         lines = [self.notice, f"# {self.file}"] if self.notice else [f"# {self.file}"]
+        lines += page_lines(self.quality)
         lines += findings_lines(self)
         for answer in self.answers:
             lines += ["", f"## {answer.question}", answer.text]
@@ -126,8 +147,32 @@ class Report:
         return json.dumps(dataclasses.asdict(self), ensure_ascii=False)
 
 
+@dataclass(frozen=True)
+class NoAnswer:
+    """Why a page or a file has no report."""
+
+    file: str
+    error: str
+    """What is wrong, and what to do next."""
+    exit_code: int
+    """3: the page was refused; 1 or 2: it could not be read or answered."""
+
+    def to_json(self) -> str:
+        """One line of JSON, in the place of a report's."""
+        return json.dumps(dataclasses.asdict(self), ensure_ascii=False)
+
+
+def page_lines(quality: Mapping[str, Any] | None) -> list[str]:
+    """Verdict on the page and what is wrong with it, a line each, from `Report.quality`."""
+    if quality is None:
+        return ["Page: not checked."]
+    verdict = "refused, and answered all the same" if quality["forced"] else quality["verdict"]
+    layout = f", layout {quality['layout']}" if quality["layout"] else ""
+    return [f"Page: {verdict}, {quality['leads']} leads{layout}.", *(f"- {r['advice']}" for r in quality["reasons"])]
+
+
 def findings_lines(report: Report) -> list[str]:
-    """Contradictions, then what is present or uncertain by urgency, then what is absent and what is not judged."""
+    """Contradictions; findings with a verdict by urgency; those without: ranked, or the reason why not."""
     lines = [f"CONTRADICTION: {mark.text}" for mark in report.marks]
     for finding in by_urgency(report):
         if finding.verdict != "absent":
@@ -135,18 +180,13 @@ def findings_lines(report: Report) -> list[str]:
             lines.append(f"{finding.verdict:<10}{finding.probability:>5.0%}  {finding.name}{why}")
     if absent := [f.name for f in report.findings if f.verdict == "absent"]:
         lines.append(f"absent: {', '.join(absent)}")
-    lines += not_judged(report)
-    return [*lines, UNCALIBRATED] if uncalibrated(report) else lines
-
-
-def judged(finding: Finding) -> bool:
-    """Whether the kit says anything of it at all, be it that it is uncertain here."""
-    return finding.calibrated or finding.verdict != "uncertain"
+    return [*lines, *without_verdict(report)]
 
 
 def by_urgency(report: Report) -> list[Finding]:
-    """The findings that the kit judges, the most urgent and most probable first."""
-    return sorted(filter(judged, report.findings), key=lambda f: (f.urgency, -f.probability))
+    """The findings that have a verdict, the most urgent and most probable first."""
+    judged = [f for f in report.findings if f.verdict is not None]
+    return sorted(judged, key=lambda f: (f.urgency, -(f.probability or 0.0)))
 
 
 def by_reason(findings: Iterable[Finding]) -> dict[str, str]:
@@ -157,15 +197,14 @@ def by_reason(findings: Iterable[Finding]) -> dict[str, str]:
     return {reason: ", ".join(some) for reason, some in names.items()}
 
 
-def not_judged(report: Report) -> list[str]:
-    """What the kit says nothing of, a line for each reason."""
-    others = by_reason(f for f in report.findings if not judged(f))
-    return [f"not judged ({reason}): {names}" for reason, names in others.items()]
-
-
-def uncalibrated(report: Report) -> bool:
-    """Whether UNCALIBRATED has to be said."""
-    return any(judged(f) and not f.calibrated for f in report.findings)
+def without_verdict(report: Report) -> list[str]:
+    """The findings without a verdict: the kit's own reasons, a line each, then the uncalibrated ones by rank."""
+    others = [f for f in report.findings if f.verdict is None]
+    ranked = sorted((f for f in others if f.reason == UNCALIBRATED), key=lambda f: f.rank)
+    reasons = by_reason(f for f in others if f.reason != UNCALIBRATED)
+    lines = [f"not judged ({reason}): {names}" for reason, names in reasons.items()]
+    order = ", ".join(f"{f.rank}. {f.name}" for f in ranked)
+    return [*lines, f"{RANKED}: {order}"] if ranked else lines
 
 
 # --- texts and files that hold what a model or a stranger wrote -------------------------------------------------------

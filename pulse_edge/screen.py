@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -157,14 +156,11 @@ class Screen:
         if judged.forced:
             self.note(f"warning: {encoded.file}: the page was refused, and is answered because of --force", always=True)
         for reason in judged.reasons:
-            self.note(
-                f"warning: {encoded.file}: {reason.check} is {reason.value:g} {reason.unit}. {reason.advice}",
-                always=True,
-            )
+            self.note(f"warning: {encoded.file}: {reason.advice}", always=True)
 
     def failed(self, file: str, error: PulseEdgeError, as_json: bool) -> int:
         """Say why a page has no answer, and return the exit code."""
-        from .report import one_line
+        from .report import NoAnswer, one_line
 
         file = one_line(file)
         if "--debug" in sys.argv:
@@ -174,5 +170,5 @@ class Screen:
         message = str(error) if file in str(error) else f"{file}: {error}"
         self.note(f"error: {message}", always=True)
         if as_json:
-            say(json.dumps({"file": file, "error": message, "exit_code": error.exit_code}, ensure_ascii=False) + "\n")
+            say(NoAnswer(file, message, error.exit_code).to_json() + "\n")
         return error.exit_code

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from . import bench, cpu, golden, llm, machine, memory, plan, prompt
+from . import bench, cpu, golden, llm, machine, memory, plan, prompt, selftest_results
 from .doctor import SAMPLE, WRITTEN, Check, Progress, keep, seconds_of
 from .interpret import EncodedScan, PulseModel
 from .kit import Kit
@@ -30,7 +30,9 @@ def trial(opened: Kit, limit: int | None, progress: Progress) -> Iterator[Check]
         planned, peak = model.plan.peak, memory.peak()
     refused = None if checks[0].state != "failed" else f"pulse-edge doctor refused it here: {checks[0].text}."
     checks += [Check("speed", "ok", _told(speed), vars(speed) | found), *steps, _peak(planned, peak)]
-    failed = keep(opened, machine.Kept(speed, refused))
+    problems = selftest_results.store(opened, refused) if checks[0].state != "warning" else []
+    checks += [Check("self-test result", "warning", f"{why}: it does not hold there") for why in problems]
+    failed = keep(opened, machine.Kept(speed))
     yield from [*checks, failed] if failed else checks
 
 

@@ -17,6 +17,7 @@ import pytest
 import pulse_edge
 from pulse_edge.errors import LogError
 from pulse_edge.log import Kept, Log
+from pulse_edge.report import INTENDED_USE
 
 PAGE = Path(pulse_edge.__file__).parent / "example_page.png"
 
@@ -246,7 +247,8 @@ def test_keep_keeps_texts_and_picture_and_show_shows_them(tiny_kit: Path, tmp_pa
     done = run(
         "interpret", PAGE, "--kit", tiny_kit, "--threads", 1, "--max-tokens", 4, "--keep", 2, log=tmp_path / "log"
     )
-    answer = done.stdout.splitlines()[-1]
+    *_, answer, intended_use = done.stdout.splitlines()
+    assert intended_use == INTENDED_USE
     shown = run("log", "show", 1, log=tmp_path / "log").stdout
     assert json.dumps(answer, ensure_ascii=False)[1:-1] in shown
     item = next(Log(tmp_path / "log").entries())
@@ -260,7 +262,7 @@ def test_an_answer_that_was_broken_off_is_recorded(tiny_kit: Path, tmp_path: Pat
         [*command, "--max-tokens", "3900"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env
     )
     assert process.stdout is not None
-    process.stdout.readline()  # that it is a demonstration
+    assert any(line.startswith(b"Page:") for line in process.stdout)
     assert process.stdout.read(1)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=30)

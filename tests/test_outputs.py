@@ -18,7 +18,7 @@ from PIL import Image
 import pulse_edge
 from pulse_edge import document, outputs
 from pulse_edge.fhir import Patient
-from pulse_edge.report import DEMONSTRATION, Answer, Finding, KitMark, Mark, Report
+from pulse_edge.report import DEMONSTRATION, INTENDED_USE, UNCALIBRATED, Answer, Finding, KitMark, Mark, Report
 
 PAGE = Path(pulse_edge.__file__).parent / "example_page.png"
 EVIL = (
@@ -27,8 +27,9 @@ EVIL = (
 )
 
 
-def finding(key: str, probability: float, verdict: str, *, calibrated: bool = False) -> Finding:
-    return Finding(key, f"statement {key}", "rhythm", 2, {"scp": key}, probability, calibrated, verdict, "")  # type: ignore[arg-type]
+def finding(key: str, probability: float | None, verdict: str | None, reason: str = "") -> Finding:
+    about = (key, f"statement {key}", "rhythm", 2, {"scp": key}, 1, 0.5)
+    return Finding(*about, probability, probability is not None, verdict, reason)  # type: ignore[arg-type]
 
 
 def report(
@@ -169,16 +170,44 @@ def checked(made: Report, page: Image.Image, patient: Patient | None = None) -> 
 def test_fhir_is_valid_with_everything_in_it(page: Image.Image) -> None:
     findings = (
         finding("A", 0.9, "present"),
-        finding("B", 0.5, "uncertain", calibrated=True),
+        finding("B", 0.5, "uncertain", "often wrong"),
         replace(finding("C", 0.1, "absent"), codes={}),
+        finding("D", None, None, UNCALIBRATED),
     )
-    made = report(findings=findings, marks=(Mark("findings", ("A",), "They clash."),))
+    made = report(demonstration=False, findings=findings, marks=(Mark("findings", ("A",), "They clash."),))
     resources = checked(made, page, Patient("42", "urn:oid:1.2.3"))
     kinds = [r["resourceType"] for r in resources]
-    assert kinds == ["DiagnosticReport", *["Observation"] * 4, "Media", "Device"]
-    assert [r.get("valueBoolean") for r in resources[2:5]] == [True, None, False]
-    assert resources[0]["conclusionCode"][0]["text"] == "statement A"
-    assert len({r["subject"]["identifier"]["value"] for r in resources[:6]}) == 1
+    assert kinds == ["DiagnosticReport", *["Observation"] * 5, "Media", "Device"]
+    assert [r.get("valueBoolean") for r in resources[2:6]] == [True, None, False, None]
+    assert [code["text"] for code in resources[0]["conclusionCode"]] == ["statement A"]
+    assert "1. statement D" in resources[0]["conclusion"]
+    assert len({r["subject"]["identifier"]["value"] for r in resources[:7]}) == 1
+
+
+def test_fhir_of_a_demonstration_kit_concludes_nothing_that_a_program_could_act_on(page: Image.Image) -> None:
+    resources = checked(report(findings=(finding("A", 0.9, "present"), finding("B", 0.1, "absent"))), page)
+    assert "conclusionCode" not in resources[0]
+    assert not any("valueBoolean" in r for r in resources)
+    reasons = [r["dataAbsentReason"]["text"] for r in resources[2:4]]
+    assert reasons == ["a demonstration kit concludes nothing"] * 2
+
+
+POOR = {
+    "verdict": "usable", "forced": False, "leads": 9, "layout": "partial", "changed": False,
+    "grid": {"pixels_per_mm": None}, "sheet": {"rotation": 0},
+    "reasons": [{"check": "leads", "advice": "Only 9 of 12 leads were found. Take the picture again."}],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", outputs.ENDINGS)
+def test_what_is_wrong_with_the_page_and_what_the_text_is_for_stand_in_every_format(
+    form: str, page: Image.Image
+) -> None:
+    raw = outputs.render(form, report(quality=POOR), page)
+    text = pdf_text(pypdfium2.PdfDocument(raw)) if form == "pdf" else raw.decode()
+    text = " ".join(text.split())
+    for words in ("usable", "Only 9 of 12 leads were found.", INTENDED_USE):
+        assert words in text, words
 
 
 @pytest.mark.parametrize(
