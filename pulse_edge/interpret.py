@@ -33,6 +33,7 @@ from . import (
     thin,
     tiles,
     vision,
+    weights,
 )
 from . import kit as kits
 from .errors import KitError, MemoryShortage, UsageError
@@ -222,6 +223,7 @@ class PulseModel:
         if tested is not None and tested.refused and not force:
             raise KitError(f"{opened.path}: {tested.refused} Run pulse-edge doctor again, or answer with --force-kit.")
         _verify(opened, progress)
+        weights.agree(opened.file(opened.manifest.language.file), opened.manifest.language)
         running = cpu.Threads(threads, threads) if threads else threads_for(known.speed)
         how, encoder = decide(opened, device, running, use or Use(), limit)
         model = cls(opened, encoder, replace(how, flash_attention=flash_attention, observer=observer), progress)
@@ -348,6 +350,12 @@ class PulseModel:
         else:
             features = self.encoder.encode(pixels, told)
             each = np.zeros(features.shape[:2], np.float32)
+        expected = (self.kit.manifest.vision.patches_per_side**2, self.kit.manifest.language.embedding_length)
+        if features.shape[1:] != expected:
+            raise KitError(
+                f"{self.kit.path}: its encoder gives {features.shape[1]} x {features.shape[2]} numbers a tile, and the "
+                f"manifest says {expected[0]} x {expected[1]}. Copy the kit again, or convert the checkpoint again."
+            )
         how: dict[str, Any] = {"page_size": page_size, "merge": merge, **self._tiling()}
         whole = tiles.pack(features, newline=self._newline, **how)
         newline = None if self._newline is None else np.zeros(1, np.float32)

@@ -14,6 +14,7 @@ import json
 import os
 import secrets
 import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -21,13 +22,15 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from . import install
+from . import foreign_json, install, manifest_claims
 from .errors import KitError
 
 MANIFEST = "manifest.json"
 MANIFEST_VERSION = 1
 KIT_VARIABLE = "PULSE_EDGE_KIT"
 _READ_BYTES = 1 << 22
+MAX_NAME = 200
+"""Characters of a file's name in a kit: every file system takes that many."""
 
 Merge = Literal["flat", "spatial", "spatial_unpad"]
 Aspect = Literal["anyres", "pad", "square"]
@@ -231,7 +234,7 @@ def _build_dataclass(kind: type[T], value: Any, where: str) -> T:
 def parse_manifest(text: str, where: str = MANIFEST) -> Manifest:
     """Manifest from its JSON text. Raises KitError for anything that this version does not understand."""
     try:
-        raw = json.loads(text)
+        raw = foreign_json.parse(text)
         if not isinstance(raw, dict):
             raise ValueError("not a JSON object")
         version = raw.get("manifest_version")
@@ -247,6 +250,7 @@ def parse_manifest(text: str, where: str = MANIFEST) -> Manifest:
     try:
         manifest: Manifest = _build(Manifest, raw, "manifest")
         _check_names(manifest)
+        manifest_claims.check(manifest)
     except ValueError as e:
         raise KitError(f"{where}: {e}. Copy the kit again, or convert it anew.") from None
     return manifest
@@ -256,8 +260,9 @@ def _check_names(manifest: Manifest) -> None:
     """Files are named inside the kit only, and everything that the manifest refers to is listed."""
     for name in manifest.files:
         pure = PurePosixPath(name)
-        if pure.is_absolute() or ".." in pure.parts or "\\" in name or ":" in name or name == MANIFEST:
-            raise ValueError(f"file name {name!r} is not allowed")
+        odd = "\\" in name or ":" in name or not name.isprintable() or len(name) > MAX_NAME
+        if pure.is_absolute() or ".." in pure.parts or odd or not pure.name or name == MANIFEST:
+            raise ValueError(f"file name {name[:80]!r} is not allowed")
     used = [manifest.language.file, manifest.vision.file, manifest.packing.newline_file, manifest.guesses_file]
     for wanted in used:
         if wanted is not None and wanted not in manifest.files:
@@ -279,20 +284,24 @@ def open_kit(path: Path) -> Kit:
     if not path.is_dir():
         raise KitError(f"{path}: no such kit directory. Name one with --kit or {KIT_VARIABLE}.")
     try:
-        raw = (path / MANIFEST).read_bytes()
+        raw = foreign_json.read(path / MANIFEST)
     except OSError as e:
         reason = "has no manifest.json, so it is unfinished or no kit" if isinstance(e, FileNotFoundError) else str(e)
         raise KitError(f"{path}: {reason}. Make one with `python -m export convert`.") from None
+    except ValueError as e:
+        raise KitError(f"{path / MANIFEST}: {e}, so this is no kit. Copy the kit again.") from None
     manifest = parse_manifest(raw.decode("utf-8", "replace"), str(path / MANIFEST))
     wrong = []
     for name, file in manifest.files.items():
         try:
-            size = (path / name).stat().st_size
+            about = (path / name).stat()
         except OSError:
             wrong.append(f"{name} is missing")
             continue
-        if size != file.bytes:
-            wrong.append(f"{name} has {size} bytes instead of {file.bytes}")
+        if not stat.S_ISREG(about.st_mode):
+            wrong.append(f"{name} is no regular file")
+        elif about.st_size != file.bytes:
+            wrong.append(f"{name} has {about.st_size} bytes instead of {file.bytes}")
     present = {p.relative_to(path).as_posix() for p in path.rglob("*") if not p.is_dir()}
     wrong += [f"{name} does not belong to it" for name in sorted(present - manifest.files.keys() - {MANIFEST})]
     if wrong:

@@ -19,7 +19,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from . import cpu
+from . import cpu, foreign_json
 from . import kit as kits
 from .kit import Kit
 
@@ -80,7 +80,7 @@ def file(kit: Kit) -> Path:
 def recall(kit: Kit) -> Kept:
     """What was kept; nothing where nothing, or nothing readable, is."""
     try:
-        raw = json.loads(file(kit).read_text("utf-8"))
+        raw = foreign_json.parse(foreign_json.read(file(kit)))
         speed = raw["speed"]
         return Kept(None if speed is None else _speed(speed))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from . import cpu, machine
+from . import cpu, foreign_json, machine
 from . import kit as kits
 from .kit import Kit
 
@@ -69,8 +69,8 @@ def recall(kit: Kit) -> Result | None:
 
 def _stored(kit: Kit) -> Iterator[Result]:
     for folder in folders():
-        with contextlib.suppress(OSError, ValueError, TypeError, RecursionError):
-            result = Result(**json.loads(_file(folder, kit).read_text("utf-8")))
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            result = Result(**foreign_json.parse(foreign_json.read(_file(folder, kit))))
             if result.format == FORMAT and result.kit == kit.sha256 and isinstance(result.refused, str | None):
                 yield result
 

@@ -41,6 +41,9 @@ HELPERS = {
     "upright": {".channels"},
     "memory": {".cgroup"},
     "cpu": {".cgroup"},
+    "weights": {".kit"},
+    "llm": {".kv_state"},
+    "speculation": {".foreign_json"},
 }
 OF_REPORTS = {"document", "fhir", "findings"}
 PICTURES = {"scan.py", "rectify.py", "upright.py", "quality.py", "waves.py", "channels.py"}
