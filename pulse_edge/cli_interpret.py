@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from . import cli_cache
 from .cli_options import ReadyCommand, Wanted, documents, reading, thinning
 from .errors import PulseEdgeError
 from .screen import Screen, say
+from .text import json_text
 
 if TYPE_CHECKING:
     from .interpret import Answering, EncodedScan, PulseModel
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path), help="Folder for the formats' files, a few for each page."
 )
+@click.option("--overwrite", is_flag=True, help="Replace files of -o. Default: give new ones another name.")
 @reading
 @click.option("--dry-run", is_flag=True, help="Only say what it would take, in time and memory.")
 @click.option(
@@ -59,6 +60,7 @@ def interpret(
     as_json: bool,
     json_schema: Path | None,
     out: Path | None,
+    overwrite: bool,
     forms: tuple[str, ...],
     with_findings: bool | None,
     patient_id: str | None,
@@ -88,6 +90,7 @@ def interpret(
     from .plan import Use
 
     wanted = Wanted.of(questions, max_tokens, ("json", *forms) if as_json else forms, out, patient_id, patient_system)
+    wanted = dataclasses.replace(wanted, overwrite=overwrite)
     settings: dict[str, Any] = {"max_tokens": max_tokens, "threads": threads}
     settings |= {"straighten": not no_rectify, "force": force, "force_kit": force_kit, **thinning(rows)}
     if json_schema is not None:
@@ -202,7 +205,7 @@ class _Desk:
                 self.failed(page.name, e)
                 continue
             said = {**dataclasses.asdict(cast), "peak_memory": made.peak, "memory": made.parts, "free": made.budget}
-            say(json.dumps(said, ensure_ascii=False) + "\n" if self._as_json else forecast.told(cast) + "\n")
+            say(json_text(said) + "\n" if self._as_json else forecast.told(cast) + "\n")
         if not self._as_json:
             say(forecast.memory_told(made) + "\n")
 
@@ -240,7 +243,8 @@ def _one_page(
     if wanted.findings:
         record.findings(dataclasses.asdict(report))
     if wanted.out is not None:
-        for path in outputs.write(wanted.out, outputs.stem(report), wanted.forms, report, picture, wanted.patient):
+        how = {"patient": wanted.patient, "overwrite": wanted.overwrite}
+        for path in outputs.write(wanted.out, outputs.stem(report), wanted.forms, report, picture, **how):
             say(f"{path}\n")
     elif not streams:
         say(outputs.render(wanted.shown, report, picture, wanted.patient).decode("utf-8"))

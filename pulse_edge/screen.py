@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from .errors import PulseEdgeError
+from .text import json_text, one_line, visible
 
 if TYPE_CHECKING:
     from .interpret import Answering, EncodedScan, PulseModel
@@ -27,11 +27,17 @@ STAGES = {
 
 
 def say(text: str) -> None:
-    """Write to stdout at once. Control characters of a model or a file name do not reach a terminal."""
-    if sys.stdout.isatty():
-        text = "".join(c for c in text if c.isprintable() or c in "\n\t")
-    sys.stdout.write(text)
+    """Write to stdout at once. Harmful characters of a model or a file name are escapes, whoever reads it."""
+    sys.stdout.write(visible(text))
     sys.stdout.flush()
+
+
+def show_traceback(error: BaseException) -> None:
+    """With --debug, where an error came from; on stderr."""
+    if "--debug" in sys.argv:
+        import traceback
+
+        print(visible("".join(traceback.format_exception(error))), end="", file=sys.stderr)
 
 
 def duration(seconds: float) -> str:
@@ -111,7 +117,8 @@ class Screen:
             self._bar.stop()
 
     def note(self, text: str, *, always: bool = False) -> None:
-        """A line on stderr."""
+        """A line on stderr, without what a terminal would act on."""
+        text = visible(text)
         if not (self._terminal or always):
             return
         if self._bar is not None:
@@ -164,15 +171,10 @@ class Screen:
 
     def failed(self, file: str, error: PulseEdgeError, as_json: bool) -> int:
         """Say why a page has no answer, and return the exit code."""
-        from .report import one_line
-
         file = one_line(file)
-        if "--debug" in sys.argv:
-            import traceback
-
-            traceback.print_exception(error)
+        show_traceback(error)
         message = str(error) if file in str(error) else f"{file}: {error}"
         self.note(f"error: {message}", always=True)
         if as_json:
-            say(json.dumps({"file": file, "error": message, "exit_code": error.exit_code}, ensure_ascii=False) + "\n")
+            say(json_text({"file": file, "error": message, "exit_code": error.exit_code}) + "\n")
         return error.exit_code

@@ -45,7 +45,11 @@ def one_line(name: str) -> str:
 
 def json_text(value: Any, **how: Any) -> str:
     """JSON that a terminal can show: harmful characters are JSON's own escapes, which a parser reads back as they were."""
-    text = json.dumps(value, ensure_ascii=False, **how)
+    return escaped_json(json.dumps(value, ensure_ascii=False, **how))
+
+
+def escaped_json(text: str) -> str:
+    """JSON text with harmful characters, which stand in its strings only, as JSON's escapes."""
     return "".join(c if harmless(c) else json.dumps(c)[1:-1] for c in text)
 
 
