@@ -102,7 +102,11 @@ class Store:
         try:
             for left in (*folder.glob(f"{UNFINISHED}*"), *folder.glob(f"pages/{UNFINISHED}*")):
                 left.unlink(missing_ok=True)  # by a process that was killed: only one at a time works here
-            for name in (DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm"):  # SQLite gives the others the first one's rights
+            for name in (
+                DATABASE,
+                f"{DATABASE}-wal",
+                f"{DATABASE}-shm",
+            ):  # SQLite gives the others the first one's rights
                 if name == DATABASE or (folder / name).exists():
                     os.close(logs.open_owned(folder / name))
             with self._explained():
@@ -242,7 +246,9 @@ class Store:
 
     def export(self) -> None:
         """Write results.jsonl and results.csv anew."""
-        write_whole(self.folder / RESULTS[0], (line.encode("utf-8", "replace") for line in self._jsonl()), overwrite=True)
+        write_whole(
+            self.folder / RESULTS[0], (line.encode("utf-8", "replace") for line in self._jsonl()), overwrite=True
+        )
         write_whole(self.folder / RESULTS[1], (line.encode("utf-8", "replace") for line in self._csv()), overwrite=True)
 
     def _jsonl(self) -> Iterator[str]:

@@ -243,8 +243,8 @@ def _one_page(
     if wanted.findings:
         record.findings(dataclasses.asdict(report))
     if wanted.out is not None:
-        how = {"patient": wanted.patient, "overwrite": wanted.overwrite}
-        for path in outputs.write(wanted.out, outputs.stem(report), wanted.forms, report, picture, **how):
+        name, forms, replaced = outputs.stem(report), wanted.forms, wanted.overwrite
+        for path in outputs.write(wanted.out, name, forms, report, picture, wanted.patient, overwrite=replaced):
             say(f"{path}\n")
     elif not streams:
         say(outputs.render(wanted.shown, report, picture, wanted.patient).decode("utf-8"))

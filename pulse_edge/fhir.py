@@ -46,7 +46,9 @@ class Patient:
         if not self.id.strip():
             raise UsageError("--patient-id: is empty. Give the patient's id, or leave the option out.")
         if len(self.id) > MAX_ID:
-            raise UsageError(f"--patient-id: has {len(self.id):,} characters; {MAX_ID} is the limit. Give the id alone.")
+            raise UsageError(
+                f"--patient-id: has {len(self.id):,} characters; {MAX_ID} is the limit. Give the id alone."
+            )
         if self.id != self.id.strip() or one_line(self.id) != self.id:
             raise UsageError(
                 f"--patient-id {one_line(self.id)}: has spaces at an end, or characters that cannot be printed or are not "

@@ -63,7 +63,7 @@ def spreadsheet_cell(value: object) -> str:
 
 def _is_formula(part: str) -> bool:
     """Quotes count for nothing: a reader that splits at another separator takes them away."""
-    return unicodedata.normalize("NFKC", part).lstrip(" \xa0\"\u200c\u200d")[:1] in tuple(_FORMULA)
+    return unicodedata.normalize("NFKC", part).lstrip(' \xa0"\u200c\u200d')[:1] in tuple(_FORMULA)
 
 
 def _escape(character: str) -> str:

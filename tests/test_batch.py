@@ -171,7 +171,8 @@ def test_two_processes_do_not_work_on_one_folder(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_process_left_half_written_is_removed(pages: Path, tmp_path: Path) -> None:
-    (tmp_path / "out" / "pages").mkdir(parents=True)
+    run(pages, tmp_path / "out", Desk())
+    (tmp_path / "out" / "pages").mkdir()
     for folder in (tmp_path / "out", tmp_path / "out" / "pages"):
         (folder / ".unfinished-x").write_text("half")
     run(pages, tmp_path / "out", Desk())
@@ -179,9 +180,10 @@ def test_what_a_killed_process_left_half_written_is_removed(pages: Path, tmp_pat
 
 
 def test_a_damaged_store_is_one_line(tmp_path: Path) -> None:
-    (tmp_path / "batch.sqlite").write_bytes(b"no database" * 1000)
+    batches.Store(tmp_path / "out", {}).close()
+    (tmp_path / "out" / "batch.sqlite").write_bytes(b"no database" * 1000)
     with pytest.raises(BatchError, match=r"batch.sqlite: file is not a database"):
-        batches.Store(tmp_path, {})
+        batches.Store(tmp_path / "out", {})
 
 
 def test_a_full_disk_is_one_line_and_costs_no_finished_page(pages: Path, tmp_path: Path) -> None:
