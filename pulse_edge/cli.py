@@ -20,7 +20,7 @@ import click
 from . import cli_ask, cli_batch, cli_bench, cli_cache, cli_check, cli_doctor, cli_interpret, cli_kit, cli_log
 from .errors import PulseEdgeError
 from .screen import show_traceback
-from .text import visible
+from .text import one_line, visible
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -74,7 +74,7 @@ def run(command: click.Command) -> NoReturn:
         code = 1
     except Exception as e:
         show_traceback(e)
-        print(f"error: {visible(_told(e))}", file=sys.stderr)
+        print(f"error: {one_line(_told(e))}", file=sys.stderr)
         code = e.exit_code if isinstance(e, PulseEdgeError) else 1
     raise SystemExit(code)
 

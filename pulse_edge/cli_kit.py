@@ -86,7 +86,7 @@ def rollback(debug: bool) -> None:
     try:
         say(f"in use from now on: {install.rollback(home)}\n")
     except install.Refused as e:
-        raise KitError("\n".join(e.lines)) from None
+        raise KitError(" ".join(e.lines)) from None
 
 
 @click.group()

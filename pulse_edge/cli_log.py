@@ -68,7 +68,7 @@ def _line(item: logs.Entry) -> str:
     """One entry, whichever version wrote it."""
     f = item.fields
     kit = f["kit"] if isinstance(f.get("kit"), dict) else {}
-    name = one_line(str(kit.get("id", "?"))) + (" (demonstration)" if kit.get("demonstration") else "")
+    name = one_line(str(kit.get("id", "?")))[:60] + (" (demonstration)" if kit.get("demonstration") else "")
     ended = "whole" if f.get("complete") else "cut off" if f.get("ended") == "whole" else one_line(str(f.get("ended")))
     file, page = (one_line(str(f.get(key) or "-"))[:12] for key in ("file_hash", "page_sha256"))
     return (

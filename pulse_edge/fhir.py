@@ -70,7 +70,16 @@ def to_fhir(report: Report, page: Image.Image, patient: Patient | None = None) -
         "timestamp": report.created,
         "entry": [{"fullUrl": _url(report, name), "resource": resource} for name, resource in entries],
     }
-    return json.dumps(bundle, ensure_ascii=False).encode("utf-8") + b"\n"
+    return json.dumps(_printable(bundle), ensure_ascii=False).encode("utf-8") + b"\n"
+
+
+def _printable(value: Any) -> Any:
+    """A value of JSON whose texts any reader takes; FHIR has no empty ones."""
+    if isinstance(value, str):
+        return printable(value).strip() or "-"
+    if isinstance(value, dict):
+        return {key: _printable(item) for key, item in value.items()}
+    return [_printable(item) for item in value] if isinstance(value, list) else value
 
 
 def _entries(report: Report, page: Image.Image, patient: Patient | None) -> Iterator[tuple[str, Resource]]:

@@ -407,7 +407,7 @@ class _Verified:
         self._changed = False
         try:
             if owned.check(self._folder, "verified-files"):
-                raw = json.loads((self._folder / "files.json").read_text("utf-8"))
+                raw = json.loads((self._folder / "verified.json").read_text("utf-8"))
                 self._known = {path: _build(_Passed, passed, path) for path, passed in raw.items()}
         except (OSError, ValueError, AttributeError, FolderError, RecursionError):
             self._known = {}  # nothing remembered: the files are read again, which is always right
@@ -442,7 +442,7 @@ class _Verified:
             fd, name = tempfile.mkstemp(dir=self._folder)
             with os.fdopen(fd, "w", encoding="utf-8") as f:
                 json.dump({path: dataclasses.asdict(passed) for path, passed in recent.items()}, f)
-            os.replace(name, self._folder / "files.json")
+            os.replace(name, self._folder / "verified.json")
         except (OSError, FolderError):
             pass  # a read-only home only costs the next start its time
 

@@ -131,10 +131,11 @@ class Screen:
         from .report import DEMONSTRATION, INTENDED_USE
 
         m = model.kit.manifest
-        self.note(f"kit {m.id} ({model.kit.path}), device {model.device}")
+        name = one_line(m.id)
+        self.note(f"kit {name} ({one_line(str(model.kit.path))}), device {model.device}")
         self.note(INTENDED_USE)
         if m.demonstration:
-            self.note(f"{DEMONSTRATION}: {m.id}", always=True)
+            self.note(f"{DEMONSTRATION}: {name}", always=True)
         if model.fallback:
             self.note(f"warning: {model.fallback}", always=True)
         if model.refused:
@@ -173,7 +174,8 @@ class Screen:
         """Say why a page has no answer, and return the exit code."""
         file = one_line(file)
         show_traceback(error)
-        message = str(error) if file in str(error) else f"{file}: {error}"
+        why = one_line(str(error))
+        message = why if file in why else f"{file}: {why}"
         self.note(f"error: {message}", always=True)
         if as_json:
             say(json_text({"file": file, "error": message, "exit_code": error.exit_code}) + "\n")
