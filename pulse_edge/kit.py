@@ -352,6 +352,8 @@ def verify(
         stamp = _stamp(path)
         if sha256_file(path, progress) != file.sha256:
             wrong.append(name)
+            if memory is not None:
+                memory.drop(path)
         elif memory is not None:
             memory.add(path, stamp, file.sha256)
     if memory is not None:
@@ -420,8 +422,7 @@ class _Verified:
         if not fresh or passed.stamp[4] not in _own_systems() or not passed.places:
             return False
         if passed.places != _sampled(path, [int(at) for at in passed.places]):
-            del self._known[str(path)]
-            self._changed = True
+            self.drop(path)
             return False
         if now - passed.used > _DAY / 24:  # not at every start
             passed.used, self._changed = now, True
@@ -431,6 +432,9 @@ class _Verified:
         now = time.time()
         self._known[str(path)] = _Passed(stamp, sha256, now, now, _sampled(path, _drawn(stamp[0])))
         self._changed = True
+
+    def drop(self, path: Path) -> None:
+        self._changed |= self._known.pop(str(path), None) is not None
 
     def save(self) -> None:
         if not self._changed:

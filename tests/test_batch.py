@@ -19,7 +19,7 @@ from PIL import Image
 
 import pulse_edge
 from pulse_edge import batch as batches
-from pulse_edge.errors import BatchError, EngineError, UsageError
+from pulse_edge.errors import BatchError, EngineError, FolderError, UsageError
 from pulse_edge.log import Log
 from pulse_edge.report import FORCED, Answer, KitMark, Report
 
@@ -177,6 +177,55 @@ def test_what_a_killed_process_left_half_written_is_removed(pages: Path, tmp_pat
         (folder / ".unfinished-x").write_text("half")
     run(pages, tmp_path / "out", Desk())
     assert not list((tmp_path / "out").rglob(".unfinished-*"))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="rights of POSIX")
+def test_what_a_batch_knows_is_for_its_owner_alone(pages: Path, tmp_path: Path) -> None:
+    old = os.umask(0)
+    try:
+        run(pages, tmp_path / "new", Desk())
+        (tmp_path / "there").mkdir(mode=0o755)
+        with batches.Store(tmp_path / "there", {"kit": "k"}) as store:
+            store.add(batches.files([str(pages)], tmp_path / "there"))
+            batches.run(store, Desk().work())
+            store.export()
+            files = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "there").iterdir()}
+    finally:
+        os.umask(old)
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "there").stat().st_mode & 0o777 == 0o755
+    assert {"batch.sqlite", "batch.sqlite-wal", "batch.sqlite-shm", "results.csv", "results.jsonl"} <= files.keys()
+    assert set(files.values()) == {0o600}
+
+
+def test_a_database_that_others_could_read_is_closed_to_them(pages: Path, tmp_path: Path) -> None:
+    run(pages, tmp_path / "out", Desk())
+    (tmp_path / "out" / "batch.sqlite").chmod(0o644)
+    run(pages, tmp_path / "out", Desk())
+    assert os.name != "posix" or (tmp_path / "out" / "batch.sqlite").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_folder_with_other_files_is_no_batch_s(pages: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    for name in (".unfinished-thesis", "results.csv", "lock"):
+        (tmp_path / "out" / name).write_text("mine")
+    with pytest.raises(FolderError, match="holds files and has no"):
+        batches.Store(tmp_path / "out", {})
+    assert {path.name: path.read_text() for path in (tmp_path / "out").iterdir()} == {
+        ".unfinished-thesis": "mine", "results.csv": "mine", "lock": "mine",
+    }  # fmt: skip
+
+
+def test_names_and_answers_in_the_table_are_no_formulas_wherever_it_is_split(pages: Path, tmp_path: Path) -> None:
+    class Hostile(Desk):
+        def answer(self, page: Any) -> Report:
+            return report("scan;=1+1;.png", "a\t=cmd|' /C calc'!A0\n=2\r\n@SUM(1)")
+
+    run(pages, tmp_path / "out", Hostile())
+    for separator in ",;\t":
+        with open(tmp_path / "out" / "results.csv", encoding="utf-8-sig", newline="") as file:
+            for row in csv.reader(file, delimiter=separator):
+                assert not [cell for cell in row if cell.strip()[:1] in tuple("=+-@")]
 
 
 def test_a_damaged_store_is_one_line(tmp_path: Path) -> None:
