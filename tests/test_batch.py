@@ -179,6 +179,35 @@ def test_what_a_killed_process_left_half_written_is_removed(pages: Path, tmp_pat
     assert not list((tmp_path / "out").rglob(".unfinished-*"))
 
 
+KILLS = 6
+WORKER = """
+import sys
+from pathlib import Path
+sys.path[:0] = [sys.argv[3]]
+from test_batch import Desk, run
+print("begun", flush=True)
+run(Path(sys.argv[1]), Path(sys.argv[2]), Desk())
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="kills as POSIX has them")
+def test_kills_at_any_moment_leave_a_batch_that_goes_on(pages: Path, tmp_path: Path) -> None:
+    for n in range(20):
+        shutil.copy(pages / "a.png", pages / f"more-{n:02}.png")
+    words = [sys.executable, "-c", WORKER, str(pages), str(tmp_path / "out"), str(Path(__file__).parent)]
+    for kill in range(KILLS):
+        worker = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert worker.stdout is not None
+        worker.stdout.readline()
+        time.sleep(0.02 * kill)
+        worker.kill()
+        assert worker.communicate()[1] == b""
+        shutil.rmtree(tmp_path / "out") if kill == KILLS // 2 and (tmp_path / "out").exists() else None
+    assert run(pages, tmp_path / "out", Desk()) == (0, 23, 1)
+    assert len(lines(tmp_path / "out")) == len(rows(tmp_path / "out")) == 24
+    assert not list((tmp_path / "out").rglob(".unfinished-*"))
+
+
 @pytest.mark.skipif(os.name != "posix", reason="rights of POSIX")
 def test_what_a_batch_knows_is_for_its_owner_alone(pages: Path, tmp_path: Path) -> None:
     old = os.umask(0)

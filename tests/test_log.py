@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 import pulse_edge
+import pulse_edge.log as logs
 from pulse_edge.errors import LogError
 from pulse_edge.log import Kept, Log
 from pulse_edge.log import entry as logs_entry
@@ -164,9 +165,28 @@ def test_a_killed_writer_leaves_a_record_that_is_whole(tmp_path: Path) -> None:
     assert log.append({}).number in (known, known + 1)
 
 
-def test_who_waits_for_another_process_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import pulse_edge.log as logs
+KILLS = 8
 
+
+@pytest.mark.skipif(os.name != "posix", reason="kills as POSIX has them")
+def test_kills_at_any_moment_lose_no_entry_that_was_acknowledged(tmp_path: Path) -> None:
+    code = "from pulse_edge.log import Kept, Log\nlog = Log()\nlog.ready()\nprint('begun', flush=True)\n"
+    code += "while True: print(log.append({}, Kept(9, {'a': 'b'}, b'c')).number, flush=True)"
+    dice = random.Random(3)
+    for kill in range(KILLS):
+        folder = tmp_path / str(kill // 2)  # every other time the folder is new
+        env = os.environ | {"PULSE_EDGE_LOG": str(folder)}
+        writer = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=env)
+        time.sleep(dice.uniform(0.03, 0.4))
+        writer.kill()
+        said = writer.communicate()[0].split()
+        Log(folder).ready()
+        entries = Log(folder).verify().entries
+        assert not said[1:] or int(said[-1]) <= entries <= int(said[-1]) + 1
+        assert {path.name for path in folder.iterdir() if "pulse-edge" not in path.name} <= logs._FILES
+
+
+def test_who_waits_for_another_process_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     notes: list[str] = []
     monkeypatch.setattr(logs, "PATIENCE", 1.0)
     log, other = Log(tmp_path), Log(tmp_path, notes.append)
@@ -178,6 +198,7 @@ def test_who_waits_for_another_process_is_told_so(tmp_path: Path, monkeypatch: p
 def test_a_full_disk_leaves_the_record_as_it_was(tmp_path: Path) -> None:
     code = """
 import resource, signal
+import pulse_edge.log as logs
 from pulse_edge.errors import LogError
 from pulse_edge.log import Log
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -205,8 +226,6 @@ def test_only_its_owner_may_read_it(tmp_path: Path) -> None:
 def test_what_is_kept_goes_when_its_days_are_over_and_the_entry_stays(
     small: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import pulse_edge.log as logs
-
     item = small.append({}, Kept(30, {"answer": "x"}, None))
     assert json.loads(small.kept(item)["texts"].read_text()) == {"answer": "x"}
     today = datetime.date.today()
@@ -355,8 +374,6 @@ def test_an_entry_that_would_be_too_long_is_refused_and_the_record_goes_on(small
 
 
 def test_a_long_entry_of_an_earlier_version_is_read(small: Log, monkeypatch: pytest.MonkeyPatch) -> None:
-    import pulse_edge.log as logs
-
     with monkeypatch.context() as patch:
         patch.setattr(logs, "MAX_LINE", 1 << 30)
         small.append({"text": "x" * 1_100_000})
@@ -458,8 +475,6 @@ def test_entries_of_other_versions_are_listed(small: Log) -> None:
 def test_kept_texts_are_not_shown_after_their_day_and_forgotten_alone(
     small: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import pulse_edge.log as logs
-
     item = small.append({}, Kept(0, {"answer": "x"}, None))
     file = small.kept(item)["texts"]
     foreign = file.with_name("thesis.txt")
