@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from .cli_options import ReadyCommand, Wanted, documents, reading, thinning
 from .errors import PulseEdgeError
 from .report import findings_lines, page_lines
 from .screen import Screen, say
+from .text import json_text
 
 if TYPE_CHECKING:
     from .interpret import Answering, EncodedScan, PulseModel
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path), help="Folder for the formats' files, a few for each page."
 )
+@click.option("--overwrite", is_flag=True, help="Replace files of -o. Default: give new ones another name.")
 @reading
 @click.option("--dry-run", is_flag=True, help="Only say what it would take, in time and memory.")
 @click.option(
@@ -60,6 +61,7 @@ def interpret(
     as_json: bool,
     json_schema: Path | None,
     out: Path | None,
+    overwrite: bool,
     forms: tuple[str, ...],
     with_findings: bool | None,
     patient_id: str | None,
@@ -89,6 +91,7 @@ def interpret(
     from .plan import Use
 
     wanted = Wanted.of(questions, max_tokens, ("json", *forms) if as_json else forms, out, patient_id, patient_system)
+    wanted = dataclasses.replace(wanted, overwrite=overwrite)
     settings: dict[str, Any] = {"max_tokens": max_tokens, "threads": threads}
     settings |= {"straighten": not no_rectify, "force": force, "force_kit": force_kit, **thinning(rows)}
     if json_schema is not None:
@@ -203,7 +206,7 @@ class _Desk:
                 self.failed(page.name, e)
                 continue
             said = {**dataclasses.asdict(cast), "peak_memory": made.peak, "memory": made.parts, "free": made.budget}
-            say(json.dumps(said, ensure_ascii=False) + "\n" if self._as_json else forecast.told(cast) + "\n")
+            say(json_text(said) + "\n" if self._as_json else forecast.told(cast) + "\n")
         if not self._as_json:
             say(forecast.memory_told(made) + "\n")
 
@@ -241,7 +244,8 @@ def _one_page(
     if wanted.findings:
         record.findings(dataclasses.asdict(report))
     if wanted.out is not None:
-        for path in outputs.write(wanted.out, outputs.stem(report), wanted.forms, report, picture, wanted.patient):
+        name, forms, replaced = outputs.stem(report), wanted.forms, wanted.overwrite
+        for path in outputs.write(wanted.out, name, forms, report, picture, wanted.patient, overwrite=replaced):
             say(f"{path}\n")
     elif not streams:
         say(outputs.render(wanted.shown, report, picture, wanted.patient).decode("utf-8"))

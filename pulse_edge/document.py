@@ -207,9 +207,9 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _breakable(value: Any) -> Any:
-    """Zero-width spaces in words longer than a hash, which would run out of the page."""
+    """Printable texts, with zero-width spaces in words longer than a hash, which would run out of the page."""
     if isinstance(value, str):
-        return re.sub(r"\S{65,}", lambda word: re.sub(r"(.{40})", "\\1\u200b", word[0]), value)
+        return re.sub(r"\S{65,}", lambda word: re.sub(r"(.{40})", "\\1\u200b", word[0]), printable(value))
     if isinstance(value, dict):
         return {key: _breakable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

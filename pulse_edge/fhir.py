@@ -11,6 +11,7 @@ import hashlib
 import html
 import io
 import json
+import re
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,9 +19,14 @@ from typing import Any
 
 from PIL import Image
 
-from .report import Finding, Report, by_urgency, page_lines, printable, without_verdict
+from .errors import UsageError
+from .report import Finding, Report, by_urgency, page_lines, without_verdict
+from .text import one_line, printable
 
 Resource = dict[str, Any]
+MAX_ID = 200
+"""Characters of a patient's id, far more than hospitals' numbers have."""
+_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[!-~]{1,500}")
 _HL7 = "http://terminology.hl7.org/CodeSystem"
 SYSTEMS = {"snomed": "http://snomed.info/sct", "scp": "urn:iso:std:iso:11073:91064"}
 """SCP-ECG has no code system of its own in FHIR: it is named by the standard that it became, ISO 11073-91064."""
@@ -28,11 +34,32 @@ SYSTEMS = {"snomed": "http://snomed.info/sct", "scp": "urn:iso:std:iso:11073:910
 
 @dataclass(frozen=True)
 class Patient:
-    """Whom the report is about, as the hospital names it. Goes into FHIR and nowhere else."""
+    """Whom the report is about, as the hospital names it. Goes into FHIR and nowhere else.
+
+    Raises UsageError for an id or a numbering that FHIR or a hospital system would refuse, or take for another one.
+    """
 
     id: str
     system: str | None = None
     """URI of the hospital's numbering."""
+
+    def __post_init__(self) -> None:
+        if not self.id.strip():
+            raise UsageError("--patient-id: is empty. Give the patient's id, or leave the option out.")
+        if len(self.id) > MAX_ID:
+            raise UsageError(
+                f"--patient-id: has {len(self.id):,} characters; {MAX_ID} is the limit. Give the id alone."
+            )
+        if self.id != self.id.strip() or one_line(self.id) != self.id:
+            raise UsageError(
+                f"--patient-id {one_line(self.id)}: has spaces at an end, or characters that cannot be printed or are not "
+                "UTF-8. Type it again; letters of any alphabet are allowed."
+            )
+        if self.system is not None and not _URI.fullmatch(self.system):
+            raise UsageError(
+                f"--patient-system {one_line(self.system)}: is no URI. Give one such as urn:oid:1.2.3 or "
+                "https://hospital.example/patients."
+            )
 
 
 def to_fhir(report: Report, page: Image.Image, patient: Patient | None = None) -> bytes:
@@ -44,7 +71,16 @@ def to_fhir(report: Report, page: Image.Image, patient: Patient | None = None) -
         "timestamp": report.created,
         "entry": [{"fullUrl": _url(report, name), "resource": resource} for name, resource in entries],
     }
-    return json.dumps(bundle, ensure_ascii=False).encode("utf-8") + b"\n"
+    return json.dumps(_printable(bundle), ensure_ascii=False).encode("utf-8") + b"\n"
+
+
+def _printable(value: Any) -> Any:
+    """A value of JSON whose texts any reader takes; FHIR has no empty ones."""
+    if isinstance(value, str):
+        return printable(value).strip() or "-"
+    if isinstance(value, dict):
+        return {key: _printable(item) for key, item in value.items()}
+    return [_printable(item) for item in value] if isinstance(value, list) else value
 
 
 def _entries(report: Report, page: Image.Image, patient: Patient | None) -> Iterator[tuple[str, Resource]]:

@@ -27,6 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import unicodedata
 import venv
 import zipfile
 from collections.abc import Callable, Iterator
@@ -46,12 +47,25 @@ Progress = Callable[[str, int, int], None]
 """Gets the stage, bytes done, and of how many."""
 
 
+def visible(text: str) -> str:
+    """Text on one line, with what a terminal would act on as escapes, as `pulse_edge.text.one_line` has it."""
+    bad = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+    shown = {"\n": "\\n", "\t": "\\t", "\u200c": "\u200c", "\u200d": "\u200d"}
+    escapes = ((2, "x"), (4, "u"), (8, "U"))
+
+    def escape(number: int) -> str:
+        digits, letter = next(pair for pair in escapes if number < 16 ** pair[0])
+        return f"\\{letter}{number:0{digits}x}"
+
+    return "".join(shown.get(c) or (escape(ord(c)) if unicodedata.category(c) in bad else c) for c in text)
+
+
 class Refused(Exception):
     """What stops the installer. Each line names the file, what is wrong, and the next step."""
 
     def __init__(self, *lines: str, exit_code: int = 1) -> None:
-        super().__init__("\n".join(lines))
-        self.lines = lines
+        self.lines = tuple(map(visible, lines))
+        super().__init__("\n".join(self.lines))
         self.exit_code = exit_code
 
 

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -19,8 +20,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from . import cpu, foreign_json
+from . import cpu, foreign_json, owned
 from . import kit as kits
+from .errors import FolderError
 from .kit import Kit
 
 _ENGINES = ("llama-cpp-python", "onnxruntime", "onnxruntime-gpu", "pulse-edge")
@@ -98,11 +100,18 @@ def keep(kit: Kit, kept: Kept) -> str | None:
     """Replace what is kept, for the owner alone; why it could not be, or None."""
     path = file(kit)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        owned.claim(path.parent, "machine-profile", lambda: _is_older(path.parent))
         handle, name = tempfile.mkstemp(dir=path.parent)
         with os.fdopen(handle, "w", encoding="utf-8") as f:
             json.dump(dataclasses.asdict(kept), f, indent=1)
         os.replace(name, path)
+    except FolderError as e:
+        return str(e)
     except OSError as e:
         return f"{path}: cannot be written ({e.strerror or e})"
     return None
+
+
+def _is_older(folder: Path) -> bool:
+    """Whether a version before the marks made the folder: it holds profiles and nothing else."""
+    return all(map(re.compile(r"[0-9a-f]{20}-[0-9a-f]{20}\.json").fullmatch, os.listdir(folder)))

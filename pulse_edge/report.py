@@ -1,19 +1,25 @@
 """What was answered about one page, with what it takes to trace it; as text and as JSON.
 
-Also what every output needs: texts of strangers made harmless, and files that are never half-written.
+Also what every output needs: files that are never half-written, and never replaced unless that was asked for.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
+import errno
+import itertools
 import os
 import tempfile
-import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+from .owned import place_new
+from .text import json_text
+from .text import one_line as one_line
+from .text import printable as printable
+from .text import spreadsheet_cell as spreadsheet_cell
 
 INTENDED_USE = (
     "Decision support for clinicians, never a diagnosis: it can be wrong and sound certain. Read the ECG yourself."
@@ -144,7 +150,7 @@ class Report:
 
     def to_json(self) -> str:
         """One line of JSON."""
-        return json.dumps(dataclasses.asdict(self), ensure_ascii=False)
+        return json_text(dataclasses.asdict(self))
 
 
 @dataclass(frozen=True)
@@ -159,7 +165,7 @@ class NoAnswer:
 
     def to_json(self) -> str:
         """One line of JSON, in the place of a report's."""
-        return json.dumps(dataclasses.asdict(self), ensure_ascii=False)
+        return json_text(dataclasses.asdict(self))
 
 
 def page_lines(quality: Mapping[str, Any] | None) -> list[str]:
@@ -207,36 +213,21 @@ def without_verdict(report: Report) -> list[str]:
     return [*lines, f"{RANKED}: {order}"] if ranked else lines
 
 
-# --- texts and files that hold what a model or a stranger wrote -------------------------------------------------------
+# --- files ------------------------------------------------------------------------------------------------------------
 
 UNFINISHED = ".unfinished-"
-"""How a file is called until it is whole."""
-_DIRECTION = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-"""Bidirectional controls: they make a text look like another one."""
+"""How the name of a file begins until it is whole."""
 
 
-def printable(text: str) -> str:
-    """The text without what a terminal, a browser or an XML reader would act on or refuse: controls, lone surrogates."""
-    bad = {"Cc", "Cs", "Cn"}
-    kept = (c for c in text if c in "\n\t" or not (unicodedata.category(c) in bad or c in _DIRECTION))
-    return "".join(kept)
+def write_whole(path: Path, pieces: Iterable[bytes], *, overwrite: bool = False) -> None:
+    """Make a file, for its owner alone; never half of it. A failure leaves what was there.
 
-
-def one_line(name: str) -> str:
-    """A file's name as any terminal can show it: line breaks, controls, and bytes that are no text become visible."""
-    return "".join(c if c not in "\n\t" and printable(c) else repr(c)[1:-1] for c in name)
-
-
-def spreadsheet_cell(value: object) -> str:
-    """A cell that no spreadsheet takes for a formula."""
-    text = printable(str(value))
-    start = unicodedata.normalize("NFKC", text.lstrip())[:1]
-    return f"'{text}" if start and start in "=+-@" and not isinstance(value, int | float) else text
-
-
-def write_whole(path: Path, pieces: Iterable[bytes]) -> None:
-    """Make the file, or replace it; never half of it. A failure leaves what was there."""
+    Raises FileExistsError if `path` exists, be it a link, unless `overwrite`, which replaces it: a link itself and not
+    what it leads to. Raises OSError.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    if not overwrite and os.path.lexists(path):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
     fd, name = tempfile.mkstemp(prefix=UNFINISHED, dir=path.parent)
     try:
         with os.fdopen(fd, "wb") as file:
@@ -244,7 +235,34 @@ def write_whole(path: Path, pieces: Iterable[bytes]) -> None:
                 file.write(piece)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(name, path)
+        if overwrite:
+            os.replace(name, path)
+        else:
+            place_new(Path(name), path)
     except BaseException:
-        os.unlink(name)
+        Path(name).unlink(missing_ok=True)
         raise
+
+
+def write_set(folder: Path, stem: str, contents: Mapping[str, bytes], *, overwrite: bool = False) -> list[Path]:
+    """Write files `stem` + ending for each ending of `contents`; return their paths.
+
+    If one of them exists, all get a number behind the stem, the first that is free: `stem-2`, `stem-3`, ... With
+    `overwrite` they are replaced instead. Raises OSError.
+    """
+    for number in itertools.count(1):
+        name = stem if number == 1 else f"{stem}-{number}"
+        paths = [folder / f"{name}{ending}" for ending in contents]
+        if not overwrite and any(map(os.path.lexists, paths)):
+            continue
+        done = []
+        try:
+            for path, content in zip(paths, contents.values(), strict=True):
+                write_whole(path, (content,), overwrite=overwrite)
+                done.append(path)
+        except FileExistsError:  # another process took the name meanwhile
+            for path in done:
+                path.unlink(missing_ok=True)
+            continue
+        break
+    return paths

@@ -20,8 +20,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from . import cpu, foreign_json, machine
+from . import cpu, foreign_json, machine, owned
 from . import kit as kits
+from .errors import FolderError
 from .kit import Kit
 
 FORMAT = "pulse-edge self-test 1"
@@ -83,7 +84,13 @@ def store(kit: Kit, refused: str | None) -> list[str]:
     for n, folder in enumerate(folders()):
         path = _file(folder, kit)
         try:
+            if n and not folder.exists():  # of an installation: everybody who uses it must see a refusal
+                folder.mkdir()
+                folder.chmod(0o755)
+            owned.claim(folder, "self-test-results")
             _write(path, text)
+        except FolderError as e:
+            problems.append(str(e))
         except OSError as e:
             # Somebody else's installation: what matters is only that a refusal there is not out of date.
             if n == 0 or path.exists():
@@ -96,14 +103,13 @@ def _file(folder: Path, kit: Kit) -> Path:
 
 
 def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o644)  # holds no secret, and everybody who uses the installation must see a refusal
+        os.chmod(name, 0o644)  # holds no secret
         os.replace(name, path)
     except BaseException:
         os.unlink(name)

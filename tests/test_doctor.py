@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 from dataclasses import replace
@@ -14,7 +15,7 @@ from click.testing import CliRunner
 from conftest import ROOT
 from PIL import Image
 
-from pulse_edge import PulseModel, cpu, doctor, golden, interpret, llm, machine, selftest_results, trial
+from pulse_edge import PulseModel, cpu, doctor, golden, interpret, llm, machine, owned, selftest_results, trial
 from pulse_edge import kit as kits
 from pulse_edge.cli import cli
 from pulse_edge.errors import DeviceError, KitError
@@ -140,7 +141,7 @@ def test_a_damaged_self_test_result_proves_nothing(
     monkeypatch.setenv("PULSE_EDGE_STATE", str(tmp_path))
     kit = kits.open_kit(MINIATURE)
     assert selftest_results.store(kit, None) == []
-    (path,) = (tmp_path / "self-tests").iterdir()
+    (path,) = (p for p in (tmp_path / "self-tests").iterdir() if p.name != owned.MARKER)
     assert selftest_results.recall(kit) is not None
     path.write_text(content)
     assert selftest_results.recall(kit) is None
@@ -233,6 +234,66 @@ def test_a_kit_without_golden_cases_has_none(tmp_path: Path) -> None:
 )
 def test_no_more_threads_than_are_worth_while(seconds: dict[int, float], threads: int) -> None:
     assert trial.best(seconds) == threads
+
+
+def stat_of(root: Path, *busy: int) -> Path:
+    """A root whose processors have worked so many ticks, and waited for a thousand."""
+    (root / "proc").mkdir(parents=True, exist_ok=True)
+    rows = [f"cpu{n} {ticks} 0 0 1000 7 0 0 0 0 0" for n, ticks in enumerate(busy)]
+    (root / "proc/stat").write_text("\n".join(["cpu  1 1 1 1 1 1 1 1 1 1", *rows, "intr 5"]))
+    return root
+
+
+def test_the_work_of_the_usable_processors_is_added_up(tmp_path: Path) -> None:
+    ticks = os.sysconf("SC_CLK_TCK")
+    root = stat_of(tmp_path, 100, 300, 5000)
+    assert cpu.worked(frozenset({0, 1}), root) == pytest.approx(400 / ticks)
+    assert cpu.worked(frozenset({0, 9}), root) is None
+    assert cpu.worked(frozenset({0}), tmp_path / "nowhere") is None
+
+
+@pytest.mark.parametrize(("work", "share"), [(0.0, 0.0), (1.2, 0.6), (9.0, 1.0), (-1.0, 0.0), (None, None)])
+def test_the_share_of_other_programs_is_what_this_one_did_not_take(
+    monkeypatch: pytest.MonkeyPatch, work: float | None, share: float | None
+) -> None:
+    steps = iter([(10.0, None if work is None else 5.0), (11.0, None if work is None else 5.0 + work)])
+    monkeypatch.setattr(cpu.Others, "_now", lambda _self: next(steps))
+    monkeypatch.setattr(cpu.time, "sleep", lambda _seconds: None)
+    assert cpu.Others(frozenset({0, 1})).share() == (None if share is None else pytest.approx(share))
+
+
+@pytest.mark.parametrize(
+    ("shares", "threads"),
+    [([0.05], cpu.Threads(1, 1)), ([0.9, 0.9, 0.0], cpu.Threads(1, 1)), ([None], cpu.Threads(1, 1)), ([0.9] * 3, None)],
+    ids=["quiet", "quiet at last", "not told", "busy"],
+)
+def test_threads_are_compared_in_a_quiet_moment_only(
+    monkeypatch: pytest.MonkeyPatch, shares: list[float | None], threads: cpu.Threads | None
+) -> None:
+    left = list(shares)
+    monkeypatch.setattr(cpu, "candidates", lambda: [1, 2])
+    monkeypatch.setattr(cpu.Others, "share", lambda _self: left.pop(0))
+    monkeypatch.setattr(trial, "_compared", lambda *_about: cpu.Threads(1, 1))
+    anything: Any = None
+    assert trial.fastest(anything, anything) == threads
+    assert left == []
+
+
+def test_a_busy_moment_does_not_change_the_threads_that_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kit = altered(tmp_path / "kit", offset=0.0)
+    monkeypatch.setattr(trial, "fastest", lambda *_about: None)
+    monkeypatch.setattr(cpu, "threads", lambda: cpu.Threads(2, 1))
+    for before, expected in ((None, (2, 1)), (SPEED, (4, 2))):
+        if before is not None:
+            machine.keep(kit, machine.Kept(before))
+        checks = by_name(list(doctor.examine(kit.path)))
+        speed = machine.recall(kit).speed
+        assert speed is not None
+        assert (speed.prefill_threads, speed.decode_threads) == expected
+        assert checks["threads"].state == "warning"
+        assert "Run pulse-edge doctor again when the machine is quiet" in checks["threads"].text
 
 
 @pytest.mark.parametrize(

@@ -150,8 +150,8 @@ cli.main()
 def test_a_signal_ends_every_stage(
     tiny_kit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, number: signal.Signals
 ) -> None:
-    for variable in ("XDG_CACHE_HOME", "PULSE_EDGE_CACHE"):  # so that kit and page are new
-        monkeypatch.setenv(variable, str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # so that kit and page are new
+    monkeypatch.setenv("PULSE_EDGE_CACHE", str(tmp_path / "pages"))
     command = [sys.executable, "-c", STAGED, stage, str(int(number)), "interpret", str(PAGE), "--kit", str(tiny_kit)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == CODES[number], done.stderr

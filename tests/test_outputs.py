@@ -282,6 +282,16 @@ def test_several_formats_at_once_go_into_a_folder(tiny_kit: Path, tmp_path: Path
         (("--format", "pdf"), "-o"),
         (("--format", "text", "--format", "json"), "-o"),
         (("--patient-id", "42"), "--format fhir"),
+        (("--patient-id", ""), "--format fhir"),
+        (("--format", "fhir", "--patient-id", ""), "--patient-id: is empty"),
+        (("--format", "fhir", "--patient-id", " \u00a0"), "--patient-id: is empty"),
+        (("--format", "fhir", "--patient-id", "\udce4"), r"--patient-id \udce4: has spaces"),
+        (("--format", "fhir", "--patient-id", "4\u202e2"), r"--patient-id 4\u202e2: has spaces"),
+        (("--format", "fhir", "--patient-id", "42\n"), r"--patient-id 42\n: has spaces"),
+        (("--format", "fhir", "--patient-id", "4" * 201), "201 characters"),
+        (("--format", "fhir", "--patient-system", "urn:oid:1.2"), "and the id"),
+        (("--format", "fhir", "--patient-id", "4", "--patient-system", ""), "--patient-system"),
+        (("--format", "fhir", "--patient-id", "4", "--patient-system", "our numbers"), "is no URI"),
     ],
 )
 def test_what_cannot_be_written_is_said_before_a_model_is_loaded(arguments: tuple[str, ...], word: str) -> None:
@@ -313,3 +323,63 @@ def test_a_page_that_was_refused_and_answered_says_so_in_every_format(tiny_kit: 
         raw = file.read_bytes()
         text = pdf_text(pypdfium2.PdfDocument(raw)) if file.suffix == ".pdf" else raw.decode()
         assert FORCED in text, file
+
+
+@pytest.mark.parametrize("name", ["Пациент-7", "患者７", "مريض", "ÄÖ 42/7", "e\u0301", "a\u200cb"])
+def test_a_patient_s_id_may_have_letters_of_any_alphabet(name: str, page: Image.Image) -> None:
+    resources = checked(report(), page, Patient(name, "urn:oid:1.2"))
+    assert resources[0]["subject"]["identifier"] == {"value": name, "system": "urn:oid:1.2"}
+
+
+@pytest.mark.parametrize("form", outputs.ENDINGS)
+@pytest.mark.parametrize("text", ["\udcff", "\x1b[2J", "\u202e", "\x00", "\ue000", "\U000e0041", ""], ids=ascii)
+def test_hostile_texts_anywhere_in_a_report_give_files_that_can_be_read(
+    form: str, text: str, page: Image.Image
+) -> None:
+    made = report(
+        text, question=text or "?", file=text or "x", notice=text, device=text, versions={"pulse-edge": text, "k": text}
+    )
+    made = replace(made, kit=KitMark(text, "0" * 64, True), marks=(Mark("text", (), text),))
+    raw = outputs.render(form, made, page)
+    if form == "fhir":
+        Bundle.model_validate_json(raw)
+    if form == "json":
+        assert json.loads(raw)["kit"]["id"] == text
+    if form != "pdf":
+        assert not text or text not in raw.decode()
+
+
+def test_another_question_about_the_same_page_has_files_of_its_own(tiny_kit: Path, tmp_path: Path) -> None:
+    how = (PAGE, "--kit", tiny_kit, "--max-tokens", 2, "--no-findings", "-o", tmp_path / "out", "--format", "json")
+    written = []
+    for question, more in (("One?", ()), ("Two?", ()), ("Three?", ("--overwrite",))):
+        done = run(*how, "-q", question, *more)
+        assert done.returncode == 0, done.stderr
+        (line,) = done.stdout.splitlines()
+        written.append((Path(line).name, json.loads(Path(line).read_text())["answers"][0]["question"]))
+    (first, _), (second, _), (third, _) = written
+    assert [question for _, question in written] == ["One?", "Two?", "Three?"]
+    assert second == first.replace(".json", "-2.json")
+    assert third == first
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {first, second}
+
+
+def test_saved_pages_of_one_name_stay_apart_and_inputs_and_links_are_left_alone(tmp_path: Path) -> None:
+    page = Image.open(PAGE).convert("RGB")
+    for folder, picture in (("a", page), ("b", page.point(lambda value: int(0.9 * value)))):
+        (tmp_path / folder).mkdir()
+        picture.save(tmp_path / folder / "scan.png")
+    out = tmp_path / "out"
+    out.mkdir()
+    (tmp_path / "precious.txt").write_text("precious")
+    (out / "scan.png-2.png").symlink_to(tmp_path / "precious.txt")
+    command = [sys.executable, "-m", "pulse_edge", "check", "a/scan.png", "b/scan.png", "--save-page", "out"]
+    for _ in range(2):
+        subprocess.run(command, capture_output=True, check=True, cwd=tmp_path)
+    endings = {path.name.removeprefix("scan.png") for path in out.iterdir()}
+    assert {".png", "-3.png", "-4.png", "-5.png", "-2.png"} <= endings
+    pictures = {(out / f"scan.png{n}.png").read_bytes() for n in ("", "-3")}
+    assert len(pictures) == 2
+    assert (tmp_path / "precious.txt").read_text() == "precious"
+    subprocess.run([*command, "--overwrite"], capture_output=True, check=True, cwd=tmp_path)
+    assert {path.name.removeprefix("scan.png") for path in out.iterdir()} == endings
