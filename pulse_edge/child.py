@@ -21,6 +21,8 @@ QUIET = {
 """Variables that switch telemetry off. ONNX Runtime 1.32 for Linux posts to its maker and leaves a device id in the user's
 cache unless ORT_DISABLE_TELEMETRY is set before it is imported: its `disable_telemetry_events` comes too late for the id.
 The others are for huggingface_hub, transformers, optimum, torch and Ray, which only the workstation has."""
+LIBRARIES = ("GGML_BACKEND_PATH", "LLAMA_CPP_LIB", "LLAVA_CPP_LIB", "MTMD_CPP_LIB")
+"""Beginnings of the names of variables by which llama.cpp and llama-cpp-python load libraries from another place."""
 _LEFT_OUT = (
     "PYTHON",
     "PIP_",
@@ -29,8 +31,7 @@ _LEFT_OUT = (
     "LD_PRELOAD",
     "LD_AUDIT",
     "DYLD_INSERT_LIBRARIES",
-    "GGML_BACKEND_PATH",
-    "LLAMA_CPP_LIB",
+    *LIBRARIES,
     "OPENSSL_CONF",
     "OPENSSL_ENGINES",
 )
@@ -77,23 +78,50 @@ def _absolute(folders: str) -> str:
 
 # --- this process -----------------------------------------------------------------------------------------------------
 
+IMPORTED_BEFORE = "onnxruntime" in sys.modules and os.environ.get("ORT_DISABLE_TELEMETRY") != "1"
+"""True where a program imported onnxruntime before this package and with its telemetry on: nothing can stop it any more."""
+
 
 def be_quiet() -> None:
     """Switch telemetry off in this process, before any engine is imported."""
     os.environ.update(QUIET)
 
 
+def named_by_m() -> bool:
+    """Whether this process was started as `python -m` with one of our modules, which is being looked for just now."""
+    words = sys.orig_argv
+    named = words[words.index("-m") + 1 :][:1] if "-m" in words else []
+    return sys.argv[:1] == ["-m"] and named != [] and named[0].split(".")[0] in OWN
+
+
 def enclose() -> None:
-    """Take the current directory off this process's module search path; what is ours is found where it lies.
+    """Keep this process from importing or loading anything from the current directory.
+
+    The directory comes off the module search path, and what is ours is found where it lies. Where a search path for
+    libraries holds it, the process begins again without: the loader reads that only at the start.
 
     For commands (`pulse-edge`, `python -m pulse_edge`, `python -m export`), not for programs that import the package.
     """
     _pin()
+    _begin_again_without_relative_folders()
     here = os.path.realpath(os.getcwd())
     installed = {os.path.realpath(prefix) for prefix in (sys.prefix, sys.base_prefix)}
     if any(here == prefix or here.startswith(prefix + os.sep) for prefix in installed):
         here = ""  # someone stands in the Python installation itself, which is no foreign code
     sys.path[:] = [part for part in sys.path if os.path.isabs(part) and os.path.realpath(part) != here]
+
+
+def _begin_again_without_relative_folders() -> None:
+    searched = {name: os.environ[name] for name in _SEARCHED if name in os.environ}
+    clean = {name: _absolute(value) for name, value in searched.items()}
+    for name, value in clean.items():
+        if value:
+            os.environ[name] = value
+        else:
+            del os.environ[name]
+    loader = [name for name in searched if name != "PATH" and clean[name] != searched[name]]
+    if loader and os.name == "posix":
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 class _Own:

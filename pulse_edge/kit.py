@@ -27,6 +27,8 @@ from .errors import KitError
 MANIFEST = "manifest.json"
 MANIFEST_VERSION = 1
 KIT_VARIABLE = "PULSE_EDGE_KIT"
+_DOCUMENTS = ("golden", "accuracy/", "findings.json", "README.md", "MODEL_CARD.md")
+"""Beginnings of the names of files that no engine reads."""
 _READ_BYTES = 1 << 22
 
 Merge = Literal["flat", "spatial", "spatial_unpad"]
@@ -300,12 +302,21 @@ def open_kit(path: Path) -> Kit:
     return Kit(path.resolve(), manifest, hashlib.sha256(raw).hexdigest())
 
 
+def encoder_files(manifest: Manifest) -> list[str]:
+    """The files that the encoder may read, in order of their names: its graph, and whatever else is not known.
+
+    ONNX lets a graph keep its weights in files of any name, so all count that are not known to be something else.
+    """
+    others = (manifest.language.file, manifest.packing.newline_file, manifest.guesses_file)
+    return sorted(name for name in manifest.files if name not in others and not name.startswith(_DOCUMENTS))
+
+
 def base_of(manifest: Manifest) -> dict[str, str]:
     """sha256 of the unquantized `language` model and `vision` encoder that a kit comes from; its own where it is that."""
     if manifest.quantization is not None:
         return manifest.quantization.base
     # An encoder's weights may lie beside its graph: one hash over both.
-    parts = sorted((n, f.sha256) for n, f in manifest.files.items() if n.startswith(manifest.vision.file))
+    parts = [(name, manifest.files[name].sha256) for name in encoder_files(manifest)]
     encoder = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
     return {"language": manifest.files[manifest.language.file].sha256, "vision": encoder}
 
