@@ -47,7 +47,6 @@ INSTRUCTIONS = {
     "SVE": "sve",
 }
 PORTABLE = "-DGGML_NATIVE=OFF -DGGML_BACKEND_DL=ON -DGGML_CPU_ALL_VARIANTS=ON"
-_PROBE = "pulse_edge.probe"
 LITTLE_DISK = 1 << 30
 SAMPLE = 64
 """Image rows that are read to compare numbers of threads."""
@@ -106,7 +105,7 @@ def engine() -> Check:
         )
     libraries = sorted(p.name for p in Path(spec.submodule_search_locations[0], "lib").glob("*ggml-cpu-*"))
     build = f"a library for each of {len(libraries)} generations of processors" if libraries else "one library"
-    command, environment = child.command(_PROBE), child.environment()
+    command, environment = child.command("pulse_edge.probe"), child.environment()
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     name = cpu.name()
     if done.returncode != 0:

@@ -81,12 +81,13 @@ class _Worker:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         try:
-            _send(self._process.stdin, (function, arguments))
-            good, value = _receive(self._process.stdout)
+            _send(self._process.stdin, pickle.dumps((function, arguments)))
+            answer = _receive(self._process.stdout)
         except (OSError, EOFError, ValueError) as e:  # ValueError: closed by `end`
             code = self._process.wait()
             why = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
             raise EngineError(f"a worker process {why}. Start fewer at once, or make memory free.") from e
+        good, value = pickle.loads(answer)
         if not good:
             raise value
         return value
@@ -96,19 +97,18 @@ class _Worker:
         self._process.wait()
 
 
-def _send(pipe: IO[bytes], value: Any) -> None:
-    content = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+def _send(pipe: IO[bytes], content: bytes) -> None:
     pipe.write(len(content).to_bytes(8, "little") + content)
     pipe.flush()
 
 
-def _receive(pipe: IO[bytes]) -> Any:
-    """The next value. Raises EOFError where the other process has ended."""
+def _receive(pipe: IO[bytes]) -> bytes:
+    """The next message. Raises EOFError where the other process has ended."""
     size = int.from_bytes(pipe.read(8).ljust(8, b"\0"), "little")
     content = pipe.read(size)
     if not content or len(content) < size:
         raise EOFError
-    return pickle.loads(content)
+    return content
 
 
 def _serve() -> None:
@@ -118,17 +118,23 @@ def _serve() -> None:
     os.dup2(2, 1)  # what a function prints must not come between
     while True:
         try:
-            function, arguments = _receive(sys.stdin.buffer)
+            call = _receive(sys.stdin.buffer)
         except EOFError:
             return
-        try:
-            answer = True, function(*arguments)
-        except Exception as e:
-            answer = False, e
-        try:
-            _send(out, answer)
-        except (pickle.PicklingError, TypeError, AttributeError):
-            _send(out, (False, EngineError(f"unexpected {type(answer[1]).__name__}: {answer[1]}")))
+        _send(out, _answer(call))
+
+
+def _answer(call: bytes) -> bytes:
+    """The pickled result of a pickled call, or what it raised."""
+    try:
+        function, arguments = pickle.loads(call)
+        answer = True, function(*arguments)
+    except Exception as e:
+        answer = False, e
+    try:
+        return pickle.dumps(answer)
+    except (pickle.PicklingError, TypeError, AttributeError):
+        return pickle.dumps((False, EngineError(f"unexpected {type(answer[1]).__name__}: {answer[1]}")))
 
 
 if __name__ == "__main__":
