@@ -7,6 +7,7 @@ processes are at either end.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import queue
@@ -62,6 +63,8 @@ class Workers:
         for worker in self._all:
             worker.end()
         self._threads.shutdown(cancel_futures=True)
+        for worker in self._all:
+            worker.leave()
 
 
 class _Worker:
@@ -95,6 +98,13 @@ class _Worker:
     def end(self) -> None:
         self._process.kill()
         self._process.wait()
+
+    def leave(self) -> None:
+        """Close the pipes, when no thread waits at them any more."""
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):  # what the process did not take
+                    pipe.close()
 
 
 def _send(pipe: IO[bytes], content: bytes) -> None:
