@@ -65,6 +65,8 @@ def test_doctor_runs_nothing_of_the_current_directory(hostile: Path) -> None:
 def test_workers_run_nothing_of_the_current_directory(hostile: Path) -> None:
     with Workers(2) as workers:
         paths = workers.call(eval, "__import__('sys').path")
+        assert workers.call(eval, "__import__('sys').flags.isolated") == 1
+    assert str(ROOT / "pulse_edge") not in paths  # whose modules would stand in for others of their names
     assert str(hostile) not in paths
     assert "" not in paths
     assert ran(hostile) == ""
