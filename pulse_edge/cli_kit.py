@@ -152,10 +152,10 @@ _KIT = click.argument("path", type=click.Path(path_type=Path), metavar="DIR")
 @click.option("--json", "as_json", is_flag=True, help="The manifest itself.")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def info(path: Path, as_json: bool, debug: bool) -> None:
-    """What a kit is, where it comes from, and how it was proven."""
+    """What a kit is, where it comes from, and how it was proven. DIR may be the name of an installed kit."""
     from . import kit as kits
 
-    opened = kits.open_kit(path)
+    opened = kits.find(path)
     if as_json:
         say((opened.path / kits.MANIFEST).read_text("utf-8"))
         return
@@ -229,7 +229,7 @@ def verify(path: Path, key: Path | None, debug: bool) -> None:
             said = stick.verify(path, key, progress)
         say(f"{said}\n")
         return
-    opened = kits.open_kit(path)
+    opened = kits.find(path)
     total = sum(file.bytes for file in opened.manifest.files.values())
     with screen.progress() as progress:
         done = 0

@@ -597,7 +597,9 @@ def refuse_place(home: Home, stick: Stick) -> None:
     """Raise Refused where nothing can be installed, or where it would touch what is somebody else's."""
     path = home.path
     if bad := _bad_path(str(path)):
-        raise Refused(f"{str(path)!a}: has {bad} in its path, which a Python environment cannot have. Name another with --to.")
+        raise Refused(
+            f"{str(path)!a}: has {bad} in its path, which a Python environment cannot have. Name another with --to."
+        )
     if stick.path in (path, *path.parents):
         raise Refused(f"{path}: lies in the stick itself, which would be broken by it. Name another place with --to.")
     if not os.path.lexists(path):
@@ -1008,7 +1010,9 @@ def _program(stick: Stick, target: dict[str, Any], folder: Path, say: Callable[[
     )  # Debian's Python has no ensurepip: pip runs from its wheel
     options = ["--no-index", "--no-deps", "--no-cache-dir", "--no-input", "--disable-pip-version-check", "--quiet"]
     names = [f"wheels/{w.name}" for w in wheels if w != pip]  # below the folder: a ";" in its path would begin a marker
-    _run(folder, [str(pip / "pip"), "--isolated", "install", *options, *names], "pip")
+    # pip asks the rustc of the search path for its version, which may write into the home folder.
+    path = str(python_of(folder).parent)
+    _run(folder, [str(pip / "pip"), "--isolated", "install", *options, *names], "pip", PATH=path)
     ready.touch()
 
 
@@ -1032,12 +1036,12 @@ _LEFT_OUT = (
 """Beginnings of variables that make Python, pip, the loader or an engine read code or settings from elsewhere."""
 
 
-def _run(folder: Path, arguments: list[str], what: str) -> str:
+def _run(folder: Path, arguments: list[str], what: str, **more: str) -> str:
     """Run a version's Python in isolated mode, without anything that this shell has set for Python or pip; its output."""
     variables = {k: v for k, v in os.environ.items() if not k.startswith(_LEFT_OUT)}
     # ONNX Runtime posts to its maker unless this is set before its import; and pip's --isolated reads the settings of
     # the machine all the same.
-    variables |= {"ORT_DISABLE_TELEMETRY": "1", "PIP_CONFIG_FILE": os.devnull}
+    variables |= {"ORT_DISABLE_TELEMETRY": "1", "PIP_CONFIG_FILE": os.devnull, **more}
     done = subprocess.run(
         [str(python_of(folder)), "-I", "-B", *arguments],
         env=variables,
@@ -1463,7 +1467,7 @@ def _uninstall(home: Home, *, cache: bool, log: bool) -> None:
             print(f"removed: {trace}")
         elif not wanted:
             option = "--remove-log" if trace.is_log else "--remove-cache"
-            how = f"--uninstall {option} removes it" if trace.kind else "remove it yourself if you do not need it"
+            how = f"--uninstall {option} removes it" if trace.kind else "Remove it yourself if nobody needs it"
             _say(f"left: {trace}. {how}")
         else:
             _say(f"left: {', '.join(map(str, left))} (without a mark of pulse-edge, or not written by it)")

@@ -17,7 +17,7 @@ import secrets
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -439,7 +439,7 @@ def find(named: Path | None) -> Kit:
     if named is None and (variable := os.environ.get(KIT_VARIABLE)):
         named = Path(variable)
     if named is not None:
-        return open_kit(_by_name(named) or named)
+        return open_kit(_by_name(named, installed()) or named)
     if (name := default_name()) is not None:
         if name not in (kits := _kits_in(installed_dir())):
             raise KitError(
@@ -480,14 +480,19 @@ def _listed(names: Iterable[str]) -> str:
     return f": {', '.join(names)}" if names else ""
 
 
-def _by_name(named: Path) -> Path | None:
-    """The installed kit of this name, or the only one whose name begins so; None where `named` is a path.
+def folder_name(kit_id: str) -> str:
+    """A kit's id as a folder that every file system takes."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", kit_id).strip("-.")[:60] or "kit"
 
-    A directory of that name in the current folder comes first. Raises KitError where several kits begin so.
+
+def _by_name(named: Path, kits: Mapping[str, Path]) -> Path | None:
+    """The kit of this name or id, or the only one whose name begins so; None where `named` is a path.
+
+    A directory of that name in the current folder comes first. Raises KitError where no kit, or several, begin so.
     """
     if len(named.parts) != 1 or named.exists():
         return None
-    kits, word = installed(), re.sub(r"[^A-Za-z0-9._-]+", "-", named.name)
+    word = folder_name(named.name)
     if word in kits:
         return kits[word]
     alike = [name for name in kits if name.casefold().startswith(word.casefold())]
@@ -516,8 +521,8 @@ def choose(named: str) -> Kit:
     `named` is its name or the beginning of it. Raises KitError.
     """
     kits = _kits_in(installed_dir())
-    path = kits.get(named) or _by_name(Path(named))
-    if path is None or path.name not in kits or kits[path.name] != path:
+    path = kits.get(named) or _by_name(Path(named), kits)
+    if path is None:
         raise KitError(f"{named}: is not an installed kit. Installed in {installed_dir()}{_listed(kits) or ': none'}.")
     kit = open_kit(path)
     try:

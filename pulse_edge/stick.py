@@ -12,7 +12,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -141,7 +140,7 @@ def pack(order: Order, progress: Progress = lambda _stage, _done, _of: None) -> 
     """
     if os.path.lexists(order.out):
         raise KitError(f"{order.out}: exists. Name a new folder, on the stick or elsewhere.")
-    opened = {_folder(k.manifest.id): k for k in map(kits.open_kit, order.kits)}
+    opened = {kits.folder_name(k.manifest.id): k for k in map(kits.open_kit, order.kits)}
     if len(opened) != len(order.kits):
         raise KitError(f"{order.out}: two kits of one name ({', '.join(opened)}). Pack one of them.")
     if inside := [k.path for k in opened.values() if k.path in order.out.resolve().parents]:
@@ -165,11 +164,6 @@ def pack(order: Order, progress: Progress = lambda _stage, _done, _of: None) -> 
             (work / SIGNATURE).write_text(order.key.sign(data, comment), "utf-8", newline="\n")
             (work / PUBLIC_KEY).write_text(order.key.public().text(), "utf-8", newline="\n")
     return public
-
-
-def _folder(kit_id: str) -> str:
-    """A kit's name as a folder that every file system takes."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", kit_id).strip("-.")[:60] or "kit"
 
 
 @contextlib.contextmanager

@@ -569,7 +569,7 @@ def test_an_installed_kit_is_found_by_its_name(installed: Path) -> None:
     assert kits.find(Path("kit-b")).path == (installed / "kits/kit-b").resolve()
 
 
-@pytest.mark.parametrize("name", ["kit-b", "kit b", "KIT-B"])
+@pytest.mark.parametrize("name", ["kit-b", "kit b", "kit (b)", "KIT-B"])
 def test_an_installed_kit_is_found_by_its_variable(installed: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(kits.KIT_VARIABLE, name)
     assert kits.find(None).path.name == "kit-b"
@@ -614,7 +614,7 @@ def test_kits_are_listed_for_programs(installed: Path, capsys: pytest.CaptureFix
     }
 
 
-@pytest.mark.parametrize("name", ["kit-z", "miniature", "../kits/kit-b", "."])
+@pytest.mark.parametrize("name", ["kit-z", "miniature", "../kits/kit-b", ".", "kit"])
 def test_only_an_installed_kit_can_be_chosen(installed: Path, name: str) -> None:
     with pytest.raises(KitError, match=r"kit-a, kit-b"):
         kits.choose(name)
