@@ -305,8 +305,10 @@ class _Ranges:
         options.log_severity_level = 4
         options.intra_op_num_threads = threads
         with tempfile.TemporaryDirectory(prefix="pulse-edge-") as folder:
-            for file in kit.path.glob(f"{source.name}.*"):
-                _beside(file, Path(folder) / file.name)
+            for name in kits.encoder_files(kit.manifest):
+                if name != source.name:
+                    (Path(folder) / name).parent.mkdir(parents=True, exist_ok=True)
+                    _beside(kit.file(name), Path(folder) / name)
             onnx.save_model(model, Path(folder) / source.name)
             providers = ["CPUExecutionProvider"]
             self._session: Any = ort.InferenceSession(str(Path(folder) / source.name), options, providers=providers)

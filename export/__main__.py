@@ -13,6 +13,7 @@ import click
 from pulse_edge.cli import run
 from pulse_edge.text import visible
 
+_LOADING = "loading torch and transformers"
 _GOLDEN = click.option(
     "--golden",
     multiple=True,
@@ -41,6 +42,10 @@ def cli() -> None:
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def convert(source: str, target: Path, debug: bool, **options: Any) -> None:
     """Convert SOURCE, a checkpoint directory or a name in models.yaml, into a kit, and prove it against the original."""
+    from .early import check_convert
+
+    check_convert(source, target, options)
+    _say(_LOADING)
     from .convert import Options, resolve
     from .convert import convert as make
 
@@ -74,11 +79,15 @@ def convert(source: str, target: Path, debug: bool, **options: Any) -> None:
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def quantize(base: Path, target: Path, recipe: str | None, debug: bool, **options: Any) -> None:
     """Make a smaller kit of BASE, an f16 kit, and prove it against BASE."""
+    from .early import check_quantize
     from .models import find, load_recipes
+
+    found = find(recipe, load_recipes(), "recipe") if recipe else None
+    check_quantize(base, target, options)
+    _say(_LOADING)
     from .quantize import Options
     from .quantize import quantize as make
 
-    found = find(recipe, load_recipes(), "recipe") if recipe else None
     with _screen(count=True) as (say, progress):
         make(base, target, Options(recipe=found, **options), say, progress)
     click.echo(target)
@@ -99,6 +108,10 @@ def quantize(base: Path, target: Path, recipe: str | None, debug: bool, **option
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def train_miniature(out: Path, debug: bool, **options: Any) -> None:
     """Train the miniature of PULSE that stands in for its 14 GB: a checkpoint that `convert` makes a kit of."""
+    from .early import check_train
+
+    check_train(out, options)
+    _say(_LOADING)
     from .miniature.train import sitting
 
     sitting(out, say=_say, **options)

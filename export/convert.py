@@ -80,7 +80,7 @@ def convert(
     say(f"{source}: {config.architecture}, packing {config.merge} ({config.merge_from})")
     with kits.writing(target, force=options.force) as work:
         _build(checkpoint, work, target.name, options, spec, say, progress)
-        golden.add(work, options.golden)
+        golden.add(work, options.golden, say, progress)
 
 
 def _build(

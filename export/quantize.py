@@ -103,7 +103,7 @@ def quantize(
     _check_room(opened, target)
     with kits.writing(target, force=options.force) as work:
         _build(_Job(opened, work, options, stats, options.threads or default_threads(), say, progress))
-        golden.add(work, options.golden)
+        golden.add(work, options.golden, say, progress)
 
 
 def _resolved(options: Options) -> Options:

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from .scan import Page
     from .screen import Screen
 
-HELP = "Ask about the page. /new forgets what was said, /quit or Ctrl-D ends, Ctrl-C stops an answer."
+HELP = (
+    "Type a question about the page. /new begins a new conversation, /help shows this, /quit or Ctrl-D ends, Ctrl-C stops "
+    "an answer."
+)
 
 
 @click.command(cls=ReadyCommand)
@@ -54,7 +57,8 @@ def ask(
 ) -> None:
     """Ask about one page, question after question; each answer knows what was said before.
 
-    The page is read once. Without a terminal each line of standard input is a question.
+    The page is read once. Without a terminal each line of standard input is a question. /help lists what else can be
+    typed.
     """
     from . import cli_cache, log
     from . import scan as scans
@@ -112,6 +116,10 @@ class _Talk:
 
         if question == "/new":
             self._turns.clear()
+            return
+        if question.startswith("/"):
+            known = question in ("/help", "/?")
+            self._screen.note(HELP if known else f"error: {question.split()[0]}: no such command. {HELP}", always=True)
             return
         try:
             self._answer(question)

@@ -11,14 +11,13 @@ import json
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from . import cpu, machine, memory
+from . import child, cpu, machine, memory
 from . import kit as kits
 from .errors import PulseEdgeError
 from .kit import Kit
@@ -48,12 +47,6 @@ INSTRUCTIONS = {
     "SVE": "sve",
 }
 PORTABLE = "-DGGML_NATIVE=OFF -DGGML_BACKEND_DL=ON -DGGML_CPU_ALL_VARIANTS=ON"
-_ASK = """
-import json, sys
-sys.path[:] = json.loads(sys.argv[1])
-from pulse_edge import llm
-print(json.dumps({"system": llm.system(), "cuda": llm.cuda_missing(), "gpus": [vars(g) for g in llm.gpus()]}))
-"""
 LITTLE_DISK = 1 << 30
 SAMPLE = 64
 """Image rows that are read to compare numbers of threads."""
@@ -112,8 +105,8 @@ def engine() -> Check:
         )
     libraries = sorted(p.name for p in Path(spec.submodule_search_locations[0], "lib").glob("*ggml-cpu-*"))
     build = f"a library for each of {len(libraries)} generations of processors" if libraries else "one library"
-    command = [sys.executable, "-c", _ASK, json.dumps(sys.path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    command, environment = child.command("pulse_edge.probe"), child.environment()
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     name = cpu.name()
     if done.returncode != 0:
         return Check("llama.cpp", "failed", f"{name}: {_death(done)}", {"build": build, "exit": done.returncode})

@@ -375,11 +375,11 @@ class PulseModel:
     def _rows_from(self, page_size: tuple[int, int]) -> dict[str, Any]:
         """Everything but the pixels that image rows depend on: weights, packing, engine, machine."""
         m = self.kit.manifest
-        weights = {n: f.sha256 for n, f in m.files.items() if n.startswith(m.vision.file)}
         newline = m.packing.newline_file and m.files[m.packing.newline_file].sha256
         engine = [vision.installed_runtime(), vision.version(), self.device.split()[0], platform.node()]
         tiling = [m.packing.merge, newline, self._tiling(), page_size]
-        return {"weights": weights, "packing": tiling, "engine": engine}
+        # The whole kit: an encoder's weights may lie in files of any name, and a cache must not mix two kits.
+        return {"kit": self.kit.sha256, "packing": tiling, "engine": engine}
 
     def ask(
         self,

@@ -12,13 +12,14 @@ import glob
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import stat
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -29,6 +30,8 @@ from .errors import FolderError, KitError
 MANIFEST = "manifest.json"
 MANIFEST_VERSION = 1
 KIT_VARIABLE = "PULSE_EDGE_KIT"
+_DOCUMENTS = ("golden", "accuracy/", "findings.json", "README.md", "MODEL_CARD.md")
+"""Beginnings of the names of files that no engine reads."""
 _READ_BYTES = 1 << 22
 MAX_NAME = 200
 """Characters of a file's name in a kit: every file system takes that many."""
@@ -310,12 +313,21 @@ def open_kit(path: Path) -> Kit:
     return Kit(path.resolve(), manifest, hashlib.sha256(raw).hexdigest())
 
 
+def encoder_files(manifest: Manifest) -> list[str]:
+    """The files that the encoder may read, in order of their names: its graph, and whatever else is not known.
+
+    ONNX lets a graph keep its weights in files of any name, so all count that are not known to be something else.
+    """
+    others = (manifest.language.file, manifest.packing.newline_file, manifest.guesses_file)
+    return sorted(name for name in manifest.files if name not in others and not name.startswith(_DOCUMENTS))
+
+
 def base_of(manifest: Manifest) -> dict[str, str]:
     """sha256 of the unquantized `language` model and `vision` encoder that a kit comes from; its own where it is that."""
     if manifest.quantization is not None:
         return manifest.quantization.base
     # An encoder's weights may lie beside its graph: one hash over both.
-    parts = sorted((n, f.sha256) for n, f in manifest.files.items() if n.startswith(manifest.vision.file))
+    parts = [(name, manifest.files[name].sha256) for name in encoder_files(manifest)]
     encoder = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
     return {"language": manifest.files[manifest.language.file].sha256, "vision": encoder}
 
@@ -522,27 +534,108 @@ def warning(kit: Kit) -> str | None:
 
 
 def find(named: Path | None) -> Kit:
-    """The kit to use: `named` (a directory, or an installed kit's name), else $PULSE_EDGE_KIT, else the one installed,
-    else the one that the package carries.
+    """The kit to use: `named` (a directory, or an installed kit's name), else $PULSE_EDGE_KIT (likewise), else the one that
+    `choose` made the default, else the only one installed, else the one that the package carries.
 
-    Raises KitError when there is none, or when several are installed and none was named.
+    Raises KitError when there is none, or when several are installed and none was named or chosen.
     """
+    if named is None and (variable := os.environ.get(KIT_VARIABLE)):
+        named = Path(variable)
     if named is not None:
-        beside = installed_dir() / named.name
-        return open_kit(beside if len(named.parts) == 1 and not named.exists() and beside.is_dir() else named)
-    if variable := os.environ.get(KIT_VARIABLE):
-        return open_kit(Path(variable))
-    for folder in (installed_dir(), Path(__file__).parent / "kits"):
-        kits = sorted(p.parent for p in folder.glob(f"*/{MANIFEST}")) if folder.is_dir() else []
+        return open_kit(_by_name(named, installed()) or named)
+    if (name := default_name()) is not None:
+        if name not in (kits := _kits_in(installed_dir())):
+            raise KitError(
+                f"{installed_dir()}: {name} was chosen as the default, and is not installed any more. Choose another with "
+                f"`pulse-edge kit use NAME`{_listed(kits)}."
+            )
+        return open_kit(kits[name])
+    for folder in (installed_dir(), _carried_dir()):
+        kits = _kits_in(folder)
         if len(kits) > 1:
-            names = ", ".join(k.name for k in kits)
-            raise KitError(f"{folder}: several kits ({names}). Name one with --kit or {KIT_VARIABLE}.")
+            raise KitError(
+                f"{folder}: several kits ({', '.join(kits)}). Name one with --kit or {KIT_VARIABLE}, or choose one for good "
+                "with `pulse-edge kit use NAME`."
+            )
         if kits:
-            return open_kit(kits[0])
+            return open_kit(next(iter(kits.values())))
     raise KitError(
         f"no kit: none named, none in {installed_dir()}, none carried by the package. Name one with --kit or "
         f"{KIT_VARIABLE}; `python -m export convert` makes one from a checkpoint."
     )
+
+
+def _carried_dir() -> Path:
+    return Path(__file__).parent / "kits"
+
+
+def _kits_in(folder: Path) -> dict[str, Path]:
+    return {p.parent.name: p.parent for p in sorted(folder.glob(f"*/{MANIFEST}"))} if folder.is_dir() else {}
+
+
+def installed() -> dict[str, Path]:
+    """Name and directory of every kit that can be named without its path: the installed ones, then what the package carries."""
+    kits = _kits_in(installed_dir())
+    return kits | {name: path for name, path in _kits_in(_carried_dir()).items() if name not in kits}
+
+
+def _listed(names: Iterable[str]) -> str:
+    return f": {', '.join(names)}" if names else ""
+
+
+def folder_name(kit_id: str) -> str:
+    """A kit's id as a folder that every file system takes."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", kit_id).strip("-.")[:60] or "kit"
+
+
+def _by_name(named: Path, kits: Mapping[str, Path]) -> Path | None:
+    """The kit of this name or id, or the only one whose name begins so; None where `named` is a path.
+
+    A directory of that name in the current folder comes first. Raises KitError where no kit, or several, begin so.
+    """
+    if len(named.parts) != 1 or named.exists():
+        return None
+    word = folder_name(named.name)
+    if word in kits:
+        return kits[word]
+    alike = [name for name in kits if name.casefold().startswith(word.casefold())]
+    if len(alike) > 1:
+        raise KitError(f"{named}: several kits begin so ({', '.join(alike)}). Write more of the name.")
+    if not alike:
+        raise KitError(f"{named}: no such kit directory, and no kit of this name is installed{_listed(kits)}.")
+    return kits[alike[0]]
+
+
+def default_name() -> str | None:
+    """Name of the installed kit that answers when none is named; None where none was chosen. Raises KitError."""
+    folder = installed_dir().parent
+    try:
+        default = install.read_default(folder)
+    except (OSError, ValueError) as e:
+        raise KitError(
+            f"{folder / install.DEFAULT_KIT}: cannot be read ({e}). Choose a kit again with `pulse-edge kit use NAME`."
+        ) from None
+    return None if default is None else default.kit
+
+
+def choose(named: str) -> Kit:
+    """Make an installed kit the one that answers when none is named, for everybody who uses this installation; the kit.
+
+    `named` is its name or the beginning of it. Raises KitError.
+    """
+    kits = _kits_in(installed_dir())
+    path = kits.get(named) or _by_name(Path(named), kits)
+    if path is None:
+        raise KitError(f"{named}: is not an installed kit. Installed in {installed_dir()}{_listed(kits) or ': none'}.")
+    kit = open_kit(path)
+    try:
+        install.write_default(installed_dir().parent, install.DefaultKit(path.name, chosen=True))
+    except OSError as e:
+        raise KitError(
+            f"{installed_dir().parent}: the choice cannot be written ({e.strerror}). Ask whoever installed pulse-edge; for "
+            f"yourself alone, set {KIT_VARIABLE}={path.name}."
+        ) from None
+    return kit
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------

@@ -19,9 +19,11 @@ import codecs
 import contextlib
 import ctypes
 import importlib.metadata
+import importlib.util
 import itertools
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -32,7 +34,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from . import kv_state
+from . import child, kv_state
 from .errors import ContextError, DeviceError, EngineError
 
 Float = npt.NDArray[np.float32]
@@ -44,13 +46,12 @@ GENTLE = 32
 WIDTH = 4
 """Tokens a step of an answer decodes on a CPU. Reading the weights is what a step waits for; four share it."""
 _SWITCHES = (
-    "GGML_BACKEND_PATH",
     "GGML_CPU_DISABLE_FUSION",
     "GGML_CPU_TILED_MM",
     "GGML_CPU_TILED_MM_FORCE",
     "LLAMA_ATTN_ROT_DISABLE",
 )
-"""Environment variables that make llama.cpp take other kernels or load any library; an answer must not depend on a shell."""
+"""Environment variables that make llama.cpp take other kernels; an answer must not depend on a shell."""
 _KEYS = {"f16": 1, "q8_0": 8}
 """ggml_type by name."""
 _KEY_BYTES = {"f16": lambda width: 2 * width, "q8_0": lambda width: width // 32 * 34}
@@ -617,14 +618,33 @@ class LanguageModel:
 
 def _library() -> Any:
     """llama.cpp's C functions, initialised once."""
+    prepare()
     from llama_cpp import llama_cpp as lib
 
-    for name in _SWITCHES:
-        os.environ.pop(name, None)
     lib.llama_log_set(_LOG.callback(lib), None)
     _load_backends()
     lib.llama_backend_init()
     return lib
+
+
+def prepare() -> None:
+    """Make sure that llama.cpp comes from its own folder, whatever the shell has set; before any import of llama_cpp.
+
+    Its libraries are loaded by their full paths, in the order in which they need one another. They would find one
+    another by name, and on Linux the loader looks into LD_LIBRARY_PATH before it looks beside them: an empty entry
+    there, which is easily made, is the current directory.
+    """
+    for name in [n for n in os.environ if n in _SWITCHES or n.startswith(child.LIBRARIES)]:
+        del os.environ[name]
+    spec = importlib.util.find_spec("llama_cpp")
+    if spec is None or not spec.submodule_search_locations or not sys.platform.startswith("linux"):
+        return
+    folder = Path(spec.submodule_search_locations[0], "lib").resolve()
+    for name in ("ggml-base", "ggml-cpu", "ggml-cuda", "ggml", "llama"):
+        path = folder / f"lib{name}.so"
+        if path.is_file():
+            with contextlib.suppress(OSError):  # llama_cpp loads it again, and says why it cannot
+                ctypes.CDLL(str(path))
 
 
 def _load_backends() -> None:

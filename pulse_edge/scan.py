@@ -25,7 +25,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
-from pathlib import Path
 from typing import IO, Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -33,7 +32,7 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
-from . import dicom
+from . import child, dicom
 from .errors import PageRefused, PulseEdgeError, ScanError
 from .text import one_line
 
@@ -275,12 +274,9 @@ PDF_SECONDS = 4
 def _pdf(data: bytes, name: str) -> list[Image.Image]:
     """Every page, drawn by pdfium in a process of its own: see pdf.py."""
     _needs("pypdfium2", "pdf", name, "a PDF")
-    package = Path(__file__).parent
-    paths = os.pathsep.join([str(package.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
-    command = [sys.executable, "-m", f"{package.name}.pdf", *map(str, (MAX_PAGES, MAX_PIXELS, PDF_SECONDS))]
     with subprocess.Popen(
-        command,
-        env=os.environ | {"PYTHONPATH": paths, "OPENBLAS_NUM_THREADS": "1"},
+        child.command("pulse_edge.pdf", *map(str, (MAX_PAGES, MAX_PIXELS, PDF_SECONDS))),
+        env=child.environment(OPENBLAS_NUM_THREADS="1"),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

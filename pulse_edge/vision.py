@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from . import child
 from .errors import DeviceError, EngineError, KitError
 
 Float = npt.NDArray[np.float32]
@@ -50,8 +51,14 @@ class VisionEncoder:
 
     def __init__(self, path: Path, *, device: str, threads: int) -> None:
         runtime = installed_runtime()
+        if child.IMPORTED_BEFORE:
+            raise EngineError(
+                "onnxruntime: was imported before pulse_edge with its telemetry on, and may have reported to its maker. "
+                "Import pulse_edge first, or set ORT_DISABLE_TELEMETRY=1 before Python starts."
+            )
         import onnxruntime as ort
 
+        ort.disable_telemetry_events()  # Windows reads this; elsewhere the variable that `child` sets
         options = ort.SessionOptions()
         options.log_severity_level = 4
         # Threads that wait for the next operator spin; idle ones do not, on cores that the language model needs.

@@ -106,3 +106,13 @@ def test_sigterm_ends_the_program(tiny_kit: Path, tmp_path: Path) -> None:
     _, errors = talk.communicate(timeout=60)
     assert talk.returncode == 143
     assert errors.splitlines()[-1] == "interrupted"
+
+
+def test_help_is_shown_and_a_mistyped_command_is_no_question(tiny_kit: Path, tmp_path: Path) -> None:
+    talk = ask(tiny_kit, tmp_path, "--max-tokens", "2")
+    out, errors = talk.communicate(f"/help\n/hlep me\n{FIRST}\n")
+    assert talk.returncode == 0, errors
+    assert errors.count("/new begins a new conversation, /help shows this, /quit or Ctrl-D ends") == 2
+    assert "error: /hlep: no such command." in errors
+    assert out.count(DEMONSTRATION) == 1
+    assert Log(tmp_path).verify().entries == 1

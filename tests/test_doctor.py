@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from click.testing import CliRunner
 from conftest import ROOT
 from PIL import Image
 
-from pulse_edge import PulseModel, cpu, doctor, golden, interpret, llm, machine, owned, selftest_results, trial
+from pulse_edge import PulseModel, child, cpu, doctor, golden, interpret, llm, machine, owned, selftest_results, trial
 from pulse_edge import kit as kits
 from pulse_edge.cli import cli
 from pulse_edge.errors import DeviceError, KitError
@@ -180,7 +181,8 @@ def test_a_forecast_adds_up_what_was_measured() -> None:
 
 
 def test_an_illegal_instruction_ends_a_child_and_not_the_doctor(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_ASK", f"import os; os.kill(os.getpid(), {int(signal.SIGILL)})")
+    dying = [sys.executable, "-c", f"import os; os.kill(os.getpid(), {int(signal.SIGILL)})"]
+    monkeypatch.setattr(child, "command", lambda *_: dying)
     check = doctor.engine()
     assert check.state == "failed"
     assert "dies of an illegal instruction" in check.text

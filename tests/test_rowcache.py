@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -14,7 +16,9 @@ import numpy as np
 import pytest
 
 import pulse_edge
+from calibration.results import encoding, identity
 from pulse_edge import PulseModel
+from pulse_edge import kit as kits
 from pulse_edge.errors import FolderError
 from pulse_edge.owned import MARKER
 from pulse_edge.rowcache import PrefixCache, RowCache, key_of
@@ -225,3 +229,51 @@ def test_a_prefix_of_another_key_or_behind_a_link_is_removed_and_the_oldest_make
     kept.save("large", 251, lambda _path: pytest.fail("written"))
     assert not kept.load("c", lambda _path: False)
     assert names(tmp_path) == []
+
+
+def test_two_kits_with_the_same_graph_and_other_weights_in_a_file_of_any_name_are_kept_apart(
+    tiny_kit: Path, tmp_path: Path
+) -> None:
+    with_first, with_second = (
+        kit_with_weights_in(tiny_kit, tmp_path / "a", 1.0),
+        kit_with_weights_in(tiny_kit, tmp_path / "b", 0.5),
+    )
+    assert (with_first / "vision.onnx").read_bytes() == (with_second / "vision.onnx").read_bytes()
+    cache, rows = RowCache(tmp_path / "rows"), []
+    for kit in (with_first, with_second):
+        with PulseModel.load(kit, device="cpu", threads=1) as model:
+            encoded, plain = model.encode(PAGE, cache=cache), model.encode(PAGE)
+            assert encoded.rows.tobytes() == plain.rows.tobytes()
+            rows.append(encoded.rows)
+    assert not np.array_equal(*rows)
+    assert cache.info()[0] == 2
+
+
+def kit_with_weights_in(source: Path, target: Path, scale: float) -> Path:
+    """A copy of a kit whose encoder keeps its weights in `weights/all.bin`, the last third of them times `scale`."""
+    import onnx
+
+    with kits.writing(target) as work:
+        for name in ("llm.gguf", "vision.onnx"):
+            shutil.copy(source / name, work / name)
+        (work / "weights").mkdir()
+        weights = np.fromfile(source / "vision.onnx.data", "<f4")
+        weights[2 * len(weights) // 3 :] *= scale
+        weights.tofile(work / "weights" / "all.bin")
+        model = onnx.load(work / "vision.onnx", load_external_data=False)
+        for entry in (e for tensor in model.graph.initializer for e in tensor.external_data if e.key == "location"):
+            entry.value = "weights/all.bin"
+        (work / "vision.onnx").write_bytes(model.SerializeToString())
+        old = kits.open_kit(source).manifest
+        kits.write_manifest(work, dataclasses.replace(old, files=kits.listing(work)))
+    return target
+
+
+def test_every_file_that_may_hold_weights_counts_as_the_encoders(tiny_kit: Path, tmp_path: Path) -> None:
+    first, second = (kit_with_weights_in(tiny_kit, tmp_path / name, scale) for name, scale in (("a", 1.0), ("b", 0.5)))
+    manifests = [kits.open_kit(kit).manifest for kit in (first, second)]
+    assert [kits.encoder_files(m) for m in manifests] == [["vision.onnx", "weights/all.bin"]] * 2
+    assert kits.encoder_files(kits.open_kit(tiny_kit).manifest) == ["vision.onnx", "vision.onnx.data"]
+    assert kits.base_of(manifests[0])["vision"] != kits.base_of(manifests[1])["vision"]
+    assert encoding(manifests[0]) != encoding(manifests[1])
+    assert identity(manifests[0]) != identity(manifests[1])
