@@ -114,6 +114,8 @@ def interpret(
             opened, device=device, threads=threads, limit=limit, use=use, force=force_kit, progress=progress
         ) as model,
     ):
+        if wanted.grammar:
+            model.check_grammar(wanted.grammar, max_tokens)
         screen.loaded(model)
         model.prefixes = cli_cache.prefixes(kept_kv, cache=cache)
         if not speculation:
@@ -224,7 +226,7 @@ def _one_page(
     streams = wanted.shown == "text"
     answered: list[Answering] = []
     for question in wanted.questions:
-        answering = model.ask(encoded, question, wanted.max_tokens, grammar=wanted.grammar)
+        answering = model.ask(encoded, question, wanted.max_tokens, grammar=wanted.grammar and wanted.grammar.text)
         if streams:
             say(heading(model, encoded, question, len(wanted.questions), named=several and not answered))
         with recorded(record, model, encoded, answering, page):

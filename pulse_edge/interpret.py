@@ -21,6 +21,7 @@ from PIL import Image
 from . import cpu, findings, intake, llm, machine, memory, prompt, rowcache, scan, speculation, thin, tiles, vision
 from . import kit as kits
 from .errors import KitError, MemoryShortage, UsageError
+from .grammar import Grammar
 from .kit import Kit
 from .plan import Use
 from .report import DEMONSTRATION, FORCED, FORCED_KIT, NOT_ALL_READ, Answer, Finding, KitMark, Mark, Report
@@ -359,6 +360,20 @@ class PulseModel:
         """
         limit = self.kit.manifest.prompt.max_tokens if max_tokens is None else max_tokens
         return Answering(self, encoded, question, limit, history, grammar)
+
+    def check_grammar(self, grammar: Grammar, max_tokens: int | None = None) -> None:
+        """Raise UsageError where no answer of this kit can be whole JSON of the grammar; reads no weights.
+
+        `max_tokens` None: the kit's limit, as in `ask`.
+        """
+        manifest = self.kit.manifest
+        tokens = llm.rehearse(self.kit.file(manifest.language.file), grammar.text, grammar.shortest)
+        limit = min(max_tokens or manifest.prompt.max_tokens, manifest.language.context_length)
+        if tokens > limit:
+            raise UsageError(
+                f"the schema's shortest answer has {tokens:,} tokens, and an answer may have {limit:,}. Raise "
+                f"--max-tokens, or {grammar.advice}."
+            )
 
     def score(
         self, encoded: EncodedScan, question: str, answers: Iterable[Sequence[int]], history: Turns = ()

@@ -32,7 +32,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from .errors import ContextError, DeviceError, EngineError
+from .errors import ContextError, DeviceError, EngineError, UsageError
 
 Float = npt.NDArray[np.float32]
 BATCH = 256
@@ -136,6 +136,36 @@ def cuda_missing() -> str | None:
 def system() -> str:
     """What llama.cpp's libraries were built for and have found, such as `CPU : SSE3 = 1 | AVX2 = 1`."""
     return str(_library().llama_print_system_info().decode())
+
+
+def rehearse(path: Path, grammar: str, text: str) -> int:
+    """The number of tokens of `text` with a GGUF's vocabulary, the only part of the file that is read.
+
+    Raises UsageError where llama.cpp does not take the grammar (GBNF), EngineError for a file that it cannot load.
+    """
+    lib = _library()
+    params = lib.llama_model_default_params()
+    params.vocab_only = True
+    with _log() as log:
+        model = lib.llama_model_load_from_file(str(path).encode(), params)
+    if not model:
+        raise EngineError(f"{path}: llama.cpp cannot load it: {log.reason()}. Copy the kit again.")
+    try:
+        vocabulary, raw = lib.llama_model_get_vocab(model), text.encode()
+        lib.llama_sampler_free(_grammar_sampler(lib, vocabulary, grammar))
+        ids = (ctypes.c_int32 * (len(raw) + 8))()
+        return abs(int(lib.llama_tokenize(vocabulary, raw, len(raw), ids, len(ids), False, False)))
+    finally:
+        lib.llama_model_free(model)
+
+
+def _grammar_sampler(lib: Any, vocabulary: Any, grammar: str) -> Any:
+    """llama.cpp's sampler of a grammar. Raises UsageError where it does not take it."""
+    with _log() as log:
+        sampler = lib.llama_sampler_init_grammar(vocabulary, grammar.encode(), b"root")
+    if not sampler:
+        raise UsageError(f"llama.cpp does not take the schema's grammar: {log.reason()}. Make the schema smaller.")
+    return sampler
 
 
 class LanguageModel:
@@ -510,10 +540,7 @@ class LanguageModel:
             yield lambda logits: int(np.argmax(logits))
             return
         lib = self._lib
-        with _log() as log:
-            sampler = lib.llama_sampler_init_grammar(self._vocab, grammar.encode(), b"root")
-        if not sampler:
-            raise EngineError(f"llama.cpp does not understand the grammar: {log.reason()}. Report it with the schema.")
+        sampler = _grammar_sampler(lib, self._vocab, grammar)
 
         def allowed(logits: Float, ids: npt.NDArray[Any]) -> Float:
             found = np.zeros(len(ids), [("id", np.int32), ("logit", np.float32), ("p", np.float32)])
