@@ -96,6 +96,8 @@ def interpret(
     screen = Screen()
     opened = kits.find(kit)
     wanted = wanted.for_kit(opened.manifest, with_findings)
+    if wanted.grammar:
+        wanted.grammar.require(max_tokens or opened.manifest.prompt.max_tokens)
     admit = {"straighten": not no_rectify, "force": force}
     desk = _Desk(scans, screen, as_json=wanted.shown == "json", admit=admit, rows=rows)
     use = Use(pages=desk.count(), tokens=wanted.tokens(opened.manifest), rows=thin.limit(rows))
@@ -226,7 +228,8 @@ def _one_page(
     streams = wanted.shown == "text"
     answered: list[Answering] = []
     for question in wanted.questions:
-        answering = model.ask(encoded, question, wanted.max_tokens, grammar=wanted.grammar and wanted.grammar.text)
+        grammar = wanted.grammar.text if wanted.grammar else None
+        answering = model.ask(encoded, question, wanted.max_tokens, grammar=grammar)
         if streams:
             say(heading(model, encoded, question, len(wanted.questions), named=several and not answered))
         with recorded(record, model, encoded, answering, page):

@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 
 from .errors import UsageError
 
-LONGEST, MOST = 400, 16
+LONGEST, MOST = 200, 16
 TOP = 2000
 """Repetitions that llama.cpp takes (MAX_REPETITION_THRESHOLD of its llama-grammar.cpp)."""
 DEEPEST = 100
@@ -30,6 +30,8 @@ LARGEST = 100_000
 where thousands of texts are possible."""
 SHORTEST = 65_536
 """Characters of the shortest answer: 4,096 tokens, a context of this family of models, of 16 characters each."""
+CHARACTERS = 4
+"""Characters of a token, in the mean: English under Llama's vocabulary has three to four, so that this is generous."""
 DIGITS = 9
 BIGGEST = 2**53
 """Whole numbers up to here are the same in every program that reads JSON (RFC 8259, section 6)."""
@@ -56,8 +58,20 @@ class Grammar:
     """GBNF with the rule `root`."""
     shortest: str
     """The shortest JSON that it allows; no answer has fewer characters."""
-    advice: str
+    longest: int
+    """Characters of the longest JSON that it allows."""
+    shorten: str
     """The part of the schema to lower where the shortest answer is too long, and its keyword."""
+    limit: str
+    """The same where the longest answer is too long."""
+
+    def require(self, tokens: int) -> None:
+        """Raise UsageError where the longest answer cannot be whole within so many tokens."""
+        if self.longest > CHARACTERS * tokens:
+            raise UsageError(
+                f"the JSON schema allows answers of {self.longest:,} characters, and {tokens:,} tokens hold about "
+                f"{CHARACTERS * tokens:,}, so an answer could be cut off. Raise --max-tokens, or {self.limit}."
+            )
 
 
 def load(path: Path) -> Grammar:
@@ -95,11 +109,12 @@ def compiled(schema: Any) -> Grammar:
     root = rules.value(schema, "the schema", 0)
     if root.length > SHORTEST:
         raise ValueError(
-            f"its shortest answer has {root.length:,} characters, and no more than {SHORTEST:,} fit; {rules.advice()}"
+            f"its shortest answer has {root.length:,} characters, and no more than {SHORTEST:,} fit; {_most(rules.low)}"
         )
     lines = [f"{name} ::= {expression}" for expression, name in rules.names.items()]
     # SentencePiece begins an answer with a space.
-    return Grammar("\n".join([f'root ::= " "? {root.rule}', *lines, ""]), root.text(), rules.advice())
+    text = "\n".join([f'root ::= " "? {root.rule}', *lines, ""])
+    return Grammar(text, root.text(), root.longest, shorten=_most(rules.low), limit=_most(rules.high))
 
 
 @dataclass(frozen=True)
@@ -110,6 +125,8 @@ class _Value:
     length: int
     """Characters of `text`, which is only made where they are few."""
     text: Callable[[], str]
+    longest: int
+    """Characters of the longest JSON of it."""
 
 
 class _Rules:
@@ -121,12 +138,10 @@ class _Rules:
         self._elements = 0
         self._costs: list[tuple[int, str]] = []
         """Elements of a part, and what lowers them."""
-        self._least: list[tuple[int, str]] = []
+        self.low: list[tuple[int, str]] = []
         """Repetitions that a part asks for, and what lowers them."""
-
-    def advice(self) -> str:
-        """What makes the shortest answer shorter."""
-        return max(self._least, default=(0, "ask for fewer properties and shorter texts"))[1]
+        self.high: list[tuple[int, str]] = []
+        """Characters of a part at most, and what lowers them."""
 
     def _rule(self, expression: str, elements: int, advice: str) -> str:
         """The name of an expression, a new one where it is new. ValueError where the grammar becomes too large."""
@@ -135,7 +150,7 @@ class _Rules:
             self._elements += elements
             self._costs.append((elements, advice))
             if self._elements > LARGEST:
-                raise ValueError(f"its grammar has more than {LARGEST:,} elements; {max(self._costs)[1]}")
+                raise ValueError(f"its grammar has more than {LARGEST:,} elements; {_most(self._costs)}")
         return self.names[expression]
 
     def value(self, schema: Any, where: str, depth: int) -> _Value:
@@ -172,7 +187,8 @@ class _Rules:
         names = dict.fromkeys(value.rule for value in values)
         advice = f"give {where} fewer values in anyOf"
         shortest = min(values, key=lambda value: value.length)
-        return _Value(self._rule(" | ".join(names), len(names), advice), shortest.length, shortest.text)
+        rule, longest = self._rule(" | ".join(names), len(names), advice), max(value.longest for value in values)
+        return _Value(rule, shortest.length, shortest.text, longest)
 
     def _texts(self, options: Sequence[Any], where: str) -> _Value:
         """Values that stand in the schema themselves."""
@@ -184,7 +200,7 @@ class _Rules:
             " | ".join(map(_literal, texts)), sum(map(len, texts)), f"give {where} fewer or shorter values"
         )
         shortest = min(texts, key=len)
-        return _Value(rule, len(shortest), lambda: shortest)
+        return _Value(rule, len(shortest), lambda: shortest, max(map(len, texts)))
 
     def _object(self, parts: Mapping[str, Any], where: str, depth: int) -> _Value:
         properties, required = parts.get("properties", {}), parts.get("required", [])
@@ -203,32 +219,34 @@ class _Rules:
         def text() -> str:
             return "{" + ", ".join(name + value.text() for name, value in zip(names, values, strict=True)) + "}"
 
-        return _Value(rule, size + sum(value.length for value in values), text)
+        length, longest = (size + sum(getattr(value, name) for value in values) for name in ("length", "longest"))
+        return _Value(rule, length, text, longest)
 
     def _array(self, parts: Mapping[str, Any], where: str, depth: int) -> _Value:
         low, high = _bounds(parts, "Items", MOST, where)
         item = self.value(parts.get("items"), f"{where}.items", depth + 1)
         if not high:
-            return _Value(self._rule('"[]"', 2, ""), 2, lambda: "[]")
+            return _Value(self._rule('"[]"', 2, ""), 2, lambda: "[]", 2)
         if low:
-            self._least.append((low, f"lower minItems of {where}, {low:,}"))
+            self.low.append((low, f"lower minItems of {where}, {low:,}"))
         more = self._rule(f'", " {item.rule}', 3, "")
         some = f"{item.rule} {more}{{{max(0, low - 1)},{high - 1}}}"
         expression = f'"[" {some} "]"' if low else f'"[" ({some})? "]"'
-        rule = self._rule(expression, 4 + 2 * high, f"lower maxItems of {where}, {high:,}")
-        length = 2 + low * item.length + 2 * max(low - 1, 0)
-        return _Value(rule, length, lambda: "[" + ", ".join([item.text()] * low) + "]")
+        advice = f"lower maxItems of {where}, {high:,}"
+        rule = self._rule(expression, 4 + 2 * high, advice)
+        length, longest = 2 + low * item.length + 2 * max(low - 1, 0), high * (2 + item.longest)
+        if high > 1:
+            self.high.append((longest, advice))
+        return _Value(rule, length, lambda: "[" + ", ".join([item.text()] * low) + "]", longest)
 
     def _string(self, parts: Mapping[str, Any], where: str) -> _Value:
         low, high = _bounds(parts, "Length", LONGEST, where)
         if low:
-            self._least.append((low, f"lower minLength of {where}, {low:,}"))
+            self.low.append((low, f"lower minLength of {where}, {low:,}"))
         expression = rf'"\"" {_CHARACTER}{{{low},{high}}} "\""'
-        return _Value(
-            self._rule(expression, 2 + 2 * high, f"lower maxLength of {where}, {high:,}"),
-            low + 2,
-            lambda: '"' + "a" * low + '"',
-        )
+        advice = f"lower maxLength of {where}, {high:,}"
+        self.high.append((high, advice))
+        return _Value(self._rule(expression, 2 + 2 * high, advice), low + 2, lambda: '"' + "a" * low + '"', high + 2)
 
     def _number(self, parts: Mapping[str, Any], kind: str, where: str) -> _Value:
         low, high = (_bound(parts, key, where) for key in ("minimum", "maximum"))
@@ -242,7 +260,13 @@ class _Rules:
         if most >= 0:
             options.append(_magnitude(max(0, least), most, kind, open_end=high is None))
         text = str(min((least, 0, most), key=lambda n: (not least <= n <= most, len(str(n)))))
-        return _Value(self._rule(" | ".join(options), sum(map(len, options)), ""), 1, lambda: text)
+        longest = max(len(str(least)), len(str(most))) + 7 * (kind == "number")
+        return _Value(self._rule(" | ".join(options), sum(map(len, options)), ""), len(text), lambda: text, longest)
+
+
+def _most(parts: Sequence[tuple[int, str]]) -> str:
+    """What lowers the largest of some parts."""
+    return max(parts, default=(0, "ask for fewer properties and shorter texts"))[1]
 
 
 _ENDLESS = 10**DIGITS - 1

@@ -362,17 +362,18 @@ class PulseModel:
         return Answering(self, encoded, question, limit, history, grammar)
 
     def check_grammar(self, grammar: Grammar, max_tokens: int | None = None) -> None:
-        """Raise UsageError where no answer of this kit can be whole JSON of the grammar; reads no weights.
+        """Raise UsageError where answers of this kit could not be whole JSON of the grammar; reads no weights.
 
         `max_tokens` None: the kit's limit, as in `ask`.
         """
         manifest = self.kit.manifest
-        tokens = llm.rehearse(self.kit.file(manifest.language.file), grammar.text, grammar.shortest)
         limit = min(max_tokens or manifest.prompt.max_tokens, manifest.language.context_length)
+        grammar.require(limit)
+        tokens = llm.rehearse(self.kit.file(manifest.language.file), grammar.text, grammar.shortest)
         if tokens > limit:
             raise UsageError(
                 f"the schema's shortest answer has {tokens:,} tokens, and an answer may have {limit:,}. Raise "
-                f"--max-tokens, or {grammar.advice}."
+                f"--max-tokens, or {grammar.shorten}."
             )
 
     def score(

@@ -182,14 +182,33 @@ def test_interpret_gives_json_of_the_published_schema(tiny_kit: Path, tmp_path: 
     jsonschema.validate(json.loads(answer["text"]), json.loads(PUBLISHED.read_text()))
 
 
-def test_a_schema_that_no_answer_can_fill_is_refused_before_the_page_is_read(tiny_kit: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("schema", "why"),
+    [
+        (
+            {"type": "array", "items": {"type": "string", "maxLength": 80}, "maxItems": 100},
+            "maxItems of the schema, 100.",
+        ),
+        ({"type": "object", "properties": {"a": LARGE[4]}}, "lower maxItems of the schema.a, 16."),
+        ({"type": "object", "properties": {"a": {"type": "null"}, "b": LARGE[5]}}, "maxItems of the schema.b, 2,000."),
+        (
+            {"type": "array", "items": {"const": 1}, "minItems": 1100, "maxItems": 1100},
+            "an answer may have 1,024. Raise --max-tokens, or lower minItems of the schema, 1,100.",
+        ),
+    ],
+)
+def test_a_schema_that_no_answer_may_fill_is_refused_before_the_page_is_read(
+    schema: Any, why: str, tiny_kit: Path, tmp_path: Path
+) -> None:
     file = tmp_path / "s.json"
-    file.write_text(json.dumps({"type": "object", "properties": {"a": LARGE[5]}}))
-    done = interpret(tiny_kit, str(tmp_path / "no_page.png"), "--json-schema", str(file))
+    file.write_text(json.dumps(schema))
+    page = tmp_path / "page.png"
+    page.write_text("no picture, which would be an error of its own")
+    done = interpret(tiny_kit, str(page), "--json-schema", str(file))
     assert done.returncode == 2
-    assert "an answer may have 1,024. Raise --max-tokens, or lower minItems of the schema.a, 2,000." in done.stderr
+    assert why in done.stderr
+    assert "page.png" not in done.stderr
     assert done.stdout == ""
-    assert "no_page" not in done.stderr  # it would be an error of its own
 
 
 @pytest.mark.parametrize("text", ['{"const": 1e400}', '{"enum": [Infinity]}', "[" * 3000, '{"const": 1e999}'])
@@ -214,11 +233,15 @@ def test_a_schema_that_is_none_is_wrong_usage(tiny_kit: Path, tmp_path: Path) ->
         assert "no JSON Schema that can be read" in done.stderr
 
 
-def test_json_that_is_cut_off_is_an_error(tiny_kit: Path) -> None:
-    tokens = rehearse(tiny_kit / "llm.gguf", *(getattr(load(PUBLISHED), name) for name in ("text", "shortest")))
-    done = interpret(tiny_kit, "--json-schema", str(PUBLISHED), "--max-tokens", str(tokens))
+def test_json_that_is_cut_off_is_an_error(model: PulseModel) -> None:
+    answering = model.ask(model.encode(PAGE), "What?", 2, grammar=load(PUBLISHED).text)
+    with pytest.raises(UsageError, match=r"not at its end after 2 tokens\. Raise --max-tokens"):
+        answering.answer()
+
+
+def test_few_tokens_are_refused_for_json_that_needs_more(tiny_kit: Path) -> None:
+    done = interpret(tiny_kit, "--json-schema", str(PUBLISHED), "--max-tokens", "100")
     assert done.returncode == 2
-    assert f"not at its end after {tokens} tokens" in done.stderr
-    done = interpret(tiny_kit, "--json-schema", str(PUBLISHED), "--max-tokens", str(tokens - 1))
-    assert done.returncode == 2
-    assert f"shortest answer has {tokens:,} tokens, and an answer may have {tokens - 1:,}" in done.stderr
+    assert (
+        "100 tokens hold about 400, so an answer could be cut off. Raise --max-tokens, or lower maxItems" in done.stderr
+    )
