@@ -339,7 +339,7 @@ class PulseModel:
         m = self.kit.manifest
         weights = {n: f.sha256 for n, f in m.files.items() if n.startswith(m.vision.file)}
         newline = m.packing.newline_file and m.files[m.packing.newline_file].sha256
-        engine = [vision.installed_runtime(), vision.version(), self.device.split()[0], platform.node()]
+        engine = [vision.installed_runtime(), vision.version(), vision.EXACT, self.device.split()[0], platform.node()]
         tiling = [m.packing.merge, newline, self._tiling(), page_size]
         return {"weights": weights, "packing": tiling, "engine": engine}
 
