@@ -1,6 +1,6 @@
 """Image tokens of a kit's encoder on x86 processors of several generations, as each of the encoder's types.
 
-    python benchmarks/processors.py WORK --kit KIT [--pages N] [--emulated-tiles N] [--large]
+    python benchmarks/processors.py measure WORK --kit KIT [--pages N] [--emulated-tiles N] [--large]
 
 Older processors are run in two ways. qemu-x86_64 (Debian: qemu-user) emulates a Nehalem, a Haswell and a Skylake; it is slow,
 its seconds mean nothing, and it knows no AVX-512. And ONNX Runtime itself is copied with its detection of AVX-512, or of VNNI

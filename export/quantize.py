@@ -1,6 +1,7 @@
 """f16 kit -> smaller kit, in order: refuse, encoder, language model, prove against the f16 kit, name.
 
-The same base, settings and stats give the same bytes: nothing depends on the clock, the machine's name or the threads.
+The same base, settings and stats give the same bytes on processors with the same instruction sets: nothing depends on the
+clock, the machine's name or the threads. Other processors add in another order, which shows in the proof's figures.
 """
 
 from __future__ import annotations

@@ -3,8 +3,9 @@
 Embedding rows enter through `llama_batch.embd`; llama-cpp-python's own LLaVA handlers use another prompt and another
 resampler, and clear the cache at every call. A prefix (system prompt and page) stays in the cache between questions.
 
-Always the same bytes: batches are cut the same way whether or not the prefix was there before, and flash attention is
-off, because llama.cpp's CPU kernel sums partial results in an order that depends on the number of threads.
+The same bytes always come on processors with the same instruction sets (another one takes other kernels, whose sums differ
+in the last bits): batches are cut the same way whether or not the prefix was there before, and flash attention is off, because
+llama.cpp's CPU kernel sums partial results in an order that depends on the number of threads.
 
 With a kit that carries a table of guesses an answer is made in steps of WIDTH tokens: the next one, and guesses or fillers
 behind it, of which those stay that the model would have said. llama.cpp takes other kernels for one token than for two, four
