@@ -4,7 +4,8 @@ Every sample goes the way of an answer: prompt, image rows, question, and then t
 What the language model's matrices read is summed on llama.cpp's own graph, image rows and text rows apart; the encoder's
 ranges are taken by ONNX Runtime from its graph with ReduceMin and ReduceMax behind every tensor that a product touches.
 
-TARGET.partial is a complete file too: killed at any moment, the next call goes on from it, and ends with the same bytes.
+TARGET.partial is a complete file too: killed at any moment, the next call goes on from it, and ends with the same bytes
+on a processor with the same instruction sets.
 """
 
 from __future__ import annotations

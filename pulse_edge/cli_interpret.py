@@ -100,6 +100,8 @@ def interpret(
     screen = Screen()
     opened = kits.find(kit)
     wanted = wanted.for_kit(opened.manifest, with_findings)
+    if wanted.grammar:
+        wanted.grammar.require(max_tokens or opened.manifest.prompt.max_tokens)
     admit = {"straighten": not no_rectify, "force": force}
     desk = _Desk(scans, screen, as_json=wanted.shown == "json", admit=admit, rows=rows)
     use = Use(pages=desk.count(), tokens=wanted.tokens(opened.manifest), rows=thin.limit(rows))
@@ -118,6 +120,8 @@ def interpret(
             opened, device=device, threads=threads, limit=limit, use=use, force=force_kit, progress=progress
         ) as model,
     ):
+        if wanted.grammar:
+            model.check_grammar(wanted.grammar, max_tokens)
         screen.loaded(model)
         model.prefixes = cli_cache.prefixes(kept_kv, cache=cache)
         if not speculation:
@@ -227,7 +231,8 @@ def _one_page(
     streams = wanted.shown == "text"
     answered: list[Answering] = []
     for question in wanted.questions:
-        answering = model.ask(encoded, question, wanted.max_tokens, grammar=wanted.grammar)
+        grammar = wanted.grammar.text if wanted.grammar else None
+        answering = model.ask(encoded, question, wanted.max_tokens, grammar=grammar)
         if streams:
             first = not answered and wanted.grammar is None  # a program reads JSON: no line between notice and object
             say(heading(model, encoded, question, len(wanted.questions), first=first, named=several and not answered))

@@ -11,6 +11,7 @@ import click
 
 if TYPE_CHECKING:
     from .fhir import Patient
+    from .grammar import Grammar
     from .kit import Manifest
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -128,7 +129,7 @@ class Wanted:
     out: Path | None
     patient: Patient | None
     findings: bool = False
-    grammar: str | None = None
+    grammar: Grammar | None = None
     """Of the JSON that each answer is to be; None: as the model likes."""
     overwrite: bool = False
     """Whether files of earlier answers are replaced."""

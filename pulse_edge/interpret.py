@@ -37,6 +37,7 @@ from . import (
 )
 from . import kit as kits
 from .errors import KitError, MemoryShortage, UsageError
+from .grammar import Grammar
 from .kit import Kit
 from .plan import Use
 from .report import (
@@ -376,7 +377,7 @@ class PulseModel:
         """Everything but the pixels that image rows depend on: weights, packing, engine, machine."""
         m = self.kit.manifest
         newline = m.packing.newline_file and m.files[m.packing.newline_file].sha256
-        engine = [vision.installed_runtime(), vision.version(), self.device.split()[0], platform.node()]
+        engine = [vision.installed_runtime(), vision.version(), vision.EXACT, self.device.split()[0], platform.node()]
         tiling = [m.packing.merge, newline, self._tiling(), page_size]
         # The whole kit: an encoder's weights may lie in files of any name, and a cache must not mix two kits.
         return {"kit": self.kit.sha256, "packing": tiling, "engine": engine}
@@ -398,6 +399,21 @@ class PulseModel:
         """
         limit = self.kit.manifest.prompt.max_tokens if max_tokens is None else max_tokens
         return Answering(self, encoded, question, limit, history, grammar)
+
+    def check_grammar(self, grammar: Grammar, max_tokens: int | None = None) -> None:
+        """Raise UsageError where answers of this kit could not be whole JSON of the grammar; reads no weights.
+
+        `max_tokens` None: the kit's limit, as in `ask`.
+        """
+        manifest = self.kit.manifest
+        limit = min(max_tokens or manifest.prompt.max_tokens, manifest.language.context_length)
+        grammar.require(limit)
+        tokens = llm.rehearse(self.kit.file(manifest.language.file), grammar.text, grammar.shortest)
+        if tokens > limit:
+            raise UsageError(
+                f"the schema's shortest answer has {tokens:,} tokens, and an answer may have {limit:,}. Raise "
+                f"--max-tokens, or {grammar.shorten}."
+            )
 
     def score(
         self, encoded: EncodedScan, question: str, answers: Iterable[Sequence[int]], history: Turns = ()

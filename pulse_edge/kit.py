@@ -109,7 +109,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Quantization:
-    """How a kit was made of another one; the same base, settings and stats give the same bytes."""
+    """How a kit was made of another one; see export/quantize.py for when it comes to the same bytes."""
 
     base: dict[str, str]
     """sha256 of the other kit's language model (`language`) and encoder (`vision`): which weights these were."""
@@ -154,7 +154,7 @@ class Manifest:
     demonstration: bool
     """True: the weights are not fit for patients, and every answer says so."""
     created: str
-    """UTC, ISO 8601; a quantized kit keeps its base's, so that it can be made again byte for byte."""
+    """UTC, ISO 8601; a quantized kit keeps its base's, so that it can be made again (export/quantize.py says to which bytes)."""
     files: dict[str, File]
     language: Language
     vision: Vision

@@ -3,8 +3,9 @@
 Embedding rows enter through `llama_batch.embd`; llama-cpp-python's own LLaVA handlers use another prompt and another
 resampler, and clear the cache at every call. A prefix (system prompt and page) stays in the cache between questions.
 
-Always the same bytes: batches are cut the same way whether or not the prefix was there before, and flash attention is
-off, because llama.cpp's CPU kernel sums partial results in an order that depends on the number of threads.
+The same bytes always come on processors with the same instruction sets (another one takes other kernels, whose sums differ
+in the last bits): batches are cut the same way whether or not the prefix was there before, and flash attention is off, because
+llama.cpp's CPU kernel sums partial results in an order that depends on the number of threads.
 
 With a kit that carries a table of guesses an answer is made in steps of WIDTH tokens: the next one, and guesses or fillers
 behind it, of which those stay that the model would have said. llama.cpp takes other kernels for one token than for two, four
@@ -35,7 +36,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import child, kv_state
-from .errors import ContextError, DeviceError, EngineError
+from .errors import ContextError, DeviceError, EngineError, UsageError
 
 Float = npt.NDArray[np.float32]
 BATCH = 256
@@ -140,6 +141,36 @@ def cuda_missing() -> str | None:
 def system() -> str:
     """What llama.cpp's libraries were built for and have found, such as `CPU : SSE3 = 1 | AVX2 = 1`."""
     return str(_library().llama_print_system_info().decode())
+
+
+def rehearse(path: Path, grammar: str, text: str) -> int:
+    """The number of tokens of `text` with a GGUF's vocabulary, the only part of the file that is read.
+
+    Raises UsageError where llama.cpp does not take the grammar (GBNF), EngineError for a file that it cannot load.
+    """
+    lib = _library()
+    params = lib.llama_model_default_params()
+    params.vocab_only = True
+    with _log() as log:
+        model = lib.llama_model_load_from_file(str(path).encode(), params)
+    if not model:
+        raise EngineError(f"{path}: llama.cpp cannot load it: {log.reason()}. Copy the kit again.")
+    try:
+        vocabulary, raw = lib.llama_model_get_vocab(model), text.encode()
+        lib.llama_sampler_free(_grammar_sampler(lib, vocabulary, grammar))
+        ids = (ctypes.c_int32 * (len(raw) + 8))()
+        return abs(int(lib.llama_tokenize(vocabulary, raw, len(raw), ids, len(ids), False, False)))
+    finally:
+        lib.llama_model_free(model)
+
+
+def _grammar_sampler(lib: Any, vocabulary: Any, grammar: str) -> Any:
+    """llama.cpp's sampler of a grammar. Raises UsageError where it does not take it."""
+    with _log() as log:
+        sampler = lib.llama_sampler_init_grammar(vocabulary, grammar.encode(), b"root")
+    if not sampler:
+        raise UsageError(f"llama.cpp does not take the schema's grammar: {log.reason()}. Make the schema smaller.")
+    return sampler
 
 
 class LanguageModel:
@@ -525,10 +556,7 @@ class LanguageModel:
             yield lambda logits: int(np.argmax(logits))
             return
         lib = self._lib
-        with _log() as log:
-            sampler = lib.llama_sampler_init_grammar(self._vocab, grammar.encode(), b"root")
-        if not sampler:
-            raise EngineError(f"llama.cpp does not understand the grammar: {log.reason()}. Report it with the schema.")
+        sampler = _grammar_sampler(lib, self._vocab, grammar)
 
         def allowed(logits: Float, ids: npt.NDArray[Any]) -> Float:
             found = np.zeros(len(ids), [("id", np.int32), ("logit", np.float32), ("p", np.float32)])
