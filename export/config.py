@@ -161,7 +161,7 @@ def read_config(path: Path, *, tower_dir: Path | None, merge: Merge | None = Non
     architecture = str(named[0])
     if architecture not in _ORIGINAL + _HUB:
         raise CheckpointError(
-            f"{path}: architecture {architecture}, expected one of {', '.join(_ORIGINAL[:1] + _HUB)}. "
+            f"{path}: architecture {architecture[:80]!r}, expected one of {', '.join(_ORIGINAL[:1] + _HUB)}. "
             "This is not a PULSE (LLaVA-1.6) checkpoint."
         )
     wrong: list[str] = []
