@@ -167,16 +167,20 @@ def _refuse_impossible(path: Path, config: Config, tensors: int) -> None:
         "vision image_size": vision.image_size,
         "vision patch_size": vision.patch_size,
     }
-    wrong = [f"{key} is {value}" for key, value in sizes.items() if not 1 <= value <= _LARGEST_SIZE]
+    wrong = [f"{k} is {v!r}" for k, v in sizes.items() if type(v) is not int or not 1 <= v <= _LARGEST_SIZE]
     reals = {
         "rope_theta": text.rope_theta,
         "rms_norm_eps": text.rms_norm_eps,
         "vision layer_norm_eps": vision.layer_norm_eps,
     }
-    wrong += [f"{key} is {value}" for key, value in reals.items() if not 0 < value < _LARGEST_REAL]
+    wrong += [f"{k} is {v!r}" for k, v in reals.items() if type(v) not in (int, float) or not 0 < v < _LARGEST_REAL]
     # Each layer has at least one tensor: a config that promises more would fill the memory with names.
     layers = {"num_hidden_layers": text.num_hidden_layers, "vision num_hidden_layers": vision.num_hidden_layers}
-    wrong += [f"{key} is {n}, and there are {tensors} tensors" for key, n in layers.items() if not 1 <= n <= tensors]
+    wrong += [
+        f"{key} is {n}, and there are {tensors} tensors"
+        for key, n in layers.items()
+        if type(n) is not int or not 1 <= n <= tensors
+    ]
     wrong += [f"image_grid_pinpoints has {w} x {h}" for w, h in config.pinpoints if _tiles(config, w, h) > _MOST_TILES]
     if wrong:
         raise CheckpointError(f"{path}: {shown(wrong)}, which no model has. Fetch the checkpoint's config.json again.")
