@@ -161,9 +161,7 @@ def _manifest(config: Config, name: str, options: Options, source: dict[str, Any
 def _source(checkpoint: Checkpoint, options: Options, spec: ModelSpec | None, progress: Progress) -> dict[str, Any]:
     """Provenance: every file that went in, with sha256."""
     path = checkpoint.path
-    files = [path / n for n in _FILES if (path / n).is_file()] + checkpoint.files
-    if checkpoint.adapter:
-        files += checkpoint.adapter.files
+    files = _files(checkpoint, options)
     done, total = 0, sum(p.stat().st_size for p in files)
 
     def step(piece: int) -> None:
@@ -183,6 +181,18 @@ def _source(checkpoint: Checkpoint, options: Options, spec: ModelSpec | None, pr
         "notes": list(checkpoint.notes),
         "files": {_inside(p, path): {"bytes": p.stat().st_size, "sha256": kits.sha256_file(p, step)} for p in files},
     }
+
+
+def _files(checkpoint: Checkpoint, options: Options) -> list[Path]:
+    """The files that were read: an adapter's config.json stands for the base's, and --vision-tower's for the tower's."""
+    path, lora = checkpoint.path, options.lora
+    files = [path / name for name in _FILES if (path / name).is_file()]
+    if lora and (lora / "config.json").is_file():
+        files = [lora / "config.json", *(file for file in files if file.name != "config.json")]
+    if options.vision_tower:
+        described = (options.vision_tower / name for name in ("config.json", "preprocessor_config.json"))
+        files += [file for file in described if file.is_file()]
+    return files + checkpoint.files + (checkpoint.adapter.files if checkpoint.adapter else [])
 
 
 def _inside(file: Path, checkpoint: Path) -> str:
