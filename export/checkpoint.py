@@ -1,107 +1,41 @@
-"""A checkpoint's tensors, opened lazily, under one set of names whatever the source layout.
-
-The names inside are those of the original LLaVA layout. Shards are safetensors or PyTorch zip files; one tensor is read
-at a time, and nothing stays mapped, so that memory does not grow with the checkpoint.
-"""
+"""A checkpoint's tensors, opened lazily, under one set of names whatever the source layout."""
 
 from __future__ import annotations
 
-import pickle
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 
 from pulse_edge.errors import CheckpointError
 
-from .config import Config, read_json
-
-TOWER = "model.vision_tower.vision_tower.vision_model."
-PROJECTOR = "model.mm_projector."
-NEWLINE = "model.image_newline"
-
-# First matching prefix wins. transformers up to 4, transformers 5, and LLaVA checkpoints saved under transformers 5
-# (whose CLIPVisionModel has no `vision_model.` level).
-_PREFIXES = (
-    ("language_model.model.", "model."),
-    ("language_model.lm_head.", "lm_head."),
-    ("model.language_model.", "model."),
-    ("model.multi_modal_projector.linear_1.", PROJECTOR + "0."),
-    ("model.multi_modal_projector.linear_2.", PROJECTOR + "2."),
-    ("multi_modal_projector.linear_1.", PROJECTOR + "0."),
-    ("multi_modal_projector.linear_2.", PROJECTOR + "2."),
-    ("image_newline", NEWLINE),
-    (TOWER, TOWER),
-    ("model.vision_tower.vision_tower.", TOWER),
-    ("model.vision_tower.vision_model.", TOWER),
-    ("model.vision_tower.", TOWER),
-    ("vision_tower.vision_model.", TOWER),
-    ("vision_tower.", TOWER),
+from .adapter import Adapter
+from .config import BUILT_IN_TOWERS, Config
+from .shards import (
+    NEWLINE,
+    PREFIXES,
+    PROJECTOR,
+    TOWER,
+    TOWER_PREFIXES,
+    Shards,
+    Stored,
+    canonical,
+    has_weights,
+    shown,
+    weight_files,
 )
-_TOWER_PREFIXES = (("vision_model.", TOWER), ("", TOWER))
+from .sources import refuse_types
+
+__all__ = ["NEWLINE", "PROJECTOR", "TOWER", "Adapter", "Checkpoint", "canonical", "expected", "finite", "needs_newline"]
+
 _BUFFERS = (".position_ids", ".rotary_emb.inv_freq", ".masked_bias")
+_LARGEST_SIZE = 1 << 24
+"""Of any width, vocabulary or context; the largest published ones are below a tenth of it."""
+_LARGEST_REAL = 1e30
+"""Of what a GGUF file holds as a 32-bit float; rope_theta of published models is below 1e8."""
+_MOST_TILES = 64
+"""Of a page's grid: 64 tiles are 36,928 image tokens, nine times the context of LLaVA-1.6."""
 _NOT_THE_TOWER = ("text_model.", "text_projection.", "visual_projection.", "logit_scale")
-
-
-def canonical(name: str, prefixes: tuple[tuple[str, str], ...] = _PREFIXES) -> str:
-    """The name inside, for a name in any of the known layouts."""
-    for old, new in prefixes:
-        if name.startswith(old):
-            return new + name[len(old) :]
-    return name
-
-
-@dataclass(frozen=True)
-class Stored:
-    """Where a tensor lies."""
-
-    file: Path
-    name: str
-    shape: tuple[int, ...]
-
-
-class Shards:
-    """Reads single tensors from safetensors and PyTorch files. Holds at most one PyTorch file mapped."""
-
-    def __init__(self) -> None:
-        self._open: tuple[Path, dict[str, torch.Tensor]] | None = None
-
-    def listing(self, file: Path) -> Iterator[Stored]:
-        """What a file holds. Raises CheckpointError for a truncated file or a pickle of other things than tensors."""
-        if file.suffix == ".safetensors":
-            try:
-                with safe_open(file, "pt") as f:
-                    for name in f.keys():  # noqa: SIM118 (safe_open is no dict)
-                        yield Stored(file, name, tuple(f.get_slice(name).get_shape()))
-            except (SafetensorError, OSError) as e:
-                raise CheckpointError(f"{file.name}: truncated or no safetensors file ({e})") from None
-        else:
-            for name, tensor in self._pytorch(file).items():
-                yield Stored(file, name, tuple(tensor.shape))
-
-    def read(self, stored: Stored) -> torch.Tensor:
-        """The tensor, in its own dtype."""
-        if stored.file.suffix != ".safetensors":
-            return self._pytorch(stored.file)[stored.name]
-        # Opened anew each time: pages of a mapping that stays open would count as this process's memory.
-        with safe_open(stored.file, "pt") as f:
-            return f.get_tensor(stored.name)  # type: ignore[no-any-return]
-
-    def _pytorch(self, file: Path) -> dict[str, torch.Tensor]:
-        if self._open is None or self._open[0] != file:
-            try:
-                loaded = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
-            except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError, KeyError) as e:
-                reason = str(e).split("\n")[0].split(". ")[0]
-                raise CheckpointError(f"{file.name}: not a plain PyTorch file of tensors ({reason})") from None
-            if not isinstance(loaded, dict) or not all(isinstance(t, torch.Tensor) for t in loaded.values()):
-                raise CheckpointError(f"{file.name}: holds other things than tensors")
-            self._open = file, loaded
-        return self._open[1]
 
 
 class Checkpoint:
@@ -113,24 +47,31 @@ class Checkpoint:
     def __init__(self, path: Path, config: Config, *, tower_dir: Path | None, adapter: Adapter | None = None) -> None:
         self.path = path
         self.config = config
+        self.adapter = adapter
         self._shards = Shards()
-        self._adapter = adapter
-        self.files = _weight_files(path)
-        found, problems = self._collect(self.files, _PREFIXES)
+        self.files = weight_files(path)
+        """Weight files of the model and its tower; those of the adapter are its own."""
+        self.notes = adapter.notes if adapter else ()
+        """What a reader of the kit must know about its source."""
+        found, problems = self._collect(self.files, PREFIXES)
         if problems:
-            raise CheckpointError(f"{path}: {_shown(problems)}. Fetch the checkpoint again.")
-        tower = self._tower(found, tower_dir)
+            raise CheckpointError(f"{path}: {shown(problems)}. Fetch the checkpoint again.")
+        refuse_types(path, (s for _, s in found))
+        tower = self._tower(any(name.startswith(TOWER) for name, _ in found), tower_dir)
         if tower:
             self.files += tower
-            extra, more = self._collect(tower, _TOWER_PREFIXES)
-            found += [(n, s) for n, s in extra if not s.name.startswith(_NOT_THE_TOWER)]
+            extra, more = self._collect(tower, TOWER_PREFIXES)
+            extra = [(n, s) for n, s in extra if not s.name.startswith(_NOT_THE_TOWER)]
+            refuse_types(tower[0].parent, (s for _, s in extra))
+            found += extra
             problems += more
         count = Counter(name for name, _ in found)
         problems += [f"doubled: {name}" for name, n in count.items() if n > 1]
         self._stored = dict(found)
+        _refuse_impossible(path, config, len(self._stored))
         problems += self._compare()
         if problems:
-            raise CheckpointError(f"{path}: {_shown(problems)}. Fetch or merge the checkpoint again.")
+            raise CheckpointError(f"{path}: {shown(problems)}. Fetch or merge the checkpoint again.")
 
     def _collect(
         self, files: list[Path], prefixes: tuple[tuple[str, str], ...]
@@ -145,29 +86,42 @@ class Checkpoint:
             found += [(canonical(s.name, prefixes), s) for s in stored if not s.name.endswith(_BUFFERS)]
         return found, problems
 
-    def _tower(self, found: list[tuple[str, Stored]], tower_dir: Path | None) -> list[Path]:
-        """Weight files of the tower's own folder, where the shards have no tower."""
-        inside = any(name.startswith(TOWER) for name, _ in found)
-        folder = tower_dir or (self.path / self.config.tower if self.config.tower else None)
-        beside = _weight_files(folder) if folder is not None and folder.is_dir() and _has_weights(folder) else []
-        if inside and tower_dir is not None and beside:
-            raise CheckpointError(
-                f"{self.path}: carries its own vision tower, and --vision-tower {tower_dir} brings another. PULSE's "
-                "own was trained with it: leave --vision-tower out."
-            )
+    def _tower(self, inside: bool, tower_dir: Path | None) -> list[Path]:
+        """Weight files of the tower's own folder; none where its weights are `inside` the checkpoint."""
+        named = self.config.tower
+        folders = [self.path / named, Path(named)] if named else []
         if inside:
+            described = named in BUILT_IN_TOWERS or any((f / "config.json").is_file() for f in folders)
+            if tower_dir is not None and (described or self.config.layout == "llava_next"):
+                raise CheckpointError(
+                    f"{self.path}: carries its own vision tower and its description, and --vision-tower {tower_dir} "
+                    "brings another. The model was trained with its own: leave --vision-tower out."
+                )
+            if tower_dir is not None:
+                self.notes += (
+                    f"the vision tower's weights are the checkpoint's own; of {tower_dir.name} only the description "
+                    "(config.json, preprocessor_config.json) was read.",
+                )
             return []
-        if not beside:
-            raise CheckpointError(
-                f"{self.path}: has no vision tower, and none lies in a folder beside it (config: "
-                f"{self.config.tower or 'none named'}). Give its folder with --vision-tower."
-            )
-        return beside
+        if tower_dir is not None:
+            if not has_weights(tower_dir):
+                raise CheckpointError(
+                    f"{self.path}: has no vision tower, and --vision-tower {tower_dir} holds no weights either (no "
+                    "*.safetensors, no pytorch_model*.bin). Fetch all files of the tower into that folder."
+                )
+            return weight_files(tower_dir)
+        for folder in folders:
+            if folder.is_dir() and has_weights(folder):
+                return weight_files(folder)
+        raise CheckpointError(
+            f"{self.path}: has no vision tower, and none lies in a folder of its own (config: {named or 'none named'}). "
+            "Give the tower's folder, with its config.json and weights, with --vision-tower."
+        )
 
     def _compare(self) -> list[str]:
         """Differences between what is stored and what the config promises."""
         needed, optional = expected(self.config)
-        added = self._adapter.added() if self._adapter else {}
+        added = self.adapter.added() if self.adapter else {}
         shapes = {name: s.shape for name, s in self._stored.items()} | added
         known = needed | optional
         problems = [f"missing: {n}" for n in sorted(needed.keys() - shapes.keys())]
@@ -177,106 +131,64 @@ class Checkpoint:
             for n, shape in sorted(shapes.items())
             if n in known and shape != known[n]
         ]
-        if self._adapter:
-            problems += self._adapter.misfits(shapes)
+        if self.adapter:
+            problems += self.adapter.misfits(shapes, tied=bool(self.config.text.tie_word_embeddings))
         return problems
 
     def names(self) -> list[str]:
         """In file order."""
-        added = self._adapter.added() if self._adapter else {}
+        added = self.adapter.added() if self.adapter else {}
         return list(self._stored) + [n for n in added if n not in self._stored]
 
     def __contains__(self, name: str) -> bool:
-        return name in self._stored or (self._adapter is not None and name in self._adapter.added())
+        return name in self._stored or (self.adapter is not None and name in self.adapter.added())
 
     def tensor(self, name: str) -> torch.Tensor:
         """The tensor of a name inside, in the checkpoint's dtype."""
-        if self._adapter is not None and name in self._adapter.added():
-            return self._adapter.replacement(name)
+        if self.adapter is not None and name in self.adapter.added():
+            return self.adapter.replacement(name)
         weight = self._shards.read(self._stored[name])
-        return weight if self._adapter is None else self._adapter.merge(name, weight)
+        return weight if self.adapter is None else self.adapter.merge(name, weight)
 
 
-class Adapter:
-    """A LLaVA LoRA folder: adapter_config.json, adapter_model.*, and non_lora_trainables.bin with whole tensors.
+def _refuse_impossible(path: Path, config: Config, tensors: int) -> None:
+    """Raise CheckpointError for sizes that no model has, before anything of such a size is made."""
+    text, vision = config.text, config.vision
+    sizes = {
+        "hidden_size": text.hidden_size,
+        "intermediate_size": text.intermediate_size,
+        "vocab_size": text.vocab_size,
+        "num_attention_heads": text.num_attention_heads,
+        "num_key_value_heads": text.num_key_value_heads,
+        "max_position_embeddings": text.max_position_embeddings,
+        "vision hidden_size": vision.hidden_size,
+        "vision intermediate_size": vision.intermediate_size,
+        "vision num_attention_heads": vision.num_attention_heads,
+        "vision image_size": vision.image_size,
+        "vision patch_size": vision.patch_size,
+    }
+    wrong = [f"{k} is {v!r}" for k, v in sizes.items() if type(v) is not int or not 1 <= v <= _LARGEST_SIZE]
+    reals = {
+        "rope_theta": text.rope_theta,
+        "rms_norm_eps": text.rms_norm_eps,
+        "vision layer_norm_eps": vision.layer_norm_eps,
+    }
+    wrong += [f"{k} is {v!r}" for k, v in reals.items() if type(v) not in (int, float) or not 0 < v < _LARGEST_REAL]
+    # Each layer has at least one tensor: a config that promises more would fill the memory with names.
+    layers = {"num_hidden_layers": text.num_hidden_layers, "vision num_hidden_layers": vision.num_hidden_layers}
+    wrong += [
+        f"{key} is {n}, and there are {tensors} tensors"
+        for key, n in layers.items()
+        if type(n) is not int or not 1 <= n <= tensors
+    ]
+    wrong += [f"image_grid_pinpoints has {w} x {h}" for w, h in config.pinpoints if _tiles(config, w, h) > _MOST_TILES]
+    if wrong:
+        raise CheckpointError(f"{path}: {shown(wrong)}, which no model has. Fetch the checkpoint's config.json again.")
 
-    Source of the formats: PEFT's LoraConfig and LLaVA's train.py. W' = W + scale * B A, computed in float32 and rounded
-    to W's dtype; scale is alpha / r, or alpha / sqrt(r) with use_rslora.
-    """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._shards = Shards()
-        self._scale = self._read_scale(path / "adapter_config.json")
-        self.files = [_only(path, "adapter_model")]
-        pairs: dict[str, dict[str, Stored]] = {}
-        for stored in self._shards.listing(self.files[0]):
-            module, side = self._module(stored)
-            pairs.setdefault(module, {})[side] = stored
-        broken = sorted(m for m, sides in pairs.items() if set(sides) != {"A", "B"})
-        if broken:
-            raise CheckpointError(f"{path}: only one half of the adapter of {_shown(broken)}.")
-        self._pairs = pairs
-        whole = path / "non_lora_trainables.bin"
-        self._whole: dict[str, Stored] = {}
-        if whole.is_file():
-            self.files.append(whole)
-            self._whole = {canonical(_bare(s.name)): s for s in self._shards.listing(whole)}
-
-    @staticmethod
-    def _read_scale(path: Path) -> float:
-        raw = read_json(path)
-        only: dict[str, tuple[Any, ...]] = {
-            "peft_type": ("LORA",),
-            "bias": ("none",),
-            "use_dora": (False, None),
-            "fan_in_fan_out": (False, None),
-            "modules_to_save": (None, []),
-            "rank_pattern": ({}, None),
-            "alpha_pattern": ({}, None),
-        }
-        wrong = [f"{k} is {raw[k]!r}" for k, allowed in only.items() if k in raw and raw[k] not in allowed]
-        r, alpha = raw.get("r"), raw.get("lora_alpha")
-        if not isinstance(r, int) or r < 1 or not isinstance(alpha, int | float):
-            wrong.append(f"r is {r!r} and lora_alpha {alpha!r}")
-        if wrong:
-            raise CheckpointError(f"{path}: cannot be merged: {'; '.join(wrong)}.")
-        assert isinstance(r, int)
-        assert isinstance(alpha, int | float)
-        return float(alpha) / (r**0.5 if raw.get("use_rslora") else r)
-
-    def _module(self, stored: Stored) -> tuple[str, str]:
-        name = _bare(stored.name).replace(".default.", ".")
-        for side in ("A", "B"):
-            if name.endswith(f".lora_{side}.weight"):
-                return canonical(name.removesuffix(f".lora_{side}.weight") + ".weight"), side
-        raise CheckpointError(f"{self.path}: {stored.name} is no LoRA matrix.")
-
-    def added(self) -> dict[str, tuple[int, ...]]:
-        """Whole tensors that it brings, which replace those of the base or are new; name -> shape."""
-        return {name: s.shape for name, s in self._whole.items()}
-
-    def misfits(self, shapes: dict[str, tuple[int, ...]]) -> list[str]:
-        """LoRA matrices whose target is absent or has another shape."""
-        problems = []
-        for name, sides in self._pairs.items():
-            a, b = sides["A"].shape, sides["B"].shape
-            if name not in shapes:
-                problems.append(f"the adapter changes {name}, which does not exist")
-            elif len(a) != 2 or len(b) != 2 or a[0] != b[1] or (b[0], a[1]) != shapes[name]:
-                problems.append(f"the adapter of {name} is {list(b)} x {list(a)} for {list(shapes[name])}")
-        return problems
-
-    def replacement(self, name: str) -> torch.Tensor:
-        """A whole tensor."""
-        return self.merge(name, self._shards.read(self._whole[name]))
-
-    def merge(self, name: str, weight: torch.Tensor) -> torch.Tensor:
-        """`weight` with its low-rank change, in its own dtype."""
-        if name not in self._pairs:
-            return weight
-        a, b = (self._shards.read(self._pairs[name][side]).float() for side in "AB")
-        return torch.addmm(weight.float(), b, a, alpha=self._scale).to(weight.dtype)
+def _tiles(config: Config, width: int, height: int) -> int:
+    side = int(config.vision.image_size)
+    return (width // side) * (height // side)
 
 
 def expected(config: Config) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
@@ -338,53 +250,3 @@ def finite(tensor: torch.Tensor) -> bool:
     """Whether every value is a number and not infinite."""
     # One pass at memory speed (a sum in float64 is thirty times slower); NaN is passed on by both ends.
     return tensor.numel() == 0 or all(bool(torch.isfinite(end)) for end in torch.aminmax(tensor))
-
-
-def _has_weights(path: Path) -> bool:
-    return any(path.glob("*.safetensors")) or any(path.glob("pytorch_model*.bin"))
-
-
-def _weight_files(path: Path) -> list[Path]:
-    """The weight files of a folder: those of its index, else all of the one kind. Raises CheckpointError."""
-    for index, pattern in (
-        ("model.safetensors.index.json", "*.safetensors"),
-        ("pytorch_model.bin.index.json", "pytorch_model*.bin"),
-    ):
-        if (path / index).is_file():
-            names = _named(path / index)
-            outside = [n for n in names if Path(n).name != n]
-            absent = [n for n in names if n not in outside and not (path / n).is_file()]
-            if not names or outside or absent:
-                raise CheckpointError(
-                    f"{path / index}: names {_shown(outside + absent) or 'no files'}, which are not there. "
-                    "Fetch the checkpoint again."
-                )
-            return [path / n for n in names]
-        if files := sorted(path.glob(pattern)):
-            return files
-    raise CheckpointError(f"{path}: no *.safetensors and no pytorch_model*.bin. Name a checkpoint directory.")
-
-
-def _named(index: Path) -> list[str]:
-    """The files that an index names."""
-    weights = read_json(index).get("weight_map", {})
-    if not isinstance(weights, dict) or not all(isinstance(name, str) for name in weights.values()):
-        raise CheckpointError(f"{index}: weight_map does not name files. Fetch the checkpoint again.")
-    return sorted(set(weights.values()))
-
-
-def _only(path: Path, stem: str) -> Path:
-    for suffix in (".safetensors", ".bin"):
-        if (path / (stem + suffix)).is_file():
-            return path / (stem + suffix)
-    raise CheckpointError(f"{path}: no {stem}.safetensors and no {stem}.bin. Name a LoRA folder with --lora.")
-
-
-def _bare(name: str) -> str:
-    """A PEFT name without its wrappers."""
-    return name.removeprefix("base_model.").removeprefix("model.") if name.startswith("base_model.") else name
-
-
-def _shown(problems: list[str], most: int = 40) -> str:
-    left = len(problems) - most
-    return "; ".join(problems[:most]) + (f"; and {left} more" if left > 0 else "")

@@ -6,8 +6,8 @@ vision_config). Absent fields have the defaults of the classes that would load t
 
 from __future__ import annotations
 
-import ast
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -34,6 +34,8 @@ BUILT_IN_TOWERS: dict[str, dict[str, Any]] = {
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
+_LARGEST_JSON = 64 << 20
+"""Bytes; the largest of a published checkpoint is its tokenizer.json, below 20 MB."""
 _ORIGINAL = ("LlavaLlamaForCausalLM", "LlavaLLaMAForCausalLM")
 _HUB = ("LlavaNextForConditionalGeneration",)
 
@@ -136,10 +138,12 @@ class Config:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file. Raises CheckpointError."""
     try:
+        if path.stat().st_size > _LARGEST_JSON:
+            raise CheckpointError(f"{path}: larger than {_LARGEST_JSON >> 20} MiB. Fetch the checkpoint again.")
         value = json.loads(path.read_text("utf-8"))
     except OSError as e:
         raise CheckpointError(f"{path}: cannot be read ({e.strerror}). Name a checkpoint directory.") from None
-    except ValueError as e:
+    except (ValueError, RecursionError) as e:
         raise CheckpointError(f"{path}: not JSON ({e}). Fetch the checkpoint again.") from None
     if not isinstance(value, dict):
         raise CheckpointError(f"{path}: not a JSON object. Fetch the checkpoint again.")
@@ -157,7 +161,7 @@ def read_config(path: Path, *, tower_dir: Path | None, merge: Merge | None = Non
     architecture = str(named[0])
     if architecture not in _ORIGINAL + _HUB:
         raise CheckpointError(
-            f"{path}: architecture {architecture}, expected one of {', '.join(_ORIGINAL[:1] + _HUB)}. "
+            f"{path}: architecture {architecture[:80]!r}, expected one of {', '.join(_ORIGINAL[:1] + _HUB)}. "
             "This is not a PULSE (LLaVA-1.6) checkpoint."
         )
     wrong: list[str] = []
@@ -293,14 +297,26 @@ def _pinpoints(value: Any, size: int, aspect: str, wrong: list[str]) -> tuple[tu
     if aspect != "anyres":
         return ()
     try:
-        points = ast.literal_eval(value) if isinstance(value, str) else value
+        points = _pairs(value) if isinstance(value, str) else value
         grid = tuple((int(w), int(h)) for w, h in points)
         if not grid or any(w < size or h < size or w % size or h % size for w, h in grid):
             raise ValueError
-    except (ValueError, TypeError, SyntaxError):
-        wrong.append(f"image_grid_pinpoints is {value!r}, expected [[width, height], ...] in multiples of {size}")
+    except (ValueError, TypeError, OverflowError):
+        wrong.append(
+            f"image_grid_pinpoints is {repr(value)[:100]}, expected [[width, height], ...] in multiples of {size}"
+        )
         return ()
     return grid
+
+
+def _pairs(text: str) -> list[tuple[str, str]]:
+    """LLaVA's string of pairs; ValueError for anything but numbers, brackets and commas.
+
+    Not ast.literal_eval: a long enough expression ends Python's parser for lack of memory or stack.
+    """
+    if not re.fullmatch(r"[\d\s,()\[\]]{1,4096}", text):
+        raise ValueError
+    return re.findall(r"[(\[]\s*(\d{1,9})\s*,\s*(\d{1,9})\s*,?\s*[)\]]", text)
 
 
 def _preprocessor(folder: Path | None, wrong_in: Path) -> tuple[Any, Any]:

@@ -19,8 +19,9 @@ from pulse_edge.kit import Language, Manifest, Merge, Packing, Prompt, Vision
 from pulse_edge.start import default_threads
 from pulse_edge.vision import installed_runtime
 
-from . import golden, hub, llm, parity, vision
-from .checkpoint import NEWLINE, Adapter, Checkpoint, expected, needs_newline
+from . import golden, hub, llm, parity, sources, vision
+from .adapter import Adapter
+from .checkpoint import NEWLINE, Checkpoint, expected, needs_newline
 from .config import Config, read_config
 from .models import ModelSpec, find, load_models
 
@@ -68,8 +69,9 @@ def convert(
     installed_runtime()
     golden.require(options.golden)
     kits.refuse_target(target, force=options.force)
-    if not source.is_dir():
-        raise CheckpointError(f"{source}: no such directory. Name a checkpoint directory.")
+    sources.refuse_mistaken(source)
+    if options.vision_tower is not None:
+        sources.refuse_no_tower(options.vision_tower)
     folder = options.lora if options.lora and (options.lora / "config.json").is_file() else source
     config = read_config(folder / "config.json", tower_dir=options.vision_tower, merge=options.merge)
     adapter = Adapter(options.lora) if options.lora else None
@@ -78,6 +80,8 @@ def convert(
     checkpoint = Checkpoint(source, config, tower_dir=options.vision_tower, adapter=adapter)
     _check_room(checkpoint, target, options)
     say(f"{source}: {config.architecture}, packing {config.merge} ({config.merge_from})")
+    for note in checkpoint.notes:
+        say(f"warning: {note}")
     with kits.writing(target, force=options.force) as work:
         _build(checkpoint, work, target.name, options, spec, say, progress)
         golden.add(work, options.golden, say, progress)
@@ -157,9 +161,7 @@ def _manifest(config: Config, name: str, options: Options, source: dict[str, Any
 def _source(checkpoint: Checkpoint, options: Options, spec: ModelSpec | None, progress: Progress) -> dict[str, Any]:
     """Provenance: every file that went in, with sha256."""
     path = checkpoint.path
-    files = [path / n for n in _FILES if (path / n).is_file()] + checkpoint.files
-    if options.lora:
-        files += [p for p in sorted(options.lora.iterdir()) if p.suffix in (".safetensors", ".bin", ".json")]
+    files = _files(checkpoint, options)
     done, total = 0, sum(p.stat().st_size for p in files)
 
     def step(piece: int) -> None:
@@ -176,8 +178,26 @@ def _source(checkpoint: Checkpoint, options: Options, spec: ModelSpec | None, pr
         "layout": checkpoint.config.layout,
         "packing_from": checkpoint.config.merge_from,
         "lora": options.lora.name if options.lora else None,
-        "files": {p.name: {"bytes": p.stat().st_size, "sha256": kits.sha256_file(p, step)} for p in files},
+        "notes": list(checkpoint.notes),
+        "files": {_inside(p, path): {"bytes": p.stat().st_size, "sha256": kits.sha256_file(p, step)} for p in files},
     }
+
+
+def _files(checkpoint: Checkpoint, options: Options) -> list[Path]:
+    """The files that were read: an adapter's config.json stands for the base's, and --vision-tower's for the tower's."""
+    path, lora = checkpoint.path, options.lora
+    files = [path / name for name in _FILES if (path / name).is_file()]
+    if lora and (lora / "config.json").is_file():
+        files = [lora / "config.json", *(file for file in files if file.name != "config.json")]
+    if options.vision_tower:
+        described = (options.vision_tower / name for name in ("config.json", "preprocessor_config.json"))
+        files += [file for file in described if file.is_file()]
+    return files + checkpoint.files + (checkpoint.adapter.files if checkpoint.adapter else [])
+
+
+def _inside(file: Path, checkpoint: Path) -> str:
+    """A source file's name for the manifest: two folders may each have a model.safetensors."""
+    return file.name if file.parent == checkpoint else f"{file.parent.name}/{file.name}"
 
 
 def _check_room(checkpoint: Checkpoint, target: Path, options: Options) -> None:

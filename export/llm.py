@@ -22,8 +22,9 @@ from sentencepiece import sentencepiece_model_pb2
 
 from pulse_edge.errors import CheckpointError
 
-from .checkpoint import Checkpoint, _shown, expected, finite
+from .checkpoint import Checkpoint, expected, finite
 from .config import Config, read_json
+from .shards import shown
 
 TYPES = {
     "f32": (gguf.GGMLQuantizationType.F32, gguf.LlamaFileType.ALL_F32),
@@ -126,7 +127,7 @@ def write(
             progress(done, total)
     writer.close()
     if wrong:
-        raise CheckpointError(f"{checkpoint.path}: {_shown(wrong)}.")
+        raise CheckpointError(f"{checkpoint.path}: {shown(wrong)}.")
 
 
 def _prepared(

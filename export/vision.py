@@ -24,7 +24,8 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 from pulse_edge.errors import CheckpointError
 from pulse_edge.vision import ATTENTION, INPUT, OUTPUT
 
-from .checkpoint import PROJECTOR, TOWER, Checkpoint, _shown, finite
+from .checkpoint import PROJECTOR, TOWER, Checkpoint, finite
+from .shards import shown
 
 _OPSET = 20
 _SMALL = 1 << 10
@@ -56,7 +57,7 @@ class Encoder(torch.nn.Module):
             if not finite(state[name]):
                 wrong.append(f"{inside} has NaN or infinite weights")
         if wrong:
-            raise CheckpointError(f"{checkpoint.path}: {_shown(wrong)}.")
+            raise CheckpointError(f"{checkpoint.path}: {shown(wrong)}.")
         width = checkpoint.config.vision.hidden_size
         for x in ("weight", "bias"):
             state.setdefault(f"tower.vision_model.post_layernorm.{x}", torch.zeros(width))

@@ -641,29 +641,39 @@ def choose(named: str) -> Kit:
 # --- writing ---------------------------------------------------------------------------------------------------------
 
 
+_UNFINISHED = ".pulse-edge-unfinished"
+"""Marks a folder of ours beside a target, in which a kit is being made."""
+_UNFINISHED_TEXT = "pulse-edge unfinished kit 1\n"
+_LARGEST_MANIFEST = 64 << 20
+
+
 @contextlib.contextmanager
 def writing(target: Path, *, force: bool = False) -> Iterator[Path]:
     """A directory beside `target` to build a kit in; renamed to `target` at the end, removed if anything is raised.
 
     Raises KitError if `target` exists, unless `force`, which replaces it after the new kit is complete, and replaces
     kits and empty directories only: a mistyped target does not cost somebody's files. What a killed process left beside
-    it goes too.
+    it goes too, if it carries our mark.
     """
     refuse_target(target, force=force)
     target.parent.mkdir(parents=True, exist_ok=True)
     _sweep(target)
-    work = target.parent / f".{target.name}.unfinished-{secrets.token_hex(4)}"
+    outer = target.parent / f".{target.name}.unfinished-{secrets.token_hex(4)}"
+    work = outer / "kit"
     try:  # from here on: a signal may come as soon as the folder is there
-        work.mkdir(mode=0o755)
-        with _held(work):
+        outer.mkdir(mode=0o755)
+        with _held(outer):
+            (outer / _UNFINISHED).write_text(_UNFINISHED_TEXT, "utf-8")
+            work.mkdir(mode=0o755)
             yield work
             if not (work / MANIFEST).is_file():
                 raise KitError(f"{target}: no manifest was written, so there is no kit.")
             for path in work.rglob("*"):  # onnx writes weights for their owner alone, and a kit is for everybody
                 path.chmod(0o755 if path.is_dir() else 0o644)
+            refuse_target(target, force=force)  # hours may have passed: somebody may have put files there
             _replace(work, target)
     finally:
-        _remove(work)
+        _remove(outer)
 
 
 @contextlib.contextmanager
@@ -687,20 +697,80 @@ def _held(folder: Path) -> Iterator[bool]:
 
 
 def _sweep(target: Path) -> None:
-    for left in target.parent.glob(f".{glob.escape(target.name)}.unfinished-*"):
-        with contextlib.suppress(OSError), _held(left) as dead:
-            if dead:
-                _remove(left)
+    """Remove what a killed process left beside `target`; folders of that name without our mark stay."""
+    for old in target.parent.glob(f".{glob.escape(target.name)}.unfinished-*"):
+        mark = old / _UNFINISHED
+        with contextlib.suppress(OSError), _held(old) as dead:
+            if dead and mark.is_file() and mark.read_text("utf-8", "replace") == _UNFINISHED_TEXT:
+                _remove(old)
 
 
 def refuse_target(target: Path, *, force: bool) -> None:
-    """Raise KitError when a kit cannot be written at `target`."""
+    """Raise KitError when a kit cannot be written at `target`.
+
+    `force` allows a kit, known by its content and holding nothing else, and an empty folder.
+    """
     if not os.path.lexists(target):
         return
     if not force:
         raise KitError(f"{target}: exists. Choose another target, or replace it with --force.")
-    if not target.is_dir() or target.is_symlink() or (any(target.iterdir()) and not (target / MANIFEST).is_file()):
-        raise KitError(f"{target}: exists and is no kit, so --force does not replace it. Choose another target.")
+    if reason := _why_no_kit(target):
+        raise KitError(f"{target}: {reason}, so --force does not replace it. Choose another target.")
+
+
+def _why_no_kit(folder: Path) -> str | None:
+    """Why a folder is no kit of ours that may be replaced; None for a kit, also a damaged one, and an empty folder."""
+    if folder.is_symlink() or not folder.is_dir():
+        return "exists and is no folder"
+    try:
+        present = _present(folder)
+        if not present:
+            return None
+        if not (folder / MANIFEST).is_file() or (folder / MANIFEST).stat().st_size > _LARGEST_MANIFEST:
+            return "exists and is no kit (it has no manifest.json of ours)"
+        listed = _manifest_files(json.loads((folder / MANIFEST).read_text("utf-8")))
+    except OSError as e:
+        return f"cannot be looked at ({e.strerror})"
+    except (ValueError, RecursionError) as e:
+        return f"exists and is no kit (manifest.json: {str(e)[:100]})"
+    if foreign := sorted(present - listed - {MANIFEST}):
+        more = f" and {len(foreign) - 3} more" if len(foreign) > 3 else ""
+        return f"holds what is not the kit's ({', '.join(foreign[:3])}{more})"
+    return None
+
+
+def _present(folder: Path) -> set[str]:
+    """Everything below `folder` but its folders, relative to it; a link to a folder counts as a file. Raises OSError."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    present = set()
+    for place, folders, files in os.walk(folder, onerror=refuse):
+        links = [name for name in folders if os.path.islink(os.path.join(place, name))]
+        present |= {(Path(place) / name).relative_to(folder).as_posix() for name in [*files, *links]}
+    return present
+
+
+def _manifest_files(manifest: Any) -> set[str]:
+    """The files that a kit's manifest lists. Looser than `parse_manifest`: an older or damaged kit may be replaced.
+
+    Raises ValueError for JSON that is no manifest of ours, such as a browser extension's.
+    """
+    version = manifest.get("manifest_version") if isinstance(manifest, dict) else None
+    if type(version) is not int or not 1 <= version <= MANIFEST_VERSION:
+        raise ValueError(f"manifest_version is {version!r}, expected 1 to {MANIFEST_VERSION}")
+    files = manifest.get("files")
+    if not isinstance(files, dict) or not all(
+        isinstance(file, dict) and type(file.get("bytes")) is int and isinstance(file.get("sha256"), str)
+        for file in files.values()
+    ):
+        raise ValueError("files are not listed with bytes and sha256")
+    for part in ("language", "vision"):
+        engine = manifest.get(part)
+        if not isinstance(engine, dict) or engine.get("file") not in files:
+            raise ValueError(f"{part} names no file that is listed")
+    return set(files)
 
 
 def _replace(work: Path, target: Path) -> None:

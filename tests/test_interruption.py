@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -46,7 +47,7 @@ def test_an_interrupted_conversion_leaves_nothing(
     out = tmp_path / "out"
     command = [sys.executable, "-m", "export", "convert", str(tiny_checkpoint), "-o", str(out / "kit")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    while not list(out.glob(f".kit.unfinished-*/{file}")):
+    while not list(out.glob(f".kit.unfinished-*/kit/{file}")):
         assert process.poll() is None
         time.sleep(0.01)
     ended(process, number)
@@ -97,10 +98,10 @@ def test_a_second_signal_does_not_stop_the_cleaning_up(tmp_path: Path, monkeypat
 
 
 @pytest.mark.parametrize("at", [0, 1], ids=["before", "between"])
-def test_an_interrupted_replacement_keeps_the_old_kit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
-    target = tmp_path / "kit"
-    target.mkdir()
-    (target / "manifest.json").write_text("old")
+def test_an_interrupted_replacement_keeps_the_old_kit(
+    tiny_kit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    target = Path(shutil.copytree(tiny_kit, tmp_path / "kit"))
     rename, calls = os.rename, []
 
     def interrupted(old: Path, new: Path) -> None:
@@ -113,7 +114,7 @@ def test_an_interrupted_replacement_keeps_the_old_kit(tmp_path: Path, monkeypatc
     with pytest.raises(KeyboardInterrupt), kits.writing(target, force=True) as work:
         (work / "manifest.json").write_text("new")
     assert [p.name for p in tmp_path.iterdir()] == ["kit"]
-    assert (target / "manifest.json").read_text() == "old"
+    assert (target / "manifest.json").read_text() == (tiny_kit / "manifest.json").read_text()
 
 
 @pytest.mark.parametrize("number", list(CODES))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import time
@@ -47,11 +48,104 @@ def test_what_a_killed_process_left_goes_and_what_a_living_one_makes_stays(tmp_p
     left = tmp_path / ".kit.unfinished-0123abcd"
     left.mkdir()
     (left / "llm.gguf").write_bytes(b"half")
+    (left / ".pulse-edge-unfinished").write_text("pulse-edge unfinished kit 1\n")
     with kits.writing(tmp_path / "kit") as one:
         assert not left.exists()
         with pytest.raises(KitError, match="no manifest"), kits.writing(tmp_path / "kit"):
             assert one.exists()
         (one / "manifest.json").write_text("{}")
+    assert [p.name for p in tmp_path.iterdir()] == ["kit"]
+
+
+def test_a_folder_of_that_name_without_our_mark_stays(tmp_path: Path) -> None:
+    other = tmp_path / ".kit.unfinished-0123abcd"
+    other.mkdir()
+    (other / "letter.txt").write_text("mine")
+    with kits.writing(tmp_path / "kit") as work:
+        (work / "manifest.json").write_text("{}")
+    assert (other / "letter.txt").read_text() == "mine"
+
+
+def force(target: Path) -> None:
+    with kits.writing(target, force=True) as work:
+        (work / "manifest.json").write_text("{}")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def browser_extension(folder: Path) -> None:
+    (folder / "src").mkdir(parents=True)
+    (folder / "manifest.json").write_text('{"manifest_version": 1, "name": "An extension", "icons": {}}')
+    (folder / "src" / "main.js").write_text("two years of work")
+
+
+def web_app(folder: Path) -> None:
+    folder.mkdir()
+    (folder / "manifest.json").write_text('{"name": "An app", "start_url": "/"}')
+
+
+def no_json(folder: Path) -> None:
+    folder.mkdir()
+    (folder / "manifest.json").write_text('{"a":' * 100_000)
+
+
+def letters(folder: Path) -> None:
+    (folder / "letters").mkdir(parents=True)
+    (folder / "letters" / "one.txt").write_text("mine")
+
+
+@pytest.mark.parametrize("make", [browser_extension, web_app, no_json, letters])
+def test_force_replaces_no_folder_that_is_not_a_kit(make: Callable[[Path], None], tmp_path: Path) -> None:
+    make(tmp_path / "folder")
+    before = contents(tmp_path / "folder")
+    with pytest.raises(KitError, match=r"is no kit .*--force does not replace it"):
+        force(tmp_path / "folder")
+    assert contents(tmp_path / "folder") == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes and links are others there")
+def test_force_replaces_no_link_and_waits_for_no_pipe(copy: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(copy)
+    with pytest.raises(KitError, match="exists and is no folder"):
+        force(tmp_path / "link")
+    (tmp_path / "pipe").mkdir()
+    os.mkfifo(tmp_path / "pipe" / "manifest.json")
+    with pytest.raises(KitError, match="is no kit"):
+        force(tmp_path / "pipe")
+    (copy / "elsewhere").symlink_to(tmp_path)
+    with pytest.raises(KitError, match=r"holds what is not the kit's \(elsewhere\)"):
+        force(copy)
+
+
+def test_force_replaces_no_kit_that_holds_other_files(copy: Path) -> None:
+    (copy / "notes").mkdir()
+    (copy / "notes" / "letter.txt").write_text("mine")
+    with pytest.raises(KitError, match=r"holds what is not the kit's \(notes/letter.txt\)"):
+        force(copy)
+    assert (copy / "notes" / "letter.txt").read_text() == "mine"
+
+
+def test_force_replaces_a_kit_a_damaged_one_and_an_empty_folder(copy: Path, tmp_path: Path) -> None:
+    (copy / "vision.onnx").unlink()
+    rewrite(copy, surprise=1)
+    (tmp_path / "empty").mkdir()
+    for target in (copy, tmp_path / "empty"):
+        force(target)
+        assert [p.name for p in target.iterdir()] == ["manifest.json"]
+
+
+@pytest.mark.parametrize("forced", [False, True])
+def test_what_was_put_at_the_target_meanwhile_stays(tmp_path: Path, forced: bool) -> None:
+    def write() -> None:
+        with kits.writing(tmp_path / "kit", force=forced) as work:
+            (work / "manifest.json").write_text("{}")
+            letters(tmp_path / "kit")
+
+    with pytest.raises(KitError, match="exists"):
+        write()
+    assert contents(tmp_path / "kit") == {"letters/one.txt": b"mine"}
     assert [p.name for p in tmp_path.iterdir()] == ["kit"]
 
 
