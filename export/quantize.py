@@ -286,7 +286,7 @@ def _keep(job: _Job) -> tuple[str, dict[str, Any]]:
 def _compare_encoders(job: _Job, kind: str) -> dict[str, Any]:
     """Row cosines on the example page and the calibration sample, of the worst processor.
 
-    Integer sums are the same on all (see vision.EXACT in pulse_edge), but other processors add float32 values in another
+    Integer sums are the same on all (see `saturates` in pulse_edge/vision.py), but other processors add float32 values in another
     order, and a value that then rounds to the other side moves all that follow. Pixels that are moved by as little do the same.
     """
     recipe, spec = job.options.recipe, job.base.manifest.vision
