@@ -43,7 +43,7 @@ GATES = ((7.5, 0.05), (5.5, 0.2), (3.8, 0.5), (0.0, 5.0))
 """(bits per weight, largest mean KLD in nats): what tells a broken kit from a coarse one, where no recipe sets a gate."""
 ROUNDING = 2.0**-20
 """Share by which pixels are moved to see what another processor's rounding does: eight times float32's own. The miniature's
-int8 image tokens then have a mean cosine of 0.9999 to themselves, and between processors 0.9998 to 1 (docs/benchmarks.md)."""
+int8 image tokens then have a mean cosine of 0.9999 to themselves, and between processors 0.9999 to 1 (docs/benchmarks.md)."""
 SAME = 0.999
 """Least mean cosine between an encoder's image tokens and those after moving the pixels: ten times the distance of the miniature's
 int8 encoder. Other types have 1.000000."""

@@ -204,7 +204,7 @@ def encoder(kind: str, have: frozenset[str], *, saturates: bool) -> Check:
     """How the kit's encoder computes on a processor with these instructions, and whether its image tokens are the usual ones.
 
     `saturates` as in `vision`. Measured by benchmarks/processors.py: int8 without AVX2 comes to image tokens with a mean cosine
-    of 0.9998 to those with it, for a value that rounds to the other side moves all that follow; other types to 1.000000.
+    of 0.9999 to those with it, for a value that rounds to the other side moves all that follow; other types to 1.000000.
     """
     figures = {"type": kind, "saturates": saturates}
     if not kind.startswith("int8"):
