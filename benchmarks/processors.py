@@ -1,6 +1,6 @@
 """Image tokens of a kit's encoder on x86 processors of several generations, as each of the encoder's types.
 
-    python benchmarks/processors.py measure WORK --kit KIT [--pages N] [--emulated-tiles N] [--large]
+    python benchmarks/processors.py measure WORK --kit KIT [--pages N] [--emulated-tiles N] [--only NAME] [--large]
 
 Older processors are run in two ways. qemu-x86_64 (Debian: qemu-user) emulates a Nehalem, a Haswell and a Skylake; it is slow,
 its seconds mean nothing, and it knows no AVX-512. And ONNX Runtime itself is copied with its detection of AVX-512, or of VNNI
@@ -8,7 +8,8 @@ alone, switched off, so that this machine runs the kernels of a processor withou
 real speed (in CPU seconds, on which other work has little influence).
 
 Cosines are of each image token, against this processor's float32 ones and against its own of the same type. "plain" is ONNX
-Runtime without the setting that pulse_edge/vision.py makes. `--large` measures the time for random weights of ViT-L/14-336.
+Runtime without the setting that pulse_edge/vision.py makes where sums saturate. `--large` measures the time for random weights
+of ViT-L/14-336.
 """
 
 from __future__ import annotations
@@ -114,7 +115,8 @@ def _encode(model: Path, tiles: Float, *, plain: bool, turns: int) -> tuple[Floa
 @click.option("--pages", default=4, show_default=True, help="The example page and drawn ones.")
 @click.option("--emulated-tiles", default=4, show_default=True)
 @click.option("--large", is_flag=True, help="Measure the time at ViT-L/14-336 instead.")
-def measure(work: Path, kit: Path, pages: int, emulated_tiles: int, large: bool) -> None:
+@click.option("--only", default="", help="Of the other processors those with this in their names.")
+def measure(work: Path, kit: Path, pages: int, emulated_tiles: int, large: bool, only: str) -> None:
     """Print the table."""
     work.mkdir(parents=True, exist_ok=True)
     tiles = _pixels(kit, pages)
@@ -126,7 +128,7 @@ def measure(work: Path, kit: Path, pages: int, emulated_tiles: int, large: bool)
         "| processor | type | | to float32: mean, least | to this one: mean, least | largest difference | CPU s a tile |"
     )
     print("|---|---|---|---|---|---|---|")
-    for processor in PROCESSORS[: 3 if large else None]:
+    for processor in (PROCESSORS[0], *(p for p in PROCESSORS[1 : 3 if large else None] if only in p.name)):
         some = tiles[:emulated_tiles] if processor.emulator else tiles
         used = {kind: path for kind, path in models.items() if not processor.emulator or kind != "fp32"}
         seconds = _run(work, processor, [*used.values()], some, turns=5 if large else 1)

@@ -43,7 +43,7 @@ GATES = ((7.5, 0.05), (5.5, 0.2), (3.8, 0.5), (0.0, 5.0))
 """(bits per weight, largest mean KLD in nats): what tells a broken kit from a coarse one, where no recipe sets a gate."""
 ROUNDING = 2.0**-20
 """Share by which pixels are moved to see what another processor's rounding does: eight times float32's own. The miniature's
-int8 image tokens then have a mean cosine of 0.9999 to themselves, and between processors 0.9998 to 1 (docs/benchmarks.md)."""
+int8 image tokens then have a mean cosine of 0.9999 to themselves, and between processors 0.9999 to 1 (docs/benchmarks.md)."""
 SAME = 0.999
 """Least mean cosine between an encoder's image tokens and those after moving the pixels: ten times the distance of the miniature's
 int8 encoder. Other types have 1.000000."""
@@ -286,7 +286,7 @@ def _keep(job: _Job) -> tuple[str, dict[str, Any]]:
 def _compare_encoders(job: _Job, kind: str) -> dict[str, Any]:
     """Row cosines on the example page and the calibration sample, of the worst processor.
 
-    Integer sums are the same on all (see vision.EXACT in pulse_edge), but other processors add float32 values in another
+    Integer sums are the same on all (see `saturates` in pulse_edge/vision.py), but other processors add float32 values in another
     order, and a value that then rounds to the other side moves all that follow. Pixels that are moved by as little do the same.
     """
     recipe, spec = job.options.recipe, job.base.manifest.vision

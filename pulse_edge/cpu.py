@@ -50,11 +50,6 @@ def flags(root: Path = Path("/")) -> frozenset[str]:
     return frozenset()
 
 
-def vnni(have: frozenset[str]) -> bool:
-    """Whether ONNX Runtime multiplies uint8 by int8 with instructions that add in 32 bits (AVX-512 VNNI or AVX-VNNI)."""
-    return "avx_vnni" in have or {"avx512_vnni", "avx512bw", "avx512dq", "avx512vl"} <= have
-
-
 def allowed() -> frozenset[int]:
     """Numbers of the processors that this process may use."""
     if hasattr(os, "sched_getaffinity"):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import platform
 import shutil
 import signal
 import subprocess
@@ -83,8 +82,9 @@ def examine(
         opened = kits.find(named)
         yield whole(opened, progress)
         yield devices(told.figures)
-        yield encoder(opened.manifest.vision.type, cpu.flags())
-        from . import plan
+        from . import plan, vision
+
+        yield encoder(opened.manifest.vision.type, cpu.flags(), saturates=vision.saturates())
         from .trial import trial
 
         made = plan.make(opened, plan.Use(pages=1), limit=limit)
@@ -193,27 +193,24 @@ def devices(said: dict[str, Any]) -> Check:
     return Check("devices", "warning" if broken else "ok", "CUDA: " + "; ".join(tried), {"runtime": runtime})
 
 
-def encoder(kind: str, have: frozenset[str], machine: str = platform.machine()) -> Check:
+def encoder(kind: str, have: frozenset[str], *, saturates: bool) -> Check:
     """How the kit's encoder computes on a processor with these instructions, and whether its image tokens are the usual ones.
 
-    Measured by benchmarks/processors.py: int8 without AVX2 comes to image tokens with a mean cosine of 0.9998 to those with it,
-    for a value that rounds to the other side moves all that follow; other types to 1.000000 on every processor.
+    `saturates` as in `vision`. Measured by benchmarks/processors.py: int8 without AVX2 comes to image tokens with a mean cosine
+    of 0.9999 to those with it, for a value that rounds to the other side moves all that follow; other types to 1.000000.
     """
-    figures = {"type": kind, "vnni": cpu.vnni(have) if have else None, "avx2": "avx2" in have if have else None}
+    figures = {"type": kind, "saturates": saturates}
     if not kind.startswith("int8"):
         return Check("encoder", "ok", f"{kind}: the same image tokens on every processor, but for rounding", figures)
-    if machine.lower() not in ("x86_64", "amd64") or not have:
-        text = f"{kind}: which instructions it uses here is not known; the golden cases compare its answers"
-        return Check("encoder", "ok", text, figures)
-    if not {"avx2", "fma"} <= have:
+    if "sse4_1" in have and not {"avx2", "fma"} <= have:
         text = (
             f"{kind}: without AVX2 and FMA its image tokens differ in rounding from those of newer processors, which can "
             "change a word of an answer. Take a kit with an fp16 or w8 encoder here"
         )
         return Check("encoder", "warning", text, figures)
-    if not figures["vnni"]:
+    if saturates:
         return Check("encoder", "ok", f"{kind}: exact sums without VNNI, which take longer than with it", figures)
-    return Check("encoder", "ok", f"{kind}: exact sums with VNNI", figures)
+    return Check("encoder", "ok", f"{kind}: exact sums", figures)
 
 
 def seconds_of(call: Callable[[], Any]) -> float:
