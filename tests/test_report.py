@@ -227,7 +227,7 @@ def test_force_replaces_a_report_and_nothing_else(tmp_path: Path) -> None:
     other.mkdir()
     (other / "report.html").write_text("another program's")
     for force in (False, True):
-        with pytest.raises(BenchError, match="exists already|holds something else"):
+        with pytest.raises(BenchError, match=r"exists already|holds something else"):
             report(source, other, force=force)
     assert (other / "report.html").read_text() == "another program's"
 
