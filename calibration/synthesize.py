@@ -8,6 +8,7 @@ bytes; those of the PNG files also need the same OpenCV.
 from __future__ import annotations
 
 import json
+import re
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
@@ -84,7 +85,7 @@ def synthesize(
 
     BenchError where `target` exists or cannot be written; RecordError where the signals cannot be read.
     """
-    with fresh_folder(target, force) as work:
+    with fresh_folder(target, force, _is_pages) as work:
         (work / IMAGES / _set_name(plan)).mkdir(parents=True)
         begun, shown = time.monotonic(), time.monotonic()
         with ExitStack() as stack:
@@ -103,6 +104,21 @@ def synthesize(
             (work / IMAGES / _set_name(plan)).rmdir()
             (work / IMAGES).rmdir()
     say(f"{plan.pages} pages in {time.monotonic() - begun:.1f} s")
+
+
+_OURS = re.compile(r"[^/]+\.json|images/[^/]+/\d{6,}\.png|[^/]+/test-00000-of-00001\.parquet")
+
+
+def _is_pages(folder: Path) -> bool:
+    """Whether a folder holds synthetic pages and nothing else."""
+    try:
+        with (folder / PAGES).open(encoding="utf-8") as lines:
+            first = json.loads(lines.readline(1 << 20))
+    except (OSError, ValueError, RecursionError):
+        return False
+    files = (p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_symlink() or not p.is_dir())
+    known = all(name == PAGES or _OURS.fullmatch(name) for name in files)
+    return known and isinstance(first, dict) and {"image", "source", "layout"} <= first.keys()
 
 
 # --- one page ---------------------------------------------------------------------------------------------------------
