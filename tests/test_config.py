@@ -61,7 +61,11 @@ LLAVA, HUB = "llava", "llava_next"
 # Set -> layout of the checkpoint below it, and the words of the refusal; None: it converts, with that packing.
 SETS: dict[str, tuple[str, str | None, str]] = {
     "DERIVED--PULSE-7B": (LLAVA, None, "flat anyres"),
-    "DERIVED--peft-0.21.2": (LLAVA, None, "flat anyres"),  # an adapter_config.json, which is not read without --lora
+    "DERIVED--peft-0.21.2": (
+        LLAVA,
+        None,
+        "flat anyres",
+    ),  # an adapter's settings alone, which lie in a folder of their own
     "DERIVED--transformers-v457": (HUB, None, "spatial_unpad anyres"),
     "DERIVED--transformers-v457-llava": (LLAVA, None, "flat anyres"),
     "DERIVED--transformers-v5": (HUB, None, "spatial_unpad anyres"),
@@ -119,7 +123,7 @@ def over(published: Path, source: Path, out: Path, layout: str) -> Path:
         elif file.name in ("preprocessor_config.json", "processor_config.json"):
             place = out if layout == HUB else out / "vision_tower"
             (place / file.name).write_text(json.dumps(pixels(raw)))
-        elif "facts" not in file.name and "keys" not in file.name:
+        elif not re.search(r"facts|keys|adapter_config|checkpoint-", file.name):
             (out / file.name).write_text(json.dumps(raw))
     return out
 
