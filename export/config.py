@@ -113,6 +113,8 @@ def read_config(path: Path, *, tower_dir: Path | None, merge: Merge | None = Non
     stated = raw.get("image_grid_pinpoints")
     pinpoints = _pinpoints(_PINPOINTS if stated is None and hub else stated, int(vision.image_size), aspect, wrong)
     pixels = preprocessing.read(path.parent if hub else folder, hub, vision, aspect, pinpoints, wrong)
+    if hub:
+        pinpoints = tuple((w, h) for h, w in pinpoints)  # LLaVA writes (width, height), LlavaNext (height, width)
     if wrong:
         raise CheckpointError(f"{path}: cannot be converted: {'; '.join(wrong)}.")
     return Config(

@@ -24,6 +24,7 @@ from .adapter import Adapter
 from .checkpoint import NEWLINE, Checkpoint, expected, needs_newline
 from .config import Config, read_config
 from .models import ModelSpec, find, load_models
+from .reference import Reference
 from .tokenizer import Tokenizer
 
 Progress = Callable[[int, int], None]
@@ -105,22 +106,16 @@ def _build(
     say("writing the language model")
     about = llm.About(source["name"], source["licence"], source["path"], source["revision"])
     llm.write(checkpoint, work / "llm.gguf", options.language, about, progress, vocabulary)
-    newline = None
     if needs_newline(config):
         newline = checkpoint.tensor(NEWLINE).float().numpy()
         newline.astype("<f4").tofile(work / "image_newline.f32")
     say("writing the vision encoder")
     encoder = vision.Encoder(checkpoint)
     vision.write(encoder, work / "vision.onnx", options.vision, manifest.vision.image_size)
-    say("proving both against the original")
-    figures: dict[str, Any] = {}
-    figures["vision"], features, _pixels = parity.vision(encoder, work, manifest, threads)
     del encoder
-    figures["prompt"], before, after = parity.tokens(checkpoint, work, manifest, threads)
-    rows = parity.pack(features, manifest, newline)
-    if (work / "llm.gguf").stat().st_size > parity.WINDOW_BYTES:
-        rows = features[0]  # the overview alone: minutes instead of an hour on a CPU; the manifest says how many
-    figures["language"] = parity.language(checkpoint, work, manifest, rows, before, after, threads)
+    say("proving both against the original")
+    original = Reference(checkpoint.path, lora=options.lora, tower=options.vision_tower, merge=options.merge)
+    figures = parity.prove(original, work, manifest, threads)
     kits.write_manifest(work, replace(manifest, parity=figures, files=kits.listing(work)))
 
 
