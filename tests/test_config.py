@@ -145,7 +145,8 @@ def test_a_published_set_converts_or_is_refused_by_name(
     config = read(folder)
     assert f"{config.merge} {config.aspect_ratio}" == packing
     assert config.layout == layout
-    assert config.pinpoints == (PINPOINTS if config.aspect_ratio == "anyres" else ())
+    turned = tuple((h, w) for w, h in PINPOINTS)  # LlavaNext writes (height, width)
+    assert config.pinpoints == ((turned if layout == HUB else PINPOINTS) if config.aspect_ratio == "anyres" else ())
     assert config.mean == CLIP_MEAN
     assert (config.text.rope_theta, config.text.rope_scaling, config.vision_layers) == (10000.0, None, 3)
     assert tokenizer.read(folder, config).ends == (2,)
@@ -275,7 +276,7 @@ def test_absent_parts_of_a_llava_next_config_are_those_of_its_class(
     (tmp_path / "config.json").write_text(json.dumps(raw))
     config = read_config(tmp_path / "config.json", tower_dir=None)
     assert (config.vision.image_size, config.vision.hidden_size, config.vision_layers) == (336, 1024, 23)
-    assert config.pinpoints == ((336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008))
+    assert config.pinpoints == ((672, 336), (336, 672), (672, 672), (336, 1008), (1008, 336))  # (width, height)
 
 
 def test_ids_that_end_an_answer_are_collected_from_both_levels(checkpoints: dict[str, Path], tmp_path: Path) -> None:
