@@ -108,21 +108,31 @@ def row_bytes(kind: Type, columns: int) -> int | None:
     return None if columns % block else columns // block * size
 
 
-def rounded(matrix: Float, kind: Type, importance: Float | None) -> Float:
-    """A matrix (rows, columns) float32 as it comes back from `kind`."""
-    if kind in (Type.F16, Type.BF16):
-        result: Float = gguf.quants.dequantize(gguf.quants.quantize(matrix, kind), kind)
-        return result
-    lib, (rows, columns) = _library(), matrix.shape
+def packed(matrix: Float, kind: Type, importance: Float | None) -> npt.NDArray[np.uint8]:
+    """The bytes (rows, bytes of a row) of a matrix (rows, columns) float32 as `kind`: what llama.cpp writes into a file."""
     matrix = np.ascontiguousarray(matrix, np.float32)
-    packed = np.empty(rows * (row_bytes(kind, columns) or 0), np.uint8)
-    back = np.empty_like(matrix)
+    if kind in (Type.F32, Type.F16, Type.BF16):
+        result: npt.NDArray[np.uint8] = np.ascontiguousarray(gguf.quants.quantize(matrix, kind)).view(np.uint8)
+        return result.reshape(len(matrix), -1)
+    lib, (rows, columns) = _library(), matrix.shape
+    out = np.empty((rows, row_bytes(kind, columns) or 0), np.uint8)
     weights = None if importance is None else np.ascontiguousarray(importance, np.float32).ctypes.data_as(_FLOATS)
     source = matrix.ctypes.data_as(_FLOATS)
-    size = lib.ggml_quantize_chunk(int(kind), source, packed.ctypes.data, 0, rows, columns, weights)
-    if size != packed.nbytes:
-        raise EngineError(f"llama.cpp made {size} bytes of a {kind.name} matrix instead of {packed.nbytes}.")
-    lib.ggml_get_type_traits(int(kind)).contents.to_float(packed.ctypes.data, back.ctypes.data_as(_FLOATS), back.size)
+    size = lib.ggml_quantize_chunk(int(kind), source, out.ctypes.data, 0, rows, columns, weights)
+    if size != out.nbytes:
+        raise EngineError(f"llama.cpp made {size} bytes of a {kind.name} matrix instead of {out.nbytes}.")
+    return out
+
+
+def rounded(matrix: Float, kind: Type, importance: Float | None) -> Float:
+    """A matrix (rows, columns) float32 as it comes back from `kind`."""
+    data = packed(matrix, kind, importance)
+    if kind in (Type.F16, Type.BF16):
+        result: Float = gguf.quants.dequantize(data.view(np.float16) if kind == Type.F16 else data, kind)
+        return result
+    back = np.empty(matrix.shape, np.float32)
+    traits = _library().ggml_get_type_traits(int(kind)).contents
+    traits.to_float(data.ctypes.data, back.ctypes.data_as(_FLOATS), back.size)
     return back
 
 

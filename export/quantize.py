@@ -39,8 +39,15 @@ from .stats import read as read_stats
 
 Say = Callable[[str], None]
 Progress = Callable[[int, int], None]
-GATES = ((7.5, 0.05), (5.5, 0.2), (3.8, 0.5), (0.0, 5.0))
-"""(bits per weight, largest mean KLD in nats): what tells a broken kit from a coarse one, where no recipe sets a gate."""
+GATES = ((7.5, 0.004), (6.0, 0.02), (5.0, 0.06), (4.0, 0.15), (3.0, 0.6), (0.0, 5.0))
+"""(bits per weight, largest mean KLD in nats) where no recipe sets a gate: ten times what Llama-2-7B loses at Q8_0 (4e-4), Q6_K
+(2e-3), Q5_K_M and Q4_K_M (1.3e-2), which is more than other models of the kind were seen to lose (docs/proof.md)."""
+LENGTH = 0.01
+"""Share by which image tokens may be longer or shorter than the base's on the whole; cosines do not see it."""
+ROWS = 64
+"""Of each matrix are compared with the base's, quantized once more on their own."""
+_OF_THE_TYPE = ("general.file_type", "general.quantization_version", "quantize.imatrix.")
+"""Keys that llama.cpp's quantizer writes itself."""
 ROUNDING = 2.0**-20
 """Share by which pixels are moved to see what another processor's rounding does: eight times float32's own. The miniature's
 int8 image tokens then have a mean cosine of 0.9999 to themselves, and between processors 0.9999 to 1 (docs/benchmarks.md)."""
@@ -214,7 +221,9 @@ def _build(job: _Job) -> None:
     bits = bits_per_weight(job.target)
     name = options.llm or f"{bits:.2f} bpw"
     job.say("proving it against the base")
-    figures = {"vision": seen, "language": _prove(job, bits), "base": m.parity}
+    _same_files(job)
+    same = _same_model(job)
+    figures = {"vision": seen, "language": same | _prove(job, bits), "base": m.parity}
     settings = {
         k: v for k, v in asdict(options).items() if k in ("llm", "size", "bpw", "vision", "keys", "sensitivity")
     }
@@ -292,6 +301,7 @@ def _compare_encoders(job: _Job, kind: str) -> dict[str, Any]:
     recipe, spec = job.options.recipe, job.base.manifest.vision
     required = recipe.cosine if recipe and recipe.cosine is not None else parity.COSINE[kind]
     found, elsewhere, between = (list[npt.NDArray[np.float64]]() for _ in range(3))
+    lengths = []
     with (
         closing(VisionEncoder(job.base.file(spec.file), device="cpu", threads=job.threads)) as original,
         closing(VisionEncoder(job.work / spec.file, device="cpu", threads=job.threads)) as made,
@@ -302,7 +312,14 @@ def _compare_encoders(job: _Job, kind: str) -> dict[str, Any]:
             there = made.encode(moved)
             for figures, pair in ((found, (here, right)), (elsewhere, (there, right)), (between, (there, here))):
                 figures.append(parity.cosine(*pair).ravel())
+            lengths.append(np.linalg.norm(here, axis=-1).sum() / np.linalg.norm(right, axis=-1).sum())
     cosines, same = min(map(np.concatenate, (found, elsewhere)), key=np.mean), np.concatenate(between)
+    length = float(np.mean(lengths))
+    if not abs(length - 1) <= LENGTH:
+        raise ParityError(
+            f"{spec.file}: as {kind} its image tokens are {length:.3f} times as long as the base's. No kit was written; "
+            "report it."
+        )
     return {
         "pages": len(found),
         "rows": int(cosines.size),
@@ -312,6 +329,7 @@ def _compare_encoders(job: _Job, kind: str) -> dict[str, Any]:
         "rounding_cosine_mean": round(float(same.mean()), 6),
         "rounding_cosine_min": round(float(same.min()), 6),
         "rounding_cosine_required": SAME,
+        "length": round(length, 6),
         "against": f"{spec.type} of the base",
     }
 
@@ -406,6 +424,53 @@ def answers(path: Path, sequences: Sequence[Input], threads: int) -> list[Float]
             model.feed_rows(s.rows)
             out.append(model.feed_tokens(s.after, every=True))
     return out
+
+
+def _same_files(job: _Job) -> None:
+    """Raise ParityError where a file that is the base's own is not, byte for byte."""
+    made, base = kits.listing(job.work), job.base.manifest
+    wrong = [n for n in (base.packing.newline_file, base.guesses_file) if n and made.get(n) != base.files[n]]
+    if wrong:
+        raise ParityError(f"{', '.join(wrong)}: not as in {job.base.path}. No kit was written; try again.")
+
+
+def _same_model(job: _Job) -> dict[str, Any]:
+    """The GGUF says what the base's says, and rows of every tensor are the base's, quantized on their own. ParityError."""
+    base, made = (gguf.GGUFReader(p) for p in (job.source, job.target))
+    said = [
+        {n: f.contents() for n, f in r.fields.items() if not n.startswith(("GGUF.", *_OF_THE_TYPE))}
+        for r in (base, made)
+    ]
+    names = sorted(n for n in said[0].keys() | said[1].keys() if said[0].get(n) != said[1].get(n))
+    wrong = [f"{n} is {str(said[1].get(n))[:60]}, the base has {str(said[0].get(n))[:60]}" for n in names]
+    theirs, rows = {t.name: t for t in base.tensors}, 0
+    wrong += [f"{n} is in one of both only" for n in sorted(theirs.keys() ^ {t.name for t in made.tensors})]
+    for t in made.tensors:
+        if t.name in theirs:
+            picked = (
+                np.linspace(0, len(t.data) - 1, min(len(t.data), ROWS)).astype(int) if t.data.ndim > 1 else slice(None)
+            )
+            wrong += _other_rows(t, theirs[t.name], picked, job.importance.get(t.name))
+            rows += len(np.atleast_2d(t.data[picked]))
+    if wrong:
+        more = f"; and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise ParityError(
+            f"{job.target.name}: not what the base becomes: {'; '.join(wrong[:5])}{more}. No kit was written."
+        )
+    return {"tensors": len(made.tensors), "weight_rows_compared": rows, "weights_equal": True}
+
+
+def _other_rows(made: Any, base: Any, picked: Any, importance: Float | None) -> list[str]:
+    """A line where rows of a tensor are not those of the base's in the type that it has."""
+    there = np.atleast_2d(np.ascontiguousarray(made.data[picked]))
+    source = np.atleast_2d(np.ascontiguousarray(base.data[picked]))
+    if made.tensor_type == base.tensor_type:
+        wanted = source.view(np.uint8)
+    else:
+        matrix = gguf.quants.dequantize(source, base.tensor_type).astype(np.float32)
+        wanted = ggml.packed(matrix, made.tensor_type, importance)
+    same = np.array_equal(there.view(np.uint8), wanted)
+    return [] if same else [f"{made.name} ({made.tensor_type.name}) has other weights"]
 
 
 def _prove(job: _Job, bits: float) -> dict[str, Any]:

@@ -105,7 +105,7 @@ def read(folder: Path, config: Config) -> Tokenizer:
         tokens=tokens,
         scores=scores,
         types=types,
-        add_prefix=_prefix(folder, settings, config, pieces, "tokenizer.model" in files),
+        add_prefix=_prefix(folder, settings, pieces, "tokenizer.model" in files),
         add_bos=add_bos,
         bos=bos,
         ends=ends,
@@ -187,16 +187,14 @@ def _refuse_ids(folder: Path, size: int, bos: int | None, ends: tuple[int, ...],
         raise CheckpointError(f"{folder}: cannot be converted: {'; '.join(wrong)}.")
 
 
-def _prefix(folder: Path, settings: dict[str, Any], config: Config, pieces: _Pieces, has_model: bool) -> bool:
+def _prefix(folder: Path, settings: dict[str, Any], pieces: _Pieces, has_model: bool) -> bool:
     """Whether a text gets a space in front. null says nothing: then the pieces' own file decides."""
     wanted = _flag(settings, "add_prefix_space", pieces.prefix)
     reason = ""
     if wanted != pieces.prefix and not has_model:
         reason = "and tokenizer.json says otherwise; correct the one that is wrong"
-    elif wanted != pieces.prefix and config.layout == "llava" and settings.get("legacy") is not False:
-        reason = (
-            "which LLaVA's own loader does not look at unless legacy is false; set legacy to false, or leave it out"
-        )
+    elif wanted != pieces.prefix and settings.get("legacy") is not False:
+        reason = "which transformers' two Llama tokenizers take differently unless legacy is false; set legacy to false"
     if reason:
         raise CheckpointError(f"{folder}: tokenizer_config.json: add_prefix_space is {wanted}, {reason}.")
     return wanted

@@ -61,7 +61,11 @@ LLAVA, HUB = "llava", "llava_next"
 # Set -> layout of the checkpoint below it, and the words of the refusal; None: it converts, with that packing.
 SETS: dict[str, tuple[str, str | None, str]] = {
     "DERIVED--PULSE-7B": (LLAVA, None, "flat anyres"),
-    "DERIVED--peft-0.21.2": (LLAVA, None, "flat anyres"),  # an adapter_config.json, which is not read without --lora
+    "DERIVED--peft-0.21.2": (
+        LLAVA,
+        None,
+        "flat anyres",
+    ),  # an adapter's settings alone, which lie in a folder of their own
     "DERIVED--transformers-v457": (HUB, None, "spatial_unpad anyres"),
     "DERIVED--transformers-v457-llava": (LLAVA, None, "flat anyres"),
     "DERIVED--transformers-v5": (HUB, None, "spatial_unpad anyres"),
@@ -119,7 +123,7 @@ def over(published: Path, source: Path, out: Path, layout: str) -> Path:
         elif file.name in ("preprocessor_config.json", "processor_config.json"):
             place = out if layout == HUB else out / "vision_tower"
             (place / file.name).write_text(json.dumps(pixels(raw)))
-        elif "facts" not in file.name and "keys" not in file.name:
+        elif not re.search(r"facts|keys|adapter_config|checkpoint-", file.name):
             (out / file.name).write_text(json.dumps(raw))
     return out
 
@@ -141,7 +145,8 @@ def test_a_published_set_converts_or_is_refused_by_name(
     config = read(folder)
     assert f"{config.merge} {config.aspect_ratio}" == packing
     assert config.layout == layout
-    assert config.pinpoints == (PINPOINTS if config.aspect_ratio == "anyres" else ())
+    turned = tuple((h, w) for w, h in PINPOINTS)  # LlavaNext writes (height, width)
+    assert config.pinpoints == ((turned if layout == HUB else PINPOINTS) if config.aspect_ratio == "anyres" else ())
     assert config.mean == CLIP_MEAN
     assert (config.text.rope_theta, config.text.rope_scaling, config.vision_layers) == (10000.0, None, 3)
     assert tokenizer.read(folder, config).ends == (2,)
@@ -271,7 +276,7 @@ def test_absent_parts_of_a_llava_next_config_are_those_of_its_class(
     (tmp_path / "config.json").write_text(json.dumps(raw))
     config = read_config(tmp_path / "config.json", tower_dir=None)
     assert (config.vision.image_size, config.vision.hidden_size, config.vision_layers) == (336, 1024, 23)
-    assert config.pinpoints == ((336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008))
+    assert config.pinpoints == ((672, 336), (336, 672), (672, 672), (336, 1008), (1008, 336))  # (width, height)
 
 
 def test_ids_that_end_an_answer_are_collected_from_both_levels(checkpoints: dict[str, Path], tmp_path: Path) -> None:

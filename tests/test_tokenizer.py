@@ -460,7 +460,7 @@ def test_tokenizer_json_describes_tokens_behind_the_pieces(source: Path, tmp_pat
         ({"added_tokens.json": {"<s>": 400}}, "doubled tokens: 1 and 400 are both '<s>'"),
         (
             {"tokenizer_config.json": {"legacy": True, "add_prefix_space": False}},
-            "add_prefix_space is False, which LLaVA's own loader does not look at",
+            "add_prefix_space is False, which transformers' two Llama tokenizers take differently",
         ),
     ],
 )
