@@ -19,7 +19,7 @@ _GOLDEN = click.option(
     multiple=True,
     type=click.Path(path_type=Path),
     metavar="PAGE",
-    help="Keep it with the kit's answers, for doctor.",
+    help="Keep it with the kit's answers, for doctor. Default of quantize: the example page.",
 )
 
 

@@ -4,18 +4,36 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from pulse_edge import PulseModel, intake, prompt, scan
 from pulse_edge import kit as kits
 from pulse_edge.errors import UsageError
-from pulse_edge.golden import FILE
+from pulse_edge.golden import FILE, SAMPLED, Float, case_of, differences, sampled
+from pulse_edge.interpret import EncodedScan
+from pulse_edge.kit import Kit
+from pulse_edge.llm import LanguageModel
+from pulse_edge.start import default_threads
 
 Progress = Callable[[int, int], None]
 QUESTIONS = (prompt.REPORT_QUESTION, "Does this ECG show atrial fibrillation?", "What is the heart rate?")
+PAGE = Path(scan.__file__).with_name("example_page.png")
+"""The page of a kit that names no other: it comes with the program."""
+LATER = 16
+"""Tokens behind the first ahead of which logits are stored."""
+PERTURBED = 1e-6
+"""Share by which another processor's encoder changes image tokens, as a standard deviation: what float32's rounding makes of a
+small tower (docs/proof.md)."""
+FACTOR, SPREAD_FACTOR, LEAST = 3, 1.5, 0.01
+"""What is tolerated: three times the largest right difference of a logit, 1.5 times the right spread, and never less than the
+last one. Right spreads of one kit are within a quarter of one another, and 1 % of noise on the weights makes 1.9 (Q4_K_M) to 3
+times as much (Q2_K), on the miniature; a single logit tells them apart less surely (docs/proof.md)."""
 LONGEST = 256
 """Tokens of an answer."""
 MOST = 4
@@ -32,48 +50,112 @@ def require(pages: Sequence[Path]) -> None:
         intake.admitted(scan.read(page), straighten=True, force=False)
 
 
-def cases(
-    model: PulseModel, page: Path, name: str, progress: Progress = lambda _done, _of: None
-) -> list[dict[str, Any]]:
-    """Questions about a page, called `name` in the kit: text, token ids, and logits of the first token.
-
-    `progress` gets questions answered and of how many.
-    """
-    encoded, found = model.encode(page), []
-    for number, question in enumerate(QUESTIONS):
-        progress(number, len(QUESTIONS))
-        answering = model.ask(encoded, question, LONGEST)
-        text = "".join(answering)
-        if not answering.ids:
-            continue  # nothing to compare
-        (logits,) = model.score(encoded, question, [answering.ids[:1]])
-        first = [round(float(x), 4) for x in logits[0]]
-        told = {"page": name, "question": question, "text": text, "tokens": answering.ids, "first_logits": first}
-        found.append(told)
-    return found
-
-
 def add(
     kit: Path,
     pages: Sequence[Path],
     say: Callable[[str], None] = lambda _text: None,
     progress: Progress = lambda _done, _of: None,
 ) -> None:
-    """Copy the pages into a finished kit, answer about them, and write its manifest again.
+    """Answer about pages with a finished kit, and put pages, answers and tolerance into it. Raises ScanError, PageRefused.
 
-    `say` gets a line for each page, `progress` its questions answered and of how many. Raises ScanError, PageRefused.
+    The example page of this program is named, others are copied. `say` gets a line for each page, `progress` its questions
+    answered and of how many.
     """
     if not pages:
         return
     opened = kits.open_kit(kit)
-    names = [f"golden-{n}{page.suffix.lower()}" for n, page in enumerate(pages, 1)]
-    found: list[dict[str, Any]] = []
+    names = [PAGE.name if page == PAGE else f"golden-{n}{page.suffix.lower()}" for n, page in enumerate(pages, 1)]
     say("golden cases: loading the new kit")
+    asked: list[_Asked] = []
+    found: list[dict[str, Any]] = []
     with PulseModel.load(opened, device="cpu") as model:
         for number, (page, name) in enumerate(zip(pages, names, strict=True), 1):
             say(f"golden cases: {len(QUESTIONS)} questions about {page.name}, page {number} of {len(pages)}")
-            found += cases(model, page, name, progress)
+            asked.append(_Asked(name, model.encode(page)))
+            found += _cases(model, asked[-1], progress)
+    say("golden cases: measuring how far right answers of other machines may differ")
     for page, name in zip(pages, names, strict=True):
-        shutil.copyfile(page, kit / name)
-    (kit / FILE).write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+        if name != PAGE.name:
+            shutil.copyfile(page, kit / name)
+    told = _tolerances(opened, asked, found) | {"cases": found}
+    (kit / FILE).write_text(json.dumps(told, separators=(",", ":")) + "\n", "utf-8")
     kits.write_manifest(kit, replace(opened.manifest, files=kits.listing(kit)))
+
+
+def room(vocabulary: int) -> int:
+    """Bytes at most that the cases of one page take."""
+    numbers = vocabulary + LATER * SAMPLED * 2 + LONGEST
+    return len(QUESTIONS) * (12 * numbers + 8 * LONGEST)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A page under its name in the kit."""
+
+    name: str
+    encoded: EncodedScan
+
+
+def _cases(model: PulseModel, asked: _Asked, progress: Progress) -> Iterator[dict[str, Any]]:
+    """Questions about a page: text, token ids, and logits ahead of the first tokens."""
+    for number, question in enumerate(QUESTIONS):
+        progress(number, len(QUESTIONS))
+        answering = model.ask(asked.encoded, question, LONGEST)
+        text = "".join(answering)
+        if not answering.ids:
+            continue  # nothing to compare
+        (logits,) = model.score(asked.encoded, question, [answering.ids[: 1 + LATER]])
+        rounded = np.round(logits.astype(np.float64), 4)
+        yield {
+            "page": asked.name,
+            "question": question,
+            "text": text,
+            "tokens": answering.ids,
+            "first_logits": rounded[0].tolist(),
+            "later_logits": rounded[1:, sampled(logits.shape[1])].tolist(),
+        }
+
+
+# --- tolerance --------------------------------------------------------------------------------------------------------
+
+
+def _tolerances(kit: Kit, asked: Sequence[_Asked], found: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """How far stored logits may be off on another machine: each of them, and all together.
+
+    Right are llama.cpp's other kernels of this machine (weights repacked, tokens in fours) behind image tokens that differ in
+    float32's last places, as another processor's encoder makes them: what a machine that this kit was not made on may do.
+    """
+    largest = spread = 0.0
+    for seed, (repack, width) in enumerate(((True, 256), (False, 4))):
+        parts = [d for page in asked for d in _differences(kit, page, found, seed, repack, width)]
+        if parts:
+            every = np.concatenate(parts)
+            largest = max(largest, float(every.max()))
+            spread = max(spread, float(np.sqrt(np.mean(np.square(every)))))
+    tolerance, most = max(LEAST, FACTOR * largest), max(LEAST, SPREAD_FACTOR * spread)
+    return {"tolerance": float(f"{tolerance:.2g}"), "spread": float(f"{most:.2g}")}
+
+
+def _differences(
+    kit: Kit, page: _Asked, found: Sequence[dict[str, Any]], seed: int, repack: bool, width: int
+) -> Iterator[Float]:
+    """Of each case of a page, what its stored logits differ by when other kernels read it."""
+    m, rows = kit.manifest, page.encoded.rows
+    noise = np.random.default_rng(seed).standard_normal(rows.shape, np.float32)
+    room = len(rows) + m.prompt.max_tokens
+    with closing(
+        LanguageModel(
+            kit.file(m.language.file),
+            context=256 * -(-room // 256),
+            threads=default_threads(),
+            mapped=not repack,
+            repack=repack,
+            keys=m.language.keys,
+        )
+    ) as model:
+        for case in (case_of(raw) for raw in found if raw["page"] == page.name):
+            model.prefill(page.name, m.prompt.before, rows * (1 + PERTURBED * noise))
+            text = model.tokenize(prompt.fill(m.prompt.after, case.question), first=False)
+            ids = [*text, *case.tokens[: len(case.later_logits)]]
+            parts = [model.feed_tokens(ids[at : at + width], every=True) for at in range(0, len(ids), width)]
+            yield differences(case, np.concatenate(parts)[len(text) - 1 :])

@@ -80,7 +80,7 @@ class Options:
     threads: int | None = None
     force: bool = False
     golden: tuple[Path, ...] = ()
-    """Pages of golden cases."""
+    """Pages of golden cases; none: the program's example page."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def quantize(
     _check_room(opened, target)
     with kits.writing(target, force=options.force) as work:
         _build(_Job(opened, work, options, stats, options.threads or default_threads(), say, progress))
-        golden.add(work, options.golden, say, progress)
+        golden.add(work, options.golden or (golden.PAGE,), say, progress)
 
 
 def _resolved(options: Options) -> Options:
@@ -384,7 +384,9 @@ def _budget(job: _Job, matrices: Sequence[Matrix]) -> int:
         return int(job.options.bpw * sum(int(t.n_elements) for t in tensors) / 8)
     rest = job.source.stat().st_size - sum(int(t.n_bytes) for t in tensors)
     others = sum(p.stat().st_size for p in job.work.rglob("*") if p.is_file())
-    budget = (job.options.size or 0) - others - rest - MANIFEST_BYTES
+    aside = MANIFEST_BYTES + golden.room(job.base.manifest.language.vocabulary) * max(1, len(job.options.golden))
+    aside += sum(page.stat().st_size for page in job.options.golden)
+    budget = (job.options.size or 0) - others - rest - aside
     if budget < sum(min(m.bytes.values()) for m in matrices):
         least = (job.options.size or 0) - budget + sum(min(m.bytes.values()) for m in matrices)
         raise UsageError(f"--size {job.options.size:,}: the smallest kit of this model takes {least:,} bytes.")

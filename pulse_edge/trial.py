@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from . import bench, cpu, golden, llm, machine, memory, plan, prompt, selftest_results
 from .doctor import SAMPLE, WRITTEN, Check, Progress, keep, seconds_of
@@ -49,13 +50,21 @@ def _encode(model: PulseModel, page: Path) -> EncodedScan:
     return model.encode(page, force=True)
 
 
+def _figures(outcome: golden.Outcome) -> dict[str, Any]:
+    """JSON has no infinity."""
+    figures = vars(outcome) | {"passed": outcome.passed}
+    return {k: v for k, v in figures.items() if not (isinstance(v, float) and math.isinf(v))}
+
+
 def _golden(outcomes: list[golden.Outcome]) -> Check:
-    figures = {"cases": [vars(o) | {"passed": o.passed} for o in outcomes]}
+    figures = {"cases": [_figures(o) for o in outcomes]}
     if not outcomes:
         return Check("golden cases", "warning", "the kit has none, so its answers were compared with nothing", figures)
     failed = [o for o in outcomes if not o.passed]
-    worst = max(max(o.first_logits, o.tokens, o.written) for o in outcomes)
+    worst = max(max(o.first_logits, o.later_logits, o.tokens, o.written) for o in outcomes)
     limit = f"largest difference of a logit {worst:.3g}, tolerance {outcomes[0].tolerance:g}"
+    if math.isfinite(outcomes[0].largest_spread):
+        limit += f"; of all together {outcomes[0].spread:.3g}, tolerance {outcomes[0].largest_spread:g}"
     if failed:
         return Check("golden cases", "failed", f"{len(failed)} of {len(outcomes)} did not come back ({limit})", figures)
     return Check("golden cases", "ok", f"all {len(outcomes)} came back ({limit})", figures)
