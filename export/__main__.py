@@ -12,7 +12,6 @@ import click
 
 from pulse_edge.cli import run
 
-_LOADING = "loading torch and transformers"
 _GOLDEN = click.option(
     "--golden",
     multiple=True,
@@ -44,7 +43,7 @@ def convert(source: str, target: Path, debug: bool, **options: Any) -> None:
     from .early import check_convert
 
     check_convert(source, target, options)
-    _say(_LOADING)
+    _loading()
     from .convert import Options, resolve
     from .convert import convert as make
 
@@ -83,7 +82,7 @@ def quantize(base: Path, target: Path, recipe: str | None, debug: bool, **option
 
     found = find(recipe, load_recipes(), "recipe") if recipe else None
     check_quantize(base, target, options)
-    _say(_LOADING)
+    _loading()
     from .quantize import Options
     from .quantize import quantize as make
 
@@ -110,7 +109,7 @@ def train_miniature(out: Path, debug: bool, **options: Any) -> None:
     from .early import check_train
 
     check_train(out, options)
-    _say(_LOADING)
+    _loading()
     from .miniature.train import sitting
 
     sitting(out, say=_say, **options)
@@ -131,6 +130,11 @@ def carry_miniature(checkpoint: Path, target: Path | None, debug: bool) -> None:
 
 def _say(text: str) -> None:
     click.echo(text, err=True)
+
+
+def _loading() -> None:
+    if sys.stderr.isatty():  # for those who wait
+        _say("loading torch and transformers (up to half a minute)")
 
 
 @contextlib.contextmanager
