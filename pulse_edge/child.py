@@ -111,7 +111,8 @@ class _Own:
 
 
 def _pin() -> None:
-    if not any(finder is _Own for finder in sys.meta_path):
+    finders: list[object] = list(sys.meta_path)
+    if _Own not in finders:
         sys.meta_path.insert(0, _Own)  # type: ignore[arg-type]
 
 
