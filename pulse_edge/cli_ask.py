@@ -56,7 +56,9 @@ def ask(
 
     The page is read once. Without a terminal each line of standard input is a question.
     """
-    from . import cli_cache, log
+    from . import cli_cache, log, sandbox
+
+    sandbox.start()  # while the libraries are loaded
     from . import scan as scans
     from .errors import UsageError
     from .interpret import PulseModel
