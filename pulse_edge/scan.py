@@ -121,6 +121,7 @@ class Document:
             )
         self._image: Image.Image | None = None
         self._decoding: sandbox.Decoding | None = None
+        self._hostile = 0
         if isinstance(source, Image.Image):
             self.name, self._image = "image", _decoded_here(source)
             size = "{}x{}".format(*self._image.size).encode()
@@ -135,22 +136,21 @@ class Document:
         return 1 if self._decoding is None else len(self._decoding)
 
     def __iter__(self) -> Iterator[Page | Unread]:
-        hostile = 0
-        for number in range(1, len(self) + 1):
-            name = pictures.numbered(self.name, number, len(self))
-            if hostile == MAX_HOSTILE:
-                error = PageRefused(f"{name}: was not read, as {hostile} pages before it cannot be. {AS_PNG}")
-                yield Unread(name, number, error)
-                continue
-            try:
-                image = self._decode(number - 1, name)
-            except sandbox.Broken as e:
-                hostile += 1
-                yield Unread(name, number, e.error)
-            except PulseEdgeError as e:
-                yield Unread(name, number, e)
-            else:
-                yield Page(image, self.sha256, name, number)
+        return (self.page(number) for number in range(1, len(self) + 1))
+
+    def page(self, number: int) -> Page | Unread:
+        """One page, from 1."""
+        name = pictures.numbered(self.name, number, len(self))
+        if self._hostile >= MAX_HOSTILE:
+            error = f"{name}: was not read, as {self._hostile} pages before it cannot be. {AS_PNG}"
+            return Unread(name, number, PageRefused(error))
+        try:
+            return Page(self._decode(number - 1, name), self.sha256, name, number)
+        except sandbox.Broken as e:
+            self._hostile += 1
+            return Unread(name, number, e.error)
+        except PulseEdgeError as e:
+            return Unread(name, number, e)
 
     def _decode(self, index: int, name: str) -> Image.Image:
         if self._decoding is None:
