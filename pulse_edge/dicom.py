@@ -77,7 +77,15 @@ def _capture(found: Any, n: int, name: str, limits: Limits) -> Image.Image:
     grey = (pixels >> (bits - 8) if bits > 8 else pixels).astype(np.uint8)
     if kind == "MONOCHROME1":
         grey = 255 - grey
-    return pictures.page(Image.fromarray(grey), name, limits)
+    page = pictures.page(Image.fromarray(grey), name, limits)
+    if not _packed(found):
+        length = len(found.PixelData) // max(1, int(found.get("NumberOfFrames", 1) or 1))
+        pictures.check_tail(page, [memoryview(found.PixelData)[n * length : (n + 1) * length]], name, "a DICOM picture")
+    return page
+
+
+def _packed(found: Any) -> bool:
+    return _syntax(found).startswith((_MARKED, _RLE))
 
 
 def _check_frame(found: Any, n: int, name: str) -> None:
@@ -85,7 +93,7 @@ def _check_frame(found: Any, n: int, name: str) -> None:
     from pydicom.encaps import get_frame
 
     syntax = _syntax(found)
-    if not syntax.startswith((_MARKED, _RLE)):
+    if not _packed(found):
         return
     frames = max(1, int(found.get("NumberOfFrames", 1) or 1))
     data = get_frame(bytes(found.PixelData), n, number_of_frames=frames)

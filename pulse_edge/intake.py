@@ -6,7 +6,9 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any
 
-from . import quality, rectify, scan
+import numpy as np
+
+from . import fill, quality, rectify, scan
 from .errors import PageRefused
 
 NARROWEST = 64
@@ -38,6 +40,7 @@ def check(page: scan.Page, *, straighten: bool = True) -> CheckedPage:
         upright=flat.upright,
         light=flat.light,
         frame=flat.frame,
+        unfilled=fill.unfilled(np.asarray(page.image)),
     )
     return CheckedPage(page, flat, judged, time.perf_counter() - start)
 

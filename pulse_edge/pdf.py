@@ -114,7 +114,7 @@ def _too_few_pixels(picture: Any) -> str | None:
     sizes = {(width.value * bits * n + 7) // 8 * height.value for bits in (1, 2, 4, 8, 16) for n in (1, 3, 4)}
     if any(size <= length <= size + _SLACK for size in sizes):
         return None
-    if not pdfium.FPDFImageObj_GetImageMetadata(picture, None, about):
+    if not pdfium.FPDFImageObj_GetImageMetadata(picture, picture.page.raw, about):
         return None
     wanted = (width.value * about.bits_per_pixel + 7) // 8 * height.value
     return whole.HOLE if length < wanted else None

@@ -120,7 +120,34 @@ def bmp(data: bytes, name: str, limits: Limits) -> list[Decode]:
     packed = int.from_bytes(data[30:34], "little") in (1, 2) and data[14:18] != b"\x0c\0\0\0"
     if packed and data.rstrip(b"\0")[-1:] != b"\1":  # 0 1 ends it
         cut_short(name, "a BMP", whole.HOLE)
-    return picture("BMP", data, name, limits)
+
+    def decode() -> Image.Image:
+        found = _picture("BMP", data, name, limits)
+        if not packed:
+            check_tail(found, [memoryview(data)[int.from_bytes(data[10:14], "little") :]], name, "a BMP")
+        return found
+
+    return [decode]
+
+
+def check_tail(found: Image.Image, pixels: list[memoryview], name: str, what: str) -> None:
+    """Raise ScanError where pixels that are not compressed end in zeros, and the page in a band of their colour.
+
+    `pixels`: pieces of the file in their order. A 50th of them is looked for: black edges of scanned pages are as long.
+    """
+    tail = 0
+    for piece in reversed(pixels):
+        zeros = whole.blank_tail(piece)
+        tail += zeros
+        if zeros < len(piece):
+            break
+    if tail and tail >= sum(map(len, pixels)) // 50:
+        import numpy as np
+
+        from . import fill
+
+        if fill.unfilled(np.asarray(found), sure=0.0):
+            cut_short(name, what, whole.HOLE)
 
 
 def webp(data: bytes, name: str, limits: Limits) -> list[Decode]:
@@ -215,12 +242,17 @@ def _tiff_page(data: bytes, name: str, limits: Limits, place: int) -> Image.Imag
         image.seek(place)
         tags = image.tag_v2
         compression = tags.get(259, 1)
+        offsets, lengths = tags.get(273, tags.get(324, ())), tags.get(279, tags.get(325, ()))
+        parts = list(zip(offsets, lengths, strict=False))
         if compression != 1:  # Pillow itself finds raw pixels too short
-            offsets, lengths = tags.get(273, tags.get(324, ())), tags.get(279, tags.get(325, ()))
-            parts = zip(offsets, lengths, strict=False)
-            why = whole.strips(data, parts, ones=compression not in (2, 3, 4))
-            cut_short(name, "a TIFF", why)
-        return page(image, name, limits)
+            cut_short(name, "a TIFF", whole.strips(data, parts, ones=compression not in (2, 3, 4)))
+            if compression == 7 and not bytes(tags.get(347, b"\xff\xd9")).endswith(b"\xff\xd9"):
+                cut_short(name, "a TIFF", whole.HOLE)  # tables for all JPEG strips, which may lie at the file's end
+        found = page(image, name, limits)
+    if compression == 1:
+        pieces = [memoryview(data)[offset : offset + length] for offset, length in parts]
+        check_tail(found, pieces, name, "a TIFF")
+    return found
 
 
 def too_many_pages(name: str, limits: Limits) -> PageRefused:
