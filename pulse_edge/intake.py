@@ -6,9 +6,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
-from . import fill, quality, rectify, scan
+from . import channels, fill, quality, rectify, scan
 from .errors import PageRefused
 
 NARROWEST = 64
@@ -40,7 +38,7 @@ def check(page: scan.Page, *, straighten: bool = True) -> CheckedPage:
         upright=flat.upright,
         light=flat.light,
         frame=flat.frame,
-        unfilled=fill.unfilled(np.asarray(page.image)),
+        unfilled=fill.unfilled(channels.pixels(page.image)),
     )
     return CheckedPage(page, flat, judged, time.perf_counter() - start)
 

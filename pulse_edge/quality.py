@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from . import channels
 from .channels import brightest, darkest
 
 Pixels = npt.NDArray[np.uint8]
@@ -187,7 +188,7 @@ def judge(
     coarsely, before shadows were evened out. `frame` (4, 2): where the picture's corners lie on the page, None where page
     and picture are the same. `unfilled`: the share of the picture that was never filled in; see fill.py.
     """
-    pixels = np.asarray(page)
+    pixels = channels.pixels(page)
     scale_known = across is not None and down is not None
     across, down = (across, down) if across and down else (max(page.size) / 270,) * 2
     mm = (across * down) ** 0.5

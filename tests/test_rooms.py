@@ -62,7 +62,7 @@ DOORS = {
         for name in ("ask", "batch", "bench", "cache", "check", "doctor", "interpret", "kit", "log", "options")
     },
     "rich": {"screen.py"},
-    "cv2": PICTURES,
+    "cv2": PICTURES - {"scan.py"},
     "pypdfium2": {"pdf.py"},
     "pillow_heif": {"pictures.py"},
     "pydicom": {"dicom.py"},
