@@ -451,8 +451,8 @@ def _below(folder: str) -> Iterator[str]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in folders:
             path = os.path.join(at, name)
-            if os.path.islink(path) and not os.path.realpath(path).startswith(top + os.sep):  # else it is read anyway
-                yield path
+            if os.path.islink(path) and not f"{os.path.realpath(path)}{os.sep}".startswith(top + os.sep):
+                yield path  # what it leads to below the same folder is read anyway
         for name in sorted(names):
             if not name.startswith(".") and name.lower() not in _NO_PAGES:
                 yield os.path.join(at, name)
