@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import click
 
 from .cli_options import ReadyCommand
-from .errors import PulseEdgeError
+from .errors import PulseEdgeError, UsageError, on_page
 from .screen import Screen, say
 
 if TYPE_CHECKING:
     from .intake import CheckedPage
+    from .scan import Page
 
 
 @click.command(cls=ReadyCommand)
@@ -29,22 +30,64 @@ if TYPE_CHECKING:
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def check(scans: tuple[str, ...], as_json: bool, save_page: Path | None, no_rectify: bool, debug: bool) -> None:
     """Say whether pages are fit to be read, without a model: good, usable, or refused and why."""
-    from . import intake, scan
+    from . import sandbox
 
-    screen, worst = Screen(), 0
-    for source in scans:
+    sandbox.start()  # while the libraries are loaded
+    raise SystemExit(_Check(as_json, save_page, straighten=not no_rectify).all(scans))
+
+
+class _Check:
+    """The pages that were named, one after the other; a page that fails is counted, and the next one is looked at."""
+
+    def __init__(self, as_json: bool, save_page: Path | None, *, straighten: bool) -> None:
+        self._as_json, self._save_page, self._straighten = as_json, save_page, straighten
+        self._screen = Screen()
+        self._worst = self._pages = self._refused = self._failed = 0
+
+    def all(self, scans: tuple[str, ...]) -> int:
+        """Look at every page, and return the exit code: that of the worst."""
+        from . import scan
+
+        for source in scans:
+            try:
+                with scan.Document(source) as document:
+                    for page in document:
+                        self._pages += 1
+                        if isinstance(page, scan.Unread):
+                            self._fail(page.name, page.error)
+                        else:
+                            self._one(page)
+            except PulseEdgeError as e:
+                if isinstance(e, UsageError):
+                    raise
+                self._pages += 1
+                self._fail(source, e)
+        if self._pages > 1:
+            summary = f"{self._pages} pages: {self._refused} refused, {self._failed} could not be read"
+            self._screen.note(summary, always=bool(self._refused or self._failed))
+        return self._worst
+
+    def _one(self, page: Page) -> None:
+        from . import intake
+
         try:
-            pages = scan.read_all(source)
-        except PulseEdgeError as e:
-            worst = max(worst, screen.failed(source, e, as_json))
-            continue
-        for page in pages:
-            checked = intake.check(page, straighten=not no_rectify)
-            worst = max(worst, 3 * (checked.quality.verdict == "refused"))
-            if save_page is not None:
-                _save_page(checked, save_page)
-            say(_checked_text(checked, as_json))
-    raise SystemExit(worst)
+            checked = intake.check(page, straighten=self._straighten)
+            if self._save_page is not None:
+                _save_page(checked, self._save_page)
+            text = _checked_text(checked, self._as_json)
+        except UsageError:  # of --save-page
+            raise
+        except Exception as e:
+            self._fail(page.name, e)
+            return
+        if checked.quality.verdict == "refused":
+            self._refused += 1
+            self._worst = max(self._worst, 3)
+        say(text)
+
+    def _fail(self, name: str, error: Exception) -> None:
+        self._failed += 1
+        self._worst = max(self._worst, self._screen.failed(name, on_page(name, error), self._as_json))
 
 
 def _checked_text(checked: CheckedPage, as_json: bool) -> str:
@@ -66,7 +109,6 @@ def _checked_text(checked: CheckedPage, as_json: bool) -> str:
 def _save_page(checked: CheckedPage, folder: Path) -> None:
     """NAME.png as the model would see it, NAME.found.png with rows and verdict, NAME.sheet.png with the outline."""
     from . import quality
-    from .errors import UsageError
 
     name = checked.page.name.replace("#", "-")
     stem = folder / (Path(name).name if name != "-" else "stdin")

@@ -12,6 +12,11 @@ import pytest
 ROOT = Path(__file__).parent.parent
 STAGES = {
     "scan",
+    "sandbox",
+    "decoder",
+    "pictures",
+    "whole",
+    "fill",
     "pdf",
     "waveform",
     "dicom",
@@ -34,8 +39,12 @@ STAGES = {
     "speculation",
 }
 HELPERS = {
-    "scan": {".dicom"},
-    "dicom": {".waveform"},
+    "scan": {".pictures", ".sandbox"},
+    "sandbox": {".child"},
+    "decoder": {".pictures", ".pdf", ".dicom"},
+    "pictures": {".fill", ".whole"},
+    "pdf": {".pictures", ".whole"},
+    "dicom": {".pictures", ".pdf", ".waveform", ".whole"},
     "rectify": {".upright", ".waves", ".channels"},
     "quality": {".channels"},
     "upright": {".channels"},
@@ -53,10 +62,10 @@ DOORS = {
         for name in ("ask", "batch", "bench", "cache", "check", "doctor", "interpret", "kit", "log", "options")
     },
     "rich": {"screen.py"},
-    "cv2": PICTURES,
+    "cv2": PICTURES - {"scan.py"},
     "pypdfium2": {"pdf.py"},
-    "pillow_heif": {"scan.py"},
-    "pydicom": {"scan.py"},
+    "pillow_heif": {"pictures.py"},
+    "pydicom": {"dicom.py"},
     "typst": {"document.py"},
 }
 
@@ -83,7 +92,7 @@ def test_a_room_of_the_laptop_imports_only_what_it_may(file: Path) -> None:
         assert {n for n in names if n.startswith(".")} <= {".errors", ".child"} | HELPERS.get(file.stem, set())
     if file.stem in OF_REPORTS:
         assert {n for n in names if n.startswith(".")} <= {".errors", ".report"}
-    if file.stem in ("kit", "errors", "log", "install"):
+    if file.stem in ("kit", "errors", "log", "install", "sandbox", "supervisor", "whole"):
         assert tops <= sys.stdlib_module_names
     if file.stem == "install":
         assert not any(n.startswith(".") for n in names)  # it runs alone, from the stick
