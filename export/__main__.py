@@ -13,7 +13,6 @@ import click
 from pulse_edge.cli import run
 from pulse_edge.text import visible
 
-_LOADING = "loading torch and transformers"
 _GOLDEN = click.option(
     "--golden",
     multiple=True,
@@ -45,7 +44,7 @@ def convert(source: str, target: Path, debug: bool, **options: Any) -> None:
     from .early import check_convert
 
     check_convert(source, target, options)
-    _say(_LOADING)
+    _loading()
     from .convert import Options, resolve
     from .convert import convert as make
 
@@ -84,7 +83,7 @@ def quantize(base: Path, target: Path, recipe: str | None, debug: bool, **option
 
     found = find(recipe, load_recipes(), "recipe") if recipe else None
     check_quantize(base, target, options)
-    _say(_LOADING)
+    _loading()
     from .quantize import Options
     from .quantize import quantize as make
 
@@ -111,7 +110,7 @@ def train_miniature(out: Path, debug: bool, **options: Any) -> None:
     from .early import check_train
 
     check_train(out, options)
-    _say(_LOADING)
+    _loading()
     from .miniature.train import sitting
 
     sitting(out, say=_say, **options)
@@ -132,6 +131,11 @@ def carry_miniature(checkpoint: Path, target: Path | None, debug: bool) -> None:
 
 def _say(text: str) -> None:
     click.echo(visible(text), err=True)
+
+
+def _loading() -> None:
+    if sys.stderr.isatty():  # for those who wait
+        _say("loading torch and transformers (up to half a minute)")
 
 
 @contextlib.contextmanager

@@ -62,13 +62,10 @@ def pip(*arguments: str) -> list[str]:
 
 def environment(**extra: str) -> dict[str, str]:
     """The variables for a child: this process's without those that load foreign code, telemetry off, then `extra`."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(_LEFT_OUT)}
+    given = {name: value for name, value in os.environ.items() if not name.startswith(_LEFT_OUT)} | QUIET | extra
     for name in _SEARCHED:
-        if name in kept and not (value := _absolute(kept[name])):
-            del kept[name]
-        elif name in kept:
-            kept[name] = value
-    return kept | QUIET | extra
+        given[name] = _absolute(given.get(name, ""))
+    return {name: value for name, value in given.items() if value or name not in _SEARCHED}
 
 
 def _absolute(folders: str) -> str:

@@ -60,7 +60,9 @@ def ask(
     The page is read once. Without a terminal each line of standard input is a question. /help lists what else can be
     typed.
     """
-    from . import cli_cache, log
+    from . import cli_cache, log, sandbox
+
+    sandbox.start()  # while the libraries are loaded
     from . import scan as scans
     from .errors import UsageError
     from .interpret import PulseModel

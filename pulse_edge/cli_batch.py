@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .cli_options import ReadyCommand, Wanted, documents, reading, thinning
+from .errors import BatchError
 
 if TYPE_CHECKING:
     from .batch import Store, Work
@@ -74,8 +76,12 @@ def batch(
     OUT/results.csv and OUT/results.jsonl, pages with contradictions first; what --format names is in OUT/pages.
     """
     from . import batch as batches
-    from . import cli_cache, log
+    from . import cli_cache, log, sandbox, supervisor
     from . import kit as kits
+
+    if not supervisor.is_worker():
+        raise SystemExit(supervisor.run(sys.argv[1:], lambda: batches.finished(out)))
+    sandbox.start()  # while the libraries are loaded
     from .interpret import PulseModel
     from .screen import Screen, say
 
@@ -89,9 +95,11 @@ def batch(
     settings = {"kit": opened.sha256, "questions": wanted.questions, "max-tokens": max_tokens, "format": forms, **admit}
     settings |= {"findings": with_findings, "force-kit": force_kit, **thinning(rows)}
     with batches.Store(out, settings) as store:
+        if supervisor.after_crash() and not store.crashed():
+            raise BatchError("the program crashed while it read no page. Run pulse-edge doctor to see what is wrong.")
         if not watch:
             store.add(batches.files(sources, out))
-        if retry:
+        if retry and not supervisor.after_crash():
             store.retry()
         if watch or store.next() is not None:
             with (
@@ -109,8 +117,11 @@ def batch(
                 work = batches.Work(desk.answer, desk.record, desk.documents, _Teller(store, screen.note))
                 _go_through(store, work, sources if watch else ())
         store.export()
-        counts = store.counts()
-        say(f"{out}: {counts.done} files were read, {counts.failed} could not be; see {out / batches.RESULTS[1]}\n")
+        counts, pages = store.counts(), store.failed_pages()
+        without = f", {pages} of their pages have no answer" if pages else ""
+        say(
+            f"{out}: {counts.done} files were read{without}, {counts.failed} could not be; see {out / batches.RESULTS[1]}\n"
+        )
         raise SystemExit(store.exit_code())
 
 

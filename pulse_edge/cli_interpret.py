@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ import click
 
 from . import cli_cache
 from .cli_options import ReadyCommand, Wanted, documents, reading, thinning
-from .errors import PulseEdgeError
+from .errors import LogError, PulseEdgeError, on_page
 from .report import findings_lines, page_lines
 from .screen import Screen, say
 from .text import json_text
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .log import Recorder
     from .plan import Use
     from .rowcache import RowCache
-    from .scan import Page
+    from .scan import Document, Page, Unread
 
 
 @click.command(cls=ReadyCommand)
@@ -84,9 +84,10 @@ def interpret(
 
     Without -q it asks for a clinical report.
     """
-    from . import grammar, log, machine, thin
+    from . import grammar, log, machine, sandbox, thin
     from . import kit as kits
-    from .errors import LogError
+
+    sandbox.start()  # while the libraries are loaded
     from .interpret import PulseModel
     from .plan import Use
 
@@ -129,10 +130,11 @@ def interpret(
         for page, encoded in desk.encoded(model):
             try:
                 _one_page(model, page, encoded, wanted, screen, record, several=desk.several)
-            except LogError:
+            except (LogError, BrokenPipeError):
                 raise  # what cannot be put on record must not be answered
-            except PulseEdgeError as e:
+            except Exception as e:
                 desk.failed(page.name, e)
+    desk.summary()
     raise SystemExit(desk.worst)
 
 
@@ -144,36 +146,63 @@ class _Desk:
     ) -> None:
         self._scans, self._screen, self._as_json = scans, screen, as_json
         self._admit, self._rows = admit, rows
-        self._alone: list[Page] | None = None
+        self._alone: Document | list[Page] | None = None
         self.cache: RowCache | None = None
         self.worst = 0
+        self._pages = self._failed = 0
         self.several = len(scans) > 1
 
-    def failed(self, name: str, error: PulseEdgeError) -> None:
+    def failed(self, name: str, error: Exception) -> None:
         """Say why there is no answer."""
-        self.worst = max(self.worst, self._screen.failed(name, error, self._as_json))
+        self._failed += 1
+        self.worst = max(self.worst, self._screen.failed(name, on_page(name, error), self._as_json))
+
+    def summary(self) -> None:
+        """Of several pages: how many have no answer."""
+        if self._pages > 1 and self._failed:
+            self._screen.note(f"{self._failed} of {self._pages} pages were not answered", always=True)
 
     def count(self) -> int:
-        """How many pages there are; one file is read for that now, of several each counts as one."""
+        """How many pages there are; one file is opened for that now, of several each counts as one."""
         if len(self._scans) > 1:
             return len(self._scans)
-        self._alone = list(self._read(self._scans[0]))
-        self.several = len(self._alone) > 1
+        document = self._open(self._scans[0])
+        self.several = document is not None and len(document) > 1
+        # An only page is read at once: if it cannot be, nothing has to be loaded.
+        self._alone = document if document is not None and self.several else list(self._readable(document or ()))
         return len(self._alone)
 
-    def _read(self, source: str) -> list[Page]:
+    def _open(self, source: str) -> Document | None:
         from . import scan
 
         try:
-            return scan.read_all(source)
+            return scan.Document(source)
         except PulseEdgeError as e:
+            self._pages += 1
             self.failed(source, e)
-            return []
+            return None
+
+    def _readable(self, pages: Iterable[Page | Unread]) -> Iterator[Page]:
+        """The pages but those that cannot be read, of which it says so."""
+        from .scan import Unread
+
+        for page in pages:
+            self._pages += 1
+            if isinstance(page, Unread):
+                self.failed(page.name, page.error)
+            else:
+                yield page
 
     def pages(self) -> Iterator[Page]:
-        """One file after the other."""
+        """One file after the other, one page after the other."""
+        if isinstance(self._alone, list):
+            yield from self._alone
+            return
         for source in self._scans:
-            yield from self._read(source) if self._alone is None else self._alone
+            document = self._alone or self._open(source)
+            if document is not None:
+                yield from self._readable(document)
+                document.close()
 
     def encoded(self, model: PulseModel) -> Iterator[tuple[Page, EncodedScan]]:
         """Each page with its rows; all of them at once where the encoder has to make room for the language model."""
@@ -184,7 +213,7 @@ class _Desk:
         for page in self.pages():
             try:
                 encoded = model.encode(page, cache=self.cache, rows=self._rows, **self._admit)
-            except PulseEdgeError as e:
+            except Exception as e:
                 self.failed(page.name, e)
                 continue
             self._screen.judged(encoded)
@@ -206,7 +235,7 @@ class _Desk:
                     rows=self._rows,
                     **self._admit,
                 )
-            except PulseEdgeError as e:
+            except Exception as e:
                 self.failed(page.name, e)
                 continue
             said = {**dataclasses.asdict(cast), "peak_memory": made.peak, "memory": made.parts, "free": made.budget}

@@ -75,7 +75,7 @@ def pack(
     )
     screen = Screen()
     with screen.progress() as progress:
-        public = stick.pack(order, progress)
+        public = stick.pack(order, progress, lambda text: screen.note(text, always=True))
     signed = f"signed by key {public.id}" if public else "unsigned: installing it takes --accept unsigned"
     say(f"{out}: {sum(p.stat().st_size for p in out.rglob('*')):,} bytes, {signed}\n")
 

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any
 
-from . import quality, rectify, scan
+from . import channels, fill, quality, rectify, scan
 from .errors import PageRefused
 
 NARROWEST = 64
@@ -38,6 +38,7 @@ def check(page: scan.Page, *, straighten: bool = True) -> CheckedPage:
         upright=flat.upright,
         light=flat.light,
         frame=flat.frame,
+        unfilled=fill.unfilled(channels.pixels(page.image)),
     )
     return CheckedPage(page, flat, judged, time.perf_counter() - start)
 

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from . import channels
 from .channels import brightest, darkest
 
 Pixels = npt.NDArray[np.uint8]
@@ -50,7 +51,16 @@ class Limit:
     """What to do about it."""
 
 
-LIMITS = {  # what refuses was set where pages stop being readable; docs/intake.md has the curves
+LIMITS = {
+    "unfilled": Limit(
+        "of the picture",
+        None,
+        0.02,
+        True,
+        "{value:.0%} of the picture is of one flat colour, as in a file that is cut short.",
+        "Copy the file or scan the page again.",
+    ),
+    # what refuses was set where pages stop being readable; docs/intake.md has the curves
     "ecg": Limit(
         "likelihood",
         None,
@@ -196,6 +206,7 @@ def judge(
     upright: float,
     light: Pixels,
     frame: Points | None,
+    unfilled: float = 0.0,
 ) -> Quality:
     """Measure a flat RGB page and judge it.
 
@@ -203,9 +214,9 @@ def judge(
     `moire` and `uneven`, the latter two with a grid only. `layouts`: how probable each layout is, with `partial` and
     `none`. `upright`: log odds of the page's turn against the likeliest other. `light` (h, w): how bright the paper was,
     coarsely, before shadows were evened out. `frame` (4, 2): where the picture's corners lie on the page, None where page
-    and picture are the same.
+    and picture are the same. `unfilled`: the share of the picture that was never filled in; see fill.py.
     """
-    pixels = np.asarray(page)
+    pixels = channels.pixels(page)
     scale_known = across is not None and down is not None
     across, down = (across, down) if across and down else (max(page.size) / 270,) * 2
     mm = (across * down) ** 0.5
@@ -225,6 +236,7 @@ def judge(
         "cut off": float(_cut(ink, rows, frame)),
         **waves,
         "upright": upright,
+        "unfilled": unfilled,
     }
     if facts.get("uneven", 0) > _EVEN:  # a bent grid's own waves leave its lattice
         facts.pop("moire", None)
@@ -237,7 +249,7 @@ def judge(
         facts |= {"leads": float(leads), "layout": sure}
     reasons = tuple(sorted(_reasons(facts), key=lambda r: not r.refuses))
     if facts["ecg"] < 0.5:  # all other advice would mislead
-        reasons = tuple(r for r in reasons if r.check == "ecg")
+        reasons = tuple(r for r in reasons if r.check == "unfilled") or tuple(r for r in reasons if r.check == "ecg")
     verdict = REFUSED if any(r.refuses for r in reasons) else USABLE if reasons else GOOD
     return Quality(
         verdict=verdict,

@@ -133,9 +133,14 @@ class Order:
         return tuple(name for name in wheelhouse.EXTRAS if name not in self.without)
 
 
-def pack(order: Order, progress: Progress = lambda _stage, _done, _of: None) -> PublicKey | None:
+def pack(
+    order: Order,
+    progress: Progress = lambda _stage, _done, _of: None,
+    say: Callable[[str], None] = lambda _text: None,
+) -> PublicKey | None:
     """Write the stick `order.out`; the key that signed it. Everything is looked at first, the folder renamed last.
 
+    `say` gets a line for each step that takes time, `progress` bytes of kits done and of how many.
     Raises KitError naming what is missing or broken; then nothing is left.
     """
     if os.path.lexists(order.out):
@@ -148,9 +153,11 @@ def pack(order: Order, progress: Progress = lambda _stage, _done, _of: None) -> 
             f"{order.out}: lies in the kit {inside[0]}, which would be broken by it. Name a folder elsewhere."
         )
     earlier = _earlier(order.since)
-    wheels = wheelhouse.gather(order.targets, order.wheels, order.constraints, order.extras)
+    wheels = wheelhouse.gather(order.targets, order.wheels, order.constraints, order.extras, say)
     with _writing(order.out) as work:
+        say("copying and hashing the kits")
         listed = _carry_kits(opened, work, order.piece_bytes, earlier, progress)
+        say("copying the program, and writing the documents")
         carried = _carry_wheels(wheels, work, earlier)
         created = max(k.manifest.created for k in opened.values())
         public = None if order.key is None else order.key.public()
@@ -195,7 +202,9 @@ def _carry_kits(
     opened: dict[str, Kit], work: Path, piece_bytes: int, earlier: set[str], progress: Progress
 ) -> dict[str, dict[str, Any]]:
     """Copy the kits, checked against their manifests; what stick.json says of them."""
-    total = sum(f.bytes for k in opened.values() for f in k.manifest.files.values())
+    manifests = {n: kits.File(k.file(kits.MANIFEST).stat().st_size, k.sha256) for n, k in opened.items()}
+    inside = {n: {**k.manifest.files, kits.MANIFEST: manifests[n]} for n, k in opened.items()}
+    total = sum(f.bytes for files in inside.values() for f in files.values() if f.sha256 not in earlier)
     listed: dict[str, dict[str, Any]] = {}
     done, wrong = 0, []
 
@@ -205,9 +214,8 @@ def _carry_kits(
         progress("pack", done, total)
 
     for folder, kit in opened.items():
-        size = kit.file(kits.MANIFEST).stat().st_size
         files: dict[str, Any] = {}
-        for name, file in {**kit.manifest.files, kits.MANIFEST: kits.File(size, kit.sha256)}.items():
+        for name, file in inside[folder].items():
             pieces: list[str] = []
             if file.sha256 not in earlier:
                 pieces, sha256 = _split(kit.file(name), work, f"kits/{folder}/{name}", piece_bytes, step)

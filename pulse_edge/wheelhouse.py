@@ -14,7 +14,7 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from email.message import Message
 from email.parser import BytesParser
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from packaging.requirements import Requirement
     from packaging.tags import Tag
 
+Say = Callable[[str], None]
 EPOCH = 315532800
 """1980-01-01, the oldest time that a zip archive can hold; for what is built here, so that it is the same every time."""
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
@@ -215,18 +216,22 @@ def _native_fault(file: str, name: str, inside: list[str]) -> str | None:
 
 
 def gather(
-    targets: Iterable[Target], given: Iterable[Path], constraints: Path, extras: Iterable[str] = tuple(EXTRAS)
+    targets: Iterable[Target],
+    given: Iterable[Path],
+    constraints: Path,
+    extras: Iterable[str] = tuple(EXTRAS),
+    say: Say = lambda _text: None,
 ) -> dict[Target, list[Wheel]]:
     """The wheels of each target, by name. `given` ones come first, the rest is fetched, and llama.cpp built.
 
     `extras` are names in EXTRAS: parts of the program that are packed beside what it always needs. Raises KitError that
-    names everything that is missing, for all targets at once.
+    names everything that is missing, for all targets at once. `say` gets a line for each wheel that takes time.
     """
     supply = [read_wheel(path) for path in given]
     missing: list[str] = []
     parts = tuple(extras)
     found = {
-        target: sorted(_closure(target, parts, supply, constraints, missing), key=lambda w: w.name)
+        target: sorted(_closure(target, parts, supply, constraints, missing, say), key=lambda w: w.name)
         for target in targets
     }
     if missing:
@@ -238,7 +243,7 @@ def gather(
 
 
 def _closure(
-    target: Target, extras: tuple[str, ...], supply: list[Wheel], constraints: Path, missing: list[str]
+    target: Target, extras: tuple[str, ...], supply: list[Wheel], constraints: Path, missing: list[str], say: Say
 ) -> Iterator[Wheel]:
     from packaging.requirements import Requirement
 
@@ -249,7 +254,8 @@ def _closure(
         names = {_normal(r.name): r for r in wanted if _normal(r.name) not in seen}
         seen |= names.keys()
         wheels = {name: _given(name, pins.get(name), supply, target) for name in names}
-        wheels |= _supplied({n: pins.get(n) for n, w in wheels.items() if w is None}, target, constraints, missing)
+        absent = {n: pins.get(n) for n, w in wheels.items() if w is None}
+        wheels |= _supplied(absent, target, constraints, missing, say)
         wanted = []
         for name, wheel in wheels.items():
             if wheel is not None:
@@ -304,7 +310,7 @@ def _given(name: str, pin: str | None, supply: Iterable[Wheel], target: Target) 
 
 
 def _supplied(
-    names: dict[str, str | None], target: Target, constraints: Path, missing: list[str]
+    names: dict[str, str | None], target: Target, constraints: Path, missing: list[str], say: Say
 ) -> dict[str, Wheel | None]:
     """Wheels for names and their pins: from the cache, the registry, or built here; what cannot be had is `missing`."""
     folder = cache_dir() / "wheels" / f"{target.platform}-{target.python}"
@@ -313,16 +319,24 @@ def _supplied(
     for name, pin in names.items():
         cached = [read_wheel(p) for p in folder.glob("*.whl") if _normal(p.name.split("-")[0]) == name]
         if name == "pulse-edge":
+            say(f"building pulse-edge's own wheel for {target}")
             found[name] = _own_wheel(constraints.parent, folder)
         elif pin is None:
             missing.append(f"{name} for {target} (no version of it in {constraints.name})")
-        elif (wheel := _given(name, pin, cached, target)) or (wheel := _fetched(f"{name}=={pin}", target, folder)):
+        elif wheel := _given(name, pin, cached, target) or _fetch(f"{name}=={pin}", target, folder, say):
             found[name] = wheel
         elif name == "llama-cpp-python" and (target.platform, target.device) == (this_platform(), "cpu"):
-            found[name] = _portable(pin, target)
+            found[name] = _portable(pin, target, say)
         else:
             missing.append(f"{name}=={pin} for {target}, {target.device}")
     return found
+
+
+def _fetch(what: str, target: Target, folder: Path, say: Say) -> Wheel | None:
+    """`_fetched`, with a line for `say`."""
+    if not what.startswith("llama-cpp-python=="):
+        say(f"fetching {what} for {target}")
+    return _fetched(what, target, folder)
 
 
 def _fetched(what: str, target: Target, folder: Path) -> Wheel | None:
@@ -353,12 +367,15 @@ def _own_wheel(checkout: Path, folder: Path) -> Wheel:
         return read_wheel(Path(shutil.move(built, folder / built.name)))
 
 
-def _portable(pin: str, target: Target) -> Wheel:
+def _portable(pin: str, target: Target, say: Say) -> Wheel:
     """The one that was built before, for whatever Python, or a new one."""
     folder = cache_dir() / "wheels" / "portable"
     folder.mkdir(parents=True, exist_ok=True)
     built = _given("llama-cpp-python", pin, map(read_wheel, folder.glob("*.whl")), target)
-    return built or read_wheel(portable(pin, folder))
+    if built is None:
+        say("building llama.cpp for every processor of this kind, once (a quarter of an hour or more)")
+        built = read_wheel(portable(pin, folder))
+    return built
 
 
 def portable(version: str, folder: Path) -> Path:

@@ -19,7 +19,7 @@ from PIL import Image
 
 import pulse_edge
 from pulse_edge import batch as batches
-from pulse_edge.errors import BatchError, EngineError, FolderError, UsageError
+from pulse_edge.errors import BatchError, EngineError, FolderError, LogError, UsageError
 from pulse_edge.log import Log
 from pulse_edge.report import FORCED, Answer, KitMark, Report
 
@@ -125,6 +125,83 @@ def test_a_page_that_fails_is_noted_and_the_others_go_on(pages: Path, tmp_path: 
     desk.fails["b.png"] = EngineError("b.png: llama.cpp failed.")
     run(pages, tmp_path / "out", desk)
     assert [line.get("error") for line in lines(tmp_path / "out")][1] == "b.png: llama.cpp failed."
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("float division by zero"), MemoryError(), OSError(5, "I/O error")])
+def test_a_page_that_fails_in_a_way_nobody_foresaw_is_noted_too(pages: Path, tmp_path: Path, error: Exception) -> None:
+    desk = Desk()
+    desk.fails["b.png"] = error
+    assert run(pages, tmp_path / "out", desk) == (0, 3, 1)
+    assert desk.done == ["a.png", "c.png"]
+    said = lines(tmp_path / "out")[1]["error"]
+    assert said.startswith(f"{pages / 'b.png'}: ")
+    assert "memory" in said if isinstance(error, MemoryError) else type(error).__name__ in said
+
+
+def test_what_cannot_be_put_on_record_still_stops_everything(pages: Path, tmp_path: Path) -> None:
+    desk = Desk()
+    desk.fails["b.png"] = LogError("the audit log is full.")
+    with pytest.raises(LogError):
+        run(pages, tmp_path / "out", desk)
+    assert desk.done == ["a.png"]
+
+
+def test_documents_that_cannot_be_written_cost_their_page_only(pages: Path, tmp_path: Path) -> None:
+    desk = Desk()
+
+    def documents(_report: Report, page: Any, _name: str) -> None:
+        if "b.png" in page.name:
+            raise ValueError("no such glyph")
+
+    with batches.Store(tmp_path / "out", {"kit": "k"}) as store:
+        store.add(batches.files([str(pages)], tmp_path / "out"))
+        batches.run(store, batches.Work(desk.answer, lambda *_a: None, documents, lambda *_a: None))
+        store.export()
+        assert (store.failed_pages(), store.exit_code()) == (1, 1)
+    assert [bool(line.get("error")) for line in lines(tmp_path / "out")] == [False, True, False, True]
+
+
+def test_a_page_that_crashes_the_program_is_tried_once_more_and_then_marked(pages: Path, tmp_path: Path) -> None:
+    desk = Desk()
+    desk.fails["b.png"] = KeyboardInterrupt()  # type: ignore[assignment]  # what a crash leaves behind: begun, not finished
+    for attempt in range(2):
+        with batches.Store(tmp_path / "out", {"kit": "k"}) as store:
+            if attempt:
+                assert store.crashed()
+            store.add(batches.files([str(pages)], tmp_path / "out"))
+            with pytest.raises(KeyboardInterrupt):
+                batches.run(store, desk.work())
+    with batches.Store(tmp_path / "out", {"kit": "k"}) as store:
+        assert store.crashed()
+        batches.run(store, desk.work())
+        store.export()
+        assert not store.crashed()
+    assert desk.done == ["a.png", "c.png"]
+    assert "ended the program 2 times" in lines(tmp_path / "out")[1]["error"]
+
+
+def test_pages_that_were_interrupted_on_purpose_are_never_marked(pages: Path, tmp_path: Path) -> None:
+    desk = Desk()
+    desk.fails["b.png"] = KeyboardInterrupt()  # type: ignore[assignment]
+    for _ in range(4):
+        with pytest.raises(KeyboardInterrupt):
+            run(pages, tmp_path / "out", desk)
+    desk.fails.clear()
+    run(pages, tmp_path / "out", desk)
+    assert desk.done == ["a.png", "b.png", "c.png"]
+
+
+def test_one_page_of_a_file_that_cannot_be_read_leaves_the_others(tmp_path: Path) -> None:
+    from test_documents import RED_BOX, pdf
+
+    broken = b"<</Type/XObject/Subtype/Image/Width 64/Height 64/ColorSpace/DeviceRGB/BitsPerComponent 8"
+    broken += b"/Filter/DCTDecode/Length 9>>stream\n\xff\xd8\xff\xe0\0\2abc\nendstream"
+    (tmp_path / "pages").mkdir()
+    (tmp_path / "pages" / "three.pdf").write_bytes(pdf(RED_BOX, b"9 0 0 9 0 0 cm /F Do", RED_BOX, more=(broken,)))
+    desk = Desk()
+    assert run(tmp_path / "pages", tmp_path / "out", desk) == (0, 1, 0)
+    assert desk.done == ["three.pdf#1", "three.pdf#3"]
+    assert [row["state"] for row in rows(tmp_path / "out")] == ["answered", "failed", "answered"]
 
 
 def test_what_failed_is_tried_again_when_asked_for(pages: Path, tmp_path: Path) -> None:
@@ -292,6 +369,53 @@ def test_hidden_files_and_the_batch_itself_are_not_pages(pages: Path) -> None:
     (pages / "out" / "page.png").write_bytes(b"")
     found = [Path(path).name for path, *_ in batches.files([str(pages)], pages / "out")]
     assert found == ["a.png", "b.png", "c.png", "d.png"]
+
+
+def test_folders_that_are_left_out_are_listed_and_count(
+    pages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (pages / "linked").symlink_to(tmp_path / "elsewhere")
+    (pages / "within").symlink_to(pages)  # all of it is read anyway
+    (pages / "closed").mkdir()
+    (pages / "d.png").unlink()
+    real = os.scandir
+
+    def scandir(path: Any = ".") -> Any:  # root, as tests may run, could look into it
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert run(pages, tmp_path / "out", Desk()) == (0, 3, 2)
+    said = {Path(line["file"]).name: line.get("error") for line in lines(tmp_path / "out")}
+    assert "cannot be looked into (Permission denied)" in said["closed"]
+    assert "links are not followed" in said["linked"]
+    assert "within" not in said
+    with batches.Store(tmp_path / "out", {"kit": "k"}) as store:
+        assert store.exit_code() == 1
+    monkeypatch.undo()  # the right was given
+    (pages / "linked").unlink()
+    assert run(pages, tmp_path / "out", Desk()) == (0, 3, 0)
+    with batches.Store(tmp_path / "out", {"kit": "k"}) as store:
+        assert store.exit_code() == 0
+
+
+def test_a_pattern_names_the_folders_that_it_cannot_look_into(
+    pages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (pages / "closed").mkdir()
+    real = os.scandir
+
+    def scandir(path: Any = ".") -> Any:
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    found = list(batches.files([f"{pages}/**/*.png"], tmp_path / "out"))
+    assert (str(pages / "closed"), batches.LEFT_OUT, 0) in found
+    assert len(found) == 5
 
 
 def test_a_source_without_files_is_wrong_usage(tmp_path: Path) -> None:

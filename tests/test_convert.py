@@ -232,7 +232,20 @@ def test_pages_named_as_golden_go_into_a_kit_and_the_smaller_one_made_of_it(
     with pytest.raises(ScanError, match=r"words\.png"):
         convert(tiny_checkpoint, whole, Options(golden=(tmp_path / "words.png",)), said.append)
     assert not said  # before anything long begins
-    convert(tiny_checkpoint, whole, Options(vision="fp32", golden=(page,)))
+    seen: list[tuple[int, int]] = []
+    convert(
+        tiny_checkpoint,
+        whole,
+        Options(vision="fp32", golden=(page,)),
+        said.append,
+        None,
+        lambda *step: seen.append(step),
+    )
+    assert said[-2:] == [
+        "golden cases: loading the new kit",
+        "golden cases: 3 questions about example_page.png, page 1 of 1",
+    ]
+    assert seen[-3:] == [(0, 3), (1, 3), (2, 3)]
     quantize.quantize(whole, small, quantize.Options(llm="Q8_0", golden=(page,)))
     for kit in (whole, small):
         assert (kit / "golden-1.png").read_bytes() == page.read_bytes()

@@ -211,3 +211,26 @@ def test_a_refused_page_raises_with_what_is_wrong_and_what_to_do() -> None:
 
 def test_upright_and_quality_agree_on_the_names_of_layouts() -> None:
     assert set(quality.ROWS) | {"partial", "none"} == set(upright.LAYOUTS)
+
+
+def test_a_page_on_which_the_program_fails_leaves_the_others(
+    page_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pulse_edge import intake
+
+    real = intake.check
+
+    def check(page: scan.Page, *, straighten: bool = True) -> intake.CheckedPage:
+        if page.name.endswith("poison.png"):
+            raise ZeroDivisionError("float division by zero")
+        return real(page, straighten=straighten)
+
+    monkeypatch.setattr(intake, "check", check)
+    poison = tmp_path / "poison.png"
+    poison.write_bytes(page_file.read_bytes())
+    done = CliRunner().invoke(cli, ["check", str(poison), str(page_file), "--json"])
+    assert done.exit_code == 1
+    first, second = (json.loads(line) for line in done.stdout.splitlines())
+    assert "the program failed on this page (ZeroDivisionError: float division by zero)" in first["error"]
+    assert second["verdict"] == "good"
+    assert "2 pages: 0 refused, 1 could not be read" in done.stderr

@@ -150,6 +150,29 @@ def supply(tmp_path: Path) -> list[Path]:
     return [own, small_stick.pip_wheel(), llama, *(small_stick.wheel(tmp_path, n, "1.0", {}) for n in names)]
 
 
+def test_packing_says_what_takes_time(supply: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    absent = supply.pop()
+    constraints, name = absent.parent / "constraints.txt", absent.name.split("-")[0]
+    constraints.write_text(f"{name}==1.0\n")
+    monkeypatch.setattr(wheelhouse, "_fetched", lambda *_: wheelhouse.read_wheel(absent))
+    kit, said, seen = small_stick.kit(tmp_path / "kit", "kit a"), list[str](), list[tuple[str, int, int]]()
+    order = stick.Order((kit,), tmp_path / "bundle", (small_stick.here(),), constraints, tuple(supply))
+    stick.pack(order, lambda *step: seen.append(step), said.append)
+    assert said == [
+        f"fetching {name}==1.0 for {small_stick.here()}",
+        "copying and hashing the kits",
+        "copying the program, and writing the documents",
+    ]
+    stage, done, of = seen[-1]
+    assert stage == "pack"
+    assert done == of == sum(file.bytes for file in kits.open_kit(kit).manifest.files.values()) + _manifest_bytes(kit)
+
+
+def _manifest_bytes(kit: Path) -> int:
+    return (kit / kits.MANIFEST).stat().st_size
+
+
 def packed_parts(supply: list[Path], out: Path, *without: str) -> tuple[set[str], str]:
     """Names of the wheels that a bundle holds, and its README."""
     kit = small_stick.kit(out.parent / f"{out.name}-kit", "kit a")
