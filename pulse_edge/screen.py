@@ -20,6 +20,8 @@ STAGES = {
     "encode": "Encoding, in tiles",
     "prefill": "Reading the page, in image rows",
     "findings": "Asking for findings",
+    "fetch": "Fetching wheels",
+    "build": "Building llama.cpp for every processor (a quarter of an hour)",
     "pack": "Packing",
     "check": "Checking the stick",
     "golden": "Comparing golden cases",

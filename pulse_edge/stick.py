@@ -148,7 +148,7 @@ def pack(order: Order, progress: Progress = lambda _stage, _done, _of: None) -> 
             f"{order.out}: lies in the kit {inside[0]}, which would be broken by it. Name a folder elsewhere."
         )
     earlier = _earlier(order.since)
-    wheels = wheelhouse.gather(order.targets, order.wheels, order.constraints, order.extras)
+    wheels = wheelhouse.gather(order.targets, order.wheels, order.constraints, order.extras, progress)
     with _writing(order.out) as work:
         listed = _carry_kits(opened, work, order.piece_bytes, earlier, progress)
         carried = _carry_wheels(wheels, work, earlier)

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from . import child
 from .errors import KitError
-from .install import archive_faults, sha256_of, this_platform
+from .install import Progress, archive_faults, sha256_of, this_platform
 from .kit import cache_dir
 
 if TYPE_CHECKING:
@@ -215,7 +215,11 @@ def _native_fault(file: str, name: str, inside: list[str]) -> str | None:
 
 
 def gather(
-    targets: Iterable[Target], given: Iterable[Path], constraints: Path, extras: Iterable[str] = tuple(EXTRAS)
+    targets: Iterable[Target],
+    given: Iterable[Path],
+    constraints: Path,
+    extras: Iterable[str] = tuple(EXTRAS),
+    progress: Progress = lambda _stage, _done, _of: None,
 ) -> dict[Target, list[Wheel]]:
     """The wheels of each target, by name. `given` ones come first, the rest is fetched, and llama.cpp built.
 
@@ -226,7 +230,7 @@ def gather(
     missing: list[str] = []
     parts = tuple(extras)
     found = {
-        target: sorted(_closure(target, parts, supply, constraints, missing), key=lambda w: w.name)
+        target: sorted(_closure(target, parts, supply, constraints, missing, progress), key=lambda w: w.name)
         for target in targets
     }
     if missing:
@@ -238,7 +242,12 @@ def gather(
 
 
 def _closure(
-    target: Target, extras: tuple[str, ...], supply: list[Wheel], constraints: Path, missing: list[str]
+    target: Target,
+    extras: tuple[str, ...],
+    supply: list[Wheel],
+    constraints: Path,
+    missing: list[str],
+    progress: Progress,
 ) -> Iterator[Wheel]:
     from packaging.requirements import Requirement
 
@@ -249,7 +258,8 @@ def _closure(
         names = {_normal(r.name): r for r in wanted if _normal(r.name) not in seen}
         seen |= names.keys()
         wheels = {name: _given(name, pins.get(name), supply, target) for name in names}
-        wheels |= _supplied({n: pins.get(n) for n, w in wheels.items() if w is None}, target, constraints, missing)
+        absent = {n: pins.get(n) for n, w in wheels.items() if w is None}
+        wheels |= _supplied(absent, target, constraints, missing, progress)
         wanted = []
         for name, wheel in wheels.items():
             if wheel is not None:
@@ -304,13 +314,14 @@ def _given(name: str, pin: str | None, supply: Iterable[Wheel], target: Target) 
 
 
 def _supplied(
-    names: dict[str, str | None], target: Target, constraints: Path, missing: list[str]
+    names: dict[str, str | None], target: Target, constraints: Path, missing: list[str], progress: Progress
 ) -> dict[str, Wheel | None]:
     """Wheels for names and their pins: from the cache, the registry, or built here; what cannot be had is `missing`."""
     folder = cache_dir() / "wheels" / f"{target.platform}-{target.python}"
     folder.mkdir(parents=True, exist_ok=True)
     found: dict[str, Wheel | None] = {}
-    for name, pin in names.items():
+    for done, (name, pin) in enumerate(names.items(), 1):
+        progress("fetch", done - 1, len(names))
         cached = [read_wheel(p) for p in folder.glob("*.whl") if _normal(p.name.split("-")[0]) == name]
         if name == "pulse-edge":
             found[name] = _own_wheel(constraints.parent, folder)
@@ -319,9 +330,12 @@ def _supplied(
         elif (wheel := _given(name, pin, cached, target)) or (wheel := _fetched(f"{name}=={pin}", target, folder)):
             found[name] = wheel
         elif name == "llama-cpp-python" and (target.platform, target.device) == (this_platform(), "cpu"):
+            progress("build", 0, 1)  # a quarter of an hour, unless it was built before
             found[name] = _portable(pin, target)
+            progress("build", 1, 1)
         else:
             missing.append(f"{name}=={pin} for {target}, {target.device}")
+        progress("fetch", done, len(names))
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import os
 import random
@@ -643,6 +644,20 @@ def test_files_of_others_in_caches_and_the_log_stay(home: Path, user: Path) -> N
         "thesis.txt",
     ]
     assert f"left: {rows / 'thesis.txt'} (" in done.stderr
+
+
+@pytest.mark.parametrize("answers", [["yes", "no"], ["no", "yes"], ["", ""]])
+def test_on_a_terminal_each_is_asked_about(
+    home: Path, user: Path, monkeypatch: pytest.MonkeyPatch, answers: list[str]
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(install.sys, "stdin", Terminal("".join(f"{answer}\n" for answer in answers)))
+    install._uninstall(install.Home(home), cache=False, log=False)
+    stays = [(user / name).exists() for name in (".cache/pulse-edge/rows", ".local/state/pulse-edge/log")]
+    assert stays == [answer != "yes" for answer in answers]
 
 
 def test_a_cache_without_a_mark_is_left_and_named(home: Path, user: Path) -> None:
