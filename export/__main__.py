@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from pulse_edge.cli import run
+from pulse_edge.text import visible
 
 _GOLDEN = click.option(
     "--golden",
@@ -117,7 +118,7 @@ def carry_miniature(checkpoint: Path, target: Path | None, debug: bool) -> None:
 
 
 def _say(text: str) -> None:
-    click.echo(text, err=True)
+    click.echo(visible(text), err=True)
 
 
 @contextlib.contextmanager
@@ -135,7 +136,7 @@ def _screen(count: bool = False) -> Iterator[tuple[Callable[[str], None], Callab
     with Progress(*columns, console=console, transient=True) as bar:
 
         def say(text: str) -> None:
-            console.print(text, markup=False, highlight=False, soft_wrap=True)
+            console.print(visible(text), markup=False, highlight=False, soft_wrap=True)
             for task in bar.task_ids:
                 bar.remove_task(task)
             bar.add_task(text, total=None)

@@ -10,6 +10,7 @@ import click
 
 from .cli_options import ReadyCommand
 from .screen import Screen, say
+from .text import escaped_json
 from .wheelhouse import EXTRAS, PLATFORMS, PYTHONS
 
 _DEBUG = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
@@ -24,7 +25,7 @@ def keygen(path: Path, debug: bool) -> None:
     from . import stick
 
     public = stick.keygen(path)
-    click.echo(f"key {public.id}: secret half {path}, public half {path}.pub")
+    say(f"key {public.id}: secret half {path}, public half {path}.pub\n")
 
 
 @click.command()
@@ -76,7 +77,7 @@ def pack(
     with screen.progress() as progress:
         public = stick.pack(order, progress)
     signed = f"signed by key {public.id}" if public else "unsigned: installing it takes --accept unsigned"
-    click.echo(f"{out}: {sum(p.stat().st_size for p in out.rglob('*')):,} bytes, {signed}")
+    say(f"{out}: {sum(p.stat().st_size for p in out.rglob('*')):,} bytes, {signed}\n")
 
 
 @click.command()
@@ -91,9 +92,9 @@ def rollback(debug: bool) -> None:
     if home is None:
         raise KitError("this pulse-edge was not installed from a stick, so there is no earlier version to go back to.")
     try:
-        click.echo(f"in use from now on: {install.rollback(home)}")
+        say(f"in use from now on: {install.rollback(home)}\n")
     except install.Refused as e:
-        raise KitError("\n".join(e.lines)) from None
+        raise KitError(" ".join(e.lines)) from None
 
 
 @click.command("list")
@@ -118,7 +119,7 @@ def list_kits(as_json: bool, debug: bool) -> None:
         except KitError as e:
             row |= {"broken": str(e)}
         if as_json:
-            say(json.dumps(row, ensure_ascii=False) + "\n")
+            say(escaped_json(json.dumps(row, ensure_ascii=False)) + "\n")
             continue
         about = row.get("broken") or f"{row['id']}, {row['bytes'] / 2**30:.2f} GiB"
         about += " (demonstration, not for patients)" if row.get("demonstration") else ""
@@ -157,7 +158,7 @@ def info(path: Path, as_json: bool, debug: bool) -> None:
 
     opened = kits.find(path)
     if as_json:
-        say((opened.path / kits.MANIFEST).read_text("utf-8"))
+        say(escaped_json((opened.path / kits.MANIFEST).read_text("utf-8")))
         return
     for name, value in _facts(opened.manifest):
         say(f"{name:<14}{value}\n")

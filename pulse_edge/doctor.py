@@ -181,7 +181,7 @@ def whole(opened: Kit, progress: Progress) -> Check:
         done += piece
         progress("verify", done, total)
 
-    kits.verify(opened, progress=step)
+    kits.verify(opened, again=True, progress=step)
     text = f"{opened.manifest.id}, {len(opened.manifest.files)} files are as they were made"
     return Check("kit", "ok", text, {"path": str(opened.path), "sha256": opened.sha256})
 

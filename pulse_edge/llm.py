@@ -32,6 +32,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from . import kv_state
 from .errors import ContextError, DeviceError, EngineError
 
 Float = npt.NDArray[np.float32]
@@ -52,6 +53,8 @@ _SWITCHES = (
 """Environment variables that make llama.cpp take other kernels or load any library; an answer must not depend on a shell."""
 _KEYS = {"f16": 1, "q8_0": 8}
 """ggml_type by name."""
+_KEY_BYTES = {"f16": lambda width: 2 * width, "q8_0": lambda width: width // 32 * 34}
+"""Of so many numbers: q8_0 holds 32 of them and a scale of two bytes."""
 _ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
@@ -244,6 +247,10 @@ class LanguageModel:
         if not self._context:
             raise EngineError(f"{self._path}: llama.cpp cannot make a context: {log.reason()}.")
         self._memory = lib.llama_get_memory(self._context)
+        heads, all_heads = lib.llama_model_n_head_kv(self._model), lib.llama_model_n_head(self._model)
+        width = self.embedding_length // all_heads * heads
+        layers = lib.llama_model_n_layer(self._model)
+        self._shape = kv_state.Shape(layers, width, _KEYS[keys], _KEY_BYTES[keys](width), not flash)
 
     def use_threads(self, threads: int, decode_threads: int) -> None:
         """From the next call on; results do not depend on it."""
@@ -325,10 +332,17 @@ class LanguageModel:
     def load(self, path: Path, key: Hashable) -> bool:
         """Take the context from a file that `save` wrote, as what `prefill` would make for `key`; whether that went well.
 
-        Only a file that is known to be whole, and of the same kit, settings and build: llama.cpp checks little.
+        Only a file that is known to be whole, and of the same kit, settings and build: llama.cpp checks little, and
+        aborts the process on a shape that is not this context's, which is looked at before. Raises OSError.
         """
         self.clear()
         told, count = (ctypes.c_int32 * 2)(), ctypes.c_size_t()
+        with open(path, "rb") as file:
+            ends = np.frombuffer(file.read(20), np.int32)
+        if len(ends) < 5 or not 0 < ends[4] <= min(ends[3], self.context) or ends[3] > self._trained:
+            return False
+        if not kv_state.fits(path, self._shape, *ends[3:5].tolist()):
+            return False
         with _log():
             read = self._lib.llama_state_seq_load_file(
                 self._context, str(path).encode(), 0, told, 2, ctypes.byref(count)

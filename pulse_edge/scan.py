@@ -19,7 +19,6 @@ import stat
 import subprocess
 import sys
 import threading
-import unicodedata
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -36,6 +35,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from . import dicom
 from .errors import PageRefused, PulseEdgeError, ScanError
+from .text import one_line
 
 MAX_PIXELS = 100_000_000
 """Of all pages of a file together, checked before anything is decoded. An A4 sheet at 600 dpi has 35 million."""
@@ -125,8 +125,7 @@ def _content(source: str | os.PathLike[str] | bytes | IO[bytes]) -> tuple[str, b
 
 def _printable(name: str) -> str:
     """A line that any terminal can show: file names may hold line breaks, and bytes that are no text."""
-    bad = {"Cc", "Cs", "Zl", "Zp"}
-    return "".join(repr(c)[1:-1] if unicodedata.category(c) in bad else c for c in name) or '""'
+    return one_line(name)
 
 
 def _from_path(path: str | os.PathLike[str], name: str) -> bytes:
