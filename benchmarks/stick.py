@@ -121,7 +121,7 @@ def old(work: Path, kit: Path, llama: Path | None, cpu: str) -> None:
 def kills(work: Path, kit: Path | None, llama: Path | None, times: int, seed: int) -> None:
     """Kill the installer at random moments: what is in use afterwards is whole, and the next run finishes.
 
-    With stand-ins it kills updates and removals too, and takes three minutes.
+    With stand-ins it kills updates and removals too, and takes ten minutes.
     """
     sticks = stand_ins(work) if kit is None else [packed(work, kit, llama)]
     home, chance = work / "killed", random.Random(seed)
@@ -147,12 +147,12 @@ def kills(work: Path, kit: Path | None, llama: Path | None, times: int, seed: in
             whole += is_whole(home, nothing_too=what != "update")
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if command is removal:
-                again += not home.exists()
+                again += not home.exists() or not any(home.iterdir())
             else:
                 again += done.returncode == 0 and is_whole(home)
                 run(*removal)
-            if home.exists():
-                raise SystemExit(f"{home}: something is left: {sorted(home.rglob('*'))[:10]}")
+            if home.exists():  # an empty folder: killed after it was made, before its mark said by whom
+                home.rmdir()
         click.echo(
             f"- {what} killed {times} times within {seconds:.1f} s: whole or nothing afterwards {whole} times, ",
             nl=False,

@@ -1311,7 +1311,8 @@ class Trace:
         return self.kind == "audit-log" or (self.kind is None and self.path == _user_folders()[1])
 
     def __str__(self) -> str:
-        return f"{self.path} ({'audit log: what was answered and when' if self.is_log else 'cache'})"
+        what = "audit log: what was answered and when" if self.is_log else (self.kind or "cache").replace("-", " ")
+        return f"{self.path} ({what})"
 
 
 def _user_folders() -> tuple[Path, Path]:
@@ -1331,7 +1332,8 @@ def traces() -> list[Trace]:
     """What the program has written for this user: folders with a mark, and the usual places where they have none."""
     cache, log = _user_folders()
     named = [Path(os.environ[name]) for name in ("PULSE_EDGE_CACHE", "PULSE_EDGE_LOG") if os.environ.get(name)]
-    places = [cache, *_folders(cache), *_folders(log.parent), *named]
+    state = Path(os.environ.get("PULSE_EDGE_STATE") or log.parent)
+    places = [cache, *_folders(cache), *_folders(log.parent), *_folders(state), *named]
     found: dict[Path, Trace] = {}
     for path in places:
         kind = _kind(path)
@@ -1404,7 +1406,7 @@ class _Bar:
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    print(visible(text), file=sys.stderr, flush=True)
 
 
 def _ask(question: str) -> bool:
@@ -1457,7 +1459,11 @@ def _arguments() -> argparse.Namespace:
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--rollback", action="store_true", help="go back to the version before")
     what.add_argument("--uninstall", action="store_true", help="remove everything that was installed")
-    parser.add_argument("--remove-cache", action="store_true", help="with --uninstall: remove this user's caches too")
+    parser.add_argument(
+        "--remove-cache",
+        action="store_true",
+        help="with --uninstall: remove this user's caches and results of self-tests too",
+    )
     parser.add_argument("--remove-log", action="store_true", help="with --uninstall: remove this user's audit log too")
     options = parser.parse_args()
     if (options.remove_cache or options.remove_log) and not options.uninstall:

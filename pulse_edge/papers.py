@@ -50,7 +50,8 @@ LIMITS = (
     "It reads 12-lead ECG pages, printed or photographed. Other pictures are not what it was made for.",
     "It can miss what is there, name what is not, and sound certain either way.",
     "It has not been approved as a medical device by anybody.",
-    "It keeps nothing, sends nothing, and needs no network.",
+    "It sends nothing and needs no network.",
+    "It keeps an audit log without names and texts, and encoded pages in a cache, for the person who uses it.",
 )
 
 

@@ -46,7 +46,7 @@ def kit(
         language=kits.Language(files[0], "f16", 64, 8, 1, 8, 400),
         vision=kits.Vision(files[1], "fp32", 28, 2, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
         packing=kits.Packing("square", "flat", (), None),
-        prompt=kits.Prompt("plain", "", "{question}", 8),
+        prompt=kits.Prompt("llava_v1", "", "{question}", 8),
         source={"name": "noise", "licence": "CC0-1.0"},
         parity={},
         versions={},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import os
 import random
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 import small_stick
 
-from pulse_edge import install, stick
+from pulse_edge import install, owned, stick
 from pulse_edge import kit as kits
 from pulse_edge.cli import cli
 from pulse_edge.errors import KitError
@@ -597,15 +598,21 @@ def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("PULSE_EDGE_CACHE", "PULSE_EDGE_LOG"):
         monkeypatch.delenv(name, raising=False)
     rows, log = folder / ".cache/pulse-edge/rows", folder / ".local/state/pulse-edge/log"
+    tests = folder / ".local/state/pulse-edge/self-tests"
     files = [
+        *(folder / ".cache/pulse-edge/machine" / f"{'d' * 20}-{'e' * 20}.json", tests / f"{'d' * 20}-{'e' * 20}.json"),
+        folder / ".cache/pulse-edge/verified/verified.json",
         *(rows / f"{'a' * 64}.rows", rows / f"{'a' * 64}-{'b' * 64}.kv", rows / ".unfinished-x"),
         *(log / "log", log / "head", log / "lock", log / "kept/2026-01-02" / f"{'c' * 64}.png"),
     ]
     for path in files:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("x")
-    for path, kind in ((rows, "page-cache"), (log, "audit-log")):
-        (path / install.MARK).write_text(json.dumps({"format": 1, "kind": kind, "id": "1"}))
+    kinds = {"page-cache": rows, "audit-log": log, "self-test-results": tests}
+    kinds |= {"machine-profile": rows.with_name("machine"), "verified-files": rows.with_name("verified")}
+    for kind, path in kinds.items():
+        assert kind in owned.KINDS
+        owned.claim(path, kind, lambda: True)
     return folder
 
 
@@ -613,7 +620,7 @@ def test_uninstalling_says_what_stays_and_how_to_remove_it(home: Path, user: Pat
     before = contents(user)
     done = run(home, home, "--uninstall")
     rows, log = user / ".cache/pulse-edge/rows", user / ".local/state/pulse-edge/log"
-    assert f"left: {rows} (cache). --uninstall --remove-cache removes it" in done.stderr
+    assert f"left: {rows} (page cache). --uninstall --remove-cache removes it" in done.stderr
     assert f"left: {log} (audit log: what was answered and when). --uninstall --remove-log removes it" in done.stderr
     assert contents(user) == before
 
@@ -625,7 +632,7 @@ def test_caches_and_the_audit_log_go_when_that_is_asked_for(
     if not at_once:
         run(sticks["one"], home, "--uninstall")
     done = run(sticks["one"], home, "--uninstall", "--remove-cache")
-    assert f"removed: {user / '.cache/pulse-edge/rows'} (cache)" in done.stdout
+    assert f"removed: {user / '.cache/pulse-edge/rows'} (page cache)" in done.stdout
     assert not (user / ".cache/pulse-edge").exists()
     assert (user / ".local/state/pulse-edge/log/log").exists()
     run(sticks["one"], home, "--uninstall", "--remove-log")
@@ -643,6 +650,21 @@ def test_files_of_others_in_caches_and_the_log_stay(home: Path, user: Path) -> N
         "thesis.txt",
     ]
     assert f"left: {rows / 'thesis.txt'} (" in done.stderr
+
+
+@pytest.mark.parametrize("answers", [["yes", "no"], ["no", "yes"], ["", ""]])
+def test_on_a_terminal_each_is_asked_about(
+    home: Path, user: Path, monkeypatch: pytest.MonkeyPatch, answers: list[str]
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(install.sys, "stdin", Terminal("".join(f"{answer}\n" for answer in answers)))
+    install._uninstall(install.Home(home), cache=False, log=False)
+    names = (".cache/pulse-edge/machine", ".cache/pulse-edge/rows")
+    assert [(user / name).exists() for name in names] == [answer != "yes" for answer in answers]
+    assert (user / ".local/state/pulse-edge/log/log").exists()
 
 
 def test_a_cache_without_a_mark_is_left_and_named(home: Path, user: Path) -> None:
