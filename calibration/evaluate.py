@@ -19,7 +19,7 @@ from calibration import ecgbench
 from calibration.answering import Answered, Answerer, Job, Reference, Settings, peak_bytes, prompt_of
 from calibration.ecgbench import COUNTS, Bench, Problem, Sample
 from calibration.files import write_json
-from calibration.results import RESERVED, Line, Results, TaskLines, calibrated_on, encoding, writing
+from calibration.results import GIVEN_BY, RESERVED, Line, Results, TaskLines, calibrated_on, encoding, writing
 from pulse_edge.errors import BenchError, KitError, UsageError
 from pulse_edge.interpret import EncodedScan
 from pulse_edge.kit import Kit, open_kit
@@ -261,7 +261,8 @@ def _answer_all(run: Run) -> None:
                 for answered in crew.answers(name, run.kits[name].path, (_job(run, name, page) for page in pages)):
                     if name == run.reference and answered.logprobs is not None:
                         run.results.keep(answered.task, answered.line["question_id"], answered.logprobs)
-                    run.lines(name, answered.task).add(answered.line, answered.seconds)
+                    line = answered.line | {GIVEN_BY: run.results.kit(name)["identity"]}
+                    run.lines(name, answered.task).add(line, answered.seconds)
                     clock.tick()
             crew.forget()
 

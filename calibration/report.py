@@ -231,6 +231,9 @@ def not_known(results: Results, figures: Figures) -> Iterator[str]:
     """What these figures do not tell, a sentence each."""
     first = figures["kits"][figures["reference"]]
     yield from figures["incomplete"]
+    for name in figures["kits"]:
+        if count := results.unbound(name):
+            yield f"{name}: {count} answers do not say which kit gave them; that files have changed places would not be seen."
     for task, r in first["tasks"].items():
         n = r["questions"]
         if n < 2000:

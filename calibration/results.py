@@ -6,7 +6,8 @@
     RESULTS/KIT/TASK/seconds.jsonl   the same lines' times, apart: answers are the same in every run, times are not
     RESULTS/reference/TASK/*.npy     log-probabilities (tokens, vocabulary) float16 of the reference kit on its own answers
 
-A line counts when its end is there; what a killed process left of another one is cut off.
+Each answer carries the hash of the kit that gave it, so that folders or files that change places are noticed. A line counts when its
+end is there; what a killed process left of another one is cut off.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from pulse_edge.errors import BenchError
 from pulse_edge.kit import Kit, Manifest, encoder_files
 
 RUN, KIT, SECONDS, REFERENCE = "run.json", "kit.json", "seconds.jsonl", "reference"
+GIVEN_BY = "kit"
+"""Field of an answer: the `identity` of its kit."""
 RESERVED = frozenset({REFERENCE})
 Line = dict[str, Any]
 
@@ -89,17 +92,25 @@ class Results:
         return [first, *(n for n in names if n != first)]
 
     def kit(self, name: str) -> Line:
-        """What is recorded of a kit."""
-        return _read(self.path / name / KIT, "evaluate the kit again")
+        """What is recorded of a kit. BenchError where the folder was renamed."""
+        known = _read(self.path / name / KIT, "evaluate the kit again")
+        if known.get("name", name) != name:
+            raise BenchError(f"{self.path / name}: holds the results of {known['name']}; rename the folder back")
+        return known
 
     def tasks(self, name: str) -> list[str]:
         """Tasks that a kit has answers of."""
         return sorted(p.parent.name for p in self.path.glob(f"{name}/*/{ANSWERS}"))
 
     def lines(self, name: str, task: str) -> list[Line]:
-        """A kit's answers to a task, each with its times under `seconds`."""
-        folder = self.path / name / task
+        """A kit's answers to a task, each with its times under `seconds`. BenchError where another kit gave them."""
+        folder, ours = self.path / name / task, self.kit(name).get("identity")
         answers, times = read_lines(folder / ANSWERS), read_lines(folder / SECONDS)
+        if strange := next((a for a in answers if a.get(GIVEN_BY, ours) != ours), None):
+            raise BenchError(
+                f"{folder / ANSWERS}: its answer {strange['question_id']} was given by another kit than {name}'s {KIT} tells of; "
+                "files have changed places, put them back or evaluate again"
+            )
         return [{**answer, "seconds": time} for answer, time in zip(answers, times, strict=False)]
 
     def settle(self, settings: Line) -> None:
@@ -141,6 +152,10 @@ class Results:
     def note_kit(self, name: str, known: Line) -> None:
         """Write what is known of a kit."""
         write_json(self.path / name / KIT, known)
+
+    def unbound(self, name: str) -> int:
+        """Answers of a kit that do not say which kit gave them, as earlier versions wrote them."""
+        return sum(GIVEN_BY not in line for task in self.tasks(name) for line in self.lines(name, task))
 
     def file(self, name: str, task: str) -> TaskLines:
         """A kit's answers to a task, to add to."""

@@ -26,7 +26,7 @@ def results(folder: Path, answers: Answers, **kit: Any) -> Path:
                 open(folder / name / task / "seconds.jsonl", "w") as seconds,
             ):
                 for number, line in enumerate(lines):
-                    texts.write(json.dumps(whole(task, number, line)) + "\n")
+                    texts.write(json.dumps(whole(task, number, line) | {"kit": known["identity"]}) + "\n")
                     time = {
                         "encode": 1.0,
                         "first_token": 2.0,

@@ -39,6 +39,27 @@ def two(folder: Path, reference: str, other: str, **turn: Any) -> Path:
     return results(folder / "results", {"f16": {TASK: choices(reference)}, "q4": {TASK: lines}})
 
 
+@pytest.mark.parametrize("what", ["folders", "records", "answers"])
+def test_results_that_have_changed_places_are_noticed(what: str, tmp_path: Path) -> None:
+    folder = two(tmp_path, "AAAA", "ABBB")
+    part = {"folders": "", "records": "kit.json", "answers": TASK}[what]
+    (folder / "f16" / part).rename(tmp_path / "away")
+    (folder / "q4" / part).rename(folder / "f16" / part)
+    (tmp_path / "away").rename(folder / "q4" / part)
+    with pytest.raises(BenchError, match=r"rename the folder back|given by another kit"):
+        report(folder, tmp_path / "report")
+    assert not (tmp_path / "report").exists()
+
+
+def test_answers_that_name_no_kit_are_said_to_be_unbound(tmp_path: Path) -> None:
+    folder = two(tmp_path, "AAAA", "ABBB")
+    answers = folder / "q4" / TASK / "step-final.jsonl"
+    lines = [json.loads(line) for line in answers.read_text().splitlines()]
+    answers.write_text("".join(json.dumps({k: v for k, v in line.items() if k != "kit"}) + "\n" for line in lines))
+    figures = report(folder, tmp_path / "report")
+    assert any(text.startswith("q4: 4 answers do not say which kit") for text in figures["not_known"])
+
+
 # --- figures ----------------------------------------------------------------------------------------------------------
 
 
@@ -328,9 +349,10 @@ def measured(tiny_kit: Path, tmp_path: Path) -> tuple[Path, Path]:
     """A kit, and results that hold its answers."""
     kit = Path(shutil.copytree(tiny_kit, tmp_path / "kit"))
     folder = two(tmp_path, "AAB", "AAA")
-    known = json.loads((folder / "q4" / "kit.json").read_text())
-    known["identity"] = identity(kits.open_kit(kit).manifest)
-    (folder / "q4" / "kit.json").write_text(json.dumps(known))
+    for file in (folder / "q4" / "kit.json", folder / "q4" / TASK / "step-final.jsonl"):
+        own = identity(kits.open_kit(kit).manifest)
+        text = file.read_text().replace('"identity": "q4"', f'"identity": "{own}"')
+        file.write_text(text.replace('"kit": "q4"', f'"kit": "{own}"'))
     return kit, folder
 
 

@@ -110,6 +110,17 @@ def test_export_and_calibration_do_not_know_each_other(room: str, other: str) ->
         assert other not in {name.split(".")[0] for name in imports(file)}
 
 
+def test_the_originals_side_of_the_proof_shares_no_code_with_the_converter_or_the_runtime() -> None:
+    siblings = {f".{p.stem}" for p in (ROOT / "export" / "reference").glob("*.py")} | {"."}
+    libraries = {"torch", "transformers", "safetensors", "numpy", "PIL", "jinja2", "sentencepiece", "tokenizers"}
+    for file in (ROOT / "export" / "reference").glob("*.py"):
+        names = imports(file)
+        assert {n for n in names if n.startswith(".")} <= siblings | {f".{n}" for n in ("page", "tower", "Reference")}
+        others = {n for n in names if not n.startswith(".") and n.split(".")[0] not in sys.stdlib_module_names}
+        assert {n.split(".")[0] for n in others} <= libraries | {"pulse_edge"}
+        assert {n for n in others if n.startswith("pulse_edge")} <= {"pulse_edge.errors"}
+
+
 @pytest.mark.parametrize(
     ("module", "arguments", "word"),
     [
