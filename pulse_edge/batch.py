@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import log as logs
 from . import owned
-from .errors import BatchError, LogError, PageFailed, PulseEdgeError, ScanError, UsageError, on_page
-from .report import UNFINISHED, write_whole
-from .text import json_text, one_line, spreadsheet_cell
+from .errors import BatchError, LogError, PageFailed, PageRefused, PulseEdgeError, ScanError, UsageError, on_page
+from .report import INTENDED_USE, UNFINISHED, NoAnswer, write_whole
+from .text import one_line, spreadsheet_cell
 
 if TYPE_CHECKING:
     from .report import Report
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 DATABASE = "batch.sqlite"
 RESULTS = ("results.jsonl", "results.csv")
 COLUMNS = (
-    "notice", "file", "page", "state", "marks", "question", "answer", "complete", "findings", "error", "page_sha256",
-    "kit", "kit_sha256", "rows_read",
+    "notice", "file", "page", "state", "verdict", "leads", "reasons", "marks", "question", "answer", "complete", "findings",
+    "error", "page_sha256", "kit", "kit_sha256", "rows_read", "intended_use",
 )  # fmt: skip
 _SCHEMA = """
 CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -100,8 +100,8 @@ class Work:
     """Puts the report's answers on record."""
     documents: Callable[[Report, Page, str], None]
     """Writes a page's documents, named by the text given."""
-    told: Callable[[str, PulseEdgeError | None], None]
-    """Hears of each page or file that is finished, by name, and why it has no answer."""
+    told: Callable[[str, Report | None, PulseEdgeError | None], None]
+    """Hears of each page or file that is finished, by name: its report, or why it has none."""
 
 
 class Store:
@@ -291,13 +291,14 @@ class Store:
 
     def _jsonl(self) -> Iterator[str]:
         for path, _page, report, error, code in self.results():
-            yield (report or json_text({"file": one_line(path), "error": error, "exit_code": code})) + "\n"
+            yield (report or NoAnswer(one_line(path), error or "", code).to_json()) + "\n"
 
     def _csv(self) -> Iterator[str]:
         """One row for each answer, and for each page or file without one. A byte order mark tells Excel that it is UTF-8."""
         yield "\ufeff" + ",".join(COLUMNS) + "\r\n"
-        for path, page, report, error, _code in self.results():
-            rows = [{"state": "failed", "error": error}] if report is None else _rows(json.loads(report))
+        for path, page, report, error, code in self.results():
+            state = "refused" if code == PageRefused.exit_code else "failed"
+            rows = [{"state": state, "error": error}] if report is None else _rows(json.loads(report))
             for row in rows:
                 line = io.StringIO()
                 values = {"file": one_line(path), "page": page or ""} | row
@@ -320,19 +321,30 @@ class Store:
 
 def _rows(report: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """One row for each answer of a page."""
-    findings = (f"{f['statement']}: {f['verdict']} {f['probability']}" for f in report.get("findings") or ())
+    quality = report.get("quality") or {}
     page = {
         "notice": report.get("notice") or "",
         "state": "answered",
+        "verdict": quality.get("verdict", "not checked"),
+        "leads": quality.get("leads", ""),
+        "reasons": "\n".join(reason["advice"] for reason in quality.get("reasons", ())),
         "marks": "\n".join(mark["text"] for mark in report.get("marks") or ()),
-        "findings": "\n".join(findings),
+        "findings": "\n".join(map(_finding, report.get("findings") or ())),
         "page_sha256": report["page_sha256"],
         "kit": report["kit"]["id"],
         "kit_sha256": report["kit"]["sha256"],
         "rows_read": report.get("rows_read", "all"),
+        "intended_use": report.get("intended_use", INTENDED_USE),
     }
     for answer in report["answers"]:
         yield page | {"question": answer["question"], "answer": answer["text"], "complete": answer["complete"]}
+
+
+def _finding(finding: dict[str, Any]) -> str:
+    """Verdict and probability, or the rank where there are none."""
+    if finding["verdict"] is None:
+        return f"{finding['statement']}: no verdict, rank {finding['rank']} ({finding['reason']})"
+    return f"{finding['statement']}: {finding['verdict']} {finding['probability']}"
 
 
 def finished(folder: Path) -> int:
@@ -367,7 +379,7 @@ def run(store: Store, work: Work) -> None:
         except Exception as e:
             error = on_page(one_line(file.path), e)
             store.finish(file.id, error)
-            work.told(one_line(file.path), error)
+            work.told(one_line(file.path), None, error)
         else:
             store.finish(file.id)
 
@@ -391,10 +403,10 @@ def _page(store: Store, work: Work, file: File, document: Document, number: int)
     except Exception as e:
         error = on_page(name, e)
         store.put(file.id, number, None, error, last=last)
-        work.told(name, error)
+        work.told(name, None, error)
         return
     store.put(file.id, number, report, last=last)
-    work.told(page.name, None)
+    work.told(page.name, report, None)
 
 
 def _no_file(path: str) -> ScanError | None:

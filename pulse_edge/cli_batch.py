@@ -181,11 +181,12 @@ class _Teller:
         self._start = time.monotonic()
         self._pages = 0
 
-    def __call__(self, name: str, error: PulseEdgeError | None) -> None:
+    def __call__(self, name: str, report: Report | None, error: PulseEdgeError | None) -> None:
         from .screen import duration
 
         self._pages += 1
         waiting = self._store.counts().waiting
         left = (time.monotonic() - self._start) / self._pages * waiting
-        how = "answered" if error is None else f"error: {error}"
+        reasons = [r["advice"] for r in (report.quality or {}).get("reasons", ())] if report else []
+        how = f"error: {error}" if error else f"answered, with doubts: {' '.join(reasons)}" if reasons else "answered"
         self._note(f"{name}: {how} ({waiting} files left, {duration(left)})", always=True)

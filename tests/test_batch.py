@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ from PIL import Image
 
 import pulse_edge
 from pulse_edge import batch as batches
-from pulse_edge.errors import BatchError, EngineError, FolderError, LogError, UsageError
+from pulse_edge import cli_batch
+from pulse_edge.errors import BatchError, EngineError, FolderError, LogError, PageRefused, UsageError
 from pulse_edge.log import Log
-from pulse_edge.report import FORCED, Answer, KitMark, Report
+from pulse_edge.report import FORCED, INTENDED_USE, UNCALIBRATED, Answer, Finding, KitMark, Report
 
 PAGE = Path(pulse_edge.__file__).parent / "example_page.png"
 
@@ -146,6 +148,30 @@ def test_what_cannot_be_put_on_record_still_stops_everything(pages: Path, tmp_pa
     assert desk.done == ["a.png"]
 
 
+def test_what_is_wrong_with_a_page_stands_in_its_row_and_in_the_line_about_it(pages: Path, tmp_path: Path) -> None:
+    desk, notes = Desk(), []
+    advice = "Only 9 of 12 leads were found. Take the picture again."
+    quality = {"verdict": "usable", "leads": 9, "reasons": [{"check": "leads", "advice": advice}]}
+    unrated = Finding("AFIB", "atrial fibrillation", "rhythm", 2, {}, 1, 2.0, None, False, None, UNCALIBRATED)
+
+    def answer(page: Any) -> Report:
+        if "b.png" in page.name:
+            raise PageRefused("b.png: This does not look like an ECG page.")
+        return replace(report(page.name), quality=quality, findings=(unrated,))
+
+    with batches.Store(tmp_path / "out", {"kit": "k"}) as store:
+        store.add(batches.files([str(pages)], tmp_path / "out"))
+        teller = cli_batch._Teller(store, lambda text, **_how: notes.append(text))
+        batches.run(store, replace(desk.work(), answer=answer, told=teller))
+        store.export()
+    a, b, _c, d = sorted(rows(tmp_path / "out"), key=lambda row: row["file"])
+    assert (a["state"], a["verdict"], a["leads"], a["reasons"]) == ("answered", "usable", "9", advice)
+    assert a["findings"] == f"AFIB: no verdict, rank 1 ({UNCALIBRATED})"
+    assert a["intended_use"] == INTENDED_USE
+    assert (b["state"], d["state"]) == ("refused", "failed")
+    assert f"a.png: answered, with doubts: {advice}" in notes[0]
+
+
 def test_documents_that_cannot_be_written_cost_their_page_only(pages: Path, tmp_path: Path) -> None:
     desk = Desk()
 
@@ -259,6 +285,7 @@ def test_what_a_killed_process_left_half_written_is_removed(pages: Path, tmp_pat
 KILLS = 6
 WORKER = """
 import sys
+from dataclasses import replace
 from pathlib import Path
 sys.path[:0] = [sys.argv[3]]
 from test_batch import Desk, run
