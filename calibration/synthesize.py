@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import json
 import re
-import signal
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from itertools import islice
-from multiprocessing import get_context
 from pathlib import Path
 from typing import IO, Any
 
@@ -33,6 +30,7 @@ from calibration.synthetic.record import Record
 from calibration.synthetic.signals import synthesize as synthesize_record
 from calibration.synthetic.style import LAYOUTS, random_style
 from pulse_edge.errors import UsageError
+from pulse_edge.workers import Workers
 
 PAGES = "pages.jsonl"
 IMAGES = "images"
@@ -224,17 +222,13 @@ def _pages(plan: Plan, work: Path, processes: int) -> Iterator[Made]:
         yield from map(run, range(plan.pages))
         return
     indices = iter(range(plan.pages))
-    with ProcessPoolExecutor(processes, get_context("spawn"), _quiet) as pool:
-        try:
-            while block := list(islice(indices, 64 * processes)):  # bounded, for results may wait for a slow disk
-                yield from pool.map(run, block, chunksize=4)
-        finally:
-            pool.shutdown(cancel_futures=True)
+    with Workers(processes, _quiet) as workers:
+        while block := list(islice(indices, 64 * processes)):  # bounded, for results may wait for a slow disk
+            yield from workers.map(run, block)
 
 
 def _quiet() -> None:
-    """A worker leaves Ctrl-C to its parent, and the other cores to the other workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """A worker leaves the other cores to the other workers."""
     cv2.setNumThreads(1)
 
 

@@ -1,21 +1,25 @@
 """config.json -> Config: what a checkpoint is, in one form for all layouts; whatever cannot be converted is refused.
 
 Two layouts: the original LLaVA one (`LlavaLlamaForCausalLM`: one flat config) and transformers' `LlavaNext` (text_config,
-vision_config). Absent fields have the defaults of the classes that would load the checkpoint.
+vision_config). Absent fields have the defaults of the classes that would load the checkpoint. What is done with each key
+stands in export/keys.py.
 """
 
 from __future__ import annotations
 
-import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from transformers import CLIPVisionConfig, LlamaConfig, PretrainedConfig
+from transformers import CLIPVisionConfig, LlamaConfig
+from transformers.activations import ACT2FN
 
 from pulse_edge.errors import CheckpointError
 from pulse_edge.kit import Aspect, Merge
+
+from . import preprocessing
+from .keys import KEYS, check, grid_of, shown
+from .keys import read_json as read_json
 
 BUILT_IN_TOWERS: dict[str, dict[str, Any]] = {
     # PULSE-7B carries only this name, no folder. Source: the tower's own config.json on the hub.
@@ -31,76 +35,14 @@ BUILT_IN_TOWERS: dict[str, dict[str, Any]] = {
         "projection_dim": 768,
     }
 }
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
-_LARGEST_JSON = 64 << 20
-"""Bytes; the largest of a published checkpoint is its tokenizer.json, below 20 MB."""
 _ORIGINAL = ("LlavaLlamaForCausalLM", "LlavaLLaMAForCausalLM")
+_PLAIN = "LlamaForCausalLM"
+"""What a folder says that LLaVA's trainer made of a Vicuna: the name of the base stays in its config.json."""
 _HUB = ("LlavaNextForConditionalGeneration",)
-
-# What the model was trained with, or for which nothing has to be done.
-_INERT_LLAVA = frozenset(
-    [
-        "freeze_mm_mlp_adapter",
-        "freeze_mm_vision_resampler",
-        "image_crop_resolution",
-        "image_split_resolution",
-        "mm_projector_lr",
-        "mm_vision_tower_lr",
-        "tune_mm_mlp_adapter",
-        "tune_mm_vision_resampler",
-        "unfreeze_mm_vision_tower",
-        "use_mm_proj",
-        "tokenizer_model_max_length",
-        "tokenizer_padding_side",
-        "mm_vision_tower",
-        "mm_hidden_size",
-        "mm_patch_merge_type",
-        "image_aspect_ratio",
-        "image_grid_pinpoints",
-        "mm_vision_select_layer",
-        "lora_alpha",
-        "lora_enable",
-        "rope_parameters",
-    ]
-)
-_INERT_HUB = frozenset(
-    [
-        "text_config",
-        "vision_config",
-        "image_grid_pinpoints",
-        "image_token_index",
-        "image_token_id",
-        "image_seq_length",
-        "vision_feature_layer",
-        "mm_patch_merge_type",
-        "image_aspect_ratio",
-    ]
-)
-# Key -> values that mean "nothing special": anything else asks for something that the kit cannot do.
-_ONLY_LLAVA: dict[str, tuple[Any, ...]] = {
-    "mm_projector_type": ("mlp2x_gelu",),
-    "mm_vision_select_feature": ("patch",),
-    "mm_resampler_type": (None,),
-    "mm_use_im_start_end": (False, None),
-    "mm_use_im_patch_token": (False, None),
-    "s2": (False, None),
-}
-_ONLY_HUB: dict[str, tuple[Any, ...]] = {
-    "projector_hidden_act": ("gelu",),
-    "vision_feature_select_strategy": ("default",),
-    "multimodal_projector_bias": (True, None),
-    "use_image_newline_parameter": (True, None),
-}
-_ONLY_TEXT: dict[str, tuple[Any, ...]] = {
-    "hidden_act": ("silu",),
-    "attention_bias": (False, None),
-    "mlp_bias": (False, None),
-    "quantization_config": (None,),
-    "sliding_window": (None,),
-}
-_MODEL_TYPES = ("llama", "llava", "llava_llama", "llava_next")
+_MODEL_TYPES = {"llava": ("llama", "llava", "llava_llama"), "llava_next": ("llava_next",)}
+_PINPOINTS = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
+"""Of a LlavaNextConfig that does not say."""
 _ROPE = ("default", "linear", "yarn", "llama3")
 
 
@@ -123,6 +65,13 @@ class Config:
     merge_from: str
     """Where `merge` comes from, for the manifest."""
     pinpoints: tuple[tuple[int, int], ...]
+    bos: int | None
+    """bos_token_id as config.json states it; None: it does not."""
+    eos: tuple[int, ...]
+    """Every eos_token_id that config.json states, the text model's first."""
+    pad: int | None
+    files: tuple[Path, ...]
+    """The JSON files that this was read from."""
 
     @property
     def patches_per_side(self) -> int:
@@ -135,21 +84,6 @@ class Config:
         return int(getattr(self.text, "head_dim", None) or self.text.hidden_size // self.text.num_attention_heads)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file. Raises CheckpointError."""
-    try:
-        if path.stat().st_size > _LARGEST_JSON:
-            raise CheckpointError(f"{path}: larger than {_LARGEST_JSON >> 20} MiB. Fetch the checkpoint again.")
-        value = json.loads(path.read_text("utf-8"))
-    except OSError as e:
-        raise CheckpointError(f"{path}: cannot be read ({e.strerror}). Name a checkpoint directory.") from None
-    except (ValueError, RecursionError) as e:
-        raise CheckpointError(f"{path}: not JSON ({e}). Fetch the checkpoint again.") from None
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path}: not a JSON object. Fetch the checkpoint again.")
-    return value
-
-
 def read_config(path: Path, *, tower_dir: Path | None, merge: Merge | None = None) -> Config:
     """Config of the checkpoint whose config.json is at `path`; `merge` overrides the packing.
 
@@ -157,29 +91,32 @@ def read_config(path: Path, *, tower_dir: Path | None, merge: Merge | None = Non
     asks for and that cannot be converted, each by name.
     """
     raw = read_json(path)
-    named = raw.get("architectures") or [None]
-    architecture = str(named[0])
-    if architecture not in _ORIGINAL + _HUB:
-        raise CheckpointError(
-            f"{path}: architecture {architecture[:80]!r}, expected one of {', '.join(_ORIGINAL[:1] + _HUB)}. "
-            "This is not a PULSE (LLaVA-1.6) checkpoint."
-        )
-    wrong: list[str] = []
+    architecture = _architecture(raw, path)
     hub = architecture in _HUB
+    wrong: list[str] = []
+    check(raw, ("llava_next", "generation", "any") if hub else ("llava", "text", "generation", "any"), wrong)
+    parts = [raw]
+    if hub:
+        parts = [raw.get("text_config") or {}, raw]
+        if isinstance(parts[0], dict):
+            check(parts[0], ("text", "generation", "any"), wrong, where="text_config.")
+    _refuse_mistyped(path, wrong)
     tower = "" if hub else str(raw.get("mm_vision_tower") or raw.get("vision_tower") or "")
     folder = tower_dir or _tower_folder(path.parent, tower)
-    text = _text(raw.get("text_config") or {} if hub else raw, wrong)
-    vision = _vision(raw.get("vision_config") if hub else None, tower, folder, path)
-    _refuse(raw, hub, wrong)
-    layers = _layers(raw.get("vision_feature_layer" if hub else "mm_vision_select_layer", -2), vision, wrong)
+    vision, tower_file = _vision(raw.get("vision_config") or {} if hub else None, tower, folder, path, wrong)
+    _refuse_mistyped(path, wrong)
+    text = _text(parts[0], wrong)
+    _consistent(raw, hub, text, vision, wrong)
+    layers = _layers(raw.get("vision_feature_layer" if hub else "mm_vision_select_layer"), vision, wrong)
     aspect = _one_of(raw, "image_aspect_ratio", "anyres" if hub else "square", ("anyres", "pad", "square"), wrong)
     packing, merge_from = _merge(raw, hub, merge, wrong)
-    pinpoints = _pinpoints(raw.get("image_grid_pinpoints"), int(vision.image_size), aspect, wrong)
-    if not hub and raw.get("mm_hidden_size", vision.hidden_size) != vision.hidden_size:
-        wrong.append(f"mm_hidden_size is {raw['mm_hidden_size']}, the tower's hidden_size {vision.hidden_size}")
+    stated = raw.get("image_grid_pinpoints")
+    pinpoints = _pinpoints(_PINPOINTS if stated is None and hub else stated, int(vision.image_size), aspect, wrong)
+    pixels = preprocessing.read(path.parent if hub else folder, hub, vision, aspect, pinpoints, wrong)
+    if hub:
+        pinpoints = tuple((w, h) for h, w in pinpoints)  # LLaVA writes (width, height), LlavaNext (height, width)
     if wrong:
         raise CheckpointError(f"{path}: cannot be converted: {'; '.join(wrong)}.")
-    mean, std = _preprocessor(path.parent if hub else folder, wrong_in=path)
     return Config(
         architecture=architecture,
         layout="llava_next" if hub else "llava",
@@ -187,13 +124,48 @@ def read_config(path: Path, *, tower_dir: Path | None, merge: Merge | None = Non
         vision=vision,
         vision_layers=layers,
         tower=tower,
-        mean=mean,
-        std=std,
+        mean=pixels.mean,
+        std=pixels.std,
         aspect_ratio=aspect,  # type: ignore[arg-type]
         merge=packing,  # type: ignore[arg-type]
         merge_from=merge_from,
         pinpoints=pinpoints,
+        bos=_first(parts, "bos_token_id"),
+        eos=tuple(dict.fromkeys(i for part in parts for i in token_ids(part.get("eos_token_id")))),
+        pad=_first(parts[::-1], "pad_token_id"),
+        files=(path, *tower_file, *pixels.files),
     )
+
+
+def token_ids(value: Any) -> list[int]:
+    """eos_token_id as a list: it may be one id, several, or null."""
+    return [] if value is None else value if isinstance(value, list) else [value]
+
+
+def _first(parts: list[dict[str, Any]], key: str) -> int | None:
+    return next((part[key] for part in parts if part.get(key) is not None), None)
+
+
+def _architecture(raw: dict[str, Any], path: Path) -> str:
+    named = raw.get("architectures")
+    architecture = str(named[0]) if isinstance(named, list) and named else str(named)
+    if architecture in _ORIGINAL + _HUB:
+        return architecture
+    if architecture == _PLAIN and raw.get("mm_vision_tower"):
+        return architecture
+    alone = " It is a language model alone: name the folder that LLaVA's training made of it." * (
+        architecture == _PLAIN
+    )
+    raise CheckpointError(
+        f"{path}: architecture {architecture[:80]!r}, expected one of {', '.join(_ORIGINAL[:1] + _HUB)}. "
+        f"This is not a PULSE (LLaVA-1.6) checkpoint.{alone}"
+    )
+
+
+def _refuse_mistyped(path: Path, wrong: list[str]) -> None:
+    """Stop here where values have other types than the rest of the reading relies on."""
+    if any("expected " in line for line in wrong):
+        raise CheckpointError(f"{path}: cannot be converted: {'; '.join(wrong)}.")
 
 
 def _tower_folder(checkpoint: Path, tower: str) -> Path | None:
@@ -205,69 +177,121 @@ def _tower_folder(checkpoint: Path, tower: str) -> Path | None:
 
 
 def _text(raw: dict[str, Any], wrong: list[str]) -> LlamaConfig:
-    """The language model's part. transformers 5 writes rope_parameters where 4 has rope_theta and rope_scaling."""
-    raw = dict(raw)
-    if raw.get("model_type", "llama") not in _MODEL_TYPES:
-        wrong.append(f"the language model is of type {raw['model_type']!r}, expected 'llama'")
-    if rope := raw.pop("rope_parameters", None):
-        rope = dict(rope)
-        raw["rope_theta"] = rope.pop("rope_theta", 10000.0)
-        raw["rope_scaling"] = rope if rope.get("rope_type", "default") != "default" else None
-    for key, allowed in _ONLY_TEXT.items():
-        if key in raw and raw[key] not in allowed:
-            wrong.append(f"{key} is {raw[key]!r}")
-    scaling = raw.get("rope_scaling")
-    if scaling is not None:
-        kind = scaling.get("rope_type", scaling.get("type")) if isinstance(scaling, dict) else scaling
-        if kind not in _ROPE:
-            wrong.append(f"rope_scaling is {kind!r} (known: {', '.join(_ROPE)})")
-            raw["rope_scaling"] = None
-    known = LlamaConfig().to_dict()
+    """The language model's part, whose values have the right types."""
+    fields = {k: raw[k] for k, key in KEYS["text"].items() if key.use == "obeyed" and raw.get(k) is not None}
+    fields.pop("rope_parameters", None)
+    fields["rope_theta"], fields["rope_scaling"] = _rope(raw, wrong)
+    if "bos_token_id" in raw:
+        fields["bos_token_id"] = raw["bos_token_id"]
     try:
-        text = LlamaConfig(**{k: v for k, v in raw.items() if k in known and k != "model_type"})
+        text = LlamaConfig(**fields)
         if text.hidden_size % text.num_attention_heads or text.num_attention_heads % text.num_key_value_heads:
             wrong.append("hidden_size, num_attention_heads and num_key_value_heads do not divide one another")
-    except (TypeError, ValueError, KeyError, ZeroDivisionError) as e:
+    except (TypeError, ValueError, KeyError) as e:
         raise CheckpointError(f"the language model's configuration is not valid: {e}.") from None
     return text
 
 
-def _vision(raw: dict[str, Any] | None, tower: str, folder: Path | None, path: Path) -> CLIPVisionConfig:
+def _rope(raw: dict[str, Any], wrong: list[str]) -> tuple[float, dict[str, Any] | None]:
+    """Base and scaling of the rotary positions; transformers 5 writes rope_parameters where 4 has two other keys."""
+    objects = {k: _rope_object(k, raw[k], wrong) for k in ("rope_scaling", "rope_parameters") if raw.get(k)}
+    bases = {v["rope_theta"] for v in objects.values() if "rope_theta" in v}
+    bases |= {float(raw["rope_theta"])} if raw.get("rope_theta") is not None else set()
+    scalings = [{k: v for k, v in o.items() if k != "rope_theta"} for o in objects.values()]
+    if len(bases) > 1 or any(s != scalings[0] for s in scalings[1:]):
+        given = {k: raw[k] for k in ("rope_theta", "rope_scaling", "rope_parameters") if raw.get(k) is not None}
+        wrong.append(f"{' and '.join(given)} contradict one another ({shown(given)})")
+    scaling = scalings[0] if scalings and scalings[0]["rope_type"] != "default" else None
+    return next(iter(bases), 10000.0), scaling
+
+
+def _rope_object(name: str, raw: dict[str, Any], wrong: list[str]) -> dict[str, Any]:
+    """rope_type, and the keys that count for it, as numbers of the types that transformers wants."""
+    kind = raw.get("rope_type") or raw.get("type") or "default"
+    if kind not in _ROPE or raw.get("type") not in (None, kind):
+        wrong.append(f"{name} is {shown(raw.get('type') or kind)} (known: {', '.join(_ROPE)})")
+        kind = "default"
+    sections = ("rope", f"rope: {kind}") if f"rope: {kind}" in KEYS else ("rope",)
+    problems: list[str] = []
+    check(raw, sections, problems, where=f"{name}.")
+    needed = {"linear": ["factor"], "yarn": ["factor"]}.get(kind, [])
+    if kind == "llama3":
+        needed = ["factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"]
+    problems += [f"{name} lacks {k}" for k in needed if raw.get(k) is None]
+    if kind == "llama3" and not problems and raw["high_freq_factor"] <= raw["low_freq_factor"]:
+        problems.append(f"{name}.high_freq_factor is not above low_freq_factor")
+    wrong += problems
+    if problems:
+        return {"rope_type": "default"}
+    counts = {k for s in sections for k, key in KEYS[s].items() if key.use == "obeyed"} - {"rope_type", "type"}
+    if kind in ("default", "linear"):
+        counts &= {"rope_theta", *needed}
+    values = {k: raw[k] for k in sorted(counts) if raw.get(k) is not None}
+    whole = ("original_max_position_embeddings", "truncate")
+    return {"rope_type": kind} | {k: v if k in whole else float(v) for k, v in values.items()}
+
+
+def _vision(
+    raw: dict[str, Any] | None, tower: str, folder: Path | None, path: Path, wrong: list[str]
+) -> tuple[CLIPVisionConfig, list[Path]]:
+    """The tower's configuration, and the file that it comes from where that is another than config.json."""
+    files, where = [], "vision_config."
     if raw is None and folder is not None:
-        raw = read_json(folder / "config.json")
-        raw = raw.get("vision_config", raw)
+        files.append(folder / "config.json")
+        where = f"{folder.name}/config.json: "
+        whole = read_json(files[0])
+        raw = whole.get("vision_config", whole)
+        # CLIPConfig lets this older key win.
+        if isinstance(raw, dict) and isinstance(whole.get("vision_config_dict"), dict):
+            raw = raw | whole["vision_config_dict"]
     if raw is None:
         raw = BUILT_IN_TOWERS.get(tower)
+    elif raw == {} and not files:  # a LlavaNextConfig that does not say
+        raw = BUILT_IN_TOWERS["openai/clip-vit-large-patch14-336"]
     if raw is None:
         raise CheckpointError(
             f"{path}: vision tower {tower!r} is neither built in nor a folder with config.json. Give its folder with "
             "--vision-tower."
         )
+    if not isinstance(raw, dict):
+        raise CheckpointError(f"{files[0]}: vision_config is {shown(raw)}, expected an object. Fetch the tower again.")
     if raw.get("model_type", "clip_vision_model") not in ("clip_vision_model", "clip"):
         raise CheckpointError(f"{path}: vision tower of type {raw['model_type']!r}, expected a CLIP vision model.")
-    known = CLIPVisionConfig().to_dict()
-    return CLIPVisionConfig(**{k: v for k, v in raw.items() if k in known and k != "model_type"})
+    problems: list[str] = []
+    check(raw, ("vision", "generation", "any"), problems, where=where)
+    if raw.get("hidden_act") is not None and raw["hidden_act"] not in ACT2FN and not problems:
+        problems.append(f"{where}hidden_act is {shown(raw['hidden_act'])}, which transformers does not know")
+    wrong += problems
+    obeyed = [k for k, key in KEYS["vision"].items() if key.use == "obeyed"]
+    fields = {} if problems else {k: raw[k] for k in obeyed if raw.get(k) is not None}
+    vision = CLIPVisionConfig(**fields)
+    if vision.hidden_size % vision.num_attention_heads or vision.image_size < vision.patch_size:
+        wrong.append(f"{where}hidden_size, num_attention_heads, image_size and patch_size do not fit one another")
+    return vision, files
 
 
-def _refuse(raw: dict[str, Any], hub: bool, wrong: list[str]) -> None:
-    """Keys with values, or altogether unknown ones, that ask for what the kit cannot do."""
-    only = _ONLY_HUB if hub else _ONLY_LLAVA
-    generic = PretrainedConfig().to_dict().keys() | {"torch_dtype", "dtype", "transformers_version", "_name_or_path"}
-    known = generic | only.keys() | (_INERT_HUB if hub else _INERT_LLAVA | LlamaConfig().to_dict().keys())
-    known |= _ONLY_TEXT.keys() | {"architectures", "model_type", "pretraining_tp", "vision_tower"}
-    for key, value in raw.items():
-        if key in only and value not in only[key]:
-            wrong.append(f"{key} is {value!r}")
-        elif key not in known and not key.startswith("_"):
-            wrong.append(f"{key} ({value!r}) is not known")
-    if not hub and "mm_projector_type" not in raw:
+def _consistent(raw: dict[str, Any], hub: bool, text: LlamaConfig, vision: CLIPVisionConfig, wrong: list[str]) -> None:
+    """Keys that say the same thing twice, and ones whose absence asks for something else."""
+    types = _MODEL_TYPES["llava_next" if hub else "llava"]
+    if raw.get("model_type", types[0]) not in types:
+        wrong.append(f"model_type is {shown(raw['model_type'])}, expected {' or '.join(types)}")
+    if hub:
+        kind = (raw.get("text_config") or {}).get("model_type", "llama")
+        if kind != "llama":
+            wrong.append(f"the language model is of type {kind!r}, expected 'llama'")
+        if raw.get("tie_word_embeddings") not in (None, text.tie_word_embeddings):
+            wrong.append("tie_word_embeddings is not what text_config.tie_word_embeddings says")
+        return
+    if "mm_projector_type" not in raw:
         wrong.append("mm_projector_type is absent, which means 'linear'; expected 'mlp2x_gelu'")
+    if raw.get("mm_hidden_size") not in (None, vision.hidden_size):
+        wrong.append(f"mm_hidden_size is {raw['mm_hidden_size']}, the tower's hidden_size {vision.hidden_size}")
 
 
-def _layers(select: Any, vision: CLIPVisionConfig, wrong: list[str]) -> int:
+def _layers(select: int | None, vision: CLIPVisionConfig, wrong: list[str]) -> int:
     """Layers that hidden_states[select] needs: hidden_states has one entry more than there are layers."""
-    total = int(vision.num_hidden_layers)
-    if not isinstance(select, int) or isinstance(select, bool) or not -total - 1 <= select <= total:
+    total, select = int(vision.num_hidden_layers), -2 if select is None else select
+    if not -total - 1 <= select <= total:
         wrong.append(f"the selected vision layer is {select!r}")
         return total
     return select if select >= 0 else total + 1 + select
@@ -296,42 +320,8 @@ def _pinpoints(value: Any, size: int, aspect: str, wrong: list[str]) -> tuple[tu
     """Grid sizes (width, height) in pixels, from a list or from LLaVA's string."""
     if aspect != "anyres":
         return ()
-    try:
-        points = _pairs(value) if isinstance(value, str) else value
-        grid = tuple((int(w), int(h)) for w, h in points)
-        if not grid or any(w < size or h < size or w % size or h % size for w, h in grid):
-            raise ValueError
-    except (ValueError, TypeError, OverflowError):
-        wrong.append(
-            f"image_grid_pinpoints is {repr(value)[:100]}, expected [[width, height], ...] in multiples of {size}"
-        )
+    grid = grid_of(value)
+    if not grid or any(w < size or h < size or w % size or h % size for w, h in grid):
+        wrong.append(f"image_grid_pinpoints is {shown(value)}, expected [[width, height], ...] in multiples of {size}")
         return ()
     return grid
-
-
-def _pairs(text: str) -> list[tuple[str, str]]:
-    """LLaVA's string of pairs; ValueError for anything but numbers, brackets and commas.
-
-    Not ast.literal_eval: a long enough expression ends Python's parser for lack of memory or stack.
-    """
-    if not re.fullmatch(r"[\d\s,()\[\]]{1,4096}", text):
-        raise ValueError
-    return re.findall(r"[(\[]\s*(\d{1,9})\s*,\s*(\d{1,9})\s*,?\s*[)\]]", text)
-
-
-def _preprocessor(folder: Path | None, wrong_in: Path) -> tuple[Any, Any]:
-    """Mean and std per channel from preprocessor_config.json; CLIP's own where there is none."""
-    path = None if folder is None else folder / "preprocessor_config.json"
-    if path is None or not path.is_file():
-        return CLIP_MEAN, CLIP_STD
-    raw = read_json(path)
-    raw = raw.get("image_processor", raw)
-    mean, std = (tuple(raw.get(k) or d) for k, d in (("image_mean", CLIP_MEAN), ("image_std", CLIP_STD)))
-    factor = raw.get("rescale_factor", 1 / 255)
-    bicubic = raw.get("resample", 3) == 3
-    if len(mean) != 3 or len(std) != 3 or min(std) <= 0 or abs(factor - 1 / 255) > 1e-9 or not bicubic:
-        raise CheckpointError(
-            f"{path}: expected three means, three positive deviations, rescale_factor 1/255 and bicubic resampling "
-            f"(for {wrong_in})."
-        )
-    return mean, std

@@ -19,16 +19,17 @@ from pulse_edge.kit import Language, Manifest, Merge, Packing, Prompt, Vision
 from pulse_edge.start import default_threads
 from pulse_edge.vision import installed_runtime
 
-from . import golden, hub, llm, parity, sources, vision
+from . import golden, hub, llm, parity, sources, tokenizer, vision
 from .adapter import Adapter
 from .checkpoint import NEWLINE, Checkpoint, expected, needs_newline
 from .config import Config, read_config
 from .models import ModelSpec, find, load_models
+from .reference import Reference
+from .tokenizer import Tokenizer
 
 Progress = Callable[[int, int], None]
 MAX_TOKENS = 1024
 """Of an answer: what PULSE's evaluation allows."""
-_FILES = "config.json tokenizer.model tokenizer_config.json added_tokens.json".split()  # noqa: SIM905
 
 
 @dataclass(frozen=True)
@@ -78,17 +79,19 @@ def convert(
     if spec is not None and config.architecture != spec.architecture:
         raise CheckpointError(f"{source}: architecture {config.architecture}, models.yaml says {spec.architecture}.")
     checkpoint = Checkpoint(source, config, tower_dir=options.vision_tower, adapter=adapter)
+    vocabulary = tokenizer.read(source, config)
     _check_room(checkpoint, target, options)
     say(f"{source}: {config.architecture}, packing {config.merge} ({config.merge_from})")
     for note in checkpoint.notes:
         say(f"warning: {note}")
     with kits.writing(target, force=options.force) as work:
-        _build(checkpoint, work, target.name, options, spec, say, progress)
-        golden.add(work, options.golden)
+        _build(checkpoint, vocabulary, work, target.name, options, spec, say, progress)
+        golden.add(work, options.golden, say, progress)
 
 
 def _build(
     checkpoint: Checkpoint,
+    vocabulary: Tokenizer,
     work: Path,
     name: str,
     options: Options,
@@ -98,27 +101,21 @@ def _build(
 ) -> None:
     config, threads = checkpoint.config, default_threads()
     say("reading the source files")
-    source = _source(checkpoint, options, spec, progress)
+    source = _source(checkpoint, vocabulary, options, spec, progress)
     manifest = _manifest(config, name, options, source)
     say("writing the language model")
     about = llm.About(source["name"], source["licence"], source["path"], source["revision"])
-    llm.write(checkpoint, work / "llm.gguf", options.language, about, progress)
-    newline = None
+    llm.write(checkpoint, work / "llm.gguf", options.language, about, progress, vocabulary)
     if needs_newline(config):
         newline = checkpoint.tensor(NEWLINE).float().numpy()
         newline.astype("<f4").tofile(work / "image_newline.f32")
     say("writing the vision encoder")
     encoder = vision.Encoder(checkpoint)
     vision.write(encoder, work / "vision.onnx", options.vision, manifest.vision.image_size)
-    say("proving both against the original")
-    figures: dict[str, Any] = {}
-    figures["vision"], features, _pixels = parity.vision(encoder, work, manifest, threads)
     del encoder
-    figures["prompt"], before, after = parity.tokens(checkpoint, work, manifest, threads)
-    rows = parity.pack(features, manifest, newline)
-    if (work / "llm.gguf").stat().st_size > parity.WINDOW_BYTES:
-        rows = features[0]  # the overview alone: minutes instead of an hour on a CPU; the manifest says how many
-    figures["language"] = parity.language(checkpoint, work, manifest, rows, before, after, threads)
+    say("proving both against the original")
+    original = Reference(checkpoint.path, lora=options.lora, tower=options.vision_tower, merge=options.merge)
+    figures = parity.prove(original, work, manifest, threads)
     kits.write_manifest(work, replace(manifest, parity=figures, files=kits.listing(work)))
 
 
@@ -158,10 +155,15 @@ def _manifest(config: Config, name: str, options: Options, source: dict[str, Any
     )
 
 
-def _source(checkpoint: Checkpoint, options: Options, spec: ModelSpec | None, progress: Progress) -> dict[str, Any]:
+def _source(
+    checkpoint: Checkpoint, vocabulary: Tokenizer, options: Options, spec: ModelSpec | None, progress: Progress
+) -> dict[str, Any]:
     """Provenance: every file that went in, with sha256."""
     path = checkpoint.path
-    files = _files(checkpoint, options)
+    files = [*checkpoint.config.files, *vocabulary.files, *checkpoint.files]
+    if checkpoint.adapter:
+        files += checkpoint.adapter.files
+    files = list(dict.fromkeys(files))
     done, total = 0, sum(p.stat().st_size for p in files)
 
     def step(piece: int) -> None:
@@ -181,18 +183,6 @@ def _source(checkpoint: Checkpoint, options: Options, spec: ModelSpec | None, pr
         "notes": list(checkpoint.notes),
         "files": {_inside(p, path): {"bytes": p.stat().st_size, "sha256": kits.sha256_file(p, step)} for p in files},
     }
-
-
-def _files(checkpoint: Checkpoint, options: Options) -> list[Path]:
-    """The files that were read: an adapter's config.json stands for the base's, and --vision-tower's for the tower's."""
-    path, lora = checkpoint.path, options.lora
-    files = [path / name for name in _FILES if (path / name).is_file()]
-    if lora and (lora / "config.json").is_file():
-        files = [lora / "config.json", *(file for file in files if file.name != "config.json")]
-    if options.vision_tower:
-        described = (options.vision_tower / name for name in ("config.json", "preprocessor_config.json"))
-        files += [file for file in described if file.is_file()]
-    return files + checkpoint.files + (checkpoint.adapter.files if checkpoint.adapter else [])
 
 
 def _inside(file: Path, checkpoint: Path) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from pulse_edge import kit as kits
 from pulse_edge.errors import UsageError
 from pulse_edge.golden import FILE
 
+Progress = Callable[[int, int], None]
 QUESTIONS = (prompt.REPORT_QUESTION, "Does this ECG show atrial fibrillation?", "What is the heart rate?")
 LONGEST = 256
 """Tokens of an answer."""
@@ -31,10 +32,16 @@ def require(pages: Sequence[Path]) -> None:
         intake.admitted(scan.read(page), straighten=True, force=False)
 
 
-def cases(model: PulseModel, page: Path, name: str) -> list[dict[str, Any]]:
-    """Questions about a page, called `name` in the kit: text, token ids, and logits of the first token."""
+def cases(
+    model: PulseModel, page: Path, name: str, progress: Progress = lambda _done, _of: None
+) -> list[dict[str, Any]]:
+    """Questions about a page, called `name` in the kit: text, token ids, and logits of the first token.
+
+    `progress` gets questions answered and of how many.
+    """
     encoded, found = model.encode(page), []
-    for question in QUESTIONS:
+    for number, question in enumerate(QUESTIONS):
+        progress(number, len(QUESTIONS))
         answering = model.ask(encoded, question, LONGEST)
         text = "".join(answering)
         if not answering.ids:
@@ -46,16 +53,26 @@ def cases(model: PulseModel, page: Path, name: str) -> list[dict[str, Any]]:
     return found
 
 
-def add(kit: Path, pages: Sequence[Path]) -> None:
-    """Copy the pages into a finished kit, answer about them, and write its manifest anew. Raises ScanError, PageRefused."""
+def add(
+    kit: Path,
+    pages: Sequence[Path],
+    say: Callable[[str], None] = lambda _text: None,
+    progress: Progress = lambda _done, _of: None,
+) -> None:
+    """Copy the pages into a finished kit, answer about them, and write its manifest again.
+
+    `say` gets a line for each page, `progress` its questions answered and of how many. Raises ScanError, PageRefused.
+    """
     if not pages:
         return
     opened = kits.open_kit(kit)
     names = [f"golden-{n}{page.suffix.lower()}" for n, page in enumerate(pages, 1)]
     found: list[dict[str, Any]] = []
+    say("golden cases: loading the new kit")
     with PulseModel.load(opened, device="cpu") as model:
-        for page, name in zip(pages, names, strict=True):
-            found += cases(model, page, name)
+        for number, (page, name) in enumerate(zip(pages, names, strict=True), 1):
+            say(f"golden cases: {len(QUESTIONS)} questions about {page.name}, page {number} of {len(pages)}")
+            found += cases(model, page, name, progress)
     for page, name in zip(pages, names, strict=True):
         shutil.copyfile(page, kit / name)
     (kit / FILE).write_text(json.dumps(found, indent=1) + "\n", "utf-8")

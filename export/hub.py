@@ -40,6 +40,7 @@ _WANTED = (
     "special_tokens_map.json",
     "added_tokens.json",
     "preprocessor_config.json",
+    "processor_config.json",
     "README.md",
     "LICENSE*",
 )

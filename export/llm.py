@@ -18,13 +18,14 @@ import gguf
 import numpy as np
 import numpy.typing as npt
 import torch
-from sentencepiece import sentencepiece_model_pb2
 
 from pulse_edge.errors import CheckpointError
 
+from . import tokenizer
 from .checkpoint import Checkpoint, expected, finite
-from .config import Config, read_json
+from .config import Config
 from .shards import shown
+from .tokenizer import Tokenizer
 
 TYPES = {
     "f32": (gguf.GGMLQuantizationType.F32, gguf.LlamaFileType.ALL_F32),
@@ -85,8 +86,11 @@ def write(
     kind: str,
     about: About,
     progress: Callable[[int, int], None] = lambda _done, _of: None,
+    vocabulary: Tokenizer | None = None,
 ) -> None:
     """Write the language model as `kind` (f16, bf16, f32). `progress` gets bytes written and of how many.
+
+    `vocabulary`: of the checkpoint's own tokenizer files, read here where it is not given.
 
     Raises CheckpointError for a tokenizer that llama.cpp cannot use and for weights that are NaN, infinite, or too
     large for f16, all listed at once.
@@ -95,7 +99,7 @@ def write(
     wanted, file_type = TYPES[kind]
     writer = gguf.GGUFWriter(path, "llama")
     _add_metadata(writer, config, file_type, about)
-    add_tokenizer(writer, checkpoint.path, config)
+    add_tokenizer(writer, vocabulary or tokenizer.read(checkpoint.path, config))
     extra = rope_factors(config)
     if extra is not None:
         writer.add_tensor_info("rope_freqs.weight", extra.shape, extra.dtype, extra.nbytes)
@@ -189,10 +193,25 @@ def _rotary(name: str, tensor: torch.Tensor, config: Config) -> torch.Tensor:
 
 
 def rope_factors(config: Config) -> npt.NDArray[np.float32] | None:
-    """Llama 3's frequency factors, (head_dim / 2,) float32; None for other scalings. Source: conversion/llama.py."""
-    rope = config.text.rope_scaling
-    if not rope or rope.get("rope_type") != "llama3":
+    """What each rotary frequency is divided by, (head_dim / 2,) float32; None where GGUF's own keys say it all.
+
+    llama.cpp's llama has keys for YaRN's factor and attention_factor, and for no other of its fields; written out frequency by
+    frequency, every YaRN is exact.
+    """
+    rope = config.text.rope_scaling or {}
+    kind = rope.get("rope_type")
+    if kind == "llama3":
+        factors = _llama3_factors(config, rope)
+    elif kind == "yarn" and not _plain_yarn(rope):
+        factors = _yarn_factors(config, rope)
+    else:
         return None
+    result: npt.NDArray[np.float32] = torch.tensor(factors, dtype=torch.float32).numpy()
+    return result
+
+
+def _llama3_factors(config: Config, rope: dict[str, Any]) -> list[float]:
+    """Source: llama.cpp's conversion/llama.py."""
     dim, base = config.head_dim, config.text.rope_theta
     freqs = 1.0 / (base ** (torch.arange(0, dim, 2, dtype=torch.float32) / dim))
     factor, low, high = rope["factor"], rope["low_freq_factor"], rope["high_freq_factor"]
@@ -207,8 +226,44 @@ def rope_factors(config: Config) -> npt.NDArray[np.float32] | None:
         else:
             smooth = (old / wavelength - low) / (high - low)
             factors.append(1 / ((1 - smooth) / factor + smooth))
-    result: npt.NDArray[np.float32] = torch.tensor(factors, dtype=torch.float32).numpy()
-    return result
+    return factors
+
+
+def _plain_yarn(rope: dict[str, Any]) -> bool:
+    """Whether YaRN's ramp is the one that llama.cpp computes by itself."""
+    return rope.get("beta_fast", 32) == 32 and rope.get("beta_slow", 1) == 1 and rope.get("truncate", True) is True
+
+
+def _yarn_factors(config: Config, rope: dict[str, Any]) -> list[float]:
+    """YaRN's ramp from frequencies as they are (1) to interpolated ones (`factor`).
+
+    Source: transformers' modeling_rope_utils, _compute_yarn_parameters.
+    """
+    dim, base = config.head_dim, config.text.rope_theta
+    old = rope.get("original_max_position_embeddings") or config.text.max_position_embeddings
+    low, high = (
+        dim * math.log(old / (turns * 2 * math.pi)) / (2 * math.log(base))
+        for turns in (rope.get("beta_fast", 32), rope.get("beta_slow", 1))
+    )
+    if rope.get("truncate", True):
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, dim - 1)
+    ramp = ((i - low) / (high - low or 0.001) for i in range(dim // 2))
+    shares = [min(max(r, 0.0), 1.0) for r in ramp]
+    return [1 / (share / rope["factor"] + 1 - share) for share in shares]
+
+
+def yarn_attention(rope: dict[str, Any]) -> float:
+    """What YaRN multiplies queries and keys by: stated, or made of `factor`. Source: as `_yarn_factors`."""
+
+    def scale(multiple: float) -> float:
+        return 0.1 * multiple * math.log(rope["factor"]) + 1.0 if rope["factor"] > 1 else 1.0
+
+    if rope.get("attention_factor") is not None:
+        return float(rope["attention_factor"])
+    if rope.get("mscale") and rope.get("mscale_all_dim"):
+        return scale(rope["mscale"]) / scale(rope["mscale_all_dim"])
+    return scale(1.0)
 
 
 def _add_metadata(writer: gguf.GGUFWriter, config: Config, file_type: Any, about: About) -> None:
@@ -233,94 +288,44 @@ def _add_metadata(writer: gguf.GGUFWriter, config: Config, file_type: Any, about
     writer.add_rope_freq_base(text.rope_theta)
     writer.add_layer_norm_rms_eps(text.rms_norm_eps)
     writer.add_vocab_size(text.vocab_size)
-    rope = text.rope_scaling or {}
-    kind = rope.get("rope_type", rope.get("type"))
-    if kind in ("linear", "yarn"):
+    _add_rope_scaling(writer, text.rope_scaling or {}, text.max_position_embeddings)
+
+
+def _add_rope_scaling(writer: gguf.GGUFWriter, rope: dict[str, Any], context: int) -> None:
+    kind = rope.get("rope_type")
+    if kind == "yarn":
+        attention, own = yarn_attention(rope), yarn_attention({"factor": rope["factor"]})
+        if not _plain_yarn(rope):  # the frequencies stand in rope_freqs.weight, and llama.cpp adds nothing of its own
+            own = 1.0
+        if attention != own:
+            writer.add_rope_scaling_attn_factors(attention / own)
+    if kind == "linear" or (kind == "yarn" and _plain_yarn(rope)):
         writer.add_rope_scaling_type(gguf.RopeScalingType(kind))
         writer.add_rope_scaling_factor(rope["factor"])
-    if kind == "yarn":
-        writer.add_rope_scaling_orig_ctx_len(
-            rope.get("original_max_position_embeddings") or text.max_position_embeddings
-        )
+    if kind == "yarn" and _plain_yarn(rope):
+        writer.add_rope_scaling_orig_ctx_len(rope.get("original_max_position_embeddings") or context)
 
 
-def add_tokenizer(writer: gguf.GGUFWriter, folder: Path, config: Config) -> None:
-    """The SentencePiece vocabulary: pieces, scores, types, added tokens, special ids, chat template.
-
-    Raises CheckpointError for a missing or unreadable tokenizer.model, or one that is not BPE (llama.cpp's `llama`
-    tokenizer merges by score).
-    """
-    tokens, scores, types, prefix = vocabulary(folder, config.text.vocab_size)
+def add_tokenizer(writer: gguf.GGUFWriter, vocabulary: Tokenizer) -> None:
+    """The vocabulary: tokens, scores, types, special ids, chat template. llama.cpp ends an answer at eos, eot and eom."""
     writer.add_tokenizer_model("llama")
     writer.add_tokenizer_pre("default")
-    writer.add_token_list(tokens)
-    writer.add_token_scores(scores)
-    writer.add_token_types(types)
-    writer.add_add_space_prefix(prefix)
-    text = config.text
-    writer.add_bos_token_id(text.bos_token_id)
-    writer.add_eos_token_id(text.eos_token_id)
-    writer.add_unk_token_id(types.index(gguf.TokenType.UNKNOWN))
-    if text.pad_token_id is not None and 0 <= text.pad_token_id < len(tokens):
-        writer.add_pad_token_id(text.pad_token_id)
-    writer.add_add_bos_token(True)
+    writer.add_token_list(vocabulary.tokens)
+    writer.add_token_scores(vocabulary.scores)
+    writer.add_token_types(vocabulary.types)
+    writer.add_add_space_prefix(vocabulary.add_prefix)
+    if vocabulary.bos is not None:
+        writer.add_bos_token_id(vocabulary.bos)
+    ends = (writer.add_eos_token_id, writer.add_eot_token_id, writer.add_eom_token_id)
+    for add, token in zip(ends, vocabulary.ends, strict=False):
+        add(token)
+    if vocabulary.unk is not None:
+        writer.add_unk_token_id(vocabulary.unk)
+    if vocabulary.pad is not None:
+        writer.add_pad_token_id(vocabulary.pad)
+    writer.add_add_bos_token(vocabulary.add_bos)
     writer.add_add_eos_token(False)
     writer.add_chat_template(CHAT_TEMPLATE)
-
-
-def vocabulary(folder: Path, size: int) -> tuple[list[bytes], list[float], list[int], bool]:
-    """Pieces, scores, types of `size` tokens, and whether a dummy space is put in front of a text."""
-    path = folder / "tokenizer.model"
-    model = sentencepiece_model_pb2.ModelProto()
-    try:
-        model.ParseFromString(path.read_bytes())
-    except OSError:
-        raise CheckpointError(
-            f"{path}: missing. A GGUF tokenizer is made of the SentencePiece model; fetch it from the base model."
-        ) from None
-    except Exception as e:  # protobuf's DecodeError has no public base besides Exception
-        raise CheckpointError(f"{path}: no SentencePiece model ({e}). Fetch it again.") from None
-    if not model.pieces or model.trainer_spec.model_type != model.trainer_spec.BPE:
-        raise CheckpointError(f"{path}: not a BPE model, which llama.cpp's llama tokenizer needs.")
-    if len(model.pieces) > size:
-        raise CheckpointError(f"{path}: has {len(model.pieces)} pieces, the model's vocabulary only {size}.")
-    tokens = [p.piece.encode() for p in model.pieces]
-    scores = [float(p.score) for p in model.pieces]
-    types = [int(p.type) for p in model.pieces]  # SentencePiece's numbers are GGUF's
-    if gguf.TokenType.UNKNOWN not in types:
-        raise CheckpointError(f"{path}: has no token for unknown text.")
-    padding = range(len(tokens), size)
-    tokens += [f"[PAD{i}]".encode() for i in padding]
-    scores += [-10000.0 for _ in padding]
-    types += [int(gguf.TokenType.UNUSED) for _ in padding]
-    for token, text, special in added_tokens(folder, size):
-        tokens[token] = text.encode()
-        scores[token] = -1000.0
-        types[token] = int(gguf.TokenType.CONTROL if special else gguf.TokenType.USER_DEFINED)
-    return tokens, scores, types, bool(model.normalizer_spec.add_dummy_prefix)
-
-
-def added_tokens(folder: Path, size: int) -> list[tuple[int, str, bool]]:
-    """(id, text, whether it is special) from added_tokens.json and tokenizer_config.json; ids below `size` only."""
-    found: dict[int, tuple[str, bool]] = {}
-    if (folder / "added_tokens.json").is_file():
-        found |= {int(i): (text, False) for text, i in read_json(folder / "added_tokens.json").items()}
-    if (folder / "tokenizer_config.json").is_file():
-        decoder = read_json(folder / "tokenizer_config.json").get("added_tokens_decoder", {})
-        for i, entry in decoder.items():
-            special = bool(entry.get("special")) or _looks_special(entry["content"])
-            text = entry["content"] if special else entry["content"].replace("\u2581", " ")
-            found[int(i)] = text, special
-    return [(i, *found[i]) for i in sorted(found) if 0 <= i < size]
-
-
-def _looks_special(text: str) -> bool:
-    """As llama.cpp's converter judges: forms like <|...|> and a few fixed words."""
-    fixed = {"<pad>", "<mask>", "<2mass>", "[@BOS@]"}
-    fenced = (text.startswith("<|") and text.endswith("|>")) or (
-        text.startswith("<\uff5c") and text.endswith("\uff5c>")
-    )
-    return text in fixed or fenced or (text.startswith("<unused") and text.endswith(">"))
 
 
 def describe(folder: Path) -> str:

@@ -1,8 +1,12 @@
-"""The original against the converted, on the same page. The figures go into the manifest; a failed proof leaves no kit.
+"""The kit against the original, on the same page. The figures go into the manifest; a failed proof leaves no kit.
 
-The kit's side runs through pulse_edge, as on the laptop; the original's side is torch in float32, one layer at a time, so
-that a 7B model needs the memory of one layer. A GGUF too large to be mapped within the conversion's memory is compared
-in windows of whole layers: each window is cut from the finished file's own bytes and runs in llama.cpp.
+The kit's side runs through pulse_edge, as on the laptop; the original's side is `export.reference`, which shares no code with
+the converter or the runtime. Compared are, in this order: what the GGUF and the manifest say, pixels and packing of pages of
+several shapes, image tokens, token ids, every weight of the language model bit by bit, and logits from page to prediction.
+
+Both sides hold one layer in memory at a time, so that a 7B model needs little. A GGUF too large to be mapped within the
+conversion's memory is compared in windows of whole layers: each window is cut from the finished file's own bytes and runs in
+llama.cpp.
 """
 
 from __future__ import annotations
@@ -11,7 +15,7 @@ import math
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +23,7 @@ import gguf
 import numpy as np
 import numpy.typing as npt
 import torch
-from transformers import LlamaConfig, LlamaTokenizer
-from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRMSNorm, LlamaRotaryEmbedding
+from PIL import Image
 
 from pulse_edge import prompt, scan, tiles
 from pulse_edge.errors import ParityError
@@ -28,82 +31,220 @@ from pulse_edge.kit import Manifest
 from pulse_edge.llm import LanguageModel
 from pulse_edge.vision import VisionEncoder
 
-from .checkpoint import Checkpoint
-from .vision import Encoder
+from .reference import Reference, expect, llama, page, tower, words
 
 Float = npt.NDArray[np.float32]
 PAGE = Path(__file__).parent.parent / "pulse_edge" / "example_page.png"
 
 COSINE = {"fp32": 0.9999, "fp16": 0.999, "w8": 0.999, "int8": 0.998, "int8-static": 0.998}
-"""Least cosine by vision type: of any image row when converting, of all rows on average when quantizing."""
-DIVERGENCE = {"f32": 1e-4, "f16": 2e-3, "bf16": 2e-2}
-"""Largest mean Kullback-Leibler divergence in nats, by language type."""
+"""Least mean cosine of image tokens by vision type, when quantizing."""
 MARGIN = 0.05
 """Logits this close may change places: the top token must agree where the original's lead is larger."""
 WINDOW_BYTES = 3 << 29
 """Language weights that are mapped at once (1.5 GiB)."""
+ROPE = "rope_freqs.weight"
+SHOWN = 8
+"""Differences that a message lists."""
 
 
-@dataclass(frozen=True)
-class Shared:
-    """What both sides get."""
+FACTOR = 10
+"""A right kit's differences are what its types make of this very model, which the original's side computes too: in the kit's types for the
+language model, in float64 for the encoder. Right kits stay within 0.3 to 1.5 times that (docs/proof.md); ten times is refused."""
+PIXEL = 1e-6
+"""Largest difference of a normalised pixel: both sides take Pillow's levels from a table of 256 values."""
+FLOOR = {"token": 1e-6, "attention": 1e-6, "kld": 1e-9, "logit": 1e-5}
+"""Added to what is expected, for models so small that rounding nearly vanishes: a few units in the last place of float32."""
+FEW = 256
+"""Image tokens of a model that is compared in windows: minutes instead of an hour on a CPU; the figures say how many."""
 
-    pixels: Float
-    rows: Float
-    before: list[int]
-    after: list[int]
+
+def allowed(what: str, expected: float) -> float:
+    """The largest difference that passes, by what is compared and the difference that a right kit would have."""
+    return FACTOR * expected + FLOOR[what]
 
 
-def vision(encoder: Encoder, kit: Path, manifest: Manifest, threads: int) -> tuple[dict[str, Any], Float, Float]:
-    """Figures of the encoder, the pixels (n, 3, S, S), and the kit's features (n, P, d). Raises ParityError."""
-    spec, packing = manifest.vision, manifest.packing
-    page = scan.read(PAGE)
-    pixels = tiles.cut(
-        page.image,
-        size=spec.image_size,
-        aspect_ratio=packing.aspect_ratio,
-        pinpoints=packing.grid_pinpoints,
-        mean=spec.mean,
-        std=spec.std,
-    )
-    session = VisionEncoder(kit / spec.file, device="cpu", threads=threads)
-    made = session.encode(pixels)
-    session.close()
-    with torch.inference_mode():
-        original = np.concatenate([encoder(torch.from_numpy(p[None])).numpy() for p in pixels])
-    cosines = cosine(made, original)
+def prove(reference: Reference, kit: Path, manifest: Manifest, threads: int) -> dict[str, Any]:
+    """Compare everything; the figures for the manifest. Raises ParityError with what differs."""
+    checked = metadata(reference, kit, manifest)
+    figures, ours, theirs = vision(reference, kit, manifest, threads)
+    told, before, after = prompts(reference, kit, manifest, threads)
+    if (kit / manifest.language.file).stat().st_size > WINDOW_BYTES:
+        ours, theirs = ours[:FEW], theirs[:FEW]
+    spoken = language(reference, kit, manifest, ours, theirs, before, after, threads)
+    return {"metadata": checked, "vision": figures, "prompt": told, "language": spoken}
+
+
+def _refuse(file: str, problems: list[str], what: str) -> None:
+    """Raise ParityError where there are problems."""
+    if problems:
+        more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+        raise ParityError(f"{file}: {what}: {'; '.join(problems[:SHOWN])}{more}. No kit was written.")
+
+
+# --- what the kit says ------------------------------------------------------------------------------------------------
+
+
+def metadata(reference: Reference, kit: Path, manifest: Manifest) -> dict[str, Any]:
+    """Compare the GGUF's keys and token list, the manifest, and the newline with what the source files ask for."""
+    path = kit / manifest.language.file
+    reader = gguf.GGUFReader(path)
+    fields = reader.fields
+    wrong, texts = _keys(reference, manifest, fields)
+    factors = next((np.array(t.data) for t in reader.tensors if t.name == ROPE), None)
+    wrong += expect.rope(reference, {n: fields[n].contents() for n in expect.SCALED if n in fields}, factors)
+    del reader
+    scores, types = (fields[f"tokenizer.ggml.{x}"].contents() for x in ("scores", "token_type"))
+    wrong += expect.tokens(reference, texts, scores, types)
+    wrong += expect.chat(str(fields["tokenizer.chat_template"].contents()), "<s>")
+    _refuse(manifest.language.file, wrong, "does not say what the source files say")
+    known = expect.manifest(reference, manifest.language.type)
+    _refuse("manifest.json", _differences(known, manifest), "does not say what the source files say")
+    _newline(reference, kit, manifest)
+    return {"keys": len(fields), "tokens": len(texts), "manifest_fields": len(known), "equal": True}
+
+
+def _keys(reference: Reference, manifest: Manifest, fields: Any) -> tuple[list[str], list[bytes]]:
+    """What is wrong with the GGUF's keys, and its token list."""
+    known = expect.fields(reference, manifest.language.type)
+    of_source = {"name": "name", "license": "licence", "source.url": "path", "source.revision": "revision"}
+    # gguf reads an empty text as None.
+    known |= {f"general.{theirs}": (manifest.source[ours] or None,) for theirs, ours in of_source.items()}
+    elsewhere = {f"tokenizer.ggml.{x}" for x in ("tokens", "scores", "token_type")} | {"tokenizer.chat_template"}
+    judged = elsewhere | set(expect.SCALED)
+    found = {n: f.contents() for n, f in fields.items() if not n.startswith("GGUF.") and n not in judged}
+    wrong = [f"{n} is absent" for n in sorted(elsewhere - fields.keys())]
+    wrong += [f"{n} is {v!r}, expected no such key" for n, v in found.items() if n not in known]
+    for name, allowed in known.items():
+        value = found.get(name)
+        if not any(_same(value, a) for a in allowed):
+            wrong.append(f"{name} is {value!r}, expected {' or '.join(map(repr, allowed)) or 'no such key'}")
+    _refuse(manifest.language.file, wrong, "does not say what the source files say")
+    tokens = fields["tokenizer.ggml.tokens"]
+    return wrong, [bytes(tokens.parts[i]) for i in tokens.data]
+
+
+def _same(value: Any, allowed: Any) -> bool:
+    """Whether a GGUF's value is the allowed one; its floats have 32 bits."""
+    if isinstance(allowed, float) and isinstance(value, float):
+        return bool(np.float32(value) == np.float32(allowed))
+    return type(value) is type(allowed) and bool(value == allowed)
+
+
+def _differences(known: dict[str, Any], manifest: Manifest) -> list[str]:
+    """Fields of the manifest, by path, that are not as they should be."""
+    wrong, said = [], asdict(manifest)
+    for path, wanted in known.items():
+        part, name = path.split(".")
+        if said[part][name] != wanted:
+            wrong.append(f"{path} is {said[part][name]!r}, expected {wanted!r}")
+    return wrong
+
+
+def _newline(reference: Reference, kit: Path, manifest: Manifest) -> None:
+    name, wanted = manifest.packing.newline_file, reference.newline
+    if (name is None) != (wanted is None):
+        raise ParityError(
+            f"manifest.json: newline_file is {name!r}, which the packing contradicts. No kit was written."
+        )
+    if name is not None and wanted is not None and (kit / name).read_bytes() != wanted.astype("<f4").tobytes():
+        raise ParityError(f"{name}: is not the source's image_newline. No kit was written.")
+
+
+# --- image tokens -----------------------------------------------------------------------------------------------------
+
+
+def vision(reference: Reference, kit: Path, manifest: Manifest, threads: int) -> tuple[dict[str, Any], Float, Float]:
+    """Figures of pixels and image tokens; the kit's image tokens (T, d), and the original's. Raises ParityError."""
+    spec, side = manifest.vision, tower.side(reference.source)
+    pixel, pages = _pages(reference, manifest, side)
+    with closing(VisionEncoder(kit / spec.file, device="cpu", threads=threads)) as session:
+        features, attention = session.attend(cut(scan.read(PAGE).image, manifest))
+    newline = np.fromfile(kit / manifest.packing.newline_file, "<f4") if manifest.packing.newline_file else None
+    ours = pack(features, manifest, newline)
+    picture = page.shapes(PAGE)[0]
+    made = page.Pixels(reference.facts, side)(picture)
+    original, seen = tower.features(reference.source, reference.facts, made)
+    theirs = page.pack(reference.facts, original, picture.size, side, reference.newline)
+    if ours.shape != theirs.shape:
+        raise ParityError(f"{spec.file}: {ours.shape} image tokens, expected {theirs.shape}. No kit was written.")
+    _not_constant(theirs, "the vision encoder gives the same image token everywhere")
+    # What rounding makes of the first tile: in float64, with the weights that the kit holds.
+    how = tower.Arithmetic(torch.float64, torch.float16 if spec.type == "fp16" else None)
+    rounded, watched = tower.features(reference.source, reference.facts, made[:1], how)
     figures = {
         "page": PAGE.name,
-        "page_sha256": page.sha256,
-        "rows": int(cosines.size),
-        "cosine_min": round(float(cosines.min()), 8),
-        "cosine_required": COSINE[spec.type],
-        "largest_difference": float(np.abs(made - original).max()),
-        "largest_value": float(np.abs(original).max()),
-        "against": "torch float32, transformers CLIPVisionModel",
+        "page_sha256": scan.read(PAGE).sha256,
+        "pages": pages,
+        "rows": len(ours),
+        "cosine_min": float(cosine(ours, theirs).min()),
+        "largest_difference": float(np.abs(ours - theirs).max()),
+        "largest_value": float(np.abs(theirs).max()),
+        "pixel_difference": pixel,
+        "pixel_required": PIXEL,
+        "against": "torch float32, read from the source files, one layer at a time",
     }
-    if not cosines.min() >= COSINE[spec.type]:
-        raise ParityError(
-            f"{spec.file}: image rows differ from the original (smallest cosine {cosines.min():.6f}, required "
-            f"{COSINE[spec.type]}). No kit was written."
-        )
-    return figures, made, pixels
-
-
-def cosine(made: Float, original: Float) -> npt.NDArray[np.float64]:
-    """Cosine of each feature row: (n, P) from two (n, P, d)."""
-    result: npt.NDArray[np.float64] = np.sum(made * original, -1, dtype=np.float64) / (
-        np.linalg.norm(made.astype(np.float64), axis=-1) * np.linalg.norm(original.astype(np.float64), axis=-1)
+    figures |= _figures("token", row_errors(ours, theirs), row_errors(rounded[0], original[0]))
+    figures |= _figures("attention", np.abs(attention - seen) / seen.max(), np.abs(watched - seen[:1]) / seen.max())
+    _within(
+        spec.file, figures, ("pixel_difference", "pixel"), ("token_error", "token"), ("attention_error", "attention")
     )
-    return result
+    return figures, ours, theirs
 
 
-def pack(features: Float, manifest: Manifest, newline: Float | None) -> Float:
-    """The kit's features as image rows, as the runtime packs them."""
+def _figures(what: str, errors: npt.NDArray[Any], expected: npt.NDArray[Any]) -> dict[str, float]:
+    """The largest error, the one that is expected, and the one that passes."""
+    bound = allowed(what, float(expected.max()))
+    told = {"error": float(errors.max()), "expected": float(expected.max()), "required": bound}
+    return {f"{what}_{name}": float(f"{value:.3g}") for name, value in told.items()}
+
+
+def _within(file: str, figures: dict[str, Any], *gates: tuple[str, str]) -> None:
+    """Raise ParityError where a figure is above what its gate requires, or is no number."""
+    wrong = [
+        f"{name.replace('_', ' ')} {figures[name]:.3g}, at most {figures[f'{gate}_required']:.3g}"
+        for name, gate in gates
+        if not figures[name] <= figures[f"{gate}_required"]
+    ]
+    _refuse(file, wrong, "differs from the original")
+
+
+def _pages(reference: Reference, manifest: Manifest, side: int) -> tuple[float, int]:
+    """Pixels and packing of pages of several shapes: the largest difference of a pixel, and of how many pages."""
+    largest, make, pages = 0.0, page.Pixels(reference.facts, side), page.shapes(PAGE)
+    for picture in pages:
+        ours, theirs = cut(picture, manifest), make(picture)
+        shown = f"of a page of {picture.width} x {picture.height} pixels"
+        if ours.shape != theirs.shape:
+            raise ParityError(f"{ours.shape} pixels {shown}, expected {theirs.shape}. No kit was written.")
+        largest = max(largest, float(np.abs(ours - theirs).max()))
+        patches = manifest.vision.patches_per_side**2
+        numbered = np.arange(len(ours) * patches, dtype=np.float32).reshape(len(ours), patches, 1)
+        newline = np.full(1, -1, np.float32) if reference.facts.newline else None
+        order = pack(numbered, manifest, newline, picture.size)
+        wanted = page.pack(reference.facts, numbered, picture.size, side, newline)
+        if not np.array_equal(order, wanted):
+            raise ParityError(f"image tokens {shown} are not packed as the original packs them. No kit was written.")
+    return largest, len(pages)
+
+
+def cut(picture: Image.Image, manifest: Manifest) -> Float:
+    """Pixels of a picture, as the runtime cuts them."""
+    return tiles.cut(
+        picture,
+        size=manifest.vision.image_size,
+        aspect_ratio=manifest.packing.aspect_ratio,
+        pinpoints=manifest.packing.grid_pinpoints,
+        mean=manifest.vision.mean,
+        std=manifest.vision.std,
+    )
+
+
+def pack(features: Float, manifest: Manifest, newline: Float | None, page_size: tuple[int, int] | None = None) -> Float:
+    """Features of a page (None: the example page) as image tokens, as the runtime packs them."""
     packing = manifest.packing
     return tiles.pack(
         features,
-        page_size=scan.read(PAGE).image.size,
+        page_size=page_size or scan.read(PAGE).image.size,
         size=manifest.vision.image_size,
         aspect_ratio=packing.aspect_ratio,
         pinpoints=packing.grid_pinpoints,
@@ -112,65 +253,143 @@ def pack(features: Float, manifest: Manifest, newline: Float | None) -> Float:
     )
 
 
-def tokens(checkpoint: Checkpoint, kit: Path, manifest: Manifest, threads: int) -> tuple[dict[str, Any], Any, Any]:
-    """Prompt ids on either side of the image: llama.cpp's against the original tokenizer's. Raises ParityError."""
-    original = LlamaTokenizer.from_pretrained(checkpoint.path, use_fast=False)
-    before, after = manifest.prompt.before, prompt.fill(manifest.prompt.after, prompt.REPORT_QUESTION)
-    # LLaVA's tokenizer_image_token: each side on its own, BOS in front of the first only.
-    wanted = [original(before).input_ids, original(after).input_ids[1:]]
+def row_errors(made: Float, original: Float) -> npt.NDArray[np.float64]:
+    """Distance of each row from the original's, as a share of that one's length: (n,) from two (n, d)."""
+    difference = np.linalg.norm(made.astype(np.float64) - original, axis=-1)
+    result: npt.NDArray[np.float64] = difference / np.linalg.norm(original.astype(np.float64), axis=-1)
+    return result
+
+
+def _not_constant(rows: Float, what: str) -> None:
+    """Raise ParityError where every row is the same: then any comparison would pass."""
+    spread = np.abs(rows - rows[:1]).max()
+    if not spread > 1e-4 * np.abs(rows).max():
+        raise ParityError(f"nothing can be proven: {what}. Fetch the checkpoint again. No kit was written.")
+
+
+def cosine(made: Float, original: Float) -> npt.NDArray[np.float64]:
+    """Cosine of each feature row: (..., P) from two (..., P, d)."""
+    a, b = made.astype(np.float64), original.astype(np.float64)
+    result: npt.NDArray[np.float64] = np.sum(a * b, -1) / (np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1))
+    return result
+
+
+# --- text -------------------------------------------------------------------------------------------------------------
+
+
+def prompts(
+    reference: Reference, kit: Path, manifest: Manifest, threads: int
+) -> tuple[dict[str, Any], list[int], list[int]]:
+    """Token ids of the prompt and of difficult texts: llama.cpp's against the original tokenizer's. Raises ParityError."""
+    bos = expect.bos(reference) if reference.words.begins else None
+    wanted = [*reference.words.prompt(words.QUESTION, bos), *map(reference.words.encode, words.PROBES)]
+    after = prompt.fill(manifest.prompt.after, prompt.REPORT_QUESTION)
     with tempfile.TemporaryDirectory(prefix="pulse-edge-", dir=kit) as folder:
         small = Path(folder) / "tokenizer.gguf"
         _layers(kit / manifest.language.file, range(1), small)
         with closing(LanguageModel(small, context=256, threads=threads)) as model:
-            made = [model.tokenize(before, first=True), model.tokenize(after, first=False)]
-    if made != wanted:
-        raise ParityError(
-            f"{manifest.language.file}: the prompt's token ids differ from the original tokenizer's "
-            f"({made} instead of {wanted}). No kit was written."
+            made = [model.tokenize(manifest.prompt.before, first=True), model.tokenize(after, first=False)]
+            made += [model.tokenize(text, first=False) for text in words.PROBES]
+    texts = ("the prompt", "the prompt", *map(repr, words.PROBES))
+    wrong = [f"{t}: {m} instead of {w}" for t, m, w in zip(texts, made, wanted, strict=True) if m != w]
+    _refuse(manifest.language.file, wrong, "token ids differ from the original tokenizer's")
+    counts = {"before": len(made[0]), "after": len(made[1]), "texts": len(words.PROBES)}
+    return {"question": prompt.REPORT_QUESTION, "equal": True, **counts}, made[0], made[1]
+
+
+# --- logits -----------------------------------------------------------------------------------------------------------
+
+
+class _Weights:
+    """Compares every tensor of a GGUF with the source's, bit by bit, as the original's side reads it."""
+
+    def __init__(self, path: Path, reference: Reference, kind: str) -> None:
+        self._path, self._kind = path, kind
+        self._shape = llama.shape(reference.source, reference.facts)
+        # Offsets alone: pages of a mapping would count as this process's memory.
+        self._at = {t.name: (t.tensor_type.name.lower(), int(t.data_offset)) for t in gguf.GGUFReader(path).tensors}
+        self._left = set(self._at) - {ROPE}
+        self.wrong: list[str] = []
+
+    def see(self, role: str, stored: torch.Tensor) -> None:
+        """A tensor of the source."""
+        name, wanted = expect.name(role), expect.tensor(role, stored, self._shape, self._kind)
+        kind = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}[wanted.dtype]
+        if name not in self._at or self._at[name][0] != kind:
+            self.wrong.append(f"{name} is {self._at.get(name, ('absent', 0))[0]}, expected {kind}")
+        elif not np.array_equal(self._bytes(name, wanted), wanted.contiguous().view(torch.uint8).numpy().ravel()):
+            self.wrong.append(f"{name} has other weights")
+        self._left.discard(name)
+
+    def _bytes(self, name: str, like: torch.Tensor) -> npt.NDArray[np.uint8]:
+        """As many bytes of a tensor as `like` has; fewer where the file ends."""
+        count = like.numel() * like.element_size()
+        return (
+            np.fromfile(self._path, np.uint8, count, offset=self._at[name][1])
+            if name in self._at
+            else np.empty(0, np.uint8)
         )
-    figures = {"question": prompt.REPORT_QUESTION, "equal": True, "before": len(made[0]), "after": len(made[1])}
-    return figures, made[0], made[1]
+
+    def problems(self) -> list[str]:
+        """What differs, once all have been seen."""
+        return self.wrong + [f"{name} is not of the source" for name in sorted(self._left)]
 
 
 def language(
-    checkpoint: Checkpoint,
+    reference: Reference,
     kit: Path,
     manifest: Manifest,
-    rows: Float,
+    ours: Float,
+    theirs: Float,
     before: list[int],
     after: list[int],
     threads: int,
 ) -> dict[str, Any]:
-    """Logits behind every token after the image: llama.cpp's against torch float32. Raises ParityError.
-
-    `rows` (T, d) are the kit's own image rows, given to both sides, so that this compares the language model alone.
+    """Logits behind every token after the image: llama.cpp's behind the kit's image tokens `ours` (T, d) against torch's in
+    float32 behind the original's, `theirs`. Raises ParityError.
     """
     spec = manifest.language
     path = kit / spec.file
-    with torch.inference_mode():
-        original = _torch_logits(checkpoint, rows, before, after)
-    made, how = logits(path, spec.layers, rows, before, after, threads, kit)
-    mean = float(np.mean(divergence(original, made)))
+    weights = _Weights(path, reference, spec.type)
+    kind = expect.DTYPES[spec.type]
+    original, rounded = llama.logits(reference.source, reference.facts, theirs, before, after, kind, weights.see)
+    _refuse(spec.file, weights.problems(), "its weights are not the source's")
+    _alive(original)
+    made, how = logits(path, spec.layers, ours, before, after, threads, kit)
     top, lead = int(original[-1].argmax()), float(np.diff(np.sort(original[-1])[-2:])[0])
+    expected = float(divergence(original, rounded).mean())
     figures = {
-        "image_rows": len(rows),
+        "image_rows": len(ours),
         "tokens": len(before) + len(after),
         "positions": len(after),
-        "mean_kld": float(f"{mean:.3g}"),
-        "kld_required": DIVERGENCE[spec.type],
+        "weights_equal": True,
+        "mean_kld": float(f"{divergence(original, made).mean():.3g}"),
+        "kld_expected": float(f"{expected:.3g}"),
+        "kld_required": float(f"{allowed('kld', expected):.3g}"),
         "same_top_token": bool(made[-1].argmax() == top),
         "top_token_lead": round(lead, 4),
         "largest_difference": float(np.abs(original - made).max()),
-        "against": "torch float32, transformers LlamaDecoderLayer, one layer at a time",
+        "against": "torch float32, read from the source files, one layer at a time",
         "compared": how,
     }
-    wrong_top = not figures["same_top_token"] and lead > MARGIN
-    if not mean <= DIVERGENCE[spec.type] or wrong_top:
+    figures |= _figures("logit", *(np.abs(original - x) / original.std() for x in (made, rounded)))
+    _within(spec.file, figures, ("mean_kld", "kld"), ("logit_error", "logit"))
+    if not figures["same_top_token"] and lead > MARGIN:
         raise ParityError(
-            f"{spec.file}: logits differ from the original (mean KLD {mean:.3g}, allowed {DIVERGENCE[spec.type]}; "
-            f"top token {'differs' if wrong_top else 'agrees'}). No kit was written."
+            f"{spec.file}: predicts another token than the original, whose lead is {lead:.3g}. No kit was written."
         )
     return figures
+
+
+def _alive(original: Float) -> None:
+    """Raise ParityError for a model whose logits are constant, over tokens or over positions: any kit would equal it."""
+    if not np.isfinite(original).all():
+        raise ParityError("nothing can be proven: the original's logits are not numbers. Fetch the checkpoint again.")
+    if not original.std(-1).min() > 1e-3:
+        raise ParityError(
+            "nothing can be proven: the original gives every token the same logit. Fetch the checkpoint again."
+        )
+    _not_constant(original, "the original's logits are the same whatever it has read")
 
 
 def divergence(original: Float, made: Float) -> npt.NDArray[np.float64]:
@@ -180,41 +399,6 @@ def divergence(original: Float, made: Float) -> npt.NDArray[np.float64]:
     q -= np.log(np.exp(q).sum(-1, keepdims=True))
     result: npt.NDArray[np.float64] = (np.exp(p) * (p - q)).sum(-1)
     return result
-
-
-# --- the original -----------------------------------------------------------------------------------------------------
-
-
-def _torch_logits(checkpoint: Checkpoint, rows: Float, before: list[int], after: list[int]) -> Float:
-    """Logits (len(after), vocabulary) float32 behind each token after the image; one layer in memory at a time."""
-    text = checkpoint.config.text
-    embeddings = checkpoint.tensor("model.embed_tokens.weight")
-    first, last = (embeddings[torch.tensor(ids)].float() for ids in (before, after))
-    hidden = torch.cat([first, torch.from_numpy(rows), last])[None]
-    del embeddings
-    settings = LlamaConfig(**(text.to_dict() | {"attn_implementation": "sdpa"}))
-    settings._attn_implementation = "sdpa"
-    positions = torch.arange(hidden.shape[1])[None]
-    rotary = LlamaRotaryEmbedding(settings)(hidden, positions)
-    for i in range(text.num_hidden_layers):
-        hidden = _torch_layer(checkpoint, settings, i)(hidden, position_embeddings=rotary, position_ids=positions)
-        hidden = hidden[0] if isinstance(hidden, tuple) else hidden
-    norm = LlamaRMSNorm(text.hidden_size, eps=text.rms_norm_eps)
-    norm.weight.data = checkpoint.tensor("model.norm.weight").float()
-    kept = norm(hidden[0, -len(after) :])
-    head = checkpoint.tensor("model.embed_tokens.weight" if text.tie_word_embeddings else "lm_head.weight")
-    # In parts: a 7B model's head in float32 is half a gigabyte.
-    logits = torch.cat([kept @ part.float().T for part in torch.split(head, 4096)], dim=-1)
-    result: Float = logits.numpy()
-    return result
-
-
-def _torch_layer(checkpoint: Checkpoint, settings: LlamaConfig, i: int) -> Any:
-    with torch.device("meta"):
-        layer = LlamaDecoderLayer(settings, i)
-    state = {name: checkpoint.tensor(f"model.layers.{i}.{name}").float() for name in layer.state_dict()}
-    layer.load_state_dict(state, strict=True, assign=True)
-    return layer.eval()
 
 
 # --- the converted ----------------------------------------------------------------------------------------------------

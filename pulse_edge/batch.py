@@ -22,8 +22,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import log as logs
+from . import owned
 from .errors import BatchError, PulseEdgeError, UsageError
-from .report import UNFINISHED, one_line, spreadsheet_cell, write_whole
+from .report import UNFINISHED, write_whole
+from .text import json_text, one_line, spreadsheet_cell
 
 if TYPE_CHECKING:
     from .report import Report
@@ -97,14 +99,24 @@ class Store:
         self.folder = folder
         self._path = folder / DATABASE
         self._lock = _lock(folder)
-        for left in (*folder.glob(f"{UNFINISHED}*"), *folder.glob(f"pages/{UNFINISHED}*")):
-            left.unlink(missing_ok=True)  # by a process that was killed: only one at a time works here
         try:
+            for left in (*folder.glob(f"{UNFINISHED}*"), *folder.glob(f"pages/{UNFINISHED}*")):
+                left.unlink(missing_ok=True)  # by a process that was killed: only one at a time works here
+            for name in (
+                DATABASE,
+                f"{DATABASE}-wal",
+                f"{DATABASE}-shm",
+            ):  # SQLite gives the others the first one's rights
+                if name == DATABASE or (folder / name).exists():
+                    os.close(logs.open_owned(folder / name))
             with self._explained():
                 self._db = sqlite3.connect(self._path, isolation_level=None, timeout=60)
                 self._db.execute("PRAGMA journal_mode = WAL")
                 self._db.execute("PRAGMA synchronous = FULL")
                 self._begin(settings)
+        except OSError as e:
+            self.close()
+            raise BatchError(f"{folder}: cannot be written ({e.strerror}). Choose another folder with -o.") from None
         except BaseException:
             self.close()
             raise
@@ -234,12 +246,14 @@ class Store:
 
     def export(self) -> None:
         """Write results.jsonl and results.csv anew."""
-        write_whole(self.folder / RESULTS[0], (line.encode("utf-8", "replace") for line in self._jsonl()))
-        write_whole(self.folder / RESULTS[1], (line.encode("utf-8", "replace") for line in self._csv()))
+        write_whole(
+            self.folder / RESULTS[0], (line.encode("utf-8", "replace") for line in self._jsonl()), overwrite=True
+        )
+        write_whole(self.folder / RESULTS[1], (line.encode("utf-8", "replace") for line in self._csv()), overwrite=True)
 
     def _jsonl(self) -> Iterator[str]:
         for path, _page, report, error, code in self.results():
-            yield (report or json.dumps({"file": one_line(path), "error": error, "exit_code": code})) + "\n"
+            yield (report or json_text({"file": one_line(path), "error": error, "exit_code": code})) + "\n"
 
     def _csv(self) -> Iterator[str]:
         """One row for each answer, and for each page or file without one. A byte order mark tells Excel that it is UTF-8."""
@@ -379,9 +393,12 @@ class Settled:
 
 
 def _lock(folder: Path) -> int:
-    """The folder's lock, held by the file that is returned. Raises BatchError if another process has it."""
+    """The folder's lock, held by the file that is returned. Raises BatchError if another process has it.
+
+    Raises FolderError for a folder that holds other files than a batch's.
+    """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        owned.claim(folder, "batch", lambda: (folder / DATABASE).is_file() and (folder / "lock").is_file())
         lock = logs.open_owned(folder / "lock")
     except OSError as e:
         raise BatchError(f"{folder}: cannot be written ({e.strerror}). Choose another folder with -o.") from None

@@ -156,7 +156,9 @@ class _Desk:
 
         folder = self._wanted.out
         if folder is not None:
-            outputs.write(folder / "pages", f"{name}-{outputs.stem(report)}", self._forms, report, self._picture)
+            outputs.write(
+                folder / "pages", f"{name}-{outputs.stem(report)}", self._forms, report, self._picture, overwrite=True
+            )
 
 
 class _Teller:

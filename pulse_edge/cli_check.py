@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ import click
 from .cli_options import ReadyCommand
 from .errors import PulseEdgeError
 from .screen import Screen, say
+from .text import json_text
 
 if TYPE_CHECKING:
     from .intake import CheckedPage
@@ -25,9 +25,12 @@ if TYPE_CHECKING:
     metavar="DIR",
     help="Write there what the model would see, and copies with what was found drawn over them.",
 )
+@click.option("--overwrite", is_flag=True, help="Replace pictures of --save-page. Default: give new ones another name.")
 @click.option("--no-rectify", is_flag=True, help="Leave the page's pixels as they are.")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def check(scans: tuple[str, ...], as_json: bool, save_page: Path | None, no_rectify: bool, debug: bool) -> None:
+def check(
+    scans: tuple[str, ...], as_json: bool, save_page: Path | None, overwrite: bool, no_rectify: bool, debug: bool
+) -> None:
     """Say whether pages are fit to be read, without a model: good, usable, or refused and why."""
     from . import intake, scan
 
@@ -42,7 +45,8 @@ def check(scans: tuple[str, ...], as_json: bool, save_page: Path | None, no_rect
             checked = intake.check(page, straighten=not no_rectify)
             worst = max(worst, 3 * (checked.quality.verdict == "refused"))
             if save_page is not None:
-                _save_page(checked, save_page)
+                for path in _save_page(checked, save_page, overwrite=overwrite):
+                    screen.note(f"written: {path}")
             say(_checked_text(checked, as_json))
     raise SystemExit(worst)
 
@@ -53,7 +57,7 @@ def _checked_text(checked: CheckedPage, as_json: bool) -> str:
 
     said = facts(checked)
     if as_json:
-        return json.dumps(said, ensure_ascii=False) + "\n"
+        return json_text(said) + "\n"
     scale = said["grid"]["pixels_per_mm"]
     row = f"{said['verdict']:<8} {said['layout'] or '-':<8} {said['leads']:>2} leads"
     row += f"  {f'{scale:.1f} px/mm' if scale else 'no grid':<11}  {checked.page.name}\n"
@@ -63,13 +67,18 @@ def _checked_text(checked: CheckedPage, as_json: bool) -> str:
     return row
 
 
-def _save_page(checked: CheckedPage, folder: Path) -> None:
-    """NAME.png as the model would see it, NAME.found.png with rows and verdict, NAME.sheet.png with the outline."""
+def _save_page(checked: CheckedPage, folder: Path, *, overwrite: bool) -> list[Path]:
+    """NAME.png as the model would see it, NAME.found.png with rows and verdict, NAME.sheet.png with the outline.
+
+    A name that is taken gets a number, unless `overwrite`. Raises UsageError where the folder takes no files.
+    """
+    import io
+
     from . import quality
     from .errors import UsageError
+    from .report import write_set
 
     name = checked.page.name.replace("#", "-")
-    stem = folder / (Path(name).name if name != "-" else "stdin")
     grid = checked.flat.grid
     pictures = {".png": checked.flat.image}
     pictures[".found.png"] = quality.overlay(
@@ -77,9 +86,12 @@ def _save_page(checked: CheckedPage, folder: Path) -> None:
     )
     if checked.flat.sheet.corners is not None:
         pictures[".sheet.png"] = quality.sheet_overlay(checked.page.image, checked.flat.sheet.corners)
+    contents = {}
+    for ending, picture in pictures.items():
+        file = io.BytesIO()
+        picture.save(file, "PNG", compress_level=1)
+        contents[ending] = file.getvalue()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for ending, picture in pictures.items():
-            picture.save(f"{stem}{ending}", compress_level=1)
+        return write_set(folder, Path(name).name if name != "-" else "stdin", contents, overwrite=overwrite)
     except OSError as e:
         raise UsageError(f"{folder}: cannot be written to ({e.strerror or e}). Name another folder.") from None

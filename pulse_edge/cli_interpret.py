@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,9 @@ import click
 from . import cli_cache
 from .cli_options import ReadyCommand, Wanted, documents, reading, thinning
 from .errors import PulseEdgeError
+from .report import findings_lines, page_lines
 from .screen import Screen, say
+from .text import json_text
 
 if TYPE_CHECKING:
     from .interpret import Answering, EncodedScan, PulseModel
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path), help="Folder for the formats' files, a few for each page."
 )
+@click.option("--overwrite", is_flag=True, help="Replace files of -o. Default: give new ones another name.")
 @reading
 @click.option("--dry-run", is_flag=True, help="Only say what it would take, in time and memory.")
 @click.option(
@@ -59,6 +61,7 @@ def interpret(
     as_json: bool,
     json_schema: Path | None,
     out: Path | None,
+    overwrite: bool,
     forms: tuple[str, ...],
     with_findings: bool | None,
     patient_id: str | None,
@@ -88,6 +91,7 @@ def interpret(
     from .plan import Use
 
     wanted = Wanted.of(questions, max_tokens, ("json", *forms) if as_json else forms, out, patient_id, patient_system)
+    wanted = dataclasses.replace(wanted, overwrite=overwrite)
     settings: dict[str, Any] = {"max_tokens": max_tokens, "threads": threads}
     settings |= {"straighten": not no_rectify, "force": force, "force_kit": force_kit, **thinning(rows)}
     if json_schema is not None:
@@ -96,6 +100,8 @@ def interpret(
     screen = Screen()
     opened = kits.find(kit)
     wanted = wanted.for_kit(opened.manifest, with_findings)
+    if wanted.grammar:
+        wanted.grammar.require(max_tokens or opened.manifest.prompt.max_tokens)
     admit = {"straighten": not no_rectify, "force": force}
     desk = _Desk(scans, screen, as_json=wanted.shown == "json", admit=admit, rows=rows)
     use = Use(pages=desk.count(), tokens=wanted.tokens(opened.manifest), rows=thin.limit(rows))
@@ -114,6 +120,8 @@ def interpret(
             opened, device=device, threads=threads, limit=limit, use=use, force=force_kit, progress=progress
         ) as model,
     ):
+        if wanted.grammar:
+            model.check_grammar(wanted.grammar, max_tokens)
         screen.loaded(model)
         model.prefixes = cli_cache.prefixes(kept_kv, cache=cache)
         if not speculation:
@@ -202,7 +210,7 @@ class _Desk:
                 self.failed(page.name, e)
                 continue
             said = {**dataclasses.asdict(cast), "peak_memory": made.peak, "memory": made.parts, "free": made.budget}
-            say(json.dumps(said, ensure_ascii=False) + "\n" if self._as_json else forecast.told(cast) + "\n")
+            say(json_text(said) + "\n" if self._as_json else forecast.told(cast) + "\n")
         if not self._as_json:
             say(forecast.memory_told(made) + "\n")
 
@@ -219,14 +227,15 @@ def _one_page(
 ) -> None:
     """Answer about one page, and print or write it; headings only where there are several answers to tell apart."""
     from . import outputs
-    from .report import findings_lines
 
     streams = wanted.shown == "text"
     answered: list[Answering] = []
     for question in wanted.questions:
-        answering = model.ask(encoded, question, wanted.max_tokens, grammar=wanted.grammar)
+        grammar = wanted.grammar.text if wanted.grammar else None
+        answering = model.ask(encoded, question, wanted.max_tokens, grammar=grammar)
         if streams:
-            say(heading(model, encoded, question, len(wanted.questions), named=several and not answered))
+            first = not answered and wanted.grammar is None  # a program reads JSON: no line between notice and object
+            say(heading(model, encoded, question, len(wanted.questions), first=first, named=several and not answered))
         with recorded(record, model, encoded, answering, page):
             for text in answering:
                 if streams:
@@ -240,18 +249,28 @@ def _one_page(
     if wanted.findings:
         record.findings(dataclasses.asdict(report))
     if wanted.out is not None:
-        for path in outputs.write(wanted.out, outputs.stem(report), wanted.forms, report, picture, wanted.patient):
+        name, forms, replaced = outputs.stem(report), wanted.forms, wanted.overwrite
+        for path in outputs.write(wanted.out, name, forms, report, picture, wanted.patient, overwrite=replaced):
             say(f"{path}\n")
     elif not streams:
         say(outputs.render(wanted.shown, report, picture, wanted.patient).decode("utf-8"))
-    elif lines := findings_lines(report):
-        say("\n".join([*filter(None, [report.notice]), *lines]) + "\n")
+    elif lines := [*findings_lines(report), *([report.intended_use] if wanted.grammar is None else [])]:
+        say("\n".join(lines) + "\n")
 
 
-def heading(model: PulseModel, encoded: EncodedScan, question: str, of: int, *, named: bool) -> str:
-    """What stands before an answer: what must be read first, and the file and question where there are several."""
+def heading(
+    model: PulseModel, encoded: EncodedScan, question: str, of: int, *, first: bool = True, named: bool = False
+) -> str:
+    """What stands before an answer: notices, and before a page's `first` one the verdict on the page.
+
+    `named` adds the file's name, and one question `of` several the question.
+    """
+    from . import intake
+
     lines = model.notices(encoded)
     lines += [f"# {encoded.file}"] if named else []
+    if first:
+        lines += page_lines(None if encoded.checked is None else intake.facts(encoded.checked))
     lines += [f"## {question}"] if of > 1 else []
     return "".join(f"{line}\n" for line in lines)
 

@@ -6,13 +6,13 @@ file of the kit, or the example page of this program), `question`, `tokens` and 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from . import foreign_json
 from .errors import KitError
 from .interpret import EncodedScan, PulseModel
 from .kit import Kit
@@ -62,7 +62,7 @@ def read(kit: Kit) -> tuple[float, tuple[Case, ...]]:
         return usual, ()
     path = kit.file(FILE)
     try:
-        raw = json.loads(path.read_text("utf-8"))
+        raw = foreign_json.parse(foreign_json.read(path))
         told = raw if isinstance(raw, dict) else {"tolerance": usual, "cases": raw}
         cases = [
             Case(str(c["page"]), str(c["question"]), tuple(map(int, c["tokens"])), tuple(map(float, c["first_logits"])))

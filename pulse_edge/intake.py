@@ -62,9 +62,7 @@ def refuse(checked: CheckedPage) -> None:
     """Raise PageRefused for a page that was judged unfit, with what is wrong and how to take it again."""
     if checked.quality.verdict == quality.REFUSED:
         why = next(r for r in checked.quality.reasons if r.refuses)
-        raise PageRefused(
-            f"{checked.page.name}: {why.check} is {why.value:g} {why.unit}, and {why.threshold:g} is the limit. {why.advice}"
-        )
+        raise PageRefused(f"{checked.page.name}: {why.advice}")
 
 
 def facts(checked: CheckedPage) -> dict[str, Any]:

@@ -19,14 +19,12 @@ import stat
 import subprocess
 import sys
 import threading
-import unicodedata
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
-from pathlib import Path
 from typing import IO, Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -34,8 +32,9 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
-from . import dicom
+from . import child, dicom
 from .errors import PageRefused, PulseEdgeError, ScanError
+from .text import one_line
 
 MAX_PIXELS = 100_000_000
 """Of all pages of a file together, checked before anything is decoded. An A4 sheet at 600 dpi has 35 million."""
@@ -125,8 +124,7 @@ def _content(source: str | os.PathLike[str] | bytes | IO[bytes]) -> tuple[str, b
 
 def _printable(name: str) -> str:
     """A line that any terminal can show: file names may hold line breaks, and bytes that are no text."""
-    bad = {"Cc", "Cs", "Zl", "Zp"}
-    return "".join(repr(c)[1:-1] if unicodedata.category(c) in bad else c for c in name) or '""'
+    return one_line(name)
 
 
 def _from_path(path: str | os.PathLike[str], name: str) -> bytes:
@@ -276,12 +274,9 @@ PDF_SECONDS = 4
 def _pdf(data: bytes, name: str) -> list[Image.Image]:
     """Every page, drawn by pdfium in a process of its own: see pdf.py."""
     _needs("pypdfium2", "pdf", name, "a PDF")
-    package = Path(__file__).parent
-    paths = os.pathsep.join([str(package.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
-    command = [sys.executable, "-m", f"{package.name}.pdf", *map(str, (MAX_PAGES, MAX_PIXELS, PDF_SECONDS))]
     with subprocess.Popen(
-        command,
-        env=os.environ | {"PYTHONPATH": paths, "OPENBLAS_NUM_THREADS": "1"},
+        child.command("pulse_edge.pdf", *map(str, (MAX_PAGES, MAX_PIXELS, PDF_SECONDS))),
+        env=child.environment(OPENBLAS_NUM_THREADS="1"),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

@@ -19,7 +19,7 @@ from PIL import Image
 
 import pulse_edge
 from pulse_edge import batch as batches
-from pulse_edge.errors import BatchError, EngineError, UsageError
+from pulse_edge.errors import BatchError, EngineError, FolderError, UsageError
 from pulse_edge.log import Log
 from pulse_edge.report import FORCED, Answer, KitMark, Report
 
@@ -171,17 +171,97 @@ def test_two_processes_do_not_work_on_one_folder(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_process_left_half_written_is_removed(pages: Path, tmp_path: Path) -> None:
-    (tmp_path / "out" / "pages").mkdir(parents=True)
+    run(pages, tmp_path / "out", Desk())
+    (tmp_path / "out" / "pages").mkdir()
     for folder in (tmp_path / "out", tmp_path / "out" / "pages"):
         (folder / ".unfinished-x").write_text("half")
     run(pages, tmp_path / "out", Desk())
     assert not list((tmp_path / "out").rglob(".unfinished-*"))
 
 
+KILLS = 6
+WORKER = """
+import sys
+from pathlib import Path
+sys.path[:0] = [sys.argv[3]]
+from test_batch import Desk, run
+print("begun", flush=True)
+run(Path(sys.argv[1]), Path(sys.argv[2]), Desk())
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="kills as POSIX has them")
+def test_kills_at_any_moment_leave_a_batch_that_goes_on(pages: Path, tmp_path: Path) -> None:
+    for n in range(20):
+        shutil.copy(pages / "a.png", pages / f"more-{n:02}.png")
+    words = [sys.executable, "-c", WORKER, str(pages), str(tmp_path / "out"), str(Path(__file__).parent)]
+    for kill in range(KILLS):
+        worker = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert worker.stdout is not None
+        worker.stdout.readline()
+        time.sleep(0.02 * kill)
+        worker.kill()
+        assert worker.communicate()[1] == b""
+        shutil.rmtree(tmp_path / "out") if kill == KILLS // 2 and (tmp_path / "out").exists() else None
+    assert run(pages, tmp_path / "out", Desk()) == (0, 23, 1)
+    assert len(lines(tmp_path / "out")) == len(rows(tmp_path / "out")) == 24
+    assert not list((tmp_path / "out").rglob(".unfinished-*"))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="rights of POSIX")
+def test_what_a_batch_knows_is_for_its_owner_alone(pages: Path, tmp_path: Path) -> None:
+    old = os.umask(0)
+    try:
+        run(pages, tmp_path / "new", Desk())
+        (tmp_path / "there").mkdir(mode=0o755)
+        with batches.Store(tmp_path / "there", {"kit": "k"}) as store:
+            store.add(batches.files([str(pages)], tmp_path / "there"))
+            batches.run(store, Desk().work())
+            store.export()
+            files = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "there").iterdir()}
+    finally:
+        os.umask(old)
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "there").stat().st_mode & 0o777 == 0o755
+    assert {"batch.sqlite", "batch.sqlite-wal", "batch.sqlite-shm", "results.csv", "results.jsonl"} <= files.keys()
+    assert set(files.values()) == {0o600}
+
+
+def test_a_database_that_others_could_read_is_closed_to_them(pages: Path, tmp_path: Path) -> None:
+    run(pages, tmp_path / "out", Desk())
+    (tmp_path / "out" / "batch.sqlite").chmod(0o644)
+    run(pages, tmp_path / "out", Desk())
+    assert os.name != "posix" or (tmp_path / "out" / "batch.sqlite").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_folder_with_other_files_is_no_batch_s(pages: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    for name in (".unfinished-thesis", "results.csv", "lock"):
+        (tmp_path / "out" / name).write_text("mine")
+    with pytest.raises(FolderError, match="holds files and has no"):
+        batches.Store(tmp_path / "out", {})
+    assert {path.name: path.read_text() for path in (tmp_path / "out").iterdir()} == {
+        ".unfinished-thesis": "mine", "results.csv": "mine", "lock": "mine",
+    }  # fmt: skip
+
+
+def test_names_and_answers_in_the_table_are_no_formulas_wherever_it_is_split(pages: Path, tmp_path: Path) -> None:
+    class Hostile(Desk):
+        def answer(self, page: Any) -> Report:
+            return report("scan;=1+1;.png", "a\t=cmd|' /C calc'!A0\n=2\r\n@SUM(1)")
+
+    run(pages, tmp_path / "out", Hostile())
+    for separator in ",;\t":
+        with open(tmp_path / "out" / "results.csv", encoding="utf-8-sig", newline="") as file:
+            for row in csv.reader(file, delimiter=separator):
+                assert not [cell for cell in row if cell.strip()[:1] in tuple("=+-@")]
+
+
 def test_a_damaged_store_is_one_line(tmp_path: Path) -> None:
-    (tmp_path / "batch.sqlite").write_bytes(b"no database" * 1000)
+    batches.Store(tmp_path / "out", {}).close()
+    (tmp_path / "out" / "batch.sqlite").write_bytes(b"no database" * 1000)
     with pytest.raises(BatchError, match=r"batch.sqlite: file is not a database"):
-        batches.Store(tmp_path, {})
+        batches.Store(tmp_path / "out", {})
 
 
 def test_a_full_disk_is_one_line_and_costs_no_finished_page(pages: Path, tmp_path: Path) -> None:

@@ -201,9 +201,11 @@ def test_check_saves_the_page_and_a_copy_with_what_was_found(page_file: Path, tm
     assert Image.open(tmp_path / "out" / "page.png.found.png").height > saved.height
 
 
-def test_a_refused_page_raises_with_check_number_and_advice() -> None:
+def test_a_refused_page_raises_with_what_is_wrong_and_what_to_do() -> None:
     done = intake.check(scan.Page(Image.new("RGB", (400, 300), "white"), "", "empty.png"))
-    with pytest.raises(PageRefused, match=r"empty\.png: ecg is .* Check that the right file"):
+    with pytest.raises(
+        PageRefused, match=r"^empty\.png: This does not look like an ECG page\. Check that the right file"
+    ):
         intake.refuse(done)
 
 
