@@ -330,7 +330,7 @@ def test_a_safetensors_header_longer_than_its_file_is_refused(source: Path) -> N
     [
         ({"num_hidden_layers": 10**7}, "num_hidden_layers is 10000000, and there are .* tensors"),
         ({"num_hidden_layers": 0}, "num_hidden_layers is 0"),
-        ({"vocab_size": 10**12}, "vocab_size is 1000000000000, which no model has"),
+        ({"vocab_size": 10**12}, "vocab_size is 1000000000000"),
         ({"hidden_size": 0}, "hidden_size is 0"),
         ({"hidden_size": -64}, "hidden_size is -64"),
         ({"num_attention_heads": 0}, "num_attention_heads|not valid"),
