@@ -963,15 +963,17 @@ def _link(source: Path, path: Path) -> None:
 
 
 def _keep_other_kits(stick: Stick, home: Home, folder: Path) -> None:
-    """Kits of the version in use that this stick does not bring stay beside the new ones."""
+    """Kits of the version in use that this stick does not bring stay beside the new ones, and so do results of self-tests:
+    a kit that was refused on this machine is refused after an update too (pulse_edge.selftest_results).
+    """
     if (name := home.current()) is None or name == stick.version:
         return
-    for kit in _kits_of(home.version(name)):
-        if kit.name not in stick.kits:
-            for source in (p for p in kit.rglob("*") if p.is_file()):
-                path = folder / "kits" / kit.name / source.relative_to(kit)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                _link(source, path)
+    before = home.version(name)
+    for source in [kit for kit in _kits_of(before) if kit.name not in stick.kits] + [before / "self-tests"]:
+        for file in (p for p in source.rglob("*") if p.is_file()):
+            path = folder / file.relative_to(before)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _link(file, path)
 
 
 def _kits_of(folder: Path) -> list[Path]:

@@ -148,6 +148,17 @@ def test_a_second_kit_stands_beside_the_first(home: Path, sticks: dict[str, Path
     assert sorted(p.name for p in (current / "kits").iterdir()) == ["kit-a", "kit-b"]
 
 
+def test_what_self_tests_found_stays_through_an_update(home: Path, sticks: dict[str, Path]) -> None:
+    results = home / "versions" / (home / "current").read_text().strip() / "self-tests"
+    owned.claim(results, "self-test-results")
+    (results / "kit-processor.json").write_text("refused")
+    assert run(sticks["more"], home).returncode == 0
+    updated = home / "versions" / (home / "current").read_text().strip() / "self-tests"
+    assert updated != results
+    assert (updated / "kit-processor.json").read_text() == "refused"
+    assert owned.read(updated) == owned.read(results)
+
+
 def test_a_foreign_stick_needs_a_word_and_stays_marked(home: Path, sticks: dict[str, Path]) -> None:
     assert run(sticks["foreign"], home).returncode == 1
     assert run(sticks["foreign"], home, "--accept", OTHER.public().id).returncode == 0
