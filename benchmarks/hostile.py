@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import struct
 import subprocess
 import sys
 import tempfile
@@ -21,16 +22,18 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from test_documents import RED_BOX, pdf, picture_file  # noqa: E402
+from test_documents import RED_BOX, pdf, picture_file, waveform_file  # noqa: E402
+from test_sandbox import progressive  # noqa: E402
 
 READER = """
 import resource, sys, time
-from pulse_edge import scan
+from pulse_edge import sandbox, scan
 from pulse_edge.errors import PulseEdgeError
 try:
     said = f"{len(scan.read_all(sys.argv[1]))} pages"
 except PulseEdgeError as e:
     said = f"{type(e).__name__}: {str(e).split(': ', 1)[1][:60]}"
+sandbox.stop()  # what the decoder has used counts once it has ended
 used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
 print(f"{said}; {sum(u.ru_utime + u.ru_stime for u in used):.2f} s, {max(u.ru_maxrss for u in used) / 1024:.0f} MiB")
 """
@@ -49,7 +52,38 @@ def files() -> Iterator[tuple[str, bytes]]:
     yield "PNG of 9,900 x 9,900 pixels in few bytes", _png(9_900)
     yield "TIFF of 101 pages", _tiff(101)
     yield "DICOM that says 60,000 x 60,000", picture_file(np.zeros((64, 64, 3), np.uint8), Rows=60_000, Columns=60_000)
+    yield "JPEG of 9,984 x 9,984 pixels and 400 scans", progressive(9_984, 400)
+    yield "WebP of 16,383 x 16,383 pixels in 40 bytes", _webp(16_383)
+    yield (
+        "WebP of 9,999 x 9,999 pixels",
+        _saved(Image.new("RGBA", (9_999, 9_999), (1, 2, 3, 100)), "WEBP", lossless=True),
+    )
+    yield "PNG of 10,000 x 10,000 RGBA", _saved(Image.new("RGBA", (10_000, 10_000)), "PNG", compress_level=1)
+    yield "DICOM of a million empty items", _items(1_000_000)
+    yield "DICOM of 12 leads at 50 kHz", waveform_file(hz=50_000)
     yield "DICOM whose pixels are cut short", picture_file(np.zeros((64, 64, 3), np.uint8))[:2000]
+
+
+def _saved(picture: Image.Image, fmt: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, fmt, **options)
+    return file.getvalue()
+
+
+def _webp(side: int) -> bytes:
+    body = b"\x2f" + (side - 1 | (side - 1) << 14).to_bytes(4, "little") + bytes(7)
+    data = b"WEBPVP8L" + len(body).to_bytes(4, "little") + body
+    return b"RIFF" + len(data).to_bytes(4, "little") + data
+
+
+def _items(count: int) -> bytes:
+    """A sequence of undefined length that holds nothing, very often."""
+    start = picture_file(np.zeros((8, 8, 3), np.uint8))
+    at = start.index(b"\x08\x00\x16\x00") if b"\x08\x00\x16\x00" in start else 132
+    sequence = (
+        struct.pack("<HH2sHI", 0x0008, 0x1140, b"SQ", 0, 0xFFFFFFFF) + struct.pack("<HHI", 0xFFFE, 0xE000, 0) * count
+    )
+    return start[:at] + sequence + struct.pack("<HHI", 0xFFFE, 0xE0DD, 0) + start[at:]
 
 
 def _forms(levels: int) -> Iterator[bytes]:
@@ -94,13 +128,18 @@ def _tiff(pages: int) -> bytes:
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        for name, data in files():
-            path = Path(folder) / "hostile"
-            path.write_bytes(data)
+        # In a process of its own: making them takes a gigabyte, which would count as the readers' that are forked from it.
+        subprocess.run([sys.executable, __file__, folder], check=True)
+        for path in sorted(Path(folder).iterdir()):
             environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
             done = subprocess.run([sys.executable, "-c", READER, path], env=environment, capture_output=True, text=True)
-            print(f"{name}: {done.stdout.strip() or 'CRASHED ' + done.stderr.strip()[-200:]}", flush=True)
+            print(f"{path.name[3:]}: {done.stdout.strip() or 'CRASHED ' + done.stderr.strip()[-200:]}", flush=True)
+
+
+def make(folder: Path) -> None:
+    for n, (name, data) in enumerate(files()):
+        (folder / f"{n:02} {name}").write_bytes(data)
 
 
 if __name__ == "__main__":
-    main()
+    main() if len(sys.argv) == 1 else make(Path(sys.argv[1]))

@@ -2,7 +2,7 @@
 
     python benchmarks/stick.py bare WORK --kit KIT [--llama WHEEL]     install in a fresh Debian root without network, and read a page
     python benchmarks/stick.py old WORK --kit KIT [--llama WHEEL]      the installed program on a processor without AVX (qemu-user)
-    python benchmarks/stick.py kills WORK --kit KIT [--llama WHEEL]    kill the installer at 20 random moments
+    python benchmarks/stick.py kills WORK [--kit KIT] [--llama WHEEL]  kill installations, updates and removals, 30 times each
     python benchmarks/stick.py speed --kit KIT --portable PYTHON       the portable llama.cpp beside a native one
     python benchmarks/stick.py fat32 WORK [--gib 4.5]                  a kit of that size over a FAT32 image, speed and memory
 
@@ -49,6 +49,13 @@ def packed(work: Path, kit: Path, llama: Path | None) -> Path:
     return work / "stick"
 
 
+def key_id(work: Path) -> str:
+    """Of the key that signs here."""
+    from pulse_edge import install
+
+    return install.read_public_key((work / "key.pub").read_text(), "key.pub").id
+
+
 @click.group()
 def main() -> None:
     """Measure."""
@@ -77,7 +84,7 @@ def bare(work: Path, kit: Path, llama: Path | None, suite: str) -> None:
     enter = 'for d in proc sys dev; do mount --rbind /$d "$0/$d"; done; exec chroot "$0" env -i PATH=/usr/bin:/bin HOME=/root "$@"'
     inside = ["unshare", "-nm", "sh", "-c", enter, root]
     start = time.perf_counter()
-    run(*inside, "sh", "/stick/install.sh")
+    run(*inside, "sh", "/stick/install.sh", "--accept", key_id(work))
     click.echo(f"- bare root: installed in {time.perf_counter() - start:.1f} s")
     done = run(*inside, "/usr/local/bin/pulse-edge", "interpret", "/scan.png", "--max-tokens", "8")
     click.echo(f"- bare root: `{' '.join(done.stdout.split())}`")
@@ -98,7 +105,7 @@ def bare(work: Path, kit: Path, llama: Path | None, suite: str) -> None:
 def old(work: Path, kit: Path, llama: Path | None, cpu: str) -> None:
     """Read a page with the installed program on an emulated old processor."""
     stick, home = packed(work, kit, llama), work / "home"
-    run(sys.executable, stick / "install.py", "--to", home)
+    run(sys.executable, stick / "install.py", "--to", home, "--accept", key_id(work))
     version = home / "versions" / (home / "current").read_text().strip()
     program = [version / "venv/bin/python", "-I", "-m", "pulse_edge", "interpret", PAGE, "--max-tokens", "4"]
     here, there = run(*program).stdout, run("qemu-x86_64-static", "-cpu", cpu, *program).stdout
@@ -107,28 +114,90 @@ def old(work: Path, kit: Path, llama: Path | None, cpu: str) -> None:
 
 @main.command()
 @_WORK
-@_KIT
+@click.option("--kit", type=click.Path(path_type=Path, exists=True), help="Default: stand-ins for kit and program.")
 @_LLAMA
-@click.option("--times", default=20, show_default=True)
-def kills(work: Path, kit: Path, llama: Path | None, times: int) -> None:
-    """Kill the installer at random moments of its work; then let it finish."""
-    stick, home = packed(work, kit, llama), work / "killed"
-    command = [sys.executable, str(stick / "install.py"), "--to", str(home)]
+@click.option("--times", default=30, show_default=True)
+@click.option("--seed", default=1, show_default=True)
+def kills(work: Path, kit: Path | None, llama: Path | None, times: int, seed: int) -> None:
+    """Kill the installer at random moments: what is in use afterwards is whole, and the next run finishes.
+
+    With stand-ins it kills updates and removals too, and takes ten minutes.
+    """
+    sticks = stand_ins(work) if kit is None else [packed(work, kit, llama)]
+    home, chance = work / "killed", random.Random(seed)
+    trusted = ["--to", str(home), "--accept", key_id(work)]
+    commands = [[sys.executable, str(stick / "install.py"), *trusted] for stick in sticks]
+    removal = [*commands[0], "--uninstall"]
+    steps: list[tuple[str, list[list[str]], list[str]]] = [("installation", [], commands[0])]
+    if len(commands) > 1:
+        steps += [("update", [commands[0]], commands[1]), ("removal", [commands[0]], removal)]
+    for what, before, command in steps:
+        whole, again = 0, 0
+        for preparing in before:
+            run(*preparing)
+        seconds = duration(command)
+        subprocess.run(removal, capture_output=True, check=False)
+        for _ in range(times):
+            for preparing in before:
+                run(*preparing)
+            with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(chance.uniform(0, seconds))
+                process.kill()
+            whole += is_whole(home, nothing_too=what != "update")
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if command is removal:
+                again += not home.exists() or not any(home.iterdir())
+            else:
+                again += done.returncode == 0 and is_whole(home)
+                run(*removal)
+            if home.exists():  # an empty folder: killed after it was made, before its mark said by whom
+                home.rmdir()
+        click.echo(
+            f"- {what} killed {times} times within {seconds:.1f} s: whole or nothing afterwards {whole} times, ",
+            nl=False,
+        )
+        click.echo(f"the next run finished {again} times")
+        if (whole, again) != (times, times):
+            raise SystemExit(1)
+
+
+def duration(command: list[str]) -> float:
+    """Seconds that a command takes."""
     start = time.perf_counter()
     run(*command)
-    whole = time.perf_counter() - start
-    run(*command, "--uninstall")
-    chance, finished = random.Random(1), 0
-    for _ in range(times):
-        with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(chance.uniform(0, whole))
-            process.kill()
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        finished += done.returncode == 0
-        run(home / "pulse-edge", "kit", "verify", next(home.glob("versions/*/kits/*")))
-        run(*command, "--uninstall")
-    click.echo(f"- killed {times} times within {whole:.0f} s: the next run finished {finished} times")
+    return time.perf_counter() - start
+
+
+def stand_ins(work: Path) -> list[Path]:
+    """Two signed sticks with a kit of 40 MB, and programs that only say their version."""
+    import small_stick
+
+    from pulse_edge import stick
+
+    work.mkdir(parents=True, exist_ok=True)
+    key = stick.SecretKey(b"standins", bytes(32))
+    (work / "key.pub").write_text(key.public().text())
+    kit = small_stick.kit(work / "kit", "kit", size=20 << 20)
+    return [
+        small_stick.make(work / version, kit, wheel=small_stick.program(work / f"w{version}", version), key=key)
+        for version in ("1.0", "2.0")
+    ]
+
+
+def is_whole(home: Path, *, nothing_too: bool = False) -> bool:
+    """Whether the installation in use answers, and its kits have the bytes that they were made with."""
+    from pulse_edge import install
+    from pulse_edge import kit as kits
+
+    name = install.Home(home).current()
+    if name is None:
+        return nothing_too
+    for kit in (home / "versions" / name / "kits").iterdir():
+        kits.verify(kits.open_kit(kit))
+    if not (home / "pulse-edge").exists():
+        return nothing_too
+    return subprocess.run([home / "pulse-edge", "--version"], capture_output=True, check=False).returncode == 0
 
 
 SPEED = """

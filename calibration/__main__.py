@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from pulse_edge.text import visible
+
 PATH = click.Path(path_type=Path)
 
 
@@ -18,7 +20,7 @@ def cli() -> None:
 
 def say(text: str) -> None:
     """Notes go to stderr."""
-    click.echo(text, err=True)
+    click.echo(visible(text), err=True)
 
 
 def names(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...] | None:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Iterator, MutableMapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +17,7 @@ from calibration.results import Line, encoding
 from pulse_edge.errors import ContextError, PageRefused, ScanError
 from pulse_edge.interpret import EncodedScan, PulseModel, Turns, versions
 from pulse_edge.kit import open_kit
+from pulse_edge.workers import Workers
 
 Floats = NDArray[np.float64]
 Cache = MutableMapping[tuple[str, str], EncodedScan]
@@ -221,8 +220,8 @@ def compare(reference: Floats, other: Floats) -> Line:
 def peak_bytes(kit: Path, picture: bytes, question: str, settings: Settings) -> int | None:
     """Peak memory of a process that answers one question about one page; None where it did not come through."""
     try:
-        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-            return pool.submit(_peak, kit, picture, question, settings).result()
+        with Workers(1) as workers:
+            return workers.call(_peak, kit, picture, question, settings)
     except Exception:  # a process killed for its memory, a page that is refused: not known, and no reason to stop
         return None
 

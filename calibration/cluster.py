@@ -1,8 +1,8 @@
 """An evaluation on a Ray cluster: pages go to workers, each with one kit in memory, and their answers come back in order.
 
 Only the process that started it writes, in the order in which it would have answered alone, so the results are the same
-byte for byte where the workers' processors compute the same. A worker that is lost is started again, and Ray gives it its
-pages once more. The checkout and the kits lie at the same place on every machine. The only door to Ray.
+byte for byte where the workers' processors have the same instruction sets. A worker that is lost is started again, and Ray
+gives it its pages once more. The checkout and the kits lie at the same place on every machine. The only door to Ray.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@ Every sample goes the way of an answer: prompt, image rows, question, and then t
 What the language model's matrices read is summed on llama.cpp's own graph, image rows and text rows apart; the encoder's
 ranges are taken by ONNX Runtime from its graph with ReduceMin and ReduceMax behind every tensor that a product touches.
 
-TARGET.partial is a complete file too: killed at any moment, the next call goes on from it, and ends with the same bytes.
+TARGET.partial is a complete file too: killed at any moment, the next call goes on from it, and ends with the same bytes
+on a processor with the same instruction sets.
 """
 
 from __future__ import annotations
@@ -305,8 +306,10 @@ class _Ranges:
         options.log_severity_level = 4
         options.intra_op_num_threads = threads
         with tempfile.TemporaryDirectory(prefix="pulse-edge-") as folder:
-            for file in kit.path.glob(f"{source.name}.*"):
-                _beside(file, Path(folder) / file.name)
+            for name in kits.encoder_files(kit.manifest):
+                if name != source.name:
+                    (Path(folder) / name).parent.mkdir(parents=True, exist_ok=True)
+                    _beside(kit.file(name), Path(folder) / name)
             onnx.save_model(model, Path(folder) / source.name)
             providers = ["CPUExecutionProvider"]
             self._session: Any = ort.InferenceSession(str(Path(folder) / source.name), options, providers=providers)

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -15,13 +15,13 @@ from pulse_edge.errors import BenchError
 
 
 @contextmanager
-def fresh_folder(target: Path, force: bool = False) -> Iterator[Path]:
+def fresh_folder(target: Path, force: bool, ours: Callable[[Path], bool]) -> Iterator[Path]:
     """A folder to fill, which becomes `target` at the end; whatever ends the block early removes it.
 
-    BenchError where `target` exists and is not an empty folder, unless `force` replaces it, or where nothing can be written.
+    BenchError where `target` exists and is not an empty folder, or where nothing can be written. `force` replaces a folder
+    of which `ours` says that the same command made it, and that it holds nothing else.
     """
-    if not force:
-        refuse_existing(target)
+    _refuse_replacing(target, force, ours)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
@@ -30,6 +30,7 @@ def fresh_folder(target: Path, force: bool = False) -> Iterator[Path]:
     try:
         yield work
         work.chmod(0o777 & ~_umask())
+        _refuse_replacing(target, force, ours)  # hours may have passed: somebody may have put files there
         if target.is_dir() and not target.is_symlink():
             _exchange(work, target)
         else:
@@ -38,6 +39,15 @@ def fresh_folder(target: Path, force: bool = False) -> Iterator[Path]:
         raise BenchError(f"{target}: cannot be written ({error.strerror or error}); nothing was kept") from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _refuse_replacing(target: Path, force: bool, ours: Callable[[Path], bool]) -> None:
+    if not force:
+        refuse_existing(target)
+    elif not os.path.lexists(target) or (target.is_dir() and not target.is_symlink() and not any(target.iterdir())):
+        return
+    elif target.is_symlink() or not target.is_dir() or not ours(target):
+        raise BenchError(f"{target}: holds something else than what this command makes; choose another name")
 
 
 def refuse_existing(target: Path) -> None:

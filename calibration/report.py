@@ -86,10 +86,9 @@ def report(
     figures["verdicts"] = {name: verdict(figures, name) for name in figures["kits"]}
     figures["flips"] = list(_flips(results, figures))
     figures["not_known"] = list(not_known(results, figures))
-    ours = target.is_dir() and {p.name for p in target.iterdir()} <= {JSON, MARKDOWN, HTML}
-    if not (force or ours):
+    if not force and not (target.is_dir() and _is_report(target)):
         refuse_existing(target)
-    with fresh_folder(target, force=True) as work:
+    with fresh_folder(target, force=True, ours=_is_report) as work:
         text = json.dumps(figures, indent=1, ensure_ascii=False, allow_nan=False)
         (work / JSON).write_text(text + "\n", encoding="utf-8")
         (work / MARKDOWN).write_text(markdown(figures), encoding="utf-8")
@@ -97,6 +96,17 @@ def report(
     if attach is not None and chosen is not None:
         put_into_kit(attach, chosen, figures, target)
     return figures
+
+
+def _is_report(folder: Path) -> bool:
+    """Whether a folder holds a report and nothing else."""
+    if not {path.name for path in folder.iterdir()} <= {JSON, MARKDOWN, HTML}:
+        return False
+    try:
+        made = json.loads((folder / JSON).read_text("utf-8"))
+        return isinstance(made, dict) and {"kits", "reference", "verdicts"} <= made.keys()
+    except (OSError, ValueError, RecursionError):
+        return False
 
 
 # --- gates ------------------------------------------------------------------------------------------------------------

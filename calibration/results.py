@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from calibration.files import lock, write_json
 from calibration.score import ANSWERS
 from pulse_edge.errors import BenchError
-from pulse_edge.kit import Kit, Manifest
+from pulse_edge.kit import Kit, Manifest, encoder_files
 
 RUN, KIT, SECONDS, REFERENCE = "run.json", "kit.json", "seconds.jsonl", "reference"
 GIVEN_BY = "kit"
@@ -49,9 +49,8 @@ def identity(manifest: Manifest) -> str:
 
 def engine_files(manifest: Manifest) -> list[str]:
     """The files that the engines read: language model, encoder with its weights, newline row."""
-    newline = manifest.packing.newline_file
-    names = (manifest.language.file, newline)
-    return sorted(n for n in manifest.files if n in names or n.startswith(manifest.vision.file))
+    others = (manifest.language.file, manifest.packing.newline_file)
+    return sorted([*encoder_files(manifest), *filter(None, others)])
 
 
 def encoding(manifest: Manifest) -> str:

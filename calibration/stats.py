@@ -9,7 +9,8 @@ The file is an importance matrix as llama.cpp's tool writes it (tools/imatrix/im
     pulse_edge.stats: JSON, whose stats these are; pulse_edge.vision.*: smallest and largest value of encoder tensors
 
 A page's sums are rounded to float32 and added in float64, which is exact as long as a column's sums differ by less than
-2^19 from page to page: the same pages give the same bytes in any order, in one run or merged from several.
+2^19 from page to page: the same pages give the same bytes in any order, in one run or merged from several, on processors
+with the same instruction sets (others take other kernels, whose sums differ in the last bits).
 """
 
 from __future__ import annotations

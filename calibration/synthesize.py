@@ -8,16 +8,14 @@ bytes; those of the PNG files also need the same OpenCV.
 from __future__ import annotations
 
 import json
-import signal
+import re
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from itertools import islice
-from multiprocessing import get_context
 from pathlib import Path
 from typing import IO, Any
 
@@ -32,6 +30,7 @@ from calibration.synthetic.record import Record
 from calibration.synthetic.signals import synthesize as synthesize_record
 from calibration.synthetic.style import LAYOUTS, random_style
 from pulse_edge.errors import UsageError
+from pulse_edge.workers import Workers
 
 PAGES = "pages.jsonl"
 IMAGES = "images"
@@ -86,7 +85,7 @@ def synthesize(
 
     BenchError where `target` exists or cannot be written; RecordError where the signals cannot be read.
     """
-    with fresh_folder(target, force) as work:
+    with fresh_folder(target, force, _is_pages) as work:
         (work / IMAGES / _set_name(plan)).mkdir(parents=True)
         begun, shown = time.monotonic(), time.monotonic()
         with ExitStack() as stack:
@@ -105,6 +104,21 @@ def synthesize(
             (work / IMAGES / _set_name(plan)).rmdir()
             (work / IMAGES).rmdir()
     say(f"{plan.pages} pages in {time.monotonic() - begun:.1f} s")
+
+
+_OURS = re.compile(r"[^/]+\.json|images/[^/]+/\d{6,}\.png|[^/]+/test-00000-of-00001\.parquet")
+
+
+def _is_pages(folder: Path) -> bool:
+    """Whether a folder holds synthetic pages and nothing else."""
+    try:
+        with (folder / PAGES).open(encoding="utf-8") as lines:
+            first = json.loads(lines.readline(1 << 20))
+    except (OSError, ValueError, RecursionError):
+        return False
+    files = (p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_symlink() or not p.is_dir())
+    known = all(name == PAGES or _OURS.fullmatch(name) for name in files)
+    return known and isinstance(first, dict) and {"image", "source", "layout"} <= first.keys()
 
 
 # --- one page ---------------------------------------------------------------------------------------------------------
@@ -208,17 +222,13 @@ def _pages(plan: Plan, work: Path, processes: int) -> Iterator[Made]:
         yield from map(run, range(plan.pages))
         return
     indices = iter(range(plan.pages))
-    with ProcessPoolExecutor(processes, get_context("spawn"), _quiet) as pool:
-        try:
-            while block := list(islice(indices, 64 * processes)):  # bounded, for results may wait for a slow disk
-                yield from pool.map(run, block, chunksize=4)
-        finally:
-            pool.shutdown(cancel_futures=True)
+    with Workers(processes, _quiet) as workers:
+        while block := list(islice(indices, 64 * processes)):  # bounded, for results may wait for a slow disk
+            yield from workers.map(run, block)
 
 
 def _quiet() -> None:
-    """A worker leaves Ctrl-C to its parent, and the other cores to the other workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """A worker leaves the other cores to the other workers."""
     cv2.setNumThreads(1)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from pulse_edge.cli import run
+from pulse_edge.text import visible
 
 _GOLDEN = click.option(
     "--golden",
@@ -40,6 +41,10 @@ def cli() -> None:
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def convert(source: str, target: Path, debug: bool, **options: Any) -> None:
     """Convert SOURCE, a checkpoint directory or a name in models.yaml, into a kit, and prove it against the original."""
+    from .early import check_convert
+
+    check_convert(source, target, options)
+    _loading()
     from .convert import Options, resolve
     from .convert import convert as make
 
@@ -73,11 +78,15 @@ def convert(source: str, target: Path, debug: bool, **options: Any) -> None:
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def quantize(base: Path, target: Path, recipe: str | None, debug: bool, **options: Any) -> None:
     """Make a smaller kit of BASE, an f16 kit, and prove it against BASE."""
+    from .early import check_quantize
     from .models import find, load_recipes
+
+    found = find(recipe, load_recipes(), "recipe") if recipe else None
+    check_quantize(base, target, options)
+    _loading()
     from .quantize import Options
     from .quantize import quantize as make
 
-    found = find(recipe, load_recipes(), "recipe") if recipe else None
     with _screen(count=True) as (say, progress):
         make(base, target, Options(recipe=found, **options), say, progress)
     click.echo(target)
@@ -98,6 +107,10 @@ def quantize(base: Path, target: Path, recipe: str | None, debug: bool, **option
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def train_miniature(out: Path, debug: bool, **options: Any) -> None:
     """Train the miniature of PULSE that stands in for its 14 GB: a checkpoint that `convert` makes a kit of."""
+    from .early import check_train
+
+    check_train(out, options)
+    _loading()
     from .miniature.train import sitting
 
     sitting(out, say=_say, **options)
@@ -117,7 +130,12 @@ def carry_miniature(checkpoint: Path, target: Path | None, debug: bool) -> None:
 
 
 def _say(text: str) -> None:
-    click.echo(text, err=True)
+    click.echo(visible(text), err=True)
+
+
+def _loading() -> None:
+    if sys.stderr.isatty():  # for those who wait
+        _say("loading torch and transformers (up to half a minute)")
 
 
 @contextlib.contextmanager
@@ -135,7 +153,7 @@ def _screen(count: bool = False) -> Iterator[tuple[Callable[[str], None], Callab
     with Progress(*columns, console=console, transient=True) as bar:
 
         def say(text: str) -> None:
-            console.print(text, markup=False, highlight=False, soft_wrap=True)
+            console.print(visible(text), markup=False, highlight=False, soft_wrap=True)
             for task in bar.task_ids:
                 bar.remove_task(task)
             bar.add_task(text, total=None)

@@ -58,6 +58,8 @@ _REFUSED = {
 _PLAIN_START = (True, False, None, "gaussian", "eva", "orthogonal", "mica")
 _START_CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 _MERGE_IT = "Merge it with PEFT (merge_and_unload, save_pretrained) and convert the result."
+_OF_TOKENS = ("alora_invocation_tokens", "arrow_config")
+_NEVER_MERGED = "It has no merged form, and a kit cannot hold it: train it as plain LoRA, or convert the base alone."
 _SAME_FROM = (0, 15)
 """Since this version of PEFT rank_pattern and alpha_pattern are looked up each on its own."""
 
@@ -304,18 +306,21 @@ class _Settings:
 def _settings(path: Path) -> _Settings:
     """Raises CheckpointError with everything that the file asks for and that is not merged, each by name."""
     raw = read_json(path)
-    wrong = list(_not_merged(raw))
+    if wrong := list(_not_merged(raw)):
+        way_out = _NEVER_MERGED if any(raw.get(key) for key in _OF_TOKENS) else _MERGE_IT
+        raise CheckpointError(f"{path}: cannot be merged: {'; '.join(wrong)}. {way_out}")
+    malformed: list[str] = []
     values = {
-        "r": _read(raw, "r", None, _positive, wrong),
-        "lora_alpha": _read(raw, "lora_alpha", None, _number, wrong),
-        "rank_pattern": _read(raw, "rank_pattern", {}, lambda v: _pattern(v, _positive), wrong),
-        "alpha_pattern": _read(raw, "alpha_pattern", {}, lambda v: _pattern(v, _number), wrong),
-        "modules_to_save": _read(raw, "modules_to_save", [], _words, wrong),
-        "use_dora": _read(raw, "use_dora", False, _flag, wrong),
-        "use_rslora": _read(raw, "use_rslora", False, _flag, wrong),
+        "r": _read(raw, "r", None, _positive, malformed),
+        "lora_alpha": _read(raw, "lora_alpha", None, _number, malformed),
+        "rank_pattern": _read(raw, "rank_pattern", {}, lambda v: _pattern(v, _positive), malformed),
+        "alpha_pattern": _read(raw, "alpha_pattern", {}, lambda v: _pattern(v, _number), malformed),
+        "modules_to_save": _read(raw, "modules_to_save", [], _words, malformed),
+        "use_dora": _read(raw, "use_dora", False, _flag, malformed),
+        "use_rslora": _read(raw, "use_rslora", False, _flag, malformed),
     }
-    if wrong:
-        raise CheckpointError(f"{path}: cannot be merged: {'; '.join(wrong)}. {_MERGE_IT}")
+    if malformed:
+        raise CheckpointError(f"{path}: {'; '.join(malformed)}. Save the adapter again with PEFT.")
     return _Settings(
         rank=values["r"],
         alpha=values["lora_alpha"],

@@ -31,6 +31,8 @@ __all__ = ["NEWLINE", "PROJECTOR", "TOWER", "Adapter", "Checkpoint", "canonical"
 _BUFFERS = (".position_ids", ".rotary_emb.inv_freq", ".masked_bias")
 _LARGEST_SIZE = 1 << 24
 """Of any width, vocabulary or context; the largest published ones are below a tenth of it."""
+_LARGEST_REAL = 1e30
+"""Of what a GGUF file holds as a 32-bit float; rope_theta of published models is below 1e8."""
 _MOST_TILES = 64
 """Of a page's grid: 64 tiles are 36,928 image tokens, nine times the context of LLaVA-1.6."""
 _NOT_THE_TOWER = ("text_model.", "text_projection.", "visual_projection.", "logit_scale")
@@ -165,10 +167,20 @@ def _refuse_impossible(path: Path, config: Config, tensors: int) -> None:
         "vision image_size": vision.image_size,
         "vision patch_size": vision.patch_size,
     }
-    wrong = [f"{key} is {value}" for key, value in sizes.items() if not 1 <= value <= _LARGEST_SIZE]
+    wrong = [f"{k} is {v!r}" for k, v in sizes.items() if type(v) is not int or not 1 <= v <= _LARGEST_SIZE]
+    reals = {
+        "rope_theta": text.rope_theta,
+        "rms_norm_eps": text.rms_norm_eps,
+        "vision layer_norm_eps": vision.layer_norm_eps,
+    }
+    wrong += [f"{k} is {v!r}" for k, v in reals.items() if type(v) not in (int, float) or not 0 < v < _LARGEST_REAL]
     # Each layer has at least one tensor: a config that promises more would fill the memory with names.
     layers = {"num_hidden_layers": text.num_hidden_layers, "vision num_hidden_layers": vision.num_hidden_layers}
-    wrong += [f"{key} is {n}, and there are {tensors} tensors" for key, n in layers.items() if not 1 <= n <= tensors]
+    wrong += [
+        f"{key} is {n}, and there are {tensors} tensors"
+        for key, n in layers.items()
+        if type(n) is not int or not 1 <= n <= tensors
+    ]
     wrong += [f"image_grid_pinpoints has {w} x {h}" for w, h in config.pinpoints if _tiles(config, w, h) > _MOST_TILES]
     if wrong:
         raise CheckpointError(f"{path}: {shown(wrong)}, which no model has. Fetch the checkpoint's config.json again.")

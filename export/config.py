@@ -157,7 +157,7 @@ def _architecture(raw: dict[str, Any], path: Path) -> str:
         architecture == _PLAIN
     )
     raise CheckpointError(
-        f"{path}: architecture {architecture}, expected one of {', '.join(_ORIGINAL[:1] + _HUB)}. "
+        f"{path}: architecture {architecture[:80]!r}, expected one of {', '.join(_ORIGINAL[:1] + _HUB)}. "
         f"This is not a PULSE (LLaVA-1.6) checkpoint.{alone}"
     )
 

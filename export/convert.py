@@ -25,6 +25,7 @@ from .checkpoint import NEWLINE, Checkpoint, expected, needs_newline
 from .config import Config, read_config
 from .models import ModelSpec, find, load_models
 from .reference import Reference
+from .tokenizer import Tokenizer
 
 Progress = Callable[[int, int], None]
 MAX_TOKENS = 1024
@@ -78,18 +79,19 @@ def convert(
     if spec is not None and config.architecture != spec.architecture:
         raise CheckpointError(f"{source}: architecture {config.architecture}, models.yaml says {spec.architecture}.")
     checkpoint = Checkpoint(source, config, tower_dir=options.vision_tower, adapter=adapter)
-    tokenizer.read(source, config)  # before any work: what it refuses
+    vocabulary = tokenizer.read(source, config)
     _check_room(checkpoint, target, options)
     say(f"{source}: {config.architecture}, packing {config.merge} ({config.merge_from})")
     for note in checkpoint.notes:
         say(f"warning: {note}")
     with kits.writing(target, force=options.force) as work:
-        _build(checkpoint, work, target.name, options, spec, say, progress)
-        golden.add(work, options.golden)
+        _build(checkpoint, vocabulary, work, target.name, options, spec, say, progress)
+        golden.add(work, options.golden, say, progress)
 
 
 def _build(
     checkpoint: Checkpoint,
+    vocabulary: Tokenizer,
     work: Path,
     name: str,
     options: Options,
@@ -99,11 +101,11 @@ def _build(
 ) -> None:
     config, threads = checkpoint.config, default_threads()
     say("reading the source files")
-    source = _source(checkpoint, options, spec, progress)
+    source = _source(checkpoint, vocabulary, options, spec, progress)
     manifest = _manifest(config, name, options, source)
     say("writing the language model")
     about = llm.About(source["name"], source["licence"], source["path"], source["revision"])
-    llm.write(checkpoint, work / "llm.gguf", options.language, about, progress)
+    llm.write(checkpoint, work / "llm.gguf", options.language, about, progress, vocabulary)
     if needs_newline(config):
         newline = checkpoint.tensor(NEWLINE).float().numpy()
         newline.astype("<f4").tofile(work / "image_newline.f32")
@@ -153,10 +155,12 @@ def _manifest(config: Config, name: str, options: Options, source: dict[str, Any
     )
 
 
-def _source(checkpoint: Checkpoint, options: Options, spec: ModelSpec | None, progress: Progress) -> dict[str, Any]:
+def _source(
+    checkpoint: Checkpoint, vocabulary: Tokenizer, options: Options, spec: ModelSpec | None, progress: Progress
+) -> dict[str, Any]:
     """Provenance: every file that went in, with sha256."""
-    path, config = checkpoint.path, checkpoint.config
-    files = [*config.files, *tokenizer.read(path, config).files, *checkpoint.files]
+    path = checkpoint.path
+    files = [*checkpoint.config.files, *vocabulary.files, *checkpoint.files]
     if checkpoint.adapter:
         files += checkpoint.adapter.files
     files = list(dict.fromkeys(files))

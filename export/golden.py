@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +21,7 @@ from pulse_edge.kit import Kit
 from pulse_edge.llm import LanguageModel
 from pulse_edge.start import default_threads
 
+Progress = Callable[[int, int], None]
 QUESTIONS = (prompt.REPORT_QUESTION, "Does this ECG show atrial fibrillation?", "What is the heart rate?")
 PAGE = Path(scan.__file__).with_name("example_page.png")
 """The page of a kit that names no other: it comes with the program."""
@@ -49,18 +50,30 @@ def require(pages: Sequence[Path]) -> None:
         intake.admitted(scan.read(page), straighten=True, force=False)
 
 
-def add(kit: Path, pages: Sequence[Path]) -> None:
+def add(
+    kit: Path,
+    pages: Sequence[Path],
+    say: Callable[[str], None] = lambda _text: None,
+    progress: Progress = lambda _done, _of: None,
+) -> None:
     """Answer about pages with a finished kit, and put pages, answers and tolerance into it. Raises ScanError, PageRefused.
 
-    The example page of this program is named, others are copied.
+    The example page of this program is named, others are copied. `say` gets a line for each page, `progress` its questions
+    answered and of how many.
     """
     if not pages:
         return
     opened = kits.open_kit(kit)
     names = [PAGE.name if page == PAGE else f"golden-{n}{page.suffix.lower()}" for n, page in enumerate(pages, 1)]
+    say("golden cases: loading the new kit")
+    asked: list[_Asked] = []
+    found: list[dict[str, Any]] = []
     with PulseModel.load(opened, device="cpu") as model:
-        asked = [_Asked(name, model.encode(page)) for name, page in zip(names, pages, strict=True)]
-        found = [case for one in asked for case in _cases(model, one)]
+        for number, (page, name) in enumerate(zip(pages, names, strict=True), 1):
+            say(f"golden cases: {len(QUESTIONS)} questions about {page.name}, page {number} of {len(pages)}")
+            asked.append(_Asked(name, model.encode(page)))
+            found += _cases(model, asked[-1], progress)
+    say("golden cases: measuring how far right answers of other machines may differ")
     for page, name in zip(pages, names, strict=True):
         if name != PAGE.name:
             shutil.copyfile(page, kit / name)
@@ -83,9 +96,10 @@ class _Asked:
     encoded: EncodedScan
 
 
-def _cases(model: PulseModel, asked: _Asked) -> Iterator[dict[str, Any]]:
+def _cases(model: PulseModel, asked: _Asked, progress: Progress) -> Iterator[dict[str, Any]]:
     """Questions about a page: text, token ids, and logits ahead of the first tokens."""
-    for question in QUESTIONS:
+    for number, question in enumerate(QUESTIONS):
+        progress(number, len(QUESTIONS))
         answering = model.ask(asked.encoded, question, LONGEST)
         text = "".join(answering)
         if not answering.ids:

@@ -1,8 +1,11 @@
 """A `ModelSpec` in, the directory that holds its checkpoint out: files from the Hugging Face hub, at the pinned commit.
 
 Interrupted fetches resume. Nothing is trusted because it arrived: every file's size and hash is checked against what
-the hub states for the commit (sha256 of Git LFS files, git's own hash of the small ones), at each call. Addresses,
-directories and tokens are those of huggingface_hub: HF_ENDPOINT, HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_HUB_OFFLINE.
+the hub states for the commit (sha256 of Git LFS files, git's own hash of the small ones), at each call. A hub is not
+trusted either: names and hashes that it states are looked at before they become names of files, and no more bytes are
+read than it stated. Addresses, directories and tokens are those of huggingface_hub, and so is the form of the cache:
+HF_ENDPOINT, HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_HUB_OFFLINE. The files come by plain HTTP, which resumes; not by
+huggingface_hub's own download, which names files by whatever ETag the server sends, and stores whatever follows.
 """
 
 from __future__ import annotations
@@ -12,11 +15,13 @@ import fnmatch
 import hashlib
 import json
 import os
+import re
 import shutil
+import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pulse_edge.errors import FetchError
 from pulse_edge.kit import sha256_file
@@ -24,8 +29,7 @@ from pulse_edge.kit import sha256_file
 from .models import ModelSpec
 
 if TYPE_CHECKING:
-    from huggingface_hub.hf_api import RepoSibling
-    from requests import HTTPError
+    from requests import HTTPError, Response
 
 # huggingface_hub is imported inside the functions: it takes its time, and `--help` must not wait for it.
 
@@ -45,6 +49,14 @@ _PICKLES = ("pytorch_model*.bin", "pytorch_model*.bin.index.json")
 """Only where there are no safetensors."""
 
 _LIST_SECONDS = 30
+"""Until the hub answers, and between two pieces of an answer."""
+_LIST_BYTES = 32 << 20
+"""Of the hub's list of files at most; a repository of a thousand files has some 300 kB."""
+_OTHER_BYTES = 256 << 20
+"""Of tokenizer, licences and the like, on top of the weights."""
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ +@=-]{0,150}")
+"""Of a file that is fetched: a name on every system, and no path."""
+_HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _AGAIN = "Run the same command again: it resumes."
 
 
@@ -80,6 +92,7 @@ def fetch(
         with _one_line(spec, hub):
             files = _stated(spec, hub)
             _refuse_full_disk(spec, place, files)
+            _refuse_other_size(spec, hub, files)
         for file in files:
             with _one_line(spec, hub, file.name):
                 _bring(spec, file, place, hub, retries, note)
@@ -90,16 +103,14 @@ def fetch(
 
 
 def _settle_library() -> None:
-    """Telemetry off, and no Xet unless HF_HUB_DISABLE_XET=0 asks for it: plain HTTP resumes where it stopped.
+    """Telemetry off.
 
     Set at the library's constants, which it reads at every call: its environment variables count only before its first
-    import, and transformers may have imported it long ago. Progress bars need nothing: they want a terminal.
+    import, and transformers may have imported it long ago.
     """
     from huggingface_hub import constants
 
     constants.HF_HUB_DISABLE_TELEMETRY = True
-    if "HF_HUB_DISABLE_XET" not in os.environ:
-        constants.HF_HUB_DISABLE_XET = True
 
 
 # --- which files, and where ------------------------------------------------------------------------------------------
@@ -125,40 +136,83 @@ class _Place:
     """Holds unfinished files, `...{hash}.incomplete`; in the cache also the finished ones, that `directory` links to."""
     own: bool
     """True: a directory of the caller's; False: the cache."""
+    locks: Path
+    """Holds the locks of files that are being fetched, where huggingface_hub looks for them too."""
 
 
 def _place(spec: ModelSpec, into: Path | None) -> _Place:
     from huggingface_hub import constants
 
     if into is not None:
-        return _Place(into, into / ".cache" / "huggingface" / "download", own=True)
-    repository = Path(constants.HF_HUB_CACHE) / f"models--{spec.hub.replace('/', '--')}"
-    return _Place(repository / "snapshots" / spec.revision, repository / "blobs", own=False)
+        notes = into / ".cache" / "huggingface" / "download"
+        return _Place(into, notes, own=True, locks=notes)
+    cache, name = Path(constants.HF_HUB_CACHE), f"models--{spec.hub.replace('/', '--')}"
+    locks = cache / ".locks" / name
+    return _Place(cache / name / "snapshots" / spec.revision, cache / name / "blobs", own=False, locks=locks)
 
 
 def _stated(spec: ModelSpec, hub: str) -> list[_File]:
     """What the hub says about the files that are needed, the smallest first."""
-    from huggingface_hub import HfApi
-
-    info = HfApi(endpoint=hub).model_info(spec.hub, revision=spec.revision, files_metadata=True, timeout=_LIST_SECONDS)
-    if info.sha != spec.revision:
+    said = _listing(spec, hub)
+    if said.get("sha") != spec.revision:
         raise FetchError(
-            f"{spec.name}: {hub} answered with commit {info.sha} of {spec.hub} instead of {spec.revision}. "
-            "Ask another hub: set HF_ENDPOINT."
+            f"{spec.name}: {hub} answered with commit {str(said.get('sha'))[:80]!r} of {spec.hub} instead of "
+            f"{spec.revision}. Ask another hub: set HF_ENDPOINT."
         )
-    siblings = {sibling.rfilename: sibling for sibling in info.siblings or ()}
+    siblings = {sibling["rfilename"]: sibling for sibling in said["siblings"]}
     files = [_stated_file(spec, hub, siblings[name]) for name in _needed(spec, siblings, f"{hub}/{spec.hub}")]
     return sorted(files, key=lambda file: file.bytes)
 
 
-def _stated_file(spec: ModelSpec, hub: str, sibling: RepoSibling) -> _File:
-    size, digest = (sibling.lfs.size, sibling.lfs.sha256) if sibling.lfs else (sibling.size, sibling.blob_id)
-    if size is None or not digest:
+def _listing(spec: ModelSpec, hub: str) -> dict[str, Any]:
+    """The hub's description of the commit, with a list of named `siblings`."""
+    url = f"{hub}/api/models/{spec.hub}/revision/{spec.revision}"
+    pieces, size = [], 0
+    with _asked(url, params={"blobs": "True"}) as answer:
+        for piece in answer.iter_content(1 << 16):
+            pieces.append(piece)
+            size += len(piece)
+            if size > _LIST_BYTES:
+                raise ValueError(f"its list of files is longer than {_LIST_BYTES >> 20} MiB")
+    try:
+        said = json.loads(b"".join(pieces))
+    except RecursionError:
+        raise ValueError("its list of files is nested too deep") from None
+    siblings = said.get("siblings") if isinstance(said, dict) else None
+    if not isinstance(siblings, list) or not all(
+        isinstance(sibling, dict) and isinstance(sibling.get("rfilename"), str) for sibling in siblings
+    ):
+        raise ValueError("its answer is no list of files")
+    return dict(said)
+
+
+@contextlib.contextmanager
+def _asked(url: str, headers: dict[str, str] | None = None, params: dict[str, str] | None = None) -> Iterator[Response]:
+    """The answer to a GET, its body not read yet. Raises huggingface_hub's errors for an HTTP status of failure."""
+    from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+
+    asked = build_hf_headers() | (headers or {})
+    with get_session().get(url, headers=asked, params=params, timeout=_LIST_SECONDS, stream=True) as answer:
+        hf_raise_for_status(answer)
+        yield answer
+
+
+def _stated_file(spec: ModelSpec, hub: str, sibling: dict[str, Any]) -> _File:
+    name, large = sibling["rfilename"], sibling.get("lfs")
+    size, digest = (large.get("size"), large.get("sha256")) if isinstance(large, dict) else (None, None)
+    if not isinstance(large, dict):
+        size, digest = sibling.get("size"), sibling.get("blobId")
+    if not _NAME.fullmatch(name):
         raise FetchError(
-            f"{spec.name}: {hub} states no size or no hash for {sibling.rfilename}, so that it could not be verified. "
+            f"{spec.name}: {hub} names a file {name[:80]!r}, which is no name for a file here. Ask another hub: set "
+            "HF_ENDPOINT."
+        )
+    if type(size) is not int or size < 0 or not isinstance(digest, str) or not _HASH.fullmatch(digest):
+        raise FetchError(
+            f"{spec.name}: {hub} states no size or no hash for {name}, so that it could not be verified. "
             "Ask another hub: set HF_ENDPOINT."
         )
-    return _File(sibling.rfilename, size, digest)
+    return _File(name, size, digest)
 
 
 def _needed(spec: ModelSpec, names: Collection[str], where: str) -> list[str]:
@@ -192,6 +246,16 @@ def _refuse_full_disk(spec: ModelSpec, place: _Place, files: list[_File]) -> Non
         )
 
 
+def _refuse_other_size(spec: ModelSpec, hub: str, files: list[_File]) -> None:
+    """A hub that states far more than models.yaml does is not believed, or it could fill the disk."""
+    stated = sum(file.bytes for file in files)
+    if stated > 2 * spec.bytes + _OTHER_BYTES:
+        raise FetchError(
+            f"{spec.name}: {hub} states {_gigabytes(stated)}, and models.yaml {_gigabytes(spec.bytes)}. Correct `bytes` "
+            "in models.yaml, or ask another hub: set HF_ENDPOINT."
+        )
+
+
 def _held(place: _Place, file: _File) -> int:
     """Bytes of the file that are there already, finished or not."""
     there = [path for path in (place.directory / file.name, *place.blobs.glob(f"*{file.hash}*")) if path.is_file()]
@@ -199,31 +263,89 @@ def _held(place: _Place, file: _File) -> int:
 
 
 def _bring(spec: ModelSpec, file: _File, place: _Place, hub: str, retries: int, note: Callable[[str], None]) -> None:
-    """Download one file, unless it is there.
+    """Download one file, unless it is there."""
+    from huggingface_hub.utils import WeakFileLock
+    from requests.exceptions import ChunkedEncodingError, ConnectionError, Timeout
 
-    File by file, not by snapshot_download: that one answers a failure with whatever directory exists, and its threads
-    keep Ctrl-C waiting until each of them has its whole file.
-    """
-    from huggingface_hub import hf_hub_download
-    from requests.exceptions import ChunkedEncodingError
+    target = place.directory / file.name
+    if target.is_file():
+        return
+    for folder in (place.blobs, place.locks, place.directory):
+        folder.mkdir(parents=True, exist_ok=True)
+    with WeakFileLock(place.locks / f"{file.hash}.lock"):
+        partial = place.blobs / f"{file.hash}.incomplete"
+        if not (place.blobs / file.hash).is_file() and not _copied(spec, file, place, partial):
+            for more in range(retries, -1, -1):
+                try:
+                    _download(_address(spec, file, hub), partial, file, hub)
+                    break
+                except (ChunkedEncodingError, ConnectionError, Timeout):  # closed, reset or silent mid-file
+                    if not more or not partial.is_file():
+                        raise
+                    note(f"{spec.name}: the connection broke in {file.name}, taking it up again")
+        _settle(spec, file, place, partial)
 
-    for partial in place.blobs.glob(f"*{file.hash}.incomplete"):
-        if partial.stat().st_size > file.bytes:  # the library would ask for bytes past the end, for ever
-            partial.unlink()
-    for left in range(retries, -1, -1):
-        try:
-            hf_hub_download(
-                spec.hub,
-                file.name,
-                revision=spec.revision,
-                local_dir=place.directory if place.own else None,
-                endpoint=hub,
-            )
-            return
-        except ChunkedEncodingError:  # a connection closed mid-file; the library itself retries only timeouts
-            if not left:
-                raise
-            note(f"{spec.name}: the connection broke in {file.name}, taking it up again")
+
+def _address(spec: ModelSpec, file: _File, hub: str) -> str:
+    from huggingface_hub import hf_hub_url
+
+    return str(hf_hub_url(spec.hub, file.name, revision=spec.revision, endpoint=hub))
+
+
+def _copied(spec: ModelSpec, file: _File, place: _Place, partial: Path) -> bool:
+    """Whether a file that goes to a directory of the caller's was in the cache, and now lies in `partial`."""
+    cached = _place(spec, None).directory / file.name
+    if not place.own or not cached.is_file() or cached.stat().st_size != file.bytes:
+        return False
+    shutil.copyfile(cached, partial)
+    return True
+
+
+def _download(url: str, partial: Path, file: _File, hub: str) -> None:
+    """Bring the rest of `partial`. Raises FetchError once more arrives than the hub stated; nothing of that is kept."""
+    from huggingface_hub import constants
+
+    start = partial.stat().st_size if partial.is_file() else 0
+    if start > file.bytes:
+        partial.unlink()
+        start = 0
+    if start == file.bytes and partial.is_file():
+        return
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
+    with _asked(url, headers) as answer:
+        if start and answer.status_code != 206:  # the whole file, although a part was asked for
+            start = 0
+        size = start
+        with open(partial, "r+b" if start else "wb") as f:
+            f.seek(start)
+            for piece in answer.iter_content(constants.DOWNLOAD_CHUNK_SIZE):
+                size += len(piece)
+                if size > file.bytes:
+                    break
+                f.write(piece)
+    if size > file.bytes:
+        partial.unlink()
+        raise FetchError(
+            f"{hub} sends more than the {file.bytes} bytes that it states. Ask another hub: set HF_ENDPOINT."
+        )
+
+
+def _settle(spec: ModelSpec, file: _File, place: _Place, partial: Path) -> None:
+    """Give a file that has arrived its name, in the form of huggingface_hub's cache or of its local directories."""
+    target = place.directory / file.name
+    if place.own:
+        os.replace(partial, target)
+        note = f"{spec.revision}\n{file.hash}\n{time.time()}\n"
+        (place.blobs / f"{file.name}.metadata").write_text(note, "utf-8")
+        return
+    blob = place.blobs / file.hash
+    if not blob.is_file():
+        os.replace(partial, blob)
+    target.unlink(missing_ok=True)
+    try:
+        target.symlink_to(os.path.relpath(blob, target.parent))
+    except OSError:  # Windows without the right to make links
+        shutil.copyfile(blob, target)
 
 
 # --- checking --------------------------------------------------------------------------------------------------------

@@ -86,8 +86,11 @@ def write(
     kind: str,
     about: About,
     progress: Callable[[int, int], None] = lambda _done, _of: None,
+    vocabulary: Tokenizer | None = None,
 ) -> None:
     """Write the language model as `kind` (f16, bf16, f32). `progress` gets bytes written and of how many.
+
+    `vocabulary`: of the checkpoint's own tokenizer files, read here where it is not given.
 
     Raises CheckpointError for a tokenizer that llama.cpp cannot use and for weights that are NaN, infinite, or too
     large for f16, all listed at once.
@@ -96,7 +99,7 @@ def write(
     wanted, file_type = TYPES[kind]
     writer = gguf.GGUFWriter(path, "llama")
     _add_metadata(writer, config, file_type, about)
-    add_tokenizer(writer, tokenizer.read(checkpoint.path, config))
+    add_tokenizer(writer, vocabulary or tokenizer.read(checkpoint.path, config))
     extra = rope_factors(config)
     if extra is not None:
         writer.add_tensor_info("rope_freqs.weight", extra.shape, extra.dtype, extra.nbytes)

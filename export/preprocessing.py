@@ -17,8 +17,9 @@ from transformers import CLIPVisionConfig
 
 from .keys import check, grid_of, read_json, shown
 
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+Three = tuple[float, float, float]
+CLIP_MEAN: Three = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD: Three = (0.26862954, 0.26130258, 0.27577711)
 """What CLIPImageProcessor and LlavaNextImageProcessor do where no file says otherwise."""
 _PROCESSORS = ("CLIPImageProcessor", "CLIPFeatureExtractor", "LlavaNextImageProcessor")
 _SUFFIXES = ("", "Fast", "Pil")
@@ -28,8 +29,8 @@ _SUFFIXES = ("", "Fast", "Pil")
 class Pixels:
     """Normalisation per channel of RGB in 0 to 1, and the files that say so."""
 
-    mean: tuple[float, float, float] = CLIP_MEAN
-    std: tuple[float, float, float] = CLIP_STD
+    mean: Three = CLIP_MEAN
+    std: Three = CLIP_STD
     files: tuple[Path, ...] = ()
 
 
@@ -95,7 +96,7 @@ def _one(
     aspect: str,
     pinpoints: tuple[tuple[int, int], ...],
     wrong: list[str],
-) -> tuple[Any, Any]:
+) -> tuple[Three, Three]:
     """Mean and deviation of one file."""
     where, problems = f"{path.name}: ", list[str]()
     check(raw, ("preprocessor",), problems, where=where)
@@ -117,4 +118,5 @@ def _one(
     stated = raw.get("image_grid_pinpoints")
     if hub and aspect == "anyres" and stated is not None and grid_of(stated) != pinpoints:
         wrong.append(f"{where}image_grid_pinpoints is {shown(stated)}, config.json says {shown(list(pinpoints))}")
-    return (tuple(raw.get(k) or d) for k, d in (("image_mean", CLIP_MEAN), ("image_std", CLIP_STD)))  # type: ignore
+    mean, std = raw.get("image_mean") or CLIP_MEAN, raw.get("image_std") or CLIP_STD
+    return (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])

@@ -11,7 +11,7 @@ import sys
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from pulse_edge.kit import MANIFEST_VERSION, Manifest
-from pulse_edge.report import Report
+from pulse_edge.report import NoAnswer, Report
 
 _PLAIN = {int: "integer", float: "number", str: "string", bool: "boolean"}
 
@@ -24,10 +24,15 @@ def schema() -> dict[str, Any]:
 
 
 def report_schema() -> dict[str, Any]:
-    """JSON Schema (draft 2020-12) of what `interpret --json` prints for a page that was read. Every field is there."""
-    top = _schema(Report)
-    top["required"] = list(top["properties"])
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "pulse-edge report"} | top
+    """JSON Schema (draft 2020-12) of a line of `interpret --json`: a report, or why there is none. Every field is there."""
+    kinds = [_schema(Report), _schema(NoAnswer)]
+    for kind in kinds:
+        kind["required"] = list(kind["properties"])
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "pulse-edge report, or why a page has none",
+        "anyOf": kinds,
+    }
 
 
 def _schema(kind: Any) -> dict[str, Any]:

@@ -58,6 +58,8 @@ _TYPES = {
     "I32": "int32",
     "I64": "int64",
 }
+_LARGEST_HEADER = 8 << 20
+"""Bytes of a safetensors file's header, which is parsed again for each tensor; that of a 7B model has some 100 kB."""
 _LARGEST_PICKLE = 64 << 20
 """Bytes of the part of a PyTorch file that is no tensor data; that of a 7B model has some 100 kB."""
 
@@ -90,6 +92,7 @@ class Shards:
     def listing(self, file: Path) -> Iterator[Stored]:
         """What a file holds. Raises CheckpointError for a truncated file or a pickle of other things than tensors."""
         if file.suffix == ".safetensors":
+            _refuse_foreign_header(file)
             try:
                 with safe_open(file, "pt") as f:
                     for name in f.keys():  # noqa: SIM118 (safe_open is no dict)
@@ -134,18 +137,30 @@ def _plain(name: object, tensor: object) -> bool:
     )
 
 
+def _refuse_foreign_header(file: Path) -> None:
+    """Raise CheckpointError where a safetensors file states a header that it cannot hold, or that no model needs."""
+    try:
+        with open(file, "rb") as f:
+            stated = int.from_bytes(f.read(8), "little")
+    except OSError as e:
+        raise CheckpointError(f"{file.name}: cannot be read ({e.strerror})") from None
+    if not 2 <= stated <= file.stat().st_size - 8:
+        raise CheckpointError(f"{file.name}: truncated or no safetensors file (a header of {stated} bytes)")
+    if stated > _LARGEST_HEADER:
+        raise CheckpointError(
+            f"{file.name}: has a header of {stated} bytes, and {_LARGEST_HEADER} are the most allowed"
+        )
+
+
 def _refuse_foreign_zip(file: Path) -> None:
     """Raise CheckpointError unless the file is a zip archive as torch.save writes it: uncompressed, within its size."""
     try:
         with open(file, "rb") as f:
             start = f.read(2)
         if start != b"PK":
-            if start[:1] == b"\x80" or b"torch" in start:
-                raise CheckpointError(
-                    f"{file.name}: saved in PyTorch's format from before version 1.6, a bare pickle; load it with a "
-                    "PyTorch that you trust it to, and save it again with torch.save or as safetensors"
-                )
-            raise CheckpointError(f"{file.name}: not a PyTorch file")
+            before = start[:1] == b"\x80"
+            what = "in PyTorch's format from before version 1.6" if before else "truncated or no PyTorch file"
+            raise CheckpointError(f"{file.name}: {what}")
         with zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
     except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError, EOFError) as e:

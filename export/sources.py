@@ -76,6 +76,7 @@ def refuse_mistaken(folder: Path) -> None:
         raise CheckpointError(f"{folder}: {what}. Name a checkpoint's folder, the one with config.json.")
     if (method := _method(folder)) is not None:
         raise CheckpointError(f"{folder}: is quantized ({method}). {_ORIGINAL}.")
+    _refuse_starts(folder)
     whole = any(folder.glob("model*.safetensors")) or any(folder.glob("pytorch_model*.bin"))
     if whole and (folder / CONFIG).is_file():
         raise CheckpointError(
@@ -87,6 +88,24 @@ def refuse_mistaken(folder: Path) -> None:
     for patterns, what, instead in _FOLDERS:
         if any(next(folder.glob(pattern), None) for pattern in patterns):
             raise CheckpointError(f"{folder}: {what}. {instead}.")
+
+
+def _refuse_starts(folder: Path) -> None:
+    """Raise CheckpointError where a weight file begins as other things do that bear its name."""
+    for file in sorted([*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]):
+        if not file.is_file():
+            continue
+        with open(file, "rb") as f:
+            start = f.read(40)
+        if start.startswith(b"version https://git-lfs"):
+            raise CheckpointError(
+                f"{folder}: {file.name} is a Git LFS pointer, not the file. Run `git lfs pull` in it."
+            )
+        if file.suffix == ".bin" and start[:1] == b"\x80":
+            raise CheckpointError(
+                f"{folder}: {file.name} is in PyTorch's format from before version 1.6. Save it again as safetensors, "
+                "with save_pretrained of transformers, and give that folder."
+            )
 
 
 def refuse_no_tower(folder: Path) -> None:

@@ -44,6 +44,7 @@ _PADDING = -10000.0
 _LAST = -1e9
 """Score of runs of spaces in Llama's tokenizer.model: they are merged when nothing else can be."""
 _SPACE = "\u2581"
+_BYTE = re.compile("<0x[0-9A-F]{2}>")
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def read(folder: Path, config: Config) -> Tokenizer:
         tokens=tokens,
         scores=scores,
         types=types,
-        add_prefix=_prefix(folder, settings, config, pieces, "tokenizer.model" in files),
+        add_prefix=_prefix(folder, settings, pieces, "tokenizer.model" in files),
         add_bos=add_bos,
         bos=bos,
         ends=ends,
@@ -186,16 +187,14 @@ def _refuse_ids(folder: Path, size: int, bos: int | None, ends: tuple[int, ...],
         raise CheckpointError(f"{folder}: cannot be converted: {'; '.join(wrong)}.")
 
 
-def _prefix(folder: Path, settings: dict[str, Any], config: Config, pieces: _Pieces, has_model: bool) -> bool:
+def _prefix(folder: Path, settings: dict[str, Any], pieces: _Pieces, has_model: bool) -> bool:
     """Whether a text gets a space in front. null says nothing: then the pieces' own file decides."""
     wanted = _flag(settings, "add_prefix_space", pieces.prefix)
     reason = ""
     if wanted != pieces.prefix and not has_model:
         reason = "and tokenizer.json says otherwise; correct the one that is wrong"
-    elif wanted != pieces.prefix and config.layout == "llava" and settings.get("legacy") is not False:
-        reason = (
-            "which LLaVA's own loader does not look at unless legacy is false; set legacy to false, or leave it out"
-        )
+    elif wanted != pieces.prefix and settings.get("legacy") is not False:
+        reason = "which transformers' two Llama tokenizers take differently unless legacy is false; set legacy to false"
     if reason:
         raise CheckpointError(f"{folder}: tokenizer_config.json: add_prefix_space is {wanted}, {reason}.")
     return wanted
@@ -294,7 +293,7 @@ def _pieces(folder: Path, files: dict[str, Path]) -> tuple[_Pieces, dict[str, An
     if "tokenizer.model" in files:
         pieces = _sentencepiece(files["tokenizer.model"])
         if listed is not None:
-            _refuse_other(files["tokenizer.json"], listed, pieces.texts)
+            _refuse_other(files["tokenizer.json"], listed, pieces)
         return pieces, listed
     if listed is None:
         raise CheckpointError(
@@ -335,15 +334,22 @@ def _sentencepiece(path: Path) -> _Pieces:
     return _Pieces(texts, scores, types, bool(spec.add_dummy_prefix), unk)
 
 
-def _refuse_other(path: Path, listed: dict[str, Any], texts: list[str]) -> None:
-    """Refuse a tokenizer.json whose vocabulary is not that of the tokenizer.model."""
-    model = listed.get("model")
+def _refuse_other(path: Path, listed: dict[str, Any], pieces: _Pieces) -> None:
+    """Refuse a tokenizer.json that is not the tokenizer.model in another form: loaders take one or the other."""
+    model, reason = listed.get("model"), ""
     vocabulary = model.get("vocab") if isinstance(model, dict) else None
-    if isinstance(vocabulary, dict) and vocabulary == {text: i for i, text in enumerate(texts)}:
-        return
-    raise CheckpointError(
-        f"{path}: its vocabulary is not that of tokenizer.model. Remove the file that does not belong to the checkpoint."
-    )
+    if vocabulary != {text: i for i, text in enumerate(pieces.texts)}:
+        reason = "its vocabulary is another one"
+    else:
+        try:
+            _listed_prefix(listed)
+        except (KeyError, TypeError, ValueError, AttributeError) as e:
+            reason = str(e)
+    if reason:
+        raise CheckpointError(
+            f"{path}: does not say what tokenizer.model says ({reason}). Remove the file that does not belong to the "
+            "checkpoint."
+        )
 
 
 def _listed_pieces(raw: dict[str, Any]) -> _Pieces:
@@ -359,8 +365,7 @@ def _listed_pieces(raw: dict[str, Any]) -> _Pieces:
     texts = sorted(model["vocab"], key=model["vocab"].__getitem__)
     if [model["vocab"][t] for t in texts] != list(range(len(texts))):
         raise ValueError("its ids are not 0, 1, 2 and so on")
-    byte = re.compile("<0x[0-9A-F]{2}>")
-    types = [int(TokenType.BYTE if byte.fullmatch(t) else TokenType.NORMAL) for t in texts]
+    types = [int(TokenType.BYTE if _BYTE.fullmatch(t) else TokenType.NORMAL) for t in texts]
     if types.count(int(TokenType.BYTE)) != 256:
         raise ValueError("it has no tokens for single bytes")
     special = {e["content"] for e in raw.get("added_tokens") or []}
@@ -385,15 +390,21 @@ def _scores(merges: list[Any], texts: list[str], special: set[str]) -> list[floa
         pairs.add((left, right))
     _refuse_unmergeable(ids, pairs, special)
     order = _order(first, last)
-    lowest = next((i for i, t in enumerate(texts) if t not in special and not re.fullmatch("<0x[0-9A-F]{2}>", t)), 0)
-    singles = [group[0] for group in order if len(group) == 1]
-    run = order[-1] if order and len(order[-1]) > 1 else []
-    by_id = [ids[t] for t in singles] == sorted(ids[t] for t in singles) and len(singles) + bool(run) == len(order)
-    if not by_id:
+    runs = [t for t in first if set(t) == {_SPACE}]
+    behind = len(order)
+    while behind and set(order[behind - 1][0]) == {_SPACE}:
+        behind -= 1
+    # transformers 4 lists runs of spaces last, interleaved; transformers 5 by their ids.
+    last_runs = any(len(group) > 1 for group in order) and sum(map(len, order[behind:])) == len(runs)
+    single = order[:behind] if last_runs else order
+    by_id = [ids[group[0]] for group in single]
+    if any(len(group) > 1 for group in single) or by_id != sorted(by_id):
         ranks = {t: -float(n) for n, group in enumerate(order) for t in group}
         return [ranks.get(t, 0.0) for t in texts]
+    lowest = next((i for i, t in enumerate(texts) if t not in special and not _BYTE.fullmatch(t)), 0)
     return [
-        0.0 if i < lowest else _LAST if run and set(t) == {_SPACE} else -float(i - lowest) for i, t in enumerate(texts)
+        0.0 if i < lowest else _LAST if last_runs and set(t) == {_SPACE} else -float(i - lowest)
+        for i, t in enumerate(texts)
     ]
 
 

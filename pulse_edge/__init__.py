@@ -2,20 +2,27 @@
 
 with PulseModel.load("kit") as model:
     print(model.interpret("scan.jpg").answers[0].text)
+
+Importing the package switches the telemetry of its engines off in this process (see `pulse_edge.child`): import it before
+onnxruntime.
 """
 
-from __future__ import annotations
+# Nothing is imported here that a file in the current directory could stand in for: see pulse_edge/child.py.
+from .child import be_quiet, enclose, named_by_m
 
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .interpret import EncodedScan, PulseModel
     from .report import Answer, Report
 
 __all__ = ["Answer", "EncodedScan", "PulseModel", "Report"]
 
+be_quiet()
+if named_by_m():
+    enclose()
 
-def __getattr__(name: str) -> Any:
+
+def __getattr__(name: str) -> object:
     """The public names, imported when first used: `pulse-edge --help` must not wait for the engines."""
     if name in ("PulseModel", "EncodedScan"):
         from . import interpret

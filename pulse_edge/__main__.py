@@ -1,5 +1,15 @@
-"""`python -m pulse_edge`."""
+"""`pulse-edge` and `python -m pulse_edge`. Imports nothing before the current directory is off the search path."""
 
-from .cli import main
+from .child import enclose
 
-main()
+
+def main() -> None:
+    """Entry point."""
+    enclose()
+    from .cli import main
+
+    main()
+
+
+if __name__ == "__main__":
+    main()

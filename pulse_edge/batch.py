@@ -16,24 +16,27 @@ import io
 import json
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import log as logs
-from .errors import BatchError, PulseEdgeError, UsageError
-from .report import UNFINISHED, one_line, spreadsheet_cell, write_whole
+from . import owned
+from .errors import BatchError, LogError, PageFailed, PageRefused, PulseEdgeError, ScanError, UsageError, on_page
+from .report import INTENDED_USE, UNFINISHED, NoAnswer, write_whole
+from .text import one_line, spreadsheet_cell
 
 if TYPE_CHECKING:
     from .report import Report
-    from .scan import Page
+    from .scan import Document, Page
 
 DATABASE = "batch.sqlite"
 RESULTS = ("results.jsonl", "results.csv")
 COLUMNS = (
-    "notice", "file", "page", "state", "marks", "question", "answer", "complete", "findings", "error", "page_sha256",
-    "kit", "kit_sha256", "rows_read",
+    "notice", "file", "page", "state", "verdict", "leads", "reasons", "marks", "question", "answer", "complete", "findings",
+    "error", "page_sha256", "kit", "kit_sha256", "rows_read", "intended_use",
 )  # fmt: skip
 _SCHEMA = """
 CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -58,6 +61,18 @@ CREATE TABLE pages (
     PRIMARY KEY (file, page)
 );
 """
+_BEGUN = """
+CREATE TABLE IF NOT EXISTS begun (   -- what is being read: what stands here at the start was ended in the middle
+    file INTEGER NOT NULL REFERENCES files (id),
+    page INTEGER NOT NULL,
+    crashes INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (file, page)
+)
+"""
+CRASHES = 2
+"""Of a page, in a process of its own the second time, after which it is not read again."""
+LEFT_OUT = -2
+"""Size of a folder on the list that cannot be looked into; -1 is a file that is not there."""
 _NO_PAGES = frozenset({"thumbs.db", "desktop.ini"})
 
 
@@ -85,8 +100,8 @@ class Work:
     """Puts the report's answers on record."""
     documents: Callable[[Report, Page, str], None]
     """Writes a page's documents, named by the text given."""
-    told: Callable[[str, PulseEdgeError | None], None]
-    """Hears of each page or file that is finished, by name, and why it has no answer."""
+    told: Callable[[str, Report | None, PulseEdgeError | None], None]
+    """Hears of each page or file that is finished, by name: its report, or why it has none."""
 
 
 class Store:
@@ -97,14 +112,25 @@ class Store:
         self.folder = folder
         self._path = folder / DATABASE
         self._lock = _lock(folder)
-        for left in (*folder.glob(f"{UNFINISHED}*"), *folder.glob(f"pages/{UNFINISHED}*")):
-            left.unlink(missing_ok=True)  # by a process that was killed: only one at a time works here
         try:
+            for left in (*folder.glob(f"{UNFINISHED}*"), *folder.glob(f"pages/{UNFINISHED}*")):
+                left.unlink(missing_ok=True)  # by a process that was killed: only one at a time works here
+            for name in (
+                DATABASE,
+                f"{DATABASE}-wal",
+                f"{DATABASE}-shm",
+            ):  # SQLite gives the others the first one's rights
+                if name == DATABASE or (folder / name).exists():
+                    os.close(logs.open_owned(folder / name))
             with self._explained():
                 self._db = sqlite3.connect(self._path, isolation_level=None, timeout=60)
                 self._db.execute("PRAGMA journal_mode = WAL")
                 self._db.execute("PRAGMA synchronous = FULL")
                 self._begin(settings)
+                self._db.execute(_BEGUN)
+        except OSError as e:
+            self.close()
+            raise BatchError(f"{folder}: cannot be written ({e.strerror}). Choose another folder with -o.") from None
         except BaseException:
             self.close()
             raise
@@ -149,10 +175,12 @@ class Store:
 
     def add(self, paths: Iterator[tuple[str, int, int]]) -> int:
         """Put files (path, size, time of change) on the list; how many are new or have changed since they failed."""
-        new = 0
+        new, left_out = 0, set()
         with self._transaction():
             for path, size, changed in paths:
                 raw = os.fsencode(path)
+                if size == LEFT_OUT:
+                    left_out.add(raw)
                 query = "SELECT id, state, size, changed FROM files WHERE path = ? ORDER BY id DESC LIMIT 1"
                 row = self._db.execute(query, (raw,)).fetchone()
                 if row is not None and row[2:] == (size, changed):
@@ -163,6 +191,9 @@ class Store:
                     self._wait_again(row[0])
                     self._db.execute("UPDATE files SET size = ?, changed = ? WHERE id = ?", (size, changed, row[0]))
                 new += 1
+            for (raw,) in self._db.execute("SELECT path FROM files WHERE size = ?", (LEFT_OUT,)).fetchall():
+                if raw not in left_out:  # it can be looked into now, or is gone
+                    self._db.execute("DELETE FROM files WHERE size = ? AND path = ?", (LEFT_OUT, raw))
         return new
 
     def retry(self) -> None:
@@ -194,6 +225,23 @@ class Store:
         with self._explained():
             return int(self._db.execute(query).fetchone()[0] or 0)
 
+    def failed_pages(self) -> int:
+        """How many pages have no answer, in files that were read."""
+        with self._explained():
+            return int(self._db.execute("SELECT count(*) FROM pages WHERE error IS NOT NULL").fetchone()[0])
+
+    def begin(self, file: int, page: int) -> int:
+        """Note that a page is being read; how often the program has crashed at it."""
+        with self._transaction():
+            self._db.execute("INSERT OR IGNORE INTO begun (file, page) VALUES (?, ?)", (file, page))
+            query = "SELECT crashes FROM begun WHERE file = ? AND page = ?"
+            return int(self._db.execute(query, (file, page)).fetchone()[0])
+
+    def crashed(self) -> bool:
+        """Note that the program crashed at what was being read; whether there is such a page."""
+        with self._transaction():
+            return self._db.execute("UPDATE begun SET crashes = crashes + 1").rowcount > 0
+
     # --- results ------------------------------------------------------------------------------------------------------
 
     def has(self, file: int, page: int) -> bool:
@@ -211,6 +259,7 @@ class Store:
         marks = 0 if report is None else len(getattr(report, "marks", ()))
         with self._transaction():
             self._db.execute("INSERT INTO pages VALUES (?, ?, ?, ?, ?, ?)", (file, page, marks, text, why, code))
+            self._db.execute("DELETE FROM begun WHERE file = ? AND page = ?", (file, page))
             if last:
                 self._db.execute("UPDATE files SET state = 'done' WHERE id = ?", (file,))
 
@@ -220,6 +269,7 @@ class Store:
         with self._transaction():
             query = "UPDATE files SET state = ?, error = ?, exit_code = ? WHERE id = ?"
             self._db.execute(query, (state, why, code, file))
+            self._db.execute("DELETE FROM begun WHERE file = ?", (file,))
 
     def results(self) -> Iterator[tuple[str, int, str | None, str | None, int]]:
         """File, page (0: the whole file), report as JSON, error and exit code; those with contradictions first."""
@@ -234,18 +284,21 @@ class Store:
 
     def export(self) -> None:
         """Write results.jsonl and results.csv anew."""
-        write_whole(self.folder / RESULTS[0], (line.encode("utf-8", "replace") for line in self._jsonl()))
-        write_whole(self.folder / RESULTS[1], (line.encode("utf-8", "replace") for line in self._csv()))
+        write_whole(
+            self.folder / RESULTS[0], (line.encode("utf-8", "replace") for line in self._jsonl()), overwrite=True
+        )
+        write_whole(self.folder / RESULTS[1], (line.encode("utf-8", "replace") for line in self._csv()), overwrite=True)
 
     def _jsonl(self) -> Iterator[str]:
         for path, _page, report, error, code in self.results():
-            yield (report or json.dumps({"file": one_line(path), "error": error, "exit_code": code})) + "\n"
+            yield (report or NoAnswer(one_line(path), error or "", code).to_json()) + "\n"
 
     def _csv(self) -> Iterator[str]:
         """One row for each answer, and for each page or file without one. A byte order mark tells Excel that it is UTF-8."""
         yield "\ufeff" + ",".join(COLUMNS) + "\r\n"
-        for path, page, report, error, _code in self.results():
-            rows = [{"state": "failed", "error": error}] if report is None else _rows(json.loads(report))
+        for path, page, report, error, code in self.results():
+            state = "refused" if code == PageRefused.exit_code else "failed"
+            rows = [{"state": state, "error": error}] if report is None else _rows(json.loads(report))
             for row in rows:
                 line = io.StringIO()
                 values = {"file": one_line(path), "page": page or ""} | row
@@ -268,49 +321,108 @@ class Store:
 
 def _rows(report: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """One row for each answer of a page."""
-    findings = (f"{f['statement']}: {f['verdict']} {f['probability']}" for f in report.get("findings") or ())
+    quality = report.get("quality") or {}
     page = {
         "notice": report.get("notice") or "",
         "state": "answered",
+        "verdict": quality.get("verdict", "not checked"),
+        "leads": quality.get("leads", ""),
+        "reasons": "\n".join(reason["advice"] for reason in quality.get("reasons", ())),
         "marks": "\n".join(mark["text"] for mark in report.get("marks") or ()),
-        "findings": "\n".join(findings),
+        "findings": "\n".join(map(_finding, report.get("findings") or ())),
         "page_sha256": report["page_sha256"],
         "kit": report["kit"]["id"],
         "kit_sha256": report["kit"]["sha256"],
         "rows_read": report.get("rows_read", "all"),
+        "intended_use": report.get("intended_use", INTENDED_USE),
     }
     for answer in report["answers"]:
         yield page | {"question": answer["question"], "answer": answer["text"], "complete": answer["complete"]}
 
 
+def _finding(finding: dict[str, Any]) -> str:
+    """Verdict and probability, or the rank where there are none."""
+    if finding["verdict"] is None:
+        return f"{finding['statement']}: no verdict, rank {finding['rank']} ({finding['reason']})"
+    return f"{finding['statement']}: {finding['verdict']} {finding['probability']}"
+
+
+def finished(folder: Path) -> int:
+    """How many pages of a batch are done, looked up from outside while another process works on it; 0 without a batch."""
+    if not (folder / DATABASE).is_file():
+        return 0
+    try:
+        with contextlib.closing(sqlite3.connect(f"{(folder / DATABASE).resolve().as_uri()}?mode=ro", uri=True)) as db:
+            return int(db.execute("SELECT count(*) FROM pages").fetchone()[0])
+    except sqlite3.Error:
+        return 0
+
+
 def run(store: Store, work: Work) -> None:
-    """Read and answer everything on the list. What cannot be read is noted and passed over; anything else is raised."""
+    """Read and answer everything on the list. A page that fails is noted, and the others go on.
+
+    Only what must stop everything is raised: LogError, since what cannot be put on record must not be answered, and
+    BatchError, where results cannot be stored.
+    """
     from . import scan
 
     while file := store.next():
         try:
-            pages = scan.read_all(file.path)
-        except PulseEdgeError as e:
-            store.finish(file.id, e)
-            work.told(one_line(file.path), e)
-            continue
-        for number, page in enumerate(pages, 1):
-            if not store.has(file.id, number):
-                _page(store, work, file, number, page, last=number == len(pages))
-        store.finish(file.id)
+            if why := _no_file(file.path):
+                raise why
+            with scan.Document(file.path) as document:
+                for number in range(1, len(document) + 1):
+                    if not store.has(file.id, number):
+                        _page(store, work, file, document, number)
+        except (LogError, BatchError):
+            raise
+        except Exception as e:
+            error = on_page(one_line(file.path), e)
+            store.finish(file.id, error)
+            work.told(one_line(file.path), None, error)
+        else:
+            store.finish(file.id)
 
 
-def _page(store: Store, work: Work, file: File, number: int, page: Page, *, last: bool) -> None:
+def _page(store: Store, work: Work, file: File, document: Document, number: int) -> None:
+    from .scan import Unread
+
+    name = f"{one_line(file.path)}#{number}" if len(document) > 1 else one_line(file.path)
+    last = number == len(document)
     try:
+        if (crashes := store.begin(file.id, number)) >= CRASHES:
+            raise PageFailed(f"{name}: ended the program {crashes} times. Export the page as PNG and try that.")
+        page = document.page(number)
+        if isinstance(page, Unread):
+            raise page.error
         report = work.answer(page)
-    except PulseEdgeError as e:
-        store.put(file.id, number, None, e, last=last)
-        work.told(page.name, e)
+        work.record(report, page)
+        work.documents(report, page, f"{file.id:06}-{number}")
+    except (LogError, BatchError):
+        raise
+    except Exception as e:
+        error = on_page(name, e)
+        store.put(file.id, number, None, error, last=last)
+        work.told(name, None, error)
         return
-    work.record(report, page)
-    work.documents(report, page, f"{file.id:06}-{number}")
     store.put(file.id, number, report, last=last)
-    work.told(page.name, None)
+    work.told(page.name, report, None)
+
+
+def _no_file(path: str) -> ScanError | None:
+    """Why a folder on the list was not looked into; None for anything else."""
+    name = one_line(path)
+    if not os.path.isdir(path):
+        return None
+    if os.path.islink(path):
+        return ScanError(f"{name}: is a link to a folder, and links are not followed. Name that folder as well.")
+    try:
+        os.scandir(path).close()
+    except OSError as e:
+        return ScanError(
+            f"{name}: is a folder that cannot be looked into ({e.strerror}). Ask for the right to read it."
+        )
+    return None
 
 
 # --- sources ----------------------------------------------------------------------------------------------------------
@@ -320,8 +432,9 @@ def files(sources: Sequence[str], without: Path, *, may_be_empty: bool = False) 
     """Absolute path, bytes, and time of change (ns) of every file that the sources name, nothing below `without`.
 
     A source is a folder (with all below it but what is hidden), a pattern, a `.txt` file with a path a line (or with NUL
-    characters between them), or a page. A file that is not there is listed with -1 bytes, and fails later. Raises
-    UsageError where a source names nothing, unless it `may_be_empty`.
+    characters between them), or a page. A file that is not there is listed with -1 bytes, a folder that cannot be looked into
+    or is a link with LEFT_OUT; both fail later, so that nothing is left out in silence. Raises UsageError where a source
+    names nothing, unless it `may_be_empty`.
     """
     out = os.path.abspath(without)
     for source in sources:
@@ -331,6 +444,9 @@ def files(sources: Sequence[str], without: Path, *, may_be_empty: bool = False) 
             if full == out or full.startswith(out + os.sep):
                 continue
             found = True
+            if _no_file(full) is not None:
+                yield full, LEFT_OUT, 0
+                continue
             try:
                 about = os.stat(full)
                 yield full, about.st_size, about.st_mtime_ns
@@ -347,16 +463,33 @@ def _paths(source: str) -> Iterator[str]:
         yield from _listed(source)
     elif not os.path.lexists(source) and glob.has_magic(source):
         yield from sorted(glob.glob(source, recursive=True))
+        if "**" in source:  # glob says nothing of folders that it cannot look into, and follows links
+            yield from _closed_below(os.path.dirname(source[: source.index("**")]) or os.curdir)
     else:
         yield source
 
 
 def _below(folder: str) -> Iterator[str]:
-    for at, folders, names in os.walk(folder):
+    """Every file below a folder; also folders that cannot be looked into, and links to folders elsewhere."""
+    closed: list[str] = []
+    top = os.path.realpath(folder)
+    for at, folders, names in os.walk(folder, onerror=lambda e: closed.append(os.fspath(e.filename))):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in folders:
+            path = os.path.join(at, name)
+            if os.path.islink(path) and not f"{os.path.realpath(path)}{os.sep}".startswith(top + os.sep):
+                yield path  # what it leads to below the same folder is read anyway
         for name in sorted(names):
             if not name.startswith(".") and name.lower() not in _NO_PAGES:
                 yield os.path.join(at, name)
+    yield from closed
+
+
+def _closed_below(folder: str) -> Iterator[str]:
+    closed: list[str] = []
+    for _at, folders, _names in os.walk(folder, onerror=lambda e: closed.append(os.fspath(e.filename))):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+    yield from closed
 
 
 def _listed(path: str) -> Iterator[str]:
@@ -379,13 +512,20 @@ class Settled:
 
 
 def _lock(folder: Path) -> int:
-    """The folder's lock, held by the file that is returned. Raises BatchError if another process has it."""
+    """The folder's lock, held by the file that is returned. Raises BatchError if another process has it.
+
+    Raises FolderError for a folder that holds other files than a batch's.
+    """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        owned.claim(folder, "batch", lambda: (folder / DATABASE).is_file() and (folder / "lock").is_file())
         lock = logs.open_owned(folder / "lock")
     except OSError as e:
         raise BatchError(f"{folder}: cannot be written ({e.strerror}). Choose another folder with -o.") from None
-    if not logs.try_lock(lock):
+    for _ in range(20):  # a worker whose supervisor was killed leaves within milliseconds
+        if logs.try_lock(lock):
+            break
+        time.sleep(0.1)
+    else:
         os.close(lock)
         raise BatchError(f"{folder}: another pulse-edge works on it. Wait until it is done, or choose another with -o.")
     return lock

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import _thread
 import contextlib
+import io
 import os
 import signal
 import sys
@@ -18,6 +19,8 @@ import click
 
 from . import cli_ask, cli_batch, cli_bench, cli_cache, cli_check, cli_doctor, cli_interpret, cli_kit, cli_log
 from .errors import PulseEdgeError
+from .screen import show_traceback
+from .text import one_line, visible
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -58,7 +61,9 @@ def run(command: click.Command) -> NoReturn:
     try:
         code = command.main(standalone_mode=False)
     except click.ClickException as e:
-        e.show()
+        shown = io.StringIO()
+        e.show(shown)
+        print(visible(shown.getvalue()), end="", file=sys.stderr)
         code = e.exit_code
     except (KeyboardInterrupt, click.Abort):
         signals.ignore()
@@ -68,9 +73,8 @@ def run(command: click.Command) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     except Exception as e:
-        if "--debug" in sys.argv:
-            raise
-        print(f"error: {_told(e)}", file=sys.stderr)
+        show_traceback(e)
+        print(f"error: {one_line(_told(e))}", file=sys.stderr)
         code = e.exit_code if isinstance(e, PulseEdgeError) else 1
     raise SystemExit(code)
 

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from .scan import Page
     from .screen import Screen
 
-HELP = "Ask about the page. /new forgets what was said, /quit or Ctrl-D ends, Ctrl-C stops an answer."
+HELP = (
+    "Type a question about the page. /new begins a new conversation, /help shows this, /quit or Ctrl-D ends, Ctrl-C stops "
+    "an answer."
+)
 
 
 @click.command(cls=ReadyCommand)
@@ -54,9 +57,12 @@ def ask(
 ) -> None:
     """Ask about one page, question after question; each answer knows what was said before.
 
-    The page is read once. Without a terminal each line of standard input is a question.
+    The page is read once. Without a terminal each line of standard input is a question. /help lists what else can be
+    typed.
     """
-    from . import cli_cache, log
+    from . import cli_cache, log, sandbox
+
+    sandbox.start()  # while the libraries are loaded
     from . import scan as scans
     from .errors import UsageError
     from .interpret import PulseModel
@@ -104,6 +110,7 @@ class _Talk:
         self._model, self._page, self._encoded = model, page, encoded
         self._max_tokens, self._screen, self._record = max_tokens, screen, record
         self._turns: list[tuple[str, str]] = []
+        self._first = True
 
     def say(self, question: str) -> None:
         """Answer one question. A stopped answer is no part of the conversation; an error ends neither."""
@@ -111,6 +118,10 @@ class _Talk:
 
         if question == "/new":
             self._turns.clear()
+            return
+        if question.startswith("/"):
+            known = question in ("/help", "/?")
+            self._screen.note(HELP if known else f"error: {question.split()[0]}: no such command. {HELP}", always=True)
             return
         try:
             self._answer(question)
@@ -126,17 +137,23 @@ class _Talk:
 
     def _answer(self, question: str) -> None:
         from .cli_interpret import heading, recorded
+        from .report import INTENDED_USE
         from .screen import say
 
         # An empty answer cannot be repeated to the model as a turn.
         answering = self._model.ask(self._encoded, question, self._max_tokens, [t for t in self._turns if t[1]])
-        say(heading(self._model, self._encoded, question, 1, named=False))
+        first, self._first = self._first, False
+        say(heading(self._model, self._encoded, question, 1, first=first))
+        if first:
+            say(f"{INTENDED_USE}\n")
         try:
             with recorded(self._record, self._model, self._encoded, answering, self._page):
                 for text in answering:
                     say(text)
         finally:
             say("\n")
+        for mark in self._model.contradictions(self._encoded, (), [answering.text]):
+            say(f"CONTRADICTION: {mark.text}\n")
         self._screen.answered(answering, self._encoded)
         self._turns.append((question, answering.text))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .cli_options import ReadyCommand, Wanted, documents, reading, thinning
+from .errors import BatchError
 
 if TYPE_CHECKING:
     from .batch import Store, Work
@@ -74,8 +76,12 @@ def batch(
     OUT/results.csv and OUT/results.jsonl, pages with contradictions first; what --format names is in OUT/pages.
     """
     from . import batch as batches
-    from . import cli_cache, log
+    from . import cli_cache, log, sandbox, supervisor
     from . import kit as kits
+
+    if not supervisor.is_worker():
+        raise SystemExit(supervisor.run(sys.argv[1:], lambda: batches.finished(out)))
+    sandbox.start()  # while the libraries are loaded
     from .interpret import PulseModel
     from .screen import Screen, say
 
@@ -89,9 +95,11 @@ def batch(
     settings = {"kit": opened.sha256, "questions": wanted.questions, "max-tokens": max_tokens, "format": forms, **admit}
     settings |= {"findings": with_findings, "force-kit": force_kit, **thinning(rows)}
     with batches.Store(out, settings) as store:
+        if supervisor.after_crash() and not store.crashed():
+            raise BatchError("the program crashed while it read no page. Run pulse-edge doctor to see what is wrong.")
         if not watch:
             store.add(batches.files(sources, out))
-        if retry:
+        if retry and not supervisor.after_crash():
             store.retry()
         if watch or store.next() is not None:
             with (
@@ -109,8 +117,11 @@ def batch(
                 work = batches.Work(desk.answer, desk.record, desk.documents, _Teller(store, screen.note))
                 _go_through(store, work, sources if watch else ())
         store.export()
-        counts = store.counts()
-        say(f"{out}: {counts.done} files were read, {counts.failed} could not be; see {out / batches.RESULTS[1]}\n")
+        counts, pages = store.counts(), store.failed_pages()
+        without = f", {pages} of their pages have no answer" if pages else ""
+        say(
+            f"{out}: {counts.done} files were read{without}, {counts.failed} could not be; see {out / batches.RESULTS[1]}\n"
+        )
         raise SystemExit(store.exit_code())
 
 
@@ -156,7 +167,9 @@ class _Desk:
 
         folder = self._wanted.out
         if folder is not None:
-            outputs.write(folder / "pages", f"{name}-{outputs.stem(report)}", self._forms, report, self._picture)
+            outputs.write(
+                folder / "pages", f"{name}-{outputs.stem(report)}", self._forms, report, self._picture, overwrite=True
+            )
 
 
 class _Teller:
@@ -168,11 +181,12 @@ class _Teller:
         self._start = time.monotonic()
         self._pages = 0
 
-    def __call__(self, name: str, error: PulseEdgeError | None) -> None:
+    def __call__(self, name: str, report: Report | None, error: PulseEdgeError | None) -> None:
         from .screen import duration
 
         self._pages += 1
         waiting = self._store.counts().waiting
         left = (time.monotonic() - self._start) / self._pages * waiting
-        how = "answered" if error is None else f"error: {error}"
+        reasons = [r["advice"] for r in (report.quality or {}).get("reasons", ())] if report else []
+        how = f"error: {error}" if error else f"answered, with doubts: {' '.join(reasons)}" if reasons else "answered"
         self._note(f"{name}: {how} ({waiting} files left, {duration(left)})", always=True)

@@ -31,12 +31,11 @@ def bench(
     debug: bool,
 ) -> None:
     """Measure each stage with KIT: seconds (medians over runs) and peak memory. Answers go nowhere."""
-    import json
-
     from . import bench as benches
     from . import scan
     from .interpret import PulseModel
-    from .screen import Screen
+    from .screen import Screen, say
+    from .text import json_text
 
     read = scan.read(page or Path(__file__).parent / "example_page.png")
     screen = Screen()
@@ -46,4 +45,4 @@ def bench(
     ):
         screen.loaded(model)
         told = benches.measure(model, read, runs=runs, tokens=max_tokens)
-    click.echo(json.dumps(told, ensure_ascii=False) if as_json else benches.table(told), nl=as_json)
+    say(json_text(told) + "\n" if as_json else benches.table(told))

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from .screen import say
+
 if TYPE_CHECKING:
     from .rowcache import PrefixCache, RowCache
 
@@ -15,12 +17,14 @@ _DEBUG = click.option("--debug", is_flag=True, help="Show the traceback of an er
 
 
 def opened() -> RowCache:
-    """In the folder $PULSE_EDGE_CACHE, or the user's own."""
+    """In the folder $PULSE_EDGE_CACHE, or the user's own. Raises FolderError where that is not a page cache of this user."""
     from . import kit
     from .rowcache import RowCache
 
     variable = os.environ.get("PULSE_EDGE_CACHE")
-    return RowCache(Path(variable) if variable else kit.cache_dir() / "rows")
+    cache = RowCache(Path(variable) if variable else kit.cache_dir() / "rows")
+    cache.check()  # now, and not after the first page was encoded
+    return cache
 
 
 def prefixes(limit: int | None, *, cache: bool = True) -> PrefixCache | None:
@@ -41,9 +45,9 @@ def info(debug: bool) -> None:
     """How many pages are kept, where, and how many bytes they take."""
     kept = opened()
     pages, size = kept.info()
-    click.echo(f"{kept.folder}: {pages} pages, {size:,} of at most {kept.limit:,} bytes")
+    say(f"{kept.folder}: {pages} pages, {size:,} of at most {kept.limit:,} bytes\n")
     if (read := prefixes(0)) and (of := read.info())[0]:
-        click.echo(f"{kept.folder}: {of[0]} pages as the language model read them, {of[1]:,} bytes (--keep-image-kv)")
+        say(f"{kept.folder}: {of[0]} pages as the language model read them, {of[1]:,} bytes (--keep-image-kv)\n")
 
 
 @cache.command()
@@ -52,6 +56,5 @@ def clear(debug: bool) -> None:
     """Remove them all."""
     kept, read = opened(), prefixes(0)
     also = read.clear() if read else 0
-    click.echo(
-        f"{kept.folder}: {kept.clear()} pages removed" + f", {also} as the language model read them" * bool(also)
-    )
+    of_model = f", {also} as the language model read them" * bool(also)
+    say(f"{kept.folder}: {kept.clear()} pages removed{of_model}\n")

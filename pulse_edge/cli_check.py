@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from .cli_options import ReadyCommand
-from .errors import PulseEdgeError
+from .errors import PulseEdgeError, UsageError, on_page
 from .screen import Screen, say
+from .text import json_text
 
 if TYPE_CHECKING:
     from .intake import CheckedPage
+    from .scan import Page
 
 
 @click.command(cls=ReadyCommand)
@@ -25,26 +26,73 @@ if TYPE_CHECKING:
     metavar="DIR",
     help="Write there what the model would see, and copies with what was found drawn over them.",
 )
+@click.option("--overwrite", is_flag=True, help="Replace pictures of --save-page. Default: give new ones another name.")
 @click.option("--no-rectify", is_flag=True, help="Leave the page's pixels as they are.")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def check(scans: tuple[str, ...], as_json: bool, save_page: Path | None, no_rectify: bool, debug: bool) -> None:
+def check(
+    scans: tuple[str, ...], as_json: bool, save_page: Path | None, overwrite: bool, no_rectify: bool, debug: bool
+) -> None:
     """Say whether pages are fit to be read, without a model: good, usable, or refused and why."""
-    from . import intake, scan
+    from . import sandbox
 
-    screen, worst = Screen(), 0
-    for source in scans:
+    sandbox.start()  # while the libraries are loaded
+    raise SystemExit(_Check(as_json, save_page, overwrite=overwrite, straighten=not no_rectify).all(scans))
+
+
+class _Check:
+    """The pages that were named, one after the other; a page that fails is counted, and the next one is looked at."""
+
+    def __init__(self, as_json: bool, save_page: Path | None, *, overwrite: bool, straighten: bool) -> None:
+        self._as_json, self._save_page, self._overwrite = as_json, save_page, overwrite
+        self._straighten = straighten
+        self._screen = Screen()
+        self._worst = self._pages = self._refused = self._failed = 0
+
+    def all(self, scans: tuple[str, ...]) -> int:
+        """Look at every page, and return the exit code: that of the worst."""
+        from . import scan
+
+        for source in scans:
+            try:
+                with scan.Document(source) as document:
+                    for page in document:
+                        self._pages += 1
+                        if isinstance(page, scan.Unread):
+                            self._fail(page.name, page.error)
+                        else:
+                            self._one(page)
+            except PulseEdgeError as e:
+                if isinstance(e, UsageError):
+                    raise
+                self._pages += 1
+                self._fail(source, e)
+        if self._pages > 1:
+            summary = f"{self._pages} pages: {self._refused} refused, {self._failed} could not be read"
+            self._screen.note(summary, always=bool(self._refused or self._failed))
+        return self._worst
+
+    def _one(self, page: Page) -> None:
+        from . import intake
+
         try:
-            pages = scan.read_all(source)
-        except PulseEdgeError as e:
-            worst = max(worst, screen.failed(source, e, as_json))
-            continue
-        for page in pages:
-            checked = intake.check(page, straighten=not no_rectify)
-            worst = max(worst, 3 * (checked.quality.verdict == "refused"))
-            if save_page is not None:
-                _save_page(checked, save_page)
-            say(_checked_text(checked, as_json))
-    raise SystemExit(worst)
+            checked = intake.check(page, straighten=self._straighten)
+            if self._save_page is not None:
+                for path in _save_page(checked, self._save_page, overwrite=self._overwrite):
+                    self._screen.note(f"written: {path}")
+            text = _checked_text(checked, self._as_json)
+        except UsageError:  # of --save-page
+            raise
+        except Exception as e:
+            self._fail(page.name, e)
+            return
+        if checked.quality.verdict == "refused":
+            self._refused += 1
+            self._worst = max(self._worst, 3)
+        say(text)
+
+    def _fail(self, name: str, error: Exception) -> None:
+        self._failed += 1
+        self._worst = max(self._worst, self._screen.failed(name, on_page(name, error), self._as_json))
 
 
 def _checked_text(checked: CheckedPage, as_json: bool) -> str:
@@ -53,23 +101,26 @@ def _checked_text(checked: CheckedPage, as_json: bool) -> str:
 
     said = facts(checked)
     if as_json:
-        return json.dumps(said, ensure_ascii=False) + "\n"
+        return json_text(said) + "\n"
     scale = said["grid"]["pixels_per_mm"]
     row = f"{said['verdict']:<8} {said['layout'] or '-':<8} {said['leads']:>2} leads"
     row += f"  {f'{scale:.1f} px/mm' if scale else 'no grid':<11}  {checked.page.name}\n"
     for reason in said["reasons"]:
-        value = f"{reason['check']} {reason['value']:g} {reason['unit']} (limit {reason['threshold']:g})"
-        row += f"         {value}: {reason['advice']}\n"
+        row += f"         {reason['advice']}\n"
     return row
 
 
-def _save_page(checked: CheckedPage, folder: Path) -> None:
-    """NAME.png as the model would see it, NAME.found.png with rows and verdict, NAME.sheet.png with the outline."""
+def _save_page(checked: CheckedPage, folder: Path, *, overwrite: bool) -> list[Path]:
+    """NAME.png as the model would see it, NAME.found.png with rows and verdict, NAME.sheet.png with the outline.
+
+    A name that is taken gets a number, unless `overwrite`. Raises UsageError where the folder takes no files.
+    """
+    import io
+
     from . import quality
-    from .errors import UsageError
+    from .report import write_set
 
     name = checked.page.name.replace("#", "-")
-    stem = folder / (Path(name).name if name != "-" else "stdin")
     grid = checked.flat.grid
     pictures = {".png": checked.flat.image}
     pictures[".found.png"] = quality.overlay(
@@ -77,9 +128,12 @@ def _save_page(checked: CheckedPage, folder: Path) -> None:
     )
     if checked.flat.sheet.corners is not None:
         pictures[".sheet.png"] = quality.sheet_overlay(checked.page.image, checked.flat.sheet.corners)
+    contents = {}
+    for ending, picture in pictures.items():
+        file = io.BytesIO()
+        picture.save(file, "PNG", compress_level=1)
+        contents[ending] = file.getvalue()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for ending, picture in pictures.items():
-            picture.save(f"{stem}{ending}", compress_level=1)
+        return write_set(folder, Path(name).name if name != "-" else "stdin", contents, overwrite=overwrite)
     except OSError as e:
         raise UsageError(f"{folder}: cannot be written to ({e.strerror or e}). Name another folder.") from None

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
 from .cli_options import memory_limit
+from .text import json_text
 
 
 @click.command()
@@ -37,5 +37,5 @@ def doctor(kit: Path | None, as_json: bool, limit: int | None, debug: bool) -> N
     failed = [check.name for check in checks if check.state == "failed"]
     if as_json:
         told = {"fit": not failed, "checks": [dataclasses.asdict(check) for check in checks]}
-        say(json.dumps(told, ensure_ascii=False, allow_nan=False) + "\n")
+        say(json_text(told, allow_nan=False) + "\n")
     raise SystemExit(1 if failed else 0)

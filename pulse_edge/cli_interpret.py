@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +12,10 @@ import click
 
 from . import cli_cache
 from .cli_options import ReadyCommand, Wanted, documents, reading, thinning
-from .errors import PulseEdgeError
+from .errors import LogError, PulseEdgeError, on_page
+from .report import findings_lines, page_lines
 from .screen import Screen, say
+from .text import json_text
 
 if TYPE_CHECKING:
     from .interpret import Answering, EncodedScan, PulseModel
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from .log import Recorder
     from .plan import Use
     from .rowcache import RowCache
-    from .scan import Page
+    from .scan import Document, Page, Unread
 
 
 @click.command(cls=ReadyCommand)
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path), help="Folder for the formats' files, a few for each page."
 )
+@click.option("--overwrite", is_flag=True, help="Replace files of -o. Default: give new ones another name.")
 @reading
 @click.option("--dry-run", is_flag=True, help="Only say what it would take, in time and memory.")
 @click.option(
@@ -59,6 +61,7 @@ def interpret(
     as_json: bool,
     json_schema: Path | None,
     out: Path | None,
+    overwrite: bool,
     forms: tuple[str, ...],
     with_findings: bool | None,
     patient_id: str | None,
@@ -81,13 +84,15 @@ def interpret(
 
     Without -q it asks for a clinical report.
     """
-    from . import grammar, log, machine, thin
+    from . import grammar, log, machine, sandbox, thin
     from . import kit as kits
-    from .errors import LogError
+
+    sandbox.start()  # while the libraries are loaded
     from .interpret import PulseModel
     from .plan import Use
 
     wanted = Wanted.of(questions, max_tokens, ("json", *forms) if as_json else forms, out, patient_id, patient_system)
+    wanted = dataclasses.replace(wanted, overwrite=overwrite)
     settings: dict[str, Any] = {"max_tokens": max_tokens, "threads": threads}
     settings |= {"straighten": not no_rectify, "force": force, "force_kit": force_kit, **thinning(rows)}
     if json_schema is not None:
@@ -96,6 +101,8 @@ def interpret(
     screen = Screen()
     opened = kits.find(kit)
     wanted = wanted.for_kit(opened.manifest, with_findings)
+    if wanted.grammar:
+        wanted.grammar.require(max_tokens or opened.manifest.prompt.max_tokens)
     admit = {"straighten": not no_rectify, "force": force}
     desk = _Desk(scans, screen, as_json=wanted.shown == "json", admit=admit, rows=rows)
     use = Use(pages=desk.count(), tokens=wanted.tokens(opened.manifest), rows=thin.limit(rows))
@@ -114,6 +121,8 @@ def interpret(
             opened, device=device, threads=threads, limit=limit, use=use, force=force_kit, progress=progress
         ) as model,
     ):
+        if wanted.grammar:
+            model.check_grammar(wanted.grammar, max_tokens)
         screen.loaded(model)
         model.prefixes = cli_cache.prefixes(kept_kv, cache=cache)
         if not speculation:
@@ -121,10 +130,11 @@ def interpret(
         for page, encoded in desk.encoded(model):
             try:
                 _one_page(model, page, encoded, wanted, screen, record, several=desk.several)
-            except LogError:
+            except (LogError, BrokenPipeError):
                 raise  # what cannot be put on record must not be answered
-            except PulseEdgeError as e:
+            except Exception as e:
                 desk.failed(page.name, e)
+    desk.summary()
     raise SystemExit(desk.worst)
 
 
@@ -136,36 +146,63 @@ class _Desk:
     ) -> None:
         self._scans, self._screen, self._as_json = scans, screen, as_json
         self._admit, self._rows = admit, rows
-        self._alone: list[Page] | None = None
+        self._alone: Document | list[Page] | None = None
         self.cache: RowCache | None = None
         self.worst = 0
+        self._pages = self._failed = 0
         self.several = len(scans) > 1
 
-    def failed(self, name: str, error: PulseEdgeError) -> None:
+    def failed(self, name: str, error: Exception) -> None:
         """Say why there is no answer."""
-        self.worst = max(self.worst, self._screen.failed(name, error, self._as_json))
+        self._failed += 1
+        self.worst = max(self.worst, self._screen.failed(name, on_page(name, error), self._as_json))
+
+    def summary(self) -> None:
+        """Of several pages: how many have no answer."""
+        if self._pages > 1 and self._failed:
+            self._screen.note(f"{self._failed} of {self._pages} pages were not answered", always=True)
 
     def count(self) -> int:
-        """How many pages there are; one file is read for that now, of several each counts as one."""
+        """How many pages there are; one file is opened for that now, of several each counts as one."""
         if len(self._scans) > 1:
             return len(self._scans)
-        self._alone = list(self._read(self._scans[0]))
-        self.several = len(self._alone) > 1
+        document = self._open(self._scans[0])
+        self.several = document is not None and len(document) > 1
+        # An only page is read at once: if it cannot be, nothing has to be loaded.
+        self._alone = document if document is not None and self.several else list(self._readable(document or ()))
         return len(self._alone)
 
-    def _read(self, source: str) -> list[Page]:
+    def _open(self, source: str) -> Document | None:
         from . import scan
 
         try:
-            return scan.read_all(source)
+            return scan.Document(source)
         except PulseEdgeError as e:
+            self._pages += 1
             self.failed(source, e)
-            return []
+            return None
+
+    def _readable(self, pages: Iterable[Page | Unread]) -> Iterator[Page]:
+        """The pages but those that cannot be read, of which it says so."""
+        from .scan import Unread
+
+        for page in pages:
+            self._pages += 1
+            if isinstance(page, Unread):
+                self.failed(page.name, page.error)
+            else:
+                yield page
 
     def pages(self) -> Iterator[Page]:
-        """One file after the other."""
+        """One file after the other, one page after the other."""
+        if isinstance(self._alone, list):
+            yield from self._alone
+            return
         for source in self._scans:
-            yield from self._read(source) if self._alone is None else self._alone
+            document = self._alone or self._open(source)
+            if document is not None:
+                yield from self._readable(document)
+                document.close()
 
     def encoded(self, model: PulseModel) -> Iterator[tuple[Page, EncodedScan]]:
         """Each page with its rows; all of them at once where the encoder has to make room for the language model."""
@@ -176,7 +213,7 @@ class _Desk:
         for page in self.pages():
             try:
                 encoded = model.encode(page, cache=self.cache, rows=self._rows, **self._admit)
-            except PulseEdgeError as e:
+            except Exception as e:
                 self.failed(page.name, e)
                 continue
             self._screen.judged(encoded)
@@ -198,11 +235,11 @@ class _Desk:
                     rows=self._rows,
                     **self._admit,
                 )
-            except PulseEdgeError as e:
+            except Exception as e:
                 self.failed(page.name, e)
                 continue
             said = {**dataclasses.asdict(cast), "peak_memory": made.peak, "memory": made.parts, "free": made.budget}
-            say(json.dumps(said, ensure_ascii=False) + "\n" if self._as_json else forecast.told(cast) + "\n")
+            say(json_text(said) + "\n" if self._as_json else forecast.told(cast) + "\n")
         if not self._as_json:
             say(forecast.memory_told(made) + "\n")
 
@@ -219,14 +256,15 @@ def _one_page(
 ) -> None:
     """Answer about one page, and print or write it; headings only where there are several answers to tell apart."""
     from . import outputs
-    from .report import findings_lines
 
     streams = wanted.shown == "text"
     answered: list[Answering] = []
     for question in wanted.questions:
-        answering = model.ask(encoded, question, wanted.max_tokens, grammar=wanted.grammar)
+        grammar = wanted.grammar.text if wanted.grammar else None
+        answering = model.ask(encoded, question, wanted.max_tokens, grammar=grammar)
         if streams:
-            say(heading(model, encoded, question, len(wanted.questions), named=several and not answered))
+            first = not answered and wanted.grammar is None  # a program reads JSON: no line between notice and object
+            say(heading(model, encoded, question, len(wanted.questions), first=first, named=several and not answered))
         with recorded(record, model, encoded, answering, page):
             for text in answering:
                 if streams:
@@ -240,18 +278,28 @@ def _one_page(
     if wanted.findings:
         record.findings(dataclasses.asdict(report))
     if wanted.out is not None:
-        for path in outputs.write(wanted.out, outputs.stem(report), wanted.forms, report, picture, wanted.patient):
+        name, forms, replaced = outputs.stem(report), wanted.forms, wanted.overwrite
+        for path in outputs.write(wanted.out, name, forms, report, picture, wanted.patient, overwrite=replaced):
             say(f"{path}\n")
     elif not streams:
         say(outputs.render(wanted.shown, report, picture, wanted.patient).decode("utf-8"))
-    elif lines := findings_lines(report):
-        say("\n".join([*filter(None, [report.notice]), *lines]) + "\n")
+    elif lines := [*findings_lines(report), *([report.intended_use] if wanted.grammar is None else [])]:
+        say("\n".join(lines) + "\n")
 
 
-def heading(model: PulseModel, encoded: EncodedScan, question: str, of: int, *, named: bool) -> str:
-    """What stands before an answer: what must be read first, and the file and question where there are several."""
+def heading(
+    model: PulseModel, encoded: EncodedScan, question: str, of: int, *, first: bool = True, named: bool = False
+) -> str:
+    """What stands before an answer: notices, and before a page's `first` one the verdict on the page.
+
+    `named` adds the file's name, and one question `of` several the question.
+    """
+    from . import intake
+
     lines = model.notices(encoded)
     lines += [f"# {encoded.file}"] if named else []
+    if first:
+        lines += page_lines(None if encoded.checked is None else intake.facts(encoded.checked))
     lines += [f"## {question}"] if of > 1 else []
     return "".join(f"{line}\n" for line in lines)
 

@@ -1,4 +1,4 @@
-"""`pulse-edge kit info|verify`, and around sticks `keygen|pack|rollback`. Registered by cli.py."""
+"""`pulse-edge kit info|verify|list|use`, and around sticks `keygen|pack|rollback`. Registered by cli.py."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import click
 
 from .cli_options import ReadyCommand
 from .screen import Screen, say
-from .wheelhouse import PLATFORMS, PYTHONS
+from .text import escaped_json, json_text
+from .wheelhouse import EXTRAS, PLATFORMS, PYTHONS
 
 _DEBUG = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 _PATH = click.Path(path_type=Path)
@@ -24,7 +25,7 @@ def keygen(path: Path, debug: bool) -> None:
     from . import stick
 
     public = stick.keygen(path)
-    click.echo(f"key {public.id}: secret half {path}, public half {path}.pub")
+    say(f"key {public.id}: secret half {path}, public half {path}.pub\n")
 
 
 @click.command()
@@ -37,6 +38,12 @@ def keygen(path: Path, debug: bool) -> None:
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option("--sign", "key", type=_PATH, metavar="KEY", help="A secret key of `kit keygen` or `minisign -G -W`.")
 @click.option("--wheel", "wheels", multiple=True, type=_PATH, metavar="FILE", help="Take this wheel before any other.")
+@click.option(
+    "--without",
+    multiple=True,
+    type=click.Choice(list(EXTRAS)),
+    help="Leave out what reads PDF, HEIC or DICOM files, or writes PDF reports. Default: all are packed.",
+)
 @click.option("--since", type=_PATH, metavar="STICK.JSON", help="Of an earlier stick: carry only what has changed.")
 @click.option("--constraints", type=_PATH, help="Versions of everything. Default: the checkout's constraints.txt.")
 @_DEBUG
@@ -48,6 +55,7 @@ def pack(
     device: str,
     key: Path | None,
     wheels: tuple[Path, ...],
+    without: tuple[str, ...],
     since: Path | None,
     constraints: Path | None,
     debug: bool,
@@ -63,12 +71,13 @@ def pack(
         wheels=wheels,
         key=None if key is None else stick.read_secret_key(key),
         since=since,
+        without=without,
     )
     screen = Screen()
     with screen.progress() as progress:
-        public = stick.pack(order, progress)
+        public = stick.pack(order, progress, lambda text: screen.note(text, always=True))
     signed = f"signed by key {public.id}" if public else "unsigned: installing it takes --accept unsigned"
-    click.echo(f"{out}: {sum(p.stat().st_size for p in out.rglob('*')):,} bytes, {signed}")
+    say(f"{out}: {sum(p.stat().st_size for p in out.rglob('*')):,} bytes, {signed}\n")
 
 
 @click.command()
@@ -83,17 +92,56 @@ def rollback(debug: bool) -> None:
     if home is None:
         raise KitError("this pulse-edge was not installed from a stick, so there is no earlier version to go back to.")
     try:
-        click.echo(f"in use from now on: {install.rollback(home)}")
+        say(f"in use from now on: {install.rollback(home)}\n")
     except install.Refused as e:
-        raise KitError("\n".join(e.lines)) from None
+        raise KitError(" ".join(e.lines)) from None
+
+
+@click.command("list")
+@click.option("--json", "as_json", is_flag=True, help="One object a kit, one a line.")
+@_DEBUG
+def list_kits(as_json: bool, debug: bool) -> None:
+    """List the kits that are installed, and mark the one that answers when none is named."""
+    from . import kit as kits
+    from .errors import KitError
+
+    try:
+        default = kits.find(None).path
+    except KitError as e:  # none is chosen, or it is broken: the list says which there are
+        default, trouble = None, str(e)
+    for name, path in kits.installed().items():
+        row: dict[str, Any] = {"name": name, "default": path.resolve() == default, "path": str(path)}
+        try:
+            m = kits.open_kit(path).manifest
+            row |= {"id": m.id, "bytes": sum(f.bytes for f in m.files.values()), "demonstration": m.demonstration}
+        except KitError as e:
+            row |= {"broken": str(e)}
+        if as_json:
+            say(json_text(row) + "\n")
+            continue
+        about = row.get("broken") or f"{row['id']}, {row['bytes'] / 2**30:.2f} GiB"
+        about += " (demonstration, not for patients)" if row.get("demonstration") else ""
+        say(f"{'*' if row['default'] else ' '} {name:<32} {about}\n")
+    if default is None:
+        raise KitError(trouble)
+
+
+@click.command()
+@click.argument("name")
+@_DEBUG
+def use(name: str, debug: bool) -> None:
+    """Choose the installed kit that answers when none is named: NAME as `kit list` shows it, or its beginning."""
+    from . import kit as kits
+
+    say(f"{kits.choose(name).path.name} answers from now on when no kit is named\n")
 
 
 @click.group()
 def kit() -> None:
-    """Look at kits, and pack them for machines without a network."""
+    """Look at kits, choose one, and pack them for machines without a network."""
 
 
-for _command in (keygen, pack, rollback):
+for _command in (keygen, pack, rollback, list_kits, use):
     kit.add_command(_command)
 _KIT = click.argument("path", type=click.Path(path_type=Path), metavar="DIR")
 
@@ -103,12 +151,12 @@ _KIT = click.argument("path", type=click.Path(path_type=Path), metavar="DIR")
 @click.option("--json", "as_json", is_flag=True, help="The manifest itself.")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def info(path: Path, as_json: bool, debug: bool) -> None:
-    """What a kit is, where it comes from, and how it was proven."""
+    """What a kit is, where it comes from, and how it was proven. DIR may be the name of an installed kit."""
     from . import kit as kits
 
-    opened = kits.open_kit(path)
+    opened = kits.find(path)
     if as_json:
-        say((opened.path / kits.MANIFEST).read_text("utf-8"))
+        say(escaped_json((opened.path / kits.MANIFEST).read_text("utf-8")))
         return
     for name, value in _facts(opened.manifest):
         say(f"{name:<14}{value}\n")
@@ -180,7 +228,7 @@ def verify(path: Path, key: Path | None, debug: bool) -> None:
             said = stick.verify(path, key, progress)
         say(f"{said}\n")
         return
-    opened = kits.open_kit(path)
+    opened = kits.find(path)
     total = sum(file.bytes for file in opened.manifest.files.values())
     with screen.progress() as progress:
         done = 0

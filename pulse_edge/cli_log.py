@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import csv
+import datetime
+import hashlib
 import io
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 
 from . import log as logs
-from .report import printable, spreadsheet_cell
+from .errors import LogError, UsageError
+from .screen import Screen, say
+from .text import json_text, one_line, spreadsheet_cell
 
 _FOLDER = click.option(
     "--log", "folder", type=click.Path(path_type=Path), help="Its folder. Default: $PULSE_EDGE_LOG, or this user's."
 )
 _DEBUG = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-COLUMNS = ("entry", "time", "page_sha256", "kit", "question_sha256", "answer_sha256", "tokens", "complete", "hash")
+COLUMNS = (
+    "entry", "time", "local_time", "file_hash", "page_sha256", "kit", "question_sha256", "answer_sha256", "tokens",
+    "complete", "hash",
+)  # fmt: skip
+_HASH = re.compile("[0-9a-f]{8,64}")
 
 
 @click.group()
@@ -31,21 +41,81 @@ def log() -> None:
 @log.command("list")
 @_FOLDER
 @click.option("--last", type=click.IntRange(1), default=20, show_default=True, help="How many, the newest at the end.")
+@click.option(
+    "--page",
+    metavar="FILE|HASH",
+    help="Only entries of this page: its file, its file name, or 8 or more digits of a hash that the list shows.",
+)
 @_DEBUG
-def list_(folder: Path | None, last: int, debug: bool) -> None:
-    """The latest entries, one a line."""
+def list_(folder: Path | None, last: int, page: str | None, debug: bool) -> None:
+    """The latest entries, one a line: number, time in UTC and where it was answered, hashes of file name and page, kit.
+
+    Nothing in the folder is changed.
+    """
     from collections import deque
 
     record = logs.Log(folder)
-    record.forget()
-    for item in deque(record.entries(), last):
-        f = item.fields
-        whole = "whole" if f["complete"] else "cut off" if f["ended"] == "whole" else f["ended"]
-        kept = " kept" if record.kept(item) else ""
-        kit = printable(f["kit"]["id"]) + (" (demonstration)" if f["kit"]["demonstration"] else "")
-        click.echo(
-            f"{item.number:>6} {f['time']} page {f['page_sha256'][:12]} {kit}, {f['tokens']} tokens, {whole}{kept}"
+    wanted = (lambda _item: True) if page is None else _about(record, page)
+    found = 0
+    for item in deque(filter(wanted, record.entries()), last):
+        found += 1
+        say(f"{_line(item)}{' kept' if record.kept(item) else ''}\n")
+    if not found and page is not None:
+        raise LogError(f"{record.folder}: no entry is about {one_line(page)}. See `pulse-edge log list`.")
+
+
+def _line(item: logs.Entry) -> str:
+    """One entry, whichever version wrote it."""
+    f = item.fields
+    kit = f["kit"] if isinstance(f.get("kit"), dict) else {}
+    name = one_line(str(kit.get("id", "?")))[:60] + (" (demonstration)" if kit.get("demonstration") else "")
+    ended = "whole" if f.get("complete") else "cut off" if f.get("ended") == "whole" else one_line(str(f.get("ended")))
+    file, page = (one_line(str(f.get(key) or "-"))[:12] for key in ("file_hash", "page_sha256"))
+    return (
+        f"{item.number:>6} {_times(f)} file {file} page {page} {name}, {one_line(str(f.get('tokens')))} tokens, {ended}"
+    )
+
+
+def _times(fields: dict[str, Any]) -> str:
+    """UTC, and the local time of the machine that answered; of this one for an entry that does not say it."""
+    utc, local = one_line(str(fields.get("time"))), str(fields.get("local_time", ""))
+    with_offset = local or utc.removesuffix("Z") + "+00:00"
+    try:
+        moment = datetime.datetime.fromisoformat(with_offset)
+    except ValueError:
+        return utc
+    return f"{utc} ({(moment if local else moment.astimezone()).strftime('%Y-%m-%d %H:%M:%S %z')})"
+
+
+def _about(record: logs.Log, page: str) -> Callable[[logs.Entry], bool]:
+    """Whether an entry is about a page: by the content of the file that `page` names, its name, or the start of a hash.
+
+    Raises UsageError where it can be none of them.
+    """
+    begins: set[str] = {page.lower()} if _HASH.fullmatch(page.lower()) else set()
+    if (name := record.file_hash(one_line(page))) is not None:
+        begins.add(name)
+    path = Path(page)
+    if path.is_file():
+        try:
+            with open(path, "rb") as file:
+                digest = hashlib.sha256()
+                while piece := file.read(1 << 20):
+                    digest.update(piece)
+        except OSError as e:
+            raise UsageError(f"{page}: cannot be read ({e.strerror}). Name it by its hash.") from None
+        begins.add(digest.hexdigest())
+    if not begins:
+        raise UsageError(
+            f"{page}: is no file and no hash, and {record.folder} has no mark, without which names cannot be found. "
+            "Give the page's file, or 8 digits or more of its hash."
         )
+
+    def matches(item: logs.Entry) -> bool:
+        hashes = [str(item.fields.get(key) or "") for key in ("page_sha256", "file_hash")]
+        return any(value.startswith(start) for value in hashes for start in begins)
+
+    return matches
 
 
 @log.command()
@@ -53,19 +123,16 @@ def list_(folder: Path | None, last: int, debug: bool) -> None:
 @_FOLDER
 @_DEBUG
 def show(number: int, folder: Path | None, debug: bool) -> None:
-    """Everything about one entry, with its texts while they are kept."""
-    from .errors import UsageError
-
+    """Everything about one entry, with its texts while they are kept. Nothing in the folder is changed."""
     record = logs.Log(folder)
-    record.forget()
     item = next((item for item in record.entries() if item.number == number), None)
     if item is None:
         raise UsageError(f"{record.folder}: has no entry {number}. See `pulse-edge log list`.")
-    click.echo(json.dumps({"entry": item.number, "hash": item.hash, **item.fields}, indent=1))
+    say(json_text({"entry": item.number, "hash": item.hash, **item.fields}, indent=1) + "\n")
     for kind, path in record.kept(item).items():
-        click.echo(f"{kind} kept until {item.fields['kept']['until']}: {path}")
+        say(f"{kind} kept until {item.fields['kept']['until']}: {path}\n")
         if kind == "texts":
-            click.echo(printable(path.read_text("utf-8", "replace")))
+            say(path.read_text("utf-8", "replace") + "\n")
 
 
 @log.command()
@@ -73,22 +140,31 @@ def show(number: int, folder: Path | None, debug: bool) -> None:
 @click.option("--expect", metavar="HASH", help="A hash that an earlier verify gave: the record must still contain it.")
 @_DEBUG
 def verify(folder: Path | None, expect: str | None, debug: bool) -> None:
-    """Find any change, removal or reordering, and say where.
+    """Find any change, removal or reordering, and say where. Nothing in the folder is changed.
 
     Note the hash that it prints somewhere else: who may write the record's files could replace all of them.
     """
     record = logs.Log(folder)
-    record.forget()
     head = record.verify(expect)
-    click.echo(f"{record.folder}: {head.entries} entries are as they were written; the last hash is {head.hash}")
+    say(f"{record.folder}: {head.entries} entries are as they were written; the last hash is {head.hash}\n")
+
+
+@log.command()
+@_FOLDER
+@_DEBUG
+def forget(folder: Path | None, debug: bool) -> None:
+    """Remove texts and pictures whose last day (--keep) is over; every command that answers does so too."""
+    record = logs.Log(folder)
+    say(f"{record.folder}: {record.forget()} texts and pictures removed\n")
 
 
 @log.command()
 @_FOLDER
 @click.option("--format", "kind", type=click.Choice(["jsonl", "csv"]), default="jsonl", show_default=True)
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="A new file. Default: standard output.")
+@click.option("--overwrite", is_flag=True, help="Replace the file if it exists.")
 @_DEBUG
-def export(folder: Path | None, kind: str, out: Path | None, debug: bool) -> None:
+def export(folder: Path | None, kind: str, out: Path | None, overwrite: bool, debug: bool) -> None:
     """The whole record, after verifying it, as JSON lines or as a table."""
     from .report import write_whole
 
@@ -97,9 +173,15 @@ def export(folder: Path | None, kind: str, out: Path | None, debug: bool) -> Non
     lines = (_table if kind == "csv" else _jsonl)(record)
     if out is None:
         for line in lines:
-            click.echo(line, nl=False)
-    else:
-        write_whole(out, (line.encode() for line in lines))
+            click.echo(line, nl=False)  # cells are harmless already, and a table's lines end with CR and LF
+        return
+    try:
+        write_whole(out, (line.encode() for line in lines), overwrite=overwrite)
+    except FileExistsError:
+        raise UsageError(f"{out}: exists, and is not replaced. Choose another name, or add --overwrite.") from None
+    except OSError as e:
+        raise LogError(f"{out}: cannot be written ({e.strerror}). Choose another place.") from None
+    Screen().note(f"written: {out}")
 
 
 def _jsonl(record: logs.Log) -> Iterator[str]:
@@ -110,7 +192,9 @@ def _jsonl(record: logs.Log) -> Iterator[str]:
 def _table(record: logs.Log) -> Iterator[str]:
     yield ",".join(COLUMNS) + "\r\n"
     for item in record.entries():
-        row = {**item.fields, "entry": item.number, "hash": item.hash, "kit": item.fields["kit"]["id"]}
+        kit = item.fields.get("kit")
+        row = {**item.fields, "entry": item.number, "hash": item.hash}
+        row["kit"] = kit.get("id") if isinstance(kit, dict) else kit
         line = io.StringIO()
-        csv.writer(line).writerow([spreadsheet_cell(row[name]) for name in COLUMNS])
+        csv.writer(line).writerow([spreadsheet_cell(row.get(name, "")) for name in COLUMNS])
         yield line.getvalue()

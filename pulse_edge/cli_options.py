@@ -11,6 +11,7 @@ import click
 
 if TYPE_CHECKING:
     from .fhir import Patient
+    from .grammar import Grammar
     from .kit import Manifest
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -128,8 +129,10 @@ class Wanted:
     out: Path | None
     patient: Patient | None
     findings: bool = False
-    grammar: str | None = None
+    grammar: Grammar | None = None
     """Of the JSON that each answer is to be; None: as the model likes."""
+    overwrite: bool = False
+    """Whether files of earlier answers are replaced."""
 
     @classmethod
     def of(
@@ -154,9 +157,11 @@ class Wanted:
             raise UsageError(f"--format {' and '.join(forms)}: needs a folder for the files. Name one with -o.")
         if "pdf" in forms:
             document.require_pdf()
-        if (patient_id or patient_system) and (not patient_id or "fhir" not in forms):
+        named = patient_id is not None or patient_system is not None
+        if named and (patient_id is None or "fhir" not in forms):
             raise UsageError("--patient-id and --patient-system: are for --format fhir. Add it, and the id.")
-        return cls(questions, max_tokens, forms, out, Patient(patient_id, patient_system) if patient_id else None)
+        patient = None if patient_id is None else Patient(patient_id, patient_system)
+        return cls(questions, max_tokens, forms, out, patient)
 
     def for_kit(self, manifest: Manifest, with_findings: bool | None) -> Wanted:
         """With findings as asked for, else if the kit is calibrated for them."""

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import platform
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from . import cgroup
 from .cgroup import lines
 
+WATCHED = 1.0
+"""Seconds at least."""
 LAST = 512
 """Threads at most, as llama.cpp has it."""
 
@@ -52,6 +55,43 @@ def allowed() -> frozenset[int]:
     if hasattr(os, "sched_getaffinity"):
         return frozenset(os.sched_getaffinity(0))
     return frozenset(range(os.cpu_count() or 1))
+
+
+def worked(usable: frozenset[int], root: Path = Path("/")) -> float | None:
+    """Seconds that the `usable` processors have worked since the system started, for all programs together.
+
+    None where the system does not say (anything but Linux).
+    """
+    rows = [line.split() for line in lines(root / "proc/stat")]
+    ours = [row[1:9] for row in rows if row and row[0] in {f"cpu{n}" for n in usable}]
+    if len(ours) != len(usable) or not hasattr(os, "sysconf"):
+        return None
+    # user, nice, system, idle, iowait, irq, softirq, steal, in ticks
+    return sum(int(ticks) for row in ours for n, ticks in enumerate(row) if n not in (3, 4)) / os.sysconf("SC_CLK_TCK")
+
+
+class Others:
+    """How much other programs use the processors from now on."""
+
+    def __init__(self, usable: frozenset[int] | None = None) -> None:
+        self._usable = allowed() if usable is None else usable
+        self._start = self._now()
+
+    def _now(self) -> tuple[float, float | None]:
+        """Wall time, and the work of the processors that was not ours, in seconds."""
+        all_work = worked(self._usable)
+        return time.perf_counter(), None if all_work is None else all_work - time.process_time()
+
+    def share(self) -> float | None:
+        """Share of the processors' time that other programs took, 0 to 1; None where the system does not say.
+
+        Waits until WATCHED seconds have passed: the system counts in hundredths of a second.
+        """
+        time.sleep(max(0.0, self._start[0] + WATCHED - time.perf_counter()))
+        (before, then), (now, work) = self._start, self._now()
+        if then is None or work is None:
+            return None
+        return min(1.0, max(0.0, (work - then) / (now - before) / len(self._usable)))
 
 
 def quota(root: Path = Path("/")) -> float | None:

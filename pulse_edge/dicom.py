@@ -1,19 +1,107 @@
-"""A DICOM 12-lead waveform -> the page that `waveform` draws of it (PS3.3 A.34.3 and C.10.9: General ECG, Waveform).
+"""DICOM files -> pages: a 12-lead waveform drawn by `waveform`, the pages of an encapsulated PDF, or pictures.
 
-In: a data set as pydicom reads it. Out: RGB.
+Waveforms after PS3.3 A.34.3 and C.10.9 (General ECG, Waveform). Runs in the process that decodes: see decoder.py.
 """
 
 from __future__ import annotations
 
+import io
+import logging
 import re
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from . import waveform
+from . import pdf, pictures, waveform, whole
 from .errors import PageRefused, ScanError
+from .pictures import AS_PNG, Decode, Limits
+
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
+_ENCAPSULATED_PDF = "1.2.840.10008.5.1.4.1.1.104.1"
+_JPEG = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51")
+"""Baseline and extended."""
+_MARKED = "1.2.840.10008.1.2.4."
+"""Of all that is JPEG, JPEG-LS or JPEG 2000: ends with an end marker."""
+_RLE = "1.2.840.10008.1.2.5"
+
+
+def pages(data: bytes, name: str, limits: Limits) -> list[Decode]:
+    """A 12-lead waveform drawn as a page, the pages of an encapsulated PDF, or the pictures."""
+    pictures.needs("pydicom", "dicom", name, "a DICOM file")
+    import pydicom
+
+    if _DEFLATED in data:  # pydicom unpacks it whole, however large it becomes
+        raise ScanError(f"{name}: is a DICOM file in deflated form, which is not read. {AS_PNG}")
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+    found = pydicom.dcmread(io.BytesIO(data))
+    if "WaveformSequence" in found:
+        return [partial(page, found, name)]
+    if found.get("SOPClassUID") == _ENCAPSULATED_PDF:
+        return pdf.pages(bytes(found.EncapsulatedDocument).rstrip(b"\0"), name, limits)
+    if "PixelData" in found:
+        return _captures(found, name, limits)
+    raise ScanError(f"{name}: is a DICOM file with neither an ECG nor a picture in it. {AS_PNG}")
+
+
+def _captures(found: Any, name: str, limits: Limits) -> list[Decode]:
+    """Secondary captures: RGB or grey, each frame a page."""
+    frames = max(1, int(found.get("NumberOfFrames", 1) or 1))
+    if frames > limits.pages:
+        raise PageRefused(f"{name}: has {frames} pictures; {limits.pages} is the limit. Export the ECG page alone.")
+    pictures.check_size((int(found.Columns), int(found.Rows)), name, limits)
+    if not _syntax(found):
+        raise ScanError(f"{name}: does not say how its picture is packed. {AS_PNG}")
+    return [partial(_capture, found, n, pictures.numbered(name, n + 1, frames), limits) for n in range(frames)]
+
+
+def _syntax(found: Any) -> str:
+    return str(getattr(getattr(found, "file_meta", None), "TransferSyntaxUID", ""))
+
+
+def _capture(found: Any, n: int, name: str, limits: Limits) -> Image.Image:
+    from pydicom.pixels import apply_color_lut, pixel_array
+
+    _check_frame(found, n, name)
+    pixels = np.asarray(pixel_array(found, index=n))
+    kind = str(found.PhotometricInterpretation)
+    if kind == "PALETTE COLOR":
+        pixels = np.asarray(apply_color_lut(pixels, found))
+        bits = int(found.RedPaletteColorLookupTableDescriptor[2])
+    else:
+        bits = int(found.BitsStored)
+    if pixels.dtype.kind not in "ui" or int(found.get("PixelRepresentation", 0)):
+        raise ScanError(f"{name}: has grey values of an unknown range. {AS_PNG}")
+    grey = (pixels >> (bits - 8) if bits > 8 else pixels).astype(np.uint8)
+    if kind == "MONOCHROME1":
+        grey = 255 - grey
+    page = pictures.page(Image.fromarray(grey), name, limits)
+    if not _packed(found):
+        length = len(found.PixelData) // max(1, int(found.get("NumberOfFrames", 1) or 1))
+        pictures.check_tail(page, [memoryview(found.PixelData)[n * length : (n + 1) * length]], name, "a DICOM picture")
+    return page
+
+
+def _packed(found: Any) -> bool:
+    return _syntax(found).startswith((_MARKED, _RLE))
+
+
+def _check_frame(found: Any, n: int, name: str) -> None:
+    """Raise ScanError where a compressed frame is cut short; pydicom itself counts the pixels of others."""
+    from pydicom.encaps import get_frame
+
+    syntax = _syntax(found)
+    if not _packed(found):
+        return
+    frames = max(1, int(found.get("NumberOfFrames", 1) or 1))
+    data = get_frame(bytes(found.PixelData), n, number_of_frames=frames)
+    if syntax in _JPEG:
+        why = None if pictures.whole_jpeg(data) else whole.HOLE
+    else:
+        why = whole.compressed(data) if syntax == _RLE else whole.jpeg2000(data)
+    pictures.cut_short(name, "a DICOM picture", why)
 
 
 def page(found: Any, name: str) -> Image.Image:

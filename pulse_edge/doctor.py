@@ -11,14 +11,13 @@ import json
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from . import cpu, machine, memory
+from . import child, cpu, machine, memory
 from . import kit as kits
 from .errors import PulseEdgeError
 from .kit import Kit
@@ -48,12 +47,6 @@ INSTRUCTIONS = {
     "SVE": "sve",
 }
 PORTABLE = "-DGGML_NATIVE=OFF -DGGML_BACKEND_DL=ON -DGGML_CPU_ALL_VARIANTS=ON"
-_ASK = """
-import json, sys
-sys.path[:] = json.loads(sys.argv[1])
-from pulse_edge import llm
-print(json.dumps({"system": llm.system(), "cuda": llm.cuda_missing(), "gpus": [vars(g) for g in llm.gpus()]}))
-"""
 LITTLE_DISK = 1 << 30
 SAMPLE = 64
 """Image rows that are read to compare numbers of threads."""
@@ -66,7 +59,7 @@ class Check:
     """One thing that was looked at."""
 
     name: str
-    """processor, llama.cpp, memory, disk, kit, devices, plan, golden cases, speed, guesses, peak."""
+    """processor, llama.cpp, memory, disk, kit, devices, encoder, plan, golden cases, speed, guesses, peak."""
     state: State
     text: str
     figures: dict[str, Any] = field(default_factory=dict)
@@ -89,7 +82,9 @@ def examine(
         opened = kits.find(named)
         yield whole(opened, progress)
         yield devices(told.figures)
-        from . import plan
+        from . import plan, vision
+
+        yield encoder(opened.manifest.vision.type, cpu.flags(), saturates=vision.saturates())
         from .trial import trial
 
         made = plan.make(opened, plan.Use(pages=1), limit=limit)
@@ -112,8 +107,8 @@ def engine() -> Check:
         )
     libraries = sorted(p.name for p in Path(spec.submodule_search_locations[0], "lib").glob("*ggml-cpu-*"))
     build = f"a library for each of {len(libraries)} generations of processors" if libraries else "one library"
-    command = [sys.executable, "-c", _ASK, json.dumps(sys.path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    command, environment = child.command("pulse_edge.probe"), child.environment()
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     name = cpu.name()
     if done.returncode != 0:
         return Check("llama.cpp", "failed", f"{name}: {_death(done)}", {"build": build, "exit": done.returncode})
@@ -181,7 +176,7 @@ def whole(opened: Kit, progress: Progress) -> Check:
         done += piece
         progress("verify", done, total)
 
-    kits.verify(opened, progress=step)
+    kits.verify(opened, again=True, progress=step)
     text = f"{opened.manifest.id}, {len(opened.manifest.files)} files are as they were made"
     return Check("kit", "ok", text, {"path": str(opened.path), "sha256": opened.sha256})
 
@@ -196,6 +191,26 @@ def devices(said: dict[str, Any]) -> Check:
     tried.append(f"ONNX Runtime: {'has CUDA' if runtime == 'onnxruntime-gpu' else 'installed without CUDA'}")
     broken = said["cuda"] is not None and "CUDA" in said["system"]
     return Check("devices", "warning" if broken else "ok", "CUDA: " + "; ".join(tried), {"runtime": runtime})
+
+
+def encoder(kind: str, have: frozenset[str], *, saturates: bool) -> Check:
+    """How the kit's encoder computes on a processor with these instructions, and whether its image tokens are the usual ones.
+
+    `saturates` as in `vision`. Measured by benchmarks/processors.py: int8 without AVX2 comes to image tokens with a mean cosine
+    of 0.9999 to those with it, for a value that rounds to the other side moves all that follow; other types to 1.000000.
+    """
+    figures = {"type": kind, "saturates": saturates}
+    if not kind.startswith("int8"):
+        return Check("encoder", "ok", f"{kind}: the same image tokens on every processor, but for rounding", figures)
+    if "sse4_1" in have and not {"avx2", "fma"} <= have:
+        text = (
+            f"{kind}: without AVX2 and FMA its image tokens differ in rounding from those of newer processors, which can "
+            "change a word of an answer. Take a kit with an fp16 or w8 encoder here"
+        )
+        return Check("encoder", "warning", text, figures)
+    if saturates:
+        return Check("encoder", "ok", f"{kind}: exact sums without VNNI, which take longer than with it", figures)
+    return Check("encoder", "ok", f"{kind}: exact sums", figures)
 
 
 def seconds_of(call: Callable[[], Any]) -> float:

@@ -19,11 +19,12 @@ from typing import Any
 from PIL import Image
 
 from .errors import EngineError, UsageError
-from .report import UNCALIBRATED, Report, by_reason, by_urgency, one_line, printable, uncalibrated
+from .report import Report, by_reason, by_urgency, one_line, page_lines, printable, without_verdict
 
 TITLE = "12-lead ECG page, read by software"
 ALT = "The ECG page as it was read. It must be looked at by a clinician; this text does not replace the picture."
 NOTHING = "Nothing on the list is called present."
+NO_VERDICTS = "No verdicts: this kit is not calibrated for any statement of the list. Their order stands below."
 URGENCY = {1: "act now", 2: "soon", 3: "note", 4: "none"}
 MAX_SIDE = 1800
 """Pixels of the picture's longer side: 250 dpi across an A4 page."""
@@ -70,7 +71,7 @@ def _html(report: Report, page: Image.Image) -> Iterator[str]:
     if report.findings:
         head = ("Urgency", "Verdict", "Probability", "Statement", "SCP-ECG, SNOMED CT")
         yield "<h2>Findings, by urgency</h2>\n"
-        yield _table(head, said["findings"]) if said["findings"] else f"<p>{NOTHING}</p>\n"
+        yield _table(head, said["findings"]) if said["findings"] else f"<p>{said['nothing']}</p>\n"
         yield f"<p><strong>Absent:</strong> {_safe(said['absent'])}</p>\n" if said["absent"] else ""
     for answer in said["answers"]:
         yield f'<h2>{_safe(answer["question"])}</h2>\n<p class="answer">{_safe(answer["text"])}</p>\n'
@@ -133,13 +134,14 @@ def _content(report: Report) -> dict[str, Any]:
             (
                 URGENCY[f.urgency],
                 f.verdict,
-                f"{f.probability:.0%}" + ("" if f.calibrated else " *"),
+                f"{f.probability:.0%}",
                 f.name,
                 ", ".join(f.codes.values()),
             )
             for f in shown
         ],
-        "nothing": NOTHING,
+        "nothing": NOTHING if findings else NO_VERDICTS,
+        "asked": bool(report.findings),
         "absent": ", ".join(f.name for f in findings if f.verdict == "absent"),
         "answers": [{"question": printable(a.question), "text": printable(a.text)} for a in report.answers],
         "unknown": unknown_lines(report),
@@ -153,18 +155,17 @@ def quality_lines(report: Report) -> list[str]:
     if not quality:
         return []
     scale, turned = quality["grid"]["pixels_per_mm"], quality["sheet"]["rotation"]
-    line = f"Verdict: {quality['verdict']}. Leads: {quality['leads']}, layout: {quality['layout'] or 'not clear'}, "
-    line += f"scale: {f'{scale:.1f} pixels/mm' if scale else 'not known, no grid'}, turned by {turned} degrees"
+    line = f"Scale: {f'{scale:.1f} pixels/mm' if scale else 'not known, no grid'}, turned by {turned} degrees"
     line += ", straightened." if quality["changed"] else ", pixels as they came."
-    return [one_line(line), *(one_line(f"{r['check']}: {r['advice']}") for r in quality["reasons"])]
+    verdict, *reasons = page_lines(quality)
+    return [one_line(text) for text in (f"{verdict} {line}", *(r.removeprefix("- ") for r in reasons))]
 
 
 def unknown_lines(report: Report) -> list[str]:
     """What the reader must not take for known."""
     uncertain = by_reason(f for f in report.findings if f.verdict == "uncertain")
     lines = [f"No verdict, {reason}: {names}." for reason, names in uncertain.items()]
-    if uncalibrated(report):
-        lines.append(f"* {UNCALIBRATED}")
+    lines += without_verdict(report)
     for answer in report.answers:
         if not answer.complete:
             lines.append(f"An answer was cut off after {answer.tokens} tokens: {printable(answer.question)[:80]}")
@@ -206,9 +207,9 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _breakable(value: Any) -> Any:
-    """Zero-width spaces in words longer than a hash, which would run out of the page."""
+    """Printable texts, with zero-width spaces in words longer than a hash, which would run out of the page."""
     if isinstance(value, str):
-        return re.sub(r"\S{65,}", lambda word: re.sub(r"(.{40})", "\\1\u200b", word[0]), value)
+        return re.sub(r"\S{65,}", lambda word: re.sub(r"(.{40})", "\\1\u200b", word[0]), printable(value))
     if isinstance(value, dict):
         return {key: _breakable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

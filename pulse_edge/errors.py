@@ -4,11 +4,13 @@
     |- UsageError             2   the command line or the call asks for something that does not exist
     |- ScanError              1   the file cannot be read as a page
     |- PageRefused            3   the page was read, and must not be interpreted
+    |- PageFailed             1   the program failed on the page
     |- KitError               1   a kit is absent, broken, foreign, or newer than this program
     |- DeviceError            1   the device that was asked for cannot be used
     |- MemoryShortage         1   the machine has too little free memory for the kit
     |- EngineError            1   ONNX Runtime or llama.cpp failed, or is not installed properly
     |- ContextError           1   page and question do not fit the model's context
+    |- FolderError            1   a folder or file that pulse-edge would change is not its own
     |- LogError               1   the record of answers cannot be written, or is not as it was written
     |- BatchError             1   a batch's folder belongs to another batch, or somebody else is working on it
     |- CheckpointError        1   (workstation) the source is not a checkpoint that can be converted
@@ -46,6 +48,25 @@ class PageRefused(PulseEdgeError):
     exit_code = 3
 
 
+class PageFailed(PulseEdgeError):
+    """The program failed on a page in a way that nobody foresaw. The other pages go on."""
+
+
+def on_page(name: str, error: Exception) -> PulseEdgeError:
+    """The error to record for a page called `name`: the project's own as it is, any other as PageFailed."""
+    if isinstance(error, PulseEdgeError):
+        return error
+    if isinstance(error, MemoryError):
+        return PageFailed(f"{name}: takes more memory than is free. Close other programs, or scan the page at 300 dpi.")
+    why = " ".join(str(error).split())[:200]
+    failure = PageFailed(
+        f"{name}: the program failed on this page ({type(error).__name__}: {why}). Export the page as PNG and try that; "
+        "report the fault with what --debug shows."
+    )
+    failure.__cause__ = error  # for the traceback of --debug
+    return failure
+
+
 class KitError(PulseEdgeError):
     """A kit is absent, unfinished, altered, foreign, or newer than this program."""
 
@@ -64,6 +85,10 @@ class EngineError(PulseEdgeError):
 
 class ContextError(PulseEdgeError):
     """Page and question do not fit the model's context."""
+
+
+class FolderError(PulseEdgeError):
+    """A folder or a file that would have to be changed does not carry pulse-edge's mark."""
 
 
 class LogError(PulseEdgeError):

@@ -11,6 +11,7 @@ import hashlib
 import html
 import io
 import json
+import re
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,9 +19,14 @@ from typing import Any
 
 from PIL import Image
 
-from .report import Finding, Report, by_urgency, not_judged, printable
+from .errors import UsageError
+from .report import Finding, Report, by_urgency, page_lines, without_verdict
+from .text import one_line, printable
 
 Resource = dict[str, Any]
+MAX_ID = 200
+"""Characters of a patient's id, far more than hospitals' numbers have."""
+_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[!-~]{1,500}")
 _HL7 = "http://terminology.hl7.org/CodeSystem"
 SYSTEMS = {"snomed": "http://snomed.info/sct", "scp": "urn:iso:std:iso:11073:91064"}
 """SCP-ECG has no code system of its own in FHIR: it is named by the standard that it became, ISO 11073-91064."""
@@ -28,11 +34,32 @@ SYSTEMS = {"snomed": "http://snomed.info/sct", "scp": "urn:iso:std:iso:11073:910
 
 @dataclass(frozen=True)
 class Patient:
-    """Whom the report is about, as the hospital names it. Goes into FHIR and nowhere else."""
+    """Whom the report is about, as the hospital names it. Goes into FHIR and nowhere else.
+
+    Raises UsageError for an id or a numbering that FHIR or a hospital system would refuse, or take for another one.
+    """
 
     id: str
     system: str | None = None
     """URI of the hospital's numbering."""
+
+    def __post_init__(self) -> None:
+        if not self.id.strip():
+            raise UsageError("--patient-id: is empty. Give the patient's id, or leave the option out.")
+        if len(self.id) > MAX_ID:
+            raise UsageError(
+                f"--patient-id: has {len(self.id):,} characters; {MAX_ID} is the limit. Give the id alone."
+            )
+        if self.id != self.id.strip() or one_line(self.id) != self.id:
+            raise UsageError(
+                f"--patient-id {one_line(self.id)}: has spaces at an end, or characters that cannot be printed or are not "
+                "UTF-8. Type it again; letters of any alphabet are allowed."
+            )
+        if self.system is not None and not _URI.fullmatch(self.system):
+            raise UsageError(
+                f"--patient-system {one_line(self.system)}: is no URI. Give one such as urn:oid:1.2.3 or "
+                "https://hospital.example/patients."
+            )
 
 
 def to_fhir(report: Report, page: Image.Image, patient: Patient | None = None) -> bytes:
@@ -44,7 +71,16 @@ def to_fhir(report: Report, page: Image.Image, patient: Patient | None = None) -
         "timestamp": report.created,
         "entry": [{"fullUrl": _url(report, name), "resource": resource} for name, resource in entries],
     }
-    return json.dumps(bundle, ensure_ascii=False).encode("utf-8") + b"\n"
+    return json.dumps(_printable(bundle), ensure_ascii=False).encode("utf-8") + b"\n"
+
+
+def _printable(value: Any) -> Any:
+    """A value of JSON whose texts any reader takes; FHIR has no empty ones."""
+    if isinstance(value, str):
+        return printable(value).strip() or "-"
+    if isinstance(value, dict):
+        return {key: _printable(item) for key, item in value.items()}
+    return [_printable(item) for item in value] if isinstance(value, list) else value
 
 
 def _entries(report: Report, page: Image.Image, patient: Patient | None) -> Iterator[tuple[str, Resource]]:
@@ -59,11 +95,10 @@ def _entries(report: Report, page: Image.Image, patient: Patient | None) -> Iter
 
 
 def _report(report: Report, results: list[str]) -> Resource:
-    present = [f for f in report.findings if f.verdict == "present"]
-    conclusion = [report.notice, report.intended_use]
+    conclusion = [report.notice, report.intended_use, *page_lines(report.quality)]
     conclusion += [f"CONTRADICTION: {mark.text}" for mark in report.marks]
     conclusion += [f"{f.verdict}: {f.name} ({f.probability:.0%})" for f in by_urgency(report) if f.verdict != "absent"]
-    conclusion += not_judged(report)
+    conclusion += without_verdict(report)
     conclusion += [answer.text for answer in report.answers]
     text = printable("\n".join(line for line in conclusion if line))
     resource: Resource = {
@@ -77,13 +112,19 @@ def _report(report: Report, results: list[str]) -> Resource:
         "media": [{"link": {"reference": _url(report, "media")}}],
         "conclusion": text,
     }
-    if present:
+    if present := [f for f in report.findings if _concludes(report, f) and f.verdict == "present"]:
         resource["conclusionCode"] = [_statement(f) for f in present]
     return resource
 
 
+def _concludes(report: Report, finding: Finding) -> bool:
+    """Whether a finding may be given as coded data, which programs act on without reading the notes."""
+    return finding.verdict in ("present", "absent") and not report.kit.demonstration
+
+
 def _observation(report: Report) -> Resource:
-    notes = [text for text in (report.notice, report.intended_use, f"page SHA-256 {report.page_sha256}") if text]
+    page = " ".join(page_lines(report.quality))
+    notes = [n for n in (report.notice, report.intended_use, page, f"page SHA-256 {report.page_sha256}") if n]
     return {
         "resourceType": "Observation",
         "status": "preliminary",
@@ -111,22 +152,24 @@ def _answer(report: Report, n: int) -> Resource:
 def _finding(report: Report, finding: Finding) -> Resource:
     resource = _observation(report) | {"code": _statement(finding)}
     resource["method"] = {"text": "probability of the answer yes against no to one question about the page"}
-    probability = {
-        "value": round(finding.probability, 4),
-        "unit": "1",
-        "system": "http://unitsofmeasure.org",
-        "code": "1",
-    }
-    resource["component"] = [{"code": {"text": "probability"}, "valueQuantity": probability}]
-    if finding.verdict == "uncertain":
-        resource["dataAbsentReason"] = _coded(f"{_HL7}/data-absent-reason", "unknown") | {
-            "text": finding.reason or "uncertain"
-        }
-    else:
+    resource["component"] = [_number(finding)]
+    if _concludes(report, finding):
         resource["valueBoolean"] = finding.verdict == "present"
-    if not finding.calibrated:
-        resource["note"].append({"text": "The probability is not calibrated for this kit."})
+        return resource
+    why = "a demonstration kit concludes nothing" if report.kit.demonstration else finding.reason or "uncertain"
+    resource["dataAbsentReason"] = _coded(f"{_HL7}/data-absent-reason", "unknown") | {"text": why}
     return resource
+
+
+def _number(finding: Finding) -> Resource:
+    """The calibrated probability, or the rank among the page's findings where there is none."""
+    if finding.probability is None:
+        return {
+            "code": {"text": "rank among the findings, 1 the likeliest; not calibrated"},
+            "valueInteger": finding.rank,
+        }
+    ucum = {"unit": "1", "system": "http://unitsofmeasure.org", "code": "1"}
+    return {"code": {"text": "probability"}, "valueQuantity": {"value": finding.probability} | ucum}
 
 
 def _media(page: Image.Image) -> Resource:

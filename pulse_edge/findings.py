@@ -13,9 +13,9 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
-from .report import Finding, Mark
+from .report import UNCALIBRATED, Finding, Mark
 
 
 @dataclass(frozen=True)
@@ -92,13 +92,19 @@ HARMLESS = frozenset({"NORM", "SR", "SBRAD", "STACH"})
 """What a normal ECG may show: PTB-XL states slow and fast sinus rates beside NORM."""
 NOT_TOGETHER = (
     ({"SR", "SBRAD", "STACH"}, {"AFIB", "AFLT", "SVTAC", "VTAC"}),
+    ({"AFIB"}, {"AFLT"}),
+    ({"SVTAC"}, {"VTAC"}),
     ({"SBRAD"}, {"STACH"}),
     ({"1AVB"}, {"3AVB", "AFIB", "AFLT"}),
+    ({"2AVB"}, {"3AVB", "AFIB"}),
+    ({"PAC"}, {"AFIB"}),
     ({"LBBB"}, {"RBBB", "LAFB", "LPFB"}),
-    ({"LAFB"}, {"LPFB"}),
+    ({"LAFB"}, {"LPFB", "RAD"}),
+    ({"LPFB"}, {"LAD"}),
     ({"LAD"}, {"RAD"}),
 )
-"""Each of the first with each of the second excludes one another by definition."""
+"""Each of the first excludes each of the second by definition: one rhythm at a time, an AV interval needs one P wave for
+each QRS, a fascicular block sets the axis (AHA/ACC/HRS 2009, parts II and III)."""
 
 
 class Calibrated(Protocol):
@@ -117,34 +123,44 @@ class Calibrated(Protocol):
 
 
 def judge(log_odds: Mapping[str, float], calibration: Mapping[str, Calibrated] | None) -> tuple[Finding, ...]:
-    """Findings in the order of STATEMENTS, for those with log odds. Without calibration one half decides.
+    """Findings in the order of STATEMENTS, for those with log odds. A statement without calibration gets no verdict.
 
     Platt scaling (Platt 1999): the probability is the logistic function of scale * log odds + offset.
     """
-    return tuple(_judge(s, log_odds[s.key], (calibration or {}).get(s.key)) for s in STATEMENTS if s.key in log_odds)
+    asked = [s for s in STATEMENTS if s.key in log_odds]
+    ranks = {s.key: n for n, s in enumerate(sorted(asked, key=lambda s: -log_odds[s.key]), 1)}
+    return tuple(_judge(s, log_odds[s.key], ranks[s.key], (calibration or {}).get(s.key)) for s in asked)
 
 
-def _judge(statement: Statement, log_odds: float, how: Calibrated | None) -> Finding:
-    probability = logistic(rescaled(log_odds, how))
-    low, high = (0.5, 0.5) if how is None else (how.uncertain_from, how.uncertain_to)
-    verdict, reason = "uncertain", "yes and no are equal"
-    if how is not None:
-        reason = how.reason or "this kit is often wrong at this probability"
-    if probability < low or (low == high and probability == low < 0.5):
-        verdict, reason = "absent", ""
-    elif probability > high:
-        verdict, reason = "present", ""
+def _judge(statement: Statement, log_odds: float, rank: int, how: Calibrated | None) -> Finding:
+    probability, verdict, reason = None, None, UNCALIBRATED
+    if how is not None and how.reason:
+        reason = how.reason
+    elif how is not None:
+        probability = logistic(rescaled(log_odds, how))
+        verdict, reason = _verdict(probability, how.uncertain_from, how.uncertain_to)
     return Finding(
         statement.key,
         statement.name,
         statement.group,
         statement.urgency,
         statement.codes,
-        round(probability, 4),
-        how is not None and not how.reason,
-        verdict,  # type: ignore[arg-type]
+        rank,
+        round(log_odds, 4),
+        None if probability is None else round(probability, 4),
+        probability is not None,
+        verdict,
         reason,
     )
+
+
+def _verdict(probability: float, low: float, high: float) -> tuple[Literal["present", "absent", "uncertain"], str]:
+    """Verdict and, where it is uncertain, the reason; the kit abstains from `low` up to and including `high`."""
+    if probability < low:
+        return "absent", ""
+    if probability > high:
+        return "present", ""
+    return "uncertain", "this kit is often wrong at this probability"
 
 
 def rescaled(log_odds: float, how: Calibrated | None) -> float:
@@ -163,11 +179,17 @@ def logistic(x: float) -> float:
 def contradictions(
     findings: Sequence[Finding], texts: Sequence[str], second: Mapping[str, float] | None = None
 ) -> tuple[Mark, ...]:
-    """Texts against findings, findings against one another, and against the log odds of the plain question.
+    """Compare all statements: within the texts, texts with findings, findings with one another and with another wording.
 
-    Those that concern the most urgent statement come first.
+    `second` holds the log odds of the plain questions. The most urgent statement comes first.
     """
-    marks = (*_text_against(findings, texts), *_one_another(findings), *_two_wordings(findings, second or {}))
+    text = "\n".join(texts)
+    marks = (
+        *_within(text),
+        *_text_against(findings, text),
+        *_one_another(findings),
+        *_two_wordings(findings, second or {}),
+    )
     return tuple(sorted(marks, key=lambda mark: min(BY_KEY[key].urgency for key in mark.statements)))
 
 
@@ -192,44 +214,61 @@ def says(text: str, statement: Statement) -> bool | None:
     return told.pop() if len(told) == 1 else None
 
 
-def _text_against(findings: Sequence[Finding], texts: Sequence[str]) -> Iterator[Mark]:
-    text = "\n".join(texts)
-    told = {f.statement: says(text, BY_KEY[f.statement]) for f in findings}
+def _within(text: str) -> Iterator[Mark]:
+    """Two statements of one text that exclude one another."""
+    stated = [s for s in STATEMENTS if says(text, s) is True]
+    yield from (
+        Mark(
+            "text", (one.key, other.key), f"The text says both {one.name} and {other.name}, which exclude one another."
+        )
+        for one, other in _excluding(stated)
+    )
+    abnormal = [s for s in stated if s.key not in HARMLESS]
+    if abnormal and says(text, BY_KEY["NORM"]) is True:
+        names = ", ".join(s.name for s in abnormal)
+        yield Mark("text", ("NORM", *(s.key for s in abnormal)), f"The text says normal ECG, and also: {names}.")
+
+
+def _excluding(statements: Sequence[Statement]) -> Iterator[tuple[Statement, Statement]]:
+    """Pairs of which only one can be true, by NOT_TOGETHER."""
+    by_key = {s.key: s for s in statements}
+    pairs = {frozenset((a, b)) for ones, others in NOT_TOGETHER for a in ones for b in others}
+    for n, one in enumerate(statements):
+        yield from ((one, by_key[s.key]) for s in statements[n + 1 :] if frozenset((one.key, s.key)) in pairs)
+
+
+def _text_against(findings: Sequence[Finding], text: str) -> Iterator[Mark]:
+    stated = {f.statement: says(text, BY_KEY[f.statement]) for f in findings}
     for f in findings:
-        if told[f.statement] is True and f.verdict == "absent":
+        if stated[f.statement] is True and f.answer is False:
             yield Mark("text", (f.statement,), f"The text says {f.name}; asked for it, the model says no.")
-        if told[f.statement] is False and f.verdict == "present":
+        if stated[f.statement] is False and f.answer is True:
             yield Mark(
                 "text", (f.statement,), f"The text says that there is no {f.name}; asked for it, the model says yes."
             )
-    abnormal = [f for f in findings if f.verdict == "present" and f.statement not in HARMLESS]
+    abnormal = [f for f in findings if f.answer is True and f.statement not in HARMLESS]
     if abnormal and says(text, BY_KEY["NORM"]) is True:
         names = ", ".join(f.name for f in abnormal)
-        yield Mark(
-            "text", tuple(f.statement for f in abnormal), f"The text says normal ECG; asked for, there are: {names}."
-        )
+        keys = tuple(f.statement for f in abnormal)
+        yield Mark("text", keys, f"The text says normal ECG; asked one by one, the model says yes to: {names}.")
 
 
 def _one_another(findings: Sequence[Finding]) -> Iterator[Mark]:
-    present = {f.statement: f for f in findings if f.verdict == "present"}
-    abnormal = [f for key, f in present.items() if key not in HARMLESS]
-    if "NORM" in present and abnormal:
-        names = ", ".join(f.name for f in abnormal)
-        yield Mark(
-            "findings", ("NORM", *(f.statement for f in abnormal)), f"Both normal ECG and {names} are called present."
-        )
-    absent = {f.statement for f in findings if f.verdict == "absent"}
+    present = [BY_KEY[f.statement] for f in findings if f.answer is True]
+    abnormal = [s for s in present if s.key not in HARMLESS]
+    if BY_KEY["NORM"] in present and abnormal:
+        names = ", ".join(s.name for s in abnormal)
+        keys = ("NORM", *(s.key for s in abnormal))
+        yield Mark("findings", keys, f"Asked one by one, the model says yes to normal ECG and to {names}.")
+    absent = {f.statement for f in findings if f.answer is False}
     if absent >= BY_KEY.keys() - {"SR", "SBRAD", "STACH"}:
-        yield Mark("findings", ("NORM",), "Neither normal ECG nor anything abnormal on the list is called present.")
-    for ones, others in NOT_TOGETHER:
-        for one in present:
-            for other in present:
-                if one in ones and other in others:
-                    names = f"{present[one].name} and {present[other].name}"
-                    yield Mark("findings", (one, other), f"Both {names} are called present, and exclude one another.")
+        yield Mark("findings", ("NORM",), "The model says no to normal ECG and to everything abnormal on the list.")
+    for one, other in _excluding(present):
+        text = f"The model says yes to both {one.name} and {other.name}, which exclude one another."
+        yield Mark("findings", (one.key, other.key), text)
 
 
 def _two_wordings(findings: Sequence[Finding], second: Mapping[str, float]) -> Iterator[Mark]:
     for f in findings:
-        if f.verdict == "present" and second.get(f.statement, 0.0) < 0:
+        if f.answer is True and second.get(f.statement, 0.0) < 0:
             yield Mark("wording", (f.statement,), f"Asked in other words, the model says that there is no {f.name}.")

@@ -8,7 +8,6 @@ single logit does. A case names its `page` (a file of the kit, or the example pa
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from . import foreign_json
 from .errors import KitError
 from .interpret import EncodedScan, PulseModel
 from .kit import Kit
@@ -91,7 +91,7 @@ def _read(kit: Kit) -> tuple[float, float, tuple[Case, ...]]:
         return usual, math.inf, ()
     path = kit.file(FILE)
     try:
-        raw = json.loads(path.read_text("utf-8"))
+        raw = foreign_json.parse(foreign_json.read(path))
         told = raw if isinstance(raw, dict) else {"tolerance": usual, "cases": raw}
         spread = float(told.get("spread", math.inf))
         return float(told["tolerance"]), spread, tuple(map(case_of, told["cases"]))

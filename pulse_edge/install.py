@@ -6,27 +6,44 @@ A stick holds `stick.json`, which lists every other file with its sha256, and `s
 are checked before anything is unpacked or imported. DIR holds one folder a version with its own virtual environment
 and kits, and the file `current`, which names the version in use: it is written when the new one has passed.
 
+DIR and each version's folder carry a mark, the file `pulse-edge-folder.json`. Nothing is overwritten or removed in a folder
+without it.
+
 This file stands alone, because it is carried on the stick; pulse-edge imports it to make, verify and undo what it does.
 """
 
 from __future__ import annotations
 
+import sys
+
+if __name__ == "__main__" and not sys.flags.isolated:
+    # `python3 install.py` searches the bundle's own folder and PYTHONPATH before the standard library: a file there would
+    # run before it was checked. os is loaded already, so that this import reads nothing.
+    import os
+
+    if os.name == "posix" and sys.executable:
+        os.execv(sys.executable, [sys.executable, "-I", os.path.abspath(__file__), *sys.argv[1:]])
+    sys.path[:] = [part for part in sys.path if part.startswith((sys.prefix, sys.base_prefix))]
+
 import argparse
 import base64
 import binascii
 import contextlib
+import datetime
 import hashlib
 import json
 import os
 import platform
 import re
+import secrets
+import shlex
 import shutil
 import signal
 import stat
 import subprocess
-import sys
 import tempfile
 import time
+import unicodedata
 import venv
 import zipfile
 from collections.abc import Callable, Iterator
@@ -37,6 +54,13 @@ from typing import Any
 STICK, SIGNATURE, PUBLIC_KEY = "stick.json", "stick.json.minisig", "stick.pub"
 STICK_VERSION = 1
 INSTALLED = "install.json"
+MARK = "pulse-edge-folder.json"
+"""Says that a folder is ours: format, kind of folder, and an id."""
+DEFAULT_KIT = "default-kit.json"
+"""Beside a folder of kits: which of them answers when none is named."""
+_MARK_FORMAT, _DEFAULT_FORMAT = 1, "pulse-edge default kit"
+_HOME, _VERSION = "installation", "installed-version"
+"""Kinds of our folders. A version's mark has its installation's id."""
 _READ_BYTES = 1 << 22
 _TEXT_BYTES = 32 << 20  # far above any manifest; a larger one is not read into memory
 _UNPACKED_BYTES = 8 << 30
@@ -46,12 +70,25 @@ Progress = Callable[[str, int, int], None]
 """Gets the stage, bytes done, and of how many."""
 
 
+def visible(text: str) -> str:
+    """Text on one line, with what a terminal would act on as escapes, as `pulse_edge.text.one_line` has it."""
+    bad = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+    shown = {"\n": "\\n", "\t": "\\t", "\u200c": "\u200c", "\u200d": "\u200d"}
+    escapes = ((2, "x"), (4, "u"), (8, "U"))
+
+    def escape(number: int) -> str:
+        digits, letter = next(pair for pair in escapes if number < 16 ** pair[0])
+        return f"\\{letter}{number:0{digits}x}"
+
+    return "".join(shown.get(c) or (escape(ord(c)) if unicodedata.category(c) in bad else c) for c in text)
+
+
 class Refused(Exception):
     """What stops the installer. Each line names the file, what is wrong, and the next step."""
 
     def __init__(self, *lines: str, exit_code: int = 1) -> None:
-        super().__init__("\n".join(lines))
-        self.lines = lines
+        self.lines = tuple(map(visible, lines))
+        super().__init__("\n".join(self.lines))
         self.exit_code = exit_code
 
 
@@ -214,6 +251,27 @@ def name_fits(name: str) -> bool:
     )
 
 
+_PROGRAM = re.compile(
+    r"([0-9]{1,9}(?:\.[0-9]{1,9}){0,5})(?:(a|b|rc)([0-9]{1,9}))?(?:\.post([0-9]{1,9}))?(?:\.dev([0-9]{1,9}))?"
+    r"(?:\+[a-z0-9]+(?:\.[a-z0-9]+){0,5})?"
+)
+"""A version as wheels write it (PEP 440, normalized, without an epoch)."""
+
+
+def version_order(text: str) -> tuple[list[int], tuple[int, int], int, int]:
+    """What versions are ordered by, as PEP 440 has it; local parts do not count. Raises ValueError for no version."""
+    match = _PROGRAM.fullmatch(text) if len(text) <= 40 else None
+    if match is None:
+        raise ValueError(f"{text!r} is no version of a program")
+    release, phase, stage, post, dev = match.groups()
+    numbers = [int(number) for number in release.split(".")]
+    while numbers and not numbers[-1]:
+        numbers.pop()
+    # 1.0.dev1 comes before 1.0a1, and 1.0 after 1.0rc1.
+    before = (("a", "b", "rc").index(phase), int(stage)) if phase else (-1 if dev and not post else 3, 0)
+    return numbers, before, int(post) if post else -1, int(dev) if dev else 10**9
+
+
 @dataclass(frozen=True)
 class Stick:
     """An opened stick: its folder and its manifest. What the manifest says is to be trusted after `judged`."""
@@ -229,6 +287,10 @@ class Stick:
     """platform, python, device, glibc, unpacked (bytes), wheels (name: sha256)."""
     program: str
     """pulse-edge's version."""
+    created: datetime.datetime
+    """When the newest of its kits was made."""
+    default: str | None
+    """The kit that its maker named first; None: it brings no kits."""
 
     @property
     def version(self) -> str:
@@ -241,20 +303,103 @@ def open_stick(path: Path) -> Stick:
     where = path / STICK
     data = _read(where)
     try:
-        raw = json.loads(data)
+        raw = _object(json.loads(data), "the manifest")
         if raw["stick_version"] != STICK_VERSION:
             raise Refused(
                 f"{where}: version {raw['stick_version']}, this program reads {STICK_VERSION}. Use its install.py."
             )
-        files = {str(n): (int(f["bytes"]), str(f["sha256"])) for n, f in raw["files"].items()}
-        stick = Stick(path, data, files, dict(raw["kits"]), list(raw["targets"]), str(raw["pulse_edge"]))
-        names = [*files, *stick.kits, *(f"{k}/{n}" for k, kit in stick.kits.items() for n in kit["files"])]
-        names += [wheel for target in stick.targets for wheel in target["wheels"]]
-        if bad := [n for n in names if not name_fits(n)]:
-            raise ValueError(f"name {bad[0]!r} is not allowed")
+        files = {
+            _name(n): (_number(f["bytes"], f"bytes of {n}"), _sha256(f["sha256"], n))
+            for n, f in _object(raw["files"], "files").items()
+        }
+        if len({n.casefold() for n in files}) != len(files):
+            raise ValueError("files holds one name twice")
+        kits = _object(raw["kits"], "kits")
+        for name, kit in kits.items():
+            _check_kit(_name(name, plain=True), _object(kit, name), files)
+        targets = _list(raw["targets"], "targets")
+        for target in targets:
+            _check_target(_object(target, "a target"))
+        program, default = _text(raw["pulse_edge"], "pulse_edge"), raw.get("default_kit", next(iter(kits), None))
+        version_order(program)
+        if kits and default not in kits:
+            raise ValueError(f"default_kit {default!r} is none of its kits")
+        return Stick(path, data, files, kits, targets, program, _moment(raw["created"]), default)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
         raise Refused(f"{where}: not a stick's manifest ({type(e).__name__}: {e}). Copy the stick again.") from None
-    return stick
+
+
+def _check_kit(name: str, kit: dict[str, Any], files: dict[str, tuple[int, str]]) -> None:
+    """A kit's entry in the manifest. Raises ValueError."""
+    _text(kit["id"], f"id of {name}")
+    _number(kit["memory"], f"memory of {name}")
+    for inside, file in _object(kit["files"], f"files of {name}").items():
+        where = f"{name}/{_name(inside)}"
+        size, _ = _number(file["bytes"], f"bytes of {where}"), _sha256(file["sha256"], where)
+        pieces = _list(file["pieces"], f"pieces of {where}")
+        if absent := [piece for piece in pieces if piece not in files]:
+            raise ValueError(f"{where} has the piece {absent[0]!r}, which is not listed under files")
+        if pieces and sum(files[piece][0] for piece in pieces) != size:
+            raise ValueError(f"{where} has not the bytes of its pieces")
+
+
+def _check_target(target: dict[str, Any]) -> None:
+    """A target's entry in the manifest. Raises ValueError."""
+    for field in ("platform", "python", "device"):
+        _text(target[field], f"{field} of a target")
+    _number(target["unpacked"], "unpacked of a target")
+    for part in _list(target["glibc"], "glibc of a target"):
+        _number(part, "glibc of a target")
+    wheels = _object(target["wheels"], "wheels of a target")
+    for name, sha256 in wheels.items():
+        _sha256(sha256, _name(name, plain=True))
+        if not name.endswith(".whl"):
+            raise ValueError(f"{name} is no wheel")
+    if sum(name.startswith("pip-") for name in wheels) != 1:
+        raise ValueError("a target has not one wheel of pip")
+
+
+def _name(value: Any, *, plain: bool = False) -> str:
+    """A relative path below the stick or a kit; `plain`: one part of a path."""
+    if not isinstance(value, str) or not name_fits(value) or (plain and "/" in value):
+        raise ValueError(f"name {value!r} is not allowed")
+    return value
+
+
+def _text(value: Any, what: str) -> str:
+    if not isinstance(value, str) or len(value) > 200:
+        raise ValueError(f"{what} is {value!r}")
+    return value
+
+
+def _number(value: Any, what: str) -> int:
+    if type(value) is not int or not 0 <= value < 1 << 50:
+        raise ValueError(f"{what} is {value!r}")
+    return value
+
+
+def _sha256(value: Any, what: str) -> str:
+    if not isinstance(value, str) or not re.fullmatch("[0-9a-f]{64}", value):
+        raise ValueError(f"sha256 of {what} is {value!r}")
+    return value
+
+
+def _list(value: Any, what: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise ValueError(f"{what} is not a list")
+    return value
+
+
+def _object(value: Any, what: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{what} is not an object")
+    return value
+
+
+def _moment(value: Any) -> datetime.datetime:
+    """A time of ISO 8601; without a zone it is UTC."""
+    moment = datetime.datetime.fromisoformat(_text(value, "created").replace("Z", "+00:00"))
+    return moment if moment.tzinfo else moment.replace(tzinfo=datetime.timezone.utc)
 
 
 def _read(path: Path) -> bytes:
@@ -291,6 +436,14 @@ def shape_faults(stick: Stick) -> list[str]:
         elif status.st_size != size:
             faults.append(f"{name}: {status.st_size} bytes instead of {size}")
     return faults
+
+
+def checked_bytes(stick: Stick, name: str) -> bytes:
+    """A small file's bytes, read once and checked: whoever can write the stick may change it after a check. Raises Refused."""
+    data = _read(stick.path / name)
+    if name not in stick.files or hashlib.sha256(data).hexdigest() != stick.files[name][1]:
+        refuse_broken(stick, [f"{name}: altered"])
+    return data
 
 
 def content_faults(stick: Stick, names: list[str], progress: Progress) -> list[str]:
@@ -380,35 +533,116 @@ def _foreign(stick: Stick, key: PublicKey, known: list[PublicKey], accept: list[
 class Home:
     """The folder of an installation.
 
-    `versions/NAME/{venv,kits,wheels,stick.json,install.json}`, `current`, `trusted.pub`, `pulse-edge`, `install.py`.
-    A version without install.json is unfinished.
+    `versions/NAME/{venv,kits,wheels,stick.json,default-kit.json,install.json}`, `current`, `trusted.pub`, `pulse-edge`,
+    `install.py`. The folder and each version have a mark. A version without install.json is unfinished.
     """
 
     path: Path
 
+    def mark(self) -> dict[str, Any] | None:
+        """What the folder's mark says; None where it has none, so that nothing there is ours."""
+        return read_mark(self.path, _HOME)
+
     def version(self, name: str) -> Path:
         return self.path / "versions" / name
 
+    def ours(self) -> list[Path]:
+        """Folders of versions, unfinished ones too; what else lies in `versions` is somebody else's."""
+        mark = self.mark()
+        if mark is None:
+            return []
+        return sorted(p for p in self.path.glob("versions/*") if (read_mark(p, _VERSION) or {}).get("id") == mark["id"])
+
     def complete(self) -> list[str]:
         """Versions that have passed, newest first."""
-        done = [p.parent for p in self.path.glob(f"versions/*/{INSTALLED}")]
+        done = [p for p in self.ours() if (p / INSTALLED).is_file()]
         return [p.name for p in sorted(done, key=lambda p: (p / INSTALLED).stat().st_mtime_ns, reverse=True)]
 
     def current(self) -> str | None:
         """The version in use."""
         try:
             name = (self.path / "current").read_text("utf-8").strip()
-        except FileNotFoundError:
+        except (OSError, ValueError):
             return None
         return name if name in self.complete() else None
 
     def pinned(self) -> list[PublicKey]:
         """The keys trusted here."""
         path = self.path / "trusted.pub"
-        if not path.exists():
+        if self.mark() is None or not path.exists():
             return []
         lines = [line for line in path.read_text("utf-8").splitlines() if not line.startswith("untrusted comment")]
         return [read_public_key(line, str(path)) for line in lines]
+
+
+def read_mark(folder: Path, kind: str) -> dict[str, Any] | None:
+    """The mark of a folder: `format`, `kind`, `id`. None where there is none of this kind."""
+    path = folder / MARK
+    try:
+        if folder.is_symlink() or not stat.S_ISREG(os.lstat(path).st_mode) or path.stat().st_size > 4096:
+            return None
+        raw = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    fits = isinstance(raw, dict) and raw.get("format") == _MARK_FORMAT and raw.get("kind") == kind
+    return raw if fits and isinstance(raw.get("id"), str) else None
+
+
+def _write_mark(folder: Path, kind: str, number: str, **more: str) -> None:
+    about = {"format": _MARK_FORMAT, "kind": kind, "id": number, **more}
+    write_whole(folder / MARK, json.dumps(about).encode() + b"\n")
+
+
+_NEIGHBOURS = {"kits", "log", "cache", "lost+found", DEFAULT_KIT}
+"""What else the program keeps in its usual place on some systems (pulse_edge.kit, pulse_edge.log), and disks at their top."""
+
+
+def _others(folder: Path) -> list[str]:
+    """What lies in a folder without a mark, but for what systems and a killed installer leave."""
+    ours = re.compile(rf"\.lock|\.{re.escape(MARK)}\..{{1,20}}")
+    return sorted(
+        p.name
+        for p in folder.iterdir()
+        if not (_JUNK.fullmatch(p.name) or (ours.fullmatch(p.name) and p.is_file() and p.stat().st_size <= 4096))
+    )
+
+
+def refuse_place(home: Home, stick: Stick) -> None:
+    """Raise Refused where nothing can be installed, or where it would touch what is somebody else's."""
+    path = home.path
+    if bad := _bad_path(str(path)):
+        raise Refused(
+            f"{str(path)!a}: has {bad} in its path, which a Python environment cannot have. Name another with --to."
+        )
+    if stick.path in (path, *path.parents):
+        raise Refused(f"{path}: lies in the stick itself, which would be broken by it. Name another place with --to.")
+    if not os.path.lexists(path):
+        return
+    if not path.is_dir():
+        raise Refused(f"{path}: is not a folder. Name a new or an empty one with --to.")
+    if home.mark() is None and (others := [n for n in _others(path) if n not in _NEIGHBOURS]):
+        shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
+        raise Refused(
+            f"{path}: holds other files ({shown}) and no installation of pulse-edge. Nothing was touched. Name a new or "
+            "an empty folder with --to."
+        )
+    status = path.stat()
+    if os.name == "posix" and status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX:
+        raise Refused(
+            f"{path}: everybody may write there, and so change the program. Forbid that (chmod o-w), or name another "
+            "place with --to."
+        )
+
+
+def _bad_path(text: str) -> str | None:
+    """What a path holds that a virtual environment or a shell script cannot."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return "bytes that are not UTF-8"
+    if any(ord(c) < 32 or ord(c) == 127 for c in text):
+        return "a line break or another control character"
+    return f"a {os.pathsep!r}" if os.pathsep in text else None
 
 
 def default_home(*, user_only: bool = False) -> Path:
@@ -441,18 +675,25 @@ def write_whole(path: Path, data: bytes, *, mode: int = 0o644) -> None:
 @contextlib.contextmanager
 def locked(home: Home) -> Iterator[None]:
     """One installer at a time; the system gives the lock back when the process and its children are gone."""
-    home.path.mkdir(parents=True, exist_ok=True)
-    with open(home.path / ".lock", "a+b") as f:
-        os.set_inheritable(f.fileno(), True)  # pip of a killed installer goes on for a while
-        for left in range(_LOCK_SECONDS, -1, -1):
-            try:
-                _lock(f.fileno())
-                break
-            except OSError:
-                if not left:
-                    raise Refused(f"{home.path}: another installer is at work there. Wait for it to end.") from None
-                time.sleep(1)
-        yield
+    path = home.path / ".lock"
+    for attempt in range(_LOCK_SECONDS + 1):
+        if attempt:
+            time.sleep(1)
+        with open(path, "a+b") as f:
+            os.set_inheritable(f.fileno(), True)  # pip of a killed installer goes on for a while
+            if _taken(f.fileno(), path):
+                yield
+                return
+    raise Refused(f"{home.path}: another installer is at work there. Wait for it to end.")
+
+
+def _taken(fd: int, path: Path) -> bool:
+    """Whether the lock is ours now, and still the one that others would find."""
+    try:
+        _lock(fd)
+        return os.path.samestat(os.fstat(fd), os.stat(path))
+    except OSError:
+        return False
 
 
 def _lock(fd: int) -> None:
@@ -476,51 +717,102 @@ class Wishes:
     to: Path
     key: PublicKey | None = None
     accept: tuple[str, ...] = ()
+    """Words of --accept: `unsigned`, `older`, `little-memory`, or the id of a key."""
 
 
-def install(stick: Stick, wishes: Wishes, progress: Progress, say: Callable[[str], None]) -> Path:
+def install(
+    stick: Stick,
+    wishes: Wishes,
+    progress: Progress,
+    say: Callable[[str], None],
+    ask: Callable[[str], bool] = lambda _question: False,
+) -> Path:
     """Install the stick's program and kits, prove them, and make them the version in use; its folder.
 
     An interrupted run is continued by the next. Raises Refused; the version in use before is then still in use.
     """
     home = Home(wishes.to)
+    refuse_place(home, stick)
     target = _target(stick)
     trust = judged(stick, home.pinned(), key=wishes.key, accept=list(wishes.accept))
-    _tell_trust(trust, say)
+    _agree(stick, trust, wishes, say, ask)
     refuse_broken(stick, shape_faults(stick))
     big = {p for kit in stick.kits.values() for f in kit["files"].values() for p in f["pieces"]}
     refuse_broken(stick, content_faults(stick, [n for n in stick.files if n not in big], progress))
+    installer = checked_bytes(stick, "install.py")
     _check_memory(stick, wishes)
+    found = home.path.is_dir()
+    home.path.mkdir(parents=True, exist_ok=True)
     with locked(home):
+        refuse_place(home, stick)  # once more: another installer may have been at work
+        _refuse_older(stick, home, wishes)
+        if (mark := home.mark()) is None:
+            mark = {"id": secrets.token_hex(16)}
+            _write_mark(home.path, _HOME, mark["id"], made_by="others" if found else "installer")
         folder = home.version(stick.version)
         if stick.version not in home.complete():
+            _begin(folder, mark["id"])
             try:
                 _check_disk(stick, target, home)
                 _bring(stick, target, home, folder, progress)
                 _program(stick, target, folder, say)
                 _prove(folder, list(stick.kits), say)
-                _complete(stick, trust, home)
+                _complete(stick, trust, home, say)
             except Refused:
                 _remove(folder)
                 _leave_if_empty(home)
                 raise
         before = home.current()
-        _switch(home, stick, trust)
+        _switch(home, stick, trust, installer)
         keep = set(home.complete()) if before in (None, stick.version) else {before, stick.version}
-        for other in (home.path / "versions").iterdir():  # unfinished ones too
+        for other in home.ours():  # unfinished ones too
             if other.name not in keep:
                 _remove(other)
     return folder
 
 
-def _tell_trust(trust: Trust, say: Callable[[str], None]) -> None:
-    if trust.warning:
+def _agree(stick: Stick, trust: Trust, wishes: Wishes, say: Callable[[str], None], ask: Callable[[str], bool]) -> None:
+    """Say who vouches for the stick; the first key that is to be trusted here needs a yes. Raises Refused."""
+    if trust.warning or trust.key is None:
         say(f"warning: {trust.warning}")
-    elif trust.key is not None:
-        say(
-            f"signed by key {trust.key.id}"
-            + (", trusted here from now on: compare it with what its maker told you" if trust.first else "")
+        return
+    say(f"signed by key {trust.key.id}")
+    if not trust.first or wishes.key is not None or trust.key.id in wishes.accept:
+        return
+    question = (
+        "No key is trusted here yet. Compare this number with the one that the bundle's maker gave you by another way "
+        "(on paper, by telephone).\nTrust this key from now on, and install? yes or no:"
+    )
+    if not ask(question):
+        raise Refused(
+            f"{stick.path / SIGNATURE}: by key {trust.key.id}, which is not trusted here yet. Nothing was installed. Compare "
+            f"the number with the one that its maker gave you; --accept {trust.key.id} then installs it without a question."
         )
+
+
+def _refuse_older(stick: Stick, home: Home, wishes: Wishes) -> None:
+    """Raise Refused where the version in use is newer: an old stick, signed long ago, brings old faults back."""
+    if (name := home.current()) is None or name == stick.version or "older" in wishes.accept:
+        return
+    current = open_stick(home.version(name))
+    ours, theirs = version_order(current.program), version_order(stick.program)
+    if (theirs, stick.created) >= (ours, current.created):
+        return
+    raise Refused(
+        f"{stick.path}: has pulse-edge {stick.program} with kits of {stick.created:%Y-%m-%d}, and in use is the newer "
+        f"{current.program} with kits of {current.created:%Y-%m-%d}. Nothing was changed. --rollback goes back to the version "
+        "before; --accept older installs this one all the same."
+    )
+
+
+def _begin(folder: Path, number: str) -> None:
+    """Make a version's folder with its mark, or go on with one. Raises Refused for somebody else's folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if (read_mark(folder, _VERSION) or {}).get("id") == number:
+        return
+    if folder.is_symlink() or _others(folder):
+        raise Refused(f"{folder}: was not made by this installation. Nothing was touched. Move it away, and try again.")
+    _write_mark(folder, _VERSION, number)
 
 
 def _target(stick: Stick) -> dict[str, Any]:
@@ -600,45 +892,62 @@ def _bring(stick: Stick, target: dict[str, Any], home: Home, folder: Path, progr
         done += piece
         progress("copy", done, total)
 
+    present = _Present(home)
     for path, pieces, size, sha256 in jobs:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_file() and size in (-1, path.stat().st_size) and sha256_of(path) == sha256:
             step(sum(stick.files[p][0] for p in pieces))
         elif pieces:
-            faults += _joined(stick, pieces, path, step)
+            faults += _joined(stick, pieces, path, sha256, step)
+        elif (source := present.find(path.suffix, size, sha256)) is not None:
+            _link(source, path)
         else:
-            faults += _from_here(home, path, sha256)
+            faults.append(f"{path.name}: not carried by this stick, and not installed here. Use the whole stick")
     refuse_broken(stick, faults)
     _keep_other_kits(stick, home, folder)
 
 
-def _joined(stick: Stick, pieces: list[str], path: Path, step: Callable[[int], None]) -> list[str]:
+def _joined(stick: Stick, pieces: list[str], path: Path, sha256: str, step: Callable[[int], None]) -> list[str]:
     """Write a file from its pieces on the stick; faults of the pieces."""
     part, faults = path.with_name(path.name + ".part"), []
+    whole = hashlib.sha256()
     with open(part, "wb", buffering=0) as out:
         for name in pieces:
             digest = hashlib.sha256()
             with open(stick.path / name, "rb", buffering=0) as f:
                 while piece := f.read(_READ_BYTES):
                     digest.update(piece)
+                    if len(pieces) > 1:
+                        whole.update(piece)
                     out.write(piece)
                     step(len(piece))
             if digest.hexdigest() != stick.files[name][1]:
                 faults.append(f"{name}: altered")
         os.fsync(out.fileno())
+    if not faults and sha256 != (whole.hexdigest() if len(pieces) > 1 else stick.files[pieces[0]][1]):
+        faults.append(f"{path.name}: its pieces are not the file that the manifest names")
     if not faults:
         os.replace(part, path)
     return faults
 
 
-def _from_here(home: Home, path: Path, sha256: str) -> list[str]:
-    """Link or copy a file that the stick does not carry from a version that is installed."""
-    for folder in map(home.version, home.complete()):
-        for found in [*folder.glob(f"wheels/{path.name}"), *folder.glob(f"kits/**/{path.name}")]:
-            if found.is_file() and sha256_of(found) == sha256:
-                _link(found, path)
-                return []
-    return [f"{path.name}: not carried by this stick, and not installed here. Use the whole stick"]
+class _Present:
+    """What installed versions hold, by content: a file may have another name than on the stick."""
+
+    def __init__(self, home: Home) -> None:
+        folders = [home.version(name) / inside for name in home.complete() for inside in ("wheels", "kits")]
+        self._files = [p for folder in folders for p in folder.rglob("*") if p.is_file() and not p.is_symlink()]
+        self._hashes: dict[Path, str] = {}
+
+    def find(self, suffix: str, size: int, sha256: str) -> Path | None:
+        """A file with this hash; `size` -1: not known, and then its name ends in `suffix`."""
+        for path in self._files:
+            if path.stat().st_size == size if size >= 0 else path.suffix == suffix:
+                if path not in self._hashes:
+                    self._hashes[path] = sha256_of(path)
+                if self._hashes[path] == sha256:
+                    return path
+        return None
 
 
 def _link(source: Path, path: Path) -> None:
@@ -654,15 +963,22 @@ def _link(source: Path, path: Path) -> None:
 
 
 def _keep_other_kits(stick: Stick, home: Home, folder: Path) -> None:
-    """Kits of the version in use that this stick does not bring stay beside the new ones."""
+    """Kits of the version in use that this stick does not bring stay beside the new ones, and so do results of self-tests:
+    a kit that was refused on this machine is refused after an update too (pulse_edge.selftest_results).
+    """
     if (name := home.current()) is None or name == stick.version:
         return
-    for kit in (home.version(name) / "kits").iterdir():
-        if kit.name not in stick.kits:
-            for source in (p for p in kit.rglob("*") if p.is_file()):
-                path = folder / "kits" / kit.name / source.relative_to(kit)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                _link(source, path)
+    before = home.version(name)
+    for source in [kit for kit in _kits_of(before) if kit.name not in stick.kits] + [before / "self-tests"]:
+        for file in (p for p in source.rglob("*") if p.is_file()):
+            path = folder / file.relative_to(before)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _link(file, path)
+
+
+def _kits_of(folder: Path) -> list[Path]:
+    """The folders of a version's kits."""
+    return sorted(p for p in (folder / "kits").glob("*") if p.is_dir())
 
 
 def sha256_of(path: Path) -> str:
@@ -709,8 +1025,10 @@ def _program(stick: Stick, target: dict[str, Any], folder: Path, say: Callable[[
         w for w in wheels if w.name.startswith("pip-")
     )  # Debian's Python has no ensurepip: pip runs from its wheel
     options = ["--no-index", "--no-deps", "--no-cache-dir", "--no-input", "--disable-pip-version-check", "--quiet"]
-    names = [str(w) for w in wheels if w != pip]
-    _run([str(python_of(folder)), str(pip / "pip"), "--isolated", "install", *options, *names], "pip")
+    names = [f"wheels/{w.name}" for w in wheels if w != pip]  # below the folder: a ";" in its path would begin a marker
+    # pip asks the rustc of the search path for its version, which may write into the home folder.
+    path = str(python_of(folder).parent)
+    _run(folder, [str(pip / "pip"), "--isolated", "install", *options, *names], "pip", PATH=path)
     ready.touch()
 
 
@@ -719,13 +1037,37 @@ def python_of(folder: Path) -> Path:
     return folder / "venv" / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
 
 
-def _run(command: list[str], what: str) -> str:
-    """Run one of the program's own steps, without anything that this shell has set for Python or pip; its output."""
-    clean = {
-        k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "PIP_", "PULSE_EDGE", "LD_", "VIRTUAL"))
-    }
+_LEFT_OUT = (
+    "PYTHON",
+    "PIP_",
+    "XDG_CONFIG_",
+    "PULSE_EDGE",
+    "LD_",
+    "DYLD_",
+    "VIRTUAL_ENV",
+    "GGML_",
+    "LLAMA_",
+    "OPENSSL_",
+)
+"""Beginnings of variables that make Python, pip, the loader or an engine read code or settings from elsewhere."""
+
+
+def _run(folder: Path, arguments: list[str], what: str, **more: str) -> str:
+    """Run a version's Python in isolated mode, without anything that this shell has set for Python or pip; its output."""
+    variables = {k: v for k, v in os.environ.items() if not k.startswith(_LEFT_OUT)}
+    # ONNX Runtime posts to its maker unless this is set before its import; and pip's --isolated reads the settings of
+    # the machine all the same.
+    variables |= {"ORT_DISABLE_TELEMETRY": "1", "PIP_CONFIG_FILE": os.devnull, **more}
     done = subprocess.run(
-        command, env=clean, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, close_fds=False
+        [str(python_of(folder)), "-I", "-B", *arguments],
+        env=variables,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+        stdin=subprocess.DEVNULL,
+        close_fds=False,
     )
     if done.returncode:
         last = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()][-3:]
@@ -740,37 +1082,102 @@ def _prove(folder: Path, kits: list[str], say: Callable[[str], None]) -> None:
 
     `doctor` reads a page either way, keeps this machine's speed, and says so where a kit has no golden cases.
     """
-    program = [str(python_of(folder)), "-I", "-m", "pulse_edge"]
-    for kit in sorted(p for p in (folder / "kits").iterdir()):
+    program = ["-m", "pulse_edge"]
+    for kit in _kits_of(folder):
         if kit.name not in kits:
             say(f"verifying {kit.name}")
-            _run([*program, "kit", "verify", str(kit)], f"verifying {kit.name}")
+            _run(folder, [*program, "kit", "verify", str(kit)], f"verifying {kit.name}")
             continue
         say(f"verifying {kit.name}, and reading pages with it (minutes on a slow machine)")
-        told = _run([*program, "doctor", "--kit", str(kit)], f"reading with {kit.name}")
+        told = _run(folder, [*program, "doctor", "--kit", str(kit)], f"reading with {kit.name}")
         for line in told.splitlines():
             if "golden cases" in line:
                 say(f"{kit.name}: {' '.join(line.split())}")
 
 
-def _complete(stick: Stick, trust: Trust, home: Home) -> None:
-    """Write install.json, the last file of a version: what it is, and what answers must say of the program and kits."""
+def _complete(stick: Stick, trust: Trust, home: Home, say: Callable[[str], None]) -> None:
+    """Choose the kit that answers when none is named, and write install.json, the last file of a version: what it is, and what
+    answers must say of the program and kits.
+    """
     folder = home.version(stick.version)
-    kits = {kit.name: trust.warning for kit in (folder / "kits").iterdir()}
-    if (current := home.current()) is not None:
+    kits = {kit.name: trust.warning for kit in _kits_of(folder)}
+    current = home.current()
+    if current is not None:
         earlier = json.loads((home.version(current) / INSTALLED).read_text("utf-8"))["kits"]
         kits |= {name: trust.warning or warning for name, warning in earlier.items() if name not in stick.kits}
+    if (default := _default(stick, None if current is None else home.version(current), list(kits), say)) is not None:
+        write_default(folder, default)
     key = None if trust.key is None else trust.key.id
     about = {"program": stick.program, "key": key, "warning": trust.warning, "kits": kits}
     write_whole(folder / INSTALLED, json.dumps(about, indent=1).encode() + b"\n")
 
 
+@dataclass(frozen=True)
+class DefaultKit:
+    """Which kit answers when none is named."""
+
+    kit: str
+    """Name of its folder."""
+    chosen: bool
+    """By a person, so that an update leaves it."""
+
+
+def read_default(folder: Path) -> DefaultKit | None:
+    """The choice beside a folder of kits; None where there is none. Raises ValueError for a file that is no choice."""
+    try:
+        raw = json.loads((folder / DEFAULT_KIT).read_text("utf-8"))
+    except FileNotFoundError:
+        return None
+    if not isinstance(raw, dict) or raw.get("format") != _DEFAULT_FORMAT or not isinstance(raw.get("kit"), str):
+        raise ValueError("not the choice of a kit")
+    return DefaultKit(raw["kit"], raw.get("chosen") is True)
+
+
+def write_default(folder: Path, default: DefaultKit) -> None:
+    """Replace the choice beside a folder of kits."""
+    about = {"format": _DEFAULT_FORMAT, "kit": default.kit, "chosen": default.chosen}
+    write_whole(folder / DEFAULT_KIT, json.dumps(about).encode() + b"\n")
+
+
+def _default(stick: Stick, before: Path | None, kits: list[str], say: Callable[[str], None]) -> DefaultKit | None:
+    """What the person chose before, else the stick's own, or one of it that needs less memory than this machine has."""
+    earlier = None
+    if before is not None:
+        with contextlib.suppress(OSError, ValueError):  # broken: the stick's own then, and it is said
+            earlier = read_default(before)
+    if earlier is not None and earlier.kit in kits and (earlier.chosen or stick.default is None):
+        default = earlier
+    elif stick.default is not None:
+        default = DefaultKit(_fitting(stick, stick.default, say), chosen=False)
+    else:
+        return None
+    if len(kits) > 1:
+        how = ", as you chose" if default.chosen else ""
+        say(f"kits: {', '.join(sorted(kits))}. {default.kit} answers{how}; `pulse-edge kit use NAME` chooses another")
+    return default
+
+
+def _fitting(stick: Stick, first: str, say: Callable[[str], None]) -> str:
+    """The first kit, or where it is too large for this machine the next that is not, or the smallest."""
+    have = installed_memory()
+    if have is None or stick.kits[first]["memory"] <= have:
+        return first
+    fits = [name for name, kit in stick.kits.items() if kit["memory"] <= have]
+    other = fits[0] if fits else min(stick.kits, key=lambda name: int(stick.kits[name]["memory"]))
+    if other != first:
+        needed = stick.kits[first]["memory"] / 2**30
+        say(f"{first} needs {needed:.1f} GiB of memory, and this machine has {have / 2**30:.1f} GiB")
+    return other
+
+
 _LAUNCHER = """#!/bin/sh
 here=$(dirname -- "$(readlink -f -- "$0")")
+export ORT_DISABLE_TELEMETRY=1
 exec "$here/versions/$(cat "$here/current")/venv/bin/python" -I -m pulse_edge "$@"
 """
 _LAUNCHER_CMD = (
-    '@set /p VERSION=<"%~dp0current"\r\n@"%~dp0versions\\%VERSION%\\venv\\Scripts\\python.exe" -I -m pulse_edge %*\r\n'
+    '@setlocal\r\n@set ORT_DISABLE_TELEMETRY=1\r\n@set /p VERSION=<"%~dp0current"\r\n'
+    '@"%~dp0versions\\%VERSION%\\venv\\Scripts\\python.exe" -I -m pulse_edge %*\r\n'
 )
 
 
@@ -779,14 +1186,14 @@ def launcher(home: Home) -> Path:
     return home.path / ("pulse-edge.cmd" if sys.platform == "win32" else "pulse-edge")
 
 
-def _switch(home: Home, stick: Stick, trust: Trust) -> None:
+def _switch(home: Home, stick: Stick, trust: Trust, installer: bytes) -> None:
     """Make the version that has passed the one in use. `current` is the one pointer, and written last."""
     keys = home.pinned()
     if trust.key is not None and trust.pinned and trust.key not in keys:
         write_whole(home.path / "trusted.pub", "".join(k.text() for k in [*keys, trust.key]).encode())
     text = _LAUNCHER_CMD if sys.platform == "win32" else _LAUNCHER
     write_whole(launcher(home), text.encode(), mode=0o755)
-    write_whole(home.path / "install.py", _read(stick.path / "install.py"))
+    write_whole(home.path / "install.py", installer)
     write_whole(home.path / "current", f"{stick.version}\n".encode())
     link = _shell_link(home)
     if link is not None and not os.path.lexists(link):
@@ -811,6 +1218,7 @@ def _shell_link(home: Home) -> Path | None:
 
 def rollback(home: Home) -> str:
     """Make the version before the one in use; its name. Raises Refused when there is none."""
+    _refuse_foreign(home)
     with locked(home):
         current = home.current()
         others = [name for name in home.complete() if name != current]
@@ -820,37 +1228,163 @@ def rollback(home: Home) -> str:
     return others[0]
 
 
-def uninstall(home: Home) -> None:
-    """Remove everything that installations put there, and nothing else. Raises Refused where nothing was installed."""
-    if not (home.path / "versions").is_dir():
-        raise Refused(f"{home.path}: nothing is installed there. Name the place with --to.")
+def _refuse_foreign(home: Home) -> None:
+    if home.mark() is None:
+        raise Refused(f"{home.path}: nothing is installed there. Nothing was touched. Name the place with --to.")
+
+
+def uninstall(home: Home) -> list[Path]:
+    """Remove everything that installations put there, and nothing else; what stays there because it is somebody else's.
+
+    Raises Refused where nothing was installed.
+    """
+    _refuse_foreign(home)
     link = _shell_link(home)
     if link is not None and link.is_symlink() and Path(os.readlink(link)) == launcher(home):
         link.unlink()
     with locked(home):
         (home.path / "current").unlink(missing_ok=True)  # first: what is half removed is not to be run
-        _remove(home.path / "versions")
+        for version in home.ours():
+            _remove(version)
+        if stuck := home.ours():
+            raise Refused(f"{stuck[0]}: could not be removed. Close what still uses it, and uninstall again.")
         for name in ("current", launcher(home).name, "trusted.pub", "install.py"):
             for path in [home.path / name, *home.path.glob(f".{name}.*")]:  # the second: of a killed `write_whole`
                 path.unlink(missing_ok=True)
         _leave_if_empty(home)
+    if not home.path.is_dir():
+        return []
+    return [p for p in sorted([*home.path.iterdir(), *home.path.glob("versions/*")]) if p.name != "versions"]
 
 
 def _leave_if_empty(home: Home) -> None:
-    """Remove the folder itself when nothing is installed any more; somebody else's files stay, and so does it then."""
-    if not home.complete():
-        with contextlib.suppress(OSError):
-            if (home.path / "versions").exists():
-                (home.path / "versions").rmdir()
-            (home.path / ".lock").unlink(missing_ok=True)
+    """Take the mark away when nothing is installed any more, and the folder where an installer made it and it is empty."""
+    mark = home.mark()
+    if mark is None or home.ours() or (home.path / "current").exists():
+        return
+    for folder in home.path.glob("versions/*"):
+        if folder.is_dir() and not folder.is_symlink() and not _others(folder):
+            _remove(folder)  # of an installer that was killed before it had marked it
+    with contextlib.suppress(OSError):
+        (home.path / "versions").rmdir()
+    for path in [*home.path.glob(f".{MARK}.*"), home.path / MARK, home.path / ".lock"]:
+        path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        if mark.get("made_by") == "installer":
             home.path.rmdir()
 
 
 def _remove(folder: Path) -> None:
-    """Remove a version; its install.json first, so that what is half removed does not count as a version."""
-    for path in folder.glob(f"**/{INSTALLED}" if folder.name == "versions" else INSTALLED):
-        path.unlink(missing_ok=True)
-    shutil.rmtree(folder, ignore_errors=True)
+    """Remove a version: install.json first, so that what is half removed does not count as a version, and the mark last.
+
+    A folder without a mark is left alone, unless it is empty.
+    """
+    if folder.is_symlink() or (read_mark(folder, _VERSION) is None and _others(folder)):
+        return  # somebody else's
+    (folder / INSTALLED).unlink(missing_ok=True)
+    for path in folder.iterdir():
+        if path.name == MARK:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                path.unlink()
+    with contextlib.suppress(OSError):
+        if [p.name for p in folder.iterdir()] == [MARK]:
+            (folder / MARK).unlink()
+        folder.rmdir()
+
+
+# --- what the program has written for this user -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A folder outside the installation that the program has written to for this user."""
+
+    path: Path
+    kind: str | None
+    """As its mark says; None: without a mark, so that it is not removed."""
+
+    @property
+    def is_log(self) -> bool:
+        """Whether it is an audit log, which rules may require to keep."""
+        return self.kind == "audit-log" or (self.kind is None and self.path == _user_folders()[1])
+
+    def __str__(self) -> str:
+        what = "audit log: what was answered and when" if self.is_log else (self.kind or "cache").replace("-", " ")
+        return f"{self.path} ({what})"
+
+
+def _user_folders() -> tuple[Path, Path]:
+    """The cache and the audit log of this user, as pulse_edge.kit and pulse_edge.log have them."""
+    if sys.platform == "win32":
+        local = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local") / "pulse-edge"
+        return local / "cache", local / "log"
+    if sys.platform == "darwin":
+        library = Path.home() / "Library"
+        return library / "Caches/pulse-edge", library / "Application Support/pulse-edge/log"
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state")
+    return cache / "pulse-edge", state / "pulse-edge/log"
+
+
+def traces() -> list[Trace]:
+    """What the program has written for this user: folders with a mark, and the usual places where they have none."""
+    cache, log = _user_folders()
+    named = [Path(os.environ[name]) for name in ("PULSE_EDGE_CACHE", "PULSE_EDGE_LOG") if os.environ.get(name)]
+    state = Path(os.environ.get("PULSE_EDGE_STATE") or log.parent)
+    places = [cache, *_folders(cache), *_folders(log.parent), *_folders(state), *named]
+    found: dict[Path, Trace] = {}
+    for path in places:
+        kind = _kind(path)
+        if kind not in (None, _HOME, _VERSION):
+            found[path.resolve()] = Trace(path, kind)
+    for path in (cache, log):
+        if path.is_dir() and not any(path.resolve() in (p, *p.parents) for p in found):
+            found[path.resolve()] = Trace(path, None)
+    return list(found.values())
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.glob("*") if p.is_dir() and not p.is_symlink())
+
+
+def _kind(folder: Path) -> str | None:
+    """The kind of a folder's mark."""
+    try:
+        kind = json.loads((folder / MARK).read_bytes())["kind"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return kind if isinstance(kind, str) and read_mark(folder, kind) else None
+
+
+_WRITTEN = re.compile(
+    r"log|lock|head(\.new)?|verified.*|[0-9a-f]{16,64}(-[0-9a-f]{16,64})?\.(rows|kv|json|png)(\.new)?"
+    rf"|\.unfinished-.+|tmp.{{8}}|\.{re.escape(MARK)}.+"
+)
+"""Files that the program writes into its folders; what else lies there is somebody else's."""
+
+
+def remove_trace(trace: Trace) -> list[Path]:
+    """Remove what the program has written into a folder with a mark, and the folder; what stays."""
+    if trace.kind is None or read_mark(trace.path, trace.kind) is None:
+        return [trace.path]
+    for folder, folders, names in os.walk(trace.path, topdown=False):
+        for name in names:
+            if _WRITTEN.fullmatch(name):
+                os.unlink(os.path.join(folder, name))
+        for name in folders:
+            with contextlib.suppress(OSError):  # holds what is not ours
+                os.rmdir(os.path.join(folder, name))
+    others = sorted(p for p in trace.path.iterdir() if p.name != MARK)
+    if not others:
+        (trace.path / MARK).unlink()
+        with contextlib.suppress(OSError):
+            trace.path.rmdir()
+            trace.path.parent.rmdir()
+    return others
 
 
 # --- the command ------------------------------------------------------------------------------------------------------
@@ -874,43 +1408,123 @@ class _Bar:
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    print(visible(text), file=sys.stderr, flush=True)
+
+
+def _ask(question: str) -> bool:
+    """Whether the person says yes; no answer is a no."""
+    print(question, end=" ", file=sys.stderr, flush=True)
+    try:
+        answer = sys.stdin.readline() if sys.stdin else ""
+    except (OSError, ValueError):
+        answer = ""
+    if not answer.endswith("\n"):
+        print(file=sys.stderr)
+    return answer.strip().casefold() in ("yes", "y")
+
+
+_WORDS = ("unsigned", "older", "little-memory")
+
+
+def _word(text: str) -> str:
+    """A word of --accept; a mistyped one is not passed over."""
+    if text in _WORDS:
+        return text
+    if re.fullmatch("[0-9A-Fa-f]{16}", text):
+        return text.upper()
+    raise argparse.ArgumentTypeError(f"{text!r} is neither {', '.join(_WORDS)} nor the id of a key (16 digits)")
+
+
+def _folder(text: str) -> Path:
+    """A folder named on the command line. `--to "$UNSET"` does not mean the current one."""
+    try:
+        if text:
+            return Path(text).expanduser().resolve()
+    except (OSError, RuntimeError, ValueError) as e:
+        raise argparse.ArgumentTypeError(f"{text!a} is no folder: {e}") from None
+    raise argparse.ArgumentTypeError("no folder is named")
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Install pulse-edge from this stick, without a network.")
-    parser.add_argument("--to", type=Path, metavar="DIR", help="where to; default: the usual place")
+    parser.add_argument("--to", type=_folder, metavar="DIR", help="where to; default: the usual place")
     parser.add_argument("--user-only", action="store_true", help="for this user, also when an administrator installs")
     parser.add_argument("--key", type=Path, metavar="FILE", help="the minisign public key that must have signed it")
     parser.add_argument(
-        "--accept", action="append", default=[], metavar="WORD", help="unsigned, the id of a foreign key, little-memory"
+        "--accept",
+        action="append",
+        default=[],
+        type=_word,
+        metavar="WORD",
+        help="the id of a key that is not trusted here yet, unsigned, older, or little-memory",
     )
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--rollback", action="store_true", help="go back to the version before")
     what.add_argument("--uninstall", action="store_true", help="remove everything that was installed")
-    return parser.parse_args()
+    parser.add_argument(
+        "--remove-cache",
+        action="store_true",
+        help="with --uninstall: remove this user's caches and results of self-tests too",
+    )
+    parser.add_argument("--remove-log", action="store_true", help="with --uninstall: remove this user's audit log too")
+    options = parser.parse_args()
+    if (options.remove_cache or options.remove_log) and not options.uninstall:
+        parser.error("--remove-cache and --remove-log go with --uninstall")
+    return options
+
+
+def _uninstall(home: Home, *, cache: bool, log: bool) -> None:
+    """Uninstall, and say what stays; what the program has written for this user goes where that was asked for."""
+    if home.mark() is not None or not (cache or log):
+        others = uninstall(home)
+        print(f"{home.path}: uninstalled")
+        for path in others:
+            _say(f"left: {path} (not made by the installer)")
+    for trace in traces():
+        wanted = log if trace.is_log else cache
+        if trace.kind is not None and not wanted and sys.stdin and sys.stdin.isatty():
+            wanted = _ask(f"{trace}: remove it too? yes or no:")
+        left = remove_trace(trace) if wanted else [trace.path]
+        if not left:
+            print(f"removed: {trace}")
+        elif not wanted:
+            option = "--remove-log" if trace.is_log else "--remove-cache"
+            how = f"--uninstall {option} removes it" if trace.kind else "Remove it yourself if nobody needs it"
+            _say(f"left: {trace}. {how}")
+        else:
+            _say(f"left: {', '.join(map(str, left))} (without a mark of pulse-edge, or not written by it)")
+    if home.path == Path("/opt/pulse-edge"):
+        _say("Others who have used it have a cache and an audit log of their own in their home folders.")
+
+
+def _quoted(path: Path) -> str:
+    """A command's path as a shell takes it."""
+    return f'& "{path}"' if sys.platform == "win32" and " " in str(path) else shlex.quote(str(path))
 
 
 def main() -> int:
     """Entry point; 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # names of any bytes can be said
     options = _arguments()
     for name in ("SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.default_int_handler)
-    home = Home((options.to or default_home(user_only=options.user_only)).expanduser().resolve())
+    os.umask(0o022)  # an installation is for everybody to read and for its owner to change, whatever the shell says
+    home = Home(options.to or default_home(user_only=options.user_only).expanduser().resolve())
     try:
         if sys.version_info < (3, 10):  # noqa: UP036 (whoever has an older one never saw pyproject.toml)
             raise Refused(f"Python {platform.python_version()}: too old. Run install.py with Python 3.10 or newer.")
         if options.rollback:
             print(f"in use now: {rollback(home)}")
         elif options.uninstall:
-            uninstall(home)
-            print(f"{home.path}: uninstalled")
+            _uninstall(home, cache=options.remove_cache, log=options.remove_log)
         else:
             key = options.key and read_public_key(_read(options.key).decode("utf-8", "replace"), str(options.key))
             wishes = Wishes(home.path, key, tuple(options.accept))
-            install(open_stick(Path(__file__).resolve().parent), wishes, _Bar(), _say)
-            print(f"installed. Read a page: {launcher(home)} interpret scan.jpg")
+            install(open_stick(Path(__file__).resolve().parent), wishes, _Bar(), _say, _ask)
+            print(f"installed. Read a page: {_quoted(launcher(home))} interpret scan.jpg")
     except Refused as e:
         print(*(f"error: {line}" for line in e.lines), sep="\n", file=sys.stderr)
         return e.exit_code

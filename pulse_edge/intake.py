@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any
 
-from . import quality, rectify, scan
+from . import channels, fill, quality, rectify, scan
 from .errors import PageRefused
 
 NARROWEST = 64
@@ -38,6 +38,7 @@ def check(page: scan.Page, *, straighten: bool = True) -> CheckedPage:
         upright=flat.upright,
         light=flat.light,
         frame=flat.frame,
+        unfilled=fill.unfilled(channels.pixels(page.image)),
     )
     return CheckedPage(page, flat, judged, time.perf_counter() - start)
 
@@ -62,9 +63,7 @@ def refuse(checked: CheckedPage) -> None:
     """Raise PageRefused for a page that was judged unfit, with what is wrong and how to take it again."""
     if checked.quality.verdict == quality.REFUSED:
         why = next(r for r in checked.quality.reasons if r.refuses)
-        raise PageRefused(
-            f"{checked.page.name}: {why.check} is {why.value:g} {why.unit}, and {why.threshold:g} is the limit. {why.advice}"
-        )
+        raise PageRefused(f"{checked.page.name}: {why.advice}")
 
 
 def facts(checked: CheckedPage) -> dict[str, Any]:

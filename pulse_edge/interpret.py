@@ -18,12 +18,40 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from . import cpu, findings, intake, llm, machine, memory, prompt, rowcache, scan, speculation, thin, tiles, vision
+from . import (
+    cpu,
+    findings,
+    intake,
+    llm,
+    machine,
+    memory,
+    prompt,
+    rowcache,
+    scan,
+    selftest_results,
+    speculation,
+    thin,
+    tiles,
+    vision,
+    weights,
+)
 from . import kit as kits
 from .errors import KitError, MemoryShortage, UsageError
+from .grammar import Grammar
 from .kit import Kit
 from .plan import Use
-from .report import DEMONSTRATION, FORCED, FORCED_KIT, NOT_ALL_READ, Answer, Finding, KitMark, Mark, Report
+from .report import (
+    DEMONSTRATION,
+    FORCED,
+    FORCED_KIT,
+    NOT_ALL_READ,
+    NOT_PROVEN,
+    Answer,
+    Finding,
+    KitMark,
+    Mark,
+    Report,
+)
 from .start import Start, decide, threads_for
 
 Float = npt.NDArray[np.float32]
@@ -74,6 +102,8 @@ class Answering(Iterator[str]):
         grammar: str | None = None,
     ) -> None:
         self.question = question
+        self.prose = grammar is None
+        """False: JSON of a schema, whose words are keys and not statements."""
         self.text = ""
         self.ids: list[int] = []
         """The generated tokens, without the end."""
@@ -146,6 +176,8 @@ class PulseModel:
         """Why `auto` did not take a GPU that is there, or should be; None: nothing is wrong."""
         self.refused: str | None = None
         """Why `doctor` refused this kit on this machine, where it was forced to answer all the same."""
+        self.proven = False
+        """Whether the kit's golden cases came back here when `doctor` ran last, on the device that answers now."""
         self.progress = progress
         self.seconds: dict[str, float] = {}
         self._how = how
@@ -188,14 +220,16 @@ class PulseModel:
             raise UsageError(f"device {device!r}: expected auto, cpu or cuda.")
         vision.installed_runtime()
         opened = kit if isinstance(kit, Kit) else kits.find(None if kit is None else Path(kit))
-        known = machine.recall(opened)
-        if known.refused and not force:
-            raise KitError(f"{opened.path}: {known.refused} Run pulse-edge doctor again, or answer with --force-kit.")
+        known, tested = machine.recall(opened), selftest_results.recall(opened)
+        if tested is not None and tested.refused and not force:
+            raise KitError(f"{opened.path}: {tested.refused} Run pulse-edge doctor again, or answer with --force-kit.")
         _verify(opened, progress)
+        weights.agree(opened.file(opened.manifest.language.file), opened.manifest.language)
         running = cpu.Threads(threads, threads) if threads else threads_for(known.speed)
         how, encoder = decide(opened, device, running, use or Use(), limit)
         model = cls(opened, encoder, replace(how, flash_attention=flash_attention, observer=observer), progress)
-        model.refused = known.refused
+        if tested is not None:
+            model.refused, model.proven = tested.refused, tested.refused is None and how.device == "cpu"
         model.seconds["load"] = time.perf_counter() - start
         try:
             if use is None or use.pages != 1:  # a single page is read and judged meanwhile
@@ -317,6 +351,12 @@ class PulseModel:
         else:
             features = self.encoder.encode(pixels, told)
             each = np.zeros(features.shape[:2], np.float32)
+        expected = (self.kit.manifest.vision.patches_per_side**2, self.kit.manifest.language.embedding_length)
+        if features.shape[1:] != expected:
+            raise KitError(
+                f"{self.kit.path}: its encoder gives {features.shape[1]} x {features.shape[2]} numbers a tile, and the "
+                f"manifest says {expected[0]} x {expected[1]}. Copy the kit again, or convert the checkpoint again."
+            )
         how: dict[str, Any] = {"page_size": page_size, "merge": merge, **self._tiling()}
         whole = tiles.pack(features, newline=self._newline, **how)
         newline = None if self._newline is None else np.zeros(1, np.float32)
@@ -336,11 +376,11 @@ class PulseModel:
     def _rows_from(self, page_size: tuple[int, int]) -> dict[str, Any]:
         """Everything but the pixels that image rows depend on: weights, packing, engine, machine."""
         m = self.kit.manifest
-        weights = {n: f.sha256 for n, f in m.files.items() if n.startswith(m.vision.file)}
         newline = m.packing.newline_file and m.files[m.packing.newline_file].sha256
-        engine = [vision.installed_runtime(), vision.version(), self.device.split()[0], platform.node()]
+        engine = [vision.installed_runtime(), vision.version(), vision.EXACT, self.device.split()[0], platform.node()]
         tiling = [m.packing.merge, newline, self._tiling(), page_size]
-        return {"weights": weights, "packing": tiling, "engine": engine}
+        # The whole kit: an encoder's weights may lie in files of any name, and a cache must not mix two kits.
+        return {"kit": self.kit.sha256, "packing": tiling, "engine": engine}
 
     def ask(
         self,
@@ -359,6 +399,21 @@ class PulseModel:
         """
         limit = self.kit.manifest.prompt.max_tokens if max_tokens is None else max_tokens
         return Answering(self, encoded, question, limit, history, grammar)
+
+    def check_grammar(self, grammar: Grammar, max_tokens: int | None = None) -> None:
+        """Raise UsageError where answers of this kit could not be whole JSON of the grammar; reads no weights.
+
+        `max_tokens` None: the kit's limit, as in `ask`.
+        """
+        manifest = self.kit.manifest
+        limit = min(max_tokens or manifest.prompt.max_tokens, manifest.language.context_length)
+        grammar.require(limit)
+        tokens = llm.rehearse(self.kit.file(manifest.language.file), grammar.text, grammar.shortest)
+        if tokens > limit:
+            raise UsageError(
+                f"the schema's shortest answer has {tokens:,} tokens, and an answer may have {limit:,}. Raise "
+                f"--max-tokens, or {grammar.shorten}."
+            )
 
     def score(
         self, encoded: EncodedScan, question: str, answers: Iterable[Sequence[int]], history: Turns = ()
@@ -389,7 +444,7 @@ class PulseModel:
 
     def contradictions(self, encoded: EncodedScan, found: Sequence[Finding], texts: Sequence[str]) -> tuple[Mark, ...]:
         """Contradictions of findings and texts; what is present is asked again in other words."""
-        present = [findings.BY_KEY[f.statement] for f in found if f.verdict == "present"]
+        present = [findings.BY_KEY[f.statement] for f in found if f.answer is True]
         how = self._calibration(encoded) or {}
         second = {s.key: findings.rescaled(yes_or_no(self, encoded, s.plain).log_odds, how.get(s.key)) for s in present}
         return findings.contradictions(found, texts, second)
@@ -454,7 +509,7 @@ class PulseModel:
 
     def report(self, encoded: EncodedScan, answered: Sequence[Answering], found: Sequence[Finding] = ()) -> Report:
         """The record of one page's answers, as far as they have come, and findings, whose contradictions it marks."""
-        marks = self.contradictions(encoded, found, [a.text for a in answered]) if found else ()
+        marks = self.contradictions(encoded, found, [a.text for a in answered if a.prose])
         seconds = self.seconds | encoded.seconds
         for part in ("prefill", "answer"):
             seconds[part] = sum(a.seconds.get(part, 0.0) for a in answered)
@@ -464,7 +519,7 @@ class PulseModel:
             file=encoded.file,
             page_sha256=encoded.page_sha256,
             answers=tuple(a.so_far() for a in answered),
-            kit=KitMark(m.id, self.kit.sha256, m.demonstration, self.warning(), self.refused),
+            kit=KitMark(m.id, self.kit.sha256, m.demonstration, self.warning(), self.refused, self.proven),
             device=self.device,
             versions=versions(),
             seconds={k: round(v, 3) for k, v in seconds.items()},
@@ -481,7 +536,7 @@ class PulseModel:
         forced = encoded.checked is not None and encoded.checked.quality.forced
         notices = [DEMONSTRATION] if self.kit.manifest.demonstration else []
         notices += [warning] if (warning := self.warning()) else []
-        notices += [FORCED_KIT] if self.refused else []
+        notices += [FORCED_KIT] if self.refused else [] if self.proven else [NOT_PROVEN]
         notices += [f"{NOT_ALL_READ} {encoded.rows_read}"] if encoded.rows_read != thin.ALL else []
         return [*notices, FORCED] if forced else notices
 

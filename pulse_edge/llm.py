@@ -3,8 +3,9 @@
 Embedding rows enter through `llama_batch.embd`; llama-cpp-python's own LLaVA handlers use another prompt and another
 resampler, and clear the cache at every call. A prefix (system prompt and page) stays in the cache between questions.
 
-Always the same bytes: batches are cut the same way whether or not the prefix was there before, and flash attention is
-off, because llama.cpp's CPU kernel sums partial results in an order that depends on the number of threads.
+The same bytes always come on processors with the same instruction sets (another one takes other kernels, whose sums differ
+in the last bits): batches are cut the same way whether or not the prefix was there before, and flash attention is off, because
+llama.cpp's CPU kernel sums partial results in an order that depends on the number of threads.
 
 With a kit that carries a table of guesses an answer is made in steps of WIDTH tokens: the next one, and guesses or fillers
 behind it, of which those stay that the model would have said. llama.cpp takes other kernels for one token than for two, four
@@ -19,9 +20,11 @@ import codecs
 import contextlib
 import ctypes
 import importlib.metadata
+import importlib.util
 import itertools
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -32,7 +35,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from .errors import ContextError, DeviceError, EngineError
+from . import child, kv_state
+from .errors import ContextError, DeviceError, EngineError, UsageError
 
 Float = npt.NDArray[np.float32]
 BATCH = 256
@@ -43,15 +47,16 @@ GENTLE = 32
 WIDTH = 4
 """Tokens a step of an answer decodes on a CPU. Reading the weights is what a step waits for; four share it."""
 _SWITCHES = (
-    "GGML_BACKEND_PATH",
     "GGML_CPU_DISABLE_FUSION",
     "GGML_CPU_TILED_MM",
     "GGML_CPU_TILED_MM_FORCE",
     "LLAMA_ATTN_ROT_DISABLE",
 )
-"""Environment variables that make llama.cpp take other kernels or load any library; an answer must not depend on a shell."""
+"""Environment variables that make llama.cpp take other kernels; an answer must not depend on a shell."""
 _KEYS = {"f16": 1, "q8_0": 8}
 """ggml_type by name."""
+_KEY_BYTES = {"f16": lambda width: 2 * width, "q8_0": lambda width: width // 32 * 34}
+"""Of so many numbers: q8_0 holds 32 of them and a scale of two bytes."""
 _ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
@@ -136,6 +141,36 @@ def cuda_missing() -> str | None:
 def system() -> str:
     """What llama.cpp's libraries were built for and have found, such as `CPU : SSE3 = 1 | AVX2 = 1`."""
     return str(_library().llama_print_system_info().decode())
+
+
+def rehearse(path: Path, grammar: str, text: str) -> int:
+    """The number of tokens of `text` with a GGUF's vocabulary, the only part of the file that is read.
+
+    Raises UsageError where llama.cpp does not take the grammar (GBNF), EngineError for a file that it cannot load.
+    """
+    lib = _library()
+    params = lib.llama_model_default_params()
+    params.vocab_only = True
+    with _log() as log:
+        model = lib.llama_model_load_from_file(str(path).encode(), params)
+    if not model:
+        raise EngineError(f"{path}: llama.cpp cannot load it: {log.reason()}. Copy the kit again.")
+    try:
+        vocabulary, raw = lib.llama_model_get_vocab(model), text.encode()
+        lib.llama_sampler_free(_grammar_sampler(lib, vocabulary, grammar))
+        ids = (ctypes.c_int32 * (len(raw) + 8))()
+        return abs(int(lib.llama_tokenize(vocabulary, raw, len(raw), ids, len(ids), False, False)))
+    finally:
+        lib.llama_model_free(model)
+
+
+def _grammar_sampler(lib: Any, vocabulary: Any, grammar: str) -> Any:
+    """llama.cpp's sampler of a grammar. Raises UsageError where it does not take it."""
+    with _log() as log:
+        sampler = lib.llama_sampler_init_grammar(vocabulary, grammar.encode(), b"root")
+    if not sampler:
+        raise UsageError(f"llama.cpp does not take the schema's grammar: {log.reason()}. Make the schema smaller.")
+    return sampler
 
 
 class LanguageModel:
@@ -244,6 +279,10 @@ class LanguageModel:
         if not self._context:
             raise EngineError(f"{self._path}: llama.cpp cannot make a context: {log.reason()}.")
         self._memory = lib.llama_get_memory(self._context)
+        heads, all_heads = lib.llama_model_n_head_kv(self._model), lib.llama_model_n_head(self._model)
+        width = self.embedding_length // all_heads * heads
+        layers = lib.llama_model_n_layer(self._model)
+        self._shape = kv_state.Shape(layers, width, _KEYS[keys], _KEY_BYTES[keys](width), not flash)
 
     def use_threads(self, threads: int, decode_threads: int) -> None:
         """From the next call on; results do not depend on it."""
@@ -325,10 +364,17 @@ class LanguageModel:
     def load(self, path: Path, key: Hashable) -> bool:
         """Take the context from a file that `save` wrote, as what `prefill` would make for `key`; whether that went well.
 
-        Only a file that is known to be whole, and of the same kit, settings and build: llama.cpp checks little.
+        Only a file that is known to be whole, and of the same kit, settings and build: llama.cpp checks little, and
+        aborts the process on a shape that is not this context's, which is looked at before. Raises OSError.
         """
         self.clear()
         told, count = (ctypes.c_int32 * 2)(), ctypes.c_size_t()
+        with open(path, "rb") as file:
+            ends = np.frombuffer(file.read(20), np.int32)
+        if len(ends) < 5 or not 0 < ends[4] <= min(ends[3], self.context) or ends[3] > self._trained:
+            return False
+        if not kv_state.fits(path, self._shape, *ends[3:5].tolist()):
+            return False
         with _log():
             read = self._lib.llama_state_seq_load_file(
                 self._context, str(path).encode(), 0, told, 2, ctypes.byref(count)
@@ -510,10 +556,7 @@ class LanguageModel:
             yield lambda logits: int(np.argmax(logits))
             return
         lib = self._lib
-        with _log() as log:
-            sampler = lib.llama_sampler_init_grammar(self._vocab, grammar.encode(), b"root")
-        if not sampler:
-            raise EngineError(f"llama.cpp does not understand the grammar: {log.reason()}. Report it with the schema.")
+        sampler = _grammar_sampler(lib, self._vocab, grammar)
 
         def allowed(logits: Float, ids: npt.NDArray[Any]) -> Float:
             found = np.zeros(len(ids), [("id", np.int32), ("logit", np.float32), ("p", np.float32)])
@@ -603,14 +646,33 @@ class LanguageModel:
 
 def _library() -> Any:
     """llama.cpp's C functions, initialised once."""
+    prepare()
     from llama_cpp import llama_cpp as lib
 
-    for name in _SWITCHES:
-        os.environ.pop(name, None)
     lib.llama_log_set(_LOG.callback(lib), None)
     _load_backends()
     lib.llama_backend_init()
     return lib
+
+
+def prepare() -> None:
+    """Make sure that llama.cpp comes from its own folder, whatever the shell has set; before any import of llama_cpp.
+
+    Its libraries are loaded by their full paths, in the order in which they need one another. They would find one
+    another by name, and on Linux the loader looks into LD_LIBRARY_PATH before it looks beside them: an empty entry
+    there, which is easily made, is the current directory.
+    """
+    for name in [n for n in os.environ if n in _SWITCHES or n.startswith(child.LIBRARIES)]:
+        del os.environ[name]
+    spec = importlib.util.find_spec("llama_cpp")
+    if spec is None or not spec.submodule_search_locations or not sys.platform.startswith("linux"):
+        return
+    folder = Path(spec.submodule_search_locations[0], "lib").resolve()
+    for name in ("ggml-base", "ggml-cpu", "ggml-cuda", "ggml", "llama"):
+        path = folder / f"lib{name}.so"
+        if path.is_file():
+            with contextlib.suppress(OSError):  # llama_cpp loads it again, and says why it cannot
+                ctypes.CDLL(str(path))
 
 
 def _load_backends() -> None:

@@ -5,8 +5,9 @@ Out: a line `HASH JSON` of `log`, where HASH is the SHA-256 of the hash before i
 
 `head` says how many lines and bytes there are and what the last hash is, so that lines missing at the end are missed too.
 Whoever may write both files can write a whole new record: the hash that `verify` gives, noted elsewhere, tells it apart.
-Texts and pictures lie in `kept/DAY`, only where they were asked to be kept, and are gone after that day. Standard library
-only.
+Texts and pictures lie in `kept/DAY`, only where they were asked to be kept. They are shown up to that day, and removed by
+the next command that answers, or by `log forget`. Reading changes nothing. Only a folder with the mark of an audit log (see
+`owned`) is written to. Standard library only.
 """
 
 from __future__ import annotations
@@ -14,17 +15,20 @@ from __future__ import annotations
 import contextlib
 import datetime
 import hashlib
+import hmac
 import json
 import os
-import shutil
+import re
 import sys
 import time
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from .errors import LogError
+from . import owned
+from .errors import FolderError, LogError
 
 LOG_VARIABLE = "PULSE_EDGE_LOG"
 FIRST = "0" * 64
@@ -32,6 +36,14 @@ FIRST = "0" * 64
 PATIENCE = 60.0
 """Seconds to wait for another process's turn."""
 MAX_LINE = 1 << 20
+"""Bytes of an entry's line at most, its end included: longer ones are not written. Ours have some 2,000."""
+MAX_READ = 1 << 26
+"""Bytes of a line that are read: earlier versions wrote longer ones, and a record with one of them is not altered."""
+MAX_TEXT = 500
+"""Characters of a text in an entry that comes from a kit or the system; what tells kits apart is their hash."""
+_FILES = frozenset({"log", "head", "head.new", "lock", "kept"})
+_DAY = re.compile(r"\d{4}-\d\d-\d\d")
+_KEPT = re.compile(r"[0-9a-f]{64}\.(json|png)(\.new)?")
 
 
 @dataclass(frozen=True)
@@ -83,9 +95,17 @@ def default_dir() -> Path:
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "pulse-edge" / "log"
 
 
-def now() -> str:
-    """UTC to the millisecond, ISO 8601."""
-    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def now() -> dict[str, str]:
+    """Return `time`, UTC to the millisecond, and `local_time` with its offset, of one moment; ISO 8601."""
+    moment = datetime.datetime.now(datetime.timezone.utc)
+    utc = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return {"time": utc, "local_time": moment.astimezone().isoformat(timespec="seconds")}
+
+
+def base_name(file: str) -> str:
+    """Return a page's file name without its folder and the number of its sheet, in Unicode's composed form."""
+    name = re.sub(r"#\d+$", "", file).replace("\\", "/").rpartition("/")[2]
+    return unicodedata.normalize("NFC", name)
 
 
 def sha256(text: str) -> str:
@@ -96,7 +116,10 @@ def sha256(text: str) -> str:
 def entry(
     report: Mapping[str, Any], answer: Mapping[str, Any], settings: Mapping[str, Any], ended: str = "whole"
 ) -> dict[str, Any]:
-    """What is recorded of one answer of a report (both as JSON objects): hashes and figures, no name and no text."""
+    """What is recorded of one answer of a report (both as JSON objects): hashes and figures, no name and no text.
+
+    `Log.append` replaces `file` by a hash of its name.
+    """
     return _about(report, settings) | {
         "question_sha256": sha256(answer["question"]),
         "answer_sha256": sha256(answer["text"]),
@@ -126,7 +149,17 @@ def _about(report: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, 
     about = {name: report[name] for name in ("page_sha256", "kit", "device", "versions")}
     if quality := report.get("quality"):  # without the file's name, which may be a patient's
         about["quality"] = {name: quality[name] for name in ("verdict", "forced", "changed", "facts")}
-    return about | {"time": now(), "settings": dict(settings)}
+    about = {name: _shortened(value) for name, value in about.items()}
+    return about | now() | {"file": report["file"], "settings": dict(settings)}
+
+
+def _shortened(value: Any) -> Any:
+    """A value of an entry with no text longer than MAX_TEXT."""
+    if isinstance(value, str):
+        return value if len(value) <= MAX_TEXT else f"{value[: MAX_TEXT - 1]}\u2026"
+    if isinstance(value, Mapping):
+        return {_shortened(key): _shortened(item) for key, item in value.items()}
+    return [_shortened(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 class Log:
@@ -141,15 +174,26 @@ class Log:
     # --- writing ------------------------------------------------------------------------------------------------------
 
     def append(self, fields: Mapping[str, Any], kept: Kept | None = None) -> Entry:
-        """Write an entry and wait until the disk has it. Raises LogError; then the entry is not in the record."""
+        """Write an entry and wait until the disk has it. Raises LogError; then the entry is not in the record.
+
+        The name in `file` is not written, but a hash of it as `file_hash`, keyed with the folder's id: who has the record
+        without the folder cannot find names by trying.
+        """
         fields = dict(fields)
         with self._turn() as file:
             head = self._end_of(file)
+            if (name := fields.pop("file", None)) is not None:
+                fields["file_hash"] = self.file_hash(name)
             if kept is not None:
                 fields["kept"] = self._keep(kept)
             text = json.dumps(fields, ensure_ascii=True, sort_keys=True, separators=(",", ":"))
             digest = _chained(head.hash, text.encode())
             line = f"{digest} {text}\n".encode()
+            if len(line) > MAX_LINE:
+                raise LogError(
+                    f"{self._log}: an entry of {len(line):,} bytes is not written; {MAX_LINE:,} is the limit. The answer "
+                    "is not on record: do not use it. Look at the kit with `pulse-edge kit info`."
+                )
             try:
                 _write(file, line)
                 self._set_head(head.after(line))
@@ -159,19 +203,42 @@ class Log:
                 raise LogError(f"{self._log}: cannot be written ({e.strerror}). Free space on the disk.") from None
         return Entry(head.entries + 1, digest, fields)
 
+    def file_hash(self, file: str) -> str | None:
+        """Hash of a page's file name as this record has it, 64 hexadecimal digits; None without the folder's mark."""
+        mark = owned.read(self.folder)
+        if mark is None:
+            return None
+        name = base_name(file).encode("utf-8", "surrogatepass")
+        return hmac.new(mark.id.encode(), name, hashlib.sha256).hexdigest()
+
     def ready(self) -> None:
         """Raise LogError now if an answer could not be recorded later; remove what need not be kept any longer."""
         with self._turn() as file:
             self._end_of(file)
         self.forget()
 
-    def forget(self) -> None:
-        """Remove texts and pictures whose last day is over. Their entries stay."""
-        today = datetime.date.today().isoformat()
-        with contextlib.suppress(OSError):
-            for day in os.listdir(self.folder / "kept"):
-                if day < today:
-                    shutil.rmtree(self.folder / "kept" / day, ignore_errors=True)
+    def forget(self) -> int:
+        """Remove texts and pictures whose last day is over, and return how many. Their entries stay.
+
+        Raises LogError where the folder is not an audit log of this user. Files that we did not write stay.
+        """
+        try:
+            owned.require(self.folder, "audit-log")
+        except FolderError as e:
+            raise LogError(str(e)) from None
+        today, removed = datetime.date.today().isoformat(), 0
+        for day in _names(self.folder / "kept"):
+            if not _DAY.fullmatch(day) or day >= today:
+                continue
+            folder = self.folder / "kept" / day
+            for name in _names(folder):
+                if _KEPT.fullmatch(name):
+                    with contextlib.suppress(OSError):
+                        (folder / name).unlink()
+                        removed += 1
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        return removed
 
     def _end_of(self, file: int) -> Head:
         """The head, after mending what a power cut left: a line that `head` does not know, or half a line."""
@@ -183,7 +250,7 @@ class Log:
             )
         if size == head.size:
             return head
-        tail = os.pread(file, MAX_LINE, head.size) if hasattr(os, "pread") else _read_from(file, head.size)
+        tail = _read_from(file, head.size, min(size - head.size, MAX_READ))
         if b"\n" not in tail:
             os.ftruncate(file, head.size)
             return head
@@ -231,13 +298,13 @@ class Log:
 
     @contextlib.contextmanager
     def _turn(self) -> Iterator[int]:
-        """The record, open for writing, by one process at a time. Files and folder are the owner's alone."""
+        """The record, open for writing, by one process at a time. Its files are the owner's alone."""
         try:
-            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            owned.claim(self.folder, "audit-log", self._is_older)
             (self.folder / "kept").mkdir(exist_ok=True, mode=0o700)
-            if os.name == "posix":
-                self.folder.chmod(0o700)
             lock, file = open_owned(self.folder / "lock"), open_owned(self._log)
+        except FolderError as e:
+            raise LogError(str(e)) from None
         except OSError as e:
             raise LogError(
                 f"{self.folder}: answers cannot be recorded here ({e.strerror}). Give {LOG_VARIABLE} a folder of yours."
@@ -248,6 +315,15 @@ class Log:
         finally:
             os.close(file)
             os.close(lock)  # which gives it back
+
+    def _is_older(self) -> bool:
+        """Whether a version before the marks made this folder: nothing else is in it, and the chain begins as ours does."""
+        names = os.listdir(self.folder)
+        if not _FILES.issuperset(names) or not {"log", "lock"}.issubset(names) or self._log.is_symlink():
+            return False
+        with open(self._log, "rb") as file:
+            line = file.readline(MAX_READ)
+        return not _fault(line, FIRST) if line else not (_bytes_of(self._head) or _names(self.folder / "kept"))
 
     def _wait(self, lock: int) -> None:
         start, said = time.monotonic(), False
@@ -296,10 +372,12 @@ class Log:
         return head
 
     def kept(self, item: Entry) -> dict[str, Path]:
-        """Paths of an entry's `texts` and `picture`, as far as they are still there."""
-        where = item.fields.get("kept") or {}
-        folder = self.folder / "kept" / str(where.get("until"))
-        paths = {kind: folder / where[kind] for kind in ("texts", "picture") if kind in where}
+        """Paths of an entry's `texts` and `picture`, up to their last day and as far as they are still there."""
+        where, today = item.fields.get("kept") or {}, datetime.date.today().isoformat()
+        if not isinstance(where, dict) or not _DAY.fullmatch(day := str(where.get("until"))) or day < today:
+            return {}
+        names = {kind: str(where[kind]) for kind in ("texts", "picture") if kind in where}
+        paths = {kind: self.folder / "kept" / day / name for kind, name in names.items() if _KEPT.fullmatch(name)}
         return {kind: path for kind, path in paths.items() if path.is_file()}
 
     def _kept_faults(self, item: Entry) -> Iterator[str]:
@@ -315,13 +393,31 @@ class Log:
                 yield f"the {kind} kept with entry {item.number} was altered"
 
     def _now(self) -> tuple[bytes, int]:
-        """The bytes of `head` and the size of `log` at one moment."""
-        if not self._log.exists():
-            return _bytes_of(self._head), 0
-        if not os.access(self.folder, os.W_OK):  # a copy on a read-only disk, which nobody is writing
-            return _bytes_of(self._head), self._log.stat().st_size
-        with self._turn() as file:
-            return _bytes_of(self._head), os.fstat(file).st_size
+        """The bytes of `head` and the size of `log` at one moment, without a lock: a reader changes nothing.
+
+        A writer lengthens `log` before it replaces `head`: between two looks at the same `head` that is one line at most.
+        Raises LogError where there is no record.
+        """
+        try:
+            end = time.monotonic() + PATIENCE
+            head = _bytes_of(self._head)
+            while True:
+                size = self._log.stat().st_size
+                before, head = head, _bytes_of(self._head)
+                if head == before or time.monotonic() > end:
+                    return head, size
+        except (FileNotFoundError, NotADirectoryError):
+            if self._head.exists() or owned.read(self.folder):
+                raise LogError(
+                    f"{self._log}: is missing. Keep the folder as it is, and find out who removed it; or move the folder "
+                    "away to begin a new record."
+                ) from None
+            raise LogError(
+                f"{self.folder}: there is no audit log. Nothing was answered yet, or its folder is another one: name it "
+                f"with --log or {LOG_VARIABLE}."
+            ) from None
+        except OSError as e:
+            raise LogError(f"{self._log}: cannot be read ({e.strerror}). Ask its owner.") from None
 
     def _chain(self, raw_head: bytes, size: int) -> Iterator[tuple[Entry, bytes]]:
         """Entries with their lines, checked, in the first `size` bytes.
@@ -333,17 +429,26 @@ class Log:
         known = raw_head.split()
         confirmed = int(known[1]) if len(known) == 3 and known[1].isdigit() else 0
         previous, at, number = FIRST, 0, 0
-        with open(self._log, "rb") as file:
-            while at < size and (line := file.readline(MAX_LINE)):
+        with self._open() as file:
+            while at < size and (line := file.readline(MAX_READ)):
                 if not line.endswith(b"\n") and at >= confirmed:
                     return
                 number += 1
-                if fault := _fault(line, previous):
+                fault = _fault(line, previous)
+                if fault and number == 1 and not known and owned.read(self.folder) is None:
+                    raise LogError(f"{self._log}: is no audit log of pulse-edge. Name another folder with --log.")
+                if fault:
                     raise LogError(
                         f"{self._log}: entry {number} {fault}. Keep the folder as it is, and find out who did it."
                     )
                 previous, at = line[:64].decode(), at + len(line)
                 yield Entry(number, previous, json.loads(line[65:])), line
+
+    def _open(self) -> BinaryIO:
+        try:
+            return open(self._log, "rb")
+        except OSError as e:
+            raise LogError(f"{self._log}: cannot be read ({e.strerror}). Ask its owner.") from None
 
 
 def _chained(previous: str, text: bytes) -> str:
@@ -356,7 +461,10 @@ def _fault(line: bytes, previous: str) -> str:
         return "is no line of this record"
     if line[:64] != _chained(previous, line[65:-1]).encode():
         return "was altered, or one before it was removed, added or moved"
-    return ""
+    try:
+        return "" if isinstance(json.loads(line[65:]), dict) else "is no JSON object"
+    except (ValueError, RecursionError):
+        return "is no JSON"
 
 
 @dataclass(frozen=True)
@@ -453,6 +561,16 @@ def _bytes_of(path: Path) -> bytes:
         return b""
 
 
-def _read_from(file: int, at: int) -> bytes:
+def _read_from(file: int, at: int, size: int) -> bytes:
+    if hasattr(os, "pread"):
+        return os.pread(file, size, at)
     os.lseek(file, at, os.SEEK_SET)
-    return os.read(file, MAX_LINE)
+    return os.read(file, size)
+
+
+def _names(folder: Path) -> list[str]:
+    """Names in a folder that is no link; none where there is no such folder."""
+    try:
+        return [] if folder.is_symlink() else os.listdir(folder)
+    except OSError:
+        return []

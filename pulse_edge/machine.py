@@ -1,7 +1,7 @@
 """What `doctor` found out about a kit on this machine, kept in the user's cache directory for later runs.
 
 One file for each pair of a kit (its manifest's hash) and a machine (processor, cores, engines' versions): after an
-update of the program or on another machine nothing is known, and nothing is refused.
+update of the program or on another machine nothing is known. Refusals are not here: see selftest_results.py.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -19,8 +20,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from . import cpu
+from . import cpu, foreign_json, owned
 from . import kit as kits
+from .errors import FolderError
 from .kit import Kit
 
 _ENGINES = ("llama-cpp-python", "onnxruntime", "onnxruntime-gpu", "pulse-edge")
@@ -54,18 +56,21 @@ class Kept:
     """What is known. Defaults: nothing."""
 
     speed: Speed | None = None
-    refused: str | None = None
-    """Why the kit must not answer here; None: it may."""
 
 
-def key(usable: frozenset[int] | None = None) -> str:
-    """Hex name of this machine as far as it can change an answer or its speed."""
+def engines() -> dict[str, str]:
+    """Versions of what computes answers, as far as installed."""
     versions = {}
     for engine in _ENGINES:
         with contextlib.suppress(PackageNotFoundError):
             versions[engine] = version(engine)
+    return versions
+
+
+def key(usable: frozenset[int] | None = None) -> str:
+    """Hex name of this machine as far as it can change an answer or its speed."""
     usable = cpu.allowed() if usable is None else usable
-    about = [platform.machine(), cpu.name(), sorted(cpu.flags()), sorted(usable), cpu.quota(), versions]
+    about = [platform.machine(), cpu.name(), sorted(cpu.flags()), sorted(usable), cpu.quota(), engines()]
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
 
@@ -77,11 +82,9 @@ def file(kit: Kit) -> Path:
 def recall(kit: Kit) -> Kept:
     """What was kept; nothing where nothing, or nothing readable, is."""
     try:
-        raw = json.loads(file(kit).read_text("utf-8"))
-        speed, refused = raw["speed"], raw["refused"]
-        if refused is not None and not isinstance(refused, str):
-            raise ValueError(refused)
-        return Kept(None if speed is None else _speed(speed), refused)
+        raw = foreign_json.parse(foreign_json.read(file(kit)))
+        speed = raw["speed"]
+        return Kept(None if speed is None else _speed(speed))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return Kept()
 
@@ -97,11 +100,18 @@ def keep(kit: Kit, kept: Kept) -> str | None:
     """Replace what is kept, for the owner alone; why it could not be, or None."""
     path = file(kit)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        owned.claim(path.parent, "machine-profile", lambda: _is_older(path.parent))
         handle, name = tempfile.mkstemp(dir=path.parent)
         with os.fdopen(handle, "w", encoding="utf-8") as f:
             json.dump(dataclasses.asdict(kept), f, indent=1)
         os.replace(name, path)
+    except FolderError as e:
+        return str(e)
     except OSError as e:
         return f"{path}: cannot be written ({e.strerror or e})"
     return None
+
+
+def _is_older(folder: Path) -> bool:
+    """Whether a version before the marks made the folder: it holds profiles and nothing else."""
+    return all(map(re.compile(r"[0-9a-f]{20}-[0-9a-f]{20}\.json").fullmatch, os.listdir(folder)))

@@ -11,7 +11,8 @@ from PIL import Image
 
 from . import document, fhir
 from .fhir import Patient
-from .report import Report, write_whole
+from .report import Report, write_set
+from .text import visible
 
 ENDINGS = {"text": "txt", "json": "json", "html": "html", "pdf": "pdf", "fhir": "fhir.json"}
 """Format -> how its files end."""
@@ -25,20 +26,23 @@ def render(form: str, report: Report, page: Image.Image, patient: Patient | None
         return document.to_pdf(report, page)
     if form == "fhir":
         return fhir.to_fhir(report, page, patient)
-    text = report.to_json() + "\n" if form == "json" else report.to_text()
-    return text.encode("utf-8", "replace")
+    text = report.to_json() + "\n" if form == "json" else visible(report.to_text())
+    return text.encode("utf-8")
 
 
 def write(
-    folder: Path, stem: str, forms: Sequence[str], report: Report, page: Image.Image, patient: Patient | None = None
+    folder: Path,
+    stem: str,
+    forms: Sequence[str],
+    report: Report,
+    page: Image.Image,
+    patient: Patient | None = None,
+    *,
+    overwrite: bool = False,
 ) -> list[Path]:
-    """Write `stem` with each format's ending into `folder`; the paths."""
-    paths = []
-    for form in forms:
-        path = folder / f"{stem}.{ENDINGS[form]}"
-        write_whole(path, (render(form, report, page, patient),))
-        paths.append(path)
-    return paths
+    """Write the report in each format into `folder`; return the paths. See `report.write_set` for names that are taken."""
+    contents = {f".{ENDINGS[form]}": render(form, report, page, patient) for form in forms}
+    return write_set(folder, stem, contents, overwrite=overwrite)
 
 
 def stem(report: Report) -> str:

@@ -7,19 +7,24 @@ import json
 import re
 import uuid
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from .install import PUBLIC_KEY, PublicKey, name_fits
 from .kit import Manifest
 from .report import DEMONSTRATION, INTENDED_USE
-from .wheelhouse import Target, Wheel
+from .wheelhouse import EXTRAS, Target, Wheel
 
 INSTALL_SH = """#!/bin/sh
 # Finds a Python and runs install.py, which says the rest.
-here=$(dirname -- "$0")
+here=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd -P)
+if [ ! -f "$here/install.py" ]; then
+    echo "error: install.py was not found beside install.sh. Copy the stick again, to a folder without line breaks in its name." >&2
+    exit 1
+fi
 for python in python3.13 python3.12 python3.11 python3.10 python3; do
-    if "$python" -c 'import sys, venv; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
+    if "$python" -I -c 'import sys, venv; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
         exec "$python" -I "$here/install.py" "$@"
     fi
 done
@@ -32,7 +37,7 @@ foreach ($python in @('py -3.13', 'py -3.12', 'py -3.11', 'py -3.10', 'python', 
     $command, $version = $python -split ' '
     if (-not (Get-Command $command -ErrorAction SilentlyContinue)) { continue }
     $before = @($version | Where-Object { $_ })
-    & $command @before -c 'import sys, venv; sys.exit(sys.version_info < (3, 10))' 2>$null
+    & $command @before -I -c 'import sys, venv; sys.exit(sys.version_info < (3, 10))' 2>$null
     if ($LASTEXITCODE -eq 0) {
         & $command @before -I (Join-Path $here 'install.py') @args
         exit $LASTEXITCODE
@@ -45,17 +50,24 @@ LIMITS = (
     "It reads 12-lead ECG pages, printed or photographed. Other pictures are not what it was made for.",
     "It can miss what is there, name what is not, and sound certain either way.",
     "It has not been approved as a medical device by anybody.",
-    "It keeps nothing, sends nothing, and needs no network.",
+    "It sends nothing and needs no network.",
+    "It keeps an audit log without names and texts, and encoded pages in a cache, for the person who uses it.",
 )
 
 
 def write(
-    work: Path, kits: list[Manifest], wheels: list[Wheel], targets: list[Target], key: PublicKey | None, created: str
+    work: Path,
+    kits: list[Manifest],
+    wheels: list[Wheel],
+    targets: list[Target],
+    key: PublicKey | None,
+    created: str,
+    extras: Sequence[str] = tuple(EXTRAS),
 ) -> None:
     """Write all papers into the stick's folder."""
     _text(work / "install.sh", INSTALL_SH)
     _text(work / "install.ps1", INSTALL_PS1.replace("\n", "\r\n"))
-    _text(work / "README.html", page(kits, targets, key, wheels))
+    _text(work / "README.html", page(kits, targets, key, wheels, extras))
     _text(work / "MODEL_CARD.md", "\n".join(card(m) for m in kits))
     _text(work / "sbom.cdx.json", json.dumps(bill(kits, wheels, created), indent=1, ensure_ascii=False) + "\n")
     for wheel in wheels:
@@ -142,11 +154,20 @@ def card(m: Manifest) -> str:
     )
 
 
-def page(kits: list[Manifest], targets: list[Target], key: PublicKey | None, wheels: list[Wheel]) -> str:
+def page(
+    kits: list[Manifest],
+    targets: list[Target],
+    key: PublicKey | None,
+    wheels: list[Wheel],
+    extras: Sequence[str] = tuple(EXTRAS),
+) -> str:
     """README.html: for the person with the stick; no script, nothing fetched."""
     rows = "".join(
         f"<li>{html.escape(m.id)}{' - <b>demonstration, not for patients</b>' if m.demonstration else ''}</li>"
         for m in kits
+    )
+    parts = "".join(
+        f"<li>{text if name in extras else f'<b>not packed</b>: {text}'}</li>" for name, text in EXTRAS.items()
     )
     machines = "".join(f"<li>{html.escape(str(t))}</li>" for t in targets)
     signed = (
@@ -168,11 +189,15 @@ td{{padding-right:1.5em}}</style>
 <h2>Install</h2>
 <p>No network and no administrator is needed. On Linux, in a terminal, in this folder:</p><pre>sh install.sh</pre>
 <p>On Windows, in PowerShell, in this folder:</p><pre>powershell -ExecutionPolicy Bypass -File install.ps1</pre>
-<p>It checks every file first, and says which one is broken. If it was interrupted, run it again. At its end it says how
-to read a page:</p><pre>pulse-edge interpret scan.jpg</pre>
-<p>Back to the version before: <code>pulse-edge kit rollback</code>. Away again: <code>sh install.sh --uninstall</code>.</p>
+<p>It checks every file first, and says which one is broken. The first time it asks whether the key is to be trusted: see
+below. If it was interrupted, run it again. At its end it says how to read a page:</p><pre>pulse-edge interpret scan.jpg</pre>
+<p>Back to the version before: <code>pulse-edge kit rollback</code>. Away again: <code>sh install.sh --uninstall</code>, which
+says what stays (caches, the audit log) and how to remove it.</p>
 <h2>Made for</h2><ul>{machines}</ul>
 <h2>Kits</h2><ul>{rows}</ul><p>What each is for and how well it reads: <code>MODEL_CARD.md</code>.</p>
+<p>The first one answers when none is named. All of them: <code>pulse-edge kit list</code>; another one for good:
+<code>pulse-edge kit use NAME</code>.</p>
+<h2>Beside plain pictures, it</h2><ul>{parts}</ul>
 <h2>Who made it</h2><p>{signed}</p>
 <h2>What is inside</h2><table>{packages}</table>
 <p>Licence texts: <code>licences</code>. Bill of materials: <code>sbom.cdx.json</code>.</p>

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from . import channels
 from .channels import brightest, darkest
 
 Pixels = npt.NDArray[np.uint8]
@@ -44,86 +45,121 @@ class Limit:
     warns: float | None
     refuses: float | None
     high_is_bad: bool
-    advice: str
+    fact: str
+    """What is wrong, for a nurse: a format of `value` and `threshold`."""
+    action: str
+    """What to do about it."""
 
 
-LIMITS = {  # what refuses was set where pages stop being readable; docs/intake.md has the curves
+LIMITS = {
+    "unfilled": Limit(
+        "of the picture",
+        None,
+        0.02,
+        True,
+        "{value:.0%} of the picture is of one flat colour, as in a file that is cut short.",
+        "Copy the file or scan the page again.",
+    ),
+    # what refuses was set where pages stop being readable; docs/intake.md has the curves
     "ecg": Limit(
         "likelihood",
         None,
         0.5,
         False,
-        "This does not look like an ECG page. Check that the right file or sheet was taken.",
+        "This does not look like an ECG page.",
+        "Check that the right file or sheet was taken.",
     ),
     "leads": Limit(
         "leads",
         12,
         3,
         False,
-        "Not all 12 leads are on the picture. Take the picture again with the whole sheet in view.",
+        "Only {value:.0f} of 12 leads were found.",
+        "Take the picture again with the whole sheet in view.",
     ),
     "upright": Limit(
-        "log odds",
-        5.0,
-        None,
-        False,
-        "It is not clear which way is up. Check that the page is the right way up.",
+        "log odds", 5.0, None, False, "It is not clear which way is up.", "Check that the page is the right way up."
     ),
-    "resolution": Limit("pixels/mm", 3.0, 2.0, False, "The picture is too small. Go closer, or scan at 300 dpi."),
+    "resolution": Limit(
+        "pixels/mm",
+        3.0,
+        2.0,
+        False,
+        "The picture is too small: it has {value:.1f} pixels for a millimetre of paper, and {threshold:g} are needed.",
+        "Go closer, or scan at 300 dpi.",
+    ),
     "sharpness": Limit(
-        "mm", 0.75, 1.1, True, "The picture is blurred. Hold still, tap on the trace to focus, and take it again."
+        "mm",
+        0.75,
+        1.1,
+        True,
+        "The picture is blurred: the edge of the trace is {value:.1f} mm wide, and {threshold:g} mm is the limit.",
+        "Hold still, tap on the trace to focus, and take it again.",
     ),
     "contrast": Limit(
         "of paper white",
         0.22,
         0.12,
         False,
-        "The trace is too pale. Take the picture in brighter light, or print the page darker.",
+        "The trace is too pale: {value:.0%} darker than the paper, and {threshold:.0%} is needed.",
+        "Take the picture in brighter light, or print the page darker.",
     ),
     "moire": Limit(
         "waves over noise",
         16.0,
         22.0,
         True,
-        "A pattern of dots or stripes lies over the page. Do not photograph a screen: print the ECG, or export it as a file.",
+        "A pattern of dots or stripes lies over the page.",
+        "Do not photograph a screen: print the ECG, or export it as a file.",
     ),
     "glare": Limit(
         "of the page",
         0.01,
         0.25,
         True,
-        "Light is reflected by the paper. Turn the lamp or the sheet, and take it again without flash.",
+        "Light is reflected by {value:.0%} of the page.",
+        "Turn the lamp or the sheet, and take it again without flash.",
     ),
     "shadow": Limit(
         "darkest to lightest",
         0.35,
         0.12,
         False,
-        "A shadow lies on the sheet. Move away from the light, and take it again.",
+        "A shadow lies on the sheet: its darkest part has {value:.0%} of the light of the brightest, and {threshold:.0%} "
+        "is needed.",
+        "Move away from the light, and take it again.",
     ),
     "uneven": Limit(
         "of the grid's spacing",
         0.1,
         0.15,
         True,
-        "The page is bent or seen too steeply to be flattened. Lay the sheet flat, and take it from straight above.",
+        "The page is bent or seen too steeply to be flattened.",
+        "Lay the sheet flat, and take it from straight above.",
     ),
     "cut off": Limit(
-        "traces", 1, None, True, "A trace runs out of the picture. Take it again with the whole sheet in view."
+        "traces",
+        1,
+        None,
+        True,
+        "The trace runs out of the picture in {value:.0f} places.",
+        "Take it again with the whole sheet in view.",
     ),
     "grid": Limit(
         "waves over noise",
         2.3,
         None,
         False,
-        "No grid is seen, so nothing tells the scale. Take it sharper and closer, if the paper has a grid.",
+        "No grid is seen, so nothing tells the scale.",
+        "Take it sharper and closer, if the paper has a grid.",
     ),
     "layout": Limit(
         "likelihood",
         0.4,
         None,
         False,
-        "The arrangement of the leads is unusual or not clear. Check that the page is a 12-lead ECG.",
+        "The arrangement of the leads is unusual or not clear.",
+        "Check that the page is a 12-lead ECG.",
     ),
 }
 """What is judged, in the order in which people should mend it."""
@@ -138,6 +174,7 @@ class Reason:
     unit: str
     threshold: float
     advice: str
+    """What is wrong and what to do, in a clinic's words."""
     refuses: bool
 
 
@@ -169,6 +206,7 @@ def judge(
     upright: float,
     light: Pixels,
     frame: Points | None,
+    unfilled: float = 0.0,
 ) -> Quality:
     """Measure a flat RGB page and judge it.
 
@@ -176,9 +214,9 @@ def judge(
     `moire` and `uneven`, the latter two with a grid only. `layouts`: how probable each layout is, with `partial` and
     `none`. `upright`: log odds of the page's turn against the likeliest other. `light` (h, w): how bright the paper was,
     coarsely, before shadows were evened out. `frame` (4, 2): where the picture's corners lie on the page, None where page
-    and picture are the same.
+    and picture are the same. `unfilled`: the share of the picture that was never filled in; see fill.py.
     """
-    pixels = np.asarray(page)
+    pixels = channels.pixels(page)
     scale_known = across is not None and down is not None
     across, down = (across, down) if across and down else (max(page.size) / 270,) * 2
     mm = (across * down) ** 0.5
@@ -198,6 +236,7 @@ def judge(
         "cut off": float(_cut(ink, rows, frame)),
         **waves,
         "upright": upright,
+        "unfilled": unfilled,
     }
     if facts.get("uneven", 0) > _EVEN:  # a bent grid's own waves leave its lattice
         facts.pop("moire", None)
@@ -210,7 +249,7 @@ def judge(
         facts |= {"leads": float(leads), "layout": sure}
     reasons = tuple(sorted(_reasons(facts), key=lambda r: not r.refuses))
     if facts["ecg"] < 0.5:  # all other advice would mislead
-        reasons = tuple(r for r in reasons if r.check == "ecg")
+        reasons = tuple(r for r in reasons if r.check == "unfilled") or tuple(r for r in reasons if r.check == "ecg")
     verdict = REFUSED if any(r.refuses for r in reasons) else USABLE if reasons else GOOD
     return Quality(
         verdict=verdict,
@@ -234,7 +273,9 @@ def _reasons(facts: Mapping[str, float]) -> list[Reason]:
             # "cut off" warns from 1 on, the rest below or above a limit.
             bad = value >= threshold if name == "cut off" else sign * value < sign * threshold
             if bad:
-                found.append(Reason(name, round(value, 3), limit.unit, threshold, limit.advice, refuses))
+                fact = limit.fact.format(value=value, threshold=threshold).replace("in 1 places", "in 1 place")
+                advice = f"{fact} {limit.action}"
+                found.append(Reason(name, round(value, 3), limit.unit, threshold, advice, refuses))
                 break
     return found
 

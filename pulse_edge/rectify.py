@@ -22,7 +22,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from . import upright
-from .channels import brightest
+from .channels import brightest, pixels
 from .waves import PATCH, Waves, grid_waves
 
 Pixels = npt.NDArray[np.uint8]
@@ -90,7 +90,7 @@ class Flat:
 
 def flatten(image: Image.Image) -> Flat:
     """Find the sheet, flatten it, turn it upright, even its light out. Nothing is raised: what is not found stays."""
-    picture = np.asarray(image)
+    picture = pixels(image)
     work, scale = _reduced(picture, WORK)
     waves = grid_waves(work)
     plane = None if waves is None else _plane(waves, work.shape)
@@ -129,7 +129,7 @@ def flatten(image: Image.Image) -> Flat:
 
 def as_is(image: Image.Image) -> Flat:
     """The same facts about a picture whose pixels are to stay."""
-    picture = np.asarray(image)
+    picture = pixels(image)
     work, scale = _reduced(picture, WORK)
     return _unwarped(image, picture, grid_waves(work), (work, scale), stays=True)
 
@@ -156,7 +156,7 @@ def _unwarped(
         upright=odds,
         to_page=None,
         frame=None,
-        light=brightest(_paper(np.asarray(page))),
+        light=brightest(_paper(picture if page is image else pixels(page))),
     )
 
 

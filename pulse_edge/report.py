@@ -1,19 +1,25 @@
 """What was answered about one page, with what it takes to trace it; as text and as JSON.
 
-Also what every output needs: texts of strangers made harmless, and files that are never half-written.
+Also what every output needs: files that are never half-written, and never replaced unless that was asked for.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
+import errno
+import itertools
 import os
 import tempfile
-import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+from .owned import place_new
+from .text import json_text
+from .text import one_line as one_line
+from .text import printable as printable
+from .text import spreadsheet_cell as spreadsheet_cell
 
 INTENDED_USE = (
     "Decision support for clinicians, never a diagnosis: it can be wrong and sound certain. Read the ECG yourself."
@@ -22,7 +28,10 @@ DEMONSTRATION = "DEMONSTRATION KIT - NOT FOR PATIENTS"
 FORCED_KIT = "THE KIT WAS REFUSED BY PULSE-EDGE DOCTOR ON THIS MACHINE, AND ANSWERS ALL THE SAME"
 FORCED = "THE PAGE WAS REFUSED, AND ANSWERED ALL THE SAME"
 NOT_ALL_READ = "NOT ALL OF THE PAGE WAS READ, AND THE ANSWER CAN DIFFER: IMAGE ROWS"
-UNCALIBRATED = "Some probabilities are not calibrated for this kit: they rank, and do not say how often it is right."
+NOT_PROVEN = "NOT PROVEN ON THIS MACHINE: RUN pulse-edge doctor"
+UNCALIBRATED = "not calibrated for this kit"
+"""Reason of a finding without a verdict whose kit says nothing about the statement."""
+RANKED = "ranked by the model, not calibrated for this kit: no verdicts and no probabilities"
 
 
 @dataclass(frozen=True)
@@ -49,6 +58,8 @@ class KitMark:
     """What is to be said about the stick that brought it: unsigned, or signed by a key that is not trusted here."""
     refused: str | None = None
     """Why `doctor` refused it on this machine, where it was forced to answer all the same."""
+    proven: bool = False
+    """Whether its golden cases came back on this machine, in these versions, when `doctor` ran last."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +76,27 @@ class Finding:
     """1: act now, 2: soon, 3: note it, 4: nothing to do."""
     codes: dict[str, str]
     """`scp` (SCP-ECG acronym) and `snomed` (SNOMED CT), as far as there are any."""
-    probability: float
-    """Of yes against no, calibrated where the kit says how."""
+    rank: int
+    """Among the findings of the page by `log_odds`; 1: the likeliest. An order, not a probability."""
+    log_odds: float
+    """Of the answer yes against no, natural logarithm, as the model gives them."""
+    probability: float | None
+    """Calibrated for this kit; None: not calibrated, so that only the rank means anything."""
     calibrated: bool
-    verdict: Literal["present", "absent", "uncertain"]
+    verdict: Literal["present", "absent", "uncertain"] | None
+    """None: not calibrated, so nothing is concluded."""
     reason: str
-    """Why it is uncertain; else empty."""
+    """Why it is uncertain or has no verdict; else empty."""
+
+    @property
+    def answer(self) -> bool | None:
+        """What the model says when asked, to compare words with words: True yes, False no, None neither.
+
+        A finding that the kit is known not to judge well says nothing.
+        """
+        if self.verdict is None:
+            return self.log_odds > 0 if self.reason == UNCALIBRATED and self.log_odds else None
+        return {"present": True, "absent": False}.get(self.verdict)
 
 
 @dataclass(frozen=True)
@@ -115,6 +141,7 @@ class Report:
     def to_text(self) -> str:
         """For a terminal or a letter: contradictions first, then findings by urgency, then the answers as they came."""
         lines = [self.notice, f"# {self.file}"] if self.notice else [f"# {self.file}"]
+        lines += page_lines(self.quality)
         lines += findings_lines(self)
         for answer in self.answers:
             lines += ["", f"## {answer.question}", answer.text]
@@ -123,11 +150,35 @@ class Report:
 
     def to_json(self) -> str:
         """One line of JSON."""
-        return json.dumps(dataclasses.asdict(self), ensure_ascii=False)
+        return json_text(dataclasses.asdict(self))
+
+
+@dataclass(frozen=True)
+class NoAnswer:
+    """Why a page or a file has no report."""
+
+    file: str
+    error: str
+    """What is wrong, and what to do next."""
+    exit_code: int
+    """3: the page was refused; 1 or 2: it could not be read or answered."""
+
+    def to_json(self) -> str:
+        """One line of JSON, in the place of a report's."""
+        return json_text(dataclasses.asdict(self))
+
+
+def page_lines(quality: Mapping[str, Any] | None) -> list[str]:
+    """Verdict on the page and what is wrong with it, a line each, from `Report.quality`."""
+    if quality is None:
+        return ["Page: not checked."]
+    verdict = "refused, and answered all the same" if quality["forced"] else quality["verdict"]
+    layout = f", layout {quality['layout']}" if quality["layout"] else ""
+    return [f"Page: {verdict}, {quality['leads']} leads{layout}.", *(f"- {r['advice']}" for r in quality["reasons"])]
 
 
 def findings_lines(report: Report) -> list[str]:
-    """Contradictions, then what is present or uncertain by urgency, then what is absent and what is not judged."""
+    """Contradictions; findings with a verdict by urgency; those without: ranked, or the reason why not."""
     lines = [f"CONTRADICTION: {mark.text}" for mark in report.marks]
     for finding in by_urgency(report):
         if finding.verdict != "absent":
@@ -135,18 +186,13 @@ def findings_lines(report: Report) -> list[str]:
             lines.append(f"{finding.verdict:<10}{finding.probability:>5.0%}  {finding.name}{why}")
     if absent := [f.name for f in report.findings if f.verdict == "absent"]:
         lines.append(f"absent: {', '.join(absent)}")
-    lines += not_judged(report)
-    return [*lines, UNCALIBRATED] if uncalibrated(report) else lines
-
-
-def judged(finding: Finding) -> bool:
-    """Whether the kit says anything of it at all, be it that it is uncertain here."""
-    return finding.calibrated or finding.verdict != "uncertain"
+    return [*lines, *without_verdict(report)]
 
 
 def by_urgency(report: Report) -> list[Finding]:
-    """The findings that the kit judges, the most urgent and most probable first."""
-    return sorted(filter(judged, report.findings), key=lambda f: (f.urgency, -f.probability))
+    """The findings that have a verdict, the most urgent and most probable first."""
+    judged = [f for f in report.findings if f.verdict is not None]
+    return sorted(judged, key=lambda f: (f.urgency, -(f.probability or 0.0)))
 
 
 def by_reason(findings: Iterable[Finding]) -> dict[str, str]:
@@ -157,47 +203,31 @@ def by_reason(findings: Iterable[Finding]) -> dict[str, str]:
     return {reason: ", ".join(some) for reason, some in names.items()}
 
 
-def not_judged(report: Report) -> list[str]:
-    """What the kit says nothing of, a line for each reason."""
-    others = by_reason(f for f in report.findings if not judged(f))
-    return [f"not judged ({reason}): {names}" for reason, names in others.items()]
+def without_verdict(report: Report) -> list[str]:
+    """The findings without a verdict: the kit's own reasons, a line each, then the uncalibrated ones by rank."""
+    others = [f for f in report.findings if f.verdict is None]
+    ranked = sorted((f for f in others if f.reason == UNCALIBRATED), key=lambda f: f.rank)
+    reasons = by_reason(f for f in others if f.reason != UNCALIBRATED)
+    lines = [f"not judged ({reason}): {names}" for reason, names in reasons.items()]
+    order = ", ".join(f"{f.rank}. {f.name}" for f in ranked)
+    return [*lines, f"{RANKED}: {order}"] if ranked else lines
 
 
-def uncalibrated(report: Report) -> bool:
-    """Whether UNCALIBRATED has to be said."""
-    return any(judged(f) and not f.calibrated for f in report.findings)
-
-
-# --- texts and files that hold what a model or a stranger wrote -------------------------------------------------------
+# --- files ------------------------------------------------------------------------------------------------------------
 
 UNFINISHED = ".unfinished-"
-"""How a file is called until it is whole."""
-_DIRECTION = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-"""Bidirectional controls: they make a text look like another one."""
+"""How the name of a file begins until it is whole."""
 
 
-def printable(text: str) -> str:
-    """The text without what a terminal, a browser or an XML reader would act on or refuse: controls, lone surrogates."""
-    bad = {"Cc", "Cs", "Cn"}
-    kept = (c for c in text if c in "\n\t" or not (unicodedata.category(c) in bad or c in _DIRECTION))
-    return "".join(kept)
+def write_whole(path: Path, pieces: Iterable[bytes], *, overwrite: bool = False) -> None:
+    """Make a file, for its owner alone; never half of it. A failure leaves what was there.
 
-
-def one_line(name: str) -> str:
-    """A file's name as any terminal can show it: line breaks, controls, and bytes that are no text become visible."""
-    return "".join(c if c not in "\n\t" and printable(c) else repr(c)[1:-1] for c in name)
-
-
-def spreadsheet_cell(value: object) -> str:
-    """A cell that no spreadsheet takes for a formula."""
-    text = printable(str(value))
-    start = unicodedata.normalize("NFKC", text.lstrip())[:1]
-    return f"'{text}" if start and start in "=+-@" and not isinstance(value, int | float) else text
-
-
-def write_whole(path: Path, pieces: Iterable[bytes]) -> None:
-    """Make the file, or replace it; never half of it. A failure leaves what was there."""
+    Raises FileExistsError if `path` exists, be it a link, unless `overwrite`, which replaces it: a link itself and not
+    what it leads to. Raises OSError.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    if not overwrite and os.path.lexists(path):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
     fd, name = tempfile.mkstemp(prefix=UNFINISHED, dir=path.parent)
     try:
         with os.fdopen(fd, "wb") as file:
@@ -205,7 +235,34 @@ def write_whole(path: Path, pieces: Iterable[bytes]) -> None:
                 file.write(piece)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(name, path)
+        if overwrite:
+            os.replace(name, path)
+        else:
+            place_new(Path(name), path)
     except BaseException:
-        os.unlink(name)
+        Path(name).unlink(missing_ok=True)
         raise
+
+
+def write_set(folder: Path, stem: str, contents: Mapping[str, bytes], *, overwrite: bool = False) -> list[Path]:
+    """Write files `stem` + ending for each ending of `contents`; return their paths.
+
+    If one of them exists, all get a number behind the stem, the first that is free: `stem-2`, `stem-3`, ... With
+    `overwrite` they are replaced instead. Raises OSError.
+    """
+    for number in itertools.count(1):
+        name = stem if number == 1 else f"{stem}-{number}"
+        paths = [folder / f"{name}{ending}" for ending in contents]
+        if not overwrite and any(map(os.path.lexists, paths)):
+            continue
+        done = []
+        try:
+            for path, content in zip(paths, contents.values(), strict=True):
+                write_whole(path, (content,), overwrite=overwrite)
+                done.append(path)
+        except FileExistsError:  # another process took the name meanwhile
+            for path in done:
+                path.unlink(missing_ok=True)
+            continue
+        break
+    return paths

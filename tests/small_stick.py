@@ -8,34 +8,45 @@ import sys
 import zipfile
 from pathlib import Path
 
-from pulse_edge import install, stick
+from pulse_edge import install, stick, wheelhouse
 from pulse_edge import kit as kits
 from pulse_edge.wheelhouse import Target
 
+EXTRAS = "".join(f"Provides-Extra: {name}\n" for name in ("cpu", *wheelhouse.EXTRAS))
 PROGRAM = """
-import sys
+import json, os, sys
 if {broken!r} and "doctor" in sys.argv:
     sys.exit("broken on purpose")
+if "variables" in sys.argv:
+    sys.exit(print(json.dumps(dict(os.environ))))
 print({version!r}, *sys.argv[1:])
 """
 
 
-def kit(path: Path, name: str, *, seed: int = 0, size: int = 5000) -> Path:
+def kit(
+    path: Path,
+    name: str,
+    *,
+    seed: int = 0,
+    size: int = 5000,
+    created: str = "2026-01-02T03:04:05+00:00",
+    files: tuple[str, str] = ("llm.gguf", "vision.onnx"),
+) -> Path:
     """A kit that opens and verifies; its weights are noise."""
     path.mkdir(parents=True)
     noise = random.Random(seed)
-    for file in ("llm.gguf", "vision.onnx"):
+    for file in files:
         (path / file).write_bytes(noise.randbytes(size))
     manifest = kits.Manifest(
         manifest_version=1,
         id=name,
         demonstration=True,
-        created="2026-01-02T03:04:05+00:00",
+        created=created,
         files=kits.listing(path),
-        language=kits.Language("llm.gguf", "f16", 64, 8, 1, 8, 400),
-        vision=kits.Vision("vision.onnx", "fp32", 28, 2, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+        language=kits.Language(files[0], "f16", 64, 8, 1, 8, 400),
+        vision=kits.Vision(files[1], "fp32", 28, 2, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
         packing=kits.Packing("square", "flat", (), None),
-        prompt=kits.Prompt("plain", "", "{question}", 8),
+        prompt=kits.Prompt("llava_v1", "", "{question}", 8),
         source={"name": "noise", "licence": "CC0-1.0"},
         parity={},
         versions={},
@@ -44,18 +55,21 @@ def kit(path: Path, name: str, *, seed: int = 0, size: int = 5000) -> Path:
     return path
 
 
-def wheel(folder: Path, name: str, version: str, files: dict[str, bytes]) -> Path:
-    """A wheel of these files, the same bytes every time."""
+def wheel(
+    folder: Path, name: str, version: str, files: dict[str, bytes], about: str = "", tag: str = "py3-none-any"
+) -> Path:
+    """A wheel of these files, the same bytes every time; `about` are more lines of its METADATA."""
     folder.mkdir(parents=True, exist_ok=True)
     module = name.replace("-", "_")
-    about = f"{module}-{version}.dist-info"
+    info = f"{module}-{version}.dist-info"
+    metadata = f"Metadata-Version: 2.4\nName: {name}\nVersion: {version}\nLicense-Expression: MIT\n{about}"
     whole = files | {
-        f"{about}/METADATA": f"Metadata-Version: 2.4\nName: {name}\nVersion: {version}\nLicense-Expression: MIT\n".encode(),
-        f"{about}/WHEEL": b"Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-        f"{about}/licenses/LICENSE": b"MIT\n",
+        f"{info}/METADATA": metadata.encode(),
+        f"{info}/WHEEL": f"Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: {tag}\n".encode(),
+        f"{info}/licenses/LICENSE": b"MIT\n",
     }
-    whole[f"{about}/RECORD"] = "".join(f"{n},,\n" for n in [*whole, f"{about}/RECORD"]).encode()
-    path = folder / f"{module}-{version}-py3-none-any.whl"
+    whole[f"{info}/RECORD"] = "".join(f"{n},,\n" for n in [*whole, f"{info}/RECORD"]).encode()
+    path = folder / f"{module}-{version}-{tag}.whl"
     with zipfile.ZipFile(path, "w") as archive:
         for file, data in whole.items():
             archive.writestr(zipfile.ZipInfo(file), data)
@@ -69,7 +83,7 @@ def program(folder: Path, version: str = "1.0", *, broken: bool = False) -> Path
         "pulse_edge/__main__.py": PROGRAM.format(version=version, broken=broken).encode(),
         "pulse_edge/example_page.png": b"page",
     }
-    return wheel(folder, "pulse-edge", version, files)
+    return wheel(folder, "pulse-edge", version, files, EXTRAS)
 
 
 def pip_wheel() -> Path:

@@ -145,7 +145,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "pissa": ({"init_lora_weights": "pissa"}, "init_lora_weights is 'pissa', which changed the base's weights"),
     "fast pissa": ({"init_lora_weights": "pissa_niter_2"}, "init_lora_weights is 'pissa_niter_2', which changed"),
     "olora": ({"init_lora_weights": "olora"}, "init_lora_weights is 'olora', which changed the base's weights"),
-    "alora": ({"alora_invocation_tokens": [13, 31]}, r"alora_invocation_tokens is \[13, 31\] \(aLoRA changes"),
+    "alora": (
+        {"alora_invocation_tokens": [13, 31]},
+        r"alora_invocation_tokens is \[13, 31\] \(aLoRA changes.*has no merged form",
+    ),
     "layer replication": ({"layer_replication": [(0, 2), (0, 2)]}, r"layer_replication is \[\[0, 2\], \[0, 2\]\]"),
     "single tokens": ({"trainable_token_indices": [5]}, r"trainable_token_indices is .*single tokens"),
     "embeddings": ({"target_modules": ["embed_tokens", "q_proj"]}, "LoRA matrices of embeddings"),

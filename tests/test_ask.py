@@ -13,10 +13,11 @@ from PIL import Image
 import pulse_edge
 from pulse_edge import PulseModel
 from pulse_edge.log import Log
-from pulse_edge.report import DEMONSTRATION, FORCED
+from pulse_edge.report import DEMONSTRATION, FORCED, INTENDED_USE, NOT_PROVEN
 
 PAGE = Path(pulse_edge.__file__).parent / "example_page.png"
 FIRST, SECOND = "Is the rhythm regular?", "Why?"
+NOTICES = f"{DEMONSTRATION}\n{NOT_PROVEN}\n"
 
 
 def ask(kit: Path, log: Path, *more: str, page: Path = PAGE) -> subprocess.Popen[str]:
@@ -35,7 +36,8 @@ def test_an_answer_knows_what_was_said_before_and_new_forgets_it(tiny_kit: Path,
         first = model.ask(scan, FIRST, 12).answer().text
         second = model.ask(scan, SECOND, 12, [(FIRST, first)]).answer().text
         alone = model.ask(scan, SECOND, 12).answer().text
-    assert out == "".join(f"{DEMONSTRATION}\n{text}\n" for text in (first, second, alone))
+    page = f"Page: good, 12 leads, layout 3x4+1.\n{INTENDED_USE}\n"
+    assert out == f"{NOTICES}{page}{first}\n{NOTICES}{second}\n{NOTICES}{alone}\n"
     assert Log(tmp_path).verify().entries == 3
 
 
@@ -48,7 +50,7 @@ def test_a_refused_page_is_talked_about_with_force_and_it_is_said_and_recorded(t
     talk = ask(tiny_kit, tmp_path / "log", "--max-tokens", "2", "--force", "--no-rectify", page=blank)
     out, errors = talk.communicate(FIRST)
     assert talk.returncode == 0, errors
-    assert out.startswith(f"{DEMONSTRATION}\n{FORCED}\n")
+    assert out.startswith(f"{NOTICES}{FORCED}\nPage: refused, and answered all the same")
     (entry,) = Log(tmp_path / "log").entries()
     assert (entry.fields["settings"]["force"], entry.fields["settings"]["straighten"]) == (True, False)
     assert entry.fields["quality"]["forced"] is True
@@ -60,9 +62,8 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(tiny_kit: Path, tmp_path: P
     assert talk.stdout is not None
     talk.stdin.write(f"{FIRST}\n{SECOND}\n")
     talk.stdin.close()
-    for _ in range(2):
-        while DEMONSTRATION not in talk.stdout.readline():
-            pass
+    for last in (INTENDED_USE, NOTICES.splitlines()[-1]):
+        assert any(last in line for line in talk.stdout)
         assert talk.stdout.read(1)
         talk.send_signal(signal.SIGINT)
     assert talk.stderr is not None
@@ -99,9 +100,19 @@ def test_sigterm_ends_the_program(tiny_kit: Path, tmp_path: Path) -> None:
     assert talk.stdout is not None
     talk.stdin.write(f"{FIRST}\n")
     talk.stdin.flush()
-    talk.stdout.readline()
+    assert any(INTENDED_USE in line for line in talk.stdout)
     assert talk.stdout.read(1)
     talk.send_signal(signal.SIGTERM)
     _, errors = talk.communicate(timeout=60)
     assert talk.returncode == 143
     assert errors.splitlines()[-1] == "interrupted"
+
+
+def test_help_is_shown_and_a_mistyped_command_is_no_question(tiny_kit: Path, tmp_path: Path) -> None:
+    talk = ask(tiny_kit, tmp_path, "--max-tokens", "2")
+    out, errors = talk.communicate(f"/help\n/hlep me\n{FIRST}\n")
+    assert talk.returncode == 0, errors
+    assert errors.count("/new begins a new conversation, /help shows this, /quit or Ctrl-D ends") == 2
+    assert "error: /hlep: no such command." in errors
+    assert out.count(DEMONSTRATION) == 1
+    assert Log(tmp_path).verify().entries == 1

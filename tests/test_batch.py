@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ from PIL import Image
 
 import pulse_edge
 from pulse_edge import batch as batches
-from pulse_edge.errors import BatchError, EngineError, UsageError
+from pulse_edge import cli_batch
+from pulse_edge.errors import BatchError, EngineError, FolderError, LogError, PageRefused, UsageError
 from pulse_edge.log import Log
-from pulse_edge.report import FORCED, Answer, KitMark, Report
+from pulse_edge.report import FORCED, INTENDED_USE, UNCALIBRATED, Answer, Finding, KitMark, Report
 
 PAGE = Path(pulse_edge.__file__).parent / "example_page.png"
 
@@ -127,6 +129,107 @@ def test_a_page_that_fails_is_noted_and_the_others_go_on(pages: Path, tmp_path: 
     assert [line.get("error") for line in lines(tmp_path / "out")][1] == "b.png: llama.cpp failed."
 
 
+@pytest.mark.parametrize("error", [ZeroDivisionError("float division by zero"), MemoryError(), OSError(5, "I/O error")])
+def test_a_page_that_fails_in_a_way_nobody_foresaw_is_noted_too(pages: Path, tmp_path: Path, error: Exception) -> None:
+    desk = Desk()
+    desk.fails["b.png"] = error
+    assert run(pages, tmp_path / "out", desk) == (0, 3, 1)
+    assert desk.done == ["a.png", "c.png"]
+    said = lines(tmp_path / "out")[1]["error"]
+    assert said.startswith(f"{pages / 'b.png'}: ")
+    assert "memory" in said if isinstance(error, MemoryError) else type(error).__name__ in said
+
+
+def test_what_cannot_be_put_on_record_still_stops_everything(pages: Path, tmp_path: Path) -> None:
+    desk = Desk()
+    desk.fails["b.png"] = LogError("the audit log is full.")
+    with pytest.raises(LogError):
+        run(pages, tmp_path / "out", desk)
+    assert desk.done == ["a.png"]
+
+
+def test_what_is_wrong_with_a_page_stands_in_its_row_and_in_the_line_about_it(pages: Path, tmp_path: Path) -> None:
+    desk, notes = Desk(), []
+    advice = "Only 9 of 12 leads were found. Take the picture again."
+    quality = {"verdict": "usable", "leads": 9, "reasons": [{"check": "leads", "advice": advice}]}
+    unrated = Finding("AFIB", "atrial fibrillation", "rhythm", 2, {}, 1, 2.0, None, False, None, UNCALIBRATED)
+
+    def answer(page: Any) -> Report:
+        if "b.png" in page.name:
+            raise PageRefused("b.png: This does not look like an ECG page.")
+        return replace(report(page.name), quality=quality, findings=(unrated,))
+
+    with batches.Store(tmp_path / "out", {"kit": "k"}) as store:
+        store.add(batches.files([str(pages)], tmp_path / "out"))
+        teller = cli_batch._Teller(store, lambda text, **_how: notes.append(text))
+        batches.run(store, replace(desk.work(), answer=answer, told=teller))
+        store.export()
+    a, b, _c, d = sorted(rows(tmp_path / "out"), key=lambda row: row["file"])
+    assert (a["state"], a["verdict"], a["leads"], a["reasons"]) == ("answered", "usable", "9", advice)
+    assert a["findings"] == f"AFIB: no verdict, rank 1 ({UNCALIBRATED})"
+    assert a["intended_use"] == INTENDED_USE
+    assert (b["state"], d["state"]) == ("refused", "failed")
+    assert f"a.png: answered, with doubts: {advice}" in notes[0]
+
+
+def test_documents_that_cannot_be_written_cost_their_page_only(pages: Path, tmp_path: Path) -> None:
+    desk = Desk()
+
+    def documents(_report: Report, page: Any, _name: str) -> None:
+        if "b.png" in page.name:
+            raise ValueError("no such glyph")
+
+    with batches.Store(tmp_path / "out", {"kit": "k"}) as store:
+        store.add(batches.files([str(pages)], tmp_path / "out"))
+        batches.run(store, batches.Work(desk.answer, lambda *_a: None, documents, lambda *_a: None))
+        store.export()
+        assert (store.failed_pages(), store.exit_code()) == (1, 1)
+    assert [bool(line.get("error")) for line in lines(tmp_path / "out")] == [False, True, False, True]
+
+
+def test_a_page_that_crashes_the_program_is_tried_once_more_and_then_marked(pages: Path, tmp_path: Path) -> None:
+    desk = Desk()
+    desk.fails["b.png"] = KeyboardInterrupt()  # type: ignore[assignment]  # what a crash leaves behind: begun, not finished
+    for attempt in range(2):
+        with batches.Store(tmp_path / "out", {"kit": "k"}) as store:
+            if attempt:
+                assert store.crashed()
+            store.add(batches.files([str(pages)], tmp_path / "out"))
+            with pytest.raises(KeyboardInterrupt):
+                batches.run(store, desk.work())
+    with batches.Store(tmp_path / "out", {"kit": "k"}) as store:
+        assert store.crashed()
+        batches.run(store, desk.work())
+        store.export()
+        assert not store.crashed()
+    assert desk.done == ["a.png", "c.png"]
+    assert "ended the program 2 times" in lines(tmp_path / "out")[1]["error"]
+
+
+def test_pages_that_were_interrupted_on_purpose_are_never_marked(pages: Path, tmp_path: Path) -> None:
+    desk = Desk()
+    desk.fails["b.png"] = KeyboardInterrupt()  # type: ignore[assignment]
+    for _ in range(4):
+        with pytest.raises(KeyboardInterrupt):
+            run(pages, tmp_path / "out", desk)
+    desk.fails.clear()
+    run(pages, tmp_path / "out", desk)
+    assert desk.done == ["a.png", "b.png", "c.png"]
+
+
+def test_one_page_of_a_file_that_cannot_be_read_leaves_the_others(tmp_path: Path) -> None:
+    from test_documents import RED_BOX, pdf
+
+    broken = b"<</Type/XObject/Subtype/Image/Width 64/Height 64/ColorSpace/DeviceRGB/BitsPerComponent 8"
+    broken += b"/Filter/DCTDecode/Length 9>>stream\n\xff\xd8\xff\xe0\0\2abc\nendstream"
+    (tmp_path / "pages").mkdir()
+    (tmp_path / "pages" / "three.pdf").write_bytes(pdf(RED_BOX, b"9 0 0 9 0 0 cm /F Do", RED_BOX, more=(broken,)))
+    desk = Desk()
+    assert run(tmp_path / "pages", tmp_path / "out", desk) == (0, 1, 0)
+    assert desk.done == ["three.pdf#1", "three.pdf#3"]
+    assert [row["state"] for row in rows(tmp_path / "out")] == ["answered", "failed", "answered"]
+
+
 def test_what_failed_is_tried_again_when_asked_for(pages: Path, tmp_path: Path) -> None:
     desk = Desk()
     desk.fails["b.png"] = EngineError("b.png: llama.cpp failed.")
@@ -171,17 +274,98 @@ def test_two_processes_do_not_work_on_one_folder(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_process_left_half_written_is_removed(pages: Path, tmp_path: Path) -> None:
-    (tmp_path / "out" / "pages").mkdir(parents=True)
+    run(pages, tmp_path / "out", Desk())
+    (tmp_path / "out" / "pages").mkdir()
     for folder in (tmp_path / "out", tmp_path / "out" / "pages"):
         (folder / ".unfinished-x").write_text("half")
     run(pages, tmp_path / "out", Desk())
     assert not list((tmp_path / "out").rglob(".unfinished-*"))
 
 
+KILLS = 6
+WORKER = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+sys.path[:0] = [sys.argv[3]]
+from test_batch import Desk, run
+print("begun", flush=True)
+run(Path(sys.argv[1]), Path(sys.argv[2]), Desk())
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="kills as POSIX has them")
+def test_kills_at_any_moment_leave_a_batch_that_goes_on(pages: Path, tmp_path: Path) -> None:
+    for n in range(20):
+        shutil.copy(pages / "a.png", pages / f"more-{n:02}.png")
+    words = [sys.executable, "-c", WORKER, str(pages), str(tmp_path / "out"), str(Path(__file__).parent)]
+    for kill in range(KILLS):
+        worker = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert worker.stdout is not None
+        worker.stdout.readline()
+        time.sleep(0.02 * kill)
+        worker.kill()
+        assert worker.communicate()[1] == b""
+        shutil.rmtree(tmp_path / "out") if kill == KILLS // 2 and (tmp_path / "out").exists() else None
+    assert run(pages, tmp_path / "out", Desk()) == (0, 23, 1)
+    assert len(lines(tmp_path / "out")) == len(rows(tmp_path / "out")) == 24
+    assert not list((tmp_path / "out").rglob(".unfinished-*"))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="rights of POSIX")
+def test_what_a_batch_knows_is_for_its_owner_alone(pages: Path, tmp_path: Path) -> None:
+    old = os.umask(0)
+    try:
+        run(pages, tmp_path / "new", Desk())
+        (tmp_path / "there").mkdir(mode=0o755)
+        with batches.Store(tmp_path / "there", {"kit": "k"}) as store:
+            store.add(batches.files([str(pages)], tmp_path / "there"))
+            batches.run(store, Desk().work())
+            store.export()
+            files = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "there").iterdir()}
+    finally:
+        os.umask(old)
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "there").stat().st_mode & 0o777 == 0o755
+    assert {"batch.sqlite", "batch.sqlite-wal", "batch.sqlite-shm", "results.csv", "results.jsonl"} <= files.keys()
+    assert set(files.values()) == {0o600}
+
+
+def test_a_database_that_others_could_read_is_closed_to_them(pages: Path, tmp_path: Path) -> None:
+    run(pages, tmp_path / "out", Desk())
+    (tmp_path / "out" / "batch.sqlite").chmod(0o644)
+    run(pages, tmp_path / "out", Desk())
+    assert os.name != "posix" or (tmp_path / "out" / "batch.sqlite").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_folder_with_other_files_is_no_batch_s(pages: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    for name in (".unfinished-thesis", "results.csv", "lock"):
+        (tmp_path / "out" / name).write_text("mine")
+    with pytest.raises(FolderError, match="holds files and has no"):
+        batches.Store(tmp_path / "out", {})
+    assert {path.name: path.read_text() for path in (tmp_path / "out").iterdir()} == {
+        ".unfinished-thesis": "mine", "results.csv": "mine", "lock": "mine",
+    }  # fmt: skip
+
+
+def test_names_and_answers_in_the_table_are_no_formulas_wherever_it_is_split(pages: Path, tmp_path: Path) -> None:
+    class Hostile(Desk):
+        def answer(self, page: Any) -> Report:
+            return report("scan;=1+1;.png", "a\t=cmd|' /C calc'!A0\n=2\r\n@SUM(1)")
+
+    run(pages, tmp_path / "out", Hostile())
+    for separator in ",;\t":
+        with open(tmp_path / "out" / "results.csv", encoding="utf-8-sig", newline="") as file:
+            for row in csv.reader(file, delimiter=separator):
+                assert not [cell for cell in row if cell.strip()[:1] in tuple("=+-@")]
+
+
 def test_a_damaged_store_is_one_line(tmp_path: Path) -> None:
-    (tmp_path / "batch.sqlite").write_bytes(b"no database" * 1000)
+    batches.Store(tmp_path / "out", {}).close()
+    (tmp_path / "out" / "batch.sqlite").write_bytes(b"no database" * 1000)
     with pytest.raises(BatchError, match=r"batch.sqlite: file is not a database"):
-        batches.Store(tmp_path, {})
+        batches.Store(tmp_path / "out", {})
 
 
 def test_a_full_disk_is_one_line_and_costs_no_finished_page(pages: Path, tmp_path: Path) -> None:
@@ -212,6 +396,53 @@ def test_hidden_files_and_the_batch_itself_are_not_pages(pages: Path) -> None:
     (pages / "out" / "page.png").write_bytes(b"")
     found = [Path(path).name for path, *_ in batches.files([str(pages)], pages / "out")]
     assert found == ["a.png", "b.png", "c.png", "d.png"]
+
+
+def test_folders_that_are_left_out_are_listed_and_count(
+    pages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (pages / "linked").symlink_to(tmp_path / "elsewhere")
+    (pages / "within").symlink_to(pages)  # all of it is read anyway
+    (pages / "closed").mkdir()
+    (pages / "d.png").unlink()
+    real = os.scandir
+
+    def scandir(path: Any = ".") -> Any:  # root, as tests may run, could look into it
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert run(pages, tmp_path / "out", Desk()) == (0, 3, 2)
+    said = {Path(line["file"]).name: line.get("error") for line in lines(tmp_path / "out")}
+    assert "cannot be looked into (Permission denied)" in said["closed"]
+    assert "links are not followed" in said["linked"]
+    assert "within" not in said
+    with batches.Store(tmp_path / "out", {"kit": "k"}) as store:
+        assert store.exit_code() == 1
+    monkeypatch.undo()  # the right was given
+    (pages / "linked").unlink()
+    assert run(pages, tmp_path / "out", Desk()) == (0, 3, 0)
+    with batches.Store(tmp_path / "out", {"kit": "k"}) as store:
+        assert store.exit_code() == 0
+
+
+def test_a_pattern_names_the_folders_that_it_cannot_look_into(
+    pages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (pages / "closed").mkdir()
+    real = os.scandir
+
+    def scandir(path: Any = ".") -> Any:
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    found = list(batches.files([f"{pages}/**/*.png"], tmp_path / "out"))
+    assert (str(pages / "closed"), batches.LEFT_OUT, 0) in found
+    assert len(found) == 5
 
 
 def test_a_source_without_files_is_wrong_usage(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from conftest import ROOT
 
 from pulse_edge import PulseModel
 from pulse_edge import kit as kits
-from pulse_edge.report import DEMONSTRATION
+from pulse_edge.report import DEMONSTRATION, NOT_PROVEN
 
 KIT = ROOT / "pulse_edge" / "kits" / "miniature"
 CASES = json.loads((KIT / "golden.json").read_text("utf-8"))
@@ -46,5 +46,5 @@ def test_what_it_answers_says_what_it_is() -> None:
     with PulseModel.load(KIT, device="cpu") as model:
         report = model.interpret(ROOT / "pulse_edge" / "example_page.png", CASES[0]["question"])
     assert report.kit.demonstration
-    assert report.notice == DEMONSTRATION
+    assert report.notice.splitlines() == [DEMONSTRATION, NOT_PROVEN]
     assert json.loads(report.to_json())["kit"]["demonstration"] is True

@@ -41,6 +41,43 @@ def test_the_manifest_tells_packing_parity_and_source(tiny_kit: Path) -> None:
     assert SHARD in manifest["source"]["files"]
 
 
+def test_the_manifest_lists_every_file_that_was_read(tiny_kit: Path) -> None:
+    listed = json.loads((tiny_kit / "manifest.json").read_text())["source"]["files"]
+    read = {
+        "config.json",
+        "generation_config.json",
+        "tokenizer.model",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+    }
+    assert listed.keys() == read | {"vision_tower/config.json", "vision_tower/preprocessor_config.json", SHARD}
+
+
+def test_what_the_tokenizer_or_the_config_asks_for_is_refused_before_any_work(source: Path, tmp_path: Path) -> None:
+    (source / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, 400]}))
+    said: list[str] = []
+    with pytest.raises(CheckpointError, match="eos_token_id 400 is beyond the vocabulary of 400"):
+        convert(source, tmp_path / "kit", Options(), said.append)
+    assert not said
+    config = json.loads((source / "config.json").read_text()) | {"rms_norm_eps": "1e-05"}
+    (source / "config.json").write_text(json.dumps(config))
+    refused(source, tmp_path, "rms_norm_eps is '1e-05', expected a number above 0")
+
+
+def test_a_kit_ends_its_answers_on_each_stated_id_after_quantizing_too(source: Path, tmp_path: Path) -> None:
+    from export import quantize
+    from pulse_edge import PulseModel
+
+    (source / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, 117]}))
+    convert(source, tmp_path / "kit", Options(vision="fp32"))
+    quantize.quantize(tmp_path / "kit", tmp_path / "small", quantize.Options(llm="Q8_0"))
+    for kit in (tmp_path / "kit", tmp_path / "small"):
+        with PulseModel.load(kit, device="cpu", threads=1) as model:
+            logits = np.zeros(400, np.float32)
+            logits[117] = 1
+            assert list(model.language.generate(logits, 1)) == []
+
+
 def test_missing_and_unexpected_tensors_are_listed_at_once(source: Path, tmp_path: Path) -> None:
     tensors = load_file(source / SHARD)
     tensors["model.extra.weight"] = tensors.pop("model.norm.weight")
@@ -107,8 +144,9 @@ def test_the_command_ends_with_one_line_and_code_1(source: Path, tmp_path: Path)
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stdout == ""
-    assert done.stderr.startswith(f"error: {source}: {SHARD}: truncated")
-    assert len(done.stderr.splitlines()) == 1
+    step, error = done.stderr.splitlines()
+    assert step == "loading torch and transformers"
+    assert error.startswith(f"error: {source}: {SHARD}: truncated")
     assert [p.name for p in tmp_path.iterdir()] == ["source"]
 
 
@@ -195,7 +233,20 @@ def test_pages_named_as_golden_go_into_a_kit_and_the_smaller_one_made_of_it(
     with pytest.raises(ScanError, match=r"words\.png"):
         convert(tiny_checkpoint, whole, Options(golden=(tmp_path / "words.png",)), said.append)
     assert not said  # before anything long begins
-    convert(tiny_checkpoint, whole, Options(vision="fp32", golden=(page,)))
+    seen: list[tuple[int, int]] = []
+    convert(
+        tiny_checkpoint,
+        whole,
+        Options(vision="fp32", golden=(page,)),
+        said.append,
+        None,
+        lambda *step: seen.append(step),
+    )
+    assert said[-2:] == [
+        "golden cases: loading the new kit",
+        "golden cases: 3 questions about example_page.png, page 1 of 1",
+    ]
+    assert seen[-3:] == [(0, 3), (1, 3), (2, 3)]
     quantize.quantize(whole, small, quantize.Options(llm="Q8_0", golden=(page,)))
     for kit in (whole, small):
         assert (kit / "golden-1.png").read_bytes() == page.read_bytes()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +16,13 @@ from click.testing import CliRunner
 from conftest import ROOT
 from PIL import Image
 
-from pulse_edge import PulseModel, cpu, doctor, golden, interpret, llm, machine, trial
+from pulse_edge import PulseModel, child, cpu, doctor, golden, interpret, llm, machine, owned, selftest_results, trial
 from pulse_edge import kit as kits
 from pulse_edge.cli import cli
 from pulse_edge.errors import DeviceError, KitError
 from pulse_edge.log import Log
 from pulse_edge.plan import Use
-from pulse_edge.report import FORCED_KIT
+from pulse_edge.report import FORCED_KIT, NOT_PROVEN
 
 MINIATURE = ROOT / "pulse_edge" / "kits" / "miniature"
 PAGE = ROOT / "pulse_edge" / "example_page.png"
@@ -82,23 +84,83 @@ def test_a_kit_whose_golden_cases_do_not_come_back_is_refused_until_forced(tmp_p
         report = model.interpret(PAGE, max_tokens=2)
     assert FORCED_KIT in report.notice.splitlines()
     assert "1 of 1 did not come back" in str(report.kit.refused)
-    machine.keep(kit, machine.Kept())
+    assert not report.kit.proven
+    assert selftest_results.store(kit, None) == []
     PulseModel.load(kit, device="cpu", use=Use(pages=1)).close()
+
+
+def test_a_refusal_outlives_the_cache_and_holds_on_fewer_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kit = altered(tmp_path / "kit", offset=0.1)
+    by_name(list(doctor.examine(kit.path)))
+    shutil.rmtree(kits.cache_dir())
+    monkeypatch.setattr(cpu, "allowed", lambda: frozenset({0}))
+    with pytest.raises(KitError, match="did not come back"):
+        PulseModel.load(kit, device="cpu")
+
+
+def test_a_kit_is_not_proven_here_until_its_golden_cases_came_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kit = altered(tmp_path / "kit", offset=0.0)
+    with PulseModel.load(kit, device="cpu", use=Use(pages=1)) as model:
+        report = model.interpret(PAGE, max_tokens=2)
+    assert NOT_PROVEN in report.notice.splitlines()
+    assert report.kit.proven is False
+    by_name(list(doctor.examine(kit.path)))
+    with PulseModel.load(kit, device="cpu", use=Use(pages=1)) as model:
+        report = model.interpret(PAGE, max_tokens=2)
+    assert NOT_PROVEN not in report.notice
+    assert report.kit.proven is True
+    # Another version of an engine computes other numbers: the proof does not carry over.
+    monkeypatch.setattr(machine, "version", lambda _name: "0")
+    assert selftest_results.recall(kit) is None
+
+
+def test_a_kit_without_golden_cases_is_never_called_proven(tmp_path: Path) -> None:
+    kit = altered(tmp_path / "kit", offset=0.0)
+    (kit.path / "golden.json").unlink()
+    files = {name: file for name, file in kit.manifest.files.items() if name != "golden.json"}
+    kits.write_manifest(kit.path, replace(kit.manifest, files=files))
+    assert by_name(list(doctor.examine(kit.path)))["golden cases"].state == "warning"
+    assert selftest_results.recall(kits.open_kit(kit.path)) is None
+
+
+def test_a_refusal_with_the_installation_holds_for_every_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kit = kits.open_kit(MINIATURE)
+    monkeypatch.setattr(selftest_results, "folders", lambda: [tmp_path / "admin", tmp_path / "installation"])
+    assert selftest_results.store(kit, "it was wrong.") == []
+    monkeypatch.setattr(selftest_results, "folders", lambda: [tmp_path / "nurse", tmp_path / "installation"])
+    result = selftest_results.recall(kit)
+    assert result is not None
+    assert result.refused == "it was wrong."
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"kit": 1}', "[" * 10000])
+def test_a_damaged_self_test_result_proves_nothing(
+    content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PULSE_EDGE_STATE", str(tmp_path))
+    kit = kits.open_kit(MINIATURE)
+    assert selftest_results.store(kit, None) == []
+    (path,) = (p for p in (tmp_path / "self-tests").iterdir() if p.name != owned.MARKER)
+    assert selftest_results.recall(kit) is not None
+    path.write_text(content)
+    assert selftest_results.recall(kit) is None
 
 
 def test_what_is_known_of_another_kit_or_machine_counts_for_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kit = kits.open_kit(MINIATURE)
-    assert machine.keep(kit, machine.Kept(SPEED, "it was wrong.")) is None
-    assert machine.recall(kit) == machine.Kept(SPEED, "it was wrong.")
+    assert machine.keep(kit, machine.Kept(SPEED)) is None
+    assert machine.recall(kit) == machine.Kept(SPEED)
     assert machine.file(kit).stat().st_mode & 0o077 == 0
     assert machine.recall(replace(kit, sha256="0" * 64)) == machine.Kept()
     monkeypatch.setattr(cpu, "allowed", lambda: frozenset({0, 1}))
     assert machine.recall(kit) == machine.Kept()
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"speed": {"load_seconds": 0}, "refused": null}'])
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"speed": {"load_seconds": 0}}'])
 def test_a_damaged_memory_of_the_machine_is_none(content: str) -> None:
     kit = kits.open_kit(MINIATURE)
     machine.keep(kit, machine.Kept())
@@ -119,7 +181,8 @@ def test_a_forecast_adds_up_what_was_measured() -> None:
 
 
 def test_an_illegal_instruction_ends_a_child_and_not_the_doctor(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_ASK", f"import os; os.kill(os.getpid(), {int(signal.SIGILL)})")
+    dying = [sys.executable, "-c", f"import os; os.kill(os.getpid(), {int(signal.SIGILL)})"]
+    monkeypatch.setattr(child, "command", lambda *_: dying)
     check = doctor.engine()
     assert check.state == "failed"
     assert "dies of an illegal instruction" in check.text
@@ -175,6 +238,66 @@ def test_no_more_threads_than_are_worth_while(seconds: dict[int, float], threads
     assert trial.best(seconds) == threads
 
 
+def stat_of(root: Path, *busy: int) -> Path:
+    """A root whose processors have worked so many ticks, and waited for a thousand."""
+    (root / "proc").mkdir(parents=True, exist_ok=True)
+    rows = [f"cpu{n} {ticks} 0 0 1000 7 0 0 0 0 0" for n, ticks in enumerate(busy)]
+    (root / "proc/stat").write_text("\n".join(["cpu  1 1 1 1 1 1 1 1 1 1", *rows, "intr 5"]))
+    return root
+
+
+def test_the_work_of_the_usable_processors_is_added_up(tmp_path: Path) -> None:
+    ticks = os.sysconf("SC_CLK_TCK")
+    root = stat_of(tmp_path, 100, 300, 5000)
+    assert cpu.worked(frozenset({0, 1}), root) == pytest.approx(400 / ticks)
+    assert cpu.worked(frozenset({0, 9}), root) is None
+    assert cpu.worked(frozenset({0}), tmp_path / "nowhere") is None
+
+
+@pytest.mark.parametrize(("work", "share"), [(0.0, 0.0), (1.2, 0.6), (9.0, 1.0), (-1.0, 0.0), (None, None)])
+def test_the_share_of_other_programs_is_what_this_one_did_not_take(
+    monkeypatch: pytest.MonkeyPatch, work: float | None, share: float | None
+) -> None:
+    steps = iter([(10.0, None if work is None else 5.0), (11.0, None if work is None else 5.0 + work)])
+    monkeypatch.setattr(cpu.Others, "_now", lambda _self: next(steps))
+    monkeypatch.setattr(cpu.time, "sleep", lambda _seconds: None)
+    assert cpu.Others(frozenset({0, 1})).share() == (None if share is None else pytest.approx(share))
+
+
+@pytest.mark.parametrize(
+    ("shares", "threads"),
+    [([0.05], cpu.Threads(1, 1)), ([0.9, 0.9, 0.0], cpu.Threads(1, 1)), ([None], cpu.Threads(1, 1)), ([0.9] * 3, None)],
+    ids=["quiet", "quiet at last", "not told", "busy"],
+)
+def test_threads_are_compared_in_a_quiet_moment_only(
+    monkeypatch: pytest.MonkeyPatch, shares: list[float | None], threads: cpu.Threads | None
+) -> None:
+    left = list(shares)
+    monkeypatch.setattr(cpu, "candidates", lambda: [1, 2])
+    monkeypatch.setattr(cpu.Others, "share", lambda _self: left.pop(0))
+    monkeypatch.setattr(trial, "_compared", lambda *_about: cpu.Threads(1, 1))
+    anything: Any = None
+    assert trial.fastest(anything, anything) == threads
+    assert left == []
+
+
+def test_a_busy_moment_does_not_change_the_threads_that_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kit = altered(tmp_path / "kit", offset=0.0)
+    monkeypatch.setattr(trial, "fastest", lambda *_about: None)
+    monkeypatch.setattr(cpu, "threads", lambda: cpu.Threads(2, 1))
+    for before, expected in ((None, (2, 1)), (SPEED, (4, 2))):
+        if before is not None:
+            machine.keep(kit, machine.Kept(before))
+        checks = by_name(list(doctor.examine(kit.path)))
+        speed = machine.recall(kit).speed
+        assert speed is not None
+        assert (speed.prefill_threads, speed.decode_threads) == expected
+        assert checks["threads"].state == "warning"
+        assert "Run pulse-edge doctor again when the machine is quiet" in checks["threads"].text
+
+
 @pytest.mark.parametrize(
     ("slower", "state", "words"), [(2.5, "ok", "save time"), (4.5, "warning", "without its table")]
 )
@@ -218,7 +341,8 @@ def test_forcing_a_page_does_not_force_a_kit(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("PULSE_EDGE_LOG", str(tmp_path / "log"))
     kit = kits.open_kit(MINIATURE)
     Image.new("RGB", (800, 600), "white").save(tmp_path / "blank.png")
-    machine.keep(kit, machine.Kept(SPEED, "pulse-edge doctor refused it here: it was wrong."))
+    monkeypatch.setenv("PULSE_EDGE_STATE", str(tmp_path / "state"))
+    selftest_results.store(kit, "pulse-edge doctor refused it here: it was wrong.")
     command = ["interpret", str(tmp_path / "blank.png"), "--kit", str(MINIATURE), "--max-tokens", "2", "--json"]
     command += ["--threads", "1", "--no-findings"]
 

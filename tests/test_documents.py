@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pulse_edge import scan, waveform
+from pulse_edge import sandbox, scan, waveform
 from pulse_edge.errors import PageRefused, PulseEdgeError, ScanError
 
 pydicom = pytest.importorskip("pydicom")
@@ -162,7 +162,7 @@ def test_a_form_that_draws_itself_ends() -> None:
 
 
 def test_a_pdf_that_would_draw_for_ever_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scan, "PDF_SECONDS", 1)
+    monkeypatch.setattr(sandbox, "SECONDS", 1)
     forms = []
     for level in range(12):  # each form draws the next one twenty times
         inner = b"/N Do " * 20 if level < 11 else RED_BOX
@@ -171,6 +171,7 @@ def test_a_pdf_that_would_draw_for_ever_is_stopped(monkeypatch: pytest.MonkeyPat
             b"<</Type/XObject/Subtype/Form/BBox[0 0 99 99]%s/Length %d>>stream\n%s\nendstream"
             % (named, len(inner), inner)
         )
+    sandbox.stop()  # what it has used before counts from here on
     start = cpu_seconds()
     refused(pdf(b"/F Do", more=tuple(forms)))
     assert cpu_seconds() - start < 5

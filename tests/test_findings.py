@@ -13,6 +13,7 @@ from pathlib import Path
 import jsonschema
 import numpy as np
 import pytest
+from PIL import Image
 
 import pulse_edge
 from calibration.ecgbench import ONLY_OPTIONS
@@ -22,7 +23,7 @@ from pulse_edge import PulseModel, interpret
 from pulse_edge.findings import BY_KEY, STATEMENTS, contradictions, judge, logistic, says
 from pulse_edge.interpret import yes_or_no
 from pulse_edge.kit import Calibration
-from pulse_edge.report import Finding, KitMark, Report, findings_lines
+from pulse_edge.report import RANKED, Finding, KitMark, Report, findings_lines
 
 PAGE = Path(pulse_edge.__file__).parent / "example_page.png"
 SCHEMA = Path(__file__).parent.parent / "docs" / "report.schema.json"
@@ -83,11 +84,13 @@ def test_the_probability_is_that_of_the_answer_s_words(tiny_kit: Path) -> None:
     assert math.log(total["yes"] / total["no"]) == pytest.approx(odds, abs=1e-2)
 
 
-def test_without_calibration_one_half_decides_and_it_is_said() -> None:
-    afib, aflt = found(AFIB=0.1, AFLT=-0.1)
-    assert (afib.verdict, aflt.verdict) == ("present", "absent")
-    assert not afib.calibrated
-    assert afib.probability == round(logistic(0.1), 4)
+def test_a_finding_without_calibration_is_a_rank_and_has_no_verdict_and_no_probability() -> None:
+    afib, aflt = found(AFIB=-0.1, AFLT=4.0)
+    assert [(f.rank, f.verdict, f.probability, f.calibrated) for f in (afib, aflt)] == [
+        (2, None, None, False),
+        (1, None, None, False),
+    ]
+    assert findings_lines(report_of((afib, aflt))) == [f"{RANKED}: 1. atrial flutter, 2. atrial fibrillation"]
 
 
 def test_a_calibrated_statement_has_the_calibrated_probability() -> None:
@@ -152,6 +155,31 @@ def test_findings_that_exclude_one_another_are_marked() -> None:
     assert kinds(found(NORM=1, SR=1, SBRAD=1)) == []
 
 
+@pytest.mark.parametrize(
+    ("text", "statements"),
+    [
+        ("Sinus rhythm. Atrial fibrillation.", [("SR", "AFIB")]),
+        ("Normal ECG. Left bundle branch block.", [("NORM", "LBBB")]),
+        ("Left anterior fascicular block, right axis deviation.", [("LAFB", "RAD")]),
+        ("Left bundle branch block, right bundle branch block.", [("LBBB", "RBBB")]),
+        ("Sinus rhythm. No atrial fibrillation. Left bundle branch block. Abnormal ECG.", []),
+        ("Sinus rhythm, possible atrial flutter.", []),
+        ("Normal ECG. Sinus rhythm.", []),
+    ],
+)
+def test_a_text_that_contradicts_itself_is_marked_without_any_findings(
+    text: str, statements: list[tuple[str, ...]]
+) -> None:
+    assert [m.statements for m in contradictions((), [text])] == statements
+
+
+def test_findings_of_every_kind_are_compared_not_only_rhythms() -> None:
+    assert kinds(found(LAFB=1, RAD=1)) == ["findings"]
+    assert kinds(found(PAC=1, AFIB=1)) == ["findings"]
+    assert kinds(found(AFIB=1, AFLT=1)) == ["findings"]
+    assert kinds(found(STE=1, STD=1, MI=1, OLDMI=1)) == []
+
+
 def test_the_most_urgent_contradiction_comes_first() -> None:
     marks = contradictions(found(RBBB=-3.0, STE=-3.0, LAD=1, RAD=1), ["Right bundle branch block, ST elevation."])
     assert [m.statements[0] for m in marks] == ["STE", "RBBB", "LAD"]
@@ -190,7 +218,20 @@ def test_findings_come_with_every_statement_and_the_json_is_valid(tiny_kit: Path
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     jsonschema.validate(report, report_schema())
+    assert {(f["verdict"], f["probability"]) for f in report["findings"]} == {(None, None)}
     assert [f["statement"] for f in report["findings"]] == [s.key for s in STATEMENTS]
+
+
+@pytest.mark.parametrize("page", ["blank.png", "empty.png", "nowhere.png"])
+def test_the_json_of_a_page_without_an_answer_is_valid_too(tiny_kit: Path, tmp_path: Path, page: str) -> None:
+    Image.new("RGB", (800, 600), "white").save(tmp_path / "blank.png")
+    (tmp_path / "empty.png").touch()
+    command = [sys.executable, "-m", "pulse_edge", "interpret", str(tmp_path / page), "--kit", str(tiny_kit), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode in (1, 3)
+    answer = json.loads(done.stdout)
+    jsonschema.validate(answer, report_schema())
+    assert (answer["exit_code"], page in answer["error"]) == (done.returncode, True)
 
 
 def test_a_kit_that_is_not_calibrated_gives_no_findings_unasked(tiny_kit: Path) -> None:
@@ -202,10 +243,10 @@ def test_a_kit_that_is_not_calibrated_gives_no_findings_unasked(tiny_kit: Path) 
 def test_what_a_kit_never_judges_is_said_once_with_its_reason_and_without_a_probability() -> None:
     never = replace(calibration(band=(0.0, 1.0)), reason="too few pages")
     found_ = judge({"AFIB": 3.0, "PVC": 3.0, "LBBB": 3.0}, {"AFIB": never, "PVC": never, "LBBB": calibration()})
-    assert [(f.verdict, f.calibrated) for f in found_] == [
-        ("uncertain", False),
-        ("present", True),
-        ("uncertain", False),
+    assert [(f.verdict, f.probability, f.calibrated) for f in found_] == [
+        (None, None, False),
+        ("present", 0.9526, True),
+        (None, None, False),
     ]
     lines = findings_lines(report_of(found_))
     assert lines == [

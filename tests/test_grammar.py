@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,7 +18,8 @@ from conftest import ROOT
 import pulse_edge
 from pulse_edge import PulseModel
 from pulse_edge.errors import UsageError
-from pulse_edge.grammar import grammar, load
+from pulse_edge.grammar import compiled, grammar, load
+from pulse_edge.llm import rehearse
 
 PAGE = Path(pulse_edge.__file__).parent / "example_page.png"
 PUBLISHED = ROOT / "docs" / "answer.schema.json"
@@ -30,9 +32,34 @@ SCHEMAS: tuple[dict[str, Any], ...] = (
     {"type": "string", "minLength": 3, "maxLength": 5, "description": "short"},
     {"enum": ["yes", "no", 'a "b" \\ c', 3, None, {"x": [1]}]},
     {"const": "atrial fibrillation – ja"},
+    {"type": "array", "items": {"type": "integer", "minimum": -7, "maximum": 1203}, "minItems": 9, "maxItems": 9},
+    {"type": "array", "items": {"type": "integer", "maximum": -95}, "minItems": 9, "maxItems": 9},
+    {"type": "array", "items": {"type": "number", "minimum": 3, "maximum": 12}, "minItems": 9, "maxItems": 9},
+    {"type": "array", "items": {"type": "number", "minimum": -1, "maximum": 0}, "minItems": 9, "maxItems": 9},
     {"anyOf": [{"type": "integer"}, {"type": "array", "items": {"enum": [1, 2]}}]},
     json.loads(PUBLISHED.read_text()),
 )
+
+
+def nested(depth: int, bounds: dict[str, int]) -> dict[str, Any]:
+    """Arrays in arrays, with integers innermost."""
+    schema: dict[str, Any] = {"type": "integer"}
+    for _ in range(depth):
+        schema = {"type": "array", "items": schema, **bounds}
+    return schema
+
+
+LARGE: tuple[dict[str, Any], ...] = (
+    nested(4, {"maxItems": 2}),
+    nested(18, {"maxItems": 2}),
+    nested(100, {"maxItems": 3}),
+    {"type": "array", "items": {"type": "string", "maxLength": 2000}, "maxItems": 2000},
+    {"type": "array", "items": {"type": "object", "properties": {f"f{n}": {"type": "string"} for n in range(10)}}},
+    {"type": "array", "items": {"type": "integer"}, "minItems": 2000, "maxItems": 2000},
+    {"type": "object", "properties": {f"f{n}": {"type": "string", "maxLength": 1000 + n} for n in range(40)}},
+    {"enum": [f"finding number {n}" for n in range(4000)]},
+)
+"""What a grammar can hold, but none that writes out each value where it stands."""
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +84,33 @@ def test_whatever_is_likely_the_json_validates(schema: dict[str, Any], model: Pu
     for _ in range(5):
         text = spoken(model, grammar(schema), lambda: rng.normal(0, 3, model.language.vocabulary).astype(np.float32))
         jsonschema.validate(json.loads(text), schema)
+
+
+@pytest.mark.parametrize("schema", LARGE, ids=lambda s: next(iter(s)))
+def test_llama_cpp_takes_every_grammar_that_is_not_refused(schema: dict[str, Any], model: PulseModel) -> None:
+    made = compiled(schema)
+    assert len(made.text) < 200 + 3 * len(json.dumps(schema))  # nothing doubles from level to level
+    jsonschema.validate(json.loads(made.shortest), schema)
+    assert rehearse(model.kit.file(model.kit.manifest.language.file), made.text, made.shortest) > 0
+
+
+@pytest.mark.parametrize(
+    ("low", "high"),
+    [(0, 0), (20, 300), (9, 10), (100, 999), (101, 1000), (98, 9999), (-12, 7), (-300, -20), (0, 12345)],
+)
+def test_whole_numbers_are_those_from_the_minimum_to_the_maximum(low: int, high: int) -> None:
+    expression = grammar({"type": "integer", "minimum": low, "maximum": high}).split("r0 ::= ")[1].strip()
+    pattern = re.compile(
+        re.sub(r'"([^"]*)"', r"\1", expression).replace(" ", "")
+    )  # GBNF without names is a regular expression
+    matched = {n for n in range(-13000, 13000) if pattern.fullmatch(str(n))}
+    assert matched == set(range(low, high + 1))
+    assert not any(pattern.fullmatch(text) for text in ("00", "007", "-00", "020", ""))
+
+
+def test_the_shortest_answer_is_one_that_validates() -> None:
+    for schema in SCHEMAS:
+        jsonschema.validate(json.loads(compiled(schema).shortest), schema)
 
 
 def test_of_what_is_allowed_the_most_likely_is_taken(model: PulseModel) -> None:
@@ -85,7 +139,17 @@ def test_the_question_s_answer_is_greedy_where_the_grammar_allows_it(model: Puls
         ({}, "has the type None"),
         ([], "is not an object"),
         ({"type": "string", "pattern": "a+"}, "has pattern, which is not understood for a string"),
-        ({"type": "integer", "minimum": 20}, "has the minimum 20"),
+        ({"type": "integer", "minimum": 0.5}, "has the minimum 0.5; a grammar holds whole numbers"),
+        ({"type": "integer", "minimum": False}, "has the minimum False"),
+        ({"type": "integer", "minimum": 30, "maximum": 20}, "has the minimum 30 above the maximum 20"),
+        ({"type": "integer", "minimum": 10**10}, "give both"),
+        ({"type": "number", "maximum": 2**54}, "has the maximum 18014398509481984"),
+        ({"const": float("nan")}, "NaN is not a number of JSON"),
+        ({"enum": [1, -float("inf")]}, "-Infinity is not a number of JSON"),
+        ({"enum": [f"finding number {n}" for n in range(9000)]}, "give the schema fewer or shorter values"),
+        (nested(70, {"maxItems": 2000}), "more than 100,000 elements; lower maxItems of the schema.items"),
+        (nested(40, {"minItems": 2}), "lower minItems of the schema.items.items"),
+        (nested(101, {}), "nests values more than 100 deep"),
         ({"type": "array"}, "items is not an object"),
         ({"type": "array", "items": {"type": "null"}, "uniqueItems": True}, "has uniqueItems"),
         ({"type": "string", "maxLength": 5000}, "expected whole numbers up to 2000"),
@@ -118,6 +182,49 @@ def test_interpret_gives_json_of_the_published_schema(tiny_kit: Path, tmp_path: 
     jsonschema.validate(json.loads(answer["text"]), json.loads(PUBLISHED.read_text()))
 
 
+@pytest.mark.parametrize(
+    ("schema", "why"),
+    [
+        (
+            {"type": "array", "items": {"type": "string", "maxLength": 80}, "maxItems": 100},
+            "maxItems of the schema, 100.",
+        ),
+        ({"type": "object", "properties": {"a": LARGE[4]}}, "lower maxItems of the schema.a, 16."),
+        ({"type": "object", "properties": {"a": {"type": "null"}, "b": LARGE[5]}}, "maxItems of the schema.b, 2,000."),
+        (
+            {"type": "array", "items": {"const": 1}, "minItems": 1100, "maxItems": 1100},
+            "an answer may have 1,024. Raise --max-tokens, or lower minItems of the schema, 1,100.",
+        ),
+    ],
+)
+def test_a_schema_that_no_answer_may_fill_is_refused_before_the_page_is_read(
+    schema: Any, why: str, tiny_kit: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "s.json"
+    file.write_text(json.dumps(schema))
+    page = tmp_path / "page.png"
+    page.write_text("no picture, which would be an error of its own")
+    done = interpret(tiny_kit, str(page), "--json-schema", str(file))
+    assert done.returncode == 2
+    assert why in done.stderr
+    assert "page.png" not in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("text", ['{"const": 1e400}', '{"enum": [Infinity]}', "[" * 3000, '{"const": 1e999}'])
+def test_numbers_and_nesting_beyond_json_are_wrong_usage(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "s.json"
+    file.write_text(text)
+    with pytest.raises(UsageError, match=r"s\.json: (is no JSON Schema|nests values more than 100 deep)"):
+        load(file)
+
+
+def test_a_grammar_that_llama_cpp_does_not_take_is_wrong_usage(model: PulseModel) -> None:
+    encoded = model.encode(PAGE)
+    with pytest.raises(UsageError, match=r"llama\.cpp does not take the schema's grammar"):
+        model.ask(encoded, "What?", 6, grammar='root ::= "a"{3000}\n').answer()
+
+
 def test_a_schema_that_is_none_is_wrong_usage(tiny_kit: Path, tmp_path: Path) -> None:
     (tmp_path / "s.json").write_text("{")
     for name in ("s.json", "absent.json"):
@@ -126,7 +233,15 @@ def test_a_schema_that_is_none_is_wrong_usage(tiny_kit: Path, tmp_path: Path) ->
         assert "no JSON Schema that can be read" in done.stderr
 
 
-def test_json_that_is_cut_off_is_an_error(tiny_kit: Path) -> None:
-    done = interpret(tiny_kit, "--json-schema", str(PUBLISHED), "--max-tokens", "2")
+def test_json_that_is_cut_off_is_an_error(model: PulseModel) -> None:
+    answering = model.ask(model.encode(PAGE), "What?", 2, grammar=load(PUBLISHED).text)
+    with pytest.raises(UsageError, match=r"not at its end after 2 tokens\. Raise --max-tokens"):
+        answering.answer()
+
+
+def test_few_tokens_are_refused_for_json_that_needs_more(tiny_kit: Path) -> None:
+    done = interpret(tiny_kit, "--json-schema", str(PUBLISHED), "--max-tokens", "100")
     assert done.returncode == 2
-    assert "not at its end after 2 tokens" in done.stderr
+    assert (
+        "100 tokens hold about 400, so an answer could be cut off. Raise --max-tokens, or lower maxItems" in done.stderr
+    )

@@ -52,6 +52,16 @@ def test_other_weight_types_pass_parity(kind: str, tiny_checkpoint: Path, tmp_pa
     [
         {"type": "linear", "factor": 2.0},
         {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 64},
+        {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 1024, "attention_factor": 1.0},
+        {
+            "rope_type": "yarn",
+            "factor": 4.0,
+            "original_max_position_embeddings": 1024,
+            "beta_fast": 16.0,
+            "beta_slow": 2.0,
+            "mscale": 1.0,
+            "mscale_all_dim": 0.8,
+        },
         {
             "rope_type": "llama3",
             "factor": 8.0,
@@ -64,6 +74,24 @@ def test_other_weight_types_pass_parity(kind: str, tiny_checkpoint: Path, tmp_pa
 def test_rope_scaling_passes_parity(rope: dict[str, Any], tiny_checkpoint: Path, tmp_path: Path) -> None:
     source = changed(tiny_checkpoint, tmp_path / "source", {"rope_scaling": rope})
     convert(source, tmp_path / "kit", Options())
+    figures = json.loads((tmp_path / "kit" / "manifest.json").read_text())["parity"]["language"]
+    assert figures["mean_kld"] < 1e-6  # ignoring a field of YaRN's makes 1e-3
+
+
+def test_a_folder_that_keeps_the_name_of_its_vicuna_is_the_same_model(
+    tiny_checkpoint: Path, tiny_kit: Path, tmp_path: Path
+) -> None:
+    fields = {"architectures": ["LlamaForCausalLM"], "rope_theta": None, "torch_dtype": None, "dtype": "float16"}
+    fields |= {"rope_parameters": {"rope_theta": 10000.0, "rope_type": "default"}}
+
+    def frequencies(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return tensors | {f"model.layers.{i}.self_attn.rotary_emb.inv_freq": torch.ones(32) for i in range(3)}
+
+    source = changed(tiny_checkpoint, tmp_path / "source", fields, frequencies)
+    convert(source, tmp_path / "kit", Options(vision="fp32"))
+    assert same(tmp_path / "kit", tiny_kit)
+    made = json.loads((tmp_path / "kit" / "manifest.json").read_text())["source"]
+    assert (made["architecture"], made["layout"]) == ("LlamaForCausalLM", "llava")
 
 
 def test_grouped_heads_and_tied_output_pass_parity(tiny_checkpoint: Path, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import hashlib
 import json
 import os
 import random
@@ -10,13 +12,17 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 import pulse_edge
+import pulse_edge.log as logs
 from pulse_edge.errors import LogError
 from pulse_edge.log import Kept, Log
+from pulse_edge.log import entry as logs_entry
+from pulse_edge.report import INTENDED_USE
 
 PAGE = Path(pulse_edge.__file__).parent / "example_page.png"
 
@@ -152,7 +158,7 @@ def test_a_killed_writer_leaves_a_record_that_is_whole(tmp_path: Path) -> None:
     known = 0
     for _ in range(3):
         writer = subprocess.Popen([sys.executable, "-c", WRITER.replace("30", "100000"), "a"], env=env)
-        while log.verify().entries < known + 3:
+        while not (log.folder / "log").exists() or log.verify().entries < known + 3:
             assert writer.poll() is None
         writer.send_signal(signal.SIGKILL)
         writer.wait()
@@ -160,9 +166,28 @@ def test_a_killed_writer_leaves_a_record_that_is_whole(tmp_path: Path) -> None:
     assert log.append({}).number in (known, known + 1)
 
 
-def test_who_waits_for_another_process_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import pulse_edge.log as logs
+KILLS = 8
 
+
+@pytest.mark.skipif(os.name != "posix", reason="kills as POSIX has them")
+def test_kills_at_any_moment_lose_no_entry_that_was_acknowledged(tmp_path: Path) -> None:
+    code = "from pulse_edge.log import Kept, Log\nlog = Log()\nlog.ready()\nprint('begun', flush=True)\n"
+    code += "while True: print(log.append({}, Kept(9, {'a': 'b'}, b'c')).number, flush=True)"
+    dice = random.Random(3)
+    for kill in range(KILLS):
+        folder = tmp_path / str(kill // 2)  # every other time the folder is new
+        env = os.environ | {"PULSE_EDGE_LOG": str(folder)}
+        writer = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=env)
+        time.sleep(dice.uniform(0.03, 0.4))
+        writer.kill()
+        said = writer.communicate()[0].split()
+        Log(folder).ready()
+        entries = Log(folder).verify().entries
+        assert not said[1:] or int(said[-1]) <= entries <= int(said[-1]) + 1
+        assert {path.name for path in folder.iterdir() if "pulse-edge" not in path.name} <= logs._FILES
+
+
+def test_who_waits_for_another_process_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     notes: list[str] = []
     monkeypatch.setattr(logs, "PATIENCE", 1.0)
     log, other = Log(tmp_path), Log(tmp_path, notes.append)
@@ -174,6 +199,7 @@ def test_who_waits_for_another_process_is_told_so(tmp_path: Path, monkeypatch: p
 def test_a_full_disk_leaves_the_record_as_it_was(tmp_path: Path) -> None:
     code = """
 import resource, signal
+import pulse_edge.log as logs
 from pulse_edge.errors import LogError
 from pulse_edge.log import Log
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -201,10 +227,6 @@ def test_only_its_owner_may_read_it(tmp_path: Path) -> None:
 def test_what_is_kept_goes_when_its_days_are_over_and_the_entry_stays(
     small: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import datetime
-
-    import pulse_edge.log as logs
-
     item = small.append({}, Kept(30, {"answer": "x"}, None))
     assert json.loads(small.kept(item)["texts"].read_text()) == {"answer": "x"}
     today = datetime.date.today()
@@ -246,7 +268,8 @@ def test_keep_keeps_texts_and_picture_and_show_shows_them(tiny_kit: Path, tmp_pa
     done = run(
         "interpret", PAGE, "--kit", tiny_kit, "--threads", 1, "--max-tokens", 4, "--keep", 2, log=tmp_path / "log"
     )
-    answer = done.stdout.splitlines()[-1]
+    *_, answer, intended_use = done.stdout.splitlines()
+    assert intended_use == INTENDED_USE
     shown = run("log", "show", 1, log=tmp_path / "log").stdout
     assert json.dumps(answer, ensure_ascii=False)[1:-1] in shown
     item = next(Log(tmp_path / "log").entries())
@@ -260,7 +283,7 @@ def test_an_answer_that_was_broken_off_is_recorded(tiny_kit: Path, tmp_path: Pat
         [*command, "--max-tokens", "3900"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env
     )
     assert process.stdout is not None
-    process.stdout.readline()  # that it is a demonstration
+    assert any(line.startswith(b"Page:") for line in process.stdout)
     assert process.stdout.read(1)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=30)
@@ -272,7 +295,7 @@ def test_without_a_place_for_the_record_nothing_is_answered(tiny_kit: Path, tmp_
     (tmp_path / "file").write_text("")
     done = run("interpret", PAGE, "--kit", tiny_kit, "--threads", 1, log=tmp_path / "file")
     assert (done.returncode, done.stdout) == (1, "")
-    assert "answers cannot be recorded here" in done.stderr
+    assert "is no folder, so it cannot hold the audit log" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 
@@ -284,6 +307,207 @@ def test_verify_ends_with_an_error_that_says_where(small: Log) -> None:
     done = run("log", "verify", log=small.folder)
     assert (done.returncode, done.stdout) == (1, "")
     assert "entry 5 was altered" in done.stderr
+
+
+# --- reading changes nothing ------------------------------------------------------------------------------------------
+
+
+def snapshot(folder: Path) -> dict[str, tuple[int, int]]:
+    return {str(path): (path.stat().st_mode, path.stat().st_mtime_ns) for path in (folder, *folder.rglob("*"))}
+
+
+def test_reading_changes_nothing_though_a_power_cut_came_and_days_are_over(small: Log) -> None:
+    small.append({"n": 5}, Kept(30, {"answer": "x"}, None))
+    (small.folder / "kept" / "2001-01-01").mkdir()
+    (small.folder / "kept" / "2001-01-01" / ("a" * 64 + ".json")).write_text("{}")
+    with open(small.folder / "log", "ab") as file:
+        file.write(b"half a line")
+    before = snapshot(small.folder)
+    for words in (("list",), ("show", 6), ("verify",), ("export",)):
+        assert run("log", *words, log=small.folder).returncode == 0, words
+    assert snapshot(small.folder) == before
+
+
+def test_a_copy_without_mark_or_lock_can_be_read(small: Log, tmp_path: Path) -> None:
+    (tmp_path / "copy").mkdir()
+    for name in ("log", "head"):
+        shutil.copy(small.folder / name, tmp_path / "copy")
+    before = snapshot(tmp_path / "copy")
+    assert run("log", "verify", "--log", tmp_path / "copy", log=tmp_path).stdout.startswith(f"{tmp_path / 'copy'}: 5 ")
+    assert snapshot(tmp_path / "copy") == before
+
+
+@pytest.mark.parametrize("command", [("list",), ("show", 1), ("verify",), ("export",), ("forget",)])
+def test_where_there_is_no_record_it_says_so_and_makes_none(tmp_path: Path, command: tuple[object, ...]) -> None:
+    done = run("log", *command, "--log", tmp_path / "gone", log=tmp_path / "other")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert str(tmp_path / "gone") in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_record_whose_file_was_removed_is_not_an_empty_one(small: Log) -> None:
+    (small.folder / "log").unlink()
+    assert "log: is missing" in found(small.folder)
+    (small.folder / "head").unlink()
+    assert "log: is missing" in found(small.folder)
+
+
+def test_a_reader_never_sees_a_record_in_the_middle_of_a_line(tmp_path: Path) -> None:
+    log, env = Log(tmp_path / "log"), os.environ | {"PULSE_EDGE_LOG": str(tmp_path / "log")}
+    log.append({})
+    writer = subprocess.Popen([sys.executable, "-c", WRITER.replace("30", "200"), "a"], env=env)
+    seen = 0
+    while writer.poll() is None:
+        seen = max(seen, log.verify().entries)
+    assert seen <= log.verify().entries == 201
+
+
+# --- long entries -----------------------------------------------------------------------------------------------------
+
+
+def test_an_entry_that_would_be_too_long_is_refused_and_the_record_goes_on(small: Log) -> None:
+    before = (small.folder / "log").read_bytes()
+    with pytest.raises(LogError, match=r"entry of 1,\d{3},\d{3} bytes is not written; 1,048,576 is the limit"):
+        small.append({"text": "x" * (1 << 20)})
+    assert (small.folder / "log").read_bytes() == before
+    small.append({"text": "x" * ((1 << 20) - 100)})
+    assert small.append({}).number == 7
+    assert small.verify().entries == len(list(small.entries())) == 7
+
+
+def test_a_long_entry_of_an_earlier_version_is_read(small: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(logs, "MAX_LINE", 1 << 30)
+        small.append({"text": "x" * 1_100_000})
+    small.append({})
+    assert small.verify().entries == len(list(small.entries())) == 7
+
+
+def test_a_power_cut_behind_a_long_entry_is_mended(small: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    head = (small.folder / "head").read_bytes()
+    small.append({"text": "x" * 1_000_000})
+    (small.folder / "head").write_bytes(head)
+    assert small.append({}).number == 7
+    assert small.verify().entries == 7
+
+
+def test_a_kit_with_a_long_name_is_on_record_with_the_beginning_of_it(tmp_path: Path) -> None:
+    report = {"page_sha256": "0" * 64, "kit": {"id": "k" * 1_100_000, "sha256": "1" * 64}, "device": "cpu", "file": "x"}
+    report |= {"versions": {"v" * 2000: "w" * 2000}, "answers": [], "findings": []}
+    answer = {"question": "q" * 2_000_000, "text": "t" * 2_000_000, "tokens": 1, "complete": True}
+    log = Log(tmp_path / "log")
+    fields = log.append(logs_entry(report, answer, {"threads": None})).fields
+    assert fields["kit"] == {"id": "k" * 499 + "\u2026", "sha256": "1" * 64}
+    assert len((tmp_path / "log" / "log").read_bytes()) < 4000
+    assert log.verify().entries == 1
+
+
+# --- finding a page ---------------------------------------------------------------------------------------------------
+
+
+def two_pages(tmp_path: Path) -> tuple[Log, Path]:
+    """A record of two pages, and the file of the first."""
+    page = tmp_path / "scans" / "Erika Mustermann.png"
+    page.parent.mkdir()
+    page.write_bytes(b"a page")
+    log = Log(tmp_path / "log")
+    for name, digest in ((str(page), hashlib.sha256(b"a page").hexdigest()), ("other.pdf#2", "f" * 64)):
+        report = {"page_sha256": digest, "kit": {"id": "kit"}, "device": "cpu", "file": name, "versions": {}}
+        log.append(logs_entry(report, {"question": "q", "text": "t", "tokens": 3, "complete": True}, {}))
+    return log, page
+
+
+def listed(log: Log, *words: object) -> list[str]:
+    """Numbers of the entries that are listed."""
+    done = run("log", "list", *words, log=log.folder)
+    return [line.split()[0] for line in done.stdout.splitlines()]
+
+
+def test_entries_of_a_page_are_found_by_its_file_its_name_and_its_hashes(tmp_path: Path) -> None:
+    log, page = two_pages(tmp_path)
+    first, second = (item.fields for item in log.entries())
+    assert listed(log) == ["1", "2"]
+    assert listed(log, "--page", page) == ["1"]
+    renamed = page.rename(tmp_path / "renamed.png")
+    assert listed(log, "--page", renamed) == ["1"]
+    assert listed(log, "--page", "Erika Mustermann.png") == ["1"]
+    assert listed(log, "--page", "/elsewhere/other.pdf") == ["2"]
+    assert listed(log, "--page", first["page_sha256"][:12]) == ["1"]
+    assert listed(log, "--page", second["file_hash"][:8].upper()) == ["2"]
+    done = run("log", "list", "--page", "nobody.png", log=log.folder)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "no entry is about nobody.png" in done.stderr
+
+
+def test_the_hash_of_a_name_cannot_be_found_by_trying_without_the_folder(tmp_path: Path) -> None:
+    log, _page = two_pages(tmp_path)
+    other, _page = two_pages(Path(shutil.copytree(tmp_path / "scans", tmp_path / "b" / "x").parent))
+    hashes = {next(record.entries()).fields["file_hash"] for record in (log, other)}
+    assert len(hashes) == 2
+    assert hashlib.sha256(b"Erika Mustermann.png").hexdigest() not in hashes
+    assert b"Erika" not in (log.folder / "log").read_bytes()
+
+
+def test_the_list_shows_utc_and_the_local_time_of_the_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Kolkata")
+    time.tzset()
+    try:
+        log, _page = two_pages(tmp_path)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    fields = next(log.entries()).fields
+    utc = datetime.datetime.fromisoformat(fields["time"].replace("Z", "+00:00"))
+    local = datetime.datetime.fromisoformat(fields["local_time"])
+    assert local.utcoffset() == datetime.timedelta(hours=5, minutes=30)
+    assert abs(utc - local) < datetime.timedelta(seconds=1.1)
+    line = run("log", "list", log=log.folder).stdout.splitlines()[0]
+    assert f"{fields['time']} ({local:%Y-%m-%d %H:%M:%S} +0530) file {fields['file_hash'][:12]} page " in line
+
+
+def test_entries_of_other_versions_are_listed(small: Log) -> None:
+    small.append({"kit": "old", "time": "some day", "tokens": "\x1b[2K", "page_sha256": None})
+    done = run("log", "list", log=small.folder)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 6
+    assert "\x1b" not in done.stdout
+    assert run("log", "export", "--format", "csv", log=small.folder).returncode == 0
+
+
+def test_kept_texts_are_not_shown_after_their_day_and_forgotten_alone(
+    small: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    item = small.append({}, Kept(0, {"answer": "x"}, None))
+    file = small.kept(item)["texts"]
+    foreign = file.with_name("thesis.txt")
+    foreign.write_text("mine")
+    today = datetime.date.today()
+
+    class Tomorrow(datetime.date):
+        @classmethod
+        def today(cls) -> datetime.date:
+            return today + datetime.timedelta(days=1)
+
+    monkeypatch.setattr(logs.datetime, "date", Tomorrow)
+    assert small.kept(item) == {}
+    assert file.exists()
+    assert small.verify().entries == 6
+    assert small.forget() == 1
+    assert not file.exists()
+    assert foreign.read_text() == "mine"
+
+
+def test_export_replaces_a_file_only_when_asked_to(small: Log, tmp_path: Path) -> None:
+    precious, link = tmp_path / "precious.txt", tmp_path / "link.txt"
+    precious.write_text("precious")
+    link.symlink_to(precious)
+    for target in (precious, link):
+        done = run("log", "export", "-o", target, log=small.folder)
+        assert done.returncode == 2
+        assert f"{target}: exists, and is not replaced" in done.stderr
+    assert run("log", "export", "-o", link, "--overwrite", log=small.folder).returncode == 0
+    assert len(link.read_text().splitlines()) == 5
+    assert precious.read_text() == "precious"
 
 
 def test_export_gives_every_entry(tiny_kit: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from PIL import Image
 import pulse_edge
 from pulse_edge import document, outputs
 from pulse_edge.fhir import Patient
-from pulse_edge.report import DEMONSTRATION, Answer, Finding, KitMark, Mark, Report
+from pulse_edge.report import DEMONSTRATION, INTENDED_USE, UNCALIBRATED, Answer, Finding, KitMark, Mark, Report
 
 PAGE = Path(pulse_edge.__file__).parent / "example_page.png"
 EVIL = (
@@ -27,8 +27,9 @@ EVIL = (
 )
 
 
-def finding(key: str, probability: float, verdict: str, *, calibrated: bool = False) -> Finding:
-    return Finding(key, f"statement {key}", "rhythm", 2, {"scp": key}, probability, calibrated, verdict, "")  # type: ignore[arg-type]
+def finding(key: str, probability: float | None, verdict: str | None, reason: str = "") -> Finding:
+    about = (key, f"statement {key}", "rhythm", 2, {"scp": key}, 1, 0.5)
+    return Finding(*about, probability, probability is not None, verdict, reason)  # type: ignore[arg-type]
 
 
 def report(
@@ -169,16 +170,44 @@ def checked(made: Report, page: Image.Image, patient: Patient | None = None) -> 
 def test_fhir_is_valid_with_everything_in_it(page: Image.Image) -> None:
     findings = (
         finding("A", 0.9, "present"),
-        finding("B", 0.5, "uncertain", calibrated=True),
+        finding("B", 0.5, "uncertain", "often wrong"),
         replace(finding("C", 0.1, "absent"), codes={}),
+        finding("D", None, None, UNCALIBRATED),
     )
-    made = report(findings=findings, marks=(Mark("findings", ("A",), "They clash."),))
+    made = report(demonstration=False, findings=findings, marks=(Mark("findings", ("A",), "They clash."),))
     resources = checked(made, page, Patient("42", "urn:oid:1.2.3"))
     kinds = [r["resourceType"] for r in resources]
-    assert kinds == ["DiagnosticReport", *["Observation"] * 4, "Media", "Device"]
-    assert [r.get("valueBoolean") for r in resources[2:5]] == [True, None, False]
-    assert resources[0]["conclusionCode"][0]["text"] == "statement A"
-    assert len({r["subject"]["identifier"]["value"] for r in resources[:6]}) == 1
+    assert kinds == ["DiagnosticReport", *["Observation"] * 5, "Media", "Device"]
+    assert [r.get("valueBoolean") for r in resources[2:6]] == [True, None, False, None]
+    assert [code["text"] for code in resources[0]["conclusionCode"]] == ["statement A"]
+    assert "1. statement D" in resources[0]["conclusion"]
+    assert len({r["subject"]["identifier"]["value"] for r in resources[:7]}) == 1
+
+
+def test_fhir_of_a_demonstration_kit_concludes_nothing_that_a_program_could_act_on(page: Image.Image) -> None:
+    resources = checked(report(findings=(finding("A", 0.9, "present"), finding("B", 0.1, "absent"))), page)
+    assert "conclusionCode" not in resources[0]
+    assert not any("valueBoolean" in r for r in resources)
+    reasons = [r["dataAbsentReason"]["text"] for r in resources[2:4]]
+    assert reasons == ["a demonstration kit concludes nothing"] * 2
+
+
+POOR = {
+    "verdict": "usable", "forced": False, "leads": 9, "layout": "partial", "changed": False,
+    "grid": {"pixels_per_mm": None}, "sheet": {"rotation": 0},
+    "reasons": [{"check": "leads", "advice": "Only 9 of 12 leads were found. Take the picture again."}],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", outputs.ENDINGS)
+def test_what_is_wrong_with_the_page_and_what_the_text_is_for_stand_in_every_format(
+    form: str, page: Image.Image
+) -> None:
+    raw = outputs.render(form, report(quality=POOR), page)
+    text = pdf_text(pypdfium2.PdfDocument(raw)) if form == "pdf" else raw.decode()
+    text = " ".join(text.split())
+    for words in ("usable", "Only 9 of 12 leads were found.", INTENDED_USE):
+        assert words in text, words
 
 
 @pytest.mark.parametrize(
@@ -253,6 +282,16 @@ def test_several_formats_at_once_go_into_a_folder(tiny_kit: Path, tmp_path: Path
         (("--format", "pdf"), "-o"),
         (("--format", "text", "--format", "json"), "-o"),
         (("--patient-id", "42"), "--format fhir"),
+        (("--patient-id", ""), "--format fhir"),
+        (("--format", "fhir", "--patient-id", ""), "--patient-id: is empty"),
+        (("--format", "fhir", "--patient-id", " \u00a0"), "--patient-id: is empty"),
+        (("--format", "fhir", "--patient-id", "\udce4"), r"--patient-id \udce4: has spaces"),
+        (("--format", "fhir", "--patient-id", "4\u202e2"), r"--patient-id 4\u202e2: has spaces"),
+        (("--format", "fhir", "--patient-id", "42\n"), r"--patient-id 42\n: has spaces"),
+        (("--format", "fhir", "--patient-id", "4" * 201), "201 characters"),
+        (("--format", "fhir", "--patient-system", "urn:oid:1.2"), "and the id"),
+        (("--format", "fhir", "--patient-id", "4", "--patient-system", ""), "--patient-system"),
+        (("--format", "fhir", "--patient-id", "4", "--patient-system", "our numbers"), "is no URI"),
     ],
 )
 def test_what_cannot_be_written_is_said_before_a_model_is_loaded(arguments: tuple[str, ...], word: str) -> None:
@@ -284,3 +323,63 @@ def test_a_page_that_was_refused_and_answered_says_so_in_every_format(tiny_kit: 
         raw = file.read_bytes()
         text = pdf_text(pypdfium2.PdfDocument(raw)) if file.suffix == ".pdf" else raw.decode()
         assert FORCED in text, file
+
+
+@pytest.mark.parametrize("name", ["Пациент-7", "患者７", "مريض", "ÄÖ 42/7", "e\u0301", "a\u200cb"])
+def test_a_patient_s_id_may_have_letters_of_any_alphabet(name: str, page: Image.Image) -> None:
+    resources = checked(report(), page, Patient(name, "urn:oid:1.2"))
+    assert resources[0]["subject"]["identifier"] == {"value": name, "system": "urn:oid:1.2"}
+
+
+@pytest.mark.parametrize("form", outputs.ENDINGS)
+@pytest.mark.parametrize("text", ["\udcff", "\x1b[2J", "\u202e", "\x00", "\ue000", "\U000e0041", ""], ids=ascii)
+def test_hostile_texts_anywhere_in_a_report_give_files_that_can_be_read(
+    form: str, text: str, page: Image.Image
+) -> None:
+    made = report(
+        text, question=text or "?", file=text or "x", notice=text, device=text, versions={"pulse-edge": text, "k": text}
+    )
+    made = replace(made, kit=KitMark(text, "0" * 64, True), marks=(Mark("text", (), text),))
+    raw = outputs.render(form, made, page)
+    if form == "fhir":
+        Bundle.model_validate_json(raw)
+    if form == "json":
+        assert json.loads(raw)["kit"]["id"] == text
+    if form != "pdf":
+        assert not text or text not in raw.decode()
+
+
+def test_another_question_about_the_same_page_has_files_of_its_own(tiny_kit: Path, tmp_path: Path) -> None:
+    how = (PAGE, "--kit", tiny_kit, "--max-tokens", 2, "--no-findings", "-o", tmp_path / "out", "--format", "json")
+    written = []
+    for question, more in (("One?", ()), ("Two?", ()), ("Three?", ("--overwrite",))):
+        done = run(*how, "-q", question, *more)
+        assert done.returncode == 0, done.stderr
+        (line,) = done.stdout.splitlines()
+        written.append((Path(line).name, json.loads(Path(line).read_text())["answers"][0]["question"]))
+    (first, _), (second, _), (third, _) = written
+    assert [question for _, question in written] == ["One?", "Two?", "Three?"]
+    assert second == first.replace(".json", "-2.json")
+    assert third == first
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {first, second}
+
+
+def test_saved_pages_of_one_name_stay_apart_and_inputs_and_links_are_left_alone(tmp_path: Path) -> None:
+    page = Image.open(PAGE).convert("RGB")
+    for folder, picture in (("a", page), ("b", page.point(lambda value: int(0.9 * value)))):
+        (tmp_path / folder).mkdir()
+        picture.save(tmp_path / folder / "scan.png")
+    out = tmp_path / "out"
+    out.mkdir()
+    (tmp_path / "precious.txt").write_text("precious")
+    (out / "scan.png-2.png").symlink_to(tmp_path / "precious.txt")
+    command = [sys.executable, "-m", "pulse_edge", "check", "a/scan.png", "b/scan.png", "--save-page", "out"]
+    for _ in range(2):
+        subprocess.run(command, capture_output=True, check=True, cwd=tmp_path)
+    endings = {path.name.removeprefix("scan.png") for path in out.iterdir()}
+    assert {".png", "-3.png", "-4.png", "-5.png", "-2.png"} <= endings
+    pictures = {(out / f"scan.png{n}.png").read_bytes() for n in ("", "-3")}
+    assert len(pictures) == 2
+    assert (tmp_path / "precious.txt").read_text() == "precious"
+    subprocess.run([*command, "--overwrite"], capture_output=True, check=True, cwd=tmp_path)
+    assert {path.name.removeprefix("scan.png") for path in out.iterdir()} == endings

@@ -201,11 +201,36 @@ def test_check_saves_the_page_and_a_copy_with_what_was_found(page_file: Path, tm
     assert Image.open(tmp_path / "out" / "page.png.found.png").height > saved.height
 
 
-def test_a_refused_page_raises_with_check_number_and_advice() -> None:
+def test_a_refused_page_raises_with_what_is_wrong_and_what_to_do() -> None:
     done = intake.check(scan.Page(Image.new("RGB", (400, 300), "white"), "", "empty.png"))
-    with pytest.raises(PageRefused, match=r"empty\.png: ecg is .* Check that the right file"):
+    with pytest.raises(
+        PageRefused, match=r"^empty\.png: This does not look like an ECG page\. Check that the right file"
+    ):
         intake.refuse(done)
 
 
 def test_upright_and_quality_agree_on_the_names_of_layouts() -> None:
     assert set(quality.ROWS) | {"partial", "none"} == set(upright.LAYOUTS)
+
+
+def test_a_page_on_which_the_program_fails_leaves_the_others(
+    page_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pulse_edge import intake
+
+    real = intake.check
+
+    def check(page: scan.Page, *, straighten: bool = True) -> intake.CheckedPage:
+        if page.name.endswith("poison.png"):
+            raise ZeroDivisionError("float division by zero")
+        return real(page, straighten=straighten)
+
+    monkeypatch.setattr(intake, "check", check)
+    poison = tmp_path / "poison.png"
+    poison.write_bytes(page_file.read_bytes())
+    done = CliRunner().invoke(cli, ["check", str(poison), str(page_file), "--json"])
+    assert done.exit_code == 1
+    first, second = (json.loads(line) for line in done.stdout.splitlines())
+    assert "the program failed on this page (ZeroDivisionError: float division by zero)" in first["error"]
+    assert second["verdict"] == "good"
+    assert "2 pages: 0 refused, 1 could not be read" in done.stderr

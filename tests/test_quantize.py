@@ -21,6 +21,7 @@ from calibration.collect import Plan, collect
 from calibration.synthesize import Plan as Pages
 from calibration.synthesize import synthesize
 from export import choose, ggml, parity
+from export import quantize as quantize_module
 from export.__main__ import cli
 from export.choose import Matrix
 from export.models import Recipe, load_recipes
@@ -237,6 +238,19 @@ def test_an_encoder_that_fails_its_gate_stays_as_it_was_and_the_kit_says_so(tiny
     assert manifest.quantization.notes[0] in said
 
 
+def test_an_encoder_whose_image_tokens_depend_on_rounding_stays_as_it_was(
+    tiny_kit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quantize_module, "ROUNDING", 0.05)  # as if processors rounded to four or five bits
+    said: list[str] = []
+    loose = Recipe("loose", "", llm="Q8_0", vision="int8", cosine=0.5)
+    quantize(tiny_kit, tmp_path / "kit", Options(recipe=loose), said.append)
+    manifest = kits.open_kit(tmp_path / "kit").manifest
+    assert manifest.vision.type == "fp32"
+    assert manifest.quantization is not None
+    assert "between processors, required 0.999; kept as fp32" in manifest.quantization.notes[0]
+
+
 @pytest.mark.parametrize("kind", ["fp16", "w8", "int8", "int8-static"])
 def test_every_encoder_type_comes_close(kind: str, tiny_kit: Path, stats: Path, tmp_path: Path) -> None:
     loose = Recipe("loose", "", llm="Q8_0", cosine=0.9)
@@ -245,6 +259,11 @@ def test_every_encoder_type_comes_close(kind: str, tiny_kit: Path, stats: Path, 
     assert manifest.vision.type == kind
     weights = [(kit / "vision.onnx.data").stat().st_size for kit in (tiny_kit, tmp_path / "kit")]
     assert weights[1] < 0.6 * weights[0]
+    figures = manifest.parity["vision"]
+    assert figures["cosine_min"] <= figures["cosine_mean"] <= 1
+    assert figures["rounding_cosine_required"] <= figures["rounding_cosine_mean"] <= 1
+    if not kind.startswith("int8"):
+        assert figures["rounding_cosine_min"] > 0.999999
 
 
 def test_a_failed_proof_leaves_no_kit(tiny_kit: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from calibration.synthetic import PageStyle, draw, synthesize
-from pulse_edge import rectify
+from pulse_edge import intake, rectify, scan
 
 TURNS = {90: Image.Transpose.ROTATE_270, 180: Image.Transpose.ROTATE_180, 270: Image.Transpose.ROTATE_90}
 
@@ -141,3 +141,23 @@ def test_what_is_no_page_stays_as_it_is() -> None:
 def test_pictures_of_any_size_go_through(size: tuple[int, int]) -> None:
     rectify.flatten(Image.new("RGB", size, "white"))
     rectify.as_is(Image.new("RGB", size, "black"))
+
+
+@pytest.mark.parametrize(("step", "ink"), [(20, 160), (24, 160), (20, 0), (7, 160)])
+@pytest.mark.parametrize("across", [True, False])
+def test_lined_paper_has_no_grid_and_ends_nothing(step: int, ink: int, across: bool) -> None:
+    paper = np.full((1123, 794, 3), 255, np.uint8)
+    paper[::step] = ink
+    if not across:
+        paper = np.ascontiguousarray(paper.swapaxes(0, 1))
+    assert intake.check(scan.Page(Image.fromarray(paper), "0" * 64, "lined")).quality.verdict == "refused"
+
+
+@pytest.mark.parametrize(
+    "name", ["03a_table_zero_division.pdf", "03c_table_singular_matrix.png", "03d_table_singular_matrix_2.pdf"]
+)
+def test_a_table_of_numbers_ends_nothing(shared: Path, name: str) -> None:
+    path = shared / "faults" / "intake" / name
+    if not path.is_file():
+        pytest.skip(f"no {path}")
+    assert intake.check(scan.read(path)).quality.verdict in ("refused", "usable")

@@ -236,6 +236,23 @@ def test_the_html_is_one_file_with_drawings_and_pages_inside(bench: Path, tmp_pa
         report(folder, tmp_path / "hidden", bench=bench, hidden=("ptb",))
 
 
+def test_force_replaces_a_report_and_nothing_else(tmp_path: Path) -> None:
+    source, target = two(tmp_path, "AA", "BB"), tmp_path / "report"
+    report(source, target)
+    report(source, target, force=True)
+    (target / "letter.txt").write_text("mine")
+    with pytest.raises(BenchError, match="holds something else"):
+        report(source, target, force=True)
+    assert (target / "letter.txt").read_text() == "mine"
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "report.html").write_text("another program's")
+    for force in (False, True):
+        with pytest.raises(BenchError, match=r"exists already|holds something else"):
+            report(source, other, force=force)
+    assert (other / "report.html").read_text() == "another program's"
+
+
 def test_pages_that_are_gone_are_said_to_be_gone(tmp_path: Path) -> None:
     report(two(tmp_path, "AA", "BB"), tmp_path / "report")
     reader = read(tmp_path / "report" / "report.html")

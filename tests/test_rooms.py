@@ -12,6 +12,11 @@ import pytest
 ROOT = Path(__file__).parent.parent
 STAGES = {
     "scan",
+    "sandbox",
+    "decoder",
+    "pictures",
+    "whole",
+    "fill",
     "pdf",
     "waveform",
     "dicom",
@@ -33,14 +38,22 @@ STAGES = {
     "thin",
     "speculation",
 }
+GROUND = {".errors", ".text", ".owned"}
 HELPERS = {
-    "scan": {".dicom"},
-    "dicom": {".waveform"},
+    "scan": {".pictures", ".sandbox"},
+    "sandbox": {".child"},
+    "decoder": {".pictures", ".pdf", ".dicom"},
+    "pictures": {".fill", ".whole"},
+    "pdf": {".pictures", ".whole"},
+    "dicom": {".pictures", ".pdf", ".waveform", ".whole"},
     "rectify": {".upright", ".waves", ".channels"},
     "quality": {".channels"},
     "upright": {".channels"},
     "memory": {".cgroup"},
     "cpu": {".cgroup"},
+    "weights": {".kit"},
+    "llm": {".kv_state"},
+    "speculation": {".foreign_json"},
 }
 OF_REPORTS = {"document", "fhir", "findings"}
 PICTURES = {"scan.py", "rectify.py", "upright.py", "quality.py", "waves.py", "channels.py"}
@@ -53,10 +66,10 @@ DOORS = {
         for name in ("ask", "batch", "bench", "cache", "check", "doctor", "interpret", "kit", "log", "options")
     },
     "rich": {"screen.py"},
-    "cv2": PICTURES,
+    "cv2": PICTURES - {"scan.py"},
     "pypdfium2": {"pdf.py"},
-    "pillow_heif": {"scan.py"},
-    "pydicom": {"scan.py"},
+    "pillow_heif": {"pictures.py"},
+    "pydicom": {"dicom.py"},
     "typst": {"document.py"},
 }
 
@@ -80,10 +93,12 @@ def test_a_room_of_the_laptop_imports_only_what_it_may(file: Path) -> None:
     for engine, rooms in DOORS.items():
         assert engine not in tops or file.name in rooms
     if file.stem in STAGES:
-        assert {n for n in names if n.startswith(".")} <= {".errors"} | HELPERS.get(file.stem, set())
+        assert {n for n in names if n.startswith(".")} <= GROUND | {".child"} | HELPERS.get(file.stem, set())
     if file.stem in OF_REPORTS:
-        assert {n for n in names if n.startswith(".")} <= {".errors", ".report"}
-    if file.stem in ("kit", "errors", "log", "install"):
+        assert {n for n in names if n.startswith(".")} <= GROUND | {".report"}
+    if file.stem in ("text", "owned"):
+        assert {n for n in names if n.startswith(".")} <= {".errors"}
+    if file.stem in ("kit", "errors", "log", "install", "text", "owned", "sandbox", "supervisor", "whole"):
         assert tops <= sys.stdlib_module_names
     if file.stem == "install":
         assert not any(n.startswith(".") for n in names)  # it runs alone, from the stick

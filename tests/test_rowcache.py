@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import pulse_edge
+from calibration.results import encoding, identity
 from pulse_edge import PulseModel
+from pulse_edge import kit as kits
+from pulse_edge.errors import FolderError
+from pulse_edge.owned import MARKER
 from pulse_edge.rowcache import PrefixCache, RowCache, key_of
 
 PAGE = Path(pulse_edge.__file__).parent / "example_page.png"
@@ -45,12 +52,47 @@ def test_the_key_depends_on_every_pixel_and_on_what_makes_rows_of_them() -> None
 
 
 @posix
-def test_folder_and_files_are_for_their_owner_alone(tmp_path: Path) -> None:
-    folder = tmp_path / "rows"
-    folder.mkdir(mode=0o755)
-    RowCache(folder).put("a", ROWS)
-    assert folder.stat().st_mode & 0o777 == 0o700
-    assert [p.stat().st_mode & 0o777 for p in folder.iterdir()] == [0o600]
+def test_files_are_for_their_owner_alone_and_a_folder_that_was_there_keeps_its_rights(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir(mode=0o755)
+    for name, rights in (("new", 0o700), ("there", 0o755)):
+        folder = tmp_path / name
+        RowCache(folder).put("a", ROWS)
+        assert folder.stat().st_mode & 0o777 == rights
+        assert [p.stat().st_mode & 0o777 for p in folder.iterdir()] == [0o600] * 2
+
+
+def names(folder: Path) -> list[str]:
+    """Of what is in a cache, without its mark."""
+    return sorted(path.name for path in folder.iterdir() if path.name != MARKER)
+
+
+def test_a_folder_of_others_is_refused_and_stays_as_it_is(tmp_path: Path) -> None:
+    for name in ("photo.rows", ".unfinished-thesis"):
+        (tmp_path / name).write_text("mine")
+    rows, prefixes = RowCache(tmp_path), PrefixCache(tmp_path, 100)
+    uses: list[Callable[[], object]] = [
+        lambda: rows.put("a", ROWS), lambda: rows.get("a"), rows.clear, rows.info, prefixes.clear, rows.check,
+        lambda: prefixes.save("a", 1, lambda _path: None), lambda: prefixes.load("a", lambda _path: True),
+    ]  # fmt: skip
+    for use in uses:
+        with pytest.raises(FolderError, match="holds files and has no"):
+            use()
+    assert names(tmp_path) == [".unfinished-thesis", "photo.rows"]
+
+
+def test_only_entries_are_removed_from_our_own_folder(tmp_path: Path) -> None:
+    cache, prefixes = RowCache(tmp_path / "rows", limit=400), PrefixCache(tmp_path / "rows", 400)
+    cache.put("0" * 64, ROWS)
+    prefixes.save("1" * 64, 10, lambda path: path.write_bytes(b"x" * 10) and None)
+    others = {"photo.rows": "x" * 4000, "film.kv": "x" * 4000, ".unfinished-thesis": "x", "notes.txt": "x"}
+    for name, text in others.items():
+        (tmp_path / "rows" / name).write_text(text)
+        os.utime(tmp_path / "rows" / name, (0, 0))
+    (tmp_path / "rows" / "link.rows").symlink_to(tmp_path / "rows" / "photo.rows")
+    cache.put("2" * 64, ROWS)  # the first has to make room
+    assert cache.info()[0] == prefixes.info()[0] == 1
+    assert (cache.clear(), prefixes.clear()) == (1, 1)
+    assert names(tmp_path / "rows") == sorted([*others, "link.rows"])
 
 
 @pytest.mark.parametrize("what", ["cut", "bit", "header", "other key", "link", "empty"])
@@ -80,7 +122,7 @@ def test_the_least_recently_used_make_room(tmp_path: Path) -> None:
         os.utime(tmp_path / f"{key}.rows", (time.time() - 100 + age,) * 2)
     assert cache.get("a") is not None  # now the youngest
     cache.put("d", ROWS)
-    assert sorted(p.name[0] for p in tmp_path.iterdir()) == ["a", "c", "d"]
+    assert names(tmp_path) == ["a.rows", "c.rows", "d.rows"]
     assert cache.info()[1] <= cache.limit
     cache.put("large", np.zeros((100, 100), np.float32))
     assert cache.get("large") is None
@@ -88,7 +130,8 @@ def test_the_least_recently_used_make_room(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_process_left_is_removed_when_it_is_old(tmp_path: Path) -> None:
-    new, old = tmp_path / ".unfinished-new", tmp_path / ".unfinished-old"
+    RowCache(tmp_path).put("b", ROWS)
+    new, old = tmp_path / ".unfinished-a1b2c3d4", tmp_path / ".unfinished-_b2c3d4e"
     for path in (new, old):
         path.write_bytes(b"half")
     os.utime(old, (time.time() - 7200,) * 2)
@@ -176,7 +219,7 @@ def test_a_prefix_of_another_key_or_behind_a_link_is_removed_and_the_oldest_make
         for path in tmp_path.glob(f"{key}-*"):
             assert path.stat().st_mode & 0o777 == 0o600
             os.utime(path, (time.time() - 100 + age,) * 2)
-    assert sorted(path.name[0] for path in tmp_path.iterdir()) == ["b", "c"]
+    assert [name[0] for name in names(tmp_path)] == ["b", "c"]
     assert kept.load("c", lambda path: path.read_bytes() == b"x" * 100)
     (other,) = tmp_path.glob("b-*")
     other.rename(tmp_path / other.name.replace("b-", "d-"))
@@ -185,4 +228,52 @@ def test_a_prefix_of_another_key_or_behind_a_link_is_removed_and_the_oldest_make
     assert not kept.load("e", lambda _path: pytest.fail("taken"))
     kept.save("large", 251, lambda _path: pytest.fail("written"))
     assert not kept.load("c", lambda _path: False)
-    assert list(tmp_path.iterdir()) == []
+    assert names(tmp_path) == []
+
+
+def test_two_kits_with_the_same_graph_and_other_weights_in_a_file_of_any_name_are_kept_apart(
+    tiny_kit: Path, tmp_path: Path
+) -> None:
+    with_first, with_second = (
+        kit_with_weights_in(tiny_kit, tmp_path / "a", 1.0),
+        kit_with_weights_in(tiny_kit, tmp_path / "b", 0.5),
+    )
+    assert (with_first / "vision.onnx").read_bytes() == (with_second / "vision.onnx").read_bytes()
+    cache, rows = RowCache(tmp_path / "rows"), []
+    for kit in (with_first, with_second):
+        with PulseModel.load(kit, device="cpu", threads=1) as model:
+            encoded, plain = model.encode(PAGE, cache=cache), model.encode(PAGE)
+            assert encoded.rows.tobytes() == plain.rows.tobytes()
+            rows.append(encoded.rows)
+    assert not np.array_equal(*rows)
+    assert cache.info()[0] == 2
+
+
+def kit_with_weights_in(source: Path, target: Path, scale: float) -> Path:
+    """A copy of a kit whose encoder keeps its weights in `weights/all.bin`, the last third of them times `scale`."""
+    import onnx
+
+    with kits.writing(target) as work:
+        for name in ("llm.gguf", "vision.onnx"):
+            shutil.copy(source / name, work / name)
+        (work / "weights").mkdir()
+        weights = np.fromfile(source / "vision.onnx.data", "<f4")
+        weights[2 * len(weights) // 3 :] *= scale
+        weights.tofile(work / "weights" / "all.bin")
+        model = onnx.load(work / "vision.onnx", load_external_data=False)
+        for entry in (e for tensor in model.graph.initializer for e in tensor.external_data if e.key == "location"):
+            entry.value = "weights/all.bin"
+        (work / "vision.onnx").write_bytes(model.SerializeToString())
+        old = kits.open_kit(source).manifest
+        kits.write_manifest(work, dataclasses.replace(old, files=kits.listing(work)))
+    return target
+
+
+def test_every_file_that_may_hold_weights_counts_as_the_encoders(tiny_kit: Path, tmp_path: Path) -> None:
+    first, second = (kit_with_weights_in(tiny_kit, tmp_path / name, scale) for name, scale in (("a", 1.0), ("b", 0.5)))
+    manifests = [kits.open_kit(kit).manifest for kit in (first, second)]
+    assert [kits.encoder_files(m) for m in manifests] == [["vision.onnx", "weights/all.bin"]] * 2
+    assert kits.encoder_files(kits.open_kit(tiny_kit).manifest) == ["vision.onnx", "vision.onnx.data"]
+    assert kits.base_of(manifests[0])["vision"] != kits.base_of(manifests[1])["vision"]
+    assert encoding(manifests[0]) != encoding(manifests[1])
+    assert identity(manifests[0]) != identity(manifests[1])

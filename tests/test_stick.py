@@ -6,9 +6,12 @@ import dataclasses
 import json
 import random
 import shutil
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import small_stick
@@ -47,8 +50,9 @@ def copy(whole: Path, tmp_path: Path) -> Path:
 def faults(folder: Path) -> str:
     """What the installer says before it does anything; nothing may have been written."""
     home = folder.parent / "home"
+    wishes = install.Wishes(home, accept=(KEY.public().id,))
     with pytest.raises(install.Refused) as e:
-        install.install(install.open_stick(folder), install.Wishes(home), lambda *_: None, lambda _text: None)
+        install.install(install.open_stick(folder), wishes, lambda *_: None, lambda _text: None)
     assert not home.exists()
     return str(e.value)
 
@@ -108,13 +112,8 @@ def test_a_stick_inside_its_kit_is_refused(parts: Path, tmp_path: Path) -> None:
 def test_everything_missing_is_said_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(wheelhouse, "_fetched", lambda *_: None)
-    own = small_stick.wheel(tmp_path, "pulse-edge", "1.0", {})
-    needing = tmp_path / "needing" / own.name
-    needing.parent.mkdir()
-    with zipfile.ZipFile(own) as old, zipfile.ZipFile(needing, "w") as new:
-        for name in old.namelist():
-            more = b"Requires-Dist: numpy\nRequires-Dist: colorama; sys_platform == 'win32'\nRequires-Dist: llama-cpp-python\n"
-            new.writestr(name, old.read(name) + (more if name.endswith("METADATA") else b""))
+    more = "Requires-Dist: numpy\nRequires-Dist: colorama; sys_platform == 'win32'\nRequires-Dist: llama-cpp-python\n"
+    needing = small_stick.wheel(tmp_path, "pulse-edge", "1.0", {}, small_stick.EXTRAS + more)
     constraints = tmp_path / "constraints.txt"
     constraints.write_text("numpy==1.0 ; python_version < '3.12'\nllama-cpp-python==9.9\n")
     targets = stick.targets(["windows-x86_64"], ["3.11", "3.12"], "cpu")
@@ -128,6 +127,142 @@ def test_everything_missing_is_said_at_once(tmp_path: Path, monkeypatch: pytest.
         "--wheel",
     ):
         assert line in str(e.value)
+
+
+KERNELS = {f"llama_cpp/lib/libggml-cpu-{name}.so": b"" for name in ("x64", "haswell")}
+NEEDED = """Requires-Dist: llama-cpp-python
+Requires-Dist: onnxruntime; extra == "cpu"
+Requires-Dist: pypdfium2; extra == "pdf"
+Requires-Dist: pillow-heif; extra == "heic"
+Requires-Dist: pydicom; extra == "dicom"
+Requires-Dist: typst; extra == "report"
+Requires-Dist: cryptography; extra == "pack"
+"""
+
+
+@pytest.fixture
+def supply(tmp_path: Path) -> list[Path]:
+    """Stand-ins for pulse-edge with its real parts, and for everything that it needs."""
+    own = small_stick.wheel(tmp_path, "pulse-edge", "1.0", {}, small_stick.EXTRAS + NEEDED)
+    llama = small_stick.wheel(tmp_path, "llama-cpp-python", "1.0", KERNELS)
+    names = ("onnxruntime", "pypdfium2", "pillow-heif", "pydicom", "typst")
+    (tmp_path / "constraints.txt").write_text("")
+    return [own, small_stick.pip_wheel(), llama, *(small_stick.wheel(tmp_path, n, "1.0", {}) for n in names)]
+
+
+def test_packing_says_what_takes_time(supply: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    absent = supply.pop()
+    constraints, name = absent.parent / "constraints.txt", absent.name.split("-")[0]
+    constraints.write_text(f"{name}==1.0\n")
+    monkeypatch.setattr(wheelhouse, "_fetched", lambda *_: wheelhouse.read_wheel(absent))
+    kit, said, seen = small_stick.kit(tmp_path / "kit", "kit a"), list[str](), list[tuple[str, int, int]]()
+    order = stick.Order((kit,), tmp_path / "bundle", (small_stick.here(),), constraints, tuple(supply))
+    stick.pack(order, lambda *step: seen.append(step), said.append)
+    assert said == [
+        f"fetching {name}==1.0 for {small_stick.here()}",
+        "copying and hashing the kits",
+        "copying the program, and writing the documents",
+    ]
+    stage, done, of = seen[-1]
+    assert stage == "pack"
+    assert done == of == sum(file.bytes for file in kits.open_kit(kit).manifest.files.values()) + _manifest_bytes(kit)
+
+
+def _manifest_bytes(kit: Path) -> int:
+    return (kit / kits.MANIFEST).stat().st_size
+
+
+def packed_parts(supply: list[Path], out: Path, *without: str) -> tuple[set[str], str]:
+    """Names of the wheels that a bundle holds, and its README."""
+    kit = small_stick.kit(out.parent / f"{out.name}-kit", "kit a")
+    needless = {"pdf": "pypdfium2", "heic": "pillow_heif", "dicom": "pydicom", "report": "typst"}
+    given = tuple(p for p in supply if not any(p.name.startswith(needless[part]) for part in without))
+    constraints = supply[0].parent / "constraints.txt"
+    stick.pack(stick.Order((kit,), out, (small_stick.here(),), constraints, given, without=without))
+    return {p.name.split("-")[0] for p in (out / "wheels").iterdir()}, (out / "README.html").read_text()
+
+
+def test_readers_and_the_writer_of_reports_are_packed(supply: list[Path], tmp_path: Path) -> None:
+    names, page = packed_parts(supply, tmp_path / "bundle")
+    assert {"pypdfium2", "pillow_heif", "pydicom", "typst"} <= names
+    assert "<li>reads PDF files</li>" in page
+
+
+@pytest.mark.parametrize("part", wheelhouse.EXTRAS)
+def test_a_part_is_left_out_only_where_that_is_asked_for(supply: list[Path], tmp_path: Path, part: str) -> None:
+    whole, _ = packed_parts(supply, tmp_path / "whole")
+    names, page = packed_parts(supply, tmp_path / "bundle", part)
+    assert len(whole - names) == 1
+    assert names < whole
+    assert f"<b>not packed</b>: {wheelhouse.EXTRAS[part]}" in page
+    assert part not in json.loads((tmp_path / "bundle/stick.json").read_text())["extras"]
+
+
+def test_the_parts_are_those_that_the_program_offers() -> None:
+    text = (Path(kits.__file__).parent.parent / "pyproject.toml").read_text()
+    for part in wheelhouse.EXTRAS:
+        assert f"\n{part} = [" in text
+
+
+def test_a_program_that_lacks_a_part_is_not_packed_in_silence(tmp_path: Path) -> None:
+    own = small_stick.wheel(tmp_path, "pulse-edge", "1.0", {}, "Provides-Extra: cpu\nProvides-Extra: pdf\n")
+    (tmp_path / "constraints.txt").write_text("")
+    with pytest.raises(KitError, match="has no part dicom, heic, report"):
+        wheelhouse.gather([small_stick.here()], [own, small_stick.pip_wheel()], tmp_path / "constraints.txt")
+
+
+NATIVE = {"llama_cpp/lib/libggml-cpu.so": b"", "llama_cpp/lib/libllama.so": b""}
+NEWER = {"llama_cpp/lib/libggml-cpu-haswell.so": b""}
+
+
+@pytest.mark.parametrize("files", [NATIVE, NEWER, {}], ids=["native", "without the oldest", "none"])
+def test_a_llama_cpp_of_one_processor_is_refused(tmp_path: Path, files: dict[str, bytes]) -> None:
+    path = small_stick.wheel(tmp_path, "llama-cpp-python", "1.0", files, tag="py3-none-manylinux_2_28_x86_64")
+    with pytest.raises(
+        KitError, match=r"llama_cpp_python-1\.0.*was built for the processor of one machine.*GGML_NATIVE=OFF"
+    ):
+        wheelhouse.read_wheel(path)
+
+
+@pytest.mark.parametrize(
+    "file", ["libggml-cpu-x64.so", "ggml-cpu-x64.dll", "libggml-cpu-armv8.0_1.so"], ids=["Linux", "Windows", "ARM"]
+)
+def test_a_llama_cpp_of_every_processor_is_taken(tmp_path: Path, file: str) -> None:
+    path = small_stick.wheel(tmp_path, "llama-cpp-python", "1.0", {f"llama_cpp/lib/{file}": b""})
+    assert wheelhouse.read_wheel(path).name == "llama-cpp-python"
+
+
+def test_a_wheel_that_was_built_for_its_builder_is_refused(tmp_path: Path) -> None:
+    path = small_stick.wheel(tmp_path, "numpy", "1.0", {}, tag="cp311-cp311-linux_x86_64")
+    with pytest.raises(KitError, match="was built for the machine that built it"):
+        wheelhouse.read_wheel(path)
+
+
+def test_what_packing_starts_is_isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """pip and auditwheel do not see the current folder, PYTHON and PIP variables, or the user's settings for pip."""
+    for name in ("PYTHONPATH", "PYTHONHOME", "PIP_TARGET", "PIP_CONFIG_FILE", "XDG_CONFIG_DIRS", "XDG_CONFIG_HOME"):
+        monkeypatch.setenv(name, str(tmp_path))
+    seen: list[tuple[list[str], dict[str, str]]] = []
+
+    def failing(command: list[str], **how: Any) -> subprocess.CompletedProcess[str]:
+        seen.append((command, how["env"]))
+        return subprocess.CompletedProcess(command, 1, "", "")
+
+    monkeypatch.setattr(wheelhouse.subprocess, "run", failing)
+    assert wheelhouse._fetched("numpy==1.0", small_stick.here(), tmp_path) is None
+    for start in (
+        lambda: wheelhouse._pip_wheel(tmp_path, tmp_path, {}),
+        lambda: wheelhouse.portable("1.0", tmp_path),
+        lambda: wheelhouse.repair(tmp_path / "x.whl", tmp_path),
+    ):
+        with pytest.raises(KitError):
+            start()
+    assert len(seen) == 4
+    for command, variables in seen:
+        assert command[:2] == [sys.executable, "-I"]
+        assert "pip" not in command or "--isolated" in command
+        assert not [n for n in variables if n.startswith(("PYTHON", "PIP_", "XDG_CONFIG"))]
 
 
 def test_a_slimmed_wheel_lists_what_it_holds(tmp_path: Path) -> None:
@@ -257,6 +392,84 @@ def test_a_manifest_that_points_outside_is_refused(copy: Path) -> None:
         install.open_stick(copy)
 
 
+def changed(raw: dict[str, Any], where: str, value: object) -> None:
+    """Set one field of a manifest; `where` is its path with slashes, `kits:` and `wheels:` rename the first of these."""
+    *parts, last = where.split("/")
+    for part in parts:
+        raw = raw[int(part)] if isinstance(raw, list) else raw["llm.gguf" if part == "llm" else part]
+    if last.endswith(":"):
+        of = raw[last[:-1]]
+        first = next(iter(of))
+        of[value] = of.pop(first)
+    elif value is None:
+        raw.pop(last)
+    else:
+        raw[last] = value
+
+
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [
+        ("pulse_edge", "../../../outside/1.0"),
+        ("pulse_edge", "1.0/x"),
+        ("pulse_edge", "1.0\n"),
+        ("pulse_edge", 1),
+        ("created", "yesterday"),
+        ("created", 5),
+        ("default_kit", "kit-z"),
+        ("default_kit", "../kit-a"),
+        ("kits:", "a/b"),
+        ("kits:", ".."),
+        ("kits/kit-a/memory", "x"),
+        ("kits/kit-a/memory", -1),
+        ("kits/kit-a/files", []),
+        ("kits/kit-a/files:", "../../x"),
+        ("kits/kit-a/files/llm/bytes", -5),
+        ("kits/kit-a/files/llm/bytes", 4999),
+        ("kits/kit-a/files/llm/bytes", 1e300),
+        ("kits/kit-a/files/llm/bytes", True),
+        ("kits/kit-a/files/llm/sha256", "x"),
+        ("kits/kit-a/files/llm/pieces", ["kits/kit-a/nothing"]),
+        ("kits/kit-a/files/llm/pieces", ["../../etc/passwd"]),
+        ("kits/kit-a/files/llm/pieces", [["x"]]),
+        ("kits/kit-a/files/llm/pieces", None),
+        ("targets", {}),
+        ("targets/0/glibc", None),
+        ("targets/0/glibc", ["2", "5"]),
+        ("targets/0/unpacked", "x"),
+        ("targets/0/wheels:", "../x.whl"),
+        ("targets/0/wheels:", "x.tar.gz"),
+        ("targets/0/wheels", {}),
+        ("files:", "../evil"),
+        ("files:", "/evil"),
+        ("files:", "readme.HTML"),
+    ],
+)
+def test_a_manifest_that_lies_is_refused_in_a_line(copy: Path, where: str, value: object) -> None:
+    raw = json.loads((copy / "stick.json").read_text())
+    changed(raw, where, value)
+    (copy / "stick.json").write_text(json.dumps(raw))
+    with pytest.raises(install.Refused, match=r"stick\.json: not a stick's manifest"):
+        install.open_stick(copy)
+
+
+def test_versions_are_ordered_as_packaging_orders_them() -> None:
+    from packaging.version import Version
+
+    chance = random.Random(3)
+    texts = ["0.1.0", "0.1", "0.10", "1.0", "1.0.dev1", "1.0a1.dev2", "1.0a1", "1.0rc1", "1.0.post1", "1.0.post1.dev3"]
+    texts += [f"{chance.randrange(3)}.{chance.randrange(12)}.{chance.randrange(3)}" for _ in range(20)]
+    for a in texts:
+        for b in texts:
+            assert (install.version_order(a) < install.version_order(b)) == (Version(a) < Version(b)), (a, b)
+
+
+@pytest.mark.parametrize("text", ["", "x", "../1.0", "1.0 ", "1.0\n", "1/2", "\u0661.0", "1" * 50, "1.0-1", "."])
+def test_what_is_no_version_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="no version"):
+        install.version_order(text)
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"stick_version": 1}', '{"stick_version": 2}', "[" * 100000])
 def test_a_manifest_that_is_none_is_refused_in_a_line(copy: Path, text: str) -> None:
     (copy / "stick.json").write_text(text)
@@ -379,8 +592,68 @@ def test_an_installed_kit_is_found_by_its_name(installed: Path) -> None:
     assert kits.find(Path("kit-b")).path == (installed / "kits/kit-b").resolve()
 
 
+@pytest.mark.parametrize("name", ["kit-b", "kit b", "kit (b)", "KIT-B"])
+def test_an_installed_kit_is_found_by_its_variable(installed: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(kits.KIT_VARIABLE, name)
+    assert kits.find(None).path.name == "kit-b"
+
+
+def test_the_beginning_of_a_name_is_enough_where_it_tells_kits_apart(installed: Path) -> None:
+    (installed / "kits/kit-b").rename(installed / "kits/pulse-7b")
+    assert kits.find(Path("pul")).path.name == "pulse-7b"
+    shutil.copytree(installed / "kits/kit-a", installed / "kits/kit-c")
+    with pytest.raises(KitError, match=r"ki: several kits begin so \(kit-a, kit-c\)"):
+        kits.find(Path("ki"))
+    with pytest.raises(KitError, match=r"kit-z: no such kit directory.* installed: kit-a, kit-c, pulse-7b, miniature"):
+        kits.find(Path("kit-z"))
+
+
 def test_two_installed_kits_are_told_apart_by_name(installed: Path) -> None:
-    with pytest.raises(KitError, match=r"several kits \(kit-a, kit-b\)"):
+    with pytest.raises(KitError, match=r"several kits \(kit-a, kit-b\).*kit use NAME"):
+        kits.find(None)
+
+
+def test_a_kit_is_chosen_for_good(installed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["kit", "use", "kit-b"], standalone_mode=False)
+    assert kits.find(None).path.name == "kit-b"
+    cli.main(["kit", "list"], standalone_mode=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line[:7] for line in lines[1:]] == ["  kit-a", "* kit-b", "  minia"]
+
+
+def test_kits_are_listed_for_programs(installed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (installed / "kits/kit-a/llm.gguf").unlink()
+    kits.choose("kit-b")
+    cli.main(["kit", "list", "--json"], standalone_mode=False)
+    rows = {row["name"]: row for row in map(json.loads, capsys.readouterr().out.splitlines())}
+    assert "llm.gguf is missing" in rows["kit-a"]["broken"]
+    assert rows["kit-b"] == {
+        "name": "kit-b",
+        "default": True,
+        "path": str(installed / "kits/kit-b"),
+        "id": "kit b",
+        "bytes": 10000,
+        "demonstration": True,
+    }
+
+
+@pytest.mark.parametrize("name", ["kit-z", "miniature", "../kits/kit-b", ".", "kit"])
+def test_only_an_installed_kit_can_be_chosen(installed: Path, name: str) -> None:
+    with pytest.raises(KitError, match=r"kit-a, kit-b"):
+        kits.choose(name)
+    assert not (installed / install.DEFAULT_KIT).exists()
+
+
+def test_a_chosen_kit_that_is_gone_is_not_replaced_by_another(installed: Path) -> None:
+    kits.choose("kit-b")
+    shutil.rmtree(installed / "kits/kit-b")
+    with pytest.raises(KitError, match=r"kit-b was chosen as the default, and is not installed any more.*kit-a"):
+        kits.find(None)
+
+
+def test_a_broken_choice_is_said(installed: Path) -> None:
+    (installed / install.DEFAULT_KIT).write_text("[]")
+    with pytest.raises(KitError, match=r"default-kit\.json: cannot be read.*kit use NAME"):
         kits.find(None)
 
 

@@ -112,9 +112,26 @@ def test_an_existing_folder_is_refused_unless_forced(tmp_path: Path) -> None:
     (target / "mine.txt").write_text("keep")
     with pytest.raises(BenchError, match="--force"):
         synthesize(target, Plan(1, 1))
+    with pytest.raises(BenchError, match="holds something else"):
+        synthesize(target, Plan(1, 1), force=True)
     assert (target / "mine.txt").read_text() == "keep"
-    synthesize(target, Plan(1, 1, tasks=("ptb-test",)), force=True)
+    (target / "mine.txt").unlink()
+    for seed in (1, 2):  # an empty folder, then pages
+        synthesize(target, Plan(1, seed, tasks=("ptb-test",)), force=True)
     assert sorted(p.name for p in target.iterdir()) == ["images", "pages.jsonl", "ptb-test.json"]
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "images/synthetic/letter.png", "images/link"])
+def test_force_keeps_pages_among_which_something_else_lies(tmp_path: Path, name: str) -> None:
+    target = tmp_path / "made"
+    synthesize(target, Plan(1, 1, tasks=("ptb-test",)))
+    if name.endswith("link"):
+        (target / name).symlink_to(tmp_path)
+    else:
+        (target / name).write_text("mine")
+    with pytest.raises(BenchError, match="holds something else"):
+        synthesize(target, Plan(1, 1, tasks=("ptb-test",)), force=True)
+    assert (target / name).exists()
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from pulse_edge import child
 from pulse_edge.errors import EngineError
 
 ROOT = Path(__file__).parents[2]
@@ -33,23 +32,23 @@ class Source:
     """Lessons `first`, `first + 1`, ... of a seed, drawn by `processes` processes that end with this one."""
 
     def __init__(self, seed: int, first: int, patch: int, signals: Path | None = None, processes: int = 1) -> None:
-        command = [sys.executable, "-m", "calibration.synthetic.stream", f"--seed={seed}", f"--patch={patch}"]
+        command = child.command("calibration.synthetic.stream", f"--seed={seed}", f"--patch={patch}")
         command += [f"--signals={signals}"] if signals else []
-        quiet = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        alone = child.environment(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
         self._children = [
             subprocess.Popen(
-                [*command, f"--first={first + k}", f"--step={processes}"], stdout=subprocess.PIPE, cwd=ROOT, env=quiet
+                [*command, f"--first={first + k}", f"--step={processes}"], stdout=subprocess.PIPE, cwd=ROOT, env=alone
             )
             for k in range(processes)
         ]
         self._turn = 0
 
     def __next__(self) -> Lesson:
-        child = self._children[self._turn % len(self._children)]
+        source = self._children[self._turn % len(self._children)]
         self._turn += 1
-        assert child.stdout is not None
-        size = child.stdout.read(8)
-        frame = child.stdout.read(int.from_bytes(size, "little"))
+        assert source.stdout is not None
+        size = source.stdout.read(8)
+        frame = source.stdout.read(int.from_bytes(size, "little"))
         if len(size) < 8 or len(frame) < int.from_bytes(size, "little"):
             raise EngineError("the source of lessons has ended; its own message stands above.")
         with np.load(io.BytesIO(frame), allow_pickle=False) as file:
@@ -57,11 +56,11 @@ class Source:
 
     def close(self) -> None:
         """End the processes."""
-        for child in self._children:
-            child.terminate()
-            if child.stdout is not None:
-                child.stdout.close()
-            child.wait()
+        for source in self._children:
+            source.terminate()
+            if source.stdout is not None:
+                source.stdout.close()
+            source.wait()
 
 
 class Blocks:

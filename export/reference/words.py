@@ -27,7 +27,7 @@ NORMAL, UNKNOWN, CONTROL, USER, UNUSED, BYTE = range(1, 7)
 PROBES = (
     "Atrial fibrillation with a rapid ventricular response at 130 bpm; QTc 512 ms.",
     "ST elevation \u2265 0.1 mV in V2-V4, 25 mm/s, 10 mm/mV, T wave 40 \u00b5V, \u00b15 %",
-    "  two spaces,\ttabs\nand\r\nlines  ",
+    "x  two spaces,\ttabs\nand\r\nlines  ",
     "Vorhofflimmern mit \u00dcberleitungsst\u00f6rung; \u5fc3\u623f\u7ea4\u98a4; \U0001f493",
     "a",
     "1234567890 3.14 I II III aVR aVL aVF V1 V2 V3 V4 V5 V6",

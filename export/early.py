@@ -1,0 +1,81 @@
+"""What can be known to be wrong before torch and transformers are imported, which takes a quarter of a minute.
+
+The same is checked again where the work is done, for callers from Python; nothing here is needed for a right result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from pulse_edge import kit as kits
+from pulse_edge.errors import CheckpointError, KitError, UsageError
+
+VISION = ("fp32", "fp16", "w8", "int8", "int8-static")
+"""Names in `vision.KINDS`, which only its import of torch keeps from being read here."""
+STAGES = ("tower", "language", "real", "words")
+"""Of the miniature's training, as in its plan."""
+
+
+def check_convert(source: str, target: Path, options: Mapping[str, Any]) -> None:
+    """Raise UsageError, CheckpointError, KitError, ScanError or PageRefused for what `convert` would refuse."""
+    kits.refuse_target(target, force=options["force"])
+    if not Path(source).exists() and "/" not in source:
+        from .models import find, load_models
+
+        find(source, load_models())
+    elif not Path(source).is_dir():
+        raise CheckpointError(f"{source}: no such directory. Name a checkpoint directory.")
+    for option in ("lora", "vision_tower"):
+        _check_folder(f"--{option.replace('_', '-')}", options[option])
+    _check_golden(options["golden"])
+
+
+def check_quantize(base: Path, target: Path, options: Mapping[str, Any]) -> None:
+    """Raise UsageError, KitError, ScanError or PageRefused for what `quantize` would refuse."""
+    given = [name for name in ("llm", "size", "bpw") if options[name] is not None]
+    if len(given) > 1:
+        raise UsageError(f"--{' and --'.join(given)} contradict one another: give one of them.")
+    if options["llm"] is not None:
+        from . import ggml
+
+        ggml.file_type(options["llm"])
+    for option, known in (("vision", VISION), ("keys", get_args(kits.Keys))):
+        if options[option] not in (None, *known):
+            raise UsageError(f"--{option} {options[option]}: expected one of {', '.join(known)}.")
+    kits.refuse_target(target, force=options["force"])
+    kind = kits.open_kit(base).manifest.language.type
+    if kind not in ("f16", "bf16", "f32"):
+        raise KitError(f"{base}: its language model is {kind}, quantized already. Name the f16 kit that it comes from.")
+    if options["stats"] is not None and not options["stats"].is_file():
+        raise UsageError(f"--stats {options['stats']}: no such file. Name what `calibration collect` wrote.")
+    _check_golden(options["golden"])
+
+
+def check_train(out: Path, options: Mapping[str, Any]) -> None:
+    """Raise UsageError for what `train-miniature` would refuse."""
+    for wish in options["steps"]:
+        name, _, length = wish.partition("=")
+        if name not in STAGES or not length.isdecimal():
+            known = ", ".join(STAGES)
+            raise UsageError(f"--steps {wish}: give STAGE=N with a stage of {known}, and 0 to leave it out.")
+    if options["resume"] and options["start"] is not None:
+        raise UsageError("--start begins a new plan; --resume goes on with the one there is. Give one of them.")
+    if options["resume"] and not out.is_dir():
+        raise UsageError(f"{out}: no training to resume. Start one without --resume.")
+    _check_folder("--start", options["start"])
+    if options["signals"] is not None and not options["signals"].is_file():
+        raise UsageError(f"--signals {options['signals']}: no such file. Name packed recordings (.npz).")
+
+
+def _check_folder(option: str, folder: Path | None) -> None:
+    if folder is not None and not folder.is_dir():
+        raise UsageError(f"{option} {folder}: no such folder. Check the name.")
+
+
+def _check_golden(pages: Sequence[Path]) -> None:
+    if pages:
+        from . import golden
+
+        golden.require(pages)

@@ -1,0 +1,71 @@
+"""Texts of strangers (names of files, ids of kits, answers of a model) made harmless: one rule for every output.
+
+A character is harmless if a terminal, a browser, an XML reader or a person takes it for what it is. Controls, lone
+surrogates, unassigned and private characters, line separators of Unicode, and invisible characters that reorder or hide
+text are not. Documents leave them out; terminals and names show them as escapes, so that two names never look alike.
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from typing import Any
+
+_BAD = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+_JOINERS = "\u200c\u200d"
+"""Persian, Indic scripts and emoji are not written without them."""
+_FORMULA = "=+-@"
+_SEPARATORS = re.compile("([;\t\r\n])")
+"""Where a spreadsheet may begin another cell: semicolons are the list separator of many countries' Windows."""
+
+
+def harmless(character: str) -> bool:
+    """Whether a character may reach a terminal or a document as it is; line feed and tab may."""
+    return character in "\n\t" or character in _JOINERS or unicodedata.category(character) not in _BAD
+
+
+def printable(text: str) -> str:
+    """The text without its harmful characters; for documents."""
+    return text if text.isascii() and text.isprintable() else "".join(filter(harmless, text))
+
+
+def visible(text: str) -> str:
+    """The text with harmful characters as escapes such as `\\x1b`; for terminals. Lines stay lines."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(c if harmless(c) else _escape(c) for c in text)
+
+
+def one_line(name: str) -> str:
+    """A name on one line: line feeds and tabs are escapes too. Gives `""` for an empty name."""
+    return visible(name).replace("\n", r"\n").replace("\t", r"\t") or '""'
+
+
+def json_text(value: Any, **how: Any) -> str:
+    """JSON that a terminal can show: harmful characters are JSON's own escapes, which a parser reads back as they were."""
+    return escaped_json(json.dumps(value, ensure_ascii=False, **how))
+
+
+def escaped_json(text: str) -> str:
+    """JSON text with harmful characters, which stand in its strings only, as JSON's escapes."""
+    return "".join(c if harmless(c) else json.dumps(c)[1:-1] for c in text)
+
+
+def spreadsheet_cell(value: object) -> str:
+    """A cell that no spreadsheet takes for a formula, nor any part of it where it splits cells at semicolons or tabs."""
+    text = printable(str(value))
+    if isinstance(value, int | float):
+        return text
+    return "".join(f"'{part}" if _is_formula(part) else part for part in _SEPARATORS.split(text))
+
+
+def _is_formula(part: str) -> bool:
+    """Quotes count for nothing: a reader that splits at another separator takes them away."""
+    return unicodedata.normalize("NFKC", part).lstrip(' \xa0"\u200c\u200d')[:1] in tuple(_FORMULA)
+
+
+def _escape(character: str) -> str:
+    number = ord(character)
+    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"

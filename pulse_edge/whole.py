@@ -1,0 +1,213 @@
+"""Is a file's data all there? Decoders fill what is missing with grey, green or black and seldom say so.
+
+In: the bytes of a file, or of one compressed picture in it. Out: why it is cut short, or None. A copy that was broken
+off is shorter than its own tables say, or as long as it should be with zeros (or, on flash memory, ones) in its tail.
+Compressed data do not end like that: the coders' own padding is one or two bytes. Standard library only.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterable, Iterator
+
+RUN = 16
+"""Bytes of 0x00 or 0xFF at the end of compressed data that no encoder writes: those tried write two at most, lossy WebP
+excepted (see `webp`)."""
+HOLE = "its last part is missing"
+
+
+def blank_tail(data: bytes | memoryview, value: int = 0) -> int:
+    """How many bytes of `value` the data end with."""
+    view, left = memoryview(data), len(data)
+    block = bytes([value]) * 4096
+    while left >= 4096 and view[left - 4096 : left] == block:
+        left -= 4096
+    while left and view[left - 1] == value:
+        left -= 1
+    return len(data) - left
+
+
+def compressed(data: bytes | memoryview, *, ones: bool = True) -> str | None:
+    """Why compressed data are cut short: they end in zeros, or in ones unless these are allowed (`ones` False)."""
+    if blank_tail(data) >= RUN or (ones and blank_tail(data, 0xFF) >= RUN):
+        return HOLE
+    return None
+
+
+def strips(data: bytes, places: Iterable[tuple[int, int]], *, ones: bool) -> str | None:
+    """Why the compressed pieces (offset, length) of a TIFF's picture are not all in the file.
+
+    CCITT Group 4 codes a blank line as one bit 1, so that `ones` in the tail are a blank margin there.
+    """
+    for offset, length in places:
+        if offset <= 0 or length <= 0 or offset + length > len(data):
+            return HOLE
+        if compressed(memoryview(data)[offset : offset + length], ones=ones):
+            return HOLE
+    return None
+
+
+def jpeg2000(data: bytes) -> str | None:
+    """Why a JPEG 2000 or JPEG-LS picture is cut short: it lacks the end marker. Decoders draw what there is."""
+    tail = data[-64:].rstrip(b"\0")  # DICOM pads to an even length
+    return None if b"\xff\xd9" in tail else HOLE
+
+
+# --- WebP -------------------------------------------------------------------------------------------------------------
+
+
+def webp_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height that a WebP's header states; None where it states none. libwebp takes 4 bytes for each when opened."""
+    if data[12:16] == b"VP8X" and len(data) >= 30:
+        return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
+    if data[12:16] == b"VP8L" and len(data) >= 25:
+        bits = int.from_bytes(data[21:25], "little")
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    if data[12:16] == b"VP8 " and len(data) >= 30:
+        return struct.unpack_from("<H", data, 26)[0] & 0x3FFF, struct.unpack_from("<H", data, 28)[0] & 0x3FFF
+    return None
+
+
+def webp(data: bytes) -> str | None:
+    """Why a WebP is cut short.
+
+    The coder of lossy WebP writes zeros for blank blocks at the end, 0.05 bytes for each of 16 x 16 pixels on pages
+    whose lower half is blank; 0.125 and 64 bytes are allowed.
+    """
+    size = webp_size(data) or (0, 0)
+    blank = 64 + size[0] * size[1] // 256 // 8
+    if 8 + int.from_bytes(data[4:8], "little") > len(data) + 1:
+        return HOLE
+    at = 12
+    while at + 8 <= len(data):
+        kind, length = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
+        body = memoryview(data)[at + 8 : at + 8 + length]
+        if len(body) < length:
+            return HOLE
+        if kind == b"VP8 " and (blank_tail(body) > blank or blank_tail(body, 0xFF) >= RUN):
+            return HOLE
+        if kind == b"VP8L" and compressed(body):
+            return HOLE
+        at += 8 + length + (length & 1)
+    return None
+
+
+# --- HEIC -------------------------------------------------------------------------------------------------------------
+
+
+def heic(data: bytes) -> str | None:
+    """Why a HEIC is cut short: a picture's data lie behind its end, or hold what HEVC never writes.
+
+    HEVC puts a 3 between two zeros and the next byte: three zeros in a row within a unit are a hole.
+    """
+    meta = _box(data, 0, len(data), b"meta")
+    if meta is None:
+        return HOLE
+    kinds = _item_kinds(data, *meta)
+    for item, offset, length in _extents(data, *meta):
+        if offset + length > len(data):
+            return HOLE
+        if kinds.get(item) in (b"hvc1", b"hev1"):
+            body = data[offset : offset + length] if length else data[offset:]
+            if compressed(body) or any(b"\0\0\0" in unit for unit in _units(body)):
+                return HOLE
+    return None
+
+
+def _units(body: bytes) -> Iterator[bytes]:
+    """The units of HEVC data, each behind its length in 4 bytes."""
+    at = 0
+    while at + 4 <= len(body):
+        length = int.from_bytes(body[at : at + 4], "big")
+        yield body[at + 4 : at + 4 + length]
+        at += 4 + length
+
+
+def _boxes(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """Kind, start and end of the contents of each box between two places of an ISO base media file."""
+    while at + 8 <= end:
+        length, head = int.from_bytes(data[at : at + 4], "big"), 8
+        if length == 1:
+            length, head = int.from_bytes(data[at + 8 : at + 16], "big"), 16
+        elif length == 0:
+            length = end - at
+        if length < head:
+            return
+        yield data[at + 4 : at + 8], at + head, min(at + length, end)
+        at += length
+
+
+def _box(data: bytes, at: int, end: int, kind: bytes) -> tuple[int, int] | None:
+    """Where the contents of the first box of a kind stand; behind version and flags for `meta`."""
+    for found, start, stop in _boxes(data, at, end):
+        if found == kind:
+            return (start + 4 if kind == b"meta" else start), stop
+    return None
+
+
+def _item_kinds(data: bytes, at: int, end: int) -> dict[int, bytes]:
+    kinds = {}
+    if place := _box(data, at, end, b"iinf"):
+        start = place[0] + (6 if data[place[0]] == 0 else 8)
+        for kind, inner, _stop in _boxes(data, start, place[1]):
+            version = data[inner] if inner < len(data) else 0
+            if kind == b"infe" and version >= 2:
+                wide = 4 if version >= 3 else 2
+                item = int.from_bytes(data[inner + 4 : inner + 4 + wide], "big")
+                kinds[item] = data[inner + 6 + wide : inner + 10 + wide]
+    return kinds
+
+
+def _extents(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """Item, offset in the file and length (0: to its end) of every extent that lies in the file itself."""
+    if (place := _box(data, at, end, b"iloc")) is None:
+        return
+    body, pos = data[place[0] : place[1]], 6
+
+    def number(size: int) -> int:
+        nonlocal pos
+        if pos + size > len(body):
+            raise ValueError("its table of pictures is cut short")
+        pos += size
+        return int.from_bytes(body[pos - size : pos], "big")
+
+    if len(body) < 8:
+        raise ValueError("its table of pictures is cut short")
+    version, sizes = body[0], (body[4] >> 4, body[4] & 15, body[5] >> 4, body[5] & 15 if body[0] else 0)
+    for _ in range(number(4 if version == 2 else 2)):
+        item = number(4 if version == 2 else 2)
+        method = number(2) & 15 if version else 0
+        number(2)  # data reference
+        base = number(sizes[2])
+        for _ in range(number(2)):
+            number(sizes[3])
+            offset, length = base + number(sizes[0]), number(sizes[1])
+            if method == 0:
+                yield item, offset, length
+
+
+# --- PDF --------------------------------------------------------------------------------------------------------------
+
+
+def pdf(data: bytes) -> str | None:
+    """Why a PDF is cut short: it does not end with %%EOF. pdfium finds the pages of such a file again, and draws less."""
+    end = data.rstrip(b"\0\xff")
+    if len(data) - len(end) > 4096 and b"%%EOF" not in end[-64:]:
+        return HOLE
+    return None if b"%%EOF" in end[-1024:] else "its end is missing"
+
+
+_JPEG_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])", re.DOTALL)
+"""Of bytes that fill, the last: `\\xff+` takes ten times as long."""
+
+
+def jpeg_end(data: bytes) -> int:
+    """Where the end marker of a JPEG's first picture stands; -1 where there is none."""
+    at = 2
+    while marker := _JPEG_MARKER.search(data, at):
+        at = marker.end()
+        if marker[1] == b"\xd9":
+            return at - 2
+        at += int.from_bytes(data[at : at + 2], "big")  # over the segment: EXIF holds a JPEG of its own
+    return -1
