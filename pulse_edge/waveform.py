@@ -220,7 +220,7 @@ class _Sheet:
             layout="3x4+1",
             speed=float(_SPEED),
             gain=gain,
-            rows=tuple(round(_zero_pixel(_middle(r)), 3) for r in range(len(self._rows))),
+            rows=tuple(_zero_pixel(_middle(r)) for r in range(len(self._rows))),
             first=round(self._start, 3),
             last=round(self._stop, 3),
             recorded=round(self._recording.seconds, 3),
@@ -367,8 +367,8 @@ def _middle(row: int) -> float:
 
 
 def _zero_pixel(middle: float) -> float:
-    """The same in pixels, as it is drawn: a row's strip begins at a whole pixel, and a line lies on its pixels' middles."""
-    return round((middle - _ROW) * PX_PER_MM) + _ROW * PX_PER_MM - (_FINER - 1) / 2 / _FINER
+    """The same in pixels, as it is drawn: a row's strip begins at a whole pixel."""
+    return float(round((middle - _ROW) * PX_PER_MM) + _ROW * PX_PER_MM)
 
 
 def _paper(width: int, height: int) -> npt.NDArray[np.uint8]:
