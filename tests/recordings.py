@@ -104,7 +104,13 @@ NAMES = {
 }
 
 
-def file(*groups: Group, syntax: str = LITTLE, preamble: bool = True, sop: str = TWELVE_LEAD) -> bytes:
+def file(
+    *groups: Group,
+    syntax: str = LITTLE,
+    preamble: bool = True,
+    sop: str = TWELVE_LEAD,
+    charset: str | None = "ISO_IR 192",
+) -> bytes:
     """A DICOM file with these groups."""
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.filebase import DicomBytesIO
@@ -112,7 +118,8 @@ def file(*groups: Group, syntax: str = LITTLE, preamble: bool = True, sop: str =
 
     found = Dataset()
     found.SOPClassUID, found.SOPInstanceUID = sop, "1.2.3"
-    found.SpecificCharacterSet = "ISO_IR 192"
+    if charset is not None:
+        found.SpecificCharacterSet = charset
     found.PatientName = "Doe^Jane"
     found.WaveformSequence = [_group(group, syntax) for group in groups]
     if not preamble:

@@ -140,6 +140,18 @@ def test_a_unit_that_is_a_makers_own_code_is_known_by_its_meaning() -> None:
     same(read(Group(BEATS, 250, unit="U1", unit_meaning="microvolt")), BEATS)
 
 
+@pytest.mark.parametrize(
+    ("charset", "wrong"), [("ISO_IR 100", None), ("ISO_IR 192", None), ("ISO_IR 192", b"ISO_IR 100")]
+)
+def test_a_micro_sign_is_known_in_any_character_set(charset: str, wrong: bytes | None) -> None:
+    import io
+
+    data = rec.file(Group(BEATS, 250, unit="\u00b5V"), charset=charset)
+    if wrong:
+        data = data.replace(charset.encode(), wrong)
+    same(dicom_waveform.recording(pydicom.dcmread(io.BytesIO(data)), "x"), BEATS)
+
+
 @pytest.mark.parametrize("unit", ["mm", "pV", "A", "mmHg", "bit"])
 def test_another_unit_is_refused_for_that(unit: str) -> None:
     refused(rec.file(Group(BEATS, 250, unit=unit)), "unit", error=ScanError)
