@@ -217,7 +217,10 @@ def _stored(channel: Any, column: npt.NDArray[Any], samples: _Samples, name: str
         if some.size and not (some.min() >= -half and some.max() < half):
             if some.min() < 0 or some.max() >= 2 * half:
                 raise ScanError(f"{name}: says that its ECG has {bits} bits, and holds larger numbers. {_AGAIN}")
-            values = np.where(values >= half, values - 2 * half, values)
+            extended = np.where(values >= half, values - 2 * half, values)
+            # Numbers round the middle of the range, without a sign, would jump by all of it with each crossing.
+            if np.abs(np.diff(extended[recorded])).sum() < np.abs(np.diff(some)).sum():
+                values = extended
     return np.where(recorded, values.astype(np.float64), np.nan)
 
 

@@ -191,6 +191,11 @@ def test_fewer_bits_are_sign_extended(bits: int, extend: bool, syntax: str) -> N
     same(read(Group(signals, 250, bits=bits, extend=extend, padding=-32768), syntax=syntax), signals)
 
 
+def test_numbers_round_the_middle_of_twelve_bits_are_not_taken_for_negative_ones() -> None:
+    signals = rec.sines(rec.LEADS, 5, 250)
+    same(read(Group(signals, 250, bits=12, baseline=-2048 * 2.5)), signals)
+
+
 def test_more_bits_than_there_are_said_to_be_are_refused() -> None:
     signals = rec.beats(rec.LEADS, 5, 250, tall=9.0)
     with pytest.raises(ScanError, match="10 bits"):
