@@ -21,6 +21,7 @@ from pulse_edge.errors import PageRefused, PulseEdgeError, ScanError
 from pulse_edge.recording import Recording, Signal, completed
 
 pydicom = pytest.importorskip("pydicom")
+pytest.importorskip("pydicom.waveforms")
 
 BEATS = rec.beats(rec.LEADS, 10, 250)
 QUICK = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
@@ -555,6 +556,38 @@ def test_files_of_clinics_give_what_is_right(shared: Path, start: str) -> None:
         assert (page.quality.leads, page.quality.layout, page.flat.sheet.rotation) == (12, "3x4+1", 0)
         assert page.quality.verdict == (quality.GOOD if start in GOOD else quality.USABLE)
         assert tuple(r.check for r in page.quality.reasons) == SAID.get(start, ())
+
+
+def test_a_carts_own_file_is_read_as_pydicom_reads_it() -> None:
+    path = pydicom.data.get_testdata_file("waveform_ecg.dcm", download=False)
+    if path is None:
+        pytest.skip("needs the example file of pydicom")
+    found = pydicom.dcmread(path)
+    expected = pydicom.waveforms.multiplex_array(found, 0, as_raw=False).T / 1000  # microvolts
+    recording = dicom_waveform.recording(found, "x")
+    assert all(np.allclose(recording.leads[lead].mv, mv) for lead, mv in zip(rec.LEADS, expected, strict=True))
+    page = intake.check(scan.read(path))
+    assert (page.quality.verdict, page.quality.leads) == (quality.GOOD, 12)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    st.sampled_from([rec.LITTLE, rec.IMPLICIT, rec.BIG]),
+    st.booleans(),
+    st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 255)), max_size=10),
+)
+def test_damaged_recordings_give_pages_or_our_errors(
+    syntax: str, preamble: bool, changes: list[tuple[int, int]]
+) -> None:
+    groups = Group(part(*rec.EIGHT, stop=1.5), 250, offset=0.0), Group(part("II", stop=3), 250, padding=-32768)
+    broken = bytearray(rec.file(*groups, syntax=syntax, preamble=preamble))
+    for at, value in changes:
+        broken[at % len(broken)] = value
+    try:
+        for page in scan.read_all(bytes(broken)):
+            assert intake.check(page).quality.verdict
+    except (ScanError, PageRefused) as e:
+        assert len(str(e).splitlines()) == 1
 
 
 def test_files_that_hold_one_ecg_in_many_ways_give_one_page(shared: Path) -> None:
