@@ -24,11 +24,12 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import IO, NamedTuple, TypeAlias
+from typing import IO, Any, NamedTuple, TypeAlias
 
 from PIL import Image, ImageFile
 
 from . import pictures, sandbox
+from .drawn import Drawn, from_json
 from .errors import PageRefused, PulseEdgeError, ScanError
 from .pictures import AS_PNG, MAX_PAGES, SMALLER, Limits
 from .text import one_line
@@ -57,6 +58,8 @@ class Page:
     """For people: the path as given, `-` for standard input, `scan.tiff#2` for the second page of several."""
     number: int = 1
     """Of the page in its file, from 1."""
+    drawn: Drawn | None = None
+    """What is known of a page that was drawn from a recording; None for any other."""
 
     def png(self) -> bytes:
         """The picture as a PNG file's bytes."""
@@ -145,19 +148,20 @@ class Document:
             error = f"{name}: was not read, as {self._hostile} pages before it cannot be. {AS_PNG}"
             return Unread(name, number, PageRefused(error))
         try:
-            return Page(self._decode(number - 1, name), self.sha256, name, number)
+            image, drawn = self._decode(number - 1, name)
+            return Page(image, self.sha256, name, number, drawn)
         except sandbox.Broken as e:
             self._hostile += 1
             return Unread(name, number, e.error)
         except PulseEdgeError as e:
             return Unread(name, number, e)
 
-    def _decode(self, index: int, name: str) -> Image.Image:
+    def _decode(self, index: int, name: str) -> tuple[Image.Image, Drawn | None]:
         if self._decoding is None:
             assert self._image is not None
-            return self._image
-        image: Image.Image = self._decoding.page(index, name, _taken)
-        return image
+            return self._image, None
+        page: tuple[Image.Image, Drawn | None] = self._decoding.page(index, name, _taken)
+        return page
 
     def close(self) -> None:
         """Let go of what the decoder holds of the file."""
@@ -180,8 +184,9 @@ def _decoded_here(image: Image.Image) -> Image.Image:
             raise pictures.reason(e, "image", "PIL image", Limits(pixels=MAX_PIXELS)) from e
 
 
-def _taken(width: int, height: int, pipe: IO[bytes]) -> Image.Image:
+def _taken(width: int, height: int, about: Any, pipe: IO[bytes]) -> tuple[Image.Image, Drawn | None]:
     """A page from the decoder: RGB bytes from top to bottom. Raises ValueError for one that is larger than the limit."""
+    drawn = None if about is None else from_json(about)
     if min(width, height) < 1 or width * height > MAX_PIXELS:
         raise ValueError("a page of another size than was asked for")
     image = Image.new("RGB", (width, height))
@@ -191,7 +196,7 @@ def _taken(width: int, height: int, pipe: IO[bytes]) -> Image.Image:
         if len(strip := pipe.read(3 * width * count)) < 3 * width * count:
             raise EOFError
         image.paste(Image.frombytes("RGB", (width, count), strip), (0, top))
-    return image
+    return image, drawn
 
 
 # ------------------------------------------------------------------------------------------------ source -> bytes
@@ -274,13 +279,16 @@ class _Kind(NamedTuple):
         return sandbox.Task(self.decoder, self.what, name, data, MAX_PIXELS, MAX_PAGES)
 
 
+# With its preamble, or beginning with its first element: group 2 or 8, a VR (explicit) or a short length (implicit).
+_DICOM = rb"(?:.{128})?DICM|[\x02\x08]\0.\0(?:[A-Z]{2}|.\0\0\0)|\0[\x02\x08]\0.(?:[A-Z]{2}|\0\0\0.)"
+
 _KINDS = (
     _Kind("JPEG", rb"\xff\xd8\xff", "JPEG"),
     _Kind("PNG", rb"\x89PNG\r\n\x1a\n", "PNG"),
     _Kind("TIFF", rb"II[*+]\0|MM\0[*+]", "TIFF"),
     _Kind("BMP", rb"BM.{12}[\x0c\x10\x28\x34\x38\x40\x6c\x7c]\0\0\0", "BMP"),
     _Kind("WebP", rb"RIFF.{4}WEBP", "WebP"),
-    _Kind("DICOM", rb".{128}DICM", "DICOM", ("pydicom", "dicom", "a DICOM file")),
+    _Kind("DICOM", _DICOM, "DICOM", ("pydicom", "dicom", "a DICOM file")),
     _Kind("PDF", rb".{0,1019}%PDF-", "PDF", ("pypdfium2", "pdf", "a PDF")),
     _Kind("HEIC", rb".{4}ftyp(?:hei|hev|mif1|msf1)", "HEIC", ("pillow_heif", "heic", "a HEIC picture")),
     _Kind("AVIF", rb".{4}ftypavi"),

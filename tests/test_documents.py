@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pulse_edge import sandbox, scan, waveform
+from pulse_edge import sandbox, scan
 from pulse_edge.errors import PageRefused, PulseEdgeError, ScanError
 
 pydicom = pytest.importorskip("pydicom")
@@ -208,26 +208,6 @@ def test_a_waveform_object_is_drawn_as_a_page_of_known_scale() -> None:
     page = scan.read(waveform_file()).image
     assert page.size == (((16 + 250 + 8) * 8), (12 + 4 * 36 + 14) * 8)
     assert page.info == {}
-
-
-def test_a_waveform_of_eight_leads_gets_the_other_four_from_i_and_ii() -> None:
-    eight = scan.read(waveform_file(("I", "II", "V1", "V2", "V3", "V4", "V5", "V6"))).image
-    assert eight.size == scan.read(waveform_file()).image.size
-
-
-def test_einthoven_and_goldberger_hold() -> None:
-    one, two = np.array([1.0, 2.0]), np.array([3.0, 1.0])
-    made = waveform.completed({"I": one, "II": two})
-    assert made["III"].tolist() == [2.0, -1.0]
-    assert np.allclose(made["aVR"] + made["aVL"] + made["aVF"], 0)
-
-
-def test_a_millivolt_is_ten_millimetres_high() -> None:
-    flat = {name: np.zeros(5000) for name in waveform.LEADS}
-    step = flat | {"II": np.where(np.arange(5000) % 1000 < 500, 0.0, 1.0)}
-    ink = np.asarray(waveform.draw(step, 500)).max(axis=2) < 100
-    rows = np.flatnonzero(ink[1000:1200, 1000:2000].sum(axis=1) > 300)
-    assert np.ptp(rows) == pytest.approx(80, abs=4)
 
 
 def test_a_waveform_without_a_chest_lead_is_refused_by_name() -> None:
