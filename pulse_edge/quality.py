@@ -499,6 +499,7 @@ def overlay(page: Image.Image, quality: Quality, across: float | None, down: flo
     lines = [f"{quality.verdict.upper()}  {quality.layout or 'no ECG'}, {quality.leads} leads"]
     lines += [r.advice for r in quality.reasons]
     size = 0.55 * thick + 0.15
+    lines = [part for line in lines for part in _wrapped(line, size, thick, canvas.shape[1] - 12 * thick)]
     strip = np.full((round(30 * size * (len(lines) + 0.5)), canvas.shape[1], 3), 255, np.uint8)
     for n, line in enumerate(lines):
         place = (6 * thick, round(30 * size * (n + 0.9)))
@@ -506,6 +507,18 @@ def overlay(page: Image.Image, quality: Quality, across: float | None, down: flo
             strip, line, place, cv2.FONT_HERSHEY_SIMPLEX, size, colour if n == 0 else (0, 0, 0), thick, cv2.LINE_AA
         )
     return Image.fromarray(np.concatenate([strip, canvas]))
+
+
+def _wrapped(line: str, size: float, thick: int, width: int) -> list[str]:
+    """The line in pieces that are at most `width` pixels wide; a word alone may be wider."""
+    parts: list[str] = []
+    for word in line.split(" "):
+        longer = f"{parts[-1]} {word}" if parts else word
+        if parts and cv2.getTextSize(longer, cv2.FONT_HERSHEY_SIMPLEX, size, thick)[0][0] <= width:
+            parts[-1] = longer
+        else:
+            parts.append(word)
+    return parts
 
 
 def sheet_overlay(picture: Image.Image, corners: Any) -> Image.Image:
