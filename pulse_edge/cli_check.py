@@ -124,7 +124,7 @@ def _save_page(checked: CheckedPage, folder: Path, *, overwrite: bool) -> list[P
     flat, grid = checked.flat, checked.flat.grid
     file = Path(checked.page.name.removesuffix(f"#{checked.page.number}"))
     ending = file.suffix + (f".page{checked.page.number}" if file.name != Path(checked.page.name).name else "")
-    photo = flat.to_page is not None
+    photo = flat.frame is not None
     found = quality.overlay(flat.image, checked.quality, grid.across if grid else None, grid.down if grid else None)
     contents = dict([_encoded(ending, flat.image, photo), _encoded(f"{ending}.found", found, photo)])
     if flat.sheet.corners is not None:
