@@ -166,6 +166,8 @@ def _opener(kind: str) -> Callable[[bytes, str, Any], Sequence[Callable[[], Any]
         "TIFF": pictures.tiff,
         "BMP": pictures.bmp,
         "WebP": pictures.webp,
+        "GIF": pictures.gif,
+        "AVIF": pictures.avif,
         "HEIC": pictures.heic,
     }
     return openers[kind]

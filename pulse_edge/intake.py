@@ -45,6 +45,9 @@ def check(page: scan.Page, *, straighten: bool = True) -> CheckedPage:
         upright=flat.upright,
         light=flat.light,
         frame=flat.frame,
+        stretch=flat.stretch,
+        mirrored=flat.sheet.mirrored or flat.mirror > rectify.MIRRORED,
+        part=flat.part,
         unfilled=fill.unfilled(channels.pixels(page.image)),
     )
     return CheckedPage(page, flat, judged, time.perf_counter() - start)
@@ -121,9 +124,14 @@ def facts(checked: CheckedPage) -> dict[str, Any]:
         "sheet": {
             "corners": corners and [[round(x, 1), round(y, 1)] for x, y in corners],
             "rotation": flat.sheet.rotation,
+            "mirrored": flat.sheet.mirrored,
             "skew_degrees": skew if skew is None else round(skew, 2),
         },
-        "grid": {"pixels_per_mm": flat.grid and round(flat.grid.pixels_per_mm, 3)},
+        "grid": {
+            "pixels_per_mm": flat.grid and round(flat.grid.pixels_per_mm, 3),
+            "across": flat.grid and round(flat.grid.across, 3),
+            "down": flat.grid and round(flat.grid.down, 3),
+        },
         "layout": judged.layout,
         "leads": judged.leads,
         "changed": flat.changed,

@@ -3,7 +3,7 @@
 In: a path, `-` for standard input, a file's bytes, an open binary file, or an open PIL image.
 Out: `Page`: RGB, turned as EXIF says, white paper under what is transparent, no EXIF, GPS, XMP or colour profile.
 
-JPEG, PNG, TIFF, BMP and WebP are read; with their extras also PDF (`pdf`), HEIC (`heic`) and DICOM (`dicom`: 12-lead
+JPEG, PNG, TIFF, BMP, WebP, GIF (its first picture) and AVIF are read; with their extras also PDF (`pdf`), HEIC (`heic`) and DICOM (`dicom`: 12-lead
 waveforms, encapsulated PDF, pictures). They are recognised by what they contain, not by what they are called. What is
 cut short, damaged, too large or something else raises; a page with its lower half missing is never handed on.
 
@@ -35,7 +35,9 @@ from .pictures import AS_PNG, MAX_PAGES, SMALLER, Limits
 from .text import one_line
 
 MAX_PIXELS = pictures.MAX_PIXELS
-"""Of a page, and of all pages of a file together where all are asked for at once, checked before anything is decoded."""
+"""Of a page, checked before it is decoded."""
+MAX_TOGETHER = 3 * MAX_PIXELS
+"""Of all pages of a file where all are asked for at once: 34 sheets of A4 at 300 dpi, 900 MB."""
 MAX_BYTES = 256 << 20
 MAX_HOSTILE = 3
 """Pages of a file that may take too long, or end the decoder, before the rest of the file is refused unread."""
@@ -92,7 +94,7 @@ def read_all(source: Source | Document) -> list[Page]:
     """Every page of `source`: several for a TIFF, a PDF or a DICOM file only. Raises ScanError and PageRefused.
 
     The str `-` is standard input. Of an open PIL image it is the frame that the image stands at. One page that cannot be
-    read, or more than MAX_PIXELS of all pages together, raise: see Document for the pages one by one.
+    read, or more than MAX_TOGETHER pixels of all pages, raise: see Document for the pages one by one.
     """
     document = source if isinstance(source, Document) else Document(source)
     pages: list[Page] = []
@@ -102,9 +104,11 @@ def read_all(source: Source | Document) -> list[Page]:
             if isinstance(page, Unread):
                 raise page.error
             total += page.image.width * page.image.height
-            if pages and total > MAX_PIXELS:
-                limit = f"{MAX_PIXELS:,} pixels in its pages together"
-                raise PageRefused(f"{document.name}: has more than {limit}. Save the pages as files of their own.")
+            if pages and total > MAX_TOGETHER:
+                raise PageRefused(
+                    f"{document.name}: has {len(document)} pages, and its first {page.number} have {total:,} pixels "
+                    f"together; {MAX_TOGETHER:,} is the limit. Read its pages one by one, or save them as files of their own."
+                )
             pages.append(page)
     return pages
 
@@ -290,9 +294,10 @@ _KINDS = (
     _Kind("WebP", rb"RIFF.{4}WEBP", "WebP"),
     _Kind("DICOM", _DICOM, "DICOM", ("pydicom", "dicom", "a DICOM file")),
     _Kind("PDF", rb".{0,1019}%PDF-", "PDF", ("pypdfium2", "pdf", "a PDF")),
+    _Kind("AVIF", rb".{4}ftyp(?:avi[fs]|mif1.{4}(?:.{4}){0,8}avif)", "AVIF"),
     _Kind("HEIC", rb".{4}ftyp(?:hei|hev|mif1|msf1)", "HEIC", ("pillow_heif", "heic", "a HEIC picture")),
-    _Kind("AVIF", rb".{4}ftypavi"),
-    _Kind("a GIF", rb"GIF8"),
+    _Kind("GIF", rb"GIF8[79]a", "GIF"),
+    _Kind("JPEG XL", rb"\0\0\0\x0cJXL |\xff\x0a"),
     _Kind("JPEG 2000", rb"\0\0\0\x0cjP|\xff\x4f\xff\x51"),
     _Kind("an archive or office document", rb"PK\x03\x04|\xd0\xcf\x11\xe0"),
     _Kind("text or XML", rb"[\t\r\n -~\x80-\xff]+\Z"),
@@ -303,4 +308,6 @@ def _kind(data: bytes, name: str) -> _Kind:
     for kind in _KINDS:
         if re.match(kind.magic, data[:1024], re.DOTALL):
             return kind
-    raise ScanError(f"{name}: is no picture (JPEG, PNG, TIFF, BMP, WebP, PDF, HEIC and DICOM are read). {AS_PNG}")
+    raise ScanError(
+        f"{name}: is no picture (JPEG, PNG, TIFF, BMP, WebP, GIF, AVIF, PDF, HEIC and DICOM are read). {AS_PNG}"
+    )
