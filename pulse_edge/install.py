@@ -466,7 +466,8 @@ def content_faults(stick: Stick, names: list[str], progress: Progress) -> list[s
 def refuse_broken(stick: Stick, faults: list[str]) -> None:
     """Raise Refused if there are faults."""
     if faults:
-        raise Refused(*faults, f"{stick.path}: {len(faults)} faults. Nothing was installed. Copy the stick again.")
+        number = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+        raise Refused(*faults, f"{stick.path}: {number}. Nothing was installed. Copy the stick again.")
 
 
 # --- whom to trust ----------------------------------------------------------------------------------------------------
