@@ -245,7 +245,9 @@ def parse_manifest(text: str, where: str = MANIFEST) -> Manifest:
         if not isinstance(version, int) or isinstance(version, bool) or version < 1:
             raise ValueError(f"manifest_version is {version!r}")
     except ValueError as e:
-        raise KitError(f"{where}: not a kit's manifest ({e}). Copy the kit again, or convert the checkpoint again.") from None
+        raise KitError(
+            f"{where}: not a kit's manifest ({e}). Copy the kit again, or convert the checkpoint again."
+        ) from None
     if version > MANIFEST_VERSION:
         raise KitError(
             f"{where}: manifest version {version} is newer than this program understands ({MANIFEST_VERSION}). "
