@@ -444,6 +444,9 @@ def _same_model(job: _Job) -> dict[str, Any]:
         for r in (base, made)
     ]
     names = sorted(n for n in said[0].keys() | said[1].keys() if said[0].get(n) != said[1].get(n))
+    kind = made.fields["general.file_type"].contents()
+    if job.options.llm and kind != ggml.file_type(job.options.llm):
+        raise ParityError(f"{job.target.name}: is of type {kind}, asked was {job.options.llm}. No kit was written.")
     wrong = [f"{n} is {str(said[1].get(n))[:60]}, the base has {str(said[0].get(n))[:60]}" for n in names]
     theirs, rows = {t.name: t for t in base.tensors}, 0
     wrong += [f"{n} is in one of both only" for n in sorted(theirs.keys() ^ {t.name for t in made.tensors})]

@@ -126,7 +126,7 @@ LAYOUTS: dict[str, tuple[tuple[str, ...], tuple[Change, ...], Options]] = {
 }
 
 
-@pytest.mark.parametrize(("n", "layout"), enumerate(LAYOUTS), ids=LAYOUTS)
+@pytest.mark.parametrize(("n", "layout"), list(enumerate(LAYOUTS)), ids=LAYOUTS)
 def test_every_layout_is_proven_from_page_to_logits(n: int, layout: str, tmp_path: Path) -> None:
     arguments, changes, options = LAYOUTS[layout]
     source = tiny.checkpoint(tmp_path / "source", *arguments, "--seed", str(n % 3))
