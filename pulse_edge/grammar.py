@@ -169,9 +169,10 @@ class _Rules:
                 return self._any_of(options, where, depth) if key == "anyOf" else self._texts(options, where)
         kind = parts.pop("type", None)
         if not isinstance(kind, str) or kind not in _KEYWORDS:
-            raise ValueError(f"{where} has the type {kind!r}; known are {', '.join(_KEYWORDS)}")
+            stated = f"the type {kind!r}" if kind is not None else "no type"
+            raise ValueError(f"{where} has {stated}; known are {', '.join(_KEYWORDS)}")
         if unknown := sorted(parts.keys() - _KEYWORDS[kind]):
-            raise ValueError(f"{where} has {', '.join(unknown)}, which is not understood for a {kind}")
+            raise ValueError(f"{where} has {', '.join(unknown)}, which is not understood for the type {kind}")
         if kind == "object":
             return self._object(parts, where, depth)
         if kind == "array":
@@ -332,7 +333,10 @@ def _bounds(parts: Mapping[str, Any], what: str, most: int, where: str) -> tuple
     low = parts.get(f"min{what}", 0)
     high = parts.get(f"max{what}", low if type(low) is int and low > most else most)
     if not all(type(n) is int for n in (low, high)) or not 0 <= low <= high <= TOP:
-        raise ValueError(f"{where} has min{what} {low!r} and max{what} {high!r}; expected whole numbers up to {TOP}")
+        raise ValueError(
+            f"{where} has min{what} {low!r} and max{what} {high!r}; expected whole numbers up to {TOP}, the first not above "
+            "the second"
+        )
     return low, high
 
 

@@ -245,7 +245,9 @@ def parse_manifest(text: str, where: str = MANIFEST) -> Manifest:
         if not isinstance(version, int) or isinstance(version, bool) or version < 1:
             raise ValueError(f"manifest_version is {version!r}")
     except ValueError as e:
-        raise KitError(f"{where}: not a kit's manifest ({e}). Copy the kit again, or convert it anew.") from None
+        raise KitError(
+            f"{where}: not a kit's manifest ({e}). Copy the kit again, or convert the checkpoint again."
+        ) from None
     if version > MANIFEST_VERSION:
         raise KitError(
             f"{where}: manifest version {version} is newer than this program understands ({MANIFEST_VERSION}). "
@@ -256,7 +258,7 @@ def parse_manifest(text: str, where: str = MANIFEST) -> Manifest:
         _check_names(manifest)
         manifest_claims.check(manifest)
     except ValueError as e:
-        raise KitError(f"{where}: {e}. Copy the kit again, or convert it anew.") from None
+        raise KitError(f"{where}: {e}. Copy the kit again, or convert the checkpoint again.") from None
     return manifest
 
 
@@ -759,7 +761,7 @@ def _manifest_files(manifest: Any) -> set[str]:
     """
     version = manifest.get("manifest_version") if isinstance(manifest, dict) else None
     if type(version) is not int or not 1 <= version <= MANIFEST_VERSION:
-        raise ValueError(f"manifest_version is {version!r}, expected 1 to {MANIFEST_VERSION}")
+        raise ValueError(f"manifest_version is {version!r}, which no kit has")
     files = manifest.get("files")
     if not isinstance(files, dict) or not all(
         isinstance(file, dict) and type(file.get("bytes")) is int and isinstance(file.get("sha256"), str)

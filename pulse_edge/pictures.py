@@ -73,7 +73,11 @@ def reason(error: Exception, name: str, what: str, limits: Limits) -> PulseEdgeE
         return too_large(name, int(pixels[0]) if pixels else limits.pixels, limits)
     if isinstance(error, MemoryError):
         return PageRefused(f"{name}: takes more memory to read than a page may. {SMALLER}")
-    why = "its header makes no sense" if isinstance(error, UnidentifiedImageError) else short(error)
+    why = short(error)
+    if isinstance(error, UnidentifiedImageError):
+        why = "its header makes no sense"
+    elif isinstance(error, RecursionError):
+        why = "it is nested too deeply"
     return ScanError(
         f"{name}: is a {what} that is cut short, damaged or of a rare kind ({why}). "
         f"Copy or scan the page again, or export it as PNG."

@@ -523,7 +523,7 @@ def test_documents_of_every_page_lie_beside_the_results(tiny_kit: Path, tmp_path
         pulse_edge_batch(PAGE, "-o", tmp_path / "out", *how), capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert "1 files were read, 0 could not be" in done.stdout
+    assert "1 file was read, 0 could not be" in done.stdout
     assert {path.name.split(".", 1)[1] for path in (tmp_path / "out" / "pages").iterdir()} == {"html", "json"}
 
 

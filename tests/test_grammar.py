@@ -136,9 +136,9 @@ def test_the_question_s_answer_is_greedy_where_the_grammar_allows_it(model: Puls
 @pytest.mark.parametrize(
     ("schema", "why"),
     [
-        ({}, "has the type None"),
+        ({}, "has no type"),
         ([], "is not an object"),
-        ({"type": "string", "pattern": "a+"}, "has pattern, which is not understood for a string"),
+        ({"type": "string", "pattern": "a+"}, "has pattern, which is not understood for the type string"),
         ({"type": "integer", "minimum": 0.5}, "has the minimum 0.5; a grammar holds whole numbers"),
         ({"type": "integer", "minimum": False}, "has the minimum False"),
         ({"type": "integer", "minimum": 30, "maximum": 20}, "has the minimum 30 above the maximum 20"),
@@ -154,10 +154,11 @@ def test_the_question_s_answer_is_greedy_where_the_grammar_allows_it(model: Puls
         ({"type": "array", "items": {"type": "null"}, "uniqueItems": True}, "has uniqueItems"),
         ({"type": "string", "maxLength": 5000}, "expected whole numbers up to 2000"),
         ({"type": "string", "minLength": "3"}, "expected whole numbers"),
+        ({"type": "string", "minLength": 3, "maxLength": 2}, "the first not above the second"),
         ({"type": "object", "required": ["a"]}, "requires what is not among its properties"),
         ({"type": "string", "enum": ["a"]}, "needs enum alone"),
         ({"enum": []}, "needs enum alone, with something in it"),
-        ({"$ref": "#/x"}, "has the type None"),
+        ({"$ref": "#/x"}, "has no type"),
         ({"type": "object", "properties": {"a": {"type": "any"}}}, "the schema.a has the type 'any'"),
     ],
 )

@@ -269,3 +269,15 @@ def test_a_signal_that_was_sent_on_purpose_is_no_crash(monkeypatch: pytest.Monke
 def test_chunks_by_the_million_are_no_trouble() -> None:
     data = encoded(Image.new("L", (64, 64)), "PNG")
     assert scan.read(data[:33] + chunk(b"abCd", b"") * 100_000 + data[33:]).image.size == (64, 64)
+
+
+def test_a_dicom_of_sequences_without_end_is_refused_in_plain_words() -> None:
+    meta = pydicom.dataset.FileMetaDataset()
+    meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = pydicom.uid.SecondaryCaptureImageStorage, "1.2.3"
+    head = io.BytesIO()
+    pydicom.filewriter.write_file_meta_info(head, meta)
+    inside = struct.pack("<HHI", 0x0008, 0x1140, 0xFFFFFFFF) + struct.pack("<HHI", 0xFFFE, 0xE000, 0xFFFFFFFF)
+    with pytest.raises(ScanError, match="it is nested too deeply") as refusal:
+        scan.read(bytes(128) + b"DICM" + head.getvalue() + inside * 20_000)
+    assert "recursion" not in str(refusal.value)
