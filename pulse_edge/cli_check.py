@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING
 import click
 
 from .cli_options import ReadyCommand
-from .errors import PulseEdgeError, UsageError, on_page
+from .errors import OutputError, PulseEdgeError, UsageError, on_page
 from .screen import Screen, say
 from .text import json_text
 
 if TYPE_CHECKING:
     from .intake import CheckedPage
     from .scan import Page
+
+LONGEST_NAME = 200
+"""Bytes of a picture's name before its ending: with a number and the ending every file system takes it."""
 
 
 @click.command(cls=ReadyCommand)
@@ -62,7 +65,7 @@ class _Check:
                         else:
                             self._one(page)
             except PulseEdgeError as e:
-                if isinstance(e, UsageError):
+                if isinstance(e, UsageError | OutputError):
                     raise
                 self._pages += 1
                 self._fail(source, e)
@@ -120,7 +123,8 @@ def _save_page(checked: CheckedPage, folder: Path, *, overwrite: bool) -> list[P
     from . import quality
     from .report import write_set
 
-    name = checked.page.name.replace("#", "-")
+    name = Path(checked.page.name.replace("#", "-")).name if checked.page.name != "-" else "stdin"
+    name = name.encode("utf-8", "replace")[:LONGEST_NAME].decode("utf-8", "ignore")
     grid = checked.flat.grid
     pictures = {".png": checked.flat.image}
     pictures[".found.png"] = quality.overlay(
@@ -134,6 +138,6 @@ def _save_page(checked: CheckedPage, folder: Path, *, overwrite: bool) -> list[P
         picture.save(file, "PNG", compress_level=1)
         contents[ending] = file.getvalue()
     try:
-        return write_set(folder, Path(name).name if name != "-" else "stdin", contents, overwrite=overwrite)
+        return write_set(folder, name, contents, overwrite=overwrite)
     except OSError as e:
         raise UsageError(f"{folder}: cannot be written to ({e.strerror or e}). Name another folder.") from None
