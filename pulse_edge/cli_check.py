@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .cli_options import ReadyCommand
-from .errors import PulseEdgeError, UsageError, on_page
+from .errors import OutputError, PulseEdgeError, UsageError, on_page
 from .screen import Screen, say
 from .text import json_text
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     from .intake import CheckedPage
     from .scan import Page
+
+LONGEST_NAME = 200
+"""Bytes of a picture's name before its ending: with a number and the ending every file system takes it."""
 
 
 @click.command(cls=ReadyCommand)
@@ -64,7 +67,7 @@ class _Check:
                         else:
                             self._one(page)
             except PulseEdgeError as e:
-                if isinstance(e, UsageError):
+                if isinstance(e, UsageError | OutputError):
                     raise
                 self._pages += 1
                 self._fail(source, e)
@@ -130,7 +133,8 @@ def _save_page(checked: CheckedPage, folder: Path, *, overwrite: bool) -> list[P
     if flat.sheet.corners is not None:
         contents |= [_encoded(f"{ending}.sheet", quality.sheet_overlay(checked.page.image, flat.sheet.corners), True)]
     try:
-        return write_set(folder, file.stem if file.name != "-" else "stdin", contents, overwrite=overwrite)
+        stem = (file.stem if file.name != "-" else "stdin").encode("utf-8", "replace")
+        return write_set(folder, stem[:LONGEST_NAME].decode("utf-8", "ignore"), contents, overwrite=overwrite)
     except OSError as e:
         raise UsageError(f"{folder}: cannot be written to ({e.strerror or e}). Name another folder.") from None
 

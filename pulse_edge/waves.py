@@ -123,7 +123,11 @@ class _Spectra:
             one, high = self._exact(at, *divmod(int(self.clearest[at]), _FFT))
             length = math.hypot(*one)
             two, second = self.near(at, np.array([-one[1], one[0]]), 0.3 * length)
-            if min(high, second) > 8 and 0.7 < math.hypot(*two) / length < 1.43 and self.printed(at, np.array([one, two])):
+            if (
+                min(high, second) > 8
+                and 0.7 < math.hypot(*two) / length < 1.43
+                and self.printed(at, np.array([one, two]))
+            ):
                 found.append((min(high, second), at, _ordered(one, two)))
         found.sort(key=lambda f: -f[0])
         return [(at, vectors) for _, at, vectors in found[:8]]
