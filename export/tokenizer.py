@@ -211,7 +211,7 @@ def _added(
     found: dict[int, tuple[str, bool]] = {}
     if "added_tokens.json" in files:
         for text, i in read_json(files["added_tokens.json"]).items():
-            found[_token(files["added_tokens.json"], text, i)] = text, False
+            found[_token(files["added_tokens.json"], text, i)] = _unicode(files["added_tokens.json"], text), False
     decoder = {}
     for i, entry in (settings.get("added_tokens_decoder") or {}).items():
         path = files["tokenizer_config.json"]
@@ -242,9 +242,18 @@ def _token(path: Path, of: Any, value: Any) -> int:
 def _entry(path: Path, entry: Any) -> tuple[str, bool]:
     if not isinstance(entry, dict) or not isinstance(entry.get("content"), str):
         raise CheckpointError(f"{path}: added token {shown(entry)} has no content. Fetch it again.")
-    text = str(entry["content"])
+    text = _unicode(path, entry["content"])
     special = bool(entry.get("special")) or _looks_special(text)
     return (text if special else text.replace(_SPACE, " ")), special
+
+
+def _unicode(path: Path, text: str) -> str:
+    """The text of a token. Raises CheckpointError for half a surrogate pair, which JSON can hold and UTF-8 cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise CheckpointError(f"{path}: added token {shown(text)} is no Unicode text. Fetch it again.") from None
+    return text
 
 
 def _looks_special(text: str) -> bool:

@@ -91,13 +91,18 @@ def table(told: dict[str, Any]) -> str:
     lines = [f"{told['kit']}, {told['device']}, {told['rows']} image rows, {told['runs']} runs", ""]
     lines += [f"{'seconds':<18}{'median':>10}{'least':>10}{'most':>10}", f"{'load':<18}{told['load_seconds']:>10.3f}"]
     for stage, s in told["seconds"].items():
+        if stage == "step_of_one" and told["step_width"] == 1:
+            continue  # the same as a step, measured twice
         lines.append(f"{stage.replace('_', ' '):<18}{s['median']:>10.4f}{s['least']:>10.4f}{s['most']:>10.4f}")
     lines += [
         "",
         f"{told['rows_a_second']:g} image rows a second; {told['answer']['tokens']['median']:.0f} tokens in "
         f"{told['answer']['steps']['median']:.0f} steps of {told['step_width']}",
-        f"a step costs {told['step_cost']:g} x a single token and gives {told['tokens_a_step']:g}: "
-        f"{told['against_single_tokens']:g} x the speed of single tokens",
-        f"peak memory {told['peak_memory_bytes'] / memory.MIB:,.0f} MiB",
     ]
+    if told["step_width"] > 1:
+        lines.append(
+            f"a step costs {told['step_cost']:g} x a single token and gives {told['tokens_a_step']:g}: "
+            f"{told['against_single_tokens']:g} x the speed of single tokens"
+        )
+    lines.append(f"peak memory {told['peak_memory_bytes'] / memory.MIB:,.0f} MiB")
     return "\n".join(lines) + "\n"

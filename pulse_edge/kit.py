@@ -624,6 +624,11 @@ def choose(named: str) -> Kit:
     `named` is its name or the beginning of it. Raises KitError.
     """
     kits = _kits_in(installed_dir())
+    if named in _kits_in(_carried_dir()) and named not in kits:
+        raise KitError(
+            f"{named}: comes with the program, so it cannot be chosen: it answers while no kit is installed. Name it with "
+            f"--kit, or set {KIT_VARIABLE}={named}. Installed in {installed_dir()}{_listed(kits) or ': none'}."
+        )
     path = kits.get(named) or _by_name(Path(named), kits)
     if path is None:
         raise KitError(f"{named}: is not an installed kit. Installed in {installed_dir()}{_listed(kits) or ': none'}.")

@@ -224,6 +224,7 @@ class Log:
         """
         try:
             owned.require(self.folder, "audit-log")
+            self._refuse_link()
         except FolderError as e:
             raise LogError(str(e)) from None
         today, removed = datetime.date.today().isoformat(), 0
@@ -304,6 +305,7 @@ class Log:
         """The record, open for writing, by one process at a time. Its files are the owner's alone."""
         try:
             owned.claim(self.folder, "audit-log", self._is_older)
+            self._refuse_link()
             (self.folder / "kept").mkdir(exist_ok=True, mode=0o700)
             lock, file = open_owned(self.folder / "lock"), open_owned(self._log)
         except FolderError as e:
@@ -318,6 +320,13 @@ class Log:
         finally:
             os.close(file)
             os.close(lock)  # which gives it back
+
+    def _refuse_link(self) -> None:
+        """Raise FolderError where `kept` leads out of the folder: texts would be written and removed somewhere else."""
+        if (self.folder / "kept").is_symlink():
+            raise FolderError(
+                f"{self.folder / 'kept'}: is a link, and texts are kept in a folder only. Remove the link."
+            )
 
     def _is_older(self) -> bool:
         """Whether a version before the marks made this folder: nothing else is in it, and the chain begins as ours does."""

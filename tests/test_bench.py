@@ -34,6 +34,9 @@ def test_bench_prints_every_stage_as_json_and_as_a_table(tiny_kit: Path) -> None
     shown = run()
     assert "second question" in shown
     assert "peak memory" in shown
+    assert told["step_width"] == 1
+    assert "single token" not in shown
+    assert "step of one" not in shown
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="resident memory is read from /proc")

@@ -216,6 +216,21 @@ except LogError as e:
     Log(tmp_path / "log").append({})
 
 
+@pytest.mark.skipif(os.name != "posix", reason="links of POSIX")
+def test_no_text_is_kept_or_removed_through_a_link(tmp_path: Path) -> None:
+    log, other = Log(tmp_path / "log"), tmp_path / "other" / "2000-01-01"
+    log.append({})
+    other.mkdir(parents=True)
+    (other / f"{'0' * 64}.json").write_text("somebody's")
+    (log.folder / "kept").rmdir()
+    (log.folder / "kept").symlink_to(other.parent)
+    with pytest.raises(LogError, match="kept: is a link"):
+        log.append({}, Kept(1, {"answer": "x"}, None))
+    with pytest.raises(LogError, match="kept: is a link"):
+        log.forget()
+    assert [path.name for path in other.parent.rglob("*")] == ["2000-01-01", f"{'0' * 64}.json"]
+
+
 def test_a_text_that_cannot_be_kept_stops_everything_and_leaves_no_half(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

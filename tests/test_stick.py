@@ -647,6 +647,11 @@ def test_kits_are_listed_for_programs(installed: Path, capsys: pytest.CaptureFix
     }
 
 
+def test_choosing_the_kit_that_comes_with_the_program_says_when_it_answers(installed: Path) -> None:
+    with pytest.raises(KitError, match=r"miniature: comes with the program.* while no kit is installed"):
+        kits.choose("miniature")
+
+
 @pytest.mark.parametrize("name", ["kit-z", "miniature", "../kits/kit-b", ".", "kit"])
 def test_only_an_installed_kit_can_be_chosen(installed: Path, name: str) -> None:
     with pytest.raises(KitError, match=r"kit-a, kit-b"):

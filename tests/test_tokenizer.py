@@ -456,6 +456,7 @@ def test_tokenizer_json_describes_tokens_behind_the_pieces(source: Path, tmp_pat
             "the id of .* is 'x', expected a whole number",
         ),
         ({"tokenizer_config.json": {"added_tokens_decoder": {"3": "a"}}}, "added token 'a' has no content"),
+        ({"tokenizer_config.json": {"added_tokens_decoder": {"3": {"content": "\ud800"}}}}, "is no Unicode text"),
         ({"added_tokens.json": {"<image>": -1}}, "the id of '<image>' is -1"),
         ({"added_tokens.json": {"<s>": 400}}, "doubled tokens: 1 and 400 are both '<s>'"),
         (
