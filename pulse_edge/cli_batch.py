@@ -13,6 +13,7 @@ import click
 
 from .cli_options import ReadyCommand, Wanted, documents, reading, thinning
 from .errors import BatchError
+from .text import counted
 
 if TYPE_CHECKING:
     from .batch import Store, Work
@@ -118,10 +119,9 @@ def batch(
                 _go_through(store, work, sources if watch else ())
         store.export()
         counts, pages = store.counts(), store.failed_pages()
-        without = f", {pages} of their pages have no answer" if pages else ""
-        say(
-            f"{out}: {counts.done} files were read{without}, {counts.failed} could not be; see {out / batches.RESULTS[1]}\n"
-        )
+        done = counted(counts.done, "file was read", "files were read")
+        without = f", {counted(pages, 'page has', 'pages have')} no answer" if pages else ""
+        say(f"{out}: {done}{without}, {counts.failed} could not be; see {out / batches.RESULTS[1]}\n")
         raise SystemExit(store.exit_code())
 
 
@@ -189,4 +189,4 @@ class _Teller:
         left = (time.monotonic() - self._start) / self._pages * waiting
         reasons = [r["advice"] for r in (report.quality or {}).get("reasons", ())] if report else []
         how = f"error: {error}" if error else f"answered, with doubts: {' '.join(reasons)}" if reasons else "answered"
-        self._note(f"{name}: {how} ({waiting} files left, {duration(left)})", always=True)
+        self._note(f"{name}: {how} ({counted(waiting, 'file', 'files')} left, {duration(left)})", always=True)

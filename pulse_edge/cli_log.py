@@ -17,7 +17,7 @@ import click
 from . import log as logs
 from .errors import LogError, UsageError
 from .screen import Screen, say
-from .text import json_text, one_line, spreadsheet_cell
+from .text import counted, json_text, one_line, spreadsheet_cell
 
 _FOLDER = click.option(
     "--log", "folder", type=click.Path(path_type=Path), help="Its folder. Default: $PULSE_EDGE_LOG, or this user's."
@@ -146,7 +146,8 @@ def verify(folder: Path | None, expect: str | None, debug: bool) -> None:
     """
     record = logs.Log(folder)
     head = record.verify(expect)
-    say(f"{record.folder}: {head.entries} entries are as they were written; the last hash is {head.hash}\n")
+    entries = counted(head.entries, "entry is as it was", "entries are as they were")
+    say(f"{record.folder}: {entries} written; the last hash is {head.hash}\n")
 
 
 @log.command()

@@ -10,6 +10,8 @@ from typing import Any
 
 MAX_BYTES = 64 << 20
 """Of a file: the manifest of a kit calibrated on whole data sets has 2 MB."""
+MAX_DIGITS = 300
+"""Of a whole number: as many as the largest double has."""
 
 
 def read(path: Path) -> bytes:
@@ -26,13 +28,20 @@ def read(path: Path) -> bytes:
 def parse(text: str | bytes) -> Any:
     """The value. Raises ValueError also for NaN, Infinity, a key that stands twice, and what is nested too deeply."""
     try:
-        return json.loads(text, parse_constant=_no_number, object_pairs_hook=_once)
+        return json.loads(text, parse_constant=_no_number, parse_int=_whole, object_pairs_hook=_once)
     except RecursionError:
         raise ValueError("is nested too deeply") from None
 
 
 def _no_number(word: str) -> Any:
     raise ValueError(f"{word} is no number")
+
+
+def _whole(digits: str) -> int:
+    """Python's own refusal of thousands of digits names a setting of the interpreter, which helps no reader."""
+    if len(digits) > MAX_DIGITS:
+        raise ValueError(f"a number has {len(digits):,} digits, and {MAX_DIGITS} are the limit")
+    return int(digits)
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

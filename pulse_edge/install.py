@@ -326,7 +326,9 @@ def open_stick(path: Path) -> Stick:
             raise ValueError(f"default_kit {default!r} is none of its kits")
         return Stick(path, data, files, kits, targets, program, _moment(raw["created"]), default)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
-        raise Refused(f"{where}: not a stick's manifest ({type(e).__name__}: {e}). Copy the stick again.") from None
+        # A KeyError's text is the quoted name of what was looked for.
+        reason = f"{e} is missing" if isinstance(e, KeyError) else str(e)
+        raise Refused(f"{where}: not a stick's manifest ({reason}). Copy the stick again.") from None
 
 
 def _check_kit(name: str, kit: dict[str, Any], files: dict[str, tuple[int, str]]) -> None:
@@ -464,7 +466,8 @@ def content_faults(stick: Stick, names: list[str], progress: Progress) -> list[s
 def refuse_broken(stick: Stick, faults: list[str]) -> None:
     """Raise Refused if there are faults."""
     if faults:
-        raise Refused(*faults, f"{stick.path}: {len(faults)} faults. Nothing was installed. Copy the stick again.")
+        number = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+        raise Refused(*faults, f"{stick.path}: {number}. Nothing was installed. Copy the stick again.")
 
 
 # --- whom to trust ----------------------------------------------------------------------------------------------------

@@ -245,7 +245,9 @@ def parse_manifest(text: str, where: str = MANIFEST) -> Manifest:
         if not isinstance(version, int) or isinstance(version, bool) or version < 1:
             raise ValueError(f"manifest_version is {version!r}")
     except ValueError as e:
-        raise KitError(f"{where}: not a kit's manifest ({e}). Copy the kit again, or convert it anew.") from None
+        raise KitError(
+            f"{where}: not a kit's manifest ({e}). Copy the kit again, or convert the checkpoint again."
+        ) from None
     if version > MANIFEST_VERSION:
         raise KitError(
             f"{where}: manifest version {version} is newer than this program understands ({MANIFEST_VERSION}). "
@@ -256,7 +258,7 @@ def parse_manifest(text: str, where: str = MANIFEST) -> Manifest:
         _check_names(manifest)
         manifest_claims.check(manifest)
     except ValueError as e:
-        raise KitError(f"{where}: {e}. Copy the kit again, or convert it anew.") from None
+        raise KitError(f"{where}: {e}. Copy the kit again, or convert the checkpoint again.") from None
     return manifest
 
 
@@ -464,10 +466,8 @@ class _Verified:
         recent = {path: passed for path, passed in self._known.items() if now - passed.read < WHOLE_DAYS * _DAY}
         try:
             owned.claim(self._folder, "verified-files")
-            fd, name = tempfile.mkstemp(dir=self._folder)
-            with os.fdopen(fd, "w", encoding="utf-8") as f:
-                json.dump({path: dataclasses.asdict(passed) for path, passed in recent.items()}, f)
-            os.replace(name, self._folder / "verified.json")
+            text = json.dumps({path: dataclasses.asdict(passed) for path, passed in recent.items()})
+            owned.write_text(self._folder / "verified.json", text)
         except (OSError, FolderError):
             pass  # a read-only home only costs the next start its time
 
@@ -759,7 +759,7 @@ def _manifest_files(manifest: Any) -> set[str]:
     """
     version = manifest.get("manifest_version") if isinstance(manifest, dict) else None
     if type(version) is not int or not 1 <= version <= MANIFEST_VERSION:
-        raise ValueError(f"manifest_version is {version!r}, expected 1 to {MANIFEST_VERSION}")
+        raise ValueError(f"manifest_version is {version!r}, which no kit has")
     files = manifest.get("files")
     if not isinstance(files, dict) or not all(
         isinstance(file, dict) and type(file.get("bytes")) is int and isinstance(file.get("sha256"), str)

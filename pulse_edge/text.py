@@ -43,6 +43,11 @@ def one_line(name: str) -> str:
     return visible(name).replace("\n", r"\n").replace("\t", r"\t") or '""'
 
 
+def counted(number: int, singular: str, plural: str) -> str:
+    """A number and what it counts, such as "1 file was" or "3 files were"."""
+    return f"{number:,} {singular if number == 1 else plural}"
+
+
 def json_text(value: Any, **how: Any) -> str:
     """JSON that a terminal can show: harmful characters are JSON's own escapes, which a parser reads back as they were."""
     return escaped_json(json.dumps(value, ensure_ascii=False, **how))

@@ -22,6 +22,8 @@ INPUT, OUTPUT, ATTENTION = "pixel_values", "image_features", "cls_attention"
 EXACT = "session.x64quantprecision"
 """With this setting ONNX Runtime turns int8 weights into uint8, whose products with uint8 have exact sums on every x86 processor.
 It is made where `saturates`, for it takes 1.6 times as long where there is VNNI, and half of the weights' memory again."""
+_OUTSIDE = "External data path validation failed"
+"""What ONNX Runtime says of weights whose path leads out of the graph's folder."""
 _LARGEST = base64.b64decode(
     "CAo6WAoYCgFhCgFiEgFjIg1NYXRNdWxJbnRlZ2VyEgFzKg8IBAgBEANCAWJKBH9/f39aEwoBYRIOCgwIAhIICgIIAQoCCARiEwoBYxIOCgwIBhIICgIIAQoC"
     "CAFCBAoAEBQ="
@@ -115,7 +117,12 @@ class VisionEncoder:
         try:
             return self._loading.result()
         except Exception as e:  # ONNX Runtime raises its own C++ exceptions without a common base
-            raise EngineError(f"{self._path}: ONNX Runtime cannot load it: {_line(e)} Copy the kit again.") from e
+            if _OUTSIDE in str(e):
+                raise EngineError(
+                    f"{self._path}: takes its weights from outside the kit's folder. Do not use it; copy the kit again."
+                ) from e
+            text = _line(e).removesuffix(".")
+            raise EngineError(f"{self._path}: ONNX Runtime cannot load it: {text}. Copy the kit again.") from e
 
     @property
     def providers(self) -> list[str]:

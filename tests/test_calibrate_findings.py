@@ -205,7 +205,7 @@ def test_a_kit_carries_its_calibration(model: Model, kit: Path, bench: Path, tmp
     assert "cpsc/" not in json.dumps({k: v for k, v in inside.items() if k != "left_out"})
     found = {f.statement: f for f in judge({"AFIB": 8.0, "PVC": 8.0, "LBBB": -8.0}, told)}
     assert (found["AFIB"].verdict, found["AFIB"].calibrated) == ("present", True)
-    assert (found["PVC"].verdict, found["PVC"].calibrated, found["PVC"].reason) == ("uncertain", False, platt.CHANCE)
+    assert (found["PVC"].verdict, found["PVC"].calibrated, found["PVC"].reason) == (None, False, platt.CHANCE)
     findings(kit, tmp_path / "f.json", Plan(bench), attach=True)  # the kit is the same one, calibrated or not
     assert kits.open_kit(kit).sha256 == after.sha256
 
@@ -223,9 +223,7 @@ def test_a_kit_says_what_it_judges(model: Model, kit: Path, bench: Path, tmp_pat
 def test_the_accuracy_report_has_a_section_and_a_picture(model: Model, kit: Path, bench: Path, tmp_path: Path) -> None:
     findings(kit, tmp_path / "f.json", Plan(bench))
     answers = {"tiny": {"csn-test-no-cot": [{"gold": "A. one", "text": "A"}] * 3}}
-    folder = results(tmp_path / "results", answers)
-    known = json.loads((folder / "tiny" / "kit.json").read_text())
-    (folder / "tiny" / "kit.json").write_text(json.dumps(known | {"identity": identity(kits.open_kit(kit).manifest)}))
+    folder = results(tmp_path / "results", answers, identity=identity(kits.open_kit(kit).manifest))
     figures = report(folder, tmp_path / "report", findings=[tmp_path / "f.json"])
     assert "lines" not in figures["findings"]["tiny on bench"]
     (table,) = report_findings.tables(figures)

@@ -72,7 +72,7 @@ def test_workers_run_nothing_of_the_current_directory(hostile: Path) -> None:
     assert ran(hostile) == ""
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["log", "list"], ["check", "../scan.pdf"]], ids=lambda a: a[0])
+@pytest.mark.parametrize("arguments", [["--help"], ["cache", "info"], ["check", "../scan.pdf"]], ids=lambda a: a[0])
 def test_a_command_started_by_m_takes_no_module_of_the_current_directory(hostile: Path, arguments: list[str]) -> None:
     (hostile / "pulse_edge" / "__init__.py").unlink()
     (hostile / "pulse_edge").rmdir()  # `python -m` itself would take that one: only `pulse-edge` and `python -P` do not

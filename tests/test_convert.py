@@ -242,9 +242,10 @@ def test_pages_named_as_golden_go_into_a_kit_and_the_smaller_one_made_of_it(
         None,
         lambda *step: seen.append(step),
     )
-    assert said[-2:] == [
+    assert said[-3:] == [
         "golden cases: loading the new kit",
-        "golden cases: 3 questions about example_page.png, page 1 of 1",
+        "golden cases: 3 questions about page.png, page 1 of 1",
+        "golden cases: measuring how far right answers of other machines may differ",
     ]
     assert seen[-3:] == [(0, 3), (1, 3), (2, 3)]
     quantize.quantize(whole, small, quantize.Options(llm="Q8_0", golden=(page,)))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -136,9 +139,9 @@ def test_the_question_s_answer_is_greedy_where_the_grammar_allows_it(model: Puls
 @pytest.mark.parametrize(
     ("schema", "why"),
     [
-        ({}, "has the type None"),
+        ({}, "has no type"),
         ([], "is not an object"),
-        ({"type": "string", "pattern": "a+"}, "has pattern, which is not understood for a string"),
+        ({"type": "string", "pattern": "a+"}, "has pattern, which is not understood for the type string"),
         ({"type": "integer", "minimum": 0.5}, "has the minimum 0.5; a grammar holds whole numbers"),
         ({"type": "integer", "minimum": False}, "has the minimum False"),
         ({"type": "integer", "minimum": 30, "maximum": 20}, "has the minimum 30 above the maximum 20"),
@@ -154,10 +157,11 @@ def test_the_question_s_answer_is_greedy_where_the_grammar_allows_it(model: Puls
         ({"type": "array", "items": {"type": "null"}, "uniqueItems": True}, "has uniqueItems"),
         ({"type": "string", "maxLength": 5000}, "expected whole numbers up to 2000"),
         ({"type": "string", "minLength": "3"}, "expected whole numbers"),
+        ({"type": "string", "minLength": 3, "maxLength": 2}, "the first not above the second"),
         ({"type": "object", "required": ["a"]}, "requires what is not among its properties"),
         ({"type": "string", "enum": ["a"]}, "needs enum alone"),
         ({"enum": []}, "needs enum alone, with something in it"),
-        ({"$ref": "#/x"}, "has the type None"),
+        ({"$ref": "#/x"}, "has no type"),
         ({"type": "object", "properties": {"a": {"type": "any"}}}, "the schema.a has the type 'any'"),
     ],
 )
@@ -245,3 +249,20 @@ def test_few_tokens_are_refused_for_json_that_needs_more(tiny_kit: Path) -> None
     assert (
         "100 tokens hold about 400, so an answer could be cut off. Raise --max-tokens, or lower maxItems" in done.stderr
     )
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes have no names on Windows")
+def test_a_schema_is_read_once_so_that_it_may_come_from_a_pipe(tmp_path: Path) -> None:
+    text = b'{"type": "boolean"}'
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_bytes, args=(text,), daemon=True)
+    writer.start()
+    assert load(pipe).source_sha256 == hashlib.sha256(text).hexdigest()
+    writer.join(10)
+
+
+def test_a_schema_without_end_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "endless.json").write_bytes(b" " * (1 << 20) + b"{}")
+    with pytest.raises(UsageError, match=r"endless\.json: .*more than 1 MiB"):
+        load(tmp_path / "endless.json")

@@ -12,15 +12,18 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from pulse_edge import PulseModel, kv_state, llm, weights
 from pulse_edge import kit as kits
-from pulse_edge.errors import KitError
+from pulse_edge.errors import EngineError, KitError
+from pulse_edge.vision import VisionEncoder
 
 MINIATURE = kits.open_kit(Path(kits.__file__).parent / "kits" / "miniature")
 MANIFEST = json.loads((MINIATURE.path / "manifest.json").read_text())
@@ -74,7 +77,7 @@ def test_a_claim_that_cannot_be_right_is_refused_by_name(field: str, value: obje
         ('"mean": [', '"mean": [Infinity, ', "Infinity is no number"),
         ('"manifest_version": 1,', '"manifest_version": 1, "demonstration": true,', "stands there twice"),
         ('"parity": {', '"parity": {"deep": ' + "[" * 100_000 + "]" * 100_000 + ", ", "nested too deeply"),
-        ('"image_size": ', '"image_size": ' + "9" * 5000, "integer"),
+        ('"image_size": ', '"image_size": ' + "9" * 5000, "a number has 5,003 digits"),
         ('"files": {', '"files": {"a\\u0000b": {"bytes": 1, "sha256": "x"},', "is not allowed"),
         ('"files": {', '"files": {"' + "a" * 5000 + '": {"bytes": 1, "sha256": "x"},', "is not allowed"),
         ('"files": {', '"files": {"../x": {"bytes": 1, "sha256": "x"},', "is not allowed"),
@@ -188,6 +191,22 @@ def test_an_encoder_of_another_shape_than_the_manifest_says_is_refused(tmp_path:
     page = Path(kits.__file__).parent / "example_page.png"
     with PulseModel.load(kit, device="cpu") as model, pytest.raises(KitError, match="numbers a tile"):
         model.encode(page)
+
+
+@pytest.mark.parametrize("where", ["../outside.data", "/outside.data"])
+def test_weights_outside_the_kits_folder_are_refused(where: str, tmp_path: Path) -> None:
+    kit = Path(shutil.copytree(MINIATURE.path, tmp_path / "kit"))
+    (kit / "vision.onnx.data").rename(tmp_path / "outside.data")
+    model = onnx.load(kit / "vision.onnx", load_external_data=False)
+    for entry in (e for tensor in model.graph.initializer for e in tensor.external_data if e.key == "location"):
+        entry.value = where if where.startswith("..") else str(tmp_path / "outside.data")
+    (kit / "vision.onnx").write_bytes(model.SerializeToString())
+    encoder = VisionEncoder(kit / "vision.onnx", device="cpu", threads=1)
+    with (
+        closing(encoder),
+        pytest.raises(EngineError, match=r"vision\.onnx: takes its weights from outside the kit's folder"),
+    ):
+        encoder.ready()
 
 
 # --- state of the KV cache --------------------------------------------------------------------------------------------

@@ -8,13 +8,15 @@ import signal
 import struct
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import recordings
 from PIL import Image
-from test_documents import RED_BOX, pdf, waveform_file
+from test_documents import RED_BOX, pdf
 from test_scan import blocks, chunk, encoded, several
 
 from pulse_edge import sandbox, scan, supervisor
@@ -52,6 +54,11 @@ def progressive(side: int, scans: int) -> bytes:
     return out + (start(1, 63, 1, 0) + body) * scans + b"\xff\xd9"
 
 
+def dense(seconds: float, hz: float) -> bytes:
+    """A DICOM recording of many samples."""
+    return recordings.file(recordings.Group(dict.fromkeys(recordings.LEADS, np.zeros(round(seconds * hz))), hz))
+
+
 def used() -> float:
     """Processor seconds of the children that have ended."""
     return sum(os.times()[2:4])
@@ -59,12 +66,13 @@ def used() -> float:
 
 @posix
 @pytest.mark.parametrize(
-    "data",
-    [progressive(4000, 400), waveform_file(hz=50_000, short=0)],
-    ids=["JPEG of 400 scans", "12 leads at 50 kHz"],
+    "slow",
+    [lambda: progressive(4000, 400), lambda: dense(60, 40_000)],
+    ids=["JPEG of 400 scans", "a minute of 12 leads at 40 kHz"],
 )
-def test_a_page_that_takes_too_long_is_refused(data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_that_takes_too_long_is_refused(slow: Callable[[], bytes], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sandbox, "SECONDS", 0.7)
+    data = slow()
     before = used()
     with pytest.raises(PageRefused, match="takes longer than"):
         scan.read_all(data)
@@ -261,3 +269,15 @@ def test_a_signal_that_was_sent_on_purpose_is_no_crash(monkeypatch: pytest.Monke
 def test_chunks_by_the_million_are_no_trouble() -> None:
     data = encoded(Image.new("L", (64, 64)), "PNG")
     assert scan.read(data[:33] + chunk(b"abCd", b"") * 100_000 + data[33:]).image.size == (64, 64)
+
+
+def test_a_dicom_of_sequences_without_end_is_refused_in_plain_words() -> None:
+    meta = pydicom.dataset.FileMetaDataset()
+    meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = pydicom.uid.SecondaryCaptureImageStorage, "1.2.3"
+    head = io.BytesIO()
+    pydicom.filewriter.write_file_meta_info(head, meta)
+    inside = struct.pack("<HHI", 0x0008, 0x1140, 0xFFFFFFFF) + struct.pack("<HHI", 0xFFFE, 0xE000, 0xFFFFFFFF)
+    with pytest.raises(ScanError, match="it is nested too deeply") as refusal:
+        scan.read(bytes(128) + b"DICM" + head.getvalue() + inside * 20_000)
+    assert "recursion" not in str(refusal.value)

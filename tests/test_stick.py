@@ -449,7 +449,17 @@ def test_a_manifest_that_lies_is_refused_in_a_line(copy: Path, where: str, value
     raw = json.loads((copy / "stick.json").read_text())
     changed(raw, where, value)
     (copy / "stick.json").write_text(json.dumps(raw))
-    with pytest.raises(install.Refused, match=r"stick\.json: not a stick's manifest"):
+    with pytest.raises(install.Refused, match=r"stick\.json: not a stick's manifest") as refusal:
+        install.open_stick(copy)
+    assert "Error" not in str(refusal.value)
+    assert "object is not" not in str(refusal.value)
+
+
+def test_what_a_manifest_lacks_is_named(copy: Path) -> None:
+    raw = json.loads((copy / "stick.json").read_text())
+    del raw["targets"][0]["glibc"]
+    (copy / "stick.json").write_text(json.dumps(raw))
+    with pytest.raises(install.Refused, match=r"not a stick's manifest \('glibc' is missing\)"):
         install.open_stick(copy)
 
 

@@ -15,7 +15,7 @@ from conftest import ROOT
 
 from pulse_edge import install
 from pulse_edge.log import Log
-from pulse_edge.text import harmless, json_text, one_line, printable, spreadsheet_cell, visible
+from pulse_edge.text import counted, harmless, json_text, one_line, printable, spreadsheet_cell, visible
 
 HOSTILE = [
     "\x1b[2K",
@@ -62,6 +62,15 @@ def test_hostile_characters_go_from_documents_and_are_escapes_elsewhere(text: st
     assert "\\" in visible(name)
     assert json.loads(json_text({"name": name})) == {"name": name}
     assert text[0] not in json_text(name)
+
+
+def test_one_is_singular_and_all_else_plural() -> None:
+    assert [counted(n, "file was", "files were") for n in (0, 1, 2, 1000)] == [
+        "0 files were",
+        "1 file was",
+        "2 files were",
+        "1,000 files were",
+    ]
 
 
 def test_names_stay_on_one_line_and_lines_of_a_text_stay_lines() -> None:
