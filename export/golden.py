@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from pulse_edge import PulseModel, intake, prompt, scan
 from pulse_edge import kit as kits
@@ -20,6 +21,9 @@ from pulse_edge.interpret import EncodedScan
 from pulse_edge.kit import Kit
 from pulse_edge.llm import LanguageModel
 from pulse_edge.start import default_threads
+from pulse_edge.vision import VisionEncoder
+
+from . import parity
 
 Progress = Callable[[int, int], None]
 QUESTIONS = (prompt.REPORT_QUESTION, "Does this ECG show atrial fibrillation?", "What is the heart rate?")
@@ -27,9 +31,9 @@ PAGE = Path(scan.__file__).with_name("example_page.png")
 """The page of a kit that names no other: it comes with the program."""
 LATER = 16
 """Tokens behind the first ahead of which logits are stored."""
-PERTURBED = 1e-6
-"""Share by which another processor's encoder changes image tokens, as a standard deviation: what float32's rounding makes of a
-small tower (docs/proof.md)."""
+PERTURBED = 2.0**-20
+"""Share by which pixels are moved before they are encoded once more, as a standard deviation: what follows moves as it does where
+another processor adds float32 values in another order, and an encoder of integers rounds some to the other side."""
 FACTOR, SPREAD_FACTOR, LEAST = 3, 1.5, 0.01
 """What is tolerated: three times the largest right difference of a logit, 1.5 times the right spread, and never less than the
 last one. Right spreads of one kit are within a quarter of one another, and 1 % of noise on the weights makes 1.9 (Q4_K_M) to 3
@@ -122,8 +126,8 @@ def _cases(model: PulseModel, asked: _Asked, progress: Progress) -> Iterator[dic
 def _tolerances(kit: Kit, asked: Sequence[_Asked], found: Sequence[dict[str, Any]]) -> dict[str, float]:
     """How far stored logits may be off on another machine: each of them, and all together.
 
-    Right are llama.cpp's other kernels of this machine (weights repacked, tokens in fours) behind image tokens that differ in
-    float32's last places, as another processor's encoder makes them: what a machine that this kit was not made on may do.
+    Right are llama.cpp's other kernels of this machine (weights repacked, tokens in fours) behind image tokens of pixels that
+    differ in float32's last places: what a machine that this kit was not made on may do.
     """
     largest = spread = 0.0
     for seed, (repack, width) in enumerate(((True, 256), (False, 4))):
@@ -140,8 +144,7 @@ def _differences(
     kit: Kit, page: _Asked, found: Sequence[dict[str, Any]], seed: int, repack: bool, width: int
 ) -> Iterator[Float]:
     """Of each case of a page, what its stored logits differ by when other kernels read it."""
-    m, rows = kit.manifest, page.encoded.rows
-    noise = np.random.default_rng(seed).standard_normal(rows.shape, np.float32)
+    m, rows = kit.manifest, _moved(kit, page, seed)
     room = len(rows) + m.prompt.max_tokens
     with closing(
         LanguageModel(
@@ -154,8 +157,21 @@ def _differences(
         )
     ) as model:
         for case in (case_of(raw) for raw in found if raw["page"] == page.name):
-            model.prefill(page.name, m.prompt.before, rows * (1 + PERTURBED * noise))
+            model.prefill(page.name, m.prompt.before, rows)
             text = model.tokenize(prompt.fill(m.prompt.after, case.question), first=False)
             ids = [*text, *case.tokens[: len(case.later_logits)]]
             parts = [model.feed_tokens(ids[at : at + width], every=True) for at in range(0, len(ids), width)]
             yield differences(case, np.concatenate(parts)[len(text) - 1 :])
+
+
+def _moved(kit: Kit, page: _Asked, seed: int) -> npt.NDArray[np.float32]:
+    """Image tokens of a page as another processor may make them."""
+    m, checked = kit.manifest, page.encoded.checked
+    assert checked is not None  # `add` encodes with the gate
+    pixels = parity.cut(checked.flat.image, m)
+    pixels = pixels * (1 + PERTURBED * np.random.default_rng(seed).standard_normal(pixels.shape, np.float32))
+    with closing(VisionEncoder(kit.file(m.vision.file), device="cpu", threads=default_threads())) as encoder:
+        features = encoder.encode(pixels)
+    name = m.packing.newline_file
+    newline = np.fromfile(kit.file(name), "<f4") if name else None
+    return parity.pack(features, m, newline, checked.flat.image.size)

@@ -48,7 +48,7 @@ ROWS = 64
 """Of each matrix are compared with the base's, quantized once more on their own."""
 _OF_THE_TYPE = ("general.file_type", "general.quantization_version", "quantize.imatrix.")
 """Keys that llama.cpp's quantizer writes itself."""
-ROUNDING = 2.0**-20
+ROUNDING = golden.PERTURBED
 """Share by which pixels are moved to see what another processor's rounding does: eight times float32's own. The miniature's
 int8 image tokens then have a mean cosine of 0.9999 to themselves, and between processors 0.9999 to 1 (docs/benchmarks.md)."""
 SAME = 0.999
