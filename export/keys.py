@@ -269,7 +269,9 @@ def check(
             if not unknown and not name.startswith("_"):
                 wrong.append(f"{where}{name} ({shown(value)}) is not known")
         elif key.use == "obeyed" and value is not None and not KINDS[key.kind](value):
-            wrong.append(f"{where}{name} is {shown(value)}, expected {key.kind}")
+            beyond = isinstance(value, int) and abs(value) > LARGEST
+            limit = f" and at most {LARGEST:,}" if beyond else ""
+            wrong.append(f"{where}{name} is {shown(value)}, expected {key.kind}{limit}")
         elif key.use == "refused" and value not in key.only:
             wrong.append(f"{where}{name} is {shown(value)} ({key.why})")
 
