@@ -400,8 +400,9 @@ def test_means_and_deviations_come_from_the_image_processors_files(
 def test_pixels_that_the_runtime_cannot_make_are_refused(
     files: dict[str, Any], words: str, checkpoints: dict[str, Path], tmp_path: Path
 ) -> None:
-    with pytest.raises(CheckpointError, match=words):
+    with pytest.raises(CheckpointError, match=words) as refusal:
         read(lay(checkpoints[HUB], tmp_path / "source", {}, files))
+    assert not str(refusal.value).startswith(str(tmp_path / "source" / "config.json"))
 
 
 @pytest.mark.parametrize(
