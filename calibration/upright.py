@@ -1,4 +1,5 @@
-"""`python -m calibration.upright [--pages N] [--steps N] [-o FILE]`: train the small network that tells which way is up.
+"""`python -m calibration.upright [--mirrored] [--pages N] [--steps N] [-o FILE]`: train the small network that tells which
+way is up, or with `--mirrored` the one that tells an upright page from its mirror images.
 
 In: pages of `calibration.synthetic` only, so the weights may be shipped. Out: `pulse_edge/upright.onnx`, which
 `pulse_edge.upright` runs through OpenCV.
@@ -6,7 +7,8 @@ In: pages of `calibration.synthetic` only, so the weights may be shipped. Out: `
 The network is local: at every 8th pixel of a page (`upright.strokes`) it looks at some 35 mm round it, at lead names,
 calibration pulses, QRS and T in their order, words, and says a log odds; their sum says how upright the page is. So it
 learns from pieces of pages, thousands of them from a few hundred pages, and does not learn where things stand on a page
-that was drawn here. Trained on pieces upright and on their head, then also on a side, which is easier: the sum of the upright one must win
+that was drawn here. The one for mirrored pages is of the same kind: trained on pieces as they are, mirrored and flipped.
+Trained on pieces upright and on their head, then also on a side, which is easier: the sum of the upright one must win
 (cross entropy).
 """
 
@@ -100,13 +102,21 @@ def turned(net: nn.Module, pieces: torch.Tensor, turns: tuple[int, ...] = (0, 1,
     return torch.stack(net(every).sum((1, 2, 3)).split(len(pieces)), dim=1)
 
 
+def mirrored(net: nn.Module, pieces: torch.Tensor) -> torch.Tensor:
+    """(n, 3): the sum of log odds of each piece as it is, mirrored (left to right), and flipped (top to bottom)."""
+    every = torch.cat([pieces, pieces.flip(3), pieces.flip(2)])
+    return torch.stack(net(every).sum((1, 2, 3)).split(len(pieces)), dim=1)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pages", type=int, default=600)
     parser.add_argument("--steps", type=int, default=700)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("-o", "--out", type=Path, default=Path("pulse_edge/upright.onnx"))
+    parser.add_argument("--mirrored", action="store_true")
+    parser.add_argument("-o", "--out", type=Path)
     options = parser.parse_args()
+    out = options.out or Path(f"pulse_edge/{'mirrored' if options.mirrored else 'upright'}.onnx")
     style.LAYOUTS.update(layouts.MORE)  # type: ignore[attr-defined]
     torch.manual_seed(options.seed)
     torch.set_num_threads(1)
@@ -121,7 +131,8 @@ def main() -> None:
     for step in range(options.steps):
         sides = (int(rng.choice([1, 3])),) if step >= 0.75 * options.steps else ()
         pieces = [piece(pool[rng.integers(HELD, len(pool))], rng) for _ in range(batch)]
-        sums = turned(net, torch.from_numpy(np.stack(pieces))[:, None], (0, 2, *sides))
+        stack = torch.from_numpy(np.stack(pieces))[:, None]
+        sums = mirrored(net, stack) if options.mirrored else turned(net, stack, (0, 2, *sides))
         loss = nn.functional.cross_entropy(sums, up)
         best.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -133,15 +144,20 @@ def main() -> None:
                   f"{time.process_time() - start:.0f} s", flush=True)  # fmt: skip
             right = loss_sum = 0.0
         if step % 100 == 99 or step == options.steps - 1:
-            save(net, options.out)
+            save(net, out)
     net.eval()
     with torch.no_grad():
         whole = [torch.from_numpy(page.astype(np.float32) / 255)[None, None] for page in pool[:HELD]]
-        held = [torch.cat([turned(net, page, (turn,)) for turn in range(4)], dim=1)[0] for page in whole]
+        held = [mirrored(net, page)[0] if options.mirrored else _turns(net, page) for page in whole]
     margins = torch.stack([sums[0] - sums[1:].max() for sums in held])
     print(
         f"{HELD} held pages, whole: {int((margins > 0).sum())} right, least margin {float(margins.min()):.1f} in log odds"
     )
+
+
+def _turns(net: nn.Module, page: torch.Tensor) -> torch.Tensor:
+    """(4,) of a whole page, whose sides may differ."""
+    return torch.cat([turned(net, page, (turn,)) for turn in range(4)], dim=1)[0]
 
 
 def save(net: Net, out: Path) -> None:

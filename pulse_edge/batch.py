@@ -24,7 +24,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import log as logs
 from . import owned
-from .errors import BatchError, LogError, PageFailed, PageRefused, PulseEdgeError, ScanError, UsageError, on_page
+from .errors import (
+    BatchError,
+    LogError,
+    OutputError,
+    PageFailed,
+    PageRefused,
+    PulseEdgeError,
+    ScanError,
+    UsageError,
+    on_page,
+)
 from .report import INTENDED_USE, UNFINISHED, NoAnswer, write_whole
 from .text import one_line, spreadsheet_cell
 
@@ -362,7 +372,7 @@ def run(store: Store, work: Work) -> None:
     """Read and answer everything on the list. A page that fails is noted, and the others go on.
 
     Only what must stop everything is raised: LogError, since what cannot be put on record must not be answered, and
-    BatchError, where results cannot be stored.
+    BatchError and OutputError, where results or documents cannot be stored.
     """
     from . import scan
 
@@ -374,7 +384,7 @@ def run(store: Store, work: Work) -> None:
                 for number in range(1, len(document) + 1):
                     if not store.has(file.id, number):
                         _page(store, work, file, document, number)
-        except (LogError, BatchError):
+        except (LogError, BatchError, OutputError):
             raise
         except Exception as e:
             error = on_page(one_line(file.path), e)
@@ -398,7 +408,7 @@ def _page(store: Store, work: Work, file: File, document: Document, number: int)
         report = work.answer(page)
         work.record(report, page)
         work.documents(report, page, f"{file.id:06}-{number}")
-    except (LogError, BatchError):
+    except (LogError, BatchError, OutputError):
         raise
     except Exception as e:
         error = on_page(name, e)
@@ -511,13 +521,25 @@ class Settled:
         return ((path, *about) for path, about in now.items() if seen.get(path) == about)
 
 
+def _is_older(folder: Path) -> bool:
+    """Whether a version before the marks made this folder: its database has our tables."""
+    if not (folder / DATABASE).is_file() or not (folder / "lock").is_file():
+        return False
+    try:
+        with contextlib.closing(sqlite3.connect(f"{(folder / DATABASE).resolve().as_uri()}?mode=ro", uri=True)) as db:
+            tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    except sqlite3.Error:
+        return False
+    return {"about", "files", "pages"} <= tables
+
+
 def _lock(folder: Path) -> int:
     """The folder's lock, held by the file that is returned. Raises BatchError if another process has it.
 
     Raises FolderError for a folder that holds other files than a batch's.
     """
     try:
-        owned.claim(folder, "batch", lambda: (folder / DATABASE).is_file() and (folder / "lock").is_file())
+        owned.claim(folder, "batch", lambda: _is_older(folder))
         lock = logs.open_owned(folder / "lock")
     except OSError as e:
         raise BatchError(f"{folder}: cannot be written ({e.strerror}). Choose another folder with -o.") from None

@@ -54,6 +54,7 @@ def main() -> None:
 
 def run(command: click.Command) -> NoReturn:
     """Run a command line to its exit code; errors become one line."""
+    _open_standard_streams()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8", errors="replace")
@@ -68,15 +69,35 @@ def run(command: click.Command) -> NoReturn:
     except (KeyboardInterrupt, click.Abort):
         signals.ignore()
         _leave("interrupted", 128 + signals.last)
-    except BrokenPipeError:
-        # The reader of stdout has left; Python's own flush at exit would complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # the reader of stdout has left
         code = 1
     except Exception as e:
         show_traceback(e)
         print(f"error: {one_line(_told(e))}", file=sys.stderr)
         code = e.exit_code if isinstance(e, PulseEdgeError) else 1
+    try:
+        sys.stdout.flush()
+    except OSError:  # Python's own flush at exit would complain of what is still waiting
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = code or 1
     raise SystemExit(code)
+
+
+def _open_standard_streams() -> None:
+    """Open what the caller has closed (`>&-`).
+
+    Otherwise the first file that is opened gets the number 1 or 2, be it the audit log, and what a library prints goes into
+    it. A closed standard output still takes nothing: writing to it is an error, as it is for other programs.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDONLY if number == 1 else os.O_RDWR)  # the lowest number that is free
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 (for the whole process)
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
 
 
 def _told(error: Exception) -> str:

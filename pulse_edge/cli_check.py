@@ -8,13 +8,18 @@ from typing import TYPE_CHECKING
 import click
 
 from .cli_options import ReadyCommand
-from .errors import PulseEdgeError, UsageError, on_page
+from .errors import OutputError, PulseEdgeError, UsageError, on_page
 from .screen import Screen, say
 from .text import json_text
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from .intake import CheckedPage
     from .scan import Page
+
+LONGEST_NAME = 200
+"""Bytes of a picture's name before its ending: with a number and the ending every file system takes it."""
 
 
 @click.command(cls=ReadyCommand)
@@ -24,7 +29,7 @@ if TYPE_CHECKING:
     "--save-page",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
-    help="Write there what the model would see, and copies with what was found drawn over them.",
+    help="Write there what the model would see (photographs as JPEG), and copies with what was found drawn over them.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace pictures of --save-page. Default: give new ones another name.")
 @click.option("--no-rectify", is_flag=True, help="Leave the page's pixels as they are.")
@@ -62,7 +67,7 @@ class _Check:
                         else:
                             self._one(page)
             except PulseEdgeError as e:
-                if isinstance(e, UsageError):
+                if isinstance(e, UsageError | OutputError):
                     raise
                 self._pages += 1
                 self._fail(source, e)
@@ -111,29 +116,36 @@ def _checked_text(checked: CheckedPage, as_json: bool) -> str:
 
 
 def _save_page(checked: CheckedPage, folder: Path, *, overwrite: bool) -> list[Path]:
-    """NAME.png as the model would see it, NAME.found.png with rows and verdict, NAME.sheet.png with the outline.
+    """Write NAME.ENDING.png as the model would see it, .found with rows and verdict, .sheet with the outline; return the paths.
 
-    A name that is taken gets a number, unless `overwrite`. Raises UsageError where the folder takes no files.
+    ENDING is that of the file. What shows a photograph is a JPEG, which takes a tenth of the space. A name that is taken
+    gets a number, unless `overwrite`. Raises UsageError where the folder takes no files.
     """
-    import io
-
     from . import quality
     from .report import write_set
 
-    name = checked.page.name.replace("#", "-")
-    grid = checked.flat.grid
-    pictures = {".png": checked.flat.image}
-    pictures[".found.png"] = quality.overlay(
-        checked.flat.image, checked.quality, grid.across if grid else None, grid.down if grid else None
-    )
-    if checked.flat.sheet.corners is not None:
-        pictures[".sheet.png"] = quality.sheet_overlay(checked.page.image, checked.flat.sheet.corners)
-    contents = {}
-    for ending, picture in pictures.items():
-        file = io.BytesIO()
-        picture.save(file, "PNG", compress_level=1)
-        contents[ending] = file.getvalue()
+    flat, grid = checked.flat, checked.flat.grid
+    file = Path(checked.page.name.removesuffix(f"#{checked.page.number}"))
+    ending = file.suffix + (f".page{checked.page.number}" if file.name != Path(checked.page.name).name else "")
+    photo = flat.frame is not None
+    found = quality.overlay(flat.image, checked.quality, grid.across if grid else None, grid.down if grid else None)
+    contents = dict([_encoded(ending, flat.image, photo), _encoded(f"{ending}.found", found, photo)])
+    if flat.sheet.corners is not None:
+        contents |= [_encoded(f"{ending}.sheet", quality.sheet_overlay(checked.page.image, flat.sheet.corners), True)]
     try:
-        return write_set(folder, Path(name).name if name != "-" else "stdin", contents, overwrite=overwrite)
+        stem = (file.stem if file.name != "-" else "stdin").encode("utf-8", "replace")
+        return write_set(folder, stem[:LONGEST_NAME].decode("utf-8", "ignore"), contents, overwrite=overwrite)
     except OSError as e:
         raise UsageError(f"{folder}: cannot be written to ({e.strerror or e}). Name another folder.") from None
+
+
+def _encoded(ending: str, picture: Image.Image, photo: bool) -> tuple[str, bytes]:
+    """The ending of a file's name, and the picture's bytes."""
+    import io
+
+    file = io.BytesIO()
+    if photo:
+        picture.save(file, "JPEG", quality=92, subsampling=0)
+        return f"{ending}.jpg", file.getvalue()
+    picture.save(file, "PNG", compress_level=4)
+    return f"{ending}.png", file.getvalue()

@@ -12,7 +12,7 @@ import click
 
 from . import cli_cache
 from .cli_options import ReadyCommand, Wanted, documents, reading, thinning
-from .errors import LogError, PulseEdgeError, on_page
+from .errors import LogError, OutputError, PulseEdgeError, on_page
 from .report import findings_lines, page_lines
 from .screen import Screen, say
 from .text import json_text
@@ -96,8 +96,9 @@ def interpret(
     settings: dict[str, Any] = {"max_tokens": max_tokens, "threads": threads}
     settings |= {"straighten": not no_rectify, "force": force, "force_kit": force_kit, **thinning(rows)}
     if json_schema is not None:
-        wanted = dataclasses.replace(wanted, grammar=grammar.load(json_schema))
-        settings["json_schema_sha256"] = log.sha256(json_schema.read_text("utf-8"))
+        compiled = grammar.load(json_schema)
+        wanted = dataclasses.replace(wanted, grammar=compiled)
+        settings["json_schema_sha256"] = compiled.source_sha256
     screen = Screen()
     opened = kits.find(kit)
     wanted = wanted.for_kit(opened.manifest, with_findings)
@@ -130,7 +131,7 @@ def interpret(
         for page, encoded in desk.encoded(model):
             try:
                 _one_page(model, page, encoded, wanted, screen, record, several=desk.several)
-            except (LogError, BrokenPipeError):
+            except (LogError, OutputError, BrokenPipeError):
                 raise  # what cannot be put on record must not be answered
             except Exception as e:
                 desk.failed(page.name, e)

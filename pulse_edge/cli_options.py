@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -155,6 +156,8 @@ class Wanted:
         forms = tuple(dict.fromkeys(forms)) or ("text",)
         if out is None and (len(forms) > 1 or forms[0] in ("html", "pdf")):
             raise UsageError(f"--format {' and '.join(forms)}: needs a folder for the files. Name one with -o.")
+        if out is not None and os.path.lexists(out) and not out.is_dir():
+            raise UsageError(f"-o {out}: exists and is no folder. Name a folder, or one that does not exist yet.")
         if "pdf" in forms:
             document.require_pdf()
         named = patient_id is not None or patient_system is not None

@@ -21,7 +21,7 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO, Any
 
@@ -90,13 +90,14 @@ class _Server:
         data = pipe.read(request["bytes"]) if request["do"] == "open" else b""
         if not self._bounded:
             _bound_time(request["seconds"])
-        image = None
+        image = drawn = None
         try:
             with self._explained(request):
                 if request["do"] == "open":
                     self._open(request, data)
                 else:
                     image = self._pages[request["page"]]()
+                    image, drawn = image if isinstance(image, tuple) else (image, None)
         except _Refusal as e:
             self._bounded = False
             yield _said(error=type(e.error).__name__, text=str(e.error), of_memory=e.of_memory)
@@ -105,7 +106,7 @@ class _Server:
         if image is None:
             yield _said(pages=len(self._pages))
         else:
-            yield from _sent(image)
+            yield from _sent(image, drawn)
 
     def _open(self, request: dict[str, Any], data: bytes) -> None:
         from . import pictures
@@ -148,7 +149,7 @@ class _Refusal(Exception):
         self.error, self.of_memory = error, of_memory
 
 
-def _opener(kind: str) -> Callable[[bytes, str, Any], list[Callable[[], Any]]]:
+def _opener(kind: str) -> Callable[[bytes, str, Any], Sequence[Callable[[], Any]]]:
     from . import pictures
 
     if kind == "PDF":
@@ -159,12 +160,14 @@ def _opener(kind: str) -> Callable[[bytes, str, Any], list[Callable[[], Any]]]:
         from . import dicom
 
         return dicom.pages
-    openers: dict[str, Callable[[bytes, str, Any], list[Callable[[], Any]]]] = {
+    openers: dict[str, Callable[[bytes, str, Any], Sequence[Callable[[], Any]]]] = {
         "JPEG": pictures.jpeg,
         "PNG": pictures.png,
         "TIFF": pictures.tiff,
         "BMP": pictures.bmp,
         "WebP": pictures.webp,
+        "GIF": pictures.gif,
+        "AVIF": pictures.avif,
         "HEIC": pictures.heic,
     }
     return openers[kind]
@@ -174,9 +177,9 @@ def _said(**fields: Any) -> bytes:
     return json.dumps(fields).encode() + b"\n"
 
 
-def _sent(image: Any) -> Iterator[bytes]:
-    """A page: its size, and its RGB bytes from top to bottom."""
-    yield _said(size=list(image.size))
+def _sent(image: Any, drawn: Any) -> Iterator[bytes]:
+    """A page: its size, what is known of one that was drawn here, and its RGB bytes from top to bottom."""
+    yield _said(size=list(image.size), drawn=drawn and drawn.to_json())
     rows = max(1, STRIP // (3 * image.width))
     for top in range(0, image.height, rows):
         yield image.crop((0, top, image.width, min(top + rows, image.height))).tobytes()

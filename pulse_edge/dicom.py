@@ -1,13 +1,13 @@
-"""DICOM files -> pages: a 12-lead waveform drawn by `waveform`, the pages of an encapsulated PDF, or pictures.
+"""DICOM files -> pages: a waveform read by `dicom_waveform` and drawn by `waveform`, an encapsulated PDF, or pictures.
 
-Waveforms after PS3.3 A.34.3 and C.10.9 (General ECG, Waveform). Runs in the process that decodes: see decoder.py.
+Runs in the process that decodes: see decoder.py.
 """
 
 from __future__ import annotations
 
 import io
 import logging
-import re
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from . import pdf, pictures, waveform, whole
+from . import dicom_waveform, pdf, pictures, waveform, whole
 from .errors import PageRefused, ScanError
 from .pictures import AS_PNG, Decode, Limits
 
@@ -28,17 +28,18 @@ _MARKED = "1.2.840.10008.1.2.4."
 _RLE = "1.2.840.10008.1.2.5"
 
 
-def pages(data: bytes, name: str, limits: Limits) -> list[Decode]:
-    """A 12-lead waveform drawn as a page, the pages of an encapsulated PDF, or the pictures."""
+def pages(data: bytes, name: str, limits: Limits) -> Sequence[Decode | waveform.Draw]:
+    """A 12-lead waveform drawn as pages, the pages of an encapsulated PDF, or the pictures."""
     pictures.needs("pydicom", "dicom", name, "a DICOM file")
     import pydicom
 
     if _DEFLATED in data:  # pydicom unpacks it whole, however large it becomes
         raise ScanError(f"{name}: is a DICOM file in deflated form, which is not read. {AS_PNG}")
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)
-    found = pydicom.dcmread(io.BytesIO(data))
+    # Without preamble a file begins with its first element, or with the mark that follows the preamble.
+    found = pydicom.dcmread(io.BytesIO(data.removeprefix(b"DICM")), force=True)
     if "WaveformSequence" in found:
-        return [partial(page, found, name)]
+        return waveform.pages(dicom_waveform.recording(found, name))
     if found.get("SOPClassUID") == _ENCAPSULATED_PDF:
         return pdf.pages(bytes(found.EncapsulatedDocument).rstrip(b"\0"), name, limits)
     if "PixelData" in found:
@@ -67,20 +68,87 @@ def _capture(found: Any, n: int, name: str, limits: Limits) -> Image.Image:
     _check_frame(found, n, name)
     pixels = np.asarray(pixel_array(found, index=n))
     kind = str(found.PhotometricInterpretation)
-    if kind == "PALETTE COLOR":
-        pixels = np.asarray(apply_color_lut(pixels, found))
-        bits = int(found.RedPaletteColorLookupTableDescriptor[2])
+    if kind.startswith("MONOCHROME"):
+        grey = _grey(pixels, found, name)
     else:
         bits = int(found.BitsStored)
-    if pixels.dtype.kind not in "ui" or int(found.get("PixelRepresentation", 0)):
-        raise ScanError(f"{name}: has grey values of an unknown range. {AS_PNG}")
-    grey = (pixels >> (bits - 8) if bits > 8 else pixels).astype(np.uint8)
-    if kind == "MONOCHROME1":
-        grey = 255 - grey
+        if kind == "PALETTE COLOR":
+            pixels = np.asarray(apply_color_lut(pixels, found))
+            bits = int(found.RedPaletteColorLookupTableDescriptor[2])
+        if pixels.dtype.kind not in "ui" or int(found.get("PixelRepresentation", 0)):
+            raise _unknown_range(name)
+        grey = (pixels >> (bits - 8) if bits > 8 else pixels).astype(np.uint8)
     page = pictures.page(Image.fromarray(grey), name, limits)
     if not _packed(found):
         length = len(found.PixelData) // max(1, int(found.get("NumberOfFrames", 1) or 1))
         pictures.check_tail(page, [memoryview(found.PixelData)[n * length : (n + 1) * length]], name, "a DICOM picture")
+    return _square(page, found, name, limits)
+
+
+def _unknown_range(name: str) -> ScanError:
+    return ScanError(f"{name}: has grey values of an unknown range. {AS_PNG}")
+
+
+def _grey(pixels: npt.NDArray[Any], found: Any, name: str) -> npt.NDArray[np.uint8]:
+    """(H, W): what a viewer shows, by the file's own window and polarity (PS3.3 C.7.6.3, C.11.1, C.11.2).
+
+    Every stored number is looked up in a table: to reckon with each pixel would take eight times the memory.
+    """
+    bits, signed = int(found.BitsStored), bool(int(found.get("PixelRepresentation", 0) or 0))
+    if pixels.dtype.kind not in "ui" or not 1 <= bits <= 16:
+        raise _unknown_range(name)
+    table = _window(found, bits, signed)
+    if table is None:
+        if signed:
+            raise _unknown_range(name)
+        # 8 bits in the room of more, without a word of that: paper would be as dark as ink.
+        used = 8 if bits > 8 and int(pixels.max()) < 256 else bits
+        numbers = np.arange(1 << bits)
+        shown = numbers >> (used - 8) if used >= 8 else numbers * 255 // ((1 << used) - 1)
+        table = np.minimum(shown, 255).astype(np.uint8)
+    # MONOCHROME1 always comes with INVERSE: both together turn the picture once.
+    shape = str(found.get("PresentationLUTShape", "") or "").strip().upper()
+    if str(found.PhotometricInterpretation) == "MONOCHROME1" or shape == "INVERSE":
+        table = 255 - table
+    return np.asarray(table[pixels.astype(np.uint16, copy=False) & ((1 << bits) - 1)], np.uint8)
+
+
+def _window(found: Any, bits: int, signed: bool) -> npt.NDArray[np.uint8] | None:
+    """(2 ** bits,): grey of each stored number, a negative one behind the positive ones; None without window and rescaling."""
+    from pydicom.pixels import apply_modality_lut, apply_voi_lut
+
+    lookup, window = found.get("VOILUTSequence"), found.get("WindowWidth") is not None and "WindowCenter" in found
+    rescaled = bool(found.get("ModalityLUTSequence")) or ("RescaleSlope" in found and "RescaleIntercept" in found)
+    if not (lookup or window or rescaled):
+        return None
+    numbers = np.arange(-(1 << (bits - 1)), 1 << (bits - 1)) if signed else np.arange(1 << bits)
+    values = np.asarray(apply_modality_lut(numbers, found))
+    shown = np.asarray(apply_voi_lut(values if not lookup else np.round(values).astype(np.int64), found), np.float64)
+    low, high = float(shown.min()), float(shown.max())
+    if lookup:
+        low, high = 0.0, float(2 ** int(found.VOILUTSequence[0].LUTDescriptor[2]) - 1)
+    elif window:  # what the window makes of the smallest and of the largest number there are
+        low, high = sorted(np.asarray(apply_voi_lut(np.array([-1e12, 1e12]), found)).tolist())
+    grey = np.clip(np.round((shown - low) * (255 / max(high - low, 1e-9))), 0, 255).astype(np.uint8)
+    return np.roll(grey, -(1 << (bits - 1))) if signed else grey
+
+
+_STRETCHED = 0.01
+"""Share by which a pixel's sides may differ and it still counts as square."""
+
+
+def _square(page: Image.Image, found: Any, name: str, limits: Limits) -> Image.Image:
+    """Stretch a picture whose pixels are not square: PixelAspectRatio is height to width, as all spacings are."""
+    for keyword in ("PixelAspectRatio", "PixelSpacing", "NominalScannedPixelSpacing", "ImagerPixelSpacing"):
+        sides = found.get(keyword)
+        if sides is None or isinstance(sides, str) or len(sides) != 2:
+            continue
+        down, across = (float(side) for side in sides)
+        if not (down > 0 and across > 0 and 0.1 <= down / across <= 10) or abs(down / across - 1) <= _STRETCHED:
+            continue
+        size = round(page.width * max(1.0, across / down)), round(page.height * max(1.0, down / across))
+        pictures.check_size(size, name, limits)
+        return page.resize(size, Image.Resampling.BICUBIC)
     return page
 
 
@@ -102,77 +170,3 @@ def _check_frame(found: Any, n: int, name: str) -> None:
     else:
         why = whole.compressed(data) if syntax == _RLE else whole.jpeg2000(data)
     pictures.cut_short(name, "a DICOM picture", why)
-
-
-def page(found: Any, name: str) -> Image.Image:
-    """The page of a data set with a WaveformSequence; `name` is the file's, for messages. Raises ScanError, PageRefused.
-
-    Lead names come from the code of each channel, and from its meaning where the code is a maker's own.
-    """
-    groups = [g for g in found.WaveformSequence if int(g.NumberOfWaveformChannels) >= 8]
-    if not groups:
-        raise PageRefused(f"{name}: holds fewer than 8 channels: no 12-lead ECG. Export the resting 12-lead ECG.")
-    group = groups[0]  # the rhythm comes first; averaged beats follow
-    hz, values = float(group.SamplingFrequency), _samples(group, name)
-    leads = {}
-    for channel, column in zip(group.ChannelDefinitionSequence, values.T, strict=True):
-        lead = _lead_name(channel)
-        if lead and lead not in leads:
-            leads[lead] = _millivolts(channel, column, name)
-    leads = waveform.completed(leads)
-    if missing := [lead for lead in waveform.LEADS if lead not in leads]:
-        raise PageRefused(f"{name}: lacks lead {', '.join(missing)}. Export the resting 12-lead ECG.")
-    if not 50 <= hz <= 50_000 or values.shape[0] < hz:
-        raise ScanError(f"{name}: holds less than a second of ECG, or no sensible sampling rate ({hz:g} Hz).")
-    return waveform.draw(leads, hz)
-
-
-def _samples(group: Any, name: str) -> npt.NDArray[np.float64]:
-    """(samples, channels) of the first ten seconds; no more is drawn."""
-    kinds = {"SB": "<i1", "UB": "<u1", "SS": "<i2", "US": "<u2", "SL": "<i4", "UL": "<u4"}
-    kind = kinds.get(str(group.WaveformSampleInterpretation))
-    if kind is None:
-        raise ScanError(
-            f"{name}: keeps its ECG as {group.WaveformSampleInterpretation}, which is not read. Export the page as PNG."
-        )
-    channels, raw = int(group.NumberOfWaveformChannels), bytes(group.WaveformData)
-    whole = int(group.NumberOfWaveformSamples)
-    wanted = whole * channels * np.dtype(kind).itemsize
-    if whole < 1 or not wanted <= len(raw) <= wanted + 1 or len(group.ChannelDefinitionSequence) != channels:
-        raise ScanError(
-            f"{name}: is a DICOM file whose ECG is cut short or of another length than it says. Export it again."
-        )
-    drawn = min(whole, round(waveform.SECONDS * float(group.SamplingFrequency)) + 1)
-    values = np.frombuffer(raw, kind, drawn * channels).reshape(drawn, channels).astype(np.float64)
-    padding = group.get("WaveformPaddingValue")
-    if padding is not None:
-        number = (
-            np.frombuffer(bytes(padding)[: np.dtype(kind).itemsize], kind) if isinstance(padding, bytes) else [padding]
-        )
-        values[values == float(number[0])] = np.nan
-    return values
-
-
-def _millivolts(channel: Any, values: npt.NDArray[np.float64], name: str) -> npt.NDArray[np.float64]:
-    units = channel.get("ChannelSensitivityUnitsSequence")
-    unit = str(units[0].CodeValue) if units else ""
-    scale = {"uV": 1e-3, "mV": 1.0, "V": 1e3, "nV": 1e-6}.get(unit)
-    if scale is None:
-        raise ScanError(f"{name}: does not say in which unit its ECG is kept. Export it again, or the page as PNG.")
-    factor = float(channel.ChannelSensitivity) * float(channel.get("ChannelSensitivityCorrectionFactor", 1) or 1)
-    return (values * factor + float(channel.get("ChannelBaseline", 0) or 0)) * scale
-
-
-# MDC (2:1) and SCP-ECG (5.6.3-9-1) number the leads alike.
-_LEAD_CODES = {str(n): f"V{n - 2}" for n in range(3, 9)} | {"1": "I", "2": "II"}
-_LEAD_CODES |= {"61": "III", "62": "aVR", "63": "aVL", "64": "aVF"}
-_LEAD_MEANING = re.compile(r"(?:lead\s+)?(aV[RLF]|V[1-6]|I{1,3})\b", re.IGNORECASE)
-
-
-def _lead_name(channel: Any) -> str | None:
-    source = channel.get("ChannelSourceSequence")
-    if source and (code := re.fullmatch(r"(?:2:|5\.6\.3-9-)(\d+)", str(source[0].get("CodeValue", "")))):
-        return _LEAD_CODES.get(code[1])
-    said = str(source[0].get("CodeMeaning", "")) if source else str(channel.get("ChannelLabel", ""))
-    meant = _LEAD_MEANING.match(said.strip())
-    return next((lead for lead in waveform.LEADS if meant and lead.lower() == meant[1].lower()), None)

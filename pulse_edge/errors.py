@@ -5,6 +5,7 @@
     |- ScanError              1   the file cannot be read as a page
     |- PageRefused            3   the page was read, and must not be interpreted
     |- PageFailed             1   the program failed on the page
+    |- OutputError            1   what was asked for cannot be written to where it should go
     |- KitError               1   a kit is absent, broken, foreign, or newer than this program
     |- DeviceError            1   the device that was asked for cannot be used
     |- MemoryShortage         1   the machine has too little free memory for the kit
@@ -65,6 +66,10 @@ def on_page(name: str, error: Exception) -> PulseEdgeError:
     )
     failure.__cause__ = error  # for the traceback of --debug
     return failure
+
+
+class OutputError(PulseEdgeError):
+    """Standard output or the folder of the documents takes nothing: no page's fault, so nothing more is answered."""
 
 
 class KitError(PulseEdgeError):

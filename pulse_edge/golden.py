@@ -28,6 +28,11 @@ TOLERANCE, TOLERANCE_QUANTIZED = 0.05, 0.45
 """Of a logit, where the kit states none: other processors sum in another order. Below 8 bits the inputs are rounded too,
 and two kernels of one machine differ by up to 0.15 (Q4_K_M; 0.005 at F16): three times that. Kits made today measure their own
 (export.golden)."""
+LARGEST_TOLERANCE = 2.0
+"""Of a logit: the logits of one answer have a standard deviation of 1 to 2.6 (miniature), so that a kit that states more lets
+every answer through, and a refusal would never come."""
+MOST_CASES = 64
+"""Of a kit: `export` makes twelve at most, and each takes as long as an answer."""
 _EXACT = {"f32", "f16", "bf16", "q8_0"}
 SAMPLED = 256
 """Tokens of the vocabulary whose later logits are compared."""
@@ -94,7 +99,12 @@ def _read(kit: Kit) -> tuple[float, float, tuple[Case, ...]]:
         raw = foreign_json.parse(foreign_json.read(path))
         told = raw if isinstance(raw, dict) else {"tolerance": usual, "cases": raw}
         spread = float(told.get("spread", math.inf))
-        return float(told["tolerance"]), spread, tuple(map(case_of, told["cases"]))
+        tolerance = float(told["tolerance"])
+        if not 0 < tolerance <= LARGEST_TOLERANCE or math.isnan(spread) or spread < 0:
+            raise ValueError(f"a tolerance of {tolerance:g} and a spread of {spread:g} prove nothing")
+        if len(told["cases"]) > MOST_CASES:
+            raise ValueError(f"{len(told['cases'])} cases, and {MOST_CASES} are the limit")
+        return tolerance, spread, tuple(map(case_of, told["cases"]))
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise KitError(f"{path}: its golden cases cannot be read ({e!r}). Copy the kit again.") from None
 
@@ -112,9 +122,10 @@ def case_of(raw: dict[str, Any]) -> Case:
 
 def page(kit: Kit, name: str) -> Path:
     """The file of a case's page. Raises KitError where there is none."""
-    for path in (kit.file(name), Path(__file__).with_name(name)):
-        if Path(name).name == name and path.is_file():
-            return path
+    if Path(name).name == name:
+        for path in (kit.file(name), Path(__file__).with_name(name)):
+            if path.is_file():
+                return path
     raise KitError(f"{kit.path}: its golden cases need the page {name}, which is not there. Copy the kit again.")
 
 
@@ -146,8 +157,11 @@ def differences(case: Case, logits: npt.NDArray[np.float32]) -> Float:
 
 
 def _check(model: PulseModel, encoded: EncodedScan, case: Case, tolerance: float) -> tuple[Outcome, Float]:
-    if not case.tokens or len(case.first_logits) != model.language.vocabulary:
-        raise KitError(f"{model.kit.file(FILE)}: a case has no answer or other logits. Copy the kit again.")
+    most, vocabulary = model.kit.manifest.prompt.max_tokens, model.language.vocabulary
+    if not 0 < len(case.tokens) <= most or not all(0 <= token < vocabulary for token in case.tokens):
+        raise KitError(f"{model.kit.file(FILE)}: a case has an answer that this kit cannot give. Copy the kit again.")
+    if len(case.first_logits) != vocabulary:
+        raise KitError(f"{model.kit.file(FILE)}: a case has other logits. Copy the kit again.")
     wide = len(range(*sampled(model.language.vocabulary).indices(model.language.vocabulary)))
     if len(case.later_logits) >= len(case.tokens) or any(len(row) != wide for row in case.later_logits):
         raise KitError(f"{model.kit.file(FILE)}: a case has other later logits. Copy the kit again.")

@@ -11,10 +11,11 @@ around it and takes at most TOP in all; a name counts as one, so arrays of array
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -32,6 +33,8 @@ SHORTEST = 65_536
 """Characters of the shortest answer: 4,096 tokens, a context of this family of models, of 16 characters each."""
 CHARACTERS = 4
 """Characters of a token, in the mean: English under Llama's vocabulary has three to four, so that this is generous."""
+MOST_BYTES = 1 << 20
+"""Of a schema's file."""
 DIGITS = 9
 BIGGEST = 2**53
 """Whole numbers up to here are the same in every program that reads JSON (RFC 8259, section 6)."""
@@ -64,6 +67,8 @@ class Grammar:
     """The part of the schema to lower where the shortest answer is too long, and its keyword."""
     limit: str
     """The same where the longest answer is too long."""
+    source_sha256: str = ""
+    """Of the schema's file as it was read; empty where there is none."""
 
     def require(self, tokens: int) -> None:
         """Raise UsageError where the longest answer cannot be whole within so many tokens."""
@@ -77,15 +82,25 @@ class Grammar:
 def load(path: Path) -> Grammar:
     """Compile a schema's file. Raises UsageError where it cannot be read, or asks for what a grammar cannot hold."""
     try:
-        schema = json.loads(path.read_text("utf-8"), parse_constant=_no_number, parse_float=_finite)
+        raw = _read(path)
+        schema = json.loads(raw.decode("utf-8"), parse_constant=_no_number, parse_float=_finite)
     except (OSError, ValueError) as e:
         raise UsageError(f"{path}: is no JSON Schema that can be read ({e}). Correct it.") from None
     except RecursionError:
         raise UsageError(f"{path}: nests values more than {DEEPEST} deep. Make the schema flatter.") from None
     try:
-        return compiled(schema)
+        return replace(compiled(schema), source_sha256=hashlib.sha256(raw).hexdigest())
     except ValueError as e:
         raise UsageError(f"{path}: {e}. See the README for what a schema may hold.") from None
+
+
+def _read(path: Path) -> bytes:
+    """The file's bytes, read once: it may be a pipe, which is empty the second time. Raises ValueError for an endless one."""
+    with open(path, "rb") as file:
+        raw = file.read(MOST_BYTES + 1)
+    if len(raw) > MOST_BYTES:
+        raise ValueError(f"has more than {MOST_BYTES >> 20} MiB")
+    return raw
 
 
 def _no_number(text: str) -> NoReturn:

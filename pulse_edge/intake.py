@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
 from . import channels, fill, quality, rectify, scan
+from .drawn import LEAST, Drawn
 from .errors import PageRefused
 
 NARROWEST = 64
@@ -27,6 +32,8 @@ class CheckedPage:
 def check(page: scan.Page, *, straighten: bool = True) -> CheckedPage:
     """Flatten a page and judge it; without `straighten` its pixels stay as they are. Nothing is refused here."""
     start = time.perf_counter()
+    if page.drawn is not None:
+        return CheckedPage(page, *_known(page.image, page.drawn), time.perf_counter() - start)
     flat = rectify.flatten(page.image) if straighten else rectify.as_is(page.image)
     grid = flat.grid
     judged = quality.judge(
@@ -38,9 +45,44 @@ def check(page: scan.Page, *, straighten: bool = True) -> CheckedPage:
         upright=flat.upright,
         light=flat.light,
         frame=flat.frame,
+        stretch=flat.stretch,
+        mirrored=flat.sheet.mirrored or flat.mirror > rectify.MIRRORED,
+        part=flat.part,
         unfilled=fill.unfilled(channels.pixels(page.image)),
     )
     return CheckedPage(page, flat, judged, time.perf_counter() - start)
+
+
+def _known(image: Image.Image, drawn: Drawn) -> tuple[rectify.Flat, quality.Quality]:
+    """What rectify and quality would say of a page that was drawn here, from what it was drawn from: nothing is measured."""
+    scale = drawn.pixels_per_mm
+    flat = rectify.Flat(
+        image=image,
+        changed=False,
+        sheet=rectify.Sheet(None, (False,) * 4, 0, 0.0),
+        grid=rectify.Grid(scale, scale, scale, strength=math.inf, moire=0.0, uneven=0.0),
+        layout={drawn.layout: 1.0},
+        upright=math.inf,
+        to_page=None,
+        frame=None,
+        light=np.full((1, 1), 255, np.uint8),
+    )
+    reasons = tuple(
+        quality.Reason(r.check, round(r.value, 3), r.unit, r.threshold, r.text, r.refuses)
+        for r in sorted(drawn.remarks, key=lambda r: not r.refuses)
+    )
+    refused = any(r.refuses for r in reasons)
+    leads = sum(1 for seconds in drawn.leads.values() if seconds >= LEAST)
+    facts = {"leads": leads, "resolution": scale, "seconds": drawn.last - drawn.first, "gain": drawn.gain}
+    judged = quality.Quality(
+        verdict=quality.REFUSED if refused else quality.USABLE if reasons else quality.GOOD,
+        reasons=reasons,
+        facts={name: round(float(value), 3) for name, value in facts.items()},
+        layout=drawn.layout,
+        leads=leads,
+        rows=drawn.rows,
+    )
+    return flat, judged
 
 
 def admitted(page: scan.Page, straighten: bool, force: bool) -> CheckedPage:
@@ -82,12 +124,31 @@ def facts(checked: CheckedPage) -> dict[str, Any]:
         "sheet": {
             "corners": corners and [[round(x, 1), round(y, 1)] for x, y in corners],
             "rotation": flat.sheet.rotation,
+            "mirrored": flat.sheet.mirrored,
             "skew_degrees": skew if skew is None else round(skew, 2),
         },
-        "grid": {"pixels_per_mm": flat.grid and round(flat.grid.pixels_per_mm, 3)},
+        "grid": {
+            "pixels_per_mm": flat.grid and round(flat.grid.pixels_per_mm, 3),
+            "across": flat.grid and round(flat.grid.across, 3),
+            "down": flat.grid and round(flat.grid.down, 3),
+        },
         "layout": judged.layout,
         "leads": judged.leads,
         "changed": flat.changed,
+        "recording": checked.page.drawn and _recording(checked.page.drawn),
         "facts": judged.facts,
         "seconds": round(checked.seconds, 3),
+    }
+
+
+def _recording(drawn: Drawn) -> dict[str, Any]:
+    """What a drawn page shows of its recording."""
+    return {
+        "first_second": drawn.first,
+        "last_second": drawn.last,
+        "seconds": drawn.recorded,
+        "mm_per_mv": drawn.gain,
+        "mm_per_second": drawn.speed,
+        "leads": drawn.leads,
+        "computed": list(drawn.computed),
     }

@@ -466,10 +466,8 @@ class _Verified:
         recent = {path: passed for path, passed in self._known.items() if now - passed.read < WHOLE_DAYS * _DAY}
         try:
             owned.claim(self._folder, "verified-files")
-            fd, name = tempfile.mkstemp(dir=self._folder)
-            with os.fdopen(fd, "w", encoding="utf-8") as f:
-                json.dump({path: dataclasses.asdict(passed) for path, passed in recent.items()}, f)
-            os.replace(name, self._folder / "verified.json")
+            text = json.dumps({path: dataclasses.asdict(passed) for path, passed in recent.items()})
+            owned.write_text(self._folder / "verified.json", text)
         except (OSError, FolderError):
             pass  # a read-only home only costs the next start its time
 

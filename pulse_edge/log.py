@@ -283,17 +283,20 @@ class Log:
         _replace(self._head, head.line())
 
     def _keep(self, kept: Kept) -> dict[str, str]:
-        """Write texts and picture below the last day; their hashes for the entry."""
+        """Write texts and picture below the last day; their hashes for the entry. Raises LogError."""
         until = (datetime.date.today() + datetime.timedelta(days=kept.days)).isoformat()
         folder = self.folder / "kept" / until
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         texts = json.dumps(kept.texts, ensure_ascii=False, indent=1).encode("utf-8", "surrogatepass")
         result = {"until": until}
-        for kind, data, ending in (("texts", texts, "json"), ("picture", kept.picture, "png")):
-            if data is not None:
-                result[kind] = f"{hashlib.sha256(data).hexdigest()}.{ending}"
-                if not (folder / result[kind]).exists():
-                    _replace(folder / result[kind], data)
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for kind, data, ending in (("texts", texts, "json"), ("picture", kept.picture, "png")):
+                if data is not None:
+                    result[kind] = f"{hashlib.sha256(data).hexdigest()}.{ending}"
+                    if not (folder / result[kind]).exists():
+                        _replace(folder / result[kind], data)
+        except OSError as e:
+            raise LogError(f"{folder}: cannot be written ({e.strerror}). Free space on the disk.") from None
         return result
 
     @contextlib.contextmanager
@@ -512,14 +515,18 @@ def _write(file: int, data: bytes) -> None:
 
 
 def _replace(path: Path, data: bytes) -> None:
-    """The file's new content, or its old one: never half of it."""
+    """The file's new content, or its old one: never half of it. A failure leaves no half either: it may be a patient's."""
     new = path.with_name(path.name + ".new")
     file = open_owned(new)
     try:
-        os.ftruncate(file, 0)
-        _write(file, data)
-    finally:
-        os.close(file)
+        try:
+            os.ftruncate(file, 0)
+            _write(file, data)
+        finally:
+            os.close(file)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
     os.replace(new, path)
     if os.name == "posix":
         folder = os.open(path.parent, os.O_RDONLY)

@@ -13,7 +13,6 @@ import json
 import os
 import platform
 import re
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -101,10 +100,7 @@ def keep(kit: Kit, kept: Kept) -> str | None:
     path = file(kit)
     try:
         owned.claim(path.parent, "machine-profile", lambda: _is_older(path.parent))
-        handle, name = tempfile.mkstemp(dir=path.parent)
-        with os.fdopen(handle, "w", encoding="utf-8") as f:
-            json.dump(dataclasses.asdict(kept), f, indent=1)
-        os.replace(name, path)
+        owned.write_text(path, json.dumps(dataclasses.asdict(kept), indent=1))
     except FolderError as e:
         return str(e)
     except OSError as e:

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from PIL import Image
 
 from . import document, fhir
+from .errors import OutputError
 from .fhir import Patient
 from .report import Report, write_set
 from .text import visible
@@ -40,9 +41,21 @@ def write(
     *,
     overwrite: bool = False,
 ) -> list[Path]:
-    """Write the report in each format into `folder`; return the paths. See `report.write_set` for names that are taken."""
-    contents = {f".{ENDINGS[form]}": render(form, report, page, patient) for form in forms}
-    return write_set(folder, stem, contents, overwrite=overwrite)
+    """Write the report in each format into `folder`; return the paths. See `report.write_set` for names that are taken.
+
+    Raises OutputError where the disk does not take them.
+    """
+    try:
+        contents = {f".{ENDINGS[form]}": render(form, report, page, patient) for form in forms}
+        return write_set(folder, stem, contents, overwrite=overwrite)
+    except OSError as e:
+        if e.errno is None:  # Pillow's, about the picture
+            raise
+        where = e.filename or folder
+        raise OutputError(
+            f"{where}: cannot be written ({e.strerror}), so there are no documents. Make room, or choose another folder "
+            "with -o; then run the same command again."
+        ) from e
 
 
 def stem(report: Report) -> str:

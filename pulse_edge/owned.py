@@ -129,6 +129,21 @@ def require(folder: Path, kind: str) -> Mark:
     return mark
 
 
+def write_text(path: Path, text: str, *, rights: int = 0o600) -> None:
+    """Replace a small file in a folder of ours, or leave it as it was. Raises OSError, and leaves nothing half-written."""
+    handle, name = tempfile.mkstemp(dir=path.parent)  # 0600
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, rights)
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise
+
+
 def place_new(source: Path, target: Path) -> None:
     """Rename a file; FileExistsError if `target` exists, be it a broken link. Raises OSError.
 

@@ -1,4 +1,5 @@
-"""A PDF's pages, drawn by pdfium at 300 dpi. Runs in the process that decodes (decoder.py): the text layer is never read.
+"""A PDF's pages, drawn by pdfium at 300 dpi, with filled-in form fields. Runs in the process that decodes (decoder.py):
+the text layer is never read.
 
 pdfium cannot be stopped from inside: a page of a few hundred bytes may ask for more drawing than a year has time for.
 It also draws what it can get of a picture that is cut short, so each picture's own data are looked at.
@@ -6,7 +7,10 @@ It also draws what it can get of a picture that is cut short, so each picture's 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import io
+import re
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -21,6 +25,10 @@ DPI = 300
 LONGEST = 3600
 """Pixels of the longer side at most: an A4 page at 300 dpi has 3508. A scan wrapped as a page of 2200 x 1700 points, as
 if it were metres of paper, comes out at the size of a sheet."""
+_SMALL = 420
+"""Points of the longer side, below which a page may be meant in another unit (UserUnit): 15 cm hold no 12-lead ECG."""
+_COVERS = 0.25
+"""Share of the page that a picture covers, from which on its own pixels count: a page is not drawn finer for a logo."""
 
 
 def pages(data: bytes, name: str, limits: Limits) -> list[Decode]:
@@ -31,11 +39,13 @@ def pages(data: bytes, name: str, limits: Limits) -> list[Decode]:
     pictures.cut_short(name, "a PDF", whole.pdf(data))
     try:
         document = pypdfium2.PdfDocument(data)
+        with contextlib.suppress(pypdfium2.PdfiumError):  # the page without its fields is better than none
+            document.init_forms()
         count = len(document)
     except pypdfium2.PdfiumError as e:
         raise _damaged(name, e) from e
     if count > limits.pages:
-        raise pictures.too_many_pages(name, limits)
+        raise pictures.too_many_pages(name, limits, count)
     if not count:
         raise ScanError(f"{name}: is a PDF without pages. Save it again. {AS_PNG}")
     return [partial(_page, document, n, pictures.numbered(name, n + 1, count), limits) for n in range(count)]
@@ -49,15 +59,51 @@ def _page(document: Any, n: int, name: str, limits: Limits) -> Image.Image:
         width, height = page.get_size()
         if not (0 < width < 1e6 and 0 < height < 1e6):
             raise ScanError(f"{name}: is a page of a PDF that has no size. Save it again. {AS_PNG}")
-        scale = min(DPI / 72, LONGEST / max(width, height)) * (1 - 1e-7)  # pdfium rounds up
-        pictures.check_size((max(1, round(width * scale)), max(1, round(height * scale))), name, limits)
+        dots = DPI / 72
+        if max(width, height) < _SMALL:
+            dots *= _user_unit(document, n)
         for picture in _pictures(page):
             pictures.cut_short(name, "a page of a PDF with a picture", _hole(picture))
+            dots = max(dots, _dots(picture, width * height))
+        scale = min(dots, LONGEST / max(width, height)) * (1 - 1e-7)  # pdfium rounds up
+        pictures.check_size((max(1, round(width * scale)), max(1, round(height * scale))), name, limits)
         drawn: Image.Image = page.render(scale=scale, rev_byteorder=True, prefer_bgrx=False).to_pil().convert("RGB")
         page.close()
     except pypdfium2.PdfiumError as e:
         raise _damaged(name, e) from e
     return drawn
+
+
+def _user_unit(document: Any, n: int) -> float:
+    """72nds of an inch that a page's unit stands for, 1 and more. pdfium leaves it out, and its API has no word for it.
+
+    A copy of the page alone, which pdfium writes in plain text, tells.
+    """
+    import pypdfium2
+
+    copy, file = pypdfium2.PdfDocument.new(), io.BytesIO()
+    try:
+        copy.import_pages(document, [n])
+        copy.save(file)
+    finally:
+        copy.close()
+    unit = re.search(rb"/UserUnit\s+(\d{1,6}(?:\.\d{1,6})?)", file.getbuffer())
+    return max(1.0, float(unit[1])) if unit else 1.0
+
+
+def _dots(picture: Any, area: float) -> float:
+    """Pixels of a picture for a point of the page, 0 where it covers little of the page's `area`."""
+    import pypdfium2
+
+    try:
+        left, bottom, right, top = picture.get_bounds()
+        across, down = picture.get_px_size()
+    except pypdfium2.PdfiumError:
+        return 0.0
+    wide, high = right - left, top - bottom
+    if min(wide, high) <= 0 or wide * high < _COVERS * area:
+        return 0.0
+    return float(max(max(across, down) / max(wide, high), min(across, down) / min(wide, high)))
 
 
 def _damaged(name: str, error: Exception) -> ScanError:

@@ -1,4 +1,4 @@
-"""JPEG, PNG, TIFF, BMP, WebP and HEIC -> upright RGB pages, by Pillow. Runs in the process that decodes: see decoder.py.
+"""JPEG, PNG, TIFF, BMP, WebP, GIF, AVIF and HEIC -> upright RGB pages, by Pillow. Runs in the process that decodes: see decoder.py.
 
 Each opener takes a file's bytes, its name for people and the limits, and gives one call for each page, which decodes
 it. What is damaged, too large or cut short raises, by itself or where it is decoded.
@@ -14,7 +14,7 @@ from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError, features
 from PIL.TiffImagePlugin import TiffImageFile
 
 from . import whole
@@ -22,6 +22,9 @@ from .errors import PageRefused, PulseEdgeError, ScanError
 
 MAX_PIXELS = 100_000_000
 """Of a page, checked before it is decoded. An A4 sheet at 600 dpi has 35 million."""
+HALVED = 40_000_000
+"""Pixels from which on a page is halved where it is decoded, by means of 2 x 2: A3 at 600 dpi becomes A3 at 300 dpi. An A4
+sheet at 600 dpi stays as it is."""
 MAX_PAGES = 100
 AS_PNG = "Export the page as PNG (300 dpi is plenty)."
 SMALLER = "Save it again as PNG at 300 dpi: that is 9 million pixels for an A4 page."
@@ -199,6 +202,28 @@ def _thumbnail(jpeg: bytes) -> bytes:
         return image.tobytes()
 
 
+def gif(data: bytes, name: str, limits: Limits) -> list[Decode]:
+    """The first picture of a GIF: those behind it blink, or show later states of the first."""
+    cut_short(name, "a GIF", whole.gif(data))
+
+    def decode() -> Image.Image:
+        with Image.open(io.BytesIO(data), formats=["GIF"]) as image:
+            return page(image, name, limits)
+
+    return [decode]
+
+
+def avif(data: bytes, name: str, limits: Limits) -> list[Decode]:
+    """The picture of an AVIF, where Pillow was built with its library."""
+    if not features.check("avif"):
+        raise ScanError(f"{name}: is an AVIF picture, which the Pillow of this machine does not read. {AS_PNG}")
+    from PIL import AvifImagePlugin
+
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # each thread takes address space, which is bounded
+    cut_short(name, "an AVIF picture", whole.avif(data))
+    return picture("AVIF", data, name, limits)
+
+
 def heic(data: bytes, name: str, limits: Limits) -> list[Decode]:
     """The main picture of a phone's HEIC."""
     needs("pillow_heif", "heic", name, "a HEIC picture")
@@ -259,9 +284,12 @@ def _tiff_page(data: bytes, name: str, limits: Limits, place: int) -> Image.Imag
     return found
 
 
-def too_many_pages(name: str, limits: Limits) -> PageRefused:
-    """More pages than a file may have."""
-    return PageRefused(f"{name}: has more than {limits.pages} pages, the limit. Save the pages as files of their own.")
+def too_many_pages(name: str, limits: Limits, count: int | None = None) -> PageRefused:
+    """More pages than a file may have; `count` of them, where that is known."""
+    many = (
+        f"more than {limits.pages} pages, the limit" if count is None else f"{count} pages; {limits.pages} is the limit"
+    )
+    return PageRefused(f"{name}: has {many}. Save the ECG pages as a file of their own.")
 
 
 # ------------------------------------------------------------------------------------------ open image -> RGB page
@@ -272,7 +300,7 @@ def page(image: Image.Image, name: str, limits: Limits) -> Image.Image:
     check_size(image.size, name, limits)
     tiff: dict[int, Any] = dict(getattr(image, "tag_v2", {}))  # before `load`, which turns a TIFF and drops that tag
     image.load()
-    found = _rgb(image, name, tiff)
+    found = _halved(image, name, tiff) if image.width * image.height > HALVED else _rgb(image, name, tiff)
     try:
         turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # a damaged EXIF block does not make a good picture unreadable
@@ -325,6 +353,13 @@ def _rgb(image: Image.Image, name: str, tiff: dict[int, Any]) -> Image.Image:
     paper = Image.new("RGB", layer.size, "white")
     paper.paste(layer, mask=layer)
     return paper
+
+
+def _halved(image: Image.Image, name: str, tiff: dict[int, Any]) -> Image.Image:
+    """`_rgb` of a large picture, half as wide and high; before the copies are made, where its mode can be averaged."""
+    if image.mode in ("L", "RGB") and not image.has_transparency_data:
+        return image.reduce(2).convert("RGB")
+    return _rgb(image, name, tiff).reduce(2)
 
 
 def _eight_bits(image: Image.Image, name: str, tiff: dict[int, Any]) -> Any:

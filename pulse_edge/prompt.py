@@ -29,12 +29,19 @@ IMAGE_MARK = "<image>"
 
 
 def fill(after: str, question: str) -> str:
-    """The text behind the image. Raises UsageError for an empty question or one that asks for a second image."""
+    """The text behind the image.
+
+    Raises UsageError for an empty question, one that asks for a second image, or one that is no Unicode text.
+    """
     question = question.strip()
     if not question:
         raise UsageError("the question is empty. Leave -q out to ask for a clinical report.")
     if IMAGE_MARK in question:
         raise UsageError(f"the question contains {IMAGE_MARK}, which stands for the page itself. Leave it out.")
+    try:
+        question.encode()
+    except UnicodeEncodeError:  # bytes of a command line that are no UTF-8 come as lone surrogates
+        raise UsageError("the question holds characters that are not valid UTF-8. Type it again.") from None
     return after.replace("{question}", question)
 
 

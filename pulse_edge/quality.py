@@ -20,6 +20,7 @@ from PIL import Image
 
 from . import channels
 from .channels import brightest, darkest
+from .upright import layouts as layouts_of
 
 Pixels = npt.NDArray[np.uint8]
 Float = npt.NDArray[np.float32]
@@ -60,6 +61,22 @@ LIMITS = {
         "{value:.0%} of the picture is of one flat colour, as in a file that is cut short.",
         "Copy the file or scan the page again.",
     ),
+    "dark": Limit(
+        "of 255",
+        None,
+        60,
+        False,
+        "The page is light on dark, as on a screen.",
+        "Print it, or invert its colours, and read that.",
+    ),
+    "ecgs": Limit(
+        "ECGs",
+        None,
+        1,
+        True,
+        "There are {value:.0f} ECGs on the picture, one below the other.",
+        "Scan or cut them out one by one: an answer is about one patient.",
+    ),
     # what refuses was set where pages stop being readable; docs/intake.md has the curves
     "ecg": Limit(
         "likelihood",
@@ -79,6 +96,30 @@ LIMITS = {
     ),
     "upright": Limit(
         "log odds", 5.0, None, False, "It is not clear which way is up.", "Check that the page is the right way up."
+    ),
+    "mirrored": Limit(
+        "mirror images",
+        0,
+        None,
+        True,
+        "The picture shows the page as a mirror does.",
+        "Compare the names of the leads with the original, and take it again from the front.",
+    ),
+    "stretched": Limit(
+        "times",
+        1.12,
+        None,
+        True,
+        "The picture was stretched {value:.2f} times in one direction, as by a fax.",
+        "Compare intervals and heights with the original.",
+    ),
+    "part": Limit(
+        "of the picture",
+        0.999,
+        None,
+        False,
+        "The ECG takes only {value:.0%} of the picture, and was cut out of it.",
+        "Crop the picture to the ECG.",
     ),
     "resolution": Limit(
         "pixels/mm",
@@ -207,6 +248,9 @@ def judge(
     light: Pixels,
     frame: Points | None,
     unfilled: float = 0.0,
+    stretch: float = 1.0,
+    mirrored: bool = False,
+    part: float = 1.0,
 ) -> Quality:
     """Measure a flat RGB page and judge it.
 
@@ -214,7 +258,9 @@ def judge(
     `moire` and `uneven`, the latter two with a grid only. `layouts`: how probable each layout is, with `partial` and
     `none`. `upright`: log odds of the page's turn against the likeliest other. `light` (h, w): how bright the paper was,
     coarsely, before shadows were evened out. `frame` (4, 2): where the picture's corners lie on the page, None where page
-    and picture are the same. `unfilled`: the share of the picture that was never filled in; see fill.py.
+    and picture are the same. `unfilled`: the share of the picture that was never filled in; see fill.py. `stretch`: pixels
+    per millimetre across over down of the picture as it came. `mirrored`: the picture shows a mirror image. `part`: the
+    share of it that is the page.
     """
     pixels = channels.pixels(page)
     scale_known = across is not None and down is not None
@@ -222,13 +268,14 @@ def judge(
     mm = (across * down) ** 0.5
     ink = _Ink(pixels, across, down, min(1.0, _COARSE / mm), grid=scale_known)
     rows = _rows(ink)
+    layouts = _looked_at_again(pixels, layouts, [y / ink.scale for y in rows])
     layout, sure = _layout(layouts, len(rows))
     inside = np.ones(light.shape, bool)
     if frame is not None:
         inside = _within(frame * (light.shape[1] / page.width), light.shape)
     paper = light[inside]
     facts = {
-        "ecg": _ecg(layouts, rows, scale_known, ink, pixels),
+        "ecg": _ecg(layouts, rows, scale_known, ink, pixels, max(stretch, 1 / stretch)),
         "sharpness": _sharpness(pixels, ink, mm),
         "contrast": ink.contrast,
         "glare": _glare(light, inside, pixels, mm * light.shape[1] / page.width),
@@ -237,7 +284,11 @@ def judge(
         **waves,
         "upright": upright,
         "unfilled": unfilled,
+        "stretched": max(stretch, 1 / stretch),
+        "part": part,
     }
+    if mirrored:
+        facts["mirrored"] = 1.0
     if facts.get("uneven", 0) > _EVEN:  # a bent grid's own waves leave its lattice
         facts.pop("moire", None)
     if scale_known:
@@ -245,11 +296,16 @@ def judge(
     elif layout == "partial":  # neither a grid nor a whole set of leads: nothing that says ECG
         facts["ecg"] = min(facts["ecg"], 0.4)
     leads = LEADS.get(layout, min(len(rows), 11))
+    if layout == "partial" and (ecgs := _ecgs(rows)) > 1:
+        facts["ecgs"] = float(ecgs)
+    if (dark := _dark(pixels)) is not None:
+        facts["dark"] = dark
     if facts["ecg"] >= 0.5:
         facts |= {"leads": float(leads), "layout": sure}
     reasons = tuple(sorted(_reasons(facts), key=lambda r: not r.refuses))
     if facts["ecg"] < 0.5:  # all other advice would mislead
-        reasons = tuple(r for r in reasons if r.check == "unfilled") or tuple(r for r in reasons if r.check == "ecg")
+        said = {r.check: r for r in reasons}
+        reasons = tuple(said[check] for check in ("unfilled", "dark", "ecg") if check in said)[:1]
     verdict = REFUSED if any(r.refuses for r in reasons) else USABLE if reasons else GOOD
     return Quality(
         verdict=verdict,
@@ -399,15 +455,93 @@ def _layout(layouts: Mapping[str, float], rows: int) -> tuple[str, float]:
     return best, fit[best] / sum(fit.values())
 
 
-def _ecg(layouts: Mapping[str, float], rows: list[int], grid: bool, ink: _Ink, pixels: Pixels) -> float:
+_WIDE = 1.25
+"""A page that is wider than this, as width over height, has the shape that the network for layouts knows."""
+_AGAIN, _SURELY = 1.6, 0.85
+"""Shape in which the rows of another page are shown to it once more, and from what likelihood on it is believed then: what is
+cut off at the left or right of a page gets up to 0.6, complete square and portrait pages 0.92 and more."""
+
+
+def _looked_at_again(page: Pixels, layouts: Mapping[str, float], rows: list[float]) -> Mapping[str, float]:
+    """The layouts of a square or portrait page, or of one that has its rows in a part of it, judged by its rows alone.
+
+    They are cut out and pressed into the shape of a landscape page. `rows`: pixels from the top.
+    """
+    height, width = page.shape[:2]
+    if len(rows) < 3 or width > _WIDE * height or max(layouts.get("partial", 0), layouts.get("none", 0)) < 0.5:
+        return layouts
+    reach = 0.7 * float(np.median(np.diff(rows)))
+    band = page[max(0, int(rows[0] - reach)) : int(rows[-1] + reach)]
+    size = max(width, round(_AGAIN * len(band))), max(len(band), round(width / _AGAIN))
+    again = layouts_of(np.asarray(cv2.resize(band, size, interpolation=cv2.INTER_LINEAR), np.uint8))
+    best = max(again, key=lambda name: again[name])
+    return again if again[best] > _SURELY and ROWS.get(best) == len(rows) else layouts
+
+
+def _ecgs(rows: list[int]) -> int:
+    """How many ECGs lie below each other: as many rows, three or more, above and below one wide gap."""
+    gaps = np.diff(rows)
+    if len(rows) < 6 or len(rows) % 2:
+        return 1
+    half = len(rows) // 2
+    others = np.delete(gaps, half - 1)
+    return 2 if gaps[half - 1] > _GAP * others.max() else 1
+
+
+_GAP = 1.35
+
+
+def _dark(pixels: Pixels) -> float | None:
+    """Of 255, how bright an ECG's background is where it is light on dark; None for anything else."""
+    background = float(np.median(brightest(pixels[::8, ::8])))
+    if background >= _BLACK:
+        return None
+    mm = max(pixels.shape) / 270
+    ink = _Ink(np.asarray(255 - pixels, np.uint8), mm, mm, min(1.0, _COARSE / mm), grid=False)
+    rows = _rows(ink)
+    return background if len(rows) >= 3 and _traced(ink, rows) > _TRACED else None
+
+
+_BLACK = 60
+_RULE, _STROKE = 25, 5
+"""Millimetres: what is straight for longer is a ruled line, what is connected for longer is more than a letter."""
+_TRACED = 0.12
+"""Share of a row that a trace runs through; real pages have 0.33 and more, tables 0 to 0.03."""
+
+
+def _traced(ink: _Ink, rows: list[int]) -> float:
+    """Share of the width through which connected ink runs that is neither letters nor a ruled line: median of the rows."""
+    mask = ink.mask.astype(np.uint8)
+    rules = cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((1, max(3, round(_RULE * ink.mm))), np.uint8))
+    posts = cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((max(3, round(2 * _RULE * ink.mm)), 1), np.uint8))
+    near = np.ones((3, 3), np.uint8)
+    mask[(cv2.dilate(rules, near) | cv2.dilate(posts, near)) > 0] = 0
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(cv2.dilate(mask, near), connectivity=8)
+    wide = stats[:, cv2.CC_STAT_WIDTH] >= _STROKE * ink.mm
+    wide[0] = False
+    reach = 10 * ink.mm
+    shares = [wide[labels[max(0, int(y - reach)) : int(y + reach)]].any(axis=0).mean() for y in rows]
+    return float(np.median(shares)) if shares else 0.0
+
+
+_DOUBTED, _NO_PAGE, _FULLY = 0.7, 0.2, 0.75
+"""Likelihood of an ECG by the network below which there must be a trace, and below which it must run through that share of each
+row: real pages get 0.5 and more, what has a table's false grid 0.02 to 0.31, two ECGs on one page 0.07."""
+
+
+def _ecg(layouts: Mapping[str, float], rows: list[int], grid: bool, ink: _Ink, pixels: Pixels, stretch: float) -> float:
     """How likely the page is an ECG at all: grid, rows of traces, and what the network says."""
-    if float(np.median(brightest(pixels[::8, ::8]))) < 60:
+    if float(np.median(brightest(pixels[::8, ::8]))) < _BLACK:
         return 0.1  # a screen: light traces on black
     not_none = 1 - layouts.get("none", 0.0)
     if not grid:
         return not_none if len(rows) >= 3 else 0.4 * not_none
     if not rows:
         return 0.45 * not_none
+    traced = _traced(ink, rows)
+    doubtful = not_none < _DOUBTED or stretch > LIMITS["stretched"].warns
+    if (doubtful and traced < _TRACED) or (not_none < _NO_PAGE and traced < _FULLY):
+        return 0.4 * not_none  # what seemed a grid was the lines and columns of a table
     return max(0.6, not_none) if len(rows) >= 2 else 0.5 * not_none
 
 
@@ -499,6 +633,7 @@ def overlay(page: Image.Image, quality: Quality, across: float | None, down: flo
     lines = [f"{quality.verdict.upper()}  {quality.layout or 'no ECG'}, {quality.leads} leads"]
     lines += [r.advice for r in quality.reasons]
     size = 0.55 * thick + 0.15
+    lines = [part for line in lines for part in _wrapped(line, size, thick, canvas.shape[1] - 12 * thick)]
     strip = np.full((round(30 * size * (len(lines) + 0.5)), canvas.shape[1], 3), 255, np.uint8)
     for n, line in enumerate(lines):
         place = (6 * thick, round(30 * size * (n + 0.9)))
@@ -506,6 +641,18 @@ def overlay(page: Image.Image, quality: Quality, across: float | None, down: flo
             strip, line, place, cv2.FONT_HERSHEY_SIMPLEX, size, colour if n == 0 else (0, 0, 0), thick, cv2.LINE_AA
         )
     return Image.fromarray(np.concatenate([strip, canvas]))
+
+
+def _wrapped(line: str, size: float, thick: int, width: int) -> list[str]:
+    """The line in pieces that are at most `width` pixels wide; a word alone may be wider."""
+    parts: list[str] = []
+    for word in line.split(" "):
+        longer = f"{parts[-1]} {word}" if parts else word
+        if parts and cv2.getTextSize(longer, cv2.FONT_HERSHEY_SIMPLEX, size, thick)[0][0] <= width:
+            parts[-1] = longer
+        else:
+            parts.append(word)
+    return parts
 
 
 def sheet_overlay(picture: Image.Image, corners: Any) -> Image.Image:

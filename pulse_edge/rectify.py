@@ -6,14 +6,15 @@ In: an RGB picture. Out: `Flat`. A page that is flat and upright already passes 
    perspective, and one homography is fitted to them (least squares, Tukey-like weights against folds).
 2. In that flattened view the sheet's edges run straight across or down: rays go outward from the grid to the strongest
    step from paper to something darker or of another colour, and a line is fitted to the steps of each side (RANSAC).
-3. Small networks (upright.py) say which of the four turns is upright, and what layout is seen.
+3. Small networks (upright.py) say which of the four turns is upright, whether the page is a mirror image, and what
+   layout is seen.
 4. The picture is resampled once, and shadows and colour casts are divided out.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -35,6 +36,13 @@ LARGEST = 3600
 """Longer side of a resampled page at most."""
 MAX_TURN, MAX_TILT = 0.45, 1.5
 """Degrees that grid lines may be off in the middle of a picture, and at its corners, before it is straightened."""
+STRETCHED = 1.12
+"""Pixels per millimetre across over down, or down over across, from which on a picture is made square. Real pages that were
+left alone have up to 1.04, one has 1.08."""
+MIRRORED = 20.0
+"""Log odds against the page as it is, from which on it counts as a mirror image; see docs/intake.md for those of real pages."""
+_BENT, _EVEN = 0.15, 0.06
+"""Unevenness of a grid from which on a page is refused, and below which a part of it is flat."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +54,11 @@ class Sheet:
     seen: tuple[bool, bool, bool, bool]
     """Whether the left, top, right, bottom edge was found in the picture; the other ones lie outside it or do not show."""
     rotation: int
-    """0, 90, 180 or 270 degrees clockwise to apply."""
+    """0, 90, 180 or 270 degrees clockwise to apply; then left and right are exchanged where `mirrored`."""
     skew_degrees: float | None
     """What the grid lines of the flat page are still off; None without a grid."""
+    mirrored: bool = False
+    """The picture shows the page as a mirror does, and the flat page was mirrored back."""
 
 
 @dataclass(frozen=True)
@@ -83,13 +93,28 @@ class Flat:
     to_page: Points | None
     """Homography (3, 3) from the picture's pixels to the page's, None where pixels were only turned or left alone."""
     frame: Points | None
-    """(4, 2) where the picture's corners lie on the page, None where `to_page` is."""
+    """(4, 2) where the picture's corners lie on the page, None where the page is the picture, turned or stretched."""
     light: Pixels
     """(h, w) how bright the page's paper is in the picture, coarsely, before shadows were evened out."""
+    stretch: float = 1.0
+    """Pixels per millimetre across over down of the picture as it came; 1 where it was photographed."""
+    mirror: float = 0.0
+    """Log odds that the picture is a mirror image against that it is not; measured where networks look at all."""
+    part: float = 1.0
+    """Share of the picture that the page takes, where it was cut out of a larger one."""
 
 
 def flatten(image: Image.Image) -> Flat:
     """Find the sheet, flatten it, turn it upright, even its light out. Nothing is raised: what is not found stays."""
+    flat = _flattened(image)
+    if flat.grid is not None and flat.grid.uneven > _BENT and (box := _gridded(image)) is not None:
+        part = _flattened(image.crop(box))
+        if part.grid is not None and part.grid.uneven < _EVEN:
+            return _within(part, box, image)
+    return flat
+
+
+def _flattened(image: Image.Image) -> Flat:
     picture = pixels(image)
     work, scale = _reduced(picture, WORK)
     waves = grid_waves(work)
@@ -100,30 +125,31 @@ def flatten(image: Image.Image) -> Flat:
     tilted = plane is not None and (abs(plane.turn) > MAX_TURN or plane.tilt > MAX_TILT)
     cropped = edges.found >= 2
     if plane is None or not (tilted or cropped):
-        return _unwarped(image, picture, waves, (work, scale))
+        return _squared(image, waves, scale) or _unwarped(image, picture, waves, (work, scale))
     target = _target(picture.shape, scale, plane, edges if cropped else None)
     small_scale = min(1.0, WORK / max(target.size))
     small, mm = _warped(picture, target, small_scale), target.px_per_mm * small_scale
-    turn, odds = _turn(small, mm, mm)
-    page = np.ascontiguousarray(np.rot90(_warped(picture, target, 1.0), -turn))
+    way = _way(small, mm, mm)
+    page = way.applied(_warped(picture, target, 1.0))
     light = _paper(page)
     page = _even(page, light)
-    to_page = _turned(target.size, turn) @ target.matrix
+    to_page = way.matrix(target.size) @ target.matrix
     corners = tuple((float(x), float(y)) for x, y in _clockwise(target.corners)) if cropped else None
     work, scale = _reduced(page, WORK)
     grid, skew = _grid_of(grid_waves(work, PATCH), scale)
     return Flat(
         image=Image.fromarray(page),
         changed=True,
-        sheet=Sheet(corners, edges.seen if cropped else (False,) * 4, 90 * turn, skew),
+        sheet=Sheet(corners, edges.seen if cropped else (False,) * 4, 90 * way.turn, skew, way.mirrored),
         grid=grid,
-        layout=upright.layouts(np.rot90(small, -turn)),
-        upright=odds,
+        layout=upright.layouts(way.applied(small)),
+        upright=way.odds,
         to_page=to_page,
         frame=_moved(
             np.array([[0, 0], [image.width, 0], [image.width, image.height], [0, image.height]], float), to_page
         ),
         light=brightest(light),
+        mirror=way.mirror,
     )
 
 
@@ -141,23 +167,139 @@ def _unwarped(
     work, scale = reduced
     grid, _ = _grid_of(waves, scale)
     mm = (grid.across * scale, grid.down * scale) if grid else (max(work.shape) / upright.PAGE_MM,) * 2
-    turn, odds = _turn(work, *mm, stays=stays)
-    page = image
-    if turn:
-        how = (Image.Transpose.ROTATE_270, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_90)[turn - 1]
-        page = image.transpose(how)
-    grid, skew = _grid_of(waves, scale, sideways=turn in (1, 3))
+    way = _way(work, *mm, stays=stays)
+    page = way.transposed(image)
+    sideways = way.turn in (1, 3)
+    grid, skew = _grid_of(waves, scale, sideways=sideways)
     return Flat(
         image=page,
-        changed=bool(turn),
-        sheet=Sheet(None, (False,) * 4, 90 * turn, skew),
+        changed=page is not image,
+        sheet=Sheet(None, (False,) * 4, 90 * way.turn, skew, way.mirrored),
         grid=grid,
-        layout=upright.layouts(np.rot90(work, -turn)),
-        upright=odds,
+        layout=upright.layouts(way.applied(work)),
+        upright=way.odds,
         to_page=None,
         frame=None,
         light=brightest(_paper(picture if page is image else pixels(page))),
+        stretch=grid.across / grid.down if grid else 1.0,
+        mirror=way.mirror,
     )
+
+
+def _squared(image: Image.Image, waves: Waves | None, scale: float) -> Flat | None:
+    """The page of a picture whose millimetres are longer in one direction than in the other; None where they are not.
+
+    The direction with fewer pixels gets as many as the other, as long as the page does not become larger than LARGEST.
+    """
+    grid, _ = _grid_of(waves, scale)
+    if grid is None or grid.uneven > _EVEN or max(grid.across / grid.down, grid.down / grid.across) < STRETCHED:
+        return None
+    dense = max(grid.across, grid.down)
+    size = image.width * dense / grid.across, image.height * dense / grid.down
+    shrink = min(1.0, max(LARGEST, *image.size) / max(size))
+    square = image.resize((max(1, round(shrink * size[0])), max(1, round(shrink * size[1]))), Image.Resampling.BICUBIC)
+    picture = pixels(square)
+    work, new_scale = _reduced(picture, WORK)
+    flat = _unwarped(square, picture, grid_waves(work), (work, new_scale))
+    to_page = np.diag([square.width / image.width, square.height / image.height, 1.0])
+    way = _Way(flat.sheet.rotation // 90, 0.0, mirrored=flat.sheet.mirrored)
+    stretch = grid.down / grid.across if way.turn in (1, 3) else grid.across / grid.down
+    return replace(flat, changed=True, to_page=way.matrix(square.size) @ to_page, stretch=stretch)
+
+
+def _gridded(image: Image.Image) -> tuple[int, int, int, int] | None:
+    """The band of a flat page that has the grid, with text above or below; None where that is not so.
+
+    Text takes up a grid's waves, but not at the same spacing from patch to patch.
+    """
+    work, scale = _reduced(pixels(image), WORK)
+    waves = grid_waves(work)
+    if waves is None:
+        return None
+    size = np.linalg.norm(waves.vectors, axis=2)
+    off = np.linalg.norm(waves.vectors[:, None] - waves.vectors[None], axis=3) / size[:, None]
+    alike = (off < 0.04).all(axis=2)
+    usual = alike[int(np.argmax(alike.sum(axis=1)))]
+    vectors = np.median(waves.vectors[usual], axis=0)
+    slant = np.degrees(np.arctan2([vectors[0, 1], vectors[1, 0]], [vectors[0, 0], vectors[1, 1]]))
+    places = waves.centres[usual]
+    if len(places) < 12 or np.abs(slant).max() > MAX_TILT or np.ptp(places[:, 0]) < 0.5 * work.shape[1]:
+        return None
+    step = np.unique(waves.centres[:, 1])
+    rows = [y for y in step if usual[waves.centres[:, 1] == y].mean() > 0.5]
+    if not rows:
+        return None
+    top, bottom = max(0.0, min(rows) - PATCH / 4), min(float(work.shape[0]), max(rows) + PATCH / 4)
+    if bottom - top > 0.85 * work.shape[0]:
+        return None
+    return 0, round(top / scale), image.width, round(bottom / scale)
+
+
+def _within(part: Flat, box: tuple[int, int, int, int], image: Image.Image) -> Flat:
+    """The page that was found in `box` of a picture, in the picture's own coordinates."""
+    left, top, right, bottom = box
+    way = _Way(part.sheet.rotation // 90, 0.0, mirrored=part.sheet.mirrored)
+    inner = way.matrix((right - left, bottom - top)) if part.to_page is None else part.to_page
+    moved = part.sheet.corners and tuple((x + left, y + top) for x, y in part.sheet.corners)
+    return replace(
+        part,
+        changed=True,
+        to_page=inner @ np.array([[1, 0, -left], [0, 1, -top], [0, 0, 1]], float),
+        sheet=replace(part.sheet, corners=moved),
+        part=(right - left) * (bottom - top) / (image.width * image.height),
+    )
+
+
+@dataclass(frozen=True)
+class _Way:
+    """How to get a page upright: quarter turns clockwise, then left and right exchanged where it is `mirrored`."""
+
+    turn: int
+    odds: float
+    """Log odds of this turn against the likeliest other one."""
+    mirror: float = 0.0
+    """Log odds of a mirror image against none."""
+    mirrored: bool = False
+
+    def applied(self, page: Pixels) -> Pixels:
+        turned = np.rot90(page, -self.turn)
+        return np.ascontiguousarray(turned[:, ::-1] if self.mirrored else turned)
+
+    def transposed(self, image: Image.Image) -> Image.Image:
+        """The same of a picture, which is that very object where nothing is to do."""
+        if self.turn:
+            turns = (Image.Transpose.ROTATE_270, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_90)
+            image = image.transpose(turns[self.turn - 1])
+        return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if self.mirrored else image
+
+    def matrix(self, size: tuple[int, int]) -> Points:
+        """(3, 3): where pixels of a page of `size` come to lie."""
+        turned = _turned(size, self.turn)
+        if not self.mirrored:
+            return turned
+        width = size[1] if self.turn in (1, 3) else size[0]
+        return np.array([[-1, 0, width - 1], [0, 1, 0], [0, 0, 1]], float) @ turned
+
+
+def _way(page: Pixels, across: float, down: float, *, stays: bool = False) -> _Way:
+    """Which way is up on a page, and whether it is a mirror image.
+
+    It is mirrored back only where both networks agree: the one for mirror images says so, and the one for turns finds the
+    mirrored page upright, and more clearly so than the page as it came.
+    """
+    turn, odds = _turn(page, across, down, stays=stays)
+    way = _Way(turn, odds)
+    if not page.size or min(page.shape[:2]) < PATCH:
+        return way
+    sides = (down, across) if turn in (1, 3) else (across, down)
+    right, mirrored, flipped = upright.mirrored(way.applied(page), *sides)
+    way = replace(way, mirror=float(max(mirrored, flipped) - right))
+    if stays or way.mirror < MIRRORED:
+        return way
+    # Top and bottom exchanged is left and right exchanged after half a turn.
+    back = _Way(turn if mirrored > flipped else (turn + 2) % 4, odds, way.mirror, mirrored=True)
+    again, clearer = _turn(back.applied(page), *sides)
+    return replace(back, odds=clearer) if again == 0 and clearer > odds else way
 
 
 def _turn(page: Pixels, across: float, down: float, *, stays: bool = False) -> tuple[int, float]:

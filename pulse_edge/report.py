@@ -223,9 +223,12 @@ def write_whole(path: Path, pieces: Iterable[bytes], *, overwrite: bool = False)
     """Make a file, for its owner alone; never half of it. A failure leaves what was there.
 
     Raises FileExistsError if `path` exists, be it a link, unless `overwrite`, which replaces it: a link itself and not
-    what it leads to. Raises OSError.
+    what it leads to. Raises OSError: NotADirectoryError where the folder is none.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:  # no other name helps: a file, or a broken link, stands where the folder should be
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path.parent)) from None
     if not overwrite and os.path.lexists(path):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
     fd, name = tempfile.mkstemp(prefix=UNFINISHED, dir=path.parent)

@@ -15,7 +15,7 @@ import subprocess
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO, Any, TypeAlias
 
 from . import child, errors
 from .errors import PageRefused, PulseEdgeError, ScanError
@@ -29,6 +29,10 @@ MEMORY = 900 << 20
 _LONGEST_LINE = 1 << 16
 _CPU_SIGNALS = {-int(getattr(signal, name)) for name in ("SIGXCPU", "SIGPROF") if hasattr(signal, name)}
 _SMALLER = "Save it again as PNG at 300 dpi: that is 9 million pixels for an A4 page."
+
+
+Take: TypeAlias = Callable[[int, int, Any, IO[bytes]], Any]
+"""Gets a page's width, height, what is known of a drawn one (JSON, or None), and the pipe to read its RGB bytes from."""
 
 
 @dataclass(frozen=True)
@@ -99,8 +103,8 @@ class _Process:
         self.task = task
         return int(reply["pages"])
 
-    def page(self, number: int, take: Callable[[int, int, IO[bytes]], Any]) -> Any:
-        """Have a page decoded, from 0; `take` gets its width and height, and reads its RGB bytes. Raises as `open` does."""
+    def page(self, number: int, take: Take) -> Any:
+        """Have a page decoded, from 0; see Take for `take`. Raises as `open` does."""
         return self._ask({"do": "page", "page": number}, take=take)
 
     def forget(self) -> None:
@@ -109,9 +113,7 @@ class _Process:
         with contextlib.suppress(Ended):
             self._ask({"do": "close"})
 
-    def _ask(
-        self, request: dict[str, Any], data: bytes = b"", take: Callable[[int, int, IO[bytes]], Any] | None = None
-    ) -> Any:
+    def _ask(self, request: dict[str, Any], data: bytes = b"", take: Take | None = None) -> Any:
         assert self._popen.stdin is not None
         assert self._popen.stdout is not None
         clock = threading.Timer(BUSY * SECONDS, self._stop)
@@ -124,7 +126,7 @@ class _Process:
             reply = json.loads(self._popen.stdout.readline(_LONGEST_LINE))
             if take is not None and "size" in reply:
                 width, height = map(int, reply["size"])
-                return take(width, height, self._popen.stdout)
+                return take(width, height, reply.get("drawn"), self._popen.stdout)
         except (OSError, ValueError, EOFError):  # a pipe without a reader, or a reply that is none
             raise self._ended() from None
         except BaseException:  # Ctrl-C: what comes next on the pipe belongs to nobody
@@ -236,12 +238,12 @@ class Decoding:
     def __len__(self) -> int:
         return self._count
 
-    def page(self, number: int, name: str, take: Callable[[int, int, IO[bytes]], Any]) -> Any:
+    def page(self, number: int, name: str, take: Take) -> Any:
         """Page `number`, from 0; see _Process.page. `name`: of the page, for messages. Raises Broken, ScanError and PageRefused."""
         with _lock:
             return self._twice(lambda process: self._page(process, number, take), name)
 
-    def _page(self, process: _Process, number: int, take: Callable[[int, int, IO[bytes]], Any]) -> Any:
+    def _page(self, process: _Process, number: int, take: Take) -> Any:
         if process.task is not self._task:  # another file came between, or the process is a new one
             process.open(self._task)
         return process.page(number, take)

@@ -3,7 +3,7 @@
 In: a path, `-` for standard input, a file's bytes, an open binary file, or an open PIL image.
 Out: `Page`: RGB, turned as EXIF says, white paper under what is transparent, no EXIF, GPS, XMP or colour profile.
 
-JPEG, PNG, TIFF, BMP and WebP are read; with their extras also PDF (`pdf`), HEIC (`heic`) and DICOM (`dicom`: 12-lead
+JPEG, PNG, TIFF, BMP, WebP, GIF (its first picture) and AVIF are read; with their extras also PDF (`pdf`), HEIC (`heic`) and DICOM (`dicom`: 12-lead
 waveforms, encapsulated PDF, pictures). They are recognised by what they contain, not by what they are called. What is
 cut short, damaged, too large or something else raises; a page with its lower half missing is never handed on.
 
@@ -24,17 +24,20 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import IO, NamedTuple, TypeAlias
+from typing import IO, Any, NamedTuple, TypeAlias
 
 from PIL import Image, ImageFile
 
 from . import pictures, sandbox
+from .drawn import Drawn, from_json
 from .errors import PageRefused, PulseEdgeError, ScanError
 from .pictures import AS_PNG, MAX_PAGES, SMALLER, Limits
 from .text import one_line
 
 MAX_PIXELS = pictures.MAX_PIXELS
-"""Of a page, and of all pages of a file together where all are asked for at once, checked before anything is decoded."""
+"""Of a page, checked before it is decoded."""
+MAX_TOGETHER = 3 * MAX_PIXELS
+"""Of all pages of a file where all are asked for at once: 34 sheets of A4 at 300 dpi, 900 MB."""
 MAX_BYTES = 256 << 20
 MAX_HOSTILE = 3
 """Pages of a file that may take too long, or end the decoder, before the rest of the file is refused unread."""
@@ -57,6 +60,8 @@ class Page:
     """For people: the path as given, `-` for standard input, `scan.tiff#2` for the second page of several."""
     number: int = 1
     """Of the page in its file, from 1."""
+    drawn: Drawn | None = None
+    """What is known of a page that was drawn from a recording; None for any other."""
 
     def png(self) -> bytes:
         """The picture as a PNG file's bytes."""
@@ -89,7 +94,7 @@ def read_all(source: Source | Document) -> list[Page]:
     """Every page of `source`: several for a TIFF, a PDF or a DICOM file only. Raises ScanError and PageRefused.
 
     The str `-` is standard input. Of an open PIL image it is the frame that the image stands at. One page that cannot be
-    read, or more than MAX_PIXELS of all pages together, raise: see Document for the pages one by one.
+    read, or more than MAX_TOGETHER pixels of all pages, raise: see Document for the pages one by one.
     """
     document = source if isinstance(source, Document) else Document(source)
     pages: list[Page] = []
@@ -99,9 +104,11 @@ def read_all(source: Source | Document) -> list[Page]:
             if isinstance(page, Unread):
                 raise page.error
             total += page.image.width * page.image.height
-            if pages and total > MAX_PIXELS:
-                limit = f"{MAX_PIXELS:,} pixels in its pages together"
-                raise PageRefused(f"{document.name}: has more than {limit}. Save the pages as files of their own.")
+            if pages and total > MAX_TOGETHER:
+                raise PageRefused(
+                    f"{document.name}: has {len(document)} pages, and its first {page.number} have {total:,} pixels "
+                    f"together; {MAX_TOGETHER:,} is the limit. Read its pages one by one, or save them as files of their own."
+                )
             pages.append(page)
     return pages
 
@@ -145,19 +152,20 @@ class Document:
             error = f"{name}: was not read, as {self._hostile} pages before it cannot be. {AS_PNG}"
             return Unread(name, number, PageRefused(error))
         try:
-            return Page(self._decode(number - 1, name), self.sha256, name, number)
+            image, drawn = self._decode(number - 1, name)
+            return Page(image, self.sha256, name, number, drawn)
         except sandbox.Broken as e:
             self._hostile += 1
             return Unread(name, number, e.error)
         except PulseEdgeError as e:
             return Unread(name, number, e)
 
-    def _decode(self, index: int, name: str) -> Image.Image:
+    def _decode(self, index: int, name: str) -> tuple[Image.Image, Drawn | None]:
         if self._decoding is None:
             assert self._image is not None
-            return self._image
-        image: Image.Image = self._decoding.page(index, name, _taken)
-        return image
+            return self._image, None
+        page: tuple[Image.Image, Drawn | None] = self._decoding.page(index, name, _taken)
+        return page
 
     def close(self) -> None:
         """Let go of what the decoder holds of the file."""
@@ -180,8 +188,9 @@ def _decoded_here(image: Image.Image) -> Image.Image:
             raise pictures.reason(e, "image", "PIL image", Limits(pixels=MAX_PIXELS)) from e
 
 
-def _taken(width: int, height: int, pipe: IO[bytes]) -> Image.Image:
+def _taken(width: int, height: int, about: Any, pipe: IO[bytes]) -> tuple[Image.Image, Drawn | None]:
     """A page from the decoder: RGB bytes from top to bottom. Raises ValueError for one that is larger than the limit."""
+    drawn = None if about is None else from_json(about)
     if min(width, height) < 1 or width * height > MAX_PIXELS:
         raise ValueError("a page of another size than was asked for")
     image = Image.new("RGB", (width, height))
@@ -191,7 +200,7 @@ def _taken(width: int, height: int, pipe: IO[bytes]) -> Image.Image:
         if len(strip := pipe.read(3 * width * count)) < 3 * width * count:
             raise EOFError
         image.paste(Image.frombytes("RGB", (width, count), strip), (0, top))
-    return image
+    return image, drawn
 
 
 # ------------------------------------------------------------------------------------------------ source -> bytes
@@ -274,17 +283,21 @@ class _Kind(NamedTuple):
         return sandbox.Task(self.decoder, self.what, name, data, MAX_PIXELS, MAX_PAGES)
 
 
+# With its preamble, or beginning with its first element: group 2 or 8, a VR (explicit) or a short length (implicit).
+_DICOM = rb"(?:.{128})?DICM|[\x02\x08]\0.\0(?:[A-Z]{2}|.\0\0\0)|\0[\x02\x08]\0.(?:[A-Z]{2}|\0\0\0.)"
+
 _KINDS = (
     _Kind("JPEG", rb"\xff\xd8\xff", "JPEG"),
     _Kind("PNG", rb"\x89PNG\r\n\x1a\n", "PNG"),
     _Kind("TIFF", rb"II[*+]\0|MM\0[*+]", "TIFF"),
     _Kind("BMP", rb"BM.{12}[\x0c\x10\x28\x34\x38\x40\x6c\x7c]\0\0\0", "BMP"),
     _Kind("WebP", rb"RIFF.{4}WEBP", "WebP"),
-    _Kind("DICOM", rb".{128}DICM", "DICOM", ("pydicom", "dicom", "a DICOM file")),
+    _Kind("DICOM", _DICOM, "DICOM", ("pydicom", "dicom", "a DICOM file")),
     _Kind("PDF", rb".{0,1019}%PDF-", "PDF", ("pypdfium2", "pdf", "a PDF")),
+    _Kind("AVIF", rb".{4}ftyp(?:avi[fs]|mif1.{4}(?:.{4}){0,8}avif)", "AVIF"),
     _Kind("HEIC", rb".{4}ftyp(?:hei|hev|mif1|msf1)", "HEIC", ("pillow_heif", "heic", "a HEIC picture")),
-    _Kind("AVIF", rb".{4}ftypavi"),
-    _Kind("a GIF", rb"GIF8"),
+    _Kind("GIF", rb"GIF8[79]a", "GIF"),
+    _Kind("JPEG XL", rb"\0\0\0\x0cJXL |\xff\x0a"),
     _Kind("JPEG 2000", rb"\0\0\0\x0cjP|\xff\x4f\xff\x51"),
     _Kind("an archive or office document", rb"PK\x03\x04|\xd0\xcf\x11\xe0"),
     _Kind("text or XML", rb"[\t\r\n -~\x80-\xff]+\Z"),
@@ -295,4 +308,6 @@ def _kind(data: bytes, name: str) -> _Kind:
     for kind in _KINDS:
         if re.match(kind.magic, data[:1024], re.DOTALL):
             return kind
-    raise ScanError(f"{name}: is no picture (JPEG, PNG, TIFF, BMP, WebP, PDF, HEIC and DICOM are read). {AS_PNG}")
+    raise ScanError(
+        f"{name}: is no picture (JPEG, PNG, TIFF, BMP, WebP, GIF, AVIF, PDF, HEIC and DICOM are read). {AS_PNG}"
+    )

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from .errors import PulseEdgeError
+from .errors import OutputError, PulseEdgeError
 from .text import one_line, visible
 
 if TYPE_CHECKING:
@@ -27,9 +27,20 @@ STAGES = {
 
 
 def say(text: str) -> None:
-    """Write to stdout at once. Harmful characters of a model or a file name are escapes, whoever reads it."""
-    sys.stdout.write(visible(text))
-    sys.stdout.flush()
+    """Write to stdout at once. Harmful characters of a model or a file name are escapes, whoever reads it.
+
+    Raises BrokenPipeError where the reader has left, OutputError where stdout is closed or its disk is full.
+    """
+    try:
+        sys.stdout.write(visible(text))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as e:
+        raise OutputError(
+            f"standard output: cannot be written ({e.strerror or e}), so the answer would be lost. Make room on the disk, "
+            "or send the output somewhere else, and run again."
+        ) from None
 
 
 def show_traceback(error: BaseException) -> None:

@@ -15,7 +15,6 @@ import json
 import os
 import platform
 import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -88,7 +87,7 @@ def store(kit: Kit, refused: str | None) -> list[str]:
                 folder.mkdir()
                 folder.chmod(0o755)
             owned.claim(folder, "self-test-results")
-            _write(path, text)
+            owned.write_text(path, text, rights=0o644)  # holds no secret
         except FolderError as e:
             problems.append(str(e))
         except OSError as e:
@@ -100,17 +99,3 @@ def store(kit: Kit, refused: str | None) -> list[str]:
 
 def _file(folder: Path, kit: Kit) -> Path:
     return folder / f"{kit.sha256[:20]}-{processor()[:20]}.json"
-
-
-def _write(path: Path, text: str) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)  # holds no secret
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise

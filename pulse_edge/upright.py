@@ -1,7 +1,9 @@
-"""Which way is up on a flat page, and what layout it has: two small networks, trained on drawn pages only.
+"""Which way is up on a flat page, is it a mirror image, and what layout it has: three small networks, trained on drawn
+pages only.
 
-In: an RGB page with rows or columns along its sides, and its scale. Out: how upright each of the four turns is, and how
-probable each layout. OpenCV runs the networks; calibration/upright.py and calibration/layouts.py train them.
+In: an RGB page with rows or columns along its sides, and its scale. Out: how upright each of the four turns is, how
+probable a mirror image, and each layout. OpenCV runs the networks; calibration/upright.py and calibration/layouts.py train
+them.
 """
 
 from __future__ import annotations
@@ -39,6 +41,15 @@ def turns(page: Pixels, across: float, down: float) -> Points:
         turned = np.stack([np.rot90(look, -turn) for turn in pair])[:, None]
         sums[list(pair)] = _said("upright", turned).sum(axis=(1, 2, 3))
     return sums
+
+
+def mirrored(page: Pixels, across: float, down: float) -> Points:
+    """(3,) log odds that an upright RGB page is as it should be, that left and right, and that top and bottom are exchanged,
+    up to a common constant. `across`, `down` as for `turns`.
+    """
+    look = strokes(page, across, down)
+    views = np.stack([look, look[:, ::-1], look[::-1]])[:, None]
+    return np.asarray(_said("mirrored", views).sum(axis=(1, 2, 3)), np.float64)
 
 
 def strokes(page: Pixels, across: float, down: float) -> Float:

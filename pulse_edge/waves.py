@@ -23,6 +23,9 @@ MIN_CROSSING = 0.1
 PATCH = 160
 """Side of a patch in pixels."""
 _STEP, _FFT = 80, 192
+_FAINT = 0.6
+"""Amplitude of a wave, of 255, below which it is no printed line. Real grids have 1.1 and more, JPEG's noise on a smooth desk
+0.05 to 0.4."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +63,11 @@ def grid_waves(work: Pixels, step: int = _STEP) -> Waves | None:
         tried |= grown.keys()
         if not _crosses(np.median(list(grown.values()), axis=0)):
             continue
-        base, millimetres = _base(spectra, grown, work.shape)
-        strength = _contrast(spectra, grown, base)[1]
-        score = strength * math.sqrt(len(grown))
-        if strength > MIN_STRENGTH and score > best[0]:
+        vectors, waves = np.array(list(grown.values())), _spacing(spectra, grown, work.shape)
+        score = waves.strength * math.sqrt(len(grown))
+        if waves.strength > MIN_STRENGTH and score > best[0]:
             centres = np.array([spectra.centre(at) for at in grown])
-            found = Waves(centres, np.array(list(grown.values())) / base, millimetres, strength, 0.0)
+            found = Waves(centres, vectors / waves.divisors[:, None], waves.period_mm, waves.strength, 0.0)
             best, of = (score, found), list(grown)
     return None if best[1] is None else replace(best[1], moire=spectra.foreign(of, best[1].vectors))
 
@@ -74,7 +76,7 @@ class _Spectra:
     """Amplitudes (rows, columns, fy, fx) of overlapping patches of a picture, and their peaks; fx and fy from -1/2."""
 
     def __init__(self, work: Pixels, step: int) -> None:
-        dark = _lines(work)
+        dark, self._levels = _lines(work)
         self.patch = min(PATCH, int(0.9 * min(dark.shape)))
         self.ys, self.xs = (_starts(length, self.patch, step) for length in dark.shape)
         window = np.hanning(self.patch).astype(np.float32)
@@ -121,10 +123,29 @@ class _Spectra:
             one, high = self._exact(at, *divmod(int(self.clearest[at]), _FFT))
             length = math.hypot(*one)
             two, second = self.near(at, np.array([-one[1], one[0]]), 0.3 * length)
-            if min(high, second) > 8 and 0.7 < math.hypot(*two) / length < 1.43:
+            if (
+                min(high, second) > 8
+                and 0.7 < math.hypot(*two) / length < 1.43
+                and self.printed(at, np.array([one, two]))
+            ):
                 found.append((min(high, second), at, _ordered(one, two)))
         found.sort(key=lambda f: -f[0])
         return [(at, vectors) for _, at, vectors in found[:8]]
+
+    def printed(self, at: tuple[int, int], waves: Points) -> bool:
+        """Whether waves (n, 2) of a patch are dark enough to be seen: on a smooth desk JPEG's own waves stand out as much."""
+        top, left = int(self.ys[at[0]]), int(self.xs[at[1]])
+        part = self._levels[top : top + self.patch, left : left + self.patch]
+        if float(part.std()) > 10 * _FAINT:
+            return True
+        window = np.hanning(self.patch)
+        part = part * window[:, None] * window[None]
+        place = np.arange(self.patch)
+        for wave in waves:
+            y, x = (np.exp(-2j * np.pi * wave[n] * place) for n in (1, 0))
+            if 2 * abs(complex(y @ part @ x)) / float(window.sum()) ** 2 < _FAINT:
+                return False
+        return True
 
     def comb(self, grown: dict[tuple[int, int], Points], multiples: tuple[float, ...]) -> Points:
         """Median height above the noise at multiples of the waves: (2, len(multiples)); 0 where it cannot be seen."""
@@ -178,14 +199,16 @@ def _starts(length: int, patch: int, step: int) -> npt.NDArray[np.int_]:
     return np.unique(np.linspace(0, length - patch, count).astype(int))
 
 
-def _lines(work: Pixels) -> Float:
-    """(H, W): how dark each pixel is against the paper around, with the trace held down to what grid lines have."""
+def _lines(work: Pixels) -> tuple[Float, Pixels]:
+    """(H, W): how dark each pixel is against the paper around, with the trace held down to what grid lines have; and how
+    dark it is of 255."""
     grey = darkest(work)
     paper = cv2.blur(cv2.dilate(grey, np.ones((9, 9), np.uint8)), (41, 41))
-    dark = cv2.subtract(paper, grey).astype(np.float32) / np.maximum(paper, 40)
+    levels = cv2.subtract(paper, grey)
+    dark = levels.astype(np.float32) / np.maximum(paper, 40)
     limit = np.maximum(cv2.blur(dark, (81, 81)) * 3, 0.02)
-    dark = np.minimum(dark, limit) / limit
-    return np.asarray(dark - cv2.blur(dark, (61, 61)), np.float32)
+    held = np.minimum(dark, limit) / limit
+    return np.asarray(held - cv2.blur(held, (61, 61)), np.float32), levels
 
 
 def _vertex(a: float, b: float, c: float) -> float:
@@ -218,7 +241,7 @@ def _grown(spectra: _Spectra, start: tuple[int, int], vectors: Points) -> dict[t
                 continue
             found = [spectra.near(at, wave, max(0.09 * math.hypot(*wave), 1.5 / _FFT)) for wave in waves]
             height = min(height for _, height in found)
-            if height > 10:
+            if height > 10 and spectra.printed(at, np.array([wave for wave, _ in found])):
                 pushed += 1
                 heapq.heappush(todo, (-height, pushed, at, np.array([wave for wave, _ in found])))
     return grown
@@ -230,26 +253,63 @@ def _crosses(pair: Points) -> bool:
     return bool(abs(np.linalg.det(pair)) > MIN_CROSSING * lengths[0] * lengths[1])
 
 
-def _contrast(spectra: _Spectra, grown: dict[tuple[int, int], Points], base: int) -> tuple[float, float]:
-    """How much the harmonics of a `base` times wider spacing, and its clearest one, stand out from what is half way."""
+def _contrast(spectra: _Spectra, grown: dict[tuple[int, int], Points], base: int) -> tuple[Points, Points]:
+    """(2,) each, across and down: how much the harmonics of a `base` times wider spacing, and its clearest one, stand out
+    from what is half way."""
     harmonics = spectra.comb(grown, tuple(n / base for n in range(1, max(base, 2))))  # below the clearest
     clearest = spectra.comb(grown, (1.0, 2.0)).max(axis=1)
     between = spectra.comb(grown, tuple((n + 0.5) / base for n in range(max(base, 3))))
     noise = np.maximum(between.sum(axis=1) / np.maximum((between > 0).sum(axis=1), 1), 1e-6)
-    return float((np.median(harmonics, axis=1) / noise).min()), float((clearest / noise).min())
+    return np.asarray(np.median(harmonics, axis=1) / noise), np.asarray(clearest / noise)
 
 
-def _base(spectra: _Spectra, grown: dict[tuple[int, int], Points], shape: tuple[int, ...]) -> tuple[int, float]:
-    """By what to divide the waves to get the widest spacing of lines there is, and that spacing in millimetres.
+_BOTH, _ONE = 1.7, 2.5
+"""From what contrast on a wider spacing of lines is there: where both directions have the same, and where they differ. On
+real pages the harmonics of a spacing that is not there have up to 1.2, in one case 1.6; of one that is there 2 to 9."""
+MAX_STRETCH = 2.5
+"""A fax of standard resolution is stretched by 2.08."""
+
+
+@dataclass(frozen=True)
+class _Spacing:
+    divisors: Points
+    """(2,) by what to divide the waves across and down to get one wave each `period_mm`."""
+    period_mm: float
+    strength: float
+
+
+def _spacing(spectra: _Spectra, grown: dict[tuple[int, int], Points], shape: tuple[int, ...]) -> _Spacing:
+    """Which lines the clearest waves are.
 
     A grid of 1 and 5 mm has waves at fifths of its 1 mm wave. The clearest wave may also be the second or third
-    harmonic of lines that stand alone.
+    harmonic of lines that stand alone; and on a page that is stretched in one direction it is another one across than
+    down, since the 1 mm lines are too narrow to be seen in the direction that has fewer pixels.
     """
-    for base in (5, 4, 3, 2):
-        if _contrast(spectra, grown, base)[0] > 1.7:
-            break
-    else:
-        base = 1
+    contrasts = {base: _contrast(spectra, grown, base) for base in (5, 4, 3, 2, 1)}
+    base = next((b for b in (5, 4, 3, 2) if contrasts[b][0].min() > _BOTH), 1)
+    periods = 1 / np.median([np.linalg.norm(v, axis=1) for v in grown.values()], axis=0)
+    if base == 1:
+        bases = [next((b for b in (5, 4, 3, 2) if contrasts[b][0][axis] > _ONE), 1) for axis in (0, 1)]
+        if bases[0] != bases[1]:
+            mm = _unlike(periods * bases, bases, shape)
+            if mm is not None:
+                strength = min(float(contrasts[b][1][axis]) for axis, b in enumerate(bases))
+                return _Spacing(np.array(bases) * max(mm) / np.array(mm), max(mm), strength)
     # Lines of one kind only: 1 mm or 5 mm apart is what makes a sheet of a sensible size.
     period = base / float(np.median([np.linalg.norm(v, axis=1).mean() for v in grown.values()]))
-    return base, 1.0 if base != 5 and max(shape[:2]) / period > 110 else 5.0
+    millimetres = 1.0 if base != 5 and max(shape[:2]) / period > 110 else 5.0
+    return _Spacing(np.array([base, base], float), millimetres, float(contrasts[base][1].min()))
+
+
+def _unlike(periods: Points, bases: list[int], shape: tuple[int, ...]) -> tuple[float, float] | None:
+    """Millimetres of the widest `periods` across and down, whose waves are not alike; None where no stretch explains them.
+
+    Five times wider lines are 5 mm apart; of what the others may be, the least stretch is right.
+    """
+    choices = [(5.0,) if base == 5 else (1.0, 5.0) for base in bases]
+    pairs = [(across, down) for across in choices[0] for down in choices[1]]
+    if 5 not in bases:
+        pairs = [(1.0, 1.0) if max(shape[:2]) / float(periods.mean()) > 110 else (5.0, 5.0)]
+    stretch = {mm: abs(math.log(periods[0] / mm[0] / (periods[1] / mm[1]))) for mm in pairs}
+    best = min(stretch, key=lambda mm: stretch[mm])
+    return best if stretch[best] < math.log(MAX_STRETCH) else None

@@ -96,6 +96,38 @@ def webp(data: bytes) -> str | None:
 # --- HEIC -------------------------------------------------------------------------------------------------------------
 
 
+def avif(data: bytes) -> str | None:
+    """Why an AVIF is cut short: a picture's data lie behind its end, or end in zeros."""
+    meta = _box(data, 0, len(data), b"meta")
+    if meta is None:
+        return HOLE
+    for _, offset, length in _extents(data, *meta):
+        body = data[offset : offset + length] if length else data[offset:]
+        if offset + length > len(data) or (len(body) > RUN and compressed(body, ones=False)):
+            return HOLE
+    return None
+
+
+def gif(data: bytes) -> str | None:
+    """Why a GIF's first picture is cut short: its blocks do not end in the file, or nothing that a GIF holds follows them."""
+    at = 13 + (3 << ((data[10] & 7) + 1) if len(data) > 10 and data[10] & 0x80 else 0)
+    while at < len(data):
+        kind, picture = data[at], data[at] == 0x2C
+        if kind == 0x21:  # an extension
+            at += 2
+        elif picture and at + 10 < len(data):
+            flags = data[at + 9]
+            at += 11 + (3 << ((flags & 7) + 1) if flags & 0x80 else 0)
+        else:
+            return HOLE
+        while at < len(data) and data[at]:
+            at += data[at] + 1
+        at += 1
+        if picture:
+            return None if data[at : at + 1] in (b"\x21", b"\x2c", b"\x3b") else HOLE
+    return HOLE
+
+
 def heic(data: bytes) -> str | None:
     """Why a HEIC is cut short: a picture's data lie behind its end, or hold what HEVC never writes.
 

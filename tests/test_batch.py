@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -20,8 +21,8 @@ from PIL import Image
 
 import pulse_edge
 from pulse_edge import batch as batches
-from pulse_edge import cli_batch
-from pulse_edge.errors import BatchError, EngineError, FolderError, LogError, PageRefused, UsageError
+from pulse_edge import cli_batch, outputs
+from pulse_edge.errors import BatchError, EngineError, FolderError, LogError, OutputError, PageRefused, UsageError
 from pulse_edge.log import Log
 from pulse_edge.report import FORCED, INTENDED_USE, UNCALIBRATED, Answer, Finding, KitMark, Report
 
@@ -349,6 +350,18 @@ def test_a_folder_with_other_files_is_no_batch_s(pages: Path, tmp_path: Path) ->
     }  # fmt: skip
 
 
+def test_a_database_of_another_program_does_not_make_a_folder_a_batch_s(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / "lock").touch(mode=0o644)
+    with contextlib.closing(sqlite3.connect(folder / "batch.sqlite")) as db:
+        db.execute("CREATE TABLE jobs (id)")
+    before = {path.name: (path.read_bytes(), path.stat().st_mode) for path in folder.iterdir()}
+    with pytest.raises(FolderError, match="holds files and has no"):
+        batches.Store(folder, {})
+    assert {path.name: (path.read_bytes(), path.stat().st_mode) for path in folder.iterdir()} == before
+
+
 def test_names_and_answers_in_the_table_are_no_formulas_wherever_it_is_split(pages: Path, tmp_path: Path) -> None:
     class Hostile(Desk):
         def answer(self, page: Any) -> Report:
@@ -570,3 +583,18 @@ def test_refused_pages_are_answered_with_force_and_it_is_on_record(tiny_kit: Pat
     assert without.returncode == 1
     assert "was begun with another force and straighten" in without.stderr
     assert entry.fields["settings"]["force_kit"] is False
+
+
+def test_a_folder_that_takes_no_documents_stops_the_batch_and_marks_no_page(pages: Path, tmp_path: Path) -> None:
+    desk = Desk()
+
+    def documents(report: Report, _page: Any, name: str) -> None:
+        outputs.write(
+            pages / "a.png", name, ["json"], report, Image.new("RGB", (9, 9))
+        )  # a file where a folder should be
+
+    with batches.Store(tmp_path / "out", {"kit": "k"}) as store:
+        store.add(batches.files([str(pages)], tmp_path / "out"))
+        with pytest.raises(OutputError, match=r"a\.png.* cannot be written .*so there are no documents"):
+            batches.run(store, batches.Work(desk.answer, lambda *_a: None, documents, lambda *_a: None))
+        assert (store.failed_pages(), store.counts()) == (0, batches.Counts(4, 0, 0))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import pulse_edge
 from pulse_edge.cli import cli
 from pulse_edge.errors import EngineError
 
@@ -129,3 +130,30 @@ def test_a_reader_that_leaves_is_no_traceback() -> None:
     assert process.stderr.read() == b""
     process.stderr.close()
     assert process.wait(20) == 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="shells of Windows do not close streams")
+def test_the_first_file_that_is_opened_is_never_a_standard_stream(tmp_path: Path) -> None:
+    """What a library prints would go into it, were it the audit log."""
+    target = tmp_path / "file"
+    code = FAILING.format(
+        failure=f"import os; file = open({str(target)!r}, 'w'); os.write(2, b'noise'); print(file.fileno())"
+    )
+    line = f"{sys.executable} -c '{code.replace(chr(39), chr(34))}'"
+    done = subprocess.run(["sh", "-c", f"{line} <&- 2>&-"], capture_output=True, text=True, check=False)
+    assert (done.returncode, target.read_text()) == (0, "")
+    assert int(done.stdout) > 2
+
+
+@pytest.mark.skipif(os.name != "posix", reason="shells of Windows do not close streams")
+@pytest.mark.parametrize(("where", "why"), [(">&-", "Bad file descriptor"), (">/dev/full", "No space left on device")])
+def test_an_output_that_takes_nothing_is_no_fault_of_the_page(where: str, why: str, tmp_path: Path) -> None:
+    if "full" in where and not os.path.exists("/dev/full"):
+        pytest.skip("this system has no /dev/full")
+    page = Path(pulse_edge.__file__).parent / "example_page.png"
+    for arguments in (f"check {page}", f"interpret {page} --dry-run"):
+        command = f"{sys.executable} -m pulse_edge {arguments} {where}"
+        done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        assert done.stderr.startswith(f"error: standard output: cannot be written ({why})")
+        assert len(done.stderr.splitlines()) == 1

@@ -355,3 +355,14 @@ def test_forcing_a_page_does_not_force_a_kit(tmp_path: Path, monkeypatch: pytest
     (entry,) = Log().entries()
     assert (entry.fields["settings"]["force"], entry.fields["settings"]["force_kit"]) == (True, True)
     assert entry.fields["kit"]["refused"].endswith("it was wrong.")
+
+
+@pytest.mark.parametrize(
+    ("tolerance", "spread"), [(1e9, 0.1), ("inf", 0.1), ("nan", 0.1), (0, 0.1), (-1, 0.1), (0.05, "nan"), (0.05, -1)]
+)
+def test_a_tolerance_that_proves_nothing_is_refused(tmp_path: Path, tolerance: object, spread: object) -> None:
+    kit = altered(tmp_path / "kit", offset=0.0)
+    stated = json.loads(kit.file(golden.FILE).read_text()) | {"tolerance": tolerance, "spread": spread}
+    kit.file(golden.FILE).write_text(json.dumps(stated))
+    with pytest.raises(KitError, match="prove nothing"):
+        golden.read(kit)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -246,3 +249,20 @@ def test_few_tokens_are_refused_for_json_that_needs_more(tiny_kit: Path) -> None
     assert (
         "100 tokens hold about 400, so an answer could be cut off. Raise --max-tokens, or lower maxItems" in done.stderr
     )
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes have no names on Windows")
+def test_a_schema_is_read_once_so_that_it_may_come_from_a_pipe(tmp_path: Path) -> None:
+    text = b'{"type": "boolean"}'
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_bytes, args=(text,), daemon=True)
+    writer.start()
+    assert load(pipe).source_sha256 == hashlib.sha256(text).hexdigest()
+    writer.join(10)
+
+
+def test_a_schema_without_end_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "endless.json").write_bytes(b" " * (1 << 20) + b"{}")
+    with pytest.raises(UsageError, match=r"endless\.json: .*more than 1 MiB"):
+        load(tmp_path / "endless.json")

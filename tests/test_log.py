@@ -216,6 +216,25 @@ except LogError as e:
     Log(tmp_path / "log").append({})
 
 
+def test_a_text_that_cannot_be_kept_stops_everything_and_leaves_no_half(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, real = Log(tmp_path / "log"), os.write
+    log.append({})
+
+    def full(file: int, data: bytes) -> int:
+        if len(data) < 1000:
+            return real(file, data)
+        real(file, data[:500])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(LogError, match=r"kept.* cannot be written \(No space left on device\)"):
+        log.append({}, Kept(1, {"answer": "x" * 2000}, None))
+    assert [path for path in (log.folder / "kept").rglob("*") if path.is_file()] == []
+    assert log.verify().entries == 1
+
+
 @pytest.mark.skipif(os.name != "posix", reason="rights of POSIX")
 def test_only_its_owner_may_read_it(tmp_path: Path) -> None:
     log = Log(tmp_path / "log")

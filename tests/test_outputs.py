@@ -5,6 +5,7 @@ from __future__ import annotations
 import html.parser
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -17,6 +18,7 @@ from PIL import Image
 
 import pulse_edge
 from pulse_edge import document, outputs
+from pulse_edge.errors import OutputError
 from pulse_edge.fhir import Patient
 from pulse_edge.report import DEMONSTRATION, INTENDED_USE, UNCALIBRATED, Answer, Finding, KitMark, Mark, Report
 
@@ -372,14 +374,49 @@ def test_saved_pages_of_one_name_stay_apart_and_inputs_and_links_are_left_alone(
     out = tmp_path / "out"
     out.mkdir()
     (tmp_path / "precious.txt").write_text("precious")
-    (out / "scan.png-2.png").symlink_to(tmp_path / "precious.txt")
+    (out / "scan-2.png.png").symlink_to(tmp_path / "precious.txt")
     command = [sys.executable, "-m", "pulse_edge", "check", "a/scan.png", "b/scan.png", "--save-page", "out"]
     for _ in range(2):
         subprocess.run(command, capture_output=True, check=True, cwd=tmp_path)
-    endings = {path.name.removeprefix("scan.png") for path in out.iterdir()}
-    assert {".png", "-3.png", "-4.png", "-5.png", "-2.png"} <= endings
-    pictures = {(out / f"scan.png{n}.png").read_bytes() for n in ("", "-3")}
+    names = {path.name for path in out.iterdir()}
+    assert {f"scan{n}.png.png" for n in ("", "-2", "-3", "-4", "-5")} <= names
+    pictures = {(out / f"scan{n}.png.png").read_bytes() for n in ("", "-3")}
     assert len(pictures) == 2
     assert (tmp_path / "precious.txt").read_text() == "precious"
     subprocess.run([*command, "--overwrite"], capture_output=True, check=True, cwd=tmp_path)
-    assert {path.name.removeprefix("scan.png") for path in out.iterdir()} == endings
+    assert {path.name for path in out.iterdir()} == names
+
+
+def test_a_page_with_the_longest_name_can_be_saved(tmp_path: Path) -> None:
+    page = tmp_path / f"{'ü' * 120}.png"
+    shutil.copyfile(PAGE, page)
+    command = [sys.executable, "-m", "pulse_edge", "check", str(page), "--save-page", str(tmp_path / "out")]
+    subprocess.run(command, capture_output=True, check=True)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        f"{'ü' * 100}.png.found.png",
+        f"{'ü' * 100}.png.png",
+    ]
+
+
+def test_a_question_that_is_no_unicode_text_is_wrong_usage() -> None:
+    done = run(PAGE, "--kit", "nowhere", "-q", os.fsdecode(b"Rhythm\xff?"))
+    assert (done.returncode, done.stderr) == (
+        2,
+        "error: the question holds characters that are not valid UTF-8. Type it again.\n",
+    )
+
+
+@pytest.mark.parametrize("kind", ["file", "broken link"])
+def test_a_folder_that_is_none_is_an_error_and_no_endless_search_for_a_name(kind: str, tmp_path: Path) -> None:
+    place = tmp_path / "out"
+    if kind == "file":
+        place.write_text("precious")
+    else:
+        place.symlink_to(tmp_path / "gone")
+    with pytest.raises(OutputError, match=r"out: cannot be written \(Not a directory"):
+        outputs.write(place, "page", ["json"], report(), Image.new("RGB", (9, 9)))
+    done = run(PAGE, "--kit", "nowhere", "--format", "json", "-o", place)
+    assert (done.returncode, done.stderr) == (
+        2,
+        f"error: -o {place}: exists and is no folder. Name a folder, or one that does not exist yet.\n",
+    )

@@ -221,3 +221,15 @@ def test_a_name_taken_meanwhile_gives_all_files_of_a_report_another_one(
     assert [path.name for path in paths] == ["page-2.txt", "page-2.json"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["page-2.json", "page-2.txt", "page.json"]
     assert (tmp_path / "page.json").read_text() == "somebody else's"
+
+
+def test_a_file_that_cannot_be_written_leaves_nothing_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.json").write_text("before")
+
+    def full(_file: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        owned.write_text(tmp_path / "a.json", "after")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.json", "before")]

@@ -201,6 +201,32 @@ def test_check_saves_the_page_and_a_copy_with_what_was_found(page_file: Path, tm
     assert Image.open(tmp_path / "out" / "page.png.found.png").height > saved.height
 
 
+def test_what_shows_a_photograph_is_saved_as_jpeg_and_the_number_of_a_page_is_in_its_name(tmp_path: Path) -> None:
+    page = drawn()
+    tilted = cv2.getRotationMatrix2D((page.shape[1] / 2, page.shape[0] / 2), 5, 0.9)
+    photo = cv2.warpAffine(page, tilted, page.shape[1::-1], borderValue=(90, 70, 50))
+    Image.fromarray(photo).save(tmp_path / "two.tiff", save_all=True, append_images=[Image.fromarray(page)])
+    CliRunner().invoke(cli, ["check", str(tmp_path / "two.tiff"), "--save-page", str(tmp_path / "out")])
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {f"two.tiff.page1{end}.jpg" for end in ("", ".found", ".sheet")} | {
+        f"two.tiff.page2{end}.png" for end in ("", ".found")
+    }
+
+
+@pytest.mark.parametrize("width", [340, 700, 2500])
+def test_the_text_over_a_saved_page_fits_its_width(width: int) -> None:
+    page = Image.new("RGB", (width, width // 2), "white")
+    reasons = tuple(quality._reasons({"glare": 0.2, "sharpness": 0.9, "shadow": 0.2}))
+    assert len(reasons) == 3
+    found = quality.Quality(quality.USABLE, reasons, {}, "3x4", 12, ())
+    strip = np.asarray(quality.overlay(page, found, None, None))[: -width // 2]
+    assert (strip[:, -4:] == 255).all()
+    assert (strip < 255).any()
+    thin = quality._wrapped("one two three four", 1.0, 1, 120)
+    assert " ".join(thin) == "one two three four"
+    assert len(thin) > 1
+
+
 def test_a_refused_page_raises_with_what_is_wrong_and_what_to_do() -> None:
     done = intake.check(scan.Page(Image.new("RGB", (400, 300), "white"), "", "empty.png"))
     with pytest.raises(

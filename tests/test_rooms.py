@@ -18,8 +18,11 @@ STAGES = {
     "whole",
     "fill",
     "pdf",
+    "recording",
+    "drawn",
     "waveform",
     "dicom",
+    "dicom_waveform",
     "rectify",
     "upright",
     "quality",
@@ -40,12 +43,14 @@ STAGES = {
 }
 GROUND = {".errors", ".text", ".owned"}
 HELPERS = {
-    "scan": {".pictures", ".sandbox"},
+    "scan": {".drawn", ".pictures", ".sandbox"},
     "sandbox": {".child"},
     "decoder": {".pictures", ".pdf", ".dicom"},
     "pictures": {".fill", ".whole"},
     "pdf": {".pictures", ".whole"},
-    "dicom": {".pictures", ".pdf", ".waveform", ".whole"},
+    "dicom": {".dicom_waveform", ".pictures", ".pdf", ".waveform", ".whole"},
+    "dicom_waveform": {".recording"},
+    "waveform": {".drawn", ".recording"},
     "rectify": {".upright", ".waves", ".channels"},
     "quality": {".channels"},
     "upright": {".channels"},
@@ -69,7 +74,7 @@ DOORS = {
     "cv2": PICTURES - {"scan.py"},
     "pypdfium2": {"pdf.py"},
     "pillow_heif": {"pictures.py"},
-    "pydicom": {"dicom.py"},
+    "pydicom": {"dicom.py", "dicom_waveform.py"},
     "typst": {"document.py"},
 }
 
@@ -98,7 +103,7 @@ def test_a_room_of_the_laptop_imports_only_what_it_may(file: Path) -> None:
         assert {n for n in names if n.startswith(".")} <= GROUND | {".report"}
     if file.stem in ("text", "owned"):
         assert {n for n in names if n.startswith(".")} <= {".errors"}
-    if file.stem in ("kit", "errors", "log", "install", "text", "owned", "sandbox", "supervisor", "whole"):
+    if file.stem in ("kit", "errors", "log", "install", "text", "owned", "sandbox", "supervisor", "whole", "drawn"):
         assert tops <= sys.stdlib_module_names
     if file.stem == "install":
         assert not any(n.startswith(".") for n in names)  # it runs alone, from the stick

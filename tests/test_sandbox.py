@@ -8,13 +8,15 @@ import signal
 import struct
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import recordings
 from PIL import Image
-from test_documents import RED_BOX, pdf, waveform_file
+from test_documents import RED_BOX, pdf
 from test_scan import blocks, chunk, encoded, several
 
 from pulse_edge import sandbox, scan, supervisor
@@ -52,6 +54,11 @@ def progressive(side: int, scans: int) -> bytes:
     return out + (start(1, 63, 1, 0) + body) * scans + b"\xff\xd9"
 
 
+def dense(seconds: float, hz: float) -> bytes:
+    """A DICOM recording of many samples."""
+    return recordings.file(recordings.Group(dict.fromkeys(recordings.LEADS, np.zeros(round(seconds * hz))), hz))
+
+
 def used() -> float:
     """Processor seconds of the children that have ended."""
     return sum(os.times()[2:4])
@@ -59,12 +66,13 @@ def used() -> float:
 
 @posix
 @pytest.mark.parametrize(
-    "data",
-    [progressive(4000, 400), waveform_file(hz=50_000, short=0)],
-    ids=["JPEG of 400 scans", "12 leads at 50 kHz"],
+    "slow",
+    [lambda: progressive(4000, 400), lambda: dense(60, 40_000)],
+    ids=["JPEG of 400 scans", "a minute of 12 leads at 40 kHz"],
 )
-def test_a_page_that_takes_too_long_is_refused(data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_that_takes_too_long_is_refused(slow: Callable[[], bytes], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sandbox, "SECONDS", 0.7)
+    data = slow()
     before = used()
     with pytest.raises(PageRefused, match="takes longer than"):
         scan.read_all(data)

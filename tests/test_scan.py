@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms, ImageFile, PngImagePlugin
+from PIL import Image, ImageCms, ImageFile, PngImagePlugin, features
 
-from pulse_edge import scan
+from pulse_edge import pictures, scan
 from pulse_edge.errors import PageRefused, PulseEdgeError, ScanError
 
 SHARED = Path(__file__).parents[2] / "shared" / "ecg"
@@ -416,9 +416,11 @@ def test_a_preview_is_not_a_page() -> None:
 
 
 def test_pages_too_large_together_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scan, "MAX_PIXELS", 2 * 48 * 32)
+    monkeypatch.setattr(scan, "MAX_TOGETHER", 2 * 48 * 32)
     assert len(scan.read_all(several(blocks(), blocks()))) == 2
-    with pytest.raises(PageRefused, match="together"):
+    with pytest.raises(
+        PageRefused, match=r"has 3 pages, and its first 3 have 3,073 pixels together; 3,072 is the limit"
+    ):
         scan.read_all(several(blocks(), blocks(), Image.new("1", (1, 1))))
 
 
@@ -445,7 +447,8 @@ def test_of_a_phones_two_pictures_the_photograph_is_the_page() -> None:
 @pytest.mark.parametrize(
     ("content", "what"),
     [
-        (b"\0\0\0\x1cftypavif\0\0\0\0", "AVIF"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
+        (b"\xff\x0a\x7f\x02", "JPEG XL"),
         (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
         (b"PK\x03\x04\x14\0", "archive or office document"),
         (b"<?xml version='1.0'?><AnnotatedECG/>\n", "text or XML"),
@@ -460,8 +463,61 @@ def test_another_kind_of_file_is_named_with_the_way_out(tmp_path: Path, content:
     refused(path, what, "Export the page as PNG")
 
 
-def test_a_gif_is_named() -> None:
-    refused(encoded(blocks(), "GIF"), "a GIF", "Export the page as PNG")
+def test_of_a_gif_the_first_picture_is_the_page() -> None:
+    first = blocks(seed=1).quantize(200)
+    for data in (encoded(first, "GIF"), several(first, blocks(seed=2).quantize(200), fmt="GIF")):
+        assert np.array_equal(array(scan.read(data)), np.asarray(first.convert("RGB")))
+
+
+def test_a_gif_that_is_cut_short_anywhere_or_filled_with_zeros_is_no_page() -> None:
+    data = encoded(blocks().quantize(200), "GIF")
+    for end in (*range(20, len(data) - 1, 97), len(data) - 1):
+        refused(data[:end], "GIF")
+        refused(data[:end] + bytes(max(0, len(data) - end)))
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow was built without AVIF")
+def test_an_avif_is_read_turned_as_it_says_and_not_where_it_is_cut_short() -> None:
+    picture = blocks(96, 64)
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    data = encoded(picture, "AVIF", quality=100, subsampling="4:4:4", exif=exif)
+    page = array(scan.read(data))
+    assert page.shape == (96, 64, 3)
+    assert np.abs(page.astype(int) - np.rot90(np.asarray(picture), -1)).mean() < 4
+    for end in (40, len(data) // 2, len(data) - 1):
+        refused(data[:end])
+        refused(data[:end] + bytes(len(data) - end)) if end < len(data) - 1 else None
+
+
+def with_segment(jpeg: bytes, marker: int, body: bytes) -> bytes:
+    return jpeg[:2] + bytes([0xFF, marker]) + struct.pack(">H", len(body) + 2) + body + jpeg[2:]
+
+
+def test_a_photograph_with_a_gain_map_or_a_film_behind_it_is_the_photograph() -> None:
+    photo, gain = encoded(blocks(seed=1), "JPEG"), encoded(blocks(seed=2).convert("L"), "JPEG")
+    wanted = np.asarray(Image.open(io.BytesIO(photo)))
+    xmp = b'http://ns.adobe.com/xap/1.0/\0<x:xmpmeta><rdf:Description hdrgm:Version="1.0" GCamera:MotionPhoto="1"/></x:xmpmeta>'
+    several_of_one = several(blocks(seed=1), blocks(seed=2), fmt="MPO")
+    film = struct.pack(">I4s4sI", 16, b"ftyp", b"mp42", 0) + struct.pack(">I4s", 5008, b"mdat") + bytes(range(250)) * 20
+    for data in (
+        with_segment(photo, 0xE1, xmp) + gain,
+        with_segment(photo, 0xE1, xmp) + film,
+        with_segment(photo, 0xE1, xmp) + gain + film,
+        with_segment(several_of_one, 0xE1, xmp),
+        with_segment(several_of_one, 0xE1, xmp) + film,
+    ):
+        assert np.array_equal(array(scan.read(data)), wanted)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA"])
+def test_a_page_of_a_large_sheet_is_halved_by_means_of_four(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = blocks().convert(mode)
+    whole = scan.read(picture).image
+    monkeypatch.setattr(pictures, "HALVED", 48 * 32 - 1)
+    halved = scan.read(picture).image
+    assert halved.size == (24, 16)
+    assert np.abs(np.asarray(halved).astype(int) - np.asarray(whole.reduce(2))).max() <= 1
 
 
 def test_a_missing_file_an_empty_file_and_a_folder_are_told_apart(tmp_path: Path) -> None:
