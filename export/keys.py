@@ -290,8 +290,10 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text("utf-8"))
     except OSError as e:
         raise CheckpointError(f"{path}: cannot be read ({e.strerror}). Name a checkpoint directory.") from None
-    except (ValueError, RecursionError) as e:
+    except ValueError as e:
         raise CheckpointError(f"{path}: not JSON ({e}). Fetch the checkpoint again.") from None
+    except RecursionError:
+        raise CheckpointError(f"{path}: nested too deeply. Fetch the checkpoint again.") from None
     if not isinstance(value, dict):
         raise CheckpointError(f"{path}: not a JSON object. Fetch the checkpoint again.")
     return value

@@ -438,3 +438,13 @@ def test_every_file_that_is_read_is_fetched(checkpoints: dict[str, Path], tmp_pa
     used = {path.name for path in (*config.files, *tokenizer.read(source, config).files)}
     assert used == {path.name for path in source.iterdir() if "safetensors" not in path.name}
     assert all(any(fnmatch.fnmatchcase(name, pattern) for pattern in hub._WANTED) for name in used)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [('{"a":' * 100_000, "nested too deeply"), ("{", "not JSON"), ("[]", "JSON object")]
+)
+def test_a_file_that_is_no_json_object_is_refused_in_plain_words(text: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(CheckpointError, match=words) as refusal:
+        read_config(tmp_path / "config.json", tower_dir=None)
+    assert "recursion" not in str(refusal.value)
