@@ -112,11 +112,14 @@ def read_config(path: Path, *, tower_dir: Path | None, merge: Merge | None = Non
     packing, merge_from = _merge(raw, hub, merge, wrong)
     stated = raw.get("image_grid_pinpoints")
     pinpoints = _pinpoints(_PINPOINTS if stated is None and hub else stated, int(vision.image_size), aspect, wrong)
-    pixels = preprocessing.read(path.parent if hub else folder, hub, vision, aspect, pinpoints, wrong)
+    unfit: list[str] = []
+    pixels = preprocessing.read(path.parent if hub else folder, hub, vision, aspect, pinpoints, unfit)
     if hub:
         pinpoints = tuple((w, h) for h, w in pinpoints)  # LLaVA writes (width, height), LlavaNext (height, width)
-    if wrong:
-        raise CheckpointError(f"{path}: cannot be converted: {'; '.join(wrong)}.")
+    if wrong or unfit:
+        # Each of `unfit` names its file itself.
+        place = path if wrong else path.parent if hub else folder
+        raise CheckpointError(f"{place}: cannot be converted: {'; '.join(wrong + unfit)}.")
     return Config(
         architecture=architecture,
         layout="llava_next" if hub else "llava",

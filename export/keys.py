@@ -269,7 +269,9 @@ def check(
             if not unknown and not name.startswith("_"):
                 wrong.append(f"{where}{name} ({shown(value)}) is not known")
         elif key.use == "obeyed" and value is not None and not KINDS[key.kind](value):
-            wrong.append(f"{where}{name} is {shown(value)}, expected {key.kind}")
+            beyond = isinstance(value, int) and abs(value) > LARGEST
+            limit = f" and at most {LARGEST:,}" if beyond else ""
+            wrong.append(f"{where}{name} is {shown(value)}, expected {key.kind}{limit}")
         elif key.use == "refused" and value not in key.only:
             wrong.append(f"{where}{name} is {shown(value)} ({key.why})")
 
@@ -288,8 +290,10 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text("utf-8"))
     except OSError as e:
         raise CheckpointError(f"{path}: cannot be read ({e.strerror}). Name a checkpoint directory.") from None
-    except (ValueError, RecursionError) as e:
+    except ValueError as e:
         raise CheckpointError(f"{path}: not JSON ({e}). Fetch the checkpoint again.") from None
+    except RecursionError:
+        raise CheckpointError(f"{path}: nested too deeply. Fetch the checkpoint again.") from None
     if not isinstance(value, dict):
         raise CheckpointError(f"{path}: not a JSON object. Fetch the checkpoint again.")
     return value

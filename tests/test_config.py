@@ -193,7 +193,7 @@ def test_keys_that_change_nothing_pass(source: str, checkpoints: dict[str, Path]
         (LLAVA, {"hidden_size": 256.0}, r"hidden_size is 256\.0, expected a whole number above 0"),
         (LLAVA, {"num_attention_heads": 0}, "num_attention_heads is 0, expected a whole number above 0"),
         (LLAVA, {"num_hidden_layers": True}, "num_hidden_layers is True, expected a whole number above 0"),
-        (LLAVA, {"vocab_size": 2**40}, "vocab_size is 1099511627776, expected a whole number above 0"),
+        (LLAVA, {"vocab_size": 2**40}, "expected a whole number above 0 and at most 2,147,483,647"),
         (LLAVA, {"bos_token_id": [1]}, r"bos_token_id is \[1\], expected a token id"),
         (LLAVA, {"eos_token_id": []}, r"eos_token_id is \[\], expected a token id or a list of token ids"),
         (LLAVA, {"eos_token_id": [2, None]}, r"eos_token_id is \[2, None\], expected a token id or a list"),
@@ -400,8 +400,9 @@ def test_means_and_deviations_come_from_the_image_processors_files(
 def test_pixels_that_the_runtime_cannot_make_are_refused(
     files: dict[str, Any], words: str, checkpoints: dict[str, Path], tmp_path: Path
 ) -> None:
-    with pytest.raises(CheckpointError, match=words):
+    with pytest.raises(CheckpointError, match=words) as refusal:
         read(lay(checkpoints[HUB], tmp_path / "source", {}, files))
+    assert not str(refusal.value).startswith(str(tmp_path / "source" / "config.json"))
 
 
 @pytest.mark.parametrize(
@@ -437,3 +438,13 @@ def test_every_file_that_is_read_is_fetched(checkpoints: dict[str, Path], tmp_pa
     used = {path.name for path in (*config.files, *tokenizer.read(source, config).files)}
     assert used == {path.name for path in source.iterdir() if "safetensors" not in path.name}
     assert all(any(fnmatch.fnmatchcase(name, pattern) for pattern in hub._WANTED) for name in used)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [('{"a":' * 100_000, "nested too deeply"), ("{", "not JSON"), ("[]", "JSON object")]
+)
+def test_a_file_that_is_no_json_object_is_refused_in_plain_words(text: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(CheckpointError, match=words) as refusal:
+        read_config(tmp_path / "config.json", tower_dir=None)
+    assert "recursion" not in str(refusal.value)
