@@ -306,6 +306,8 @@ def open_kit(path: Path) -> Kit:
             continue
         if not stat.S_ISREG(about.st_mode):
             wrong.append(f"{name} is no regular file")
+        elif not (path / name).resolve().is_relative_to(path.resolve()):
+            wrong.append(f"{name} is a link to a file outside the kit")
         elif about.st_size != file.bytes:
             wrong.append(f"{name} has {about.st_size} bytes instead of {file.bytes}")
     present = {p.relative_to(path).as_posix() for p in path.rglob("*") if not p.is_dir()}

@@ -102,6 +102,18 @@ def test_a_pipe_in_a_kit_is_refused_and_not_waited_for(tmp_path: Path, name: str
         kits.open_kit(kit)
 
 
+def test_a_link_to_a_file_outside_the_kit_is_refused_though_its_hash_is_right(tmp_path: Path) -> None:
+    kit = Path(shutil.copytree(MINIATURE.path, tmp_path / "kit"))
+    (kit / "MODEL_CARD.md").rename(tmp_path / "outside.md")
+    (kit / "MODEL_CARD.md").symlink_to(tmp_path / "outside.md")
+    with pytest.raises(KitError, match="MODEL_CARD.md is a link to a file outside the kit"):
+        kits.open_kit(kit)
+    (tmp_path / "linked").symlink_to(kit)  # a kit's folder may be a link
+    (kit / "MODEL_CARD.md").unlink()
+    (tmp_path / "outside.md").rename(kit / "MODEL_CARD.md")
+    kits.verify(kits.open_kit(tmp_path / "linked"))
+
+
 def test_a_device_and_a_manifest_without_end_are_refused(tmp_path: Path) -> None:
     for number, make in enumerate((lambda p: p.symlink_to("/dev/zero"), lambda p: os.truncate(_touched(p), 40 << 30))):
         kit = tmp_path / str(number)
