@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any
 
-from . import channels, fill, quality, rectify, scan
+from . import channels, fill, quality, rectify, scan, upright
 from .errors import PageRefused
 
 NARROWEST = 64
@@ -41,6 +41,7 @@ def check(page: scan.Page, *, straighten: bool = True) -> CheckedPage:
         stretch=flat.stretch,
         mirrored=flat.sheet.mirrored or flat.mirror > rectify.MIRRORED,
         part=flat.part,
+        look=upright.layouts,
         unfilled=fill.unfilled(channels.pixels(page.image)),
     )
     return CheckedPage(page, flat, judged, time.perf_counter() - start)
