@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from . import channels, fill, quality, rectify, scan
+from . import channels, fill, quality, rectify, scan, upright
 from .drawn import LEAST, Drawn
 from .errors import PageRefused
 
@@ -48,6 +48,7 @@ def check(page: scan.Page, *, straighten: bool = True) -> CheckedPage:
         stretch=flat.stretch,
         mirrored=flat.sheet.mirrored or flat.mirror > rectify.MIRRORED,
         part=flat.part,
+        look=upright.layouts,
         unfilled=fill.unfilled(channels.pixels(page.image)),
     )
     return CheckedPage(page, flat, judged, time.perf_counter() - start)

@@ -7,6 +7,7 @@ it. What is damaged, too large or cut short raises, by itself or where it is dec
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -382,14 +383,30 @@ def _eight_bits(image: Image.Image, name: str, tiff: dict[int, Any]) -> Any:
     return grey
 
 
+_FAX = 1.9, 2.2
+"""Between these lie 204 x 98, 203 x 98 and 200 x 100 dpi."""
+
+
+def _resolution(image: Image.Image, tiff: dict[int, Any]) -> tuple[float, float]:
+    """Pixels for a length across and down, in whatever unit; (1, 1) where a picture does not say."""
+    found = (tiff.get(282, 1), tiff.get(283, 1)) if tiff else image.info.get("dpi") or image.info.get("jfif_density")
+    try:
+        across, down = (float(value) for value in found or image.info.get("aspect") or (1, 1))
+    except (TypeError, ValueError, ZeroDivisionError):
+        return 1.0, 1.0
+    return (across, down) if math.isfinite(across) and math.isfinite(down) else (1.0, 1.0)
+
+
 def _square_pixels(
     page: Image.Image, image: Image.Image, name: str, tiff: dict[int, Any], limits: Limits
 ) -> Image.Image:
-    """Stretch a fax: sent at 204 x 98 dpi it arrives at half its height. Other pictures' resolutions are often wrong."""
-    if image.mode != "1":
-        return page
-    across, down = float(tiff.get(282, 1)), float(tiff.get(283, 1))
-    if min(across, down) <= 0 or not 1.5 < max(across, down) / min(across, down) < 3:
+    """Stretch a fax: sent at 204 x 98 dpi it arrives at half its height, as whatever kind of picture its server makes of it.
+
+    Other pictures' resolutions are often wrong; where this one is, the page's grid will tell.
+    """
+    across, down = _resolution(image, tiff)
+    ratio = max(across, down) / min(across, down) if min(across, down) > 0 else 1.0
+    if not (1.5 < ratio < 3 if image.mode == "1" else _FAX[0] < ratio < _FAX[1]):
         return page
     if tiff.get(274, 1) >= 5:  # lies on its side
         across, down = down, across

@@ -9,7 +9,7 @@ multiplied by waves of the grid's own spacing and smoothed), which follows lines
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,6 @@ from PIL import Image
 
 from . import channels
 from .channels import brightest, darkest
-from .upright import layouts as layouts_of
 
 Pixels = npt.NDArray[np.uint8]
 Float = npt.NDArray[np.float32]
@@ -34,6 +33,8 @@ _FINE, _COARSE = 8.0, 4.0
 """Pixels per millimetre at which sharpness is measured, and rows are looked for, at most."""
 _EVEN = 0.06
 """Share by which a grid may vary for moire to be told from it."""
+_SOLID = 0.95
+"""Of the darkest ink: so dark is trace wherever it lies. Thick traces take more of a page than quantiles allow for."""
 _BLANK = 12
 """Of 255: less than this between the lightest and the darkest spot is neither grid nor trace."""
 
@@ -251,6 +252,7 @@ def judge(
     stretch: float = 1.0,
     mirrored: bool = False,
     part: float = 1.0,
+    look: Callable[[Pixels], Mapping[str, float]] | None = None,
 ) -> Quality:
     """Measure a flat RGB page and judge it.
 
@@ -260,7 +262,7 @@ def judge(
     coarsely, before shadows were evened out. `frame` (4, 2): where the picture's corners lie on the page, None where page
     and picture are the same. `unfilled`: the share of the picture that was never filled in; see fill.py. `stretch`: pixels
     per millimetre across over down of the picture as it came. `mirrored`: the picture shows a mirror image. `part`: the
-    share of it that is the page.
+    share of it that is the page. `look` gives the likelihood of each layout for another picture; None: as for `layouts`.
     """
     pixels = channels.pixels(page)
     scale_known = across is not None and down is not None
@@ -268,7 +270,8 @@ def judge(
     mm = (across * down) ** 0.5
     ink = _Ink(pixels, across, down, min(1.0, _COARSE / mm), grid=scale_known)
     rows = _rows(ink)
-    layouts = _looked_at_again(pixels, layouts, [y / ink.scale for y in rows])
+    if look is not None and pixels.shape[1] <= _WIDE * pixels.shape[0]:
+        layouts = _looked_at_again(pixels, layouts, [y / ink.scale for y in rows], look)
     layout, sure = _layout(layouts, len(rows))
     inside = np.ones(light.shape, bool)
     if frame is not None:
@@ -359,7 +362,7 @@ class _Ink:
             mask = (
                 self._without_lines(threshold, strong)
                 if grid
-                else self.depth > max(threshold, float(np.quantile(sample, 0.96)))
+                else self.depth > max(threshold, min(float(np.quantile(sample, 0.96)), _SOLID * strong))
             )
         self.mask: Mask = mask
         self.contrast = float(np.median(self.depth[mask])) if mask.any() else 0.0
@@ -367,7 +370,7 @@ class _Ink:
     def _without_lines(self, threshold: float, strong: float) -> Mask:
         lines = grid_lines(np.minimum(self.depth, 0.7 * strong), self.across, self.down)
         clear, on = self.depth[~lines], self.depth[lines]
-        threshold = max(threshold, float(np.quantile(clear[::3], 0.965)))
+        threshold = max(threshold, min(float(np.quantile(clear[::3], 0.965)), _SOLID * strong))
         over = max(threshold, float(np.quantile(on[::3], 0.97))) if on.size else threshold
         return (self.depth > threshold) & ~lines | (self.depth > over)
 
@@ -462,18 +465,20 @@ _AGAIN, _SURELY = 1.6, 0.85
 cut off at the left or right of a page gets up to 0.6, complete square and portrait pages 0.92 and more."""
 
 
-def _looked_at_again(page: Pixels, layouts: Mapping[str, float], rows: list[float]) -> Mapping[str, float]:
+def _looked_at_again(
+    page: Pixels, layouts: Mapping[str, float], rows: list[float], look: Callable[[Pixels], Mapping[str, float]]
+) -> Mapping[str, float]:
     """The layouts of a square or portrait page, or of one that has its rows in a part of it, judged by its rows alone.
 
     They are cut out and pressed into the shape of a landscape page. `rows`: pixels from the top.
     """
-    height, width = page.shape[:2]
-    if len(rows) < 3 or width > _WIDE * height or max(layouts.get("partial", 0), layouts.get("none", 0)) < 0.5:
+    width = page.shape[1]
+    if len(rows) < 3 or max(layouts.get("partial", 0), layouts.get("none", 0)) < 0.5:
         return layouts
     reach = 0.7 * float(np.median(np.diff(rows)))
     band = page[max(0, int(rows[0] - reach)) : int(rows[-1] + reach)]
     size = max(width, round(_AGAIN * len(band))), max(len(band), round(width / _AGAIN))
-    again = layouts_of(np.asarray(cv2.resize(band, size, interpolation=cv2.INTER_LINEAR), np.uint8))
+    again = look(np.asarray(cv2.resize(band, size, interpolation=cv2.INTER_LINEAR), np.uint8))
     best = max(again, key=lambda name: again[name])
     return again if again[best] > _SURELY and ROWS.get(best) == len(rows) else layouts
 
@@ -539,7 +544,7 @@ def _ecg(layouts: Mapping[str, float], rows: list[int], grid: bool, ink: _Ink, p
     if not rows:
         return 0.45 * not_none
     traced = _traced(ink, rows)
-    doubtful = not_none < _DOUBTED or stretch > LIMITS["stretched"].warns
+    doubtful = not_none < _DOUBTED or stretch > (LIMITS["stretched"].warns or 1.0)
     if (doubtful and traced < _TRACED) or (not_none < _NO_PAGE and traced < _FULLY):
         return 0.4 * not_none  # what seemed a grid was the lines and columns of a table
     return max(0.6, not_none) if len(rows) >= 2 else 0.5 * not_none

@@ -39,8 +39,8 @@ MAX_TURN, MAX_TILT = 0.45, 1.5
 STRETCHED = 1.12
 """Pixels per millimetre across over down, or down over across, from which on a picture is made square. Real pages that were
 left alone have up to 1.04, one has 1.08."""
-MIRRORED = 20.0
-"""Log odds against the page as it is, from which on it counts as a mirror image; see docs/intake.md for those of real pages."""
+MIRRORED = 12.0
+"""Log odds of both networks together, from which on a page counts as a mirror image; real pages have 6.9 at most."""
 _BENT, _EVEN = 0.15, 0.06
 """Unevenness of a grid from which on a page is refused, and below which a part of it is flat."""
 
@@ -99,7 +99,7 @@ class Flat:
     stretch: float = 1.0
     """Pixels per millimetre across over down of the picture as it came; 1 where it was photographed."""
     mirror: float = 0.0
-    """Log odds that the picture is a mirror image against that it is not; measured where networks look at all."""
+    """Log odds that the picture is a mirror image against that it is not."""
     part: float = 1.0
     """Share of the picture that the page takes, where it was cut out of a larger one."""
 
@@ -285,7 +285,7 @@ def _way(page: Pixels, across: float, down: float, *, stays: bool = False) -> _W
     """Which way is up on a page, and whether it is a mirror image.
 
     It is mirrored back only where both networks agree: the one for mirror images says so, and the one for turns finds the
-    mirrored page upright, and more clearly so than the page as it came.
+    mirrored page upright, and more clearly so than the page as it came. What both say is added up.
     """
     turn, odds = _turn(page, across, down, stays=stays)
     way = _Way(turn, odds)
@@ -293,13 +293,16 @@ def _way(page: Pixels, across: float, down: float, *, stays: bool = False) -> _W
         return way
     sides = (down, across) if turn in (1, 3) else (across, down)
     right, mirrored, flipped = upright.mirrored(way.applied(page), *sides)
-    way = replace(way, mirror=float(max(mirrored, flipped) - right))
+    mirror = float(max(mirrored, flipped) - right)
+    if mirror <= 0:
+        return replace(way, mirror=mirror)
+    # Top and bottom exchanged is left and right exchanged after half a turn.
+    back = _Way(turn if mirrored > flipped else (turn + 2) % 4, odds, mirrored=True)
+    again, clearer = _turn(back.applied(page), *sides)
+    way = replace(way, mirror=mirror + clearer - odds if again == 0 and clearer > odds else 0.0)
     if stays or way.mirror < MIRRORED:
         return way
-    # Top and bottom exchanged is left and right exchanged after half a turn.
-    back = _Way(turn if mirrored > flipped else (turn + 2) % 4, odds, way.mirror, mirrored=True)
-    again, clearer = _turn(back.applied(page), *sides)
-    return replace(back, odds=clearer) if again == 0 and clearer > odds else way
+    return replace(back, odds=clearer, mirror=way.mirror)
 
 
 def _turn(page: Pixels, across: float, down: float, *, stays: bool = False) -> tuple[int, float]:

@@ -172,7 +172,8 @@ def test_check_prints_one_json_object_per_page_with_all_fields(page_file: Path) 
     assert done.exit_code == 0
     assert set(said) >= {"file", "page", "verdict", "reasons", "sheet", "grid", "layout", "leads", "changed", "seconds"}
     assert (said["file"], said["page"], said["changed"]) == (str(page_file), 1, False)
-    assert set(said["sheet"]) == {"corners", "rotation", "skew_degrees"}
+    assert set(said["sheet"]) == {"corners", "rotation", "mirrored", "skew_degrees"}
+    assert set(said["grid"]) == {"pixels_per_mm", "across", "down"}
 
 
 def test_check_exits_with_3_for_a_refused_page_and_says_what_to_do(tmp_path: Path) -> None:
