@@ -40,7 +40,7 @@ def altered(target: Path, *, offset: float | None) -> kits.Kit:
     with kits.writing(target) as work:
         shutil.copytree(MINIATURE, work, dirs_exist_ok=True)
         (work / kits.MANIFEST).unlink()
-        cases = json.loads((work / golden.FILE).read_text("utf-8"))
+        cases = json.loads((work / golden.FILE).read_text("utf-8"))["cases"]
         cases[0]["first_logits"][7] += offset or 0.0
         (work / golden.FILE).write_text(json.dumps({"tolerance": 0.03, "cases": cases[:1]}))
         if offset is None:
