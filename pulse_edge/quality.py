@@ -26,6 +26,8 @@ Float = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 Points = npt.NDArray[np.float64]
 
+_STRETCHED = 1.12
+"""Pixels per millimetre of one direction over the other, from which on a page is squared; see rectify.STRETCHED."""
 GOOD, USABLE, REFUSED = "good", "usable", "refused"
 LEADS = {"3x4": 12, "3x4+1": 12, "3x4+2": 12, "3x4+3": 12, "6x2": 12, "12x1": 12}
 ROWS = {"3x4": 3, "3x4+1": 4, "3x4+2": 5, "3x4+3": 6, "6x2": 6, "12x1": 12}
@@ -108,7 +110,7 @@ LIMITS = {
     ),
     "stretched": Limit(
         "times",
-        1.12,
+        _STRETCHED,
         None,
         True,
         "The picture was stretched {value:.2f} times in one direction, as by a fax.",
@@ -543,7 +545,7 @@ def _ecg(layouts: Mapping[str, float], rows: list[int], grid: bool, ink: _Ink, p
         return not_none if len(rows) >= 3 and traced >= _TRACED else 0.4 * not_none
     if not rows:
         return 0.45 * not_none
-    doubtful = not_none < _DOUBTED or stretch > LIMITS["stretched"].warns
+    doubtful = not_none < _DOUBTED or stretch > _STRETCHED
     if (doubtful and traced < _TRACED) or (not_none < _NO_PAGE and traced < _FULLY):
         return 0.4 * not_none  # what seemed a grid was the lines and columns of a table
     return max(0.6, not_none) if len(rows) >= 2 else 0.5 * not_none

@@ -3,9 +3,9 @@
 In: a path, `-` for standard input, a file's bytes, an open binary file, or an open PIL image.
 Out: `Page`: RGB, turned as EXIF says, white paper under what is transparent, no EXIF, GPS, XMP or colour profile.
 
-JPEG, PNG, TIFF, BMP, WebP, GIF (its first picture) and AVIF are read; with their extras also PDF (`pdf`), HEIC (`heic`) and DICOM (`dicom`: 12-lead
-waveforms, encapsulated PDF, pictures). They are recognised by what they contain, not by what they are called. What is
-cut short, damaged, too large or something else raises; a page with its lower half missing is never handed on.
+JPEG, PNG, TIFF, BMP, WebP, GIF (its first picture) and AVIF are read; with their extras also PDF (`pdf`), HEIC (`heic`) and
+DICOM (`dicom`: 12-lead waveforms, encapsulated PDF, pictures). They are recognised by what they contain, not by what they are
+called. What is cut short, damaged, too large or something else raises; a page with its lower half missing is never handed on.
 
 Every file is decoded by a process of its own (sandbox.py, decoder.py), with bounds for each page. Only a PIL image,
 which this program has opened itself, is decoded here.

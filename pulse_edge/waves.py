@@ -123,7 +123,11 @@ class _Spectra:
             one, high = self._exact(at, *divmod(int(self.clearest[at]), _FFT))
             length = math.hypot(*one)
             two, second = self.near(at, np.array([-one[1], one[0]]), 0.3 * length)
-            if min(high, second) > 8 and 0.7 < math.hypot(*two) / length < 1.43 and self.printed(at, np.array([one, two])):
+            if (
+                min(high, second) > 8
+                and 0.7 < math.hypot(*two) / length < 1.43
+                and self.printed(at, np.array([one, two]))
+            ):
                 found.append((min(high, second), at, _ordered(one, two)))
         found.sort(key=lambda f: -f[0])
         return [(at, vectors) for _, at, vectors in found[:8]]
@@ -135,11 +139,11 @@ class _Spectra:
         if float(part.std()) > 10 * _FAINT:
             return True
         window = np.hanning(self.patch)
-        part = part * window[:, None] * window[None]
+        weighed = part * window[:, None] * window[None]
         place = np.arange(self.patch)
         for wave in waves:
             y, x = (np.exp(-2j * np.pi * wave[n] * place) for n in (1, 0))
-            if 2 * abs(complex(y @ part @ x)) / float(window.sum()) ** 2 < _FAINT:
+            if 2 * abs(complex(y @ weighed @ x)) / float(window.sum()) ** 2 < _FAINT:
                 return False
         return True
 

@@ -268,7 +268,25 @@ def letter(ecg: np.ndarray) -> np.ndarray:
     """The ECG pasted into a page of text, above and below."""
     page = Image.new("RGB", (ecg.shape[1], 2 * ecg.shape[1]), "white")
     pen, font, dice = ImageDraw.Draw(page), ImageFont.load_default(22), random.Random(5)
-    words = "the patient was seen again and had no further pain since the last visit to our clinic".split()
+    words = ("patient", "was", "seen again", "and", "had", "no further", "pain", "since", "the last", "visit", "to us")
+        "the",
+        "patient",
+        "was",
+        "seen",
+        "again",
+        "and",
+        "had",
+        "no",
+        "further",
+        "pain",
+        "since",
+        "the",
+        "last",
+        "visit",
+        "to",
+        "our",
+        "clinic",
+    ]
     top = 560
     for y in range(50, page.height - 50, 32):
         if not top - 40 < y < top + len(ecg) + 10:
@@ -305,6 +323,7 @@ EXPECTED = {
     "06a_height_x0.5.png": ("usable", 12, "stretched"),
     "06a_height_x0.6.png": ("usable", 12, "stretched"),
     "06a_height_x0.8.png": ("usable", 12, "stretched"),
+    "06c_pHYs_204x98.png": ("good", 12, None),
     "03a_table_zero_division.pdf": ("refused", 0, "ecg"),
     "03c_table_singular_matrix.png": ("refused", 0, "ecg"),
     "03d_table_singular_matrix_2.pdf": ("refused", 0, "ecg"),
@@ -338,4 +357,4 @@ def test_a_file_that_was_read_wrongly_once_is_judged_rightly(name: str, shared: 
 
 def test_the_limits_of_a_picture_and_of_its_halving_are_those_that_the_documents_name() -> None:
     assert (pictures.HALVED, pictures.MAX_PIXELS) == (40_000_000, 100_000_000)
-    assert rectify.STRETCHED == quality.LIMITS["stretched"].warns
+    assert quality.LIMITS["stretched"].warns == rectify.STRETCHED
