@@ -269,24 +269,6 @@ def letter(ecg: np.ndarray) -> np.ndarray:
     page = Image.new("RGB", (ecg.shape[1], 2 * ecg.shape[1]), "white")
     pen, font, dice = ImageDraw.Draw(page), ImageFont.load_default(22), random.Random(5)
     words = ("patient", "was", "seen again", "and", "had", "no further", "pain", "since", "the last", "visit", "to us")
-        "the",
-        "patient",
-        "was",
-        "seen",
-        "again",
-        "and",
-        "had",
-        "no",
-        "further",
-        "pain",
-        "since",
-        "the",
-        "last",
-        "visit",
-        "to",
-        "our",
-        "clinic",
-    ]
     top = 560
     for y in range(50, page.height - 50, 32):
         if not top - 40 < y < top + len(ecg) + 10:
