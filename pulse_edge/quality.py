@@ -26,6 +26,8 @@ Float = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 Points = npt.NDArray[np.float64]
 
+_STRETCHED = 1.12
+"""Pixels per millimetre of one direction over the other, from which on a page is squared; see rectify.STRETCHED."""
 GOOD, USABLE, REFUSED = "good", "usable", "refused"
 LEADS = {"3x4": 12, "3x4+1": 12, "3x4+2": 12, "3x4+3": 12, "6x2": 12, "12x1": 12}
 ROWS = {"3x4": 3, "3x4+1": 4, "3x4+2": 5, "3x4+3": 6, "6x2": 6, "12x1": 12}
@@ -72,10 +74,10 @@ LIMITS = {
     ),
     "ecgs": Limit(
         "ECGs",
-        None,
         1,
+        1.5,
         True,
-        "There are {value:.0f} ECGs on the picture, one below the other.",
+        "There seem to be two ECGs on the picture, one below the other.",
         "Scan or cut them out one by one: an answer is about one patient.",
     ),
     # what refuses was set where pages stop being readable; docs/intake.md has the curves
@@ -108,7 +110,7 @@ LIMITS = {
     ),
     "stretched": Limit(
         "times",
-        1.12,
+        _STRETCHED,
         None,
         True,
         "The picture was stretched {value:.2f} times in one direction, as by a fax.",
@@ -299,8 +301,8 @@ def judge(
     elif layout == "partial":  # neither a grid nor a whole set of leads: nothing that says ECG
         facts["ecg"] = min(facts["ecg"], 0.4)
     leads = LEADS.get(layout, min(len(rows), 11))
-    if layout == "partial" and (ecgs := _ecgs(rows)) > 1:
-        facts["ecgs"] = float(ecgs)
+    if _two_ecgs(rows):  # twice three rows may be a 3x4+3 or 6x2 all the same
+        facts["ecgs"] = 2.0 if layout == "partial" else 1.5
     if (dark := _dark(pixels)) is not None:
         facts["dark"] = dark
     if facts["ecg"] >= 0.5:
@@ -483,17 +485,16 @@ def _looked_at_again(
     return again if again[best] > _SURELY and ROWS.get(best) == len(rows) else layouts
 
 
-def _ecgs(rows: list[int]) -> int:
-    """How many ECGs lie below each other: as many rows, three or more, above and below one wide gap."""
-    gaps = np.diff(rows)
+_GAP = 1.3
+"""The gap between two ECGs over the widest between rows of one; real pages with even numbers of rows have 1.05 at most."""
+
+
+def _two_ecgs(rows: list[int]) -> bool:
+    """Whether two ECGs lie below each other: as many rows, three or more, above and below one wide gap."""
     if len(rows) < 6 or len(rows) % 2:
-        return 1
-    half = len(rows) // 2
-    others = np.delete(gaps, half - 1)
-    return 2 if gaps[half - 1] > _GAP * others.max() else 1
-
-
-_GAP = 1.35
+        return False
+    gaps, middle = np.diff(rows), len(rows) // 2 - 1
+    return bool(gaps[middle] > _GAP * np.delete(gaps, middle).max())
 
 
 def _dark(pixels: Pixels) -> float | None:
@@ -539,12 +540,12 @@ def _ecg(layouts: Mapping[str, float], rows: list[int], grid: bool, ink: _Ink, p
     if float(np.median(brightest(pixels[::8, ::8]))) < _BLACK:
         return 0.1  # a screen: light traces on black
     not_none = 1 - layouts.get("none", 0.0)
+    traced = _traced(ink, rows)
     if not grid:
-        return not_none if len(rows) >= 3 else 0.4 * not_none
+        return not_none if len(rows) >= 3 and traced >= _TRACED else 0.4 * not_none
     if not rows:
         return 0.45 * not_none
-    traced = _traced(ink, rows)
-    doubtful = not_none < _DOUBTED or stretch > (LIMITS["stretched"].warns or 1.0)
+    doubtful = not_none < _DOUBTED or stretch > _STRETCHED
     if (doubtful and traced < _TRACED) or (not_none < _NO_PAGE and traced < _FULLY):
         return 0.4 * not_none  # what seemed a grid was the lines and columns of a table
     return max(0.6, not_none) if len(rows) >= 2 else 0.5 * not_none

@@ -44,11 +44,11 @@ def turns(page: Pixels, across: float, down: float) -> Points:
 
 
 def mirrored(page: Pixels, across: float, down: float) -> Points:
-    """(3,) log odds that an upright RGB page is as it should be, that left and right, and that top and bottom are exchanged,
+    """(4,) log odds that an RGB page is as it should be, that left and right, that top and bottom, and that both are exchanged,
     up to a common constant. `across`, `down` as for `turns`.
     """
     look = strokes(page, across, down)
-    views = np.stack([look, look[:, ::-1], look[::-1]])[:, None]
+    views = np.stack([look, look[:, ::-1], look[::-1], look[::-1, ::-1]])[:, None]
     return np.asarray(_said("mirrored", views).sum(axis=(1, 2, 3)), np.float64)
 
 

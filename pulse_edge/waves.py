@@ -139,11 +139,11 @@ class _Spectra:
         if float(part.std()) > 10 * _FAINT:
             return True
         window = np.hanning(self.patch)
-        seen = part * window[:, None] * window[None]
+        weighed = part * window[:, None] * window[None]
         place = np.arange(self.patch)
         for wave in waves:
             y, x = (np.exp(-2j * np.pi * wave[n] * place) for n in (1, 0))
-            if 2 * abs(complex(y @ seen @ x)) / float(window.sum()) ** 2 < _FAINT:
+            if 2 * abs(complex(y @ weighed @ x)) / float(window.sum()) ** 2 < _FAINT:
                 return False
         return True
 
