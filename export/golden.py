@@ -16,7 +16,7 @@ import numpy.typing as npt
 from pulse_edge import PulseModel, intake, prompt, scan
 from pulse_edge import kit as kits
 from pulse_edge.errors import UsageError
-from pulse_edge.golden import FILE, SAMPLED, Float, case_of, differences, sampled
+from pulse_edge.golden import FILE, Float, case_of, differences, sampled
 from pulse_edge.interpret import EncodedScan
 from pulse_edge.kit import Kit
 from pulse_edge.llm import LanguageModel
@@ -88,8 +88,8 @@ def add(
 
 def room(vocabulary: int) -> int:
     """Bytes at most that the cases of one page take."""
-    numbers = vocabulary + LATER * SAMPLED * 2 + LONGEST
-    return len(QUESTIONS) * (12 * numbers + 8 * LONGEST)
+    numbers = vocabulary + LATER * len(range(vocabulary)[sampled(vocabulary)])
+    return len(QUESTIONS) * (10 * numbers + 16 * LONGEST)
 
 
 @dataclass(frozen=True)
