@@ -352,7 +352,7 @@ def test_a_config_that_lies_is_refused(source: Path, fields: dict[str, Any], wor
 
 def test_a_config_nested_without_end_is_refused(source: Path) -> None:
     (source / "config.json").write_text('{"a":' * 100_000)
-    refused(source, "config.json: not JSON")
+    refused(source, "config.json: nested too deeply")
 
 
 def test_pinpoints_in_llava_s_string_form_are_read(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
