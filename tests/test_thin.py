@@ -310,6 +310,7 @@ def test_the_commands_take_it_and_put_it_on_record(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("PULSE_EDGE_CACHE", str(tmp_path / "rows"))
 
     def run(*arguments: object, rc: int = 0) -> str:
+        monkeypatch.setattr("sys.argv", ["pulse-edge", *map(str, arguments)])  # a batch starts itself again as a worker
         done = CliRunner().invoke(cli, [*map(str, arguments)])
         code = getattr(done.exception, "exit_code", done.exit_code)
         assert code == rc, done.output
