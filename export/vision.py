@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import shutil
 import tempfile
 import warnings
 from collections.abc import Mapping
@@ -171,7 +172,7 @@ def requantize(source: Path, path: Path, kind: str, ranges: Mapping[str, tuple[f
     `ranges` is what `int8-static` needs: lowest and highest value by tensor. The projector never gets integer activations:
     its first layer reads the raw residual stream, whose few large values leave no steps for the others.
     """
-    model = onnx.load(source)
+    model = _loaded(source)
     _widen(model)
     if kind == "fp16":
         _halve(model, path)
@@ -184,6 +185,17 @@ def requantize(source: Path, path: Path, kind: str, ranges: Mapping[str, tuple[f
     data = path.name + ".data"
     onnx.save_model(model, path, save_as_external_data=True, all_tensors_to_one_file=True, location=data)
     onnx.checker.check_model(path)
+
+
+def _loaded(path: Path) -> onnx.ModelProto:
+    """The graph at `path` with its weights; onnx itself refuses weights that have several hard links, as copies may have."""
+    files = [file for file in path.parent.glob(f"{path.name}*") if file.is_file()]
+    if all(file.stat().st_nlink == 1 for file in files):
+        return onnx.load(path)
+    with tempfile.TemporaryDirectory(prefix="pulse-edge-") as folder:
+        for file in files:
+            shutil.copyfile(file, Path(folder) / file.name)
+        return onnx.load(Path(folder) / path.name)
 
 
 def _widen(model: onnx.ModelProto) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -20,7 +21,7 @@ from gguf import GGMLQuantizationType as Type
 from calibration.collect import Plan, collect
 from calibration.synthesize import Plan as Pages
 from calibration.synthesize import synthesize
-from export import choose, ggml, parity
+from export import choose, ggml, parity, vision
 from export import quantize as quantize_module
 from export.__main__ import cli
 from export.choose import Matrix
@@ -129,6 +130,13 @@ def test_a_size_is_kept_and_used(tiny_kit: Path, stats: Path, tmp_path: Path) ->
     quantize(tiny_kit, tmp_path / "kit", Options(size=size, stats=stats, sensitivity=False))
     made = sum(p.stat().st_size for p in (tmp_path / "kit").iterdir())
     assert size - 200_000 < made <= size
+
+
+def test_a_base_whose_weights_have_a_second_hard_link_is_read(tiny_kit: Path, tmp_path: Path) -> None:
+    kit = Path(shutil.copytree(tiny_kit, tmp_path / "kit"))
+    os.link(kit / "vision.onnx.data", tmp_path / "second")
+    vision.requantize(kit / "vision.onnx", tmp_path / "vision.onnx", "w8", {})
+    assert (tmp_path / "vision.onnx.data").stat().st_size > 0
 
 
 def test_sensitivity_changes_the_choice(tiny_kit: Path, stats: Path, tmp_path: Path) -> None:
