@@ -36,8 +36,8 @@ from .text import one_line
 
 MAX_PIXELS = pictures.MAX_PIXELS
 """Of a page, checked before it is decoded."""
-MAX_TOGETHER = 3 * MAX_PIXELS
-"""Of all pages of a file where all are asked for at once: 34 sheets of A4 at 300 dpi, 900 MB."""
+MAX_TOGETHER = 2 * MAX_PIXELS
+"""Of all pages of a file where all are asked for at once: 22 sheets of A4 at 300 dpi, 600 MB."""
 MAX_BYTES = 256 << 20
 MAX_HOSTILE = 3
 """Pages of a file that may take too long, or end the decoder, before the rest of the file is refused unread."""
