@@ -22,8 +22,8 @@ setup: .venv/ready
 	$(say) ".venv is ready"
 
 demo: setup
-	$(say) "reading pulse_edge/example_page.png with the demonstration kit (a few seconds)"
-	@$(BIN)/pulse-edge interpret pulse_edge/example_page.png --kit pulse_edge/kits/miniature
+	$(say) "reading pulse_edge/assets/example_page.png with the demonstration kit (a few seconds)"
+	@$(BIN)/pulse-edge interpret pulse_edge/assets/example_page.png --kit pulse_edge/assets/kits/miniature
 	$(say) "done. Try it with your own page: $(BIN)/pulse-edge interpret PAGE; all commands: $(BIN)/pulse-edge --help"
 
 test: setup

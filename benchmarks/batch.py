@@ -65,7 +65,7 @@ class Run:
 
     def recorded(self) -> int:
         """Entries of the verified log. Raises if an answer of the results is not among them."""
-        from pulse_edge.log import Log, sha256
+        from pulse_edge.audit_log.log import Log, sha256
 
         log = Log(self.log)
         log.verify()
@@ -80,7 +80,7 @@ class Run:
 def make(folder: Path, pages: int) -> None:
     """Pages that differ, one in fifty of which cannot be read."""
     folder.mkdir(parents=True)
-    whole = Image.open(ROOT / "pulse_edge" / "example_page.png").convert("RGB").resize((330, 255))
+    whole = Image.open(ROOT / "pulse_edge" / "assets" / "example_page.png").convert("RGB").resize((330, 255))
     for n in range(pages):
         path = folder / f"{n:04}.png"
         if n % 50 == 7:

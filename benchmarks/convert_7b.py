@@ -20,7 +20,7 @@ from pathlib import Path
 import click
 
 ROOT = Path(__file__).parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
 HALF = """
 import sys
 from pathlib import Path
@@ -102,14 +102,22 @@ def row(what: str, run: Run) -> None:
 @click.option("--max-tokens", type=int, default=32, show_default=True)
 def main(work: Path, tokenizer: str, keep: bool, max_tokens: int) -> None:
     """Measure."""
-    from test_llama_cpp import llama_cpp_converter
+    from llama_cpp_tools import llama_cpp_converter
 
     converter = llama_cpp_converter()
     checkpoint, plain, kit = work / "checkpoint", work / "plain", work / "kit"
     work.mkdir(exist_ok=True)
     try:
         if not checkpoint.is_dir():
-            make = [sys.executable, "tests/random_llava.py", str(checkpoint), "--shape", "7b", "--tokenizer", tokenizer]
+            make = [
+                sys.executable,
+                "tests/support/random_llava.py",
+                str(checkpoint),
+                "--shape",
+                "7b",
+                "--tokenizer",
+                tokenizer,
+            ]
             subprocess.run(make, cwd=ROOT, check=True)
         click.echo("| step | seconds | peak resident GiB |\n|---|---|---|")
         subprocess.run([sys.executable, "-c", PLAIN, str(checkpoint), str(plain)], check=True)
@@ -123,7 +131,7 @@ def main(work: Path, tokenizer: str, keep: bool, max_tokens: int) -> None:
         (work / "o.gguf").unlink()
         convert = (sys.executable, "-m", "export", "convert", str(checkpoint), "-o", str(kit), "--force")
         row("the whole conversion, proof included", measure(*convert, cold=checkpoint))
-        ask = (sys.executable, "-m", "pulse_edge", "interpret", "pulse_edge/example_page.png", "--kit", str(kit))
+        ask = (sys.executable, "-m", "pulse_edge", "interpret", "pulse_edge/assets/example_page.png", "--kit", str(kit))
         run = measure(*ask, "--json", "--max-tokens", str(max_tokens), cold=kit)
         row(f"interpret, {max_tokens} tokens", run)
         report = json.loads(run.out)

@@ -25,15 +25,15 @@ import numpy as np
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
 
-PAGE = ROOT / "pulse_edge" / "example_page.png"
+PAGE = ROOT / "pulse_edge" / "assets" / "example_page.png"
 
 
 def seeds() -> dict[str, bytes]:
     """A good file of each kind, by its ending."""
     import pillow_heif
-    from test_documents import picture_file, waveform_file
+    from documents import picture_file, waveform_file
 
     page = Image.open(PAGE).convert("RGB").resize((825, 638))
     out: dict[str, bytes] = {}

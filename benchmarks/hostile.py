@@ -20,10 +20,10 @@ import numpy as np
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
 
-from test_documents import RED_BOX, pdf, picture_file, waveform_file  # noqa: E402
-from test_sandbox import progressive  # noqa: E402
+from documents import RED_BOX, pdf, picture_file, waveform_file
+from progressive import progressive
 
 READER = """
 import resource, sys, time

@@ -30,11 +30,11 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from calibration.synthetic import wfdb  # noqa: E402
-from calibration.synthetic.pages import Page as DrawnPage  # noqa: E402
-from calibration.synthetic.pages import page_at  # noqa: E402
-from pulse_edge import intake, quality, rectify, scan  # noqa: E402
-from pulse_edge.errors import PulseEdgeError  # noqa: E402
+from calibration.synthetic import wfdb
+from calibration.synthetic.pages import Page as DrawnPage
+from calibration.synthetic.pages import page_at
+from pulse_edge.errors import PulseEdgeError
+from pulse_edge.page import admission, quality, reader, rectify
 
 ECG = ROOT.parent / "shared" / "ecg"
 Array = npt.NDArray[Any]
@@ -69,10 +69,10 @@ class Found:
 @cache
 def found(path: Path, turn: int = 0) -> Found:
     """A real file, turned by hand beforehand."""
-    page = scan.read(path)
+    page = reader.read(path)
     if turn:
-        page = scan.Page(page.image.transpose(TURNS[turn]), page.sha256, page.name)
-    done = intake.check(page)
+        page = reader.Page(page.image.transpose(TURNS[turn]), page.sha256, page.name)
+    done = admission.check(page)
     flat = done.flat
     return Found(flat.sheet, flat.frame, flat.grid, flat.image is page.image, done.quality)
 
@@ -165,7 +165,7 @@ def grid() -> Iterator[str]:
         drawn = page_at(77, n)
         if drawn.style.grid == "none":
             continue
-        seen = intake.check(scan.Page(Image.fromarray(drawn.image), "", f"drawn {n}")).flat.grid
+        seen = admission.check(reader.Page(Image.fromarray(drawn.image), "", f"drawn {n}")).flat.grid
         errors.append(1.0 if seen is None else abs(seen.pixels_per_mm / drawn.px_per_mm - 1))
     e = np.array(errors)
     yield f"drawn pages with a grid: {len(e)}, within 2 %: {(e < 0.02).sum()}, within 5 %: {(e < 0.05).sum()}, none found: {(e == 1).sum()}"
@@ -206,7 +206,7 @@ def traces() -> Iterator[str]:
             rows.append((path.name, *_pair(path, _reference(path.name[4:9]))))
     clean = next(p for p in files() if p.name == "kg_892067079_clean.png")
     other = next(p for p in files() if p.name == "kg_892067079_bwscan.png")
-    rows.append((other.name, *_pair(other, _trace(intake.check(scan.read(clean))))))
+    rows.append((other.name, *_pair(other, _trace(admission.check(reader.read(clean))))))
     for name, before, after in rows:
         yield f"{name}: trace correlation {before:.3f} before, {after:.3f} after"
     b, a = np.array([r[1] for r in rows]), np.array([r[2] for r in rows])
@@ -218,13 +218,13 @@ PAGE_MM, FINE = (279.4, 215.9), 4
 
 
 def _pair(path: Path, reference: Array) -> tuple[float, float]:
-    page = scan.read(path)
-    return _agree(reference, _trace(intake.check(page, straighten=False))), _agree(
-        reference, _trace(intake.check(page))
+    page = reader.read(path)
+    return _agree(reference, _trace(admission.check(page, straighten=False))), _agree(
+        reference, _trace(admission.check(page))
     )
 
 
-def _trace(page: intake.CheckedPage) -> Array:
+def _trace(page: admission.CheckedPage) -> Array:
     """The trace's mask at FINE pixels per millimetre of its own grid, softened by a millimetre.
 
     Not by the page's size: a print is rarely as large as what was printed, but its grid shrinks along.
@@ -273,7 +273,7 @@ def timing() -> Iterator[str]:
         best = np.inf
         for _ in range(5):
             start = time.process_time()
-            intake.check(scan.read(buffer.getvalue()))
+            admission.check(reader.read(buffer.getvalue()))
             best = min(best, time.process_time() - start)
         yield f"{name}: {best:.2f} s of one core, reading included"
     with tempfile.TemporaryDirectory() as folder:
@@ -340,7 +340,7 @@ def _unfit(group: str, first: int) -> dict[str, list[dict[str, float]]]:
                         "moire": moire}.items():  # fmt: skip
         for drawn in _clean(first + 2)[first:]:
             spoilt = Image.fromarray(spoil(drawn.image, 1.0, np.random.default_rng(0)))
-            out[name].append(intake.check(scan.Page(spoilt, "", name)).quality.facts)
+            out[name].append(admission.check(reader.Page(spoilt, "", name)).quality.facts)
     return out
 
 
@@ -372,13 +372,13 @@ def _clean(count: int) -> list[DrawnPage]:
 def curve(count: int = 3) -> Iterator[str]:
     """Distortions of rising strength on clean drawn pages: verdicts, and the trace's correlation with the clean page."""
     clean = _clean(count)
-    pages_ = [intake.check(scan.Page(Image.fromarray(p.image), "", "clean")) for p in clean]
+    pages_ = [admission.check(reader.Page(Image.fromarray(p.image), "", "clean")) for p in clean]
     for name, spoil in SPOILS.items():
         for strength in (0.2, 0.4, 0.6, 0.8, 1.0):
             verdicts, agreements = [], []
             for n, (drawn, before) in enumerate(zip(clean, pages_, strict=True)):
                 spoilt = spoil(drawn.image, strength, np.random.default_rng(n))
-                after = intake.check(scan.Page(Image.fromarray(spoilt), "", name))
+                after = admission.check(reader.Page(Image.fromarray(spoilt), "", name))
                 verdicts.append(after.quality.verdict[0])
                 agreements.append(_agree(_trace(before), _trace(after)))
             yield f"{name} {strength:.1f}: {''.join(sorted(verdicts))}, correlation {np.median(agreements):.2f}"

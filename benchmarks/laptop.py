@@ -27,11 +27,11 @@ import numpy as np
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-from laptop_parts import PAGE  # noqa: E402
-from tools import tools  # noqa: E402
+from laptop_parts import PAGE
+from tools import tools
 
-from pulse_edge import cpu  # noqa: E402
-from pulse_edge import kit as kits  # noqa: E402
+from pulse_edge.kit import kit as kits
+from pulse_edge.machine import cpu
 
 PARTS = str(ROOT / "benchmarks" / "laptop_parts.py")
 QUESTIONS = ("Please write a clinical report based on this ECG image.", "Is the rhythm regular?")

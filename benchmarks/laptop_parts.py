@@ -26,10 +26,12 @@ import numpy as np
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-from pulse_edge import kit as kits  # noqa: E402
-from pulse_edge import memory, scan, tiles  # noqa: E402
+from pulse_edge.inference import tiling
+from pulse_edge.kit import kit as kits
+from pulse_edge.machine import memory
+from pulse_edge.page import reader
 
-PAGE = ROOT / "pulse_edge" / "example_page.png"
+PAGE = ROOT / "pulse_edge" / "assets" / "example_page.png"
 Encode = Callable[[int], Any]
 """Features (n, P, d) float32 of the first so many tiles."""
 
@@ -38,19 +40,19 @@ def pictures(kit: kits.Kit) -> list[Any]:
     """The page's tiles as RGB pictures."""
     m = kit.manifest
     how = {"aspect_ratio": m.packing.aspect_ratio, "pinpoints": m.packing.grid_pinpoints, "mean": m.vision.mean}
-    return tiles.pictures(scan.read(PAGE).image, size=m.vision.image_size, **how)
+    return tiling.pictures(reader.read(PAGE).image, size=m.vision.image_size, **how)
 
 
 def pixels(kit: kits.Kit) -> Any:
     """(n, 3, S, S) float32 of the same tiles."""
     m = kit.manifest
     how = {"aspect_ratio": m.packing.aspect_ratio, "pinpoints": m.packing.grid_pinpoints, "mean": m.vision.mean}
-    return tiles.cut(scan.read(PAGE).image, size=m.vision.image_size, std=m.vision.std, **how)
+    return tiling.cut(reader.read(PAGE).image, size=m.vision.image_size, std=m.vision.std, **how)
 
 
 def ours(kit: kits.Kit, threads: int, _other: Path) -> Encode:
     """The kit's encoder."""
-    from pulse_edge.vision import VisionEncoder
+    from pulse_edge.inference.vision_encoder import VisionEncoder
 
     encoder = VisionEncoder(kit.file(kit.manifest.vision.file), device="cpu", threads=threads)
     cut = pixels(kit)
@@ -75,9 +77,9 @@ def clip(kit: kits.Kit, threads: int, mmproj: Path) -> Encode:
     from llama_cpp import llama_cpp as lib
     from llama_cpp import mtmd_cpp as mtmd
 
-    from pulse_edge import llm
+    from pulse_edge.inference import language_model
 
-    llm.system()  # loads the backends
+    language_model.system()  # loads the backends
     params = lib.llama_model_default_params()
     params.no_alloc, params.load_mode = True, lib.LLAMA_LOAD_MODE_NONE  # only its vocabulary and width are asked for
     model = lib.llama_model_load_from_file(str(kit.file(kit.manifest.language.file)).encode(), params)
@@ -210,9 +212,11 @@ class Watches:
 
 def command(out: Path, began: float, until: str, arguments: list[str]) -> None:
     """The command itself, watched. Its exit code is ours unless it was 0."""
-    from pulse_edge import intake, interpret, rowcache
-    from pulse_edge.llm import LanguageModel
-    from pulse_edge.vision import VisionEncoder
+    from pulse_edge.inference import cache
+    from pulse_edge.inference import model as interpret
+    from pulse_edge.inference.language_model import LanguageModel
+    from pulse_edge.inference.vision_encoder import VisionEncoder
+    from pulse_edge.page import admission
 
     watches = Watches(out, began, until)
     LanguageModel.generate = watches.first_words(LanguageModel.generate)  # type: ignore[method-assign]
@@ -220,13 +224,13 @@ def command(out: Path, began: float, until: str, arguments: list[str]) -> None:
     LanguageModel.feed_rows = watches.rows(LanguageModel.feed_rows)  # type: ignore[method-assign]
     for owner, name, key in (
         (kits, "verify", "verify"),
-        (scan, "read_all", "read"),
-        (intake, "admitted", "check"),
-        (tiles, "cut", "cut"),
-        (tiles, "pack", "pack"),
-        (rowcache, "key_of", "key"),
-        (rowcache.RowCache, "get", "get_rows"),
-        (rowcache.RowCache, "put", "put_rows"),
+        (reader, "read_all", "read"),
+        (admission, "admitted", "check"),
+        (tiling, "cut", "cut"),
+        (tiling, "pack", "pack"),
+        (cache, "key_of", "key"),
+        (cache.RowCache, "get", "get_rows"),
+        (cache.RowCache, "put", "put_rows"),
         (VisionEncoder, "__init__", "load_encoder"),
         (VisionEncoder, "ready", "wait_encoder"),
         (VisionEncoder, "encode", "encode"),

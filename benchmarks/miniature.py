@@ -78,7 +78,9 @@ def agree(checkpoint: Path, kit: Path, pages: int) -> None:
     """Share of pages on which torch and kit give the same answer, and where they part."""
     from calibration.synthetic import page_at
     from calibration.synthetic.questions import questions
-    from pulse_edge import PulseModel, prompt, tiles
+    from pulse_edge import PulseModel
+    from pulse_edge.inference import tiling
+    from pulse_edge.kit import prompt
 
     original, same, asked = Original(checkpoint), 0, 0
     with PulseModel.load(kit, device="cpu") as model:
@@ -86,7 +88,7 @@ def agree(checkpoint: Path, kit: Path, pages: int) -> None:
         for i in range(pages):
             page = page_at(SEED, i)
             picture = Image.fromarray(page.image)
-            pixels = tiles.cut(
+            pixels = tiling.cut(
                 picture,
                 size=m.vision.image_size,
                 aspect_ratio=m.packing.aspect_ratio,

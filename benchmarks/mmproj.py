@@ -13,8 +13,8 @@ import numpy as np
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT)]
 
-from export.checkpoint import PROJECTOR, TOWER, Checkpoint  # noqa: E402
-from export.config import Config, read_config  # noqa: E402
+from export.checkpoint import PROJECTOR, TOWER, Checkpoint
+from export.config import Config, read_config
 
 LAYER = {
     "self_attn.q_proj": "attn_q",

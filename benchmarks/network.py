@@ -3,7 +3,7 @@
     python benchmarks/network.py WORK [--stay 20] [--checkpoint CHECKPOINT]
 
 Linux only, in a network namespace in which every address is this machine and a resolver answers every name: see
-tests/namespace.py. Every process stays for `--stay` seconds after its work, because telemetry takes its time: ONNX Runtime
+tests/support/namespace.py. Every process stays for `--stay` seconds after its work, because telemetry takes its time: ONNX Runtime
 1.32 asks for its maker's address ten seconds after it is imported, which the first line shows as a control. Prints what each
 command sent, and the files below HOME; exit code 1 where it is more than docs/security.md lists. Takes a quarter of an hour.
 """
@@ -18,7 +18,7 @@ from pathlib import Path
 import click
 
 ROOT = Path(__file__).parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
 STAY = """
 import atexit, runpy, sys, time
 atexit.register(time.sleep, float(sys.argv.pop(1)))
@@ -62,7 +62,7 @@ COMMANDS = (
 def main(work: Path, stay: float, checkpoint: Path | None) -> None:
     """Run all commands in WORK, a folder to make."""
     import namespace
-    from test_no_network import files, undocumented
+    from home_files import files, undocumented
 
     if why := namespace.why_not():
         raise click.ClickException(why)
@@ -92,7 +92,7 @@ def prepare(work: Path, checkpoint: Path | None) -> None:
 
     for name in ("home", "other home", "tmp"):
         (work / name).mkdir(parents=True)
-    shutil.copy(ROOT / "pulse_edge" / "example_page.png", work / "page.png")
+    shutil.copy(ROOT / "pulse_edge" / "assets" / "example_page.png", work / "page.png")
     Image.open(work / "page.png").convert("RGB").save(work / "scan.pdf")
     if checkpoint is not None:
         (work / "checkpoint").symlink_to(checkpoint.resolve())

@@ -23,22 +23,24 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from pulse_edge import PulseModel, cpu, memory, plan
-from pulse_edge import kit as kits
+from pulse_edge import PulseModel
+from pulse_edge.inference import memory_plan
+from pulse_edge.kit import kit as kits
+from pulse_edge.machine import cpu, memory
 
-PAGE = Path(__file__).parent.parent / "pulse_edge" / "example_page.png"
-USES = {"encoder closed first": plan.Use(pages=1), "encoder kept": plan.Use()}
+PAGE = Path(__file__).parent.parent / "pulse_edge" / "assets" / "example_page.png"
+USES = {"encoder closed first": memory_plan.Use(pages=1), "encoder kept": memory_plan.Use()}
 
 
-def rungs(kit: kits.Kit) -> list[tuple[str, plan.Plan]]:
+def rungs(kit: kits.Kit) -> list[tuple[str, memory_plan.Plan]]:
     """Every plan, whatever is free."""
-    return [(use, p) for use, wanted in USES.items() for p in plan.ladder(kit, wanted, None, cpu.flags())]
+    return [(use, p) for use, wanted in USES.items() for p in memory_plan.ladder(kit, wanted, None, cpu.flags())]
 
 
 def child(kit: kits.Kit, number: int, threads: int, max_tokens: int) -> None:
     """Take one plan, read the page, and say what it took. The context is the kit's own, filled by the page."""
     use, chosen = rungs(kit)[number]
-    plan.make = lambda *_args, **_more: chosen
+    memory_plan.make = lambda *_args, **_more: chosen
     start = time.perf_counter()
     with PulseModel.load(kit, device="cpu", threads=threads, use=USES[use], force=True) as model:
         report = model.interpret(PAGE, max_tokens=max_tokens)

@@ -8,7 +8,8 @@ alone, switched off, so that this machine runs the kernels of a processor withou
 real speed (in CPU seconds, on which other work has little influence).
 
 Cosines are of each image token, against this processor's float32 ones and against its own of the same type. "plain" is ONNX
-Runtime without the setting that pulse_edge/vision.py makes where sums saturate. `--large` measures the time for random weights
+Runtime without the setting that pulse_edge/inference/vision_encoder.py makes where sums saturate. `--large` measures the time for random
+weights
 of ViT-L/14-336.
 """
 
@@ -87,16 +88,16 @@ def encode(pixels: Path, target: Path, models: tuple[Path, ...], turns: int) -> 
 def _encode(model: Path, tiles: Float, *, plain: bool, turns: int) -> tuple[Float, float]:
     import onnxruntime as ort
 
-    from pulse_edge import vision
+    from pulse_edge.inference import vision_encoder
 
     add = ort.SessionOptions.add_session_config_entry
 
     def others(options: ort.SessionOptions, key: str, value: str) -> None:
-        if key != vision.EXACT:
+        if key != vision_encoder.EXACT:
             add(options, key, value)
 
     ort.SessionOptions.add_session_config_entry = others if plain else add
-    encoder = vision.VisionEncoder(model, device="cpu", threads=1)
+    encoder = vision_encoder.VisionEncoder(model, device="cpu", threads=1)
     encoder.ready()
     ort.SessionOptions.add_session_config_entry = add
     seconds, features = [], []
@@ -204,21 +205,22 @@ def _pixels(kit: Path, pages: int) -> Float:
     from PIL import Image
 
     from calibration.synthetic import page_at
-    from pulse_edge import kit as kits
-    from pulse_edge import scan, tiles
+    from pulse_edge.inference import tiling
+    from pulse_edge.kit import kit as kits
+    from pulse_edge.page import reader
 
     m = kits.open_kit(kit).manifest
-    images = [scan.read(ROOT / "pulse_edge" / "example_page.png").image]
+    images = [reader.read(ROOT / "pulse_edge" / "assets" / "example_page.png").image]
     images += [Image.fromarray(page_at(900_016, i).image) for i in range(pages - 1)]
     how = {"size": m.vision.image_size, "aspect_ratio": m.packing.aspect_ratio, "pinpoints": m.packing.grid_pinpoints}
-    return np.concatenate([tiles.cut(image, mean=m.vision.mean, std=m.vision.std, **how) for image in images])
+    return np.concatenate([tiling.cut(image, mean=m.vision.mean, std=m.vision.std, **how) for image in images])
 
 
 def _models(work: Path, kit: Path, tiles: Float, *, large: bool) -> dict[str, Path]:
     """The encoder as each type."""
     from calibration.collect import _Ranges
     from export import vision
-    from pulse_edge import kit as kits
+    from pulse_edge.kit import kit as kits
 
     opened = kits.open_kit(kit)
     source = work / "large.onnx" if large else opened.file(opened.manifest.vision.file)

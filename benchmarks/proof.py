@@ -1,6 +1,6 @@
 """What the proof notices, and what right kits give: the tables of docs/proof.md.
 
-    python benchmarks/proof.py mutations WORK                  every mutation of tests/mutations.py, and what refused it
+    python benchmarks/proof.py mutations WORK                  every mutation of tests/support/mutations.py, and what refused it
     python benchmarks/proof.py right WORK CHECKPOINT...        figures of right conversions, expected and measured
 
 Both print Markdown. A mutation that no gate notices is said so, and ends the program with code 1.
@@ -15,7 +15,7 @@ from pathlib import Path
 import click
 
 ROOT = Path(__file__).parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
 
 
 @click.group()

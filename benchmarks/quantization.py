@@ -25,17 +25,18 @@ import gguf
 import numpy as np
 
 ROOT = Path(__file__).parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks"), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks"), str(ROOT / "tests" / "support")]
 
-from tools import tools  # noqa: E402
+from tools import tools
 
-from calibration import ecgbench  # noqa: E402
-from export import choose, ggml, parity  # noqa: E402
-from export import quantize as quantizing  # noqa: E402
-from export.stats import read as read_stats  # noqa: E402
-from pulse_edge import PulseModel, prompt  # noqa: E402
-from pulse_edge import kit as kits  # noqa: E402
-from pulse_edge.llm import LanguageModel  # noqa: E402
+from calibration import ecgbench
+from export import choose, ggml, parity
+from export import quantize as quantizing
+from export.stats import read as read_stats
+from pulse_edge import PulseModel
+from pulse_edge.inference.language_model import LanguageModel
+from pulse_edge.kit import kit as kits
+from pulse_edge.kit import prompt
 
 PATH = click.Path(path_type=Path)
 

@@ -17,10 +17,10 @@ import gguf
 import numpy as np
 
 ROOT = Path(__file__).parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks"), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks"), str(ROOT / "tests" / "support")]
 
-from convert_7b import measure, row  # noqa: E402
-from tools import tools  # noqa: E402
+from convert_7b import measure, row
+from tools import tools
 
 OURS = """
 import sys

@@ -27,10 +27,11 @@ import numpy.typing as npt
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT)]
 
-from calibration import answering, ecgbench  # noqa: E402
-from pulse_edge import PulseModel, thin  # noqa: E402
-from pulse_edge.interpret import EncodedScan  # noqa: E402
-from pulse_edge.rowcache import RowCache  # noqa: E402
+from calibration import answering, ecgbench
+from pulse_edge import PulseModel
+from pulse_edge.inference import token_pruning
+from pulse_edge.inference.cache import RowCache
+from pulse_edge.inference.model import EncodedScan
 
 PATH = click.Path(path_type=Path)
 LONGEST = 100
@@ -86,12 +87,14 @@ def measure(model: PulseModel, sample: ecgbench.Sample, choices: Sequence[str], 
     show_default=True,
     help="Separated by commas.",
 )
-@click.option("--shortest", type=int, default=thin.SHORTEST, show_default=True, help="Run that is worth leaving out.")
+@click.option(
+    "--shortest", type=int, default=token_pruning.SHORTEST, show_default=True, help="Run that is worth leaving out."
+)
 @click.option("--threads", type=int, default=2, show_default=True)
 def main(kit: Path, bench: Path, pages: int, tasks: str, rows: str, shortest: int, threads: int) -> None:
     """Measure."""
-    thin.SHORTEST = shortest
-    choices = [thin.ALL, *map(thin.parse, rows.split(","))]
+    token_pruning.SHORTEST = shortest
+    choices = [token_pruning.ALL, *map(token_pruning.parse, rows.split(","))]
     opened, names = ecgbench.open_bench(bench), tasks.split(",")
     some = [islice(opened.samples(task, click.echo), pages // len(names)) for task in names]
     found: list[list[Found]] = []

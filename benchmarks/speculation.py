@@ -22,12 +22,13 @@ import numpy as np
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT)]
 
-from calibration import ecgbench  # noqa: E402
-from pulse_edge import PulseModel, llm  # noqa: E402
-from pulse_edge import kit as kits  # noqa: E402
+from calibration import ecgbench
+from pulse_edge import PulseModel
+from pulse_edge.inference import language_model
+from pulse_edge.kit import kit as kits
 
 PATH = click.Path(path_type=Path)
-WIDTHS = (1, 2, llm.WIDTH, 2 * llm.WIDTH)
+WIDTHS = (1, 2, language_model.WIDTH, 2 * language_model.WIDTH)
 
 
 def answers(model: PulseModel, samples: list[ecgbench.Sample]) -> dict[str, list[tuple[list[int], int, float]]]:
@@ -37,7 +38,7 @@ def answers(model: PulseModel, samples: list[ecgbench.Sample]) -> dict[str, list
     for sample in samples:
         encoded = model.encode(sample.picture or b"", gate=False)
         for way, told in found.items():
-            language.width = 1 if way == "single" else llm.WIDTH
+            language.width = 1 if way == "single" else language_model.WIDTH
             model.guesser = guesser if way == "guesses" else None
             before = language.steps
             answering = model.ask(encoded, sample.turns[0][0])
@@ -49,7 +50,9 @@ def answers(model: PulseModel, samples: list[ecgbench.Sample]) -> dict[str, list
 def costs(kit: Path, depth: int, threads: int, runs: int = 7) -> dict[int, float]:
     """Seconds of a step of each width, behind `depth` random rows; the least of several is what the machine can do."""
     m = kits.open_kit(kit).manifest
-    with closing(llm.LanguageModel(kit / m.language.file, context=m.language.context_length, threads=threads)) as model:
+    with closing(
+        language_model.LanguageModel(kit / m.language.file, context=m.language.context_length, threads=threads)
+    ) as model:
         rows = np.random.default_rng(0).standard_normal((depth, model.embedding_length)).astype(np.float32)
         model.feed_rows(rows * 0.02)
         seconds: dict[int, list[float]] = {width: [] for width in WIDTHS}
@@ -85,11 +88,11 @@ def main(kit: Path, bench: Path, count: int, tasks: str, large: Path | None, dep
         click.echo(f"| {way} | {tokens} | {steps} | {tokens / steps:.2f} | {tokens / seconds:.1f} |")
     gain = sum(map(len, ids["guesses"])) / sum(one[1] for one in found["guesses"])
     other = sum(a != b for a, b in zip(ids["single"], ids["steps"], strict=True))
-    click.echo(f"\n{other} answers differ between single tokens and steps of {llm.WIDTH}")
+    click.echo(f"\n{other} answers differ between single tokens and steps of {language_model.WIDTH}")
     timed = costs(large or kit, depth, threads)
     for width, took in timed.items():
         click.echo(f"a step of {width}: {took * 1e3:.2f} ms, {took / timed[1]:.2f} x a single token")
-    click.echo(f"speed-up against single tokens: {gain / (timed[llm.WIDTH] / timed[1]):.2f} x")
+    click.echo(f"speed-up against single tokens: {gain / (timed[language_model.WIDTH] / timed[1]):.2f} x")
     if ids["steps"] != ids["guesses"]:
         raise SystemExit("guesses changed an answer")
 

@@ -23,8 +23,8 @@ from pathlib import Path
 import click
 
 ROOT = Path(__file__).parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-PAGE = ROOT / "pulse_edge/example_page.png"
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
+PAGE = ROOT / "pulse_edge/assets/example_page.png"
 
 
 def run(*command: object, **how: object) -> subprocess.CompletedProcess[str]:
@@ -51,7 +51,7 @@ def packed(work: Path, kit: Path, llama: Path | None) -> Path:
 
 def key_id(work: Path) -> str:
     """Of the key that signs here."""
-    from pulse_edge import install
+    from pulse_edge.installer import install
 
     return install.read_public_key((work / "key.pub").read_text(), "key.pub").id
 
@@ -171,24 +171,24 @@ def duration(command: list[str]) -> float:
 
 def stand_ins(work: Path) -> list[Path]:
     """Two signed sticks with a kit of 40 MB, and programs that only say their version."""
-    import small_stick
+    import small_bundle
 
-    from pulse_edge import stick
+    from pulse_edge.deploy import bundle
 
     work.mkdir(parents=True, exist_ok=True)
-    key = stick.SecretKey(b"standins", bytes(32))
+    key = bundle.SecretKey(b"standins", bytes(32))
     (work / "key.pub").write_text(key.public().text())
-    kit = small_stick.kit(work / "kit", "kit", size=20 << 20)
+    kit = small_bundle.kit(work / "kit", "kit", size=20 << 20)
     return [
-        small_stick.make(work / version, kit, wheel=small_stick.program(work / f"w{version}", version), key=key)
+        small_bundle.make(work / version, kit, wheel=small_bundle.program(work / f"w{version}", version), key=key)
         for version in ("1.0", "2.0")
     ]
 
 
 def is_whole(home: Path, *, nothing_too: bool = False) -> bool:
     """Whether the installation in use answers, and its kits have the bytes that they were made with."""
-    from pulse_edge import install
-    from pulse_edge import kit as kits
+    from pulse_edge.installer import install
+    from pulse_edge.kit import kit as kits
 
     name = install.Home(home).current()
     if name is None:
@@ -238,23 +238,23 @@ def speed(kit: Path, portable: str, native: str, times: int) -> None:
 @click.option("--gib", default=4.5, show_default=True, help="Size of the language model's file.")
 def fat32(work: Path, gib: float) -> None:
     """Pack a large kit onto a FAT32 image, install from it, and compare bytes, seconds and memory."""
-    import small_stick
+    import small_bundle
 
     work.mkdir(parents=True, exist_ok=True)
     kit = work / "kit"
     if not kit.is_dir():
         large_kit(kit, int(gib * 2**30))
     size = sum(p.stat().st_size for p in kit.iterdir())
-    small_stick.program(work)
+    small_bundle.program(work)
     click.echo(f"| step, {size / 2**30:.1f} GiB | seconds | against cp and sha256sum | peak MiB |\n|---|---|---|---|")
     copy = f"cp -r {kit} {work}/plain && sha256sum {work}/plain/*"
     drop(kit)
     plain = timed("cp -r of the kit, and sha256sum of the copy", ["sh", "-c", copy])
     shutil.rmtree(work / "plain")
     drop(kit)
-    code = f"import sys; sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'tests')!r}]\nfrom pathlib import Path\nimport small_stick\n"
+    code = f"import sys; sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'tests')!r}]\nfrom pathlib import Path\nimport small_bundle\n"
     code += (
-        f"work = Path({str(work)!r})\nsmall_stick.make(work / 'stick', work / 'kit', wheel=next(work.glob('*.whl')))"
+        f"work = Path({str(work)!r})\nsmall_bundle.make(work / 'stick', work / 'kit', wheel=next(work.glob('*.whl')))"
     )
     timed("pack", [sys.executable, "-c", code], plain)
     over_fat32(work, size)
@@ -272,11 +272,11 @@ def fat32(work: Path, gib: float) -> None:
 
 def large_kit(path: Path, size: int) -> None:
     """A kit whose language model is noise of this size."""
-    import small_stick
+    import small_bundle
 
-    from pulse_edge import kit as kits
+    from pulse_edge.kit import kit as kits
 
-    small_stick.kit(path, "large kit", size=1 << 20)
+    small_bundle.kit(path, "large kit", size=1 << 20)
     block = random.Random(0).randbytes(64 << 20)
     with open(path / "llm.gguf", "wb") as f:
         for number in range(-(-size // len(block))):

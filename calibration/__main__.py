@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from pulse_edge.text import visible
+from pulse_edge.common.text import visible
 
 PATH = click.Path(path_type=Path)
 
@@ -238,7 +238,7 @@ def score(bench: Path, predictions: Path, scorer: str, split_file: Path | None, 
 
 def main() -> None:
     """Errors become one line and an exit code."""
-    from pulse_edge.cli import run
+    from pulse_edge.cli.main import run
 
     run(cli)
 

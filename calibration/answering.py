@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from calibration.ecgbench import LABELS, Sample
 from calibration.metrics import said_labels
 from calibration.results import Line, encoding
+from pulse_edge.common.worker_pool import Workers
 from pulse_edge.errors import ContextError, PageRefused, ScanError
-from pulse_edge.interpret import EncodedScan, PulseModel, Turns, versions
-from pulse_edge.kit import open_kit
-from pulse_edge.workers import Workers
+from pulse_edge.inference.model import EncodedScan, PulseModel, Turns, versions
+from pulse_edge.kit.kit import open_kit
 
 Floats = NDArray[np.float64]
 Cache = MutableMapping[tuple[str, str], EncodedScan]
@@ -227,7 +227,7 @@ def peak_bytes(kit: Path, picture: bytes, question: str, settings: Settings) -> 
 
 
 def _peak(kit: Path, picture: bytes, question: str, settings: Settings) -> int:
-    from pulse_edge import memory
+    from pulse_edge.machine import memory
 
     with PulseModel.load(kit, device=settings.device, threads=settings.threads) as model:
         model.interpret(picture, question, max_tokens=8)

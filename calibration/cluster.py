@@ -15,7 +15,7 @@ from typing import Any
 
 from calibration.answering import Answered, Answerer, Job, Settings
 from pulse_edge.errors import UsageError
-from pulse_edge.start import default_threads
+from pulse_edge.inference.device import default_threads
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCAL = "local"

@@ -26,13 +26,15 @@ import gguf
 import numpy as np
 from PIL import Image
 
-from pulse_edge import kit as kits
-from pulse_edge import prompt, scan, tiles
 from pulse_edge.errors import BenchError, ContextError, EngineError, PageRefused, ScanError, UsageError
-from pulse_edge.interpret import PulseModel
-from pulse_edge.kit import Kit
-from pulse_edge.start import default_threads
-from pulse_edge.vision import INPUT
+from pulse_edge.inference import tiling
+from pulse_edge.inference.device import default_threads
+from pulse_edge.inference.model import PulseModel
+from pulse_edge.inference.vision_encoder import INPUT
+from pulse_edge.kit import kit as kits
+from pulse_edge.kit import prompt
+from pulse_edge.kit.kit import Kit
+from pulse_edge.page import reader as scan
 
 from . import ecgbench, stats
 from .ecgbench import Bench, Problem, Sample
@@ -242,7 +244,7 @@ class _Loaded:
 
     def _pixels(self, page: scan.Page) -> Float:
         m = self._model.kit.manifest
-        return tiles.cut(
+        return tiling.cut(
             page.image,
             size=m.vision.image_size,
             aspect_ratio=m.packing.aspect_ratio,
@@ -253,7 +255,7 @@ class _Loaded:
 
 
 class _Rows:
-    """Sums what llama.cpp's matrices read (an Observer of pulse_edge.llm)."""
+    """Sums what llama.cpp's matrices read (an Observer of pulse_edge.inference.language_model)."""
 
     def __init__(self, widths: dict[str, int]) -> None:
         self._widths = widths

@@ -25,7 +25,7 @@ from PIL import Image
 
 from calibration.files import write_json
 from pulse_edge.errors import BenchError, UsageError
-from pulse_edge.prompt import IMAGE_MARK
+from pulse_edge.kit.prompt import IMAGE_MARK
 
 COUNTS: Mapping[str, int] = {
     "arena": 50,

@@ -21,8 +21,8 @@ from calibration.ecgbench import COUNTS, Bench, Problem, Sample
 from calibration.files import write_json
 from calibration.results import GIVEN_BY, RESERVED, Line, Results, TaskLines, calibrated_on, encoding, writing
 from pulse_edge.errors import BenchError, KitError, UsageError
-from pulse_edge.interpret import EncodedScan
-from pulse_edge.kit import Kit, open_kit
+from pulse_edge.inference.model import EncodedScan
+from pulse_edge.kit.kit import Kit, open_kit
 
 if TYPE_CHECKING:
     from calibration.cluster import Cluster

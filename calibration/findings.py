@@ -28,11 +28,11 @@ from calibration.files import lock, refuse_existing, write_json
 from calibration.platt import Asked
 from calibration.results import identity
 from calibration.truths import Known, known_pages
-from pulse_edge import kit as kits
 from pulse_edge.errors import BenchError, ContextError, PageRefused, ScanError, UsageError
-from pulse_edge.findings import BY_KEY, STATEMENTS
-from pulse_edge.interpret import PulseModel, versions, yes_or_no
-from pulse_edge.kit import Calibration
+from pulse_edge.inference.model import PulseModel, versions, yes_or_no
+from pulse_edge.kit import kit as kits
+from pulse_edge.kit.kit import Calibration
+from pulse_edge.report.findings import BY_KEY, STATEMENTS
 
 Figures = dict[str, Any]
 Line = dict[str, Any]

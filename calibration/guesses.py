@@ -1,4 +1,4 @@
-"""Reference answers of calibration samples -> a kit that carries a table of guesses (`pulse_edge.speculation`).
+"""Reference answers of calibration samples -> a kit that carries a table of guesses (`pulse_edge.inference.speculative`).
 
 The table makes answers faster and changes none, so a kit's accuracy and its test ids stay what they are.
 """
@@ -11,10 +11,10 @@ from pathlib import Path
 
 from calibration import ecgbench
 from calibration.files import link
-from pulse_edge import kit as kits
-from pulse_edge import speculation
 from pulse_edge.errors import BenchError
-from pulse_edge.llm import LanguageModel
+from pulse_edge.inference import speculative
+from pulse_edge.inference.language_model import LanguageModel
+from pulse_edge.kit import kit as kits
 
 FILE = "guesses.json"
 _CONTEXT = 256
@@ -32,11 +32,11 @@ def add(kit: Path, target: Path, bench: Path, split: Path | None, force: bool = 
     m = opened.manifest
     with closing(LanguageModel(opened.file(m.language.file), context=_CONTEXT, threads=1)) as language:
         answers = [[*language.tokenize(a, first=False), language.end] for a in reference_answers(bench, split)]
-    table = speculation.build(answers, m.language.vocabulary)
+    table = speculative.build(answers, m.language.vocabulary)
     with kits.writing(target, force=force) as work:
         for name in m.files.keys() - {m.guesses_file}:
             link(opened.file(name), work / name)
-        speculation.write(work / FILE, table, m.language.vocabulary)
+        speculative.write(work / FILE, table, m.language.vocabulary)
         kept = {name: file for name, file in m.files.items() if name != m.guesses_file}
         files = {**kept, FILE: kits.File((work / FILE).stat().st_size, kits.sha256_file(work / FILE))}
         kits.write_manifest(work, dataclasses.replace(m, files=files, guesses_file=FILE))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from calibration.files import link
-from pulse_edge import kit as kits
+from pulse_edge.kit import kit as kits
 
 
 def put(path: Path, files: Mapping[str, bytes], instead: str, **changes: Any) -> None:

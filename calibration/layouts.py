@@ -1,7 +1,7 @@
 """`python -m calibration.layouts [--pages N] [-o FILE]`: train the small network that tells layouts.
 
-In: pages of `calibration.synthetic` only, so the weights may be shipped. Out: `pulse_edge/layouts.onnx`, which
-`pulse_edge.upright` runs through OpenCV. One page costs about half a second on a core. The network sees a page as
+In: pages of `calibration.synthetic` only, so the weights may be shipped. Out: `pulse_edge/assets/layouts.onnx`, which
+`pulse_edge.page.orientation` runs through OpenCV. One page costs about half a second on a core. The network sees a page as
 `upright.seen` makes it and says nine numbers: the layouts in `upright.LAYOUTS`, and how upright the page is, a task that
 is only to make it look at traces and names: `calibration.upright` trains what turns pages.
 """
@@ -25,7 +25,7 @@ from torch import nn
 from calibration.synthetic import pages, style
 from calibration.synthetic.record import Record
 from calibration.synthetic.signals import synthesize
-from pulse_edge.upright import LAYOUTS, SEEN, seen
+from pulse_edge.page.orientation import LAYOUTS, SEEN, seen
 
 Pixels = NDArray[np.uint8]
 FONTS = sorted(Path("/usr/share/fonts").rglob("*.ttf")) if Path("/usr/share/fonts").is_dir() else []
@@ -257,7 +257,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pages", type=int, default=8000)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("-o", "--out", type=Path, default=Path("pulse_edge/layouts.onnx"))
+    parser.add_argument("-o", "--out", type=Path, default=Path("pulse_edge/assets/layouts.onnx"))
     options = parser.parse_args()
     style.LAYOUTS.update(MORE)  # type: ignore[attr-defined]
     torch.manual_seed(options.seed)

@@ -15,8 +15,8 @@ from typing import Any
 from calibration import compare, into_kit, report_findings
 from calibration.files import fresh_folder, refuse_existing
 from calibration.results import Results, identity
-from pulse_edge import kit as kits
 from pulse_edge.errors import KitError, UsageError
+from pulse_edge.kit import kit as kits
 
 Figures = dict[str, Any]
 JSON, MARKDOWN, HTML = "report.json", "report.md", "report.html"

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from calibration import ecgbench, report_findings
-from pulse_edge import scan
 from pulse_edge.errors import PulseEdgeError
+from pulse_edge.page import reader
 
 if TYPE_CHECKING:
     from calibration.report import Table
@@ -257,7 +257,7 @@ def _pictures(flips: Sequence[Figures], bench: Path) -> dict[str, str]:
 
 
 def _small(picture: bytes) -> str:
-    image = scan.read(picture).image
+    image = reader.read(picture).image
     image.thumbnail((WIDTH, WIDTH), Image.Resampling.LANCZOS)
     file = io.BytesIO()
     image.save(file, "JPEG", quality=QUALITY)

@@ -6,7 +6,7 @@ The file is an importance matrix as llama.cpp's tool writes it (tools/imatrix/im
     INPUT.image_sum2, INPUT.text_sum2 (n,) float64, INPUT.rows (2,) int64: squares summed per column, and rows of each kind
     probe.N.rows (T, d) float16, probe.N.before, probe.N.after (t,) int32, probe.N.picture (bytes,) int8: a few samples' image
         rows, token ids on either side, and picture file, on which quantized halves are compared with the base
-    pulse_edge.stats: JSON, whose stats these are; pulse_edge.vision.*: smallest and largest value of encoder tensors
+    pulse_edge.stats: JSON, whose stats these are; pulse_edge.inference.vision_encoder.*: smallest and largest value of encoder tensors
 
 A page's sums are rounded to float32 and added in float64, which is exact as long as a column's sums differ by less than
 2^19 from page to page: the same pages give the same bytes in any order, in one run or merged from several, on processors
@@ -158,9 +158,9 @@ def _write(stats: Stats, path: Path) -> None:
     writer.add_string("pulse_edge.stats", json.dumps(header | listed | named))
     if stats.ranges:
         names = sorted(stats.ranges)
-        writer.add_array("pulse_edge.vision.names", names)
-        writer.add_array("pulse_edge.vision.lowest", [float(stats.ranges[n][0]) for n in names])
-        writer.add_array("pulse_edge.vision.highest", [float(stats.ranges[n][1]) for n in names])
+        writer.add_array("pulse_edge.inference.vision_encoder.names", names)
+        writer.add_array("pulse_edge.inference.vision_encoder.lowest", [float(stats.ranges[n][0]) for n in names])
+        writer.add_array("pulse_edge.inference.vision_encoder.highest", [float(stats.ranges[n][1]) for n in names])
     for name in sorted(stats.weights):
         sums, count = stats.importance(name)
         writer.add_tensor(f"{name}.in_sum2", sums.astype(np.float32)[None])
@@ -203,7 +203,9 @@ def _probe(data: Mapping[str, npt.NDArray[Any]], i: int, task: str, name: str) -
 
 
 def _ranges(reader: Any) -> dict[str, tuple[float, float]]:
-    if "pulse_edge.vision.names" not in reader.fields:
+    if "pulse_edge.inference.vision_encoder.names" not in reader.fields:
         return {}
-    columns = [reader.fields[f"pulse_edge.vision.{key}"].contents() for key in ("names", "lowest", "highest")]
+    columns = [
+        reader.fields[f"pulse_edge.inference.vision_encoder.{key}"].contents() for key in ("names", "lowest", "highest")
+    ]
     return {name: (low, high) for name, low, high in zip(*columns, strict=True)}

@@ -29,8 +29,8 @@ from calibration.synthetic.real import Packed, open_packed
 from calibration.synthetic.record import Record
 from calibration.synthetic.signals import synthesize as synthesize_record
 from calibration.synthetic.style import LAYOUTS, random_style
+from pulse_edge.common.worker_pool import Workers
 from pulse_edge.errors import UsageError
-from pulse_edge.workers import Workers
 
 PAGES = "pages.jsonl"
 IMAGES = "images"

@@ -1,4 +1,4 @@
-"""What ECGBench's data tell of its pages -> which statements of `pulse_edge.findings` are true of them, and which are not.
+"""What ECGBench's data tell of its pages -> which statements of `pulse_edge.report.findings` are true of them, and which are not.
 
 Only what is certain: a statement that no label decides is left out, page by page. Drawn pages are known completely
 (`pages.jsonl`); of others the labels of CODE-15, CPSC and PTB-XL count, and the right option of CSN and G12EC. Supraventricular
@@ -17,7 +17,7 @@ from calibration.ecgbench import LABELS, LETTERS, Bench, Note, Sample, labels_in
 from calibration.synthetic.findings import CODE15, CPSC, Labels
 from calibration.synthetic.questions import AXIS_MARGIN
 from calibration.synthetic.sentences import UNTOLD, UNTOLD_BY_SUPERCLASS
-from pulse_edge.findings import BY_KEY, HARMLESS, NOT_TOGETHER, STATEMENTS
+from pulse_edge.report.findings import BY_KEY, HARMLESS, NOT_TOGETHER, STATEMENTS
 
 Truths = dict[str, bool]
 Vote = tuple[str, bool]

@@ -2,7 +2,7 @@
 way is up, or with `--mirrored` the one that tells an upright page from its mirror images.
 
 In: pages of `calibration.synthetic` only, so the weights may be shipped. Out: `pulse_edge/upright.onnx`, which
-`pulse_edge.upright` runs through OpenCV.
+`pulse_edge.page.orientation` runs through OpenCV.
 
 The network is local: at every 8th pixel of a page (`upright.strokes`) it looks at some 35 mm round it, at lead names,
 calibration pulses, QRS and T in their order, words, and says a log odds; their sum says how upright the page is. So it
@@ -28,7 +28,7 @@ from torch import nn
 
 from calibration import layouts
 from calibration.synthetic import pages, style
-from pulse_edge.upright import strokes
+from pulse_edge.page.orientation import strokes
 
 Pixels = NDArray[np.uint8]
 Float = NDArray[np.float32]
@@ -116,7 +116,7 @@ def main() -> None:
     parser.add_argument("--mirrored", action="store_true")
     parser.add_argument("-o", "--out", type=Path)
     options = parser.parse_args()
-    out = options.out or Path(f"pulse_edge/{'mirrored' if options.mirrored else 'upright'}.onnx")
+    out = options.out or Path(f"pulse_edge/assets/{'mirrored' if options.mirrored else 'orientation'}.onnx")
     style.LAYOUTS.update(layouts.MORE)  # type: ignore[attr-defined]
     torch.manual_seed(options.seed)
     torch.set_num_threads(1)

@@ -10,8 +10,8 @@ from typing import Any
 
 import click
 
-from pulse_edge.cli import run
-from pulse_edge.text import visible
+from pulse_edge.cli.main import run
+from pulse_edge.common.text import visible
 
 _GOLDEN = click.option(
     "--golden",

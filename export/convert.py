@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from pulse_edge import kit as kits
-from pulse_edge import prompt
 from pulse_edge.errors import CheckpointError
-from pulse_edge.kit import Language, Manifest, Merge, Packing, Prompt, Vision
-from pulse_edge.start import default_threads
-from pulse_edge.vision import installed_runtime
+from pulse_edge.inference.device import default_threads
+from pulse_edge.inference.vision_encoder import installed_runtime
+from pulse_edge.kit import kit as kits
+from pulse_edge.kit import prompt
+from pulse_edge.kit.kit import Language, Manifest, Merge, Packing, Prompt, Vision
 
 from . import golden, hub, llm, parity, sources, tokenizer, vision
 from .adapter import Adapter

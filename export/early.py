@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from pulse_edge import kit as kits
 from pulse_edge.errors import CheckpointError, KitError, UsageError
+from pulse_edge.kit import kit as kits
 
 VISION = ("fp32", "fp16", "w8", "int8", "int8-static")
 """Names in `vision.KINDS`, which only its import of torch keeps from being read here."""

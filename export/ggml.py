@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 from gguf import GGMLQuantizationType as Type
 
-from pulse_edge import llm
 from pulse_edge.errors import EngineError, UsageError
-from pulse_edge.vision import _interruptible
+from pulse_edge.inference import language_model
+from pulse_edge.inference.vision_encoder import _interruptible
 
 Float = npt.NDArray[np.float32]
 BUFFER = 1 << 28
@@ -26,7 +26,7 @@ BUFFER = 1 << 28
 @cache
 def file_types() -> dict[str, int]:
     """Name -> llama.cpp's number of every type of a whole file that it can write: F16, Q4_K_M, ..."""
-    llm.prepare()
+    language_model.prepare()
     from llama_cpp import llama_cpp as lib
 
     pattern = re.compile(r"LLAMA_FTYPE_(?:MOSTLY|ALL)_(\w+)")
@@ -56,7 +56,7 @@ def quantize(
     `importance` holds a float32 (columns,) per matrix. `progress` gets tensors done and of how many. The bytes depend on
     nothing else, the number of threads least of all. EngineError with llama.cpp's reason.
     """
-    llm.prepare()
+    language_model.prepare()
     from llama_cpp import llama_cpp as lib
 
     params = lib.llama_model_quantize_default_params()
@@ -152,7 +152,7 @@ class _Traits(ctypes.Structure):
 
 @cache
 def _library() -> Any:
-    llm.prepare()
+    language_model.prepare()
     from llama_cpp._ggml import libggml
 
     quantize_chunk, traits = libggml.ggml_quantize_chunk, libggml.ggml_get_type_traits

@@ -13,21 +13,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pulse_edge import PulseModel, intake, prompt, scan
-from pulse_edge import kit as kits
+from pulse_edge import PulseModel
+from pulse_edge.common import paths
+from pulse_edge.diagnostics.golden import FILE, Float, case_of, differences, sampled
 from pulse_edge.errors import UsageError
-from pulse_edge.golden import FILE, Float, case_of, differences, sampled
-from pulse_edge.interpret import EncodedScan
-from pulse_edge.kit import Kit
-from pulse_edge.llm import LanguageModel
-from pulse_edge.start import default_threads
-from pulse_edge.vision import VisionEncoder
+from pulse_edge.inference.device import default_threads
+from pulse_edge.inference.language_model import LanguageModel
+from pulse_edge.inference.model import EncodedScan
+from pulse_edge.inference.vision_encoder import VisionEncoder
+from pulse_edge.kit import kit as kits
+from pulse_edge.kit import prompt
+from pulse_edge.kit.kit import Kit
+from pulse_edge.page import admission, reader
 
 from . import parity
 
 Progress = Callable[[int, int], None]
 QUESTIONS = (prompt.REPORT_QUESTION, "Does this ECG show atrial fibrillation?", "What is the heart rate?")
-PAGE = Path(scan.__file__).with_name("example_page.png")
+PAGE = paths.EXAMPLE_PAGE
 """The page of a kit that names no other: it comes with the program."""
 LATER = 16
 """Tokens behind the first ahead of which logits are stored."""
@@ -51,7 +54,7 @@ def require(pages: Sequence[Path]) -> None:
     for page in pages:
         if not page.is_file():
             raise UsageError(f"--golden {page}: no such file. Name a picture of an ECG page.")
-        intake.admitted(scan.read(page), straighten=True, force=False)
+        admission.admitted(reader.read(page), straighten=True, force=False)
 
 
 def add(

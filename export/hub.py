@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pulse_edge.errors import FetchError
-from pulse_edge.kit import sha256_file
+from pulse_edge.kit.kit import sha256_file
 
 from .models import ModelSpec
 

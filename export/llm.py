@@ -1,4 +1,4 @@
-"""Language tensors -> llm.gguf, streaming: one tensor in memory at a time. What pulse_edge/llm.py reads.
+"""Language tensors -> llm.gguf, streaming: one tensor in memory at a time. What pulse_edge/inference/language_model.py reads.
 
 Source of names, types and the rotary permutation: llama.cpp's conversion/llama.py; the tensors are equal to its, bit for
 bit, which a test holds.
@@ -44,7 +44,7 @@ _LAYER = {
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
 }
-# The conversation of pulse_edge.prompt for programs that know only chat templates; the runtime does not use it.
+# The conversation of pulse_edge.kit.prompt for programs that know only chat templates; the runtime does not use it.
 CHAT_TEMPLATE = (
     "{{ bos_token }}A chat between a curious human and an artificial intelligence assistant. The assistant gives helpful, "
     "detailed, and polite answers to the human's questions.{% for message in messages %}{% if message['role'] == 'user' %}"

@@ -16,8 +16,8 @@ from typing import Any, TypeVar, get_args
 import yaml
 
 from pulse_edge.errors import CheckpointError, UsageError
-from pulse_edge.kit import Keys
-from pulse_edge.prompt import TEMPLATES
+from pulse_edge.kit.kit import Keys
+from pulse_edge.kit.prompt import TEMPLATES
 
 T = TypeVar("T")
 RECIPES = "recipes"
@@ -42,7 +42,7 @@ class ModelSpec:
     bytes: int
     """Size of the weights, approximate."""
     prompt: str
-    """Conversation template, a key of pulse_edge.prompt.TEMPLATES."""
+    """Conversation template, a key of pulse_edge.kit.prompt.TEMPLATES."""
     description: str
     """One sentence for people."""
     paper: str | None = None

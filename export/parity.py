@@ -25,16 +25,18 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from pulse_edge import prompt, scan, tiles
 from pulse_edge.errors import ParityError
-from pulse_edge.kit import Manifest
-from pulse_edge.llm import LanguageModel
-from pulse_edge.vision import VisionEncoder
+from pulse_edge.inference import tiling
+from pulse_edge.inference.language_model import LanguageModel
+from pulse_edge.inference.vision_encoder import VisionEncoder
+from pulse_edge.kit import prompt
+from pulse_edge.kit.kit import Manifest
+from pulse_edge.page import reader as scan
 
 from .reference import Reference, expect, llama, page, tower, words
 
 Float = npt.NDArray[np.float32]
-PAGE = Path(__file__).parent.parent / "pulse_edge" / "example_page.png"
+PAGE = Path(__file__).parent.parent / "pulse_edge" / "assets" / "example_page.png"
 
 COSINE = {"fp32": 0.999999, "fp16": 0.99999, "w8": 0.999, "int8": 0.998, "int8-static": 0.998}
 """Least mean cosine of image tokens by vision type, when quantizing."""
@@ -229,7 +231,7 @@ def _pages(reference: Reference, manifest: Manifest, side: int) -> tuple[float, 
 
 def cut(picture: Image.Image, manifest: Manifest) -> Float:
     """Pixels of a picture, as the runtime cuts them."""
-    return tiles.cut(
+    return tiling.cut(
         picture,
         size=manifest.vision.image_size,
         aspect_ratio=manifest.packing.aspect_ratio,
@@ -242,7 +244,7 @@ def cut(picture: Image.Image, manifest: Manifest) -> Float:
 def pack(features: Float, manifest: Manifest, newline: Float | None, page_size: tuple[int, int] | None = None) -> Float:
     """Features of a page (None: the example page) as image tokens, as the runtime packs them."""
     packing = manifest.packing
-    return tiles.pack(
+    return tiling.pack(
         features,
         page_size=page_size or scan.read(PAGE).image.size,
         size=manifest.vision.image_size,
@@ -437,7 +439,7 @@ def _context(rows: Float, before: list[int], after: list[int]) -> int:
 
 
 class _Capture:
-    """Keeps one node's rows, batch by batch (an Observer of pulse_edge.llm)."""
+    """Keeps one node's rows, batch by batch (an Observer of pulse_edge.inference.language_model)."""
 
     def __init__(self, name: str, width: int) -> None:
         self._name, self._width = name, width

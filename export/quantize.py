@@ -22,13 +22,15 @@ import numpy.typing as npt
 from gguf import GGMLQuantizationType as Type
 from PIL import Image
 
-from pulse_edge import kit as kits
-from pulse_edge import prompt, scan, tiles
 from pulse_edge.errors import CheckpointError, KitError, ParityError, UsageError
-from pulse_edge.kit import Kit, Quantization
-from pulse_edge.llm import LanguageModel
-from pulse_edge.start import default_threads
-from pulse_edge.vision import VisionEncoder, installed_runtime
+from pulse_edge.inference import tiling
+from pulse_edge.inference.device import default_threads
+from pulse_edge.inference.language_model import LanguageModel
+from pulse_edge.inference.vision_encoder import VisionEncoder, installed_runtime
+from pulse_edge.kit import kit as kits
+from pulse_edge.kit import prompt
+from pulse_edge.kit.kit import Kit, Quantization
+from pulse_edge.page import reader
 
 from . import choose, ggml, golden, parity, vision
 from .choose import Matrix
@@ -295,8 +297,9 @@ def _keep(job: _Job) -> tuple[str, dict[str, Any]]:
 def _compare_encoders(job: _Job, kind: str) -> dict[str, Any]:
     """Row cosines on the example page and the calibration sample, of the worst processor.
 
-    Integer sums are the same on all (see `saturates` in pulse_edge/vision.py), but other processors add float32 values in another
-    order, and a value that then rounds to the other side moves all that follow. Pixels that are moved by as little do the same.
+    Integer sums are the same on all (see `saturates` in pulse_edge/inference/vision_encoder.py), but other processors add
+    float32 values in another order, and a value that then rounds to the other side moves all that follow. Pixels that are
+    moved by as little do the same.
     """
     recipe, spec = job.options.recipe, job.base.manifest.vision
     required = recipe.cosine if recipe and recipe.cosine is not None else parity.COSINE[kind]
@@ -340,8 +343,8 @@ def _pages(job: _Job) -> Iterator[Float]:
     pages: list[Path | Image.Image] = [parity.PAGE]
     pages += [Image.open(io.BytesIO(p.picture)) for p in (job.stats.probes if job.stats else ())]
     for source in pages:
-        yield tiles.cut(
-            scan.read(source).image,
+        yield tiling.cut(
+            reader.read(source).image,
             size=m.vision.image_size,
             aspect_ratio=m.packing.aspect_ratio,
             pinpoints=m.packing.grid_pinpoints,

@@ -12,9 +12,9 @@ import gguf
 import numpy as np
 import numpy.typing as npt
 
-from pulse_edge import kit as kits
 from pulse_edge.errors import CheckpointError
-from pulse_edge.kit import Kit
+from pulse_edge.kit import kit as kits
+from pulse_edge.kit.kit import Kit
 
 Float = npt.NDArray[np.float32]
 VERSION = 1
@@ -74,7 +74,9 @@ def _probe(data: Mapping[str, Any], i: int) -> Probe:
 
 
 def _ranges(reader: Any) -> dict[str, tuple[float, float]]:
-    if "pulse_edge.vision.names" not in reader.fields:
+    if "pulse_edge.inference.vision_encoder.names" not in reader.fields:
         return {}
-    columns = [reader.fields[f"pulse_edge.vision.{key}"].contents() for key in ("names", "lowest", "highest")]
+    columns = [
+        reader.fields[f"pulse_edge.inference.vision_encoder.{key}"].contents() for key in ("names", "lowest", "highest")
+    ]
     return {name: (low, high) for name, low, high in zip(*columns, strict=True)}

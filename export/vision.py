@@ -1,4 +1,4 @@
-"""Tower and projector -> vision.onnx. What pulse_edge/vision.py reads.
+"""Tower and projector -> vision.onnx. What pulse_edge/inference/vision_encoder.py reads.
 
 The graph ends at the selected hidden state: later layers are not there, CLS is dropped, the projector is included.
 `requantize` makes other types of a finished one, with optimum's and ONNX Runtime's own tools.
@@ -23,7 +23,7 @@ import torch
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from pulse_edge.errors import CheckpointError
-from pulse_edge.vision import ATTENTION, INPUT, OUTPUT
+from pulse_edge.inference.vision_encoder import ATTENTION, INPUT, OUTPUT
 
 from .checkpoint import PROJECTOR, TOWER, Checkpoint, finite
 from .shards import shown

@@ -3,17 +3,17 @@
 with PulseModel.load("kit") as model:
     print(model.interpret("scan.jpg").answers[0].text)
 
-Importing the package switches the telemetry of its engines off in this process (see `pulse_edge.child`): import it before
+Importing the package switches the telemetry of its engines off in this process (see `pulse_edge.common.child_process`): import it before
 onnxruntime.
 """
 
-# Nothing is imported here that a file in the current directory could stand in for: see pulse_edge/child.py.
-from .child import be_quiet, enclose, named_by_m
+# Nothing is imported here that a file in the current directory could stand in for: see pulse_edge/common/child_process.py.
+from pulse_edge.common.child_process import be_quiet, enclose, named_by_m
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .interpret import EncodedScan, PulseModel
-    from .report import Answer, Report
+    from pulse_edge.inference.model import EncodedScan, PulseModel
+    from pulse_edge.report.report import Answer, Report
 
 __all__ = ["Answer", "EncodedScan", "PulseModel", "Report"]
 
@@ -25,11 +25,11 @@ if named_by_m():
 def __getattr__(name: str) -> object:
     """The public names, imported when first used: `pulse-edge --help` must not wait for the engines."""
     if name in ("PulseModel", "EncodedScan"):
-        from . import interpret
+        from pulse_edge.inference import model
 
-        return getattr(interpret, name)
+        return getattr(model, name)
     if name in ("Answer", "Report"):
-        from . import report
+        from pulse_edge.report import report
 
         return getattr(report, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

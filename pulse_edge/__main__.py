@@ -1,12 +1,12 @@
 """`pulse-edge` and `python -m pulse_edge`. Imports nothing before the current directory is off the search path."""
 
-from .child import enclose
+from pulse_edge.common.child_process import enclose
 
 
 def main() -> None:
     """Entry point."""
     enclose()
-    from .cli import main
+    from pulse_edge.cli.main import main
 
     main()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fnmatch
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -12,10 +11,11 @@ from pathlib import Path
 
 import namespace
 import pytest
-from conftest import ROOT
+from checkout import ROOT
+from home_files import documented, files, undocumented
 
-PAGE = ROOT / "pulse_edge" / "example_page.png"
-KIT = ROOT / "pulse_edge" / "kits" / "miniature"
+PAGE = ROOT / "pulse_edge" / "assets" / "example_page.png"
+KIT = ROOT / "pulse_edge" / "assets" / "kits" / "miniature"
 COMMANDS = [
     "check page.png",
     "kit info kit",
@@ -31,21 +31,6 @@ COMMANDS = [
 ]
 HELD = 14
 """Seconds that `ask` stays: ONNX Runtime 1.32 asks for its maker's address ten seconds after it is imported."""
-
-
-def documented() -> list[str]:
-    """Patterns of the paths below HOME that docs/security.md lists."""
-    text = (ROOT / "docs" / "security.md").read_text("utf-8")
-    section = text.split("## What is written below HOME")[1].split("\n## ")[0]
-    return re.findall(r"^\| `~/([^`]+)` \|", section, re.MULTILINE)
-
-
-def files(home: Path) -> set[str]:
-    return {path.relative_to(home).as_posix() for path in home.rglob("*") if not path.is_dir()}
-
-
-def undocumented(home: Path) -> set[str]:
-    return {name for name in files(home) if not any(fnmatch.fnmatchcase(name, known) for known in documented())}
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +94,7 @@ def test_the_workstations_packages_do_it_too(package: str) -> None:
 def test_an_onnxruntime_that_was_imported_before_with_telemetry_is_refused(
     variable: dict[str, str], code: int, tmp_path: Path
 ) -> None:
-    program = "import onnxruntime, sys; from pulse_edge.vision import VisionEncoder; from pathlib import Path\n"
+    program = "import onnxruntime, sys; from pulse_edge.inference.vision_encoder import VisionEncoder; from pathlib import Path\n"
     program += "VisionEncoder(Path(sys.argv[1]), device='cpu', threads=1).ready()"
     clean = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"}
     done = subprocess.run(

@@ -15,7 +15,7 @@ from calibration.synthetic.pages import Page, draw
 from calibration.synthetic.signals import synthesize
 from calibration.synthetic.style import PageStyle
 
-PATH = Path(__file__).resolve().parents[2] / "pulse_edge" / "example_page.png"
+PATH = Path(__file__).resolve().parents[2] / "pulse_edge" / "assets" / "example_page.png"
 SEED = 361
 FINDINGS = ("LBBB",)
 STYLE = PageStyle(

@@ -18,7 +18,7 @@ from PIL import Image
 from calibration.synthetic.findings import CODE15, CPSC, FINDINGS, LEADS, PTBXL
 from calibration.synthetic.pages import Page, Trace
 from calibration.synthetic.record import HZ, Record
-from pulse_edge import tiles
+from pulse_edge.inference import tiling
 
 SUBCOLUMNS = 14
 """Trace heights told per patch, evenly spaced across it."""
@@ -75,8 +75,8 @@ class Grid:
     @classmethod
     def of(cls, size: tuple[int, int], pinpoints: Sequence[tuple[int, int]]) -> Grid:
         """For a page of `size` (width, height)."""
-        width, height = tiles.best_grid(size, pinpoints)
-        inner = tiles.inner_size(size, (width, height))
+        width, height = tiling.best_grid(size, pinpoints)
+        inner = tiling.inner_size(size, (width, height))
         offset = (width - inner[0]) // 2, (height - inner[1]) // 2
         return cls(width, height, (inner[0] / size[0], inner[1] / size[1]), offset, inner)
 
@@ -96,7 +96,7 @@ class Grid:
 def lesson(page: Page, words: bytes, *, size: int, patch: int, pinpoints: Sequence[tuple[int, int]]) -> Lesson:
     """Everything there is to learn from a page with tiles of `size` and patches of `patch` pixels."""
     grid = Grid.of((page.image.shape[1], page.image.shape[0]), pinpoints)
-    pictures = tiles.pictures(
+    pictures = tiling.pictures(
         Image.fromarray(page.image), size=size, aspect_ratio="anyres", pinpoints=pinpoints, mean=(0.0, 0.0, 0.0)
     )
     side = size // patch

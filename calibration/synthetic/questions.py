@@ -19,7 +19,7 @@ from calibration.synthetic.findings import CODE15, CPSC, PTBXL
 from calibration.synthetic.record import Record
 from calibration.synthetic.sentences import NAMES, SUPERCLASS, Known, known
 from calibration.synthetic.signals import record_at
-from pulse_edge.prompt import REPORT_QUESTION
+from pulse_edge.kit.prompt import REPORT_QUESTION
 
 Rng = np.random.Generator
 Item = TypeVar("Item")

@@ -11,11 +11,11 @@ from pathlib import Path
 from export.convert import Options, convert
 from export.quantize import Options as Smaller
 from export.quantize import quantize
-from pulse_edge import kit as kits
+from pulse_edge.kit import kit as kits
 
 HERE = Path(__file__).parent
 CARD = HERE / "MODEL_CARD.md"
-TARGET = HERE.parents[1] / "pulse_edge" / "kits" / "miniature"
+TARGET = HERE.parents[1] / "pulse_edge" / "assets" / "kits" / "miniature"
 
 
 def carry(checkpoint: Path, target: Path, say: Callable[[str], None]) -> None:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from pulse_edge import child
+from pulse_edge.common import child_process
 from pulse_edge.errors import EngineError
 
 ROOT = Path(__file__).parents[2]
@@ -32,9 +32,9 @@ class Source:
     """Lessons `first`, `first + 1`, ... of a seed, drawn by `processes` processes that end with this one."""
 
     def __init__(self, seed: int, first: int, patch: int, signals: Path | None = None, processes: int = 1) -> None:
-        command = child.command("calibration.synthetic.stream", f"--seed={seed}", f"--patch={patch}")
+        command = child_process.command("calibration.synthetic.stream", f"--seed={seed}", f"--patch={patch}")
         command += [f"--signals={signals}"] if signals else []
-        alone = child.environment(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
+        alone = child_process.environment(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
         self._children = [
             subprocess.Popen(
                 [*command, f"--first={first + k}", f"--step={processes}"], stdout=subprocess.PIPE, cwd=ROOT, env=alone

@@ -14,8 +14,8 @@ import sentencepiece
 import torch
 from torch import Tensor
 
-from pulse_edge import child
-from pulse_edge.prompt import TEMPLATES, fill
+from pulse_edge.common import child_process
+from pulse_edge.kit.prompt import TEMPLATES, fill
 
 from .data import ROOT
 
@@ -47,8 +47,8 @@ def learn_vocabulary(lines: Iterable[str], path: Path, size: int) -> None:
 
 def corpus(seed: int) -> list[str]:
     """Questions, answers and the prompt, from the source's process."""
-    command = child.command("calibration.synthetic.stream", f"--seed={seed}", f"--sentences={LINES}")
-    done = subprocess.run(command, cwd=ROOT, env=child.environment(), stdout=subprocess.PIPE, check=True)
+    command = child_process.command("calibration.synthetic.stream", f"--seed={seed}", f"--sentences={LINES}")
+    done = subprocess.run(command, cwd=ROOT, env=child_process.environment(), stdout=subprocess.PIPE, check=True)
     return [*done.stdout.decode("utf-8").splitlines(), *TEMPLATES["llava_v1"]]
 
 

@@ -8,7 +8,7 @@
     words    text -> token ids, by sentencepiece or tokenizers themselves
     expect   what the kit must therefore say: every key of the GGUF, every tensor of it, the manifest
 
-It shares only error classes with the rest, which tests/test_rooms.py holds: what both sides got wrong in the same way, no
+It shares only error classes with the rest, which tests/test_imports.py holds: what both sides got wrong in the same way, no
 comparison would notice.
 """
 

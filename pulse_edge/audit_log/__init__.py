@@ -1,0 +1,1 @@
+"""The audit log: a hash-chained trail of answers."""

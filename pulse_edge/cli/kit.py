@@ -1,0 +1,243 @@
+"""`pulse-edge kit info|verify|list|use`, and around sticks `keygen|pack|rollback`. Registered by cli.py."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pulse_edge.cli.console import Screen, say
+from pulse_edge.cli.options import ReadyCommand
+from pulse_edge.common import paths
+from pulse_edge.common.text import escaped_json, json_text
+from pulse_edge.deploy.wheelhouse import EXTRAS, PLATFORMS, PYTHONS
+
+_DEBUG = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+_PATH = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("path", type=_PATH, metavar="KEY")
+@_DEBUG
+def keygen(path: Path, debug: bool) -> None:
+    """Make a key that signs sticks: KEY, which you keep secret, and KEY.pub, which you tell the clinics."""
+    from pulse_edge.deploy import bundle
+
+    public = bundle.keygen(path)
+    say(f"key {public.id}: secret half {path}, public half {path}.pub\n")
+
+
+@click.command()
+@click.argument("kits", nargs=-1, required=True, type=_PATH, metavar="KIT...")
+@click.option(
+    "-o", "--out", required=True, type=_PATH, metavar="STICK", help="A new folder, on the stick or elsewhere."
+)
+@click.option("--platform", "platforms", multiple=True, required=True, type=click.Choice(sorted(PLATFORMS)))
+@click.option("--python", "pythons", multiple=True, default=["3.11"], show_default=True, type=click.Choice(PYTHONS))
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option("--sign", "key", type=_PATH, metavar="KEY", help="A secret key of `kit keygen` or `minisign -G -W`.")
+@click.option("--wheel", "wheels", multiple=True, type=_PATH, metavar="FILE", help="Take this wheel before any other.")
+@click.option(
+    "--without",
+    multiple=True,
+    type=click.Choice(list(EXTRAS)),
+    help="Leave out what reads PDF, HEIC or DICOM files, or writes PDF reports. Default: all are packed.",
+)
+@click.option("--since", type=_PATH, metavar="STICK.JSON", help="Of an earlier stick: carry only what has changed.")
+@click.option("--constraints", type=_PATH, help="Versions of everything. Default: the checkout's constraints.txt.")
+@_DEBUG
+def pack(
+    kits: tuple[Path, ...],
+    out: Path,
+    platforms: tuple[str, ...],
+    pythons: tuple[str, ...],
+    device: str,
+    key: Path | None,
+    wheels: tuple[Path, ...],
+    without: tuple[str, ...],
+    since: Path | None,
+    constraints: Path | None,
+    debug: bool,
+) -> None:
+    """Put kits, program and installer into one signed folder for a machine without a network."""
+    from pulse_edge.deploy import bundle
+
+    order = bundle.Order(
+        kits=kits,
+        out=out,
+        targets=bundle.targets(platforms, pythons, device),
+        constraints=constraints or paths.PACKAGE.parent / "constraints.txt",
+        wheels=wheels,
+        key=None if key is None else bundle.read_secret_key(key),
+        since=since,
+        without=without,
+    )
+    screen = Screen()
+    with screen.progress() as progress:
+        public = bundle.pack(order, progress, lambda text: screen.note(text, always=True))
+    signed = f"signed by key {public.id}" if public else "unsigned: installing it takes --accept unsigned"
+    say(f"{out}: {sum(p.stat().st_size for p in out.rglob('*')):,} bytes, {signed}\n")
+
+
+@click.command()
+@_DEBUG
+def rollback(debug: bool) -> None:
+    """Go back to the version that was installed before this one."""
+    from pulse_edge.errors import KitError
+    from pulse_edge.installer import install
+    from pulse_edge.kit import kit as kits
+
+    home = kits.home()
+    if home is None:
+        raise KitError("this pulse-edge was not installed from a stick, so there is no earlier version to go back to.")
+    try:
+        say(f"in use from now on: {install.rollback(home)}\n")
+    except install.Refused as e:
+        raise KitError(" ".join(e.lines)) from None
+
+
+@click.command("list")
+@click.option("--json", "as_json", is_flag=True, help="One object a kit, one a line.")
+@_DEBUG
+def list_kits(as_json: bool, debug: bool) -> None:
+    """List the kits that are installed, and mark the one that answers when none is named."""
+    from pulse_edge.errors import KitError
+    from pulse_edge.kit import kit as kits
+
+    try:
+        default = kits.find(None).path
+    except KitError as e:  # none is chosen, or it is broken: the list says which there are
+        default, trouble = None, str(e)
+    for name, path in kits.installed().items():
+        row: dict[str, Any] = {"name": name, "default": path.resolve() == default, "path": str(path)}
+        try:
+            m = kits.open_kit(path).manifest
+            row |= {"id": m.id, "bytes": sum(f.bytes for f in m.files.values()), "demonstration": m.demonstration}
+        except KitError as e:
+            row |= {"broken": str(e)}
+        if as_json:
+            say(json_text(row) + "\n")
+            continue
+        about = row.get("broken") or f"{row['id']}, {row['bytes'] / 2**30:.2f} GiB"
+        about += " (demonstration, not for patients)" if row.get("demonstration") else ""
+        say(f"{'*' if row['default'] else ' '} {name:<32} {about}\n")
+    if default is None:
+        raise KitError(trouble)
+
+
+@click.command()
+@click.argument("name")
+@_DEBUG
+def use(name: str, debug: bool) -> None:
+    """Choose the installed kit that answers when none is named: NAME as `kit list` shows it, or its beginning."""
+    from pulse_edge.kit import kit as kits
+
+    say(f"{kits.choose(name).path.name} answers from now on when no kit is named\n")
+
+
+@click.group()
+def kit() -> None:
+    """Look at kits, choose one, and pack them for machines without a network."""
+
+
+for _command in (keygen, pack, rollback, list_kits, use):
+    kit.add_command(_command)
+_KIT = click.argument("path", type=click.Path(path_type=Path), metavar="DIR")
+
+
+@kit.command(cls=ReadyCommand)
+@_KIT
+@click.option("--json", "as_json", is_flag=True, help="The manifest itself.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def info(path: Path, as_json: bool, debug: bool) -> None:
+    """What a kit is, where it comes from, and how it was proven. DIR may be the name of an installed kit."""
+    from pulse_edge.kit import kit as kits
+
+    opened = kits.find(path)
+    if as_json:
+        say(escaped_json((opened.path / kits.MANIFEST).read_text("utf-8")))
+        return
+    for name, value in _facts(opened.manifest):
+        say(f"{name:<14}{value}\n")
+
+
+def _facts(m: Any) -> Iterator[tuple[str, str]]:
+    yield "kit", m.id + (" (demonstration, not for patients)" if m.demonstration else "")
+    yield "source", " ".join(str(m.source[k]) for k in ("name", "revision", "licence") if m.source.get(k))
+    yield "made", m.created
+    language, vision, packing = m.language, m.vision, m.packing
+    told = f"{language.type}, {language.layers} layers, context {language.context_length} tokens"
+    yield "language", told + (f", {language.keys} keys" if language.keys != "f16" else "")
+    side = f"{vision.image_size} x {vision.image_size} pixels"
+    yield "vision", f"{vision.type}, tiles of {side}, {vision.patches_per_side**2} rows each"
+    yield "packing", f"{packing.aspect_ratio}, {packing.merge}"
+    for name, file in m.files.items():
+        yield "file", f"{file.bytes:>14,} {name}"
+    for what, figures in m.parity.items():
+        if isinstance(figures, dict):
+            shown = ", ".join(f"{k} {v}" for k, v in figures.items() if not isinstance(v, dict))
+            yield "parity", f"{what}: {shown}"
+    yield from _accuracy(m.accuracy)
+    yield "findings", _calibrated(m.findings)
+
+
+def _calibrated(told: dict[str, Any] | None) -> str:
+    """Which statements the kit says something of."""
+    if told is None:
+        return "not calibrated"
+    says = [
+        f"{key} (AUC {'not known' if c.auc is None else f'{c.auc:.2f}'})" for key, c in told.items() if not c.reason
+    ]
+    never = [key for key, c in told.items() if c.reason]
+    return f"judges {', '.join(says) or 'nothing'}; does not judge {', '.join(never) or 'nothing'}"
+
+
+def _accuracy(told: dict[str, Any] | None) -> Iterator[tuple[str, str]]:
+    """The verdict, a line a task, and where the report is."""
+    if told is None:
+        yield "accuracy", "not measured"
+        return
+    yield "accuracy", str(told.get("verdict", told))
+    for row in told.get("table", ()):
+        ours, theirs = f"{row['score']} {row['this']}", f"reference {row['reference']}"
+        change = f", difference {row['difference']}" if row["difference"] else ""
+        yield "", f"{row['task']}: {ours}, {theirs}{change}, {row['questions']} questions"
+    for gate in told.get("gates") or ():
+        yield (
+            "gate",
+            f"{gate['gate']} {gate['value']} (limit {gate['limit']}): {'passed' if gate['passed'] else 'NOT PASSED'}",
+        )
+    if report := told.get("report"):
+        yield "report", report
+
+
+@kit.command(cls=ReadyCommand)
+@_KIT
+@click.option("--key", type=click.Path(path_type=Path), help="Of a stick: the public key that must have signed it.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def verify(path: Path, key: Path | None, debug: bool) -> None:
+    """Read every byte of a kit or a stick and compare it with the manifest, and a stick's with its signature."""
+    from pulse_edge.kit import kit as kits
+
+    screen = Screen()
+    if (path / "stick.json").exists():
+        from pulse_edge.deploy import bundle
+
+        with screen.progress() as progress:
+            said = bundle.verify(path, key, progress)
+        say(f"{said}\n")
+        return
+    opened = kits.find(path)
+    total = sum(file.bytes for file in opened.manifest.files.values())
+    with screen.progress() as progress:
+        done = 0
+
+        def step(piece: int) -> None:
+            nonlocal done
+            done += piece
+            progress("verify", done, total)
+
+        kits.verify(opened, progress=step)
+    say(f"{path}: {len(opened.manifest.files)} files are as they were made\n")

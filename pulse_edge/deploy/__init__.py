@@ -1,0 +1,1 @@
+"""Signed offline bundles of kits, made on the workstation."""

@@ -1,0 +1,1 @@
+"""What is tested and measured on a machine: doctor, self-test, benchmark, estimate."""

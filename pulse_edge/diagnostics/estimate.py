@@ -1,0 +1,109 @@
+"""What `interpret` would take for a page, in time and memory, from this machine's own speed. Nothing is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pulse_edge.cli.console import duration
+from pulse_edge.inference import memory_plan, tiling, token_pruning
+from pulse_edge.kit.kit import Manifest
+from pulse_edge.machine import memory
+from pulse_edge.machine.profile import Speed
+from pulse_edge.page import admission
+from pulse_edge.page.reader import Page
+
+BYTES_PER_TOKEN = 3.5
+"""Of English questions, in Llama's vocabulary; the image rows outweigh them by far."""
+ANSWER = 100
+"""Tokens of a report of some length: what an example of an answer's time is given for."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """For one page. Seconds are null where `doctor` has measured nothing with this kit on this machine."""
+
+    file: str
+    tiles: int
+    rows: int
+    """Image rows."""
+    questions: int
+    max_tokens: int
+    """Longest answer."""
+    first_words: float | None
+    """Seconds to the first answer's first token, loading included."""
+    answer: float | None
+    """Seconds that an answer of `ANSWER` tokens then takes; all of them at most `max_tokens` / `ANSWER` times as many."""
+    whole: float | None
+    """Seconds for everything, with answers of `ANSWER` tokens."""
+
+
+def forecast(
+    page: Page,
+    manifest: Manifest,
+    speed: Speed | None,
+    questions: Sequence[str],
+    max_tokens: int | None,
+    *,
+    straighten: bool = True,
+    force: bool = False,
+    rows: str = token_pruning.ALL,
+) -> Forecast:
+    """Flattens and judges the page as `interpret` would. Raises PageRefused as it does."""
+    checked = admission.check(page, straighten=straighten)
+    if not force:
+        admission.refuse(checked)
+    count, read = geometry(manifest, checked.flat.image.size, rows)
+    limit = manifest.prompt.max_tokens if max_tokens is None else max_tokens
+    texts = [int(len((manifest.prompt.after + q).encode()) / BYTES_PER_TOKEN) for q in questions]
+    answer = min(ANSWER, limit)
+    first = written = whole = None
+    if speed is not None:
+        before = int(len(manifest.prompt.before.encode()) / BYTES_PER_TOKEN)
+        first = speed.load_seconds + checked.seconds + speed.seconds(count, before + read, [(texts[0], 1)])
+        written = answer / speed.tokens_per_second
+        whole = first + speed.seconds(0, 0, [(0, answer), *((text, answer) for text in texts[1:])])
+    return Forecast(page.name, count, read, len(questions), limit, first, written, whole)
+
+
+def geometry(manifest: Manifest, size: tuple[int, int], rows: str = token_pruning.ALL) -> tuple[int, int]:
+    """(tiles, image rows that are read at most) of a page of `size` (width, height) pixels."""
+    packing, side = manifest.packing, manifest.vision.patches_per_side
+    how: dict[str, Any] = {
+        "size": manifest.vision.image_size,
+        "aspect_ratio": packing.aspect_ratio,
+        "pinpoints": packing.grid_pinpoints,
+        "merge": packing.merge,
+        "newline": None if packing.newline_file is None else np.zeros(1, np.float32),
+    }
+    count = 1
+    if packing.aspect_ratio == "anyres":
+        width, height = tiling.best_grid(size, packing.grid_pinpoints)
+        count += (width // manifest.vision.image_size) * (height // manifest.vision.image_size)
+    blank = np.zeros((count, side**2, 1), np.float32)
+    packed = tiling.pack(blank, page_size=size, **how)
+    if rows == token_pruning.ALL:
+        return count, len(packed)
+    padding = tiling.padding(size, patches=side**2, **how)
+    return count, len(token_pruning.positions(rows, padding, np.zeros(len(packed), np.float32), side))
+
+
+def told(cast: Forecast) -> str:
+    """A line for people."""
+    line = f"{cast.file}: {cast.tiles} tiles, {cast.rows} image rows"
+    if cast.first_words is None or cast.answer is None or cast.whole is None:
+        return f"{line}; how long it takes is not known yet: run pulse-edge doctor with this kit"
+    spent = f"first words after {duration(cast.first_words)}, then {duration(cast.answer)} for an answer of "
+    spent += f"{min(ANSWER, cast.max_tokens)} tokens (at most {cast.max_tokens})"
+    several = f"; {cast.questions} questions {duration(cast.whole)}" if cast.questions > 1 else ""
+    return f"{line}; {spent}{several}"
+
+
+def memory_told(made: memory_plan.Plan) -> str:
+    """A line for people."""
+    free = "" if made.budget is None else f" of {memory.shown(made.budget)} that may be taken"
+    closed = ", the encoder closed before the language model is loaded" if made.encoder_first else ""
+    return f"memory: at most {memory.shown(made.peak)}{free}: {made.text}, context {made.context}{closed}"

@@ -1,0 +1,1 @@
+"""This machine: processor, memory, and what was measured on it."""

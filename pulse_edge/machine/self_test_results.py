@@ -1,0 +1,103 @@
+"""What `pulse-edge doctor` concluded about a kit on this machine: its golden cases came back, or the kit is refused.
+
+A result is stored in the user's state directory ($PULSE_EDGE_STATE) and, where a bundle installed the program and this
+user may write there, with the installation, so that it holds for everybody who uses it. Neither is a cache: clearing caches
+forgets no refusal. It belongs to a kit (its manifest's hash), a processor and the engines' versions, and not to the number
+of cores: a kit that is refused on eight cores is refused on one. Standard library only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import hashlib
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pulse_edge.common import folders as owned
+from pulse_edge.common import json_input
+from pulse_edge.errors import FolderError
+from pulse_edge.kit import kit as kits
+from pulse_edge.kit.kit import Kit
+from pulse_edge.machine import cpu, profile
+
+FORMAT = "pulse-edge self-test 1"
+STATE_VARIABLE = "PULSE_EDGE_STATE"
+
+
+@dataclass(frozen=True)
+class Result:
+    """The end of one self-test."""
+
+    kit: str
+    """SHA-256 of its manifest."""
+    refused: str | None
+    """Why it must not answer here; None: its golden cases came back."""
+    time: str
+    """UTC, ISO 8601."""
+    format: str = FORMAT
+
+
+def processor() -> str:
+    """Hex name of this machine as far as it can change the numbers of an answer: processor and engines' versions."""
+    about = [platform.machine(), cpu.name(), sorted(cpu.flags()), profile.engines()]
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+
+
+def folders() -> list[Path]:
+    """Where results are stored: the user's state directory first, then the installation that a bundle made."""
+    if variable := os.environ.get(STATE_VARIABLE):
+        state = Path(variable)
+    elif sys.platform == "win32":
+        state = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local") / "pulse-edge"
+    elif sys.platform == "darwin":
+        state = Path.home() / "Library/Application Support/pulse-edge"
+    else:
+        state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "pulse-edge"
+    own = [Path(sys.prefix).parent] if kits.home() is not None else []
+    return [folder / "self-tests" for folder in (state, *own)]
+
+
+def recall(kit: Kit) -> Result | None:
+    """The stored result for a kit on this machine; None: not proven here. A refusal in any folder outweighs a pass."""
+    results = list(_stored(kit))
+    return next((r for r in results if r.refused), results[0] if results else None)
+
+
+def _stored(kit: Kit) -> Iterator[Result]:
+    for folder in folders():
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            result = Result(**json_input.parse(json_input.read(_file(folder, kit))))
+            if result.format == FORMAT and result.kit == kit.sha256 and isinstance(result.refused, str | None):
+                yield result
+
+
+def store(kit: Kit, refused: str | None) -> list[str]:
+    """Store the end of a self-test in every folder that this user may write; why others could not be written."""
+    time = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    text = json.dumps(asdict(Result(kit.sha256, refused, time)), indent=1) + "\n"
+    problems = []
+    for n, folder in enumerate(folders()):
+        path = _file(folder, kit)
+        try:
+            if n and not folder.exists():  # of an installation: everybody who uses it must see a refusal
+                folder.mkdir()
+                folder.chmod(0o755)
+            owned.claim(folder, "self-test-results")
+            owned.write_text(path, text, rights=0o644)  # holds no secret
+        except FolderError as e:
+            problems.append(str(e))
+        except OSError as e:
+            # Somebody else's installation: what matters is only that a refusal there is not out of date.
+            if n == 0 or path.exists():
+                problems.append(f"{path}: cannot be written ({e.strerror or e})")
+    return problems
+
+
+def _file(folder: Path, kit: Kit) -> Path:
+    return folder / f"{kit.sha256[:20]}-{processor()[:20]}.json"

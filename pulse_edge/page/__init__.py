@@ -1,0 +1,1 @@
+"""From any file to an upright, flat and judged page."""

@@ -1,0 +1,155 @@
+"""Is a page fit to be read? scan.Page -> flattened, judged, admitted or refused."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from pulse_edge.errors import PageRefused
+from pulse_edge.page import channels, orientation, quality, reader, rectify, unfilled
+from pulse_edge.page.plotted_page import LEAST, Drawn
+
+NARROWEST = 64
+"""Pixels of a page's shorter side: twelve leads cannot be told apart below ten times that."""
+
+
+@dataclass(frozen=True)
+class CheckedPage:
+    """A page as the model may see it, and what was found on it."""
+
+    page: reader.Page
+    """As read."""
+    flat: rectify.Flat
+    quality: quality.Quality
+    seconds: float
+
+
+def check(page: reader.Page, *, straighten: bool = True) -> CheckedPage:
+    """Flatten a page and judge it; without `straighten` its pixels stay as they are. Nothing is refused here."""
+    start = time.perf_counter()
+    if page.drawn is not None:
+        return CheckedPage(page, *_known(page.image, page.drawn), time.perf_counter() - start)
+    flat = rectify.flatten(page.image) if straighten else rectify.as_is(page.image)
+    grid = flat.grid
+    judged = quality.judge(
+        flat.image,
+        across=grid.across if grid else None,
+        down=grid.down if grid else None,
+        waves={"grid": grid.strength, "moire": grid.moire, "uneven": grid.uneven} if grid else {"grid": 0.0},
+        layouts=flat.layout,
+        upright=flat.upright,
+        light=flat.light,
+        frame=flat.frame,
+        stretch=flat.stretch,
+        mirrored=flat.sheet.mirrored or flat.mirror > rectify.MIRRORED,
+        part=flat.part,
+        look=orientation.layouts,
+        unfilled=unfilled.unfilled(channels.pixels(page.image)),
+    )
+    return CheckedPage(page, flat, judged, time.perf_counter() - start)
+
+
+def _known(image: Image.Image, drawn: Drawn) -> tuple[rectify.Flat, quality.Quality]:
+    """What rectify and quality would say of a page that was drawn here, from what it was drawn from: nothing is measured."""
+    scale = drawn.pixels_per_mm
+    flat = rectify.Flat(
+        image=image,
+        changed=False,
+        sheet=rectify.Sheet(None, (False,) * 4, 0, 0.0),
+        grid=rectify.Grid(scale, scale, scale, strength=math.inf, moire=0.0, uneven=0.0),
+        layout={drawn.layout: 1.0},
+        upright=math.inf,
+        to_page=None,
+        frame=None,
+        light=np.full((1, 1), 255, np.uint8),
+    )
+    reasons = tuple(
+        quality.Reason(r.check, round(r.value, 3), r.unit, r.threshold, r.text, r.refuses)
+        for r in sorted(drawn.remarks, key=lambda r: not r.refuses)
+    )
+    refused = any(r.refuses for r in reasons)
+    leads = sum(1 for seconds in drawn.leads.values() if seconds >= LEAST)
+    facts = {"leads": leads, "resolution": scale, "seconds": drawn.last - drawn.first, "gain": drawn.gain}
+    judged = quality.Quality(
+        verdict=quality.REFUSED if refused else quality.USABLE if reasons else quality.GOOD,
+        reasons=reasons,
+        facts={name: round(float(value), 3) for name, value in facts.items()},
+        layout=drawn.layout,
+        leads=leads,
+        rows=drawn.rows,
+    )
+    return flat, judged
+
+
+def admitted(page: reader.Page, straighten: bool, force: bool) -> CheckedPage:
+    """The page, checked. Raises PageRefused unless it is fit, or forced, which is noted."""
+    width, height = page.image.size
+    if min(width, height) < NARROWEST:
+        raise PageRefused(
+            f"{page.name}: the page is {width} x {height} pixels: too narrow to be an ECG page. Take the picture again, "
+            "with the whole sheet in view."
+        )
+    checked = check(page, straighten=straighten)
+    if not force:
+        refuse(checked)
+    elif checked.quality.verdict == quality.REFUSED:
+        return replace(checked, quality=replace(checked.quality, forced=True))
+    return checked
+
+
+def refuse(checked: CheckedPage) -> None:
+    """Raise PageRefused for a page that was judged unfit, with what is wrong and how to take it again."""
+    if checked.quality.verdict == quality.REFUSED:
+        why = next(r for r in checked.quality.reasons if r.refuses)
+        raise PageRefused(f"{checked.page.name}: {why.advice}")
+
+
+def facts(checked: CheckedPage) -> dict[str, Any]:
+    """What `check --json` prints about a page, and the report keeps."""
+    flat, judged = checked.flat, checked.quality
+    corners, skew = flat.sheet.corners, flat.sheet.skew_degrees
+    return {
+        "file": checked.page.name.removesuffix(f"#{checked.page.number}"),
+        "page": checked.page.number,
+        "verdict": judged.verdict,
+        "forced": judged.forced,
+        "reasons": [
+            {"check": r.check, "value": r.value, "unit": r.unit, "threshold": r.threshold, "advice": r.advice}
+            for r in judged.reasons
+        ],
+        "sheet": {
+            "corners": corners and [[round(x, 1), round(y, 1)] for x, y in corners],
+            "rotation": flat.sheet.rotation,
+            "mirrored": flat.sheet.mirrored,
+            "skew_degrees": skew if skew is None else round(skew, 2),
+        },
+        "grid": {
+            "pixels_per_mm": flat.grid and round(flat.grid.pixels_per_mm, 3),
+            "across": flat.grid and round(flat.grid.across, 3),
+            "down": flat.grid and round(flat.grid.down, 3),
+        },
+        "layout": judged.layout,
+        "leads": judged.leads,
+        "changed": flat.changed,
+        "recording": checked.page.drawn and _recording(checked.page.drawn),
+        "facts": judged.facts,
+        "seconds": round(checked.seconds, 3),
+    }
+
+
+def _recording(drawn: Drawn) -> dict[str, Any]:
+    """What a drawn page shows of its recording."""
+    return {
+        "first_second": drawn.first,
+        "last_second": drawn.last,
+        "seconds": drawn.recorded,
+        "mm_per_mv": drawn.gain,
+        "mm_per_second": drawn.speed,
+        "leads": drawn.leads,
+        "computed": list(drawn.computed),
+    }

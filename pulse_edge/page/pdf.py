@@ -1,0 +1,166 @@
+"""A PDF's pages, drawn by pdfium at 300 dpi, with filled-in form fields. Runs in the process that decodes (decoder.py):
+the text layer is never read.
+
+pdfium cannot be stopped from inside: a page of a few hundred bytes may ask for more drawing than a year has time for.
+It also draws what it can get of a picture that is cut short, so each picture's own data are looked at.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import io
+import re
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+from PIL import Image
+
+from pulse_edge.errors import ScanError
+from pulse_edge.page import pictures, truncation
+from pulse_edge.page.pictures import AS_PNG, Decode, Limits
+
+DPI = 300
+LONGEST = 3600
+"""Pixels of the longer side at most: an A4 page at 300 dpi has 3508. A scan wrapped as a page of 2200 x 1700 points, as
+if it were metres of paper, comes out at the size of a sheet."""
+_SMALL = 420
+"""Points of the longer side, below which a page may be meant in another unit (UserUnit): 15 cm hold no 12-lead ECG."""
+_COVERS = 0.25
+"""Share of the page that a picture covers, from which on its own pixels count: a page is not drawn finer for a logo."""
+
+
+def pages(data: bytes, name: str, limits: Limits) -> list[Decode]:
+    """Every page of a PDF."""
+    pictures.needs("pypdfium2", "pdf", name, "a PDF")
+    import pypdfium2
+
+    pictures.cut_short(name, "a PDF", truncation.pdf(data))
+    try:
+        document = pypdfium2.PdfDocument(data)
+        with contextlib.suppress(pypdfium2.PdfiumError):  # the page without its fields is better than none
+            document.init_forms()
+        count = len(document)
+    except pypdfium2.PdfiumError as e:
+        raise _damaged(name, e) from e
+    if count > limits.pages:
+        raise pictures.too_many_pages(name, limits, count)
+    if not count:
+        raise ScanError(f"{name}: is a PDF without pages. Save it again. {AS_PNG}")
+    return [partial(_page, document, n, pictures.numbered(name, n + 1, count), limits) for n in range(count)]
+
+
+def _page(document: Any, n: int, name: str, limits: Limits) -> Image.Image:
+    import pypdfium2
+
+    try:
+        page = document[n]
+        width, height = page.get_size()
+        if not (0 < width < 1e6 and 0 < height < 1e6):
+            raise ScanError(f"{name}: is a page of a PDF that has no size. Save it again. {AS_PNG}")
+        dots = DPI / 72
+        if max(width, height) < _SMALL:
+            dots *= _user_unit(document, n)
+        for picture in _pictures(page):
+            pictures.cut_short(name, "a page of a PDF with a picture", _hole(picture))
+            dots = max(dots, _dots(picture, width * height))
+        scale = min(dots, LONGEST / max(width, height)) * (1 - 1e-7)  # pdfium rounds up
+        pictures.check_size((max(1, round(width * scale)), max(1, round(height * scale))), name, limits)
+        drawn: Image.Image = page.render(scale=scale, rev_byteorder=True, prefer_bgrx=False).to_pil().convert("RGB")
+        page.close()
+    except pypdfium2.PdfiumError as e:
+        raise _damaged(name, e) from e
+    return drawn
+
+
+def _user_unit(document: Any, n: int) -> float:
+    """72nds of an inch that a page's unit stands for, 1 and more. pdfium leaves it out, and its API has no word for it.
+
+    A copy of the page alone, which pdfium writes in plain text, tells.
+    """
+    import pypdfium2
+
+    copy, file = pypdfium2.PdfDocument.new(), io.BytesIO()
+    try:
+        copy.import_pages(document, [n])
+        copy.save(file)
+    finally:
+        copy.close()
+    unit = re.search(rb"/UserUnit\s+(\d{1,6}(?:\.\d{1,6})?)", file.getbuffer())
+    return max(1.0, float(unit[1])) if unit else 1.0
+
+
+def _dots(picture: Any, area: float) -> float:
+    """Pixels of a picture for a point of the page, 0 where it covers little of the page's `area`."""
+    import pypdfium2
+
+    try:
+        left, bottom, right, top = picture.get_bounds()
+        across, down = picture.get_px_size()
+    except pypdfium2.PdfiumError:
+        return 0.0
+    wide, high = right - left, top - bottom
+    if min(wide, high) <= 0 or wide * high < _COVERS * area:
+        return 0.0
+    return float(max(max(across, down) / max(wide, high), min(across, down) / min(wide, high)))
+
+
+def _damaged(name: str, error: Exception) -> ScanError:
+    why = " ".join(str(error).split()) or type(error).__name__
+    if "password" in why.lower():
+        return ScanError(f"{name}: is a PDF locked with a password. Save it again without one. {AS_PNG}")
+    return ScanError(f"{name}: is a PDF that is cut short, damaged or empty ({why[:120]}). Save it again. {AS_PNG}")
+
+
+_OBJECTS = 20_000
+"""Objects of a page that are looked at for pictures: a tenth of a second. A drawn ECG has some thousands."""
+
+
+def _pictures(page: Any) -> Iterator[Any]:
+    import pypdfium2
+
+    for n, found in enumerate(page.get_objects(max_depth=4)):
+        if n >= _OBJECTS:
+            return
+        if isinstance(found, pypdfium2.PdfImage):
+            yield found
+
+
+def _hole(picture: Any) -> str | None:
+    """Why a picture in a PDF is cut short."""
+    filters = picture.get_filters()
+    last = filters[-1] if filters else ""
+    if last in ("DCTDecode", "DCT"):
+        return None if pictures.whole_jpeg(_data(picture, filters)) else truncation.HOLE
+    if last == "JPXDecode":
+        return truncation.jpeg2000(_data(picture, filters))
+    if last in ("CCITTFaxDecode", "CCF", "JBIG2Decode"):
+        return truncation.compressed(_data(picture, filters), ones=False)
+    return _too_few_pixels(picture)
+
+
+def _data(picture: Any, filters: list[str]) -> bytes:
+    """A compressed picture as it would stand in a file of its own."""
+    return bytes(picture.get_data(decode_simple=len(filters) > 1))
+
+
+_SLACK = 1024
+"""Bytes that may follow the last pixel."""
+
+
+def _too_few_pixels(picture: Any) -> str | None:
+    """Why unpacked pixels are fewer than the picture's size asks for: no number of bits and channels fits their count."""
+    import pypdfium2.raw as pdfium
+
+    width, height, about = ctypes.c_uint(), ctypes.c_uint(), pdfium.FPDF_IMAGEOBJ_METADATA()
+    if not pdfium.FPDFImageObj_GetImagePixelSize(picture, width, height):
+        return None
+    length = pdfium.FPDFImageObj_GetImageDataDecoded(picture, None, 0)
+    sizes = {(width.value * bits * n + 7) // 8 * height.value for bits in (1, 2, 4, 8, 16) for n in (1, 3, 4)}
+    if any(size <= length <= size + _SLACK for size in sizes):
+        return None
+    if not pdfium.FPDFImageObj_GetImageMetadata(picture, picture.page.raw, about):
+        return None
+    wanted = (width.value * about.bits_per_pixel + 7) // 8 * height.value
+    return truncation.HOLE if length < wanted else None

@@ -1,0 +1,279 @@
+"""Rows of pages that were encoded before: the same bits, bounded, for their owner alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import pulse_edge
+from calibration.results import encoding, identity
+from pulse_edge import PulseModel
+from pulse_edge.common.folders import MARKER
+from pulse_edge.errors import FolderError
+from pulse_edge.inference.cache import PrefixCache, RowCache, key_of
+from pulse_edge.kit import kit as kits
+
+PAGE = Path(pulse_edge.__file__).parent / "assets" / "example_page.png"
+ROWS = np.random.default_rng(1).standard_normal((7, 5)).astype(np.float32)
+posix = pytest.mark.skipif(sys.platform == "win32", reason="rights of POSIX")
+
+
+def test_rows_come_back_bit_for_bit_and_another_key_has_none(tmp_path: Path) -> None:
+    cache = RowCache(tmp_path / "rows")
+    assert cache.get("a") is None
+    cache.put("a", ROWS)
+    kept = cache.get("a")
+    assert kept is not None
+    assert kept.dtype == np.float32
+    assert kept.tobytes() == ROWS.tobytes()
+    assert cache.get("b") is None
+    assert cache.info()[0] == 1
+    assert cache.clear() == 1
+    assert cache.get("a") is None
+
+
+def test_the_key_depends_on_every_pixel_and_on_what_makes_rows_of_them() -> None:
+    pixels = np.zeros((2, 3, 4, 4), np.float32)
+    other = pixels.copy()
+    other[1, 2, 3, 3] = 1e-7
+    keys = {key_of(pixels, {"merge": "flat"}), key_of(other, {"merge": "flat"}), key_of(pixels, {"merge": "spatial"})}
+    keys.add(key_of(pixels.reshape(1, 6, 4, 4), {"merge": "flat"}))
+    assert len(keys) == 4
+
+
+@posix
+def test_files_are_for_their_owner_alone_and_a_folder_that_was_there_keeps_its_rights(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir(mode=0o755)
+    for name, rights in (("new", 0o700), ("there", 0o755)):
+        folder = tmp_path / name
+        RowCache(folder).put("a", ROWS)
+        assert folder.stat().st_mode & 0o777 == rights
+        assert [p.stat().st_mode & 0o777 for p in folder.iterdir()] == [0o600] * 2
+
+
+def names(folder: Path) -> list[str]:
+    """Of what is in a cache, without its mark."""
+    return sorted(path.name for path in folder.iterdir() if path.name != MARKER)
+
+
+def test_a_folder_of_others_is_refused_and_stays_as_it_is(tmp_path: Path) -> None:
+    for name in ("photo.rows", ".unfinished-thesis"):
+        (tmp_path / name).write_text("mine")
+    rows, prefixes = RowCache(tmp_path), PrefixCache(tmp_path, 100)
+    uses: list[Callable[[], object]] = [
+        lambda: rows.put("a", ROWS), lambda: rows.get("a"), rows.clear, rows.info, prefixes.clear, rows.check,
+        lambda: prefixes.save("a", 1, lambda _path: None), lambda: prefixes.load("a", lambda _path: True),
+    ]  # fmt: skip
+    for use in uses:
+        with pytest.raises(FolderError, match="holds files and has no"):
+            use()
+    assert names(tmp_path) == [".unfinished-thesis", "photo.rows"]
+
+
+def test_only_entries_are_removed_from_our_own_folder(tmp_path: Path) -> None:
+    cache, prefixes = RowCache(tmp_path / "rows", limit=400), PrefixCache(tmp_path / "rows", 400)
+    cache.put("0" * 64, ROWS)
+    prefixes.save("1" * 64, 10, lambda path: path.write_bytes(b"x" * 10) and None)
+    others = {"photo.rows": "x" * 4000, "film.kv": "x" * 4000, ".unfinished-thesis": "x", "notes.txt": "x"}
+    for name, text in others.items():
+        (tmp_path / "rows" / name).write_text(text)
+        os.utime(tmp_path / "rows" / name, (0, 0))
+    (tmp_path / "rows" / "link.rows").symlink_to(tmp_path / "rows" / "photo.rows")
+    cache.put("2" * 64, ROWS)  # the first has to make room
+    assert cache.info()[0] == prefixes.info()[0] == 1
+    assert (cache.clear(), prefixes.clear()) == (1, 1)
+    assert names(tmp_path / "rows") == sorted([*others, "link.rows"])
+
+
+@pytest.mark.parametrize("what", ["cut", "bit", "header", "other key", "link", "empty"])
+def test_what_is_broken_or_foreign_is_no_entry_and_is_removed(tmp_path: Path, what: str) -> None:
+    cache = RowCache(tmp_path)
+    cache.put("a", ROWS)
+    path = tmp_path / "a.rows"
+    raw = path.read_bytes()
+    if what == "link":
+        path.rename(tmp_path / "elsewhere")
+        path.symlink_to(tmp_path / "elsewhere")
+    else:
+        bit = raw[:-1] + bytes([raw[-1] ^ 1])
+        changed = {"cut": raw[:-4], "bit": bit, "header": b"[1]" + raw[raw.index(b"\n") :], "empty": b""}
+        path.write_bytes(changed.get(what, raw.replace(b'"key": "a"', b'"key": "b"')))
+    assert cache.get("a") is None
+    assert not os.path.lexists(path)
+    cache.put("a", ROWS)
+    assert np.array_equal(cache.get("a"), ROWS)
+
+
+def test_the_least_recently_used_make_room(tmp_path: Path) -> None:
+    size = 5 * 4 * 7 + 200
+    cache = RowCache(tmp_path, limit=3 * size)
+    for age, key in enumerate("abc"):
+        cache.put(key, ROWS)
+        os.utime(tmp_path / f"{key}.rows", (time.time() - 100 + age,) * 2)
+    assert cache.get("a") is not None  # now the youngest
+    cache.put("d", ROWS)
+    assert names(tmp_path) == ["a.rows", "c.rows", "d.rows"]
+    assert cache.info()[1] <= cache.limit
+    cache.put("large", np.zeros((100, 100), np.float32))
+    assert cache.get("large") is None
+    assert cache.info()[0] == 3
+
+
+def test_what_a_killed_process_left_is_removed_when_it_is_old(tmp_path: Path) -> None:
+    RowCache(tmp_path).put("b", ROWS)
+    new, old = tmp_path / ".unfinished-a1b2c3d4", tmp_path / ".unfinished-_b2c3d4e"
+    for path in (new, old):
+        path.write_bytes(b"half")
+    os.utime(old, (time.time() - 7200,) * 2)
+    RowCache(tmp_path).put("a", ROWS)
+    assert new.exists()
+    assert not old.exists()
+
+
+def test_a_disk_that_takes_nothing_costs_only_time(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    cache = RowCache(tmp_path / "file" / "rows")
+    cache.put("a", ROWS)
+    assert cache.get("a") is None
+    assert cache.info() == (0, 0)
+
+
+def test_a_page_seen_before_is_judged_again_and_not_encoded(
+    tiny_kit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = RowCache(tmp_path)
+    with PulseModel.load(tiny_kit, device="cpu", threads=1) as model:
+        first = model.encode(PAGE, cache=cache)
+        plain = model.encode(PAGE)
+        monkeypatch.setattr(model.encoder, "encode", lambda *_: pytest.fail("encoded again"))
+        again = model.encode(PAGE, cache=cache)
+        assert again.rows.tobytes() == first.rows.tobytes() == plain.rows.tobytes()
+        assert again.checked is not None
+        assert "encode" in first.seconds
+        assert "cached" in again.seconds
+        assert "encode" not in again.seconds
+        assert "cached" in model.report(again, [model.ask(again, "Rate?", 2)]).seconds
+
+
+def test_the_commands_keep_pages_unless_told_not_to(tiny_kit: Path, tmp_path: Path) -> None:
+    def run(*arguments: object) -> str:
+        command = [sys.executable, "-m", "pulse_edge", *map(str, arguments)]
+        env = os.environ | {"PULSE_EDGE_CACHE": str(tmp_path / "rows")}
+        return subprocess.run(command, capture_output=True, text=True, check=True, env=env).stdout
+
+    ask = ("interpret", PAGE, "--kit", tiny_kit, "--json", "--max-tokens", 2, "--threads", 1)
+    assert "encode" in json.loads(run(*ask, "--no-cache"))["seconds"]
+    assert not (tmp_path / "rows").exists()
+    first, second = json.loads(run(*ask)), json.loads(run(*ask))
+    assert "encode" in first["seconds"]
+    assert "cached" in second["seconds"]
+    assert first["answers"] == second["answers"]
+    assert "1 pages" in run("cache", "info")
+    assert "1 pages removed" in run("cache", "clear")
+
+
+def test_a_page_kept_as_the_language_model_read_it_has_the_same_numbers_and_is_not_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kit, questions = PAGE.parent / "kits" / "miniature", ("Is the rhythm regular?", "What is the rate?")
+    kept = PrefixCache(tmp_path, 64 << 20)
+
+    def numbers(model: PulseModel, rows: str) -> list[bytes]:
+        scan = model.encode(PAGE, rows=rows, cache=RowCache(tmp_path))
+        return [model.reach(scan, model.turns(question, ())).tobytes() for question in questions]
+
+    with PulseModel.load(kit, device="cpu", threads=1) as model:
+        plain = {rows: numbers(model, rows) for rows in ("all", "no-padding")}
+        model.prefixes = kept
+        model.language.clear()
+        assert {rows: numbers(model, rows) for rows in ("all", "no-padding")} == plain
+        assert kept.info()[0] == 2
+        model.language.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(model.language, "feed_rows", lambda *_: pytest.fail("read again"))
+            assert {rows: numbers(model, rows) for rows in ("all", "no-padding")} == plain
+        for path in tmp_path.glob("*.kv"):  # broken
+            path.write_bytes(path.read_bytes()[:-1] + b"?")
+        model.language.clear()
+        assert numbers(model, "all") == plain["all"]
+        whole = [path for path in tmp_path.glob("*.kv") if path.stat().st_size]
+        assert len(whole) == 2  # one made anew, the other not asked for
+        assert kept.clear() == 2
+
+
+@posix
+def test_a_prefix_of_another_key_or_behind_a_link_is_removed_and_the_oldest_make_room(tmp_path: Path) -> None:
+    kept = PrefixCache(tmp_path, 250)
+    for age, key in enumerate("abc"):
+        kept.save(key, 100, lambda path: path.write_bytes(b"x" * 100) and None)
+        for path in tmp_path.glob(f"{key}-*"):
+            assert path.stat().st_mode & 0o777 == 0o600
+            os.utime(path, (time.time() - 100 + age,) * 2)
+    assert [name[0] for name in names(tmp_path)] == ["b", "c"]
+    assert kept.load("c", lambda path: path.read_bytes() == b"x" * 100)
+    (other,) = tmp_path.glob("b-*")
+    other.rename(tmp_path / other.name.replace("b-", "d-"))
+    assert not kept.load("d", lambda _path: pytest.fail("taken"))
+    (tmp_path / "e-1.kv").symlink_to(next(tmp_path.glob("c-*")))
+    assert not kept.load("e", lambda _path: pytest.fail("taken"))
+    kept.save("large", 251, lambda _path: pytest.fail("written"))
+    assert not kept.load("c", lambda _path: False)
+    assert names(tmp_path) == []
+
+
+def test_two_kits_with_the_same_graph_and_other_weights_in_a_file_of_any_name_are_kept_apart(
+    tiny_kit: Path, tmp_path: Path
+) -> None:
+    with_first, with_second = (
+        kit_with_weights_in(tiny_kit, tmp_path / "a", 1.0),
+        kit_with_weights_in(tiny_kit, tmp_path / "b", 0.5),
+    )
+    assert (with_first / "vision.onnx").read_bytes() == (with_second / "vision.onnx").read_bytes()
+    cache, rows = RowCache(tmp_path / "rows"), []
+    for kit in (with_first, with_second):
+        with PulseModel.load(kit, device="cpu", threads=1) as model:
+            encoded, plain = model.encode(PAGE, cache=cache), model.encode(PAGE)
+            assert encoded.rows.tobytes() == plain.rows.tobytes()
+            rows.append(encoded.rows)
+    assert not np.array_equal(*rows)
+    assert cache.info()[0] == 2
+
+
+def kit_with_weights_in(source: Path, target: Path, scale: float) -> Path:
+    """A copy of a kit whose encoder keeps its weights in `weights/all.bin`, the last third of them times `scale`."""
+    import onnx
+
+    with kits.writing(target) as work:
+        for name in ("llm.gguf", "vision.onnx"):
+            shutil.copy(source / name, work / name)
+        (work / "weights").mkdir()
+        weights = np.fromfile(source / "vision.onnx.data", "<f4")
+        weights[2 * len(weights) // 3 :] *= scale
+        weights.tofile(work / "weights" / "all.bin")
+        model = onnx.load(work / "vision.onnx", load_external_data=False)
+        for entry in (e for tensor in model.graph.initializer for e in tensor.external_data if e.key == "location"):
+            entry.value = "weights/all.bin"
+        (work / "vision.onnx").write_bytes(model.SerializeToString())
+        old = kits.open_kit(source).manifest
+        kits.write_manifest(work, dataclasses.replace(old, files=kits.listing(work)))
+    return target
+
+
+def test_every_file_that_may_hold_weights_counts_as_the_encoders(tiny_kit: Path, tmp_path: Path) -> None:
+    first, second = (kit_with_weights_in(tiny_kit, tmp_path / name, scale) for name, scale in (("a", 1.0), ("b", 0.5)))
+    manifests = [kits.open_kit(kit).manifest for kit in (first, second)]
+    assert [kits.encoder_files(m) for m in manifests] == [["vision.onnx", "weights/all.bin"]] * 2
+    assert kits.encoder_files(kits.open_kit(tiny_kit).manifest) == ["vision.onnx", "vision.onnx.data"]
+    assert kits.base_of(manifests[0])["vision"] != kits.base_of(manifests[1])["vision"]
+    assert encoding(manifests[0]) != encoding(manifests[1])
+    assert identity(manifests[0]) != identity(manifests[1])

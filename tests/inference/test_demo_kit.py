@@ -1,0 +1,50 @@
+"""The kit that the package carries."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from checkout import ROOT
+
+from pulse_edge import PulseModel
+from pulse_edge.kit import kit as kits
+from pulse_edge.report.report import DEMONSTRATION, NOT_PROVEN
+
+KIT = ROOT / "pulse_edge" / "assets" / "kits" / "miniature"
+CASES = json.loads((KIT / "golden.json").read_text("utf-8"))["cases"]
+
+
+def test_it_is_as_it_was_made_small_and_a_demonstration() -> None:
+    kit = kits.open_kit(KIT)
+    kits.verify(kit)
+    assert kit.manifest.demonstration
+    assert sum(file.bytes for file in kit.manifest.files.values()) <= 16_000_000
+    assert "PTB-XL" in (KIT / "MODEL_CARD.md").read_text("utf-8")
+
+
+def test_it_is_found_where_nothing_else_is_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("PULSE_EDGE_KIT", raising=False)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    assert kits.find(None).path == KIT
+
+
+def test_its_golden_cases_come_back() -> None:
+    with PulseModel.load(KIT, device="cpu") as model:
+        scan = model.encode(ROOT / "pulse_edge" / "assets" / "example_page.png")
+        for case in CASES:
+            answering = model.ask(scan, case["question"])
+            assert "".join(answering) == case["text"]
+            assert answering.ids == case["tokens"]
+            (logits,) = model.score(scan, case["question"], [case["tokens"][:1]])
+            assert np.abs(logits[0] - np.array(case["first_logits"])).max() < 0.05
+
+
+def test_what_it_answers_says_what_it_is() -> None:
+    with PulseModel.load(KIT, device="cpu") as model:
+        report = model.interpret(ROOT / "pulse_edge" / "assets" / "example_page.png", CASES[0]["question"])
+    assert report.kit.demonstration
+    assert report.notice.splitlines() == [DEMONSTRATION, NOT_PROVEN]
+    assert json.loads(report.to_json())["kit"]["demonstration"] is True

@@ -1,0 +1,334 @@
+"""Image rows that are left out: which, where the others stand, and what stays the same."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from calibrations import calibration
+from click.testing import CliRunner
+from llama_cpp_tools import plain_llama
+from PIL import Image
+
+import pulse_edge
+from pulse_edge import PulseModel
+from pulse_edge.cli.main import cli
+from pulse_edge.errors import KitError, UsageError
+from pulse_edge.inference import cache as rowcache
+from pulse_edge.inference import language_model, memory_plan, tiling, token_pruning, vision_encoder
+from pulse_edge.inference import model as interpret
+from pulse_edge.kit import kit
+from pulse_edge.report import writers
+
+PAGE = Path(pulse_edge.__file__).parent / "assets" / "example_page.png"
+KIT = PAGE.parent / "kits" / "miniature"
+QUESTIONS = ("Is the rhythm regular?", "What is the rate?")
+
+
+def flags(text: str) -> token_pruning.Flags:
+    return np.array([c == "x" for c in text])
+
+
+@pytest.mark.parametrize(
+    ("padding", "kept"),
+    [
+        ("..xxxxx..", [0, 1, 2, 3, 7, 8]),
+        ("..xxxx..", [0, 1, 2, 3, 4, 5, 6, 7]),
+        ("xxxxxxx.", [0, 1, 7]),
+        (".xxxxxxx", [0, 1, 2]),
+        ("xxxxxx", [0, 1]),
+    ],
+)
+def test_of_a_run_of_padding_the_first_rows_stay(
+    padding: str, kept: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(token_pruning, "SHORTEST", 5)
+    monkeypatch.setattr(token_pruning, "STAYING", 2)
+    worth = np.ones(len(padding), np.float32)
+    assert token_pruning.positions("no-padding", flags(padding), worth, 2).tolist() == kept
+    assert token_pruning.positions("all", flags(padding), worth, 2).tolist() == list(range(len(padding)))
+
+
+def test_at_most_so_many_rows_are_left_and_lines_that_are_worth_least_go_first() -> None:
+    rng = np.random.default_rng(3)
+    worth = rng.uniform(0.5, 1, 300).astype(np.float32)
+    worth[120:144] = rng.uniform(0, 0.1, 24)
+    padding = np.zeros(300, bool)
+    padding[20:32] = True
+    padding[144:156] = True
+    left = {
+        *range(24),
+        *range(32, 124),
+        *range(156, 300),
+    }  # two lines of padding, two of 12 rows; of each run four stay
+    assert set(token_pruning.positions("260", padding, worth, 12).tolist()) == left
+    for most in (299, 250, 200, 160):
+        for line in (1, 12, 24, 31):  # a last line may be short
+            kept = token_pruning.positions(str(most), padding, worth, line)
+            assert 0 < len(kept) <= most
+            assert (np.diff(kept) > 0).all()
+            assert token_pruning.positions(f"{most}:attention", padding, worth, line).tolist() == kept.tolist()
+
+
+def test_rows_like_the_one_before_are_worth_little() -> None:
+    rows = np.array([[1, 0], [2, 0], [0, 3], [0, -3], [0, 0]], np.float32)
+    assert token_pruning.unlikeness(rows).tolist() == [2, 0, 1, 2, 1]
+
+
+def test_a_choice_that_is_none_is_refused() -> None:
+    good = {
+        "all": None,
+        "no-padding": None,
+        "160": "attention",
+        "600:attention": "attention",
+        "600:similarity": "similarity",
+    }
+    assert {text: token_pruning.importance(token_pruning.parse(text)) for text in good} == good
+    for text in (
+        "159",
+        "-1",
+        "none",
+        "",
+        "1e3",
+        "600:",
+        "600:likes",
+        ":similarity",
+        "٦٠٠",
+        "600 ",
+        "no-padding:similarity",
+    ):
+        with pytest.raises(UsageError, match="no-padding"):
+            token_pruning.parse(text)
+
+
+@pytest.mark.parametrize("merge", ["flat", "spatial", "spatial_unpad"])
+@pytest.mark.parametrize("size", [(1000, 600), (600, 1000), (1000, 1000), (900, 210)])
+def test_padding_is_what_no_pixel_of_the_page_reaches(size: tuple[int, int], merge: str) -> None:
+    """Features that say how a patch differs between two pages, which is nowhere zero but in the padding."""
+    side, across = 56, 4
+    how = {"size": side, "aspect_ratio": "anyres", "pinpoints": [(112, 56), (56, 112), (112, 112)]}
+    cuts = [
+        tiling.cut(Image.new("RGB", size, colour), mean=(0.5,) * 3, std=(0.5,) * 3, **how)  # type: ignore[arg-type]
+        for colour in ("white", "red")
+    ]
+    changed = np.abs(cuts[0] - cuts[1]).max(1).reshape(-1, across, side // across, across, side // across)
+    features = changed.max((2, 4)).reshape(len(changed), across**2, 1).astype(np.float32)
+    newline = np.ones(1, np.float32) if merge == "spatial_unpad" else None
+    rows = tiling.pack(features, page_size=size, merge=merge, newline=newline, **how)  # type: ignore[arg-type]
+    found = tiling.padding(size, patches=across**2, merge=merge, newline=newline, **how)  # type: ignore[arg-type]
+    assert found.tolist() == (rows[:, 0] == 0).tolist()
+    assert not found[: across**2].any()  # the overview is squeezed
+    if merge == "flat":
+        assert found.any() == (size != (1000, 1000))
+
+
+def test_padding_of_a_page_on_a_square_of_the_mean_colour_is_found_too() -> None:
+    how = {"size": 56, "aspect_ratio": "pad", "pinpoints": (), "merge": "flat", "newline": None}
+    found = tiling.padding((800, 400), patches=16, **how).reshape(4, 4)  # type: ignore[arg-type]
+    assert found[[0, 3]].all() or not found.any(axis=1)[[1, 2]].any()
+    assert not found[[1, 2]].any()
+
+
+@pytest.mark.parametrize("keys", ["f16", "q8_0"])
+def test_rows_behind_gaps_stand_where_torch_puts_them(
+    keys: str, tiny_checkpoint: Path, tiny_kit: Path, tmp_path: Path
+) -> None:
+    import torch
+    from transformers import LlamaForCausalLM
+
+    reference = LlamaForCausalLM.from_pretrained(plain_llama(tiny_checkpoint, tmp_path / "plain"), dtype=torch.float32)
+    rows = np.random.default_rng(0).standard_normal((60, 256)).astype(np.float32) * 0.02
+    places = np.array([*range(3, 20), *range(300, 341), 400, 401, 410])  # from the first on, and behind the last
+    m = kit.open_kit(tiny_kit).manifest.language
+    with closing(language_model.LanguageModel(tiny_kit / m.file, context=256, threads=1, keys=keys)) as language:
+        before, after = language.tokenize("USER: ", first=True), language.tokenize("Is it?", first=False)
+
+        def ours(places: np.ndarray | None) -> np.ndarray:
+            language.clear()
+            language.prefill("one", "USER: ", rows, places=places)
+            assert language.position == len(before) + (60 if places is None else 410)
+            assert language.cells == len(before) + 60
+            return language.feed_tokens(after)
+
+        together, apart = ours(None), ours(places)
+        language.prefill("one", "USER: ", rows, places=places)
+        assert np.array_equal(language.feed_tokens(after), apart)
+    embed = reference.get_input_embeddings()
+    inputs = torch.cat([embed(torch.tensor(before)), torch.from_numpy(rows), embed(torch.tensor(after))])[None]
+    behind = 410 + np.arange(len(after))
+    at = torch.tensor([*range(len(before)), *(len(before) + p for p in (*places[:-1], *behind))])
+    with torch.no_grad():
+        right = reference(inputs_embeds=inputs, position_ids=at[None]).logits[0, -1].numpy()
+    assert np.abs(apart - right).max() < 0.02 * np.abs(together - right).max()
+
+
+def test_a_second_question_has_the_numbers_of_a_fresh_context() -> None:
+    with PulseModel.load(KIT, device="cpu", threads=1) as model:
+        scan, whole = model.encode(PAGE, rows="no-padding"), model.encode(PAGE)
+        assert scan.places is not None
+        assert len(scan.rows) < len(whole.rows)
+        assert scan.rows.tobytes() == whole.rows[scan.places[:-1]].tobytes()
+        assert scan.rows_sha256 != whole.rows_sha256
+        first = model.reach(scan, model.turns(QUESTIONS[0], ()))
+        second = model.reach(scan, model.turns(QUESTIONS[1], ()))
+        other = model.reach(whole, model.turns(QUESTIONS[1], ()))
+        again = model.reach(scan, model.turns(QUESTIONS[1], ()))
+        model.language.clear()
+        fresh = model.reach(scan, model.turns(QUESTIONS[0], ()))
+    assert np.array_equal(second, again)
+    assert np.array_equal(first, fresh)
+    assert not np.array_equal(second, other)
+
+
+def test_fewer_rows_need_a_shorter_context_and_places_end_where_the_model_s_do() -> None:
+    answers = []
+    for use in (None, memory_plan.Use(pages=1, tokens=300, rows=200)):
+        with PulseModel.load(KIT, device="cpu", threads=1, use=use) as model:
+            scan = model.encode(PAGE, rows="200")
+            language = model.language
+            answers.append(model.ask(scan, QUESTIONS[0], 40).answer().text)
+            assert language.context == (4096 if use is None else 512)
+            language._trained = language._prefix[1] + 40  # the question's tokens among them
+            logits = model.reach(scan, model.turns(QUESTIONS[0], ()))
+            pieces = list(language.generate(logits, 100))
+            assert language.position <= language._trained
+            assert 0 < len(pieces) < 40
+    assert answers[0] == answers[1]
+
+
+def test_what_was_read_with_gaps_can_be_kept_and_taken_up(tmp_path: Path) -> None:
+    def model() -> PulseModel:
+        made = PulseModel.load(KIT, device="cpu", threads=1)
+        made.prefixes = rowcache.PrefixCache(tmp_path, 1 << 30)
+        return made
+
+    with model() as first, model() as second:
+        scan = first.encode(PAGE, rows="200")
+        read = first.reach(scan, first.turns(QUESTIONS[0], ()))
+        second.language.feed_rows = lambda *_: pytest.fail("read again")  # type: ignore[method-assign,assignment]
+        assert np.array_equal(read, second.reach(scan, second.turns(QUESTIONS[0], ())))
+        assert (second.language.position, second.language.cells) == (first.language.position, first.language.cells)
+        assert second.language.cells < second.language.position
+
+
+def test_kept_rows_serve_every_choice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = rowcache.RowCache(tmp_path)
+    with PulseModel.load(KIT, device="cpu", threads=1) as model:
+        thinned = model.encode(PAGE, cache=cache, rows="no-padding")
+        monkeypatch.setattr(model.encoder, "encode", lambda *_: pytest.fail("encoded again"))
+        whole, again = model.encode(PAGE, cache=cache), model.encode(PAGE, cache=cache, rows="no-padding")
+    assert len(whole.rows) > len(thinned.rows)
+    assert again.rows.tobytes() == thinned.rows.tobytes()
+    assert cache.info()[0] == 1
+
+
+def test_the_attention_is_that_of_the_cls_row_in_the_last_layer_used(tiny_checkpoint: Path, tiny_kit: Path) -> None:
+    import torch
+
+    from export.checkpoint import Checkpoint
+    from export.config import read_config
+    from export.vision import Encoder
+
+    config = read_config(tiny_checkpoint / "config.json", tower_dir=None)
+    tower = Encoder(Checkpoint(tiny_checkpoint, config, tower_dir=None)).tower
+    pixels = np.random.default_rng(0).standard_normal((3, 3, *2 * (tower.config.image_size,))).astype(np.float32)
+    m = kit.open_kit(tiny_kit).manifest.vision
+    encoder = vision_encoder.VisionEncoder(tiny_kit / m.file, device="cpu", threads=1)
+    features, attention = encoder.attend(pixels)
+    with torch.no_grad():
+        right = tower(torch.from_numpy(pixels), output_attentions=True).attentions[-1][:, :, 0, 1:].mean(1).numpy()
+    assert right.std() > 1e-4
+    assert np.abs(attention - right).max() < 1e-4
+    assert np.array_equal(features, encoder.encode(pixels))
+
+
+def test_what_the_encoder_attends_to_is_read_and_kept_with_the_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = rowcache.RowCache(tmp_path)
+    with PulseModel.load(KIT, device="cpu", threads=1) as model:
+        whole = model.encode(PAGE, cache=cache)
+        first = model.encode(PAGE, cache=cache, rows="200")  # the rows alone are not enough
+        monkeypatch.setattr(model.encoder, "attend", lambda *_: pytest.fail("encoded again"))
+        again, other = (model.encode(PAGE, cache=cache, rows=rows) for rows in ("200", "200:similarity"))
+        read = model.reach(again, model.turns(QUESTIONS[0], ()))
+        assert model.language.cells < 200 + 60 < len(whole.rows) < model.language.position
+    assert np.isfinite(read).all()
+    assert "cached" in again.seconds
+    assert again.rows.tobytes() == first.rows.tobytes() == whole.rows[first.places[:-1]].tobytes()
+    assert len(first.rows) <= 200
+    assert again.rows_sha256 != other.rows_sha256
+
+
+def test_a_kit_that_does_not_tell_its_attention_is_refused(tmp_path: Path) -> None:
+    import onnx
+
+    model = onnx.load(KIT / "vision.onnx")
+    model.graph.output.pop()
+    onnx.save(model, tmp_path / "old.onnx")
+    encoder = vision_encoder.VisionEncoder(tmp_path / "old.onnx", device="cpu", threads=1)
+    with pytest.raises(KitError, match="similarity"):
+        encoder.attend(np.zeros((1, 3, 336, 336), np.float32))
+
+
+def test_what_was_left_out_stands_in_every_format() -> None:
+    with PulseModel.load(KIT, device="cpu", threads=1) as model:
+        answers = {}
+        for rows in ("all", "no-padding"):
+            scan = model.encode(PAGE, rows=rows)
+            answering = model.ask(scan, QUESTIONS[0], 2)
+            answering.answer()
+            answers[rows] = model.report(scan, [answering])
+    picture, told = Image.new("RGB", (50, 50)), answers["no-padding"].rows_read
+    assert told.startswith("no-padding: ")
+    for form in ("text", "json", "html", "fhir"):
+        assert told in writers.render(form, answers["no-padding"], picture).decode()
+        assert "no-padding" not in writers.render(form, answers["all"], picture).decode()
+
+
+def test_a_calibration_holds_for_all_rows_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interpret, "yes_or_no", lambda *_: interpret.YesOrNo(-1.0, False))
+    with PulseModel.load(KIT, device="cpu", threads=1) as model:
+        told = {"PVC": calibration(1, 2.0)}
+        model.kit = replace(model.kit, manifest=replace(model.kit.manifest, findings=told))
+        for rows, verdict in (("all", "present"), ("no-padding", None)):
+            scan = model.encode(PAGE, rows=rows)
+            found = {f.statement: f for f in model.findings(scan)}["PVC"]
+            assert (found.verdict, found.calibrated) == (verdict, rows == "all")
+            assert ("NOT ALL OF THE PAGE WAS READ" in "\n".join(model.notices(scan))) == (rows != "all")
+
+
+def test_where_nothing_was_left_out_all_was_read() -> None:
+    with PulseModel.load(KIT, device="cpu", threads=1) as model:
+        square = Image.open(PAGE).convert("RGB").resize((700, 700))
+        scans = [model.encode(square, gate=False, rows=rows) for rows in ("all", "no-padding", "9999:similarity")]
+    assert {scan.rows_read for scan in scans} == {"all"}
+    assert len({scan.rows_sha256 for scan in scans}) == 1
+
+
+def test_the_commands_take_it_and_put_it_on_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PULSE_EDGE_LOG", str(tmp_path / "log"))
+    monkeypatch.setenv("PULSE_EDGE_CACHE", str(tmp_path / "rows"))
+
+    def run(*arguments: object, rc: int = 0) -> str:
+        monkeypatch.setattr("sys.argv", ["pulse-edge", *map(str, arguments)])  # a batch starts itself again as a worker
+        done = CliRunner().invoke(cli, [*map(str, arguments)])
+        code = getattr(done.exception, "exit_code", done.exit_code)
+        assert code == rc, done.output
+        return done.stdout
+
+    ask = ("interpret", PAGE, "--kit", KIT, "--json", "--max-tokens", 4, "--threads", 1)
+    told = [json.loads(run(*ask, "--rows", rows)) for rows in ("all", "no-padding")]
+    assert told[1]["rows"] < told[0]["rows"]
+    run(*ask, "--rows", "none", rc=2)
+    dry = [json.loads(run(*ask, "--rows", rows, "--dry-run").splitlines()[0]) for rows in ("all", "no-padding")]
+    assert [cast["rows"] for cast in dry] == [report["rows"] for report in told]
+    out = tmp_path / "out"
+    run("batch", PAGE, "-o", out, "--kit", KIT, "--max-tokens", 4, "--threads", 1, "--rows", "no-padding")
+    assert told[1]["rows_read"] in (out / "results.csv").read_text("utf-8")
+    entries = [json.loads(line.split(" ", 1)[1]) for line in (tmp_path / "log" / "log").read_text().splitlines()]
+    assert [entry["settings"].get("rows") for entry in entries] == [None, "no-padding", "no-padding"]

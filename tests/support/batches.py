@@ -1,0 +1,55 @@
+"""A batch without a kit: reports that are made up, and the run over them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from pulse_edge.batch import work_list as batches
+from pulse_edge.report.report import Answer, KitMark, Report
+
+
+def report(name: str, text: str = "An answer.") -> Report:
+    kit = KitMark("kit", "0" * 64, False)
+    return Report("", name, "1" * 64, (Answer("What?", text, 3, True),), kit, "cpu", {}, {}, 80)
+
+
+class Desk:
+    """A Work that needs no model, and notes what it did."""
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+        self.fails: dict[str, Exception] = {}
+
+    def answer(self, page: Any) -> Report:
+        if error := self.fails.get(Path(page.name).name):
+            raise error
+        self.done.append(Path(page.name).name)
+        return report(page.name)
+
+    def work(self) -> batches.Work:
+        return batches.Work(self.answer, lambda *_a: None, lambda *_a: None, lambda *_a: None)
+
+
+@pytest.fixture
+def pages(tmp_path: Path) -> Path:
+    """Three pages, and one file that is none."""
+    folder = tmp_path / "pages"
+    folder.mkdir()
+    for n, name in enumerate(("a.png", "b.png", "c.png")):
+        Image.new("RGB", (60 + n, 60), "white").save(folder / name)
+    (folder / "d.png").write_bytes(b"no picture")
+    return folder
+
+
+def run(pages: Path, out: Path, desk: Desk, *, retry: bool = False) -> batches.Counts:
+    with batches.Store(out, {"kit": "k"}) as store:
+        store.add(batches.files([str(pages)], out))
+        if retry:
+            store.retry()
+        batches.run(store, desk.work())
+        store.export()
+        return store.counts()

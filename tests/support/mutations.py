@@ -1,0 +1,510 @@
+"""Faults put into the converter and the runtime on purpose, each of which the proof has to notice.
+
+A mutation changes one thing in this process by monkeypatching. `needs` says which halves of the kit it changes: the other half is
+copied from a right kit, so that a mutation costs seconds. `layout` names the checkpoint on which it changes anything at all: a newline of
+zeros, for example, needs a packing with newlines.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import gguf
+import numpy as np
+import onnx
+import pytest
+import tiny
+import torch
+from PIL import Image, ImageChops
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from export import checkpoint, convert, ggml, llm, vision
+from pulse_edge.inference import tiling
+from pulse_edge.kit import kit as kits
+from pulse_edge.kit import prompt
+
+Patch = pytest.MonkeyPatch
+LAYOUTS = {
+    "flat": ("--seed", "3"),
+    "unpad": ("--seed", "4", "--merge", "spatial_unpad"),
+    "adapter": ("--seed", "5"),
+}
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """One fault."""
+
+    name: str
+    apply: Callable[[Patch, Path], None]
+    """Gets the checkpoint's folder too."""
+    notices: str
+    """A regular expression of the refusal."""
+    needs: str = ""
+    """language, vision, or empty: neither file of weights is another one."""
+    layout: str = "flat"
+
+
+# --- kits -------------------------------------------------------------------------------------------------------------
+
+
+def source(folder: Path, layout: str) -> tuple[Path, convert.Options]:
+    """A micro checkpoint of a layout, and the options to convert it."""
+    path = tiny.checkpoint(folder / f"{layout}-checkpoint", *LAYOUTS[layout])
+    options = convert.Options(demonstration=True)
+    return path, dataclasses.replace(options, lora=adapter(folder, path)) if layout == "adapter" else options
+
+
+def adapter(folder: Path, base: Path) -> Path:
+    """A LoRA folder with non-zero B, as PEFT writes it."""
+    out, random = folder / "adapter", torch.Generator().manual_seed(1)
+    out.mkdir()
+    tensors = {}
+    with safe_open(next(base.glob("*.safetensors")), "pt") as f:
+        for name in f.keys():  # noqa: SIM118
+            if name.startswith("model.layers.") and name.endswith(("q_proj.weight", "down_proj.weight")):
+                rows, columns = f.get_slice(name).get_shape()
+                stem = f"base_model.model.{name.removesuffix('.weight')}"
+                tensors[f"{stem}.lora_A.weight"] = torch.randn(4, columns, generator=random) * 0.05
+                tensors[f"{stem}.lora_B.weight"] = torch.randn(rows, 4, generator=random) * 0.05
+    save_file(tensors, out / "adapter_model.safetensors", {"format": "pt"})
+    settings = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "bias": "none", "target_modules": ["q_proj", "down_proj"]}
+    (out / "adapter_config.json").write_text(json.dumps(settings))
+    return out
+
+
+def mutated(
+    mutation: Mutation, folder: Path, right: Path, options: convert.Options, target: Path, patch: Patch
+) -> None:
+    """Convert with the fault; raises what the proof raises."""
+    if mutation.needs != "language":
+        patch.setattr(llm, "write", lambda _c, path, *_a, **_k: shutil.copy(right / "llm.gguf", path))
+    if mutation.needs != "vision":
+        patch.setattr(vision, "Encoder", lambda _checkpoint: None)
+        patch.setattr(vision, "write", lambda _e, path, *_a, **_k: _copy_encoder(right, path.parent))
+    mutation.apply(patch, folder)
+    convert.convert(folder, target, options)
+
+
+def _copy_encoder(right: Path, target: Path) -> None:
+    for file in right.glob("vision.onnx*"):
+        shutil.copy(file, target / file.name)
+
+
+# --- faults in the quantizer ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Requantized:
+    """One fault of the quantizer."""
+
+    name: str
+    apply: Callable[[Patch], None]
+    notices: str
+
+
+def written(change: Callable[[Path], None]) -> Callable[[Patch], None]:
+    """The quantizer's file is changed as soon as it is there."""
+
+    def apply(patch: Patch) -> None:
+        right = ggml.quantize
+
+        def wrong(source: Path, target: Path, *arguments: Any, **more: Any) -> None:
+            right(source, target, *arguments, **more)
+            change(target)
+
+        patch.setattr(ggml, "quantize", wrong)
+
+    return apply
+
+
+def _tensors(path: Path) -> dict[str, Any]:
+    return {t.name: t for t in gguf.GGUFReader(path, "r+").tensors}
+
+
+def _scales(factor: float, noise: float = 0.0) -> Callable[[Path], None]:
+    """The scale of each Q8_0 block of one matrix times a factor, and noise."""
+
+    def change(path: Path) -> None:
+        data = _tensors(path)["blk.1.attn_q.weight"].data
+        scales = data.reshape(len(data), -1, 34)[..., :2].view(np.float16)
+        random = np.random.default_rng(0).standard_normal(scales.shape)
+        scales[:] = (scales * (factor + noise * random)).astype(np.float16)
+
+    return change
+
+
+def _exchanged_tensors(path: Path) -> None:
+    a, b = (_tensors(path)[f"blk.{n}.attn_q.weight"].data for n in (0, 2))
+    a[:], b[:] = b.copy(), a.copy()
+
+
+def _norm(path: Path) -> None:
+    _tensors(path)["blk.0.attn_norm.weight"].data[5] += 0.01
+
+
+def _field(name: str, value: float) -> Callable[[Path], None]:
+    def change(path: Path) -> None:
+        field = gguf.GGUFReader(path, "r+").fields[name]
+        field.parts[field.data[0]][0] = value
+
+    return change
+
+
+def _unasked_importance(patch: Patch) -> None:
+    right = ggml.quantize
+
+    def wrong(source: Path, target: Path, kind: str, **more: Any) -> None:
+        tensors = gguf.GGUFReader(source).tensors
+        columns = {t.name: np.linspace(0.1, 9, int(t.shape[0]), dtype=np.float32) for t in tensors if len(t.shape) > 1}
+        right(source, target, "Q4_K_M", **(more | {"importance": columns}))
+
+    patch.setattr(ggml, "quantize", wrong)
+
+
+def _longer_tokens(patch: Patch) -> None:
+    right = onnx.save_model
+
+    def save(model: Any, *arguments: Any, **more: Any) -> None:
+        end = model.graph.output[0].name
+        (last,) = (n for n in model.graph.node if end in n.output)
+        last.output[0] = "shorter"
+        two = onnx.numpy_helper.from_array(np.array(1.02, np.float32), "two")
+        model.graph.initializer.append(two)
+        model.graph.node.append(onnx.helper.make_node("Mul", ["shorter", "two"], [end], "longer"))
+        right(model, *arguments, **more)
+
+    patch.setattr(onnx, "save_model", save)
+
+
+def _newline_lost(patch: Patch) -> None:
+    right = shutil.copyfile
+
+    def copy(source: Any, target: Any) -> Any:
+        if str(source).endswith("image_newline.f32"):
+            return Path(target).write_bytes(bytes(Path(source).stat().st_size))
+        return right(source, target)
+
+    patch.setattr(shutil, "copyfile", copy)
+
+
+def noisy(kit: Path, share: float = 0.01) -> None:
+    """Put noise on every weight of a finished kit's language model, as a share of it, and write its manifest again."""
+    opened, random = kits.open_kit(kit), np.random.default_rng(0)
+    for t in gguf.GGUFReader(kit / "llm.gguf", "r+").tensors:
+        if len(t.shape) > 1:
+            values = gguf.quants.dequantize(t.data, t.tensor_type).astype(np.float32)
+            values *= 1 + share * random.standard_normal(values.shape, np.float32)
+            t.data[:] = ggml.packed(values, t.tensor_type, None).view(t.data.dtype).reshape(t.data.shape)
+    kits.write_manifest(kit, dataclasses.replace(opened.manifest, files=kits.listing(kit)))
+
+
+QUANTIZER = (
+    Requantized("one matrix scaled by 1.02", written(_scales(1.02)), "attn_q.weight .Q8_0. has other weights"),
+    Requantized("1 % noise on one matrix", written(_scales(1, 0.01)), "has other weights"),
+    Requantized("two layers' matrices exchanged", written(_exchanged_tensors), "has other weights"),
+    Requantized("a norm changed in one place", written(_norm), "attn_norm.weight .F32. has other weights"),
+    Requantized("rotary base of 12000", written(_field("llama.rope.freq_base", 12000.0)), "freq_base is 12000"),
+    Requantized("EOS is token 0", written(_field("tokenizer.ggml.eos_token_id", 0)), "eos_token_id is 0"),
+    Requantized("another type, with an importance that was not collected", _unasked_importance, "asked was Q8_0"),
+    Requantized("image tokens of 1.02 times the length", _longer_tokens, r"1\.02\d times as long"),
+    Requantized("newline of zeros", _newline_lost, "image_newline.f32: not as in"),
+)
+
+
+# --- ways to be wrong -------------------------------------------------------------------------------------------------
+
+
+def weights(change: Callable[[str, torch.Tensor], torch.Tensor]) -> Callable[[Patch, Path], None]:
+    """The converter reads changed tensors."""
+
+    def apply(patch: Patch, _folder: Path) -> None:
+        read = checkpoint.Checkpoint.tensor
+        patch.setattr(checkpoint.Checkpoint, "tensor", lambda self, name: change(name, read(self, name)))
+
+    return apply
+
+
+def exchanged(one: str, other: str) -> Callable[[Patch, Path], None]:
+    """The converter reads tensors whose names hold `one` where it asks for `other`, and the other way round."""
+
+    def apply(patch: Patch, _folder: Path) -> None:
+        read = checkpoint.Checkpoint.tensor
+
+        def tensor(self: Any, name: str) -> torch.Tensor:
+            return read(self, name.replace(one, "?").replace(other, one).replace("?", other))
+
+        patch.setattr(checkpoint.Checkpoint, "tensor", tensor)
+
+    return apply
+
+
+def says(method: str, value: Any) -> Callable[[Patch, Path], None]:
+    """The GGUF gets another value of a key; `value` may be a function of the right one."""
+
+    def apply(patch: Patch, _folder: Path) -> None:
+        right = getattr(gguf.GGUFWriter, method)
+        changed = value if callable(value) else lambda _right: value
+        patch.setattr(gguf.GGUFWriter, method, lambda self, given, *more: right(self, changed(given), *more))
+
+    return apply
+
+
+def manifest(part: str, **fields: Any) -> Callable[[Patch, Path], None]:
+    """The manifest gets other fields; each may be a function of the right one."""
+
+    def apply(patch: Patch, _folder: Path) -> None:
+        right = convert._manifest
+
+        def wrong(*arguments: Any) -> Any:
+            m = right(*arguments)
+            old = getattr(m, part)
+            new = {k: v(getattr(old, k)) if callable(v) else v for k, v in fields.items()}
+            return dataclasses.replace(m, **{part: dataclasses.replace(old, **new)})
+
+        patch.setattr(convert, "_manifest", wrong)
+
+    return apply
+
+
+def config(**fields: Any) -> Callable[[Patch, Path], None]:
+    """The configuration is read wrongly."""
+
+    def apply(patch: Patch, _folder: Path) -> None:
+        right = convert.read_config
+
+        def wrong(*arguments: Any, **more: Any) -> Any:
+            c = right(*arguments, **more)
+            return dataclasses.replace(c, **{k: v(getattr(c, k)) if callable(v) else v for k, v in fields.items()})
+
+        patch.setattr(convert, "read_config", wrong)
+
+    return apply
+
+
+def pictures(change: Callable[[list[Image.Image], Image.Image], list[Image.Image]]) -> Callable[[Patch, Path], None]:
+    """The runtime cuts other tiles; `change` gets the right ones and the page."""
+
+    def apply(patch: Patch, _folder: Path) -> None:
+        right = tiling.pictures
+        patch.setattr(tiling, "pictures", lambda page, **more: change(right(page, **more), page))
+
+    return apply
+
+
+def packed(change: Callable[[np.ndarray, dict[str, Any]], np.ndarray]) -> Callable[[Patch, Path], None]:
+    """The runtime packs other features; `change` gets them and the settings."""
+
+    def apply(patch: Patch, _folder: Path) -> None:
+        right = tiling.pack
+        patch.setattr(tiling, "pack", lambda features, **more: right(change(features, more), **more))
+
+    return apply
+
+
+def scaled(part: str, factor: float) -> Callable[[Patch, Path], None]:
+    return weights(lambda name, t: t * factor if part in name else t)
+
+
+def _no_rotary_of_k(patch: Patch, _folder: Path) -> None:
+    right = llm._rotary
+    patch.setattr(llm, "_rotary", lambda name, t, c: t if name.endswith("k_proj.weight") else right(name, t, c))
+
+
+def _gelu(patch: Patch, _folder: Path) -> None:
+    right = vision.CLIPVisionConfig
+    patch.setattr(vision, "CLIPVisionConfig", lambda **settings: right(**(settings | {"hidden_act": "gelu"})))
+
+
+def _cls_kept(patch: Patch, _folder: Path) -> None:
+    def forward(self: Any, pixel_values: torch.Tensor) -> torch.Tensor:
+        model = self.tower.vision_model
+        hidden = model.pre_layrnorm(model.embeddings(pixel_values))
+        return self.projector(model.encoder(inputs_embeds=hidden).last_hidden_state[:, :-1])
+
+    patch.setattr(vision.Encoder, "forward", forward)
+
+
+def _noise_in_the_file(patch: Patch, _folder: Path) -> None:
+    right = onnx.save_model
+
+    def save(model: Any, *arguments: Any, **more: Any) -> None:
+        random = np.random.default_rng(0)
+        for t in model.graph.initializer:
+            if t.data_type == onnx.TensorProto.FLOAT16:
+                values = onnx.numpy_helper.to_array(t)
+                noisy = values * (1 + 0.01 * random.standard_normal(values.shape)).astype(np.float16)
+                t.CopyFrom(onnx.numpy_helper.from_array(noisy.astype(np.float16), t.name))
+        right(model, *arguments, **more)
+
+    patch.setattr(onnx, "save_model", save)
+
+
+def _coarse(patch: Patch, _folder: Path) -> None:
+    right = llm.encode
+
+    def encode(tensor: torch.Tensor, target: Any) -> Any:
+        data = right(tensor, target)
+        if data.dtype == np.float16:
+            step = np.abs(data).max(1, keepdims=True) / 31
+            data = (np.round(data / step) * step).astype(np.float16)
+        return data
+
+    patch.setattr(llm, "encode", encode)
+
+
+def _swapped_names(one: str, other: str) -> Callable[[Patch, Path], None]:
+    def apply(patch: Patch, _folder: Path) -> None:
+        names = dict(llm._LAYER)
+        patch.setitem(llm._LAYER, one, names[other])
+        patch.setitem(llm._LAYER, other, names[one])
+
+    return apply
+
+
+def _linear_rope(patch: Patch, _folder: Path) -> None:
+    right = gguf.GGUFWriter.add_rope_freq_base
+
+    def add(self: Any, base: float) -> None:
+        right(self, base)
+        self.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
+        self.add_rope_scaling_factor(2.0)
+
+    patch.setattr(gguf.GGUFWriter, "add_rope_freq_base", add)
+
+
+def _bilinear(patch: Patch, _folder: Path) -> None:
+    wrong = SimpleNamespace(BICUBIC=Image.Resampling.BILINEAR)
+    patch.setattr(tiling, "Image", SimpleNamespace(Resampling=wrong, new=Image.new, Image=Image.Image))
+
+
+def _adapter_left_out(patch: Patch, folder: Path) -> None:
+    read = checkpoint.Checkpoint.tensor
+
+    def tensor(self: Any, name: str) -> torch.Tensor:
+        if not name.endswith("q_proj.weight") or "vision" in name:
+            return read(self, name)
+        with safe_open(next(folder.glob("*.safetensors")), "pt") as f:
+            return f.get_tensor(name)  # type: ignore[no-any-return]
+
+    patch.setattr(checkpoint.Checkpoint, "tensor", tensor)
+
+
+def _transposed_tile(features: np.ndarray, more: dict[str, Any]) -> np.ndarray:
+    changed, side = features.copy(), round(features.shape[1] ** 0.5)
+    changed[-1] = features[-1].reshape(side, side, -1).swapaxes(0, 1).reshape(features[-1].shape)
+    return changed
+
+
+def _letterboxed(found: list[Image.Image], page: Image.Image) -> list[Image.Image]:
+    size = found[0].size
+    inner = page.copy()
+    inner.thumbnail(size, Image.Resampling.BICUBIC)
+    canvas = Image.new("RGB", size)
+    canvas.paste(inner, ((size[0] - inner.width) // 2, (size[1] - inner.height) // 2))
+    return [canvas, *found[1:]]
+
+
+def _system_prompt(patch: Patch, _folder: Path) -> None:
+    before, after = prompt.TEMPLATES["llava_v1"]
+    patch.setitem(prompt.TEMPLATES, "llava_v1", (before.replace("polite", "kind"), after))
+
+
+WEIGHTS, SAYS = "its weights are not the source's", "does not say what the source files say"
+TOKENS, PIXELS, PACKED = "token error", "pixel difference", "not packed as the original"
+MUTATIONS = (
+    # Those of a list of faults that an earlier proof was held against: it noticed three.
+    Mutation("one matrix scaled by 1.02", scaled("layers.1.mlp.down_proj", 1.02), WEIGHTS, "language"),
+    Mutation("k without the rotary permutation", _no_rotary_of_k, WEIGHTS, "language"),
+    Mutation(
+        "the projector's first bias dropped",
+        weights(lambda n, t: t * 0 if n.endswith("mm_projector.0.bias") else t),
+        TOKENS,
+        "vision",
+    ),
+    Mutation(
+        "position embeddings shifted by one",
+        weights(lambda n, t: t.roll(1, 0) if "position_embedding" in n else t),
+        TOKENS,
+        "vision",
+    ),
+    Mutation("newline of zeros", scaled("image_newline", 0), "image_newline", layout="unpad"),
+    Mutation("BOS is EOS", says("add_bos_token_id", 2), r"bos_token_id is 2, expected 1", "language"),
+    Mutation("gelu for quick_gelu", _gelu, TOKENS, "vision"),
+    Mutation("mean and std of 0.5", manifest("vision", mean=(0.5,) * 3, std=(0.5,) * 3), SAYS),
+    Mutation("CLS kept, the last patch dropped", _cls_kept, TOKENS, "vision"),
+    Mutation("the tower's last layer for the selected one", config(vision_layers=lambda n: n + 1), TOKENS, "vision"),
+    Mutation("gate and up exchanged", _swapped_names("mlp.gate_proj", "mlp.up_proj"), WEIGHTS, "language"),
+    Mutation("RMS epsilon of 1e-6", says("add_layer_norm_rms_eps", 1e-6), "rms_epsilon is", "language"),
+    Mutation("rotary base of 12000", says("add_rope_freq_base", 12000.0), "freq_base is 12000", "language"),
+    Mutation("EOS is token 0", says("add_eos_token_id", 0), "eos_token_id is 0, expected 2", "language"),
+    Mutation("packing read as flat", config(merge="flat"), "packing.merge is 'flat'", layout="unpad"),
+    Mutation("1 % noise in the encoder's file", _noise_in_the_file, TOKENS, "vision"),
+    Mutation("matrices rounded to 6 bits", _coarse, WEIGHTS, "language"),
+    # Weights.
+    Mutation(
+        "the projector's second matrix transposed",
+        weights(lambda n, t: t.T.contiguous() if n.endswith("mm_projector.2.weight") else t),
+        TOKENS,
+        "vision",
+    ),
+    Mutation("image tokens of twice the length", scaled("mm_projector.2.", 2), TOKENS, "vision"),
+    Mutation("text layers in another order", exchanged("model.layers.0.", "model.layers.2."), WEIGHTS, "language"),
+    Mutation("tower layers in another order", exchanged("encoder.layers.0.", "encoder.layers.1."), TOKENS, "vision"),
+    Mutation("first and last shard exchanged", exchanged("model.embed_tokens", "lm_head"), WEIGHTS, "language"),
+    Mutation(
+        "the norms of a layer exchanged",
+        _swapped_names("input_layernorm", "post_attention_layernorm"),
+        WEIGHTS,
+        "language",
+    ),
+    Mutation("an adapter left out of q", _adapter_left_out, WEIGHTS, "language", "adapter"),
+    # What is said.
+    Mutation("half the heads", says("add_head_count", lambda n: n // 2), "head_count is 2, expected 4", "language"),
+    Mutation("a shorter context", says("add_context_length", 2048), "context_length is 2048", "language"),
+    Mutation("linear rope scaling", _linear_rope, "rotary frequencies", "language"),
+    Mutation("no space in front of a text", says("add_add_space_prefix", False), "add_space_prefix", "language"),
+    Mutation(
+        "two tokens exchanged", says("add_token_list", lambda t: [*t[:300], t[301], t[300], *t[302:]]), SAYS, "language"
+    ),
+    Mutation("scores of the tokens reversed", says("add_token_scores", lambda s: [-x for x in s]), SAYS, "language"),
+    Mutation(
+        "bytes as normal tokens", says("add_token_types", lambda t: [1 if x == 6 else x for x in t]), SAYS, "language"
+    ),
+    Mutation(
+        "a chat template without USER",
+        says("add_chat_template", lambda t: t.replace("USER: ", "")),
+        "template",
+        "language",
+    ),
+    Mutation("another system prompt", _system_prompt, "prompt.before is"),
+    Mutation("mean of blue first", manifest("vision", mean=lambda m: m[::-1]), "vision.mean"),
+    Mutation("pinpoints in another order", manifest("packing", grid_pinpoints=lambda p: p[::-1]), "grid_pinpoints"),
+    # Pixels and packing.
+    Mutation(
+        "grid tiles cut one pixel to the right",
+        pictures(lambda found, _page: [found[0], *(ImageChops.offset(t, -1, 0) for t in found[1:])]),
+        PIXELS,
+    ),
+    Mutation("bilinear for bicubic", _bilinear, PIXELS),
+    Mutation("two grid tiles exchanged", pictures(lambda t, _page: [t[0], t[2], t[1], *t[3:]]), PIXELS),
+    Mutation("no overview", pictures(lambda found, _page: found[1:]), r"pixels of a page of .* expected"),
+    Mutation("the overview behind the grid", pictures(lambda found, _page: [*found[1:], found[0]]), PIXELS),
+    Mutation("the overview with borders", pictures(_letterboxed), PIXELS),
+    Mutation("the patches of one tile transposed", packed(_transposed_tile), PACKED),
+    Mutation("the patches of one tile transposed, unpadded", packed(_transposed_tile), PACKED, layout="unpad"),
+    Mutation(
+        "padding kept",
+        packed(lambda features, more: more.update(merge="spatial") or features),  # type: ignore[func-returns-value]
+        PACKED,
+        layout="unpad",
+    ),
+)
