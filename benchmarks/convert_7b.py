@@ -1,6 +1,6 @@
 """PULSE-7B's own shapes, from checkpoint to answer: seconds and peak memory of each step, beside llama.cpp's converter.
 
-    python benchmarks/convert_7b.py WORK --tokenizer TOKENIZER [--keep] [--max-tokens N]
+    python benchmarks/convert_7b.py WORK --tokenizer TOKENIZER [--retain] [--max-tokens N]
 
 Makes 14 GB of random weights in WORK (about 60 GB of disk are needed), converts them, reads one page with the kit, prints
 a table in Markdown, and removes what it made. Sources are dropped from the page cache before each measured step.
@@ -98,7 +98,7 @@ def row(what: str, run: Run) -> None:
 @click.option(
     "--tokenizer", type=click.Path(exists=True), required=True, help="A SentencePiece model of 32,000 pieces."
 )
-@click.option("--keep", is_flag=True, help="Leave checkpoint and kit in WORK, and use those that are there.")
+@click.option("--retain", is_flag=True, help="Leave checkpoint and kit in WORK, and use those that are there.")
 @click.option("--max-tokens", type=int, default=32, show_default=True)
 def main(work: Path, tokenizer: str, keep: bool, max_tokens: int) -> None:
     """Measure."""
@@ -136,7 +136,7 @@ def main(work: Path, tokenizer: str, keep: bool, max_tokens: int) -> None:
         row(f"interpret, {max_tokens} tokens", run)
         report = json.loads(run.out)
         stages = ", ".join(f"{k} {v:.1f}" for k, v in report["seconds"].items())
-        click.echo(f"\n{report['rows']} image rows; seconds by stage: {stages}.")
+        click.echo(f"\n{report['rows']} image tokens; seconds by stage: {stages}.")
         click.echo(f"Proof: {json.dumps(json.loads((kit / 'manifest.json').read_text())['parity'])}")
     finally:
         if not keep:

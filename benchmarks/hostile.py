@@ -27,7 +27,8 @@ from progressive import progressive
 
 READER = """
 import resource, sys, time
-from pulse_edge import sandbox, scan
+from pulse_edge.page import sandbox
+from pulse_edge.page import reader as scan
 from pulse_edge.errors import PulseEdgeError
 try:
     said = f"{len(scan.read_all(sys.argv[1]))} pages"

@@ -1,4 +1,4 @@
-"""The runtime beside llama.cpp's own programs, on the same files in the same run: encoder, image rows, page to first token.
+"""The runtime beside llama.cpp's own programs, on the same files in the same run: encoder, image tokens, page to first token.
 
     python benchmarks/laptop.py WORK --kit KIT --checkpoint CHECKPOINT [--rounds N] [--long N] [--threads N] [--source DIR]
 
@@ -212,7 +212,7 @@ def spent(page: Figures) -> Figures:
     return {
         "first_token": first,
         "without_load": first - loading,
-        "rate": page["rows"] / seconds["feed_rows"],
+        "rate": page["rows"] / seconds["feed_embeddings"],
         "overhead": sum(seconds.get(k, 0.0) for k in OVERHEAD) / first,
         "others": (reach[0] - engines) / first,
         "second": (page["said"][1] - reach[1]) / first,
@@ -250,7 +250,7 @@ def table(work: Path, encoders: float | None) -> str:
     lines = [
         pair(f"{count} tiles, against libmtmd's clip", "s", encode("ours"), encode("clip"), 0.5, short),
         pair(f"{count} tiles, against torch float32", "s", encode("ours"), encode("torch"), 0.8, short),
-        pair(f"{our_rows} image rows, against llama-bench", "rows/s", page("rate"), bench, 0.97, long, least=True),
+        pair(f"{our_rows} image tokens, against llama-bench", "rows/s", page("rate"), bench, 0.97, long, least=True),
         pair(
             f"page to first token ({our_rows} rows; theirs {their_rows})", "s", page("first_token"), first, 0.75, long
         ),

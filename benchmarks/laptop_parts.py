@@ -201,7 +201,7 @@ class Watches:
         return watched
 
     def rows(self, feed: Callable[..., Any]) -> Callable[..., Any]:
-        """`feed_rows`, noting how many."""
+        """`feed_embeddings`, noting how many."""
 
         def watched(model: Any, rows: Any, *args: Any, **more: Any) -> Any:
             self.facts["rows"] = len(rows)
@@ -221,7 +221,7 @@ def command(out: Path, began: float, until: str, arguments: list[str]) -> None:
     watches = Watches(out, began, until)
     LanguageModel.generate = watches.first_words(LanguageModel.generate)  # type: ignore[method-assign]
     LanguageModel.__init__ = watches.model(LanguageModel.__init__)  # type: ignore[method-assign]
-    LanguageModel.feed_rows = watches.rows(LanguageModel.feed_rows)  # type: ignore[method-assign]
+    LanguageModel.feed_embeddings = watches.rows(LanguageModel.feed_embeddings)  # type: ignore[method-assign]
     for owner, name, key in (
         (kits, "verify", "verify"),
         (reader, "read_all", "read"),
@@ -229,14 +229,14 @@ def command(out: Path, began: float, until: str, arguments: list[str]) -> None:
         (tiling, "cut", "cut"),
         (tiling, "pack", "pack"),
         (cache, "key_of", "key"),
-        (cache.RowCache, "get", "get_rows"),
-        (cache.RowCache, "put", "put_rows"),
+        (cache.ImageTokenCache, "get", "get_rows"),
+        (cache.ImageTokenCache, "put", "put_rows"),
         (VisionEncoder, "__init__", "load_encoder"),
         (VisionEncoder, "ready", "wait_encoder"),
         (VisionEncoder, "encode", "encode"),
         (LanguageModel, "__init__", "load_model"),
         (LanguageModel, "tokenize", "tokenize"),
-        (LanguageModel, "feed_rows", "feed_rows"),
+        (LanguageModel, "feed_embeddings", "feed_embeddings"),
         (LanguageModel, "_decode", "decode_call"),
         (interpret.PulseModel, "reach", "reach"),
     ):

@@ -96,7 +96,7 @@ def agree(checkpoint: Path, kit: Path, pages: int) -> None:
                 mean=m.vision.mean,
                 std=m.vision.std,
             )
-            scan = model.encode(picture, gate=False)
+            scan = model.encode(picture, admit=False)
             for question in questions(page.record, np.random.default_rng(i), ("cpsc-test", "ptb-test-report")):
                 text = question.turns[0][0]
                 ours = "".join(model.ask(scan, text, 160))
@@ -164,7 +164,7 @@ def odd(kit: Path, files: tuple[Path, ...]) -> None:
         click.echo("| page | it says |\n|---|---|")
         for name, page in pages.items():
             try:
-                click.echo(f"| {name} | {''.join(model.ask(model.encode(page, gate=False), _REPORT))} |")
+                click.echo(f"| {name} | {''.join(model.ask(model.encode(page, admit=False), _REPORT))} |")
             except PulseEdgeError as e:
                 click.echo(f"| {name} | refused: {e} |")
 

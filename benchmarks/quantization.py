@@ -5,7 +5,7 @@
 KIT is an f16 kit of a small model. At each level: (a) the plain type of llama.cpp, (b) with an importance matrix of text by
 llama.cpp's own tool, read from the calibration pages' answers, (c) with ours, of the pages themselves, (d) ours and chosen
 types, (e) the same with measured sensitivities; (d) and (e) have the bytes of (a). Every test page is asked one question, and
-compared are the distributions of its right answer's tokens, behind the base kit's image rows. Also checks that
+compared are the distributions of its right answer's tokens, behind the base kit's image tokens. Also checks that
 `llama-quantize` makes the same tensors of our stats as we do. Everything is kept in WORK, and a killed run goes on from there.
 """
 
@@ -116,7 +116,7 @@ def compare(kit: Path, files: dict[str, Path], pages: Path, count: int, out: Pat
         }
         for sample in left:
             question, answer = sample.turns[0]
-            rows = model.encode(pages / "images" / sample.image, gate=False).rows
+            rows = model.encode(pages / "images" / sample.image, admit=False).rows
             before = language.tokenize(m.prompt.before, first=True)
             asked = language.tokenize(prompt.fill(m.prompt.after, question), first=False)
             right = language.tokenize(answer, first=False)
@@ -135,7 +135,7 @@ def compare(kit: Path, files: dict[str, Path], pages: Path, count: int, out: Pat
 def forced(model: LanguageModel, before: list[int], rows: Any, after: list[int]) -> Any:
     model.clear()
     model.feed_tokens(before)
-    model.feed_rows(rows)
+    model.feed_embeddings(rows)
     return model.feed_tokens(after, every=True)
 
 

@@ -33,13 +33,13 @@ WIDTHS = (1, 2, language_model.WIDTH, 2 * language_model.WIDTH)
 
 def answers(model: PulseModel, samples: list[ecgbench.Sample]) -> dict[str, list[tuple[list[int], int, float]]]:
     """By way of answering: for each sample the tokens, steps and seconds of its first turn."""
-    language, guesser = model.language, model.guesser
+    language, drafter = model.language, model.drafter
     found: dict[str, list[tuple[list[int], int, float]]] = {"single": [], "steps": [], "guesses": []}
     for sample in samples:
-        encoded = model.encode(sample.picture or b"", gate=False)
+        encoded = model.encode(sample.picture or b"", admit=False)
         for way, told in found.items():
             language.width = 1 if way == "single" else language_model.WIDTH
-            model.guesser = guesser if way == "guesses" else None
+            model.drafter = drafter if way == "guesses" else None
             before = language.steps
             answering = model.ask(encoded, sample.turns[0][0])
             answering.answer()
@@ -54,7 +54,7 @@ def costs(kit: Path, depth: int, threads: int, runs: int = 7) -> dict[int, float
         language_model.LanguageModel(kit / m.language.file, context=m.language.context_length, threads=threads)
     ) as model:
         rows = np.random.default_rng(0).standard_normal((depth, model.embedding_length)).astype(np.float32)
-        model.feed_rows(rows * 0.02)
+        model.feed_embeddings(rows * 0.02)
         seconds: dict[int, list[float]] = {width: [] for width in WIDTHS}
         for _ in range(runs):
             for width, took in seconds.items():

@@ -16,11 +16,11 @@ from calibration.metrics import said_labels
 from calibration.results import Line, encoding
 from pulse_edge.common.worker_pool import Workers
 from pulse_edge.errors import ContextError, PageRefused, ScanError
-from pulse_edge.inference.model import EncodedScan, PulseModel, Turns, versions
+from pulse_edge.inference.model import EncodedPage, PulseModel, Turns, versions
 from pulse_edge.kit.kit import open_kit
 
 Floats = NDArray[np.float64]
-Cache = MutableMapping[tuple[str, str], EncodedScan]
+Cache = MutableMapping[tuple[str, str], EncodedPage]
 """Encoded pages by what encoded them and which they are."""
 
 
@@ -94,7 +94,7 @@ class Answerer:
         key, refused = (self._encoding, job.image), ""
         if key not in encoded:
             try:
-                encoded[key] = self.model.encode(job.picture, gate=False)
+                encoded[key] = self.model.encode(job.picture, admit=False)
             except (ScanError, PageRefused) as error:
                 refused = str(error)
         for number, (sample, reference) in enumerate(zip(job.samples, job.references, strict=True)):
@@ -103,7 +103,7 @@ class Answerer:
             seconds = {"question_id": sample.id, **answered.seconds, "first": not number}
             yield Answered(sample.task, line, seconds, answered.logprobs)
 
-    def _one(self, sample: Sample, rows: EncodedScan | None, refused: str, reference: Reference | None) -> Answered:
+    def _one(self, sample: Sample, rows: EncodedPage | None, refused: str, reference: Reference | None) -> Answered:
         if rows is not None:
             try:
                 return self._answered(sample, rows, reference)
@@ -112,7 +112,7 @@ class Answerer:
         empty: str | list[str] = "" if len(sample.turns) == 1 else [""] * len(sample.turns)
         return Answered(sample.task, {"text": empty, "refused": refused, "turns": []}, {}, None)
 
-    def _answered(self, sample: Sample, rows: EncodedScan, reference: Reference | None) -> Answered:
+    def _answered(self, sample: Sample, rows: EncodedPage, reference: Reference | None) -> Answered:
         """Turn by turn: the kit's own answer after its own earlier ones, and what is forced after those of others."""
         own: list[tuple[str, str]] = []
         turns: list[Line] = []
@@ -161,7 +161,7 @@ class Answerer:
         ids: list[int] = turn["tokens"]
         return [*ids, self.model.language.end] if turn["complete"] else ids
 
-    def _score(self, rows: EncodedScan, question: str, asked: Sequence[tuple[Turns, list[int]]]) -> list[Floats]:
+    def _score(self, rows: EncodedPage, question: str, asked: Sequence[tuple[Turns, list[int]]]) -> list[Floats]:
         """Log-probabilities (n, vocabulary) ahead of each token of each answer; equal histories are read once."""
         out: list[Floats] = []
         histories = [tuple(history) for history, _ in asked]
@@ -171,7 +171,7 @@ class Answerer:
             out += [log_softmax(x) for x in self.model.score(rows, question, [ids], history)]
         return out
 
-    def label_chances(self, rows: EncodedScan, sample: Sample, said: str) -> dict[str, float]:
+    def label_chances(self, rows: EncodedPage, sample: Sample, said: str) -> dict[str, float]:
         """For each label of the task how likely it is to stand in the answer, along the answer that was given.
 
         A label may come first, or after any of those that were said, or in their place: its chance is that of at
@@ -252,7 +252,7 @@ def _head(sample: Sample, facts: Line) -> Line:
     }
 
 
-def _seconds(rows: EncodedScan, times: Sequence[dict[str, float]], tokens: int) -> Line:
+def _seconds(rows: EncodedPage, times: Sequence[dict[str, float]], tokens: int) -> Line:
     """Wall times of an answer; `prefill` and `first_token` are its first turn's."""
     first = {key: round(times[0].get(key, times[0]["prefill"]), 4) for key in ("prefill", "first_token")}
     answer = round(sum(time["answer"] for time in times), 4)

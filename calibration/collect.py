@@ -1,7 +1,7 @@
 """A kit run over calibration pages -> what its matrices and its encoder saw, for `python -m export quantize --stats`.
 
-Every sample goes the way of an answer: prompt, image rows, question, and then the right answer instead of the kit's own.
-What the language model's matrices read is summed on llama.cpp's own graph, image rows and text rows apart; the encoder's
+Every sample goes the way of an answer: prompt, image tokens, question, and then the right answer instead of the kit's own.
+What the language model's matrices read is summed on llama.cpp's own graph, image tokens and text rows apart; the encoder's
 ranges are taken by ONNX Runtime from its graph with ReduceMin and ReduceMax behind every tensor that a product touches.
 
 TARGET.partial is a complete file too: killed at any moment, the next call goes on from it, and ends with the same bytes
@@ -212,7 +212,7 @@ class _Loaded:
         assert sample.picture is not None
         self._seen.forget()
         page = scan.read(Image.open(io.BytesIO(sample.picture)))
-        rows = self._model.encode(page, gate=False).rows
+        rows = self._model.encode(page, admit=False).image_tokens
         sums, seen = {name: Sum.zero(len(one.image)) for name, one in made.sums.items()}, []
         for question, answer in sample.turns:
             seen.append(self._answer(rows, question, answer))
@@ -232,7 +232,7 @@ class _Loaded:
         spec, language = self._model.kit.manifest.prompt, self._model.language
         language.clear()
         self._seen.image = False
-        # The first thing that `progress` hears is that no image row is done: the prompt is.
+        # The first thing that `progress` hears is that no image token is done: the prompt is.
         language.prefill(None, spec.before, rows, lambda _done, _of: self._seen.start_image())
         self._seen.image = False
         before = language.tokenize(spec.before, first=True)

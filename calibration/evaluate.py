@@ -21,7 +21,7 @@ from calibration.ecgbench import COUNTS, Bench, Problem, Sample
 from calibration.files import write_json
 from calibration.results import GIVEN_BY, RESERVED, Line, Results, TaskLines, calibrated_on, encoding, writing
 from pulse_edge.errors import BenchError, KitError, UsageError
-from pulse_edge.inference.model import EncodedScan
+from pulse_edge.inference.model import EncodedPage
 from pulse_edge.kit.kit import Kit, open_kit
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 Say = Callable[[str], None]
 BLOCK_BYTES, BLOCK_PAGES = 512 << 20, 128
-"""Image rows that are held at once, of all encoders together, and pages whose files are."""
+"""Image tokens that are held at once, of all encoders together, and pages whose files are."""
 SHOWN_SECONDS = 10
 """Between two lines of progress."""
 LEFT_OUT = "left_out.json"
@@ -225,7 +225,7 @@ def _pages(run: Run) -> Iterator[Page]:
 
 
 def _blocks(run: Run) -> Iterator[list[Page]]:
-    """Pages in groups whose image rows fit BLOCK_BYTES."""
+    """Pages in groups whose image tokens fit BLOCK_BYTES."""
     sizes = {encoding(kit.manifest): _most_bytes(kit) for kit in run.kits.values()}
     room = min(BLOCK_PAGES, max(1, BLOCK_BYTES // sum(sizes.values())))
     block: list[Page] = []
@@ -239,7 +239,7 @@ def _blocks(run: Run) -> Iterator[list[Page]]:
 
 
 def _most_bytes(kit: Kit) -> int:
-    """Of the image rows of one page."""
+    """Of the image tokens of one page."""
     m = kit.manifest
     grid = max((w * h for w, h in m.packing.grid_pinpoints), default=0) // m.vision.image_size**2
     return (1 + grid) * (m.vision.patches_per_side + 1) ** 2 * m.language.embedding_length * 4
@@ -306,7 +306,7 @@ class Alone:
     def __init__(self, settings: Settings, note: Callable[[str, Line], None], say: Say) -> None:
         self._settings, self._note, self._say = settings, note, say
         self._loaded: tuple[str, Answerer] | None = None
-        self._encoded: dict[tuple[str, str], EncodedScan] = {}
+        self._encoded: dict[tuple[str, str], EncodedPage] = {}
 
     def __enter__(self) -> Alone:
         return self

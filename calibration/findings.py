@@ -220,7 +220,7 @@ def _line(model: PulseModel, job: Job, picture: bytes) -> Line:
         "patient": page.patient,
     }
     try:
-        encoded = model.encode(picture, gate=False)
+        encoded = model.encode(picture, admit=False)
         answers = {key: yes_or_no(model, encoded, BY_KEY[key].question) for key in page.truths}
     except (ScanError, PageRefused, ContextError) as error:
         return {**line, "left_out": str(error)}

@@ -34,12 +34,12 @@ def add(kit: Path, target: Path, bench: Path, split: Path | None, force: bool = 
         answers = [[*language.tokenize(a, first=False), language.end] for a in reference_answers(bench, split)]
     table = speculative.build(answers, m.language.vocabulary)
     with kits.writing(target, force=force) as work:
-        for name in m.files.keys() - {m.guesses_file}:
+        for name in m.files.keys() - {m.draft_table_file}:
             link(opened.file(name), work / name)
         speculative.write(work / FILE, table, m.language.vocabulary)
-        kept = {name: file for name, file in m.files.items() if name != m.guesses_file}
+        kept = {name: file for name, file in m.files.items() if name != m.draft_table_file}
         files = {**kept, FILE: kits.File((work / FILE).stat().st_size, kits.sha256_file(work / FILE))}
-        kits.write_manifest(work, dataclasses.replace(m, files=files, guesses_file=FILE))
+        kits.write_manifest(work, dataclasses.replace(m, files=files, draft_table_file=FILE))
     return len(table)
 
 

@@ -54,7 +54,7 @@ def engine_files(manifest: Manifest) -> list[str]:
 
 
 def encoding(manifest: Manifest) -> str:
-    """sha256 over all that can change a page's image rows: kits that have it in common share them."""
+    """sha256 over all that can change a page's image tokens: kits that have it in common share them."""
     m = dataclasses.asdict(manifest)
     used = {name: m["files"][name] for name in engine_files(manifest) if name != manifest.language.file}
     return _digest({"files": used, "vision": m["vision"], "packing": m["packing"]})

@@ -72,7 +72,7 @@ class Sum:
 
 @dataclass(frozen=True)
 class Probe:
-    """One sample's input, to measure divergences with: its picture, and the image rows (T, d) between token ids."""
+    """One sample's input, to measure divergences with: its picture, and the image tokens (T, d) between token ids."""
 
     task: str
     id: str

@@ -19,7 +19,7 @@ from pulse_edge.diagnostics.golden import FILE, Float, case_of, differences, sam
 from pulse_edge.errors import UsageError
 from pulse_edge.inference.device import default_threads
 from pulse_edge.inference.language_model import LanguageModel
-from pulse_edge.inference.model import EncodedScan
+from pulse_edge.inference.model import EncodedPage
 from pulse_edge.inference.vision_encoder import VisionEncoder
 from pulse_edge.kit import kit as kits
 from pulse_edge.kit import prompt
@@ -100,7 +100,7 @@ class _Asked:
     """A page under its name in the kit."""
 
     name: str
-    encoded: EncodedScan
+    encoded: EncodedPage
 
 
 def _cases(model: PulseModel, asked: _Asked, progress: Progress) -> Iterator[dict[str, Any]]:

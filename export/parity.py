@@ -361,7 +361,7 @@ def language(
     top, lead = int(original[-1].argmax()), float(np.diff(np.sort(original[-1])[-2:])[0])
     expected = float(divergence(original, rounded).mean())
     figures = {
-        "image_rows": len(ours),
+        "image_tokens": len(ours),
         "tokens": len(before) + len(after),
         "positions": len(after),
         "weights_equal": True,
@@ -430,7 +430,7 @@ def _whole(path: Path, rows: Float, before: list[int], after: list[int], threads
     context = _context(rows, before, after)
     with closing(LanguageModel(path, context=context, threads=threads, keys=keys)) as model:
         model.feed_tokens(before)
-        model.feed_rows(rows)
+        model.feed_embeddings(rows)
         return model.feed_tokens(after, every=True)
 
 
@@ -478,7 +478,7 @@ def _in_windows(
                 LanguageModel(part, context=_context(rows, before, after), threads=threads, keys=keys, observer=seen)
             ) as model:
                 for piece in _batches(hidden):
-                    logits = model.feed_rows(piece, every=True)
+                    logits = model.feed_embeddings(piece, every=True)
             hidden = seen.rows()
             part.unlink()
     assert logits is not None

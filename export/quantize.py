@@ -87,7 +87,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Input:
-    """One answer's input: image rows (T, d) float32 between token ids."""
+    """One answer's input: image tokens (T, d) float32 between token ids."""
 
     rows: Float
     before: list[int]
@@ -210,7 +210,7 @@ class _Job:
 
 def _build(job: _Job) -> None:
     m, options, notes = job.base.manifest, job.options, list[str]()
-    for name in filter(None, (m.packing.newline_file, m.guesses_file)):
+    for name in filter(None, (m.packing.newline_file, m.draft_table_file)):
         shutil.copyfile(job.base.file(name), job.work / name)
     kind, seen = _encoder(job, notes)
     job.say("writing the language model")
@@ -426,7 +426,7 @@ def answers(path: Path, sequences: Sequence[Input], threads: int) -> list[Float]
         for s in sequences:
             model.clear()
             model.feed_tokens(s.before)
-            model.feed_rows(s.rows)
+            model.feed_embeddings(s.rows)
             out.append(model.feed_tokens(s.after, every=True))
     return out
 
@@ -434,7 +434,7 @@ def answers(path: Path, sequences: Sequence[Input], threads: int) -> list[Float]
 def _same_files(job: _Job) -> None:
     """Raise ParityError where a file that is the base's own is not, byte for byte."""
     made, base = kits.listing(job.work), job.base.manifest
-    wrong = [n for n in (base.packing.newline_file, base.guesses_file) if n and made.get(n) != base.files[n]]
+    wrong = [n for n in (base.packing.newline_file, base.draft_table_file) if n and made.get(n) != base.files[n]]
     if wrong:
         raise ParityError(f"{', '.join(wrong)}: not as in {job.base.path}. No kit was written; try again.")
 
@@ -482,7 +482,7 @@ def _other_rows(made: Any, base: Any, picked: Any, importance: Float | None) -> 
 
 
 def _prove(job: _Job, bits: float) -> dict[str, Any]:
-    """Logits against the base's, on its own image rows: the example page and, of small models, the sample. ParityError."""
+    """Logits against the base's, on its own image tokens: the example page and, of small models, the sample. ParityError."""
     recipe = job.options.recipe
     allowed = recipe.kld if recipe and recipe.kld is not None else next(k for least, k in GATES if bits >= least)
     layers, small = job.base.manifest.language.layers, job.source.stat().st_size <= parity.WINDOW_BYTES

@@ -22,7 +22,7 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Probe:
-    """One calibration sample: its picture file, and the base kit's image rows (T, d) float16 between token ids."""
+    """One calibration sample: its picture file, and the base kit's image tokens (T, d) float16 between token ids."""
 
     rows: npt.NDArray[np.float16]
     before: list[int]

@@ -12,10 +12,10 @@ from pulse_edge.common.child_process import be_quiet, enclose, named_by_m
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pulse_edge.inference.model import EncodedScan, PulseModel
+    from pulse_edge.inference.model import EncodedPage, PulseModel
     from pulse_edge.report.report import Answer, Report
 
-__all__ = ["Answer", "EncodedScan", "PulseModel", "Report"]
+__all__ = ["Answer", "EncodedPage", "PulseModel", "Report"]
 
 be_quiet()
 if named_by_m():
@@ -24,7 +24,7 @@ if named_by_m():
 
 def __getattr__(name: str) -> object:
     """The public names, imported when first used: `pulse-edge --help` must not wait for the engines."""
-    if name in ("PulseModel", "EncodedScan"):
+    if name in ("PulseModel", "EncodedPage"):
         from pulse_edge.inference import model
 
         return getattr(model, name)

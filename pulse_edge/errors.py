@@ -12,7 +12,7 @@
     |- EngineError            1   ONNX Runtime or llama.cpp failed, or is not installed properly
     |- ContextError           1   page and question do not fit the model's context
     |- FolderError            1   a folder or file that pulse-edge would change is not its own
-    |- LogError               1   the record of answers cannot be written, or is not as it was written
+    |- AuditLogError               1   the record of answers cannot be written, or is not as it was written
     |- BatchError             1   a batch's folder belongs to another batch, or somebody else is working on it
     |- CheckpointError        1   (workstation) the source is not a checkpoint that can be converted
     |- FetchError             1   (workstation) a checkpoint could not be brought from the hub
@@ -96,7 +96,7 @@ class FolderError(PulseEdgeError):
     """A folder or a file that would have to be changed does not carry pulse-edge's mark."""
 
 
-class LogError(PulseEdgeError):
+class AuditLogError(PulseEdgeError):
     """The record of answers cannot be written, or is not as it was written."""
 
 

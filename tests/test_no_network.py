@@ -21,7 +21,7 @@ COMMANDS = [
     "kit info kit",
     "kit verify kit",
     "doctor",
-    "interpret page.png --findings --keep-image-kv 1GB --keep 30 --format html -o report.html",
+    "interpret page.png --findings --kv-cache-size 1GB --retain 30 --format html -o report.html",
     "batch page.png -o out",
     "bench",
     "ask page.png",

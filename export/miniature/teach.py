@@ -37,7 +37,7 @@ WEIGHTS = {
 
 
 class Heads(nn.Module):
-    """Linear on the image rows themselves, so that the language model finds the same things there; pages by attention."""
+    """Linear on the image tokens themselves, so that the language model finds the same things there; pages by attention."""
 
     def __init__(self, shape: Shape, queries: int = 16) -> None:
         super().__init__()

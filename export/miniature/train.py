@@ -183,7 +183,7 @@ class Run:
     # --- one step --------------------------------------------------------------------------------------------------
 
     def rows(self, batch: Batch, jitter: Tensor | None) -> Tensor:
-        """Image rows (n, t, d) of a batch."""
+        """Image tokens (n, t, d) of a batch."""
         tower, projector = self.parts["tower"], self.parts["projector"]
         x = data.normalised(batch.patches.to(self.device), jitter)
         mask = None if batch.mask is None else batch.mask.to(self.device)

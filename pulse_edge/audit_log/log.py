@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from pulse_edge.common import folders
-from pulse_edge.errors import FolderError, LogError
+from pulse_edge.errors import AuditLogError, FolderError
 
 LOG_VARIABLE = "PULSE_EDGE_LOG"
 FIRST = "0" * 64
@@ -174,7 +174,7 @@ class Log:
     # --- writing ------------------------------------------------------------------------------------------------------
 
     def append(self, fields: Mapping[str, Any], kept: Kept | None = None) -> Entry:
-        """Write an entry and wait until the disk has it. Raises LogError; then the entry is not in the record.
+        """Write an entry and wait until the disk has it. Raises AuditLogError; then the entry is not in the record.
 
         The name in `file` is not written, but a hash of it as `file_hash`, keyed with the folder's id: who has the record
         without the folder cannot find names by trying.
@@ -190,7 +190,7 @@ class Log:
             digest = _chained(head.hash, text.encode())
             line = f"{digest} {text}\n".encode()
             if len(line) > MAX_LINE:
-                raise LogError(
+                raise AuditLogError(
                     f"{self._log}: an entry of {len(line):,} bytes is not written; {MAX_LINE:,} is the limit. The answer "
                     "is not on record: do not use it. Look at the kit with `pulse-edge kit info`."
                 )
@@ -200,7 +200,7 @@ class Log:
             except OSError as e:
                 with contextlib.suppress(OSError):
                     os.ftruncate(file, head.size)
-                raise LogError(f"{self._log}: cannot be written ({e.strerror}). Free space on the disk.") from None
+                raise AuditLogError(f"{self._log}: cannot be written ({e.strerror}). Free space on the disk.") from None
         return Entry(head.entries + 1, digest, fields)
 
     def file_hash(self, file: str) -> str | None:
@@ -212,7 +212,7 @@ class Log:
         return hmac.new(mark.id.encode(), name, hashlib.sha256).hexdigest()
 
     def ready(self) -> None:
-        """Raise LogError now if an answer could not be recorded later; remove what need not be kept any longer."""
+        """Raise AuditLogError now if an answer could not be recorded later; remove what need not be kept any longer."""
         with self._turn() as file:
             self._end_of(file)
         self.forget()
@@ -220,13 +220,13 @@ class Log:
     def forget(self) -> int:
         """Remove texts and pictures whose last day is over, and return how many. Their entries stay.
 
-        Raises LogError where the folder is not an audit log of this user. Files that we did not write stay.
+        Raises AuditLogError where the folder is not an audit log of this user. Files that we did not write stay.
         """
         try:
             folders.require(self.folder, "audit-log")
             self._refuse_link()
         except FolderError as e:
-            raise LogError(str(e)) from None
+            raise AuditLogError(str(e)) from None
         today, removed = datetime.date.today().isoformat(), 0
         for day in _names(self.folder / "kept"):
             if not _DAY.fullmatch(day) or day >= today:
@@ -245,7 +245,7 @@ class Log:
         """The head, after mending what a power cut left: a line that `head` does not know, or half a line."""
         head, size = self._read_head(), os.fstat(file).st_size
         if size < head.size:
-            raise LogError(
+            raise AuditLogError(
                 f"{self._log}: has {size} bytes, and {self._head.name} says {head.size}: something was removed. "
                 f"Look with `pulse-edge log verify`, and move the folder away to begin a new record."
             )
@@ -256,7 +256,7 @@ class Log:
             os.ftruncate(file, head.size)
             return head
         if tail.count(b"\n") > 1 or not tail.endswith(b"\n") or _fault(tail, head.hash):
-            raise LogError(
+            raise AuditLogError(
                 f"{self._log}: something was added behind entry {head.entries} that pulse-edge did not write. "
                 f"Look with `pulse-edge log verify`, and move the folder away to begin a new record."
             )
@@ -274,7 +274,7 @@ class Log:
         except ValueError:
             head = None
         if head is None or head.line() != raw:
-            raise LogError(
+            raise AuditLogError(
                 f"{self._head}: was altered. Look with `pulse-edge log verify`, and move {self.folder} away to begin a "
                 "new record."
             )
@@ -284,7 +284,7 @@ class Log:
         _replace(self._head, head.line())
 
     def _keep(self, kept: Kept) -> dict[str, str]:
-        """Write texts and picture below the last day; their hashes for the entry. Raises LogError."""
+        """Write texts and picture below the last day; their hashes for the entry. Raises AuditLogError."""
         until = (datetime.date.today() + datetime.timedelta(days=kept.days)).isoformat()
         folder = self.folder / "kept" / until
         texts = json.dumps(kept.texts, ensure_ascii=False, indent=1).encode("utf-8", "surrogatepass")
@@ -297,7 +297,7 @@ class Log:
                     if not (folder / result[kind]).exists():
                         _replace(folder / result[kind], data)
         except OSError as e:
-            raise LogError(f"{folder}: cannot be written ({e.strerror}). Free space on the disk.") from None
+            raise AuditLogError(f"{folder}: cannot be written ({e.strerror}). Free space on the disk.") from None
         return result
 
     @contextlib.contextmanager
@@ -309,9 +309,9 @@ class Log:
             (self.folder / "kept").mkdir(exist_ok=True, mode=0o700)
             lock, file = open_owned(self.folder / "lock"), open_owned(self._log)
         except FolderError as e:
-            raise LogError(str(e)) from None
+            raise AuditLogError(str(e)) from None
         except OSError as e:
-            raise LogError(
+            raise AuditLogError(
                 f"{self.folder}: answers cannot be recorded here ({e.strerror}). Give {LOG_VARIABLE} a folder of yours."
             ) from None
         try:
@@ -342,7 +342,7 @@ class Log:
         while not try_lock(lock):
             waited = time.monotonic() - start
             if waited > PATIENCE:
-                raise LogError(
+                raise AuditLogError(
                     f"{self.folder}: another pulse-edge has been writing the record for {PATIENCE:.0f} s. "
                     "End it, and run again."
                 )
@@ -354,13 +354,13 @@ class Log:
     # --- reading ------------------------------------------------------------------------------------------------------
 
     def entries(self) -> Iterator[Entry]:
-        """Every entry, oldest first. Raises LogError at the first line that is not as it was written."""
+        """Every entry, oldest first. Raises AuditLogError at the first line that is not as it was written."""
         return (item for item, _line in self._chain(*self._now()))
 
     def verify(self, expect: str | None = None) -> Head:
         """Check every line, the head, and what was kept. `expect` is a hash noted earlier that must be in the chain.
 
-        Returns where the chain ends. Raises LogError saying where it is broken.
+        Returns where the chain ends. Raises AuditLogError saying where it is broken.
         """
         raw, size = self._now()
         before = head = Head()
@@ -380,7 +380,7 @@ class Log:
         if not found:
             wrong.append(f"no entry has the hash {expect}: this is not the record that it was noted from")
         if wrong:
-            raise LogError(f"{self._log}: {'; '.join(wrong)}. Keep the folder as it is, and find out who did it.")
+            raise AuditLogError(f"{self._log}: {'; '.join(wrong)}. Keep the folder as it is, and find out who did it.")
         return head
 
     def kept(self, item: Entry) -> dict[str, Path]:
@@ -408,7 +408,7 @@ class Log:
         """The bytes of `head` and the size of `log` at one moment, without a lock: a reader changes nothing.
 
         A writer lengthens `log` before it replaces `head`: between two looks at the same `head` that is one line at most.
-        Raises LogError where there is no record.
+        Raises AuditLogError where there is no record.
         """
         try:
             end = time.monotonic() + PATIENCE
@@ -420,16 +420,16 @@ class Log:
                     return head, size
         except (FileNotFoundError, NotADirectoryError):
             if self._head.exists() or folders.read(self.folder):
-                raise LogError(
+                raise AuditLogError(
                     f"{self._log}: is missing. Keep the folder as it is, and find out who removed it; or move the folder "
                     "away to begin a new record."
                 ) from None
-            raise LogError(
+            raise AuditLogError(
                 f"{self.folder}: there is no audit log. Nothing was answered yet, or its folder is another one: name it "
                 f"with --log or {LOG_VARIABLE}."
             ) from None
         except OSError as e:
-            raise LogError(f"{self._log}: cannot be read ({e.strerror}). Ask its owner.") from None
+            raise AuditLogError(f"{self._log}: cannot be read ({e.strerror}). Ask its owner.") from None
 
     def _chain(self, raw_head: bytes, size: int) -> Iterator[tuple[Entry, bytes]]:
         """Entries with their lines, checked, in the first `size` bytes.
@@ -448,9 +448,9 @@ class Log:
                 number += 1
                 fault = _fault(line, previous)
                 if fault and number == 1 and not known and folders.read(self.folder) is None:
-                    raise LogError(f"{self._log}: is no audit log of pulse-edge. Name another folder with --log.")
+                    raise AuditLogError(f"{self._log}: is no audit log of pulse-edge. Name another folder with --log.")
                 if fault:
-                    raise LogError(
+                    raise AuditLogError(
                         f"{self._log}: entry {number} {fault}. Keep the folder as it is, and find out who did it."
                     )
                 previous, at = line[:64].decode(), at + len(line)
@@ -460,7 +460,7 @@ class Log:
         try:
             return open(self._log, "rb")
         except OSError as e:
-            raise LogError(f"{self._log}: cannot be read ({e.strerror}). Ask its owner.") from None
+            raise AuditLogError(f"{self._log}: cannot be read ({e.strerror}). Ask its owner.") from None
 
 
 def _chained(previous: str, text: bytes) -> str:

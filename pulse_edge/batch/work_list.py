@@ -26,8 +26,8 @@ from pulse_edge.audit_log import log as logs
 from pulse_edge.common import folders as owned
 from pulse_edge.common.text import one_line, spreadsheet_cell
 from pulse_edge.errors import (
+    AuditLogError,
     BatchError,
-    LogError,
     OutputError,
     PageFailed,
     PageRefused,
@@ -46,7 +46,7 @@ DATABASE = "batch.sqlite"
 RESULTS = ("results.jsonl", "results.csv")
 COLUMNS = (
     "notice", "file", "page", "state", "verdict", "leads", "reasons", "marks", "question", "answer", "complete", "findings",
-    "error", "page_sha256", "kit", "kit_sha256", "rows_read", "intended_use",
+    "error", "page_sha256", "kit", "kit_sha256", "image_tokens_read", "intended_use",
 )  # fmt: skip
 _SCHEMA = """
 CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -343,7 +343,7 @@ def _rows(report: dict[str, Any]) -> Iterator[dict[str, Any]]:
         "page_sha256": report["page_sha256"],
         "kit": report["kit"]["id"],
         "kit_sha256": report["kit"]["sha256"],
-        "rows_read": report.get("rows_read", "all"),
+        "image_tokens_read": report.get("image_tokens_read", "all"),
         "intended_use": report.get("intended_use", INTENDED_USE),
     }
     for answer in report["answers"]:
@@ -371,7 +371,7 @@ def finished(folder: Path) -> int:
 def run(store: Store, work: Work) -> None:
     """Read and answer everything on the list. A page that fails is noted, and the others go on.
 
-    Only what must stop everything is raised: LogError, since what cannot be put on record must not be answered, and
+    Only what must stop everything is raised: AuditLogError, since what cannot be put on record must not be answered, and
     BatchError and OutputError, where results or documents cannot be stored.
     """
     from pulse_edge.page import reader
@@ -384,7 +384,7 @@ def run(store: Store, work: Work) -> None:
                 for number in range(1, len(document) + 1):
                     if not store.has(file.id, number):
                         _page(store, work, file, document, number)
-        except (LogError, BatchError, OutputError):
+        except (AuditLogError, BatchError, OutputError):
             raise
         except Exception as e:
             error = on_page(one_line(file.path), e)
@@ -408,7 +408,7 @@ def _page(store: Store, work: Work, file: File, document: Document, number: int)
         report = work.answer(page)
         work.record(report, page)
         work.documents(report, page, f"{file.id:06}-{number}")
-    except (LogError, BatchError, OutputError):
+    except (AuditLogError, BatchError, OutputError):
         raise
     except Exception as e:
         error = on_page(name, e)

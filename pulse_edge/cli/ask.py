@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pulse_edge.cli.options import ReadyCommand, reading, thinning
+from pulse_edge.cli.options import ReadyCommand, pruning, reading
 
 if TYPE_CHECKING:
     from pulse_edge.audit_log.log import Recorder
     from pulse_edge.cli.console import Screen
-    from pulse_edge.inference.model import EncodedScan, PulseModel
+    from pulse_edge.inference.model import EncodedPage, PulseModel
     from pulse_edge.page.reader import Page
 
 HELP = (
@@ -32,7 +32,7 @@ HELP = (
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @reading
 @click.option(
-    "--keep",
+    "--retain",
     type=click.IntRange(1, 36500),
     metavar="DAYS",
     help="Keep texts and picture in the log so long. Default: no.",
@@ -48,11 +48,11 @@ def ask(
     no_rectify: bool,
     force: bool,
     force_kit: bool,
-    rows: str,
+    image_tokens: str,
     cache: bool,
-    kept_kv: int | None,
+    kv_cache_size: int | None,
     speculation: bool,
-    keep: int | None,
+    retain: int | None,
     debug: bool,
 ) -> None:
     """Ask about one page, question after question; each answer knows what was said before.
@@ -75,8 +75,8 @@ def ask(
         raise UsageError("-: the questions come from standard input, so the page cannot. Name a file.")
     screen = Screen()
     admit = {"straighten": not no_rectify, "force": force}
-    settings = {"max_tokens": max_tokens, "threads": threads, **admit, "force_kit": force_kit, **thinning(rows)}
-    record = log.Recorder(log.Log(note=screen.note), settings, keep)
+    settings = {"max_tokens": max_tokens, "threads": threads, **admit, "force_kit": force_kit, **pruning(image_tokens)}
+    record = log.Recorder(log.Log(note=screen.note), settings, retain)
     record.log.ready()
     page = scans.read(scan)
     with (
@@ -86,10 +86,10 @@ def ask(
         ) as model,
     ):
         screen.loaded(model)
-        model.prefixes = cli_cache.prefixes(kept_kv, cache=cache)
+        model.prefixes = cli_cache.prefixes(kv_cache_size, cache=cache)
         if not speculation:
-            model.guesser = None
-        encoded = model.encode(page, cache=cli_cache.opened() if cache else None, rows=rows, **admit)
+            model.drafter = None
+        encoded = model.encode(page, cache=cli_cache.opened() if cache else None, image_tokens=image_tokens, **admit)
         screen.judged(encoded)
         screen.note(HELP)
         talk = _Talk(model, page, encoded, max_tokens, screen, record)
@@ -104,7 +104,7 @@ class _Talk:
         self,
         model: PulseModel,
         page: Page,
-        encoded: EncodedScan,
+        encoded: EncodedPage,
         max_tokens: int | None,
         screen: Screen,
         record: Recorder,

@@ -17,7 +17,7 @@ import click
 from pulse_edge.audit_log import log as logs
 from pulse_edge.cli.console import Screen, say
 from pulse_edge.common.text import counted, json_text, one_line, spreadsheet_cell
-from pulse_edge.errors import LogError, UsageError
+from pulse_edge.errors import AuditLogError, UsageError
 
 _FOLDER = click.option(
     "--log", "folder", type=click.Path(path_type=Path), help="Its folder. Default: $PULSE_EDGE_LOG, or this user's."
@@ -34,7 +34,7 @@ _HASH = re.compile("[0-9a-f]{8,64}")
 def log() -> None:
     """The record of every answer: page, kit, settings, time, and hashes, in a chain that shows any change.
 
-    It holds no names, texts or pictures, except where --keep asked for them.
+    It holds no names, texts or pictures, except where --retain asked for them.
     """
 
 
@@ -61,7 +61,7 @@ def list_(folder: Path | None, last: int, page: str | None, debug: bool) -> None
         found += 1
         say(f"{_line(item)}{' kept' if record.kept(item) else ''}\n")
     if not found and page is not None:
-        raise LogError(f"{record.folder}: no entry is about {one_line(page)}. See `pulse-edge log list`.")
+        raise AuditLogError(f"{record.folder}: no entry is about {one_line(page)}. See `pulse-edge log list`.")
 
 
 def _line(item: logs.Entry) -> str:
@@ -154,7 +154,7 @@ def verify(folder: Path | None, expect: str | None, debug: bool) -> None:
 @_FOLDER
 @_DEBUG
 def forget(folder: Path | None, debug: bool) -> None:
-    """Remove texts and pictures whose last day (--keep) is over; every command that answers does so too."""
+    """Remove texts and pictures whose last day (--retain) is over; every command that answers does so too."""
     record = logs.Log(folder)
     say(f"{record.folder}: {record.forget()} texts and pictures removed\n")
 
@@ -181,7 +181,7 @@ def export(folder: Path | None, kind: str, out: Path | None, overwrite: bool, de
     except FileExistsError:
         raise UsageError(f"{out}: exists, and is not replaced. Choose another name, or add --overwrite.") from None
     except OSError as e:
-        raise LogError(f"{out}: cannot be written ({e.strerror}). Choose another place.") from None
+        raise AuditLogError(f"{out}: cannot be written ({e.strerror}). Choose another place.") from None
     Screen().note(f"written: {out}")
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pulse_edge.cli.options import ReadyCommand, Wanted, documents, reading, thinning
+from pulse_edge.cli.options import ReadyCommand, Wanted, documents, pruning, reading
 from pulse_edge.common.text import counted
 from pulse_edge.errors import BatchError
 
@@ -42,7 +42,7 @@ POLL = 2.0
 @click.option("--retry", is_flag=True, help="Try again what failed before.")
 @click.option("--watch", is_flag=True, help="Go on with what comes into the folder, until Ctrl-C.")
 @click.option(
-    "--keep",
+    "--retain",
     type=click.IntRange(1, 36500),
     metavar="DAYS",
     help="Keep texts and picture in the log so long. Default: no.",
@@ -64,11 +64,11 @@ def batch(
     force_kit: bool,
     retry: bool,
     watch: bool,
-    rows: str,
+    image_tokens: str,
     cache: bool,
-    kept_kv: int | None,
+    kv_cache_size: int | None,
     speculation: bool,
-    keep: int | None,
+    retain: int | None,
     debug: bool,
 ) -> None:
     """Answer questions about many pages: folders, quoted patterns, lists (.txt, a path a line) or files.
@@ -92,12 +92,12 @@ def batch(
     wanted = Wanted.of(questions, max_tokens, forms, out)
     screen = Screen()
     admit = {"straighten": not no_rectify, "force": force}
-    asked = {"max_tokens": max_tokens, "threads": threads, **admit, "force_kit": force_kit, **thinning(rows)}
-    record = log.Recorder(log.Log(note=screen.note), asked, keep)
+    asked = {"max_tokens": max_tokens, "threads": threads, **admit, "force_kit": force_kit, **pruning(image_tokens)}
+    record = log.Recorder(log.Log(note=screen.note), asked, retain)
     record.log.ready()
     opened = kits.find(kit)
     settings = {"kit": opened.sha256, "questions": wanted.questions, "max-tokens": max_tokens, "format": forms, **admit}
-    settings |= {"findings": with_findings, "force-kit": force_kit, **thinning(rows)}
+    settings |= {"findings": with_findings, "force-kit": force_kit, **pruning(image_tokens)}
     with batches.Store(out, settings) as store:
         if supervisor.after_crash() and not store.crashed():
             raise BatchError("the program crashed while it read no page. Run pulse-edge doctor to see what is wrong.")
@@ -113,10 +113,10 @@ def batch(
                 ) as model,
             ):
                 screen.loaded(model)
-                model.prefixes = cli_cache.prefixes(kept_kv, cache=cache)
+                model.prefixes = cli_cache.prefixes(kv_cache_size, cache=cache)
                 if not speculation:
-                    model.guesser = None
-                how = {**admit, "rows": rows, "cache": cli_cache.opened() if cache else None}
+                    model.drafter = None
+                how = {**admit, "image_tokens": image_tokens, "cache": cli_cache.opened() if cache else None}
                 desk = _Desk(model, wanted.for_kit(opened.manifest, with_findings), record, forms, how)
                 work = batches.Work(desk.answer, desk.record, desk.documents, _Teller(store, screen.note))
                 _go_through(store, work, sources if watch else ())

@@ -11,24 +11,24 @@ import click
 from pulse_edge.cli.console import say
 
 if TYPE_CHECKING:
-    from pulse_edge.inference.cache import PrefixCache, RowCache
+    from pulse_edge.inference.cache import ImageTokenCache, PrefixCache
 
 _DEBUG = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 
 
-def opened() -> RowCache:
+def opened() -> ImageTokenCache:
     """In the folder $PULSE_EDGE_CACHE, or the user's own. Raises FolderError where that is not a page cache of this user."""
-    from pulse_edge.inference.cache import RowCache
+    from pulse_edge.inference.cache import ImageTokenCache
     from pulse_edge.kit import kit
 
     variable = os.environ.get("PULSE_EDGE_CACHE")
-    cache = RowCache(Path(variable) if variable else kit.cache_dir() / "rows")
+    cache = ImageTokenCache(Path(variable) if variable else kit.cache_dir() / "image-tokens")
     cache.check()  # now, and not after the first page was encoded
     return cache
 
 
 def prefixes(limit: int | None, *, cache: bool = True) -> PrefixCache | None:
-    """What `--keep-image-kv` keeps, in the same folder; None where it is not asked for."""
+    """What `--kv-cache-size` keeps, in the same folder; None where it is not asked for."""
     from pulse_edge.inference.cache import PrefixCache
 
     return None if limit is None or not cache else PrefixCache(opened().folder, limit)
@@ -47,7 +47,7 @@ def info(debug: bool) -> None:
     pages, size = kept.info()
     say(f"{kept.folder}: {pages} pages, {size:,} of at most {kept.limit:,} bytes\n")
     if (read := prefixes(0)) and (of := read.info())[0]:
-        say(f"{kept.folder}: {of[0]} pages as the language model read them, {of[1]:,} bytes (--keep-image-kv)\n")
+        say(f"{kept.folder}: {of[0]} pages as the language model read them, {of[1]:,} bytes (--kv-cache-size)\n")
 
 
 @cache.command()

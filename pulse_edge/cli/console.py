@@ -11,14 +11,14 @@ from pulse_edge.common.text import one_line, visible
 from pulse_edge.errors import OutputError, PulseEdgeError
 
 if TYPE_CHECKING:
-    from pulse_edge.inference.model import Answering, EncodedScan, PulseModel
+    from pulse_edge.inference.model import Answering, EncodedPage, PulseModel
     from pulse_edge.machine.profile import Speed
 
 STAGES = {
     "verify": "Verifying the kit",
     "load": "Loading the language model",
     "encode": "Encoding, in tiles",
-    "prefill": "Reading the page, in image rows",
+    "prefill": "Reading the page, in image tokens",
     "findings": "Asking for findings",
     "pack": "Packing",
     "check": "Checking the stick",
@@ -117,7 +117,7 @@ class Screen:
         if self._speed is None:
             return None
         s = self._speed
-        whole = {"load": s.load_seconds, "encode": of * s.tile_seconds, "prefill": of / s.rows_per_second}
+        whole = {"load": s.load_seconds, "encode": of * s.tile_seconds, "prefill": of / s.image_tokens_per_second}
         return whole.get(stage)
 
     def rest(self) -> None:
@@ -152,7 +152,7 @@ class Screen:
         if model.refused:
             self.note(f"warning: {model.refused} It answers because of --force-kit", always=True)
 
-    def answered(self, answering: Answering, encoded: EncodedScan) -> None:
+    def answered(self, answering: Answering, encoded: EncodedPage) -> None:
         """The line of figures, and the warning of an answer that was cut off."""
         from pulse_edge.machine import memory
 
@@ -161,14 +161,14 @@ class Screen:
         first = s.get("first_token", s["prefill"])
         took = f"encoded in {encoded.seconds['encode']:.1f} s" if "encode" in encoded.seconds else "encoded before"
         self.note(
-            f"{encoded.file}: {len(encoded.rows)} image rows from {encoded.tiles} tiles, {took}, "
+            f"{encoded.file}: {len(encoded.image_tokens)} image tokens from {encoded.tiles} tiles, {took}, "
             f"first token after {first:.1f} s, {speed:.1f} tokens/s, "
             f"peak memory {memory.peak() / memory.MIB:,.0f} MiB"
         )
         if not answering.complete:
             self.note(f"warning: the answer was cut off after {answering.tokens} tokens", always=True)
 
-    def judged(self, encoded: EncodedScan) -> None:
+    def judged(self, encoded: EncodedPage) -> None:
         """What is wrong with a page that is answered all the same."""
         if encoded.checked is None:
             return

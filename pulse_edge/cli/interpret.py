@@ -12,16 +12,16 @@ import click
 
 from pulse_edge.cli import cache as cli_cache
 from pulse_edge.cli.console import Screen, say
-from pulse_edge.cli.options import ReadyCommand, Wanted, documents, reading, thinning
+from pulse_edge.cli.options import ReadyCommand, Wanted, documents, pruning, reading
 from pulse_edge.common.text import json_text
-from pulse_edge.errors import LogError, OutputError, PulseEdgeError, on_page
+from pulse_edge.errors import AuditLogError, OutputError, PulseEdgeError, on_page
 from pulse_edge.report.report import findings_lines, page_lines
 
 if TYPE_CHECKING:
     from pulse_edge.audit_log.log import Recorder
-    from pulse_edge.inference.cache import RowCache
+    from pulse_edge.inference.cache import ImageTokenCache
     from pulse_edge.inference.memory_plan import Use
-    from pulse_edge.inference.model import Answering, EncodedScan, PulseModel
+    from pulse_edge.inference.model import Answering, EncodedPage, PulseModel
     from pulse_edge.kit.kit import Kit
     from pulse_edge.page.reader import Document, Page, Unread
 
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 @reading
 @click.option("--dry-run", is_flag=True, help="Only say what it would take, in time and memory.")
 @click.option(
-    "--keep",
+    "--retain",
     type=click.IntRange(1, 36500),
     metavar="DAYS",
     help="Keep texts and picture in the log so long. Default: no.",
@@ -72,12 +72,12 @@ def interpret(
     no_rectify: bool,
     force: bool,
     force_kit: bool,
-    rows: str,
+    image_tokens: str,
     cache: bool,
-    kept_kv: int | None,
+    kv_cache_size: int | None,
     speculation: bool,
     dry_run: bool,
-    keep: int | None,
+    retain: int | None,
     debug: bool,
 ) -> None:
     """Answer questions about ECG pages: pictures, PDF, HEIC or DICOM files, or - for standard input.
@@ -97,7 +97,7 @@ def interpret(
     wanted = Wanted.of(questions, max_tokens, ("json", *forms) if as_json else forms, out, patient_id, patient_system)
     wanted = dataclasses.replace(wanted, overwrite=overwrite)
     settings: dict[str, Any] = {"max_tokens": max_tokens, "threads": threads}
-    settings |= {"straighten": not no_rectify, "force": force, "force_kit": force_kit, **thinning(rows)}
+    settings |= {"straighten": not no_rectify, "force": force, "force_kit": force_kit, **pruning(image_tokens)}
     if json_schema is not None:
         compiled = json_grammar.load(json_schema)
         wanted = dataclasses.replace(wanted, grammar=compiled)
@@ -108,13 +108,13 @@ def interpret(
     if wanted.grammar:
         wanted.grammar.require(max_tokens or opened.manifest.prompt.max_tokens)
     admit = {"straighten": not no_rectify, "force": force}
-    desk = _Desk(scans, screen, as_json=wanted.shown == "json", admit=admit, rows=rows)
-    use = Use(pages=desk.count(), tokens=wanted.tokens(opened.manifest), rows=token_pruning.limit(rows))
+    desk = _Desk(scans, screen, as_json=wanted.shown == "json", admit=admit, image_tokens=image_tokens)
+    use = Use(pages=desk.count(), tokens=wanted.tokens(opened.manifest), image_tokens=token_pruning.limit(image_tokens))
     screen.expect(profile.recall(opened).speed)
     if dry_run:
         desk.forecast(opened, wanted, use, limit)
         raise SystemExit(desk.worst)
-    record = log.Recorder(log.Log(note=screen.note), settings, keep)
+    record = log.Recorder(log.Log(note=screen.note), settings, retain)
     record.log.ready()
     if use.pages == 0:
         raise SystemExit(desk.worst)
@@ -128,13 +128,13 @@ def interpret(
         if wanted.grammar:
             model.check_grammar(wanted.grammar, max_tokens)
         screen.loaded(model)
-        model.prefixes = cli_cache.prefixes(kept_kv, cache=cache)
+        model.prefixes = cli_cache.prefixes(kv_cache_size, cache=cache)
         if not speculation:
-            model.guesser = None
+            model.drafter = None
         for page, encoded in desk.encoded(model):
             try:
                 _one_page(model, page, encoded, wanted, screen, record, several=desk.several)
-            except (LogError, OutputError, BrokenPipeError):
+            except (AuditLogError, OutputError, BrokenPipeError):
                 raise  # what cannot be put on record must not be answered
             except Exception as e:
                 desk.failed(page.name, e)
@@ -146,12 +146,12 @@ class _Desk:
     """The pages of the files that were named. What cannot be read is told, and counts for the exit code."""
 
     def __init__(
-        self, scans: tuple[str, ...], screen: Screen, *, as_json: bool, admit: dict[str, bool], rows: str
+        self, scans: tuple[str, ...], screen: Screen, *, as_json: bool, admit: dict[str, bool], image_tokens: str
     ) -> None:
         self._scans, self._screen, self._as_json = scans, screen, as_json
-        self._admit, self._rows = admit, rows
+        self._admit, self._rows = admit, image_tokens
         self._alone: Document | list[Page] | None = None
-        self.cache: RowCache | None = None
+        self.cache: ImageTokenCache | None = None
         self.worst = 0
         self._pages = self._failed = 0
         self.several = len(scans) > 1
@@ -208,15 +208,15 @@ class _Desk:
                 yield from self._readable(document)
                 document.close()
 
-    def encoded(self, model: PulseModel) -> Iterator[tuple[Page, EncodedScan]]:
-        """Each page with its rows; all of them at once where the encoder has to make room for the language model."""
+    def encoded(self, model: PulseModel) -> Iterator[tuple[Page, EncodedPage]]:
+        """Each page with its image_tokens; all of them at once where the encoder has to make room for the language model."""
         found = self._encoded(model)
         yield from list(found) if model.plan.encoder_first else found
 
-    def _encoded(self, model: PulseModel) -> Iterator[tuple[Page, EncodedScan]]:
+    def _encoded(self, model: PulseModel) -> Iterator[tuple[Page, EncodedPage]]:
         for page in self.pages():
             try:
-                encoded = model.encode(page, cache=self.cache, rows=self._rows, **self._admit)
+                encoded = model.encode(page, cache=self.cache, image_tokens=self._rows, **self._admit)
             except Exception as e:
                 self.failed(page.name, e)
                 continue
@@ -232,28 +232,28 @@ class _Desk:
         made, speed = memory_plan.make(opened, use, limit=limit), profile.recall(opened).speed
         for page in self.pages():
             try:
-                cast = estimate.forecast(
+                cast = estimate.estimate(
                     page,
                     opened.manifest,
                     speed,
                     wanted.questions,
                     wanted.max_tokens,
-                    rows=self._rows,
+                    image_tokens=self._rows,
                     **self._admit,
                 )
             except Exception as e:
                 self.failed(page.name, e)
                 continue
             said = {**dataclasses.asdict(cast), "peak_memory": made.peak, "memory": made.parts, "free": made.budget}
-            say(json_text(said) + "\n" if self._as_json else estimate.told(cast) + "\n")
+            say(json_text(said) + "\n" if self._as_json else estimate.describe(cast) + "\n")
         if not self._as_json:
-            say(estimate.memory_told(made) + "\n")
+            say(estimate.describe_memory(made) + "\n")
 
 
 def _one_page(
     model: PulseModel,
     page: Page,
-    encoded: EncodedScan,
+    encoded: EncodedPage,
     wanted: Wanted,
     screen: Screen,
     record: Recorder,
@@ -294,7 +294,7 @@ def _one_page(
 
 
 def heading(
-    model: PulseModel, encoded: EncodedScan, question: str, of: int, *, first: bool = True, named: bool = False
+    model: PulseModel, encoded: EncodedPage, question: str, of: int, *, first: bool = True, named: bool = False
 ) -> str:
     """What stands before an answer: notices, and before a page's `first` one the verdict on the page.
 
@@ -312,7 +312,7 @@ def heading(
 
 @contextlib.contextmanager
 def recorded(
-    record: Recorder, model: PulseModel, encoded: EncodedScan, answering: Answering, page: Page
+    record: Recorder, model: PulseModel, encoded: EncodedPage, answering: Answering, page: Page
 ) -> Iterator[None]:
     """Around an answer that somebody sees: it goes on record also where it was broken off."""
 

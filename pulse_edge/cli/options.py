@@ -75,16 +75,16 @@ _cached = click.option(
 
 
 _kept_kv = click.option(
-    "--keep-image-kv",
-    "kept_kv",
+    "--kv-cache-size",
+    "kv_cache_size",
     metavar="SIZE",
     callback=_bytes,
     help="Keep what the model read of pages on disk, in at most so much, e.g. 8GiB. Default: no.",
 )
 
 
-def _thinned(command: Command) -> Command:
-    """--rows: a choice as `thin` has it."""
+def _pruned(command: Command) -> Command:
+    """--image-tokens: a choice as `thin` has it."""
 
     def parsed(_context: click.Context, _option: click.Parameter, text: str) -> str:
         if text == "all":
@@ -93,14 +93,16 @@ def _thinned(command: Command) -> Command:
 
         return token_pruning.parse(text)
 
-    told = "Image rows that the model reads: all, no-padding, or N: at most so many, those that the encoder attends to "
+    told = "Image image_tokens that the model reads: all, no-padding, or N: at most so many, those that the encoder attends to "
     told += "(N:similarity: those unlike their neighbours). Other than all can change an answer. Default: all."
-    return click.option("--rows", default="all", metavar="all|no-padding|N", callback=parsed, help=told)(command)
+    return click.option("--image-tokens", default="all", metavar="all|no-padding|N", callback=parsed, help=told)(
+        command
+    )
 
 
-def thinning(rows: str) -> dict[str, str]:
+def pruning(image_tokens: str) -> dict[str, str]:
     """The setting for the record; what is as usual is not named."""
-    return {} if rows == "all" else {"rows": rows}
+    return {} if image_tokens == "all" else {"image_tokens": image_tokens}
 
 
 _speculated = click.option(
@@ -115,7 +117,7 @@ def reading(command: Command) -> Command:
     longest = click.option("--max-tokens", type=click.IntRange(1), help="Longest answer. Default: the kit's limit.")
     told = "Default: the processors that this process may use."
     threads = click.option("--threads", type=click.IntRange(1, 512), help=told)
-    for option in reversed((longest, threads, memory_limit, _admitting, _thinned, _cached, _kept_kv, _speculated)):
+    for option in reversed((longest, threads, memory_limit, _admitting, _pruned, _cached, _kept_kv, _speculated)):
         command = option(command)
     return command
 
@@ -173,7 +175,7 @@ class Wanted:
         return dataclasses.replace(self, findings=calibrated if with_findings is None else with_findings)
 
     def tokens(self, manifest: Manifest) -> int:
-        """What stands beside the image rows in the context, at most: no token is shorter than a byte."""
+        """What stands beside the image image_tokens in the context, at most: no token is shorter than a byte."""
         from pulse_edge.report import findings
 
         asked = [*self.questions]

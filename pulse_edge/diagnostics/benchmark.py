@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from pulse_edge.inference.model import EncodedScan, PulseModel, versions
+from pulse_edge.inference.model import EncodedPage, PulseModel, versions
 from pulse_edge.kit import prompt
 from pulse_edge.machine import memory
 from pulse_edge.page import reader
@@ -29,7 +29,7 @@ def measure(model: PulseModel, page: reader.Page, *, runs: int, tokens: int) -> 
     said = {k: _summary(found.pop(k)) for k in ("tokens", "steps")}
     stages = {stage: _summary(values) for stage, values in found.items()}
     middle = {stage: summary["median"] for stage, summary in stages.items()}
-    encoded = model.encode(page, gate=False)
+    encoded = model.encode(page, admit=False)
     step_cost = middle["step"] / middle["step_of_one"]
     tokens_a_step = said["tokens"]["median"] / said["steps"]["median"]
     return {
@@ -38,10 +38,10 @@ def measure(model: PulseModel, page: reader.Page, *, runs: int, tokens: int) -> 
         "device": model.device,
         "versions": versions(),
         "runs": runs,
-        "rows": len(encoded.rows),
+        "image_tokens": len(encoded.image_tokens),
         "load_seconds": round(model.seconds["load"], 4),
         "seconds": stages,
-        "rows_a_second": round(len(encoded.rows) / middle["prefill"], 2),
+        "image_tokens_per_second": round(len(encoded.image_tokens) / middle["prefill"], 2),
         "answer": said,
         "step_width": model.language.width,
         "step_cost": round(step_cost, 3),
@@ -56,8 +56,8 @@ def _once(model: PulseModel, page: reader.Page, tokens: int) -> dict[str, float]
     encoded = model.encode(page, force=True)
     took = {"check": encoded.seconds["check"], "encode": encoded.seconds["encode"]}
     model.language.clear()
-    if model.guesser is not None:
-        model.guesser = model.guesser.fresh()
+    if model.drafter is not None:
+        model.drafter = model.drafter.fresh()
     before = model.language.steps
     first = model.ask(encoded, prompt.REPORT_QUESTION, tokens)
     first.answer()
@@ -71,7 +71,7 @@ def _once(model: PulseModel, page: reader.Page, tokens: int) -> dict[str, float]
     return took
 
 
-def step(model: PulseModel, encoded: EncodedScan, width: int) -> float:
+def step(model: PulseModel, encoded: EncodedPage, width: int) -> float:
     """Seconds of a step of `width` tokens of which one is kept."""
     language = model.language
     logits = model.reach(encoded, model.turns(SECOND_QUESTION, ()))
@@ -90,7 +90,7 @@ def _summary(values: list[float]) -> dict[str, float]:
 
 def table(told: dict[str, Any]) -> str:
     """For people."""
-    lines = [f"{told['kit']}, {told['device']}, {told['rows']} image rows, {told['runs']} runs", ""]
+    lines = [f"{told['kit']}, {told['device']}, {told['image_tokens']} image tokens, {told['runs']} runs", ""]
     lines += [f"{'seconds':<18}{'median':>10}{'least':>10}{'most':>10}", f"{'load':<18}{told['load_seconds']:>10.3f}"]
     for stage, s in told["seconds"].items():
         if stage == "step_of_one" and told["step_width"] == 1:
@@ -98,7 +98,7 @@ def table(told: dict[str, Any]) -> str:
         lines.append(f"{stage.replace('_', ' '):<18}{s['median']:>10.4f}{s['least']:>10.4f}{s['most']:>10.4f}")
     lines += [
         "",
-        f"{told['rows_a_second']:g} image rows a second; {told['answer']['tokens']['median']:.0f} tokens in "
+        f"{told['image_tokens_per_second']:g} image tokens a second; {told['answer']['tokens']['median']:.0f} tokens in "
         f"{told['answer']['steps']['median']:.0f} steps of {told['step_width']}",
     ]
     if told["step_width"] > 1:

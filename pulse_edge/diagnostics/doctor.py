@@ -50,7 +50,7 @@ INSTRUCTIONS = {
 PORTABLE = "-DGGML_NATIVE=OFF -DGGML_BACKEND_DL=ON -DGGML_CPU_ALL_VARIANTS=ON"
 LITTLE_DISK = 1 << 30
 SAMPLE = 64
-"""Image rows that are read to compare numbers of threads."""
+"""Image tokens that are read to compare numbers of threads."""
 WRITTEN = 8
 """Tokens that are written to measure that."""
 

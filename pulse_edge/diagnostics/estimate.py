@@ -17,19 +17,19 @@ from pulse_edge.page import admission
 from pulse_edge.page.reader import Page
 
 BYTES_PER_TOKEN = 3.5
-"""Of English questions, in Llama's vocabulary; the image rows outweigh them by far."""
+"""Of English questions, in Llama's vocabulary; the image tokens outweigh them by far."""
 ANSWER = 100
 """Tokens of a report of some length: what an example of an answer's time is given for."""
 
 
 @dataclass(frozen=True)
-class Forecast:
+class Estimate:
     """For one page. Seconds are null where `doctor` has measured nothing with this kit on this machine."""
 
     file: str
     tiles: int
-    rows: int
-    """Image rows."""
+    image_tokens: int
+    """Image tokens."""
     questions: int
     max_tokens: int
     """Longest answer."""
@@ -41,7 +41,7 @@ class Forecast:
     """Seconds for everything, with answers of `ANSWER` tokens."""
 
 
-def forecast(
+def estimate(
     page: Page,
     manifest: Manifest,
     speed: Speed | None,
@@ -50,13 +50,13 @@ def forecast(
     *,
     straighten: bool = True,
     force: bool = False,
-    rows: str = token_pruning.ALL,
-) -> Forecast:
+    image_tokens: str = token_pruning.ALL,
+) -> Estimate:
     """Flattens and judges the page as `interpret` would. Raises PageRefused as it does."""
     checked = admission.check(page, straighten=straighten)
     if not force:
         admission.refuse(checked)
-    count, read = geometry(manifest, checked.flat.image.size, rows)
+    count, read = geometry(manifest, checked.flat.image.size, image_tokens)
     limit = manifest.prompt.max_tokens if max_tokens is None else max_tokens
     texts = [int(len((manifest.prompt.after + q).encode()) / BYTES_PER_TOKEN) for q in questions]
     answer = min(ANSWER, limit)
@@ -66,11 +66,11 @@ def forecast(
         first = speed.load_seconds + checked.seconds + speed.seconds(count, before + read, [(texts[0], 1)])
         written = answer / speed.tokens_per_second
         whole = first + speed.seconds(0, 0, [(0, answer), *((text, answer) for text in texts[1:])])
-    return Forecast(page.name, count, read, len(questions), limit, first, written, whole)
+    return Estimate(page.name, count, read, len(questions), limit, first, written, whole)
 
 
-def geometry(manifest: Manifest, size: tuple[int, int], rows: str = token_pruning.ALL) -> tuple[int, int]:
-    """(tiles, image rows that are read at most) of a page of `size` (width, height) pixels."""
+def geometry(manifest: Manifest, size: tuple[int, int], image_tokens: str = token_pruning.ALL) -> tuple[int, int]:
+    """(tiles, image tokens that are read at most) of a page of `size` (width, height) pixels."""
     packing, side = manifest.packing, manifest.vision.patches_per_side
     how: dict[str, Any] = {
         "size": manifest.vision.image_size,
@@ -85,15 +85,15 @@ def geometry(manifest: Manifest, size: tuple[int, int], rows: str = token_prunin
         count += (width // manifest.vision.image_size) * (height // manifest.vision.image_size)
     blank = np.zeros((count, side**2, 1), np.float32)
     packed = tiling.pack(blank, page_size=size, **how)
-    if rows == token_pruning.ALL:
+    if image_tokens == token_pruning.ALL:
         return count, len(packed)
     padding = tiling.padding(size, patches=side**2, **how)
-    return count, len(token_pruning.positions(rows, padding, np.zeros(len(packed), np.float32), side))
+    return count, len(token_pruning.positions(image_tokens, padding, np.zeros(len(packed), np.float32), side))
 
 
-def told(cast: Forecast) -> str:
+def describe(cast: Estimate) -> str:
     """A line for people."""
-    line = f"{cast.file}: {cast.tiles} tiles, {cast.rows} image rows"
+    line = f"{cast.file}: {cast.tiles} tiles, {cast.image_tokens} image tokens"
     if cast.first_words is None or cast.answer is None or cast.whole is None:
         return f"{line}; how long it takes is not known yet: run pulse-edge doctor with this kit"
     spent = f"first words after {duration(cast.first_words)}, then {duration(cast.answer)} for an answer of "
@@ -102,7 +102,7 @@ def told(cast: Forecast) -> str:
     return f"{line}; {spent}{several}"
 
 
-def memory_told(made: memory_plan.Plan) -> str:
+def describe_memory(made: memory_plan.Plan) -> str:
     """A line for people."""
     free = "" if made.budget is None else f" of {memory.shown(made.budget)} that may be taken"
     closed = ", the encoder closed before the language model is loaded" if made.encoder_first else ""

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from pulse_edge.common import json_input, paths
 from pulse_edge.errors import KitError
-from pulse_edge.inference.model import EncodedScan, PulseModel
+from pulse_edge.inference.model import EncodedPage, PulseModel
 from pulse_edge.kit.kit import Kit
 
 Float = npt.NDArray[np.float64]
@@ -130,7 +130,7 @@ def page(kit: Kit, name: str) -> Path:
 
 
 def check(
-    model: PulseModel, encode: Callable[[Path], EncodedScan], progress: Callable[[int, int], None]
+    model: PulseModel, encode: Callable[[Path], EncodedPage], progress: Callable[[int, int], None]
 ) -> list[Outcome]:
     """Every case of the model's kit. `encode` gets a page's path; each page is encoded once."""
     tolerance, largest, cases = _read(model.kit)
@@ -156,7 +156,7 @@ def differences(case: Case, logits: npt.NDArray[np.float32]) -> Float:
     return np.concatenate([first, np.abs(later - np.array(case.later_logits).reshape(later.shape)).ravel()])
 
 
-def _check(model: PulseModel, encoded: EncodedScan, case: Case, tolerance: float) -> tuple[Outcome, Float]:
+def _check(model: PulseModel, encoded: EncodedPage, case: Case, tolerance: float) -> tuple[Outcome, Float]:
     most, vocabulary = model.kit.manifest.prompt.max_tokens, model.language.vocabulary
     if not 0 < len(case.tokens) <= most or not all(0 <= token < vocabulary for token in case.tokens):
         raise KitError(f"{model.kit.file(FILE)}: a case has an answer that this kit cannot give. Copy the kit again.")

@@ -11,7 +11,7 @@ from pulse_edge.diagnostics import benchmark, golden
 from pulse_edge.diagnostics.doctor import SAMPLE, WRITTEN, Check, Progress, keep, seconds_of
 from pulse_edge.inference import language_model, memory_plan
 from pulse_edge.inference.device import threads_for
-from pulse_edge.inference.model import EncodedScan, PulseModel
+from pulse_edge.inference.model import EncodedPage, PulseModel
 from pulse_edge.kit import prompt
 from pulse_edge.kit.kit import Kit
 from pulse_edge.machine import cpu, memory, profile, self_test_results
@@ -48,7 +48,7 @@ def trial(opened: Kit, limit: int | None, progress: Progress) -> Iterator[Check]
     yield from [*checks, failed] if failed else checks
 
 
-def _encode(model: PulseModel, page: Path) -> EncodedScan:
+def _encode(model: PulseModel, page: Path) -> EncodedPage:
     """As the golden cases were made: a page that is known is not refused."""
     return model.encode(page, force=True)
 
@@ -73,7 +73,7 @@ def _golden(outcomes: list[golden.Outcome]) -> Check:
     return Check("golden cases", "ok", f"all {len(outcomes)} came back ({limit})", figures)
 
 
-def measure(model: PulseModel, encoded: EncodedScan, threads: cpu.Threads) -> profile.Speed:
+def measure(model: PulseModel, encoded: EncodedPage, threads: cpu.Threads) -> profile.Speed:
     """A page as a clinic's, from its tiles to a few tokens, on so many threads."""
     model.language.use_threads(threads.prefill, threads.decode)
     turns, logits = model.turns(prompt.REPORT_QUESTION, ()), []
@@ -84,14 +84,14 @@ def measure(model: PulseModel, encoded: EncodedScan, threads: cpu.Threads) -> pr
     return profile.Speed(
         load_seconds=model.seconds["load"],
         tile_seconds=encoded.seconds["encode"] / encoded.tiles,
-        rows_per_second=read / reading,
+        image_tokens_per_second=read / reading,
         tokens_per_second=WRITTEN / writing,
         prefill_threads=threads.prefill,
         decode_threads=threads.decode,
     )
 
 
-def _steps(model: PulseModel, encoded: EncodedScan) -> list[Check]:
+def _steps(model: PulseModel, encoded: EncodedPage) -> list[Check]:
     """What a step of several tokens costs behind a page; of a kit without a table of guesses, nothing.
 
     It is only said: other steps could give other answers, and those are the kit's and not the machine's to choose.
@@ -115,7 +115,7 @@ def _unmeasured(before: profile.Speed | None) -> tuple[cpu.Threads, Check]:
     return threads, Check("threads", "warning", text, {"prefill": threads.prefill, "decode": threads.decode})
 
 
-def fastest(language: language_model.LanguageModel, encoded: EncodedScan) -> cpu.Threads | None:
+def fastest(language: language_model.LanguageModel, encoded: EncodedPage) -> cpu.Threads | None:
     """The number of threads that reads rows fastest, and the one that writes tokens fastest.
 
     None where other programs used the processors meanwhile, TRIES times: then one thread seems as fast as several.
@@ -129,8 +129,8 @@ def fastest(language: language_model.LanguageModel, encoded: EncodedScan) -> cpu
     return None
 
 
-def _compared(language: language_model.LanguageModel, encoded: EncodedScan) -> cpu.Threads:
-    rows, step = encoded.rows[:SAMPLE], [language.end] * language.width
+def _compared(language: language_model.LanguageModel, encoded: EncodedPage) -> cpu.Threads:
+    rows, step = encoded.image_tokens[:SAMPLE], [language.end] * language.width
     counts = cpu.candidates()
     if len(counts) == 1:
         return cpu.Threads(counts[0], counts[0])
@@ -138,7 +138,7 @@ def _compared(language: language_model.LanguageModel, encoded: EncodedScan) -> c
     for number in (*reversed(counts), *counts):  # twice: the first call touches the weights, and others work here too
         language.clear()
         language.use_threads(number, number)
-        reading[number] = min(reading[number], seconds_of(lambda: language.feed_rows(rows)))
+        reading[number] = min(reading[number], seconds_of(lambda: language.feed_embeddings(rows)))
         tokens = seconds_of(lambda: [language.feed_tokens(step, every=True) for _ in range(4)])
         writing[number] = min(writing[number], tokens)
     language.clear()
@@ -157,7 +157,7 @@ def best(seconds: dict[int, float]) -> int:
 def _told(speed: profile.Speed) -> str:
     running = cpu.Threads(speed.prefill_threads, speed.decode_threads)
     return (
-        f"{speed.tile_seconds:.3g} s a tile, {speed.rows_per_second:.3g} image rows/s, "
+        f"{speed.tile_seconds:.3g} s a tile, {speed.image_tokens_per_second:.3g} image tokens/s, "
         f"{speed.tokens_per_second:.3g} tokens/s, {running}, loaded in {speed.load_seconds:.1f} s"
     )
 

@@ -1,4 +1,4 @@
-"""Image rows (T, d) float32 of pages that were encoded before, kept on disk by what they were made of.
+"""Image tokens (T, d) float32 of pages that were encoded before, kept on disk by what they were made of.
 
 A file for each: a line of JSON (key, shape, sha256 of what follows), then the rows, little-endian. Only its owner may read
 it. Least recently used ones make room. An entry that is broken, or somebody else's, is removed. The folder carries the mark
@@ -32,9 +32,9 @@ KIND = "page-cache"
 LIMIT = 512 << 20
 """Bytes of all entries together: ten pages of PULSE-7B."""
 _FORMAT, _UNFINISHED = 1, ".unfinished-"
-_BEGINNING = b'{"pulse_edge_rows": '
+_BEGINNING = b'{"pulse_edge_image_tokens": '
 _PREFIX = re.compile(r".+-[0-9a-f]{64}\.kv")
-_ENTRY = re.compile(r"[0-9a-f]{64}(-attention)?\.rows|[0-9a-f]{64}-[0-9a-f]{64}\.kv|\.unfinished-[a-z0-9_]{8}")
+_ENTRY = re.compile(r"[0-9a-f]{64}(-attention)?\.tokens|[0-9a-f]{64}-[0-9a-f]{64}\.kv|\.unfinished-[a-z0-9_]{8}")
 """Names that this cache gives: of `tempfile` the last."""
 _HEADER = 4096
 _PIECE = 1 << 20
@@ -142,10 +142,10 @@ class _Folder:
                 raise
 
 
-class RowCache(_Folder):
-    """Image rows by what they were made of."""
+class ImageTokenCache(_Folder):
+    """Image tokens by what they were made of."""
 
-    suffix = ".rows"
+    suffix = ".tokens"
 
     def __init__(self, folder: Path, limit: int = LIMIT) -> None:
         super().__init__(folder, limit)
@@ -169,7 +169,12 @@ class RowCache(_Folder):
     def put(self, key: str, rows: Float) -> None:
         """Keep rows; older entries make room. Rows larger than the limit, or than half the disk's room, are not kept."""
         raw = np.ascontiguousarray(rows, "<f4").tobytes()
-        head = {"pulse_edge_rows": _FORMAT, "key": key, "shape": rows.shape, "sha256": hashlib.sha256(raw).hexdigest()}
+        head = {
+            "pulse_edge_image_tokens": _FORMAT,
+            "key": key,
+            "shape": rows.shape,
+            "sha256": hashlib.sha256(raw).hexdigest(),
+        }
         line = json.dumps(head).encode() + b"\n"
 
         def fill(file: Path) -> Path:
@@ -240,7 +245,11 @@ def _open_own(path: Path) -> Iterator[BinaryIO]:
 def _read(file: BinaryIO, key: str) -> Float:
     head = json.loads(file.readline(_HEADER))
     raw = file.read()
-    if head["pulse_edge_rows"] != _FORMAT or head["key"] != key or hashlib.sha256(raw).hexdigest() != head["sha256"]:
+    if (
+        head["pulse_edge_image_tokens"] != _FORMAT
+        or head["key"] != key
+        or hashlib.sha256(raw).hexdigest() != head["sha256"]
+    ):
         raise ValueError(key)
     return np.frombuffer(raw, "<f4").astype(np.float32, copy=False).reshape(head["shape"])
 

@@ -74,7 +74,7 @@ def _gpu_plan(opened: Kit, use: Use) -> Plan:
     held = gguf_header.read(opened.file(opened.manifest.language.file))
     plan = plans.ladder(opened, replace(use, pages=None), memory.available(), frozenset())[0]
     room = gpu.free - plan.parts["encoder"]
-    layers = plans.on_gpu(room, held, plan.parts["key_values"], plan.parts["compute"])
+    layers = plans.on_gpu(room, held, plan.parts["kv_cache"], plan.parts["compute"])
     if not layers:
         raise DeviceError(
             f"cuda: {gpu.name} has {memory.shown(gpu.free)} free, which holds the encoder "

@@ -1,6 +1,6 @@
-"""Tokens and image rows -> a stream of text, by llama.cpp. The only door to it.
+"""Tokens and image embeddings -> a stream of text, by llama.cpp. The only door to it.
 
-Embedding rows enter through `llama_batch.embd`; llama-cpp-python's own LLaVA handlers use another prompt and another
+Embedding embeddings enter through `llama_batch.embd`; llama-cpp-python's own LLaVA handlers use another prompt and another
 resampler, and clear the cache at every call. A prefix (system prompt and page) stays in the cache between questions.
 
 The same bytes always come on processors with the same instruction sets (another one takes other kernels, whose sums differ
@@ -41,7 +41,7 @@ from pulse_edge.inference import kv_state
 
 Float = npt.NDArray[np.float32]
 BATCH = 256
-"""Tokens or rows a decode call, unless memory is short: the step of the progress display; larger ones are not faster on
+"""Tokens or embeddings a decode call, unless memory is short: the step of the progress display; larger ones are not faster on
 a CPU."""
 GENTLE = 32
 """Tokens that are decoded to their end when a signal comes: a second or two."""
@@ -177,7 +177,7 @@ def _grammar_sampler(lib: Any, vocabulary: Any, grammar: str) -> Any:
 class LanguageModel:
     """A GGUF model with one context of `context` tokens.
 
-    `threads` read rows and tokens in batches of `batch`, `decode_threads` (None: as many) make single tokens.
+    `threads` read embeddings and tokens in batches of `batch`, `decode_threads` (None: as many) make single tokens.
     An answer is made in steps of `width` tokens on the CPU. `keys` is the type of the key cache, f16 or q8_0.
     `gpu_layers` of the layers and the output go to the GPU on `cuda`; negative: all. Weights that are `repack`ed and
     `mapped` too take their memory twice. `progress` gets the loaded fraction. `observer` sees the graph's nodes.
@@ -220,7 +220,7 @@ class LanguageModel:
         self.position = 0
         """Where the next token stands."""
         self.cells = 0
-        """Tokens and rows in the context; fewer than places where rows were left out."""
+        """Tokens and embeddings in the context; fewer than positions where embeddings were left out."""
         self._prefix: tuple[Hashable, int, int] | None = None
         try:
             self._load(gpu_layers if device == "cuda" else 0, mapped, repack, progress)
@@ -322,15 +322,15 @@ class LanguageModel:
         self,
         key: Hashable,
         before: str,
-        rows: Float,
+        embeddings: Float,
         progress: Callable[[int, int], None] = lambda _d, _o: None,
         *,
-        places: npt.NDArray[np.int64] | None = None,
+        positions: npt.NDArray[np.int64] | None = None,
     ) -> bool:
-        """Put `before` and the image `rows` (T, d) into the context, or go back to them if `key` is there already.
+        """Put `before` and the image `embeddings` (T, d) into the context, or go back to them if `key` is there already.
 
-        `places` (T + 1,), ascending from 0 on, are the positions of the rows behind `before`, and of what follows them; None:
-        one after the other. Returns whether anything had to be computed. `progress` gets rows done and of how many.
+        `positions` (T + 1,), ascending from 0 on, are the positions of the embeddings behind `before`, and of what follows them; None:
+        one after the other. Returns whether anything had to be computed. `progress` gets embeddings done and of how many.
         """
         if self._prefix is not None and self.has(key):
             _, self.position, self.cells = self._prefix
@@ -338,16 +338,16 @@ class LanguageModel:
             return False
         self.clear()
         ids = self.tokenize(before, first=True)
-        if len(ids) + len(rows) >= self.context:
+        if len(ids) + len(embeddings) >= self.context:
             raise ContextError(
-                f"the page takes {len(rows)} image rows and the prompt {len(ids)} tokens, more than the kit's context "
+                f"the page takes {len(embeddings)} image embeddings and the prompt {len(ids)} tokens, more than the kit's context "
                 f"of {self.context}. Crop the page to the ECG."
             )
         self.feed_tokens(ids)
-        if places is None:
-            self.feed_rows(rows, progress)
+        if positions is None:
+            self.feed_embeddings(embeddings, progress)
         else:
-            self._feed_apart(rows, places, progress)
+            self._feed_apart(embeddings, positions, progress)
         self._prefix = key, self.position, self.cells
         return True
 
@@ -403,51 +403,53 @@ class LanguageModel:
             out.append(self._decode(np.asarray(ids[at : at + self.batch], np.int32), every=every))
         return np.concatenate(out) if every else out[-1][0]
 
-    def feed_rows(
+    def feed_embeddings(
         self,
-        rows: Float,
+        embeddings: Float,
         progress: Callable[[int, int], None] = lambda _done, _of: None,
         *,
         every: bool = False,
     ) -> Float | None:
-        """Decode embedding rows (T, d) float32; logits (T, vocabulary) behind `every` one, else None.
+        """Decode embedding embeddings (T, d) float32; logits (T, vocabulary) behind `every` one, else None.
 
         Batches end at multiples of their size: llama.cpp's attention runs over whole blocks of 256 cells, and one that ends a
         little behind such a block pays for all of the next.
         """
         out, at = [], 0
-        while at < len(rows):
-            progress(at, len(rows))
+        while at < len(embeddings):
+            progress(at, len(embeddings))
             end = at + self.batch - self.cells % self.batch
-            logits = self._decode(np.ascontiguousarray(rows[at:end], np.float32), every=every)
+            logits = self._decode(np.ascontiguousarray(embeddings[at:end], np.float32), every=every)
             at = end
             if every:
                 out.append(logits)
-        progress(len(rows), len(rows))
+        progress(len(embeddings), len(embeddings))
         return np.concatenate(out) if every else None
 
-    def _feed_apart(self, rows: Float, places: npt.NDArray[np.int64], progress: Callable[[int, int], None]) -> None:
-        """Decode rows (T, d) at `places` (T + 1,) with gaps: run after run of rows without."""
-        gaps = np.diff(places, prepend=-1) - 1
+    def _feed_apart(
+        self, embeddings: Float, positions: npt.NDArray[np.int64], progress: Callable[[int, int], None]
+    ) -> None:
+        """Decode embeddings (T, d) at `positions` (T + 1,) with gaps: run after run of embeddings without."""
+        gaps = np.diff(positions, prepend=-1) - 1
         starts = np.flatnonzero(gaps[:-1]).tolist()
-        for start, end in itertools.pairwise(dict.fromkeys([0, *starts, len(rows)])):
+        for start, end in itertools.pairwise(dict.fromkeys([0, *starts, len(embeddings)])):
             self._leave_out(int(gaps[start]))
 
             def done(n: int, _of: int, start: int = start) -> None:
-                progress(start + n, len(rows))
+                progress(start + n, len(embeddings))
 
-            self.feed_rows(rows[start:end], done)
+            self.feed_embeddings(embeddings[start:end], done)
         self._leave_out(int(gaps[-1]))
 
-    def _leave_out(self, places: int) -> None:
-        """Let what comes next stand so many places further on.
+    def _leave_out(self, positions: int) -> None:
+        """Let what comes next stand so many positions further on.
 
         llama.cpp refuses such a gap: what is decoded must begin behind the last place. Shifting what is there turns every key of
         the context anew, seconds at PULSE-7B's shapes. So the last cell is written out, gets the gap's last place as its
         label, and is read in again: its key stays turned for the place where it is, which is what attention goes by; labels
         only say what comes behind what.
         """
-        if places <= 0:
+        if positions <= 0:
             return
         lib, memory, at = self._lib, self._memory, self.position - 1
         lib.llama_memory_seq_cp(memory, 0, 1, at, at + 1)
@@ -457,24 +459,24 @@ class LanguageModel:
         # llama_context::state_seq_get_data: magic, sequence; llama_kv_cache::state_write: streams, cells; place, sequences, which.
         head = np.frombuffer(cell, np.int32, 7)
         if written != size or head[1:].tolist() != [1, 1, 1, at, 1, 1]:
-            raise EngineError(f"{self._path}: this llama.cpp writes its state in another way. Read all rows.")
-        head[4] = at + places
+            raise EngineError(f"{self._path}: this llama.cpp writes its state in another way. Read all embeddings.")
+        head[4] = at + positions
         lib.llama_memory_seq_rm(memory, 0, at, at + 1)
         if lib.llama_state_seq_set_data(self._context, cell, size, 1) != size:
             self.clear()
-            raise EngineError(f"{self._path}: llama.cpp does not take a cell that it wrote. Read all rows.")
+            raise EngineError(f"{self._path}: llama.cpp does not take a cell that it wrote. Read all embeddings.")
         lib.llama_memory_seq_cp(memory, 1, 0, -1, -1)
         lib.llama_memory_seq_rm(memory, 1, -1, -1)
-        self.position += places
+        self.position += positions
 
     def _decode(self, what: npt.NDArray[Any], *, every: bool) -> Float:
-        """One llama_decode of ids (n,) int32 or rows (n, d) float32; logits (1 or n, vocabulary)."""
+        """One llama_decode of ids (n,) int32 or embeddings (n, d) float32; logits (1 or n, vocabulary)."""
         n = len(what)
         if n > self._room:
             raise ContextError(f"page and question need more than the kit's context of {self.context} tokens.")
         embedding = 0 if what.ndim == 1 else what.shape[1]
         if embedding not in (0, self.embedding_length):
-            raise EngineError(f"image rows are {embedding} wide, the language model {self.embedding_length}.")
+            raise EngineError(f"image embeddings are {embedding} wide, the language model {self.embedding_length}.")
         batch = self._lib.llama_batch_init(n, embedding, 1)
         try:
             batch.n_tokens = n
@@ -501,7 +503,7 @@ class LanguageModel:
 
     @property
     def _room(self) -> int:
-        """Tokens that the context still takes; where rows were left out, places that the model knows may end before its cells."""
+        """Tokens that the context still takes; where embeddings were left out, positions that the model knows may end before its cells."""
         return min(self.context - self.cells, self._trained - self.position)
 
     def _logits(self, i: int) -> Float:

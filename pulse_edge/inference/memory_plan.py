@@ -31,6 +31,8 @@ _ROUND = 256
 _KEY_BYTES = {"f16": 2.0, "q8_0": 34 / 32}
 """Of a number, by type of the key cache: q8_0 has a scale in f16 for every 32."""
 
+_PART_NAMES = {"kv_cache": "KV cache", "image_tokens": "image tokens"}
+
 
 @dataclass(frozen=True)
 class Use:
@@ -39,9 +41,9 @@ class Use:
     pages: int | None = None
     """All of them are encoded before the first question, so that the encoder can be closed; None: not so."""
     tokens: int | None = None
-    """Prompt, questions and answers beside the image rows, at most; None: as many as the kit's context holds."""
-    rows: int | None = None
-    """Image rows of a page that are read, at most; None: all of them."""
+    """Prompt, questions and answers beside the image tokens, at most; None: as many as the kit's context holds."""
+    image_tokens: int | None = None
+    """Image tokens of a page that are read, at most; None: all of them."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class Plan:
     encoder_first: bool
     """The encoder is closed before the language model is loaded."""
     parts: dict[str, int]
-    """Bytes: `program`, `page`, `encoder`, `weights`, `key_values`, `compute`, `rows`."""
+    """Bytes: `program`, `page`, `encoder`, `weights`, `kv_cache`, `compute`, `image_tokens`."""
     budget: int | None
     """Bytes that may be taken; None: the system does not tell."""
     idle: int = 0
@@ -70,7 +72,7 @@ class Plan:
         """Resident bytes at most."""
         p = self.parts
         encoding = p["program"] + p["page"] + p["encoder"]
-        answering = p["program"] + p["weights"] + p["key_values"] + p["compute"] + p["rows"]
+        answering = p["program"] + p["weights"] + p["kv_cache"] + p["compute"] + p["image_tokens"]
         return max(encoding, answering) if self.encoder_first else answering + p["page"] + p["encoder"]
 
     @property
@@ -87,7 +89,7 @@ class Plan:
 
     def figures(self) -> str:
         """`needs 6.2 GiB of memory (weights 3.8 GiB, ...)`."""
-        parts = ", ".join(f"{name.replace('_', ' and ')} {shown(size)}" for name, size in self.parts.items() if size)
+        parts = ", ".join(f"{_PART_NAMES.get(name, name)} {shown(size)}" for name, size in self.parts.items() if size)
         return f"needs {shown(self.peak)} of memory ({parts}{'; not all at once' if self.encoder_first else ''})"
 
 
@@ -147,12 +149,12 @@ def context_for(manifest: Manifest, use: Use) -> int:
     most = manifest.language.context_length
     if use.tokens is None:
         return most
-    read = rows(manifest) if use.rows is None else min(use.rows, rows(manifest))
+    read = image_tokens(manifest) if use.image_tokens is None else min(use.image_tokens, image_tokens(manifest))
     return min(most, -(-(read + use.tokens) // _ROUND) * _ROUND)
 
 
-def rows(manifest: Manifest) -> int:
-    """Image rows of the largest page."""
+def image_tokens(manifest: Manifest) -> int:
+    """Image tokens of the largest page."""
     packing, side = manifest.packing, manifest.vision.patches_per_side
     size = manifest.vision.image_size
     grid = max(((w // size) * (h // size) for w, h in packing.grid_pinpoints), default=0)
@@ -178,9 +180,9 @@ def parts(manifest: Manifest, held: Weights, use: Use, context: int, batch: int)
         "page": _PAGE,
         "encoder": encoder(m),
         "weights": held.bytes,
-        "key_values": int((_KEY_BYTES[language.keys] + 2) * language.layers * pairs * context),
+        "kv_cache": int((_KEY_BYTES[language.keys] + 2) * language.layers * pairs * context),
         "compute": batch * (max(attention, 4 * (language.vocabulary + 3 * wide)) + scores // 2),
-        "rows": rows(m) * wide * 4 + ((use.pages or 1) - 1) * (rows(m) * wide * 4 + _KEPT),
+        "image_tokens": image_tokens(m) * wide * 4 + ((use.pages or 1) - 1) * (image_tokens(m) * wide * 4 + _KEPT),
     }
 
 
@@ -196,13 +198,13 @@ def encoder(manifest: Manifest) -> int:
     return held * (2 if m.type == "fp16" else 1) + exact + 600 * m.patches_per_side**4
 
 
-def on_gpu(free: int, held: Weights, key_values: int, compute: int) -> int:
+def on_gpu(free: int, held: Weights, kv_cache: int, compute: int) -> int:
     """How many layers go to a GPU with `free` bytes, the output as one more; 0: none.
 
     A layer takes its weights and its keys and values along. The buffers and CUDA's own half gigabyte come first.
     """
     left = free - compute - 512 * MIB
-    cached = key_values // held.layers
+    cached = kv_cache // held.layers
     taken = 0
     # llama.cpp fills from the last layer down, and counts the output first.
     for size in (held.bytes - sum(held.by_layer), *(layer + cached for layer in reversed(held.by_layer))):
@@ -216,5 +218,5 @@ def on_gpu(free: int, held: Weights, key_values: int, compute: int) -> int:
 def with_gpu(plan: Plan, layers: int, held: Weights) -> Plan:
     """`plan` with so many layers on the GPU; what remains of the parts is what the machine's own memory takes."""
     share = 1 - layers / (held.layers + 1)
-    moved = {name: int(plan.parts[name] * share) for name in ("weights", "key_values", "compute")}
+    moved = {name: int(plan.parts[name] * share) for name in ("weights", "kv_cache", "compute")}
     return replace(plan, gpu_layers=layers, repack=False, parts=plan.parts | moved)

@@ -1,4 +1,4 @@
-"""The way through: scan -> tiles -> features -> image rows -> text -> Report. Every caller uses it."""
+"""The way through: scan -> tiles -> features -> image tokens -> text -> Report. Every caller uses it."""
 
 from __future__ import annotations
 
@@ -57,21 +57,21 @@ def _silent(_stage: str, _done: int, _of: int) -> None:
 
 
 @dataclass(frozen=True)
-class EncodedScan:
+class EncodedPage:
     """A page, ready for questions."""
 
     file: str
     page_sha256: str
-    rows: Float
+    image_tokens: Float
     """(T, d) float32, what the language model sees in the image's place."""
     tiles: int
-    rows_sha256: str
+    image_tokens_sha256: str
     seconds: dict[str, float]
     """Wall time of `read`, `check` and `encode`; `cached` in place of `encode` where the rows were kept from before."""
     checked: admission.CheckedPage | None = None
-    places: npt.NDArray[np.int64] | None = None
+    positions: npt.NDArray[np.int64] | None = None
     """(T + 1,) of the rows, and of what follows them, where some were left out; None: one after the other."""
-    rows_read: str = token_pruning.ALL
+    image_tokens_read: str = token_pruning.ALL
     """Which of the page's rows these are, for the record."""
 
     def picture(self, page: reader.Page) -> Image.Image:
@@ -85,7 +85,7 @@ class Answering(Iterator[str]):
     def __init__(
         self,
         model: PulseModel,
-        encoded: EncodedScan,
+        encoded: EncodedPage,
         question: str,
         max_tokens: int,
         history: Turns = (),
@@ -111,7 +111,7 @@ class Answering(Iterator[str]):
         return next(self._parts)
 
     def _run(
-        self, model: PulseModel, encoded: EncodedScan, turns: list[str], max_tokens: int, grammar: str | None
+        self, model: PulseModel, encoded: EncodedPage, turns: list[str], max_tokens: int, grammar: str | None
     ) -> Iterator[str]:
         language = model.language
         turn = model.take_turn()
@@ -119,7 +119,7 @@ class Answering(Iterator[str]):
         logits = model.reach(encoded, turns)
         prefilled = time.perf_counter()
         self.seconds["prefill"] = prefilled - start
-        pieces = language.generate(logits, max_tokens, model.guesser, grammar)
+        pieces = language.generate(logits, max_tokens, model.drafter, grammar)
         held = ""  # white space at either end is not part of an answer
         while True:
             model.check_turn(turn)
@@ -174,10 +174,10 @@ class PulseModel:
         self._language: language_model.LanguageModel | None = None
         name = kit.manifest.packing.newline_file
         self._newline = None if name is None else np.fromfile(kit.file(name), "<f4")
-        self.guesser: speculative.Guesser | None = None
+        self.drafter: speculative.Drafter | None = None
         """Of a kit with a table of guesses; None: answers are made without, and are the same."""
-        if (table := kit.manifest.guesses_file) is not None:
-            self.guesser = speculative.Guesser(speculative.read(kit.file(table), kit.manifest.language.vocabulary))
+        if (table := kit.manifest.draft_table_file) is not None:
+            self.drafter = speculative.Drafter(speculative.read(kit.file(table), kit.manifest.language.vocabulary))
         self.prefixes: rowcache.PrefixCache | None = None
         """Where what the language model made of a page is kept; None: nowhere."""
         self._turn = 0
@@ -253,7 +253,7 @@ class PulseModel:
                 keys=self.kit.manifest.language.keys,
                 flash_attention=how.flash_attention,
                 # Of the kit and not of the moment: another width can give other bits.
-                width=1 if self.kit.manifest.guesses_file is None else language_model.WIDTH,
+                width=1 if self.kit.manifest.draft_table_file is None else language_model.WIDTH,
                 observer=how.observer,
                 progress=lambda fraction: self.progress("load", int(1000 * fraction), 1000),
             )
@@ -266,14 +266,14 @@ class PulseModel:
         *,
         straighten: bool = True,
         force: bool = False,
-        gate: bool = True,
-        cache: rowcache.RowCache | None = None,
-        rows: str = token_pruning.ALL,
-    ) -> EncodedScan:
+        admit: bool = True,
+        cache: rowcache.ImageTokenCache | None = None,
+        image_tokens: str = token_pruning.ALL,
+    ) -> EncodedPage:
         """Read a page, flatten and judge it, and encode it, once for all its questions. Raises ScanError, PageRefused.
 
         `straighten` False leaves its pixels alone; `force` encodes what was refused, and the report says so. Without
-        `gate` the page goes in as it is and unjudged: for measurements on pages that are known. Rows that `cache` has are
+        `admit` the page goes in as it is and unjudged: for measurements on pages that are known. Rows that `cache` has are
         not encoded again; others go there. `rows` are those that the language model reads: see `thin`.
         """
         if self.plan.encoder_first and self._language is not None:
@@ -284,25 +284,25 @@ class PulseModel:
         start = time.perf_counter()
         page = source if isinstance(source, reader.Page) else reader.read(source)
         read = time.perf_counter()
-        checked = admission.admitted(page, straighten, force) if gate else None
+        checked = admission.admitted(page, straighten, force) if admit else None
         memory.give_back()  # what judging took, before the encoder takes its own
         judged, image = time.perf_counter(), checked.flat.image if checked else page.image
         spec = self.kit.manifest.vision
         pixels = tiles.cut(image, mean=spec.mean, std=spec.std, **self._tiling())
-        by = token_pruning.importance(rows)
+        by = token_pruning.importance(image_tokens)
         whole, worth, waited = self._rows(pixels, image.size, cache, attention=by == token_pruning.ATTENTION)
         took = time.perf_counter() - judged - (waited or 0.0)
         seconds = {"read": read - start, "check": judged - read, "cached" if waited is None else "encode": took}
         digest = hashlib.sha256(whole.tobytes())
         if by == token_pruning.SIMILARITY:
             worth = token_pruning.unlikeness(whole)
-        at = token_pruning.positions(rows, self._padding(image.size), worth, spec.patches_per_side)
+        at = token_pruning.positions(image_tokens, self._padding(image.size), worth, spec.patches_per_side)
         if len(at) == len(whole):
-            return EncodedScan(page.name, page.sha256, whole, len(pixels), digest.hexdigest(), seconds, checked)
+            return EncodedPage(page.name, page.sha256, whole, len(pixels), digest.hexdigest(), seconds, checked)
         digest.update(at.astype("<i8").tobytes())
-        told = f"{rows}: {len(at)} of {len(whole)}"
+        told = f"{image_tokens}: {len(at)} of {len(whole)}"
         places = np.append(at, len(whole))
-        return EncodedScan(
+        return EncodedPage(
             page.name, page.sha256, whole[at], len(pixels), digest.hexdigest(), seconds, checked, places, told
         )
 
@@ -320,9 +320,9 @@ class PulseModel:
         return {"size": size, "aspect_ratio": packing.aspect_ratio, "pinpoints": packing.grid_pinpoints}
 
     def _rows(
-        self, pixels: Float, page_size: tuple[int, int], cache: rowcache.RowCache | None, *, attention: bool
+        self, pixels: Float, page_size: tuple[int, int], cache: rowcache.ImageTokenCache | None, *, attention: bool
     ) -> tuple[Float, Float, float | None]:
-        """Image rows (T, d) of a page's tiles (n, 3, S, S), what they got of `attention` (T,), and the wait for the encoder.
+        """Image tokens (T, d) of a page's tiles (n, 3, S, S), what they got of `attention` (T,), and the wait for the encoder.
 
         Zeros where the attention is not asked for; None in place of seconds where the cache had all of it.
         """
@@ -358,13 +358,13 @@ class PulseModel:
         return whole, worth, waited
 
     def _padding(self, page_size: tuple[int, int]) -> npt.NDArray[np.bool_]:
-        """Which image rows (T,) of a page see only padding."""
+        """Which image tokens (T,) of a page see only padding."""
         spec, merge = self.kit.manifest.vision, self.kit.manifest.packing.merge
         how: dict[str, Any] = {"merge": merge, "newline": self._newline, **self._tiling()}
         return tiles.padding(page_size, patches=spec.patches_per_side**2, **how)
 
     def _rows_from(self, page_size: tuple[int, int]) -> dict[str, Any]:
-        """Everything but the pixels that image rows depend on: weights, packing, engine, machine."""
+        """Everything but the pixels that image tokens depend on: weights, packing, engine, machine."""
         m = self.kit.manifest
         newline = m.packing.newline_file and m.files[m.packing.newline_file].sha256
         engine = [
@@ -380,7 +380,7 @@ class PulseModel:
 
     def ask(
         self,
-        encoded: EncodedScan,
+        encoded: EncodedPage,
         question: str,
         max_tokens: int | None = None,
         history: Turns = (),
@@ -412,7 +412,7 @@ class PulseModel:
             )
 
     def score(
-        self, encoded: EncodedScan, question: str, answers: Iterable[Sequence[int]], history: Turns = ()
+        self, encoded: EncodedPage, question: str, answers: Iterable[Sequence[int]], history: Turns = ()
     ) -> Iterator[Float]:
         """Teacher forcing: for each answer of n token ids the logits (n, vocabulary) ahead of each of its tokens.
 
@@ -425,7 +425,7 @@ class PulseModel:
             self.check_turn(turn)
             yield self.language.force(logits, ids)
 
-    def findings(self, encoded: EncodedScan) -> tuple[Finding, ...]:
+    def findings(self, encoded: EncodedPage) -> tuple[Finding, ...]:
         """What the kit thinks of every statement of `findings.STATEMENTS`, each asked in the words of ECGBench."""
         log_odds = {}
         for n, statement in enumerate(findings.STATEMENTS):
@@ -434,11 +434,11 @@ class PulseModel:
         self.progress("findings", len(findings.STATEMENTS), len(findings.STATEMENTS))
         return findings.judge(log_odds, self._calibration(encoded))
 
-    def _calibration(self, encoded: EncodedScan) -> dict[str, kits.Calibration] | None:
+    def _calibration(self, encoded: EncodedPage) -> dict[str, kits.Calibration] | None:
         """The kit's own, which was made with all rows of its pages."""
-        return self.kit.manifest.findings if encoded.rows_read == token_pruning.ALL else None
+        return self.kit.manifest.findings if encoded.image_tokens_read == token_pruning.ALL else None
 
-    def contradictions(self, encoded: EncodedScan, found: Sequence[Finding], texts: Sequence[str]) -> tuple[Mark, ...]:
+    def contradictions(self, encoded: EncodedPage, found: Sequence[Finding], texts: Sequence[str]) -> tuple[Mark, ...]:
         """Contradictions of findings and texts; what is present is asked again in other words."""
         present = [findings.BY_KEY[f.statement] for f in found if f.answer is True]
         how = self._calibration(encoded) or {}
@@ -450,7 +450,7 @@ class PulseModel:
         spoken = self.kit.manifest.prompt
         return prompt.conversation(spoken.template, spoken.after, question, history)
 
-    def reach(self, encoded: EncodedScan, turns: Sequence[str]) -> Float:
+    def reach(self, encoded: EncodedPage, turns: Sequence[str]) -> Float:
         """Fill the context with the page and the texts behind it; logits (vocabulary,) of the answer's first token."""
         language = self.language
         self._read(encoded)
@@ -458,31 +458,31 @@ class PulseModel:
         for text in turns:
             ids += [language.end] if ids else []
             ids += language.tokenize(text, first=False)
-        if self.guesser is not None:
-            self.guesser.begin(ids)
+        if self.drafter is not None:
+            self.drafter.begin(ids)
         return language.feed_tokens(ids)
 
-    def _read(self, encoded: EncodedScan) -> None:
+    def _read(self, encoded: EncodedPage) -> None:
         """Fill the context with the page, from the disk where it is kept there."""
-        language, key, kept = self.language, encoded.rows_sha256, self.prefixes
+        language, key, kept = self.language, encoded.image_tokens_sha256, self.prefixes
         name = "" if kept is None else self._prefix_of(encoded)
         if kept is not None and not language.has(key):
             kept.load(name, lambda path: language.load(path, key))
         computed = language.prefill(
             key,
             self.kit.manifest.prompt.before,
-            encoded.rows,
+            encoded.image_tokens,
             lambda d, n: self.progress("prefill", d, n),
-            places=encoded.places,
+            positions=encoded.positions,
         )
         if kept is not None and computed:
             kept.save(name, language.size, language.save)
 
-    def _prefix_of(self, encoded: EncodedScan) -> str:
+    def _prefix_of(self, encoded: EncodedPage) -> str:
         """Hash of everything that keys and values of a page depend on; the device's text names layout, batch and threads."""
         how = [self.device, self.plan.context, self._how.flash_attention]
         build = [language_model.version(), language_model.system(), profile.key()]
-        about = [self.kit.sha256, self.kit.manifest.prompt.before, encoded.rows_sha256, how, build]
+        about = [self.kit.sha256, self.kit.manifest.prompt.before, encoded.image_tokens_sha256, how, build]
         return hashlib.sha256(json.dumps(about).encode()).hexdigest()
 
     def interpret(
@@ -503,7 +503,7 @@ class PulseModel:
             answered.append(answering)
         return self.report(encoded, answered, self.findings(encoded) if with_findings else ())
 
-    def report(self, encoded: EncodedScan, answered: Sequence[Answering], found: Sequence[Finding] = ()) -> Report:
+    def report(self, encoded: EncodedPage, answered: Sequence[Answering], found: Sequence[Finding] = ()) -> Report:
         """The record of one page's answers, as far as they have come, and findings, whose contradictions it marks."""
         marks = self.contradictions(encoded, found, [a.text for a in answered if a.prose])
         seconds = self.seconds | encoded.seconds
@@ -519,21 +519,23 @@ class PulseModel:
             device=self.device,
             versions=versions(),
             seconds={k: round(v, 3) for k, v in seconds.items()},
-            rows=len(encoded.rows),
-            rows_read=encoded.rows_read,
+            image_tokens=len(encoded.image_tokens),
+            image_tokens_read=encoded.image_tokens_read,
             quality=None if encoded.checked is None else admission.facts(encoded.checked),
             created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z"),
             findings=tuple(found),
             marks=marks,
         )
 
-    def notices(self, encoded: EncodedScan) -> list[str]:
+    def notices(self, encoded: EncodedPage) -> list[str]:
         """What must be read before any answer about this page."""
         forced = encoded.checked is not None and encoded.checked.quality.forced
         notices = [DEMONSTRATION] if self.kit.manifest.demonstration else []
         notices += [warning] if (warning := self.warning()) else []
         notices += [FORCED_KIT] if self.refused else [] if self.proven else [NOT_PROVEN]
-        notices += [f"{NOT_ALL_READ} {encoded.rows_read}"] if encoded.rows_read != token_pruning.ALL else []
+        notices += (
+            [f"{NOT_ALL_READ} {encoded.image_tokens_read}"] if encoded.image_tokens_read != token_pruning.ALL else []
+        )
         return [*notices, FORCED] if forced else notices
 
     def warning(self) -> str | None:
@@ -573,7 +575,7 @@ class YesOrNo:
     """Whether the greedy answer begins with yes; None: with neither."""
 
 
-def yes_or_no(model: PulseModel, encoded: EncodedScan, question: str) -> YesOrNo:
+def yes_or_no(model: PulseModel, encoded: EncodedPage, question: str) -> YesOrNo:
     """Ask for the probabilities of both words; no word is generated.
 
     Either is as probable as its spellings together; a spelling of several tokens as their product.

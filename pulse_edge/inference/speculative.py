@@ -28,7 +28,7 @@ MOST = 200_000
 _FORMAT = 1
 
 
-class Guesser:
+class Drafter:
     """Guesses for one language model; remembers what was said from answer to answer."""
 
     def __init__(self, table: Table | None = None) -> None:
@@ -36,9 +36,9 @@ class Guesser:
         self._seen: dict[Context, int] = {}
         self._last: Context = ()
 
-    def fresh(self) -> Guesser:
+    def fresh(self) -> Drafter:
         """One with the same table that has heard nothing."""
-        return Guesser(self._table)
+        return Drafter(self._table)
 
     def begin(self, prompt: Iterable[int]) -> None:
         """Hear the question's tokens; an answer follows."""

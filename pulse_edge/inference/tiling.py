@@ -1,4 +1,4 @@
-"""A page becomes LLaVA-1.6 tiles; the encoder's features of those tiles become image rows.
+"""A page becomes LLaVA-1.6 tiles; the encoder's features of those tiles become image tokens.
 
     cut:  RGB page -> pixels (n, 3, S, S) float32, normalised; tile 0 is the overview (`pictures`: before normalising)
     pack: features (n, P, d) -> rows (T, d), in the order that the language model was trained on
@@ -138,7 +138,7 @@ def pack(
     merge: str,
     newline: Float | None,
 ) -> Float:
-    """Image rows (T, d) from features (n, P, d) of the tiles that `cut` made of a page of `page_size` (width, height).
+    """Image tokens (T, d) from features (n, P, d) of the tiles that `cut` made of a page of `page_size` (width, height).
 
     `merge` is LLaVA's mm_patch_merge_type. flat: tile after tile. spatial: overview, then the grid's patches in reading
     order. spatial_unpad: the same without the patches that are only padding, and `newline` (d,) after each line.

@@ -1,4 +1,4 @@
-"""Which of a page's image rows (T, d) the language model reads; those that it reads keep their positions.
+"""Which of a page's image tokens (T, d) the language model reads; those that it reads keep their positions.
 
     choice + what is padding (T,) + what each row is worth (T,) -> positions (n,) of the rows that are read
 
@@ -33,7 +33,9 @@ def parse(text: str) -> str:
     """A choice from the command line. Raises UsageError."""
     if text in (ALL, NO_PADDING) or ((most := limit(text)) is not None and most >= LEAST):
         return text
-    raise UsageError(f"--rows {text}: expected {ALL}, {NO_PADDING}, or N or N:{SIMILARITY} with N from {LEAST}.")
+    raise UsageError(
+        f"--image-tokens {text}: expected {ALL}, {NO_PADDING}, or N or N:{SIMILARITY} with N from {LEAST}."
+    )
 
 
 def limit(choice: str) -> int | None:

@@ -1364,7 +1364,7 @@ def _kind(folder: Path) -> str | None:
 
 
 _WRITTEN = re.compile(
-    r"log|lock|head(\.new)?|verified.*|[0-9a-f]{16,64}(-[0-9a-f]{16,64})?\.(rows|kv|json|png)(\.new)?"
+    r"log|lock|head(\.new)?|verified.*|[0-9a-f]{16,64}(-[0-9a-f]{16,64})?\.(tokens|kv|json|png)(\.new)?"
     rf"|\.unfinished-.+|tmp.{{8}}|\.{re.escape(MARK)}.+"
 )
 """Files that the program writes into its folders; what else lies there is somebody else's."""

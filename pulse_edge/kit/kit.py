@@ -60,9 +60,9 @@ class Language:
     type: str
     """Weight type: f16, bf16, f32, Q8_0, ..."""
     context_length: int
-    """Tokens, image rows included."""
+    """Tokens, image tokens included."""
     embedding_length: int
-    """Width d of a token or an image row."""
+    """Width d of a token or an image token."""
     layers: int
     key_value_length: int
     """Numbers per token and layer in the key cache; the value cache has as many."""
@@ -89,7 +89,7 @@ class Vision:
 
 @dataclass(frozen=True)
 class Packing:
-    """How a page becomes tiles, and their features become image rows (LLaVA's config fields of the same names)."""
+    """How a page becomes tiles, and their features become image tokens (LLaVA's config fields of the same names)."""
 
     aspect_ratio: Aspect
     merge: Merge
@@ -175,7 +175,7 @@ class Manifest:
     """Null: converted from a checkpoint as it is."""
     findings: dict[str, Calibration] | None = None
     """By statement (pulse_edge.report.findings); null: never calibrated. A statement that is absent here was not."""
-    guesses_file: str | None = None
+    draft_table_file: str | None = None
     """Which token follows which in reference answers (pulse_edge.inference.speculative); null: there is no such table."""
 
 
@@ -272,7 +272,7 @@ def _check_names(manifest: Manifest) -> None:
         odd = "\\" in name or ":" in name or not name.isprintable() or len(name) > MAX_NAME
         if pure.is_absolute() or ".." in pure.parts or odd or not pure.name or name == MANIFEST:
             raise ValueError(f"file name {name[:80]!r} is not allowed")
-    used = [manifest.language.file, manifest.vision.file, manifest.packing.newline_file, manifest.guesses_file]
+    used = [manifest.language.file, manifest.vision.file, manifest.packing.newline_file, manifest.draft_table_file]
     for wanted in used:
         if wanted is not None and wanted not in manifest.files:
             raise ValueError(f"{wanted} is used but not listed under files")
@@ -325,7 +325,7 @@ def encoder_files(manifest: Manifest) -> list[str]:
 
     ONNX lets a graph keep its weights in files of any name, so all count that are not known to be something else.
     """
-    others = (manifest.language.file, manifest.packing.newline_file, manifest.guesses_file)
+    others = (manifest.language.file, manifest.packing.newline_file, manifest.draft_table_file)
     return sorted(name for name in manifest.files if name not in others and not name.startswith(_DOCUMENTS))
 
 

@@ -1,4 +1,4 @@
-"""The conversation around the image: a question in, the text on either side of the image rows out.
+"""The conversation around the image: a question in, the text on either side of the image tokens out.
 
 Source: `llava_v1` in LLaVA's conversation templates, which PULSE was trained and is evaluated with; two spaces between
 turns never occur, the separator is one space.

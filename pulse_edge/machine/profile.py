@@ -36,8 +36,8 @@ class Speed:
     """Opening both engines, the kit's hashes remembered."""
     tile_seconds: float
     """Encoding one tile."""
-    rows_per_second: float
-    """Reading image rows or the tokens of a question."""
+    image_tokens_per_second: float
+    """Reading image tokens or the tokens of a question."""
     tokens_per_second: float
     """Writing an answer."""
     prefill_threads: int
@@ -48,7 +48,7 @@ class Speed:
         asked = list(questions)
         read = rows + sum(text for text, _ in asked)
         written = sum(answer for _, answer in asked)
-        return tiles * self.tile_seconds + read / self.rows_per_second + written / self.tokens_per_second
+        return tiles * self.tile_seconds + read / self.image_tokens_per_second + written / self.tokens_per_second
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ INTENDED_USE = (
 DEMONSTRATION = "DEMONSTRATION KIT - NOT FOR PATIENTS"
 FORCED_KIT = "THE KIT WAS REFUSED BY PULSE-EDGE DOCTOR ON THIS MACHINE, AND ANSWERS ALL THE SAME"
 FORCED = "THE PAGE WAS REFUSED, AND ANSWERED ALL THE SAME"
-NOT_ALL_READ = "NOT ALL OF THE PAGE WAS READ, AND THE ANSWER CAN DIFFER: IMAGE ROWS"
+NOT_ALL_READ = "NOT ALL OF THE PAGE WAS READ, AND THE ANSWER CAN DIFFER: IMAGE TOKENS"
 NOT_PROVEN = "NOT PROVEN ON THIS MACHINE: RUN pulse-edge doctor"
 UNCALIBRATED = "not calibrated for this kit"
 """Reason of a finding without a verdict whose kit says nothing about the statement."""
@@ -125,8 +125,8 @@ class Report:
     seconds: dict[str, float]
     """Wall time by stage: load, read, check, encode, prefill, answer; `cached` in place of `encode` for a page that was
     encoded before."""
-    rows: int
-    """Image rows that the page takes in the language model's context."""
+    image_tokens: int
+    """Image tokens that the page takes in the language model's context."""
     quality: dict[str, Any] | None = None
     """What `check --json` says of the page; `forced` where it was refused and answered all the same."""
     created: str = ""
@@ -134,8 +134,8 @@ class Report:
     findings: tuple[Finding, ...] = ()
     """Empty where they were not asked for."""
     marks: tuple[Mark, ...] = ()
-    rows_read: str = "all"
-    """Which of the page's image rows the language model read: `all`, or what `--rows` asked for and how many these are."""
+    image_tokens_read: str = "all"
+    """Which of the page's image tokens the language model read: `all`, or what `--image-tokens` asked for and how many these are."""
     intended_use: str = INTENDED_USE
 
     def to_text(self) -> str:

@@ -21,7 +21,7 @@ import pulse_edge
 from pulse_edge.audit_log import log as logs
 from pulse_edge.audit_log.log import Kept, Log
 from pulse_edge.audit_log.log import entry as logs_entry
-from pulse_edge.errors import LogError
+from pulse_edge.errors import AuditLogError
 from pulse_edge.report.report import INTENDED_USE
 
 PAGE = Path(pulse_edge.__file__).parent / "assets" / "example_page.png"
@@ -55,7 +55,7 @@ def run(*arguments: object, log: Path, **how: object) -> subprocess.CompletedPro
 
 def found(folder: Path) -> str:
     """What verify says about a record that was tampered with."""
-    with pytest.raises(LogError) as raised:
+    with pytest.raises(AuditLogError) as raised:
         Log(folder).verify()
     return str(raised.value)
 
@@ -114,7 +114,7 @@ def test_a_replaced_record_lacks_the_hash_that_was_noted(small: Log, tmp_path: P
     assert small.verify(noted).entries == 6
     other = Log(tmp_path / "other")
     other.append({"n": 0})
-    with pytest.raises(LogError, match="no entry has the hash"):
+    with pytest.raises(AuditLogError, match="no entry has the hash"):
         other.verify(noted)
 
 
@@ -136,7 +136,7 @@ def test_nothing_is_written_behind_lines_that_were_removed_or_added(small: Log) 
     whole = (small.folder / "log").read_bytes()
     for content, word in ((whole[:-10], "removed"), (whole + whole[:80] + b"\n", "added")):
         (small.folder / "log").write_bytes(content)
-        with pytest.raises(LogError, match=word):
+        with pytest.raises(AuditLogError, match=word):
             small.append({"n": 5})
         assert (small.folder / "log").read_bytes() == content
 
@@ -191,7 +191,7 @@ def test_who_waits_for_another_process_is_told_so(tmp_path: Path, monkeypatch: p
     notes: list[str] = []
     monkeypatch.setattr(logs, "PATIENCE", 1.0)
     log, other = Log(tmp_path), Log(tmp_path, notes.append)
-    with log._turn(), pytest.raises(LogError, match="another pulse-edge has been writing"):
+    with log._turn(), pytest.raises(AuditLogError, match="another pulse-edge has been writing"):
         other.append({})
     assert notes == [f"another pulse-edge is writing the record in {tmp_path}: waiting"]
 
@@ -200,13 +200,13 @@ def test_a_full_disk_leaves_the_record_as_it_was(tmp_path: Path) -> None:
     code = """
 import resource, signal
 from pulse_edge.audit_log import log as logs
-from pulse_edge.errors import LogError
+from pulse_edge.errors import AuditLogError
 from pulse_edge.audit_log.log import Log
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
 try:
     while True: Log().append({"text": "x" * 300})
-except LogError as e:
+except AuditLogError as e:
     print(e)
 """
     env = os.environ | {"PULSE_EDGE_LOG": str(tmp_path / "log")}
@@ -224,9 +224,9 @@ def test_no_text_is_kept_or_removed_through_a_link(tmp_path: Path) -> None:
     (other / f"{'0' * 64}.json").write_text("somebody's")
     (log.folder / "kept").rmdir()
     (log.folder / "kept").symlink_to(other.parent)
-    with pytest.raises(LogError, match="kept: is a link"):
+    with pytest.raises(AuditLogError, match="kept: is a link"):
         log.append({}, Kept(1, {"answer": "x"}, None))
-    with pytest.raises(LogError, match="kept: is a link"):
+    with pytest.raises(AuditLogError, match="kept: is a link"):
         log.forget()
     assert [path.name for path in other.parent.rglob("*")] == ["2000-01-01", f"{'0' * 64}.json"]
 
@@ -244,7 +244,7 @@ def test_a_text_that_cannot_be_kept_stops_everything_and_leaves_no_half(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "write", full)
-    with pytest.raises(LogError, match=r"kept.* cannot be written \(No space left on device\)"):
+    with pytest.raises(AuditLogError, match=r"kept.* cannot be written \(No space left on device\)"):
         log.append({}, Kept(1, {"answer": "x" * 2000}, None))
     assert [path for path in (log.folder / "kept").rglob("*") if path.is_file()] == []
     assert log.verify().entries == 1
@@ -300,7 +300,7 @@ def test_every_answer_is_recorded_without_names_and_texts(tiny_kit: Path, tmp_pa
 
 def test_keep_keeps_texts_and_picture_and_show_shows_them(tiny_kit: Path, tmp_path: Path) -> None:
     done = run(
-        "interpret", PAGE, "--kit", tiny_kit, "--threads", 1, "--max-tokens", 4, "--keep", 2, log=tmp_path / "log"
+        "interpret", PAGE, "--kit", tiny_kit, "--threads", 1, "--max-tokens", 4, "--retain", 2, log=tmp_path / "log"
     )
     *_, answer, intended_use = done.stdout.splitlines()
     assert intended_use == INTENDED_USE
@@ -401,7 +401,7 @@ def test_a_reader_never_sees_a_record_in_the_middle_of_a_line(tmp_path: Path) ->
 
 def test_an_entry_that_would_be_too_long_is_refused_and_the_record_goes_on(small: Log) -> None:
     before = (small.folder / "log").read_bytes()
-    with pytest.raises(LogError, match=r"entry of 1,\d{3},\d{3} bytes is not written; 1,048,576 is the limit"):
+    with pytest.raises(AuditLogError, match=r"entry of 1,\d{3},\d{3} bytes is not written; 1,048,576 is the limit"):
         small.append({"text": "x" * (1 << 20)})
     assert (small.folder / "log").read_bytes() == before
     small.append({"text": "x" * ((1 << 20) - 100)})

@@ -25,7 +25,7 @@ import pulse_edge
 from pulse_edge.audit_log.log import Log
 from pulse_edge.batch import work_list as batches
 from pulse_edge.cli import batch
-from pulse_edge.errors import BatchError, EngineError, FolderError, LogError, OutputError, PageRefused, UsageError
+from pulse_edge.errors import AuditLogError, BatchError, EngineError, FolderError, OutputError, PageRefused, UsageError
 from pulse_edge.report import writers
 from pulse_edge.report.report import FORCED, INTENDED_USE, UNCALIBRATED, Finding, Report
 
@@ -103,8 +103,8 @@ def test_a_page_that_fails_in_a_way_nobody_foresaw_is_noted_too(pages: Path, tmp
 
 def test_what_cannot_be_put_on_record_still_stops_everything(pages: Path, tmp_path: Path) -> None:
     desk = Desk()
-    desk.fails["b.png"] = LogError("the audit log is full.")
-    with pytest.raises(LogError):
+    desk.fails["b.png"] = AuditLogError("the audit log is full.")
+    with pytest.raises(AuditLogError):
         run(pages, tmp_path / "out", desk)
     assert desk.done == ["a.png"]
 

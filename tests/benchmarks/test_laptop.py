@@ -58,7 +58,7 @@ def test_the_table_compares_medians_and_says_what_is_missed(tmp_path: Path) -> N
         "wait_encoder": 0.25,
         "encode": 1.0,
         "load_model": 1.0,
-        "feed_rows": 5.0,
+        "feed_embeddings": 5.0,
     }
     seconds |= {"decode": 6.0, "decode_call": 6.1}
     page = {"rows": 100, "said": [10.0, 12.5], "entered": entered, "seconds": seconds, "peak": 2**30}
@@ -79,7 +79,7 @@ def test_the_table_compares_medians_and_says_what_is_missed(tmp_path: Path) -> N
         "at most 0.5: reached",
     ]
     assert told["5 tiles, against torch float32: s"][3].strip() == "at most 0.8: missed"
-    assert [c.strip() for c in told["100 image rows, against llama-bench: rows/s"][:3]] == ["20.00", "25.00", "0.80"]
+    assert [c.strip() for c in told["100 image tokens, against llama-bench: rows/s"][:3]] == ["20.00", "25.00", "0.80"]
     assert told["page to first token (100 rows; theirs 90): s"][2].strip() == "0.50"
     assert told["the same without loading: s"][0].strip() == "7.50"
     assert told["second question to its first token, of the first one's time"][0].strip() == "0.050"

@@ -57,7 +57,7 @@ def test_the_first_layers_sums_are_those_of_normalised_embeddings(tiny_kit: Path
         m = model.kit.manifest
         for task, name, _ in made.done:
             sample = by_id[task, name]
-            rows = model.encode(bench / "images" / sample.image).rows
+            rows = model.encode(bench / "images" / sample.image).image_tokens
             ((question, answer),) = sample.turns
             ids = model.language.tokenize(m.prompt.before, first=True)
             ids += model.language.tokenize(m.prompt.after.replace("{question}", question), first=False)
@@ -82,7 +82,7 @@ def test_every_matrix_but_the_embeddings_has_its_sums_and_counts(tiny_kit: Path,
         assert tensors[f"{name}.counts"] > 0
 
 
-def test_image_rows_and_text_rows_are_counted_apart(file: Path) -> None:
+def test_image_tokens_and_text_rows_are_counted_apart(file: Path) -> None:
     made = stats.load(file)
     image, text = made.sums["attn_norm-0"].rows
     assert image == sum(len(p.rows) for p in made.probes)  # every sample of so few is a probe

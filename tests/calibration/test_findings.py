@@ -301,7 +301,7 @@ def miniature() -> Iterator[PulseModel]:
 
 @pytest.mark.parametrize("key", ["NORM", "LBBB", "WPW"])
 def test_the_greedy_label_is_how_the_greedy_answer_begins(key: str, miniature: PulseModel) -> None:
-    encoded = miniature.encode(ROOT / "pulse_edge" / "assets" / "example_page.png", gate=False)
+    encoded = miniature.encode(ROOT / "pulse_edge" / "assets" / "example_page.png", admit=False)
     asked = yes_or_no(miniature, encoded, BY_KEY[key].question)
     text = miniature.ask(encoded, BY_KEY[key].question, 8).answer().text.lower()
     assert asked.greedy is (True if text.startswith("yes") else False if text.startswith("no") else None)

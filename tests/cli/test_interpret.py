@@ -62,7 +62,7 @@ def test_json_names_page_kit_and_every_answer(tiny_kit: Path) -> None:
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert [a["question"] for a in report["answers"]] == list(QUESTIONS)
-    assert report["rows"] == 80
+    assert report["image_tokens"] == 80
     assert report["kit"]["demonstration"] is True
     assert len(report["page_sha256"]) == 64
 
@@ -163,7 +163,7 @@ def test_a_refused_page_ends_with_3_and_force_answers_and_records_it(tiny_kit: P
 
 def test_an_upright_clean_page_gives_the_same_rows_with_and_without_rectifying(tiny_kit: Path) -> None:
     with PulseModel.load(tiny_kit, device="cpu") as model:
-        assert model.encode(PAGE).rows_sha256 == model.encode(PAGE, straighten=False).rows_sha256
+        assert model.encode(PAGE).image_tokens_sha256 == model.encode(PAGE, straighten=False).image_tokens_sha256
 
 
 def test_a_file_name_cannot_write_to_the_terminal(tiny_kit: Path, tmp_path: Path) -> None:

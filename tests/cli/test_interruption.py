@@ -130,7 +130,7 @@ def test_a_signal_ends_an_answer(tiny_kit: Path, number: signal.Signals) -> None
 # The command as it is, but for a signal that it sends itself when it reaches a stage.
 STAGED = """
 import os, signal, sys
-from pulse_edge import cli
+from pulse_edge.cli import main as cli
 from pulse_edge.inference.model import PulseModel
 
 stage, number = sys.argv.pop(1), int(sys.argv.pop(1))

@@ -80,7 +80,7 @@ def test_without_onnx_runtime_every_command_says_so(monkeypatch: pytest.MonkeyPa
 FAILING = """
 import sys, click
 from pulse_edge import errors
-from pulse_edge.cli import run
+from pulse_edge.cli.main import run
 
 def fail():
     {failure}

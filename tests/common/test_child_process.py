@@ -163,7 +163,7 @@ def test_a_program_that_imports_the_package_gets_llama_cpps_own_libraries(tmp_pa
     for name in ("libggml-base.so.0", "libggml-cpu.so.0", "libggml.so.0", "libllama.so.0"):
         (tmp_path / name).write_bytes(b"\x7fELF, or nearly")
     environment = os.environ | {"LD_LIBRARY_PATH": ":", "PYTHONPATH": str(ROOT), "LLAMA_CPP_LIB_PATH": str(tmp_path)}
-    code = "from pulse_edge import llm; llm.system()"
+    code = "from pulse_edge.inference import language_model; language_model.system()"
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
     )

@@ -14,7 +14,7 @@ from checkout import ROOT
 from pulse_edge.audit_log.log import Log
 from pulse_edge.common import folders
 from pulse_edge.errors import FolderError
-from pulse_edge.inference.cache import RowCache
+from pulse_edge.inference.cache import ImageTokenCache
 from pulse_edge.report.report import write_set, write_whole
 
 PAGE = ROOT / "pulse_edge" / "assets" / "example_page.png"
@@ -99,7 +99,7 @@ def test_a_marker_behind_a_link_is_none(tmp_path: Path) -> None:
 
 
 def test_two_processes_that_begin_at_once_agree_on_one_mark(tmp_path: Path) -> None:
-    code = f"from pathlib import Path; from pulse_edge import owned\nprint(owned.claim(Path({str(tmp_path / 'x')!r}), 'batch').id)"
+    code = f"from pathlib import Path; from pulse_edge.common import folders\nprint(folders.claim(Path({str(tmp_path / 'x')!r}), 'batch').id)"
     begun = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(4)]
     assert len({process.communicate()[0] for process in begun}) == 1
     assert [path.name for path in (tmp_path / "x").iterdir()] == [folders.MARKER]
@@ -165,12 +165,12 @@ def test_batch_and_the_audit_log_refuse_a_folder_that_is_not_ours(site: Path, tm
 def test_folders_of_earlier_versions_are_taken_over(tmp_path: Path) -> None:
     log = Log(tmp_path / "log")
     log.append({"n": 1})
-    RowCache(tmp_path / "rows").put("0" * 64, __import__("numpy").zeros((2, 2), "f4"))
-    for folder in ("log", "rows"):
+    ImageTokenCache(tmp_path / "image-tokens").put("0" * 64, __import__("numpy").zeros((2, 2), "f4"))
+    for folder in ("log", "image-tokens"):
         (tmp_path / folder / folders.MARKER).unlink()
     assert log.append({"n": 2}).number == 2
     assert log.verify().entries == 2
-    assert RowCache(tmp_path / "rows").clear() == 1
+    assert ImageTokenCache(tmp_path / "image-tokens").clear() == 1
 
 
 # --- output files -----------------------------------------------------------------------------------------------------

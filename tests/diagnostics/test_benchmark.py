@@ -28,7 +28,7 @@ def test_bench_prints_every_stage_as_json_and_as_a_table(tiny_kit: Path) -> None
     stages = ("check", "encode", "prefill", "answer", "second_question", "step", "step_of_one")
     assert tuple(told["seconds"]) == stages
     assert all(0 < told["seconds"][s]["least"] <= told["seconds"][s]["median"] for s in stages)
-    assert told["rows"] == 80
+    assert told["image_tokens"] == 80
     assert told["answer"]["tokens"]["median"] == 8
     assert told["peak_memory_bytes"] > 1 << 26
     shown = run()
@@ -47,16 +47,16 @@ def test_ten_pages_in_any_order_answer_as_alone_and_memory_stays(tiny_kit: Path)
     with PulseModel.load(tiny_kit, device="cpu", threads=1) as model:
         resident, answers = [], {}
         for n in draw.sample(range(10), 10):
-            scan = model.encode(pages[n], gate=False)
+            scan = model.encode(pages[n], admit=False)
             for question in draw.sample(QUESTIONS, 3):
                 answers[n, question] = model.ask(scan, question, 12).answer()
             resident.append(_resident())
         assert len({np.asarray(p).tobytes() for p in pages}) == 10
         assert len({a.text for a in answers.values()}) > 3
     with PulseModel.load(tiny_kit, device="cpu", threads=1) as alone:
-        alone.guesser = None
+        alone.drafter = None
         for n, page in enumerate(pages):
-            scan = alone.encode(page, gate=False)
+            scan = alone.encode(page, admit=False)
             for question in QUESTIONS:
                 alone.language.clear()
                 assert alone.ask(scan, question, 12).answer() == answers[n, question]

@@ -73,9 +73,9 @@ def test_a_fit_machine_keeps_its_speed_and_the_plan_holds(tmp_path: Path, capsys
     with pytest.raises(SystemExit, match="0"):
         cli.main(["interpret", str(PAGE), "--kit", str(kit.path), "--dry-run", "--json"], standalone_mode=False)
     cast = json.loads(capsys.readouterr().out)
-    assert (cast["tiles"], cast["rows"]) == (5, 720)
+    assert (cast["tiles"], cast["image_tokens"]) == (5, 720)
     assert cast["first_words"] >= speed.load_seconds + 5 * speed.tile_seconds
-    assert cast["peak_memory"] >= sum(cast["memory"][part] for part in ("program", "weights", "key_values"))
+    assert cast["peak_memory"] >= sum(cast["memory"][part] for part in ("program", "weights", "kv_cache"))
 
 
 def test_a_kit_whose_golden_cases_do_not_come_back_is_refused_until_forced(tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ def test_without_a_measurement_a_dry_run_says_so(capsys: pytest.CaptureFixture[s
     with pytest.raises(SystemExit, match="0"):
         cli.main(["interpret", str(PAGE), "--kit", str(MINIATURE), "--dry-run"], standalone_mode=False)
     out = capsys.readouterr().out
-    assert "720 image rows; how long it takes is not known yet: run pulse-edge doctor" in out
+    assert "720 image tokens; how long it takes is not known yet: run pulse-edge doctor" in out
     assert "memory: at most" in out
 
 
@@ -310,12 +310,12 @@ def test_what_a_step_of_guesses_costs_is_measured_and_told(
     slower: float, state: str, words: str, tiny_kit: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with PulseModel.load(tiny_kit, device="cpu", threads=1) as model:
-        scan, language = model.encode(PAGE, gate=False), model.language
+        scan, language = model.encode(PAGE, admit=False), model.language
         assert self_test._steps(model, scan) == []
         language.width = 4
         (real,) = self_test._steps(model, scan)
         assert real.figures["cost"] > 0
-        assert language.has(scan.rows_sha256)
+        assert language.has(scan.image_tokens_sha256)
         monkeypatch.setattr(self_test.bench, "step", lambda _model, _scan, width: slower if width == 4 else 1.0)
         (check,) = self_test._steps(model, scan)
     assert (check.state, check.figures) == (state, {"width": 4, "cost": slower})

@@ -186,6 +186,6 @@ def test_a_large_model_is_compared_with_fewer_image_tokens(
     monkeypatch.setattr(parity, "FEW", 20)
     convert(tiny_checkpoint, tmp_path / "kit", Options())
     language = json.loads((tmp_path / "kit" / "manifest.json").read_text())["parity"]["language"]
-    assert language["image_rows"] == 20
+    assert language["image_tokens"] == 20
     assert language["compared"].startswith("in 3 windows")
     assert language["mean_kld"] < 2 * language["kld_expected"]

@@ -99,7 +99,7 @@ def test_quantized_keys_are_of_the_kit_and_in_its_proof(tiny_kit: Path, tmp_path
         for threads in (1, 2):
             with PulseModel.load(tmp_path / keys, device="cpu", threads=threads) as model:
                 texts.append(model.interpret(parity.PAGE, "Is the rhythm regular?", max_tokens=24).answers[0].text)
-        cells.append(model.plan.parts["key_values"])
+        cells.append(model.plan.parts["kv_cache"])
     assert texts[0] == texts[1]
     assert texts[2] == texts[3]
     assert divergences[0] == 0 < divergences[1]

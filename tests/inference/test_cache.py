@@ -20,7 +20,7 @@ from calibration.results import encoding, identity
 from pulse_edge import PulseModel
 from pulse_edge.common.folders import MARKER
 from pulse_edge.errors import FolderError
-from pulse_edge.inference.cache import PrefixCache, RowCache, key_of
+from pulse_edge.inference.cache import ImageTokenCache, PrefixCache, key_of
 from pulse_edge.kit import kit as kits
 
 PAGE = Path(pulse_edge.__file__).parent / "assets" / "example_page.png"
@@ -29,7 +29,7 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="rights of POSIX")
 
 
 def test_rows_come_back_bit_for_bit_and_another_key_has_none(tmp_path: Path) -> None:
-    cache = RowCache(tmp_path / "rows")
+    cache = ImageTokenCache(tmp_path / "image-tokens")
     assert cache.get("a") is None
     cache.put("a", ROWS)
     kept = cache.get("a")
@@ -56,7 +56,7 @@ def test_files_are_for_their_owner_alone_and_a_folder_that_was_there_keeps_its_r
     (tmp_path / "there").mkdir(mode=0o755)
     for name, rights in (("new", 0o700), ("there", 0o755)):
         folder = tmp_path / name
-        RowCache(folder).put("a", ROWS)
+        ImageTokenCache(folder).put("a", ROWS)
         assert folder.stat().st_mode & 0o777 == rights
         assert [p.stat().st_mode & 0o777 for p in folder.iterdir()] == [0o600] * 2
 
@@ -67,9 +67,9 @@ def names(folder: Path) -> list[str]:
 
 
 def test_a_folder_of_others_is_refused_and_stays_as_it_is(tmp_path: Path) -> None:
-    for name in ("photo.rows", ".unfinished-thesis"):
+    for name in ("photo.tokens", ".unfinished-thesis"):
         (tmp_path / name).write_text("mine")
-    rows, prefixes = RowCache(tmp_path), PrefixCache(tmp_path, 100)
+    rows, prefixes = ImageTokenCache(tmp_path), PrefixCache(tmp_path, 100)
     uses: list[Callable[[], object]] = [
         lambda: rows.put("a", ROWS), lambda: rows.get("a"), rows.clear, rows.info, prefixes.clear, rows.check,
         lambda: prefixes.save("a", 1, lambda _path: None), lambda: prefixes.load("a", lambda _path: True),
@@ -77,29 +77,29 @@ def test_a_folder_of_others_is_refused_and_stays_as_it_is(tmp_path: Path) -> Non
     for use in uses:
         with pytest.raises(FolderError, match="holds files and has no"):
             use()
-    assert names(tmp_path) == [".unfinished-thesis", "photo.rows"]
+    assert names(tmp_path) == [".unfinished-thesis", "photo.tokens"]
 
 
 def test_only_entries_are_removed_from_our_own_folder(tmp_path: Path) -> None:
-    cache, prefixes = RowCache(tmp_path / "rows", limit=400), PrefixCache(tmp_path / "rows", 400)
+    cache, prefixes = ImageTokenCache(tmp_path / "image-tokens", limit=400), PrefixCache(tmp_path / "image-tokens", 400)
     cache.put("0" * 64, ROWS)
     prefixes.save("1" * 64, 10, lambda path: path.write_bytes(b"x" * 10) and None)
-    others = {"photo.rows": "x" * 4000, "film.kv": "x" * 4000, ".unfinished-thesis": "x", "notes.txt": "x"}
+    others = {"photo.tokens": "x" * 4000, "film.kv": "x" * 4000, ".unfinished-thesis": "x", "notes.txt": "x"}
     for name, text in others.items():
-        (tmp_path / "rows" / name).write_text(text)
-        os.utime(tmp_path / "rows" / name, (0, 0))
-    (tmp_path / "rows" / "link.rows").symlink_to(tmp_path / "rows" / "photo.rows")
+        (tmp_path / "image-tokens" / name).write_text(text)
+        os.utime(tmp_path / "image-tokens" / name, (0, 0))
+    (tmp_path / "image-tokens" / "link.tokens").symlink_to(tmp_path / "image-tokens" / "photo.tokens")
     cache.put("2" * 64, ROWS)  # the first has to make room
     assert cache.info()[0] == prefixes.info()[0] == 1
     assert (cache.clear(), prefixes.clear()) == (1, 1)
-    assert names(tmp_path / "rows") == sorted([*others, "link.rows"])
+    assert names(tmp_path / "image-tokens") == sorted([*others, "link.tokens"])
 
 
 @pytest.mark.parametrize("what", ["cut", "bit", "header", "other key", "link", "empty"])
 def test_what_is_broken_or_foreign_is_no_entry_and_is_removed(tmp_path: Path, what: str) -> None:
-    cache = RowCache(tmp_path)
+    cache = ImageTokenCache(tmp_path)
     cache.put("a", ROWS)
-    path = tmp_path / "a.rows"
+    path = tmp_path / "a.tokens"
     raw = path.read_bytes()
     if what == "link":
         path.rename(tmp_path / "elsewhere")
@@ -116,13 +116,13 @@ def test_what_is_broken_or_foreign_is_no_entry_and_is_removed(tmp_path: Path, wh
 
 def test_the_least_recently_used_make_room(tmp_path: Path) -> None:
     size = 5 * 4 * 7 + 200
-    cache = RowCache(tmp_path, limit=3 * size)
+    cache = ImageTokenCache(tmp_path, limit=3 * size)
     for age, key in enumerate("abc"):
         cache.put(key, ROWS)
-        os.utime(tmp_path / f"{key}.rows", (time.time() - 100 + age,) * 2)
+        os.utime(tmp_path / f"{key}.tokens", (time.time() - 100 + age,) * 2)
     assert cache.get("a") is not None  # now the youngest
     cache.put("d", ROWS)
-    assert names(tmp_path) == ["a.rows", "c.rows", "d.rows"]
+    assert names(tmp_path) == ["a.tokens", "c.tokens", "d.tokens"]
     assert cache.info()[1] <= cache.limit
     cache.put("large", np.zeros((100, 100), np.float32))
     assert cache.get("large") is None
@@ -130,19 +130,19 @@ def test_the_least_recently_used_make_room(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_process_left_is_removed_when_it_is_old(tmp_path: Path) -> None:
-    RowCache(tmp_path).put("b", ROWS)
+    ImageTokenCache(tmp_path).put("b", ROWS)
     new, old = tmp_path / ".unfinished-a1b2c3d4", tmp_path / ".unfinished-_b2c3d4e"
     for path in (new, old):
         path.write_bytes(b"half")
     os.utime(old, (time.time() - 7200,) * 2)
-    RowCache(tmp_path).put("a", ROWS)
+    ImageTokenCache(tmp_path).put("a", ROWS)
     assert new.exists()
     assert not old.exists()
 
 
 def test_a_disk_that_takes_nothing_costs_only_time(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    cache = RowCache(tmp_path / "file" / "rows")
+    cache = ImageTokenCache(tmp_path / "file" / "rows")
     cache.put("a", ROWS)
     assert cache.get("a") is None
     assert cache.info() == (0, 0)
@@ -151,13 +151,13 @@ def test_a_disk_that_takes_nothing_costs_only_time(tmp_path: Path) -> None:
 def test_a_page_seen_before_is_judged_again_and_not_encoded(
     tiny_kit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cache = RowCache(tmp_path)
+    cache = ImageTokenCache(tmp_path)
     with PulseModel.load(tiny_kit, device="cpu", threads=1) as model:
         first = model.encode(PAGE, cache=cache)
         plain = model.encode(PAGE)
         monkeypatch.setattr(model.encoder, "encode", lambda *_: pytest.fail("encoded again"))
         again = model.encode(PAGE, cache=cache)
-        assert again.rows.tobytes() == first.rows.tobytes() == plain.rows.tobytes()
+        assert again.image_tokens.tobytes() == first.image_tokens.tobytes() == plain.image_tokens.tobytes()
         assert again.checked is not None
         assert "encode" in first.seconds
         assert "cached" in again.seconds
@@ -168,12 +168,12 @@ def test_a_page_seen_before_is_judged_again_and_not_encoded(
 def test_the_commands_keep_pages_unless_told_not_to(tiny_kit: Path, tmp_path: Path) -> None:
     def run(*arguments: object) -> str:
         command = [sys.executable, "-m", "pulse_edge", *map(str, arguments)]
-        env = os.environ | {"PULSE_EDGE_CACHE": str(tmp_path / "rows")}
+        env = os.environ | {"PULSE_EDGE_CACHE": str(tmp_path / "image-tokens")}
         return subprocess.run(command, capture_output=True, text=True, check=True, env=env).stdout
 
     ask = ("interpret", PAGE, "--kit", tiny_kit, "--json", "--max-tokens", 2, "--threads", 1)
     assert "encode" in json.loads(run(*ask, "--no-cache"))["seconds"]
-    assert not (tmp_path / "rows").exists()
+    assert not (tmp_path / "image-tokens").exists()
     first, second = json.loads(run(*ask)), json.loads(run(*ask))
     assert "encode" in first["seconds"]
     assert "cached" in second["seconds"]
@@ -189,7 +189,7 @@ def test_a_page_kept_as_the_language_model_read_it_has_the_same_numbers_and_is_n
     kept = PrefixCache(tmp_path, 64 << 20)
 
     def numbers(model: PulseModel, rows: str) -> list[bytes]:
-        scan = model.encode(PAGE, rows=rows, cache=RowCache(tmp_path))
+        scan = model.encode(PAGE, image_tokens=rows, cache=ImageTokenCache(tmp_path))
         return [model.reach(scan, model.turns(question, ())).tobytes() for question in questions]
 
     with PulseModel.load(kit, device="cpu", threads=1) as model:
@@ -200,7 +200,7 @@ def test_a_page_kept_as_the_language_model_read_it_has_the_same_numbers_and_is_n
         assert kept.info()[0] == 2
         model.language.clear()
         with monkeypatch.context() as patch:
-            patch.setattr(model.language, "feed_rows", lambda *_: pytest.fail("read again"))
+            patch.setattr(model.language, "feed_embeddings", lambda *_: pytest.fail("read again"))
             assert {rows: numbers(model, rows) for rows in ("all", "no-padding")} == plain
         for path in tmp_path.glob("*.kv"):  # broken
             path.write_bytes(path.read_bytes()[:-1] + b"?")
@@ -239,12 +239,12 @@ def test_two_kits_with_the_same_graph_and_other_weights_in_a_file_of_any_name_ar
         kit_with_weights_in(tiny_kit, tmp_path / "b", 0.5),
     )
     assert (with_first / "vision.onnx").read_bytes() == (with_second / "vision.onnx").read_bytes()
-    cache, rows = RowCache(tmp_path / "rows"), []
+    cache, rows = ImageTokenCache(tmp_path / "image-tokens"), []
     for kit in (with_first, with_second):
         with PulseModel.load(kit, device="cpu", threads=1) as model:
             encoded, plain = model.encode(PAGE, cache=cache), model.encode(PAGE)
-            assert encoded.rows.tobytes() == plain.rows.tobytes()
-            rows.append(encoded.rows)
+            assert encoded.image_tokens.tobytes() == plain.image_tokens.tobytes()
+            rows.append(encoded.image_tokens)
     assert not np.array_equal(*rows)
     assert cache.info()[0] == 2
 

@@ -68,7 +68,7 @@ def test_a_second_turn_hears_the_first_with_its_end(model: PulseModel) -> None:
     scan = model.encode(PAGE)
     with_history = model.ask(scan, SECOND, 12, [(QUESTION, "Yes.")]).answer().text
     language, m = model.language, model.kit.manifest
-    language.prefill(scan.rows_sha256, m.prompt.before, scan.rows)
+    language.prefill(scan.image_tokens_sha256, m.prompt.before, scan.image_tokens)
     first, second = (language.tokenize(t, first=False) for t in model.turns(SECOND, [(QUESTION, "Yes.")]))
     pieces = language.generate(language.feed_tokens([*first, language.end, *second]), 12)
     assert "".join(piece.text for piece in pieces).strip() == with_history

@@ -178,7 +178,7 @@ def test_weights_whose_own_layout_is_read_in_tiles_stay_mapped(
 
 def test_what_cannot_fit_is_refused_with_figures(seven_b: kits.Kit, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(
-        MemoryShortage, match=r"needs 5\.\d GiB of memory \(program .*key and values 2\.0 GiB.*4\.0 GiB are free"
+        MemoryShortage, match=r"needs 5\.\d GiB of memory \(program .*KV cache 2\.0 GiB.*4\.0 GiB are free"
     ):
         picks(seven_b, Use(pages=1), 4, monkeypatch)
     monkeypatch.setattr(memory, "available", lambda: 64 * GIB)
@@ -188,13 +188,13 @@ def test_what_cannot_fit_is_refused_with_figures(seven_b: kits.Kit, monkeypatch:
 
 def test_a_short_answer_takes_a_short_context_and_ends_the_same() -> None:
     kit = kits.open_kit(MINIATURE)
-    most, rows = kit.manifest.language.context_length, memory_plan.rows(kit.manifest)
+    most, rows = kit.manifest.language.context_length, memory_plan.image_tokens(kit.manifest)
     assert memory_plan.context_for(kit.manifest, Use()) == most
     short = memory_plan.context_for(kit.manifest, Use(pages=1, tokens=300))
     assert rows + 300 <= short < most
     assert memory_plan.context_for(kit.manifest, Use(pages=1, tokens=most)) == most
-    assert memory_plan.context_for(kit.manifest, Use(pages=1, tokens=300, rows=200)) == 512
-    assert memory_plan.context_for(kit.manifest, Use(pages=1, tokens=300, rows=9999)) == short
+    assert memory_plan.context_for(kit.manifest, Use(pages=1, tokens=300, image_tokens=200)) == 512
+    assert memory_plan.context_for(kit.manifest, Use(pages=1, tokens=300, image_tokens=9999)) == short
     texts = []
     for use in (None, Use(pages=1, tokens=300)):
         with PulseModel.load(kit, device="cpu", threads=1, use=use) as model:
@@ -216,7 +216,7 @@ def test_the_encoder_is_closed_first_and_says_so_when_it_is_wanted_again() -> No
 def test_layers_go_to_the_gpu_as_its_free_memory_allows(seven_b: kits.Kit, free: float, layers: int | str) -> None:
     held = gguf_header.read(seven_b.file("llm.gguf"))
     figures = memory_plan.ladder(seven_b, Use(), None, AVX2)[0]
-    taken = memory_plan.on_gpu(int(free * GIB), held, figures.parts["key_values"], figures.parts["compute"])
+    taken = memory_plan.on_gpu(int(free * GIB), held, figures.parts["kv_cache"], figures.parts["compute"])
     assert 5 < taken < 33 if layers == "some" else taken == layers
     if taken:
         shared = memory_plan.with_gpu(figures, taken, held)

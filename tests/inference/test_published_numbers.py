@@ -42,7 +42,7 @@ def test_rows_prompt_logits_and_tokens_are_the_published_ones(
     golden = np.load(shared / "parity" / f"{name}.npz")
     page = next((shared / "ecg" / "images").rglob(case["image"]))
     with PulseModel.load(kits[case["merge"], hub], device="cpu", flash_attention=flash) as model:
-        rows = model.encode(page, gate=False).rows
+        rows = model.encode(page, admit=False).image_tokens
         assert rows.shape == golden["rows"].shape
         assert np.abs(rows - golden["rows"]).max() < 1e-3
         norms = np.linalg.norm(rows, axis=1) * np.linalg.norm(golden["rows"], axis=1)

@@ -15,7 +15,7 @@ from pulse_edge import PulseModel
 from pulse_edge.errors import KitError
 from pulse_edge.inference import speculative
 from pulse_edge.inference.language_model import WIDTH
-from pulse_edge.inference.speculative import Guesser
+from pulse_edge.inference.speculative import Drafter
 
 PACKAGE = Path(pulse_edge.__file__).parent
 PAGE = PACKAGE / "assets" / "example_page.png"
@@ -73,7 +73,7 @@ def test_right_and_wrong_guesses_make_the_same_tokens(model: PulseModel, questio
     assert language.position > 256
     assert steps == 160
     assert said(Wrong(language.vocabulary))[0] == plain
-    assert said(Guesser())[0] == plain
+    assert said(Drafter())[0] == plain
     told, few = said(Oracle(plain))
     assert told == plain
     assert few < 160 / 2
@@ -114,9 +114,9 @@ def test_an_answer_ends_where_the_context_has_no_room_for_a_step(model: PulseMod
 def test_the_miniature_says_the_same_in_fewer_steps() -> None:
     with PulseModel.load(PACKAGE / "assets" / "kits" / "miniature", device="cpu", threads=1) as model:
         scan, language = model.encode(PAGE), model.language
-        assert (language.width, model.guesser) == (1, None)  # it carries no table
-        guesser, answers, language.width = Guesser(), [], WIDTH
-        for model.guesser in (None, guesser, guesser):
+        assert (language.width, model.drafter) == (1, None)  # it carries no table
+        drafter, answers, language.width = Drafter(), [], WIDTH
+        for model.drafter in (None, drafter, drafter):
             before = language.steps
             texts = [model.ask(scan, question, 64).answer() for question in QUESTIONS]
             answers.append((texts, language.steps - before))
@@ -126,13 +126,13 @@ def test_the_miniature_says_the_same_in_fewer_steps() -> None:
 
 
 def test_the_longest_known_context_decides_and_the_table_comes_before_what_was_seen() -> None:
-    guesser = Guesser({(1,): 2, (1, 2): 3, (9, 2): 8})
-    guesser.begin([9, 1])
-    assert guesser.guess(3) == [2, 3]
-    guesser.begin([4, 5, 6, 7, 4, 5])
-    assert guesser.guess(3) == [6, 7, 4]
-    guesser.begin([50])
-    assert guesser.guess(3) == []
+    drafter = Drafter({(1,): 2, (1, 2): 3, (9, 2): 8})
+    drafter.begin([9, 1])
+    assert drafter.guess(3) == [2, 3]
+    drafter.begin([4, 5, 6, 7, 4, 5])
+    assert drafter.guess(3) == [6, 7, 4]
+    drafter.begin([50])
+    assert drafter.guess(3) == []
 
 
 def test_a_table_keeps_the_most_frequent_follower_where_it_says_something_new() -> None:
@@ -161,7 +161,7 @@ def test_a_kit_carries_the_table_of_its_calibration_answers(tiny_kit: Path, tmp_
     opened = kits.open_kit(tmp_path / "kit")
     kits.verify(opened)
     assert contexts > 0
-    assert opened.manifest.guesses_file == "guesses.json"
+    assert opened.manifest.draft_table_file == "guesses.json"
     with PulseModel.load(opened, device="cpu", threads=1) as model, PulseModel.load(tiny_kit, device="cpu") as plain:
         answers = [m.interpret(PAGE, QUESTIONS[0], max_tokens=24).answers for m in (model, plain)]
         assert answers[0] == answers[1]

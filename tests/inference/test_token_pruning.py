@@ -1,4 +1,4 @@
-"""Image rows that are left out: which, where the others stand, and what stays the same."""
+"""Image tokens that are left out: which, where the others stand, and what stays the same."""
 
 from __future__ import annotations
 
@@ -149,13 +149,13 @@ def test_rows_behind_gaps_stand_where_torch_puts_them(
 
         def ours(places: np.ndarray | None) -> np.ndarray:
             language.clear()
-            language.prefill("one", "USER: ", rows, places=places)
+            language.prefill("one", "USER: ", rows, positions=places)
             assert language.position == len(before) + (60 if places is None else 410)
             assert language.cells == len(before) + 60
             return language.feed_tokens(after)
 
         together, apart = ours(None), ours(places)
-        language.prefill("one", "USER: ", rows, places=places)
+        language.prefill("one", "USER: ", rows, positions=places)
         assert np.array_equal(language.feed_tokens(after), apart)
     embed = reference.get_input_embeddings()
     inputs = torch.cat([embed(torch.tensor(before)), torch.from_numpy(rows), embed(torch.tensor(after))])[None]
@@ -168,11 +168,11 @@ def test_rows_behind_gaps_stand_where_torch_puts_them(
 
 def test_a_second_question_has_the_numbers_of_a_fresh_context() -> None:
     with PulseModel.load(KIT, device="cpu", threads=1) as model:
-        scan, whole = model.encode(PAGE, rows="no-padding"), model.encode(PAGE)
-        assert scan.places is not None
-        assert len(scan.rows) < len(whole.rows)
-        assert scan.rows.tobytes() == whole.rows[scan.places[:-1]].tobytes()
-        assert scan.rows_sha256 != whole.rows_sha256
+        scan, whole = model.encode(PAGE, image_tokens="no-padding"), model.encode(PAGE)
+        assert scan.positions is not None
+        assert len(scan.image_tokens) < len(whole.image_tokens)
+        assert scan.image_tokens.tobytes() == whole.image_tokens[scan.positions[:-1]].tobytes()
+        assert scan.image_tokens_sha256 != whole.image_tokens_sha256
         first = model.reach(scan, model.turns(QUESTIONS[0], ()))
         second = model.reach(scan, model.turns(QUESTIONS[1], ()))
         other = model.reach(whole, model.turns(QUESTIONS[1], ()))
@@ -186,9 +186,9 @@ def test_a_second_question_has_the_numbers_of_a_fresh_context() -> None:
 
 def test_fewer_rows_need_a_shorter_context_and_places_end_where_the_model_s_do() -> None:
     answers = []
-    for use in (None, memory_plan.Use(pages=1, tokens=300, rows=200)):
+    for use in (None, memory_plan.Use(pages=1, tokens=300, image_tokens=200)):
         with PulseModel.load(KIT, device="cpu", threads=1, use=use) as model:
-            scan = model.encode(PAGE, rows="200")
+            scan = model.encode(PAGE, image_tokens="200")
             language = model.language
             answers.append(model.ask(scan, QUESTIONS[0], 40).answer().text)
             assert language.context == (4096 if use is None else 512)
@@ -207,22 +207,22 @@ def test_what_was_read_with_gaps_can_be_kept_and_taken_up(tmp_path: Path) -> Non
         return made
 
     with model() as first, model() as second:
-        scan = first.encode(PAGE, rows="200")
+        scan = first.encode(PAGE, image_tokens="200")
         read = first.reach(scan, first.turns(QUESTIONS[0], ()))
-        second.language.feed_rows = lambda *_: pytest.fail("read again")  # type: ignore[method-assign,assignment]
+        second.language.feed_embeddings = lambda *_: pytest.fail("read again")  # type: ignore[method-assign,assignment]
         assert np.array_equal(read, second.reach(scan, second.turns(QUESTIONS[0], ())))
         assert (second.language.position, second.language.cells) == (first.language.position, first.language.cells)
         assert second.language.cells < second.language.position
 
 
 def test_kept_rows_serve_every_choice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cache = rowcache.RowCache(tmp_path)
+    cache = rowcache.ImageTokenCache(tmp_path)
     with PulseModel.load(KIT, device="cpu", threads=1) as model:
-        thinned = model.encode(PAGE, cache=cache, rows="no-padding")
+        thinned = model.encode(PAGE, cache=cache, image_tokens="no-padding")
         monkeypatch.setattr(model.encoder, "encode", lambda *_: pytest.fail("encoded again"))
-        whole, again = model.encode(PAGE, cache=cache), model.encode(PAGE, cache=cache, rows="no-padding")
-    assert len(whole.rows) > len(thinned.rows)
-    assert again.rows.tobytes() == thinned.rows.tobytes()
+        whole, again = model.encode(PAGE, cache=cache), model.encode(PAGE, cache=cache, image_tokens="no-padding")
+    assert len(whole.image_tokens) > len(thinned.image_tokens)
+    assert again.image_tokens.tobytes() == thinned.image_tokens.tobytes()
     assert cache.info()[0] == 1
 
 
@@ -249,19 +249,23 @@ def test_the_attention_is_that_of_the_cls_row_in_the_last_layer_used(tiny_checkp
 def test_what_the_encoder_attends_to_is_read_and_kept_with_the_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cache = rowcache.RowCache(tmp_path)
+    cache = rowcache.ImageTokenCache(tmp_path)
     with PulseModel.load(KIT, device="cpu", threads=1) as model:
         whole = model.encode(PAGE, cache=cache)
-        first = model.encode(PAGE, cache=cache, rows="200")  # the rows alone are not enough
+        first = model.encode(PAGE, cache=cache, image_tokens="200")  # the rows alone are not enough
         monkeypatch.setattr(model.encoder, "attend", lambda *_: pytest.fail("encoded again"))
-        again, other = (model.encode(PAGE, cache=cache, rows=rows) for rows in ("200", "200:similarity"))
+        again, other = (model.encode(PAGE, cache=cache, image_tokens=rows) for rows in ("200", "200:similarity"))
         read = model.reach(again, model.turns(QUESTIONS[0], ()))
-        assert model.language.cells < 200 + 60 < len(whole.rows) < model.language.position
+        assert model.language.cells < 200 + 60 < len(whole.image_tokens) < model.language.position
     assert np.isfinite(read).all()
     assert "cached" in again.seconds
-    assert again.rows.tobytes() == first.rows.tobytes() == whole.rows[first.places[:-1]].tobytes()
-    assert len(first.rows) <= 200
-    assert again.rows_sha256 != other.rows_sha256
+    assert (
+        again.image_tokens.tobytes()
+        == first.image_tokens.tobytes()
+        == whole.image_tokens[first.positions[:-1]].tobytes()
+    )
+    assert len(first.image_tokens) <= 200
+    assert again.image_tokens_sha256 != other.image_tokens_sha256
 
 
 def test_a_kit_that_does_not_tell_its_attention_is_refused(tmp_path: Path) -> None:
@@ -279,11 +283,11 @@ def test_what_was_left_out_stands_in_every_format() -> None:
     with PulseModel.load(KIT, device="cpu", threads=1) as model:
         answers = {}
         for rows in ("all", "no-padding"):
-            scan = model.encode(PAGE, rows=rows)
+            scan = model.encode(PAGE, image_tokens=rows)
             answering = model.ask(scan, QUESTIONS[0], 2)
             answering.answer()
             answers[rows] = model.report(scan, [answering])
-    picture, told = Image.new("RGB", (50, 50)), answers["no-padding"].rows_read
+    picture, told = Image.new("RGB", (50, 50)), answers["no-padding"].image_tokens_read
     assert told.startswith("no-padding: ")
     for form in ("text", "json", "html", "fhir"):
         assert told in writers.render(form, answers["no-padding"], picture).decode()
@@ -296,7 +300,7 @@ def test_a_calibration_holds_for_all_rows_only(monkeypatch: pytest.MonkeyPatch) 
         told = {"PVC": calibration(1, 2.0)}
         model.kit = replace(model.kit, manifest=replace(model.kit.manifest, findings=told))
         for rows, verdict in (("all", "present"), ("no-padding", None)):
-            scan = model.encode(PAGE, rows=rows)
+            scan = model.encode(PAGE, image_tokens=rows)
             found = {f.statement: f for f in model.findings(scan)}["PVC"]
             assert (found.verdict, found.calibrated) == (verdict, rows == "all")
             assert ("NOT ALL OF THE PAGE WAS READ" in "\n".join(model.notices(scan))) == (rows != "all")
@@ -305,9 +309,11 @@ def test_a_calibration_holds_for_all_rows_only(monkeypatch: pytest.MonkeyPatch) 
 def test_where_nothing_was_left_out_all_was_read() -> None:
     with PulseModel.load(KIT, device="cpu", threads=1) as model:
         square = Image.open(PAGE).convert("RGB").resize((700, 700))
-        scans = [model.encode(square, gate=False, rows=rows) for rows in ("all", "no-padding", "9999:similarity")]
-    assert {scan.rows_read for scan in scans} == {"all"}
-    assert len({scan.rows_sha256 for scan in scans}) == 1
+        scans = [
+            model.encode(square, admit=False, image_tokens=rows) for rows in ("all", "no-padding", "9999:similarity")
+        ]
+    assert {scan.image_tokens_read for scan in scans} == {"all"}
+    assert len({scan.image_tokens_sha256 for scan in scans}) == 1
 
 
 def test_the_commands_take_it_and_put_it_on_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -322,13 +328,13 @@ def test_the_commands_take_it_and_put_it_on_record(tmp_path: Path, monkeypatch: 
         return done.stdout
 
     ask = ("interpret", PAGE, "--kit", KIT, "--json", "--max-tokens", 4, "--threads", 1)
-    told = [json.loads(run(*ask, "--rows", rows)) for rows in ("all", "no-padding")]
-    assert told[1]["rows"] < told[0]["rows"]
-    run(*ask, "--rows", "none", rc=2)
-    dry = [json.loads(run(*ask, "--rows", rows, "--dry-run").splitlines()[0]) for rows in ("all", "no-padding")]
-    assert [cast["rows"] for cast in dry] == [report["rows"] for report in told]
+    told = [json.loads(run(*ask, "--image-tokens", rows)) for rows in ("all", "no-padding")]
+    assert told[1]["image_tokens"] < told[0]["image_tokens"]
+    run(*ask, "--image-tokens", "none", rc=2)
+    dry = [json.loads(run(*ask, "--image-tokens", rows, "--dry-run").splitlines()[0]) for rows in ("all", "no-padding")]
+    assert [cast["image_tokens"] for cast in dry] == [report["image_tokens"] for report in told]
     out = tmp_path / "out"
-    run("batch", PAGE, "-o", out, "--kit", KIT, "--max-tokens", 4, "--threads", 1, "--rows", "no-padding")
-    assert told[1]["rows_read"] in (out / "results.csv").read_text("utf-8")
+    run("batch", PAGE, "-o", out, "--kit", KIT, "--max-tokens", 4, "--threads", 1, "--image-tokens", "no-padding")
+    assert told[1]["image_tokens_read"] in (out / "results.csv").read_text("utf-8")
     entries = [json.loads(line.split(" ", 1)[1]) for line in (tmp_path / "log" / "log").read_text().splitlines()]
-    assert [entry["settings"].get("rows") for entry in entries] == [None, "no-padding", "no-padding"]
+    assert [entry["settings"].get("image_tokens") for entry in entries] == [None, "no-padding", "no-padding"]

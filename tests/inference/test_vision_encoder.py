@@ -25,7 +25,7 @@ ENCODE = """
 import sys
 import numpy as np
 from pathlib import Path
-from pulse_edge import vision
+from pulse_edge.inference import vision_encoder as vision
 if sys.argv[2] == "plain":
     vision.EXACT = "session.unknown"
 encoder = vision.VisionEncoder(Path(sys.argv[1]), device="cpu", threads=1)

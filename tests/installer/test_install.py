@@ -616,7 +616,7 @@ def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     files = [
         *(folder / ".cache/pulse-edge/machine" / f"{'d' * 20}-{'e' * 20}.json", tests / f"{'d' * 20}-{'e' * 20}.json"),
         folder / ".cache/pulse-edge/verified/verified.json",
-        *(rows / f"{'a' * 64}.rows", rows / f"{'a' * 64}-{'b' * 64}.kv", rows / ".unfinished-x"),
+        *(rows / f"{'a' * 64}.tokens", rows / f"{'a' * 64}-{'b' * 64}.kv", rows / ".unfinished-x"),
         *(log / "log", log / "head", log / "lock", log / "kept/2026-01-02" / f"{'c' * 64}.png"),
     ]
     for path in files:

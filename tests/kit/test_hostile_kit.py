@@ -228,7 +228,7 @@ def test_weights_outside_the_kits_folder_are_refused(where: str, tmp_path: Path)
 LOAD = """
 import sys
 from pathlib import Path
-from pulse_edge import llm
+from pulse_edge.inference import language_model as llm
 model = llm.LanguageModel(Path(sys.argv[1]), context=512, threads=1)
 print([model.load(Path(path), "k") for path in sys.argv[2:]])
 """

@@ -233,7 +233,7 @@ def test_a_missing_library_is_named_with_its_extra(
 def test_reading_a_plain_picture_loads_none_of_the_three_libraries() -> None:
     import subprocess
 
-    code = "import sys,io; from PIL import Image; from pulse_edge import scan; scan.read(Image.new('RGB',(9,9)))\n"
+    code = "import sys,io; from PIL import Image; from pulse_edge.page import reader; reader.read(Image.new('RGB',(9,9)))\n"
     code += "assert not {'pydicom','pypdfium2','pillow_heif'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 

@@ -202,7 +202,7 @@ def test_two_threads_read_their_own_pages() -> None:
 def test_without_work_the_decoder_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
     from pulse_edge.common import child_process
 
-    code = "from pulse_edge import decoder; decoder.IDLE = 0.1; decoder.main(0)"
+    code = "from pulse_edge.page import decoder; decoder.IDLE = 0.1; decoder.main(0)"
     monkeypatch.setattr(child_process, "command", lambda *_a: [sys.executable, "-c", code])
     monkeypatch.setattr(child_process, "environment", lambda **_v: os.environ | {"PYTHONPATH": str(ROOT)})
     document = reader.Document(several(blocks(seed=1), blocks(seed=2)))
@@ -218,7 +218,7 @@ def test_without_work_the_decoder_leaves(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_decoder_writes_nothing(tmp_path: Path) -> None:
     import subprocess
 
-    code = "from pulse_edge import decoder; decoder._bound_space(0)\nopen('x', 'w').write('y')"
+    code = "from pulse_edge.page import decoder; decoder._bound_space(0)\nopen('x', 'w').write('y')"
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, check=False)
     assert not (tmp_path / "x").exists() or not (tmp_path / "x").stat().st_size

@@ -267,4 +267,4 @@ def test_other_words_are_compared_as_calibrated(tiny_kit: Path, monkeypatch: pyt
             told = {"PVC": calibration(1, offset)}
             model.kit = replace(model.kit, manifest=replace(manifest, findings=told))
             found_ = judge({"PVC": 3.0}, told)
-            assert len(model.contradictions(model.encode(PAGE, gate=False), found_, [])) == marks
+            assert len(model.contradictions(model.encode(PAGE, admit=False), found_, [])) == marks

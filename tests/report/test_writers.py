@@ -266,7 +266,7 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
 def test_several_formats_at_once_go_into_a_folder(tiny_kit: Path, tmp_path: Path) -> None:
     forms = [word for form in writers.ENDINGS for word in ("--format", form)]
     patient = ("--patient-id", "Erika-42", "--patient-system", "urn:oid:1.2")
-    out = ("--findings", "-o", tmp_path / "out", "--keep", 1)
+    out = ("--findings", "-o", tmp_path / "out", "--retain", 1)
     done = run(PAGE, "--kit", tiny_kit, "--max-tokens", 8, *forms, *out, *patient)
     assert done.returncode == 0, done.stderr
     files = {Path(line) for line in done.stdout.splitlines()}

@@ -107,7 +107,7 @@ def test_our_tower_and_llama_compute_what_the_runtime_computes(unbroken: Run, tm
         ours = unbroken.rows(batch, None).flatten(0, 1)
     grid = Image.fromarray(_page(told))
     with PulseModel.load(tmp_path / "kit") as model:
-        theirs = torch.from_numpy(model.encode(grid, gate=False).rows)
+        theirs = torch.from_numpy(model.encode(grid, admit=False).image_tokens)
     cosine = torch.nn.functional.cosine_similarity(ours[144:], theirs[144:])
     assert len(ours) == len(theirs)
     assert cosine.min() > 0.99  # weights were rounded to float16 between the two

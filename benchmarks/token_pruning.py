@@ -1,8 +1,8 @@
-"""What image rows that are left out cost and save: time to read a page, and what that does to the answers.
+"""What image tokens that are left out cost and save: time to read a page, and what that does to the answers.
 
-    python benchmarks/rows.py KIT BENCH [--pages N] [--tasks A,B] [--rows no-padding,600,400] [--threads N]
+    python benchmarks/rows.py KIT BENCH [--pages N] [--tasks A,B] [--image-tokens no-padding,600,400] [--threads N]
 
-Every question is answered with all rows and with each choice of `--rows`, on the same page one after the other. KLD is of each
+Every question is answered with all rows and with each choice of `--image-tokens`, on the same page one after the other. KLD is of each
 token of the right answer, from all rows to the choice; loss is of the same tokens, in nats, lower where an answer comes nearer
 to the right one; a flip is a greedy answer that is another text. Seconds are those of reading the page alone; on a machine with
 other work only their ratio says something. Ctrl-C ends early, with what there is.
@@ -30,20 +30,20 @@ sys.path[:0] = [str(ROOT)]
 from calibration import answering, ecgbench
 from pulse_edge import PulseModel
 from pulse_edge.inference import token_pruning
-from pulse_edge.inference.cache import RowCache
-from pulse_edge.inference.model import EncodedScan
+from pulse_edge.inference.cache import ImageTokenCache
+from pulse_edge.inference.model import EncodedPage
 
 PATH = click.Path(path_type=Path)
 LONGEST = 100
 """Tokens of a greedy answer."""
 
 
-def read(model: PulseModel, encoded: EncodedScan) -> float:
+def read(model: PulseModel, encoded: EncodedPage) -> float:
     """Seconds that the language model takes for the page's rows."""
     model.language.clear()
     start = time.perf_counter()
     before = model.kit.manifest.prompt.before
-    model.language.prefill(encoded.rows_sha256, before, encoded.rows, places=encoded.places)
+    model.language.prefill(encoded.image_tokens_sha256, before, encoded.image_tokens, positions=encoded.positions)
     return time.perf_counter() - start
 
 
@@ -61,18 +61,18 @@ class Found:
     """(n,) its tokens."""
 
 
-def measure(model: PulseModel, sample: ecgbench.Sample, choices: Sequence[str], cache: RowCache) -> list[Found]:
+def measure(model: PulseModel, sample: ecgbench.Sample, choices: Sequence[str], cache: ImageTokenCache) -> list[Found]:
     """The same question with each choice."""
     question, right = sample.turns[0]
     ids = [*model.language.tokenize(right, first=False), model.language.end]
     found = []
     for choice in choices:
-        encoded = model.encode(sample.picture or b"", gate=False, rows=choice, cache=cache)
-        gaps = 0 if encoded.places is None else int((np.diff(encoded.places, prepend=-1) > 1).sum())
+        encoded = model.encode(sample.picture or b"", admit=False, image_tokens=choice, cache=cache)
+        gaps = 0 if encoded.positions is None else int((np.diff(encoded.positions, prepend=-1) > 1).sum())
         seconds = read(model, encoded)
         (logits,) = model.score(encoded, question, [ids])
         said = model.ask(encoded, question, LONGEST).answer().text
-        found.append(Found(len(encoded.rows), gaps, seconds, said, answering.log_softmax(logits), ids))
+        found.append(Found(len(encoded.image_tokens), gaps, seconds, said, answering.log_softmax(logits), ids))
     return found
 
 
@@ -82,7 +82,7 @@ def measure(model: PulseModel, sample: ecgbench.Sample, choices: Sequence[str], 
 @click.option("--pages", type=int, default=100, show_default=True, help="Of each task as many.")
 @click.option("--tasks", default="cpsc-test,ptb-test-report", show_default=True, help="Separated by commas.")
 @click.option(
-    "--rows",
+    "--image-tokens",
     default="no-padding,600,400,200,160,400:similarity,200:similarity,160:similarity",
     show_default=True,
     help="Separated by commas.",
@@ -99,7 +99,7 @@ def main(kit: Path, bench: Path, pages: int, tasks: str, rows: str, shortest: in
     some = [islice(opened.samples(task, click.echo), pages // len(names)) for task in names]
     found: list[list[Found]] = []
     with PulseModel.load(kit, device="cpu", threads=threads) as model, TemporaryDirectory() as folder:
-        cache = RowCache(Path(folder))
+        cache = ImageTokenCache(Path(folder))
         with contextlib.suppress(KeyboardInterrupt):
             for sample in chain.from_iterable(zip(*some, strict=True)):
                 found.append(measure(model, sample, choices, cache))

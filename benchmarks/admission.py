@@ -285,7 +285,7 @@ def timing() -> Iterator[str]:
 def _peak(path: Path) -> float:
     """MiB that a process of its own holds at most while it reads and checks a file; Linux only."""
     code = (
-        "import cv2, sys\nfrom pulse_edge import intake, scan\ncv2.setNumThreads(1)\n"
+        "import cv2, sys\nfrom pulse_edge.page import admission as intake, reader as scan\ncv2.setNumThreads(1)\n"
         "intake.check(scan.read(sys.argv[1]))\n"
         "print(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))"
     )

@@ -204,12 +204,13 @@ SPEED = """
 import sys, time
 from pathlib import Path
 import numpy as np
-from pulse_edge import kit, llm
+from pulse_edge.kit import kit
+from pulse_edge.inference import language_model as llm
 k = kit.open_kit(Path(sys.argv[1]))
 m = llm.LanguageModel(k.file(k.manifest.language.file), context=k.manifest.language.context_length, threads=1)
 rows = np.random.default_rng(0).normal(0, 0.02, (2048, m.embedding_length)).astype(np.float32)
 start = time.process_time()
-m.feed_rows(rows)
+m.feed_embeddings(rows)
 middle = time.process_time()
 for token in range(1024):
     m.feed_tokens([token % 1000])
@@ -223,13 +224,13 @@ print(middle - start, time.process_time() - middle)
 @click.option("--native", default=sys.executable, help="One with a native build. Default: this one.")
 @click.option("--times", default=7, show_default=True)
 def speed(kit: Path, portable: str, native: str, times: int) -> None:
-    """Processor seconds of one thread, least of several turns taken alternately: 2,048 image rows, then 1,024 tokens."""
+    """Processor seconds of one thread, least of several turns taken alternately: 2,048 image tokens, then 1,024 tokens."""
     best = {portable: [1e9, 1e9], native: [1e9, 1e9]}
     for _ in range(times):
         for python, least in best.items():
             seen = map(float, run(python, "-c", SPEED, kit).stdout.split())
             best[python] = [min(pair) for pair in zip(least, seen, strict=True)]
-    for what, mine, theirs in zip(("image rows", "tokens"), best[portable], best[native], strict=True):
+    for what, mine, theirs in zip(("image tokens", "tokens"), best[portable], best[native], strict=True):
         click.echo(f"- {what}: portable {mine:.2f} s, native {theirs:.2f} s, {theirs / mine:.2f} x as fast")
 
 
