@@ -181,7 +181,7 @@ def test_workers_keep_the_order_and_pass_errors_on() -> None:
         assert workers.call(abs, -1) == 1  # an error does not end its worker
         with pytest.raises(KitError, match="no such kit directory"):
             workers.call(open_kit, Path("nowhere"))
-        with pytest.raises(ModuleNotFoundError, match="test_child"):
+        with pytest.raises(ModuleNotFoundError, match="tests"):
             workers.call(ran, Path())  # a function that it does not find
         with pytest.raises(EngineError, match="unexpected module"):
             workers.call(__import__, "json")  # a result that cannot be sent
@@ -225,6 +225,6 @@ def test_every_child_process_is_started_isolated(file: Path) -> None:
             if called in STARTERS:
                 given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
                 assert "env" in given, f"{file}:{node.lineno} starts a process with the shell's variables"
-                assert "child." in text, f"{file}:{node.lineno}"
-    if file.name != "child.py":
-        assert '"-m"' not in text.replace('"-I", "-m"', ""), f"{file}: child.command starts modules"
+                assert "child_process." in text, f"{file}:{node.lineno}"
+    if file.name != "child_process.py":
+        assert '"-m"' not in text.replace('"-I", "-m"', ""), f"{file}: child_process.command starts modules"

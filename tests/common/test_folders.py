@@ -99,7 +99,8 @@ def test_a_marker_behind_a_link_is_none(tmp_path: Path) -> None:
 
 
 def test_two_processes_that_begin_at_once_agree_on_one_mark(tmp_path: Path) -> None:
-    code = f"from pathlib import Path; from pulse_edge.common import folders\nprint(folders.claim(Path({str(tmp_path / 'x')!r}), 'batch').id)"
+    code = "import sys; from pathlib import Path; from pulse_edge.common import folders\n"
+    code += f"print(folders.claim(Path({str(tmp_path / 'x')!r}), 'batch').id)"
     begun = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(4)]
     assert len({process.communicate()[0] for process in begun}) == 1
     assert [path.name for path in (tmp_path / "x").iterdir()] == [folders.MARKER]

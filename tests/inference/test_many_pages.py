@@ -19,7 +19,8 @@ KIT = ROOT / "pulse_edge" / "assets" / "kits" / "miniature"
 QUESTIONS = ("Is the rhythm regular?", "What is the heart rate?", "Does this ECG show left bundle branch block?")
 PROCESS = """
 import json, sys
-from pulse_edge import PulseModel, memory
+from pulse_edge import PulseModel
+from pulse_edge.machine import memory
 with PulseModel.load(sys.argv[1], device="cpu", threads=1) as model:
     for page, question in json.loads(sys.argv[2]):
         text = model.ask(model.encode(page, force=True), question, 16).answer().text

@@ -359,7 +359,13 @@ def noise(seconds: float = 10, hz: float = 250, mv: float = 0.4, rate: float = 5
 
 @pytest.mark.parametrize("rhythm", ["fibrillation", "sine", "asystole", "drift", "agonal", "wander"])
 def test_no_network_turns_or_refuses_a_drawn_rhythm(rhythm: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("rectify.flatten", "rectify.as_is", "quality.judge", "upright.turns", "upright.layouts"):
+    for module in (
+        "page.rectify.flatten",
+        "page.rectify.as_is",
+        "page.quality.judge",
+        "page.orientation.turns",
+        "page.orientation.layouts",
+    ):
         monkeypatch.setattr(f"pulse_edge.{module}", lambda *a, **k: pytest.fail("the page was looked at"))
     t = np.arange(2500) / 250
     drift, beat = 0.02 * np.sin(2 * np.pi * 0.2 * t), rec.beats(("I",), 10, 250)["I"]

@@ -5,9 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytest
-from PIL import Image
-
 from pulse_edge.batch import work_list as batches
 from pulse_edge.report.report import Answer, KitMark, Report
 
@@ -32,17 +29,6 @@ class Desk:
 
     def work(self) -> batches.Work:
         return batches.Work(self.answer, lambda *_a: None, lambda *_a: None, lambda *_a: None)
-
-
-@pytest.fixture
-def pages(tmp_path: Path) -> Path:
-    """Three pages, and one file that is none."""
-    folder = tmp_path / "pages"
-    folder.mkdir()
-    for n, name in enumerate(("a.png", "b.png", "c.png")):
-        Image.new("RGB", (60 + n, 60), "white").save(folder / name)
-    (folder / "d.png").write_bytes(b"no picture")
-    return folder
 
 
 def run(pages: Path, out: Path, desk: Desk, *, retry: bool = False) -> batches.Counts:
