@@ -38,7 +38,11 @@ from pulse_edge.page import admission, quality, reader, rectify
 
 ECG = ROOT.parent / "shared" / "ecg"
 Array = npt.NDArray[Any]
-TURNS = {90: Image.Transpose.ROTATE_270, 180: Image.Transpose.ROTATE_180, 270: Image.Transpose.ROTATE_90}
+TURNS = {
+    90: Image.Transpose.ROTATE_270,
+    180: Image.Transpose.ROTATE_180,
+    270: Image.Transpose.ROTATE_90,
+}
 INCOMPLETE = {
     "eik_00005.jpg": "leads",
     "eik_00008.jpg": "leads",
@@ -102,7 +106,9 @@ def corners() -> Iterator[str]:
             yield f"{path.name}: no sheet found"
             continue
         off = np.linalg.norm(np.array(truth["corners"]) - np.array(it.sheet.corners), axis=1)
-        for error, inside in zip(off / np.hypot(*truth["image_size"]), truth["inside"], strict=True):
+        for error, inside in zip(
+            off / np.hypot(*truth["image_size"]), truth["inside"], strict=True
+        ):
             errors[inside].append(100 * float(error))
     for inside, what in ((True, "inside the picture"), (False, "outside it")):
         e = errors[inside]
@@ -112,7 +118,9 @@ def corners() -> Iterator[str]:
 
 def _area(it: Found) -> float:
     quad = np.array(it.sheet.corners, np.float32)
-    return float(cv2.contourArea(quad)) / float(cv2.contourArea(np.asarray(it.frame).astype(np.float32)))
+    return float(cv2.contourArea(quad)) / float(
+        cv2.contourArea(np.asarray(it.frame).astype(np.float32))
+    )
 
 
 def turns() -> Iterator[str]:
@@ -124,7 +132,10 @@ def turns() -> Iterator[str]:
                 continue
             for turn in (0, 90, 180, 270):
                 it, count = found(path, turn), count + 1
-                name, warns = f"{path.name}@{turn}", "upright" in [r.check for r in it.quality.reasons]
+                name, warns = (
+                    f"{path.name}@{turn}",
+                    "upright" in [r.check for r in it.quality.reasons],
+                )
                 margins.append((it.quality.facts["upright"], name))
                 warned += warns
                 if it.sheet.rotation != (360 - turn) % 360:
@@ -145,7 +156,9 @@ def identical() -> Iterator[str]:
             same += 1
         else:
             changed.append(path.name)
-    yield f"upright renders and scans: {same} untouched" + (f"; changed: {', '.join(changed)}" if changed else "")
+    yield f"upright renders and scans: {same} untouched" + (
+        f"; changed: {', '.join(changed)}" if changed else ""
+    )
 
 
 KNOWN_SCALE = {"kg_892067079_clean.png": 2200 / 279.4, "kg_892067079_bwscan.png": 2132 / 279.4,
@@ -158,14 +171,20 @@ def grid() -> Iterator[str]:
     for name, truth in KNOWN_SCALE.items():
         path = next(p for p in files() if p.name == name)
         grid = found(path).grid
-        said = "none" if grid is None else f"{grid.pixels_per_mm:.3f}, {100 * (grid.pixels_per_mm / truth - 1):+.1f} %"
+        said = (
+            "none"
+            if grid is None
+            else f"{grid.pixels_per_mm:.3f}, {100 * (grid.pixels_per_mm / truth - 1):+.1f} %"
+        )
         yield f"{name}: {truth:.3f} pixels/mm, found {said}"
     errors = []
     for n in range(40):
         drawn = page_at(77, n)
         if drawn.style.grid == "none":
             continue
-        seen = admission.check(reader.Page(Image.fromarray(drawn.image), "", f"drawn {n}")).flat.grid
+        seen = admission.check(
+            reader.Page(Image.fromarray(drawn.image), "", f"drawn {n}")
+        ).flat.grid
         errors.append(1.0 if seen is None else abs(seen.pixels_per_mm / drawn.px_per_mm - 1))
     e = np.array(errors)
     yield f"drawn pages with a grid: {len(e)}, within 2 %: {(e < 0.02).sum()}, within 5 %: {(e < 0.05).sum()}, none found: {(e == 1).sum()}"
@@ -191,11 +210,17 @@ def gate() -> Iterator[str]:
                 continue
             if path.name in INCOMPLETE:
                 said = INCOMPLETE[path.name] in [r.check for r in judged.reasons]
-                verdicts.setdefault(f"incomplete: {'named' if said else 'NOT NAMED'}", []).append(path.name)
+                verdicts.setdefault(f"incomplete: {'named' if said else 'NOT NAMED'}", []).append(
+                    path.name
+                )
                 continue
             verdicts.setdefault(f"{kind}: {judged.verdict}", []).append(path.name)
         for what, names in sorted(verdicts.items()):
-            shown = "" if what.startswith(("pages: good", "no ECG: refused")) else f" ({', '.join(names)})"
+            shown = (
+                ""
+                if what.startswith(("pages: good", "no ECG: refused"))
+                else f" ({', '.join(names)})"
+            )
             yield f"{group} half, {what}: {len(names)}{shown}"
 
 
@@ -231,17 +256,28 @@ def _trace(page: admission.CheckedPage) -> Array:
     """
     pixels, g = np.asarray(page.flat.image), page.flat.grid
     across, down = (g.across, g.down) if g else (max(pixels.shape) / 270,) * 2
-    ink = quality._Ink(pixels, across, down, min(1.0, 4 / (across * down) ** 0.5), grid=g is not None)
+    ink = quality._Ink(
+        pixels, across, down, min(1.0, 4 / (across * down) ** 0.5), grid=g is not None
+    )
     size = round(pixels.shape[1] / across * FINE), round(pixels.shape[0] / down * FINE)
-    return cv2.GaussianBlur(cv2.resize(ink.mask.astype(np.float32), size, interpolation=cv2.INTER_AREA), (0, 0), FINE)
+    return cv2.GaussianBlur(
+        cv2.resize(ink.mask.astype(np.float32), size, interpolation=cv2.INTER_AREA), (0, 0), FINE
+    )
 
 
 def _reference(number: str) -> Array:
     """The page that the photographs' prints show, drawn from its signal: 3x4 and a strip of lead II."""
     header = wfdb.read_header(ECG / "records" / "paper2pulse" / f"{number}_hr.hea")
-    record = dict(zip((c.name.upper() for c in header.channels), wfdb.read_signals(header), strict=True))
+    record = dict(
+        zip((c.name.upper() for c in header.channels), wfdb.read_signals(header), strict=True)
+    )
     mask = np.zeros((round(PAGE_MM[1] * FINE), round(PAGE_MM[0] * FINE)), np.uint8)
-    layout = (("I", "aVR", "V1", "V4"), ("II", "aVL", "V2", "V5"), ("III", "aVF", "V3", "V6"), ("II",))
+    layout = (
+        ("I", "aVR", "V1", "V4"),
+        ("II", "aVL", "V2", "V5"),
+        ("III", "aVF", "V3", "V6"),
+        ("II",),
+    )
     for y, row in zip((92.0, 127.5, 163.0, 196.0), layout, strict=True):
         for c, name in enumerate(row):
             mv = record[name.upper()]
@@ -251,7 +287,9 @@ def _reference(number: str) -> Array:
             good = np.isfinite(part)
             if good.any():
                 points = np.stack([x, y - 10 * part], axis=1)[good] * FINE * 16
-                cv2.polylines(mask, [np.round(points).astype(np.int32)], False, (255,), 1, cv2.LINE_AA, 4)
+                cv2.polylines(
+                    mask, [np.round(points).astype(np.int32)], False, (255,), 1, cv2.LINE_AA, 4
+                )
     return cv2.GaussianBlur(mask.astype(np.float32) / 255, (0, 0), FINE)
 
 
@@ -259,13 +297,19 @@ def _agree(reference: Array, other: Array) -> float:
     """Pearson's correlation at the best shift, of up to 20 mm out of the picture."""
     y, x = (20 * FINE + max(0, n - m) for n, m in zip(reference.shape, other.shape, strict=True))
     padded = cv2.copyMakeBorder(other, y, y, x, x, cv2.BORDER_CONSTANT, value=0)
-    return float(cv2.matchTemplate(padded.astype(np.float32), reference.astype(np.float32), cv2.TM_CCOEFF_NORMED).max())
+    return float(
+        cv2.matchTemplate(
+            padded.astype(np.float32), reference.astype(np.float32), cv2.TM_CCOEFF_NORMED
+        ).max()
+    )
 
 
 def timing() -> Iterator[str]:
     cv2.setNumThreads(1)
     big = Image.open(next(p for p in files() if p.name == "p2p_01924.jpg")).convert("RGB")
-    clean = Image.open(next(p for p in files() if p.name == "kg_892067079_clean.png")).convert("RGB")
+    clean = Image.open(next(p for p in files() if p.name == "kg_892067079_clean.png")).convert(
+        "RGB"
+    )
     cases = {"12-megapixel photograph": big.resize((4618, 2600)), "2200 x 1700 scan": clean}
     for name, image in cases.items():
         buffer = io.BytesIO()
@@ -289,7 +333,9 @@ def _peak(path: Path) -> float:
         "intake.check(scan.read(sys.argv[1]))\n"
         "print(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))"
     )
-    done = subprocess.run([sys.executable, "-c", code, path], cwd=ROOT, check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, path], cwd=ROOT, check=True, capture_output=True, text=True
+    )
     return float(done.stdout) / 1024
 
 
@@ -317,13 +363,19 @@ def thresholds() -> Iterator[str]:
     present = {name: float(quality.LIMITS[name].refuses or 0) for name in FITTED}
     for one, other in (("even", "odd"), ("odd", "even")):
         fitted = {name: _midway(name, legible[one], bad[one][name]) for name in FITTED}
-        yield f"from the {one} half: " + ", ".join(f"{name} {limit:.3g}" for name, limit in fitted.items())
+        yield f"from the {one} half: " + ", ".join(
+            f"{name} {limit:.3g}" for name, limit in fitted.items()
+        )
         for what, limits in (
             (f"these on the {other} half", fitted),
             (f"the present ones on the {other} half", present),
         ):
-            wrong = sum(any(_refused(name, f, limits[name]) for name in FITTED) for f in legible[other])
-            passed = {n: [f for f in bad[other][n] if not _refused(n, f, limits[n])] for n in FITTED}
+            wrong = sum(
+                any(_refused(name, f, limits[name]) for name in FITTED) for f in legible[other]
+            )
+            passed = {
+                n: [f for f in bad[other][n] if not _refused(n, f, limits[n])] for n in FITTED
+            }
             said = ", ".join(f"{n} {len(p)} of {len(bad[other][n])}" for n, p in passed.items())
             yield f"{what}: {wrong} of {len(legible[other])} legible pages refused; let through {said}"
 
@@ -351,7 +403,11 @@ def _midway(name: str, good: list[dict[str, float]], bad: list[dict[str, float]]
     mildest = least((f[name] for f in bad if name in f), default=worst)
     if (mildest <= worst) if high else (mildest >= worst):
         return worst
-    return (worst + mildest) / 2 if name == "ecg" else float(np.sqrt(max(worst, 1e-3) * max(mildest, 1e-3)))
+    return (
+        (worst + mildest) / 2
+        if name == "ecg"
+        else float(np.sqrt(max(worst, 1e-3) * max(mildest, 1e-3)))
+    )
 
 
 def _refused(name: str, facts: dict[str, float], limit: float) -> bool:
@@ -366,7 +422,9 @@ def _refused(name: str, facts: dict[str, float], limit: float) -> bool:
 def _clean(count: int) -> list[DrawnPage]:
     """The first drawn pages with a grid of lines, twelve leads and a strip."""
     drawn = (page_at(5, n) for n in range(200))
-    return list(islice((p for p in drawn if p.style.grid == "lines" and p.style.layout == "3x4+1"), count))
+    return list(
+        islice((p for p in drawn if p.style.grid == "lines" and p.style.layout == "3x4+1"), count)
+    )
 
 
 def curve(count: int = 3) -> Iterator[str]:
@@ -387,7 +445,9 @@ def curve(count: int = 3) -> Iterator[str]:
 def _on_desk(image: Array, matrix: Array, size: tuple[int, int]) -> Array:
     desk = np.full((size[1], size[0], 3), (96, 70, 50), np.uint8)
     mask = cv2.warpPerspective(np.full(image.shape[:2], 255, np.uint8), matrix, size)
-    return np.where(mask[..., None] > 127, cv2.warpPerspective(image, matrix, size, flags=cv2.INTER_CUBIC), desk)
+    return np.where(
+        mask[..., None] > 127, cv2.warpPerspective(image, matrix, size, flags=cv2.INTER_CUBIC), desk
+    )
 
 
 def perspective(image: Array, s: float, dice: np.random.Generator) -> Array:
@@ -413,7 +473,12 @@ def folds(image: Array, s: float, dice: np.random.Generator) -> Array:
     bump = np.abs((x / w * 3) % 1 - 0.5) * 2
     shade = 1 - 0.35 * s * (bump[..., None] > 0.5)
     return np.clip(
-        cv2.remap(image, x, y + 0.03 * s * h * bump, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) * shade, 0, 255
+        cv2.remap(
+            image, x, y + 0.03 * s * h * bump, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        )
+        * shade,
+        0,
+        255,
     ).astype(np.uint8)
 
 
@@ -458,7 +523,8 @@ def small(image: Array, s: float, dice: np.random.Generator) -> Array:
 
 
 SPOILS: dict[str, Callable[[Array, float, np.random.Generator], Array]] = {
-    f.__name__: f for f in (perspective, rotation, folds, shadow, glare, blur, jpeg, moire, handwriting, small)
+    f.__name__: f
+    for f in (perspective, rotation, folds, shadow, glare, blur, jpeg, moire, handwriting, small)
 }
 POINTS = {"corners": corners, "turns": turns, "identical": identical, "grid": grid, "gate": gate,
           "thresholds": thresholds, "traces": traces, "time": timing, "curve": curve}  # fmt: skip

@@ -33,13 +33,28 @@ class Run:
         self.out, self.log = out, log
         question = ("-q", "What is the rate?", "-q", "Is the rhythm regular?")
         how = ("--threads", "1", "--max-tokens", "4", "--device", "cpu", "--no-findings")
-        self._command = [sys.executable, "-m", "pulse_edge", "batch", str(pages), "-o", str(out), "--kit", str(kit)]
+        self._command = [
+            sys.executable,
+            "-m",
+            "pulse_edge",
+            "batch",
+            str(pages),
+            "-o",
+            str(out),
+            "--kit",
+            str(kit),
+        ]
         self._command += [*question, *how]
         self._environment = os.environ | {"PULSE_EDGE_LOG": str(log)}
 
     def start(self) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            self._command, cwd=ROOT, env=self._environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            self._command,
+            cwd=ROOT,
+            env=self._environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
         )
 
     def finish(self) -> tuple[int, str]:
@@ -61,7 +76,9 @@ class Run:
     def result(self) -> list[tuple[str, str]]:
         """What must not depend on interruptions."""
         lines = map(json.loads, (self.out / "results.jsonl").read_text("utf-8").splitlines())
-        return [(line["file"], json.dumps([line.get("answers"), line.get("error")])) for line in lines]
+        return [
+            (line["file"], json.dumps([line.get("answers"), line.get("error")])) for line in lines
+        ]
 
     def recorded(self) -> int:
         """Entries of the verified log. Raises if an answer of the results is not among them."""
@@ -71,7 +88,11 @@ class Run:
         log.verify()
         known = [(e.fields["page_sha256"], e.fields["answer_sha256"]) for e in log.entries()]
         lines = map(json.loads, (self.out / "results.jsonl").read_text("utf-8").splitlines())
-        wanted = {(line["page_sha256"], sha256(a["text"])) for line in lines for a in line.get("answers", ())}
+        wanted = {
+            (line["page_sha256"], sha256(a["text"]))
+            for line in lines
+            for a in line.get("answers", ())
+        }
         if missing := wanted - set(known):
             raise SystemExit(f"{len(missing)} answers are not on record")
         return len(known)
@@ -80,7 +101,11 @@ class Run:
 def make(folder: Path, pages: int) -> None:
     """Pages that differ, one in fifty of which cannot be read."""
     folder.mkdir(parents=True)
-    whole = Image.open(ROOT / "pulse_edge" / "assets" / "example_page.png").convert("RGB").resize((330, 255))
+    whole = (
+        Image.open(ROOT / "pulse_edge" / "assets" / "example_page.png")
+        .convert("RGB")
+        .resize((330, 255))
+    )
     for n in range(pages):
         path = folder / f"{n:04}.png"
         if n % 50 == 7:
@@ -127,23 +152,31 @@ def main(work: Path, kit: Path, pages: int, kills: int, seed: int, small: Path |
     start = time.monotonic()
     code, last = whole.finish()
     seconds = time.monotonic() - start
-    print(f"unbroken: {whole.pages()} pages of {pages}, exit code {code}, {seconds:.0f} s, {whole.recorded()} entries")
+    print(
+        f"unbroken: {whole.pages()} pages of {pages}, exit code {code}, {seconds:.0f} s, {whole.recorded()} entries"
+    )
     killed = Run(work / "pages", work / "killed", kit, work / "log-killed")
     done = kill(killed, kills, random.Random(seed), pages)
     code, last = killed.finish()
     same = killed.result() == whole.result()
-    print(f"killed {kills} times, the last time after {done} pages: exit code {code}, {killed.recorded()} entries")
+    print(
+        f"killed {kills} times, the last time after {done} pages: exit code {code}, {killed.recorded()} entries"
+    )
     print(f"result {'equals' if same else 'DIFFERS FROM'} the unbroken run's")
     if small is not None:
         full = Run(work / "pages", small / "out", kit, work / "log-full")
         for leave in (60_000, 200_000, 400_000):
             filler = fill(small, leave)
             code, last = full.finish()
-            print(f"disk with {leave // 1000} kB free: exit code {code} after {full.pages()} pages: {last}")
+            print(
+                f"disk with {leave // 1000} kB free: exit code {code} after {full.pages()} pages: {last}"
+            )
             filler.unlink()
         code, last = full.finish()
         same &= full.result() == whole.result()
-        print(f"disk free again: exit code {code}, {full.recorded()} entries, equal: {full.result() == whole.result()}")
+        print(
+            f"disk free again: exit code {code}, {full.recorded()} entries, equal: {full.result() == whole.result()}"
+        )
     shutil.rmtree(work)
     raise SystemExit(0 if same else 1)
 

@@ -32,7 +32,9 @@ def run(*command: object, **how: object) -> subprocess.CompletedProcess[str]:
     words = [str(word) for word in command]
     done = subprocess.run(words, capture_output=True, text=True, check=False, **how)  # type: ignore[call-overload]
     if done.returncode:
-        raise SystemExit(f"{' '.join(words)}: {done.returncode}\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+        raise SystemExit(
+            f"{' '.join(words)}: {done.returncode}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
+        )
     return done  # type: ignore[no-any-return]
 
 
@@ -43,8 +45,25 @@ def packed(work: Path, kit: Path, llama: Path | None) -> Path:
         work.mkdir(parents=True, exist_ok=True)
         if not (work / "key").exists():
             run(sys.executable, "-m", "pulse_edge", "kit", "keygen", work / "key", cwd=ROOT)
-        command = [sys.executable, "-m", "pulse_edge", "kit", "pack", kit, "-o", work / "stick", "--sign", work / "key"]
-        command += ["--platform", "linux-x86_64", "--python", python, *(["--wheel", llama] if llama else [])]
+        command = [
+            sys.executable,
+            "-m",
+            "pulse_edge",
+            "kit",
+            "pack",
+            kit,
+            "-o",
+            work / "stick",
+            "--sign",
+            work / "key",
+        ]
+        command += [
+            "--platform",
+            "linux-x86_64",
+            "--python",
+            python,
+            *(["--wheel", llama] if llama else []),
+        ]
         run(*command, cwd=ROOT)
     return work / "stick"
 
@@ -64,7 +83,9 @@ def main() -> None:
 _WORK = click.argument("work", type=click.Path(path_type=Path))
 _KIT = click.option("--kit", type=click.Path(path_type=Path, exists=True), required=True)
 _LLAMA = click.option(
-    "--llama", type=click.Path(path_type=Path, exists=True), help="A portable wheel, to save its build."
+    "--llama",
+    type=click.Path(path_type=Path, exists=True),
+    help="A portable wheel, to save its build.",
 )
 
 
@@ -93,7 +114,11 @@ def bare(work: Path, kit: Path, llama: Path | None, suite: str) -> None:
     calls = [line for line in (work / "trace").read_text().splitlines() if "(" in line]
     click.echo(f"- bare root: {len(calls)} network system calls while reading a page")
     run(*inside, "python3", "/stick/install.py", "--uninstall")
-    left = [p for p in (root / "opt/pulse-edge", root / "usr/local/bin/pulse-edge") if os.path.lexists(p)]
+    left = [
+        p
+        for p in (root / "opt/pulse-edge", root / "usr/local/bin/pulse-edge")
+        if os.path.lexists(p)
+    ]
     click.echo(f"- bare root: uninstalled, left behind: {len(left)}")
 
 
@@ -101,20 +126,37 @@ def bare(work: Path, kit: Path, llama: Path | None, suite: str) -> None:
 @_WORK
 @_KIT
 @_LLAMA
-@click.option("--cpu", default="Nehalem", show_default=True, help="A processor of qemu-user without AVX.")
+@click.option(
+    "--cpu", default="Nehalem", show_default=True, help="A processor of qemu-user without AVX."
+)
 def old(work: Path, kit: Path, llama: Path | None, cpu: str) -> None:
     """Read a page with the installed program on an emulated old processor."""
     stick, home = packed(work, kit, llama), work / "home"
     run(sys.executable, stick / "install.py", "--to", home, "--accept", key_id(work))
     version = home / "versions" / (home / "current").read_text().strip()
-    program = [version / "venv/bin/python", "-I", "-m", "pulse_edge", "interpret", PAGE, "--max-tokens", "4"]
+    program = [
+        version / "venv/bin/python",
+        "-I",
+        "-m",
+        "pulse_edge",
+        "interpret",
+        PAGE,
+        "--max-tokens",
+        "4",
+    ]
     here, there = run(*program).stdout, run("qemu-x86_64-static", "-cpu", cpu, *program).stdout
-    click.echo(f"- {cpu}: `{' '.join(there.split())}`, {'the same words' if here == there else 'OTHER words'} as here")
+    click.echo(
+        f"- {cpu}: `{' '.join(there.split())}`, {'the same words' if here == there else 'OTHER words'} as here"
+    )
 
 
 @main.command()
 @_WORK
-@click.option("--kit", type=click.Path(path_type=Path, exists=True), help="Default: stand-ins for kit and program.")
+@click.option(
+    "--kit",
+    type=click.Path(path_type=Path, exists=True),
+    help="Default: stand-ins for kit and program.",
+)
 @_LLAMA
 @click.option("--times", default=30, show_default=True)
 @click.option("--seed", default=1, show_default=True)
@@ -140,7 +182,9 @@ def kills(work: Path, kit: Path | None, llama: Path | None, times: int, seed: in
         for _ in range(times):
             for preparing in before:
                 run(*preparing)
-            with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+            with subprocess.Popen(
+                command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+            ) as process:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(chance.uniform(0, seconds))
                 process.kill()
@@ -151,7 +195,9 @@ def kills(work: Path, kit: Path | None, llama: Path | None, times: int, seed: in
             else:
                 again += done.returncode == 0 and is_whole(home)
                 run(*removal)
-            if home.exists():  # an empty folder: killed after it was made, before its mark said by whom
+            if (
+                home.exists()
+            ):  # an empty folder: killed after it was made, before its mark said by whom
                 home.rmdir()
         click.echo(
             f"- {what} killed {times} times within {seconds:.1f} s: whole or nothing afterwards {whole} times, ",
@@ -180,7 +226,9 @@ def stand_ins(work: Path) -> list[Path]:
     (work / "key.pub").write_text(key.public().text())
     kit = small_bundle.kit(work / "kit", "kit", size=20 << 20)
     return [
-        small_bundle.make(work / version, kit, wheel=small_bundle.program(work / f"w{version}", version), key=key)
+        small_bundle.make(
+            work / version, kit, wheel=small_bundle.program(work / f"w{version}", version), key=key
+        )
         for version in ("1.0", "2.0")
     ]
 
@@ -197,7 +245,12 @@ def is_whole(home: Path, *, nothing_too: bool = False) -> bool:
         kits.verify(kits.open_kit(kit))
     if not (home / "pulse-edge").exists():
         return nothing_too
-    return subprocess.run([home / "pulse-edge", "--version"], capture_output=True, check=False).returncode == 0
+    return (
+        subprocess.run(
+            [home / "pulse-edge", "--version"], capture_output=True, check=False
+        ).returncode
+        == 0
+    )
 
 
 SPEED = """
@@ -220,8 +273,12 @@ print(middle - start, time.process_time() - middle)
 
 @main.command()
 @_KIT
-@click.option("--portable", required=True, help="A Python with the portable llama-cpp-python and pulse-edge.")
-@click.option("--native", default=sys.executable, help="One with a native build. Default: this one.")
+@click.option(
+    "--portable", required=True, help="A Python with the portable llama-cpp-python and pulse-edge."
+)
+@click.option(
+    "--native", default=sys.executable, help="One with a native build. Default: this one."
+)
 @click.option("--times", default=7, show_default=True)
 def speed(kit: Path, portable: str, native: str, times: int) -> None:
     """Processor seconds of one thread, least of several turns taken alternately: 2,048 image tokens, then 1,024 tokens."""
@@ -230,8 +287,12 @@ def speed(kit: Path, portable: str, native: str, times: int) -> None:
         for python, least in best.items():
             seen = map(float, run(python, "-c", SPEED, kit).stdout.split())
             best[python] = [min(pair) for pair in zip(least, seen, strict=True)]
-    for what, mine, theirs in zip(("image tokens", "tokens"), best[portable], best[native], strict=True):
-        click.echo(f"- {what}: portable {mine:.2f} s, native {theirs:.2f} s, {theirs / mine:.2f} x as fast")
+    for what, mine, theirs in zip(
+        ("image tokens", "tokens"), best[portable], best[native], strict=True
+    ):
+        click.echo(
+            f"- {what}: portable {mine:.2f} s, native {theirs:.2f} s, {theirs / mine:.2f} x as fast"
+        )
 
 
 @main.command()
@@ -247,16 +308,16 @@ def fat32(work: Path, gib: float) -> None:
         large_kit(kit, int(gib * 2**30))
     size = sum(p.stat().st_size for p in kit.iterdir())
     small_bundle.program(work)
-    click.echo(f"| step, {size / 2**30:.1f} GiB | seconds | against cp and sha256sum | peak MiB |\n|---|---|---|---|")
+    click.echo(
+        f"| step, {size / 2**30:.1f} GiB | seconds | against cp and sha256sum | peak MiB |\n|---|---|---|---|"
+    )
     copy = f"cp -r {kit} {work}/plain && sha256sum {work}/plain/*"
     drop(kit)
     plain = timed("cp -r of the kit, and sha256sum of the copy", ["sh", "-c", copy])
     shutil.rmtree(work / "plain")
     drop(kit)
     code = f"import sys; sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'tests')!r}]\nfrom pathlib import Path\nimport small_bundle\n"
-    code += (
-        f"work = Path({str(work)!r})\nsmall_bundle.make(work / 'stick', work / 'kit', wheel=next(work.glob('*.whl')))"
-    )
+    code += f"work = Path({str(work)!r})\nsmall_bundle.make(work / 'stick', work / 'kit', wheel=next(work.glob('*.whl')))"
     timed("pack", [sys.executable, "-c", code], plain)
     over_fat32(work, size)
     copy = f"cp -r {work}/stick {work}/plain && sha256sum {work}/plain/kits/*/*"
@@ -264,7 +325,14 @@ def fat32(work: Path, gib: float) -> None:
     plain = timed("cp -r of the stick, and sha256sum of the copy", ["sh", "-c", copy])
     shutil.rmtree(work / "plain")
     drop(work / "stick")
-    install = [sys.executable, str(work / "stick/install.py"), "--to", str(work / "home"), "--accept", "unsigned"]
+    install = [
+        sys.executable,
+        str(work / "stick/install.py"),
+        "--to",
+        str(work / "home"),
+        "--accept",
+        "unsigned",
+    ]
     timed("install", [*install, "--accept", "little-memory"], plain)
     run("diff", "-r", kit, next((work / "home").glob("versions/*/kits/*")))
     click.echo("\nThe kit installed from the FAT32 image has the same bytes.")
@@ -281,7 +349,10 @@ def large_kit(path: Path, size: int) -> None:
     block = random.Random(0).randbytes(64 << 20)
     with open(path / "llm.gguf", "wb") as f:
         for number in range(-(-size // len(block))):
-            f.write(number.to_bytes(8, "little") + block[8 : min(len(block), size - number * len(block))])
+            f.write(
+                number.to_bytes(8, "little")
+                + block[8 : min(len(block), size - number * len(block))]
+            )
     import dataclasses
 
     manifest = kits.parse_manifest((path / kits.MANIFEST).read_text())
@@ -311,7 +382,9 @@ def drop(folder: Path) -> None:
 def timed(what: str, command: list[str], against: float | None = None) -> float:
     """Run, print a row, and return the seconds, written back to the disk."""
     start = time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
         said = process.stderr.read() if process.stderr else ""
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)

@@ -96,9 +96,14 @@ def row(what: str, run: Run) -> None:
 @click.command()
 @click.argument("work", type=click.Path(path_type=Path))
 @click.option(
-    "--tokenizer", type=click.Path(exists=True), required=True, help="A SentencePiece model of 32,000 pieces."
+    "--tokenizer",
+    type=click.Path(exists=True),
+    required=True,
+    help="A SentencePiece model of 32,000 pieces.",
 )
-@click.option("--retain", is_flag=True, help="Leave checkpoint and kit in WORK, and use those that are there.")
+@click.option(
+    "--retain", is_flag=True, help="Leave checkpoint and kit in WORK, and use those that are there."
+)
 @click.option("--max-tokens", type=int, default=32, show_default=True)
 def main(work: Path, tokenizer: str, keep: bool, max_tokens: int) -> None:
     """Measure."""
@@ -121,23 +126,52 @@ def main(work: Path, tokenizer: str, keep: bool, max_tokens: int) -> None:
             subprocess.run(make, cwd=ROOT, check=True)
         click.echo("| step | seconds | peak resident GiB |\n|---|---|---|")
         subprocess.run([sys.executable, "-c", PLAIN, str(checkpoint), str(plain)], check=True)
-        theirs = (sys.executable, str(converter), str(plain), "--outfile", str(work / "t.gguf"), "--outtype", "f16")
+        theirs = (
+            sys.executable,
+            str(converter),
+            str(plain),
+            "--outfile",
+            str(work / "t.gguf"),
+            "--outtype",
+            "f16",
+        )
         run = measure(*theirs, cold=plain)
         row("llama.cpp's converter, the same language tensors", run)
         (work / "t.gguf").unlink()
         shutil.rmtree(plain)
-        half = measure(sys.executable, "-c", HALF, str(checkpoint), str(work / "o.gguf"), cold=checkpoint)
+        half = measure(
+            sys.executable, "-c", HALF, str(checkpoint), str(work / "o.gguf"), cold=checkpoint
+        )
         row(f"our language half ({half.seconds / run.seconds:.2f} x)", half)
         (work / "o.gguf").unlink()
-        convert = (sys.executable, "-m", "export", "convert", str(checkpoint), "-o", str(kit), "--force")
+        convert = (
+            sys.executable,
+            "-m",
+            "export",
+            "convert",
+            str(checkpoint),
+            "-o",
+            str(kit),
+            "--force",
+        )
         row("the whole conversion, proof included", measure(*convert, cold=checkpoint))
-        ask = (sys.executable, "-m", "pulse_edge", "interpret", "pulse_edge/assets/example_page.png", "--kit", str(kit))
+        ask = (
+            sys.executable,
+            "-m",
+            "pulse_edge",
+            "interpret",
+            "pulse_edge/assets/example_page.png",
+            "--kit",
+            str(kit),
+        )
         run = measure(*ask, "--json", "--max-tokens", str(max_tokens), cold=kit)
         row(f"interpret, {max_tokens} tokens", run)
         report = json.loads(run.out)
         stages = ", ".join(f"{k} {v:.1f}" for k, v in report["seconds"].items())
         click.echo(f"\n{report['rows']} image tokens; seconds by stage: {stages}.")
-        click.echo(f"Proof: {json.dumps(json.loads((kit / 'manifest.json').read_text())['parity'])}")
+        click.echo(
+            f"Proof: {json.dumps(json.loads((kit / 'manifest.json').read_text())['parity'])}"
+        )
     finally:
         if not keep:
             shutil.rmtree(work)

@@ -132,9 +132,14 @@ def main(count: int) -> int:
             "--threads",
             "1",
         ]
-        variables = os.environ | {"PULSE_EDGE_LOG": f"{folder}/log", "PULSE_EDGE_CACHE": f"{folder}/cache"}
+        variables = os.environ | {
+            "PULSE_EDGE_LOG": f"{folder}/log",
+            "PULSE_EDGE_CACHE": f"{folder}/cache",
+        }
         start = time.monotonic()
-        batch = subprocess.Popen(command, cwd=ROOT, env=variables, stderr=subprocess.PIPE, text=True)
+        batch = subprocess.Popen(
+            command, cwd=ROOT, env=variables, stderr=subprocess.PIPE, text=True
+        )
         memory = _Memory(batch.pid)
         memory.start()
         _, errors = batch.communicate()
@@ -152,7 +157,11 @@ def _verdict(out: Path, count: int, errors: str, memory: list[float]) -> int:
         seen.add(name)
         error = result.get("error") or ""
         how = "answered" if not error else "refused" if result["exit_code"] == 3 else "unreadable"
-        if "the program failed" in error or "ended the program" in error or "ends the decoder" in error:
+        if (
+            "the program failed" in error
+            or "ended the program" in error
+            or "ends the decoder" in error
+        ):
             how = "FAULT"
             faults.append(error)
         table[name.split(".", 1)[1]][how] += 1
@@ -160,12 +169,17 @@ def _verdict(out: Path, count: int, errors: str, memory: list[float]) -> int:
         print(f"{kind:24}", ", ".join(f"{how} {n}" for how, n in sorted(counts.items())))
     lost = count - len(seen)
     crashes = errors.count("the program crashed")
-    print(f"{len(seen)} of {count} files have a result, {len(faults)} faults, {crashes} crashes of the working process")
+    print(
+        f"{len(seen)} of {count} files have a result, {len(faults)} faults, {crashes} crashes of the working process"
+    )
     for error in faults[:20]:
         print("  ", error)
     if memory:
         parts = np.array_split(np.array(memory), min(10, len(memory)))
-        print("memory, MiB, the most in each tenth of the time:", *(round(float(part.max())) for part in parts))
+        print(
+            "memory, MiB, the most in each tenth of the time:",
+            *(round(float(part.max())) for part in parts),
+        )
     return int(bool(lost or crashes or any("ends the decoder" not in fault for fault in faults)))
 
 

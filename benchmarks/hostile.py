@@ -47,19 +47,28 @@ def files() -> Iterator[tuple[str, bytes]]:
     form = b"<</Type/XObject/Subtype/Form/BBox[0 0 99 99]/Resources<</XObject<</F 5 0 R>>>>/Length 5>>stream\n/F Do\nendstream"
     yield "PDF form that draws itself", pdf(b"/F Do", more=(form,))
     yield "PDF forms that draw 20 to the 12th boxes", pdf(b"/F Do", more=tuple(_forms(12)))
-    yield "PDF with a page tree that holds itself", pdf(RED_BOX).replace(b"/Kids[3 0 R]", b"/Kids[2 0 R]")
+    yield (
+        "PDF with a page tree that holds itself",
+        pdf(RED_BOX).replace(b"/Kids[3 0 R]", b"/Kids[2 0 R]"),
+    )
     yield "PDF picture that unpacks to 2 GiB", pdf(b"792 0 0 612 0 0 cm /F Do", more=(_bomb(),))
     yield "PNG of 60,000 x 60,000 pixels in few bytes", _png(60_000)
     yield "PNG of 9,900 x 9,900 pixels in few bytes", _png(9_900)
     yield "TIFF of 101 pages", _tiff(101)
-    yield "DICOM that says 60,000 x 60,000", picture_file(np.zeros((64, 64, 3), np.uint8), Rows=60_000, Columns=60_000)
+    yield (
+        "DICOM that says 60,000 x 60,000",
+        picture_file(np.zeros((64, 64, 3), np.uint8), Rows=60_000, Columns=60_000),
+    )
     yield "JPEG of 9,984 x 9,984 pixels and 400 scans", progressive(9_984, 400)
     yield "WebP of 16,383 x 16,383 pixels in 40 bytes", _webp(16_383)
     yield (
         "WebP of 9,999 x 9,999 pixels",
         _saved(Image.new("RGBA", (9_999, 9_999), (1, 2, 3, 100)), "WEBP", lossless=True),
     )
-    yield "PNG of 10,000 x 10,000 RGBA", _saved(Image.new("RGBA", (10_000, 10_000)), "PNG", compress_level=1)
+    yield (
+        "PNG of 10,000 x 10,000 RGBA",
+        _saved(Image.new("RGBA", (10_000, 10_000)), "PNG", compress_level=1),
+    )
     yield "DICOM of a million empty items", _items(1_000_000)
     yield "DICOM of 12 leads at 50 kHz", waveform_file(hz=50_000)
     yield "DICOM whose pixels are cut short", picture_file(np.zeros((64, 64, 3), np.uint8))[:2000]
@@ -82,7 +91,8 @@ def _items(count: int) -> bytes:
     start = picture_file(np.zeros((8, 8, 3), np.uint8))
     at = start.index(b"\x08\x00\x16\x00") if b"\x08\x00\x16\x00" in start else 132
     sequence = (
-        struct.pack("<HH2sHI", 0x0008, 0x1140, b"SQ", 0, 0xFFFFFFFF) + struct.pack("<HHI", 0xFFFE, 0xE000, 0) * count
+        struct.pack("<HH2sHI", 0x0008, 0x1140, b"SQ", 0, 0xFFFFFFFF)
+        + struct.pack("<HHI", 0xFFFE, 0xE000, 0) * count
     )
     return start[:at] + sequence + struct.pack("<HHI", 0xFFFE, 0xE0DD, 0) + start[at:]
 
@@ -106,19 +116,28 @@ def _bomb() -> bytes:
         packed += packer.compress(bytes(1 << 20))
     packed += packer.flush()
     head = b"<</Type/XObject/Subtype/Image/Width 26755/Height 26755/ColorSpace/DeviceRGB/BitsPerComponent 8"
-    return head + b"/Filter/FlateDecode/Length %d>>stream\n" % len(packed) + bytes(packed) + b"\nendstream"
+    return (
+        head
+        + b"/Filter/FlateDecode/Length %d>>stream\n" % len(packed)
+        + bytes(packed)
+        + b"\nendstream"
+    )
 
 
 def _png(side: int) -> bytes:
     """A black PNG of one bit a pixel."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
-        return len(body).to_bytes(4, "big") + kind + body + zlib.crc32(kind + body).to_bytes(4, "big")
+        return (
+            len(body).to_bytes(4, "big") + kind + body + zlib.crc32(kind + body).to_bytes(4, "big")
+        )
 
     packer, row = zlib.compressobj(9), bytes(1 + (side + 7) // 8)
     packed = b"".join(packer.compress(row) for _ in range(side)) + packer.flush()
     size = side.to_bytes(4, "big") * 2 + bytes([1, 0, 0, 0, 0])
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
+    )
 
 
 def _tiff(pages: int) -> bytes:
@@ -133,8 +152,16 @@ def main() -> None:
         subprocess.run([sys.executable, __file__, folder], check=True)
         for path in sorted(Path(folder).iterdir()):
             environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-            done = subprocess.run([sys.executable, "-c", READER, path], env=environment, capture_output=True, text=True)
-            print(f"{path.name[3:]}: {done.stdout.strip() or 'CRASHED ' + done.stderr.strip()[-200:]}", flush=True)
+            done = subprocess.run(
+                [sys.executable, "-c", READER, path],
+                env=environment,
+                capture_output=True,
+                text=True,
+            )
+            print(
+                f"{path.name[3:]}: {done.stdout.strip() or 'CRASHED ' + done.stderr.strip()[-200:]}",
+                flush=True,
+            )
 
 
 def make(folder: Path) -> None:

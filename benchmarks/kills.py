@@ -63,7 +63,11 @@ def killed(times: int, seconds: float, dice: random.Random, target: Path, *words
 
 def contents(path: Path) -> dict[str, str]:
     """{file: sha256} of a file or folder; of results only what is an answer, for seconds differ."""
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file() and p.name != MEASURED)
+    files = (
+        [path]
+        if path.is_file()
+        else sorted(p for p in path.rglob("*") if p.is_file() and p.name != MEASURED)
+    )
     return {str(p.relative_to(path)) if p != path else "": digest(p) for p in files}
 
 
@@ -81,7 +85,11 @@ def digest(path: Path) -> str:
 def without_times(value: object) -> object:
     """JSON without what names a time."""
     if isinstance(value, dict):
-        return {k: without_times(v) for k, v in value.items() if k not in UNLIKE and not k.endswith("seconds")}
+        return {
+            k: without_times(v)
+            for k, v in value.items()
+            if k not in UNLIKE and not k.endswith("seconds")
+        }
     return [without_times(v) for v in value] if isinstance(value, list) else value
 
 
@@ -98,18 +106,54 @@ def main(kit: Path, work: Path, times: int, pages: int, seed: int) -> None:
     bench = work / "bench"
     test = work / "test"
     for folder, number in ((bench, 7), (test, 8)):
-        finish("calibration", "synthesize", "-o", folder, "--pages", pages, "--seed", number, "--processes", 1)
+        finish(
+            "calibration",
+            "synthesize",
+            "-o",
+            folder,
+            "--pages",
+            pages,
+            "--seed",
+            number,
+            "--processes",
+            1,
+        )
     stats = work / "whole-stats.gguf"
 
     def collect(out: Path) -> tuple[object, ...]:
-        return "calibration", "collect", kit, "-o", out, "--bench", bench, "--samples", pages, "--threads", 1
+        return (
+            "calibration",
+            "collect",
+            kit,
+            "-o",
+            out,
+            "--bench",
+            bench,
+            "--samples",
+            pages,
+            "--threads",
+            1,
+        )
 
     def quantize(out: Path) -> tuple[object, ...]:
         return "export", "quantize", kit, "-o", out, "--llm", "Q4_K_M", "--stats", stats
 
     def evaluate(out: Path) -> tuple[object, ...]:
         small = work / "whole-kit"
-        return "calibration", "evaluate", kit, small, "-o", out, "--bench", test, "--limit", 6, "--threads", 1
+        return (
+            "calibration",
+            "evaluate",
+            kit,
+            small,
+            "-o",
+            out,
+            "--bench",
+            test,
+            "--limit",
+            6,
+            "--threads",
+            1,
+        )
 
     click.echo("| command | unbroken, s | kills at work | final files |\n|---|---|---|---|")
     equal = True

@@ -86,7 +86,9 @@ def run(*words: object, environment: dict[str, str] | None = None) -> Run:
 class Laptop:
     """What is measured, on one kit."""
 
-    def __init__(self, work: Path, kit: Path, checkpoint: Path, threads: int, source: Path | None) -> None:
+    def __init__(
+        self, work: Path, kit: Path, checkpoint: Path, threads: int, source: Path | None
+    ) -> None:
         self.work, self.kit, self.checkpoint, self.threads = work, kit, checkpoint, threads
         self.model = kits.open_kit(kit).file(kits.open_kit(kit).manifest.language.file)
         self.mmproj = work / "mmproj.gguf"
@@ -111,9 +113,22 @@ class Laptop:
             own["PULSE_EDGE_CACHE"] = str(self.work / "cache-0")
         elif who != "page":
             own["PULSE_EDGE_CACHE"] = str(self.work / "cache-none")
-        words = ["interpret", PAGE, "--kit", self.kit, "--device", "cpu", "--threads", self.threads, "--max-tokens", 1]
+        words = [
+            "interpret",
+            PAGE,
+            "--kit",
+            self.kit,
+            "--device",
+            "cpu",
+            "--threads",
+            self.threads,
+            "--max-tokens",
+            1,
+        ]
         words += [part for question in QUESTIONS for part in ("-q", question)]
-        done = run(sys.executable, PARTS, "command", out, time.time(), until, *words, environment=own)
+        done = run(
+            sys.executable, PARTS, "command", out, time.time(), until, *words, environment=own
+        )
         told = json.loads(out.read_text())
         if who == "seen" and "encode" in told["entered"]:
             raise SystemExit("a page that was seen before was encoded again")
@@ -123,7 +138,22 @@ class Laptop:
         """As many tokens as our page had rows, with the settings that our run chose."""
         ours = figures(self.work, "command", "page", number)
         load = "none" if not ours["mapped"] else "mmap"
-        words = ["-m", self.model, "-p", ours["rows"], "-n", 0, "-t", self.threads, "-ngl", 0, "-fa", 0, "-lm", load]
+        words = [
+            "-m",
+            self.model,
+            "-p",
+            ours["rows"],
+            "-n",
+            0,
+            "-t",
+            self.threads,
+            "-ngl",
+            0,
+            "-fa",
+            0,
+            "-lm",
+            load,
+        ]
         words += ["-b", ours["batch"], "-ub", ours["batch"], "-ctk", ours["keys"]]
         words += ["--repack", int(ours["repack"]), "-r", 1, "--no-warmup", "-o", "jsonl"]
         done = run(self.bench, *words)
@@ -132,14 +162,46 @@ class Laptop:
 
     def mtmd_cli(self, _who: str, number: int) -> Figures:
         """The page and the question in llama.cpp's way, with its own defaults otherwise."""
-        words = ["-m", self.model, "--mmproj", self.mmproj, "--image", PAGE, "-p", QUESTIONS[0], "-n", 1, "--temp", 0]
-        words += ["-c", 4096, "-t", self.threads, "-ngl", 0, "--no-warmup", "--no-jinja", "--chat-template", "vicuna"]
+        words = [
+            "-m",
+            self.model,
+            "--mmproj",
+            self.mmproj,
+            "--image",
+            PAGE,
+            "-p",
+            QUESTIONS[0],
+            "-n",
+            1,
+            "--temp",
+            0,
+        ]
+        words += [
+            "-c",
+            4096,
+            "-t",
+            self.threads,
+            "-ngl",
+            0,
+            "--no-warmup",
+            "--no-jinja",
+            "--chat-template",
+            "vicuna",
+        ]
         done = run(self.mtmd, *words)
-        (self.work / "mtmd.log").write_text("".join(f"{at:.3f} {line}\n" for at, line in done.notes))
+        (self.work / "mtmd.log").write_text(
+            "".join(f"{at:.3f} {line}\n" for at, line in done.notes)
+        )
         loaded = next((at for at, line in done.notes if "loading model: " in line), None)
-        encoded = [after(line, "encoding done in ") for _, line in done.notes if "encoding done in " in line]
+        encoded = [
+            after(line, "encoding done in ")
+            for _, line in done.notes
+            if "encoding done in " in line
+        ]
         if loaded is None or not encoded:
-            raise SystemExit(f"{self.work}/mtmd.log: llama-mtmd-cli said something else than expected")
+            raise SystemExit(
+                f"{self.work}/mtmd.log: llama-mtmd-cli said something else than expected"
+            )
         seen = {"first_token": done.said, "loaded": loaded, "encode": sum(encoded) / 1e3}
         each = np.load(self.work / "encoder-clip.npy", mmap_mode="r").shape[1]
         return {**seen, "rows": each * len(encoded), "peak": done.peak}
@@ -178,10 +240,14 @@ def measured(work: Path) -> list[Figures]:
 
 def figures(work: Path, part: str, who: str, number: int) -> Figures:
     """Of one run."""
-    return next(r for r in measured(work) if (r["part"], r["who"], r["number"]) == (part, who, number))
+    return next(
+        r for r in measured(work) if (r["part"], r["who"], r["number"]) == (part, who, number)
+    )
 
 
-def measure(work: Path, rounds: int, long: int, parts: Callable[[str], Callable[[str, int], Figures]]) -> None:
+def measure(
+    work: Path, rounds: int, long: int, parts: Callable[[str], Callable[[str, int], Figures]]
+) -> None:
     """Measure what is not in `work`/results.jsonl yet. `parts` gives a part's function by its name."""
     known = {(r["part"], r["who"], r["number"]) for r in measured(work)}
     for part, who, number in schedule(rounds, long):
@@ -246,19 +312,70 @@ def table(work: Path, encoders: float | None) -> str:
     began = middle("command", "start", lambda r: r["entered"]["encode"][0])
     seen = middle("command", "seen", lambda r: r["entered"]["load_model"][0])
     short, long = len(by["encoder", "ours"]), len(by["command", "page"])
-    count, our_rows, their_rows = by["encoder", "ours"][0]["tiles"], rows("command", "page"), rows("mtmd_cli", "theirs")
+    count, our_rows, their_rows = (
+        by["encoder", "ours"][0]["tiles"],
+        rows("command", "page"),
+        rows("mtmd_cli", "theirs"),
+    )
     lines = [
-        pair(f"{count} tiles, against libmtmd's clip", "s", encode("ours"), encode("clip"), 0.5, short),
-        pair(f"{count} tiles, against torch float32", "s", encode("ours"), encode("torch"), 0.8, short),
-        pair(f"{our_rows} image tokens, against llama-bench", "rows/s", page("rate"), bench, 0.97, long, least=True),
         pair(
-            f"page to first token ({our_rows} rows; theirs {their_rows})", "s", page("first_token"), first, 0.75, long
+            f"{count} tiles, against libmtmd's clip",
+            "s",
+            encode("ours"),
+            encode("clip"),
+            0.5,
+            short,
+        ),
+        pair(
+            f"{count} tiles, against torch float32",
+            "s",
+            encode("ours"),
+            encode("torch"),
+            0.8,
+            short,
+        ),
+        pair(
+            f"{our_rows} image tokens, against llama-bench",
+            "rows/s",
+            page("rate"),
+            bench,
+            0.97,
+            long,
+            least=True,
+        ),
+        pair(
+            f"page to first token ({our_rows} rows; theirs {their_rows})",
+            "s",
+            page("first_token"),
+            first,
+            0.75,
+            long,
         ),
         pair("the same without loading", "s", page("without_load"), bare, None, long),
-        alone("reading, checking, tiling, tokenizing, copying, keeping rows: share", page("overhead"), 0.02, long),
-        alone("all but loading, encoding and decoding, start of Python included: share", page("others"), None, long),
-        alone("start of the process to the first tile, hashes remembered, encoder loaded: seconds", began, 1.0, short),
-        alone("second question to its first token, of the first one's time", page("second"), 0.03, long),
+        alone(
+            "reading, checking, tiling, tokenizing, copying, keeping rows: share",
+            page("overhead"),
+            0.02,
+            long,
+        ),
+        alone(
+            "all but loading, encoding and decoding, start of Python included: share",
+            page("others"),
+            None,
+            long,
+        ),
+        alone(
+            "start of the process to the first tile, hashes remembered, encoder loaded: seconds",
+            began,
+            1.0,
+            short,
+        ),
+        alone(
+            "second question to its first token, of the first one's time",
+            page("second"),
+            0.03,
+            long,
+        ),
         alone(
             "page seen before: start of the process to the loading of the weights, no tile encoded: seconds",
             seen,
@@ -267,23 +384,36 @@ def table(work: Path, encoders: float | None) -> str:
         ),
     ]
     if encoders is not None:
-        lines.append(f"| lowest cosine of a row, ours and clip's | {encoders:.6f} | | | | {count} tiles |")
+        lines.append(
+            f"| lowest cosine of a row, ours and clip's | {encoders:.6f} | | | | {count} tiles |"
+        )
     for what, mine, other in (
         ("encoder", ("encoder", "ours"), ("encoder", "clip")),
         ("page", ("command", "page"), ("mtmd_cli", "theirs")),
     ):
         ours_peak, their_peak = (middle(*who, lambda r: r["peak"]) / 2**30 for who in (mine, other))
-        lines.append(pair(f"peak memory, {what}", "GiB", ours_peak, their_peak, None, len(by[mine])))
+        lines.append(
+            pair(f"peak memory, {what}", "GiB", ours_peak, their_peak, None, len(by[mine]))
+        )
     torch_peak = middle("encoder", "torch", lambda r: r["peak"]) / 2**30
     bench_peak = middle("llama_bench", "theirs", lambda r: r["peak"]) / 2**30
     lines.append(
         f"| peak memory of torch's encoder, of llama-bench: GiB | | {torch_peak:.2f}, {bench_peak:.2f} | | | |"
     )
-    return "\n".join(["| | ours | theirs | ratio | goal | runs |", "|---|---|---|---|---|---|", *lines])
+    return "\n".join(
+        ["| | ours | theirs | ratio | goal | runs |", "|---|---|---|---|---|---|", *lines]
+    )
 
 
 def pair(
-    what: str, unit: str, ours: float, theirs: float, goal: float | None, runs: int, *, least: bool = False
+    what: str,
+    unit: str,
+    ours: float,
+    theirs: float,
+    goal: float | None,
+    runs: int,
+    *,
+    least: bool = False,
 ) -> str:
     """A line that compares."""
     ratio = ours / theirs
@@ -317,18 +447,34 @@ def agreement(work: Path) -> float | None:
 @click.argument("work", type=click.Path(path_type=Path))
 @click.option("--kit", type=click.Path(path_type=Path, exists=True), required=True)
 @click.option("--checkpoint", type=click.Path(path_type=Path, exists=True), required=True)
-@click.option("--rounds", type=click.IntRange(1), default=2, show_default=True, help="Of the short parts.")
-@click.option("--long", type=click.IntRange(1), default=1, show_default=True, help="Of whole pages.")
+@click.option(
+    "--rounds", type=click.IntRange(1), default=2, show_default=True, help="Of the short parts."
+)
+@click.option(
+    "--long", type=click.IntRange(1), default=1, show_default=True, help="Of whole pages."
+)
 @click.option("--threads", type=click.IntRange(1), default=cpu.threads().prefill, show_default=True)
-@click.option("--source", type=click.Path(path_type=Path), help="llama.cpp's source. Default: fetched.")
-def main(work: Path, kit: Path, checkpoint: Path, rounds: int, long: int, threads: int, source: Path | None) -> None:
+@click.option(
+    "--source", type=click.Path(path_type=Path), help="llama.cpp's source. Default: fetched."
+)
+def main(
+    work: Path,
+    kit: Path,
+    checkpoint: Path,
+    rounds: int,
+    long: int,
+    threads: int,
+    source: Path | None,
+) -> None:
     """Measure."""
     work = work.resolve()
     work.mkdir(parents=True, exist_ok=True)
     laptop = Laptop(work, kit.resolve(), checkpoint.resolve(), threads, source)
     measure(work, rounds, long, lambda part: getattr(laptop, part))
     m = kits.open_kit(kit).manifest
-    click.echo(f"{m.id}: {m.language.type} language model, {m.vision.type} encoder; {cpu.name()}, {threads} threads\n")
+    click.echo(
+        f"{m.id}: {m.language.type} language model, {m.vision.type} encoder; {cpu.name()}, {threads} threads\n"
+    )
     click.echo(table(work, agreement(work)))
 
 

@@ -39,14 +39,22 @@ Encode = Callable[[int], Any]
 def pictures(kit: kits.Kit) -> list[Any]:
     """The page's tiles as RGB pictures."""
     m = kit.manifest
-    how = {"aspect_ratio": m.packing.aspect_ratio, "pinpoints": m.packing.grid_pinpoints, "mean": m.vision.mean}
+    how = {
+        "aspect_ratio": m.packing.aspect_ratio,
+        "pinpoints": m.packing.grid_pinpoints,
+        "mean": m.vision.mean,
+    }
     return tiling.pictures(reader.read(PAGE).image, size=m.vision.image_size, **how)
 
 
 def pixels(kit: kits.Kit) -> Any:
     """(n, 3, S, S) float32 of the same tiles."""
     m = kit.manifest
-    how = {"aspect_ratio": m.packing.aspect_ratio, "pinpoints": m.packing.grid_pinpoints, "mean": m.vision.mean}
+    how = {
+        "aspect_ratio": m.packing.aspect_ratio,
+        "pinpoints": m.packing.grid_pinpoints,
+        "mean": m.vision.mean,
+    }
     return tiling.cut(reader.read(PAGE).image, size=m.vision.image_size, std=m.vision.std, **how)
 
 
@@ -81,10 +89,20 @@ def clip(kit: kits.Kit, threads: int, mmproj: Path) -> Encode:
 
     language_model.system()  # loads the backends
     params = lib.llama_model_default_params()
-    params.no_alloc, params.load_mode = True, lib.LLAMA_LOAD_MODE_NONE  # only its vocabulary and width are asked for
-    model = lib.llama_model_load_from_file(str(kit.file(kit.manifest.language.file)).encode(), params)
+    params.no_alloc, params.load_mode = (
+        True,
+        lib.LLAMA_LOAD_MODE_NONE,
+    )  # only its vocabulary and width are asked for
+    model = lib.llama_model_load_from_file(
+        str(kit.file(kit.manifest.language.file)).encode(), params
+    )
     settings = mtmd.mtmd_context_params_default()
-    settings.use_gpu, settings.n_threads, settings.warmup, settings.print_timings = False, threads, False, False
+    settings.use_gpu, settings.n_threads, settings.warmup, settings.print_timings = (
+        False,
+        threads,
+        False,
+        False,
+    )
     context = mtmd.mtmd_init_from_file(str(mmproj).encode(), model, settings)
     if not context:
         raise SystemExit(f"{mmproj}: libmtmd cannot load it")
@@ -97,7 +115,9 @@ def clip(kit: kits.Kit, threads: int, mmproj: Path) -> Encode:
             if mtmd.mtmd_encode_chunk(context, chunk):
                 raise SystemExit("libmtmd cannot encode a tile")
             rows = mtmd.mtmd_input_chunk_get_n_tokens(chunk)
-            found.append(np.ctypeslib.as_array(mtmd.mtmd_get_output_embd(context), (rows, width)).copy())
+            found.append(
+                np.ctypeslib.as_array(mtmd.mtmd_get_output_embd(context), (rows, width)).copy()
+            )
         return np.stack(found)
 
     return encode
@@ -113,8 +133,12 @@ def _image_chunk(mtmd: Any, context: Any, picture: Any) -> Any:
     bitmaps = (mtmd.mtmd_bitmap_p_ctypes * 1)(bitmap)
     if mtmd.mtmd_tokenize(context, chunks, ctypes.byref(text), bitmaps, 1):
         raise SystemExit("libmtmd cannot prepare a tile")
-    every = [mtmd.mtmd_input_chunks_get(chunks, i) for i in range(mtmd.mtmd_input_chunks_size(chunks))]
-    images = [c for c in every if mtmd.mtmd_input_chunk_get_type(c) == mtmd.MTMD_INPUT_CHUNK_TYPE_IMAGE]
+    every = [
+        mtmd.mtmd_input_chunks_get(chunks, i) for i in range(mtmd.mtmd_input_chunks_size(chunks))
+    ]
+    images = [
+        c for c in every if mtmd.mtmd_input_chunk_get_type(c) == mtmd.MTMD_INPUT_CHUNK_TYPE_IMAGE
+    ]
     if len(images) != 1:
         raise SystemExit(f"libmtmd makes {len(images)} pictures of a tile")
     return images[0]
@@ -130,7 +154,12 @@ def encoder(out: Path, kit: Path, threads: int, who: str, other: Path) -> None:
     features = encode(99)
     seconds = time.perf_counter() - start
     np.save(out.with_suffix(".npy"), features.astype(np.float32))
-    figures = {"seconds": seconds, "load": loaded - began, "tiles": len(features), "peak": memory.peak()}
+    figures = {
+        "seconds": seconds,
+        "load": loaded - began,
+        "tiles": len(features),
+        "peak": memory.peak(),
+    }
     out.write_text(json.dumps(figures))
 
 
@@ -168,7 +197,12 @@ class Watches:
 
     def finish(self) -> None:
         """Write the figures, and end the process where it is."""
-        told = {"seconds": self.seconds, "entered": self.entered, "said": self.said, "end": self.now()}
+        told = {
+            "seconds": self.seconds,
+            "entered": self.entered,
+            "said": self.said,
+            "end": self.now(),
+        }
         self.out.write_text(json.dumps(told | self.facts | {"peak": memory.peak()}))
         sys.stdout.flush()
         os._exit(0)
@@ -193,7 +227,8 @@ class Watches:
             from llama_cpp import llama_cpp as lib
 
             self.facts |= {
-                key: how[key] for key in ("batch", "context", "mapped", "repack", "threads", "width", "keys")
+                key: how[key]
+                for key in ("batch", "context", "mapped", "repack", "threads", "width", "keys")
             }
             self.put(lib, "llama_decode", "decode")
             load(model, path, **how)

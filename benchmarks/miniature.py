@@ -46,7 +46,9 @@ class Original:
         self.encoder = Encoder(checkpoint).eval()
         self.llama = LlamaForCausalLM(config.text).eval()
         names = [
-            n for n in checkpoint.names() if n.startswith(("model.layers", "model.embed", "model.norm", "lm_head"))
+            n
+            for n in checkpoint.names()
+            if n.startswith(("model.layers", "model.embed", "model.norm", "lm_head"))
         ]
         self.llama.load_state_dict({n: checkpoint.tensor(n).float() for n in names}, strict=True)
         self.pieces = sentencepiece.SentencePieceProcessor(model_file=str(path / "tokenizer.model"))
@@ -97,10 +99,14 @@ def agree(checkpoint: Path, kit: Path, pages: int) -> None:
                 std=m.vision.std,
             )
             scan = model.encode(picture, admit=False)
-            for question in questions(page.record, np.random.default_rng(i), ("cpsc-test", "ptb-test-report")):
+            for question in questions(
+                page.record, np.random.default_rng(i), ("cpsc-test", "ptb-test-report")
+            ):
                 text = question.turns[0][0]
                 ours = "".join(model.ask(scan, text, 160))
-                theirs = original.answer(pixels, m.prompt.before, prompt.fill(m.prompt.after, text), 160)
+                theirs = original.answer(
+                    pixels, m.prompt.before, prompt.fill(m.prompt.after, text), 160
+                )
                 asked, same = asked + 1, same + (ours == theirs)
                 if ours != theirs:
                     click.echo(f"page {i}: torch {theirs!r}, kit {ours!r}", err=True)
@@ -120,7 +126,11 @@ def photographs(kit: Path, labels: Path) -> None:
     from pulse_edge import PulseModel
 
     root = labels.parent.parent
-    rows = [r for r in csv.DictReader(labels.open(encoding="utf-8")) if r["paired_images"] and r["superclass"]]
+    rows = [
+        r
+        for r in csv.DictReader(labels.open(encoding="utf-8"))
+        if r["paired_images"] and r["superclass"]
+    ]
     right = {"photographed": [0, 0], "drawn": [0, 0]}
     click.echo("| record | is | photographed | drawn |\n|---|---|---|---|")
     with PulseModel.load(kit, device="cpu") as model:
@@ -133,12 +143,18 @@ def photographs(kit: Path, labels: Path) -> None:
             }
             said = {}
             for how, page in pages.items():
-                said[how] = labels_in("".join(model.ask(model.encode(page, force=True), asked)), PTBXL)
+                said[how] = labels_in(
+                    "".join(model.ask(model.encode(page, force=True), asked)), PTBXL
+                )
                 right[how][0] += sum((name in truth) == (name in said[how]) for name in PTBXL)
                 right[how][1] += said[how] == truth
-            click.echo(f"| {row['record']} | {' | '.join(', '.join(x) for x in (truth, *said.values()))} |")
+            click.echo(
+                f"| {row['record']} | {' | '.join(', '.join(x) for x in (truth, *said.values()))} |"
+            )
     for how, (each, whole) in right.items():
-        click.echo(f"{how}: {each} of {5 * len(rows)} labels right, {whole} of {len(rows)} pages wholly")
+        click.echo(
+            f"{how}: {each} of {5 * len(rows)} labels right, {whole} of {len(rows)} pages wholly"
+        )
 
 
 @cli.command()
@@ -164,7 +180,9 @@ def odd(kit: Path, files: tuple[Path, ...]) -> None:
         click.echo("| page | it says |\n|---|---|")
         for name, page in pages.items():
             try:
-                click.echo(f"| {name} | {''.join(model.ask(model.encode(page, admit=False), _REPORT))} |")
+                click.echo(
+                    f"| {name} | {''.join(model.ask(model.encode(page, admit=False), _REPORT))} |"
+                )
             except PulseEdgeError as e:
                 click.echo(f"| {name} | refused: {e} |")
 

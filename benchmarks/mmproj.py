@@ -80,7 +80,9 @@ def _settings(writer: gguf.GGUFWriter, config: Config) -> None:
         writer.add_uint32(f"clip.vision.{key}", value)
     writer.add_float32("clip.vision.attention.layer_norm_epsilon", v.layer_norm_eps)
     writer.add_string("clip.vision.mm_patch_merge_type", config.merge)
-    writer.add_array("clip.vision.image_grid_pinpoints", [side for grid in config.pinpoints for side in grid])
+    writer.add_array(
+        "clip.vision.image_grid_pinpoints", [side for grid in config.pinpoints for side in grid]
+    )
     writer.add_array("clip.vision.image_mean", list(config.mean))
     writer.add_array("clip.vision.image_std", list(config.std))
 

@@ -57,8 +57,14 @@ COMMANDS = (
 
 @click.command()
 @click.argument("work", type=click.Path(path_type=Path))
-@click.option("--stay", type=float, default=20.0, show_default=True, help="Seconds that every process stays.")
-@click.option("--checkpoint", type=click.Path(path_type=Path, exists=True), help="Default: a tiny one is made.")
+@click.option(
+    "--stay", type=float, default=20.0, show_default=True, help="Seconds that every process stays."
+)
+@click.option(
+    "--checkpoint",
+    type=click.Path(path_type=Path, exists=True),
+    help="Default: a tiny one is made.",
+)
 def main(work: Path, stay: float, checkpoint: Path | None) -> None:
     """Run all commands in WORK, a folder to make."""
     import namespace
@@ -67,15 +73,23 @@ def main(work: Path, stay: float, checkpoint: Path | None) -> None:
     if why := namespace.why_not():
         raise click.ClickException(why)
     prepare(work, checkpoint)
-    environment = {"PATH": os.environ["PATH"], "HOME": str(work / "home"), "TMPDIR": str(work / "tmp")}
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(work / "home"),
+        "TMPDIR": str(work / "tmp"),
+    }
     control = environment | {"HOME": str(work / "other home")}
     where = {"cwd": work, "resolver": work / "resolv.conf", "seconds": 7200.0}
-    heard = namespace.recorded([[sys.executable, "-c", CONTROL, stay]], work / "control", control, **where)
+    heard = namespace.recorded(
+        [[sys.executable, "-c", CONTROL, stay]], work / "control", control, **where
+    )
     print(
         f"control, onnxruntime alone: {', '.join(heard[0].sent) or 'silent'}; left {sorted(files(work / 'other home'))}"
     )
     own = [[sys.executable, "-c", STAY, stay, ROOT, *line.split()] for line in COMMANDS]
-    done = namespace.recorded(own, work / "recorder", environment, typed="Is it regular?\n", held=1.0, **where)
+    done = namespace.recorded(
+        own, work / "recorder", environment, typed="Is it regular?\n", held=1.0, **where
+    )
     for one, line in zip(done, COMMANDS, strict=True):
         print(
             f"{line}: {', '.join(one.sent) or 'sent nothing'}"
@@ -83,7 +97,9 @@ def main(work: Path, stay: float, checkpoint: Path | None) -> None:
         )
     print("\n".join(f"~/{name}" for name in sorted(files(work / "home"))))
     print("left in TMPDIR:", sorted(files(work / "tmp")) or "nothing")
-    raise SystemExit(1 if any(one.sent or one.code for one in done) or undocumented(work / "home") else 0)
+    raise SystemExit(
+        1 if any(one.sent or one.code for one in done) or undocumented(work / "home") else 0
+    )
 
 
 def prepare(work: Path, checkpoint: Path | None) -> None:

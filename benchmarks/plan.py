@@ -34,7 +34,11 @@ USES = {"encoder closed first": memory_plan.Use(pages=1), "encoder kept": memory
 
 def rungs(kit: kits.Kit) -> list[tuple[str, memory_plan.Plan]]:
     """Every plan, whatever is free."""
-    return [(use, p) for use, wanted in USES.items() for p in memory_plan.ladder(kit, wanted, None, cpu.flags())]
+    return [
+        (use, p)
+        for use, wanted in USES.items()
+        for p in memory_plan.ladder(kit, wanted, None, cpu.flags())
+    ]
 
 
 def child(kit: kits.Kit, number: int, threads: int, max_tokens: int) -> None:
@@ -60,11 +64,25 @@ def child(kit: kits.Kit, number: int, threads: int, max_tokens: int) -> None:
 
 def every_plan(o: argparse.Namespace) -> list[dict[str, object]]:
     kit, rows = kits.open_kit(o.kit), []
-    print("use                  weights   batch  planned     measured    off     prefill s  answer s")
+    print(
+        "use                  weights   batch  planned     measured    off     prefill s  answer s"
+    )
     for number in o.only or range(len(rungs(kit))):
-        command = [sys.executable, __file__, str(o.work), "--kit", str(o.kit), "--child", str(number)]
+        command = [
+            sys.executable,
+            __file__,
+            str(o.work),
+            "--kit",
+            str(o.kit),
+            "--child",
+            str(number),
+        ]
         command += ["--threads", str(o.threads), "--max-tokens", str(o.max_tokens)]
-        row = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
+        row = json.loads(
+            subprocess.run(
+                command, check=True, stdout=subprocess.PIPE, text=True
+            ).stdout.splitlines()[-1]
+        )
         rows.append(row | {"number": number})
         off = row["measured"] / row["planned"] - 1
         stages = f"{row['stages']['prefill']:>9.1f}  {row['stages']['answer']:>8.1f}"
@@ -79,7 +97,16 @@ def every_plan(o: argparse.Namespace) -> list[dict[str, object]]:
 
 def within(o: argparse.Namespace, limit: str) -> dict[str, object]:
     """`pulse-edge interpret` within a limit: exit code (-9: the kernel killed it), peak as the kernel has it, last line."""
-    command = [sys.executable, "-m", "pulse_edge", "interpret", str(PAGE), "--kit", str(o.kit), "--max-tokens"]
+    command = [
+        sys.executable,
+        "-m",
+        "pulse_edge",
+        "interpret",
+        str(PAGE),
+        "--kit",
+        str(o.kit),
+        "--max-tokens",
+    ]
     command += [str(o.max_tokens), "--threads", str(o.threads)]
     group, how = control_group(memory.parse(limit))
     if group is None:
@@ -94,7 +121,8 @@ def within(o: argparse.Namespace, limit: str) -> dict[str, object]:
         # The child joins before it runs Python, so that everything it takes is counted.
         done = subprocess.run(command, capture_output=True, text=True, check=False, preexec_fn=join)
         peak = group and next(
-            filter(None, (read(group / n) for n in ("memory.peak", "memory.max_usage_in_bytes"))), None
+            filter(None, (read(group / n) for n in ("memory.peak", "memory.max_usage_in_bytes"))),
+            None,
         )
     finally:
         if group is not None:
@@ -104,7 +132,14 @@ def within(o: argparse.Namespace, limit: str) -> dict[str, object]:
     print(
         f"{limit} by {how}: exit {done.returncode}{killed} after {time.perf_counter() - start:.0f} s: {last or 'answered'}"
     )
-    return {"limit": limit, "how": how, "exit": done.returncode, "peak": peak, "said": last, "text": done.stdout}
+    return {
+        "limit": limit,
+        "how": how,
+        "exit": done.returncode,
+        "peak": peak,
+        "said": last,
+        "text": done.stdout,
+    }
 
 
 def read(path: Path) -> int | None:
@@ -141,7 +176,9 @@ def main() -> None:
     a.add_argument("--threads", type=int, default=cpu.threads().prefill)
     a.add_argument("--max-tokens", type=int, default=16)
     a.add_argument("--only", type=int, nargs="*", help="numbers of the plans, counted from 0")
-    a.add_argument("--limits", nargs="*", metavar="SIZE", help="control group limits instead of plans")
+    a.add_argument(
+        "--limits", nargs="*", metavar="SIZE", help="control group limits instead of plans"
+    )
     a.add_argument("--child", type=int, help=argparse.SUPPRESS)
     o = a.parse_args()
     if o.child is not None:
@@ -149,7 +186,11 @@ def main() -> None:
         return
     o.work.mkdir(parents=True, exist_ok=True)
     rows = [within(o, limit) for limit in o.limits] if o.limits else every_plan(o)
-    about = {"kit": dataclasses.asdict(kits.open_kit(o.kit).manifest.language), "machine": cpu.name(), "rows": rows}
+    about = {
+        "kit": dataclasses.asdict(kits.open_kit(o.kit).manifest.language),
+        "machine": cpu.name(),
+        "rows": rows,
+    }
     name = "limits" if o.limits else "plan"
     (o.work / f"{name}.json").write_text(json.dumps(about, indent=1) + "\n")
 

@@ -129,9 +129,14 @@ def measure(work: Path, kit: Path, pages: int, emulated_tiles: int, large: bool,
         "| processor | type | | to float32: mean, least | to this one: mean, least | largest difference | CPU s a tile |"
     )
     print("|---|---|---|---|---|---|---|")
-    for processor in (PROCESSORS[0], *(p for p in PROCESSORS[1 : 3 if large else None] if only in p.name)):
+    for processor in (
+        PROCESSORS[0],
+        *(p for p in PROCESSORS[1 : 3 if large else None] if only in p.name),
+    ):
         some = tiles[:emulated_tiles] if processor.emulator else tiles
-        used = {kind: path for kind, path in models.items() if not processor.emulator or kind != "fp32"}
+        used = {
+            kind: path for kind, path in models.items() if not processor.emulator or kind != "fp32"
+        }
         seconds = _run(work, processor, [*used.values()], some, turns=5 if large else 1)
         for kind, model in used.items():
             for plain in (False, True) if "int8" in kind else (False,):
@@ -141,7 +146,13 @@ def measure(work: Path, kit: Path, pages: int, emulated_tiles: int, large: bool,
 
 
 def _say(
-    processor: Processor, kind: str, plain: bool, features: Float, original: Float, native: Float, seconds: float
+    processor: Processor,
+    kind: str,
+    plain: bool,
+    features: Float,
+    original: Float,
+    native: Float,
+    seconds: float,
 ) -> None:
     from export.parity import cosine
 
@@ -150,18 +161,33 @@ def _say(
     shown = " | ".join(f"{c.mean():.6f}, {c.min():.6f}" for c in both)
     took = "" if processor.emulator else f"{seconds:.3f}"
     largest = np.abs(features - native[:n]).max()
-    print(f"| {processor.name} | {kind} | {'plain' * plain} | {shown} | {largest:.2g} | {took} |", flush=True)
+    print(
+        f"| {processor.name} | {kind} | {'plain' * plain} | {shown} | {largest:.2g} | {took} |",
+        flush=True,
+    )
 
 
-def _run(work: Path, processor: Processor, models: list[Path], tiles: Float, *, turns: int) -> list[float]:
+def _run(
+    work: Path, processor: Processor, models: list[Path], tiles: Float, *, turns: int
+) -> list[float]:
     """The seconds a tile of each model, and without the setting of integer ones; image tokens are then in WORK."""
     np.save(work / "pixels.npy", tiles)
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     if processor.without:
         environment["PYTHONPATH"] = str(_runtime(work, processor.without))
     if processor.name.startswith(("Nehalem", "IvyBridge")):
-        environment["OPENBLAS_CORETYPE"] = "Nehalem"  # NumPy's OpenBLAS dies of an illegal instruction while it looks
-    command = [*processor.emulator, sys.executable, __file__, "encode", work / "pixels.npy", work, *models]
+        environment["OPENBLAS_CORETYPE"] = (
+            "Nehalem"  # NumPy's OpenBLAS dies of an illegal instruction while it looks
+        )
+    command = [
+        *processor.emulator,
+        sys.executable,
+        __file__,
+        "encode",
+        work / "pixels.npy",
+        work,
+        *models,
+    ]
     done = subprocess.run(
         [*map(str, command), "--turns", str(turns)],
         env=environment,
@@ -181,7 +207,9 @@ def _runtime(work: Path, without: tuple[str, ...]) -> Path:
         return folder
     source = Path(onnxruntime.__file__).parent
     shutil.copytree(
-        source, folder / "new" / "onnxruntime", ignore=shutil.ignore_patterns("*.so.*", "tools", "transformers")
+        source,
+        folder / "new" / "onnxruntime",
+        ignore=shutil.ignore_patterns("*.so.*", "tools", "transformers"),
     )
     library = next((folder / "new").glob("onnxruntime/capi/onnxruntime_pybind11_state*"))
     code = bytearray(library.read_bytes())
@@ -212,8 +240,14 @@ def _pixels(kit: Path, pages: int) -> Float:
     m = kits.open_kit(kit).manifest
     images = [reader.read(ROOT / "pulse_edge" / "assets" / "example_page.png").image]
     images += [Image.fromarray(page_at(900_016, i).image) for i in range(pages - 1)]
-    how = {"size": m.vision.image_size, "aspect_ratio": m.packing.aspect_ratio, "pinpoints": m.packing.grid_pinpoints}
-    return np.concatenate([tiling.cut(image, mean=m.vision.mean, std=m.vision.std, **how) for image in images])
+    how = {
+        "size": m.vision.image_size,
+        "aspect_ratio": m.packing.aspect_ratio,
+        "pinpoints": m.packing.grid_pinpoints,
+    }
+    return np.concatenate(
+        [tiling.cut(image, mean=m.vision.mean, std=m.vision.std, **how) for image in images]
+    )
 
 
 def _models(work: Path, kit: Path, tiles: Float, *, large: bool) -> dict[str, Path]:
@@ -252,7 +286,9 @@ def _write_large(path: Path) -> None:
                 "num_hidden_layers": 23,
                 "num_attention_heads": 16,
             }
-            config = CLIPVisionConfig(**shapes, image_size=336, patch_size=14, attn_implementation="eager")
+            config = CLIPVisionConfig(
+                **shapes, image_size=336, patch_size=14, attn_implementation="eager"
+            )
             self.tower = CLIPVisionModel(config)
             self.projector = torch.nn.Sequential(
                 torch.nn.Linear(1024, 4096), torch.nn.GELU(), torch.nn.Linear(4096, 4096)

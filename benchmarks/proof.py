@@ -69,8 +69,14 @@ def right(work: Path, checkpoints: tuple[Path, ...]) -> None:
     """Convert right checkpoints, and print each figure beside what was expected of it."""
     from export.convert import Options, convert
 
-    gates = (("vision", "token_error", "token"), ("language", "mean_kld", "kld"), ("language", "logit_error", "logit"))
-    click.echo("| checkpoint | type | image token: error, expected | mean KLD, expected | logit: error, expected |")
+    gates = (
+        ("vision", "token_error", "token"),
+        ("language", "mean_kld", "kld"),
+        ("language", "logit_error", "logit"),
+    )
+    click.echo(
+        "| checkpoint | type | image token: error, expected | mean KLD, expected | logit: error, expected |"
+    )
     click.echo("|---|---|---|---|---|")
     for path in checkpoints:
         for language, vision in (("f16", "fp16"), ("bf16", "fp16"), ("f32", "fp32")):
@@ -78,7 +84,8 @@ def right(work: Path, checkpoints: tuple[Path, ...]) -> None:
             convert(path, kit, Options(language=language, vision=vision, demonstration=True))
             figures = json.loads((kit / "manifest.json").read_text())["parity"]
             cells = [
-                f"{figures[part][name]:.2g}, {figures[part][f'{gate}_expected']:.2g}" for part, name, gate in gates
+                f"{figures[part][name]:.2g}, {figures[part][f'{gate}_expected']:.2g}"
+                for part, name, gate in gates
             ]
             click.echo(f"| {path.name} | {language} | {' | '.join(cells)} |")
 

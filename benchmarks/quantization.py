@@ -52,10 +52,14 @@ def text_importance(tool: Path, kit: kits.Kit, pages: Path, work: Path) -> dict[
     if not out.is_file():
         bench = ecgbench.open_bench(pages)
         samples = [s for t in bench.tasks for s in bench.samples(t, lambda _: None, pictures=False)]
-        text.write_text("\n".join(f"{q} {a}" for s in samples for q, a in s.turns), encoding="utf-8")
+        text.write_text(
+            "\n".join(f"{q} {a}" for s in samples for q, a in s.turns), encoding="utf-8"
+        )
         model = kit.file(kit.manifest.language.file)
         options = ["-c", "512", "-b", "512", "-ngl", "0", "-t", "2", "--process-output", "--no-ppl"]
-        subprocess.run([tool, "-m", model, "-f", text, "-o", out, *options], check=True, capture_output=True)
+        subprocess.run(
+            [tool, "-m", model, "-f", text, "-o", out, *options], check=True, capture_output=True
+        )
     data = {t.name: t.data for t in gguf.GGUFReader(out).tensors}
     names = [n.removesuffix(".in_sum2") for n in data if n.endswith(".in_sum2")]
     return {n: data[f"{n}.in_sum2"].ravel() / data[f"{n}.counts"].ravel() for n in names}
@@ -64,9 +68,15 @@ def text_importance(tool: Path, kit: kits.Kit, pages: Path, work: Path) -> dict[
 def same_tensors(tool: Path, source: Path, stats: Path, ours: Path, level: str, work: Path) -> str:
     """Whether llama-quantize makes `ours` of the same stats."""
     theirs = work / "theirs.gguf"
-    subprocess.run([tool, "--imatrix", stats, source, theirs, level, "2"], check=True, capture_output=True)
+    subprocess.run(
+        [tool, "--imatrix", stats, source, theirs, level, "2"], check=True, capture_output=True
+    )
     a, b = ({t.name: t for t in gguf.GGUFReader(path).tensors} for path in (ours, theirs))
-    equal = [n for n in a if a[n].tensor_type == b[n].tensor_type and np.array_equal(a[n].data, b[n].data)]
+    equal = [
+        n
+        for n in a
+        if a[n].tensor_type == b[n].tensor_type and np.array_equal(a[n].data, b[n].data)
+    ]
     theirs.unlink()
     return f"{len(equal)} of {len(a | b)} tensors equal"
 
@@ -79,8 +89,12 @@ def variants(kit: kits.Kit, stats: Any, text: Any, level: str, work: Path) -> di
         if not paths[v].is_file():
             ggml.quantize(source, paths[v], level, importance=importance, threads=threads)
     if not (paths["d"].is_file() and paths["e"].is_file()):
-        budget = sum(int(t.n_bytes) for t in gguf.GGUFReader(paths["a"]).tensors if len(t.shape) > 1)
-        job = quantizing._Job(kit, work, quantizing.Options(), stats, threads, click.echo, lambda _d, _o: None)
+        budget = sum(
+            int(t.n_bytes) for t in gguf.GGUFReader(paths["a"]).tensors if len(t.shape) > 1
+        )
+        job = quantizing._Job(
+            kit, work, quantizing.Options(), stats, threads, click.echo, lambda _d, _o: None
+        )
         matrices = choose.measure(source, stats.importance)
         sensitive = choose.weighted(matrices, quantizing._sensitivity(job, matrices, budget))
         for v, those in (("d", matrices), ("e", sensitive)):
@@ -100,7 +114,9 @@ def questions(pages: Path, count: int) -> Iterator[ecgbench.Sample]:
         yield samples[i % len(samples)]
 
 
-def compare(kit: Path, files: dict[str, Path], pages: Path, count: int, out: Path) -> list[dict[str, Any]]:
+def compare(
+    kit: Path, files: dict[str, Path], pages: Path, count: int, out: Path
+) -> list[dict[str, Any]]:
     """{file: [sum of KLD, tokens, same top token]} for each page; lines are appended to `out` as they come."""
     done = [json.loads(line) for line in out.read_text().splitlines()] if out.is_file() else []
     seen = {one["id"] for one in done}
@@ -111,7 +127,9 @@ def compare(kit: Path, files: dict[str, Path], pages: Path, count: int, out: Pat
         model = stack.enter_context(PulseModel.load(kit, device="cpu", threads=2))
         m, language = model.kit.manifest, model.language
         smaller = {
-            name: stack.enter_context(closing(LanguageModel(path, context=language.context, threads=2)))
+            name: stack.enter_context(
+                closing(LanguageModel(path, context=language.context, threads=2))
+            )
             for name, path in files.items()
         }
         for sample in left:
@@ -120,7 +138,10 @@ def compare(kit: Path, files: dict[str, Path], pages: Path, count: int, out: Pat
             before = language.tokenize(m.prompt.before, first=True)
             asked = language.tokenize(prompt.fill(m.prompt.after, question), first=False)
             right = language.tokenize(answer, first=False)
-            logits = {n: forced(one, before, rows, asked + right)[len(asked) - 1 : -1] for n, one in smaller.items()}
+            logits = {
+                n: forced(one, before, rows, asked + right)[len(asked) - 1 : -1]
+                for n, one in smaller.items()
+            }
             original = forced(language, before, rows, asked + right)[len(asked) - 1 : -1]
             one = {"id": sample.id}
             for name, made in logits.items():
@@ -144,7 +165,9 @@ def table(results: list[dict[str, Any]], files: dict[str, Path], level: str) -> 
     sums = {v: np.array([r[f"{level}-{v}"] for r in results]) for v in "abcde"}
     picks = np.random.default_rng(0).integers(0, len(results), (2000, len(results)))
     click.echo(f"\n{level}, {len(results)} pages, {int(sums['a'][:, 1].sum())} answer tokens\n")
-    click.echo("| | bytes | mean KLD | same top token | to (a) | to (b) |\n|---|---|---|---|---|---|")
+    click.echo(
+        "| | bytes | mean KLD | same top token | to (a) | to (b) |\n|---|---|---|---|---|---|"
+    )
     for v, s in sums.items():
         ratios = []
         for other in "ab":
@@ -162,8 +185,12 @@ def table(results: list[dict[str, Any]], files: dict[str, Path], level: str) -> 
 @click.option("--pages", type=int, default=500, show_default=True, help="To test on.")
 @click.option("--samples", type=int, default=64, show_default=True, help="To calibrate on.")
 @click.option("--level", "levels", multiple=True, default=("Q4_K_M", "Q3_K_M"), show_default=True)
-@click.option("--source", type=PATH, help="llama.cpp's source. Default: fetched with llama-cpp-python's.")
-def main(kit: Path, work: Path, pages: int, samples: int, levels: tuple[str, ...], source: Path | None) -> None:
+@click.option(
+    "--source", type=PATH, help="llama.cpp's source. Default: fetched with llama-cpp-python's."
+)
+def main(
+    kit: Path, work: Path, pages: int, samples: int, levels: tuple[str, ...], source: Path | None
+) -> None:
     """Measure."""
     started, work = time.perf_counter(), work.resolve()
     work.mkdir(parents=True, exist_ok=True)
@@ -171,12 +198,26 @@ def main(kit: Path, work: Path, pages: int, samples: int, levels: tuple[str, ...
     quantizer, imatrix = tools(work, source, "llama-quantize", "llama-imatrix")
     for name, seed, count in (("calibrate", 101, samples), ("test", 202, pages)):
         if not (work / name).is_dir():
-            command("calibration", "synthesize", "-o", work / name, "--pages", count, "--seed", seed, "--processes", 1)
+            command(
+                "calibration",
+                "synthesize",
+                "-o",
+                work / name,
+                "--pages",
+                count,
+                "--seed",
+                seed,
+                "--processes",
+                1,
+            )
     stats_file = work / "pages.gguf"
     if not stats_file.is_file():
         bench = ["--bench", work / "calibrate", "--samples", samples, "--threads", 2]
         command("calibration", "collect", opened.path, "-o", stats_file, *bench)
-    stats, text = read_stats(stats_file, opened), text_importance(imatrix, opened, work / "calibrate", work)
+    stats, text = (
+        read_stats(stats_file, opened),
+        text_importance(imatrix, opened, work / "calibrate", work),
+    )
     files = {}
     for level in levels:
         made = variants(opened, stats, text, level, work)

@@ -31,10 +31,16 @@ PATH = click.Path(path_type=Path)
 WIDTHS = (1, 2, language_model.WIDTH, 2 * language_model.WIDTH)
 
 
-def answers(model: PulseModel, samples: list[ecgbench.Sample]) -> dict[str, list[tuple[list[int], int, float]]]:
+def answers(
+    model: PulseModel, samples: list[ecgbench.Sample]
+) -> dict[str, list[tuple[list[int], int, float]]]:
     """By way of answering: for each sample the tokens, steps and seconds of its first turn."""
     language, drafter = model.language, model.drafter
-    found: dict[str, list[tuple[list[int], int, float]]] = {"single": [], "steps": [], "guesses": []}
+    found: dict[str, list[tuple[list[int], int, float]]] = {
+        "single": [],
+        "steps": [],
+        "guesses": [],
+    }
     for sample in samples:
         encoded = model.encode(sample.picture or b"", admit=False)
         for way, told in found.items():
@@ -51,9 +57,15 @@ def costs(kit: Path, depth: int, threads: int, runs: int = 7) -> dict[int, float
     """Seconds of a step of each width, behind `depth` random rows; the least of several is what the machine can do."""
     m = kits.open_kit(kit).manifest
     with closing(
-        language_model.LanguageModel(kit / m.language.file, context=m.language.context_length, threads=threads)
+        language_model.LanguageModel(
+            kit / m.language.file, context=m.language.context_length, threads=threads
+        )
     ) as model:
-        rows = np.random.default_rng(0).standard_normal((depth, model.embedding_length)).astype(np.float32)
+        rows = (
+            np.random.default_rng(0)
+            .standard_normal((depth, model.embedding_length))
+            .astype(np.float32)
+        )
         model.feed_embeddings(rows * 0.02)
         seconds: dict[int, list[float]] = {width: [] for width in WIDTHS}
         for _ in range(runs):
@@ -68,15 +80,28 @@ def costs(kit: Path, depth: int, threads: int, runs: int = 7) -> dict[int, float
 @click.command()
 @click.argument("kit", type=PATH)
 @click.argument("bench", type=PATH)
-@click.option("--answers", "count", type=int, default=100, show_default=True, help="Questions, of each task as many.")
+@click.option(
+    "--answers",
+    "count",
+    type=int,
+    default=100,
+    show_default=True,
+    help="Questions, of each task as many.",
+)
 @click.option("--tasks", default="ptb-test-report", show_default=True, help="Separated by commas.")
 @click.option("--costs", "large", type=PATH, help="The kit that is timed. Default: KIT.")
-@click.option("--depth", type=int, default=512, show_default=True, help="Rows behind which a step is timed.")
+@click.option(
+    "--depth", type=int, default=512, show_default=True, help="Rows behind which a step is timed."
+)
 @click.option("--threads", type=int, default=2, show_default=True)
-def main(kit: Path, bench: Path, count: int, tasks: str, large: Path | None, depth: int, threads: int) -> None:
+def main(
+    kit: Path, bench: Path, count: int, tasks: str, large: Path | None, depth: int, threads: int
+) -> None:
     """Measure."""
     opened, names = ecgbench.open_bench(bench), tasks.split(",")
-    samples = [s for task in names for s in list(opened.samples(task, click.echo))[: count // len(names)]]
+    samples = [
+        s for task in names for s in list(opened.samples(task, click.echo))[: count // len(names)]
+    ]
     with PulseModel.load(kit, device="cpu", threads=threads) as model:
         found = answers(model, samples)
     ids = {way: [one[0] for one in told] for way, told in found.items()}
@@ -84,15 +109,25 @@ def main(kit: Path, bench: Path, count: int, tasks: str, large: Path | None, dep
         f"| {len(samples)} answers of {kit.name} | tokens | steps | tokens a step | tokens/s |\n|---|---|---|---|---|"
     )
     for way, told in found.items():
-        tokens, steps, seconds = (sum(column) for column in zip(*((len(i), n, s) for i, n, s in told), strict=True))
-        click.echo(f"| {way} | {tokens} | {steps} | {tokens / steps:.2f} | {tokens / seconds:.1f} |")
+        tokens, steps, seconds = (
+            sum(column) for column in zip(*((len(i), n, s) for i, n, s in told), strict=True)
+        )
+        click.echo(
+            f"| {way} | {tokens} | {steps} | {tokens / steps:.2f} | {tokens / seconds:.1f} |"
+        )
     gain = sum(map(len, ids["guesses"])) / sum(one[1] for one in found["guesses"])
     other = sum(a != b for a, b in zip(ids["single"], ids["steps"], strict=True))
-    click.echo(f"\n{other} answers differ between single tokens and steps of {language_model.WIDTH}")
+    click.echo(
+        f"\n{other} answers differ between single tokens and steps of {language_model.WIDTH}"
+    )
     timed = costs(large or kit, depth, threads)
     for width, took in timed.items():
-        click.echo(f"a step of {width}: {took * 1e3:.2f} ms, {took / timed[1]:.2f} x a single token")
-    click.echo(f"speed-up against single tokens: {gain / (timed[language_model.WIDTH] / timed[1]):.2f} x")
+        click.echo(
+            f"a step of {width}: {took * 1e3:.2f} ms, {took / timed[1]:.2f} x a single token"
+        )
+    click.echo(
+        f"speed-up against single tokens: {gain / (timed[language_model.WIDTH] / timed[1]):.2f} x"
+    )
     if ids["steps"] != ids["guesses"]:
         raise SystemExit("guesses changed an answer")
 

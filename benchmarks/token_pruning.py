@@ -43,7 +43,9 @@ def read(model: PulseModel, encoded: EncodedPage) -> float:
     model.language.clear()
     start = time.perf_counter()
     before = model.kit.manifest.prompt.before
-    model.language.prefill(encoded.image_tokens_sha256, before, encoded.image_tokens, positions=encoded.positions)
+    model.language.prefill(
+        encoded.image_tokens_sha256, before, encoded.image_tokens, positions=encoded.positions
+    )
     return time.perf_counter() - start
 
 
@@ -61,18 +63,28 @@ class Found:
     """(n,) its tokens."""
 
 
-def measure(model: PulseModel, sample: ecgbench.Sample, choices: Sequence[str], cache: ImageTokenCache) -> list[Found]:
+def measure(
+    model: PulseModel, sample: ecgbench.Sample, choices: Sequence[str], cache: ImageTokenCache
+) -> list[Found]:
     """The same question with each choice."""
     question, right = sample.turns[0]
     ids = [*model.language.tokenize(right, first=False), model.language.end]
     found = []
     for choice in choices:
         encoded = model.encode(sample.picture or b"", admit=False, image_tokens=choice, cache=cache)
-        gaps = 0 if encoded.positions is None else int((np.diff(encoded.positions, prepend=-1) > 1).sum())
+        gaps = (
+            0
+            if encoded.positions is None
+            else int((np.diff(encoded.positions, prepend=-1) > 1).sum())
+        )
         seconds = read(model, encoded)
         (logits,) = model.score(encoded, question, [ids])
         said = model.ask(encoded, question, LONGEST).answer().text
-        found.append(Found(len(encoded.image_tokens), gaps, seconds, said, answering.log_softmax(logits), ids))
+        found.append(
+            Found(
+                len(encoded.image_tokens), gaps, seconds, said, answering.log_softmax(logits), ids
+            )
+        )
     return found
 
 
@@ -80,7 +92,9 @@ def measure(model: PulseModel, sample: ecgbench.Sample, choices: Sequence[str], 
 @click.argument("kit", type=PATH)
 @click.argument("bench", type=PATH)
 @click.option("--pages", type=int, default=100, show_default=True, help="Of each task as many.")
-@click.option("--tasks", default="cpsc-test,ptb-test-report", show_default=True, help="Separated by commas.")
+@click.option(
+    "--tasks", default="cpsc-test,ptb-test-report", show_default=True, help="Separated by commas."
+)
 @click.option(
     "--image-tokens",
     default="no-padding,600,400,200,160,400:similarity,200:similarity,160:similarity",
@@ -88,17 +102,26 @@ def measure(model: PulseModel, sample: ecgbench.Sample, choices: Sequence[str], 
     help="Separated by commas.",
 )
 @click.option(
-    "--shortest", type=int, default=token_pruning.SHORTEST, show_default=True, help="Run that is worth leaving out."
+    "--shortest",
+    type=int,
+    default=token_pruning.SHORTEST,
+    show_default=True,
+    help="Run that is worth leaving out.",
 )
 @click.option("--threads", type=int, default=2, show_default=True)
-def main(kit: Path, bench: Path, pages: int, tasks: str, rows: str, shortest: int, threads: int) -> None:
+def main(
+    kit: Path, bench: Path, pages: int, tasks: str, rows: str, shortest: int, threads: int
+) -> None:
     """Measure."""
     token_pruning.SHORTEST = shortest
     choices = [token_pruning.ALL, *map(token_pruning.parse, rows.split(","))]
     opened, names = ecgbench.open_bench(bench), tasks.split(",")
     some = [islice(opened.samples(task, click.echo), pages // len(names)) for task in names]
     found: list[list[Found]] = []
-    with PulseModel.load(kit, device="cpu", threads=threads) as model, TemporaryDirectory() as folder:
+    with (
+        PulseModel.load(kit, device="cpu", threads=threads) as model,
+        TemporaryDirectory() as folder,
+    ):
         cache = ImageTokenCache(Path(folder))
         with contextlib.suppress(KeyboardInterrupt):
             for sample in chain.from_iterable(zip(*some, strict=True)):
@@ -114,7 +137,9 @@ def main(kit: Path, bench: Path, pages: int, tasks: str, rows: str, shortest: in
         loss = -np.concatenate([b.ahead[np.arange(len(b.right)), b.right] for _, b in ones]).mean()
         ratio = statistics.median(b.seconds / a.seconds for a, b in ones)
         flips = sum(a.said != b.said for a, b in ones)
-        read_, gaps = (statistics.mean(getattr(b, name) for _, b in ones) for name in ("rows", "gaps"))
+        read_, gaps = (
+            statistics.mean(getattr(b, name) for _, b in ones) for name in ("rows", "gaps")
+        )
         click.echo(
             f"| {choice} | {read_:.0f} | {gaps:.0f} | {ratio:.2f} | {klds.mean():.2g} | {same.mean():.3f} "
             f"| {loss:.4f} | {flips / len(ones):.0%} |"

@@ -52,7 +52,11 @@ def tools(work: Path, source: Path | None, *names: str) -> list[Path]:
     source = source or _fetched(folder)
     (folder / "CMakeLists.txt").write_text(PROJECT)
     libraries = Path(spec.origin).parent / "lib"
-    settings = ["-DCMAKE_BUILD_TYPE=Release", f"-DSOURCE={source.resolve()}", f"-DLIBRARIES={libraries}"]
+    settings = [
+        "-DCMAKE_BUILD_TYPE=Release",
+        f"-DSOURCE={source.resolve()}",
+        f"-DLIBRARIES={libraries}",
+    ]
     build = ["cmake", "--build", "build", "--target", *names]
     for command in (["cmake", "-S", ".", "-B", "build", *settings], build):
         subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
@@ -65,7 +69,17 @@ def _built(folder: Path, name: str) -> Path | None:
 
 def _fetched(folder: Path) -> Path:
     """llama.cpp's source from the package index."""
-    pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-build-isolation", "-d", str(folder)]
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "-q",
+        "--no-deps",
+        "--no-build-isolation",
+        "-d",
+        str(folder),
+    ]
     name = f"llama-cpp-python=={version('llama-cpp-python')}"
     subprocess.run([*pip, "--no-binary", "llama-cpp-python", name], check=True)
     archive = next(folder.glob("*.tar.gz"))

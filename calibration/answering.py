@@ -103,7 +103,9 @@ class Answerer:
             seconds = {"question_id": sample.id, **answered.seconds, "first": not number}
             yield Answered(sample.task, line, seconds, answered.logprobs)
 
-    def _one(self, sample: Sample, rows: EncodedPage | None, refused: str, reference: Reference | None) -> Answered:
+    def _one(
+        self, sample: Sample, rows: EncodedPage | None, refused: str, reference: Reference | None
+    ) -> Answered:
         if rows is not None:
             try:
                 return self._answered(sample, rows, reference)
@@ -125,7 +127,9 @@ class Answerer:
             turn: Line = {"tokens": answering.ids, "complete": answer.complete}
             told, ids = self._reference_turn(reference, turn, own, number)
             right = self._ids(gold)
-            ahead, forced = self._score(rows, question, [(sample.turns[:number], right), (told, ids)])
+            ahead, forced = self._score(
+                rows, question, [(sample.turns[:number], right), (told, ids)]
+            )
             turn |= {"gold_tokens": len(right), "gold_logprob": _six(_picked(ahead, right).sum())}
             if reference is not None:
                 turn |= compare(reference.logprobs[at : at + len(forced)], forced)
@@ -134,7 +138,10 @@ class Answerer:
             own.append((question, answer.text))
             turns.append(turn)
             times.append(answering.seconds)
-        line: Line = {"text": own[0][1] if len(own) == 1 else [text for _, text in own], "page": rows.page_sha256}
+        line: Line = {
+            "text": own[0][1] if len(own) == 1 else [text for _, text in own],
+            "page": rows.page_sha256,
+        }
         if sample.task in LABELS:
             line["labels"] = self.label_chances(rows, sample, own[0][1])
         seconds = _seconds(rows, times, sum(len(turn["tokens"]) for turn in turns))
@@ -161,12 +168,17 @@ class Answerer:
         ids: list[int] = turn["tokens"]
         return [*ids, self.model.language.end] if turn["complete"] else ids
 
-    def _score(self, rows: EncodedPage, question: str, asked: Sequence[tuple[Turns, list[int]]]) -> list[Floats]:
+    def _score(
+        self, rows: EncodedPage, question: str, asked: Sequence[tuple[Turns, list[int]]]
+    ) -> list[Floats]:
         """Log-probabilities (n, vocabulary) ahead of each token of each answer; equal histories are read once."""
         out: list[Floats] = []
         histories = [tuple(history) for history, _ in asked]
         if len(set(histories)) == 1:
-            return [log_softmax(x) for x in self.model.score(rows, question, [ids for _, ids in asked], histories[0])]
+            return [
+                log_softmax(x)
+                for x in self.model.score(rows, question, [ids for _, ids in asked], histories[0])
+            ]
         for history, ids in asked:
             out += [log_softmax(x) for x in self.model.score(rows, question, [ids], history)]
         return out
@@ -180,7 +192,9 @@ class Answerer:
         known = LABELS[sample.task]
         given = list(said_labels(said, known) or ())
         tokenize = self.model.language.tokenize
-        starts = [tokenize(", ".join(given[:n]), first=False) if n else [] for n in range(len(given) + 1)]
+        starts = [
+            tokenize(", ".join(given[:n]), first=False) if n else [] for n in range(len(given) + 1)
+        ]
         asked = [
             (tokenize(", ".join([*given[:n], label]), first=False), start, label)
             for n, start in enumerate(starts)
@@ -188,7 +202,9 @@ class Answerer:
             if label not in given[:n]
         ]
         miss = dict.fromkeys(known, 1.0)
-        forced = self.model.score(rows, sample.turns[0][0], ([*ids, self.model.language.end] for ids, _, _ in asked))
+        forced = self.model.score(
+            rows, sample.turns[0][0], ([*ids, self.model.language.end] for ids, _, _ in asked)
+        )
         for logits, (ids, start, label) in zip(forced, asked, strict=True):
             ahead = log_softmax(logits)
             at = _common(ids, start)
@@ -200,7 +216,9 @@ class Answerer:
 def word_ends(model: PulseModel) -> NDArray[np.bool_]:
     """(vocabulary,): tokens with which a word that stands before them is at its end."""
     pieces = (model.language.piece(token) for token in range(model.language.vocabulary))
-    return np.array([not (piece[:1].isalnum() or piece[:1] in (b"-", b"_")) for piece in pieces], bool)
+    return np.array(
+        [not (piece[:1].isalnum() or piece[:1] in (b"-", b"_")) for piece in pieces], bool
+    )
 
 
 def log_softmax(logits: NDArray[np.float32]) -> Floats:
@@ -222,7 +240,9 @@ def peak_bytes(kit: Path, picture: bytes, question: str, settings: Settings) -> 
     try:
         with Workers(1) as workers:
             return workers.call(_peak, kit, picture, question, settings)
-    except Exception:  # a process killed for its memory, a page that is refused: not known, and no reason to stop
+    except (
+        Exception
+    ):  # a process killed for its memory, a page that is refused: not known, and no reason to stop
         return None
 
 
@@ -236,7 +256,9 @@ def _peak(kit: Path, picture: bytes, question: str, settings: Settings) -> int:
 
 def prompt_of(sample: Sample) -> str | list[str]:
     """The question, or one a turn."""
-    return sample.turns[0][0] if len(sample.turns) == 1 else [question for question, _ in sample.turns]
+    return (
+        sample.turns[0][0] if len(sample.turns) == 1 else [question for question, _ in sample.turns]
+    )
 
 
 def _head(sample: Sample, facts: Line) -> Line:
@@ -254,7 +276,9 @@ def _head(sample: Sample, facts: Line) -> Line:
 
 def _seconds(rows: EncodedPage, times: Sequence[dict[str, float]], tokens: int) -> Line:
     """Wall times of an answer; `prefill` and `first_token` are its first turn's."""
-    first = {key: round(times[0].get(key, times[0]["prefill"]), 4) for key in ("prefill", "first_token")}
+    first = {
+        key: round(times[0].get(key, times[0]["prefill"]), 4) for key in ("prefill", "first_token")
+    }
     answer = round(sum(time["answer"] for time in times), 4)
     return {**first, "encode": round(rows.seconds["encode"], 4), "answer": answer, "tokens": tokens}
 
@@ -265,7 +289,9 @@ def _picked(logprobs: Floats, ids: Sequence[int]) -> Floats:
 
 def _common(a: Sequence[int], b: Sequence[int]) -> int:
     """Length of the common beginning."""
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+    return next(
+        (i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b))
+    )
 
 
 def _list(value: str | list[str]) -> list[str]:

@@ -55,7 +55,9 @@ class Worker:
 class Cluster:
     """Workers that share the pages. `threads` of the settings is what each of them takes, one where it is not said."""
 
-    def __init__(self, address: str, settings: Settings, note: Callable[[str, dict[str, Any]], None]) -> None:
+    def __init__(
+        self, address: str, settings: Settings, note: Callable[[str, dict[str, Any]], None]
+    ) -> None:
         """UsageError where Ray is not installed, or there is no cluster at the address."""
         try:
             import ray
@@ -101,7 +103,10 @@ class Cluster:
 
 def _connect(ray: Any, address: str) -> None:
     """Join the cluster, or start one; its processes find this checkout."""
-    how: dict[str, Any] = {"runtime_env": {"env_vars": {"PYTHONPATH": str(ROOT)}}, "log_to_driver": False}
+    how: dict[str, Any] = {
+        "runtime_env": {"env_vars": {"PYTHONPATH": str(ROOT)}},
+        "log_to_driver": False,
+    }
     how |= {"logging_level": "error"}
     if address == LOCAL:
         ray.init(address=LOCAL, num_cpus=default_threads(), include_dashboard=False, **how)
@@ -109,4 +114,6 @@ def _connect(ray: Any, address: str) -> None:
     try:
         ray.init(address=address, **how)
     except (ConnectionError, ValueError) as error:
-        raise UsageError(f"--cluster {address}: no Ray cluster is there ({error}); start one with ray start") from error
+        raise UsageError(
+            f"--cluster {address}: no Ray cluster is there ({error}); start one with ray start"
+        ) from error

@@ -26,7 +26,14 @@ import gguf
 import numpy as np
 from PIL import Image
 
-from pulse_edge.errors import BenchError, ContextError, EngineError, PageRefused, ScanError, UsageError
+from pulse_edge.errors import (
+    BenchError,
+    ContextError,
+    EngineError,
+    PageRefused,
+    ScanError,
+    UsageError,
+)
 from pulse_edge.inference import tiling
 from pulse_edge.inference.device import default_threads
 from pulse_edge.inference.model import PulseModel
@@ -61,7 +68,9 @@ class Plan:
     threads: int | None = None
 
 
-def collect(kit: Path, target: Path, plan: Plan, force: bool = False, say: Say = lambda _: None) -> None:
+def collect(
+    kit: Path, target: Path, plan: Plan, force: bool = False, say: Say = lambda _: None
+) -> None:
     """Write the stats of a kit. BenchError where there is nothing to collect on or `target` cannot be written."""
     if not force:
         refuse_existing(target)
@@ -72,7 +81,9 @@ def collect(kit: Path, target: Path, plan: Plan, force: bool = False, say: Say =
         partial = target.with_name(target.name + ".partial")
         made = _begun(partial, _empty(opened, bench, plan))
         model = stack.enter_context(_Loaded(opened, made, plan.threads or default_threads()))
-        wanted = {one for i, one in enumerate(sorted(chosen)) if i % plan.part[1] == plan.part[0] - 1}
+        wanted = {
+            one for i, one in enumerate(sorted(chosen)) if i % plan.part[1] == plan.part[0] - 1
+        }
         _run(model, made, _samples(bench, wanted, made, say), len(wanted), probes, partial, say)
     if not made.done:
         raise BenchError(f"{bench.path}: no sample could be used; see what was left out, and why")
@@ -86,7 +97,9 @@ def choose(bench: Bench, plan: Plan) -> tuple[set[tuple[str, str]], set[tuple[st
     A sample's place among its task's depends on its name alone.
     """
     if plan.samples < 1 or not 1 <= plan.part[0] <= plan.part[1]:
-        raise UsageError(f"{plan.samples} samples, part {plan.part[0]} of {plan.part[1]}: expected at least one sample")
+        raise UsageError(
+            f"{plan.samples} samples, part {plan.part[0]} of {plan.part[1]}: expected at least one sample"
+        )
     allowed = ecgbench.load_split(plan.split).calibration if plan.split else None
     queues = []
     for task in bench.tasks:
@@ -96,7 +109,9 @@ def choose(bench: Bench, plan: Plan) -> tuple[set[tuple[str, str]], set[tuple[st
         queues.append([(task, name) for name in sorted(ids, key=lambda name: _place(task, name))])
     order = [queue[i] for i in range(max(map(len, queues))) for queue in queues if i < len(queue)]
     if not order:
-        raise BenchError(f"{bench.path}: has none of the split's calibration ids; give the data that was divided")
+        raise BenchError(
+            f"{bench.path}: has none of the split's calibration ids; give the data that was divided"
+        )
     return set(order[: plan.samples]), set(order[: min(PROBES, plan.samples)])
 
 
@@ -146,7 +161,9 @@ def _begun(partial: Path, empty: Stats) -> Stats:
         return empty
     made = stats.load(partial)
     if made.header != empty.header or made.weights != empty.weights:
-        raise BenchError(f"{partial}: is what another run left (other kit, data or settings); remove it to begin anew")
+        raise BenchError(
+            f"{partial}: is what another run left (other kit, data or settings); remove it to begin anew"
+        )
     return made
 
 
@@ -224,7 +241,9 @@ class _Loaded:
             known = made.ranges.get(name, (low, high))
             made.ranges[name] = min(low, known[0]), max(high, known[1])
         if probe:
-            made.probes.append(Probe(sample.task, sample.id, rows.astype(np.float16), *seen[0], sample.picture))
+            made.probes.append(
+                Probe(sample.task, sample.id, rows.astype(np.float16), *seen[0], sample.picture)
+            )
         made.done.append((sample.task, sample.id, hashlib.sha256(sample.picture).hexdigest()))
 
     def _answer(self, rows: Float, question: str, answer: str) -> tuple[list[int], list[int]]:
@@ -283,9 +302,13 @@ class _Rows:
         """The sums since the last call. EngineError where one is missing or no number."""
         taken, self._sums = self._sums, {}
         if absent := sorted(self._widths.keys() - taken.keys()):
-            raise EngineError(f"llama.cpp's graph has no node {absent[0]}: this version is not the one expected.")
+            raise EngineError(
+                f"llama.cpp's graph has no node {absent[0]}: this version is not the one expected."
+            )
         if wrong := [n for n, one in taken.items() if not np.isfinite(one.image + one.text).all()]:
-            raise EngineError(f"{wrong[0]}: the model gave values that are not numbers. Verify the kit.")
+            raise EngineError(
+                f"{wrong[0]}: the model gave values that are not numbers. Verify the kit."
+            )
         return taken
 
 
@@ -301,9 +324,13 @@ class _Ranges:
         self._names = _watched(model)
         for name in self._names:
             for kind in ("Min", "Max"):
-                node = onnx.helper.make_node(f"Reduce{kind}", [name], [f"{name}/{kind}"], keepdims=0)
+                node = onnx.helper.make_node(
+                    f"Reduce{kind}", [name], [f"{name}/{kind}"], keepdims=0
+                )
                 model.graph.node.append(node)
-                model.graph.output.append(onnx.helper.make_tensor_value_info(f"{name}/{kind}", 1, []))
+                model.graph.output.append(
+                    onnx.helper.make_tensor_value_info(f"{name}/{kind}", 1, [])
+                )
         options = ort.SessionOptions()
         options.log_severity_level = 4
         options.intra_op_num_threads = threads
@@ -314,14 +341,20 @@ class _Ranges:
                     _beside(kit.file(name), Path(folder) / name)
             onnx.save_model(model, Path(folder) / source.name)
             providers = ["CPUExecutionProvider"]
-            self._session: Any = ort.InferenceSession(str(Path(folder) / source.name), options, providers=providers)
+            self._session: Any = ort.InferenceSession(
+                str(Path(folder) / source.name), options, providers=providers
+            )
 
     def of(self, pixels: Float) -> dict[str, tuple[float, float]]:
         """name -> (lowest, highest) over tiles (n, 3, S, S)."""
         outputs = [f"{name}/{kind}" for name in self._names for kind in ("Min", "Max")]
-        found = np.array([self._session.run(outputs, {INPUT: pixels[i : i + 1]}) for i in range(len(pixels))])
+        found = np.array(
+            [self._session.run(outputs, {INPUT: pixels[i : i + 1]}) for i in range(len(pixels))]
+        )
         lowest, highest = found[:, ::2].min(0), found[:, 1::2].max(0)
-        return {n: (float(a), float(b)) for n, a, b in zip(self._names, lowest, highest, strict=True)}
+        return {
+            n: (float(a), float(b)) for n, a, b in zip(self._names, lowest, highest, strict=True)
+        }
 
     def close(self) -> None:
         self._session = None
@@ -330,9 +363,17 @@ class _Ranges:
 def _watched(model: Any) -> list[str]:
     """Names of what products read and write, weights left out, in the graph's order."""
     fixed = {tensor.name for tensor in model.graph.initializer}
-    fixed |= {n.output[0] for n in model.graph.node if n.op_type in ("Cast", "Constant") and set(n.input) <= fixed}
+    fixed |= {
+        n.output[0]
+        for n in model.graph.node
+        if n.op_type in ("Cast", "Constant") and set(n.input) <= fixed
+    }
     touched = [n for n in model.graph.node if n.op_type in ("MatMul", "Gemm", "Conv")]
-    return list(dict.fromkeys(name for n in touched for name in (*n.input, *n.output) if name and name not in fixed))
+    return list(
+        dict.fromkeys(
+            name for n in touched for name in (*n.input, *n.output) if name and name not in fixed
+        )
+    )
 
 
 def _beside(file: Path, other: Path) -> None:

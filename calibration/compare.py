@@ -59,7 +59,9 @@ class Judged:
     correct: Flags  # (n,): all of it
     unread: Flags  # (n,): answered, and not to be understood
     chances: Floats | None = None  # (n, k): of each label, from the probabilities of its tokens
-    shares: Mapping[str, Floats] = field(default_factory=dict)  # further scores, (n,) from 0 to 1, NaN: not asked
+    shares: Mapping[str, Floats] = field(
+        default_factory=dict
+    )  # further scores, (n,) from 0 to 1, NaN: not asked
 
 
 def judge(task: str, lines: Sequence[Line]) -> Judged:
@@ -91,7 +93,9 @@ def _choice(task: str, lines: Sequence[Line]) -> Judged:
         read = [metrics.said_letter(line["text"], LETTERS[task]) for line in lines]
         right = [line["gold"][0][0] for line in lines]
     else:
-        read = [metrics.said_options(line["text"], ecgbench.options(line["prompt"])) for line in lines]
+        read = [
+            metrics.said_options(line["text"], ecgbench.options(line["prompt"])) for line in lines
+        ]
         right = [frozenset(option.lower() for option in line["chosen"]) for line in lines]
     none = np.zeros((len(lines), 0), bool)
     correct = np.array([a == b for a, b in zip(read, right, strict=True)], bool)
@@ -103,10 +107,15 @@ def _prose(lines: Sequence[Line]) -> Judged:
     texts = [joined(line["text"]) for line in lines]
     gold = flags([diagnoses_in("\n".join(line["gold"])) for line in lines], names)
     said = flags([diagnoses_in(text) for text in texts], names)
-    rouge = [metrics.rouge_l("\n".join(line["gold"]), text) for line, text in zip(lines, texts, strict=True)]
+    rouge = [
+        metrics.rouge_l("\n".join(line["gold"]), text)
+        for line, text in zip(lines, texts, strict=True)
+    ]
     near = [_near(line["facts"].get("rate"), text) for line, text in zip(lines, texts, strict=True)]
     shares = {"rouge_l": np.array(rouge, float), f"rate_within_{NEAR}": np.array(near, float)}
-    return Judged("prose", names, gold, said, _rows_equal(gold, said), np.asarray(~said.any(1)), None, shares)
+    return Judged(
+        "prose", names, gold, said, _rows_equal(gold, said), np.asarray(~said.any(1)), None, shares
+    )
 
 
 def cpsc(lines: Sequence[Line]) -> Judged | None:
@@ -166,14 +175,24 @@ def scores(judged: Judged, w: Floats) -> dict[str, Floats]:
     there = judged.gold.any(0)
     both = there & ~judged.gold.all(0)
     if judged.kind == "prose":
-        extra = {name: _share(values, w) for name, values in judged.shares.items() if not np.isnan(values).all()}
+        extra = {
+            name: _share(values, w)
+            for name, values in judged.shares.items()
+            if not np.isnan(values).all()
+        }
         return {"diagnosis_f1": row_mean(f1[:, there]), "diagnosis_micro_f1": micro, **extra}
     out = {"f1": row_mean(f1[:, there]), "auc": row_mean((sensitivity + specificity)[:, both] / 2)}
     if judged.chances is not None and both.any():
-        ranked = [rank_auc(judged.chances[:, k], judged.gold[:, k], w) for k in np.flatnonzero(both)]
+        ranked = [
+            rank_auc(judged.chances[:, k], judged.gold[:, k], w) for k in np.flatnonzero(both)
+        ]
         out["auc_of_probabilities"] = row_mean(np.stack(ranked, 1))
     wrong = (judged.gold != judged.said).mean(1)
-    return {**out, "exact": _share(judged.correct.astype(float), w), "hamming_loss": _share(wrong, w)}
+    return {
+        **out,
+        "exact": _share(judged.correct.astype(float), w),
+        "hamming_loss": _share(wrong, w),
+    }
 
 
 def rank_auc(chance: Floats, gold: Flags, w: Floats) -> Floats:
@@ -228,7 +247,9 @@ def mcnemar(lost: int, gained: int) -> float:
 # --- one task ---------------------------------------------------------------------------------------------------------
 
 
-def compare_task(task: str, lines: Mapping[str, Sequence[Line]], reference: str) -> tuple[Figures, dict[str, Floats]]:
+def compare_task(
+    task: str, lines: Mapping[str, Sequence[Line]], reference: str
+) -> tuple[Figures, dict[str, Floats]]:
     """Each kit's figures of a task by its name, and its primary score under all draws."""
     w = draws([group(line) for line in lines[reference]])
     judged = {name: judge(task, some) for name, some in lines.items()}
@@ -243,7 +264,9 @@ def compare_task(task: str, lines: Mapping[str, Sequence[Line]], reference: str)
             "right": int(j.correct.sum()),
             "unread": int(j.unread.sum()),
             "refused": sum("refused" in line for line in lines[name]),
-            "cut_off": sum(any(not turn["complete"] for turn in line["turns"]) for line in lines[name]),
+            "cut_off": sum(
+                any(not turn["complete"] for turn in line["turns"]) for line in lines[name]
+            ),
             "scores": {score: spread(values) for score, values in drawn[name].items()},
             **forced_figures(lines[name], w),
         }
@@ -285,12 +308,18 @@ def _diagnoses(base: Judged, other: Judged, w: Floats) -> Figures:
     out: Figures = {}
     with np.errstate(invalid="ignore", divide="ignore"):
         (h0, a0, m0, q0), (h, a, m, q) = _cells(base, w), _cells(other, w)
-        rates = {"sensitivity": (h0 / (h0 + m0), h / (h + m)), "specificity": (q0 / (q0 + a0), q / (q + a))}
+        rates = {
+            "sensitivity": (h0 / (h0 + m0), h / (h + m)),
+            "specificity": (q0 / (q0 + a0), q / (q + a)),
+        }
     for k, name in enumerate(other.names):
         if other.gold[:, k].any():
             out[name] = {"pages": int(other.gold[:, k].sum())}
             for what, (before, after) in rates.items():
-                out[name][what] = {**spread(after[:, k]), "difference": spread(after[:, k] - before[:, k])}
+                out[name][what] = {
+                    **spread(after[:, k]),
+                    "difference": spread(after[:, k] - before[:, k]),
+                }
     return out
 
 
@@ -300,19 +329,31 @@ def _diagnoses(base: Judged, other: Judged, w: Floats) -> Figures:
 def forced_figures(lines: Sequence[Line], w: Floats) -> Figures:
     """Perplexity of the right answers, and KLD and same-top rate against the reference where there are any."""
     turns = [[turn for turn in line["turns"] if "gold_logprob" in turn] for line in lines]
-    sums = np.array([[sum(t["gold_logprob"] for t in some), sum(t["gold_tokens"] for t in some)] for some in turns])
+    sums = np.array(
+        [
+            [sum(t["gold_logprob"] for t in some), sum(t["gold_tokens"] for t in some)]
+            for some in turns
+        ]
+    )
     with np.errstate(invalid="ignore", divide="ignore"):
         out: Figures = {"gold_perplexity": spread(np.exp(-(w @ sums[:, 0]) / (w @ sums[:, 1])))}
     per_line = [[k for t in some for k in t.get("kld", ())] for some in turns]
     kld = np.array([k for some in per_line for k in some], float)
     if not kld.size:
         return out
-    counts, totals = np.array([len(some) for some in per_line]), np.array([sum(some) for some in per_line])
+    counts, totals = (
+        np.array([len(some) for some in per_line]),
+        np.array([sum(some) for some in per_line]),
+    )
     same = np.array([sum(s for t in some for s in t.get("same", ())) for some in turns])
     with np.errstate(invalid="ignore", divide="ignore"):
         mean, top = (w @ totals) / (w @ counts), (w @ same) / (w @ counts)
     quantiles = dict(zip(map(str, QUANTILES), np.quantile(kld, QUANTILES).tolist(), strict=True))
-    return {**out, "kld": {"tokens": len(kld), "mean": spread(mean), "quantiles": quantiles}, "same_top": spread(top)}
+    return {
+        **out,
+        "kld": {"tokens": len(kld), "mean": spread(mean), "quantiles": quantiles},
+        "same_top": spread(top),
+    }
 
 
 # --- all tasks --------------------------------------------------------------------------------------------------------
@@ -325,7 +366,9 @@ def compare(results: Results) -> Figures:
     names = [name for name in names if results.tasks(name)]
     names.sort(key=lambda name: (name != reference, -sum(results.kit(name)["bytes"].values())))
     if reference not in names:
-        raise BenchError(f"{results.path}: the reference {reference} has no answers; evaluate it first")
+        raise BenchError(
+            f"{results.path}: the reference {reference} has no answers; evaluate it first"
+        )
     tasks, notes = [], list[str]()
     for task in results.tasks(reference):
         lines, missing = _common(results, names, task)
@@ -333,7 +376,9 @@ def compare(results: Results) -> Figures:
         if lines[reference]:
             tasks.append((task, lines))
     if not tasks:
-        raise BenchError(f"{results.path}: no question was answered by all kits; go on with `calibration evaluate`")
+        raise BenchError(
+            f"{results.path}: no question was answered by all kits; go on with `calibration evaluate`"
+        )
     kits: dict[str, Figures] = {name: {**results.kit(name), "tasks": {}} for name in names}
     primaries: dict[str, list[Floats]] = {name: [] for name in names}
     for task, lines in tasks:
@@ -346,20 +391,29 @@ def compare(results: Results) -> Figures:
     return {"reference": reference, "run": results.run, "kits": kits, "incomplete": notes}
 
 
-def _common(results: Results, names: Sequence[str], task: str) -> tuple[dict[str, list[Line]], list[str]]:
+def _common(
+    results: Results, names: Sequence[str], task: str
+) -> tuple[dict[str, list[Line]], list[str]]:
     """Each kit's lines of the questions that all have, in the reference's order; and what is missing, in words."""
-    by_id = {name: {line["question_id"]: line for line in results.lines(name, task)} for name in names}
+    by_id = {
+        name: {line["question_id"]: line for line in results.lines(name, task)} for name in names
+    }
     ids = [one for one in by_id[names[0]] if all(one in some for some in by_id.values())]
     all_ids = set().union(*by_id.values())
     notes = []
     if missing := len(all_ids) - len(ids):
         short = [name for name in names if len(by_id[name]) < len(all_ids)]
-        notes.append(f"{task}: {missing} questions are left out, not answered yet by {', '.join(short)}.")
+        notes.append(
+            f"{task}: {missing} questions are left out, not answered yet by {', '.join(short)}."
+        )
     return {name: [some[one] for one in ids] for name, some in by_id.items()}, notes
 
 
 def _over_all(
-    name: str, reference: str, primaries: Mapping[str, Sequence[Floats]], tasks: Sequence[Sequence[Line]]
+    name: str,
+    reference: str,
+    primaries: Mapping[str, Sequence[Floats]],
+    tasks: Sequence[Sequence[Line]],
 ) -> Figures:
     """Mean of the tasks' primary scores, divergence over all tasks, times, bytes."""
     mean, base = (row_mean(np.stack(primaries[n], 1)) for n in (name, reference))
@@ -377,5 +431,7 @@ def speed(lines: Sequence[Line]) -> Figures:
     writing = sum(t["answer"] for t in times)
     return {
         "first_token_seconds": round(float(np.median(first)), 3) if first else None,
-        "tokens_per_second": round(sum(t["tokens"] for t in times) / writing, 2) if writing else None,
+        "tokens_per_second": round(sum(t["tokens"] for t in times) / writing, 2)
+        if writing
+        else None,
     }

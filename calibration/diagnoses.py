@@ -53,9 +53,12 @@ SEEMING = re.compile(
     re.I,
 )
 BEFORE = re.compile(
-    r"\b(?:no|not|without|nor|never|absence of|free of|negative for|rules? out|ruled out|excludes?|denies)\b", re.I
+    r"\b(?:no|not|without|nor|never|absence of|free of|negative for|rules? out|ruled out|excludes?|denies)\b",
+    re.I,
 )
-AFTER = re.compile(r"\s*(?:\w+\s){0,2}?(?:is|are|was|were)?\s*\b(?:not|absent|excluded|ruled out|unlikely)\b", re.I)
+AFTER = re.compile(
+    r"\s*(?:\w+\s){0,2}?(?:is|are|was|were)?\s*\b(?:not|absent|excluded|ruled out|unlikely)\b", re.I
+)
 
 
 def diagnoses_in(text: str) -> frozenset[str]:
@@ -64,7 +67,9 @@ def diagnoses_in(text: str) -> frozenset[str]:
     return frozenset(
         name
         for name, pattern in DIAGNOSES.items()
-        if any(not negated(clause, *m.span()) for clause in clauses for m in pattern.finditer(clause))
+        if any(
+            not negated(clause, *m.span()) for clause in clauses for m in pattern.finditer(clause)
+        )
     )
 
 

@@ -45,7 +45,11 @@ LABELS: Mapping[str, tuple[str, ...]] = {
     "code15-test": ("1dAVb", "RBBB", "LBBB", "SB", "ST", "AF", "NORM", "ABNORMAL"),
 }
 """Labels that an answer may hold; `none` stands for none of them."""
-LETTERS: Mapping[str, str] = {"csn-test-no-cot": "ABCDEFGH", "g12-test-no-cot": "ABCDEFGH", "mmmu-ecg": "ABCD"}
+LETTERS: Mapping[str, str] = {
+    "csn-test-no-cot": "ABCDEFGH",
+    "g12-test-no-cot": "ABCDEFGH",
+    "mmmu-ecg": "ABCD",
+}
 """Letters that an answer may begin with."""
 ONLY_OPTIONS = "Only answer based on the given Options without any explanation."
 """Ends ECG-QA's questions; the published scorer cuts it off to find the options."""
@@ -188,7 +192,9 @@ def open_bench(path: Path) -> Bench:
         if parquet or unpacked.is_file():
             files[task] = parquet or (unpacked,)
     if not files:
-        raise BenchError(f"{path}: holds no task of ECGBench; give the folder with TASK.json or TASK/*.parquet")
+        raise BenchError(
+            f"{path}: holds no task of ECGBench; give the folder with TASK.json or TASK/*.parquet"
+        )
     return Bench(path, files)
 
 
@@ -211,7 +217,9 @@ def _parquet_rows(path: Path, pictures: bool) -> Iterator[tuple[dict[str, Any], 
     try:
         file = pq.ParquetFile(path)
         if absent := sorted(set(columns) - set(file.schema_arrow.names)):
-            raise BenchError(f"{path}: has no column {', '.join(absent)}; is it a file of ECGBench?")
+            raise BenchError(
+                f"{path}: has no column {', '.join(absent)}; is it a file of ECGBench?"
+            )
         for group in range(file.num_row_groups):
             for row in file.read_row_group(group, columns).to_pylist():
                 picture = row.pop("image", None) or {}
@@ -223,7 +231,9 @@ def _parquet_rows(path: Path, pictures: bool) -> Iterator[tuple[dict[str, Any], 
 # --- one sample -------------------------------------------------------------------------------------------------------
 
 
-def parse(task: str, raw: Mapping[str, Any], picture: bytes | None, patients: Mapping[str, str]) -> Sample:
+def parse(
+    task: str, raw: Mapping[str, Any], picture: bytes | None, patients: Mapping[str, str]
+) -> Sample:
     """A published sample; ValueError says what is wrong with it."""
     if not all(isinstance(raw.get(key), str) and raw[key] for key in ("id", "image")):
         raise ValueError("it has no id or no picture's path")
@@ -233,16 +243,22 @@ def parse(task: str, raw: Mapping[str, Any], picture: bytes | None, patients: Ma
     turns, chosen = _turns(task, conversation)
     if not all(question and answer for question, answer in turns):
         raise ValueError("a question or an answer is empty")
-    sample = Sample(task, raw["id"], raw["image"], turns, chosen, picture, patients.get(raw["image"]))
+    sample = Sample(
+        task, raw["id"], raw["image"], turns, chosen, picture, patients.get(raw["image"])
+    )
     _check_answer(sample)
     return sample
 
 
-def _turns(task: str, conversation: list[Any]) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
+def _turns(
+    task: str, conversation: list[Any]
+) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
     """Questions without the page's mark, and answers; both are lists in ECG-QA."""
     try:
         if task == "arena":
-            return tuple((str(t["question"]).strip(), str(t["answer"]).strip()) for t in conversation), ()
+            return tuple(
+                (str(t["question"]).strip(), str(t["answer"]).strip()) for t in conversation
+            ), ()
         human, answer = conversation[0]["value"], conversation[1]["value"]
     except (KeyError, IndexError, TypeError):
         raise ValueError("its conversation is not question and answer") from None
@@ -312,13 +328,19 @@ def split(samples: Iterable[Sample], key: str, share: float) -> Split:
     sizes = Counter(task for task, _ in members)
     room = {task: round(share * size) for task, size in sizes.items()}
     chosen: set[tuple[str, str]] = set()
-    for group in sorted(_groups(members), key=lambda g: _order(key, {tie for one in g for tie in members[one]})):
+    for group in sorted(
+        _groups(members), key=lambda g: _order(key, {tie for one in g for tie in members[one]})
+    ):
         needs = Counter(task for task, _ in group)
         if all(room[task] >= n for task, n in needs.items()):
             chosen.update(group)
             room = {task: left - needs[task] for task, left in room.items()}
-    content = hashlib.sha256(json.dumps(sorted((*one, *ties) for one, ties in members.items())).encode()).hexdigest()
-    return Split(key, share, _by_task(sizes, chosen), _by_task(sizes, members.keys() - chosen), content)
+    content = hashlib.sha256(
+        json.dumps(sorted((*one, *ties) for one, ties in members.items())).encode()
+    ).hexdigest()
+    return Split(
+        key, share, _by_task(sizes, chosen), _by_task(sizes, members.keys() - chosen), content
+    )
 
 
 def _ties(sample: Sample) -> list[str]:
@@ -372,10 +394,21 @@ def load_split(path: Path) -> Split:
     """A saved split; BenchError where it is none, or where an id is on both sides."""
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-        sides = [{task: tuple(ids) for task, ids in raw[side].items()} for side in ("calibration", "test")]
+        sides = [
+            {task: tuple(ids) for task, ids in raw[side].items()}
+            for side in ("calibration", "test")
+        ]
         made = Split(str(raw["key"]), float(raw["share"]), sides[0], sides[1], str(raw["content"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BenchError(f"{path}: is not a recorded split ({error}); make it with `calibration split`") from error
-    if both := [name for task, ids in made.calibration.items() for name in set(ids) & set(made.test.get(task, ()))]:
-        raise BenchError(f"{path}: {len(both)} ids are for calibration and for test, {both[0]} first; make it anew")
+        raise BenchError(
+            f"{path}: is not a recorded split ({error}); make it with `calibration split`"
+        ) from error
+    if both := [
+        name
+        for task, ids in made.calibration.items()
+        for name in set(ids) & set(made.test.get(task, ()))
+    ]:
+        raise BenchError(
+            f"{path}: {len(both)} ids are for calibration and for test, {both[0]} first; make it anew"
+        )
     return made

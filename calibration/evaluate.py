@@ -16,10 +16,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from calibration import ecgbench
-from calibration.answering import Answered, Answerer, Job, Reference, Settings, peak_bytes, prompt_of
+from calibration.answering import (
+    Answered,
+    Answerer,
+    Job,
+    Reference,
+    Settings,
+    peak_bytes,
+    prompt_of,
+)
 from calibration.ecgbench import COUNTS, Bench, Problem, Sample
 from calibration.files import write_json
-from calibration.results import GIVEN_BY, RESERVED, Line, Results, TaskLines, calibrated_on, encoding, writing
+from calibration.results import (
+    GIVEN_BY,
+    RESERVED,
+    Line,
+    Results,
+    TaskLines,
+    calibrated_on,
+    encoding,
+    writing,
+)
 from pulse_edge.errors import BenchError, KitError, UsageError
 from pulse_edge.inference.model import EncodedPage
 from pulse_edge.kit.kit import Kit, open_kit
@@ -137,7 +154,9 @@ def _kits(paths: Sequence[Path]) -> dict[str, Kit]:
         for what in ("prompt", "vocabulary"):
             ours, theirs = (_spoken(k)[what] for k in (first, kit))
             if ours != theirs:
-                raise KitError(f"{kit.path}: has another {what} than {first.path}; evaluate them apart")
+                raise KitError(
+                    f"{kit.path}: has another {what} than {first.path}; evaluate them apart"
+                )
     return kits
 
 
@@ -154,11 +173,15 @@ def _samples(bench: Bench, plan: Plan, note: ecgbench.Note) -> list[Sample]:
         test = None if only is None else frozenset(only.test.get(task, ()))
         chosen += list(bench.samples(task, note, pictures=False, only=test))[: plan.limit]
     if not chosen:
-        raise BenchError(f"{plan.bench}: has no usable question of {', '.join(tasks)}; name other --tasks or --split")
+        raise BenchError(
+            f"{plan.bench}: has no usable question of {', '.join(tasks)}; name other --tasks or --split"
+        )
     return chosen
 
 
-def refuse_calibration_ids(bench: Bench, kits: Mapping[str, Kit], samples: Sequence[Sample]) -> None:
+def refuse_calibration_ids(
+    bench: Bench, kits: Mapping[str, Kit], samples: Sequence[Sample]
+) -> None:
     """BenchError where a kit was calibrated on questions that it would be asked: same ids with the same pictures."""
     for kit in kits.values():
         ids, content = calibrated_on(kit.manifest)
@@ -183,7 +206,12 @@ def _content(bench: Bench, ids: Mapping[str, frozenset[str]]) -> str:
 def _settings(plan: Plan, reference: str) -> Line:
     """What all answers of a folder have in common."""
     split = None if plan.split is None else ecgbench.load_split(plan.split).content
-    return {"reference": reference, "bench": str(plan.bench.resolve()), "split": split, "max_tokens": plan.max_tokens}
+    return {
+        "reference": reference,
+        "bench": str(plan.bench.resolve()),
+        "split": split,
+        "max_tokens": plan.max_tokens,
+    }
 
 
 def _check(run: Run) -> None:
@@ -191,7 +219,10 @@ def _check(run: Run) -> None:
     for name in dict.fromkeys((run.reference, *run.kits)):
         for s in run.samples:
             line = run.lines(name, s.task).answers.get(s.id)
-            if line is not None and (line["prompt"], line["gold"]) != (prompt_of(s), [a for _, a in s.turns]):
+            if line is not None and (line["prompt"], line["gold"]) != (
+                prompt_of(s),
+                [a for _, a in s.turns],
+            ):
                 raise BenchError(
                     f"{run.results.path / name / s.task}: its answer {s.id} belongs to another question; "
                     "choose another folder for the results"
@@ -211,14 +242,20 @@ def _pages(run: Run) -> Iterator[Page]:
     by_image: dict[str, list[Sample]] = {}
     for s in run.samples:
         by_image.setdefault(s.image, []).append(s)
-    left = {image for image, some in by_image.items() if any(run.todo(kit, some) for kit in run.kits)}
+    left = {
+        image for image, some in by_image.items() if any(run.todo(kit, some) for kit in run.kits)
+    }
     for task in dict.fromkeys(s.task for s in run.samples):
-        first = {some[0].id for image, some in by_image.items() if image in left and some[0].task == task}
+        first = {
+            some[0].id for image, some in by_image.items() if image in left and some[0].task == task
+        }
         for sample in run.bench.samples(task, run.note, only=first):
             left.discard(sample.image)
             yield Page(sample.image, sample.picture or b"", tuple(by_image[sample.image]))
     if len(left) == len(by_image):
-        raise BenchError(f"{run.plan.bench}: none of its pictures can be read; unpack images/ beside the tasks")
+        raise BenchError(
+            f"{run.plan.bench}: none of its pictures can be read; unpack images/ beside the tasks"
+        )
     for image in sorted(left):
         for s in by_image[image][1:]:  # the first one was told when its picture was read
             run.note(Problem(s.task, s.id, f"its picture {image} is missing or broken"))
@@ -253,14 +290,20 @@ def _answer_all(run: Run) -> None:
     clock = Clock(run)
     with _crew(run) as crew:
         for block in _blocks(run):
-            for name in sorted(run.kits, key=lambda kit: kit != run.reference):  # the others are compared with it
+            for name in sorted(
+                run.kits, key=lambda kit: kit != run.reference
+            ):  # the others are compared with it
                 pages = [page for page in block if run.todo(name, page.samples)]
                 if pages and "peak_bytes" not in run.results.kit(name):
                     crew.rest()  # so that two kits are not in memory
                     _measure(run, name, pages[0])
-                for answered in crew.answers(name, run.kits[name].path, (_job(run, name, page) for page in pages)):
+                for answered in crew.answers(
+                    name, run.kits[name].path, (_job(run, name, page) for page in pages)
+                ):
                     if name == run.reference and answered.logprobs is not None:
-                        run.results.keep(answered.task, answered.line["question_id"], answered.logprobs)
+                        run.results.keep(
+                            answered.task, answered.line["question_id"], answered.logprobs
+                        )
                     line = answered.line | {GIVEN_BY: run.results.kit(name)["identity"]}
                     run.lines(name, answered.task).add(line, answered.seconds)
                     clock.tick()
@@ -284,7 +327,9 @@ def _crew(run: Run) -> Alone | Cluster:
 def _job(run: Run, name: str, page: Page) -> Job:
     """What is left about a page."""
     samples = run.todo(name, page.samples)
-    references = tuple(None if name == run.reference else _reference(run, sample) for sample in samples)
+    references = tuple(
+        None if name == run.reference else _reference(run, sample) for sample in samples
+    )
     return Job(page.image, page.picture, tuple(samples), _facts(run.bench, page.image), references)
 
 
@@ -357,7 +402,9 @@ class Clock:
             each = (now - self._begun) / (self._at_first - self._left)
             left = time.strftime("%H:%M:%S", time.gmtime(each * self._left % 86400))
             days = f"{int(each * self._left // 86400)} days " if each * self._left >= 86400 else ""
-            self._say(f"{self._of - self._left} of {self._of} answers, {each:.2f} s each, {days}{left} left")
+            self._say(
+                f"{self._of - self._left} of {self._of} answers, {each:.2f} s each, {days}{left} left"
+            )
 
 
 def _facts(bench: Bench, image: str) -> Line:

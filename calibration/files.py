@@ -26,17 +26,23 @@ def fresh_folder(target: Path, force: bool, ours: Callable[[Path], bool]) -> Ite
         target.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     except OSError as error:
-        raise BenchError(f"{target}: cannot be made ({error.strerror}); choose another place") from error
+        raise BenchError(
+            f"{target}: cannot be made ({error.strerror}); choose another place"
+        ) from error
     try:
         yield work
         work.chmod(0o777 & ~_umask())
-        _refuse_replacing(target, force, ours)  # hours may have passed: somebody may have put files there
+        _refuse_replacing(
+            target, force, ours
+        )  # hours may have passed: somebody may have put files there
         if target.is_dir() and not target.is_symlink():
             _exchange(work, target)
         else:
             os.replace(work, target)
     except OSError as error:
-        raise BenchError(f"{target}: cannot be written ({error.strerror or error}); nothing was kept") from error
+        raise BenchError(
+            f"{target}: cannot be written ({error.strerror or error}); nothing was kept"
+        ) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
@@ -44,10 +50,14 @@ def fresh_folder(target: Path, force: bool, ours: Callable[[Path], bool]) -> Ite
 def _refuse_replacing(target: Path, force: bool, ours: Callable[[Path], bool]) -> None:
     if not force:
         refuse_existing(target)
-    elif not os.path.lexists(target) or (target.is_dir() and not target.is_symlink() and not any(target.iterdir())):
+    elif not os.path.lexists(target) or (
+        target.is_dir() and not target.is_symlink() and not any(target.iterdir())
+    ):
         return
     elif target.is_symlink() or not target.is_dir() or not ours(target):
-        raise BenchError(f"{target}: holds something else than what this command makes; choose another name")
+        raise BenchError(
+            f"{target}: holds something else than what this command makes; choose another name"
+        )
 
 
 def refuse_existing(target: Path) -> None:
@@ -55,7 +65,9 @@ def refuse_existing(target: Path) -> None:
     if target.is_dir() and not any(target.iterdir()):
         return
     if target.exists():
-        raise BenchError(f"{target}: exists already; choose another name, or replace it with --force")
+        raise BenchError(
+            f"{target}: exists already; choose another name, or replace it with --force"
+        )
 
 
 def _exchange(work: Path, target: Path) -> None:
@@ -91,10 +103,15 @@ def write_json(path: Path, content: Any) -> None:
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+        beside.write_text(
+            json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
+            encoding="utf-8",
+        )
         os.replace(beside, path)
     except OSError as error:
-        raise BenchError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
+        raise BenchError(
+            f"{path}: cannot be written ({error.strerror}); choose another place"
+        ) from error
     finally:
         beside.unlink(missing_ok=True)
 

@@ -53,8 +53,12 @@ class Plan:
     bench: Path
     split: Path | None = None  # None: half of the pages calibrate
     limit: int | None = None  # pages of either side at most
-    risk: float = 0.1  # the largest share of errors among its verdicts of either kind; see platt.band
-    fitted: Path | None = None  # a file of this command whose calibration is measured, instead of fitting one
+    risk: float = (
+        0.1  # the largest share of errors among its verdicts of either kind; see platt.band
+    )
+    fitted: Path | None = (
+        None  # a file of this command whose calibration is measured, instead of fitting one
+    )
     device: str = "auto"
     threads: int | None = None
 
@@ -81,7 +85,12 @@ class Job:
 
 
 def findings(
-    kit: Path, target: Path, plan: Plan, attach: bool = False, force: bool = False, say: Say = lambda _: None
+    kit: Path,
+    target: Path,
+    plan: Plan,
+    attach: bool = False,
+    force: bool = False,
+    say: Say = lambda _: None,
 ) -> Figures:
     """Ask, fit and measure; the content of `target`. With `attach` the kit is replaced by one that is calibrated.
 
@@ -105,7 +114,15 @@ def findings(
         say(f"left out: {problem}")
     with _partial(target, header, force) as (more, file):
         done |= more
-        _ask(opened, bench, [job for job in jobs if job.known.image not in done], done, file, plan, say)
+        _ask(
+            opened,
+            bench,
+            [job for job in jobs if job.known.image not in done],
+            done,
+            file,
+            plan,
+            say,
+        )
         lines = [done[job.known.image] for job in jobs if job.known.image in done]
         _refuse_fitted_pages(plan.fitted, fitted, lines)
         made = _conclude(header, lines, plan.risk, fitted)
@@ -123,10 +140,14 @@ def _split(bench: Bench, plan: Plan, note: ecgbench.Note) -> Split:
     """Which pages calibrate and which test; all of them test what was fitted on others."""
     if plan.split is not None:
         return ecgbench.load_split(plan.split)
-    made = ecgbench.split((s for task in bench.tasks for s in bench.samples(task, note)), "pulse-edge findings", SHARE)
+    made = ecgbench.split(
+        (s for task in bench.tasks for s in bench.samples(task, note)), "pulse-edge findings", SHARE
+    )
     if plan.fitted is None:
         return made
-    every = {task: tuple(sorted((*ids, *made.calibration[task]))) for task, ids in made.test.items()}
+    every = {
+        task: tuple(sorted((*ids, *made.calibration[task]))) for task, ids in made.test.items()
+    }
     return replace(made, share=0.0, calibration={}, test=every)
 
 
@@ -136,7 +157,9 @@ def _fitted(path: Path, kit: kits.Kit) -> Fitted:
     if made["kit"]["identity"] != identity(kit.manifest):
         raise BenchError(f"{path}: is of another kit, {made['kit']['id']}; fit {kit.path} first")
     if "fitted_on" in made:
-        raise BenchError(f"{path}: measures what was fitted on {made['fitted_on']['data']}; name the file of that")
+        raise BenchError(
+            f"{path}: measures what was fitted on {made['fitted_on']['data']}; name the file of that"
+        )
     source = {key: made[key] for key in ("data", "content", "risk", "confidence")}
     told = {key: Calibration(**s["calibration"]) for key, s in made["statements"].items()}
     pictures = frozenset(line["picture"] for line in made["lines"] if line["side"] == "calibration")
@@ -145,15 +168,23 @@ def _fitted(path: Path, kit: kits.Kit) -> Fitted:
 
 
 def _refuse_fitted_pages(path: Path | None, fitted: Fitted | None, lines: Sequence[Line]) -> None:
-    both = [] if fitted is None else [line["image"] for line in lines if line["picture"] in fitted.pictures]
+    both = (
+        []
+        if fitted is None
+        else [line["image"] for line in lines if line["picture"] in fitted.pictures]
+    )
     if both:
-        raise BenchError(f"{path}: was fitted on {len(both)} of these pages, {both[0]} first; measure on other pages")
+        raise BenchError(
+            f"{path}: was fitted on {len(both)} of these pages, {both[0]} first; measure on other pages"
+        )
 
 
 def _jobs(bench: Bench, split: Split, plan: Plan, note: ecgbench.Note) -> list[Job]:
     """Pages of either side, in an order that depends on their names alone, so that a limit takes of every task."""
     wanted = SIDES if plan.fitted is None else SIDES[1:]
-    sides = {side: {(t, i) for t, ids in getattr(split, side).items() for i in ids} for side in wanted}
+    sides = {
+        side: {(t, i) for t, ids in getattr(split, side).items() for i in ids} for side in wanted
+    }
     found: dict[str, list[Known]] = {side: [] for side in SIDES}
     for page in _of_both_kinds(list(known_pages(bench, note))):
         of = {(s.task, s.id) for s in page.samples}
@@ -162,7 +193,9 @@ def _jobs(bench: Bench, split: Split, plan: Plan, note: ecgbench.Note) -> list[J
             found[where[0]].append(page)
     for side in wanted:
         if not found[side]:
-            raise BenchError(f"{bench.path}: has no {side} page of which a statement is known; give another split")
+            raise BenchError(
+                f"{bench.path}: has no {side} page of which a statement is known; give another split"
+            )
         found[side].sort(key=lambda page: hashlib.sha256(page.image.encode()).digest())
     return [Job(page, side) for side in wanted for page in found[side][: plan.limit]]
 
@@ -176,9 +209,13 @@ def _of_both_kinds(pages: Sequence[Known]) -> Iterator[Known]:
             yield replace(page, truths=kept)
 
 
-def _pictures(bench: Bench, jobs: Sequence[Job], note: ecgbench.Note) -> Iterator[tuple[Job, bytes]]:
+def _pictures(
+    bench: Bench, jobs: Sequence[Job], note: ecgbench.Note
+) -> Iterator[tuple[Job, bytes]]:
     """Each job's picture, read with its first question, a task at a time."""
-    first: dict[tuple[str, str], Job] = {(j.known.samples[0].task, j.known.samples[0].id): j for j in jobs}
+    first: dict[tuple[str, str], Job] = {
+        (j.known.samples[0].task, j.known.samples[0].id): j for j in jobs
+    }
     for task in dict.fromkeys(task for task, _ in first):
         for sample in bench.samples(task, note, only={name for t, name in first if t == task}):
             yield first[task, sample.id], sample.picture or b""
@@ -188,7 +225,13 @@ def _pictures(bench: Bench, jobs: Sequence[Job], note: ecgbench.Note) -> Iterato
 
 
 def _ask(
-    kit: kits.Kit, bench: Bench, jobs: Sequence[Job], done: dict[str, Line], file: IO[str], plan: Plan, say: Say
+    kit: kits.Kit,
+    bench: Bench,
+    jobs: Sequence[Job],
+    done: dict[str, Line],
+    file: IO[str],
+    plan: Plan,
+    say: Say,
 ) -> None:
     """A line for each page, on the disk's way as soon as it is known."""
     if not jobs:
@@ -196,7 +239,9 @@ def _ask(
     begun = shown = time.monotonic()
     with PulseModel.load(kit, device=plan.device, threads=plan.threads) as model:
         say(f"{kit.manifest.id}: {len(jobs)} pages, on {model.device}")
-        for n, (job, picture) in enumerate(_pictures(bench, jobs, lambda p: say(f"left out: {p}")), 1):
+        for n, (job, picture) in enumerate(
+            _pictures(bench, jobs, lambda p: say(f"left out: {p}")), 1
+        ):
             line = _line(model, job, picture)
             if "left_out" in line:
                 say(f"left out: {job.known.image}: {line['left_out']}")
@@ -206,7 +251,9 @@ def _ask(
             now = time.monotonic()
             if now - shown > SHOWN_SECONDS or n == len(jobs):
                 shown, each = now, (now - begun) / n
-                say(f"{n} of {len(jobs)} pages, {each:.1f} s each, about {each * (len(jobs) - n) / 60:.0f} min left")
+                say(
+                    f"{n} of {len(jobs)} pages, {each:.1f} s each, about {each * (len(jobs) - n) / 60:.0f} min left"
+                )
 
 
 def _line(model: PulseModel, job: Job, picture: bytes) -> Line:
@@ -225,7 +272,12 @@ def _line(model: PulseModel, job: Job, picture: bytes) -> Line:
     except (ScanError, PageRefused, ContextError) as error:
         return {**line, "left_out": str(error)}
     log_odds = {key: round(a.log_odds, 5) for key, a in answers.items()}
-    return {**line, "gold": page.truths, "log_odds": log_odds, "greedy": {key: a.greedy for key, a in answers.items()}}
+    return {
+        **line,
+        "gold": page.truths,
+        "log_odds": log_odds,
+        "greedy": {key: a.greedy for key, a in answers.items()},
+    }
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
@@ -236,7 +288,11 @@ def _header(kit: kits.Kit, bench: Bench, split: Split) -> Line:
     asked = [(s.key, s.question) for s in STATEMENTS]
     return {
         "version": VERSION,
-        "kit": {"id": kit.manifest.id, "identity": identity(kit.manifest), "demonstration": kit.manifest.demonstration},
+        "kit": {
+            "id": kit.manifest.id,
+            "identity": identity(kit.manifest),
+            "demonstration": kit.manifest.demonstration,
+        },
         "data": bench.path.resolve().name,
         "split": {"key": split.key, "share": split.share, "content": split.content},
         "questions": hashlib.sha256(json.dumps(asked).encode()).hexdigest(),
@@ -257,11 +313,17 @@ def load(path: Path) -> Figures:
     """A file of `calibration findings`. BenchError where it is none."""
     try:
         made = json.loads(path.read_text("utf-8"))
-        if made["version"] != VERSION or not isinstance(made["lines"], list) or not made["statements"]:
+        if (
+            made["version"] != VERSION
+            or not isinstance(made["lines"], list)
+            or not made["statements"]
+        ):
             raise ValueError("another version")
         return dict(made)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BenchError(f"{path}: is no file of `calibration findings` ({error!r}); choose another name") from error
+        raise BenchError(
+            f"{path}: is no file of `calibration findings` ({error!r}); choose another name"
+        ) from error
 
 
 def _beside(target: Path) -> Path:
@@ -276,7 +338,9 @@ def _partial(target: Path, header: Line, force: bool) -> Iterator[tuple[dict[str
         path.parent.mkdir(parents=True, exist_ok=True)
         file = open(path, "a+", encoding="utf-8", newline="\n")  # noqa: SIM115 (closed below)
     except OSError as error:
-        raise BenchError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
+        raise BenchError(
+            f"{path}: cannot be written ({error.strerror}); choose another place"
+        ) from error
     with file:
         lock(file, path)
         if force:
@@ -284,7 +348,9 @@ def _partial(target: Path, header: Line, force: bool) -> Iterator[tuple[dict[str
         file.seek(0)
         whole = file.read()
         whole = whole[: whole.rfind("\n") + 1]
-        file.truncate(len(whole.encode()))  # a line without its end was being written when the run was killed
+        file.truncate(
+            len(whole.encode())
+        )  # a line without its end was being written when the run was killed
         try:
             lines = [json.loads(text) for text in whole.splitlines()]
         except ValueError as error:
@@ -293,14 +359,19 @@ def _partial(target: Path, header: Line, force: bool) -> Iterator[tuple[dict[str
             file.write(json.dumps(header) + "\n")
             file.flush()
         elif lines[0] != header:
-            raise BenchError(f"{path}: is what another run left (other kit, data or split); remove it to begin anew")
+            raise BenchError(
+                f"{path}: is what another run left (other kit, data or split); remove it to begin anew"
+            )
         yield {line["image"]: line for line in lines[1:]}, file
 
 
 def put_into_kit(kit: kits.Kit, made: Figures) -> None:
     """Replace a kit by one that carries its calibration: in the manifest, and as `findings.json` without the pages."""
     told = {key: Calibration(**fitted["calibration"]) for key, fitted in made["statements"].items()}
-    text = json.dumps({k: v for k, v in made.items() if k != "lines"}, indent=1, ensure_ascii=False) + "\n"
+    text = (
+        json.dumps({k: v for k, v in made.items() if k != "lines"}, indent=1, ensure_ascii=False)
+        + "\n"
+    )
     into_kit.put(kit.path, {INSIDE: text.encode()}, INSIDE, findings=told)
 
 
@@ -309,24 +380,38 @@ def put_into_kit(kit: kits.Kit, made: Figures) -> None:
 
 def _conclude(header: Line, lines: Sequence[Line], risk: float, other: Fitted | None) -> Figures:
     """Everything that the file says, of what is fitted here or of an `other` calibration."""
-    sides = {side: [line for line in lines if line["side"] == side and "gold" in line] for side in SIDES}
+    sides = {
+        side: [line for line in lines if line["side"] == side and "gold" in line] for side in SIDES
+    }
     if not all(some for side, some in sides.items() if side == "test" or other is None):
         raise BenchError("no page of one side could be asked about; see what was left out, and why")
-    fitted = other.statements if other else {s.key: _fit(s.key, sides["calibration"], risk) for s in STATEMENTS}
+    fitted = (
+        other.statements
+        if other
+        else {s.key: _fit(s.key, sides["calibration"], risk) for s in STATEMENTS}
+    )
     asked, w = table(sides["test"], fitted), draws([_group(line) for line in sides["test"]])
     statements = {}
     for k, s in enumerate(STATEMENTS):
         figures = _of_statement(asked.column(k), w)
         auc = figures["auc"]["value"] if "auc" in figures else None
         known = [line["gold"][s.key] for line in sides["calibration"] if s.key in line["gold"]]
-        pages = other.pages[s.key] if other else {"with": sum(known), "without": len(known) - sum(known)}
+        pages = (
+            other.pages[s.key]
+            if other
+            else {"with": sum(known), "without": len(known) - sum(known)}
+        )
         statements[s.key] = {
             "name": s.name,
-            "calibration": asdict(replace(fitted[s.key], auc=None if auc is None else round(auc, 4))),
+            "calibration": asdict(
+                replace(fitted[s.key], auc=None if auc is None else round(auc, 4))
+            ),
             "calibration_pages": pages,
             **figures,
         }
-    taken = sorted((t, i, line["picture"]) for line in sides["calibration"] for t, i in line["samples"])
+    taken = sorted(
+        (t, i, line["picture"]) for line in sides["calibration"] for t, i in line["samples"]
+    )
     ids: dict[str, list[str]] = {}
     for task, name, _ in taken:
         ids.setdefault(task, []).append(name)
@@ -365,7 +450,11 @@ def table(lines: Sequence[Line], fitted: dict[str, Calibration]) -> Asked:
     gold = np.array([[line["gold"].get(key, False) for key in keys] for line in lines], bool)
     log_odds = np.array([[line["log_odds"].get(key, 0.0) for key in keys] for line in lines], float)
     greedy = [[line["greedy"].get(key) for key in keys] for line in lines]
-    said = np.where([[one is None for one in row] for row in greedy], ~gold, np.array(greedy) == True)  # noqa: E712
+    said = np.where(
+        [[one is None for one in row] for row in greedy],
+        ~gold,
+        np.array(greedy) == True,  # noqa: E712 (None is not equal either)
+    )
     scale, offset, low, high = (
         np.array([getattr(fitted[key], name) for key in keys])
         for name in ("scale", "offset", "uncertain_from", "uncertain_to")
@@ -376,10 +465,17 @@ def table(lines: Sequence[Line], fitted: dict[str, Calibration]) -> Asked:
 
 def _of_statement(asked: Asked, w: platt.Floats) -> Figures:
     """One statement on the test pages."""
-    pages = {"with": int((asked.gold & asked.told).sum()), "without": int((~asked.gold & asked.told).sum())}
+    pages = {
+        "with": int((asked.gold & asked.told).sum()),
+        "without": int((~asked.gold & asked.told).sum()),
+    }
     out: Figures = {"test_pages": pages}
     if both := platt.auc_both(asked, w):
-        out |= {"auc": spread(both[0]), "auc_of_labels": spread(both[1]), "auc_difference": spread(both[0] - both[1])}
+        out |= {
+            "auc": spread(both[0]),
+            "auc_of_labels": spread(both[1]),
+            "auc_difference": spread(both[0] - both[1]),
+        }
     if asked.told.any():
         out |= _errors(asked, w)
     return out
@@ -408,7 +504,9 @@ def _of_all(asked: Asked, fitted: dict[str, Calibration], w: platt.Floats) -> Fi
             "auc_of_labels": spread(by_label),
             "auc_difference": spread(by_chance - by_label),
         }
-    fit = np.array([fitted[s.key].reason not in (platt.NOT_TOLD, platt.TOO_FEW) for s in STATEMENTS])
+    fit = np.array(
+        [fitted[s.key].reason not in (platt.NOT_TOLD, platt.TOO_FEW) for s in STATEMENTS]
+    )
     out |= {name: spread(values) for name, values in platt.verdicts(asked, w).items()}
     if (some := replace(asked, told=asked.told & fit)).told.any():
         for name, p in (("before", asked.before), ("after", asked.after)):
@@ -423,7 +521,11 @@ def _bins(p: platt.Floats, asked: Asked, w: platt.Floats) -> list[Figures]:
     with np.errstate(invalid="ignore", divide="ignore"):
         share = true / count
     return [
-        {"pairs": int(count[0, b]), "probability": float(chance[0, b] / count[0, b]), "share": spread(share[:, b])}
+        {
+            "pairs": int(count[0, b]),
+            "probability": float(chance[0, b] / count[0, b]),
+            "share": spread(share[:, b]),
+        }
         for b in range(platt.BINS)
         if count[0, b]
     ]
@@ -453,4 +555,8 @@ def in_words(made: Figures) -> Iterator[str]:
 
 def _ranged(figure: Figures) -> str:
     low, high = figure["interval"]
-    return "not known" if figure["value"] is None or low is None else f"{figure['value']:.3f} [{low:.3f}, {high:.3f}]"
+    return (
+        "not known"
+        if figure["value"] is None or low is None
+        else f"{figure['value']:.3f} [{low:.3f}, {high:.3f}]"
+    )

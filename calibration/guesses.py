@@ -30,15 +30,23 @@ def add(kit: Path, target: Path, bench: Path, split: Path | None, force: bool = 
     kits.verify(opened, remembered=True)
     kits.refuse_target(target, force=force)
     m = opened.manifest
-    with closing(LanguageModel(opened.file(m.language.file), context=_CONTEXT, threads=1)) as language:
-        answers = [[*language.tokenize(a, first=False), language.end] for a in reference_answers(bench, split)]
+    with closing(
+        LanguageModel(opened.file(m.language.file), context=_CONTEXT, threads=1)
+    ) as language:
+        answers = [
+            [*language.tokenize(a, first=False), language.end]
+            for a in reference_answers(bench, split)
+        ]
     table = speculative.build(answers, m.language.vocabulary)
     with kits.writing(target, force=force) as work:
         for name in m.files.keys() - {m.draft_table_file}:
             link(opened.file(name), work / name)
         speculative.write(work / FILE, table, m.language.vocabulary)
         kept = {name: file for name, file in m.files.items() if name != m.draft_table_file}
-        files = {**kept, FILE: kits.File((work / FILE).stat().st_size, kits.sha256_file(work / FILE))}
+        files = {
+            **kept,
+            FILE: kits.File((work / FILE).stat().st_size, kits.sha256_file(work / FILE)),
+        }
         kits.write_manifest(work, dataclasses.replace(m, files=files, draft_table_file=FILE))
     return len(table)
 
@@ -53,5 +61,7 @@ def reference_answers(path: Path, split: Path | None) -> list[str]:
         samples = bench.samples(task, lambda _: None, pictures=False, only=only)
         found += [answer for sample in samples for _, answer in sample.turns]
     if not found:
-        raise BenchError(f"{path}: has none of the split's calibration ids; give the data that was divided")
+        raise BenchError(
+            f"{path}: has none of the split's calibration ids; give the data that was divided"
+        )
     return found

@@ -25,4 +25,6 @@ def put(path: Path, files: Mapping[str, bytes], instead: str, **changes: Any) ->
         new = kits.listing(work)
         for name in kept:
             link(old.file(name), work / name)
-        kits.write_manifest(work, dataclasses.replace(old.manifest, files={**kept, **new}, **changes))
+        kits.write_manifest(
+            work, dataclasses.replace(old.manifest, files={**kept, **new}, **changes)
+        )

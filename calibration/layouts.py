@@ -29,7 +29,9 @@ from pulse_edge.page.orientation import LAYOUTS, SEEN, seen
 
 Pixels = NDArray[np.uint8]
 FONTS = sorted(Path("/usr/share/fonts").rglob("*.ttf")) if Path("/usr/share/fonts").is_dir() else []
-FONTS = [f for f in FONTS if "Math" not in f.name and "Oblique" not in f.name and "Italic" not in f.name]
+FONTS = [
+    f for f in FONTS if "Math" not in f.name and "Oblique" not in f.name and "Italic" not in f.name
+]
 _L = ("I", "II", "III", "aVR", "aVL", "aVF")
 _V = ("V1", "V2", "V3", "V4", "V5", "V6")
 MORE: dict[str, style.Rows] = {
@@ -40,7 +42,9 @@ MORE: dict[str, style.Rows] = {
     "2x1": (("V4",), ("V5",)),
     "1x1": (("II",),),
     "3x2": (("I", "aVR"), ("II", "aVL"), ("III", "aVF")),
-    "3x5": tuple((*row, extra) for row, extra in zip(style.LAYOUTS["3x4"], ("V4", "V5", "V6"), strict=True)),
+    "3x5": tuple(
+        (*row, extra) for row, extra in zip(style.LAYOUTS["3x4"], ("V4", "V5", "V6"), strict=True)
+    ),
 }
 WORDS = (
     "Vent. rate",
@@ -109,13 +113,17 @@ def page(rng: np.random.Generator) -> tuple[Record, style.PageStyle]:
     names = ["3x4", "3x4+1", "3x4+2", "3x4+3", "6x2", "12x1", *list(MORE)[1:]]
     layout = str(rng.choice(names, p=[0.13, 0.25, 0.11, 0.13, 0.12, 0.09, *[0.17 / 7] * 7]))
     rows = len(style.LAYOUTS[layout])
-    low, high = {1: (24, 45), 2: (24, 45), 3: (24, 42), 4: (22, 40), 5: (19, 30), 6: (16, 28)}.get(rows, (12, 18))
+    low, high = {1: (24, 45), 2: (24, 45), 3: (24, 42), 4: (22, 40), 5: (19, 30), 6: (16, 28)}.get(
+        rows, (12, 18)
+    )
     changes: dict[str, Any] = {"layout": layout, "row_mm": float(rng.uniform(low, high))}
     changes |= {"px_per_mm": float(rng.uniform(3.2, 5.5)), "ink_px": float(rng.uniform(0.9, 2.2))}
     if rng.random() < 0.3:
         changes |= {"top_mm": float(rng.uniform(5, 90)), "right_mm": float(rng.uniform(2, 30))}
     if rng.random() < 0.25:
-        lines = ["\n".join(rng.choice(WORDS, rng.integers(1, 6))) for _ in range(rng.integers(1, 5))]
+        lines = [
+            "\n".join(rng.choice(WORDS, rng.integers(1, 6))) for _ in range(rng.integers(1, 5))
+        ]
         changes |= {"header": tuple(lines), "top_mm": float(rng.uniform(20, 60))}
     if layout in ("6x1", "6x1v", "3x1", "2x1", "1x1", "3x2"):
         changes |= {"seconds": float(rng.choice([2.5, 5.0, 10.0])), "speed": 25.0}
@@ -130,7 +138,9 @@ def page(rng: np.random.Generator) -> tuple[Record, style.PageStyle]:
     return synthesize(rng), look
 
 
-def _cropped(image: Pixels, drawn: Any, k: float, rng: np.random.Generator, name: str) -> tuple[Pixels, str]:
+def _cropped(
+    image: Pixels, drawn: Any, k: float, rng: np.random.Generator, name: str
+) -> tuple[Pixels, str]:
     """Cut tightly round the traces, or through them."""
     width = image.shape[1]
     tops = [t.y0 for t in drawn.traces]
@@ -144,7 +154,9 @@ def _cropped(image: Pixels, drawn: Any, k: float, rng: np.random.Generator, name
         rows = len(style.LAYOUTS[drawn.style.layout])
         return _box(image, x0, y0, x1, y1), name if rows <= 2 else "partial"
     y0, y1 = min(tops) - rng.uniform(0.45, 0.8) * row, max(tops) + rng.uniform(0.4, 0.8) * row
-    return _box(image, rng.uniform(0, max(left - 1.0 * k, 1)), y0, width - rng.uniform(0, 8) * k, y1), name
+    return _box(
+        image, rng.uniform(0, max(left - 1.0 * k, 1)), y0, width - rng.uniform(0, 8) * k, y1
+    ), name
 
 
 def _box(image: Pixels, x0: float, y0: float, x1: float, y1: float) -> Pixels:
@@ -158,19 +170,26 @@ def spoilt(image: Pixels, rng: np.random.Generator) -> Pixels:
         corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
         tilt = np.deg2rad(rng.normal(0, 1.0))
         turn = np.array([[np.cos(tilt), -np.sin(tilt)], [np.sin(tilt), np.cos(tilt)]], np.float32)
-        moved = ((corners - corners.mean(0)) @ turn.T + corners.mean(0)) + rng.normal(0, 0.008 * width, (4, 2))
-        fill = tuple(int(v) for v in (np.median(image, (0, 1)) if rng.random() < 0.6 else rng.integers(0, 255, 3)))
-        matrix = cv2.getPerspectiveTransform(corners, moved.astype(np.float32))
-        image = cv2.warpPerspective(image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderValue=fill).astype(
-            np.uint8
+        moved = ((corners - corners.mean(0)) @ turn.T + corners.mean(0)) + rng.normal(
+            0, 0.008 * width, (4, 2)
         )
+        fill = tuple(
+            int(v)
+            for v in (np.median(image, (0, 1)) if rng.random() < 0.6 else rng.integers(0, 255, 3))
+        )
+        matrix = cv2.getPerspectiveTransform(corners, moved.astype(np.float32))
+        image = cv2.warpPerspective(
+            image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderValue=fill
+        ).astype(np.uint8)
     if rng.random() < 0.3:
         image = np.repeat(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None], 3, 2).astype(np.uint8)
         if rng.random() < 0.4:  # a copier makes the grid as dark as the trace
             image = (255 * (image / 255.0) ** rng.uniform(2, 8)).astype(np.uint8)
     if rng.random() < 0.5:
         coarse = rng.uniform(0.45, 1.0, (4, 5)).astype(np.float32) ** rng.uniform(0.3, 1.2)
-        shade = cv2.resize(coarse, (image.shape[1], image.shape[0]), interpolation=cv2.INTER_CUBIC)[..., None]
+        shade = cv2.resize(coarse, (image.shape[1], image.shape[0]), interpolation=cv2.INTER_CUBIC)[
+            ..., None
+        ]
         tint = rng.uniform(0.8, 1.0, 3).astype(np.float32)
         image = np.clip(image * shade * tint, 0, 255).astype(np.uint8)
     if rng.random() < 0.4:
@@ -193,7 +212,8 @@ def _no_ecg(rng: np.random.Generator) -> Pixels:
         size, y = int(rng.integers(10, 40)), 20
         while y < height - size:
             words = " ".join(
-                "".join(rng.choice(list("abcdefghijklmnoprstuvwxyzAEISV123"), rng.integers(1, 9))) for _ in range(18)
+                "".join(rng.choice(list("abcdefghijklmnoprstuvwxyzAEISV123"), rng.integers(1, 9)))
+                for _ in range(18)
             )
             if rng.random() < 0.85:
                 cv2.putText(
@@ -225,7 +245,11 @@ def _no_ecg(rng: np.random.Generator) -> Pixels:
                 if rng.random() < 0.5
                 else np.sin(x * rng.uniform(0.01, 0.2)) ** int(rng.integers(1, 20))
             )
-            y = (curve - curve.min()) / (np.ptp(curve) + 1e-6) * (bottom - top) * 0.8 + top + 0.1 * (bottom - top)
+            y = (
+                (curve - curve.min()) / (np.ptp(curve) + 1e-6) * (bottom - top) * 0.8
+                + top
+                + 0.1 * (bottom - top)
+            )
             cv2.polylines(
                 image,
                 [np.stack([x, y], 1).astype(np.int32)],
@@ -235,7 +259,9 @@ def _no_ecg(rng: np.random.Generator) -> Pixels:
                 cv2.LINE_AA,
             )
     else:  # things: blobs, edges, textures
-        small = rng.integers(0, 256, (int(rng.integers(3, 40)), int(rng.integers(3, 40)), 3), np.uint8)
+        small = rng.integers(
+            0, 256, (int(rng.integers(3, 40)), int(rng.integers(3, 40)), 3), np.uint8
+        )
         way = cv2.INTER_CUBIC if rng.random() < 0.6 else cv2.INTER_NEAREST
         image = cv2.resize(small, (width, height), interpolation=way).astype(np.uint8)
         for _ in range(rng.integers(0, 15)):
@@ -272,11 +298,15 @@ def main() -> None:
         made = [sample(options.seed * 10_000_000 + step * batch + n) for n in range(batch)]
         x = torch.from_numpy(np.stack([m[0] for m in made]))
         layout = torch.tensor([m[1] for m in made])
-        wrong = int(torch.randint(0, 5, ()).clamp(1, 3)) if step % 2 else 2  # upside down is the hard one
+        wrong = (
+            int(torch.randint(0, 5, ()).clamp(1, 3)) if step % 2 else 2
+        )  # upside down is the hard one
         said = net(torch.cat([x, torch.rot90(x, wrong, (2, 3))]))
         scores = said[:, 8].reshape(2, batch).T
         real = layout != LAYOUTS.index("none")
-        turn_loss = nn.functional.cross_entropy(scores[real], torch.zeros(int(real.sum()), dtype=torch.long))
+        turn_loss = nn.functional.cross_entropy(
+            scores[real], torch.zeros(int(real.sum()), dtype=torch.long)
+        )
         kind_loss = nn.functional.cross_entropy(said[:batch, :8], layout, label_smoothing=0.02)
         best.zero_grad()
         (turn_loss + kind_loss).backward()  # type: ignore[no-untyped-call]

@@ -25,7 +25,9 @@ Flags = NDArray[np.bool_]
 def said_labels(text: str, known: Sequence[str]) -> tuple[str, ...] | None:
     """The known labels in an answer, () where it says `none`, None where it says neither."""
     answer = after_answer(text)
-    return labels_in(answer, known, ignore_case=True) or (() if re.search(r"\bnone\b", answer, re.I) else None)
+    return labels_in(answer, known, ignore_case=True) or (
+        () if re.search(r"\bnone\b", answer, re.I) else None
+    )
 
 
 def said_letter(text: str, allowed: str) -> str | None:
@@ -60,10 +62,14 @@ def after_answer(text: str) -> str:
 
 def flags(labels: Sequence[Collection[str]], known: Sequence[str]) -> Flags:
     """Label sets as a table: (samples, known)."""
-    return np.array([[label in some for label in known] for some in labels], bool).reshape(len(labels), len(known))
+    return np.array([[label in some for label in known] for some in labels], bool).reshape(
+        len(labels), len(known)
+    )
 
 
-def hard_label_scores(gold: Flags, said: Flags) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
+def hard_label_scores(
+    gold: Flags, said: Flags
+) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
     """F1 and AUC of each label, NaN where not defined, and the share of wrong cells: (k,), (k,), scalar.
 
     There are no scores to rank by, so AUC is the mean of sensitivity and specificity. It needs samples with and without
@@ -77,7 +83,9 @@ def hard_label_scores(gold: Flags, said: Flags) -> tuple[NDArray[np.float64], ND
     return f1, auc, float((gold != said).mean())
 
 
-def label_scores(gold: Sequence[Sequence[str]], said: Sequence[Sequence[str] | None], known: Sequence[str]) -> Scores:
+def label_scores(
+    gold: Sequence[Sequence[str]], said: Sequence[Sequence[str] | None], known: Sequence[str]
+) -> Scores:
     """Macro F1 and AUC, Hamming loss, exact matches, and each label's own; None among `said` is no readable answer.
 
     Such an answer counts as wrong in every label. Labels that never occur in gold have no F1 and no AUC, and are named.
@@ -98,7 +106,9 @@ def label_scores(gold: Sequence[Sequence[str]], said: Sequence[Sequence[str] | N
             for k, label in enumerate(known)
             if judged[k]
         },
-        "labels_without_samples": [label for label, there in zip(known, judged, strict=True) if not there],
+        "labels_without_samples": [
+            label for label, there in zip(known, judged, strict=True) if not there
+        ],
     }
 
 
@@ -128,7 +138,10 @@ def rouge_l(gold: str, said: str) -> float:
     for word in a:
         before = 0
         for j, other in enumerate(b, 1):
-            before, lengths[j] = lengths[j], before + 1 if word == other else max(lengths[j], lengths[j - 1])
+            before, lengths[j] = (
+                lengths[j],
+                before + 1 if word == other else max(lengths[j], lengths[j - 1]),
+            )
     return 2 * lengths[-1] / (len(a) + len(b))
 
 

@@ -51,7 +51,9 @@ def fit(log_odds: Floats, gold: Flags) -> tuple[float, float]:
             break
         step = np.linalg.solve((x * (p * (1 - p))[:, None]).T @ x + 1e-12 * np.eye(2), slope)
         shorter, now = 1.0, loss(at)
-        while shorter > 1e-10 and loss(at - shorter * step) > now - 1e-4 * shorter * float(slope @ step):
+        while shorter > 1e-10 and loss(at - shorter * step) > now - 1e-4 * shorter * float(
+            slope @ step
+        ):
             shorter /= 2
         at = at - shorter * step
     return float(at[0]), float(at[1])
@@ -81,7 +83,11 @@ def _edge(p: Floats, right: Flags, risk: float) -> float:
     order = np.argsort(-p, kind="stable")
     p, wrong = p[order], np.cumsum(~right[order])
     ends = np.flatnonzero(np.diff(p, append=-1.0) != 0)  # pages of one probability go together
-    fit = [n for n in ends if p[n] > 0.5 and _may_be_said(int(wrong[n]), int(n) + 1, int(wrong[-1]), len(p), risk)]
+    fit = [
+        n
+        for n in ends
+        if p[n] > 0.5 and _may_be_said(int(wrong[n]), int(n) + 1, int(wrong[-1]), len(p), risk)
+    ]
     if not fit:
         return 1.0
     last = fit[-1]
@@ -93,7 +99,10 @@ def _may_be_said(wrong: int, said: int, opposite: int, pages: int, risk: float) 
     """Of a verdict on `said` of `pages`: `wrong` on so many of all the `opposite` ones. Wrong LESS times as often as
     among all pages is the same as given to the opposite ones LESS times as often as to all."""
     given = min(risk, LESS * said / pages)
-    return max(binomial_below(wrong, said, risk), binomial_below(wrong, opposite, given)) <= 1 - CONFIDENCE
+    return (
+        max(binomial_below(wrong, said, risk), binomial_below(wrong, opposite, given))
+        <= 1 - CONFIDENCE
+    )
 
 
 def fewest(risk: float) -> int:
@@ -203,10 +212,15 @@ def _ratio(some: Flags, of: Flags, w: Floats) -> Floats:
 
 def bins(p: Floats, asked: Asked, w: Floats) -> tuple[Floats, Floats, Floats]:
     """Of BINS bins of equally many pages and statements: weight, sum of probabilities, sum of truths, (draws, BINS) each."""
-    edges = np.quantile(p[asked.told], np.linspace(0, 1, BINS + 1)[1:-1]) if asked.told.any() else np.zeros(BINS - 1)
+    edges = (
+        np.quantile(p[asked.told], np.linspace(0, 1, BINS + 1)[1:-1])
+        if asked.told.any()
+        else np.zeros(BINS - 1)
+    )
     at = np.where(asked.told, np.searchsorted(edges, p, side="right"), -1)
     parts = [
-        np.stack([((at == b) * values).sum(1) for b in range(BINS)], 1) for values in (1.0, p, asked.gold.astype(float))
+        np.stack([((at == b) * values).sum(1) for b in range(BINS)], 1)
+        for values in (1.0, p, asked.gold.astype(float))
     ]
     count, chance, true = (w @ part for part in parts)
     return count, chance, true

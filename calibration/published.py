@@ -18,7 +18,11 @@ from calibration.metrics import accuracy, flags, hard_label_scores, number
 SEED = 42
 COMPLETE: Mapping[str, int] = {"mmmu-ecg": 200, "csn-test-no-cot": 1611, "g12-test-no-cot": 2026}
 """Other numbers of answers are not scored."""
-RANDOM_FROM: Mapping[str, str] = {"mmmu-ecg": "ABCD", "csn-test-no-cot": "ABCDEFGH", "g12-test-no-cot": "ABCDEFGH"}
+RANDOM_FROM: Mapping[str, str] = {
+    "mmmu-ecg": "ABCD",
+    "csn-test-no-cot": "ABCDEFGH",
+    "g12-test-no-cot": "ABCDEFGH",
+}
 SPACES: Mapping[str, tuple[str, ...]] = {
     "ptb-test": ("NORM", "MI", "STTC", "CD", "HYP"),
     "cpsc-test": ("NORM", "AF", "I-AVB", "LBBB", "RBBB", "PAC", "PVC", "STD", "STE"),
@@ -36,7 +40,9 @@ class Answer:
     id: str
     prompt: str
     text: Any  # str; in the arena a list of them, one a turn
-    response: bool = False  # the text came under `response`, where the script reads options otherwise
+    response: bool = (
+        False  # the text came under `response`, where the script reads options otherwise
+    )
 
 
 def score(task: str, gold: Mapping[str, Any], answers: Sequence[Answer]) -> Scores | str:
@@ -105,4 +111,6 @@ def _said_labels(task: str, text: str, space: Sequence[str]) -> list[str]:
 def _chosen(answer: Answer) -> list[str]:
     """Options of the prompt that stand anywhere in the text; under `response` their own case must be lower."""
     text = answer.text.lower()
-    return [one for one in options(answer.prompt) if (one if answer.response else one.lower()) in text]
+    return [
+        one for one in options(answer.prompt) if (one if answer.response else one.lower()) in text
+    ]

@@ -81,7 +81,9 @@ def report(
         raise UsageError(f"--no-pictures: the results have no task {', '.join(unknown)}")
     chosen = None if attach is None else _name_of(results, attach)
     others = [name for name in figures["kits"] if name != figures["reference"]]
-    figures["gates"] = {name: check(figures, name, gates) for name in ([chosen] if chosen else others) if gates}
+    figures["gates"] = {
+        name: check(figures, name, gates) for name in ([chosen] if chosen else others) if gates
+    }
     figures["recipe"] = recipe
     figures["verdicts"] = {name: verdict(figures, name) for name in figures["kits"]}
     figures["flips"] = list(_flips(results, figures))
@@ -92,7 +94,9 @@ def report(
         text = json.dumps(figures, indent=1, ensure_ascii=False, allow_nan=False)
         (work / JSON).write_text(text + "\n", encoding="utf-8")
         (work / MARKDOWN).write_text(markdown(figures), encoding="utf-8")
-        (work / HTML).write_text(render(figures, tables(figures), bench, hidden or ()), encoding="utf-8")
+        (work / HTML).write_text(
+            render(figures, tables(figures), bench, hidden or ()), encoding="utf-8"
+        )
     if attach is not None and chosen is not None:
         put_into_kit(attach, chosen, figures, target)
     return figures
@@ -136,14 +140,23 @@ def load_gates(path: Path, recipe: str) -> dict[str, float]:
     try:
         known = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("recipes") or {}
         if recipe not in known:
-            raise UsageError(f"{path}: has no recipe {recipe}; there are {', '.join(known) or 'none'}")
+            raise UsageError(
+                f"{path}: has no recipe {recipe}; there are {', '.join(known) or 'none'}"
+            )
         entry = known[recipe]
-        listed = {**({"mean_kld": entry["kld"]} if "kld" in entry else {}), **entry.get("gates", {})}
+        listed = {
+            **({"mean_kld": entry["kld"]} if "kld" in entry else {}),
+            **entry.get("gates", {}),
+        }
         gates = {str(name): float(value) for name, value in listed.items()}
     except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UsageError(f"{path}: recipe {recipe} is not understood ({error!r}); correct it") from error
+        raise UsageError(
+            f"{path}: recipe {recipe} is not understood ({error!r}); correct it"
+        ) from error
     if not gates:
-        raise UsageError(f"{path}: recipe {recipe} has no gates; give it kld, or gates with {', '.join(GATES)}")
+        raise UsageError(
+            f"{path}: recipe {recipe} has no gates; give it kld, or gates with {', '.join(GATES)}"
+        )
     if unknown := sorted(gates.keys() - GATES.keys()):
         raise UsageError(
             f"{path}: recipe {recipe} has unknown gates {', '.join(unknown)}; known are {', '.join(GATES)}"
@@ -185,7 +198,9 @@ def gate_values(kit: Figures) -> dict[str, float | None]:
 
 
 def _difference(task: Figures, score: str) -> Figures:
-    found: Figures = task["scores"][score].get("difference", {"value": None, "interval": [None, None]})
+    found: Figures = task["scores"][score].get(
+        "difference", {"value": None, "interval": [None, None]}
+    )
     return found
 
 
@@ -212,13 +227,23 @@ def verdict(figures: Figures, name: str) -> str:
         for diagnosis, d in r["diagnoses"].items()
         if below_zero(d["sensitivity"]["difference"])
     ]
-    worse = f"Worse by more than chance in {', '.join(losses)}." if losses else "No task is worse by more than chance."
-    parts = [f"{worse} Mean score {points_ranged(kit['score']['difference'])} against {figures['reference']}."]
+    worse = (
+        f"Worse by more than chance in {', '.join(losses)}."
+        if losses
+        else "No task is worse by more than chance."
+    )
+    parts = [
+        f"{worse} Mean score {points_ranged(kit['score']['difference'])} against {figures['reference']}."
+    ]
     if blinder:
         parts.append(f"Less sensitive by more than chance to {', '.join(blinder)}.")
-    parts.append(f"{lost} answers turned from right to wrong, {gained} from wrong to right, of {kit['questions']}.")
+    parts.append(
+        f"{lost} answers turned from right to wrong, {gained} from wrong to right, of {kit['questions']}."
+    )
     if "kld" in kit:
-        parts.append(f"Mean KLD {kit['kld']['mean']['value']:.2g}, {percent(kit['same_top'])} % same top token.")
+        parts.append(
+            f"Mean KLD {kit['kld']['mean']['value']:.2g}, {percent(kit['same_top'])} % same top token."
+        )
     gates = figures["gates"].get(name)
     if gates is not None:
         failed = [g["gate"] for g in gates if not g["passed"]]
@@ -250,7 +275,10 @@ def not_known(results: Results, figures: Figures) -> Iterator[str]:
     yield from report_findings.not_known(figures)
     yield from _oddities(figures)
     if count := sum(
-        "difference" in s for k in figures["kits"].values() for r in k["tasks"].values() for s in r["scores"].values()
+        "difference" in s
+        for k in figures["kits"].values()
+        for r in k["tasks"].values()
+        for s in r["scores"].values()
     ):
         yield f"{count} differences of scores are shown with 95 % intervals: about one in twenty lies outside zero by chance."
     machines = {str(kit.get("machine")) for kit in figures["kits"].values()}
@@ -268,7 +296,10 @@ def _oddities(figures: Figures) -> Iterator[str]:
         for key, words in (
             ("refused", "were refused, and count as wrong"),
             ("cut_off", "were cut off at the longest length"),
-            ("unread", "name nothing that the scorer looks for, and count as wrong where something should be named"),
+            (
+                "unread",
+                "name nothing that the scorer looks for, and count as wrong where something should be named",
+            ),
         ):
             if count := sum(r[key] for r in kit["tasks"].values()):
                 yield f"{name}: {count} of {kit['questions']} answers {words}."
@@ -281,7 +312,10 @@ def _oddities(figures: Figures) -> Iterator[str]:
 
 def tables(figures: Figures) -> list[Table]:
     """Everything but the pages, as text."""
-    some = [_summary(figures), *(_task(figures, task) for task in figures["kits"][figures["reference"]]["tasks"])]
+    some = [
+        _summary(figures),
+        *(_task(figures, task) for task in figures["kits"][figures["reference"]]["tasks"]),
+    ]
     some += [*report_findings.tables(figures), _divergence(figures), *_gates(figures)]
     return [table for table in [*some, *_diagnosis_tables(figures)] if table.rows]
 
@@ -301,7 +335,9 @@ def _summary(figures: Figures) -> Table:
     )
     rows = []
     for name, kit in figures["kits"].items():
-        lost, gained = (str(sum(len(r.get(k, ())) for r in kit["tasks"].values())) for k in ("lost", "gained"))
+        lost, gained = (
+            str(sum(len(r.get(k, ())) for r in kit["tasks"].values())) for k in ("lost", "gained")
+        )
         first = name == figures["reference"]
         rows.append(
             (
@@ -313,7 +349,9 @@ def _summary(figures: Figures) -> Table:
                 f"{percent(kit['same_top'])} %" if "kld" in kit else "",
                 "" if first else lost,
                 "" if first else gained,
-                "not known" if kit.get("peak_bytes") is None else f"{kit['peak_bytes'] / 2**20:,.0f}",
+                "not known"
+                if kit.get("peak_bytes") is None
+                else f"{kit['peak_bytes'] / 2**20:,.0f}",
                 _number(kit["first_token_seconds"], 2),
                 _number(kit["tokens_per_second"], 1),
             )
@@ -344,7 +382,13 @@ def _task(figures: Figures, task: str) -> Table:
         if "mcnemar_p" in r:
             changed = str(r["texts_changed"])
             difference = points_ranged(_difference(r, r["primary"]))
-            cells += [difference, f"{r['mcnemar_p']:.2g}", str(len(r["lost"])), str(len(r["gained"])), changed]
+            cells += [
+                difference,
+                f"{r['mcnemar_p']:.2g}",
+                str(len(r["lost"])),
+                str(len(r["gained"])),
+                changed,
+            ]
         rows.append(tuple(cells + [""] * (len(head) - len(cells))))
     note = f"{first['questions']} questions. The difference is that of {NAMES[first['primary']]}; p is of the answers right as a whole."
     return Table(task, head, tuple(rows), note)
@@ -391,7 +435,9 @@ def _gates(figures: Figures) -> Iterator[Table]:
             )
             for g in gates
         )
-        yield Table(f"Gates of {figures['recipe']}: {name}", ("gate", "what", "value", "limit", ""), rows)
+        yield Table(
+            f"Gates of {figures['recipe']}: {name}", ("gate", "what", "value", "limit", ""), rows
+        )
 
 
 def _diagnosis_tables(figures: Figures) -> Iterator[Table]:
@@ -402,11 +448,16 @@ def _diagnosis_tables(figures: Figures) -> Iterator[Table]:
             rows = []
             for diagnosis, figure in base["diagnoses"].items():
                 changes = (
-                    figures["kits"][n]["tasks"][task]["diagnoses"][diagnosis][what]["difference"] for n in others
+                    figures["kits"][n]["tasks"][task]["diagnoses"][diagnosis][what]["difference"]
+                    for n in others
                 )
                 cells = (points_ranged(change) for change in changes)
                 rows.append((diagnosis, str(figure["pages"]), ranged(figure[what]), *cells))
-            yield Table(f"{task}: {what} of each diagnosis", ("diagnosis", "pages", first, *others), tuple(rows))
+            yield Table(
+                f"{task}: {what} of each diagnosis",
+                ("diagnosis", "pages", first, *others),
+                tuple(rows),
+            )
 
 
 def markdown(figures: Figures) -> str:
@@ -416,7 +467,8 @@ def markdown(figures: Figures) -> str:
     for table in tables(figures):
         lines += ["", f"## {table.title}", ""]
         lines += [
-            " | ".join(("", *cells, "")).strip() for cells in (table.head, ("---",) * len(table.head), *table.rows)
+            " | ".join(("", *cells, "")).strip()
+            for cells in (table.head, ("---",) * len(table.head), *table.rows)
         ]
         lines += ["", table.note] if table.note else []
     lines += ["", "## What is not known", "", *(f"- {text}" for text in figures["not_known"])]
@@ -480,10 +532,16 @@ def _flips(results: Results, figures: Figures) -> Iterator[Figures]:
     first = figures["reference"]
     for task in figures["kits"][first]["tasks"]:
         others = {n: k["tasks"][task] for n, k in figures["kits"].items() if n != first}
-        ids = dict.fromkeys(i for way in ("lost", "gained") for r in others.values() for i in r[way])
+        ids = dict.fromkeys(
+            i for way in ("lost", "gained") for r in others.values() for i in r[way]
+        )
         lines = {n: {x["question_id"]: x for x in results.lines(n, task)} for n in (first, *others)}
         turned = [
-            (one, {n: way for n, r in others.items() for way in ("lost", "gained") if one in r[way]}) for one in ids
+            (
+                one,
+                {n: way for n, r in others.items() for way in ("lost", "gained") if one in r[way]},
+            )
+            for one in ids
         ]
         for one, ways in sorted(turned, key=lambda t: -sum(way == "lost" for way in t[1].values())):
             line = lines[first][one]
@@ -494,7 +552,9 @@ def _flips(results: Results, figures: Figures) -> Iterator[Figures]:
                 "question": line["prompt"],
                 "gold": line["gold"],
                 "reference": line["text"],
-                "answers": {n: {"way": way, "text": lines[n][one]["text"]} for n, way in ways.items()},
+                "answers": {
+                    n: {"way": way, "text": lines[n][one]["text"]} for n, way in ways.items()
+                },
             }
 
 
@@ -522,7 +582,12 @@ def summary_for_kit(figures: Figures, name: str) -> Figures:
     rows = []
     for task, r in kit["tasks"].items():
         base = figures["kits"][first]["tasks"][task]["scores"][r["primary"]]
-        row = {"task": task, "score": NAMES[r["primary"]], "questions": r["questions"], "reference": ranged(base)}
+        row = {
+            "task": task,
+            "score": NAMES[r["primary"]],
+            "questions": r["questions"],
+            "reference": ranged(base),
+        }
         this = ranged(r["scores"][r["primary"]])
         difference = "" if name == first else points_ranged(_difference(r, r["primary"]))
         rows.append({**row, "this": this, "difference": difference})
@@ -539,4 +604,9 @@ def summary_for_kit(figures: Figures, name: str) -> Figures:
 
 def failed(figures: Figures) -> Sequence[str]:
     """The gates that did not pass, as `kit: gate`."""
-    return [f"{name}: {g['gate']}" for name, gates in figures["gates"].items() for g in gates if not g["passed"]]
+    return [
+        f"{name}: {g['gate']}"
+        for name, gates in figures["gates"].items()
+        for g in gates
+        if not g["passed"]
+    ]

@@ -49,7 +49,9 @@ def load(paths: Sequence[Path], results: Results) -> dict[str, Figures]:
         title = f"{name} on {made['data']}"
         if title in found:
             raise BenchError(f"{path}: there is another file of {title}; give one of them")
-        found[title] = {key: value for key, value in made.items() if key not in ("lines", "calibrated_on")}
+        found[title] = {
+            key: value for key, value in made.items() if key not in ("lines", "calibrated_on")
+        }
     return found
 
 
@@ -59,9 +61,17 @@ def tables(figures: Figures) -> Iterator[Table]:
 
     for name, made in figures.get("findings", {}).items():
         rows = [_row("all", made["all"], None)]
-        rows += [_row(s["name"], s, s["calibration"]) for s in made["statements"].values() if _measured(s)]
+        rows += [
+            _row(s["name"], s, s["calibration"])
+            for s in made["statements"].values()
+            if _measured(s)
+        ]
         source = made.get("fitted_on")
-        fitted = f"{source['pages']} of {source['data']}" if source else f"{made['pages']['calibration']} others"
+        fitted = (
+            f"{source['pages']} of {source['data']}"
+            if source
+            else f"{made['pages']['calibration']} others"
+        )
         note = (
             f"Of 100, on {made['pages']['test']} test pages; fitted on {fitted}. A verdict is given "
             f"where on those, with {made['confidence']:.0%} confidence, at most {made['risk']:.0%} of it was wrong, at most "
@@ -90,7 +100,10 @@ def _row(name: str, s: Figures, calibration: Mapping[str, Any] | None) -> tuple[
         low, high = calibration["uncertain_from"], calibration["uncertain_to"]
         cells.append(calibration["reason"] or f"{100 * low:.1f} – {100 * high:.1f}")
     # how many have anything at all says nothing
-    return (*cells, *(_percent(s.get(key)) if calibration or key != "prior" else "" for key in SHARES))
+    return (
+        *cells,
+        *(_percent(s.get(key)) if calibration or key != "prior" else "" for key in SHARES),
+    )
 
 
 def _percent(figure: Figures | None) -> str:
@@ -105,7 +118,11 @@ def not_known(figures: Figures) -> Iterator[str]:
         statements = made["statements"].values()
         if untold := [s["name"] for s in statements if not _measured(s)]:
             yield f"{name}: the test pages do not tell of both kinds for {', '.join(untold)}."
-        if never := [f"{s['name']} ({s['calibration']['reason']})" for s in statements if s["calibration"]["reason"]]:
+        if never := [
+            f"{s['name']} ({s['calibration']['reason']})"
+            for s in statements
+            if s["calibration"]["reason"]
+        ]:
             yield f"{name}: gives no verdict on {', '.join(never)}."
         if "fitted_on" not in made:
             yield f"{name}: findings were calibrated on these pages; probabilities of other pages may be off."
@@ -114,14 +131,19 @@ def not_known(figures: Figures) -> Iterator[str]:
 # --- the picture ------------------------------------------------------------------------------------------------------
 
 SIDE, LEFT, TOP = 320, 60, 12
-SERIES = (("bins_before", "as the model has them", "#b45f06", "4 3"), ("bins_after", "calibrated", "#204a87", ""))
+SERIES = (
+    ("bins_before", "as the model has them", "#b45f06", "4 3"),
+    ("bins_after", "calibrated", "#204a87", ""),
+)
 
 
 def drawings(figures: Figures) -> Iterator[str]:
     """Probability against how often it was so, before and after, over all statements that were fitted."""
     for name, made in figures.get("findings", {}).items():
         if "bins_after" in made["all"]:
-            yield _reliability(f"Reliability of findings of {name}: on the diagonal is right", made["all"])
+            yield _reliability(
+                f"Reliability of findings of {name}: on the diagonal is right", made["all"]
+            )
 
 
 def _reliability(title: str, told: Figures) -> str:
@@ -132,21 +154,33 @@ def _reliability(title: str, told: Figures) -> str:
         return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{colour}">{escape(words)}</text>'
 
     bottom = TOP + SIDE
-    parts = [f'<rect x="{LEFT}" y="{TOP}" width="{SIDE}" height="{SIDE}" fill="none" stroke="#888"/>']
+    parts = [
+        f'<rect x="{LEFT}" y="{TOP}" width="{SIDE}" height="{SIDE}" fill="none" stroke="#888"/>'
+    ]
     parts.append('<path d="M{} {}L{} {}" stroke="#bbb"/>'.format(*at(0, 0), *at(1, 1)))
     for mark in (0.0, 0.25, 0.5, 0.75, 1.0):
         (x, _), (_, y) = at(mark, 0), at(0, mark)
-        parts += [text(x, bottom + 18, f"{mark:g}", "middle"), text(LEFT - 6, y + 4, f"{mark:g}", "end")]
+        parts += [
+            text(x, bottom + 18, f"{mark:g}", "middle"),
+            text(LEFT - 6, y + 4, f"{mark:g}", "end"),
+        ]
     parts.append(text(LEFT + SIDE / 2, bottom + 38, "probability of the finding", "middle"))
     parts.append(
         f'<g transform="rotate(-90 16 {TOP + SIDE / 2})">{text(16, TOP + SIDE / 2, "how often it was there", "middle")}</g>'
     )
     for n, (key, words, colour, dash) in enumerate(SERIES):
-        points = [(b["probability"], b["share"]) for b in told[key] if b["share"]["value"] is not None]
+        points = [
+            (b["probability"], b["share"]) for b in told[key] if b["share"]["value"] is not None
+        ]
         line = " ".join("{},{}".format(*at(p, s["value"])) for p, s in points)
-        parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-dasharray="{dash}"/>')
+        parts.append(
+            f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-dasharray="{dash}"/>'
+        )
         for p, share in points:
-            (x, y), low, high = at(p, share["value"]), *(at(0, end or 0.0)[1] for end in share["interval"])
+            (x, y), low, high = (
+                at(p, share["value"]),
+                *(at(0, end or 0.0)[1] for end in share["interval"]),
+            )
             parts.append(
                 f'<path d="M{x} {low}V{high}" stroke="{colour}"/><circle cx="{x}" cy="{y}" r="4" fill="{colour}"/>'
             )

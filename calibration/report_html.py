@@ -44,7 +44,9 @@ summary{cursor:pointer;font-weight:600;margin:.6rem 0}
 """
 
 
-def render(figures: Figures, tables: Sequence[Table], bench: Path | None, hidden: Sequence[str] = ()) -> str:
+def render(
+    figures: Figures, tables: Sequence[Table], bench: Path | None, hidden: Sequence[str] = ()
+) -> str:
     """The whole file. `bench` overrides the folder in which the pages lay when the kits were asked.
 
     Of `hidden` tasks no page is shown.
@@ -53,19 +55,32 @@ def render(figures: Figures, tables: Sequence[Table], bench: Path | None, hidden
 
     folded = [t for t in tables if "of each diagnosis" in t.title]
     body = [f"<h1>{escape(title(figures))}</h1>", *_verdicts(figures)]
-    body += [_table(tables[0]), *_drawings(figures), *(_table(t) for t in tables[1:] if t not in folded)]
+    body += [
+        _table(tables[0]),
+        *_drawings(figures),
+        *(_table(t) for t in tables[1:] if t not in folded),
+    ]
     body += report_findings.drawings(figures)
     body += ["<h2>Diagnosis by diagnosis</h2>"] if folded else []
-    body += [f"<details><summary>{escape(t.title)}</summary>{_table(t, heading=False)}</details>" for t in folded]
+    body += [
+        f"<details><summary>{escape(t.title)}</summary>{_table(t, heading=False)}</details>"
+        for t in folded
+    ]
     body += _turned(figures, bench or Path(figures["run"]["bench"]), hidden)
     unknown = "".join(f"<li>{escape(text)}</li>" for text in figures["not_known"])
     body += [
         f"<h2>What is not known</h2><ul>{unknown}</ul>",
         f'<p class="note">Made with {escape(made_with(figures))}.</p>',
     ]
-    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'
+    head = (
+        '<meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'
+    )
     head += f"<title>{escape(title(figures))}</title><style>{STYLE}</style>"
-    return f'<!doctype html><html lang="en"><head>{head}</head><body>\n' + "\n".join(body) + "\n</body></html>\n"
+    return (
+        f'<!doctype html><html lang="en"><head>{head}</head><body>\n'
+        + "\n".join(body)
+        + "\n</body></html>\n"
+    )
 
 
 def _verdicts(figures: Figures) -> Iterator[str]:
@@ -109,9 +124,15 @@ def _drawings(figures: Figures) -> Iterator[str]:
     kits: Mapping[str, Figures] = figures["kits"]
     sizes = {name: sum(kit["bytes"].values()) / 1e6 for name, kit in kits.items()}
     kld = [_point(name, sizes, kit["kld"]["mean"], 1) for name, kit in kits.items() if "kld" in kit]
-    score = [_point(name, sizes, kit["score"], 100) for name, kit in kits.items() if kit["score"]["value"] is not None]
+    score = [
+        _point(name, sizes, kit["score"], 100)
+        for name, kit in kits.items()
+        if kit["score"]["value"] is not None
+    ]
     if kld:
-        yield draw("Size and divergence: lower is better", kld, "mean KLD, nats a token", log=True, best=-1)
+        yield draw(
+            "Size and divergence: lower is better", kld, "mean KLD, nats a token", log=True, best=-1
+        )
     if score:
         yield draw("Size and accuracy: higher is better", score, "mean score", log=False, best=1)
 
@@ -138,9 +159,18 @@ def draw(title: str, points: Sequence[Point], label: str, log: bool, best: int) 
     for mark in _marks(y0, y1, log):
         y = round(bottom - (mark - y0) / (y1 - y0) * (bottom - top), 1)
         text = f"{10**mark if log else mark:.4g}"
-        parts.append(f'<path d="M{left} {y}H{right}" stroke="#eee"/>' + _text(left - 6, y + 4, text, "end"))
+        parts.append(
+            f'<path d="M{left} {y}H{right}" stroke="#eee"/>' + _text(left - 6, y + 4, text, "end")
+        )
     for mark in _marks(x0, x1, False):
-        parts.append(_text(left + (mark - x0) / (x1 - x0) * (right - left), bottom + 18, f"{mark:.4g}", "middle"))
+        parts.append(
+            _text(
+                left + (mark - x0) / (x1 - x0) * (right - left),
+                bottom + 18,
+                f"{mark:.4g}",
+                "middle",
+            )
+        )
     parts.append(_text((left + right) / 2, bottom + 40, "size of the kit, MB", "middle"))
     line = " ".join("{},{}".format(*at(p, p.y)) for p in frontier(points, best))
     parts.append(f'<polyline points="{line}" fill="none" stroke="#3465a4" stroke-dasharray="5 4"/>')
@@ -152,7 +182,9 @@ def draw(title: str, points: Sequence[Point], label: str, log: bool, best: int) 
             f'<path d="M{x} {low}V{high}" stroke="#3465a4"/><circle cx="{x}" cy="{y}" r="4.5" fill="#204a87"/>'
         )
         place = _free(labels, x, y)
-        names.append(_text(x + (8 if x < 480 else -8), place + 4, p.name, "start" if x < 480 else "end"))
+        names.append(
+            _text(x + (8 if x < 480 else -8), place + 4, p.name, "start" if x < 480 else "end")
+        )
     caption = f"<figcaption><strong>{escape(title)}</strong></figcaption>"
     axis = _text(left, top - 2, label, "start")
     svg = f'<svg viewBox="0 0 640 390" role="img" aria-label="{escape(title)}" font-size="13" font-family="sans-serif">'
@@ -207,10 +239,18 @@ def _turned(figures: Figures, bench: Path, hidden: Sequence[str]) -> list[str]:
         return []
     shown = _spread(flips)
     pictures = _pictures([flip for flip in shown if flip["task"] not in hidden], bench)
-    more = f" {len(shown)} of {len(flips)} are shown; report.json has all." if len(flips) > len(shown) else ""
-    out = ["<h2>Pages on which answers turned</h2>", f'<p class="note">Those that most kits lost come first.{more}</p>']
+    more = (
+        f" {len(shown)} of {len(flips)} are shown; report.json has all."
+        if len(flips) > len(shown)
+        else ""
+    )
+    out = [
+        "<h2>Pages on which answers turned</h2>",
+        f'<p class="note">Those that most kits lost come first.{more}</p>',
+    ]
     return out + [
-        _article(figures, flip, None if flip["task"] in hidden else pictures.get(flip["image"])) for flip in shown
+        _article(figures, flip, None if flip["task"] in hidden else pictures.get(flip["image"]))
+        for flip in shown
     ]
 
 
@@ -223,20 +263,24 @@ def _spread(flips: Sequence[Figures]) -> list[Figures]:
 
 def _article(figures: Figures, flip: Figures, picture: str | None) -> str:
     question, gold, before = (
-        "\n".join([x] if isinstance(x, str) else x) for x in (flip["question"], flip["gold"], flip["reference"])
+        "\n".join([x] if isinstance(x, str) else x)
+        for x in (flip["question"], flip["gold"], flip["reference"])
     )
     parts = [("question", "", question), ("right", "", gold), (figures["reference"], "", before)]
     for name, answer in flip["answers"].items():
         way = answer["way"]
         text = answer["text"] if isinstance(answer["text"], str) else "\n".join(answer["text"])
-        parts.append((f"{name} ({'right → wrong' if way == 'lost' else 'wrong → right'})", way, text))
+        parts.append(
+            (f"{name} ({'right → wrong' if way == 'lost' else 'wrong → right'})", way, text)
+        )
     image = (
         f'<img loading="lazy" alt="{escape(flip["image"])}" src="{picture}">'
         if picture
         else "<em>The page is not shown.</em>"
     )
     listed = "".join(
-        f'<dt class="{way}">{escape(name)}</dt><dd>{escape(text) or "(nothing)"}</dd>' for name, way, text in parts
+        f'<dt class="{way}">{escape(name)}</dt><dd>{escape(text) or "(nothing)"}</dd>'
+        for name, way, text in parts
     )
     return f"<article><strong>{escape(flip['task'])} {escape(flip['id'])}</strong><figure>{image}</figure><dl>{listed}</dl></article>"
 

@@ -44,7 +44,9 @@ def identity(manifest: Manifest) -> str:
     """sha256 over all that can change an answer; a report that was put into the kit does not."""
     m = dataclasses.asdict(manifest)
     used = {name: m["files"][name] for name in engine_files(manifest)}
-    return _digest({"files": used, **{part: m[part] for part in ("language", "vision", "packing", "prompt")}})
+    return _digest(
+        {"files": used, **{part: m[part] for part in ("language", "vision", "packing", "prompt")}}
+    )
 
 
 def engine_files(manifest: Manifest) -> list[str]:
@@ -56,14 +58,18 @@ def engine_files(manifest: Manifest) -> list[str]:
 def encoding(manifest: Manifest) -> str:
     """sha256 over all that can change a page's image tokens: kits that have it in common share them."""
     m = dataclasses.asdict(manifest)
-    used = {name: m["files"][name] for name in engine_files(manifest) if name != manifest.language.file}
+    used = {
+        name: m["files"][name] for name in engine_files(manifest) if name != manifest.language.file
+    }
     return _digest({"files": used, "vision": m["vision"], "packing": m["packing"]})
 
 
 def calibrated_on(manifest: Manifest) -> tuple[Mapping[str, frozenset[str]], str | None]:
     """The ids by task that calibrated a kit, and the hash of them and their pictures: the manifest's `quantization`."""
     made = dataclasses.asdict(manifest).get("quantization") or {}
-    return {task: frozenset(some) for task, some in made.get("calibration", {}).items()}, made.get("content")
+    return {task: frozenset(some) for task, some in made.get("calibration", {}).items()}, made.get(
+        "content"
+    )
 
 
 def _digest(content: Any) -> str:
@@ -95,7 +101,9 @@ class Results:
         """What is recorded of a kit. BenchError where the folder was renamed."""
         known = _read(self.path / name / KIT, "evaluate the kit again")
         if known.get("name", name) != name:
-            raise BenchError(f"{self.path / name}: holds the results of {known['name']}; rename the folder back")
+            raise BenchError(
+                f"{self.path / name}: holds the results of {known['name']}; rename the folder back"
+            )
         return known
 
     def tasks(self, name: str) -> list[str]:
@@ -132,7 +140,9 @@ class Results:
         if path.exists():
             before = self.kit(name)
             if before["identity"] != identity(kit.manifest):
-                raise BenchError(f"{path.parent}: holds answers of another kit than {kit.path}; choose another folder")
+                raise BenchError(
+                    f"{path.parent}: holds answers of another kit than {kit.path}; choose another folder"
+                )
             return before
         m = kit.manifest
         known = {
@@ -155,7 +165,9 @@ class Results:
 
     def unbound(self, name: str) -> int:
         """Answers of a kit that do not say which kit gave them, as earlier versions wrote them."""
-        return sum(GIVEN_BY not in line for task in self.tasks(name) for line in self.lines(name, task))
+        return sum(
+            GIVEN_BY not in line for task in self.tasks(name) for line in self.lines(name, task)
+        )
 
     def file(self, name: str, task: str) -> TaskLines:
         """A kit's answers to a task, to add to."""
@@ -178,7 +190,9 @@ class Results:
         try:
             rows = np.load(path).astype(np.float64)
         except (OSError, ValueError) as error:
-            raise BenchError(f"{path}: cannot be read ({error}); evaluate into a fresh folder") from error
+            raise BenchError(
+                f"{path}: cannot be read ({error}); evaluate into a fresh folder"
+            ) from error
         return np.asarray(rows - np.log(np.exp(rows).sum(1, keepdims=True)))
 
     def _distribution(self, task: str, sample: str) -> Path:
@@ -191,11 +205,17 @@ def writing(path: Path) -> Iterator[Results]:
     """The folder, made if need be, for this process alone. BenchError where another one writes to it."""
     try:
         path.mkdir(parents=True, exist_ok=True)
-        if any(path.iterdir()) and not (path / RUN).exists() and {p.name for p in path.iterdir()} != {".lock"}:
+        if (
+            any(path.iterdir())
+            and not (path / RUN).exists()
+            and {p.name for p in path.iterdir()} != {".lock"}
+        ):
             raise BenchError(f"{path}: holds something else than results; choose another folder")
         held = open(path / ".lock", "w")  # noqa: SIM115 (open as long as it is held)
     except OSError as error:
-        raise BenchError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
+        raise BenchError(
+            f"{path}: cannot be written ({error.strerror}); choose another place"
+        ) from error
     with held:
         lock(held, path)
         yield Results(path)
@@ -239,7 +259,9 @@ def read_lines(path: Path, cut: bool = False) -> list[Line]:
             line = json.loads(text)
             line["question_id"]
         except (ValueError, KeyError, TypeError) as error:
-            raise BenchError(f"{path}: line {number} is no answer ({error!r}); choose another folder") from error
+            raise BenchError(
+                f"{path}: line {number} is no answer ({error!r}); choose another folder"
+            ) from error
         lines.append(line)
     return lines
 

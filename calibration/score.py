@@ -21,7 +21,9 @@ ANSWERS = "step-final.jsonl"
 Scores = dict[str, Any]
 
 
-def score(bench: Bench, predictions: Path, scorer: str = "corrected", only: Split | None = None) -> Scores:
+def score(
+    bench: Bench, predictions: Path, scorer: str = "corrected", only: Split | None = None
+) -> Scores:
     """All tasks that have right answers and given ones; `only` restricts them to the test ids of a split.
 
     The result says what was left out, and why tasks have no scores. BenchError where a file is damaged, an answer
@@ -40,14 +42,22 @@ def score(bench: Bench, predictions: Path, scorer: str = "corrected", only: Spli
         else:
             samples = list(bench.samples(task, problems.append, pictures=False))
             wanted = None if only is None else set(only.test.get(task, ()))
-            result = score_task(task, path, [s for s in samples if wanted is None or s.id in wanted], answers, problems)
+            result = score_task(
+                task,
+                path,
+                [s for s in samples if wanted is None or s.id in wanted],
+                answers,
+                problems,
+            )
         if isinstance(result, str):
             silent[task] = result
         else:
             tasks[task] = result
     if not tasks:
         reasons = "; ".join(f"{task}: {why}" for task, why in silent.items())
-        raise BenchError(f"{predictions}: nothing to score ({reasons}); give the folder of TASK/{ANSWERS}")
+        raise BenchError(
+            f"{predictions}: nothing to score ({reasons}); give the folder of TASK/{ANSWERS}"
+        )
     return {
         "scorer": scorer,
         "tasks": tasks,
@@ -75,10 +85,17 @@ def read_answers(path: Path) -> list[Answer]:
             if not isinstance(text, (str, list)):
                 raise ValueError("its text is none")
             answers.append(
-                Answer(str(raw["question_id"] if "question_id" in raw else raw["id"]), prompt, text, response)
+                Answer(
+                    str(raw["question_id"] if "question_id" in raw else raw["id"]),
+                    prompt,
+                    text,
+                    response,
+                )
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise BenchError(f"{path}: line {number} is no answer ({error!r}); run the task again") from error
+            raise BenchError(
+                f"{path}: line {number} is no answer ({error!r}); run the task again"
+            ) from error
     return answers
 
 
@@ -87,9 +104,14 @@ def score_published(bench: Bench, task: str, path: Path, answers: Sequence[Answe
     if task not in published.TASKS:
         return "the published scorer sends it to a language model on the network"
     try:
-        gold = {str(raw.get("No", raw["id"])): raw["conversations"][1]["value"] for raw, _ in bench.rows(task, False)}
+        gold = {
+            str(raw.get("No", raw["id"])): raw["conversations"][1]["value"]
+            for raw, _ in bench.rows(task, False)
+        }
     except (KeyError, IndexError, TypeError) as error:
-        raise BenchError(f"{bench.path}: {task} has a sample without answer ({error!r}); score it corrected") from error
+        raise BenchError(
+            f"{bench.path}: {task} has a sample without answer ({error!r}); score it corrected"
+        ) from error
     if not answers:
         return f"{path} has no answers"
     try:
@@ -102,7 +124,11 @@ def score_published(bench: Bench, task: str, path: Path, answers: Sequence[Answe
 
 
 def score_task(
-    task: str, path: Path, samples: Sequence[Sample], answers: Sequence[Answer], problems: Sequence[Problem]
+    task: str,
+    path: Path,
+    samples: Sequence[Sample],
+    answers: Sequence[Answer],
+    problems: Sequence[Problem],
 ) -> Scores | str:
     """Corrected scores of one task, over `samples`; an answer given twice counts as it was given last."""
     if not samples:
@@ -111,7 +137,9 @@ def score_task(
     known = {sample.id for sample in samples}
     foreign = said.keys() - known - {problem.id for problem in problems if problem.task == task}
     if not said.keys() & known:
-        raise BenchError(f"{path}: no answer belongs to a question of {task}; score it against its own data")
+        raise BenchError(
+            f"{path}: no answer belongs to a question of {task}; score it against its own data"
+        )
     result = _kind(task)(task, samples, said)
     return {
         **result,
@@ -165,4 +193,6 @@ def _text(said: Said, sample: Sample) -> str:
 
 def _unread(samples: Sequence[Sample], said: Said, given: Sequence[object]) -> int:
     """Answers that are there and could not be read."""
-    return sum(one is None and sample.id in said for sample, one in zip(samples, given, strict=True))
+    return sum(
+        one is None and sample.id in said for sample, one in zip(samples, given, strict=True)
+    )

@@ -66,7 +66,9 @@ class Sum:
 
     def rounded(self) -> Sum:
         """In float32's precision; see above."""
-        image, text = (part.astype(np.float32).astype(np.float64) for part in (self.image, self.text))
+        image, text = (
+            part.astype(np.float32).astype(np.float64) for part in (self.image, self.text)
+        )
         return Sum(image, text, list(self.rows))
 
 
@@ -114,9 +116,13 @@ def merge(parts: Iterable[tuple[Path, Stats]]) -> Stats:
     (first_path, whole), *others = parts
     for path, part in others:
         if part.header != whole.header or part.weights != whole.weights:
-            raise BenchError(f"{path}: was not collected with the same kit, data and settings as {first_path}")
+            raise BenchError(
+                f"{path}: was not collected with the same kit, data and settings as {first_path}"
+            )
         if both := {one[:2] for one in whole.done} & {one[:2] for one in part.done}:
-            raise BenchError(f"{path}: has {len(both)} samples in common with others, {min(both)} first; leave one out")
+            raise BenchError(
+                f"{path}: has {len(both)} samples in common with others, {min(both)} first; leave one out"
+            )
         for name, one in part.sums.items():
             whole.sums[name].add(one)
         for name, (low, high) in part.ranges.items():
@@ -139,7 +145,9 @@ def save(stats: Stats, path: Path) -> None:
         _write(stats, beside)
         os.replace(beside, path)
     except OSError as error:
-        raise BenchError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
+        raise BenchError(
+            f"{path}: cannot be written ({error.strerror}); choose another place"
+        ) from error
     finally:
         beside.unlink(missing_ok=True)
 
@@ -151,7 +159,12 @@ def _write(stats: Stats, path: Path) -> None:
     writer.add_array("imatrix.datasets", [stats.header["data"]])
     writer.add_uint32("imatrix.chunk_count", max(1, rows // BATCH))
     writer.add_uint32("imatrix.chunk_size", BATCH)
-    header = {"version": VERSION, "header": stats.header, "weights": stats.weights, "content": stats.content}
+    header = {
+        "version": VERSION,
+        "header": stats.header,
+        "weights": stats.weights,
+        "content": stats.content,
+    }
     listed = {name: sorted(getattr(stats, name)) for name in ("done", "left_out")}
     probes = sorted(stats.probes, key=lambda p: (p.task, p.id))
     named = {"probes": [(p.task, p.id) for p in probes]}
@@ -159,8 +172,13 @@ def _write(stats: Stats, path: Path) -> None:
     if stats.ranges:
         names = sorted(stats.ranges)
         writer.add_array("pulse_edge.inference.vision_encoder.names", names)
-        writer.add_array("pulse_edge.inference.vision_encoder.lowest", [float(stats.ranges[n][0]) for n in names])
-        writer.add_array("pulse_edge.inference.vision_encoder.highest", [float(stats.ranges[n][1]) for n in names])
+        writer.add_array(
+            "pulse_edge.inference.vision_encoder.lowest", [float(stats.ranges[n][0]) for n in names]
+        )
+        writer.add_array(
+            "pulse_edge.inference.vision_encoder.highest",
+            [float(stats.ranges[n][1]) for n in names],
+        )
     for name in sorted(stats.weights):
         sums, count = stats.importance(name)
         writer.add_tensor(f"{name}.in_sum2", sums.astype(np.float32)[None])
@@ -189,16 +207,25 @@ def load(path: Path) -> Stats:
             raise ValueError(f"version {told['version']}")
         data = {t.name: np.array(t.data) for t in reader.tensors}
         names = set(told["weights"].values())
-        sums = {n: Sum(data[f"{n}.image_sum2"], data[f"{n}.text_sum2"], data[f"{n}.rows"].tolist()) for n in names}
+        sums = {
+            n: Sum(data[f"{n}.image_sum2"], data[f"{n}.text_sum2"], data[f"{n}.rows"].tolist())
+            for n in names
+        }
         probes = [_probe(data, i, *name) for i, name in enumerate(told["probes"])]
-        listed = [[(str(a), str(b), str(c)) for a, b, c in told[key]] for key in ("done", "left_out")]
+        listed = [
+            [(str(a), str(b), str(c)) for a, b, c in told[key]] for key in ("done", "left_out")
+        ]
         return Stats(told["header"], told["weights"], sums, _ranges(reader), probes, *listed)
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-        raise BenchError(f"{path}: is not a file of `calibration collect` ({error}); collect anew") from error
+        raise BenchError(
+            f"{path}: is not a file of `calibration collect` ({error}); collect anew"
+        ) from error
 
 
 def _probe(data: Mapping[str, npt.NDArray[Any]], i: int, task: str, name: str) -> Probe:
-    rows, before, after, picture = (data[f"probe.{i}.{part}"] for part in ("rows", "before", "after", "picture"))
+    rows, before, after, picture = (
+        data[f"probe.{i}.{part}"] for part in ("rows", "before", "after", "picture")
+    )
     return Probe(task, name, rows, before.tolist(), after.tolist(), picture.tobytes())
 
 
@@ -206,6 +233,7 @@ def _ranges(reader: Any) -> dict[str, tuple[float, float]]:
     if "pulse_edge.inference.vision_encoder.names" not in reader.fields:
         return {}
     columns = [
-        reader.fields[f"pulse_edge.inference.vision_encoder.{key}"].contents() for key in ("names", "lowest", "highest")
+        reader.fields[f"pulse_edge.inference.vision_encoder.{key}"].contents()
+        for key in ("names", "lowest", "highest")
     ]
     return {name: (low, high) for name, low, high in zip(*columns, strict=True)}

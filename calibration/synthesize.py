@@ -59,9 +59,14 @@ class Plan:
     parquet: bool = False
 
     def __post_init__(self) -> None:
-        for kind, given, known in (("task", self.tasks, TASKS), ("layout", self.layouts, tuple(LAYOUTS))):
+        for kind, given, known in (
+            ("task", self.tasks, TASKS),
+            ("layout", self.layouts, tuple(LAYOUTS)),
+        ):
             if unknown := sorted(set(given) - set(known)):
-                raise UsageError(f"unknown {kind} {', '.join(unknown)}; known are {', '.join(known)}")
+                raise UsageError(
+                    f"unknown {kind} {', '.join(unknown)}; known are {', '.join(known)}"
+                )
             if not given:
                 raise UsageError(f"no {kind} is chosen; known are {', '.join(known)}")
         if self.pages < 1 or self.seed < 0:
@@ -79,7 +84,11 @@ class Made:
 
 
 def synthesize(
-    target: Path, plan: Plan, processes: int = 1, force: bool = False, say: Callable[[str], None] = lambda _: None
+    target: Path,
+    plan: Plan,
+    processes: int = 1,
+    force: bool = False,
+    say: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Write the whole folder or none of it.
 
@@ -116,7 +125,11 @@ def _is_pages(folder: Path) -> bool:
             first = json.loads(lines.readline(1 << 20))
     except (OSError, ValueError, RecursionError):
         return False
-    files = (p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_symlink() or not p.is_dir())
+    files = (
+        p.relative_to(folder).as_posix()
+        for p in folder.rglob("*")
+        if p.is_symlink() or not p.is_dir()
+    )
     known = all(name == PAGES or _OURS.fullmatch(name) for name in files)
     return known and isinstance(first, dict) and {"image", "source", "layout"} <= first.keys()
 
@@ -135,7 +148,9 @@ def make(plan: Plan, work: Path, index: int) -> Made:
     png = _png(page)
     if not plan.parquet:
         (work / IMAGES / name).write_bytes(png)
-    samples = tuple((q.task, sample(q, f"{q.task}-{index:06d}{_part(asked, q)}", name)) for q in asked)
+    samples = tuple(
+        (q.task, sample(q, f"{q.task}-{index:06d}{_part(asked, q)}", name)) for q in asked
+    )
     return Made(name, page_facts(page, name, patient), samples, png if plan.parquet else None)
 
 
@@ -172,11 +187,19 @@ def sample(question: Question, name: str, image: str) -> dict[str, Any]:
     """
     text, answer = question.turns[0]
     if question.task == "arena":
-        conversation: list[dict[str, Any]] = [{"question": q, "answer": a} for q, a in question.turns]
+        conversation: list[dict[str, Any]] = [
+            {"question": q, "answer": a} for q, a in question.turns
+        ]
     elif question.task == "ecgqa-test":
-        conversation = [{"from": "human", "value": [text]}, {"from": "gpt", "value": list(question.labels or ())}]
+        conversation = [
+            {"from": "human", "value": [text]},
+            {"from": "gpt", "value": list(question.labels or ())},
+        ]
     else:
-        conversation = [{"from": "human", "value": f"<image>\n{text}"}, {"from": "gpt", "value": answer}]
+        conversation = [
+            {"from": "human", "value": f"<image>\n{text}"},
+            {"from": "gpt", "value": answer},
+        ]
     return {"id": name, "image": image, "conversations": conversation}
 
 
@@ -223,7 +246,9 @@ def _pages(plan: Plan, work: Path, processes: int) -> Iterator[Made]:
         return
     indices = iter(range(plan.pages))
     with Workers(processes, _quiet) as workers:
-        while block := list(islice(indices, 64 * processes)):  # bounded, for results may wait for a slow disk
+        while block := list(
+            islice(indices, 64 * processes)
+        ):  # bounded, for results may wait for a slow disk
             yield from workers.map(run, block)
 
 
@@ -274,7 +299,10 @@ class Parquet(TaskFile):
 
         turn = {"question": pa.string(), "answer": pa.string()}
         if task != "arena":
-            turn = {"from": pa.string(), "value": pa.list_(pa.string()) if task == "ecgqa-test" else pa.string()}
+            turn = {
+                "from": pa.string(),
+                "value": pa.list_(pa.string()) if task == "ecgqa-test" else pa.string(),
+            }
         picture = {"bytes": pa.binary(), "path": pa.string()}
         columns = [("id", pa.string()), ("image_path", pa.string()), ("image", _struct(picture))]
         self._schema = pa.schema([*columns, ("conversations", pa.list_(_struct(turn)))])
@@ -283,7 +311,11 @@ class Parquet(TaskFile):
         self._rows: list[dict[str, Any]] = []
 
     def add(self, sample: Mapping[str, Any], page: Made) -> None:
-        row = {"id": sample["id"], "image_path": sample["image"], "conversations": sample["conversations"]}
+        row = {
+            "id": sample["id"],
+            "image_path": sample["image"],
+            "conversations": sample["conversations"],
+        }
         self._rows.append({**row, "image": {"bytes": page.png, "path": Path(page.name).name}})
         if len(self._rows) == ROWS:
             self._flush()

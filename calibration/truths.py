@@ -69,7 +69,9 @@ def truths(facts: Mapping[str, Any] | None, samples: Sequence[Sample]) -> Truths
     """By statement, of one page: from what `pages.jsonl` says of it, else from the right answers to its questions."""
     if facts is None:
         return _agreed([vote for sample in samples for vote in _of_answer(sample)])
-    labels = Labels(**{name: None if some is None else tuple(some) for name, some in facts["labels"].items()})
+    labels = Labels(
+        **{name: None if some is None else tuple(some) for name, some in facts["labels"].items()}
+    )
     if facts["findings"] is None:
         return _agreed(of_labels(labels))
     axis = (facts.get("measurements") or {}).get("axis")
@@ -86,14 +88,24 @@ def of_labels(labels: Labels, drawn: bool = False) -> list[Vote]:
     """
     votes: list[Vote] = []
     for names, some in ((CPSC, labels.cpsc), (CODE15, labels.code15)):
-        votes += [(KEYS[name], name in some) for name in names if name in KEYS] if some is not None else []
+        votes += (
+            [(KEYS[name], name in some) for name in names if name in KEYS]
+            if some is not None
+            else []
+        )
     if (classes := labels.ptbxl) is not None:
         votes.append(("MI", "MI" in classes))
-        votes += [(key, False) for name, keys in ONLY_WITH.items() if name not in classes for key in keys]
+        votes += [
+            (key, False) for name, keys in ONLY_WITH.items() if name not in classes for key in keys
+        ]
     votes += _normal(labels)
     told = {*(labels.cpsc or ()), *(labels.code15 or ())}
     hidden = [UNTOLD[name] for name in told if name in UNTOLD]
-    hidden += [] if drawn else [UNTOLD_BY_SUPERCLASS[name] for name in classes or () if name in UNTOLD_BY_SUPERCLASS]
+    hidden += (
+        []
+        if drawn
+        else [UNTOLD_BY_SUPERCLASS[name] for name in classes or () if name in UNTOLD_BY_SUPERCLASS]
+    )
     return _without({KEYS[name] for some in hidden for name in some}, votes)
 
 
@@ -102,7 +114,13 @@ def _normal(labels: Labels) -> list[Vote]:
     sets = [{*some} for some in (labels.cpsc, labels.code15, labels.ptbxl) if some]
     if not sets or all(some <= {"SB", "ST"} for some in sets):
         return []
-    return [("NORM", any("NORM" in some for some in sets) and all(some <= {"NORM", "SB", "ST"} for some in sets))]
+    return [
+        (
+            "NORM",
+            any("NORM" in some for some in sets)
+            and all(some <= {"NORM", "SB", "ST"} for some in sets),
+        )
+    ]
 
 
 def _of_drawn(findings: frozenset[str], axis: float | None) -> list[Vote]:
@@ -126,7 +144,9 @@ def _of_answer(sample: Sample) -> list[Vote]:
     if sample.task in LETTERS and sample.task != "mmmu-ecg":
         option = re.sub(r"^[A-H]\W+", "", answer).strip(" .")
         return [
-            (s.key, True) for s in STATEMENTS if re.fullmatch(f"{re.escape(s.name)}|{s.also or s.name}", option, re.I)
+            (s.key, True)
+            for s in STATEMENTS
+            if re.fullmatch(f"{re.escape(s.name)}|{s.also or s.name}", option, re.I)
         ]
     return []
 
@@ -152,7 +172,10 @@ def excluded_by(key: str) -> frozenset[str]:
         return NOT_NORMAL
     out = {other for ones, others in NOT_TOGETHER if key in ones for other in others}
     out |= {one for ones, others in NOT_TOGETHER if key in others for one in ones}
-    return frozenset(out if key in HARMLESS or key not in NOT_NORMAL else {*out, "NORM"}) & BY_KEY.keys()
+    return (
+        frozenset(out if key in HARMLESS or key not in NOT_NORMAL else {*out, "NORM"})
+        & BY_KEY.keys()
+    )
 
 
 def _without(keys: set[str], votes: Iterable[Vote]) -> list[Vote]:

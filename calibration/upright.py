@@ -43,10 +43,18 @@ class Net(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        layers: list[nn.Module] = [nn.Conv2d(1, 12, 5, 2, 2, bias=False), nn.BatchNorm2d(12), nn.ReLU()]
+        layers: list[nn.Module] = [
+            nn.Conv2d(1, 12, 5, 2, 2, bias=False),
+            nn.BatchNorm2d(12),
+            nn.ReLU(),
+        ]
         for n, (a, b) in enumerate(pairwise((12, 20, 32, 40, 40))):
             step, wide = (2, 1) if n < 2 else (1, n - 1)
-            layers += [nn.Conv2d(a, b, 3, step, wide, wide, bias=False), nn.BatchNorm2d(b), nn.ReLU()]
+            layers += [
+                nn.Conv2d(a, b, 3, step, wide, wide, bias=False),
+                nn.BatchNorm2d(b),
+                nn.ReLU(),
+            ]
         self.layers = nn.Sequential(*layers, nn.Conv2d(40, 1, 1))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -62,7 +70,12 @@ def drawn(seed: int) -> Pixels:
         fine = int(rng.integers(dark, 240))
         look = dataclasses.replace(look, grid="lines", minor=(fine,) * 3, major=(dark,) * 3)
     size = {"px_per_mm": float(rng.uniform(2.8, 4.4)), "ink_px": float(rng.uniform(0.8, 2.0))}
-    look = dataclasses.replace(look, **size, label_mm=float(rng.uniform(2, 4.6)), text_mm=float(rng.uniform(1.8, 3.6)))  # type: ignore[arg-type]
+    look = dataclasses.replace(
+        look,
+        **size,
+        label_mm=float(rng.uniform(2, 4.6)),
+        text_mm=float(rng.uniform(1.8, 3.6)),  # type: ignore[arg-type]
+    )
     image = layouts.spoilt(pages.draw(record, look).image, rng)
     across, down = look.px_per_mm * rng.uniform(0.9, 1.1, 2)
     return np.round(255 * strokes(image, float(across), float(down))).astype(np.uint8)
@@ -80,7 +93,9 @@ def piece(page: Pixels, rng: np.random.Generator) -> Float:
     if rng.random() < 0.5:
         matrix = np.eye(2) + rng.normal(0, 0.05, (2, 2))
         shift = SIDE / 2 - matrix @ np.full(2, SIDE / 2)
-        part = np.asarray(cv2.warpAffine(part, np.column_stack([matrix, shift]), (SIDE, SIDE)), np.float32)
+        part = np.asarray(
+            cv2.warpAffine(part, np.column_stack([matrix, shift]), (SIDE, SIDE)), np.float32
+        )
     if rng.random() < 0.3:
         part = np.asarray(cv2.GaussianBlur(part, (0, 0), float(rng.uniform(0.4, 1.1))), np.float32)
     if rng.random() < 0.5:
@@ -93,7 +108,9 @@ def piece(page: Pixels, rng: np.random.Generator) -> Float:
     return part.astype(np.float32)
 
 
-def turned(net: nn.Module, pieces: torch.Tensor, turns: tuple[int, ...] = (0, 1, 2, 3)) -> torch.Tensor:
+def turned(
+    net: nn.Module, pieces: torch.Tensor, turns: tuple[int, ...] = (0, 1, 2, 3)
+) -> torch.Tensor:
     """(n, turns): the sum of log odds of each piece after so many quarter turns.
 
     One batch for all turns: batch norm would tell a batch of one turn from another without looking at a piece.
@@ -116,7 +133,9 @@ def main() -> None:
     parser.add_argument("--mirrored", action="store_true")
     parser.add_argument("-o", "--out", type=Path)
     options = parser.parse_args()
-    out = options.out or Path(f"pulse_edge/assets/{'mirrored' if options.mirrored else 'orientation'}.onnx")
+    out = options.out or Path(
+        f"pulse_edge/assets/{'mirrored' if options.mirrored else 'orientation'}.onnx"
+    )
     style.LAYOUTS.update(layouts.MORE)  # type: ignore[attr-defined]
     torch.manual_seed(options.seed)
     torch.set_num_threads(1)
@@ -138,7 +157,10 @@ def main() -> None:
         loss.backward()  # type: ignore[no-untyped-call]
         best.step()
         rate.step()
-        right, loss_sum = right + float((sums.argmax(1) == 0).float().mean()), loss_sum + float(loss.detach())
+        right, loss_sum = (
+            right + float((sums.argmax(1) == 0).float().mean()),
+            loss_sum + float(loss.detach()),
+        )
         if step % 25 == 24:
             print(f"{step + 1}/{options.steps} pieces right {right / 25:.3f} loss {loss_sum / 25:.3f} "
                   f"{time.process_time() - start:.0f} s", flush=True)  # fmt: skip
@@ -147,7 +169,9 @@ def main() -> None:
             save(net, out)
     net.eval()
     with torch.no_grad():
-        whole = [torch.from_numpy(page.astype(np.float32) / 255)[None, None] for page in pool[:HELD]]
+        whole = [
+            torch.from_numpy(page.astype(np.float32) / 255)[None, None] for page in pool[:HELD]
+        ]
         held = [mirrored(net, page)[0] if options.mirrored else _turns(net, page) for page in whole]
     margins = torch.stack([sums[0] - sums[1:].max() for sums in held])
     print(

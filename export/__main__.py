@@ -29,12 +29,27 @@ def cli() -> None:
 
 @cli.command()
 @click.argument("source")
-@click.option("-o", "--output", "target", type=click.Path(path_type=Path), required=True, help="The kit to make.")
-@click.option("--llm", "language", type=click.Choice(["f16", "bf16", "f32"]), default="f16", show_default=True)
+@click.option(
+    "-o",
+    "--output",
+    "target",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="The kit to make.",
+)
+@click.option(
+    "--llm", "language", type=click.Choice(["f16", "bf16", "f32"]), default="f16", show_default=True
+)
 @click.option("--vision", type=click.Choice(["fp32", "fp16"]), default="fp16", show_default=True)
 @click.option("--lora", type=click.Path(path_type=Path), help="A LLaVA LoRA folder to merge in.")
-@click.option("--vision-tower", type=click.Path(path_type=Path), help="A CLIP folder, where the checkpoint has none.")
-@click.option("--merge", type=click.Choice(["flat", "spatial", "spatial_unpad"]), help="Override the packing.")
+@click.option(
+    "--vision-tower",
+    type=click.Path(path_type=Path),
+    help="A CLIP folder, where the checkpoint has none.",
+)
+@click.option(
+    "--merge", type=click.Choice(["flat", "spatial", "spatial_unpad"]), help="Override the packing."
+)
 @_GOLDEN
 @click.option("--demonstration", is_flag=True, help="Mark every answer as not for patients.")
 @click.option("--force", is_flag=True, help="Replace an existing kit.")
@@ -56,13 +71,31 @@ def convert(source: str, target: Path, debug: bool, **options: Any) -> None:
 
 @cli.command()
 @click.argument("base", type=click.Path(path_type=Path))
-@click.option("-o", "--output", "target", type=click.Path(path_type=Path), required=True, help="The kit to make.")
-@click.option("--llm", metavar="TYPE", help="A type of llama.cpp, such as Q5_K_M. Default: Q4_K_M.")
-@click.option("--size", type=click.IntRange(1), metavar="BYTES", help="Of the whole kit; chooses each matrix's type.")
-@click.option("--bpw", type=click.FloatRange(1, 16), help="Bits per weight; chooses each matrix's type.")
-@click.option("--vision", metavar="TYPE", help="fp32, fp16, w8, int8 or int8-static. Default: as BASE has it.")
 @click.option(
-    "--keys", metavar="TYPE", help="Of the key cache: f16 or q8_0, a quarter less context memory. Default: f16."
+    "-o",
+    "--output",
+    "target",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="The kit to make.",
+)
+@click.option("--llm", metavar="TYPE", help="A type of llama.cpp, such as Q5_K_M. Default: Q4_K_M.")
+@click.option(
+    "--size",
+    type=click.IntRange(1),
+    metavar="BYTES",
+    help="Of the whole kit; chooses each matrix's type.",
+)
+@click.option(
+    "--bpw", type=click.FloatRange(1, 16), help="Bits per weight; chooses each matrix's type."
+)
+@click.option(
+    "--vision", metavar="TYPE", help="fp32, fp16, w8, int8 or int8-static. Default: as BASE has it."
+)
+@click.option(
+    "--keys",
+    metavar="TYPE",
+    help="Of the key cache: f16 or q8_0, a quarter less context memory. Default: f16.",
 )
 @click.option("--stats", type=click.Path(path_type=Path), help="What `calibration collect` wrote.")
 @click.option(
@@ -73,7 +106,9 @@ def convert(source: str, target: Path, debug: bool, **options: Any) -> None:
 )
 @_GOLDEN
 @click.option("--recipe", metavar="NAME", help="Settings and gates of that name in models.yaml.")
-@click.option("--threads", type=click.IntRange(1), help="Default: the processors that this process may use.")
+@click.option(
+    "--threads", type=click.IntRange(1), help="Default: the processors that this process may use."
+)
 @click.option("--force", is_flag=True, help="Replace an existing kit.")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def quantize(base: Path, target: Path, recipe: str | None, debug: bool, **options: Any) -> None:
@@ -93,17 +128,51 @@ def quantize(base: Path, target: Path, recipe: str | None, debug: bool, **option
 
 
 @cli.command("train-miniature")
-@click.option("-o", "--output", "out", type=click.Path(path_type=Path), required=True, help="The checkpoint to train.")
-@click.option("--minutes", type=click.FloatRange(min=0), default=60.0, show_default=True, help="Stop after so many.")
+@click.option(
+    "-o",
+    "--output",
+    "out",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="The checkpoint to train.",
+)
+@click.option(
+    "--minutes",
+    type=click.FloatRange(min=0),
+    default=60.0,
+    show_default=True,
+    help="Stop after so many.",
+)
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option("--resume", is_flag=True, help="Go on where the last sitting ended.")
-@click.option("--start", type=click.Path(path_type=Path), help="A training whose weights a new plan begins with.")
-@click.option("--seed", type=int, default=1, show_default=True, help="Of weights and lessons; kept when resuming.")
 @click.option(
-    "--steps", multiple=True, metavar="STAGE=N", help="Length of a stage (0: none): tower, language, real, words."
+    "--start",
+    type=click.Path(path_type=Path),
+    help="A training whose weights a new plan begins with.",
 )
-@click.option("--signals", type=click.Path(path_type=Path), help="Packed recordings (.npz), for the stage real.")
-@click.option("--processes", type=click.IntRange(1), help="That draw pages. Default: one, or all cores but two.")
+@click.option(
+    "--seed",
+    type=int,
+    default=1,
+    show_default=True,
+    help="Of weights and lessons; kept when resuming.",
+)
+@click.option(
+    "--steps",
+    multiple=True,
+    metavar="STAGE=N",
+    help="Length of a stage (0: none): tower, language, real, words.",
+)
+@click.option(
+    "--signals",
+    type=click.Path(path_type=Path),
+    help="Packed recordings (.npz), for the stage real.",
+)
+@click.option(
+    "--processes",
+    type=click.IntRange(1),
+    help="That draw pages. Default: one, or all cores but two.",
+)
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def train_miniature(out: Path, debug: bool, **options: Any) -> None:
     """Train the miniature of PULSE that stands in for its 14 GB: a checkpoint that `convert` makes a kit of."""
@@ -119,7 +188,9 @@ def train_miniature(out: Path, debug: bool, **options: Any) -> None:
 
 @cli.command("carry-miniature")
 @click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option("-o", "--output", "target", type=click.Path(path_type=Path), help="Default: the package's own.")
+@click.option(
+    "-o", "--output", "target", type=click.Path(path_type=Path), help="Default: the package's own."
+)
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def carry_miniature(checkpoint: Path, target: Path | None, debug: bool) -> None:
     """Make the kit that the package carries of CHECKPOINT, a trained miniature."""
@@ -139,16 +210,30 @@ def _loading() -> None:
 
 
 @contextlib.contextmanager
-def _screen(count: bool = False) -> Iterator[tuple[Callable[[str], None], Callable[[int, int], None]]]:
+def _screen(
+    count: bool = False,
+) -> Iterator[tuple[Callable[[str], None], Callable[[int, int], None]]]:
     """What takes the name of each step, and what takes its bytes or count: a bar on a terminal, lines elsewhere."""
     if not sys.stderr.isatty():
         yield _say, lambda _done, _of: None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
     amount = MofNCompleteColumn() if count else DownloadColumn()
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), amount, TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        amount,
+        TimeRemainingColumn(),
+    )
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True) as bar:
 

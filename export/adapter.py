@@ -28,12 +28,35 @@ PROJECTOR_FILE = "mm_projector.bin"
 
 # How it was trained and on which modules: the stored matrices say all that a merge needs.
 _INERT = (
-    *("auto_mapping", "base_model_name_or_path", "corda_config", "eva_config", "exclude_modules", "inference_mode"),
-    *("layers_pattern", "layers_to_transform", "loftq_config", "lora_dropout", "megatron_core", "peft_version"),
+    *(
+        "auto_mapping",
+        "base_model_name_or_path",
+        "corda_config",
+        "eva_config",
+        "exclude_modules",
+        "inference_mode",
+    ),
+    *(
+        "layers_pattern",
+        "layers_to_transform",
+        "loftq_config",
+        "lora_dropout",
+        "megatron_core",
+        "peft_version",
+    ),
     *("qalora_group_size", "revision", "runtime_config", "target_modules", "task_type"),
 )
 _OBEYED = (
-    *("alpha_pattern", "bias", "init_lora_weights", "lora_alpha", "modules_to_save", "peft_type", "r", "rank_pattern"),
+    *(
+        "alpha_pattern",
+        "bias",
+        "init_lora_weights",
+        "lora_alpha",
+        "modules_to_save",
+        "peft_type",
+        "r",
+        "rank_pattern",
+    ),
     *("use_dora", "use_rslora"),
 )
 # Key -> what it asks for, where that is not a sum of the base's weight and a product of two matrices.
@@ -84,7 +107,9 @@ class Adapter:
         if (path / CONFIG).is_file():
             self._read_lora()
         elif not (path / PROJECTOR_FILE).is_file():
-            raise CheckpointError(f"{path}: no {CONFIG} and no {PROJECTOR_FILE}. Name an adapter's folder with --lora.")
+            raise CheckpointError(
+                f"{path}: no {CONFIG} and no {PROJECTOR_FILE}. Name an adapter's folder with --lora."
+            )
         self._read_whole()
         if not self._pairs and not self._whole:
             raise CheckpointError(f"{path}: holds no tensors. Save the adapter again.")
@@ -94,7 +119,9 @@ class Adapter:
     def notes(self) -> tuple[str, ...]:
         """What a reader of the kit must know about this adapter."""
         names = self._pairs.keys() | self._whole.keys()
-        if any(name.startswith(PROJECTOR) for name in names) or any(p.name.startswith(WHOLE) for p in self.files):
+        if any(name.startswith(PROJECTOR) for name in names) or any(
+            p.name.startswith(WHOLE) for p in self.files
+        ):
             return ()
         return (
             f"{self.path.name} has no {WHOLE}.bin and no {PROJECTOR_FILE}, so the projector is the base model's and not "
@@ -124,7 +151,9 @@ class Adapter:
             scale = settings.scale(module, part_of["A"].shape, self.path)
             name = canonical(module + ".weight")
             if name in self._pairs:
-                raise CheckpointError(f"{self.path}: changes {name} under two names. Save the adapter again.")
+                raise CheckpointError(
+                    f"{self.path}: changes {name} under two names. Save the adapter again."
+                )
             self._pairs[name] = _Pair(part_of["A"], part_of["B"], part_of.get("M"), scale)
         self._saved = settings.saved
 
@@ -137,12 +166,16 @@ class Adapter:
             for stored in self._listing(file):
                 bare, part = _split(stored.name, self.path)
                 if part is not None:
-                    raise CheckpointError(f"{self.path}: {name} holds {stored.name}. Save the adapter again.")
+                    raise CheckpointError(
+                        f"{self.path}: {name} holds {stored.name}. Save the adapter again."
+                    )
                 # LLaVA's own loader takes what follows `mm_projector.`, whatever stands before it.
                 inside = bare.rpartition("mm_projector.")
                 self._add_whole(PROJECTOR + inside[2] if inside[1] else canonical(bare), stored)
         names = [f".{_split(s.name, self.path)[0]}" for s in self._whole.values()]
-        saved = [module for module in self._saved if not any(f".{module}." in name for name in names)]
+        saved = [
+            module for module in self._saved if not any(f".{module}." in name for name in names)
+        ]
         if saved:
             raise CheckpointError(
                 f"{self.path}: modules_to_save names {shown(saved)}, of which it holds no tensor. Save the adapter again."
@@ -163,7 +196,10 @@ class Adapter:
             raise CheckpointError(f"{self.path}: {e}. Save or copy the adapter again.") from None
 
     def _refuse_types(self) -> None:
-        stored = [*self._whole.values(), *(s for pair in self._pairs.values() for s in pair.stored())]
+        stored = [
+            *self._whole.values(),
+            *(s for pair in self._pairs.values() for s in pair.stored()),
+        ]
         if wrong := [f"{s.name} is {s.dtype}" for s in stored if s.dtype not in FLOATS]:
             raise CheckpointError(
                 f"{self.path}: {shown(wrong, 3)}, which is no type of trained weights. Give the adapter in float32, "
@@ -189,12 +225,20 @@ class Adapter:
             if name not in shapes:
                 problems.append(f"the adapter changes {name}, which does not exist")
             elif len(a) != 2 or len(b) != 2 or a[0] != b[1] or (b[0], a[1]) != shapes[name]:
-                problems.append(f"the adapter of {name} is {list(b)} x {list(a)} for {list(shapes[name])}")
+                problems.append(
+                    f"the adapter of {name} is {list(b)} x {list(a)} for {list(shapes[name])}"
+                )
             elif pair.magnitude is not None and pair.magnitude.shape != b[:1]:
-                problems.append(f"the magnitudes of {name} are {list(pair.magnitude.shape)} for {list(b[:1])}")
-        changed = {"model.embed_tokens.weight", "lm_head.weight"} & (self._pairs.keys() | self._whole.keys())
+                problems.append(
+                    f"the magnitudes of {name} are {list(pair.magnitude.shape)} for {list(b[:1])}"
+                )
+        changed = {"model.embed_tokens.weight", "lm_head.weight"} & (
+            self._pairs.keys() | self._whole.keys()
+        )
         if tied and changed:
-            problems.append(f"the adapter changes {shown(sorted(changed))}, which the base ties together")
+            problems.append(
+                f"the adapter changes {shown(sorted(changed))}, which the base ties together"
+            )
         return problems
 
     def replacement(self, name: str) -> torch.Tensor:
@@ -257,7 +301,9 @@ def _only(path: Path, stem: str) -> Path:
     for suffix in (".safetensors", ".bin"):
         if (path / (stem + suffix)).is_file():
             return path / (stem + suffix)
-    raise CheckpointError(f"{path}: no {stem}.safetensors and no {stem}.bin. Name an adapter's folder with --lora.")
+    raise CheckpointError(
+        f"{path}: no {stem}.safetensors and no {stem}.bin. Name an adapter's folder with --lora."
+    )
 
 
 # --- adapter_config.json ---------------------------------------------------------------------------------------------
@@ -288,14 +334,18 @@ class _Settings:
                 f"{'.'.join(map(str, _SAME_FROM))} than in later ones, and peft_version does not say which. {_MERGE_IT}"
             )
         if shape[:1] != (rank,):
-            raise CheckpointError(f"{path}: {module} has matrices of {list(shape)}, and {CONFIG} says rank {rank}.")
+            raise CheckpointError(
+                f"{path}: {module} has matrices of {list(shape)}, and {CONFIG} says rank {rank}."
+            )
         return alpha / (math.sqrt(rank) if self.rslora else rank)
 
     def _looked_up(self, module: str) -> tuple[int, float]:
         def key(patterns: Mapping[str, Any]) -> str:
             return next((p for p in patterns if re.match(rf"(.*\.)?({p})$", module)), module)
 
-        return self.ranks.get(key(self.ranks), self.rank), self.alphas.get(key(self.alphas), self.alpha)
+        return self.ranks.get(key(self.ranks), self.rank), self.alphas.get(
+            key(self.alphas), self.alpha
+        )
 
     def _looked_up_before(self, module: str) -> tuple[int, float]:
         both = [*self.ranks, *self.alphas]
@@ -344,7 +394,9 @@ def _not_merged(raw: Mapping[str, Any]) -> Iterator[str]:
             f"init_lora_weights is {_short(start)}, which changed the base's weights before training, so that the "
             "matrices do not fit the unchanged base"
         )
-    elif not any(start is value or (isinstance(value, str) and start == value) for value in _PLAIN_START):
+    elif not any(
+        start is value or (isinstance(value, str) and start == value) for value in _PLAIN_START
+    ):
         yield f"init_lora_weights is {_short(start)}, which is not known"
     for key, value in raw.items():
         empty = value is None or value is False or value in ({}, [], "")
@@ -353,7 +405,9 @@ def _not_merged(raw: Mapping[str, Any]) -> Iterator[str]:
         yield f"{key} is {_short(value)} ({_REFUSED.get(key, 'which is not known')})"
 
 
-def _read(raw: Mapping[str, Any], key: str, default: Any, read: Callable[[Any], Any], wrong: list[str]) -> Any:
+def _read(
+    raw: Mapping[str, Any], key: str, default: Any, read: Callable[[Any], Any], wrong: list[str]
+) -> Any:
     value = raw.get(key)
     try:
         return read(default if value is None else value)

@@ -26,7 +26,17 @@ from .shards import (
 )
 from .sources import refuse_types
 
-__all__ = ["NEWLINE", "PROJECTOR", "TOWER", "Adapter", "Checkpoint", "canonical", "expected", "finite", "needs_newline"]
+__all__ = [
+    "NEWLINE",
+    "PROJECTOR",
+    "TOWER",
+    "Adapter",
+    "Checkpoint",
+    "canonical",
+    "expected",
+    "finite",
+    "needs_newline",
+]
 
 _BUFFERS = (".position_ids", ".rotary_emb.inv_freq", ".masked_bias")
 _LARGEST_SIZE = 1 << 24
@@ -44,7 +54,9 @@ class Checkpoint:
     Raises CheckpointError listing everything that is missing, doubled, unexpected or of the wrong shape.
     """
 
-    def __init__(self, path: Path, config: Config, *, tower_dir: Path | None, adapter: Adapter | None = None) -> None:
+    def __init__(
+        self, path: Path, config: Config, *, tower_dir: Path | None, adapter: Adapter | None = None
+    ) -> None:
         self.path = path
         self.config = config
         self.adapter = adapter
@@ -71,7 +83,9 @@ class Checkpoint:
         _refuse_impossible(path, config, len(self._stored))
         problems += self._compare()
         if problems:
-            raise CheckpointError(f"{path}: {shown(problems)}. Fetch or merge the checkpoint again.")
+            raise CheckpointError(
+                f"{path}: {shown(problems)}. Fetch or merge the checkpoint again."
+            )
 
     def _collect(
         self, files: list[Path], prefixes: tuple[tuple[str, str], ...]
@@ -83,7 +97,9 @@ class Checkpoint:
             except CheckpointError as e:
                 problems.append(str(e))
                 continue
-            found += [(canonical(s.name, prefixes), s) for s in stored if not s.name.endswith(_BUFFERS)]
+            found += [
+                (canonical(s.name, prefixes), s) for s in stored if not s.name.endswith(_BUFFERS)
+            ]
         return found, problems
 
     def _tower(self, inside: bool, tower_dir: Path | None) -> list[Path]:
@@ -91,7 +107,9 @@ class Checkpoint:
         named = self.config.tower
         folders = [self.path / named, Path(named)] if named else []
         if inside:
-            described = named in BUILT_IN_TOWERS or any((f / "config.json").is_file() for f in folders)
+            described = named in BUILT_IN_TOWERS or any(
+                (f / "config.json").is_file() for f in folders
+            )
             if tower_dir is not None and (described or self.config.layout == "llava_next"):
                 raise CheckpointError(
                     f"{self.path}: carries its own vision tower and its description, and --vision-tower {tower_dir} "
@@ -132,7 +150,9 @@ class Checkpoint:
             if n in known and shape != known[n]
         ]
         if self.adapter:
-            problems += self.adapter.misfits(shapes, tied=bool(self.config.text.tie_word_embeddings))
+            problems += self.adapter.misfits(
+                shapes, tied=bool(self.config.text.tie_word_embeddings)
+            )
         return problems
 
     def names(self) -> list[str]:
@@ -167,23 +187,40 @@ def _refuse_impossible(path: Path, config: Config, tensors: int) -> None:
         "vision image_size": vision.image_size,
         "vision patch_size": vision.patch_size,
     }
-    wrong = [f"{k} is {v!r}" for k, v in sizes.items() if type(v) is not int or not 1 <= v <= _LARGEST_SIZE]
+    wrong = [
+        f"{k} is {v!r}"
+        for k, v in sizes.items()
+        if type(v) is not int or not 1 <= v <= _LARGEST_SIZE
+    ]
     reals = {
         "rope_theta": text.rope_theta,
         "rms_norm_eps": text.rms_norm_eps,
         "vision layer_norm_eps": vision.layer_norm_eps,
     }
-    wrong += [f"{k} is {v!r}" for k, v in reals.items() if type(v) not in (int, float) or not 0 < v < _LARGEST_REAL]
+    wrong += [
+        f"{k} is {v!r}"
+        for k, v in reals.items()
+        if type(v) not in (int, float) or not 0 < v < _LARGEST_REAL
+    ]
     # Each layer has at least one tensor: a config that promises more would fill the memory with names.
-    layers = {"num_hidden_layers": text.num_hidden_layers, "vision num_hidden_layers": vision.num_hidden_layers}
+    layers = {
+        "num_hidden_layers": text.num_hidden_layers,
+        "vision num_hidden_layers": vision.num_hidden_layers,
+    }
     wrong += [
         f"{key} is {n}, and there are {tensors} tensors"
         for key, n in layers.items()
         if type(n) is not int or not 1 <= n <= tensors
     ]
-    wrong += [f"image_grid_pinpoints has {w} x {h}" for w, h in config.pinpoints if _tiles(config, w, h) > _MOST_TILES]
+    wrong += [
+        f"image_grid_pinpoints has {w} x {h}"
+        for w, h in config.pinpoints
+        if _tiles(config, w, h) > _MOST_TILES
+    ]
     if wrong:
-        raise CheckpointError(f"{path}: {shown(wrong)}, which no model has. Fetch the checkpoint's config.json again.")
+        raise CheckpointError(
+            f"{path}: {shown(wrong)}, which no model has. Fetch the checkpoint's config.json again."
+        )
 
 
 def _tiles(config: Config, width: int, height: int) -> int:
@@ -196,7 +233,10 @@ def expected(config: Config) -> tuple[dict[str, tuple[int, ...]], dict[str, tupl
     text = config.text
     d, ff, vocabulary = text.hidden_size, text.intermediate_size, text.vocab_size
     q, kv = text.num_attention_heads * config.head_dim, text.num_key_value_heads * config.head_dim
-    needed: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (vocabulary, d), "model.norm.weight": (d,)}
+    needed: dict[str, tuple[int, ...]] = {
+        "model.embed_tokens.weight": (vocabulary, d),
+        "model.norm.weight": (d,),
+    }
     layer = {
         "self_attn.q_proj": (q, d),
         "self_attn.k_proj": (kv, d),
@@ -220,7 +260,9 @@ def expected(config: Config) -> tuple[dict[str, tuple[int, ...]], dict[str, tupl
     return needed | tower_needed, optional | tower_optional
 
 
-def _expected_tower(config: Config) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
+def _expected_tower(
+    config: Config,
+) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
     vision = config.vision
     v, ff, patch = vision.hidden_size, vision.intermediate_size, vision.patch_size
     needed: dict[str, tuple[int, ...]] = {
@@ -229,7 +271,9 @@ def _expected_tower(config: Config) -> tuple[dict[str, tuple[int, ...]], dict[st
         TOWER + "embeddings.position_embedding.weight": (config.patches_per_side**2 + 1, v),
     }
     needed |= {f"{TOWER}pre_layrnorm.{x}": (v,) for x in ("weight", "bias")}
-    optional: dict[str, tuple[int, ...]] = {f"{TOWER}post_layernorm.{x}": (v,) for x in ("weight", "bias")}
+    optional: dict[str, tuple[int, ...]] = {
+        f"{TOWER}post_layernorm.{x}": (v,) for x in ("weight", "bias")
+    }
     layer: dict[str, tuple[int, ...]] = {"mlp.fc1.weight": (ff, v), "mlp.fc1.bias": (ff,)}
     layer |= {"mlp.fc2.weight": (v, ff), "mlp.fc2.bias": (v,)}
     for x in ("q_proj", "k_proj", "v_proj", "out_proj"):

@@ -22,7 +22,10 @@ from pulse_edge.errors import UsageError
 from . import ggml
 from .ggml import Float
 
-CANDIDATES = tuple(Type[n] for n in "Q2_K IQ3_XXS Q3_K IQ3_S IQ4_XS Q4_K Q5_K Q6_K Q8_0 F16".split())  # noqa: SIM905
+CANDIDATES = tuple(
+    Type[n]
+    for n in ["Q2_K", "IQ3_XXS", "Q3_K", "IQ3_S", "IQ4_XS", "Q4_K", "Q5_K", "Q6_K", "Q8_0", "F16"]
+)
 """From small to large; those that are slow on a CPU and no better (IQ2, IQ1, Q4_0, Q5_0, ...) are not among them."""
 NO_BLOCKS = tuple(Type[n] for n in ("Q4_0", "Q5_0", "Q8_0", "F16"))
 """For rows that are no multiple of 256."""
@@ -52,14 +55,20 @@ def measure(
     for i, t in enumerate(tensors):
         columns, rows = (int(n) for n in t.shape)
         picked = np.linspace(0, rows - 1, min(rows, ROWS)).astype(int)
-        sample = gguf.quants.dequantize(np.ascontiguousarray(t.data[picked]), t.tensor_type).astype(np.float32)
+        sample = gguf.quants.dequantize(np.ascontiguousarray(t.data[picked]), t.tensor_type).astype(
+            np.float32
+        )
         weight = importance.get(t.name)
         kinds = [k for k in (*CANDIDATES, *NO_BLOCKS) if ggml.row_bytes(k, columns) is not None]
         kinds = list(dict.fromkeys(k for k in kinds if columns % 256 or k in CANDIDATES))
         if weight is None:
-            kinds = [k for k in kinds if k != Type.IQ3_XXS]  # llama.cpp refuses it without importance
+            kinds = [
+                k for k in kinds if k != Type.IQ3_XXS
+            ]  # llama.cpp refuses it without importance
         harm = {k: _error(sample, k, weight) for k in kinds}
-        made.append(Matrix(t.name, {k: rows * (ggml.row_bytes(k, columns) or 0) for k in kinds}, harm))
+        made.append(
+            Matrix(t.name, {k: rows * (ggml.row_bytes(k, columns) or 0) for k in kinds}, harm)
+        )
         progress(i + 1, len(tensors))
     return made
 
@@ -73,14 +82,19 @@ def _error(matrix: Float, kind: Type, importance: Float | None) -> float:
 
 def weighted(matrices: list[Matrix], sensitivity: Mapping[str, float]) -> list[Matrix]:
     """With harm as divergence: a matrix's error times the divergence that an error of one would cause."""
-    return [Matrix(m.name, m.bytes, {k: h * sensitivity[m.name] for k, h in m.harm.items()}) for m in matrices]
+    return [
+        Matrix(m.name, m.bytes, {k: h * sensitivity[m.name] for k, h in m.harm.items()})
+        for m in matrices
+    ]
 
 
 def choose(matrices: list[Matrix], budget: int) -> dict[str, Type]:
     """Matrix -> type, with the least sum of harms in `budget` bytes. UsageError where nothing fits."""
     least = sum(min(m.bytes.values()) for m in matrices)
     if least > budget:
-        raise UsageError(f"{budget:,} bytes are too few for the language model: its smallest types take {least:,}.")
+        raise UsageError(
+            f"{budget:,} bytes are too few for the language model: its smallest types take {least:,}."
+        )
     unit = max(1, budget // UNITS)
     room = budget // unit
     best: npt.NDArray[np.float64] = np.zeros(room + 1)

@@ -81,7 +81,10 @@ class Config:
     @property
     def head_dim(self) -> int:
         """Width of one attention head of the language model."""
-        return int(getattr(self.text, "head_dim", None) or self.text.hidden_size // self.text.num_attention_heads)
+        return int(
+            getattr(self.text, "head_dim", None)
+            or self.text.hidden_size // self.text.num_attention_heads
+        )
 
 
 def read_config(path: Path, *, tower_dir: Path | None, merge: Merge | None = None) -> Config:
@@ -94,7 +97,11 @@ def read_config(path: Path, *, tower_dir: Path | None, merge: Merge | None = Non
     architecture = _architecture(raw, path)
     hub = architecture in _HUB
     wrong: list[str] = []
-    check(raw, ("llava_next", "generation", "any") if hub else ("llava", "text", "generation", "any"), wrong)
+    check(
+        raw,
+        ("llava_next", "generation", "any") if hub else ("llava", "text", "generation", "any"),
+        wrong,
+    )
     parts = [raw]
     if hub:
         parts = [raw.get("text_config") or {}, raw]
@@ -103,19 +110,31 @@ def read_config(path: Path, *, tower_dir: Path | None, merge: Merge | None = Non
     _refuse_mistyped(path, wrong)
     tower = "" if hub else str(raw.get("mm_vision_tower") or raw.get("vision_tower") or "")
     folder = tower_dir or _tower_folder(path.parent, tower)
-    vision, tower_file = _vision(raw.get("vision_config") or {} if hub else None, tower, folder, path, wrong)
+    vision, tower_file = _vision(
+        raw.get("vision_config") or {} if hub else None, tower, folder, path, wrong
+    )
     _refuse_mistyped(path, wrong)
     text = _text(parts[0], wrong)
     _consistent(raw, hub, text, vision, wrong)
-    layers = _layers(raw.get("vision_feature_layer" if hub else "mm_vision_select_layer"), vision, wrong)
-    aspect = _one_of(raw, "image_aspect_ratio", "anyres" if hub else "square", ("anyres", "pad", "square"), wrong)
+    layers = _layers(
+        raw.get("vision_feature_layer" if hub else "mm_vision_select_layer"), vision, wrong
+    )
+    aspect = _one_of(
+        raw, "image_aspect_ratio", "anyres" if hub else "square", ("anyres", "pad", "square"), wrong
+    )
     packing, merge_from = _merge(raw, hub, merge, wrong)
     stated = raw.get("image_grid_pinpoints")
-    pinpoints = _pinpoints(_PINPOINTS if stated is None and hub else stated, int(vision.image_size), aspect, wrong)
+    pinpoints = _pinpoints(
+        _PINPOINTS if stated is None and hub else stated, int(vision.image_size), aspect, wrong
+    )
     unfit: list[str] = []
-    pixels = preprocessing.read(path.parent if hub else folder, hub, vision, aspect, pinpoints, unfit)
+    pixels = preprocessing.read(
+        path.parent if hub else folder, hub, vision, aspect, pinpoints, unfit
+    )
     if hub:
-        pinpoints = tuple((w, h) for h, w in pinpoints)  # LLaVA writes (width, height), LlavaNext (height, width)
+        pinpoints = tuple(
+            (w, h) for h, w in pinpoints
+        )  # LLaVA writes (width, height), LlavaNext (height, width)
     if wrong or unfit:
         # Each of `unfit` names its file itself.
         place = path if wrong else path.parent if hub else folder
@@ -181,15 +200,24 @@ def _tower_folder(checkpoint: Path, tower: str) -> Path | None:
 
 def _text(raw: dict[str, Any], wrong: list[str]) -> LlamaConfig:
     """The language model's part, whose values have the right types."""
-    fields = {k: raw[k] for k, key in KEYS["text"].items() if key.use == "obeyed" and raw.get(k) is not None}
+    fields = {
+        k: raw[k]
+        for k, key in KEYS["text"].items()
+        if key.use == "obeyed" and raw.get(k) is not None
+    }
     fields.pop("rope_parameters", None)
     fields["rope_theta"], fields["rope_scaling"] = _rope(raw, wrong)
     if "bos_token_id" in raw:
         fields["bos_token_id"] = raw["bos_token_id"]
     try:
         text = LlamaConfig(**fields)
-        if text.hidden_size % text.num_attention_heads or text.num_attention_heads % text.num_key_value_heads:
-            wrong.append("hidden_size, num_attention_heads and num_key_value_heads do not divide one another")
+        if (
+            text.hidden_size % text.num_attention_heads
+            or text.num_attention_heads % text.num_key_value_heads
+        ):
+            wrong.append(
+                "hidden_size, num_attention_heads and num_key_value_heads do not divide one another"
+            )
     except (TypeError, ValueError, KeyError) as e:
         raise CheckpointError(f"the language model's configuration is not valid: {e}.") from None
     return text
@@ -197,12 +225,18 @@ def _text(raw: dict[str, Any], wrong: list[str]) -> LlamaConfig:
 
 def _rope(raw: dict[str, Any], wrong: list[str]) -> tuple[float, dict[str, Any] | None]:
     """Base and scaling of the rotary positions; transformers 5 writes rope_parameters where 4 has two other keys."""
-    objects = {k: _rope_object(k, raw[k], wrong) for k in ("rope_scaling", "rope_parameters") if raw.get(k)}
+    objects = {
+        k: _rope_object(k, raw[k], wrong) for k in ("rope_scaling", "rope_parameters") if raw.get(k)
+    }
     bases = {v["rope_theta"] for v in objects.values() if "rope_theta" in v}
     bases |= {float(raw["rope_theta"])} if raw.get("rope_theta") is not None else set()
     scalings = [{k: v for k, v in o.items() if k != "rope_theta"} for o in objects.values()]
     if len(bases) > 1 or any(s != scalings[0] for s in scalings[1:]):
-        given = {k: raw[k] for k in ("rope_theta", "rope_scaling", "rope_parameters") if raw.get(k) is not None}
+        given = {
+            k: raw[k]
+            for k in ("rope_theta", "rope_scaling", "rope_parameters")
+            if raw.get(k) is not None
+        }
         wrong.append(f"{' and '.join(given)} contradict one another ({shown(given)})")
     scaling = scalings[0] if scalings and scalings[0]["rope_type"] != "default" else None
     return next(iter(bases), 10000.0), scaling
@@ -219,14 +253,22 @@ def _rope_object(name: str, raw: dict[str, Any], wrong: list[str]) -> dict[str, 
     check(raw, sections, problems, where=f"{name}.")
     needed = {"linear": ["factor"], "yarn": ["factor"]}.get(kind, [])
     if kind == "llama3":
-        needed = ["factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"]
+        needed = [
+            "factor",
+            "low_freq_factor",
+            "high_freq_factor",
+            "original_max_position_embeddings",
+        ]
     problems += [f"{name} lacks {k}" for k in needed if raw.get(k) is None]
     if kind == "llama3" and not problems and raw["high_freq_factor"] <= raw["low_freq_factor"]:
         problems.append(f"{name}.high_freq_factor is not above low_freq_factor")
     wrong += problems
     if problems:
         return {"rope_type": "default"}
-    counts = {k for s in sections for k, key in KEYS[s].items() if key.use == "obeyed"} - {"rope_type", "type"}
+    counts = {k for s in sections for k, key in KEYS[s].items() if key.use == "obeyed"} - {
+        "rope_type",
+        "type",
+    }
     if kind in ("default", "linear"):
         counts &= {"rope_theta", *needed}
     values = {k: raw[k] for k in sorted(counts) if raw.get(k) is not None}
@@ -257,23 +299,33 @@ def _vision(
             "--vision-tower."
         )
     if not isinstance(raw, dict):
-        raise CheckpointError(f"{files[0]}: vision_config is {shown(raw)}, expected an object. Fetch the tower again.")
+        raise CheckpointError(
+            f"{files[0]}: vision_config is {shown(raw)}, expected an object. Fetch the tower again."
+        )
     if raw.get("model_type", "clip_vision_model") not in ("clip_vision_model", "clip"):
-        raise CheckpointError(f"{path}: vision tower of type {raw['model_type']!r}, expected a CLIP vision model.")
+        raise CheckpointError(
+            f"{path}: vision tower of type {raw['model_type']!r}, expected a CLIP vision model."
+        )
     problems: list[str] = []
     check(raw, ("vision", "generation", "any"), problems, where=where)
     if raw.get("hidden_act") is not None and raw["hidden_act"] not in ACT2FN and not problems:
-        problems.append(f"{where}hidden_act is {shown(raw['hidden_act'])}, which transformers does not know")
+        problems.append(
+            f"{where}hidden_act is {shown(raw['hidden_act'])}, which transformers does not know"
+        )
     wrong += problems
     obeyed = [k for k, key in KEYS["vision"].items() if key.use == "obeyed"]
     fields = {} if problems else {k: raw[k] for k in obeyed if raw.get(k) is not None}
     vision = CLIPVisionConfig(**fields)
     if vision.hidden_size % vision.num_attention_heads or vision.image_size < vision.patch_size:
-        wrong.append(f"{where}hidden_size, num_attention_heads, image_size and patch_size do not fit one another")
+        wrong.append(
+            f"{where}hidden_size, num_attention_heads, image_size and patch_size do not fit one another"
+        )
     return vision, files
 
 
-def _consistent(raw: dict[str, Any], hub: bool, text: LlamaConfig, vision: CLIPVisionConfig, wrong: list[str]) -> None:
+def _consistent(
+    raw: dict[str, Any], hub: bool, text: LlamaConfig, vision: CLIPVisionConfig, wrong: list[str]
+) -> None:
     """Keys that say the same thing twice, and ones whose absence asks for something else."""
     types = _MODEL_TYPES["llava_next" if hub else "llava"]
     if raw.get("model_type", types[0]) not in types:
@@ -288,7 +340,9 @@ def _consistent(raw: dict[str, Any], hub: bool, text: LlamaConfig, vision: CLIPV
     if "mm_projector_type" not in raw:
         wrong.append("mm_projector_type is absent, which means 'linear'; expected 'mlp2x_gelu'")
     if raw.get("mm_hidden_size") not in (None, vision.hidden_size):
-        wrong.append(f"mm_hidden_size is {raw['mm_hidden_size']}, the tower's hidden_size {vision.hidden_size}")
+        wrong.append(
+            f"mm_hidden_size is {raw['mm_hidden_size']}, the tower's hidden_size {vision.hidden_size}"
+        )
 
 
 def _layers(select: int | None, vision: CLIPVisionConfig, wrong: list[str]) -> int:
@@ -300,22 +354,31 @@ def _layers(select: int | None, vision: CLIPVisionConfig, wrong: list[str]) -> i
     return select if select >= 0 else total + 1 + select
 
 
-def _one_of(raw: dict[str, Any], key: str, default: str, allowed: tuple[str, ...], wrong: list[str]) -> str:
+def _one_of(
+    raw: dict[str, Any], key: str, default: str, allowed: tuple[str, ...], wrong: list[str]
+) -> str:
     value = raw.get(key) or default
     if value not in allowed:
         wrong.append(f"{key} is {value!r} (known: {', '.join(allowed)})")
     return str(value)
 
 
-def _merge(raw: dict[str, Any], hub: bool, override: Merge | None, wrong: list[str]) -> tuple[str, str]:
+def _merge(
+    raw: dict[str, Any], hub: bool, override: Merge | None, wrong: list[str]
+) -> tuple[str, str]:
     """The packing and where it comes from. LLaVA's default is flat; transformers' LlavaNext class always unpads."""
     if override is not None:
         return override, "--merge"
     if raw.get("mm_patch_merge_type") is not None:
         allowed = ("flat", "spatial", "spatial_unpad")
-        return _one_of(raw, "mm_patch_merge_type", "", allowed, wrong), "config.json: mm_patch_merge_type"
+        return _one_of(
+            raw, "mm_patch_merge_type", "", allowed, wrong
+        ), "config.json: mm_patch_merge_type"
     if hub:
-        return "spatial_unpad", "mm_patch_merge_type absent: what LlavaNextForConditionalGeneration does"
+        return (
+            "spatial_unpad",
+            "mm_patch_merge_type absent: what LlavaNextForConditionalGeneration does",
+        )
     return "flat", "mm_patch_merge_type absent: LLaVA's default"
 
 
@@ -325,6 +388,8 @@ def _pinpoints(value: Any, size: int, aspect: str, wrong: list[str]) -> tuple[tu
         return ()
     grid = grid_of(value)
     if not grid or any(w < size or h < size or w % size or h % size for w, h in grid):
-        wrong.append(f"image_grid_pinpoints is {shown(value)}, expected [[width, height], ...] in multiples of {size}")
+        wrong.append(
+            f"image_grid_pinpoints is {shown(value)}, expected [[width, height], ...] in multiples of {size}"
+        )
         return ()
     return grid

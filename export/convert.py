@@ -74,10 +74,14 @@ def convert(
     if options.vision_tower is not None:
         sources.refuse_no_tower(options.vision_tower)
     folder = options.lora if options.lora and (options.lora / "config.json").is_file() else source
-    config = read_config(folder / "config.json", tower_dir=options.vision_tower, merge=options.merge)
+    config = read_config(
+        folder / "config.json", tower_dir=options.vision_tower, merge=options.merge
+    )
     adapter = Adapter(options.lora) if options.lora else None
     if spec is not None and config.architecture != spec.architecture:
-        raise CheckpointError(f"{source}: architecture {config.architecture}, models.yaml says {spec.architecture}.")
+        raise CheckpointError(
+            f"{source}: architecture {config.architecture}, models.yaml says {spec.architecture}."
+        )
     checkpoint = Checkpoint(source, config, tower_dir=options.vision_tower, adapter=adapter)
     vocabulary = tokenizer.read(source, config)
     _check_room(checkpoint, target, options)
@@ -114,7 +118,9 @@ def _build(
     vision.write(encoder, work / "vision.onnx", options.vision, manifest.vision.image_size)
     del encoder
     say("proving both against the original")
-    original = Reference(checkpoint.path, lora=options.lora, tower=options.vision_tower, merge=options.merge)
+    original = Reference(
+        checkpoint.path, lora=options.lora, tower=options.vision_tower, merge=options.merge
+    )
     figures = parity.prove(original, work, manifest, threads)
     kits.write_manifest(work, replace(manifest, parity=figures, files=kits.listing(work)))
 
@@ -156,7 +162,11 @@ def _manifest(config: Config, name: str, options: Options, source: dict[str, Any
 
 
 def _source(
-    checkpoint: Checkpoint, vocabulary: Tokenizer, options: Options, spec: ModelSpec | None, progress: Progress
+    checkpoint: Checkpoint,
+    vocabulary: Tokenizer,
+    options: Options,
+    spec: ModelSpec | None,
+    progress: Progress,
 ) -> dict[str, Any]:
     """Provenance: every file that went in, with sha256."""
     path = checkpoint.path
@@ -181,7 +191,10 @@ def _source(
         "packing_from": checkpoint.config.merge_from,
         "lora": options.lora.name if options.lora else None,
         "notes": list(checkpoint.notes),
-        "files": {_inside(p, path): {"bytes": p.stat().st_size, "sha256": kits.sha256_file(p, step)} for p in files},
+        "files": {
+            _inside(p, path): {"bytes": p.stat().st_size, "sha256": kits.sha256_file(p, step)}
+            for p in files
+        },
     }
 
 

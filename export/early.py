@@ -47,9 +47,13 @@ def check_quantize(base: Path, target: Path, options: Mapping[str, Any]) -> None
     kits.refuse_target(target, force=options["force"])
     kind = kits.open_kit(base).manifest.language.type
     if kind not in ("f16", "bf16", "f32"):
-        raise KitError(f"{base}: its language model is {kind}, quantized already. Name the f16 kit that it comes from.")
+        raise KitError(
+            f"{base}: its language model is {kind}, quantized already. Name the f16 kit that it comes from."
+        )
     if options["stats"] is not None and not options["stats"].is_file():
-        raise UsageError(f"--stats {options['stats']}: no such file. Name what `calibration collect` wrote.")
+        raise UsageError(
+            f"--stats {options['stats']}: no such file. Name what `calibration collect` wrote."
+        )
     _check_golden(options["golden"])
 
 
@@ -59,14 +63,20 @@ def check_train(out: Path, options: Mapping[str, Any]) -> None:
         name, _, length = wish.partition("=")
         if name not in STAGES or not length.isdecimal():
             known = ", ".join(STAGES)
-            raise UsageError(f"--steps {wish}: give STAGE=N with a stage of {known}, and 0 to leave it out.")
+            raise UsageError(
+                f"--steps {wish}: give STAGE=N with a stage of {known}, and 0 to leave it out."
+            )
     if options["resume"] and options["start"] is not None:
-        raise UsageError("--start begins a new plan; --resume goes on with the one there is. Give one of them.")
+        raise UsageError(
+            "--start begins a new plan; --resume goes on with the one there is. Give one of them."
+        )
     if options["resume"] and not out.is_dir():
         raise UsageError(f"{out}: no training to resume. Start one without --resume.")
     _check_folder("--start", options["start"])
     if options["signals"] is not None and not options["signals"].is_file():
-        raise UsageError(f"--signals {options['signals']}: no such file. Name packed recordings (.npz).")
+        raise UsageError(
+            f"--signals {options['signals']}: no such file. Name packed recordings (.npz)."
+        )
 
 
 def _check_folder(option: str, folder: Path | None) -> None:

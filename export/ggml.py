@@ -31,13 +31,19 @@ def file_types() -> dict[str, int]:
 
     pattern = re.compile(r"LLAMA_FTYPE_(?:MOSTLY|ALL)_(\w+)")
     # NVFP4 has a number, but llama_ftype_get_default_type (src/llama-quant.cpp) knows no way to make it.
-    return {m[1]: getattr(lib, name) for name in dir(lib) if (m := pattern.fullmatch(name)) and m[1] != "NVFP4"}
+    return {
+        m[1]: getattr(lib, name)
+        for name in dir(lib)
+        if (m := pattern.fullmatch(name)) and m[1] != "NVFP4"
+    }
 
 
 def file_type(name: str) -> int:
     """llama.cpp's number of a type. UsageError, with all of them, for an unknown one."""
     if name not in file_types():
-        raise UsageError(f"--llm {name}: llama.cpp has no such type. It has {', '.join(sorted(file_types()))}.")
+        raise UsageError(
+            f"--llm {name}: llama.cpp has no such type. It has {', '.join(sorted(file_types()))}."
+        )
     return file_types()[name]
 
 
@@ -62,8 +68,12 @@ def quantize(
     params = lib.llama_model_quantize_default_params()
     params.nthread, params.ftype, params.max_buf_size = threads, file_type(kind), BUFFER
     if importance:
-        entries = [(n.encode(), np.ascontiguousarray(v, np.float32)) for n, v in sorted(importance.items())]
-        rows = [lib.llama_model_imatrix_data(n, v.ctypes.data_as(_FLOATS), v.size) for n, v in entries]
+        entries = [
+            (n.encode(), np.ascontiguousarray(v, np.float32)) for n, v in sorted(importance.items())
+        ]
+        rows = [
+            lib.llama_model_imatrix_data(n, v.ctypes.data_as(_FLOATS), v.size) for n, v in entries
+        ]
         params.imatrix = (lib.llama_model_imatrix_data * (len(rows) + 1))(*rows)
     if types:
         patterns = [(f"^{re.escape(n)}$".encode(), int(t)) for n, t in sorted(types.items())]
@@ -81,7 +91,10 @@ def quantize(
     _LOGS.append(lib.llama_log_callback(log))
     lib.llama_log_set(_LOGS[-1], None)
     code = _interruptible(
-        lambda: lib.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(params)), lambda: None
+        lambda: lib.llama_model_quantize(
+            str(source).encode(), str(target).encode(), ctypes.byref(params)
+        ),
+        lambda: None,
     )
     if code:
         reason = "; ".join(line for line in wrong if line.strip("= ")) or "no reason given"
@@ -96,7 +109,11 @@ _LOGS: list[Any] = []
 def tensor_types(path: Path) -> dict[str, str]:
     """Type of every tensor of a GGUF that is not float32."""
     tensors = gguf.GGUFReader(path).tensors
-    return {t.name: t.tensor_type.name for t in sorted(tensors, key=lambda t: t.name) if t.tensor_type != Type.F32}
+    return {
+        t.name: t.tensor_type.name
+        for t in sorted(tensors, key=lambda t: t.name)
+        if t.tensor_type != Type.F32
+    }
 
 
 # --- one matrix -------------------------------------------------------------------------------------------------------
@@ -112,15 +129,23 @@ def packed(matrix: Float, kind: Type, importance: Float | None) -> npt.NDArray[n
     """The bytes (rows, bytes of a row) of a matrix (rows, columns) float32 as `kind`: what llama.cpp writes into a file."""
     matrix = np.ascontiguousarray(matrix, np.float32)
     if kind in (Type.F32, Type.F16, Type.BF16):
-        result: npt.NDArray[np.uint8] = np.ascontiguousarray(gguf.quants.quantize(matrix, kind)).view(np.uint8)
+        result: npt.NDArray[np.uint8] = np.ascontiguousarray(
+            gguf.quants.quantize(matrix, kind)
+        ).view(np.uint8)
         return result.reshape(len(matrix), -1)
     lib, (rows, columns) = _library(), matrix.shape
     out = np.empty((rows, row_bytes(kind, columns) or 0), np.uint8)
-    weights = None if importance is None else np.ascontiguousarray(importance, np.float32).ctypes.data_as(_FLOATS)
+    weights = (
+        None
+        if importance is None
+        else np.ascontiguousarray(importance, np.float32).ctypes.data_as(_FLOATS)
+    )
     source = matrix.ctypes.data_as(_FLOATS)
     size = lib.ggml_quantize_chunk(int(kind), source, out.ctypes.data, 0, rows, columns, weights)
     if size != out.nbytes:
-        raise EngineError(f"llama.cpp made {size} bytes of a {kind.name} matrix instead of {out.nbytes}.")
+        raise EngineError(
+            f"llama.cpp made {size} bytes of a {kind.name} matrix instead of {out.nbytes}."
+        )
     return out
 
 
@@ -128,7 +153,9 @@ def rounded(matrix: Float, kind: Type, importance: Float | None) -> Float:
     """A matrix (rows, columns) float32 as it comes back from `kind`."""
     data = packed(matrix, kind, importance)
     if kind in (Type.F16, Type.BF16):
-        result: Float = gguf.quants.dequantize(data.view(np.float16) if kind == Type.F16 else data, kind)
+        result: Float = gguf.quants.dequantize(
+            data.view(np.float16) if kind == Type.F16 else data, kind
+        )
         return result
     back = np.empty(matrix.shape, np.float32)
     traits = _library().ggml_get_type_traits(int(kind)).contents
@@ -157,7 +184,15 @@ def _library() -> Any:
 
     quantize_chunk, traits = libggml.ggml_quantize_chunk, libggml.ggml_get_type_traits
     number = ctypes.c_int64
-    quantize_chunk.argtypes = [ctypes.c_int, _FLOATS, ctypes.c_void_p, number, number, number, _FLOATS]
+    quantize_chunk.argtypes = [
+        ctypes.c_int,
+        _FLOATS,
+        ctypes.c_void_p,
+        number,
+        number,
+        number,
+        _FLOATS,
+    ]
     quantize_chunk.restype = ctypes.c_size_t
     traits.argtypes, traits.restype = [ctypes.c_int], ctypes.POINTER(_Traits)
     return libggml

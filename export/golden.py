@@ -29,7 +29,11 @@ from pulse_edge.page import admission, reader
 from . import parity
 
 Progress = Callable[[int, int], None]
-QUESTIONS = (prompt.REPORT_QUESTION, "Does this ECG show atrial fibrillation?", "What is the heart rate?")
+QUESTIONS = (
+    prompt.REPORT_QUESTION,
+    "Does this ECG show atrial fibrillation?",
+    "What is the heart rate?",
+)
 PAGE = paths.EXAMPLE_PAGE
 """The page of a kit that names no other: it comes with the program."""
 LATER = 16
@@ -50,7 +54,9 @@ MOST = 4
 def require(pages: Sequence[Path]) -> None:
     """Raise UsageError, ScanError or PageRefused for pages that cannot be asked about, before anything long begins."""
     if len(pages) > MOST:
-        raise UsageError(f"--golden: {len(pages)} pages, at most {MOST}. Each is answered by every doctor.")
+        raise UsageError(
+            f"--golden: {len(pages)} pages, at most {MOST}. Each is answered by every doctor."
+        )
     for page in pages:
         if not page.is_file():
             raise UsageError(f"--golden {page}: no such file. Name a picture of an ECG page.")
@@ -71,13 +77,18 @@ def add(
     if not pages:
         return
     opened = kits.open_kit(kit)
-    names = [PAGE.name if page == PAGE else f"golden-{n}{page.suffix.lower()}" for n, page in enumerate(pages, 1)]
+    names = [
+        PAGE.name if page == PAGE else f"golden-{n}{page.suffix.lower()}"
+        for n, page in enumerate(pages, 1)
+    ]
     say("golden cases: loading the new kit")
     asked: list[_Asked] = []
     found: list[dict[str, Any]] = []
     with PulseModel.load(opened, device="cpu") as model:
         for number, (page, name) in enumerate(zip(pages, names, strict=True), 1):
-            say(f"golden cases: {len(QUESTIONS)} questions about {page.name}, page {number} of {len(pages)}")
+            say(
+                f"golden cases: {len(QUESTIONS)} questions about {page.name}, page {number} of {len(pages)}"
+            )
             asked.append(_Asked(name, model.encode(page)))
             found += _cases(model, asked[-1], progress)
     say("golden cases: measuring how far right answers of other machines may differ")
@@ -126,7 +137,9 @@ def _cases(model: PulseModel, asked: _Asked, progress: Progress) -> Iterator[dic
 # --- tolerance --------------------------------------------------------------------------------------------------------
 
 
-def _tolerances(kit: Kit, asked: Sequence[_Asked], found: Sequence[dict[str, Any]]) -> dict[str, float]:
+def _tolerances(
+    kit: Kit, asked: Sequence[_Asked], found: Sequence[dict[str, Any]]
+) -> dict[str, float]:
     """How far stored logits may be off on another machine: each of them, and all together.
 
     Right are llama.cpp's other kernels of this machine (weights repacked, tokens in fours) behind image tokens of pixels that
@@ -163,7 +176,10 @@ def _differences(
             model.prefill(page.name, m.prompt.before, rows)
             text = model.tokenize(prompt.fill(m.prompt.after, case.question), first=False)
             ids = [*text, *case.tokens[: len(case.later_logits)]]
-            parts = [model.feed_tokens(ids[at : at + width], every=True) for at in range(0, len(ids), width)]
+            parts = [
+                model.feed_tokens(ids[at : at + width], every=True)
+                for at in range(0, len(ids), width)
+            ]
             yield differences(case, np.concatenate(parts)[len(text) - 1 :])
 
 
@@ -172,8 +188,12 @@ def _moved(kit: Kit, page: _Asked, seed: int) -> npt.NDArray[np.float32]:
     m, checked = kit.manifest, page.encoded.checked
     assert checked is not None  # `add` encodes with the gate
     pixels = parity.cut(checked.flat.image, m)
-    pixels = pixels * (1 + PERTURBED * np.random.default_rng(seed).standard_normal(pixels.shape, np.float32))
-    with closing(VisionEncoder(kit.file(m.vision.file), device="cpu", threads=default_threads())) as encoder:
+    pixels = pixels * (
+        1 + PERTURBED * np.random.default_rng(seed).standard_normal(pixels.shape, np.float32)
+    )
+    with closing(
+        VisionEncoder(kit.file(m.vision.file), device="cpu", threads=default_threads())
+    ) as encoder:
         features = encoder.encode(pixels)
     name = m.packing.newline_file
     newline = np.fromfile(kit.file(name), "<f4") if name else None

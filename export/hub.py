@@ -96,7 +96,9 @@ def fetch(
         for file in files:
             with _one_line(spec, hub, file.name):
                 _bring(spec, file, place, hub, retries, note)
-    note(f"{spec.name}: checking the hashes of {len(files)} files, {_gigabytes(sum(f.bytes for f in files))}")
+    note(
+        f"{spec.name}: checking the hashes of {len(files)} files, {_gigabytes(sum(f.bytes for f in files))}"
+    )
     with _one_line(spec, hub):
         _refuse_damaged(spec, place, files, keep=offline)
     return place.directory
@@ -148,7 +150,9 @@ def _place(spec: ModelSpec, into: Path | None) -> _Place:
         return _Place(into, notes, own=True, locks=notes)
     cache, name = Path(constants.HF_HUB_CACHE), f"models--{spec.hub.replace('/', '--')}"
     locks = cache / ".locks" / name
-    return _Place(cache / name / "snapshots" / spec.revision, cache / name / "blobs", own=False, locks=locks)
+    return _Place(
+        cache / name / "snapshots" / spec.revision, cache / name / "blobs", own=False, locks=locks
+    )
 
 
 def _stated(spec: ModelSpec, hub: str) -> list[_File]:
@@ -160,7 +164,10 @@ def _stated(spec: ModelSpec, hub: str) -> list[_File]:
             f"{spec.revision}. Ask another hub: set HF_ENDPOINT."
         )
     siblings = {sibling["rfilename"]: sibling for sibling in said["siblings"]}
-    files = [_stated_file(spec, hub, siblings[name]) for name in _needed(spec, siblings, f"{hub}/{spec.hub}")]
+    files = [
+        _stated_file(spec, hub, siblings[name])
+        for name in _needed(spec, siblings, f"{hub}/{spec.hub}")
+    ]
     return sorted(files, key=lambda file: file.bytes)
 
 
@@ -180,26 +187,33 @@ def _listing(spec: ModelSpec, hub: str) -> dict[str, Any]:
         raise ValueError("its list of files is nested too deep") from None
     siblings = said.get("siblings") if isinstance(said, dict) else None
     if not isinstance(siblings, list) or not all(
-        isinstance(sibling, dict) and isinstance(sibling.get("rfilename"), str) for sibling in siblings
+        isinstance(sibling, dict) and isinstance(sibling.get("rfilename"), str)
+        for sibling in siblings
     ):
         raise ValueError("its answer is no list of files")
     return dict(said)
 
 
 @contextlib.contextmanager
-def _asked(url: str, headers: dict[str, str] | None = None, params: dict[str, str] | None = None) -> Iterator[Response]:
+def _asked(
+    url: str, headers: dict[str, str] | None = None, params: dict[str, str] | None = None
+) -> Iterator[Response]:
     """The answer to a GET, its body not read yet. Raises huggingface_hub's errors for an HTTP status of failure."""
     from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
     asked = build_hf_headers() | (headers or {})
-    with get_session().get(url, headers=asked, params=params, timeout=_LIST_SECONDS, stream=True) as answer:
+    with get_session().get(
+        url, headers=asked, params=params, timeout=_LIST_SECONDS, stream=True
+    ) as answer:
         hf_raise_for_status(answer)
         yield answer
 
 
 def _stated_file(spec: ModelSpec, hub: str, sibling: dict[str, Any]) -> _File:
     name, large = sibling["rfilename"], sibling.get("lfs")
-    size, digest = (large.get("size"), large.get("sha256")) if isinstance(large, dict) else (None, None)
+    size, digest = (
+        (large.get("size"), large.get("sha256")) if isinstance(large, dict) else (None, None)
+    )
     if not isinstance(large, dict):
         size, digest = sibling.get("size"), sibling.get("blobId")
     if not _NAME.fullmatch(name):
@@ -207,7 +221,12 @@ def _stated_file(spec: ModelSpec, hub: str, sibling: dict[str, Any]) -> _File:
             f"{spec.name}: {hub} names a file {name[:80]!r}, which is no name for a file here. Ask another hub: set "
             "HF_ENDPOINT."
         )
-    if type(size) is not int or size < 0 or not isinstance(digest, str) or not _HASH.fullmatch(digest):
+    if (
+        type(size) is not int
+        or size < 0
+        or not isinstance(digest, str)
+        or not _HASH.fullmatch(digest)
+    ):
         raise FetchError(
             f"{spec.name}: {hub} states no size or no hash for {name}, so that it could not be verified. "
             "Ask another hub: set HF_ENDPOINT."
@@ -220,14 +239,18 @@ def _needed(spec: ModelSpec, names: Collection[str], where: str) -> list[str]:
 
     def matching(patterns: tuple[str, ...]) -> list[str]:
         top = [name for name in names if "/" not in name and "\\" not in name]
-        return [name for name in top if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
+        return [
+            name for name in top if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+        ]
 
     weights = matching(_SAFETENSORS)
     if not fnmatch.filter(weights, "*.safetensors"):
         weights = matching(_PICKLES)
     if "config.json" not in names or not weights:
         lacking = "weights" if "config.json" in names else "config.json"
-        raise FetchError(f"{spec.name}: {where} holds no {lacking}. Correct `hub` and `revision` in models.yaml.")
+        raise FetchError(
+            f"{spec.name}: {where} holds no {lacking}. Correct `hub` and `revision` in models.yaml."
+        )
     return [*matching(_WANTED), *weights]
 
 
@@ -236,10 +259,16 @@ def _needed(spec: ModelSpec, names: Collection[str], where: str) -> list[str]:
 
 def _refuse_full_disk(spec: ModelSpec, place: _Place, files: list[_File]) -> None:
     lacking = sum(file.bytes - _held(place, file) for file in files)
-    existing = next(path for path in (place.directory, *place.directory.absolute().parents) if path.exists())
+    existing = next(
+        path for path in (place.directory, *place.directory.absolute().parents) if path.exists()
+    )
     free = shutil.disk_usage(existing).free
     if lacking > free:
-        elsewhere = "name another directory" if place.own else "name a directory, or set HF_HOME to another disk"
+        elsewhere = (
+            "name another directory"
+            if place.own
+            else "name a directory, or set HF_HOME to another disk"
+        )
         raise FetchError(
             f"{place.directory}: {spec.name} needs {_gigabytes(lacking)} more there, and {_gigabytes(free)} are free. "
             f"Make room, or {elsewhere}."
@@ -258,11 +287,17 @@ def _refuse_other_size(spec: ModelSpec, hub: str, files: list[_File]) -> None:
 
 def _held(place: _Place, file: _File) -> int:
     """Bytes of the file that are there already, finished or not."""
-    there = [path for path in (place.directory / file.name, *place.blobs.glob(f"*{file.hash}*")) if path.is_file()]
+    there = [
+        path
+        for path in (place.directory / file.name, *place.blobs.glob(f"*{file.hash}*"))
+        if path.is_file()
+    ]
     return min(file.bytes, max((path.stat().st_size for path in there), default=0))
 
 
-def _bring(spec: ModelSpec, file: _File, place: _Place, hub: str, retries: int, note: Callable[[str], None]) -> None:
+def _bring(
+    spec: ModelSpec, file: _File, place: _Place, hub: str, retries: int, note: Callable[[str], None]
+) -> None:
     """Download one file, unless it is there."""
     from huggingface_hub.utils import WeakFileLock
     from requests.exceptions import ChunkedEncodingError, ConnectionError, Timeout
@@ -279,7 +314,11 @@ def _bring(spec: ModelSpec, file: _File, place: _Place, hub: str, retries: int, 
                 try:
                     _download(_address(spec, file, hub), partial, file, hub)
                     break
-                except (ChunkedEncodingError, ConnectionError, Timeout):  # closed, reset or silent mid-file
+                except (
+                    ChunkedEncodingError,
+                    ConnectionError,
+                    Timeout,
+                ):  # closed, reset or silent mid-file
                     if not more or not partial.is_file():
                         raise
                     note(f"{spec.name}: the connection broke in {file.name}, taking it up again")
@@ -365,7 +404,11 @@ def _refuse_damaged(spec: ModelSpec, place: _Place, files: list[_File], *, keep:
         for holder in () if keep else {place, _place(spec, None)}:
             _discard(holder, file)
     if wrong:
-        told = "Fetch with HF_HUB_OFFLINE unset" if keep else "They are removed. Run the same command again"
+        told = (
+            "Fetch with HF_HUB_OFFLINE unset"
+            if keep
+            else "They are removed. Run the same command again"
+        )
         raise FetchError(
             f"{place.directory}: {len(wrong)} of {len(files)} files of {spec.name} are damaged or missing: "
             f"{', '.join(wrong)}. {told}: it brings only these."
@@ -382,7 +425,9 @@ def _fault(path: Path, file: _File) -> str | None:
         kind, actual = "sha256", sha256_file(path)
     else:
         kind, actual = "git hash", _git_hash(path)
-    return None if actual == file.hash else f"{kind} {actual[:12]}... instead of {file.hash[:12]}..."
+    return (
+        None if actual == file.hash else f"{kind} {actual[:12]}... instead of {file.hash[:12]}..."
+    )
 
 
 def _git_hash(path: Path) -> str:
@@ -406,7 +451,9 @@ def _discard(place: _Place, file: _File) -> None:
 def _recorded(spec: ModelSpec, place: _Place) -> list[_File]:
     """The commit's files that are there, with the hashes that huggingface_hub wrote down; FetchError if one lacks."""
     present = [path for path in place.directory.glob("*") if path.is_file()]
-    hashes = {path.name: digest for path in present if (digest := _recorded_hash(spec, place, path))}
+    hashes = {
+        path.name: digest for path in present if (digest := _recorded_hash(spec, place, path))
+    }
     advice = "Fetch it with HF_HUB_OFFLINE unset."
     try:
         names = _needed(spec, hashes, str(place.directory))
@@ -414,7 +461,9 @@ def _recorded(spec: ModelSpec, place: _Place) -> list[_File]:
         raise FetchError(
             f"{place.directory}: {spec.name} at {spec.revision} is not there, and HF_HUB_OFFLINE is set. {advice}"
         ) from None
-    lacking = set().union(*(_indexed(place.directory / name) for name in names if name.endswith(".index.json")))
+    lacking = set().union(
+        *(_indexed(place.directory / name) for name in names if name.endswith(".index.json"))
+    )
     if lacking := lacking - hashes.keys():
         raise FetchError(
             f"{place.directory}: {', '.join(sorted(lacking))} missing, and HF_HUB_OFFLINE is set. {advice}"
@@ -460,7 +509,9 @@ def _told(error: BaseException, spec: ModelSpec, hub: str) -> str:
         error = error.__cause__  # the library's wrapper: "check your connection", whatever happened
     if isinstance(error, HTTPError):
         return _told_refusal(error, spec, hub)
-    if isinstance(error, FileMetadataError | ValueError | KeyError | TypeError):  # no JSON, no ETag, no such address
+    if isinstance(
+        error, FileMetadataError | ValueError | KeyError | TypeError
+    ):  # no JSON, no ETag, no such address
         return f"{hub} does not answer as a hub does ({_first_line(error)}). Check HF_ENDPOINT, and any proxy between."
     if isinstance(error, RequestException):
         return (
@@ -475,7 +526,11 @@ def _told(error: BaseException, spec: ModelSpec, hub: str) -> str:
 
 def _told_refusal(error: HTTPError, spec: ModelSpec, hub: str) -> str:
     """For a hub that answered with an HTTP status of failure."""
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     status = getattr(error.response, "status_code", None)
     if isinstance(error, RevisionNotFoundError):

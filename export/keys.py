@@ -98,22 +98,40 @@ KEYS: dict[str, dict[str, Key]] = {
     "any": {
         **_obeyed("text", "model_type"),
         **_obeyed("a list of texts", "architectures"),
-        **_inert("transformers_version torch_dtype dtype use_cache attn_implementation auto_map return_dict"),
-        **_inert("output_hidden_states output_attentions torchscript use_bfloat16 tf_legacy_loss is_decoder"),
-        **_inert("chunk_size_feed_forward cross_attention_hidden_size tie_encoder_decoder finetuning_task"),
+        **_inert(
+            "transformers_version torch_dtype dtype use_cache attn_implementation auto_map return_dict"
+        ),
+        **_inert(
+            "output_hidden_states output_attentions torchscript use_bfloat16 tf_legacy_loss is_decoder"
+        ),
+        **_inert(
+            "chunk_size_feed_forward cross_attention_hidden_size tie_encoder_decoder finetuning_task"
+        ),
         **_inert("id2label label2id num_labels problem_type tokenizer_class prefix sep_token_id"),
-        **_inert("decoder_start_token_id task_specific_params initializer_range initializer_factor"),
-        **_inert("gradient_checkpointing keys_to_ignore_at_inference unsloth_version unsloth_fixed"),
-        **_refused("is_encoder_decoder add_cross_attention", False, why="a model with an encoder of text"),
+        **_inert(
+            "decoder_start_token_id task_specific_params initializer_range initializer_factor"
+        ),
+        **_inert(
+            "gradient_checkpointing keys_to_ignore_at_inference unsloth_version unsloth_fixed"
+        ),
+        **_refused(
+            "is_encoder_decoder add_cross_attention", False, why="a model with an encoder of text"
+        ),
         **_refused("pruned_heads", {}, why="attention heads that are left out"),
         **_refused(
-            "quantization_config", why="its weights are quantized; convert the checkpoint that they were made of"
+            "quantization_config",
+            why="its weights are quantized; convert the checkpoint that they were made of",
         ),
     },
     # The language model: text_config, or the whole of an original LLaVA config.json.
     "text": {
-        **_obeyed("a whole number above 0", "vocab_size hidden_size intermediate_size num_hidden_layers"),
-        **_obeyed("a whole number above 0", "num_attention_heads num_key_value_heads head_dim max_position_embeddings"),
+        **_obeyed(
+            "a whole number above 0", "vocab_size hidden_size intermediate_size num_hidden_layers"
+        ),
+        **_obeyed(
+            "a whole number above 0",
+            "num_attention_heads num_key_value_heads head_dim max_position_embeddings",
+        ),
         **_obeyed("a number above 0", "rms_norm_eps rope_theta"),
         **_obeyed("an object", "rope_scaling rope_parameters"),
         **_obeyed("true or false", "tie_word_embeddings"),
@@ -123,7 +141,9 @@ KEYS: dict[str, dict[str, Key]] = {
         **_inert("attention_dropout hidden_dropout max_sequence_length max_window_layers"),
         **_inert("pretraining_tp"),  # another order of the same sums
         **_refused("hidden_act", "silu", why="another activation than Llama's"),
-        **_refused("attention_bias mlp_bias", False, why="biases that llama.cpp's llama has no place for"),
+        **_refused(
+            "attention_bias mlp_bias", False, why="biases that llama.cpp's llama has no place for"
+        ),
         **_refused("sliding_window layer_types", why="attention to a part of the context only"),
         **_refused("use_sliding_window", False, why="attention to a part of the context only"),
         **_refused("partial_rotary_factor", 1.0, why="positions on a part of each head only"),
@@ -142,7 +162,10 @@ KEYS: dict[str, dict[str, Key]] = {
     "rope: llama3": _obeyed("a number above 0", "low_freq_factor high_freq_factor"),
     # A CLIP vision tower: vision_config, or the config.json of the tower's folder.
     "vision": {
-        **_obeyed("a whole number above 0", "hidden_size intermediate_size num_hidden_layers num_attention_heads"),
+        **_obeyed(
+            "a whole number above 0",
+            "hidden_size intermediate_size num_hidden_layers num_attention_heads",
+        ),
         **_obeyed("a whole number above 0", "image_size patch_size"),
         **_obeyed("a number above 0", "layer_norm_eps"),
         **_obeyed("text", "hidden_act"),
@@ -156,20 +179,32 @@ KEYS: dict[str, dict[str, Key]] = {
         **_obeyed("a whole number", "mm_vision_select_layer"),
         **_obeyed("a whole number above 0", "mm_hidden_size"),
         **_obeyed("a list, or a list as text", "image_grid_pinpoints"),
-        **_inert("freeze_backbone freeze_mm_mlp_adapter freeze_mm_vision_resampler tune_mm_mlp_adapter"),
-        **_inert("tune_mm_vision_resampler tune_vision_tower unfreeze_mm_vision_tower mm_tunable_parts"),
-        **_inert("mm_projector_lr mm_vision_tower_lr pretrain_mm_mlp_adapter pretrain_mm_vision_resampler"),
+        **_inert(
+            "freeze_backbone freeze_mm_mlp_adapter freeze_mm_vision_resampler tune_mm_mlp_adapter"
+        ),
+        **_inert(
+            "tune_mm_vision_resampler tune_vision_tower unfreeze_mm_vision_tower mm_tunable_parts"
+        ),
+        **_inert(
+            "mm_projector_lr mm_vision_tower_lr pretrain_mm_mlp_adapter pretrain_mm_vision_resampler"
+        ),
         **_inert("vision_tower_pretrained delay_load use_mm_proj sep_image_conv_front version"),
         **_inert(
             "tokenizer_model_max_length tokenizer_padding_side lora_alpha lora_enable lora_r lora_dropout lora_bias"
         ),
-        **_inert("image_crop_resolution image_split_resolution"),  # of aspect ratios that are refused
+        **_inert(
+            "image_crop_resolution image_split_resolution"
+        ),  # of aspect ratios that are refused
         **_inert(
             "mm_newline_position mm_spatial_pool_mode mm_spatial_pool_stride mm_spatial_pool_out_channels"
         ),  # video
-        **_inert("add_faster_video faster_token_stride add_time_instruction force_sample frames_upbound"),  # video
+        **_inert(
+            "add_faster_video faster_token_stride add_time_instruction force_sample frames_upbound"
+        ),  # video
         **_inert("use_pos_skipping pos_skipping_range"),  # in training only
-        **_inert("s2_scales open_clip_config ecg_projector_type ecg_projector_lr"),  # of parts that are refused below
+        **_inert(
+            "s2_scales open_clip_config ecg_projector_type ecg_projector_lr"
+        ),  # of parts that are refused below
         **_refused("mm_projector_type", "mlp2x_gelu", why="another projector"),
         **_refused("mm_vision_select_feature", "patch", why="other features of the tower"),
         **_refused("mm_resampler_type", why="a resampler between tower and projector"),
@@ -199,23 +234,47 @@ KEYS: dict[str, dict[str, Key]] = {
     "generation": {
         **_obeyed("a token id or a list of token ids", "eos_token_id"),
         **_obeyed("a token id", "bos_token_id"),
-        **_inert("pad_token_id do_sample temperature top_k top_p top_h min_p typical_p epsilon_cutoff eta_cutoff"),
-        **_inert("max_length max_new_tokens max_time early_stopping length_penalty num_beam_groups diversity_penalty"),
-        **_inert("num_return_sequences output_scores output_logits return_dict_in_generate return_legacy_cache"),
-        **_inert("cache_implementation cache_config max_cache_len compile_config disable_compile low_memory"),
-        **_inert("renormalize_logits remove_invalid_values prefill_chunk_size continuous_batching_config"),
-        **_inert("is_assistant num_assistant_tokens num_assistant_tokens_schedule assistant_confidence_threshold"),
-        **_inert("assistant_early_exit assistant_ensemble_weight assistant_lookbehind target_lookbehind"),
+        **_inert(
+            "pad_token_id do_sample temperature top_k top_p top_h min_p typical_p epsilon_cutoff eta_cutoff"
+        ),
+        **_inert(
+            "max_length max_new_tokens max_time early_stopping length_penalty num_beam_groups diversity_penalty"
+        ),
+        **_inert(
+            "num_return_sequences output_scores output_logits return_dict_in_generate return_legacy_cache"
+        ),
+        **_inert(
+            "cache_implementation cache_config max_cache_len compile_config disable_compile low_memory"
+        ),
+        **_inert(
+            "renormalize_logits remove_invalid_values prefill_chunk_size continuous_batching_config"
+        ),
+        **_inert(
+            "is_assistant num_assistant_tokens num_assistant_tokens_schedule assistant_confidence_threshold"
+        ),
+        **_inert(
+            "assistant_early_exit assistant_ensemble_weight assistant_lookbehind target_lookbehind"
+        ),
         **_inert("prompt_lookup_num_tokens max_matching_ngram_size speculation_type use_mtp"),
         **_refused("num_beams", 1, why="beam search; a kit answers greedily"),
         **_refused("penalty_alpha", 0.0, why="contrastive search; a kit answers greedily"),
-        **_refused("repetition_penalty encoder_repetition_penalty guidance_scale", 1.0, why="other logits"),
         **_refused(
-            "no_repeat_ngram_size encoder_no_repeat_ngram_size min_length min_new_tokens", 0, why="other logits"
+            "repetition_penalty encoder_repetition_penalty guidance_scale", 1.0, why="other logits"
+        ),
+        **_refused(
+            "no_repeat_ngram_size encoder_no_repeat_ngram_size min_length min_new_tokens",
+            0,
+            why="other logits",
         ),
         **_refused("bad_words_ids suppress_tokens begin_suppress_tokens", [], why="other logits"),
-        **_refused("forced_bos_token_id forced_eos_token_id forced_decoder_ids force_words_ids", why="forced tokens"),
-        **_refused("constraints sequence_bias exponential_decay_length_penalty dola_layers", why="other logits"),
+        **_refused(
+            "forced_bos_token_id forced_eos_token_id forced_decoder_ids force_words_ids",
+            why="forced tokens",
+        ),
+        **_refused(
+            "constraints sequence_bias exponential_decay_length_penalty dola_layers",
+            why="other logits",
+        ),
         **_refused("watermarking_config", why="other logits"),
         **_refused("stop_strings", [], why="answers that end at a text"),
         **_refused("token_healing", False, why="another last token of the prompt"),
@@ -229,9 +288,15 @@ KEYS: dict[str, dict[str, Key]] = {
         **_obeyed("a list, or a list as text", "image_grid_pinpoints"),
         **_obeyed("text", "image_processor_type feature_extractor_type"),
         **_obeyed("a number above 0", "rescale_factor"),
-        **_inert("do_convert_rgb do_pad"),  # pages are RGB; tiles of one page are never padded to those of another
-        **_inert("processor_class auto_map device data_format input_data_format return_tensors default_to_square"),
-        **_inert("disable_grouping model_input_names num_additional_image_tokens image_token patch_size"),
+        **_inert(
+            "do_convert_rgb do_pad"
+        ),  # pages are RGB; tiles of one page are never padded to those of another
+        **_inert(
+            "processor_class auto_map device data_format input_data_format return_tensors default_to_square"
+        ),
+        **_inert(
+            "disable_grouping model_input_names num_additional_image_tokens image_token patch_size"
+        ),
         **_inert("vision_feature_select_strategy image_seq_length"),
         **_refused("do_rescale do_normalize", True, why="pixels that the tower was not trained on"),
         **_refused("resample", 3, why="another resampler than Pillow's bicubic"),
@@ -240,7 +305,9 @@ KEYS: dict[str, dict[str, Key]] = {
     "processor": {
         **_obeyed("an object", "image_processor"),
         **_obeyed("a whole number above 0", "patch_size"),
-        **_inert("processor_class auto_map image_token num_additional_image_tokens chat_template tokenizer"),
+        **_inert(
+            "processor_class auto_map image_token num_additional_image_tokens chat_template tokenizer"
+        ),
         **_refused("vision_feature_select_strategy", "default", why="other features of the tower"),
     },
     # tokenizer_config.json and special_tokens_map.json; other keys name tokens, and change nothing.
@@ -256,7 +323,12 @@ KEYS: dict[str, dict[str, Key]] = {
 
 
 def check(
-    raw: Mapping[str, Any], sections: tuple[str, ...], wrong: list[str], *, where: str = "", unknown: bool = False
+    raw: Mapping[str, Any],
+    sections: tuple[str, ...],
+    wrong: list[str],
+    *,
+    where: str = "",
+    unknown: bool = False,
 ) -> None:
     """Append to `wrong` what a JSON object asks for and cannot be done: key, value, and what is expected.
 
@@ -286,10 +358,14 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file. Raises CheckpointError."""
     try:
         if path.stat().st_size > _LARGEST_JSON:
-            raise CheckpointError(f"{path}: larger than {_LARGEST_JSON >> 20} MiB. Fetch the checkpoint again.")
+            raise CheckpointError(
+                f"{path}: larger than {_LARGEST_JSON >> 20} MiB. Fetch the checkpoint again."
+            )
         value = json.loads(path.read_text("utf-8"))
     except OSError as e:
-        raise CheckpointError(f"{path}: cannot be read ({e.strerror}). Name a checkpoint directory.") from None
+        raise CheckpointError(
+            f"{path}: cannot be read ({e.strerror}). Name a checkpoint directory."
+        ) from None
     except ValueError as e:
         raise CheckpointError(f"{path}: not JSON ({e}). Fetch the checkpoint again.") from None
     except RecursionError:
@@ -303,7 +379,11 @@ def grid_of(value: Any) -> tuple[tuple[int, int], ...] | None:
     """Pairs of whole numbers from a list or LLaVA's string; None for anything else."""
     try:
         points = _pairs(value) if isinstance(value, str) else value
-        return tuple((w, h) for w, h in points) if all(_whole(n) for point in points for n in point) else None
+        return (
+            tuple((w, h) for w, h in points)
+            if all(_whole(n) for point in points for n in point)
+            else None
+        )
     except (ValueError, TypeError):
         return None
 

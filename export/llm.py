@@ -158,7 +158,9 @@ def encode(tensor: torch.Tensor, target: gguf.GGMLQuantizationType) -> npt.NDArr
     return data
 
 
-def _type(name: str, dimensions: int, wanted: gguf.GGMLQuantizationType) -> gguf.GGMLQuantizationType:
+def _type(
+    name: str, dimensions: int, wanted: gguf.GGMLQuantizationType
+) -> gguf.GGMLQuantizationType:
     """Norms stay in float32, as llama.cpp's kernels want them."""
     return gguf.GGMLQuantizationType.F32 if dimensions <= 1 else wanted
 
@@ -231,7 +233,11 @@ def _llama3_factors(config: Config, rope: dict[str, Any]) -> list[float]:
 
 def _plain_yarn(rope: dict[str, Any]) -> bool:
     """Whether YaRN's ramp is the one that llama.cpp computes by itself."""
-    return rope.get("beta_fast", 32) == 32 and rope.get("beta_slow", 1) == 1 and rope.get("truncate", True) is True
+    return (
+        rope.get("beta_fast", 32) == 32
+        and rope.get("beta_slow", 1) == 1
+        and rope.get("truncate", True) is True
+    )
 
 
 def _yarn_factors(config: Config, rope: dict[str, Any]) -> list[float]:
@@ -295,7 +301,9 @@ def _add_rope_scaling(writer: gguf.GGUFWriter, rope: dict[str, Any], context: in
     kind = rope.get("rope_type")
     if kind == "yarn":
         attention, own = yarn_attention(rope), yarn_attention({"factor": rope["factor"]})
-        if not _plain_yarn(rope):  # the frequencies stand in rope_freqs.weight, and llama.cpp adds nothing of its own
+        if not _plain_yarn(
+            rope
+        ):  # the frequencies stand in rope_freqs.weight, and llama.cpp adds nothing of its own
             own = 1.0
         if attention != own:
             writer.add_rope_scaling_attn_factors(attention / own)
@@ -303,7 +311,9 @@ def _add_rope_scaling(writer: gguf.GGUFWriter, rope: dict[str, Any], context: in
         writer.add_rope_scaling_type(gguf.RopeScalingType(kind))
         writer.add_rope_scaling_factor(rope["factor"])
     if kind == "yarn" and _plain_yarn(rope):
-        writer.add_rope_scaling_orig_ctx_len(rope.get("original_max_position_embeddings") or context)
+        writer.add_rope_scaling_orig_ctx_len(
+            rope.get("original_max_position_embeddings") or context
+        )
 
 
 def add_tokenizer(writer: gguf.GGUFWriter, vocabulary: Tokenizer) -> None:

@@ -98,14 +98,18 @@ def _load(path: Path, part: Callable[[yaml.Node, list[_Mistake]], dict[str, T]])
     try:
         found = part(_compose(path.read_bytes().decode()), mistakes)
     except OSError as e:
-        raise CheckpointError(f"{path}: {e.strerror or e}. It comes with the source: restore it.") from e
+        raise CheckpointError(
+            f"{path}: {e.strerror or e}. It comes with the source: restore it."
+        ) from e
     except UnicodeDecodeError as e:
         mistakes.append(_Mistake(e.object.count(b"\n", 0, e.start) + 1, "not UTF-8 text"))
     except _Mistake as e:
         mistakes.append(e)
     if mistakes:
         listed = "\n".join(f"{path}:{m.line}: {m}" for m in sorted(mistakes, key=lambda m: m.line))
-        raise CheckpointError(f"{listed}\nCorrect the file; the comment on its top says what each field means.")
+        raise CheckpointError(
+            f"{listed}\nCorrect the file; the comment on its top says what each field means."
+        )
     return found
 
 
@@ -114,7 +118,9 @@ def find(name: str, models: Mapping[str, T], what: str = "model") -> T:
     if name in models:
         return models[name]
     close = difflib.get_close_matches(name.lower(), models, cutoff=0.5)
-    hint = f"Did you mean {' or '.join(close)}?" if close else f"It has: {', '.join(sorted(models))}."
+    hint = (
+        f"Did you mean {' or '.join(close)}?" if close else f"It has: {', '.join(sorted(models))}."
+    )
     raise UsageError(f"models.yaml has no {what} {name!r}. {hint}")
 
 
@@ -134,10 +140,14 @@ def _compose(text: str) -> yaml.Node:
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.reader.ReaderError as e:
-        raise _Mistake(text.count("\n", 0, e.position) + 1, f"character {e.character!r} is not allowed") from None
+        raise _Mistake(
+            text.count("\n", 0, e.position) + 1, f"character {e.character!r} is not allowed"
+        ) from None
     except yaml.MarkedYAMLError as e:
         mark = e.problem_mark or e.context_mark
-        raise _Mistake(mark.line + 1 if mark else 1, f"not YAML: {e.problem or e.context}") from None
+        raise _Mistake(
+            mark.line + 1 if mark else 1, f"not YAML: {e.problem or e.context}"
+        ) from None
     if root is None:
         raise _Mistake(1, "the file is empty, expected a mapping of names to models")
     return root
@@ -175,35 +185,47 @@ def _named(
     found = {}
     for name, (line, node) in entries.items():
         if not _NAME.fullmatch(name):
-            expected = "lower-case letters, digits, '.', '_' and '-', beginning with a letter or digit"
+            expected = (
+                "lower-case letters, digits, '.', '_' and '-', beginning with a letter or digit"
+            )
             mistakes.append(_Mistake(line, f"{name!r} cannot name a {what}, expected {expected}"))
         elif (values := _values(name, line, node, known, mistakes)) is not None:
             found[name] = make(name, values)
     return found
 
 
-def _values(name: str, line: int, node: yaml.Node, known: _Known, mistakes: list[_Mistake]) -> dict[str, Any] | None:
+def _values(
+    name: str, line: int, node: yaml.Node, known: _Known, mistakes: list[_Mistake]
+) -> dict[str, Any] | None:
     before = len(mistakes)
     entries = _entries(node, name, mistakes)
     values: dict[str, Any] = {}
     for key, (key_line, value) in entries.items():
         if key not in known.fields:
-            mistakes.append(_Mistake(key_line, f"{name}: unknown key {key!r}. {_close(key, known)}"))
+            mistakes.append(
+                _Mistake(key_line, f"{name}: unknown key {key!r}. {_close(key, known)}")
+            )
             continue
         try:
             values[key] = _numbers(value) if key == "gates" else known.fields[key](_scalar(value))
         except ValueError as e:
             mistakes.append(_Mistake(_line(value), f"{name}: {key} {e}"))
-    if isinstance(node, yaml.MappingNode) and (missing := [key for key in known.needed if key not in entries]):
+    if isinstance(node, yaml.MappingNode) and (
+        missing := [key for key in known.needed if key not in entries]
+    ):
         mistakes.append(_Mistake(line, f"{name}: lacks {', '.join(missing)}"))
     return values if len(mistakes) == before else None
 
 
-def _entries(node: yaml.Node, what: str, mistakes: list[_Mistake]) -> dict[str, tuple[int, yaml.Node]]:
+def _entries(
+    node: yaml.Node, what: str, mistakes: list[_Mistake]
+) -> dict[str, tuple[int, yaml.Node]]:
     """Key -> (its line, its value). Reports what is no mapping, keys that are no words, and doubled keys."""
     entries: dict[str, tuple[int, yaml.Node]] = {}
     if not isinstance(node, yaml.MappingNode):
-        mistakes.append(_Mistake(_line(node), f"{what} is not a mapping, expected lines of 'key: value'"))
+        mistakes.append(
+            _Mistake(_line(node), f"{what} is not a mapping, expected lines of 'key: value'")
+        )
         return entries
     for key_node, value in node.value:
         line = _line(key_node)
@@ -213,7 +235,9 @@ def _entries(node: yaml.Node, what: str, mistakes: list[_Mistake]) -> dict[str, 
             mistakes.append(_Mistake(line, f"{what}: a key {e}"))
             continue
         if key in entries:
-            mistakes.append(_Mistake(line, f"{what}: key {key!r} stands twice, first on line {entries[key][0]}"))
+            mistakes.append(
+                _Mistake(line, f"{what}: key {key!r} stands twice, first on line {entries[key][0]}")
+            )
         else:
             entries[key] = (line, value)
     return entries
@@ -230,7 +254,9 @@ def _close(key: str, known: _Known) -> str:
 
 # --- one value; every function raises ValueError saying what it is and what was expected ------------------------------
 
-_STR, _INT, _NULL, _MERGE = (f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "null", "merge"))
+_STR, _INT, _NULL, _MERGE = (
+    f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "null", "merge")
+)
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _REVISION = re.compile(r"[0-9a-fA-F]{40}")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -259,7 +285,9 @@ def _bytes(node: yaml.ScalarNode) -> int:
     text = str(node.value)
     # 1_000, 010 and 1:30 are numbers to YAML 1.1 and something else to 1.2 and to people.
     if node.tag != _INT or not _DECIMAL.fullmatch(text):
-        raise ValueError(f"is {text!r}, expected a number of bytes in plain decimal digits, without quotes")
+        raise ValueError(
+            f"is {text!r}, expected a number of bytes in plain decimal digits, without quotes"
+        )
     return int(text)
 
 
@@ -289,7 +317,9 @@ def _revision(node: yaml.ScalarNode) -> str:
     # A hash of digits alone is an int to YAML, and its text is still the hash.
     text = str(node.value)
     if not _REVISION.fullmatch(text):
-        raise ValueError(f"is {text!r}, expected a full commit hash of 40 hex digits (branches and tags can move)")
+        raise ValueError(
+            f"is {text!r}, expected a full commit hash of 40 hex digits (branches and tags can move)"
+        )
     return text.lower()
 
 
@@ -311,7 +341,9 @@ def _one_of(choices: Iterable[str]) -> Callable[[yaml.ScalarNode], str]:
 class _Known:
     """The keys of one kind of entry: how each value is read, and which must be there."""
 
-    def __init__(self, kind: type, readers: dict[str, Callable[[yaml.ScalarNode], str | int | float]]) -> None:
+    def __init__(
+        self, kind: type, readers: dict[str, Callable[[yaml.ScalarNode], str | int | float]]
+    ) -> None:
         self.fields = readers
         self.needed = [f.name for f in fields(kind) if f.default is MISSING and f.name != "name"]
 

@@ -80,7 +80,9 @@ def _refuse(file: str, problems: list[str], what: str) -> None:
     """Raise ParityError where there are problems."""
     if problems:
         more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
-        raise ParityError(f"{file}: {what}: {'; '.join(problems[:SHOWN])}{more}. No kit was written.")
+        raise ParityError(
+            f"{file}: {what}: {'; '.join(problems[:SHOWN])}{more}. No kit was written."
+        )
 
 
 # --- what the kit says ------------------------------------------------------------------------------------------------
@@ -93,14 +95,18 @@ def metadata(reference: Reference, kit: Path, manifest: Manifest) -> dict[str, A
     fields = reader.fields
     wrong, texts = _keys(reference, manifest, fields)
     factors = next((np.array(t.data) for t in reader.tensors if t.name == ROPE), None)
-    wrong += expect.rope(reference, {n: fields[n].contents() for n in expect.SCALED if n in fields}, factors)
+    wrong += expect.rope(
+        reference, {n: fields[n].contents() for n in expect.SCALED if n in fields}, factors
+    )
     del reader
     scores, types = (fields[f"tokenizer.ggml.{x}"].contents() for x in ("scores", "token_type"))
     wrong += expect.tokens(reference, texts, scores, types)
     wrong += expect.chat(str(fields["tokenizer.chat_template"].contents()), "<s>")
     _refuse(manifest.language.file, wrong, "does not say what the source files say")
     known = expect.manifest(reference, manifest.language.type)
-    _refuse("manifest.json", _differences(known, manifest), "does not say what the source files say")
+    _refuse(
+        "manifest.json", _differences(known, manifest), "does not say what the source files say"
+    )
     _newline(reference, kit, manifest)
     return {"keys": len(fields), "tokens": len(texts), "manifest_fields": len(known), "equal": True}
 
@@ -108,18 +114,31 @@ def metadata(reference: Reference, kit: Path, manifest: Manifest) -> dict[str, A
 def _keys(reference: Reference, manifest: Manifest, fields: Any) -> tuple[list[str], list[bytes]]:
     """What is wrong with the GGUF's keys, and its token list."""
     known = expect.fields(reference, manifest.language.type)
-    of_source = {"name": "name", "license": "licence", "source.url": "path", "source.revision": "revision"}
+    of_source = {
+        "name": "name",
+        "license": "licence",
+        "source.url": "path",
+        "source.revision": "revision",
+    }
     # gguf reads an empty text as None.
-    known |= {f"general.{theirs}": (manifest.source[ours] or None,) for theirs, ours in of_source.items()}
-    elsewhere = {f"tokenizer.ggml.{x}" for x in ("tokens", "scores", "token_type")} | {"tokenizer.chat_template"}
+    known |= {
+        f"general.{theirs}": (manifest.source[ours] or None,) for theirs, ours in of_source.items()
+    }
+    elsewhere = {f"tokenizer.ggml.{x}" for x in ("tokens", "scores", "token_type")} | {
+        "tokenizer.chat_template"
+    }
     judged = elsewhere | set(expect.SCALED)
-    found = {n: f.contents() for n, f in fields.items() if not n.startswith("GGUF.") and n not in judged}
+    found = {
+        n: f.contents() for n, f in fields.items() if not n.startswith("GGUF.") and n not in judged
+    }
     wrong = [f"{n} is absent" for n in sorted(elsewhere - fields.keys())]
     wrong += [f"{n} is {v!r}, expected no such key" for n, v in found.items() if n not in known]
     for name, allowed in known.items():
         value = found.get(name)
         if not any(_same(value, a) for a in allowed):
-            wrong.append(f"{name} is {value!r}, expected {' or '.join(map(repr, allowed)) or 'no such key'}")
+            wrong.append(
+                f"{name} is {value!r}, expected {' or '.join(map(repr, allowed)) or 'no such key'}"
+            )
     _refuse(manifest.language.file, wrong, "does not say what the source files say")
     tokens = fields["tokenizer.ggml.tokens"]
     return wrong, [bytes(tokens.parts[i]) for i in tokens.data]
@@ -148,27 +167,39 @@ def _newline(reference: Reference, kit: Path, manifest: Manifest) -> None:
         raise ParityError(
             f"manifest.json: newline_file is {name!r}, which the packing contradicts. No kit was written."
         )
-    if name is not None and wanted is not None and (kit / name).read_bytes() != wanted.astype("<f4").tobytes():
+    if (
+        name is not None
+        and wanted is not None
+        and (kit / name).read_bytes() != wanted.astype("<f4").tobytes()
+    ):
         raise ParityError(f"{name}: is not the source's image_newline. No kit was written.")
 
 
 # --- image tokens -----------------------------------------------------------------------------------------------------
 
 
-def vision(reference: Reference, kit: Path, manifest: Manifest, threads: int) -> tuple[dict[str, Any], Float, Float]:
+def vision(
+    reference: Reference, kit: Path, manifest: Manifest, threads: int
+) -> tuple[dict[str, Any], Float, Float]:
     """Figures of pixels and image tokens; the kit's image tokens (T, d), and the original's. Raises ParityError."""
     spec, side = manifest.vision, tower.side(reference.source)
     pixel, pages = _pages(reference, manifest, side)
     with closing(VisionEncoder(kit / spec.file, device="cpu", threads=threads)) as session:
         features, attention = session.attend(cut(scan.read(PAGE).image, manifest))
-    newline = np.fromfile(kit / manifest.packing.newline_file, "<f4") if manifest.packing.newline_file else None
+    newline = (
+        np.fromfile(kit / manifest.packing.newline_file, "<f4")
+        if manifest.packing.newline_file
+        else None
+    )
     ours = pack(features, manifest, newline)
     picture = page.shapes(PAGE)[0]
     made = page.Pixels(reference.facts, side)(picture)
     original, seen = tower.features(reference.source, reference.facts, made)
     theirs = page.pack(reference.facts, original, picture.size, side, reference.newline)
     if ours.shape != theirs.shape:
-        raise ParityError(f"{spec.file}: {ours.shape} image tokens, expected {theirs.shape}. No kit was written.")
+        raise ParityError(
+            f"{spec.file}: {ours.shape} image tokens, expected {theirs.shape}. No kit was written."
+        )
     _not_constant(theirs, "the vision encoder gives the same image token everywhere")
     # What rounding makes of the first tile: in float64, with the weights that the kit holds.
     how = tower.Arithmetic(torch.float64, torch.float16 if spec.type == "fp16" else None)
@@ -186,9 +217,15 @@ def vision(reference: Reference, kit: Path, manifest: Manifest, threads: int) ->
         "against": "torch float32, read from the source files, one layer at a time",
     }
     figures |= _figures("token", row_errors(ours, theirs), row_errors(rounded[0], original[0]))
-    figures |= _figures("attention", np.abs(attention - seen) / seen.max(), np.abs(watched - seen[:1]) / seen.max())
+    figures |= _figures(
+        "attention", np.abs(attention - seen) / seen.max(), np.abs(watched - seen[:1]) / seen.max()
+    )
     _within(
-        spec.file, figures, ("pixel_difference", "pixel"), ("token_error", "token"), ("attention_error", "attention")
+        spec.file,
+        figures,
+        ("pixel_difference", "pixel"),
+        ("token_error", "token"),
+        ("attention_error", "attention"),
     )
     return figures, ours, theirs
 
@@ -217,7 +254,9 @@ def _pages(reference: Reference, manifest: Manifest, side: int) -> tuple[float, 
         ours, theirs = cut(picture, manifest), make(picture)
         shown = f"of a page of {picture.width} x {picture.height} pixels"
         if ours.shape != theirs.shape:
-            raise ParityError(f"{ours.shape} pixels {shown}, expected {theirs.shape}. No kit was written.")
+            raise ParityError(
+                f"{ours.shape} pixels {shown}, expected {theirs.shape}. No kit was written."
+            )
         largest = max(largest, float(np.abs(ours - theirs).max()))
         patches = manifest.vision.patches_per_side**2
         numbered = np.arange(len(ours) * patches, dtype=np.float32).reshape(len(ours), patches, 1)
@@ -225,7 +264,9 @@ def _pages(reference: Reference, manifest: Manifest, side: int) -> tuple[float, 
         order = pack(numbered, manifest, newline, picture.size)
         wanted = page.pack(reference.facts, numbered, picture.size, side, newline)
         if not np.array_equal(order, wanted):
-            raise ParityError(f"image tokens {shown} are not packed as the original packs them. No kit was written.")
+            raise ParityError(
+                f"image tokens {shown} are not packed as the original packs them. No kit was written."
+            )
     return largest, len(pages)
 
 
@@ -241,7 +282,12 @@ def cut(picture: Image.Image, manifest: Manifest) -> Float:
     )
 
 
-def pack(features: Float, manifest: Manifest, newline: Float | None, page_size: tuple[int, int] | None = None) -> Float:
+def pack(
+    features: Float,
+    manifest: Manifest,
+    newline: Float | None,
+    page_size: tuple[int, int] | None = None,
+) -> Float:
     """Features of a page (None: the example page) as image tokens, as the runtime packs them."""
     packing = manifest.packing
     return tiling.pack(
@@ -258,7 +304,9 @@ def pack(features: Float, manifest: Manifest, newline: Float | None, page_size: 
 def row_errors(made: Float, original: Float) -> npt.NDArray[np.float64]:
     """Distance of each row from the original's, as a share of that one's length: (n,) from two (n, d)."""
     difference = np.linalg.norm(made.astype(np.float64) - original, axis=-1)
-    result: npt.NDArray[np.float64] = difference / np.linalg.norm(original.astype(np.float64), axis=-1)
+    result: npt.NDArray[np.float64] = difference / np.linalg.norm(
+        original.astype(np.float64), axis=-1
+    )
     return result
 
 
@@ -266,13 +314,17 @@ def _not_constant(rows: Float, what: str) -> None:
     """Raise ParityError where every row is the same: then any comparison would pass."""
     spread = np.abs(rows - rows[:1]).max()
     if not spread > 1e-4 * np.abs(rows).max():
-        raise ParityError(f"nothing can be proven: {what}. Fetch the checkpoint again. No kit was written.")
+        raise ParityError(
+            f"nothing can be proven: {what}. Fetch the checkpoint again. No kit was written."
+        )
 
 
 def cosine(made: Float, original: Float) -> npt.NDArray[np.float64]:
     """Cosine of each feature row: (..., P) from two (..., P, d)."""
     a, b = made.astype(np.float64), original.astype(np.float64)
-    result: npt.NDArray[np.float64] = np.sum(a * b, -1) / (np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1))
+    result: npt.NDArray[np.float64] = np.sum(a * b, -1) / (
+        np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
+    )
     return result
 
 
@@ -284,16 +336,24 @@ def prompts(
 ) -> tuple[dict[str, Any], list[int], list[int]]:
     """Token ids of the prompt and of difficult texts: llama.cpp's against the original tokenizer's. Raises ParityError."""
     bos = expect.bos(reference) if reference.words.begins else None
-    wanted = [*reference.words.prompt(words.QUESTION, bos), *map(reference.words.encode, words.PROBES)]
+    wanted = [
+        *reference.words.prompt(words.QUESTION, bos),
+        *map(reference.words.encode, words.PROBES),
+    ]
     after = prompt.fill(manifest.prompt.after, prompt.REPORT_QUESTION)
     with tempfile.TemporaryDirectory(prefix="pulse-edge-", dir=kit) as folder:
         small = Path(folder) / "tokenizer.gguf"
         _layers(kit / manifest.language.file, range(1), small)
         with closing(LanguageModel(small, context=256, threads=threads)) as model:
-            made = [model.tokenize(manifest.prompt.before, first=True), model.tokenize(after, first=False)]
+            made = [
+                model.tokenize(manifest.prompt.before, first=True),
+                model.tokenize(after, first=False),
+            ]
             made += [model.tokenize(text, first=False) for text in words.PROBES]
     texts = ("the prompt", "the prompt", *map(repr, words.PROBES))
-    wrong = [f"{t}: {m} instead of {w}" for t, m, w in zip(texts, made, wanted, strict=True) if m != w]
+    wrong = [
+        f"{t}: {m} instead of {w}" for t, m, w in zip(texts, made, wanted, strict=True) if m != w
+    ]
     _refuse(manifest.language.file, wrong, "token ids differ from the original tokenizer's")
     counts = {"before": len(made[0]), "after": len(made[1]), "texts": len(words.PROBES)}
     return {"question": prompt.REPORT_QUESTION, "equal": True, **counts}, made[0], made[1]
@@ -309,7 +369,10 @@ class _Weights:
         self._path, self._kind = path, kind
         self._shape = llama.shape(reference.source, reference.facts)
         # Offsets alone: pages of a mapping would count as this process's memory.
-        self._at = {t.name: (t.tensor_type.name.lower(), int(t.data_offset)) for t in gguf.GGUFReader(path).tensors}
+        self._at = {
+            t.name: (t.tensor_type.name.lower(), int(t.data_offset))
+            for t in gguf.GGUFReader(path).tensors
+        }
         self._left = set(self._at) - {ROPE}
         self.wrong: list[str] = []
 
@@ -319,7 +382,9 @@ class _Weights:
         kind = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}[wanted.dtype]
         if name not in self._at or self._at[name][0] != kind:
             self.wrong.append(f"{name} is {self._at.get(name, ('absent', 0))[0]}, expected {kind}")
-        elif not np.array_equal(self._bytes(name, wanted), wanted.contiguous().view(torch.uint8).numpy().ravel()):
+        elif not np.array_equal(
+            self._bytes(name, wanted), wanted.contiguous().view(torch.uint8).numpy().ravel()
+        ):
             self.wrong.append(f"{name} has other weights")
         self._left.discard(name)
 
@@ -354,7 +419,9 @@ def language(
     path = kit / spec.file
     weights = _Weights(path, reference, spec.type)
     kind = expect.DTYPES[spec.type]
-    original, rounded = llama.logits(reference.source, reference.facts, theirs, before, after, kind, weights.see)
+    original, rounded = llama.logits(
+        reference.source, reference.facts, theirs, before, after, kind, weights.see
+    )
     _refuse(spec.file, weights.problems(), "its weights are not the source's")
     _alive(original)
     made, how = logits(path, spec.layers, ours, before, after, threads, kit)
@@ -386,7 +453,9 @@ def language(
 def _alive(original: Float) -> None:
     """Raise ParityError for a model whose logits are constant, over tokens or over positions: any kit would equal it."""
     if not np.isfinite(original).all():
-        raise ParityError("nothing can be proven: the original's logits are not numbers. Fetch the checkpoint again.")
+        raise ParityError(
+            "nothing can be proven: the original's logits are not numbers. Fetch the checkpoint again."
+        )
     if not original.std(-1).min() > 1e-3:
         raise ParityError(
             "nothing can be proven: the original gives every token the same logit. Fetch the checkpoint again."
@@ -426,7 +495,9 @@ def logits(
     return _in_windows(path, layers, rows, before, after, threads, folder, keys)
 
 
-def _whole(path: Path, rows: Float, before: list[int], after: list[int], threads: int, keys: str) -> Float:
+def _whole(
+    path: Path, rows: Float, before: list[int], after: list[int], threads: int, keys: str
+) -> Float:
     context = _context(rows, before, after)
     with closing(LanguageModel(path, context=context, threads=threads, keys=keys)) as model:
         model.feed_tokens(before)
@@ -456,15 +527,27 @@ class _Capture:
 
 
 def _in_windows(
-    path: Path, layers: int, rows: Float, before: list[int], after: list[int], threads: int, folder: Path, keys: str
+    path: Path,
+    layers: int,
+    rows: Float,
+    before: list[int],
+    after: list[int],
+    threads: int,
+    folder: Path,
+    keys: str,
 ) -> tuple[Float, str]:
     """Logits by way of partial models, each fed the hidden rows that the one before it made."""
     reader = gguf.GGUFReader(path)
-    size = max(sum(int(t.n_bytes) for t in reader.tensors if t.name.startswith(f"blk.{i}.")) for i in range(layers))
+    size = max(
+        sum(int(t.n_bytes) for t in reader.tensors if t.name.startswith(f"blk.{i}."))
+        for i in range(layers)
+    )
     table = next(t for t in reader.tensors if t.name == "token_embd.weight")
     ids = np.asarray(before + after)
     embedded = gguf.quants.dequantize(np.ascontiguousarray(table.data[ids]), table.tensor_type)
-    hidden = np.concatenate([embedded[: len(before)], rows, embedded[len(before) :]]).astype(np.float32)
+    hidden = np.concatenate([embedded[: len(before)], rows, embedded[len(before) :]]).astype(
+        np.float32
+    )
     del reader, table
     each = max(1, WINDOW_BYTES // size)
     windows = [range(at, min(at + each, layers)) for at in range(0, layers, each)]
@@ -475,14 +558,22 @@ def _in_windows(
             # Each pass asks for every row's result, so that the last layer does not drop rows early.
             seen = _Capture(f"l_out-{len(window) - 1}", hidden.shape[1])
             with closing(
-                LanguageModel(part, context=_context(rows, before, after), threads=threads, keys=keys, observer=seen)
+                LanguageModel(
+                    part,
+                    context=_context(rows, before, after),
+                    threads=threads,
+                    keys=keys,
+                    observer=seen,
+                )
             ) as model:
                 for piece in _batches(hidden):
                     logits = model.feed_embeddings(piece, every=True)
             hidden = seen.rows()
             part.unlink()
     assert logits is not None
-    return logits[-len(after) :], f"in {len(windows)} windows of up to {each} layers, cut from the file"
+    return logits[
+        -len(after) :
+    ], f"in {len(windows)} windows of up to {each} layers, cut from the file"
 
 
 def _batches(hidden: Float) -> Iterator[Float]:
@@ -501,7 +592,9 @@ def _layers(path: Path, window: range, out: Path) -> None:
         value = len(window) if field.name == "llama.block_count" else field.contents()
         if field.name == "tokenizer.ggml.tokens":
             value = [bytes(field.parts[i]) for i in field.data]
-        writer.add_key_value(field.name, value, kind, field.types[-1] if kind == gguf.GGUFValueType.ARRAY else None)
+        writer.add_key_value(
+            field.name, value, kind, field.types[-1] if kind == gguf.GGUFValueType.ARRAY else None
+        )
     for tensor in reader.tensors:
         name = tensor.name
         if name.startswith("blk."):

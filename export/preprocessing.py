@@ -60,11 +60,15 @@ def read(
         problems: list[str] = []
         check(outer, ("processor", "preprocessor"), problems, where=f"{second.name}: ")
         if not problems and outer.get("patch_size") not in (None, vision.patch_size):
-            problems.append(f"{second.name}: patch_size is {outer['patch_size']}, the tower's {vision.patch_size}")
+            problems.append(
+                f"{second.name}: patch_size is {outer['patch_size']}, the tower's {vision.patch_size}"
+            )
         wrong += problems
         if isinstance(outer.get("image_processor"), dict):
             found[second] = outer["image_processor"]
-    read_of = [_one(path, raw, hub, vision, aspect, pinpoints, wrong) for path, raw in found.items()]
+    read_of = [
+        _one(path, raw, hub, vision, aspect, pinpoints, wrong) for path, raw in found.items()
+    ]
     if len(read_of) == 2 and read_of[0] != read_of[1]:
         wrong.append(f"{first.name} and {second.name} give different means or deviations")
     mean, std = read_of[0] if read_of else (CLIP_MEAN, CLIP_STD)
@@ -105,18 +109,31 @@ def _one(
         return CLIP_MEAN, CLIP_STD
     side = int(vision.image_size)
     for key in ("image_processor_type", "feature_extractor_type"):
-        if raw.get(key) is not None and raw[key] not in [p + s for p in _PROCESSORS for s in _SUFFIXES]:
+        if raw.get(key) is not None and raw[key] not in [
+            p + s for p in _PROCESSORS for s in _SUFFIXES
+        ]:
             wrong.append(f"{where}{key} is {shown(raw[key])} (known: {', '.join(_PROCESSORS)})")
-    for key, names in (("size", ("shortest_edge", "height", "width")), ("crop_size", ("height", "width"))):
+    for key, names in (
+        ("size", ("shortest_edge", "height", "width")),
+        ("crop_size", ("height", "width")),
+    ):
         if not _is_side(raw.get(key), names, side, square=key == "size" and aspect == "square"):
             wrong.append(f"{where}{key} is {shown(raw[key])}, the vision tower's image_size {side}")
     # A tile of anyres is cut to the tower's side; the one tile of `pad` is a square that must be resized.
-    needed = {"anyres": (), "pad": ("do_resize",), "square": ("do_resize", "do_center_crop")}.get(aspect, ())
-    wrong += [f"{where}{k} is False, and image_aspect_ratio {aspect} needs it" for k in needed if raw.get(k) is False]
+    needed = {"anyres": (), "pad": ("do_resize",), "square": ("do_resize", "do_center_crop")}.get(
+        aspect, ()
+    )
+    wrong += [
+        f"{where}{k} is False, and image_aspect_ratio {aspect} needs it"
+        for k in needed
+        if raw.get(k) is False
+    ]
     if raw.get("rescale_factor") is not None and abs(raw["rescale_factor"] - 1 / 255) > 1e-9:
         wrong.append(f"{where}rescale_factor is {raw['rescale_factor']}, expected 1/255")
     stated = raw.get("image_grid_pinpoints")
     if hub and aspect == "anyres" and stated is not None and grid_of(stated) != pinpoints:
-        wrong.append(f"{where}image_grid_pinpoints is {shown(stated)}, config.json says {shown(list(pinpoints))}")
+        wrong.append(
+            f"{where}image_grid_pinpoints is {shown(stated)}, config.json says {shown(list(pinpoints))}"
+        )
     mean, std = raw.get("image_mean") or CLIP_MEAN, raw.get("image_std") or CLIP_STD
     return (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])

@@ -112,14 +112,18 @@ def quantize(
     opened = kits.open_kit(base)
     kind = opened.manifest.language.type
     if kind not in ("f16", "bf16", "f32"):
-        raise KitError(f"{base}: its language model is {kind}, quantized already. Name the f16 kit that it comes from.")
+        raise KitError(
+            f"{base}: its language model is {kind}, quantized already. Name the f16 kit that it comes from."
+        )
     stats = read_stats(options.stats, opened) if options.stats else None
     options = replace(options, sensitivity=_measures(options, stats, opened))
     say(f"verifying {base}")
     kits.verify(opened, remembered=True)
     _check_room(opened, target)
     with kits.writing(target, force=options.force) as work:
-        _build(_Job(opened, work, options, stats, options.threads or default_threads(), say, progress))
+        _build(
+            _Job(opened, work, options, stats, options.threads or default_threads(), say, progress)
+        )
         golden.add(work, options.golden or (golden.PAGE,), say, progress)
 
 
@@ -172,7 +176,10 @@ def _measures(options: Options, stats: Stats | None, base: Kit) -> bool:
 
 def _check_room(base: Kit, target: Path) -> None:
     folder = next(p for p in target.absolute().parents if p.is_dir())
-    needed, free = sum(f.bytes for f in base.manifest.files.values()), shutil.disk_usage(folder).free
+    needed, free = (
+        sum(f.bytes for f in base.manifest.files.values()),
+        shutil.disk_usage(folder).free,
+    )
     if needed > free:
         raise CheckpointError(
             f"{target}: may need {needed / 1e9:.1f} GB of disk, and {free / 1e9:.1f} GB are free. Choose another disk."
@@ -216,7 +223,12 @@ def _build(job: _Job) -> None:
     job.say("writing the language model")
     if options.llm:
         ggml.quantize(
-            job.source, job.target, options.llm, importance=job.importance, threads=job.threads, progress=job.progress
+            job.source,
+            job.target,
+            options.llm,
+            importance=job.importance,
+            threads=job.threads,
+            progress=job.progress,
         )
     else:
         _write_chosen(job)
@@ -227,7 +239,9 @@ def _build(job: _Job) -> None:
     same = _same_model(job)
     figures = {"vision": seen, "language": same | _prove(job, bits), "base": m.parity}
     settings = {
-        k: v for k, v in asdict(options).items() if k in ("llm", "size", "bpw", "vision", "keys", "sensitivity")
+        k: v
+        for k, v in asdict(options).items()
+        if k in ("llm", "size", "bpw", "vision", "keys", "sensitivity")
     }
     manifest = replace(
         m,
@@ -239,7 +253,9 @@ def _build(job: _Job) -> None:
         accuracy=None,
         findings=None,
         versions=m.versions
-        | {p: importlib.metadata.version(p) for p in ("llama-cpp-python", "onnxruntime", "optimum")},
+        | {
+            p: importlib.metadata.version(p) for p in ("llama-cpp-python", "onnxruntime", "optimum")
+        },
         quantization=Quantization(
             base=kits.base_of(m),
             settings=settings | {"recipe": options.recipe.name if options.recipe else None},
@@ -256,7 +272,9 @@ def _build(job: _Job) -> None:
 def bits_per_weight(path: Path) -> float:
     """Of a GGUF's matrices."""
     matrices = [t for t in gguf.GGUFReader(path).tensors if len(t.shape) > 1]
-    return float(8 * sum(int(t.n_bytes) for t in matrices) / sum(int(t.n_elements) for t in matrices))
+    return float(
+        8 * sum(int(t.n_bytes) for t in matrices) / sum(int(t.n_elements) for t in matrices)
+    )
 
 
 # --- the encoder ------------------------------------------------------------------------------------------------------
@@ -306,17 +324,30 @@ def _compare_encoders(job: _Job, kind: str) -> dict[str, Any]:
     found, elsewhere, between = (list[npt.NDArray[np.float64]]() for _ in range(3))
     lengths = []
     with (
-        closing(VisionEncoder(job.base.file(spec.file), device="cpu", threads=job.threads)) as original,
+        closing(
+            VisionEncoder(job.base.file(spec.file), device="cpu", threads=job.threads)
+        ) as original,
         closing(VisionEncoder(job.work / spec.file, device="cpu", threads=job.threads)) as made,
     ):
         for pixels in _pages(job):
             right, here = original.encode(pixels), made.encode(pixels)
-            moved = pixels * (1 + ROUNDING * np.random.default_rng(0).standard_normal(pixels.shape, np.float32))
+            moved = pixels * (
+                1 + ROUNDING * np.random.default_rng(0).standard_normal(pixels.shape, np.float32)
+            )
             there = made.encode(moved)
-            for figures, pair in ((found, (here, right)), (elsewhere, (there, right)), (between, (there, here))):
+            for figures, pair in (
+                (found, (here, right)),
+                (elsewhere, (there, right)),
+                (between, (there, here)),
+            ):
                 figures.append(parity.cosine(*pair).ravel())
-            lengths.append(np.linalg.norm(here, axis=-1).sum() / np.linalg.norm(right, axis=-1).sum())
-    cosines, same = min(map(np.concatenate, (found, elsewhere)), key=np.mean), np.concatenate(between)
+            lengths.append(
+                np.linalg.norm(here, axis=-1).sum() / np.linalg.norm(right, axis=-1).sum()
+            )
+    cosines, same = (
+        min(map(np.concatenate, (found, elsewhere)), key=np.mean),
+        np.concatenate(between),
+    )
     length = float(np.mean(lengths))
     if not abs(length - 1) <= LENGTH:
         raise ParityError(
@@ -377,7 +408,15 @@ def write_types(
     progress: Progress = lambda _done, _of: None,
 ) -> None:
     """A GGUF with each matrix as `types` says. `general.file_type`, which only names a file, says Q4_K_M."""
-    ggml.quantize(source, target, "Q4_K_M", importance=importance, types=types, threads=threads, progress=progress)
+    ggml.quantize(
+        source,
+        target,
+        "Q4_K_M",
+        importance=importance,
+        types=types,
+        threads=threads,
+        progress=progress,
+    )
 
 
 def _budget(job: _Job, matrices: Sequence[Matrix]) -> int:
@@ -387,12 +426,16 @@ def _budget(job: _Job, matrices: Sequence[Matrix]) -> int:
         return int(job.options.bpw * sum(int(t.n_elements) for t in tensors) / 8)
     rest = job.source.stat().st_size - sum(int(t.n_bytes) for t in tensors)
     others = sum(p.stat().st_size for p in job.work.rglob("*") if p.is_file())
-    aside = MANIFEST_BYTES + golden.room(job.base.manifest.language.vocabulary) * max(1, len(job.options.golden))
+    aside = MANIFEST_BYTES + golden.room(job.base.manifest.language.vocabulary) * max(
+        1, len(job.options.golden)
+    )
     aside += sum(page.stat().st_size for page in job.options.golden)
     budget = (job.options.size or 0) - others - rest - aside
     if budget < sum(min(m.bytes.values()) for m in matrices):
         least = (job.options.size or 0) - budget + sum(min(m.bytes.values()) for m in matrices)
-        raise UsageError(f"--size {job.options.size:,}: the smallest kit of this model takes {least:,} bytes.")
+        raise UsageError(
+            f"--size {job.options.size:,}: the smallest kit of this model takes {least:,} bytes."
+        )
     return budget
 
 
@@ -408,11 +451,19 @@ def _sensitivity(job: _Job, matrices: list[Matrix], budget: int) -> dict[str, fl
     with tempfile.TemporaryDirectory(prefix="pulse-edge-", dir=job.work) as folder:
         path = Path(folder) / "one.gguf"
         for i, m in enumerate(matrices):
-            smaller = {k: size for k, size in m.bytes.items() if size < share * max(m.bytes.values())}
-            kind = max(smaller, key=lambda k: m.bytes[k]) if smaller else min(m.bytes, key=lambda k: m.bytes[k])
+            smaller = {
+                k: size for k, size in m.bytes.items() if size < share * max(m.bytes.values())
+            }
+            kind = (
+                max(smaller, key=lambda k: m.bytes[k])
+                if smaller
+                else min(m.bytes, key=lambda k: m.bytes[k])
+            )
             write_types(job.source, path, whole | {m.name: kind}, job.importance, job.threads)
             made = answers(path, sequences, job.threads)
-            divergence = np.concatenate([parity.divergence(a, b) for a, b in zip(original, made, strict=True)]).mean()
+            divergence = np.concatenate(
+                [parity.divergence(a, b) for a, b in zip(original, made, strict=True)]
+            ).mean()
             found[m.name] = float(divergence) / max(m.harm[kind], 1e-30)
             job.progress(i + 1, len(matrices))
     return found
@@ -434,9 +485,15 @@ def answers(path: Path, sequences: Sequence[Input], threads: int) -> list[Float]
 def _same_files(job: _Job) -> None:
     """Raise ParityError where a file that is the base's own is not, byte for byte."""
     made, base = kits.listing(job.work), job.base.manifest
-    wrong = [n for n in (base.packing.newline_file, base.draft_table_file) if n and made.get(n) != base.files[n]]
+    wrong = [
+        n
+        for n in (base.packing.newline_file, base.draft_table_file)
+        if n and made.get(n) != base.files[n]
+    ]
     if wrong:
-        raise ParityError(f"{', '.join(wrong)}: not as in {job.base.path}. No kit was written; try again.")
+        raise ParityError(
+            f"{', '.join(wrong)}: not as in {job.base.path}. No kit was written; try again."
+        )
 
 
 def _same_model(job: _Job) -> dict[str, Any]:
@@ -449,14 +506,23 @@ def _same_model(job: _Job) -> dict[str, Any]:
     names = sorted(n for n in said[0].keys() | said[1].keys() if said[0].get(n) != said[1].get(n))
     kind = made.fields["general.file_type"].contents()
     if job.options.llm and kind != ggml.file_type(job.options.llm):
-        raise ParityError(f"{job.target.name}: is of type {kind}, asked was {job.options.llm}. No kit was written.")
-    wrong = [f"{n} is {str(said[1].get(n))[:60]}, the base has {str(said[0].get(n))[:60]}" for n in names]
+        raise ParityError(
+            f"{job.target.name}: is of type {kind}, asked was {job.options.llm}. No kit was written."
+        )
+    wrong = [
+        f"{n} is {str(said[1].get(n))[:60]}, the base has {str(said[0].get(n))[:60]}" for n in names
+    ]
     theirs, rows = {t.name: t for t in base.tensors}, 0
-    wrong += [f"{n} is in one of both only" for n in sorted(theirs.keys() ^ {t.name for t in made.tensors})]
+    wrong += [
+        f"{n} is in one of both only"
+        for n in sorted(theirs.keys() ^ {t.name for t in made.tensors})
+    ]
     for t in made.tensors:
         if t.name in theirs:
             picked = (
-                np.linspace(0, len(t.data) - 1, min(len(t.data), ROWS)).astype(int) if t.data.ndim > 1 else slice(None)
+                np.linspace(0, len(t.data) - 1, min(len(t.data), ROWS)).astype(int)
+                if t.data.ndim > 1
+                else slice(None)
             )
             wrong += _other_rows(t, theirs[t.name], picked, job.importance.get(t.name))
             rows += len(np.atleast_2d(t.data[picked]))
@@ -484,8 +550,15 @@ def _other_rows(made: Any, base: Any, picked: Any, importance: Float | None) -> 
 def _prove(job: _Job, bits: float) -> dict[str, Any]:
     """Logits against the base's, on its own image tokens: the example page and, of small models, the sample. ParityError."""
     recipe = job.options.recipe
-    allowed = recipe.kld if recipe and recipe.kld is not None else next(k for least, k in GATES if bits >= least)
-    layers, small = job.base.manifest.language.layers, job.source.stat().st_size <= parity.WINDOW_BYTES
+    allowed = (
+        recipe.kld
+        if recipe and recipe.kld is not None
+        else next(k for least, k in GATES if bits >= least)
+    )
+    layers, small = (
+        job.base.manifest.language.layers,
+        job.source.stat().st_size <= parity.WINDOW_BYTES,
+    )
     sequences = [_example(job, whole=small)]
     if small:
         probes = job.stats.probes if job.stats else ()
@@ -521,7 +594,9 @@ def _example(job: _Job, *, whole: bool) -> Input:
     """The example page and the report question; of a large model the overview tile alone, as when converting."""
     m = job.base.manifest
     pixels = next(_pages(job))
-    with closing(VisionEncoder(job.base.file(m.vision.file), device="cpu", threads=job.threads)) as encoder:
+    with closing(
+        VisionEncoder(job.base.file(m.vision.file), device="cpu", threads=job.threads)
+    ) as encoder:
         features = encoder.encode(pixels if whole else pixels[:1])
     newline = None
     if m.packing.newline_file:

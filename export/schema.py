@@ -20,7 +20,10 @@ def schema() -> dict[str, Any]:
     """JSON Schema (draft 2020-12) of manifest.json."""
     top = _schema(Manifest)
     top["properties"]["manifest_version"] = {"const": MANIFEST_VERSION}
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "pulse-edge kit manifest"} | top
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "pulse-edge kit manifest",
+    } | top
 
 
 def report_schema() -> dict[str, Any]:

@@ -98,12 +98,18 @@ class Shards:
                     for name in f.keys():  # noqa: SIM118 (safe_open is no dict)
                         part = f.get_slice(name)
                         kind = str(part.get_dtype())
-                        yield Stored(file, name, tuple(part.get_shape()), _TYPES.get(kind, kind.lower()))
+                        yield Stored(
+                            file, name, tuple(part.get_shape()), _TYPES.get(kind, kind.lower())
+                        )
             except (SafetensorError, OSError) as e:
-                raise CheckpointError(f"{file.name}: truncated or no safetensors file ({_reason(e)})") from None
+                raise CheckpointError(
+                    f"{file.name}: truncated or no safetensors file ({_reason(e)})"
+                ) from None
         else:
             for name, tensor in self._pytorch(file).items():
-                yield Stored(file, name, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
+                yield Stored(
+                    file, name, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch.")
+                )
 
     def read(self, stored: Stored) -> torch.Tensor:
         """The tensor, in its own dtype."""
@@ -119,8 +125,12 @@ class Shards:
             try:
                 loaded = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
             except Exception as e:  # a stranger's pickle can end in any exception of the unpickler
-                raise CheckpointError(f"{file.name}: not a plain PyTorch file of tensors ({_reason(e)})") from None
-            if not isinstance(loaded, dict) or not all(_plain(name, t) for name, t in loaded.items()):
+                raise CheckpointError(
+                    f"{file.name}: not a plain PyTorch file of tensors ({_reason(e)})"
+                ) from None
+            if not isinstance(loaded, dict) or not all(
+                _plain(name, t) for name, t in loaded.items()
+            ):
                 raise CheckpointError(f"{file.name}: holds other things than tensors")
             self._open = file, loaded
         return self._open[1]
@@ -145,7 +155,9 @@ def _refuse_foreign_header(file: Path) -> None:
     except OSError as e:
         raise CheckpointError(f"{file.name}: cannot be read ({e.strerror})") from None
     if not 2 <= stated <= file.stat().st_size - 8:
-        raise CheckpointError(f"{file.name}: truncated or no safetensors file (a header of {stated} bytes)")
+        raise CheckpointError(
+            f"{file.name}: truncated or no safetensors file (a header of {stated} bytes)"
+        )
     if stated > _LARGEST_HEADER:
         raise CheckpointError(
             f"{file.name}: has a header of {stated} bytes, and {_LARGEST_HEADER} are the most allowed"
@@ -159,7 +171,11 @@ def _refuse_foreign_zip(file: Path) -> None:
             start = f.read(2)
         if start != b"PK":
             before = start[:1] == b"\x80"
-            what = "in PyTorch's format from before version 1.6" if before else "truncated or no PyTorch file"
+            what = (
+                "in PyTorch's format from before version 1.6"
+                if before
+                else "truncated or no PyTorch file"
+            )
             raise CheckpointError(f"{file.name}: {what}")
         with zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
@@ -203,14 +219,18 @@ def weight_files(path: Path) -> list[Path]:
             return [path / n for n in names]
         if files := sorted(p for p in path.glob(pattern) if p.is_file()):
             return files
-    raise CheckpointError(f"{path}: no *.safetensors and no pytorch_model*.bin. Name a checkpoint directory.")
+    raise CheckpointError(
+        f"{path}: no *.safetensors and no pytorch_model*.bin. Name a checkpoint directory."
+    )
 
 
 def _named(index: Path) -> list[str]:
     """The files that an index names."""
     weights = read_json(index).get("weight_map", {})
     if not isinstance(weights, dict) or not all(isinstance(name, str) for name in weights.values()):
-        raise CheckpointError(f"{index}: weight_map does not name files. Fetch the checkpoint again.")
+        raise CheckpointError(
+            f"{index}: weight_map does not name files. Fetch the checkpoint again."
+        )
     return sorted(set(weights.values()))
 
 

@@ -36,14 +36,28 @@ _METHODS = {
 # What a tensor's name ends in -> which method writes it.
 _ENDINGS = (
     (re.compile(r"\.(qweight|qzeros|g_idx)$"), "GPTQ or AWQ"),
-    (re.compile(r"\.(absmax|quant_map|nested_absmax|nested_quant_map)$|\.quant_state\."), "bitsandbytes (4 bits)"),
+    (
+        re.compile(r"\.(absmax|quant_map|nested_absmax|nested_quant_map)$|\.quant_state\."),
+        "bitsandbytes (4 bits)",
+    ),
     (re.compile(r"\.(SCB|weight_format)$"), "bitsandbytes (8 bits)"),
-    (re.compile(r"\.(weight_scale|weight_scale_inv|input_scale|activation_scale)$"), "float8 or int8"),
+    (
+        re.compile(r"\.(weight_scale|weight_scale_inv|input_scale|activation_scale)$"),
+        "float8 or int8",
+    ),
 )
 # Names in a folder without a model's weights -> what it is, and what to give.
 _FOLDERS = (
-    ((CONFIG,), "is an adapter and no model", "Give the base model's folder, and this one with --lora"),
-    ((PROJECTOR_FILE,), "is a projector and no model", "Give the base model's folder, and this one with --lora"),
+    (
+        (CONFIG,),
+        "is an adapter and no model",
+        "Give the base model's folder, and this one with --lora",
+    ),
+    (
+        (PROJECTOR_FILE,),
+        "is a projector and no model",
+        "Give the base model's folder, and this one with --lora",
+    ),
     (
         ("global_step*", "zero_pp_rank_*", "*_optim_states.pt", "mp_rank_*_model_states.pt"),
         "holds the shards of a training under DeepSpeed",
@@ -55,7 +69,11 @@ _FOLDERS = (
         "Join them with `accelerate merge-weights`, and give the folder that it writes",
     ),
     (("*.gguf",), "holds a GGUF file, which llama.cpp has converted already", _ORIGINAL),
-    (("consolidated.*.pth", "*.ckpt", "*.pth"), "holds weights in their trainer's own format", _ORIGINAL),
+    (
+        ("consolidated.*.pth", "*.ckpt", "*.pth"),
+        "holds weights in their trainer's own format",
+        _ORIGINAL,
+    ),
     (
         ("tf_model*", "flax_model*", "*.msgpack", "*.h5"),
         "holds weights for TensorFlow or Flax",
@@ -73,7 +91,9 @@ def refuse_mistaken(folder: Path) -> None:
     """Raise CheckpointError where a folder is, by its names and its config.json, something else than a checkpoint."""
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "there is no such folder"
-        raise CheckpointError(f"{folder}: {what}. Name a checkpoint's folder, the one with config.json.")
+        raise CheckpointError(
+            f"{folder}: {what}. Name a checkpoint's folder, the one with config.json."
+        )
     if (method := _method(folder)) is not None:
         raise CheckpointError(f"{folder}: is quantized ({method}). {_ORIGINAL}.")
     _refuse_starts(folder)
@@ -133,7 +153,9 @@ def _method(folder: Path) -> str | None:
             named = settings.get("quant_method")
             if named is None and (settings.get("load_in_4bit") or settings.get("load_in_8bit")):
                 named = "bitsandbytes"
-            return _METHODS.get(str(named), f"quantization_config of config.json, method {str(named)[:40]!r}")
+            return _METHODS.get(
+                str(named), f"quantization_config of config.json, method {str(named)[:40]!r}"
+            )
     return None
 
 
@@ -143,7 +165,9 @@ def refuse_types(folder: Path, stored: Iterable[Stored]) -> None:
     for one in stored:
         for ending, method in _ENDINGS:
             if ending.search(one.name):
-                raise CheckpointError(f"{folder}: is quantized ({method}: it has {one.name}). {_ORIGINAL}.")
+                raise CheckpointError(
+                    f"{folder}: is quantized ({method}: it has {one.name}). {_ORIGINAL}."
+                )
         if 0 in one.shape:
             raise CheckpointError(
                 f"{folder}: {one.name} is empty, as a training under DeepSpeed ZeRO-3 saves it without gathering its "

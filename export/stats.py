@@ -52,7 +52,8 @@ def read(path: Path, kit: Kit) -> Stats:
             raise ValueError(f"version {told['version']}")
         data = {t.name: t.data for t in reader.tensors}
         importance = {
-            name: np.asarray(data[f"{name}.in_sum2"][0] / data[f"{name}.counts"][0, 0]) for name in told["weights"]
+            name: np.asarray(data[f"{name}.in_sum2"][0] / data[f"{name}.counts"][0, 0])
+            for name in told["weights"]
         }
         probes = tuple(_probe(data, i) for i in range(len(told["probes"])))
         ids: dict[str, list[str]] = {}
@@ -61,15 +62,21 @@ def read(path: Path, kit: Kit) -> Stats:
         base, content = told["header"]["base"], str(told["content"])
         ranges = _ranges(reader)
     except (OSError, ValueError, KeyError, TypeError, IndexError) as e:
-        raise CheckpointError(f"{path}: no file of `calibration collect` ({e}). Collect anew.") from e
+        raise CheckpointError(
+            f"{path}: no file of `calibration collect` ({e}). Collect anew."
+        ) from e
     if base != kits.base_of(kit.manifest):
-        raise CheckpointError(f"{path}: was collected with another model than {kit.path}. Collect with that kit.")
+        raise CheckpointError(
+            f"{path}: was collected with another model than {kit.path}. Collect with that kit."
+        )
     listed = {task: tuple(sorted(names)) for task, names in sorted(ids.items())}
     return Stats(importance, ranges, probes, listed, content, kits.sha256_file(path))
 
 
 def _probe(data: Mapping[str, Any], i: int) -> Probe:
-    rows, before, after, picture = (np.array(data[f"probe.{i}.{x}"]) for x in ("rows", "before", "after", "picture"))
+    rows, before, after, picture = (
+        np.array(data[f"probe.{i}.{x}"]) for x in ("rows", "before", "after", "picture")
+    )
     return Probe(rows, before.tolist(), after.tolist(), picture.tobytes())
 
 
@@ -77,6 +84,7 @@ def _ranges(reader: Any) -> dict[str, tuple[float, float]]:
     if "pulse_edge.inference.vision_encoder.names" not in reader.fields:
         return {}
     columns = [
-        reader.fields[f"pulse_edge.inference.vision_encoder.{key}"].contents() for key in ("names", "lowest", "highest")
+        reader.fields[f"pulse_edge.inference.vision_encoder.{key}"].contents()
+        for key in ("names", "lowest", "highest")
     ]
     return {name: (low, high) for name, low, high in zip(*columns, strict=True)}

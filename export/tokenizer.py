@@ -81,7 +81,9 @@ def read(folder: Path, config: Config) -> Tokenizer:
     """The tokenizer of a checkpoint's folder. Raises CheckpointError for what cannot be converted, by name."""
     files = {name: folder / name for name in _FILES if (folder / name).is_file()}
     settings, wrong = _settings(files), list[str]()
-    generation = read_json(files["generation_config.json"]) if "generation_config.json" in files else {}
+    generation = (
+        read_json(files["generation_config.json"]) if "generation_config.json" in files else {}
+    )
     check(generation, ("generation", "any"), wrong, where="generation_config.json: ")
     if wrong:
         raise CheckpointError(f"{folder}: cannot be converted: {'; '.join(wrong)}.")
@@ -91,7 +93,9 @@ def read(folder: Path, config: Config) -> Tokenizer:
         raise CheckpointError(
             f"{folder}: its tokenizer has {len(pieces.texts)} pieces, the model's vocabulary only {size}."
         )
-    tokens, scores, types = _extended(pieces, size, _added(files, settings, listed, len(pieces.texts)))
+    tokens, scores, types = _extended(
+        pieces, size, _added(files, settings, listed, len(pieces.texts))
+    )
     _refuse_doubled(folder, tokens)
     ids = {text: i for i, text in enumerate(tokens)}
     named = {key: _named(folder, key, settings, ids) for key in _DEFAULTS}
@@ -111,7 +115,9 @@ def read(folder: Path, config: Config) -> Tokenizer:
         ends=ends,
         unk=pieces.unk if pieces.unk is not None else named["unk_token"],
         # The order is llama.cpp's.
-        pad=next((i for i in (pads[::-1] if listed else pads) if i is not None and 0 <= i < size), None),
+        pad=next(
+            (i for i in (pads[::-1] if listed else pads) if i is not None and 0 <= i < size), None
+        ),
         files=tuple(files.values()),
     )
 
@@ -140,7 +146,9 @@ def _settings(files: dict[str, Path]) -> dict[str, Any]:
             f"tokenizer_config.json: tokenizer_class is {shown(kind)} (known: {', '.join(_CLASSES + _GENERIC)})"
         )
     if wrong:
-        raise CheckpointError(f"{next(iter(files.values())).parent}: cannot be converted: {'; '.join(wrong)}.")
+        raise CheckpointError(
+            f"{next(iter(files.values())).parent}: cannot be converted: {'; '.join(wrong)}."
+        )
     return joined
 
 
@@ -155,7 +163,11 @@ def _begins(settings: dict[str, Any], listed: dict[str, Any] | None) -> bool:
         return True
     processor = listed.get("post_processor")
     steps = processor.get("processors", [processor]) if isinstance(processor, dict) else []
-    templates = [s.get("single") for s in steps if isinstance(s, dict) and s.get("type") == "TemplateProcessing"]
+    templates = [
+        s.get("single")
+        for s in steps
+        if isinstance(s, dict) and s.get("type") == "TemplateProcessing"
+    ]
     return any(isinstance(t, list) and bool(t) and "SpecialToken" in t[0] for t in templates)
 
 
@@ -173,15 +185,22 @@ def _named(folder: Path, key: str, settings: dict[str, Any], ids: dict[bytes, in
     return found
 
 
-def _refuse_ids(folder: Path, size: int, bos: int | None, ends: tuple[int, ...], *, add_bos: bool) -> None:
+def _refuse_ids(
+    folder: Path, size: int, bos: int | None, ends: tuple[int, ...], *, add_bos: bool
+) -> None:
     wrong = []
     if add_bos and bos is None:
         wrong.append("bos_token_id is null, and the tokenizer names no bos_token")
     if not ends:
         wrong.append("eos_token_id is null, and the tokenizer names no eos_token")
     if len(ends) > _ENDS:
-        wrong.append(f"eos_token_id lists {len(ends)} ids ({shown(list(ends))}), and a kit has room for {_ENDS}")
-    for key, values in (("bos_token_id", [bos] if bos is not None else []), ("eos_token_id", list(ends))):
+        wrong.append(
+            f"eos_token_id lists {len(ends)} ids ({shown(list(ends))}), and a kit has room for {_ENDS}"
+        )
+    for key, values in (
+        ("bos_token_id", [bos] if bos is not None else []),
+        ("eos_token_id", list(ends)),
+    ):
         wrong += [f"{key} {i} is beyond the vocabulary of {size}" for i in values if i >= size]
     if wrong:
         raise CheckpointError(f"{folder}: cannot be converted: {'; '.join(wrong)}.")
@@ -196,7 +215,9 @@ def _prefix(folder: Path, settings: dict[str, Any], pieces: _Pieces, has_model: 
     elif wanted != pieces.prefix and settings.get("legacy") is not False:
         reason = "which transformers' two Llama tokenizers take differently unless legacy is false; set legacy to false"
     if reason:
-        raise CheckpointError(f"{folder}: tokenizer_config.json: add_prefix_space is {wanted}, {reason}.")
+        raise CheckpointError(
+            f"{folder}: tokenizer_config.json: add_prefix_space is {wanted}, {reason}."
+        )
     return wanted
 
 
@@ -211,7 +232,10 @@ def _added(
     found: dict[int, tuple[str, bool]] = {}
     if "added_tokens.json" in files:
         for text, i in read_json(files["added_tokens.json"]).items():
-            found[_token(files["added_tokens.json"], text, i)] = _unicode(files["added_tokens.json"], text), False
+            found[_token(files["added_tokens.json"], text, i)] = (
+                _unicode(files["added_tokens.json"], text),
+                False,
+            )
     decoder = {}
     for i, entry in (settings.get("added_tokens_decoder") or {}).items():
         path = files["tokenizer_config.json"]
@@ -220,7 +244,9 @@ def _added(
         path = files["tokenizer.json"]
         entries = listed.get("added_tokens") or []
         if not isinstance(entries, list):
-            raise CheckpointError(f"{path}: added_tokens is {shown(entries)}, expected a list. Fetch it again.")
+            raise CheckpointError(
+                f"{path}: added_tokens is {shown(entries)}, expected a list. Fetch it again."
+            )
         for entry in entries:
             i = _token(path, entry, entry.get("id") if isinstance(entry, dict) else None)
             if "tokenizer.model" not in files or (i >= base and i not in found):
@@ -252,7 +278,9 @@ def _unicode(path: Path, text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise CheckpointError(f"{path}: added token {shown(text)} is no Unicode text. Fetch it again.") from None
+        raise CheckpointError(
+            f"{path}: added token {shown(text)} is no Unicode text. Fetch it again."
+        ) from None
     return text
 
 
@@ -286,7 +314,9 @@ def _refuse_doubled(folder: Path, tokens: list[bytes]) -> None:
         return
     first: dict[bytes, int] = {}
     wrong = [
-        f"{first[t]} and {i} are both {shown(t.decode())}" for i, t in enumerate(tokens) if first.setdefault(t, i) != i
+        f"{first[t]} and {i} are both {shown(t.decode())}"
+        for i, t in enumerate(tokens)
+        if first.setdefault(t, i) != i
     ]
     raise CheckpointError(
         f"{folder}: its tokenizer has doubled tokens: {'; '.join(wrong[:5])}. Correct its added tokens."
@@ -334,7 +364,10 @@ def _sentencepiece(path: Path) -> _Pieces:
         (int(TokenType.UNKNOWN) not in types, "has no token for unknown text"),
         (types.count(int(TokenType.BYTE)) != 256, "has no tokens for single bytes"),
         (spec.remove_extra_whitespaces, "removes spaces from a text, which llama.cpp does not"),
-        (bool(spec.precompiled_charsmap), f"normalises a text ({spec.name}), which llama.cpp does not"),
+        (
+            bool(spec.precompiled_charsmap),
+            f"normalises a text ({spec.name}), which llama.cpp does not",
+        ),
     ):
         if fault:
             raise CheckpointError(f"{path}: {what}. It is not a Llama tokenizer.")
@@ -393,7 +426,9 @@ def _scores(merges: list[Any], texts: list[str], special: set[str]) -> list[floa
     for rank, merge in enumerate(merges):
         left, right = merge.split(" ") if isinstance(merge, str) else merge
         if left + right not in ids or left not in ids or right not in ids:
-            raise ValueError(f"it merges {shown(left)} and {shown(right)}, which are not in its vocabulary")
+            raise ValueError(
+                f"it merges {shown(left)} and {shown(right)}, which are not in its vocabulary"
+            )
         first.setdefault(left + right, rank)
         last[left + right] = rank
         pairs.add((left, right))
@@ -404,20 +439,26 @@ def _scores(merges: list[Any], texts: list[str], special: set[str]) -> list[floa
     while behind and set(order[behind - 1][0]) == {_SPACE}:
         behind -= 1
     # transformers 4 lists runs of spaces last, interleaved; transformers 5 by their ids.
-    last_runs = any(len(group) > 1 for group in order) and sum(map(len, order[behind:])) == len(runs)
+    last_runs = any(len(group) > 1 for group in order) and sum(map(len, order[behind:])) == len(
+        runs
+    )
     single = order[:behind] if last_runs else order
     by_id = [ids[group[0]] for group in single]
     if any(len(group) > 1 for group in single) or by_id != sorted(by_id):
         ranks = {t: -float(n) for n, group in enumerate(order) for t in group}
         return [ranks.get(t, 0.0) for t in texts]
-    lowest = next((i for i, t in enumerate(texts) if t not in special and not _BYTE.fullmatch(t)), 0)
+    lowest = next(
+        (i for i, t in enumerate(texts) if t not in special and not _BYTE.fullmatch(t)), 0
+    )
     return [
         0.0 if i < lowest else _LAST if last_runs and set(t) == {_SPACE} else -float(i - lowest)
         for i, t in enumerate(texts)
     ]
 
 
-def _refuse_unmergeable(ids: dict[str, int], pairs: set[tuple[str, str]], special: set[str]) -> None:
+def _refuse_unmergeable(
+    ids: dict[str, int], pairs: set[tuple[str, str]], special: set[str]
+) -> None:
     """Refuse a vocabulary in which llama.cpp would merge two pieces that the list does not: it looks at the result alone."""
     for text in ids:
         if text in special:
@@ -426,7 +467,9 @@ def _refuse_unmergeable(ids: dict[str, int], pairs: set[tuple[str, str]], specia
             left, right = text[:at], text[at:]
             known = left in ids and right in ids and not {left, right} & special
             if known and (left, right) not in pairs:
-                raise ValueError(f"it does not merge {shown(left)} and {shown(right)}, and has {shown(text)}")
+                raise ValueError(
+                    f"it does not merge {shown(left)} and {shown(right)}, and has {shown(text)}"
+                )
 
 
 def _order(first: dict[str, int], last: dict[str, int]) -> list[list[str]]:
@@ -439,7 +482,9 @@ def _order(first: dict[str, int], last: dict[str, int]) -> list[list[str]]:
         end = max(end, last[text])
     for group in groups:
         if len(group) > 1 and set("".join(group)) != {_SPACE}:
-            raise ValueError(f"its merges of {shown(group[0])} and {shown(group[1])} have no order of pieces")
+            raise ValueError(
+                f"its merges of {shown(group[0])} and {shown(group[1])} have no order of pieces"
+            )
     return groups
 
 
@@ -455,12 +500,21 @@ def _listed_prefix(raw: dict[str, Any]) -> bool:
     for step in _steps(raw.get("normalizer"), "normalizers"):
         if step["type"] == "Prepend" and step["prepend"] == _SPACE and not spaces:
             prefix = True
-        elif step["type"] == "Replace" and step["pattern"] == {"String": " "} and step["content"] == _SPACE:
+        elif (
+            step["type"] == "Replace"
+            and step["pattern"] == {"String": " "}
+            and step["content"] == _SPACE
+        ):
             spaces = True
         else:
             raise ValueError(f"its normalizer is {shown(step)}")
     for step in _steps(raw.get("pre_tokenizer"), "pretokenizers"):
-        if step["type"] != "Metaspace" or step["replacement"] != _SPACE or step.get("split", True) or spaces:
+        if (
+            step["type"] != "Metaspace"
+            or step["replacement"] != _SPACE
+            or step.get("split", True)
+            or spaces
+        ):
             raise ValueError(f"its pre_tokenizer is {shown(step)}")
         prefix, spaces = step.get("prepend_scheme", "always") != "never", True
     if not spaces:

@@ -44,7 +44,9 @@ class Encoder(torch.nn.Module):
         d, v = config.text.hidden_size, config.vision.hidden_size
         with torch.device("meta"):
             self.tower = CLIPVisionModel(vision)
-            self.projector = torch.nn.Sequential(torch.nn.Linear(v, d), torch.nn.GELU(), torch.nn.Linear(d, d))
+            self.projector = torch.nn.Sequential(
+                torch.nn.Linear(v, d), torch.nn.GELU(), torch.nn.Linear(d, d)
+            )
         self._fill(checkpoint)
         self.eval().requires_grad_(False)
 
@@ -99,7 +101,9 @@ def write(encoder: Encoder, path: Path, kind: str, size: int) -> None:
     if kind == "fp16":
         _halve(model, path)
     data = path.name + ".data"
-    onnx.save_model(model, path, save_as_external_data=True, all_tensors_to_one_file=True, location=data)
+    onnx.save_model(
+        model, path, save_as_external_data=True, all_tensors_to_one_file=True, location=data
+    )
     onnx.checker.check_model(path, full_check=True)
 
 
@@ -109,25 +113,48 @@ def _tell_attention(model: onnx.ModelProto) -> None:
     Of the finished graph: the layers' modules do not give their probabilities without making all of them outputs.
     """
     *_, last = (node for node in model.graph.node if node.op_type == "Softmax")
-    indices = {"first": [0], "second": [1], "end": [1 << 30], "query": [2], "key": [3], "heads": [1, 2]}
+    indices = {
+        "first": [0],
+        "second": [1],
+        "end": [1 << 30],
+        "query": [2],
+        "key": [3],
+        "heads": [1, 2],
+    }
     for name, values in indices.items():
-        model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(values, np.int64), f"cls_{name}"))
+        model.graph.initializer.append(
+            onnx.numpy_helper.from_array(np.array(values, np.int64), f"cls_{name}")
+        )
     make = onnx.helper.make_node
     model.graph.node.extend(
         [
-            make("Slice", [last.output[0], "cls_first", "cls_second", "cls_query"], ["cls_row"], "cls_slice"),
-            make("Slice", ["cls_row", "cls_second", "cls_end", "cls_key"], ["cls_patches"], "cls_cut"),
+            make(
+                "Slice",
+                [last.output[0], "cls_first", "cls_second", "cls_query"],
+                ["cls_row"],
+                "cls_slice",
+            ),
+            make(
+                "Slice", ["cls_row", "cls_second", "cls_end", "cls_key"], ["cls_patches"], "cls_cut"
+            ),
             make("ReduceMean", ["cls_patches", "cls_heads"], [ATTENTION], "cls_mean", keepdims=0),
         ]
     )
-    model.graph.output.append(onnx.helper.make_tensor_value_info(ATTENTION, onnx.TensorProto.FLOAT, ["n", None]))
+    model.graph.output.append(
+        onnx.helper.make_tensor_value_info(ATTENTION, onnx.TensorProto.FLOAT, ["n", None])
+    )
 
 
 def _strip(model: onnx.ModelProto) -> None:
     """Without the exporter's notes: they hold paths of this machine, and change from run to run."""
     model.doc_string = ""
     del model.metadata_props[:]
-    for part in (*model.graph.node, *model.graph.value_info, *model.graph.initializer, *model.graph.input):
+    for part in (
+        *model.graph.node,
+        *model.graph.value_info,
+        *model.graph.initializer,
+        *model.graph.input,
+    ):
         part.doc_string = ""
         del part.metadata_props[:]
     del model.graph.metadata_props[:]
@@ -146,10 +173,16 @@ def _halve(model: onnx.ModelProto, path: Path) -> None:
         with np.errstate(over="ignore"):
             half = onnx.numpy_helper.to_array(tensor).astype(np.float16)
         if not np.isfinite(half).all():
-            raise CheckpointError(f"{path.name}: {tensor.name} has weights too large for fp16. Use --vision fp32.")
+            raise CheckpointError(
+                f"{path.name}: {tensor.name} has weights too large for fp16. Use --vision fp32."
+            )
         name = tensor.name
         tensor.CopyFrom(onnx.numpy_helper.from_array(half, name + "_half"))
-        casts.append(onnx.helper.make_node("Cast", [name + "_half"], [name], f"{name}_cast", to=onnx.TensorProto.FLOAT))
+        casts.append(
+            onnx.helper.make_node(
+                "Cast", [name + "_half"], [name], f"{name}_cast", to=onnx.TensorProto.FLOAT
+            )
+        )
     nodes = [*casts, *model.graph.node]
     del model.graph.node[:]
     model.graph.node.extend(nodes)
@@ -166,7 +199,9 @@ KINDS = {
 }
 
 
-def requantize(source: Path, path: Path, kind: str, ranges: Mapping[str, tuple[float, float]]) -> None:
+def requantize(
+    source: Path, path: Path, kind: str, ranges: Mapping[str, tuple[float, float]]
+) -> None:
     """Write the encoder `source` (fp32 or fp16) as `kind` to `path`, its weights beside it as by `write`.
 
     `ranges` is what `int8-static` needs: lowest and highest value by tensor. The projector never gets integer activations:
@@ -181,9 +216,13 @@ def requantize(source: Path, path: Path, kind: str, ranges: Mapping[str, tuple[f
     elif kind in ("int8", "int8-static"):
         # The last two products are the projector.
         *tower, first, second = _constant_products(model)
-        model = _weights_only(_integers(model, tower, ranges if kind == "int8-static" else None), [first, second])
+        model = _weights_only(
+            _integers(model, tower, ranges if kind == "int8-static" else None), [first, second]
+        )
     data = path.name + ".data"
-    onnx.save_model(model, path, save_as_external_data=True, all_tensors_to_one_file=True, location=data)
+    onnx.save_model(
+        model, path, save_as_external_data=True, all_tensors_to_one_file=True, location=data
+    )
     onnx.checker.check_model(path)
 
 
@@ -204,7 +243,11 @@ def _widen(model: onnx.ModelProto) -> None:
     casts = [n for n in model.graph.node if n.op_type == "Cast" and n.input[0] in halves]
     for node in casts:
         half = halves[node.input[0]]
-        half.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(half).astype(np.float32), node.output[0]))
+        half.CopyFrom(
+            onnx.numpy_helper.from_array(
+                onnx.numpy_helper.to_array(half).astype(np.float32), node.output[0]
+            )
+        )
         model.graph.node.remove(node)
 
 
@@ -220,7 +263,9 @@ def _weights_only(model: onnx.ModelProto, nodes: list[str]) -> onnx.ModelProto:
 
     with _quiet():
         others = [n.name for n in model.graph.node if n.name not in nodes]
-        quantizer = MatMulNBitsQuantizer(model, bits=8, block_size=128, is_symmetric=True, nodes_to_exclude=others)
+        quantizer = MatMulNBitsQuantizer(
+            model, bits=8, block_size=128, is_symmetric=True, nodes_to_exclude=others
+        )
         quantizer.process()
     made: onnx.ModelProto = quantizer.model.model
     return made
@@ -251,10 +296,16 @@ def _integers(
         limits = TensorsData(CalibrationMethod.MinMax, found)
     with _quiet(), tempfile.TemporaryDirectory(prefix="pulse-edge-") as folder:
         work = Path(folder)
-        onnx.save_model(model, work / "in.onnx", save_as_external_data=True, location="in.onnx.data")
+        onnx.save_model(
+            model, work / "in.onnx", save_as_external_data=True, location="in.onnx.data"
+        )
         quantizer = ORTQuantizer(work / "in.onnx")
         quantizer.quantize(
-            settings, work / "out", calibration_tensors_range=limits, use_external_data_format=True, file_suffix=None
+            settings,
+            work / "out",
+            calibration_tensors_range=limits,
+            use_external_data_format=True,
+            file_suffix=None,
         )
         return onnx.load(work / "out" / "in.onnx")
 

@@ -58,7 +58,9 @@ def on_page(name: str, error: Exception) -> PulseEdgeError:
     if isinstance(error, PulseEdgeError):
         return error
     if isinstance(error, MemoryError):
-        return PageFailed(f"{name}: takes more memory than is free. Close other programs, or scan the page at 300 dpi.")
+        return PageFailed(
+            f"{name}: takes more memory than is free. Close other programs, or scan the page at 300 dpi."
+        )
     why = " ".join(str(error).split())[:200]
     failure = PageFailed(
         f"{name}: the program failed on this page ({type(error).__name__}: {why}). Export the page as PNG and try that; "

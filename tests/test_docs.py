@@ -31,6 +31,14 @@ def test_every_link_to_a_file_resolves(document: Path) -> None:
 def test_every_promise_has_a_test() -> None:
     text = (ROOT / "docs" / "security.md").read_text("utf-8")
     promises = text.split("## Promises")[1].split("## What is written below HOME")[0]
-    rows = [line for line in promises.splitlines() if line.startswith("| ") and not line.startswith("| what |")]
+    rows = [
+        line
+        for line in promises.splitlines()
+        if line.startswith("| ") and not line.startswith("| what |")
+    ]
     assert len(rows) > 20
-    assert [row for row in rows if "test" not in row.split("|")[-2] and "benchmarks/" not in row.split("|")[-2]] == []
+    assert [
+        row
+        for row in rows
+        if "test" not in row.split("|")[-2] and "benchmarks/" not in row.split("|")[-2]
+    ] == []

@@ -25,7 +25,15 @@ ENGINES = {
 }
 """Library -> the packages or modules that may import it."""
 WORKSTATION = {"torch", "transformers", "optimum", "onnx", "gguf", "export", "calibration"}
-STANDARD_LIBRARY = ("common", "kit", "installer", "audit_log", "errors.py", "page/sandbox.py", "page/truncation.py")
+STANDARD_LIBRARY = (
+    "common",
+    "kit",
+    "installer",
+    "audit_log",
+    "errors.py",
+    "page/sandbox.py",
+    "page/truncation.py",
+)
 """Packages and modules that import nothing but the standard library and this program."""
 
 
@@ -46,15 +54,23 @@ def inside(name: str, places: Iterable[str]) -> bool:
     return any(name == place or name.startswith(f"{place}/") for place in places)
 
 
-@pytest.mark.parametrize("name", sorted(p.relative_to(PACKAGE).as_posix() for p in PACKAGE.rglob("*.py")))
+@pytest.mark.parametrize(
+    "name", sorted(p.relative_to(PACKAGE).as_posix() for p in PACKAGE.rglob("*.py"))
+)
 def test_a_module_imports_only_the_libraries_of_its_package(name: str) -> None:
     libraries = {n.split(".")[0] for n in imports(PACKAGE / name) if not n.startswith(".")}
     assert not libraries & WORKSTATION
-    assert not {engine for engine, places in ENGINES.items() if engine in libraries and not inside(name, places)}
+    assert not {
+        engine
+        for engine, places in ENGINES.items()
+        if engine in libraries and not inside(name, places)
+    }
     if inside(name, STANDARD_LIBRARY):
         assert libraries <= sys.stdlib_module_names | {"pulse_edge"}
     if inside(name, ["installer"]):
-        assert not any(n.startswith("pulse_edge.") and "installer" not in n for n in imports(PACKAGE / name))
+        assert not any(
+            n.startswith("pulse_edge.") and "installer" not in n for n in imports(PACKAGE / name)
+        )
 
 
 @pytest.mark.parametrize(("room", "other"), [("export", "calibration"), ("calibration", "export")])
@@ -65,11 +81,26 @@ def test_export_and_calibration_do_not_know_each_other(room: str, other: str) ->
 
 def test_the_originals_side_of_the_proof_shares_no_code_with_the_converter_or_the_runtime() -> None:
     siblings = {f".{p.stem}" for p in (ROOT / "export" / "reference").glob("*.py")} | {"."}
-    libraries = {"torch", "transformers", "safetensors", "numpy", "PIL", "jinja2", "sentencepiece", "tokenizers"}
+    libraries = {
+        "torch",
+        "transformers",
+        "safetensors",
+        "numpy",
+        "PIL",
+        "jinja2",
+        "sentencepiece",
+        "tokenizers",
+    }
     for file in (ROOT / "export" / "reference").glob("*.py"):
         names = imports(file)
-        assert {n for n in names if n.startswith(".")} <= siblings | {f".{n}" for n in ("page", "tower", "Reference")}
-        others = {n for n in names if not n.startswith(".") and n.split(".")[0] not in sys.stdlib_module_names}
+        assert {n for n in names if n.startswith(".")} <= siblings | {
+            f".{n}" for n in ("page", "tower", "Reference")
+        }
+        others = {
+            n
+            for n in names
+            if not n.startswith(".") and n.split(".")[0] not in sys.stdlib_module_names
+        }
         assert {n.split(".")[0] for n in others} <= libraries | {"pulse_edge"}
         assert {n for n in others if n.startswith("pulse_edge")} <= {"pulse_edge.errors"}
 
@@ -90,6 +121,8 @@ def test_the_originals_side_of_the_proof_shares_no_code_with_the_converter_or_th
 def test_help_loads_no_engine(module: str, arguments: list[str], word: str) -> None:
     code = f"import sys; sys.argv = ['x', *{arguments}]; from {module} import main\ntry: main()\nfinally: "
     code += "assert not {'numpy', 'onnxruntime', 'llama_cpp', 'rich', 'cv2', 'PIL', 'torch', 'typst', 'sqlite3'} & set(sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT
+    )
     assert done.returncode == 0, done.stderr
     assert word in done.stdout

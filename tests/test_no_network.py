@@ -46,7 +46,11 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(room: Path, commands: list[list[str]], **how: object) -> list[namespace.Done]:
-    environment = {"PATH": os.environ["PATH"], "HOME": str(room / "home"), "TMPDIR": str(room / "tmp")}
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(room / "home"),
+        "TMPDIR": str(room / "tmp"),
+    }
     return namespace.recorded(
         commands,
         room / "recorder",
@@ -78,19 +82,32 @@ def test_no_command_sends_anything_and_home_holds_what_is_documented(room: Path)
 
 def test_importing_the_package_switches_telemetry_off() -> None:
     code = "import pulse_edge, os, onnxruntime; print(os.environ['ORT_DISABLE_TELEMETRY'], os.environ['DO_NOT_TRACK'])"
-    clean = {k: v for k, v in os.environ.items() if k not in ("ORT_DISABLE_TELEMETRY", "DO_NOT_TRACK")}
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=clean, capture_output=True, text=True, check=True)
+    clean = {
+        k: v for k, v in os.environ.items() if k not in ("ORT_DISABLE_TELEMETRY", "DO_NOT_TRACK")
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=clean,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert done.stdout.split() == ["1", "1"]
 
 
 @pytest.mark.parametrize("package", ["export", "calibration"])
 def test_the_workstations_packages_do_it_too(package: str) -> None:
     code = f"import {package}, os; print(os.environ['HF_HUB_DISABLE_TELEMETRY'], os.environ['RAY_USAGE_STATS_ENABLED'])"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert done.stdout.split() == ["1", "0"]
 
 
-@pytest.mark.parametrize(("variable", "code"), [({}, 1), ({"ORT_DISABLE_TELEMETRY": "1"}, 0)], ids=["on", "off"])
+@pytest.mark.parametrize(
+    ("variable", "code"), [({}, 1), ({"ORT_DISABLE_TELEMETRY": "1"}, 0)], ids=["on", "off"]
+)
 def test_an_onnxruntime_that_was_imported_before_with_telemetry_is_refused(
     variable: dict[str, str], code: int, tmp_path: Path
 ) -> None:

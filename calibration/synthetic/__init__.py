@@ -10,7 +10,16 @@ Numpy, OpenCV and Pillow only.
 
 from __future__ import annotations
 
-from calibration.synthetic.findings import CODE15, CPSC, FINDINGS, LEADS, PTBXL, Labels, draw_findings, labels_of
+from calibration.synthetic.findings import (
+    CODE15,
+    CPSC,
+    FINDINGS,
+    LEADS,
+    PTBXL,
+    Labels,
+    draw_findings,
+    labels_of,
+)
 from calibration.synthetic.pages import Page, Trace, draw, page_at
 from calibration.synthetic.questions import TASKS, Question, vocabulary_corpus
 from calibration.synthetic.record import Beat, Measurements, Record

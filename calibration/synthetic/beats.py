@@ -45,7 +45,10 @@ class Bump:
 
 P_RIGHT = _v(0.045, 0.085, 0.065, 0.055, 0.045, 0.04, 0.035, 0.03)
 P_LEFT = _v(0.055, 0.075, -0.05, 0.01, 0.03, 0.035, 0.04, 0.04)
-F_WAVES = _v(0.25, 0.70, 1.00, 0.55, 0.35, 0.25, 0.20, 0.20), _v(0.30, -0.35, 0.55, 0.15, -0.10, -0.15, -0.10, -0.10)
+F_WAVES = (
+    _v(0.25, 0.70, 1.00, 0.55, 0.35, 0.25, 0.20, 0.20),
+    _v(0.30, -0.35, 0.55, 0.15, -0.10, -0.15, -0.10, -0.10),
+)
 """Two fibrillatory sources, relative to their height in V1."""
 
 SEPTAL = Bump(0.2125, 0.085, _v(-0.10, -0.10, 0.24, 0.50, 0.46, 0.06, -0.14, -0.13))
@@ -169,7 +172,9 @@ def qrs_complex(bumps: tuple[Bump, ...], width: float) -> Eight:
 def p_wave(right: Eight, left: Eight, pr: float, sigma: float, split: float) -> Eight:
     """Right then left atrium, `split` ms apart, beginning `pr` ms before QRS onset: (8, n) mV."""
     first = -pr + P_REACH * sigma
-    return np.outer(right, bump(first, sigma, sigma)) + np.outer(left, bump(first + split, sigma, 1.1 * sigma))
+    return np.outer(right, bump(first, sigma, sigma)) + np.outer(
+        left, bump(first + split, sigma, 1.1 * sigma)
+    )
 
 
 def t_wave(mv: Eight, qt: float, skew: float = 1.5) -> Eight:

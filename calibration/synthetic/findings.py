@@ -93,14 +93,18 @@ def check(findings: Iterable[str]) -> frozenset[str]:
     if unknown := sorted(chosen - FINDINGS.keys()):
         raise ValueError(f"unknown findings {', '.join(unknown)}; known are {', '.join(FINDINGS)}")
     ordered = sorted(chosen)
-    clashes = [f"{a} and {b}" for i, a in enumerate(ordered) for b in ordered[i + 1 :] if conflict(a, b)]
+    clashes = [
+        f"{a} and {b}" for i, a in enumerate(ordered) for b in ordered[i + 1 :] if conflict(a, b)
+    ]
     if clashes:
         raise ValueError(f"findings exclude each other: {'; '.join(clashes)}")
     return chosen
 
 
 def draw_findings(
-    rng: np.random.Generator, prevalence: Mapping[str, float] = PREVALENCE, normal: float = NORMAL_SHARE
+    rng: np.random.Generator,
+    prevalence: Mapping[str, float] = PREVALENCE,
+    normal: float = NORMAL_SHARE,
 ) -> frozenset[str]:
     """A consistent set: empty with chance `normal`, else each finding offered with its prevalence, in random order."""
     if rng.random() < normal:

@@ -39,7 +39,9 @@ class Lesson:
     """One page. Patches are numbered within the grid tiles: tile (from 0, without the overview), then token in it."""
 
     tiles: Small  # (n, S, S, 3) RGB, the overview first
-    inner: Small  # (n - 1, side, side) 1 where a patch shows a part of the page and not black padding
+    inner: (
+        Small  # (n - 1, side, side) 1 where a patch shows a part of the page and not black padding
+    )
     at: NDArray[np.int32]  # (m,) patches through which a row's baseline runs: tile * side^2 + token
     lead: Small  # (m,) index in LEADS of what is drawn there
     kind: Small  # (m,) index in KINDS, UNKNOWN for real records
@@ -93,11 +95,17 @@ class Grid:
         return (canvas + 0.5 - self.offset[0]) / self.scale[0] - 0.5
 
 
-def lesson(page: Page, words: bytes, *, size: int, patch: int, pinpoints: Sequence[tuple[int, int]]) -> Lesson:
+def lesson(
+    page: Page, words: bytes, *, size: int, patch: int, pinpoints: Sequence[tuple[int, int]]
+) -> Lesson:
     """Everything there is to learn from a page with tiles of `size` and patches of `patch` pixels."""
     grid = Grid.of((page.image.shape[1], page.image.shape[0]), pinpoints)
     pictures = tiling.pictures(
-        Image.fromarray(page.image), size=size, aspect_ratio="anyres", pinpoints=pinpoints, mean=(0.0, 0.0, 0.0)
+        Image.fromarray(page.image),
+        size=size,
+        aspect_ratio="anyres",
+        pinpoints=pinpoints,
+        mean=(0.0, 0.0, 0.0),
     )
     side = size // patch
     numbers = _numbers(grid, size, side)
@@ -118,7 +126,9 @@ def lesson(page: Page, words: bytes, *, size: int, patch: int, pinpoints: Sequen
         cpsc=_flags(CPSC, r.labels.cpsc),
         superclass=_flags(PTBXL, r.labels.ptbxl),
         measures=_measures(r),
-        levels=np.array(r.measurements.st if r.measurements.st is not None else [np.nan] * 12, np.float32),
+        levels=np.array(
+            r.measurements.st if r.measurements.st is not None else [np.nan] * 12, np.float32
+        ),
         words=np.frombuffer(words, np.uint8),
     )
 
@@ -126,7 +136,9 @@ def lesson(page: Page, words: bytes, *, size: int, patch: int, pinpoints: Sequen
 def _numbers(grid: Grid, size: int, side: int) -> NDArray[np.int32]:
     """Patch numbers on the canvas, (rows, columns): tile after tile, each in reading order."""
     down, across = grid.height // size, grid.width // size
-    numbers = np.arange(down * across * side * side, dtype=np.int32).reshape(down, across, side, side)
+    numbers = np.arange(down * across * side * side, dtype=np.int32).reshape(
+        down, across, side, side
+    )
     return numbers.transpose(0, 2, 1, 3).reshape(down * side, across * side)
 
 
@@ -136,7 +148,9 @@ def _inner(grid: Grid, size: int, patch: int) -> Small:
     (x, y), (w, h) = grid.offset, grid.inner
     inside[y // patch : -(-(y + h) // patch), x // patch : -(-(x + w) // patch)] = 1
     side = size // patch
-    parts = inside.reshape(grid.height // size, side, grid.width // size, side).transpose(0, 2, 1, 3)
+    parts = inside.reshape(grid.height // size, side, grid.width // size, side).transpose(
+        0, 2, 1, 3
+    )
     return np.ascontiguousarray(parts.reshape(-1, side, side))
 
 
@@ -153,7 +167,11 @@ def _findings(record: Record) -> Small:
         return _flags(tuple(FINDINGS), record.findings)
     told = np.full(len(FINDINGS), UNKNOWN, np.uint8)
     alias = {"1dAVb": "I-AVB"}
-    for names, present in ((CPSC, record.labels.cpsc), (CODE15, record.labels.code15), (PTBXL, record.labels.ptbxl)):
+    for names, present in (
+        (CPSC, record.labels.cpsc),
+        (CODE15, record.labels.code15),
+        (PTBXL, record.labels.ptbxl),
+    ):
         for name in (n for n in names if present is not None and alias.get(n, n) in FINDINGS):
             told[list(FINDINGS).index(alias.get(name, name))] = name in (present or ())
     return told
@@ -201,7 +219,10 @@ def _baseline(
     record: Record, trace: Trace, grid: Grid, numbers: NDArray[np.int32], patch: int
 ) -> tuple[NDArray[np.int32], Small, Small, Floats, Floats]:
     """The same for one stretch; a patch at a join belongs to the stretch that covers its middle."""
-    first, last = grid.x(trace.x0), grid.x(trace.x0 + (trace.stop - trace.start) * trace.px_per_sample)
+    first, last = (
+        grid.x(trace.x0),
+        grid.x(trace.x0 + (trace.stop - trace.start) * trace.px_per_sample),
+    )
     columns = np.arange(numbers.shape[1])
     middles = (columns + 0.5) * patch - 0.5
     columns = columns[(middles >= first) & (middles < last)]

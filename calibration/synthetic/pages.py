@@ -26,7 +26,11 @@ Pixels = NDArray[np.uint8]
 Points = NDArray[np.float64]
 SHIFT = 4
 """Bits of a pixel's fraction that OpenCV's drawing takes."""
-JOIN_MM = {"bar": ((-3.0, 3.0),), "ticks": ((-6.0, -3.5), (3.5, 6.0)), "dots": ((-4.0, -3.0), (-1.0, 0.0), (2.0, 3.0))}
+JOIN_MM = {
+    "bar": ((-3.0, 3.0),),
+    "ticks": ((-6.0, -3.5), (3.5, 6.0)),
+    "dots": ((-4.0, -3.0), (-1.0, 0.0), (2.0, 3.0)),
+}
 """Vertical strokes between columns, relative to the baseline."""
 HERSHEY = {
     "simplex": cv2.FONT_HERSHEY_SIMPLEX,
@@ -128,7 +132,11 @@ def _traces(record: Record, style: PageStyle) -> tuple[Trace, ...]:
         for c, lead in enumerate(row):
             x0, y0 = _left_px(style) + cuts[c] * per_sample, _row_px(style, r)
             baseline = _baseline(record.lead(lead))
-            found.append(Trace(lead, r, c, cuts[c], cuts[c + 1], x0, y0, per_sample, style.gain * k, baseline))
+            found.append(
+                Trace(
+                    lead, r, c, cuts[c], cuts[c + 1], x0, y0, per_sample, style.gain * k, baseline
+                )
+            )
     return tuple(found)
 
 
@@ -144,9 +152,13 @@ def _pulses(style: PageStyle) -> tuple[Pulse, ...]:
         return ()
     k = style.px_per_mm
     width, height = 0.2 * style.speed * k, style.gain * k
-    offset = -width - 2.5 * k if style.pulse == "left" else style.seconds * style.speed * k + 2.0 * k
+    offset = (
+        -width - 2.5 * k if style.pulse == "left" else style.seconds * style.speed * k + 2.0 * k
+    )
     x0 = _left_px(style) + offset
-    return tuple(Pulse(x0, _row_px(style, r), width, height) for r in range(len(LAYOUTS[style.layout])))
+    return tuple(
+        Pulse(x0, _row_px(style, r), width, height) for r in range(len(LAYOUTS[style.layout]))
+    )
 
 
 def _left_px(style: PageStyle) -> float:
@@ -235,11 +247,18 @@ def _joins(ink: Pixels, traces: tuple[Trace, ...], style: PageStyle, width: int)
             continue
         if style.join == "gap":
             x = round(trace.x0)
-            top, bottom = round(trace.y0 - style.row_mm * k / 2), round(trace.y0 + style.row_mm * k / 2)
+            top, bottom = (
+                round(trace.y0 - style.row_mm * k / 2),
+                round(trace.y0 + style.row_mm * k / 2),
+            )
             ink[max(top, 0) : bottom, x - round(0.4 * k) : x + round(0.4 * k)] = 0
             continue
         for near, far in JOIN_MM[style.join]:
-            _stroke(ink, np.array([[trace.x0, trace.y0 + near * k], [trace.x0, trace.y0 + far * k]]), width)
+            _stroke(
+                ink,
+                np.array([[trace.x0, trace.y0 + near * k], [trace.x0, trace.y0 + far * k]]),
+                width,
+            )
 
 
 def _blend(image: Pixels, ink: Pixels, colour: Rgb, strength: float = 1.0) -> None:
@@ -249,7 +268,9 @@ def _blend(image: Pixels, ink: Pixels, colour: Rgb, strength: float = 1.0) -> No
     boosted = np.minimum(np.round(np.arange(256) * strength), 255).astype(np.int32)
     cover = boosted[ink.reshape(-1)[where]][:, None]
     under = flat[where].astype(np.int32)
-    flat[where] = (under + ((np.array(colour, np.int32) - under) * cover + 127) // 255).astype(np.uint8)
+    flat[where] = (under + ((np.array(colour, np.int32) - under) * cover + 127) // 255).astype(
+        np.uint8
+    )
 
 
 # --- words ------------------------------------------------------------------------------------------------------------
@@ -271,7 +292,14 @@ def _write(image: Pixels, traces: tuple[Trace, ...], style: PageStyle) -> None:
         step = (width - 2 * style.left_mm * k) / max(len(entries), 1)
         for i, entry in enumerate(entries):
             for n, words in enumerate(entry.split("\n")):
-                _put(image, words, style, size, style.left_mm * k + i * step, max(y, 1) + 1.5 * n * size)
+                _put(
+                    image,
+                    words,
+                    style,
+                    size,
+                    style.left_mm * k + i * step,
+                    max(y, 1) + 1.5 * n * size,
+                )
 
 
 def _put(image: Pixels, words: str, style: PageStyle, size: int, x: float, y: float) -> None:
@@ -279,7 +307,9 @@ def _put(image: Pixels, words: str, style: PageStyle, size: int, x: float, y: fl
     mask = _words(words, style.font, size)
     left, top = round(x), round(y)
     box = image[max(top, 0) : top + mask.shape[0], max(left, 0) : left + mask.shape[1]]
-    cover = mask[max(-top, 0) :, max(-left, 0) :][: box.shape[0], : box.shape[1], None].astype(np.int32)
+    cover = mask[max(-top, 0) :, max(-left, 0) :][: box.shape[0], : box.shape[1], None].astype(
+        np.int32
+    )
     under = box.astype(np.int32)
     box[:] = under + ((np.array(style.text, np.int32) - under) * cover + 127) // 255
 

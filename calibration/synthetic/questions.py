@@ -41,7 +41,9 @@ class Question:
 
     task: str  # one of TASKS
     turns: tuple[tuple[str, str], ...]  # (question, answer); only arena has more than one
-    labels: tuple[str, ...] | None = None  # what the answer says: labels, options chosen, or the letter; None: prose
+    labels: tuple[str, ...] | None = (
+        None  # what the answer says: labels, options chosen, or the letter; None: prose
+    )
     options: tuple[str, ...] = ()  # what there was to choose from, in the order of the question
 
 
@@ -66,7 +68,12 @@ def vocabulary_corpus(n: int, seed: int) -> Iterator[str]:
     index = 0
     while n > 0:
         rng = np.random.default_rng((seed, index, 1))
-        lines = [line for q in questions(record_at(seed, index), rng) for turn in q.turns for line in turn]
+        lines = [
+            line
+            for q in questions(record_at(seed, index), rng)
+            for turn in q.turns
+            for line in turn
+        ]
         yield from lines[:n]
         n, index = n - len(lines), index + 1
 
@@ -101,12 +108,20 @@ def _label_question(task: str, labels: Sequence[str], rng: Rng) -> list[Question
 
 def _ptb(record: Record, rng: Rng) -> list[Question]:
     labels = record.labels.ptbxl
-    return [] if labels is None else _label_question("ptb-test", [x for x in PTBXL if x in labels], rng)
+    return (
+        []
+        if labels is None
+        else _label_question("ptb-test", [x for x in PTBXL if x in labels], rng)
+    )
 
 
 def _cpsc(record: Record, rng: Rng) -> list[Question]:
     labels = record.labels.cpsc
-    return [] if labels is None else _label_question("cpsc-test", [x for x in CPSC if x in labels], rng)
+    return (
+        []
+        if labels is None
+        else _label_question("cpsc-test", [x for x in CPSC if x in labels], rng)
+    )
 
 
 def _code15(record: Record, rng: Rng) -> list[Question]:
@@ -124,7 +139,12 @@ CHOICE_ASKS = (
     "Which option does this ECG show?",
 )
 LETTERS = "ABCDEFGH"
-RHYTHM_WORDS = {"AF": NAMES["AF"], "SB": NAMES["SB"], "ST": NAMES["ST"], "SR": "normal sinus rhythm"}
+RHYTHM_WORDS = {
+    "AF": NAMES["AF"],
+    "SB": NAMES["SB"],
+    "ST": NAMES["ST"],
+    "SR": "normal sinus rhythm",
+}
 
 
 def _eight(task: str) -> Callable[[Record, Rng], list[Question]]:
@@ -147,7 +167,11 @@ def _eight(task: str) -> Callable[[Record, Rng], list[Question]]:
 
 def _mmmu(record: Record, rng: Rng) -> list[Question]:
     """Four options about rhythm, rate, axis, conduction or territory; the answer is the letter alone."""
-    able = [made for make in (_rhythm4, _rate4, _axis4, _conduction4, _place4) if (made := make(record, rng))]
+    able = [
+        made
+        for make in (_rhythm4, _rate4, _axis4, _conduction4, _place4)
+        if (made := make(record, rng))
+    ]
     if not able:
         return []
     text, right, wrong = able[rng.integers(len(able))]
@@ -163,10 +187,16 @@ Four = tuple[str, str, list[str]]
 def _rhythm4(record: Record, rng: Rng) -> Four | None:
     told = known(record)
     here = [name for name in ("AF", "SB", "ST") if name in told.present]
-    if not here and record.findings is None and not told.normal:  # flutter or a pacemaker have no label here
+    if (
+        not here and record.findings is None and not told.normal
+    ):  # flutter or a pacemaker have no label here
         return None
     right = here[0] if here else "SR"
-    return "What is the rhythm shown in this ECG?", RHYTHM_WORDS[right], _others(RHYTHM_WORDS, right)
+    return (
+        "What is the rhythm shown in this ECG?",
+        RHYTHM_WORDS[right],
+        _others(RHYTHM_WORDS, right),
+    )
 
 
 def _rate4(record: Record, rng: Rng) -> Four | None:
@@ -183,7 +213,12 @@ def _axis4(record: Record, rng: Rng) -> Four | None:
     value = record.measurements.axis
     if value is None or min(abs(value + 30), abs(value - 90)) < AXIS_MARGIN:
         return None
-    words = ["normal axis", "left axis deviation", "right axis deviation", "the axis cannot be told"]
+    words = [
+        "normal axis",
+        "left axis deviation",
+        "right axis deviation",
+        "the axis cannot be told",
+    ]
     right = say.axis_name(value)
     return "What is the axis in this ECG?", right, [w for w in words if w != right]
 
@@ -203,7 +238,11 @@ def _place4(record: Record, rng: Rng) -> Four | None:
     if site is None:
         return None
     words = ["inferior", "anterior", "lateral", "anterolateral"]
-    return "Where does this ECG show ST elevation?", f"{site} leads", [f"{w} leads" for w in words if w != site]
+    return (
+        "Where does this ECG show ST elevation?",
+        f"{site} leads",
+        [f"{w} leads" for w in words if w != site],
+    )
 
 
 def _others(words: Mapping[str, str], right: str) -> list[str]:
@@ -212,7 +251,9 @@ def _others(words: Mapping[str, str], right: str) -> list[str]:
 
 def _lettered(options: Sequence[str]) -> str:
     """`A. ...` one to a line."""
-    return "\n".join(f"{letter}. {option}" for letter, option in zip(LETTERS, options, strict=False))
+    return "\n".join(
+        f"{letter}. {option}" for letter, option in zip(LETTERS, options, strict=False)
+    )
 
 
 # --- ECG-QA -----------------------------------------------------------------------------------------------------------
@@ -258,7 +299,9 @@ def _choose(told: Known, rng: Rng) -> Choice | None:
         return None
     here = list(told.present)
     count = min(len(here), int(rng.choice([0, 1, 2], p=[0.25, 0.55, 0.2])))
-    pair = _shuffled(rng, [*_shuffled(rng, here)[:count], *_shuffled(rng, list(told.absent))[: 2 - count]])
+    pair = _shuffled(
+        rng, [*_shuffled(rng, here)[:count], *_shuffled(rng, list(told.absent))[: 2 - count]]
+    )
     right = [NAMES[name] for name in pair if name in here]
     first, second = (NAMES[name] for name in pair)
     return f"Which does this ECG show, {first} or {second}?", [first, second, NONE], right or [NONE]
@@ -363,9 +406,16 @@ def _measured(record: Record) -> list[tuple[str, str]]:
         if value is not None:
             pairs.append((f"What is the {name}?", f"The {name} is {say.ten(value)} ms."))
     if m.pr is None and "AF" in (record.findings or ()):
-        pairs.append(("What is the PR interval?", "There is no PR interval in atrial fibrillation."))
+        pairs.append(
+            ("What is the PR interval?", "There is no PR interval in atrial fibrillation.")
+        )
     if m.axis is not None:
-        pairs.append(("What is the axis?", f"The axis is {say.ten(m.axis)} degrees, {say.axis_name(m.axis)}."))
+        pairs.append(
+            (
+                "What is the axis?",
+                f"The axis is {say.ten(m.axis)} degrees, {say.axis_name(m.axis)}.",
+            )
+        )
     return pairs
 
 

@@ -67,7 +67,9 @@ class Packed:
     microvolt: NDArray[np.int16]  # (records, 12, samples)
     hz: float
     order: tuple[str, ...]  # the file's lead names
-    entries: tuple[Mapping[str, Any], ...]  # the .json: ecg_id, patient_id, fold, scp_codes, superclass, report, ...
+    entries: tuple[
+        Mapping[str, Any], ...
+    ]  # the .json: ecg_id, patient_id, fold, scp_codes, superclass, report, ...
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -91,11 +93,22 @@ def open_packed(path: Path) -> Packed:
     """`NAME.npz` (signal_uV int16 (records, 12, samples), fs, leads) with `NAME.json` (a list of as many entries)."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            signal, hz, leads = file["signal_uV"], float(file["fs"]), tuple(str(name) for name in file["leads"])
+            signal, hz, leads = (
+                file["signal_uV"],
+                float(file["fs"]),
+                tuple(str(name) for name in file["leads"]),
+            )
         entries = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     except (OSError, KeyError, ValueError) as error:
-        raise RecordError(f"{path}: is not a packed set of ECGs with a .json beside it ({error})") from error
-    if signal.dtype != np.int16 or signal.ndim != 3 or len(signal) != len(entries) or signal.shape[1] != len(leads):
+        raise RecordError(
+            f"{path}: is not a packed set of ECGs with a .json beside it ({error})"
+        ) from error
+    if (
+        signal.dtype != np.int16
+        or signal.ndim != 3
+        or len(signal) != len(entries)
+        or signal.shape[1] != len(leads)
+    ):
         raise RecordError(
             f"{path}: {signal.dtype} {signal.shape} does not fit {len(entries)} entries, {len(leads)} leads"
         )
@@ -107,7 +120,9 @@ def read_wfdb(path: Path, start: float = 0.0) -> Record:
     header = read_header(path if path.suffix == ".hea" else path.with_name(path.name + ".hea"))
     signal = read_signals(header)
     codes = [code.strip() for code in header.comment("Dx").split(",") if code.strip()]
-    classes = [name.strip() for name in (header.comment("Labels") or header.comment("LABEL")).split(",")]
+    classes = [
+        name.strip() for name in (header.comment("Labels") or header.comment("LABEL")).split(",")
+    ]
     first = round(start * header.hz)
     return _record(
         signal[:, first : first + round(SECONDS * header.hz)],
@@ -146,7 +161,12 @@ def _labels(found: set[str], normal: bool, superclass: set[str] | None) -> Label
 
 
 def _record(
-    mv: NDArray[np.float64], hz: float, order: tuple[str, ...], labels: Labels, source: str, statement: str
+    mv: NDArray[np.float64],
+    hz: float,
+    order: tuple[str, ...],
+    labels: Labels,
+    source: str,
+    statement: str,
 ) -> Record:
     """(channels, samples) mV in any lead order -> Record."""
     rows = {name.strip().lower(): row for name, row in zip(order, mv, strict=True)}
@@ -164,7 +184,9 @@ def check_span(signal: NDArray[np.float64], source: str) -> None:
     spans = [float(np.ptp(row[np.isfinite(row)])) for row in signal if np.isfinite(row).any()]
     middle = float(np.median(spans)) if spans else 0.0
     if not SPAN_MV[0] <= middle <= SPAN_MV[1]:
-        raise RecordError(f"{source}: its leads span {middle:.3g} mV, not 0.3 to 15 mV; check the gain in its header")
+        raise RecordError(
+            f"{source}: its leads span {middle:.3g} mV, not 0.3 to 15 mV; check the gain in its header"
+        )
 
 
 def resample(signal: NDArray[np.float64], hz: float) -> NDArray[np.float64]:

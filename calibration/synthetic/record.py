@@ -35,7 +35,9 @@ class Measurements:
     qrs: float | None  # ms
     qt: float | None  # ms
     axis: float | None  # degrees in (-180, 180], frontal plane, from net QRS areas in I and aVF
-    st: tuple[float, ...] | None  # mV in each of the twelve leads, 40 ms after the J point, against QRS onset
+    st: (
+        tuple[float, ...] | None
+    )  # mV in each of the twelve leads, 40 ms after the J point, against QRS onset
 
     @property
     def qtc(self) -> float | None:
@@ -52,11 +54,15 @@ UNKNOWN = Measurements(None, None, None, None, None, None)
 class Record:
     """Ten seconds of twelve leads and all that is known about them."""
 
-    signal: NDArray[np.float32]  # (12, 5000) mV at 500 Hz, rows as in `leads`; NaN where a real record has no data
+    signal: NDArray[
+        np.float32
+    ]  # (12, 5000) mV at 500 Hz, rows as in `leads`; NaN where a real record has no data
     clean: NDArray[np.float32] | None  # the same without noise and wander; None for real records
     labels: Labels
     measurements: Measurements
-    beats: tuple[Beat, ...] = ()  # by QRS onset, those that begin within the 10 s; empty for real records
+    beats: tuple[
+        Beat, ...
+    ] = ()  # by QRS onset, those that begin within the 10 s; empty for real records
     findings: frozenset[str] | None = None  # None for real records
     sites: tuple[tuple[str, str], ...] = ()  # where: ("STE", "anterior"), ("MI", "inferior"), ...
     source: str = "synthetic"  # or the file and record it was read from

@@ -69,13 +69,20 @@ def known(record: Record) -> Known:
     if record.findings is not None:
         present, absent = set(record.findings), FINDINGS.keys() - record.findings
     else:
-        codes = {{"1dAVb": "I-AVB"}.get(name, name) for name in (*(labels.cpsc or ()), *(labels.code15 or ()))}
+        codes = {
+            {"1dAVb": "I-AVB"}.get(name, name)
+            for name in (*(labels.cpsc or ()), *(labels.code15 or ()))
+        }
         present = codes & FINDINGS.keys()
-        tellable = {"AF", "I-AVB", "LBBB", "RBBB", "SB", "ST"} if labels.code15 is not None else set()
+        tellable = (
+            {"AF", "I-AVB", "LBBB", "RBBB", "SB", "ST"} if labels.code15 is not None else set()
+        )
         tellable |= {"PAC", "PVC", "STD", "STE"} if labels.cpsc is not None else set()
         tellable |= {"MI", "HYP"} if labels.ptbxl is not None else set()
         absent = tellable - present
-        absent = absent.difference(*(UNTOLD_BY_SUPERCLASS.get(name, ()) for name in labels.ptbxl or ()))
+        absent = absent.difference(
+            *(UNTOLD_BY_SUPERCLASS.get(name, ()) for name in labels.ptbxl or ())
+        )
     absent = absent.difference(*(UNTOLD.get(name, ()) for name in present))
     return Known(
         tuple(name for name in FINDINGS if name in present),
@@ -89,7 +96,11 @@ def _normal(record: Record) -> bool | None:
     words = {*(record.labels.ptbxl or ()), *(record.labels.cpsc or ())}
     if "NORM" in words:
         return words == {"NORM"}
-    return False if words or record.findings or set(record.labels.code15 or ()) - {"SB", "ST"} else None
+    return (
+        False
+        if words or record.findings or set(record.labels.code15 or ()) - {"SB", "ST"}
+        else None
+    )
 
 
 def ten(value: float) -> int:
@@ -106,7 +117,13 @@ def axis_name(degrees: float) -> str:
 
 def report(record: Record) -> str:
     """The whole report, rate first and verdict last; empty where nothing is known."""
-    parts = [rate(record), rhythm(record), conduction(record), repolarization(record), verdict(record)]
+    parts = [
+        rate(record),
+        rhythm(record),
+        conduction(record),
+        repolarization(record),
+        verdict(record),
+    ]
     return " ".join(part for part in parts if part)
 
 
@@ -144,10 +161,18 @@ def conduction(record: Record) -> str:
 def repolarization(record: Record) -> str:
     """Hypertrophy, infarction, ST and T, each with its place."""
     told, classes = known(record), set(record.labels.ptbxl or ())
-    said = [_placed(record, name) for name in ("HYP", "MI", "STE", "STD", "TINV") if name in told.present]
+    said = [
+        _placed(record, name)
+        for name in ("HYP", "MI", "STE", "STD", "TINV")
+        if name in told.present
+    ]
     if record.findings is None:
         shown = {"MI": {"MI", "STE"}, "STTC": {"STD", "TINV"}, "HYP": {"HYP"}}
-        said += [SUPERCLASS[c] for c, names in shown.items() if c in classes and not names & set(told.present)]
+        said += [
+            SUPERCLASS[c]
+            for c, names in shown.items()
+            if c in classes and not names & set(told.present)
+        ]
     elif {"STE", "STD", "TINV"} <= set(told.absent):
         said.append("normal ST segments and T waves")
     return _sentences(said)
@@ -166,7 +191,13 @@ def verdict(record: Record) -> str:
 def diagnosis(record: Record) -> str:
     """The findings alone, and the verdict."""
     return " ".join(
-        filter(None, [_sentences([_placed(record, name) for name in known(record).present]), verdict(record)])
+        filter(
+            None,
+            [
+                _sentences([_placed(record, name) for name in known(record).present]),
+                verdict(record),
+            ],
+        )
     )
 
 
@@ -176,7 +207,9 @@ def _placed(record: Record, name: str) -> str:
     if name == "MI":
         return f"old {site} infarction" if site else NAMES["MI"]
     if name in ("STE", "STD", "TINV") and site:
-        words = f"diffuse {NAMES[name]}" if site == "diffuse" else f"{NAMES[name]} in the {site} leads"
+        words = (
+            f"diffuse {NAMES[name]}" if site == "diffuse" else f"{NAMES[name]} in the {site} leads"
+        )
         return f"{words}, acute infarction" if name == "STE" else words
     if name == "HYP" and "STD" in (record.findings or ()):
         return f"{NAMES['HYP']} with strain"

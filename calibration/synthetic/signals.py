@@ -17,7 +17,15 @@ from numpy.typing import NDArray
 from calibration.synthetic import beats as b
 from calibration.synthetic.beats import BeatShape, Eight
 from calibration.synthetic.findings import PREVALENCE, check, draw_findings, labels_of
-from calibration.synthetic.record import HZ, SAMPLES, SECONDS, Beat, Measurements, Record, twelve_leads
+from calibration.synthetic.record import (
+    HZ,
+    SAMPLES,
+    SECONDS,
+    Beat,
+    Measurements,
+    Record,
+    twelve_leads,
+)
 
 Rng = np.random.Generator
 BEFORE, AFTER = -1.6, SECONDS + 0.6
@@ -31,7 +39,9 @@ class Heart:
     """What stays the same over the ten seconds; times in seconds, intervals in ms."""
 
     rr: float  # mean RR interval
-    spread: float  # relative variation of RR: breathing in sinus rhythm, random in atrial fibrillation
+    spread: (
+        float  # relative variation of RR: breathing in sinus rhythm, random in atrial fibrillation
+    )
     breath: float  # breaths per second
     pr: float
     width: float
@@ -42,7 +52,9 @@ class Heart:
 
 def record_at(seed: int, index: int, prevalence: Mapping[str, float] = PREVALENCE) -> Record:
     """Record number `index` of source `seed`; depends on nothing else."""
-    return synthesize(np.random.default_rng(np.random.SeedSequence((seed, index))), prevalence=prevalence)
+    return synthesize(
+        np.random.default_rng(np.random.SeedSequence((seed, index))), prevalence=prevalence
+    )
 
 
 def synthesize(
@@ -91,7 +103,9 @@ def _beat(shape: BeatShape, onset: int, kind: str) -> Beat:
     """A shape at a place, as the label that goes with the signal."""
     at = onset / HZ
     p_onset = None if shape.pr is None else at - shape.pr / 1000
-    return Beat(kind, p_onset, at, (onset + shape.peak) / HZ, at + shape.width / 1000, at + shape.qt / 1000)
+    return Beat(
+        kind, p_onset, at, (onset + shape.peak) / HZ, at + shape.width / 1000, at + shape.qt / 1000
+    )
 
 
 # --- the heart --------------------------------------------------------------------------------------------------------
@@ -129,7 +143,11 @@ def _sites(rng: Rng, findings: frozenset[str]) -> tuple[tuple[str, str], ...]:
     if "STE" in findings:
         sites["STE"] = sites.get("MI") or str(rng.choice(list(b.STE_SITES), p=[0.4, 0.3, 0.2, 0.1]))
     if "STD" in findings:
-        sites["STD"] = "lateral" if "HYP" in findings else str(rng.choice(list(b.STD_SITES), p=[0.35, 0.2, 0.15, 0.3]))
+        sites["STD"] = (
+            "lateral"
+            if "HYP" in findings
+            else str(rng.choice(list(b.STD_SITES), p=[0.35, 0.2, 0.15, 0.3]))
+        )
     if "TINV" in findings:
         allowed = ["lateral", "inferior"] if "RBBB" in findings else list(b.TINV_SITES)
         sites["TINV"] = sites.get("MI") or str(rng.choice(allowed))
@@ -161,7 +179,11 @@ def _conducted(rng: Rng, findings: frozenset[str], heart: Heart, electrodes: Eig
     if "AF" in findings:
         return BeatShape(np.zeros_like(qrs), qrs, repolarization, None, heart.width, heart.qt)
     p = b.p_wave(
-        _vary(rng, b.P_RIGHT, 0.15), _vary(rng, b.P_LEFT, 0.15), heart.pr, rng.uniform(15, 19), rng.uniform(16, 32)
+        _vary(rng, b.P_RIGHT, 0.15),
+        _vary(rng, b.P_LEFT, 0.15),
+        heart.pr,
+        rng.uniform(15, 19),
+        rng.uniform(16, 32),
     )
     p = b.rotate(p, rng.normal(0, 10)) * electrodes * rng.uniform(0.8, 1.6)
     return BeatShape(p, qrs, repolarization, heart.pr, heart.width, heart.qt)
@@ -196,7 +218,9 @@ def _vary(rng: Rng, mv: Eight, spread: float) -> Eight:
     return mv * rng.lognormal(0, spread, mv.shape)
 
 
-def _aligned(rng: Rng, qrs: Eight, findings: frozenset[str], sites: Mapping[str, str]) -> tuple[Eight, float]:
+def _aligned(
+    rng: Rng, qrs: Eight, findings: frozenset[str], sites: Mapping[str, str]
+) -> tuple[Eight, float]:
     """The QRS turned to its frontal axis, and by how many degrees. An infarct's axis follows from its Q waves."""
     now = b.frontal_axis(qrs)
     if "LAFB" in findings:
@@ -223,14 +247,20 @@ def _sized(rng: Rng, qrs: Eight, findings: frozenset[str]) -> Eight:
     return qrs * min(gain, 3.15 / b.sokolow(qrs))
 
 
-def _repolarization(rng: Rng, findings: frozenset[str], sites: Mapping[str, str], heart: Heart) -> Eight:
+def _repolarization(
+    rng: Rng, findings: frozenset[str], sites: Mapping[str, str], heart: Heart
+) -> Eight:
     """ST and T: (8, n) mV."""
     width, qt = heart.width, heart.qt
     skew = rng.uniform(1.7, 2.2)
-    if "LBBB" not in findings:  # T has hardly begun where the ST level is read, however fast the heart
+    if (
+        "LBBB" not in findings
+    ):  # T has hardly begun where the ST level is read, however fast the heart
         room = b.t_top(qt) - width - b.ST_AFTER_J_MS
         skew = min(0.78 * skew, room / 2.4 / b.t_sigma(qt))
-    t, st = NORMAL_REPOLARIZATION.get(next(iter(findings & {"LBBB", "RBBB"}), ""), (b.NORMAL_T, np.zeros(8)))
+    t, st = NORMAL_REPOLARIZATION.get(
+        next(iter(findings & {"LBBB", "RBBB"}), ""), (b.NORMAL_T, np.zeros(8))
+    )
     t = _vary(rng, t, 0.2) * rng.uniform(0.6, 1.4)
     st, slope = st * rng.uniform(0.7, 1.2), 0.0
     if "TINV" in findings:
@@ -264,7 +294,9 @@ def _premature_ventricular(rng: Rng, origin: str, heart: Heart, electrodes: Eigh
     qrs = b.qrs_complex((b.Bump(0.36, 0.144, first), b.Bump(0.64, 0.144, second)), width)
     against = -rng.uniform(0.3, 0.5) * (first + second) / 2
     repolarization = b.st_segment(0.25 * against, width, qt) + b.t_wave(against, qt)
-    return BeatShape(np.zeros_like(qrs), qrs * electrodes, repolarization * electrodes, None, width, qt)
+    return BeatShape(
+        np.zeros_like(qrs), qrs * electrodes, repolarization * electrodes, None, width, qt
+    )
 
 
 def _even(ms: float) -> float:
@@ -302,7 +334,9 @@ def _plan(rng: Rng, wanted: list[str], rr: float) -> list[tuple[float, str]]:
     return sorted(first + second + more)
 
 
-def _walk(rng: Rng, heart: Heart, fibrillating: bool, plan: list[tuple[float, str]]) -> tuple[list[float], list[str]]:
+def _walk(
+    rng: Rng, heart: Heart, fibrillating: bool, plan: list[tuple[float, str]]
+) -> tuple[list[float], list[str]]:
     """One pass through the strip, premature beats when their time has come: QRS onsets in seconds, and kinds."""
     t, phase = BEFORE - rng.random() * heart.rr, rng.uniform(0, 2 * np.pi)
     onsets, kinds, waiting = [t], ["N"], list(plan)
@@ -327,7 +361,9 @@ def _interval(rng: Rng, heart: Heart, fibrillating: bool, t: float, phase: float
     return float(heart.rr * (1 + breathing + 0.006 * rng.normal()))
 
 
-def _premature(rng: Rng, heart: Heart, kind: str, t: float, fibrillating: bool) -> tuple[float, float]:
+def _premature(
+    rng: Rng, heart: Heart, kind: str, t: float, fibrillating: bool
+) -> tuple[float, float]:
     """When a premature beat after `t` comes, and how long until the next normal one, seconds.
 
     An atrial one resets the sinus node; a ventricular one does not, so the pause is compensatory.
@@ -350,7 +386,9 @@ def _assemble(rng: Rng, heart: Heart, onsets: list[int], kinds: list[str]) -> Ei
     depth, phase = rng.uniform(0.0, 0.06), rng.uniform(0, 2 * np.pi)
     for onset, kind in zip(onsets, kinds, strict=True):
         shape = heart.shapes[kind]
-        height = 1 + depth * np.sin(2 * np.pi * heart.breath * onset / HZ + phase) + 0.012 * rng.normal()
+        height = (
+            1 + depth * np.sin(2 * np.pi * heart.breath * onset / HZ + phase) + 0.012 * rng.normal()
+        )
         start = margin + onset - b.ONSET
         begin, end = max(start, 0), min(start + b.GRID_MS.size, strip.shape[1])
         if begin < end:
@@ -374,7 +412,9 @@ def _fibrillation(rng: Rng) -> Eight:
 def _slow(rng: Rng, t: NDArray[np.float64], hz: float) -> NDArray[np.float64]:
     """A smooth wandering between about -1 and 1 around `hz`: (n,)."""
     a, c, p, q = rng.uniform(0.6, 1.4, 2).tolist() + rng.uniform(0, 2 * np.pi, 2).tolist()
-    wave: Eight = 0.6 * np.sin(2 * np.pi * hz * a * t + p) + 0.4 * np.sin(2 * np.pi * hz * 1.7 * c * t + q)
+    wave: Eight = 0.6 * np.sin(2 * np.pi * hz * a * t + p) + 0.4 * np.sin(
+        2 * np.pi * hz * 1.7 * c * t + q
+    )
     return wave
 
 
@@ -389,6 +429,12 @@ def _disturbance(rng: Rng, breath: float) -> Eight:
         hum = np.sin(2 * np.pi * rng.choice([50.0, 60.0]) * t + rng.uniform(0, 2 * np.pi))
         total += np.outer(rng.uniform(0.002, 0.010, 8), hum)
     wander = rng.uniform(0, 0.10) if rng.random() < 0.85 else rng.uniform(0.10, 0.22)
-    slow = np.stack([np.sin(2 * np.pi * breath * t + rng.uniform(0, 6.28)), _slow(rng, t, 0.12), _slow(rng, t, 0.3)])
+    slow = np.stack(
+        [
+            np.sin(2 * np.pi * breath * t + rng.uniform(0, 6.28)),
+            _slow(rng, t, 0.12),
+            _slow(rng, t, 0.3),
+        ]
+    )
     total += wander * rng.normal(0, (0.5, 0.6, 0.25), (8, 3)) @ slow
     return total

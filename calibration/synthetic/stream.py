@@ -26,7 +26,9 @@ PINPOINTS = ((336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008))
 """PULSE's grids, (width, height)."""
 
 
-def lesson_at(seed: int, index: int, *, patch: int, size: int = 336, signals: Packed | None = None) -> Lesson:
+def lesson_at(
+    seed: int, index: int, *, patch: int, size: int = 336, signals: Packed | None = None
+) -> Lesson:
     """Lesson number `index` of source `seed`: a synthetic page, or in turn with these one of `signals`."""
     rng = np.random.default_rng(np.random.SeedSequence((seed, index, 1)))
     page = page_at(seed, index) if signals is None or index % 2 else _real(signals, index // 2, rng)
@@ -54,14 +56,28 @@ def _real(signals: Packed, index: int, rng: np.random.Generator) -> Page:
 @click.option("--step", type=int, default=1, show_default=True, help="Every so many.")
 @click.option("--count", "total", type=int, help="How many. Default: until nobody reads them.")
 @click.option("--patch", type=int, default=28, show_default=True, help="Pixels of a patch's side.")
-@click.option("--signals", type=click.Path(path_type=Path), help="Packed recordings (.npz) for every second lesson.")
-@click.option("--sentences", type=int, help="Write so many lines of questions and answers instead of lessons.")
+@click.option(
+    "--signals",
+    type=click.Path(path_type=Path),
+    help="Packed recordings (.npz) for every second lesson.",
+)
+@click.option(
+    "--sentences", type=int, help="Write so many lines of questions and answers instead of lessons."
+)
 def main(
-    seed: int, first: int, step: int, total: int | None, patch: int, signals: Path | None, sentences: int | None
+    seed: int,
+    first: int,
+    step: int,
+    total: int | None,
+    patch: int,
+    signals: Path | None,
+    sentences: int | None,
 ) -> None:
     """Write lessons to stdout."""
     if sentences is not None:
-        click.echo("\n".join(line.replace("\n", " ") for line in vocabulary_corpus(sentences, seed)))
+        click.echo(
+            "\n".join(line.replace("\n", " ") for line in vocabulary_corpus(sentences, seed))
+        )
         return
     packed = open_packed(signals) if signals else None
     numbers = count(first, step) if total is None else range(first, first + step * total, step)

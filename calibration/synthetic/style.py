@@ -10,13 +10,20 @@ import numpy as np
 Rgb = tuple[int, int, int]
 Rows = tuple[tuple[str, ...], ...]
 
-_THREE_BY_FOUR: Rows = (("I", "aVR", "V1", "V4"), ("II", "aVL", "V2", "V5"), ("III", "aVF", "V3", "V6"))
+_THREE_BY_FOUR: Rows = (
+    ("I", "aVR", "V1", "V4"),
+    ("II", "aVL", "V2", "V5"),
+    ("III", "aVF", "V3", "V6"),
+)
 LAYOUTS: Mapping[str, Rows] = {
     "3x4": _THREE_BY_FOUR,
     "3x4+1": (*_THREE_BY_FOUR, ("II",)),
     "3x4+3": (*_THREE_BY_FOUR, ("V1",), ("II",), ("V5",)),
     "6x2": (("I", "V1"), ("II", "V2"), ("III", "V3"), ("aVR", "V4"), ("aVL", "V5"), ("aVF", "V6")),
-    "12x1": tuple((name,) for name in ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")),
+    "12x1": tuple(
+        (name,)
+        for name in ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
+    ),
 }
 """Rows of leads from top to bottom; the leads of a row share the strip's time, one after the other."""
 FONTS = ("simplex", "duplex", "complex", "pillow")
@@ -53,7 +60,9 @@ class PageStyle:
     font: str = "pillow"  # one of FONTS
     label_mm: float = 3.5  # height of lead names
     text_mm: float = 3.0  # height of header and footer
-    names: str = "above"  # one of NAME_PLACES: lead names; "left" puts the first column's into the margin
+    names: str = (
+        "above"  # one of NAME_PLACES: lead names; "left" puts the first column's into the margin
+    )
     pulse: str = "left"  # one of PULSES: 1 mV for 0.2 s
     join: str = "bar"  # one of JOINS: what separates the columns
     header: tuple[str, ...] = ()  # spread over the page's top; an entry may have several lines
@@ -71,7 +80,9 @@ class PageStyle:
         }
         for name, known in choices.items():
             if getattr(self, name) not in known:
-                raise ValueError(f"{name} {getattr(self, name)!r} is unknown; known are {', '.join(known)}")
+                raise ValueError(
+                    f"{name} {getattr(self, name)!r} is unknown; known are {', '.join(known)}"
+                )
         if not 0 < self.seconds <= 10:
             raise ValueError(f"seconds must lie in (0, 10], not {self.seconds}")
 
@@ -102,11 +113,19 @@ PALETTES: tuple[tuple[Rgb, Rgb, Rgb], ...] = (
 INKS: tuple[Rgb, ...] = ((15, 15, 15), (35, 35, 40), (10, 10, 60), (60, 60, 65), (90, 10, 20))
 
 
-LAYOUT_SHARES: Mapping[str, float] = {"3x4": 0.15, "3x4+1": 0.44, "3x4+3": 0.12, "6x2": 0.17, "12x1": 0.12}
+LAYOUT_SHARES: Mapping[str, float] = {
+    "3x4": 0.15,
+    "3x4+1": 0.44,
+    "3x4+3": 0.12,
+    "6x2": 0.17,
+    "12x1": 0.12,
+}
 """How often each layout is drawn, whatever else is added to LAYOUTS."""
 
 
-def random_style(rng: np.random.Generator, layouts: Sequence[str] = tuple(LAYOUT_SHARES)) -> PageStyle:
+def random_style(
+    rng: np.random.Generator, layouts: Sequence[str] = tuple(LAYOUT_SHARES)
+) -> PageStyle:
     """A page of some device, in one of `layouts`.
 
     Its words are date, number, speed, gain, filter: no name, no measurement, no diagnosis.
@@ -116,7 +135,9 @@ def random_style(rng: np.random.Generator, layouts: Sequence[str] = tuple(LAYOUT
     rows = len(LAYOUTS[layout])
     fast = layout in ("6x2", "12x1") and rng.random() < 0.3
     speed = 50.0 if fast else 25.0
-    gain = float(rng.choice([5.0, 10.0, 20.0], p=[0.12, 0.80, 0.08] if rows <= 4 else [0.2, 0.8, 0.0]))
+    gain = float(
+        rng.choice([5.0, 10.0, 20.0], p=[0.12, 0.80, 0.08] if rows <= 4 else [0.2, 0.8, 0.0])
+    )
     paper, minor, major = _palette(rng)
     ink = INKS[rng.choice(len(INKS), p=[0.45, 0.25, 0.12, 0.12, 0.06])]
     px_per_mm = float(np.round(rng.uniform(4.0, 5.4), 3))
@@ -177,7 +198,9 @@ def _header(rng: np.random.Generator) -> tuple[str, ...]:
     if rng.random() < 0.2:
         return ()
     day, month, year = rng.integers(1, 29), rng.integers(1, 13), rng.integers(1998, 2026)
-    date = f"{day:02d}.{month:02d}.{year}" if rng.random() < 0.5 else f"{year}-{month:02d}-{day:02d}"
+    date = (
+        f"{day:02d}.{month:02d}.{year}" if rng.random() < 0.5 else f"{year}-{month:02d}-{day:02d}"
+    )
     clock = f"{rng.integers(0, 24):02d}:{rng.integers(0, 60):02d}"
     number, ward = rng.integers(10**5, 10**8), rng.integers(1, 20)
     parts = [f"ID: {number}", f"{date} {clock}", f"Ward {ward}", "12-lead ECG", "Page 1/1"]
@@ -192,7 +215,13 @@ def _footer(rng: np.random.Generator, speed: float, gain: float) -> tuple[str, .
     space = "" if tight else " "
     parts = [f"{speed:g}{space}mm/s", f"{gain:g}{space}mm/mV"]
     if rng.random() < 0.6:
-        filters = ["0.05-150 Hz", "0.15-40 Hz", "0.5-35 Hz", "F 50~ 0.15-100 Hz", "F 60~ 0.05-100 Hz"]
+        filters = [
+            "0.05-150 Hz",
+            "0.15-40 Hz",
+            "0.5-35 Hz",
+            "F 50~ 0.15-100 Hz",
+            "F 60~ 0.05-100 Hz",
+        ]
         parts.append(str(rng.choice(filters)))
     if rng.random() < 0.4:
         parts.append(str(rng.choice(["Cart 3", "SN 20417", "v2.11", "Rev. C"])))

@@ -30,4 +30,6 @@ def carry(checkpoint: Path, target: Path, say: Callable[[str], None]) -> None:
             for name in made.manifest.files:
                 shutil.copyfile(small / name, work / name)
             shutil.copyfile(CARD, work / CARD.name)
-            kits.write_manifest(work, replace(made.manifest, id="miniature (Q8_0, fp16)", files=kits.listing(work)))
+            kits.write_manifest(
+                work, replace(made.manifest, id="miniature (Q8_0, fp16)", files=kits.listing(work))
+            )

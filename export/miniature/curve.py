@@ -23,14 +23,19 @@ Line = tuple[str, list[tuple[float, float]]]
 def exams(path: Path) -> list[dict[str, Any]]:
     """The measurements on unseen pages, in order; of what was done again after a kill, the last."""
     lines = (json.loads(line) for line in path.read_text("utf-8").splitlines())
-    return sorted({e["pages"]: e for e in lines if "exam" in e}.values(), key=lambda e: float(e["pages"]))
+    return sorted(
+        {e["pages"]: e for e in lines if "exam" in e}.values(), key=lambda e: float(e["pages"])
+    )
 
 
 def lines_of(found: Sequence[dict[str, Any]]) -> list[Line]:
     """One line a finding, and the share of rates within 5 bpm, which has no finding's scale problem."""
     names = list(found[0]["exam"]["f1"])
     lines = [(name, [(e["pages"], e["exam"]["f1"][name]) for e in found]) for name in names]
-    return [*lines, ("rate within 5 bpm", [(e["pages"], e["exam"]["rate_within_5"]) for e in found])]
+    return [
+        *lines,
+        ("rate within 5 bpm", [(e["pages"], e["exam"]["rate_within_5"]) for e in found]),
+    ]
 
 
 def picture(found: Sequence[dict[str, Any]]) -> str:
@@ -50,20 +55,33 @@ def picture(found: Sequence[dict[str, Any]]) -> str:
     ]
     for share in (0, 0.25, 0.5, 0.75, 0.9, 1):
         parts.append(f'<path d="M{LEFT} {y(share):.1f}H{WIDTH - RIGHT}" stroke="#ddd"/>')
-        parts.append(f'<text x="{LEFT - 6}" y="{y(share) + 4:.1f}" text-anchor="end">{share:g}</text>')
+        parts.append(
+            f'<text x="{LEFT - 6}" y="{y(share) + 4:.1f}" text-anchor="end">{share:g}</text>'
+        )
     for k in range(5):
         pages = last * k / 4
-        parts.append(f'<text x="{x(pages):.1f}" y="{HEIGHT - 24}" text-anchor="middle">{pages:,.0f}</text>')
+        parts.append(
+            f'<text x="{x(pages):.1f}" y="{HEIGHT - 24}" text-anchor="middle">{pages:,.0f}</text>'
+        )
     borders = [(a["pages"], b["stage"]) for a, b in pairwise(found) if a["stage"] != b["stage"]]
     for n, (pages, stage) in enumerate(borders):
-        parts.append(f'<path d="M{x(pages):.1f} {TOP}V{HEIGHT - BOTTOM}" stroke="#999" stroke-dasharray="4"/>')
-        parts.append(f'<text x="{x(pages) + 3:.1f}" y="{HEIGHT - BOTTOM - 6 - 13 * (n % 3)}">{escape(stage)}</text>')
+        parts.append(
+            f'<path d="M{x(pages):.1f} {TOP}V{HEIGHT - BOTTOM}" stroke="#999" stroke-dasharray="4"/>'
+        )
+        parts.append(
+            f'<text x="{x(pages) + 3:.1f}" y="{HEIGHT - BOTTOM - 6 - 13 * (n % 3)}">{escape(stage)}</text>'
+        )
     ends = _apart([y(points[-1][1]) for _, points in lines])
     for i, ((name, points), end) in enumerate(zip(lines, ends, strict=True)):
-        colour, dash = COLOURS[i % len(COLOURS)], ' stroke-dasharray="6 3"' if i >= len(COLOURS) else ""
+        colour, dash = (
+            COLOURS[i % len(COLOURS)],
+            ' stroke-dasharray="6 3"' if i >= len(COLOURS) else "",
+        )
         path = "L".join(f"{x(p):.1f} {y(v):.1f}" for p, v in points)
         parts.append(f'<path d="M{path}" fill="none" stroke="{colour}" stroke-width="1.6"{dash}/>')
-        parts.append(f'<text x="{WIDTH - RIGHT + 6}" y="{end + 4:.1f}" fill="{colour}">{escape(name)}</text>')
+        parts.append(
+            f'<text x="{WIDTH - RIGHT + 6}" y="{end + 4:.1f}" fill="{colour}">{escape(name)}</text>'
+        )
     return "\n".join([*parts, "</svg>\n"])
 
 

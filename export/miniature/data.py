@@ -31,13 +31,20 @@ Lesson = Mapping[str, npt.NDArray[Any]]
 class Source:
     """Lessons `first`, `first + 1`, ... of a seed, drawn by `processes` processes that end with this one."""
 
-    def __init__(self, seed: int, first: int, patch: int, signals: Path | None = None, processes: int = 1) -> None:
-        command = child_process.command("calibration.synthetic.stream", f"--seed={seed}", f"--patch={patch}")
+    def __init__(
+        self, seed: int, first: int, patch: int, signals: Path | None = None, processes: int = 1
+    ) -> None:
+        command = child_process.command(
+            "calibration.synthetic.stream", f"--seed={seed}", f"--patch={patch}"
+        )
         command += [f"--signals={signals}"] if signals else []
         alone = child_process.environment(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
         self._children = [
             subprocess.Popen(
-                [*command, f"--first={first + k}", f"--step={processes}"], stdout=subprocess.PIPE, cwd=ROOT, env=alone
+                [*command, f"--first={first + k}", f"--step={processes}"],
+                stdout=subprocess.PIPE,
+                cwd=ROOT,
+                env=alone,
             )
             for k in range(processes)
         ]
@@ -132,7 +139,11 @@ def collate(
         inner = lesson["inner"].reshape(len(lesson["inner"]), -1).astype(bool)
         if rng is not None and blank < 1:
             inner &= (rng.random(inner.shape) < blank) | _with_trace(lesson, inner.shape)
-        seen = [np.arange(cut.shape[1])] * len(cut) if whole else [np.flatnonzero(row) for row in inner]
+        seen = (
+            [np.arange(cut.shape[1])] * len(cut)
+            if whole
+            else [np.flatnonzero(row) for row in inner]
+        )
         where = np.full(inner.size, -1)
         for k, tokens in enumerate(seen):
             parts.append(cut[k][tokens])
@@ -152,7 +163,9 @@ def collate(
     joined = _joined(targets, slots)
     words = [[(q, a) for q, a in json.loads(bytes(lesson["words"]) or b"[]")] for lesson in lessons]
     seen_mask = None if mask.all() else torch.from_numpy(mask)
-    return Batch(torch.from_numpy(patches), torch.from_numpy(tokens), seen_mask, pages, joined, words)
+    return Batch(
+        torch.from_numpy(patches), torch.from_numpy(tokens), seen_mask, pages, joined, words
+    )
 
 
 def _with_trace(lesson: Lesson, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
@@ -182,7 +195,9 @@ def _joined(targets: Sequence[Mapping[str, npt.NDArray[Any]]], slots: int) -> di
     for number, names in PER_PATCH.items():
         found = np.concatenate([t[number] for t in targets])
         out[number] = torch.from_numpy(found // 10000 * slots + found % 10000)
-        out |= {name: torch.from_numpy(np.concatenate([t[name] for t in targets])) for name in names}
+        out |= {
+            name: torch.from_numpy(np.concatenate([t[name] for t in targets])) for name in names
+        }
     owners = [np.full(t["at"].size, i) for i, t in enumerate(targets)]
     out["page_of_at"] = torch.from_numpy(np.concatenate(owners))
     return out

@@ -24,7 +24,9 @@ WEIGHTS = "model-{:05d}-of-{:05d}.safetensors"
 
 def write(parts: dict[str, nn.Module], shape: Shape, out: Path) -> None:
     """Write the checkpoint into `out`, beside its tokenizer.model; each file beside, then renamed."""
-    tensors = {name: t.detach().cpu().half().contiguous() for name, t in _named(parts, shape).items()}
+    tensors = {
+        name: t.detach().cpu().half().contiguous() for name, t in _named(parts, shape).items()
+    }
     shards = state.shards(tensors)
     index: dict[str, str] = {}
     for n, shard in enumerate(shards, 1):
@@ -33,7 +35,10 @@ def write(parts: dict[str, nn.Module], shape: Shape, out: Path) -> None:
         os.replace(out / f"{file}.new", out / file)
         index |= dict.fromkeys(shard, file)
     total = sum(t.numel() * t.element_size() for t in tensors.values())
-    _json(out / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": index})
+    _json(
+        out / "model.safetensors.index.json",
+        {"metadata": {"total_size": total}, "weight_map": index},
+    )
     for old in set(out.glob("model-*.safetensors")) - {out / name for name in index.values()}:
         old.unlink()
     folder = out / "vision_tower"

@@ -71,7 +71,11 @@ class Slots:
 
     def put(self, x: Tensor) -> Tensor:
         """(patches, d) -> (n, t, d), zero where there is none."""
-        return x.new_zeros(self._size.numel(), x.shape[1]).index_copy(0, self._at, x).view(*self._size, -1)
+        return (
+            x.new_zeros(self._size.numel(), x.shape[1])
+            .index_copy(0, self._at, x)
+            .view(*self._size, -1)
+        )
 
 
 class Attention(nn.Module):
@@ -92,7 +96,9 @@ class Attention(nn.Module):
             q, k, v = slots.put(q), slots.put(k), slots.put(v)
         n, t, d = q.shape
         q, k, v = (y.view(n, t, self.heads, -1).transpose(1, 2) for y in (q, k, v))
-        seen = attend(q, k, v, None if slots is None else slots.mask).transpose(1, 2).reshape(n, t, d)
+        seen = (
+            attend(q, k, v, None if slots is None else slots.mask).transpose(1, 2).reshape(n, t, d)
+        )
         out: Tensor = self.out_proj(seen if slots is None else slots.take(seen))
         return out
 
@@ -106,7 +112,9 @@ class EncoderLayer(nn.Module):
         self.layer_norm1 = nn.LayerNorm(d)
         self.self_attn = Attention(d, shape.vision_heads)
         self.layer_norm2 = nn.LayerNorm(d)
-        self.mlp = nn.ModuleDict({"fc1": nn.Linear(d, shape.vision_mlp), "fc2": nn.Linear(shape.vision_mlp, d)})
+        self.mlp = nn.ModuleDict(
+            {"fc1": nn.Linear(d, shape.vision_mlp), "fc2": nn.Linear(shape.vision_mlp, d)}
+        )
 
     def forward(self, x: Tensor, slots: Slots | None) -> Tensor:
         """As `Attention`."""
@@ -167,11 +175,19 @@ def dct_filters(patch: int, count: int) -> Tensor:
     n = torch.arange(patch, dtype=torch.float32)
     waves = torch.cos(math.pi / patch * (n + 0.5) * n[:, None])  # (frequency, place)
     waves /= waves.norm(dim=1, keepdim=True)
-    order = sorted(((i, j) for i in range(patch) for j in range(patch)), key=lambda f: f[0] ** 2 + f[1] ** 2)
-    colours = torch.tensor([[1.0, 1.0, 1.0], [2.0, -1.0, -1.0]]) / torch.tensor([[3.0], [6.0]]).sqrt()
+    order = sorted(
+        ((i, j) for i in range(patch) for j in range(patch)), key=lambda f: f[0] ** 2 + f[1] ** 2
+    )
+    colours = (
+        torch.tensor([[1.0, 1.0, 1.0], [2.0, -1.0, -1.0]]) / torch.tensor([[3.0], [6.0]]).sqrt()
+    )
     plain = count - count // 8
-    chosen = [(f, colours[0]) for f in order[:plain]] + [(f, colours[1]) for f in order[: count - plain]]
-    planes = [colour[:, None, None] * waves[i][:, None] * waves[j][None] for (i, j), colour in chosen]
+    chosen = [(f, colours[0]) for f in order[:plain]] + [
+        (f, colours[1]) for f in order[: count - plain]
+    ]
+    planes = [
+        colour[:, None, None] * waves[i][:, None] * waves[j][None] for (i, j), colour in chosen
+    ]
     return torch.stack(planes).reshape(count, -1)
 
 
@@ -180,7 +196,9 @@ def positions(side: int, width: int) -> Tensor:
     rates = torch.exp(-math.log(100.0) * torch.arange(width // 4) / (width // 4))
     angles = torch.arange(side)[:, None] * rates
     wave = torch.cat([angles.sin(), angles.cos()], 1)
-    grid = torch.cat([wave[:, None].expand(-1, side, -1), wave[None].expand(side, -1, -1)], 2).reshape(side**2, width)
+    grid = torch.cat(
+        [wave[:, None].expand(-1, side, -1), wave[None].expand(side, -1, -1)], 2
+    ).reshape(side**2, width)
     return 0.5 * torch.cat([torch.zeros(1, width), grid])
 
 
@@ -224,7 +242,9 @@ class DecoderLayer(nn.Module):
         seen = spread.attend(q, k, v)
         x = x + a["o_proj"](seen.transpose(1, 2).reshape(n, t, d))
         h = self.post_attention_layernorm(x)
-        out: Tensor = x + self.mlp["down_proj"](silu(self.mlp["gate_proj"](h)) * self.mlp["up_proj"](h))
+        out: Tensor = x + self.mlp["down_proj"](
+            silu(self.mlp["gate_proj"](h)) * self.mlp["up_proj"](h)
+        )
         return out
 
 
@@ -240,10 +260,14 @@ class Spread:
         places = torch.cat(
             [at.expand(len(lengths), -1), (lengths[:, None] + own).repeat(1, turns)], 1
         )  # (n, prefix + turns * turn)
-        angles = (places[..., None] * 10000.0 ** (-torch.arange(half, device=device) / half))[:, None]
+        angles = (places[..., None] * 10000.0 ** (-torch.arange(half, device=device) / half))[
+            :, None
+        ]
         self.cos, self.sin = angles.cos(), angles.sin()
         self._image = hidden(at[:, None] >= at)
-        self._padding = hidden(at < lengths[:, None])[:, None, None]  # what a turn sees of the prefix
+        self._padding = hidden(at < lengths[:, None])[
+            :, None, None
+        ]  # what a turn sees of the prefix
         self._own = hidden(own[:, None] >= own)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -251,7 +275,9 @@ class Spread:
         n, heads, _, w = q.shape
         p = self.prefix
         first = attend(q[:, :, :p], k[:, :, :p], v[:, :, :p], self._image.to(q.dtype))
-        q, own_k, own_v = (x[:, :, p:].reshape(n, heads, self.turns, self.turn, w) for x in (q, k, v))
+        q, own_k, own_v = (
+            x[:, :, p:].reshape(n, heads, self.turns, self.turn, w) for x in (q, k, v)
+        )
         q = q * w**-0.5
         far = q.flatten(2, 3) @ k[:, :, :p].transpose(-1, -2) + self._padding.to(q.dtype)
         near = (q @ own_k.transpose(-1, -2) + self._own.to(q.dtype)).flatten(2, 3)
@@ -279,14 +305,18 @@ class Llama(nn.Module):
         self.lm_head = nn.Linear(shape.width, shape.vocabulary, bias=False)
         for p in self.parameters():
             if p.dim() == 2:
-                nn.init.normal_(p, std=0.02 if p is self.embed_tokens.weight else p.shape[1] ** -0.5 / 2)
+                nn.init.normal_(
+                    p, std=0.02 if p is self.embed_tokens.weight else p.shape[1] ** -0.5 / 2
+                )
 
     def forward(self, rows: list[Tensor], before: Tensor, turns: Tensor) -> Tensor:
         """Hidden states (pages, turns, s, d) of the turns' tokens (pages, turns, s) behind each page's rows (t, d)."""
         n, count, length = turns.shape
         start = self.embed_tokens(before)
         longest = max(len(r) for r in rows)
-        prefix = [torch.cat([start, r, start.new_zeros(longest - len(r), r.shape[1])]) for r in rows]
+        prefix = [
+            torch.cat([start, r, start.new_zeros(longest - len(r), r.shape[1])]) for r in rows
+        ]
         lengths = torch.tensor([len(before) + len(r) for r in rows], device=turns.device)
         x = torch.cat([torch.stack(prefix), self.embed_tokens(turns.flatten(1))], 1)
         half = self.shape.width // self.shape.heads // 2

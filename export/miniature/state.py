@@ -18,9 +18,13 @@ SHARD_BYTES = 16_000_000
 FOLDER = "training"
 
 
-def save(out: Path, parts: dict[str, nn.Module], optimizers: dict[str, torch.optim.Optimizer], facts: Any) -> None:
+def save(
+    out: Path, parts: dict[str, nn.Module], optimizers: dict[str, torch.optim.Optimizer], facts: Any
+) -> None:
     """Write beside, then rename: the last good state survives a kill at any moment."""
-    tensors = {f"{name}.{k}": v for name, part in parts.items() for k, v in part.state_dict().items()}
+    tensors = {
+        f"{name}.{k}": v for name, part in parts.items() for k, v in part.state_dict().items()
+    }
     for name, optimizer in optimizers.items():
         for i, values in optimizer.state_dict()["state"].items():
             tensors |= {f"{name}.{i}.{k}": torch.as_tensor(v) for k, v in values.items()}
@@ -28,7 +32,10 @@ def save(out: Path, parts: dict[str, nn.Module], optimizers: dict[str, torch.opt
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
     for n, shard in enumerate(shards(tensors)):
-        save_file({k: v.detach().cpu().contiguous() for k, v in shard.items()}, new / f"state-{n:03d}.safetensors")
+        save_file(
+            {k: v.detach().cpu().contiguous() for k, v in shard.items()},
+            new / f"state-{n:03d}.safetensors",
+        )
     (new / "state.json").write_text(json.dumps(facts, indent=1) + "\n", "utf-8")
     shutil.rmtree(old, ignore_errors=True)
     if final.is_dir():
@@ -59,15 +66,21 @@ def facts(out: Path) -> Any:
     try:
         return json.loads((folder / "state.json").read_text("utf-8"))
     except (OSError, ValueError) as e:
-        raise CheckpointError(f"{folder}: the state of the training is broken ({e}). Start anew without it.") from None
+        raise CheckpointError(
+            f"{folder}: the state of the training is broken ({e}). Start anew without it."
+        ) from None
 
 
 def _folder(out: Path) -> Path | None:
     """The state, or the one before it where a kill came between the two renames."""
-    return next((f for f in (out / FOLDER, out / f"{FOLDER}.old") if (f / "state.json").is_file()), None)
+    return next(
+        (f for f in (out / FOLDER, out / f"{FOLDER}.old") if (f / "state.json").is_file()), None
+    )
 
 
-def load(out: Path, parts: dict[str, nn.Module], optimizers: dict[str, torch.optim.Optimizer]) -> None:
+def load(
+    out: Path, parts: dict[str, nn.Module], optimizers: dict[str, torch.optim.Optimizer]
+) -> None:
     """Put the saved tensors back. Raises CheckpointError when they are not those of these modules."""
     folder = _folder(out)
     assert folder is not None
@@ -84,7 +97,9 @@ def load(out: Path, parts: dict[str, nn.Module], optimizers: dict[str, torch.opt
                 states.setdefault(int(index), {})[field] = value
             optimizer.load_state_dict(optimizer.state_dict() | {"state": states})
     except (RuntimeError, KeyError, ValueError) as e:
-        raise CheckpointError(f"{folder}: is not a state of this training ({e}). Start anew without it.") from None
+        raise CheckpointError(
+            f"{folder}: is not a state of this training ({e}). Start anew without it."
+        ) from None
 
 
 def _below(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:

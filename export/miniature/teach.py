@@ -67,7 +67,11 @@ class Heads(nn.Module):
             absent[i, :n] = False if batch.mask is None else ~batch.mask[page].reshape(-1)
         keys = self.norm(padded)
         seen, _ = self.look(
-            self.queries.expand(len(keys), -1, -1).to(keys.dtype), keys, keys, absent, need_weights=False
+            self.queries.expand(len(keys), -1, -1).to(keys.dtype),
+            keys,
+            keys,
+            absent,
+            need_weights=False,
         )
         out: Tensor = self.page(self.think(seen.flatten(1))).float()
         return out
@@ -76,7 +80,11 @@ class Heads(nn.Module):
         """Each kind of loss, unweighted; rows (n, t, d)."""
         t = batch.targets
         flat = rows.reshape(-1, rows.shape[2])
-        out = {"heights": _distance(self.heights(flat[t["traced"]]).float(), (t["heights"] - 0.5) / HEIGHT)}
+        out = {
+            "heights": _distance(
+                self.heights(flat[t["traced"]]).float(), (t["heights"] - 0.5) / HEIGHT
+            )
+        }
         base = flat[t["at"]]
         out["lead"] = cross_entropy(self.lead(base).float(), t["lead"].long())
         if ((t["kind"] > 0) & (t["kind"] != UNKNOWN)).any():
@@ -103,7 +111,9 @@ class Heads(nn.Module):
         has_p = torch.isfinite(target[:, 3]).float()
         out["p"] = binary_cross_entropy_with_logits(self.p(beats).float()[:, 0], has_p)
         owner = t["page_of_at"][here]
-        out["local"] = binary_cross_entropy_with_logits(self.local(beats).float(), t["findings"][owner].float())
+        out["local"] = binary_cross_entropy_with_logits(
+            self.local(beats).float(), t["findings"][owner].float()
+        )
         return out
 
 

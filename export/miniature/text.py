@@ -47,8 +47,12 @@ def learn_vocabulary(lines: Iterable[str], path: Path, size: int) -> None:
 
 def corpus(seed: int) -> list[str]:
     """Questions, answers and the prompt, from the source's process."""
-    command = child_process.command("calibration.synthetic.stream", f"--seed={seed}", f"--sentences={LINES}")
-    done = subprocess.run(command, cwd=ROOT, env=child_process.environment(), stdout=subprocess.PIPE, check=True)
+    command = child_process.command(
+        "calibration.synthetic.stream", f"--seed={seed}", f"--sentences={LINES}"
+    )
+    done = subprocess.run(
+        command, cwd=ROOT, env=child_process.environment(), stdout=subprocess.PIPE, check=True
+    )
     return [*done.stdout.decode("utf-8").splitlines(), *TEMPLATES["llava_v1"]]
 
 
@@ -68,7 +72,9 @@ class Speech:
         self._model = sentencepiece.SentencePieceProcessor(model_file=str(path))
         self._before, self._after = TEMPLATES["llava_v1"]
 
-    def turns(self, words: Sequence[Sequence[tuple[str, str]]], rng: np.random.Generator, count: int) -> Turns:
+    def turns(
+        self, words: Sequence[Sequence[tuple[str, str]]], rng: np.random.Generator, count: int
+    ) -> Turns:
         """`count` turns of each page, chosen at random; pages with fewer repeat theirs."""
         pairs = []
         for page in words:

@@ -68,9 +68,42 @@ PLAN = (
         fall=0.8,
         blank=0.15,
     ),
-    Stage("language", steps=4000, batch=4, passes=2, block=256, muon=2e-3, adam=1e-3, tower=0.25, turns=8, fall=0.6),
-    Stage("real", steps=500, batch=4, passes=2, block=256, muon=4e-4, adam=2e-4, tower=0.3, turns=8, fall=1.0),
-    Stage("words", steps=900, batch=4, passes=2, block=256, muon=1e-3, adam=5e-4, tower=0.0, turns=12, fall=0.8),
+    Stage(
+        "language",
+        steps=4000,
+        batch=4,
+        passes=2,
+        block=256,
+        muon=2e-3,
+        adam=1e-3,
+        tower=0.25,
+        turns=8,
+        fall=0.6,
+    ),
+    Stage(
+        "real",
+        steps=500,
+        batch=4,
+        passes=2,
+        block=256,
+        muon=4e-4,
+        adam=2e-4,
+        tower=0.3,
+        turns=8,
+        fall=1.0,
+    ),
+    Stage(
+        "words",
+        steps=900,
+        batch=4,
+        passes=2,
+        block=256,
+        muon=1e-3,
+        adam=5e-4,
+        tower=0.0,
+        turns=12,
+        fall=0.8,
+    ),
 )
 
 
@@ -87,11 +120,19 @@ class Where:
 class Run:
     """Modules, optimizers and place of a training in the folder `out`."""
 
-    def __init__(self, out: Path, device: str, seed: int, shape: Shape, plan: tuple[Stage, ...] = PLAN) -> None:
+    def __init__(
+        self, out: Path, device: str, seed: int, shape: Shape, plan: tuple[Stage, ...] = PLAN
+    ) -> None:
         if device == "cuda" and not torch.cuda.is_available():
             raise DeviceError("cuda: torch finds no CUDA device. Use --device cpu.")
         torch.manual_seed(seed)
-        self.out, self.device, self.seed, self.shape, self.plan = out, torch.device(device), seed, shape, plan
+        self.out, self.device, self.seed, self.shape, self.plan = (
+            out,
+            torch.device(device),
+            seed,
+            shape,
+            plan,
+        )
         self.parts: dict[str, nn.Module] = {
             "tower": Tower(shape),
             "projector": Projector(shape),
@@ -114,7 +155,9 @@ class Run:
             muon += [{"params": inner, "part": name}] if inner else []
             adam += [{"params": outer, "part": name}] if outer else []
         self.optimizers: dict[str, torch.optim.Optimizer] = {
-            "muon": torch.optim.Muon(muon, lr=1e-3, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+            "muon": torch.optim.Muon(
+                muon, lr=1e-3, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"
+            ),
             "adam": torch.optim.AdamW(adam, lr=1e-3, betas=(0.9, 0.98), weight_decay=0.0),
         }
 
@@ -205,7 +248,9 @@ class Run:
         tokens, learned = turns.tokens.to(self.device), turns.answers.to(self.device)
         states = llama(pages, turns.before.to(self.device), tokens)[:, :, :-1]
         here = learned[:, :, 1:]
-        return cross_entropy(nn.functional.linear(states[here], llama.lm_head.weight).float(), tokens[:, :, 1:][here])
+        return cross_entropy(
+            nn.functional.linear(states[here], llama.lm_head.weight).float(), tokens[:, :, 1:][here]
+        )
 
     def step(self, stage: Stage, losses: dict[str, Tensor]) -> None:
         """Rates for this step, gradients, one update."""
@@ -308,7 +353,9 @@ def _reproducible(device: torch.device) -> Generator[None, None, None]:
     settings: Any = deterministic  # a module whose attributes are properties
     before, fill = torch.are_deterministic_algorithms_enabled(), settings.fill_uninitialized_memory
     torch.use_deterministic_algorithms(before or device.type == "cpu")
-    settings.fill_uninitialized_memory = False  # nothing here reads what it has not written; 5 % faster
+    settings.fill_uninitialized_memory = (
+        False  # nothing here reads what it has not written; 5 % faster
+    )
     try:
         yield
     finally:
@@ -331,17 +378,23 @@ class _Clock:
         return self.now() - self._before >= self._limit
 
 
-def _lessons(run: Run, stage: Stage, processes: int, signals: Path | None) -> Generator[Batch, None, None]:
+def _lessons(
+    run: Run, stage: Stage, processes: int, signals: Path | None
+) -> Generator[Batch, None, None]:
     """Batches from the run's place to the stage's end; the same ones in one sitting or in many."""
     per_block = stage.passes * (stage.block // stage.batch)
     block, skip = divmod(run.where.step, per_block)
     seed = run.seed + 1000 * (run.where.stage + 1)
     real = signals if stage.name == "real" else None
-    blocks = data.Blocks(seed, block, stage.block, run.shape.patch, processes=processes, signals=real)
+    blocks = data.Blocks(
+        seed, block, stage.block, run.shape.patch, processes=processes, signals=real
+    )
     try:
         for number in range(block, math.ceil(stage.steps / per_block)):
             lessons = next(blocks)
-            for i, chosen in enumerate(data.order(seed, number, stage.block, stage.passes, stage.batch)):
+            for i, chosen in enumerate(
+                data.order(seed, number, stage.block, stage.passes, stage.batch)
+            ):
                 if number == block and i < skip:
                     continue
                 if number * per_block + i >= stage.steps:
@@ -349,7 +402,11 @@ def _lessons(run: Run, stage: Stage, processes: int, signals: Path | None) -> Ge
                 rng = np.random.default_rng((seed, number, i, 5))
                 whole = stage.name != "tower"
                 yield data.collate(
-                    [lessons[k] for k in chosen], run.shape.patch, whole=whole, blank=stage.blank, rng=rng
+                    [lessons[k] for k in chosen],
+                    run.shape.patch,
+                    whole=whole,
+                    blank=stage.blank,
+                    rng=rng,
                 )
     finally:
         blocks.close()
@@ -358,7 +415,9 @@ def _lessons(run: Run, stage: Stage, processes: int, signals: Path | None) -> Ge
 def _jitter(run: Run, batch: Batch) -> Tensor:
     """Colours of each page scaled and shifted a little; drawn from the run's place, so that it can be drawn again."""
     rng = np.random.default_rng((run.seed, run.where.stage, run.where.step))
-    scale = rng.normal(1, 0.06, (len(batch.pages), 1, 3)) * rng.normal(1, 0.06, (len(batch.pages), 1, 1))
+    scale = rng.normal(1, 0.06, (len(batch.pages), 1, 3)) * rng.normal(
+        1, 0.06, (len(batch.pages), 1, 1)
+    )
     shift = rng.normal(0, 0.03, (len(batch.pages), 1, 3))
     owners = np.repeat(np.arange(len(batch.pages)), [p.stop - p.start for p in batch.pages])
     jitter = np.concatenate([scale, shift], 1)[owners]
@@ -373,7 +432,9 @@ def _learn(run: Run, stage: Stage, batch: Batch) -> dict[str, float]:
         losses = run.tower_losses(rows, batch) if stage.tower else {}
         if stage.turns:
             rng = np.random.default_rng((run.seed, run.where.stage, run.where.step, 3))
-            losses["answer"] = run.answer_loss(rows, batch, run.speech.turns(batch.words, rng, stage.turns))
+            losses["answer"] = run.answer_loss(
+                rows, batch, run.speech.turns(batch.words, rng, stage.turns)
+            )
     run.step(stage, losses)
     return {name: round(loss.item(), 4) for name, loss in losses.items()}
 
@@ -392,7 +453,9 @@ def examine(run: Run, lessons: list[Lesson]) -> dict[str, Any]:
         guesses.append(page[:, :FINDINGS].cpu() > 0)
         golds.append(batch.targets["findings"] > 0)
         mean, spread = PAGE_SCALE[0]
-        rates.append(60 * (page[:, FINDINGS + 5].cpu() * spread + mean - batch.targets["measures"][:, 0]))
+        rates.append(
+            60 * (page[:, FINDINGS + 5].cpu() * spread + mean - batch.targets["measures"][:, 0])
+        )
     guess, gold, rate = torch.cat(guesses), torch.cat(golds), torch.cat(rates).abs()
     hits = (guess & gold).sum(0)
     f1 = 2 * hits / (guess.sum(0) + gold.sum(0)).clamp(min=1)
@@ -428,14 +491,20 @@ def sitting(
     `start`: a new plan with the weights of the training in that folder.
     """
     if resume and start is not None:
-        raise UsageError("--start begins a new plan; --resume goes on with the one there is. Give one of them.")
+        raise UsageError(
+            "--start begins a new plan; --resume goes on with the one there is. Give one of them."
+        )
     if resume:
         run = Run.resume(out, device)
         run.plan += PLAN[len(run.plan) :]
     else:
         if state.facts(out) is not None:
-            raise UsageError(f"{out}: holds a training already. Go on with --resume, or choose another folder.")
-        run = Run(out, device, seed, Shape()) if start is None else Run.anew(start, out, device, seed)
+            raise UsageError(
+                f"{out}: holds a training already. Go on with --resume, or choose another folder."
+            )
+        run = (
+            Run(out, device, seed, Shape()) if start is None else Run.anew(start, out, device, seed)
+        )
     run.plan = planned(run.plan, steps)
     if signals is None:
         say("without --signals the stage on real recordings is left out")
@@ -444,7 +513,9 @@ def sitting(
     done = train(run, minutes, processes, signals, say)
     run.speech  # noqa: B018 (the vocabulary is part of every checkpoint)
     layout.write(run.parts, run.shape, run.out)
-    say(f"{out}: {'the plan is done' if done else 'go on with --resume'}, {run.where.minutes:.0f} minutes in all")
+    say(
+        f"{out}: {'the plan is done' if done else 'go on with --resume'}, {run.where.minutes:.0f} minutes in all"
+    )
 
 
 def planned(plan: tuple[Stage, ...], steps: tuple[str, ...]) -> tuple[Stage, ...]:
@@ -454,6 +525,8 @@ def planned(plan: tuple[Stage, ...], steps: tuple[str, ...]) -> tuple[Stage, ...
         name, _, number = wish.partition("=")
         if name not in {s.name for s in plan} or not number.isdecimal():
             known = ", ".join(s.name for s in plan)
-            raise UsageError(f"--steps {wish}: give STAGE=N with a stage of {known}, and 0 to leave it out.")
+            raise UsageError(
+                f"--steps {wish}: give STAGE=N with a stage of {known}, and 0 to leave it out."
+            )
         lengths[name] = int(number)
     return tuple(replace(s, steps=lengths.get(s.name, s.steps)) for s in plan)

@@ -34,7 +34,12 @@ class Reference:
     """
 
     def __init__(
-        self, folder: Path, *, lora: Path | None = None, tower: Path | None = None, merge: str | None = None
+        self,
+        folder: Path,
+        *,
+        lora: Path | None = None,
+        tower: Path | None = None,
+        merge: str | None = None,
     ) -> None:
         self.facts = Facts(folder, lora=lora, tower=tower, merge=merge)
         self.source = Source(folder, lora=lora, tower=self.facts.tower_folder)

@@ -39,7 +39,9 @@ _NAMES = {
     "mlp.down_proj": "ffn_down",
 }
 SCALING = "llama.rope.scaling."
-SCALED = tuple(f"{SCALING}{x}" for x in ("type", "factor", "original_context_length", "attn_factor"))
+SCALED = tuple(
+    f"{SCALING}{x}" for x in ("type", "factor", "original_context_length", "attn_factor")
+)
 """Keys that `rope` judges together."""
 ENDS = tuple(f"tokenizer.ggml.{x}_token_id" for x in ("eos", "eot", "eom"))
 Allowed = tuple[Any, ...]
@@ -55,8 +57,15 @@ def bos(reference: Reference) -> int | None:
 def ends(reference: Reference) -> list[int]:
     """Every id that ends an answer: the tokenizer's, then those of the configuration and of the generation settings."""
     facts = reference.facts
-    stated = [facts.special("eos_token_id"), facts.raw.get("eos_token_id"), facts.generation.get("eos_token_id")]
-    listed = [reference.words.special("eos"), *(i for v in stated for i in (v if isinstance(v, list) else [v]))]
+    stated = [
+        facts.special("eos_token_id"),
+        facts.raw.get("eos_token_id"),
+        facts.generation.get("eos_token_id"),
+    ]
+    listed = [
+        reference.words.special("eos"),
+        *(i for v in stated for i in (v if isinstance(v, list) else [v])),
+    ]
     return list(dict.fromkeys(i for i in listed if i is not None))
 
 
@@ -87,10 +96,18 @@ def fields(reference: Reference, kind: str) -> dict[str, Allowed]:
     }
     # An answer ends on any of the three.
     known |= {key: tuple(ends(reference)[i : i + 1]) or (None,) for i, key in enumerate(ENDS)}
-    pads = (facts.special("pad_token_id"), facts.raw.get("pad_token_id"), reference.words.special("pad"))
-    known["tokenizer.ggml.padding_token_id"] = tuple(i for i in pads if i is None or 0 <= i < s.vocabulary) or (None,)
+    pads = (
+        facts.special("pad_token_id"),
+        facts.raw.get("pad_token_id"),
+        reference.words.special("pad"),
+    )
+    known["tokenizer.ggml.padding_token_id"] = tuple(
+        i for i in pads if i is None or 0 <= i < s.vocabulary
+    ) or (None,)
     own = s.head * s.heads != s.width
-    known |= {f"llama.attention.{x}_length": (s.head, *(() if own else (None,))) for x in ("key", "value")}
+    known |= {
+        f"llama.attention.{x}_length": (s.head, *(() if own else (None,))) for x in ("key", "value")
+    }
     known["llama.rope.freq_base"] = (facts.rope[0],)
     return known
 
@@ -105,14 +122,20 @@ def rope(reference: Reference, said: dict[str, Any], factors: Float | None) -> l
     table = LlamaRotaryEmbedding(settings(s, reference.facts))
     made, scale = _rope_of_llama_cpp(said, s.head, base, factors)
     wrong = []
-    if made.shape != table.inv_freq.shape or not np.allclose(made, table.inv_freq.numpy(), rtol=1e-5):
+    if made.shape != table.inv_freq.shape or not np.allclose(
+        made, table.inv_freq.numpy(), rtol=1e-5
+    ):
         wrong.append(f"the rotary frequencies are not those of {scaling or 'the base alone'}")
     if not math.isclose(scale, table.attention_scaling, rel_tol=1e-6):
-        wrong.append(f"queries and keys are scaled by {scale:.7g}, expected {table.attention_scaling:.7g}")
+        wrong.append(
+            f"queries and keys are scaled by {scale:.7g}, expected {table.attention_scaling:.7g}"
+        )
     return wrong
 
 
-def _rope_of_llama_cpp(said: dict[str, Any], head: int, base: float, factors: Float | None) -> tuple[Float, float]:
+def _rope_of_llama_cpp(
+    said: dict[str, Any], head: int, base: float, factors: Float | None
+) -> tuple[Float, float]:
     """Frequencies (head / 2,), and the scale of queries and keys."""
     plain = base ** (-np.arange(0, head, 2) / head) / (1 if factors is None else factors)
     kind, factor = said.get(f"{SCALING}type", "none"), said.get(f"{SCALING}factor", 1.0)
@@ -120,7 +143,9 @@ def _rope_of_llama_cpp(said: dict[str, Any], head: int, base: float, factors: Fl
     if kind != "yarn":
         return plain / (factor if kind == "linear" else 1), scale
     old = said[f"{SCALING}original_context_length"]
-    low, high = (head * math.log(old / (turns * 2 * math.pi)) / (2 * math.log(base)) for turns in (32, 1))
+    low, high = (
+        head * math.log(old / (turns * 2 * math.pi)) / (2 * math.log(base)) for turns in (32, 1)
+    )
     low, high = max(0, math.floor(low)), min(head - 1, math.ceil(high))
     kept = 1 - np.clip((np.arange(head // 2) - low) / max(0.001, high - low), 0, 1)
     return plain / factor * (1 - kept) + plain * kept, scale * (1 + 0.1 * math.log(factor))
@@ -141,7 +166,12 @@ def tensor(role: str, stored: Tensor, s: Shape, kind: str) -> Tensor:
     for part, heads in (("q_proj", s.heads), ("k_proj", s.pairs)):
         if role.endswith(f"self_attn.{part}.weight"):
             half = s.head // 2
-            order = [h * s.head + i + side * half for h in range(heads) for i in range(half) for side in (0, 1)]
+            order = [
+                h * s.head + i + side * half
+                for h in range(heads)
+                for i in range(half)
+                for side in (0, 1)
+            ]
             stored = stored[torch.tensor(order)]
     return stored.to(DTYPES[kind])
 
@@ -149,14 +179,22 @@ def tensor(role: str, stored: Tensor, s: Shape, kind: str) -> Tensor:
 def roles(reference: Reference) -> list[str]:
     """Every role that the GGUF has a tensor of."""
     s = shape(reference.source, reference.facts)
-    return [r for r in reference.source.roles if r.startswith("text.") and not (s.tied and r == "text.head")]
+    return [
+        r
+        for r in reference.source.roles
+        if r.startswith("text.") and not (s.tied and r == "text.head")
+    ]
 
 
-def tokens(reference: Reference, texts: list[bytes], scores: list[float], types: list[int]) -> list[str]:
+def tokens(
+    reference: Reference, texts: list[bytes], scores: list[float], types: list[int]
+) -> list[str]:
     """What is wrong with a GGUF's token list, in words."""
     size, wrong = shape(reference.source, reference.facts).vocabulary, []
     if not len(texts) == len(scores) == len(types) == size:
-        return [f"{len(texts)} tokens, {len(scores)} scores, {len(types)} types, expected {size} of each"]
+        return [
+            f"{len(texts)} tokens, {len(scores)} scores, {len(types)} types, expected {size} of each"
+        ]
     pieces = reference.words.pieces(size)
     for i, (text, score, kind) in enumerate(zip(texts, scores, types, strict=True)):
         piece = pieces.get(i)
@@ -197,7 +235,9 @@ def manifest(reference: Reference, kind: str) -> dict[str, Any]:
     pixels = page.Pixels(facts, side)
     return {
         "language.type": kind,
-        "language.context_length": min(LONGEST_CONTEXT, int(facts.text.get("max_position_embeddings", 2048))),
+        "language.context_length": min(
+            LONGEST_CONTEXT, int(facts.text.get("max_position_embeddings", 2048))
+        ),
         "language.embedding_length": s.width,
         "language.layers": s.layers,
         "language.key_value_length": s.pairs * s.head,

@@ -13,7 +13,12 @@ from typing import Any
 
 from pulse_edge.errors import CheckpointError
 
-_LARGE_336 = {"num_attention_heads": 16, "num_hidden_layers": 24, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5}
+_LARGE_336 = {
+    "num_attention_heads": 16,
+    "num_hidden_layers": 24,
+    "hidden_act": "quick_gelu",
+    "layer_norm_eps": 1e-5,
+}
 """CLIP ViT-L/14-336, which original checkpoints name without carrying its configuration. Source: its published config.json."""
 
 _GRIDS = ((336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008))
@@ -27,14 +32,18 @@ def read(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as e:
-        raise CheckpointError(f"{path}: cannot be read for the proof ({e}). Fetch the checkpoint again.") from None
+        raise CheckpointError(
+            f"{path}: cannot be read for the proof ({e}). Fetch the checkpoint again."
+        ) from None
     return value if isinstance(value, dict) else {}
 
 
 class Facts:
     """The configuration's answers. Raises CheckpointError where a file is not JSON."""
 
-    def __init__(self, folder: Path, *, lora: Path | None, tower: Path | None, merge: str | None) -> None:
+    def __init__(
+        self, folder: Path, *, lora: Path | None, tower: Path | None, merge: str | None
+    ) -> None:
         own = lora is not None and (lora / "config.json").is_file()
         self.folder = lora if own and lora is not None else folder
         self.raw = read(self.folder / "config.json")
@@ -77,7 +86,11 @@ class Facts:
         return self.text.get(key, self.raw.get(key))
 
     def _named_tower(self, folder: Path) -> Path | None:
-        name = "" if self.hub else str(self.raw.get("mm_vision_tower") or self.raw.get("vision_tower") or "")
+        name = (
+            ""
+            if self.hub
+            else str(self.raw.get("mm_vision_tower") or self.raw.get("vision_tower") or "")
+        )
         places = (self.folder / name, folder / name, Path(name))
         return next((p for p in places if name and (p / "config.json").is_file()), None)
 

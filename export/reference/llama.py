@@ -54,7 +54,11 @@ def shape(source: Source, facts: Facts) -> Shape:
     vocabulary, width = source.shape("text.embed")
     heads = int(facts.text.get("num_attention_heads") or 32)
     head = source.shape("text.0.self_attn.q_proj.weight")[0] // heads
-    numbers = {int(r.split(".")[1]) for r in source.roles if r.startswith("text.") and r.split(".")[1].isdigit()}
+    numbers = {
+        int(r.split(".")[1])
+        for r in source.roles
+        if r.startswith("text.") and r.split(".")[1].isdigit()
+    }
     return Shape(
         width=width,
         inner=source.shape("text.0.mlp.gate_proj.weight")[0],
@@ -64,7 +68,9 @@ def shape(source: Source, facts: Facts) -> Shape:
         head=head,
         vocabulary=vocabulary,
         eps=float(facts.text.get("rms_norm_eps", 1e-6)),
-        tied=bool(facts.text.get("tie_word_embeddings", facts.raw.get("tie_word_embeddings", False))),
+        tied=bool(
+            facts.text.get("tie_word_embeddings", facts.raw.get("tie_word_embeddings", False))
+        ),
     )
 
 
@@ -92,7 +98,9 @@ def logits(
         return tensor
 
     table = read("text.embed")
-    first, last = (table[torch.tensor(list(ids), dtype=torch.long)].float() for ids in (before, after))
+    first, last = (
+        table[torch.tensor(list(ids), dtype=torch.long)].float() for ids in (before, after)
+    )
     x = torch.cat([first, torch.from_numpy(np.ascontiguousarray(rows)), last])
     x = torch.stack([x, x])
     cos, sin = rotary(s, facts, x.shape[1])
@@ -100,7 +108,9 @@ def logits(
         x = _layer(x, {name: Weight(read(f"text.{i}.{name}"), kind) for name in LAYER}, s, cos, sin)
     x = _norm(x[:, -len(after) :], read("text.norm").float(), s.eps)
     head = table if s.tied else read("text.head")
-    exact, rounded = torch.cat([Weight(part, kind)(x) for part in torch.split(head, HEAD_ROWS)], dim=-1)
+    exact, rounded = torch.cat(
+        [Weight(part, kind)(x) for part in torch.split(head, HEAD_ROWS)], dim=-1
+    )
     return exact.numpy(), rounded.numpy()
 
 

@@ -28,15 +28,22 @@ class Pixels:
         # transformers reads a LlavaNext model's own folder, LLaVA the tower's.
         folder = facts.folder if facts.hub else facts.tower_folder
         files = ("preprocessor_config.json", "processor_config.json")
-        self._from = folder if folder is not None and any((folder / f).is_file() for f in files) else None
+        self._from = (
+            folder if folder is not None and any((folder / f).is_file() for f in files) else None
+        )
         self.processor = self._load(CLIPImageProcessor)
 
     def _load(self, kind: type) -> CLIPImageProcessor | LlavaNextImageProcessor:
         """The processor by its file; of a file that states no size the tower's, for transformers' own default is another tower's."""
-        sizes = {"size": {"shortest_edge": self._side}, "crop_size": {"height": self._side, "width": self._side}}
+        sizes = {
+            "size": {"shortest_edge": self._side},
+            "crop_size": {"height": self._side, "width": self._side},
+        }
         if self._from is None:
             return kind(**sizes)
-        stated = read(self._from / "preprocessor_config.json") or read(self._from / "processor_config.json")
+        stated = read(self._from / "preprocessor_config.json") or read(
+            self._from / "processor_config.json"
+        )
         stated = stated.get("image_processor", stated)
         missing = {k: v for k, v in sizes.items() if stated.get(k) is None}
         return kind.from_pretrained(self._from, **missing)  # type: ignore[attr-defined]
@@ -66,7 +73,9 @@ class Pixels:
         return self._prepared([picture])
 
     def _prepared(self, pictures: list[Image.Image]) -> Float:
-        return np.concatenate([self.processor(p, return_tensors="np")["pixel_values"] for p in pictures]).astype("f4")
+        return np.concatenate(
+            [self.processor(p, return_tensors="np")["pixel_values"] for p in pictures]
+        ).astype("f4")
 
 
 def grid_of(size: tuple[int, int], pinpoints: tuple[tuple[int, int], ...]) -> tuple[int, int]:
@@ -81,7 +90,9 @@ def grid_of(size: tuple[int, int], pinpoints: tuple[tuple[int, int], ...]) -> tu
     return best
 
 
-def tiles(picture: Image.Image, pinpoints: tuple[tuple[int, int], ...], side: int) -> list[Image.Image]:
+def tiles(
+    picture: Image.Image, pinpoints: tuple[tuple[int, int], ...], side: int
+) -> list[Image.Image]:
     """LLaVA's overview and grid tiles, each `side` x `side`."""
     width, height = grid_of(picture.size, pinpoints)
     if width / picture.width < height / picture.height:
@@ -89,7 +100,9 @@ def tiles(picture: Image.Image, pinpoints: tuple[tuple[int, int], ...], side: in
     else:
         inner = min(math.ceil(picture.width * (height / picture.height)), width), height
     canvas = Image.new("RGB", (width, height), (0, 0, 0))
-    canvas.paste(picture.resize(inner, Image.BICUBIC), ((width - inner[0]) // 2, (height - inner[1]) // 2))  # type: ignore[attr-defined]
+    canvas.paste(
+        picture.resize(inner, Image.BICUBIC), ((width - inner[0]) // 2, (height - inner[1]) // 2)
+    )  # type: ignore[attr-defined]
     found = [picture.resize((side, side))]  # Pillow's default is bicubic
     for top in range(0, height, side):
         for left in range(0, width, side):
@@ -106,14 +119,22 @@ def _square(picture: Image.Image, colour: tuple[int, ...]) -> Image.Image:
     return canvas
 
 
-def pack(facts: Facts, features: Float, size: tuple[int, int], side: int, newline: Float | None) -> Float:
+def pack(
+    facts: Facts, features: Float, size: tuple[int, int], side: int, newline: Float | None
+) -> Float:
     """Image tokens (T, d) of features (n, P, d) of a picture of `size` (width, height) in tiles of `side` pixels."""
     tokens = torch.from_numpy(features)
     if facts.aspect != "anyres" or facts.merge == "flat":
         return tokens.flatten(0, 1).numpy()
     across, down = (n // side for n in grid_of(size, facts.pinpoints))
     edge = math.isqrt(tokens.shape[1])
-    grid = tokens[1:].view(down, across, edge, edge, -1).permute(4, 0, 2, 1, 3).flatten(1, 2).flatten(2, 3)
+    grid = (
+        tokens[1:]
+        .view(down, across, edge, edge, -1)
+        .permute(4, 0, 2, 1, 3)
+        .flatten(1, 2)
+        .flatten(2, 3)
+    )
     if facts.merge == "spatial_unpad":
         assert newline is not None
         grid = _unpad(grid, size)

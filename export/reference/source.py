@@ -32,9 +32,13 @@ _SINGLE = {
     "text.norm": re.compile(r"(?:^|[^_.]\.|^model\.)norm\.weight$"),
     "text.head": re.compile(r"(?:^|\.)lm_head\.weight$"),
     "newline": re.compile(r"(?:^|\.)image_newline$"),
-    "projector.0.weight": re.compile(r"(?:mm_projector\.0|multi_modal_projector\.linear_1)\.weight$"),
+    "projector.0.weight": re.compile(
+        r"(?:mm_projector\.0|multi_modal_projector\.linear_1)\.weight$"
+    ),
     "projector.0.bias": re.compile(r"(?:mm_projector\.0|multi_modal_projector\.linear_1)\.bias$"),
-    "projector.2.weight": re.compile(r"(?:mm_projector\.2|multi_modal_projector\.linear_2)\.weight$"),
+    "projector.2.weight": re.compile(
+        r"(?:mm_projector\.2|multi_modal_projector\.linear_2)\.weight$"
+    ),
     "projector.2.bias": re.compile(r"(?:mm_projector\.2|multi_modal_projector\.linear_2)\.bias$"),
 }
 _LORA = re.compile(r"\.lora_(embedding_)?([AB])(?:\.default)?(?:\.weight)?$")
@@ -76,7 +80,9 @@ class Source:
         if self._adapter is not None and name in self._adapter.whole:
             return self._adapter.change(name, self.read(*self._adapter.whole[name]))
         if name not in self._at:
-            raise CheckpointError(f"{self.folder}: has no tensor that could be {name}. Fetch the checkpoint again.")
+            raise CheckpointError(
+                f"{self.folder}: has no tensor that could be {name}. Fetch the checkpoint again."
+            )
         stored = self.read(*self._at[name])
         return stored if self._adapter is None else self._adapter.change(name, stored)
 
@@ -85,7 +91,9 @@ class Source:
         whole = self._adapter.whole if self._adapter else {}
         file, stored = whole.get(name) or self._at.get(name) or (None, "")
         if file is None:
-            raise CheckpointError(f"{self.folder}: has no tensor that could be {name}. Fetch the checkpoint again.")
+            raise CheckpointError(
+                f"{self.folder}: has no tensor that could be {name}. Fetch the checkpoint again."
+            )
         if file.suffix != ".safetensors":
             return tuple(self._pytorch(file)[stored].shape)
         with safe_open(file, "pt") as f:
@@ -124,9 +132,16 @@ def weight_files(folder: Path) -> list[Path]:
     """The weight files of a folder: those of its index, else all of one kind."""
     for pattern in ("*.safetensors", "pytorch_model*.bin"):
         files = sorted(folder.glob(pattern))
-        index = folder / ("model.safetensors.index.json" if pattern[0] == "*" else "pytorch_model.bin.index.json")
+        index = folder / (
+            "model.safetensors.index.json" if pattern[0] == "*" else "pytorch_model.bin.index.json"
+        )
         if index.is_file():
-            return sorted({folder / name for name in json.loads(index.read_text("utf-8"))["weight_map"].values()})
+            return sorted(
+                {
+                    folder / name
+                    for name in json.loads(index.read_text("utf-8"))["weight_map"].values()
+                }
+            )
         if files:
             return files
     return []
@@ -141,7 +156,9 @@ class _Adapter:
 
     def __init__(self, source: Source, folder: Path) -> None:
         self._source = source
-        self.settings: dict[str, Any] = json.loads((folder / "adapter_config.json").read_text("utf-8"))
+        self.settings: dict[str, Any] = json.loads(
+            (folder / "adapter_config.json").read_text("utf-8")
+        )
         self._parts: dict[str, dict[str, tuple[Path, str]]] = {}
         self._modules: dict[str, str] = {}
         self.whole: dict[str, tuple[Path, str]] = {}
@@ -165,7 +182,10 @@ class _Adapter:
                 if found is None:
                     raise CheckpointError(f"{file}: {name} changes nothing that inference uses.")
                 self._modules[found] = module
-                self._parts.setdefault(found, {})[part or f"{match[1] or ''}{match[2]}"] = file, name
+                self._parts.setdefault(found, {})[part or f"{match[1] or ''}{match[2]}"] = (
+                    file,
+                    name,
+                )
                 return
         if found := role(_SAVED.sub("", bare)):
             self.whole[found] = file, name
@@ -176,7 +196,9 @@ class _Adapter:
         if not parts:
             return weight
         if "embedding_A" in parts:
-            delta = (parts["embedding_B"] @ parts["embedding_A"]).T * self._scale(name, len(parts["embedding_A"]))
+            delta = (parts["embedding_B"] @ parts["embedding_A"]).T * self._scale(
+                name, len(parts["embedding_A"])
+            )
         else:
             delta = parts["B"] @ parts["A"] * self._scale(name, len(parts["A"]))
         merged = weight.float() + delta

@@ -50,11 +50,15 @@ class _Weights:
 
 
 @torch.inference_mode()
-def features(source: Source, facts: Facts, pixels: Float, how: Arithmetic = Arithmetic()) -> tuple[Float, Float]:
+def features(
+    source: Source, facts: Facts, pixels: Float, how: Arithmetic = Arithmetic()
+) -> tuple[Float, Float]:
     """Features (n, P, d) of tiles (n, 3, S, S), and the attention (n, P) of the CLS row, a mean over heads of the last layer."""
     weights = _Weights(source, how)
     patch = weights("tower.embeddings.patch_embedding.weight")
-    patches = torch.nn.functional.conv2d(torch.from_numpy(pixels).to(how.dtype), patch, stride=patch.shape[-1])
+    patches = torch.nn.functional.conv2d(
+        torch.from_numpy(pixels).to(how.dtype), patch, stride=patch.shape[-1]
+    )
     cls = weights("tower.embeddings.class_embedding").reshape(1, 1, -1)
     x = torch.cat([cls.expand(len(pixels), -1, -1), patches.flatten(2).transpose(1, 2)], dim=1)
     x = x + weights("tower.embeddings.position_embedding.weight")
@@ -64,7 +68,11 @@ def features(source: Source, facts: Facts, pixels: Float, how: Arithmetic = Arit
         change, attention = _attend(weights, facts, i, _norm(weights, facts, f"{i}.layer_norm1", x))
         x = x + change
         wide = _linear(weights, f"tower.{i}.mlp.fc1", _norm(weights, facts, f"{i}.layer_norm2", x))
-        x = x + _linear(weights, f"tower.{i}.mlp.fc2", ACT2FN[facts.vision.get("hidden_act", "quick_gelu")](wide))
+        x = x + _linear(
+            weights,
+            f"tower.{i}.mlp.fc2",
+            ACT2FN[facts.vision.get("hidden_act", "quick_gelu")](wide),
+        )
     hidden = torch.nn.functional.gelu(_linear(weights, "projector.0", x[:, 1:]))
     return _linear(weights, "projector.2", hidden).float().numpy(), attention[:, 1:].float().numpy()
 
@@ -74,7 +82,9 @@ def _attend(weights: _Weights, facts: Facts, i: int, x: Tensor) -> tuple[Tensor,
     heads = int(facts.vision.get("num_attention_heads", 12))
     n, tokens, width = x.shape
     q, k, v = (
-        _linear(weights, f"tower.{i}.self_attn.{name}_proj", x).view(n, tokens, heads, width // heads).transpose(1, 2)
+        _linear(weights, f"tower.{i}.self_attn.{name}_proj", x)
+        .view(n, tokens, heads, width // heads)
+        .transpose(1, 2)
         for name in "qkv"
     )
     odds = (q @ k.transpose(-1, -2) / math.sqrt(width // heads)).softmax(-1)

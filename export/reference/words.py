@@ -69,7 +69,10 @@ class Words:
         from sentencepiece import sentencepiece_model_pb2
 
         # transformers' slow tokenizer: `add_prefix_space` counts where `legacy` is false; null is not false.
-        if self._settings.get("add_prefix_space") is False and self._settings.get("legacy") is False:
+        if (
+            self._settings.get("add_prefix_space") is False
+            and self._settings.get("legacy") is False
+        ):
             proto = sentencepiece_model_pb2.ModelProto.FromString(raw)
             proto.normalizer_spec.add_dummy_prefix = False
             raw = proto.SerializeToString()
@@ -101,7 +104,10 @@ class Words:
         stated = self._settings.get("add_bos_token")
         if stated is not None or self._model is not None:
             return stated is None or bool(stated)
-        if self._settings.get("tokenizer_class") not in ("PreTrainedTokenizerFast", "TokenizersBackend"):
+        if self._settings.get("tokenizer_class") not in (
+            "PreTrainedTokenizerFast",
+            "TokenizersBackend",
+        ):
             return True
         return len(self._tokenizer.encode("a").ids) > len(self.encode("a"))
 
@@ -116,7 +122,9 @@ class Words:
         """The id of bos, eos, unk or pad, by the text that the tokenizer's files give it."""
         places = (self._settings, self._map) if self._added else (self._map, self._settings)
         default = {"bos": "<s>", "eos": "</s>", "unk": "<unk>"}.get(key)  # LlamaTokenizer's
-        value = next((p[f"{key}_token"] for p in places if p.get(f"{key}_token") is not None), default)
+        value = next(
+            (p[f"{key}_token"] for p in places if p.get(f"{key}_token") is not None), default
+        )
         text = value.get("content") if isinstance(value, dict) else value
         if key == "unk" and self._model is not None:
             return int(self._model.unk_id())
@@ -165,8 +173,14 @@ class Words:
         types = {CONTROL} if special else {USER, CONTROL}
         same = base is not None and base.text == text.encode()
         if same and base is not None:
-            types |= base.types  # an added token that repeats one of the model's own changes nothing
-        return Piece(text.encode() if special or same else text.replace(MARK, " ").encode(), None, frozenset(types))
+            types |= (
+                base.types
+            )  # an added token that repeats one of the model's own changes nothing
+        return Piece(
+            text.encode() if special or same else text.replace(MARK, " ").encode(),
+            None,
+            frozenset(types),
+        )
 
     def merges(self) -> list[int]:
         """Ids of the pieces that merges make, the first merge first; empty where scores say it."""

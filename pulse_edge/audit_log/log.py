@@ -89,10 +89,18 @@ def default_dir() -> Path:
     if variable := os.environ.get(LOG_VARIABLE):
         return Path(variable)
     if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local") / "pulse-edge" / "log"
+        return (
+            Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local")
+            / "pulse-edge"
+            / "log"
+        )
     if sys.platform == "darwin":
         return Path.home() / "Library/Application Support/pulse-edge/log"
-    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "pulse-edge" / "log"
+    return (
+        Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state")
+        / "pulse-edge"
+        / "log"
+    )
 
 
 def now() -> dict[str, str]:
@@ -114,7 +122,10 @@ def sha256(text: str) -> str:
 
 
 def entry(
-    report: Mapping[str, Any], answer: Mapping[str, Any], settings: Mapping[str, Any], ended: str = "whole"
+    report: Mapping[str, Any],
+    answer: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    ended: str = "whole",
 ) -> dict[str, Any]:
     """What is recorded of one answer of a report (both as JSON objects): hashes and figures, no name and no text.
 
@@ -132,7 +143,10 @@ def entry(
 def findings_entry(report: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     """What is recorded of a report's findings and contradictions: verdicts, probabilities, and their hash."""
     texts = json.dumps([report["findings"], report["marks"]], sort_keys=True)
-    verdicts = {f["statement"]: [f["verdict"], f["probability"], f["calibrated"]] for f in report["findings"]}
+    verdicts = {
+        f["statement"]: [f["verdict"], f["probability"], f["calibrated"]]
+        for f in report["findings"]
+    }
     marks = [[mark["kind"], *mark["statements"]] for mark in report["marks"]]
     return _about(report, settings) | {
         "question_sha256": sha256("findings"),
@@ -148,7 +162,9 @@ def findings_entry(report: Mapping[str, Any], settings: Mapping[str, Any]) -> di
 def _about(report: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     about = {name: report[name] for name in ("page_sha256", "kit", "device", "versions")}
     if quality := report.get("quality"):  # without the file's name, which may be a patient's
-        about["quality"] = {name: quality[name] for name in ("verdict", "forced", "changed", "facts")}
+        about["quality"] = {
+            name: quality[name] for name in ("verdict", "forced", "changed", "facts")
+        }
     about = {name: _shortened(value) for name, value in about.items()}
     return about | now() | {"file": report["file"], "settings": dict(settings)}
 
@@ -165,7 +181,9 @@ def _shortened(value: Any) -> Any:
 class Log:
     """A record in `folder`, which is made when something is written. `note` hears why it takes long."""
 
-    def __init__(self, folder: Path | None = None, note: Callable[[str], None] = lambda _text: None) -> None:
+    def __init__(
+        self, folder: Path | None = None, note: Callable[[str], None] = lambda _text: None
+    ) -> None:
         self.folder = folder or default_dir()
         self._log = self.folder / "log"
         self._head = self.folder / "head"
@@ -200,7 +218,9 @@ class Log:
             except OSError as e:
                 with contextlib.suppress(OSError):
                     os.ftruncate(file, head.size)
-                raise AuditLogError(f"{self._log}: cannot be written ({e.strerror}). Free space on the disk.") from None
+                raise AuditLogError(
+                    f"{self._log}: cannot be written ({e.strerror}). Free space on the disk."
+                ) from None
         return Entry(head.entries + 1, digest, fields)
 
     def file_hash(self, file: str) -> str | None:
@@ -287,7 +307,9 @@ class Log:
         """Write texts and picture below the last day; their hashes for the entry. Raises AuditLogError."""
         until = (datetime.date.today() + datetime.timedelta(days=kept.days)).isoformat()
         folder = self.folder / "kept" / until
-        texts = json.dumps(kept.texts, ensure_ascii=False, indent=1).encode("utf-8", "surrogatepass")
+        texts = json.dumps(kept.texts, ensure_ascii=False, indent=1).encode(
+            "utf-8", "surrogatepass"
+        )
         result = {"until": until}
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -297,7 +319,9 @@ class Log:
                     if not (folder / result[kind]).exists():
                         _replace(folder / result[kind], data)
         except OSError as e:
-            raise AuditLogError(f"{folder}: cannot be written ({e.strerror}). Free space on the disk.") from None
+            raise AuditLogError(
+                f"{folder}: cannot be written ({e.strerror}). Free space on the disk."
+            ) from None
         return result
 
     @contextlib.contextmanager
@@ -331,11 +355,19 @@ class Log:
     def _is_older(self) -> bool:
         """Whether a version before the marks made this folder: nothing else is in it, and the chain begins as ours does."""
         names = os.listdir(self.folder)
-        if not _FILES.issuperset(names) or not {"log", "lock"}.issubset(names) or self._log.is_symlink():
+        if (
+            not _FILES.issuperset(names)
+            or not {"log", "lock"}.issubset(names)
+            or self._log.is_symlink()
+        ):
             return False
         with open(self._log, "rb") as file:
             line = file.readline(MAX_READ)
-        return not _fault(line, FIRST) if line else not (_bytes_of(self._head) or _names(self.folder / "kept"))
+        return (
+            not _fault(line, FIRST)
+            if line
+            else not (_bytes_of(self._head) or _names(self.folder / "kept"))
+        )
 
     def _wait(self, lock: int) -> None:
         start, said = time.monotonic(), False
@@ -378,18 +410,30 @@ class Log:
                 f"{self._head.name} was altered"
             )
         if not found:
-            wrong.append(f"no entry has the hash {expect}: this is not the record that it was noted from")
+            wrong.append(
+                f"no entry has the hash {expect}: this is not the record that it was noted from"
+            )
         if wrong:
-            raise AuditLogError(f"{self._log}: {'; '.join(wrong)}. Keep the folder as it is, and find out who did it.")
+            raise AuditLogError(
+                f"{self._log}: {'; '.join(wrong)}. Keep the folder as it is, and find out who did it."
+            )
         return head
 
     def kept(self, item: Entry) -> dict[str, Path]:
         """Paths of an entry's `texts` and `picture`, up to their last day and as far as they are still there."""
         where, today = item.fields.get("kept") or {}, datetime.date.today().isoformat()
-        if not isinstance(where, dict) or not _DAY.fullmatch(day := str(where.get("until"))) or day < today:
+        if (
+            not isinstance(where, dict)
+            or not _DAY.fullmatch(day := str(where.get("until")))
+            or day < today
+        ):
             return {}
         names = {kind: str(where[kind]) for kind in ("texts", "picture") if kind in where}
-        paths = {kind: self.folder / "kept" / day / name for kind, name in names.items() if _KEPT.fullmatch(name)}
+        paths = {
+            kind: self.folder / "kept" / day / name
+            for kind, name in names.items()
+            if _KEPT.fullmatch(name)
+        }
         return {kind: path for kind, path in paths.items() if path.is_file()}
 
     def _kept_faults(self, item: Entry) -> Iterator[str]:
@@ -429,7 +473,9 @@ class Log:
                 f"with --log or {LOG_VARIABLE}."
             ) from None
         except OSError as e:
-            raise AuditLogError(f"{self._log}: cannot be read ({e.strerror}). Ask its owner.") from None
+            raise AuditLogError(
+                f"{self._log}: cannot be read ({e.strerror}). Ask its owner."
+            ) from None
 
     def _chain(self, raw_head: bytes, size: int) -> Iterator[tuple[Entry, bytes]]:
         """Entries with their lines, checked, in the first `size` bytes.
@@ -448,7 +494,9 @@ class Log:
                 number += 1
                 fault = _fault(line, previous)
                 if fault and number == 1 and not known and folders.read(self.folder) is None:
-                    raise AuditLogError(f"{self._log}: is no audit log of pulse-edge. Name another folder with --log.")
+                    raise AuditLogError(
+                        f"{self._log}: is no audit log of pulse-edge. Name another folder with --log."
+                    )
                 if fault:
                     raise AuditLogError(
                         f"{self._log}: entry {number} {fault}. Keep the folder as it is, and find out who did it."
@@ -460,7 +508,9 @@ class Log:
         try:
             return open(self._log, "rb")
         except OSError as e:
-            raise AuditLogError(f"{self._log}: cannot be read ({e.strerror}). Ask its owner.") from None
+            raise AuditLogError(
+                f"{self._log}: cannot be read ({e.strerror}). Ask its owner."
+            ) from None
 
 
 def _chained(previous: str, text: bytes) -> str:
@@ -489,12 +539,18 @@ class Recorder:
     keep_days: int | None = None
     """Keep texts and picture so long; None: hashes only."""
 
-    def __call__(self, report: Mapping[str, Any], picture: Callable[[], bytes], ended: str = "whole") -> None:
+    def __call__(
+        self, report: Mapping[str, Any], picture: Callable[[], bytes], ended: str = "whole"
+    ) -> None:
         """Every answer of a report (as a JSON object) of a page (PNG bytes, asked for only where they are kept)."""
         for answer in report["answers"]:
             kept = None
             if self.keep_days is not None:
-                texts = {"file": report["file"], "question": answer["question"], "answer": answer["text"]}
+                texts = {
+                    "file": report["file"],
+                    "question": answer["question"],
+                    "answer": answer["text"],
+                }
                 kept = Kept(self.keep_days, texts, picture())
             self.log.append(entry(report, answer, self.settings, ended), kept)
 

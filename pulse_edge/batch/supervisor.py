@@ -21,7 +21,11 @@ WORKER = "PULSE_EDGE_WORKER"
 """In the worker's environment: "first", or "again" after a crash."""
 PATIENCE = 6
 """Crashes in a row, without a page that is done, after which the fault is not a page's."""
-_ASKED_FOR = {getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGPIPE") if hasattr(signal, name)}
+_ASKED_FOR = {
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGPIPE")
+    if hasattr(signal, name)
+}
 
 
 def is_worker() -> bool:
@@ -57,8 +61,14 @@ def run(arguments: list[str], done: Callable[[], int]) -> int:
         crashes = crashes + 1 if done() == before else 1
         how, before = "again", done()
         if crashes >= PATIENCE:
-            raise BatchError(f"the program crashed {crashes} times in a row ({_name(code)}). Run pulse-edge doctor.")
-        print(f"warning: the program crashed ({_name(code)}). It goes on.", file=sys.stderr, flush=True)
+            raise BatchError(
+                f"the program crashed {crashes} times in a row ({_name(code)}). Run pulse-edge doctor."
+            )
+        print(
+            f"warning: the program crashed ({_name(code)}). It goes on.",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def _once(arguments: list[str], how: str) -> int:

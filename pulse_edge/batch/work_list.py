@@ -124,7 +124,9 @@ class Store:
         self._lock = _lock(folder)
         try:
             for left in (*folder.glob(f"{UNFINISHED}*"), *folder.glob(f"pages/{UNFINISHED}*")):
-                left.unlink(missing_ok=True)  # by a process that was killed: only one at a time works here
+                left.unlink(
+                    missing_ok=True
+                )  # by a process that was killed: only one at a time works here
             for name in (
                 DATABASE,
                 f"{DATABASE}-wal",
@@ -140,7 +142,9 @@ class Store:
                 self._db.execute(_BEGUN)
         except OSError as e:
             self.close()
-            raise BatchError(f"{folder}: cannot be written ({e.strerror}). Choose another folder with -o.") from None
+            raise BatchError(
+                f"{folder}: cannot be written ({e.strerror}). Choose another folder with -o."
+            ) from None
         except BaseException:
             self.close()
             raise
@@ -154,7 +158,9 @@ class Store:
                 self._db.executemany("INSERT INTO about VALUES (?, ?)", told.items())
             return
         begun = dict(self._db.execute("SELECT key, value FROM about"))
-        if other := sorted(key for key in begun.keys() | told.keys() if begun.get(key) != told.get(key)):
+        if other := sorted(
+            key for key in begun.keys() | told.keys() if begun.get(key) != told.get(key)
+        ):
             raise BatchError(
                 f"{self.folder}: was begun with another {' and '.join(other)}. Choose another folder with -o."
             )
@@ -196,14 +202,24 @@ class Store:
                 if row is not None and row[2:] == (size, changed):
                     continue
                 if row is None or row[1] == "done":
-                    self._db.execute("INSERT INTO files (path, size, changed) VALUES (?, ?, ?)", (raw, size, changed))
+                    self._db.execute(
+                        "INSERT INTO files (path, size, changed) VALUES (?, ?, ?)",
+                        (raw, size, changed),
+                    )
                 else:
                     self._wait_again(row[0])
-                    self._db.execute("UPDATE files SET size = ?, changed = ? WHERE id = ?", (size, changed, row[0]))
+                    self._db.execute(
+                        "UPDATE files SET size = ?, changed = ? WHERE id = ?",
+                        (size, changed, row[0]),
+                    )
                 new += 1
-            for (raw,) in self._db.execute("SELECT path FROM files WHERE size = ?", (LEFT_OUT,)).fetchall():
+            for (raw,) in self._db.execute(
+                "SELECT path FROM files WHERE size = ?", (LEFT_OUT,)
+            ).fetchall():
                 if raw not in left_out:  # it can be looked into now, or is gone
-                    self._db.execute("DELETE FROM files WHERE size = ? AND path = ?", (LEFT_OUT, raw))
+                    self._db.execute(
+                        "DELETE FROM files WHERE size = ? AND path = ?", (LEFT_OUT, raw)
+                    )
         return new
 
     def retry(self) -> None:
@@ -215,12 +231,16 @@ class Store:
 
     def _wait_again(self, file: int) -> None:
         self._db.execute("DELETE FROM pages WHERE file = ? AND error IS NOT NULL", (file,))
-        self._db.execute("UPDATE files SET state = 'waiting', error = NULL, exit_code = 0 WHERE id = ?", (file,))
+        self._db.execute(
+            "UPDATE files SET state = 'waiting', error = NULL, exit_code = 0 WHERE id = ?", (file,)
+        )
 
     def next(self) -> File | None:
         """The next file to read."""
         with self._explained():
-            row = self._db.execute("SELECT id, path FROM files WHERE state = 'waiting' ORDER BY id LIMIT 1").fetchone()
+            row = self._db.execute(
+                "SELECT id, path FROM files WHERE state = 'waiting' ORDER BY id LIMIT 1"
+            ).fetchone()
         return None if row is None else File(row[0], os.fsdecode(row[1]))
 
     def counts(self) -> Counts:
@@ -238,7 +258,9 @@ class Store:
     def failed_pages(self) -> int:
         """How many pages have no answer, in files that were read."""
         with self._explained():
-            return int(self._db.execute("SELECT count(*) FROM pages WHERE error IS NOT NULL").fetchone()[0])
+            return int(
+                self._db.execute("SELECT count(*) FROM pages WHERE error IS NOT NULL").fetchone()[0]
+            )
 
     def begin(self, file: int, page: int) -> int:
         """Note that a page is being read; how often the program has crashed at it."""
@@ -257,25 +279,37 @@ class Store:
     def has(self, file: int, page: int) -> bool:
         """Whether a page's result is there."""
         with self._explained():
-            found = self._db.execute("SELECT 1 FROM pages WHERE file = ? AND page = ?", (file, page)).fetchone()
+            found = self._db.execute(
+                "SELECT 1 FROM pages WHERE file = ? AND page = ?", (file, page)
+            ).fetchone()
         return found is not None
 
     def put(
-        self, file: int, page: int, report: Report | None, error: PulseEdgeError | None = None, *, last: bool = True
+        self,
+        file: int,
+        page: int,
+        report: Report | None,
+        error: PulseEdgeError | None = None,
+        *,
+        last: bool = True,
     ) -> None:
         """A page's report, or why there is none, written at once and for good; with the `last` page the file is done."""
         text = None if report is None else report.to_json()
         why, code = (None, 0) if error is None else (str(error), error.exit_code)
         marks = 0 if report is None else len(getattr(report, "marks", ()))
         with self._transaction():
-            self._db.execute("INSERT INTO pages VALUES (?, ?, ?, ?, ?, ?)", (file, page, marks, text, why, code))
+            self._db.execute(
+                "INSERT INTO pages VALUES (?, ?, ?, ?, ?, ?)", (file, page, marks, text, why, code)
+            )
             self._db.execute("DELETE FROM begun WHERE file = ? AND page = ?", (file, page))
             if last:
                 self._db.execute("UPDATE files SET state = 'done' WHERE id = ?", (file,))
 
     def finish(self, file: int, error: PulseEdgeError | None = None) -> None:
         """All pages of a file are there, or it cannot be read."""
-        state, why, code = ("done", None, 0) if error is None else ("failed", str(error), error.exit_code)
+        state, why, code = (
+            ("done", None, 0) if error is None else ("failed", str(error), error.exit_code)
+        )
         with self._transaction():
             query = "UPDATE files SET state = ?, error = ?, exit_code = ? WHERE id = ?"
             self._db.execute(query, (state, why, code, file))
@@ -295,9 +329,15 @@ class Store:
     def export(self) -> None:
         """Write results.jsonl and results.csv anew."""
         write_whole(
-            self.folder / RESULTS[0], (line.encode("utf-8", "replace") for line in self._jsonl()), overwrite=True
+            self.folder / RESULTS[0],
+            (line.encode("utf-8", "replace") for line in self._jsonl()),
+            overwrite=True,
         )
-        write_whole(self.folder / RESULTS[1], (line.encode("utf-8", "replace") for line in self._csv()), overwrite=True)
+        write_whole(
+            self.folder / RESULTS[1],
+            (line.encode("utf-8", "replace") for line in self._csv()),
+            overwrite=True,
+        )
 
     def _jsonl(self) -> Iterator[str]:
         for path, _page, report, error, code in self.results():
@@ -308,17 +348,23 @@ class Store:
         yield "\ufeff" + ",".join(COLUMNS) + "\r\n"
         for path, page, report, error, code in self.results():
             state = "refused" if code == PageRefused.exit_code else "failed"
-            rows = [{"state": state, "error": error}] if report is None else _rows(json.loads(report))
+            rows = (
+                [{"state": state, "error": error}] if report is None else _rows(json.loads(report))
+            )
             for row in rows:
                 line = io.StringIO()
                 values = {"file": one_line(path), "page": page or ""} | row
-                csv.writer(line).writerow([spreadsheet_cell(values.get(name, "")) for name in COLUMNS])
+                csv.writer(line).writerow(
+                    [spreadsheet_cell(values.get(name, "")) for name in COLUMNS]
+                )
                 yield line.getvalue()
 
     def close(self) -> None:
         """Give the folder back."""
         if db := getattr(self, "_db", None):
-            with contextlib.suppress(sqlite3.Error):  # a full disk: the write-ahead file stays, and is read next time
+            with contextlib.suppress(
+                sqlite3.Error
+            ):  # a full disk: the write-ahead file stays, and is read next time
                 db.close()
         os.close(self._lock)
 
@@ -347,7 +393,11 @@ def _rows(report: dict[str, Any]) -> Iterator[dict[str, Any]]:
         "intended_use": report.get("intended_use", INTENDED_USE),
     }
     for answer in report["answers"]:
-        yield page | {"question": answer["question"], "answer": answer["text"], "complete": answer["complete"]}
+        yield page | {
+            "question": answer["question"],
+            "answer": answer["text"],
+            "complete": answer["complete"],
+        }
 
 
 def _finding(finding: dict[str, Any]) -> str:
@@ -362,7 +412,9 @@ def finished(folder: Path) -> int:
     if not (folder / DATABASE).is_file():
         return 0
     try:
-        with contextlib.closing(sqlite3.connect(f"{(folder / DATABASE).resolve().as_uri()}?mode=ro", uri=True)) as db:
+        with contextlib.closing(
+            sqlite3.connect(f"{(folder / DATABASE).resolve().as_uri()}?mode=ro", uri=True)
+        ) as db:
             return int(db.execute("SELECT count(*) FROM pages").fetchone()[0])
     except sqlite3.Error:
         return 0
@@ -401,7 +453,9 @@ def _page(store: Store, work: Work, file: File, document: Document, number: int)
     last = number == len(document)
     try:
         if (crashes := store.begin(file.id, number)) >= CRASHES:
-            raise PageFailed(f"{name}: ended the program {crashes} times. Export the page as PNG and try that.")
+            raise PageFailed(
+                f"{name}: ended the program {crashes} times. Export the page as PNG and try that."
+            )
         page = document.page(number)
         if isinstance(page, Unread):
             raise page.error
@@ -425,7 +479,9 @@ def _no_file(path: str) -> ScanError | None:
     if not os.path.isdir(path):
         return None
     if os.path.islink(path):
-        return ScanError(f"{name}: is a link to a folder, and links are not followed. Name that folder as well.")
+        return ScanError(
+            f"{name}: is a link to a folder, and links are not followed. Name that folder as well."
+        )
     try:
         os.scandir(path).close()
     except OSError as e:
@@ -438,7 +494,9 @@ def _no_file(path: str) -> ScanError | None:
 # --- sources ----------------------------------------------------------------------------------------------------------
 
 
-def files(sources: Sequence[str], without: Path, *, may_be_empty: bool = False) -> Iterator[tuple[str, int, int]]:
+def files(
+    sources: Sequence[str], without: Path, *, may_be_empty: bool = False
+) -> Iterator[tuple[str, int, int]]:
     """Absolute path, bytes, and time of change (ns) of every file that the sources name, nothing below `without`.
 
     A source is a folder (with all below it but what is hidden), a pattern, a `.txt` file with a path a line (or with NUL
@@ -463,7 +521,9 @@ def files(sources: Sequence[str], without: Path, *, may_be_empty: bool = False) 
             except (OSError, ValueError):
                 yield full, -1, -1
         if not (found or may_be_empty):
-            raise UsageError(f"{one_line(source)}: names no file. Check the name; a pattern needs quotes.")
+            raise UsageError(
+                f"{one_line(source)}: names no file. Check the name; a pattern needs quotes."
+            )
 
 
 def _paths(source: str) -> Iterator[str]:
@@ -473,7 +533,9 @@ def _paths(source: str) -> Iterator[str]:
         yield from _listed(source)
     elif not os.path.lexists(source) and glob.has_magic(source):
         yield from sorted(glob.glob(source, recursive=True))
-        if "**" in source:  # glob says nothing of folders that it cannot look into, and follows links
+        if (
+            "**" in source
+        ):  # glob says nothing of folders that it cannot look into, and follows links
             yield from _closed_below(os.path.dirname(source[: source.index("**")]) or os.curdir)
     else:
         yield source
@@ -483,11 +545,15 @@ def _below(folder: str) -> Iterator[str]:
     """Every file below a folder; also folders that cannot be looked into, and links to folders elsewhere."""
     closed: list[str] = []
     top = os.path.realpath(folder)
-    for at, folders, names in os.walk(folder, onerror=lambda e: closed.append(os.fspath(e.filename))):
+    for at, folders, names in os.walk(
+        folder, onerror=lambda e: closed.append(os.fspath(e.filename))
+    ):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in folders:
             path = os.path.join(at, name)
-            if os.path.islink(path) and not f"{os.path.realpath(path)}{os.sep}".startswith(top + os.sep):
+            if os.path.islink(path) and not f"{os.path.realpath(path)}{os.sep}".startswith(
+                top + os.sep
+            ):
                 yield path  # what it leads to below the same folder is read anyway
         for name in sorted(names):
             if not name.startswith(".") and name.lower() not in _NO_PAGES:
@@ -497,7 +563,9 @@ def _below(folder: str) -> Iterator[str]:
 
 def _closed_below(folder: str) -> Iterator[str]:
     closed: list[str] = []
-    for _at, folders, _names in os.walk(folder, onerror=lambda e: closed.append(os.fspath(e.filename))):
+    for _at, folders, _names in os.walk(
+        folder, onerror=lambda e: closed.append(os.fspath(e.filename))
+    ):
         folders[:] = [name for name in folders if not name.startswith(".")]
     yield from closed
 
@@ -526,8 +594,13 @@ def _is_older(folder: Path) -> bool:
     if not (folder / DATABASE).is_file() or not (folder / "lock").is_file():
         return False
     try:
-        with contextlib.closing(sqlite3.connect(f"{(folder / DATABASE).resolve().as_uri()}?mode=ro", uri=True)) as db:
-            tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        with contextlib.closing(
+            sqlite3.connect(f"{(folder / DATABASE).resolve().as_uri()}?mode=ro", uri=True)
+        ) as db:
+            tables = {
+                name
+                for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+            }
     except sqlite3.Error:
         return False
     return {"about", "files", "pages"} <= tables
@@ -542,12 +615,16 @@ def _lock(folder: Path) -> int:
         owned.claim(folder, "batch", lambda: _is_older(folder))
         lock = logs.open_owned(folder / "lock")
     except OSError as e:
-        raise BatchError(f"{folder}: cannot be written ({e.strerror}). Choose another folder with -o.") from None
+        raise BatchError(
+            f"{folder}: cannot be written ({e.strerror}). Choose another folder with -o."
+        ) from None
     for _ in range(20):  # a worker whose supervisor was killed leaves within milliseconds
         if logs.try_lock(lock):
             break
         time.sleep(0.1)
     else:
         os.close(lock)
-        raise BatchError(f"{folder}: another pulse-edge works on it. Wait until it is done, or choose another with -o.")
+        raise BatchError(
+            f"{folder}: another pulse-edge works on it. Wait until it is done, or choose another with -o."
+        )
     return lock

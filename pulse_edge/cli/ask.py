@@ -27,9 +27,13 @@ HELP = (
 @click.command(cls=ReadyCommand)
 @click.argument("scan", metavar="SCAN")
 @click.option(
-    "--kit", type=click.Path(path_type=Path), help="Kit directory. Default: $PULSE_EDGE_KIT, or the installed."
+    "--kit",
+    type=click.Path(path_type=Path),
+    help="Kit directory. Default: $PULSE_EDGE_KIT, or the installed.",
 )
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
+)
 @reading
 @click.option(
     "--retain",
@@ -72,24 +76,40 @@ def ask(
     from pulse_edge.page import reader as scans
 
     if scan == "-":
-        raise UsageError("-: the questions come from standard input, so the page cannot. Name a file.")
+        raise UsageError(
+            "-: the questions come from standard input, so the page cannot. Name a file."
+        )
     screen = Screen()
     admit = {"straighten": not no_rectify, "force": force}
-    settings = {"max_tokens": max_tokens, "threads": threads, **admit, "force_kit": force_kit, **pruning(image_tokens)}
+    settings = {
+        "max_tokens": max_tokens,
+        "threads": threads,
+        **admit,
+        "force_kit": force_kit,
+        **pruning(image_tokens),
+    }
     record = log.Recorder(log.Log(note=screen.note), settings, retain)
     record.log.ready()
     page = scans.read(scan)
     with (
         screen.progress() as progress,
         PulseModel.load(
-            kit, device=device, threads=threads, limit=limit, use=Use(pages=1), force=force_kit, progress=progress
+            kit,
+            device=device,
+            threads=threads,
+            limit=limit,
+            use=Use(pages=1),
+            force=force_kit,
+            progress=progress,
         ) as model,
     ):
         screen.loaded(model)
         model.prefixes = cli_cache.prefixes(kv_cache_size, cache=cache)
         if not speculation:
             model.drafter = None
-        encoded = model.encode(page, cache=cli_cache.opened() if cache else None, image_tokens=image_tokens, **admit)
+        encoded = model.encode(
+            page, cache=cli_cache.opened() if cache else None, image_tokens=image_tokens, **admit
+        )
         screen.judged(encoded)
         screen.note(HELP)
         talk = _Talk(model, page, encoded, max_tokens, screen, record)
@@ -123,7 +143,10 @@ class _Talk:
             return
         if question.startswith("/"):
             known = question in ("/help", "/?")
-            self._screen.note(HELP if known else f"error: {question.split()[0]}: no such command. {HELP}", always=True)
+            self._screen.note(
+                HELP if known else f"error: {question.split()[0]}: no such command. {HELP}",
+                always=True,
+            )
             return
         try:
             self._answer(question)
@@ -143,7 +166,9 @@ class _Talk:
         from pulse_edge.report.report import INTENDED_USE
 
         # An empty answer cannot be repeated to the model as a turn.
-        answering = self._model.ask(self._encoded, question, self._max_tokens, [t for t in self._turns if t[1]])
+        answering = self._model.ask(
+            self._encoded, question, self._max_tokens, [t for t in self._turns if t[1]]
+        )
         first, self._first = self._first, False
         say(heading(self._model, self._encoded, question, 1, first=first))
         if first:

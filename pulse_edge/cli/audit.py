@@ -20,7 +20,10 @@ from pulse_edge.common.text import counted, json_text, one_line, spreadsheet_cel
 from pulse_edge.errors import AuditLogError, UsageError
 
 _FOLDER = click.option(
-    "--log", "folder", type=click.Path(path_type=Path), help="Its folder. Default: $PULSE_EDGE_LOG, or this user's."
+    "--log",
+    "folder",
+    type=click.Path(path_type=Path),
+    help="Its folder. Default: $PULSE_EDGE_LOG, or this user's.",
 )
 _DEBUG = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 COLUMNS = (
@@ -40,7 +43,13 @@ def log() -> None:
 
 @log.command("list")
 @_FOLDER
-@click.option("--last", type=click.IntRange(1), default=20, show_default=True, help="How many, the newest at the end.")
+@click.option(
+    "--last",
+    type=click.IntRange(1),
+    default=20,
+    show_default=True,
+    help="How many, the newest at the end.",
+)
 @click.option(
     "--page",
     metavar="FILE|HASH",
@@ -61,19 +70,27 @@ def list_(folder: Path | None, last: int, page: str | None, debug: bool) -> None
         found += 1
         say(f"{_line(item)}{' kept' if record.kept(item) else ''}\n")
     if not found and page is not None:
-        raise AuditLogError(f"{record.folder}: no entry is about {one_line(page)}. See `pulse-edge log list`.")
+        raise AuditLogError(
+            f"{record.folder}: no entry is about {one_line(page)}. See `pulse-edge log list`."
+        )
 
 
 def _line(item: logs.Entry) -> str:
     """One entry, whichever version wrote it."""
     f = item.fields
     kit = f["kit"] if isinstance(f.get("kit"), dict) else {}
-    name = one_line(str(kit.get("id", "?")))[:60] + (" (demonstration)" if kit.get("demonstration") else "")
-    ended = "whole" if f.get("complete") else "cut off" if f.get("ended") == "whole" else one_line(str(f.get("ended")))
-    file, page = (one_line(str(f.get(key) or "-"))[:12] for key in ("file_hash", "page_sha256"))
-    return (
-        f"{item.number:>6} {_times(f)} file {file} page {page} {name}, {one_line(str(f.get('tokens')))} tokens, {ended}"
+    name = one_line(str(kit.get("id", "?")))[:60] + (
+        " (demonstration)" if kit.get("demonstration") else ""
     )
+    ended = (
+        "whole"
+        if f.get("complete")
+        else "cut off"
+        if f.get("ended") == "whole"
+        else one_line(str(f.get("ended")))
+    )
+    file, page = (one_line(str(f.get(key) or "-"))[:12] for key in ("file_hash", "page_sha256"))
+    return f"{item.number:>6} {_times(f)} file {file} page {page} {name}, {one_line(str(f.get('tokens')))} tokens, {ended}"
 
 
 def _times(fields: dict[str, Any]) -> str:
@@ -103,7 +120,9 @@ def _about(record: logs.Log, page: str) -> Callable[[logs.Entry], bool]:
                 while piece := file.read(1 << 20):
                     digest.update(piece)
         except OSError as e:
-            raise UsageError(f"{page}: cannot be read ({e.strerror}). Name it by its hash.") from None
+            raise UsageError(
+                f"{page}: cannot be read ({e.strerror}). Name it by its hash."
+            ) from None
         begins.add(digest.hexdigest())
     if not begins:
         raise UsageError(
@@ -137,7 +156,11 @@ def show(number: int, folder: Path | None, debug: bool) -> None:
 
 @log.command()
 @_FOLDER
-@click.option("--expect", metavar="HASH", help="A hash that an earlier verify gave: the record must still contain it.")
+@click.option(
+    "--expect",
+    metavar="HASH",
+    help="A hash that an earlier verify gave: the record must still contain it.",
+)
 @_DEBUG
 def verify(folder: Path | None, expect: str | None, debug: bool) -> None:
     """Find any change, removal or reordering, and say where. Nothing in the folder is changed.
@@ -161,8 +184,12 @@ def forget(folder: Path | None, debug: bool) -> None:
 
 @log.command()
 @_FOLDER
-@click.option("--format", "kind", type=click.Choice(["jsonl", "csv"]), default="jsonl", show_default=True)
-@click.option("-o", "--out", type=click.Path(path_type=Path), help="A new file. Default: standard output.")
+@click.option(
+    "--format", "kind", type=click.Choice(["jsonl", "csv"]), default="jsonl", show_default=True
+)
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path), help="A new file. Default: standard output."
+)
 @click.option("--overwrite", is_flag=True, help="Replace the file if it exists.")
 @_DEBUG
 def export(folder: Path | None, kind: str, out: Path | None, overwrite: bool, debug: bool) -> None:
@@ -174,14 +201,20 @@ def export(folder: Path | None, kind: str, out: Path | None, overwrite: bool, de
     lines = (_table if kind == "csv" else _jsonl)(record)
     if out is None:
         for line in lines:
-            click.echo(line, nl=False)  # cells are harmless already, and a table's lines end with CR and LF
+            click.echo(
+                line, nl=False
+            )  # cells are harmless already, and a table's lines end with CR and LF
         return
     try:
         write_whole(out, (line.encode() for line in lines), overwrite=overwrite)
     except FileExistsError:
-        raise UsageError(f"{out}: exists, and is not replaced. Choose another name, or add --overwrite.") from None
+        raise UsageError(
+            f"{out}: exists, and is not replaced. Choose another name, or add --overwrite."
+        ) from None
     except OSError as e:
-        raise AuditLogError(f"{out}: cannot be written ({e.strerror}). Choose another place.") from None
+        raise AuditLogError(
+            f"{out}: cannot be written ({e.strerror}). Choose another place."
+        ) from None
     Screen().note(f"written: {out}")
 
 

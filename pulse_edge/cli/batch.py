@@ -30,13 +30,28 @@ POLL = 2.0
 @click.command(cls=ReadyCommand)
 @click.argument("sources", nargs=-1, required=True, metavar="DIR|GLOB|LIST...")
 @click.option(
-    "-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder of the batch and its results."
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Folder of the batch and its results.",
 )
 @click.option(
-    "--kit", type=click.Path(path_type=Path), help="Kit directory. Default: $PULSE_EDGE_KIT, or the installed."
+    "--kit",
+    type=click.Path(path_type=Path),
+    help="Kit directory. Default: $PULSE_EDGE_KIT, or the installed.",
 )
-@click.option("-q", "--question", "questions", multiple=True, metavar="TEXT", help="Repeatable. Default: a report.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option(
+    "-q",
+    "--question",
+    "questions",
+    multiple=True,
+    metavar="TEXT",
+    help="Repeatable. Default: a report.",
+)
+@click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
+)
 @documents
 @reading
 @click.option("--retry", is_flag=True, help="Try again what failed before.")
@@ -92,15 +107,29 @@ def batch(
     wanted = Wanted.of(questions, max_tokens, forms, out)
     screen = Screen()
     admit = {"straighten": not no_rectify, "force": force}
-    asked = {"max_tokens": max_tokens, "threads": threads, **admit, "force_kit": force_kit, **pruning(image_tokens)}
+    asked = {
+        "max_tokens": max_tokens,
+        "threads": threads,
+        **admit,
+        "force_kit": force_kit,
+        **pruning(image_tokens),
+    }
     record = log.Recorder(log.Log(note=screen.note), asked, retain)
     record.log.ready()
     opened = kits.find(kit)
-    settings = {"kit": opened.sha256, "questions": wanted.questions, "max-tokens": max_tokens, "format": forms, **admit}
+    settings = {
+        "kit": opened.sha256,
+        "questions": wanted.questions,
+        "max-tokens": max_tokens,
+        "format": forms,
+        **admit,
+    }
     settings |= {"findings": with_findings, "force-kit": force_kit, **pruning(image_tokens)}
     with batches.Store(out, settings) as store:
         if supervisor.after_crash() and not store.crashed():
-            raise BatchError("the program crashed while it read no page. Run pulse-edge doctor to see what is wrong.")
+            raise BatchError(
+                "the program crashed while it read no page. Run pulse-edge doctor to see what is wrong."
+            )
         if not watch:
             store.add(batches.files(sources, out))
         if retry and not supervisor.after_crash():
@@ -109,22 +138,37 @@ def batch(
             with (
                 screen.progress() as progress,
                 PulseModel.load(
-                    opened, device=device, threads=threads, limit=limit, force=force_kit, progress=progress
+                    opened,
+                    device=device,
+                    threads=threads,
+                    limit=limit,
+                    force=force_kit,
+                    progress=progress,
                 ) as model,
             ):
                 screen.loaded(model)
                 model.prefixes = cli_cache.prefixes(kv_cache_size, cache=cache)
                 if not speculation:
                     model.drafter = None
-                how = {**admit, "image_tokens": image_tokens, "cache": cli_cache.opened() if cache else None}
-                desk = _Desk(model, wanted.for_kit(opened.manifest, with_findings), record, forms, how)
-                work = batches.Work(desk.answer, desk.record, desk.documents, _Teller(store, screen.note))
+                how = {
+                    **admit,
+                    "image_tokens": image_tokens,
+                    "cache": cli_cache.opened() if cache else None,
+                }
+                desk = _Desk(
+                    model, wanted.for_kit(opened.manifest, with_findings), record, forms, how
+                )
+                work = batches.Work(
+                    desk.answer, desk.record, desk.documents, _Teller(store, screen.note)
+                )
                 _go_through(store, work, sources if watch else ())
         store.export()
         counts, pages = store.counts(), store.failed_pages()
         done = counted(counts.done, "file was read", "files were read")
         without = f", {counted(pages, 'page has', 'pages have')} no answer" if pages else ""
-        say(f"{out}: {done}{without}, {counts.failed} could not be; see {out / batches.RESULTS[1]}\n")
+        say(
+            f"{out}: {done}{without}, {counts.failed} could not be; see {out / batches.RESULTS[1]}\n"
+        )
         raise SystemExit(store.exit_code())
 
 
@@ -145,7 +189,12 @@ class _Desk:
     """What is done with each page."""
 
     def __init__(
-        self, model: PulseModel, wanted: Wanted, record: Recorder, forms: tuple[str, ...], how: Mapping[str, Any]
+        self,
+        model: PulseModel,
+        wanted: Wanted,
+        record: Recorder,
+        forms: tuple[str, ...],
+        how: Mapping[str, Any],
     ) -> None:
         """`how`: keywords of PulseModel.encode."""
         self._model, self._wanted, self._record = model, wanted, record
@@ -155,7 +204,9 @@ class _Desk:
         wanted, model = self._wanted, self._model
         encoded = model.encode(page, **self._how)
         self._picture = encoded.picture(page)
-        answered = [model.ask(encoded, question, wanted.max_tokens) for question in wanted.questions]
+        answered = [
+            model.ask(encoded, question, wanted.max_tokens) for question in wanted.questions
+        ]
         for answering in answered:
             answering.answer()
         return model.report(encoded, answered, model.findings(encoded) if wanted.findings else ())
@@ -171,7 +222,12 @@ class _Desk:
         folder = self._wanted.out
         if folder is not None:
             writers.write(
-                folder / "pages", f"{name}-{writers.stem(report)}", self._forms, report, self._picture, overwrite=True
+                folder / "pages",
+                f"{name}-{writers.stem(report)}",
+                self._forms,
+                report,
+                self._picture,
+                overwrite=True,
             )
 
 
@@ -185,11 +241,20 @@ class _Teller:
         self._pages = 0
 
     def __call__(self, name: str, report: Report | None, error: PulseEdgeError | None) -> None:
-        from pulse_edge.cli.console import duration
+        from pulse_edge.common.text import duration
 
         self._pages += 1
         waiting = self._store.counts().waiting
         left = (time.monotonic() - self._start) / self._pages * waiting
         reasons = [r["advice"] for r in (report.quality or {}).get("reasons", ())] if report else []
-        how = f"error: {error}" if error else f"answered, with doubts: {' '.join(reasons)}" if reasons else "answered"
-        self._note(f"{name}: {how} ({counted(waiting, 'file', 'files')} left, {duration(left)})", always=True)
+        how = (
+            f"error: {error}"
+            if error
+            else f"answered, with doubts: {' '.join(reasons)}"
+            if reasons
+            else "answered"
+        )
+        self._note(
+            f"{name}: {how} ({counted(waiting, 'file', 'files')} left, {duration(left)})",
+            always=True,
+        )

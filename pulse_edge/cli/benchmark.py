@@ -13,12 +13,28 @@ from pulse_edge.common import paths
 @click.command(cls=ReadyCommand)
 @click.argument("kit", required=False, type=click.Path(path_type=Path))
 @click.option(
-    "--page", type=click.Path(path_type=Path), help="Page to read. Default: the one that the package carries."
+    "--page",
+    type=click.Path(path_type=Path),
+    help="Page to read. Default: the one that the package carries.",
 )
-@click.option("--runs", type=click.IntRange(1), default=3, show_default=True, help="The table shows their medians.")
-@click.option("--max-tokens", type=click.IntRange(1), default=64, show_default=True, help="Longest answer.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-@click.option("--threads", type=click.IntRange(1, 512), help="Default: the processors that this process may use.")
+@click.option(
+    "--runs",
+    type=click.IntRange(1),
+    default=3,
+    show_default=True,
+    help="The table shows their medians.",
+)
+@click.option(
+    "--max-tokens", type=click.IntRange(1), default=64, show_default=True, help="Longest answer."
+)
+@click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(1, 512),
+    help="Default: the processors that this process may use.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def bench(

@@ -47,7 +47,9 @@ def info(debug: bool) -> None:
     pages, size = kept.info()
     say(f"{kept.folder}: {pages} pages, {size:,} of at most {kept.limit:,} bytes\n")
     if (read := prefixes(0)) and (of := read.info())[0]:
-        say(f"{kept.folder}: {of[0]} pages as the language model read them, {of[1]:,} bytes (--kv-cache-size)\n")
+        say(
+            f"{kept.folder}: {of[0]} pages as the language model read them, {of[1]:,} bytes (--kv-cache-size)\n"
+        )
 
 
 @cache.command()

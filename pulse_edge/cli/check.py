@@ -31,23 +31,36 @@ LONGEST_NAME = 200
     metavar="DIR",
     help="Write there what the model would see (photographs as JPEG), and copies with what was found drawn over them.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace pictures of --save-page. Default: give new ones another name.")
+@click.option(
+    "--overwrite",
+    is_flag=True,
+    help="Replace pictures of --save-page. Default: give new ones another name.",
+)
 @click.option("--no-rectify", is_flag=True, help="Leave the page's pixels as they are.")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def check(
-    scans: tuple[str, ...], as_json: bool, save_page: Path | None, overwrite: bool, no_rectify: bool, debug: bool
+    scans: tuple[str, ...],
+    as_json: bool,
+    save_page: Path | None,
+    overwrite: bool,
+    no_rectify: bool,
+    debug: bool,
 ) -> None:
     """Say whether pages are fit to be read, without a model: good, usable, or refused and why."""
     from pulse_edge.page import sandbox
 
     sandbox.start()  # while the libraries are loaded
-    raise SystemExit(_Check(as_json, save_page, overwrite=overwrite, straighten=not no_rectify).all(scans))
+    raise SystemExit(
+        _Check(as_json, save_page, overwrite=overwrite, straighten=not no_rectify).all(scans)
+    )
 
 
 class _Check:
     """The pages that were named, one after the other; a page that fails is counted, and the next one is looked at."""
 
-    def __init__(self, as_json: bool, save_page: Path | None, *, overwrite: bool, straighten: bool) -> None:
+    def __init__(
+        self, as_json: bool, save_page: Path | None, *, overwrite: bool, straighten: bool
+    ) -> None:
         self._as_json, self._save_page, self._overwrite = as_json, save_page, overwrite
         self._straighten = straighten
         self._screen = Screen()
@@ -72,7 +85,9 @@ class _Check:
                 self._pages += 1
                 self._fail(source, e)
         if self._pages > 1:
-            summary = f"{self._pages} pages: {self._refused} refused, {self._failed} could not be read"
+            summary = (
+                f"{self._pages} pages: {self._refused} refused, {self._failed} could not be read"
+            )
             self._screen.note(summary, always=bool(self._refused or self._failed))
         return self._worst
 
@@ -97,7 +112,9 @@ class _Check:
 
     def _fail(self, name: str, error: Exception) -> None:
         self._failed += 1
-        self._worst = max(self._worst, self._screen.failed(name, on_page(name, error), self._as_json))
+        self._worst = max(
+            self._worst, self._screen.failed(name, on_page(name, error), self._as_json)
+        )
 
 
 def _checked_text(checked: CheckedPage, as_json: bool) -> str:
@@ -126,17 +143,33 @@ def _save_page(checked: CheckedPage, folder: Path, *, overwrite: bool) -> list[P
 
     flat, grid = checked.flat, checked.flat.grid
     file = Path(checked.page.name.removesuffix(f"#{checked.page.number}"))
-    ending = file.suffix + (f".page{checked.page.number}" if file.name != Path(checked.page.name).name else "")
+    ending = file.suffix + (
+        f".page{checked.page.number}" if file.name != Path(checked.page.name).name else ""
+    )
     photo = flat.frame is not None
-    found = quality.overlay(flat.image, checked.quality, grid.across if grid else None, grid.down if grid else None)
-    contents = dict([_encoded(ending, flat.image, photo), _encoded(f"{ending}.found", found, photo)])
+    found = quality.overlay(
+        flat.image, checked.quality, grid.across if grid else None, grid.down if grid else None
+    )
+    contents = dict(
+        [_encoded(ending, flat.image, photo), _encoded(f"{ending}.found", found, photo)]
+    )
     if flat.sheet.corners is not None:
-        contents |= [_encoded(f"{ending}.sheet", quality.sheet_overlay(checked.page.image, flat.sheet.corners), True)]
+        contents |= [
+            _encoded(
+                f"{ending}.sheet",
+                quality.sheet_overlay(checked.page.image, flat.sheet.corners),
+                True,
+            )
+        ]
     try:
         stem = (file.stem if file.name != "-" else "stdin").encode("utf-8", "replace")
-        return write_set(folder, stem[:LONGEST_NAME].decode("utf-8", "ignore"), contents, overwrite=overwrite)
+        return write_set(
+            folder, stem[:LONGEST_NAME].decode("utf-8", "ignore"), contents, overwrite=overwrite
+        )
     except OSError as e:
-        raise UsageError(f"{folder}: cannot be written to ({e.strerror or e}). Name another folder.") from None
+        raise UsageError(
+            f"{folder}: cannot be written to ({e.strerror or e}). Name another folder."
+        ) from None
 
 
 def _encoded(ending: str, picture: Image.Image, photo: bool) -> tuple[str, bytes]:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from pulse_edge.common.text import one_line, visible
+from pulse_edge.common.text import duration, one_line, visible
 from pulse_edge.errors import OutputError, PulseEdgeError
 
 if TYPE_CHECKING:
@@ -51,14 +51,6 @@ def show_traceback(error: BaseException) -> None:
         print(visible("".join(traceback.format_exception(error))), end="", file=sys.stderr)
 
 
-def duration(seconds: float) -> str:
-    """`40 s`, `7 min`, `3 h 20 min`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
-
-
 def time_left(task: Any) -> str:
     """Of a bar: by its own pace once there is one, else by what the machine is known for; empty where neither is there."""
     left, expected = task.time_remaining, task.fields["expected"]
@@ -83,7 +75,13 @@ class Screen:
             yield lambda _stage, _done, _of: None
             return
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            ProgressColumn,
+            TextColumn,
+        )
 
         class Left(ProgressColumn):
             def render(self, task: Any) -> Any:
@@ -101,7 +99,9 @@ class Screen:
         if stage not in self._tasks:
             if not self._tasks:
                 self._bar.start()
-            self._tasks[stage] = self._bar.add_task(STAGES[stage], total=of, expected=self.expected(stage, of))
+            self._tasks[stage] = self._bar.add_task(
+                STAGES[stage], total=of, expected=self.expected(stage, of)
+            )
         self._bar.update(self._tasks[stage], completed=done, total=of)
         if done >= of:
             self._bar.remove_task(self._tasks.pop(stage))
@@ -117,7 +117,11 @@ class Screen:
         if self._speed is None:
             return None
         s = self._speed
-        whole = {"load": s.load_seconds, "encode": of * s.tile_seconds, "prefill": of / s.image_tokens_per_second}
+        whole = {
+            "load": s.load_seconds,
+            "encode": of * s.tile_seconds,
+            "prefill": of / s.image_tokens_per_second,
+        }
         return whole.get(stage)
 
     def rest(self) -> None:
@@ -159,14 +163,20 @@ class Screen:
         s = answering.seconds
         speed = answering.tokens / s["answer"] if s["answer"] else 0.0
         first = s.get("first_token", s["prefill"])
-        took = f"encoded in {encoded.seconds['encode']:.1f} s" if "encode" in encoded.seconds else "encoded before"
+        took = (
+            f"encoded in {encoded.seconds['encode']:.1f} s"
+            if "encode" in encoded.seconds
+            else "encoded before"
+        )
         self.note(
             f"{encoded.file}: {len(encoded.image_tokens)} image tokens from {encoded.tiles} tiles, {took}, "
             f"first token after {first:.1f} s, {speed:.1f} tokens/s, "
             f"peak memory {memory.peak() / memory.MIB:,.0f} MiB"
         )
         if not answering.complete:
-            self.note(f"warning: the answer was cut off after {answering.tokens} tokens", always=True)
+            self.note(
+                f"warning: the answer was cut off after {answering.tokens} tokens", always=True
+            )
 
     def judged(self, encoded: EncodedPage) -> None:
         """What is wrong with a page that is answered all the same."""
@@ -174,7 +184,10 @@ class Screen:
             return
         judged = encoded.checked.quality
         if judged.forced:
-            self.note(f"warning: {encoded.file}: the page was refused, and is answered because of --force", always=True)
+            self.note(
+                f"warning: {encoded.file}: the page was refused, and is answered because of --force",
+                always=True,
+            )
         for reason in judged.reasons:
             self.note(f"warning: {encoded.file}: {reason.advice}", always=True)
 

@@ -12,9 +12,13 @@ from pulse_edge.common.text import json_text
 
 @click.command()
 @click.option(
-    "--kit", type=click.Path(path_type=Path), help="Kit directory. Default: $PULSE_EDGE_KIT, or the installed."
+    "--kit",
+    type=click.Path(path_type=Path),
+    help="Kit directory. Default: $PULSE_EDGE_KIT, or the installed.",
 )
-@click.option("--json", "as_json", is_flag=True, help="One object with every check and its figures.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="One object with every check and its figures."
+)
 @memory_limit
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def doctor(kit: Path | None, as_json: bool, limit: int | None, debug: bool) -> None:

@@ -29,21 +29,47 @@ if TYPE_CHECKING:
 @click.command(cls=ReadyCommand)
 @click.argument("scans", nargs=-1, required=True, metavar="SCAN...")
 @click.option(
-    "--kit", type=click.Path(path_type=Path), help="Kit directory. Default: $PULSE_EDGE_KIT, or the installed."
+    "--kit",
+    type=click.Path(path_type=Path),
+    help="Kit directory. Default: $PULSE_EDGE_KIT, or the installed.",
 )
-@click.option("-q", "--question", "questions", multiple=True, metavar="TEXT", help="Repeatable. Default: a report.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="The same as --format json: one object per page, one a line.")
 @click.option(
-    "--json-schema", type=click.Path(path_type=Path), metavar="FILE", help="Each answer is JSON of this JSON Schema."
+    "-q",
+    "--question",
+    "questions",
+    multiple=True,
+    metavar="TEXT",
+    help="Repeatable. Default: a report.",
+)
+@click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
+)
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="The same as --format json: one object per page, one a line.",
+)
+@click.option(
+    "--json-schema",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Each answer is JSON of this JSON Schema.",
 )
 @documents
-@click.option("--patient-id", metavar="ID", help="Whom FHIR is to name. It is written nowhere else.")
+@click.option(
+    "--patient-id", metavar="ID", help="Whom FHIR is to name. It is written nowhere else."
+)
 @click.option("--patient-system", metavar="URI", help="Numbering that the patient's id is from.")
 @click.option(
-    "-o", "--out", type=click.Path(path_type=Path), help="Folder for the formats' files, a few for each page."
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder for the formats' files, a few for each page.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace files of -o. Default: give new ones another name.")
+@click.option(
+    "--overwrite", is_flag=True, help="Replace files of -o. Default: give new ones another name."
+)
 @reading
 @click.option("--dry-run", is_flag=True, help="Only say what it would take, in time and memory.")
 @click.option(
@@ -94,10 +120,22 @@ def interpret(
     from pulse_edge.inference.memory_plan import Use
     from pulse_edge.inference.model import PulseModel
 
-    wanted = Wanted.of(questions, max_tokens, ("json", *forms) if as_json else forms, out, patient_id, patient_system)
+    wanted = Wanted.of(
+        questions,
+        max_tokens,
+        ("json", *forms) if as_json else forms,
+        out,
+        patient_id,
+        patient_system,
+    )
     wanted = dataclasses.replace(wanted, overwrite=overwrite)
     settings: dict[str, Any] = {"max_tokens": max_tokens, "threads": threads}
-    settings |= {"straighten": not no_rectify, "force": force, "force_kit": force_kit, **pruning(image_tokens)}
+    settings |= {
+        "straighten": not no_rectify,
+        "force": force,
+        "force_kit": force_kit,
+        **pruning(image_tokens),
+    }
     if json_schema is not None:
         compiled = json_grammar.load(json_schema)
         wanted = dataclasses.replace(wanted, grammar=compiled)
@@ -108,8 +146,14 @@ def interpret(
     if wanted.grammar:
         wanted.grammar.require(max_tokens or opened.manifest.prompt.max_tokens)
     admit = {"straighten": not no_rectify, "force": force}
-    desk = _Desk(scans, screen, as_json=wanted.shown == "json", admit=admit, image_tokens=image_tokens)
-    use = Use(pages=desk.count(), tokens=wanted.tokens(opened.manifest), image_tokens=token_pruning.limit(image_tokens))
+    desk = _Desk(
+        scans, screen, as_json=wanted.shown == "json", admit=admit, image_tokens=image_tokens
+    )
+    use = Use(
+        pages=desk.count(),
+        tokens=wanted.tokens(opened.manifest),
+        image_tokens=token_pruning.limit(image_tokens),
+    )
     screen.expect(profile.recall(opened).speed)
     if dry_run:
         desk.forecast(opened, wanted, use, limit)
@@ -122,7 +166,13 @@ def interpret(
     with (
         screen.progress() as progress,
         PulseModel.load(
-            opened, device=device, threads=threads, limit=limit, use=use, force=force_kit, progress=progress
+            opened,
+            device=device,
+            threads=threads,
+            limit=limit,
+            use=use,
+            force=force_kit,
+            progress=progress,
         ) as model,
     ):
         if wanted.grammar:
@@ -146,7 +196,13 @@ class _Desk:
     """The pages of the files that were named. What cannot be read is told, and counts for the exit code."""
 
     def __init__(
-        self, scans: tuple[str, ...], screen: Screen, *, as_json: bool, admit: dict[str, bool], image_tokens: str
+        self,
+        scans: tuple[str, ...],
+        screen: Screen,
+        *,
+        as_json: bool,
+        admit: dict[str, bool],
+        image_tokens: str,
     ) -> None:
         self._scans, self._screen, self._as_json = scans, screen, as_json
         self._admit, self._rows = admit, image_tokens
@@ -164,7 +220,9 @@ class _Desk:
     def summary(self) -> None:
         """Of several pages: how many have no answer."""
         if self._pages > 1 and self._failed:
-            self._screen.note(f"{self._failed} of {self._pages} pages were not answered", always=True)
+            self._screen.note(
+                f"{self._failed} of {self._pages} pages were not answered", always=True
+            )
 
     def count(self) -> int:
         """How many pages there are; one file is opened for that now, of several each counts as one."""
@@ -173,7 +231,11 @@ class _Desk:
         document = self._open(self._scans[0])
         self.several = document is not None and len(document) > 1
         # An only page is read at once: if it cannot be, nothing has to be loaded.
-        self._alone = document if document is not None and self.several else list(self._readable(document or ()))
+        self._alone = (
+            document
+            if document is not None and self.several
+            else list(self._readable(document or ()))
+        )
         return len(self._alone)
 
     def _open(self, source: str) -> Document | None:
@@ -216,7 +278,9 @@ class _Desk:
     def _encoded(self, model: PulseModel) -> Iterator[tuple[Page, EncodedPage]]:
         for page in self.pages():
             try:
-                encoded = model.encode(page, cache=self.cache, image_tokens=self._rows, **self._admit)
+                encoded = model.encode(
+                    page, cache=self.cache, image_tokens=self._rows, **self._admit
+                )
             except Exception as e:
                 self.failed(page.name, e)
                 continue
@@ -244,7 +308,12 @@ class _Desk:
             except Exception as e:
                 self.failed(page.name, e)
                 continue
-            said = {**dataclasses.asdict(cast), "peak_memory": made.peak, "memory": made.parts, "free": made.budget}
+            said = {
+                **dataclasses.asdict(cast),
+                "peak_memory": made.peak,
+                "memory": made.parts,
+                "free": made.budget,
+            }
             say(json_text(said) + "\n" if self._as_json else estimate.describe(cast) + "\n")
         if not self._as_json:
             say(estimate.describe_memory(made) + "\n")
@@ -269,8 +338,19 @@ def _one_page(
         grammar = wanted.grammar.text if wanted.grammar else None
         answering = model.ask(encoded, question, wanted.max_tokens, grammar=grammar)
         if streams:
-            first = not answered and wanted.grammar is None  # a program reads JSON: no line between notice and object
-            say(heading(model, encoded, question, len(wanted.questions), first=first, named=several and not answered))
+            first = (
+                not answered and wanted.grammar is None
+            )  # a program reads JSON: no line between notice and object
+            say(
+                heading(
+                    model,
+                    encoded,
+                    question,
+                    len(wanted.questions),
+                    first=first,
+                    named=several and not answered,
+                )
+            )
         with recorded(record, model, encoded, answering, page):
             for text in answering:
                 if streams:
@@ -285,16 +365,27 @@ def _one_page(
         record.findings(dataclasses.asdict(report))
     if wanted.out is not None:
         name, forms, replaced = writers.stem(report), wanted.forms, wanted.overwrite
-        for path in writers.write(wanted.out, name, forms, report, picture, wanted.patient, overwrite=replaced):
+        for path in writers.write(
+            wanted.out, name, forms, report, picture, wanted.patient, overwrite=replaced
+        ):
             say(f"{path}\n")
     elif not streams:
         say(writers.render(wanted.shown, report, picture, wanted.patient).decode("utf-8"))
-    elif lines := [*findings_lines(report), *([report.intended_use] if wanted.grammar is None else [])]:
+    elif lines := [
+        *findings_lines(report),
+        *([report.intended_use] if wanted.grammar is None else []),
+    ]:
         say("\n".join(lines) + "\n")
 
 
 def heading(
-    model: PulseModel, encoded: EncodedPage, question: str, of: int, *, first: bool = True, named: bool = False
+    model: PulseModel,
+    encoded: EncodedPage,
+    question: str,
+    of: int,
+    *,
+    first: bool = True,
+    named: bool = False,
 ) -> str:
     """What stands before an answer: notices, and before a page's `first` one the verdict on the page.
 

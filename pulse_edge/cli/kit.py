@@ -32,21 +32,57 @@ def keygen(path: Path, debug: bool) -> None:
 @click.command()
 @click.argument("kits", nargs=-1, required=True, type=_PATH, metavar="KIT...")
 @click.option(
-    "-o", "--out", required=True, type=_PATH, metavar="STICK", help="A new folder, on the stick or elsewhere."
+    "-o",
+    "--out",
+    required=True,
+    type=_PATH,
+    metavar="STICK",
+    help="A new folder, on the stick or elsewhere.",
 )
-@click.option("--platform", "platforms", multiple=True, required=True, type=click.Choice(sorted(PLATFORMS)))
-@click.option("--python", "pythons", multiple=True, default=["3.11"], show_default=True, type=click.Choice(PYTHONS))
+@click.option(
+    "--platform", "platforms", multiple=True, required=True, type=click.Choice(sorted(PLATFORMS))
+)
+@click.option(
+    "--python",
+    "pythons",
+    multiple=True,
+    default=["3.11"],
+    show_default=True,
+    type=click.Choice(PYTHONS),
+)
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
-@click.option("--sign", "key", type=_PATH, metavar="KEY", help="A secret key of `kit keygen` or `minisign -G -W`.")
-@click.option("--wheel", "wheels", multiple=True, type=_PATH, metavar="FILE", help="Take this wheel before any other.")
+@click.option(
+    "--sign",
+    "key",
+    type=_PATH,
+    metavar="KEY",
+    help="A secret key of `kit keygen` or `minisign -G -W`.",
+)
+@click.option(
+    "--wheel",
+    "wheels",
+    multiple=True,
+    type=_PATH,
+    metavar="FILE",
+    help="Take this wheel before any other.",
+)
 @click.option(
     "--without",
     multiple=True,
     type=click.Choice(list(EXTRAS)),
     help="Leave out what reads PDF, HEIC or DICOM files, or writes PDF reports. Default: all are packed.",
 )
-@click.option("--since", type=_PATH, metavar="STICK.JSON", help="Of an earlier stick: carry only what has changed.")
-@click.option("--constraints", type=_PATH, help="Versions of everything. Default: the checkout's constraints.txt.")
+@click.option(
+    "--since",
+    type=_PATH,
+    metavar="STICK.JSON",
+    help="Of an earlier stick: carry only what has changed.",
+)
+@click.option(
+    "--constraints",
+    type=_PATH,
+    help="Versions of everything. Default: the checkout's constraints.txt.",
+)
 @_DEBUG
 def pack(
     kits: tuple[Path, ...],
@@ -77,7 +113,11 @@ def pack(
     screen = Screen()
     with screen.progress() as progress:
         public = bundle.pack(order, progress, lambda text: screen.note(text, always=True))
-    signed = f"signed by key {public.id}" if public else "unsigned: installing it takes --accept unsigned"
+    signed = (
+        f"signed by key {public.id}"
+        if public
+        else "unsigned: installing it takes --accept unsigned"
+    )
     say(f"{out}: {sum(p.stat().st_size for p in out.rglob('*')):,} bytes, {signed}\n")
 
 
@@ -91,7 +131,9 @@ def rollback(debug: bool) -> None:
 
     home = kits.home()
     if home is None:
-        raise KitError("this pulse-edge was not installed from a stick, so there is no earlier version to go back to.")
+        raise KitError(
+            "this pulse-edge was not installed from a stick, so there is no earlier version to go back to."
+        )
     try:
         say(f"in use from now on: {install.rollback(home)}\n")
     except install.Refused as e:
@@ -111,10 +153,18 @@ def list_kits(as_json: bool, debug: bool) -> None:
     except KitError as e:  # none is chosen, or it is broken: the list says which there are
         default, trouble = None, str(e)
     for name, path in kits.installed().items():
-        row: dict[str, Any] = {"name": name, "default": path.resolve() == default, "path": str(path)}
+        row: dict[str, Any] = {
+            "name": name,
+            "default": path.resolve() == default,
+            "path": str(path),
+        }
         try:
             m = kits.open_kit(path).manifest
-            row |= {"id": m.id, "bytes": sum(f.bytes for f in m.files.values()), "demonstration": m.demonstration}
+            row |= {
+                "id": m.id,
+                "bytes": sum(f.bytes for f in m.files.values()),
+                "demonstration": m.demonstration,
+            }
         except KitError as e:
             row |= {"broken": str(e)}
         if as_json:
@@ -165,7 +215,10 @@ def info(path: Path, as_json: bool, debug: bool) -> None:
 
 def _facts(m: Any) -> Iterator[tuple[str, str]]:
     yield "kit", m.id + (" (demonstration, not for patients)" if m.demonstration else "")
-    yield "source", " ".join(str(m.source[k]) for k in ("name", "revision", "licence") if m.source.get(k))
+    yield (
+        "source",
+        " ".join(str(m.source[k]) for k in ("name", "revision", "licence") if m.source.get(k)),
+    )
     yield "made", m.created
     language, vision, packing = m.language, m.vision, m.packing
     told = f"{language.type}, {language.layers} layers, context {language.context_length} tokens"
@@ -188,7 +241,9 @@ def _calibrated(told: dict[str, Any] | None) -> str:
     if told is None:
         return "not calibrated"
     says = [
-        f"{key} (AUC {'not known' if c.auc is None else f'{c.auc:.2f}'})" for key, c in told.items() if not c.reason
+        f"{key} (AUC {'not known' if c.auc is None else f'{c.auc:.2f}'})"
+        for key, c in told.items()
+        if not c.reason
     ]
     never = [key for key, c in told.items() if c.reason]
     return f"judges {', '.join(says) or 'nothing'}; does not judge {', '.join(never) or 'nothing'}"
@@ -215,7 +270,11 @@ def _accuracy(told: dict[str, Any] | None) -> Iterator[tuple[str, str]]:
 
 @kit.command(cls=ReadyCommand)
 @_KIT
-@click.option("--key", type=click.Path(path_type=Path), help="Of a stick: the public key that must have signed it.")
+@click.option(
+    "--key",
+    type=click.Path(path_type=Path),
+    help="Of a stick: the public key that must have signed it.",
+)
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def verify(path: Path, key: Path | None, debug: bool) -> None:
     """Read every byte of a kit or a stick and compare it with the manifest, and a stick's with its signature."""

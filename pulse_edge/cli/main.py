@@ -93,7 +93,9 @@ def _open_standard_streams() -> None:
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDONLY if number == 1 else os.O_RDWR)  # the lowest number that is free
+            os.open(
+                os.devnull, os.O_RDONLY if number == 1 else os.O_RDWR
+            )  # the lowest number that is free
     if sys.stdout is None:
         sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 (for the whole process)
     if sys.stderr is None:
@@ -116,7 +118,9 @@ class _Signals:
         self.last: int = signal.SIGINT
         names = ("SIGINT", "SIGTERM", "SIGHUP")
         present = [getattr(signal, name) for name in names if hasattr(signal, name)]
-        self._numbers = [n for n in present if signal.getsignal(n) != signal.SIG_IGN]  # nohup stays in force
+        self._numbers = [
+            n for n in present if signal.getsignal(n) != signal.SIG_IGN
+        ]  # nohup stays in force
         for number in self._numbers:
             signal.signal(number, self._end)
         sys.unraisablehook = self._lost

@@ -62,15 +62,21 @@ def documents(command: Command) -> Command:
 def _admitting(command: Command) -> Command:
     """--no-rectify, --force and --force-kit."""
     raw = click.option("--no-rectify", is_flag=True, help="Leave the page's pixels as they are.")
-    force = click.option("--force", is_flag=True, help="Answer about a page that was refused; the report says so.")
+    force = click.option(
+        "--force", is_flag=True, help="Answer about a page that was refused; the report says so."
+    )
     kit = click.option(
-        "--force-kit", is_flag=True, help="Answer with a kit that doctor refused here; the report says so."
+        "--force-kit",
+        is_flag=True,
+        help="Answer with a kit that doctor refused here; the report says so.",
     )
     return raw(force(kit(command)))
 
 
 _cached = click.option(
-    "--cache/--no-cache", default=True, help="Keep what pages were encoded to, for the next time. Default: yes."
+    "--cache/--no-cache",
+    default=True,
+    help="Keep what pages were encoded to, for the next time. Default: yes.",
 )
 
 
@@ -95,9 +101,9 @@ def _pruned(command: Command) -> Command:
 
     told = "Image image_tokens that the model reads: all, no-padding, or N: at most so many, those that the encoder attends to "
     told += "(N:similarity: those unlike their neighbours). Other than all can change an answer. Default: all."
-    return click.option("--image-tokens", default="all", metavar="all|no-padding|N", callback=parsed, help=told)(
-        command
-    )
+    return click.option(
+        "--image-tokens", default="all", metavar="all|no-padding|N", callback=parsed, help=told
+    )(command)
 
 
 def pruning(image_tokens: str) -> dict[str, str]:
@@ -114,10 +120,14 @@ _speculated = click.option(
 
 def reading(command: Command) -> Command:
     """How pages are read and answered: what `interpret`, `ask` and `batch` share."""
-    longest = click.option("--max-tokens", type=click.IntRange(1), help="Longest answer. Default: the kit's limit.")
+    longest = click.option(
+        "--max-tokens", type=click.IntRange(1), help="Longest answer. Default: the kit's limit."
+    )
     told = "Default: the processors that this process may use."
     threads = click.option("--threads", type=click.IntRange(1, 512), help=told)
-    for option in reversed((longest, threads, memory_limit, _admitting, _pruned, _cached, _kept_kv, _speculated)):
+    for option in reversed(
+        (longest, threads, memory_limit, _admitting, _pruned, _cached, _kept_kv, _speculated)
+    ):
         command = option(command)
     return command
 
@@ -158,28 +168,38 @@ class Wanted:
             prompt.fill("{question}", question)
         forms = tuple(dict.fromkeys(forms)) or ("text",)
         if out is None and (len(forms) > 1 or forms[0] in ("html", "pdf")):
-            raise UsageError(f"--format {' and '.join(forms)}: needs a folder for the files. Name one with -o.")
+            raise UsageError(
+                f"--format {' and '.join(forms)}: needs a folder for the files. Name one with -o."
+            )
         if out is not None and os.path.lexists(out) and not out.is_dir():
-            raise UsageError(f"-o {out}: exists and is no folder. Name a folder, or one that does not exist yet.")
+            raise UsageError(
+                f"-o {out}: exists and is no folder. Name a folder, or one that does not exist yet."
+            )
         if "pdf" in forms:
             document.require_pdf()
         named = patient_id is not None or patient_system is not None
         if named and (patient_id is None or "fhir" not in forms):
-            raise UsageError("--patient-id and --patient-system: are for --format fhir. Add it, and the id.")
+            raise UsageError(
+                "--patient-id and --patient-system: are for --format fhir. Add it, and the id."
+            )
         patient = None if patient_id is None else Patient(patient_id, patient_system)
         return cls(questions, max_tokens, forms, out, patient)
 
     def for_kit(self, manifest: Manifest, with_findings: bool | None) -> Wanted:
         """With findings as asked for, else if the kit is calibrated for them."""
         calibrated = manifest.findings is not None
-        return dataclasses.replace(self, findings=calibrated if with_findings is None else with_findings)
+        return dataclasses.replace(
+            self, findings=calibrated if with_findings is None else with_findings
+        )
 
     def tokens(self, manifest: Manifest) -> int:
         """What stands beside the image image_tokens in the context, at most: no token is shorter than a byte."""
         from pulse_edge.report import findings
 
         asked = [*self.questions]
-        asked += [q for s in findings.STATEMENTS for q in (s.question, s.plain)] if self.findings else []
+        asked += (
+            [q for s in findings.STATEMENTS for q in (s.question, s.plain)] if self.findings else []
+        )
         spoken = manifest.prompt
         limit = spoken.max_tokens if self.max_tokens is None else self.max_tokens
         longest = max(len(question.encode()) for question in asked)

@@ -62,7 +62,11 @@ def pip(*arguments: str) -> list[str]:
 
 def environment(**extra: str) -> dict[str, str]:
     """The variables for a child: this process's without those that load foreign code, telemetry off, then `extra`."""
-    given = {name: value for name, value in os.environ.items() if not name.startswith(_LEFT_OUT)} | QUIET | extra
+    given = (
+        {name: value for name, value in os.environ.items() if not name.startswith(_LEFT_OUT)}
+        | QUIET
+        | extra
+    )
     for name in _SEARCHED:
         given[name] = _absolute(given.get(name, ""))
     return {name: value for name, value in given.items() if value or name not in _SEARCHED}
@@ -105,7 +109,9 @@ def enclose() -> None:
     installed = {os.path.realpath(prefix) for prefix in (sys.prefix, sys.base_prefix)}
     if any(here == prefix or here.startswith(prefix + os.sep) for prefix in installed):
         here = ""  # someone stands in the Python installation itself, which is no foreign code
-    sys.path[:] = [part for part in sys.path if os.path.isabs(part) and os.path.realpath(part) != here]
+    sys.path[:] = [
+        part for part in sys.path if os.path.isabs(part) and os.path.realpath(part) != here
+    ]
 
 
 def _begin_again_without_relative_folders() -> None:
@@ -145,8 +151,12 @@ def _start() -> None:
     """Run the module that the command line names."""
     _pin()
     root = _Own.root
-    if root not in sys.path and any(n.startswith("pulse_edge-") and n.endswith(".dist-info") for n in os.listdir(root)):
-        sys.path.append(root)  # installed into a folder of its own, such as the user's: the dependencies are there
+    if root not in sys.path and any(
+        n.startswith("pulse_edge-") and n.endswith(".dist-info") for n in os.listdir(root)
+    ):
+        sys.path.append(
+            root
+        )  # installed into a folder of its own, such as the user's: the dependencies are there
     import runpy
 
     del sys.argv[0]

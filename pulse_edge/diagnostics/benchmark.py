@@ -90,12 +90,20 @@ def _summary(values: list[float]) -> dict[str, float]:
 
 def table(told: dict[str, Any]) -> str:
     """For people."""
-    lines = [f"{told['kit']}, {told['device']}, {told['image_tokens']} image tokens, {told['runs']} runs", ""]
-    lines += [f"{'seconds':<18}{'median':>10}{'least':>10}{'most':>10}", f"{'load':<18}{told['load_seconds']:>10.3f}"]
+    lines = [
+        f"{told['kit']}, {told['device']}, {told['image_tokens']} image tokens, {told['runs']} runs",
+        "",
+    ]
+    lines += [
+        f"{'seconds':<18}{'median':>10}{'least':>10}{'most':>10}",
+        f"{'load':<18}{told['load_seconds']:>10.3f}",
+    ]
     for stage, s in told["seconds"].items():
         if stage == "step_of_one" and told["step_width"] == 1:
             continue  # the same as a step, measured twice
-        lines.append(f"{stage.replace('_', ' '):<18}{s['median']:>10.4f}{s['least']:>10.4f}{s['most']:>10.4f}")
+        lines.append(
+            f"{stage.replace('_', ' '):<18}{s['median']:>10.4f}{s['least']:>10.4f}{s['most']:>10.4f}"
+        )
     lines += [
         "",
         f"{told['image_tokens_per_second']:g} image tokens a second; {told['answer']['tokens']['median']:.0f} tokens in "

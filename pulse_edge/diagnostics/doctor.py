@@ -85,7 +85,9 @@ def examine(
         yield devices(told.figures)
         from pulse_edge.inference import memory_plan, vision_encoder
 
-        yield encoder(opened.manifest.vision.type, cpu.flags(), saturates=vision_encoder.saturates())
+        yield encoder(
+            opened.manifest.vision.type, cpu.flags(), saturates=vision_encoder.saturates()
+        )
         from pulse_edge.diagnostics.self_test import trial
 
         made = memory_plan.make(opened, memory_plan.Use(pages=1), limit=limit)
@@ -104,24 +106,38 @@ def engine() -> Check:
     spec = importlib.util.find_spec("llama_cpp")
     if spec is None or not spec.submodule_search_locations:
         return Check(
-            "llama.cpp", "failed", "llama-cpp-python is not installed. Install pulse-edge with its dependencies."
+            "llama.cpp",
+            "failed",
+            "llama-cpp-python is not installed. Install pulse-edge with its dependencies.",
         )
-    libraries = sorted(p.name for p in Path(spec.submodule_search_locations[0], "lib").glob("*ggml-cpu-*"))
-    build = f"a library for each of {len(libraries)} generations of processors" if libraries else "one library"
-    command, environment = child_process.command("pulse_edge.inference.probe"), child_process.environment()
+    libraries = sorted(
+        p.name for p in Path(spec.submodule_search_locations[0], "lib").glob("*ggml-cpu-*")
+    )
+    build = (
+        f"a library for each of {len(libraries)} generations of processors"
+        if libraries
+        else "one library"
+    )
+    command, environment = (
+        child_process.command("pulse_edge.inference.probe"),
+        child_process.environment(),
+    )
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     name = cpu.name()
     if done.returncode != 0:
-        return Check("llama.cpp", "failed", f"{name}: {_death(done)}", {"build": build, "exit": done.returncode})
+        return Check(
+            "llama.cpp",
+            "failed",
+            f"{name}: {_death(done)}",
+            {"build": build, "exit": done.returncode},
+        )
     said = json.loads(done.stdout.splitlines()[-1])
     return judge_engine(said, cpu.flags(), name, build)
 
 
 def _death(done: subprocess.CompletedProcess[str]) -> str:
     if done.returncode == -getattr(signal, "SIGILL", 4) or done.returncode == 0xC000001D:
-        return (
-            f"llama.cpp dies of an illegal instruction: it was built for a newer processor. Build it with {PORTABLE}."
-        )
+        return f"llama.cpp dies of an illegal instruction: it was built for a newer processor. Build it with {PORTABLE}."
     if done.returncode < 0:
         return f"llama.cpp dies of signal {-done.returncode}. Install it again."
     last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
@@ -130,15 +146,30 @@ def _death(done: subprocess.CompletedProcess[str]) -> str:
 
 def judge_engine(said: dict[str, Any], have: frozenset[str], name: str, build: str) -> Check:
     """Instructions that llama.cpp was built for against those that the processor has; `have` empty: not known."""
-    built = {part.split("=")[0].strip() for part in said["system"].replace(":", "|").split("|") if "= 1" in part}
-    absent = sorted(word for word in built & INSTRUCTIONS.keys() if have and INSTRUCTIONS[word] not in have)
-    figures = said | {"processor": name, "built_for": sorted(built & INSTRUCTIONS.keys()), "missing": absent}
+    built = {
+        part.split("=")[0].strip()
+        for part in said["system"].replace(":", "|").split("|")
+        if "= 1" in part
+    }
+    absent = sorted(
+        word for word in built & INSTRUCTIONS.keys() if have and INSTRUCTIONS[word] not in have
+    )
+    figures = said | {
+        "processor": name,
+        "built_for": sorted(built & INSTRUCTIONS.keys()),
+        "missing": absent,
+    }
     if absent:
         text = f"{name} lacks {', '.join(absent)}, which llama.cpp was built for ({build}). Build it with {PORTABLE}."
         return Check("llama.cpp", "failed", text, figures)
     unused = sorted({"AVX2", "AVX512", "DOTPROD", "MATMUL_INT8"} - built - _lacking(have))
     slow = f"; {', '.join(unused)} of this processor not used" if have and unused else ""
-    return Check("llama.cpp", "ok", f"{name}, {build}, built for {', '.join(figures['built_for'])}{slow}", figures)
+    return Check(
+        "llama.cpp",
+        "ok",
+        f"{name}, {build}, built for {', '.join(figures['built_for'])}{slow}",
+        figures,
+    )
 
 
 def _lacking(have: frozenset[str]) -> set[str]:
@@ -151,7 +182,9 @@ def room() -> Check:
     shown = "not told by the system" if free is None else f"{memory.shown(free)} free"
     quota = cpu.quota()
     cores = f"{len(cpu.allowed())} processors" + (f", {quota:g} of them granted" if quota else "")
-    return Check("memory", "ok", f"{shown}; {cores}, starting with {running}", {"free": free, "quota": quota})
+    return Check(
+        "memory", "ok", f"{shown}; {cores}, starting with {running}", {"free": free, "quota": quota}
+    )
 
 
 def disk() -> Check:
@@ -161,7 +194,9 @@ def disk() -> Check:
         folder = folder.parent
     free = shutil.disk_usage(folder).free
     state: State = "ok" if free >= LITTLE_DISK else "warning"
-    advice = "" if state == "ok" else ". Make room: answers that cannot be put on record are not given"
+    advice = (
+        "" if state == "ok" else ". Make room: answers that cannot be put on record are not given"
+    )
     return Check("disk", state, f"{memory.shown(free)} free at {folder}{advice}", {"free": free})
 
 
@@ -188,10 +223,17 @@ def devices(said: dict[str, Any]) -> Check:
 
     runtime = vision_encoder.installed_runtime()
     tried = [f"llama.cpp: {said['cuda'] or 'works'}"]
-    tried += [f"{g['name']}, {memory.shown(g['free'])} of {memory.shown(g['total'])} free" for g in said["gpus"]]
-    tried.append(f"ONNX Runtime: {'has CUDA' if runtime == 'onnxruntime-gpu' else 'installed without CUDA'}")
+    tried += [
+        f"{g['name']}, {memory.shown(g['free'])} of {memory.shown(g['total'])} free"
+        for g in said["gpus"]
+    ]
+    tried.append(
+        f"ONNX Runtime: {'has CUDA' if runtime == 'onnxruntime-gpu' else 'installed without CUDA'}"
+    )
     broken = said["cuda"] is not None and "CUDA" in said["system"]
-    return Check("devices", "warning" if broken else "ok", "CUDA: " + "; ".join(tried), {"runtime": runtime})
+    return Check(
+        "devices", "warning" if broken else "ok", "CUDA: " + "; ".join(tried), {"runtime": runtime}
+    )
 
 
 def encoder(kind: str, have: frozenset[str], *, saturates: bool) -> Check:
@@ -202,7 +244,12 @@ def encoder(kind: str, have: frozenset[str], *, saturates: bool) -> Check:
     """
     figures = {"type": kind, "saturates": saturates}
     if not kind.startswith("int8"):
-        return Check("encoder", "ok", f"{kind}: the same image tokens on every processor, but for rounding", figures)
+        return Check(
+            "encoder",
+            "ok",
+            f"{kind}: the same image tokens on every processor, but for rounding",
+            figures,
+        )
     if "sse4_1" in have and not {"avx2", "fma"} <= have:
         text = (
             f"{kind}: without AVX2 and FMA its image tokens differ in rounding from those of newer processors, which can "
@@ -210,7 +257,12 @@ def encoder(kind: str, have: frozenset[str], *, saturates: bool) -> Check:
         )
         return Check("encoder", "warning", text, figures)
     if saturates:
-        return Check("encoder", "ok", f"{kind}: exact sums without VNNI, which take longer than with it", figures)
+        return Check(
+            "encoder",
+            "ok",
+            f"{kind}: exact sums without VNNI, which take longer than with it",
+            figures,
+        )
     return Check("encoder", "ok", f"{kind}: exact sums", figures)
 
 
@@ -224,4 +276,8 @@ def seconds_of(call: Callable[[], Any]) -> float:
 def keep(opened: Kit, kept: profile.Kept) -> Check | None:
     """Remember; a check where that failed."""
     why = profile.keep(opened, kept)
-    return None if why is None else Check("memory of this machine", "warning", f"{why}: nothing is remembered")
+    return (
+        None
+        if why is None
+        else Check("memory of this machine", "warning", f"{why}: nothing is remembered")
+    )

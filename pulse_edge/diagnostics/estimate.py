@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pulse_edge.cli.console import duration
+from pulse_edge.common.text import duration
 from pulse_edge.inference import memory_plan, tiling, token_pruning
 from pulse_edge.kit.kit import Manifest
 from pulse_edge.machine import memory
@@ -63,13 +63,19 @@ def estimate(
     first = written = whole = None
     if speed is not None:
         before = int(len(manifest.prompt.before.encode()) / BYTES_PER_TOKEN)
-        first = speed.load_seconds + checked.seconds + speed.seconds(count, before + read, [(texts[0], 1)])
+        first = (
+            speed.load_seconds
+            + checked.seconds
+            + speed.seconds(count, before + read, [(texts[0], 1)])
+        )
         written = answer / speed.tokens_per_second
         whole = first + speed.seconds(0, 0, [(0, answer), *((text, answer) for text in texts[1:])])
     return Estimate(page.name, count, read, len(questions), limit, first, written, whole)
 
 
-def geometry(manifest: Manifest, size: tuple[int, int], image_tokens: str = token_pruning.ALL) -> tuple[int, int]:
+def geometry(
+    manifest: Manifest, size: tuple[int, int], image_tokens: str = token_pruning.ALL
+) -> tuple[int, int]:
     """(tiles, image tokens that are read at most) of a page of `size` (width, height) pixels."""
     packing, side = manifest.packing, manifest.vision.patches_per_side
     how: dict[str, Any] = {
@@ -88,7 +94,9 @@ def geometry(manifest: Manifest, size: tuple[int, int], image_tokens: str = toke
     if image_tokens == token_pruning.ALL:
         return count, len(packed)
     padding = tiling.padding(size, patches=side**2, **how)
-    return count, len(token_pruning.positions(image_tokens, padding, np.zeros(len(packed), np.float32), side))
+    return count, len(
+        token_pruning.positions(image_tokens, padding, np.zeros(len(packed), np.float32), side)
+    )
 
 
 def describe(cast: Estimate) -> str:
@@ -105,5 +113,7 @@ def describe(cast: Estimate) -> str:
 def describe_memory(made: memory_plan.Plan) -> str:
     """A line for people."""
     free = "" if made.budget is None else f" of {memory.shown(made.budget)} that may be taken"
-    closed = ", the encoder closed before the language model is loaded" if made.encoder_first else ""
+    closed = (
+        ", the encoder closed before the language model is loaded" if made.encoder_first else ""
+    )
     return f"memory: at most {memory.shown(made.peak)}{free}: {made.text}, context {made.context}{closed}"

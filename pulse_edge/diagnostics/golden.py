@@ -80,7 +80,11 @@ class Outcome:
     def passed(self) -> bool:
         """Two logits may each be off by the tolerance, so a choice between them by twice as much."""
         logits, choices = max(self.first_logits, self.later_logits), max(self.tokens, self.written)
-        return logits <= self.tolerance and choices <= 2 * self.tolerance and self.spread <= self.largest_spread
+        return (
+            logits <= self.tolerance
+            and choices <= 2 * self.tolerance
+            and self.spread <= self.largest_spread
+        )
 
 
 def read(kit: Kit) -> tuple[float, tuple[Case, ...]]:
@@ -101,12 +105,16 @@ def _read(kit: Kit) -> tuple[float, float, tuple[Case, ...]]:
         spread = float(told.get("spread", math.inf))
         tolerance = float(told["tolerance"])
         if not 0 < tolerance <= LARGEST_TOLERANCE or math.isnan(spread) or spread < 0:
-            raise ValueError(f"a tolerance of {tolerance:g} and a spread of {spread:g} prove nothing")
+            raise ValueError(
+                f"a tolerance of {tolerance:g} and a spread of {spread:g} prove nothing"
+            )
         if len(told["cases"]) > MOST_CASES:
             raise ValueError(f"{len(told['cases'])} cases, and {MOST_CASES} are the limit")
         return tolerance, spread, tuple(map(case_of, told["cases"]))
     except (OSError, ValueError, KeyError, TypeError) as e:
-        raise KitError(f"{path}: its golden cases cannot be read ({e!r}). Copy the kit again.") from None
+        raise KitError(
+            f"{path}: its golden cases cannot be read ({e!r}). Copy the kit again."
+        ) from None
 
 
 def case_of(raw: dict[str, Any]) -> Case:
@@ -126,7 +134,9 @@ def page(kit: Kit, name: str) -> Path:
         for path in (kit.file(name), paths.ASSETS / name):
             if path.is_file():
                 return path
-    raise KitError(f"{kit.path}: its golden cases need the page {name}, which is not there. Copy the kit again.")
+    raise KitError(
+        f"{kit.path}: its golden cases need the page {name}, which is not there. Copy the kit again."
+    )
 
 
 def check(
@@ -134,7 +144,9 @@ def check(
 ) -> list[Outcome]:
     """Every case of the model's kit. `encode` gets a page's path; each page is encoded once."""
     tolerance, largest, cases = _read(model.kit)
-    encoded = {name: encode(page(model.kit, name)) for name in dict.fromkeys(case.page for case in cases)}
+    encoded = {
+        name: encode(page(model.kit, name)) for name in dict.fromkeys(case.page for case in cases)
+    }
     found, differences = [], []
     for n, case in enumerate(cases):
         progress(n, len(cases))
@@ -153,18 +165,30 @@ def differences(case: Case, logits: npt.NDArray[np.float32]) -> Float:
     """
     later = logits[1 : 1 + len(case.later_logits), sampled(logits.shape[1])]
     first = np.abs(logits[0] - np.array(case.first_logits))
-    return np.concatenate([first, np.abs(later - np.array(case.later_logits).reshape(later.shape)).ravel()])
+    return np.concatenate(
+        [first, np.abs(later - np.array(case.later_logits).reshape(later.shape)).ravel()]
+    )
 
 
-def _check(model: PulseModel, encoded: EncodedPage, case: Case, tolerance: float) -> tuple[Outcome, Float]:
+def _check(
+    model: PulseModel, encoded: EncodedPage, case: Case, tolerance: float
+) -> tuple[Outcome, Float]:
     most, vocabulary = model.kit.manifest.prompt.max_tokens, model.language.vocabulary
-    if not 0 < len(case.tokens) <= most or not all(0 <= token < vocabulary for token in case.tokens):
-        raise KitError(f"{model.kit.file(FILE)}: a case has an answer that this kit cannot give. Copy the kit again.")
+    if not 0 < len(case.tokens) <= most or not all(
+        0 <= token < vocabulary for token in case.tokens
+    ):
+        raise KitError(
+            f"{model.kit.file(FILE)}: a case has an answer that this kit cannot give. Copy the kit again."
+        )
     if len(case.first_logits) != vocabulary:
         raise KitError(f"{model.kit.file(FILE)}: a case has other logits. Copy the kit again.")
     wide = len(range(*sampled(model.language.vocabulary).indices(model.language.vocabulary)))
-    if len(case.later_logits) >= len(case.tokens) or any(len(row) != wide for row in case.later_logits):
-        raise KitError(f"{model.kit.file(FILE)}: a case has other later logits. Copy the kit again.")
+    if len(case.later_logits) >= len(case.tokens) or any(
+        len(row) != wide for row in case.later_logits
+    ):
+        raise KitError(
+            f"{model.kit.file(FILE)}: a case has other later logits. Copy the kit again."
+        )
     (logits,) = model.score(encoded, case.question, [case.tokens])
     below = logits.max(1) - logits[np.arange(len(case.tokens)), list(case.tokens)]
     answering = model.ask(encoded, case.question, min(WRITTEN, len(case.tokens)))

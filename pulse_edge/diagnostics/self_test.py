@@ -28,8 +28,12 @@ def trial(opened: Kit, limit: int | None, progress: Progress) -> Iterator[Check]
     _, cases = golden.read(opened)
     names = list(dict.fromkeys(case.page for case in cases)) or ["example_page.png"]
     use = memory_plan.Use(pages=len(names))
-    with PulseModel.load(opened, device="cpu", limit=limit, use=use, force=True, progress=progress) as model:
-        encoded = {golden.page(opened, name): _encode(model, golden.page(opened, name)) for name in names}
+    with PulseModel.load(
+        opened, device="cpu", limit=limit, use=use, force=True, progress=progress
+    ) as model:
+        encoded = {
+            golden.page(opened, name): _encode(model, golden.page(opened, name)) for name in names
+        }
         providers = model.encoder.providers  # now: it is closed before the language model is loaded
         first = next(iter(encoded.values()))
         threads, busy = fastest(model.language, first), []
@@ -37,13 +41,30 @@ def trial(opened: Kit, limit: int | None, progress: Progress) -> Iterator[Check]
             threads, check = _unmeasured(profile.recall(opened).speed)
             busy.append(check)
         speed, steps = measure(model, first, threads), _steps(model, first)
-        checks = [_golden(golden.check(model, encoded.__getitem__, lambda done, of: progress("golden", done, of)))]
+        checks = [
+            _golden(
+                golden.check(
+                    model, encoded.__getitem__, lambda done, of: progress("golden", done, of)
+                )
+            )
+        ]
         found = {"providers": providers, "device": model.device}
         planned, peak = model.plan.peak, memory.peak()
-    refused = None if checks[0].state != "failed" else f"pulse-edge doctor refused it here: {checks[0].text}."
-    checks += [*busy, Check("speed", "ok", _told(speed), vars(speed) | found), *steps, _peak(planned, peak)]
+    refused = (
+        None
+        if checks[0].state != "failed"
+        else f"pulse-edge doctor refused it here: {checks[0].text}."
+    )
+    checks += [
+        *busy,
+        Check("speed", "ok", _told(speed), vars(speed) | found),
+        *steps,
+        _peak(planned, peak),
+    ]
     problems = self_test_results.store(opened, refused) if checks[0].state != "warning" else []
-    checks += [Check("self-test result", "warning", f"{why}: it does not hold there") for why in problems]
+    checks += [
+        Check("self-test result", "warning", f"{why}: it does not hold there") for why in problems
+    ]
     failed = keep(opened, profile.Kept(speed))
     yield from [*checks, failed] if failed else checks
 
@@ -62,14 +83,26 @@ def _figures(outcome: golden.Outcome) -> dict[str, Any]:
 def _golden(outcomes: list[golden.Outcome]) -> Check:
     figures = {"cases": [_figures(o) for o in outcomes]}
     if not outcomes:
-        return Check("golden cases", "warning", "the kit has none, so its answers were compared with nothing", figures)
+        return Check(
+            "golden cases",
+            "warning",
+            "the kit has none, so its answers were compared with nothing",
+            figures,
+        )
     failed = [o for o in outcomes if not o.passed]
     worst = max(max(o.first_logits, o.later_logits, o.tokens, o.written) for o in outcomes)
     limit = f"largest difference of a logit {worst:.3g}, tolerance {outcomes[0].tolerance:g}"
     if math.isfinite(outcomes[0].largest_spread):
-        limit += f"; of all together {outcomes[0].spread:.3g}, tolerance {outcomes[0].largest_spread:g}"
+        limit += (
+            f"; of all together {outcomes[0].spread:.3g}, tolerance {outcomes[0].largest_spread:g}"
+        )
     if failed:
-        return Check("golden cases", "failed", f"{len(failed)} of {len(outcomes)} did not come back ({limit})", figures)
+        return Check(
+            "golden cases",
+            "failed",
+            f"{len(failed)} of {len(outcomes)} did not come back ({limit})",
+            figures,
+        )
     return Check("golden cases", "ok", f"all {len(outcomes)} came back ({limit})", figures)
 
 
@@ -103,8 +136,19 @@ def _steps(model: PulseModel, encoded: EncodedPage) -> list[Check]:
     text = f"a step of {width} takes as long as {cost:.2g} single tokens"
     figures = {"width": width, "cost": cost}
     if cost < width:
-        return [Check("guesses", "ok", f"{text}: they save time where more of a step are right", figures)]
-    return [Check("guesses", "warning", f"{text}: they cost time here, use the kit without its table", figures)]
+        return [
+            Check(
+                "guesses", "ok", f"{text}: they save time where more of a step are right", figures
+            )
+        ]
+    return [
+        Check(
+            "guesses",
+            "warning",
+            f"{text}: they cost time here, use the kit without its table",
+            figures,
+        )
+    ]
 
 
 def _unmeasured(before: profile.Speed | None) -> tuple[cpu.Threads, Check]:
@@ -112,7 +156,9 @@ def _unmeasured(before: profile.Speed | None) -> tuple[cpu.Threads, Check]:
     threads = threads_for(before)
     text = f"other programs were using the processors, so numbers of threads were not compared, and {threads} "
     text += "will be used. Run pulse-edge doctor again when the machine is quiet"
-    return threads, Check("threads", "warning", text, {"prefill": threads.prefill, "decode": threads.decode})
+    return threads, Check(
+        "threads", "warning", text, {"prefill": threads.prefill, "decode": threads.decode}
+    )
 
 
 def fastest(language: language_model.LanguageModel, encoded: EncodedPage) -> cpu.Threads | None:
@@ -135,7 +181,10 @@ def _compared(language: language_model.LanguageModel, encoded: EncodedPage) -> c
     if len(counts) == 1:
         return cpu.Threads(counts[0], counts[0])
     reading, writing = dict.fromkeys(counts, math.inf), dict.fromkeys(counts, math.inf)
-    for number in (*reversed(counts), *counts):  # twice: the first call touches the weights, and others work here too
+    for number in (
+        *reversed(counts),
+        *counts,
+    ):  # twice: the first call touches the weights, and others work here too
         language.clear()
         language.use_threads(number, number)
         reading[number] = min(reading[number], seconds_of(lambda: language.feed_embeddings(rows)))
@@ -165,8 +214,13 @@ def _told(speed: profile.Speed) -> str:
 def _peak(planned: int, measured: int) -> Check:
     """Side by side; the plan is at fault where it was exceeded by a tenth."""
     if not measured:
-        return Check("peak", "ok", "the system does not tell what a process took", {"planned": planned})
+        return Check(
+            "peak", "ok", "the system does not tell what a process took", {"planned": planned}
+        )
     text = f"planned {memory.shown(planned)}, measured {memory.shown(measured)} ({measured / planned - 1:+.1%})"
     return Check(
-        "peak", "warning" if measured > 1.1 * planned else "ok", text, {"planned": planned, "measured": measured}
+        "peak",
+        "warning" if measured > 1.1 * planned else "ok",
+        text,
+        {"planned": planned, "measured": measured},
     )

@@ -34,7 +34,9 @@ LIMIT = 512 << 20
 _FORMAT, _UNFINISHED = 1, ".unfinished-"
 _BEGINNING = b'{"pulse_edge_image_tokens": '
 _PREFIX = re.compile(r".+-[0-9a-f]{64}\.kv")
-_ENTRY = re.compile(r"[0-9a-f]{64}(-attention)?\.tokens|[0-9a-f]{64}-[0-9a-f]{64}\.kv|\.unfinished-[a-z0-9_]{8}")
+_ENTRY = re.compile(
+    r"[0-9a-f]{64}(-attention)?\.tokens|[0-9a-f]{64}-[0-9a-f]{64}\.kv|\.unfinished-[a-z0-9_]{8}"
+)
 """Names that this cache gives: of `tempfile` the last."""
 _HEADER = 4096
 _PIECE = 1 << 20
@@ -69,7 +71,10 @@ class _Folder:
     def clear(self) -> int:
         """Remove everything that this cache wrote; how many entries there were."""
         entries = self._entries()
-        for path in (*(path for path, _, _ in entries), *(self._unfinished(0) if self.check() else ())):
+        for path in (
+            *(path for path, _, _ in entries),
+            *(self._unfinished(0) if self.check() else ()),
+        ):
             _remove(path)
         return len(entries)
 
@@ -237,7 +242,9 @@ def _open_own(path: Path) -> Iterator[BinaryIO]:
     fd = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0))
     with os.fdopen(fd, "rb") as file:
         about = os.fstat(fd)
-        if not stat.S_ISREG(about.st_mode) or (hasattr(os, "getuid") and about.st_uid != os.getuid()):
+        if not stat.S_ISREG(about.st_mode) or (
+            hasattr(os, "getuid") and about.st_uid != os.getuid()
+        ):
             raise PermissionError(path)
         yield file
 

@@ -20,7 +20,9 @@ def default_threads() -> int:
 
 def threads_for(speed: profile.Speed | None) -> cpu.Threads:
     """What `doctor` measured as fastest, else the physical and the fast cores that this process may use."""
-    return cpu.threads() if speed is None else cpu.Threads(speed.prefill_threads, speed.decode_threads)
+    return (
+        cpu.threads() if speed is None else cpu.Threads(speed.prefill_threads, speed.decode_threads)
+    )
 
 
 @dataclass(frozen=True)
@@ -52,14 +54,18 @@ def decide(
         try:
             plan = _gpu_plan(opened, use)
             encoder = vision_encoder.VisionEncoder(path, device="cuda", threads=threads.prefill)
-            return Start("cuda", "auto: CUDA works for both halves" * (device == "auto"), None, threads, plan), encoder
+            return Start(
+                "cuda", "auto: CUDA works for both halves" * (device == "auto"), None, threads, plan
+            ), encoder
         except DeviceError as e:
             if device == "cuda":
                 raise
             reason = str(e).removeprefix("cuda: ").split(". ")[0].split(";")[0]
             why = f"auto: {reason.split(' (')[0]}"
             # A build without CUDA is what most laptops have; anything else is a fault that somebody should mend.
-            fallback = f"no CUDA, so the CPU answers: {reason}" if language_model.has_cuda() else None
+            fallback = (
+                f"no CUDA, so the CPU answers: {reason}" if language_model.has_cuda() else None
+            )
     plan = plans.make(opened, use, limit=limit)
     return Start("cpu", why, fallback, threads, plan), vision_encoder.VisionEncoder(
         path, device="cpu", threads=threads.prefill

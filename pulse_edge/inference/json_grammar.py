@@ -87,7 +87,9 @@ def load(path: Path) -> Grammar:
     except (OSError, ValueError) as e:
         raise UsageError(f"{path}: is no JSON Schema that can be read ({e}). Correct it.") from None
     except RecursionError:
-        raise UsageError(f"{path}: nests values more than {DEEPEST} deep. Make the schema flatter.") from None
+        raise UsageError(
+            f"{path}: nests values more than {DEEPEST} deep. Make the schema flatter."
+        ) from None
     try:
         return replace(compiled(schema), source_sha256=hashlib.sha256(raw).hexdigest())
     except ValueError as e:
@@ -129,7 +131,9 @@ def compiled(schema: Any) -> Grammar:
     lines = [f"{name} ::= {expression}" for expression, name in rules.names.items()]
     # SentencePiece begins an answer with a space.
     text = "\n".join([f'root ::= " "? {root.rule}', *lines, ""])
-    return Grammar(text, root.text(), root.longest, shorten=_most(rules.low), limit=_most(rules.high))
+    return Grammar(
+        text, root.text(), root.longest, shorten=_most(rules.low), limit=_most(rules.high)
+    )
 
 
 @dataclass(frozen=True)
@@ -165,14 +169,18 @@ class _Rules:
             self._elements += elements
             self._costs.append((elements, advice))
             if self._elements > LARGEST:
-                raise ValueError(f"its grammar has more than {LARGEST:,} elements; {_most(self._costs)}")
+                raise ValueError(
+                    f"its grammar has more than {LARGEST:,} elements; {_most(self._costs)}"
+                )
         return self.names[expression]
 
     def value(self, schema: Any, where: str, depth: int) -> _Value:
         """Rules of a value and all inside it. `where` is its name in messages, `depth` how many values are around it."""
         where = where if len(where) <= 80 else f"{where[:40]}...{where[-30:]}"
         if depth > DEEPEST:
-            raise ValueError(f"{where} nests values more than {DEEPEST} deep; make the schema flatter")
+            raise ValueError(
+                f"{where} nests values more than {DEEPEST} deep; make the schema flatter"
+            )
         if not isinstance(schema, dict):
             raise ValueError(f"{where} is not an object")
         parts = {key: value for key, value in schema.items() if key not in _ABOUT}
@@ -181,13 +189,19 @@ class _Rules:
                 options = [parts[key]] if key == "const" else parts[key]
                 if len(parts) > 1 or not isinstance(options, list) or not options:
                     raise ValueError(f"{where} needs {key} alone, with something in it")
-                return self._any_of(options, where, depth) if key == "anyOf" else self._texts(options, where)
+                return (
+                    self._any_of(options, where, depth)
+                    if key == "anyOf"
+                    else self._texts(options, where)
+                )
         kind = parts.pop("type", None)
         if not isinstance(kind, str) or kind not in _KEYWORDS:
             stated = f"the type {kind!r}" if kind is not None else "no type"
             raise ValueError(f"{where} has {stated}; known are {', '.join(_KEYWORDS)}")
         if unknown := sorted(parts.keys() - _KEYWORDS[kind]):
-            raise ValueError(f"{where} has {', '.join(unknown)}, which is not understood for the type {kind}")
+            raise ValueError(
+                f"{where} has {', '.join(unknown)}, which is not understood for the type {kind}"
+            )
         if kind == "object":
             return self._object(parts, where, depth)
         if kind == "array":
@@ -199,11 +213,16 @@ class _Rules:
         return self._texts([True, False] if kind == "boolean" else [None], where)
 
     def _any_of(self, options: Sequence[Any], where: str, depth: int) -> _Value:
-        values = [self.value(one, f"{where}.anyOf[{n}]", depth + 1) for n, one in enumerate(options)]
+        values = [
+            self.value(one, f"{where}.anyOf[{n}]", depth + 1) for n, one in enumerate(options)
+        ]
         names = dict.fromkeys(value.rule for value in values)
         advice = f"give {where} fewer values in anyOf"
         shortest = min(values, key=lambda value: value.length)
-        rule, longest = self._rule(" | ".join(names), len(names), advice), max(value.longest for value in values)
+        rule, longest = (
+            self._rule(" | ".join(names), len(names), advice),
+            max(value.longest for value in values),
+        )
         return _Value(rule, shortest.length, shortest.text, longest)
 
     def _texts(self, options: Sequence[Any], where: str) -> _Value:
@@ -213,7 +232,9 @@ class _Rules:
         except (TypeError, ValueError):
             raise ValueError(f"{where} has a value that JSON cannot hold") from None
         rule = self._rule(
-            " | ".join(map(_literal, texts)), sum(map(len, texts)), f"give {where} fewer or shorter values"
+            " | ".join(map(_literal, texts)),
+            sum(map(len, texts)),
+            f"give {where} fewer or shorter values",
         )
         shortest = min(texts, key=len)
         return _Value(rule, len(shortest), lambda: shortest, max(map(len, texts)))
@@ -224,18 +245,30 @@ class _Rules:
         if not known or not {*map(str, required)} <= {*properties}:
             raise ValueError(f"{where} requires what is not among its properties")
         if not isinstance(parts.get("additionalProperties", False), bool):
-            raise ValueError(f"{where} has additionalProperties with a schema; only the listed ones are written")
+            raise ValueError(
+                f"{where} has additionalProperties with a schema; only the listed ones are written"
+            )
         names = [f"{json.dumps(name)}: " for name in properties]
         values = [self.value(one, f"{where}.{name}", depth + 1) for name, one in properties.items()]
-        pairs = [f"{_literal(name)} {value.rule}" for name, value in zip(names, values, strict=True)]
+        pairs = [
+            f"{_literal(name)} {value.rule}" for name, value in zip(names, values, strict=True)
+        ]
         between = 2 * max(len(names) - 1, 0)
         size = 2 + sum(map(len, names)) + between
-        rule = self._rule(" ".join(['"{"', ' ", " '.join(pairs), '"}"']), size, f"give {where} fewer properties")
+        rule = self._rule(
+            " ".join(['"{"', ' ", " '.join(pairs), '"}"']), size, f"give {where} fewer properties"
+        )
 
         def text() -> str:
-            return "{" + ", ".join(name + value.text() for name, value in zip(names, values, strict=True)) + "}"
+            return (
+                "{"
+                + ", ".join(name + value.text() for name, value in zip(names, values, strict=True))
+                + "}"
+            )
 
-        length, longest = (size + sum(getattr(value, name) for value in values) for name in ("length", "longest"))
+        length, longest = (
+            size + sum(getattr(value, name) for value in values) for name in ("length", "longest")
+        )
         return _Value(rule, length, text, longest)
 
     def _array(self, parts: Mapping[str, Any], where: str, depth: int) -> _Value:
@@ -262,7 +295,12 @@ class _Rules:
         expression = rf'"\"" {_CHARACTER}{{{low},{high}}} "\""'
         advice = f"lower maxLength of {where}, {high:,}"
         self.high.append((high, advice))
-        return _Value(self._rule(expression, 2 + 2 * high, advice), low + 2, lambda: '"' + "a" * low + '"', high + 2)
+        return _Value(
+            self._rule(expression, 2 + 2 * high, advice),
+            low + 2,
+            lambda: '"' + "a" * low + '"',
+            high + 2,
+        )
 
     def _number(self, parts: Mapping[str, Any], kind: str, where: str) -> _Value:
         low, high = (_bound(parts, key, where) for key in ("minimum", "maximum"))
@@ -277,7 +315,12 @@ class _Rules:
             options.append(_magnitude(max(0, least), most, kind, open_end=high is None))
         text = str(min((least, 0, most), key=lambda n: (not least <= n <= most, len(str(n)))))
         longest = max(len(str(least)), len(str(most))) + 7 * (kind == "number")
-        return _Value(self._rule(" | ".join(options), sum(map(len, options)), ""), len(text), lambda: text, longest)
+        return _Value(
+            self._rule(" | ".join(options), sum(map(len, options)), ""),
+            len(text),
+            lambda: text,
+            longest,
+        )
 
 
 def _most(parts: Sequence[tuple[int, str]]) -> str:
@@ -294,7 +337,9 @@ def _bound(parts: Mapping[str, Any], key: str, where: str) -> int | None:
         return None
     value = parts[key]
     if type(value) not in (int, float) or not abs(value) <= BIGGEST or value != int(value):
-        raise ValueError(f"{where} has the {key} {value!r}; a grammar holds whole numbers up to {BIGGEST:,}")
+        raise ValueError(
+            f"{where} has the {key} {value!r}; a grammar holds whole numbers up to {BIGGEST:,}"
+        )
     return int(value)
 
 
@@ -306,7 +351,9 @@ def _magnitude(least: int, most: int, kind: str, *, open_end: bool) -> str:
     if open_end:
         return _group(f"{_group(_whole(least, most))} {decimals}")
     last = f'"{most}" ("." "0"{{1,6}})?'
-    return _group(last if least == most else f"{_group(_whole(least, most - 1))} {decimals} | {last}")
+    return _group(
+        last if least == most else f"{_group(_whole(least, most - 1))} {decimals} | {last}"
+    )
 
 
 def _whole(least: int, most: int) -> str:

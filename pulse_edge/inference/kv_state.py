@@ -39,7 +39,9 @@ def fits(path: Path, shape: Shape, position: int, cells: int) -> bool:
             head = struct.unpack("<7I", file.read(28))
             places = list(_CELL.iter_unpack(file.read(_CELL.size * cells)))
             at, size = 28 + _CELL.size * cells, os.fstat(file.fileno()).st_size
-            if head != (_MAGIC, _VERSION, 2, position, cells, 1, cells) or not _ascending(places, position):
+            if head != (_MAGIC, _VERSION, 2, position, cells, 1, cells) or not _ascending(
+                places, position
+            ):
                 return False
             if struct.unpack("<2I", file.read(8)) != (shape.transposed, shape.layers):
                 return False
@@ -59,7 +61,13 @@ def fits(path: Path, shape: Shape, position: int, cells: int) -> bool:
 def _ascending(places: list[tuple[int, int, int]], position: int) -> bool:
     at = [place for place, _, _ in places]
     rising = all(a < b for a, b in itertools.pairwise(at))
-    return bool(at) and rising and at[0] >= 0 and at[-1] < position and all(p[1:] == (1, 0) for p in places)
+    return (
+        bool(at)
+        and rising
+        and at[0] >= 0
+        and at[-1] < position
+        and all(p[1:] == (1, 0) for p in places)
+    )
 
 
 def _layer(part: str, shape: Shape, cells: int) -> tuple[bytes, int]:

@@ -58,7 +58,9 @@ _KEYS = {"f16": 1, "q8_0": 8}
 """ggml_type by name."""
 _KEY_BYTES = {"f16": lambda width: 2 * width, "q8_0": lambda width: width // 32 * 34}
 """Of so many numbers: q8_0 holds 32 of them and a scale of two bytes."""
-_ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+_ENDING = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]
 
 
 class Observer(Protocol):
@@ -117,7 +119,9 @@ def gpus() -> list[Gpu]:
     lib.ggml_backend_dev_count.restype = ctypes.c_size_t
     lib.ggml_backend_dev_get.restype = ctypes.c_void_p
     lib.ggml_backend_dev_get.argtypes = [ctypes.c_size_t]
-    lib.ggml_backend_dev_type.argtypes = lib.ggml_backend_dev_description.argtypes = [ctypes.c_void_p]
+    lib.ggml_backend_dev_type.argtypes = lib.ggml_backend_dev_description.argtypes = [
+        ctypes.c_void_p
+    ]
     lib.ggml_backend_dev_description.restype = ctypes.c_char_p
     lib.ggml_backend_dev_memory.argtypes = [ctypes.c_void_p, *2 * [ctypes.POINTER(ctypes.c_size_t)]]
     lib.ggml_backend_dev_memory.restype = None
@@ -136,7 +140,11 @@ def cuda_missing() -> str | None:
     """Why llama.cpp cannot use CUDA, or None when it can."""
     if not has_cuda():
         return "llama-cpp-python was built without CUDA (build it with CMAKE_ARGS=-DGGML_CUDA=on)"
-    return None if gpus() else "llama.cpp has CUDA but sees no GPU (look at nvidia-smi, mend the driver)"
+    return (
+        None
+        if gpus()
+        else "llama.cpp has CUDA but sees no GPU (look at nvidia-smi, mend the driver)"
+    )
 
 
 def system() -> str:
@@ -170,7 +178,9 @@ def _grammar_sampler(lib: Any, vocabulary: Any, grammar: str) -> Any:
     with _log() as log:
         sampler = lib.llama_sampler_init_grammar(vocabulary, grammar.encode(), b"root")
     if not sampler:
-        raise UsageError(f"llama.cpp does not take the schema's grammar: {log.reason()}. Make the schema smaller.")
+        raise UsageError(
+            f"llama.cpp does not take the schema's grammar: {log.reason()}. Make the schema smaller."
+        )
     return sampler
 
 
@@ -229,12 +239,16 @@ class LanguageModel:
             self.vocabulary: int = lib.llama_vocab_n_tokens(self._vocab)
             self.end: int = lib.llama_vocab_eos(self._vocab)
             self._trained: int = lib.llama_model_n_ctx_train(self._model)
-            self._start_context(threads, decode_threads or threads, device, keys, flash_attention, observer)
+            self._start_context(
+                threads, decode_threads or threads, device, keys, flash_attention, observer
+            )
         except BaseException:
             self.close()
             raise
 
-    def _load(self, gpu_layers: int, mapped: bool, repack: bool, progress: Callable[[float], None]) -> None:
+    def _load(
+        self, gpu_layers: int, mapped: bool, repack: bool, progress: Callable[[float], None]
+    ) -> None:
         lib = self._lib
         params = lib.llama_model_default_params()
         params.load_mode = lib.LLAMA_LOAD_MODE_MMAP if mapped else lib.LLAMA_LOAD_MODE_NONE
@@ -242,30 +256,47 @@ class LanguageModel:
         params.n_gpu_layers = gpu_layers
         none = (ctypes.c_void_p * 1)(None)
         if not gpu_layers:
-            params.devices = ctypes.cast(none, ctypes.c_void_p)  # an empty list: a GPU must not take part in silence
+            params.devices = ctypes.cast(
+                none, ctypes.c_void_p
+            )  # an empty list: a GPU must not take part in silence
 
         def loading(fraction: float, _data: Any) -> bool:
             with self._caught():
                 progress(fraction)
             return not self._stop.is_set()
 
-        params.progress_callback = callback = lib.llama_progress_callback(loading)  # a name keeps it alive
+        params.progress_callback = callback = lib.llama_progress_callback(
+            loading
+        )  # a name keeps it alive
         with _log() as log, self._interrupts():
             self._model = lib.llama_model_load_from_file(str(self._path).encode(), params)
         del callback
         if not self._model:
-            raise EngineError(f"{self._path}: llama.cpp cannot load it: {log.reason()}. Copy the kit again.")
+            raise EngineError(
+                f"{self._path}: llama.cpp cannot load it: {log.reason()}. Copy the kit again."
+            )
 
     def _start_context(
-        self, threads: int, decode_threads: int, device: str, keys: str, flash: bool, observer: Observer | None
+        self,
+        threads: int,
+        decode_threads: int,
+        device: str,
+        keys: str,
+        flash: bool,
+        observer: Observer | None,
     ) -> None:
         lib = self._lib
         params = lib.llama_context_default_params()
         params.n_ctx = self.context
         params.n_batch = params.n_ubatch = self.batch
-        params.n_seq_max, params.kv_unified = 2, True  # the second one for `_leave_out`; both share the cells
+        params.n_seq_max, params.kv_unified = (
+            2,
+            True,
+        )  # the second one for `_leave_out`; both share the cells
         params.n_threads, params.n_threads_batch = decode_threads, threads
-        params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_ENABLED if flash else lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        params.flash_attn_type = (
+            lib.LLAMA_FLASH_ATTN_TYPE_ENABLED if flash else lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        )
         params.type_k = _KEYS[keys]
         params.offload_kqv = params.op_offload = device == "cuda"
         params.no_perf = True
@@ -280,7 +311,10 @@ class LanguageModel:
         if not self._context:
             raise EngineError(f"{self._path}: llama.cpp cannot make a context: {log.reason()}.")
         self._memory = lib.llama_get_memory(self._context)
-        heads, all_heads = lib.llama_model_n_head_kv(self._model), lib.llama_model_n_head(self._model)
+        heads, all_heads = (
+            lib.llama_model_n_head_kv(self._model),
+            lib.llama_model_n_head(self._model),
+        )
         width = self.embedding_length // all_heads * heads
         layers = lib.llama_model_n_layer(self._model)
         self._shape = kv_state.Shape(layers, width, _KEYS[keys], _KEY_BYTES[keys](width), not flash)
@@ -372,7 +406,11 @@ class LanguageModel:
         told, count = (ctypes.c_int32 * 2)(), ctypes.c_size_t()
         with open(path, "rb") as file:
             ends = np.frombuffer(file.read(20), np.int32)
-        if len(ends) < 5 or not 0 < ends[4] <= min(ends[3], self.context) or ends[3] > self._trained:
+        if (
+            len(ends) < 5
+            or not 0 < ends[4] <= min(ends[3], self.context)
+            or ends[3] > self._trained
+        ):
             return False
         if not kv_state.fits(path, self._shape, *ends[3:5].tolist()):
             return False
@@ -427,7 +465,10 @@ class LanguageModel:
         return np.concatenate(out) if every else None
 
     def _feed_apart(
-        self, embeddings: Float, positions: npt.NDArray[np.int64], progress: Callable[[int, int], None]
+        self,
+        embeddings: Float,
+        positions: npt.NDArray[np.int64],
+        progress: Callable[[int, int], None],
     ) -> None:
         """Decode embeddings (T, d) at `positions` (T + 1,) with gaps: run after run of embeddings without."""
         gaps = np.diff(positions, prepend=-1) - 1
@@ -459,12 +500,16 @@ class LanguageModel:
         # llama_context::state_seq_get_data: magic, sequence; llama_kv_cache::state_write: streams, cells; place, sequences, which.
         head = np.frombuffer(cell, np.int32, 7)
         if written != size or head[1:].tolist() != [1, 1, 1, at, 1, 1]:
-            raise EngineError(f"{self._path}: this llama.cpp writes its state in another way. Read all embeddings.")
+            raise EngineError(
+                f"{self._path}: this llama.cpp writes its state in another way. Read all embeddings."
+            )
         head[4] = at + positions
         lib.llama_memory_seq_rm(memory, 0, at, at + 1)
         if lib.llama_state_seq_set_data(self._context, cell, size, 1) != size:
             self.clear()
-            raise EngineError(f"{self._path}: llama.cpp does not take a cell that it wrote. Read all embeddings.")
+            raise EngineError(
+                f"{self._path}: llama.cpp does not take a cell that it wrote. Read all embeddings."
+            )
         lib.llama_memory_seq_cp(memory, 1, 0, -1, -1)
         lib.llama_memory_seq_rm(memory, 1, -1, -1)
         self.position += positions
@@ -473,10 +518,14 @@ class LanguageModel:
         """One llama_decode of ids (n,) int32 or embeddings (n, d) float32; logits (1 or n, vocabulary)."""
         n = len(what)
         if n > self._room:
-            raise ContextError(f"page and question need more than the kit's context of {self.context} tokens.")
+            raise ContextError(
+                f"page and question need more than the kit's context of {self.context} tokens."
+            )
         embedding = 0 if what.ndim == 1 else what.shape[1]
         if embedding not in (0, self.embedding_length):
-            raise EngineError(f"image embeddings are {embedding} wide, the language model {self.embedding_length}.")
+            raise EngineError(
+                f"image embeddings are {embedding} wide, the language model {self.embedding_length}."
+            )
         batch = self._lib.llama_batch_init(n, embedding, 1)
         try:
             batch.n_tokens = n
@@ -498,7 +547,9 @@ class LanguageModel:
         logits = np.stack([self._logits(i) for i in outputs])
         if not np.isfinite(logits[-1]).all():
             self.clear()
-            raise EngineError(f"{self._path}: the model gave values that are not numbers. Verify the kit.")
+            raise EngineError(
+                f"{self._path}: the model gave values that are not numbers. Verify the kit."
+            )
         return logits
 
     @property
@@ -513,7 +564,11 @@ class LanguageModel:
     # --- answering ---------------------------------------------------------------------------------------------------
 
     def generate(
-        self, logits: Float, max_tokens: int, guesses: Guesses | None = None, grammar: str | None = None
+        self,
+        logits: Float,
+        max_tokens: int,
+        guesses: Guesses | None = None,
+        grammar: str | None = None,
     ) -> Generator[Piece, None, bool]:
         """Greedy tokens after `logits`, until the model ends its turn, `max_tokens`, or the context has no room for a step.
 
@@ -533,7 +588,9 @@ class LanguageModel:
                 if not ahead:
                     if self.width > self._room:
                         return False
-                    ahead = self._step(token, guesses.guess(self.width - 1) if guesses is not None else [], best)
+                    ahead = self._step(
+                        token, guesses.guess(self.width - 1) if guesses is not None else [], best
+                    )
             return self._ends(ahead[0])
 
     def _ends(self, token: int) -> bool:
@@ -572,11 +629,15 @@ class LanguageModel:
 
         def best(logits: Float) -> int:
             token = int(np.argmax(logits))
-            if not np.isfinite(allowed(logits, np.array([token]))[0]):  # most are allowed; all take long to look at
+            if not np.isfinite(
+                allowed(logits, np.array([token]))[0]
+            ):  # most are allowed; all take long to look at
                 within = allowed(logits, np.arange(self.vocabulary))
                 token = int(np.argmax(within))
                 if not np.isfinite(within[token]):
-                    raise EngineError(f"{self._path}: none of its tokens goes on with the grammar. Change the schema.")
+                    raise EngineError(
+                        f"{self._path}: none of its tokens goes on with the grammar. Change the schema."
+                    )
             if not lib.llama_vocab_is_eog(self._vocab, token):
                 lib.llama_sampler_accept(sampler, token)
             return token
@@ -690,7 +751,9 @@ def _load_backends() -> None:
         libggml.ggml_backend_load_all_from_path.argtypes = [ctypes.c_char_p]
         libggml.ggml_backend_load_all_from_path(str(libggml_base_path).encode())
         if libggml.ggml_backend_reg_count() == 0:
-            raise EngineError(f"{libggml_base_path}: no library for this processor. Install llama-cpp-python again.")
+            raise EngineError(
+                f"{libggml_base_path}: no library for this processor. Install llama-cpp-python again."
+            )
 
 
 class _Log:
@@ -725,7 +788,9 @@ def _log() -> Iterator[_Log]:
     yield _LOG
 
 
-def _eval_callback(lib: Any, observer: Observer, caught: Callable[[], AbstractContextManager[None]]) -> Any:
+def _eval_callback(
+    lib: Any, observer: Observer, caught: Callable[[], AbstractContextManager[None]]
+) -> Any:
     """`cb_eval` for an observer. llama.cpp asks first (ask=True) and calls again with the node computed."""
     from llama_cpp._ggml import libggml
 
@@ -733,7 +798,12 @@ def _eval_callback(lib: Any, observer: Observer, caught: Callable[[], AbstractCo
     libggml.ggml_get_name.argtypes = [ctypes.c_void_p]
     libggml.ggml_nbytes.restype = ctypes.c_size_t
     libggml.ggml_nbytes.argtypes = [ctypes.c_void_p]
-    libggml.ggml_backend_tensor_get.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t]
+    libggml.ggml_backend_tensor_get.argtypes = [
+        ctypes.c_void_p,
+        ctypes.c_void_p,
+        ctypes.c_size_t,
+        ctypes.c_size_t,
+    ]
 
     def evaluated(tensor: int, ask: bool, _data: Any) -> bool:
         name = libggml.ggml_get_name(tensor).decode()

@@ -73,7 +73,9 @@ class Plan:
         p = self.parts
         encoding = p["program"] + p["page"] + p["encoder"]
         answering = p["program"] + p["weights"] + p["kv_cache"] + p["compute"] + p["image_tokens"]
-        return max(encoding, answering) if self.encoder_first else answering + p["page"] + p["encoder"]
+        return (
+            max(encoding, answering) if self.encoder_first else answering + p["page"] + p["encoder"]
+        )
 
     @property
     def text(self) -> str:
@@ -89,11 +91,21 @@ class Plan:
 
     def figures(self) -> str:
         """`needs 6.2 GiB of memory (weights 3.8 GiB, ...)`."""
-        parts = ", ".join(f"{_PART_NAMES.get(name, name)} {shown(size)}" for name, size in self.parts.items() if size)
+        parts = ", ".join(
+            f"{_PART_NAMES.get(name, name)} {shown(size)}"
+            for name, size in self.parts.items()
+            if size
+        )
         return f"needs {shown(self.peak)} of memory ({parts}{'; not all at once' if self.encoder_first else ''})"
 
 
-def make(kit: Kit, use: Use | None = None, *, limit: int | None = None, flags: frozenset[str] | None = None) -> Plan:
+def make(
+    kit: Kit,
+    use: Use | None = None,
+    *,
+    limit: int | None = None,
+    flags: frozenset[str] | None = None,
+) -> Plan:
     """The best plan that fits into what is free, and into `limit` bytes.
 
     Raises MemoryShortage, with the figures of the smallest plan, when none fits; KitError for a broken GGUF header.
@@ -107,10 +119,16 @@ def make(kit: Kit, use: Use | None = None, *, limit: int | None = None, flags: f
         if plan.fits:
             return plan
     least = min(plans, key=lambda plan: plan.peak)
-    told = f"{shown(limit)} are allowed (--memory)" if limit is not None and budget == limit else None
+    told = (
+        f"{shown(limit)} are allowed (--memory)" if limit is not None and budget == limit else None
+    )
     raise MemoryShortage(
         f"{kit.path}: {least.figures()}, and {told or f'{shown(budget or 0)} are free'}. "
-        + ("Allow more, or use a smaller kit." if told else "Close other programs, or use a smaller kit.")
+        + (
+            "Allow more, or use a smaller kit."
+            if told
+            else "Close other programs, or use a smaller kit."
+        )
     )
 
 
@@ -122,7 +140,9 @@ def ladder(kit: Kit, use: Use, budget: int | None, flags: frozenset[str]) -> lis
     """
     held = gguf_header.read(kit.file(kit.manifest.language.file))
     worth = cpu.repacked(set(held.by_kind), flags)
-    repacking = 2 * sum(held.by_kind[kind] for kind in worth) > held.bytes  # llama.cpp does all of them or none
+    repacking = (
+        2 * sum(held.by_kind[kind] for kind in worth) > held.bytes
+    )  # llama.cpp does all of them or none
     closing = [True] if use.pages == 1 else [False] if use.pages is None else [False, True]
     context = context_for(kit.manifest, use)
     return [
@@ -149,7 +169,11 @@ def context_for(manifest: Manifest, use: Use) -> int:
     most = manifest.language.context_length
     if use.tokens is None:
         return most
-    read = image_tokens(manifest) if use.image_tokens is None else min(use.image_tokens, image_tokens(manifest))
+    read = (
+        image_tokens(manifest)
+        if use.image_tokens is None
+        else min(use.image_tokens, image_tokens(manifest))
+    )
     return min(most, -(-(read + use.tokens) // _ROUND) * _ROUND)
 
 
@@ -182,7 +206,8 @@ def parts(manifest: Manifest, held: Weights, use: Use, context: int, batch: int)
         "weights": held.bytes,
         "kv_cache": int((_KEY_BYTES[language.keys] + 2) * language.layers * pairs * context),
         "compute": batch * (max(attention, 4 * (language.vocabulary + 3 * wide)) + scores // 2),
-        "image_tokens": image_tokens(m) * wide * 4 + ((use.pages or 1) - 1) * (image_tokens(m) * wide * 4 + _KEPT),
+        "image_tokens": image_tokens(m) * wide * 4
+        + ((use.pages or 1) - 1) * (image_tokens(m) * wide * 4 + _KEPT),
     }
 
 
@@ -207,7 +232,10 @@ def on_gpu(free: int, held: Weights, kv_cache: int, compute: int) -> int:
     cached = kv_cache // held.layers
     taken = 0
     # llama.cpp fills from the last layer down, and counts the output first.
-    for size in (held.bytes - sum(held.by_layer), *(layer + cached for layer in reversed(held.by_layer))):
+    for size in (
+        held.bytes - sum(held.by_layer),
+        *(layer + cached for layer in reversed(held.by_layer)),
+    ):
         left -= size
         if left < 0:
             break

@@ -111,7 +111,12 @@ class Answering(Iterator[str]):
         return next(self._parts)
 
     def _run(
-        self, model: PulseModel, encoded: EncodedPage, turns: list[str], max_tokens: int, grammar: str | None
+        self,
+        model: PulseModel,
+        encoded: EncodedPage,
+        turns: list[str],
+        max_tokens: int,
+        grammar: str | None,
     ) -> Iterator[str]:
         language = model.language
         turn = model.take_turn()
@@ -156,7 +161,9 @@ class Answering(Iterator[str]):
 class PulseModel:
     """A loaded kit. Use as a context manager, or `close` it. One thread, one answer at a time."""
 
-    def __init__(self, kit: Kit, encoder: vision_encoder.VisionEncoder, how: Start, progress: Progress) -> None:
+    def __init__(
+        self, kit: Kit, encoder: vision_encoder.VisionEncoder, how: Start, progress: Progress
+    ) -> None:
         """For `load`, which is how to get one."""
         self.kit = kit
         self.encoder = encoder
@@ -177,7 +184,9 @@ class PulseModel:
         self.drafter: speculative.Drafter | None = None
         """Of a kit with a table of guesses; None: answers are made without, and are the same."""
         if (table := kit.manifest.draft_table_file) is not None:
-            self.drafter = speculative.Drafter(speculative.read(kit.file(table), kit.manifest.language.vocabulary))
+            self.drafter = speculative.Drafter(
+                speculative.read(kit.file(table), kit.manifest.language.vocabulary)
+            )
         self.prefixes: rowcache.PrefixCache | None = None
         """Where what the language model made of a page is kept; None: nowhere."""
         self._turn = 0
@@ -212,14 +221,24 @@ class PulseModel:
         opened = kit if isinstance(kit, Kit) else kits.find(None if kit is None else Path(kit))
         known, tested = profile.recall(opened), self_test_results.recall(opened)
         if tested is not None and tested.refused and not force:
-            raise KitError(f"{opened.path}: {tested.refused} Run pulse-edge doctor again, or answer with --force-kit.")
+            raise KitError(
+                f"{opened.path}: {tested.refused} Run pulse-edge doctor again, or answer with --force-kit."
+            )
         _verify(opened, progress)
         gguf_header.agree(opened.file(opened.manifest.language.file), opened.manifest.language)
         running = cpu.Threads(threads, threads) if threads else threads_for(known.speed)
         how, encoder = decide(opened, device, running, use or Use(), limit)
-        model = cls(opened, encoder, replace(how, flash_attention=flash_attention, observer=observer), progress)
+        model = cls(
+            opened,
+            encoder,
+            replace(how, flash_attention=flash_attention, observer=observer),
+            progress,
+        )
         if tested is not None:
-            model.refused, model.proven = tested.refused, tested.refused is None and how.device == "cpu"
+            model.refused, model.proven = (
+                tested.refused,
+                tested.refused is None and how.device == "cpu",
+            )
         model.seconds["load"] = time.perf_counter() - start
         try:
             if use is None or use.pages != 1:  # a single page is read and judged meanwhile
@@ -290,20 +309,38 @@ class PulseModel:
         spec = self.kit.manifest.vision
         pixels = tiles.cut(image, mean=spec.mean, std=spec.std, **self._tiling())
         by = token_pruning.importance(image_tokens)
-        whole, worth, waited = self._rows(pixels, image.size, cache, attention=by == token_pruning.ATTENTION)
+        whole, worth, waited = self._rows(
+            pixels, image.size, cache, attention=by == token_pruning.ATTENTION
+        )
         took = time.perf_counter() - judged - (waited or 0.0)
-        seconds = {"read": read - start, "check": judged - read, "cached" if waited is None else "encode": took}
+        seconds = {
+            "read": read - start,
+            "check": judged - read,
+            "cached" if waited is None else "encode": took,
+        }
         digest = hashlib.sha256(whole.tobytes())
         if by == token_pruning.SIMILARITY:
             worth = token_pruning.unlikeness(whole)
-        at = token_pruning.positions(image_tokens, self._padding(image.size), worth, spec.patches_per_side)
+        at = token_pruning.positions(
+            image_tokens, self._padding(image.size), worth, spec.patches_per_side
+        )
         if len(at) == len(whole):
-            return EncodedPage(page.name, page.sha256, whole, len(pixels), digest.hexdigest(), seconds, checked)
+            return EncodedPage(
+                page.name, page.sha256, whole, len(pixels), digest.hexdigest(), seconds, checked
+            )
         digest.update(at.astype("<i8").tobytes())
         told = f"{image_tokens}: {len(at)} of {len(whole)}"
         places = np.append(at, len(whole))
         return EncodedPage(
-            page.name, page.sha256, whole[at], len(pixels), digest.hexdigest(), seconds, checked, places, told
+            page.name,
+            page.sha256,
+            whole[at],
+            len(pixels),
+            digest.hexdigest(),
+            seconds,
+            checked,
+            places,
+            told,
         )
 
     def _wait_for_encoder(self) -> float:
@@ -317,10 +354,19 @@ class PulseModel:
     def _tiling(self) -> dict[str, Any]:
         packing = self.kit.manifest.packing
         size = self.kit.manifest.vision.image_size
-        return {"size": size, "aspect_ratio": packing.aspect_ratio, "pinpoints": packing.grid_pinpoints}
+        return {
+            "size": size,
+            "aspect_ratio": packing.aspect_ratio,
+            "pinpoints": packing.grid_pinpoints,
+        }
 
     def _rows(
-        self, pixels: Float, page_size: tuple[int, int], cache: rowcache.ImageTokenCache | None, *, attention: bool
+        self,
+        pixels: Float,
+        page_size: tuple[int, int],
+        cache: rowcache.ImageTokenCache | None,
+        *,
+        attention: bool,
     ) -> tuple[Float, Float, float | None]:
         """Image tokens (T, d) of a page's tiles (n, 3, S, S), what they got of `attention` (T,), and the wait for the encoder.
 
@@ -341,7 +387,10 @@ class PulseModel:
         else:
             features = self.encoder.encode(pixels, told)
             each = np.zeros(features.shape[:2], np.float32)
-        expected = (self.kit.manifest.vision.patches_per_side**2, self.kit.manifest.language.embedding_length)
+        expected = (
+            self.kit.manifest.vision.patches_per_side**2,
+            self.kit.manifest.language.embedding_length,
+        )
         if features.shape[1:] != expected:
             raise KitError(
                 f"{self.kit.path}: its encoder gives {features.shape[1]} x {features.shape[2]} numbers a tile, and the "
@@ -404,7 +453,9 @@ class PulseModel:
         manifest = self.kit.manifest
         limit = min(max_tokens or manifest.prompt.max_tokens, manifest.language.context_length)
         grammar.require(limit)
-        tokens = language_model.rehearse(self.kit.file(manifest.language.file), grammar.text, grammar.shortest)
+        tokens = language_model.rehearse(
+            self.kit.file(manifest.language.file), grammar.text, grammar.shortest
+        )
         if tokens > limit:
             raise UsageError(
                 f"the schema's shortest answer has {tokens:,} tokens, and an answer may have {limit:,}. Raise "
@@ -412,7 +463,11 @@ class PulseModel:
             )
 
     def score(
-        self, encoded: EncodedPage, question: str, answers: Iterable[Sequence[int]], history: Turns = ()
+        self,
+        encoded: EncodedPage,
+        question: str,
+        answers: Iterable[Sequence[int]],
+        history: Turns = (),
     ) -> Iterator[Float]:
         """Teacher forcing: for each answer of n token ids the logits (n, vocabulary) ahead of each of its tokens.
 
@@ -436,13 +491,20 @@ class PulseModel:
 
     def _calibration(self, encoded: EncodedPage) -> dict[str, kits.Calibration] | None:
         """The kit's own, which was made with all rows of its pages."""
-        return self.kit.manifest.findings if encoded.image_tokens_read == token_pruning.ALL else None
+        return (
+            self.kit.manifest.findings if encoded.image_tokens_read == token_pruning.ALL else None
+        )
 
-    def contradictions(self, encoded: EncodedPage, found: Sequence[Finding], texts: Sequence[str]) -> tuple[Mark, ...]:
+    def contradictions(
+        self, encoded: EncodedPage, found: Sequence[Finding], texts: Sequence[str]
+    ) -> tuple[Mark, ...]:
         """Contradictions of findings and texts; what is present is asked again in other words."""
         present = [findings.BY_KEY[f.statement] for f in found if f.answer is True]
         how = self._calibration(encoded) or {}
-        second = {s.key: findings.rescaled(yes_or_no(self, encoded, s.plain).log_odds, how.get(s.key)) for s in present}
+        second = {
+            s.key: findings.rescaled(yes_or_no(self, encoded, s.plain).log_odds, how.get(s.key))
+            for s in present
+        }
         return findings.contradictions(found, texts, second)
 
     def turns(self, question: str, history: Turns) -> list[str]:
@@ -482,7 +544,13 @@ class PulseModel:
         """Hash of everything that keys and values of a page depend on; the device's text names layout, batch and threads."""
         how = [self.device, self.plan.context, self._how.flash_attention]
         build = [language_model.version(), language_model.system(), profile.key()]
-        about = [self.kit.sha256, self.kit.manifest.prompt.before, encoded.image_tokens_sha256, how, build]
+        about = [
+            self.kit.sha256,
+            self.kit.manifest.prompt.before,
+            encoded.image_tokens_sha256,
+            how,
+            build,
+        ]
         return hashlib.sha256(json.dumps(about).encode()).hexdigest()
 
     def interpret(
@@ -503,7 +571,9 @@ class PulseModel:
             answered.append(answering)
         return self.report(encoded, answered, self.findings(encoded) if with_findings else ())
 
-    def report(self, encoded: EncodedPage, answered: Sequence[Answering], found: Sequence[Finding] = ()) -> Report:
+    def report(
+        self, encoded: EncodedPage, answered: Sequence[Answering], found: Sequence[Finding] = ()
+    ) -> Report:
         """The record of one page's answers, as far as they have come, and findings, whose contradictions it marks."""
         marks = self.contradictions(encoded, found, [a.text for a in answered if a.prose])
         seconds = self.seconds | encoded.seconds
@@ -515,14 +585,18 @@ class PulseModel:
             file=encoded.file,
             page_sha256=encoded.page_sha256,
             answers=tuple(a.so_far() for a in answered),
-            kit=KitMark(m.id, self.kit.sha256, m.demonstration, self.warning(), self.refused, self.proven),
+            kit=KitMark(
+                m.id, self.kit.sha256, m.demonstration, self.warning(), self.refused, self.proven
+            ),
             device=self.device,
             versions=versions(),
             seconds={k: round(v, 3) for k, v in seconds.items()},
             image_tokens=len(encoded.image_tokens),
             image_tokens_read=encoded.image_tokens_read,
             quality=None if encoded.checked is None else admission.facts(encoded.checked),
-            created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z"),
+            created=datetime.datetime.now(datetime.timezone.utc)
+            .isoformat(timespec="seconds")
+            .replace("+00:00", "Z"),
             findings=tuple(found),
             marks=marks,
         )
@@ -534,7 +608,9 @@ class PulseModel:
         notices += [warning] if (warning := self.warning()) else []
         notices += [FORCED_KIT] if self.refused else [] if self.proven else [NOT_PROVEN]
         notices += (
-            [f"{NOT_ALL_READ} {encoded.image_tokens_read}"] if encoded.image_tokens_read != token_pruning.ALL else []
+            [f"{NOT_ALL_READ} {encoded.image_tokens_read}"]
+            if encoded.image_tokens_read != token_pruning.ALL
+            else []
         )
         return [*notices, FORCED] if forced else notices
 
@@ -550,7 +626,9 @@ class PulseModel:
     def check_turn(self, turn: int) -> None:
         """Raise UsageError if another answer was started since `turn` was taken."""
         if turn != self._turn:
-            raise UsageError("another question was asked before this answer ended. Finish one answer at a time.")
+            raise UsageError(
+                "another question was asked before this answer ended. Finish one answer at a time."
+            )
 
     def close(self) -> None:
         """Free both engines."""
@@ -561,7 +639,12 @@ class PulseModel:
     def __enter__(self) -> PulseModel:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
         self.close()
 
 
@@ -598,7 +681,9 @@ def _log_probability(logits: Float, ids: Sequence[int]) -> float:
 
 def versions() -> dict[str, str]:
     """Of everything that can change an answer."""
-    own = {name: version(name) for name in ("pulse-edge", "numpy", "pillow", "opencv-python-headless")}
+    own = {
+        name: version(name) for name in ("pulse-edge", "numpy", "pillow", "opencv-python-headless")
+    }
     return own | {
         "python": platform.python_version(),
         "llama-cpp-python": language_model.version(),

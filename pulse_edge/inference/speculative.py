@@ -79,14 +79,19 @@ def build(answers: Iterable[Sequence[int]], vocabulary: int, least: int = 2) -> 
     follows: dict[Context, Counter[int]] = defaultdict(Counter)
     for ids in answers:
         if any(not 0 <= token < vocabulary for token in ids):
-            raise KitError(f"an answer has tokens outside the vocabulary of {vocabulary}. Tokenize it with this kit.")
+            raise KitError(
+                f"an answer has tokens outside the vocabulary of {vocabulary}. Tokenize it with this kit."
+            )
         for at in range(1, len(ids)):
             for n in range(1, min(ORDER, at) + 1):
                 follows[tuple(ids[at - n : at])][ids[at]] += 1
     table: dict[Context, int] = {}
     for context in sorted(follows, key=lambda c: (len(c), c)):
         token, count = min(follows[context].items(), key=lambda one: (-one[1], one[0]))
-        shorter = next((table[context[-n:]] for n in range(len(context) - 1, 0, -1) if context[-n:] in table), None)
+        shorter = next(
+            (table[context[-n:]] for n in range(len(context) - 1, 0, -1) if context[-n:] in table),
+            None,
+        )
         if count >= least and token != shorter:
             table[context] = token
     return table
@@ -105,9 +110,14 @@ def read(path: Path, vocabulary: int) -> dict[Context, int]:
         raw = json_input.parse(json_input.read(path))
         if raw["format"] != _FORMAT or raw["vocabulary"] != vocabulary:
             raise ValueError(f"format {raw['format']}, vocabulary of {raw['vocabulary']}")
-        table = {tuple(map(int, context.split())): int(token) for context, token in raw["follows"].items()}
+        table = {
+            tuple(map(int, context.split())): int(token)
+            for context, token in raw["follows"].items()
+        }
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
-        raise KitError(f"{path}: not this kit's table of guesses ({e}). Copy the kit again.") from None
+        raise KitError(
+            f"{path}: not this kit's table of guesses ({e}). Copy the kit again."
+        ) from None
     if any(not 0 <= token < vocabulary for token in table.values()):
         raise KitError(f"{path}: names tokens outside the kit's vocabulary. Copy the kit again.")
     return table

@@ -54,8 +54,15 @@ def pictures(
     if aspect_ratio == "anyres":
         width, height = best_grid(page.size, pinpoints)
         grid = _fit(page, width, height)
-        boxes = [(x, y, x + size, y + size) for y in range(0, height, size) for x in range(0, width, size)]
-        return [page.resize((size, size), Image.Resampling.BICUBIC), *(grid.crop(box) for box in boxes)]
+        boxes = [
+            (x, y, x + size, y + size)
+            for y in range(0, height, size)
+            for x in range(0, width, size)
+        ]
+        return [
+            page.resize((size, size), Image.Resampling.BICUBIC),
+            *(grid.crop(box) for box in boxes),
+        ]
     if aspect_ratio == "pad":
         return [_shortest_edge(_squared(page, tuple(int(255 * m) for m in mean)), size)]
     return [_shortest_edge(page, size)]
@@ -91,7 +98,10 @@ def _fit(page: Image.Image, width: int, height: int) -> Image.Image:
     """The page as large as it goes into (width, height), centred on black."""
     inner = inner_size(page.size, (width, height))
     canvas = Image.new("RGB", (width, height))
-    canvas.paste(page.resize(inner, Image.Resampling.BICUBIC), ((width - inner[0]) // 2, (height - inner[1]) // 2))
+    canvas.paste(
+        page.resize(inner, Image.Resampling.BICUBIC),
+        ((width - inner[0]) // 2, (height - inner[1]) // 2),
+    )
     return canvas
 
 
@@ -111,7 +121,9 @@ def _shortest_edge(page: Image.Image, size: int) -> Image.Image:
             "with the whole sheet in view."
         )
     scaled = int(size * long / short)
-    page = page.resize((size, scaled) if page.width <= page.height else (scaled, size), Image.Resampling.BICUBIC)
+    page = page.resize(
+        (size, scaled) if page.width <= page.height else (scaled, size), Image.Resampling.BICUBIC
+    )
     left, top = (page.width - size) // 2, (page.height - size) // 2
     return page.crop((left, top, left + size, top + size))
 
@@ -175,13 +187,20 @@ def padding(
     """
     side = math.isqrt(patches)
     white = Image.new("RGB", page_size, "white")
-    found = pictures(white, size=size, aspect_ratio=aspect_ratio, pinpoints=pinpoints, mean=(0.5, 0.5, 0.5))
+    found = pictures(
+        white, size=size, aspect_ratio=aspect_ratio, pinpoints=pinpoints, mean=(0.5, 0.5, 0.5)
+    )
     colour, edge = 0 if aspect_ratio == "anyres" else int(255 * 0.5), size // side
     levels = np.stack([np.asarray(tile)[: side * edge, : side * edge, 0] for tile in found])
     blank = (levels.reshape(-1, side, edge, side, edge) == colour).all(axis=(2, 4))
     flags = blank.reshape(len(found), patches, 1).astype(np.float32)
     lines = None if newline is None else np.zeros(1, np.float32)  # a newline is no padding
-    how: dict[str, Any] = {"size": size, "aspect_ratio": aspect_ratio, "pinpoints": pinpoints, "merge": merge}
+    how: dict[str, Any] = {
+        "size": size,
+        "aspect_ratio": aspect_ratio,
+        "pinpoints": pinpoints,
+        "merge": merge,
+    }
     return pack(flags, page_size=page_size, newline=lines, **how)[:, 0] > 0
 
 

@@ -83,4 +83,6 @@ def _left(out: Flags) -> Positions:
 def unlikeness(rows: Float) -> Float:
     """(T,): 1 - cosine of each of the rows (T, d) with the one before it; 2 for the first."""
     unit = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.float32(1e-12))
-    return np.concatenate([np.array([2], np.float32), 1 - (unit[1:] * unit[:-1]).sum(1, dtype=np.float32)])
+    return np.concatenate(
+        [np.array([2], np.float32), 1 - (unit[1:] * unit[:-1]).sum(1, dtype=np.float32)]
+    )

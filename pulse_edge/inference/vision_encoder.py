@@ -29,9 +29,7 @@ _LARGEST = base64.b64decode(
     "CAFCBAoAEBQ="
 )
 """An ONNX model, as tests/inference/test_vision_encoder.py makes it: a (1, 4) uint8 times 127 four times -> c (1, 1) int32."""
-_MEND = (
-    'Install exactly one: pip uninstall -y onnxruntime onnxruntime-gpu, then pip install "pulse-edge[cpu]" or [cuda]'
-)
+_MEND = 'Install exactly one: pip uninstall -y onnxruntime onnxruntime-gpu, then pip install "pulse-edge[cpu]" or [cuda]'
 
 
 def installed_runtime() -> str:
@@ -45,7 +43,11 @@ def installed_runtime() -> str:
             importlib.metadata.distribution(name)
             found.append(name)
     if len(found) != 1:
-        state = "both onnxruntime and onnxruntime-gpu are" if found else "neither onnxruntime nor onnxruntime-gpu is"
+        state = (
+            "both onnxruntime and onnxruntime-gpu are"
+            if found
+            else "neither onnxruntime nor onnxruntime-gpu is"
+        )
         raise EngineError(f"{state} installed. {_MEND}.")
     return found[0]
 
@@ -98,7 +100,9 @@ class VisionEncoder:
         options.inter_op_num_threads = 1
         providers = ["CUDAExecutionProvider"] if device == "cuda" else ["CPUExecutionProvider"]
         if device == "cuda" and runtime == "onnxruntime":
-            raise DeviceError(f"cuda: onnxruntime without CUDA is installed. {_MEND}; or use --device cpu.")
+            raise DeviceError(
+                f"cuda: onnxruntime without CUDA is installed. {_MEND}; or use --device cpu."
+            )
         self._ort = ort
         self._path = path
         session = _Call(lambda: ort.InferenceSession(str(path), options, providers=providers))
@@ -122,14 +126,18 @@ class VisionEncoder:
                     f"{self._path}: takes its weights from outside the kit's folder. Do not use it; copy the kit again."
                 ) from e
             text = _line(e).removesuffix(".")
-            raise EngineError(f"{self._path}: ONNX Runtime cannot load it: {text}. Copy the kit again.") from e
+            raise EngineError(
+                f"{self._path}: ONNX Runtime cannot load it: {text}. Copy the kit again."
+            ) from e
 
     @property
     def providers(self) -> list[str]:
         """What the session runs on, in ONNX Runtime's order."""
         return list(self.ready().get_providers())
 
-    def encode(self, pixels: Float, progress: Callable[[int, int], None] = lambda _done, _of: None) -> Float:
+    def encode(
+        self, pixels: Float, progress: Callable[[int, int], None] = lambda _done, _of: None
+    ) -> Float:
         """Features (n, P, d) of tiles (n, 3, S, S). One tile a call: a quantized encoder's result depends on its batch.
 
         `progress` gets tiles done and of how many. KeyboardInterrupt stops between two operators of the graph.
@@ -151,7 +159,9 @@ class VisionEncoder:
         features, attention = self._run([OUTPUT, ATTENTION], pixels, progress)
         return features, attention
 
-    def _run(self, names: list[str], pixels: Float, progress: Callable[[int, int], None]) -> list[Float]:
+    def _run(
+        self, names: list[str], pixels: Float, progress: Callable[[int, int], None]
+    ) -> list[Float]:
         """These outputs of all tiles."""
         out: list[list[Float]] = []
         session = self.ready()
@@ -173,7 +183,9 @@ class VisionEncoder:
             progress(i + 1, len(pixels))
         results = [np.concatenate(parts) for parts in zip(*out, strict=True)]
         if not all(np.isfinite(values).all() for values in results):
-            raise EngineError(f"{self._path}: the encoder gave values that are not numbers. Verify the kit.")
+            raise EngineError(
+                f"{self._path}: the encoder gave values that are not numbers. Verify the kit."
+            )
         return results
 
     def close(self) -> None:

@@ -80,7 +80,9 @@ def visible(text: str) -> str:
         digits, letter = next(pair for pair in escapes if number < 16 ** pair[0])
         return f"\\{letter}{number:0{digits}x}"
 
-    return "".join(shown.get(c) or (escape(ord(c)) if unicodedata.category(c) in bad else c) for c in text)
+    return "".join(
+        shown.get(c) or (escape(ord(c)) if unicodedata.category(c) in bad else c) for c in text
+    )
 
 
 class Refused(Exception):
@@ -155,7 +157,11 @@ def ed25519_verifies(public: bytes, message: bytes, signature: bytes) -> bool:
         return False
     k = int.from_bytes(hashlib.sha512(signature[:32] + public + message).digest(), "little") % _L
     left, right = _times(s, _BASE), _added(r, _times(k, a))
-    return (left[0] * right[2] - right[0] * left[2]) % _P == 0 == (left[1] * right[2] - right[1] * left[2]) % _P
+    return (
+        (left[0] * right[2] - right[0] * left[2]) % _P
+        == 0
+        == (left[1] * right[2] - right[1] * left[2]) % _P
+    )
 
 
 # --- minisign's files -------------------------------------------------------------------------------------------------
@@ -185,7 +191,9 @@ def read_public_key(text: str, where: str) -> PublicKey:
     """The key in a minisign public key file's text. Raises Refused."""
     raw = _base64(text.strip().splitlines()[-1] if text.strip() else "")
     if len(raw) != 42 or raw[:2] != b"Ed":
-        raise Refused(f"{where}: not a minisign public key. Ask the maker of the stick for it again.")
+        raise Refused(
+            f"{where}: not a minisign public key. Ask the maker of the stick for it again."
+        )
     return PublicKey(raw[2:10], raw[10:])
 
 
@@ -247,7 +255,10 @@ def name_fits(name: str) -> bool:
     return (
         0 < len(name) <= 180
         and not re.search(r'[\\:*?"<>|\x00-\x1f]', name)
-        and all(p not in ("", ".", "..") and p[-1] not in ". " and not _RESERVED.fullmatch(p) for p in parts)
+        and all(
+            p not in ("", ".", "..") and p[-1] not in ". " and not _RESERVED.fullmatch(p)
+            for p in parts
+        )
     )
 
 
@@ -268,7 +279,9 @@ def version_order(text: str) -> tuple[list[int], tuple[int, int], int, int]:
     while numbers and not numbers[-1]:
         numbers.pop()
     # 1.0.dev1 comes before 1.0a1, and 1.0 after 1.0rc1.
-    before = (("a", "b", "rc").index(phase), int(stage)) if phase else (-1 if dev and not post else 3, 0)
+    before = (
+        (("a", "b", "rc").index(phase), int(stage)) if phase else (-1 if dev and not post else 3, 0)
+    )
     return numbers, before, int(post) if post else -1, int(dev) if dev else 10**9
 
 
@@ -320,7 +333,10 @@ def open_stick(path: Path) -> Stick:
         targets = _list(raw["targets"], "targets")
         for target in targets:
             _check_target(_object(target, "a target"))
-        program, default = _text(raw["pulse_edge"], "pulse_edge"), raw.get("default_kit", next(iter(kits), None))
+        program, default = (
+            _text(raw["pulse_edge"], "pulse_edge"),
+            raw.get("default_kit", next(iter(kits), None)),
+        )
         version_order(program)
         if kits and default not in kits:
             raise ValueError(f"default_kit {default!r} is none of its kits")
@@ -328,7 +344,9 @@ def open_stick(path: Path) -> Stick:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
         # A KeyError's text is the quoted name of what was looked for.
         reason = f"{e} is missing" if isinstance(e, KeyError) else str(e)
-        raise Refused(f"{where}: not a stick's manifest ({reason}). Copy the stick again.") from None
+        raise Refused(
+            f"{where}: not a stick's manifest ({reason}). Copy the stick again."
+        ) from None
 
 
 def _check_kit(name: str, kit: dict[str, Any], files: dict[str, tuple[int, str]]) -> None:
@@ -340,7 +358,9 @@ def _check_kit(name: str, kit: dict[str, Any], files: dict[str, tuple[int, str]]
         size, _ = _number(file["bytes"], f"bytes of {where}"), _sha256(file["sha256"], where)
         pieces = _list(file["pieces"], f"pieces of {where}")
         if absent := [piece for piece in pieces if piece not in files]:
-            raise ValueError(f"{where} has the piece {absent[0]!r}, which is not listed under files")
+            raise ValueError(
+                f"{where} has the piece {absent[0]!r}, which is not listed under files"
+            )
         if pieces and sum(files[piece][0] for piece in pieces) != size:
             raise ValueError(f"{where} has not the bytes of its pieces")
 
@@ -412,7 +432,9 @@ def _read(path: Path) -> bytes:
             raise Refused(f"{path}: not a plain file of a sensible size. Copy the stick again.")
         return path.read_bytes()
     except FileNotFoundError:
-        raise Refused(f"{path}: missing. Name the stick's own folder, or copy the stick again.") from None
+        raise Refused(
+            f"{path}: missing. Name the stick's own folder, or copy the stick again."
+        ) from None
 
 
 def shape_faults(stick: Stick) -> list[str]:
@@ -467,7 +489,9 @@ def refuse_broken(stick: Stick, faults: list[str]) -> None:
     """Raise Refused if there are faults."""
     if faults:
         number = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
-        raise Refused(*faults, f"{stick.path}: {number}. Nothing was installed. Copy the stick again.")
+        raise Refused(
+            *faults, f"{stick.path}: {number}. Nothing was installed. Copy the stick again."
+        )
 
 
 # --- whom to trust ----------------------------------------------------------------------------------------------------
@@ -489,10 +513,16 @@ class Trust:
         """What every answer must say."""
         if self.key is None:
             return "UNSIGNED STICK - NOBODY VOUCHES FOR THIS PROGRAM AND ITS KITS"
-        return None if self.pinned else f"STICK SIGNED BY A KEY THAT IS NOT TRUSTED HERE ({self.key.id})"
+        return (
+            None
+            if self.pinned
+            else f"STICK SIGNED BY A KEY THAT IS NOT TRUSTED HERE ({self.key.id})"
+        )
 
 
-def judged(stick: Stick, pinned: list[PublicKey], *, key: PublicKey | None = None, accept: list[str]) -> Trust:
+def judged(
+    stick: Stick, pinned: list[PublicKey], *, key: PublicKey | None = None, accept: list[str]
+) -> Trust:
     """Who vouches for the stick, by the pinned keys, or `key` where it was named, or the stick's own the first time.
 
     `accept` holds what the person has said explicitly: `unsigned`, or the id of a foreign key. Raises Refused.
@@ -505,8 +535,12 @@ def judged(stick: Stick, pinned: list[PublicKey], *, key: PublicKey | None = Non
                 "--accept unsigned installs it all the same, and every answer will say so."
             )
         return Trust(None, pinned=False)
-    signature = read_signature(_read(stick.path / SIGNATURE).decode("utf-8", "replace"), str(stick.path / SIGNATURE))
-    own = read_public_key(_read(stick.path / PUBLIC_KEY).decode("utf-8", "replace"), str(stick.path / PUBLIC_KEY))
+    signature = read_signature(
+        _read(stick.path / SIGNATURE).decode("utf-8", "replace"), str(stick.path / SIGNATURE)
+    )
+    own = read_public_key(
+        _read(stick.path / PUBLIC_KEY).decode("utf-8", "replace"), str(stick.path / PUBLIC_KEY)
+    )
     for candidate in [*known, own]:
         if candidate.number == signature.number:
             if not signature.verifies(candidate, stick.data):
@@ -517,7 +551,9 @@ def judged(stick: Stick, pinned: list[PublicKey], *, key: PublicKey | None = Non
             if candidate in known or not known:
                 return Trust(candidate, pinned=True, first=not known or candidate not in pinned)
             return _foreign(stick, candidate, known, accept)
-    raise Refused(f"{stick.path / PUBLIC_KEY}: not the key of the signature. Do not use it; copy the stick again.")
+    raise Refused(
+        f"{stick.path / PUBLIC_KEY}: not the key of the signature. Do not use it; copy the stick again."
+    )
 
 
 def _foreign(stick: Stick, key: PublicKey, known: list[PublicKey], accept: list[str]) -> Trust:
@@ -554,12 +590,19 @@ class Home:
         mark = self.mark()
         if mark is None:
             return []
-        return sorted(p for p in self.path.glob("versions/*") if (read_mark(p, _VERSION) or {}).get("id") == mark["id"])
+        return sorted(
+            p
+            for p in self.path.glob("versions/*")
+            if (read_mark(p, _VERSION) or {}).get("id") == mark["id"]
+        )
 
     def complete(self) -> list[str]:
         """Versions that have passed, newest first."""
         done = [p for p in self.ours() if (p / INSTALLED).is_file()]
-        return [p.name for p in sorted(done, key=lambda p: (p / INSTALLED).stat().st_mtime_ns, reverse=True)]
+        return [
+            p.name
+            for p in sorted(done, key=lambda p: (p / INSTALLED).stat().st_mtime_ns, reverse=True)
+        ]
 
     def current(self) -> str | None:
         """The version in use."""
@@ -574,7 +617,11 @@ class Home:
         path = self.path / "trusted.pub"
         if self.mark() is None or not path.exists():
             return []
-        lines = [line for line in path.read_text("utf-8").splitlines() if not line.startswith("untrusted comment")]
+        lines = [
+            line
+            for line in path.read_text("utf-8").splitlines()
+            if not line.startswith("untrusted comment")
+        ]
         return [read_public_key(line, str(path)) for line in lines]
 
 
@@ -582,7 +629,11 @@ def read_mark(folder: Path, kind: str) -> dict[str, Any] | None:
     """The mark of a folder: `format`, `kind`, `id`. None where there is none of this kind."""
     path = folder / MARK
     try:
-        if folder.is_symlink() or not stat.S_ISREG(os.lstat(path).st_mode) or path.stat().st_size > 4096:
+        if (
+            folder.is_symlink()
+            or not stat.S_ISREG(os.lstat(path).st_mode)
+            or path.stat().st_size > 4096
+        ):
             return None
         raw = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -606,7 +657,10 @@ def _others(folder: Path) -> list[str]:
     return sorted(
         p.name
         for p in folder.iterdir()
-        if not (_JUNK.fullmatch(p.name) or (ours.fullmatch(p.name) and p.is_file() and p.stat().st_size <= 4096))
+        if not (
+            _JUNK.fullmatch(p.name)
+            or (ours.fullmatch(p.name) and p.is_file() and p.stat().st_size <= 4096)
+        )
     )
 
 
@@ -618,7 +672,9 @@ def refuse_place(home: Home, stick: Stick) -> None:
             f"{str(path)!a}: has {bad} in its path, which a Python environment cannot have. Name another with --to."
         )
     if stick.path in (path, *path.parents):
-        raise Refused(f"{path}: lies in the stick itself, which would be broken by it. Name another place with --to.")
+        raise Refused(
+            f"{path}: lies in the stick itself, which would be broken by it. Name another place with --to."
+        )
     if not os.path.lexists(path):
         return
     if not path.is_dir():
@@ -774,7 +830,13 @@ def install(
     return folder
 
 
-def _agree(stick: Stick, trust: Trust, wishes: Wishes, say: Callable[[str], None], ask: Callable[[str], bool]) -> None:
+def _agree(
+    stick: Stick,
+    trust: Trust,
+    wishes: Wishes,
+    say: Callable[[str], None],
+    ask: Callable[[str], bool],
+) -> None:
     """Say who vouches for the stick; the first key that is to be trusted here needs a yes. Raises Refused."""
     if trust.warning or trust.key is None:
         say(f"warning: {trust.warning}")
@@ -814,7 +876,9 @@ def _begin(folder: Path, number: str) -> None:
     if (read_mark(folder, _VERSION) or {}).get("id") == number:
         return
     if folder.is_symlink() or _others(folder):
-        raise Refused(f"{folder}: was not made by this installation. Nothing was touched. Move it away, and try again.")
+        raise Refused(
+            f"{folder}: was not made by this installation. Nothing was touched. Move it away, and try again."
+        )
     _write_mark(folder, _VERSION, number)
 
 
@@ -847,8 +911,13 @@ def this_platform() -> str:
 
 def _check_disk(stick: Stick, target: dict[str, Any], home: Home) -> None:
     kits = sum(f["bytes"] for kit in stick.kits.values() for f in kit["files"].values())
-    wheels = sum(stick.files[f"wheels/{n}"][0] for n in target["wheels"] if f"wheels/{n}" in stick.files)
-    needed, free = kits + wheels + target["unpacked"] + _SPARE_BYTES, shutil.disk_usage(home.path).free
+    wheels = sum(
+        stick.files[f"wheels/{n}"][0] for n in target["wheels"] if f"wheels/{n}" in stick.files
+    )
+    needed, free = (
+        kits + wheels + target["unpacked"] + _SPARE_BYTES,
+        shutil.disk_usage(home.path).free,
+    )
     have = sum(p.stat().st_size for p in home.version(stick.version).rglob("*") if p.is_file())
     if needed > free + have:
         raise Refused(
@@ -875,17 +944,26 @@ def installed_memory() -> int | None:
         return None
 
 
-def _bring(stick: Stick, target: dict[str, Any], home: Home, folder: Path, progress: Progress) -> None:
+def _bring(
+    stick: Stick, target: dict[str, Any], home: Home, folder: Path, progress: Progress
+) -> None:
     """Copy wheels and kits into the version's folder, checking every byte on its way."""
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / STICK, stick.data)
     jobs = [
-        (folder / "wheels" / name, [f"wheels/{name}"] if f"wheels/{name}" in stick.files else [], -1, sha256)
+        (
+            folder / "wheels" / name,
+            [f"wheels/{name}"] if f"wheels/{name}" in stick.files else [],
+            -1,
+            sha256,
+        )
         for name, sha256 in target["wheels"].items()
     ]
     for kit, about in stick.kits.items():
         for name, file in about["files"].items():
-            jobs.append((folder / "kits" / kit / name, file["pieces"], file["bytes"], file["sha256"]))
+            jobs.append(
+                (folder / "kits" / kit / name, file["pieces"], file["bytes"], file["sha256"])
+            )
     total = sum(stick.files[p][0] for _, pieces, _, _ in jobs for p in pieces)
     done = 0
     faults: list[str] = []
@@ -905,12 +983,16 @@ def _bring(stick: Stick, target: dict[str, Any], home: Home, folder: Path, progr
         elif (source := present.find(path.suffix, size, sha256)) is not None:
             _link(source, path)
         else:
-            faults.append(f"{path.name}: not carried by this stick, and not installed here. Use the whole stick")
+            faults.append(
+                f"{path.name}: not carried by this stick, and not installed here. Use the whole stick"
+            )
     refuse_broken(stick, faults)
     _keep_other_kits(stick, home, folder)
 
 
-def _joined(stick: Stick, pieces: list[str], path: Path, sha256: str, step: Callable[[int], None]) -> list[str]:
+def _joined(
+    stick: Stick, pieces: list[str], path: Path, sha256: str, step: Callable[[int], None]
+) -> list[str]:
     """Write a file from its pieces on the stick; faults of the pieces."""
     part, faults = path.with_name(path.name + ".part"), []
     whole = hashlib.sha256()
@@ -927,7 +1009,9 @@ def _joined(stick: Stick, pieces: list[str], path: Path, sha256: str, step: Call
             if digest.hexdigest() != stick.files[name][1]:
                 faults.append(f"{name}: altered")
         os.fsync(out.fileno())
-    if not faults and sha256 != (whole.hexdigest() if len(pieces) > 1 else stick.files[pieces[0]][1]):
+    if not faults and sha256 != (
+        whole.hexdigest() if len(pieces) > 1 else stick.files[pieces[0]][1]
+    ):
         faults.append(f"{path.name}: its pieces are not the file that the manifest names")
     if not faults:
         os.replace(part, path)
@@ -938,8 +1022,12 @@ class _Present:
     """What installed versions hold, by content: a file may have another name than on the stick."""
 
     def __init__(self, home: Home) -> None:
-        folders = [home.version(name) / inside for name in home.complete() for inside in ("wheels", "kits")]
-        self._files = [p for folder in folders for p in folder.rglob("*") if p.is_file() and not p.is_symlink()]
+        folders = [
+            home.version(name) / inside for name in home.complete() for inside in ("wheels", "kits")
+        ]
+        self._files = [
+            p for folder in folders for p in folder.rglob("*") if p.is_file() and not p.is_symlink()
+        ]
         self._hashes: dict[Path, str] = {}
 
     def find(self, suffix: str, size: int, sha256: str) -> Path | None:
@@ -972,7 +1060,9 @@ def _keep_other_kits(stick: Stick, home: Home, folder: Path) -> None:
     if (name := home.current()) is None or name == stick.version:
         return
     before = home.version(name)
-    for source in [kit for kit in _kits_of(before) if kit.name not in stick.kits] + [before / "self-tests"]:
+    for source in [kit for kit in _kits_of(before) if kit.name not in stick.kits] + [
+        before / "self-tests"
+    ]:
         for file in (p for p in source.rglob("*") if p.is_file()):
             path = folder / file.relative_to(before)
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -1015,7 +1105,9 @@ def archive_faults(path: Path) -> list[str]:
     return faults
 
 
-def _program(stick: Stick, target: dict[str, Any], folder: Path, say: Callable[[str], None]) -> None:
+def _program(
+    stick: Stick, target: dict[str, Any], folder: Path, say: Callable[[str], None]
+) -> None:
     """Make the version's virtual environment, from its wheels alone."""
     wheels = [folder / "wheels" / name for name in target["wheels"]]
     refuse_broken(stick, [fault for wheel in wheels for fault in archive_faults(wheel)])
@@ -1027,8 +1119,17 @@ def _program(stick: Stick, target: dict[str, Any], folder: Path, say: Callable[[
     pip = next(
         w for w in wheels if w.name.startswith("pip-")
     )  # Debian's Python has no ensurepip: pip runs from its wheel
-    options = ["--no-index", "--no-deps", "--no-cache-dir", "--no-input", "--disable-pip-version-check", "--quiet"]
-    names = [f"wheels/{w.name}" for w in wheels if w != pip]  # below the folder: a ";" in its path would begin a marker
+    options = [
+        "--no-index",
+        "--no-deps",
+        "--no-cache-dir",
+        "--no-input",
+        "--disable-pip-version-check",
+        "--quiet",
+    ]
+    names = [
+        f"wheels/{w.name}" for w in wheels if w != pip
+    ]  # below the folder: a ";" in its path would begin a marker
     # pip asks the rustc of the search path for its version, which may write into the home folder.
     path = str(python_of(folder).parent)
     _run(folder, [str(pip / "pip"), "--isolated", "install", *options, *names], "pip", PATH=path)
@@ -1075,7 +1176,8 @@ def _run(folder: Path, arguments: list[str], what: str, **more: str) -> str:
     if done.returncode:
         last = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()][-3:]
         raise Refused(
-            *last, f"{what}: failed ({done.returncode}). Nothing was changed. Mend that, and run install.py again."
+            *last,
+            f"{what}: failed ({done.returncode}). Nothing was changed. Mend that, and run install.py again.",
         )
     return done.stdout
 
@@ -1107,8 +1209,16 @@ def _complete(stick: Stick, trust: Trust, home: Home, say: Callable[[str], None]
     current = home.current()
     if current is not None:
         earlier = json.loads((home.version(current) / INSTALLED).read_text("utf-8"))["kits"]
-        kits |= {name: trust.warning or warning for name, warning in earlier.items() if name not in stick.kits}
-    if (default := _default(stick, None if current is None else home.version(current), list(kits), say)) is not None:
+        kits |= {
+            name: trust.warning or warning
+            for name, warning in earlier.items()
+            if name not in stick.kits
+        }
+    if (
+        default := _default(
+            stick, None if current is None else home.version(current), list(kits), say
+        )
+    ) is not None:
         write_default(folder, default)
     key = None if trust.key is None else trust.key.id
     about = {"program": stick.program, "key": key, "warning": trust.warning, "kits": kits}
@@ -1131,7 +1241,11 @@ def read_default(folder: Path) -> DefaultKit | None:
         raw = json.loads((folder / DEFAULT_KIT).read_text("utf-8"))
     except FileNotFoundError:
         return None
-    if not isinstance(raw, dict) or raw.get("format") != _DEFAULT_FORMAT or not isinstance(raw.get("kit"), str):
+    if (
+        not isinstance(raw, dict)
+        or raw.get("format") != _DEFAULT_FORMAT
+        or not isinstance(raw.get("kit"), str)
+    ):
         raise ValueError("not the choice of a kit")
     return DefaultKit(raw["kit"], raw.get("chosen") is True)
 
@@ -1142,11 +1256,15 @@ def write_default(folder: Path, default: DefaultKit) -> None:
     write_whole(folder / DEFAULT_KIT, json.dumps(about).encode() + b"\n")
 
 
-def _default(stick: Stick, before: Path | None, kits: list[str], say: Callable[[str], None]) -> DefaultKit | None:
+def _default(
+    stick: Stick, before: Path | None, kits: list[str], say: Callable[[str], None]
+) -> DefaultKit | None:
     """What the person chose before, else the stick's own, or one of it that needs less memory than this machine has."""
     earlier = None
     if before is not None:
-        with contextlib.suppress(OSError, ValueError):  # broken: the stick's own then, and it is said
+        with contextlib.suppress(
+            OSError, ValueError
+        ):  # broken: the stick's own then, and it is said
             earlier = read_default(before)
     if earlier is not None and earlier.kit in kits and (earlier.chosen or stick.default is None):
         default = earlier
@@ -1156,7 +1274,9 @@ def _default(stick: Stick, before: Path | None, kits: list[str], say: Callable[[
         return None
     if len(kits) > 1:
         how = ", as you chose" if default.chosen else ""
-        say(f"kits: {', '.join(sorted(kits))}. {default.kit} answers{how}; `pulse-edge kit use NAME` chooses another")
+        say(
+            f"kits: {', '.join(sorted(kits))}. {default.kit} answers{how}; `pulse-edge kit use NAME` chooses another"
+        )
     return default
 
 
@@ -1169,7 +1289,9 @@ def _fitting(stick: Stick, first: str, say: Callable[[str], None]) -> str:
     other = fits[0] if fits else min(stick.kits, key=lambda name: int(stick.kits[name]["memory"]))
     if other != first:
         needed = stick.kits[first]["memory"] / 2**30
-        say(f"{first} needs {needed:.1f} GiB of memory, and this machine has {have / 2**30:.1f} GiB")
+        say(
+            f"{first} needs {needed:.1f} GiB of memory, and this machine has {have / 2**30:.1f} GiB"
+        )
     return other
 
 
@@ -1193,7 +1315,9 @@ def _switch(home: Home, stick: Stick, trust: Trust, installer: bytes) -> None:
     """Make the version that has passed the one in use. `current` is the one pointer, and written last."""
     keys = home.pinned()
     if trust.key is not None and trust.pinned and trust.key not in keys:
-        write_whole(home.path / "trusted.pub", "".join(k.text() for k in [*keys, trust.key]).encode())
+        write_whole(
+            home.path / "trusted.pub", "".join(k.text() for k in [*keys, trust.key]).encode()
+        )
     text = _LAUNCHER_CMD if sys.platform == "win32" else _LAUNCHER
     write_whole(launcher(home), text.encode(), mode=0o755)
     write_whole(home.path / "install.py", installer)
@@ -1233,7 +1357,9 @@ def rollback(home: Home) -> str:
 
 def _refuse_foreign(home: Home) -> None:
     if home.mark() is None:
-        raise Refused(f"{home.path}: nothing is installed there. Nothing was touched. Name the place with --to.")
+        raise Refused(
+            f"{home.path}: nothing is installed there. Nothing was touched. Name the place with --to."
+        )
 
 
 def uninstall(home: Home) -> list[Path]:
@@ -1246,18 +1372,29 @@ def uninstall(home: Home) -> list[Path]:
     if link is not None and link.is_symlink() and Path(os.readlink(link)) == launcher(home):
         link.unlink()
     with locked(home):
-        (home.path / "current").unlink(missing_ok=True)  # first: what is half removed is not to be run
+        (home.path / "current").unlink(
+            missing_ok=True
+        )  # first: what is half removed is not to be run
         for version in home.ours():
             _remove(version)
         if stuck := home.ours():
-            raise Refused(f"{stuck[0]}: could not be removed. Close what still uses it, and uninstall again.")
+            raise Refused(
+                f"{stuck[0]}: could not be removed. Close what still uses it, and uninstall again."
+            )
         for name in ("current", launcher(home).name, "trusted.pub", "install.py"):
-            for path in [home.path / name, *home.path.glob(f".{name}.*")]:  # the second: of a killed `write_whole`
+            for path in [
+                home.path / name,
+                *home.path.glob(f".{name}.*"),
+            ]:  # the second: of a killed `write_whole`
                 path.unlink(missing_ok=True)
         _leave_if_empty(home)
     if not home.path.is_dir():
         return []
-    return [p for p in sorted([*home.path.iterdir(), *home.path.glob("versions/*")]) if p.name != "versions"]
+    return [
+        p
+        for p in sorted([*home.path.iterdir(), *home.path.glob("versions/*")])
+        if p.name != "versions"
+    ]
 
 
 def _leave_if_empty(home: Home) -> None:
@@ -1316,7 +1453,11 @@ class Trace:
         return self.kind == "audit-log" or (self.kind is None and self.path == _user_folders()[1])
 
     def __str__(self) -> str:
-        what = "audit log: what was answered and when" if self.is_log else (self.kind or "cache").replace("-", " ")
+        what = (
+            "audit log: what was answered and when"
+            if self.is_log
+            else (self.kind or "cache").replace("-", " ")
+        )
         return f"{self.path} ({what})"
 
 
@@ -1336,7 +1477,11 @@ def _user_folders() -> tuple[Path, Path]:
 def traces() -> list[Trace]:
     """What the program has written for this user: folders with a mark, and the usual places where they have none."""
     cache, log = _user_folders()
-    named = [Path(os.environ[name]) for name in ("PULSE_EDGE_CACHE", "PULSE_EDGE_LOG") if os.environ.get(name)]
+    named = [
+        Path(os.environ[name])
+        for name in ("PULSE_EDGE_CACHE", "PULSE_EDGE_LOG")
+        if os.environ.get(name)
+    ]
     state = Path(os.environ.get("PULSE_EDGE_STATE") or log.parent)
     places = [cache, *_folders(cache), *_folders(log.parent), *_folders(state), *named]
     found: dict[Path, Trace] = {}
@@ -1405,7 +1550,12 @@ class _Bar:
         if stage != self._stage:
             self._stage, self._start = stage, time.monotonic()
         left = (time.monotonic() - self._start) * (of - done) / max(done, 1)
-        print(f"\r{stage} {100 * done // max(of, 1):3d} %, {left:5.0f} s left ", end="", file=sys.stderr, flush=True)
+        print(
+            f"\r{stage} {100 * done // max(of, 1):3d} %, {left:5.0f} s left ",
+            end="",
+            file=sys.stderr,
+            flush=True,
+        )
         if done >= of:
             print(file=sys.stderr)
 
@@ -1435,7 +1585,9 @@ def _word(text: str) -> str:
         return text
     if re.fullmatch("[0-9A-Fa-f]{16}", text):
         return text.upper()
-    raise argparse.ArgumentTypeError(f"{text!r} is neither {', '.join(_WORDS)} nor the id of a key (16 digits)")
+    raise argparse.ArgumentTypeError(
+        f"{text!r} is neither {', '.join(_WORDS)} nor the id of a key (16 digits)"
+    )
 
 
 def _folder(text: str) -> Path:
@@ -1449,10 +1601,20 @@ def _folder(text: str) -> Path:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Install pulse-edge from this stick, without a network.")
-    parser.add_argument("--to", type=_folder, metavar="DIR", help="where to; default: the usual place")
-    parser.add_argument("--user-only", action="store_true", help="for this user, also when an administrator installs")
-    parser.add_argument("--key", type=Path, metavar="FILE", help="the minisign public key that must have signed it")
+    parser = argparse.ArgumentParser(
+        description="Install pulse-edge from this stick, without a network."
+    )
+    parser.add_argument(
+        "--to", type=_folder, metavar="DIR", help="where to; default: the usual place"
+    )
+    parser.add_argument(
+        "--user-only",
+        action="store_true",
+        help="for this user, also when an administrator installs",
+    )
+    parser.add_argument(
+        "--key", type=Path, metavar="FILE", help="the minisign public key that must have signed it"
+    )
     parser.add_argument(
         "--accept",
         action="append",
@@ -1463,13 +1625,19 @@ def _arguments() -> argparse.Namespace:
     )
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--rollback", action="store_true", help="go back to the version before")
-    what.add_argument("--uninstall", action="store_true", help="remove everything that was installed")
+    what.add_argument(
+        "--uninstall", action="store_true", help="remove everything that was installed"
+    )
     parser.add_argument(
         "--remove-cache",
         action="store_true",
         help="with --uninstall: remove this user's caches and results of self-tests too",
     )
-    parser.add_argument("--remove-log", action="store_true", help="with --uninstall: remove this user's audit log too")
+    parser.add_argument(
+        "--remove-log",
+        action="store_true",
+        help="with --uninstall: remove this user's audit log too",
+    )
     options = parser.parse_args()
     if (options.remove_cache or options.remove_log) and not options.uninstall:
         parser.error("--remove-cache and --remove-log go with --uninstall")
@@ -1492,12 +1660,20 @@ def _uninstall(home: Home, *, cache: bool, log: bool) -> None:
             print(f"removed: {trace}")
         elif not wanted:
             option = "--remove-log" if trace.is_log else "--remove-cache"
-            how = f"--uninstall {option} removes it" if trace.kind else "Remove it yourself if nobody needs it"
+            how = (
+                f"--uninstall {option} removes it"
+                if trace.kind
+                else "Remove it yourself if nobody needs it"
+            )
             _say(f"left: {trace}. {how}")
         else:
-            _say(f"left: {', '.join(map(str, left))} (without a mark of pulse-edge, or not written by it)")
+            _say(
+                f"left: {', '.join(map(str, left))} (without a mark of pulse-edge, or not written by it)"
+            )
     if home.path == Path("/opt/pulse-edge"):
-        _say("Others who have used it have a cache and an audit log of their own in their home folders.")
+        _say(
+            "Others who have used it have a cache and an audit log of their own in their home folders."
+        )
 
 
 def _quoted(path: Path) -> str:
@@ -1514,17 +1690,23 @@ def main() -> int:
     for name in ("SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.default_int_handler)
-    os.umask(0o022)  # an installation is for everybody to read and for its owner to change, whatever the shell says
+    os.umask(
+        0o022
+    )  # an installation is for everybody to read and for its owner to change, whatever the shell says
     home = Home(options.to or default_home(user_only=options.user_only).expanduser().resolve())
     try:
         if sys.version_info < (3, 10):  # noqa: UP036 (whoever has an older one never saw pyproject.toml)
-            raise Refused(f"Python {platform.python_version()}: too old. Run install.py with Python 3.10 or newer.")
+            raise Refused(
+                f"Python {platform.python_version()}: too old. Run install.py with Python 3.10 or newer."
+            )
         if options.rollback:
             print(f"in use now: {rollback(home)}")
         elif options.uninstall:
             _uninstall(home, cache=options.remove_cache, log=options.remove_log)
         else:
-            key = options.key and read_public_key(_read(options.key).decode("utf-8", "replace"), str(options.key))
+            key = options.key and read_public_key(
+                _read(options.key).decode("utf-8", "replace"), str(options.key)
+            )
             wishes = Wishes(home.path, key, tuple(options.accept))
             install(open_stick(Path(__file__).resolve().parent), wishes, _Bar(), _say, _ask)
             print(f"installed. Read a page: {_quoted(launcher(home))} interpret scan.jpg")
@@ -1535,7 +1717,10 @@ def main() -> int:
         print("interrupted. Run install.py again: it goes on from here.", file=sys.stderr)
         return 130
     except OSError as e:
-        print(f"error: {e.filename or home.path}: {e.strerror}. Mend that, and run install.py again.", file=sys.stderr)
+        print(
+            f"error: {e.filename or home.path}: {e.strerror}. Mend that, and run install.py again.",
+            file=sys.stderr,
+        )
         return 1
     return 0
 

@@ -18,7 +18,19 @@ if TYPE_CHECKING:
 # ggml's numbers (ggml.h); only types that a laptop lays out anew must have their name here.
 KINDS = {0: "F32", 1: "F16", 2: "Q4_0", 8: "Q8_0", 10: "Q2_K", 12: "Q4_K", 13: "Q5_K", 14: "Q6_K"}
 KINDS |= {20: "IQ4_NL", 30: "BF16", 39: "MXFP4"}
-_SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+_SCALARS = {
+    0: "B",
+    1: "b",
+    2: "H",
+    3: "h",
+    4: "I",
+    5: "i",
+    6: "f",
+    7: "?",
+    10: "Q",
+    11: "q",
+    12: "d",
+}
 _STRING, _ARRAY = 8, 9
 
 
@@ -74,9 +86,15 @@ def agree(path: Path, language: Language) -> None:
         "key_value_length": (held.key_value_length, language.key_value_length),
         "vocabulary": (held.vocabulary, language.vocabulary),
     }
-    wrong = [f"{name} {theirs}, the manifest says {ours}" for name, (theirs, ours) in pairs.items() if theirs != ours]
+    wrong = [
+        f"{name} {theirs}, the manifest says {ours}"
+        for name, (theirs, ours) in pairs.items()
+        if theirs != ours
+    ]
     if wrong:
-        raise KitError(f"{path}: has {'; '.join(wrong)}. Copy the kit again, or convert the checkpoint again.")
+        raise KitError(
+            f"{path}: has {'; '.join(wrong)}. Copy the kit again, or convert the checkpoint again."
+        )
     if language.context_length > held.context:
         raise KitError(
             f"{path}: was trained for {held.context} tokens, the manifest says {language.context_length}. Copy the kit again."
@@ -171,7 +189,8 @@ def _weights(reader: _Reader, size: int) -> Weights:
         embedding=embedding,
         by_layer=tuple(by_layer),
         width=numbers["width"],
-        key_value_length=numbers["kv_heads"] * said.get(f"{architecture}.attention.key_length", numbers["head"]),
+        key_value_length=numbers["kv_heads"]
+        * said.get(f"{architecture}.attention.key_length", numbers["head"]),
         vocabulary=table[1],
         context=numbers["context"],
     )
@@ -180,14 +199,22 @@ def _weights(reader: _Reader, size: int) -> Weights:
 def _layers(count: Any, shapes: dict[str, list[int]]) -> int:
     """Layers, where the tensors have as many as the header says."""
     there = {name.split(".")[1] for name in shapes if name.startswith("blk.")}
-    if not isinstance(count, int) or not 1 <= count <= MAX_LAYERS or there != {str(n) for n in range(count)}:
+    if (
+        not isinstance(count, int)
+        or not 1 <= count <= MAX_LAYERS
+        or there != {str(n) for n in range(count)}
+    ):
         raise ValueError(f"it says {count} layers, and has tensors of {len(there)}")
     return count
 
 
 def _numbers(said: dict[str, Any], architecture: str) -> dict[str, int]:
     """Heads and widths, where they are whole, positive and divide one another; floats only have to be finite."""
-    keys = {"heads": "attention.head_count", "width": "embedding_length", "context": "context_length"}
+    keys = {
+        "heads": "attention.head_count",
+        "width": "embedding_length",
+        "context": "context_length",
+    }
     numbers = {name: said[f"{architecture}.{key}"] for name, key in keys.items()}
     numbers["kv_heads"] = said.get(f"{architecture}.attention.head_count_kv", numbers["heads"])
     for name, value in numbers.items():

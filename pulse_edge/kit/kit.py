@@ -210,7 +210,9 @@ def _build(kind: Any, value: Any, where: str) -> Any:
         if not isinstance(value, list) or (args[-1] is not Ellipsis and len(value) != len(args)):
             raise ValueError(f"{where} is not a list of the expected length")
         kinds = [args[0]] * len(value) if args[-1] is Ellipsis else args
-        return tuple(_build(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True)))
+        return tuple(
+            _build(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True))
+        )
     if origin is dict:
         if not isinstance(value, dict):
             raise ValueError(f"{where} is not an object")
@@ -261,7 +263,9 @@ def parse_manifest(text: str, where: str = MANIFEST) -> Manifest:
         _check_names(manifest)
         manifest_limits.check(manifest)
     except ValueError as e:
-        raise KitError(f"{where}: {e}. Copy the kit again, or convert the checkpoint again.") from None
+        raise KitError(
+            f"{where}: {e}. Copy the kit again, or convert the checkpoint again."
+        ) from None
     return manifest
 
 
@@ -272,14 +276,23 @@ def _check_names(manifest: Manifest) -> None:
         odd = "\\" in name or ":" in name or not name.isprintable() or len(name) > MAX_NAME
         if pure.is_absolute() or ".." in pure.parts or odd or not pure.name or name == MANIFEST:
             raise ValueError(f"file name {name[:80]!r} is not allowed")
-    used = [manifest.language.file, manifest.vision.file, manifest.packing.newline_file, manifest.draft_table_file]
+    used = [
+        manifest.language.file,
+        manifest.vision.file,
+        manifest.packing.newline_file,
+        manifest.draft_table_file,
+    ]
     for wanted in used:
         if wanted is not None and wanted not in manifest.files:
             raise ValueError(f"{wanted} is used but not listed under files")
     packing = manifest.packing
     if packing.aspect_ratio == "anyres" and not packing.grid_pinpoints:
         raise ValueError("packing anyres needs grid_pinpoints")
-    if packing.aspect_ratio == "anyres" and packing.merge == "spatial_unpad" and packing.newline_file is None:
+    if (
+        packing.aspect_ratio == "anyres"
+        and packing.merge == "spatial_unpad"
+        and packing.newline_file is None
+    ):
         raise ValueError("packing spatial_unpad needs newline_file")
     if "{question}" not in manifest.prompt.after:
         raise ValueError("prompt.after has no {question}")
@@ -295,7 +308,11 @@ def open_kit(path: Path) -> Kit:
     try:
         raw = json_input.read(path / MANIFEST)
     except OSError as e:
-        reason = "has no manifest.json, so it is unfinished or no kit" if isinstance(e, FileNotFoundError) else str(e)
+        reason = (
+            "has no manifest.json, so it is unfinished or no kit"
+            if isinstance(e, FileNotFoundError)
+            else str(e)
+        )
         raise KitError(f"{path}: {reason}. Make one with `python -m export convert`.") from None
     except ValueError as e:
         raise KitError(f"{path / MANIFEST}: {e}, so this is no kit. Copy the kit again.") from None
@@ -314,7 +331,10 @@ def open_kit(path: Path) -> Kit:
         elif about.st_size != file.bytes:
             wrong.append(f"{name} has {about.st_size} bytes instead of {file.bytes}")
     present = {p.relative_to(path).as_posix() for p in path.rglob("*") if not p.is_dir()}
-    wrong += [f"{name} does not belong to it" for name in sorted(present - manifest.files.keys() - {MANIFEST})]
+    wrong += [
+        f"{name} does not belong to it"
+        for name in sorted(present - manifest.files.keys() - {MANIFEST})
+    ]
     if wrong:
         raise KitError(f"{path}: {'; '.join(wrong)}. Copy the kit again.")
     return Kit(path.resolve(), manifest, hashlib.sha256(raw).hexdigest())
@@ -326,7 +346,9 @@ def encoder_files(manifest: Manifest) -> list[str]:
     ONNX lets a graph keep its weights in files of any name, so all count that are not known to be something else.
     """
     others = (manifest.language.file, manifest.packing.newline_file, manifest.draft_table_file)
-    return sorted(name for name in manifest.files if name not in others and not name.startswith(_DOCUMENTS))
+    return sorted(
+        name for name in manifest.files if name not in others and not name.startswith(_DOCUMENTS)
+    )
 
 
 def base_of(manifest: Manifest) -> dict[str, str]:
@@ -387,7 +409,9 @@ def verify(
     if memory is not None:
         memory.save()
     if wrong:
-        raise KitError(f"{kit.path}: altered since it was made: {', '.join(wrong)}. Do not use it; copy the kit again.")
+        raise KitError(
+            f"{kit.path}: altered since it was made: {', '.join(wrong)}. Do not use it; copy the kit again."
+        )
 
 
 IDLE_DAYS = 7
@@ -446,7 +470,9 @@ class _Verified:
         passed, now = self._known.get(str(path)), time.time()
         if passed is None or passed.stamp != _stamp(path) or passed.sha256 != sha256:
             return False
-        fresh = 0 <= now - passed.used < IDLE_DAYS * _DAY and 0 <= now - passed.read < WHOLE_DAYS * _DAY
+        fresh = (
+            0 <= now - passed.used < IDLE_DAYS * _DAY and 0 <= now - passed.read < WHOLE_DAYS * _DAY
+        )
         if not fresh or passed.stamp[4] not in _own_systems() or not passed.places:
             return False
         if passed.places != _sampled(path, [int(at) for at in passed.places]):
@@ -468,7 +494,11 @@ class _Verified:
         if not self._changed:
             return
         now = time.time()
-        recent = {path: passed for path, passed in self._known.items() if now - passed.read < WHOLE_DAYS * _DAY}
+        recent = {
+            path: passed
+            for path, passed in self._known.items()
+            if now - passed.read < WHOLE_DAYS * _DAY
+        }
         try:
             owned.claim(self._folder, "verified-files")
             text = json.dumps({path: dataclasses.asdict(passed) for path, passed in recent.items()})
@@ -499,7 +529,11 @@ def _sampled(path: Path, offsets: list[int]) -> dict[str, str]:
 def cache_dir() -> Path:
     """The user's cache directory for this program."""
     if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local") / "pulse-edge" / "cache"
+        return (
+            Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local")
+            / "pulse-edge"
+            / "cache"
+        )
     if sys.platform == "darwin":
         return Path.home() / "Library/Caches/pulse-edge"
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pulse-edge"
@@ -510,10 +544,18 @@ def installed_dir() -> Path:
     if home() is not None:
         return Path(sys.prefix).parent / "kits"
     if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local") / "pulse-edge" / "kits"
+        return (
+            Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local")
+            / "pulse-edge"
+            / "kits"
+        )
     if sys.platform == "darwin":
         return Path.home() / "Library/Application Support/pulse-edge/kits"
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "pulse-edge" / "kits"
+    return (
+        Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share")
+        / "pulse-edge"
+        / "kits"
+    )
 
 
 def home() -> install.Home | None:
@@ -535,7 +577,9 @@ def warning(kit: Kit) -> str | None:
         text = said["kits"].get(kit.path.name, said["warning"]) if inside else said["warning"]
         return None if text is None else str(text)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
-        raise KitError(f"{about}: cannot be read ({e}). Run the stick's install.py again.") from None
+        raise KitError(
+            f"{about}: cannot be read ({e}). Run the stick's install.py again."
+        ) from None
 
 
 def find(named: Path | None) -> Kit:
@@ -575,13 +619,19 @@ def _carried_dir() -> Path:
 
 
 def _kits_in(folder: Path) -> dict[str, Path]:
-    return {p.parent.name: p.parent for p in sorted(folder.glob(f"*/{MANIFEST}"))} if folder.is_dir() else {}
+    return (
+        {p.parent.name: p.parent for p in sorted(folder.glob(f"*/{MANIFEST}"))}
+        if folder.is_dir()
+        else {}
+    )
 
 
 def installed() -> dict[str, Path]:
     """Name and directory of every kit that can be named without its path: the installed ones, then what the package carries."""
     kits = _kits_in(installed_dir())
-    return kits | {name: path for name, path in _kits_in(_carried_dir()).items() if name not in kits}
+    return kits | {
+        name: path for name, path in _kits_in(_carried_dir()).items() if name not in kits
+    }
 
 
 def _listed(names: Iterable[str]) -> str:
@@ -605,9 +655,13 @@ def _by_name(named: Path, kits: Mapping[str, Path]) -> Path | None:
         return kits[word]
     alike = [name for name in kits if name.casefold().startswith(word.casefold())]
     if len(alike) > 1:
-        raise KitError(f"{named}: several kits begin so ({', '.join(alike)}). Write more of the name.")
+        raise KitError(
+            f"{named}: several kits begin so ({', '.join(alike)}). Write more of the name."
+        )
     if not alike:
-        raise KitError(f"{named}: no such kit directory, and no kit of this name is installed{_listed(kits)}.")
+        raise KitError(
+            f"{named}: no such kit directory, and no kit of this name is installed{_listed(kits)}."
+        )
     return kits[alike[0]]
 
 
@@ -636,7 +690,9 @@ def choose(named: str) -> Kit:
         )
     path = kits.get(named) or _by_name(Path(named), kits)
     if path is None:
-        raise KitError(f"{named}: is not an installed kit. Installed in {installed_dir()}{_listed(kits) or ': none'}.")
+        raise KitError(
+            f"{named}: is not an installed kit. Installed in {installed_dir()}{_listed(kits) or ': none'}."
+        )
     kit = open_kit(path)
     try:
         install.write_default(installed_dir().parent, install.DefaultKit(path.name, chosen=True))
@@ -678,9 +734,13 @@ def writing(target: Path, *, force: bool = False) -> Iterator[Path]:
             yield work
             if not (work / MANIFEST).is_file():
                 raise KitError(f"{target}: no manifest was written, so there is no kit.")
-            for path in work.rglob("*"):  # onnx writes weights for their owner alone, and a kit is for everybody
+            for path in work.rglob(
+                "*"
+            ):  # onnx writes weights for their owner alone, and a kit is for everybody
                 path.chmod(0o755 if path.is_dir() else 0o644)
-            refuse_target(target, force=force)  # hours may have passed: somebody may have put files there
+            refuse_target(
+                target, force=force
+            )  # hours may have passed: somebody may have put files there
             _replace(work, target)
     finally:
         _remove(outer)
@@ -725,7 +785,9 @@ def refuse_target(target: Path, *, force: bool) -> None:
     if not force:
         raise KitError(f"{target}: exists. Choose another target, or replace it with --force.")
     if reason := _why_no_kit(target):
-        raise KitError(f"{target}: {reason}, so --force does not replace it. Choose another target.")
+        raise KitError(
+            f"{target}: {reason}, so --force does not replace it. Choose another target."
+        )
 
 
 def _why_no_kit(folder: Path) -> str | None:
@@ -736,7 +798,10 @@ def _why_no_kit(folder: Path) -> str | None:
         present = _present(folder)
         if not present:
             return None
-        if not (folder / MANIFEST).is_file() or (folder / MANIFEST).stat().st_size > _LARGEST_MANIFEST:
+        if (
+            not (folder / MANIFEST).is_file()
+            or (folder / MANIFEST).stat().st_size > _LARGEST_MANIFEST
+        ):
             return "exists and is no kit (it has no manifest.json of ours)"
         listed = _manifest_files(json.loads((folder / MANIFEST).read_text("utf-8")))
     except OSError as e:
@@ -758,7 +823,9 @@ def _present(folder: Path) -> set[str]:
     present = set()
     for place, folders, files in os.walk(folder, onerror=refuse):
         links = [name for name in folders if os.path.islink(os.path.join(place, name))]
-        present |= {(Path(place) / name).relative_to(folder).as_posix() for name in [*files, *links]}
+        present |= {
+            (Path(place) / name).relative_to(folder).as_posix() for name in [*files, *links]
+        }
     return present
 
 
@@ -772,7 +839,9 @@ def _manifest_files(manifest: Any) -> set[str]:
         raise ValueError(f"manifest_version is {version!r}, which no kit has")
     files = manifest.get("files")
     if not isinstance(files, dict) or not all(
-        isinstance(file, dict) and type(file.get("bytes")) is int and isinstance(file.get("sha256"), str)
+        isinstance(file, dict)
+        and type(file.get("bytes")) is int
+        and isinstance(file.get("sha256"), str)
         for file in files.values()
     ):
         raise ValueError("files are not listed with bytes and sha256")
@@ -818,7 +887,10 @@ def listing(path: Path) -> dict[str, File]:
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
     """Write `manifest` into the kit directory `path`: the last file of every kit. Raises KitError if invalid."""
-    text = json.dumps(dataclasses.asdict(manifest), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    text = (
+        json.dumps(dataclasses.asdict(manifest), indent=1, ensure_ascii=False, allow_nan=False)
+        + "\n"
+    )
     if parse_manifest(text) != manifest:
         raise KitError(f"{path / MANIFEST}: would not read back as it was written.")
     with open(path / MANIFEST, "w", encoding="utf-8", newline="\n") as f:

@@ -64,7 +64,9 @@ def _vision(vision: Vision) -> Iterator[str]:
 
 def _packing(packing: Packing, size: int) -> Iterator[str]:
     for width, height in packing.grid_pinpoints:
-        whole = size > 0 and width >= size and height >= size and not (width % size or height % size)
+        whole = (
+            size > 0 and width >= size and height >= size and not (width % size or height % size)
+        )
         if not whole or (width // size) * (height // size) > MAX_TILES:
             yield (
                 f"packing.grid_pinpoints has {_shown(width)} x {_shown(height)}, expected multiples of {_shown(size)} "

@@ -37,15 +37,21 @@ def fill(after: str, question: str) -> str:
     if not question:
         raise UsageError("the question is empty. Leave -q out to ask for a clinical report.")
     if IMAGE_MARK in question:
-        raise UsageError(f"the question contains {IMAGE_MARK}, which stands for the page itself. Leave it out.")
+        raise UsageError(
+            f"the question contains {IMAGE_MARK}, which stands for the page itself. Leave it out."
+        )
     try:
         question.encode()
     except UnicodeEncodeError:  # bytes of a command line that are no UTF-8 come as lone surrogates
-        raise UsageError("the question holds characters that are not valid UTF-8. Type it again.") from None
+        raise UsageError(
+            "the question holds characters that are not valid UTF-8. Type it again."
+        ) from None
     return after.replace("{question}", question)
 
 
-def conversation(template: str, after: str, question: str, history: Sequence[tuple[str, str]]) -> list[str]:
+def conversation(
+    template: str, after: str, question: str, history: Sequence[tuple[str, str]]
+) -> list[str]:
     """The texts behind the image, turn by turn, with the model's end token between them; the last awaits its answer.
 
     `history` holds the earlier turns, (question, answer). Raises UsageError as `fill`, and for an unknown template.

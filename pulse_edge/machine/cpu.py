@@ -28,7 +28,9 @@ class Threads:
     """One token after another: bound by memory, and as slow as the slowest core that takes part."""
 
     def __str__(self) -> str:
-        count = f"{self.prefill}" if self.prefill == self.decode else f"{self.prefill}/{self.decode}"
+        count = (
+            f"{self.prefill}" if self.prefill == self.decode else f"{self.prefill}/{self.decode}"
+        )
         return f"{count} thread{'s' * (count != '1')}"
 
 
@@ -67,7 +69,9 @@ def worked(usable: frozenset[int], root: Path = Path("/")) -> float | None:
     if len(ours) != len(usable) or not hasattr(os, "sysconf"):
         return None
     # user, nice, system, idle, iowait, irq, softirq, steal, in ticks
-    return sum(int(ticks) for row in ours for n, ticks in enumerate(row) if n not in (3, 4)) / os.sysconf("SC_CLK_TCK")
+    return sum(
+        int(ticks) for row in ours for n, ticks in enumerate(row) if n not in (3, 4)
+    ) / os.sysconf("SC_CLK_TCK")
 
 
 class Others:
@@ -119,7 +123,9 @@ def cores(usable: frozenset[int], root: Path = Path("/")) -> tuple[int, int]:
         folder = root / f"sys/devices/system/cpu/cpu{cpu}"
         siblings = "".join(lines(folder / "topology/thread_siblings_list")) or str(cpu)
         told = lines(folder / "cpu_capacity") or lines(folder / "cpufreq/cpuinfo_max_freq")
-        speeds[siblings] = max(speeds.get(siblings, 0.0), float(told[0]) if told and told[0].isdigit() else 0.0)
+        speeds[siblings] = max(
+            speeds.get(siblings, 0.0), float(told[0]) if told and told[0].isdigit() else 0.0
+        )
     fastest = max(speeds.values(), default=0.0)
     return max(1, len(speeds)), max(1, sum(speed >= 0.8 * fastest for speed in speeds.values()))
 
@@ -150,4 +156,6 @@ def repacked(kinds: set[str], have: frozenset[str], machine: str = platform.mach
         dot = sys.platform == "darwin" or "asimddp" in have
         return kinds & {"Q4_0", "Q4_K", "Q5_K", "Q6_K", "Q8_0", "IQ4_NL", "MXFP4"} if dot else set()
     # Windows tells no flags; what runs this program there has AVX2 but for the oldest.
-    return kinds & {"Q4_0", "IQ4_NL", "MXFP4"} if "avx2" in have or sys.platform == "win32" else set()
+    return (
+        kinds & {"Q4_0", "IQ4_NL", "MXFP4"} if "avx2" in have or sys.platform == "win32" else set()
+    )

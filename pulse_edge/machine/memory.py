@@ -21,7 +21,9 @@ def available(root: Path = Path("/")) -> int | None:
         return _windows_available()
     try:
         told = (root / "proc/meminfo").read_text().splitlines()
-        free = next(int(line.split()[1]) * 1024 for line in told if line.startswith("MemAvailable:"))
+        free = next(
+            int(line.split()[1]) * 1024 for line in told if line.startswith("MemAvailable:")
+        )
     except (OSError, StopIteration, ValueError):
         return None
     return min([free, *filter(None, map(_room, cgroup.folders("memory", root)))])
@@ -31,7 +33,11 @@ def _room(group: Path) -> int | None:
     """Bytes below a control group's limit; page cache counts as free, since the kernel drops it. None: no limit."""
     for limit, used, cache in (
         ("memory.max", "memory.current", ("inactive_file", "active_file")),
-        ("memory.limit_in_bytes", "memory.usage_in_bytes", ("total_inactive_file", "total_active_file")),
+        (
+            "memory.limit_in_bytes",
+            "memory.usage_in_bytes",
+            ("total_inactive_file", "total_active_file"),
+        ),
     ):
         most, now = cgroup.number(group / limit), cgroup.number(group / used)
         if most is not None and now is not None:
@@ -45,7 +51,10 @@ def _windows_available() -> int | None:
         _fields_ = (
             ("length", ctypes.c_ulong),
             ("load", ctypes.c_ulong),
-            *((name, ctypes.c_ulonglong) for name in ("total", "free", "pages", "pages_free", "v", "v_free", "x")),
+            *(
+                (name, ctypes.c_ulonglong)
+                for name in ("total", "free", "pages", "pages_free", "v", "v_free", "x")
+            ),
         )
 
     status = Status(length=ctypes.sizeof(Status))
@@ -66,7 +75,9 @@ def peak() -> int:
     """Largest resident set of this process so far, in bytes; 0 where the system does not tell."""
     if sys.platform == "win32":
         return 0
-    with contextlib.suppress(OSError, StopIteration, ValueError):  # Linux hands ru_maxrss on from the starting process
+    with contextlib.suppress(
+        OSError, StopIteration, ValueError
+    ):  # Linux hands ru_maxrss on from the starting process
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
     import resource

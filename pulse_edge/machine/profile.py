@@ -48,7 +48,11 @@ class Speed:
         asked = list(questions)
         read = rows + sum(text for text, _ in asked)
         written = sum(answer for _, answer in asked)
-        return tiles * self.tile_seconds + read / self.image_tokens_per_second + written / self.tokens_per_second
+        return (
+            tiles * self.tile_seconds
+            + read / self.image_tokens_per_second
+            + written / self.tokens_per_second
+        )
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,14 @@ def engines() -> dict[str, str]:
 def key(usable: frozenset[int] | None = None) -> str:
     """Hex name of this machine as far as it can change an answer or its speed."""
     usable = cpu.allowed() if usable is None else usable
-    about = [platform.machine(), cpu.name(), sorted(cpu.flags()), sorted(usable), cpu.quota(), engines()]
+    about = [
+        platform.machine(),
+        cpu.name(),
+        sorted(cpu.flags()),
+        sorted(usable),
+        cpu.quota(),
+        engines(),
+    ]
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
 

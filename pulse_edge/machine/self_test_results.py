@@ -58,7 +58,9 @@ def folders() -> list[Path]:
     elif sys.platform == "darwin":
         state = Path.home() / "Library/Application Support/pulse-edge"
     else:
-        state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "pulse-edge"
+        state = (
+            Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "pulse-edge"
+        )
     own = [Path(sys.prefix).parent] if kits.home() is not None else []
     return [folder / "self-tests" for folder in (state, *own)]
 
@@ -73,7 +75,11 @@ def _stored(kit: Kit) -> Iterator[Result]:
     for folder in folders():
         with contextlib.suppress(OSError, ValueError, TypeError):
             result = Result(**json_input.parse(json_input.read(_file(folder, kit))))
-            if result.format == FORMAT and result.kit == kit.sha256 and isinstance(result.refused, str | None):
+            if (
+                result.format == FORMAT
+                and result.kit == kit.sha256
+                and isinstance(result.refused, str | None)
+            ):
                 yield result
 
 
@@ -85,7 +91,9 @@ def store(kit: Kit, refused: str | None) -> list[str]:
     for n, folder in enumerate(folders()):
         path = _file(folder, kit)
         try:
-            if n and not folder.exists():  # of an installation: everybody who uses it must see a refusal
+            if (
+                n and not folder.exists()
+            ):  # of an installation: everybody who uses it must see a refusal
                 folder.mkdir()
                 folder.chmod(0o755)
             owned.claim(folder, "self-test-results")

@@ -40,7 +40,9 @@ def check(page: reader.Page, *, straighten: bool = True) -> CheckedPage:
         flat.image,
         across=grid.across if grid else None,
         down=grid.down if grid else None,
-        waves={"grid": grid.strength, "moire": grid.moire, "uneven": grid.uneven} if grid else {"grid": 0.0},
+        waves={"grid": grid.strength, "moire": grid.moire, "uneven": grid.uneven}
+        if grid
+        else {"grid": 0.0},
         layouts=flat.layout,
         upright=flat.upright,
         light=flat.light,
@@ -74,7 +76,12 @@ def _known(image: Image.Image, drawn: Drawn) -> tuple[rectify.Flat, quality.Qual
     )
     refused = any(r.refuses for r in reasons)
     leads = sum(1 for seconds in drawn.leads.values() if seconds >= LEAST)
-    facts = {"leads": leads, "resolution": scale, "seconds": drawn.last - drawn.first, "gain": drawn.gain}
+    facts = {
+        "leads": leads,
+        "resolution": scale,
+        "seconds": drawn.last - drawn.first,
+        "gain": drawn.gain,
+    }
     judged = quality.Quality(
         verdict=quality.REFUSED if refused else quality.USABLE if reasons else quality.GOOD,
         reasons=reasons,
@@ -119,7 +126,13 @@ def facts(checked: CheckedPage) -> dict[str, Any]:
         "verdict": judged.verdict,
         "forced": judged.forced,
         "reasons": [
-            {"check": r.check, "value": r.value, "unit": r.unit, "threshold": r.threshold, "advice": r.advice}
+            {
+                "check": r.check,
+                "value": r.value,
+                "unit": r.unit,
+                "threshold": r.threshold,
+                "advice": r.advice,
+            }
             for r in judged.reasons
         ],
         "sheet": {

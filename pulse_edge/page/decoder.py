@@ -35,7 +35,9 @@ def main(memory: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is for the program, which ends this one
     _bound_space(memory)
     out = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a library that prints must not get between the replies
+    os.dup2(
+        sys.stderr.fileno(), sys.stdout.fileno()
+    )  # a library that prints must not get between the replies
     server = _Server()
     while line := _line(sys.stdin.buffer):
         for reply in server.answer(json.loads(line), sys.stdin.buffer):
@@ -45,7 +47,9 @@ def main(memory: int) -> None:
 
 def _line(pipe: IO[bytes]) -> bytes:
     """The next request; empty when there is none to come."""
-    with contextlib.suppress(OSError):  # Windows cannot wait for a pipe: the process stays as long as the program
+    with contextlib.suppress(
+        OSError
+    ):  # Windows cannot wait for a pipe: the process stays as long as the program
         if not select.select([pipe], [], [], IDLE)[0]:
             return b""
     return pipe.readline()
@@ -67,9 +71,13 @@ def _bound_time(seconds: float) -> None:
     with contextlib.suppress(ImportError, ValueError, OSError, AttributeError):
         import resource
 
-        signal.setitimer(signal.ITIMER_PROF, seconds)  # to the millisecond, of whole processes; ends it by SIGPROF
+        signal.setitimer(
+            signal.ITIMER_PROF, seconds
+        )  # to the millisecond, of whole processes; ends it by SIGPROF
         hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
-        resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(time.process_time() + seconds) + 1, hard))
+        resource.setrlimit(
+            resource.RLIMIT_CPU, (math.ceil(time.process_time() + seconds) + 1, hard)
+        )
 
 
 class _Server:
@@ -123,22 +131,31 @@ class _Server:
         from pulse_edge.page import pictures
 
         several = request["do"] == "page" and len(self._pages) > 1
-        name = pictures.numbered(self._name, request["page"] + 1, 2) if several else request.get("name", self._name)
+        name = (
+            pictures.numbered(self._name, request["page"] + 1, 2)
+            if several
+            else request.get("name", self._name)
+        )
         what = request.get("what", self._what)
         with warnings.catch_warnings(record=True) as heard:
             warnings.simplefilter("always")
             try:
                 yield
             except Exception as e:
-                raise _Refusal(pictures.reason(e, name, what, self._limits), isinstance(e, MemoryError)) from e
+                raise _Refusal(
+                    pictures.reason(e, name, what, self._limits), isinstance(e, MemoryError)
+                ) from e
         for warning in heard:
             if _MISSING.search(str(warning.message)):
                 why = pictures.short(warning.message)
-                raise _Refusal(ScanError(f"{name}: is a {what} that is cut short ({why}). {pictures.AGAIN}"))
+                raise _Refusal(
+                    ScanError(f"{name}: is a {what} that is cut short ({why}). {pictures.AGAIN}")
+                )
 
 
 _MISSING = re.compile(
-    r"truncat|cut short|premature|unexpected end|(?:less|fewer|shorter).{0,60}(?:than|expect)", re.IGNORECASE
+    r"truncat|cut short|premature|unexpected end|(?:less|fewer|shorter).{0,60}(?:than|expect)",
+    re.IGNORECASE,
 )
 """What decoders say where data are missing."""
 

@@ -51,11 +51,16 @@ def _captures(found: Any, name: str, limits: Limits) -> list[Decode]:
     """Secondary captures: RGB or grey, each frame a page."""
     frames = max(1, int(found.get("NumberOfFrames", 1) or 1))
     if frames > limits.pages:
-        raise PageRefused(f"{name}: has {frames} pictures; {limits.pages} is the limit. Export the ECG page alone.")
+        raise PageRefused(
+            f"{name}: has {frames} pictures; {limits.pages} is the limit. Export the ECG page alone."
+        )
     pictures.check_size((int(found.Columns), int(found.Rows)), name, limits)
     if not _syntax(found):
         raise ScanError(f"{name}: does not say how its picture is packed. {AS_PNG}")
-    return [partial(_capture, found, n, pictures.numbered(name, n + 1, frames), limits) for n in range(frames)]
+    return [
+        partial(_capture, found, n, pictures.numbered(name, n + 1, frames), limits)
+        for n in range(frames)
+    ]
 
 
 def _syntax(found: Any) -> str:
@@ -81,7 +86,12 @@ def _capture(found: Any, n: int, name: str, limits: Limits) -> Image.Image:
     page = pictures.page(Image.fromarray(grey), name, limits)
     if not _packed(found):
         length = len(found.PixelData) // max(1, int(found.get("NumberOfFrames", 1) or 1))
-        pictures.check_tail(page, [memoryview(found.PixelData)[n * length : (n + 1) * length]], name, "a DICOM picture")
+        pictures.check_tail(
+            page,
+            [memoryview(found.PixelData)[n * length : (n + 1) * length]],
+            name,
+            "a DICOM picture",
+        )
     return _square(page, found, name, limits)
 
 
@@ -117,13 +127,21 @@ def _window(found: Any, bits: int, signed: bool) -> npt.NDArray[np.uint8] | None
     """(2 ** bits,): grey of each stored number, a negative one behind the positive ones; None without window and rescaling."""
     from pydicom.pixels import apply_modality_lut, apply_voi_lut
 
-    lookup, window = found.get("VOILUTSequence"), found.get("WindowWidth") is not None and "WindowCenter" in found
-    rescaled = bool(found.get("ModalityLUTSequence")) or ("RescaleSlope" in found and "RescaleIntercept" in found)
+    lookup, window = (
+        found.get("VOILUTSequence"),
+        found.get("WindowWidth") is not None and "WindowCenter" in found,
+    )
+    rescaled = bool(found.get("ModalityLUTSequence")) or (
+        "RescaleSlope" in found and "RescaleIntercept" in found
+    )
     if not (lookup or window or rescaled):
         return None
     numbers = np.arange(-(1 << (bits - 1)), 1 << (bits - 1)) if signed else np.arange(1 << bits)
     values = np.asarray(apply_modality_lut(numbers, found))
-    shown = np.asarray(apply_voi_lut(values if not lookup else np.round(values).astype(np.int64), found), np.float64)
+    shown = np.asarray(
+        apply_voi_lut(values if not lookup else np.round(values).astype(np.int64), found),
+        np.float64,
+    )
     low, high = float(shown.min()), float(shown.max())
     if lookup:
         low, high = 0.0, float(2 ** int(found.VOILUTSequence[0].LUTDescriptor[2]) - 1)
@@ -139,14 +157,25 @@ _STRETCHED = 0.01
 
 def _square(page: Image.Image, found: Any, name: str, limits: Limits) -> Image.Image:
     """Stretch a picture whose pixels are not square: PixelAspectRatio is height to width, as all spacings are."""
-    for keyword in ("PixelAspectRatio", "PixelSpacing", "NominalScannedPixelSpacing", "ImagerPixelSpacing"):
+    for keyword in (
+        "PixelAspectRatio",
+        "PixelSpacing",
+        "NominalScannedPixelSpacing",
+        "ImagerPixelSpacing",
+    ):
         sides = found.get(keyword)
         if sides is None or isinstance(sides, str) or len(sides) != 2:
             continue
         down, across = (float(side) for side in sides)
-        if not (down > 0 and across > 0 and 0.1 <= down / across <= 10) or abs(down / across - 1) <= _STRETCHED:
+        if (
+            not (down > 0 and across > 0 and 0.1 <= down / across <= 10)
+            or abs(down / across - 1) <= _STRETCHED
+        ):
             continue
-        size = round(page.width * max(1.0, across / down)), round(page.height * max(1.0, down / across))
+        size = (
+            round(page.width * max(1.0, across / down)),
+            round(page.height * max(1.0, down / across)),
+        )
         pictures.check_size(size, name, limits)
         return page.resize(size, Image.Resampling.BICUBIC)
     return page

@@ -71,16 +71,26 @@ class _Collected:
         channels = list(group.get("ChannelDefinitionSequence", ()))
         names = [_lead_name(channel) for channel in channels]
         self._channels += len(channels)
-        self._left_out += [_called(c) for c, lead in zip(channels, names, strict=True) if lead is None]
+        self._left_out += [
+            _called(c) for c, lead in zip(channels, names, strict=True) if lead is None
+        ]
         if not any(names):
             return
         signals: dict[str, Signal] = {}
         for lead, signal in _signals(self._found, number, names, self._name):
             signals.setdefault(lead, signal)
-        new = {k: s for k, s in signals.items() if k not in self.leads or s.recorded() > self.leads[k].recorded()}
+        new = {
+            k: s
+            for k, s in signals.items()
+            if k not in self.leads or s.recorded() > self.leads[k].recorded()
+        }
         replaced = {k: self.leads[k] for k in new if k in self.leads}
-        dropped = replaced if len(replaced) >= 8 else {k: s for k, s in signals.items() if k not in new}
-        if len(dropped) >= 8:  # not a rhythm strip of leads that stand in another group too: an ECG of its own
+        dropped = (
+            replaced if len(replaced) >= 8 else {k: s for k, s in signals.items() if k not in new}
+        )
+        if (
+            len(dropped) >= 8
+        ):  # not a rhythm strip of leads that stand in another group too: an ECG of its own
             seconds = max(s.mv.size / s.hz for s in dropped.values())
             self._left_out.append(f"another ECG of {seconds:.3g} seconds")
         self.leads |= new
@@ -104,7 +114,9 @@ class _Collected:
         if whole.seconds > LONGEST + 1:
             raise _too_long(self._name, whole.seconds)
         if not any(signal.recorded() for signal in leads.values()):
-            raise PageRefused(f"{self._name}: holds an ECG of which no lead was recorded. {_RESTING}")
+            raise PageRefused(
+                f"{self._name}: holds an ECG of which no lead was recorded. {_RESTING}"
+            )
         return whole
 
 
@@ -132,7 +144,9 @@ def _derived(group: Any) -> bool:
 def _rate(group: Any, name: str) -> float:
     hz = float(group.get("SamplingFrequency", 0) or 0)
     if not 50 <= hz <= 50_000:
-        raise ScanError(f"{name}: has no sensible sampling rate ({hz:g} samples a second). {_AGAIN}")
+        raise ScanError(
+            f"{name}: has no sensible sampling rate ({hz:g} samples a second). {_AGAIN}"
+        )
     return hz
 
 
@@ -145,12 +159,16 @@ def _offset(thing: Any, keyword: str) -> float:
     return value if math.isfinite(value) else 0.0
 
 
-def _signals(found: Any, number: int, names: list[str | None], name: str) -> Iterable[tuple[str, Signal]]:
+def _signals(
+    found: Any, number: int, names: list[str | None], name: str
+) -> Iterable[tuple[str, Signal]]:
     """Name and signal of each channel of a group that is a lead."""
     group = found.WaveformSequence[number]
     hz, start = _rate(group, name), _offset(group, "MultiplexGroupTimeOffset") / 1000
     samples = _samples(found, number, name)
-    for channel, column, lead in zip(group.ChannelDefinitionSequence, samples.values.T, names, strict=True):
+    for channel, column, lead in zip(
+        group.ChannelDefinitionSequence, samples.values.T, names, strict=True
+    ):
         if lead is not None:
             skew = _offset(channel, "ChannelTimeSkew") + _offset(channel, "ChannelSampleSkew") / hz
             mv = _millivolts(channel, _stored(channel, column, samples, name), name)
@@ -177,7 +195,9 @@ def _samples(found: Any, number: int, name: str) -> _Samples:
     said = str(group.get("WaveformSampleInterpretation", "nothing")).strip()
     kind = _KINDS.get(said)
     if kind is None:
-        raise ScanError(f"{name}: keeps its ECG as {said}, which is not read. Export the page as PNG.")
+        raise ScanError(
+            f"{name}: keeps its ECG as {said}, which is not read. Export the page as PNG."
+        )
     bits = 8 * np.dtype(kind).itemsize
     group.WaveformBitsAllocated = allocated = int(group.get("WaveformBitsAllocated", bits) or bits)
     channels, count = int(group.NumberOfWaveformChannels), int(group.NumberOfWaveformSamples)
@@ -192,7 +212,9 @@ def _samples(found: Any, number: int, name: str) -> _Samples:
         )
     if _length(group, name) > LONGEST + 1:
         raise _too_long(name, _length(group, name))
-    return _Samples(multiplex_array(found, number, as_raw=True), _padding(group, kind), bits, kind[1] == "i")
+    return _Samples(
+        multiplex_array(found, number, as_raw=True), _padding(group, kind), bits, kind[1] == "i"
+    )
 
 
 def _padding(group: Any, kind: str) -> int | None:
@@ -206,17 +228,23 @@ def _padding(group: Any, kind: str) -> int | None:
     return int(np.iinfo(kind).min) if kind in ("<i2", "<i4") else None
 
 
-def _stored(channel: Any, column: npt.NDArray[Any], samples: _Samples, name: str) -> npt.NDArray[np.float64]:
+def _stored(
+    channel: Any, column: npt.NDArray[Any], samples: _Samples, name: str
+) -> npt.NDArray[np.float64]:
     """A channel's numbers, NaN where nothing was recorded. Fewer bits than there is room for are sign-extended."""
     values = column.astype(np.int64)
-    recorded = values != samples.padding if samples.padding is not None else np.ones(values.shape, bool)
+    recorded = (
+        values != samples.padding if samples.padding is not None else np.ones(values.shape, bool)
+    )
     bits = int(channel.get("WaveformBitsStored", samples.bits) or samples.bits)
     if samples.signed and 1 < bits < samples.bits:
         half = 1 << (bits - 1)
         some = values[recorded]
         if some.size and not (some.min() >= -half and some.max() < half):
             if some.min() < 0 or some.max() >= 2 * half:
-                raise ScanError(f"{name}: says that its ECG has {bits} bits, and holds larger numbers. {_AGAIN}")
+                raise ScanError(
+                    f"{name}: says that its ECG has {bits} bits, and holds larger numbers. {_AGAIN}"
+                )
             extended = np.where(values >= half, values - 2 * half, values)
             # Numbers round the middle of the range, without a sign, would jump by all of it with each crossing.
             if np.abs(np.diff(extended[recorded])).sum() < np.abs(np.diff(some)).sum():
@@ -235,7 +263,11 @@ def _to_little_endian(found: Any) -> None:
             word = {"OW": 2, "OL": 4, "OV": 8, "UN": 2}.get(str(group[keyword].VR), 1)
             data = group[keyword].value
             whole = data[: len(data) // word * word]
-            group[keyword].value = np.frombuffer(whole, f">u{word}").astype(f"<u{word}").tobytes() if word > 1 else data
+            group[keyword].value = (
+                np.frombuffer(whole, f">u{word}").astype(f"<u{word}").tobytes()
+                if word > 1
+                else data
+            )
 
 
 # --------------------------------------------------------------------------------------------------------------- units
@@ -245,7 +277,9 @@ _UNITS = {"v": 1e3, "mv": 1.0, "uv": 1e-3, "nv": 1e-6}
 _UNITS |= {"volt": 1e3, "millivolt": 1.0, "microvolt": 1e-3, "nanovolt": 1e-6}
 
 
-def _millivolts(channel: Any, values: npt.NDArray[np.float64], name: str) -> npt.NDArray[np.float64]:
+def _millivolts(
+    channel: Any, values: npt.NDArray[np.float64], name: str
+) -> npt.NDArray[np.float64]:
     """PS3.3 C.10.9.1.4.2 and .5: samples times sensitivity and its correction, plus the baseline, in their unit."""
     scale = _unit(channel)
     step = channel.get("ChannelSensitivity")
@@ -275,13 +309,31 @@ def _unit(channel: Any) -> float | None:
 
 
 # MDC (2:1, ISO/IEEE 11073-10101) and SCP-ECG (5.6.3-9-1) number the leads alike. PS3.16 CID 3001.
-_CODES = {1: "I", 2: "II", **{n: f"V{n - 2}" for n in range(3, 10)}, 61: "III", 62: "aVR", 63: "aVL", 64: "aVF"}
-_CODES |= {**{n: f"V{n - 8}R" for n in range(10, 16)}, 16: "X", 17: "Y", 18: "Z", 65: "-aVR", 66: "V8", 67: "V9"}
+_CODES = {
+    1: "I",
+    2: "II",
+    **{n: f"V{n - 2}" for n in range(3, 10)},
+    61: "III",
+    62: "aVR",
+    63: "aVL",
+    64: "aVF",
+}
+_CODES |= {
+    **{n: f"V{n - 8}R" for n in range(10, 16)},
+    16: "X",
+    17: "Y",
+    18: "Z",
+    65: "-aVR",
+    66: "V8",
+    67: "V9",
+}
 _CODE = re.compile(r"(?:2:|5\.6\.3-9-)(\d+)")
 _BLOCK = 2 << 16
 """MDC codes as one number: 2:1 is 131073."""
 _BEFORE = r"(?:mdc_ecg_lead_|(?:ecg|ekg)[ _]|)(?:(?:lead|leads|ableitung|abl\.?|d[eé]rivation|derivaci[oó]n|deriva[cç][aã]o)[ _]*)?"
-_NAME = re.compile(rf"{_BEFORE}(-?avr|av[lf]|[vc][1-9]r?|r[vc][1-9]|d?i{{1,3}}|d[123]|[xyz])(?![\w+])(?!\s*[-/–]\s*\w)")
+_NAME = re.compile(
+    rf"{_BEFORE}(-?avr|av[lf]|[vc][1-9]r?|r[vc][1-9]|d?i{{1,3}}|d[123]|[xyz])(?![\w+])(?!\s*[-/–]\s*\w)"
+)
 
 
 def _lead_name(channel: Any) -> str | None:
@@ -296,9 +348,13 @@ def _lead_name(channel: Any) -> str | None:
         if number:  # 2:0 is a lead that is not named
             return _CODES.get(number)
         texts = [str(source[0].get("CodeMeaning", "") or "")]
-        if code.upper().startswith("MDC_ECG_LEAD_"):  # no other code: a maker's "C1" may be channel 1
+        if code.upper().startswith(
+            "MDC_ECG_LEAD_"
+        ):  # no other code: a maker's "C1" may be channel 1
             texts.insert(0, code)
-    return next(filter(None, map(lead_named, [*texts, str(channel.get("ChannelLabel", "") or "")])), None)
+    return next(
+        filter(None, map(lead_named, [*texts, str(channel.get("ChannelLabel", "") or "")])), None
+    )
 
 
 def lead_named(text: str) -> str | None:
@@ -317,7 +373,10 @@ def lead_named(text: str) -> str | None:
 def _called(channel: Any) -> str:
     """What a channel that is no lead is called, for people."""
     source = channel.get("ChannelSourceSequence")
-    texts = [channel.get("ChannelLabel", ""), *(source[0].get(k, "") for k in ("CodeMeaning", "CodeValue") if source)]
+    texts = [
+        channel.get("ChannelLabel", ""),
+        *(source[0].get(k, "") for k in ("CodeMeaning", "CodeValue") if source),
+    ]
     said = next((" ".join(str(t).split()) for t in texts if str(t or "").strip()), "")
     printable = "".join(c for c in said if c.isprintable())[:40]
     return f'channel "{printable}"' if printable else "a channel without a name"

@@ -56,7 +56,10 @@ Draw = Callable[[], tuple[Image.Image, Drawn]]
 def pages(recording: Recording) -> list[Draw]:
     """The pages of a recording, to be drawn one by one; there is at least one."""
     spans = _spans(recording.seconds)
-    return [partial(_Sheet(recording, start, stop, n + 1, len(spans)).draw) for n, (start, stop) in enumerate(spans)]
+    return [
+        partial(_Sheet(recording, start, stop, n + 1, len(spans)).draw)
+        for n, (start, stop) in enumerate(spans)
+    ]
 
 
 def _spans(seconds: float) -> list[tuple[float, float]]:
@@ -103,19 +106,29 @@ class _Trace:
 class _Sheet:
     """One page of a recording."""
 
-    def __init__(self, recording: Recording, start: float, stop: float, number: int, count: int) -> None:
+    def __init__(
+        self, recording: Recording, start: float, stop: float, number: int, count: int
+    ) -> None:
         self._recording, self._start, self._stop = recording, start, stop
         self._number, self._count = number, count
         self._span = stop - start
         extra = [lead for lead in recording.leads if lead not in LEADS]
-        self._rows = (*ROWS, *(tuple(extra[n : n + COLUMNS]) for n in range(0, len(extra), COLUMNS)), (STRIP,))
+        self._rows = (
+            *ROWS,
+            *(tuple(extra[n : n + COLUMNS]) for n in range(0, len(extra), COLUMNS)),
+            (STRIP,),
+        )
         self._columns = [self._column(c) for c in range(COLUMNS)]
         self._width = round((_LEFT + SECONDS * _SPEED + _RIGHT) * PX_PER_MM)
         self._width += max(0, math.ceil((self._span - SECONDS) * _SPEED - 0.5)) * PX_PER_MM
         self._height = (_TOP + len(self._rows) * _ROW + _BOTTOM) * PX_PER_MM
 
     def draw(self) -> tuple[Image.Image, Drawn]:
-        traces = [self._trace(lead, r, c) for r, row in enumerate(self._rows) for c, lead in enumerate(row)]
+        traces = [
+            self._trace(lead, r, c)
+            for r, row in enumerate(self._rows)
+            for c, lead in enumerate(row)
+        ]
         gain = next((g for g in GAINS if all(self._fits(t, g) for t in traces)), GAINS[-1])
         page = Image.fromarray(_paper(self._width, self._height))
         for r in range(len(self._rows)):
@@ -149,14 +162,20 @@ class _Sheet:
         rough = ROUGHLY * len(leads)
         if shown(start) < len(leads) * min(width, self._stop - start) - rough:
             candidates = [at for signal in leads for at in _stretches(signal, width)]
-            candidates = [min(max(at, self._start), max(self._start, self._stop - width)) for at in candidates]
-            best = max((start, *candidates), key=lambda at: (shown(at) > shown(start) + rough, shown(at)))
+            candidates = [
+                min(max(at, self._start), max(self._start, self._stop - width)) for at in candidates
+            ]
+            best = max(
+                (start, *candidates), key=lambda at: (shown(at) > shown(start) + rough, shown(at))
+            )
         return best, best + width
 
     def _trace(self, lead: str, row: int, column: int) -> _Trace:
         signal = self._recording.leads[lead]
         of_strip = row == len(self._rows) - 1
-        start, stop = (self._start, max(self._stop, self._start)) if of_strip else self._columns[column]
+        start, stop = (
+            (self._start, max(self._stop, self._start)) if of_strip else self._columns[column]
+        )
         shift = (0 if of_strip else column * SECONDS / COLUMNS) - start
         seconds, mv = signal.between(start, stop)
         baseline, moved = _median(signal.between(self._start, self._stop)[1]), 0.0
@@ -198,7 +217,9 @@ class _Sheet:
         """What is said of a page that is not all of a ten-second recording of twelve leads."""
         notes = []
         if self._count > 1:
-            notes.append(f"seconds {self._start:.1f} to {self._stop:.1f} of {self._recording.seconds:.1f}")
+            notes.append(
+                f"seconds {self._start:.1f} to {self._stop:.1f} of {self._recording.seconds:.1f}"
+            )
         elif not self._whole:
             notes.append(f"{self._recording.seconds:.1f} s recorded")
         quarters = [self._start + c * SECONDS / COLUMNS for c in range(COLUMNS)]
@@ -213,7 +234,9 @@ class _Sheet:
     def _facts(self, traces: Sequence[_Trace], gain: float) -> Drawn:
         shown: dict[str, float] = {}
         for t in traces:
-            seconds = min(float(t.recorded.sum()) / self._recording.leads[t.lead].hz, t.stop - t.start)
+            seconds = min(
+                float(t.recorded.sum()) / self._recording.leads[t.lead].hz, t.stop - t.start
+            )
             shown[t.lead] = max(shown.get(t.lead, 0.0), seconds)
         return Drawn(
             pixels_per_mm=float(PX_PER_MM),
@@ -229,11 +252,15 @@ class _Sheet:
             remarks=tuple(self._remarks(traces, shown, gain)),
         )
 
-    def _remarks(self, traces: Sequence[_Trace], shown: dict[str, float], gain: float) -> Iterable[Remark]:
+    def _remarks(
+        self, traces: Sequence[_Trace], shown: dict[str, float], gain: float
+    ) -> Iterable[Remark]:
         yield from self._about_seconds()
         yield from self._about_leads(traces, shown)
         if gain != GAINS[0]:
-            tall = _listed(dict.fromkeys(t.lead for t in traces if not self._fits(t, GAINS[0])), "Lead")
+            tall = _listed(
+                dict.fromkeys(t.lead for t in traces if not self._fits(t, GAINS[0])), "Lead"
+            )
             yield Remark(
                 "gain",
                 gain,
@@ -296,22 +323,34 @@ class _Sheet:
         absent = [lead for lead, seconds in shown.items() if not seconds]
         if count < len(shown):
             never = [lead for lead in absent if not self._recording.leads[lead].recorded()]
-            other = [lead for lead, seconds in shown.items() if seconds < LEAST and lead not in never]
+            other = [
+                lead for lead, seconds in shown.items() if seconds < LEAST and lead not in never
+            ]
             said = [f"{_listed(never, 'Lead')} {_were(never)} never recorded."] if never else []
             if other:
-                said.append(f"{_listed(other, 'Lead')} {_were(other)} recorded for less than a second of this page.")
+                said.append(
+                    f"{_listed(other, 'Lead')} {_were(other)} recorded for less than a second of this page."
+                )
             text = f"{' '.join(said)} Check the electrodes, and record again."
             yield Remark("leads", float(count), "leads", float(len(LEADS)), text, refuses=count < 3)
         gaps: dict[str, float] = {}
         for t in traces:
-            gone = min(t.stop, self._stop) - t.start - float(t.recorded.sum()) / self._recording.leads[t.lead].hz
+            gone = (
+                min(t.stop, self._stop)
+                - t.start
+                - float(t.recorded.sum()) / self._recording.leads[t.lead].hz
+            )
             if gone > ROUGHLY and shown[t.lead] >= LEAST:
                 gaps[t.lead] = max(gaps.get(t.lead, 0.0), gone)
         if gaps:
-            text = (
-                f"{_listed(gaps, 'Lead')} {_has(gaps)} gaps: up to {max(gaps.values()):.1f} seconds were not recorded."
+            text = f"{_listed(gaps, 'Lead')} {_has(gaps)} gaps: up to {max(gaps.values()):.1f} seconds were not recorded."
+            yield Remark(
+                "gaps",
+                round(max(gaps.values()), 3),
+                "seconds",
+                ROUGHLY,
+                f"{text} Check the electrodes.",
             )
-            yield Remark("gaps", round(max(gaps.values()), 3), "seconds", ROUGHLY, f"{text} Check the electrodes.")
         ranges: dict[str, float] = {}
         for t in traces:
             ranges[t.lead] = max(ranges.get(t.lead, 0.0), t.range[1] - t.range[0])
@@ -320,7 +359,9 @@ class _Sheet:
                 text = f"All leads are flat lines: less than {FLAT:g} mV. Look at the patient first, then at the electrodes."
             else:
                 look = (
-                    "Check the electrodes." if len(flat) < 4 else "Look at the patient first, then at the electrodes."
+                    "Check the electrodes."
+                    if len(flat) < 4
+                    else "Look at the patient first, then at the electrodes."
                 )
                 lines = "is a flat line" if len(flat) == 1 else "are flat lines"
                 text = f"{_listed(flat, 'Lead')} {lines} in the seconds shown: less than {FLAT:g} mV. {look}"
@@ -350,7 +391,10 @@ def _stretches(signal: Signal, width: float) -> list[float]:
     breaks = np.flatnonzero(np.diff(recorded) > 1)
     firsts = recorded[np.concatenate([[0], breaks + 1])][:50]
     lasts = recorded[np.concatenate([breaks, [recorded.size - 1]])][:50]
-    return [*(signal.start + firsts / signal.hz).tolist(), *(signal.start + (lasts + 1) / signal.hz - width).tolist()]
+    return [
+        *(signal.start + firsts / signal.hz).tolist(),
+        *(signal.start + (lasts + 1) / signal.hz - width).tolist(),
+    ]
 
 
 def _median(mv: Millivolts) -> float:
@@ -389,18 +433,24 @@ def _draw_row(page: Image.Image, middle: float, traces: Sequence[_Trace], gain: 
     _pulse(pen, gain)
     for trace in traces:
         _line(pen, trace, gain)
-    page.paste(_INK, (0, round((middle - _ROW) * PX_PER_MM)), strip.resize(size, Image.Resampling.BOX))
+    page.paste(
+        _INK, (0, round((middle - _ROW) * PX_PER_MM)), strip.resize(size, Image.Resampling.BOX)
+    )
 
 
 def _at(mm: Millivolts | float, mv: Millivolts | float, gain: float) -> npt.NDArray[np.float64]:
     """Pixels (n, 2) on a row's fine strip, whose middle is 0 mV; `mm` from the page's left."""
     k = PX_PER_MM * _FINER
-    return np.stack(np.broadcast_arrays(np.asarray(mm) * k, (_ROW - np.asarray(mv) * gain) * k), axis=-1)
+    return np.stack(
+        np.broadcast_arrays(np.asarray(mm) * k, (_ROW - np.asarray(mv) * gain) * k), axis=-1
+    )
 
 
 def _line(pen: ImageDraw.ImageDraw, trace: _Trace, gain: float) -> None:
     points = _at(_LEFT + (trace.seconds + trace.shift) * _SPEED, trace.mv, gain)
-    breaks = np.flatnonzero(np.diff(np.concatenate([[False], trace.recorded, [False]]).astype(np.int8)))
+    breaks = np.flatnonzero(
+        np.diff(np.concatenate([[False], trace.recorded, [False]]).astype(np.int8))
+    )
     for a, b in breaks.reshape(-1, 2):
         stretch = _thinned(points[a:b])
         if len(stretch) == 1:  # a sample alone would not show
@@ -416,7 +466,9 @@ def _thinned(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         return points
     y = points[: len(points) // each * each, 1].reshape(-1, each)
     starts = np.arange(len(y)) * each
-    chosen = np.concatenate([[0], starts + y.argmin(axis=1), starts + y.argmax(axis=1), [len(points) - 1]])
+    chosen = np.concatenate(
+        [[0], starts + y.argmin(axis=1), starts + y.argmax(axis=1), [len(points) - 1]]
+    )
     return np.asarray(points[np.unique(chosen)])
 
 

@@ -31,7 +31,9 @@ _FAINT = 0.6
 @dataclass(frozen=True)
 class Waves:
     centres: Points  # (n, 2) pixels of the reduced picture
-    vectors: Points  # (n, 2, 2) cycles a pixel: of the lines that follow one another across, then down
+    vectors: (
+        Points  # (n, 2, 2) cycles a pixel: of the lines that follow one another across, then down
+    )
     period_mm: float
     strength: float
     moire: float
@@ -67,7 +69,9 @@ def grid_waves(work: Pixels, step: int = _STEP) -> Waves | None:
         score = waves.strength * math.sqrt(len(grown))
         if waves.strength > MIN_STRENGTH and score > best[0]:
             centres = np.array([spectra.centre(at) for at in grown])
-            found = Waves(centres, vectors / waves.divisors[:, None], waves.period_mm, waves.strength, 0.0)
+            found = Waves(
+                centres, vectors / waves.divisors[:, None], waves.period_mm, waves.strength, 0.0
+            )
             best, of = (score, found), list(grown)
     return None if best[1] is None else replace(best[1], moire=spectra.foreign(of, best[1].vectors))
 
@@ -82,20 +86,29 @@ class _Spectra:
         window = np.hanning(self.patch).astype(np.float32)
         window = window[:, None] * window[None]
         self.amplitude = np.array(
-            [[_spectrum(dark[y : y + self.patch, x : x + self.patch] * window) for x in self.xs] for y in self.ys]
+            [
+                [_spectrum(dark[y : y + self.patch, x : x + self.patch] * window) for x in self.xs]
+                for y in self.ys
+            ]
         )
         x, y = np.meshgrid(*(np.arange(_FFT) / _FFT - 0.5,) * 2)
         radius = np.hypot(x, y)
         half = (x > 0) | ((x == 0) & (y > 0))  # the picture is real: both halves are alike
-        self.band = np.flatnonzero(half & (radius > max(1 / 40, 3 / self.patch)) & (radius < 1 / 3.0))
+        self.band = np.flatnonzero(
+            half & (radius > max(1 / 40, 3 / self.patch)) & (radius < 1 / 3.0)
+        )
         heights = self.amplitude.reshape(*self.amplitude.shape[:2], -1)[:, :, self.band]
         noise = np.median(heights[:, :, ::13], axis=2)
-        self.noise = np.maximum(noise, 0.3 * np.median(noise)) + 1e-6  # blank paper has no noise to speak of
+        self.noise = (
+            np.maximum(noise, 0.3 * np.median(noise)) + 1e-6
+        )  # blank paper has no noise to speak of
         self.clearest = self.band[np.argmax(heights, axis=2)]
 
     def centre(self, at: tuple[int, int]) -> tuple[float, float]:
         """Pixels (x, y) of a patch's centre."""
-        return float(self.xs[at[1]] + (self.patch - 1) / 2), float(self.ys[at[0]] + (self.patch - 1) / 2)
+        return float(self.xs[at[1]] + (self.patch - 1) / 2), float(
+            self.ys[at[0]] + (self.patch - 1) / 2
+        )
 
     def near(self, at: tuple[int, int], wave: Points, reach: float) -> tuple[Points, float]:
         """The strongest wave within `reach` cycles a pixel of `wave`, and its height above the noise."""
@@ -113,7 +126,9 @@ class _Spectra:
         m = self.amplitude[at]
         dx = _vertex(m[y, x - 1], m[y, x], m[y, x + 1]) if 0 < x < m.shape[1] - 1 else 0.0
         dy = _vertex(m[y - 1, x], m[y, x], m[y + 1, x]) if 0 < y < m.shape[0] - 1 else 0.0
-        return np.array([x + dx - _FFT // 2, y + dy - _FFT // 2]) / _FFT, float(m[y, x] / self.noise[at])
+        return np.array([x + dx - _FFT // 2, y + dy - _FFT // 2]) / _FFT, float(
+            m[y, x] / self.noise[at]
+        )
 
     def seeds(self) -> list[tuple[tuple[int, int], Points]]:
         """The clearest patches with their two wave vectors, best first."""
@@ -150,14 +165,19 @@ class _Spectra:
     def comb(self, grown: dict[tuple[int, int], Points], multiples: tuple[float, ...]) -> Points:
         """Median height above the noise at multiples of the waves: (2, len(multiples)); 0 where it cannot be seen."""
         ats = np.array(list(grown))
-        waves = np.array(list(grown.values()))[:, :, None] * np.array(multiples)[:, None]  # (n, 2, multiples, xy)
+        waves = (
+            np.array(list(grown.values()))[:, :, None] * np.array(multiples)[:, None]
+        )  # (n, 2, multiples, xy)
         size = np.hypot(waves[..., 0], waves[..., 1])
         index = np.clip(np.round(waves * _FFT).astype(int) + _FFT // 2, 1, _FFT - 2)
         heights = np.zeros(size.shape)
         for dy in (-1, 0, 1):
             for dx in (-1, 0, 1):
                 there = self.amplitude[
-                    ats[:, 0, None, None], ats[:, 1, None, None], index[..., 1] + dy, index[..., 0] + dx
+                    ats[:, 0, None, None],
+                    ats[:, 1, None, None],
+                    index[..., 1] + dy,
+                    index[..., 0] + dx,
                 ]
                 heights = np.maximum(heights, there)
         heights /= self.noise[ats[:, 0], ats[:, 1]][:, None, None]
@@ -180,7 +200,9 @@ class _Spectra:
         for along in grid / np.linalg.norm(grid, axis=1)[:, None]:
             off &= np.abs(waves @ np.array([-along[1], along[0]])) > 1.6 * width
         off &= np.linalg.norm(waves, axis=-1) > 0.06 * _FFT
-        off &= (waves[..., 0] >= 0) | (waves[..., 0] == -(_FFT // 2))  # the other half says the same
+        off &= (waves[..., 0] >= 0) | (
+            waves[..., 0] == -(_FFT // 2)
+        )  # the other half says the same
         common = np.median(self.amplitude[y, x][:, off] / self.noise[y, x][:, None], axis=0)
         return float(common.max(initial=0.0))
 
@@ -214,7 +236,9 @@ def _lines(work: Pixels) -> tuple[Float, Pixels]:
 def _vertex(a: float, b: float, c: float) -> float:
     """Where the parabola through three neighbours is highest, -0.5 to 0.5."""
     bend = a - 2 * b + c
-    return 0.0 if bend >= 0 else min(max(float(0.5 * (a - c) / bend), -0.5), 0.5)  # np.clip: ten times as long
+    return (
+        0.0 if bend >= 0 else min(max(float(0.5 * (a - c) / bend), -0.5), 0.5)
+    )  # np.clip: ten times as long
 
 
 def _ordered(one: Points, two: Points) -> Points:
@@ -223,7 +247,9 @@ def _ordered(one: Points, two: Points) -> Points:
     return np.array([across if across[0] >= 0 else -across, down if down[1] >= 0 else -down])
 
 
-def _grown(spectra: _Spectra, start: tuple[int, int], vectors: Points) -> dict[tuple[int, int], Points]:
+def _grown(
+    spectra: _Spectra, start: tuple[int, int], vectors: Points
+) -> dict[tuple[int, int], Points]:
     """Patch -> waves, from the clearest patch on to its neighbours as long as a wave like theirs stands out.
 
     The next harmonic of 5 mm lines may be 20 % away: waves of neighbours differ by less than half of that.
@@ -239,7 +265,9 @@ def _grown(spectra: _Spectra, start: tuple[int, int], vectors: Points) -> dict[t
         for at in ((row, column + 1), (row + 1, column), (row, column - 1), (row - 1, column)):
             if at in grown or not (0 <= at[0] < len(spectra.ys) and 0 <= at[1] < len(spectra.xs)):
                 continue
-            found = [spectra.near(at, wave, max(0.09 * math.hypot(*wave), 1.5 / _FFT)) for wave in waves]
+            found = [
+                spectra.near(at, wave, max(0.09 * math.hypot(*wave), 1.5 / _FFT)) for wave in waves
+            ]
             height = min(height for _, height in found)
             if height > 10 and spectra.printed(at, np.array([wave for wave, _ in found])):
                 pushed += 1
@@ -253,10 +281,14 @@ def _crosses(pair: Points) -> bool:
     return bool(abs(np.linalg.det(pair)) > MIN_CROSSING * lengths[0] * lengths[1])
 
 
-def _contrast(spectra: _Spectra, grown: dict[tuple[int, int], Points], base: int) -> tuple[Points, Points]:
+def _contrast(
+    spectra: _Spectra, grown: dict[tuple[int, int], Points], base: int
+) -> tuple[Points, Points]:
     """(2,) each, across and down: how much the harmonics of a `base` times wider spacing, and its clearest one, stand out
     from what is half way."""
-    harmonics = spectra.comb(grown, tuple(n / base for n in range(1, max(base, 2))))  # below the clearest
+    harmonics = spectra.comb(
+        grown, tuple(n / base for n in range(1, max(base, 2)))
+    )  # below the clearest
     clearest = spectra.comb(grown, (1.0, 2.0)).max(axis=1)
     between = spectra.comb(grown, tuple((n + 0.5) / base for n in range(max(base, 3))))
     noise = np.maximum(between.sum(axis=1) / np.maximum((between > 0).sum(axis=1), 1), 1e-6)
@@ -278,7 +310,9 @@ class _Spacing:
     strength: float
 
 
-def _spacing(spectra: _Spectra, grown: dict[tuple[int, int], Points], shape: tuple[int, ...]) -> _Spacing:
+def _spacing(
+    spectra: _Spectra, grown: dict[tuple[int, int], Points], shape: tuple[int, ...]
+) -> _Spacing:
     """Which lines the clearest waves are.
 
     A grid of 1 and 5 mm has waves at fifths of its 1 mm wave. The clearest wave may also be the second or third
@@ -289,7 +323,9 @@ def _spacing(spectra: _Spectra, grown: dict[tuple[int, int], Points], shape: tup
     base = next((b for b in (5, 4, 3, 2) if contrasts[b][0].min() > _BOTH), 1)
     periods = 1 / np.median([np.linalg.norm(v, axis=1) for v in grown.values()], axis=0)
     if base == 1:
-        bases = [next((b for b in (5, 4, 3, 2) if contrasts[b][0][axis] > _ONE), 1) for axis in (0, 1)]
+        bases = [
+            next((b for b in (5, 4, 3, 2) if contrasts[b][0][axis] > _ONE), 1) for axis in (0, 1)
+        ]
         if bases[0] != bases[1]:
             mm = _unlike(periods * bases, bases, shape)
             if mm is not None:
@@ -301,7 +337,9 @@ def _spacing(spectra: _Spectra, grown: dict[tuple[int, int], Points], shape: tup
     return _Spacing(np.array([base, base], float), millimetres, float(contrasts[base][1].min()))
 
 
-def _unlike(periods: Points, bases: list[int], shape: tuple[int, ...]) -> tuple[float, float] | None:
+def _unlike(
+    periods: Points, bases: list[int], shape: tuple[int, ...]
+) -> tuple[float, float] | None:
     """Millimetres of the widest `periods` across and down, whose waves are not alike; None where no stretch explains them.
 
     Five times wider lines are 5 mm apart; of what the others may be, the least stretch is right.

@@ -57,10 +57,14 @@ def strokes(page: Pixels, across: float, down: float) -> Float:
     How dark a pixel is in its lightest channel, which hides a coloured grid, against the paper round it.
     """
     grey, mm = brightest(page), (across * down) ** 0.5
-    paper = cv2.blur(cv2.dilate(grey, np.ones((_odd(2.5 * mm),) * 2, np.uint8)), (_odd(6 * mm),) * 2)
+    paper = cv2.blur(
+        cv2.dilate(grey, np.ones((_odd(2.5 * mm),) * 2, np.uint8)), (_odd(6 * mm),) * 2
+    )
     dark = cv2.subtract(paper, grey).astype(np.float32) / np.maximum(paper, 40)
     size = max(8, round(page.shape[1] * FINE / across)), max(8, round(page.shape[0] * FINE / down))
-    dark = np.asarray(cv2.resize(dark, size, interpolation=cv2.INTER_AREA if mm > FINE else cv2.INTER_LINEAR))
+    dark = np.asarray(
+        cv2.resize(dark, size, interpolation=cv2.INTER_AREA if mm > FINE else cv2.INTER_LINEAR)
+    )
     return np.asarray(np.clip(dark / max(float(np.quantile(dark, 0.995)), 0.05), 0, 1), np.float32)
 
 

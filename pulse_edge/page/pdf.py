@@ -39,7 +39,9 @@ def pages(data: bytes, name: str, limits: Limits) -> list[Decode]:
     pictures.cut_short(name, "a PDF", truncation.pdf(data))
     try:
         document = pypdfium2.PdfDocument(data)
-        with contextlib.suppress(pypdfium2.PdfiumError):  # the page without its fields is better than none
+        with contextlib.suppress(
+            pypdfium2.PdfiumError
+        ):  # the page without its fields is better than none
             document.init_forms()
         count = len(document)
     except pypdfium2.PdfiumError as e:
@@ -48,7 +50,10 @@ def pages(data: bytes, name: str, limits: Limits) -> list[Decode]:
         raise pictures.too_many_pages(name, limits, count)
     if not count:
         raise ScanError(f"{name}: is a PDF without pages. Save it again. {AS_PNG}")
-    return [partial(_page, document, n, pictures.numbered(name, n + 1, count), limits) for n in range(count)]
+    return [
+        partial(_page, document, n, pictures.numbered(name, n + 1, count), limits)
+        for n in range(count)
+    ]
 
 
 def _page(document: Any, n: int, name: str, limits: Limits) -> Image.Image:
@@ -66,8 +71,12 @@ def _page(document: Any, n: int, name: str, limits: Limits) -> Image.Image:
             pictures.cut_short(name, "a page of a PDF with a picture", _hole(picture))
             dots = max(dots, _dots(picture, width * height))
         scale = min(dots, LONGEST / max(width, height)) * (1 - 1e-7)  # pdfium rounds up
-        pictures.check_size((max(1, round(width * scale)), max(1, round(height * scale))), name, limits)
-        drawn: Image.Image = page.render(scale=scale, rev_byteorder=True, prefer_bgrx=False).to_pil().convert("RGB")
+        pictures.check_size(
+            (max(1, round(width * scale)), max(1, round(height * scale))), name, limits
+        )
+        drawn: Image.Image = (
+            page.render(scale=scale, rev_byteorder=True, prefer_bgrx=False).to_pil().convert("RGB")
+        )
         page.close()
     except pypdfium2.PdfiumError as e:
         raise _damaged(name, e) from e
@@ -109,8 +118,12 @@ def _dots(picture: Any, area: float) -> float:
 def _damaged(name: str, error: Exception) -> ScanError:
     why = " ".join(str(error).split()) or type(error).__name__
     if "password" in why.lower():
-        return ScanError(f"{name}: is a PDF locked with a password. Save it again without one. {AS_PNG}")
-    return ScanError(f"{name}: is a PDF that is cut short, damaged or empty ({why[:120]}). Save it again. {AS_PNG}")
+        return ScanError(
+            f"{name}: is a PDF locked with a password. Save it again without one. {AS_PNG}"
+        )
+    return ScanError(
+        f"{name}: is a PDF that is cut short, damaged or empty ({why[:120]}). Save it again. {AS_PNG}"
+    )
 
 
 _OBJECTS = 20_000
@@ -157,7 +170,11 @@ def _too_few_pixels(picture: Any) -> str | None:
     if not pdfium.FPDFImageObj_GetImagePixelSize(picture, width, height):
         return None
     length = pdfium.FPDFImageObj_GetImageDataDecoded(picture, None, 0)
-    sizes = {(width.value * bits * n + 7) // 8 * height.value for bits in (1, 2, 4, 8, 16) for n in (1, 3, 4)}
+    sizes = {
+        (width.value * bits * n + 7) // 8 * height.value
+        for bits in (1, 2, 4, 8, 16)
+        for n in (1, 3, 4)
+    }
     if any(size <= length <= size + _SLACK for size in sizes):
         return None
     if not pdfium.FPDFImageObj_GetImageMetadata(picture, picture.page.raw, about):

@@ -69,7 +69,9 @@ def reason(error: Exception, name: str, what: str, limits: Limits) -> PulseEdgeE
     """The project's own error for whatever a decoder raised: damaged files bring out any exception there is."""
     if isinstance(error, PulseEdgeError):
         return error
-    if isinstance(error, Image.DecompressionBombError):  # Pillow's own limit, twice ours, comes before our look
+    if isinstance(
+        error, Image.DecompressionBombError
+    ):  # Pillow's own limit, twice ours, comes before our look
         pixels = re.search(r"\d+", str(error))
         return too_large(name, int(pixels[0]) if pixels else limits.pixels, limits)
     if isinstance(error, MemoryError):
@@ -132,7 +134,9 @@ def bmp(data: bytes, name: str, limits: Limits) -> list[Decode]:
     def decode() -> Image.Image:
         found = _picture("BMP", data, name, limits)
         if not packed:
-            check_tail(found, [memoryview(data)[int.from_bytes(data[10:14], "little") :]], name, "a BMP")
+            check_tail(
+                found, [memoryview(data)[int.from_bytes(data[10:14], "little") :]], name, "a BMP"
+            )
         return found
 
     return [decode]
@@ -175,14 +179,18 @@ def jpeg(data: bytes, name: str, limits: Limits) -> list[Decode]:
     def decode() -> Image.Image:
         found = _picture("JPEG", data, name, limits)
         if not whole_jpeg(data):
-            raise ScanError(f"{name}: is a JPEG whose lower part is missing. Copy or take the picture again.")
+            raise ScanError(
+                f"{name}: is a JPEG whose lower part is missing. Copy or take the picture again."
+            )
         return found
 
     return [decode]
 
 
 _NOISE = bytes(n * 73 % 251 for n in range(2048))
-_FILLING = _NOISE + b"".join(bytes([0xFF, 0xD0 + n]) + _NOISE for n in range(8))  # behind each restart marker too
+_FILLING = _NOISE + b"".join(
+    bytes([0xFF, 0xD0 + n]) + _NOISE for n in range(8)
+)  # behind each restart marker too
 
 
 def whole_jpeg(data: bytes) -> bool:
@@ -217,7 +225,9 @@ def gif(data: bytes, name: str, limits: Limits) -> list[Decode]:
 def avif(data: bytes, name: str, limits: Limits) -> list[Decode]:
     """The picture of an AVIF, where Pillow was built with its library."""
     if not features.check("avif"):
-        raise ScanError(f"{name}: is an AVIF picture, which the Pillow of this machine does not read. {AS_PNG}")
+        raise ScanError(
+            f"{name}: is an AVIF picture, which the Pillow of this machine does not read. {AS_PNG}"
+        )
     from PIL import AvifImagePlugin
 
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # each thread takes address space, which is bounded
@@ -234,7 +244,9 @@ def heic(data: bytes, name: str, limits: Limits) -> list[Decode]:
     pillow_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False)
 
     def decode() -> Image.Image:
-        with Image.open(io.BytesIO(data), formats=["HEIF"]) as image:  # turned already: its EXIF says 1 by now
+        with Image.open(
+            io.BytesIO(data), formats=["HEIF"]
+        ) as image:  # turned already: its EXIF says 1 by now
             return page(image, name, limits)
 
     return [decode]
@@ -248,7 +260,9 @@ def tiff(data: bytes, name: str, limits: Limits) -> list[Decode]:
     places = []
     with Image.open(io.BytesIO(data), formats=["TIFF"]) as image:
         assert isinstance(image, TiffImageFile)
-        for n in range(limits.pages + 1):  # not n_frames: counting millions of empty pages takes for ever
+        for n in range(
+            limits.pages + 1
+        ):  # not n_frames: counting millions of empty pages takes for ever
             try:
                 image.seek(n)
             except EOFError:
@@ -275,7 +289,9 @@ def _tiff_page(data: bytes, name: str, limits: Limits, place: int) -> Image.Imag
         offsets, lengths = tags.get(273, tags.get(324, ())), tags.get(279, tags.get(325, ()))
         parts = list(zip(offsets, lengths, strict=False))
         if compression != 1:  # Pillow itself finds raw pixels too short
-            cut_short(name, "a TIFF", truncation.strips(data, parts, ones=compression not in (2, 3, 4)))
+            cut_short(
+                name, "a TIFF", truncation.strips(data, parts, ones=compression not in (2, 3, 4))
+            )
             if compression == 7 and not bytes(tags.get(347, b"\xff\xd9")).endswith(b"\xff\xd9"):
                 cut_short(
                     name, "a TIFF", truncation.HOLE
@@ -290,7 +306,9 @@ def _tiff_page(data: bytes, name: str, limits: Limits, place: int) -> Image.Imag
 def too_many_pages(name: str, limits: Limits, count: int | None = None) -> PageRefused:
     """More pages than a file may have; `count` of them, where that is known."""
     many = (
-        f"more than {limits.pages} pages, the limit" if count is None else f"{count} pages; {limits.pages} is the limit"
+        f"more than {limits.pages} pages, the limit"
+        if count is None
+        else f"{count} pages; {limits.pages} is the limit"
     )
     return PageRefused(f"{name}: has {many}. Save the ECG pages as a file of their own.")
 
@@ -301,9 +319,15 @@ def too_many_pages(name: str, limits: Limits, count: int | None = None) -> PageR
 def page(image: Image.Image, name: str, limits: Limits) -> Image.Image:
     """An open picture as RGB, upright, without metadata."""
     check_size(image.size, name, limits)
-    tiff: dict[int, Any] = dict(getattr(image, "tag_v2", {}))  # before `load`, which turns a TIFF and drops that tag
+    tiff: dict[int, Any] = dict(
+        getattr(image, "tag_v2", {})
+    )  # before `load`, which turns a TIFF and drops that tag
     image.load()
-    found = _halved(image, name, tiff) if image.width * image.height > HALVED else _rgb(image, name, tiff)
+    found = (
+        _halved(image, name, tiff)
+        if image.width * image.height > HALVED
+        else _rgb(image, name, tiff)
+    )
     try:
         turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # a damaged EXIF block does not make a good picture unreadable
@@ -329,14 +353,18 @@ _TURNS = {
 def check_size(size: tuple[int, int], name: str, limits: Limits) -> None:
     """Raise where a page has no pixels, or more than the limit."""
     if min(size) < 1:
-        raise ScanError(f"{name}: has no pixels ({size[0]} x {size[1]}). Copy or scan the page again.")
+        raise ScanError(
+            f"{name}: has no pixels ({size[0]} x {size[1]}). Copy or scan the page again."
+        )
     if size[0] * size[1] > limits.pixels:
         raise too_large(name, size[0] * size[1], limits, f" ({size[0]} x {size[1]})")
 
 
 def too_large(name: str, pixels: int, limits: Limits, size: str = "") -> PageRefused:
     """More pixels than a page may have."""
-    return PageRefused(f"{name}: has {pixels:,} pixels{size}; {limits.pixels:,} is the limit. {SMALLER}")
+    return PageRefused(
+        f"{name}: has {pixels:,} pixels{size}; {limits.pixels:,} is the limit. {SMALLER}"
+    )
 
 
 def _rgb(image: Image.Image, name: str, tiff: dict[int, Any]) -> Image.Image:
@@ -349,7 +377,11 @@ def _rgb(image: Image.Image, name: str, tiff: dict[int, Any]) -> Image.Image:
     if image.mode == "La":
         image = image.convert("LA")  # the only way on from grey with the alpha multiplied in
     # An alpha of zeros everywhere is one that nobody filled in: 32-bit BMPs are full of them.
-    unfilled = image.format == "BMP" and image.mode == "RGBA" and image.getchannel("A").getextrema()[1] == 0
+    unfilled = (
+        image.format == "BMP"
+        and image.mode == "RGBA"
+        and image.getchannel("A").getextrema()[1] == 0
+    )
     if not image.has_transparency_data or unfilled:
         return image.convert("RGB")
     layer = image.convert("RGBA")
@@ -374,7 +406,9 @@ def _eight_bits(image: Image.Image, name: str, tiff: dict[int, Any]) -> Any:
     # would decide. A PIL "I" in 16-bit range is Pillow's other way of holding 16 bits; a TIFF's is signed or 32 bit.
     signed_or_wide = image.mode == "I" and (bool(tiff) or values.min() < 0 or values.max() > 0xFFFF)
     if image.mode == "F" or signed_or_wide:
-        raise ScanError(f"{name}: has grey values of an unknown range (mode {image.mode}). Save it as an 8-bit PNG.")
+        raise ScanError(
+            f"{name}: has grey values of an unknown range (mode {image.mode}). Save it as an 8-bit PNG."
+        )
     bits = tiff.get(258, (16,))[0]
     # The low bits are dropped, as Pillow does for 16-bit RGB.
     grey = (values >> (bits - 8)).astype(np.uint8)
@@ -391,7 +425,11 @@ _FAX = 1.9, 2.2
 
 def _resolution(image: Image.Image, tiff: dict[int, Any]) -> tuple[float, float]:
     """Pixels for a length across and down, in whatever unit; (1, 1) where a picture does not say."""
-    found = (tiff.get(282, 1), tiff.get(283, 1)) if tiff else image.info.get("dpi") or image.info.get("jfif_density")
+    found = (
+        (tiff.get(282, 1), tiff.get(283, 1))
+        if tiff
+        else image.info.get("dpi") or image.info.get("jfif_density")
+    )
     try:
         across, down = (float(value) for value in found or image.info.get("aspect") or (1, 1))
     except (TypeError, ValueError, ZeroDivisionError):

@@ -62,8 +62,14 @@ class Drawn:
 def from_json(about: Mapping[str, Any]) -> Drawn:
     """The facts from a JSON object of `Drawn.to_json`. Raises ValueError where it is anything else."""
     try:
-        numbers = {k: float(about[k]) for k in ("pixels_per_mm", "speed", "gain", "first", "last", "recorded")}
-        if not all(math.isfinite(n) and n >= 0 for n in numbers.values()) or not numbers["pixels_per_mm"]:
+        numbers = {
+            k: float(about[k])
+            for k in ("pixels_per_mm", "speed", "gain", "first", "last", "recorded")
+        }
+        if (
+            not all(math.isfinite(n) and n >= 0 for n in numbers.values())
+            or not numbers["pixels_per_mm"]
+        ):
             raise ValueError("a page without a scale")
         return Drawn(
             layout=str(about["layout"]),

@@ -98,7 +98,12 @@ LIMITS = {
         "Take the picture again with the whole sheet in view.",
     ),
     "upright": Limit(
-        "log odds", 5.0, None, False, "It is not clear which way is up.", "Check that the page is the right way up."
+        "log odds",
+        5.0,
+        None,
+        False,
+        "It is not clear which way is up.",
+        "Check that the page is the right way up.",
     ),
     "mirrored": Limit(
         "mirror images",
@@ -334,7 +339,9 @@ def _reasons(facts: Mapping[str, float]) -> list[Reason]:
             # "cut off" warns from 1 on, the rest below or above a limit.
             bad = value >= threshold if name == "cut off" else sign * value < sign * threshold
             if bad:
-                fact = limit.fact.format(value=value, threshold=threshold).replace("in 1 places", "in 1 place")
+                fact = limit.fact.format(value=value, threshold=threshold).replace(
+                    "in 1 places", "in 1 place"
+                )
                 advice = f"{fact} {limit.action}"
                 found.append(Reason(name, round(value, 3), limit.unit, threshold, advice, refuses))
                 break
@@ -347,7 +354,9 @@ def _reasons(facts: Mapping[str, float]) -> list[Reason]:
 class _Ink:
     """The trace of a page, at `scale` of its size."""
 
-    def __init__(self, pixels: Pixels, across: float, down: float, scale: float, *, grid: bool) -> None:
+    def __init__(
+        self, pixels: Pixels, across: float, down: float, scale: float, *, grid: bool
+    ) -> None:
         self.scale = scale
         self.across, self.down = across * scale, down * scale
         self.mm = (self.across * self.down) ** 0.5
@@ -364,7 +373,8 @@ class _Ink:
             mask = (
                 self._without_lines(threshold, strong)
                 if grid
-                else self.depth > max(threshold, min(float(np.quantile(sample, 0.96)), _SOLID * strong))
+                else self.depth
+                > max(threshold, min(float(np.quantile(sample, 0.96)), _SOLID * strong))
             )
         self.mask: Mask = mask
         self.contrast = float(np.median(self.depth[mask])) if mask.any() else 0.0
@@ -380,7 +390,9 @@ class _Ink:
 def depth(pixels: Pixels, mm: float) -> Float:
     """(H, W) 0..1: how much darker each pixel is than the paper round it; `mm` in pixels."""
     grey = brightest(pixels)
-    paper = cv2.blur(cv2.dilate(grey, np.ones((_odd(2.5 * mm),) * 2, np.uint8)), (_odd(6 * mm),) * 2)
+    paper = cv2.blur(
+        cv2.dilate(grey, np.ones((_odd(2.5 * mm),) * 2, np.uint8)), (_odd(6 * mm),) * 2
+    )
     return np.asarray(cv2.subtract(paper, grey).astype(np.float32) / np.maximum(paper, 40))
 
 
@@ -423,7 +435,9 @@ def _rows(ink: _Ink) -> list[int]:
     count = width // bin_px
     if count < 5 or height < 3 * ink.mm:
         return []
-    columns = ink.mask[:, : count * bin_px].reshape(height, count, bin_px).any(axis=2).astype(np.uint8)
+    columns = (
+        ink.mask[:, : count * bin_px].reshape(height, count, bin_px).any(axis=2).astype(np.uint8)
+    )
     band = np.asarray(cv2.dilate(columns, np.ones((_odd(3 * ink.mm), 1), np.uint8)), np.float32)
     share = cv2.GaussianBlur(band.mean(axis=1).reshape(-1, 1), (1, _odd(2 * ink.mm)), 0).ravel()
     reach, margin = max(1, int(5 * ink.mm)), int(3.5 * ink.mm)
@@ -468,7 +482,10 @@ cut off at the left or right of a page gets up to 0.6, complete square and portr
 
 
 def _looked_at_again(
-    page: Pixels, layouts: Mapping[str, float], rows: list[float], look: Callable[[Pixels], Mapping[str, float]]
+    page: Pixels,
+    layouts: Mapping[str, float],
+    rows: list[float],
+    look: Callable[[Pixels], Mapping[str, float]],
 ) -> Mapping[str, float]:
     """The layouts of a square or portrait page, or of one that has its rows in a part of it, judged by its rows alone.
 
@@ -518,15 +535,21 @@ _TRACED = 0.12
 def _traced(ink: _Ink, rows: list[int]) -> float:
     """Share of the width through which connected ink runs that is neither letters nor a ruled line: median of the rows."""
     mask = ink.mask.astype(np.uint8)
-    rules = cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((1, max(3, round(_RULE * ink.mm))), np.uint8))
-    posts = cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((max(3, round(2 * _RULE * ink.mm)), 1), np.uint8))
+    rules = cv2.morphologyEx(
+        mask, cv2.MORPH_OPEN, np.ones((1, max(3, round(_RULE * ink.mm))), np.uint8)
+    )
+    posts = cv2.morphologyEx(
+        mask, cv2.MORPH_OPEN, np.ones((max(3, round(2 * _RULE * ink.mm)), 1), np.uint8)
+    )
     near = np.ones((3, 3), np.uint8)
     mask[(cv2.dilate(rules, near) | cv2.dilate(posts, near)) > 0] = 0
     _, labels, stats, _ = cv2.connectedComponentsWithStats(cv2.dilate(mask, near), connectivity=8)
     wide = stats[:, cv2.CC_STAT_WIDTH] >= _STROKE * ink.mm
     wide[0] = False
     reach = 10 * ink.mm
-    shares = [wide[labels[max(0, int(y - reach)) : int(y + reach)]].any(axis=0).mean() for y in rows]
+    shares = [
+        wide[labels[max(0, int(y - reach)) : int(y + reach)]].any(axis=0).mean() for y in rows
+    ]
     return float(np.median(shares)) if shares else 0.0
 
 
@@ -535,7 +558,14 @@ _DOUBTED, _NO_PAGE, _FULLY = 0.7, 0.2, 0.75
 row: real pages get 0.5 and more, what has a table's false grid 0.02 to 0.31, two ECGs on one page 0.07."""
 
 
-def _ecg(layouts: Mapping[str, float], rows: list[int], grid: bool, ink: _Ink, pixels: Pixels, stretch: float) -> float:
+def _ecg(
+    layouts: Mapping[str, float],
+    rows: list[int],
+    grid: bool,
+    ink: _Ink,
+    pixels: Pixels,
+    stretch: float,
+) -> float:
     """How likely the page is an ECG at all: grid, rows of traces, and what the network says."""
     if float(np.median(brightest(pixels[::8, ::8]))) < _BLACK:
         return 0.1  # a screen: light traces on black
@@ -563,7 +593,10 @@ def _sharpness(pixels: Pixels, ink: _Ink, mm: float) -> float:
     mask = cv2.resize(ink.mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
     if not mask.any():
         return 9.0
-    slope = np.hypot(cv2.Sobel(dark, cv2.CV_32F, 1, 0, scale=1 / 8), cv2.Sobel(dark, cv2.CV_32F, 0, 1, scale=1 / 8))
+    slope = np.hypot(
+        cv2.Sobel(dark, cv2.CV_32F, 1, 0, scale=1 / 8),
+        cv2.Sobel(dark, cv2.CV_32F, 0, 1, scale=1 / 8),
+    )
     near = np.ones((_odd(1.5 * mm * scale),) * 2, np.uint8)
     steepest, darkest = cv2.dilate(slope, near)[mask], cv2.dilate(dark, near)[mask]
     return float(np.median(darkest / np.maximum(steepest, 1e-3))) / (mm * scale)
@@ -604,27 +637,36 @@ def _cut(ink: _Ink, rows: list[int], frame: Points | None) -> int:
         border[:band] = border[-band:] = True
     else:
         inside = _within(frame * ink.scale, ink.mask.shape)
-        core = cv2.erode(inside.astype(np.uint8), np.ones((2 * band + 1,) * 2, np.uint8), borderValue=1)
+        core = cv2.erode(
+            inside.astype(np.uint8), np.ones((2 * band + 1,) * 2, np.uint8), borderValue=1
+        )
         border = inside & (core == 0)
     if not rows or not border.any():
         return 0
-    _, labels, stats, _ = cv2.connectedComponentsWithStats((ink.mask & inside).astype(np.uint8), connectivity=8)
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(
+        (ink.mask & inside).astype(np.uint8), connectivity=8
+    )
     cut = 0
     for n in np.unique(labels[border & ink.mask]).tolist():
         left, top, wide, tall, area = (int(v) for v in stats[n])
         near_row = any(top - 25 * ink.mm < y < top + tall + 25 * ink.mm for y in rows)
         thin = area < 1.2 * ink.mm * (wide + tall)
         along = np.count_nonzero(
-            border[top : top + tall, left : left + wide] & (labels[top : top + tall, left : left + wide] == n)
+            border[top : top + tall, left : left + wide]
+            & (labels[top : top + tall, left : left + wide] == n)
         )
-        cut += int(bool(n) and near_row and thin and max(tall, wide) > 6 * ink.mm and along < 0.2 * area)
+        cut += int(
+            bool(n) and near_row and thin and max(tall, wide) > 6 * ink.mm and along < 0.2 * area
+        )
     return cut
 
 
 # ------------------------------------------------------------------------------------------------- pictures for people
 
 
-def overlay(page: Image.Image, quality: Quality, across: float | None, down: float | None) -> Image.Image:
+def overlay(
+    page: Image.Image, quality: Quality, across: float | None, down: float | None
+) -> Image.Image:
     """A copy of the page with rows, grid scale and verdict drawn over it."""
     canvas = np.array(page)
     thick = max(1, round(max(page.size) / 900))
@@ -633,18 +675,39 @@ def overlay(page: Image.Image, quality: Quality, across: float | None, down: flo
         cv2.line(canvas, (0, round(y)), (canvas.shape[1], round(y)), (0, 90, 220), thick)
     if across and down:  # a ruler of centimetres along two edges
         for n in range(int(canvas.shape[1] / (10 * across)) + 1):
-            cv2.line(canvas, (round(10 * n * across), 0), (round(10 * n * across), 6 * thick), (0, 140, 0), thick)
+            cv2.line(
+                canvas,
+                (round(10 * n * across), 0),
+                (round(10 * n * across), 6 * thick),
+                (0, 140, 0),
+                thick,
+            )
         for n in range(int(canvas.shape[0] / (10 * down)) + 1):
-            cv2.line(canvas, (0, round(10 * n * down)), (6 * thick, round(10 * n * down)), (0, 140, 0), thick)
+            cv2.line(
+                canvas,
+                (0, round(10 * n * down)),
+                (6 * thick, round(10 * n * down)),
+                (0, 140, 0),
+                thick,
+            )
     lines = [f"{quality.verdict.upper()}  {quality.layout or 'no ECG'}, {quality.leads} leads"]
     lines += [r.advice for r in quality.reasons]
     size = 0.55 * thick + 0.15
-    lines = [part for line in lines for part in _wrapped(line, size, thick, canvas.shape[1] - 12 * thick)]
+    lines = [
+        part for line in lines for part in _wrapped(line, size, thick, canvas.shape[1] - 12 * thick)
+    ]
     strip = np.full((round(30 * size * (len(lines) + 0.5)), canvas.shape[1], 3), 255, np.uint8)
     for n, line in enumerate(lines):
         place = (6 * thick, round(30 * size * (n + 0.9)))
         cv2.putText(
-            strip, line, place, cv2.FONT_HERSHEY_SIMPLEX, size, colour if n == 0 else (0, 0, 0), thick, cv2.LINE_AA
+            strip,
+            line,
+            place,
+            cv2.FONT_HERSHEY_SIMPLEX,
+            size,
+            colour if n == 0 else (0, 0, 0),
+            thick,
+            cv2.LINE_AA,
         )
     return Image.fromarray(np.concatenate([strip, canvas]))
 
@@ -665,5 +728,12 @@ def sheet_overlay(picture: Image.Image, corners: Any) -> Image.Image:
     """A copy of the picture with the sheet's outline."""
     canvas = np.array(picture)
     thick = max(2, round(max(picture.size) / 500))
-    cv2.polylines(canvas, [np.round(np.array(corners)).astype(np.int32)], True, (0, 160, 0), thick, cv2.LINE_AA)
+    cv2.polylines(
+        canvas,
+        [np.round(np.array(corners)).astype(np.int32)],
+        True,
+        (0, 160, 0),
+        thick,
+        cv2.LINE_AA,
+    )
     return Image.fromarray(canvas)

@@ -188,7 +188,9 @@ def _decoded_here(image: Image.Image) -> Image.Image:
             raise pictures.reason(e, "image", "PIL image", Limits(pixels=MAX_PIXELS)) from e
 
 
-def _taken(width: int, height: int, about: Any, pipe: IO[bytes]) -> tuple[Image.Image, Drawn | None]:
+def _taken(
+    width: int, height: int, about: Any, pipe: IO[bytes]
+) -> tuple[Image.Image, Drawn | None]:
     """A page from the decoder: RGB bytes from top to bottom. Raises ValueError for one that is larger than the limit."""
     drawn = None if about is None else from_json(about)
     if min(width, height) < 1 or width * height > MAX_PIXELS:
@@ -230,15 +232,23 @@ def _from_path(path: str | os.PathLike[str], name: str) -> bytes:
         if stat.S_ISDIR(found.st_mode):
             raise ScanError(f"{name}: is a folder. Name a picture in it.")
         if not stat.S_ISREG(found.st_mode):  # opening a pipe nobody writes to would wait for ever
-            raise ScanError(f"{name}: is a pipe or a device, not a file. Send it to standard input and name it -.")
+            raise ScanError(
+                f"{name}: is a pipe or a device, not a file. Send it to standard input and name it -."
+            )
         if found.st_size > MAX_BYTES:
-            raise PageRefused(f"{name}: has {found.st_size >> 20} MiB; {MAX_BYTES >> 20} is the limit. {SMALLER}")
+            raise PageRefused(
+                f"{name}: has {found.st_size >> 20} MiB; {MAX_BYTES >> 20} is the limit. {SMALLER}"
+            )
         with open(path, "rb") as file:
             return file.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        raise ScanError(f"{name}: no such file. Check the name; one with spaces needs quotes.") from None
+        raise ScanError(
+            f"{name}: no such file. Check the name; one with spaces needs quotes."
+        ) from None
     except PermissionError:
-        raise ScanError(f"{name}: may not be read by this user. Ask for the right to read it, or copy it.") from None
+        raise ScanError(
+            f"{name}: may not be read by this user. Ask for the right to read it, or copy it."
+        ) from None
     except (OSError, ValueError) as e:  # ValueError: a NUL in the name
         why = getattr(e, "strerror", None) or e
         raise ScanError(f"{name}: cannot be opened ({why}). Check the name and the disk.") from None
@@ -247,7 +257,9 @@ def _from_path(path: str | os.PathLike[str], name: str) -> bytes:
 def _from_stdin() -> bytes:
     stdin = getattr(sys.stdin, "buffer", None)  # sys.stdin is None under pythonw
     if stdin is None or stdin.closed or stdin.isatty():
-        raise ScanError("-: nothing comes in on standard input. Send a picture: pulse-edge interpret - < scan.png")
+        raise ScanError(
+            "-: nothing comes in on standard input. Send a picture: pulse-edge interpret - < scan.png"
+        )
     return _from_file(stdin, "-")
 
 
@@ -295,7 +307,9 @@ _KINDS = (
     _Kind("DICOM", _DICOM, "DICOM", ("pydicom", "dicom", "a DICOM file")),
     _Kind("PDF", rb".{0,1019}%PDF-", "PDF", ("pypdfium2", "pdf", "a PDF")),
     _Kind("AVIF", rb".{4}ftyp(?:avi[fs]|mif1.{4}(?:.{4}){0,8}avif)", "AVIF"),
-    _Kind("HEIC", rb".{4}ftyp(?:hei|hev|mif1|msf1)", "HEIC", ("pillow_heif", "heic", "a HEIC picture")),
+    _Kind(
+        "HEIC", rb".{4}ftyp(?:hei|hev|mif1|msf1)", "HEIC", ("pillow_heif", "heic", "a HEIC picture")
+    ),
     _Kind("GIF", rb"GIF8[79]a", "GIF"),
     _Kind("JPEG XL", rb"\0\0\0\x0cJXL |\xff\x0a"),
     _Kind("JPEG 2000", rb"\0\0\0\x0cjP|\xff\x4f\xff\x51"),

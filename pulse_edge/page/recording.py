@@ -84,4 +84,8 @@ def completed(leads: Mapping[str, Signal]) -> tuple[dict[str, Signal], tuple[str
 
 
 def _together(one: Signal, two: Signal) -> bool:
-    return one.hz == two.hz and one.mv.size == two.mv.size and abs(one.start - two.start) < 0.5 / one.hz
+    return (
+        one.hz == two.hz
+        and one.mv.size == two.mv.size
+        and abs(one.start - two.start) < 0.5 / one.hz
+    )

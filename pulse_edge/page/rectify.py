@@ -140,19 +140,26 @@ def _flattened(image: Image.Image) -> Flat:
     light = _paper(page)
     page = _even(page, light)
     to_page = way.matrix(target.size) @ target.matrix
-    corners = tuple((float(x), float(y)) for x, y in _clockwise(target.corners)) if cropped else None
+    corners = (
+        tuple((float(x), float(y)) for x, y in _clockwise(target.corners)) if cropped else None
+    )
     work, scale = _reduced(page, WORK)
     grid, skew = _grid_of(grid_waves(work, PATCH), scale)
     return Flat(
         image=Image.fromarray(page),
         changed=True,
-        sheet=Sheet(corners, edges.seen if cropped else (False,) * 4, 90 * way.turn, skew, way.mirrored),
+        sheet=Sheet(
+            corners, edges.seen if cropped else (False,) * 4, 90 * way.turn, skew, way.mirrored
+        ),
         grid=grid,
         layout=orientation.layouts(way.applied(small)),
         upright=way.odds,
         to_page=to_page,
         frame=_moved(
-            np.array([[0, 0], [image.width, 0], [image.width, image.height], [0, image.height]], float), to_page
+            np.array(
+                [[0, 0], [image.width, 0], [image.width, image.height], [0, image.height]], float
+            ),
+            to_page,
         ),
         light=brightest(light),
         mirror=way.mirror,
@@ -167,12 +174,21 @@ def as_is(image: Image.Image) -> Flat:
 
 
 def _unwarped(
-    image: Image.Image, picture: Pixels, waves: Waves | None, reduced: tuple[Pixels, float], *, stays: bool = False
+    image: Image.Image,
+    picture: Pixels,
+    waves: Waves | None,
+    reduced: tuple[Pixels, float],
+    *,
+    stays: bool = False,
 ) -> Flat:
     """The picture turned upright, its pixels as they are; not even turned where it `stays`."""
     work, scale = reduced
     grid, _ = _grid_of(waves, scale)
-    mm = (grid.across * scale, grid.down * scale) if grid else (max(work.shape) / orientation.PAGE_MM,) * 2
+    mm = (
+        (grid.across * scale, grid.down * scale)
+        if grid
+        else (max(work.shape) / orientation.PAGE_MM,) * 2
+    )
     way = _way(work, *mm, stays=stays)
     page = way.transposed(image)
     sideways = way.turn in (1, 3)
@@ -198,12 +214,18 @@ def _squared(image: Image.Image, waves: Waves | None, scale: float) -> Flat | No
     The direction with fewer pixels gets as many as the other, as long as the page does not become larger than LARGEST.
     """
     grid, _ = _grid_of(waves, scale)
-    if grid is None or grid.uneven > _EVEN or max(grid.across / grid.down, grid.down / grid.across) < STRETCHED:
+    if (
+        grid is None
+        or grid.uneven > _EVEN
+        or max(grid.across / grid.down, grid.down / grid.across) < STRETCHED
+    ):
         return None
     dense = max(grid.across, grid.down)
     size = image.width * dense / grid.across, image.height * dense / grid.down
     shrink = min(1.0, max(LARGEST, *image.size) / max(size))
-    square = image.resize((max(1, round(shrink * size[0])), max(1, round(shrink * size[1]))), Image.Resampling.BICUBIC)
+    square = image.resize(
+        (max(1, round(shrink * size[0])), max(1, round(shrink * size[1]))), Image.Resampling.BICUBIC
+    )
     picture = pixels(square)
     work, new_scale = _reduced(picture, WORK)
     flat = _unwarped(square, picture, grid_waves(work), (work, new_scale))
@@ -229,7 +251,11 @@ def _gridded(image: Image.Image) -> tuple[int, int, int, int] | None:
     vectors = np.median(waves.vectors[usual], axis=0)
     slant = np.degrees(np.arctan2([vectors[0, 1], vectors[1, 0]], [vectors[0, 0], vectors[1, 1]]))
     places = waves.centres[usual]
-    if len(places) < 12 or np.abs(slant).max() > MAX_TILT or np.ptp(places[:, 0]) < 0.5 * work.shape[1]:
+    if (
+        len(places) < 12
+        or np.abs(slant).max() > MAX_TILT
+        or np.ptp(places[:, 0]) < 0.5 * work.shape[1]
+    ):
         return None
     step = np.unique(waves.centres[:, 1])
     rows = [y for y in step if usual[waves.centres[:, 1] == y].mean() > 0.5]
@@ -281,7 +307,11 @@ class _Way:
     def transposed(self, image: Image.Image) -> Image.Image:
         """The same of a picture, which is that very object where nothing is to do."""
         if self.turn:
-            turns = (Image.Transpose.ROTATE_270, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_90)
+            turns = (
+                Image.Transpose.ROTATE_270,
+                Image.Transpose.ROTATE_180,
+                Image.Transpose.ROTATE_90,
+            )
             image = image.transpose(turns[self.turn - 1])
         return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if self.mirrored else image
 
@@ -374,7 +404,10 @@ def _plane(waves: Waves, shape: tuple[int, ...]) -> _Plane:
         rest = (wanted - _gradient(p, x)).reshape(len(x), -1)
         off = np.linalg.norm(rest, axis=1)
         weight = np.repeat(1 / (1 + (off / (3 * np.median(off) + 1e-9)) ** 4), 4)
-        columns = [(_gradient(p + d, x) - _gradient(p, x)).reshape(-1) / 1e-4 for d in 1e-4 * np.eye(6)[:free]]
+        columns = [
+            (_gradient(p + d, x) - _gradient(p, x)).reshape(-1) / 1e-4
+            for d in 1e-4 * np.eye(6)[:free]
+        ]
         slope = np.stack(columns, axis=1)
         normal = slope.T @ (slope * weight[:, None])
         # Held towards no perspective, by a little: a cropped page has no far edge to show it.
@@ -386,7 +419,9 @@ def _plane(waves: Waves, shape: tuple[int, ...]) -> _Plane:
     good = off < 0.15 * np.linalg.norm(wanted.reshape(len(x), -1), axis=1)
     if good.sum() < max(3, 0.3 * len(x)):
         good[:] = True
-    move = np.array([[1 / length, 0, -size[0] / 2 / length], [0, 1 / length, -size[1] / 2 / length], [0, 0, 1]])
+    move = np.array(
+        [[1 / length, 0, -size[0] / 2 / length], [0, 1 / length, -size[1] / 2 / length], [0, 0, 1]]
+    )
     matrix = np.array([[p[0], p[1], 0], [p[2], p[3], 0], [p[4], p[5], 1]]) @ move
     ends = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1], [0, 0]]) * size / 2 / length * 0.9
     slopes = _gradient(p, ends)
@@ -402,7 +437,10 @@ def _gradient(p: Points, x: Points) -> Points:
     """(n, 2, 2) of u = (p0 x + p1 y) / w, v = (p2 x + p3 y) / w, w = p4 x + p5 y + 1."""
     w = x @ p[4:6] + 1
     u, v = x @ p[0:2] / w, x @ p[2:4] / w
-    return np.stack([(p[0:2] - u[:, None] * p[4:6]), (p[2:4] - v[:, None] * p[4:6])], axis=1) / w[:, None, None]
+    return (
+        np.stack([(p[0:2] - u[:, None] * p[4:6]), (p[2:4] - v[:, None] * p[4:6])], axis=1)
+        / w[:, None, None]
+    )
 
 
 def _moved(points: npt.NDArray[Any], matrix: npt.NDArray[Any]) -> Points:
@@ -447,7 +485,10 @@ def _edges(work: Pixels, plane: _Plane) -> _Edges:
     # Grid, trace and text are closed before the view shrinks them.
     closed = cv2.medianBlur(cv2.morphologyEx(small, cv2.MORPH_CLOSE, np.ones((7, 7), np.uint8)), 5)
     flat = np.asarray(cv2.warpPerspective(closed, matrix, size, flags=cv2.INTER_LINEAR))
-    inside = np.asarray(cv2.warpPerspective(np.full(closed.shape[:2], 255, np.uint8), matrix, size)) > 250
+    inside = (
+        np.asarray(cv2.warpPerspective(np.full(closed.shape[:2], 255, np.uint8), matrix, size))
+        > 250
+    )
     inside = np.asarray(cv2.erode(inside.astype(np.uint8), np.ones((3, 3), np.uint8))) > 0
     grid = _moved(plane.centres, view @ plane.matrix)
     half = 0.5 * PATCH * k * float(np.abs(np.linalg.det(plane.matrix[:2, :2])) ** 0.5)
@@ -455,7 +496,9 @@ def _edges(work: Pixels, plane: _Plane) -> _Edges:
     for side in range(4):
         # Each side is looked for to the right, in a view turned and mirrored to suit.
         swap, mirror = side in (1, 3), side in (0, 1)
-        f, i, g = (flat.transpose(1, 0, 2), inside.T, grid[:, ::-1]) if swap else (flat, inside, grid)
+        f, i, g = (
+            (flat.transpose(1, 0, 2), inside.T, grid[:, ::-1]) if swap else (flat, inside, grid)
+        )
         if mirror:
             f, i, g = f[:, ::-1], i[:, ::-1], np.stack([f.shape[1] - 1 - g[:, 0], g[:, 1]], axis=1)
         line = _right_edge(np.ascontiguousarray(f), i, g, half)
@@ -463,19 +506,26 @@ def _edges(work: Pixels, plane: _Plane) -> _Edges:
             a, b = line
             if mirror:
                 a, b = f.shape[1] - 1 - a, -b
-            along, over = (0, 1) if swap else (1, 0)  # of low: the axis that the line runs along, and the other
+            along, over = (
+                (0, 1) if swap else (1, 0)
+            )  # of low: the axis that the line runs along, and the other
             line = a / k + low[over] - b * low[along], b
         lines.append(line)
     return _Edges(tuple(lines))
 
 
-def _right_edge(flat: Pixels, inside: npt.NDArray[np.bool_], grid: Points, half: float) -> tuple[float, float] | None:
+def _right_edge(
+    flat: Pixels, inside: npt.NDArray[np.bool_], grid: Points, half: float
+) -> tuple[float, float] | None:
     """x = a + b y of the sheet's right edge, None where it does not show."""
     steps = _steps(flat)
     steps[:, : _REACH + 1] = 0
     padded = np.pad(inside, ((0, 0), (0, _REACH)))
     steps[~padded[:, _REACH:]] = 0
-    top, bottom = max(0, int(grid[:, 1].min() - 0.5 * half)), min(len(flat), int(grid[:, 1].max() + 0.5 * half))
+    top, bottom = (
+        max(0, int(grid[:, 1].min() - 0.5 * half)),
+        min(len(flat), int(grid[:, 1].max() + 0.5 * half)),
+    )
     rows, places, heights = [], [], []
     for y in range(top, bottom, 2):
         near = grid[np.abs(grid[:, 1] - y) < 1.2 * half]
@@ -490,7 +540,9 @@ def _right_edge(flat: Pixels, inside: npt.NDArray[np.bool_], grid: Points, half:
         heights.append(steps[y, x])
     if len(rows) < 12:
         return None
-    return _line(np.array(rows, float), np.array(places, float), np.array(heights), padded[:, _REACH:])
+    return _line(
+        np.array(rows, float), np.array(places, float), np.array(heights), padded[:, _REACH:]
+    )
 
 
 def _steps(flat: Pixels) -> Float:
@@ -514,7 +566,9 @@ def _total(picture: Float) -> Float:
     return np.asarray(picture[..., 0] + picture[..., 1] + picture[..., 2], np.float32)
 
 
-def _line(rows: Points, places: Points, heights: Points, inside: npt.NDArray[np.bool_]) -> tuple[float, float] | None:
+def _line(
+    rows: Points, places: Points, heights: Points, inside: npt.NDArray[np.bool_]
+) -> tuple[float, float] | None:
     """The line that most step height lies on, if it can be followed along enough of its way through the picture."""
     strong = heights > 0.13
     if strong.sum() < 10:
@@ -534,7 +588,11 @@ def _line(rows: Points, places: Points, heights: Points, inside: npt.NDArray[np.
     expected = np.round(a + b * rows).astype(int)
     visible = (expected >= 0) & (expected < inside.shape[1])
     visible[visible] = inside[rows[visible].astype(int), expected[visible]]
-    if chosen.sum() < 12 or chosen.sum() < 0.15 * len(rows) or (chosen & visible).sum() < 0.5 * visible.sum():
+    if (
+        chosen.sum() < 12
+        or chosen.sum() < 0.15 * len(rows)
+        or (chosen & visible).sum() < 0.5 * visible.sum()
+    ):
         return None
     return float(a), float(b)
 
@@ -558,7 +616,10 @@ def _target(shape: tuple[int, ...], scale: float, plane: _Plane, edges: _Edges |
     quad = _sheet(_moved(frame, matrix), edges)
     low, high = quad.min(axis=0), quad.max(axis=0)
     if edges is not None:  # an edge that curls is cut half way
-        low, high = (quad[[0, 0], [0, 1]] + quad[[3, 1], [0, 1]]) / 2, (quad[[1, 3], [0, 1]] + quad[[2, 2], [0, 1]]) / 2
+        low, high = (
+            (quad[[0, 0], [0, 1]] + quad[[3, 1], [0, 1]]) / 2,
+            (quad[[1, 3], [0, 1]] + quad[[2, 2], [0, 1]]) / 2,
+        )
     flat = np.array([low, [high[0], low[1]], high, [low[0], high[1]]])
     middle = np.linalg.inv(matrix)
     centre = _moved(np.array([[*((low + high) / 2)]]) + np.array([[0, 0], [1, 0], [0, 1]]), middle)
@@ -595,7 +656,9 @@ def _warped(picture: Pixels, target: _Target, scale: float) -> Pixels:
         source, shrunk = _reduced(picture, round(max(picture.shape[:2]) * scale * 1.3))
         matrix = matrix @ np.diag([1 / shrunk, 1 / shrunk, 1])
     how = cv2.INTER_CUBIC if scale == 1 else cv2.INTER_LINEAR
-    out = cv2.warpPerspective(source, matrix, size, flags=how, borderMode=cv2.BORDER_CONSTANT, borderValue=(255,) * 3)
+    out = cv2.warpPerspective(
+        source, matrix, size, flags=how, borderMode=cv2.BORDER_CONSTANT, borderValue=(255,) * 3
+    )
     return np.asarray(out, np.uint8)
 
 
@@ -608,7 +671,9 @@ def _paper(page: Pixels) -> Pixels:
 
 def _even(page: Pixels, paper: Pixels) -> Pixels:
     """Divided by its paper's own light, channel by channel."""
-    light = cv2.resize(np.maximum(paper, 60), (page.shape[1], page.shape[0]), interpolation=cv2.INTER_LINEAR)
+    light = cv2.resize(
+        np.maximum(paper, 60), (page.shape[1], page.shape[0]), interpolation=cv2.INTER_LINEAR
+    )
     return np.asarray(cv2.divide(page, light, scale=245), np.uint8)
 
 
@@ -628,11 +693,15 @@ def _clockwise(quad: Points) -> Points:
     return np.roll(quad, -int(np.argmin(quad.sum(axis=1))), axis=0)
 
 
-def _grid_of(waves: Waves | None, scale: float, *, sideways: bool = False) -> tuple[Grid | None, float | None]:
+def _grid_of(
+    waves: Waves | None, scale: float, *, sideways: bool = False
+) -> tuple[Grid | None, float | None]:
     """The grid of a flat page, and the degrees that it is off; `sideways`: measured before a quarter turn."""
     if waves is None:
         return None, None
-    across, down = (1 / (np.median(np.linalg.norm(waves.vectors, axis=2), axis=0) * waves.period_mm * scale)).tolist()
+    across, down = (
+        1 / (np.median(np.linalg.norm(waves.vectors, axis=2), axis=0) * waves.period_mm * scale)
+    ).tolist()
     if sideways:
         across, down = down, across
     v = waves.vectors

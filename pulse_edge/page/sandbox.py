@@ -28,7 +28,9 @@ BUSY = 5
 MEMORY = 900 << 20
 """Bytes of address space, libraries included. A page of 100 million pixels takes 400 MB in Pillow."""
 _LONGEST_LINE = 1 << 16
-_CPU_SIGNALS = {-int(getattr(signal, name)) for name in ("SIGXCPU", "SIGPROF") if hasattr(signal, name)}
+_CPU_SIGNALS = {
+    -int(getattr(signal, name)) for name in ("SIGXCPU", "SIGPROF") if hasattr(signal, name)
+}
 _SMALLER = "Save it again as PNG at 300 dpi: that is 9 million pixels for an A4 page."
 
 
@@ -267,7 +269,9 @@ class Decoding:
         try:
             return job(process)
         except (Ended, OutOfMemory) as e:
-            if (isinstance(e, Ended) and e.late) or (alone and not (isinstance(e, Ended) and e.idle)):
+            if (isinstance(e, Ended) and e.late) or (
+                alone and not (isinstance(e, Ended) and e.idle)
+            ):
                 raise _broken(name, e) from None
         try:
             return job(_fresh())
@@ -289,5 +293,7 @@ def _broken(name: str, ended: Ended | OutOfMemory) -> Broken:
     if ended.late:
         return Broken(PageRefused(f"{name}: {ended}. {_SMALLER}"))
     return Broken(
-        ScanError(f"{name}: {ended}: it is damaged, or was made to do harm. Scan the page again, or export it as PNG.")
+        ScanError(
+            f"{name}: {ended}: it is damaged, or was made to do harm. Scan the page again, or export it as PNG."
+        )
     )

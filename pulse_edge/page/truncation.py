@@ -65,7 +65,9 @@ def webp_size(data: bytes) -> tuple[int, int] | None:
         bits = int.from_bytes(data[21:25], "little")
         return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
     if data[12:16] == b"VP8 " and len(data) >= 30:
-        return struct.unpack_from("<H", data, 26)[0] & 0x3FFF, struct.unpack_from("<H", data, 28)[0] & 0x3FFF
+        return struct.unpack_from("<H", data, 26)[0] & 0x3FFF, struct.unpack_from("<H", data, 28)[
+            0
+        ] & 0x3FFF
     return None
 
 
@@ -206,7 +208,10 @@ def _extents(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int]]:
 
     if len(body) < 8:
         raise ValueError("its table of pictures is cut short")
-    version, sizes = body[0], (body[4] >> 4, body[4] & 15, body[5] >> 4, body[5] & 15 if body[0] else 0)
+    version, sizes = (
+        body[0],
+        (body[4] >> 4, body[4] & 15, body[5] >> 4, body[5] & 15 if body[0] else 0),
+    )
     for _ in range(number(4 if version == 2 else 2)):
         item = number(4 if version == 2 else 2)
         method = number(2) & 15 if version else 0
@@ -241,5 +246,7 @@ def jpeg_end(data: bytes) -> int:
         at = marker.end()
         if marker[1] == b"\xd9":
             return at - 2
-        at += int.from_bytes(data[at : at + 2], "big")  # over the segment: EXIF holds a JPEG of its own
+        at += int.from_bytes(
+            data[at : at + 2], "big"
+        )  # over the segment: EXIF holds a JPEG of its own
     return -1

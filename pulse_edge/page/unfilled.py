@@ -37,7 +37,12 @@ def unfilled(picture: Pixels, sure: float = _SURE) -> float:
     for n, (share, colour) in enumerate(found):
         others = [c for k, (s, c) in enumerate(found) if k != n and s >= _BESIDE]
         framed = any(np.abs(c - colour).max() <= 2 * _SAME for c in others)
-        if share >= _LEAST and not framed and colour.min() < _WHITE and _is_filling(sides[n], share, colour, sure):
+        if (
+            share >= _LEAST
+            and not framed
+            and colour.min() < _WHITE
+            and _is_filling(sides[n], share, colour, sure)
+        ):
             best = max(best, share)
     return max(best, *(_repeated(side) for side in sides[:2]))
 
@@ -57,7 +62,9 @@ def _is_filling(side: Pixels, share: float, colour: npt.NDArray[np.int_], sure: 
     rest = side[:edge]
     if len(rest) < 8:  # one colour all over: quality has better words for it
         return False
-    paper = np.median(rest[:: max(1, edge // 200), :: max(1, side.shape[1] // 200)].reshape(-1, 3), axis=0)
+    paper = np.median(
+        rest[:: max(1, edge // 200), :: max(1, side.shape[1] // 200)].reshape(-1, 3), axis=0
+    )
     if np.abs(paper - colour).max() <= _OTHER:
         return False
     if share >= sure:

@@ -20,7 +20,15 @@ from PIL import Image
 
 from pulse_edge.common import paths
 from pulse_edge.errors import EngineError, UsageError
-from pulse_edge.report.report import Report, by_reason, by_urgency, one_line, page_lines, printable, without_verdict
+from pulse_edge.report.report import (
+    Report,
+    by_reason,
+    by_urgency,
+    one_line,
+    page_lines,
+    printable,
+    without_verdict,
+)
 
 TITLE = "12-lead ECG page, read by software"
 ALT = "The ECG page as it was read. It must be looked at by a clinician; this text does not replace the picture."
@@ -79,7 +87,9 @@ def _html(report: Report, page: Image.Image) -> Iterator[str]:
     if said["unknown"]:
         yield f"<h2>What the model does not know</h2>{_list(said['unknown'])}\n"
     yield f"</main><footer><h2>Where this comes from</h2>\n{_table(('What', 'Which'), said['facts'])}"
-    signs = "".join(f"<div>{what}</div>" for what in ("ECG read by (name)", "Signature", "Date and time"))
+    signs = "".join(
+        f"<div>{what}</div>" for what in ("ECG read by (name)", "Signature", "Date and time")
+    )
     yield f'<div class="sign">{signs}</div></footer></body></html>\n'
 
 
@@ -90,17 +100,27 @@ def to_pdf(report: Report, page: Image.Image) -> bytes:
 
     template = (paths.ASSETS / "report.typ").read_bytes()
     data = _content(report)
-    with tempfile.TemporaryDirectory(prefix="pulse-edge-") as root:  # 0700: a page shows a patient's heart
+    with tempfile.TemporaryDirectory(
+        prefix="pulse-edge-"
+    ) as root:  # 0700: a page shows a patient's heart
         source = Path(root, "report.typ")
         source.write_bytes(template)
         Path(root, "page.jpg").write_bytes(_jpeg(page))
         texts = {"data": json.dumps(_breakable(data))}
         # The fonts that Typst carries, then the system's too, then without the promise that every character is shown.
-        tries: tuple[tuple[Any, bool], ...] = ((["a-2a", "ua-1"], True), (["a-2a", "ua-1"], False), (None, False))
+        tries: tuple[tuple[Any, bool], ...] = (
+            (["a-2a", "ua-1"], True),
+            (["a-2a", "ua-1"], False),
+            (None, False),
+        )
         for standards, own in tries:
             try:
                 return typst.compile(
-                    str(source), root=root, sys_inputs=texts, pdf_standards=standards, ignore_system_fonts=own
+                    str(source),
+                    root=root,
+                    sys_inputs=texts,
+                    pdf_standards=standards,
+                    ignore_system_fonts=own,
                 )
             except typst.TypstError as e:
                 why = e.message
@@ -112,7 +132,9 @@ def require_pdf() -> None:
     from importlib.util import find_spec
 
     if find_spec("typst") is None:
-        raise UsageError("PDF reports need a library: pip install 'pulse-edge[report]', or choose --format html.")
+        raise UsageError(
+            "PDF reports need a library: pip install 'pulse-edge[report]', or choose --format html."
+        )
 
 
 # --- what is said, whatever the format --------------------------------------------------------------------------------
@@ -144,7 +166,9 @@ def _content(report: Report) -> dict[str, Any]:
         "nothing": NOTHING if findings else NO_VERDICTS,
         "asked": bool(report.findings),
         "absent": ", ".join(f.name for f in findings if f.verdict == "absent"),
-        "answers": [{"question": printable(a.question), "text": printable(a.text)} for a in report.answers],
+        "answers": [
+            {"question": printable(a.question), "text": printable(a.text)} for a in report.answers
+        ],
         "unknown": unknown_lines(report),
         "facts": _facts(report),
     }
@@ -159,7 +183,9 @@ def quality_lines(report: Report) -> list[str]:
     line = f"Scale: {f'{scale:.1f} pixels/mm' if scale else 'not known, no grid'}, turned by {turned} degrees"
     line += ", straightened." if quality["changed"] else ", pixels as they came."
     verdict, *reasons = page_lines(quality)
-    return [one_line(text) for text in (f"{verdict} {line}", *(r.removeprefix("- ") for r in reasons))]
+    return [
+        one_line(text) for text in (f"{verdict} {line}", *(r.removeprefix("- ") for r in reasons))
+    ]
 
 
 def unknown_lines(report: Report) -> list[str]:
@@ -169,7 +195,9 @@ def unknown_lines(report: Report) -> list[str]:
     lines += without_verdict(report)
     for answer in report.answers:
         if not answer.complete:
-            lines.append(f"An answer was cut off after {answer.tokens} tokens: {printable(answer.question)[:80]}")
+            lines.append(
+                f"An answer was cut off after {answer.tokens} tokens: {printable(answer.question)[:80]}"
+            )
     return [*lines, "The text is what the model says. It is not checked against the trace."]
 
 
@@ -203,14 +231,18 @@ def _list(lines: Sequence[str]) -> str:
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     first = "".join(f'<th scope="col">{_safe(cell)}</th>' for cell in head)
-    rest = "".join("<tr>" + "".join(f"<td>{_safe(cell)}</td>" for cell in row) + "</tr>\n" for row in rows)
+    rest = "".join(
+        "<tr>" + "".join(f"<td>{_safe(cell)}</td>" for cell in row) + "</tr>\n" for row in rows
+    )
     return f"<table><thead><tr>{first}</tr></thead><tbody>{rest}</tbody></table>\n"
 
 
 def _breakable(value: Any) -> Any:
     """Printable texts, with zero-width spaces in words longer than a hash, which would run out of the page."""
     if isinstance(value, str):
-        return re.sub(r"\S{65,}", lambda word: re.sub(r"(.{40})", "\\1\u200b", word[0]), printable(value))
+        return re.sub(
+            r"\S{65,}", lambda word: re.sub(r"(.{40})", "\\1\u200b", word[0]), printable(value)
+        )
     if isinstance(value, dict):
         return {key: _breakable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -45,7 +45,9 @@ class Patient:
 
     def __post_init__(self) -> None:
         if not self.id.strip():
-            raise UsageError("--patient-id: is empty. Give the patient's id, or leave the option out.")
+            raise UsageError(
+                "--patient-id: is empty. Give the patient's id, or leave the option out."
+            )
         if len(self.id) > MAX_ID:
             raise UsageError(
                 f"--patient-id: has {len(self.id):,} characters; {MAX_ID} is the limit. Give the id alone."
@@ -69,7 +71,9 @@ def to_fhir(report: Report, page: Image.Image, patient: Patient | None = None) -
         "resourceType": "Bundle",
         "type": "collection",
         "timestamp": report.created,
-        "entry": [{"fullUrl": _url(report, name), "resource": resource} for name, resource in entries],
+        "entry": [
+            {"fullUrl": _url(report, name), "resource": resource} for name, resource in entries
+        ],
     }
     return json.dumps(_printable(bundle), ensure_ascii=False).encode("utf-8") + b"\n"
 
@@ -83,7 +87,9 @@ def _printable(value: Any) -> Any:
     return [_printable(item) for item in value] if isinstance(value, list) else value
 
 
-def _entries(report: Report, page: Image.Image, patient: Patient | None) -> Iterator[tuple[str, Resource]]:
+def _entries(
+    report: Report, page: Image.Image, patient: Patient | None
+) -> Iterator[tuple[str, Resource]]:
     subject = {} if patient is None else {"subject": _reference_to(patient)}
     observed = [(f"answer-{n}", _answer(report, n)) for n in range(len(report.answers))]
     observed += [(f"finding-{f.statement}", _finding(report, f)) for f in report.findings]
@@ -97,7 +103,11 @@ def _entries(report: Report, page: Image.Image, patient: Patient | None) -> Iter
 def _report(report: Report, results: list[str]) -> Resource:
     conclusion = [report.notice, report.intended_use, *page_lines(report.quality)]
     conclusion += [f"CONTRADICTION: {mark.text}" for mark in report.marks]
-    conclusion += [f"{f.verdict}: {f.name} ({f.probability:.0%})" for f in by_urgency(report) if f.verdict != "absent"]
+    conclusion += [
+        f"{f.verdict}: {f.name} ({f.probability:.0%})"
+        for f in by_urgency(report)
+        if f.verdict != "absent"
+    ]
     conclusion += without_verdict(report)
     conclusion += [answer.text for answer in report.answers]
     text = printable("\n".join(line for line in conclusion if line))
@@ -124,7 +134,11 @@ def _concludes(report: Report, finding: Finding) -> bool:
 
 def _observation(report: Report) -> Resource:
     page = " ".join(page_lines(report.quality))
-    notes = [n for n in (report.notice, report.intended_use, page, f"page SHA-256 {report.page_sha256}") if n]
+    notes = [
+        n
+        for n in (report.notice, report.intended_use, page, f"page SHA-256 {report.page_sha256}")
+        if n
+    ]
     return {
         "resourceType": "Observation",
         "status": "preliminary",
@@ -139,7 +153,9 @@ def _answer(report: Report, n: int) -> Resource:
     answer = report.answers[n]
     text = printable(answer.text)
     said = f"{report.notice}\n{text}" if report.notice else text
-    resource = _observation(report) | {"code": {"text": printable(answer.question).strip() or "question"}}
+    resource = _observation(report) | {
+        "code": {"text": printable(answer.question).strip() or "question"}
+    }
     if text.strip():
         resource["valueString"] = said
     else:
@@ -151,12 +167,18 @@ def _answer(report: Report, n: int) -> Resource:
 
 def _finding(report: Report, finding: Finding) -> Resource:
     resource = _observation(report) | {"code": _statement(finding)}
-    resource["method"] = {"text": "probability of the answer yes against no to one question about the page"}
+    resource["method"] = {
+        "text": "probability of the answer yes against no to one question about the page"
+    }
     resource["component"] = [_number(finding)]
     if _concludes(report, finding):
         resource["valueBoolean"] = finding.verdict == "present"
         return resource
-    why = "a demonstration kit concludes nothing" if report.kit.demonstration else finding.reason or "uncertain"
+    why = (
+        "a demonstration kit concludes nothing"
+        if report.kit.demonstration
+        else finding.reason or "uncertain"
+    )
     resource["dataAbsentReason"] = _coded(f"{_HL7}/data-absent-reason", "unknown") | {"text": why}
     return resource
 
@@ -186,14 +208,18 @@ def _media(page: Image.Image) -> Resource:
             "contentType": "image/jpeg",
             "data": base64.b64encode(data).decode(),
             "size": len(data),
-            "hash": base64.b64encode(hashlib.sha1(data, usedforsecurity=False).digest()).decode(),  # FHIR wants SHA-1
+            "hash": base64.b64encode(
+                hashlib.sha1(data, usedforsecurity=False).digest()
+            ).decode(),  # FHIR wants SHA-1
             "title": "The ECG page as it was read",
         },
     }
 
 
 def _device(report: Report) -> Resource:
-    versions = [{"type": {"text": name}, "value": version} for name, version in report.versions.items()]
+    versions = [
+        {"type": {"text": name}, "value": version} for name, version in report.versions.items()
+    ]
     versions.append({"type": {"text": "kit SHA-256"}, "value": report.kit.sha256})
     resource = {
         "resourceType": "Device",
@@ -216,7 +242,9 @@ def _coded(system: str, code: str) -> Resource:
 
 
 def _reference_to(patient: Patient) -> Resource:
-    identifier = {"value": patient.id} | ({} if patient.system is None else {"system": patient.system})
+    identifier = {"value": patient.id} | (
+        {} if patient.system is None else {"system": patient.system}
+    )
     return {"type": "Patient", "identifier": identifier}
 
 

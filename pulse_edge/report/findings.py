@@ -61,30 +61,136 @@ STATEMENTS = (
     Statement("VTAC", "ventricular tachycardia", "rhythm", 1, None, "164895002"),
     Statement("SBRAD", "sinus bradycardia", "rate", 3, "SBRAD", "426177001"),
     Statement("STACH", "sinus tachycardia", "rate", 3, "STACH", "427084000"),
-    Statement("1AVB", "first-degree AV block", "conduction", 3, "1AVB", "270492004", r"(first|1st).degree AV block"),
-    Statement("2AVB", "second-degree AV block", "conduction", 2, "2AVB", "195042002", r"(second|2nd).degree AV block"),
-    Statement("3AVB", "third-degree AV block", "conduction", 1, "3AVB", "27885002", r"complete (heart|AV) block"),
+    Statement(
+        "1AVB",
+        "first-degree AV block",
+        "conduction",
+        3,
+        "1AVB",
+        "270492004",
+        r"(first|1st).degree AV block",
+    ),
+    Statement(
+        "2AVB",
+        "second-degree AV block",
+        "conduction",
+        2,
+        "2AVB",
+        "195042002",
+        r"(second|2nd).degree AV block",
+    ),
+    Statement(
+        "3AVB",
+        "third-degree AV block",
+        "conduction",
+        1,
+        "3AVB",
+        "27885002",
+        r"complete (heart|AV) block",
+    ),
     Statement("LBBB", "left bundle branch block", "conduction", 2, "CLBBB", "164909002", "LBBB"),
     Statement("RBBB", "right bundle branch block", "conduction", 3, "CRBBB", "59118001", "RBBB"),
-    Statement("LAFB", "left anterior fascicular block", "conduction", 3, "LAFB", "445118002", "LAFB"),
-    Statement("LPFB", "left posterior fascicular block", "conduction", 3, "LPFB", "445211001", "LPFB"),
-    Statement("WPW", "Wolff-Parkinson-White pattern", "conduction", 2, "WPW", "74390002", "WPW|pre.?excitation"),
+    Statement(
+        "LAFB", "left anterior fascicular block", "conduction", 3, "LAFB", "445118002", "LAFB"
+    ),
+    Statement(
+        "LPFB", "left posterior fascicular block", "conduction", 3, "LPFB", "445211001", "LPFB"
+    ),
+    Statement(
+        "WPW",
+        "Wolff-Parkinson-White pattern",
+        "conduction",
+        2,
+        "WPW",
+        "74390002",
+        "WPW|pre.?excitation",
+    ),
     Statement("LNGQT", "prolonged QT interval", "conduction", 2, "LNGQT", "111975006", "long QT"),
     Statement("LAD", "left axis deviation", "axis", 3, None, "39732003"),
     Statement("RAD", "right axis deviation", "axis", 3, None, "47665007"),
     Statement("LVH", "left ventricular hypertrophy", "hypertrophy", 3, "LVH", "164873001", "LVH"),
     Statement("RVH", "right ventricular hypertrophy", "hypertrophy", 3, "RVH", "89792004", "RVH"),
-    Statement("STE", "ST elevation", "ischaemia and infarction", 1, "STE_", "164931005", "STEMI|ST.segment elevation"),
-    Statement("STD", "ST depression", "ischaemia and infarction", 2, "STD_", "429622005", "ST.segment depression"),
-    Statement("INVT", "T-wave inversion", "ischaemia and infarction", 3, "INVT", "59931005", r"inverted T.waves?"),
-    Statement("ISC", "myocardial ischaemia", "ischaemia and infarction", 2, "ISC_", "164861001", r"isch(a)?emia"),
-    Statement("MI", "myocardial infarction", "ischaemia and infarction", 1, None, "164865005", "acute infarction"),
-    Statement("OLDMI", "old infarction", "ischaemia and infarction", 3, None, "164867002", r"old \w+ infarction"),
-    Statement("PAC", "premature atrial contractions", "ectopy", 3, "PAC", "284470004", r"atrial premature \w+|PACs?"),
     Statement(
-        "PVC", "premature ventricular contractions", "ectopy", 3, "PVC", "427172004", r"ventricular premature \w+|PVCs?"
+        "STE",
+        "ST elevation",
+        "ischaemia and infarction",
+        1,
+        "STE_",
+        "164931005",
+        "STEMI|ST.segment elevation",
     ),
-    Statement("PACE", "pacemaker rhythm", "pacing", 3, "PACE", "10370003", r"(electronically )?paced rhythm|pacing"),
+    Statement(
+        "STD",
+        "ST depression",
+        "ischaemia and infarction",
+        2,
+        "STD_",
+        "429622005",
+        "ST.segment depression",
+    ),
+    Statement(
+        "INVT",
+        "T-wave inversion",
+        "ischaemia and infarction",
+        3,
+        "INVT",
+        "59931005",
+        r"inverted T.waves?",
+    ),
+    Statement(
+        "ISC",
+        "myocardial ischaemia",
+        "ischaemia and infarction",
+        2,
+        "ISC_",
+        "164861001",
+        r"isch(a)?emia",
+    ),
+    Statement(
+        "MI",
+        "myocardial infarction",
+        "ischaemia and infarction",
+        1,
+        None,
+        "164865005",
+        "acute infarction",
+    ),
+    Statement(
+        "OLDMI",
+        "old infarction",
+        "ischaemia and infarction",
+        3,
+        None,
+        "164867002",
+        r"old \w+ infarction",
+    ),
+    Statement(
+        "PAC",
+        "premature atrial contractions",
+        "ectopy",
+        3,
+        "PAC",
+        "284470004",
+        r"atrial premature \w+|PACs?",
+    ),
+    Statement(
+        "PVC",
+        "premature ventricular contractions",
+        "ectopy",
+        3,
+        "PVC",
+        "427172004",
+        r"ventricular premature \w+|PVCs?",
+    ),
+    Statement(
+        "PACE",
+        "pacemaker rhythm",
+        "pacing",
+        3,
+        "PACE",
+        "10370003",
+        r"(electronically )?paced rhythm|pacing",
+    ),
 )
 BY_KEY: Mapping[str, Statement] = {s.key: s for s in STATEMENTS}
 
@@ -122,14 +228,18 @@ class Calibrated(Protocol):
     def reason(self) -> str: ...
 
 
-def judge(log_odds: Mapping[str, float], calibration: Mapping[str, Calibrated] | None) -> tuple[Finding, ...]:
+def judge(
+    log_odds: Mapping[str, float], calibration: Mapping[str, Calibrated] | None
+) -> tuple[Finding, ...]:
     """Findings in the order of STATEMENTS, for those with log odds. A statement without calibration gets no verdict.
 
     Platt scaling (Platt 1999): the probability is the logistic function of scale * log odds + offset.
     """
     asked = [s for s in STATEMENTS if s.key in log_odds]
     ranks = {s.key: n for n, s in enumerate(sorted(asked, key=lambda s: -log_odds[s.key]), 1)}
-    return tuple(_judge(s, log_odds[s.key], ranks[s.key], (calibration or {}).get(s.key)) for s in asked)
+    return tuple(
+        _judge(s, log_odds[s.key], ranks[s.key], (calibration or {}).get(s.key)) for s in asked
+    )
 
 
 def _judge(statement: Statement, log_odds: float, rank: int, how: Calibrated | None) -> Finding:
@@ -154,7 +264,9 @@ def _judge(statement: Statement, log_odds: float, rank: int, how: Calibrated | N
     )
 
 
-def _verdict(probability: float, low: float, high: float) -> tuple[Literal["present", "absent", "uncertain"], str]:
+def _verdict(
+    probability: float, low: float, high: float
+) -> tuple[Literal["present", "absent", "uncertain"], str]:
     """Verdict and, where it is uncertain, the reason; the kit abstains from `low` up to and including `high`."""
     if probability < low:
         return "absent", ""
@@ -190,12 +302,17 @@ def contradictions(
         *_one_another(findings),
         *_two_wordings(findings, second or {}),
     )
-    return tuple(sorted(marks, key=lambda mark: min(BY_KEY[key].urgency for key in mark.statements)))
+    return tuple(
+        sorted(marks, key=lambda mark: min(BY_KEY[key].urgency for key in mark.statements))
+    )
 
 
-_DOUBT = re.compile(r"\b(possibl[ey]|probabl[ey]|likely|suspected|questionable|cannot|may|might)\b", re.I)
+_DOUBT = re.compile(
+    r"\b(possibl[ey]|probabl[ey]|likely|suspected|questionable|cannot|may|might)\b", re.I
+)
 _DOUBT_BEFORE = re.compile(
-    rf"{_DOUBT.pattern}|\b(otherwise|borderline|consider|rule out|suspicious|suggest\w*|old)\b", re.I
+    rf"{_DOUBT.pattern}|\b(otherwise|borderline|consider|rule out|suspicious|suggest\w*|old)\b",
+    re.I,
 )
 _DENIAL = re.compile(r"\b(no|not|without|absence|absent|never|neither|excludes?|ruled)\b", re.I)
 _DENIAL_AFTER = re.compile(r"\s+(is|are|was|were)?\s*(not|absent|excluded|ruled out)\b", re.I)
@@ -203,7 +320,10 @@ _DENIAL_AFTER = re.compile(r"\s+(is|are|was|were)?\s*(not|absent|excluded|ruled 
 
 def says(text: str, statement: Statement) -> bool | None:
     """Whether a text states it (True) or denies it (False), by its words alone; None: neither, both, or with a doubt."""
-    words = re.compile(rf"\b(?:{re.escape(statement.name)}{'|' + statement.also if statement.also else ''})\b", re.I)
+    words = re.compile(
+        rf"\b(?:{re.escape(statement.name)}{'|' + statement.also if statement.also else ''})\b",
+        re.I,
+    )
     told = set()
     for clause in re.split(r"[.;:,\n]|\bbut\b", text):
         if found := words.search(clause):
@@ -219,14 +339,20 @@ def _within(text: str) -> Iterator[Mark]:
     stated = [s for s in STATEMENTS if says(text, s) is True]
     yield from (
         Mark(
-            "text", (one.key, other.key), f"The text says both {one.name} and {other.name}, which exclude one another."
+            "text",
+            (one.key, other.key),
+            f"The text says both {one.name} and {other.name}, which exclude one another.",
         )
         for one, other in _excluding(stated)
     )
     abnormal = [s for s in stated if s.key not in HARMLESS]
     if abnormal and says(text, BY_KEY["NORM"]) is True:
         names = ", ".join(s.name for s in abnormal)
-        yield Mark("text", ("NORM", *(s.key for s in abnormal)), f"The text says normal ECG, and also: {names}.")
+        yield Mark(
+            "text",
+            ("NORM", *(s.key for s in abnormal)),
+            f"The text says normal ECG, and also: {names}.",
+        )
 
 
 def _excluding(statements: Sequence[Statement]) -> Iterator[tuple[Statement, Statement]]:
@@ -234,23 +360,35 @@ def _excluding(statements: Sequence[Statement]) -> Iterator[tuple[Statement, Sta
     by_key = {s.key: s for s in statements}
     pairs = {frozenset((a, b)) for ones, others in NOT_TOGETHER for a in ones for b in others}
     for n, one in enumerate(statements):
-        yield from ((one, by_key[s.key]) for s in statements[n + 1 :] if frozenset((one.key, s.key)) in pairs)
+        yield from (
+            (one, by_key[s.key])
+            for s in statements[n + 1 :]
+            if frozenset((one.key, s.key)) in pairs
+        )
 
 
 def _text_against(findings: Sequence[Finding], text: str) -> Iterator[Mark]:
     stated = {f.statement: says(text, BY_KEY[f.statement]) for f in findings}
     for f in findings:
         if stated[f.statement] is True and f.answer is False:
-            yield Mark("text", (f.statement,), f"The text says {f.name}; asked for it, the model says no.")
+            yield Mark(
+                "text", (f.statement,), f"The text says {f.name}; asked for it, the model says no."
+            )
         if stated[f.statement] is False and f.answer is True:
             yield Mark(
-                "text", (f.statement,), f"The text says that there is no {f.name}; asked for it, the model says yes."
+                "text",
+                (f.statement,),
+                f"The text says that there is no {f.name}; asked for it, the model says yes.",
             )
     abnormal = [f for f in findings if f.answer is True and f.statement not in HARMLESS]
     if abnormal and says(text, BY_KEY["NORM"]) is True:
         names = ", ".join(f.name for f in abnormal)
         keys = tuple(f.statement for f in abnormal)
-        yield Mark("text", keys, f"The text says normal ECG; asked one by one, the model says yes to: {names}.")
+        yield Mark(
+            "text",
+            keys,
+            f"The text says normal ECG; asked one by one, the model says yes to: {names}.",
+        )
 
 
 def _one_another(findings: Sequence[Finding]) -> Iterator[Mark]:
@@ -259,10 +397,16 @@ def _one_another(findings: Sequence[Finding]) -> Iterator[Mark]:
     if BY_KEY["NORM"] in present and abnormal:
         names = ", ".join(s.name for s in abnormal)
         keys = ("NORM", *(s.key for s in abnormal))
-        yield Mark("findings", keys, f"Asked one by one, the model says yes to normal ECG and to {names}.")
+        yield Mark(
+            "findings", keys, f"Asked one by one, the model says yes to normal ECG and to {names}."
+        )
     absent = {f.statement for f in findings if f.answer is False}
     if absent >= BY_KEY.keys() - {"SR", "SBRAD", "STACH"}:
-        yield Mark("findings", ("NORM",), "The model says no to normal ECG and to everything abnormal on the list.")
+        yield Mark(
+            "findings",
+            ("NORM",),
+            "The model says no to normal ECG and to everything abnormal on the list.",
+        )
     for one, other in _excluding(present):
         text = f"The model says yes to both {one.name} and {other.name}, which exclude one another."
         yield Mark("findings", (one.key, other.key), text)
@@ -271,4 +415,8 @@ def _one_another(findings: Sequence[Finding]) -> Iterator[Mark]:
 def _two_wordings(findings: Sequence[Finding], second: Mapping[str, float]) -> Iterator[Mark]:
     for f in findings:
         if f.answer is True and second.get(f.statement, 0.0) < 0:
-            yield Mark("wording", (f.statement,), f"Asked in other words, the model says that there is no {f.name}.")
+            yield Mark(
+                "wording",
+                (f.statement,),
+                f"Asked in other words, the model says that there is no {f.name}.",
+            )

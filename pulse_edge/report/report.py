@@ -21,9 +21,7 @@ from pulse_edge.common.text import one_line as one_line
 from pulse_edge.common.text import printable as printable
 from pulse_edge.common.text import spreadsheet_cell as spreadsheet_cell
 
-INTENDED_USE = (
-    "Decision support for clinicians, never a diagnosis: it can be wrong and sound certain. Read the ECG yourself."
-)
+INTENDED_USE = "Decision support for clinicians, never a diagnosis: it can be wrong and sound certain. Read the ECG yourself."
 DEMONSTRATION = "DEMONSTRATION KIT - NOT FOR PATIENTS"
 FORCED_KIT = "THE KIT WAS REFUSED BY PULSE-EDGE DOCTOR ON THIS MACHINE, AND ANSWERS ALL THE SAME"
 FORCED = "THE PAGE WAS REFUSED, AND ANSWERED ALL THE SAME"
@@ -174,7 +172,10 @@ def page_lines(quality: Mapping[str, Any] | None) -> list[str]:
         return ["Page: not checked."]
     verdict = "refused, and answered all the same" if quality["forced"] else quality["verdict"]
     layout = f", layout {quality['layout']}" if quality["layout"] else ""
-    return [f"Page: {verdict}, {quality['leads']} leads{layout}.", *(f"- {r['advice']}" for r in quality["reasons"])]
+    return [
+        f"Page: {verdict}, {quality['leads']} leads{layout}.",
+        *(f"- {r['advice']}" for r in quality["reasons"]),
+    ]
 
 
 def findings_lines(report: Report) -> list[str]:
@@ -227,8 +228,12 @@ def write_whole(path: Path, pieces: Iterable[bytes], *, overwrite: bool = False)
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-    except FileExistsError:  # no other name helps: a file, or a broken link, stands where the folder should be
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path.parent)) from None
+    except (
+        FileExistsError
+    ):  # no other name helps: a file, or a broken link, stands where the folder should be
+        raise NotADirectoryError(
+            errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path.parent)
+        ) from None
     if not overwrite and os.path.lexists(path):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
     fd, name = tempfile.mkstemp(prefix=UNFINISHED, dir=path.parent)
@@ -247,7 +252,9 @@ def write_whole(path: Path, pieces: Iterable[bytes], *, overwrite: bool = False)
         raise
 
 
-def write_set(folder: Path, stem: str, contents: Mapping[str, bytes], *, overwrite: bool = False) -> list[Path]:
+def write_set(
+    folder: Path, stem: str, contents: Mapping[str, bytes], *, overwrite: bool = False
+) -> list[Path]:
     """Write files `stem` + ending for each ending of `contents`; return their paths.
 
     If one of them exists, all get a number behind the stem, the first that is free: `stem-2`, `stem-3`, ... With

@@ -60,7 +60,9 @@ def write(
 
 def stem(report: Report) -> str:
     """A file name for a page's outputs that any system can write: what is left of its name, and the page's hash."""
-    name, _, sheet = report.file.rpartition("#") if re.search(r"#\d+$", report.file) else (report.file, "", "")
+    name, _, sheet = (
+        report.file.rpartition("#") if re.search(r"#\d+$", report.file) else (report.file, "", "")
+    )
     word = unicodedata.normalize("NFC", PurePosixPath(name.replace("\\", "/")).stem)
     word = re.sub(r"[^\w.-]+", "_", word).strip("._")
     word = word.encode("utf-8")[:80].decode("utf-8", "ignore") or "page"

@@ -65,7 +65,13 @@ def test_every_changed_bit_is_found(thousand: Path, tmp_path: Path) -> None:
     whole = (folder / "log").read_bytes()
     rng = random.Random(7)
     starts = [0, *(i + 1 for i, c in enumerate(whole[:-1]) if c == 10)]
-    for position in [0, 64, len(whole) - 1, whole.index(b"\n"), *rng.sample(range(len(whole)), 200)]:
+    for position in [
+        0,
+        64,
+        len(whole) - 1,
+        whole.index(b"\n"),
+        *rng.sample(range(len(whole)), 200),
+    ]:
         changed = bytearray(whole)
         changed[position] ^= 1 << rng.randrange(8)
         (folder / "log").write_bytes(changed)
@@ -88,7 +94,9 @@ def test_every_removed_line_is_found(thousand: Path, tmp_path: Path) -> None:
     lines = (folder / "log").read_bytes().splitlines(keepends=True)
     for n in [0, 998, 999, *random.Random(8).sample(range(1000), 20)]:
         (folder / "log").write_bytes(b"".join(lines[:n] + lines[n + 1 :]))
-        assert ("999 entries, and head says 1000" if n == 999 else f"entry {n + 1} ") in found(folder)
+        assert ("999 entries, and head says 1000" if n == 999 else f"entry {n + 1} ") in found(
+            folder
+        )
 
 
 def test_swapped_lines_are_found(thousand: Path, tmp_path: Path) -> None:
@@ -150,14 +158,18 @@ def test_two_writers_lose_nothing(tmp_path: Path) -> None:
     assert [writer.wait(60) for writer in writers] == [0, 0]
     assert Log(tmp_path / "log").verify().entries == 60
     for name in "ab":
-        assert [e.fields["n"] for e in Log(tmp_path / "log").entries() if e.fields["by"] == name] == list(range(30))
+        assert [
+            e.fields["n"] for e in Log(tmp_path / "log").entries() if e.fields["by"] == name
+        ] == list(range(30))
 
 
 def test_a_killed_writer_leaves_a_record_that_is_whole(tmp_path: Path) -> None:
     log, env = Log(tmp_path / "log"), os.environ | {"PULSE_EDGE_LOG": str(tmp_path / "log")}
     known = 0
     for _ in range(3):
-        writer = subprocess.Popen([sys.executable, "-c", WRITER.replace("30", "100000"), "a"], env=env)
+        writer = subprocess.Popen(
+            [sys.executable, "-c", WRITER.replace("30", "100000"), "a"], env=env
+        )
         while not (log.folder / "log").exists() or log.verify().entries < known + 3:
             assert writer.poll() is None
         writer.send_signal(signal.SIGKILL)
@@ -177,17 +189,23 @@ def test_kills_at_any_moment_lose_no_entry_that_was_acknowledged(tmp_path: Path)
     for kill in range(KILLS):
         folder = tmp_path / str(kill // 2)  # every other time the folder is new
         env = os.environ | {"PULSE_EDGE_LOG": str(folder)}
-        writer = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=env)
+        writer = subprocess.Popen(
+            [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=env
+        )
         time.sleep(dice.uniform(0.03, 0.4))
         writer.kill()
         said = writer.communicate()[0].split()
         Log(folder).ready()
         entries = Log(folder).verify().entries
         assert not said[1:] or int(said[-1]) <= entries <= int(said[-1]) + 1
-        assert {path.name for path in folder.iterdir() if "pulse-edge" not in path.name} <= logs._FILES
+        assert {
+            path.name for path in folder.iterdir() if "pulse-edge" not in path.name
+        } <= logs._FILES
 
 
-def test_who_waits_for_another_process_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_waits_for_another_process_is_told_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     notes: list[str] = []
     monkeypatch.setattr(logs, "PATIENCE", 1.0)
     log, other = Log(tmp_path), Log(tmp_path, notes.append)
@@ -210,7 +228,9 @@ except AuditLogError as e:
     print(e)
 """
     env = os.environ | {"PULSE_EDGE_LOG": str(tmp_path / "log")}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=env)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=env
+    )
     assert "cannot be written (File too large)" in done.stdout, done.stderr
     assert Log(tmp_path / "log").verify().entries == 13  # of 377 bytes
     Log(tmp_path / "log").append({})
@@ -244,7 +264,9 @@ def test_a_text_that_cannot_be_kept_stops_everything_and_leaves_no_half(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "write", full)
-    with pytest.raises(AuditLogError, match=r"kept.* cannot be written \(No space left on device\)"):
+    with pytest.raises(
+        AuditLogError, match=r"kept.* cannot be written \(No space left on device\)"
+    ):
         log.append({}, Kept(1, {"answer": "x" * 2000}, None))
     assert [path for path in (log.folder / "kept").rglob("*") if path.is_file()] == []
     assert log.verify().entries == 1
@@ -288,11 +310,22 @@ def test_every_answer_is_recorded_without_names_and_texts(tiny_kit: Path, tmp_pa
     page = Path(shutil.copy(PAGE, tmp_path / "Erika Mustermann.png"))
     questions = ("-q", "Is Erika well?", "-q", "What is the rate?")
     done = run(
-        "interpret", page, "--kit", tiny_kit, "--threads", 1, "--max-tokens", 4, *questions, log=tmp_path / "log"
+        "interpret",
+        page,
+        "--kit",
+        tiny_kit,
+        "--threads",
+        1,
+        "--max-tokens",
+        4,
+        *questions,
+        log=tmp_path / "log",
     )
     assert done.returncode == 0, done.stderr
     assert Log(tmp_path / "log").verify().entries == 2
-    assert b"Erika" not in b"".join(p.read_bytes() for p in (tmp_path / "log").rglob("*") if p.is_file())
+    assert b"Erika" not in b"".join(
+        p.read_bytes() for p in (tmp_path / "log").rglob("*") if p.is_file()
+    )
     listed = run("log", "list", log=tmp_path / "log").stdout.splitlines()
     assert len(listed) == 2
     assert "4 tokens, cut off" in listed[0]
@@ -300,7 +333,17 @@ def test_every_answer_is_recorded_without_names_and_texts(tiny_kit: Path, tmp_pa
 
 def test_keep_keeps_texts_and_picture_and_show_shows_them(tiny_kit: Path, tmp_path: Path) -> None:
     done = run(
-        "interpret", PAGE, "--kit", tiny_kit, "--threads", 1, "--max-tokens", 4, "--retain", 2, log=tmp_path / "log"
+        "interpret",
+        PAGE,
+        "--kit",
+        tiny_kit,
+        "--threads",
+        1,
+        "--max-tokens",
+        4,
+        "--retain",
+        2,
+        log=tmp_path / "log",
     )
     *_, answer, intended_use = done.stdout.splitlines()
     assert intended_use == INTENDED_USE
@@ -311,7 +354,17 @@ def test_keep_keeps_texts_and_picture_and_show_shows_them(tiny_kit: Path, tmp_pa
 
 
 def test_an_answer_that_was_broken_off_is_recorded(tiny_kit: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "pulse_edge", "interpret", str(PAGE), "--kit", str(tiny_kit), "--threads", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "pulse_edge",
+        "interpret",
+        str(PAGE),
+        "--kit",
+        str(tiny_kit),
+        "--threads",
+        "1",
+    ]
     env = os.environ | {"PULSE_EDGE_LOG": str(tmp_path / "log")}
     process = subprocess.Popen(
         [*command, "--max-tokens", "3900"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env
@@ -334,7 +387,9 @@ def test_without_a_place_for_the_record_nothing_is_answered(tiny_kit: Path, tmp_
 
 
 def test_verify_ends_with_an_error_that_says_where(small: Log) -> None:
-    assert run("log", "verify", log=small.folder).stdout.startswith(f"{small.folder}: 5 entries are as they were")
+    assert run("log", "verify", log=small.folder).stdout.startswith(
+        f"{small.folder}: 5 entries are as they were"
+    )
     data = bytearray((small.folder / "log").read_bytes())
     data[-5] ^= 1
     (small.folder / "log").write_bytes(data)
@@ -347,7 +402,10 @@ def test_verify_ends_with_an_error_that_says_where(small: Log) -> None:
 
 
 def snapshot(folder: Path) -> dict[str, tuple[int, int]]:
-    return {str(path): (path.stat().st_mode, path.stat().st_mtime_ns) for path in (folder, *folder.rglob("*"))}
+    return {
+        str(path): (path.stat().st_mode, path.stat().st_mtime_ns)
+        for path in (folder, *folder.rglob("*"))
+    }
 
 
 def test_reading_changes_nothing_though_a_power_cut_came_and_days_are_over(small: Log) -> None:
@@ -367,12 +425,16 @@ def test_a_copy_without_mark_or_lock_can_be_read(small: Log, tmp_path: Path) -> 
     for name in ("log", "head"):
         shutil.copy(small.folder / name, tmp_path / "copy")
     before = snapshot(tmp_path / "copy")
-    assert run("log", "verify", "--log", tmp_path / "copy", log=tmp_path).stdout.startswith(f"{tmp_path / 'copy'}: 5 ")
+    assert run("log", "verify", "--log", tmp_path / "copy", log=tmp_path).stdout.startswith(
+        f"{tmp_path / 'copy'}: 5 "
+    )
     assert snapshot(tmp_path / "copy") == before
 
 
 @pytest.mark.parametrize("command", [("list",), ("show", 1), ("verify",), ("export",), ("forget",)])
-def test_where_there_is_no_record_it_says_so_and_makes_none(tmp_path: Path, command: tuple[object, ...]) -> None:
+def test_where_there_is_no_record_it_says_so_and_makes_none(
+    tmp_path: Path, command: tuple[object, ...]
+) -> None:
     done = run("log", *command, "--log", tmp_path / "gone", log=tmp_path / "other")
     assert (done.returncode, done.stdout) == (1, "")
     assert str(tmp_path / "gone") in done.stderr
@@ -401,7 +463,9 @@ def test_a_reader_never_sees_a_record_in_the_middle_of_a_line(tmp_path: Path) ->
 
 def test_an_entry_that_would_be_too_long_is_refused_and_the_record_goes_on(small: Log) -> None:
     before = (small.folder / "log").read_bytes()
-    with pytest.raises(AuditLogError, match=r"entry of 1,\d{3},\d{3} bytes is not written; 1,048,576 is the limit"):
+    with pytest.raises(
+        AuditLogError, match=r"entry of 1,\d{3},\d{3} bytes is not written; 1,048,576 is the limit"
+    ):
         small.append({"text": "x" * (1 << 20)})
     assert (small.folder / "log").read_bytes() == before
     small.append({"text": "x" * ((1 << 20) - 100)})
@@ -409,7 +473,9 @@ def test_an_entry_that_would_be_too_long_is_refused_and_the_record_goes_on(small
     assert small.verify().entries == len(list(small.entries())) == 7
 
 
-def test_a_long_entry_of_an_earlier_version_is_read(small: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_entry_of_an_earlier_version_is_read(
+    small: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(logs, "MAX_LINE", 1 << 30)
         small.append({"text": "x" * 1_100_000})
@@ -417,7 +483,9 @@ def test_a_long_entry_of_an_earlier_version_is_read(small: Log, monkeypatch: pyt
     assert small.verify().entries == len(list(small.entries())) == 7
 
 
-def test_a_power_cut_behind_a_long_entry_is_mended(small: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_power_cut_behind_a_long_entry_is_mended(
+    small: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
     head = (small.folder / "head").read_bytes()
     small.append({"text": "x" * 1_000_000})
     (small.folder / "head").write_bytes(head)
@@ -426,7 +494,12 @@ def test_a_power_cut_behind_a_long_entry_is_mended(small: Log, monkeypatch: pyte
 
 
 def test_a_kit_with_a_long_name_is_on_record_with_the_beginning_of_it(tmp_path: Path) -> None:
-    report = {"page_sha256": "0" * 64, "kit": {"id": "k" * 1_100_000, "sha256": "1" * 64}, "device": "cpu", "file": "x"}
+    report = {
+        "page_sha256": "0" * 64,
+        "kit": {"id": "k" * 1_100_000, "sha256": "1" * 64},
+        "device": "cpu",
+        "file": "x",
+    }
     report |= {"versions": {"v" * 2000: "w" * 2000}, "answers": [], "findings": []}
     answer = {"question": "q" * 2_000_000, "text": "t" * 2_000_000, "tokens": 1, "complete": True}
     log = Log(tmp_path / "log")
@@ -445,9 +518,20 @@ def two_pages(tmp_path: Path) -> tuple[Log, Path]:
     page.parent.mkdir()
     page.write_bytes(b"a page")
     log = Log(tmp_path / "log")
-    for name, digest in ((str(page), hashlib.sha256(b"a page").hexdigest()), ("other.pdf#2", "f" * 64)):
-        report = {"page_sha256": digest, "kit": {"id": "kit"}, "device": "cpu", "file": name, "versions": {}}
-        log.append(logs_entry(report, {"question": "q", "text": "t", "tokens": 3, "complete": True}, {}))
+    for name, digest in (
+        (str(page), hashlib.sha256(b"a page").hexdigest()),
+        ("other.pdf#2", "f" * 64),
+    ):
+        report = {
+            "page_sha256": digest,
+            "kit": {"id": "kit"},
+            "device": "cpu",
+            "file": name,
+            "versions": {},
+        }
+        log.append(
+            logs_entry(report, {"question": "q", "text": "t", "tokens": 3, "complete": True}, {})
+        )
     return log, page
 
 
@@ -482,7 +566,9 @@ def test_the_hash_of_a_name_cannot_be_found_by_trying_without_the_folder(tmp_pat
     assert b"Erika" not in (log.folder / "log").read_bytes()
 
 
-def test_the_list_shows_utc_and_the_local_time_of_the_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_list_shows_utc_and_the_local_time_of_the_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TZ", "Asia/Kolkata")
     time.tzset()
     try:
@@ -496,7 +582,10 @@ def test_the_list_shows_utc_and_the_local_time_of_the_answer(tmp_path: Path, mon
     assert local.utcoffset() == datetime.timedelta(hours=5, minutes=30)
     assert abs(utc - local) < datetime.timedelta(seconds=1.1)
     line = run("log", "list", log=log.folder).stdout.splitlines()[0]
-    assert f"{fields['time']} ({local:%Y-%m-%d %H:%M:%S} +0530) file {fields['file_hash'][:12]} page " in line
+    assert (
+        f"{fields['time']} ({local:%Y-%m-%d %H:%M:%S} +0530) file {fields['file_hash'][:12]} page "
+        in line
+    )
 
 
 def test_entries_of_other_versions_are_listed(small: Log) -> None:
@@ -545,9 +634,22 @@ def test_export_replaces_a_file_only_when_asked_to(small: Log, tmp_path: Path) -
 
 
 def test_export_gives_every_entry(tiny_kit: Path, tmp_path: Path) -> None:
-    run("interpret", PAGE, PAGE, "--kit", tiny_kit, "--threads", 1, "--max-tokens", 2, log=tmp_path / "log")
+    run(
+        "interpret",
+        PAGE,
+        PAGE,
+        "--kit",
+        tiny_kit,
+        "--threads",
+        1,
+        "--max-tokens",
+        2,
+        log=tmp_path / "log",
+    )
     lines = run("log", "export", log=tmp_path / "log").stdout.splitlines()
     assert [json.loads(line)["entry"] for line in lines] == [1, 2]
     table = tmp_path / "table.csv"
-    assert run("log", "export", "--format", "csv", "-o", table, log=tmp_path / "log").returncode == 0
+    assert (
+        run("log", "export", "--format", "csv", "-o", table, log=tmp_path / "log").returncode == 0
+    )
     assert len(table.read_text().splitlines()) == 3

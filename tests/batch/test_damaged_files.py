@@ -33,7 +33,10 @@ def test_damaged_files_of_every_kind_have_an_answer_or_a_reason(tmp_path: Path) 
         batches.run(store, batches.Work(answer, *[lambda *_a: None] * 3))
         store.export()
         assert store.counts().waiting == 0
-    results = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text("utf-8").splitlines()]
+    results = [
+        json.loads(line)
+        for line in (tmp_path / "out" / "results.jsonl").read_text("utf-8").splitlines()
+    ]
     assert len({Path(r["file"].split("#")[0]).name for r in results}) == 57
     assert not [r for r in results if "the program failed" in (r.get("error") or "")]
     whole = [r for r in results if Path(r["file"].split("#")[0]).name[3] == "9"]

@@ -25,7 +25,15 @@ import pulse_edge
 from pulse_edge.audit_log.log import Log
 from pulse_edge.batch import work_list as batches
 from pulse_edge.cli import batch
-from pulse_edge.errors import AuditLogError, BatchError, EngineError, FolderError, OutputError, PageRefused, UsageError
+from pulse_edge.errors import (
+    AuditLogError,
+    BatchError,
+    EngineError,
+    FolderError,
+    OutputError,
+    PageRefused,
+    UsageError,
+)
 from pulse_edge.report import writers
 from pulse_edge.report.report import FORCED, INTENDED_USE, UNCALIBRATED, Finding, Report
 
@@ -45,9 +53,16 @@ def pulse_edge_batch(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "pulse_edge", "batch", *map(str, arguments)]
 
 
-def test_every_page_has_a_result_and_what_is_unreadable_its_reason(pages: Path, tmp_path: Path) -> None:
+def test_every_page_has_a_result_and_what_is_unreadable_its_reason(
+    pages: Path, tmp_path: Path
+) -> None:
     assert run(pages, tmp_path / "out", Desk()) == (0, 3, 1)
-    assert [Path(line["file"]).name for line in lines(tmp_path / "out")] == ["a.png", "b.png", "c.png", "d.png"]
+    assert [Path(line["file"]).name for line in lines(tmp_path / "out")] == [
+        "a.png",
+        "b.png",
+        "c.png",
+        "d.png",
+    ]
     assert "is text or XML" in lines(tmp_path / "out")[3]["error"]
     assert [row["state"] for row in rows(tmp_path / "out")] == ["answered"] * 3 + ["failed"]
 
@@ -59,7 +74,9 @@ def test_a_finished_page_is_not_read_again(pages: Path, tmp_path: Path) -> None:
     assert desk.done == ["a.png", "b.png", "c.png"]
 
 
-def test_what_was_begun_is_done_again_and_what_was_finished_stays(pages: Path, tmp_path: Path) -> None:
+def test_what_was_begun_is_done_again_and_what_was_finished_stays(
+    pages: Path, tmp_path: Path
+) -> None:
     desk = Desk()
     desk.fails["b.png"] = KeyboardInterrupt()  # type: ignore[assignment]
     with pytest.raises(KeyboardInterrupt):
@@ -90,8 +107,12 @@ def test_a_page_that_fails_is_noted_and_the_others_go_on(pages: Path, tmp_path: 
     assert [line.get("error") for line in lines(tmp_path / "out")][1] == "b.png: llama.cpp failed."
 
 
-@pytest.mark.parametrize("error", [ZeroDivisionError("float division by zero"), MemoryError(), OSError(5, "I/O error")])
-def test_a_page_that_fails_in_a_way_nobody_foresaw_is_noted_too(pages: Path, tmp_path: Path, error: Exception) -> None:
+@pytest.mark.parametrize(
+    "error", [ZeroDivisionError("float division by zero"), MemoryError(), OSError(5, "I/O error")]
+)
+def test_a_page_that_fails_in_a_way_nobody_foresaw_is_noted_too(
+    pages: Path, tmp_path: Path, error: Exception
+) -> None:
     desk = Desk()
     desk.fails["b.png"] = error
     assert run(pages, tmp_path / "out", desk) == (0, 3, 1)
@@ -109,11 +130,15 @@ def test_what_cannot_be_put_on_record_still_stops_everything(pages: Path, tmp_pa
     assert desk.done == ["a.png"]
 
 
-def test_what_is_wrong_with_a_page_stands_in_its_row_and_in_the_line_about_it(pages: Path, tmp_path: Path) -> None:
+def test_what_is_wrong_with_a_page_stands_in_its_row_and_in_the_line_about_it(
+    pages: Path, tmp_path: Path
+) -> None:
     desk, notes = Desk(), []
     advice = "Only 9 of 12 leads were found. Take the picture again."
     quality = {"verdict": "usable", "leads": 9, "reasons": [{"check": "leads", "advice": advice}]}
-    unrated = Finding("AFIB", "atrial fibrillation", "rhythm", 2, {}, 1, 2.0, None, False, None, UNCALIBRATED)
+    unrated = Finding(
+        "AFIB", "atrial fibrillation", "rhythm", 2, {}, 1, 2.0, None, False, None, UNCALIBRATED
+    )
 
     def answer(page: Any) -> Report:
         if "b.png" in page.name:
@@ -126,7 +151,12 @@ def test_what_is_wrong_with_a_page_stands_in_its_row_and_in_the_line_about_it(pa
         batches.run(store, replace(desk.work(), answer=answer, told=teller))
         store.export()
     a, b, _c, d = sorted(rows(tmp_path / "out"), key=lambda row: row["file"])
-    assert (a["state"], a["verdict"], a["leads"], a["reasons"]) == ("answered", "usable", "9", advice)
+    assert (a["state"], a["verdict"], a["leads"], a["reasons"]) == (
+        "answered",
+        "usable",
+        "9",
+        advice,
+    )
     assert a["findings"] == f"AFIB: no verdict, rank 1 ({UNCALIBRATED})"
     assert a["intended_use"] == INTENDED_USE
     assert (b["state"], d["state"]) == ("refused", "failed")
@@ -145,10 +175,17 @@ def test_documents_that_cannot_be_written_cost_their_page_only(pages: Path, tmp_
         batches.run(store, batches.Work(desk.answer, lambda *_a: None, documents, lambda *_a: None))
         store.export()
         assert (store.failed_pages(), store.exit_code()) == (1, 1)
-    assert [bool(line.get("error")) for line in lines(tmp_path / "out")] == [False, True, False, True]
+    assert [bool(line.get("error")) for line in lines(tmp_path / "out")] == [
+        False,
+        True,
+        False,
+        True,
+    ]
 
 
-def test_a_page_that_crashes_the_program_is_tried_once_more_and_then_marked(pages: Path, tmp_path: Path) -> None:
+def test_a_page_that_crashes_the_program_is_tried_once_more_and_then_marked(
+    pages: Path, tmp_path: Path
+) -> None:
     desk = Desk()
     desk.fails["b.png"] = KeyboardInterrupt()  # type: ignore[assignment]  # what a crash leaves behind: begun, not finished
     for attempt in range(2):
@@ -167,7 +204,9 @@ def test_a_page_that_crashes_the_program_is_tried_once_more_and_then_marked(page
     assert "ended the program 2 times" in lines(tmp_path / "out")[1]["error"]
 
 
-def test_pages_that_were_interrupted_on_purpose_are_never_marked(pages: Path, tmp_path: Path) -> None:
+def test_pages_that_were_interrupted_on_purpose_are_never_marked(
+    pages: Path, tmp_path: Path
+) -> None:
     desk = Desk()
     desk.fails["b.png"] = KeyboardInterrupt()  # type: ignore[assignment]
     for _ in range(4):
@@ -181,10 +220,14 @@ def test_pages_that_were_interrupted_on_purpose_are_never_marked(pages: Path, tm
 def test_one_page_of_a_file_that_cannot_be_read_leaves_the_others(tmp_path: Path) -> None:
     from documents import RED_BOX, pdf
 
-    broken = b"<</Type/XObject/Subtype/Image/Width 64/Height 64/ColorSpace/DeviceRGB/BitsPerComponent 8"
+    broken = (
+        b"<</Type/XObject/Subtype/Image/Width 64/Height 64/ColorSpace/DeviceRGB/BitsPerComponent 8"
+    )
     broken += b"/Filter/DCTDecode/Length 9>>stream\n\xff\xd8\xff\xe0\0\2abc\nendstream"
     (tmp_path / "pages").mkdir()
-    (tmp_path / "pages" / "three.pdf").write_bytes(pdf(RED_BOX, b"9 0 0 9 0 0 cm /F Do", RED_BOX, more=(broken,)))
+    (tmp_path / "pages" / "three.pdf").write_bytes(
+        pdf(RED_BOX, b"9 0 0 9 0 0 cm /F Do", RED_BOX, more=(broken,))
+    )
     desk = Desk()
     assert run(tmp_path / "pages", tmp_path / "out", desk) == (0, 1, 0)
     assert desk.done == ["three.pdf#1", "three.pdf#3"]
@@ -200,7 +243,12 @@ def test_what_failed_is_tried_again_when_asked_for(pages: Path, tmp_path: Path) 
     assert desk.done == ["a.png", "c.png"]
     run(pages, tmp_path / "out", desk, retry=True)
     assert desk.done == ["a.png", "c.png", "b.png"]
-    assert [line.get("error") is None for line in lines(tmp_path / "out")] == [True, True, True, False]
+    assert [line.get("error") is None for line in lines(tmp_path / "out")] == [
+        True,
+        True,
+        True,
+        False,
+    ]
 
 
 def test_a_file_that_was_mended_is_read_again(pages: Path, tmp_path: Path) -> None:
@@ -210,7 +258,9 @@ def test_a_file_that_was_mended_is_read_again(pages: Path, tmp_path: Path) -> No
     assert run(pages, tmp_path / "out", desk) == (0, 4, 0)
 
 
-def test_a_name_that_is_used_for_another_page_gives_another_result(pages: Path, tmp_path: Path) -> None:
+def test_a_name_that_is_used_for_another_page_gives_another_result(
+    pages: Path, tmp_path: Path
+) -> None:
     desk = Desk()
     run(pages, tmp_path / "out", desk)
     Image.new("RGB", (99, 99)).save(pages / "a.png")
@@ -259,7 +309,14 @@ run(Path(sys.argv[1]), Path(sys.argv[2]), Desk())
 def test_kills_at_any_moment_leave_a_batch_that_goes_on(pages: Path, tmp_path: Path) -> None:
     for n in range(20):
         shutil.copy(pages / "a.png", pages / f"more-{n:02}.png")
-    words = [sys.executable, "-c", WORKER, str(pages), str(tmp_path / "out"), str(ROOT / "tests" / "support")]
+    words = [
+        sys.executable,
+        "-c",
+        WORKER,
+        str(pages),
+        str(tmp_path / "out"),
+        str(ROOT / "tests" / "support"),
+    ]
     for kill in range(KILLS):
         worker = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         assert worker.stdout is not None
@@ -267,7 +324,9 @@ def test_kills_at_any_moment_leave_a_batch_that_goes_on(pages: Path, tmp_path: P
         time.sleep(0.02 * kill)
         worker.kill()
         assert worker.communicate()[1] == b""
-        shutil.rmtree(tmp_path / "out") if kill == KILLS // 2 and (tmp_path / "out").exists() else None
+        shutil.rmtree(tmp_path / "out") if kill == KILLS // 2 and (
+            tmp_path / "out"
+        ).exists() else None
     assert run(pages, tmp_path / "out", Desk()) == (0, 23, 1)
     assert len(lines(tmp_path / "out")) == len(rows(tmp_path / "out")) == 24
     assert not list((tmp_path / "out").rglob(".unfinished-*"))
@@ -283,12 +342,20 @@ def test_what_a_batch_knows_is_for_its_owner_alone(pages: Path, tmp_path: Path) 
             store.add(batches.files([str(pages)], tmp_path / "there"))
             batches.run(store, Desk().work())
             store.export()
-            files = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "there").iterdir()}
+            files = {
+                path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "there").iterdir()
+            }
     finally:
         os.umask(old)
     assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
     assert (tmp_path / "there").stat().st_mode & 0o777 == 0o755
-    assert {"batch.sqlite", "batch.sqlite-wal", "batch.sqlite-shm", "results.csv", "results.jsonl"} <= files.keys()
+    assert {
+        "batch.sqlite",
+        "batch.sqlite-wal",
+        "batch.sqlite-shm",
+        "results.csv",
+        "results.jsonl",
+    } <= files.keys()
     assert set(files.values()) == {0o600}
 
 
@@ -319,10 +386,14 @@ def test_a_database_of_another_program_does_not_make_a_folder_a_batch_s(tmp_path
     before = {path.name: (path.read_bytes(), path.stat().st_mode) for path in folder.iterdir()}
     with pytest.raises(FolderError, match="holds files and has no"):
         batches.Store(folder, {})
-    assert {path.name: (path.read_bytes(), path.stat().st_mode) for path in folder.iterdir()} == before
+    assert {
+        path.name: (path.read_bytes(), path.stat().st_mode) for path in folder.iterdir()
+    } == before
 
 
-def test_names_and_answers_in_the_table_are_no_formulas_wherever_it_is_split(pages: Path, tmp_path: Path) -> None:
+def test_names_and_answers_in_the_table_are_no_formulas_wherever_it_is_split(
+    pages: Path, tmp_path: Path
+) -> None:
     class Hostile(Desk):
         def answer(self, page: Any) -> Report:
             return report("scan;=1+1;.png", "a\t=cmd|' /C calc'!A0\n=2\r\n@SUM(1)")
@@ -446,7 +517,17 @@ def test_hostile_names_and_answers_break_no_export(tmp_path: Path) -> None:
         shutil.copy(PAGE, tmp_path / "pages" / name)
     with open(os.fsencode(tmp_path / "pages") + b"/\xff\xfe.png", "wb") as file:
         file.write(PAGE.read_bytes())
-    answers = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", " =1", "\uff1d1", "a\r\n=1\x1b[2J\u202e", '"quoted", text']
+    answers = [
+        "=1+1",
+        "+1",
+        "-1",
+        "@SUM(A1)",
+        "\t=1",
+        " =1",
+        "\uff1d1",
+        "a\r\n=1\x1b[2J\u202e",
+        '"quoted", text',
+    ]
     desk = Desk()
 
     def answer(page: Any) -> Report:
@@ -466,16 +547,23 @@ def test_hostile_names_and_answers_break_no_export(tmp_path: Path) -> None:
 
 def comparable(out: Path) -> list[tuple[str, str]]:
     """What must not depend on interruptions."""
-    return [(Path(line["file"]).name, json.dumps(line.get("answers") or line["error"])) for line in lines(out)]
+    return [
+        (Path(line["file"]).name, json.dumps(line.get("answers") or line["error"]))
+        for line in lines(out)
+    ]
 
 
-def test_a_batch_that_was_killed_gives_what_an_unbroken_one_gives(tiny_kit: Path, tmp_path: Path) -> None:
+def test_a_batch_that_was_killed_gives_what_an_unbroken_one_gives(
+    tiny_kit: Path, tmp_path: Path
+) -> None:
     (tmp_path / "pages").mkdir()
     for n in range(5):
         Image.open(PAGE).convert("RGB").rotate(n).save(tmp_path / "pages" / f"{n}.png")
     (tmp_path / "pages" / "3.png").write_bytes(b"no picture")
     how = ("--kit", tiny_kit, "--threads", 1, "--max-tokens", 4, "-q", "Rate?", "-q", "Rhythm?")
-    process = subprocess.Popen(pulse_edge_batch(tmp_path / "pages", "-o", tmp_path / "killed", *how))
+    process = subprocess.Popen(
+        pulse_edge_batch(tmp_path / "pages", "-o", tmp_path / "killed", *how)
+    )
     while finished(tmp_path / "killed") < 1:
         assert process.poll() is None
         time.sleep(0.01)
@@ -483,7 +571,9 @@ def test_a_batch_that_was_killed_gives_what_an_unbroken_one_gives(tiny_kit: Path
     process.wait()
     for out in ("killed", "whole"):
         done = subprocess.run(
-            pulse_edge_batch(tmp_path / "pages", "-o", tmp_path / out, *how), capture_output=True, check=False
+            pulse_edge_batch(tmp_path / "pages", "-o", tmp_path / out, *how),
+            capture_output=True,
+            check=False,
         )
         assert done.returncode == 1, done.stderr  # a page that is none
     assert comparable(tmp_path / "killed") == comparable(tmp_path / "whole")
@@ -491,13 +581,30 @@ def test_a_batch_that_was_killed_gives_what_an_unbroken_one_gives(tiny_kit: Path
 
 
 def test_documents_of_every_page_lie_beside_the_results(tiny_kit: Path, tmp_path: Path) -> None:
-    how = ("--kit", tiny_kit, "--threads", 1, "--max-tokens", 2, "--format", "html", "--format", "json")
+    how = (
+        "--kit",
+        tiny_kit,
+        "--threads",
+        1,
+        "--max-tokens",
+        2,
+        "--format",
+        "html",
+        "--format",
+        "json",
+    )
     done = subprocess.run(
-        pulse_edge_batch(PAGE, "-o", tmp_path / "out", *how), capture_output=True, text=True, check=False
+        pulse_edge_batch(PAGE, "-o", tmp_path / "out", *how),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert "1 file was read, 0 could not be" in done.stdout
-    assert {path.name.split(".", 1)[1] for path in (tmp_path / "out" / "pages").iterdir()} == {"html", "json"}
+    assert {path.name.split(".", 1)[1] for path in (tmp_path / "out" / "pages").iterdir()} == {
+        "html",
+        "json",
+    }
 
 
 def finished(out: Path) -> int:
@@ -514,7 +621,9 @@ def test_watch_answers_what_comes_in(tiny_kit: Path, tmp_path: Path) -> None:
     (tmp_path / "pages").mkdir()
     how = ("--kit", tiny_kit, "--threads", 1, "--max-tokens", 2, "--watch")
     process = subprocess.Popen(
-        pulse_edge_batch(tmp_path / "pages", "-o", tmp_path / "out", *how), stderr=subprocess.PIPE, text=True
+        pulse_edge_batch(tmp_path / "pages", "-o", tmp_path / "out", *how),
+        stderr=subprocess.PIPE,
+        text=True,
     )
     shutil.copy(PAGE, tmp_path / "pages")
     while not (tmp_path / "out" / "results.jsonl").exists() or not lines(tmp_path / "out"):
@@ -527,9 +636,17 @@ def test_watch_answers_what_comes_in(tiny_kit: Path, tmp_path: Path) -> None:
     assert "answered (0 files left, 0 s)" in errors
 
 
-def test_refused_pages_are_answered_with_force_and_it_is_on_record(tiny_kit: Path, pages: Path, tmp_path: Path) -> None:
+def test_refused_pages_are_answered_with_force_and_it_is_on_record(
+    tiny_kit: Path, pages: Path, tmp_path: Path
+) -> None:
     Image.new("RGB", (800, 600), "white").save(pages / "a.png")
-    command = [*pulse_edge_batch(pages / "a.png", "-o", tmp_path / "out"), "--kit", str(tiny_kit), "--threads", "1"]
+    command = [
+        *pulse_edge_batch(pages / "a.png", "-o", tmp_path / "out"),
+        "--kit",
+        str(tiny_kit),
+        "--threads",
+        "1",
+    ]
     command += ["--max-tokens", "2", "--force", "--no-rectify"]
     env = os.environ | {"PULSE_EDGE_LOG": str(tmp_path / "log")}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
@@ -538,14 +655,19 @@ def test_refused_pages_are_answered_with_force_and_it_is_on_record(tiny_kit: Pat
     assert (line["quality"]["verdict"], line["quality"]["forced"]) == ("refused", True)
     assert FORCED in line["notice"]
     (entry,) = Log(tmp_path / "log").entries()
-    assert (entry.fields["settings"]["force"], entry.fields["settings"]["straighten"]) == (True, False)
+    assert (entry.fields["settings"]["force"], entry.fields["settings"]["straighten"]) == (
+        True,
+        False,
+    )
     without = subprocess.run(command[:-2], capture_output=True, text=True, check=False, env=env)
     assert without.returncode == 1
     assert "was begun with another force and straighten" in without.stderr
     assert entry.fields["settings"]["force_kit"] is False
 
 
-def test_a_folder_that_takes_no_documents_stops_the_batch_and_marks_no_page(pages: Path, tmp_path: Path) -> None:
+def test_a_folder_that_takes_no_documents_stops_the_batch_and_marks_no_page(
+    pages: Path, tmp_path: Path
+) -> None:
     desk = Desk()
 
     def documents(report: Report, _page: Any, name: str) -> None:
@@ -555,6 +677,10 @@ def test_a_folder_that_takes_no_documents_stops_the_batch_and_marks_no_page(page
 
     with batches.Store(tmp_path / "out", {"kit": "k"}) as store:
         store.add(batches.files([str(pages)], tmp_path / "out"))
-        with pytest.raises(OutputError, match=r"a\.png.* cannot be written .*so there are no documents"):
-            batches.run(store, batches.Work(desk.answer, lambda *_a: None, documents, lambda *_a: None))
+        with pytest.raises(
+            OutputError, match=r"a\.png.* cannot be written .*so there are no documents"
+        ):
+            batches.run(
+                store, batches.Work(desk.answer, lambda *_a: None, documents, lambda *_a: None)
+            )
         assert (store.failed_pages(), store.counts()) == (0, batches.Counts(4, 0, 0))

@@ -18,13 +18,19 @@ import laptop  # noqa: E402
 PARTS = [sys.executable, str(ROOT / "benchmarks" / "laptop_parts.py")]
 
 
-def test_llama_cpp_encodes_a_tile_as_the_kit_does(tiny_kit: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_llama_cpp_encodes_a_tile_as_the_kit_does(
+    tiny_kit: Path, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
     mmproj = tmp_path / "mmproj.gguf"
     subprocess.run([*PARTS, "mmproj", tiny_checkpoint, mmproj], check=True)
     for who, other in (("ours", ()), ("clip", (mmproj,))):
         command = [*PARTS, "encoder", tmp_path / f"encoder-{who}.json", tiny_kit, "1", who, *other]
         subprocess.run(command, check=True, capture_output=True)
-    assert np.load(tmp_path / "encoder-ours.npy").shape == np.load(tmp_path / "encoder-clip.npy").shape == (5, 16, 256)
+    assert (
+        np.load(tmp_path / "encoder-ours.npy").shape
+        == np.load(tmp_path / "encoder-clip.npy").shape
+        == (5, 16, 256)
+    )
     assert (laptop.agreement(tmp_path) or 0) > 0.9999
 
 
@@ -61,16 +67,36 @@ def test_the_table_compares_medians_and_says_what_is_missed(tmp_path: Path) -> N
         "feed_embeddings": 5.0,
     }
     seconds |= {"decode": 6.0, "decode_call": 6.1}
-    page = {"rows": 100, "said": [10.0, 12.5], "entered": entered, "seconds": seconds, "peak": 2**30}
-    encoders = [("ours", 0, 1.0), ("ours", 1, 3.0), ("clip", 0, 4.0), ("clip", 1, 4.0), ("torch", 0, 2.0)]
-    runs = [("encoder", who, n, {"seconds": s, "tiles": 5, "peak": 2**30}) for who, n, s in encoders]
+    page = {
+        "rows": 100,
+        "said": [10.0, 12.5],
+        "entered": entered,
+        "seconds": seconds,
+        "peak": 2**30,
+    }
+    encoders = [
+        ("ours", 0, 1.0),
+        ("ours", 1, 3.0),
+        ("clip", 0, 4.0),
+        ("clip", 1, 4.0),
+        ("torch", 0, 2.0),
+    ]
+    runs = [
+        ("encoder", who, n, {"seconds": s, "tiles": 5, "peak": 2**30}) for who, n, s in encoders
+    ]
     runs += [("command", who, 0, page) for who in ("start", "page", "seen")]
     runs += [("llama_bench", "theirs", 0, {"rate": 25.0, "peak": 2**30})]
-    runs += [("mtmd_cli", "theirs", 0, {"first_token": 20.0, "loaded": 4.0, "rows": 90, "peak": 2**31})]
-    lines = [json.dumps({"part": part, "who": who, "number": n, **more}) for part, who, n, more in runs]
+    runs += [
+        ("mtmd_cli", "theirs", 0, {"first_token": 20.0, "loaded": 4.0, "rows": 90, "peak": 2**31})
+    ]
+    lines = [
+        json.dumps({"part": part, "who": who, "number": n, **more}) for part, who, n, more in runs
+    ]
     (tmp_path / "results.jsonl").write_text("\n".join(lines))
     told = {
-        cells[1].strip(): cells[2:] for row in laptop.table(tmp_path, 0.99).splitlines() if (cells := row.split("|"))
+        cells[1].strip(): cells[2:]
+        for row in laptop.table(tmp_path, 0.99).splitlines()
+        if (cells := row.split("|"))
     }
     assert [c.strip() for c in told["5 tiles, against libmtmd's clip: s"][:4]] == [
         "2.00",
@@ -79,7 +105,11 @@ def test_the_table_compares_medians_and_says_what_is_missed(tmp_path: Path) -> N
         "at most 0.5: reached",
     ]
     assert told["5 tiles, against torch float32: s"][3].strip() == "at most 0.8: missed"
-    assert [c.strip() for c in told["100 image tokens, against llama-bench: rows/s"][:3]] == ["20.00", "25.00", "0.80"]
+    assert [c.strip() for c in told["100 image tokens, against llama-bench: rows/s"][:3]] == [
+        "20.00",
+        "25.00",
+        "0.80",
+    ]
     assert told["page to first token (100 rows; theirs 90): s"][2].strip() == "0.50"
     assert told["the same without loading: s"][0].strip() == "7.50"
     assert told["second question to its first token, of the first one's time"][0].strip() == "0.050"

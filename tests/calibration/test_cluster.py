@@ -45,7 +45,9 @@ def test_two_workers_of_which_one_is_killed_give_the_results_of_one_process(
 
     synthesize(tmp_path / "bench", Pages(8, 5, layouts=("3x4+1",), tasks=("arena", "cpsc-test")))
     kits = tiny_kit, tiny.quantized(tiny_kit, tmp_path / "q4", "Q4_0")
-    plan = Plan(kits, tmp_path / "bench", ("arena", "cpsc-test"), max_tokens=6, device="cpu", threads=1)
+    plan = Plan(
+        kits, tmp_path / "bench", ("arena", "cpsc-test"), max_tokens=6, device="cpu", threads=1
+    )
     evaluate(tmp_path / "alone", plan)
 
     killed: list[int] = []
@@ -62,4 +64,7 @@ def test_two_workers_of_which_one_is_killed_give_the_results_of_one_process(
     assert len(workers) == 2
     for path in sorted((tmp_path / "alone").rglob("*")):
         if path.name == "step-final.jsonl" or path.suffix == ".npy":
-            assert path.read_bytes() == (tmp_path / "cluster" / path.relative_to(tmp_path / "alone")).read_bytes()
+            assert (
+                path.read_bytes()
+                == (tmp_path / "cluster" / path.relative_to(tmp_path / "alone")).read_bytes()
+            )

@@ -48,10 +48,16 @@ def file(tiny_kit: Path, plan: Plan, tmp_path_factory: pytest.TempPathFactory) -
 # --- what it holds ----------------------------------------------------------------------------------------------------
 
 
-def test_the_first_layers_sums_are_those_of_normalised_embeddings(tiny_kit: Path, bench: Path, file: Path) -> None:
+def test_the_first_layers_sums_are_those_of_normalised_embeddings(
+    tiny_kit: Path, bench: Path, file: Path
+) -> None:
     made, reader = stats.load(file), gguf.GGUFReader(tiny_kit / "llm.gguf")
     tensors = {t.name: t.data for t in reader.tensors}
-    by_id = {(s.task, s.id): s for task in TASKS for s in ecgbench.open_bench(bench).samples(task, lambda _: None)}
+    by_id = {
+        (s.task, s.id): s
+        for task in TASKS
+        for s in ecgbench.open_bench(bench).samples(task, lambda _: None)
+    }
     image, text = np.zeros(256), np.zeros(256)
     with PulseModel.load(tiny_kit, device="cpu") as model:
         m = model.kit.manifest
@@ -60,7 +66,9 @@ def test_the_first_layers_sums_are_those_of_normalised_embeddings(tiny_kit: Path
             rows = model.encode(bench / "images" / sample.image).image_tokens
             ((question, answer),) = sample.turns
             ids = model.language.tokenize(m.prompt.before, first=True)
-            ids += model.language.tokenize(m.prompt.after.replace("{question}", question), first=False)
+            ids += model.language.tokenize(
+                m.prompt.after.replace("{question}", question), first=False
+            )
             ids += model.language.tokenize(answer, first=False)
             for sums, x in ((image, rows), (text, tensors["token_embd.weight"][ids])):
                 x = x.astype(np.float64)
@@ -70,11 +78,19 @@ def test_the_first_layers_sums_are_those_of_normalised_embeddings(tiny_kit: Path
     assert np.allclose(made.sums["attn_norm-0"].text, text, rtol=1e-3)
 
 
-def test_every_matrix_but_the_embeddings_has_its_sums_and_counts(tiny_kit: Path, file: Path) -> None:
-    matrices = {t.name: int(t.shape[0]) for t in gguf.GGUFReader(tiny_kit / "llm.gguf").tensors if len(t.shape) > 1}
+def test_every_matrix_but_the_embeddings_has_its_sums_and_counts(
+    tiny_kit: Path, file: Path
+) -> None:
+    matrices = {
+        t.name: int(t.shape[0])
+        for t in gguf.GGUFReader(tiny_kit / "llm.gguf").tensors
+        if len(t.shape) > 1
+    }
     del matrices["token_embd.weight"]
     tensors = {t.name: t.data for t in gguf.GGUFReader(file).tensors}
-    assert {n.removesuffix(".in_sum2") for n in tensors if n.endswith(".in_sum2")} == matrices.keys()
+    assert {
+        n.removesuffix(".in_sum2") for n in tensors if n.endswith(".in_sum2")
+    } == matrices.keys()
     for name, columns in matrices.items():
         assert tensors[f"{name}.in_sum2"].shape == (1, columns)
         assert tensors[f"{name}.counts"].shape == (1, 1)
@@ -97,13 +113,26 @@ def test_it_has_the_keys_of_llama_cpps_importance_matrices(file: Path) -> None:
     assert fields["imatrix.chunk_size"].contents() == 256
 
 
-def test_the_encoders_ranges_begin_with_those_of_the_pixels(tiny_kit: Path, bench: Path, file: Path) -> None:
+def test_the_encoders_ranges_begin_with_those_of_the_pixels(
+    tiny_kit: Path, bench: Path, file: Path
+) -> None:
     made, m = stats.load(file), kits.open_kit(tiny_kit).manifest
-    how = {"size": 56, "aspect_ratio": m.packing.aspect_ratio, "pinpoints": m.packing.grid_pinpoints}
-    images = {s.id: s.image for task in TASKS for s in ecgbench.open_bench(bench).samples(task, lambda _: None)}
+    how = {
+        "size": 56,
+        "aspect_ratio": m.packing.aspect_ratio,
+        "pinpoints": m.packing.grid_pinpoints,
+    }
+    images = {
+        s.id: s.image
+        for task in TASKS
+        for s in ecgbench.open_bench(bench).samples(task, lambda _: None)
+    }
     pages = [scan.read(bench / "images" / images[name]).image for _, name, _ in made.done]
     pixels = [tiling.cut(page, mean=m.vision.mean, std=m.vision.std, **how) for page in pages]
-    assert made.ranges["pixel_values"] == (min(p.min() for p in pixels), max(p.max() for p in pixels))
+    assert made.ranges["pixel_values"] == (
+        min(p.min() for p in pixels),
+        max(p.max() for p in pixels),
+    )
     assert len(made.ranges) > 20
     assert all(low < high for low, high in made.ranges.values())
 
@@ -111,9 +140,13 @@ def test_the_encoders_ranges_begin_with_those_of_the_pixels(tiny_kit: Path, benc
 # --- the same bytes ---------------------------------------------------------------------------------------------------
 
 
-def test_parts_merged_are_the_bytes_of_one_run(tiny_kit: Path, plan: Plan, file: Path, tmp_path: Path) -> None:
+def test_parts_merged_are_the_bytes_of_one_run(
+    tiny_kit: Path, plan: Plan, file: Path, tmp_path: Path
+) -> None:
     for i in (1, 2):
-        collect(tiny_kit, tmp_path / f"{i}.gguf", Plan(plan.bench, samples=plan.samples, part=(i, 2)))
+        collect(
+            tiny_kit, tmp_path / f"{i}.gguf", Plan(plan.bench, samples=plan.samples, part=(i, 2))
+        )
     names = [str(tmp_path / f"{i}.gguf") for i in (2, 1)]
     done = CliRunner().invoke(cli, ["merge", *names, "-o", str(tmp_path / "all.gguf")])
     assert done.exit_code == 0, done.output
@@ -144,7 +177,12 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(
 
 def test_samples_come_from_every_task_in_turn(bench: Path) -> None:
     chosen, probes = choose(ecgbench.open_bench(bench), Plan(bench, samples=4))
-    assert sorted(task for task, _ in chosen) == ["ecgqa-test", "ecgqa-test", "ptb-test", "ptb-test"]
+    assert sorted(task for task, _ in chosen) == [
+        "ecgqa-test",
+        "ecgqa-test",
+        "ptb-test",
+        "ptb-test",
+    ]
     assert probes == chosen
 
 
@@ -172,7 +210,9 @@ def test_a_bench_without_pictures_is_refused(tiny_kit: Path, bench: Path, tmp_pa
     assert not (tmp_path / "out").exists()
 
 
-def test_what_another_run_left_is_refused(tiny_kit: Path, plan: Plan, file: Path, tmp_path: Path) -> None:
+def test_what_another_run_left_is_refused(
+    tiny_kit: Path, plan: Plan, file: Path, tmp_path: Path
+) -> None:
     shutil.copy(file, tmp_path / "stats.gguf.partial")
     with pytest.raises(BenchError, match="another run left"):
         collect(tiny_kit, tmp_path / "stats.gguf", Plan(plan.bench, samples=3))
@@ -184,7 +224,13 @@ def test_parts_that_share_samples_are_refused(file: Path) -> None:
 
 
 def test_a_split_of_other_data_is_refused(tiny_kit: Path, bench: Path, tmp_path: Path) -> None:
-    split = {"key": "k", "share": 0.5, "calibration": {"ptb-test": ["x"]}, "test": {}, "content": ""}
+    split = {
+        "key": "k",
+        "share": 0.5,
+        "calibration": {"ptb-test": ["x"]},
+        "test": {},
+        "content": "",
+    }
     (tmp_path / "split.json").write_text(json.dumps(split))
     with pytest.raises(BenchError, match="none of the split's calibration ids"):
         collect(tiny_kit, tmp_path / "stats.gguf", Plan(bench, split=tmp_path / "split.json"))

@@ -39,7 +39,9 @@ def refuse(problem: Problem) -> None:
     raise AssertionError(str(problem))
 
 
-def unpacked(folder: Path, task: str, rows: list[dict[str, Any]], pictures: dict[str, bytes]) -> Path:
+def unpacked(
+    folder: Path, task: str, rows: list[dict[str, Any]], pictures: dict[str, bytes]
+) -> Path:
     (folder / f"{task}.json").write_text(json.dumps(rows))
     for name, data in pictures.items():
         path = folder / "images" / name
@@ -48,7 +50,9 @@ def unpacked(folder: Path, task: str, rows: list[dict[str, Any]], pictures: dict
     return folder
 
 
-def row(name: str, answer: Any = "AF", image: str = "cpsc/a.png", question: Any = "<image>\nWhich?") -> dict[str, Any]:
+def row(
+    name: str, answer: Any = "AF", image: str = "cpsc/a.png", question: Any = "<image>\nWhich?"
+) -> dict[str, Any]:
     turns = [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
     return {"id": name, "image": image, "conversations": turns}
 
@@ -82,7 +86,9 @@ def test_the_published_counts_are_known() -> None:
     assert COUNTS["g12-test-no-cot"] == 2026
 
 
-def test_parquet_is_read_row_group_by_row_group(both: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parquet_is_read_row_group_by_row_group(
+    both: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     import pyarrow.parquet as pq
 
     real, read = pq.ParquetFile.read_row_group, []
@@ -131,9 +137,13 @@ def test_missing_broken_and_doubled_samples_are_told(tmp_path: Path) -> None:
         ("mmmu-ecg", ["D"], ["E"]),
     ],
 )
-def test_an_unknown_answer_is_told(tmp_path: Path, task: str, good: list[str], bad: list[str]) -> None:
+def test_an_unknown_answer_is_told(
+    tmp_path: Path, task: str, good: list[str], bad: list[str]
+) -> None:
     rows = [
-        row(f"{kind} {i}", answer) for kind, some in (("good", good), ("bad", bad)) for i, answer in enumerate(some)
+        row(f"{kind} {i}", answer)
+        for kind, some in (("good", good), ("bad", bad))
+        for i, answer in enumerate(some)
     ]
     ids, problems = left_out(unpacked(tmp_path, task, rows, {"cpsc/a.png": png(1)}), task)
     assert ids == [f"good {i}" for i in range(len(good))]
@@ -141,8 +151,14 @@ def test_an_unknown_answer_is_told(tmp_path: Path, task: str, good: list[str], b
 
 
 def test_ecgqas_lists_are_read_and_checked_against_the_options(tmp_path: Path) -> None:
-    ask = ["Which? Options: AF, none Only answer based on the given Options without any explanation."]
-    rows = [row("1", ["af"], question=ask), row("2", ["PVC"], question=ask), row("3", [], question=ask)]
+    ask = [
+        "Which? Options: AF, none Only answer based on the given Options without any explanation."
+    ]
+    rows = [
+        row("1", ["af"], question=ask),
+        row("2", ["PVC"], question=ask),
+        row("3", [], question=ask),
+    ]
     folder = unpacked(tmp_path, "ecgqa-test", rows, {"cpsc/a.png": png(1)})
     problems: list[Problem] = []
     (sample,) = open_bench(folder).samples("ecgqa-test", problems.append)
@@ -151,8 +167,13 @@ def test_ecgqas_lists_are_read_and_checked_against_the_options(tmp_path: Path) -
 
 
 def test_a_refused_translation_is_no_report(tmp_path: Path) -> None:
-    rows = [row("1", "Sinus rhythm."), row("2", "Sure, please provide the ECG report you would like translated.")]
-    ids, problems = left_out(unpacked(tmp_path, "ptb-test-report", rows, {"cpsc/a.png": png(1)}), "ptb-test-report")
+    rows = [
+        row("1", "Sinus rhythm."),
+        row("2", "Sure, please provide the ECG report you would like translated."),
+    ]
+    ids, problems = left_out(
+        unpacked(tmp_path, "ptb-test-report", rows, {"cpsc/a.png": png(1)}), "ptb-test-report"
+    )
     assert ids == ["1"]
     assert problems["2"] == "its report is a refused translation"
 
@@ -193,7 +214,10 @@ def test_a_folder_without_tasks_and_damaged_files_are_refused(tmp_path: Path) ->
 def many(task: str, n: int, **fields: Any) -> Iterator[Sample]:
     for i in range(n):
         turn = (("Which?", "AF"),)
-        yield replace(Sample(task, f"{task}-{i}", f"mmmu-ecg/{task}{i}.png", turn, (), f"{task}{i}".encode()), **fields)
+        yield replace(
+            Sample(task, f"{task}-{i}", f"mmmu-ecg/{task}{i}.png", turn, (), f"{task}{i}".encode()),
+            **fields,
+        )
 
 
 def side(made: Split, task: str, name: str) -> str:
@@ -203,7 +227,10 @@ def side(made: Split, task: str, name: str) -> str:
 def test_every_sample_is_on_one_side_and_every_task_gives_its_share() -> None:
     samples = [*many("arena", 50), *many("ptb-test", 200)]
     made = split(samples, "k", 0.1)
-    assert {task: len(ids) for task, ids in made.calibration.items()} == {"arena": 5, "ptb-test": 20}
+    assert {task: len(ids) for task, ids in made.calibration.items()} == {
+        "arena": 5,
+        "ptb-test": 20,
+    }
     for sample in samples:
         assert (sample.id in made.calibration[sample.task]) != (sample.id in made.test[sample.task])
 
@@ -231,7 +258,10 @@ def test_what_shares_a_picture_a_recording_or_a_patient_stays_together() -> None
 
 
 def test_figures_of_a_quiz_are_not_taken_for_one_recording() -> None:
-    samples = [replace(sample, image=f"mmmu-ecg/figure-{i}.png") for i, sample in enumerate(many("mmmu-ecg", 40))]
+    samples = [
+        replace(sample, image=f"mmmu-ecg/figure-{i}.png")
+        for i, sample in enumerate(many("mmmu-ecg", 40))
+    ]
     assert len(split(samples, "k", 0.25).calibration["mmmu-ecg"]) == 10
 
 
@@ -264,7 +294,9 @@ def test_the_command_records_the_split_and_says_what_it_left_out(tmp_path: Path)
     rows = [row(str(i), image=f"cpsc/{i}.png") for i in range(10)]
     unpacked(tmp_path, "cpsc-test", rows, {f"cpsc/{i}.png": png(i) for i in range(9)})
     out = tmp_path / "split.json"
-    done = CliRunner().invoke(cli, ["split", "--bench", str(tmp_path), "-o", str(out), "--share", "0.34"])
+    done = CliRunner().invoke(
+        cli, ["split", "--bench", str(tmp_path), "-o", str(out), "--share", "0.34"]
+    )
     assert done.exit_code == 0, done.output
     assert "left out: cpsc-test 9: its picture cpsc/9.png is missing" in done.stderr
     assert "cpsc-test: 3 for calibration, 6 for test" in done.stderr
@@ -273,7 +305,9 @@ def test_the_command_records_the_split_and_says_what_it_left_out(tmp_path: Path)
 
 def test_the_made_up_golds_are_all_understood(shared: Path) -> None:
     bench = open_bench(shared / "scorer" / "ECGBench")
-    assert {task: len(list(bench.samples(task, refuse, pictures=False))) for task in bench.tasks} == {
+    assert {
+        task: len(list(bench.samples(task, refuse, pictures=False))) for task in bench.tasks
+    } == {
         "code15-test": 300,
         "cpsc-test": 300,
         "csn-test-no-cot": 1611,

@@ -74,7 +74,12 @@ def test_every_kit_answers_every_question_once(results: Path, plan: Plan) -> Non
         assert read.tasks(name) == list(TASKS)
         for task in TASKS:
             ids = [line["question_id"] for line in read.lines(name, task)]
-            assert ids == [s.id for s in ecgbench.open_bench(plan.bench).samples(task, lambda _: None, pictures=False)]
+            assert ids == [
+                s.id
+                for s in ecgbench.open_bench(plan.bench).samples(
+                    task, lambda _: None, pictures=False
+                )
+            ]
 
 
 def test_an_answer_is_what_the_kit_itself_says(results: Path, plan: Plan) -> None:
@@ -94,7 +99,9 @@ def test_the_arenas_later_turns_hear_the_kits_own_answers(results: Path, plan: P
             assert model.ask(scan, question, 6, history[:turn]).answer().text == told[turn]
 
 
-def test_divergence_is_that_of_the_two_kits_distributions_on_the_references_answer(results: Path, plan: Plan) -> None:
+def test_divergence_is_that_of_the_two_kits_distributions_on_the_references_answer(
+    results: Path, plan: Plan
+) -> None:
     reference, line = (Results(results).lines(name, "cpsc-test")[2] for name in ("tiny", "q4"))
     assert "kld" not in reference["turns"][0]
     ids, rows = reference["turns"][0]["tokens"], []
@@ -115,7 +122,9 @@ def test_the_right_answers_probability_includes_its_end(results: Path, plan: Pla
         ids = [*model.language.tokenize(line["gold"][0], first=False), model.language.end]
         ahead = log_softmax(next(model.score(scan, line["prompt"], [ids])))
     assert line["turns"][0]["gold_tokens"] == len(ids)
-    assert line["turns"][0]["gold_logprob"] == pytest.approx(ahead[range(len(ids)), ids].sum(), rel=1e-4)
+    assert line["turns"][0]["gold_logprob"] == pytest.approx(
+        ahead[range(len(ids)), ids].sum(), rel=1e-4
+    )
 
 
 def test_a_labels_chance_is_the_product_of_its_tokens(results: Path, plan: Plan) -> None:
@@ -124,9 +133,13 @@ def test_a_labels_chance_is_the_product_of_its_tokens(results: Path, plan: Plan)
     with PulseModel.load(plan.kits[0], device="cpu", threads=1) as model:
         scan = model.encode(plan.bench / "images" / line["image"])
         ids = model.language.tokenize("AF", first=False)
-        ahead = np.exp(log_softmax(next(model.score(scan, line["prompt"], [[*ids, model.language.end]]))))
+        ahead = np.exp(
+            log_softmax(next(model.score(scan, line["prompt"], [[*ids, model.language.end]])))
+        )
         ends = ahead[-1][word_ends(model)].sum()
-    assert line["labels"]["AF"] == pytest.approx(ahead[range(len(ids)), ids].prod() * ends, rel=1e-4)
+    assert line["labels"]["AF"] == pytest.approx(
+        ahead[range(len(ids)), ids].prod() * ends, rel=1e-4
+    )
 
 
 def test_identical_distributions_do_not_diverge() -> None:
@@ -138,13 +151,17 @@ def test_kits_of_one_encoder_share_the_encoded_pages(
     plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoded, real = [], PulseModel.encode
-    monkeypatch.setattr(PulseModel, "encode", lambda self, page, **how: encoded.append(1) or real(self, page, **how))
+    monkeypatch.setattr(
+        PulseModel, "encode", lambda self, page, **how: encoded.append(1) or real(self, page, **how)
+    )
     monkeypatch.setattr(evaluating, "peak_bytes", lambda *_: None)
     evaluate(tmp_path / "results", replace(plan, tasks=("cpsc-test", "ptb-test-report")))
     assert len(encoded) == 4
 
 
-def test_a_folder_cut_anywhere_goes_on_to_the_same_results(results: Path, plan: Plan, tmp_path: Path) -> None:
+def test_a_folder_cut_anywhere_goes_on_to_the_same_results(
+    results: Path, plan: Plan, tmp_path: Path
+) -> None:
     rng = np.random.default_rng(4)
     for round_ in range(2):
         cut = Path(shutil.copytree(results, tmp_path / str(round_)))
@@ -154,10 +171,31 @@ def test_a_folder_cut_anywhere_goes_on_to_the_same_results(results: Path, plan: 
         assert answers(cut) == answers(results)
 
 
-def test_a_killed_run_goes_on_to_the_same_results(results: Path, plan: Plan, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "calibration", "evaluate", *map(str, plan.kits), "-o", str(tmp_path / "r")]
-    command += ["--bench", str(plan.bench), "--tasks", ",".join(TASKS), "--max-tokens", "6", "--device", "cpu"]
-    process = subprocess.Popen([*command, "--threads", "1"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def test_a_killed_run_goes_on_to_the_same_results(
+    results: Path, plan: Plan, tmp_path: Path
+) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "calibration",
+        "evaluate",
+        *map(str, plan.kits),
+        "-o",
+        str(tmp_path / "r"),
+    ]
+    command += [
+        "--bench",
+        str(plan.bench),
+        "--tasks",
+        ",".join(TASKS),
+        "--max-tokens",
+        "6",
+        "--device",
+        "cpu",
+    ]
+    process = subprocess.Popen(
+        [*command, "--threads", "1"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     while not list((tmp_path / "r").glob("tiny/arena/step-final.jsonl")):
         assert process.poll() is None
         time.sleep(0.01)
@@ -167,7 +205,9 @@ def test_a_killed_run_goes_on_to_the_same_results(results: Path, plan: Plan, tmp
     assert answers(tmp_path / "r") == answers(results)
 
 
-def test_a_finished_run_is_not_run_again(results: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_finished_run_is_not_run_again(
+    results: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(PulseModel, "load", lambda *_, **__: pytest.fail("a kit was loaded"))
     before = answers(results)
     evaluate(results, plan)
@@ -180,10 +220,16 @@ def test_our_answers_are_scored_like_anybodys(results: Path, plan: Plan) -> None
     assert scores["tasks"]["cpsc-test"]["missing"] == 0
 
 
-def test_progress_tells_the_time_left(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_tells_the_time_left(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(evaluating, "peak_bytes", lambda *_: None)
     said: list[str] = []
-    evaluate(tmp_path / "results", replace(plan, kits=plan.kits[:1], tasks=("cpsc-test",), limit=2), said.append)
+    evaluate(
+        tmp_path / "results",
+        replace(plan, kits=plan.kits[:1], tasks=("cpsc-test",), limit=2),
+        said.append,
+    )
     assert said[-1].startswith("2 of 2 answers, ")
     assert said[-1].endswith("00:00:00 left")
 
@@ -201,7 +247,11 @@ def test_a_broken_picture_is_told_and_its_other_questions_too(plan: Plan, tmp_pa
     said: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(evaluating, "peak_bytes", lambda *_: None)
-        evaluate(tmp_path / "r", replace(plan, kits=plan.kits[:1], bench=broken, tasks=TASKS[1:]), said.append)
+        evaluate(
+            tmp_path / "r",
+            replace(plan, kits=plan.kits[:1], bench=broken, tasks=TASKS[1:]),
+            said.append,
+        )
     assert sum(line.startswith("left out: ") for line in said) == 2
     assert len(json.loads((tmp_path / "r" / "left_out.json").read_text())) == 2
     assert len(Results(tmp_path / "r").lines("tiny", "cpsc-test")) == 3
@@ -210,17 +260,26 @@ def test_a_broken_picture_is_told_and_its_other_questions_too(plan: Plan, tmp_pa
 def test_questions_that_calibrated_a_kit_are_refused(
     plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pictures = {s.id: s.picture for s in ecgbench.open_bench(plan.bench).samples("cpsc-test", lambda _: None)}
+    pictures = {
+        s.id: s.picture
+        for s in ecgbench.open_bench(plan.bench).samples("cpsc-test", lambda _: None)
+    }
     name = "cpsc-test-000002"
     made = [("cpsc-test", name, hashlib.sha256(pictures[name] or b"").hexdigest())]
     content = hashlib.sha256(json.dumps(made).encode()).hexdigest()
-    monkeypatch.setattr(evaluating, "calibrated_on", lambda _: ({"cpsc-test": frozenset({name})}, content))
-    with pytest.raises(BenchError, match=f"1 of these questions calibrated it, cpsc-test {name} first"):
+    monkeypatch.setattr(
+        evaluating, "calibrated_on", lambda _: ({"cpsc-test": frozenset({name})}, content)
+    )
+    with pytest.raises(
+        BenchError, match=f"1 of these questions calibrated it, cpsc-test {name} first"
+    ):
         evaluate(tmp_path / "r", plan)
     assert not (tmp_path / "r").exists()
 
 
-def test_the_same_ids_with_other_pictures_are_no_calibration(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_ids_with_other_pictures_are_no_calibration(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
     used = ({"cpsc-test": frozenset({"cpsc-test-000002"})}, "0" * 64)
     monkeypatch.setattr(evaluating, "calibrated_on", lambda _: used)
     bench = ecgbench.open_bench(plan.bench)
@@ -237,10 +296,14 @@ def test_a_kit_tells_what_calibrated_it() -> None:
     assert calibrated_on(cast(Any, made)) == ({"arena": frozenset({"1", "2"})}, "c")
 
 
-def test_only_the_test_ids_of_a_split_are_asked(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_test_ids_of_a_split_are_asked(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(evaluating, "peak_bytes", lambda *_: None)
     bench = ecgbench.open_bench(plan.bench)
-    made = ecgbench.split((s for task in bench.tasks for s in bench.samples(task, lambda _: None)), "k", 0.5)
+    made = ecgbench.split(
+        (s for task in bench.tasks for s in bench.samples(task, lambda _: None)), "k", 0.5
+    )
     ecgbench.save_split(made, tmp_path / "split.json")
     chosen = replace(plan, kits=plan.kits[:1], tasks=("cpsc-test",), split=tmp_path / "split.json")
     evaluate(tmp_path / "r", chosen)
@@ -270,7 +333,9 @@ def test_other_settings_ask_for_another_folder(results: Path, plan: Plan) -> Non
 
 
 def test_a_bench_without_pictures_leaves_nothing_to_answer(plan: Plan, tmp_path: Path) -> None:
-    bare = Path(shutil.copytree(plan.bench, tmp_path / "bench", ignore=shutil.ignore_patterns("images")))
+    bare = Path(
+        shutil.copytree(plan.bench, tmp_path / "bench", ignore=shutil.ignore_patterns("images"))
+    )
     with pytest.raises(BenchError, match="none of its pictures can be read"):
         evaluate(tmp_path / "r", replace(plan, bench=bare))
 

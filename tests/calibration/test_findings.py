@@ -47,7 +47,10 @@ def pages(folder: Path, numbers: range) -> Path:
     samples = []
     for n in numbers:
         Image.new("RGB", (8, 8), (n, n % 4, 0)).save(folder / "images" / "cpsc" / f"{n}.png")
-        turns = [{"from": "human", "value": "<image>\nWhich?"}, {"from": "gpt", "value": LABELS[n % 4]}]
+        turns = [
+            {"from": "human", "value": "<image>\nWhich?"},
+            {"from": "gpt", "value": LABELS[n % 4]},
+        ]
         samples.append({"id": f"cpsc-{n}", "image": f"cpsc/{n}.png", "conversations": turns})
     (folder / "cpsc-test.json").write_text(json.dumps(samples))
     return folder
@@ -86,7 +89,9 @@ def model(monkeypatch: pytest.MonkeyPatch) -> Model:
     monkeypatch.setattr(compare, "DRAWS", 100)
     loaded = SimpleNamespace(load=lambda *_, **__: contextlib.nullcontext(made))
     monkeypatch.setattr(calibrating, "PulseModel", loaded)
-    monkeypatch.setattr(calibrating, "yes_or_no", lambda model, encoded, question: model.ask(encoded, question))
+    monkeypatch.setattr(
+        calibrating, "yes_or_no", lambda model, encoded, question: model.ask(encoded, question)
+    )
     return made
 
 
@@ -114,7 +119,9 @@ def test_what_the_model_knows_is_judged_and_the_rest_never(
     assert afib["risk"]["value"] <= 0.1
 
 
-def test_a_page_that_the_kit_refuses_is_left_out_and_said(model: Model, kit: Path, bench: Path, tmp_path: Path) -> None:
+def test_a_page_that_the_kit_refuses_is_left_out_and_said(
+    model: Model, kit: Path, bench: Path, tmp_path: Path
+) -> None:
     said: list[str] = []
     made = findings(kit, tmp_path / "f.json", Plan(bench), say=said.append)
     assert made["left_out"] == {"cpsc/7.png": "too long"}
@@ -166,7 +173,9 @@ def test_a_finished_run_asks_nothing_and_may_be_fitted_anew(
     assert model.pages == 20
 
 
-def test_what_another_run_left_is_not_mixed_with_this_one(model: Model, kit: Path, bench: Path, tmp_path: Path) -> None:
+def test_what_another_run_left_is_not_mixed_with_this_one(
+    model: Model, kit: Path, bench: Path, tmp_path: Path
+) -> None:
     target = tmp_path / "f.json"
     model.dies_at = 3
     with pytest.raises(KeyboardInterrupt):
@@ -186,12 +195,16 @@ def test_what_another_run_left_is_not_mixed_with_this_one(model: Model, kit: Pat
 
 
 @pytest.mark.parametrize("risk", [0.0, 0.5, float("nan")])
-def test_a_risk_that_is_none_is_wrong_usage(kit: Path, bench: Path, tmp_path: Path, risk: float) -> None:
+def test_a_risk_that_is_none_is_wrong_usage(
+    kit: Path, bench: Path, tmp_path: Path, risk: float
+) -> None:
     with pytest.raises(UsageError, match="expected a share"):
         findings(kit, tmp_path / "f.json", Plan(bench, risk=risk))
 
 
-def test_a_kit_carries_its_calibration(model: Model, kit: Path, bench: Path, tmp_path: Path) -> None:
+def test_a_kit_carries_its_calibration(
+    model: Model, kit: Path, bench: Path, tmp_path: Path
+) -> None:
     before = kits.open_kit(kit)
     made = findings(kit, tmp_path / "f.json", Plan(bench), attach=True)
     after = kits.open_kit(kit)
@@ -205,8 +218,14 @@ def test_a_kit_carries_its_calibration(model: Model, kit: Path, bench: Path, tmp
     assert "cpsc/" not in json.dumps({k: v for k, v in inside.items() if k != "left_out"})
     found = {f.statement: f for f in judge({"AFIB": 8.0, "PVC": 8.0, "LBBB": -8.0}, told)}
     assert (found["AFIB"].verdict, found["AFIB"].calibrated) == ("present", True)
-    assert (found["PVC"].verdict, found["PVC"].calibrated, found["PVC"].reason) == (None, False, platt.CHANCE)
-    findings(kit, tmp_path / "f.json", Plan(bench), attach=True)  # the kit is the same one, calibrated or not
+    assert (found["PVC"].verdict, found["PVC"].calibrated, found["PVC"].reason) == (
+        None,
+        False,
+        platt.CHANCE,
+    )
+    findings(
+        kit, tmp_path / "f.json", Plan(bench), attach=True
+    )  # the kit is the same one, calibrated or not
     assert kits.open_kit(kit).sha256 == after.sha256
 
 
@@ -220,7 +239,9 @@ def test_a_kit_says_what_it_judges(model: Model, kit: Path, bench: Path, tmp_pat
     assert "judges AFIB (AUC 1.00)" in lines[1]
 
 
-def test_the_accuracy_report_has_a_section_and_a_picture(model: Model, kit: Path, bench: Path, tmp_path: Path) -> None:
+def test_the_accuracy_report_has_a_section_and_a_picture(
+    model: Model, kit: Path, bench: Path, tmp_path: Path
+) -> None:
     findings(kit, tmp_path / "f.json", Plan(bench))
     answers = {"tiny": {"csn-test-no-cot": [{"gold": "A. one", "text": "A"}] * 3}}
     folder = results(tmp_path / "results", answers, identity=identity(kits.open_kit(kit).manifest))
@@ -237,7 +258,9 @@ def test_the_accuracy_report_has_a_section_and_a_picture(model: Model, kit: Path
     assert "Reliability of findings of tiny on bench" in page
     assert page.count("<polyline") >= 2
     assert "Findings of tiny" in (tmp_path / "report" / "report.md").read_text()
-    assert any("gives no verdict on" in text and platt.CHANCE in text for text in figures["not_known"])
+    assert any(
+        "gives no verdict on" in text and platt.CHANCE in text for text in figures["not_known"]
+    )
 
 
 def test_a_calibration_is_measured_on_pages_of_another_kind(
@@ -269,7 +292,9 @@ def test_a_calibration_is_measured_on_pages_of_another_kind(
         findings(kit, tmp_path / "f.json", replace(other, fitted=tmp_path / "real.json"))
 
 
-def test_a_calibration_is_not_measured_on_its_own_pages(model: Model, kit: Path, bench: Path, tmp_path: Path) -> None:
+def test_a_calibration_is_not_measured_on_its_own_pages(
+    model: Model, kit: Path, bench: Path, tmp_path: Path
+) -> None:
     findings(kit, tmp_path / "f.json", Plan(bench))
     with pytest.raises(BenchError, match="was fitted on 120 of these pages"):
         findings(kit, tmp_path / "g.json", Plan(bench, fitted=tmp_path / "f.json"))
@@ -285,7 +310,9 @@ def test_findings_of_a_kit_that_has_no_answers_are_refused(
     model: Model, kit: Path, bench: Path, tmp_path: Path
 ) -> None:
     findings(kit, tmp_path / "f.json", Plan(bench, limit=5))
-    folder = results(tmp_path / "results", {"a": {"csn-test-no-cot": [{"gold": "A. one", "text": "A"}]}})
+    folder = results(
+        tmp_path / "results", {"a": {"csn-test-no-cot": [{"gold": "A. one", "text": "A"}]}}
+    )
     with pytest.raises(BenchError, match="has no answers of; evaluate it too"):
         report(folder, tmp_path / "report", findings=[tmp_path / "f.json"])
 
@@ -295,7 +322,9 @@ def test_findings_of_a_kit_that_has_no_answers_are_refused(
 
 @pytest.fixture(scope="module")
 def miniature() -> Iterator[PulseModel]:
-    with PulseModel.load(ROOT / "pulse_edge" / "assets" / "kits" / "miniature", device="cpu", threads=1) as loaded:
+    with PulseModel.load(
+        ROOT / "pulse_edge" / "assets" / "kits" / "miniature", device="cpu", threads=1
+    ) as loaded:
         yield loaded
 
 
@@ -304,7 +333,9 @@ def test_the_greedy_label_is_how_the_greedy_answer_begins(key: str, miniature: P
     encoded = miniature.encode(ROOT / "pulse_edge" / "assets" / "example_page.png", admit=False)
     asked = yes_or_no(miniature, encoded, BY_KEY[key].question)
     text = miniature.ask(encoded, BY_KEY[key].question, 8).answer().text.lower()
-    assert asked.greedy is (True if text.startswith("yes") else False if text.startswith("no") else None)
+    assert asked.greedy is (
+        True if text.startswith("yes") else False if text.startswith("no") else None
+    )
 
 
 def test_the_command_asks_a_kit_about_drawn_pages(kit: Path, tmp_path: Path) -> None:
@@ -322,9 +353,14 @@ def test_the_command_asks_a_kit_about_drawn_pages(kit: Path, tmp_path: Path) -> 
         "--threads",
         "1",
     ]
-    done = CliRunner().invoke(cli, [*command, "--device", "cpu", "--attach"], catch_exceptions=False)
+    done = CliRunner().invoke(
+        cli, [*command, "--device", "cpu", "--attach"], catch_exceptions=False
+    )
     assert done.exit_code == 0
     made = load(tmp_path / "f.json")
     assert made["pages"] == {"calibration": 2, "test": 2}
-    assert {s["calibration"]["reason"] for s in made["statements"].values()} <= {platt.NOT_TOLD, platt.TOO_FEW}
+    assert {s["calibration"]["reason"] for s in made["statements"].values()} <= {
+        platt.NOT_TOLD,
+        platt.TOO_FEW,
+    }
     assert kits.open_kit(kit).manifest.findings is not None

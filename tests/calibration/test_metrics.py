@@ -58,7 +58,11 @@ def test_the_published_scorer_finds_labels_inside_words() -> None:
 
 def test_an_auc_that_the_published_scorer_cannot_tell_is_null() -> None:
     answers = [Answer("1", "", "MI"), Answer("2", "", "MI")]
-    assert published.score("ptb-test", {"1": "MI", "2": "MI"}, answers) == {"f1": 1.0, "auc": None, "hamming_loss": 0.0}
+    assert published.score("ptb-test", {"1": "MI", "2": "MI"}, answers) == {
+        "f1": 1.0,
+        "auc": None,
+        "hamming_loss": 0.0,
+    }
 
 
 def test_the_published_scorer_accepts_only_complete_files() -> None:
@@ -153,7 +157,10 @@ def test_rouge_l_by_hand() -> None:
         ("Abnormal ECG.", set()),
         ("No atrial fibrillation, ST elevation or old infarction.", set()),
         ("No acute changes, left bundle branch block.", {"left bundle branch block"}),
-        ("Sinus rhythm without ST depression but with PVCs.", {"sinus rhythm", "premature ventricular contractions"}),
+        (
+            "Sinus rhythm without ST depression but with PVCs.",
+            {"sinus rhythm", "premature ventricular contractions"},
+        ),
         ("Infarction cannot be excluded.", {"infarction"}),
         ("Atrial fibrillation is not seen.", set()),
         ("No change in the LBBB.", {"left bundle branch block"}),
@@ -163,7 +170,10 @@ def test_rouge_l_by_hand() -> None:
             "ST segments are depressed in V5 and V6; the PR interval is prolonged.",
             {"ST depression", "first-degree AV block"},
         ),
-        ("Possible LVH with left axis deviation.", {"left ventricular hypertrophy", "left axis deviation"}),
+        (
+            "Possible LVH with left axis deviation.",
+            {"left ventricular hypertrophy", "left axis deviation"},
+        ),
     ],
 )
 def test_a_report_affirms_what_it_does_not_negate(text: str, names: set[str]) -> None:
@@ -174,7 +184,11 @@ def test_the_synthetic_reports_affirm_what_they_show() -> None:
     from calibration.synthetic import record_at
     from calibration.synthetic.sentences import NAMES, report
 
-    words = {**{name: NAMES[name] for name in NAMES}, "HYP": "left ventricular hypertrophy", "MI": "infarction"}
+    words = {
+        **{name: NAMES[name] for name in NAMES},
+        "HYP": "left ventricular hypertrophy",
+        "MI": "infarction",
+    }
     for index in range(60):
         record = record_at(2, index)
         assert {words[name] for name in record.findings or ()} <= diagnoses_in(report(record))
@@ -192,7 +206,9 @@ def test_prose_scores_of_two_reports_by_hand() -> None:
 # --- a run ------------------------------------------------------------------------------------------------------------
 
 
-def bench(folder: Path, task: str, golds: dict[str, Any], question: Any = "<image>\nWhich?") -> Path:
+def bench(
+    folder: Path, task: str, golds: dict[str, Any], question: Any = "<image>\nWhich?"
+) -> Path:
     rows = [
         {"id": name, "image": "a.png", "conversations": [{"value": question}, {"value": gold}]}
         for name, gold in golds.items()
@@ -209,7 +225,9 @@ def answer(folder: Path, task: str, lines: list[dict[str, Any]]) -> Path:
 
 
 def test_missing_unreadable_and_foreign_answers_are_counted_and_wrong(tmp_path: Path) -> None:
-    bench(tmp_path, "csn-test-no-cot", {"1": "A. one", "2": "B. two", "3": "C. three", "4": "D. four"})
+    bench(
+        tmp_path, "csn-test-no-cot", {"1": "A. one", "2": "B. two", "3": "C. three", "4": "D. four"}
+    )
     lines = [
         {"question_id": "1", "text": "B"},
         {"question_id": "1", "text": "A"},
@@ -240,20 +258,28 @@ def test_golds_that_cannot_be_used_are_left_out_and_said(tmp_path: Path) -> None
 
 def test_only_the_test_ids_of_a_split_count(tmp_path: Path) -> None:
     bench(tmp_path, "mmmu-ecg", {"1": "A", "2": "B"})
-    run = answer(tmp_path, "mmmu-ecg", [{"question_id": "1", "text": "A"}, {"question_id": "2", "text": "C"}])
+    run = answer(
+        tmp_path, "mmmu-ecg", [{"question_id": "1", "text": "A"}, {"question_id": "2", "text": "C"}]
+    )
     only = Split("k", 0.5, {"mmmu-ecg": ("2",)}, {"mmmu-ecg": ("1",)}, "")
     assert score(open_bench(tmp_path), run, only=only)["tasks"]["mmmu-ecg"]["accuracy"] == 1.0
 
 
 def test_the_arenas_answers_are_a_list_of_turns(tmp_path: Path) -> None:
-    turns = [{"question": "Rhythm?", "answer": "Sinus rhythm."}, {"question": "Diagnosis?", "answer": "LVH."}]
-    (tmp_path / "arena.json").write_text(json.dumps([{"id": "1", "image": "a.png", "conversations": turns}]))
+    turns = [
+        {"question": "Rhythm?", "answer": "Sinus rhythm."},
+        {"question": "Diagnosis?", "answer": "LVH."},
+    ]
+    (tmp_path / "arena.json").write_text(
+        json.dumps([{"id": "1", "image": "a.png", "conversations": turns}])
+    )
     run = answer(tmp_path, "arena", [{"question_id": "1", "text": ["Sinus rhythm.", "LVH."]}])
     assert score(open_bench(tmp_path), run)["tasks"]["arena"]["diagnosis_f1"] == 1.0
 
 
 @pytest.mark.parametrize(
-    "line", ['{"question_id": "2", "te', '{"text": "A"}', '{"question_id": "2", "text": null}', "[]"]
+    "line",
+    ['{"question_id": "2", "te', '{"text": "A"}', '{"question_id": "2", "text": null}', "[]"],
 )
 def test_a_damaged_line_is_named(tmp_path: Path, line: str) -> None:
     path = tmp_path / ANSWERS
@@ -272,7 +298,10 @@ def test_answers_to_other_questions_are_refused(tmp_path: Path) -> None:
 def test_the_command_writes_the_scores_and_tells_what_it_did_not_score(tmp_path: Path) -> None:
     bench(tmp_path, "mmmu-ecg", {"1": "A"})
     bench(tmp_path, "cpsc-test", {"1": "AF"})
-    run, out = answer(tmp_path, "mmmu-ecg", [{"question_id": "1", "text": "A"}]), tmp_path / "scores.json"
+    run, out = (
+        answer(tmp_path, "mmmu-ecg", [{"question_id": "1", "text": "A"}]),
+        tmp_path / "scores.json",
+    )
     arguments = ["score", "--bench", str(tmp_path), "--predictions", str(run), "-o", str(out)]
     done = CliRunner().invoke(cli, arguments)
     assert done.exit_code == 0, done.output

@@ -7,12 +7,23 @@ import pytest
 
 from calibration import platt
 from calibration.compare import draws
-from calibration.platt import Asked, band, binomial_below, calibrate, calibration_error, fit, logistic, verdicts
+from calibration.platt import (
+    Asked,
+    band,
+    binomial_below,
+    calibrate,
+    calibration_error,
+    fit,
+    logistic,
+    verdicts,
+)
 
 ONCE = np.ones((1, 4))
 
 
-def asked(gold: list[int], after: list[float], *, said: list[int] | None = None, edges: float = 0.5) -> Asked:
+def asked(
+    gold: list[int], after: list[float], *, said: list[int] | None = None, edges: float = 0.5
+) -> Asked:
     """One statement on as many pages."""
     g, p = np.array(gold, bool)[:, None], np.array(after, float)[:, None]
     s = g if said is None else np.array(said, bool)[:, None]
@@ -34,7 +45,9 @@ def test_scale_and_offset_are_found_again() -> None:
 def test_pages_that_log_odds_part_perfectly_have_a_finite_fit() -> None:
     log_odds = np.array([-2.0] * 12 + [2.0] * 12)
     a, b = fit(log_odds, log_odds > 0)
-    assert logistic(2 * a + b) == pytest.approx(13 / 14, abs=1e-6)  # Platt's target for a page with the finding
+    assert logistic(2 * a + b) == pytest.approx(
+        13 / 14, abs=1e-6
+    )  # Platt's target for a page with the finding
     assert b == pytest.approx(0, abs=1e-6)
 
 
@@ -53,7 +66,10 @@ def test_verdicts_are_given_where_enough_pages_were_right() -> None:
     p = np.concatenate([np.full(40, 0.9), np.full(20, 0.6), np.full(21, 0.2)])
     gold = np.concatenate([np.ones(40), np.tile([1, 0], 10), np.zeros(21)]).astype(bool)
     low, high = band(p, gold, 0.1)
-    assert (low, high) == (0.0, pytest.approx(0.75))  # 22 pages without an error are the fewest that 90 % takes
+    assert (low, high) == (
+        0.0,
+        pytest.approx(0.75),
+    )  # 22 pages without an error are the fewest that 90 % takes
     assert band(np.append(p, 0.2), np.append(gold, False), 0.1)[0] > 0.2
 
 
@@ -123,7 +139,9 @@ def test_so_few_pages_without_an_error_are_the_fewest(risk: float, least: int) -
     ],
 )
 def test_a_kit_that_does_not_know_is_told_to_abstain(reason: str, n: int, scale: float) -> None:
-    told = calibrate(*drawn(n, scale, 0.0), [str(i) for i in range(n)], 0.02 if reason == platt.WRONG else 0.1)
+    told = calibrate(
+        *drawn(n, scale, 0.0), [str(i) for i in range(n)], 0.02 if reason == platt.WRONG else 0.1
+    )
     assert told.reason == reason
     assert ((told.uncertain_from, told.uncertain_to) == (0.0, 1.0)) == bool(reason)
     assert told.pages == n

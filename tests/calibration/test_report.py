@@ -55,9 +55,13 @@ def test_answers_that_name_no_kit_are_said_to_be_unbound(tmp_path: Path) -> None
     folder = two(tmp_path, "AAAA", "ABBB")
     answers = folder / "q4" / TASK / "step-final.jsonl"
     lines = [json.loads(line) for line in answers.read_text().splitlines()]
-    answers.write_text("".join(json.dumps({k: v for k, v in line.items() if k != "kit"}) + "\n" for line in lines))
+    answers.write_text(
+        "".join(json.dumps({k: v for k, v in line.items() if k != "kit"}) + "\n" for line in lines)
+    )
     figures = report(folder, tmp_path / "report")
-    assert any(text.startswith("q4: 4 answers do not say which kit") for text in figures["not_known"])
+    assert any(
+        text.startswith("q4: 4 answers do not say which kit") for text in figures["not_known"]
+    )
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------
@@ -73,13 +77,17 @@ def test_flips_are_counted_both_ways_with_mcnemars_p(tmp_path: Path) -> None:
     assert task["scores"]["accuracy"]["difference"]["value"] == -0.25
 
 
-@pytest.mark.parametrize(("lost", "gained", "p"), [(0, 0, 1.0), (1, 0, 1.0), (5, 0, 2 / 32), (10, 1, 24 / 2048)])
+@pytest.mark.parametrize(
+    ("lost", "gained", "p"), [(0, 0, 1.0), (1, 0, 1.0), (5, 0, 2 / 32), (10, 1, 24 / 2048)]
+)
 def test_mcnemars_p_by_hand(lost: int, gained: int, p: float) -> None:
     assert mcnemar(lost, gained) == mcnemar(gained, lost) == pytest.approx(p)
 
 
 def test_a_bootstrap_interval_is_that_of_the_binomial() -> None:
-    judged = judge(TASK, [whole(TASK, n, line) for n, line in enumerate(choices("A" * 300 + "B" * 100))])
+    judged = judge(
+        TASK, [whole(TASK, n, line) for n, line in enumerate(choices("A" * 300 + "B" * 100))]
+    )
     drawn = scores(judged, draws([str(n) for n in range(400)]))["accuracy"]
     assert drawn[0] == 0.75
     assert np.std(drawn[1:]) == pytest.approx(math.sqrt(0.75 * 0.25 / 400), rel=0.1)
@@ -120,7 +128,16 @@ def test_scores_are_those_of_the_score_command(task: str, bench: Path, tmp_path:
     samples = list(open_bench(bench).samples(task, lambda _: None, pictures=False))
     said = [samples[(n + n % 3) % len(samples)].turns[0][1] for n in range(len(samples))]
     lines = [
-        whole(task, n, {"gold": s.turns[0][1], "text": text, "prompt": s.turns[0][0], "chosen": list(s.chosen)})
+        whole(
+            task,
+            n,
+            {
+                "gold": s.turns[0][1],
+                "text": text,
+                "prompt": s.turns[0][0],
+                "chosen": list(s.chosen),
+            },
+        )
         for n, (s, text) in enumerate(zip(samples, said, strict=True))
     ]
     ours = scores(judge(task, lines), np.ones((1, len(lines))))
@@ -157,7 +174,10 @@ def test_divergence_and_perplexity_over_all_tokens(tmp_path: Path) -> None:
 
 def test_the_rate_and_cpscs_labels_are_read_from_reports(tmp_path: Path) -> None:
     facts = {"cpsc": ["AF"], "rate": 72.4}
-    texts = ("Ventricular rate 70 bpm. Atrial fibrillation.", "Ventricular rate 90 bpm. Normal ECG.")
+    texts = (
+        "Ventricular rate 70 bpm. Atrial fibrillation.",
+        "Ventricular rate 90 bpm. Normal ECG.",
+    )
     lines = [{"gold": texts[0], "text": text, "facts": facts} for text in texts]
     folder = results(tmp_path / "r", {"f16": {"ptb-test-report": lines}})
     found = compare.compare(Results(folder))["kits"]["f16"]["tasks"]["ptb-test-report"]["scores"]
@@ -166,7 +186,8 @@ def test_the_rate_and_cpscs_labels_are_read_from_reports(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("text", "rate"), [("Rate 72 bpm.", 72), ("a rate of 101 beats per minute", 101), ("QRS 90 ms", None)]
+    ("text", "rate"),
+    [("Rate 72 bpm.", 72), ("a rate of 101 beats per minute", 101), ("QRS 90 ms", None)],
 )
 def test_a_rate_is_read_with_its_unit(text: str, rate: int | None) -> None:
     assert said_rate(text) == rate
@@ -201,7 +222,9 @@ class Reader(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.counts[tag] = self.counts.get(tag, 0) + 1
-        self.loaded += [v for k, v in attrs if k in ("src", "href") and v and not v.startswith("data:")]
+        self.loaded += [
+            v for k, v in attrs if k in ("src", "href") and v and not v.startswith("data:")
+        ]
         if tag not in ("meta", "img", "br"):
             self.open.append(tag)
 
@@ -219,7 +242,10 @@ def read(path: Path) -> Reader:
 def test_the_html_is_one_file_with_drawings_and_pages_inside(bench: Path, tmp_path: Path) -> None:
     samples = list(open_bench(bench).samples(TASK, lambda _: None, pictures=False))[:3]
     folder = tmp_path / "results"
-    lines = [{"gold": s.turns[0][1], "text": s.turns[0][1], "image": s.image, "question_id": s.id} for s in samples]
+    lines = [
+        {"gold": s.turns[0][1], "text": s.turns[0][1], "image": s.image, "question_id": s.id}
+        for s in samples
+    ]
     wrong = [line | {"text": "<none>", "turn": {"kld": [0.01], "same": [1]}} for line in lines]
     results(folder, {"f16": {TASK: lines}, "q4": {TASK: wrong}})
     report(folder, tmp_path / "report", bench=bench)
@@ -263,7 +289,9 @@ def test_pages_that_are_gone_are_said_to_be_gone(tmp_path: Path) -> None:
 def test_the_reference_comes_first_and_every_kit_has_a_verdict(tmp_path: Path) -> None:
     report(two(tmp_path, "A" * 40, "A" * 20 + "B" * 20), tmp_path / "report")
     text = (tmp_path / "report" / "report.md").read_text()
-    assert text.index("**f16**: The reference") < text.index(f"**q4**: 9.0 MB. Worse by more than chance in {TASK}.")
+    assert text.index("**f16**: The reference") < text.index(
+        f"**q4**: 9.0 MB. Worse by more than chance in {TASK}."
+    )
     figures = json.loads((tmp_path / "report" / "report.json").read_text())
     assert list(figures["kits"]) == ["f16", "q4"]
     assert len(figures["flips"]) == 20
@@ -284,7 +312,10 @@ def test_a_report_replaces_an_older_one_and_nothing_else(tmp_path: Path) -> None
 
 
 def test_the_front_holds_what_no_smaller_kit_equals() -> None:
-    points = [Point(name, x, y, y, y) for name, x, y in (("a", 1, 5), ("b", 2, 6), ("c", 3, 2), ("d", 3, 4))]
+    points = [
+        Point(name, x, y, y, y)
+        for name, x, y in (("a", 1, 5), ("b", 2, 6), ("c", 3, 2), ("d", 3, 4))
+    ]
     assert [p.name for p in frontier(points, -1)] == ["a", "c"]
     assert [p.name for p in frontier(points, 1)] == ["a", "b"]
 
@@ -311,12 +342,25 @@ def recipes(tmp_path: Path) -> Path:
 
 
 def run(folder: Path, recipes: Path, *more: str) -> Any:
-    arguments = ["report", str(folder), "-o", str(folder.parent / "report"), "--gates", "q4", "--recipes", str(recipes)]
+    arguments = [
+        "report",
+        str(folder),
+        "-o",
+        str(folder.parent / "report"),
+        "--gates",
+        "q4",
+        "--recipes",
+        str(recipes),
+    ]
     return CliRunner().invoke(cli, [*arguments, *more])
 
 
-@pytest.mark.parametrize(("answers", "code"), [("A" * 10, 0), ("A" * 9 + "B", 0), ("A" * 8 + "BB", 1)])
-def test_the_exit_code_is_1_when_a_gate_does_not_pass(tmp_path: Path, recipes: Path, answers: str, code: int) -> None:
+@pytest.mark.parametrize(
+    ("answers", "code"), [("A" * 10, 0), ("A" * 9 + "B", 0), ("A" * 8 + "BB", 1)]
+)
+def test_the_exit_code_is_1_when_a_gate_does_not_pass(
+    tmp_path: Path, recipes: Path, answers: str, code: int
+) -> None:
     done = run(two(tmp_path, "A" * 10, answers, kld=[0.1], same=[1]), recipes)
     assert done.exit_code == code, done.output
     assert ("not passed: q4: lost_answers" in done.stderr) == bool(code)
@@ -330,7 +374,8 @@ def test_a_gate_that_was_not_measured_does_not_pass(tmp_path: Path, recipes: Pat
 
 
 @pytest.mark.parametrize(
-    ("recipe", "why"), [("odd", "unknown gates beauty"), ("bare", "has no gates"), ("none", "has no recipe none")]
+    ("recipe", "why"),
+    [("odd", "unknown gates beauty"), ("bare", "has no gates"), ("none", "has no recipe none")],
 )
 def test_gates_that_are_not_known_are_refused(recipes: Path, recipe: str, why: str) -> None:
     with pytest.raises(UsageError, match=why):
@@ -356,7 +401,9 @@ def measured(tiny_kit: Path, tmp_path: Path) -> tuple[Path, Path]:
     return kit, folder
 
 
-def test_a_kit_carries_its_report_and_is_still_whole(measured: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_kit_carries_its_report_and_is_still_whole(
+    measured: tuple[Path, Path], tmp_path: Path
+) -> None:
     kit, folder = measured
     for _ in range(2):
         report(folder, tmp_path / "report", attach=kit)

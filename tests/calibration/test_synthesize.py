@@ -20,7 +20,9 @@ from pulse_edge.errors import BenchError, UsageError
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {
+        str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +63,9 @@ def test_a_picture_is_the_page_of_its_index(bench: Path) -> None:
 
 def test_conversations_have_the_published_forms(bench: Path) -> None:
     def first(task: str) -> list[dict[str, object]]:
-        conversation: list[dict[str, object]] = json.loads((bench / f"{task}.json").read_text())[0]["conversations"]
+        conversation: list[dict[str, object]] = json.loads((bench / f"{task}.json").read_text())[0][
+            "conversations"
+        ]
         return conversation
 
     human, gpt = first("cpsc-test")
@@ -92,7 +96,9 @@ def test_two_processes_write_the_same_bytes_as_one(tmp_path: Path, parquet: bool
 
 def test_recorded_signals_come_in_turn_with_other_looks(tmp_path: Path, npz: Path) -> None:
     synthesize(tmp_path / "made", Plan(4, 1, signals=npz))
-    facts = [json.loads(line) for line in (tmp_path / "made" / "pages.jsonl").read_text().splitlines()]
+    facts = [
+        json.loads(line) for line in (tmp_path / "made" / "pages.jsonl").read_text().splitlines()
+    ]
     assert [f["source"] for f in facts] == ["real.npz:9", "real.npz:10"] * 2
     assert {f["patient"] for f in facts} == {"31"}
     assert {f["findings"] for f in facts} == {None}
@@ -102,7 +108,9 @@ def test_recorded_signals_come_in_turn_with_other_looks(tmp_path: Path, npz: Pat
 
 def test_only_the_layouts_asked_for_are_drawn(tmp_path: Path) -> None:
     synthesize(tmp_path / "made", Plan(6, 1, tasks=("ptb-test",), layouts=("6x2", "12x1")))
-    facts = [json.loads(line) for line in (tmp_path / "made" / "pages.jsonl").read_text().splitlines()]
+    facts = [
+        json.loads(line) for line in (tmp_path / "made" / "pages.jsonl").read_text().splitlines()
+    ]
     assert {f["layout"] for f in facts} == {"6x2", "12x1"}
 
 
@@ -162,7 +170,17 @@ def test_what_does_not_exist_is_refused_by_name(tmp_path: Path) -> None:
 
 def test_the_command_prints_the_folder_and_notes_go_to_stderr(tmp_path: Path) -> None:
     target = tmp_path / "made"
-    arguments = ["synthesize", "-o", str(target), "--pages", "1", "--tasks", "mmmu-ecg,chat", "--processes", "1"]
+    arguments = [
+        "synthesize",
+        "-o",
+        str(target),
+        "--pages",
+        "1",
+        "--tasks",
+        "mmmu-ecg,chat",
+        "--processes",
+        "1",
+    ]
     done = CliRunner().invoke(cli, arguments)
     assert done.exit_code == 0, done.output
     assert done.stdout == f"{target}\n"

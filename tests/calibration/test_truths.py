@@ -70,7 +70,9 @@ def test_a_slow_sinus_rhythm_leaves_open_whether_it_is_called_sinus_rhythm() -> 
         ("csn-test-no-cot", "B. something else", set(), set()),
     ],
 )
-def test_published_labels_tell_what_is_certain(task: str, answer: str, true: set[str], false: set[str]) -> None:
+def test_published_labels_tell_what_is_certain(
+    task: str, answer: str, true: set[str], false: set[str]
+) -> None:
     told = answered(task, answer)
     assert {key for key, there in told.items() if there} == true
     assert {key for key, there in told.items() if not there} >= false

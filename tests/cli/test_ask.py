@@ -21,13 +21,26 @@ NOTICES = f"{DEMONSTRATION}\n{NOT_PROVEN}\n"
 
 
 def ask(kit: Path, log: Path, *more: str, page: Path = PAGE) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "pulse_edge", "ask", str(page), "--kit", str(kit), "--threads", "1", *more]
+    command = [
+        sys.executable,
+        "-m",
+        "pulse_edge",
+        "ask",
+        str(page),
+        "--kit",
+        str(kit),
+        "--threads",
+        "1",
+        *more,
+    ]
     env = os.environ | {"PULSE_EDGE_LOG": str(log)}
     pipe = subprocess.PIPE
     return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=env)
 
 
-def test_an_answer_knows_what_was_said_before_and_new_forgets_it(tiny_kit: Path, tmp_path: Path) -> None:
+def test_an_answer_knows_what_was_said_before_and_new_forgets_it(
+    tiny_kit: Path, tmp_path: Path
+) -> None:
     talk = ask(tiny_kit, tmp_path, "--max-tokens", "12")
     out, errors = talk.communicate(f"{FIRST}\n{SECOND}\n\n/new\n{SECOND}\n/quit\nnever asked\n")
     assert talk.returncode == 0, errors
@@ -41,18 +54,25 @@ def test_an_answer_knows_what_was_said_before_and_new_forgets_it(tiny_kit: Path,
     assert Log(tmp_path).verify().entries == 3
 
 
-def test_a_refused_page_is_talked_about_with_force_and_it_is_said_and_recorded(tiny_kit: Path, tmp_path: Path) -> None:
+def test_a_refused_page_is_talked_about_with_force_and_it_is_said_and_recorded(
+    tiny_kit: Path, tmp_path: Path
+) -> None:
     blank = tmp_path / "blank.png"
     Image.new("RGB", (800, 600), "white").save(blank)
     refused = ask(tiny_kit, tmp_path / "log", page=blank)
     assert "Check that the right file" in refused.communicate(FIRST)[1]
     assert refused.returncode == 3
-    talk = ask(tiny_kit, tmp_path / "log", "--max-tokens", "2", "--force", "--no-rectify", page=blank)
+    talk = ask(
+        tiny_kit, tmp_path / "log", "--max-tokens", "2", "--force", "--no-rectify", page=blank
+    )
     out, errors = talk.communicate(FIRST)
     assert talk.returncode == 0, errors
     assert out.startswith(f"{NOTICES}{FORCED}\nPage: refused, and answered all the same")
     (entry,) = Log(tmp_path / "log").entries()
-    assert (entry.fields["settings"]["force"], entry.fields["settings"]["straighten"]) == (True, False)
+    assert (entry.fields["settings"]["force"], entry.fields["settings"]["straighten"]) == (
+        True,
+        False,
+    )
     assert entry.fields["quality"]["forced"] is True
 
 
@@ -108,11 +128,15 @@ def test_sigterm_ends_the_program(tiny_kit: Path, tmp_path: Path) -> None:
     assert errors.splitlines()[-1] == "interrupted"
 
 
-def test_help_is_shown_and_a_mistyped_command_is_no_question(tiny_kit: Path, tmp_path: Path) -> None:
+def test_help_is_shown_and_a_mistyped_command_is_no_question(
+    tiny_kit: Path, tmp_path: Path
+) -> None:
     talk = ask(tiny_kit, tmp_path, "--max-tokens", "2")
     out, errors = talk.communicate(f"/help\n/hlep me\n{FIRST}\n")
     assert talk.returncode == 0, errors
-    assert errors.count("/new begins a new conversation, /help shows this, /quit or Ctrl-D ends") == 2
+    assert (
+        errors.count("/new begins a new conversation, /help shows this, /quit or Ctrl-D ends") == 2
+    )
     assert "error: /hlep: no such command." in errors
     assert out.count(DEMONSTRATION) == 1
     assert Log(tmp_path).verify().entries == 1

@@ -18,7 +18,12 @@ from pulse_edge.machine.profile import Speed
 pty = pytest.importorskip("pty")
 
 SPEED = Speed(
-    load_seconds=5, tile_seconds=2, image_tokens_per_second=8, tokens_per_second=4, prefill_threads=2, decode_threads=1
+    load_seconds=5,
+    tile_seconds=2,
+    image_tokens_per_second=8,
+    tokens_per_second=4,
+    prefill_threads=2,
+    decode_threads=1,
 )
 SHOW = """
 import sys, time

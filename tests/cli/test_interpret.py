@@ -57,7 +57,17 @@ def test_an_answer_that_another_question_ended_says_so(tiny_kit: Path) -> None:
 
 def test_json_names_page_kit_and_every_answer(tiny_kit: Path) -> None:
     done = run(
-        "interpret", PAGE, "--kit", tiny_kit, "--json", "--max-tokens", 8, "-q", QUESTIONS[0], "-q", QUESTIONS[1]
+        "interpret",
+        PAGE,
+        "--kit",
+        tiny_kit,
+        "--json",
+        "--max-tokens",
+        8,
+        "-q",
+        QUESTIONS[0],
+        "-q",
+        QUESTIONS[1],
     )
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
@@ -68,7 +78,9 @@ def test_json_names_page_kit_and_every_answer(tiny_kit: Path) -> None:
 
 
 @pytest.mark.parametrize("pages", [1, 2])
-def test_an_encoder_that_cannot_be_loaded_ends_it_in_a_line(pages: int, tiny_kit: Path, tmp_path: Path) -> None:
+def test_an_encoder_that_cannot_be_loaded_ends_it_in_a_line(
+    pages: int, tiny_kit: Path, tmp_path: Path
+) -> None:
     kit = shutil.copytree(tiny_kit, tmp_path / "kit")
     (kit / "vision.onnx").write_bytes(b"no graph")
     manifest = kits.parse_manifest((kit / "manifest.json").read_text())
@@ -85,9 +97,12 @@ def test_a_demonstration_kit_says_so_before_the_answer(tiny_kit: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "code"), [(b"", 1), (b"no picture", 1), (b"\x89PNG\r\n\x1a\n", 1), (b"%PDF-1.7 ...", 1)]
+    ("content", "code"),
+    [(b"", 1), (b"no picture", 1), (b"\x89PNG\r\n\x1a\n", 1), (b"%PDF-1.7 ...", 1)],
 )
-def test_what_is_no_page_ends_with_one_line(tiny_kit: Path, tmp_path: Path, content: bytes, code: int) -> None:
+def test_what_is_no_page_ends_with_one_line(
+    tiny_kit: Path, tmp_path: Path, content: bytes, code: int
+) -> None:
     bad = tmp_path / "bad.png"
     bad.write_bytes(content)
     done = run("interpret", bad, "--kit", tiny_kit)
@@ -123,7 +138,9 @@ def test_every_real_page_gets_an_answer_or_one_clear_refusal(tiny_kit: Path, sha
                 assert str(page) in str(e)
 
 
-def test_json_has_an_object_for_every_page_and_the_worst_page_is_the_code(tiny_kit: Path, tmp_path: Path) -> None:
+def test_json_has_an_object_for_every_page_and_the_worst_page_is_the_code(
+    tiny_kit: Path, tmp_path: Path
+) -> None:
     from PIL import Image
 
     bad, narrow = tmp_path / "bad.png", tmp_path / "narrow.png"
@@ -147,7 +164,9 @@ def test_a_narrow_page_is_refused_with_code_3(tiny_kit: Path, tmp_path: Path) ->
     assert len(done.stdout.splitlines()) <= 1  # that it is a demonstration
 
 
-def test_a_refused_page_ends_with_3_and_force_answers_and_records_it(tiny_kit: Path, tmp_path: Path) -> None:
+def test_a_refused_page_ends_with_3_and_force_answers_and_records_it(
+    tiny_kit: Path, tmp_path: Path
+) -> None:
     from PIL import Image
 
     blank = tmp_path / "blank.png"
@@ -161,13 +180,20 @@ def test_a_refused_page_ends_with_3_and_force_answers_and_records_it(tiny_kit: P
     assert (report["quality"]["verdict"], report["quality"]["forced"]) == ("refused", True)
 
 
-def test_an_upright_clean_page_gives_the_same_rows_with_and_without_rectifying(tiny_kit: Path) -> None:
+def test_an_upright_clean_page_gives_the_same_rows_with_and_without_rectifying(
+    tiny_kit: Path,
+) -> None:
     with PulseModel.load(tiny_kit, device="cpu") as model:
-        assert model.encode(PAGE).image_tokens_sha256 == model.encode(PAGE, straighten=False).image_tokens_sha256
+        assert (
+            model.encode(PAGE).image_tokens_sha256
+            == model.encode(PAGE, straighten=False).image_tokens_sha256
+        )
 
 
 def test_a_file_name_cannot_write_to_the_terminal(tiny_kit: Path, tmp_path: Path) -> None:
-    done = run("interpret", tmp_path / "\x1b[2J\nno.png", "--kit", tiny_kit, "--json", "--threads", 1)
+    done = run(
+        "interpret", tmp_path / "\x1b[2J\nno.png", "--kit", tiny_kit, "--json", "--threads", 1
+    )
     assert done.returncode == 1
     assert "\x1b" not in done.stderr + done.stdout
     assert len(done.stderr.splitlines()) == 1
@@ -177,6 +203,8 @@ def test_without_a_record_there_is_no_second_answer(tiny_kit: Path, tmp_path: Pa
     log = tmp_path / "log"
     run("interpret", PAGE, "--kit", tiny_kit, "--max-tokens", 2, "--threads", 1, log=log)
     (log / "log").write_bytes((log / "log").read_bytes()[:-9])
-    done = run("interpret", PAGE, PAGE, "--kit", tiny_kit, "--max-tokens", 2, "--threads", 1, log=log)
+    done = run(
+        "interpret", PAGE, PAGE, "--kit", tiny_kit, "--max-tokens", 2, "--threads", 1, log=log
+    )
     assert (done.returncode, done.stdout) == (1, "")
     assert "something was removed" in done.stderr

@@ -39,13 +39,26 @@ def ended(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
 
 @pytest.mark.parametrize(
     ("number", "file"),
-    [(signal.SIGTERM, "."), (signal.SIGINT, "."), (signal.SIGHUP, "llm.gguf"), (signal.SIGTERM, "vision.onnx")],
+    [
+        (signal.SIGTERM, "."),
+        (signal.SIGINT, "."),
+        (signal.SIGHUP, "llm.gguf"),
+        (signal.SIGTERM, "vision.onnx"),
+    ],
 )
 def test_an_interrupted_conversion_leaves_nothing(
     tiny_checkpoint: Path, tmp_path: Path, number: signal.Signals, file: str
 ) -> None:
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "export", "convert", str(tiny_checkpoint), "-o", str(out / "kit")]
+    command = [
+        sys.executable,
+        "-m",
+        "export",
+        "convert",
+        str(tiny_checkpoint),
+        "-o",
+        str(out / "kit"),
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     while not list(out.glob(f".kit.unfinished-*/kit/{file}")):
         assert process.poll() is None
@@ -73,11 +86,15 @@ run(command)
 
 
 def test_a_signal_that_comes_in_a_destructor_is_not_lost() -> None:
-    done = subprocess.run([sys.executable, "-c", LOST], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", LOST], capture_output=True, text=True, check=False, timeout=60
+    )
     assert (done.returncode, done.stdout, done.stderr.strip()) == (143, "", "interrupted")
 
 
-def test_a_second_signal_does_not_stop_the_cleaning_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_signal_does_not_stop_the_cleaning_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     remove, calls = kits.shutil.rmtree, []
 
     def interrupted_once(path: Path, **how: bool) -> None:
@@ -120,7 +137,9 @@ def test_an_interrupted_replacement_keeps_the_old_kit(
 @pytest.mark.parametrize("number", list(CODES))
 def test_a_signal_ends_an_answer(tiny_kit: Path, number: signal.Signals) -> None:
     command = [sys.executable, "-m", "pulse_edge", "interpret", str(PAGE), "--kit", str(tiny_kit)]
-    process = subprocess.Popen([*command, "--max-tokens", "3900"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        [*command, "--max-tokens", "3900"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
     assert process.stdout is not None
     assert any(line.startswith(b"Page:") for line in process.stdout)
     assert process.stdout.read(1)
@@ -149,11 +168,25 @@ cli.main()
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_signal_ends_every_stage(
-    tiny_kit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, number: signal.Signals
+    tiny_kit: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stage: str,
+    number: signal.Signals,
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # so that kit and page are new
     monkeypatch.setenv("PULSE_EDGE_CACHE", str(tmp_path / "pages"))
-    command = [sys.executable, "-c", STAGED, stage, str(int(number)), "interpret", str(PAGE), "--kit", str(tiny_kit)]
+    command = [
+        sys.executable,
+        "-c",
+        STAGED,
+        stage,
+        str(int(number)),
+        "interpret",
+        str(PAGE),
+        "--kit",
+        str(tiny_kit),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == CODES[number], done.stderr
     heading = {DEMONSTRATION, NOT_PROVEN, "Page: good, 12 leads, layout 3x4+1."}
@@ -165,7 +198,9 @@ def test_a_signal_ends_every_stage(
 class Switch:
     """A progress callback and an observer that interrupt once, where `at` says, when turned on."""
 
-    def __init__(self, act: Callable[[], None] = lambda: signal.raise_signal(signal.SIGINT)) -> None:
+    def __init__(
+        self, act: Callable[[], None] = lambda: signal.raise_signal(signal.SIGINT)
+    ) -> None:
         self.at = ""
         self._act = act
 
@@ -187,7 +222,9 @@ class Switch:
 @pytest.mark.parametrize("place", ["encode", "prefill", "batch", "token"])
 def test_an_interrupted_model_still_answers_the_same(tiny_kit: Path, place: str) -> None:
     switch = Switch()
-    with PulseModel.load(tiny_kit, device="cpu", threads=1, progress=switch, observer=switch) as model:
+    with PulseModel.load(
+        tiny_kit, device="cpu", threads=1, progress=switch, observer=switch
+    ) as model:
         switch.at = place
         with pytest.raises(KeyboardInterrupt):
             model.interpret(PAGE, QUESTION, 12)

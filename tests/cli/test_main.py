@@ -44,7 +44,9 @@ def both_runtimes(tmp_path: Path) -> dict[str, str]:
 
 
 def run(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False, env=env)
+    return subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, check=False, env=env
+    )
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
@@ -53,18 +55,24 @@ def test_with_both_onnx_runtimes_every_command_says_how_to_mend_it(
 ) -> None:
     done = run("-m", "pulse_edge", *command, env=both_runtimes)
     assert done.returncode == 1
-    assert done.stderr.startswith("error: both onnxruntime and onnxruntime-gpu are installed. Install exactly one: pip")
+    assert done.stderr.startswith(
+        "error: both onnxruntime and onnxruntime-gpu are installed. Install exactly one: pip"
+    )
     assert len(done.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize("command", HELP, ids=" ".join)
-def test_help_does_not_depend_on_the_installation(both_runtimes: dict[str, str], command: tuple[str, ...]) -> None:
+def test_help_does_not_depend_on_the_installation(
+    both_runtimes: dict[str, str], command: tuple[str, ...]
+) -> None:
     done = run("-m", "pulse_edge", *command, env=both_runtimes)
     assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_without_onnx_runtime_every_command_says_so(monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]) -> None:
+def test_without_onnx_runtime_every_command_says_so(
+    monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
     real = importlib.metadata.distribution
 
     def distribution(name: str) -> importlib.metadata.Distribution:
@@ -95,7 +103,11 @@ run(click.Command("x", callback=fail, params=[click.Option(["--debug"], is_flag=
         ("raise errors.KitError('kit: broken. Copy it.')", 1, "error: kit: broken. Copy it."),
         ("raise errors.PageRefused('page: no. Again.')", 3, "error: page: no. Again."),
         ("open('/nowhere/file')", 1, "error: /nowhere/file: No such file or directory. "),
-        ("1 / 0", 1, "error: unexpected ZeroDivisionError: division by zero. Run again with --debug"),
+        (
+            "1 / 0",
+            1,
+            "error: unexpected ZeroDivisionError: division by zero. Run again with --debug",
+        ),
         ("raise SystemExit(3)", 3, ""),
         ("raise KeyboardInterrupt", 130, "interrupted"),
     ],
@@ -122,7 +134,9 @@ def test_debug_shows_the_traceback() -> None:
 
 def test_a_reader_that_leaves_is_no_traceback() -> None:
     code = FAILING.format(failure="[click.echo('word ' * 20) for _ in range(10000)]")
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
     assert process.stdout is not None
     assert process.stderr is not None
     process.stdout.readline()
@@ -140,14 +154,20 @@ def test_the_first_file_that_is_opened_is_never_a_standard_stream(tmp_path: Path
         failure=f"import os; file = open({str(target)!r}, 'w'); os.write(2, b'noise'); print(file.fileno())"
     )
     line = f"{sys.executable} -c '{code.replace(chr(39), chr(34))}'"
-    done = subprocess.run(["sh", "-c", f"{line} <&- 2>&-"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["sh", "-c", f"{line} <&- 2>&-"], capture_output=True, text=True, check=False
+    )
     assert (done.returncode, target.read_text()) == (0, "")
     assert int(done.stdout) > 2
 
 
 @pytest.mark.skipif(os.name != "posix", reason="shells of Windows do not close streams")
-@pytest.mark.parametrize(("where", "why"), [(">&-", "Bad file descriptor"), (">/dev/full", "No space left on device")])
-def test_an_output_that_takes_nothing_is_no_fault_of_the_page(where: str, why: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("where", "why"), [(">&-", "Bad file descriptor"), (">/dev/full", "No space left on device")]
+)
+def test_an_output_that_takes_nothing_is_no_fault_of_the_page(
+    where: str, why: str, tmp_path: Path
+) -> None:
     if "full" in where and not os.path.exists("/dev/full"):
         pytest.skip("this system has no /dev/full")
     page = Path(pulse_edge.__file__).parent / "assets" / "example_page.png"

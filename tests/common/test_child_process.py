@@ -20,7 +20,18 @@ from pulse_edge.kit.kit import open_kit
 from pulse_edge.page import reader
 
 PAGE = ROOT / "pulse_edge" / "assets" / "example_page.png"
-NAMES = ("json", "typing", "struct", "dataclasses", "signal", "contextlib", "multiprocessing", "numpy", "click", "PIL")
+NAMES = (
+    "json",
+    "typing",
+    "struct",
+    "dataclasses",
+    "signal",
+    "contextlib",
+    "multiprocessing",
+    "numpy",
+    "click",
+    "PIL",
+)
 COMMAND = [sys.executable, "-m", "pulse_edge"]
 
 
@@ -48,7 +59,9 @@ def ran(folder: Path) -> str:
 
 
 def test_the_traps_work(hostile: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", "import json"], cwd=hostile, capture_output=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", "import json"], cwd=hostile, capture_output=True, check=False
+    )
     assert done.returncode == 1
     assert ran(hostile) == "json "
 
@@ -68,18 +81,28 @@ def test_workers_run_nothing_of_the_current_directory(hostile: Path) -> None:
     with Workers(2) as workers:
         paths = workers.call(eval, "__import__('sys').path")
         assert workers.call(eval, "__import__('sys').flags.isolated") == 1
-    assert str(ROOT / "pulse_edge") not in paths  # whose modules would stand in for others of their names
+    assert (
+        str(ROOT / "pulse_edge") not in paths
+    )  # whose modules would stand in for others of their names
     assert str(hostile) not in paths
     assert "" not in paths
     assert ran(hostile) == ""
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["cache", "info"], ["check", "../scan.pdf"]], ids=lambda a: a[0])
-def test_a_command_started_by_m_takes_no_module_of_the_current_directory(hostile: Path, arguments: list[str]) -> None:
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["cache", "info"], ["check", "../scan.pdf"]], ids=lambda a: a[0]
+)
+def test_a_command_started_by_m_takes_no_module_of_the_current_directory(
+    hostile: Path, arguments: list[str]
+) -> None:
     (hostile / "pulse_edge" / "__init__.py").unlink()
-    (hostile / "pulse_edge").rmdir()  # `python -m` itself would take that one: only `pulse-edge` and `python -P` do not
+    (
+        hostile / "pulse_edge"
+    ).rmdir()  # `python -m` itself would take that one: only `pulse-edge` and `python -P` do not
     environment = os.environ | {"PULSE_EDGE_LOG": str(hostile.parent / "log")}
-    done = subprocess.run([*COMMAND, *arguments], env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*COMMAND, *arguments], env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert ran(hostile) == ""
 
@@ -90,7 +113,9 @@ def test_the_command_takes_no_module_of_the_current_directory(hostile: Path) -> 
     (hostile / "pulse_edge" / "__init__.py").unlink()
     (hostile / "pulse_edge").rmdir()
     done = subprocess.run(
-        [sys.executable, "-I", "-c", code, str(ROOT), "check", "../scan.pdf"], capture_output=True, check=False
+        [sys.executable, "-I", "-c", code, str(ROOT), "check", "../scan.pdf"],
+        capture_output=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert ran(hostile) == ""
@@ -111,13 +136,19 @@ def test_a_child_gets_no_variable_that_loads_foreign_code(monkeypatch: pytest.Mo
     for name, value in foreign.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("PATH", os.pathsep.join(["", "bin", "/usr/bin", "."]))
-    monkeypatch.setenv("LD_LIBRARY_PATH", os.pathsep.join(["", "/cuda"]))  # as OpenCV's import leaves it
+    monkeypatch.setenv(
+        "LD_LIBRARY_PATH", os.pathsep.join(["", "/cuda"])
+    )  # as OpenCV's import leaves it
     monkeypatch.setenv("DYLD_LIBRARY_PATH", os.pathsep)
     assert child_process.environment(PATH=os.pathsep.join(["/bin", "x"]))["PATH"] == "/bin"
     given = child_process.environment(OMP_NUM_THREADS="1")
     assert foreign.keys() & given.keys() == {"ORT_DISABLE_TELEMETRY"}
     assert given["ORT_DISABLE_TELEMETRY"] == "1"
-    assert (given["PATH"], given["LD_LIBRARY_PATH"], given["OMP_NUM_THREADS"]) == ("/usr/bin", "/cuda", "1")
+    assert (given["PATH"], given["LD_LIBRARY_PATH"], given["OMP_NUM_THREADS"]) == (
+        "/usr/bin",
+        "/cuda",
+        "1",
+    )
     assert "DYLD_LIBRARY_PATH" not in given
 
 
@@ -137,7 +168,8 @@ def test_a_child_has_our_package_and_no_other_folder(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the loader of Linux")
 @pytest.mark.parametrize(
-    "library", ["libggml-base.so.0", "libggml.so.0", "libllama.so.0", "libstdc++.so.6", "libgomp.so.1"]
+    "library",
+    ["libggml-base.so.0", "libggml.so.0", "libllama.so.0", "libstdc++.so.6", "libgomp.so.1"],
 )
 def test_no_library_of_the_current_directory_is_loaded(tmp_path: Path, library: str) -> None:
     """An empty entry in LD_LIBRARY_PATH is the current directory; a library there that is none ends whatever loads it."""
@@ -153,7 +185,12 @@ def test_no_library_of_the_current_directory_is_loaded(tmp_path: Path, library: 
     assert trap.returncode == 1
     words = ["interpret", str(PAGE), "--max-tokens", "1", "--no-cache"]
     done = subprocess.run(
-        [*COMMAND, *words], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
+        [*COMMAND, *words],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
 
@@ -162,10 +199,19 @@ def test_no_library_of_the_current_directory_is_loaded(tmp_path: Path, library: 
 def test_a_program_that_imports_the_package_gets_llama_cpps_own_libraries(tmp_path: Path) -> None:
     for name in ("libggml-base.so.0", "libggml-cpu.so.0", "libggml.so.0", "libllama.so.0"):
         (tmp_path / name).write_bytes(b"\x7fELF, or nearly")
-    environment = os.environ | {"LD_LIBRARY_PATH": ":", "PYTHONPATH": str(ROOT), "LLAMA_CPP_LIB_PATH": str(tmp_path)}
+    environment = os.environ | {
+        "LD_LIBRARY_PATH": ":",
+        "PYTHONPATH": str(ROOT),
+        "LLAMA_CPP_LIB_PATH": str(tmp_path),
+    }
     code = "from pulse_edge.inference import language_model; language_model.system()"
     done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
+        [sys.executable, "-c", code],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
 
@@ -195,7 +241,13 @@ def test_a_worker_that_dies_is_an_error_and_nothing_waits_for_ever() -> None:
 
 # --- one way to start a process ---------------------------------------------------------------------------------------
 
-STARTERS = {"subprocess.run", "subprocess.Popen", "subprocess.check_output", "subprocess.call", "subprocess.check_call"}
+STARTERS = {
+    "subprocess.run",
+    "subprocess.Popen",
+    "subprocess.check_output",
+    "subprocess.call",
+    "subprocess.check_call",
+}
 FORBIDDEN = {"multiprocessing", "concurrent.futures.process", "pty"}
 """Their children import from the current directory."""
 
@@ -219,12 +271,20 @@ def test_every_child_process_is_started_isolated(file: Path) -> None:
             assert not names & (FORBIDDEN | {"ProcessPoolExecutor"}), f"{file}:{node.lineno}"
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
-            assert called not in ("os.system", "os.popen", "os.fork", "os.spawnv", "os.posix_spawn"), (
-                f"{file}:{node.lineno}"
-            )
+            assert called not in (
+                "os.system",
+                "os.popen",
+                "os.fork",
+                "os.spawnv",
+                "os.posix_spawn",
+            ), f"{file}:{node.lineno}"
             if called in STARTERS:
                 given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
-                assert "env" in given, f"{file}:{node.lineno} starts a process with the shell's variables"
+                assert "env" in given, (
+                    f"{file}:{node.lineno} starts a process with the shell's variables"
+                )
                 assert "child_process." in text, f"{file}:{node.lineno}"
     if file.name != "child_process.py":
-        assert '"-m"' not in text.replace('"-I", "-m"', ""), f"{file}: child_process.command starts modules"
+        assert '"-m"' not in text.replace('"-I", "-m"', ""), (
+            f"{file}: child_process.command starts modules"
+        )

@@ -28,13 +28,19 @@ def mode(path: Path) -> int:
 def snapshot(folder: Path) -> dict[str, tuple[int, int, bytes]]:
     """Every path below a folder and itself, with rights, time of change and content."""
     return {
-        str(path): (mode(path), path.stat().st_mtime_ns, path.read_bytes() if path.is_file() else b"")
+        str(path): (
+            mode(path),
+            path.stat().st_mtime_ns,
+            path.read_bytes() if path.is_file() else b"",
+        )
         for path in (folder, *folder.rglob("*"))
     }
 
 
 @posix
-def test_an_absent_folder_is_made_for_its_owner_and_an_empty_one_keeps_its_rights(tmp_path: Path) -> None:
+def test_an_absent_folder_is_made_for_its_owner_and_an_empty_one_keeps_its_rights(
+    tmp_path: Path,
+) -> None:
     old = os.umask(0)
     try:
         first = folders.claim(tmp_path / "a" / "new", "audit-log")
@@ -60,8 +66,14 @@ def test_an_absent_folder_is_made_for_its_owner_and_an_empty_one_keeps_its_right
     ("content", "words"),
     [
         ({"file.txt": "x"}, "holds files and has no"),
-        ({folders.MARKER: '{"format": 1, "kind": "page-cache", "id": "1"}'}, "for its page cache, not its audit log"),
-        ({folders.MARKER: '{"format": 2, "kind": "audit-log", "id": "1"}'}, "not a marker that pulse-edge wrote"),
+        (
+            {folders.MARKER: '{"format": 1, "kind": "page-cache", "id": "1"}'},
+            "for its page cache, not its audit log",
+        ),
+        (
+            {folders.MARKER: '{"format": 2, "kind": "audit-log", "id": "1"}'},
+            "not a marker that pulse-edge wrote",
+        ),
         ({folders.MARKER: "[" * 5000}, "not a marker that pulse-edge wrote"),
     ],
 )
@@ -101,7 +113,10 @@ def test_a_marker_behind_a_link_is_none(tmp_path: Path) -> None:
 def test_two_processes_that_begin_at_once_agree_on_one_mark(tmp_path: Path) -> None:
     code = "import sys; from pathlib import Path; from pulse_edge.common import folders\n"
     code += f"print(folders.claim(Path({str(tmp_path / 'x')!r}), 'batch').id)"
-    begun = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    begun = [
+        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+        for _ in range(4)
+    ]
     assert len({process.communicate()[0] for process in begun}) == 1
     assert [path.name for path in (tmp_path / "x").iterdir()] == [folders.MARKER]
 
@@ -153,7 +168,9 @@ def test_no_command_changes_a_folder_that_is_not_ours(site: Path, command: tuple
     assert snapshot(site) == before
 
 
-def test_batch_and_the_audit_log_refuse_a_folder_that_is_not_ours(site: Path, tmp_path: Path) -> None:
+def test_batch_and_the_audit_log_refuse_a_folder_that_is_not_ours(
+    site: Path, tmp_path: Path
+) -> None:
     (site / "batch.sqlite").unlink()
     before = snapshot(site)
     assert run("batch", PAGE, "-o", site).returncode == 1
@@ -166,7 +183,9 @@ def test_batch_and_the_audit_log_refuse_a_folder_that_is_not_ours(site: Path, tm
 def test_folders_of_earlier_versions_are_taken_over(tmp_path: Path) -> None:
     log = Log(tmp_path / "log")
     log.append({"n": 1})
-    ImageTokenCache(tmp_path / "image-tokens").put("0" * 64, __import__("numpy").zeros((2, 2), "f4"))
+    ImageTokenCache(tmp_path / "image-tokens").put(
+        "0" * 64, __import__("numpy").zeros((2, 2), "f4")
+    )
     for folder in ("log", "image-tokens"):
         (tmp_path / folder / folders.MARKER).unlink()
     assert log.append({"n": 2}).number == 2
@@ -192,7 +211,9 @@ def test_a_file_is_not_replaced_in_silence(
         "hard link": lambda: os.link(precious, target),
     }[kind]()
     if not hard_links:
-        monkeypatch.setattr(folders.os, "link", lambda *_a, **_k: (_ for _ in ()).throw(PermissionError(1, "no")))
+        monkeypatch.setattr(
+            folders.os, "link", lambda *_a, **_k: (_ for _ in ()).throw(PermissionError(1, "no"))
+        )
     with pytest.raises(FileExistsError):
         write_whole(target, [b"new"])
     assert write_set(tmp_path, "out", {".txt": b"new", ".json": b"{}"}) == [
@@ -222,11 +243,17 @@ def test_a_name_taken_meanwhile_gives_all_files_of_a_report_another_one(
     monkeypatch.setattr("pulse_edge.report.report.place_new", late)
     paths = write_set(tmp_path, "page", {".txt": b"a", ".json": b"b"})
     assert [path.name for path in paths] == ["page-2.txt", "page-2.json"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["page-2.json", "page-2.txt", "page.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "page-2.json",
+        "page-2.txt",
+        "page.json",
+    ]
     assert (tmp_path / "page.json").read_text() == "somebody else's"
 
 
-def test_a_file_that_cannot_be_written_leaves_nothing_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_cannot_be_written_leaves_nothing_half(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "a.json").write_text("before")
 
     def full(_file: int) -> None:

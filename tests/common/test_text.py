@@ -14,7 +14,15 @@ import pytest
 from checkout import ROOT
 
 from pulse_edge.audit_log.log import Log
-from pulse_edge.common.text import counted, harmless, json_text, one_line, printable, spreadsheet_cell, visible
+from pulse_edge.common.text import (
+    counted,
+    harmless,
+    json_text,
+    one_line,
+    printable,
+    spreadsheet_cell,
+    visible,
+)
 from pulse_edge.installer import install
 
 HOSTILE = [
@@ -92,11 +100,17 @@ CELLS = [
 
 @pytest.mark.parametrize("cell", CELLS, ids=ascii)
 @pytest.mark.parametrize("separator", [",", ";", "\t"], ids=["comma", "semicolon", "tab"])
-def test_no_part_of_a_cell_is_a_formula_wherever_a_spreadsheet_splits(cell: str, separator: str) -> None:
+def test_no_part_of_a_cell_is_a_formula_wherever_a_spreadsheet_splits(
+    cell: str, separator: str
+) -> None:
     file = io.StringIO()
-    csv.writer(file).writerow([spreadsheet_cell(value) for value in ("notice", cell, 1, "answered")])
+    csv.writer(file).writerow(
+        [spreadsheet_cell(value) for value in ("notice", cell, 1, "answered")]
+    )
     for row in csv.reader(io.StringIO(file.getvalue(), newline=""), delimiter=separator):
-        assert not [part for part in row if part.strip(" \u00a0\u200c\u200d")[:1] in tuple("=+-@\uff1d")]
+        assert not [
+            part for part in row if part.strip(" \u00a0\u200c\u200d")[:1] in tuple("=+-@\uff1d")
+        ]
 
 
 def test_numbers_and_plain_texts_are_cells_as_they_are() -> None:
@@ -126,10 +140,14 @@ BAD = "scan\x1b[2K\u202egnp\n.png"
     ],
     ids=" ".join,
 )
-def test_no_command_lets_a_name_act_on_the_terminal(tmp_path: Path, command: tuple[str, ...]) -> None:
+def test_no_command_lets_a_name_act_on_the_terminal(
+    tmp_path: Path, command: tuple[str, ...]
+) -> None:
     (tmp_path / BAD).write_bytes(PAGE.read_bytes())
     (tmp_path / f"broken{BAD}").write_bytes(PAGE.read_bytes()[:3000])
-    (tmp_path / "manifest.json").write_bytes((ROOT / "pulse_edge/assets/kits/miniature/manifest.json").read_bytes())
+    (tmp_path / "manifest.json").write_bytes(
+        (ROOT / "pulse_edge/assets/kits/miniature/manifest.json").read_bytes()
+    )
     words = [word.format(folder=tmp_path, bad=BAD) for word in command]
     Log(tmp_path / "log").append({})
     env = os.environ | {"PULSE_EDGE_LOG": str(tmp_path / "log")}
@@ -141,7 +159,9 @@ def test_no_command_lets_a_name_act_on_the_terminal(tmp_path: Path, command: tup
     assert r"\u202e" in shown
 
 
-def test_the_kit_s_id_cannot_speak_in_the_program_s_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_kit_s_id_cannot_speak_in_the_program_s_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     from types import SimpleNamespace
     from typing import Any
 
@@ -151,4 +171,7 @@ def test_the_kit_s_id_cannot_speak_in_the_program_s_name(tmp_path: Path, capsys:
     kit: Any = SimpleNamespace(manifest=manifest, path=tmp_path)
     model: Any = SimpleNamespace(kit=kit, device="cpu", fallback=None, refused=None)
     Screen().loaded(model)
-    assert capsys.readouterr().err == "DEMONSTRATION KIT - NOT FOR PATIENTS: good\\x1b[1A\\nall is well\n"
+    assert (
+        capsys.readouterr().err
+        == "DEMONSTRATION KIT - NOT FOR PATIENTS: good\\x1b[1A\\nall is well\n"
+    )

@@ -40,7 +40,9 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def whole(parts: Path) -> Path:
     wheel = next(parts.glob("*.whl"))
-    return small_bundle.make(parts / "stick", parts / "a", parts / "b", wheel=wheel, key=KEY, piece_bytes=3000)
+    return small_bundle.make(
+        parts / "stick", parts / "a", parts / "b", wheel=wheel, key=KEY, piece_bytes=3000
+    )
 
 
 @pytest.fixture
@@ -67,7 +69,9 @@ def test_a_stick_verifies(whole: Path) -> None:
 
 def test_the_same_inputs_give_the_same_bytes(parts: Path, whole: Path, tmp_path: Path) -> None:
     wheel = next(parts.glob("*.whl"))
-    again = small_bundle.make(tmp_path / "again", parts / "a", parts / "b", wheel=wheel, key=KEY, piece_bytes=3000)
+    again = small_bundle.make(
+        tmp_path / "again", parts / "a", parts / "b", wheel=wheel, key=KEY, piece_bytes=3000
+    )
     names = sorted(p.relative_to(whole) for p in whole.rglob("*") if p.is_file())
     assert names == sorted(p.relative_to(again) for p in again.rglob("*") if p.is_file())
     assert [n for n in names if (whole / n).read_bytes() != (again / n).read_bytes()] == []
@@ -80,7 +84,14 @@ def test_a_large_file_is_carried_in_pieces(whole: Path, parts: Path) -> None:
 
 
 def test_every_paper_is_there(whole: Path) -> None:
-    for name in ("README.html", "MODEL_CARD.md", "install.py", "install.sh", "install.ps1", "sbom.cdx.json"):
+    for name in (
+        "README.html",
+        "MODEL_CARD.md",
+        "install.py",
+        "install.sh",
+        "install.ps1",
+        "sbom.cdx.json",
+    ):
         assert (whole / name).stat().st_size
     assert (whole / "licences/pulse-edge-1.0/LICENSE").read_text() == "MIT\n"
     bill = json.loads((whole / "sbom.cdx.json").read_text())
@@ -88,7 +99,22 @@ def test_every_paper_is_there(whole: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["../x", "/x", "a\\b", "C:x", "aux", "kits/nul.txt", "a/", "a.", "a b ", "", "x?", "a/../b", "n" * 200]
+    "name",
+    [
+        "../x",
+        "/x",
+        "a\\b",
+        "C:x",
+        "aux",
+        "kits/nul.txt",
+        "a/",
+        "a.",
+        "a b ",
+        "",
+        "x?",
+        "a/../b",
+        "n" * 200,
+    ],
 )
 def test_names_that_a_stick_cannot_hold_are_known(name: str) -> None:
     assert not install.name_fits(name)
@@ -104,13 +130,17 @@ def test_an_altered_kit_is_not_packed(parts: Path, tmp_path: Path) -> None:
 
 def test_a_stick_inside_its_kit_is_refused(parts: Path, tmp_path: Path) -> None:
     kit = Path(shutil.copytree(parts / "a", tmp_path / "kit"))
-    order = bundle.Order(kits=(kit,), out=kit / "stick", targets=(), wheels=(), constraints=tmp_path / "none")
+    order = bundle.Order(
+        kits=(kit,), out=kit / "stick", targets=(), wheels=(), constraints=tmp_path / "none"
+    )
     with pytest.raises(KitError, match="lies in the kit"):
         bundle.pack(order)
     assert kits.open_kit(kit)
 
 
-def test_everything_missing_is_said_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_everything_missing_is_said_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(wheelhouse, "_fetched", lambda *_: None)
     more = "Requires-Dist: numpy\nRequires-Dist: colorama; sys_platform == 'win32'\nRequires-Dist: llama-cpp-python\n"
@@ -148,17 +178,30 @@ def supply(tmp_path: Path) -> list[Path]:
     llama = small_bundle.wheel(tmp_path, "llama-cpp-python", "1.0", KERNELS)
     names = ("onnxruntime", "pypdfium2", "pillow-heif", "pydicom", "typst")
     (tmp_path / "constraints.txt").write_text("")
-    return [own, small_bundle.pip_wheel(), llama, *(small_bundle.wheel(tmp_path, n, "1.0", {}) for n in names)]
+    return [
+        own,
+        small_bundle.pip_wheel(),
+        llama,
+        *(small_bundle.wheel(tmp_path, n, "1.0", {}) for n in names),
+    ]
 
 
-def test_packing_says_what_takes_time(supply: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packing_says_what_takes_time(
+    supply: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     absent = supply.pop()
     constraints, name = absent.parent / "constraints.txt", absent.name.split("-")[0]
     constraints.write_text(f"{name}==1.0\n")
     monkeypatch.setattr(wheelhouse, "_fetched", lambda *_: wheelhouse.read_wheel(absent))
-    kit, said, seen = small_bundle.kit(tmp_path / "kit", "kit a"), list[str](), list[tuple[str, int, int]]()
-    order = bundle.Order((kit,), tmp_path / "bundle", (small_bundle.here(),), constraints, tuple(supply))
+    kit, said, seen = (
+        small_bundle.kit(tmp_path / "kit", "kit a"),
+        list[str](),
+        list[tuple[str, int, int]](),
+    )
+    order = bundle.Order(
+        (kit,), tmp_path / "bundle", (small_bundle.here(),), constraints, tuple(supply)
+    )
     bundle.pack(order, lambda *step: seen.append(step), said.append)
     assert said == [
         f"fetching {name}==1.0 for {small_bundle.here()}",
@@ -167,7 +210,12 @@ def test_packing_says_what_takes_time(supply: list[Path], tmp_path: Path, monkey
     ]
     stage, done, of = seen[-1]
     assert stage == "pack"
-    assert done == of == sum(file.bytes for file in kits.open_kit(kit).manifest.files.values()) + _manifest_bytes(kit)
+    assert (
+        done
+        == of
+        == sum(file.bytes for file in kits.open_kit(kit).manifest.files.values())
+        + _manifest_bytes(kit)
+    )
 
 
 def _manifest_bytes(kit: Path) -> int:
@@ -178,10 +226,16 @@ def packed_parts(supply: list[Path], out: Path, *without: str) -> tuple[set[str]
     """Names of the wheels that a bundle holds, and its README."""
     kit = small_bundle.kit(out.parent / f"{out.name}-kit", "kit a")
     needless = {"pdf": "pypdfium2", "heic": "pillow_heif", "dicom": "pydicom", "report": "typst"}
-    given = tuple(p for p in supply if not any(p.name.startswith(needless[part]) for part in without))
+    given = tuple(
+        p for p in supply if not any(p.name.startswith(needless[part]) for part in without)
+    )
     constraints = supply[0].parent / "constraints.txt"
-    bundle.pack(bundle.Order((kit,), out, (small_bundle.here(),), constraints, given, without=without))
-    return {p.name.split("-")[0] for p in (out / "wheels").iterdir()}, (out / "README.html").read_text()
+    bundle.pack(
+        bundle.Order((kit,), out, (small_bundle.here(),), constraints, given, without=without)
+    )
+    return {p.name.split("-")[0] for p in (out / "wheels").iterdir()}, (
+        out / "README.html"
+    ).read_text()
 
 
 def test_readers_and_the_writer_of_reports_are_packed(supply: list[Path], tmp_path: Path) -> None:
@@ -191,7 +245,9 @@ def test_readers_and_the_writer_of_reports_are_packed(supply: list[Path], tmp_pa
 
 
 @pytest.mark.parametrize("part", wheelhouse.EXTRAS)
-def test_a_part_is_left_out_only_where_that_is_asked_for(supply: list[Path], tmp_path: Path, part: str) -> None:
+def test_a_part_is_left_out_only_where_that_is_asked_for(
+    supply: list[Path], tmp_path: Path, part: str
+) -> None:
     whole, _ = packed_parts(supply, tmp_path / "whole")
     names, page = packed_parts(supply, tmp_path / "bundle", part)
     assert len(whole - names) == 1
@@ -207,10 +263,14 @@ def test_the_parts_are_those_that_the_program_offers() -> None:
 
 
 def test_a_program_that_lacks_a_part_is_not_packed_in_silence(tmp_path: Path) -> None:
-    own = small_bundle.wheel(tmp_path, "pulse-edge", "1.0", {}, "Provides-Extra: cpu\nProvides-Extra: pdf\n")
+    own = small_bundle.wheel(
+        tmp_path, "pulse-edge", "1.0", {}, "Provides-Extra: cpu\nProvides-Extra: pdf\n"
+    )
     (tmp_path / "constraints.txt").write_text("")
     with pytest.raises(KitError, match="has no part dicom, heic, report"):
-        wheelhouse.gather([small_bundle.here()], [own, small_bundle.pip_wheel()], tmp_path / "constraints.txt")
+        wheelhouse.gather(
+            [small_bundle.here()], [own, small_bundle.pip_wheel()], tmp_path / "constraints.txt"
+        )
 
 
 NATIVE = {"llama_cpp/lib/libggml-cpu.so": b"", "llama_cpp/lib/libllama.so": b""}
@@ -219,15 +279,20 @@ NEWER = {"llama_cpp/lib/libggml-cpu-haswell.so": b""}
 
 @pytest.mark.parametrize("files", [NATIVE, NEWER, {}], ids=["native", "without the oldest", "none"])
 def test_a_llama_cpp_of_one_processor_is_refused(tmp_path: Path, files: dict[str, bytes]) -> None:
-    path = small_bundle.wheel(tmp_path, "llama-cpp-python", "1.0", files, tag="py3-none-manylinux_2_28_x86_64")
+    path = small_bundle.wheel(
+        tmp_path, "llama-cpp-python", "1.0", files, tag="py3-none-manylinux_2_28_x86_64"
+    )
     with pytest.raises(
-        KitError, match=r"llama_cpp_python-1\.0.*was built for the processor of one machine.*GGML_NATIVE=OFF"
+        KitError,
+        match=r"llama_cpp_python-1\.0.*was built for the processor of one machine.*GGML_NATIVE=OFF",
     ):
         wheelhouse.read_wheel(path)
 
 
 @pytest.mark.parametrize(
-    "file", ["libggml-cpu-x64.so", "ggml-cpu-x64.dll", "libggml-cpu-armv8.0_1.so"], ids=["Linux", "Windows", "ARM"]
+    "file",
+    ["libggml-cpu-x64.so", "ggml-cpu-x64.dll", "libggml-cpu-armv8.0_1.so"],
+    ids=["Linux", "Windows", "ARM"],
 )
 def test_a_llama_cpp_of_every_processor_is_taken(tmp_path: Path, file: str) -> None:
     path = small_bundle.wheel(tmp_path, "llama-cpp-python", "1.0", {f"llama_cpp/lib/{file}": b""})
@@ -242,7 +307,14 @@ def test_a_wheel_that_was_built_for_its_builder_is_refused(tmp_path: Path) -> No
 
 def test_what_packing_starts_is_isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """pip and auditwheel do not see the current folder, PYTHON and PIP variables, or the user's settings for pip."""
-    for name in ("PYTHONPATH", "PYTHONHOME", "PIP_TARGET", "PIP_CONFIG_FILE", "XDG_CONFIG_DIRS", "XDG_CONFIG_HOME"):
+    for name in (
+        "PYTHONPATH",
+        "PYTHONHOME",
+        "PIP_TARGET",
+        "PIP_CONFIG_FILE",
+        "XDG_CONFIG_DIRS",
+        "XDG_CONFIG_HOME",
+    ):
         monkeypatch.setenv(name, str(tmp_path))
     seen: list[tuple[list[str], dict[str, str]]] = []
 
@@ -268,12 +340,20 @@ def test_what_packing_starts_is_isolated(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_a_slimmed_wheel_lists_what_it_holds(tmp_path: Path) -> None:
     held = ["llama_cpp/llama.py", "llama_cpp/lib/libllama.so", "llama_cpp-1.dist-info/METADATA"]
-    needless = ["llama_cpp/include/llama.h", "include/ggml.h", "llama_cpp/lib/libmtmd.so", "bin/llama-server"]
+    needless = [
+        "llama_cpp/include/llama.h",
+        "include/ggml.h",
+        "llama_cpp/lib/libmtmd.so",
+        "bin/llama-server",
+    ]
     record = "llama_cpp-1.dist-info/RECORD"
     with zipfile.ZipFile(tmp_path / "llama_cpp-1-py3-none-any.whl", "w") as wheel:
         for name in held + needless:
             wheel.writestr(name, name)
-        wheel.writestr(record, "".join(f"{name},sha256=x,{len(name)}\n" for name in held + needless) + f"{record},,\n")
+        wheel.writestr(
+            record,
+            "".join(f"{name},sha256=x,{len(name)}\n" for name in held + needless) + f"{record},,\n",
+        )
     slim = wheelhouse.slimmed(tmp_path / "llama_cpp-1-py3-none-any.whl", tmp_path / "slim")
     with zipfile.ZipFile(slim) as wheel:
         listed = [row.split(",")[0] for row in wheel.read(record).decode().splitlines()]
@@ -283,8 +363,12 @@ def test_a_slimmed_wheel_lists_what_it_holds(tmp_path: Path) -> None:
 def test_a_delta_carries_only_what_has_changed(parts: Path, whole: Path, tmp_path: Path) -> None:
     wheel = next(parts.glob("*.whl"))
     new = small_bundle.kit(tmp_path / "c", "kit c", seed=3)
-    delta = small_bundle.make(tmp_path / "delta", parts / "a", new, wheel=wheel, key=KEY, since=whole / "stick.json")
-    assert sorted(p.parent.name for p in delta.rglob("*") if p.suffix in (".gguf", ".whl")) == ["kit-c"]
+    delta = small_bundle.make(
+        tmp_path / "delta", parts / "a", new, wheel=wheel, key=KEY, since=whole / "stick.json"
+    )
+    assert sorted(p.parent.name for p in delta.rglob("*") if p.suffix in (".gguf", ".whl")) == [
+        "kit-c"
+    ]
 
 
 # --- nothing broken gets in -------------------------------------------------------------------------------------------
@@ -321,7 +405,9 @@ def test_a_missing_file_is_found_and_named(copy: Path, name: str) -> None:
     assert f"{name}: missing" in faults(copy)
 
 
-@pytest.mark.parametrize("name", ["x", "wheels/numpy-9-py3-none-any.whl", "kits/kit-a/more.bin", "json.py"])
+@pytest.mark.parametrize(
+    "name", ["x", "wheels/numpy-9-py3-none-any.whl", "kits/kit-a/more.bin", "json.py"]
+)
 def test_a_file_more_is_found_and_named(copy: Path, name: str) -> None:
     (copy / name).write_bytes(b"x")
     assert f"{name}: does not belong" in faults(copy)
@@ -397,7 +483,9 @@ def changed(raw: dict[str, Any], where: str, value: object) -> None:
     """Set one field of a manifest; `where` is its path with slashes, `kits:` and `wheels:` rename the first of these."""
     *parts, last = where.split("/")
     for part in parts:
-        raw = raw[int(part)] if isinstance(raw, list) else raw["llm.gguf" if part == "llm" else part]
+        raw = (
+            raw[int(part)] if isinstance(raw, list) else raw["llm.gguf" if part == "llm" else part]
+        )
     if last.endswith(":"):
         of = raw[last[:-1]]
         first = next(iter(of))
@@ -468,20 +556,39 @@ def test_versions_are_ordered_as_packaging_orders_them() -> None:
     from packaging.version import Version
 
     chance = random.Random(3)
-    texts = ["0.1.0", "0.1", "0.10", "1.0", "1.0.dev1", "1.0a1.dev2", "1.0a1", "1.0rc1", "1.0.post1", "1.0.post1.dev3"]
-    texts += [f"{chance.randrange(3)}.{chance.randrange(12)}.{chance.randrange(3)}" for _ in range(20)]
+    texts = [
+        "0.1.0",
+        "0.1",
+        "0.10",
+        "1.0",
+        "1.0.dev1",
+        "1.0a1.dev2",
+        "1.0a1",
+        "1.0rc1",
+        "1.0.post1",
+        "1.0.post1.dev3",
+    ]
+    texts += [
+        f"{chance.randrange(3)}.{chance.randrange(12)}.{chance.randrange(3)}" for _ in range(20)
+    ]
     for a in texts:
         for b in texts:
-            assert (install.version_order(a) < install.version_order(b)) == (Version(a) < Version(b)), (a, b)
+            assert (install.version_order(a) < install.version_order(b)) == (
+                Version(a) < Version(b)
+            ), (a, b)
 
 
-@pytest.mark.parametrize("text", ["", "x", "../1.0", "1.0 ", "1.0\n", "1/2", "\u0661.0", "1" * 50, "1.0-1", "."])
+@pytest.mark.parametrize(
+    "text", ["", "x", "../1.0", "1.0 ", "1.0\n", "1/2", "\u0661.0", "1" * 50, "1.0-1", "."]
+)
 def test_what_is_no_version_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="no version"):
         install.version_order(text)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"stick_version": 1}', '{"stick_version": 2}', "[" * 100000])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "null", '{"stick_version": 1}', '{"stick_version": 2}', "[" * 100000]
+)
 def test_a_manifest_that_is_none_is_refused_in_a_line(copy: Path, text: str) -> None:
     (copy / "stick.json").write_text(text)
     with pytest.raises(install.Refused, match=r"stick\.json: "):
@@ -501,17 +608,26 @@ def linked(archive: zipfile.ZipFile, kind: int) -> None:
     archive.writestr(entry, "/etc/passwd")
 
 
-@pytest.mark.parametrize("name", ["../../evil.py", "/evil.py", "x/../../evil.py", "C:/evil.py", "..\\evil.py"])
+@pytest.mark.parametrize(
+    "name", ["../../evil.py", "/evil.py", "x/../../evil.py", "C:/evil.py", "..\\evil.py"]
+)
 def test_an_archive_with_a_path_outside_is_refused(tmp_path: Path, name: str) -> None:
-    assert "would leave its folder" in bad_wheel(tmp_path / "w.whl", lambda a: a.writestr(name, b""))[0]
+    assert (
+        "would leave its folder"
+        in bad_wheel(tmp_path / "w.whl", lambda a: a.writestr(name, b""))[0]
+    )
 
 
-@pytest.mark.parametrize("kind", [0o120000, 0o020000, 0o060000, 0o010000], ids=["link", "character", "block", "pipe"])
+@pytest.mark.parametrize(
+    "kind", [0o120000, 0o020000, 0o060000, 0o010000], ids=["link", "character", "block", "pipe"]
+)
 def test_an_archive_with_a_link_or_device_is_refused(tmp_path: Path, kind: int) -> None:
     assert "link or a device" in bad_wheel(tmp_path / "w.whl", lambda a: linked(a, kind))[0]
 
 
-def test_an_archive_that_would_fill_the_disk_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_archive_that_would_fill_the_disk_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(install, "_UNPACKED_BYTES", 1 << 20)
     said = bad_wheel(tmp_path / "w.whl", lambda a: a.writestr("zeros", bytes(2 << 20)))
     assert "would unpack to more than" in said[0]
@@ -576,7 +692,9 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: Path) -> P
 
 
 @pytest.mark.parametrize(("name", "warning"), [("kit-a", "UNSIGNED STICK"), ("kit-b", None)])
-def test_answers_say_what_is_wrong_with_the_stick_of_their_kit(installed: Path, name: str, warning: str | None) -> None:
+def test_answers_say_what_is_wrong_with_the_stick_of_their_kit(
+    installed: Path, name: str, warning: str | None
+) -> None:
     assert kits.warning(kits.open_kit(installed / "kits" / name)) == warning
 
 
@@ -596,7 +714,11 @@ def test_the_warning_reaches_who_reads_the_answer(
     with pytest.raises(SystemExit):
         cli.main([*words, *(["--json"] if form == "json" else [])], standalone_mode=False)
     out = capsys.readouterr().out
-    assert json.loads(out)["kit"]["warning"] == "UNSIGNED STICK" if form == "json" else "\nUNSIGNED STICK\n" in out
+    assert (
+        json.loads(out)["kit"]["warning"] == "UNSIGNED STICK"
+        if form == "json"
+        else "\nUNSIGNED STICK\n" in out
+    )
 
 
 def test_an_installed_kit_is_found_by_its_name(installed: Path) -> None:
@@ -604,7 +726,9 @@ def test_an_installed_kit_is_found_by_its_name(installed: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["kit-b", "kit b", "kit (b)", "KIT-B"])
-def test_an_installed_kit_is_found_by_its_variable(installed: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_installed_kit_is_found_by_its_variable(
+    installed: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(kits.KIT_VARIABLE, name)
     assert kits.find(None).path.name == "kit-b"
 
@@ -615,7 +739,10 @@ def test_the_beginning_of_a_name_is_enough_where_it_tells_kits_apart(installed: 
     shutil.copytree(installed / "kits/kit-a", installed / "kits/kit-c")
     with pytest.raises(KitError, match=r"ki: several kits begin so \(kit-a, kit-c\)"):
         kits.find(Path("ki"))
-    with pytest.raises(KitError, match=r"kit-z: no such kit directory.* installed: kit-a, kit-c, pulse-7b, miniature"):
+    with pytest.raises(
+        KitError,
+        match=r"kit-z: no such kit directory.* installed: kit-a, kit-c, pulse-7b, miniature",
+    ):
         kits.find(Path("kit-z"))
 
 
@@ -649,7 +776,9 @@ def test_kits_are_listed_for_programs(installed: Path, capsys: pytest.CaptureFix
 
 
 def test_choosing_the_kit_that_comes_with_the_program_says_when_it_answers(installed: Path) -> None:
-    with pytest.raises(KitError, match=r"miniature: comes with the program.* while no kit is installed"):
+    with pytest.raises(
+        KitError, match=r"miniature: comes with the program.* while no kit is installed"
+    ):
         kits.choose("miniature")
 
 
@@ -663,7 +792,9 @@ def test_only_an_installed_kit_can_be_chosen(installed: Path, name: str) -> None
 def test_a_chosen_kit_that_is_gone_is_not_replaced_by_another(installed: Path) -> None:
     kits.choose("kit-b")
     shutil.rmtree(installed / "kits/kit-b")
-    with pytest.raises(KitError, match=r"kit-b was chosen as the default, and is not installed any more.*kit-a"):
+    with pytest.raises(
+        KitError, match=r"kit-b was chosen as the default, and is not installed any more.*kit-a"
+    ):
         kits.find(None)
 
 
@@ -685,7 +816,9 @@ def test_a_model_card_says_what_it_is_for_and_its_limits(parts: Path) -> None:
         assert word in text
 
 
-def test_an_unfinished_stick_leaves_nothing(parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unfinished_stick_leaves_nothing(
+    parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*_arguments: object) -> None:
         raise KeyboardInterrupt
 

@@ -16,13 +16,29 @@ import pulse_edge
 from pulse_edge import PulseModel
 
 PAGE = Path(pulse_edge.__file__).parent / "assets" / "example_page.png"
-QUESTIONS = ("Is the rhythm regular?", "What is the rate?", "Please write a clinical report based on this ECG image.")
+QUESTIONS = (
+    "Is the rhythm regular?",
+    "What is the rate?",
+    "Please write a clinical report based on this ECG image.",
+)
 
 
 def test_bench_prints_every_stage_as_json_and_as_a_table(tiny_kit: Path) -> None:
     def run(*more: str) -> str:
-        command = [sys.executable, "-m", "pulse_edge", "bench", str(tiny_kit), "--runs", "1", "--max-tokens", "8"]
-        return subprocess.run([*command, "--threads", "1", *more], capture_output=True, text=True, check=True).stdout
+        command = [
+            sys.executable,
+            "-m",
+            "pulse_edge",
+            "bench",
+            str(tiny_kit),
+            "--runs",
+            "1",
+            "--max-tokens",
+            "8",
+        ]
+        return subprocess.run(
+            [*command, "--threads", "1", *more], capture_output=True, text=True, check=True
+        ).stdout
 
     told = json.loads(run("--json"))
     stages = ("check", "encode", "prefill", "answer", "second_question", "step", "step_of_one")

@@ -50,7 +50,9 @@ def altered(target: Path, *, offset: float | None) -> kits.Kit:
         (work / golden.FILE).write_text(json.dumps({"tolerance": 0.03, "cases": cases[:1]}))
         if offset is None:
             (work / golden.FILE).unlink()
-        kits.write_manifest(work, replace(kits.open_kit(MINIATURE).manifest, files=kits.listing(work)))
+        kits.write_manifest(
+            work, replace(kits.open_kit(MINIATURE).manifest, files=kits.listing(work))
+        )
     return kits.open_kit(target)
 
 
@@ -58,24 +60,33 @@ def by_name(checks: list[doctor.Check]) -> dict[str, doctor.Check]:
     return {check.name: check for check in checks}
 
 
-def test_a_fit_machine_keeps_its_speed_and_the_plan_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_fit_machine_keeps_its_speed_and_the_plan_holds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     kit = altered(tmp_path / "kit", offset=0.02)
     with pytest.raises(SystemExit, match="0"):
         cli.main(["doctor", "--kit", str(kit.path), "--json"], standalone_mode=False)
     told = json.loads(capsys.readouterr().out)
     checks = {check["name"]: check for check in told["checks"]}
     assert told["fit"]
-    assert checks["golden cases"]["figures"]["cases"][0]["first_logits"] == pytest.approx(0.02, abs=0.01)
+    assert checks["golden cases"]["figures"]["cases"][0]["first_logits"] == pytest.approx(
+        0.02, abs=0.01
+    )
     assert checks["peak"]["figures"]["planned"] > 0
     speed = profile.recall(kit).speed
     assert speed is not None
     assert interpret.threads_for(speed) == cpu.Threads(1, 1)
     with pytest.raises(SystemExit, match="0"):
-        cli.main(["interpret", str(PAGE), "--kit", str(kit.path), "--dry-run", "--json"], standalone_mode=False)
+        cli.main(
+            ["interpret", str(PAGE), "--kit", str(kit.path), "--dry-run", "--json"],
+            standalone_mode=False,
+        )
     cast = json.loads(capsys.readouterr().out)
     assert (cast["tiles"], cast["image_tokens"]) == (5, 720)
     assert cast["first_words"] >= speed.load_seconds + 5 * speed.tile_seconds
-    assert cast["peak_memory"] >= sum(cast["memory"][part] for part in ("program", "weights", "kv_cache"))
+    assert cast["peak_memory"] >= sum(
+        cast["memory"][part] for part in ("program", "weights", "kv_cache")
+    )
 
 
 def test_a_kit_whose_golden_cases_do_not_come_back_is_refused_until_forced(tmp_path: Path) -> None:
@@ -94,7 +105,9 @@ def test_a_kit_whose_golden_cases_do_not_come_back_is_refused_until_forced(tmp_p
     PulseModel.load(kit, device="cpu", use=Use(pages=1)).close()
 
 
-def test_a_refusal_outlives_the_cache_and_holds_on_fewer_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refusal_outlives_the_cache_and_holds_on_fewer_cores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     kit = altered(tmp_path / "kit", offset=0.1)
     by_name(list(doctor.examine(kit.path)))
     shutil.rmtree(kits.cache_dir())
@@ -130,11 +143,17 @@ def test_a_kit_without_golden_cases_is_never_called_proven(tmp_path: Path) -> No
     assert self_test_results.recall(kits.open_kit(kit.path)) is None
 
 
-def test_a_refusal_with_the_installation_holds_for_every_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refusal_with_the_installation_holds_for_every_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     kit = kits.open_kit(MINIATURE)
-    monkeypatch.setattr(self_test_results, "folders", lambda: [tmp_path / "admin", tmp_path / "installation"])
+    monkeypatch.setattr(
+        self_test_results, "folders", lambda: [tmp_path / "admin", tmp_path / "installation"]
+    )
     assert self_test_results.store(kit, "it was wrong.") == []
-    monkeypatch.setattr(self_test_results, "folders", lambda: [tmp_path / "nurse", tmp_path / "installation"])
+    monkeypatch.setattr(
+        self_test_results, "folders", lambda: [tmp_path / "nurse", tmp_path / "installation"]
+    )
     result = self_test_results.recall(kit)
     assert result is not None
     assert result.refused == "it was wrong."
@@ -175,17 +194,23 @@ def test_a_damaged_memory_of_the_machine_is_none(content: str) -> None:
 
 def test_without_a_measurement_a_dry_run_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
-        cli.main(["interpret", str(PAGE), "--kit", str(MINIATURE), "--dry-run"], standalone_mode=False)
+        cli.main(
+            ["interpret", str(PAGE), "--kit", str(MINIATURE), "--dry-run"], standalone_mode=False
+        )
     out = capsys.readouterr().out
     assert "720 image tokens; how long it takes is not known yet: run pulse-edge doctor" in out
     assert "memory: at most" in out
 
 
 def test_a_forecast_adds_up_what_was_measured() -> None:
-    assert SPEED.seconds(5, 2880, [(40, 100), (16, 50)]) == pytest.approx(5 * 4 + (2880 + 56) / 8 + 150 / 2.5)
+    assert SPEED.seconds(5, 2880, [(40, 100), (16, 50)]) == pytest.approx(
+        5 * 4 + (2880 + 56) / 8 + 150 / 2.5
+    )
 
 
-def test_an_illegal_instruction_ends_a_child_and_not_the_doctor(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_illegal_instruction_ends_a_child_and_not_the_doctor(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     dying = [sys.executable, "-c", f"import os; os.kill(os.getpid(), {int(signal.SIGILL)})"]
     monkeypatch.setattr(child_process, "command", lambda *_: dying)
     check = doctor.engine()
@@ -204,17 +229,25 @@ def test_an_illegal_instruction_ends_a_child_and_not_the_doctor(monkeypatch: pyt
     ],
     ids=["the same", "older", "newer", "not told"],
 )
-def test_what_llama_cpp_was_built_for_is_compared_with_the_processor(flags: set[str], state: str, words: str) -> None:
-    said: dict[str, Any] = {"system": "CPU : AVX = 1 | AVX2 = 1 | FMA = 1 | F16C = 1 | REPACK = 1 | ", "cuda": None}
+def test_what_llama_cpp_was_built_for_is_compared_with_the_processor(
+    flags: set[str], state: str, words: str
+) -> None:
+    said: dict[str, Any] = {
+        "system": "CPU : AVX = 1 | AVX2 = 1 | FMA = 1 | F16C = 1 | REPACK = 1 | ",
+        "cuda": None,
+    }
     check = doctor.judge_engine(said, frozenset(flags), "i5", "one library")
     assert check.state == state
     assert words in check.text
 
 
 @pytest.mark.parametrize(
-    ("figures", "passed"), [((0.04, 0, 0), True), ((0.06, 0, 0), False), ((0, 0.09, 0.09), True), ((0, 0, 0.2), False)]
+    ("figures", "passed"),
+    [((0.04, 0, 0), True), ((0.06, 0, 0), False), ((0, 0.09, 0.09), True), ((0, 0, 0.2), False)],
 )
-def test_a_case_comes_back_within_the_tolerance(figures: tuple[float, float, float], passed: bool) -> None:
+def test_a_case_comes_back_within_the_tolerance(
+    figures: tuple[float, float, float], passed: bool
+) -> None:
     assert golden.Outcome("?", *figures, 0.05).passed == passed
 
 
@@ -237,7 +270,8 @@ def test_a_kit_without_golden_cases_has_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "threads"), [({1: 8.0, 2: 4.1, 4: 4.05}, 2), ({4: 3.0, 8: 3.5}, 4), ({2: 5.0, 4: 4.0, 8: 2.0}, 8)]
+    ("seconds", "threads"),
+    [({1: 8.0, 2: 4.1, 4: 4.05}, 2), ({4: 3.0, 8: 3.5}, 4), ({2: 5.0, 4: 4.0, 8: 2.0}, 8)],
 )
 def test_no_more_threads_than_are_worth_while(seconds: dict[int, float], threads: int) -> None:
     assert self_test.best(seconds) == threads
@@ -259,19 +293,30 @@ def test_the_work_of_the_usable_processors_is_added_up(tmp_path: Path) -> None:
     assert cpu.worked(frozenset({0}), tmp_path / "nowhere") is None
 
 
-@pytest.mark.parametrize(("work", "share"), [(0.0, 0.0), (1.2, 0.6), (9.0, 1.0), (-1.0, 0.0), (None, None)])
+@pytest.mark.parametrize(
+    ("work", "share"), [(0.0, 0.0), (1.2, 0.6), (9.0, 1.0), (-1.0, 0.0), (None, None)]
+)
 def test_the_share_of_other_programs_is_what_this_one_did_not_take(
     monkeypatch: pytest.MonkeyPatch, work: float | None, share: float | None
 ) -> None:
-    steps = iter([(10.0, None if work is None else 5.0), (11.0, None if work is None else 5.0 + work)])
+    steps = iter(
+        [(10.0, None if work is None else 5.0), (11.0, None if work is None else 5.0 + work)]
+    )
     monkeypatch.setattr(cpu.Others, "_now", lambda _self: next(steps))
     monkeypatch.setattr(cpu.time, "sleep", lambda _seconds: None)
-    assert cpu.Others(frozenset({0, 1})).share() == (None if share is None else pytest.approx(share))
+    assert cpu.Others(frozenset({0, 1})).share() == (
+        None if share is None else pytest.approx(share)
+    )
 
 
 @pytest.mark.parametrize(
     ("shares", "threads"),
-    [([0.05], cpu.Threads(1, 1)), ([0.9, 0.9, 0.0], cpu.Threads(1, 1)), ([None], cpu.Threads(1, 1)), ([0.9] * 3, None)],
+    [
+        ([0.05], cpu.Threads(1, 1)),
+        ([0.9, 0.9, 0.0], cpu.Threads(1, 1)),
+        ([None], cpu.Threads(1, 1)),
+        ([0.9] * 3, None),
+    ],
     ids=["quiet", "quiet at last", "not told", "busy"],
 )
 def test_threads_are_compared_in_a_quiet_moment_only(
@@ -316,7 +361,9 @@ def test_what_a_step_of_guesses_costs_is_measured_and_told(
         (real,) = self_test._steps(model, scan)
         assert real.figures["cost"] > 0
         assert language.has(scan.image_tokens_sha256)
-        monkeypatch.setattr(self_test.bench, "step", lambda _model, _scan, width: slower if width == 4 else 1.0)
+        monkeypatch.setattr(
+            self_test.bench, "step", lambda _model, _scan, width: slower if width == 4 else 1.0
+        )
         (check,) = self_test._steps(model, scan)
     assert (check.state, check.figures) == (state, {"width": 4, "cost": slower})
     assert words in check.text
@@ -337,18 +384,30 @@ def test_a_broken_driver_ends_on_the_cpu_with_a_notice_and_under_cuda_in_an_erro
 
 def test_a_gpu_that_is_too_small_is_an_error_under_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(language_model, "has_cuda", lambda: True)
-    monkeypatch.setattr(language_model, "gpus", lambda: [language_model.Gpu("GeForce", 200 << 20, 2 << 30)])
+    monkeypatch.setattr(
+        language_model, "gpus", lambda: [language_model.Gpu("GeForce", 200 << 20, 2 << 30)]
+    )
     with pytest.raises(DeviceError, match=r"GeForce has 200 MiB free.*no layer"):
         PulseModel.load(MINIATURE, device="cuda")
 
 
-def test_forcing_a_page_does_not_force_a_kit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_forcing_a_page_does_not_force_a_kit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PULSE_EDGE_LOG", str(tmp_path / "log"))
     kit = kits.open_kit(MINIATURE)
     Image.new("RGB", (800, 600), "white").save(tmp_path / "blank.png")
     monkeypatch.setenv("PULSE_EDGE_STATE", str(tmp_path / "state"))
     self_test_results.store(kit, "pulse-edge doctor refused it here: it was wrong.")
-    command = ["interpret", str(tmp_path / "blank.png"), "--kit", str(MINIATURE), "--max-tokens", "2", "--json"]
+    command = [
+        "interpret",
+        str(tmp_path / "blank.png"),
+        "--kit",
+        str(MINIATURE),
+        "--max-tokens",
+        "2",
+        "--json",
+    ]
     command += ["--threads", "1", "--no-findings"]
 
     def answers(*options: str) -> int:
@@ -358,16 +417,25 @@ def test_forcing_a_page_does_not_force_a_kit(tmp_path: Path, monkeypatch: pytest
     assert answers("--force-kit") == 3
     assert answers("--force", "--force-kit") == 0
     (entry,) = Log().entries()
-    assert (entry.fields["settings"]["force"], entry.fields["settings"]["force_kit"]) == (True, True)
+    assert (entry.fields["settings"]["force"], entry.fields["settings"]["force_kit"]) == (
+        True,
+        True,
+    )
     assert entry.fields["kit"]["refused"].endswith("it was wrong.")
 
 
 @pytest.mark.parametrize(
-    ("tolerance", "spread"), [(1e9, 0.1), ("inf", 0.1), ("nan", 0.1), (0, 0.1), (-1, 0.1), (0.05, "nan"), (0.05, -1)]
+    ("tolerance", "spread"),
+    [(1e9, 0.1), ("inf", 0.1), ("nan", 0.1), (0, 0.1), (-1, 0.1), (0.05, "nan"), (0.05, -1)],
 )
-def test_a_tolerance_that_proves_nothing_is_refused(tmp_path: Path, tolerance: object, spread: object) -> None:
+def test_a_tolerance_that_proves_nothing_is_refused(
+    tmp_path: Path, tolerance: object, spread: object
+) -> None:
     kit = altered(tmp_path / "kit", offset=0.0)
-    stated = json.loads(kit.file(golden.FILE).read_text()) | {"tolerance": tolerance, "spread": spread}
+    stated = json.loads(kit.file(golden.FILE).read_text()) | {
+        "tolerance": tolerance,
+        "spread": spread,
+    }
     kit.file(golden.FILE).write_text(json.dumps(stated))
     with pytest.raises(KitError, match="prove nothing"):
         golden.read(kit)

@@ -52,7 +52,13 @@ def llama(checkpoint: Path) -> Any:
 def train(checkpoint: Path, out: Path, **settings: Any) -> Path:
     """An adapter with random values in all its trained parts, as save_pretrained writes it."""
     torch.manual_seed(1)
-    settings = {"r": 4, "lora_alpha": 8, "target_modules": LINEAR, "task_type": "CAUSAL_LM", **settings}
+    settings = {
+        "r": 4,
+        "lora_alpha": 8,
+        "target_modules": LINEAR,
+        "task_type": "CAUSAL_LM",
+        **settings,
+    }
     model = get_peft_model(llama(checkpoint), LoraConfig(**settings))
     with torch.no_grad():
         for name, value in model.named_parameters():
@@ -78,7 +84,10 @@ def rewrite(adapter: Path, **fields: Any) -> Path:
     return adapter
 
 
-PATTERNS = {"rank_pattern": {"v_proj": 8, r"layers\.1\.self_attn\.q_proj": 2}, "alpha_pattern": {"layers.0.*_proj": 32}}
+PATTERNS = {
+    "rank_pattern": {"v_proj": 8, r"layers\.1\.self_attn\.q_proj": 2},
+    "alpha_pattern": {"layers.0.*_proj": 32},
+}
 MERGED: dict[str, dict[str, Any]] = {
     "plain": {},
     "rslora": {"use_rslora": True},
@@ -98,7 +107,9 @@ MERGED: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("settings", MERGED.values(), ids=list(MERGED))
-def test_merged_weights_are_those_of_peft(settings: dict[str, Any], whole: Path, tmp_path: Path) -> None:
+def test_merged_weights_are_those_of_peft(
+    settings: dict[str, Any], whole: Path, tmp_path: Path
+) -> None:
     adapter = train(whole, tmp_path / "adapter", **settings)
     wanted, checkpoint = merged_by_peft(whole, adapter), opened(whole, adapter)
     base = load_file(whole / SHARD)
@@ -110,7 +121,9 @@ def test_merged_weights_are_those_of_peft(settings: dict[str, Any], whole: Path,
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_an_adapter_of_half_precision_is_merged_as_peft_does(dtype: torch.dtype, whole: Path, tmp_path: Path) -> None:
+def test_an_adapter_of_half_precision_is_merged_as_peft_does(
+    dtype: torch.dtype, whole: Path, tmp_path: Path
+) -> None:
     adapter = train(whole, tmp_path / "adapter")
     file = adapter / "adapter_model.safetensors"
     save_file({n: t.to(dtype) for n, t in load_file(file).items()}, file)
@@ -127,9 +140,25 @@ def test_an_adapter_of_the_first_era_is_merged_as_peft_does(whole: Path, tmp_pat
     old = {n.replace("lm_head.", "lm_head.modules_to_save.default."): t for n, t in tensors.items()}
     old = {n.replace("lora_A.", "lora_A.default."): t for n, t in old.items()}
     torch.save(old, adapter / "adapter_model.bin")
-    config = {"base_model_name_or_path": "vicuna", "bias": "none", "enable_lora": None, "fan_in_fan_out": False}
-    config |= {"inference_mode": True, "lora_alpha": 8, "lora_dropout": 0.05, "merge_weights": False, "r": 4}
-    config |= {"modules_to_save": ["lm_head"], "peft_type": "LORA", "target_modules": LINEAR, "task_type": "CAUSAL_LM"}
+    config = {
+        "base_model_name_or_path": "vicuna",
+        "bias": "none",
+        "enable_lora": None,
+        "fan_in_fan_out": False,
+    }
+    config |= {
+        "inference_mode": True,
+        "lora_alpha": 8,
+        "lora_dropout": 0.05,
+        "merge_weights": False,
+        "r": 4,
+    }
+    config |= {
+        "modules_to_save": ["lm_head"],
+        "peft_type": "LORA",
+        "target_modules": LINEAR,
+        "task_type": "CAUSAL_LM",
+    }
     (adapter / "adapter_config.json").write_text(json.dumps(config))
     checkpoint = opened(whole, adapter)
     assert max(float((checkpoint.tensor(n) - w).abs().max()) for n, w in wanted.items()) <= 1e-6
@@ -142,15 +171,30 @@ def refused(checkpoint: Path, adapter: Path, words: str) -> None:
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "pissa": ({"init_lora_weights": "pissa"}, "init_lora_weights is 'pissa', which changed the base's weights"),
-    "fast pissa": ({"init_lora_weights": "pissa_niter_2"}, "init_lora_weights is 'pissa_niter_2', which changed"),
-    "olora": ({"init_lora_weights": "olora"}, "init_lora_weights is 'olora', which changed the base's weights"),
+    "pissa": (
+        {"init_lora_weights": "pissa"},
+        "init_lora_weights is 'pissa', which changed the base's weights",
+    ),
+    "fast pissa": (
+        {"init_lora_weights": "pissa_niter_2"},
+        "init_lora_weights is 'pissa_niter_2', which changed",
+    ),
+    "olora": (
+        {"init_lora_weights": "olora"},
+        "init_lora_weights is 'olora', which changed the base's weights",
+    ),
     "alora": (
         {"alora_invocation_tokens": [13, 31]},
         r"alora_invocation_tokens is \[13, 31\] \(aLoRA changes.*has no merged form",
     ),
-    "layer replication": ({"layer_replication": [(0, 2), (0, 2)]}, r"layer_replication is \[\[0, 2\], \[0, 2\]\]"),
-    "single tokens": ({"trainable_token_indices": [5]}, r"trainable_token_indices is .*single tokens"),
+    "layer replication": (
+        {"layer_replication": [(0, 2), (0, 2)]},
+        r"layer_replication is \[\[0, 2\], \[0, 2\]\]",
+    ),
+    "single tokens": (
+        {"trainable_token_indices": [5]},
+        r"trainable_token_indices is .*single tokens",
+    ),
     "embeddings": ({"target_modules": ["embed_tokens", "q_proj"]}, "LoRA matrices of embeddings"),
     "biases": ({"bias": "all"}, "bias is 'all'"),
 }
@@ -172,7 +216,10 @@ def test_what_is_no_sum_on_the_base_is_refused_by_name(
         ({"init_lora_weights": "tomorrow"}, "init_lora_weights is 'tomorrow', which is not known"),
         ({"peft_type": "ADALORA"}, "peft_type is 'ADALORA', expected 'LORA'"),
         ({"use_qalora": True}, "use_qalora is True"),
-        ({"target_parameters": ["experts.gate_up_proj"]}, r"target_parameters is .*parameters and not modules"),
+        (
+            {"target_parameters": ["experts.gate_up_proj"]},
+            r"target_parameters is .*parameters and not modules",
+        ),
         ({"lora_bias": True}, "lora_bias is True"),
         ({"fan_in_fan_out": True}, "fan_in_fan_out is True"),
         ({"surprise": {"a": 1}}, "surprise is .* is not known"),
@@ -183,7 +230,10 @@ def test_what_is_no_sum_on_the_base_is_refused_by_name(
         ({"rank_pattern": ["v_proj"]}, "rank_pattern is .*, expected an object"),
         ({"rank_pattern": {"(a+)+$": 4}}, "rank_pattern is .*simpler expressions"),
         ({"rank_pattern": {"[": 4}}, "rank_pattern is .*no regular expression"),
-        ({"modules_to_save": ["lm_head"]}, "modules_to_save names lm_head, of which it holds no tensor"),
+        (
+            {"modules_to_save": ["lm_head"]},
+            "modules_to_save names lm_head, of which it holds no tensor",
+        ),
         ({"use_dora": True}, "expected lora_A, lora_B and lora_magnitude_vector of every module"),
     ],
 )
@@ -193,9 +243,14 @@ def test_settings_that_are_not_merged_are_named(
     refused(whole, rewrite(train(whole, tmp_path / "adapter"), **fields), words)
 
 
-def test_patterns_that_older_versions_of_peft_read_otherwise_need_a_version(whole: Path, tmp_path: Path) -> None:
+def test_patterns_that_older_versions_of_peft_read_otherwise_need_a_version(
+    whole: Path, tmp_path: Path
+) -> None:
     """Before 0.15 the first key of both patterns decided, so that a module had one key and not one of each."""
-    settings = {"rank_pattern": {"q_proj": 2}, "alpha_pattern": {r"layers\.0\.self_attn\.q_proj": 32}}
+    settings = {
+        "rank_pattern": {"q_proj": 2},
+        "alpha_pattern": {r"layers\.0\.self_attn\.q_proj": 32},
+    }
     adapter = train(whole, tmp_path / "adapter", **settings)
     opened(whole, adapter)
     refused(whole, rewrite(adapter, peft_version=None), "another scale in PEFT before 0.15")
@@ -206,7 +261,11 @@ def test_matrices_that_fit_no_weight_are_listed(whole: Path, tmp_path: Path) -> 
     file = adapter / "adapter_model.safetensors"
     tensors = {n.replace("layers.0", "layers.7"): t for n, t in load_file(file).items()}
     save_file(tensors, file)
-    refused(whole, adapter, r"the adapter changes model\.layers\.7\.mlp\.down_proj\.weight, which does not exist")
+    refused(
+        whole,
+        adapter,
+        r"the adapter changes model\.layers\.7\.mlp\.down_proj\.weight, which does not exist",
+    )
 
 
 @pytest.mark.parametrize(
@@ -217,7 +276,9 @@ def test_matrices_that_fit_no_weight_are_listed(whole: Path, tmp_path: Path) -> 
         (lambda t: t.flatten()[:0], "under DeepSpeed ZeRO-3"),
     ],
 )
-def test_matrices_that_are_not_whole_weights_are_refused(change: Any, words: str, whole: Path, tmp_path: Path) -> None:
+def test_matrices_that_are_not_whole_weights_are_refused(
+    change: Any, words: str, whole: Path, tmp_path: Path
+) -> None:
     adapter = train(whole, tmp_path / "adapter")
     file = adapter / "adapter_model.safetensors"
     save_file({n: change(t) if "lora_B" in n else t for n, t in load_file(file).items()}, file)
@@ -248,7 +309,11 @@ def test_a_trained_projector_is_taken(file: str, prefix: str, whole: Path, tmp_p
     for name, value in trained.items():
         assert torch.equal(checkpoint.tensor(name.removeprefix(prefix)), value)
     assert checkpoint.notes == ()
-    assert [f.name for f in Adapter(adapter).files] == ["adapter_config.json", "adapter_model.safetensors", file]
+    assert [f.name for f in Adapter(adapter).files] == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        file,
+    ]
 
 
 def test_a_projector_in_two_files_is_refused(whole: Path, tmp_path: Path) -> None:
@@ -258,7 +323,9 @@ def test_a_projector_in_two_files_is_refused(whole: Path, tmp_path: Path) -> Non
     refused(whole, adapter, r"is in non_lora_trainables.bin and in mm_projector.bin")
 
 
-def test_the_first_stage_s_folder_brings_its_projector_to_a_language_model(whole: Path, tmp_path: Path) -> None:
+def test_the_first_stage_s_folder_brings_its_projector_to_a_language_model(
+    whole: Path, tmp_path: Path
+) -> None:
     base = Path(shutil.copytree(whole, tmp_path / "base"))
     tensors = load_file(base / SHARD)
     save_file({n: t for n, t in tensors.items() if "mm_projector" not in n}, base / SHARD)
@@ -267,7 +334,9 @@ def test_the_first_stage_s_folder_brings_its_projector_to_a_language_model(whole
     trained = projector(whole, "")
     torch.save(trained, stage / "mm_projector.bin")
     checkpoint = opened(base, stage)
-    assert torch.equal(checkpoint.tensor("model.mm_projector.0.weight"), trained["model.mm_projector.0.weight"])
+    assert torch.equal(
+        checkpoint.tensor("model.mm_projector.0.weight"), trained["model.mm_projector.0.weight"]
+    )
 
 
 def test_a_missing_projector_is_said_and_recorded_and_only_read_files_are_listed(
@@ -278,12 +347,13 @@ def test_a_missing_projector_is_said_and_recorded_and_only_read_files_are_listed
     torch.save({"step": torch.zeros(1)}, adapter / "optimizer.bin")
     lines: list[str] = []
     convert(tiny_checkpoint, tmp_path / "kit", Options(lora=adapter), lines.append)
-    warning = (
-        "checkpoint-20 has no non_lora_trainables.bin and no mm_projector.bin, so the projector is the base model's"
-    )
+    warning = "checkpoint-20 has no non_lora_trainables.bin and no mm_projector.bin, so the projector is the base model's"
     assert [line for line in lines if line.startswith(f"warning: {warning}")]
     source = json.loads((tmp_path / "kit" / "manifest.json").read_text())["source"]
     assert source["notes"][0].startswith(warning)
     listed = {name for name in source["files"] if name.startswith("checkpoint-20/")}
-    assert listed == {"checkpoint-20/adapter_config.json", "checkpoint-20/adapter_model.safetensors"}
+    assert listed == {
+        "checkpoint-20/adapter_config.json",
+        "checkpoint-20/adapter_model.safetensors",
+    }
     assert SHARD in source["files"]

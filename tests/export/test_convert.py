@@ -50,10 +50,16 @@ def test_the_manifest_lists_every_file_that_was_read(tiny_kit: Path) -> None:
         "tokenizer_config.json",
         "special_tokens_map.json",
     }
-    assert listed.keys() == read | {"vision_tower/config.json", "vision_tower/preprocessor_config.json", SHARD}
+    assert listed.keys() == read | {
+        "vision_tower/config.json",
+        "vision_tower/preprocessor_config.json",
+        SHARD,
+    }
 
 
-def test_what_the_tokenizer_or_the_config_asks_for_is_refused_before_any_work(source: Path, tmp_path: Path) -> None:
+def test_what_the_tokenizer_or_the_config_asks_for_is_refused_before_any_work(
+    source: Path, tmp_path: Path
+) -> None:
     (source / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, 400]}))
     said: list[str] = []
     with pytest.raises(CheckpointError, match="eos_token_id 400 is beyond the vocabulary of 400"):
@@ -64,7 +70,9 @@ def test_what_the_tokenizer_or_the_config_asks_for_is_refused_before_any_work(so
     refused(source, tmp_path, "rms_norm_eps is '1e-05', expected a number above 0")
 
 
-def test_a_kit_ends_its_answers_on_each_stated_id_after_quantizing_too(source: Path, tmp_path: Path) -> None:
+def test_a_kit_ends_its_answers_on_each_stated_id_after_quantizing_too(
+    source: Path, tmp_path: Path
+) -> None:
     from export import quantize
     from pulse_edge import PulseModel
 
@@ -83,21 +91,32 @@ def test_missing_and_unexpected_tensors_are_listed_at_once(source: Path, tmp_pat
     tensors["model.extra.weight"] = tensors.pop("model.norm.weight")
     del tensors["lm_head.weight"]
     save_file(tensors, source / SHARD)
-    refused(source, tmp_path, "missing: lm_head.weight; missing: model.norm.weight; unexpected: model.extra.weight")
+    refused(
+        source,
+        tmp_path,
+        "missing: lm_head.weight; missing: model.norm.weight; unexpected: model.extra.weight",
+    )
 
 
-def test_wrong_shapes_are_listed_at_once_with_what_the_config_says(source: Path, tmp_path: Path) -> None:
+def test_wrong_shapes_are_listed_at_once_with_what_the_config_says(
+    source: Path, tmp_path: Path
+) -> None:
     tensors = load_file(source / SHARD)
     tensors["model.norm.weight"] = tensors["model.norm.weight"][:-1]
     tensors["lm_head.weight"] = np.ascontiguousarray(tensors["lm_head.weight"].T)
     save_file(tensors, source / SHARD)
     head = r"shape of lm_head.weight is \[256, 400\], the config says \[400, 256\]"
-    refused(source, tmp_path, rf"{head}; shape of model.norm.weight is \[255\], the config says \[256\]")
+    refused(
+        source, tmp_path, rf"{head}; shape of model.norm.weight is \[255\], the config says \[256\]"
+    )
 
 
 def test_a_tensor_in_two_shards_is_refused(source: Path, tmp_path: Path) -> None:
     tensors = load_file(source / SHARD)
-    save_file({n: tensors[n] for n in ("lm_head.weight", "model.norm.weight")}, source / "more.safetensors")
+    save_file(
+        {n: tensors[n] for n in ("lm_head.weight", "model.norm.weight")},
+        source / "more.safetensors",
+    )
     index = json.loads((source / INDEX).read_text())
     index["weight_map"]["lm_head.weight"] = "more.safetensors"
     (source / INDEX).write_text(json.dumps(index))
@@ -111,8 +130,12 @@ def test_a_tensor_under_two_layouts_names_is_refused(source: Path, tmp_path: Pat
     refused(source, tmp_path, "doubled: model.norm.weight")
 
 
-def test_shards_that_an_index_names_and_that_are_absent_are_listed(source: Path, tmp_path: Path) -> None:
-    (source / INDEX).write_text(json.dumps({"weight_map": {"a": SHARD, "b": "two.safetensors", "c": "x.safetensors"}}))
+def test_shards_that_an_index_names_and_that_are_absent_are_listed(
+    source: Path, tmp_path: Path
+) -> None:
+    (source / INDEX).write_text(
+        json.dumps({"weight_map": {"a": SHARD, "b": "two.safetensors", "c": "x.safetensors"}})
+    )
     refused(source, tmp_path, "two.safetensors; x.safetensors, which are not there")
 
 
@@ -131,7 +154,9 @@ def test_a_broken_installation_of_onnx_runtime_is_said_before_any_work(
         convert(source, tmp_path / "kit", Options())
 
 
-@pytest.mark.parametrize("bad", ["not JSON", "[1]", '{"weight_map": [1]}', '{"weight_map": {"a": 1}}', "\xff"])
+@pytest.mark.parametrize(
+    "bad", ["not JSON", "[1]", '{"weight_map": [1]}', '{"weight_map": {"a": 1}}', "\xff"]
+)
 def test_an_index_that_is_none_is_refused(source: Path, tmp_path: Path, bad: str) -> None:
     (source / INDEX).write_bytes(bad.encode("latin-1"))
     refused(source, tmp_path, INDEX)
@@ -175,7 +200,9 @@ def test_a_terminal_gets_a_bar_and_a_file_gets_lines() -> None:
     code += "    say('writing [1]'); progress(3_000_000, 6_000_000); say('proving [2]')"
     command = [sys.executable, "-c", code]
     ours, theirs = pty.openpty()
-    subprocess.run(command, stderr=theirs, env=os.environ | {"TERM": "xterm", "COLUMNS": "99"}, check=True)
+    subprocess.run(
+        command, stderr=theirs, env=os.environ | {"TERM": "xterm", "COLUMNS": "99"}, check=True
+    )
     shown = os.read(ours, 1 << 16).decode()
     os.close(ours)
     os.close(theirs)
@@ -198,7 +225,9 @@ def test_a_truncated_shard_is_refused(source: Path, tmp_path: Path) -> None:
     refused(source, tmp_path, "truncated")
 
 
-def test_what_the_config_asks_for_beyond_llava_is_refused_by_name(source: Path, tmp_path: Path) -> None:
+def test_what_the_config_asks_for_beyond_llava_is_refused_by_name(
+    source: Path, tmp_path: Path
+) -> None:
     config = json.loads((source / "config.json").read_text())
     config |= {"mm_projector_type": "linear", "mm_surprise": 3}
     (source / "config.json").write_text(json.dumps(config))
@@ -222,7 +251,11 @@ def test_pages_named_as_golden_go_into_a_kit_and_the_smaller_one_made_of_it(
     from pulse_edge.diagnostics import golden
     from pulse_edge.kit import kit as kits
 
-    page = Path(shutil.copy(Path(kits.__file__).parents[1] / "assets" / "example_page.png", tmp_path / "page.png"))
+    page = Path(
+        shutil.copy(
+            Path(kits.__file__).parents[1] / "assets" / "example_page.png", tmp_path / "page.png"
+        )
+    )
     whole, small = tmp_path / "whole", tmp_path / "small"
     with pytest.raises(UsageError, match="at most"):
         convert(tiny_checkpoint, whole, Options(golden=(page,) * 5))
@@ -253,6 +286,8 @@ def test_pages_named_as_golden_go_into_a_kit_and_the_smaller_one_made_of_it(
         assert (kit / "golden-1.png").read_bytes() == page.read_bytes()
         kits.verify(kits.open_kit(kit))
         with PulseModel.load(kit, device="cpu", threads=1) as model:
-            found = golden.check(model, lambda path: model.encode(path, force=True), lambda _done, _of: None)
+            found = golden.check(
+                model, lambda path: model.encode(path, force=True), lambda _done, _of: None
+            )
         assert len(found) == 3
         assert all(outcome.passed for outcome in found)

@@ -40,7 +40,12 @@ def test_the_names_are_those_of_the_modules_that_need_torch() -> None:
         ("pulse-8b", {}, UsageError, "no model 'pulse-8b'"),
         ("no/such", {}, CheckpointError, "no/such: no such directory"),
         ("FOLDER", {"lora": Path("nowhere")}, UsageError, "--lora nowhere: no such folder"),
-        ("FOLDER", {"vision_tower": Path("nowhere")}, UsageError, "--vision-tower nowhere: no such folder"),
+        (
+            "FOLDER",
+            {"vision_tower": Path("nowhere")},
+            UsageError,
+            "--vision-tower nowhere: no such folder",
+        ),
         ("FOLDER", {"golden": (Path("none.png"),)}, UsageError, "--golden none.png: no such file"),
         ("FOLDER", {"golden": (PAGE,) * 5}, UsageError, "at most 4"),
     ],
@@ -78,7 +83,9 @@ def test_what_quantize_would_refuse(
 def test_a_stats_file_that_is_not_there(tiny_kit: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"--stats .*: no such file"):
         early.check_quantize(tiny_kit, tmp_path / "kit", QUANTIZE | {"stats": tmp_path / "stats"})
-    early.check_quantize(tiny_kit, tmp_path / "kit", QUANTIZE | {"llm": "Q8_0", "vision": "int8", "golden": (PAGE,)})
+    early.check_quantize(
+        tiny_kit, tmp_path / "kit", QUANTIZE | {"llm": "Q8_0", "vision": "int8", "golden": (PAGE,)}
+    )
 
 
 @pytest.mark.parametrize(
@@ -92,7 +99,9 @@ def test_a_stats_file_that_is_not_there(tiny_kit: Path, tmp_path: Path) -> None:
         ({"signals": Path("none.npz")}, "--signals none.npz"),
     ],
 )
-def test_what_train_miniature_would_refuse(tmp_path: Path, options: dict[str, object], words: str) -> None:
+def test_what_train_miniature_would_refuse(
+    tmp_path: Path, options: dict[str, object], words: str
+) -> None:
     with pytest.raises(UsageError, match=words):
         early.check_train(tmp_path / "out", TRAIN | options)
 
@@ -109,7 +118,9 @@ def test_what_train_miniature_would_refuse(tmp_path: Path, options: dict[str, ob
 def test_a_mistyped_command_imports_no_torch(arguments: list[str], tmp_path: Path) -> None:
     code = f"import sys; sys.argv = ['x', *{arguments}]\nfrom export.__main__ import main\ntry: main()\n"
     code += "finally: assert not {'torch', 'transformers', 'optimum'} & set(sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT
+    )
     assert done.returncode in (1, 2)
     assert done.stderr.startswith("error: ")
     assert "Traceback" not in done.stderr

@@ -186,7 +186,9 @@ class Handler(BaseHTTPRequestHandler):
         cuts = self.hub.cuts.get(name)
         return cuts.pop(0) if cuts and self.command == "GET" else None
 
-    def answer(self, status: int, headers: dict[str, str], body: bytes = b"", cut: int | None = None) -> None:
+    def answer(
+        self, status: int, headers: dict[str, str], body: bytes = b"", cut: int | None = None
+    ) -> None:
         self.send_response(status)
         for key, value in headers.items():
             self.send_header(key, value)
@@ -207,7 +209,9 @@ def serving(files: dict[str, bytes]) -> Iterator[Hub]:
     hub = Hub(dict(files))
     server = Server(("127.0.0.1", 0), type("Bound", (Handler,), {"hub": hub}))
     hub.address = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread = threading.Thread(
+        target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+    )
     thread.start()
     try:
         yield hub
@@ -282,7 +286,9 @@ def test_a_second_fetch_asks_for_no_file(hub: Hub, tmp_path: Path, cached: bool)
     hub.requests.clear()
     fetch(SPEC, into, endpoint=hub.address)
     assert hub.bodies == []
-    assert [path for _, path, _ in hub.requests] == [f"/api/models/{REPOSITORY}/revision/{REVISION}"]
+    assert [path for _, path, _ in hub.requests] == [
+        f"/api/models/{REPOSITORY}/revision/{REVISION}"
+    ]
 
 
 def test_files_in_the_cache_are_copied_into_a_directory(hub: Hub, tmp_path: Path):
@@ -292,7 +298,9 @@ def test_files_in_the_cache_are_copied_into_a_directory(hub: Hub, tmp_path: Path
     assert hub.bodies == []
 
 
-def test_a_token_of_the_environment_opens_a_gated_repository(hub: Hub, monkeypatch: pytest.MonkeyPatch):
+def test_a_token_of_the_environment_opens_a_gated_repository(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+):
     hub.token = "hf_secret"
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     assert held(fetch(SPEC, endpoint=hub.address)) == NEEDED
@@ -304,12 +312,23 @@ def test_the_library_s_environment_variables_hold(hub: Hub, tmp_path: Path):
         "print(hub.fetch(models.load_models(pathlib.Path(sys.argv[1]))['tiny']))"
     )
     models = tmp_path / "models.yaml"
-    fields = {name: value for name, value in vars(SPEC).items() if name != "name" and value is not None}
+    fields = {
+        name: value for name, value in vars(SPEC).items() if name != "name" and value is not None
+    }
     models.write_text(json.dumps({"tiny": fields}), encoding="utf-8")
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGINGFACE_"))}
+    environment = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("HF_", "HUGGINGFACE_"))
+    }
     environment |= {"HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "home")}
     done = subprocess.run(
-        [sys.executable, "-c", program, models], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+        [sys.executable, "-c", program, models],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     directory = Path(done.stdout.strip())
     assert directory.is_relative_to(tmp_path / "home" / "hub")
@@ -368,7 +387,9 @@ def test_a_part_with_wrong_bytes_is_refused_and_then_brought_anew(hub: Hub, tmp_
 
 
 @pytest.mark.parametrize("cached", [False, True])
-def test_damaged_files_are_named_and_only_they_are_brought_again(hub: Hub, tmp_path: Path, cached: bool):
+def test_damaged_files_are_named_and_only_they_are_brought_again(
+    hub: Hub, tmp_path: Path, cached: bool
+):
     into = None if cached else tmp_path / "here"
     hub.damaged = {SECOND, "config.json"}
     message = refusal(hub, into)
@@ -419,7 +440,9 @@ def test_a_gated_repository_says_what_to_do(hub: Hub, tmp_path: Path):
     assert "HF_TOKEN" in message
 
 
-@pytest.mark.parametrize(("status", "told"), [(403, "refuses access"), (503, "HTTP 503. Wait a little.")])
+@pytest.mark.parametrize(
+    ("status", "told"), [(403, "refuses access"), (503, "HTTP 503. Wait a little.")]
+)
 def test_a_status_of_failure_is_told(hub: Hub, tmp_path: Path, status: int, told: str):
     hub.status = status
     assert told in refusal(hub, tmp_path / "here")
@@ -433,16 +456,24 @@ def test_a_hub_that_is_down_is_named(tmp_path: Path):
     assert "Run the same command again" in message
 
 
-def test_a_hub_that_goes_away_after_the_listing_is_named(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_hub_that_goes_away_after_the_listing_is_named(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(time, "sleep", lambda _seconds: None)  # the library waits between its tries
-    monkeypatch.setattr(Handler, "resolve", lambda self, name: setattr(self, "close_connection", True))
+    monkeypatch.setattr(
+        Handler, "resolve", lambda self, name: setattr(self, "close_connection", True)
+    )
     message = refusal(hub, tmp_path / "here")
     assert f"no connection to {hub.address}, or it broke off" in message
     assert "generation_config.json" in message  # the smallest comes first
 
 
-def test_something_that_is_no_hub_is_told(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(Handler, "listing", lambda self, path: self.answer(200, {}, b"<html>Log in</html>"))
+def test_something_that_is_no_hub_is_told(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(
+        Handler, "listing", lambda self, path: self.answer(200, {}, b"<html>Log in</html>")
+    )
     assert "does not answer as a hub does" in refusal(hub, tmp_path / "here")
 
 
@@ -464,12 +495,17 @@ def test_a_directory_that_cannot_be_made_is_named(hub: Hub, tmp_path: Path):
     assert str(tmp_path / "file") in refusal(hub, tmp_path / "file" / "here")
 
 
-@pytest.mark.parametrize(("absent", "lacking"), [("config.json", "config.json"), ("weights", "weights")])
-def test_a_repository_that_is_no_checkpoint_is_refused(hub: Hub, tmp_path: Path, absent: str, lacking: str):
+@pytest.mark.parametrize(
+    ("absent", "lacking"), [("config.json", "config.json"), ("weights", "weights")]
+)
+def test_a_repository_that_is_no_checkpoint_is_refused(
+    hub: Hub, tmp_path: Path, absent: str, lacking: str
+):
     hub.files = {
         name: content
         for name, content in hub.files.items()
-        if name != absent and not (absent == "weights" and name.endswith((".safetensors", "model.bin")))
+        if name != absent
+        and not (absent == "weights" and name.endswith((".safetensors", "model.bin")))
     }
     assert f"holds no {lacking}." in refusal(hub, tmp_path / "here")
 
@@ -482,7 +518,9 @@ def everything(folder: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("cached", [False, True])
-def test_an_etag_names_no_file(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cached: bool):
+def test_an_etag_names_no_file(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cached: bool
+):
     def resolve(self: Handler, name: str) -> None:
         etag = f'"{"../" * 9}{tmp_path}/outside"'
         headers = {"X-Repo-Commit": "../../outside", "ETag": etag, "X-Linked-ETag": etag}
@@ -509,7 +547,9 @@ def test_an_etag_names_no_file(hub: Hub, tmp_path: Path, monkeypatch: pytest.Mon
 )
 def test_a_name_that_is_none_is_refused(hub: Hub, tmp_path: Path, name: str):
     hub.files[name] = b"{}"
-    assert f"names a file {name[:80]!r}, which is no name for a file here" in refusal(hub, tmp_path / "here")
+    assert f"names a file {name[:80]!r}, which is no name for a file here" in refusal(
+        hub, tmp_path / "here"
+    )
     assert everything(tmp_path) == set()
 
 
@@ -521,7 +561,9 @@ def test_names_with_folders_are_never_asked_for(hub: Hub, tmp_path: Path, name: 
     assert held(fetch(SPEC, tmp_path / "here", endpoint=hub.address)) == NEEDED
 
 
-@pytest.mark.parametrize("digest", ["../../outside", "", "A" * 40, "f" * 39, 7, None, "f" * 64 + "/.."])
+@pytest.mark.parametrize(
+    "digest", ["../../outside", "", "A" * 40, "f" * 39, 7, None, "f" * 64 + "/.."]
+)
 def test_a_hash_that_is_none_is_refused(
     hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digest: str | int | None
 ):
@@ -566,7 +608,9 @@ def test_no_more_is_read_than_was_stated(
     message = refusal(hub, None if cached else tmp_path / "here")
     assert f"sends more than the {len(NEEDED[name])} bytes that it states" in message
     assert sum(sent) < 1 << 28
-    assert max(p.stat().st_size for p in tmp_path.rglob("*") if p.is_file()) <= max(map(len, NEEDED.values()))
+    assert max(p.stat().st_size for p in tmp_path.rglob("*") if p.is_file()) <= max(
+        map(len, NEEDED.values())
+    )
     assert not list(tmp_path.rglob("*.incomplete"))
 
 
@@ -619,7 +663,9 @@ def test_the_cache_is_one_that_huggingface_hub_reads(hub: Hub):
 
     directory = fetch(SPEC, endpoint=hub.address)
     for name in NEEDED:
-        found = hf_hub_download(REPOSITORY, name, revision=REVISION, endpoint=hub.address, local_files_only=True)
+        found = hf_hub_download(
+            REPOSITORY, name, revision=REVISION, endpoint=hub.address, local_files_only=True
+        )
         assert Path(found) == directory / name
 
 
@@ -639,14 +685,18 @@ def test_offline_takes_what_is_there_without_asking(
 
 
 @pytest.mark.parametrize("cached", [False, True])
-def test_offline_a_lacking_shard_is_named(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cached: bool):
+def test_offline_a_lacking_shard_is_named(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cached: bool
+):
     into = None if cached else tmp_path / "here"
     (fetch(SPEC, into, endpoint=hub.address) / SECOND).unlink()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert f"{SECOND} missing, and HF_HUB_OFFLINE is set" in refusal(hub, into)
 
 
-def test_offline_a_damaged_file_is_named_and_kept(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_offline_a_damaged_file_is_named_and_kept(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     directory = fetch(SPEC, tmp_path / "here", endpoint=hub.address)
     (directory / FIRST).write_bytes(b"x" * 100_000)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
@@ -654,7 +704,9 @@ def test_offline_a_damaged_file_is_named_and_kept(hub: Hub, tmp_path: Path, monk
     assert (directory / FIRST).exists()
 
 
-def test_offline_another_revision_does_not_count(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_offline_another_revision_does_not_count(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     directory = fetch(SPEC, tmp_path / "here", endpoint=hub.address)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     message = refusal(hub, directory, ModelSpec(**vars(SPEC) | {"revision": "f" * 40}))

@@ -52,7 +52,12 @@ def test_other_weight_types_pass_parity(kind: str, tiny_checkpoint: Path, tmp_pa
     [
         {"type": "linear", "factor": 2.0},
         {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 64},
-        {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 1024, "attention_factor": 1.0},
+        {
+            "rope_type": "yarn",
+            "factor": 4.0,
+            "original_max_position_embeddings": 1024,
+            "attention_factor": 1.0,
+        },
         {
             "rope_type": "yarn",
             "factor": 4.0,
@@ -71,7 +76,9 @@ def test_other_weight_types_pass_parity(kind: str, tiny_checkpoint: Path, tmp_pa
         },
     ],
 )
-def test_rope_scaling_passes_parity(rope: dict[str, Any], tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_rope_scaling_passes_parity(
+    rope: dict[str, Any], tiny_checkpoint: Path, tmp_path: Path
+) -> None:
     source = changed(tiny_checkpoint, tmp_path / "source", {"rope_scaling": rope})
     convert(source, tmp_path / "kit", Options())
     figures = json.loads((tmp_path / "kit" / "manifest.json").read_text())["parity"]["language"]
@@ -81,11 +88,18 @@ def test_rope_scaling_passes_parity(rope: dict[str, Any], tiny_checkpoint: Path,
 def test_a_folder_that_keeps_the_name_of_its_vicuna_is_the_same_model(
     tiny_checkpoint: Path, tiny_kit: Path, tmp_path: Path
 ) -> None:
-    fields = {"architectures": ["LlamaForCausalLM"], "rope_theta": None, "torch_dtype": None, "dtype": "float16"}
+    fields = {
+        "architectures": ["LlamaForCausalLM"],
+        "rope_theta": None,
+        "torch_dtype": None,
+        "dtype": "float16",
+    }
     fields |= {"rope_parameters": {"rope_theta": 10000.0, "rope_type": "default"}}
 
     def frequencies(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        return tensors | {f"model.layers.{i}.self_attn.rotary_emb.inv_freq": torch.ones(32) for i in range(3)}
+        return tensors | {
+            f"model.layers.{i}.self_attn.rotary_emb.inv_freq": torch.ones(32) for i in range(3)
+        }
 
     source = changed(tiny_checkpoint, tmp_path / "source", fields, frequencies)
     convert(source, tmp_path / "kit", Options(vision="fp32"))
@@ -104,7 +118,9 @@ def test_grouped_heads_and_tied_output_pass_parity(tiny_checkpoint: Path, tmp_pa
         }
 
     fields = {"num_key_value_heads": 2, "tie_word_embeddings": True}
-    convert(changed(tiny_checkpoint, tmp_path / "source", fields, group), tmp_path / "kit", Options())
+    convert(
+        changed(tiny_checkpoint, tmp_path / "source", fields, group), tmp_path / "kit", Options()
+    )
     assert "output.weight" not in tensors_of(tmp_path / "kit" / "llm.gguf")
 
 
@@ -156,9 +172,13 @@ def test_a_lora_folder_is_merged_as_torch_would(tiny_checkpoint: Path, tmp_path:
         {f"base_model.model.{name}.lora_A.weight": a, f"base_model.model.{name}.lora_B.weight": b},
         lora / "adapter_model.safetensors",
     )
-    (lora / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 4, "lora_alpha": 8}))
+    (lora / "adapter_config.json").write_text(
+        json.dumps({"peft_type": "LORA", "r": 4, "lora_alpha": 8})
+    )
     bias = torch.randn(256).half()
-    torch.save({"base_model.model.model.mm_projector.2.bias": bias}, lora / "non_lora_trainables.bin")
+    torch.save(
+        {"base_model.model.model.mm_projector.2.bias": bias}, lora / "non_lora_trainables.bin"
+    )
     convert(tiny_checkpoint, tmp_path / "kit", Options(lora=lora))
     base = load_file(tiny_checkpoint / SHARD)[name + ".weight"]
     wanted = (base.double() + 2 * (b.double() @ a.double())).numpy()

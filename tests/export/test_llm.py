@@ -32,7 +32,13 @@ def test_tensors_and_vocabulary_are_those_of_llama_cpps_converter(
     checkpoint = Checkpoint(tiny_checkpoint, config, tower_dir=None)
     llm.write(checkpoint, tmp_path / "ours.gguf", kind, llm.About("tiny", "Apache-2.0", "", ""))
     folder = plain_llama(tiny_checkpoint, tmp_path / "plain")
-    command = [sys.executable, str(converter), str(folder), "--outfile", str(tmp_path / "theirs.gguf")]
+    command = [
+        sys.executable,
+        str(converter),
+        str(folder),
+        "--outfile",
+        str(tmp_path / "theirs.gguf"),
+    ]
     subprocess.run([*command, "--outtype", kind], check=True, capture_output=True)
     ours, theirs = (gguf.GGUFReader(tmp_path / f"{x}.gguf") for x in ("ours", "theirs"))
     a, b = ({t.name: t for t in reader.tensors} for reader in (ours, theirs))

@@ -59,8 +59,14 @@ def test_the_real_file_pins_pulse_7b():
 
 
 def test_the_comment_on_top_explains_every_field():
-    top = MODELS.read_text(encoding="utf-8").partition("\npulse-7b:")[0].partition("# The entry `recipes`")[0]
-    explained = {line.split()[1] for line in top.splitlines() if line.startswith("#   ") and line[4] != " "}
+    top = (
+        MODELS.read_text(encoding="utf-8")
+        .partition("\npulse-7b:")[0]
+        .partition("# The entry `recipes`")[0]
+    )
+    explained = {
+        line.split()[1] for line in top.splitlines() if line.startswith("#   ") and line[4] != " "
+    }
     assert explained == {field.name for field in dataclasses.fields(ModelSpec)} - {"name"}
 
 
@@ -98,30 +104,114 @@ def test_quoted_yes_is_text(write):
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
-        ("  licence: MIT", "  license: MIT", "5: tiny: unknown key 'license'. Did you mean licence?"),
-        ("  licence: MIT", "  <<: {}", "5: tiny: unknown key '<<'. Expected one of hub, revision, licence, "),
+        (
+            "  licence: MIT",
+            "  license: MIT",
+            "5: tiny: unknown key 'license'. Did you mean licence?",
+        ),
+        (
+            "  licence: MIT",
+            "  <<: {}",
+            "5: tiny: unknown key '<<'. Expected one of hub, revision, licence, ",
+        ),
         ("  licence: MIT", "  licence:", "5: tiny: licence is empty, expected text"),
-        ("  licence: MIT", "  licence: [MIT]", "5: tiny: licence is a list or a mapping, expected a single value"),
-        ("  licence: MIT", "  licence: no", "5: tiny: licence is no, which YAML reads as bool, expected text: put it "),
-        ("  licence: MIT", "  licence: 2.0", "5: tiny: licence is 2.0, which YAML reads as float, expected text: "),
-        ("  licence: MIT", "  on: MIT", "5: tiny: a key is on, which YAML reads as bool, expected text: put it in "),
-        ("  licence: MIT", "  [a]: MIT", "5: tiny: a key is a list or a mapping, expected a single value"),
+        (
+            "  licence: MIT",
+            "  licence: [MIT]",
+            "5: tiny: licence is a list or a mapping, expected a single value",
+        ),
+        (
+            "  licence: MIT",
+            "  licence: no",
+            "5: tiny: licence is no, which YAML reads as bool, expected text: put it ",
+        ),
+        (
+            "  licence: MIT",
+            "  licence: 2.0",
+            "5: tiny: licence is 2.0, which YAML reads as float, expected text: ",
+        ),
+        (
+            "  licence: MIT",
+            "  on: MIT",
+            "5: tiny: a key is on, which YAML reads as bool, expected text: put it in ",
+        ),
+        (
+            "  licence: MIT",
+            "  [a]: MIT",
+            "5: tiny: a key is a list or a mapping, expected a single value",
+        ),
         ("licence: MIT", "hub: a/b", "5: tiny: key 'hub' stands twice, first on line 3"),
-        ("someone/tiny", "tiny", "3: tiny: hub is 'tiny', expected a repository on the hub, owner/name"),
-        ("someone/tiny", "a/b/c", "3: tiny: hub is 'a/b/c', expected a repository on the hub, owner/name"),
-        ("someone/tiny", "a/../b", "3: tiny: hub is 'a/../b', expected a repository on the hub, owner/name"),
-        ("someone/tiny", "a/b--c", "3: tiny: hub is 'a/b--c', expected a repository on the hub, owner/name"),
-        ("0123456789abcdef0123456789abcdef01234567", "main", "4: tiny: revision is 'main', expected a full commit "),
-        ("0123456789abcdef0123456789abcdef01234567", "0123456", "4: tiny: revision is '0123456', expected a full "),
-        ("LlavaLlamaForCausalLM", "Llava Llama", "6: tiny: architecture is 'Llava Llama', expected the name of a "),
-        ("1000", "1_000", "7: tiny: bytes is '1_000', expected a number of bytes in plain decimal digits"),
-        ("1000", "010", "7: tiny: bytes is '010', expected a number of bytes in plain decimal digits"),
-        ("1000", "14.13 GB", "7: tiny: bytes is '14.13 GB', expected a number of bytes in plain decimal digits"),
-        ("1000", '"1000"', "7: tiny: bytes is '1000', expected a number of bytes in plain decimal digits, without "),
-        ("1000", "-5", "7: tiny: bytes is '-5', expected a number of bytes in plain decimal digits"),
+        (
+            "someone/tiny",
+            "tiny",
+            "3: tiny: hub is 'tiny', expected a repository on the hub, owner/name",
+        ),
+        (
+            "someone/tiny",
+            "a/b/c",
+            "3: tiny: hub is 'a/b/c', expected a repository on the hub, owner/name",
+        ),
+        (
+            "someone/tiny",
+            "a/../b",
+            "3: tiny: hub is 'a/../b', expected a repository on the hub, owner/name",
+        ),
+        (
+            "someone/tiny",
+            "a/b--c",
+            "3: tiny: hub is 'a/b--c', expected a repository on the hub, owner/name",
+        ),
+        (
+            "0123456789abcdef0123456789abcdef01234567",
+            "main",
+            "4: tiny: revision is 'main', expected a full commit ",
+        ),
+        (
+            "0123456789abcdef0123456789abcdef01234567",
+            "0123456",
+            "4: tiny: revision is '0123456', expected a full ",
+        ),
+        (
+            "LlavaLlamaForCausalLM",
+            "Llava Llama",
+            "6: tiny: architecture is 'Llava Llama', expected the name of a ",
+        ),
+        (
+            "1000",
+            "1_000",
+            "7: tiny: bytes is '1_000', expected a number of bytes in plain decimal digits",
+        ),
+        (
+            "1000",
+            "010",
+            "7: tiny: bytes is '010', expected a number of bytes in plain decimal digits",
+        ),
+        (
+            "1000",
+            "14.13 GB",
+            "7: tiny: bytes is '14.13 GB', expected a number of bytes in plain decimal digits",
+        ),
+        (
+            "1000",
+            '"1000"',
+            "7: tiny: bytes is '1000', expected a number of bytes in plain decimal digits, without ",
+        ),
+        (
+            "1000",
+            "-5",
+            "7: tiny: bytes is '-5', expected a number of bytes in plain decimal digits",
+        ),
         ("llava_v1", "vicuna", "8: tiny: prompt is 'vicuna', expected llava_v1"),
-        ("tiny:", "Tiny model:", "2: 'Tiny model' cannot name a model, expected lower-case letters, digits, "),
-        ("tiny:", "no:", "2: the file: a key is no, which YAML reads as bool, expected text: put it in quotes"),
+        (
+            "tiny:",
+            "Tiny model:",
+            "2: 'Tiny model' cannot name a model, expected lower-case letters, digits, ",
+        ),
+        (
+            "tiny:",
+            "no:",
+            "2: the file: a key is no, which YAML reads as bool, expected text: put it in quotes",
+        ),
         ("  licence: MIT", "\tlicence: MIT", "5: not YAML: "),
         ("  licence: MIT", "  licence: *MIT", "5: not YAML: found undefined alias"),
         ("  licence: MIT", "  licence: M\x07T", "5: character "),

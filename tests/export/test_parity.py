@@ -26,7 +26,9 @@ def test_windows_of_layers_give_the_logits_of_the_whole_model(
     before, after = [1, 5, 6], [7, 8, 9, 10]
     whole = parity._whole(tiny_kit / "llm.gguf", rows, before, after, 2, "f16")
     monkeypatch.setattr(parity, "WINDOW_BYTES", 1)
-    windows, how = parity._in_windows(tiny_kit / "llm.gguf", 3, rows, before, after, 2, tmp_path, "f16")
+    windows, how = parity._in_windows(
+        tiny_kit / "llm.gguf", 3, rows, before, after, 2, tmp_path, "f16"
+    )
     assert how.startswith("in 3 windows")
     assert np.abs(windows - whole).max() < 5e-3
     assert (windows.argmax(-1) == whole.argmax(-1)).all()
@@ -46,7 +48,9 @@ def config(**keys: Any) -> Change:
 def tensors(change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> Change:
     def apply(folder: Path) -> None:
         file = next(folder.glob("*.safetensors"))
-        save_file({k: v.contiguous() for k, v in change(load_file(file)).items()}, file, {"format": "pt"})
+        save_file(
+            {k: v.contiguous() for k, v in change(load_file(file)).items()}, file, {"format": "pt"}
+        )
 
     return apply
 
@@ -62,8 +66,14 @@ def in_pytorch_files(folder: Path) -> None:
 
 
 def of_transformers_5(folder: Path) -> None:
-    renamed = {"language_model.model.": "model.language_model.", "language_model.lm_head.": "lm_head."}
-    renamed |= {"vision_tower.vision_model.": "model.vision_tower.", "multi_modal_": "model.multi_modal_"}
+    renamed = {
+        "language_model.model.": "model.language_model.",
+        "language_model.lm_head.": "lm_head.",
+    }
+    renamed |= {
+        "vision_tower.vision_model.": "model.vision_tower.",
+        "multi_modal_": "model.multi_modal_",
+    }
 
     def name(old: str) -> str:
         for begin, new in renamed.items():
@@ -85,7 +95,9 @@ def grouped(folder: Path) -> None:
     config(num_key_value_heads=2)(folder)
     tensors(
         lambda t: {
-            k: v[:128] if "model.layers" in k and ("k_proj" in k or "v_proj" in k) and "vision" not in k else v
+            k: v[:128]
+            if "model.layers" in k and ("k_proj" in k or "v_proj" in k) and "vision" not in k
+            else v
             for k, v in t.items()
         }
     )(folder)
@@ -116,7 +128,11 @@ LAYOUTS: dict[str, tuple[tuple[str, ...], tuple[Change, ...], Options]] = {
     "grouped heads": ((), (grouped,), Options()),
     "linear scaling": ((), (config(rope_scaling={"type": "linear", "factor": 2.0}),), Options()),
     "YaRN": ((), (config(rope_scaling=YARN),), Options()),
-    "YaRN's own fields": ((), (config(rope_scaling=YARN | {"beta_fast": 16.0, "attention_factor": 1.1}),), Options()),
+    "YaRN's own fields": (
+        (),
+        (config(rope_scaling=YARN | {"beta_fast": 16.0, "attention_factor": 1.1}),),
+        Options(),
+    ),
     "Llama 3's scaling": ((), (config(rope_scaling=LLAMA3),), Options()),
     "float32 weights": ((), (between_f16,), Options()),
     "float32 weights as bf16": ((), (between_f16,), Options(language="bf16")),
@@ -171,9 +187,13 @@ def test_a_degenerate_model_is_refused(
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_a_failed_gate_leaves_no_kit(tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_gate_leaves_no_kit(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for what, words in (("token", "token error"), ("kld", "mean kld"), ("logit", "logit error")):
-        monkeypatch.setattr(parity, "allowed", lambda name, expected, what=what: -1.0 if name == what else 1.0)
+        monkeypatch.setattr(
+            parity, "allowed", lambda name, expected, what=what: -1.0 if name == what else 1.0
+        )
         with pytest.raises(ParityError, match=words):
             convert(tiny_checkpoint, tmp_path / "out" / "kit", Options())
         assert list((tmp_path / "out").iterdir()) == []

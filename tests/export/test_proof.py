@@ -12,7 +12,9 @@ from pulse_edge.errors import ParityError
 
 
 @pytest.fixture(scope="module")
-def right(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Path, convert.Options]]:
+def right(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> dict[str, tuple[Path, Path, convert.Options]]:
     """Layout -> checkpoint, its right kit, and the options that made it."""
     folder, out = tmp_path_factory.mktemp("right"), {}
     for layout in LAYOUTS:
@@ -58,7 +60,9 @@ def test_a_fault_of_the_quantizer_is_noticed(
     _, kit, _ = right["unpad"]
     fault.apply(monkeypatch)
     with pytest.raises(ParityError, match=fault.notices):
-        quantize.quantize(kit, tmp_path / "out" / "kit", quantize.Options(llm="Q8_0", vision="w8", threads=1))
+        quantize.quantize(
+            kit, tmp_path / "out" / "kit", quantize.Options(llm="Q8_0", vision="w8", threads=1)
+        )
     assert list((tmp_path / "out").iterdir()) == []
 
 
@@ -76,7 +80,9 @@ def test_golden_cases_notice_one_percent_of_noise(
 
     def outcomes() -> list[golden.Outcome]:
         with PulseModel.load(kit, device="cpu", threads=1) as model:
-            return golden.check(model, lambda path: model.encode(path, force=True), lambda _done, _of: None)
+            return golden.check(
+                model, lambda path: model.encode(path, force=True), lambda _done, _of: None
+            )
 
     assert len(outcomes()) == 3
     assert all(outcome.passed for outcome in outcomes())

@@ -56,7 +56,9 @@ def contents(kit: Path) -> dict[str, bytes]:
 def test_the_same_settings_give_the_same_bytes_on_any_number_of_threads(
     tiny_kit: Path, stats: Path, smaller: Path, tmp_path: Path
 ) -> None:
-    quantize(tiny_kit, tmp_path / "other", Options(llm="Q4_K_M", vision="w8", stats=stats, threads=2))
+    quantize(
+        tiny_kit, tmp_path / "other", Options(llm="Q4_K_M", vision="w8", stats=stats, threads=2)
+    )
     assert contents(tmp_path / "other") == contents(smaller)
 
 
@@ -68,7 +70,9 @@ def test_its_manifest_says_how_it_was_made(tiny_kit: Path, stats: Path, smaller:
     assert m.quantization.stats == kits.sha256_file(stats)
     assert len(m.quantization.calibration["ptb-test"]) == 2
     assert m.quantization.tensors["blk.0.attn_q.weight"] == "Q4_K"
-    assert m.quantization.tensors["blk.0.ffn_down.weight"] == "F16"  # 688 columns are no multiple of 32
+    assert (
+        m.quantization.tensors["blk.0.ffn_down.weight"] == "F16"
+    )  # 688 columns are no multiple of 32
     assert (m.language.type, m.vision.type) == ("Q4_K_M", "w8")
     assert m.id.endswith("(Q4_K_M, w8)")
 
@@ -84,7 +88,10 @@ def test_a_finished_kit_answers(smaller: Path) -> None:
     from pulse_edge import PulseModel
 
     with PulseModel.load(smaller, device="cpu") as model:
-        assert model.interpret(parity.PAGE, "Is the rhythm regular?", max_tokens=3).answers[0].tokens <= 3
+        assert (
+            model.interpret(parity.PAGE, "Is the rhythm regular?", max_tokens=3).answers[0].tokens
+            <= 3
+        )
 
 
 def test_quantized_keys_are_of_the_kit_and_in_its_proof(tiny_kit: Path, tmp_path: Path) -> None:
@@ -98,7 +105,11 @@ def test_quantized_keys_are_of_the_kit_and_in_its_proof(tiny_kit: Path, tmp_path
         assert manifest.language.keys == manifest.quantization.settings["keys"] == keys  # type: ignore[union-attr]
         for threads in (1, 2):
             with PulseModel.load(tmp_path / keys, device="cpu", threads=threads) as model:
-                texts.append(model.interpret(parity.PAGE, "Is the rhythm regular?", max_tokens=24).answers[0].text)
+                texts.append(
+                    model.interpret(parity.PAGE, "Is the rhythm regular?", max_tokens=24)
+                    .answers[0]
+                    .text
+                )
         cells.append(model.plan.parts["kv_cache"])
     assert texts[0] == texts[1]
     assert texts[2] == texts[3]
@@ -118,10 +129,16 @@ with PulseModel.load(sys.argv[1], device="cpu", threads=1) as model:
 
 def test_no_variable_of_the_environment_changes_the_logits(tiny_kit: Path, tmp_path: Path) -> None:
     quantize(tiny_kit, tmp_path / "kit", Options(llm="Q4_K_M", keys="q8_0"))
-    switches = {"GGML_CPU_TILED_MM": "0", "GGML_CPU_DISABLE_FUSION": "1", "LLAMA_ATTN_ROT_DISABLE": "1"}
+    switches = {
+        "GGML_CPU_TILED_MM": "0",
+        "GGML_CPU_DISABLE_FUSION": "1",
+        "LLAMA_ATTN_ROT_DISABLE": "1",
+    }
     command = [sys.executable, "-c", LOGITS, str(tmp_path / "kit"), str(parity.PAGE)]
     env = {k: v for k, v in os.environ.items() if k not in switches}
-    plain, switched = (subprocess.check_output(command, env=env | more, cwd=ROOT) for more in ({}, switches))
+    plain, switched = (
+        subprocess.check_output(command, env=env | more, cwd=ROOT) for more in ({}, switches)
+    )
     assert plain == switched
 
 
@@ -132,7 +149,9 @@ def test_a_size_is_kept_and_used(tiny_kit: Path, stats: Path, tmp_path: Path) ->
     assert size - 200_000 < made <= size
 
 
-def test_a_base_whose_weights_have_a_second_hard_link_is_read(tiny_kit: Path, tmp_path: Path) -> None:
+def test_a_base_whose_weights_have_a_second_hard_link_is_read(
+    tiny_kit: Path, tmp_path: Path
+) -> None:
     kit = Path(shutil.copytree(tiny_kit, tmp_path / "kit"))
     os.link(kit / "vision.onnx.data", tmp_path / "second")
     vision.requantize(kit / "vision.onnx", tmp_path / "vision.onnx", "w8", {})
@@ -152,7 +171,9 @@ def test_sensitivity_changes_the_choice(tiny_kit: Path, stats: Path, tmp_path: P
 
 
 def test_the_command_takes_a_recipe(tiny_kit: Path, tmp_path: Path) -> None:
-    done = CliRunner().invoke(cli, ["quantize", str(tiny_kit), "-o", str(tmp_path / "kit"), "--recipe", "q8"])
+    done = CliRunner().invoke(
+        cli, ["quantize", str(tiny_kit), "-o", str(tmp_path / "kit"), "--recipe", "q8"]
+    )
     assert done.exit_code == 0, done.output
     manifest = kits.open_kit(tmp_path / "kit").manifest
     assert manifest.quantization is not None
@@ -199,7 +220,12 @@ def test_a_matrix_is_rounded_as_in_the_file(tiny_kit: Path, tmp_path: Path) -> N
     for kind in (Type.Q4_K, Type.IQ4_XS, Type.Q8_0):
         path = tmp_path / f"{kind.name}.gguf"
         ggml.quantize(
-            tiny_kit / "llm.gguf", path, "Q4_K_M", importance={name: importance}, types={name: kind}, threads=1
+            tiny_kit / "llm.gguf",
+            path,
+            "Q4_K_M",
+            importance={name: importance},
+            types={name: kind},
+            threads=1,
         )
         made = {t.name: t for t in gguf.GGUFReader(path).tensors}[name]
         assert made.tensor_type == kind
@@ -224,7 +250,11 @@ def test_the_choice_is_the_best_of_all() -> None:
         matrices.append(Matrix(str(i), sizes, harms))
     for budget in (90, 150, 200):
         everything = itertools.product(kinds, repeat=5)
-        fitting = [c for c in everything if sum(m.bytes[k] for m, k in zip(matrices, c, strict=True)) <= budget]
+        fitting = [
+            c
+            for c in everything
+            if sum(m.bytes[k] for m, k in zip(matrices, c, strict=True)) <= budget
+        ]
         best = min(sum(m.harm[k] for m, k in zip(matrices, c, strict=True)) for c in fitting)
         chosen = choose.choose(matrices, budget)
         assert sum(m.bytes[chosen[m.name]] for m in matrices) <= budget
@@ -234,13 +264,17 @@ def test_the_choice_is_the_best_of_all() -> None:
 # --- gates ------------------------------------------------------------------------------------------------------------
 
 
-def test_an_encoder_that_fails_its_gate_stays_as_it_was_and_the_kit_says_so(tiny_kit: Path, tmp_path: Path) -> None:
+def test_an_encoder_that_fails_its_gate_stays_as_it_was_and_the_kit_says_so(
+    tiny_kit: Path, tmp_path: Path
+) -> None:
     strict = Recipe("strict", "", llm="Q8_0", vision="int8", cosine=0.9999999)
     said: list[str] = []
     quantize(tiny_kit, tmp_path / "kit", Options(recipe=strict), said.append)
     manifest = kits.open_kit(tmp_path / "kit").manifest
     assert manifest.vision.type == "fp32"
-    assert (tmp_path / "kit" / "vision.onnx.data").read_bytes() == (tiny_kit / "vision.onnx.data").read_bytes()
+    assert (tmp_path / "kit" / "vision.onnx.data").read_bytes() == (
+        tiny_kit / "vision.onnx.data"
+    ).read_bytes()
     assert manifest.quantization is not None
     assert "int8" in manifest.quantization.notes[0]
     assert manifest.quantization.notes[0] in said
@@ -249,7 +283,9 @@ def test_an_encoder_that_fails_its_gate_stays_as_it_was_and_the_kit_says_so(tiny
 def test_an_encoder_whose_image_tokens_depend_on_rounding_stays_as_it_was(
     tiny_kit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(quantize_module, "ROUNDING", 0.05)  # as if processors rounded to four or five bits
+    monkeypatch.setattr(
+        quantize_module, "ROUNDING", 0.05
+    )  # as if processors rounded to four or five bits
     said: list[str] = []
     loose = Recipe("loose", "", llm="Q8_0", vision="int8", cosine=0.5)
     quantize(tiny_kit, tmp_path / "kit", Options(recipe=loose), said.append)
@@ -260,7 +296,9 @@ def test_an_encoder_whose_image_tokens_depend_on_rounding_stays_as_it_was(
 
 
 @pytest.mark.parametrize("kind", ["fp16", "w8", "int8", "int8-static"])
-def test_every_encoder_type_comes_close(kind: str, tiny_kit: Path, stats: Path, tmp_path: Path) -> None:
+def test_every_encoder_type_comes_close(
+    kind: str, tiny_kit: Path, stats: Path, tmp_path: Path
+) -> None:
     loose = Recipe("loose", "", llm="Q8_0", cosine=0.9)
     quantize(tiny_kit, tmp_path / "kit", Options(recipe=loose, vision=kind, stats=stats))
     manifest = kits.open_kit(tmp_path / "kit").manifest
@@ -276,7 +314,11 @@ def test_every_encoder_type_comes_close(kind: str, tiny_kit: Path, stats: Path, 
 
 def test_a_failed_proof_leaves_no_kit(tiny_kit: Path, tmp_path: Path) -> None:
     with pytest.raises(ParityError, match="No kit was written"):
-        quantize(tiny_kit, tmp_path / "out" / "kit", Options(recipe=Recipe("x", "", llm="Q2_K", kld=1e-9)))
+        quantize(
+            tiny_kit,
+            tmp_path / "out" / "kit",
+            Options(recipe=Recipe("x", "", llm="Q2_K", kld=1e-9)),
+        )
     assert list((tmp_path / "out").iterdir()) == []
 
 
@@ -313,7 +355,9 @@ def test_stats_of_another_model_are_refused(tiny_kit: Path, stats: Path, tmp_pat
         (Options(keys="q4_0"), "--keys q4_0: expected one of f16, q8_0"),  # type: ignore[arg-type]
     ],
 )
-def test_what_cannot_be_is_refused(options: Options, reason: str, tiny_kit: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_is_refused(
+    options: Options, reason: str, tiny_kit: Path, tmp_path: Path
+) -> None:
     with pytest.raises(UsageError, match=reason):
         quantize(tiny_kit, tmp_path / "out" / "kit", options)
     assert not list(tmp_path.glob("out/*"))
@@ -323,7 +367,9 @@ def test_what_takes_days_has_to_be_asked_for(
     tiny_kit: Path, stats: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parity, "WINDOW_BYTES", 1000)
-    with pytest.raises(UsageError, match=r"takes \d+ runs of this model over \d pages each.*--no-sensitivity"):
+    with pytest.raises(
+        UsageError, match=r"takes \d+ runs of this model over \d pages each.*--no-sensitivity"
+    ):
         quantize(tiny_kit, tmp_path / "kit", Options(bpw=7, stats=stats))
     assert not (tmp_path / "kit").exists()
 
@@ -355,7 +401,9 @@ def test_the_recipes_name_types_that_exist() -> None:
 
 def test_a_mistaken_recipe_is_told_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "models.yaml"
-    path.write_text("recipes:\n  q4:\n    description: both\n    llm: Q4_K_M\n    bpw: '4'\n    kid: 0.1\n")
+    path.write_text(
+        "recipes:\n  q4:\n    description: both\n    llm: Q4_K_M\n    bpw: '4'\n    kid: 0.1\n"
+    )
     with pytest.raises(CheckpointError) as caught:
         load_recipes(path)
     lines = str(caught.value).splitlines()
@@ -365,4 +413,6 @@ def test_a_mistaken_recipe_is_told_with_its_line(tmp_path: Path) -> None:
 
 def test_the_manifest_is_json_that_names_every_calibration_id(smaller: Path) -> None:
     raw = json.loads((smaller / "manifest.json").read_text())
-    assert all(name.startswith("ptb-test-") for name in raw["quantization"]["calibration"]["ptb-test"])
+    assert all(
+        name.startswith("ptb-test-") for name in raw["quantization"]["calibration"]["ptb-test"]
+    )

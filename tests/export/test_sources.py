@@ -70,12 +70,16 @@ def without_weights(source: Path) -> Path:
         ({"quant_method": "new"}, "quantization_config of config.json, method 'new'"),
     ],
 )
-def test_a_quantized_checkpoint_is_named_by_its_config(source: Path, settings: dict[str, Any], method: str) -> None:
+def test_a_quantized_checkpoint_is_named_by_its_config(
+    source: Path, settings: dict[str, Any], method: str
+) -> None:
     words = rf"is quantized \({method}\)\. Give the float16, bfloat16 or float32 checkpoint that it was made of"
     refused(configured(source, quantization_config=settings), words)
 
 
-@pytest.mark.parametrize(("name", "method"), [("quantize_config.json", "GPTQ"), ("quant_config.json", "AWQ")])
+@pytest.mark.parametrize(
+    ("name", "method"), [("quantize_config.json", "GPTQ"), ("quant_config.json", "AWQ")]
+)
 def test_a_quantized_checkpoint_is_named_by_its_files(source: Path, name: str, method: str) -> None:
     (source / name).write_text("{}")
     refused(source, rf"is quantized \({method}\)")
@@ -91,7 +95,9 @@ def test_a_quantized_checkpoint_is_named_by_its_files(source: Path, name: str, m
         ("weight_scale_inv", "float8 or int8"),
     ],
 )
-def test_a_quantized_checkpoint_is_named_by_its_tensors(source: Path, ending: str, method: str) -> None:
+def test_a_quantized_checkpoint_is_named_by_its_tensors(
+    source: Path, ending: str, method: str
+) -> None:
     name = f"model.layers.0.mlp.up_proj.{ending}"
     with_tensors(source, lambda tensors: tensors | {name: torch.zeros(4, dtype=torch.uint8)})
     refused(source, rf"is quantized \({method}: it has {name}\)\. Give the float16")
@@ -99,7 +105,9 @@ def test_a_quantized_checkpoint_is_named_by_its_tensors(source: Path, ending: st
 
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.int8])
 @pytest.mark.parametrize("pickled", [False, True])
-def test_a_data_type_that_is_no_weight_s_is_named(source: Path, dtype: torch.dtype, pickled: bool) -> None:
+def test_a_data_type_that_is_no_weight_s_is_named(
+    source: Path, dtype: torch.dtype, pickled: bool
+) -> None:
     def change(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         return {n: t.to(dtype) if n.endswith("o_proj.weight") else t for n, t in tensors.items()}
 
@@ -109,7 +117,8 @@ def test_a_data_type_that_is_no_weight_s_is_named(source: Path, dtype: torch.dty
         (source / SHARD).unlink()
     kind = str(dtype).removeprefix("torch.")
     refused(
-        source, rf"o_proj.weight and \d+ others have the data type {kind}, so the checkpoint is quantized or damaged"
+        source,
+        rf"o_proj.weight and \d+ others have the data type {kind}, so the checkpoint is quantized or damaged",
     )
 
 
@@ -119,19 +128,33 @@ def test_a_data_type_that_is_no_weight_s_is_named(source: Path, dtype: torch.dty
 @pytest.mark.parametrize(
     ("files", "words"),
     [
-        (["adapter_config.json", "adapter_model.safetensors"], "is an adapter and no model.*with --lora"),
+        (
+            ["adapter_config.json", "adapter_model.safetensors"],
+            "is an adapter and no model.*with --lora",
+        ),
         (["mm_projector.bin"], "is a projector and no model.*with --lora"),
-        (["global_step9/mp_rank_00_model_states.pt", "latest"], "shards of a training under DeepSpeed.*zero_to_fp32"),
-        (["zero_pp_rank_0_mp_rank_00_optim_states.pt"], "shards of a training under DeepSpeed.*zero_to_fp32"),
+        (
+            ["global_step9/mp_rank_00_model_states.pt", "latest"],
+            "shards of a training under DeepSpeed.*zero_to_fp32",
+        ),
+        (
+            ["zero_pp_rank_0_mp_rank_00_optim_states.pt"],
+            "shards of a training under DeepSpeed.*zero_to_fp32",
+        ),
         (["pytorch_model_fsdp_0/__0_0.distcp"], "shards of a training under FSDP.*merge-weights"),
         (["model-q4.gguf"], "GGUF file, which llama.cpp has converted already"),
         (["consolidated.00.pth"], "in their trainer's own format"),
         (["flax_model.msgpack"], "for TensorFlow or Flax"),
-        (["optimizer.pt", "scheduler.pt", "training_args.bin"], "state of a training and no weights"),
+        (
+            ["optimizer.pt", "scheduler.pt", "training_args.bin"],
+            "state of a training and no weights",
+        ),
         ([], r"no \*\.safetensors and no pytorch_model\*\.bin"),
     ],
 )
-def test_a_folder_without_a_model_is_named_with_what_to_give(source: Path, files: list[str], words: str) -> None:
+def test_a_folder_without_a_model_is_named_with_what_to_give(
+    source: Path, files: list[str], words: str
+) -> None:
     without_weights(source)
     for name in files:
         (source / name).parent.mkdir(exist_ok=True)
@@ -144,7 +167,9 @@ def test_a_model_with_an_adapter_in_its_folder_is_refused(source: Path) -> None:
     refused(source, "holds a model and an adapter.*with --lora")
 
 
-def test_a_model_beside_a_training_s_state_is_no_mistake(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_beside_a_training_s_state_is_no_mistake(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (source / "optimizer.pt").write_bytes(b"x")
     (source / "global_step9").mkdir()
 
@@ -162,17 +187,26 @@ def test_weights_that_deepspeed_left_empty_are_named(source: Path) -> None:
 
 
 def test_a_git_lfs_pointer_is_named(source: Path) -> None:
-    (source / SHARD).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    (source / SHARD).write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+    )
     refused(source, rf"{SHARD} is a Git LFS pointer, not the file. Run `git lfs pull`")
 
 
 def test_pytorch_s_old_format_is_named(source: Path) -> None:
     tensors = load_file(source / SHARD)
-    torch.save(tensors, without_weights(source) / "pytorch_model.bin", _use_new_zipfile_serialization=False)
-    refused(source, "pytorch_model.bin is in PyTorch's format from before version 1.6. Save it again as safetensors")
+    torch.save(
+        tensors, without_weights(source) / "pytorch_model.bin", _use_new_zipfile_serialization=False
+    )
+    refused(
+        source,
+        "pytorch_model.bin is in PyTorch's format from before version 1.6. Save it again as safetensors",
+    )
 
 
-@pytest.mark.parametrize(("name", "words"), [("config.json", "is a file"), ("none", "there is no such folder")])
+@pytest.mark.parametrize(
+    ("name", "words"), [("config.json", "is a file"), ("none", "there is no such folder")]
+)
 def test_what_is_no_folder_is_refused(source: Path, name: str, words: str) -> None:
     with pytest.raises(CheckpointError, match=words):
         convert(source / name, source.parent / "kit", Options())
@@ -186,7 +220,10 @@ def tower(source: Path, tmp_path: Path) -> Path:
     """The tower's own folder, with description and weights."""
     out = Path(shutil.copytree(source / "vision_tower", tmp_path / "clip"))
     tensors = load_file(source / SHARD)
-    save_file({n.removeprefix(TOWER): t for n, t in tensors.items() if n.startswith(TOWER)}, out / "model.safetensors")
+    save_file(
+        {n.removeprefix(TOWER): t for n, t in tensors.items() if n.startswith(TOWER)},
+        out / "model.safetensors",
+    )
     return out
 
 
@@ -204,7 +241,11 @@ def accepted(source: Path, monkeypatch: pytest.MonkeyPatch, **options: Any) -> A
 
 
 def test_a_tower_that_is_inside_and_described_needs_no_folder(source: Path, tower: Path) -> None:
-    refused(source, "carries its own vision tower and its description.*leave --vision-tower out", vision_tower=tower)
+    refused(
+        source,
+        "carries its own vision tower and its description.*leave --vision-tower out",
+        vision_tower=tower,
+    )
 
 
 @pytest.mark.parametrize("weights", [True, False])
@@ -213,7 +254,10 @@ def test_a_tower_that_is_inside_and_not_described_takes_the_description_alone(
 ) -> None:
     """A trainer's own path stands in the config. What the message asks for is then what helps."""
     configured(source, mm_vision_tower="/mnt/trainer/clip")
-    refused(source, "'/mnt/trainer/clip' is neither built in nor a folder.*Give its folder with --vision-tower")
+    refused(
+        source,
+        "'/mnt/trainer/clip' is neither built in nor a folder.*Give its folder with --vision-tower",
+    )
     other = load_file(tower / "model.safetensors")
     save_file({n: t * 0 for n, t in other.items()}, tower / "model.safetensors")
     if not weights:
@@ -224,11 +268,17 @@ def test_a_tower_that_is_inside_and_not_described_takes_the_description_alone(
     assert torch.equal(checkpoint.tensor(name), load_file(source / SHARD)[name])
 
 
-def test_a_tower_that_is_elsewhere_is_given(source: Path, tower: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with_tensors(source, lambda tensors: {n: t for n, t in tensors.items() if not n.startswith(TOWER)})
+def test_a_tower_that_is_elsewhere_is_given(
+    source: Path, tower: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_tensors(
+        source, lambda tensors: {n: t for n, t in tensors.items() if not n.startswith(TOWER)}
+    )
     refused(source, "has no vision tower.*with its config.json and weights, with --vision-tower")
     refused(source, "holds no weights either", vision_tower=source / "vision_tower")
-    refused(source, "has no config.json. Give the folder of the CLIP model", vision_tower=source.parent)
+    refused(
+        source, "has no config.json. Give the folder of the CLIP model", vision_tower=source.parent
+    )
     refused(source, "is no folder. Give the folder of the CLIP model", vision_tower=source / "none")
     assert accepted(source, monkeypatch, vision_tower=tower).notes == ()
 
@@ -262,9 +312,15 @@ SPARSE = torch.zeros(2, 2).to_sparse()
     [
         (lambda: archive(pickle.dumps({"a": Runs()}, 2)), "not a plain PyTorch file of tensors"),
         (lambda: pickle.dumps({"a": Runs()}, 2), "from before version 1.6"),
-        (lambda: archive(pickle.dumps({}, 2), **{"../../slip": b"x"}), "not a plain PyTorch file of tensors"),
+        (
+            lambda: archive(pickle.dumps({}, 2), **{"../../slip": b"x"}),
+            "not a plain PyTorch file of tensors",
+        ),
         (lambda: archive(bytes(100 << 20), zipfile.ZIP_DEFLATED), "states other sizes"),
-        (lambda: archive(b"\x80\x02" + b"(" * 200_000 + b"l" * 200_000 + b"."), "not a plain PyTorch file of tensors"),
+        (
+            lambda: archive(b"\x80\x02" + b"(" * 200_000 + b"l" * 200_000 + b"."),
+            "not a plain PyTorch file of tensors",
+        ),
         (lambda: archive(b"\x80\x02]."), "not a plain PyTorch file|other things than tensors"),
         (lambda: bytes(range(256)) * 20, "truncated or no PyTorch file"),
         (lambda: b"", "truncated or no PyTorch file"),
@@ -310,7 +366,10 @@ def first_as(**fields: Any) -> Any:
         (first_as(shape=[1 << 40, 1]), "truncated or no safetensors file"),
         (first_as(data_offsets=[0, 2]), "truncated or no safetensors file"),
         (first_as(dtype="F7"), "truncated or no safetensors file"),
-        (lambda head: b"{" + b" " * (9 << 20) + json.dumps(head).encode()[1:], "has a header of .* most allowed"),
+        (
+            lambda head: b"{" + b" " * (9 << 20) + json.dumps(head).encode()[1:],
+            "has a header of .* most allowed",
+        ),
         (lambda _head: b"[" * 100_000, "truncated or no safetensors file"),
         (lambda _head: b"\xff\xfe", "truncated or no safetensors file"),
     ],
@@ -337,7 +396,10 @@ def test_a_safetensors_header_longer_than_its_file_is_refused(source: Path) -> N
         ({"max_position_embeddings": -1}, "max_position_embeddings is -1"),
         ({"rope_theta": 1e308}, r"rope_theta is 1e\+308"),
         ({"rms_norm_eps": float("nan")}, "rms_norm_eps is nan"),
-        ({"image_grid_pinpoints": [[28_000_000, 28_000_000]]}, "image_grid_pinpoints has 28000000 x 28000000"),
+        (
+            {"image_grid_pinpoints": [[28_000_000, 28_000_000]]},
+            "image_grid_pinpoints has 28000000 x 28000000",
+        ),
         ({"image_grid_pinpoints": "[" * 100_000}, "image_grid_pinpoints is"),
         ({"image_grid_pinpoints": "-" * 100_000 + "1"}, "image_grid_pinpoints is"),
         ({"image_grid_pinpoints": "1" + "+1" * 50_000}, "image_grid_pinpoints is"),
@@ -355,7 +417,9 @@ def test_a_config_nested_without_end_is_refused(source: Path) -> None:
     refused(source, "config.json: nested too deeply")
 
 
-def test_pinpoints_in_llava_s_string_form_are_read(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pinpoints_in_llava_s_string_form_are_read(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     listed = json.loads((source / "config.json").read_text())["image_grid_pinpoints"]
     text = str([tuple(point) for point in listed])
     checkpoint = accepted(configured(source, image_grid_pinpoints=text), monkeypatch)

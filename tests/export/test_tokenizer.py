@@ -36,7 +36,13 @@ TEXTS = (
 
 
 def entry(text: str, *, special: bool = True) -> dict[str, Any]:
-    return {"content": text, "lstrip": False, "normalized": False, "rstrip": False, "special": special}
+    return {
+        "content": text,
+        "lstrip": False,
+        "normalized": False,
+        "rstrip": False,
+        "special": special,
+    }
 
 
 DECODER = {str(i): entry(text) for i, text in enumerate(BASE)}
@@ -85,7 +91,12 @@ CASES: dict[str, tuple[dict[str, dict[str, Any] | None], dict[str, Any]]] = {
         {"tokens": {400: (" lead", USER), 401: ("<|lead|>", CONTROL)}},
     ),
     "extra_special_tokens as a list": (
-        {"tokenizer_config.json": {"extra_special_tokens": ["<s>", "</s>"], "add_prefix_space": None}},
+        {
+            "tokenizer_config.json": {
+                "extra_special_tokens": ["<s>", "</s>"],
+                "add_prefix_space": None,
+            }
+        },
         {},
     ),
     "extra_special_tokens as an object": (
@@ -94,7 +105,11 @@ CASES: dict[str, tuple[dict[str, dict[str, Any] | None], dict[str, Any]]] = {
     ),
     "special tokens as objects": (
         {
-            "tokenizer_config.json": {"bos_token": entry("<s>"), "eos_token": entry("</s>"), "pad_token": None},
+            "tokenizer_config.json": {
+                "bos_token": entry("<s>"),
+                "eos_token": entry("</s>"),
+                "pad_token": None,
+            },
             "special_tokens_map.json": {
                 "bos_token": entry("<s>"),
                 "eos_token": entry("</s>"),
@@ -110,15 +125,27 @@ CASES: dict[str, tuple[dict[str, dict[str, Any] | None], dict[str, Any]]] = {
     "legacy": ({"tokenizer_config.json": {"legacy": True}}, {}),
     "add_prefix_space is null": ({"tokenizer_config.json": {"add_prefix_space": None}}, {}),
     "add_prefix_space is true": ({"tokenizer_config.json": {"add_prefix_space": True}}, {}),
-    "add_prefix_space is false": ({"tokenizer_config.json": {"add_prefix_space": False}}, {"add_prefix": False}),
-    "add_bos_token is false": ({"tokenizer_config.json": {"add_bos_token": False}}, {"add_bos": False}),
-    "several ends in config.json": ({"config.json": {"eos_token_id": [2, 117]}}, {"ends": (2, 117)}),
+    "add_prefix_space is false": (
+        {"tokenizer_config.json": {"add_prefix_space": False}},
+        {"add_prefix": False},
+    ),
+    "add_bos_token is false": (
+        {"tokenizer_config.json": {"add_bos_token": False}},
+        {"add_bos": False},
+    ),
+    "several ends in config.json": (
+        {"config.json": {"eos_token_id": [2, 117]}},
+        {"ends": (2, 117)},
+    ),
     "several ends in generation_config.json": (
         {"generation_config.json": {"eos_token_id": [117, 2, 301]}},
         {"ends": (2, 117, 301)},
     ),
     "bos and eos are null": (
-        {"config.json": {"bos_token_id": None, "eos_token_id": None}, "generation_config.json": None},
+        {
+            "config.json": {"bos_token_id": None, "eos_token_id": None},
+            "generation_config.json": None,
+        },
         {},
     ),
 }
@@ -144,7 +171,13 @@ def written(source: Path, folder: Path) -> Path:
     """llm.gguf of the weights of `source` with the tokenizer of `folder`."""
     config = read_config(folder / "config.json", tower_dir=None)
     checkpoint = Checkpoint(source, config, tower_dir=None)
-    llm.write(checkpoint, folder / "llm.gguf", "f16", llm.About("tiny", "", "", ""), vocabulary=read(folder))
+    llm.write(
+        checkpoint,
+        folder / "llm.gguf",
+        "f16",
+        llm.About("tiny", "", "", ""),
+        vocabulary=read(folder),
+    )
     return folder / "llm.gguf"
 
 
@@ -158,23 +191,44 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def folders(source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("cases")
-    return {name: lay(source, root / str(i), changes) for i, (name, (changes, _)) in enumerate(CASES.items())}
+    return {
+        name: lay(source, root / str(i), changes)
+        for i, (name, (changes, _)) in enumerate(CASES.items())
+    }
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_tokenizer_becomes_its_vocabulary(case: str, folders: dict[str, Path]) -> None:
     found, plain = read(folders[case]), read(folders["plain"])
-    expected = {"bos": 1, "ends": (2,), "unk": 0, "pad": 0, "add_prefix": True, "add_bos": True} | CASES[case][1]
+    expected = {
+        "bos": 1,
+        "ends": (2,),
+        "unk": 0,
+        "pad": 0,
+        "add_prefix": True,
+        "add_bos": True,
+    } | CASES[case][1]
     tokens = expected.pop("tokens", {})
     assert {key: getattr(found, key) for key in expected} == expected
     assert len(found.tokens) == len(found.scores) == len(found.types) == SIZE
-    assert (found.tokens[3], found.types[3], found.scores[3]) == (b"<0x00>", int(TokenType.BYTE), 0.0)
+    assert (found.tokens[3], found.types[3], found.scores[3]) == (
+        b"<0x00>",
+        int(TokenType.BYTE),
+        0.0,
+    )
     for i in range(SIZE):
         text, kind = tokens.get(i, (None, None))
         if text is not None:
-            assert (found.tokens[i].decode(), found.types[i], found.scores[i]) == (text, kind, -1000.0)
+            assert (found.tokens[i].decode(), found.types[i], found.scores[i]) == (
+                text,
+                kind,
+                -1000.0,
+            )
         elif i >= PIECES:
-            assert (found.tokens[i], found.types[i]) == (f"[PAD{i}]".encode(), int(TokenType.UNUSED))
+            assert (found.tokens[i], found.types[i]) == (
+                f"[PAD{i}]".encode(),
+                int(TokenType.UNUSED),
+            )
         else:
             assert (found.tokens[i], found.types[i], found.scores[i]) == (
                 plain.tokens[i],
@@ -201,14 +255,20 @@ def converted_by_llama_cpp(folders: list[Path]) -> None:
         pytest.skip(f"the source distribution cannot be had: {e.stderr[-200:]}")
     places = []
     for folder in folders:
-        plain = Path(shutil.copytree(folder, folder / "plain", ignore=shutil.ignore_patterns("plain", "*.gguf")))
+        plain = Path(
+            shutil.copytree(
+                folder, folder / "plain", ignore=shutil.ignore_patterns("plain", "*.gguf")
+            )
+        )
         config = json.loads((plain / "config.json").read_text())
         config = {k: v for k, v in config.items() if not k.startswith(("mm_", "image_"))}
         (plain / "config.json").write_text(
             json.dumps(config | {"architectures": ["LlamaForCausalLM"], "model_type": "llama"})
         )
         places.append(str(plain))
-    subprocess.run([sys.executable, "-c", MANY, str(converter), *places], check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-c", MANY, str(converter), *places], check=True, capture_output=True
+    )
 
 
 def test_vocabularies_are_those_of_llama_cpps_converter(folders: dict[str, Path]) -> None:
@@ -216,7 +276,9 @@ def test_vocabularies_are_those_of_llama_cpps_converter(folders: dict[str, Path]
     for case, folder in folders.items():
         ours = read(folder)
         fields = gguf.GGUFReader(folder / "plain" / "theirs.gguf").fields
-        theirs = {name.removeprefix("tokenizer.ggml."): field.contents() for name, field in fields.items()}
+        theirs = {
+            name.removeprefix("tokenizer.ggml."): field.contents() for name, field in fields.items()
+        }
         assert [t.decode() for t in ours.tokens] == theirs["tokens"], case
         assert ours.types == theirs["token_type"], case
         assert np.array_equal(np.float32(ours.scores), np.float32(theirs["scores"])), case
@@ -229,7 +291,9 @@ def test_vocabularies_are_those_of_llama_cpps_converter(folders: dict[str, Path]
 
 
 def test_an_answer_ends_on_any_of_several_ends(source: Path, tmp_path: Path) -> None:
-    folder = lay(source, tmp_path / "case", {"generation_config.json": {"eos_token_id": [117, 301]}})
+    folder = lay(
+        source, tmp_path / "case", {"generation_config.json": {"eos_token_id": [117, 301]}}
+    )
     with closing(LanguageModel(written(source, folder), context=256, threads=1)) as model:
 
         def answer(token: int) -> list[int]:
@@ -260,11 +324,25 @@ def as_transformers_5(folder: Path) -> Path:
     raw["model"]["merges"].sort(key=lambda pair: ids[pair[0] + pair[1]])
     raw["model"]["unk_token"] = None
     raw["normalizer"] = None
-    raw["pre_tokenizer"] = {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "first", "split": False}
+    raw["pre_tokenizer"] = {
+        "type": "Metaspace",
+        "replacement": "\u2581",
+        "prepend_scheme": "first",
+        "split": False,
+    }
     raw["post_processor"]["single"] = raw["post_processor"]["single"][-1:]
     (folder / "tokenizer.json").write_text(json.dumps(raw))
-    settings = {"backend": "tokenizers", "tokenizer_class": "LlamaTokenizer", "add_prefix_space": None}
-    settings |= {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "extra_special_tokens": ["<s>", "</s>"]}
+    settings = {
+        "backend": "tokenizers",
+        "tokenizer_class": "LlamaTokenizer",
+        "add_prefix_space": None,
+    }
+    settings |= {
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        "unk_token": "<unk>",
+        "extra_special_tokens": ["<s>", "</s>"],
+    }
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     (folder / "special_tokens_map.json").unlink(missing_ok=True)
     return folder
@@ -273,7 +351,9 @@ def as_transformers_5(folder: Path) -> Path:
 FORMS: dict[str, Callable[[Path], Path]] = {
     "transformers 4": lambda folder: listed(folder, legacy=False),
     "transformers 4, legacy": lambda folder: listed(folder, legacy=True),
-    "transformers 4, no space in front": lambda folder: listed(folder, legacy=False, add_prefix_space=False),
+    "transformers 4, no space in front": lambda folder: listed(
+        folder, legacy=False, add_prefix_space=False
+    ),
     "transformers 5": lambda folder: as_transformers_5(listed(folder, legacy=False)),
 }
 
@@ -289,7 +369,10 @@ def encoded(folder: Path, texts: list[str]) -> list[list[int]]:
     """Ids by Hugging Face's tokenizers, which read tokenizer.json; text that looks like a special token stays text."""
     from tokenizers import Tokenizer
 
-    raw = json.loads((folder / "tokenizer.json").read_text()) | {"added_tokens": [], "post_processor": None}
+    raw = json.loads((folder / "tokenizer.json").read_text()) | {
+        "added_tokens": [],
+        "post_processor": None,
+    }
     model = Tokenizer.from_str(json.dumps(raw))
     return [model.encode(text, add_special_tokens=False).ids for text in texts]
 
@@ -316,8 +399,12 @@ def test_tokenizer_json_alone_gives_the_same_ids_as_hugging_faces_tokenizers(
         assert model.tokenize("x", first=True)[0] == 1
 
 
-def test_tokenizer_json_alone_has_the_tokens_and_types_of_llama_cpps_converter(source: Path, tmp_path: Path) -> None:
-    folders = [alone(source, tmp_path / form[-1], form) for form in ("transformers 4", "transformers 5")]
+def test_tokenizer_json_alone_has_the_tokens_and_types_of_llama_cpps_converter(
+    source: Path, tmp_path: Path
+) -> None:
+    folders = [
+        alone(source, tmp_path / form[-1], form) for form in ("transformers 4", "transformers 5")
+    ]
     for folder in folders:
         settings = json.loads((folder / "tokenizer_config.json").read_text())
         settings["extra_special_tokens"] = {}  # the converter's transformers does not read a list
@@ -325,18 +412,26 @@ def test_tokenizer_json_alone_has_the_tokens_and_types_of_llama_cpps_converter(s
     converted_by_llama_cpp(folders)
     for folder in folders:
         ours, fields = read(folder), gguf.GGUFReader(folder / "plain" / "theirs.gguf").fields
-        assert [t.decode() for t in ours.tokens[:PIECES]] == fields["tokenizer.ggml.tokens"].contents()
-        assert ours.types[:PIECES] == fields["tokenizer.ggml.token_type"].contents()  # its scores are all -1000
+        assert [t.decode() for t in ours.tokens[:PIECES]] == fields[
+            "tokenizer.ggml.tokens"
+        ].contents()
+        assert (
+            ours.types[:PIECES] == fields["tokenizer.ggml.token_type"].contents()
+        )  # its scores are all -1000
 
 
-def test_scores_of_tokenizer_json_are_those_of_the_tokenizer_model(shared: Path, tmp_path: Path) -> None:
+def test_scores_of_tokenizer_json_are_those_of_the_tokenizer_model(
+    shared: Path, tmp_path: Path
+) -> None:
     source = tiny.checkpoint(tmp_path / "source", pieces=shared / "tokenizer" / "tokenizer.model")
     first = read(source)
     for form in ("transformers 4", "transformers 5"):
         second = read(alone(source, tmp_path / form, form))
         assert second.tokens == first.tokens
         runs = [i for i, token in enumerate(first.tokens) if set(token.decode()) == {"\u2581"}]
-        differ = [i for i, (a, b) in enumerate(zip(first.scores, second.scores, strict=True)) if a != b]
+        differ = [
+            i for i, (a, b) in enumerate(zip(first.scores, second.scores, strict=True)) if a != b
+        ]
         # transformers 5 loses what it means that runs of spaces come last.
         assert differ == ([0, 1, 2] if form == "transformers 4" else [0, 1, 2, *runs])
 
@@ -363,7 +458,10 @@ def _swap(raw: dict[str, Any]) -> None:
         (lambda raw: raw["model"]["merges"].pop(20), "does not merge"),
         (lambda raw: raw["model"]["merges"].append(["q", "q"]), "not in its vocabulary"),
         (lambda raw: raw.update(normalizer={"type": "NFKC"}), "its normalizer is {'type': 'NFKC'}"),
-        (lambda raw: raw.update(pre_tokenizer={"type": "ByteLevel"}), "its pre_tokenizer is {'type': 'ByteLevel'}"),
+        (
+            lambda raw: raw.update(pre_tokenizer={"type": "ByteLevel"}),
+            "its pre_tokenizer is {'type': 'ByteLevel'}",
+        ),
         (lambda raw: raw.update(pre_tokenizer=None), "no step that makes spaces into pieces"),
         (lambda raw: raw.pop("model"), "'model' cannot be read"),
     ],
@@ -373,12 +471,16 @@ def test_a_tokenizer_json_of_another_kind_is_refused_with_the_reason(
 ) -> None:
     folder = alone(source, tmp_path / "case", "transformers 5")
     edited(folder, change)
-    with pytest.raises(CheckpointError, match="not a Llama tokenizer of SentencePiece's kind") as refusal:
+    with pytest.raises(
+        CheckpointError, match="not a Llama tokenizer of SentencePiece's kind"
+    ) as refusal:
         read(folder)
     assert words in str(refusal.value)
 
 
-def test_merges_in_another_order_than_ids_still_give_hugging_faces_ids(source: Path, tmp_path: Path) -> None:
+def test_merges_in_another_order_than_ids_still_give_hugging_faces_ids(
+    source: Path, tmp_path: Path
+) -> None:
     folder = alone(source, tmp_path / "case", "transformers 4")
 
     def reverse(
@@ -400,10 +502,15 @@ def test_both_files_must_say_the_same(source: Path, tmp_path: Path) -> None:
     folder = listed(lay(source, tmp_path / "case", {}), legacy=False)
     assert {path.name for path in read(folder).files} >= {"tokenizer.model", "tokenizer.json"}
     edited(folder, lambda raw: raw.update(normalizer={"type": "Lowercase"}))
-    with pytest.raises(CheckpointError, match=r"does not say what tokenizer\.model says \(its normalizer"):
+    with pytest.raises(
+        CheckpointError, match=r"does not say what tokenizer\.model says \(its normalizer"
+    ):
         read(folder)
     edited(folder, lambda raw: raw["model"]["vocab"].pop("<0x41>"))
-    with pytest.raises(CheckpointError, match=r"its vocabulary is another one.*Remove the file that does not belong"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"its vocabulary is another one.*Remove the file that does not belong",
+    ):
         read(folder)
 
 
@@ -412,7 +519,11 @@ def test_tokenizer_json_describes_tokens_behind_the_pieces(source: Path, tmp_pat
     edited(folder, lambda raw: raw["added_tokens"].append(entry("<image>") | {"id": PIECES}))
     found = read(folder)
     assert (found.tokens[PIECES], found.types[PIECES]) == (b"<image>", CONTROL)
-    assert found.types[:3] == [int(TokenType.UNKNOWN), CONTROL, CONTROL]  # as llama.cpp's converter leaves them
+    assert found.types[:3] == [
+        int(TokenType.UNKNOWN),
+        CONTROL,
+        CONTROL,
+    ]  # as llama.cpp's converter leaves them
 
 
 # --- refusals ---------------------------------------------------------------------------------------------------------
@@ -439,7 +550,10 @@ def test_tokenizer_json_describes_tokens_behind_the_pieces(source: Path, tmp_pat
             },
             "eos_token_id is null, and the tokenizer names no eos_token",
         ),
-        ({"config.json": {"eos_token_id": [2, 464]}}, "eos_token_id 464 is beyond the vocabulary of 464"),
+        (
+            {"config.json": {"eos_token_id": [2, 464]}},
+            "eos_token_id 464 is beyond the vocabulary of 464",
+        ),
         ({"config.json": {"eos_token_id": [2, 3, 4, 5]}}, "eos_token_id lists 4 ids .* room for 3"),
         (
             {"generation_config.json": {"eos_token_id": "2"}},
@@ -447,16 +561,34 @@ def test_tokenizer_json_describes_tokens_behind_the_pieces(source: Path, tmp_pat
         ),
         ({"generation_config.json": {"repetition_penalty": 1.2}}, r"repetition_penalty is 1\.2"),
         ({"tokenizer_config.json": {"add_eos_token": True}}, "add_eos_token is True"),
-        ({"tokenizer_config.json": {"add_bos_token": "yes"}}, "add_bos_token is 'yes', expected true or false"),
-        ({"tokenizer_config.json": {"tokenizer_class": "GemmaTokenizer"}}, "tokenizer_class is 'GemmaTokenizer'"),
-        ({"tokenizer_config.json": {"sp_model_kwargs": {"enable_sampling": True}}}, "sp_model_kwargs"),
-        ({"special_tokens_map.json": {"eos_token": "<end>"}}, "eos_token is '<end>', which is not in the vocabulary"),
+        (
+            {"tokenizer_config.json": {"add_bos_token": "yes"}},
+            "add_bos_token is 'yes', expected true or false",
+        ),
+        (
+            {"tokenizer_config.json": {"tokenizer_class": "GemmaTokenizer"}},
+            "tokenizer_class is 'GemmaTokenizer'",
+        ),
+        (
+            {"tokenizer_config.json": {"sp_model_kwargs": {"enable_sampling": True}}},
+            "sp_model_kwargs",
+        ),
+        (
+            {"special_tokens_map.json": {"eos_token": "<end>"}},
+            "eos_token is '<end>', which is not in the vocabulary",
+        ),
         (
             {"tokenizer_config.json": {"added_tokens_decoder": {"x": entry("a")}}},
             "the id of .* is 'x', expected a whole number",
         ),
-        ({"tokenizer_config.json": {"added_tokens_decoder": {"3": "a"}}}, "added token 'a' has no content"),
-        ({"tokenizer_config.json": {"added_tokens_decoder": {"3": {"content": "\ud800"}}}}, "is no Unicode text"),
+        (
+            {"tokenizer_config.json": {"added_tokens_decoder": {"3": "a"}}},
+            "added token 'a' has no content",
+        ),
+        (
+            {"tokenizer_config.json": {"added_tokens_decoder": {"3": {"content": "\ud800"}}}},
+            "is no Unicode text",
+        ),
         ({"added_tokens.json": {"<image>": -1}}, "the id of '<image>' is -1"),
         ({"added_tokens.json": {"<s>": 400}}, "doubled tokens: 1 and 400 are both '<s>'"),
         (

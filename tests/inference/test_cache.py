@@ -46,13 +46,19 @@ def test_the_key_depends_on_every_pixel_and_on_what_makes_rows_of_them() -> None
     pixels = np.zeros((2, 3, 4, 4), np.float32)
     other = pixels.copy()
     other[1, 2, 3, 3] = 1e-7
-    keys = {key_of(pixels, {"merge": "flat"}), key_of(other, {"merge": "flat"}), key_of(pixels, {"merge": "spatial"})}
+    keys = {
+        key_of(pixels, {"merge": "flat"}),
+        key_of(other, {"merge": "flat"}),
+        key_of(pixels, {"merge": "spatial"}),
+    }
     keys.add(key_of(pixels.reshape(1, 6, 4, 4), {"merge": "flat"}))
     assert len(keys) == 4
 
 
 @posix
-def test_files_are_for_their_owner_alone_and_a_folder_that_was_there_keeps_its_rights(tmp_path: Path) -> None:
+def test_files_are_for_their_owner_alone_and_a_folder_that_was_there_keeps_its_rights(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "there").mkdir(mode=0o755)
     for name, rights in (("new", 0o700), ("there", 0o755)):
         folder = tmp_path / name
@@ -81,14 +87,24 @@ def test_a_folder_of_others_is_refused_and_stays_as_it_is(tmp_path: Path) -> Non
 
 
 def test_only_entries_are_removed_from_our_own_folder(tmp_path: Path) -> None:
-    cache, prefixes = ImageTokenCache(tmp_path / "image-tokens", limit=400), PrefixCache(tmp_path / "image-tokens", 400)
+    cache, prefixes = (
+        ImageTokenCache(tmp_path / "image-tokens", limit=400),
+        PrefixCache(tmp_path / "image-tokens", 400),
+    )
     cache.put("0" * 64, ROWS)
     prefixes.save("1" * 64, 10, lambda path: path.write_bytes(b"x" * 10) and None)
-    others = {"photo.tokens": "x" * 4000, "film.kv": "x" * 4000, ".unfinished-thesis": "x", "notes.txt": "x"}
+    others = {
+        "photo.tokens": "x" * 4000,
+        "film.kv": "x" * 4000,
+        ".unfinished-thesis": "x",
+        "notes.txt": "x",
+    }
     for name, text in others.items():
         (tmp_path / "image-tokens" / name).write_text(text)
         os.utime(tmp_path / "image-tokens" / name, (0, 0))
-    (tmp_path / "image-tokens" / "link.tokens").symlink_to(tmp_path / "image-tokens" / "photo.tokens")
+    (tmp_path / "image-tokens" / "link.tokens").symlink_to(
+        tmp_path / "image-tokens" / "photo.tokens"
+    )
     cache.put("2" * 64, ROWS)  # the first has to make room
     assert cache.info()[0] == prefixes.info()[0] == 1
     assert (cache.clear(), prefixes.clear()) == (1, 1)
@@ -106,7 +122,12 @@ def test_what_is_broken_or_foreign_is_no_entry_and_is_removed(tmp_path: Path, wh
         path.symlink_to(tmp_path / "elsewhere")
     else:
         bit = raw[:-1] + bytes([raw[-1] ^ 1])
-        changed = {"cut": raw[:-4], "bit": bit, "header": b"[1]" + raw[raw.index(b"\n") :], "empty": b""}
+        changed = {
+            "cut": raw[:-4],
+            "bit": bit,
+            "header": b"[1]" + raw[raw.index(b"\n") :],
+            "empty": b"",
+        }
         path.write_bytes(changed.get(what, raw.replace(b'"key": "a"', b'"key": "b"')))
     assert cache.get("a") is None
     assert not os.path.lexists(path)
@@ -157,7 +178,11 @@ def test_a_page_seen_before_is_judged_again_and_not_encoded(
         plain = model.encode(PAGE)
         monkeypatch.setattr(model.encoder, "encode", lambda *_: pytest.fail("encoded again"))
         again = model.encode(PAGE, cache=cache)
-        assert again.image_tokens.tobytes() == first.image_tokens.tobytes() == plain.image_tokens.tobytes()
+        assert (
+            again.image_tokens.tobytes()
+            == first.image_tokens.tobytes()
+            == plain.image_tokens.tobytes()
+        )
         assert again.checked is not None
         assert "encode" in first.seconds
         assert "cached" in again.seconds
@@ -185,7 +210,10 @@ def test_the_commands_keep_pages_unless_told_not_to(tiny_kit: Path, tmp_path: Pa
 def test_a_page_kept_as_the_language_model_read_it_has_the_same_numbers_and_is_not_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kit, questions = PAGE.parent / "kits" / "miniature", ("Is the rhythm regular?", "What is the rate?")
+    kit, questions = (
+        PAGE.parent / "kits" / "miniature",
+        ("Is the rhythm regular?", "What is the rate?"),
+    )
     kept = PrefixCache(tmp_path, 64 << 20)
 
     def numbers(model: PulseModel, rows: str) -> list[bytes]:
@@ -212,7 +240,9 @@ def test_a_page_kept_as_the_language_model_read_it_has_the_same_numbers_and_is_n
 
 
 @posix
-def test_a_prefix_of_another_key_or_behind_a_link_is_removed_and_the_oldest_make_room(tmp_path: Path) -> None:
+def test_a_prefix_of_another_key_or_behind_a_link_is_removed_and_the_oldest_make_room(
+    tmp_path: Path,
+) -> None:
     kept = PrefixCache(tmp_path, 250)
     for age, key in enumerate("abc"):
         kept.save(key, 100, lambda path: path.write_bytes(b"x" * 100) and None)
@@ -261,7 +291,12 @@ def kit_with_weights_in(source: Path, target: Path, scale: float) -> Path:
         weights[2 * len(weights) // 3 :] *= scale
         weights.tofile(work / "weights" / "all.bin")
         model = onnx.load(work / "vision.onnx", load_external_data=False)
-        for entry in (e for tensor in model.graph.initializer for e in tensor.external_data if e.key == "location"):
+        for entry in (
+            e
+            for tensor in model.graph.initializer
+            for e in tensor.external_data
+            if e.key == "location"
+        ):
             entry.value = "weights/all.bin"
         (work / "vision.onnx").write_bytes(model.SerializeToString())
         old = kits.open_kit(source).manifest
@@ -269,11 +304,19 @@ def kit_with_weights_in(source: Path, target: Path, scale: float) -> Path:
     return target
 
 
-def test_every_file_that_may_hold_weights_counts_as_the_encoders(tiny_kit: Path, tmp_path: Path) -> None:
-    first, second = (kit_with_weights_in(tiny_kit, tmp_path / name, scale) for name, scale in (("a", 1.0), ("b", 0.5)))
+def test_every_file_that_may_hold_weights_counts_as_the_encoders(
+    tiny_kit: Path, tmp_path: Path
+) -> None:
+    first, second = (
+        kit_with_weights_in(tiny_kit, tmp_path / name, scale)
+        for name, scale in (("a", 1.0), ("b", 0.5))
+    )
     manifests = [kits.open_kit(kit).manifest for kit in (first, second)]
     assert [kits.encoder_files(m) for m in manifests] == [["vision.onnx", "weights/all.bin"]] * 2
-    assert kits.encoder_files(kits.open_kit(tiny_kit).manifest) == ["vision.onnx", "vision.onnx.data"]
+    assert kits.encoder_files(kits.open_kit(tiny_kit).manifest) == [
+        "vision.onnx",
+        "vision.onnx.data",
+    ]
     assert kits.base_of(manifests[0])["vision"] != kits.base_of(manifests[1])["vision"]
     assert encoding(manifests[0]) != encoding(manifests[1])
     assert identity(manifests[0]) != identity(manifests[1])

@@ -44,7 +44,9 @@ def test_forced_logits_are_those_of_feeding_one_token_after_another(model: Pulse
 
 def test_one_answer_does_not_change_the_numbers_of_the_next(model: PulseModel) -> None:
     scan = model.encode(PAGE)
-    long, short = (model.language.tokenize(text, first=False) for text in ("The rhythm is irregular.", "The"))
+    long, short = (
+        model.language.tokenize(text, first=False) for text in ("The rhythm is irregular.", "The")
+    )
     first, _, again = model.score(scan, QUESTION, [short, long, short])
     assert np.array_equal(first, again)
     assert len(first) == len(short)
@@ -69,7 +71,9 @@ def test_a_second_turn_hears_the_first_with_its_end(model: PulseModel) -> None:
     with_history = model.ask(scan, SECOND, 12, [(QUESTION, "Yes.")]).answer().text
     language, m = model.language, model.kit.manifest
     language.prefill(scan.image_tokens_sha256, m.prompt.before, scan.image_tokens)
-    first, second = (language.tokenize(t, first=False) for t in model.turns(SECOND, [(QUESTION, "Yes.")]))
+    first, second = (
+        language.tokenize(t, first=False) for t in model.turns(SECOND, [(QUESTION, "Yes.")])
+    )
     pieces = language.generate(language.feed_tokens([*first, language.end, *second]), 12)
     assert "".join(piece.text for piece in pieces).strip() == with_history
     assert with_history != model.ask(scan, SECOND, 12).answer().text

@@ -25,7 +25,9 @@ def test_it_is_as_it_was_made_small_and_a_demonstration() -> None:
     assert "PTB-XL" in (KIT / "MODEL_CARD.md").read_text("utf-8")
 
 
-def test_it_is_found_where_nothing_else_is_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_it_is_found_where_nothing_else_is_installed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.delenv("PULSE_EDGE_KIT", raising=False)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     assert kits.find(None).path == KIT
@@ -44,7 +46,9 @@ def test_its_golden_cases_come_back() -> None:
 
 def test_what_it_answers_says_what_it_is() -> None:
     with PulseModel.load(KIT, device="cpu") as model:
-        report = model.interpret(ROOT / "pulse_edge" / "assets" / "example_page.png", CASES[0]["question"])
+        report = model.interpret(
+            ROOT / "pulse_edge" / "assets" / "example_page.png", CASES[0]["question"]
+        )
     assert report.kit.demonstration
     assert report.notice.splitlines() == [DEMONSTRATION, NOT_PROVEN]
     assert json.loads(report.to_json())["kit"]["demonstration"] is True

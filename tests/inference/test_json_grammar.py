@@ -27,7 +27,10 @@ from pulse_edge.inference.language_model import rehearse
 PAGE = Path(pulse_edge.__file__).parent / "assets" / "example_page.png"
 PUBLISHED = ROOT / "docs" / "answer.schema.json"
 SCHEMAS: tuple[dict[str, Any], ...] = (
-    {"type": "object", "properties": {'a "quoted\\" näme': {"type": "boolean"}, "b": {"type": "null"}}},
+    {
+        "type": "object",
+        "properties": {'a "quoted\\" näme': {"type": "boolean"}, "b": {"type": "null"}},
+    },
     {"type": "object"},
     {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 2, "maxItems": 3},
     {"type": "array", "items": {"type": "number"}, "maxItems": 1},
@@ -35,10 +38,25 @@ SCHEMAS: tuple[dict[str, Any], ...] = (
     {"type": "string", "minLength": 3, "maxLength": 5, "description": "short"},
     {"enum": ["yes", "no", 'a "b" \\ c', 3, None, {"x": [1]}]},
     {"const": "atrial fibrillation – ja"},
-    {"type": "array", "items": {"type": "integer", "minimum": -7, "maximum": 1203}, "minItems": 9, "maxItems": 9},
+    {
+        "type": "array",
+        "items": {"type": "integer", "minimum": -7, "maximum": 1203},
+        "minItems": 9,
+        "maxItems": 9,
+    },
     {"type": "array", "items": {"type": "integer", "maximum": -95}, "minItems": 9, "maxItems": 9},
-    {"type": "array", "items": {"type": "number", "minimum": 3, "maximum": 12}, "minItems": 9, "maxItems": 9},
-    {"type": "array", "items": {"type": "number", "minimum": -1, "maximum": 0}, "minItems": 9, "maxItems": 9},
+    {
+        "type": "array",
+        "items": {"type": "number", "minimum": 3, "maximum": 12},
+        "minItems": 9,
+        "maxItems": 9,
+    },
+    {
+        "type": "array",
+        "items": {"type": "number", "minimum": -1, "maximum": 0},
+        "minItems": 9,
+        "maxItems": 9,
+    },
     {"anyOf": [{"type": "integer"}, {"type": "array", "items": {"enum": [1, 2]}}]},
     json.loads(PUBLISHED.read_text()),
 )
@@ -57,9 +75,15 @@ LARGE: tuple[dict[str, Any], ...] = (
     nested(18, {"maxItems": 2}),
     nested(100, {"maxItems": 3}),
     {"type": "array", "items": {"type": "string", "maxLength": 2000}, "maxItems": 2000},
-    {"type": "array", "items": {"type": "object", "properties": {f"f{n}": {"type": "string"} for n in range(10)}}},
+    {
+        "type": "array",
+        "items": {"type": "object", "properties": {f"f{n}": {"type": "string"} for n in range(10)}},
+    },
     {"type": "array", "items": {"type": "integer"}, "minItems": 2000, "maxItems": 2000},
-    {"type": "object", "properties": {f"f{n}": {"type": "string", "maxLength": 1000 + n} for n in range(40)}},
+    {
+        "type": "object",
+        "properties": {f"f{n}": {"type": "string", "maxLength": 1000 + n} for n in range(40)},
+    },
     {"enum": [f"finding number {n}" for n in range(4000)]},
 )
 """What a grammar can hold, but none that writes out each value where it stands."""
@@ -85,12 +109,18 @@ def test_whatever_is_likely_the_json_validates(schema: dict[str, Any], model: Pu
     rng = np.random.default_rng(7)
     jsonschema.Draft202012Validator.check_schema(schema)
     for _ in range(5):
-        text = spoken(model, grammar(schema), lambda: rng.normal(0, 3, model.language.vocabulary).astype(np.float32))
+        text = spoken(
+            model,
+            grammar(schema),
+            lambda: rng.normal(0, 3, model.language.vocabulary).astype(np.float32),
+        )
         jsonschema.validate(json.loads(text), schema)
 
 
 @pytest.mark.parametrize("schema", LARGE, ids=lambda s: next(iter(s)))
-def test_llama_cpp_takes_every_grammar_that_is_not_refused(schema: dict[str, Any], model: PulseModel) -> None:
+def test_llama_cpp_takes_every_grammar_that_is_not_refused(
+    schema: dict[str, Any], model: PulseModel
+) -> None:
     made = compiled(schema)
     assert len(made.text) < 200 + 3 * len(json.dumps(schema))  # nothing doubles from level to level
     jsonschema.validate(json.loads(made.shortest), schema)
@@ -99,10 +129,22 @@ def test_llama_cpp_takes_every_grammar_that_is_not_refused(schema: dict[str, Any
 
 @pytest.mark.parametrize(
     ("low", "high"),
-    [(0, 0), (20, 300), (9, 10), (100, 999), (101, 1000), (98, 9999), (-12, 7), (-300, -20), (0, 12345)],
+    [
+        (0, 0),
+        (20, 300),
+        (9, 10),
+        (100, 999),
+        (101, 1000),
+        (98, 9999),
+        (-12, 7),
+        (-300, -20),
+        (0, 12345),
+    ],
 )
 def test_whole_numbers_are_those_from_the_minimum_to_the_maximum(low: int, high: int) -> None:
-    expression = grammar({"type": "integer", "minimum": low, "maximum": high}).split("r0 ::= ")[1].strip()
+    expression = (
+        grammar({"type": "integer", "minimum": low, "maximum": high}).split("r0 ::= ")[1].strip()
+    )
     pattern = re.compile(
         re.sub(r'"([^"]*)"', r"\1", expression).replace(" ", "")
     )  # GBNF without names is a regular expression
@@ -120,8 +162,16 @@ def test_of_what_is_allowed_the_most_likely_is_taken(model: PulseModel) -> None:
     language = model.language
     with language._choice(grammar({"enum": ["yes", "no"]})) as best:
         first = best(np.arange(language.vocabulary, dtype=np.float32))
-    allowed = [t for t in range(language.vocabulary) if (p := language.piece(t)) and b' "yes"'.startswith(p)]
-    allowed += [t for t in range(language.vocabulary) if (p := language.piece(t).strip()) and b'"no"'.startswith(p)]
+    allowed = [
+        t
+        for t in range(language.vocabulary)
+        if (p := language.piece(t)) and b' "yes"'.startswith(p)
+    ]
+    allowed += [
+        t
+        for t in range(language.vocabulary)
+        if (p := language.piece(t).strip()) and b'"no"'.startswith(p)
+    ]
     assert first == max(allowed)
 
 
@@ -141,16 +191,28 @@ def test_the_question_s_answer_is_greedy_where_the_grammar_allows_it(model: Puls
     [
         ({}, "has no type"),
         ([], "is not an object"),
-        ({"type": "string", "pattern": "a+"}, "has pattern, which is not understood for the type string"),
+        (
+            {"type": "string", "pattern": "a+"},
+            "has pattern, which is not understood for the type string",
+        ),
         ({"type": "integer", "minimum": 0.5}, "has the minimum 0.5; a grammar holds whole numbers"),
         ({"type": "integer", "minimum": False}, "has the minimum False"),
-        ({"type": "integer", "minimum": 30, "maximum": 20}, "has the minimum 30 above the maximum 20"),
+        (
+            {"type": "integer", "minimum": 30, "maximum": 20},
+            "has the minimum 30 above the maximum 20",
+        ),
         ({"type": "integer", "minimum": 10**10}, "give both"),
         ({"type": "number", "maximum": 2**54}, "has the maximum 18014398509481984"),
         ({"const": float("nan")}, "NaN is not a number of JSON"),
         ({"enum": [1, -float("inf")]}, "-Infinity is not a number of JSON"),
-        ({"enum": [f"finding number {n}" for n in range(9000)]}, "give the schema fewer or shorter values"),
-        (nested(70, {"maxItems": 2000}), "more than 100,000 elements; lower maxItems of the schema.items"),
+        (
+            {"enum": [f"finding number {n}" for n in range(9000)]},
+            "give the schema fewer or shorter values",
+        ),
+        (
+            nested(70, {"maxItems": 2000}),
+            "more than 100,000 elements; lower maxItems of the schema.items",
+        ),
         (nested(40, {"minItems": 2}), "lower minItems of the schema.items.items"),
         (nested(101, {}), "nests values more than 100 deep"),
         ({"type": "array"}, "items is not an object"),
@@ -162,7 +224,10 @@ def test_the_question_s_answer_is_greedy_where_the_grammar_allows_it(model: Puls
         ({"type": "string", "enum": ["a"]}, "needs enum alone"),
         ({"enum": []}, "needs enum alone, with something in it"),
         ({"$ref": "#/x"}, "has no type"),
-        ({"type": "object", "properties": {"a": {"type": "any"}}}, "the schema.a has the type 'any'"),
+        (
+            {"type": "object", "properties": {"a": {"type": "any"}}},
+            "the schema.a has the type 'any'",
+        ),
     ],
 )
 def test_what_a_grammar_cannot_hold_is_refused(schema: Any, why: str, tmp_path: Path) -> None:
@@ -174,7 +239,18 @@ def test_what_a_grammar_cannot_hold_is_refused(schema: Any, why: str, tmp_path: 
 
 
 def interpret(kit: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pulse_edge", "interpret", str(PAGE), "--kit", str(kit), "--threads", "1", *more]
+    command = [
+        sys.executable,
+        "-m",
+        "pulse_edge",
+        "interpret",
+        str(PAGE),
+        "--kit",
+        str(kit),
+        "--threads",
+        "1",
+        *more,
+    ]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
@@ -194,7 +270,10 @@ def test_interpret_gives_json_of_the_published_schema(tiny_kit: Path, tmp_path: 
             "maxItems of the schema, 100.",
         ),
         ({"type": "object", "properties": {"a": LARGE[4]}}, "lower maxItems of the schema.a, 16."),
-        ({"type": "object", "properties": {"a": {"type": "null"}, "b": LARGE[5]}}, "maxItems of the schema.b, 2,000."),
+        (
+            {"type": "object", "properties": {"a": {"type": "null"}, "b": LARGE[5]}},
+            "maxItems of the schema.b, 2,000.",
+        ),
         (
             {"type": "array", "items": {"const": 1}, "minItems": 1100, "maxItems": 1100},
             "an answer may have 1,024. Raise --max-tokens, or lower minItems of the schema, 1,100.",
@@ -215,11 +294,15 @@ def test_a_schema_that_no_answer_may_fill_is_refused_before_the_page_is_read(
     assert done.stdout == ""
 
 
-@pytest.mark.parametrize("text", ['{"const": 1e400}', '{"enum": [Infinity]}', "[" * 3000, '{"const": 1e999}'])
+@pytest.mark.parametrize(
+    "text", ['{"const": 1e400}', '{"enum": [Infinity]}', "[" * 3000, '{"const": 1e999}']
+)
 def test_numbers_and_nesting_beyond_json_are_wrong_usage(text: str, tmp_path: Path) -> None:
     file = tmp_path / "s.json"
     file.write_text(text)
-    with pytest.raises(UsageError, match=r"s\.json: (is no JSON Schema|nests values more than 100 deep)"):
+    with pytest.raises(
+        UsageError, match=r"s\.json: (is no JSON Schema|nests values more than 100 deep)"
+    ):
         load(file)
 
 
@@ -247,7 +330,8 @@ def test_few_tokens_are_refused_for_json_that_needs_more(tiny_kit: Path) -> None
     done = interpret(tiny_kit, "--json-schema", str(PUBLISHED), "--max-tokens", "100")
     assert done.returncode == 2
     assert (
-        "100 tokens hold about 400, so an answer could be cut off. Raise --max-tokens, or lower maxItems" in done.stderr
+        "100 tokens hold about 400, so an answer could be cut off. Raise --max-tokens, or lower maxItems"
+        in done.stderr
     )
 
 

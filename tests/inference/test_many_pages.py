@@ -16,7 +16,11 @@ from PIL import Image
 from calibration.synthetic.pages import page_at
 
 KIT = ROOT / "pulse_edge" / "assets" / "kits" / "miniature"
-QUESTIONS = ("Is the rhythm regular?", "What is the heart rate?", "Does this ECG show left bundle branch block?")
+QUESTIONS = (
+    "Is the rhythm regular?",
+    "What is the heart rate?",
+    "Does this ECG show left bundle branch block?",
+)
 PROCESS = """
 import json, sys
 from pulse_edge import PulseModel
@@ -44,7 +48,10 @@ def test_answers_and_memory_do_not_depend_on_the_pages_before(tmp_path: Path) ->
     pages.sort()
     todo = [(page, question) for _, page in pages for question in QUESTIONS]
     # The two largest pages come first, so that what is more behind the tenth is no larger page, but something left behind.
-    first, rest = [todo[0], todo[len(QUESTIONS)]], [*todo[1 : len(QUESTIONS)], *todo[len(QUESTIONS) + 1 :]]
+    first, rest = (
+        [todo[0], todo[len(QUESTIONS)]],
+        [*todo[1 : len(QUESTIONS)], *todo[len(QUESTIONS) + 1 :]],
+    )
     random.Random(5).shuffle(rest)
     todo = first + rest
     together = answers(todo)

@@ -26,7 +26,9 @@ GROUPED = {"d": 2048, "ff": 5632, "layers": 4, "heads": 16, "kv": 4}
 AVX2 = frozenset({"avx2"})
 
 
-def header(path: Path, *, d: int, ff: int, layers: int, heads: int, kv: int, kind: str = "Q4_K") -> Path:
+def header(
+    path: Path, *, d: int, ff: int, layers: int, heads: int, kv: int, kind: str = "Q4_K"
+) -> Path:
     """A GGUF file of these shapes that is all hole: its header is right, and it takes a few kilobytes of disk."""
     quantized = gguf.GGMLQuantizationType[kind]
     writer = gguf.GGUFWriter(str(path), "llama")
@@ -52,7 +54,9 @@ def header(path: Path, *, d: int, ff: int, layers: int, heads: int, kv: int, kin
             total += 4 * shape[0]
             return
         rows = gguf.quant_shape_to_byte_shape(shape, quantized)
-        writer.add_tensor_info(name, rows, np.dtype(np.uint8), int(np.prod(rows)), raw_dtype=quantized)
+        writer.add_tensor_info(
+            name, rows, np.dtype(np.uint8), int(np.prod(rows)), raw_dtype=quantized
+        )
         total += int(np.prod(rows))
 
     tensor("token_embd.weight", 32000, d)
@@ -82,9 +86,14 @@ def header(path: Path, *, d: int, ff: int, layers: int, heads: int, kv: int, kin
     return path
 
 
-def manifest(held: gguf_header.Weights, *, d: int, heads: int, kv: int, layers: int, **_: int) -> kits.Manifest:
+def manifest(
+    held: gguf_header.Weights, *, d: int, heads: int, kv: int, layers: int, **_: int
+) -> kits.Manifest:
     """Of a kit with PULSE's tiles and this language model."""
-    encoder = {"vision.onnx": kits.File(600_000_000, "0" * 64), "llm.gguf": kits.File(held.bytes, "0" * 64)}
+    encoder = {
+        "vision.onnx": kits.File(600_000_000, "0" * 64),
+        "llm.gguf": kits.File(held.bytes, "0" * 64),
+    }
     grids = ((336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008))
     return kits.Manifest(
         manifest_version=1,
@@ -105,13 +114,17 @@ def manifest(held: gguf_header.Weights, *, d: int, heads: int, kv: int, layers: 
 @pytest.fixture(scope="module")
 def seven_b(tmp_path_factory: pytest.TempPathFactory) -> kits.Kit:
     folder = tmp_path_factory.mktemp("7b")
-    held = gguf_header.read(header(folder / "llm.gguf", **LLAMA_7B, kind="Q4_0"))  # of as many bits as Q4_K
+    held = gguf_header.read(
+        header(folder / "llm.gguf", **LLAMA_7B, kind="Q4_0")
+    )  # of as many bits as Q4_K
     return kits.Kit(folder, manifest(held, **LLAMA_7B), "0" * 64)
 
 
 @pytest.mark.parametrize("shape", [LLAMA_7B, GROUPED])
 @pytest.mark.parametrize(("batch", "context"), [(256, 4096), (64, 4096), (256, 2048)])
-def test_the_compute_buffer_is_llama_cpps_own(shape: dict[str, int], batch: int, context: int, tmp_path: Path) -> None:
+def test_the_compute_buffer_is_llama_cpps_own(
+    shape: dict[str, int], batch: int, context: int, tmp_path: Path
+) -> None:
     said: list[str] = []
     lib, path = language_model._library(), header(tmp_path / "llm.gguf", **shape)
     params = lib.llama_model_default_params()
@@ -142,21 +155,29 @@ def test_a_header_tells_what_gguf_tells(tmp_path: Path) -> None:
     matrices = [t for t in reader.tensors if len(t.shape) > 1]
     assert held.by_kind == {"Q8_0": sum(int(t.n_bytes) for t in matrices)}
     assert held.layers == 4
-    assert sum(held.by_layer) == sum(int(t.n_bytes) for t in reader.tensors if t.name.startswith("blk."))
-    assert held.embedding == next(int(t.n_bytes) for t in reader.tensors if t.name == "token_embd.weight")
+    assert sum(held.by_layer) == sum(
+        int(t.n_bytes) for t in reader.tensors if t.name.startswith("blk.")
+    )
+    assert held.embedding == next(
+        int(t.n_bytes) for t in reader.tensors if t.name == "token_embd.weight"
+    )
     broken = tmp_path / "cut.gguf"
     broken.write_bytes((MINIATURE / "llm.gguf").read_bytes()[:900])
     with pytest.raises(KitError, match=r"cut\.gguf: its header cannot be read"):
         gguf_header.read(broken)
 
 
-def picks(kit: kits.Kit, use: Use, budget: float, monkeypatch: pytest.MonkeyPatch) -> memory_plan.Plan:
+def picks(
+    kit: kits.Kit, use: Use, budget: float, monkeypatch: pytest.MonkeyPatch
+) -> memory_plan.Plan:
     monkeypatch.setattr(memory, "available", lambda: int(budget * GIB))
     monkeypatch.setattr(memory, "resident", lambda: 0)
     return memory_plan.make(kit, use, flags=AVX2)
 
 
-def test_what_is_picked_at_7b_as_memory_gets_short(seven_b: kits.Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_picked_at_7b_as_memory_gets_short(
+    seven_b: kits.Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
     one = Use(pages=1)
     roomy, eight, six = (picks(seven_b, one, budget, monkeypatch) for budget in (16, 7.5, 6.0))
     assert (roomy.batch, roomy.repack, roomy.encoder_first) == (256, True, True)
@@ -173,12 +194,17 @@ def test_weights_whose_own_layout_is_read_in_tiles_stay_mapped(
     seven_b: kits.Kit, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     header(tmp_path / "llm.gguf", **LLAMA_7B, kind="Q4_K")
-    assert not picks(kits.Kit(tmp_path, seven_b.manifest, "0" * 64), Use(pages=1), 16, monkeypatch).repack
+    assert not picks(
+        kits.Kit(tmp_path, seven_b.manifest, "0" * 64), Use(pages=1), 16, monkeypatch
+    ).repack
 
 
-def test_what_cannot_fit_is_refused_with_figures(seven_b: kits.Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_fit_is_refused_with_figures(
+    seven_b: kits.Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(
-        MemoryShortage, match=r"needs 5\.\d GiB of memory \(program .*KV cache 2\.0 GiB.*4\.0 GiB are free"
+        MemoryShortage,
+        match=r"needs 5\.\d GiB of memory \(program .*KV cache 2\.0 GiB.*4\.0 GiB are free",
     ):
         picks(seven_b, Use(pages=1), 4, monkeypatch)
     monkeypatch.setattr(memory, "available", lambda: 64 * GIB)
@@ -194,7 +220,9 @@ def test_a_short_answer_takes_a_short_context_and_ends_the_same() -> None:
     assert rows + 300 <= short < most
     assert memory_plan.context_for(kit.manifest, Use(pages=1, tokens=most)) == most
     assert memory_plan.context_for(kit.manifest, Use(pages=1, tokens=300, image_tokens=200)) == 512
-    assert memory_plan.context_for(kit.manifest, Use(pages=1, tokens=300, image_tokens=9999)) == short
+    assert (
+        memory_plan.context_for(kit.manifest, Use(pages=1, tokens=300, image_tokens=9999)) == short
+    )
     texts = []
     for use in (None, Use(pages=1, tokens=300)):
         with PulseModel.load(kit, device="cpu", threads=1, use=use) as model:
@@ -213,10 +241,14 @@ def test_the_encoder_is_closed_first_and_says_so_when_it_is_wanted_again() -> No
 
 
 @pytest.mark.parametrize(("free", "layers"), [(24.0, 33), (4.5, "some"), (0.9, 0)])
-def test_layers_go_to_the_gpu_as_its_free_memory_allows(seven_b: kits.Kit, free: float, layers: int | str) -> None:
+def test_layers_go_to_the_gpu_as_its_free_memory_allows(
+    seven_b: kits.Kit, free: float, layers: int | str
+) -> None:
     held = gguf_header.read(seven_b.file("llm.gguf"))
     figures = memory_plan.ladder(seven_b, Use(), None, AVX2)[0]
-    taken = memory_plan.on_gpu(int(free * GIB), held, figures.parts["kv_cache"], figures.parts["compute"])
+    taken = memory_plan.on_gpu(
+        int(free * GIB), held, figures.parts["kv_cache"], figures.parts["compute"]
+    )
     assert 5 < taken < 33 if layers == "some" else taken == layers
     if taken:
         shared = memory_plan.with_gpu(figures, taken, held)
@@ -225,7 +257,8 @@ def test_layers_go_to_the_gpu_as_its_free_memory_allows(seven_b: kits.Kit, free:
 
 
 @pytest.mark.parametrize(
-    ("text", "size"), [("8GiB", 8 * GIB), ("6500 MB", 6_500_000_000), ("1.5g", 1_500_000_000), ("4096", 4096)]
+    ("text", "size"),
+    [("8GiB", 8 * GIB), ("6500 MB", 6_500_000_000), ("1.5g", 1_500_000_000), ("4096", 4096)],
 )
 def test_sizes_are_read(text: str, size: int) -> None:
     assert memory.parse(text) == size

@@ -24,11 +24,17 @@ def kits(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[s
         for hub in (False, True):
             names = ["--hub-names"] if hub else ["--merge", merge]
             source = tiny.checkpoint(
-                folder / f"source-{merge}-{hub}", *names, pieces=shared / "tokenizer" / "tokenizer.model"
+                folder / f"source-{merge}-{hub}",
+                *names,
+                pieces=shared / "tokenizer" / "tokenizer.model",
             )
             made[merge, hub] = folder / f"kit-{merge}-{hub}"
             # A LlavaNext config does not say flat; --merge does.
-            convert(source, made[merge, hub], Options(vision="fp32", merge="flat" if hub and merge == "flat" else None))
+            convert(
+                source,
+                made[merge, hub],
+                Options(vision="fp32", merge="flat" if hub and merge == "flat" else None),
+            )
     return made
 
 
@@ -38,7 +44,9 @@ def kits(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[s
 def test_rows_prompt_logits_and_tokens_are_the_published_ones(
     name: str, flash: bool, hub: bool, shared: Path, kits: dict[tuple[str, bool], Path]
 ) -> None:
-    case = next(c for c in json.loads((shared / "parity" / "index.json").read_text()) if c["name"] == name)
+    case = next(
+        c for c in json.loads((shared / "parity" / "index.json").read_text()) if c["name"] == name
+    )
     golden = np.load(shared / "parity" / f"{name}.npz")
     page = next((shared / "ecg" / "images").rglob(case["image"]))
     with PulseModel.load(kits[case["merge"], hub], device="cpu", flash_attention=flash) as model:

@@ -19,7 +19,11 @@ from pulse_edge.inference.speculative import Drafter
 
 PACKAGE = Path(pulse_edge.__file__).parent
 PAGE = PACKAGE / "assets" / "example_page.png"
-QUESTIONS = ("Is the rhythm regular?", "What is the rate?", "Please write a clinical report based on this ECG image.")
+QUESTIONS = (
+    "Is the rhythm regular?",
+    "What is the rate?",
+    "Please write a clinical report based on this ECG image.",
+)
 
 
 class Wrong:
@@ -33,7 +37,9 @@ class Wrong:
         pass
 
     def guess(self, most: int) -> list[int]:
-        return [self._draw.randrange(self._vocabulary) for _ in range(self._draw.randrange(most + 1))]
+        return [
+            self._draw.randrange(self._vocabulary) for _ in range(self._draw.randrange(most + 1))
+        ]
 
 
 class Oracle:
@@ -46,13 +52,19 @@ class Oracle:
         self._at += 1
 
     def guess(self, most: int) -> list[int]:
-        return [0 if n % 7 == 6 else t for n, t in enumerate(self._answer)][self._at : self._at + most]
+        return [0 if n % 7 == 6 else t for n, t in enumerate(self._answer)][
+            self._at : self._at + most
+        ]
 
 
 @pytest.fixture(scope="module", params=["f16", "Q4_K_M", "Q8_0"])
 def model(request: pytest.FixtureRequest, tiny_kit: Path, tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
     kind = request.param
-    kit = tiny_kit if kind == "f16" else tiny.quantized(tiny_kit, tmp_path_factory.mktemp("kits") / kind, kind)
+    kit = (
+        tiny_kit
+        if kind == "f16"
+        else tiny.quantized(tiny_kit, tmp_path_factory.mktemp("kits") / kind, kind)
+    )
     with PulseModel.load(kit, device="cpu", threads=1) as loaded:
         loaded.language.width = WIDTH
         yield loaded
@@ -81,7 +93,9 @@ def test_right_and_wrong_guesses_make_the_same_tokens(model: PulseModel, questio
 
 def test_a_step_gives_the_same_bits_wherever_a_token_stands_in_it(model: PulseModel) -> None:
     scan, language = model.encode(PAGE), model.language
-    ids = model.language.tokenize("Sinus rhythm with left bundle branch block, no acute", first=False)[:12]
+    ids = model.language.tokenize(
+        "Sinus rhythm with left bundle branch block, no acute", first=False
+    )[:12]
     seen = []
     for first in (1, 2, 3, 4):
         model.reach(scan, model.turns(QUESTIONS[0], ()))
@@ -112,7 +126,9 @@ def test_an_answer_ends_where_the_context_has_no_room_for_a_step(model: PulseMod
 
 
 def test_the_miniature_says_the_same_in_fewer_steps() -> None:
-    with PulseModel.load(PACKAGE / "assets" / "kits" / "miniature", device="cpu", threads=1) as model:
+    with PulseModel.load(
+        PACKAGE / "assets" / "kits" / "miniature", device="cpu", threads=1
+    ) as model:
         scan, language = model.encode(PAGE), model.language
         assert (language.width, model.drafter) == (1, None)  # it carries no table
         drafter, answers, language.width = Drafter(), [], WIDTH
@@ -136,7 +152,9 @@ def test_the_longest_known_context_decides_and_the_table_comes_before_what_was_s
 
 
 def test_a_table_keeps_the_most_frequent_follower_where_it_says_something_new() -> None:
-    table = speculative.build([[1, 2, 3], [1, 2, 3], [1, 2, 4], [5, 2, 4], [5, 2, 4]], vocabulary=10)
+    table = speculative.build(
+        [[1, 2, 3], [1, 2, 3], [1, 2, 4], [5, 2, 4], [5, 2, 4]], vocabulary=10
+    )
     assert table == {(1,): 2, (2,): 4, (5,): 2, (1, 2): 3}
 
 
@@ -162,6 +180,9 @@ def test_a_kit_carries_the_table_of_its_calibration_answers(tiny_kit: Path, tmp_
     kits.verify(opened)
     assert contexts > 0
     assert opened.manifest.draft_table_file == "guesses.json"
-    with PulseModel.load(opened, device="cpu", threads=1) as model, PulseModel.load(tiny_kit, device="cpu") as plain:
+    with (
+        PulseModel.load(opened, device="cpu", threads=1) as model,
+        PulseModel.load(tiny_kit, device="cpu") as plain,
+    ):
         answers = [m.interpret(PAGE, QUESTIONS[0], max_tokens=24).answers for m in (model, plain)]
         assert answers[0] == answers[1]

@@ -50,7 +50,9 @@ def test_of_a_run_of_padding_the_first_rows_stay(
     monkeypatch.setattr(token_pruning, "STAYING", 2)
     worth = np.ones(len(padding), np.float32)
     assert token_pruning.positions("no-padding", flags(padding), worth, 2).tolist() == kept
-    assert token_pruning.positions("all", flags(padding), worth, 2).tolist() == list(range(len(padding)))
+    assert token_pruning.positions("all", flags(padding), worth, 2).tolist() == list(
+        range(len(padding))
+    )
 
 
 def test_at_most_so_many_rows_are_left_and_lines_that_are_worth_least_go_first() -> None:
@@ -71,7 +73,10 @@ def test_at_most_so_many_rows_are_left_and_lines_that_are_worth_least_go_first()
             kept = token_pruning.positions(str(most), padding, worth, line)
             assert 0 < len(kept) <= most
             assert (np.diff(kept) > 0).all()
-            assert token_pruning.positions(f"{most}:attention", padding, worth, line).tolist() == kept.tolist()
+            assert (
+                token_pruning.positions(f"{most}:attention", padding, worth, line).tolist()
+                == kept.tolist()
+            )
 
 
 def test_rows_like_the_one_before_are_worth_little() -> None:
@@ -115,7 +120,9 @@ def test_padding_is_what_no_pixel_of_the_page_reaches(size: tuple[int, int], mer
         tiling.cut(Image.new("RGB", size, colour), mean=(0.5,) * 3, std=(0.5,) * 3, **how)  # type: ignore[arg-type]
         for colour in ("white", "red")
     ]
-    changed = np.abs(cuts[0] - cuts[1]).max(1).reshape(-1, across, side // across, across, side // across)
+    changed = (
+        np.abs(cuts[0] - cuts[1]).max(1).reshape(-1, across, side // across, across, side // across)
+    )
     features = changed.max((2, 4)).reshape(len(changed), across**2, 1).astype(np.float32)
     newline = np.ones(1, np.float32) if merge == "spatial_unpad" else None
     rows = tiling.pack(features, page_size=size, merge=merge, newline=newline, **how)  # type: ignore[arg-type]
@@ -140,12 +147,21 @@ def test_rows_behind_gaps_stand_where_torch_puts_them(
     import torch
     from transformers import LlamaForCausalLM
 
-    reference = LlamaForCausalLM.from_pretrained(plain_llama(tiny_checkpoint, tmp_path / "plain"), dtype=torch.float32)
+    reference = LlamaForCausalLM.from_pretrained(
+        plain_llama(tiny_checkpoint, tmp_path / "plain"), dtype=torch.float32
+    )
     rows = np.random.default_rng(0).standard_normal((60, 256)).astype(np.float32) * 0.02
-    places = np.array([*range(3, 20), *range(300, 341), 400, 401, 410])  # from the first on, and behind the last
+    places = np.array(
+        [*range(3, 20), *range(300, 341), 400, 401, 410]
+    )  # from the first on, and behind the last
     m = kit.open_kit(tiny_kit).manifest.language
-    with closing(language_model.LanguageModel(tiny_kit / m.file, context=256, threads=1, keys=keys)) as language:
-        before, after = language.tokenize("USER: ", first=True), language.tokenize("Is it?", first=False)
+    with closing(
+        language_model.LanguageModel(tiny_kit / m.file, context=256, threads=1, keys=keys)
+    ) as language:
+        before, after = (
+            language.tokenize("USER: ", first=True),
+            language.tokenize("Is it?", first=False),
+        )
 
         def ours(places: np.ndarray | None) -> np.ndarray:
             language.clear()
@@ -158,7 +174,9 @@ def test_rows_behind_gaps_stand_where_torch_puts_them(
         language.prefill("one", "USER: ", rows, positions=places)
         assert np.array_equal(language.feed_tokens(after), apart)
     embed = reference.get_input_embeddings()
-    inputs = torch.cat([embed(torch.tensor(before)), torch.from_numpy(rows), embed(torch.tensor(after))])[None]
+    inputs = torch.cat(
+        [embed(torch.tensor(before)), torch.from_numpy(rows), embed(torch.tensor(after))]
+    )[None]
     behind = 410 + np.arange(len(after))
     at = torch.tensor([*range(len(before)), *(len(before) + p for p in (*places[:-1], *behind))])
     with torch.no_grad():
@@ -211,7 +229,10 @@ def test_what_was_read_with_gaps_can_be_kept_and_taken_up(tmp_path: Path) -> Non
         read = first.reach(scan, first.turns(QUESTIONS[0], ()))
         second.language.feed_embeddings = lambda *_: pytest.fail("read again")  # type: ignore[method-assign,assignment]
         assert np.array_equal(read, second.reach(scan, second.turns(QUESTIONS[0], ())))
-        assert (second.language.position, second.language.cells) == (first.language.position, first.language.cells)
+        assert (second.language.position, second.language.cells) == (
+            first.language.position,
+            first.language.cells,
+        )
         assert second.language.cells < second.language.position
 
 
@@ -220,13 +241,18 @@ def test_kept_rows_serve_every_choice(tmp_path: Path, monkeypatch: pytest.Monkey
     with PulseModel.load(KIT, device="cpu", threads=1) as model:
         thinned = model.encode(PAGE, cache=cache, image_tokens="no-padding")
         monkeypatch.setattr(model.encoder, "encode", lambda *_: pytest.fail("encoded again"))
-        whole, again = model.encode(PAGE, cache=cache), model.encode(PAGE, cache=cache, image_tokens="no-padding")
+        whole, again = (
+            model.encode(PAGE, cache=cache),
+            model.encode(PAGE, cache=cache, image_tokens="no-padding"),
+        )
     assert len(whole.image_tokens) > len(thinned.image_tokens)
     assert again.image_tokens.tobytes() == thinned.image_tokens.tobytes()
     assert cache.info()[0] == 1
 
 
-def test_the_attention_is_that_of_the_cls_row_in_the_last_layer_used(tiny_checkpoint: Path, tiny_kit: Path) -> None:
+def test_the_attention_is_that_of_the_cls_row_in_the_last_layer_used(
+    tiny_checkpoint: Path, tiny_kit: Path
+) -> None:
     import torch
 
     from export.checkpoint import Checkpoint
@@ -235,12 +261,21 @@ def test_the_attention_is_that_of_the_cls_row_in_the_last_layer_used(tiny_checkp
 
     config = read_config(tiny_checkpoint / "config.json", tower_dir=None)
     tower = Encoder(Checkpoint(tiny_checkpoint, config, tower_dir=None)).tower
-    pixels = np.random.default_rng(0).standard_normal((3, 3, *2 * (tower.config.image_size,))).astype(np.float32)
+    pixels = (
+        np.random.default_rng(0)
+        .standard_normal((3, 3, *2 * (tower.config.image_size,)))
+        .astype(np.float32)
+    )
     m = kit.open_kit(tiny_kit).manifest.vision
     encoder = vision_encoder.VisionEncoder(tiny_kit / m.file, device="cpu", threads=1)
     features, attention = encoder.attend(pixels)
     with torch.no_grad():
-        right = tower(torch.from_numpy(pixels), output_attentions=True).attentions[-1][:, :, 0, 1:].mean(1).numpy()
+        right = (
+            tower(torch.from_numpy(pixels), output_attentions=True)
+            .attentions[-1][:, :, 0, 1:]
+            .mean(1)
+            .numpy()
+        )
     assert right.std() > 1e-4
     assert np.abs(attention - right).max() < 1e-4
     assert np.array_equal(features, encoder.encode(pixels))
@@ -254,7 +289,9 @@ def test_what_the_encoder_attends_to_is_read_and_kept_with_the_rows(
         whole = model.encode(PAGE, cache=cache)
         first = model.encode(PAGE, cache=cache, image_tokens="200")  # the rows alone are not enough
         monkeypatch.setattr(model.encoder, "attend", lambda *_: pytest.fail("encoded again"))
-        again, other = (model.encode(PAGE, cache=cache, image_tokens=rows) for rows in ("200", "200:similarity"))
+        again, other = (
+            model.encode(PAGE, cache=cache, image_tokens=rows) for rows in ("200", "200:similarity")
+        )
         read = model.reach(again, model.turns(QUESTIONS[0], ()))
         assert model.language.cells < 200 + 60 < len(whole.image_tokens) < model.language.position
     assert np.isfinite(read).all()
@@ -303,25 +340,32 @@ def test_a_calibration_holds_for_all_rows_only(monkeypatch: pytest.MonkeyPatch) 
             scan = model.encode(PAGE, image_tokens=rows)
             found = {f.statement: f for f in model.findings(scan)}["PVC"]
             assert (found.verdict, found.calibrated) == (verdict, rows == "all")
-            assert ("NOT ALL OF THE PAGE WAS READ" in "\n".join(model.notices(scan))) == (rows != "all")
+            assert ("NOT ALL OF THE PAGE WAS READ" in "\n".join(model.notices(scan))) == (
+                rows != "all"
+            )
 
 
 def test_where_nothing_was_left_out_all_was_read() -> None:
     with PulseModel.load(KIT, device="cpu", threads=1) as model:
         square = Image.open(PAGE).convert("RGB").resize((700, 700))
         scans = [
-            model.encode(square, admit=False, image_tokens=rows) for rows in ("all", "no-padding", "9999:similarity")
+            model.encode(square, admit=False, image_tokens=rows)
+            for rows in ("all", "no-padding", "9999:similarity")
         ]
     assert {scan.image_tokens_read for scan in scans} == {"all"}
     assert len({scan.image_tokens_sha256 for scan in scans}) == 1
 
 
-def test_the_commands_take_it_and_put_it_on_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_commands_take_it_and_put_it_on_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PULSE_EDGE_LOG", str(tmp_path / "log"))
     monkeypatch.setenv("PULSE_EDGE_CACHE", str(tmp_path / "rows"))
 
     def run(*arguments: object, rc: int = 0) -> str:
-        monkeypatch.setattr("sys.argv", ["pulse-edge", *map(str, arguments)])  # a batch starts itself again as a worker
+        monkeypatch.setattr(
+            "sys.argv", ["pulse-edge", *map(str, arguments)]
+        )  # a batch starts itself again as a worker
         done = CliRunner().invoke(cli, [*map(str, arguments)])
         code = getattr(done.exception, "exit_code", done.exit_code)
         assert code == rc, done.output
@@ -331,10 +375,33 @@ def test_the_commands_take_it_and_put_it_on_record(tmp_path: Path, monkeypatch: 
     told = [json.loads(run(*ask, "--image-tokens", rows)) for rows in ("all", "no-padding")]
     assert told[1]["image_tokens"] < told[0]["image_tokens"]
     run(*ask, "--image-tokens", "none", rc=2)
-    dry = [json.loads(run(*ask, "--image-tokens", rows, "--dry-run").splitlines()[0]) for rows in ("all", "no-padding")]
+    dry = [
+        json.loads(run(*ask, "--image-tokens", rows, "--dry-run").splitlines()[0])
+        for rows in ("all", "no-padding")
+    ]
     assert [cast["image_tokens"] for cast in dry] == [report["image_tokens"] for report in told]
     out = tmp_path / "out"
-    run("batch", PAGE, "-o", out, "--kit", KIT, "--max-tokens", 4, "--threads", 1, "--image-tokens", "no-padding")
+    run(
+        "batch",
+        PAGE,
+        "-o",
+        out,
+        "--kit",
+        KIT,
+        "--max-tokens",
+        4,
+        "--threads",
+        1,
+        "--image-tokens",
+        "no-padding",
+    )
     assert told[1]["image_tokens_read"] in (out / "results.csv").read_text("utf-8")
-    entries = [json.loads(line.split(" ", 1)[1]) for line in (tmp_path / "log" / "log").read_text().splitlines()]
-    assert [entry["settings"].get("image_tokens") for entry in entries] == [None, "no-padding", "no-padding"]
+    entries = [
+        json.loads(line.split(" ", 1)[1])
+        for line in (tmp_path / "log" / "log").read_text().splitlines()
+    ]
+    assert [entry["settings"].get("image_tokens") for entry in entries] == [
+        None,
+        "no-padding",
+        "no-padding",
+    ]

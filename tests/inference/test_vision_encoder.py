@@ -49,7 +49,12 @@ def sums(tmp_path_factory: pytest.TempPathFactory) -> Path:
     inputs, outputs = [tensor(INPUT, 1, ["n", 3, 4, 4])], [tensor(OUTPUT, 1, ["n", 8])]
     graph = onnx.helper.make_graph(nodes, "sums", inputs, outputs, [weight])
     path = tmp_path_factory.mktemp("sums") / "sums.onnx"
-    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10), path)
+    onnx.save(
+        onnx.helper.make_model(
+            graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10
+        ),
+        path,
+    )
     return path
 
 
@@ -59,7 +64,9 @@ def emulated(processor: str, model: Path, how: str) -> tuple[bool, set[float]]:
         pytest.skip("needs qemu-x86_64 (Debian: qemu-user) on an x86-64 machine")
     command = [EMULATOR, "-cpu", processor, sys.executable, "-c", ENCODE, str(model), how]
     environment = os.environ | {"OPENBLAS_CORETYPE": "Nehalem", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, env=environment)
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, cwd=ROOT, env=environment
+    )
     saturates, *sums = map(float, done.stdout.split())
     return bool(saturates), set(sums)
 
@@ -92,11 +99,15 @@ def test_the_plan_counts_the_memory_that_exact_sums_take(monkeypatch: pytest.Mon
                 replace(manifest, vision=replace(manifest.vision, type=kind))
             )
     assert planned["fp16", True] == planned["fp16", False]
-    weights = sum(file.bytes for name, file in manifest.files.items() if name.startswith("vision.onnx"))
+    weights = sum(
+        file.bytes for name, file in manifest.files.items() if name.startswith("vision.onnx")
+    )
     assert planned["int8", True] - planned["int8", False] == int(0.6 * weights)
 
 
-@pytest.mark.parametrize(("processor", "saturates"), [("Nehalem", False), ("Haswell", True), ("Skylake-Client", True)])
+@pytest.mark.parametrize(
+    ("processor", "saturates"), [("Nehalem", False), ("Haswell", True), ("Skylake-Client", True)]
+)
 def test_integer_sums_are_whole_without_vnni(processor: str, saturates: bool, sums: Path) -> None:
     assert emulated(processor, sums, "exact") == (saturates, {LARGEST})
 
@@ -110,9 +121,21 @@ def test_without_the_setting_they_saturate_there(sums: Path) -> None:
     [
         ("fp16", {"sse4_1"}, False, "ok", "the same image tokens on every processor"),
         ("w8", {"sse4_1", "avx2", "fma"}, True, "ok", "the same image tokens on every processor"),
-        ("int8", {"sse4_1", "avx"}, False, "warning", "without AVX2 and FMA its image tokens differ"),
+        (
+            "int8",
+            {"sse4_1", "avx"},
+            False,
+            "warning",
+            "without AVX2 and FMA its image tokens differ",
+        ),
         ("int8", {"sse4_1", "avx2", "fma"}, True, "ok", "exact sums without VNNI"),
-        ("int8-static", {"sse4_1", "avx2", "fma", "avx_vnni"}, False, "ok", "int8-static: exact sums"),
+        (
+            "int8-static",
+            {"sse4_1", "avx2", "fma", "avx_vnni"},
+            False,
+            "ok",
+            "int8-static: exact sums",
+        ),
         ("int8", set(), True, "ok", "exact sums without VNNI"),
         ("int8", {"asimd"}, False, "ok", "int8: exact sums"),
     ],
@@ -128,7 +151,13 @@ def test_doctor_says_how_the_encoder_computes_here(
 def test_the_question_to_onnx_runtime_is_this_model() -> None:
     make, tensor = onnx.helper.make_node, onnx.helper.make_tensor_value_info
     weight = onnx.numpy_helper.from_array(np.full((4, 1), 127, np.int8), "b")
-    nodes, inputs, outputs = [make("MatMulInteger", ["a", "b"], ["c"])], tensor("a", 2, [1, 4]), tensor("c", 6, [1, 1])
+    nodes, inputs, outputs = (
+        [make("MatMulInteger", ["a", "b"], ["c"])],
+        tensor("a", 2, [1, 4]),
+        tensor("c", 6, [1, 1]),
+    )
     graph = onnx.helper.make_graph(nodes, "s", [inputs], [outputs], [weight])
-    made = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
+    made = onnx.helper.make_model(
+        graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10
+    )
     assert made == onnx.load_model_from_string(vision_encoder._LARGEST)

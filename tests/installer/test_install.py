@@ -34,7 +34,10 @@ OTHER = bundle.SecretKey(b"stranger", bytes(range(1, 33)))
 def sticks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """`one` and `two` are versions with kit a, `broken` cannot read pages, `more` brings another kit, `foreign` a key."""
     folder = tmp_path_factory.mktemp("sticks")
-    a, b = small_bundle.kit(folder / "a", "kit a", seed=1), small_bundle.kit(folder / "b", "kit b", seed=2)
+    a, b = (
+        small_bundle.kit(folder / "a", "kit a", seed=1),
+        small_bundle.kit(folder / "b", "kit b", seed=2),
+    )
     one, two = small_bundle.program(folder, "1.0"), small_bundle.program(folder, "2.0")
     broken = small_bundle.program(folder, "3.0", broken=True)
     return {
@@ -43,15 +46,26 @@ def sticks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "broken": small_bundle.make(folder / "broken", a, wheel=broken, key=KEY),
         "more": small_bundle.make(folder / "more", b, wheel=two, key=KEY),
         "foreign": small_bundle.make(folder / "foreign", b, wheel=two, key=OTHER),
-        "delta": small_bundle.make(folder / "delta", a, b, wheel=one, key=KEY, since=folder / "one/stick.json"),
+        "delta": small_bundle.make(
+            folder / "delta", a, b, wheel=one, key=KEY, since=folder / "one/stick.json"
+        ),
     }
 
 
 TRUSTED = ("--accept", KEY.public().id)
 
 
-def run(folder: Path, home: Path, *words: str, trusted: bool = True, **how: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(folder / "install.py"), "--to", str(home), *words, *(TRUSTED if trusted else ())]
+def run(
+    folder: Path, home: Path, *words: str, trusted: bool = True, **how: object
+) -> subprocess.CompletedProcess[str]:
+    command = [
+        sys.executable,
+        str(folder / "install.py"),
+        "--to",
+        str(home),
+        *words,
+        *(TRUSTED if trusted else ()),
+    ]
     return subprocess.run(command, capture_output=True, text=True, check=False, **how)  # type: ignore[call-overload, no-any-return]
 
 
@@ -66,14 +80,19 @@ def direct(folder: Path, home: Path, *accept: str) -> list[str]:
 def says(home: Path, *arguments: str) -> str:
     """What the installed program prints."""
     launcher = str(home / "pulse-edge")
-    return subprocess.run([launcher, *arguments], capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run(
+        [launcher, *arguments], capture_output=True, text=True, check=True
+    ).stdout.strip()
 
 
 @pytest.fixture(scope="module")
 def first(sticks: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("first") / "home"
     done = run(sticks["one"], home)
-    assert (done.returncode, done.stdout) == (0, f"installed. Read a page: {home}/pulse-edge interpret scan.jpg\n")
+    assert (done.returncode, done.stdout) == (
+        0,
+        f"installed. Read a page: {home}/pulse-edge interpret scan.jpg\n",
+    )
     return home
 
 
@@ -90,7 +109,9 @@ def test_the_installed_program_runs(first: Path) -> None:
 def test_kits_arrive_byte_for_byte_from_their_pieces(first: Path, sticks: dict[str, Path]) -> None:
     kit = next(first.glob("versions/*/kits/kit-a"))
     source = sticks["one"].parent / "a"
-    assert {p.name: p.read_bytes() for p in kit.iterdir()} == {p.name: p.read_bytes() for p in source.iterdir()}
+    assert {p.name: p.read_bytes() for p in kit.iterdir()} == {
+        p.name: p.read_bytes() for p in source.iterdir()
+    }
 
 
 def test_installing_again_changes_nothing(home: Path, sticks: dict[str, Path]) -> None:
@@ -113,7 +134,9 @@ def test_an_upgrade_is_in_use_when_it_has_passed(home: Path, sticks: dict[str, P
     assert says(home) == "2.0"
 
 
-def test_an_upgrade_that_fails_leaves_the_version_before(home: Path, sticks: dict[str, Path]) -> None:
+def test_an_upgrade_that_fails_leaves_the_version_before(
+    home: Path, sticks: dict[str, Path]
+) -> None:
     done = run(sticks["broken"], home)
     assert done.returncode == 1
     assert "broken on purpose" in done.stderr
@@ -131,7 +154,9 @@ def test_rollback_goes_back_and_forth(home: Path, sticks: dict[str, Path]) -> No
     assert seen == ["1.0", "2.0"]
 
 
-def test_the_version_in_use_before_an_upgrade_is_kept_and_no_other(home: Path, sticks: dict[str, Path]) -> None:
+def test_the_version_in_use_before_an_upgrade_is_kept_and_no_other(
+    home: Path, sticks: dict[str, Path]
+) -> None:
     run(sticks["two"], home)
     run(sticks["two"], home, "--rollback")
     run(sticks["more"], home)
@@ -142,7 +167,10 @@ def test_the_version_in_use_before_an_upgrade_is_kept_and_no_other(home: Path, s
 
 def test_without_an_earlier_version_rollback_says_so(home: Path, sticks: dict[str, Path]) -> None:
     done = run(sticks["one"], home, "--rollback")
-    assert (done.returncode, done.stderr) == (1, f"error: {home}: there is no earlier version to go back to.\n")
+    assert (done.returncode, done.stderr) == (
+        1,
+        f"error: {home}: there is no earlier version to go back to.\n",
+    )
 
 
 def test_a_second_kit_stands_beside_the_first(home: Path, sticks: dict[str, Path]) -> None:
@@ -170,7 +198,9 @@ def test_a_foreign_stick_needs_a_word_and_stays_marked(home: Path, sticks: dict[
     assert install.Home(home).pinned() == [KEY.public()]
 
 
-def test_a_delta_takes_from_the_installed_version_what_it_does_not_carry(home: Path, sticks: dict[str, Path]) -> None:
+def test_a_delta_takes_from_the_installed_version_what_it_does_not_carry(
+    home: Path, sticks: dict[str, Path]
+) -> None:
     assert run(sticks["delta"], home).returncode == 0
     current = home / "versions" / (home / "current").read_text().strip()
     for name in ("a", "b"):
@@ -180,7 +210,10 @@ def test_a_delta_takes_from_the_installed_version_what_it_does_not_carry(home: P
 
 def test_a_delta_alone_says_what_is_missing(sticks: dict[str, Path], tmp_path: Path) -> None:
     done = run(sticks["delta"], tmp_path / "home")
-    assert "error: llm.gguf: not carried by this stick, and not installed here. Use the whole stick" in done.stderr
+    assert (
+        "error: llm.gguf: not carried by this stick, and not installed here. Use the whole stick"
+        in done.stderr
+    )
     assert not (tmp_path / "home").exists()
 
 
@@ -188,7 +221,9 @@ def test_uninstall_leaves_nothing(home: Path, sticks: dict[str, Path]) -> None:
     run(sticks["two"], home)
     (home / ".current.x1y2").touch()  # of an installer that was killed while it wrote
     done = subprocess.run(
-        [sys.executable, str(home / "install.py"), "--to", str(home), "--uninstall"], capture_output=True, check=False
+        [sys.executable, str(home / "install.py"), "--to", str(home), "--uninstall"],
+        capture_output=True,
+        check=False,
     )
     assert done.returncode == 0
     assert not home.exists()
@@ -200,7 +235,9 @@ def test_uninstall_leaves_what_is_somebody_elses(home: Path, sticks: dict[str, P
     assert [p.name for p in home.iterdir()] == ["notes.txt"]
 
 
-def test_uninstall_of_a_place_where_nothing_is_touches_nothing(sticks: dict[str, Path], tmp_path: Path) -> None:
+def test_uninstall_of_a_place_where_nothing_is_touches_nothing(
+    sticks: dict[str, Path], tmp_path: Path
+) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     assert run(sticks["one"], tmp_path, "--uninstall").returncode == 1
     assert (tmp_path / "notes.txt").exists()
@@ -231,7 +268,9 @@ def foreign(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("words", [(), ("--uninstall",), ("--rollback",), ("--uninstall", "--remove-cache")])
+@pytest.mark.parametrize(
+    "words", [(), ("--uninstall",), ("--rollback",), ("--uninstall", "--remove-cache")]
+)
 def test_a_folder_of_another_program_is_not_touched(
     sticks: dict[str, Path], foreign: Path, words: tuple[str, ...]
 ) -> None:
@@ -241,16 +280,23 @@ def test_a_folder_of_another_program_is_not_touched(
     assert contents(foreign) == before
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", '{"format": 1, "kind": "audit-log", "id": "1"}', '{"format": 1}'])
+@pytest.mark.parametrize(
+    "text", ["", "{}", "[]", '{"format": 1, "kind": "audit-log", "id": "1"}', '{"format": 1}']
+)
 def test_a_mark_that_is_not_ours_is_none(sticks: dict[str, Path], foreign: Path, text: str) -> None:
     (foreign / install.MARK).write_text(text)
     before = contents(foreign)
-    assert [run(sticks["one"], foreign, *words).returncode for words in ((), ("--uninstall",))] == [1, 1]
+    assert [run(sticks["one"], foreign, *words).returncode for words in ((), ("--uninstall",))] == [
+        1,
+        1,
+    ]
     assert contents(foreign) == before
 
 
 @pytest.mark.parametrize("name", ["", "sub/folder"])
-def test_nothing_is_installed_into_the_stick_itself(sticks: dict[str, Path], tmp_path: Path, name: str) -> None:
+def test_nothing_is_installed_into_the_stick_itself(
+    sticks: dict[str, Path], tmp_path: Path, name: str
+) -> None:
     copy = Path(shutil.copytree(sticks["one"], tmp_path / "stick"))
     before = contents(copy)
     done = run(copy, copy / name)
@@ -258,7 +304,9 @@ def test_nothing_is_installed_into_the_stick_itself(sticks: dict[str, Path], tmp
     assert contents(copy) == before
 
 
-def test_an_empty_folder_is_taken_and_left_as_it_was(sticks: dict[str, Path], tmp_path: Path) -> None:
+def test_an_empty_folder_is_taken_and_left_as_it_was(
+    sticks: dict[str, Path], tmp_path: Path
+) -> None:
     folder = tmp_path / "empty"
     folder.mkdir(mode=0o750)
     assert run(sticks["one"], folder).returncode == 0
@@ -266,12 +314,18 @@ def test_an_empty_folder_is_taken_and_left_as_it_was(sticks: dict[str, Path], tm
     assert contents(folder) == {str(folder): (0o040750, b"")}
 
 
-def test_folders_of_others_among_the_versions_stay(home: Path, sticks: dict[str, Path], tmp_path: Path) -> None:
+def test_folders_of_others_among_the_versions_stay(
+    home: Path, sticks: dict[str, Path], tmp_path: Path
+) -> None:
     version = home / "versions" / (home / "current").read_text().strip()
-    plain, copied, link = (home / "versions" / name for name in ("backup", "9.9-aaaaaaaaaaaa", "9.9-bbbbbbbbbbbb"))
+    plain, copied, link = (
+        home / "versions" / name for name in ("backup", "9.9-aaaaaaaaaaaa", "9.9-bbbbbbbbbbbb")
+    )
     for folder in (plain, copied, tmp_path / "elsewhere"):
         shutil.copytree(version / "kits", folder)
-    (copied / install.MARK).write_text((version / install.MARK).read_text().replace('"id": "', '"id": "0'))
+    (copied / install.MARK).write_text(
+        (version / install.MARK).read_text().replace('"id": "', '"id": "0')
+    )
     shutil.copy(version / install.MARK, tmp_path / "elsewhere")
     link.symlink_to(tmp_path / "elsewhere")
     before = [contents(folder) for folder in (plain, copied, tmp_path / "elsewhere")]
@@ -289,7 +343,9 @@ def test_folders_of_others_among_the_versions_stay(home: Path, sticks: dict[str,
     ]
 
 
-def test_a_folder_in_the_place_of_the_new_version_is_not_overwritten(home: Path, sticks: dict[str, Path]) -> None:
+def test_a_folder_in_the_place_of_the_new_version_is_not_overwritten(
+    home: Path, sticks: dict[str, Path]
+) -> None:
     name = install.open_stick(sticks["two"]).version
     (home / "versions" / name / "kits").mkdir(parents=True)
     (home / "versions" / name / "kits/mine.txt").write_text("mine")
@@ -309,19 +365,25 @@ def test_what_is_no_folder_is_refused(sticks: dict[str, Path], tmp_path: Path, k
     assert kind != "file" or ("is not a folder" in done.stderr and path.read_text() == "mine")
 
 
-def test_a_folder_that_everybody_may_change_is_refused(sticks: dict[str, Path], tmp_path: Path) -> None:
+def test_a_folder_that_everybody_may_change_is_refused(
+    sticks: dict[str, Path], tmp_path: Path
+) -> None:
     (tmp_path / "open").mkdir()
     (tmp_path / "open").chmod(0o777)
     assert "everybody may write there" in run(sticks["one"], tmp_path / "open").stderr
     assert list((tmp_path / "open").iterdir()) == []
 
 
-def test_what_killed_installers_leave_does_not_stop_the_next(sticks: dict[str, Path], tmp_path: Path) -> None:
+def test_what_killed_installers_leave_does_not_stop_the_next(
+    sticks: dict[str, Path], tmp_path: Path
+) -> None:
     home = tmp_path / "home"
     version = home / "versions" / install.open_stick(sticks["one"]).version
     version.mkdir(parents=True)
     for folder in (home, version):
-        (folder / f".{install.MARK}.x1y2z3w4").write_text("{")  # killed before the mark had its name
+        (folder / f".{install.MARK}.x1y2z3w4").write_text(
+            "{"
+        )  # killed before the mark had its name
     (home / ".lock").touch()
     version.rename(home / "later")  # the home is marked before there are versions
     version.parent.rmdir()
@@ -332,7 +394,9 @@ def test_what_killed_installers_leave_does_not_stop_the_next(sticks: dict[str, P
     assert list(home.iterdir()) == []
 
 
-def test_a_version_that_was_half_removed_goes_with_the_next_installation(home: Path, sticks: dict[str, Path]) -> None:
+def test_a_version_that_was_half_removed_goes_with_the_next_installation(
+    home: Path, sticks: dict[str, Path]
+) -> None:
     assert run(sticks["two"], home).returncode == 0
     current = (home / "current").read_text().strip()
     (old,) = (p for p in (home / "versions").iterdir() if p.name != current)
@@ -348,14 +412,28 @@ def test_a_version_that_was_half_removed_goes_with_the_next_installation(home: P
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has other permissions")
 @pytest.mark.parametrize("umask", ["000", "077"])
-def test_modes_do_not_depend_on_the_umask(sticks: dict[str, Path], tmp_path: Path, umask: str) -> None:
+def test_modes_do_not_depend_on_the_umask(
+    sticks: dict[str, Path], tmp_path: Path, umask: str
+) -> None:
     home = tmp_path / "place/home"
     shell = f'umask {umask}; exec "$@"'
-    command = ["sh", "-c", shell, "sh", sys.executable, str(sticks["one"] / "install.py"), "--to", str(home), *TRUSTED]
+    command = [
+        "sh",
+        "-c",
+        shell,
+        "sh",
+        sys.executable,
+        str(sticks["one"] / "install.py"),
+        "--to",
+        str(home),
+        *TRUSTED,
+    ]
     assert subprocess.run(command, check=False, capture_output=True).returncode == 0
     modes = {p: p.lstat().st_mode for p in [home, *home.rglob("*")] if not p.is_symlink()}
     assert [p for p, mode in modes.items() if mode & 0o022] == []
-    assert [p for p, mode in modes.items() if not mode & 0o004 or (p.is_dir() and not mode & 0o001)] == []
+    assert [
+        p for p, mode in modes.items() if not mode & 0o004 or (p.is_dir() and not mode & 0o001)
+    ] == []
 
 
 @pytest.fixture
@@ -364,13 +442,27 @@ def hostile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "hostile"
     (folder / "pip").mkdir(parents=True)
     code = f"open({str(folder / 'MARK')!r}, 'a').write(__file__)\n"
-    for name in ("json.py", "venv.py", "argparse.py", "sitecustomize.py", "usercustomize.py", "pulse_edge.py"):
+    for name in (
+        "json.py",
+        "venv.py",
+        "argparse.py",
+        "sitecustomize.py",
+        "usercustomize.py",
+        "pulse_edge.py",
+    ):
         (folder / name).write_text(code)
     (folder / "evil-python").write_text(f"#!/bin/sh\necho evil-python > '{folder}/MARK'\nexit 1\n")
     (folder / "evil-python").chmod(0o755)
     settings = f"[global]\npython = {folder}/evil-python\n[install]\ntarget = {folder}/target\n"
     (folder / "pip/pip.conf").write_text(settings)
-    for name in ("PYTHONPATH", "PYTHONUSERBASE", "XDG_CONFIG_DIRS", "XDG_CONFIG_HOME", "PIP_TARGET", "PIP_PREFIX"):
+    for name in (
+        "PYTHONPATH",
+        "PYTHONUSERBASE",
+        "XDG_CONFIG_DIRS",
+        "XDG_CONFIG_HOME",
+        "PIP_TARGET",
+        "PIP_PREFIX",
+    ):
         monkeypatch.setenv(name, str(folder))
     monkeypatch.setenv("PYTHONSTARTUP", str(folder / "sitecustomize.py"))
     monkeypatch.setenv("PIP_CONFIG_FILE", str(folder / "pip/pip.conf"))
@@ -397,7 +489,9 @@ def test_variables_settings_and_the_current_folder_change_nothing(
 
 
 @pytest.mark.parametrize("name", ["json.py", "argparse.py", "venv.py"])
-def test_a_file_beside_the_installer_is_not_run(sticks: dict[str, Path], tmp_path: Path, name: str) -> None:
+def test_a_file_beside_the_installer_is_not_run(
+    sticks: dict[str, Path], tmp_path: Path, name: str
+) -> None:
     copy = Path(shutil.copytree(sticks["one"], tmp_path / "stick"))
     (copy / name).write_text(f"open({str(tmp_path / 'MARK')!r}, 'w')\n")
     done = run(copy, tmp_path / "home")
@@ -420,7 +514,8 @@ def test_what_is_installed_is_started_without_telemetry_and_settings(
 
 
 @pytest.mark.parametrize(
-    "name", ["with space", "quo'te", 'dou"ble', "dol$lar`id`", "semi;rm", "star*[1]", "-dash", "\u00fc"]
+    "name",
+    ["with space", "quo'te", 'dou"ble', "dol$lar`id`", "semi;rm", "star*[1]", "-dash", "\u00fc"],
 )
 def test_odd_paths_work(sticks: dict[str, Path], tmp_path: Path, name: str) -> None:
     stick = Path(shutil.copytree(sticks["one"], tmp_path / "sticks" / name))
@@ -434,12 +529,19 @@ def test_odd_paths_work(sticks: dict[str, Path], tmp_path: Path, name: str) -> N
     )
     assert done.returncode == 0, done.stderr
     command = done.stdout.removeprefix("installed. Read a page: ").strip()
-    assert subprocess.run(command, shell=True, capture_output=True, check=True).stdout == b"1.0 interpret scan.jpg\n"
+    assert (
+        subprocess.run(command, shell=True, capture_output=True, check=True).stdout
+        == b"1.0 interpret scan.jpg\n"
+    )
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have other names")
-@pytest.mark.parametrize("name", [b"new\nline", b"tab\tx", b"a:b", b"trailing\n", b"latin-\xfc", b"esc\x1b[31m"])
-def test_paths_that_no_environment_can_have_are_refused(sticks: dict[str, Path], tmp_path: Path, name: bytes) -> None:
+@pytest.mark.parametrize(
+    "name", [b"new\nline", b"tab\tx", b"a:b", b"trailing\n", b"latin-\xfc", b"esc\x1b[31m"]
+)
+def test_paths_that_no_environment_can_have_are_refused(
+    sticks: dict[str, Path], tmp_path: Path, name: bytes
+) -> None:
     home = os.fsencode(tmp_path) + b"/" + name
     command = [sys.executable, str(sticks["one"] / "install.py"), b"--to", home, *TRUSTED]
     done = subprocess.run(command, capture_output=True, check=False)
@@ -450,9 +552,19 @@ def test_paths_that_no_environment_can_have_are_refused(sticks: dict[str, Path],
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize("words", [["--to", ""], ["--accept", "unsinged"], ["--remove-log"], ["--remove-cache"]])
-def test_a_mistyped_wish_is_not_passed_over(sticks: dict[str, Path], tmp_path: Path, words: list[str]) -> None:
-    command = [sys.executable, str(sticks["one"] / "install.py"), "--to", str(tmp_path / "home"), *words]
+@pytest.mark.parametrize(
+    "words", [["--to", ""], ["--accept", "unsinged"], ["--remove-log"], ["--remove-cache"]]
+)
+def test_a_mistyped_wish_is_not_passed_over(
+    sticks: dict[str, Path], tmp_path: Path, words: list[str]
+) -> None:
+    command = [
+        sys.executable,
+        str(sticks["one"] / "install.py"),
+        "--to",
+        str(tmp_path / "home"),
+        *words,
+    ]
     assert subprocess.run(command, capture_output=True, check=False, cwd=tmp_path).returncode == 2
     assert list(tmp_path.iterdir()) == []
 
@@ -461,7 +573,9 @@ def test_a_mistyped_wish_is_not_passed_over(sticks: dict[str, Path], tmp_path: P
 
 
 @pytest.mark.parametrize("answer", ["", "no\n", "\n", "yess\n"])
-def test_the_first_key_is_not_trusted_without_a_yes(sticks: dict[str, Path], tmp_path: Path, answer: str) -> None:
+def test_the_first_key_is_not_trusted_without_a_yes(
+    sticks: dict[str, Path], tmp_path: Path, answer: str
+) -> None:
     done = run(sticks["one"], tmp_path / "home", trusted=False, input=answer)
     assert done.returncode == 1
     assert f"signed by key {KEY.public().id}" in done.stderr
@@ -478,15 +592,26 @@ def test_the_first_key_is_trusted_after_a_yes_and_is_not_asked_about_again(
     assert run(sticks["two"], home, trusted=False, input="").returncode == 0
 
 
-def test_a_key_that_was_named_is_trusted_without_a_question(sticks: dict[str, Path], tmp_path: Path) -> None:
+def test_a_key_that_was_named_is_trusted_without_a_question(
+    sticks: dict[str, Path], tmp_path: Path
+) -> None:
     (tmp_path / "key.pub").write_text(KEY.public().text())
-    done = run(sticks["one"], tmp_path / "home", "--key", str(tmp_path / "key.pub"), trusted=False, input="")
+    done = run(
+        sticks["one"],
+        tmp_path / "home",
+        "--key",
+        str(tmp_path / "key.pub"),
+        trusted=False,
+        input="",
+    )
     assert done.returncode == 0, done.stderr
     assert install.Home(tmp_path / "home").pinned() == [KEY.public()]
 
 
 def test_the_id_of_another_key_trusts_nobody(sticks: dict[str, Path], tmp_path: Path) -> None:
-    done = run(sticks["one"], tmp_path / "home", "--accept", OTHER.public().id, trusted=False, input="")
+    done = run(
+        sticks["one"], tmp_path / "home", "--accept", OTHER.public().id, trusted=False, input=""
+    )
     assert done.returncode == 1
     assert not (tmp_path / "home").exists()
 
@@ -506,7 +631,10 @@ def test_older_kits_of_the_same_program_need_a_word(home: Path, tmp_path: Path) 
     wheel = small_bundle.program(tmp_path, "1.0")
     older = small_bundle.kit(tmp_path / "kit", "kit a", created="2025-12-31T23:59:59+00:00")
     done = run(small_bundle.make(tmp_path / "stick", older, wheel=wheel, key=KEY), home)
-    assert "with kits of 2025-12-31, and in use is the newer 1.0 with kits of 2026-01-02" in done.stderr
+    assert (
+        "with kits of 2025-12-31, and in use is the newer 1.0 with kits of 2026-01-02"
+        in done.stderr
+    )
 
 
 def test_what_is_installed_is_what_was_checked(sticks: dict[str, Path], tmp_path: Path) -> None:
@@ -522,13 +650,18 @@ def test_what_is_installed_is_what_was_checked(sticks: dict[str, Path], tmp_path
     assert (tmp_path / "home/install.py").read_bytes() == signed
 
 
-def test_a_kit_that_is_not_what_its_manifest_says_is_not_installed(tmp_path: Path, sticks: dict[str, Path]) -> None:
+def test_a_kit_that_is_not_what_its_manifest_says_is_not_installed(
+    tmp_path: Path, sticks: dict[str, Path]
+) -> None:
     copy = Path(shutil.copytree(sticks["one"], tmp_path / "stick"))
     raw = json.loads((copy / "stick.json").read_text())
     raw["kits"]["kit-a"]["files"]["llm.gguf"]["sha256"] = "0" * 64
     (copy / "stick.json").write_text(json.dumps(raw))
     (copy / "stick.json.minisig").write_text(KEY.sign((copy / "stick.json").read_bytes(), "c"))
-    assert "llm.gguf: its pieces are not the file that the manifest names" in run(copy, tmp_path / "home").stderr
+    assert (
+        "llm.gguf: its pieces are not the file that the manifest names"
+        in run(copy, tmp_path / "home").stderr
+    )
     assert not (tmp_path / "home").exists()
 
 
@@ -548,7 +681,10 @@ def test_after_an_update_with_another_kit_the_new_one_answers(
 ) -> None:
     assert answering(home, monkeypatch) == "kit-a"
     done = run(sticks["more"], home)
-    assert "kits: kit-a, kit-b. kit-b answers; `pulse-edge kit use NAME` chooses another" in done.stderr
+    assert (
+        "kits: kit-a, kit-b. kit-b answers; `pulse-edge kit use NAME` chooses another"
+        in done.stderr
+    )
     assert answering(home, monkeypatch) == "kit-b"
     assert run(sticks["more"], home, "--rollback").returncode == 0
     assert answering(home, monkeypatch) == "kit-a"
@@ -563,9 +699,13 @@ def test_a_kit_that_a_person_chose_stays_through_updates(
     assert answering(home, monkeypatch) == "kit-a"
 
 
-def test_the_kit_that_was_packed_first_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_kit_that_was_packed_first_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     packed = [small_bundle.kit(tmp_path / name, name) for name in ("z", "a")]
-    stick_of_two = small_bundle.make(tmp_path / "stick", *packed, wheel=small_bundle.program(tmp_path), key=KEY)
+    stick_of_two = small_bundle.make(
+        tmp_path / "stick", *packed, wheel=small_bundle.program(tmp_path), key=KEY
+    )
     assert run(stick_of_two, tmp_path / "home").returncode == 0
     assert answering(tmp_path / "home", monkeypatch) == "z"
 
@@ -578,19 +718,29 @@ def test_a_kit_that_is_too_large_for_the_machine_does_not_answer(
     monkeypatch.setattr(install, "installed_memory", lambda: mebibytes << 20)
     opened = install.open_stick(sticks["one"])
     memory = {"first": 1 << 30, "large": 2 << 30, "small": 400 << 20}
-    opened = dataclasses.replace(opened, kits={kit: {"memory": n} for kit, n in memory.items()}, default="first")
+    opened = dataclasses.replace(
+        opened, kits={kit: {"memory": n} for kit, n in memory.items()}, default="first"
+    )
     default = install._default(opened, None, list(memory), said.append)
     assert default == install.DefaultKit(name, chosen=False)
     assert (name == "first") == (not any("first needs 1.0 GiB of memory" in line for line in said))
 
 
-def test_a_delta_finds_what_is_installed_under_another_name(sticks: dict[str, Path], tmp_path: Path) -> None:
+def test_a_delta_finds_what_is_installed_under_another_name(
+    sticks: dict[str, Path], tmp_path: Path
+) -> None:
     """A file was renamed, one has a name with brackets, and the stick before had the same bytes in another kit."""
-    before = small_bundle.kit(tmp_path / "before", "kit a", seed=1, files=("llm[1].gguf", "vision.onnx"))
-    after = small_bundle.kit(tmp_path / "after", "kit z", seed=1, files=("model.gguf", "vision.onnx"))
+    before = small_bundle.kit(
+        tmp_path / "before", "kit a", seed=1, files=("llm[1].gguf", "vision.onnx")
+    )
+    after = small_bundle.kit(
+        tmp_path / "after", "kit z", seed=1, files=("model.gguf", "vision.onnx")
+    )
     wheel = small_bundle.program(tmp_path)
     whole = small_bundle.make(tmp_path / "whole", before, wheel=wheel, key=KEY)
-    delta = small_bundle.make(tmp_path / "delta", after, before, wheel=wheel, key=KEY, since=whole / "stick.json")
+    delta = small_bundle.make(
+        tmp_path / "delta", after, before, wheel=wheel, key=KEY, since=whole / "stick.json"
+    )
     assert not list(delta.rglob("*.gguf"))
     for folder in (whole, delta):
         assert run(folder, tmp_path / "home").returncode == 0
@@ -614,7 +764,10 @@ def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     rows, log = folder / ".cache/pulse-edge/rows", folder / ".local/state/pulse-edge/log"
     tests = folder / ".local/state/pulse-edge/self-tests"
     files = [
-        *(folder / ".cache/pulse-edge/machine" / f"{'d' * 20}-{'e' * 20}.json", tests / f"{'d' * 20}-{'e' * 20}.json"),
+        *(
+            folder / ".cache/pulse-edge/machine" / f"{'d' * 20}-{'e' * 20}.json",
+            tests / f"{'d' * 20}-{'e' * 20}.json",
+        ),
         folder / ".cache/pulse-edge/verified/verified.json",
         *(rows / f"{'a' * 64}.tokens", rows / f"{'a' * 64}-{'b' * 64}.kv", rows / ".unfinished-x"),
         *(log / "log", log / "head", log / "lock", log / "kept/2026-01-02" / f"{'c' * 64}.png"),
@@ -623,7 +776,10 @@ def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("x")
     kinds = {"page-cache": rows, "audit-log": log, "self-test-results": tests}
-    kinds |= {"machine-profile": rows.with_name("machine"), "verified-files": rows.with_name("verified")}
+    kinds |= {
+        "machine-profile": rows.with_name("machine"),
+        "verified-files": rows.with_name("verified"),
+    }
     for kind, path in kinds.items():
         assert kind in folders.KINDS
         folders.claim(path, kind, lambda: True)
@@ -635,7 +791,10 @@ def test_uninstalling_says_what_stays_and_how_to_remove_it(home: Path, user: Pat
     done = run(home, home, "--uninstall")
     rows, log = user / ".cache/pulse-edge/rows", user / ".local/state/pulse-edge/log"
     assert f"left: {rows} (page cache). --uninstall --remove-cache removes it" in done.stderr
-    assert f"left: {log} (audit log: what was answered and when). --uninstall --remove-log removes it" in done.stderr
+    assert (
+        f"left: {log} (audit log: what was answered and when). --uninstall --remove-log removes it"
+        in done.stderr
+    )
     assert contents(user) == before
 
 
@@ -674,7 +833,9 @@ def test_on_a_terminal_each_is_asked_about(
         def isatty(self) -> bool:
             return True
 
-    monkeypatch.setattr(install.sys, "stdin", Terminal("".join(f"{answer}\n" for answer in answers)))
+    monkeypatch.setattr(
+        install.sys, "stdin", Terminal("".join(f"{answer}\n" for answer in answers))
+    )
     install._uninstall(install.Home(home), cache=False, log=False)
     names = (".cache/pulse-edge/machine", ".cache/pulse-edge/rows")
     assert [(user / name).exists() for name in names] == [answer != "yes" for answer in answers]
@@ -697,7 +858,9 @@ def test_a_cache_without_a_mark_is_left_and_named(home: Path, user: Path) -> Non
 def test_too_little_disk_is_said_with_figures(
     sticks: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(install.shutil, "disk_usage", lambda _path: shutil._ntuple_diskusage(1, 1, 1 << 20))
+    monkeypatch.setattr(
+        install.shutil, "disk_usage", lambda _path: shutil._ntuple_diskusage(1, 1, 1 << 20)
+    )
     with pytest.raises(install.Refused, match=r"needs 0\.3 GiB of disk, and 0\.0 GiB are free"):
         direct(sticks["one"], tmp_path / "home")
     assert not (tmp_path / "home").exists()
@@ -707,7 +870,9 @@ def test_too_little_memory_is_said_with_figures(
     sticks: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(install, "installed_memory", lambda: 1 << 28)
-    with pytest.raises(install.Refused, match=r"needs 0\.3 GiB of memory, and this machine has 0\.2 GiB"):
+    with pytest.raises(
+        install.Refused, match=r"needs 0\.3 GiB of memory, and this machine has 0\.2 GiB"
+    ):
         direct(sticks["one"], tmp_path / "home")
 
 
@@ -715,7 +880,9 @@ def test_a_stick_for_another_machine_says_for_which(
     sticks: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(install, "this_platform", lambda: "windows-x86_64")
-    with pytest.raises(install.Refused, match=r"made for linux-.* with Python 3\.\d+; this is windows-x86_64"):
+    with pytest.raises(
+        install.Refused, match=r"made for linux-.* with Python 3\.\d+; this is windows-x86_64"
+    ):
         direct(sticks["one"], tmp_path / "home")
 
 
@@ -726,7 +893,9 @@ def test_an_interrupted_upgrade_leaves_the_version_before_and_the_next_run_finis
     chance = random.Random(number)
     for _ in range(2):
         command = [sys.executable, str(sticks["two"] / "install.py"), "--to", str(home), *TRUSTED]
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        with subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ) as process:
             time.sleep(chance.uniform(0.05, 1.5))
             os.kill(process.pid, number)
         assert says(home) in ("1.0", "2.0")
@@ -735,7 +904,9 @@ def test_an_interrupted_upgrade_leaves_the_version_before_and_the_next_run_finis
     assert says(home) == "2.0"
 
 
-def test_install_sh_finds_a_python_and_passes_everything_on(sticks: dict[str, Path], tmp_path: Path) -> None:
+def test_install_sh_finds_a_python_and_passes_everything_on(
+    sticks: dict[str, Path], tmp_path: Path
+) -> None:
     done = subprocess.run(
         ["sh", str(sticks["one"] / "install.sh"), "--to", str(tmp_path), "--rollback"],
         capture_output=True,
@@ -777,9 +948,14 @@ def test_rollback_of_a_program_that_no_stick_brought_says_so() -> None:
         cli.main(["kit", "rollback"], standalone_mode=False)
 
 
-def test_kit_verify_checks_a_stick(sticks: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_kit_verify_checks_a_stick(
+    sticks: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "key.pub").write_text(KEY.public().text())
-    cli.main(["kit", "verify", str(sticks["one"]), "--key", str(tmp_path / "key.pub")], standalone_mode=False)
+    cli.main(
+        ["kit", "verify", str(sticks["one"]), "--key", str(tmp_path / "key.pub")],
+        standalone_mode=False,
+    )
     assert f"signed by key {KEY.public().id} (trusted here)" in capsys.readouterr().out
 
 
@@ -798,29 +974,65 @@ def namespace() -> list[str]:
 def test_the_installer_works_without_any_network_interface(
     sticks: dict[str, Path], tmp_path: Path, namespace: list[str]
 ) -> None:
-    command = [*namespace, sys.executable, str(sticks["one"] / "install.py"), "--to", str(tmp_path / "home"), *TRUSTED]
+    command = [
+        *namespace,
+        sys.executable,
+        str(sticks["one"] / "install.py"),
+        "--to",
+        str(tmp_path / "home"),
+        *TRUSTED,
+    ]
     assert subprocess.run(command, check=False, capture_output=True).returncode == 0
 
 
 def test_a_page_is_read_without_any_network_interface(tiny_kit: Path, namespace: list[str]) -> None:
-    assert subprocess.run([*namespace, *reading(tiny_kit)], check=False, capture_output=True).returncode == 0
+    assert (
+        subprocess.run(
+            [*namespace, *reading(tiny_kit)], check=False, capture_output=True
+        ).returncode
+        == 0
+    )
 
 
 def reading(kit: Path) -> list[str]:
     page = ROOT / "pulse_edge/assets/example_page.png"
-    return [sys.executable, "-m", "pulse_edge", "interpret", str(page), "--kit", str(kit), "--max-tokens", "2"]
+    return [
+        sys.executable,
+        "-m",
+        "pulse_edge",
+        "interpret",
+        str(page),
+        "--kit",
+        str(kit),
+        "--max-tokens",
+        "2",
+    ]
 
 
 def test_the_installer_connects_to_nothing(sticks: dict[str, Path], tmp_path: Path) -> None:
     """pip's copy of urllib3 opens a socket when imported, to see whether there is IPv6; it goes nowhere."""
-    command = [sys.executable, str(sticks["one"] / "install.py"), "--to", str(tmp_path / "home"), *TRUSTED]
+    command = [
+        sys.executable,
+        str(sticks["one"] / "install.py"),
+        "--to",
+        str(tmp_path / "home"),
+        *TRUSTED,
+    ]
     assert [c for c in sockets(command, tmp_path) if "connect(" in c or "send" in c] == []
 
 
 def sockets(command: list[str], folder: Path) -> list[str]:
     """Every socket call of a command and its children."""
     trace = folder / "trace"
-    watched = ["strace", "-f", "-qq", "-e", "trace=socket,connect,sendto,sendmsg,bind", "-o", str(trace)]
+    watched = [
+        "strace",
+        "-f",
+        "-qq",
+        "-e",
+        "trace=socket,connect,sendto,sendmsg,bind",
+        "-o",
+        str(trace),
+    ]
     if (
         shutil.which("strace") is None
         or subprocess.run([*watched, "true"], check=False, capture_output=True).returncode

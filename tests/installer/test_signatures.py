@@ -55,7 +55,11 @@ def test_the_vectors_of_the_rfc_verify(name: str) -> None:
 @pytest.mark.parametrize("part", ["public", "message", "signature"])
 def test_one_changed_bit_does_not_verify(part: str) -> None:
     public, message, signature = VECTORS["TEST 3"]
-    parts = {"public": bytes.fromhex(public), "message": message, "signature": bytes.fromhex(signature)}
+    parts = {
+        "public": bytes.fromhex(public),
+        "message": message,
+        "signature": bytes.fromhex(signature),
+    }
     for bit in range(0, 8 * len(parts[part]), 37):
         changed = bytearray(parts[part])
         changed[bit // 8] ^= 1 << bit % 8
@@ -76,7 +80,9 @@ def test_it_agrees_with_a_maintained_library() -> None:
     for _ in range(20):
         private = Ed25519PrivateKey.from_private_bytes(chance.randbytes(32))
         message = chance.randbytes(chance.randrange(200))
-        assert install.ed25519_verifies(private.public_key().public_bytes_raw(), message, private.sign(message))
+        assert install.ed25519_verifies(
+            private.public_key().public_bytes_raw(), message, private.sign(message)
+        )
 
 
 def test_a_signature_reads_back_and_verifies(key: bundle.SecretKey) -> None:
@@ -123,7 +129,9 @@ def minisign() -> str:
     return found
 
 
-def test_minisign_verifies_what_we_sign(tmp_path: Path, key: bundle.SecretKey, minisign: str) -> None:
+def test_minisign_verifies_what_we_sign(
+    tmp_path: Path, key: bundle.SecretKey, minisign: str
+) -> None:
     (tmp_path / "data").write_bytes(b"data")
     (tmp_path / "data.minisig").write_text(key.sign(b"data", "made today"))
     (tmp_path / "key.pub").write_text(key.public().text())
@@ -142,4 +150,6 @@ def test_we_verify_what_minisign_signs(tmp_path: Path, minisign: str, way: str) 
     subprocess.run(command, check=True, capture_output=True)
     public = bundle.read_secret_key(tmp_path / "key").public()
     assert install.read_public_key((tmp_path / "key.pub").read_text(), "x") == public
-    assert install.read_signature((tmp_path / "data.minisig").read_text(), "x").verifies(public, b"data")
+    assert install.read_signature((tmp_path / "data.minisig").read_text(), "x").verifies(
+        public, b"data"
+    )

@@ -58,7 +58,9 @@ BIG = 10**30
         ("id", "\ud800", "id holds characters"),
     ],
 )
-def test_a_claim_that_cannot_be_right_is_refused_by_name(field: str, value: object, words: str) -> None:
+def test_a_claim_that_cannot_be_right_is_refused_by_name(
+    field: str, value: object, words: str
+) -> None:
     raw = json.loads(json.dumps(MANIFEST))
     *way, last = field.split(".")
     part: Any = raw
@@ -77,11 +79,23 @@ def test_a_claim_that_cannot_be_right_is_refused_by_name(field: str, value: obje
     [
         ('"image_size":', '"image_size": NaN, "x":', "NaN is no number"),
         ('"mean": [', '"mean": [Infinity, ', "Infinity is no number"),
-        ('"manifest_version": 1,', '"manifest_version": 1, "demonstration": true,', "stands there twice"),
-        ('"parity": {', '"parity": {"deep": ' + "[" * 100_000 + "]" * 100_000 + ", ", "nested too deeply"),
+        (
+            '"manifest_version": 1,',
+            '"manifest_version": 1, "demonstration": true,',
+            "stands there twice",
+        ),
+        (
+            '"parity": {',
+            '"parity": {"deep": ' + "[" * 100_000 + "]" * 100_000 + ", ",
+            "nested too deeply",
+        ),
         ('"image_size": ', '"image_size": ' + "9" * 5000, "a number has 5,003 digits"),
         ('"files": {', '"files": {"a\\u0000b": {"bytes": 1, "sha256": "x"},', "is not allowed"),
-        ('"files": {', '"files": {"' + "a" * 5000 + '": {"bytes": 1, "sha256": "x"},', "is not allowed"),
+        (
+            '"files": {',
+            '"files": {"' + "a" * 5000 + '": {"bytes": 1, "sha256": "x"},',
+            "is not allowed",
+        ),
         ('"files": {', '"files": {"../x": {"bytes": 1, "sha256": "x"},', "is not allowed"),
     ],
 )
@@ -104,7 +118,9 @@ def test_a_pipe_in_a_kit_is_refused_and_not_waited_for(tmp_path: Path, name: str
         kits.open_kit(kit)
 
 
-def test_a_link_to_a_file_outside_the_kit_is_refused_though_its_hash_is_right(tmp_path: Path) -> None:
+def test_a_link_to_a_file_outside_the_kit_is_refused_though_its_hash_is_right(
+    tmp_path: Path,
+) -> None:
     kit = Path(shutil.copytree(MINIATURE.path, tmp_path / "kit"))
     (kit / "MODEL_CARD.md").rename(tmp_path / "outside.md")
     (kit / "MODEL_CARD.md").symlink_to(tmp_path / "outside.md")
@@ -117,7 +133,9 @@ def test_a_link_to_a_file_outside_the_kit_is_refused_though_its_hash_is_right(tm
 
 
 def test_a_device_and_a_manifest_without_end_are_refused(tmp_path: Path) -> None:
-    for number, make in enumerate((lambda p: p.symlink_to("/dev/zero"), lambda p: os.truncate(_touched(p), 40 << 30))):
+    for number, make in enumerate(
+        (lambda p: p.symlink_to("/dev/zero"), lambda p: os.truncate(_touched(p), 40 << 30))
+    ):
         kit = tmp_path / str(number)
         kit.mkdir()
         make(kit / "manifest.json")
@@ -165,11 +183,17 @@ def doubled_token(data: bytearray) -> None:
         pytest.param(with_value("llama.block_count", "<I", 3000), id="layers"),
         pytest.param(with_value("llama.block_count", "<I", 3), id="fewer layers"),
         pytest.param(with_value("llama.block_count", "<I", 2**32 - 1), id="most layers"),
-        pytest.param(with_value("llama.attention.layer_norm_rms_epsilon", "<f", float("nan")), id="epsilon"),
-        pytest.param(with_value("llama.attention.layer_norm_rms_epsilon", "<f", -1.0), id="negative epsilon"),
+        pytest.param(
+            with_value("llama.attention.layer_norm_rms_epsilon", "<f", float("nan")), id="epsilon"
+        ),
+        pytest.param(
+            with_value("llama.attention.layer_norm_rms_epsilon", "<f", -1.0), id="negative epsilon"
+        ),
         pytest.param(with_value("llama.rope.freq_base", "<f", float("inf")), id="rope"),
         pytest.param(with_value("llama.attention.head_count", "<I", 0), id="no heads"),
-        pytest.param(with_value("llama.attention.head_count", "<I", 7), id="heads that do not divide"),
+        pytest.param(
+            with_value("llama.attention.head_count", "<I", 7), id="heads that do not divide"
+        ),
         pytest.param(with_value("llama.embedding_length", "<I", 0), id="no width"),
         pytest.param(doubled_token, id="doubled token"),
         pytest.param(lambda data: struct.pack_into("<Q", data, 8, 2**63), id="tensors"),
@@ -187,8 +211,12 @@ def test_a_header_that_would_abort_the_process_is_refused_before(
         gguf_header.read(path)
 
 
-@pytest.mark.parametrize("name", ["layers", "vocabulary", "embedding_length", "key_value_length", "context_length"])
-def test_a_manifest_that_does_not_fit_its_model_is_refused_before_loading(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["layers", "vocabulary", "embedding_length", "key_value_length", "context_length"]
+)
+def test_a_manifest_that_does_not_fit_its_model_is_refused_before_loading(
+    tmp_path: Path, name: str
+) -> None:
     kit = Path(shutil.copytree(MINIATURE.path, tmp_path / "kit"))
     raw = json.loads((kit / "manifest.json").read_text())
     raw["language"][name] *= 2
@@ -203,7 +231,10 @@ def test_an_encoder_of_another_shape_than_the_manifest_says_is_refused(tmp_path:
     raw["vision"]["patches_per_side"] //= 2
     (kit / "manifest.json").write_text(json.dumps(raw))
     page = Path(kits.__file__).parents[1] / "assets" / "example_page.png"
-    with PulseModel.load(kit, device="cpu") as model, pytest.raises(KitError, match="numbers a tile"):
+    with (
+        PulseModel.load(kit, device="cpu") as model,
+        pytest.raises(KitError, match="numbers a tile"),
+    ):
         model.encode(page)
 
 
@@ -212,13 +243,17 @@ def test_weights_outside_the_kits_folder_are_refused(where: str, tmp_path: Path)
     kit = Path(shutil.copytree(MINIATURE.path, tmp_path / "kit"))
     (kit / "vision.onnx.data").rename(tmp_path / "outside.data")
     model = onnx.load(kit / "vision.onnx", load_external_data=False)
-    for entry in (e for tensor in model.graph.initializer for e in tensor.external_data if e.key == "location"):
+    for entry in (
+        e for tensor in model.graph.initializer for e in tensor.external_data if e.key == "location"
+    ):
         entry.value = where if where.startswith("..") else str(tmp_path / "outside.data")
     (kit / "vision.onnx").write_bytes(model.SerializeToString())
     encoder = VisionEncoder(kit / "vision.onnx", device="cpu", threads=1)
     with (
         closing(encoder),
-        pytest.raises(EngineError, match=r"vision\.onnx: takes its weights from outside the kit's folder"),
+        pytest.raises(
+            EngineError, match=r"vision\.onnx: takes its weights from outside the kit's folder"
+        ),
     ):
         encoder.ready()
 
@@ -234,10 +269,14 @@ print([model.load(Path(path), "k") for path in sys.argv[2:]])
 """
 
 
-def saved(folder: Path, keys: str, cells: int = 40, flash: bool = False) -> tuple[language_model.LanguageModel, Path]:
+def saved(
+    folder: Path, keys: str, cells: int = 40, flash: bool = False
+) -> tuple[language_model.LanguageModel, Path]:
     """A model, and the state that it wrote behind `cells` image tokens."""
     path = MINIATURE.file("llm.gguf")
-    model = language_model.LanguageModel(path, context=512, threads=1, keys=keys, flash_attention=flash)
+    model = language_model.LanguageModel(
+        path, context=512, threads=1, keys=keys, flash_attention=flash
+    )
     model.prefill("k", "hello", np.zeros((cells, model.embedding_length), np.float32))
     model.save(folder / "good")
     return model, folder / "good"
@@ -245,7 +284,9 @@ def saved(folder: Path, keys: str, cells: int = 40, flash: bool = False) -> tupl
 
 @pytest.mark.parametrize(("keys", "flash"), [("f16", False), ("q8_0", False), ("f16", True)])
 @pytest.mark.parametrize("cells", [1, 300])
-def test_the_state_that_a_model_wrote_fits_and_is_taken(tmp_path: Path, keys: str, flash: bool, cells: int) -> None:
+def test_the_state_that_a_model_wrote_fits_and_is_taken(
+    tmp_path: Path, keys: str, flash: bool, cells: int
+) -> None:
     model, path = saved(tmp_path, keys, cells, flash)
     position = model.position
     model.clear()
@@ -259,7 +300,12 @@ def test_a_state_of_another_shape_never_reaches_llama_cpp(tmp_path: Path) -> Non
     model.close()
     data = good.read_bytes()
     files = []
-    for n in (*range(0, 700, 12), 5000, len(data) // 2, len(data) - 1):  # cut, or a number of the head is another
+    for n in (
+        *range(0, 700, 12),
+        5000,
+        len(data) // 2,
+        len(data) - 1,
+    ):  # cut, or a number of the head is another
         (cut := tmp_path / f"cut-{n}").write_bytes(data[:n])
         files.append(cut)
     # 28 bytes of head, 44 cells of 12, 8 bytes, then the first layer's type and row size
@@ -272,7 +318,10 @@ def test_a_state_of_another_shape_never_reaches_llama_cpp(tmp_path: Path) -> Non
     (longer := tmp_path / "longer").write_bytes(data + b"x")
     arguments = [MINIATURE.file("llm.gguf"), *files, longer, good]
     done = subprocess.run(
-        [sys.executable, "-c", LOAD, *map(str, arguments)], capture_output=True, text=True, check=False
+        [sys.executable, "-c", LOAD, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     *bad, last = json.loads(done.stdout.lower())

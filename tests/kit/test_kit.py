@@ -73,12 +73,16 @@ def force(target: Path) -> None:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    return {
+        p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()
+    }
 
 
 def browser_extension(folder: Path) -> None:
     (folder / "src").mkdir(parents=True)
-    (folder / "manifest.json").write_text('{"manifest_version": 1, "name": "An extension", "icons": {}}')
+    (folder / "manifest.json").write_text(
+        '{"manifest_version": 1, "name": "An extension", "icons": {}}'
+    )
     (folder / "src" / "main.js").write_text("two years of work")
 
 
@@ -98,7 +102,9 @@ def letters(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [browser_extension, web_app, no_json, letters])
-def test_force_replaces_no_folder_that_is_not_a_kit(make: Callable[[Path], None], tmp_path: Path) -> None:
+def test_force_replaces_no_folder_that_is_not_a_kit(
+    make: Callable[[Path], None], tmp_path: Path
+) -> None:
     make(tmp_path / "folder")
     before = contents(tmp_path / "folder")
     with pytest.raises(KitError, match=r"is no kit .*--force does not replace it"):
@@ -188,7 +194,9 @@ def test_several_kits_in_one_place_are_an_error_that_names_them(
 ) -> None:
     for name in ("one", "two"):
         shutil.copytree(tiny_kit, places[place].parent / name)
-    with pytest.raises(KitError, match=r"several kits \(one, two\)\. Name one with --kit or PULSE_EDGE_KIT"):
+    with pytest.raises(
+        KitError, match=r"several kits \(one, two\)\. Name one with --kit or PULSE_EDGE_KIT"
+    ):
         kits.find(None)
 
 
@@ -248,7 +256,9 @@ def later(monkeypatch: pytest.MonkeyPatch, days: float) -> None:
     monkeypatch.setattr(kits.time, "time", lambda: now)
 
 
-def test_a_kit_that_passed_is_sampled_and_not_read_whole(remembered: kits.Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kit_that_passed_is_sampled_and_not_read_whole(
+    remembered: kits.Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
     reads, seen = whole_reads(monkeypatch), []
     kits.verify(remembered, remembered=True, progress=seen.append)
     assert reads == []
@@ -258,7 +268,9 @@ def test_a_kit_that_passed_is_sampled_and_not_read_whole(remembered: kits.Kit, m
 
 
 @pytest.mark.parametrize("file", ["llm.gguf", "vision.onnx", "vision.onnx.data"])
-def test_blocks_altered_below_the_file_system_are_found_by_sampling(remembered: kits.Kit, file: str) -> None:
+def test_blocks_altered_below_the_file_system_are_found_by_sampling(
+    remembered: kits.Kit, file: str
+) -> None:
     if file not in remembered.manifest.files:
         pytest.skip("this kit has no such file")
     spoil(remembered.file(file), 0.5)
@@ -267,8 +279,12 @@ def test_blocks_altered_below_the_file_system_are_found_by_sampling(remembered: 
             kits.verify(remembered, remembered=True)
 
 
-def test_a_single_byte_is_found_where_everything_is_read(remembered: kits.Kit, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kits, "_sampled", lambda _path, offsets: dict.fromkeys(map(str, offsets), ""))
+def test_a_single_byte_is_found_where_everything_is_read(
+    remembered: kits.Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        kits, "_sampled", lambda _path, offsets: dict.fromkeys(map(str, offsets), "")
+    )
     kits.verify(remembered, again=True)  # from now on no place shows a change
     path = remembered.file("llm.gguf")
     raw = bytearray(path.read_bytes())
@@ -299,7 +315,9 @@ def test_after_a_long_idle_time_or_a_wrong_clock_everything_is_read(
     assert len(reads) == len(remembered.manifest.files)
 
 
-def test_a_kit_in_daily_use_is_read_whole_every_month(remembered: kits.Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kit_in_daily_use_is_read_whole_every_month(
+    remembered: kits.Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
     reads, whole = whole_reads(monkeypatch), []
     for day in range(1, 2 * kits.WHOLE_DAYS + 2):
         with monkeypatch.context() as patch:
@@ -310,7 +328,9 @@ def test_a_kit_in_daily_use_is_read_whole_every_month(remembered: kits.Kit, monk
     assert whole == [kits.WHOLE_DAYS, 2 * kits.WHOLE_DAYS]
 
 
-@pytest.mark.parametrize("field", range(6), ids=["size", "mtime", "ctime", "inode", "device", "file system"])
+@pytest.mark.parametrize(
+    "field", range(6), ids=["size", "mtime", "ctime", "inode", "device", "file system"]
+)
 def test_another_stamp_or_file_system_is_read_whole(
     remembered: kits.Kit, monkeypatch: pytest.MonkeyPatch, field: int
 ) -> None:
@@ -324,8 +344,12 @@ def test_another_stamp_or_file_system_is_read_whole(
     assert sorted(reads) == sorted(remembered.manifest.files)
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"x": 1}', '{"x": {"stamp": [1], "sha256": 2}}', "[" * 100_000])
-def test_a_damaged_memory_is_none(remembered: kits.Kit, monkeypatch: pytest.MonkeyPatch, content: str) -> None:
+@pytest.mark.parametrize(
+    "content", ["", "[]", '{"x": 1}', '{"x": {"stamp": [1], "sha256": 2}}', "[" * 100_000]
+)
+def test_a_damaged_memory_is_none(
+    remembered: kits.Kit, monkeypatch: pytest.MonkeyPatch, content: str
+) -> None:
     (kits.cache_dir() / "verified" / "verified.json").write_text(content)
     reads = whole_reads(monkeypatch)
     kits.verify(remembered, remembered=True)

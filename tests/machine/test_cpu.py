@@ -26,7 +26,11 @@ def machine(root: Path, cores: list[tuple[str, int]], **files: str) -> Path:
     return root
 
 
-HYBRID = [("0,1", 4_700_000), ("2,3", 4_700_000), *((str(n), 3_300_000) for n in range(4, 12))]  # i5-1235U
+HYBRID = [
+    ("0,1", 4_700_000),
+    ("2,3", 4_700_000),
+    *((str(n), 3_300_000) for n in range(4, 12)),
+]  # i5-1235U
 PLAIN = [("0,4", 3_900_000), ("1,5", 3_900_000), ("2,6", 3_900_000), ("3,7", 3_900_000)]  # i5-8350U
 
 
@@ -80,5 +84,10 @@ def test_no_limit_is_none(tmp_path: Path) -> None:
         ({"asimd"}, "aarch64", set()),
     ],
 )
-def test_which_weights_are_laid_out_anew(flags: set[str], architecture: str, kinds: set[str]) -> None:
-    assert cpu.repacked({"F16", "Q2_K", "Q4_0", "Q4_K", "Q6_K"}, frozenset(flags), architecture) == kinds
+def test_which_weights_are_laid_out_anew(
+    flags: set[str], architecture: str, kinds: set[str]
+) -> None:
+    assert (
+        cpu.repacked({"F16", "Q2_K", "Q4_0", "Q4_K", "Q6_K"}, frozenset(flags), architecture)
+        == kinds
+    )

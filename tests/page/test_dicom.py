@@ -35,7 +35,14 @@ def read(pixels: npt.NDArray[Any], **more: Any) -> Grey:
 def test_one_bit_is_black_and_white() -> None:
     grey = np.where(page() > 127, 255, 0).astype(np.uint8)
     packed = np.packbits((grey > 0).reshape(-1), bitorder="little").tobytes()
-    bits = {"Rows": 48, "Columns": 64, "BitsAllocated": 1, "BitsStored": 1, "HighBit": 0, "PixelData": packed}
+    bits = {
+        "Rows": 48,
+        "Columns": 64,
+        "BitsAllocated": 1,
+        "BitsStored": 1,
+        "HighBit": 0,
+        "PixelData": packed,
+    }
     assert np.array_equal(read(grey, **bits), grey)
     assert np.array_equal(read(grey, **bits, PhotometricInterpretation="MONOCHROME1"), 255 - grey)
 
@@ -64,7 +71,13 @@ def test_a_picture_is_turned_from_negative_to_positive_once(
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.sampled_from([8, 10, 12, 14, 16]), st.integers(0, 7), st.booleans(), st.booleans(), st.booleans())
+@given(
+    st.sampled_from([8, 10, 12, 14, 16]),
+    st.integers(0, 7),
+    st.booleans(),
+    st.booleans(),
+    st.booleans(),
+)
 def test_a_window_shows_the_greys_that_are_used(
     bits: int, shift: int, signed: bool, exact: bool, rescaled: bool
 ) -> None:
@@ -73,7 +86,11 @@ def test_a_window_shows_the_greys_that_are_used(
     low = room * shift // 7 - ((1 << bits - 1) if signed else 0)
     dtype = ("i" if signed else "u") + ("1" if bits == 8 else "2")
     stored = (page().astype(int) + low).astype(dtype)
-    more: dict[str, Any] = {"BitsStored": bits, "HighBit": bits - 1, "PixelRepresentation": int(signed)}
+    more: dict[str, Any] = {
+        "BitsStored": bits,
+        "HighBit": bits - 1,
+        "PixelRepresentation": int(signed),
+    }
     scale, zero = (2.0, -100.0) if rescaled else (1.0, 0.0)
     if rescaled:
         more |= {"RescaleSlope": "2", "RescaleIntercept": "-100"}

@@ -125,8 +125,16 @@ def test_channels_that_are_no_lead_are_named() -> None:
 
 
 def test_a_recording_without_lead_names_is_refused_for_that() -> None:
-    refused(rec.file(Group(BEATS, 250, names="none")), "names none of its 12 channels", error=PageRefused)
-    refused(rec.file(Group({"V1": BEATS["V1"], "V2": BEATS["V2"]}, 250)), "lacks lead I, II, III", error=PageRefused)
+    refused(
+        rec.file(Group(BEATS, 250, names="none")),
+        "names none of its 12 channels",
+        error=PageRefused,
+    )
+    refused(
+        rec.file(Group({"V1": BEATS["V1"], "V2": BEATS["V2"]}, 250)),
+        "lacks lead I, II, III",
+        error=PageRefused,
+    )
 
 
 # --------------------------------------------------------------------------------------------------- units and samples
@@ -142,7 +150,8 @@ def test_a_unit_that_is_a_makers_own_code_is_known_by_its_meaning() -> None:
 
 
 @pytest.mark.parametrize(
-    ("charset", "wrong"), [("ISO_IR 100", None), ("ISO_IR 192", None), ("ISO_IR 192", b"ISO_IR 100")]
+    ("charset", "wrong"),
+    [("ISO_IR 100", None), ("ISO_IR 192", None), ("ISO_IR 192", b"ISO_IR 100")],
 )
 def test_a_micro_sign_is_known_in_any_character_set(charset: str, wrong: bytes | None) -> None:
     import io
@@ -178,7 +187,9 @@ def test_units_steps_and_byte_orders_give_the_same_millivolts(
     same(read(group, syntax=syntax, preamble=preamble), BEATS, within=0.006)
 
 
-@pytest.mark.parametrize(("kind", "baseline"), [("US", -20_000.0), ("UB", -3000.0), ("UL", -20_000.0), ("SB", 0.0)])
+@pytest.mark.parametrize(
+    ("kind", "baseline"), [("US", -20_000.0), ("UB", -3000.0), ("UL", -20_000.0), ("SB", 0.0)]
+)
 def test_unsigned_and_short_samples_are_read(kind: str, baseline: float) -> None:
     step = 50.0 if kind.endswith("B") else 2.5
     same(read(Group(BEATS, 250, kind=kind, baseline=baseline, step=step)), BEATS, within=0.03)
@@ -189,7 +200,9 @@ def test_unsigned_and_short_samples_are_read(kind: str, baseline: float) -> None
 @pytest.mark.parametrize("syntax", [rec.LITTLE, rec.BIG])
 def test_fewer_bits_are_sign_extended(bits: int, extend: bool, syntax: str) -> None:
     signals = rec.sines(rec.LEADS, 5, 250)  # as far below as above 0
-    same(read(Group(signals, 250, bits=bits, extend=extend, padding=-32768), syntax=syntax), signals)
+    same(
+        read(Group(signals, 250, bits=bits, extend=extend, padding=-32768), syntax=syntax), signals
+    )
 
 
 def test_numbers_round_the_middle_of_twelve_bits_are_not_taken_for_negative_ones() -> None:
@@ -226,7 +239,11 @@ def test_companded_samples_and_strange_rates_are_refused_for_that() -> None:
 def test_a_file_without_preamble_is_the_same_page() -> None:
     whole = rec.file(Group(BEATS, 250))
     expected = reader.read(whole).image
-    for data in (rec.file(Group(BEATS, 250), preamble=False), whole[128:], rec.file(Group(BEATS, 250), syntax=rec.BIG)):
+    for data in (
+        rec.file(Group(BEATS, 250), preamble=False),
+        whole[128:],
+        rec.file(Group(BEATS, 250), syntax=rec.BIG),
+    ):
         assert np.array_equal(np.asarray(reader.read(data).image), np.asarray(expected))
 
 
@@ -240,11 +257,15 @@ def part(*leads: str, start: float = 0.0, stop: float = 10.0) -> dict[str, np.nd
 
 @QUICK
 @given(st.lists(st.integers(1, 11), max_size=4, unique=True), st.randoms(), st.booleans())
-def test_any_division_into_groups_gives_the_same_recording(cuts: list[int], dice: Any, offsets: bool) -> None:
+def test_any_division_into_groups_gives_the_same_recording(
+    cuts: list[int], dice: Any, offsets: bool
+) -> None:
     leads = list(rec.LEADS)
     dice.shuffle(leads)
     edges = [0, *sorted(cuts), 12]
-    groups = [Group(part(*leads[a:b]), 250, offset=0.0 if offsets else None) for a, b in pairwise(edges)]
+    groups = [
+        Group(part(*leads[a:b]), 250, offset=0.0 if offsets else None) for a, b in pairwise(edges)
+    ]
     recording = read(*groups)
     same(recording, BEATS)
     assert (recording.seconds, recording.computed, recording.left_out) == (10.0, (), ())
@@ -254,7 +275,10 @@ COLUMNS = (("I", "II", "III"), ("aVR", "aVL", "aVF"), ("V1", "V2", "V3"), ("V4",
 
 
 def test_columns_with_their_own_times_are_put_in_their_places() -> None:
-    groups = [Group(part(*c, start=2.5 * n, stop=2.5 * n + 2.5), 250, offset=2.5 * n) for n, c in enumerate(COLUMNS)]
+    groups = [
+        Group(part(*c, start=2.5 * n, stop=2.5 * n + 2.5), 250, offset=2.5 * n)
+        for n, c in enumerate(COLUMNS)
+    ]
     page = checked(*groups, Group(part("II"), 500 / 2, offset=0.0))
     assert (page.quality.verdict, page.quality.leads) == (quality.GOOD, 12)
     whole = reader.read(rec.file(Group(BEATS, 250)))
@@ -265,7 +289,10 @@ def test_columns_with_their_own_times_are_put_in_their_places() -> None:
 
 def test_columns_in_another_order_of_time_are_found_where_they_were_recorded() -> None:
     order = COLUMNS[::-1]
-    groups = [Group(part(*c, start=2.5 * n, stop=2.5 * n + 2.5), 250, offset=2.5 * n) for n, c in enumerate(order)]
+    groups = [
+        Group(part(*c, start=2.5 * n, stop=2.5 * n + 2.5), 250, offset=2.5 * n)
+        for n, c in enumerate(order)
+    ]
     page = checked(*groups)
     assert page.quality.leads == 12
     assert page.page.drawn is not None
@@ -280,8 +307,12 @@ def test_columns_without_times_are_shown_side_by_side() -> None:
 
 
 @pytest.mark.parametrize("first", [True, False])
-@pytest.mark.parametrize(("originality", "label"), [("DERIVED", None), (None, "MEDIAN BEAT"), (None, "Representative")])
-def test_a_rhythm_is_drawn_and_an_averaged_beat_is_not(first: bool, originality: str | None, label: str | None) -> None:
+@pytest.mark.parametrize(
+    ("originality", "label"), [("DERIVED", None), (None, "MEDIAN BEAT"), (None, "Representative")]
+)
+def test_a_rhythm_is_drawn_and_an_averaged_beat_is_not(
+    first: bool, originality: str | None, label: str | None
+) -> None:
     beat = Group(rec.beats(rec.LEADS, 1.2, 250, tall=2), 250, originality=originality, label=label)
     rhythm = Group(BEATS, 250, label="RHYTHM")
     recording = read(*((beat, rhythm) if first else (rhythm, beat)))
@@ -291,7 +322,9 @@ def test_a_rhythm_is_drawn_and_an_averaged_beat_is_not(first: bool, originality:
 
 def test_an_averaged_beat_alone_is_refused_for_that() -> None:
     refused(
-        rec.file(Group(rec.beats(rec.LEADS, 1.2, 250), 250, originality="DERIVED")), "averaged beat", error=PageRefused
+        rec.file(Group(rec.beats(rec.LEADS, 1.2, 250), 250, originality="DERIVED")),
+        "averaged beat",
+        error=PageRefused,
     )
 
 
@@ -303,7 +336,10 @@ def test_a_derived_rhythm_is_drawn_and_named() -> None:
 
 def test_derived_limb_leads_complete_a_recording() -> None:
     chest = Group(part("I", "V1", "V2", "V3", "V4", "V5", "V6"), 250)
-    same(read(chest, Group(part("II", "III", "aVR", "aVL", "aVF"), 250, originality="DERIVED")), BEATS)
+    same(
+        read(chest, Group(part("II", "III", "aVR", "aVL", "aVF"), 250, originality="DERIVED")),
+        BEATS,
+    )
 
 
 def test_a_second_ecg_in_a_file_is_named() -> None:
@@ -342,23 +378,41 @@ def test_eight_leads_become_twelve_and_the_page_says_so() -> None:
 def test_an_ordinary_recording_is_good_without_a_reason() -> None:
     page = checked(Group(BEATS, 250))
     said = admission.facts(page)
-    assert (said["verdict"], said["leads"], said["layout"], said["reasons"]) == ("good", 12, "3x4+1", [])
-    assert (said["sheet"]["rotation"], said["grid"]["pixels_per_mm"], said["changed"]) == (0, 8.0, False)
+    assert (said["verdict"], said["leads"], said["layout"], said["reasons"]) == (
+        "good",
+        12,
+        "3x4+1",
+        [],
+    )
+    assert (said["sheet"]["rotation"], said["grid"]["pixels_per_mm"], said["changed"]) == (
+        0,
+        8.0,
+        False,
+    )
     assert said["recording"]["leads"]["V1"] == pytest.approx(2.5, abs=0.01)
     assert said["recording"]["leads"]["II"] == pytest.approx(10, abs=0.01)
 
 
-def noise(seconds: float = 10, hz: float = 250, mv: float = 0.4, rate: float = 5.0) -> dict[str, np.ndarray]:
+def noise(
+    seconds: float = 10, hz: float = 250, mv: float = 0.4, rate: float = 5.0
+) -> dict[str, np.ndarray]:
     """Coarse fibrillation: noise of some 5 Hz."""
     dice = np.random.default_rng(3)
     n = round(seconds * hz)
     window = np.hanning(round(hz / rate))
-    some = {lead: np.convolve(dice.normal(size=n + 400), window, "same")[200 : 200 + n] for lead in rec.LEADS}
+    some = {
+        lead: np.convolve(dice.normal(size=n + 400), window, "same")[200 : 200 + n]
+        for lead in rec.LEADS
+    }
     return {lead: mv * v / np.abs(v).max() * 2 for lead, v in some.items()}
 
 
-@pytest.mark.parametrize("rhythm", ["fibrillation", "sine", "asystole", "drift", "agonal", "wander"])
-def test_no_network_turns_or_refuses_a_drawn_rhythm(rhythm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "rhythm", ["fibrillation", "sine", "asystole", "drift", "agonal", "wander"]
+)
+def test_no_network_turns_or_refuses_a_drawn_rhythm(
+    rhythm: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for module in (
         "page.rectify.flatten",
         "page.rectify.as_is",
@@ -366,7 +420,9 @@ def test_no_network_turns_or_refuses_a_drawn_rhythm(rhythm: str, monkeypatch: py
         "page.orientation.turns",
         "page.orientation.layouts",
     ):
-        monkeypatch.setattr(f"pulse_edge.{module}", lambda *a, **k: pytest.fail("the page was looked at"))
+        monkeypatch.setattr(
+            f"pulse_edge.{module}", lambda *a, **k: pytest.fail("the page was looked at")
+        )
     t = np.arange(2500) / 250
     drift, beat = 0.02 * np.sin(2 * np.pi * 0.2 * t), rec.beats(("I",), 10, 250)["I"]
     alone = {
@@ -374,13 +430,19 @@ def test_no_network_turns_or_refuses_a_drawn_rhythm(rhythm: str, monkeypatch: py
         "sine": np.sin(2 * np.pi * 3 * t),
         "asystole": np.zeros(2500),
         "drift": drift,
-        "agonal": np.where((t > 3) & (t < 3.4) | (t > 8) & (t < 8.4), np.sin(2 * np.pi * 2.5 * t), drift),
+        "agonal": np.where(
+            (t > 3) & (t < 3.4) | (t > 8) & (t < 8.4), np.sin(2 * np.pi * 2.5 * t), drift
+        ),
         "wander": beat + 2.5 * np.sin(2 * np.pi * 0.25 * t),
     }[rhythm]
     signals = noise() if alone is None else dict.fromkeys(rec.LEADS, alone)
     page = checked(Group(signals, 250))
     assert page.quality.verdict in (quality.GOOD, quality.USABLE)
-    assert (page.quality.leads, page.flat.sheet.rotation, page.flat.image) == (12, 0, page.page.image)
+    assert (page.quality.leads, page.flat.sheet.rotation, page.flat.image) == (
+        12,
+        0,
+        page.page.image,
+    )
     flat = {"asystole": "All leads are flat lines", "drift": "All leads are flat lines"}.get(rhythm)
     assert ("flat" in reasons(page)) == (flat is not None or rhythm == "agonal")
     if flat:
@@ -396,7 +458,9 @@ def test_a_short_recording_says_how_short(seconds: float, each: str) -> None:
 
 
 def test_less_than_a_second_is_refused_for_that() -> None:
-    refused(rec.file(Group(part(*rec.LEADS, stop=0.6), 250)), "0.6 seconds of ECG", error=PageRefused)
+    refused(
+        rec.file(Group(part(*rec.LEADS, stop=0.6), 250)), "0.6 seconds of ECG", error=PageRefused
+    )
 
 
 @pytest.mark.parametrize("samples", [4950, 4999, 5000, 5001, 5010, 5400])
@@ -409,7 +473,10 @@ def test_some_samples_more_or_less_are_a_whole_page(samples: int) -> None:
 
 def test_a_long_recording_has_a_page_for_every_ten_seconds() -> None:
     signals = rec.beats(rec.LEADS, 24, 250)
-    pages = [admission.check(page) for page in reader.read_all(rec.file(Group(signals, 250), sop=rec.GENERAL))]
+    pages = [
+        admission.check(page)
+        for page in reader.read_all(rec.file(Group(signals, 250), sop=rec.GENERAL))
+    ]
     spans = [(p.page.drawn.first, p.page.drawn.last) for p in pages if p.page.drawn]
     assert spans == [(0, 10), (10, 20), (14, 24)]
     assert all(p.quality.verdict == quality.USABLE and p.quality.leads == 12 for p in pages)
@@ -429,12 +496,15 @@ def test_leads_that_were_never_recorded_do_not_count() -> None:
 
 
 def test_two_leads_are_no_page_and_none_no_file() -> None:
-    signals = {lead: mv if lead in ("I", "II") else np.full(2500, math.nan) for lead, mv in BEATS.items()}
+    signals = {
+        lead: mv if lead in ("I", "II") else np.full(2500, math.nan) for lead, mv in BEATS.items()
+    }
     page = reader.read(rec.file(Group(signals, 250, padding=-32768)))
     with pytest.raises(PageRefused, match="were never recorded"):
         admission.admitted(page, straighten=True, force=False)
     refused(
-        rec.file(Group({lead: np.full(2500, math.nan) for lead in BEATS}, 250, padding=-32768)), "no lead was recorded"
+        rec.file(Group({lead: np.full(2500, math.nan) for lead in BEATS}, 250, padding=-32768)),
+        "no lead was recorded",
     )
 
 
@@ -467,7 +537,8 @@ def ink(page: admission.CheckedPage, row: int, column: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("tall", "gain"), [(1.0, 10), (2.9, 10), (4.4, 5), (-2.9, 10), (-4.4, 5), (8.0, 2.5), (-8.0, 2.5)]
+    ("tall", "gain"),
+    [(1.0, 10), (2.9, 10), (4.4, 5), (-2.9, 10), (-4.4, 5), (8.0, 2.5), (-8.0, 2.5)],
 )
 def test_tall_waves_are_drawn_whole_at_the_gain_that_is_said(tall: float, gain: float) -> None:
     zeros = dict.fromkeys(rec.LEADS, np.zeros(2500))
@@ -479,10 +550,16 @@ def test_tall_waves_are_drawn_whole_at_the_gain_that_is_said(tall: float, gain: 
         found = ink(page, row, column)
         high = found.max() if tall > 0 else found.min()
         peak = (max(spike, key=abs) - np.median(spike)) * gain * 8
-        assert high == pytest.approx(peak + math.copysign(1.1, tall), abs=2)  # half a pen's width is 1.1 pixels
+        assert high == pytest.approx(
+            peak + math.copysign(1.1, tall), abs=2
+        )  # half a pen's width is 1.1 pixels
         assert ("gain" in reasons(page)) == (gain != 10)
         pulse = np.asarray(page.flat.image)[:, 60:100].max(axis=2) < 100
-        rows = page.quality.rows[0] - 0.5 - np.flatnonzero(pulse[: round(page.quality.rows[0]) + 10].any(axis=1))
+        rows = (
+            page.quality.rows[0]
+            - 0.5
+            - np.flatnonzero(pulse[: round(page.quality.rows[0]) + 10].any(axis=1))
+        )
         assert rows.max() == pytest.approx(8 * gain + 1.1, abs=1)
 
 
@@ -503,7 +580,8 @@ def test_a_lead_whose_baseline_jumps_stays_in_its_strip(jump: float) -> None:
     plain = checked(Group(BEATS, 250))
     assert (
         np.abs(
-            np.asarray(page.flat.image)[:, 1130:1620].astype(int) - np.asarray(plain.flat.image)[:, 1130:1620]
+            np.asarray(page.flat.image)[:, 1130:1620].astype(int)
+            - np.asarray(plain.flat.image)[:, 1130:1620]
         ).mean()
         < 0.5
     )
@@ -535,7 +613,22 @@ def test_what_are_no_facts_raises(about: Any) -> None:
 # ---------------------------------------------------------------------------------------------- files beside the checkout
 
 
-GOOD = ("02a", "02d", "06d", "09a", "09b", "09d", "10a", "10b", "10c", "11", "12", "13", "14b", "14c")
+GOOD = (
+    "02a",
+    "02d",
+    "06d",
+    "09a",
+    "09b",
+    "09d",
+    "10a",
+    "10b",
+    "10c",
+    "11",
+    "12",
+    "13",
+    "14b",
+    "14c",
+)
 SAID = {
     "01a": ("seconds",),
     "01b": ("seconds",),
@@ -559,7 +652,11 @@ def test_files_of_clinics_give_what_is_right(shared: Path, start: str) -> None:
     pages = [admission.check(page) for page in reader.read_all(path)]
     assert len(pages) == (6 if start == "08" else 1)
     for page in pages:
-        assert (page.quality.leads, page.quality.layout, page.flat.sheet.rotation) == (12, "3x4+1", 0)
+        assert (page.quality.leads, page.quality.layout, page.flat.sheet.rotation) == (
+            12,
+            "3x4+1",
+            0,
+        )
         assert page.quality.verdict == (quality.GOOD if start in GOOD else quality.USABLE)
         assert tuple(r.check for r in page.quality.reasons) == SAID.get(start, ())
 
@@ -571,7 +668,10 @@ def test_a_carts_own_file_is_read_as_pydicom_reads_it() -> None:
     found = pydicom.dcmread(path)
     expected = pydicom.waveforms.multiplex_array(found, 0, as_raw=False).T / 1000  # microvolts
     recording = dicom_waveform.recording(found, "x")
-    assert all(np.allclose(recording.leads[lead].mv, mv) for lead, mv in zip(rec.LEADS, expected, strict=True))
+    assert all(
+        np.allclose(recording.leads[lead].mv, mv)
+        for lead, mv in zip(rec.LEADS, expected, strict=True)
+    )
     page = admission.check(reader.read(path))
     assert (page.quality.verdict, page.quality.leads) == (quality.GOOD, 12)
 
@@ -585,7 +685,10 @@ def test_a_carts_own_file_is_read_as_pydicom_reads_it() -> None:
 def test_damaged_recordings_give_pages_or_our_errors(
     syntax: str, preamble: bool, changes: list[tuple[int, int]]
 ) -> None:
-    groups = Group(part(*rec.EIGHT, stop=1.5), 250, offset=0.0), Group(part("II", stop=3), 250, padding=-32768)
+    groups = (
+        Group(part(*rec.EIGHT, stop=1.5), 250, offset=0.0),
+        Group(part("II", stop=3), 250, padding=-32768),
+    )
     broken = bytearray(rec.file(*groups, syntax=syntax, preamble=preamble))
     for at, value in changes:
         broken[at % len(broken)] = value
@@ -601,6 +704,8 @@ def test_files_that_hold_one_ecg_in_many_ways_give_one_page(shared: Path) -> Non
     if not folder.is_dir():
         pytest.skip("needs the folder of failing inputs")
     ways = ("09a", "09b", "09d", "10a", "10b", "10c", "11", "13")
-    assert len({reader.read(next(folder.glob(f"{way}_*.dcm"))).image.tobytes() for way in ways}) == 1
+    assert (
+        len({reader.read(next(folder.glob(f"{way}_*.dcm"))).image.tobytes() for way in ways}) == 1
+    )
     with pytest.raises(ScanError, match="sensitivity"):
         reader.read(next(folder.glob("10d_*.dcm")))

@@ -58,12 +58,17 @@ def test_a_scan_wrapped_in_a_huge_pdf_page_comes_out_at_the_size_of_a_sheet() ->
 def picture_in_pdf(size: tuple[int, int], width: int, height: int, part: float = 1.0) -> bytes:
     """A page of `size` points with a picture of `width` x `height` pixels over `part` of its width and height."""
     body = bytes(range(251)) * (width * height // 251 + 1)
-    head = b"<</Type/XObject/Subtype/Image/Width %d/Height %d/ColorSpace/DeviceGray/BitsPerComponent 8" % (
-        width,
-        height,
+    head = (
+        b"<</Type/XObject/Subtype/Image/Width %d/Height %d/ColorSpace/DeviceGray/BitsPerComponent 8"
+        % (
+            width,
+            height,
+        )
     )
     picture = head + b"/Length %d>>stream\n%s\nendstream" % (width * height, body[: width * height])
-    return pdf(b"%g 0 0 %g 0 0 cm /F Do" % (part * size[0], part * size[1]), size=size, more=(picture,))
+    return pdf(
+        b"%g 0 0 %g 0 0 cm /F Do" % (part * size[0], part * size[1]), size=size, more=(picture,)
+    )
 
 
 def test_a_page_in_another_unit_is_drawn_at_300_dpi_of_its_true_size() -> None:
@@ -81,14 +86,18 @@ def test_a_picture_on_a_small_page_keeps_its_own_pixels(size: tuple[int, int]) -
 
 
 def test_a_fine_picture_on_a_sheet_is_not_made_coarser_and_a_logo_changes_nothing() -> None:
-    assert reader.read(picture_in_pdf((396, 306), 2000, 1545)).image.width == pytest.approx(2000, abs=7)
+    assert reader.read(picture_in_pdf((396, 306), 2000, 1545)).image.width == pytest.approx(
+        2000, abs=7
+    )
     assert reader.read(picture_in_pdf(LETTER, 2000, 1545, part=0.1)).image.size == (3300, 2550)
 
 
 def test_form_fields_that_were_filled_in_are_drawn() -> None:
     look = b"<</Type/XObject/Subtype/Form/BBox[0 0 200 100]/Length 27>>stream\n0 0 1 rg 0 0 200 100 re f  \nendstream"
     field = b"<</Type/Annot/Subtype/Widget/FT/Tx/T(name)/V(Doe)/F 4/Rect[400 100 600 200]/AP<</N 5 0 R>>>>"
-    form = pdf(RED_BOX, more=(look, field), page=b"/Annots[6 0 R]", catalog=b"/AcroForm<</Fields[6 0 R]>>")
+    form = pdf(
+        RED_BOX, more=(look, field), page=b"/Annots[6 0 R]", catalog=b"/AcroForm<</Fields[6 0 R]>>"
+    )
     image = reader.read(form).image
     assert image.getpixel((2083, 1925)) == (0, 0, 255)
     assert image.getpixel((100, 100)) == (255, 0, 0)
@@ -100,11 +109,15 @@ def test_twelve_pages_of_a4_are_read_and_too_many_are_counted() -> None:
 
 
 def test_a_bad_page_leaves_the_others() -> None:
-    data = pdf(RED_BOX, b"", RED_BOX).replace(b"/MediaBox[0 0 792 612]", b"/MediaBox[0 0 792 0  ]", 2)
+    data = pdf(RED_BOX, b"", RED_BOX).replace(
+        b"/MediaBox[0 0 792 612]", b"/MediaBox[0 0 792 0  ]", 2
+    )
     data = data.replace(b"/MediaBox[0 0 792 0  ]", b"/MediaBox[0 0 792 612]", 1)
     with reader.Document(data) as document:
         pages = list(document)
-    assert [isinstance(page, reader.Page) for page in pages] == [True, False, True] or len(pages) == 3
+    assert [isinstance(page, reader.Page) for page in pages] == [True, False, True] or len(
+        pages
+    ) == 3
     assert "image#2" in pages[1].name
 
 
@@ -187,8 +200,13 @@ def test_a_waveform_in_an_unknown_unit_is_no_page() -> None:
 
 def test_an_encapsulated_pdf_is_read_like_the_pdf() -> None:
     inside = pdf(RED_BOX)
-    data = dicom(SOPClassUID="1.2.840.10008.5.1.4.1.1.104.1", EncapsulatedDocument=inside + b"\0" * (len(inside) % 2))
-    assert np.array_equal(np.asarray(reader.read(data).image), np.asarray(reader.read(inside).image))
+    data = dicom(
+        SOPClassUID="1.2.840.10008.5.1.4.1.1.104.1",
+        EncapsulatedDocument=inside + b"\0" * (len(inside) % 2),
+    )
+    assert np.array_equal(
+        np.asarray(reader.read(data).image), np.asarray(reader.read(inside).image)
+    )
 
 
 def test_secondary_captures_come_out_in_their_colours() -> None:
@@ -196,7 +214,10 @@ def test_secondary_captures_come_out_in_their_colours() -> None:
     colour[:, :3] = (255, 0, 0)
     assert np.array_equal(np.asarray(reader.read(picture_file(colour)).image), colour)
     grey = np.full((4, 6), 3000, np.uint16)
-    assert reader.read(picture_file(grey, BitsStored=12, HighBit=11)).image.getpixel((0, 0)) == (187,) * 3
+    assert (
+        reader.read(picture_file(grey, BitsStored=12, HighBit=11)).image.getpixel((0, 0))
+        == (187,) * 3
+    )
     inverted = picture_file(np.zeros((4, 6), np.uint8), PhotometricInterpretation="MONOCHROME1")
     assert reader.read(inverted).image.getpixel((0, 0)) == (255,) * 3
 
@@ -238,7 +259,11 @@ def test_reading_a_plain_picture_loads_none_of_the_three_libraries() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
-SEEDS = [heic(Image.new("RGB", (40, 30))), waveform_file(hz=100), picture_file(np.zeros((9, 9, 3), np.uint8))]
+SEEDS = [
+    heic(Image.new("RGB", (40, 30))),
+    waveform_file(hz=100),
+    picture_file(np.zeros((9, 9, 3), np.uint8)),
+]
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
@@ -247,7 +272,9 @@ SEEDS = [heic(Image.new("RGB", (40, 30))), waveform_file(hz=100), picture_file(n
     st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), max_size=12),
     st.integers(0, 10**6),
 )
-def test_damaged_heic_and_dicom_give_pages_or_our_errors(data: bytes, changes: list[tuple[int, int]], cut: int) -> None:
+def test_damaged_heic_and_dicom_give_pages_or_our_errors(
+    data: bytes, changes: list[tuple[int, int]], cut: int
+) -> None:
     broken = bytearray(data)
     for at, value in changes:
         broken[at % len(broken)] = value
@@ -258,7 +285,10 @@ def test_damaged_heic_and_dicom_give_pages_or_our_errors(data: bytes, changes: l
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), max_size=8), st.integers(0, 10**6))
+@given(
+    st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), max_size=8),
+    st.integers(0, 10**6),
+)
 def test_damaged_pdfs_give_pages_or_our_errors(changes: list[tuple[int, int]], cut: int) -> None:
     broken = bytearray(pdf(RED_BOX, size=(40, 30)))
     for at, value in changes:

@@ -37,13 +37,17 @@ def trace(page: Image.Image, zero: float, left: int, right: int) -> tuple[Array,
     Names lie further up than is looked.
     """
     top, bottom = round(zero) - 78, round(zero) + 78
-    dark = np.clip(200 - np.asarray(page)[top:bottom, left:right].max(axis=2).astype(float), 0, None)
+    dark = np.clip(
+        200 - np.asarray(page)[top:bottom, left:right].max(axis=2).astype(float), 0, None
+    )
     x = np.flatnonzero(dark.sum(axis=0) > 100)
     y = (dark[:, x] * (np.arange(top, bottom)[:, None] + 0.5)).sum(axis=0) / dark[:, x].sum(axis=0)
     return x + left + 0.5, zero - y
 
 
-def off(lead: str, x: Array, y: Array, left: float, start: float, baseline: float, gain: float) -> Array:
+def off(
+    lead: str, x: Array, y: Array, left: float, start: float, baseline: float, gain: float
+) -> Array:
     """Pixels by which a measured sine is off: amplitude, place in time, its drift over the stretch, height; the rest.
 
     `left`: the pixel column of second `start`.
@@ -52,7 +56,9 @@ def off(lead: str, x: Array, y: Array, left: float, start: float, baseline: floa
     height = gain * PX * (rec.wave(lead, seconds) - baseline)
     slope = np.gradient(height, x)
     middle, half = (x[0] + x[-1]) / 2, (x[-1] - x[0]) / 2
-    columns = np.stack([height / np.abs(height).max(), slope, slope * (x - middle) / half, np.ones(len(x))], axis=1)
+    columns = np.stack(
+        [height / np.abs(height).max(), slope, slope * (x - middle) / half, np.ones(len(x))], axis=1
+    )
     fit, *_ = np.linalg.lstsq(columns, y - height, rcond=None)
     rest = float(np.sqrt(np.mean((y - height - columns @ fit) ** 2)))
     return np.array([*fit, rest])
@@ -77,7 +83,11 @@ def check(leads: tuple[str, ...], seconds: float, hz: float) -> None:
     expected = spans(seconds)
     assert len(pages) == len(expected)
     every = dict.fromkeys((*rec.LEADS, *leads))
-    rows = [*ROWS, *([tuple(lead for lead in every if lead not in rec.LEADS)] if len(every) > 12 else []), ("II",)]
+    rows = [
+        *ROWS,
+        *([tuple(lead for lead in every if lead not in rec.LEADS)] if len(every) > 12 else []),
+        ("II",),
+    ]
     for (page, about), (start, stop) in zip(pages, expected, strict=True):
         assert (about.first, about.last) == pytest.approx((start, stop), abs=0.01)
         assert set(about.leads) == set(every)
@@ -89,16 +99,27 @@ def check(leads: tuple[str, ...], seconds: float, hz: float) -> None:
                 width = span if strip or (c == 3 and span >= 10) else min(2.5, span)
                 if c == 3 and span >= 10:
                     width = span - 7.5
-                at = start if strip else start + (2.5 * c if span >= 9.9 else c * (span - width) / 3)
+                at = (
+                    start if strip else start + (2.5 * c if span >= 9.9 else c * (span - width) / 3)
+                )
                 left = LEFT + c * QUARTER
                 # a column's first pixels hold its mark, and the last ones that of the next
-                x, y = trace(page, about.rows[r], left + 4, min(left + math.floor(200 * width) - 4, page.width))
+                x, y = trace(
+                    page,
+                    about.rows[r],
+                    left + 4,
+                    min(left + math.floor(200 * width) - 4, page.width),
+                )
                 assert x[-1] - x[0] > 200 * (width - 0.05) - 12
                 t = np.arange(len(signals["I"])) / hz
-                whole = rec.wave(lead, t[(t >= start - 0.5 / hz) & (t <= start + max(span, 0) + 0.5 / hz)])
+                whole = rec.wave(
+                    lead, t[(t >= start - 0.5 / hz) & (t <= start + max(span, 0) + 0.5 / hz)]
+                )
                 wrong = off(lead, x.astype(float), y, left, at, float(np.median(whole)), about.gain)
                 assert np.abs(wrong).max() < 0.5, (lead, r, c, wrong)
-                assert about.leads[lead] == pytest.approx(span if strip else max(width, about.leads[lead]), abs=0.02)
+                assert about.leads[lead] == pytest.approx(
+                    span if strip else max(width, about.leads[lead]), abs=0.02
+                )
 
 
 @pytest.mark.parametrize(
@@ -116,7 +137,9 @@ def check(leads: tuple[str, ...], seconds: float, hz: float) -> None:
     ],
     ids=str,
 )
-def test_every_lead_is_where_and_as_high_as_it_was_recorded(leads: tuple[str, ...], seconds: float, hz: float) -> None:
+def test_every_lead_is_where_and_as_high_as_it_was_recorded(
+    leads: tuple[str, ...], seconds: float, hz: float
+) -> None:
     check(leads, seconds, hz)
 
 
@@ -126,5 +149,7 @@ def test_every_lead_is_where_and_as_high_as_it_was_recorded(leads: tuple[str, ..
     st.floats(1.01, 23).map(lambda s: round(s, 2)),
     st.sampled_from([100, 128, 200, 240, 250, 360, 400, 500, 512, 977, 1000, 2000]),
 )
-def test_any_length_and_rate_is_drawn_true(leads: tuple[str, ...], seconds: float, hz: float) -> None:
+def test_any_length_and_rate_is_drawn_true(
+    leads: tuple[str, ...], seconds: float, hz: float
+) -> None:
     check(leads, seconds, hz)

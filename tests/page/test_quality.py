@@ -36,7 +36,12 @@ def checks(found: quality.Quality) -> set[str]:
 
 def test_a_clean_page_is_good_and_its_leads_are_counted() -> None:
     found = judged(drawn())
-    assert (found.verdict, found.layout, found.leads, found.reasons) == (quality.GOOD, "3x4+1", 12, ())
+    assert (found.verdict, found.layout, found.leads, found.reasons) == (
+        quality.GOOD,
+        "3x4+1",
+        12,
+        (),
+    )
     assert found.facts["resolution"] == pytest.approx(5.0, rel=0.01)
 
 
@@ -54,7 +59,10 @@ def test_a_blurred_page_is_refused_for_its_blur() -> None:
 
 
 def test_blur_is_measured_in_millimetres() -> None:
-    once, twice = (judged(cv2.GaussianBlur(drawn("3x4+1", k), (0, 0), 0.3 * k)).facts["sharpness"] for k in (4.0, 8.0))
+    once, twice = (
+        judged(cv2.GaussianBlur(drawn("3x4+1", k), (0, 0), 0.3 * k)).facts["sharpness"]
+        for k in (4.0, 8.0)
+    )
     assert once == pytest.approx(twice, rel=0.25)
 
 
@@ -92,7 +100,15 @@ def test_what_is_no_ecg_is_refused(kind: str) -> None:
         image[:] = 0
     elif kind == "text":
         for y in range(40, 590, 30):
-            cv2.putText(image, "The quick brown fox jumps over the lazy dog 123", (20, y), 0, 0.8, (0, 0, 0), 2)
+            cv2.putText(
+                image,
+                "The quick brown fox jumps over the lazy dog 123",
+                (20, y),
+                0,
+                0.8,
+                (0, 0, 0),
+                2,
+            )
     elif kind == "bricks":
         for y in range(0, 600, 40):
             cv2.rectangle(image, (0, y), (799, y + 36), (150, 80, 60), -1)
@@ -133,21 +149,30 @@ def test_moire_is_refused_and_told_from_the_grid(strength: int) -> None:
 def test_waves_of_a_page_that_is_bent_are_uneven() -> None:
     page = drawn()
     y, x = np.mgrid[0 : page.shape[0], 0 : page.shape[1]].astype(np.float32)
-    bent = cv2.remap(page, x, y + 20 * np.sin(x / 150), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    bent = cv2.remap(
+        page, x, y + 20 * np.sin(x / 150), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
     assert judged(bent).facts["uneven"] > 10 * judged(page).facts["uneven"]
 
 
 def test_dark_grid_lines_are_told_from_the_trace_over_a_fold() -> None:
     y, x = np.mgrid[0:400, 0:600].astype(np.float32)
     bent = y + 4 * np.abs(x / 600 - 0.5)
-    lines = ((np.minimum(bent % 20, 20 - bent % 20) < 1) | (np.minimum(x % 20, 20 - x % 20) < 1)).astype(np.float32)
+    lines = (
+        (np.minimum(bent % 20, 20 - bent % 20) < 1) | (np.minimum(x % 20, 20 - x % 20) < 1)
+    ).astype(np.float32)
     found = quality.grid_lines(lines, 4.0, 4.0)
     assert (found & (lines > 0)).sum() > 0.95 * (lines > 0).sum()
     assert found.mean() < 0.45
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.integers(1, 300), st.integers(1, 300), st.integers(0, 10**6), st.sampled_from(["L", "RGB", "1", "P", "RGBA"]))
+@given(
+    st.integers(1, 300),
+    st.integers(1, 300),
+    st.integers(0, 10**6),
+    st.sampled_from(["L", "RGB", "1", "P", "RGBA"]),
+)
 def test_any_picture_is_judged(width: int, height: int, seed: int, mode: str) -> None:
     pixels = np.random.default_rng(seed).integers(0, 255, (height, width, 3), np.uint8)
     page = reader.read_all(Image.fromarray(pixels).convert(mode))[0]
@@ -170,7 +195,18 @@ def test_check_prints_one_json_object_per_page_with_all_fields(page_file: Path) 
     done = CliRunner().invoke(cli, ["check", str(page_file), "--json"])
     said = json.loads(done.stdout)
     assert done.exit_code == 0
-    assert set(said) >= {"file", "page", "verdict", "reasons", "sheet", "grid", "layout", "leads", "changed", "seconds"}
+    assert set(said) >= {
+        "file",
+        "page",
+        "verdict",
+        "reasons",
+        "sheet",
+        "grid",
+        "layout",
+        "leads",
+        "changed",
+        "seconds",
+    }
     assert (said["file"], said["page"], said["changed"]) == (str(page_file), 1, False)
     assert set(said["sheet"]) == {"corners", "rotation", "mirrored", "skew_degrees"}
     assert set(said["grid"]) == {"pixels_per_mm", "across", "down"}
@@ -194,7 +230,9 @@ def test_check_goes_on_after_a_file_that_is_no_page(page_file: Path, tmp_path: P
     ]
 
 
-def test_check_saves_the_page_and_a_copy_with_what_was_found(page_file: Path, tmp_path: Path) -> None:
+def test_check_saves_the_page_and_a_copy_with_what_was_found(
+    page_file: Path, tmp_path: Path
+) -> None:
     done = CliRunner().invoke(cli, ["check", str(page_file), "--save-page", str(tmp_path / "out")])
     assert done.exit_code == 0
     saved = Image.open(tmp_path / "out" / "page.png.png")
@@ -202,12 +240,18 @@ def test_check_saves_the_page_and_a_copy_with_what_was_found(page_file: Path, tm
     assert Image.open(tmp_path / "out" / "page.png.found.png").height > saved.height
 
 
-def test_what_shows_a_photograph_is_saved_as_jpeg_and_the_number_of_a_page_is_in_its_name(tmp_path: Path) -> None:
+def test_what_shows_a_photograph_is_saved_as_jpeg_and_the_number_of_a_page_is_in_its_name(
+    tmp_path: Path,
+) -> None:
     page = drawn()
     tilted = cv2.getRotationMatrix2D((page.shape[1] / 2, page.shape[0] / 2), 5, 0.9)
     photo = cv2.warpAffine(page, tilted, page.shape[1::-1], borderValue=(90, 70, 50))
-    Image.fromarray(photo).save(tmp_path / "two.tiff", save_all=True, append_images=[Image.fromarray(page)])
-    CliRunner().invoke(cli, ["check", str(tmp_path / "two.tiff"), "--save-page", str(tmp_path / "out")])
+    Image.fromarray(photo).save(
+        tmp_path / "two.tiff", save_all=True, append_images=[Image.fromarray(page)]
+    )
+    CliRunner().invoke(
+        cli, ["check", str(tmp_path / "two.tiff"), "--save-page", str(tmp_path / "out")]
+    )
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {f"two.tiff.page1{end}.jpg" for end in ("", ".found", ".sheet")} | {
         f"two.tiff.page2{end}.png" for end in ("", ".found")
@@ -231,7 +275,8 @@ def test_the_text_over_a_saved_page_fits_its_width(width: int) -> None:
 def test_a_refused_page_raises_with_what_is_wrong_and_what_to_do() -> None:
     done = admission.check(reader.Page(Image.new("RGB", (400, 300), "white"), "", "empty.png"))
     with pytest.raises(
-        PageRefused, match=r"^empty\.png: This does not look like an ECG page\. Check that the right file"
+        PageRefused,
+        match=r"^empty\.png: This does not look like an ECG page\. Check that the right file",
     ):
         admission.refuse(done)
 
@@ -258,6 +303,9 @@ def test_a_page_on_which_the_program_fails_leaves_the_others(
     done = CliRunner().invoke(cli, ["check", str(poison), str(page_file), "--json"])
     assert done.exit_code == 1
     first, second = (json.loads(line) for line in done.stdout.splitlines())
-    assert "the program failed on this page (ZeroDivisionError: float division by zero)" in first["error"]
+    assert (
+        "the program failed on this page (ZeroDivisionError: float division by zero)"
+        in first["error"]
+    )
     assert second["verdict"] == "good"
     assert "2 pages: 0 refused, 1 could not be read" in done.stderr

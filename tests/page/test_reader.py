@@ -47,20 +47,47 @@ def pixel(data: bytes, x: int = 0, y: int = 0) -> tuple[int, ...]:
     return tuple(array(reader.read(data))[y, x].tolist())
 
 
-def png(width: int, height: int, rows: bytes, depth: int = 8, colour: int = 0, before: bytes = b"") -> bytes:
+def png(
+    width: int, height: int, rows: bytes, depth: int = 8, colour: int = 0, before: bytes = b""
+) -> bytes:
     """By hand, for what Pillow does not write. colour: 0 grey, 2 RGB; `before`: chunks before the pixels."""
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
     size = len(rows) // max(height, 1)
     lines = b"".join(b"\0" + rows[y * size : (y + 1) * size] for y in range(height))
-    return b"\x89PNG\r\n\x1a\n" + header + before + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + header
+        + before
+        + chunk(b"IDAT", zlib.compress(lines))
+        + chunk(b"IEND", b"")
+    )
 
 
-def tiff(width: int, height: int, bits: int, photometric: int, pixels: bytes, order: str = "<", **more: int) -> bytes:
+def tiff(
+    width: int,
+    height: int,
+    bits: int,
+    photometric: int,
+    pixels: bytes,
+    order: str = "<",
+    **more: int,
+) -> bytes:
     """One uncompressed grey strip, by hand. `more`: t339=2 sets tag 339."""
-    tags = {256: width, 257: height, 258: bits, 259: 1, 262: photometric, 277: 1, 278: height, 279: len(pixels)}
+    tags = {
+        256: width,
+        257: height,
+        258: bits,
+        259: 1,
+        262: photometric,
+        277: 1,
+        278: height,
+        279: len(pixels),
+    }
     tags |= {int(name[1:]): value for name, value in more.items()}
     tags[273] = 8 + 2 + 12 * (len(tags) + 1) + 4
-    entries = b"".join(struct.pack(f"{order}HHII", tag, 4, 1, value) for tag, value in sorted(tags.items()))
+    entries = b"".join(
+        struct.pack(f"{order}HHII", tag, 4, 1, value) for tag, value in sorted(tags.items())
+    )
     start = (b"II" if order == "<" else b"MM") + struct.pack(f"{order}HI", 42, 8)
     return start + struct.pack(f"{order}H", len(tags)) + entries + bytes(4) + pixels
 
@@ -95,7 +122,9 @@ def test_a_page_is_rgb_and_knows_its_file_and_hash(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 def test_plain_pictures_give_exactly_pils_rgb(fmt: str, mode: str) -> None:
     data = encoded(blocks().convert(mode), fmt)
-    assert np.array_equal(array(reader.read(data)), np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
+    assert np.array_equal(
+        array(reader.read(data)), np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    )
 
 
 def test_content_counts_and_the_name_does_not(tmp_path: Path) -> None:
@@ -135,7 +164,10 @@ def test_nothing_about_the_patient_or_the_place_stays_on_the_page() -> None:
     exif[ORIENTATION] = 6
     exif[0x010E] = "Jane Doe"
     exif.get_ifd(0x8825)[1] = "N"
-    options = {"exif": exif, "icc_profile": ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()}
+    options = {
+        "exif": exif,
+        "icc_profile": ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes(),
+    }
     text = PngImagePlugin.PngInfo()
     text.add_text("Patient", "Jane Doe")
     for data in (
@@ -188,13 +220,19 @@ def test_exif_behind_the_pixels_of_a_png_counts() -> None:
 def test_an_orientation_that_does_not_exist_turns_nothing(orientation: int) -> None:
     exif = Image.Exif()
     exif[ORIENTATION] = orientation
-    assert np.array_equal(array(reader.read(encoded(blocks(), "PNG", exif=exif))), np.asarray(blocks()))
+    assert np.array_equal(
+        array(reader.read(encoded(blocks(), "PNG", exif=exif))), np.asarray(blocks())
+    )
 
 
-@pytest.mark.parametrize("block", [b"", b"\0" * 40, b"MM\0*\0\0\0\x08\xff\xff", b"II*\0\xff\xff\xff\x7f", b"II*\0\0"])
+@pytest.mark.parametrize(
+    "block", [b"", b"\0" * 40, b"MM\0*\0\0\0\x08\xff\xff", b"II*\0\xff\xff\xff\x7f", b"II*\0\0"]
+)
 def test_a_broken_exif_block_leaves_a_good_picture_readable(block: bytes) -> None:
     data = encoded(blocks(), "JPEG", exif=b"Exif\0\0" + block)
-    assert np.array_equal(array(reader.read(data)), np.asarray(Image.open(io.BytesIO(encoded(blocks(), "JPEG")))))
+    assert np.array_equal(
+        array(reader.read(data)), np.asarray(Image.open(io.BytesIO(encoded(blocks(), "JPEG"))))
+    )
 
 
 def test_a_palette_is_looked_up() -> None:
@@ -229,7 +267,9 @@ def test_opaque_alpha_changes_nothing() -> None:
 def test_alpha_that_is_multiplied_in_is_taken_out() -> None:
     grey = Image.frombytes("LA", (2, 1), bytes([64, 128, 255, 255]))
     data = bytearray(encoded(grey, "TIFF"))
-    entry = data.index(struct.pack("<HHI", 338, 3, 1))  # ExtraSamples: 2 unassociated -> 1 associated
+    entry = data.index(
+        struct.pack("<HHI", 338, 3, 1)
+    )  # ExtraSamples: 2 unassociated -> 1 associated
     data[entry + 8] = 1
     assert Image.open(io.BytesIO(data)).mode == "La"
     first, second = array(reader.read(bytes(data)))[0]
@@ -241,7 +281,9 @@ def test_a_transparent_colour_shows_white_paper() -> None:
     assert pixel(encoded(Image.new("RGB", (1, 1), RED), "PNG", transparency=RED)) == WHITE
     assert pixel(encoded(Image.new("L", (1, 1), 7), "PNG", transparency=7)) == WHITE
     assert pixel(encoded(Image.new("1", (1, 1), 0), "PNG", transparency=0)) == WHITE
-    sixteen = png(2, 1, struct.pack(">2H", 1000, 1001), 16, before=chunk(b"tRNS", struct.pack(">H", 1000)))
+    sixteen = png(
+        2, 1, struct.pack(">2H", 1000, 1001), 16, before=chunk(b"tRNS", struct.pack(">H", 1000))
+    )
     assert array(reader.read(sixteen))[0, :, 0].tolist() == [255, 3]
 
 
@@ -253,7 +295,9 @@ def test_a_bmp_whose_alpha_nobody_filled_in_shows_its_colours() -> None:
         return b"BM" + struct.pack("<IHHI", 130, 0, 0, 122) + header + bytes(bgra)
 
     assert array(reader.read(bmp(0, 0, 255, 0, 1, 2, 3, 0))).tolist() == [[list(RED), [3, 2, 1]]]
-    assert array(reader.read(bmp(0, 0, 255, 0, 1, 2, 3, 255))).tolist() == [[list(WHITE), [3, 2, 1]]]
+    assert array(reader.read(bmp(0, 0, 255, 0, 1, 2, 3, 255))).tolist() == [
+        [list(WHITE), [3, 2, 1]]
+    ]
 
 
 @pytest.mark.parametrize("fmt", ["PNG", "TIFF", "BMP"])
@@ -270,7 +314,9 @@ def test_a_fax_is_black_on_white(compression: str) -> None:
 
 
 def test_a_fax_of_standard_resolution_is_stretched_to_square_pixels() -> None:
-    page = reader.read(encoded(Image.new("1", (1728, 1078), 1), "TIFF", compression="group4", dpi=(204, 98)))
+    page = reader.read(
+        encoded(Image.new("1", (1728, 1078), 1), "TIFF", compression="group4", dpi=(204, 98))
+    )
     assert page.image.size == (1728, 2244)
     turned = {ORIENTATION: 6, 282: 204.0, 283: 98.0, 296: 2}
     page = reader.read(encoded(Image.new("1", (1728, 1078), 1), "TIFF", tiffinfo=turned))
@@ -280,7 +326,10 @@ def test_a_fax_of_standard_resolution_is_stretched_to_square_pixels() -> None:
 @pytest.mark.parametrize("dpi", [(204, 196), (72, 720), (0, 98)])
 def test_other_resolutions_stretch_nothing(dpi: tuple[int, int]) -> None:
     assert reader.read(encoded(Image.new("1", (40, 20), 1), "TIFF", dpi=dpi)).image.size == (40, 20)
-    assert reader.read(encoded(Image.new("RGB", (40, 20)), "TIFF", dpi=(300, 98))).image.size == (40, 20)
+    assert reader.read(encoded(Image.new("RGB", (40, 20)), "TIFF", dpi=(300, 98))).image.size == (
+        40,
+        20,
+    )
 
 
 RAMP = np.array([[0, 255, 256, 257, 32768, 65280, 65535]], np.uint16)
@@ -302,15 +351,22 @@ def test_sixteen_bit_grey_is_scaled_from_its_full_range(data: bytes) -> None:
 
 
 def test_pils_32_bit_images_in_16_bit_range_are_16_bit_grey() -> None:
-    assert array(reader.read(Image.fromarray(RAMP.astype(np.int32))))[0, :, 0].tolist() == RAMP_IN_8_BITS
+    assert (
+        array(reader.read(Image.fromarray(RAMP.astype(np.int32))))[0, :, 0].tolist()
+        == RAMP_IN_8_BITS
+    )
 
 
 def test_sixteen_bit_grey_where_zero_is_white_is_turned_over() -> None:
-    assert array(reader.read(tiff(7, 1, 16, 0, RAMP.tobytes())))[0, :, 0].tolist() == [255 - v for v in RAMP_IN_8_BITS]
+    assert array(reader.read(tiff(7, 1, 16, 0, RAMP.tobytes())))[0, :, 0].tolist() == [
+        255 - v for v in RAMP_IN_8_BITS
+    ]
 
 
 def test_twelve_bit_grey_is_scaled_from_its_own_range() -> None:
-    assert array(reader.read(tiff(4, 1, 12, 1, bytes.fromhex("000fff80000f"))))[0, :, 0].tolist() == [0, 255, 128, 0]
+    assert array(reader.read(tiff(4, 1, 12, 1, bytes.fromhex("000fff80000f"))))[
+        0, :, 0
+    ].tolist() == [0, 255, 128, 0]
 
 
 def test_sixteen_bit_rgb_drops_its_low_bits_as_grey_does() -> None:
@@ -333,14 +389,20 @@ def test_grey_of_unknown_range_is_no_page(data: bytes) -> None:
 def test_cmyk_white_is_white_and_red_is_red() -> None:
     for fmt in ("JPEG", "TIFF"):
         assert pixel(encoded(Image.new("CMYK", (8, 8), (0, 0, 0, 0)), fmt)) == WHITE
-        assert pixel(encoded(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), fmt)) == pytest.approx(RED, abs=2)
+        assert pixel(encoded(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), fmt)) == pytest.approx(
+            RED, abs=2
+        )
         assert pixel(encoded(Image.new("CMYK", (8, 8), (0, 0, 0, 255)), fmt)) == BLACK
 
 
 def test_ycck_white_is_white_and_red_is_red() -> None:
     # Adobe stores the negative of the four inks, and of the first three luma and chroma of its complement: no ink at all
     # is Y 0, K 255; red (magenta and yellow, full) is the luma and chroma of cyan.
-    for stored, colour in (((0, 128, 128, 255), WHITE), ((179, 171, 1, 255), RED), ((0, 128, 128, 0), BLACK)):
+    for stored, colour in (
+        ((0, 128, 128, 255), WHITE),
+        ((179, 171, 1, 255), RED),
+        ((0, 128, 128, 0), BLACK),
+    ):
         negative = Image.new("CMYK", (8, 8), tuple(255 - v for v in stored))
         data = bytearray(encoded(negative, "JPEG", quality=100))
         at = data.index(b"Adobe")
@@ -362,7 +424,11 @@ def test_lab_and_ycbcr_come_out_in_their_colours() -> None:
 
 def test_a_colour_profile_leaves_the_numbers_alone() -> None:
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("XYZ")).tobytes()
-    assert pixel(encoded(Image.new("RGB", (1, 1), (10, 200, 30)), "PNG", icc_profile=profile)) == (10, 200, 30)
+    assert pixel(encoded(Image.new("RGB", (1, 1), (10, 200, 30)), "PNG", icc_profile=profile)) == (
+        10,
+        200,
+        30,
+    )
 
 
 # ------------------------------------------------------------------------------------------------------ several pages
@@ -401,7 +467,8 @@ def test_pages_too_large_together_are_refused(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(reader, "MAX_TOGETHER", 2 * 48 * 32)
     assert len(reader.read_all(several(blocks(), blocks()))) == 2
     with pytest.raises(
-        PageRefused, match=r"has 3 pages, and its first 3 have 3,073 pixels together; 3,072 is the limit"
+        PageRefused,
+        match=r"has 3 pages, and its first 3 have 3,073 pixels together; 3,072 is the limit",
     ):
         reader.read_all(several(blocks(), blocks(), Image.new("1", (1, 1))))
 
@@ -439,7 +506,9 @@ def test_of_a_phones_two_pictures_the_photograph_is_the_page() -> None:
         (bytes(4096), "no picture"),
     ],
 )
-def test_another_kind_of_file_is_named_with_the_way_out(tmp_path: Path, content: bytes, what: str) -> None:
+def test_another_kind_of_file_is_named_with_the_way_out(
+    tmp_path: Path, content: bytes, what: str
+) -> None:
     path = tmp_path / "scan.png"
     path.write_bytes(content)
     refused(path, what, "Export the page as PNG")
@@ -481,7 +550,11 @@ def test_a_photograph_with_a_gain_map_or_a_film_behind_it_is_the_photograph() ->
     wanted = np.asarray(Image.open(io.BytesIO(photo)))
     xmp = b'http://ns.adobe.com/xap/1.0/\0<x:xmpmeta><rdf:Description hdrgm:Version="1.0" GCamera:MotionPhoto="1"/></x:xmpmeta>'
     several_of_one = several(blocks(seed=1), blocks(seed=2), fmt="MPO")
-    film = struct.pack(">I4s4sI", 16, b"ftyp", b"mp42", 0) + struct.pack(">I4s", 5008, b"mdat") + bytes(range(250)) * 20
+    film = (
+        struct.pack(">I4s4sI", 16, b"ftyp", b"mp42", 0)
+        + struct.pack(">I4s", 5008, b"mdat")
+        + bytes(range(250)) * 20
+    )
     for data in (
         with_segment(photo, 0xE1, xmp) + gain,
         with_segment(photo, 0xE1, xmp) + film,
@@ -493,7 +566,9 @@ def test_a_photograph_with_a_gain_map_or_a_film_behind_it_is_the_photograph() ->
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA"])
-def test_a_page_of_a_large_sheet_is_halved_by_means_of_four(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_of_a_large_sheet_is_halved_by_means_of_four(
+    mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     picture = blocks().convert(mode)
     whole = reader.read(picture).image
     monkeypatch.setattr(pictures, "HALVED", 48 * 32 - 1)
@@ -512,7 +587,9 @@ def test_a_missing_file_an_empty_file_and_a_folder_are_told_apart(tmp_path: Path
     refused(tmp_path / "empty.png" / "scan.png", "cannot be opened")
 
 
-@pytest.mark.parametrize(("name", "shown"), [("a\nb.png", r"a\nb.png"), ("\udcff.png", r"\udcff.png"), ("\0", r"\x00")])
+@pytest.mark.parametrize(
+    ("name", "shown"), [("a\nb.png", r"a\nb.png"), ("\udcff.png", r"\udcff.png"), ("\0", r"\x00")]
+)
 def test_a_strange_name_stays_one_line_that_can_be_printed(name: str, shown: str) -> None:
     with pytest.raises(ScanError) as caught:
         reader.read(name)
@@ -525,7 +602,9 @@ def test_an_empty_name_is_no_file() -> None:
         reader.read("")
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything"
+)
 def test_a_file_without_the_right_to_read_it_is_named(tmp_path: Path) -> None:
     path = tmp_path / "scan.png"
     blocks().save(path)
@@ -543,7 +622,9 @@ def test_no_permission_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no such files here")
-def test_a_pipe_a_socket_and_a_device_are_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pipe_a_socket_and_a_device_are_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)  # a socket's path has to be short
     os.mkfifo(tmp_path / "pipe")
     refused(tmp_path / "pipe", "pipe or a device", "standard input")
@@ -588,7 +669,9 @@ def test_a_page_over_our_limit_and_under_pillows_is_refused_by_its_header() -> N
 def test_a_page_between_pillows_warning_and_our_limit_is_read_in_silence(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # 48 x 32 is 1.5 times that, as 100 MP is to 89
+    monkeypatch.setattr(
+        Image, "MAX_IMAGE_PIXELS", 1000
+    )  # 48 x 32 is 1.5 times that, as 100 MP is to 89
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert reader.read(encoded(blocks(), "PNG")).image.size == (48, 32)
@@ -596,7 +679,9 @@ def test_a_page_between_pillows_warning_and_our_limit_is_read_in_silence(
     assert Image.MAX_IMAGE_PIXELS == 1000
 
 
-def test_more_bytes_than_the_limit_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_bytes_than_the_limit_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(reader, "MAX_BYTES", 1 << 20)
     path = tmp_path / "scan.png"
     path.write_bytes(bytes((1 << 20) + 1))
@@ -653,7 +738,9 @@ def test_half_a_jpeg_filled_up_with_zeros_is_no_page() -> None:
     refused(data, "lower part is missing")
 
 
-def test_half_a_jpeg_is_no_page_even_where_the_program_lets_pillow_read_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_half_a_jpeg_is_no_page_even_where_the_program_lets_pillow_read_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
     with pytest.raises(ScanError, match="LOAD_TRUNCATED_IMAGES"):
         reader.read(cut_in_half())
@@ -661,7 +748,14 @@ def test_half_a_jpeg_is_no_page_even_where_the_program_lets_pillow_read_it(monke
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"progressive": True}, {"subsampling": 0}, {"restart_marker_rows": 1}, {"quality": 5}, {"optimize": True}],
+    [
+        {},
+        {"progressive": True},
+        {"subsampling": 0},
+        {"restart_marker_rows": 1},
+        {"quality": 5},
+        {"optimize": True},
+    ],
 )
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 def test_a_whole_jpeg_is_never_taken_for_half_a_one(mode: str, options: dict[str, Any]) -> None:
@@ -713,12 +807,16 @@ def test_garbage_behind_a_valid_beginning_is_no_page(magic: bytes, seed: int) ->
 
 @pytest.mark.parametrize("fmt", ["JPEG", "PNG", "TIFF", "BMP", "WEBP", "MPO"])
 def test_a_file_with_changed_bytes_gives_a_page_or_one_of_our_errors(fmt: str) -> None:
-    data = several(blocks(), blocks(), fmt=fmt) if fmt in ("TIFF", "MPO") else encoded(blocks(), fmt)
+    data = (
+        several(blocks(), blocks(), fmt=fmt) if fmt in ("TIFF", "MPO") else encoded(blocks(), fmt)
+    )
     dice = random.Random(0)
     for _ in range(150):
         changed = bytearray(data)
         for _ in range(dice.choice((1, 3, 20))):
-            changed[dice.randrange(min(len(changed), dice.choice((200, len(changed)))))] = dice.choice((0, 1, 127, 255))
+            changed[dice.randrange(min(len(changed), dice.choice((200, len(changed)))))] = (
+                dice.choice((0, 1, 127, 255))
+            )
         try:
             assert reader.read_all(bytes(changed))
         except (ScanError, PageRefused) as e:
@@ -732,8 +830,12 @@ def test_an_open_image_that_cannot_be_decoded_is_no_page() -> None:
 # -------------------------------------------------------------------------------------------------------- real pictures
 
 
-def test_every_real_picture_is_a_page_or_one_of_our_errors(capfd: pytest.CaptureFixture[str]) -> None:
-    files = sorted(f for folder in ("images", "negatives") for f in (SHARED / folder).rglob("*") if f.is_file())
+def test_every_real_picture_is_a_page_or_one_of_our_errors(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    files = sorted(
+        f for folder in ("images", "negatives") for f in (SHARED / folder).rglob("*") if f.is_file()
+    )
     if not files:
         pytest.skip(f"no pictures under {SHARED}")
     not_read = set()

@@ -13,13 +13,20 @@ from PIL import Image
 from calibration.synthetic import PageStyle, draw, synthesize
 from pulse_edge.page import admission, reader, rectify
 
-TURNS = {90: Image.Transpose.ROTATE_270, 180: Image.Transpose.ROTATE_180, 270: Image.Transpose.ROTATE_90}
+TURNS = {
+    90: Image.Transpose.ROTATE_270,
+    180: Image.Transpose.ROTATE_180,
+    270: Image.Transpose.ROTATE_90,
+}
 
 
 @functools.cache
 def drawn(grid: str = "lines", px_per_mm: float = 4.5) -> np.ndarray:
     style = PageStyle(
-        px_per_mm=px_per_mm, grid=grid, header=("12-lead ECG", "Page 1/1"), footer=("25 mm/s", "10 mm/mV")
+        px_per_mm=px_per_mm,
+        grid=grid,
+        header=("12-lead ECG", "Page 1/1"),
+        footer=("25 mm/s", "10 mm/mV"),
     )
     return draw(synthesize(3), style).image
 
@@ -33,14 +40,20 @@ def on_a_desk(turn: float = 7.0) -> tuple[np.ndarray, np.ndarray]:
     corners = np.array([[0, 0], [w, 0], [w, h], [0, h]], np.float32)
     tilt = np.deg2rad(turn)
     around = corners - corners.mean(axis=0)
-    there = around @ np.array([[np.cos(tilt), np.sin(tilt)], [-np.sin(tilt), np.cos(tilt)]], np.float32)
+    there = around @ np.array(
+        [[np.cos(tilt), np.sin(tilt)], [-np.sin(tilt), np.cos(tilt)]], np.float32
+    )
     there[:2] *= np.array([0.94, 0.97], np.float32)  # the far edge is shorter
     there += np.array(size, np.float32) / 2
     matrix = cv2.getPerspectiveTransform(corners, there.astype(np.float32))
     dice = np.random.default_rng(0)
-    desk = np.clip(np.array([92, 66, 46]) + dice.normal(0, 6, (size[1], size[0], 1)), 0, 255).astype(np.uint8)
+    desk = np.clip(
+        np.array([92, 66, 46]) + dice.normal(0, 6, (size[1], size[0], 1)), 0, 255
+    ).astype(np.uint8)
     inside = cv2.warpPerspective(np.full((h, w), 255, np.uint8), matrix, size)[..., None] > 127
-    return np.where(inside, cv2.warpPerspective(page, matrix, size, flags=cv2.INTER_CUBIC), desk), there
+    return np.where(
+        inside, cv2.warpPerspective(page, matrix, size, flags=cv2.INTER_CUBIC), desk
+    ), there
 
 
 def test_a_flat_upright_page_passes_untouched() -> None:
@@ -109,7 +122,9 @@ def test_a_photographed_sheet_comes_out_straight_and_upright() -> None:
     assert flat.changed
     assert flat.sheet.rotation == 0
     assert abs(flat.sheet.skew_degrees or 9) < 0.5
-    assert flat.image.width / flat.image.height == pytest.approx(drawn().shape[1] / drawn().shape[0], rel=0.04)
+    assert flat.image.width / flat.image.height == pytest.approx(
+        drawn().shape[1] / drawn().shape[0], rel=0.04
+    )
 
 
 def test_shadows_are_evened_out_and_the_trace_stays_dark() -> None:
@@ -117,7 +132,10 @@ def test_shadows_are_evened_out_and_the_trace_stays_dark() -> None:
     shaded = (photo * np.linspace(0.45, 1, photo.shape[1])[None, :, None]).astype(np.uint8)
     page = np.asarray(rectify.flatten(Image.fromarray(shaded)).image).max(axis=2)
     h, w = page.shape
-    paper = [float(np.median(part)) for part in np.array_split(page[h // 4 : -h // 4, w // 20 : -w // 20], 4, axis=1)]
+    paper = [
+        float(np.median(part))
+        for part in np.array_split(page[h // 4 : -h // 4, w // 20 : -w // 20], 4, axis=1)
+    ]
     assert max(paper) - min(paper) < 12
     assert (page < 120).mean() > 0.005
 
@@ -150,11 +168,19 @@ def test_lined_paper_has_no_grid_and_ends_nothing(step: int, ink: int, across: b
     paper[::step] = ink
     if not across:
         paper = np.ascontiguousarray(paper.swapaxes(0, 1))
-    assert admission.check(reader.Page(Image.fromarray(paper), "0" * 64, "lined")).quality.verdict == "refused"
+    assert (
+        admission.check(reader.Page(Image.fromarray(paper), "0" * 64, "lined")).quality.verdict
+        == "refused"
+    )
 
 
 @pytest.mark.parametrize(
-    "name", ["03a_table_zero_division.pdf", "03c_table_singular_matrix.png", "03d_table_singular_matrix_2.pdf"]
+    "name",
+    [
+        "03a_table_zero_division.pdf",
+        "03c_table_singular_matrix.png",
+        "03d_table_singular_matrix_2.pdf",
+    ],
 )
 def test_a_table_of_numbers_ends_nothing(shared: Path, name: str) -> None:
     path = shared / "faults" / "intake" / name

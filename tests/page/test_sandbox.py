@@ -25,7 +25,9 @@ from pulse_edge.batch import supervisor
 from pulse_edge.errors import BatchError, PageRefused, ScanError
 from pulse_edge.page import reader, sandbox
 
-posix = pytest.mark.skipif(os.name != "posix", reason="bounds of processor time and memory need POSIX")
+posix = pytest.mark.skipif(
+    os.name != "posix", reason="bounds of processor time and memory need POSIX"
+)
 pydicom = pytest.importorskip("pydicom")
 
 
@@ -36,7 +38,9 @@ def fresh() -> None:
 
 def empty_items(count: int) -> bytes:
     """A DICOM recording behind a sequence that holds nothing, very often."""
-    start = recordings.file(recordings.Group(dict.fromkeys(recordings.LEADS, np.zeros(5000)), 500.0))
+    start = recordings.file(
+        recordings.Group(dict.fromkeys(recordings.LEADS, np.zeros(5000)), 500.0)
+    )
     at = start.index(b"\x08\x00\x16\x00")  # SOP Class UID, which the sequence stands in front of
     head = struct.pack("<HH2sHI", 0x0008, 0x0014, b"SQ", 0, 0xFFFFFFFF)
     items = struct.pack("<HHI", 0xFFFE, 0xE000, 0) * count
@@ -54,7 +58,9 @@ def used() -> float:
     [lambda: progressive(4000, 400), lambda: empty_items(1_000_000)],
     ids=["JPEG of 400 scans", "DICOM of a million empty items"],
 )
-def test_a_page_that_takes_too_long_is_refused(slow: Callable[[], bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_that_takes_too_long_is_refused(
+    slow: Callable[[], bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sandbox, "SECONDS", 0.7)
     data = slow()
     before = used()
@@ -131,7 +137,12 @@ def test_after_three_hostile_pages_the_rest_is_not_tried(monkeypatch: pytest.Mon
 
 def test_one_damaged_page_of_a_tiff_leaves_the_others() -> None:
     data = bytearray(
-        several(blocks(64, 64, seed=1), blocks(64, 64, seed=2), blocks(64, 64, seed=3), compression="tiff_lzw")
+        several(
+            blocks(64, 64, seed=1),
+            blocks(64, 64, seed=2),
+            blocks(64, 64, seed=3),
+            compression="tiff_lzw",
+        )
     )
     whole = [np.asarray(page.image) for page in reader.read_all(bytes(data))]
     with Image.open(io.BytesIO(bytes(data))) as image:
@@ -167,7 +178,9 @@ def test_a_decoder_that_was_killed_is_started_again() -> None:
     assert np.array_equal(np.asarray(second.image), np.asarray(blocks(seed=2)))
 
 
-def test_a_page_that_ends_the_decoder_is_tried_once_more_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_that_ends_the_decoder_is_tried_once_more_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     reader.read(encoded(blocks(), "PNG"))
     attempts = []
 
@@ -204,7 +217,9 @@ def test_without_work_the_decoder_leaves(monkeypatch: pytest.MonkeyPatch) -> Non
 
     code = "from pulse_edge.page import decoder; decoder.IDLE = 0.1; decoder.main(0)"
     monkeypatch.setattr(child_process, "command", lambda *_a: [sys.executable, "-c", code])
-    monkeypatch.setattr(child_process, "environment", lambda **_v: os.environ | {"PYTHONPATH": str(ROOT)})
+    monkeypatch.setattr(
+        child_process, "environment", lambda **_v: os.environ | {"PYTHONPATH": str(ROOT)}
+    )
     document = reader.Document(several(blocks(seed=1), blocks(seed=2)))
     process = sandbox._process
     assert process is not None
@@ -220,7 +235,13 @@ def test_a_decoder_writes_nothing(tmp_path: Path) -> None:
 
     code = "from pulse_edge.page import decoder; decoder._bound_space(0)\nopen('x', 'w').write('y')"
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, check=False)
+    subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        check=False,
+    )
     assert not (tmp_path / "x").exists() or not (tmp_path / "x").stat().st_size
 
 
@@ -228,17 +249,25 @@ def test_a_decoder_writes_nothing(tmp_path: Path) -> None:
 
 
 @posix
-def test_work_that_crashes_is_started_again(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_work_that_crashes_is_started_again(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     code = "import os, signal\nif os.environ['PULSE_EDGE_WORKER'] == 'first': os.kill(os.getpid(), signal.SIGSEGV)\nraise SystemExit(3)"
-    monkeypatch.setattr(supervisor.child_process, "command", lambda *_a: [sys.executable, "-c", code])
+    monkeypatch.setattr(
+        supervisor.child_process, "command", lambda *_a: [sys.executable, "-c", code]
+    )
     assert supervisor.run(["batch"], lambda: 0) == 3
     assert "crashed (SIGSEGV). It goes on" in capfd.readouterr().err
 
 
 @posix
-def test_crashes_that_no_page_is_to_blame_for_end_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_crashes_that_no_page_is_to_blame_for_end_the_command(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     code = "import os, signal; os.kill(os.getpid(), signal.SIGABRT)"
-    monkeypatch.setattr(supervisor.child_process, "command", lambda *_a: [sys.executable, "-c", code])
+    monkeypatch.setattr(
+        supervisor.child_process, "command", lambda *_a: [sys.executable, "-c", code]
+    )
     with pytest.raises(BatchError, match="6 times in a row"):
         supervisor.run(["batch"], lambda: 0)
 
@@ -246,7 +275,9 @@ def test_crashes_that_no_page_is_to_blame_for_end_the_command(monkeypatch: pytes
 @posix
 def test_a_signal_that_was_sent_on_purpose_is_no_crash(monkeypatch: pytest.MonkeyPatch) -> None:
     code = "import os, signal; signal.signal(signal.SIGTERM, signal.SIG_DFL); os.kill(os.getpid(), signal.SIGTERM)"
-    monkeypatch.setattr(supervisor.child_process, "command", lambda *_a: [sys.executable, "-c", code])
+    monkeypatch.setattr(
+        supervisor.child_process, "command", lambda *_a: [sys.executable, "-c", code]
+    )
     assert supervisor.run(["batch"], lambda: 0) == -signal.SIGTERM
 
 
@@ -258,10 +289,15 @@ def test_chunks_by_the_million_are_no_trouble() -> None:
 def test_a_dicom_of_sequences_without_end_is_refused_in_plain_words() -> None:
     meta = pydicom.dataset.FileMetaDataset()
     meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
-    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = pydicom.uid.SecondaryCaptureImageStorage, "1.2.3"
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = (
+        pydicom.uid.SecondaryCaptureImageStorage,
+        "1.2.3",
+    )
     head = io.BytesIO()
     pydicom.filewriter.write_file_meta_info(head, meta)
-    inside = struct.pack("<HHI", 0x0008, 0x1140, 0xFFFFFFFF) + struct.pack("<HHI", 0xFFFE, 0xE000, 0xFFFFFFFF)
+    inside = struct.pack("<HHI", 0x0008, 0x1140, 0xFFFFFFFF) + struct.pack(
+        "<HHI", 0xFFFE, 0xE000, 0xFFFFFFFF
+    )
     with pytest.raises(ScanError, match="it is nested too deeply") as refusal:
         reader.read(bytes(128) + b"DICM" + head.getvalue() + inside * 20_000)
     assert "recursion" not in str(refusal.value)

@@ -30,7 +30,11 @@ def sheet(width: int = 660, height: int = 510) -> Image.Image:
     dice = np.random.default_rng(3)
     for row in range(4):
         middle = 60 + row * 120
-        pen.line([(x, middle + int(dice.integers(-30, 30))) for x in range(10, width - 10, 3)], (20, 20, 20), 2)
+        pen.line(
+            [(x, middle + int(dice.integers(-30, 30))) for x in range(10, width - 10, 3)],
+            (20, 20, 20),
+            2,
+        )
     return page
 
 
@@ -68,7 +72,13 @@ def rle8() -> bytes:
     palette[: len(colours), :3] = colours[:, ::-1]
     start = 14 + 40 + 1024
     header = struct.pack("<IiiHHIIiiII", 40, *page.size, 1, 8, 1, len(body), 2835, 2835, 256, 0)
-    return b"BM" + struct.pack("<IHHI", start + len(body), 0, 0, start) + header + palette.tobytes() + body
+    return (
+        b"BM"
+        + struct.pack("<IHHI", start + len(body), 0, 0, start)
+        + header
+        + palette.tobytes()
+        + body
+    )
 
 
 def compressed_dicom(kind: str) -> bytes:
@@ -165,7 +175,12 @@ def test_decoders_own_word_that_data_are_missing_counts() -> None:
 
 # --- pictures that were saved again after they were loaded in part ------------------------------------------------------
 
-COLOURS = {"grey": (128, 128, 128), "black": (0, 0, 0), "light grey": (200, 200, 200), "green": (64, 255, 0)}
+COLOURS = {
+    "grey": (128, 128, 128),
+    "black": (0, 0, 0),
+    "light grey": (200, 200, 200),
+    "green": (64, 255, 0),
+}
 
 
 @pytest.mark.parametrize("side", range(4))
@@ -184,11 +199,17 @@ def test_margins_frames_and_backgrounds_are_no_filling() -> None:
         framed[95:605, 70:730] = page  # a viewer's window, a scanner's lid
         assert unfilled.unfilled(framed) == 0
         letterbox = np.concatenate(
-            [np.full((120, 660, 3), colour, np.uint8), page, np.full((90, 660, 3), colour, np.uint8)]
+            [
+                np.full((120, 660, 3), colour, np.uint8),
+                page,
+                np.full((90, 660, 3), colour, np.uint8),
+            ]
         )
         assert unfilled.unfilled(letterbox) == 0
     assert unfilled.unfilled(np.concatenate([page, np.full((300, 660, 3), 255, np.uint8)])) == 0
-    strip = np.concatenate([page, np.full((40, 660, 3), 255, np.uint8), np.zeros((30, 660, 3), np.uint8)])
+    strip = np.concatenate(
+        [page, np.full((40, 660, 3), 255, np.uint8), np.zeros((30, 660, 3), np.uint8)]
+    )
     assert unfilled.unfilled(strip) == 0  # the scanner's edge below a page with its margin
 
 
@@ -202,7 +223,9 @@ def test_a_line_that_is_repeated_to_the_end_is_a_filling() -> None:
 @pytest.mark.parametrize("colour", COLOURS)
 def test_the_example_page_with_a_part_never_filled_in_is_refused(colour: str, kept: float) -> None:
     page = example().copy()
-    ImageDraw.Draw(page).rectangle((0, int(page.height * kept), page.width, page.height), COLOURS[colour])
+    ImageDraw.Draw(page).rectangle(
+        (0, int(page.height * kept), page.width, page.height), COLOURS[colour]
+    )
     judged = admission.check(reader.Page(page, "0" * 64, "x")).quality
     assert (judged.verdict, judged.reasons[0].check) == (quality.REFUSED, "unfilled")
 
@@ -214,4 +237,6 @@ def test_the_example_page_itself_is_good() -> None:
 def example() -> Image.Image:
     from pathlib import Path
 
-    return Image.open(Path(admission.__file__).parents[1] / "assets" / "example_page.png").convert("RGB")
+    return Image.open(Path(admission.__file__).parents[1] / "assets" / "example_page.png").convert(
+        "RGB"
+    )

@@ -45,7 +45,9 @@ def reasons(page: admission.CheckedPage) -> set[str]:
 def test_a_stretched_page_is_squared_by_its_grid_and_says_so(factor: float, axis: str) -> None:
     page = Image.fromarray(drawn())
     size = (factor, 1.0) if axis == "across" else (1.0, factor)
-    pressed = page.resize((round(page.width * size[0]), round(page.height * size[1])), Image.Resampling.BICUBIC)
+    pressed = page.resize(
+        (round(page.width * size[0]), round(page.height * size[1])), Image.Resampling.BICUBIC
+    )
     found = checked(pressed)
     grid = found.flat.grid
     assert grid is not None
@@ -61,10 +63,15 @@ def test_a_stretched_page_is_squared_by_its_grid_and_says_so(factor: float, axis
 
 def test_a_stretched_page_that_stays_as_it_is_gives_the_scale_of_both_directions() -> None:
     page = Image.fromarray(drawn())
-    found = checked(page.resize((page.width, round(0.6 * page.height)), Image.Resampling.BICUBIC), straighten=False)
+    found = checked(
+        page.resize((page.width, round(0.6 * page.height)), Image.Resampling.BICUBIC),
+        straighten=False,
+    )
     assert "stretched" in reasons(found)
     facts = admission.facts(found)
-    assert (facts["grid"]["across"], facts["grid"]["down"]) == pytest.approx((SCALE, 0.6 * SCALE), rel=0.02)
+    assert (facts["grid"]["across"], facts["grid"]["down"]) == pytest.approx(
+        (SCALE, 0.6 * SCALE), rel=0.02
+    )
 
 
 @pytest.mark.parametrize("factor", [0.95, 1.0, 1.05])
@@ -118,7 +125,9 @@ def test_a_page_that_is_right_is_never_mirrored(seed: int) -> None:
         assert "mirrored" not in reasons(found)
 
 
-@pytest.mark.parametrize("name", ["render/cinc_00005.png", "render/kg_892067079_clean.png", "render/eik_00016.jpg"])
+@pytest.mark.parametrize(
+    "name", ["render/cinc_00005.png", "render/kg_892067079_clean.png", "render/eik_00016.jpg"]
+)
 def test_a_real_page_is_mirrored_back(name: str, shared: Path) -> None:
     with Image.open(shared / "ecg" / "images" / name) as image:
         page = image.convert("RGB")
@@ -148,7 +157,8 @@ def test_a_page_on_which_the_networks_disagree_stays_and_warns(seed: int) -> Non
 
 
 @pytest.mark.parametrize(
-    ("layout", "row_mm"), [("3x4+1", 55.0), ("6x2", 37.0), ("3x4+3", 37.0), ("3x4+1", 62.0), ("6x2", 45.0)]
+    ("layout", "row_mm"),
+    [("3x4+1", 55.0), ("6x2", 37.0), ("3x4+3", 37.0), ("3x4+1", 62.0), ("6x2", 45.0)],
 )
 def test_a_square_or_tall_page_keeps_its_layout(layout: str, row_mm: float) -> None:
     page = drawn(layout, row_mm=row_mm)
@@ -188,7 +198,9 @@ PAPERS = {
 @pytest.mark.parametrize("ink_px", [1.2, 2.6])
 @pytest.mark.parametrize("layout", ["3x4+1", "12x1"])
 @pytest.mark.parametrize("paper", PAPERS)
-def test_a_clean_page_on_paper_of_any_colour_passes_untouched(paper: str, layout: str, ink_px: float) -> None:
+def test_a_clean_page_on_paper_of_any_colour_passes_untouched(
+    paper: str, layout: str, ink_px: float
+) -> None:
     colour = PAPERS[paper]
     minor, major = (tuple(int(share * v) for v in colour) for share in (0.88, 0.72))
     page = Image.fromarray(drawn(layout, paper=colour, minor=minor, major=major, ink_px=ink_px))
@@ -234,7 +246,12 @@ def table(seed: int) -> Image.Image:
     ruled = dice.choice(["none", "rows", "all"])
     for y in range(60, height - 60, pitch):
         for column in range(columns):
-            pen.text((60 + column * step, y), f"{dice.uniform(0, 999):.{dice.randint(0, 2)}f}", (20, 20, 20), font)
+            pen.text(
+                (60 + column * step, y),
+                f"{dice.uniform(0, 999):.{dice.randint(0, 2)}f}",
+                (20, 20, 20),
+                font,
+            )
         if ruled != "none":
             pen.line([(60, y - 3), (width - 60, y - 3)], (90, 90, 90), dice.choice([1, 2]))
     if ruled == "all":
@@ -256,7 +273,9 @@ def test_two_ecgs_on_one_scan_are_refused_as_two(layout: str, gap_mm: int) -> No
     found = checked(np.vstack([one, gap, two]))
     assert found.quality.reasons[0].check == "ecgs"
     assert "two ECGs" in found.quality.reasons[0].advice
-    assert found.quality.verdict == (quality.USABLE if found.quality.leads == 12 else quality.REFUSED)
+    assert found.quality.verdict == (
+        quality.USABLE if found.quality.leads == 12 else quality.REFUSED
+    )
 
 
 @pytest.mark.parametrize("layout", ["3x4+3", "6x2", "12x1"])
@@ -268,7 +287,19 @@ def letter(ecg: np.ndarray) -> np.ndarray:
     """The ECG pasted into a page of text, above and below."""
     page = Image.new("RGB", (ecg.shape[1], 2 * ecg.shape[1]), "white")
     pen, font, dice = ImageDraw.Draw(page), ImageFont.load_default(22), random.Random(5)
-    words = ("patient", "was", "seen again", "and", "had", "no further", "pain", "since", "the last", "visit", "to us")
+    words = (
+        "patient",
+        "was",
+        "seen again",
+        "and",
+        "had",
+        "no further",
+        "pain",
+        "since",
+        "the last",
+        "visit",
+        "to us",
+    )
     top = 560
     for y in range(50, page.height - 50, 32):
         if not top - 40 < y < top + len(ecg) + 10:

@@ -88,7 +88,9 @@ def test_a_finding_without_calibration_is_a_rank_and_has_no_verdict_and_no_proba
         (2, None, None, False),
         (1, None, None, False),
     ]
-    assert findings_lines(report_of((afib, aflt))) == [f"{RANKED}: 1. atrial flutter, 2. atrial fibrillation"]
+    assert findings_lines(report_of((afib, aflt))) == [
+        f"{RANKED}: 1. atrial flutter, 2. atrial fibrillation"
+    ]
 
 
 def test_a_calibrated_statement_has_the_calibrated_probability() -> None:
@@ -98,7 +100,8 @@ def test_a_calibrated_statement_has_the_calibrated_probability() -> None:
 
 
 @pytest.mark.parametrize(
-    ("log_odds", "verdict"), [(-2, "absent"), (-0.5, "uncertain"), (0.5, "uncertain"), (2, "present")]
+    ("log_odds", "verdict"),
+    [(-2, "absent"), (-0.5, "uncertain"), (0.5, "uncertain"), (2, "present")],
 )
 def test_a_kit_abstains_where_it_is_known_not_to_know(log_odds: float, verdict: str) -> None:
     (afib,) = judge({"AFIB": log_odds}, {"AFIB": calibration(band=(0.3, 0.7))})
@@ -179,7 +182,9 @@ def test_findings_of_every_kind_are_compared_not_only_rhythms() -> None:
 
 
 def test_the_most_urgent_contradiction_comes_first() -> None:
-    marks = contradictions(found(RBBB=-3.0, STE=-3.0, LAD=1, RAD=1), ["Right bundle branch block, ST elevation."])
+    marks = contradictions(
+        found(RBBB=-3.0, STE=-3.0, LAD=1, RAD=1), ["Right bundle branch block, ST elevation."]
+    )
     assert [m.statements[0] for m in marks] == ["STE", "RBBB", "LAD"]
     assert kinds(found(**{"3AVB": 1, "1AVB": 1})) == ["findings"]
 
@@ -212,7 +217,9 @@ def test_findings_come_with_every_statement_and_the_json_is_valid(tiny_kit: Path
         "--threads",
         "1",
     ]
-    done = subprocess.run([*command, "--json", "--findings"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*command, "--json", "--findings"], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     jsonschema.validate(report, report_schema())
@@ -221,10 +228,21 @@ def test_findings_come_with_every_statement_and_the_json_is_valid(tiny_kit: Path
 
 
 @pytest.mark.parametrize("page", ["blank.png", "empty.png", "nowhere.png"])
-def test_the_json_of_a_page_without_an_answer_is_valid_too(tiny_kit: Path, tmp_path: Path, page: str) -> None:
+def test_the_json_of_a_page_without_an_answer_is_valid_too(
+    tiny_kit: Path, tmp_path: Path, page: str
+) -> None:
     Image.new("RGB", (800, 600), "white").save(tmp_path / "blank.png")
     (tmp_path / "empty.png").touch()
-    command = [sys.executable, "-m", "pulse_edge", "interpret", str(tmp_path / page), "--kit", str(tiny_kit), "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "pulse_edge",
+        "interpret",
+        str(tmp_path / page),
+        "--kit",
+        str(tiny_kit),
+        "--json",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode in (1, 3)
     answer = json.loads(done.stdout)
@@ -240,7 +258,9 @@ def test_a_kit_that_is_not_calibrated_gives_no_findings_unasked(tiny_kit: Path) 
 
 def test_what_a_kit_never_judges_is_said_once_with_its_reason_and_without_a_probability() -> None:
     never = replace(calibration(band=(0.0, 1.0)), reason="too few pages")
-    found_ = judge({"AFIB": 3.0, "PVC": 3.0, "LBBB": 3.0}, {"AFIB": never, "PVC": never, "LBBB": calibration()})
+    found_ = judge(
+        {"AFIB": 3.0, "PVC": 3.0, "LBBB": 3.0}, {"AFIB": never, "PVC": never, "LBBB": calibration()}
+    )
     assert [(f.verdict, f.probability, f.calibrated) for f in found_] == [
         (None, None, False),
         ("present", 0.9526, True),
@@ -259,7 +279,9 @@ def report_of(found_: tuple[Finding, ...]) -> Report:
     return Report("", "p.png", "1" * 64, (), kit, "cpu", {}, {}, 80, findings=found_)
 
 
-def test_other_words_are_compared_as_calibrated(tiny_kit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_words_are_compared_as_calibrated(
+    tiny_kit: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(interpret, "yes_or_no", lambda *_: interpret.YesOrNo(-1.0, False))
     with PulseModel.load(tiny_kit, device="cpu", threads=1) as model:
         manifest = model.kit.manifest

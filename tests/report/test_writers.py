@@ -20,7 +20,16 @@ import pulse_edge
 from pulse_edge.errors import OutputError
 from pulse_edge.report import document, writers
 from pulse_edge.report.fhir import Patient
-from pulse_edge.report.report import DEMONSTRATION, INTENDED_USE, UNCALIBRATED, Answer, Finding, KitMark, Mark, Report
+from pulse_edge.report.report import (
+    DEMONSTRATION,
+    INTENDED_USE,
+    UNCALIBRATED,
+    Answer,
+    Finding,
+    KitMark,
+    Mark,
+    Report,
+)
 
 PAGE = Path(pulse_edge.__file__).parent / "assets" / "example_page.png"
 EVIL = (
@@ -35,7 +44,11 @@ def finding(key: str, probability: float | None, verdict: str | None, reason: st
 
 
 def report(
-    text: str = "Sinus rhythm.", *, question: str = "What?", demonstration: bool = True, **more: object
+    text: str = "Sinus rhythm.",
+    *,
+    question: str = "What?",
+    demonstration: bool = True,
+    **more: object,
 ) -> Report:
     made = Report(
         DEMONSTRATION if demonstration else "",
@@ -101,12 +114,23 @@ def test_a_kit_for_patients_has_no_such_notice(form: str, page: Image.Image) -> 
 
 def test_a_usual_report_fits_one_page_with_all_its_words(page: Image.Image) -> None:
     findings = tuple(finding(f"S{n}", n / 30, "present" if n > 20 else "absent") for n in range(30))
-    made = report("Sinus rhythm at 72 bpm. " * 40, findings=findings, marks=(Mark("findings", ("S1",), "They clash."),))
+    made = report(
+        "Sinus rhythm at 72 bpm. " * 40,
+        findings=findings,
+        marks=(Mark("findings", ("S1",), "They clash."),),
+    )
     pdf = pdf_of(made, page)
     assert len(pdf) == 1
     text = " ".join(pdf_text(pdf).split())
     assert text.count("Sinus rhythm at 72 bpm.") == 40
-    for words in ("They clash.", "statement S29", "0" * 64, "1" * 64, "Signature", "Read the ECG yourself."):
+    for words in (
+        "They clash.",
+        "statement S29",
+        "0" * 64,
+        "1" * 64,
+        "Signature",
+        "Read the ECG yourself.",
+    ):
         assert words in text
 
 
@@ -176,7 +200,9 @@ def test_fhir_is_valid_with_everything_in_it(page: Image.Image) -> None:
         replace(finding("C", 0.1, "absent"), codes={}),
         finding("D", None, None, UNCALIBRATED),
     )
-    made = report(demonstration=False, findings=findings, marks=(Mark("findings", ("A",), "They clash."),))
+    made = report(
+        demonstration=False, findings=findings, marks=(Mark("findings", ("A",), "They clash."),)
+    )
     resources = checked(made, page, Patient("42", "urn:oid:1.2.3"))
     kinds = [r["resourceType"] for r in resources]
     assert kinds == ["DiagnosticReport", *["Observation"] * 5, "Media", "Device"]
@@ -186,8 +212,12 @@ def test_fhir_is_valid_with_everything_in_it(page: Image.Image) -> None:
     assert len({r["subject"]["identifier"]["value"] for r in resources[:7]}) == 1
 
 
-def test_fhir_of_a_demonstration_kit_concludes_nothing_that_a_program_could_act_on(page: Image.Image) -> None:
-    resources = checked(report(findings=(finding("A", 0.9, "present"), finding("B", 0.1, "absent"))), page)
+def test_fhir_of_a_demonstration_kit_concludes_nothing_that_a_program_could_act_on(
+    page: Image.Image,
+) -> None:
+    resources = checked(
+        report(findings=(finding("A", 0.9, "present"), finding("B", 0.1, "absent"))), page
+    )
     assert "conclusionCode" not in resources[0]
     assert not any("valueBoolean" in r for r in resources)
     reasons = [r["dataAbsentReason"]["text"] for r in resources[2:4]]
@@ -221,7 +251,9 @@ def test_fhir_is_valid_whatever_the_model_says(text: str, page: Image.Image) -> 
 
 
 def test_fhir_references_lead_to_the_bundle_s_own_entries(page: Image.Image) -> None:
-    bundle = json.loads(writers.render("fhir", report(findings=(finding("A", 0.9, "present"),)), page))
+    bundle = json.loads(
+        writers.render("fhir", report(findings=(finding("A", 0.9, "present"),)), page)
+    )
     known = {entry["fullUrl"] for entry in bundle["entry"]}
     assert len(known) == len(bundle["entry"])
 
@@ -259,7 +291,15 @@ def test_file_names_of_outputs_can_be_written_anywhere(file: str, stem: str) -> 
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pulse_edge", "interpret", "--threads", "1", *map(str, arguments)]
+    command = [
+        sys.executable,
+        "-m",
+        "pulse_edge",
+        "interpret",
+        "--threads",
+        "1",
+        *map(str, arguments),
+    ]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
@@ -296,7 +336,9 @@ def test_several_formats_at_once_go_into_a_folder(tiny_kit: Path, tmp_path: Path
         (("--format", "fhir", "--patient-id", "4", "--patient-system", "our numbers"), "is no URI"),
     ],
 )
-def test_what_cannot_be_written_is_said_before_a_model_is_loaded(arguments: tuple[str, ...], word: str) -> None:
+def test_what_cannot_be_written_is_said_before_a_model_is_loaded(
+    arguments: tuple[str, ...], word: str
+) -> None:
     done = run(PAGE, "--kit", "nowhere", *arguments)
     assert done.returncode == 2
     assert word in done.stderr
@@ -314,12 +356,24 @@ def test_a_report_that_cannot_be_written_leaves_nothing_half(tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_page_that_was_refused_and_answered_says_so_in_every_format(tiny_kit: Path, tmp_path: Path) -> None:
+def test_a_page_that_was_refused_and_answered_says_so_in_every_format(
+    tiny_kit: Path, tmp_path: Path
+) -> None:
     from pulse_edge.report.report import FORCED
 
     Image.new("RGB", (800, 600), "white").save(tmp_path / "blank.png")
     forms = [word for form in writers.ENDINGS for word in ("--format", form)]
-    done = run(tmp_path / "blank.png", "--kit", tiny_kit, "--max-tokens", 2, "--force", *forms, "-o", tmp_path / "out")
+    done = run(
+        tmp_path / "blank.png",
+        "--kit",
+        tiny_kit,
+        "--max-tokens",
+        2,
+        "--force",
+        *forms,
+        "-o",
+        tmp_path / "out",
+    )
     assert done.returncode == 0, done.stderr
     for file in (tmp_path / "out").iterdir():
         raw = file.read_bytes()
@@ -334,12 +388,19 @@ def test_a_patient_s_id_may_have_letters_of_any_alphabet(name: str, page: Image.
 
 
 @pytest.mark.parametrize("form", writers.ENDINGS)
-@pytest.mark.parametrize("text", ["\udcff", "\x1b[2J", "\u202e", "\x00", "\ue000", "\U000e0041", ""], ids=ascii)
+@pytest.mark.parametrize(
+    "text", ["\udcff", "\x1b[2J", "\u202e", "\x00", "\ue000", "\U000e0041", ""], ids=ascii
+)
 def test_hostile_texts_anywhere_in_a_report_give_files_that_can_be_read(
     form: str, text: str, page: Image.Image
 ) -> None:
     made = report(
-        text, question=text or "?", file=text or "x", notice=text, device=text, versions={"pulse-edge": text, "k": text}
+        text,
+        question=text or "?",
+        file=text or "x",
+        notice=text,
+        device=text,
+        versions={"pulse-edge": text, "k": text},
     )
     made = replace(made, kit=KitMark(text, "0" * 64, True), marks=(Mark("text", (), text),))
     raw = writers.render(form, made, page)
@@ -351,14 +412,29 @@ def test_hostile_texts_anywhere_in_a_report_give_files_that_can_be_read(
         assert not text or text not in raw.decode()
 
 
-def test_another_question_about_the_same_page_has_files_of_its_own(tiny_kit: Path, tmp_path: Path) -> None:
-    how = (PAGE, "--kit", tiny_kit, "--max-tokens", 2, "--no-findings", "-o", tmp_path / "out", "--format", "json")
+def test_another_question_about_the_same_page_has_files_of_its_own(
+    tiny_kit: Path, tmp_path: Path
+) -> None:
+    how = (
+        PAGE,
+        "--kit",
+        tiny_kit,
+        "--max-tokens",
+        2,
+        "--no-findings",
+        "-o",
+        tmp_path / "out",
+        "--format",
+        "json",
+    )
     written = []
     for question, more in (("One?", ()), ("Two?", ()), ("Three?", ("--overwrite",))):
         done = run(*how, "-q", question, *more)
         assert done.returncode == 0, done.stderr
         (line,) = done.stdout.splitlines()
-        written.append((Path(line).name, json.loads(Path(line).read_text())["answers"][0]["question"]))
+        written.append(
+            (Path(line).name, json.loads(Path(line).read_text())["answers"][0]["question"])
+        )
     (first, _), (second, _), (third, _) = written
     assert [question for _, question in written] == ["One?", "Two?", "Three?"]
     assert second == first.replace(".json", "-2.json")
@@ -366,7 +442,9 @@ def test_another_question_about_the_same_page_has_files_of_its_own(tiny_kit: Pat
     assert {path.name for path in (tmp_path / "out").iterdir()} == {first, second}
 
 
-def test_saved_pages_of_one_name_stay_apart_and_inputs_and_links_are_left_alone(tmp_path: Path) -> None:
+def test_saved_pages_of_one_name_stay_apart_and_inputs_and_links_are_left_alone(
+    tmp_path: Path,
+) -> None:
     page = Image.open(PAGE).convert("RGB")
     for folder, picture in (("a", page), ("b", page.point(lambda value: int(0.9 * value)))):
         (tmp_path / folder).mkdir()
@@ -375,7 +453,16 @@ def test_saved_pages_of_one_name_stay_apart_and_inputs_and_links_are_left_alone(
     out.mkdir()
     (tmp_path / "precious.txt").write_text("precious")
     (out / "scan-2.png.png").symlink_to(tmp_path / "precious.txt")
-    command = [sys.executable, "-m", "pulse_edge", "check", "a/scan.png", "b/scan.png", "--save-page", "out"]
+    command = [
+        sys.executable,
+        "-m",
+        "pulse_edge",
+        "check",
+        "a/scan.png",
+        "b/scan.png",
+        "--save-page",
+        "out",
+    ]
     for _ in range(2):
         subprocess.run(command, capture_output=True, check=True, cwd=tmp_path)
     names = {path.name for path in out.iterdir()}
@@ -390,7 +477,15 @@ def test_saved_pages_of_one_name_stay_apart_and_inputs_and_links_are_left_alone(
 def test_a_page_with_the_longest_name_can_be_saved(tmp_path: Path) -> None:
     page = tmp_path / f"{'ü' * 120}.png"
     shutil.copyfile(PAGE, page)
-    command = [sys.executable, "-m", "pulse_edge", "check", str(page), "--save-page", str(tmp_path / "out")]
+    command = [
+        sys.executable,
+        "-m",
+        "pulse_edge",
+        "check",
+        str(page),
+        "--save-page",
+        str(tmp_path / "out"),
+    ]
     subprocess.run(command, capture_output=True, check=True)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         f"{'ü' * 100}.png.found.png",
@@ -407,7 +502,9 @@ def test_a_question_that_is_no_unicode_text_is_wrong_usage() -> None:
 
 
 @pytest.mark.parametrize("kind", ["file", "broken link"])
-def test_a_folder_that_is_none_is_an_error_and_no_endless_search_for_a_name(kind: str, tmp_path: Path) -> None:
+def test_a_folder_that_is_none_is_an_error_and_no_endless_search_for_a_name(
+    kind: str, tmp_path: Path
+) -> None:
     place = tmp_path / "out"
     if kind == "file":
         place.write_text("precious")

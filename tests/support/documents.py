@@ -27,14 +27,23 @@ def pdf(
     """
     n = len(contents)
     kids = b" ".join(b"%d 0 R" % (3 + 2 * i) for i in range(n))
-    objects = [b"<</Type/Catalog/Pages 2 0 R%s>>" % catalog, b"<</Type/Pages/Kids[%s]/Count %d>>" % (kids, n)]
+    objects = [
+        b"<</Type/Catalog/Pages 2 0 R%s>>" % catalog,
+        b"<</Type/Pages/Kids[%s]/Count %d>>" % (kids, n),
+    ]
     for i, content in enumerate(contents):
-        named = b"/XObject<</F %d 0 R>>/Font<</H<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>>>" % (3 + 2 * n)
-        box = b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 %d %d]/Resources<<%s>>/Contents %d 0 R%s>>" % (
-            *size,
-            named,
-            4 + 2 * i,
-            page,
+        named = (
+            b"/XObject<</F %d 0 R>>/Font<</H<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>>>"
+            % (3 + 2 * n)
+        )
+        box = (
+            b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 %d %d]/Resources<<%s>>/Contents %d 0 R%s>>"
+            % (
+                *size,
+                named,
+                4 + 2 * i,
+                page,
+            )
         )
         objects += [box, b"<</Length %d>>stream\n%s\nendstream" % (len(content), content)]
     out, places = bytearray(b"%PDF-1.7\n"), []
@@ -67,10 +76,20 @@ def dicom(**elements: Any) -> bytes:
     return out.getvalue()
 
 
-CODES = {"I": 1, "II": 2, **{f"V{n}": n + 2 for n in range(1, 7)}, "III": 61, "aVR": 62, "aVL": 63, "aVF": 64}
+CODES = {
+    "I": 1,
+    "II": 2,
+    **{f"V{n}": n + 2 for n in range(1, 7)},
+    "III": 61,
+    "aVR": 62,
+    "aVL": 63,
+    "aVF": 64,
+}
 
 
-def waveform_file(names: tuple[str, ...] = tuple(CODES), hz: float = 500, unit: str = "uV", short: int = 0) -> bytes:
+def waveform_file(
+    names: tuple[str, ...] = tuple(CODES), hz: float = 500, unit: str = "uV", short: int = 0
+) -> bytes:
     """A 12-lead object: lead number n holds a constant, and a 1 mV step in its second half."""
     from pydicom.dataset import Dataset
 
@@ -80,7 +99,11 @@ def waveform_file(names: tuple[str, ...] = tuple(CODES), hz: float = 500, unit: 
     channels = []
     for name in names:
         source, units, channel = Dataset(), Dataset(), Dataset()
-        source.CodeValue, source.CodingSchemeDesignator, source.CodeMeaning = f"2:{CODES[name]}", "MDC", f"Lead {name}"
+        source.CodeValue, source.CodingSchemeDesignator, source.CodeMeaning = (
+            f"2:{CODES[name]}",
+            "MDC",
+            f"Lead {name}",
+        )
         units.CodeValue, units.CodingSchemeDesignator, units.CodeMeaning = unit, "UCUM", unit
         channel.ChannelSourceSequence, channel.ChannelSensitivityUnitsSequence = [source], [units]
         channel.ChannelSensitivity, channel.ChannelSensitivityCorrectionFactor = "2.5", "1"

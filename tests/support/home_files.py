@@ -21,4 +21,8 @@ def files(home: Path) -> set[str]:
 
 
 def undocumented(home: Path) -> set[str]:
-    return {name for name in files(home) if not any(fnmatch.fnmatchcase(name, known) for known in documented())}
+    return {
+        name
+        for name in files(home)
+        if not any(fnmatch.fnmatchcase(name, known) for known in documented())
+    }

@@ -24,12 +24,26 @@ def llama_cpp_converter() -> Path:
     pinned = version("llama-cpp-python")
     folder = CACHE / f"llama_cpp_python-{pinned}" / "vendor" / "llama.cpp"
     if not folder.is_dir():
-        command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-build-isolation", "-d", str(CACHE)]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "-q",
+            "--no-deps",
+            "--no-build-isolation",
+            "-d",
+            str(CACHE),
+        ]
         command += ["--no-binary", "llama-cpp-python", f"llama-cpp-python=={pinned}"]
         subprocess.run(command, capture_output=True, text=True, check=True)
         archive = next(CACHE.glob("*.tar.gz"))
         with tarfile.open(archive) as tar:
-            wanted = [m for m in tar.getmembers() if m.name.endswith(".py") and "/vendor/llama.cpp/" in m.name]
+            wanted = [
+                m
+                for m in tar.getmembers()
+                if m.name.endswith(".py") and "/vendor/llama.cpp/" in m.name
+            ]
             tar.extractall(CACHE, wanted)
         archive.unlink()
     return folder / "convert_hf_to_gguf.py"
@@ -40,7 +54,11 @@ def plain_llama(source: Path, out: Path) -> Path:
     out.mkdir()
     tensors = load_file(source / "model-00001-of-00001.safetensors")
     parts = ("model.layers", "model.embed", "model.norm", "lm_head")
-    save_file({n: t for n, t in tensors.items() if n.startswith(parts)}, out / "model.safetensors", {"format": "pt"})
+    save_file(
+        {n: t for n, t in tensors.items() if n.startswith(parts)},
+        out / "model.safetensors",
+        {"format": "pt"},
+    )
     config = json.loads((source / "config.json").read_text())
     config = {k: v for k, v in config.items() if not k.startswith(("mm_", "image_"))}
     config |= {"architectures": ["LlamaForCausalLM"], "model_type": "llama"}

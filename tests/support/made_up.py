@@ -13,11 +13,28 @@ Answers = Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]
 def results(folder: Path, answers: Answers, **kit: Any) -> Path:
     """`answers`: kit -> task -> lines, of which each needs `gold` and `text`; the first kit is the reference."""
     folder.mkdir(parents=True)
-    run = {"reference": next(iter(answers)), "bench": str(folder / "bench"), "split": None, "max_tokens": None}
+    run = {
+        "reference": next(iter(answers)),
+        "bench": str(folder / "bench"),
+        "split": None,
+        "max_tokens": None,
+    }
     (folder / "run.json").write_text(json.dumps(run))
     for n, (name, tasks) in enumerate(answers.items()):
-        known = {"name": name, "id": name, "identity": name, "demonstration": False, "device": "cpu", "machine": "m"}
-        known |= {"bytes": {"llm.gguf": 10**7 - 10**6 * n}, "peak_bytes": 2 << 20, "versions": {}, **kit}
+        known = {
+            "name": name,
+            "id": name,
+            "identity": name,
+            "demonstration": False,
+            "device": "cpu",
+            "machine": "m",
+        }
+        known |= {
+            "bytes": {"llm.gguf": 10**7 - 10**6 * n},
+            "peak_bytes": 2 << 20,
+            "versions": {},
+            **kit,
+        }
         (folder / name).mkdir()
         for task, lines in tasks.items():
             (folder / name / task).mkdir()
@@ -26,7 +43,9 @@ def results(folder: Path, answers: Answers, **kit: Any) -> Path:
                 open(folder / name / task / "seconds.jsonl", "w") as seconds,
             ):
                 for number, line in enumerate(lines):
-                    texts.write(json.dumps(whole(task, number, line) | {"kit": known["identity"]}) + "\n")
+                    texts.write(
+                        json.dumps(whole(task, number, line) | {"kit": known["identity"]}) + "\n"
+                    )
                     time = {
                         "encode": 1.0,
                         "first_token": 2.0,
@@ -42,8 +61,24 @@ def results(folder: Path, answers: Answers, **kit: Any) -> Path:
 
 def whole(task: str, number: int, line: Mapping[str, Any]) -> dict[str, Any]:
     """A line with every field."""
-    turn = {"tokens": [1], "complete": True, "gold_tokens": 2, "gold_logprob": -1.0, **line.get("turn", {})}
+    turn = {
+        "tokens": [1],
+        "complete": True,
+        "gold_tokens": 2,
+        "gold_logprob": -1.0,
+        **line.get("turn", {}),
+    }
     rest = {k: v for k, v in line.items() if k not in ("turn", "gold")}
-    base = {"question_id": f"{task} {number}", "prompt": "Which?", "image": f"synthetic/{number}.png", "patient": None}
-    base |= {"gold": [line["gold"]], "chosen": [], "facts": {"cpsc": None, "rate": None}, "turns": [turn]}
+    base = {
+        "question_id": f"{task} {number}",
+        "prompt": "Which?",
+        "image": f"synthetic/{number}.png",
+        "patient": None,
+    }
+    base |= {
+        "gold": [line["gold"]],
+        "chosen": [],
+        "facts": {"cpsc": None, "rate": None},
+        "turns": [turn],
+    }
     return {**base, **rest}

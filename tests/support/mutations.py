@@ -60,7 +60,9 @@ def source(folder: Path, layout: str) -> tuple[Path, convert.Options]:
     """A micro checkpoint of a layout, and the options to convert it."""
     path = tiny.checkpoint(folder / f"{layout}-checkpoint", *LAYOUTS[layout])
     options = convert.Options(demonstration=True)
-    return path, dataclasses.replace(options, lora=adapter(folder, path)) if layout == "adapter" else options
+    return path, dataclasses.replace(
+        options, lora=adapter(folder, path)
+    ) if layout == "adapter" else options
 
 
 def adapter(folder: Path, base: Path) -> Path:
@@ -70,26 +72,43 @@ def adapter(folder: Path, base: Path) -> Path:
     tensors = {}
     with safe_open(next(base.glob("*.safetensors")), "pt") as f:
         for name in f.keys():  # noqa: SIM118
-            if name.startswith("model.layers.") and name.endswith(("q_proj.weight", "down_proj.weight")):
+            if name.startswith("model.layers.") and name.endswith(
+                ("q_proj.weight", "down_proj.weight")
+            ):
                 rows, columns = f.get_slice(name).get_shape()
                 stem = f"base_model.model.{name.removesuffix('.weight')}"
                 tensors[f"{stem}.lora_A.weight"] = torch.randn(4, columns, generator=random) * 0.05
                 tensors[f"{stem}.lora_B.weight"] = torch.randn(rows, 4, generator=random) * 0.05
     save_file(tensors, out / "adapter_model.safetensors", {"format": "pt"})
-    settings = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "bias": "none", "target_modules": ["q_proj", "down_proj"]}
+    settings = {
+        "peft_type": "LORA",
+        "r": 4,
+        "lora_alpha": 8,
+        "bias": "none",
+        "target_modules": ["q_proj", "down_proj"],
+    }
     (out / "adapter_config.json").write_text(json.dumps(settings))
     return out
 
 
 def mutated(
-    mutation: Mutation, folder: Path, right: Path, options: convert.Options, target: Path, patch: Patch
+    mutation: Mutation,
+    folder: Path,
+    right: Path,
+    options: convert.Options,
+    target: Path,
+    patch: Patch,
 ) -> None:
     """Convert with the fault; raises what the proof raises."""
     if mutation.needs != "language":
-        patch.setattr(llm, "write", lambda _c, path, *_a, **_k: shutil.copy(right / "llm.gguf", path))
+        patch.setattr(
+            llm, "write", lambda _c, path, *_a, **_k: shutil.copy(right / "llm.gguf", path)
+        )
     if mutation.needs != "vision":
         patch.setattr(vision, "Encoder", lambda _checkpoint: None)
-        patch.setattr(vision, "write", lambda _e, path, *_a, **_k: _copy_encoder(right, path.parent))
+        patch.setattr(
+            vision, "write", lambda _e, path, *_a, **_k: _copy_encoder(right, path.parent)
+        )
     mutation.apply(patch, folder)
     convert.convert(folder, target, options)
 
@@ -164,7 +183,11 @@ def _unasked_importance(patch: Patch) -> None:
 
     def wrong(source: Path, target: Path, kind: str, **more: Any) -> None:
         tensors = gguf.GGUFReader(source).tensors
-        columns = {t.name: np.linspace(0.1, 9, int(t.shape[0]), dtype=np.float32) for t in tensors if len(t.shape) > 1}
+        columns = {
+            t.name: np.linspace(0.1, 9, int(t.shape[0]), dtype=np.float32)
+            for t in tensors
+            if len(t.shape) > 1
+        }
         right(source, target, "Q4_K_M", **(more | {"importance": columns}))
 
     patch.setattr(ggml, "quantize", wrong)
@@ -203,18 +226,36 @@ def noisy(kit: Path, share: float = 0.01) -> None:
         if len(t.shape) > 1:
             values = gguf.quants.dequantize(t.data, t.tensor_type).astype(np.float32)
             values *= 1 + share * random.standard_normal(values.shape, np.float32)
-            t.data[:] = ggml.packed(values, t.tensor_type, None).view(t.data.dtype).reshape(t.data.shape)
+            t.data[:] = (
+                ggml.packed(values, t.tensor_type, None).view(t.data.dtype).reshape(t.data.shape)
+            )
     kits.write_manifest(kit, dataclasses.replace(opened.manifest, files=kits.listing(kit)))
 
 
 QUANTIZER = (
-    Requantized("one matrix scaled by 1.02", written(_scales(1.02)), "attn_q.weight .Q8_0. has other weights"),
+    Requantized(
+        "one matrix scaled by 1.02",
+        written(_scales(1.02)),
+        "attn_q.weight .Q8_0. has other weights",
+    ),
     Requantized("1 % noise on one matrix", written(_scales(1, 0.01)), "has other weights"),
     Requantized("two layers' matrices exchanged", written(_exchanged_tensors), "has other weights"),
-    Requantized("a norm changed in one place", written(_norm), "attn_norm.weight .F32. has other weights"),
-    Requantized("rotary base of 12000", written(_field("llama.rope.freq_base", 12000.0)), "freq_base is 12000"),
-    Requantized("EOS is token 0", written(_field("tokenizer.ggml.eos_token_id", 0)), "eos_token_id is 0"),
-    Requantized("another type, with an importance that was not collected", _unasked_importance, "asked was Q8_0"),
+    Requantized(
+        "a norm changed in one place", written(_norm), "attn_norm.weight .F32. has other weights"
+    ),
+    Requantized(
+        "rotary base of 12000",
+        written(_field("llama.rope.freq_base", 12000.0)),
+        "freq_base is 12000",
+    ),
+    Requantized(
+        "EOS is token 0", written(_field("tokenizer.ggml.eos_token_id", 0)), "eos_token_id is 0"
+    ),
+    Requantized(
+        "another type, with an importance that was not collected",
+        _unasked_importance,
+        "asked was Q8_0",
+    ),
     Requantized("image tokens of 1.02 times the length", _longer_tokens, r"1\.02\d times as long"),
     Requantized("newline of zeros", _newline_lost, "image_newline.f32: not as in"),
 )
@@ -228,7 +269,9 @@ def weights(change: Callable[[str, torch.Tensor], torch.Tensor]) -> Callable[[Pa
 
     def apply(patch: Patch, _folder: Path) -> None:
         read = checkpoint.Checkpoint.tensor
-        patch.setattr(checkpoint.Checkpoint, "tensor", lambda self, name: change(name, read(self, name)))
+        patch.setattr(
+            checkpoint.Checkpoint, "tensor", lambda self, name: change(name, read(self, name))
+        )
 
     return apply
 
@@ -253,7 +296,9 @@ def says(method: str, value: Any) -> Callable[[Patch, Path], None]:
     def apply(patch: Patch, _folder: Path) -> None:
         right = getattr(gguf.GGUFWriter, method)
         changed = value if callable(value) else lambda _right: value
-        patch.setattr(gguf.GGUFWriter, method, lambda self, given, *more: right(self, changed(given), *more))
+        patch.setattr(
+            gguf.GGUFWriter, method, lambda self, given, *more: right(self, changed(given), *more)
+        )
 
     return apply
 
@@ -283,14 +328,18 @@ def config(**fields: Any) -> Callable[[Patch, Path], None]:
 
         def wrong(*arguments: Any, **more: Any) -> Any:
             c = right(*arguments, **more)
-            return dataclasses.replace(c, **{k: v(getattr(c, k)) if callable(v) else v for k, v in fields.items()})
+            return dataclasses.replace(
+                c, **{k: v(getattr(c, k)) if callable(v) else v for k, v in fields.items()}
+            )
 
         patch.setattr(convert, "read_config", wrong)
 
     return apply
 
 
-def pictures(change: Callable[[list[Image.Image], Image.Image], list[Image.Image]]) -> Callable[[Patch, Path], None]:
+def pictures(
+    change: Callable[[list[Image.Image], Image.Image], list[Image.Image]],
+) -> Callable[[Patch, Path], None]:
     """The runtime cuts other tiles; `change` gets the right ones and the page."""
 
     def apply(patch: Patch, _folder: Path) -> None:
@@ -300,12 +349,16 @@ def pictures(change: Callable[[list[Image.Image], Image.Image], list[Image.Image
     return apply
 
 
-def packed(change: Callable[[np.ndarray, dict[str, Any]], np.ndarray]) -> Callable[[Patch, Path], None]:
+def packed(
+    change: Callable[[np.ndarray, dict[str, Any]], np.ndarray],
+) -> Callable[[Patch, Path], None]:
     """The runtime packs other features; `change` gets them and the settings."""
 
     def apply(patch: Patch, _folder: Path) -> None:
         right = tiling.pack
-        patch.setattr(tiling, "pack", lambda features, **more: right(change(features, more), **more))
+        patch.setattr(
+            tiling, "pack", lambda features, **more: right(change(features, more), **more)
+        )
 
     return apply
 
@@ -316,12 +369,18 @@ def scaled(part: str, factor: float) -> Callable[[Patch, Path], None]:
 
 def _no_rotary_of_k(patch: Patch, _folder: Path) -> None:
     right = llm._rotary
-    patch.setattr(llm, "_rotary", lambda name, t, c: t if name.endswith("k_proj.weight") else right(name, t, c))
+    patch.setattr(
+        llm,
+        "_rotary",
+        lambda name, t, c: t if name.endswith("k_proj.weight") else right(name, t, c),
+    )
 
 
 def _gelu(patch: Patch, _folder: Path) -> None:
     right = vision.CLIPVisionConfig
-    patch.setattr(vision, "CLIPVisionConfig", lambda **settings: right(**(settings | {"hidden_act": "gelu"})))
+    patch.setattr(
+        vision, "CLIPVisionConfig", lambda **settings: right(**(settings | {"hidden_act": "gelu"}))
+    )
 
 
 def _cls_kept(patch: Patch, _folder: Path) -> None:
@@ -341,7 +400,9 @@ def _noise_in_the_file(patch: Patch, _folder: Path) -> None:
         for t in model.graph.initializer:
             if t.data_type == onnx.TensorProto.FLOAT16:
                 values = onnx.numpy_helper.to_array(t)
-                noisy = values * (1 + 0.01 * random.standard_normal(values.shape)).astype(np.float16)
+                noisy = values * (1 + 0.01 * random.standard_normal(values.shape)).astype(
+                    np.float16
+                )
                 t.CopyFrom(onnx.numpy_helper.from_array(noisy.astype(np.float16), t.name))
         right(model, *arguments, **more)
 
@@ -383,7 +444,9 @@ def _linear_rope(patch: Patch, _folder: Path) -> None:
 
 def _bilinear(patch: Patch, _folder: Path) -> None:
     wrong = SimpleNamespace(BICUBIC=Image.Resampling.BILINEAR)
-    patch.setattr(tiling, "Image", SimpleNamespace(Resampling=wrong, new=Image.new, Image=Image.Image))
+    patch.setattr(
+        tiling, "Image", SimpleNamespace(Resampling=wrong, new=Image.new, Image=Image.Image)
+    )
 
 
 def _adapter_left_out(patch: Patch, folder: Path) -> None:
@@ -422,7 +485,9 @@ WEIGHTS, SAYS = "its weights are not the source's", "does not say what the sourc
 TOKENS, PIXELS, PACKED = "token error", "pixel difference", "not packed as the original"
 MUTATIONS = (
     # Those of a list of faults that an earlier proof was held against: it noticed three.
-    Mutation("one matrix scaled by 1.02", scaled("layers.1.mlp.down_proj", 1.02), WEIGHTS, "language"),
+    Mutation(
+        "one matrix scaled by 1.02", scaled("layers.1.mlp.down_proj", 1.02), WEIGHTS, "language"
+    ),
     Mutation("k without the rotary permutation", _no_rotary_of_k, WEIGHTS, "language"),
     Mutation(
         "the projector's first bias dropped",
@@ -437,16 +502,36 @@ MUTATIONS = (
         "vision",
     ),
     Mutation("newline of zeros", scaled("image_newline", 0), "image_newline", layout="unpad"),
-    Mutation("BOS is EOS", says("add_bos_token_id", 2), r"bos_token_id is 2, expected 1", "language"),
+    Mutation(
+        "BOS is EOS", says("add_bos_token_id", 2), r"bos_token_id is 2, expected 1", "language"
+    ),
     Mutation("gelu for quick_gelu", _gelu, TOKENS, "vision"),
     Mutation("mean and std of 0.5", manifest("vision", mean=(0.5,) * 3, std=(0.5,) * 3), SAYS),
     Mutation("CLS kept, the last patch dropped", _cls_kept, TOKENS, "vision"),
-    Mutation("the tower's last layer for the selected one", config(vision_layers=lambda n: n + 1), TOKENS, "vision"),
-    Mutation("gate and up exchanged", _swapped_names("mlp.gate_proj", "mlp.up_proj"), WEIGHTS, "language"),
-    Mutation("RMS epsilon of 1e-6", says("add_layer_norm_rms_eps", 1e-6), "rms_epsilon is", "language"),
-    Mutation("rotary base of 12000", says("add_rope_freq_base", 12000.0), "freq_base is 12000", "language"),
-    Mutation("EOS is token 0", says("add_eos_token_id", 0), "eos_token_id is 0, expected 2", "language"),
-    Mutation("packing read as flat", config(merge="flat"), "packing.merge is 'flat'", layout="unpad"),
+    Mutation(
+        "the tower's last layer for the selected one",
+        config(vision_layers=lambda n: n + 1),
+        TOKENS,
+        "vision",
+    ),
+    Mutation(
+        "gate and up exchanged", _swapped_names("mlp.gate_proj", "mlp.up_proj"), WEIGHTS, "language"
+    ),
+    Mutation(
+        "RMS epsilon of 1e-6", says("add_layer_norm_rms_eps", 1e-6), "rms_epsilon is", "language"
+    ),
+    Mutation(
+        "rotary base of 12000",
+        says("add_rope_freq_base", 12000.0),
+        "freq_base is 12000",
+        "language",
+    ),
+    Mutation(
+        "EOS is token 0", says("add_eos_token_id", 0), "eos_token_id is 0, expected 2", "language"
+    ),
+    Mutation(
+        "packing read as flat", config(merge="flat"), "packing.merge is 'flat'", layout="unpad"
+    ),
     Mutation("1 % noise in the encoder's file", _noise_in_the_file, TOKENS, "vision"),
     Mutation("matrices rounded to 6 bits", _coarse, WEIGHTS, "language"),
     # Weights.
@@ -457,9 +542,24 @@ MUTATIONS = (
         "vision",
     ),
     Mutation("image tokens of twice the length", scaled("mm_projector.2.", 2), TOKENS, "vision"),
-    Mutation("text layers in another order", exchanged("model.layers.0.", "model.layers.2."), WEIGHTS, "language"),
-    Mutation("tower layers in another order", exchanged("encoder.layers.0.", "encoder.layers.1."), TOKENS, "vision"),
-    Mutation("first and last shard exchanged", exchanged("model.embed_tokens", "lm_head"), WEIGHTS, "language"),
+    Mutation(
+        "text layers in another order",
+        exchanged("model.layers.0.", "model.layers.2."),
+        WEIGHTS,
+        "language",
+    ),
+    Mutation(
+        "tower layers in another order",
+        exchanged("encoder.layers.0.", "encoder.layers.1."),
+        TOKENS,
+        "vision",
+    ),
+    Mutation(
+        "first and last shard exchanged",
+        exchanged("model.embed_tokens", "lm_head"),
+        WEIGHTS,
+        "language",
+    ),
     Mutation(
         "the norms of a layer exchanged",
         _swapped_names("input_layernorm", "post_attention_layernorm"),
@@ -468,16 +568,39 @@ MUTATIONS = (
     ),
     Mutation("an adapter left out of q", _adapter_left_out, WEIGHTS, "language", "adapter"),
     # What is said.
-    Mutation("half the heads", says("add_head_count", lambda n: n // 2), "head_count is 2, expected 4", "language"),
-    Mutation("a shorter context", says("add_context_length", 2048), "context_length is 2048", "language"),
-    Mutation("linear rope scaling", _linear_rope, "rotary frequencies", "language"),
-    Mutation("no space in front of a text", says("add_add_space_prefix", False), "add_space_prefix", "language"),
     Mutation(
-        "two tokens exchanged", says("add_token_list", lambda t: [*t[:300], t[301], t[300], *t[302:]]), SAYS, "language"
+        "half the heads",
+        says("add_head_count", lambda n: n // 2),
+        "head_count is 2, expected 4",
+        "language",
     ),
-    Mutation("scores of the tokens reversed", says("add_token_scores", lambda s: [-x for x in s]), SAYS, "language"),
     Mutation(
-        "bytes as normal tokens", says("add_token_types", lambda t: [1 if x == 6 else x for x in t]), SAYS, "language"
+        "a shorter context", says("add_context_length", 2048), "context_length is 2048", "language"
+    ),
+    Mutation("linear rope scaling", _linear_rope, "rotary frequencies", "language"),
+    Mutation(
+        "no space in front of a text",
+        says("add_add_space_prefix", False),
+        "add_space_prefix",
+        "language",
+    ),
+    Mutation(
+        "two tokens exchanged",
+        says("add_token_list", lambda t: [*t[:300], t[301], t[300], *t[302:]]),
+        SAYS,
+        "language",
+    ),
+    Mutation(
+        "scores of the tokens reversed",
+        says("add_token_scores", lambda s: [-x for x in s]),
+        SAYS,
+        "language",
+    ),
+    Mutation(
+        "bytes as normal tokens",
+        says("add_token_types", lambda t: [1 if x == 6 else x for x in t]),
+        SAYS,
+        "language",
     ),
     Mutation(
         "a chat template without USER",
@@ -487,20 +610,39 @@ MUTATIONS = (
     ),
     Mutation("another system prompt", _system_prompt, "prompt.before is"),
     Mutation("mean of blue first", manifest("vision", mean=lambda m: m[::-1]), "vision.mean"),
-    Mutation("pinpoints in another order", manifest("packing", grid_pinpoints=lambda p: p[::-1]), "grid_pinpoints"),
+    Mutation(
+        "pinpoints in another order",
+        manifest("packing", grid_pinpoints=lambda p: p[::-1]),
+        "grid_pinpoints",
+    ),
     # Pixels and packing.
     Mutation(
         "grid tiles cut one pixel to the right",
-        pictures(lambda found, _page: [found[0], *(ImageChops.offset(t, -1, 0) for t in found[1:])]),
+        pictures(
+            lambda found, _page: [found[0], *(ImageChops.offset(t, -1, 0) for t in found[1:])]
+        ),
         PIXELS,
     ),
     Mutation("bilinear for bicubic", _bilinear, PIXELS),
-    Mutation("two grid tiles exchanged", pictures(lambda t, _page: [t[0], t[2], t[1], *t[3:]]), PIXELS),
-    Mutation("no overview", pictures(lambda found, _page: found[1:]), r"pixels of a page of .* expected"),
-    Mutation("the overview behind the grid", pictures(lambda found, _page: [*found[1:], found[0]]), PIXELS),
+    Mutation(
+        "two grid tiles exchanged", pictures(lambda t, _page: [t[0], t[2], t[1], *t[3:]]), PIXELS
+    ),
+    Mutation(
+        "no overview", pictures(lambda found, _page: found[1:]), r"pixels of a page of .* expected"
+    ),
+    Mutation(
+        "the overview behind the grid",
+        pictures(lambda found, _page: [*found[1:], found[0]]),
+        PIXELS,
+    ),
     Mutation("the overview with borders", pictures(_letterboxed), PIXELS),
     Mutation("the patches of one tile transposed", packed(_transposed_tile), PACKED),
-    Mutation("the patches of one tile transposed, unpadded", packed(_transposed_tile), PACKED, layout="unpad"),
+    Mutation(
+        "the patches of one tile transposed, unpadded",
+        packed(_transposed_tile),
+        PACKED,
+        layout="unpad",
+    ),
     Mutation(
         "padding kept",
         packed(lambda features, more: more.update(merge="spatial") or features),  # type: ignore[func-returns-value]

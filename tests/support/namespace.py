@@ -38,10 +38,18 @@ class Done:
 
 def why_not() -> str | None:
     """Why nothing can be recorded here; None where it can."""
-    if not sys.platform.startswith("linux") or any(shutil.which(name) is None for name in ("unshare", "ip")):
+    if not sys.platform.startswith("linux") or any(
+        shutil.which(name) is None for name in ("unshare", "ip")
+    ):
         return "needs Linux with unshare and ip"
-    trial = subprocess.run([*UNSHARE, "ip", "link", "set", "lo", "up"], capture_output=True, text=True, check=False)
-    return f"this system permits no network namespace ({trial.stderr.strip()})" if trial.returncode else None
+    trial = subprocess.run(
+        [*UNSHARE, "ip", "link", "set", "lo", "up"], capture_output=True, text=True, check=False
+    )
+    return (
+        f"this system permits no network namespace ({trial.stderr.strip()})"
+        if trial.returncode
+        else None
+    )
 
 
 def recorded(
@@ -61,7 +69,10 @@ def recorded(
     """
     folder.mkdir(parents=True, exist_ok=True)
     resolver.write_text(f"nameserver {ADDRESS}\n")
-    plan = {"commands": [[str(word) for word in words] for words in commands], "resolver": str(resolver)}
+    plan = {
+        "commands": [[str(word) for word in words] for words in commands],
+        "resolver": str(resolver),
+    }
     plan |= {"typed": typed, "held": held}
     (folder / "plan.json").write_text(json.dumps(plan))
     words = [*UNSHARE, sys.executable, __file__, str(folder)]
@@ -104,8 +115,17 @@ class _Recorder:
                 end += 1 + length
             self._note(f"name {'.'.join(labels)}")
             kind = question[end + 1 : end + 3]
-            head = question[:2] + b"\x81\x80\0\1" + (b"\0\1" if kind == b"\0\1" else b"\0\0") + b"\0\0\0\0"
-            answer = b"\xc0\x0c\0\1\0\1\0\0\0\x3c\0\4" + socket.inet_aton(ADDRESS) if kind == b"\0\1" else b""
+            head = (
+                question[:2]
+                + b"\x81\x80\0\1"
+                + (b"\0\1" if kind == b"\0\1" else b"\0\0")
+                + b"\0\0\0\0"
+            )
+            answer = (
+                b"\xc0\x0c\0\1\0\1\0\0\0\x3c\0\4" + socket.inet_aton(ADDRESS)
+                if kind == b"\0\1"
+                else b""
+            )
             self._names.sendto(head + question[12 : end + 5] + answer, asker)
 
     def _listen(self) -> None:
@@ -125,18 +145,38 @@ class _Recorder:
 
 def _inside(folder: Path) -> None:
     plan = json.loads((folder / "plan.json").read_text())
-    for route in ("link set lo up", "route add local 0.0.0.0/0 dev lo", "-6 route add local ::/0 dev lo"):
-        subprocess.run(["ip", *route.split()], check=not route.startswith("-6"), stderr=subprocess.DEVNULL)
+    for route in (
+        "link set lo up",
+        "route add local 0.0.0.0/0 dev lo",
+        "-6 route add local ::/0 dev lo",
+    ):
+        subprocess.run(
+            ["ip", *route.split()], check=not route.startswith("-6"), stderr=subprocess.DEVNULL
+        )
     subprocess.run(["mount", "--bind", plan["resolver"], "/etc/resolv.conf"], check=True)
     recorder, found = _Recorder(), []
     for words in plan["commands"]:
         recorder.take()
         pipe = subprocess.PIPE
         with subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
-            threading.Thread(target=_type, args=(process, plan["typed"], plan["held"]), daemon=True).start()
+            threading.Thread(
+                target=_type, args=(process, plan["typed"], plan["held"]), daemon=True
+            ).start()
             with ThreadPoolExecutor(2) as readers:
-                out, err = (readers.submit(stream.read) for stream in (process.stdout, process.stderr) if stream)
-        found.append(Done(words, process.returncode, out.result()[-4000:], err.result()[-4000:], recorder.take()))
+                out, err = (
+                    readers.submit(stream.read)
+                    for stream in (process.stdout, process.stderr)
+                    if stream
+                )
+        found.append(
+            Done(
+                words,
+                process.returncode,
+                out.result()[-4000:],
+                err.result()[-4000:],
+                recorder.take(),
+            )
+        )
     (folder / "done.json").write_text(json.dumps([vars(one) for one in found]))
 
 

@@ -21,7 +21,9 @@ def progressive(side: int, scans: int) -> bytes:
     blocks_ = ((side + 7) // 8) ** 2
     out = b"\xff\xd8" + segment(0xDB, bytes([0]) + bytes([1]) * 64)
     out += segment(0xC2, struct.pack(">BHHB", 8, side, side, 1) + bytes([1, 0x11, 0]))
-    out += segment(0xC4, bytes([0x00, 1] + [0] * 15 + [0])) + segment(0xC4, bytes([0x10, 1, 1] + [0] * 14 + [0xE0, 0]))
+    out += segment(0xC4, bytes([0x00, 1] + [0] * 15 + [0])) + segment(
+        0xC4, bytes([0x10, 1, 1] + [0] * 14 + [0xE0, 0])
+    )
     runs, rest = divmod(blocks_, 32767)
     body = bits(("0" + "1" * 14) * runs + "10" * rest)
     out += start(0, 0, 0, 0) + bits("0" * blocks_) + start(1, 63, 0, 13) + body

@@ -153,7 +153,9 @@ def write_shard(path, names_shapes, rng):
 
 
 def main():
-    a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    a = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     a.add_argument("out", type=Path)
     a.add_argument("--shape", choices=SHAPES, default="micro")
     a.add_argument("--merge", choices=("flat", "spatial", "spatial_unpad"), default="flat")
@@ -193,7 +195,13 @@ def main():
         json.dumps({"metadata": {"total_size": total}, "weight_map": index}, indent=1)
     )
     side = s["image"]
-    pinpoints = [[side, 2 * side], [2 * side, side], [2 * side, 2 * side], [3 * side, side], [side, 3 * side]]
+    pinpoints = [
+        [side, 2 * side],
+        [2 * side, side],
+        [2 * side, 2 * side],
+        [3 * side, side],
+        [side, 3 * side],
+    ]
     text = {
         "hidden_size": s["d"],
         "intermediate_size": s["ff"],
@@ -262,7 +270,9 @@ def main():
     if o.no_vision or o.shape != "7b":
         folder = o.out / "vision_tower"
         folder.mkdir()
-        (folder / "config.json").write_text(json.dumps(dict(architectures=["CLIPVisionModel"], **vision), indent=1))
+        (folder / "config.json").write_text(
+            json.dumps(dict(architectures=["CLIPVisionModel"], **vision), indent=1)
+        )
         (folder / "preprocessor_config.json").write_text(
             json.dumps(
                 {
@@ -281,7 +291,9 @@ def main():
         )
         if apart:
             write_shard(
-                folder / "model.safetensors", [(n.removeprefix(vision_prefix), sh, k) for n, sh, k in apart], rng
+                folder / "model.safetensors",
+                [(n.removeprefix(vision_prefix), sh, k) for n, sh, k in apart],
+                rng,
             )
     (o.out / "tokenizer_config.json").write_text(
         json.dumps(
@@ -301,9 +313,14 @@ def main():
         )
     )
     (o.out / "special_tokens_map.json").write_text(
-        json.dumps({"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<unk>"}, indent=1)
+        json.dumps(
+            {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<unk>"},
+            indent=1,
+        )
     )
-    (o.out / "generation_config.json").write_text(json.dumps({"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}))
+    (o.out / "generation_config.json").write_text(
+        json.dumps({"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0})
+    )
     shutil.copy(o.tokenizer, o.out / "tokenizer.model")
     print(f"{o.out}: {len(index)} tensors, {total / 1e9:.2f} GB in {len(shards)} shard(s)")
 

@@ -15,7 +15,16 @@ Signals = Mapping[str, npt.NDArray[np.float64]]
 LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 EIGHT = ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")
 FIFTEEN = (*LEADS, "V3R", "V8", "V9")
-NUMBERS = {"I": 1, "II": 2, **{f"V{n}": n + 2 for n in range(1, 8)}, "V3R": 11, "V4R": 12, "X": 16, "Y": 17, "Z": 18}
+NUMBERS = {
+    "I": 1,
+    "II": 2,
+    **{f"V{n}": n + 2 for n in range(1, 8)},
+    "V3R": 11,
+    "V4R": 12,
+    "X": 16,
+    "Y": 17,
+    "Z": 18,
+}
 NUMBERS |= {"III": 61, "aVR": 62, "aVL": 63, "aVF": 64, "-aVR": 65, "V8": 66, "V9": 67}
 """MDC and SCP-ECG codes."""
 
@@ -32,7 +41,14 @@ def sines(leads: Sequence[str], seconds: float, hz: float) -> dict[str, npt.NDAr
 def wave(lead: str, seconds: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Millivolts of a lead of `sines` at these moments. III, aVR, aVL and aVF agree with I and II."""
     one, two = _sine(0, seconds), _sine(1, seconds)
-    limb = {"I": one, "II": two, "III": two - one, "aVR": -(one + two) / 2, "aVL": one - two / 2, "aVF": two - one / 2}
+    limb = {
+        "I": one,
+        "II": two,
+        "III": two - one,
+        "aVR": -(one + two) / 2,
+        "aVL": one - two / 2,
+        "aVF": two - one / 2,
+    }
     return limb[lead] if lead in limb else _sine(2 + list(NUMBERS).index(lead), seconds)
 
 
@@ -40,11 +56,14 @@ def _sine(n: int, seconds: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return (0.3 + 0.02 * n) * np.sin(2 * np.pi * (0.8 + 0.05 * n) * seconds + n)
 
 
-def beats(leads: Sequence[str], seconds: float, hz: float, *, tall: float = 1.0) -> dict[str, npt.NDArray[np.float64]]:
+def beats(
+    leads: Sequence[str], seconds: float, hz: float, *, tall: float = 1.0
+) -> dict[str, npt.NDArray[np.float64]]:
     """Millivolts: P, QRS and T of Gaussians at 75 a minute, each lead of its own height."""
     t = np.arange(round(seconds * hz)) / hz % 0.8
     one = sum(
-        h * np.exp(-(((t - at) / w) ** 2)) for h, at, w in ((0.1, 0.15, 0.03), (1, 0.35, 0.015), (0.25, 0.6, 0.06))
+        h * np.exp(-(((t - at) / w) ** 2))
+        for h, at, w in ((0.1, 0.15, 0.03), (1, 0.35, 0.015), (0.25, 0.6, 0.06))
     )
     return {lead: tall * (1 - 0.05 * n) * np.asarray(one) for n, lead in enumerate(leads)}
 
@@ -129,7 +148,10 @@ def file(
         return bytes(out.getvalue())
     found.file_meta = FileMetaDataset()
     found.file_meta.TransferSyntaxUID = syntax
-    found.file_meta.MediaStorageSOPClassUID, found.file_meta.MediaStorageSOPInstanceUID = sop, "1.2.3"
+    found.file_meta.MediaStorageSOPClassUID, found.file_meta.MediaStorageSOPInstanceUID = (
+        sop,
+        "1.2.3",
+    )
     file = io.BytesIO()
     dcmwrite(file, found, enforce_file_format=True)
     return file.getvalue()
@@ -160,10 +182,14 @@ def _group(group: Group, syntax: str) -> Any:
         out.WaveformOriginality = group.originality
     if group.label is not None:
         out.MultiplexGroupLabel = group.label
-    kind = np.dtype({"SB": "i1", "UB": "u1", "SS": "i2", "US": "u2", "SL": "i4", "UL": "u4"}[group.kind])
+    kind = np.dtype(
+        {"SB": "i1", "UB": "u1", "SS": "i2", "US": "u2", "SL": "i4", "UL": "u4"}[group.kind]
+    )
     scale = UNITS.get(group.unit, 1e-3)
     values = np.stack(list(group.signals.values()), axis=1)
-    steps = np.round((values - group.baseline * scale) / ((group.step or 2.5) * 1e-3 * group.correction))
+    steps = np.round(
+        (values - group.baseline * scale) / ((group.step or 2.5) * 1e-3 * group.correction)
+    )
     whole = np.where(np.isnan(steps), group.padding or 0, steps).astype(np.int64)
     if not group.extend:
         whole &= (1 << group.bits) - 1
@@ -175,7 +201,9 @@ def _group(group: Group, syntax: str) -> Any:
     order = ">" if syntax == BIG else "<"
     if group.padding is not None:
         out.add_new(
-            "WaveformPaddingValue", "OW" if kind.itemsize > 1 else "OB", _bytes(np.array([group.padding]), kind, order)
+            "WaveformPaddingValue",
+            "OW" if kind.itemsize > 1 else "OB",
+            _bytes(np.array([group.padding]), kind, order),
         )
     out.add_new("WaveformData", "OW" if kind.itemsize > 1 else "OB", _bytes(whole, kind, order))
     for keyword, value in group.more.items():
@@ -193,7 +221,9 @@ def _bytes(values: npt.NDArray[np.int64], kind: Any, order: str) -> bytes:
 def _channel(lead: str, group: Group) -> Any:
     from pydicom.dataset import Dataset
 
-    code, scheme, meaning, label = NAMES[group.names](lead) if group.names != "none" else ("", "", "", "channel")
+    code, scheme, meaning, label = (
+        NAMES[group.names](lead) if group.names != "none" else ("", "", "", "channel")
+    )
     channel, source, units = Dataset(), Dataset(), Dataset()
     if code:
         source.CodeValue, source.CodingSchemeDesignator, source.CodeMeaning = code, scheme, meaning
@@ -208,6 +238,9 @@ def _channel(lead: str, group: Group) -> Any:
     if group.step is not None:
         channel.ChannelSensitivity = f"{group.step * 1e-3 / UNITS.get(group.unit, 1e-3):.6g}"
     channel.ChannelSensitivityUnitsSequence = [units]
-    channel.ChannelSensitivityCorrectionFactor, channel.ChannelBaseline = f"{group.correction:g}", f"{group.baseline:g}"
+    channel.ChannelSensitivityCorrectionFactor, channel.ChannelBaseline = (
+        f"{group.correction:g}",
+        f"{group.baseline:g}",
+    )
     channel.WaveformBitsStored = group.bits
     return channel

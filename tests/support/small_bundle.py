@@ -57,13 +57,20 @@ def kit(
 
 
 def wheel(
-    folder: Path, name: str, version: str, files: dict[str, bytes], about: str = "", tag: str = "py3-none-any"
+    folder: Path,
+    name: str,
+    version: str,
+    files: dict[str, bytes],
+    about: str = "",
+    tag: str = "py3-none-any",
 ) -> Path:
     """A wheel of these files, the same bytes every time; `about` are more lines of its METADATA."""
     folder.mkdir(parents=True, exist_ok=True)
     module = name.replace("-", "_")
     info = f"{module}-{version}.dist-info"
-    metadata = f"Metadata-Version: 2.4\nName: {name}\nVersion: {version}\nLicense-Expression: MIT\n{about}"
+    metadata = (
+        f"Metadata-Version: 2.4\nName: {name}\nVersion: {version}\nLicense-Expression: MIT\n{about}"
+    )
     whole = files | {
         f"{info}/METADATA": metadata.encode(),
         f"{info}/WHEEL": f"Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: {tag}\n".encode(),
@@ -109,5 +116,9 @@ def make(
     out.parent.mkdir(parents=True, exist_ok=True)
     constraints = out.parent / "constraints.txt"
     constraints.write_text("")
-    bundle.pack(bundle.Order(packed, out, (here(),), constraints, (wheel, pip_wheel()), key, since, piece_bytes))
+    bundle.pack(
+        bundle.Order(
+            packed, out, (here(),), constraints, (wheel, pip_wheel()), key, since, piece_bytes
+        )
+    )
     return out

@@ -48,7 +48,14 @@ def checkpoint(out: Path, *arguments: str, pieces: Path | None = None) -> Path:
     if pieces is None:
         pieces = tokenizer(out.parent / "tokenizer.model")
         arguments += ("--vocabulary", "400")
-    command = [sys.executable, str(HERE / "random_llava.py"), str(out), "--tokenizer", str(pieces), *arguments]
+    command = [
+        sys.executable,
+        str(HERE / "random_llava.py"),
+        str(out),
+        "--tokenizer",
+        str(pieces),
+        *arguments,
+    ]
     subprocess.run(command, check=True, capture_output=True)
     return out
 

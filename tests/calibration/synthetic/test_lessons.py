@@ -25,7 +25,11 @@ def taught(findings: tuple[str, ...] = ("PVC",), **style: object) -> tuple[objec
 def canvas(told: Lesson) -> np.ndarray:
     """Grid patches (tiles * tokens, 28, 28, 3), numbered as in the lesson."""
     tiles = told.tiles[1:]
-    return tiles.reshape(len(tiles), 12, 28, 12, 28, 3).transpose(0, 1, 3, 2, 4, 5).reshape(-1, 28, 28, 3)
+    return (
+        tiles.reshape(len(tiles), 12, 28, 12, 28, 3)
+        .transpose(0, 1, 3, 2, 4, 5)
+        .reshape(-1, 28, 28, 3)
+    )
 
 
 @pytest.mark.parametrize("layout", ["3x4", "3x4+1", "3x4+3", "6x2", "12x1"])
@@ -47,7 +51,9 @@ def test_beats_are_told_where_they_are_drawn_with_their_own_intervals() -> None:
     for lead in range(12):
         here = (told.lead == lead) & (told.kind > 0)
         shown = [KINDS[k] for k in told.kind[here]]
-        assert abs(len(shown) - len(beats)) <= 1  # at the very edge a patch's middle may lie outside the strip
+        assert (
+            abs(len(shown) - len(beats)) <= 1
+        )  # at the very edge a patch's middle may lie outside the strip
         widths = {round(b.end - b.onset, 3) for b in beats}
         assert {round(float(w), 3) for w in told.beat[here][:, BEAT.index("qrs")]} <= widths
     ventricular = told.beat[told.kind == KINDS.index("V")]
@@ -95,7 +101,13 @@ def test_of_a_recording_only_what_its_labels_tell_is_told() -> None:
 
 def test_a_stream_gives_the_same_lessons_in_any_number_of_processes() -> None:
     def stream(first: int, step: int, count: int) -> list[dict[str, np.ndarray]]:
-        command = [sys.executable, "-m", "calibration.synthetic.stream", "--seed=4", f"--first={first}"]
+        command = [
+            sys.executable,
+            "-m",
+            "calibration.synthetic.stream",
+            "--seed=4",
+            f"--first={first}",
+        ]
         command += [f"--step={step}", f"--count={count}"]
         raw = io.BytesIO(subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout)
         frames = [raw.read(int.from_bytes(raw.read(8), "little")) for _ in range(count)]

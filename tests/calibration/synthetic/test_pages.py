@@ -9,10 +9,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from calibration.synthetic import FINDINGS, LAYOUTS, LEADS, Page, PageStyle, draw, page_at, random_style, synthesize
+from calibration.synthetic import (
+    FINDINGS,
+    LAYOUTS,
+    LEADS,
+    Page,
+    PageStyle,
+    draw,
+    page_at,
+    random_style,
+    synthesize,
+)
 from calibration.synthetic import example as made
 
-PLAIN = PageStyle(grid="none", join="none", ink=(0, 0, 0), ink_px=1.0, header=(), footer=(), px_per_mm=5.0)
+PLAIN = PageStyle(
+    grid="none", join="none", ink=(0, 0, 0), ink_px=1.0, header=(), footer=(), px_per_mm=5.0
+)
 RECORD = synthesize(1, ("LBBB",), noise=0)
 
 
@@ -22,13 +34,19 @@ def dark(page: Page) -> np.ndarray:
 
 @pytest.mark.parametrize("gain", [5.0, 10.0, 20.0])
 @pytest.mark.parametrize("speed", [25.0, 50.0])
-def test_a_calibration_pulse_is_one_millivolt_high_and_a_fifth_of_a_second_wide(gain: float, speed: float) -> None:
-    page = draw(RECORD, replace(PLAIN, gain=gain, speed=speed, seconds=10 * 25 / speed, names="left"))
+def test_a_calibration_pulse_is_one_millivolt_high_and_a_fifth_of_a_second_wide(
+    gain: float, speed: float
+) -> None:
+    page = draw(
+        RECORD, replace(PLAIN, gain=gain, speed=speed, seconds=10 * 25 / speed, names="left")
+    )
     pulse = page.pulses[0]
     middle = round(pulse.x0 + pulse.width / 2)
     top = np.flatnonzero(dark(page)[:, middle])[0]
     assert pulse.y0 - top == pytest.approx(gain * 5.0, abs=1)
-    sides = np.flatnonzero(dark(page)[round(pulse.y0 - pulse.height / 2), : round(page.traces[0].x0)])
+    sides = np.flatnonzero(
+        dark(page)[round(pulse.y0 - pulse.height / 2), : round(page.traces[0].x0)]
+    )
     assert sides[-1] - sides[0] == pytest.approx(0.2 * speed * 5.0, abs=1.5)
 
 
@@ -57,7 +75,10 @@ def test_every_layout_draws_all_twelve_leads_over_the_whole_time(layout: str, ga
 
 def test_grid_lines_are_one_and_five_millimetres_apart() -> None:
     page = draw(
-        RECORD, replace(PLAIN, grid="lines", px_per_mm=10.0, pulse="none", major=(150, 0, 0), minor=(240, 0, 0))
+        RECORD,
+        replace(
+            PLAIN, grid="lines", px_per_mm=10.0, pulse="none", major=(150, 0, 0), minor=(240, 0, 0)
+        ),
     )
     edge = page.image[-5, :, 1].astype(int)
     lines = np.flatnonzero((edge < np.roll(edge, 1)) & (edge <= np.roll(edge, -1)))
@@ -81,12 +102,25 @@ def test_missing_samples_stay_blank() -> None:
     signal[LEADS.index("V4")] = np.nan
     page = draw(replace(RECORD, signal=signal), PLAIN)
     trace = next(t for t in page.traces if t.lead == "V4")
-    box = page.image[round(trace.y0 - 5) : round(trace.y0 + 5), round(trace.x0 + 3) : round(trace.x0 + 200)]
+    box = page.image[
+        round(trace.y0 - 5) : round(trace.y0 + 5), round(trace.x0 + 3) : round(trace.x0 + 200)
+    ]
     assert (box == 255).all()
 
 
 def test_pages_carry_no_name_measurement_or_diagnosis() -> None:
-    forbidden = {*FINDINGS, *FINDINGS.values(), "NORM", "bpm", "PR", "QRS", "QT", "Name", "sinus", "normal"}
+    forbidden = {
+        *FINDINGS,
+        *FINDINGS.values(),
+        "NORM",
+        "bpm",
+        "PR",
+        "QRS",
+        "QT",
+        "Name",
+        "sinus",
+        "normal",
+    }
     for seed in range(200):
         style = random_style(np.random.default_rng(seed))
         words = " ".join([*style.header, *style.footer])

@@ -12,7 +12,14 @@ import pytest
 from calibration.ecgbench import ONLY_OPTIONS
 from calibration.synthetic import Labels, Record, record_at
 from calibration.synthetic.findings import CODE15, CPSC, PTBXL
-from calibration.synthetic.questions import BENCH, NAMES, TASKS, Question, questions, vocabulary_corpus
+from calibration.synthetic.questions import (
+    BENCH,
+    NAMES,
+    TASKS,
+    Question,
+    questions,
+    vocabulary_corpus,
+)
 from calibration.synthetic.record import UNKNOWN
 from calibration.synthetic.sentences import axis_name, known
 
@@ -23,9 +30,13 @@ def ask(record: Record, *tasks: str, seed: int = 0) -> list[Question]:
     return questions(record, np.random.default_rng(seed), tasks or TASKS)
 
 
-def real(cpsc: tuple[str, ...] | None, code15: tuple[str, ...] | None, ptbxl: tuple[str, ...] | None) -> Record:
+def real(
+    cpsc: tuple[str, ...] | None, code15: tuple[str, ...] | None, ptbxl: tuple[str, ...] | None
+) -> Record:
     labels = Labels(cpsc, code15, ptbxl)
-    return replace(RECORDS[0], findings=None, sites=(), beats=(), measurements=UNKNOWN, labels=labels)
+    return replace(
+        RECORDS[0], findings=None, sites=(), beats=(), measurements=UNKNOWN, labels=labels
+    )
 
 
 def test_the_same_seed_gives_the_same_questions_whatever_else_is_asked() -> None:
@@ -42,8 +53,12 @@ def test_every_task_is_asked_and_label_tasks_of_every_record() -> None:
         assert counts[task] == len(RECORDS)
 
 
-@pytest.mark.parametrize(("task", "space"), [("ptb-test", PTBXL), ("cpsc-test", CPSC), ("code15-test", CODE15)])
-def test_label_answers_are_the_labels_in_the_order_of_their_list(task: str, space: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("task", "space"), [("ptb-test", PTBXL), ("cpsc-test", CPSC), ("code15-test", CODE15)]
+)
+def test_label_answers_are_the_labels_in_the_order_of_their_list(
+    task: str, space: tuple[str, ...]
+) -> None:
     for record in RECORDS:
         (question,) = ask(record, task)
         words = question.turns[0][1].split(", ")
@@ -91,9 +106,13 @@ def test_yes_and_no_are_right_and_balanced() -> None:
     for seed, record in enumerate(RECORDS):
         shown = {NAMES[name] for name in record.findings or ()} or {"normal ECG"}
         shown |= set() if "AF" in (record.findings or ()) else {"sinus rhythm"}
-        shown |= set() if record.measurements.axis is None else {axis_name(record.measurements.axis)}
+        shown |= (
+            set() if record.measurements.axis is None else {axis_name(record.measurements.axis)}
+        )
         for question in ask(record, "chat", seed=seed):
-            if asked := re.fullmatch(r"(?:Does this ECG show|Is this a) (.+)\?", question.turns[0][0]):
+            if asked := re.fullmatch(
+                r"(?:Does this ECG show|Is this a) (.+)\?", question.turns[0][0]
+            ):
                 yes = question.turns[0][1].startswith("Yes, ")
                 assert yes == (asked[1] in shown)
                 counts[yes] += 1
@@ -103,7 +122,10 @@ def test_yes_and_no_are_right_and_balanced() -> None:
 def test_what_a_reader_could_see_without_a_label_is_never_denied() -> None:
     for record in RECORDS:
         if "LBBB" in (record.findings or ()):
-            assert not {"STE", "STD", "TINV", "MI", "HYP"} & {*known(record).present, *known(record).absent}
+            assert not {"STE", "STD", "TINV", "MI", "HYP"} & {
+                *known(record).present,
+                *known(record).absent,
+            }
 
 
 def test_a_report_begins_with_the_rate_and_ends_with_the_verdict() -> None:
@@ -113,7 +135,9 @@ def test_a_report_begins_with_the_rate_and_ends_with_the_verdict() -> None:
         assert text.startswith(f"Ventricular rate {round(record.measurements.rate or 0)} bpm. ")
         assert text.endswith(" Normal ECG.") == normal
         assert text.endswith("Abnormal ECG.") == (not (record.findings or set()) <= {"SB", "ST"})
-        for name in {"AF", "I-AVB", "LBBB", "RBBB", "LAFB", "PAC", "PVC", "SB", "ST"} & (record.findings or set()):
+        for name in {"AF", "I-AVB", "LBBB", "RBBB", "LAFB", "PAC", "PVC", "SB", "ST"} & (
+            record.findings or set()
+        ):
             assert NAMES[name].lower() in text.lower()
 
 
@@ -127,13 +151,20 @@ def test_arena_ends_with_the_diagnosis_after_one_or_two_turns() -> None:
 
 def test_a_real_record_gets_only_what_its_labels_answer() -> None:
     assert [q.task for q in ask(real(None, None, None))] == []
-    assert {q.task for q in ask(real(None, None, ("HYP",)))} == {"ptb-test", "ptb-test-report", "chat", "ecgqa-test"}
+    assert {q.task for q in ask(real(None, None, ("HYP",)))} == {
+        "ptb-test",
+        "ptb-test-report",
+        "chat",
+        "ecgqa-test",
+    }
     (report,) = ask(real((), (), ("MI",)), "ptb-test-report")
     assert report.turns[0][1] == "Myocardial infarction. Abnormal ECG."
 
 
 def test_a_real_record_without_a_rhythm_label_is_not_called_sinus_rhythm() -> None:
-    assert not any("normal sinus rhythm" in a for q in ask(real((), (), ("MI",))) for _, a in q.turns)
+    assert not any(
+        "normal sinus rhythm" in a for q in ask(real((), (), ("MI",))) for _, a in q.turns
+    )
 
 
 def test_none_of_code15s_six_is_called_normal_or_abnormal_where_that_is_known() -> None:

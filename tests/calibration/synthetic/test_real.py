@@ -22,7 +22,11 @@ def pack_212(flat: np.ndarray) -> bytes:
 
 
 def write(
-    folder: Path, storage: str = "16", gain: float = 400.0, leads: tuple[str, ...] = LEADS, skip: int = 0
+    folder: Path,
+    storage: str = "16",
+    gain: float = 400.0,
+    leads: tuple[str, ...] = LEADS,
+    skip: int = 0,
 ) -> Path:
     stored = np.round(SYNTHETIC.signal[: len(leads)].astype(np.float64) * 400).astype(np.int64)
     flat = stored.T.reshape(-1)
@@ -31,7 +35,9 @@ def write(
     place = f"{storage}+{skip}" if skip else storage
     lines = [f"r {len(leads)} 500 {stored.shape[1]}"]
     for name, values in zip(leads, stored, strict=True):
-        lines.append(f"r.dat {place} {gain}/mV 16 0 {values[0]} {int(values.sum()) % 65536} 0 {name}")
+        lines.append(
+            f"r.dat {place} {gain}/mV 16 0 {values[0]} {int(values.sum()) % 65536} 0 {name}"
+        )
     (folder / "r.hea").write_text("\n".join([*lines, "# Dx: 164889003,59118001", ""]))
     return folder / "r"
 
@@ -103,7 +109,12 @@ def test_gaps_survive_resampling() -> None:
 def test_packed_records_come_with_their_labels(tmp_path: Path) -> None:
     microvolt = np.round(SYNTHETIC.signal[None, :, ::5] * 1000).astype(np.int16)
     np.savez(tmp_path / "set.npz", signal_uV=microvolt, fs=100, leads=np.array(LEADS))
-    entry = {"ecg_id": 9, "scp_codes": {"PVC": 100.0, "LPR": 0.0}, "superclass": ["CD"], "report": "words"}
+    entry = {
+        "ecg_id": 9,
+        "scp_codes": {"PVC": 100.0, "LPR": 0.0},
+        "superclass": ["CD"],
+        "report": "words",
+    }
     (tmp_path / "set.json").write_text(json.dumps([entry]))
     (record,) = open_packed(tmp_path / "set.npz")
     assert record.labels.cpsc == ("I-AVB", "PVC")
@@ -139,4 +150,10 @@ def test_real_limb_leads_obey_einthoven(shared: Path) -> None:
     for index in range(0, 81, 8):
         i, ii, iii = packed[index].signal[:3]
         assert np.median(np.abs(ii - i - iii)) < 0.01
-    assert {label for record in packed for label in record.labels.ptbxl or ()} == {"NORM", "MI", "STTC", "CD", "HYP"}
+    assert {label for record in packed for label in record.labels.ptbxl or ()} == {
+        "NORM",
+        "MI",
+        "STTC",
+        "CD",
+        "HYP",
+    }

@@ -60,7 +60,9 @@ def test_labels_never_contradict_each_other() -> None:
         assert record.findings is not None
         assert record.labels == labels_of(record.findings)
         names = sorted(record.findings)
-        assert not [pair for i, one in enumerate(names) for pair in names[i + 1 :] if conflict(one, pair)]
+        assert not [
+            pair for i, one in enumerate(names) for pair in names[i + 1 :] if conflict(one, pair)
+        ]
         for labels in (record.labels.cpsc, record.labels.ptbxl):
             assert labels is not None
             assert "NORM" not in labels or labels == ("NORM",)
@@ -72,7 +74,13 @@ def test_every_finding_occurs_and_so_does_every_label() -> None:
     found = set().union(*(record.findings or set() for record in RECORDS))
     assert found == set(FINDINGS)
     assert {label for r in RECORDS for label in r.labels.cpsc or ()} >= {"NORM", "STD", "STE"}
-    assert {label for r in RECORDS for label in r.labels.ptbxl or ()} == {"NORM", "MI", "STTC", "CD", "HYP"}
+    assert {label for r in RECORDS for label in r.labels.ptbxl or ()} == {
+        "NORM",
+        "MI",
+        "STTC",
+        "CD",
+        "HYP",
+    }
 
 
 def test_measurements_fit_the_labels() -> None:

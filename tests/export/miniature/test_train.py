@@ -36,7 +36,9 @@ PLAN = (
 @pytest.fixture(autouse=True)
 def short_exams(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = data.drawn
-    monkeypatch.setattr(data, "drawn", lambda seed, _count, patch, **more: drawn(seed, 8, patch, **more))
+    monkeypatch.setattr(
+        data, "drawn", lambda seed, _count, patch, **more: drawn(seed, 8, patch, **more)
+    )
     monkeypatch.setattr(train.text, "LINES", 400)
 
 
@@ -93,14 +95,18 @@ def test_the_checkpoint_becomes_a_kit_that_is_proven_against_the_published_class
     assert parity["vision"]["cosine_min"] > 0.9999
 
 
-def test_our_tower_and_llama_compute_what_the_runtime_computes(unbroken: Run, tmp_path: Path) -> None:
+def test_our_tower_and_llama_compute_what_the_runtime_computes(
+    unbroken: Run, tmp_path: Path
+) -> None:
     from PIL import Image
 
     from export.convert import Options, convert
     from pulse_edge import PulseModel
 
     layout.write(unbroken.parts, unbroken.shape, unbroken.out)
-    convert(unbroken.out, tmp_path / "kit", Options(language="f32", vision="fp32", demonstration=True))
+    convert(
+        unbroken.out, tmp_path / "kit", Options(language="f32", vision="fp32", demonstration=True)
+    )
     told = next(x for x in data.drawn(9, 8, 28) if len(x["tiles"]) == 5)
     batch = data.collate([told], 28, whole=True)
     with torch.no_grad():
@@ -158,7 +164,9 @@ def test_patches_without_a_trace_can_be_left_out_and_everything_that_is_told_sta
             assert torch.equal(thin.targets[name].nan_to_num(9), full.targets[name].nan_to_num(9))
 
 
-def test_a_new_plan_begins_with_the_weights_and_words_of_another(unbroken: Run, tmp_path: Path) -> None:
+def test_a_new_plan_begins_with_the_weights_and_words_of_another(
+    unbroken: Run, tmp_path: Path
+) -> None:
     unbroken.save()
     run = Run.anew(unbroken.out, tmp_path / "next", "cpu", 5)
     assert all(
@@ -175,12 +183,16 @@ def test_a_plan_cannot_begin_with_a_folder_that_holds_no_training(tmp_path: Path
         Run.anew(tmp_path, tmp_path / "new", "cpu", 2)
 
 
-def test_in_the_stage_of_words_only_the_language_model_learns(unbroken: Run, tmp_path: Path) -> None:
+def test_in_the_stage_of_words_only_the_language_model_learns(
+    unbroken: Run, tmp_path: Path
+) -> None:
     run = Run.anew(unbroken.out, tmp_path, "cpu", 2)
     words = Stage("words", steps=3, tower=0.0, turns=2, **COMMON)  # type: ignore[arg-type]
     run.plan = (*train.planned(PLAN, ("tower=0", "language=0")), words)
     finish(run)
-    assert {e["stage"] for e in map(json.loads, (tmp_path / "curve.jsonl").read_text().splitlines())} == {"words"}
+    assert {
+        e["stage"] for e in map(json.loads, (tmp_path / "curve.jsonl").read_text().splitlines())
+    } == {"words"}
     assert Run.resume(tmp_path, "cpu").where.stage == len(run.plan)
     for name, part in run.parts.items():
         before = unbroken.parts[name].state_dict()
@@ -189,7 +201,15 @@ def test_in_the_stage_of_words_only_the_language_model_learns(unbroken: Run, tmp
 
 
 def test_a_second_training_in_the_same_folder_is_refused(unbroken: Run) -> None:
-    options = {"minutes": 1.0, "device": "cpu", "seed": 1, "steps": (), "signals": None, "start": None, "processes": 1}
+    options = {
+        "minutes": 1.0,
+        "device": "cpu",
+        "seed": 1,
+        "steps": (),
+        "signals": None,
+        "start": None,
+        "processes": 1,
+    }
     with pytest.raises(UsageError, match="--resume"):
         train.sitting(unbroken.out, resume=False, say=print, **options)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="Start one without --resume"):
