@@ -101,8 +101,9 @@ def tiles(
         inner = min(math.ceil(picture.width * (height / picture.height)), width), height
     canvas = Image.new("RGB", (width, height), (0, 0, 0))
     canvas.paste(
-        picture.resize(inner, Image.BICUBIC), ((width - inner[0]) // 2, (height - inner[1]) // 2)
-    )  # type: ignore[attr-defined]
+        picture.resize(inner, Image.BICUBIC),  # type: ignore[attr-defined]
+        ((width - inner[0]) // 2, (height - inner[1]) // 2),
+    )
     found = [picture.resize((side, side))]  # Pillow's default is bicubic
     for top in range(0, height, side):
         for left in range(0, width, side):
