@@ -72,9 +72,9 @@ def drawn(seed: int) -> Pixels:
     size = {"px_per_mm": float(rng.uniform(2.8, 4.4)), "ink_px": float(rng.uniform(0.8, 2.0))}
     look = dataclasses.replace(
         look,
-        **size,
+        **size,  # type: ignore[arg-type]
         label_mm=float(rng.uniform(2, 4.6)),
-        text_mm=float(rng.uniform(1.8, 3.6)),  # type: ignore[arg-type]
+        text_mm=float(rng.uniform(1.8, 3.6)),
     )
     image = layouts.spoilt(pages.draw(record, look).image, rng)
     across, down = look.px_per_mm * rng.uniform(0.9, 1.1, 2)
