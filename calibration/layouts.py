@@ -2,7 +2,7 @@
 
 In: pages of `calibration.synthetic` only, so the weights may be shipped. Out: `pulse_edge/assets/layouts.onnx`, which
 `pulse_edge.page.orientation` runs through OpenCV. One page costs about half a second on a core. The network sees a page as
-`upright.seen` makes it and says nine numbers: the layouts in `upright.LAYOUTS`, and how upright the page is, a task that
+`orientation.layout_input` makes it and says nine numbers: the layouts in `orientation.LAYOUTS`, and how upright the page is, a task that
 is only to make it look at traces and names: `calibration.upright` trains what turns pages.
 """
 
@@ -25,7 +25,7 @@ from torch import nn
 from calibration.synthetic import pages, style
 from calibration.synthetic.record import Record
 from calibration.synthetic.signals import synthesize
-from pulse_edge.page.orientation import LAYOUTS, SEEN, seen
+from pulse_edge.page.orientation import LAYOUT_SIZE, LAYOUTS, layout_input
 
 Pixels = NDArray[np.uint8]
 FONTS = sorted(Path("/usr/share/fonts").rglob("*.ttf")) if Path("/usr/share/fonts").is_dir() else []
@@ -63,7 +63,7 @@ WORDS = (
 
 
 class Net(nn.Module):
-    """(n, 2, SEEN, SEEN) -> (n, 9)."""
+    """(n, 2, LAYOUT_SIZE, LAYOUT_SIZE) -> (n, 9)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class Net(nn.Module):
             nn.ReLU(),
             nn.Flatten(),
         ]
-        side = SEEN // 32
+        side = LAYOUT_SIZE // 32
         self.layers = nn.Sequential(
             *layers, nn.Dropout(0.2), nn.Linear(12 * side * side, 64), nn.ReLU(), nn.Linear(64, 9)
         )
@@ -89,12 +89,12 @@ class Net(nn.Module):
 
 
 def sample(seed: int) -> tuple[NDArray[np.float32], int]:
-    """A page as the network sees it, (2, SEEN, SEEN) upright, and the number of its layout in LAYOUTS."""
+    """A page as the network sees it, (2, LAYOUT_SIZE, LAYOUT_SIZE) upright, and the number of its layout in LAYOUTS."""
     rng = np.random.default_rng(seed)
     if rng.random() < 0.14:
-        return seen(spoilt(_no_ecg(rng), rng)), LAYOUTS.index("none")
+        return layout_input(spoilt(_no_ecg(rng), rng)), LAYOUTS.index("none")
     page, layout = _ecg(rng)
-    return seen(spoilt(page, rng)), LAYOUTS.index(layout)
+    return layout_input(spoilt(page, rng)), LAYOUTS.index(layout)
 
 
 def _ecg(rng: np.random.Generator) -> tuple[Pixels, str]:
@@ -330,7 +330,7 @@ def save(net: Net, out: Path) -> None:
     net.eval()
     torch.onnx.export(
         net,
-        (torch.zeros(1, 2, SEEN, SEEN),),
+        (torch.zeros(1, 2, LAYOUT_SIZE, LAYOUT_SIZE),),
         str(out),
         input_names=["page"],
         output_names=["said"],
