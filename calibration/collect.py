@@ -26,6 +26,7 @@ import gguf
 import numpy as np
 from PIL import Image
 
+from pulse_edge.common.files import file_sha256
 from pulse_edge.errors import (
     BenchError,
     ContextError,
@@ -150,7 +151,7 @@ def _empty(kit: Kit, bench: Bench, plan: Plan) -> Stats:
         "context": kit.manifest.language.context_length,
         "data": "synthetic" if plan.bench is None else bench.path.resolve().name,
         "samples": plan.samples,
-        "split": None if plan.split is None else kits.sha256_file(plan.split),
+        "split": None if plan.split is None else file_sha256(plan.split),
     }
     return Stats(header, weights, sums)
 

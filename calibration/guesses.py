@@ -11,6 +11,7 @@ from pathlib import Path
 
 from calibration import ecgbench
 from calibration.files import link
+from pulse_edge.common.files import file_sha256
 from pulse_edge.errors import BenchError
 from pulse_edge.inference import speculative
 from pulse_edge.inference.language_model import LanguageModel
@@ -45,7 +46,7 @@ def add(kit: Path, target: Path, bench: Path, split: Path | None, force: bool = 
         kept = {name: file for name, file in m.files.items() if name != m.draft_table_file}
         files = {
             **kept,
-            FILE: kits.File((work / FILE).stat().st_size, kits.sha256_file(work / FILE)),
+            FILE: kits.File((work / FILE).stat().st_size, file_sha256(work / FILE)),
         }
         kits.write_manifest(work, dataclasses.replace(m, files=files, draft_table_file=FILE))
     return len(table)

@@ -12,6 +12,7 @@ import gguf
 import numpy as np
 import numpy.typing as npt
 
+from pulse_edge.common.files import file_sha256
 from pulse_edge.errors import CheckpointError
 from pulse_edge.kit import kit as kits
 from pulse_edge.kit.kit import Kit
@@ -70,7 +71,7 @@ def read(path: Path, kit: Kit) -> Stats:
             f"{path}: was collected with another model than {kit.path}. Collect with that kit."
         )
     listed = {task: tuple(sorted(names)) for task, names in sorted(ids.items())}
-    return Stats(importance, ranges, probes, listed, content, kits.sha256_file(path))
+    return Stats(importance, ranges, probes, listed, content, file_sha256(path))
 
 
 def _probe(data: Mapping[str, Any], i: int) -> Probe:

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pulse_edge.audit_log import log as logs
 from pulse_edge.common import folders as owned
+from pulse_edge.common.files import UNFINISHED, write_whole
 from pulse_edge.common.text import one_line, spreadsheet_cell
 from pulse_edge.errors import (
     AuditLogError,
@@ -36,7 +37,7 @@ from pulse_edge.errors import (
     UsageError,
     on_page,
 )
-from pulse_edge.report.report import INTENDED_USE, UNFINISHED, NoAnswer, write_whole
+from pulse_edge.report.report import INTENDED_USE, NoAnswer
 
 if TYPE_CHECKING:
     from pulse_edge.page.reader import Document, Page

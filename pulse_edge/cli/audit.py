@@ -194,7 +194,7 @@ def forget(folder: Path | None, debug: bool) -> None:
 @_DEBUG
 def export(folder: Path | None, kind: str, out: Path | None, overwrite: bool, debug: bool) -> None:
     """The whole record, after verifying it, as JSON lines or as a table."""
-    from pulse_edge.report.report import write_whole
+    from pulse_edge.common.files import write_whole
 
     record = logs.Log(folder)
     record.verify()

@@ -24,8 +24,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
+from pulse_edge.common import files, json_input, paths
 from pulse_edge.common import folders as owned
-from pulse_edge.common import json_input, paths
+from pulse_edge.common.files import file_sha256
 from pulse_edge.errors import FolderError, KitError
 from pulse_edge.installer import install
 from pulse_edge.kit import manifest_limits
@@ -35,7 +36,6 @@ MANIFEST_VERSION = 1
 KIT_VARIABLE = "PULSE_EDGE_KIT"
 _DOCUMENTS = ("golden", "accuracy/", "findings.json", "README.md", "MODEL_CARD.md")
 """Beginnings of the names of files that no engine reads."""
-_READ_BYTES = 1 << 22
 MAX_NAME = 200
 """Characters of a file's name in a kit: every file system takes that many."""
 
@@ -364,16 +364,6 @@ def base_of(manifest: Manifest) -> dict[str, str]:
 # --- verifying -------------------------------------------------------------------------------------------------------
 
 
-def sha256_file(path: Path, progress: Callable[[int], None] = lambda _bytes: None) -> str:
-    """Hex sha256 of a file; `progress` gets the bytes of each piece read."""
-    digest = hashlib.sha256()
-    with open(path, "rb", buffering=0) as f:
-        while piece := f.read(_READ_BYTES):
-            digest.update(piece)
-            progress(len(piece))
-    return digest.hexdigest()
-
-
 def verify(
     kit: Kit,
     *,
@@ -400,7 +390,7 @@ def verify(
             progress(file.bytes)
             continue
         stamp = _stamp(path)
-        if sha256_file(path, progress) != file.sha256:
+        if file_sha256(path, progress) != file.sha256:
             wrong.append(name)
             if memory is not None:
                 memory.drop(path)
@@ -433,7 +423,7 @@ def _stamp(path: Path) -> tuple[int, ...]:
 
 def _own_systems() -> set[int]:
     """Devices of the file systems that hold this user's cache and this program: whoever changes those needs no kit."""
-    folders = [cache_dir(), Path(sys.prefix)]
+    folders = [paths.user_cache(), Path(sys.prefix)]
     while not folders[0].exists() and folders[0] != folders[0].parent:
         folders[0] = folders[0].parent
     return {folder.stat().st_dev for folder in folders if folder.exists()}
@@ -456,7 +446,7 @@ class _Verified:
     """Which files passed, in the user's cache directory, readable by the owner alone."""
 
     def __init__(self) -> None:
-        self._folder = cache_dir() / "verified"
+        self._folder = paths.user_cache() / "verified"
         self._known: dict[str, _Passed] = {}
         self._changed = False
         try:
@@ -502,7 +492,7 @@ class _Verified:
         try:
             owned.claim(self._folder, "verified-files")
             text = json.dumps({path: dataclasses.asdict(passed) for path, passed in recent.items()})
-            owned.write_text(self._folder / "verified.json", text)
+            files.write_text(self._folder / "verified.json", text)
         except (OSError, FolderError):
             pass  # a read-only home only costs the next start its time
 
@@ -526,36 +516,11 @@ def _sampled(path: Path, offsets: list[int]) -> dict[str, str]:
 # --- finding ---------------------------------------------------------------------------------------------------------
 
 
-def cache_dir() -> Path:
-    """The user's cache directory for this program."""
-    if sys.platform == "win32":
-        return (
-            Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local")
-            / "pulse-edge"
-            / "cache"
-        )
-    if sys.platform == "darwin":
-        return Path.home() / "Library/Caches/pulse-edge"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pulse-edge"
-
-
 def installed_dir() -> Path:
     """Where kits are installed, one directory a kit: beside the program that a stick brought, or for this user."""
     if home() is not None:
         return Path(sys.prefix).parent / "kits"
-    if sys.platform == "win32":
-        return (
-            Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local")
-            / "pulse-edge"
-            / "kits"
-        )
-    if sys.platform == "darwin":
-        return Path.home() / "Library/Application Support/pulse-edge/kits"
-    return (
-        Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share")
-        / "pulse-edge"
-        / "kits"
-    )
+    return paths.user_data() / "kits"
 
 
 def home() -> install.Home | None:
@@ -752,18 +717,11 @@ def _held(folder: Path) -> Iterator[bool]:
     if sys.platform == "win32":
         yield False
         return
-    import fcntl
-
-    fd = os.open(folder, os.O_RDONLY)
+    handle = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        held = True
-    except OSError:
-        held = False
-    try:
-        yield held
+        yield files.try_lock(handle)
     finally:
-        os.close(fd)
+        os.close(handle)
 
 
 def _sweep(target: Path) -> None:
@@ -821,10 +779,10 @@ def _present(folder: Path) -> set[str]:
         raise error
 
     present = set()
-    for place, folders, files in os.walk(folder, onerror=refuse):
+    for place, folders, names in os.walk(folder, onerror=refuse):
         links = [name for name in folders if os.path.islink(os.path.join(place, name))]
         present |= {
-            (Path(place) / name).relative_to(folder).as_posix() for name in [*files, *links]
+            (Path(place) / name).relative_to(folder).as_posix() for name in [*names, *links]
         }
     return present
 
@@ -879,7 +837,7 @@ def _remove(folder: Path) -> None:
 def listing(path: Path) -> dict[str, File]:
     """Every file below `path` but the manifest, with size and sha256, for a manifest about to be written."""
     return {
-        p.relative_to(path).as_posix(): File(p.stat().st_size, sha256_file(p))
+        p.relative_to(path).as_posix(): File(p.stat().st_size, file_sha256(p))
         for p in sorted(path.rglob("*"))
         if p.is_file() and p.name != MANIFEST
     }

@@ -19,8 +19,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from pulse_edge.common import files, json_input, paths
 from pulse_edge.common import folders as owned
-from pulse_edge.common import json_input
 from pulse_edge.errors import FolderError
 from pulse_edge.kit import kit as kits
 from pulse_edge.kit.kit import Kit
@@ -51,16 +51,8 @@ def processor() -> str:
 
 def folders() -> list[Path]:
     """Where results are stored: the user's state directory first, then the installation that a bundle made."""
-    if variable := os.environ.get(STATE_VARIABLE):
-        state = Path(variable)
-    elif sys.platform == "win32":
-        state = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local") / "pulse-edge"
-    elif sys.platform == "darwin":
-        state = Path.home() / "Library/Application Support/pulse-edge"
-    else:
-        state = (
-            Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "pulse-edge"
-        )
+    variable = os.environ.get(STATE_VARIABLE)
+    state = Path(variable) if variable else paths.user_state()
     own = [Path(sys.prefix).parent] if kits.home() is not None else []
     return [folder / "self-tests" for folder in (state, *own)]
 
@@ -97,7 +89,7 @@ def store(kit: Kit, refused: str | None) -> list[str]:
                 folder.mkdir()
                 folder.chmod(0o755)
             owned.claim(folder, "self-test-results")
-            owned.write_text(path, text, rights=0o644)  # holds no secret
+            files.write_text(path, text, rights=0o644)  # holds no secret
         except FolderError as e:
             problems.append(str(e))
         except OSError as e:

@@ -12,10 +12,10 @@ import pytest
 from checkout import ROOT
 
 from pulse_edge.audit_log.log import Log
-from pulse_edge.common import folders
+from pulse_edge.common import files, folders
+from pulse_edge.common.files import write_set, write_whole
 from pulse_edge.errors import FolderError
 from pulse_edge.inference.cache import ImageTokenCache
-from pulse_edge.report.report import write_set, write_whole
 
 PAGE = ROOT / "pulse_edge" / "assets" / "example_page.png"
 posix = pytest.mark.skipif(os.name != "posix", reason="rights of POSIX")
@@ -212,7 +212,7 @@ def test_a_file_is_not_replaced_in_silence(
     }[kind]()
     if not hard_links:
         monkeypatch.setattr(
-            folders.os, "link", lambda *_a, **_k: (_ for _ in ()).throw(PermissionError(1, "no"))
+            files.os, "link", lambda *_a, **_k: (_ for _ in ()).throw(PermissionError(1, "no"))
         )
     with pytest.raises(FileExistsError):
         write_whole(target, [b"new"])
@@ -232,7 +232,7 @@ def test_a_file_is_not_replaced_in_silence(
 def test_a_name_taken_meanwhile_gives_all_files_of_a_report_another_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, calls = folders.place_new, []
+    real, calls = files.place_new, []
 
     def late(source: Path, target: Path) -> None:
         calls.append(target.name)
@@ -240,7 +240,7 @@ def test_a_name_taken_meanwhile_gives_all_files_of_a_report_another_one(
             target.write_text("somebody else's")
         real(source, target)
 
-    monkeypatch.setattr("pulse_edge.report.report.place_new", late)
+    monkeypatch.setattr("pulse_edge.common.files.place_new", late)
     paths = write_set(tmp_path, "page", {".txt": b"a", ".json": b"b"})
     assert [path.name for path in paths] == ["page-2.txt", "page-2.json"]
     assert sorted(path.name for path in tmp_path.iterdir()) == [
@@ -261,5 +261,5 @@ def test_a_file_that_cannot_be_written_leaves_nothing_half(
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        folders.write_text(tmp_path / "a.json", "after")
+        files.write_text(tmp_path / "a.json", "after")
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.json", "before")]

@@ -19,7 +19,7 @@ from PIL import Image
 from pulse_edge import PulseModel
 from pulse_edge.audit_log.log import Log
 from pulse_edge.cli.main import cli
-from pulse_edge.common import child_process, folders
+from pulse_edge.common import child_process, folders, paths
 from pulse_edge.diagnostics import doctor, golden, self_test
 from pulse_edge.errors import DeviceError, KitError
 from pulse_edge.inference import language_model
@@ -110,7 +110,7 @@ def test_a_refusal_outlives_the_cache_and_holds_on_fewer_cores(
 ) -> None:
     kit = altered(tmp_path / "kit", offset=0.1)
     by_name(list(doctor.examine(kit.path)))
-    shutil.rmtree(kits.cache_dir())
+    shutil.rmtree(paths.user_cache())
     monkeypatch.setattr(cpu, "allowed", lambda: frozenset({0}))
     with pytest.raises(KitError, match="did not come back"):
         PulseModel.load(kit, device="cpu")

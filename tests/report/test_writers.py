@@ -345,7 +345,7 @@ def test_what_cannot_be_written_is_said_before_a_model_is_loaded(
 
 
 def test_a_report_that_cannot_be_written_leaves_nothing_half(tmp_path: Path) -> None:
-    from pulse_edge.report.report import write_whole
+    from pulse_edge.common.files import write_whole
 
     def pieces():  # type: ignore[no-untyped-def]
         yield b"half"
