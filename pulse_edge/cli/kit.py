@@ -125,17 +125,17 @@ def pack(
 @_DEBUG
 def rollback(debug: bool) -> None:
     """Go back to the version that was installed before this one."""
+    from pulse_edge.common import installation
     from pulse_edge.errors import KitError
     from pulse_edge.installer import install
-    from pulse_edge.kit import kit as kits
 
-    home = kits.home()
+    home = installation.home()
     if home is None:
         raise KitError(
             "this pulse-edge was not installed from a stick, so there is no earlier version to go back to."
         )
     try:
-        say(f"in use from now on: {install.rollback(home)}\n")
+        say(f"in use from now on: {install.rollback(install.Home(home))}\n")
     except install.Refused as e:
         raise KitError(" ".join(e.lines)) from None
 

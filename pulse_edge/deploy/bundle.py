@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pulse_edge.common import installation
 from pulse_edge.deploy import documents, wheelhouse
 from pulse_edge.deploy.wheelhouse import Target, Wheel
 from pulse_edge.errors import KitError, UsageError
@@ -352,8 +353,10 @@ def verify(path: Path, key: Path | None, progress: Progress) -> str:
     try:
         stick = install.open_stick(path)
         named = None if key is None else install.read_public_key(key.read_text("utf-8"), str(key))
-        home = kits.home()
-        trust = install.judged(stick, [] if home is None else home.pinned(), key=named, accept=[])
+        home = installation.home()
+        trust = install.judged(
+            stick, [] if home is None else install.Home(home).pinned(), key=named, accept=[]
+        )
         install.refuse_broken(stick, install.shape_faults(stick))
         install.refuse_broken(stick, install.content_faults(stick, list(stick.files), progress))
     except install.Refused as e:
