@@ -160,12 +160,13 @@ def collect(kit: Path, target: Path, force: bool, debug: bool, **options: Any) -
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def merge(parts: tuple[Path, ...], target: Path, force: bool, debug: bool) -> None:
     """Put files of `collect --part` together: the bytes of one run over all of it."""
-    from . import stats
-    from .files import refuse_existing
+    from calibration import statistics_file
+    from calibration.files import refuse_existing
 
     if not force:
         refuse_existing(target)
-    stats.save(stats.merge([(path, stats.load(path)) for path in parts]), target)
+    loaded = [(path, statistics_file.load(path)) for path in parts]
+    statistics_file.save(statistics_file.merge(loaded), target)
     click.echo(target)
 
 
