@@ -23,7 +23,7 @@ from pathlib import Path
 
 from pulse_edge.common import folders
 
-BUNDLE_MANIFEST = "stick.json"
+BUNDLE_MANIFEST = "bundle.json"
 INSTALL_RECORD = "install.json"
 DEFAULT_KIT = "default-kit.json"
 _DEFAULT_FORMAT = "pulse-edge default kit"

@@ -13,7 +13,7 @@ from pulse_edge.installer import install
 
 
 def test_the_names_of_the_files_are_those_of_the_installer() -> None:
-    assert installation.BUNDLE_MANIFEST == install.STICK
+    assert installation.BUNDLE_MANIFEST == install.BUNDLE
     assert installation.INSTALL_RECORD == install.INSTALLED
     assert installation.DEFAULT_KIT == install.DEFAULT_KIT
 
