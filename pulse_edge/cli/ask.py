@@ -101,12 +101,11 @@ def ask(
             use=Use(pages=1),
             force=force_kit,
             progress=progress,
+            speculation=speculation,
+            prefix_cache=cli_cache.prefixes(kv_cache_size, cache=cache),
         ) as model,
     ):
         screen.loaded(model)
-        model.prefixes = cli_cache.prefixes(kv_cache_size, cache=cache)
-        if not speculation:
-            model.drafter = None
         encoded = model.encode(
             page, cache=cli_cache.opened() if cache else None, image_tokens=image_tokens, **admit
         )

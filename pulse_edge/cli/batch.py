@@ -144,12 +144,11 @@ def batch(
                     limit=limit,
                     force=force_kit,
                     progress=progress,
+                    speculation=speculation,
+                    prefix_cache=cli_cache.prefixes(kv_cache_size, cache=cache),
                 ) as model,
             ):
                 screen.loaded(model)
-                model.prefixes = cli_cache.prefixes(kv_cache_size, cache=cache)
-                if not speculation:
-                    model.drafter = None
                 how = {
                     **admit,
                     "image_tokens": image_tokens,

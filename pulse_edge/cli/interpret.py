@@ -173,14 +173,13 @@ def interpret(
             use=use,
             force=force_kit,
             progress=progress,
+            speculation=speculation,
+            prefix_cache=cli_cache.prefixes(kv_cache_size, cache=cache),
         ) as model,
     ):
         if wanted.grammar:
             model.check_grammar(wanted.grammar, max_tokens)
         screen.loaded(model)
-        model.prefixes = cli_cache.prefixes(kv_cache_size, cache=cache)
-        if not speculation:
-            model.drafter = None
         for page, encoded in desk.encoded(model):
             try:
                 _one_page(model, page, encoded, wanted, screen, record, several=desk.several)

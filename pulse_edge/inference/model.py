@@ -162,7 +162,14 @@ class PulseModel:
     """A loaded kit. Use as a context manager, or `close` it. One thread, one answer at a time."""
 
     def __init__(
-        self, kit: Kit, encoder: vision_encoder.VisionEncoder, how: Start, progress: Progress
+        self,
+        kit: Kit,
+        encoder: vision_encoder.VisionEncoder,
+        how: Start,
+        progress: Progress,
+        *,
+        speculation: bool = True,
+        prefix_cache: rowcache.PrefixCache | None = None,
     ) -> None:
         """For `load`, which is how to get one."""
         self.kit = kit
@@ -182,13 +189,12 @@ class PulseModel:
         name = kit.manifest.packing.newline_file
         self._newline = None if name is None else np.fromfile(kit.file(name), "<f4")
         self.drafter: speculative.Drafter | None = None
-        """Of a kit with a table of guesses; None: answers are made without, and are the same."""
-        if (table := kit.manifest.draft_table_file) is not None:
+        """Proposes draft tokens; None: decoding is not speculative, and gives the same answers."""
+        if speculation and (table := kit.manifest.draft_table_file) is not None:
             self.drafter = speculative.Drafter(
                 speculative.read(kit.file(table), kit.manifest.language.vocabulary)
             )
-        self.prefixes: rowcache.PrefixCache | None = None
-        """Where what the language model made of a page is kept; None: nowhere."""
+        self.prefixes = prefix_cache
         self._turn = 0
 
     @classmethod
@@ -204,13 +210,16 @@ class PulseModel:
         flash_attention: bool = False,
         observer: language_model.Observer | None = None,
         progress: Progress = _silent,
+        speculation: bool = True,
+        prefix_cache: rowcache.PrefixCache | None = None,
     ) -> PulseModel:
         """Open, verify and load a kit (None: as `kit.find` says) on `auto`, `cpu` or `cuda`.
 
         `threads` None: what `pulse-edge doctor` measured here, else the physical cores. `limit`: bytes of memory that
         it may take. `use` says what is going to be asked (default: anything); with its `pages` the language model is
         loaded at the first question, and where the plan says so after closing the encoder. `force` also loads a kit
-        that `doctor` refused on this machine, and every answer says so.
+        that `doctor` refused on this machine, and every answer says so. `speculation` False decodes one token at a
+        time, with the same answers. `prefix_cache` stores the KV cache of prefilled pages on disk (None: nowhere).
 
         Raises KitError, MemoryShortage (before anything is loaded), DeviceError, EngineError, UsageError.
         """
@@ -233,6 +242,8 @@ class PulseModel:
             encoder,
             replace(how, flash_attention=flash_attention, observer=observer),
             progress,
+            speculation=speculation,
+            prefix_cache=prefix_cache,
         )
         if tested is not None:
             model.refused, model.proven = (
@@ -507,6 +518,11 @@ class PulseModel:
         }
         return findings.contradictions(found, texts, second)
 
+    def forget_drafts(self) -> None:
+        """Forget what earlier answers taught the drafter; measurements start from the kit's table alone."""
+        if self.drafter is not None:
+            self.drafter = self.drafter.fresh()
+
     def turns(self, question: str, history: Turns) -> list[str]:
         """The texts behind the image; see `prompt.conversation`."""
         spoken = self.kit.manifest.prompt
@@ -615,7 +631,7 @@ class PulseModel:
         return [*notices, FORCED] if forced else notices
 
     def warning(self) -> str | None:
-        """What every answer must say about the stick that brought the kit or the program."""
+        """What every answer must say about the bundle that brought the kit or the program."""
         return kits.warning(self.kit)
 
     def take_turn(self) -> int:

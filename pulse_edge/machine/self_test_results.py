@@ -14,15 +14,13 @@ import hashlib
 import json
 import os
 import platform
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pulse_edge.common import files, json_input, paths
+from pulse_edge.common import files, installation, json_input, paths
 from pulse_edge.common import folders as owned
 from pulse_edge.errors import FolderError
-from pulse_edge.kit import kit as kits
 from pulse_edge.kit.kit import Kit
 from pulse_edge.machine import cpu, profile
 
@@ -53,7 +51,8 @@ def folders() -> list[Path]:
     """Where results are stored: the user's state directory first, then the installation that a bundle made."""
     variable = os.environ.get(STATE_VARIABLE)
     state = Path(variable) if variable else paths.user_state()
-    own = [Path(sys.prefix).parent] if kits.home() is not None else []
+    version = installation.version_folder()
+    own = [] if version is None else [version]
     return [folder / "self-tests" for folder in (state, *own)]
 
 

@@ -220,9 +220,8 @@ def test_fewer_rows_need_a_shorter_context_and_places_end_where_the_model_s_do()
 
 def test_what_was_read_with_gaps_can_be_kept_and_taken_up(tmp_path: Path) -> None:
     def model() -> PulseModel:
-        made = PulseModel.load(KIT, device="cpu", threads=1)
-        made.prefixes = rowcache.PrefixCache(tmp_path, 1 << 30)
-        return made
+        cache = rowcache.PrefixCache(tmp_path, 1 << 30)
+        return PulseModel.load(KIT, device="cpu", threads=1, prefix_cache=cache)
 
     with model() as first, model() as second:
         scan = first.encode(PAGE, image_tokens="200")
