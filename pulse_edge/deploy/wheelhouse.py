@@ -1,4 +1,4 @@
-"""The wheels that a stick needs, for each platform and Python: found, fetched or built. For the workstation.
+"""The wheels that a bundle needs, for each platform and Python: found, fetched or built. For the workstation.
 
 Dependencies are followed here and not by pip, because pip evaluates markers for the Python that it runs on, not for the
 one it fetches for. Every version is the one that constraints.txt pins.

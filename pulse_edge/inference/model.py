@@ -631,7 +631,7 @@ class PulseModel:
         return [*notices, FORCED] if forced else notices
 
     def warning(self) -> str | None:
-        """What every answer must say about the stick that brought the kit or the program."""
+        """What every answer must say about the bundle that brought the kit or the program."""
         return kits.warning(self.kit)
 
     def take_turn(self) -> int:

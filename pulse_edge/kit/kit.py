@@ -25,9 +25,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from pulse_edge.common import folders as owned
-from pulse_edge.common import json_input, paths
+from pulse_edge.common import installation, json_input, paths
 from pulse_edge.errors import FolderError, KitError
-from pulse_edge.installer import install
 from pulse_edge.kit import manifest_limits
 
 MANIFEST = "manifest.json"
@@ -540,9 +539,9 @@ def cache_dir() -> Path:
 
 
 def installed_dir() -> Path:
-    """Where kits are installed, one directory a kit: beside the program that a stick brought, or for this user."""
-    if home() is not None:
-        return Path(sys.prefix).parent / "kits"
+    """Where kits are installed, one directory a kit: with the program that a bundle installed, or for this user."""
+    if (version := installation.version_folder()) is not None:
+        return version / "kits"
     if sys.platform == "win32":
         return (
             Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local")
@@ -558,28 +557,22 @@ def installed_dir() -> Path:
     )
 
 
-def home() -> install.Home | None:
-    """The installation that this program runs from; None when no stick brought it."""
-    version = Path(sys.prefix).parent
-    if (version / install.STICK).is_file() and version.parent.name == "versions":
-        return install.Home(version.parent.parent)
-    return None
-
-
 def warning(kit: Kit) -> str | None:
-    """What every answer of a kit must say about the stick that it, or the program, came from."""
-    about = Path(sys.prefix).parent / install.INSTALLED
-    if home() is None or not about.is_file():
+    """Return what every answer must say about the bundle that the kit, or the program, came from."""
+    version = installation.version_folder()
+    if version is None:
         return None
     try:
-        said = json.loads(about.read_text("utf-8"))
-        inside = kit.path.parent == installed_dir().resolve()
-        text = said["kits"].get(kit.path.name, said["warning"]) if inside else said["warning"]
-        return None if text is None else str(text)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
+        record = installation.read_record(version)
+    except (OSError, ValueError) as e:
         raise KitError(
-            f"{about}: cannot be read ({e}). Run the stick's install.py again."
+            f"{version / installation.INSTALL_RECORD}: cannot be read ({e}). "
+            "Run the bundle's installer again."
         ) from None
+    if record is None:
+        return None
+    inside = kit.path.parent == installed_dir().resolve()
+    return record.kits.get(kit.path.name, record.warning) if inside else record.warning
 
 
 def find(named: Path | None) -> Kit:
@@ -669,10 +662,10 @@ def default_name() -> str | None:
     """Name of the installed kit that answers when none is named; None where none was chosen. Raises KitError."""
     folder = installed_dir().parent
     try:
-        default = install.read_default(folder)
+        default = installation.read_default(folder)
     except (OSError, ValueError) as e:
         raise KitError(
-            f"{folder / install.DEFAULT_KIT}: cannot be read ({e}). Choose a kit again with `pulse-edge kit use NAME`."
+            f"{folder / installation.DEFAULT_KIT}: cannot be read ({e}). Choose a kit again with `pulse-edge kit use NAME`."
         ) from None
     return None if default is None else default.kit
 
@@ -695,7 +688,9 @@ def choose(named: str) -> Kit:
         )
     kit = open_kit(path)
     try:
-        install.write_default(installed_dir().parent, install.DefaultKit(path.name, chosen=True))
+        installation.write_default(
+            installed_dir().parent, installation.DefaultKit(path.name, chosen=True)
+        )
     except OSError as e:
         raise KitError(
             f"{installed_dir().parent}: the choice cannot be written ({e.strerror}). Ask whoever installed pulse-edge; for "

@@ -20,9 +20,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pulse_edge.common import folders as owned
-from pulse_edge.common import json_input
+from pulse_edge.common import installation, json_input
 from pulse_edge.errors import FolderError
-from pulse_edge.kit import kit as kits
 from pulse_edge.kit.kit import Kit
 from pulse_edge.machine import cpu, profile
 
@@ -61,7 +60,8 @@ def folders() -> list[Path]:
         state = (
             Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "pulse-edge"
         )
-    own = [Path(sys.prefix).parent] if kits.home() is not None else []
+    version = installation.version_folder()
+    own = [] if version is None else [version]
     return [folder / "self-tests" for folder in (state, *own)]
 
 

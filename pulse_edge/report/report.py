@@ -53,7 +53,7 @@ class KitSummary:
     """Of its manifest, which holds the sha256 of every file."""
     demonstration: bool
     warning: str | None = None
-    """What is to be said about the stick that brought it: unsigned, or signed by a key that is not trusted here."""
+    """What is to be said about the bundle that brought it: unsigned, or signed by a key that is not trusted here."""
     refused: str | None = None
     """Why `doctor` refused it on this machine, where it was forced to answer all the same."""
     proven: bool = False
@@ -113,7 +113,7 @@ class Report:
     """Everything said about one page."""
 
     notice: str
-    """What must be read before any answer, a line each: a demonstration, an unknown stick, a refused kit or page; else empty."""
+    """What must be read before any answer, a line each: a demonstration, an unknown bundle, a refused kit or page; else empty."""
     file: str
     page_sha256: str
     answers: tuple[Answer, ...]

@@ -30,7 +30,7 @@ HELP = [
     ("audit", "show", "-h"),
     ("kit", "--help"),
     ("kit", "info", "-h"),
-    ("kit", "pack", "-h"),
+    ("bundle", "pack", "-h"),
 ]
 
 

@@ -380,7 +380,7 @@ def test_a_quantized_kit_is_no_base(smaller: Path, tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_no_stats_is_refused(tiny_kit: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="no file of `calibration collect`"):
+    with pytest.raises(CheckpointError, match="not a file of `calibration collect`"):
         quantize(tiny_kit, tmp_path / "kit", Options(stats=tiny_kit / "llm.gguf"))
 
 
