@@ -130,7 +130,7 @@ def test_the_originals_side_of_the_proof_shares_no_code_with_the_converter_or_th
         ("pulse_edge.cli.main", ["interpret", "--help"], "--question"),
         ("pulse_edge.cli.main", ["batch", "--help"], "--watch"),
         ("pulse_edge.cli.main", ["doctor", "--help"], "--json"),
-        ("pulse_edge.cli.main", ["log", "verify", "--help"], "--expect"),
+        ("pulse_edge.cli.main", ["audit", "verify", "--help"], "--expect"),
         ("export.__main__", ["convert", "--help"], "--lora"),
         ("calibration.__main__", ["evaluate", "--help"], "--split"),
         ("calibration.__main__", ["report", "--help"], "--attach"),

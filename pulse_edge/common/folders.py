@@ -138,7 +138,7 @@ def require(folder: Path, kind: str) -> Mark:
 
 def _advice(kind: str) -> str:
     named = {
-        "audit-log": "Set PULSE_EDGE_LOG to an empty folder of yours, or to one that does not exist yet.",
+        "audit-log": "Set PULSE_EDGE_AUDIT_LOG to an empty folder of yours, or to one that does not exist yet.",
         "page-cache": "Set PULSE_EDGE_CACHE to an empty folder of yours, or to one that does not exist yet.",
         "batch": "Choose an empty folder, or one that does not exist yet, with -o.",
     }

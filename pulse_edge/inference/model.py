@@ -38,9 +38,9 @@ from pulse_edge.report.report import (
     NOT_ALL_READ,
     NOT_PROVEN,
     Answer,
+    Contradiction,
     Finding,
-    KitMark,
-    Mark,
+    KitSummary,
     Report,
 )
 
@@ -508,7 +508,7 @@ class PulseModel:
 
     def contradictions(
         self, encoded: EncodedPage, found: Sequence[Finding], texts: Sequence[str]
-    ) -> tuple[Mark, ...]:
+    ) -> tuple[Contradiction, ...]:
         """Contradictions of findings and texts; what is present is asked again in other words."""
         present = [findings.BY_KEY[f.statement] for f in found if f.answer is True]
         how = self._calibration(encoded) or {}
@@ -591,7 +591,7 @@ class PulseModel:
         self, encoded: EncodedPage, answered: Sequence[Answering], found: Sequence[Finding] = ()
     ) -> Report:
         """The record of one page's answers, as far as they have come, and findings, whose contradictions it marks."""
-        marks = self.contradictions(encoded, found, [a.text for a in answered if a.prose])
+        contradictions = self.contradictions(encoded, found, [a.text for a in answered if a.prose])
         seconds = self.seconds | encoded.seconds
         for part in ("prefill", "answer"):
             seconds[part] = sum(a.seconds.get(part, 0.0) for a in answered)
@@ -601,7 +601,7 @@ class PulseModel:
             file=encoded.file,
             page_sha256=encoded.page_sha256,
             answers=tuple(a.so_far() for a in answered),
-            kit=KitMark(
+            kit=KitSummary(
                 m.id, self.kit.sha256, m.demonstration, self.warning(), self.refused, self.proven
             ),
             device=self.device,
@@ -614,7 +614,7 @@ class PulseModel:
             .isoformat(timespec="seconds")
             .replace("+00:00", "Z"),
             findings=tuple(found),
-            marks=marks,
+            contradictions=contradictions,
         )
 
     def notices(self, encoded: EncodedPage) -> list[str]:

@@ -647,7 +647,7 @@ def _write_mark(folder: Path, kind: str, number: str, **more: str) -> None:
     write_whole(folder / MARK, json.dumps(about).encode() + b"\n")
 
 
-_NEIGHBOURS = {"kits", "log", "cache", "lost+found", DEFAULT_KIT}
+_NEIGHBOURS = {"kits", "audit-log", "cache", "lost+found", DEFAULT_KIT}
 """What else the program keeps in its usual place on some systems (pulse_edge.kit.kit, pulse_edge.audit_log.log), and disks at their top."""
 
 
@@ -1469,13 +1469,13 @@ def _user_folders() -> tuple[Path, Path]:
     """The cache and the audit log of this user, as pulse_edge.kit.kit and pulse_edge.audit_log.log have them."""
     if sys.platform == "win32":
         local = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local") / "pulse-edge"
-        return local / "cache", local / "log"
+        return local / "cache", local / "audit-log"
     if sys.platform == "darwin":
         library = Path.home() / "Library"
-        return library / "Caches/pulse-edge", library / "Application Support/pulse-edge/log"
+        return library / "Caches/pulse-edge", library / "Application Support/pulse-edge/audit-log"
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state")
-    return cache / "pulse-edge", state / "pulse-edge/log"
+    return cache / "pulse-edge", state / "pulse-edge/audit-log"
 
 
 def traces() -> list[Trace]:
@@ -1483,7 +1483,7 @@ def traces() -> list[Trace]:
     cache, log = _user_folders()
     named = [
         Path(os.environ[name])
-        for name in ("PULSE_EDGE_CACHE", "PULSE_EDGE_LOG")
+        for name in ("PULSE_EDGE_CACHE", "PULSE_EDGE_AUDIT_LOG")
         if os.environ.get(name)
     ]
     state = Path(os.environ.get("PULSE_EDGE_STATE") or log.parent)
@@ -1513,7 +1513,7 @@ def _kind(folder: Path) -> str | None:
 
 
 _WRITTEN = re.compile(
-    r"log|lock|head(\.new)?|verified.*|[0-9a-f]{16,64}(-[0-9a-f]{16,64})?\.(tokens|kv|json|png)(\.new)?"
+    r"entries\.log|lock|head(\.new)?|verified.*|[0-9a-f]{16,64}(-[0-9a-f]{16,64})?\.(tokens|kv|json|png)(\.new)?"
     rf"|\.unfinished-.+|tmp.{{8}}|\.{re.escape(MARK)}.+"
 )
 """Files that the program writes into its folders; what else lies there is somebody else's."""

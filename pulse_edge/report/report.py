@@ -39,7 +39,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class KitMark:
+class KitSummary:
     """Which kit answered."""
 
     id: str
@@ -92,8 +92,8 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Mark:
-    """A contradiction between what was said and what was found."""
+class Contradiction:
+    """Two outputs about one page that exclude one another."""
 
     kind: Literal["text", "findings", "wording"]
     statements: tuple[str, ...]
@@ -111,7 +111,7 @@ class Report:
     file: str
     page_sha256: str
     answers: tuple[Answer, ...]
-    kit: KitMark
+    kit: KitSummary
     device: str
     versions: dict[str, str]
     seconds: dict[str, float]
@@ -125,7 +125,7 @@ class Report:
     """UTC, ISO 8601."""
     findings: tuple[Finding, ...] = ()
     """Empty where they were not asked for."""
-    marks: tuple[Mark, ...] = ()
+    contradictions: tuple[Contradiction, ...] = ()
     image_tokens_read: str = "all"
     """Which of the page's image tokens the language model read: `all`, or what `--image-tokens` asked for and how many these are."""
     intended_use: str = INTENDED_USE
@@ -174,7 +174,7 @@ def page_lines(quality: Mapping[str, Any] | None) -> list[str]:
 
 def findings_lines(report: Report) -> list[str]:
     """Contradictions; findings with a verdict by urgency; those without: ranked, or the reason why not."""
-    lines = [f"CONTRADICTION: {mark.text}" for mark in report.marks]
+    lines = [f"CONTRADICTION: {c.text}" for c in report.contradictions]
     for finding in by_urgency(report):
         if finding.verdict != "absent":
             why = f" ({finding.reason})" if finding.reason else ""

@@ -100,7 +100,7 @@ def test_a_command_started_by_m_takes_no_module_of_the_current_directory(
     (
         hostile / "pulse_edge"
     ).rmdir()  # `python -m` itself would take that one: only `pulse-edge` and `python -P` do not
-    environment = os.environ | {"PULSE_EDGE_LOG": str(hostile.parent / "log")}
+    environment = os.environ | {"PULSE_EDGE_AUDIT_LOG": str(hostile.parent / "log")}
     done = subprocess.run(
         [*COMMAND, *arguments], env=environment, capture_output=True, text=True, check=False
     )

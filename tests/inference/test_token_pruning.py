@@ -358,7 +358,7 @@ def test_where_nothing_was_left_out_all_was_read() -> None:
 def test_the_commands_take_it_and_put_it_on_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PULSE_EDGE_LOG", str(tmp_path / "log"))
+    monkeypatch.setenv("PULSE_EDGE_AUDIT_LOG", str(tmp_path / "log"))
     monkeypatch.setenv("PULSE_EDGE_CACHE", str(tmp_path / "rows"))
 
     def run(*arguments: object, rc: int = 0) -> str:
@@ -397,7 +397,7 @@ def test_the_commands_take_it_and_put_it_on_record(
     assert told[1]["image_tokens_read"] in (out / "results.csv").read_text("utf-8")
     entries = [
         json.loads(line.split(" ", 1)[1])
-        for line in (tmp_path / "log" / "log").read_text().splitlines()
+        for line in (tmp_path / "log" / "entries.log").read_text().splitlines()
     ]
     assert [entry["settings"].get("image_tokens") for entry in entries] == [
         None,

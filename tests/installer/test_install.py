@@ -767,9 +767,9 @@ def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HOME", str(folder))
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder / ".cache"))
     monkeypatch.setenv("XDG_STATE_HOME", str(folder / ".local/state"))
-    for name in ("PULSE_EDGE_CACHE", "PULSE_EDGE_LOG"):
+    for name in ("PULSE_EDGE_CACHE", "PULSE_EDGE_AUDIT_LOG"):
         monkeypatch.delenv(name, raising=False)
-    rows, log = folder / ".cache/pulse-edge/rows", folder / ".local/state/pulse-edge/log"
+    rows, log = folder / ".cache/pulse-edge/rows", folder / ".local/state/pulse-edge/audit-log"
     tests = folder / ".local/state/pulse-edge/self-tests"
     files = [
         *(
@@ -778,7 +778,12 @@ def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ),
         folder / ".cache/pulse-edge/verified/verified.json",
         *(rows / f"{'a' * 64}.tokens", rows / f"{'a' * 64}-{'b' * 64}.kv", rows / ".unfinished-x"),
-        *(log / "log", log / "head", log / "lock", log / "kept/2026-01-02" / f"{'c' * 64}.png"),
+        *(
+            log / "entries.log",
+            log / "head",
+            log / "lock",
+            log / "retained/2026-01-02" / f"{'c' * 64}.png",
+        ),
     ]
     for path in files:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -797,7 +802,7 @@ def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_uninstalling_says_what_stays_and_how_to_remove_it(home: Path, user: Path) -> None:
     before = contents(user)
     done = run(home, home, "--uninstall")
-    rows, log = user / ".cache/pulse-edge/rows", user / ".local/state/pulse-edge/log"
+    rows, log = user / ".cache/pulse-edge/rows", user / ".local/state/pulse-edge/audit-log"
     assert f"left: {rows} (page cache). --uninstall --remove-cache removes it" in done.stderr
     assert (
         f"left: {log} (audit log: what was answered and when). --uninstall --remove-log removes it"
@@ -815,16 +820,16 @@ def test_caches_and_the_audit_log_go_when_that_is_asked_for(
     done = run(bundles["one"], home, "--uninstall", "--remove-cache")
     assert f"removed: {user / '.cache/pulse-edge/rows'} (page cache)" in done.stdout
     assert not (user / ".cache/pulse-edge").exists()
-    assert (user / ".local/state/pulse-edge/log/log").exists()
+    assert (user / ".local/state/pulse-edge/audit-log/entries.log").exists()
     run(bundles["one"], home, "--uninstall", "--remove-log")
     assert not (user / ".local/state/pulse-edge").exists()
 
 
 def test_files_of_others_in_caches_and_the_log_stay(home: Path, user: Path) -> None:
-    rows, log = user / ".cache/pulse-edge/rows", user / ".local/state/pulse-edge/log"
+    rows, log = user / ".cache/pulse-edge/rows", user / ".local/state/pulse-edge/audit-log"
     (rows / "thesis.txt").write_text("mine")
-    (log / "kept/letters").mkdir()
-    (log / "kept/letters/letter.pdf").write_text("mine")
+    (log / "retained/letters").mkdir()
+    (log / "retained/letters/letter.pdf").write_text("mine")
     done = run(home, home, "--uninstall", "--remove-cache", "--remove-log")
     assert sorted(p.name for p in user.rglob("*") if p.is_file() and p.name != install.MARK) == [
         "letter.pdf",
@@ -847,7 +852,7 @@ def test_on_a_terminal_each_is_asked_about(
     install._uninstall(install.Home(home), cache=False, log=False)
     names = (".cache/pulse-edge/machine", ".cache/pulse-edge/rows")
     assert [(user / name).exists() for name in names] == [answer != "yes" for answer in answers]
-    assert (user / ".local/state/pulse-edge/log/log").exists()
+    assert (user / ".local/state/pulse-edge/audit-log/entries.log").exists()
 
 
 def test_a_cache_without_a_mark_is_left_and_named(home: Path, user: Path) -> None:
@@ -856,7 +861,7 @@ def test_a_cache_without_a_mark_is_left_and_named(home: Path, user: Path) -> Non
     before = contents(user)
     done = run(home, home, "--uninstall", "--remove-cache", "--remove-log")
     assert contents(user) == before
-    for name in (".cache/pulse-edge", ".local/state/pulse-edge/log"):
+    for name in (".cache/pulse-edge", ".local/state/pulse-edge/audit-log"):
         assert f"left: {user / name} (without a mark" in done.stderr
 
 
