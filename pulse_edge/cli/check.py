@@ -139,7 +139,7 @@ def _save_page(checked: CheckedPage, folder: Path, *, overwrite: bool) -> list[P
     gets a number, unless `overwrite`. Raises UsageError where the folder takes no files.
     """
     from pulse_edge.common.files import write_set
-    from pulse_edge.page import quality
+    from pulse_edge.page import overlay
 
     flat, grid = checked.flat, checked.flat.grid
     file = Path(checked.page.name.removesuffix(f"#{checked.page.number}"))
@@ -147,7 +147,7 @@ def _save_page(checked: CheckedPage, folder: Path, *, overwrite: bool) -> list[P
         f".page{checked.page.number}" if file.name != Path(checked.page.name).name else ""
     )
     photo = flat.frame is not None
-    found = quality.overlay(
+    found = overlay.page_overlay(
         flat.image, checked.quality, grid.across if grid else None, grid.down if grid else None
     )
     contents = dict(
@@ -157,7 +157,7 @@ def _save_page(checked: CheckedPage, folder: Path, *, overwrite: bool) -> list[P
         contents |= [
             _encoded(
                 f"{ending}.sheet",
-                quality.sheet_overlay(checked.page.image, flat.sheet.corners),
+                overlay.sheet_overlay(checked.page.image, flat.sheet.corners),
                 True,
             )
         ]
