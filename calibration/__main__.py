@@ -8,12 +8,13 @@ from typing import Any
 
 import click
 
+from pulse_edge.cli.run import Program, run
 from pulse_edge.common.text import visible
 
 PATH = click.Path(path_type=Path)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Program)
 def cli() -> None:
     """Measure kits: calibration data and accuracy."""
 
@@ -65,10 +66,7 @@ def cores() -> int:
     help="Default: the processors that this process may use.",
 )
 @click.option("--force", is_flag=True, help="Replace an existing folder.")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def synthesize(
-    target: Path, processes: int | None, force: bool, debug: bool, **options: Any
-) -> None:
+def synthesize(target: Path, processes: int | None, force: bool, **options: Any) -> None:
     """Draw pages with questions and right answers, in ECGBench's layout."""
     from .synthesize import Plan
     from .synthesize import synthesize as run
@@ -89,8 +87,7 @@ def synthesize(
     "--share", type=float, default=0.1, show_default=True, help="For calibration, of every task."
 )
 @click.option("-o", "--output", "target", type=PATH, required=True, help="The file to write.")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def split(bench: Path, key: str, share: float, target: Path, debug: bool) -> None:
+def split(bench: Path, key: str, share: float, target: Path) -> None:
     """Divide ECGBench's ids into calibration and test, and record them."""
     from . import ecgbench
 
@@ -143,8 +140,7 @@ def part(_: click.Context, __: click.Parameter, value: str) -> tuple[int, int]:
     "--threads", type=click.IntRange(1), help="Default: the processors that this process may use."
 )
 @click.option("--force", is_flag=True, help="Replace an existing file.")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def collect(kit: Path, target: Path, force: bool, debug: bool, **options: Any) -> None:
+def collect(kit: Path, target: Path, force: bool, **options: Any) -> None:
     """Run KIT over calibration pages: importance matrix and ranges for `python -m export quantize --stats`."""
     from .collect import Plan
     from .collect import collect as run
@@ -157,8 +153,7 @@ def collect(kit: Path, target: Path, force: bool, debug: bool, **options: Any) -
 @click.argument("parts", type=PATH, nargs=-1, required=True)
 @click.option("-o", "--output", "target", type=PATH, required=True, help="The file to write.")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def merge(parts: tuple[Path, ...], target: Path, force: bool, debug: bool) -> None:
+def merge(parts: tuple[Path, ...], target: Path, force: bool) -> None:
     """Put files of `collect --part` together: the bytes of one run over all of it."""
     from calibration import statistics_file
     from calibration.files import refuse_existing
@@ -178,8 +173,7 @@ def merge(parts: tuple[Path, ...], target: Path, force: bool, debug: bool) -> No
 )
 @click.option("--split", type=PATH, help="Take only the calibration ids of this recorded split.")
 @click.option("--force", is_flag=True, help="Replace an existing kit.")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def draft_table(kit: Path, target: Path, debug: bool, **options: Any) -> None:
+def draft_table(kit: Path, target: Path, **options: Any) -> None:
     """Make a copy of KIT with a draft table, for faster answers that stay the same."""
     from calibration.draft_table import add
 
@@ -221,8 +215,7 @@ def draft_table(kit: Path, target: Path, debug: bool, **options: Any) -> None:
     metavar="ADDRESS",
     help="Run on this Ray cluster (auto, HOST:PORT); local: on one started here.",
 )
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def evaluate(kits: tuple[Path, ...], target: Path, debug: bool, **options: Any) -> None:
+def evaluate(kits: tuple[Path, ...], target: Path, **options: Any) -> None:
     """Ask kits the questions of ECGBench; the first kit is the reference. Interrupted, it goes on where it was."""
     from .evaluate import Plan
     from .evaluate import evaluate as run
@@ -273,10 +266,7 @@ def evaluate(kits: tuple[Path, ...], target: Path, debug: bool, **options: Any) 
     help="Default: the processors that this process may use.",
 )
 @click.option("--force", is_flag=True, help="Begin anew, and replace an existing file.")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def findings(
-    kit: Path, target: Path, attach: bool, force: bool, debug: bool, **options: Any
-) -> None:
+def findings(kit: Path, target: Path, attach: bool, force: bool, **options: Any) -> None:
     """Calibrate the probabilities of KIT's findings, and measure them. Interrupted, it goes on where it was."""
     from .findings import Plan, in_words
     from .findings import findings as run
@@ -315,8 +305,7 @@ def findings(
     "--no-pictures", "hidden", callback=names, metavar="A,B", help="Show no page of these tasks."
 )
 @click.option("--force", is_flag=True, help="Replace an existing folder.")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def report(results: Path, target: Path, recipes: Path | None, debug: bool, **options: Any) -> None:
+def report(results: Path, target: Path, recipes: Path | None, **options: Any) -> None:
     """Say what the kits' answers are worth, and what differs from the reference."""
     from .report import RECIPES, failed
     from .report import report as run
@@ -348,9 +337,8 @@ def report(results: Path, target: Path, recipes: Path | None, debug: bool, **opt
     help="Score only the test ids of this recorded split (corrected).",
 )
 @click.option("-o", "--output", "target", type=PATH, required=True, help="The file to write.")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def score(
-    bench: Path, predictions: Path, scorer: str, split_file: Path | None, target: Path, debug: bool
+    bench: Path, predictions: Path, scorer: str, split_file: Path | None, target: Path
 ) -> None:
     """Score the answers of a run."""
     from .ecgbench import load_split, open_bench
@@ -377,8 +365,6 @@ def score(
 
 def main() -> None:
     """Errors become one line and an exit code."""
-    from pulse_edge.cli.main import run
-
     run(cli)
 
 

@@ -21,7 +21,8 @@ from PIL import Image
 
 from pulse_edge.common.text import one_line, printable
 from pulse_edge.errors import UsageError
-from pulse_edge.report.report import Finding, Report, by_urgency, page_lines, without_verdict
+from pulse_edge.report.content import by_urgency, page_lines, without_verdict
+from pulse_edge.report.report import Finding, Report
 
 Resource = dict[str, Any]
 MAX_ID = 200
