@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 say = @printf '%s  %s\n' "$$(date +%H:%M:%S)"
 
-.PHONY: demo test lint setup
+.PHONY: demo test lint docs setup
 
 setup: .venv/ready
 
@@ -33,3 +33,8 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: setup
+	$(BIN)/python -m tools.cli_reference
+	$(BIN)/python -m export.schema manifest > docs/manifest.schema.json
+	$(BIN)/python -m export.schema report > docs/report.schema.json

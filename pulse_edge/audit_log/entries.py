@@ -1,7 +1,8 @@
 """What an entry of the audit log holds, and how entries are chained.
 
-An entry is a JSON object (page, kit, settings, hashes of question and answer; never a name or a text) on a line
-`HASH JSON`, where HASH is the SHA-256 of the hash before it, a space, and the object's bytes. Standard library only.
+An entry is a JSON object (page, kit, settings, hashes of question and answer; never a name or a
+text) on a line `HASH JSON`, where HASH is the SHA-256 of the hash before it, a space, and the
+object's bytes. Standard library only.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ FIRST_HASH = "0" * 64
 """Stands before the first entry's hash."""
 HASH_LENGTH = len(FIRST_HASH)
 MAX_TEXT = 500
-"""Characters of a text in an entry that comes from a kit or the system. Kits are told apart by their hash."""
+"""Characters of a text in an entry that comes from a kit or the system. Kits are told apart by
+their hash."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,8 @@ def answer_entry(
     settings: Mapping[str, Any],
     ended: str = "whole",
 ) -> dict[str, Any]:
-    """Return the fields about one answer of a report (both as JSON objects): hashes and figures, no name, no text.
+    """Return the fields about one answer of a report (both as JSON objects): hashes and figures, no
+    name, no text.
 
     The field `file` still holds the file's name: `AuditLog.append` replaces it by a hash.
     """
@@ -88,7 +91,8 @@ def answer_entry(
 
 
 def findings_entry(report: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields about a report's findings and contradictions: verdicts, probabilities, and their hash."""
+    """Return the fields about a report's findings and contradictions: verdicts, probabilities, and
+    their hash."""
     texts = json.dumps([report["findings"], report["contradictions"]], sort_keys=True)
     verdicts = {
         f["statement"]: [f["verdict"], f["probability"], f["calibrated"]]
@@ -147,7 +151,8 @@ def json_of(line: bytes) -> Any:
 
 
 def fault(line: bytes, previous: str) -> str:
-    """Return what is wrong with a line that follows the hash `previous`; empty if it is as it was written."""
+    """Return what is wrong with a line that follows the hash `previous`; empty if it is as it was
+    written."""
     if line[HASH_LENGTH : HASH_LENGTH + 1] != b" " or not line.endswith(b"\n"):
         return "is no line of this log"
     if line[:HASH_LENGTH] != chained_hash(previous, line[HASH_LENGTH + 1 : -1]).encode():

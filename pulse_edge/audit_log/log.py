@@ -1,12 +1,13 @@
 """The audit log: append-only, hash-chained, synced to the disk, for its owner's eyes alone.
 
-In: entries (see entries.py). Out: the lines of `entries.log`; `head`, which says how many lines and bytes there are and
-what the last hash is, so that missing lines at the end are noticed; `retained/DAY`, which holds texts and pictures where
-that was asked for. They are shown up to that day and removed by the next command that answers, or by `audit forget`.
+In: entries (see entries.py). Out: the lines of `entries.log`; `head`, which says how many lines and
+bytes there are and what the last hash is, so that missing lines at the end are noticed;
+`retained/DAY`, which holds texts and pictures where that was asked for. They are shown up to that
+day and removed by the next command that answers, or by `audit forget`.
 
-Whoever may write both files can write a whole new log: the hash that `verify` gives, noted elsewhere, tells it apart.
-Reading changes no file. Only a folder with the marker of an audit log (see common/folders.py) is written to. Standard
-library only.
+Whoever may write both files can write a whole new log: the hash that `verify` gives, noted
+elsewhere, tells it apart. Reading changes no file. Only a folder with the marker of an audit log
+(see common/folders.py) is written to. Standard library only.
 """
 
 from __future__ import annotations
@@ -58,7 +59,8 @@ QUIET_WAIT, WAIT_STEP = 0.5, 0.02
 MAX_LINE = 1 << 20
 """Bytes of an entry's line: longer ones are not written. An answer's entry has some 2,000."""
 MAX_READ = 1 << 26
-"""Bytes of a line that are read: the log of another version may hold longer lines than this one writes."""
+"""Bytes of a line that are read: the log of another version may hold longer lines than this one
+writes."""
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 _RETAINED_FILE = re.compile(r"[0-9a-f]{64}\.(json|png)")
 _LOOK = "Look with `pulse-edge audit verify`, and move {} away to begin a new log."
@@ -72,7 +74,8 @@ def default_folder() -> Path:
 
 
 class AuditLog:
-    """The log in `folder`, which is made when an entry is appended. `note` gets a line when that takes long."""
+    """The log in `folder`, which is made when an entry is appended. `note` gets a line when that
+    takes long."""
 
     def __init__(
         self, folder: Path | None = None, note: Callable[[str], None] = lambda _text: None
@@ -86,10 +89,11 @@ class AuditLog:
     # --- writing ------------------------------------------------------------------------------------------------------
 
     def append(self, fields: Mapping[str, Any], retained: Retained | None = None) -> Entry:
-        """Append an entry and wait until the disk has it. Raises AuditLogError; then the entry is not in the log.
+        """Append an entry and wait until the disk has it. Raises AuditLogError; then the entry is
+        not in the log.
 
-        The name in the field `file` is replaced by its hash, `file_hash`, keyed with the folder's id: without the folder,
-        names cannot be found by trying.
+        The name in the field `file` is replaced by its hash, `file_hash`, keyed with the folder's
+        id: without the folder, names cannot be found by trying.
         """
         fields = dict(fields)
         with self.locked() as file:
@@ -118,7 +122,8 @@ class AuditLog:
         return Entry(head.entries + 1, digest, fields)
 
     def file_hash(self, file: str) -> str | None:
-        """Return the hash of a page's file name as this log has it, 64 hexadecimal digits; None without the marker."""
+        """Return the hash of a page's file name as this log has it, 64 hexadecimal digits; None
+        without the marker."""
         marker = folders.read(self.folder)
         if marker is None:
             return None
@@ -126,7 +131,8 @@ class AuditLog:
         return hmac.new(marker.id.encode(), name, hashlib.sha256).hexdigest()
 
     def ready(self) -> None:
-        """Check that answers can be logged, and remove what is no longer retained. Raises AuditLogError."""
+        """Check that answers can be logged, and remove what is no longer retained. Raises
+        AuditLogError."""
         with self.locked() as file:
             self._end_of(file)
             for path in self.folder.glob(f"{UNFINISHED}*"):  # a power cut left it
@@ -134,9 +140,11 @@ class AuditLog:
         self.forget()
 
     def forget(self) -> int:
-        """Remove texts and pictures whose last day is over, and return how many. Their entries stay.
+        """Remove texts and pictures whose last day is over, and return how many. Their entries
+        stay.
 
-        Files that this program did not write stay too. Raises AuditLogError where the folder is not this user's log.
+        Files that this program did not write stay too. Raises AuditLogError where the folder is not
+        this user's log.
         """
         try:
             folders.require(self.folder, KIND)
@@ -158,7 +166,8 @@ class AuditLog:
         return removed
 
     def _end_of(self, file: int) -> Head:
-        """Return the head, after repairing what a power cut left: a line that `head` does not count, or half a line."""
+        """Return the head, after repairing what a power cut left: a line that `head` does not
+        count, or half a line."""
         head, size = self._read_head(), os.fstat(file).st_size
         if size < head.size:
             raise AuditLogError(
@@ -197,7 +206,8 @@ class AuditLog:
         _replace(self._head, head.line())
 
     def _retain(self, retained: Retained) -> dict[str, str]:
-        """Write texts and picture below their last day; return the entry's field. Raises AuditLogError."""
+        """Write texts and picture below their last day; return the entry's field. Raises
+        AuditLogError."""
         until = (datetime.date.today() + datetime.timedelta(days=retained.days)).isoformat()
         folder = self._retained / until
         texts = json.dumps(retained.texts, ensure_ascii=False, indent=1)
@@ -219,7 +229,8 @@ class AuditLog:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[int]:
-        """Open the entries for writing, by one process at a time; gives the file's handle. Raises AuditLogError."""
+        """Open the entries for writing, by one process at a time; gives the file's handle. Raises
+        AuditLogError."""
         try:
             folders.claim(self.folder, KIND)
             self._refuse_link()
@@ -240,7 +251,8 @@ class AuditLog:
             os.close(lock)  # releases it
 
     def _refuse_link(self) -> None:
-        """Raise FolderError where `retained` leads out of the folder: texts would be written and removed elsewhere."""
+        """Raise FolderError where `retained` leads out of the folder: texts would be written and
+        removed elsewhere."""
         if self._retained.is_symlink():
             raise FolderError(
                 f"{self._retained}: is a link, and texts are retained in a folder only. Remove the link."
@@ -263,13 +275,15 @@ class AuditLog:
     # --- reading ------------------------------------------------------------------------------------------------------
 
     def entries(self) -> Iterator[Entry]:
-        """Give every entry, oldest first. Raises AuditLogError at the first line that is not as it was written."""
+        """Give every entry, oldest first. Raises AuditLogError at the first line that is not as it
+        was written."""
         return (entry for entry, _line in self._chain(*self._snapshot()))
 
     def verify(self, expect: str | None = None) -> Head:
         """Check every line, the head, and what is retained; return where the chain ends.
 
-        `expect` is a hash noted earlier that must be in the chain. Raises AuditLogError saying where the log is broken.
+        `expect` is a hash noted earlier that must be in the chain. Raises AuditLogError saying
+        where the log is broken.
         """
         raw, size = self._snapshot()
         before = head = Head()
@@ -294,7 +308,8 @@ class AuditLog:
         return head
 
     def retained(self, entry: Entry) -> dict[str, Path]:
-        """Return the paths of an entry's `texts` and `picture`, up to their last day and as far as they exist."""
+        """Return the paths of an entry's `texts` and `picture`, up to their last day and as far as
+        they exist."""
         field, today = entry.fields.get("retained") or {}, datetime.date.today().isoformat()
         if not isinstance(field, dict) or not _DAY.fullmatch(day := str(field.get("until"))):
             return {}
@@ -323,10 +338,11 @@ class AuditLog:
                 yield f"the {kind} retained with entry {entry.number} was altered"
 
     def _snapshot(self) -> tuple[bytes, int]:
-        """Return the bytes of `head` and the size of the entries at one moment, without a lock: a reader changes no file.
+        """Return the bytes of `head` and the size of the entries at one moment, without a lock: a
+        reader changes no file.
 
-        A writer lengthens the entries before it replaces `head`, by one line at most between two equal looks at `head`.
-        Raises AuditLogError where there is no log.
+        A writer lengthens the entries before it replaces `head`, by one line at most between two
+        equal looks at `head`. Raises AuditLogError where there is no log.
         """
         try:
             end = time.monotonic() + PATIENCE
@@ -396,7 +412,8 @@ def _append(file: int, data: bytes) -> None:
 
 
 def _replace(path: Path, data: bytes) -> None:
-    """Give a file its new content, down to the disk, or leave the old one. A failure leaves no half: it may be a patient's."""
+    """Give a file its new content, down to the disk, or leave the old one. A failure leaves no
+    half: it may be a patient's."""
     with replacing(path) as file:
         file.write(data)
     sync_folder(path.parent)

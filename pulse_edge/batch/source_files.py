@@ -1,7 +1,7 @@
 """Find the files that a batch names: folders, patterns, lists and single pages.
 
-In: what a person names. Out: (absolute path, bytes, time of change in ns) of each file. Folders that cannot be read are
-listed too and fail later, so that no page is skipped without a word.
+In: what a person names. Out: (absolute path, bytes, time of change in ns) of each file. Folders
+that cannot be read are listed too and fail later, so that no page is skipped without a word.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ def files(
 ) -> Iterator[SourceFile]:
     """List every file that the sources name, except those below the batch's own folder.
 
-    A source is a folder (with everything below it that is not hidden), a pattern, a `.txt` file with one path a line (or
-    with NUL characters between the paths), or a page. An absent file is listed with -1 bytes, a folder that cannot be
-    read or is a link with UNREADABLE_FOLDER. Raises UsageError where a source names no file, unless it `may_be_empty`.
+    A source is a folder (with everything below it that is not hidden), a pattern, a `.txt` file
+    with one path a line (or with NUL characters between the paths), or a page. An absent file is
+    listed with -1 bytes, a folder that cannot be read or is a link with UNREADABLE_FOLDER. Raises
+    UsageError where a source names no file, unless it `may_be_empty`.
     """
     own = os.path.abspath(batch_folder)
     for source in sources:
@@ -124,7 +125,8 @@ def _listed(path: str) -> Iterator[str]:
 
 
 class Settled:
-    """Holds back files that are still being written: a file passes when it has not changed since the last look."""
+    """Holds back files that are still being written: a file passes when it has not changed since
+    the last look."""
 
     def __init__(self) -> None:
         self._last_look: dict[str, tuple[int, int]] = {}

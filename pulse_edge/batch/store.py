@@ -1,8 +1,9 @@
 """A batch's work list and results in SQLite, in a folder that one process at a time works on.
 
-In: files to read, reports. Out: `batch.sqlite` and its exports (see results.py). A page is committed once, with its
-report, after its answers are in the audit log and its documents are written. A page that was begun and not committed is
-read again, so a batch continues after a power cut.
+In: files to read, reports. Out: `batch.sqlite` and its exports (see results.py). A page is
+committed once, with its report, after its answers are in the audit log and its documents are
+written. A page that was begun and not committed is read again, so a batch continues after a power
+cut.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 
 DATABASE = "batch.sqlite"
 LOCK_ATTEMPTS, LOCK_PAUSE = 20, 0.1
-"""A worker whose supervisor was killed ends within milliseconds; the next one waits 2 s for the folder."""
+"""A worker whose supervisor was killed ends within milliseconds; the next one waits 2 s for the
+folder."""
 _SCHEMA = """
 CREATE TABLE settings (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE files (
@@ -79,7 +81,8 @@ class Store:
     """A batch's folder, open for one process. Use as a context manager."""
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
-        """Open or begin the batch. Raises BatchError if it was begun with other settings, or another process has it.
+        """Open or begin the batch. Raises BatchError if it was begun with other settings, or
+        another process has it.
 
         `settings` are JSON values that all pages of the batch share.
         """
@@ -105,7 +108,8 @@ class Store:
             raise
 
     def _remove_unfinished(self) -> None:
-        """Remove files that a killed process left half-written: only one process at a time works here."""
+        """Remove files that a killed process left half-written: only one process at a time works
+        here."""
         for pattern in (f"{UNFINISHED}*", f"pages/{UNFINISHED}*"):
             for path in self.folder.glob(pattern):
                 path.unlink(missing_ok=True)
@@ -240,7 +244,8 @@ class Store:
             return int(db.execute(query, (file, page)).fetchone()[0])
 
     def note_crash(self) -> bool:
-        """Note that the program crashed at the page in progress; return whether there is such a page."""
+        """Note that the program crashed at the page in progress; return whether there is such a
+        page."""
         with self._transaction() as db:
             return db.execute("UPDATE in_progress SET crashes = crashes + 1").rowcount > 0
 
@@ -260,7 +265,8 @@ class Store:
         *,
         last: bool = True,
     ) -> None:
-        """Commit a page's report, or the reason why it has none; with the `last` page the file is done."""
+        """Commit a page's report, or the reason why it has none; with the `last` page the file is
+        done."""
         text = None if report is None else report.to_json()
         reason, code = (None, 0) if error is None else (str(error), error.exit_code)
         contradictions = 0 if report is None else len(report.contradictions)
@@ -312,7 +318,8 @@ class Store:
 
 
 def finished_pages(folder: Path) -> int:
-    """Count the finished pages of a batch that another process may be working on; 0 without a batch."""
+    """Count the finished pages of a batch that another process may be working on; 0 without a
+    batch."""
     path = folder / DATABASE
     if not path.is_file():
         return 0
@@ -325,7 +332,8 @@ def finished_pages(folder: Path) -> int:
 
 
 def _lock(folder: Path) -> int:
-    """Lock the folder by an open file, and return its handle. Raises BatchError if another process has the lock.
+    """Lock the folder by an open file, and return its handle. Raises BatchError if another process
+    has the lock.
 
     Raises FolderError for a folder that holds other files than a batch's.
     """

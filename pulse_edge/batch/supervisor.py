@@ -1,7 +1,8 @@
-"""Run a command's work in a process of its own and start it again after a crash: no page ends a batch.
+"""Run a command's work in a process of its own and start it again after a crash: no page ends a
+batch.
 
-The worker notes Python's errors page by page. What ends a whole process (an abort in native code, the kernel's
-out-of-memory killer) is only seen from here. Standard library only.
+The worker notes Python's errors page by page. What ends a whole process (an abort in native code,
+the kernel's out-of-memory killer) is only seen from here. Standard library only.
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ def _wait_for_end_of_input() -> None:
 def run(words: Callable[[Start], Sequence[str]], finished_pages: Callable[[], int]) -> int:
     """Run `pulse-edge WORDS` as a worker, again after each crash, and return its exit code.
 
-    `words` gives the command line of a first or a repeated start. Raises BatchError where the crashes do not come from
-    a page.
+    `words` gives the command line of a first or a repeated start. Raises BatchError where the
+    crashes do not come from a page.
     """
     start: Start = "first"
     crashes, before = 0, finished_pages()
@@ -67,7 +68,8 @@ def run(words: Callable[[Start], Sequence[str]], finished_pages: Callable[[], in
 def _run_worker(words: Sequence[str]) -> int:
     """Run one worker to its exit code, and pass signals on.
 
-    The worker has a session of its own, because on a terminal it would otherwise get each Ctrl-C twice.
+    The worker has a session of its own, because on a terminal it would otherwise get each Ctrl-C
+    twice.
     """
     worker = subprocess.Popen(
         child_process.command("pulse_edge", *words),

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from pulse_edge.report.report import Report
 
 MAX_CRASHES = 2
-"""Crashes of the program at one page, after which the page is not read again. The second attempt runs in a new process."""
+"""Crashes of the program at one page, after which the page is not read again. The second attempt
+runs in a new process."""
 _ENDS_EVERYTHING = (AuditLogError, BatchError, OutputError)
 """An answer that cannot be logged, or a result that cannot be stored, must not be given."""
 
@@ -43,7 +44,8 @@ class Work:
 
 
 def run(store: Store, work: Work) -> None:
-    """Read and answer everything on the work list. A page that fails is noted, and the others continue.
+    """Read and answer everything on the work list. A page that fails is noted, and the others
+    continue.
 
     Raises AuditLogError, BatchError and OutputError, which end the batch.
     """

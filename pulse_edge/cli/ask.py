@@ -32,9 +32,10 @@ HELP = (
 @options.page
 @options.retain
 def ask(file: str, **values: Any) -> None:
-    """Ask questions about one page; each answer takes the earlier ones into account.
+    """Ask questions about one page.
 
-    The page is encoded once. Without a terminal, each line of standard input is a question. Type /help for more.
+    Each answer takes the earlier ones into account. The page is encoded once. Without a terminal,
+    each line of standard input is a question. Type /help for more.
     """
     from pulse_edge.page import sandbox
 
@@ -72,7 +73,8 @@ class _Conversation:
         self._first = True
 
     def take(self, line: str) -> None:
-        """Answer a question or obey a command. A stopped answer is no turn; an error does not end the conversation."""
+        """Answer a question or obey a command. A stopped answer is no turn; an error does not end
+        the conversation."""
         console = self._session.console
         if line == "/new":
             self._turns.clear()

@@ -44,8 +44,9 @@ _folder = click.option(
 def audit() -> None:
     """Show, verify and export the audit log.
 
-    Each answer of interpret, ask and batch is an entry: page, kit, settings, time, and hashes, in a chain that shows any
-    change. The log holds no names, texts or pictures, except where --retain asked for them.
+    Each answer of interpret, ask and batch is an entry: page, kit, settings, time, and hashes, in a
+    chain that shows any change. The log holds no names, texts or pictures, except where --retain
+    asked for them.
     """
 
 
@@ -67,8 +68,8 @@ def audit() -> None:
 def list_entries(folder: Path | None, last: int, page: str | None) -> None:
     """List the latest entries, one a line.
 
-    A line shows number, time in UTC and local time, hashes of file name and page, kit, and tokens. Listing changes no
-    file.
+    A line shows number, time in UTC and local time, hashes of file name and page, kit, and tokens.
+    Listing changes no file.
     """
     log = AuditLog(folder)
     selected = log.entries() if page is None else filter(_about(log, page), log.entries())
@@ -100,7 +101,8 @@ def _line(entry: Entry) -> str:
 
 
 def _about(log: AuditLog, page: str) -> Callable[[Entry], bool]:
-    """Return a test whether an entry is about a page: by the content of its file, its name, or the start of a hash.
+    """Return a test whether an entry is about a page: by the content of its file, its name, or the
+    start of a hash.
 
     Raises UsageError where `page` can be none of them.
     """
@@ -132,7 +134,10 @@ def _about(log: AuditLog, page: str) -> Callable[[Entry], bool]:
 @click.argument("number", type=click.IntRange(1), metavar="ENTRY")
 @_folder
 def show(number: int, folder: Path | None) -> None:
-    """Show everything about entry number ENTRY, with its texts where they are retained. Changes no file."""
+    """Show everything about one entry.
+
+    ENTRY is its number. Texts are shown where they are retained. Changes no file.
+    """
     log = AuditLog(folder)
     entry = next((entry for entry in log.entries() if entry.number == number), None)
     if entry is None:
@@ -152,9 +157,10 @@ def show(number: int, folder: Path | None) -> None:
     help="Last hash of an earlier verify, which the log must still contain.",
 )
 def verify(folder: Path | None, expect: str | None) -> None:
-    """Find any change, removal or reordering, and say where. Changes no file.
+    """Verify that no entry was changed or removed.
 
-    Note the hash that it prints somewhere else: whoever may write the log's files could replace all of them.
+    It says where an entry was changed, removed or moved, and changes no file itself. Note the hash
+    that it prints somewhere else: whoever may write the log's files could replace all of them.
     """
     log = AuditLog(folder)
     head = log.verify(expect)
@@ -165,7 +171,10 @@ def verify(folder: Path | None, expect: str | None) -> None:
 @audit.command()
 @_folder
 def forget(folder: Path | None) -> None:
-    """Remove texts and pictures whose days (--retain) are over. Every command that answers does so too."""
+    """Remove texts and pictures that are no longer retained.
+
+    Their days (--retain) are over. Every command that answers removes them too.
+    """
     log = AuditLog(folder)
     say(f"{log.folder}: {log.forget()} texts and pictures removed\n")
 
@@ -185,7 +194,7 @@ def forget(folder: Path | None) -> None:
 )
 @click.option("--overwrite", is_flag=True, help="Replace the file if it exists.")
 def export(folder: Path | None, form: str, out: Path | None, overwrite: bool) -> None:
-    """Write the whole log, after verifying it."""
+    """Verify the log and write all of it."""
     log = AuditLog(folder)
     log.verify()
     lines = (_table if form == "csv" else _json_lines)(log)

@@ -15,6 +15,7 @@ from pulse_edge.cli.console import DEBUG, Console, say
 from pulse_edge.cli.options import PATH, ReadyCommand
 from pulse_edge.common.text import counted, duration
 from pulse_edge.errors import BatchError
+from pulse_edge.inference.request import FORMATS
 
 if TYPE_CHECKING:
     from pulse_edge.batch.store import Store
@@ -53,7 +54,14 @@ class _SupervisedCommand(ReadyCommand):
 )
 @options.questions
 @options.findings
-@options.formats
+@click.option(
+    "--format",
+    "formats",
+    type=click.Choice(FORMATS),
+    multiple=True,
+    show_default="none",
+    help="Format of a report file for each page in DIR/pages; may be repeated.",
+)
 @options.max_tokens
 @options.model
 @options.page
@@ -74,9 +82,8 @@ def batch(
 
     SOURCE is a folder, a quoted pattern, a list of files (.txt, one path a line), or a page.
 
-    After an interruption, the same command continues with the page that was being read. The results are in
-    DIR/results.csv and DIR/results.jsonl, pages with contradictions first. Reports in the formats of --format are in
-    DIR/pages.
+    After an interruption, the same command continues with the page that was being read. The results
+    are in DIR/results.csv and DIR/results.jsonl, pages with contradictions first.
     """
     from pulse_edge.batch import store, supervisor
 
@@ -194,7 +201,8 @@ class _Answerer:
 
 
 class ProgressNotes:
-    """Notes a line about each page: its result, how many files are left, and the time they take at this pace."""
+    """Notes a line about each page: its result, how many files are left, and the time they take at
+    this pace."""
 
     def __init__(self, store: Store, note: Callable[..., None]) -> None:
         self._store = store

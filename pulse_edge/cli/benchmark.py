@@ -45,9 +45,10 @@ def bench(
     threads: int | None,
     as_json: bool,
 ) -> None:
-    """Measure the seconds of each stage and the peak memory with KIT. Answers are discarded.
+    """Measure how fast a kit is on this machine.
 
-    Without KIT it measures the kit that answers when none is named.
+    It shows the seconds of each stage and the peak memory. Answers are discarded. Without KIT it
+    measures the kit that answers when none is named.
     """
     from pulse_edge.diagnostics import benchmark
     from pulse_edge.inference.model import PulseModel

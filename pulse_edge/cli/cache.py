@@ -21,7 +21,8 @@ CACHE_VARIABLE = "PULSE_EDGE_CACHE"
 def image_tokens() -> ImageTokenCache:
     """Return the cache in $PULSE_EDGE_CACHE, else in the user's own folder.
 
-    Raises FolderError at once where the folder is not a cache of this user, before a page is encoded for it.
+    Raises FolderError at once where the folder is not a cache of this user, before a page is
+    encoded for it.
     """
     from pulse_edge.inference.cache import ImageTokenCache
 

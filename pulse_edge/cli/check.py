@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from pulse_edge.page.reader import Page
 
 MAX_STEM_BYTES = 200
-"""Bytes of a picture's name before its ending: with a number and the ending, every file system takes it."""
+"""Bytes of a picture's name before its ending: with a number and the ending, every file system
+takes it."""
 JPEG_QUALITY, PNG_COMPRESSION = 92, 4
 
 
@@ -42,7 +43,10 @@ JPEG_QUALITY, PNG_COMPRESSION = 92, 4
 def check(
     files: tuple[str, ...], as_json: bool, save_page: Path | None, overwrite: bool, no_rectify: bool
 ) -> None:
-    """Judge whether pages are fit to be read: good, usable, or refused and why."""
+    """Judge whether pages are fit to be read.
+
+    A page is good, usable, or refused; the reasons say how to get a better one. No kit is needed.
+    """
     from pulse_edge.page import sandbox
 
     sandbox.start()  # its process starts while this one loads libraries
@@ -125,10 +129,12 @@ def _text(checked: CheckedPage, as_json: bool) -> str:
 
 
 def _save(checked: CheckedPage, folder: Path, *, overwrite: bool) -> list[Path]:
-    """Save NAME.ENDING.png as the model sees it, .overlay with rows and verdict, .sheet with the outline; return the paths.
+    """Save NAME.ENDING.png as the model sees it, .overlay with rows and verdict, .sheet with the
+    outline; return the paths.
 
-    ENDING is that of the page's file. Pictures of photographs are JPEG files, which take a tenth of the space. A name that
-    exists gets a number, unless `overwrite`. Raises UsageError where the folder takes no files.
+    ENDING is that of the page's file. Pictures of photographs are JPEG files, which take a tenth of
+    the space. A name that exists gets a number, unless `overwrite`. Raises UsageError where the
+    folder takes no files.
     """
     from pulse_edge.common.files import write_set
     from pulse_edge.page import quality

@@ -34,7 +34,8 @@ STAGES = {
 def say(text: str) -> None:
     """Write to stdout at once, with harmful characters of a model or a file name as escapes.
 
-    Raises BrokenPipeError where the reader has gone, OutputError where stdout is closed or its disk is full.
+    Raises BrokenPipeError where the reader has gone, OutputError where stdout is closed or its disk
+    is full.
     """
     try:
         sys.stdout.write(visible(text))
@@ -58,7 +59,8 @@ def show_traceback(error: BaseException) -> None:
 
 
 def time_left(task: Any) -> str:
-    """Time left of a bar, by its own pace, else as this machine's profile expects; empty without either."""
+    """Time left of a bar, by its own pace, else as this machine's profile expects; empty without
+    either."""
     seconds, expected = task.time_remaining, task.fields["expected"]
     if seconds is None and expected is not None:
         seconds = max(0.0, expected - (task.elapsed or 0.0))
@@ -101,7 +103,8 @@ class Console:
             self.clear_bars()
 
     def _step(self, stage: str, done: int, total: int) -> None:
-        """Draw bars only while a stage runs: rich holds back what others write until their line ends."""
+        """Draw bars only while a stage runs: rich holds back what others write until their line
+        ends."""
         if stage not in self._tasks:
             if not self._tasks:
                 self._bar.start()
@@ -114,7 +117,8 @@ class Console:
                 self._bar.stop()
 
     def expect(self, speed: Speed | None) -> None:
-        """Set this machine's speed with the kit, from which the time left of a new stage is computed."""
+        """Set this machine's speed with the kit, from which the time left of a new stage is
+        computed."""
         self._speed = speed
 
     def expected(self, stage: str, total: int) -> float | None:

@@ -17,10 +17,12 @@ from pulse_edge.common.text import json_text
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON with every check.")
 @options.memory
 def doctor(kit: Path | None, as_json: bool, memory: int | None) -> None:
-    """Check processor, memory, devices and a kit, run its self-test, and measure this machine's speed.
+    """Check this machine, and test a kit on it.
 
-    A kit whose golden cases fail here is refused until they pass, or until --force-kit. Takes as long as one page with a
-    few short answers. The exit code is 1 when a check fails.
+    It checks processor, memory, devices and the kit, runs the kit's self-test, and measures this
+    machine's speed. A kit whose golden cases fail here is refused until they pass, or until
+    --force-kit. Takes as long as one page with a few short answers. The exit code is 1 when a check
+    fails.
     """
     from pulse_edge.diagnostics import doctor as checks
 

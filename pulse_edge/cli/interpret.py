@@ -120,7 +120,8 @@ def _use(session: Session, pages: int) -> Use:
 
 
 def _estimate(session: Session, queue: PageQueue, use: Use) -> None:
-    """Say the time that each page would take, and the memory. Raises MemoryShortage as loading would."""
+    """Say the time that each page would take, and the memory. Raises MemoryShortage as loading
+    would."""
     from pulse_edge.diagnostics import estimate
     from pulse_edge.inference import memory_plan
     from pulse_edge.machine import profile
@@ -190,7 +191,8 @@ class _Interpreter:
         return answering
 
     def _heading(self, encoded: EncodedPage, question: str, *, first: bool) -> str:
-        """Name page and question only where there are several; a program that reads JSON gets no verdict line."""
+        """Name page and question only where there are several; a program that reads JSON gets no
+        verdict line."""
         from pulse_edge.cli.session import heading
 
         return heading(

@@ -52,7 +52,8 @@ def list_kits(as_json: bool) -> None:
 @click.command()
 @click.argument("name")
 def use(name: str) -> None:
-    """Choose the installed kit that answers when none is named: NAME as `kit list` shows it, or its beginning."""
+    """Choose the installed kit that answers when none is named: NAME as `kit list` shows it, or its
+    beginning."""
     from pulse_edge.kit import kit as kits
 
     say(f"{kits.choose(name).path.name} answers from now on when no kit is named\n")
@@ -72,7 +73,8 @@ _KIT = click.argument("path", type=click.Path(path_type=Path), metavar="DIR")
 @_KIT
 @click.option("--json", "as_json", is_flag=True, help="The manifest itself.")
 def info(path: Path, as_json: bool) -> None:
-    """What a kit is, where it comes from, and how it was proven. DIR may be the name of an installed kit."""
+    """What a kit is, where it comes from, and how it was proven. DIR may be the name of an
+    installed kit."""
     from pulse_edge.kit import kit as kits
 
     opened = kits.find(path)

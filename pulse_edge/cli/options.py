@@ -143,8 +143,8 @@ image_tokens = click.option(
     show_default=True,
     metavar="all|no-padding|N",
     callback=_image_tokens,
-    help="Image tokens that the language model reads: all, all but the padding, or the N that get most attention "
-    "(N:similarity takes those least like their neighbours). Fewer than all can change an answer.",
+    help="Image tokens to read: all, all but the padding, or the N with most attention (N:similarity: the N least "
+    "alike). Fewer than all can change an answer.",
 )
 page = combined(no_rectify, force, image_tokens)
 
@@ -184,7 +184,7 @@ formats = click.option(
     type=click.Choice(FORMATS),
     multiple=True,
     show_default="text",
-    help="Format of the reports; may be repeated where they are written to files.",
+    help="Format of the reports; may be repeated with -o.",
 )
 retain = click.option(
     "--retain",
@@ -196,7 +196,8 @@ retain = click.option(
 
 
 def request(options: Mapping[str, Any], default_formats: tuple[str, ...] = ("text",)) -> Request:
-    """Make a request of a command's options by name. An option that the command does not have keeps its default.
+    """Make a request of a command's options by name. An option that the command does not have keeps
+    its default.
 
     Raises UsageError before anything long begins.
     """

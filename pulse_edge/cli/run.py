@@ -1,7 +1,7 @@
 """Run a program to its exit code: errors become one line on stderr, signals unwind everything.
 
-0 done, 1 error, 2 wrong usage, 3 page refused, 130 interrupted (143 by SIGTERM, 129 by SIGHUP). With several pages the
-others are still answered, and the code is that of the worst.
+0 done, 1 error, 2 wrong usage, 3 page refused, 130 interrupted (143 by SIGTERM, 129 by SIGHUP).
+With several pages the others are still answered, and the code is that of the worst.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from pulse_edge.cli.console import DEBUG, show_traceback
 from pulse_edge.common.text import one_line, visible
 from pulse_edge.errors import PulseEdgeError
 
+HELP_WIDTH = 100
+"""Characters of a line of --help on a wide terminal."""
 RAISE_AGAIN_AFTER = 0.05
 """Seconds until a signal that Python lost in a destructor is raised again."""
 
@@ -34,7 +36,10 @@ class Program(click.Group):
 
     def __init__(self, *args: Any, **attributes: Any) -> None:
         super().__init__(*args, **attributes)
-        self.context_settings.setdefault("help_option_names", ["-h", "--help"])
+        self.context_settings = {
+            "help_option_names": ["-h", "--help"],
+            "max_content_width": HELP_WIDTH,
+        } | self.context_settings
         self.params.append(
             click.Option(
                 ["--debug"],
@@ -89,8 +94,9 @@ def run(command: click.Command) -> NoReturn:
 def _open_standard_streams() -> None:
     """Open the standard streams that the caller has closed (`>&-`).
 
-    Otherwise the first file that is opened, be it the audit log, gets the number 1 or 2, and what a library prints goes
-    into it. A closed standard output stays unwritable: writing to it is an error, as it is for other programs.
+    Otherwise the first file that is opened, be it the audit log, gets the number 1 or 2, and what a
+    library prints goes into it. A closed standard output stays unwritable: writing to it is an
+    error, as it is for other programs.
     """
     for number in (0, 1, 2):
         try:
@@ -136,7 +142,8 @@ class _Signals:
         raise KeyboardInterrupt(number)
 
     def _raise_again(self, event: sys.UnraisableHookArgs) -> None:
-        """Raise a signal again that came in a destructor or a callback of C, where Python only prints it."""
+        """Raise a signal again that came in a destructor or a callback of C, where Python only
+        prints it."""
         if isinstance(event.exc_value, KeyboardInterrupt):
             threading.Timer(RAISE_AGAIN_AFTER, _thread.interrupt_main, (self.last,)).start()
         else:

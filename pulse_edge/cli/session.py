@@ -39,12 +39,14 @@ class Session:
 
     @functools.cached_property
     def image_token_cache(self) -> ImageTokenCache | None:
-        """Image tokens of earlier pages. Raises FolderError where the folder is not this user's cache."""
+        """Image tokens of earlier pages. Raises FolderError where the folder is not this user's
+        cache."""
         return cache.image_tokens() if self.request.model.cache else None
 
     @contextlib.contextmanager
     def load(self, use: Use | None = None) -> Iterator[PulseModel]:
-        """Load the model with a progress bar, and close it at the end. Raises what `PulseModel.load` raises."""
+        """Load the model with a progress bar, and close it at the end. Raises what
+        `PulseModel.load` raises."""
         options = self.request.model
         stored = None if self.image_token_cache is None else options.kv_cache_size
         with (
@@ -83,7 +85,8 @@ class Session:
     def logged(
         self, model: PulseModel, encoded: EncodedPage, answering: Answering, page: Page
     ) -> Iterator[None]:
-        """Append the answer that the block shows to the audit log, also where the block is interrupted."""
+        """Append the answer that the block shows to the audit log, also where the block is
+        interrupted."""
 
         def append(ended: str) -> None:
             fields = dataclasses.asdict(model.report(encoded, [answering]))
@@ -106,7 +109,8 @@ def heading(
     page_verdict: bool = True,
     file: bool = False,
 ) -> str:
-    """Return the lines before an answer: notices, then on request the file, the verdict on the page, the question."""
+    """Return the lines before an answer: notices, then on request the file, the verdict on the
+    page, the question."""
     from pulse_edge.page import admission
 
     lines: list[Any] = [*model.notices(encoded)]

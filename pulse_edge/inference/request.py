@@ -1,7 +1,9 @@
-"""What a run is asked to do, in frozen options that commands, Python programs, batches and the audit log share.
+"""What a run is asked to do, in frozen options that commands, Python programs, batches and the
+audit log share.
 
-In: values as a person gives them; each class checks its own and raises UsageError. Out: `Request`, whose `settings` are
-what the audit log stores. Imports no engine, so that a command line is parsed at once.
+In: values as a person gives them; each class checks its own and raises UsageError. Out: `Request`,
+whose `settings` are what the audit log stores. Imports no engine, so that a command line is parsed
+at once.
 """
 
 from __future__ import annotations
@@ -63,7 +65,8 @@ class PageOptions:
     force: bool = False
     """Answer about a page that was refused; the report says so."""
     image_tokens: str = "all"
-    """Image tokens that the language model reads: `all`, `no-padding`, or a number as `--image-tokens` takes it."""
+    """Image tokens that the language model reads: `all`, `no-padding`, or a number as
+    `--image-tokens` takes it."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,8 @@ class Request:
     output: OutputOptions = field(default_factory=OutputOptions)
 
     def settings(self) -> dict[str, dict[str, Any]]:
-        """The options that can change an answer, by group, as JSON values: what the audit log stores.
+        """The options that can change an answer, by group, as JSON values: what the audit log
+        stores.
 
         Questions, paths and the patient are left out: the log holds no texts and no names.
         """
@@ -161,7 +165,8 @@ class Request:
         return manifest.findings is not None if asked is None else asked
 
     def text_tokens(self, manifest: Manifest) -> int:
-        """Upper bound of the context's tokens besides the image tokens: no token is shorter than a byte."""
+        """Upper bound of the context's tokens besides the image tokens: no token is shorter than a
+        byte."""
         texts = [*self.answer.questions]
         if self.wants_findings(manifest):
             texts += [text for s in findings.STATEMENTS for text in (s.question, s.plain)]

@@ -1,7 +1,8 @@
-"""Find contradictions: within texts, between texts and findings, among findings, and between two wordings of a question.
+"""Find contradictions: within texts, between texts and findings, among findings, and between two
+wordings of a question.
 
-In: findings, texts, and the log odds of the plain questions. Out: `Contradiction`s. Matching is by words alone. Standard
-library only.
+In: findings, texts, and the log odds of the plain questions. Out: `Contradiction`s. Matching is by
+words alone. Standard library only.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from pulse_edge.report.report import Contradiction, Finding
 def contradictions(
     findings: Sequence[Finding], texts: Sequence[str], second: Mapping[str, float] | None = None
 ) -> tuple[Contradiction, ...]:
-    """Return all contradictions, the most urgent first. `second` holds the log odds of the plain questions by key."""
+    """Return all contradictions, the most urgent first. `second` holds the log odds of the plain
+    questions by key."""
     text = "\n".join(texts)
     every = (
         *_within(text),
@@ -39,7 +41,8 @@ _DENIAL_AFTER = re.compile(r"\s+(is|are|was|were)?\s*(not|absent|excluded|ruled 
 
 
 def says(text: str, statement: Statement) -> bool | None:
-    """Return whether a text states it (True) or denies it (False); None: neither, both, or with a doubt."""
+    """Return whether a text states it (True) or denies it (False); None: neither, both, or with a
+    doubt."""
     words = re.compile(
         rf"\b(?:{re.escape(statement.name)}{'|' + statement.synonyms if statement.synonyms else ''})\b",
         re.I,

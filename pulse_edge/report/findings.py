@@ -1,10 +1,13 @@
-"""The fixed list of findings: what each statement is called elsewhere, and how a page is judged by it.
+"""The fixed list of findings: what each statement is called elsewhere, and how a page is judged by
+it.
 
-In: the log odds of yes against no for each statement, as the language model gives them. Out: `Finding`s.
+In: the log odds of yes against no for each statement, as the language model gives them. Out:
+`Finding`s.
 
-SCP-ECG acronyms are those of PTB-XL's scp_statements.csv (Wagner et al. 2020), SNOMED CT codes those of the tables
-dx_mapping_scored.csv and dx_mapping_unscored.csv of the PhysioNet/CinC Challenge 2021, that of a normal ECG is from DICOM
-CID 3230. A statement that is missing from a table has no code. Standard library only.
+SCP-ECG acronyms are those of PTB-XL's scp_statements.csv (Wagner et al. 2020), SNOMED CT codes
+those of the tables dx_mapping_scored.csv and dx_mapping_unscored.csv of the PhysioNet/CinC
+Challenge 2021, that of a normal ECG is from DICOM CID 3230. A statement that is missing from a
+table has no code. Standard library only.
 """
 
 from __future__ import annotations
@@ -28,7 +31,8 @@ class Statement:
     group: str
     """Rhythm, conduction, ..."""
     urgency: int
-    """1: act now, 2: soon, 3: note it, 4: nothing to do. A convention of this program, to sort by."""
+    """1: act now, 2: soon, 3: note it, 4: nothing to do. A convention of this program, to sort by.
+    """
     scp: str | None
     """SCP-ECG acronym."""
     snomed: str | None
@@ -198,7 +202,8 @@ STATEMENTS = (
 BY_KEY: Mapping[str, Statement] = {s.key: s for s in STATEMENTS}
 
 HARMLESS = frozenset({"NORM", "SR", "SBRAD", "STACH"})
-"""Statements that a normal ECG may show: PTB-XL gives slow and fast sinus rates together with NORM."""
+"""Statements that a normal ECG may show: PTB-XL gives slow and fast sinus rates together with NORM.
+"""
 NOT_TOGETHER = (
     ({"SR", "SBRAD", "STACH"}, {"AFIB", "AFLT", "SVTAC", "VTAC"}),
     ({"AFIB"}, {"AFLT"}),
@@ -212,8 +217,9 @@ NOT_TOGETHER = (
     ({"LPFB"}, {"LAD"}),
     ({"LAD"}, {"RAD"}),
 )
-"""Each of the first excludes each of the second by definition: one rhythm at a time, an AV interval needs one P wave for
-each QRS, a fascicular block sets the axis (AHA/ACC/HRS 2009, parts II and III)."""
+"""Each of the first excludes each of the second by definition: one rhythm at a time, an AV interval
+needs one P wave for each QRS, a fascicular block sets the axis (AHA/ACC/HRS 2009, parts II and
+III)."""
 
 
 class Calibrated(Protocol):
@@ -234,9 +240,11 @@ class Calibrated(Protocol):
 def judge(
     log_odds: Mapping[str, float], calibration: Mapping[str, Calibrated] | None
 ) -> tuple[Finding, ...]:
-    """Return findings in the order of STATEMENTS, for those with log odds. Without calibration there is no verdict.
+    """Return findings in the order of STATEMENTS, for those with log odds. Without calibration
+    there is no verdict.
 
-    Platt scaling (Platt 1999): the probability is the logistic function of scale * log odds + offset.
+    Platt scaling (Platt 1999): the probability is the logistic function of scale * log odds +
+    offset.
     """
     judged = [s for s in STATEMENTS if s.key in log_odds]
     ranks = {s.key: n for n, s in enumerate(sorted(judged, key=lambda s: -log_odds[s.key]), 1)}
@@ -274,7 +282,8 @@ def _judge(
 def _verdict(
     probability: float, low: float, high: float
 ) -> tuple[Literal["present", "absent", "uncertain"], str]:
-    """Return the verdict and, where it is uncertain, the reason: the kit abstains from `low` up to and including `high`."""
+    """Return the verdict and, where it is uncertain, the reason: the kit abstains from `low` up to
+    and including `high`."""
     if probability < low:
         return "absent", ""
     if probability > high:

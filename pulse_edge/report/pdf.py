@@ -1,7 +1,8 @@
 """A report and its page as a PDF by Typst. The only module that imports typst.
 
-Texts of the model and names of files are data: JSON strings in the template `report.typ`. The PDF is tagged and meets
-PDF/UA-1 and PDF/A-2a, unless it holds a character for which no font is installed.
+Texts of the model and names of files are data: JSON strings in the template `report.typ`. The PDF
+is tagged and meets PDF/UA-1 and PDF/A-2a, unless it holds a character for which no font is
+installed.
 """
 
 from __future__ import annotations
@@ -30,14 +31,15 @@ _ATTEMPTS: tuple[tuple[_Standards, bool], ...] = (
     (_STANDARDS, False),
     ((), False),
 )
-"""Standards, and whether only Typst's own fonts are used: then the system's fonts too, then without the promise that every
-character is shown."""
+"""Standards, and whether only Typst's own fonts are used: then the system's fonts too, then without
+the promise that every character is shown."""
 _LONG_WORD = re.compile(r"\S{65,}")
 """A word longer than a hash would run out of the page."""
 
 
 def to_pdf(report: Report, page: Image.Image) -> bytes:
-    """Return the report on one A4 page; one that does not fit continues on a second page rather than lose a word.
+    """Return the report on one A4 page; one that does not fit continues on a second page rather
+    than lose a word.
 
     Raises UsageError without typst, EngineError where it fails.
     """
@@ -75,7 +77,8 @@ def require_typst() -> None:
 
 
 def _breakable(value: Any) -> Any:
-    """Return a JSON value with printable texts, whose long words may be broken at zero-width spaces."""
+    """Return a JSON value with printable texts, whose long words may be broken at zero-width
+    spaces."""
     if isinstance(value, str):
         return _LONG_WORD.sub(
             lambda word: re.sub(r"(.{40})", "\\1\u200b", word[0]), printable(value)

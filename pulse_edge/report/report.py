@@ -1,4 +1,5 @@
-"""A report on one page: answers, findings, contradictions, and what it takes to trace them. Standard library only."""
+"""A report on one page: answers, findings, contradictions, and what it takes to trace them.
+Standard library only."""
 
 from __future__ import annotations
 
@@ -43,11 +44,13 @@ class KitSummary:
     demonstration: bool
     """The kit is a demonstration, and not for patients."""
     warning: str | None = None
-    """What to say about the bundle that brought it: unsigned, or signed by a key that is not trusted here."""
+    """What to say about the bundle that brought it: unsigned, or signed by a key that is not
+    trusted here."""
     refused: str | None = None
     """Why `doctor` refused it on this machine, where it was forced to answer."""
     proven: bool = False
-    """Whether its golden cases passed on this machine, in these versions, when `doctor` ran last."""
+    """Whether its golden cases passed on this machine, in these versions, when `doctor` ran last.
+    """
 
 
 @dataclass(frozen=True)
@@ -65,11 +68,13 @@ class Finding:
     codes: dict[str, str]
     """`scp` (SCP-ECG acronym) and `snomed` (SNOMED CT), as far as the statement has them."""
     rank: int
-    """Rank among the page's findings by `log_odds`; 1: the likeliest. An order without a probability."""
+    """Rank among the page's findings by `log_odds`; 1: the likeliest. An order without a
+    probability."""
     log_odds: float
     """Log odds (natural logarithm) of the answer yes against no, as the model gives them."""
     probability: float | None
-    """Probability, calibrated for this kit; None: not calibrated, so only the rank means anything."""
+    """Probability, calibrated for this kit; None: not calibrated, so only the rank means anything.
+    """
     calibrated: bool
     """Whether there is a probability."""
     verdict: Literal["present", "absent", "uncertain"] | None
@@ -105,7 +110,8 @@ class Report:
     """Everything that a run says about one page."""
 
     notice: str
-    """What must be read before any answer, a line each: a demonstration, an unknown bundle, a refused kit or page; else empty."""
+    """What must be read before any answer, a line each: a demonstration, an unknown bundle, a
+    refused kit or page; else empty."""
     file: str
     """Name of the page: its file, and `#N` for page N of several."""
     page_sha256: str
@@ -119,12 +125,13 @@ class Report:
     versions: dict[str, str]
     """Versions of pulse-edge and its engines."""
     seconds: dict[str, float]
-    """Wall time by stage: load, read, check, encode, prefill, answer; `cached` instead of `encode` for a page that was
-    encoded earlier."""
+    """Wall time by stage: load, read, check, encode, prefill, answer; `cached` instead of `encode`
+    for a page that was encoded earlier."""
     image_tokens: int
     """Image tokens that the page takes in the language model's context."""
     quality: dict[str, Any] | None = None
-    """What `check --json` says about the page, with `forced` where it was refused and answered; None: not checked."""
+    """What `check --json` says about the page, with `forced` where it was refused and answered;
+    None: not checked."""
     created: str = ""
     """UTC, ISO 8601."""
     findings: tuple[Finding, ...] = ()
@@ -132,7 +139,8 @@ class Report:
     contradictions: tuple[Contradiction, ...] = ()
     """Contradictions between texts and findings."""
     image_tokens_read: str = "all"
-    """The page's image tokens that the language model read: `all`, or the choice of `--image-tokens` and their number."""
+    """The page's image tokens that the language model read: `all`, or the choice of
+    `--image-tokens` and their number."""
     intended_use: str = INTENDED_USE
     """Sentence that belongs to every report."""
     created_local: str = ""

@@ -18,7 +18,8 @@ def to_text(report: Report) -> str:
 
 
 def findings_lines(report: Report) -> list[str]:
-    """Return contradictions; findings with a verdict by urgency; those without: ranked, or the reason."""
+    """Return contradictions; findings with a verdict by urgency; those without: ranked, or the
+    reason."""
     lines = [f"CONTRADICTION: {c.text}" for c in report.contradictions]
     for finding in by_urgency(report):
         if finding.verdict != "absent":
