@@ -36,10 +36,8 @@ class Program(click.Group):
 
     def __init__(self, *args: Any, **attributes: Any) -> None:
         super().__init__(*args, **attributes)
-        self.context_settings = {
-            "help_option_names": ["-h", "--help"],
-            "max_content_width": HELP_WIDTH,
-        } | self.context_settings
+        self.context_settings.setdefault("help_option_names", ["-h", "--help"])
+        self.context_settings.setdefault("max_content_width", HELP_WIDTH)
         self.params.append(
             click.Option(
                 ["--debug"],
