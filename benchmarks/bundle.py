@@ -1,12 +1,12 @@
-"""What takes long to show of sticks: a bare root, old processors, kills, a FAT32 image, speed and memory. As root, on Linux.
+"""What takes long to show of bundles: a bare root, old processors, kills, a FAT32 image, speed and memory. As root, on Linux.
 
-    python benchmarks/stick.py bare WORK --kit KIT [--llama WHEEL]     install in a fresh Debian root without network, and read a page
-    python benchmarks/stick.py old WORK --kit KIT [--llama WHEEL]      the installed program on a processor without AVX (qemu-user)
-    python benchmarks/stick.py kills WORK [--kit KIT] [--llama WHEEL]  kill installations, updates and removals, 30 times each
-    python benchmarks/stick.py speed --kit KIT --portable PYTHON       the portable llama.cpp beside a native one
-    python benchmarks/stick.py fat32 WORK [--gib 4.5]                  a kit of that size over a FAT32 image, speed and memory
+    python benchmarks/bundle.py bare WORK --kit KIT [--llama WHEEL]     install in a fresh Debian root without network, and read a page
+    python benchmarks/bundle.py old WORK --kit KIT [--llama WHEEL]      the installed program on a processor without AVX (qemu-user)
+    python benchmarks/bundle.py kills WORK [--kit KIT] [--llama WHEEL]  kill installations, updates and removals, 30 times each
+    python benchmarks/bundle.py speed --kit KIT --portable PYTHON       the portable llama.cpp beside a native one
+    python benchmarks/bundle.py fat32 WORK [--gib 4.5]                  a kit of that size over a FAT32 image, speed and memory
 
-Needs debootstrap, qemu-user-static, dosfstools and mtools; nothing of it is needed for sticks themselves. Prints Markdown.
+Needs debootstrap, qemu-user-static, dosfstools and mtools; nothing of it is needed for bundles themselves. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -39,21 +39,21 @@ def run(*command: object, **how: object) -> subprocess.CompletedProcess[str]:
 
 
 def packed(work: Path, kit: Path, llama: Path | None) -> Path:
-    """A signed stick for this machine's Python, made by the command."""
+    """A signed bundle for this machine's Python, made by the command."""
     python = f"{sys.version_info[0]}.{sys.version_info[1]}"
-    if not (work / "stick").is_dir():
+    if not (work / "bundle").is_dir():
         work.mkdir(parents=True, exist_ok=True)
         if not (work / "key").exists():
-            run(sys.executable, "-m", "pulse_edge", "kit", "keygen", work / "key", cwd=ROOT)
+            run(sys.executable, "-m", "pulse_edge", "bundle", "keygen", work / "key", cwd=ROOT)
         command = [
             sys.executable,
             "-m",
             "pulse_edge",
-            "kit",
+            "bundle",
             "pack",
             kit,
             "-o",
-            work / "stick",
+            work / "bundle",
             "--sign",
             work / "key",
         ]
@@ -65,7 +65,7 @@ def packed(work: Path, kit: Path, llama: Path | None) -> Path:
             *(["--wheel", llama] if llama else []),
         ]
         run(*command, cwd=ROOT)
-    return work / "stick"
+    return work / "bundle"
 
 
 def key_id(work: Path) -> str:
@@ -96,16 +96,16 @@ _LLAMA = click.option(
 @click.option("--suite", default="bookworm", show_default=True)
 def bare(work: Path, kit: Path, llama: Path | None, suite: str) -> None:
     """Install and read a page in a root that holds Debian's minimum, python3, and nothing else."""
-    stick, root = packed(work, kit, llama), work / "root"
+    source, root = packed(work, kit, llama), work / "root"
     if not (root / "usr/bin/python3").exists():
         run("debootstrap", "--variant=minbase", "--include=python3", suite, root)
-    shutil.rmtree(root / "stick", ignore_errors=True)
-    shutil.copytree(stick, root / "stick")
+    shutil.rmtree(root / "bundle", ignore_errors=True)
+    shutil.copytree(source, root / "bundle")
     shutil.copy(PAGE, root / "scan.png")
     enter = 'for d in proc sys dev; do mount --rbind /$d "$0/$d"; done; exec chroot "$0" env -i PATH=/usr/bin:/bin HOME=/root "$@"'
     inside = ["unshare", "-nm", "sh", "-c", enter, root]
     start = time.perf_counter()
-    run(*inside, "sh", "/stick/install.sh", "--accept", key_id(work))
+    run(*inside, "sh", "/bundle/install.sh", "--accept", key_id(work))
     click.echo(f"- bare root: installed in {time.perf_counter() - start:.1f} s")
     done = run(*inside, "/usr/local/bin/pulse-edge", "interpret", "/scan.png", "--max-tokens", "8")
     click.echo(f"- bare root: `{' '.join(done.stdout.split())}`")
@@ -113,7 +113,7 @@ def bare(work: Path, kit: Path, llama: Path | None, suite: str) -> None:
     run(*trace, *inside, "/usr/local/bin/pulse-edge", "interpret", "/scan.png", "--max-tokens", "8")
     calls = [line for line in (work / "trace").read_text().splitlines() if "(" in line]
     click.echo(f"- bare root: {len(calls)} network system calls while reading a page")
-    run(*inside, "python3", "/stick/install.py", "--uninstall")
+    run(*inside, "python3", "/bundle/install.py", "--uninstall")
     left = [
         p
         for p in (root / "opt/pulse-edge", root / "usr/local/bin/pulse-edge")
@@ -131,8 +131,8 @@ def bare(work: Path, kit: Path, llama: Path | None, suite: str) -> None:
 )
 def old(work: Path, kit: Path, llama: Path | None, cpu: str) -> None:
     """Read a page with the installed program on an emulated old processor."""
-    stick, home = packed(work, kit, llama), work / "home"
-    run(sys.executable, stick / "install.py", "--to", home, "--accept", key_id(work))
+    source, home = packed(work, kit, llama), work / "home"
+    run(sys.executable, source / "install.py", "--to", home, "--accept", key_id(work))
     version = home / "versions" / (home / "current").read_text().strip()
     program = [
         version / "venv/bin/python",
@@ -165,10 +165,10 @@ def kills(work: Path, kit: Path | None, llama: Path | None, times: int, seed: in
 
     With stand-ins it kills updates and removals too, and takes ten minutes.
     """
-    sticks = stand_ins(work) if kit is None else [packed(work, kit, llama)]
+    bundles = stand_ins(work) if kit is None else [packed(work, kit, llama)]
     home, chance = work / "killed", random.Random(seed)
     trusted = ["--to", str(home), "--accept", key_id(work)]
-    commands = [[sys.executable, str(stick / "install.py"), *trusted] for stick in sticks]
+    commands = [[sys.executable, str(source / "install.py"), *trusted] for source in bundles]
     removal = [*commands[0], "--uninstall"]
     steps: list[tuple[str, list[list[str]], list[str]]] = [("installation", [], commands[0])]
     if len(commands) > 1:
@@ -216,13 +216,13 @@ def duration(command: list[str]) -> float:
 
 
 def stand_ins(work: Path) -> list[Path]:
-    """Two signed sticks with a kit of 40 MB, and programs that only say their version."""
+    """Two signed bundles with a kit of 40 MB, and programs that only say their version."""
     import small_bundle
 
-    from pulse_edge.deploy import bundle
+    from pulse_edge.deploy import signing
 
     work.mkdir(parents=True, exist_ok=True)
-    key = bundle.SecretKey(b"standins", bytes(32))
+    key = signing.SecretKey(b"standins", bytes(32))
     (work / "key.pub").write_text(key.public().text())
     kit = small_bundle.kit(work / "kit", "kit", size=20 << 20)
     return [
@@ -317,17 +317,17 @@ def fat32(work: Path, gib: float) -> None:
     shutil.rmtree(work / "plain")
     drop(kit)
     code = f"import sys; sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'tests')!r}]\nfrom pathlib import Path\nimport small_bundle\n"
-    code += f"work = Path({str(work)!r})\nsmall_bundle.make(work / 'stick', work / 'kit', wheel=next(work.glob('*.whl')))"
+    code += f"work = Path({str(work)!r})\nsmall_bundle.make(work / 'bundle', work / 'kit', wheel=next(work.glob('*.whl')))"
     timed("pack", [sys.executable, "-c", code], plain)
     over_fat32(work, size)
-    copy = f"cp -r {work}/stick {work}/plain && sha256sum {work}/plain/kits/*/*"
-    drop(work / "stick")
-    plain = timed("cp -r of the stick, and sha256sum of the copy", ["sh", "-c", copy])
+    copy = f"cp -r {work}/bundle {work}/plain && sha256sum {work}/plain/kits/*/*"
+    drop(work / "bundle")
+    plain = timed("cp -r of the bundle, and sha256sum of the copy", ["sh", "-c", copy])
     shutil.rmtree(work / "plain")
-    drop(work / "stick")
+    drop(work / "bundle")
     install = [
         sys.executable,
-        str(work / "stick/install.py"),
+        str(work / "bundle/install.py"),
         "--to",
         str(work / "home"),
         "--accept",
@@ -360,13 +360,13 @@ def large_kit(path: Path, size: int) -> None:
 
 
 def over_fat32(work: Path, size: int) -> None:
-    """Bring the stick onto a FAT32 image and back (mtools: a kernel without vfat can do it too)."""
+    """Bring the bundle onto a FAT32 image and back (mtools: a kernel without vfat can do it too)."""
     with open(work / "image", "wb") as f:
         f.truncate(size + (512 << 20))
     run("mkfs.vfat", "-F", "32", work / "image")
-    run("mcopy", "-s", "-Q", "-i", work / "image", work / "stick", "::")
-    shutil.rmtree(work / "stick")
-    run("mcopy", "-s", "-Q", "-n", "-i", work / "image", "::stick", work)
+    run("mcopy", "-s", "-Q", "-i", work / "image", work / "bundle", "::")
+    shutil.rmtree(work / "bundle")
+    run("mcopy", "-s", "-Q", "-n", "-i", work / "image", "::bundle", work)
     (work / "image").unlink()
 
 

@@ -108,7 +108,7 @@ class Laptop:
         """`pulse-edge interpret`: to the first tile (start), both first tokens (page), or the loading of weights (seen)."""
         out, cache = self.work / f"command-{who}.json", self.work / f"cache-{number}"
         until = {"remember": "encode", "start": "encode", "page": "end", "seen": "load_model"}[who]
-        own = {"PULSE_EDGE_LOG": str(self.work / "log"), "PULSE_EDGE_CACHE": str(cache)}
+        own = {"PULSE_EDGE_AUDIT_LOG": str(self.work / "log"), "PULSE_EDGE_CACHE": str(cache)}
         if who == "seen":
             own["PULSE_EDGE_CACHE"] = str(self.work / "cache-0")
         elif who != "page":

@@ -41,7 +41,7 @@ COMMANDS = (
     "pulse_edge check page.png scan.pdf",
     "pulse_edge kit info q8",
     "pulse_edge kit verify q8",
-    "pulse_edge kit keygen key",
+    "pulse_edge bundle keygen key",
     "pulse_edge doctor --kit q8",
     "pulse_edge interpret page.png scan.pdf --kit q8 --findings --force",
     "pulse_edge interpret page.png --kv-cache-size 1GB --format html -o answer.html",

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from pulse_edge.common.files import file_sha256
 from pulse_edge.errors import CheckpointError
 from pulse_edge.inference.device import default_threads
 from pulse_edge.inference.vision_encoder import installed_runtime
@@ -192,7 +193,7 @@ def _source(
         "lora": options.lora.name if options.lora else None,
         "notes": list(checkpoint.notes),
         "files": {
-            _inside(p, path): {"bytes": p.stat().st_size, "sha256": kits.sha256_file(p, step)}
+            _inside(p, path): {"bytes": p.stat().st_size, "sha256": file_sha256(p, step)}
             for p in files
         },
     }

@@ -443,7 +443,9 @@ def _sensitivity(job: _Job, matrices: list[Matrix], budget: int) -> dict[str, fl
     """Divergence on the calibration sample for each unit of a matrix's error: it alone is made smaller, and measured."""
     job.say("measuring what each matrix does to the answers")
     assert job.stats is not None
-    sequences = [Input(p.rows.astype(np.float32), p.before, p.after) for p in job.stats.probes]
+    sequences = [
+        Input(p.image_tokens.astype(np.float32), p.before, p.after) for p in job.stats.probes
+    ]
     original = answers(job.source, sequences, job.threads)
     whole = {t.name: t.tensor_type for t in gguf.GGUFReader(job.source).tensors if len(t.shape) > 1}
     share = budget / sum(max(m.bytes.values()) for m in matrices)
@@ -562,7 +564,7 @@ def _prove(job: _Job, bits: float) -> dict[str, Any]:
     sequences = [_example(job, whole=small)]
     if small:
         probes = job.stats.probes if job.stats else ()
-        sequences += [Input(p.rows.astype(np.float32), p.before, p.after) for p in probes]
+        sequences += [Input(p.image_tokens.astype(np.float32), p.before, p.after) for p in probes]
     found, same = [], []
     for s in sequences:
         arguments = (layers, s.rows, s.before, s.after, job.threads, job.work)

@@ -20,7 +20,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
 def _record_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Answers of tests do not go into the user's own record, nor their pages into the user's cache."""
     os.environ["PULSE_EDGE_CACHE"] = str(tmp_path_factory.mktemp("cache"))
-    os.environ["PULSE_EDGE_LOG"] = str(tmp_path_factory.mktemp("log"))
+    os.environ["PULSE_EDGE_AUDIT_LOG"] = str(tmp_path_factory.mktemp("log"))
     os.environ["PULSE_EDGE_STATE"] = str(tmp_path_factory.mktemp("state"))
 
 

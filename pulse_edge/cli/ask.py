@@ -13,7 +13,7 @@ import click
 from pulse_edge.cli.options import ReadyCommand, pruning, reading
 
 if TYPE_CHECKING:
-    from pulse_edge.audit_log.log import Recorder
+    from pulse_edge.audit_log.log import AnswerLogger
     from pulse_edge.cli.console import Screen
     from pulse_edge.inference.model import EncodedPage, PulseModel
     from pulse_edge.page.reader import Page
@@ -88,7 +88,7 @@ def ask(
         "force_kit": force_kit,
         **pruning(image_tokens),
     }
-    record = log.Recorder(log.Log(note=screen.note), settings, retain)
+    record = log.AnswerLogger(log.AuditLog(note=screen.note), settings, retain)
     record.log.ready()
     page = scans.read(scan)
     with (
@@ -101,12 +101,11 @@ def ask(
             use=Use(pages=1),
             force=force_kit,
             progress=progress,
+            speculation=speculation,
+            prefix_cache=cli_cache.prefixes(kv_cache_size, cache=cache),
         ) as model,
     ):
         screen.loaded(model)
-        model.prefixes = cli_cache.prefixes(kv_cache_size, cache=cache)
-        if not speculation:
-            model.drafter = None
         encoded = model.encode(
             page, cache=cli_cache.opened() if cache else None, image_tokens=image_tokens, **admit
         )
@@ -127,7 +126,7 @@ class _Talk:
         encoded: EncodedPage,
         max_tokens: int | None,
         screen: Screen,
-        record: Recorder,
+        record: AnswerLogger,
     ) -> None:
         self._model, self._page, self._encoded = model, page, encoded
         self._max_tokens, self._screen, self._record = max_tokens, screen, record
@@ -179,8 +178,8 @@ class _Talk:
                     say(text)
         finally:
             say("\n")
-        for mark in self._model.contradictions(self._encoded, (), [answering.text]):
-            say(f"CONTRADICTION: {mark.text}\n")
+        for contradiction in self._model.contradictions(self._encoded, (), [answering.text]):
+            say(f"CONTRADICTION: {contradiction.text}\n")
         self._screen.answered(answering, self._encoded)
         self._turns.append((question, answering.text))
 

@@ -16,7 +16,7 @@ from pulse_edge.common.text import counted
 from pulse_edge.errors import BatchError
 
 if TYPE_CHECKING:
-    from pulse_edge.audit_log.log import Recorder
+    from pulse_edge.audit_log.log import AnswerLogger
     from pulse_edge.batch.work_list import Store, Work
     from pulse_edge.errors import PulseEdgeError
     from pulse_edge.inference.model import PulseModel
@@ -114,7 +114,7 @@ def batch(
         "force_kit": force_kit,
         **pruning(image_tokens),
     }
-    record = log.Recorder(log.Log(note=screen.note), asked, retain)
+    record = log.AnswerLogger(log.AuditLog(note=screen.note), asked, retain)
     record.log.ready()
     opened = kits.find(kit)
     settings = {
@@ -144,12 +144,11 @@ def batch(
                     limit=limit,
                     force=force_kit,
                     progress=progress,
+                    speculation=speculation,
+                    prefix_cache=cli_cache.prefixes(kv_cache_size, cache=cache),
                 ) as model,
             ):
                 screen.loaded(model)
-                model.prefixes = cli_cache.prefixes(kv_cache_size, cache=cache)
-                if not speculation:
-                    model.drafter = None
                 how = {
                     **admit,
                     "image_tokens": image_tokens,
@@ -192,7 +191,7 @@ class _Desk:
         self,
         model: PulseModel,
         wanted: Wanted,
-        record: Recorder,
+        record: AnswerLogger,
         forms: tuple[str, ...],
         how: Mapping[str, Any],
     ) -> None:

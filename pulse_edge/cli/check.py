@@ -138,8 +138,8 @@ def _save_page(checked: CheckedPage, folder: Path, *, overwrite: bool) -> list[P
     ENDING is that of the file. What shows a photograph is a JPEG, which takes a tenth of the space. A name that is taken
     gets a number, unless `overwrite`. Raises UsageError where the folder takes no files.
     """
+    from pulse_edge.common.files import write_set
     from pulse_edge.page import quality
-    from pulse_edge.report.report import write_set
 
     flat, grid = checked.flat, checked.flat.grid
     file = Path(checked.page.name.removesuffix(f"#{checked.page.number}"))

@@ -21,7 +21,7 @@ STAGES = {
     "prefill": "Reading the page, in image tokens",
     "findings": "Asking for findings",
     "pack": "Packing",
-    "check": "Checking the stick",
+    "check": "Checking the bundle",
     "golden": "Comparing golden cases",
 }
 

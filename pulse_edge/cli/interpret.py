@@ -18,7 +18,7 @@ from pulse_edge.errors import AuditLogError, OutputError, PulseEdgeError, on_pag
 from pulse_edge.report.report import findings_lines, page_lines
 
 if TYPE_CHECKING:
-    from pulse_edge.audit_log.log import Recorder
+    from pulse_edge.audit_log.log import AnswerLogger
     from pulse_edge.inference.cache import ImageTokenCache
     from pulse_edge.inference.memory_plan import Use
     from pulse_edge.inference.model import Answering, EncodedPage, PulseModel
@@ -158,7 +158,7 @@ def interpret(
     if dry_run:
         desk.forecast(opened, wanted, use, limit)
         raise SystemExit(desk.worst)
-    record = log.Recorder(log.Log(note=screen.note), settings, retain)
+    record = log.AnswerLogger(log.AuditLog(note=screen.note), settings, retain)
     record.log.ready()
     if use.pages == 0:
         raise SystemExit(desk.worst)
@@ -173,14 +173,13 @@ def interpret(
             use=use,
             force=force_kit,
             progress=progress,
+            speculation=speculation,
+            prefix_cache=cli_cache.prefixes(kv_cache_size, cache=cache),
         ) as model,
     ):
         if wanted.grammar:
             model.check_grammar(wanted.grammar, max_tokens)
         screen.loaded(model)
-        model.prefixes = cli_cache.prefixes(kv_cache_size, cache=cache)
-        if not speculation:
-            model.drafter = None
         for page, encoded in desk.encoded(model):
             try:
                 _one_page(model, page, encoded, wanted, screen, record, several=desk.several)
@@ -325,7 +324,7 @@ def _one_page(
     encoded: EncodedPage,
     wanted: Wanted,
     screen: Screen,
-    record: Recorder,
+    record: AnswerLogger,
     *,
     several: bool,
 ) -> None:
@@ -403,7 +402,7 @@ def heading(
 
 @contextlib.contextmanager
 def recorded(
-    record: Recorder, model: PulseModel, encoded: EncodedPage, answering: Answering, page: Page
+    record: AnswerLogger, model: PulseModel, encoded: EncodedPage, answering: Answering, page: Page
 ) -> Iterator[None]:
     """Around an answer that somebody sees: it goes on record also where it was broken off."""
 

@@ -1,4 +1,4 @@
-"""`pulse-edge kit info|verify|list|use`, and around sticks `keygen|pack|rollback`. Registered by cli.py."""
+"""`pulse-edge kit info|verify|list|use`."""
 
 from __future__ import annotations
 
@@ -10,134 +10,9 @@ import click
 
 from pulse_edge.cli.console import Screen, say
 from pulse_edge.cli.options import ReadyCommand
-from pulse_edge.common import paths
 from pulse_edge.common.text import escaped_json, json_text
-from pulse_edge.deploy.wheelhouse import EXTRAS, PLATFORMS, PYTHONS
 
 _DEBUG = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-_PATH = click.Path(path_type=Path)
-
-
-@click.command()
-@click.argument("path", type=_PATH, metavar="KEY")
-@_DEBUG
-def keygen(path: Path, debug: bool) -> None:
-    """Make a key that signs sticks: KEY, which you keep secret, and KEY.pub, which you tell the clinics."""
-    from pulse_edge.deploy import bundle
-
-    public = bundle.keygen(path)
-    say(f"key {public.id}: secret half {path}, public half {path}.pub\n")
-
-
-@click.command()
-@click.argument("kits", nargs=-1, required=True, type=_PATH, metavar="KIT...")
-@click.option(
-    "-o",
-    "--out",
-    required=True,
-    type=_PATH,
-    metavar="STICK",
-    help="A new folder, on the stick or elsewhere.",
-)
-@click.option(
-    "--platform", "platforms", multiple=True, required=True, type=click.Choice(sorted(PLATFORMS))
-)
-@click.option(
-    "--python",
-    "pythons",
-    multiple=True,
-    default=["3.11"],
-    show_default=True,
-    type=click.Choice(PYTHONS),
-)
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
-@click.option(
-    "--sign",
-    "key",
-    type=_PATH,
-    metavar="KEY",
-    help="A secret key of `kit keygen` or `minisign -G -W`.",
-)
-@click.option(
-    "--wheel",
-    "wheels",
-    multiple=True,
-    type=_PATH,
-    metavar="FILE",
-    help="Take this wheel before any other.",
-)
-@click.option(
-    "--without",
-    multiple=True,
-    type=click.Choice(list(EXTRAS)),
-    help="Leave out what reads PDF, HEIC or DICOM files, or writes PDF reports. Default: all are packed.",
-)
-@click.option(
-    "--since",
-    type=_PATH,
-    metavar="STICK.JSON",
-    help="Of an earlier stick: carry only what has changed.",
-)
-@click.option(
-    "--constraints",
-    type=_PATH,
-    help="Versions of everything. Default: the checkout's constraints.txt.",
-)
-@_DEBUG
-def pack(
-    kits: tuple[Path, ...],
-    out: Path,
-    platforms: tuple[str, ...],
-    pythons: tuple[str, ...],
-    device: str,
-    key: Path | None,
-    wheels: tuple[Path, ...],
-    without: tuple[str, ...],
-    since: Path | None,
-    constraints: Path | None,
-    debug: bool,
-) -> None:
-    """Put kits, program and installer into one signed folder for a machine without a network."""
-    from pulse_edge.deploy import bundle
-
-    order = bundle.Order(
-        kits=kits,
-        out=out,
-        targets=bundle.targets(platforms, pythons, device),
-        constraints=constraints or paths.PACKAGE.parent / "constraints.txt",
-        wheels=wheels,
-        key=None if key is None else bundle.read_secret_key(key),
-        since=since,
-        without=without,
-    )
-    screen = Screen()
-    with screen.progress() as progress:
-        public = bundle.pack(order, progress, lambda text: screen.note(text, always=True))
-    signed = (
-        f"signed by key {public.id}"
-        if public
-        else "unsigned: installing it takes --accept unsigned"
-    )
-    say(f"{out}: {sum(p.stat().st_size for p in out.rglob('*')):,} bytes, {signed}\n")
-
-
-@click.command()
-@_DEBUG
-def rollback(debug: bool) -> None:
-    """Go back to the version that was installed before this one."""
-    from pulse_edge.errors import KitError
-    from pulse_edge.installer import install
-    from pulse_edge.kit import kit as kits
-
-    home = kits.home()
-    if home is None:
-        raise KitError(
-            "this pulse-edge was not installed from a stick, so there is no earlier version to go back to."
-        )
-    try:
-        say(f"in use from now on: {install.rollback(home)}\n")
-    except install.Refused as e:
-        raise KitError(" ".join(e.lines)) from None
 
 
 @click.command("list")
@@ -189,10 +64,10 @@ def use(name: str, debug: bool) -> None:
 
 @click.group()
 def kit() -> None:
-    """Look at kits, choose one, and pack them for machines without a network."""
+    """Look at kits, check them, and choose the one that answers."""
 
 
-for _command in (keygen, pack, rollback, list_kits, use):
+for _command in (list_kits, use):
     kit.add_command(_command)
 _KIT = click.argument("path", type=click.Path(path_type=Path), metavar="DIR")
 
@@ -270,24 +145,12 @@ def _accuracy(told: dict[str, Any] | None) -> Iterator[tuple[str, str]]:
 
 @kit.command(cls=ReadyCommand)
 @_KIT
-@click.option(
-    "--key",
-    type=click.Path(path_type=Path),
-    help="Of a stick: the public key that must have signed it.",
-)
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def verify(path: Path, key: Path | None, debug: bool) -> None:
-    """Read every byte of a kit or a stick and compare it with the manifest, and a stick's with its signature."""
+def verify(path: Path, debug: bool) -> None:
+    """Read every byte of a kit and compare it with the kit's manifest."""
     from pulse_edge.kit import kit as kits
 
     screen = Screen()
-    if (path / "stick.json").exists():
-        from pulse_edge.deploy import bundle
-
-        with screen.progress() as progress:
-            said = bundle.verify(path, key, progress)
-        say(f"{said}\n")
-        return
     opened = kits.find(path)
     total = sum(file.bytes for file in opened.manifest.files.values())
     with screen.progress() as progress:

@@ -17,7 +17,18 @@ from typing import Any, NoReturn
 
 import click
 
-from pulse_edge.cli import ask, audit, batch, benchmark, cache, check, doctor, interpret, kit
+from pulse_edge.cli import (
+    ask,
+    audit,
+    batch,
+    benchmark,
+    bundle,
+    cache,
+    check,
+    doctor,
+    interpret,
+    kit,
+)
 from pulse_edge.cli.console import show_traceback
 from pulse_edge.common.text import one_line, visible
 from pulse_edge.errors import PulseEdgeError
@@ -38,11 +49,12 @@ for _command in (
     ask.ask,
     batch.batch,
     benchmark.bench,
+    bundle.bundle,
     cache.cache,
     check.check,
     doctor.doctor,
     kit.kit,
-    audit.log,
+    audit.audit,
 ):
     cli.add_command(_command)
 

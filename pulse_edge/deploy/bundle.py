@@ -1,12 +1,11 @@
-"""Make a stick: kits, wheels, installer and papers in one folder, listed in stick.json and signed. For the workstation.
+"""Make a bundle: kits, wheels, installer and documents in one folder, listed in bundle.json and signed. For the workstation.
 
-The same inputs give the same bytes: every date in a stick is that of its newest kit, and Ed25519 signatures hold no
-chance. Keys and signatures are minisign's files, so that `minisign -Vm stick.json -p stick.pub` verifies them too.
+The same inputs give the same bytes: every date in a bundle is that of its newest kit, and Ed25519 signatures hold no
+chance. Keys and signatures are minisign's files, so that `minisign -Vm bundle.json -p bundle.pub` verifies them too.
 """
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import dataclasses
 import hashlib
@@ -19,11 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pulse_edge.common import installation
 from pulse_edge.deploy import documents, wheelhouse
+from pulse_edge.deploy.signing import SecretKey
 from pulse_edge.deploy.wheelhouse import Target, Wheel
-from pulse_edge.errors import KitError, UsageError
+from pulse_edge.errors import KitError
 from pulse_edge.installer import install
-from pulse_edge.installer.install import PUBLIC_KEY, SIGNATURE, STICK, STICK_VERSION, PublicKey
+from pulse_edge.installer.install import BUNDLE, BUNDLE_VERSION, PUBLIC_KEY, SIGNATURE, PublicKey
 from pulse_edge.kit import kit as kits
 from pulse_edge.kit.kit import Kit, Manifest
 from pulse_edge.machine import memory
@@ -32,97 +33,6 @@ FAT32_BYTES = (4 << 30) - (4 << 20)
 """The largest piece of a file: a little below what FAT32 can hold (2**32 - 1 bytes)."""
 _READ_BYTES = 1 << 22
 Progress = Callable[[str, int, int], None]
-
-
-# --- keys (minisign's file formats) -----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class SecretKey:
-    """An Ed25519 key that signs sticks."""
-
-    number: bytes
-    seed: bytes
-    """32 bytes (RFC 8032's private key)."""
-
-    def public(self) -> PublicKey:
-        """Its public half."""
-        from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
-        return PublicKey(
-            self.number,
-            _private(self.seed).public_key().public_bytes(Encoding.Raw, PublicFormat.Raw),
-        )
-
-    def sign(self, data: bytes, comment: str) -> str:
-        """A minisign signature file of `data`, prehashed, with a trusted comment."""
-        private = _private(self.seed)
-        signature = private.sign(hashlib.blake2b(data).digest())
-        whole = private.sign(signature + comment.encode())
-        lines = (
-            "untrusted comment: signature of a pulse-edge stick",
-            base64.b64encode(b"ED" + self.number + signature).decode(),
-            f"trusted comment: {comment}",
-            base64.b64encode(whole).decode(),
-        )
-        return "\n".join(lines) + "\n"
-
-    def text(self) -> str:
-        """The secret key file's text, without a password, as `minisign -G -W` makes it."""
-        raw = (
-            b"Ed"
-            + b"\0\0"
-            + b"B2"
-            + bytes(48)
-            + self.number
-            + self.seed
-            + self.public().key
-            + bytes(32)
-        )
-        return f"untrusted comment: minisign secret key {self.public().id}\n{base64.b64encode(raw).decode()}\n"
-
-
-def _private(seed: bytes) -> Any:
-    try:
-        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-    except ImportError:
-        raise UsageError(
-            'signing needs the package cryptography: python -m pip install "pulse-edge[pack]".'
-        ) from None
-    return Ed25519PrivateKey.from_private_bytes(seed)
-
-
-def keygen(path: Path) -> PublicKey:
-    """Make a key: `path` holds the secret half, readable by its owner alone, and `path`.pub the public one."""
-    public_path = path.with_name(path.name + ".pub")
-    for each in (path, public_path):
-        if os.path.lexists(each):
-            raise KitError(f"{each}: exists. Keys are never overwritten; choose another name.")
-    secret = SecretKey(secrets.token_bytes(8), secrets.token_bytes(32))
-    text, public = secret.text(), secret.public()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    install.write_whole(path, text.encode(), mode=0o600)
-    install.write_whole(public_path, public.text().encode())
-    return public
-
-
-def read_secret_key(path: Path) -> SecretKey:
-    """A secret key file without a password. Raises KitError."""
-    try:
-        raw = base64.b64decode(path.read_text("utf-8").splitlines()[1], validate=True)
-    except (OSError, IndexError, ValueError):
-        raise KitError(
-            f"{path}: not a minisign secret key. Make one with `pulse-edge kit keygen`."
-        ) from None
-    if len(raw) == 158 and raw[2:4] != b"\0\0":
-        raise KitError(
-            f"{path}: has a password. Pack without --sign, then sign with `minisign -Sm STICK/{STICK} -s {path}` and "
-            f"put its public key beside it as {PUBLIC_KEY}."
-        )
-    key = SecretKey(raw[54:62], raw[62:94])
-    if len(raw) != 158 or raw[:6] != b"Ed\0\0B2" or raw[94:126] != key.public().key:
-        raise KitError(f"{path}: not a whole minisign secret key. Copy it again.")
-    return key
 
 
 # --- packing ----------------------------------------------------------------------------------------------------------
@@ -140,7 +50,7 @@ class Order:
     """Wheel files to take before any other."""
     key: SecretKey | None = None
     since: Path | None = None
-    """The stick.json of an earlier stick: what it listed is not carried again."""
+    """The bundle.json of an earlier bundle: what it listed is not carried again."""
     piece_bytes: int = FAT32_BYTES
     without: tuple[str, ...] = ()
     """Names in `wheelhouse.EXTRAS` that are left out."""
@@ -156,13 +66,13 @@ def pack(
     progress: Progress = lambda _stage, _done, _of: None,
     say: Callable[[str], None] = lambda _text: None,
 ) -> PublicKey | None:
-    """Write the stick `order.out`; the key that signed it. Everything is looked at first, the folder renamed last.
+    """Write the bundle `order.out`; the key that signed it. Everything is looked at first, the folder renamed last.
 
     `say` gets a line for each step that takes time, `progress` bytes of kits done and of how many.
     Raises KitError naming what is missing or broken; then nothing is left.
     """
     if os.path.lexists(order.out):
-        raise KitError(f"{order.out}: exists. Name a new folder, on the stick or elsewhere.")
+        raise KitError(f"{order.out}: exists. Name a new folder, on the USB drive or elsewhere.")
     opened = {kits.folder_name(k.manifest.id): k for k in map(kits.open_kit, order.kits)}
     if len(opened) != len(order.kits):
         raise KitError(
@@ -187,9 +97,9 @@ def pack(
         )
         shutil.copyfile(install.__file__, work / "install.py")
         data = _manifest(work, listed, wheels, created, order.extras)
-        (work / STICK).write_bytes(data)
+        (work / BUNDLE).write_bytes(data)
         if order.key is not None:
-            comment = f"pulse-edge stick of {created}: {', '.join(opened)}"
+            comment = f"pulse-edge bundle of {created}: {', '.join(opened)}"
             (work / SIGNATURE).write_text(order.key.sign(data, comment), "utf-8", newline="\n")
             (work / PUBLIC_KEY).write_text(order.key.public().text(), "utf-8", newline="\n")
     return public
@@ -209,7 +119,7 @@ def _writing(target: Path) -> Iterator[Path]:
 
 
 def _earlier(path: Path | None) -> set[str]:
-    """The sha256 of everything that an earlier stick installed: whole kit files, and wheels."""
+    """The sha256 of everything that an earlier bundle installed: whole kit files, and wheels."""
     if path is None:
         return set()
     try:
@@ -218,14 +128,14 @@ def _earlier(path: Path | None) -> set[str]:
         return files | {sha256 for target in raw["targets"] for sha256 in target["wheels"].values()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
         raise KitError(
-            f"{path}: not a stick's {STICK} ({e}). Name the one of the stick before."
+            f"{path}: not a bundle's {BUNDLE} ({e}). Name the one of the bundle before."
         ) from None
 
 
 def _carry_kits(
     opened: dict[str, Kit], work: Path, piece_bytes: int, earlier: set[str], progress: Progress
 ) -> dict[str, dict[str, Any]]:
-    """Copy the kits, checked against their manifests; what stick.json says of them."""
+    """Copy the kits, checked against their manifests; what bundle.json says of them."""
     manifests = {
         n: kits.File(k.file(kits.MANIFEST).stat().st_size, k.sha256) for n, k in opened.items()
     }
@@ -269,7 +179,7 @@ def _memory(m: Manifest) -> int:
 def _split(
     source: Path, work: Path, name: str, piece_bytes: int, step: Callable[[int], None]
 ) -> tuple[list[str], str]:
-    """Copy a file in pieces that a stick can hold; the pieces' names, and the sha256 of the whole."""
+    """Copy a file in pieces that a bundle can hold; the pieces' names, and the sha256 of the whole."""
     count = -(-source.stat().st_size // piece_bytes)
     names = [name] if count <= 1 else [f"{name}.{i:03d}" for i in range(1, count + 1)]
     digest = hashlib.sha256()
@@ -304,13 +214,11 @@ def _manifest(
     created: str,
     extras: tuple[str, ...],
 ) -> bytes:
-    """stick.json: every file of the folder, the kits, and what each kind of laptop installs."""
+    """bundle.json: every file of the folder, the kits, and what each kind of laptop installs."""
     names = sorted(p.relative_to(work).as_posix() for p in work.rglob("*") if p.is_file())
     folded = [n.casefold() for n in names]
     if bad := [n for n in names if not install.name_fits(n) or folded.count(n.casefold()) > 1]:
-        raise KitError(
-            f"{', '.join(bad)}: no name for a FAT32 or NTFS stick. Rename it in the kit."
-        )
+        raise KitError(f"{', '.join(bad)}: no name that FAT32 and NTFS take. Rename it in the kit.")
     targets = [
         dataclasses.asdict(target)
         | {
@@ -325,7 +233,7 @@ def _manifest(
         for n in names
     }
     raw = {
-        "stick_version": STICK_VERSION,
+        "bundle_version": BUNDLE_VERSION,
         "pulse_edge": next(
             w.version for found in wheels.values() for w in found if w.name == "pulse-edge"
         ),
@@ -348,19 +256,21 @@ def targets(platforms: Sequence[str], pythons: Sequence[str], device: str) -> tu
 
 
 def verify(path: Path, key: Path | None, progress: Progress) -> str:
-    """Check a stick's signature and every byte of it, as the installer does; who vouches for it. Raises KitError."""
+    """Check a bundle's signature and every byte of it, as the installer does; who vouches for it. Raises KitError."""
     try:
-        stick = install.open_stick(path)
+        bundle = install.open_bundle(path)
         named = None if key is None else install.read_public_key(key.read_text("utf-8"), str(key))
-        home = kits.home()
-        trust = install.judged(stick, [] if home is None else home.pinned(), key=named, accept=[])
-        install.refuse_broken(stick, install.shape_faults(stick))
-        install.refuse_broken(stick, install.content_faults(stick, list(stick.files), progress))
+        home = installation.home()
+        trust = install.judged(
+            bundle, [] if home is None else install.Home(home).pinned(), key=named, accept=[]
+        )
+        install.refuse_broken(bundle, install.shape_faults(bundle))
+        install.refuse_broken(bundle, install.content_faults(bundle, list(bundle.files), progress))
     except install.Refused as e:
         raise KitError("; ".join(e.lines)) from None
     known = (
-        "the stick's own, which nobody has pinned here"
+        "the bundle's own, which nobody has pinned here"
         if trust.first and named is None
         else "trusted here"
     )
-    return f"{path}: {len(stick.files)} files are as they were made, signed by key {trust.key.id if trust.key else ''} ({known})"
+    return f"{path}: {len(bundle.files)} files are as they were made, signed by key {trust.key.id if trust.key else ''} ({known})"

@@ -1,4 +1,4 @@
-"""The papers of a stick: a page for the person who holds it, model cards, licences, and the bill of materials."""
+"""The documents of a bundle: a page for the person who holds it, model cards, licences, and the bill of materials."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ INSTALL_SH = """#!/bin/sh
 # Finds a Python and runs install.py, which says the rest.
 here=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd -P)
 if [ ! -f "$here/install.py" ]; then
-    echo "error: install.py was not found beside install.sh. Copy the stick again, to a folder without line breaks in its name." >&2
+    echo "error: install.py was not found beside install.sh. Copy the bundle again, to a folder without line breaks in its name." >&2
     exit 1
 fi
 for python in python3.13 python3.12 python3.11 python3.10 python3; do
@@ -64,7 +64,7 @@ def write(
     created: str,
     extras: Sequence[str] = tuple(EXTRAS),
 ) -> None:
-    """Write all papers into the stick's folder."""
+    """Write all bundle documents into the bundle's folder."""
     _text(work / "install.sh", INSTALL_SH)
     _text(work / "install.ps1", INSTALL_PS1.replace("\n", "\r\n"))
     _text(work / "README.html", page(kits, targets, key, wheels, extras))
@@ -172,7 +172,7 @@ def page(
     wheels: list[Wheel],
     extras: Sequence[str] = tuple(EXTRAS),
 ) -> str:
-    """README.html: for the person with the stick; no script, nothing fetched."""
+    """README.html: for the person with the bundle; no script, nothing fetched."""
     rows = "".join(
         f"<li>{html.escape(m.id)}{' - <b>demonstration, not for patients</b>' if m.demonstration else ''}</li>"
         for m in kits
@@ -184,7 +184,7 @@ def page(
     machines = "".join(f"<li>{html.escape(str(t))}</li>" for t in targets)
     signed = (
         f"It is signed by key <code>{key.id}</code> (<code>{PUBLIC_KEY}</code>). Compare the number with what its maker "
-        "told you, by another way than this stick."
+        "told you, by another way than this bundle."
         if key
         else "<b>It is not signed</b>: nobody vouches for it, and every answer will say so."
     )
@@ -203,7 +203,7 @@ td{{padding-right:1.5em}}</style>
 <p>On Windows, in PowerShell, in this folder:</p><pre>powershell -ExecutionPolicy Bypass -File install.ps1</pre>
 <p>It checks every file first, and says which one is broken. The first time it asks whether the key is to be trusted: see
 below. If it was interrupted, run it again. At its end it says how to read a page:</p><pre>pulse-edge interpret scan.jpg</pre>
-<p>Back to the version before: <code>pulse-edge kit rollback</code>. Away again: <code>sh install.sh --uninstall</code>, which
+<p>Back to the version before: <code>pulse-edge bundle rollback</code>. Away again: <code>sh install.sh --uninstall</code>, which
 says what stays (caches, the audit log) and how to remove it.</p>
 <h2>Made for</h2><ul>{machines}</ul>
 <h2>Kits</h2><ul>{rows}</ul><p>What each is for and how well it reads: <code>MODEL_CARD.md</code>.</p>

@@ -56,8 +56,7 @@ def _once(model: PulseModel, page: reader.Page, tokens: int) -> dict[str, float]
     encoded = model.encode(page, force=True)
     took = {"check": encoded.seconds["check"], "encode": encoded.seconds["encode"]}
     model.language.clear()
-    if model.drafter is not None:
-        model.drafter = model.drafter.fresh()
+    model.forget_drafts()
     before = model.language.steps
     first = model.ask(encoded, prompt.REPORT_QUESTION, tokens)
     first.answer()

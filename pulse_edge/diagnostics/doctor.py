@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from pulse_edge.common import child_process
+from pulse_edge.common import child_process, paths
 from pulse_edge.errors import PulseEdgeError
 from pulse_edge.kit import kit as kits
 from pulse_edge.kit.kit import Kit
@@ -189,7 +189,7 @@ def room() -> Check:
 
 def disk() -> Check:
     """Free space where the record and the caches are written."""
-    folder = kits.cache_dir()
+    folder = paths.user_cache()
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     free = shutil.disk_usage(folder).free

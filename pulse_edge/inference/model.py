@@ -38,9 +38,9 @@ from pulse_edge.report.report import (
     NOT_ALL_READ,
     NOT_PROVEN,
     Answer,
+    Contradiction,
     Finding,
-    KitMark,
-    Mark,
+    KitSummary,
     Report,
 )
 
@@ -162,7 +162,14 @@ class PulseModel:
     """A loaded kit. Use as a context manager, or `close` it. One thread, one answer at a time."""
 
     def __init__(
-        self, kit: Kit, encoder: vision_encoder.VisionEncoder, how: Start, progress: Progress
+        self,
+        kit: Kit,
+        encoder: vision_encoder.VisionEncoder,
+        how: Start,
+        progress: Progress,
+        *,
+        speculation: bool = True,
+        prefix_cache: rowcache.PrefixCache | None = None,
     ) -> None:
         """For `load`, which is how to get one."""
         self.kit = kit
@@ -182,13 +189,12 @@ class PulseModel:
         name = kit.manifest.packing.newline_file
         self._newline = None if name is None else np.fromfile(kit.file(name), "<f4")
         self.drafter: speculative.Drafter | None = None
-        """Of a kit with a table of guesses; None: answers are made without, and are the same."""
-        if (table := kit.manifest.draft_table_file) is not None:
+        """Proposes draft tokens; None: decoding is not speculative, and gives the same answers."""
+        if speculation and (table := kit.manifest.draft_table_file) is not None:
             self.drafter = speculative.Drafter(
                 speculative.read(kit.file(table), kit.manifest.language.vocabulary)
             )
-        self.prefixes: rowcache.PrefixCache | None = None
-        """Where what the language model made of a page is kept; None: nowhere."""
+        self.prefixes = prefix_cache
         self._turn = 0
 
     @classmethod
@@ -204,13 +210,16 @@ class PulseModel:
         flash_attention: bool = False,
         observer: language_model.Observer | None = None,
         progress: Progress = _silent,
+        speculation: bool = True,
+        prefix_cache: rowcache.PrefixCache | None = None,
     ) -> PulseModel:
         """Open, verify and load a kit (None: as `kit.find` says) on `auto`, `cpu` or `cuda`.
 
         `threads` None: what `pulse-edge doctor` measured here, else the physical cores. `limit`: bytes of memory that
         it may take. `use` says what is going to be asked (default: anything); with its `pages` the language model is
         loaded at the first question, and where the plan says so after closing the encoder. `force` also loads a kit
-        that `doctor` refused on this machine, and every answer says so.
+        that `doctor` refused on this machine, and every answer says so. `speculation` False decodes one token at a
+        time, with the same answers. `prefix_cache` stores the KV cache of prefilled pages on disk (None: nowhere).
 
         Raises KitError, MemoryShortage (before anything is loaded), DeviceError, EngineError, UsageError.
         """
@@ -233,6 +242,8 @@ class PulseModel:
             encoder,
             replace(how, flash_attention=flash_attention, observer=observer),
             progress,
+            speculation=speculation,
+            prefix_cache=prefix_cache,
         )
         if tested is not None:
             model.refused, model.proven = (
@@ -497,7 +508,7 @@ class PulseModel:
 
     def contradictions(
         self, encoded: EncodedPage, found: Sequence[Finding], texts: Sequence[str]
-    ) -> tuple[Mark, ...]:
+    ) -> tuple[Contradiction, ...]:
         """Contradictions of findings and texts; what is present is asked again in other words."""
         present = [findings.BY_KEY[f.statement] for f in found if f.answer is True]
         how = self._calibration(encoded) or {}
@@ -506,6 +517,11 @@ class PulseModel:
             for s in present
         }
         return findings.contradictions(found, texts, second)
+
+    def forget_drafts(self) -> None:
+        """Forget what earlier answers taught the drafter; measurements start from the kit's table alone."""
+        if self.drafter is not None:
+            self.drafter = self.drafter.fresh()
 
     def turns(self, question: str, history: Turns) -> list[str]:
         """The texts behind the image; see `prompt.conversation`."""
@@ -575,7 +591,7 @@ class PulseModel:
         self, encoded: EncodedPage, answered: Sequence[Answering], found: Sequence[Finding] = ()
     ) -> Report:
         """The record of one page's answers, as far as they have come, and findings, whose contradictions it marks."""
-        marks = self.contradictions(encoded, found, [a.text for a in answered if a.prose])
+        contradictions = self.contradictions(encoded, found, [a.text for a in answered if a.prose])
         seconds = self.seconds | encoded.seconds
         for part in ("prefill", "answer"):
             seconds[part] = sum(a.seconds.get(part, 0.0) for a in answered)
@@ -585,7 +601,7 @@ class PulseModel:
             file=encoded.file,
             page_sha256=encoded.page_sha256,
             answers=tuple(a.so_far() for a in answered),
-            kit=KitMark(
+            kit=KitSummary(
                 m.id, self.kit.sha256, m.demonstration, self.warning(), self.refused, self.proven
             ),
             device=self.device,
@@ -598,7 +614,7 @@ class PulseModel:
             .isoformat(timespec="seconds")
             .replace("+00:00", "Z"),
             findings=tuple(found),
-            marks=marks,
+            contradictions=contradictions,
         )
 
     def notices(self, encoded: EncodedPage) -> list[str]:
@@ -615,7 +631,7 @@ class PulseModel:
         return [*notices, FORCED] if forced else notices
 
     def warning(self) -> str | None:
-        """What every answer must say about the stick that brought the kit or the program."""
+        """What every answer must say about the bundle that brought the kit or the program."""
         return kits.warning(self.kit)
 
     def take_turn(self) -> int:

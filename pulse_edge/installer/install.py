@@ -1,15 +1,15 @@
-"""Install pulse-edge and its kits from a stick, offline: `python3 install.py`. Python 3.10 up, standard library only.
+"""Install pulse-edge and its kits from a bundle, offline: `python3 install.py`. Python 3.10 up, standard library only.
 
     python3 install.py [--to DIR] [--user-only] [--key FILE] [--accept WORD]... | --rollback | --uninstall
 
-A stick holds `stick.json`, which lists every other file with its sha256, and `stick.json.minisig`, its signature. Both
+A bundle holds `bundle.json`, which lists every other file with its sha256, and `bundle.json.minisig`, its signature. Both
 are checked before anything is unpacked or imported. DIR holds one folder a version with its own virtual environment
 and kits, and the file `current`, which names the version in use: it is written when the new one has passed.
 
 DIR and each version's folder carry a mark, the file `pulse-edge-folder.json`. Nothing is overwritten or removed in a folder
 without it.
 
-This file stands alone, because it is carried on the stick; pulse-edge imports it to make, verify and undo what it does.
+This file stands alone, because it is carried on the bundle; pulse-edge imports it to make, verify and undo what it does.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-STICK, SIGNATURE, PUBLIC_KEY = "stick.json", "stick.json.minisig", "stick.pub"
-STICK_VERSION = 1
+BUNDLE, SIGNATURE, PUBLIC_KEY = "bundle.json", "bundle.json.minisig", "bundle.pub"
+BUNDLE_VERSION = 1
 INSTALLED = "install.json"
 MARK = "pulse-edge-folder.json"
 """Says that a folder is ours: format, kind of folder, and an id."""
@@ -192,7 +192,7 @@ def read_public_key(text: str, where: str) -> PublicKey:
     raw = _base64(text.strip().splitlines()[-1] if text.strip() else "")
     if len(raw) != 42 or raw[:2] != b"Ed":
         raise Refused(
-            f"{where}: not a minisign public key. Ask the maker of the stick for it again."
+            f"{where}: not a minisign public key. Ask the maker of the bundle for it again."
         )
     return PublicKey(raw[2:10], raw[10:])
 
@@ -228,7 +228,7 @@ def read_signature(text: str, where: str) -> Signature:
         if len(raw) == 74 and raw[:2] in (b"ED", b"Ed") and len(whole) == 64:
             comment = lines[2].removeprefix("trusted comment: ").encode()
             return Signature(raw[:2], raw[2:10], raw[10:], comment, whole)
-    raise Refused(f"{where}: not a minisign signature. Copy the stick again.")
+    raise Refused(f"{where}: not a minisign signature. Copy the bundle again.")
 
 
 def _base64(text: str) -> bytes:
@@ -238,14 +238,14 @@ def _base64(text: str) -> bytes:
         return b""
 
 
-# --- the stick --------------------------------------------------------------------------------------------------------
+# --- the bundle --------------------------------------------------------------------------------------------------------
 
 _JUNK = re.compile(
     r"System Volume Information|\$RECYCLE\.BIN|\.Trash.*|\.fseventsd|\.Spotlight-V100|\.DS_Store|\._.*|Thumbs\.db"
     r"|desktop\.ini",
     re.IGNORECASE,
 )
-"""What systems leave on every stick; never read, so it does no harm."""
+"""What systems leave on every bundle; never read, so it does no harm."""
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
 
@@ -286,16 +286,16 @@ def version_order(text: str) -> tuple[list[int], tuple[int, int], int, int]:
 
 
 @dataclass(frozen=True)
-class Stick:
-    """An opened stick: its folder and its manifest. What the manifest says is to be trusted after `judged`."""
+class Bundle:
+    """An opened bundle: its folder and its manifest. What the manifest says is to be trusted after `judged`."""
 
     path: Path
     data: bytes
-    """Of stick.json."""
+    """Of bundle.json."""
     files: dict[str, tuple[int, str]]
     """Everything carried but the manifest, its signature and its key: bytes and sha256."""
     kits: dict[str, dict[str, Any]]
-    """By folder name: id, memory (bytes), sha256 (of the kit's manifest), files (bytes, sha256, pieces on the stick)."""
+    """By folder name: id, memory (bytes), sha256 (of the kit's manifest), files (bytes, sha256, pieces on the bundle)."""
     targets: list[dict[str, Any]]
     """platform, python, device, glibc, unpacked (bytes), wheels (name: sha256)."""
     program: str
@@ -311,15 +311,15 @@ class Stick:
         return f"{self.program}-{hashlib.sha256(self.data).hexdigest()[:12]}"
 
 
-def open_stick(path: Path) -> Stick:
-    """Read a stick's manifest. Raises Refused for anything that this version does not understand."""
-    where = path / STICK
+def open_bundle(path: Path) -> Bundle:
+    """Read a bundle's manifest. Raises Refused for anything that this version does not understand."""
+    where = path / BUNDLE
     data = _read(where)
     try:
         raw = _object(json.loads(data), "the manifest")
-        if raw["stick_version"] != STICK_VERSION:
+        if raw["bundle_version"] != BUNDLE_VERSION:
             raise Refused(
-                f"{where}: version {raw['stick_version']}, this program reads {STICK_VERSION}. Use its install.py."
+                f"{where}: version {raw['bundle_version']}, this program reads {BUNDLE_VERSION}. Use its install.py."
             )
         files = {
             _name(n): (_number(f["bytes"], f"bytes of {n}"), _sha256(f["sha256"], n))
@@ -340,12 +340,12 @@ def open_stick(path: Path) -> Stick:
         version_order(program)
         if kits and default not in kits:
             raise ValueError(f"default_kit {default!r} is none of its kits")
-        return Stick(path, data, files, kits, targets, program, _moment(raw["created"]), default)
+        return Bundle(path, data, files, kits, targets, program, _moment(raw["created"]), default)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
         # A KeyError's text is the quoted name of what was looked for.
         reason = f"{e} is missing" if isinstance(e, KeyError) else str(e)
         raise Refused(
-            f"{where}: not a stick's manifest ({reason}). Copy the stick again."
+            f"{where}: not a bundle's manifest ({reason}). Copy the bundle again."
         ) from None
 
 
@@ -382,7 +382,7 @@ def _check_target(target: dict[str, Any]) -> None:
 
 
 def _name(value: Any, *, plain: bool = False) -> str:
-    """A relative path below the stick or a kit; `plain`: one part of a path."""
+    """A relative path below the bundle or a kit; `plain`: one part of a path."""
     if not isinstance(value, str) or not name_fits(value) or (plain and "/" in value):
         raise ValueError(f"name {value!r} is not allowed")
     return value
@@ -429,32 +429,32 @@ def _read(path: Path) -> bytes:
     try:
         status = os.lstat(path)
         if not stat.S_ISREG(status.st_mode) or status.st_size > _TEXT_BYTES:
-            raise Refused(f"{path}: not a plain file of a sensible size. Copy the stick again.")
+            raise Refused(f"{path}: not a plain file of a sensible size. Copy the bundle again.")
         return path.read_bytes()
     except FileNotFoundError:
         raise Refused(
-            f"{path}: missing. Name the stick's own folder, or copy the stick again."
+            f"{path}: missing. Name the bundle's own folder, or copy the bundle again."
         ) from None
 
 
-def shape_faults(stick: Stick) -> list[str]:
+def shape_faults(bundle: Bundle) -> list[str]:
     """What is missing, foreign, of another size, or no plain file; one line a file. Reads no contents."""
     faults = []
     present = set()
-    for folder, folders, names in os.walk(stick.path):
-        here = Path(folder).relative_to(stick.path)
+    for folder, folders, names in os.walk(bundle.path):
+        here = Path(folder).relative_to(bundle.path)
         top = here == Path(".")
         folders[:] = [f for f in folders if not (top and _JUNK.fullmatch(f))]
         for name in [*names, *(f for f in folders if os.path.islink(os.path.join(folder, f)))]:
             if not _JUNK.fullmatch(name):
                 present.add((here / name).as_posix())
-    for name in sorted(present - stick.files.keys() - {STICK, SIGNATURE, PUBLIC_KEY}):
-        faults.append(f"{name}: does not belong to this stick")
-    for name, (size, _sha256) in stick.files.items():
+    for name in sorted(present - bundle.files.keys() - {BUNDLE, SIGNATURE, PUBLIC_KEY}):
+        faults.append(f"{name}: does not belong to this bundle")
+    for name, (size, _sha256) in bundle.files.items():
         if name not in present:
             faults.append(f"{name}: missing")
             continue
-        status = os.lstat(stick.path / name)
+        status = os.lstat(bundle.path / name)
         if not stat.S_ISREG(status.st_mode):
             faults.append(f"{name}: not a plain file")
         elif status.st_size != size:
@@ -462,35 +462,35 @@ def shape_faults(stick: Stick) -> list[str]:
     return faults
 
 
-def checked_bytes(stick: Stick, name: str) -> bytes:
-    """A small file's bytes, read once and checked: whoever can write the stick may change it after a check. Raises Refused."""
-    data = _read(stick.path / name)
-    if name not in stick.files or hashlib.sha256(data).hexdigest() != stick.files[name][1]:
-        refuse_broken(stick, [f"{name}: altered"])
+def checked_bytes(bundle: Bundle, name: str) -> bytes:
+    """A small file's bytes, read once and checked: whoever can write the bundle may change it after a check. Raises Refused."""
+    data = _read(bundle.path / name)
+    if name not in bundle.files or hashlib.sha256(data).hexdigest() != bundle.files[name][1]:
+        refuse_broken(bundle, [f"{name}: altered"])
     return data
 
 
-def content_faults(stick: Stick, names: list[str], progress: Progress) -> list[str]:
+def content_faults(bundle: Bundle, names: list[str], progress: Progress) -> list[str]:
     """Which of these files have other bytes than the manifest says; one line a file."""
-    total, done, faults = sum(stick.files[n][0] for n in names), 0, []
+    total, done, faults = sum(bundle.files[n][0] for n in names), 0, []
     for name in names:
         digest = hashlib.sha256()
-        with open(stick.path / name, "rb", buffering=0) as f:
+        with open(bundle.path / name, "rb", buffering=0) as f:
             while piece := f.read(_READ_BYTES):
                 digest.update(piece)
                 done += len(piece)
                 progress("check", done, total)
-        if digest.hexdigest() != stick.files[name][1]:
+        if digest.hexdigest() != bundle.files[name][1]:
             faults.append(f"{name}: altered")
     return faults
 
 
-def refuse_broken(stick: Stick, faults: list[str]) -> None:
+def refuse_broken(bundle: Bundle, faults: list[str]) -> None:
     """Raise Refused if there are faults."""
     if faults:
         number = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
         raise Refused(
-            *faults, f"{stick.path}: {number}. Nothing was installed. Copy the stick again."
+            *faults, f"{bundle.path}: {number}. Nothing was installed. Copy the bundle again."
         )
 
 
@@ -499,7 +499,7 @@ def refuse_broken(stick: Stick, faults: list[str]) -> None:
 
 @dataclass(frozen=True)
 class Trust:
-    """Who vouches for a stick."""
+    """Who vouches for a bundle."""
 
     key: PublicKey | None
     """Whose signature is right; None: unsigned."""
@@ -512,54 +512,54 @@ class Trust:
     def warning(self) -> str | None:
         """What every answer must say."""
         if self.key is None:
-            return "UNSIGNED STICK - NOBODY VOUCHES FOR THIS PROGRAM AND ITS KITS"
+            return "UNSIGNED BUNDLE - NOBODY VOUCHES FOR THIS PROGRAM AND ITS KITS"
         return (
             None
             if self.pinned
-            else f"STICK SIGNED BY A KEY THAT IS NOT TRUSTED HERE ({self.key.id})"
+            else f"BUNDLE SIGNED BY A KEY THAT IS NOT TRUSTED HERE ({self.key.id})"
         )
 
 
 def judged(
-    stick: Stick, pinned: list[PublicKey], *, key: PublicKey | None = None, accept: list[str]
+    bundle: Bundle, pinned: list[PublicKey], *, key: PublicKey | None = None, accept: list[str]
 ) -> Trust:
-    """Who vouches for the stick, by the pinned keys, or `key` where it was named, or the stick's own the first time.
+    """Who vouches for the bundle, by the pinned keys, or `key` where it was named, or the bundle's own the first time.
 
     `accept` holds what the person has said explicitly: `unsigned`, or the id of a foreign key. Raises Refused.
     """
     known = [key] if key is not None else pinned
-    if not (stick.path / SIGNATURE).exists():
+    if not (bundle.path / SIGNATURE).exists():
         if "unsigned" not in accept:
             raise Refused(
-                f"{stick.path / SIGNATURE}: missing, so nobody vouches for this stick. Ask for a signed one; "
+                f"{bundle.path / SIGNATURE}: missing, so nobody vouches for this bundle. Ask for a signed one; "
                 "--accept unsigned installs it all the same, and every answer will say so."
             )
         return Trust(None, pinned=False)
     signature = read_signature(
-        _read(stick.path / SIGNATURE).decode("utf-8", "replace"), str(stick.path / SIGNATURE)
+        _read(bundle.path / SIGNATURE).decode("utf-8", "replace"), str(bundle.path / SIGNATURE)
     )
     own = read_public_key(
-        _read(stick.path / PUBLIC_KEY).decode("utf-8", "replace"), str(stick.path / PUBLIC_KEY)
+        _read(bundle.path / PUBLIC_KEY).decode("utf-8", "replace"), str(bundle.path / PUBLIC_KEY)
     )
     for candidate in [*known, own]:
         if candidate.number == signature.number:
-            if not signature.verifies(candidate, stick.data):
+            if not signature.verifies(candidate, bundle.data):
                 raise Refused(
-                    f"{stick.path / STICK}: does not agree with its signature by key {candidate.id}. Do not use it; "
-                    "copy the stick again."
+                    f"{bundle.path / BUNDLE}: does not agree with its signature by key {candidate.id}. Do not use it; "
+                    "copy the bundle again."
                 )
             if candidate in known or not known:
                 return Trust(candidate, pinned=True, first=not known or candidate not in pinned)
-            return _foreign(stick, candidate, known, accept)
+            return _foreign(bundle, candidate, known, accept)
     raise Refused(
-        f"{stick.path / PUBLIC_KEY}: not the key of the signature. Do not use it; copy the stick again."
+        f"{bundle.path / PUBLIC_KEY}: not the key of the signature. Do not use it; copy the bundle again."
     )
 
 
-def _foreign(stick: Stick, key: PublicKey, known: list[PublicKey], accept: list[str]) -> Trust:
+def _foreign(bundle: Bundle, key: PublicKey, known: list[PublicKey], accept: list[str]) -> Trust:
     if key.id not in accept:
         raise Refused(
-            f"{stick.path / SIGNATURE}: by key {key.id}, and trusted here: {', '.join(k.id for k in known)}. Ask "
+            f"{bundle.path / SIGNATURE}: by key {key.id}, and trusted here: {', '.join(k.id for k in known)}. Ask "
             f"who made it; --accept {key.id} installs it all the same, and every answer will say so."
         )
     return Trust(key, pinned=False)
@@ -572,7 +572,7 @@ def _foreign(stick: Stick, key: PublicKey, known: list[PublicKey], accept: list[
 class Home:
     """The folder of an installation.
 
-    `versions/NAME/{venv,kits,wheels,stick.json,default-kit.json,install.json}`, `current`, `trusted.pub`, `pulse-edge`,
+    `versions/NAME/{venv,kits,wheels,bundle.json,default-kit.json,install.json}`, `current`, `trusted.pub`, `pulse-edge`,
     `install.py`. The folder and each version have a mark. A version without install.json is unfinished.
     """
 
@@ -647,7 +647,7 @@ def _write_mark(folder: Path, kind: str, number: str, **more: str) -> None:
     write_whole(folder / MARK, json.dumps(about).encode() + b"\n")
 
 
-_NEIGHBOURS = {"kits", "log", "cache", "lost+found", DEFAULT_KIT}
+_NEIGHBOURS = {"kits", "audit-log", "cache", "lost+found", DEFAULT_KIT}
 """What else the program keeps in its usual place on some systems (pulse_edge.kit.kit, pulse_edge.audit_log.log), and disks at their top."""
 
 
@@ -664,16 +664,16 @@ def _others(folder: Path) -> list[str]:
     )
 
 
-def refuse_place(home: Home, stick: Stick) -> None:
+def refuse_place(home: Home, bundle: Bundle) -> None:
     """Raise Refused where nothing can be installed, or where it would touch what is somebody else's."""
     path = home.path
     if bad := _bad_path(str(path)):
         raise Refused(
             f"{str(path)!a}: has {bad} in its path, which a Python environment cannot have. Name another with --to."
         )
-    if stick.path in (path, *path.parents):
+    if bundle.path in (path, *path.parents):
         raise Refused(
-            f"{path}: lies in the stick itself, which would be broken by it. Name another place with --to."
+            f"{path}: lies in the bundle itself, which would be broken by it. Name another place with --to."
         )
     if not os.path.lexists(path):
         return
@@ -780,50 +780,54 @@ class Wishes:
 
 
 def install(
-    stick: Stick,
+    bundle: Bundle,
     wishes: Wishes,
     progress: Progress,
     say: Callable[[str], None],
     ask: Callable[[str], bool] = lambda _question: False,
 ) -> Path:
-    """Install the stick's program and kits, prove them, and make them the version in use; its folder.
+    """Install the bundle's program and kits, prove them, and make them the version in use; its folder.
 
     An interrupted run is continued by the next. Raises Refused; the version in use before is then still in use.
     """
     home = Home(wishes.to)
-    refuse_place(home, stick)
-    target = _target(stick)
-    trust = judged(stick, home.pinned(), key=wishes.key, accept=list(wishes.accept))
-    _agree(stick, trust, wishes, say, ask)
-    refuse_broken(stick, shape_faults(stick))
-    big = {p for kit in stick.kits.values() for f in kit["files"].values() for p in f["pieces"]}
-    refuse_broken(stick, content_faults(stick, [n for n in stick.files if n not in big], progress))
-    installer = checked_bytes(stick, "install.py")
-    _check_memory(stick, wishes)
+    refuse_place(home, bundle)
+    target = _target(bundle)
+    trust = judged(bundle, home.pinned(), key=wishes.key, accept=list(wishes.accept))
+    _agree(bundle, trust, wishes, say, ask)
+    refuse_broken(bundle, shape_faults(bundle))
+    big = {p for kit in bundle.kits.values() for f in kit["files"].values() for p in f["pieces"]}
+    refuse_broken(
+        bundle, content_faults(bundle, [n for n in bundle.files if n not in big], progress)
+    )
+    installer = checked_bytes(bundle, "install.py")
+    _check_memory(bundle, wishes)
     found = home.path.is_dir()
     home.path.mkdir(parents=True, exist_ok=True)
     with locked(home):
-        refuse_place(home, stick)  # once more: another installer may have been at work
-        _refuse_older(stick, home, wishes)
+        refuse_place(home, bundle)  # once more: another installer may have been at work
+        _refuse_older(bundle, home, wishes)
         if (mark := home.mark()) is None:
             mark = {"id": secrets.token_hex(16)}
             _write_mark(home.path, _HOME, mark["id"], made_by="others" if found else "installer")
-        folder = home.version(stick.version)
-        if stick.version not in home.complete():
+        folder = home.version(bundle.version)
+        if bundle.version not in home.complete():
             _begin(folder, mark["id"])
             try:
-                _check_disk(stick, target, home)
-                _bring(stick, target, home, folder, progress)
-                _program(stick, target, folder, say)
-                _prove(folder, list(stick.kits), say)
-                _complete(stick, trust, home, say)
+                _check_disk(bundle, target, home)
+                _bring(bundle, target, home, folder, progress)
+                _program(bundle, target, folder, say)
+                _prove(folder, list(bundle.kits), say)
+                _complete(bundle, trust, home, say)
             except Refused:
                 _remove(folder)
                 _leave_if_empty(home)
                 raise
         before = home.current()
-        _switch(home, stick, trust, installer)
-        keep = set(home.complete()) if before in (None, stick.version) else {before, stick.version}
+        _switch(home, bundle, trust, installer)
+        keep = (
+            set(home.complete()) if before in (None, bundle.version) else {before, bundle.version}
+        )
         for other in home.ours():  # unfinished ones too
             if other.name not in keep:
                 _remove(other)
@@ -831,13 +835,13 @@ def install(
 
 
 def _agree(
-    stick: Stick,
+    bundle: Bundle,
     trust: Trust,
     wishes: Wishes,
     say: Callable[[str], None],
     ask: Callable[[str], bool],
 ) -> None:
-    """Say who vouches for the stick; the first key that is to be trusted here needs a yes. Raises Refused."""
+    """Say who vouches for the bundle; the first key that is to be trusted here needs a yes. Raises Refused."""
     if trust.warning or trust.key is None:
         say(f"warning: {trust.warning}")
         return
@@ -850,21 +854,21 @@ def _agree(
     )
     if not ask(question):
         raise Refused(
-            f"{stick.path / SIGNATURE}: by key {trust.key.id}, which is not trusted here yet. Nothing was installed. Compare "
+            f"{bundle.path / SIGNATURE}: by key {trust.key.id}, which is not trusted here yet. Nothing was installed. Compare "
             f"the number with the one that its maker gave you; --accept {trust.key.id} then installs it without a question."
         )
 
 
-def _refuse_older(stick: Stick, home: Home, wishes: Wishes) -> None:
-    """Raise Refused where the version in use is newer: an old stick, signed long ago, brings old faults back."""
-    if (name := home.current()) is None or name == stick.version or "older" in wishes.accept:
+def _refuse_older(bundle: Bundle, home: Home, wishes: Wishes) -> None:
+    """Raise Refused where the version in use is newer: an old bundle, signed long ago, brings old faults back."""
+    if (name := home.current()) is None or name == bundle.version or "older" in wishes.accept:
         return
-    current = open_stick(home.version(name))
-    ours, theirs = version_order(current.program), version_order(stick.program)
-    if (theirs, stick.created) >= (ours, current.created):
+    current = open_bundle(home.version(name))
+    ours, theirs = version_order(current.program), version_order(bundle.program)
+    if (theirs, bundle.created) >= (ours, current.created):
         return
     raise Refused(
-        f"{stick.path}: has pulse-edge {stick.program} with kits of {stick.created:%Y-%m-%d}, and in use is the newer "
+        f"{bundle.path}: has pulse-edge {bundle.program} with kits of {bundle.created:%Y-%m-%d}, and in use is the newer "
         f"{current.program} with kits of {current.created:%Y-%m-%d}. Nothing was changed. --rollback goes back to the version "
         "before; --accept older installs this one all the same."
     )
@@ -882,10 +886,10 @@ def _begin(folder: Path, number: str) -> None:
     _write_mark(folder, _VERSION, number)
 
 
-def _target(stick: Stick) -> dict[str, Any]:
-    """The stick's wheels for this machine and this Python."""
+def _target(bundle: Bundle) -> dict[str, Any]:
+    """The bundle's wheels for this machine and this Python."""
     here, python = this_platform(), f"{sys.version_info[0]}.{sys.version_info[1]}"
-    for target in stick.targets:
+    for target in bundle.targets:
         if (target["platform"], target["python"]) == (here, python):
             name, version = platform.libc_ver()
             have = [int(part) for part in version.split(".")[:2]] if name == "glibc" else [0, 0]
@@ -895,9 +899,9 @@ def _target(stick: Stick) -> dict[str, Any]:
                     f"{here}: needs glibc {wanted}, and this system has {version or 'none'}. Use a newer system."
                 )
             return target
-    carried = ", ".join(f"{t['platform']} with Python {t['python']}" for t in stick.targets)
+    carried = ", ".join(f"{t['platform']} with Python {t['python']}" for t in bundle.targets)
     raise Refused(
-        f"{stick.path}: made for {carried}; this is {here} with Python {python}. Ask for a stick made for it."
+        f"{bundle.path}: made for {carried}; this is {here} with Python {python}. Ask for a bundle made for it."
     )
 
 
@@ -909,16 +913,16 @@ def this_platform() -> str:
     return f"{system}-{names.get(machine, machine)}"
 
 
-def _check_disk(stick: Stick, target: dict[str, Any], home: Home) -> None:
-    kits = sum(f["bytes"] for kit in stick.kits.values() for f in kit["files"].values())
+def _check_disk(bundle: Bundle, target: dict[str, Any], home: Home) -> None:
+    kits = sum(f["bytes"] for kit in bundle.kits.values() for f in kit["files"].values())
     wheels = sum(
-        stick.files[f"wheels/{n}"][0] for n in target["wheels"] if f"wheels/{n}" in stick.files
+        bundle.files[f"wheels/{n}"][0] for n in target["wheels"] if f"wheels/{n}" in bundle.files
     )
     needed, free = (
         kits + wheels + target["unpacked"] + _SPARE_BYTES,
         shutil.disk_usage(home.path).free,
     )
-    have = sum(p.stat().st_size for p in home.version(stick.version).rglob("*") if p.is_file())
+    have = sum(p.stat().st_size for p in home.version(bundle.version).rglob("*") if p.is_file())
     if needed > free + have:
         raise Refused(
             f"{home.path}: needs {needed / 2**30:.1f} GiB of disk, and {(free + have) / 2**30:.1f} GiB are free. Free "
@@ -926,12 +930,12 @@ def _check_disk(stick: Stick, target: dict[str, Any], home: Home) -> None:
         )
 
 
-def _check_memory(stick: Stick, wishes: Wishes) -> None:
+def _check_memory(bundle: Bundle, wishes: Wishes) -> None:
     have = installed_memory()
-    least = min((kit["memory"] for kit in stick.kits.values()), default=0)
+    least = min((kit["memory"] for kit in bundle.kits.values()), default=0)
     if have is not None and least > have and "little-memory" not in wishes.accept:
         raise Refused(
-            f"{stick.path}: its smallest kit needs {least / 2**30:.1f} GiB of memory, and this machine has "
+            f"{bundle.path}: its smallest kit needs {least / 2**30:.1f} GiB of memory, and this machine has "
             f"{have / 2**30:.1f} GiB. Use a smaller kit; --accept little-memory installs it all the same."
         )
 
@@ -945,26 +949,26 @@ def installed_memory() -> int | None:
 
 
 def _bring(
-    stick: Stick, target: dict[str, Any], home: Home, folder: Path, progress: Progress
+    bundle: Bundle, target: dict[str, Any], home: Home, folder: Path, progress: Progress
 ) -> None:
     """Copy wheels and kits into the version's folder, checking every byte on its way."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / STICK, stick.data)
+    write_whole(folder / BUNDLE, bundle.data)
     jobs = [
         (
             folder / "wheels" / name,
-            [f"wheels/{name}"] if f"wheels/{name}" in stick.files else [],
+            [f"wheels/{name}"] if f"wheels/{name}" in bundle.files else [],
             -1,
             sha256,
         )
         for name, sha256 in target["wheels"].items()
     ]
-    for kit, about in stick.kits.items():
+    for kit, about in bundle.kits.items():
         for name, file in about["files"].items():
             jobs.append(
                 (folder / "kits" / kit / name, file["pieces"], file["bytes"], file["sha256"])
             )
-    total = sum(stick.files[p][0] for _, pieces, _, _ in jobs for p in pieces)
+    total = sum(bundle.files[p][0] for _, pieces, _, _ in jobs for p in pieces)
     done = 0
     faults: list[str] = []
 
@@ -977,40 +981,40 @@ def _bring(
     for path, pieces, size, sha256 in jobs:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_file() and size in (-1, path.stat().st_size) and sha256_of(path) == sha256:
-            step(sum(stick.files[p][0] for p in pieces))
+            step(sum(bundle.files[p][0] for p in pieces))
         elif pieces:
-            faults += _joined(stick, pieces, path, sha256, step)
+            faults += _joined(bundle, pieces, path, sha256, step)
         elif (source := present.find(path.suffix, size, sha256)) is not None:
             _link(source, path)
         else:
             faults.append(
-                f"{path.name}: not carried by this stick, and not installed here. Use the whole stick"
+                f"{path.name}: not carried by this bundle, and not installed here. Use the whole bundle"
             )
-    refuse_broken(stick, faults)
-    _keep_other_kits(stick, home, folder)
+    refuse_broken(bundle, faults)
+    _keep_other_kits(bundle, home, folder)
 
 
 def _joined(
-    stick: Stick, pieces: list[str], path: Path, sha256: str, step: Callable[[int], None]
+    bundle: Bundle, pieces: list[str], path: Path, sha256: str, step: Callable[[int], None]
 ) -> list[str]:
-    """Write a file from its pieces on the stick; faults of the pieces."""
+    """Write a file from its pieces on the bundle; faults of the pieces."""
     part, faults = path.with_name(path.name + ".part"), []
     whole = hashlib.sha256()
     with open(part, "wb", buffering=0) as out:
         for name in pieces:
             digest = hashlib.sha256()
-            with open(stick.path / name, "rb", buffering=0) as f:
+            with open(bundle.path / name, "rb", buffering=0) as f:
                 while piece := f.read(_READ_BYTES):
                     digest.update(piece)
                     if len(pieces) > 1:
                         whole.update(piece)
                     out.write(piece)
                     step(len(piece))
-            if digest.hexdigest() != stick.files[name][1]:
+            if digest.hexdigest() != bundle.files[name][1]:
                 faults.append(f"{name}: altered")
         os.fsync(out.fileno())
     if not faults and sha256 != (
-        whole.hexdigest() if len(pieces) > 1 else stick.files[pieces[0]][1]
+        whole.hexdigest() if len(pieces) > 1 else bundle.files[pieces[0]][1]
     ):
         faults.append(f"{path.name}: its pieces are not the file that the manifest names")
     if not faults:
@@ -1019,7 +1023,7 @@ def _joined(
 
 
 class _Present:
-    """What installed versions hold, by content: a file may have another name than on the stick."""
+    """What installed versions hold, by content: a file may have another name than on the bundle."""
 
     def __init__(self, home: Home) -> None:
         folders = [
@@ -1053,14 +1057,14 @@ def _link(source: Path, path: Path) -> None:
         os.replace(part, path)
 
 
-def _keep_other_kits(stick: Stick, home: Home, folder: Path) -> None:
-    """Kits of the version in use that this stick does not bring stay beside the new ones, and so do results of self-tests:
+def _keep_other_kits(bundle: Bundle, home: Home, folder: Path) -> None:
+    """Kits of the version in use that this bundle does not bring stay beside the new ones, and so do results of self-tests:
     a kit that was refused on this machine is refused after an update too (pulse_edge.machine.self_test_results).
     """
-    if (name := home.current()) is None or name == stick.version:
+    if (name := home.current()) is None or name == bundle.version:
         return
     before = home.version(name)
-    for source in [kit for kit in _kits_of(before) if kit.name not in stick.kits] + [
+    for source in [kit for kit in _kits_of(before) if kit.name not in bundle.kits] + [
         before / "self-tests"
     ]:
         for file in (p for p in source.rglob("*") if p.is_file()):
@@ -1106,11 +1110,11 @@ def archive_faults(path: Path) -> list[str]:
 
 
 def _program(
-    stick: Stick, target: dict[str, Any], folder: Path, say: Callable[[str], None]
+    bundle: Bundle, target: dict[str, Any], folder: Path, say: Callable[[str], None]
 ) -> None:
     """Make the version's virtual environment, from its wheels alone."""
     wheels = [folder / "wheels" / name for name in target["wheels"]]
-    refuse_broken(stick, [fault for wheel in wheels for fault in archive_faults(wheel)])
+    refuse_broken(bundle, [fault for wheel in wheels for fault in archive_faults(wheel)])
     ready = folder / "venv" / "ready"
     if ready.exists():
         return
@@ -1200,11 +1204,11 @@ def _prove(folder: Path, kits: list[str], say: Callable[[str], None]) -> None:
                 say(f"{kit.name}: {' '.join(line.split())}")
 
 
-def _complete(stick: Stick, trust: Trust, home: Home, say: Callable[[str], None]) -> None:
+def _complete(bundle: Bundle, trust: Trust, home: Home, say: Callable[[str], None]) -> None:
     """Choose the kit that answers when none is named, and write install.json, the last file of a version: what it is, and what
     answers must say of the program and kits.
     """
-    folder = home.version(stick.version)
+    folder = home.version(bundle.version)
     kits = {kit.name: trust.warning for kit in _kits_of(folder)}
     current = home.current()
     if current is not None:
@@ -1212,16 +1216,16 @@ def _complete(stick: Stick, trust: Trust, home: Home, say: Callable[[str], None]
         kits |= {
             name: trust.warning or warning
             for name, warning in earlier.items()
-            if name not in stick.kits
+            if name not in bundle.kits
         }
     if (
         default := _default(
-            stick, None if current is None else home.version(current), list(kits), say
+            bundle, None if current is None else home.version(current), list(kits), say
         )
     ) is not None:
         write_default(folder, default)
     key = None if trust.key is None else trust.key.id
-    about = {"program": stick.program, "key": key, "warning": trust.warning, "kits": kits}
+    about = {"program": bundle.program, "key": key, "warning": trust.warning, "kits": kits}
     write_whole(folder / INSTALLED, json.dumps(about, indent=1).encode() + b"\n")
 
 
@@ -1257,19 +1261,19 @@ def write_default(folder: Path, default: DefaultKit) -> None:
 
 
 def _default(
-    stick: Stick, before: Path | None, kits: list[str], say: Callable[[str], None]
+    bundle: Bundle, before: Path | None, kits: list[str], say: Callable[[str], None]
 ) -> DefaultKit | None:
-    """What the person chose before, else the stick's own, or one of it that needs less memory than this machine has."""
+    """What the person chose before, else the bundle's own, or one of it that needs less memory than this machine has."""
     earlier = None
     if before is not None:
         with contextlib.suppress(
             OSError, ValueError
-        ):  # broken: the stick's own then, and it is said
+        ):  # broken: the bundle's own then, and it is said
             earlier = read_default(before)
-    if earlier is not None and earlier.kit in kits and (earlier.chosen or stick.default is None):
+    if earlier is not None and earlier.kit in kits and (earlier.chosen or bundle.default is None):
         default = earlier
-    elif stick.default is not None:
-        default = DefaultKit(_fitting(stick, stick.default, say), chosen=False)
+    elif bundle.default is not None:
+        default = DefaultKit(_fitting(bundle, bundle.default, say), chosen=False)
     else:
         return None
     if len(kits) > 1:
@@ -1280,15 +1284,15 @@ def _default(
     return default
 
 
-def _fitting(stick: Stick, first: str, say: Callable[[str], None]) -> str:
+def _fitting(bundle: Bundle, first: str, say: Callable[[str], None]) -> str:
     """The first kit, or where it is too large for this machine the next that is not, or the smallest."""
     have = installed_memory()
-    if have is None or stick.kits[first]["memory"] <= have:
+    if have is None or bundle.kits[first]["memory"] <= have:
         return first
-    fits = [name for name, kit in stick.kits.items() if kit["memory"] <= have]
-    other = fits[0] if fits else min(stick.kits, key=lambda name: int(stick.kits[name]["memory"]))
+    fits = [name for name, kit in bundle.kits.items() if kit["memory"] <= have]
+    other = fits[0] if fits else min(bundle.kits, key=lambda name: int(bundle.kits[name]["memory"]))
     if other != first:
-        needed = stick.kits[first]["memory"] / 2**30
+        needed = bundle.kits[first]["memory"] / 2**30
         say(
             f"{first} needs {needed:.1f} GiB of memory, and this machine has {have / 2**30:.1f} GiB"
         )
@@ -1311,7 +1315,7 @@ def launcher(home: Home) -> Path:
     return home.path / ("pulse-edge.cmd" if sys.platform == "win32" else "pulse-edge")
 
 
-def _switch(home: Home, stick: Stick, trust: Trust, installer: bytes) -> None:
+def _switch(home: Home, bundle: Bundle, trust: Trust, installer: bytes) -> None:
     """Make the version that has passed the one in use. `current` is the one pointer, and written last."""
     keys = home.pinned()
     if trust.key is not None and trust.pinned and trust.key not in keys:
@@ -1321,7 +1325,7 @@ def _switch(home: Home, stick: Stick, trust: Trust, installer: bytes) -> None:
     text = _LAUNCHER_CMD if sys.platform == "win32" else _LAUNCHER
     write_whole(launcher(home), text.encode(), mode=0o755)
     write_whole(home.path / "install.py", installer)
-    write_whole(home.path / "current", f"{stick.version}\n".encode())
+    write_whole(home.path / "current", f"{bundle.version}\n".encode())
     link = _shell_link(home)
     if link is not None and not os.path.lexists(link):
         with contextlib.suppress(OSError):  # a convenience: the launcher's own path always works
@@ -1465,13 +1469,13 @@ def _user_folders() -> tuple[Path, Path]:
     """The cache and the audit log of this user, as pulse_edge.kit.kit and pulse_edge.audit_log.log have them."""
     if sys.platform == "win32":
         local = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local") / "pulse-edge"
-        return local / "cache", local / "log"
+        return local / "cache", local / "audit-log"
     if sys.platform == "darwin":
         library = Path.home() / "Library"
-        return library / "Caches/pulse-edge", library / "Application Support/pulse-edge/log"
+        return library / "Caches/pulse-edge", library / "Application Support/pulse-edge/audit-log"
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state")
-    return cache / "pulse-edge", state / "pulse-edge/log"
+    return cache / "pulse-edge", state / "pulse-edge/audit-log"
 
 
 def traces() -> list[Trace]:
@@ -1479,7 +1483,7 @@ def traces() -> list[Trace]:
     cache, log = _user_folders()
     named = [
         Path(os.environ[name])
-        for name in ("PULSE_EDGE_CACHE", "PULSE_EDGE_LOG")
+        for name in ("PULSE_EDGE_CACHE", "PULSE_EDGE_AUDIT_LOG")
         if os.environ.get(name)
     ]
     state = Path(os.environ.get("PULSE_EDGE_STATE") or log.parent)
@@ -1509,7 +1513,7 @@ def _kind(folder: Path) -> str | None:
 
 
 _WRITTEN = re.compile(
-    r"log|lock|head(\.new)?|verified.*|[0-9a-f]{16,64}(-[0-9a-f]{16,64})?\.(tokens|kv|json|png)(\.new)?"
+    r"entries\.log|lock|head(\.new)?|verified.*|[0-9a-f]{16,64}(-[0-9a-f]{16,64})?\.(tokens|kv|json|png)(\.new)?"
     rf"|\.unfinished-.+|tmp.{{8}}|\.{re.escape(MARK)}.+"
 )
 """Files that the program writes into its folders; what else lies there is somebody else's."""
@@ -1602,7 +1606,7 @@ def _folder(text: str) -> Path:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description="Install pulse-edge from this stick, without a network."
+        description="Install pulse-edge from this bundle, without a network."
     )
     parser.add_argument(
         "--to", type=_folder, metavar="DIR", help="where to; default: the usual place"
@@ -1708,7 +1712,7 @@ def main() -> int:
                 _read(options.key).decode("utf-8", "replace"), str(options.key)
             )
             wishes = Wishes(home.path, key, tuple(options.accept))
-            install(open_stick(Path(__file__).resolve().parent), wishes, _Bar(), _say, _ask)
+            install(open_bundle(Path(__file__).resolve().parent), wishes, _Bar(), _say, _ask)
             print(f"installed. Read a page: {_quoted(launcher(home))} interpret scan.jpg")
     except Refused as e:
         print(*(f"error: {line}" for line in e.lines), sep="\n", file=sys.stderr)

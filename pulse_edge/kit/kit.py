@@ -24,10 +24,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
+from pulse_edge.common import files, installation, json_input, paths
 from pulse_edge.common import folders as owned
-from pulse_edge.common import json_input, paths
+from pulse_edge.common.files import file_sha256
 from pulse_edge.errors import FolderError, KitError
-from pulse_edge.installer import install
 from pulse_edge.kit import manifest_limits
 
 MANIFEST = "manifest.json"
@@ -35,7 +35,6 @@ MANIFEST_VERSION = 1
 KIT_VARIABLE = "PULSE_EDGE_KIT"
 _DOCUMENTS = ("golden", "accuracy/", "findings.json", "README.md", "MODEL_CARD.md")
 """Beginnings of the names of files that no engine reads."""
-_READ_BYTES = 1 << 22
 MAX_NAME = 200
 """Characters of a file's name in a kit: every file system takes that many."""
 
@@ -364,16 +363,6 @@ def base_of(manifest: Manifest) -> dict[str, str]:
 # --- verifying -------------------------------------------------------------------------------------------------------
 
 
-def sha256_file(path: Path, progress: Callable[[int], None] = lambda _bytes: None) -> str:
-    """Hex sha256 of a file; `progress` gets the bytes of each piece read."""
-    digest = hashlib.sha256()
-    with open(path, "rb", buffering=0) as f:
-        while piece := f.read(_READ_BYTES):
-            digest.update(piece)
-            progress(len(piece))
-    return digest.hexdigest()
-
-
 def verify(
     kit: Kit,
     *,
@@ -400,7 +389,7 @@ def verify(
             progress(file.bytes)
             continue
         stamp = _stamp(path)
-        if sha256_file(path, progress) != file.sha256:
+        if file_sha256(path, progress) != file.sha256:
             wrong.append(name)
             if memory is not None:
                 memory.drop(path)
@@ -433,7 +422,7 @@ def _stamp(path: Path) -> tuple[int, ...]:
 
 def _own_systems() -> set[int]:
     """Devices of the file systems that hold this user's cache and this program: whoever changes those needs no kit."""
-    folders = [cache_dir(), Path(sys.prefix)]
+    folders = [paths.user_cache(), Path(sys.prefix)]
     while not folders[0].exists() and folders[0] != folders[0].parent:
         folders[0] = folders[0].parent
     return {folder.stat().st_dev for folder in folders if folder.exists()}
@@ -456,7 +445,7 @@ class _Verified:
     """Which files passed, in the user's cache directory, readable by the owner alone."""
 
     def __init__(self) -> None:
-        self._folder = cache_dir() / "verified"
+        self._folder = paths.user_cache() / "verified"
         self._known: dict[str, _Passed] = {}
         self._changed = False
         try:
@@ -502,7 +491,7 @@ class _Verified:
         try:
             owned.claim(self._folder, "verified-files")
             text = json.dumps({path: dataclasses.asdict(passed) for path, passed in recent.items()})
-            owned.write_text(self._folder / "verified.json", text)
+            files.write_text(self._folder / "verified.json", text)
         except (OSError, FolderError):
             pass  # a read-only home only costs the next start its time
 
@@ -526,60 +515,29 @@ def _sampled(path: Path, offsets: list[int]) -> dict[str, str]:
 # --- finding ---------------------------------------------------------------------------------------------------------
 
 
-def cache_dir() -> Path:
-    """The user's cache directory for this program."""
-    if sys.platform == "win32":
-        return (
-            Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local")
-            / "pulse-edge"
-            / "cache"
-        )
-    if sys.platform == "darwin":
-        return Path.home() / "Library/Caches/pulse-edge"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pulse-edge"
-
-
 def installed_dir() -> Path:
-    """Where kits are installed, one directory a kit: beside the program that a stick brought, or for this user."""
-    if home() is not None:
-        return Path(sys.prefix).parent / "kits"
-    if sys.platform == "win32":
-        return (
-            Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local")
-            / "pulse-edge"
-            / "kits"
-        )
-    if sys.platform == "darwin":
-        return Path.home() / "Library/Application Support/pulse-edge/kits"
-    return (
-        Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share")
-        / "pulse-edge"
-        / "kits"
-    )
-
-
-def home() -> install.Home | None:
-    """The installation that this program runs from; None when no stick brought it."""
-    version = Path(sys.prefix).parent
-    if (version / install.STICK).is_file() and version.parent.name == "versions":
-        return install.Home(version.parent.parent)
-    return None
+    """Where kits are installed, one directory a kit: with the program that a bundle installed, or for this user."""
+    if (version := installation.version_folder()) is not None:
+        return version / "kits"
+    return paths.user_data() / "kits"
 
 
 def warning(kit: Kit) -> str | None:
-    """What every answer of a kit must say about the stick that it, or the program, came from."""
-    about = Path(sys.prefix).parent / install.INSTALLED
-    if home() is None or not about.is_file():
+    """Return what every answer must say about the bundle that the kit, or the program, came from."""
+    version = installation.version_folder()
+    if version is None:
         return None
     try:
-        said = json.loads(about.read_text("utf-8"))
-        inside = kit.path.parent == installed_dir().resolve()
-        text = said["kits"].get(kit.path.name, said["warning"]) if inside else said["warning"]
-        return None if text is None else str(text)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
+        record = installation.read_record(version)
+    except (OSError, ValueError) as e:
         raise KitError(
-            f"{about}: cannot be read ({e}). Run the stick's install.py again."
+            f"{version / installation.INSTALL_RECORD}: cannot be read ({e}). "
+            "Run the bundle's installer again."
         ) from None
+    if record is None:
+        return None
+    inside = kit.path.parent == installed_dir().resolve()
+    return record.kits.get(kit.path.name, record.warning) if inside else record.warning
 
 
 def find(named: Path | None) -> Kit:
@@ -669,10 +627,10 @@ def default_name() -> str | None:
     """Name of the installed kit that answers when none is named; None where none was chosen. Raises KitError."""
     folder = installed_dir().parent
     try:
-        default = install.read_default(folder)
+        default = installation.read_default(folder)
     except (OSError, ValueError) as e:
         raise KitError(
-            f"{folder / install.DEFAULT_KIT}: cannot be read ({e}). Choose a kit again with `pulse-edge kit use NAME`."
+            f"{folder / installation.DEFAULT_KIT}: cannot be read ({e}). Choose a kit again with `pulse-edge kit use NAME`."
         ) from None
     return None if default is None else default.kit
 
@@ -695,7 +653,9 @@ def choose(named: str) -> Kit:
         )
     kit = open_kit(path)
     try:
-        install.write_default(installed_dir().parent, install.DefaultKit(path.name, chosen=True))
+        installation.write_default(
+            installed_dir().parent, installation.DefaultKit(path.name, chosen=True)
+        )
     except OSError as e:
         raise KitError(
             f"{installed_dir().parent}: the choice cannot be written ({e.strerror}). Ask whoever installed pulse-edge; for "
@@ -752,18 +712,11 @@ def _held(folder: Path) -> Iterator[bool]:
     if sys.platform == "win32":
         yield False
         return
-    import fcntl
-
-    fd = os.open(folder, os.O_RDONLY)
+    handle = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        held = True
-    except OSError:
-        held = False
-    try:
-        yield held
+        yield files.try_lock(handle)
     finally:
-        os.close(fd)
+        os.close(handle)
 
 
 def _sweep(target: Path) -> None:
@@ -821,10 +774,10 @@ def _present(folder: Path) -> set[str]:
         raise error
 
     present = set()
-    for place, folders, files in os.walk(folder, onerror=refuse):
+    for place, folders, names in os.walk(folder, onerror=refuse):
         links = [name for name in folders if os.path.islink(os.path.join(place, name))]
         present |= {
-            (Path(place) / name).relative_to(folder).as_posix() for name in [*files, *links]
+            (Path(place) / name).relative_to(folder).as_posix() for name in [*names, *links]
         }
     return present
 
@@ -879,7 +832,7 @@ def _remove(folder: Path) -> None:
 def listing(path: Path) -> dict[str, File]:
     """Every file below `path` but the manifest, with size and sha256, for a manifest about to be written."""
     return {
-        p.relative_to(path).as_posix(): File(p.stat().st_size, sha256_file(p))
+        p.relative_to(path).as_posix(): File(p.stat().st_size, file_sha256(p))
         for p in sorted(path.rglob("*"))
         if p.is_file() and p.name != MANIFEST
     }

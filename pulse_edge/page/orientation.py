@@ -2,8 +2,8 @@
 pages only.
 
 In: an RGB page with rows or columns along its sides, and its scale. Out: how upright each of the four turns is, how
-probable a mirror image, and each layout. OpenCV runs the networks; calibration/upright.py and calibration/layouts.py train
-them.
+probable a mirror image, and each layout. OpenCV runs the networks; calibration/page_networks
+trains them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`calibration collect`: what the stats hold, that any way to them gives the same bytes, and what is refused."""
+"""`calibration collect`: what the statistics hold, that any way to them gives the same bytes, and what is refused."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ import pytest
 from click.testing import CliRunner
 
 from calibration import collect as collecting
-from calibration import ecgbench, stats
+from calibration import ecgbench, statistics_file
 from calibration.__main__ import cli
 from calibration.collect import Plan, choose, collect
+from calibration.observers import Collector
 from calibration.synthesize import Plan as Pages
 from calibration.synthesize import synthesize
 from pulse_edge import PulseModel
@@ -51,7 +52,7 @@ def file(tiny_kit: Path, plan: Plan, tmp_path_factory: pytest.TempPathFactory) -
 def test_the_first_layers_sums_are_those_of_normalised_embeddings(
     tiny_kit: Path, bench: Path, file: Path
 ) -> None:
-    made, reader = stats.load(file), gguf.GGUFReader(tiny_kit / "llm.gguf")
+    statistics, reader = statistics_file.load(file), gguf.GGUFReader(tiny_kit / "llm.gguf")
     tensors = {t.name: t.data for t in reader.tensors}
     by_id = {
         (s.task, s.id): s
@@ -61,7 +62,7 @@ def test_the_first_layers_sums_are_those_of_normalised_embeddings(
     image, text = np.zeros(256), np.zeros(256)
     with PulseModel.load(tiny_kit, device="cpu") as model:
         m = model.kit.manifest
-        for task, name, _ in made.done:
+        for task, name, _ in statistics.done:
             sample = by_id[task, name]
             rows = model.encode(bench / "images" / sample.image).image_tokens
             ((question, answer),) = sample.turns
@@ -74,8 +75,8 @@ def test_the_first_layers_sums_are_those_of_normalised_embeddings(
                 x = x.astype(np.float64)
                 scale = np.sqrt(np.square(x).mean(-1, keepdims=True) + 1e-5)
                 sums += np.square(x / scale * tensors["blk.0.attn_norm.weight"]).sum(0)
-    assert np.allclose(made.sums["attn_norm-0"].image, image, rtol=1e-3)
-    assert np.allclose(made.sums["attn_norm-0"].text, text, rtol=1e-3)
+    assert np.allclose(statistics.sums["attn_norm-0"].image, image, rtol=1e-3)
+    assert np.allclose(statistics.sums["attn_norm-0"].text, text, rtol=1e-3)
 
 
 def test_every_matrix_but_the_embeddings_has_its_sums_and_counts(
@@ -99,10 +100,12 @@ def test_every_matrix_but_the_embeddings_has_its_sums_and_counts(
 
 
 def test_image_tokens_and_text_rows_are_counted_apart(file: Path) -> None:
-    made = stats.load(file)
-    image, text = made.sums["attn_norm-0"].rows
-    assert image == sum(len(p.rows) for p in made.probes)  # every sample of so few is a probe
-    assert text == sum(len(p.before) + len(p.after) for p in made.probes)
+    statistics = statistics_file.load(file)
+    image, text = statistics.sums["attn_norm-0"].tokens
+    assert image == sum(
+        len(p.image_tokens) for p in statistics.probes
+    )  # every sample of so few is a probe
+    assert text == sum(len(p.before) + len(p.after) for p in statistics.probes)
 
 
 def test_it_has_the_keys_of_llama_cpps_importance_matrices(file: Path) -> None:
@@ -116,7 +119,7 @@ def test_it_has_the_keys_of_llama_cpps_importance_matrices(file: Path) -> None:
 def test_the_encoders_ranges_begin_with_those_of_the_pixels(
     tiny_kit: Path, bench: Path, file: Path
 ) -> None:
-    made, m = stats.load(file), kits.open_kit(tiny_kit).manifest
+    statistics, m = statistics_file.load(file), kits.open_kit(tiny_kit).manifest
     how = {
         "size": 56,
         "aspect_ratio": m.packing.aspect_ratio,
@@ -127,14 +130,14 @@ def test_the_encoders_ranges_begin_with_those_of_the_pixels(
         for task in TASKS
         for s in ecgbench.open_bench(bench).samples(task, lambda _: None)
     }
-    pages = [scan.read(bench / "images" / images[name]).image for _, name, _ in made.done]
+    pages = [scan.read(bench / "images" / images[name]).image for _, name, _ in statistics.done]
     pixels = [tiling.cut(page, mean=m.vision.mean, std=m.vision.std, **how) for page in pages]
-    assert made.ranges["pixel_values"] == (
+    assert statistics.ranges["pixel_values"] == (
         min(p.min() for p in pixels),
         max(p.max() for p in pixels),
     )
-    assert len(made.ranges) > 20
-    assert all(low < high for low, high in made.ranges.values())
+    assert len(statistics.ranges) > 20
+    assert all(low < high for low, high in statistics.ranges.values())
 
 
 # --- the same bytes ---------------------------------------------------------------------------------------------------
@@ -156,7 +159,7 @@ def test_parts_merged_are_the_bytes_of_one_run(
 def test_an_interrupted_run_goes_on_to_the_same_bytes(
     tiny_kit: Path, plan: Plan, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    take, taken = collecting._Loaded.take, []
+    take, taken = Collector.take, []
 
     def broken(*arguments: object) -> None:
         if len(taken) == 2:
@@ -165,11 +168,11 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(
         take(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(collecting, "SAVE_SECONDS", -1)
-    monkeypatch.setattr(collecting._Loaded, "take", broken)
+    monkeypatch.setattr(Collector, "take", broken)
     with pytest.raises(KeyboardInterrupt):
         collect(tiny_kit, tmp_path / "stats.gguf", plan)
-    assert len(stats.load(tmp_path / "stats.gguf.partial").done) == 2
-    monkeypatch.setattr(collecting._Loaded, "take", take)
+    assert len(statistics_file.load(tmp_path / "stats.gguf.partial").done) == 2
+    monkeypatch.setattr(Collector, "take", take)
     collect(tiny_kit, tmp_path / "stats.gguf", plan)
     assert (tmp_path / "stats.gguf").read_bytes() == file.read_bytes()
     assert [p.name for p in tmp_path.iterdir()] == ["stats.gguf"]
@@ -189,10 +192,10 @@ def test_samples_come_from_every_task_in_turn(bench: Path) -> None:
 def test_only_the_splits_calibration_ids_are_taken(bench: Path, tmp_path: Path) -> None:
     opened = ecgbench.open_bench(bench)
     samples = [s for task in TASKS for s in opened.samples(task, lambda _: None)]
-    made = ecgbench.split(samples, "key", 0.4)
-    ecgbench.save_split(made, tmp_path / "split.json")
+    split = ecgbench.split(samples, "key", 0.4)
+    ecgbench.save_split(split, tmp_path / "split.json")
     chosen, _ = choose(opened, Plan(bench, split=tmp_path / "split.json", samples=100))
-    assert chosen == {(task, name) for task, ids in made.calibration.items() for name in ids}
+    assert chosen == {(task, name) for task, ids in split.calibration.items() for name in ids}
 
 
 # --- refusals ---------------------------------------------------------------------------------------------------------
@@ -203,10 +206,10 @@ def test_a_bench_without_pictures_is_refused(tiny_kit: Path, bench: Path, tmp_pa
     bare.mkdir()
     for task in TASKS:
         shutil.copy(bench / f"{task}.json", bare)
-    said: list[str] = []
+    notes: list[str] = []
     with pytest.raises(BenchError, match="no sample could be used"):
-        collect(tiny_kit, tmp_path / "out" / "stats.gguf", Plan(bare, samples=2), say=said.append)
-    assert len([line for line in said if "is missing" in line]) == 2
+        collect(tiny_kit, tmp_path / "out" / "stats.gguf", Plan(bare, samples=2), say=notes.append)
+    assert len([line for line in notes if "is missing" in line]) == 2
     assert not (tmp_path / "out").exists()
 
 
@@ -220,7 +223,9 @@ def test_what_another_run_left_is_refused(
 
 def test_parts_that_share_samples_are_refused(file: Path) -> None:
     with pytest.raises(BenchError, match="4 samples in common"):
-        stats.merge([(file, stats.load(file)), (file, stats.load(file))])
+        statistics_file.merge(
+            [(file, statistics_file.load(file)), (file, statistics_file.load(file))]
+        )
 
 
 def test_a_split_of_other_data_is_refused(tiny_kit: Path, bench: Path, tmp_path: Path) -> None:
@@ -249,7 +254,7 @@ def test_a_part_beyond_the_last_is_refused(bench: Path) -> None:
 
 def test_a_file_of_another_kind_is_refused(tiny_kit: Path) -> None:
     with pytest.raises(BenchError, match="not a file of `calibration collect`"):
-        stats.load(tiny_kit / "llm.gguf")
+        statistics_file.load(tiny_kit / "llm.gguf")
 
 
 def test_an_older_manifest_without_quantization_is_its_own_base(tiny_kit: Path) -> None:

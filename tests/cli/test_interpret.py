@@ -21,7 +21,7 @@ QUESTIONS = ("Is the rhythm regular?", "What is the rate?")
 
 def run(*arguments: object, log: Path | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pulse_edge", *map(str, arguments)]
-    env = os.environ if log is None else os.environ | {"PULSE_EDGE_LOG": str(log)}
+    env = os.environ if log is None else os.environ | {"PULSE_EDGE_AUDIT_LOG": str(log)}
     return subprocess.run(command, capture_output=True, text=True, check=False, env=env)
 
 
@@ -202,7 +202,7 @@ def test_a_file_name_cannot_write_to_the_terminal(tiny_kit: Path, tmp_path: Path
 def test_without_a_record_there_is_no_second_answer(tiny_kit: Path, tmp_path: Path) -> None:
     log = tmp_path / "log"
     run("interpret", PAGE, "--kit", tiny_kit, "--max-tokens", 2, "--threads", 1, log=log)
-    (log / "log").write_bytes((log / "log").read_bytes()[:-9])
+    (log / "entries.log").write_bytes((log / "entries.log").read_bytes()[:-9])
     done = run(
         "interpret", PAGE, PAGE, "--kit", tiny_kit, "--max-tokens", 2, "--threads", 1, log=log
     )

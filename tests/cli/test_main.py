@@ -27,10 +27,10 @@ HELP = [
     ("interpret", "--help"),
     ("ask", "-h"),
     ("batch", "-h"),
-    ("log", "show", "-h"),
+    ("audit", "show", "-h"),
     ("kit", "--help"),
     ("kit", "info", "-h"),
-    ("kit", "pack", "-h"),
+    ("bundle", "pack", "-h"),
 ]
 
 

@@ -1,4 +1,4 @@
-"""A stick: what pack writes, and that nothing broken, foreign or unsigned gets in unseen."""
+"""A bundle: what pack writes, and that nothing broken, foreign or unsigned gets in unseen."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ import pytest
 import small_bundle
 
 from pulse_edge.cli.main import cli
-from pulse_edge.deploy import bundle, documents, wheelhouse
+from pulse_edge.deploy import bundle, documents, signing, wheelhouse
 from pulse_edge.errors import KitError
 from pulse_edge.installer import install
 from pulse_edge.kit import kit as kits
 
 pytest.importorskip("cryptography", reason="signing needs the package cryptography")
-KEY = bundle.SecretKey(b"ourclin1", bytes(range(32)))
-OTHER = bundle.SecretKey(b"stranger", bytes(range(1, 33)))
+KEY = signing.SecretKey(b"ourclin1", bytes(range(32)))
+OTHER = signing.SecretKey(b"stranger", bytes(range(1, 33)))
 
 
 @pytest.fixture(scope="module")
@@ -41,13 +41,13 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def whole(parts: Path) -> Path:
     wheel = next(parts.glob("*.whl"))
     return small_bundle.make(
-        parts / "stick", parts / "a", parts / "b", wheel=wheel, key=KEY, piece_bytes=3000
+        parts / "bundle", parts / "a", parts / "b", wheel=wheel, key=KEY, piece_bytes=3000
     )
 
 
 @pytest.fixture
 def copy(whole: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(whole, tmp_path / "stick"))
+    return Path(shutil.copytree(whole, tmp_path / "bundle"))
 
 
 def faults(folder: Path) -> str:
@@ -55,7 +55,7 @@ def faults(folder: Path) -> str:
     home = folder.parent / "home"
     wishes = install.Wishes(home, accept=(KEY.public().id,))
     with pytest.raises(install.Refused) as e:
-        install.install(install.open_stick(folder), wishes, lambda *_: None, lambda _text: None)
+        install.install(install.open_bundle(folder), wishes, lambda *_: None, lambda _text: None)
     assert not home.exists()
     return str(e.value)
 
@@ -63,7 +63,7 @@ def faults(folder: Path) -> str:
 # --- what pack writes -------------------------------------------------------------------------------------------------
 
 
-def test_a_stick_verifies(whole: Path) -> None:
+def test_a_bundle_verifies(whole: Path) -> None:
     assert "signed by key" in bundle.verify(whole, None, lambda *_: None)
 
 
@@ -83,7 +83,7 @@ def test_a_large_file_is_carried_in_pieces(whole: Path, parts: Path) -> None:
     assert [p.stat().st_size for p in pieces] == [3000, 2000]
 
 
-def test_every_paper_is_there(whole: Path) -> None:
+def test_every_bundle_document_is_there(whole: Path) -> None:
     for name in (
         "README.html",
         "MODEL_CARD.md",
@@ -116,7 +116,7 @@ def test_every_paper_is_there(whole: Path) -> None:
         "n" * 200,
     ],
 )
-def test_names_that_a_stick_cannot_hold_are_known(name: str) -> None:
+def test_names_that_a_bundle_cannot_hold_are_known(name: str) -> None:
     assert not install.name_fits(name)
 
 
@@ -124,14 +124,14 @@ def test_an_altered_kit_is_not_packed(parts: Path, tmp_path: Path) -> None:
     kit = Path(shutil.copytree(parts / "a", tmp_path / "kit"))
     flip(kit / "llm.gguf")
     with pytest.raises(KitError, match=r"kit/llm\.gguf"):
-        small_bundle.make(tmp_path / "stick", kit, wheel=next(parts.glob("*.whl")))
+        small_bundle.make(tmp_path / "bundle", kit, wheel=next(parts.glob("*.whl")))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["constraints.txt", "kit"]
 
 
-def test_a_stick_inside_its_kit_is_refused(parts: Path, tmp_path: Path) -> None:
+def test_a_bundle_inside_its_kit_is_refused(parts: Path, tmp_path: Path) -> None:
     kit = Path(shutil.copytree(parts / "a", tmp_path / "kit"))
     order = bundle.Order(
-        kits=(kit,), out=kit / "stick", targets=(), wheels=(), constraints=tmp_path / "none"
+        kits=(kit,), out=kit / "bundle", targets=(), wheels=(), constraints=tmp_path / "none"
     )
     with pytest.raises(KitError, match="lies in the kit"):
         bundle.pack(order)
@@ -253,7 +253,7 @@ def test_a_part_is_left_out_only_where_that_is_asked_for(
     assert len(whole - names) == 1
     assert names < whole
     assert f"<b>not packed</b>: {wheelhouse.EXTRAS[part]}" in page
-    assert part not in json.loads((tmp_path / "bundle/stick.json").read_text())["extras"]
+    assert part not in json.loads((tmp_path / "bundle/bundle.json").read_text())["extras"]
 
 
 def test_the_parts_are_those_that_the_program_offers() -> None:
@@ -364,7 +364,7 @@ def test_a_delta_carries_only_what_has_changed(parts: Path, whole: Path, tmp_pat
     wheel = next(parts.glob("*.whl"))
     new = small_bundle.kit(tmp_path / "c", "kit c", seed=3)
     delta = small_bundle.make(
-        tmp_path / "delta", parts / "a", new, wheel=wheel, key=KEY, since=whole / "stick.json"
+        tmp_path / "delta", parts / "a", new, wheel=wheel, key=KEY, since=whole / "bundle.json"
     )
     assert sorted(p.parent.name for p in delta.rglob("*") if p.suffix in (".gguf", ".whl")) == [
         "kit-c"
@@ -413,7 +413,7 @@ def test_a_file_more_is_found_and_named(copy: Path, name: str) -> None:
     assert f"{name}: does not belong" in faults(copy)
 
 
-def test_what_systems_leave_on_sticks_is_ignored(copy: Path) -> None:
+def test_what_systems_leave_on_bundles_is_ignored(copy: Path) -> None:
     (copy / "System Volume Information").mkdir()
     (copy / "System Volume Information/WPSettings.dat").write_bytes(b"x")
     (copy / "._README.html").write_bytes(b"x")
@@ -438,14 +438,14 @@ def test_files_renamed_across_kits_are_found_and_named(copy: Path) -> None:
 
 
 def test_a_changed_manifest_does_not_agree_with_its_signature(copy: Path) -> None:
-    text = (copy / "stick.json").read_text()
-    (copy / "stick.json").write_text(text.replace("kit a", "kit z"))
-    assert "stick.json: does not agree with its signature" in faults(copy)
+    text = (copy / "bundle.json").read_text()
+    (copy / "bundle.json").write_text(text.replace("kit a", "kit z"))
+    assert "bundle.json: does not agree with its signature" in faults(copy)
 
 
 def test_another_signature_is_found(copy: Path) -> None:
-    (copy / "stick.json.minisig").write_text(OTHER.sign((copy / "stick.json").read_bytes(), "c"))
-    assert "stick.pub: not the key of the signature" in faults(copy)
+    (copy / "bundle.json.minisig").write_text(OTHER.sign((copy / "bundle.json").read_bytes(), "c"))
+    assert "bundle.pub: not the key of the signature" in faults(copy)
 
 
 def test_a_copy_cut_short_anywhere_is_found_and_named(whole: Path, tmp_path: Path) -> None:
@@ -453,7 +453,7 @@ def test_a_copy_cut_short_anywhere_is_found_and_named(whole: Path, tmp_path: Pat
     names = [p.relative_to(whole) for p in sorted(whole.rglob("*")) if p.is_file()]
     total = sum((whole / n).stat().st_size for n in names)
     for left in random.Random(7).sample(range(total), 20):
-        cut = tmp_path / f"{left}" / "stick"
+        cut = tmp_path / f"{left}" / "bundle"
         cut.mkdir(parents=True)
         short = None
         for name in names:
@@ -472,11 +472,11 @@ def test_a_copy_cut_short_anywhere_is_found_and_named(whole: Path, tmp_path: Pat
 
 
 def test_a_manifest_that_points_outside_is_refused(copy: Path) -> None:
-    raw = json.loads((copy / "stick.json").read_text())
+    raw = json.loads((copy / "bundle.json").read_text())
     raw["files"]["../evil"] = {"bytes": 1, "sha256": "0" * 64}
-    (copy / "stick.json").write_text(json.dumps(raw))
+    (copy / "bundle.json").write_text(json.dumps(raw))
     with pytest.raises(install.Refused, match=r"'\.\./evil' is not allowed"):
-        install.open_stick(copy)
+        install.open_bundle(copy)
 
 
 def changed(raw: dict[str, Any], where: str, value: object) -> None:
@@ -535,21 +535,21 @@ def changed(raw: dict[str, Any], where: str, value: object) -> None:
     ],
 )
 def test_a_manifest_that_lies_is_refused_in_a_line(copy: Path, where: str, value: object) -> None:
-    raw = json.loads((copy / "stick.json").read_text())
+    raw = json.loads((copy / "bundle.json").read_text())
     changed(raw, where, value)
-    (copy / "stick.json").write_text(json.dumps(raw))
-    with pytest.raises(install.Refused, match=r"stick\.json: not a stick's manifest") as refusal:
-        install.open_stick(copy)
+    (copy / "bundle.json").write_text(json.dumps(raw))
+    with pytest.raises(install.Refused, match=r"bundle\.json: not a bundle's manifest") as refusal:
+        install.open_bundle(copy)
     assert "Error" not in str(refusal.value)
     assert "object is not" not in str(refusal.value)
 
 
 def test_what_a_manifest_lacks_is_named(copy: Path) -> None:
-    raw = json.loads((copy / "stick.json").read_text())
+    raw = json.loads((copy / "bundle.json").read_text())
     del raw["targets"][0]["glibc"]
-    (copy / "stick.json").write_text(json.dumps(raw))
-    with pytest.raises(install.Refused, match=r"not a stick's manifest \('glibc' is missing\)"):
-        install.open_stick(copy)
+    (copy / "bundle.json").write_text(json.dumps(raw))
+    with pytest.raises(install.Refused, match=r"not a bundle's manifest \('glibc' is missing\)"):
+        install.open_bundle(copy)
 
 
 def test_versions_are_ordered_as_packaging_orders_them() -> None:
@@ -587,12 +587,12 @@ def test_what_is_no_version_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", "null", '{"stick_version": 1}', '{"stick_version": 2}', "[" * 100000]
+    "text", ["", "{", "[]", "null", '{"bundle_version": 1}', '{"bundle_version": 2}', "[" * 100000]
 )
 def test_a_manifest_that_is_none_is_refused_in_a_line(copy: Path, text: str) -> None:
-    (copy / "stick.json").write_text(text)
-    with pytest.raises(install.Refused, match=r"stick\.json: "):
-        install.open_stick(copy)
+    (copy / "bundle.json").write_text(text)
+    with pytest.raises(install.Refused, match=r"bundle\.json: "):
+        install.open_bundle(copy)
 
 
 def bad_wheel(path: Path, change: Callable[[zipfile.ZipFile], None]) -> list[str]:
@@ -636,9 +636,9 @@ def test_an_archive_that_would_fill_the_disk_is_refused(
 # --- whom to trust ----------------------------------------------------------------------------------------------------
 
 
-def judged(folder: Path, *pinned: bundle.SecretKey, **how: object) -> install.Trust:
+def judged(folder: Path, *pinned: signing.SecretKey, **how: object) -> install.Trust:
     wishes: dict[str, object] = {"accept": []} | how
-    return install.judged(install.open_stick(folder), [k.public() for k in pinned], **wishes)  # type: ignore[arg-type]
+    return install.judged(install.open_bundle(folder), [k.public() for k in pinned], **wishes)  # type: ignore[arg-type]
 
 
 def test_the_first_key_is_pinned(whole: Path) -> None:
@@ -655,8 +655,8 @@ def test_a_foreign_key_needs_its_id_as_a_word(whole: Path) -> None:
     assert KEY.public().id in str(judged(whole, OTHER, accept=[KEY.public().id]).warning)
 
 
-def test_an_unsigned_stick_needs_a_word(copy: Path) -> None:
-    (copy / "stick.json.minisig").unlink()
+def test_an_unsigned_bundle_needs_a_word(copy: Path) -> None:
+    (copy / "bundle.json.minisig").unlink()
     with pytest.raises(install.Refused, match="--accept unsigned"):
         judged(copy, KEY)
     assert "UNSIGNED" in str(judged(copy, KEY, accept=["unsigned"]).warning)
@@ -669,30 +669,30 @@ def test_a_named_key_is_the_only_one_that_counts(whole: Path) -> None:
 
 
 def test_a_stranger_with_a_known_number_is_not_taken_for_its_owner(copy: Path) -> None:
-    liar = bundle.SecretKey(KEY.number, OTHER.seed)
-    (copy / "stick.json.minisig").write_text(liar.sign((copy / "stick.json").read_bytes(), "c"))
-    (copy / "stick.pub").write_text(liar.public().text())
+    liar = signing.SecretKey(KEY.number, OTHER.seed)
+    (copy / "bundle.json.minisig").write_text(liar.sign((copy / "bundle.json").read_bytes(), "c"))
+    (copy / "bundle.pub").write_text(liar.public().text())
     with pytest.raises(install.Refused, match="does not agree with its signature"):
         judged(copy, KEY)
 
 
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: Path) -> Path:
-    """A version's folder that this very process seems to run from, of an unsigned stick with an older kit that was signed."""
+    """A version's folder that this very process seems to run from, of an unsigned bundle with an older kit that was signed."""
     version = tmp_path / "versions/1.0"
     (version / "venv").mkdir(parents=True)
-    (version / "stick.json").write_text("{}")
+    (version / "bundle.json").write_text("{}")
     shutil.copytree(parts / "a", version / "kits/kit-a")
     shutil.copytree(parts / "b", version / "kits/kit-b")
-    about = {"warning": None, "kits": {"kit-a": "UNSIGNED STICK", "kit-b": None}}
+    about = {"warning": None, "kits": {"kit-a": "UNSIGNED BUNDLE", "kit-b": None}}
     (version / "install.json").write_text(json.dumps(about))
     monkeypatch.setattr(kits.sys, "prefix", str(version / "venv"))
     monkeypatch.delenv(kits.KIT_VARIABLE, raising=False)
     return version
 
 
-@pytest.mark.parametrize(("name", "warning"), [("kit-a", "UNSIGNED STICK"), ("kit-b", None)])
-def test_answers_say_what_is_wrong_with_the_stick_of_their_kit(
+@pytest.mark.parametrize(("name", "warning"), [("kit-a", "UNSIGNED BUNDLE"), ("kit-b", None)])
+def test_answers_say_what_is_wrong_with_the_bundle_of_their_kit(
     installed: Path, name: str, warning: str | None
 ) -> None:
     assert kits.warning(kits.open_kit(installed / "kits" / name)) == warning
@@ -702,7 +702,7 @@ def test_answers_say_what_is_wrong_with_the_stick_of_their_kit(
 def test_the_warning_reaches_who_reads_the_answer(
     tiny_kit: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], form: str
 ) -> None:
-    monkeypatch.setattr(kits, "warning", lambda _kit: "UNSIGNED STICK")
+    monkeypatch.setattr(kits, "warning", lambda _kit: "UNSIGNED BUNDLE")
     words = [
         "interpret",
         str(Path(kits.__file__).parents[1] / "assets" / "example_page.png"),
@@ -715,9 +715,9 @@ def test_the_warning_reaches_who_reads_the_answer(
         cli.main([*words, *(["--json"] if form == "json" else [])], standalone_mode=False)
     out = capsys.readouterr().out
     assert (
-        json.loads(out)["kit"]["warning"] == "UNSIGNED STICK"
+        json.loads(out)["kit"]["warning"] == "UNSIGNED BUNDLE"
         if form == "json"
-        else "\nUNSIGNED STICK\n" in out
+        else "\nUNSIGNED BUNDLE\n" in out
     )
 
 
@@ -816,7 +816,7 @@ def test_a_model_card_says_what_it_is_for_and_its_limits(parts: Path) -> None:
         assert word in text
 
 
-def test_an_unfinished_stick_leaves_nothing(
+def test_an_unfinished_bundle_leaves_nothing(
     parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_arguments: object) -> None:
@@ -824,5 +824,5 @@ def test_an_unfinished_stick_leaves_nothing(
 
     monkeypatch.setattr(documents, "write", fail)
     with pytest.raises(KeyboardInterrupt):
-        small_bundle.make(tmp_path / "out/stick", parts / "a", wheel=next(parts.glob("*.whl")))
+        small_bundle.make(tmp_path / "out/bundle", parts / "a", wheel=next(parts.glob("*.whl")))
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["constraints.txt"]

@@ -69,8 +69,7 @@ def test_ten_pages_in_any_order_answer_as_alone_and_memory_stays(tiny_kit: Path)
             resident.append(_resident())
         assert len({np.asarray(p).tobytes() for p in pages}) == 10
         assert len({a.text for a in answers.values()}) > 3
-    with PulseModel.load(tiny_kit, device="cpu", threads=1) as alone:
-        alone.drafter = None
+    with PulseModel.load(tiny_kit, device="cpu", threads=1, speculation=False) as alone:
         for n, page in enumerate(pages):
             scan = alone.encode(page, admit=False)
             for question in QUESTIONS:

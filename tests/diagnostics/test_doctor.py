@@ -17,9 +17,9 @@ from click.testing import CliRunner
 from PIL import Image
 
 from pulse_edge import PulseModel
-from pulse_edge.audit_log.log import Log
+from pulse_edge.audit_log.log import AuditLog
 from pulse_edge.cli.main import cli
-from pulse_edge.common import child_process, folders
+from pulse_edge.common import child_process, folders, paths
 from pulse_edge.diagnostics import doctor, golden, self_test
 from pulse_edge.errors import DeviceError, KitError
 from pulse_edge.inference import language_model
@@ -110,7 +110,7 @@ def test_a_refusal_outlives_the_cache_and_holds_on_fewer_cores(
 ) -> None:
     kit = altered(tmp_path / "kit", offset=0.1)
     by_name(list(doctor.examine(kit.path)))
-    shutil.rmtree(kits.cache_dir())
+    shutil.rmtree(paths.user_cache())
     monkeypatch.setattr(cpu, "allowed", lambda: frozenset({0}))
     with pytest.raises(KitError, match="did not come back"):
         PulseModel.load(kit, device="cpu")
@@ -394,7 +394,7 @@ def test_a_gpu_that_is_too_small_is_an_error_under_cuda(monkeypatch: pytest.Monk
 def test_forcing_a_page_does_not_force_a_kit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PULSE_EDGE_LOG", str(tmp_path / "log"))
+    monkeypatch.setenv("PULSE_EDGE_AUDIT_LOG", str(tmp_path / "log"))
     kit = kits.open_kit(MINIATURE)
     Image.new("RGB", (800, 600), "white").save(tmp_path / "blank.png")
     monkeypatch.setenv("PULSE_EDGE_STATE", str(tmp_path / "state"))
@@ -416,7 +416,7 @@ def test_forcing_a_page_does_not_force_a_kit(
     assert answers("--force") == 1
     assert answers("--force-kit") == 3
     assert answers("--force", "--force-kit") == 0
-    (entry,) = Log().entries()
+    (entry,) = AuditLog().entries()
     assert (entry.fields["settings"]["force"], entry.fields["settings"]["force_kit"]) == (
         True,
         True,

@@ -27,6 +27,7 @@ from export.__main__ import cli
 from export.choose import Matrix
 from export.models import Recipe, load_recipes
 from export.quantize import Options, quantize
+from pulse_edge.common.files import file_sha256
 from pulse_edge.errors import CheckpointError, EngineError, KitError, ParityError, UsageError
 from pulse_edge.kit import kit as kits
 
@@ -67,7 +68,7 @@ def test_its_manifest_says_how_it_was_made(tiny_kit: Path, stats: Path, smaller:
     assert m.quantization is not None
     assert m.quantization.base == kits.base_of(base) == kits.base_of(m)
     assert m.quantization.settings["llm"] == "Q4_K_M"
-    assert m.quantization.stats == kits.sha256_file(stats)
+    assert m.quantization.stats == file_sha256(stats)
     assert len(m.quantization.calibration["ptb-test"]) == 2
     assert m.quantization.tensors["blk.0.attn_q.weight"] == "Q4_K"
     assert (
@@ -380,7 +381,7 @@ def test_a_quantized_kit_is_no_base(smaller: Path, tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_no_stats_is_refused(tiny_kit: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="no file of `calibration collect`"):
+    with pytest.raises(CheckpointError, match="not a file of `calibration collect`"):
         quantize(tiny_kit, tmp_path / "kit", Options(stats=tiny_kit / "llm.gguf"))
 
 

@@ -220,9 +220,8 @@ def test_fewer_rows_need_a_shorter_context_and_places_end_where_the_model_s_do()
 
 def test_what_was_read_with_gaps_can_be_kept_and_taken_up(tmp_path: Path) -> None:
     def model() -> PulseModel:
-        made = PulseModel.load(KIT, device="cpu", threads=1)
-        made.prefixes = rowcache.PrefixCache(tmp_path, 1 << 30)
-        return made
+        cache = rowcache.PrefixCache(tmp_path, 1 << 30)
+        return PulseModel.load(KIT, device="cpu", threads=1, prefix_cache=cache)
 
     with model() as first, model() as second:
         scan = first.encode(PAGE, image_tokens="200")
@@ -359,7 +358,7 @@ def test_where_nothing_was_left_out_all_was_read() -> None:
 def test_the_commands_take_it_and_put_it_on_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PULSE_EDGE_LOG", str(tmp_path / "log"))
+    monkeypatch.setenv("PULSE_EDGE_AUDIT_LOG", str(tmp_path / "log"))
     monkeypatch.setenv("PULSE_EDGE_CACHE", str(tmp_path / "rows"))
 
     def run(*arguments: object, rc: int = 0) -> str:
@@ -398,7 +397,7 @@ def test_the_commands_take_it_and_put_it_on_record(
     assert told[1]["image_tokens_read"] in (out / "results.csv").read_text("utf-8")
     entries = [
         json.loads(line.split(" ", 1)[1])
-        for line in (tmp_path / "log" / "log").read_text().splitlines()
+        for line in (tmp_path / "log" / "entries.log").read_text().splitlines()
     ]
     assert [entry["settings"].get("image_tokens") for entry in entries] == [
         None,

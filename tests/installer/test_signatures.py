@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pulse_edge.deploy import bundle
+from pulse_edge.deploy import signing
 from pulse_edge.errors import KitError
 from pulse_edge.installer import install
 
@@ -42,8 +42,8 @@ ORDER = 2**252 + 27742317777372353535851937790883648493
 
 
 @pytest.fixture
-def key() -> bundle.SecretKey:
-    return bundle.SecretKey(b"12345678", bytes(range(32)))
+def key() -> signing.SecretKey:
+    return signing.SecretKey(b"12345678", bytes(range(32)))
 
 
 @pytest.mark.parametrize("name", VECTORS)
@@ -85,40 +85,40 @@ def test_it_agrees_with_a_maintained_library() -> None:
         )
 
 
-def test_a_signature_reads_back_and_verifies(key: bundle.SecretKey) -> None:
+def test_a_signature_reads_back_and_verifies(key: signing.SecretKey) -> None:
     signature = install.read_signature(key.sign(b"data", "made today"), "x")
     assert signature.verifies(key.public(), b"data")
     assert not signature.verifies(key.public(), b"Data")
 
 
-def test_a_changed_trusted_comment_does_not_verify(key: bundle.SecretKey) -> None:
+def test_a_changed_trusted_comment_does_not_verify(key: signing.SecretKey) -> None:
     text = key.sign(b"data", "made today").replace("made today", "made later")
     assert not install.read_signature(text, "x").verifies(key.public(), b"data")
 
 
-def test_a_signature_is_the_same_every_time(key: bundle.SecretKey) -> None:
+def test_a_signature_is_the_same_every_time(key: signing.SecretKey) -> None:
     assert key.sign(b"data", "c") == key.sign(b"data", "c")
 
 
 def test_a_new_key_reads_back_and_only_its_owner_can(tmp_path: Path) -> None:
-    public = bundle.keygen(tmp_path / "key")
-    assert bundle.read_secret_key(tmp_path / "key").public() == public
+    public = signing.keygen(tmp_path / "key")
+    assert signing.read_secret_key(tmp_path / "key").public() == public
     assert install.read_public_key((tmp_path / "key.pub").read_text(), "x") == public
     assert (tmp_path / "key").stat().st_mode & 0o777 == 0o600
 
 
 def test_a_key_is_never_overwritten(tmp_path: Path) -> None:
-    bundle.keygen(tmp_path / "key")
+    signing.keygen(tmp_path / "key")
     with pytest.raises(KitError, match="never overwritten"):
-        bundle.keygen(tmp_path / "key")
+        signing.keygen(tmp_path / "key")
 
 
-def test_a_damaged_secret_key_is_refused(tmp_path: Path, key: bundle.SecretKey) -> None:
+def test_a_damaged_secret_key_is_refused(tmp_path: Path, key: signing.SecretKey) -> None:
     lines = key.text().splitlines()
     other = "A" if lines[1][100] != "A" else "B"
     (tmp_path / "key").write_text(f"{lines[0]}\n{lines[1][:100]}{other}{lines[1][101:]}\n")
     with pytest.raises(KitError, match="not a whole minisign secret key"):
-        bundle.read_secret_key(tmp_path / "key")
+        signing.read_secret_key(tmp_path / "key")
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def minisign() -> str:
 
 
 def test_minisign_verifies_what_we_sign(
-    tmp_path: Path, key: bundle.SecretKey, minisign: str
+    tmp_path: Path, key: signing.SecretKey, minisign: str
 ) -> None:
     (tmp_path / "data").write_bytes(b"data")
     (tmp_path / "data.minisig").write_text(key.sign(b"data", "made today"))
@@ -148,7 +148,7 @@ def test_we_verify_what_minisign_signs(tmp_path: Path, minisign: str, way: str) 
     legacy = ["-l"] if way == "legacy" else []
     command = [minisign, "-S", *legacy, "-m", str(tmp_path / "data"), "-s", str(tmp_path / "key")]
     subprocess.run(command, check=True, capture_output=True)
-    public = bundle.read_secret_key(tmp_path / "key").public()
+    public = signing.read_secret_key(tmp_path / "key").public()
     assert install.read_public_key((tmp_path / "key.pub").read_text(), "x") == public
     assert install.read_signature((tmp_path / "data.minisig").read_text(), "x").verifies(
         public, b"data"

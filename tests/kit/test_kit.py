@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pulse_edge.common import paths
+from pulse_edge.common.files import file_sha256
 from pulse_edge.errors import KitError
 from pulse_edge.kit import kit as kits
 
@@ -233,13 +234,13 @@ def remembered(copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> k
 def whole_reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the files that are read whole from now on."""
     reads: list[str] = []
-    real = kits.sha256_file
+    real = file_sha256
 
     def noted(path: Path, progress: Callable[[int], None] = lambda _bytes: None) -> str:
         reads.append(path.name)
         return real(path, progress)
 
-    monkeypatch.setattr(kits, "sha256_file", noted)
+    monkeypatch.setattr(kits, "file_sha256", noted)
     return reads
 
 
@@ -350,7 +351,7 @@ def test_another_stamp_or_file_system_is_read_whole(
 def test_a_damaged_memory_is_none(
     remembered: kits.Kit, monkeypatch: pytest.MonkeyPatch, content: str
 ) -> None:
-    (kits.cache_dir() / "verified" / "verified.json").write_text(content)
+    (paths.user_cache() / "verified" / "verified.json").write_text(content)
     reads = whole_reads(monkeypatch)
     kits.verify(remembered, remembered=True)
     assert len(reads) == len(remembered.manifest.files)

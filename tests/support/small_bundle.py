@@ -1,4 +1,4 @@
-"""Small sticks for the tests: a kit of a few kilobytes, and a program that stands in for pulse-edge's wheel."""
+"""Small bundles for the tests: a kit of a few kilobytes, and a program that stands in for pulse-edge's wheel."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-from pulse_edge.deploy import bundle, wheelhouse
+from pulse_edge.deploy import bundle, signing, wheelhouse
 from pulse_edge.deploy.wheelhouse import Target
 from pulse_edge.installer import install
 from pulse_edge.kit import kit as kits
@@ -108,11 +108,11 @@ def make(
     out: Path,
     *packed: Path,
     wheel: Path,
-    key: bundle.SecretKey | None = None,
+    key: signing.SecretKey | None = None,
     since: Path | None = None,
     piece_bytes: int = bundle.FAT32_BYTES,
 ) -> Path:
-    """A stick of these kits and this program."""
+    """A bundle of these kits and this program."""
     out.parent.mkdir(parents=True, exist_ok=True)
     constraints = out.parent / "constraints.txt"
     constraints.write_text("")

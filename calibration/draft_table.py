@@ -1,6 +1,7 @@
-"""Reference answers of calibration samples -> a kit that carries a table of guesses (`pulse_edge.inference.speculative`).
+"""Make a draft table: reference answers of calibration samples -> a kit with speculative decoding.
 
-The table makes answers faster and changes none, so a kit's accuracy and its test ids stay what they are.
+The table (`pulse_edge.inference.speculative`) makes answers faster and changes none of them, so a
+kit's accuracy and its test ids stay what they are.
 """
 
 from __future__ import annotations
@@ -11,20 +12,22 @@ from pathlib import Path
 
 from calibration import ecgbench
 from calibration.files import link
+from pulse_edge.common.files import file_sha256
 from pulse_edge.errors import BenchError
 from pulse_edge.inference import speculative
 from pulse_edge.inference.language_model import LanguageModel
 from pulse_edge.kit import kit as kits
 
-FILE = "guesses.json"
+FILE = "draft_table.json"
 _CONTEXT = 256
-"""Enough for a model that only tokenizes."""
+"""Context length of a model that only tokenizes."""
 
 
 def add(kit: Path, target: Path, bench: Path, split: Path | None, force: bool = False) -> int:
-    """Write `target`, a kit as `kit` with the table of the split's calibration answers; how many contexts it has.
+    """Write the kit `target`: `kit` with the draft table of the split's calibration answers.
 
-    Raises KitError, and BenchError where there is no answer to learn from.
+    Returns the number of contexts in the table. Raises KitError, and BenchError where there is no
+    answer to learn from.
     """
     opened = kits.open_kit(kit)
     kits.verify(opened, remembered=True)
@@ -34,19 +37,17 @@ def add(kit: Path, target: Path, bench: Path, split: Path | None, force: bool = 
         LanguageModel(opened.file(m.language.file), context=_CONTEXT, threads=1)
     ) as language:
         answers = [
-            [*language.tokenize(a, first=False), language.end]
-            for a in reference_answers(bench, split)
+            [*language.tokenize(answer, first=False), language.end]
+            for answer in reference_answers(bench, split)
         ]
     table = speculative.build(answers, m.language.vocabulary)
+    others = {name: file for name, file in m.files.items() if name != m.draft_table_file}
     with kits.writing(target, force=force) as work:
-        for name in m.files.keys() - {m.draft_table_file}:
+        for name in others:
             link(opened.file(name), work / name)
         speculative.write(work / FILE, table, m.language.vocabulary)
-        kept = {name: file for name, file in m.files.items() if name != m.draft_table_file}
-        files = {
-            **kept,
-            FILE: kits.File((work / FILE).stat().st_size, kits.sha256_file(work / FILE)),
-        }
+        size, digest = (work / FILE).stat().st_size, file_sha256(work / FILE)
+        files = {**others, FILE: kits.File(size, digest)}
         kits.write_manifest(work, dataclasses.replace(m, files=files, draft_table_file=FILE))
     return len(table)
 
@@ -55,13 +56,13 @@ def reference_answers(path: Path, split: Path | None) -> list[str]:
     """Right answers of the split's calibration ids, or of all samples. BenchError where there is none."""
     bench = ecgbench.open_bench(path)
     allowed = ecgbench.load_split(split).calibration if split else None
-    found = []
+    answers: list[str] = []
     for task in bench.tasks:
         only = None if allowed is None else frozenset(allowed.get(task, ()))
         samples = bench.samples(task, lambda _: None, pictures=False, only=only)
-        found += [answer for sample in samples for _, answer in sample.turns]
-    if not found:
+        answers += [answer for sample in samples for _, answer in sample.turns]
+    if not answers:
         raise BenchError(
             f"{path}: has none of the split's calibration ids; give the data that was divided"
         )
-    return found
+    return answers

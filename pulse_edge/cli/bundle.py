@@ -1,0 +1,176 @@
+"""`pulse-edge bundle pack|verify|keygen|rollback`: signed folders that install pulse-edge offline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from pulse_edge.cli.console import Screen, say
+from pulse_edge.common import paths
+from pulse_edge.deploy.wheelhouse import EXTRAS, PLATFORMS, PYTHONS
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.group()
+def bundle() -> None:
+    """Make, check and undo offline bundles.
+
+    A bundle is a signed folder that installs pulse-edge and its kits on machines without a network.
+    """
+
+
+@bundle.command()
+@click.argument("path", type=_PATH, metavar="KEY")
+def keygen(path: Path) -> None:
+    """Make a key pair that signs bundles.
+
+    KEY holds the secret half: keep it to yourself. KEY.pub holds the public half: give its number to the clinics.
+    """
+    from pulse_edge.deploy import signing
+
+    public = signing.keygen(path)
+    say(f"key {public.id}: secret half {path}, public half {path}.pub\n")
+
+
+@bundle.command()
+@click.argument("kits", nargs=-1, required=True, type=_PATH, metavar="KIT...")
+@click.option(
+    "-o",
+    "--out",
+    required=True,
+    type=_PATH,
+    metavar="BUNDLE",
+    help="Folder to make, on the USB drive or elsewhere.",
+)
+@click.option(
+    "--platform",
+    "platforms",
+    multiple=True,
+    required=True,
+    type=click.Choice(sorted(PLATFORMS)),
+    help="Kind of laptop to pack for; may be repeated.",
+)
+@click.option(
+    "--python",
+    "pythons",
+    multiple=True,
+    default=["3.11"],
+    show_default=True,
+    type=click.Choice(PYTHONS),
+    help="Python version of the laptops; may be repeated.",
+)
+@click.option(
+    "--device",
+    type=click.Choice(["cpu", "cuda"]),
+    default="cpu",
+    show_default=True,
+    help="Hardware that the laptops compute on.",
+)
+@click.option(
+    "--sign",
+    "key",
+    type=_PATH,
+    metavar="KEY",
+    help="Secret key that signs the bundle, made by `bundle keygen` or `minisign -G -W`. Default: unsigned.",
+)
+@click.option(
+    "--wheel",
+    "wheels",
+    multiple=True,
+    type=_PATH,
+    metavar="FILE",
+    help="Wheel file to pack instead of fetching or building one; may be repeated.",
+)
+@click.option(
+    "--without",
+    multiple=True,
+    type=click.Choice(list(EXTRAS)),
+    help="Leave out the readers of PDF, HEIC or DICOM files, or the writer of PDF reports; may be repeated. "
+    "Default: pack all of them.",
+)
+@click.option(
+    "--since",
+    type=_PATH,
+    metavar="FILE",
+    help="bundle.json of an earlier bundle: carry only files that it did not carry. Default: carry everything.",
+)
+@click.option(
+    "--constraints",
+    type=_PATH,
+    metavar="FILE",
+    help="File that pins the version of every package. Default: the checkout's constraints.txt.",
+)
+def pack(
+    kits: tuple[Path, ...],
+    out: Path,
+    platforms: tuple[str, ...],
+    pythons: tuple[str, ...],
+    device: str,
+    key: Path | None,
+    wheels: tuple[Path, ...],
+    without: tuple[str, ...],
+    since: Path | None,
+    constraints: Path | None,
+) -> None:
+    """Put kits, program and installer into one folder, and sign it.
+
+    The first KIT answers on the laptops when none is named.
+    """
+    from pulse_edge.deploy import bundle as bundles
+    from pulse_edge.deploy import signing
+
+    order = bundles.Order(
+        kits=kits,
+        out=out,
+        targets=bundles.targets(platforms, pythons, device),
+        constraints=constraints or paths.PACKAGE.parent / "constraints.txt",
+        wheels=wheels,
+        key=None if key is None else signing.read_secret_key(key),
+        since=since,
+        without=without,
+    )
+    screen = Screen()
+    with screen.progress() as progress:
+        public = bundles.pack(order, progress, lambda text: screen.note(text, always=True))
+    size = sum(p.stat().st_size for p in out.rglob("*"))
+    signed = "unsigned: installing it takes --accept unsigned"
+    if public is not None:
+        signed = f"signed by key {public.id}"
+    say(f"{out}: {size:,} bytes, {signed}\n")
+
+
+@bundle.command()
+@click.argument("path", type=_PATH, metavar="BUNDLE")
+@click.option(
+    "--key",
+    type=_PATH,
+    metavar="FILE",
+    help="Public key that must have signed it. Default: the keys that are trusted here.",
+)
+def verify(path: Path, key: Path | None) -> None:
+    """Check a bundle's signature, and every byte of it, as the installer does."""
+    from pulse_edge.deploy import bundle as bundles
+
+    with Screen().progress() as progress:
+        verdict = bundles.verify(path, key, progress)
+    say(f"{verdict}\n")
+
+
+@bundle.command()
+def rollback() -> None:
+    """Go back to the version of pulse-edge that was installed before this one."""
+    from pulse_edge.common import installation
+    from pulse_edge.errors import KitError
+    from pulse_edge.installer import install
+
+    home = installation.home()
+    if home is None:
+        raise KitError(
+            "this pulse-edge was not installed from a bundle, so there is no earlier version to go back to."
+        )
+    try:
+        say(f"in use from now on: {install.rollback(install.Home(home))}\n")
+    except install.Refused as e:
+        raise KitError(" ".join(e.lines)) from None
