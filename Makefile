@@ -17,11 +17,11 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python tools/check_words.py
+	$(BIN)/python scripts/check_words.py
 
 # What reads pages: no torch, no development tools.
 .venv/runtime: pyproject.toml constraints.txt
-	@tools/setup_runtime.sh $(PYTHON)
+	@scripts/setup_runtime.sh $(PYTHON)
 	@touch $@
 
 # The workstation's libraries and the development tools on top.

@@ -11,7 +11,7 @@ say "setting up .venv: 3 to 5 minutes on two cores, once; most of it compiles ll
 .venv/bin/python -m pip install --quiet pip==25.3
 
 # Only what the runtime loads: no command-line tools, no llama.cpp image encoder. Ninja uses every core.
-export CMAKE_ARGS="-DLLAVA_BUILD=OFF -DCMAKE_PROJECT_llama.cpp_INCLUDE=$PWD/tools/llama.cmake"
+export CMAKE_ARGS="-DLLAVA_BUILD=OFF -DCMAKE_PROJECT_llama.cpp_INCLUDE=$PWD/scripts/llama.cmake"
 export SKBUILD_BUILD_TARGETS=llama SKBUILD_NINJA_MAKE_FALLBACK=0
 .venv/bin/python -m pip install --verbose --constraint constraints.txt llama-cpp-python >"$log" 2>&1 &
 build=$!

@@ -1,6 +1,6 @@
 """Check that what a person reads uses the words of docs/glossary.md.
 
-    python tools/check_words.py [PATH...]        exits with 1 and names each place
+    python scripts/check_words.py [PATH...]        exits with 1 and names each place
 
 Texts (`.py`, `.md`, `.yaml`, `.toml`, `.typ`, JSON schemas) are searched for the words that the glossary replaces, and
 Python files also for variables that are named by a participle. EXCEPTIONS says where such a word is right, and why.
@@ -46,7 +46,7 @@ PARTICIPLES = {"told", "said", "made", "found", "known", "kept", "seen", "asked"
 
 EXCEPTIONS: dict[str, dict[str, str]] = {
     "docs/glossary.md": {r".": "the glossary lists the words that it replaces"},
-    "tools/check_words.py": {r".": "the list itself"},
+    "scripts/check_words.py": {r".": "the list itself"},
 }
 """File (or folder, with a slash at the end) -> regular expression of a line that is right there -> why."""
 
