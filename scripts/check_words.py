@@ -53,9 +53,12 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
 
 def main() -> int:
     """Print each place that breaks the rule; return the exit code."""
-    names = sys.argv[1:] or subprocess.run(
-        ["git", "ls-files"], capture_output=True, text=True, check=True, cwd=ROOT
-    ).stdout.split()
+    names = (
+        sys.argv[1:]
+        or subprocess.run(
+            ["git", "ls-files"], capture_output=True, text=True, check=True, cwd=ROOT
+        ).stdout.split()
+    )
     places = [place for name in names for place in check(Path(name))]
     print("\n".join(places), end="\n" if places else "")
     return 1 if places else 0
@@ -82,7 +85,11 @@ def check(path: Path) -> Iterator[str]:
 def _participles(tree: ast.AST) -> Iterator[tuple[int, str]]:
     """Yield line and name of each variable, argument or attribute that is named by a participle."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id in PARTICIPLES:
+        if (
+            isinstance(node, ast.Name)
+            and isinstance(node.ctx, ast.Store)
+            and node.id in PARTICIPLES
+        ):
             yield node.lineno, node.id
         elif isinstance(node, ast.arg) and node.arg in PARTICIPLES:
             yield node.lineno, node.arg
