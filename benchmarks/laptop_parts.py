@@ -268,7 +268,7 @@ def command(out: Path, began: float, until: str, arguments: list[str]) -> None:
     for owner, name, key in (
         (interpret, "verify", "verify"),
         (reader, "read_all", "read"),
-        (admission, "admitted", "check"),
+        (admission, "admit", "check"),
         (tiling, "cut", "cut"),
         (tiling, "pack", "pack"),
         (cache, "key_of", "key"),

@@ -60,7 +60,7 @@ def require(pages: Sequence[Path]) -> None:
     for page in pages:
         if not page.is_file():
             raise UsageError(f"--golden {page}: no such file. Name a picture of an ECG page.")
-        admission.admitted(reader.read(page), straighten=True, force=False)
+        admission.admit(reader.read(page), straighten=True, force=False)
 
 
 def add(

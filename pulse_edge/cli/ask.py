@@ -66,9 +66,9 @@ def ask(
     """
     from pulse_edge.audit_log import log
     from pulse_edge.cli import cache as cli_cache
-    from pulse_edge.page import sandbox
+    from pulse_edge.page import decoder_client
 
-    sandbox.start()  # while the libraries are loaded
+    decoder_client.start()  # while the libraries are loaded
     from pulse_edge.cli.console import Screen
     from pulse_edge.errors import UsageError
     from pulse_edge.inference.memory_plan import Use

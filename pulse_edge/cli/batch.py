@@ -96,11 +96,11 @@ def batch(
     from pulse_edge.batch import work_list as batches
     from pulse_edge.cli import cache as cli_cache
     from pulse_edge.kit import locate
-    from pulse_edge.page import sandbox
+    from pulse_edge.page import decoder_client
 
     if not supervisor.is_worker():
         raise SystemExit(supervisor.run(sys.argv[1:], lambda: batches.finished(out)))
-    sandbox.start()  # while the libraries are loaded
+    decoder_client.start()  # while the libraries are loaded
     from pulse_edge.cli.console import Screen, say
     from pulse_edge.inference.model import PulseModel
 

@@ -47,9 +47,9 @@ def check(
     debug: bool,
 ) -> None:
     """Say whether pages are fit to be read, without a model: good, usable, or refused and why."""
-    from pulse_edge.page import sandbox
+    from pulse_edge.page import decoder_client
 
-    sandbox.start()  # while the libraries are loaded
+    decoder_client.start()  # while the libraries are loaded
     raise SystemExit(
         _Check(as_json, save_page, overwrite=overwrite, straighten=not no_rectify).all(scans)
     )
@@ -75,7 +75,7 @@ class _Check:
                 with reader.Document(source) as document:
                     for page in document:
                         self._pages += 1
-                        if isinstance(page, reader.Unread):
+                        if isinstance(page, reader.UnreadablePage):
                             self._fail(page.name, page.error)
                         else:
                             self._one(page)

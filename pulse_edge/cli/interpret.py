@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pulse_edge.inference.memory_plan import Use
     from pulse_edge.inference.model import Answering, EncodedPage, PulseModel
     from pulse_edge.kit.kit import Kit
-    from pulse_edge.page.reader import Document, Page, Unread
+    from pulse_edge.page.reader import Document, Page, UnreadablePage
 
 
 @click.command(cls=ReadyCommand)
@@ -114,9 +114,9 @@ def interpret(
     from pulse_edge.inference import json_grammar, token_pruning
     from pulse_edge.kit import locate
     from pulse_edge.machine import profile
-    from pulse_edge.page import sandbox
+    from pulse_edge.page import decoder_client
 
-    sandbox.start()  # while the libraries are loaded
+    decoder_client.start()  # while the libraries are loaded
     from pulse_edge.inference.memory_plan import Use
     from pulse_edge.inference.model import PulseModel
 
@@ -247,13 +247,13 @@ class _Desk:
             self.failed(source, e)
             return None
 
-    def _readable(self, pages: Iterable[Page | Unread]) -> Iterator[Page]:
+    def _readable(self, pages: Iterable[Page | UnreadablePage]) -> Iterator[Page]:
         """The pages but those that cannot be read, of which it says so."""
-        from pulse_edge.page.reader import Unread
+        from pulse_edge.page.reader import UnreadablePage
 
         for page in pages:
             self._pages += 1
-            if isinstance(page, Unread):
+            if isinstance(page, UnreadablePage):
                 self.failed(page.name, page.error)
             else:
                 yield page

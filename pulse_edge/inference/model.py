@@ -315,7 +315,7 @@ class PulseModel:
         start = time.perf_counter()
         page = source if isinstance(source, reader.Page) else reader.read(source)
         read = time.perf_counter()
-        checked = admission.admitted(page, straighten, force) if admit else None
+        checked = admission.admit(page, straighten, force) if admit else None
         memory.give_back()  # what judging took, before the encoder takes its own
         judged, image = time.perf_counter(), checked.flat.image if checked else page.image
         spec = self.kit.manifest.vision
