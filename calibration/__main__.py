@@ -1,4 +1,4 @@
-"""`python -m calibration synthesize | split | collect | merge | guesses | evaluate | findings | report | score`."""
+"""`python -m calibration synthesize | split | collect | merge | draft-table | evaluate | findings | report | score`."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def merge(parts: tuple[Path, ...], target: Path, force: bool, debug: bool) -> No
     click.echo(target)
 
 
-@cli.command()
+@cli.command("draft-table")
 @click.argument("kit", type=PATH)
 @click.option("-o", "--output", "target", type=PATH, required=True, help="The kit to make.")
 @click.option(
@@ -179,9 +179,9 @@ def merge(parts: tuple[Path, ...], target: Path, force: bool, debug: bool) -> No
 @click.option("--split", type=PATH, help="Take only the calibration ids of this recorded split.")
 @click.option("--force", is_flag=True, help="Replace an existing kit.")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def guesses(kit: Path, target: Path, debug: bool, **options: Any) -> None:
-    """Make a kit as KIT that carries which token follows which in reference answers: faster, with the same answers."""
-    from .guesses import add
+def draft_table(kit: Path, target: Path, debug: bool, **options: Any) -> None:
+    """Make a copy of KIT with a draft table, for faster answers that stay the same."""
+    from calibration.draft_table import add
 
     say(f"{add(kit, target, **options)} contexts")
     click.echo(target)

@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw, ImageFont
 from calibration.synthetic.findings import PREVALENCE
 from calibration.synthetic.record import HZ, Record
 from calibration.synthetic.signals import synthesize
-from calibration.synthetic.style import LAYOUTS, PageStyle, Rgb, random_style
+from calibration.synthetic.style import ROWS, PageStyle, Rgb, random_style
 
 Pixels = NDArray[np.uint8]
 Points = NDArray[np.float64]
@@ -127,7 +127,7 @@ def _traces(record: Record, style: PageStyle) -> tuple[Trace, ...]:
     per_sample = style.speed * k / HZ
     samples = round(style.seconds * HZ)
     found = []
-    for r, row in enumerate(LAYOUTS[style.layout]):
+    for r, row in enumerate(ROWS[style.layout]):
         cuts = [round(c * samples / len(row)) for c in range(len(row) + 1)]
         for c, lead in enumerate(row):
             x0, y0 = _left_px(style) + cuts[c] * per_sample, _row_px(style, r)
@@ -157,7 +157,7 @@ def _pulses(style: PageStyle) -> tuple[Pulse, ...]:
     )
     x0 = _left_px(style) + offset
     return tuple(
-        Pulse(x0, _row_px(style, r), width, height) for r in range(len(LAYOUTS[style.layout]))
+        Pulse(x0, _row_px(style, r), width, height) for r in range(len(ROWS[style.layout]))
     )
 
 
@@ -304,7 +304,7 @@ def _write(image: Pixels, traces: tuple[Trace, ...], style: PageStyle) -> None:
 
 def _put(image: Pixels, words: str, style: PageStyle, size: int, x: float, y: float) -> None:
     """Words with their upper left corner at (x, y), cut off at the page's edge."""
-    mask = _words(words, style.font, size)
+    mask = _words(words, style.font, size, style.face, style.face_scale)
     left, top = round(x), round(y)
     box = image[max(top, 0) : top + mask.shape[0], max(left, 0) : left + mask.shape[1]]
     cover = mask[max(-top, 0) :, max(-left, 0) :][: box.shape[0], : box.shape[1], None].astype(
@@ -315,16 +315,16 @@ def _put(image: Pixels, words: str, style: PageStyle, size: int, x: float, y: fl
 
 
 @lru_cache(maxsize=4096)
-def _words(words: str, font: str, size: int) -> Pixels:
+def _words(words: str, font: str, size: int, file: str | None, scale: float) -> Pixels:
     """Coverage mask of one line of text, about `size` pixels high."""
     if font == "pillow":
-        face = _face(round(1.25 * size))
+        face = _face(round(1.25 * size), file, scale)
         ascent, descent = face.getmetrics()
         picture = Image.new("L", (int(face.getlength(words)) + 2, ascent + descent))
         ImageDraw.Draw(picture).text((1, 0), words, fill=255, font=face)
         mask: Pixels = np.array(picture)
         return mask
-    scale = size / 22.0
+    scale = size / 22.0  # of OpenCV's own fonts
     (width, height), base = cv2.getTextSize(words, HERSHEY[font], scale, 1)
     mask = np.zeros((height + base + 2, width + 2), np.uint8)
     cv2.putText(mask, words, (1, height + 1), HERSHEY[font], scale, (255,), 1, cv2.LINE_AA)
@@ -332,6 +332,8 @@ def _words(words: str, font: str, size: int) -> Pixels:
 
 
 @lru_cache(maxsize=64)
-def _face(size: int) -> Any:
-    """Pillow's own font."""
-    return ImageFont.load_default(size)
+def _face(size: int, file: str | None, scale: float) -> Any:
+    """A TrueType file at `scale` times the size, or Pillow's own font."""
+    if file is None:
+        return ImageFont.load_default(size)
+    return ImageFont.truetype(file, max(6, round(size * scale)))

@@ -26,6 +26,23 @@ LAYOUTS: Mapping[str, Rows] = {
     ),
 }
 """Rows of leads from top to bottom; the leads of a row share the strip's time, one after the other."""
+_LIMB = ("I", "II", "III", "aVR", "aVL", "aVF")
+_CHEST = ("V1", "V2", "V3", "V4", "V5", "V6")
+RARE_LAYOUTS: Mapping[str, Rows] = {
+    "3x4+2": (*_THREE_BY_FOUR, ("V1",), ("II",)),
+    "6x1": tuple((n,) for n in _LIMB),
+    "6x1v": tuple((n,) for n in _CHEST),
+    "3x1": (("II",), ("V1",), ("V5",)),
+    "2x1": (("V4",), ("V5",)),
+    "1x1": (("II",),),
+    "3x2": (("I", "aVR"), ("II", "aVL"), ("III", "aVF")),
+    "3x5": tuple(
+        (*row, extra) for row, extra in zip(_THREE_BY_FOUR, ("V4", "V5", "V6"), strict=True)
+    ),
+}
+"""Layouts that only the page networks are trained on."""
+ROWS: Mapping[str, Rows] = {**LAYOUTS, **RARE_LAYOUTS}
+"""The rows of every layout that can be drawn."""
 FONTS = ("simplex", "duplex", "complex", "pillow")
 GRIDS = ("lines", "dots", "major", "none")
 JOINS = ("none", "bar", "ticks", "dots", "gap")
@@ -37,7 +54,7 @@ PULSES = ("left", "right", "none")
 class PageStyle:
     """Everything about a page that is not the signal. Lengths in millimetres of paper, colours RGB."""
 
-    layout: str = "3x4+1"  # a key of LAYOUTS
+    layout: str = "3x4+1"  # a key of ROWS
     speed: float = 25.0  # mm/s
     gain: float = 10.0  # mm/mV
     seconds: float = 10.0  # time across the width of a full row
@@ -58,6 +75,8 @@ class PageStyle:
     ink_px: float = 1.4  # trace width; the fraction thickens the antialiased edge
     text: Rgb = (20, 20, 25)
     font: str = "pillow"  # one of FONTS
+    face: str | None = None  # a TrueType file for "pillow"; None: Pillow's own
+    face_scale: float = 1.0  # size of `face` against the usual size
     label_mm: float = 3.5  # height of lead names
     text_mm: float = 3.0  # height of header and footer
     names: str = (
@@ -71,7 +90,7 @@ class PageStyle:
 
     def __post_init__(self) -> None:
         choices: Mapping[str, Iterable[str]] = {
-            "layout": LAYOUTS,
+            "layout": ROWS,
             "font": FONTS,
             "grid": GRIDS,
             "join": JOINS,
@@ -95,7 +114,7 @@ class PageStyle:
     def size_px(self) -> tuple[int, int]:
         """Width and height of the page in pixels."""
         width = self.left_mm + self.pulse_mm + self.seconds * self.speed + self.right_mm
-        height = self.top_mm + len(LAYOUTS[self.layout]) * self.row_mm + self.bottom_mm
+        height = self.top_mm + len(ROWS[self.layout]) * self.row_mm + self.bottom_mm
         return round(width * self.px_per_mm), round(height * self.px_per_mm)
 
 
@@ -120,7 +139,7 @@ LAYOUT_SHARES: Mapping[str, float] = {
     "6x2": 0.17,
     "12x1": 0.12,
 }
-"""How often each layout is drawn, whatever else is added to LAYOUTS."""
+"""How often each of LAYOUTS is drawn."""
 
 
 def random_style(

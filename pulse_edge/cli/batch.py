@@ -16,7 +16,7 @@ from pulse_edge.common.text import counted
 from pulse_edge.errors import BatchError
 
 if TYPE_CHECKING:
-    from pulse_edge.audit_log.log import Recorder
+    from pulse_edge.audit_log.log import AnswerLogger
     from pulse_edge.batch.work_list import Store, Work
     from pulse_edge.errors import PulseEdgeError
     from pulse_edge.inference.model import PulseModel
@@ -95,12 +95,12 @@ def batch(
     from pulse_edge.batch import supervisor
     from pulse_edge.batch import work_list as batches
     from pulse_edge.cli import cache as cli_cache
-    from pulse_edge.kit import kit as kits
-    from pulse_edge.page import sandbox
+    from pulse_edge.kit import locate
+    from pulse_edge.page import decoder_client
 
     if not supervisor.is_worker():
         raise SystemExit(supervisor.run(sys.argv[1:], lambda: batches.finished(out)))
-    sandbox.start()  # while the libraries are loaded
+    decoder_client.start()  # while the libraries are loaded
     from pulse_edge.cli.console import Screen, say
     from pulse_edge.inference.model import PulseModel
 
@@ -114,9 +114,9 @@ def batch(
         "force_kit": force_kit,
         **pruning(image_tokens),
     }
-    record = log.Recorder(log.Log(note=screen.note), asked, retain)
+    record = log.AnswerLogger(log.AuditLog(note=screen.note), asked, retain)
     record.log.ready()
-    opened = kits.find(kit)
+    opened = locate.find(kit)
     settings = {
         "kit": opened.sha256,
         "questions": wanted.questions,
@@ -191,7 +191,7 @@ class _Desk:
         self,
         model: PulseModel,
         wanted: Wanted,
-        record: Recorder,
+        record: AnswerLogger,
         forms: tuple[str, ...],
         how: Mapping[str, Any],
     ) -> None:

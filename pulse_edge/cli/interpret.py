@@ -18,12 +18,12 @@ from pulse_edge.errors import AuditLogError, OutputError, PulseEdgeError, on_pag
 from pulse_edge.report.report import findings_lines, page_lines
 
 if TYPE_CHECKING:
-    from pulse_edge.audit_log.log import Recorder
+    from pulse_edge.audit_log.log import AnswerLogger
     from pulse_edge.inference.cache import ImageTokenCache
     from pulse_edge.inference.memory_plan import Use
     from pulse_edge.inference.model import Answering, EncodedPage, PulseModel
     from pulse_edge.kit.kit import Kit
-    from pulse_edge.page.reader import Document, Page, Unread
+    from pulse_edge.page.reader import Document, Page, UnreadablePage
 
 
 @click.command(cls=ReadyCommand)
@@ -112,11 +112,11 @@ def interpret(
     """
     from pulse_edge.audit_log import log
     from pulse_edge.inference import json_grammar, token_pruning
-    from pulse_edge.kit import kit as kits
+    from pulse_edge.kit import locate
     from pulse_edge.machine import profile
-    from pulse_edge.page import sandbox
+    from pulse_edge.page import decoder_client
 
-    sandbox.start()  # while the libraries are loaded
+    decoder_client.start()  # while the libraries are loaded
     from pulse_edge.inference.memory_plan import Use
     from pulse_edge.inference.model import PulseModel
 
@@ -141,7 +141,7 @@ def interpret(
         wanted = dataclasses.replace(wanted, grammar=compiled)
         settings["json_schema_sha256"] = compiled.source_sha256
     screen = Screen()
-    opened = kits.find(kit)
+    opened = locate.find(kit)
     wanted = wanted.for_kit(opened.manifest, with_findings)
     if wanted.grammar:
         wanted.grammar.require(max_tokens or opened.manifest.prompt.max_tokens)
@@ -158,7 +158,7 @@ def interpret(
     if dry_run:
         desk.forecast(opened, wanted, use, limit)
         raise SystemExit(desk.worst)
-    record = log.Recorder(log.Log(note=screen.note), settings, retain)
+    record = log.AnswerLogger(log.AuditLog(note=screen.note), settings, retain)
     record.log.ready()
     if use.pages == 0:
         raise SystemExit(desk.worst)
@@ -247,13 +247,13 @@ class _Desk:
             self.failed(source, e)
             return None
 
-    def _readable(self, pages: Iterable[Page | Unread]) -> Iterator[Page]:
+    def _readable(self, pages: Iterable[Page | UnreadablePage]) -> Iterator[Page]:
         """The pages but those that cannot be read, of which it says so."""
-        from pulse_edge.page.reader import Unread
+        from pulse_edge.page.reader import UnreadablePage
 
         for page in pages:
             self._pages += 1
-            if isinstance(page, Unread):
+            if isinstance(page, UnreadablePage):
                 self.failed(page.name, page.error)
             else:
                 yield page
@@ -324,7 +324,7 @@ def _one_page(
     encoded: EncodedPage,
     wanted: Wanted,
     screen: Screen,
-    record: Recorder,
+    record: AnswerLogger,
     *,
     several: bool,
 ) -> None:
@@ -402,7 +402,7 @@ def heading(
 
 @contextlib.contextmanager
 def recorded(
-    record: Recorder, model: PulseModel, encoded: EncodedPage, answering: Answering, page: Page
+    record: AnswerLogger, model: PulseModel, encoded: EncodedPage, answering: Answering, page: Page
 ) -> Iterator[None]:
     """Around an answer that somebody sees: it goes on record also where it was broken off."""
 

@@ -25,9 +25,9 @@ from pulse_edge.deploy.wheelhouse import Target, Wheel
 from pulse_edge.errors import KitError
 from pulse_edge.installer import trust
 from pulse_edge.installer.bundle import (
+    BUNDLE_MANIFEST,
     BUNDLE_VERSION,
     INSTALLER,
-    MANIFEST,
     PUBLIC_KEY,
     SIGNATURE,
     content_faults,
@@ -40,8 +40,9 @@ from pulse_edge.installer.files import sha256_of
 from pulse_edge.installer.home import Home
 from pulse_edge.installer.minisign import PublicKey, read_public_key
 from pulse_edge.installer.refusal import Refused
-from pulse_edge.kit import kit as kits
-from pulse_edge.kit.kit import Kit, Manifest
+from pulse_edge.kit import locate
+from pulse_edge.kit.kit import Kit, open_kit
+from pulse_edge.kit.manifest import MANIFEST, File, Manifest
 from pulse_edge.machine import memory
 
 FAT32_BYTES = (4 << 30) - (4 << 20)
@@ -88,7 +89,7 @@ def pack(
     """
     if os.path.lexists(order.out):
         raise KitError(f"{order.out}: exists. Name a new folder, on the USB drive or elsewhere.")
-    opened = {kits.folder_name(k.manifest.id): k for k in map(kits.open_kit, order.kits)}
+    opened = {locate.folder_name(k.manifest.id): k for k in map(open_kit, order.kits)}
     if len(opened) != len(order.kits):
         raise KitError(
             f"{order.out}: two kits of one name ({', '.join(opened)}). Pack one of them."
@@ -112,7 +113,7 @@ def pack(
         )
         installer_archive.write(work / INSTALLER)
         data = _manifest(work, listed, wheels, created, order.extras)
-        (work / MANIFEST).write_bytes(data)
+        (work / BUNDLE_MANIFEST).write_bytes(data)
         if order.key is not None:
             comment = f"pulse-edge bundle of {created}: {', '.join(opened)}"
             (work / SIGNATURE).write_text(order.key.sign(data, comment), "utf-8", newline="\n")
@@ -143,7 +144,7 @@ def _earlier(path: Path | None) -> set[str]:
         return files | {sha256 for target in raw["targets"] for sha256 in target["wheels"].values()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
         raise KitError(
-            f"{path}: not a bundle's {MANIFEST} ({e}). Name the one of the bundle before."
+            f"{path}: not a bundle's {BUNDLE_MANIFEST} ({e}). Name the one of the bundle before."
         ) from None
 
 
@@ -151,10 +152,8 @@ def _carry_kits(
     opened: dict[str, Kit], work: Path, piece_bytes: int, earlier: set[str], progress: Progress
 ) -> dict[str, dict[str, Any]]:
     """Copy the kits, checked against their manifests; what bundle.json says of them."""
-    manifests = {
-        n: kits.File(k.file(kits.MANIFEST).stat().st_size, k.sha256) for n, k in opened.items()
-    }
-    inside = {n: {**k.manifest.files, kits.MANIFEST: manifests[n]} for n, k in opened.items()}
+    manifests = {n: File(k.file(MANIFEST).stat().st_size, k.sha256) for n, k in opened.items()}
+    inside = {n: {**k.manifest.files, MANIFEST: manifests[n]} for n, k in opened.items()}
     total = sum(
         f.bytes for files in inside.values() for f in files.values() if f.sha256 not in earlier
     )

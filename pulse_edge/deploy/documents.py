@@ -15,7 +15,7 @@ from pulse_edge.deploy.wheelhouse import EXTRAS, Target, Wheel
 from pulse_edge.installer.bundle import PUBLIC_KEY
 from pulse_edge.installer.fields import name_fits
 from pulse_edge.installer.minisign import PublicKey
-from pulse_edge.kit.kit import Manifest
+from pulse_edge.kit.manifest import Manifest
 from pulse_edge.report.report import DEMONSTRATION, INTENDED_USE
 
 INSTALL_SH = """#!/bin/sh

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pulse_edge.errors import KitError, UsageError
-from pulse_edge.installer.bundle import MANIFEST, PUBLIC_KEY
+from pulse_edge.installer.bundle import BUNDLE_MANIFEST, PUBLIC_KEY
 from pulse_edge.installer.files import write_atomically
 from pulse_edge.installer.minisign import PublicKey
 
@@ -98,7 +98,7 @@ def read_secret_key(path: Path) -> SecretKey:
         ) from None
     if len(raw) == 158 and raw[2:4] != b"\0\0":
         raise KitError(
-            f"{path}: has a password. Pack without --sign, then sign with `minisign -Sm BUNDLE/{MANIFEST} -s {path}` and "
+            f"{path}: has a password. Pack without --sign, then sign with `minisign -Sm BUNDLE/{BUNDLE_MANIFEST} -s {path}` and "
             f"put its public key beside it as {PUBLIC_KEY}."
         )
     key = SecretKey(raw[54:62], raw[62:94])

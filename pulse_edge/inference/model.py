@@ -25,9 +25,10 @@ from pulse_edge.inference import tiling as tiles
 from pulse_edge.inference.device import Start, decide, threads_for
 from pulse_edge.inference.json_grammar import Grammar
 from pulse_edge.inference.memory_plan import Use
-from pulse_edge.kit import gguf_header, prompt
-from pulse_edge.kit import kit as kits
+from pulse_edge.kit import gguf_header, locate, prompt
 from pulse_edge.kit.kit import Kit
+from pulse_edge.kit.manifest import Calibration
+from pulse_edge.kit.verify import verify
 from pulse_edge.machine import cpu, memory, profile, self_test_results
 from pulse_edge.page import admission, reader
 from pulse_edge.report import findings
@@ -38,9 +39,9 @@ from pulse_edge.report.report import (
     NOT_ALL_READ,
     NOT_PROVEN,
     Answer,
+    Contradiction,
     Finding,
-    KitMark,
-    Mark,
+    KitSummary,
     Report,
 )
 
@@ -227,7 +228,7 @@ class PulseModel:
         if device not in ("auto", "cpu", "cuda"):
             raise UsageError(f"device {device!r}: expected auto, cpu or cuda.")
         vision_encoder.installed_runtime()
-        opened = kit if isinstance(kit, Kit) else kits.find(None if kit is None else Path(kit))
+        opened = kit if isinstance(kit, Kit) else locate.find(None if kit is None else Path(kit))
         known, tested = profile.recall(opened), self_test_results.recall(opened)
         if tested is not None and tested.refused and not force:
             raise KitError(
@@ -280,7 +281,7 @@ class PulseModel:
                 batch=self.plan.batch,
                 mapped=not self.plan.repack,
                 repack=self.plan.repack,
-                keys=self.kit.manifest.language.keys,
+                key_cache_type=self.kit.manifest.language.key_cache_type,
                 flash_attention=how.flash_attention,
                 # Of the kit and not of the moment: another width can give other bits.
                 width=1 if self.kit.manifest.draft_table_file is None else language_model.WIDTH,
@@ -314,7 +315,7 @@ class PulseModel:
         start = time.perf_counter()
         page = source if isinstance(source, reader.Page) else reader.read(source)
         read = time.perf_counter()
-        checked = admission.admitted(page, straighten, force) if admit else None
+        checked = admission.admit(page, straighten, force) if admit else None
         memory.give_back()  # what judging took, before the encoder takes its own
         judged, image = time.perf_counter(), checked.flat.image if checked else page.image
         spec = self.kit.manifest.vision
@@ -500,7 +501,7 @@ class PulseModel:
         self.progress("findings", len(findings.STATEMENTS), len(findings.STATEMENTS))
         return findings.judge(log_odds, self._calibration(encoded))
 
-    def _calibration(self, encoded: EncodedPage) -> dict[str, kits.Calibration] | None:
+    def _calibration(self, encoded: EncodedPage) -> dict[str, Calibration] | None:
         """The kit's own, which was made with all rows of its pages."""
         return (
             self.kit.manifest.findings if encoded.image_tokens_read == token_pruning.ALL else None
@@ -508,7 +509,7 @@ class PulseModel:
 
     def contradictions(
         self, encoded: EncodedPage, found: Sequence[Finding], texts: Sequence[str]
-    ) -> tuple[Mark, ...]:
+    ) -> tuple[Contradiction, ...]:
         """Contradictions of findings and texts; what is present is asked again in other words."""
         present = [findings.BY_KEY[f.statement] for f in found if f.answer is True]
         how = self._calibration(encoded) or {}
@@ -591,7 +592,7 @@ class PulseModel:
         self, encoded: EncodedPage, answered: Sequence[Answering], found: Sequence[Finding] = ()
     ) -> Report:
         """The record of one page's answers, as far as they have come, and findings, whose contradictions it marks."""
-        marks = self.contradictions(encoded, found, [a.text for a in answered if a.prose])
+        contradictions = self.contradictions(encoded, found, [a.text for a in answered if a.prose])
         seconds = self.seconds | encoded.seconds
         for part in ("prefill", "answer"):
             seconds[part] = sum(a.seconds.get(part, 0.0) for a in answered)
@@ -601,7 +602,7 @@ class PulseModel:
             file=encoded.file,
             page_sha256=encoded.page_sha256,
             answers=tuple(a.so_far() for a in answered),
-            kit=KitMark(
+            kit=KitSummary(
                 m.id, self.kit.sha256, m.demonstration, self.warning(), self.refused, self.proven
             ),
             device=self.device,
@@ -614,7 +615,7 @@ class PulseModel:
             .isoformat(timespec="seconds")
             .replace("+00:00", "Z"),
             findings=tuple(found),
-            marks=marks,
+            contradictions=contradictions,
         )
 
     def notices(self, encoded: EncodedPage) -> list[str]:
@@ -632,7 +633,7 @@ class PulseModel:
 
     def warning(self) -> str | None:
         """What every answer must say about the bundle that brought the kit or the program."""
-        return kits.warning(self.kit)
+        return locate.bundle_warning(self.kit)
 
     def take_turn(self) -> int:
         """The number of a new answer; all older ones end."""
@@ -716,4 +717,4 @@ def _verify(opened: Kit, progress: Progress) -> None:
         done += piece
         progress("verify", done, total)
 
-    kits.verify(opened, remembered=True, progress=step)
+    verify(opened, remembered=True, progress=step)

@@ -20,7 +20,7 @@ from . import fields
 from .files import Progress, chunks
 from .refusal import Refused
 
-MANIFEST, SIGNATURE, PUBLIC_KEY = "bundle.json", "bundle.json.minisig", "bundle.pub"
+BUNDLE_MANIFEST, SIGNATURE, PUBLIC_KEY = "bundle.json", "bundle.json.minisig", "bundle.pub"
 INSTALLER = "install.pyz"
 BUNDLE_VERSION = 1
 _TEXT_BYTES = 32 << 20
@@ -101,7 +101,7 @@ class Bundle:
 
 def open_bundle(path: Path) -> Bundle:
     """Read the manifest of a bundle. Raises Refused for anything that this version does not understand."""
-    where = path / MANIFEST
+    where = path / BUNDLE_MANIFEST
     data = read_small(where)
     try:
         raw = fields.mapping(json.loads(data), "the manifest")
@@ -206,7 +206,7 @@ def shape_faults(bundle: Bundle) -> list[str]:
     Reads no contents.
     """
     present = _present(bundle.path)
-    own = {MANIFEST, SIGNATURE, PUBLIC_KEY}
+    own = {BUNDLE_MANIFEST, SIGNATURE, PUBLIC_KEY}
     faults = [
         f"{name}: does not belong to this bundle"
         for name in sorted(present - bundle.files.keys() - own)

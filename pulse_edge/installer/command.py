@@ -132,25 +132,25 @@ def _arguments() -> argparse.Namespace:
         help="with --uninstall: remove this user's caches and self-test results too",
     )
     option(
-        "--remove-log",
+        "--remove-audit-log",
         action="store_true",
         help="with --uninstall: remove this user's audit log too",
     )
     options = parser.parse_args()
-    if (options.remove_cache or options.remove_log) and not options.uninstall:
-        parser.error("--remove-cache and --remove-log go with --uninstall")
+    if (options.remove_cache or options.remove_audit_log) and not options.uninstall:
+        parser.error("--remove-cache and --remove-audit-log go with --uninstall")
     return options
 
 
-def remove_all(home: Home, *, cache: bool, log: bool) -> None:
+def remove_all(home: Home, *, cache: bool, audit_log: bool) -> None:
     """Uninstall, and say what stays. Caches and audit log of this user are removed if the person agrees."""
-    if home.mark() is not None or not (cache or log):
+    if home.mark() is not None or not (cache or audit_log):
         others = uninstall(home)
         print(f"{home.path}: uninstalled")
         for path in others:
             _say(f"left: {path} (not made by the installer)")
     for folder in user_folders():
-        agreed = log if folder.is_audit_log else cache
+        agreed = audit_log if folder.is_audit_log else cache
         if folder.kind is not None and not agreed and sys.stdin and sys.stdin.isatty():
             agreed = _ask(f"{folder}: remove it too? yes or no:")
         _remove_or_report(folder, agreed=agreed)
@@ -163,7 +163,7 @@ def remove_all(home: Home, *, cache: bool, log: bool) -> None:
 def _remove_or_report(folder: UserFolder, *, agreed: bool) -> None:
     """Remove a folder of this user if that was agreed, and say what stays."""
     if not agreed:
-        option = "--remove-log" if folder.is_audit_log else "--remove-cache"
+        option = "--remove-audit-log" if folder.is_audit_log else "--remove-cache"
         advice = f"--uninstall {option} removes it"
         if folder.kind is None:
             advice = "Remove it yourself if it is not needed any more"
@@ -195,7 +195,7 @@ def _carry_out(options: argparse.Namespace, home: Home) -> None:
     if options.rollback:
         print(f"in use now: {rollback(home)}")
     elif options.uninstall:
-        remove_all(home, cache=options.remove_cache, log=options.remove_log)
+        remove_all(home, cache=options.remove_cache, audit_log=options.remove_audit_log)
     else:
         key = None
         if options.key is not None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from .bundle import MANIFEST, Bundle, Target, refuse_faults
+from .bundle import BUNDLE_MANIFEST, Bundle, Target, refuse_faults
 from .files import Progress, chunks, link_or_copy, sha256_of, write_atomically
 from .home import Home
 
@@ -32,7 +32,7 @@ def copy(bundle: Bundle, target: Target, home: Home, folder: Path, progress: Pro
     bundle does not carry are taken from the installed versions.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / MANIFEST, bundle.data)
+    write_atomically(folder / BUNDLE_MANIFEST, bundle.data)
     jobs = _jobs(bundle, target, folder)
     total = sum(bundle.files[piece][0] for job in jobs for piece in job.pieces)
     done = 0

@@ -34,7 +34,7 @@ MARK_FORMAT = 1
 HOME_KIND, VERSION_KIND = "installation", "installed-version"
 """Kinds of the installer's folders. The mark of a version has the id of its installation."""
 _MARK_BYTES = 4096
-_NEIGHBOURS = {"kits", "log", "cache", "lost+found", DEFAULT_KIT}
+_NEIGHBOURS = {"kits", "audit-log", "cache", "lost+found", DEFAULT_KIT}
 """Names that may lie in HOME without a mark: the program keeps them in its usual place on some systems
 (pulse_edge.kit, pulse_edge.audit_log), and disks have lost+found at their top."""
 EVERYBODYS_HOME = Path("/opt/pulse-edge")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .bundle import MANIFEST, PUBLIC_KEY, SIGNATURE, Bundle, read_small
+from .bundle import BUNDLE_MANIFEST, PUBLIC_KEY, SIGNATURE, Bundle, read_small
 from .minisign import PublicKey, read_public_key, read_signature
 from .refusal import Refused
 
@@ -57,7 +57,7 @@ def assess(
         if candidate.number == signature.number:
             if not signature.verifies(candidate, bundle.data):
                 raise Refused(
-                    f"{bundle.path / MANIFEST}: does not agree with its signature by key "
+                    f"{bundle.path / BUNDLE_MANIFEST}: does not agree with its signature by key "
                     f"{candidate.id}. Do not use it; copy the bundle again."
                 )
             if candidate in trusted or not trusted:

@@ -37,13 +37,13 @@ def _usual_folders() -> tuple[Path, Path]:
     """Return this user's cache and audit log, where pulse_edge.kit and pulse_edge.audit_log place them."""
     if sys.platform == "win32":
         local = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local") / "pulse-edge"
-        return local / "cache", local / "log"
+        return local / "cache", local / "audit-log"
     if sys.platform == "darwin":
         library = Path.home() / "Library"
-        return library / "Caches/pulse-edge", library / "Application Support/pulse-edge/log"
+        return library / "Caches/pulse-edge", library / "Application Support/pulse-edge/audit-log"
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state")
-    return cache / "pulse-edge", state / "pulse-edge/log"
+    return cache / "pulse-edge", state / "pulse-edge/audit-log"
 
 
 def user_folders() -> list[UserFolder]:
@@ -51,7 +51,7 @@ def user_folders() -> list[UserFolder]:
     cache, log = _usual_folders()
     named = [
         Path(os.environ[name])
-        for name in ("PULSE_EDGE_CACHE", "PULSE_EDGE_LOG")
+        for name in ("PULSE_EDGE_CACHE", "PULSE_EDGE_AUDIT_LOG")
         if os.environ.get(name)
     ]
     state = Path(os.environ.get("PULSE_EDGE_STATE") or log.parent)
@@ -82,7 +82,7 @@ def _kind(folder: Path) -> str | None:
 
 
 _WRITTEN_BY_US = re.compile(
-    r"log|lock|head(\.new)?|verified.*|[0-9a-f]{16,64}(-[0-9a-f]{16,64})?\.(tokens|kv|json|png)(\.new)?"
+    r"entries\.log|lock|head(\.new)?|verified.*|[0-9a-f]{16,64}(-[0-9a-f]{16,64})?\.(tokens|kv|json|png)(\.new)?"
     rf"|\.unfinished-.+|tmp.{{8}}|\.{re.escape(MARK)}.+"
 )
 """Names of the files that the program writes into its folders; other files there are somebody else's."""
