@@ -45,7 +45,7 @@ class Run:
             str(kit),
         ]
         self._command += [*question, *how]
-        self._environment = os.environ | {"PULSE_EDGE_LOG": str(log)}
+        self._environment = os.environ | {"PULSE_EDGE_AUDIT_LOG": str(log)}
 
     def start(self) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -82,9 +82,9 @@ class Run:
 
     def recorded(self) -> int:
         """Entries of the verified log. Raises if an answer of the results is not among them."""
-        from pulse_edge.audit_log.log import Log, sha256
+        from pulse_edge.audit_log.log import AuditLog, sha256
 
-        log = Log(self.log)
+        log = AuditLog(self.log)
         log.verify()
         known = [(e.fields["page_sha256"], e.fields["answer_sha256"]) for e in log.entries()]
         lines = map(json.loads, (self.out / "results.jsonl").read_text("utf-8").splitlines())

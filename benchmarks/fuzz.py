@@ -133,7 +133,7 @@ def main(count: int) -> int:
             "1",
         ]
         variables = os.environ | {
-            "PULSE_EDGE_LOG": f"{folder}/log",
+            "PULSE_EDGE_AUDIT_LOG": f"{folder}/log",
             "PULSE_EDGE_CACHE": f"{folder}/cache",
         }
         start = time.monotonic()

@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pulse_edge.common.files import file_sha256
 from pulse_edge.errors import FetchError
-from pulse_edge.kit.kit import sha256_file
 
 from .models import ModelSpec
 
@@ -422,7 +422,7 @@ def _fault(path: Path, file: _File) -> str | None:
     if (size := path.stat().st_size) != file.bytes:
         return f"{size} bytes instead of {file.bytes}"
     if len(file.hash) == hashlib.sha256().digest_size * 2:
-        kind, actual = "sha256", sha256_file(path)
+        kind, actual = "sha256", file_sha256(path)
     else:
         kind, actual = "git hash", _git_hash(path)
     return (

@@ -13,7 +13,7 @@ from calibration.bootstrap import Estimate
 from calibration.files import lock, write_json
 from calibration.records import as_json, from_json
 from pulse_edge.errors import BenchError
-from pulse_edge.kit.kit import Calibration
+from pulse_edge.kit.manifest import Calibration
 
 VERSION = 1
 

@@ -26,7 +26,7 @@ from calibration.findings.file import (
 from calibration.findings.pages import SIDES
 from calibration.findings.platt import Responses
 from pulse_edge.errors import BenchError
-from pulse_edge.kit.kit import Calibration
+from pulse_edge.kit.manifest import Calibration
 from pulse_edge.report.findings import STATEMENTS
 
 

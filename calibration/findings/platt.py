@@ -14,7 +14,7 @@ import numpy as np
 from scipy.stats import binom
 
 from calibration.bootstrap import Flags, Floats, draws, estimate, rank_auc
-from pulse_edge.kit.kit import Calibration
+from pulse_edge.kit.manifest import Calibration
 
 CONFIDENCE = 0.9
 LESS = 1 / 3

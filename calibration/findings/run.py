@@ -33,7 +33,7 @@ from calibration.results import identity
 from calibration.splits import Split
 from pulse_edge.errors import BenchError, ContextError, PageRefused, ScanError, UsageError
 from pulse_edge.inference.model import PulseModel, versions, yes_or_no
-from pulse_edge.kit import kit as kits
+from pulse_edge.kit.kit import Kit, open_kit
 from pulse_edge.report.findings import BY_KEY, STATEMENTS
 
 Say = Callable[[str], None]
@@ -60,7 +60,7 @@ def findings(
         raise UsageError(f"--max-error {plan.risk:g}: expected a share between 0 and 0.5")
     if attach and plan.fitted is not None:
         raise UsageError("--attach and --fitted contradict one another: attach where it is fitted")
-    opened = kits.open_kit(kit)
+    opened = open_kit(kit)
     fitted = None if plan.fitted is None else _fitted(plan.fitted, opened)
     bench = ecgbench.open_bench(plan.bench)
     problems: list[Problem] = []
@@ -87,7 +87,7 @@ def findings(
     return result
 
 
-def _fitted(path: Path, kit: kits.Kit) -> Fitted:
+def _fitted(path: Path, kit: Kit) -> Fitted:
     """The calibration of another file. BenchError where it is another kit's, or not fitted there."""
     file = findings_file.load(path)
     if file.kit.identity != identity(kit.manifest):
@@ -114,7 +114,7 @@ def _refuse_fitted_pages(plan: Plan, fitted: Fitted, lines: Sequence[PageAnswers
         )
 
 
-def _header(kit: kits.Kit, bench: Bench, split: Split) -> Header:
+def _header(kit: Kit, bench: Bench, split: Split) -> Header:
     m, questions = kit.manifest, [(s.key, s.question) for s in STATEMENTS]
     return Header(
         version=findings_file.VERSION,
@@ -142,7 +142,7 @@ def _finished(target: Path, header: Header) -> dict[str, PageAnswers]:
 class Asking:
     """A run that asks a kit about pages and writes the answers down one by one."""
 
-    kit: kits.Kit
+    kit: Kit
     bench: Bench
     plan: Plan
     file: IO[str]
@@ -208,7 +208,7 @@ def _answers(model: PulseModel, job: Job, picture: bytes) -> PageAnswers:
 # --- afterwards -------------------------------------------------------------------------------
 
 
-def put_into_kit(kit: kits.Kit, file: FindingsFile) -> None:
+def put_into_kit(kit: Kit, file: FindingsFile) -> None:
     """Put a calibration into a kit: in the manifest, and as `findings.json` without the answers."""
     calibrations = {key: s.calibration for key, s in file.statements.items()}
     text = json.dumps(as_json(file.summary), indent=1, ensure_ascii=False) + "\n"

@@ -24,7 +24,7 @@ from calibration.report.tables import markdown
 from calibration.report.verdicts import findings_limits, limits, verdict
 from calibration.results import Results, identity
 from pulse_edge.errors import KitError, UsageError
-from pulse_edge.kit import kit as kits
+from pulse_edge.kit.kit import open_kit
 
 JSON, MARKDOWN, HTML = "report.json", "report.md", "report.html"
 INSIDE = "accuracy"
@@ -136,7 +136,7 @@ class AccuracySummary:
 
 def _name_of(results: Results, path: Path) -> str:
     """The name under which a kit was measured; KitError where it was not."""
-    opened = kits.open_kit(path)
+    opened = open_kit(path)
     for name in results.kits:
         if results.kit(name).identity == identity(opened.manifest):
             return name

@@ -1,12 +1,12 @@
 """The record of every answer: append-only, hash-chained, synced to the disk, for its owner's eyes alone.
 
 In: an entry, a JSON object (page, kit, settings, hashes of question and answer; never a name or a text).
-Out: a line `HASH JSON` of `log`, where HASH is the SHA-256 of the hash before it, a space, and the object's bytes.
+Out: a line `HASH JSON` of `entries.log`, where HASH is the SHA-256 of the hash before it, a space, and the object's bytes.
 
 `head` says how many lines and bytes there are and what the last hash is, so that lines missing at the end are missed too.
 Whoever may write both files can write a whole new record: the hash that `verify` gives, noted elsewhere, tells it apart.
-Texts and pictures lie in `kept/DAY`, only where they were asked to be kept. They are shown up to that day, and removed by
-the next command that answers, or by `log forget`. Reading changes nothing. Only a folder with the mark of an audit log (see
+Texts and pictures lie in `retained/DAY`, only where they were asked to be kept. They are shown up to that day, and removed by
+the next command that answers, or by `audit forget`. Reading changes nothing. Only a folder with the mark of an audit log (see
 `owned`) is written to. Standard library only.
 """
 
@@ -30,7 +30,9 @@ from typing import Any, BinaryIO
 from pulse_edge.common import folders
 from pulse_edge.errors import AuditLogError, FolderError
 
-LOG_VARIABLE = "PULSE_EDGE_LOG"
+AUDIT_LOG_VARIABLE = "PULSE_EDGE_AUDIT_LOG"
+ENTRIES = "entries.log"
+"""File of the entries, a line each."""
 FIRST = "0" * 64
 """Stands before the first entry's hash."""
 PATIENCE = 60.0
@@ -41,7 +43,7 @@ MAX_READ = 1 << 26
 """Bytes of a line that are read: earlier versions wrote longer ones, and a record with one of them is not altered."""
 MAX_TEXT = 500
 """Characters of a text in an entry that comes from a kit or the system; what tells kits apart is their hash."""
-_FILES = frozenset({"log", "head", "head.new", "lock", "kept"})
+_FILES = frozenset({ENTRIES, "head", "head.new", "lock", "retained"})
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 _KEPT = re.compile(r"[0-9a-f]{64}\.(json|png)(\.new)?")
 
@@ -75,7 +77,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Kept:
+class Retained:
     """What is to be kept beside an entry, and for how long."""
 
     days: int
@@ -85,21 +87,21 @@ class Kept:
 
 
 def default_dir() -> Path:
-    """$PULSE_EDGE_LOG, else the user's directory for records."""
-    if variable := os.environ.get(LOG_VARIABLE):
+    """$PULSE_EDGE_AUDIT_LOG, else the user's directory for records."""
+    if variable := os.environ.get(AUDIT_LOG_VARIABLE):
         return Path(variable)
     if sys.platform == "win32":
         return (
             Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local")
             / "pulse-edge"
-            / "log"
+            / "audit-log"
         )
     if sys.platform == "darwin":
-        return Path.home() / "Library/Application Support/pulse-edge/log"
+        return Path.home() / "Library/Application Support/pulse-edge/audit-log"
     return (
         Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state")
         / "pulse-edge"
-        / "log"
+        / "audit-log"
     )
 
 
@@ -129,7 +131,7 @@ def entry(
 ) -> dict[str, Any]:
     """What is recorded of one answer of a report (both as JSON objects): hashes and figures, no name and no text.
 
-    `Log.append` replaces `file` by a hash of its name.
+    `AuditLog.append` replaces `file` by a hash of its name.
     """
     return _about(report, settings) | {
         "question_sha256": sha256(answer["question"]),
@@ -142,12 +144,12 @@ def entry(
 
 def findings_entry(report: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     """What is recorded of a report's findings and contradictions: verdicts, probabilities, and their hash."""
-    texts = json.dumps([report["findings"], report["marks"]], sort_keys=True)
+    texts = json.dumps([report["findings"], report["contradictions"]], sort_keys=True)
     verdicts = {
         f["statement"]: [f["verdict"], f["probability"], f["calibrated"]]
         for f in report["findings"]
     }
-    marks = [[mark["kind"], *mark["statements"]] for mark in report["marks"]]
+    contradictions = [[c["kind"], *c["statements"]] for c in report["contradictions"]]
     return _about(report, settings) | {
         "question_sha256": sha256("findings"),
         "answer_sha256": sha256(texts),
@@ -155,7 +157,7 @@ def findings_entry(report: Mapping[str, Any], settings: Mapping[str, Any]) -> di
         "complete": True,
         "ended": "whole",
         "findings": verdicts,
-        "marks": marks,
+        "contradictions": contradictions,
     }
 
 
@@ -178,20 +180,20 @@ def _shortened(value: Any) -> Any:
     return [_shortened(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-class Log:
+class AuditLog:
     """A record in `folder`, which is made when something is written. `note` hears why it takes long."""
 
     def __init__(
         self, folder: Path | None = None, note: Callable[[str], None] = lambda _text: None
     ) -> None:
         self.folder = folder or default_dir()
-        self._log = self.folder / "log"
+        self._log = self.folder / ENTRIES
         self._head = self.folder / "head"
         self._note = note
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
-    def append(self, fields: Mapping[str, Any], kept: Kept | None = None) -> Entry:
+    def append(self, fields: Mapping[str, Any], retained: Retained | None = None) -> Entry:
         """Write an entry and wait until the disk has it. Raises AuditLogError; then the entry is not in the record.
 
         The name in `file` is not written, but a hash of it as `file_hash`, keyed with the folder's id: who has the record
@@ -202,8 +204,8 @@ class Log:
             head = self._end_of(file)
             if (name := fields.pop("file", None)) is not None:
                 fields["file_hash"] = self.file_hash(name)
-            if kept is not None:
-                fields["kept"] = self._keep(kept)
+            if retained is not None:
+                fields["retained"] = self._keep(retained)
             text = json.dumps(fields, ensure_ascii=True, sort_keys=True, separators=(",", ":"))
             digest = _chained(head.hash, text.encode())
             line = f"{digest} {text}\n".encode()
@@ -248,10 +250,10 @@ class Log:
         except FolderError as e:
             raise AuditLogError(str(e)) from None
         today, removed = datetime.date.today().isoformat(), 0
-        for day in _names(self.folder / "kept"):
+        for day in _names(self.folder / "retained"):
             if not _DAY.fullmatch(day) or day >= today:
                 continue
-            folder = self.folder / "kept" / day
+            folder = self.folder / "retained" / day
             for name in _names(folder):
                 if _KEPT.fullmatch(name):
                     with contextlib.suppress(OSError):
@@ -267,7 +269,7 @@ class Log:
         if size < head.size:
             raise AuditLogError(
                 f"{self._log}: has {size} bytes, and {self._head.name} says {head.size}: something was removed. "
-                f"Look with `pulse-edge log verify`, and move the folder away to begin a new record."
+                f"Look with `pulse-edge audit verify`, and move the folder away to begin a new record."
             )
         if size == head.size:
             return head
@@ -278,7 +280,7 @@ class Log:
         if tail.count(b"\n") > 1 or not tail.endswith(b"\n") or _fault(tail, head.hash):
             raise AuditLogError(
                 f"{self._log}: something was added behind entry {head.entries} that pulse-edge did not write. "
-                f"Look with `pulse-edge log verify`, and move the folder away to begin a new record."
+                f"Look with `pulse-edge audit verify`, and move the folder away to begin a new record."
             )
         head = head.after(tail)
         self._set_head(head)
@@ -295,7 +297,7 @@ class Log:
             head = None
         if head is None or head.line() != raw:
             raise AuditLogError(
-                f"{self._head}: was altered. Look with `pulse-edge log verify`, and move {self.folder} away to begin a "
+                f"{self._head}: was altered. Look with `pulse-edge audit verify`, and move {self.folder} away to begin a "
                 "new record."
             )
         return head
@@ -303,17 +305,20 @@ class Log:
     def _set_head(self, head: Head) -> None:
         _replace(self._head, head.line())
 
-    def _keep(self, kept: Kept) -> dict[str, str]:
+    def _keep(self, retained: Retained) -> dict[str, str]:
         """Write texts and picture below the last day; their hashes for the entry. Raises AuditLogError."""
-        until = (datetime.date.today() + datetime.timedelta(days=kept.days)).isoformat()
-        folder = self.folder / "kept" / until
-        texts = json.dumps(kept.texts, ensure_ascii=False, indent=1).encode(
+        until = (datetime.date.today() + datetime.timedelta(days=retained.days)).isoformat()
+        folder = self.folder / "retained" / until
+        texts = json.dumps(retained.texts, ensure_ascii=False, indent=1).encode(
             "utf-8", "surrogatepass"
         )
         result = {"until": until}
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            for kind, data, ending in (("texts", texts, "json"), ("picture", kept.picture, "png")):
+            for kind, data, ending in (
+                ("texts", texts, "json"),
+                ("picture", retained.picture, "png"),
+            ):
                 if data is not None:
                     result[kind] = f"{hashlib.sha256(data).hexdigest()}.{ending}"
                     if not (folder / result[kind]).exists():
@@ -330,13 +335,13 @@ class Log:
         try:
             folders.claim(self.folder, "audit-log", self._is_older)
             self._refuse_link()
-            (self.folder / "kept").mkdir(exist_ok=True, mode=0o700)
+            (self.folder / "retained").mkdir(exist_ok=True, mode=0o700)
             lock, file = open_owned(self.folder / "lock"), open_owned(self._log)
         except FolderError as e:
             raise AuditLogError(str(e)) from None
         except OSError as e:
             raise AuditLogError(
-                f"{self.folder}: answers cannot be recorded here ({e.strerror}). Give {LOG_VARIABLE} a folder of yours."
+                f"{self.folder}: answers cannot be recorded here ({e.strerror}). Give {AUDIT_LOG_VARIABLE} a folder of yours."
             ) from None
         try:
             self._wait(lock)
@@ -346,10 +351,10 @@ class Log:
             os.close(lock)  # which gives it back
 
     def _refuse_link(self) -> None:
-        """Raise FolderError where `kept` leads out of the folder: texts would be written and removed somewhere else."""
-        if (self.folder / "kept").is_symlink():
+        """Raise FolderError where `retained` leads out of the folder: texts would be written and removed somewhere else."""
+        if (self.folder / "retained").is_symlink():
             raise FolderError(
-                f"{self.folder / 'kept'}: is a link, and texts are kept in a folder only. Remove the link."
+                f"{self.folder / 'retained'}: is a link, and texts are kept in a folder only. Remove the link."
             )
 
     def _is_older(self) -> bool:
@@ -357,7 +362,7 @@ class Log:
         names = os.listdir(self.folder)
         if (
             not _FILES.issuperset(names)
-            or not {"log", "lock"}.issubset(names)
+            or not {ENTRIES, "lock"}.issubset(names)
             or self._log.is_symlink()
         ):
             return False
@@ -366,7 +371,7 @@ class Log:
         return (
             not _fault(line, FIRST)
             if line
-            else not (_bytes_of(self._head) or _names(self.folder / "kept"))
+            else not (_bytes_of(self._head) or _names(self.folder / "retained"))
         )
 
     def _wait(self, lock: int) -> None:
@@ -419,9 +424,9 @@ class Log:
             )
         return head
 
-    def kept(self, item: Entry) -> dict[str, Path]:
+    def retained(self, item: Entry) -> dict[str, Path]:
         """Paths of an entry's `texts` and `picture`, up to their last day and as far as they are still there."""
-        where, today = item.fields.get("kept") or {}, datetime.date.today().isoformat()
+        where, today = item.fields.get("retained") or {}, datetime.date.today().isoformat()
         if (
             not isinstance(where, dict)
             or not _DAY.fullmatch(day := str(where.get("until")))
@@ -430,15 +435,15 @@ class Log:
             return {}
         names = {kind: str(where[kind]) for kind in ("texts", "picture") if kind in where}
         paths = {
-            kind: self.folder / "kept" / day / name
+            kind: self.folder / "retained" / day / name
             for kind, name in names.items()
             if _KEPT.fullmatch(name)
         }
         return {kind: path for kind, path in paths.items() if path.is_file()}
 
     def _kept_faults(self, item: Entry) -> Iterator[str]:
-        where = item.fields.get("kept") or {}
-        there = self.kept(item)
+        where = item.fields.get("retained") or {}
+        there = self.retained(item)
         for kind in ("texts", "picture"):
             if kind not in where:
                 continue
@@ -470,7 +475,7 @@ class Log:
                 ) from None
             raise AuditLogError(
                 f"{self.folder}: there is no audit log. Nothing was answered yet, or its folder is another one: name it "
-                f"with --log or {LOG_VARIABLE}."
+                f"with --audit-log or {AUDIT_LOG_VARIABLE}."
             ) from None
         except OSError as e:
             raise AuditLogError(
@@ -495,7 +500,7 @@ class Log:
                 fault = _fault(line, previous)
                 if fault and number == 1 and not known and folders.read(self.folder) is None:
                     raise AuditLogError(
-                        f"{self._log}: is no audit log of pulse-edge. Name another folder with --log."
+                        f"{self._log}: is no audit log of pulse-edge. Name another folder with --audit-log."
                     )
                 if fault:
                     raise AuditLogError(
@@ -530,29 +535,29 @@ def _fault(line: bytes, previous: str) -> str:
 
 
 @dataclass(frozen=True)
-class Recorder:
+class AnswerLogger:
     """Records the answers of one run."""
 
-    log: Log
+    log: AuditLog
     settings: Mapping[str, Any]
     """What was asked for that can change an answer."""
-    keep_days: int | None = None
+    retain_days: int | None = None
     """Keep texts and picture so long; None: hashes only."""
 
     def __call__(
         self, report: Mapping[str, Any], picture: Callable[[], bytes], ended: str = "whole"
     ) -> None:
-        """Every answer of a report (as a JSON object) of a page (PNG bytes, asked for only where they are kept)."""
+        """Every answer of a report (as a JSON object) of a page (PNG bytes, asked for only where they are retained)."""
         for answer in report["answers"]:
-            kept = None
-            if self.keep_days is not None:
+            retained = None
+            if self.retain_days is not None:
                 texts = {
                     "file": report["file"],
                     "question": answer["question"],
                     "answer": answer["text"],
                 }
-                kept = Kept(self.keep_days, texts, picture())
-            self.log.append(entry(report, answer, self.settings, ended), kept)
+                retained = Retained(self.retain_days, texts, picture())
+            self.log.append(entry(report, answer, self.settings, ended), retained)
 
     def findings(self, report: Mapping[str, Any]) -> None:
         """The findings of a report, where it has any."""

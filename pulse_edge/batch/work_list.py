@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pulse_edge.audit_log import log as logs
 from pulse_edge.common import folders as owned
+from pulse_edge.common.files import UNFINISHED, write_whole
 from pulse_edge.common.text import one_line, spreadsheet_cell
 from pulse_edge.errors import (
     AuditLogError,
@@ -36,7 +37,7 @@ from pulse_edge.errors import (
     UsageError,
     on_page,
 )
-from pulse_edge.report.report import INTENDED_USE, UNFINISHED, NoAnswer, write_whole
+from pulse_edge.report.report import INTENDED_USE, NoAnswer
 
 if TYPE_CHECKING:
     from pulse_edge.page.reader import Document, Page
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 DATABASE = "batch.sqlite"
 RESULTS = ("results.jsonl", "results.csv")
 COLUMNS = (
-    "notice", "file", "page", "state", "verdict", "leads", "reasons", "marks", "question", "answer", "complete", "findings",
+    "notice", "file", "page", "state", "verdict", "leads", "reasons", "contradictions", "question", "answer", "complete", "findings",
     "error", "page_sha256", "kit", "kit_sha256", "image_tokens_read", "intended_use",
 )  # fmt: skip
 _SCHEMA = """
@@ -64,7 +65,7 @@ CREATE INDEX files_by_state ON files (state, id);
 CREATE TABLE pages (
     file INTEGER NOT NULL REFERENCES files (id),
     page INTEGER NOT NULL,          -- from 1
-    marks INTEGER NOT NULL,         -- contradictions found
+    contradictions INTEGER NOT NULL,  -- how many
     report TEXT,                    -- JSON; null: see error
     error TEXT,
     exit_code INTEGER NOT NULL DEFAULT 0,
@@ -296,10 +297,11 @@ class Store:
         """A page's report, or why there is none, written at once and for good; with the `last` page the file is done."""
         text = None if report is None else report.to_json()
         why, code = (None, 0) if error is None else (str(error), error.exit_code)
-        marks = 0 if report is None else len(getattr(report, "marks", ()))
+        contradictions = 0 if report is None else len(report.contradictions)
         with self._transaction():
             self._db.execute(
-                "INSERT INTO pages VALUES (?, ?, ?, ?, ?, ?)", (file, page, marks, text, why, code)
+                "INSERT INTO pages VALUES (?, ?, ?, ?, ?, ?)",
+                (file, page, contradictions, text, why, code),
             )
             self._db.execute("DELETE FROM begun WHERE file = ? AND page = ?", (file, page))
             if last:
@@ -318,9 +320,9 @@ class Store:
     def results(self) -> Iterator[tuple[str, int, str | None, str | None, int]]:
         """File, page (0: the whole file), report as JSON, error and exit code; those with contradictions first."""
         query = """
-            SELECT path, page, report, pages.error, pages.exit_code, marks, id FROM pages JOIN files ON file = id
+            SELECT path, page, report, pages.error, pages.exit_code, contradictions, id FROM pages JOIN files ON file = id
             UNION ALL SELECT path, 0, NULL, error, exit_code, 0, id FROM files WHERE state = 'failed'
-            ORDER BY marks DESC, id, page
+            ORDER BY contradictions DESC, id, page
         """
         with self._explained():
             for path, page, report, error, code, _marks, _id in self._db.execute(query):
@@ -384,7 +386,7 @@ def _rows(report: dict[str, Any]) -> Iterator[dict[str, Any]]:
         "verdict": quality.get("verdict", "not checked"),
         "leads": quality.get("leads", ""),
         "reasons": "\n".join(reason["advice"] for reason in quality.get("reasons", ())),
-        "marks": "\n".join(mark["text"] for mark in report.get("marks") or ()),
+        "contradictions": "\n".join(c["text"] for c in report.get("contradictions") or ()),
         "findings": "\n".join(map(_finding, report.get("findings") or ())),
         "page_sha256": report["page_sha256"],
         "kit": report["kit"]["id"],
@@ -447,7 +449,7 @@ def run(store: Store, work: Work) -> None:
 
 
 def _page(store: Store, work: Work, file: File, document: Document, number: int) -> None:
-    from pulse_edge.page.reader import Unread
+    from pulse_edge.page.reader import UnreadablePage
 
     name = f"{one_line(file.path)}#{number}" if len(document) > 1 else one_line(file.path)
     last = number == len(document)
@@ -457,7 +459,7 @@ def _page(store: Store, work: Work, file: File, document: Document, number: int)
                 f"{name}: ended the program {crashes} times. Export the page as PNG and try that."
             )
         page = document.page(number)
-        if isinstance(page, Unread):
+        if isinstance(page, UnreadablePage):
             raise page.error
         report = work.answer(page)
         work.record(report, page)

@@ -13,7 +13,7 @@ import click
 from pulse_edge.cli.options import ReadyCommand, pruning, reading
 
 if TYPE_CHECKING:
-    from pulse_edge.audit_log.log import Recorder
+    from pulse_edge.audit_log.log import AnswerLogger
     from pulse_edge.cli.console import Screen
     from pulse_edge.inference.model import EncodedPage, PulseModel
     from pulse_edge.page.reader import Page
@@ -66,13 +66,13 @@ def ask(
     """
     from pulse_edge.audit_log import log
     from pulse_edge.cli import cache as cli_cache
-    from pulse_edge.page import sandbox
+    from pulse_edge.page import decoder_client
 
-    sandbox.start()  # while the libraries are loaded
+    decoder_client.start()  # while the libraries are loaded
     from pulse_edge.cli.console import Screen
     from pulse_edge.errors import UsageError
-    from pulse_edge.inference.memory_plan import Use
-    from pulse_edge.inference.model import PulseModel
+    from pulse_edge.inference.model import EngineOptions, PulseModel
+    from pulse_edge.machine.memory_plan import Workload
     from pulse_edge.page import reader as scans
 
     if scan == "-":
@@ -88,7 +88,7 @@ def ask(
         "force_kit": force_kit,
         **pruning(image_tokens),
     }
-    record = log.Recorder(log.Log(note=screen.note), settings, retain)
+    record = log.AnswerLogger(log.AuditLog(note=screen.note), settings, retain)
     record.log.ready()
     page = scans.read(scan)
     with (
@@ -98,11 +98,10 @@ def ask(
             device=device,
             threads=threads,
             limit=limit,
-            use=Use(pages=1),
+            workload=Workload(pages=1),
             force=force_kit,
             progress=progress,
-            speculation=speculation,
-            prefix_cache=cli_cache.prefixes(kv_cache_size, cache=cache),
+            engine=EngineOptions(speculation, cli_cache.prefixes(kv_cache_size, cache=cache)),
         ) as model,
     ):
         screen.loaded(model)
@@ -126,7 +125,7 @@ class _Talk:
         encoded: EncodedPage,
         max_tokens: int | None,
         screen: Screen,
-        record: Recorder,
+        record: AnswerLogger,
     ) -> None:
         self._model, self._page, self._encoded = model, page, encoded
         self._max_tokens, self._screen, self._record = max_tokens, screen, record
@@ -178,8 +177,8 @@ class _Talk:
                     say(text)
         finally:
             say("\n")
-        for mark in self._model.contradictions(self._encoded, (), [answering.text]):
-            say(f"CONTRADICTION: {mark.text}\n")
+        for contradiction in self._model.contradictions(self._encoded, (), [answering.text]):
+            say(f"CONTRADICTION: {contradiction.text}\n")
         self._screen.answered(answering, self._encoded)
         self._turns.append((question, answering.text))
 

@@ -20,10 +20,10 @@ from pulse_edge.common.text import counted, json_text, one_line, spreadsheet_cel
 from pulse_edge.errors import AuditLogError, UsageError
 
 _FOLDER = click.option(
-    "--log",
+    "--audit-log",
     "folder",
     type=click.Path(path_type=Path),
-    help="Its folder. Default: $PULSE_EDGE_LOG, or this user's.",
+    help="Its folder. Default: $PULSE_EDGE_AUDIT_LOG, or this user's.",
 )
 _DEBUG = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 COLUMNS = (
@@ -34,14 +34,14 @@ _HASH = re.compile("[0-9a-f]{8,64}")
 
 
 @click.group()
-def log() -> None:
+def audit() -> None:
     """The record of every answer: page, kit, settings, time, and hashes, in a chain that shows any change.
 
     It holds no names, texts or pictures, except where --retain asked for them.
     """
 
 
-@log.command("list")
+@audit.command("list")
 @_FOLDER
 @click.option(
     "--last",
@@ -63,15 +63,15 @@ def list_(folder: Path | None, last: int, page: str | None, debug: bool) -> None
     """
     from collections import deque
 
-    record = logs.Log(folder)
+    record = logs.AuditLog(folder)
     wanted = (lambda _item: True) if page is None else _about(record, page)
     found = 0
     for item in deque(filter(wanted, record.entries()), last):
         found += 1
-        say(f"{_line(item)}{' kept' if record.kept(item) else ''}\n")
+        say(f"{_line(item)}{' retained' if record.retained(item) else ''}\n")
     if not found and page is not None:
         raise AuditLogError(
-            f"{record.folder}: no entry is about {one_line(page)}. See `pulse-edge log list`."
+            f"{record.folder}: no entry is about {one_line(page)}. See `pulse-edge audit list`."
         )
 
 
@@ -104,7 +104,7 @@ def _times(fields: dict[str, Any]) -> str:
     return f"{utc} ({(moment if local else moment.astimezone()).strftime('%Y-%m-%d %H:%M:%S %z')})"
 
 
-def _about(record: logs.Log, page: str) -> Callable[[logs.Entry], bool]:
+def _about(record: logs.AuditLog, page: str) -> Callable[[logs.Entry], bool]:
     """Whether an entry is about a page: by the content of the file that `page` names, its name, or the start of a hash.
 
     Raises UsageError where it can be none of them.
@@ -137,24 +137,24 @@ def _about(record: logs.Log, page: str) -> Callable[[logs.Entry], bool]:
     return matches
 
 
-@log.command()
+@audit.command()
 @click.argument("number", type=click.IntRange(1), metavar="ENTRY")
 @_FOLDER
 @_DEBUG
 def show(number: int, folder: Path | None, debug: bool) -> None:
     """Everything about one entry, with its texts while they are kept. Nothing in the folder is changed."""
-    record = logs.Log(folder)
+    record = logs.AuditLog(folder)
     item = next((item for item in record.entries() if item.number == number), None)
     if item is None:
-        raise UsageError(f"{record.folder}: has no entry {number}. See `pulse-edge log list`.")
+        raise UsageError(f"{record.folder}: has no entry {number}. See `pulse-edge audit list`.")
     say(json_text({"entry": item.number, "hash": item.hash, **item.fields}, indent=1) + "\n")
-    for kind, path in record.kept(item).items():
-        say(f"{kind} kept until {item.fields['kept']['until']}: {path}\n")
+    for kind, path in record.retained(item).items():
+        say(f"{kind} retained until {item.fields['retained']['until']}: {path}\n")
         if kind == "texts":
             say(path.read_text("utf-8", "replace") + "\n")
 
 
-@log.command()
+@audit.command()
 @_FOLDER
 @click.option(
     "--expect",
@@ -167,22 +167,22 @@ def verify(folder: Path | None, expect: str | None, debug: bool) -> None:
 
     Note the hash that it prints somewhere else: who may write the record's files could replace all of them.
     """
-    record = logs.Log(folder)
+    record = logs.AuditLog(folder)
     head = record.verify(expect)
     entries = counted(head.entries, "entry is as it was", "entries are as they were")
     say(f"{record.folder}: {entries} written; the last hash is {head.hash}\n")
 
 
-@log.command()
+@audit.command()
 @_FOLDER
 @_DEBUG
 def forget(folder: Path | None, debug: bool) -> None:
     """Remove texts and pictures whose last day (--retain) is over; every command that answers does so too."""
-    record = logs.Log(folder)
+    record = logs.AuditLog(folder)
     say(f"{record.folder}: {record.forget()} texts and pictures removed\n")
 
 
-@log.command()
+@audit.command()
 @_FOLDER
 @click.option(
     "--format", "kind", type=click.Choice(["jsonl", "csv"]), default="jsonl", show_default=True
@@ -194,9 +194,9 @@ def forget(folder: Path | None, debug: bool) -> None:
 @_DEBUG
 def export(folder: Path | None, kind: str, out: Path | None, overwrite: bool, debug: bool) -> None:
     """The whole record, after verifying it, as JSON lines or as a table."""
-    from pulse_edge.report.report import write_whole
+    from pulse_edge.common.files import write_whole
 
-    record = logs.Log(folder)
+    record = logs.AuditLog(folder)
     record.verify()
     lines = (_table if kind == "csv" else _jsonl)(record)
     if out is None:
@@ -218,12 +218,12 @@ def export(folder: Path | None, kind: str, out: Path | None, overwrite: bool, de
     Screen().note(f"written: {out}")
 
 
-def _jsonl(record: logs.Log) -> Iterator[str]:
+def _jsonl(record: logs.AuditLog) -> Iterator[str]:
     for item in record.entries():
         yield json.dumps({"entry": item.number, "hash": item.hash, **item.fields}) + "\n"
 
 
-def _table(record: logs.Log) -> Iterator[str]:
+def _table(record: logs.AuditLog) -> Iterator[str]:
     yield ",".join(COLUMNS) + "\r\n"
     for item in record.entries():
         kit = item.fields.get("kit")

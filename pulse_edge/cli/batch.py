@@ -16,7 +16,7 @@ from pulse_edge.common.text import counted
 from pulse_edge.errors import BatchError
 
 if TYPE_CHECKING:
-    from pulse_edge.audit_log.log import Recorder
+    from pulse_edge.audit_log.log import AnswerLogger
     from pulse_edge.batch.work_list import Store, Work
     from pulse_edge.errors import PulseEdgeError
     from pulse_edge.inference.model import PulseModel
@@ -95,14 +95,14 @@ def batch(
     from pulse_edge.batch import supervisor
     from pulse_edge.batch import work_list as batches
     from pulse_edge.cli import cache as cli_cache
-    from pulse_edge.kit import kit as kits
-    from pulse_edge.page import sandbox
+    from pulse_edge.kit import locate
+    from pulse_edge.page import decoder_client
 
     if not supervisor.is_worker():
         raise SystemExit(supervisor.run(sys.argv[1:], lambda: batches.finished(out)))
-    sandbox.start()  # while the libraries are loaded
+    decoder_client.start()  # while the libraries are loaded
     from pulse_edge.cli.console import Screen, say
-    from pulse_edge.inference.model import PulseModel
+    from pulse_edge.inference.model import EngineOptions, PulseModel
 
     wanted = Wanted.of(questions, max_tokens, forms, out)
     screen = Screen()
@@ -114,9 +114,9 @@ def batch(
         "force_kit": force_kit,
         **pruning(image_tokens),
     }
-    record = log.Recorder(log.Log(note=screen.note), asked, retain)
+    record = log.AnswerLogger(log.AuditLog(note=screen.note), asked, retain)
     record.log.ready()
-    opened = kits.find(kit)
+    opened = locate.find(kit)
     settings = {
         "kit": opened.sha256,
         "questions": wanted.questions,
@@ -144,8 +144,9 @@ def batch(
                     limit=limit,
                     force=force_kit,
                     progress=progress,
-                    speculation=speculation,
-                    prefix_cache=cli_cache.prefixes(kv_cache_size, cache=cache),
+                    engine=EngineOptions(
+                        speculation, cli_cache.prefixes(kv_cache_size, cache=cache)
+                    ),
                 ) as model,
             ):
                 screen.loaded(model)
@@ -191,7 +192,7 @@ class _Desk:
         self,
         model: PulseModel,
         wanted: Wanted,
-        record: Recorder,
+        record: AnswerLogger,
         forms: tuple[str, ...],
         how: Mapping[str, Any],
     ) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pulse_edge.cli.console import say
+from pulse_edge.common import paths
 
 if TYPE_CHECKING:
     from pulse_edge.inference.cache import ImageTokenCache, PrefixCache
@@ -19,10 +20,9 @@ _DEBUG = click.option("--debug", is_flag=True, help="Show the traceback of an er
 def opened() -> ImageTokenCache:
     """In the folder $PULSE_EDGE_CACHE, or the user's own. Raises FolderError where that is not a page cache of this user."""
     from pulse_edge.inference.cache import ImageTokenCache
-    from pulse_edge.kit import kit
 
     variable = os.environ.get("PULSE_EDGE_CACHE")
-    cache = ImageTokenCache(Path(variable) if variable else kit.cache_dir() / "image-tokens")
+    cache = ImageTokenCache(Path(variable) if variable else paths.user_cache() / "image-tokens")
     cache.check()  # now, and not after the first page was encoded
     return cache
 

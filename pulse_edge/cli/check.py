@@ -47,9 +47,9 @@ def check(
     debug: bool,
 ) -> None:
     """Say whether pages are fit to be read, without a model: good, usable, or refused and why."""
-    from pulse_edge.page import sandbox
+    from pulse_edge.page import decoder_client
 
-    sandbox.start()  # while the libraries are loaded
+    decoder_client.start()  # while the libraries are loaded
     raise SystemExit(
         _Check(as_json, save_page, overwrite=overwrite, straighten=not no_rectify).all(scans)
     )
@@ -75,7 +75,7 @@ class _Check:
                 with reader.Document(source) as document:
                     for page in document:
                         self._pages += 1
-                        if isinstance(page, reader.Unread):
+                        if isinstance(page, reader.UnreadablePage):
                             self._fail(page.name, page.error)
                         else:
                             self._one(page)
@@ -138,8 +138,8 @@ def _save_page(checked: CheckedPage, folder: Path, *, overwrite: bool) -> list[P
     ENDING is that of the file. What shows a photograph is a JPEG, which takes a tenth of the space. A name that is taken
     gets a number, unless `overwrite`. Raises UsageError where the folder takes no files.
     """
+    from pulse_edge.common.files import write_set
     from pulse_edge.page import quality
-    from pulse_edge.report.report import write_set
 
     flat, grid = checked.flat, checked.flat.grid
     file = Path(checked.page.name.removesuffix(f"#{checked.page.number}"))

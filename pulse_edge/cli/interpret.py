@@ -18,12 +18,12 @@ from pulse_edge.errors import AuditLogError, OutputError, PulseEdgeError, on_pag
 from pulse_edge.report.report import findings_lines, page_lines
 
 if TYPE_CHECKING:
-    from pulse_edge.audit_log.log import Recorder
+    from pulse_edge.audit_log.log import AnswerLogger
     from pulse_edge.inference.cache import ImageTokenCache
-    from pulse_edge.inference.memory_plan import Use
     from pulse_edge.inference.model import Answering, EncodedPage, PulseModel
     from pulse_edge.kit.kit import Kit
-    from pulse_edge.page.reader import Document, Page, Unread
+    from pulse_edge.machine.memory_plan import Workload
+    from pulse_edge.page.reader import Document, Page, UnreadablePage
 
 
 @click.command(cls=ReadyCommand)
@@ -112,13 +112,13 @@ def interpret(
     """
     from pulse_edge.audit_log import log
     from pulse_edge.inference import json_grammar, token_pruning
-    from pulse_edge.kit import kit as kits
+    from pulse_edge.kit import locate
     from pulse_edge.machine import profile
-    from pulse_edge.page import sandbox
+    from pulse_edge.page import decoder_client
 
-    sandbox.start()  # while the libraries are loaded
-    from pulse_edge.inference.memory_plan import Use
-    from pulse_edge.inference.model import PulseModel
+    decoder_client.start()  # while the libraries are loaded
+    from pulse_edge.inference.model import EngineOptions, PulseModel
+    from pulse_edge.machine.memory_plan import Workload
 
     wanted = Wanted.of(
         questions,
@@ -141,7 +141,7 @@ def interpret(
         wanted = dataclasses.replace(wanted, grammar=compiled)
         settings["json_schema_sha256"] = compiled.source_sha256
     screen = Screen()
-    opened = kits.find(kit)
+    opened = locate.find(kit)
     wanted = wanted.for_kit(opened.manifest, with_findings)
     if wanted.grammar:
         wanted.grammar.require(max_tokens or opened.manifest.prompt.max_tokens)
@@ -149,7 +149,7 @@ def interpret(
     desk = _Desk(
         scans, screen, as_json=wanted.shown == "json", admit=admit, image_tokens=image_tokens
     )
-    use = Use(
+    use = Workload(
         pages=desk.count(),
         tokens=wanted.tokens(opened.manifest),
         image_tokens=token_pruning.limit(image_tokens),
@@ -158,7 +158,7 @@ def interpret(
     if dry_run:
         desk.forecast(opened, wanted, use, limit)
         raise SystemExit(desk.worst)
-    record = log.Recorder(log.Log(note=screen.note), settings, retain)
+    record = log.AnswerLogger(log.AuditLog(note=screen.note), settings, retain)
     record.log.ready()
     if use.pages == 0:
         raise SystemExit(desk.worst)
@@ -170,11 +170,10 @@ def interpret(
             device=device,
             threads=threads,
             limit=limit,
-            use=use,
+            workload=use,
             force=force_kit,
             progress=progress,
-            speculation=speculation,
-            prefix_cache=cli_cache.prefixes(kv_cache_size, cache=cache),
+            engine=EngineOptions(speculation, cli_cache.prefixes(kv_cache_size, cache=cache)),
         ) as model,
     ):
         if wanted.grammar:
@@ -247,13 +246,13 @@ class _Desk:
             self.failed(source, e)
             return None
 
-    def _readable(self, pages: Iterable[Page | Unread]) -> Iterator[Page]:
+    def _readable(self, pages: Iterable[Page | UnreadablePage]) -> Iterator[Page]:
         """The pages but those that cannot be read, of which it says so."""
-        from pulse_edge.page.reader import Unread
+        from pulse_edge.page.reader import UnreadablePage
 
         for page in pages:
             self._pages += 1
-            if isinstance(page, Unread):
+            if isinstance(page, UnreadablePage):
                 self.failed(page.name, page.error)
             else:
                 yield page
@@ -286,13 +285,21 @@ class _Desk:
             self._screen.judged(encoded)
             yield page, encoded
 
-    def forecast(self, opened: Kit, wanted: Wanted, use: Use, limit: int | None) -> None:
+    def forecast(self, opened: Kit, wanted: Wanted, use: Workload, limit: int | None) -> None:
         """What each page would take, and the memory. Raises MemoryShortage as loading would."""
         from pulse_edge.diagnostics import estimate
-        from pulse_edge.inference import memory_plan
-        from pulse_edge.machine import profile
+        from pulse_edge.inference import vision_encoder
+        from pulse_edge.machine import memory_plan, profile
 
-        made, speed = memory_plan.make(opened, use, limit=limit), profile.recall(opened).speed
+        made, speed = (
+            memory_plan.make(
+                opened,
+                use,
+                exact_int8=vision_encoder.needs_exact_sums(opened.manifest.vision.type),
+                limit=limit,
+            ),
+            profile.recall(opened).speed,
+        )
         for page in self.pages():
             try:
                 cast = estimate.estimate(
@@ -324,7 +331,7 @@ def _one_page(
     encoded: EncodedPage,
     wanted: Wanted,
     screen: Screen,
-    record: Recorder,
+    record: AnswerLogger,
     *,
     several: bool,
 ) -> None:
@@ -402,7 +409,7 @@ def heading(
 
 @contextlib.contextmanager
 def recorded(
-    record: Recorder, model: PulseModel, encoded: EncodedPage, answering: Answering, page: Page
+    record: AnswerLogger, model: PulseModel, encoded: EncodedPage, answering: Answering, page: Page
 ) -> Iterator[None]:
     """Around an answer that somebody sees: it goes on record also where it was broken off."""
 

@@ -54,7 +54,7 @@ for _command in (
     check.check,
     doctor.doctor,
     kit.kit,
-    audit.log,
+    audit.audit,
 ):
     cli.add_command(_command)
 

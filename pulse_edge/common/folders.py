@@ -11,11 +11,11 @@ import json
 import os
 import secrets
 import stat
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from pulse_edge.common import files
 from pulse_edge.errors import FolderError
 
 MARKER = "pulse-edge-folder.json"
@@ -53,7 +53,7 @@ def read(folder: Path) -> Mark | None:
         )
         with os.fdopen(handle, "rb") as file:
             about = os.fstat(handle)
-            if not stat.S_ISREG(about.st_mode) or not _is_mine(about):
+            if not stat.S_ISREG(about.st_mode) or not files.is_mine(about):
                 return None
             raw = json.loads(file.read(_LARGEST))
         if raw["format"] == FORMAT and isinstance(raw["kind"], str) and isinstance(raw["id"], str):
@@ -74,7 +74,7 @@ def check(folder: Path, kind: str, adopted: Callable[[], bool] = lambda: False) 
         return None
     if not folder.is_dir():
         raise FolderError(f"{folder}: is no folder, so it cannot hold the {what}. {_advice(kind)}")
-    if not _is_mine(folder.stat()):
+    if not files.is_mine(folder.stat()):
         raise FolderError(
             f"{folder}: belongs to another user, so it is left alone. {_advice(kind)}"
         )
@@ -116,21 +116,15 @@ def claim(folder: Path, kind: str, adopted: Callable[[], bool] = lambda: False) 
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     mark = Mark(kind, secrets.token_hex(16))
     text = json.dumps({"format": FORMAT, "kind": mark.kind, "id": mark.id}) + "\n"
-    handle, name = tempfile.mkstemp(prefix=f".{MARKER}-", dir=folder)  # 0600
     try:
-        with os.fdopen(handle, "w", encoding="ascii", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        place_new(Path(name), folder / MARKER)
+        with files.replacing(folder / MARKER, overwrite=False, prefix=f".{MARKER}-") as file:
+            file.write(text.encode("ascii"))
     except FileExistsError:  # another process of ours was faster, or the marker cannot be trusted
         if mark_of_other := check(folder, kind):
             return mark_of_other
         raise FolderError(
             f"{folder / MARKER}: is not a marker that pulse-edge wrote. {_advice(kind)}"
         ) from None
-    finally:
-        Path(name).unlink(missing_ok=True)
     return mark
 
 
@@ -142,51 +136,9 @@ def require(folder: Path, kind: str) -> Mark:
     return mark
 
 
-def write_text(path: Path, text: str, *, rights: int = 0o600) -> None:
-    """Replace a small file in a folder of ours, or leave it as it was. Raises OSError, and leaves nothing half-written."""
-    handle, name = tempfile.mkstemp(dir=path.parent)  # 0600
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, rights)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
-
-
-def place_new(source: Path, target: Path) -> None:
-    """Rename a file; FileExistsError if `target` exists, be it a broken link. Raises OSError.
-
-    Both must be in one folder.
-    """
-    if os.name == "nt":
-        os.rename(source, target)
-        return
-    try:
-        os.link(source, target, follow_symlinks=False)
-    except FileExistsError:
-        raise
-    except (
-        OSError,
-        NotImplementedError,
-    ):  # a file system without hard links, as on most USB drives
-        if os.path.lexists(target):
-            raise FileExistsError(17, "File exists", str(target)) from None
-        os.rename(source, target)
-        return
-    os.unlink(source)
-
-
-def _is_mine(about: os.stat_result) -> bool:
-    return not hasattr(os, "getuid") or about.st_uid == os.getuid()
-
-
 def _advice(kind: str) -> str:
     named = {
-        "audit-log": "Set PULSE_EDGE_LOG to an empty folder of yours, or to one that does not exist yet.",
+        "audit-log": "Set PULSE_EDGE_AUDIT_LOG to an empty folder of yours, or to one that does not exist yet.",
         "page-cache": "Set PULSE_EDGE_CACHE to an empty folder of yours, or to one that does not exist yet.",
         "batch": "Choose an empty folder, or one that does not exist yet, with -o.",
     }

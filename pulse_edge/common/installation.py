@@ -21,7 +21,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from pulse_edge.common import folders
+from pulse_edge.common import files
 
 BUNDLE_MANIFEST = "bundle.json"
 INSTALL_RECORD = "install.json"
@@ -95,4 +95,4 @@ def read_default(folder: Path) -> DefaultKit | None:
 def write_default(folder: Path, default: DefaultKit) -> None:
     """Replace the default kit in the parent of a `kits` folder. Raises OSError."""
     about = {"format": _DEFAULT_FORMAT, "kit": default.kit, "chosen": default.chosen}
-    folders.write_text(folder / DEFAULT_KIT, json.dumps(about) + "\n", rights=0o644)
+    files.write_text(folder / DEFAULT_KIT, json.dumps(about) + "\n", rights=0o644)

@@ -21,10 +21,11 @@ from email.parser import BytesParser
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pulse_edge.common import child_process
+from pulse_edge.common import child_process, paths
 from pulse_edge.errors import KitError
-from pulse_edge.installer.install import archive_faults, sha256_of, this_platform
-from pulse_edge.kit.kit import cache_dir
+from pulse_edge.installer.files import sha256_of
+from pulse_edge.installer.machine import this_platform
+from pulse_edge.installer.program import archive_faults
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -344,7 +345,7 @@ def _supplied(
     names: dict[str, str | None], target: Target, constraints: Path, missing: list[str], say: Say
 ) -> dict[str, Wheel | None]:
     """Wheels for names and their pins: from the cache, the registry, or built here; what cannot be had is `missing`."""
-    folder = cache_dir() / "wheels" / f"{target.platform}-{target.python}"
+    folder = paths.user_cache() / "wheels" / f"{target.platform}-{target.python}"
     folder.mkdir(parents=True, exist_ok=True)
     found: dict[str, Wheel | None] = {}
     for name, pin in names.items():
@@ -417,7 +418,7 @@ def _own_wheel(checkout: Path, folder: Path) -> Wheel:
 
 def _portable(pin: str, target: Target, say: Say) -> Wheel:
     """The one that was built before, for whatever Python, or a new one."""
-    folder = cache_dir() / "wheels" / "portable"
+    folder = paths.user_cache() / "wheels" / "portable"
     folder.mkdir(parents=True, exist_ok=True)
     built = _given("llama-cpp-python", pin, map(read_wheel, folder.glob("*.whl")), target)
     if built is None:

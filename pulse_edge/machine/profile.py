@@ -19,9 +19,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from pulse_edge.common import folders, json_input
+from pulse_edge.common import files, folders, json_input, paths
 from pulse_edge.errors import FolderError
-from pulse_edge.kit import kit as kits
 from pulse_edge.kit.kit import Kit
 from pulse_edge.machine import cpu
 
@@ -87,7 +86,7 @@ def key(usable: frozenset[int] | None = None) -> str:
 
 def file(kit: Kit) -> Path:
     """Where what is known of `kit` on this machine is kept."""
-    return kits.cache_dir() / "machine" / f"{kit.sha256[:20]}-{key()[:20]}.json"
+    return paths.user_cache() / "machine" / f"{kit.sha256[:20]}-{key()[:20]}.json"
 
 
 def recall(kit: Kit) -> Kept:
@@ -112,7 +111,7 @@ def keep(kit: Kit, kept: Kept) -> str | None:
     path = file(kit)
     try:
         folders.claim(path.parent, "machine-profile", lambda: _is_older(path.parent))
-        folders.write_text(path, json.dumps(dataclasses.asdict(kept), indent=1))
+        files.write_text(path, json.dumps(dataclasses.asdict(kept), indent=1))
     except FolderError as e:
         return str(e)
     except OSError as e:

@@ -14,13 +14,12 @@ import hashlib
 import json
 import os
 import platform
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from pulse_edge.common import files, installation, json_input, paths
 from pulse_edge.common import folders as owned
-from pulse_edge.common import installation, json_input
 from pulse_edge.errors import FolderError
 from pulse_edge.kit.kit import Kit
 from pulse_edge.machine import cpu, profile
@@ -50,16 +49,8 @@ def processor() -> str:
 
 def folders() -> list[Path]:
     """Where results are stored: the user's state directory first, then the installation that a bundle made."""
-    if variable := os.environ.get(STATE_VARIABLE):
-        state = Path(variable)
-    elif sys.platform == "win32":
-        state = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local") / "pulse-edge"
-    elif sys.platform == "darwin":
-        state = Path.home() / "Library/Application Support/pulse-edge"
-    else:
-        state = (
-            Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "pulse-edge"
-        )
+    variable = os.environ.get(STATE_VARIABLE)
+    state = Path(variable) if variable else paths.user_state()
     version = installation.version_folder()
     own = [] if version is None else [version]
     return [folder / "self-tests" for folder in (state, *own)]
@@ -97,7 +88,7 @@ def store(kit: Kit, refused: str | None) -> list[str]:
                 folder.mkdir()
                 folder.chmod(0o755)
             owned.claim(folder, "self-test-results")
-            owned.write_text(path, text, rights=0o644)  # holds no secret
+            files.write_text(path, text, rights=0o644)  # holds no secret
         except FolderError as e:
             problems.append(str(e))
         except OSError as e:

@@ -44,7 +44,8 @@ body { font: 11pt/1.35 Georgia, serif; color: #000; background: #fff; max-width:
   overflow-wrap: break-word; }
 h1 { font-size: 1.3em; margin: .6em 0 .3em; } h2 { font-size: 1.05em; margin: .9em 0 .3em; } p { margin: .3em 0; }
 img { width: 100%; max-height: 60vh; object-fit: contain; border: 1px solid #777; } figure { margin: .5em 0; }
-.notice, .marks { border: 2px solid #000; padding: .4em .7em; } .notice { font-weight: bold; text-align: center; white-space: pre-line; }
+.notice, .contradictions { border: 2px solid #000; padding: .4em .7em; }
+.notice { font-weight: bold; text-align: center; white-space: pre-line; }
 table { border-collapse: collapse; width: 100%; } th, td { text-align: left; vertical-align: top; padding: .15em .5em;
   border-bottom: 1px solid #777; } th { white-space: nowrap; } td:last-child { overflow-wrap: anywhere; }
 .answer { white-space: pre-wrap; } footer { font-size: .85em; }
@@ -73,8 +74,8 @@ def _html(report: Report, page: Image.Image) -> Iterator[str]:
     yield f"<h1>{_safe(TITLE)}</h1>\n<p><strong>{_safe(report.intended_use)}</strong></p>\n"
     yield f'<figure><img alt="{_safe(ALT)}" src="data:image/jpeg;base64,{picture}">\n'
     yield f"<figcaption>{_safe(said['caption'])}</figcaption></figure>\n"
-    if said["marks"]:
-        yield f'<section class="marks"><h2>Contradictions: look here first</h2>{_list(said["marks"])}</section>\n'
+    if said["contradictions"]:
+        yield f'<section class="contradictions"><h2>Contradictions: look here first</h2>{_list(said["contradictions"])}</section>\n'
     if said["quality"]:
         yield f"<h2>The page as a picture</h2>{_list(said['quality'])}\n"
     if report.findings:
@@ -151,7 +152,7 @@ def _content(report: Report) -> dict[str, Any]:
         "notice": report.notice,
         "intended_use": report.intended_use,
         "caption": f"The page as it was read: {one_line(report.file)}",
-        "marks": [printable(mark.text) for mark in report.marks],
+        "contradictions": [printable(c.text) for c in report.contradictions],
         "quality": quality_lines(report),
         "findings": [
             (

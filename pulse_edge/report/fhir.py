@@ -102,7 +102,7 @@ def _entries(
 
 def _report(report: Report, results: list[str]) -> Resource:
     conclusion = [report.notice, report.intended_use, *page_lines(report.quality)]
-    conclusion += [f"CONTRADICTION: {mark.text}" for mark in report.marks]
+    conclusion += [f"CONTRADICTION: {c.text}" for c in report.contradictions]
     conclusion += [
         f"{f.verdict}: {f.name} ({f.probability:.0%})"
         for f in by_urgency(report)

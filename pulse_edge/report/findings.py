@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from pulse_edge.report.report import UNCALIBRATED, Finding, Mark
+from pulse_edge.report.report import UNCALIBRATED, Contradiction, Finding
 
 
 @dataclass(frozen=True)
@@ -290,20 +290,20 @@ def logistic(x: float) -> float:
 
 def contradictions(
     findings: Sequence[Finding], texts: Sequence[str], second: Mapping[str, float] | None = None
-) -> tuple[Mark, ...]:
+) -> tuple[Contradiction, ...]:
     """Compare all statements: within the texts, texts with findings, findings with one another and with another wording.
 
     `second` holds the log odds of the plain questions. The most urgent statement comes first.
     """
     text = "\n".join(texts)
-    marks = (
+    all_of_them = (
         *_within(text),
         *_text_against(findings, text),
         *_one_another(findings),
         *_two_wordings(findings, second or {}),
     )
     return tuple(
-        sorted(marks, key=lambda mark: min(BY_KEY[key].urgency for key in mark.statements))
+        sorted(all_of_them, key=lambda c: min(BY_KEY[key].urgency for key in c.statements))
     )
 
 
@@ -334,11 +334,11 @@ def says(text: str, statement: Statement) -> bool | None:
     return told.pop() if len(told) == 1 else None
 
 
-def _within(text: str) -> Iterator[Mark]:
+def _within(text: str) -> Iterator[Contradiction]:
     """Two statements of one text that exclude one another."""
     stated = [s for s in STATEMENTS if says(text, s) is True]
     yield from (
-        Mark(
+        Contradiction(
             "text",
             (one.key, other.key),
             f"The text says both {one.name} and {other.name}, which exclude one another.",
@@ -348,7 +348,7 @@ def _within(text: str) -> Iterator[Mark]:
     abnormal = [s for s in stated if s.key not in HARMLESS]
     if abnormal and says(text, BY_KEY["NORM"]) is True:
         names = ", ".join(s.name for s in abnormal)
-        yield Mark(
+        yield Contradiction(
             "text",
             ("NORM", *(s.key for s in abnormal)),
             f"The text says normal ECG, and also: {names}.",
@@ -367,15 +367,15 @@ def _excluding(statements: Sequence[Statement]) -> Iterator[tuple[Statement, Sta
         )
 
 
-def _text_against(findings: Sequence[Finding], text: str) -> Iterator[Mark]:
+def _text_against(findings: Sequence[Finding], text: str) -> Iterator[Contradiction]:
     stated = {f.statement: says(text, BY_KEY[f.statement]) for f in findings}
     for f in findings:
         if stated[f.statement] is True and f.answer is False:
-            yield Mark(
+            yield Contradiction(
                 "text", (f.statement,), f"The text says {f.name}; asked for it, the model says no."
             )
         if stated[f.statement] is False and f.answer is True:
-            yield Mark(
+            yield Contradiction(
                 "text",
                 (f.statement,),
                 f"The text says that there is no {f.name}; asked for it, the model says yes.",
@@ -384,38 +384,40 @@ def _text_against(findings: Sequence[Finding], text: str) -> Iterator[Mark]:
     if abnormal and says(text, BY_KEY["NORM"]) is True:
         names = ", ".join(f.name for f in abnormal)
         keys = tuple(f.statement for f in abnormal)
-        yield Mark(
+        yield Contradiction(
             "text",
             keys,
             f"The text says normal ECG; asked one by one, the model says yes to: {names}.",
         )
 
 
-def _one_another(findings: Sequence[Finding]) -> Iterator[Mark]:
+def _one_another(findings: Sequence[Finding]) -> Iterator[Contradiction]:
     present = [BY_KEY[f.statement] for f in findings if f.answer is True]
     abnormal = [s for s in present if s.key not in HARMLESS]
     if BY_KEY["NORM"] in present and abnormal:
         names = ", ".join(s.name for s in abnormal)
         keys = ("NORM", *(s.key for s in abnormal))
-        yield Mark(
+        yield Contradiction(
             "findings", keys, f"Asked one by one, the model says yes to normal ECG and to {names}."
         )
     absent = {f.statement for f in findings if f.answer is False}
     if absent >= BY_KEY.keys() - {"SR", "SBRAD", "STACH"}:
-        yield Mark(
+        yield Contradiction(
             "findings",
             ("NORM",),
             "The model says no to normal ECG and to everything abnormal on the list.",
         )
     for one, other in _excluding(present):
         text = f"The model says yes to both {one.name} and {other.name}, which exclude one another."
-        yield Mark("findings", (one.key, other.key), text)
+        yield Contradiction("findings", (one.key, other.key), text)
 
 
-def _two_wordings(findings: Sequence[Finding], second: Mapping[str, float]) -> Iterator[Mark]:
+def _two_wordings(
+    findings: Sequence[Finding], second: Mapping[str, float]
+) -> Iterator[Contradiction]:
     for f in findings:
         if f.answer is True and second.get(f.statement, 0.0) < 0:
-            yield Mark(
+            yield Contradiction(
                 "wording",
                 (f.statement,),
                 f"Asked in other words, the model says that there is no {f.name}.",

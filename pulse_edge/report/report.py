@@ -6,16 +6,10 @@ Also what every output needs: files that are never half-written, and never repla
 from __future__ import annotations
 
 import dataclasses
-import errno
-import itertools
-import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
-from pulse_edge.common.folders import place_new
 from pulse_edge.common.text import json_text
 from pulse_edge.common.text import one_line as one_line
 from pulse_edge.common.text import printable as printable
@@ -45,7 +39,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class KitMark:
+class KitSummary:
     """Which kit answered."""
 
     id: str
@@ -98,8 +92,8 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Mark:
-    """A contradiction between what was said and what was found."""
+class Contradiction:
+    """Two outputs about one page that exclude one another."""
 
     kind: Literal["text", "findings", "wording"]
     statements: tuple[str, ...]
@@ -117,7 +111,7 @@ class Report:
     file: str
     page_sha256: str
     answers: tuple[Answer, ...]
-    kit: KitMark
+    kit: KitSummary
     device: str
     versions: dict[str, str]
     seconds: dict[str, float]
@@ -131,7 +125,7 @@ class Report:
     """UTC, ISO 8601."""
     findings: tuple[Finding, ...] = ()
     """Empty where they were not asked for."""
-    marks: tuple[Mark, ...] = ()
+    contradictions: tuple[Contradiction, ...] = ()
     image_tokens_read: str = "all"
     """Which of the page's image tokens the language model read: `all`, or what `--image-tokens` asked for and how many these are."""
     intended_use: str = INTENDED_USE
@@ -180,7 +174,7 @@ def page_lines(quality: Mapping[str, Any] | None) -> list[str]:
 
 def findings_lines(report: Report) -> list[str]:
     """Contradictions; findings with a verdict by urgency; those without: ranked, or the reason why not."""
-    lines = [f"CONTRADICTION: {mark.text}" for mark in report.marks]
+    lines = [f"CONTRADICTION: {c.text}" for c in report.contradictions]
     for finding in by_urgency(report):
         if finding.verdict != "absent":
             why = f" ({finding.reason})" if finding.reason else ""
@@ -212,67 +206,3 @@ def without_verdict(report: Report) -> list[str]:
     lines = [f"not judged ({reason}): {names}" for reason, names in reasons.items()]
     order = ", ".join(f"{f.rank}. {f.name}" for f in ranked)
     return [*lines, f"{RANKED}: {order}"] if ranked else lines
-
-
-# --- files ------------------------------------------------------------------------------------------------------------
-
-UNFINISHED = ".unfinished-"
-"""How the name of a file begins until it is whole."""
-
-
-def write_whole(path: Path, pieces: Iterable[bytes], *, overwrite: bool = False) -> None:
-    """Make a file, for its owner alone; never half of it. A failure leaves what was there.
-
-    Raises FileExistsError if `path` exists, be it a link, unless `overwrite`, which replaces it: a link itself and not
-    what it leads to. Raises OSError: NotADirectoryError where the folder is none.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except (
-        FileExistsError
-    ):  # no other name helps: a file, or a broken link, stands where the folder should be
-        raise NotADirectoryError(
-            errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path.parent)
-        ) from None
-    if not overwrite and os.path.lexists(path):
-        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
-    fd, name = tempfile.mkstemp(prefix=UNFINISHED, dir=path.parent)
-    try:
-        with os.fdopen(fd, "wb") as file:
-            for piece in pieces:
-                file.write(piece)
-            file.flush()
-            os.fsync(file.fileno())
-        if overwrite:
-            os.replace(name, path)
-        else:
-            place_new(Path(name), path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
-def write_set(
-    folder: Path, stem: str, contents: Mapping[str, bytes], *, overwrite: bool = False
-) -> list[Path]:
-    """Write files `stem` + ending for each ending of `contents`; return their paths.
-
-    If one of them exists, all get a number behind the stem, the first that is free: `stem-2`, `stem-3`, ... With
-    `overwrite` they are replaced instead. Raises OSError.
-    """
-    for number in itertools.count(1):
-        name = stem if number == 1 else f"{stem}-{number}"
-        paths = [folder / f"{name}{ending}" for ending in contents]
-        if not overwrite and any(map(os.path.lexists, paths)):
-            continue
-        done = []
-        try:
-            for path, content in zip(paths, contents.values(), strict=True):
-                write_whole(path, (content,), overwrite=overwrite)
-                done.append(path)
-        except FileExistsError:  # another process took the name meanwhile
-            for path in done:
-                path.unlink(missing_ok=True)
-            continue
-        break
-    return paths

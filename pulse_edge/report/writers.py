@@ -9,11 +9,12 @@ from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
+from pulse_edge.common.files import write_set
 from pulse_edge.common.text import visible
 from pulse_edge.errors import OutputError
 from pulse_edge.report import document, fhir
 from pulse_edge.report.fhir import Patient
-from pulse_edge.report.report import Report, write_set
+from pulse_edge.report.report import Report
 
 ENDINGS = {"text": "txt", "json": "json", "html": "html", "pdf": "pdf", "fhir": "fhir.json"}
 """Format -> how its files end."""

@@ -22,7 +22,7 @@ from checkout import ROOT
 from PIL import Image
 
 import pulse_edge
-from pulse_edge.audit_log.log import Log
+from pulse_edge.audit_log.log import AuditLog
 from pulse_edge.batch import work_list as batches
 from pulse_edge.cli import batch
 from pulse_edge.errors import (
@@ -648,13 +648,13 @@ def test_refused_pages_are_answered_with_force_and_it_is_on_record(
         "1",
     ]
     command += ["--max-tokens", "2", "--force", "--no-rectify"]
-    env = os.environ | {"PULSE_EDGE_LOG": str(tmp_path / "log")}
+    env = os.environ | {"PULSE_EDGE_AUDIT_LOG": str(tmp_path / "log")}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
     assert done.returncode == 0, done.stderr
     (line,) = lines(tmp_path / "out")
     assert (line["quality"]["verdict"], line["quality"]["forced"]) == ("refused", True)
     assert FORCED in line["notice"]
-    (entry,) = Log(tmp_path / "log").entries()
+    (entry,) = AuditLog(tmp_path / "log").entries()
     assert (entry.fields["settings"]["force"], entry.fields["settings"]["straighten"]) == (
         True,
         False,

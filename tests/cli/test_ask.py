@@ -12,7 +12,7 @@ from PIL import Image
 
 import pulse_edge
 from pulse_edge import PulseModel
-from pulse_edge.audit_log.log import Log
+from pulse_edge.audit_log.log import AuditLog
 from pulse_edge.report.report import DEMONSTRATION, FORCED, INTENDED_USE, NOT_PROVEN
 
 PAGE = Path(pulse_edge.__file__).parent / "assets" / "example_page.png"
@@ -33,7 +33,7 @@ def ask(kit: Path, log: Path, *more: str, page: Path = PAGE) -> subprocess.Popen
         "1",
         *more,
     ]
-    env = os.environ | {"PULSE_EDGE_LOG": str(log)}
+    env = os.environ | {"PULSE_EDGE_AUDIT_LOG": str(log)}
     pipe = subprocess.PIPE
     return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=env)
 
@@ -51,7 +51,7 @@ def test_an_answer_knows_what_was_said_before_and_new_forgets_it(
         alone = model.ask(scan, SECOND, 12).answer().text
     page = f"Page: good, 12 leads, layout 3x4+1.\n{INTENDED_USE}\n"
     assert out == f"{NOTICES}{page}{first}\n{NOTICES}{second}\n{NOTICES}{alone}\n"
-    assert Log(tmp_path).verify().entries == 3
+    assert AuditLog(tmp_path).verify().entries == 3
 
 
 def test_a_refused_page_is_talked_about_with_force_and_it_is_said_and_recorded(
@@ -68,7 +68,7 @@ def test_a_refused_page_is_talked_about_with_force_and_it_is_said_and_recorded(
     out, errors = talk.communicate(FIRST)
     assert talk.returncode == 0, errors
     assert out.startswith(f"{NOTICES}{FORCED}\nPage: refused, and answered all the same")
-    (entry,) = Log(tmp_path / "log").entries()
+    (entry,) = AuditLog(tmp_path / "log").entries()
     assert (entry.fields["settings"]["force"], entry.fields["settings"]["straighten"]) == (
         True,
         False,
@@ -89,7 +89,7 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(tiny_kit: Path, tmp_path: P
     assert talk.stderr is not None
     assert "stopped" in talk.stderr.read()
     assert talk.wait(60) == 0
-    assert [e.fields["ended"] for e in Log(tmp_path).entries()] == ["broken off"] * 2
+    assert [e.fields["ended"] for e in AuditLog(tmp_path).entries()] == ["broken off"] * 2
 
 
 def test_the_page_stays_in_the_context_when_an_answer_is_stopped(tiny_kit: Path) -> None:
@@ -139,4 +139,4 @@ def test_help_is_shown_and_a_mistyped_command_is_no_question(
     )
     assert "error: /hlep: no such command." in errors
     assert out.count(DEMONSTRATION) == 1
-    assert Log(tmp_path).verify().entries == 1
+    assert AuditLog(tmp_path).verify().entries == 1

@@ -13,7 +13,8 @@ import pytest
 import pulse_edge
 from pulse_edge import PulseModel
 from pulse_edge.errors import UsageError
-from pulse_edge.kit import kit as kits
+from pulse_edge.kit.manifest_reader import parse_manifest
+from pulse_edge.kit.write import listing, write_manifest
 
 PAGE = Path(pulse_edge.__file__).parent / "assets" / "example_page.png"
 QUESTIONS = ("Is the rhythm regular?", "What is the rate?")
@@ -21,7 +22,7 @@ QUESTIONS = ("Is the rhythm regular?", "What is the rate?")
 
 def run(*arguments: object, log: Path | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pulse_edge", *map(str, arguments)]
-    env = os.environ if log is None else os.environ | {"PULSE_EDGE_LOG": str(log)}
+    env = os.environ if log is None else os.environ | {"PULSE_EDGE_AUDIT_LOG": str(log)}
     return subprocess.run(command, capture_output=True, text=True, check=False, env=env)
 
 
@@ -83,8 +84,8 @@ def test_an_encoder_that_cannot_be_loaded_ends_it_in_a_line(
 ) -> None:
     kit = shutil.copytree(tiny_kit, tmp_path / "kit")
     (kit / "vision.onnx").write_bytes(b"no graph")
-    manifest = kits.parse_manifest((kit / "manifest.json").read_text())
-    kits.write_manifest(kit, dataclasses.replace(manifest, files=kits.listing(kit)))
+    manifest = parse_manifest((kit / "manifest.json").read_text())
+    write_manifest(kit, dataclasses.replace(manifest, files=listing(kit)))
     done = run("interpret", *[PAGE] * pages, "--kit", kit)
     assert done.returncode == 1
     assert done.stderr.count("ONNX Runtime cannot load it") == 1
@@ -202,7 +203,7 @@ def test_a_file_name_cannot_write_to_the_terminal(tiny_kit: Path, tmp_path: Path
 def test_without_a_record_there_is_no_second_answer(tiny_kit: Path, tmp_path: Path) -> None:
     log = tmp_path / "log"
     run("interpret", PAGE, "--kit", tiny_kit, "--max-tokens", 2, "--threads", 1, log=log)
-    (log / "log").write_bytes((log / "log").read_bytes()[:-9])
+    (log / "entries.log").write_bytes((log / "entries.log").read_bytes()[:-9])
     done = run(
         "interpret", PAGE, PAGE, "--kit", tiny_kit, "--max-tokens", 2, "--threads", 1, log=log
     )

@@ -27,7 +27,7 @@ HELP = [
     ("interpret", "--help"),
     ("ask", "-h"),
     ("batch", "-h"),
-    ("log", "show", "-h"),
+    ("audit", "show", "-h"),
     ("kit", "--help"),
     ("kit", "info", "-h"),
     ("bundle", "pack", "-h"),

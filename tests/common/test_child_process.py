@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -99,7 +100,7 @@ def test_a_command_started_by_m_takes_no_module_of_the_current_directory(
     (
         hostile / "pulse_edge"
     ).rmdir()  # `python -m` itself would take that one: only `pulse-edge` and `python -P` do not
-    environment = os.environ | {"PULSE_EDGE_LOG": str(hostile.parent / "log")}
+    environment = os.environ | {"PULSE_EDGE_AUDIT_LOG": str(hostile.parent / "log")}
     done = subprocess.run(
         [*COMMAND, *arguments], env=environment, capture_output=True, text=True, check=False
     )
@@ -285,6 +286,6 @@ def test_every_child_process_is_started_isolated(file: Path) -> None:
                 )
                 assert "child_process." in text, f"{file}:{node.lineno}"
     if file.name != "child_process.py":
-        assert '"-m"' not in text.replace('"-I", "-m"', ""), (
+        assert '"-m"' not in re.sub(r'"-I",\s+"-m"', "", text), (
             f"{file}: child_process.command starts modules"
         )

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from checkout import ROOT
 
-from pulse_edge.audit_log.log import Log
-from pulse_edge.common import folders
+from pulse_edge.audit_log.log import AuditLog
+from pulse_edge.common import files, folders
+from pulse_edge.common.files import write_set, write_whole
 from pulse_edge.errors import FolderError
 from pulse_edge.inference.cache import ImageTokenCache
-from pulse_edge.report.report import write_set, write_whole
 
 PAGE = ROOT / "pulse_edge" / "assets" / "example_page.png"
 posix = pytest.mark.skipif(os.name != "posix", reason="rights of POSIX")
@@ -131,15 +131,15 @@ def run(*words: object, **env: Path) -> subprocess.CompletedProcess[str]:
 def site(tmp_path: Path) -> Path:
     """Somebody's folder with names that ours have too."""
     folder = tmp_path / "site"
-    (folder / "kept" / "1999-01-01").mkdir(parents=True)
-    (folder / "kept" / "1999-01-01" / ("0" * 64 + ".png")).write_text("photo")
-    (folder / "log").write_text("GET / 200\n")
+    (folder / "retained" / "1999-01-01").mkdir(parents=True)
+    (folder / "retained" / "1999-01-01" / ("0" * 64 + ".png")).write_text("photo")
+    (folder / "entries.log").write_text("GET / 200\n")
     (folder / "lock").write_text("")
     (folder / "photo.rows").write_text("photo")
     (folder / ".unfinished-thesis").write_text("chapter")
     (folder / "batch.sqlite").write_text("mine")
     if os.name == "posix":
-        for path in (folder, folder / "log", folder / "lock"):
+        for path in (folder, folder / "entries.log", folder / "lock"):
             path.chmod(0o755)
     return folder
 
@@ -147,11 +147,11 @@ def site(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     "command",
     [
-        ("log", "list", "--log", "{site}"),
-        ("log", "show", "1", "--log", "{site}"),
-        ("log", "verify", "--log", "{site}"),
-        ("log", "export", "--log", "{site}"),
-        ("log", "forget", "--log", "{site}"),
+        ("audit", "list", "--audit-log", "{site}"),
+        ("audit", "show", "1", "--audit-log", "{site}"),
+        ("audit", "verify", "--audit-log", "{site}"),
+        ("audit", "export", "--audit-log", "{site}"),
+        ("audit", "forget", "--audit-log", "{site}"),
         ("cache", "info"),
         ("cache", "clear"),
         ("interpret", "{page}", "--max-tokens", "1"),
@@ -174,14 +174,14 @@ def test_batch_and_the_audit_log_refuse_a_folder_that_is_not_ours(
     (site / "batch.sqlite").unlink()
     before = snapshot(site)
     assert run("batch", PAGE, "-o", site).returncode == 1
-    done = run("interpret", PAGE, "--max-tokens", 1, PULSE_EDGE_LOG=site)
+    done = run("interpret", PAGE, "--max-tokens", 1, PULSE_EDGE_AUDIT_LOG=site)
     assert (done.returncode, done.stdout) == (1, "")
-    assert "Set PULSE_EDGE_LOG to an empty folder" in done.stderr
+    assert "Set PULSE_EDGE_AUDIT_LOG to an empty folder" in done.stderr
     assert snapshot(site) == before
 
 
 def test_folders_of_earlier_versions_are_taken_over(tmp_path: Path) -> None:
-    log = Log(tmp_path / "log")
+    log = AuditLog(tmp_path / "log")
     log.append({"n": 1})
     ImageTokenCache(tmp_path / "image-tokens").put(
         "0" * 64, __import__("numpy").zeros((2, 2), "f4")
@@ -212,7 +212,7 @@ def test_a_file_is_not_replaced_in_silence(
     }[kind]()
     if not hard_links:
         monkeypatch.setattr(
-            folders.os, "link", lambda *_a, **_k: (_ for _ in ()).throw(PermissionError(1, "no"))
+            files.os, "link", lambda *_a, **_k: (_ for _ in ()).throw(PermissionError(1, "no"))
         )
     with pytest.raises(FileExistsError):
         write_whole(target, [b"new"])
@@ -232,7 +232,7 @@ def test_a_file_is_not_replaced_in_silence(
 def test_a_name_taken_meanwhile_gives_all_files_of_a_report_another_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, calls = folders.place_new, []
+    real, calls = files.place_new, []
 
     def late(source: Path, target: Path) -> None:
         calls.append(target.name)
@@ -240,7 +240,7 @@ def test_a_name_taken_meanwhile_gives_all_files_of_a_report_another_one(
             target.write_text("somebody else's")
         real(source, target)
 
-    monkeypatch.setattr("pulse_edge.report.report.place_new", late)
+    monkeypatch.setattr("pulse_edge.common.files.place_new", late)
     paths = write_set(tmp_path, "page", {".txt": b"a", ".json": b"b"})
     assert [path.name for path in paths] == ["page-2.txt", "page-2.json"]
     assert sorted(path.name for path in tmp_path.iterdir()) == [
@@ -261,5 +261,5 @@ def test_a_file_that_cannot_be_written_leaves_nothing_half(
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        folders.write_text(tmp_path / "a.json", "after")
+        files.write_text(tmp_path / "a.json", "after")
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.json", "before")]

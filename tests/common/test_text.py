@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from checkout import ROOT
 
-from pulse_edge.audit_log.log import Log
+from pulse_edge.audit_log.log import AuditLog
 from pulse_edge.common.text import (
     counted,
     harmless,
@@ -23,7 +23,7 @@ from pulse_edge.common.text import (
     spreadsheet_cell,
     visible,
 )
-from pulse_edge.installer import install
+from pulse_edge.installer import refusal
 
 HOSTILE = [
     "\x1b[2K",
@@ -89,7 +89,7 @@ def test_names_stay_on_one_line_and_lines_of_a_text_stay_lines() -> None:
 
 def test_the_installer_which_runs_alone_has_the_same_rule() -> None:
     for number in range(0x110000):
-        assert install.visible(chr(number)) == one_line(chr(number))
+        assert refusal.visible(chr(number)) == one_line(chr(number))
 
 
 CELLS = [
@@ -134,8 +134,8 @@ BAD = "scan\x1b[2K\u202egnp\n.png"
         ("kit", "info", "{folder}/{bad}"),
         ("kit", "info", "{folder}"),
         ("kit", "verify", "{folder}"),
-        ("log", "verify", "--log", "{folder}/{bad}"),
-        ("log", "list", "--page", "{folder}/{bad}"),
+        ("audit", "verify", "--audit-log", "{folder}/{bad}"),
+        ("audit", "list", "--page", "{folder}/{bad}"),
         ("--debug", "kit", "info", "{folder}/{bad}"),
     ],
     ids=" ".join,
@@ -149,8 +149,8 @@ def test_no_command_lets_a_name_act_on_the_terminal(
         (ROOT / "pulse_edge/assets/kits/miniature/manifest.json").read_bytes()
     )
     words = [word.format(folder=tmp_path, bad=BAD) for word in command]
-    Log(tmp_path / "log").append({})
-    env = os.environ | {"PULSE_EDGE_LOG": str(tmp_path / "log")}
+    AuditLog(tmp_path / "log").append({})
+    env = os.environ | {"PULSE_EDGE_AUDIT_LOG": str(tmp_path / "log")}
     run = [sys.executable, "-m", "pulse_edge", *words]
     done = subprocess.run(run, capture_output=True, text=True, check=False, env=env)
     shown = done.stdout + done.stderr

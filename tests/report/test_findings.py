@@ -25,7 +25,7 @@ from pulse_edge import PulseModel
 from pulse_edge.inference import model as interpret
 from pulse_edge.inference.model import yes_or_no
 from pulse_edge.report.findings import BY_KEY, STATEMENTS, contradictions, judge, logistic, says
-from pulse_edge.report.report import RANKED, Finding, KitMark, Report, findings_lines
+from pulse_edge.report.report import RANKED, Finding, KitSummary, Report, findings_lines
 
 PAGE = Path(pulse_edge.__file__).parent / "assets" / "example_page.png"
 SCHEMA = ROOT / "docs" / "report.schema.json"
@@ -275,7 +275,7 @@ def test_what_a_kit_never_judges_is_said_once_with_its_reason_and_without_a_prob
 
 
 def report_of(found_: tuple[Finding, ...]) -> Report:
-    kit = KitMark("kit", "0" * 64, False)
+    kit = KitSummary("kit", "0" * 64, False)
     return Report("", "p.png", "1" * 64, (), kit, "cpu", {}, {}, 80, findings=found_)
 
 

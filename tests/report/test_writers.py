@@ -25,9 +25,9 @@ from pulse_edge.report.report import (
     INTENDED_USE,
     UNCALIBRATED,
     Answer,
+    Contradiction,
     Finding,
-    KitMark,
-    Mark,
+    KitSummary,
     Report,
 )
 
@@ -55,7 +55,7 @@ def report(
         "page.png",
         "1" * 64,
         (Answer(question, text, 3, True),),
-        KitMark("kit", "0" * 64, demonstration),
+        KitSummary("kit", "0" * 64, demonstration),
         "cpu",
         {"pulse-edge": "0.1.0"},
         {},
@@ -117,7 +117,7 @@ def test_a_usual_report_fits_one_page_with_all_its_words(page: Image.Image) -> N
     made = report(
         "Sinus rhythm at 72 bpm. " * 40,
         findings=findings,
-        marks=(Mark("findings", ("S1",), "They clash."),),
+        contradictions=(Contradiction("findings", ("S1",), "They clash."),),
     )
     pdf = pdf_of(made, page)
     assert len(pdf) == 1
@@ -173,7 +173,7 @@ def test_a_picture_in_a_pdf_is_the_page(page: Image.Image) -> None:
 
 def test_hostile_text_is_no_markup_in_html(page: Image.Image) -> None:
     plain = Tags(writers.render("html", report(), page).decode())
-    made = report(EVIL, question=EVIL, file=EVIL, marks=(Mark("text", (), EVIL),))
+    made = report(EVIL, question=EVIL, file=EVIL, contradictions=(Contradiction("text", (), EVIL),))
     evil = Tags(writers.render("html", made, page).decode())
     assert evil.names - {"section"} <= plain.names | {"ul", "li"}
     assert "script" not in evil.names
@@ -201,7 +201,9 @@ def test_fhir_is_valid_with_everything_in_it(page: Image.Image) -> None:
         finding("D", None, None, UNCALIBRATED),
     )
     made = report(
-        demonstration=False, findings=findings, marks=(Mark("findings", ("A",), "They clash."),)
+        demonstration=False,
+        findings=findings,
+        contradictions=(Contradiction("findings", ("A",), "They clash."),),
     )
     resources = checked(made, page, Patient("42", "urn:oid:1.2.3"))
     kinds = [r["resourceType"] for r in resources]
@@ -314,7 +316,7 @@ def test_several_formats_at_once_go_into_a_folder(tiny_kit: Path, tmp_path: Path
     assert {file.name.split(".", 1)[1] for file in files} == set(writers.ENDINGS.values())
     named = [file.name.split(".", 1)[1] for file in files if b"Erika-42" in file.read_bytes()]
     assert named == ["fhir.json"]
-    log = Path(os.environ["PULSE_EDGE_LOG"])
+    log = Path(os.environ["PULSE_EDGE_AUDIT_LOG"])
     assert not any(b"Erika-42" in file.read_bytes() for file in log.rglob("*") if file.is_file())
 
 
@@ -345,7 +347,7 @@ def test_what_cannot_be_written_is_said_before_a_model_is_loaded(
 
 
 def test_a_report_that_cannot_be_written_leaves_nothing_half(tmp_path: Path) -> None:
-    from pulse_edge.report.report import write_whole
+    from pulse_edge.common.files import write_whole
 
     def pieces():  # type: ignore[no-untyped-def]
         yield b"half"
@@ -402,7 +404,11 @@ def test_hostile_texts_anywhere_in_a_report_give_files_that_can_be_read(
         device=text,
         versions={"pulse-edge": text, "k": text},
     )
-    made = replace(made, kit=KitMark(text, "0" * 64, True), marks=(Mark("text", (), text),))
+    made = replace(
+        made,
+        kit=KitSummary(text, "0" * 64, True),
+        contradictions=(Contradiction("text", (), text),),
+    )
     raw = writers.render(form, made, page)
     if form == "fhir":
         Bundle.model_validate_json(raw)

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from pulse_edge.batch import work_list as batches
-from pulse_edge.report.report import Answer, KitMark, Report
+from pulse_edge.report.report import Answer, KitSummary, Report
 
 
 def report(name: str, text: str = "An answer.") -> Report:
-    kit = KitMark("kit", "0" * 64, False)
+    kit = KitSummary("kit", "0" * 64, False)
     return Report("", name, "1" * 64, (Answer("What?", text, 3, True),), kit, "cpu", {}, {}, 80)
 
 

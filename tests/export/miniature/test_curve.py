@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -37,4 +38,4 @@ def test_a_training_without_an_exam_has_no_curve(tmp_path: Path) -> None:
 def test_labels_keep_their_distance_and_stay_below_the_top(heights: list[float]) -> None:
     moved = sorted(spaced(heights, 0.1))
     assert moved[-1] <= 1
-    assert all(b - a >= 0.1 - 1e-9 for a, b in zip(moved, moved[1:], strict=False))
+    assert all(b - a >= 0.1 - 1e-9 for a, b in itertools.pairwise(moved))

@@ -1,4 +1,4 @@
-"""The process that decodes foreign files (decoder.py), as the program sees it: started, asked, bounded, started again.
+"""The process that decodes foreign files (decoder_worker.py), as the program sees it: started, asked, bounded, started again.
 
 One such process serves all files of the program, since starting it takes 30 ms and its libraries more. It leaves after
 some seconds without work. Standard library only: a command may start it before it imports anything that takes long.
@@ -43,7 +43,7 @@ class Task:
     """A file to decode."""
 
     kind: str
-    """A key of decoder.py's openers."""
+    """A key of decoder_worker.py's openers."""
     what: str
     """The kind for people."""
     name: str
@@ -87,7 +87,7 @@ class _Process:
         """How many it was given."""
         self._late = threading.Event()
         self._popen = subprocess.Popen(
-            child_process.command("pulse_edge.page.decoder", str(MEMORY)),
+            child_process.command("pulse_edge.page.decoder_worker", str(MEMORY)),
             env=child_process.environment(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -129,7 +129,7 @@ class _Process:
             reply = json.loads(self._popen.stdout.readline(_LONGEST_LINE))
             if take is not None and "size" in reply:
                 width, height = map(int, reply["size"])
-                return take(width, height, reply.get("drawn"), self._popen.stdout)
+                return take(width, height, reply.get("plot"), self._popen.stdout)
         except (OSError, ValueError, EOFError):  # a pipe without a reader, or a reply that is none
             raise self._ended() from None
         except BaseException:  # Ctrl-C: what comes next on the pipe belongs to nobody

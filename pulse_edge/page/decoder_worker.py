@@ -1,7 +1,7 @@
-"""`python -m pulse_edge.page.decoder` decodes files for the program: no decoder of foreign files runs in the program's own process.
+"""`python -m pulse_edge.page.decoder_worker` decodes files for the program: no decoder of foreign files runs in the program's own process.
 
 A file is sent once, its pages are asked for one by one, and each has its own bound of processor time; the memory is
-bounded altogether. What breaks a bound, or a decoder, ends this process alone. sandbox.py starts it and speaks with it.
+bounded altogether. What breaks a bound, or a decoder, ends this process alone. decoder_client.py starts it and speaks with it.
 
 In, on standard input: a line of JSON, for `open` with the file's bytes behind it. Out, on standard output: a line of
 JSON, for a page with its RGB bytes behind it. Without a word for `IDLE` seconds it leaves, and so it does when the
@@ -98,14 +98,14 @@ class _Server:
         data = pipe.read(request["bytes"]) if request["do"] == "open" else b""
         if not self._bounded:
             _bound_time(request["seconds"])
-        image = drawn = None
+        image = plot = None
         try:
             with self._explained(request):
                 if request["do"] == "open":
                     self._open(request, data)
                 else:
                     image = self._pages[request["page"]]()
-                    image, drawn = image if isinstance(image, tuple) else (image, None)
+                    image, plot = image if isinstance(image, tuple) else (image, None)
         except _Refusal as e:
             self._bounded = False
             yield _said(error=type(e.error).__name__, text=str(e.error), of_memory=e.of_memory)
@@ -114,7 +114,7 @@ class _Server:
         if image is None:
             yield _said(pages=len(self._pages))
         else:
-            yield from _sent(image, drawn)
+            yield from _sent(image, plot)
 
     def _open(self, request: dict[str, Any], data: bytes) -> None:
         from pulse_edge.page import pictures
@@ -194,9 +194,9 @@ def _said(**fields: Any) -> bytes:
     return json.dumps(fields).encode() + b"\n"
 
 
-def _sent(image: Any, drawn: Any) -> Iterator[bytes]:
+def _sent(image: Any, plot: Any) -> Iterator[bytes]:
     """A page: its size, what is known of one that was drawn here, and its RGB bytes from top to bottom."""
-    yield _said(size=list(image.size), drawn=drawn and drawn.to_json())
+    yield _said(size=list(image.size), plot=plot and plot.to_json())
     rows = max(1, STRIP // (3 * image.width))
     for top in range(0, image.height, rows):
         yield image.crop((0, top, image.width, min(top + rows, image.height))).tobytes()

@@ -23,7 +23,7 @@ from progressive import progressive
 
 from pulse_edge.batch import supervisor
 from pulse_edge.errors import BatchError, PageRefused, ScanError
-from pulse_edge.page import reader, sandbox
+from pulse_edge.page import decoder_client, reader
 
 posix = pytest.mark.skipif(
     os.name != "posix", reason="bounds of processor time and memory need POSIX"
@@ -33,7 +33,7 @@ pydicom = pytest.importorskip("pydicom")
 
 @pytest.fixture(autouse=True)
 def fresh() -> None:
-    sandbox.stop()
+    decoder_client.stop()
 
 
 def empty_items(count: int) -> bytes:
@@ -61,7 +61,7 @@ def used() -> float:
 def test_a_page_that_takes_too_long_is_refused(
     slow: Callable[[], bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sandbox, "SECONDS", 0.7)
+    monkeypatch.setattr(decoder_client, "SECONDS", 0.7)
     data = slow()
     before = used()
     with pytest.raises(PageRefused, match="takes longer than"):
@@ -70,14 +70,14 @@ def test_a_page_that_takes_too_long_is_refused(
 
 
 def test_by_the_clock_a_page_is_refused_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sandbox, "BUSY", 0.001)
+    monkeypatch.setattr(decoder_client, "BUSY", 0.001)
     with pytest.raises(PageRefused, match="takes longer than"):
         reader.read_all(encoded(blocks(480, 320), "PNG"))
 
 
 @posix
 def test_a_page_that_takes_too_much_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sandbox, "MEMORY", 300 << 20)
+    monkeypatch.setattr(decoder_client, "MEMORY", 300 << 20)
     with pytest.raises(PageRefused, match="memory"):
         reader.read_all(encoded(Image.new("RGB", (9000, 9000)), "PNG", compress_level=1))
 
@@ -93,11 +93,11 @@ def test_a_webp_of_few_bytes_and_many_pixels_is_refused_by_its_header() -> None:
 def test_the_bounds_are_a_pages_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """Twelve pages that take a third of the bound each: together four times as much as one may."""
     monkeypatch.setattr(reader, "MAX_PIXELS", 10**9)
-    sandbox.stop()
+    decoder_client.stop()
     before = used()
     reader.read_all(pdf(RED_BOX))
-    sandbox.stop()
-    monkeypatch.setattr(sandbox, "SECONDS", 3 * (used() - before))
+    decoder_client.stop()
+    monkeypatch.setattr(decoder_client, "SECONDS", 3 * (used() - before))
     assert len(reader.read_all(pdf(*[RED_BOX] * 12))) == 12
 
 
@@ -114,11 +114,11 @@ def forms(pages: int) -> tuple[bytes, ...]:
 
 @posix
 def test_a_hostile_page_does_not_take_the_others_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sandbox, "SECONDS", 0.7)
+    monkeypatch.setattr(decoder_client, "SECONDS", 0.7)
     data = pdf(RED_BOX, b"/F Do", RED_BOX, more=forms(3))
     first, second, third = reader.Document(data)
     assert isinstance(first, reader.Page)
-    assert isinstance(second, reader.Unread)
+    assert isinstance(second, reader.UnreadablePage)
     assert second.name == "image#2"
     assert "image#2: takes longer" in str(second.error)
     assert isinstance(third, reader.Page)
@@ -127,9 +127,9 @@ def test_a_hostile_page_does_not_take_the_others_with_it(monkeypatch: pytest.Mon
 
 @posix
 def test_after_three_hostile_pages_the_rest_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sandbox, "SECONDS", 0.3)
+    monkeypatch.setattr(decoder_client, "SECONDS", 0.3)
     pages = list(reader.Document(pdf(*[b"/F Do"] * 3, more=forms(3))))
-    assert [type(page) for page in pages] == [reader.Unread] * 3
+    assert [type(page) for page in pages] == [reader.UnreadablePage] * 3
     monkeypatch.setattr(reader, "MAX_HOSTILE", 2)
     *_, last = reader.Document(pdf(*[b"/F Do"] * 3, more=forms(3)))
     assert "was not read" in str(last.error)  # type: ignore[union-attr]
@@ -151,7 +151,7 @@ def test_one_damaged_page_of_a_tiff_leaves_the_others() -> None:
         length = image.tag_v2[279][0]  # type: ignore[attr-defined]
     data[start + length // 2 : start + length] = bytes(length - length // 2)
     first, second, third = reader.Document(bytes(data))
-    assert isinstance(second, reader.Unread)
+    assert isinstance(second, reader.UnreadablePage)
     assert isinstance(first, reader.Page)
     assert isinstance(third, reader.Page)
     assert np.array_equal(np.asarray(first.image), whole[0])
@@ -162,9 +162,9 @@ def test_one_damaged_page_of_a_tiff_leaves_the_others() -> None:
 
 
 def kill() -> None:
-    assert sandbox._process is not None
-    sandbox._process._popen.kill()
-    sandbox._process._popen.wait()
+    assert decoder_client._process is not None
+    decoder_client._process._popen.kill()
+    decoder_client._process._popen.wait()
 
 
 def test_a_decoder_that_was_killed_is_started_again() -> None:
@@ -184,12 +184,12 @@ def test_a_page_that_ends_the_decoder_is_tried_once_more_alone(
     reader.read(encoded(blocks(), "PNG"))
     attempts = []
 
-    def aborted(self: Any, task: sandbox.Task) -> int:
+    def aborted(self: Any, task: decoder_client.Task) -> int:
         attempts.append(self.files)
         self._popen.send_signal(signal.SIGTERM)
         raise self._ended()
 
-    monkeypatch.setattr(sandbox._Process, "open", aborted)
+    monkeypatch.setattr(decoder_client._Process, "open", aborted)
     with pytest.raises(ScanError, match="ends the decoder"):
         reader.read(encoded(blocks(), "PNG"))
     assert attempts == [1, 0]  # the second one had read nothing before
@@ -215,18 +215,18 @@ def test_two_threads_read_their_own_pages() -> None:
 def test_without_work_the_decoder_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
     from pulse_edge.common import child_process
 
-    code = "from pulse_edge.page import decoder; decoder.IDLE = 0.1; decoder.main(0)"
+    code = "from pulse_edge.page import decoder_worker as w; w.IDLE = 0.1; w.main(0)"
     monkeypatch.setattr(child_process, "command", lambda *_a: [sys.executable, "-c", code])
     monkeypatch.setattr(
         child_process, "environment", lambda **_v: os.environ | {"PYTHONPATH": str(ROOT)}
     )
     document = reader.Document(several(blocks(seed=1), blocks(seed=2)))
-    process = sandbox._process
+    process = decoder_client._process
     assert process is not None
     process._popen.wait(60)
     assert process.gone()
     assert [type(page) for page in document] == [reader.Page] * 2
-    sandbox.stop()
+    decoder_client.stop()
 
 
 @posix
