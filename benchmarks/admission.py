@@ -134,9 +134,9 @@ def turns() -> Iterator[str]:
                 it, count = found(path, turn), count + 1
                 name, warns = (
                     f"{path.name}@{turn}",
-                    "upright" in [r.check for r in it.quality.reasons],
+                    "orientation" in [r.check for r in it.quality.reasons],
                 )
-                margins.append((it.quality.facts["upright"], name))
+                margins.append((it.quality.facts["orientation"], name))
                 warned += warns
                 if it.sheet.rotation != (360 - turn) % 360:
                     wrong.append(name)

@@ -27,14 +27,14 @@ from progressive import progressive
 
 READER = """
 import resource, sys, time
-from pulse_edge.page import sandbox
+from pulse_edge.page import decoder_client
 from pulse_edge.page import reader as scan
 from pulse_edge.errors import PulseEdgeError
 try:
     said = f"{len(scan.read_all(sys.argv[1]))} pages"
 except PulseEdgeError as e:
     said = f"{type(e).__name__}: {str(e).split(': ', 1)[1][:60]}"
-sandbox.stop()  # what the decoder has used counts once it has ended
+decoder_client.stop()  # what the decoder has used counts once it has ended
 used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
 print(f"{said}; {sum(u.ru_utime + u.ru_stime for u in used):.2f} s, {max(u.ru_maxrss for u in used) / 1024:.0f} MiB")
 """

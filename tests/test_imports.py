@@ -31,7 +31,7 @@ STANDARD_LIBRARY = (
     "installer",
     "audit_log",
     "errors.py",
-    "page/sandbox.py",
+    "page/decoder_client.py",
     "page/truncation.py",
 )
 """Packages and modules that import nothing but the standard library and this program."""

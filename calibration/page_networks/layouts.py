@@ -2,7 +2,7 @@
 
     python -m calibration.page_networks.layouts [--pages N] [--seed N] [-o FILE]
 
-The result is `pulse_edge/assets/layouts.onnx`. The network sees a page as `orientation.seen` makes
+The result is `pulse_edge/assets/layouts.onnx`. The network sees a page as `orientation.layout_input` makes
 it and gives nine numbers: the layouts in `orientation.LAYOUTS`, and how upright the page is. The
 ninth task only makes it look at traces and lead names; `page_networks.orientation` trains the
 networks that turn pages.
@@ -30,13 +30,13 @@ from calibration.page_networks.training_pages import (
     recording_and_style,
 )
 from calibration.synthetic import pages
-from pulse_edge.page.orientation import LAYOUTS, SEEN, seen
+from pulse_edge.page.orientation import LAYOUT_SIZE, LAYOUTS, layout_input
 
 BATCH = 10
 
 
 class Net(nn.Module):
-    """Scores (n, 9) of pages (n, 2, SEEN, SEEN): eight layouts, and how upright the page is."""
+    """Scores (n, 9) of pages (n, 2, LAYOUT_SIZE, LAYOUT_SIZE): eight layouts, and how upright the page is."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class Net(nn.Module):
             nn.ReLU(),
             nn.Flatten(),
         ]
-        side = SEEN // 32
+        side = LAYOUT_SIZE // 32
         self.layers = nn.Sequential(
             *layers, nn.Dropout(0.2), nn.Linear(12 * side * side, 64), nn.ReLU(), nn.Linear(64, 9)
         )
@@ -62,12 +62,12 @@ class Net(nn.Module):
 
 
 def sample(seed: int) -> tuple[NDArray[np.float32], int]:
-    """An upright page as the network sees it, (2, SEEN, SEEN), and its layout's index in LAYOUTS."""
+    """An upright page as the network sees it, (2, LAYOUT_SIZE, LAYOUT_SIZE), and its layout's index in LAYOUTS."""
     rng = np.random.default_rng(seed)
     if rng.random() < 0.14:
-        return seen(degraded(other_pictures.draw(rng), rng)), LAYOUTS.index("none")
+        return layout_input(degraded(other_pictures.draw(rng), rng)), LAYOUTS.index("none")
     page, layout = _ecg(rng)
-    return seen(degraded(page, rng)), LAYOUTS.index(layout)
+    return layout_input(degraded(page, rng)), LAYOUTS.index(layout)
 
 
 def _ecg(rng: np.random.Generator) -> tuple[Pixels, str]:
@@ -132,7 +132,7 @@ def save(net: Net, out: Path) -> None:
     net.eval()
     torch.onnx.export(
         net,
-        (torch.zeros(1, 2, SEEN, SEEN),),
+        (torch.zeros(1, 2, LAYOUT_SIZE, LAYOUT_SIZE),),
         str(out),
         input_names=["page"],
         output_names=["said"],

@@ -71,7 +71,7 @@ def run(store: Store, work: Work) -> None:
 
 
 def _run_page(store: Store, work: Work, file: File, document: Document, number: int) -> None:
-    from pulse_edge.page.reader import Unread
+    from pulse_edge.page.reader import UnreadablePage
 
     name = f"{one_line(file.path)}#{number}" if len(document) > 1 else one_line(file.path)
     last = number == len(document)
@@ -81,7 +81,7 @@ def _run_page(store: Store, work: Work, file: File, document: Document, number: 
                 f"{name}: ended the program {crashes} times. Export the page as PNG and try that."
             )
         page = document.page(number)
-        if isinstance(page, Unread):
+        if isinstance(page, UnreadablePage):
             raise page.error
         report = work.answer(page)
         work.log(report, page)

@@ -37,11 +37,11 @@ def ask(file: str, **values: Any) -> None:
     Each answer takes the earlier ones into account. The page is encoded once. Without a terminal,
     each line of standard input is a question. Type /help for more.
     """
-    from pulse_edge.page import sandbox
+    from pulse_edge.page import decoder_client
 
-    sandbox.start()  # its process starts while this one loads libraries
+    decoder_client.start()  # its process starts while this one loads libraries
     from pulse_edge.cli.session import Session
-    from pulse_edge.inference.memory_plan import Use
+    from pulse_edge.machine.memory_plan import Workload
     from pulse_edge.page import reader
 
     if file == "-":
@@ -52,7 +52,7 @@ def ask(file: str, **values: Any) -> None:
     session = Session(request, console)
     session.answer_log.log.ready()
     page = reader.read(file)
-    with session.load(Use(pages=1)) as model:
+    with session.load(Workload(pages=1)) as model:
         encoded = session.encode(model, page)
         console.judged(encoded)
         console.note(HELP)

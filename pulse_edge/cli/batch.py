@@ -107,9 +107,9 @@ def _work(
     request: Request, sources: Sequence[str], *, retry: bool, watch: bool, after_crash: bool
 ) -> int:
     """Read every page on the work list, and return the exit code."""
-    from pulse_edge.page import sandbox
+    from pulse_edge.page import decoder_client
 
-    sandbox.start()  # its process starts while this one loads libraries
+    decoder_client.start()  # its process starts while this one loads libraries
     from pulse_edge.batch import source_files
     from pulse_edge.batch.store import Store
     from pulse_edge.cli.session import Session

@@ -47,9 +47,9 @@ def check(
 
     A page is good, usable, or refused; the reasons say how to get a better one. No kit is needed.
     """
-    from pulse_edge.page import sandbox
+    from pulse_edge.page import decoder_client
 
-    sandbox.start()  # its process starts while this one loads libraries
+    decoder_client.start()  # its process starts while this one loads libraries
     checker = _Checker(as_json, save_page, overwrite=overwrite, rectify=not no_rectify)
     raise SystemExit(checker.all(files))
 
@@ -74,7 +74,7 @@ class _Checker:
                 with reader.Document(file) as document:
                     for page in document:
                         self._pages += 1
-                        if isinstance(page, reader.Unread):
+                        if isinstance(page, reader.UnreadablePage):
                             self._fail(page.name, page.error)
                         else:
                             self._one(page)

@@ -16,8 +16,8 @@ from pulse_edge.errors import AuditLogError, OutputError
 if TYPE_CHECKING:
     from pulse_edge.cli.page_queue import PageQueue
     from pulse_edge.cli.session import Session
-    from pulse_edge.inference.memory_plan import Use
     from pulse_edge.inference.model import Answering, EncodedPage, PulseModel
+    from pulse_edge.machine.memory_plan import Workload
     from pulse_edge.page.reader import Page
     from pulse_edge.report.report import Report
 
@@ -69,9 +69,9 @@ def interpret(files: tuple[str, ...], dry_run: bool, **values: Any) -> None:
     PAGE is a picture, a PDF, HEIC or DICOM file, or - for standard input.
     """
     from pulse_edge.machine import profile
-    from pulse_edge.page import sandbox
+    from pulse_edge.page import decoder_client
 
-    sandbox.start()  # its process starts while this one loads libraries
+    decoder_client.start()  # its process starts while this one loads libraries
     from pulse_edge.cli.page_queue import PageQueue
     from pulse_edge.cli.session import Session
 
@@ -79,15 +79,15 @@ def interpret(files: tuple[str, ...], dry_run: bool, **values: Any) -> None:
     session = Session(request, console)
     _check_answer_length(session)
     queue = PageQueue(files, session)
-    use = _use(session, queue.count())
+    workload = _workload(session, queue.count())
     console.expect(profile.recall(session.kit).speed)
     if dry_run:
-        _estimate(session, queue, use)
+        _estimate(session, queue, workload)
         raise SystemExit(queue.exit_code)
     session.answer_log.log.ready()
-    if use.pages == 0:
+    if workload.pages == 0:
         raise SystemExit(queue.exit_code)
-    with session.load(use) as model:
+    with session.load(workload) as model:
         if request.answer.grammar:
             model.check_grammar(request.answer.grammar, request.answer.max_tokens)
         interpreter = _Interpreter(session, model, several=queue.several)
@@ -108,26 +108,31 @@ def _check_answer_length(session: Session) -> None:
         answer.grammar.require(answer.max_tokens or session.kit.manifest.prompt.max_tokens)
 
 
-def _use(session: Session, pages: int) -> Use:
+def _workload(session: Session, pages: int) -> Workload:
     from pulse_edge.inference import token_pruning
-    from pulse_edge.inference.memory_plan import Use
+    from pulse_edge.machine.memory_plan import Workload
 
-    return Use(
+    return Workload(
         pages=pages,
         tokens=session.request.text_tokens(session.kit.manifest),
         image_tokens=token_pruning.limit(session.request.page.image_tokens),
     )
 
 
-def _estimate(session: Session, queue: PageQueue, use: Use) -> None:
+def _estimate(session: Session, queue: PageQueue, workload: Workload) -> None:
     """Say the time that each page would take, and the memory. Raises MemoryShortage as loading
     would."""
     from pulse_edge.diagnostics import estimate
-    from pulse_edge.inference import memory_plan
-    from pulse_edge.machine import profile
+    from pulse_edge.inference import vision_encoder
+    from pulse_edge.machine import memory_plan, profile
 
     request = session.request
-    plan = memory_plan.make(session.kit, use, limit=request.model.memory)
+    plan = memory_plan.make(
+        session.kit,
+        workload,
+        exact_int8=vision_encoder.needs_exact_sums(session.kit.manifest.vision.type),
+        limit=request.model.memory,
+    )
     speed = profile.recall(session.kit).speed
     as_json = request.output.printed == "json"
     for page in queue.pages():

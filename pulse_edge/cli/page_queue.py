@@ -11,7 +11,7 @@ from pulse_edge.page import reader
 if TYPE_CHECKING:
     from pulse_edge.cli.session import Session
     from pulse_edge.inference.model import EncodedPage, PulseModel
-    from pulse_edge.page.reader import Document, Page, Unread
+    from pulse_edge.page.reader import Document, Page, UnreadablePage
 
 
 class PageQueue:
@@ -86,10 +86,10 @@ class PageQueue:
             self.failed(file, e)
             return None
 
-    def _readable(self, pages: Iterable[Page | Unread]) -> Iterator[Page]:
+    def _readable(self, pages: Iterable[Page | UnreadablePage]) -> Iterator[Page]:
         for page in pages:
             self._pages += 1
-            if isinstance(page, reader.Unread):
+            if isinstance(page, reader.UnreadablePage):
                 self.failed(page.name, page.error)
             else:
                 yield page

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 from pulse_edge.audit_log.answer_logger import AnswerLogger
 from pulse_edge.audit_log.log import AuditLog
 from pulse_edge.cli import cache
-from pulse_edge.inference.memory_plan import Use
-from pulse_edge.inference.model import PulseModel
-from pulse_edge.kit import kit as kits
+from pulse_edge.inference.model import EngineOptions, PulseModel
+from pulse_edge.kit import locate
 from pulse_edge.report.content import page_lines
 
 if TYPE_CHECKING:
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from pulse_edge.inference.cache import ImageTokenCache
     from pulse_edge.inference.model import Answering, EncodedPage
     from pulse_edge.inference.request import Request
+    from pulse_edge.machine.memory_plan import Workload
     from pulse_edge.page.reader import Page
     from pulse_edge.report.report import Finding
 
@@ -32,7 +32,7 @@ class Session:
         """Find the kit. Raises KitError."""
         self.request = request
         self.console = console
-        self.kit = kits.find(request.model.kit)
+        self.kit = locate.find(request.model.kit)
         self.wants_findings = request.wants_findings(self.kit.manifest)
         log = AuditLog(note=console.note)
         self.answer_log = AnswerLogger(log, request.settings(), request.output.retain_days)
@@ -44,11 +44,12 @@ class Session:
         return cache.image_tokens() if self.request.model.cache else None
 
     @contextlib.contextmanager
-    def load(self, use: Use | None = None) -> Iterator[PulseModel]:
+    def load(self, workload: Workload | None = None) -> Iterator[PulseModel]:
         """Load the model with a progress bar, and close it at the end. Raises what
         `PulseModel.load` raises."""
         options = self.request.model
-        stored = None if self.image_token_cache is None else options.kv_cache_size
+        size = None if self.image_token_cache is None else options.kv_cache_size
+        prefix_cache = None if size is None else cache.kv_caches(size)
         with (
             self.console.progress() as progress,
             PulseModel.load(
@@ -56,11 +57,10 @@ class Session:
                 device=options.device,
                 threads=options.threads,
                 limit=options.memory,
-                use=use,
+                workload=workload,
                 force=options.force_kit,
                 progress=progress,
-                speculation=options.speculation,
-                prefix_cache=None if stored is None else cache.kv_caches(stored),
+                engine=EngineOptions(options.speculation, prefix_cache),
             ) as model,
         ):
             self.console.loaded(model)

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from pulse_edge.common.text import duration
-from pulse_edge.inference import memory_plan, tiling, token_pruning
-from pulse_edge.kit.kit import Manifest
-from pulse_edge.machine import memory
+from pulse_edge.inference import tiling, token_pruning
+from pulse_edge.kit.manifest import Manifest
+from pulse_edge.machine import memory, memory_plan
 from pulse_edge.machine.profile import Speed
 from pulse_edge.page import admission
 from pulse_edge.page.reader import Page
@@ -55,7 +55,7 @@ def estimate(
     """Flattens and judges the page as `interpret` would. Raises PageRefused as it does."""
     checked = admission.check(page, straighten=straighten)
     if not force:
-        admission.refuse(checked)
+        admission.raise_if_refused(checked)
     count, read = geometry(manifest, checked.flat.image.size, image_tokens)
     limit = manifest.prompt.max_tokens if max_tokens is None else max_tokens
     texts = [int(len((manifest.prompt.after + q).encode()) / BYTES_PER_TOKEN) for q in questions]

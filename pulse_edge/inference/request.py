@@ -19,7 +19,7 @@ from pulse_edge.report import findings
 
 if TYPE_CHECKING:
     from pulse_edge.inference.json_grammar import Grammar
-    from pulse_edge.kit.kit import Manifest
+    from pulse_edge.kit.manifest import Manifest
     from pulse_edge.report.fhir import Patient
 
 DEVICES = ("auto", "cpu", "cuda")

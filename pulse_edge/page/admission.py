@@ -12,7 +12,7 @@ from PIL import Image
 
 from pulse_edge.errors import PageRefused
 from pulse_edge.page import channels, orientation, quality, reader, rectify, unfilled
-from pulse_edge.page.plotted_page import LEAST, Drawn
+from pulse_edge.page.plotted_page import LEAST, PlottedPage
 
 NARROWEST = 64
 """Pixels of a page's shorter side: twelve leads cannot be told apart below ten times that."""
@@ -32,9 +32,9 @@ class CheckedPage:
 def check(page: reader.Page, *, straighten: bool = True) -> CheckedPage:
     """Flatten a page and judge it; without `straighten` its pixels stay as they are. Nothing is refused here."""
     start = time.perf_counter()
-    if page.drawn is not None:
-        return CheckedPage(page, *_known(page.image, page.drawn), time.perf_counter() - start)
-    flat = rectify.flatten(page.image) if straighten else rectify.as_is(page.image)
+    if page.plot is not None:
+        return CheckedPage(page, *_known(page.image, page.plot), time.perf_counter() - start)
+    flat = rectify.flatten(page.image) if straighten else rectify.describe(page.image)
     grid = flat.grid
     judged = quality.judge(
         flat.image,
@@ -44,56 +44,56 @@ def check(page: reader.Page, *, straighten: bool = True) -> CheckedPage:
         if grid
         else {"grid": 0.0},
         layouts=flat.layout,
-        upright=flat.upright,
+        orientation=flat.orientation_log_odds,
         light=flat.light,
         frame=flat.frame,
         stretch=flat.stretch,
         mirrored=flat.sheet.mirrored or flat.mirror > rectify.MIRRORED,
         part=flat.part,
-        look=orientation.layouts,
+        look=orientation.layout_probabilities,
         unfilled=unfilled.unfilled(channels.pixels(page.image)),
     )
     return CheckedPage(page, flat, judged, time.perf_counter() - start)
 
 
-def _known(image: Image.Image, drawn: Drawn) -> tuple[rectify.Flat, quality.Quality]:
+def _known(image: Image.Image, plot: PlottedPage) -> tuple[rectify.Flat, quality.Quality]:
     """What rectify and quality would say of a page that was drawn here, from what it was drawn from: nothing is measured."""
-    scale = drawn.pixels_per_mm
+    scale = plot.pixels_per_mm
     flat = rectify.Flat(
         image=image,
         changed=False,
         sheet=rectify.Sheet(None, (False,) * 4, 0, 0.0),
         grid=rectify.Grid(scale, scale, scale, strength=math.inf, moire=0.0, uneven=0.0),
-        layout={drawn.layout: 1.0},
-        upright=math.inf,
+        layout={plot.layout: 1.0},
+        orientation_log_odds=math.inf,
         to_page=None,
         frame=None,
         light=np.full((1, 1), 255, np.uint8),
     )
     reasons = tuple(
         quality.Reason(r.check, round(r.value, 3), r.unit, r.threshold, r.text, r.refuses)
-        for r in sorted(drawn.remarks, key=lambda r: not r.refuses)
+        for r in sorted(plot.remarks, key=lambda r: not r.refuses)
     )
     refused = any(r.refuses for r in reasons)
-    leads = sum(1 for seconds in drawn.leads.values() if seconds >= LEAST)
+    leads = sum(1 for seconds in plot.leads.values() if seconds >= LEAST)
     facts = {
         "leads": leads,
         "resolution": scale,
-        "seconds": drawn.last - drawn.first,
-        "gain": drawn.gain,
+        "seconds": plot.last - plot.first,
+        "gain": plot.gain,
     }
     judged = quality.Quality(
         verdict=quality.REFUSED if refused else quality.USABLE if reasons else quality.GOOD,
         reasons=reasons,
         facts={name: round(float(value), 3) for name, value in facts.items()},
-        layout=drawn.layout,
+        layout=plot.layout,
         leads=leads,
-        rows=drawn.rows,
+        rows=plot.rows,
     )
     return flat, judged
 
 
-def admitted(page: reader.Page, straighten: bool, force: bool) -> CheckedPage:
+def admit(page: reader.Page, straighten: bool, force: bool) -> CheckedPage:
     """The page, checked. Raises PageRefused unless it is fit, or forced, which is noted."""
     width, height = page.image.size
     if min(width, height) < NARROWEST:
@@ -103,13 +103,13 @@ def admitted(page: reader.Page, straighten: bool, force: bool) -> CheckedPage:
         )
     checked = check(page, straighten=straighten)
     if not force:
-        refuse(checked)
+        raise_if_refused(checked)
     elif checked.quality.verdict == quality.REFUSED:
         return replace(checked, quality=replace(checked.quality, forced=True))
     return checked
 
 
-def refuse(checked: CheckedPage) -> None:
+def raise_if_refused(checked: CheckedPage) -> None:
     """Raise PageRefused for a page that was judged unfit, with what is wrong and how to take it again."""
     if checked.quality.verdict == quality.REFUSED:
         why = next(r for r in checked.quality.reasons if r.refuses)
@@ -149,20 +149,20 @@ def facts(checked: CheckedPage) -> dict[str, Any]:
         "layout": judged.layout,
         "leads": judged.leads,
         "changed": flat.changed,
-        "recording": checked.page.drawn and _recording(checked.page.drawn),
+        "recording": checked.page.plot and _recording(checked.page.plot),
         "facts": judged.facts,
         "seconds": round(checked.seconds, 3),
     }
 
 
-def _recording(drawn: Drawn) -> dict[str, Any]:
-    """What a drawn page shows of its recording."""
+def _recording(plot: PlottedPage) -> dict[str, Any]:
+    """What a plotted page shows of its recording."""
     return {
-        "first_second": drawn.first,
-        "last_second": drawn.last,
-        "seconds": drawn.recorded,
-        "mm_per_mv": drawn.gain,
-        "mm_per_second": drawn.speed,
-        "leads": drawn.leads,
-        "computed": list(drawn.computed),
+        "first_second": plot.first,
+        "last_second": plot.last,
+        "seconds": plot.recorded,
+        "mm_per_mv": plot.gain,
+        "mm_per_second": plot.speed,
+        "leads": plot.leads,
+        "computed": list(plot.computed),
     }

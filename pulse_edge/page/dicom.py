@@ -1,6 +1,6 @@
 """DICOM files -> pages: a waveform read by `dicom_waveform` and drawn by `waveform`, an encapsulated PDF, or pictures.
 
-Runs in the process that decodes: see decoder.py.
+Runs in the process that decodes: see decoder_worker.py.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A DICOM data set with a waveform -> `Recording`: multiplex groups, lead names, units and samples.
 
-After PS3.3 C.10.9 (Waveform) and A.34.3 (12-lead and General ECG). Runs in the process that decodes: see decoder.py.
+After PS3.3 C.10.9 (Waveform) and A.34.3 (12-lead and General ECG). Runs in the process that decodes: see decoder_worker.py.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A recorded 12-lead ECG -> the pages a cart would print: 25 mm/s, 10 mm/mV, 3x4 and a rhythm strip of lead II.
 
-In: a `Recording`. Out: RGB pages of ten seconds, each with what is known about it (`Drawn`). Nothing is written on a page
+In: a `Recording`. Out: RGB pages of ten seconds, each with what is known about it (`PlottedPage`). Nothing is written on a page
 but lead names, speed, gain, and which seconds it shows where that is not all of a ten-second recording.
 
 - A shorter recording: each of the four columns takes 2.5 seconds of what there is; the rest of the page stays blank.
@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from pulse_edge.page.plotted_page import LEAST, Drawn, Remark
+from pulse_edge.page.plotted_page import LEAST, PlottedPage, Remark
 from pulse_edge.page.recording import LEADS, Millivolts, Recording, Signal
 
 ROWS = (("I", "aVR", "V1", "V4"), ("II", "aVL", "V2", "V5"), ("III", "aVF", "V3", "V6"))
@@ -50,7 +50,7 @@ _ZERO = 0.56
 _PEN = 0.28  # mm
 _PAPER, _MINOR, _MAJOR, _INK = (255, 253, 252), (251, 214, 212), (238, 156, 156), (20, 20, 25)
 
-Draw = Callable[[], tuple[Image.Image, Drawn]]
+Draw = Callable[[], tuple[Image.Image, PlottedPage]]
 
 
 def pages(recording: Recording) -> list[Draw]:
@@ -123,7 +123,7 @@ class _Sheet:
         self._width += max(0, math.ceil((self._span - SECONDS) * _SPEED - 0.5)) * PX_PER_MM
         self._height = (_TOP + len(self._rows) * _ROW + _BOTTOM) * PX_PER_MM
 
-    def draw(self) -> tuple[Image.Image, Drawn]:
+    def draw(self) -> tuple[Image.Image, PlottedPage]:
         traces = [
             self._trace(lead, r, c)
             for r, row in enumerate(self._rows)
@@ -231,14 +231,14 @@ class _Sheet:
 
     # --- what is known ---
 
-    def _facts(self, traces: Sequence[_Trace], gain: float) -> Drawn:
+    def _facts(self, traces: Sequence[_Trace], gain: float) -> PlottedPage:
         shown: dict[str, float] = {}
         for t in traces:
             seconds = min(
                 float(t.recorded.sum()) / self._recording.leads[t.lead].hz, t.stop - t.start
             )
             shown[t.lead] = max(shown.get(t.lead, 0.0), seconds)
-        return Drawn(
+        return PlottedPage(
             pixels_per_mm=float(PX_PER_MM),
             layout="3x4+1",
             speed=float(_SPEED),

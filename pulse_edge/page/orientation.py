@@ -21,7 +21,7 @@ Points = npt.NDArray[np.float64]
 
 LAYOUTS = ("3x4", "3x4+1", "3x4+2", "3x4+3", "6x2", "12x1", "partial", "none")
 """What the network for layouts tells apart, in the order of its first eight numbers."""
-SEEN = 576
+LAYOUT_SIZE = 576
 """Side of the square that the network for layouts sees, in pixels."""
 FINE = 3.0
 """Pixels per millimetre at which the other one looks for what is the right way up."""
@@ -29,7 +29,7 @@ PAGE_MM = 270
 """Longer side of a page whose grid does not tell its scale."""
 
 
-def turns(page: Pixels, across: float, down: float) -> Points:
+def turn_log_odds(page: Pixels, across: float, down: float) -> Points:
     """(4,) log odds that an RGB page is upright after 0, 1, 2, 3 quarter turns clockwise, up to a common constant.
 
     `across`, `down`: pixels per millimetre along the page's x and y.
@@ -42,7 +42,7 @@ def turns(page: Pixels, across: float, down: float) -> Points:
     return sums
 
 
-def mirrored(page: Pixels, across: float, down: float) -> Points:
+def mirror_log_odds(page: Pixels, across: float, down: float) -> Points:
     """(4,) log odds that an RGB page is as it should be, that left and right, that top and bottom, and that both are exchanged,
     up to a common constant. `across`, `down` as for `turns`.
     """
@@ -68,33 +68,33 @@ def strokes(page: Pixels, across: float, down: float) -> Float:
     return np.asarray(np.clip(dark / max(float(np.quantile(dark, 0.995)), 0.05), 0, 1), np.float32)
 
 
-def layouts(page: Pixels) -> dict[str, float]:
+def layout_probabilities(page: Pixels) -> dict[str, float]:
     """How probable each of LAYOUTS is for an upright RGB page; they sum to 1."""
-    said = _said("layouts", seen(np.ascontiguousarray(page))[None])[0, :8].astype(float)
+    said = _said("layouts", layout_input(np.ascontiguousarray(page))[None])[0, :8].astype(float)
     likely = np.exp(said - said.max())
     return {name: float(p) for name, p in zip(LAYOUTS, likely / likely.sum(), strict=True)}
 
 
-def seen(image: Pixels) -> Float:
-    """What the network for layouts sees of an RGB page: (2, SEEN, SEEN) in 0..1, the page in the middle.
+def layout_input(image: Pixels) -> Float:
+    """What the network for layouts sees of an RGB page: (2, LAYOUT_SIZE, LAYOUT_SIZE) in 0..1, the page in the middle.
 
     First how dark each pixel is in its lightest channel against the paper round it, which leaves the trace and hides
     a coloured grid; then in its darkest one, which shows both.
     """
     height, width = image.shape[:2]
-    scale = SEEN / max(height, width)
+    scale = LAYOUT_SIZE / max(height, width)
     # First to twice the size, so that thin lines darken the pixel they lie in rather than vanish.
     middle = max(1, round(2 * scale * width)), max(1, round(2 * scale * height))
     how = cv2.INTER_AREA if 2 * scale < 1 else cv2.INTER_LINEAR
     image = np.asarray(cv2.resize(image, middle, interpolation=how), np.uint8)
-    out = np.zeros((2, SEEN, SEEN), np.float32)
+    out = np.zeros((2, LAYOUT_SIZE, LAYOUT_SIZE), np.float32)
     for n, grey in enumerate((brightest(image), darkest(image))):
         paper = cv2.blur(cv2.dilate(grey, np.ones((15, 15), np.uint8)), (31, 31))
         dark = cv2.subtract(paper, grey).astype(np.float32) / np.maximum(paper, 40)
         small = max(1, round(scale * width)), max(1, round(scale * height))
         dark = np.asarray(cv2.resize(dark, small, interpolation=cv2.INTER_AREA))
         strong = max(float(np.quantile(dark, 0.995)), 0.05)
-        y, x = (SEEN - small[1]) // 2, (SEEN - small[0]) // 2
+        y, x = (LAYOUT_SIZE - small[1]) // 2, (LAYOUT_SIZE - small[0]) // 2
         out[n, y : y + small[1], x : x + small[0]] = np.clip(dark / strong, 0, 1)
     return out
 

@@ -1,4 +1,4 @@
-"""A PDF's pages, drawn by pdfium at 300 dpi, with filled-in form fields. Runs in the process that decodes (decoder.py):
+"""A PDF's pages, drawn by pdfium at 300 dpi, with filled-in form fields. Runs in the process that decodes (decoder_worker.py):
 the text layer is never read.
 
 pdfium cannot be stopped from inside: a page of a few hundred bytes may ask for more drawing than a year has time for.

@@ -1,4 +1,4 @@
-"""JPEG, PNG, TIFF, BMP, WebP, GIF, AVIF and HEIC -> upright RGB pages, by Pillow. Runs in the process that decodes: see decoder.py.
+"""JPEG, PNG, TIFF, BMP, WebP, GIF, AVIF and HEIC -> upright RGB pages, by Pillow. Runs in the process that decodes: see decoder_worker.py.
 
 Each opener takes a file's bytes, its name for people and the limits, and gives one call for each page, which decodes
 it. What is damaged, too large or cut short raises, by itself or where it is decoded.

@@ -2,7 +2,7 @@
 
 Such a page is never turned, judged or refused for what it looks like: its scale, layout and orientation are as
 drawn, and what is missing on it is known from the recording. Standard library only: the facts travel from the process that
-draws (decoder.py) to the program as JSON.
+draws (decoder_worker.py) to the program as JSON.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Remark:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class PlottedPage:
     """The facts of a drawn page."""
 
     pixels_per_mm: float
@@ -59,8 +59,8 @@ class Drawn:
         return asdict(self)
 
 
-def from_json(about: Mapping[str, Any]) -> Drawn:
-    """The facts from a JSON object of `Drawn.to_json`. Raises ValueError where it is anything else."""
+def from_json(about: Mapping[str, Any]) -> PlottedPage:
+    """The facts from a JSON object of `PlottedPage.to_json`. Raises ValueError where it is anything else."""
     try:
         numbers = {
             k: float(about[k])
@@ -71,7 +71,7 @@ def from_json(about: Mapping[str, Any]) -> Drawn:
             or not numbers["pixels_per_mm"]
         ):
             raise ValueError("a page without a scale")
-        return Drawn(
+        return PlottedPage(
             layout=str(about["layout"]),
             rows=tuple(float(y) for y in about["rows"]),
             leads={str(name): float(seconds) for name, seconds in about["leads"].items()},

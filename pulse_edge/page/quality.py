@@ -97,7 +97,7 @@ LIMITS = {
         "Only {value:.0f} of 12 leads were found.",
         "Take the picture again with the whole sheet in view.",
     ),
-    "upright": Limit(
+    "orientation": Limit(
         "log odds",
         5.0,
         None,
@@ -252,7 +252,7 @@ def judge(
     down: float | None,
     waves: Mapping[str, float],
     layouts: Mapping[str, float],
-    upright: float,
+    orientation: float,
     light: Pixels,
     frame: Points | None,
     unfilled: float = 0.0,
@@ -265,7 +265,7 @@ def judge(
 
     `across`, `down`: pixels per millimetre along and over the rows, None without a grid. `waves`: the facts `grid`,
     `moire` and `uneven`, the latter two with a grid only. `layouts`: how probable each layout is, with `partial` and
-    `none`. `upright`: log odds of the page's turn against the likeliest other. `light` (h, w): how bright the paper was,
+    `none`. `orientation`: log odds of the page's turn against the likeliest other. `light` (h, w): how bright the paper was,
     coarsely, before shadows were evened out. `frame` (4, 2): where the picture's corners lie on the page, None where page
     and picture are the same. `unfilled`: the share of the picture that was never filled in; see fill.py. `stretch`: pixels
     per millimetre across over down of the picture as it came. `mirrored`: the picture shows a mirror image. `part`: the
@@ -292,7 +292,7 @@ def judge(
         "shadow": float(np.quantile(paper, 0.03)) / max(float(np.quantile(paper, 0.97)), 1.0),
         "cut off": float(_cut(ink, rows, frame)),
         **waves,
-        "upright": upright,
+        "orientation": orientation,
         "unfilled": unfilled,
         "stretched": max(stretch, 1 / stretch),
         "part": part,

@@ -7,7 +7,7 @@ JPEG, PNG, TIFF, BMP, WebP, GIF (its first picture) and AVIF are read; with thei
 DICOM (`dicom`: 12-lead waveforms, encapsulated PDF, pictures). They are recognised by what they contain, not by what they are
 called. What is cut short, damaged, too large or something else raises; a page with its lower half missing is never handed on.
 
-Every file is decoded by a process of its own (sandbox.py, decoder.py), with bounds for each page. Only a PIL image,
+Every file is decoded by a process of its own (decoder_client.py, decoder_worker.py), with bounds for each page. Only a PIL image,
 which this program has opened itself, is decoded here.
 """
 
@@ -30,9 +30,9 @@ from PIL import Image, ImageFile
 
 from pulse_edge.common.text import one_line
 from pulse_edge.errors import PageRefused, PulseEdgeError, ScanError
-from pulse_edge.page import pictures, sandbox
+from pulse_edge.page import decoder_client, pictures
 from pulse_edge.page.pictures import AS_PNG, MAX_PAGES, SMALLER, Limits
-from pulse_edge.page.plotted_page import Drawn, from_json
+from pulse_edge.page.plotted_page import PlottedPage, from_json
 
 MAX_PIXELS = pictures.MAX_PIXELS
 """Of a page, checked before it is decoded."""
@@ -60,7 +60,7 @@ class Page:
     """For people: the path as given, `-` for standard input, `scan.tiff#2` for the second page of several."""
     number: int = 1
     """Of the page in its file, from 1."""
-    drawn: Drawn | None = None
+    plot: PlottedPage | None = None
     """What is known of a page that was drawn from a recording; None for any other."""
 
     def png(self) -> bytes:
@@ -71,7 +71,7 @@ class Page:
 
 
 @dataclass(frozen=True)
-class Unread:
+class UnreadablePage:
     """A page of a file that cannot be read, and why. The other pages of the file can."""
 
     name: str
@@ -101,7 +101,7 @@ def read_all(source: Source | Document) -> list[Page]:
     total = 0
     with document:
         for page in document:
-            if isinstance(page, Unread):
+            if isinstance(page, UnreadablePage):
                 raise page.error
             total += page.image.width * page.image.height
             if pages and total > MAX_TOGETHER:
@@ -116,7 +116,7 @@ def read_all(source: Source | Document) -> list[Page]:
 class Document:
     """A file, open; its pages are decoded one by one while it is iterated over, and any number of times.
 
-    `len` is how many pages it has. Each is a `Page`, or an `Unread` with the reason. Use as a context manager, or close.
+    `len` is how many pages it has. Each is a `Page`, or an `UnreadablePage` with the reason. Use as a context manager, or close.
     """
 
     def __init__(self, source: Source) -> None:
@@ -127,7 +127,7 @@ class Document:
                 "Set it to False."
             )
         self._image: Image.Image | None = None
-        self._decoding: sandbox.Decoding | None = None
+        self._decoding: decoder_client.Decoding | None = None
         self._hostile = 0
         if isinstance(source, Image.Image):
             self.name, self._image = "image", _decoded_here(source)
@@ -137,34 +137,34 @@ class Document:
         self.name, data = _content(source)
         self.sha256 = hashlib.sha256(data).hexdigest()
         kind = _kind(data, self.name)
-        self._decoding = sandbox.Decoding(kind.task(data, self.name))
+        self._decoding = decoder_client.Decoding(kind.task(data, self.name))
 
     def __len__(self) -> int:
         return 1 if self._decoding is None else len(self._decoding)
 
-    def __iter__(self) -> Iterator[Page | Unread]:
+    def __iter__(self) -> Iterator[Page | UnreadablePage]:
         return (self.page(number) for number in range(1, len(self) + 1))
 
-    def page(self, number: int) -> Page | Unread:
+    def page(self, number: int) -> Page | UnreadablePage:
         """One page, from 1."""
         name = pictures.numbered(self.name, number, len(self))
         if self._hostile >= MAX_HOSTILE:
             error = f"{name}: was not read, as {self._hostile} pages before it cannot be. {AS_PNG}"
-            return Unread(name, number, PageRefused(error))
+            return UnreadablePage(name, number, PageRefused(error))
         try:
-            image, drawn = self._decode(number - 1, name)
-            return Page(image, self.sha256, name, number, drawn)
-        except sandbox.Broken as e:
+            image, plot = self._decode(number - 1, name)
+            return Page(image, self.sha256, name, number, plot)
+        except decoder_client.Broken as e:
             self._hostile += 1
-            return Unread(name, number, e.error)
+            return UnreadablePage(name, number, e.error)
         except PulseEdgeError as e:
-            return Unread(name, number, e)
+            return UnreadablePage(name, number, e)
 
-    def _decode(self, index: int, name: str) -> tuple[Image.Image, Drawn | None]:
+    def _decode(self, index: int, name: str) -> tuple[Image.Image, PlottedPage | None]:
         if self._decoding is None:
             assert self._image is not None
             return self._image, None
-        page: tuple[Image.Image, Drawn | None] = self._decoding.page(index, name, _taken)
+        page: tuple[Image.Image, PlottedPage | None] = self._decoding.page(index, name, _taken)
         return page
 
     def close(self) -> None:
@@ -190,9 +190,9 @@ def _decoded_here(image: Image.Image) -> Image.Image:
 
 def _taken(
     width: int, height: int, about: Any, pipe: IO[bytes]
-) -> tuple[Image.Image, Drawn | None]:
+) -> tuple[Image.Image, PlottedPage | None]:
     """A page from the decoder: RGB bytes from top to bottom. Raises ValueError for one that is larger than the limit."""
-    drawn = None if about is None else from_json(about)
+    plot = None if about is None else from_json(about)
     if min(width, height) < 1 or width * height > MAX_PIXELS:
         raise ValueError("a page of another size than was asked for")
     image = Image.new("RGB", (width, height))
@@ -202,7 +202,7 @@ def _taken(
         if len(strip := pipe.read(3 * width * count)) < 3 * width * count:
             raise EOFError
         image.paste(Image.frombytes("RGB", (width, count), strip), (0, top))
-    return image, drawn
+    return image, plot
 
 
 # ------------------------------------------------------------------------------------------------ source -> bytes
@@ -283,16 +283,16 @@ class _Kind(NamedTuple):
     magic: bytes
     """Regular expression for how such a file begins."""
     decoder: str | None = None
-    """Key of decoder.py's openers. None: recognised, so that the message can say what it is."""
+    """Key of decoder_worker.py's openers. None: recognised, so that the message can say what it is."""
     library: tuple[str, str, str] | None = None
     """Module, extra and words for it, where one is needed."""
 
-    def task(self, data: bytes, name: str) -> sandbox.Task:
+    def task(self, data: bytes, name: str) -> decoder_client.Task:
         if self.decoder is None:
             raise ScanError(f"{name}: is {self.what}, which this version does not read. {AS_PNG}")
         if self.library is not None and find_spec(self.library[0]) is None:
             raise pictures.not_installed(*self.library[:2], name, self.library[2])
-        return sandbox.Task(self.decoder, self.what, name, data, MAX_PIXELS, MAX_PAGES)
+        return decoder_client.Task(self.decoder, self.what, name, data, MAX_PIXELS, MAX_PAGES)
 
 
 # With its preamble, or beginning with its first element: group 2 or 8, a VR (explicit) or a short length (implicit).

@@ -56,7 +56,7 @@ class Sheet:
 
     corners: tuple[tuple[float, float], ...] | None
     """Four (x, y) in pixels of the picture, from its top left clockwise; None where no edge of a sheet is seen."""
-    seen: tuple[bool, bool, bool, bool]
+    visible_edges: tuple[bool, bool, bool, bool]
     """Whether the left, top, right, bottom edge was found in the picture; the other ones lie outside it or do not show."""
     rotation: int
     """0, 90, 180 or 270 degrees clockwise to apply; then left and right are exchanged where `mirrored`."""
@@ -93,7 +93,7 @@ class Flat:
     grid: Grid | None
     layout: dict[str, float]
     """How probable each of upright.LAYOUTS is; they sum to 1."""
-    upright: float
+    orientation_log_odds: float
     """Log odds of this turn of the page against the likeliest other one; below 0 where pixels were to stay."""
     to_page: Points | None
     """Homography (3, 3) from the picture's pixels to the page's, None where pixels were only turned or left alone."""
@@ -152,8 +152,8 @@ def _flattened(image: Image.Image) -> Flat:
             corners, edges.seen if cropped else (False,) * 4, 90 * way.turn, skew, way.mirrored
         ),
         grid=grid,
-        layout=orientation.layouts(way.applied(small)),
-        upright=way.odds,
+        layout=orientation.layout_probabilities(way.applied(small)),
+        orientation_log_odds=way.odds,
         to_page=to_page,
         frame=_moved(
             np.array(
@@ -166,7 +166,7 @@ def _flattened(image: Image.Image) -> Flat:
     )
 
 
-def as_is(image: Image.Image) -> Flat:
+def describe(image: Image.Image) -> Flat:
     """The same facts about a picture whose pixels are to stay."""
     picture = pixels(image)
     work, scale = _reduced(picture, WORK)
@@ -198,8 +198,8 @@ def _unwarped(
         changed=page is not image,
         sheet=Sheet(None, (False,) * 4, 90 * way.turn, skew, way.mirrored),
         grid=grid,
-        layout=orientation.layouts(way.applied(work)),
-        upright=way.odds,
+        layout=orientation.layout_probabilities(way.applied(work)),
+        orientation_log_odds=way.odds,
         to_page=None,
         frame=None,
         light=brightest(_paper(picture if page is image else pixels(page))),
@@ -335,7 +335,7 @@ def _way(page: Pixels, across: float, down: float, *, stays: bool = False) -> _W
     if not page.size or min(page.shape[:2]) < PATCH:
         return way
     sides = (down, across) if turn in (1, 3) else (across, down)
-    right, mirrored, flipped, half = orientation.mirrored(way.applied(page), *sides)
+    right, mirrored, flipped, half = orientation.mirror_log_odds(way.applied(page), *sides)
     mirror = float(max(mirrored, flipped) - right)
     if half - right > _DISAGREES and mirror < MIRRORED:
         return _undecided(way, float(half - right), stays=stays)
@@ -362,7 +362,7 @@ def _undecided(way: _Way, against: float, *, stays: bool) -> _Way:
 
 def _turn(page: Pixels, across: float, down: float, *, stays: bool = False) -> tuple[int, float]:
     """Quarter turns clockwise to apply, and their log odds against the likeliest other turn."""
-    odds = orientation.turns(page, across, down)
+    odds = orientation.turn_log_odds(page, across, down)
     turn = 0 if stays else int(np.argmax(odds))
     return turn, float(odds[turn] - np.delete(odds, turn).max())
 

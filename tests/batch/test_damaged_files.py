@@ -28,7 +28,7 @@ def test_damaged_files_of_every_kind_have_an_answer_or_a_reason(tmp_path: Path) 
         (tmp_path / "pages" / name).write_bytes(data)
 
     def answer(page: Any) -> Report:
-        admission.admitted(page, straighten=True, force=False)
+        admission.admit(page, straighten=True, force=False)
         return report(page.name)
 
     with Store(tmp_path / "out", {}) as store:

@@ -463,7 +463,7 @@ def test_folders_that_are_left_out_are_listed_and_count(
     monkeypatch.setattr(os, "scandir", scandir)
     assert run(pages, tmp_path / "out", Desk()) == (0, 3, 2)
     said = {Path(line["file"]).name: line.get("error") for line in lines(tmp_path / "out")}
-    assert "cannot be looked into (Permission denied)" in said["closed"]
+    assert "cannot be read (Permission denied)" in said["closed"]
     assert "links are not followed" in said["linked"]
     assert "within" not in said
     with Store(tmp_path / "out", {"kit": "k"}) as store:
@@ -674,9 +674,8 @@ def test_a_folder_that_takes_no_documents_stops_the_batch_and_marks_no_page(
     desk = Desk()
 
     def documents(report: Report, _page: Any, name: str) -> None:
-        writers.write(
-            pages / "a.png", name, ["json"], report, Image.new("RGB", (9, 9))
-        )  # a file where a folder should be
+        target = writers.Target(pages / "a.png", name)  # a file where a folder should be
+        writers.write(target, ["json"], report, Image.new("RGB", (9, 9)))
 
     with Store(tmp_path / "out", {"kit": "k"}) as store:
         store.add(source_files.files([str(pages)], tmp_path / "out"))

@@ -295,8 +295,8 @@ def test_columns_in_another_order_of_time_are_found_where_they_were_recorded() -
     ]
     page = checked(*groups)
     assert page.quality.leads == 12
-    assert page.page.drawn is not None
-    assert min(page.page.drawn.leads.values()) > 2.4
+    assert page.page.plot is not None
+    assert min(page.page.plot.leads.values()) > 2.4
     assert "Lead II has gaps: up to 7.5 seconds" in reasons(page)["gaps"]  # the rhythm strip
 
 
@@ -346,8 +346,8 @@ def test_a_second_ecg_in_a_file_is_named() -> None:
     other = Group(rec.beats(rec.LEADS, 5, 250), 250, offset=60.0)
     page = checked(Group(BEATS, 250, offset=0.0), other)
     assert "another ECG of 5 seconds" in reasons(page)["not shown"]
-    assert page.page.drawn is not None
-    assert page.page.drawn.recorded == 10.0
+    assert page.page.plot is not None
+    assert page.page.plot.recorded == 10.0
 
 
 def test_einthoven_and_goldberger_hold() -> None:
@@ -415,10 +415,10 @@ def test_no_network_turns_or_refuses_a_drawn_rhythm(
 ) -> None:
     for module in (
         "page.rectify.flatten",
-        "page.rectify.as_is",
+        "page.rectify.describe",
         "page.quality.judge",
-        "page.orientation.turns",
-        "page.orientation.layouts",
+        "page.orientation.turn_log_odds",
+        "page.orientation.layout_probabilities",
     ):
         monkeypatch.setattr(
             f"pulse_edge.{module}", lambda *a, **k: pytest.fail("the page was looked at")
@@ -477,7 +477,7 @@ def test_a_long_recording_has_a_page_for_every_ten_seconds() -> None:
         admission.check(page)
         for page in reader.read_all(rec.file(Group(signals, 250), sop=rec.GENERAL))
     ]
-    spans = [(p.page.drawn.first, p.page.drawn.last) for p in pages if p.page.drawn]
+    spans = [(p.page.plot.first, p.page.plot.last) for p in pages if p.page.plot]
     assert spans == [(0, 10), (10, 20), (14, 24)]
     assert all(p.quality.verdict == quality.USABLE and p.quality.leads == 12 for p in pages)
     assert "seconds 14.0 to 24.0 of 24.0: page 3 of 3" in reasons(pages[2])["part"]
@@ -501,7 +501,7 @@ def test_two_leads_are_no_page_and_none_no_file() -> None:
     }
     page = reader.read(rec.file(Group(signals, 250, padding=-32768)))
     with pytest.raises(PageRefused, match="were never recorded"):
-        admission.admitted(page, straighten=True, force=False)
+        admission.admit(page, straighten=True, force=False)
     refused(
         rec.file(Group({lead: np.full(2500, math.nan) for lead in BEATS}, 250, padding=-32768)),
         "no lead was recorded",
@@ -522,8 +522,8 @@ def test_a_gap_is_avoided_where_that_can_be() -> None:
     signals["V4"][2000:2250] = math.nan
     page = checked(Group(signals, 250, padding=-32768))
     assert page.quality.verdict == quality.GOOD
-    assert page.page.drawn is not None
-    assert page.page.drawn.leads["V4"] == pytest.approx(2.5, abs=0.01)
+    assert page.page.plot is not None
+    assert page.page.plot.leads["V4"] == pytest.approx(2.5, abs=0.01)
 
 
 def ink(page: admission.CheckedPage, row: int, column: int) -> np.ndarray:
@@ -545,8 +545,8 @@ def test_tall_waves_are_drawn_whole_at_the_gain_that_is_said(tall: float, gain: 
     spike = rec.beats(("I",), 10, 250, tall=tall)["I"]
     for lead, row, column in (("aVR", 0, 1), ("V3", 2, 2)):
         page = checked(Group(zeros | {lead: spike}, 250))
-        assert page.page.drawn is not None
-        assert page.page.drawn.gain == gain
+        assert page.page.plot is not None
+        assert page.page.plot.gain == gain
         found = ink(page, row, column)
         high = found.max() if tall > 0 else found.min()
         peak = (max(spike, key=abs) - np.median(spike)) * gain * 8
@@ -599,7 +599,7 @@ def test_a_jump_of_a_lead_elsewhere_does_not_matter() -> None:
 def test_facts_survive_json() -> None:
     import json
 
-    about = reader.read(rec.file(Group(part(*rec.EIGHT, stop=5), 250))).drawn
+    about = reader.read(rec.file(Group(part(*rec.EIGHT, stop=5), 250))).plot
     assert about is not None
     assert plotted_page.from_json(json.loads(json.dumps(about.to_json()))) == about
 

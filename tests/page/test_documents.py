@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pulse_edge.errors import PageRefused, PulseEdgeError, ScanError
-from pulse_edge.page import reader, sandbox
+from pulse_edge.page import decoder_client, reader
 
 pytest.importorskip("pypdfium2")
 pillow_heif = pytest.importorskip("pillow_heif")
@@ -138,7 +138,7 @@ def test_a_form_that_draws_itself_ends() -> None:
 
 
 def test_a_pdf_that_would_draw_for_ever_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sandbox, "SECONDS", 1)
+    monkeypatch.setattr(decoder_client, "SECONDS", 1)
     forms = []
     for level in range(12):  # each form draws the next one twenty times
         inner = b"/N Do " * 20 if level < 11 else RED_BOX
@@ -147,7 +147,7 @@ def test_a_pdf_that_would_draw_for_ever_is_stopped(monkeypatch: pytest.MonkeyPat
             b"<</Type/XObject/Subtype/Form/BBox[0 0 99 99]%s/Length %d>>stream\n%s\nendstream"
             % (named, len(inner), inner)
         )
-    sandbox.stop()  # what it has used before counts from here on
+    decoder_client.stop()  # what it has used before counts from here on
     start = cpu_seconds()
     refused(pdf(b"/F Do", more=tuple(forms)))
     assert cpu_seconds() - start < 5

@@ -14,7 +14,7 @@ from PIL import Image
 
 from pulse_edge.page import dicom
 from pulse_edge.page.pictures import Limits
-from pulse_edge.page.plotted_page import Drawn
+from pulse_edge.page.plotted_page import PlottedPage
 
 pytest.importorskip("pydicom")
 Array = npt.NDArray[np.float64]
@@ -24,7 +24,7 @@ LEFT, QUARTER = 16 * PX, round(62.5 * PX)
 """Pixels: where the trace begins, and from column to column."""
 
 
-def drawn(data: bytes) -> list[tuple[Image.Image, Drawn]]:
+def drawn(data: bytes) -> list[tuple[Image.Image, PlottedPage]]:
     """The pages of a file, as the decoder draws them."""
     pages = [page() for page in dicom.pages(data, "x", Limits())]
     assert all(isinstance(page, tuple) for page in pages)

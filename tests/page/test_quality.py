@@ -80,8 +80,8 @@ def test_a_page_with_two_rows_left_is_refused_for_its_leads() -> None:
 def test_a_page_that_is_the_same_upside_down_warns_that_its_turn_is_not_clear() -> None:
     page = drawn("3x4")
     found = judged(np.minimum(page, page[::-1, ::-1]))
-    assert "upright" in checks(found)
-    assert "upright" not in checks(judged(page))
+    assert "orientation" in checks(found)
+    assert "orientation" not in checks(judged(page))
 
 
 def test_a_trace_that_runs_out_of_the_picture_warns() -> None:
@@ -278,7 +278,7 @@ def test_a_refused_page_raises_with_what_is_wrong_and_what_to_do() -> None:
         PageRefused,
         match=r"^empty\.png: This does not look like an ECG page\. Check that the right file",
     ):
-        admission.refuse(done)
+        admission.raise_if_refused(done)
 
 
 def test_upright_and_quality_agree_on_the_names_of_layouts() -> None:

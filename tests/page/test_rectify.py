@@ -95,9 +95,9 @@ def test_a_real_page_is_turned_upright(name: str, turn: int, shared: Path) -> No
 
 def test_a_page_that_may_not_be_turned_says_that_it_stands_on_its_head() -> None:
     head = Image.fromarray(drawn()).transpose(TURNS[180])
-    flat = rectify.as_is(head)
+    flat = rectify.describe(head)
     assert flat.image is head
-    assert flat.upright < 0 < rectify.flatten(head).upright
+    assert flat.orientation_log_odds < 0 < rectify.flatten(head).orientation_log_odds
 
 
 def test_the_grid_tells_the_scale() -> None:
@@ -111,7 +111,7 @@ def test_a_sheet_on_a_desk_is_found_to_one_percent() -> None:
     photo, corners = on_a_desk()
     found = rectify.flatten(Image.fromarray(photo)).sheet
     assert found.corners is not None
-    assert found.seen == (True,) * 4
+    assert found.visible_edges == (True,) * 4
     off = np.linalg.norm(np.array(found.corners) - corners, axis=1)
     assert off.max() < 0.01 * np.hypot(*photo.shape[:2])
 
@@ -143,7 +143,7 @@ def test_shadows_are_evened_out_and_the_trace_stays_dark() -> None:
 def test_pixels_are_left_alone_on_request() -> None:
     photo, _ = on_a_desk()
     image = Image.fromarray(photo)
-    flat = rectify.as_is(image)
+    flat = rectify.describe(image)
     assert flat.image is image
     assert not flat.changed
 
@@ -158,7 +158,7 @@ def test_what_is_no_page_stays_as_it_is() -> None:
 @pytest.mark.parametrize("size", [(1, 1), (1, 500), (3, 2), (40, 9), (17, 300)])
 def test_pictures_of_any_size_go_through(size: tuple[int, int]) -> None:
     rectify.flatten(Image.new("RGB", size, "white"))
-    rectify.as_is(Image.new("RGB", size, "black"))
+    rectify.describe(Image.new("RGB", size, "black"))
 
 
 @pytest.mark.parametrize(("step", "ink"), [(20, 160), (24, 160), (20, 0), (7, 160)])

@@ -149,7 +149,7 @@ def test_a_page_on_which_the_networks_disagree_stays_and_warns(seed: int) -> Non
     page = Image.fromarray(draw(synthesize(seed), style).image)
     found = checked(page)
     assert found.flat.image is page
-    assert "upright" in reasons(found)
+    assert "orientation" in reasons(found)
     assert found.quality.leads == 12
 
 

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 
 from calibration.page_networks import layouts, orientation, other_pictures
-from pulse_edge.page.orientation import LAYOUTS, SEEN
+from pulse_edge.page.orientation import LAYOUT_SIZE, LAYOUTS
 
 
 def test_a_seed_gives_the_same_page_and_layout() -> None:
     (page, layout), (again, same) = layouts.sample(41), layouts.sample(41)
-    assert page.shape == (2, SEEN, SEEN)
+    assert page.shape == (2, LAYOUT_SIZE, LAYOUT_SIZE)
     assert np.array_equal(page, again)
     assert layout == same
     assert 0 <= layout < len(LAYOUTS)
