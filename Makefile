@@ -3,28 +3,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 say = @printf '%s  %s\n' "$$(date +%H:%M:%S)"
 
-.PHONY: demo test lint setup
+.PHONY: demo test lint docs setup
 
-setup: .venv/ready
-
-.venv/ready: pyproject.toml constraints.txt
-	$(say) "setting up .venv, once: 10 to 20 minutes, mostly for building llama.cpp; later runs skip this"
-	$(say) "1/4  making .venv with $(PYTHON) (seconds)"
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet pip==25.3
-	$(say) "2/4  fetching torch (750 MB on disk)"
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
-	$(say) "3/4  building llama.cpp (8 minutes on two cores, nothing is printed meanwhile)"
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt llama-cpp-python
-	$(say) "4/4  fetching everything else (1.1 GB on disk, a few minutes)"
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --group export --group calibration --group cluster --group dev -e '.[cpu,report,pack]'
-	@touch $@
-	$(say) ".venv is ready"
-
-demo: setup
-	$(say) "reading pulse_edge/assets/example_page.png with the demonstration kit (a few seconds)"
+demo: .venv/runtime
 	@$(BIN)/pulse-edge interpret pulse_edge/assets/example_page.png --kit pulse_edge/assets/kits/miniature
-	$(say) "done. Try it with your own page: $(BIN)/pulse-edge interpret PAGE; all commands: $(BIN)/pulse-edge --help"
+	$(say) "done. Read a page of your own: $(BIN)/pulse-edge interpret PAGE. All commands: $(BIN)/pulse-edge --help"
 
 test: setup
 	$(BIN)/python -m pytest
@@ -33,3 +16,21 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python scripts/check_words.py
+
+# What reads pages: no torch, no development tools.
+.venv/runtime: pyproject.toml constraints.txt
+	@scripts/setup_runtime.sh $(PYTHON)
+	@touch $@
+
+# The workstation's libraries and the development tools on top.
+setup: .venv/ready
+
+.venv/ready: .venv/runtime
+	$(say) "fetching torch (750 MB on disk)"
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
+	$(say) "fetching the libraries of the workstation and the development tools (1.2 GB on disk)"
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --group export --group calibration --group cluster --group dev -e '.[cpu,report,pack]'
+	@touch $@
+	$(say) "everything is ready"

@@ -70,9 +70,9 @@ def packed(work: Path, kit: Path, llama: Path | None) -> Path:
 
 def key_id(work: Path) -> str:
     """Of the key that signs here."""
-    from pulse_edge.installer import install
+    from pulse_edge.installer.minisign import read_public_key
 
-    return install.read_public_key((work / "key.pub").read_text(), "key.pub").id
+    return read_public_key((work / "key.pub").read_text(), "key.pub").id
 
 
 @click.group()
@@ -113,7 +113,7 @@ def bare(work: Path, kit: Path, llama: Path | None, suite: str) -> None:
     run(*trace, *inside, "/usr/local/bin/pulse-edge", "interpret", "/scan.png", "--max-tokens", "8")
     calls = [line for line in (work / "trace").read_text().splitlines() if "(" in line]
     click.echo(f"- bare root: {len(calls)} network system calls while reading a page")
-    run(*inside, "python3", "/bundle/install.py", "--uninstall")
+    run(*inside, "python3", "/bundle/install.pyz", "--uninstall")
     left = [
         p
         for p in (root / "opt/pulse-edge", root / "usr/local/bin/pulse-edge")
@@ -132,7 +132,7 @@ def bare(work: Path, kit: Path, llama: Path | None, suite: str) -> None:
 def old(work: Path, kit: Path, llama: Path | None, cpu: str) -> None:
     """Read a page with the installed program on an emulated old processor."""
     source, home = packed(work, kit, llama), work / "home"
-    run(sys.executable, source / "install.py", "--to", home, "--accept", key_id(work))
+    run(sys.executable, source / "install.pyz", "--to", home, "--accept", key_id(work))
     version = home / "versions" / (home / "current").read_text().strip()
     program = [
         version / "venv/bin/python",
@@ -168,7 +168,7 @@ def kills(work: Path, kit: Path | None, llama: Path | None, times: int, seed: in
     bundles = stand_ins(work) if kit is None else [packed(work, kit, llama)]
     home, chance = work / "killed", random.Random(seed)
     trusted = ["--to", str(home), "--accept", key_id(work)]
-    commands = [[sys.executable, str(source / "install.py"), *trusted] for source in bundles]
+    commands = [[sys.executable, str(source / "install.pyz"), *trusted] for source in bundles]
     removal = [*commands[0], "--uninstall"]
     steps: list[tuple[str, list[list[str]], list[str]]] = [("installation", [], commands[0])]
     if len(commands) > 1:
@@ -235,14 +235,15 @@ def stand_ins(work: Path) -> list[Path]:
 
 def is_whole(home: Path, *, nothing_too: bool = False) -> bool:
     """Whether the installation in use answers, and its kits have the bytes that they were made with."""
-    from pulse_edge.installer import install
-    from pulse_edge.kit import kit as kits
+    from pulse_edge.installer.home import Home
+    from pulse_edge.kit.kit import open_kit
+    from pulse_edge.kit.verify import verify
 
-    name = install.Home(home).current()
+    name = Home(home).current()
     if name is None:
         return nothing_too
     for kit in (home / "versions" / name / "kits").iterdir():
-        kits.verify(kits.open_kit(kit))
+        verify(open_kit(kit))
     if not (home / "pulse-edge").exists():
         return nothing_too
     return (
@@ -257,7 +258,11 @@ SPEED = """
 import sys, time
 from pathlib import Path
 import numpy as np
-from pulse_edge.kit import kit
+from pulse_edge.kit.kit import open_kit
+from pulse_edge.kit.manifest import MANIFEST
+from pulse_edge.kit.manifest_reader import parse_manifest
+from pulse_edge.kit.verify import verify
+from pulse_edge.kit.write import listing, write_manifest
 from pulse_edge.inference import language_model as llm
 k = kit.open_kit(Path(sys.argv[1]))
 m = llm.LanguageModel(k.file(k.manifest.language.file), context=k.manifest.language.context_length, threads=1)
@@ -327,7 +332,7 @@ def fat32(work: Path, gib: float) -> None:
     drop(work / "bundle")
     install = [
         sys.executable,
-        str(work / "bundle/install.py"),
+        str(work / "bundle/install.pyz"),
         "--to",
         str(work / "home"),
         "--accept",
@@ -343,7 +348,9 @@ def large_kit(path: Path, size: int) -> None:
     """A kit whose language model is noise of this size."""
     import small_bundle
 
-    from pulse_edge.kit import kit as kits
+    from pulse_edge.kit.manifest import MANIFEST
+    from pulse_edge.kit.manifest_reader import parse_manifest
+    from pulse_edge.kit.write import listing, write_manifest
 
     small_bundle.kit(path, "large kit", size=1 << 20)
     block = random.Random(0).randbytes(64 << 20)
@@ -355,8 +362,8 @@ def large_kit(path: Path, size: int) -> None:
             )
     import dataclasses
 
-    manifest = kits.parse_manifest((path / kits.MANIFEST).read_text())
-    kits.write_manifest(path, dataclasses.replace(manifest, files=kits.listing(path)))
+    manifest = parse_manifest((path / MANIFEST).read_text())
+    write_manifest(path, dataclasses.replace(manifest, files=listing(path)))
 
 
 def over_fat32(work: Path, size: int) -> None:

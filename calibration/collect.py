@@ -20,7 +20,7 @@ from pathlib import Path
 
 import gguf
 
-from calibration import ecgbench, statistics_file
+from calibration import ecgbench, splits, statistics_file
 from calibration.ecgbench import Bench, Problem, Sample
 from calibration.files import refuse_existing
 from calibration.observers import Collector
@@ -28,8 +28,7 @@ from calibration.statistics_file import InputSums, Source, Statistics
 from pulse_edge.common.files import file_sha256
 from pulse_edge.errors import BenchError, ContextError, PageRefused, ScanError, UsageError
 from pulse_edge.inference.device import default_threads
-from pulse_edge.kit import kit as kits
-from pulse_edge.kit.kit import Kit
+from pulse_edge.kit.kit import Kit, base_of, open_kit
 
 SAVE_SECONDS = 20
 """Seconds of work that a kill can lose."""
@@ -62,7 +61,7 @@ def collect(
     """
     if not force:
         refuse_existing(target)
-    opened = kits.open_kit(kit)
+    opened = open_kit(kit)
     with ExitStack() as stack:
         bench = ecgbench.open_bench(plan.bench or _synthetic(stack, plan, say))
         chosen, probes = choose(bench, plan)
@@ -90,7 +89,7 @@ def choose(bench: Bench, plan: Plan) -> tuple[set[tuple[str, str]], set[tuple[st
             f"{plan.samples} samples, part {plan.part[0]} of {plan.part[1]}: expected at least one "
             "sample, and a part from 1 to the number of parts"
         )
-    allowed = ecgbench.load_split(plan.split).calibration if plan.split else None
+    allowed = splits.load(plan.split).calibration if plan.split else None
     queues = []
     for task in bench.tasks:
         ids = [one.id for one in bench.samples(task, lambda _: None, pictures=False)]
@@ -135,7 +134,7 @@ def _empty(kit: Kit, bench: Bench, plan: Plan) -> Statistics:
         weights["output.weight"] = statistics_file.OUTPUT
     sums = {node: InputSums.zero(shapes[weight][0]) for weight, node in weights.items()}
     source = Source(
-        base=kits.base_of(kit.manifest),
+        base=base_of(kit.manifest),
         kit=kit.manifest.id,
         context=kit.manifest.language.context_length,
         data="synthetic" if plan.bench is None else bench.path.resolve().name,

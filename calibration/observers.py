@@ -22,11 +22,10 @@ from calibration.files import link
 from calibration.statistics_file import Float, InputSums, Probe, Statistics, widen
 from pulse_edge.errors import EngineError
 from pulse_edge.inference import tiling
-from pulse_edge.inference.model import PulseModel
+from pulse_edge.inference.model import EngineOptions, PulseModel
 from pulse_edge.inference.vision_encoder import INPUT
-from pulse_edge.kit import kit as kits
 from pulse_edge.kit import prompt
-from pulse_edge.kit.kit import Kit
+from pulse_edge.kit.kit import Kit, encoder_files
 from pulse_edge.page import reader
 
 
@@ -36,7 +35,9 @@ class Collector:
     def __init__(self, kit: Kit, statistics: Statistics, threads: int) -> None:
         widths = {name: len(one.image) for name, one in statistics.sums.items()}
         self._inputs = InputObserver(widths)
-        self._model = PulseModel.load(kit, device="cpu", threads=threads, observer=self._inputs)
+        self._model = PulseModel.load(
+            kit, device="cpu", threads=threads, engine=EngineOptions(observer=self._inputs)
+        )
         self._ranges = RangeObserver(kit, threads)
 
     def __enter__(self) -> Collector:
@@ -164,7 +165,7 @@ class RangeObserver:
         options.log_severity_level = 4
         options.intra_op_num_threads = threads
         with tempfile.TemporaryDirectory(prefix="pulse-edge-") as folder:
-            for name in kits.encoder_files(kit.manifest):
+            for name in encoder_files(kit.manifest):
                 if name != source.name:
                     link(kit.file(name), Path(folder) / name)
             onnx.save_model(model, Path(folder) / source.name)

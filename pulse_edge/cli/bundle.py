@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from pulse_edge.cli.console import Screen, say
+from pulse_edge.cli.console import Console, say
 from pulse_edge.common import paths
 from pulse_edge.deploy.wheelhouse import EXTRAS, PLATFORMS, PYTHONS
 
@@ -131,9 +131,9 @@ def pack(
         since=since,
         without=without,
     )
-    screen = Screen()
-    with screen.progress() as progress:
-        public = bundles.pack(order, progress, lambda text: screen.note(text, always=True))
+    console = Console()
+    with console.progress() as progress:
+        public = bundles.pack(order, progress, lambda text: console.note(text, always=True))
     size = sum(p.stat().st_size for p in out.rglob("*"))
     signed = "unsigned: installing it takes --accept unsigned"
     if public is not None:
@@ -153,7 +153,7 @@ def verify(path: Path, key: Path | None) -> None:
     """Check a bundle's signature, and every byte of it, as the installer does."""
     from pulse_edge.deploy import bundle as bundles
 
-    with Screen().progress() as progress:
+    with Console().progress() as progress:
         verdict = bundles.verify(path, key, progress)
     say(f"{verdict}\n")
 
@@ -163,7 +163,9 @@ def rollback() -> None:
     """Go back to the version of pulse-edge that was installed before this one."""
     from pulse_edge.common import installation
     from pulse_edge.errors import KitError
-    from pulse_edge.installer import install
+    from pulse_edge.installer import remove
+    from pulse_edge.installer.home import Home
+    from pulse_edge.installer.refusal import Refused
 
     home = installation.home()
     if home is None:
@@ -171,6 +173,6 @@ def rollback() -> None:
             "this pulse-edge was not installed from a bundle, so there is no earlier version to go back to."
         )
     try:
-        say(f"in use from now on: {install.rollback(install.Home(home))}\n")
-    except install.Refused as e:
+        say(f"in use from now on: {remove.rollback(Home(home))}\n")
+    except Refused as e:
         raise KitError(" ".join(e.lines)) from None

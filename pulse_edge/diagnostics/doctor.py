@@ -19,9 +19,10 @@ from typing import Any, Literal
 
 from pulse_edge.common import child_process, paths
 from pulse_edge.errors import PulseEdgeError
-from pulse_edge.kit import kit as kits
+from pulse_edge.kit import locate
 from pulse_edge.kit.kit import Kit
-from pulse_edge.machine import cpu, memory, profile
+from pulse_edge.kit.verify import verify
+from pulse_edge.machine import cpu, memory, memory_plan, profile
 
 State = Literal["ok", "warning", "failed"]
 Progress = Callable[[str, int, int], None]
@@ -80,17 +81,22 @@ def examine(
     if told.state == "failed":
         return
     try:
-        opened = kits.find(named)
+        opened = locate.find(named)
         yield whole(opened, progress)
         yield devices(told.figures)
-        from pulse_edge.inference import memory_plan, vision_encoder
+        from pulse_edge.inference import vision_encoder
 
         yield encoder(
             opened.manifest.vision.type, cpu.flags(), saturates=vision_encoder.saturates()
         )
         from pulse_edge.diagnostics.self_test import trial
 
-        made = memory_plan.make(opened, memory_plan.Use(pages=1), limit=limit)
+        made = memory_plan.make(
+            opened,
+            memory_plan.Workload(pages=1),
+            exact_int8=vision_encoder.needs_exact_sums(opened.manifest.vision.type),
+            limit=limit,
+        )
         text = f"{memory.shown(made.peak)} at most: {made.text}, context {made.context}, {made.figures()}"
         yield Check("plan", "ok", text, {"peak": made.peak, "parts": made.parts})
         yield from trial(opened, limit, progress)
@@ -212,7 +218,7 @@ def whole(opened: Kit, progress: Progress) -> Check:
         done += piece
         progress("verify", done, total)
 
-    kits.verify(opened, again=True, progress=step)
+    verify(opened, again=True, progress=step)
     text = f"{opened.manifest.id}, {len(opened.manifest.files)} files are as they were made"
     return Check("kit", "ok", text, {"path": str(opened.path), "sha256": opened.sha256})
 

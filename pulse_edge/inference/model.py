@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import datetime
 import hashlib
 import json
 import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
@@ -18,19 +17,21 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from pulse_edge.common import times
 from pulse_edge.errors import KitError, MemoryShortage, UsageError
 from pulse_edge.inference import cache as rowcache
 from pulse_edge.inference import language_model, speculative, token_pruning, vision_encoder
 from pulse_edge.inference import tiling as tiles
-from pulse_edge.inference.device import Start, decide, threads_for
+from pulse_edge.inference.device import DeviceSelection, select_device, threads_for
 from pulse_edge.inference.json_grammar import Grammar
-from pulse_edge.inference.memory_plan import Use
-from pulse_edge.kit import gguf_header, prompt
-from pulse_edge.kit import kit as kits
+from pulse_edge.kit import gguf_header, locate, prompt
 from pulse_edge.kit.kit import Kit
+from pulse_edge.kit.manifest import Calibration
+from pulse_edge.kit.verify import verify
 from pulse_edge.machine import cpu, memory, profile, self_test_results
+from pulse_edge.machine.memory_plan import Workload
 from pulse_edge.page import admission, reader
-from pulse_edge.report import findings
+from pulse_edge.report import contradictions, findings
 from pulse_edge.report.report import (
     DEMONSTRATION,
     FORCED,
@@ -54,6 +55,20 @@ much is done, and of how much."""
 
 def _silent(_stage: str, _done: int, _of: int) -> None:
     pass
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How the language model works; the default is what every kit is measured with."""
+
+    speculation: bool = True
+    """Decode speculatively where the kit has a draft table. False decodes single tokens, with the same answers."""
+    prefix_cache: rowcache.PrefixCache | None = None
+    """Stores the KV cache of prefilled pages on disk; None: it is not stored."""
+    flash_attention: bool = False
+    """Changes the last digits of results with the number of threads; for measurements."""
+    observer: language_model.Observer | None = None
+    """Sees the results of the compute graph's nodes."""
 
 
 @dataclass(frozen=True)
@@ -165,11 +180,9 @@ class PulseModel:
         self,
         kit: Kit,
         encoder: vision_encoder.VisionEncoder,
-        how: Start,
+        how: DeviceSelection,
         progress: Progress,
-        *,
-        speculation: bool = True,
-        prefix_cache: rowcache.PrefixCache | None = None,
+        engine: EngineOptions,
     ) -> None:
         """For `load`, which is how to get one."""
         self.kit = kit
@@ -190,11 +203,12 @@ class PulseModel:
         self._newline = None if name is None else np.fromfile(kit.file(name), "<f4")
         self.drafter: speculative.Drafter | None = None
         """Proposes draft tokens; None: decoding is not speculative, and gives the same answers."""
-        if speculation and (table := kit.manifest.draft_table_file) is not None:
+        if engine.speculation and (table := kit.manifest.draft_table_file) is not None:
             self.drafter = speculative.Drafter(
                 speculative.read(kit.file(table), kit.manifest.language.vocabulary)
             )
-        self.prefixes = prefix_cache
+        self.prefixes = engine.prefix_cache
+        self._engine = engine
         self._turn = 0
 
     @classmethod
@@ -205,21 +219,17 @@ class PulseModel:
         device: str = "auto",
         threads: int | None = None,
         limit: int | None = None,
-        use: Use | None = None,
+        workload: Workload | None = None,
         force: bool = False,
-        flash_attention: bool = False,
-        observer: language_model.Observer | None = None,
         progress: Progress = _silent,
-        speculation: bool = True,
-        prefix_cache: rowcache.PrefixCache | None = None,
+        engine: EngineOptions | None = None,
     ) -> PulseModel:
         """Open, verify and load a kit (None: as `kit.find` says) on `auto`, `cpu` or `cuda`.
 
         `threads` None: what `pulse-edge doctor` measured here, else the physical cores. `limit`: bytes of memory that
-        it may take. `use` says what is going to be asked (default: anything); with its `pages` the language model is
+        it may take. `workload` says what is going to be asked (default: anything); with its `pages` the language model is
         loaded at the first question, and where the plan says so after closing the encoder. `force` also loads a kit
-        that `doctor` refused on this machine, and every answer says so. `speculation` False decodes one token at a
-        time, with the same answers. `prefix_cache` stores the KV cache of prefilled pages on disk (None: nowhere).
+        that `doctor` refused on this machine, and every answer says so.
 
         Raises KitError, MemoryShortage (before anything is loaded), DeviceError, EngineError, UsageError.
         """
@@ -227,23 +237,24 @@ class PulseModel:
         if device not in ("auto", "cpu", "cuda"):
             raise UsageError(f"device {device!r}: expected auto, cpu or cuda.")
         vision_encoder.installed_runtime()
-        opened = kit if isinstance(kit, Kit) else kits.find(None if kit is None else Path(kit))
+        opened = kit if isinstance(kit, Kit) else locate.find(None if kit is None else Path(kit))
         known, tested = profile.recall(opened), self_test_results.recall(opened)
         if tested is not None and tested.refused and not force:
             raise KitError(
                 f"{opened.path}: {tested.refused} Run pulse-edge doctor again, or answer with --force-kit."
             )
         _verify(opened, progress)
-        gguf_header.agree(opened.file(opened.manifest.language.file), opened.manifest.language)
+        gguf_header.check_against(
+            opened.file(opened.manifest.language.file), opened.manifest.language
+        )
         running = cpu.Threads(threads, threads) if threads else threads_for(known.speed)
-        how, encoder = decide(opened, device, running, use or Use(), limit)
+        how, encoder = select_device(opened, device, running, workload or Workload(), limit)
         model = cls(
             opened,
             encoder,
-            replace(how, flash_attention=flash_attention, observer=observer),
+            how,
             progress,
-            speculation=speculation,
-            prefix_cache=prefix_cache,
+            engine or EngineOptions(),
         )
         if tested is not None:
             model.refused, model.proven = (
@@ -252,9 +263,11 @@ class PulseModel:
             )
         model.seconds["load"] = time.perf_counter() - start
         try:
-            if use is None or use.pages != 1:  # a single page is read and judged meanwhile
+            if (
+                workload is None or workload.pages != 1
+            ):  # a single page is read and judged meanwhile
                 model._wait_for_encoder()
-            if use is None or use.pages is None:
+            if workload is None or workload.pages is None:
                 _ = model.language
         except BaseException:
             model.close()
@@ -280,11 +293,11 @@ class PulseModel:
                 batch=self.plan.batch,
                 mapped=not self.plan.repack,
                 repack=self.plan.repack,
-                keys=self.kit.manifest.language.keys,
-                flash_attention=how.flash_attention,
+                key_cache_type=self.kit.manifest.language.key_cache_type,
+                flash_attention=self._engine.flash_attention,
                 # Of the kit and not of the moment: another width can give other bits.
                 width=1 if self.kit.manifest.draft_table_file is None else language_model.WIDTH,
-                observer=how.observer,
+                observer=self._engine.observer,
                 progress=lambda fraction: self.progress("load", int(1000 * fraction), 1000),
             )
             self.seconds["load"] = self.seconds.get("load", 0.0) + time.perf_counter() - start
@@ -500,7 +513,7 @@ class PulseModel:
         self.progress("findings", len(findings.STATEMENTS), len(findings.STATEMENTS))
         return findings.judge(log_odds, self._calibration(encoded))
 
-    def _calibration(self, encoded: EncodedPage) -> dict[str, kits.Calibration] | None:
+    def _calibration(self, encoded: EncodedPage) -> dict[str, Calibration] | None:
         """The kit's own, which was made with all rows of its pages."""
         return (
             self.kit.manifest.findings if encoded.image_tokens_read == token_pruning.ALL else None
@@ -516,7 +529,7 @@ class PulseModel:
             s.key: findings.rescaled(yes_or_no(self, encoded, s.plain).log_odds, how.get(s.key))
             for s in present
         }
-        return findings.contradictions(found, texts, second)
+        return contradictions.contradictions(found, texts, second)
 
     def forget_drafts(self) -> None:
         """Forget what earlier answers taught the drafter; measurements start from the kit's table alone."""
@@ -558,7 +571,7 @@ class PulseModel:
 
     def _prefix_of(self, encoded: EncodedPage) -> str:
         """Hash of everything that keys and values of a page depend on; the device's text names layout, batch and threads."""
-        how = [self.device, self.plan.context, self._how.flash_attention]
+        how = [self.device, self.plan.context, self._engine.flash_attention]
         build = [language_model.version(), language_model.system(), profile.key()]
         about = [
             self.kit.sha256,
@@ -591,11 +604,10 @@ class PulseModel:
         self, encoded: EncodedPage, answered: Sequence[Answering], found: Sequence[Finding] = ()
     ) -> Report:
         """The record of one page's answers, as far as they have come, and findings, whose contradictions it marks."""
-        contradictions = self.contradictions(encoded, found, [a.text for a in answered if a.prose])
         seconds = self.seconds | encoded.seconds
         for part in ("prefill", "answer"):
             seconds[part] = sum(a.seconds.get(part, 0.0) for a in answered)
-        m = self.kit.manifest
+        m, moment = self.kit.manifest, times.now("seconds")
         return Report(
             notice="\n".join(self.notices(encoded)),
             file=encoded.file,
@@ -610,11 +622,12 @@ class PulseModel:
             image_tokens=len(encoded.image_tokens),
             image_tokens_read=encoded.image_tokens_read,
             quality=None if encoded.checked is None else admission.facts(encoded.checked),
-            created=datetime.datetime.now(datetime.timezone.utc)
-            .isoformat(timespec="seconds")
-            .replace("+00:00", "Z"),
+            created=moment.utc,
+            created_local=moment.local,
             findings=tuple(found),
-            contradictions=contradictions,
+            contradictions=self.contradictions(
+                encoded, found, [a.text for a in answered if a.prose]
+            ),
         )
 
     def notices(self, encoded: EncodedPage) -> list[str]:
@@ -632,7 +645,7 @@ class PulseModel:
 
     def warning(self) -> str | None:
         """What every answer must say about the bundle that brought the kit or the program."""
-        return kits.warning(self.kit)
+        return locate.bundle_warning(self.kit)
 
     def take_turn(self) -> int:
         """The number of a new answer; all older ones end."""
@@ -716,4 +729,4 @@ def _verify(opened: Kit, progress: Progress) -> None:
         done += piece
         progress("verify", done, total)
 
-    kits.verify(opened, remembered=True, progress=step)
+    verify(opened, remembered=True, progress=step)

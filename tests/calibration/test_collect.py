@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from calibration import collect as collecting
-from calibration import ecgbench, statistics_file
+from calibration import ecgbench, splits, statistics_file
 from calibration.__main__ import cli
 from calibration.collect import Plan, choose, collect
 from calibration.observers import Collector
@@ -21,7 +21,8 @@ from calibration.synthesize import synthesize
 from pulse_edge import PulseModel
 from pulse_edge.errors import BenchError, UsageError
 from pulse_edge.inference import tiling
-from pulse_edge.kit import kit as kits
+from pulse_edge.kit.kit import base_of, open_kit
+from pulse_edge.kit.manifest_reader import parse_manifest
 from pulse_edge.page import reader as scan
 
 TASKS = ("ecgqa-test", "ptb-test")
@@ -119,7 +120,7 @@ def test_it_has_the_keys_of_llama_cpps_importance_matrices(file: Path) -> None:
 def test_the_encoders_ranges_begin_with_those_of_the_pixels(
     tiny_kit: Path, bench: Path, file: Path
 ) -> None:
-    statistics, m = statistics_file.load(file), kits.open_kit(tiny_kit).manifest
+    statistics, m = statistics_file.load(file), open_kit(tiny_kit).manifest
     how = {
         "size": 56,
         "aspect_ratio": m.packing.aspect_ratio,
@@ -192,8 +193,8 @@ def test_samples_come_from_every_task_in_turn(bench: Path) -> None:
 def test_only_the_splits_calibration_ids_are_taken(bench: Path, tmp_path: Path) -> None:
     opened = ecgbench.open_bench(bench)
     samples = [s for task in TASKS for s in opened.samples(task, lambda _: None)]
-    split = ecgbench.split(samples, "key", 0.4)
-    ecgbench.save_split(split, tmp_path / "split.json")
+    split = splits.split(samples, "key", 0.4)
+    splits.save(split, tmp_path / "split.json")
     chosen, _ = choose(opened, Plan(bench, split=tmp_path / "split.json", samples=100))
     assert chosen == {(task, name) for task, ids in split.calibration.items() for name in ids}
 
@@ -260,5 +261,5 @@ def test_a_file_of_another_kind_is_refused(tiny_kit: Path) -> None:
 def test_an_older_manifest_without_quantization_is_its_own_base(tiny_kit: Path) -> None:
     raw = json.loads((tiny_kit / "manifest.json").read_text())
     del raw["quantization"]
-    manifest = kits.parse_manifest(json.dumps(raw))
-    assert kits.base_of(manifest)["language"] == manifest.files["llm.gguf"].sha256
+    manifest = parse_manifest(json.dumps(raw))
+    assert base_of(manifest)["language"] == manifest.files["llm.gguf"].sha256

@@ -16,11 +16,13 @@ import numpy as np
 import pytest
 
 from pulse_edge import PulseModel
+from pulse_edge.common import paths
+from pulse_edge.inference.model import EngineOptions
 from pulse_edge.inference.vision_encoder import _interruptible
-from pulse_edge.kit import kit as kits
+from pulse_edge.kit.write import writing
 from pulse_edge.report.report import DEMONSTRATION, NOT_PROVEN
 
-PAGE = Path(kits.__file__).parents[1] / "assets" / "example_page.png"
+PAGE = paths.EXAMPLE_PAGE
 QUESTION = "Is the rhythm regular?"
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 WIDTH = 256
@@ -69,7 +71,7 @@ def test_an_interrupted_conversion_leaves_nothing(
 
 LOST = """
 import signal, time, click
-from pulse_edge.cli.main import run
+from pulse_edge.cli.run import run
 
 class Odd:
     def __del__(self):
@@ -95,7 +97,7 @@ def test_a_signal_that_comes_in_a_destructor_is_not_lost() -> None:
 def test_a_second_signal_does_not_stop_the_cleaning_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    remove, calls = kits.shutil.rmtree, []
+    remove, calls = shutil.rmtree, []
 
     def interrupted_once(path: Path, **how: bool) -> None:
         calls.append(path)
@@ -104,11 +106,11 @@ def test_a_second_signal_does_not_stop_the_cleaning_up(
         remove(path, **how)
 
     def write() -> None:
-        with kits.writing(tmp_path / "kit") as work:
+        with writing(tmp_path / "kit") as work:
             (work / "llm.gguf").write_bytes(b"half")
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(kits.shutil, "rmtree", interrupted_once)
+    monkeypatch.setattr(shutil, "rmtree", interrupted_once)
     with pytest.raises(KeyboardInterrupt):
         write()
     assert list(tmp_path.iterdir()) == []
@@ -127,8 +129,8 @@ def test_an_interrupted_replacement_keeps_the_old_kit(
             raise KeyboardInterrupt
         rename(old, new)
 
-    monkeypatch.setattr(kits.os, "rename", interrupted)
-    with pytest.raises(KeyboardInterrupt), kits.writing(target, force=True) as work:
+    monkeypatch.setattr(os, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt), writing(target, force=True) as work:
         (work / "manifest.json").write_text("new")
     assert [p.name for p in tmp_path.iterdir()] == ["kit"]
     assert (target / "manifest.json").read_text() == (tiny_kit / "manifest.json").read_text()
@@ -223,7 +225,7 @@ class Switch:
 def test_an_interrupted_model_still_answers_the_same(tiny_kit: Path, place: str) -> None:
     switch = Switch()
     with PulseModel.load(
-        tiny_kit, device="cpu", threads=1, progress=switch, observer=switch
+        tiny_kit, device="cpu", threads=1, progress=switch, engine=EngineOptions(observer=switch)
     ) as model:
         switch.at = place
         with pytest.raises(KeyboardInterrupt):
@@ -243,7 +245,9 @@ def test_what_a_callback_raises_inside_llama_cpp_comes_out(tiny_kit: Path, place
     switch.at = place
     with (
         pytest.raises(LookupError, match="mine"),
-        PulseModel.load(tiny_kit, device="cpu", progress=switch, observer=switch) as model,
+        PulseModel.load(
+            tiny_kit, device="cpu", progress=switch, engine=EngineOptions(observer=switch)
+        ) as model,
     ):
         model.interpret(PAGE, QUESTION, 2)
 
@@ -255,7 +259,9 @@ def test_a_program_s_own_signal_handler_has_the_say(tiny_kit: Path) -> None:
     switch = Switch(lambda: signal.raise_signal(signal.SIGTERM))
     old = signal.signal(signal.SIGTERM, handler)
     try:
-        with PulseModel.load(tiny_kit, device="cpu", observer=switch) as model:
+        with PulseModel.load(
+            tiny_kit, device="cpu", engine=EngineOptions(observer=switch)
+        ) as model:
             switch.at = "batch"
             with pytest.raises(LookupError, match="mine"):
                 model.interpret(PAGE, QUESTION, 2)

@@ -19,9 +19,11 @@ from pulse_edge import PulseModel
 from pulse_edge.cli.main import cli
 from pulse_edge.errors import KitError, UsageError
 from pulse_edge.inference import cache as rowcache
-from pulse_edge.inference import language_model, memory_plan, tiling, token_pruning, vision_encoder
+from pulse_edge.inference import language_model, tiling, token_pruning, vision_encoder
 from pulse_edge.inference import model as interpret
-from pulse_edge.kit import kit
+from pulse_edge.inference.model import EngineOptions
+from pulse_edge.kit.kit import open_kit
+from pulse_edge.machine.memory_plan import Workload
 from pulse_edge.report import writers
 
 PAGE = Path(pulse_edge.__file__).parent / "assets" / "example_page.png"
@@ -154,9 +156,9 @@ def test_rows_behind_gaps_stand_where_torch_puts_them(
     places = np.array(
         [*range(3, 20), *range(300, 341), 400, 401, 410]
     )  # from the first on, and behind the last
-    m = kit.open_kit(tiny_kit).manifest.language
+    m = open_kit(tiny_kit).manifest.language
     with closing(
-        language_model.LanguageModel(tiny_kit / m.file, context=256, threads=1, keys=keys)
+        language_model.LanguageModel(tiny_kit / m.file, context=256, threads=1, key_cache_type=keys)
     ) as language:
         before, after = (
             language.tokenize("USER: ", first=True),
@@ -204,8 +206,8 @@ def test_a_second_question_has_the_numbers_of_a_fresh_context() -> None:
 
 def test_fewer_rows_need_a_shorter_context_and_places_end_where_the_model_s_do() -> None:
     answers = []
-    for use in (None, memory_plan.Use(pages=1, tokens=300, image_tokens=200)):
-        with PulseModel.load(KIT, device="cpu", threads=1, use=use) as model:
+    for use in (None, Workload(pages=1, tokens=300, image_tokens=200)):
+        with PulseModel.load(KIT, device="cpu", threads=1, workload=use) as model:
             scan = model.encode(PAGE, image_tokens="200")
             language = model.language
             answers.append(model.ask(scan, QUESTIONS[0], 40).answer().text)
@@ -221,7 +223,9 @@ def test_fewer_rows_need_a_shorter_context_and_places_end_where_the_model_s_do()
 def test_what_was_read_with_gaps_can_be_kept_and_taken_up(tmp_path: Path) -> None:
     def model() -> PulseModel:
         cache = rowcache.PrefixCache(tmp_path, 1 << 30)
-        return PulseModel.load(KIT, device="cpu", threads=1, prefix_cache=cache)
+        return PulseModel.load(
+            KIT, device="cpu", threads=1, engine=EngineOptions(prefix_cache=cache)
+        )
 
     with model() as first, model() as second:
         scan = first.encode(PAGE, image_tokens="200")
@@ -265,7 +269,7 @@ def test_the_attention_is_that_of_the_cls_row_in_the_last_layer_used(
         .standard_normal((3, 3, *2 * (tower.config.image_size,)))
         .astype(np.float32)
     )
-    m = kit.open_kit(tiny_kit).manifest.vision
+    m = open_kit(tiny_kit).manifest.vision
     encoder = vision_encoder.VisionEncoder(tiny_kit / m.file, device="cpu", threads=1)
     features, attention = encoder.attend(pixels)
     with torch.no_grad():
@@ -399,7 +403,7 @@ def test_the_commands_take_it_and_put_it_on_record(
         json.loads(line.split(" ", 1)[1])
         for line in (tmp_path / "log" / "entries.log").read_text().splitlines()
     ]
-    assert [entry["settings"].get("image_tokens") for entry in entries] == [
+    assert [entry["settings"]["page"]["image_tokens"] for entry in entries] == [
         None,
         "no-padding",
         "no-padding",
