@@ -1,4 +1,7 @@
-"""Files and folders that are complete or not there: written beside, renamed last. Standard library only."""
+"""Files and folders that are complete or not there: written beside, renamed last.
+
+Standard library only.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,12 @@ from pulse_edge.errors import BenchError
 
 @contextmanager
 def fresh_folder(target: Path, force: bool, ours: Callable[[Path], bool]) -> Iterator[Path]:
-    """A folder to fill, which becomes `target` at the end; whatever ends the block early removes it.
+    """A folder to fill, which becomes `target` at the end; whatever ends the block early removes
+    it.
 
-    BenchError where `target` exists and is not an empty folder, or where nothing can be written. `force` replaces a folder
-    of which `ours` says that the same command made it, and that it holds nothing else.
+    BenchError where `target` exists and is not an empty folder, or where nothing can be written.
+    `force` replaces a folder of which `ours` says that the same command made it, and that it holds
+    nothing else.
     """
     _refuse_replacing(target, force, ours)
     try:
@@ -89,7 +94,10 @@ def _umask() -> int:
 
 
 def lock(file: IO[Any], path: Path) -> None:
-    """Keep other processes away from `path` while `file` is open. BenchError where one is there already."""
+    """Keep other processes away from `path` while `file` is open.
+
+    BenchError where one is there already.
+    """
     import fcntl
 
     try:

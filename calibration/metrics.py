@@ -1,7 +1,9 @@
-"""Scores: pure functions from right and given answers to numbers. Given answers are parsed here too.
+"""Scores: pure functions from right and given answers to numbers.
 
-Labels, letters and options are read as words, in any case; what cannot be read is never guessed. `published` has
-the benchmark's own scorer, with its ways of reading.
+Given answers are parsed here too.
+
+Labels, letters and options are read as words, in any case; what cannot be read is never guessed.
+`published` has the benchmark's own scorer, with its ways of reading.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ Scores = dict[str, object]
 Flags = NDArray[np.bool_]
 
 
-# --- reading answers --------------------------------------------------------------------------------------------------
+# --- reading answers --------------------------------------------------------------------------
 
 
 def said_labels(text: str, known: Sequence[str]) -> tuple[str, ...] | None:
@@ -31,7 +33,9 @@ def said_labels(text: str, known: Sequence[str]) -> tuple[str, ...] | None:
 
 
 def said_letter(text: str, allowed: str) -> str | None:
-    """The letter that an answer chooses: alone, at its beginning, after `option`, or the only one in it."""
+    """The letter that an answer chooses: alone, at its beginning, after `option`, or the only one
+    in it.
+    """
     answer = after_answer(text).strip()
     whole = re.match(r"\(?([A-Ha-h])(?:\)?[.:]?$|[.):](?=\s))", answer)
     named = re.search(r"\b(?i:option|answer|choice)\b(?:\s+(?i:is))?\s*:?\s*\(?([A-H])\b", answer)
@@ -44,7 +48,9 @@ def said_letter(text: str, allowed: str) -> str | None:
 
 
 def said_options(text: str, options: Sequence[str]) -> frozenset[str] | None:
-    """The options that an answer names, in lower case; one that is part of another is not found inside it."""
+    """The options that an answer names, in lower case; one that is part of another is not found
+    inside it.
+    """
     rest, found = text.lower(), set()
     for option in sorted({option.lower() for option in options if option}, key=len, reverse=True):
         rest, times = re.subn(rf"(?<!\w){re.escape(option)}(?!\w)", "\0", rest)
@@ -57,7 +63,7 @@ def after_answer(text: str) -> str:
     return re.split(r"(?i)\banswer:", text)[-1]
 
 
-# --- labels -----------------------------------------------------------------------------------------------------------
+# --- labels -----------------------------------------------------------------------------------
 
 
 def flags(labels: Sequence[Collection[str]], known: Sequence[str]) -> Flags:
@@ -70,10 +76,12 @@ def flags(labels: Sequence[Collection[str]], known: Sequence[str]) -> Flags:
 def hard_label_scores(
     gold: Flags, said: Flags
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
-    """F1 and AUC of each label, NaN where not defined, and the share of wrong cells: (k,), (k,), scalar.
+    """F1 and AUC of each label, NaN where not defined, and the share of wrong cells:
 
-    There are no scores to rank by, so AUC is the mean of sensitivity and specificity. It needs samples with and without
-    the label; F1 needs the label somewhere, in gold or said.
+    (k,), (k,), scalar.
+
+    There are no scores to rank by, so AUC is the mean of sensitivity and specificity. It needs
+    samples with and without the label; F1 needs the label somewhere, in gold or said.
     """
     hit, alarm = (gold & said).sum(0), (~gold & said).sum(0)
     miss, quiet = (gold & ~said).sum(0), (~gold & ~said).sum(0)
@@ -86,9 +94,11 @@ def hard_label_scores(
 def label_scores(
     gold: Sequence[Sequence[str]], said: Sequence[Sequence[str] | None], known: Sequence[str]
 ) -> Scores:
-    """Macro F1 and AUC, Hamming loss, exact matches, and each label's own; None among `said` is no readable answer.
+    """Macro F1 and AUC, Hamming loss, exact matches, and each label's own; None among `said` is no
+    readable answer.
 
-    Such an answer counts as wrong in every label. Labels that never occur in gold have no F1 and no AUC, and are named.
+    Such an answer counts as wrong in every label. Labels that never occur in gold have no F1 and no
+    AUC, and are named.
     """
     right = flags(gold, known)
     given = flags([some or () for some in said], known)
@@ -126,11 +136,13 @@ def number(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-# --- prose ------------------------------------------------------------------------------------------------------------
+# --- prose ------------------------------------------------------------------------------------
 
 
 def rouge_l(gold: str, said: str) -> float:
-    """F-measure of the longest common subsequence of words (Lin 2004, ROUGE-L with beta 1), case ignored; 0 to 1."""
+    """F-measure of the longest common subsequence of words (Lin 2004, ROUGE-L with beta 1), case
+    ignored; 0 to 1.
+    """
     a, b = (re.findall(r"\w+", text.lower()) for text in (gold, said))
     if not a or not b:
         return 0.0
@@ -146,7 +158,9 @@ def rouge_l(gold: str, said: str) -> float:
 
 
 def prose_scores(gold: Sequence[str], said: Sequence[str]) -> Scores:
-    """ROUGE-L and F1 of the diagnoses that the texts affirm; macro over those that gold has, micro over all mentions."""
+    """ROUGE-L and F1 of the diagnoses that the texts affirm; macro over those that gold has, micro
+    over all mentions.
+    """
     names = list(DIAGNOSES)
     right, given = (flags([diagnoses_in(text) for text in texts], names) for texts in (gold, said))
     f1, _, _ = hard_label_scores(right, given)

@@ -1,8 +1,10 @@
-"""The benchmark's own scorer, number for number, with its faults: to compare with published figures, and for nothing else.
+"""The benchmark's own scorer, number for number, with its faults: to compare with published
+figures, and for nothing else.
 
-Its rules were taken from the evaluation script that PULSE publishes. Labels are found as parts of words (`NORM` in
-`ABNORMAL`), AUC is of hard labels, an answer that cannot be read becomes a random option (seed 42), only complete files
-of multiple choice are scored, and only answers that are there count. `score` has the corrected scores.
+Its rules were taken from the evaluation script that PULSE publishes. Labels are found as parts of
+words (`NORM` in `ABNORMAL`), AUC is of hard labels, an answer that cannot be read becomes a random
+option (seed 42), only complete files of multiple choice are scored, and only answers that are there
+count. `score` has the corrected scores.
 """
 
 from __future__ import annotations
@@ -46,7 +48,9 @@ class Answer:
 
 
 def score(task: str, gold: Mapping[str, Any], answers: Sequence[Answer]) -> Scores | str:
-    """The script's numbers for one of TASKS, or why it gives none. `gold`: the published answers by id.
+    """The script's numbers for one of TASKS, or why it gives none.
+
+    `gold`: the published answers by id.
 
     KeyError for an answer without gold, as there.
     """
@@ -68,8 +72,9 @@ def _choice(task: str, gold: Mapping[str, Any], answers: Sequence[Answer]) -> Sc
 
 
 def letter(text: str) -> str | None:
-    """An answer's letter: the whole text, the first of `A.` to `H.` anywhere, after `The correct option is `, or the
-    first of A to H (by the alphabet) after the last `Answer:`."""
+    """An answer's letter: the whole text, the first of `A.` to `H.` anywhere, after `The correct
+    option is `, or the first of A to H (by the alphabet) after the last `Answer:`.
+    """
     letters = "ABCDEFGH"
     if text in tuple(letters):
         return text
@@ -109,7 +114,9 @@ def _said_labels(task: str, text: str, space: Sequence[str]) -> list[str]:
 
 
 def _chosen(answer: Answer) -> list[str]:
-    """Options of the prompt that stand anywhere in the text; under `response` their own case must be lower."""
+    """Options of the prompt that stand anywhere in the text; under `response` their own case must
+    be lower.
+    """
     text = answer.text.lower()
     return [
         one for one in options(answer.prompt) if (one if answer.response else one.lower()) in text

@@ -1,8 +1,11 @@
-"""Answers of a run -> scores by task. Answers lie as PULSE's runner writes them: `TASK/step-final.jsonl`.
+"""Answers of a run -> scores by task.
 
-Each line has `question_id` (or `id`), `prompt`, and `text` (or `response`); in the arena the text is a list, one answer
-a turn. Every right answer of the benchmark counts: one without an answer is wrong, and so is an answer that cannot be
-read; both are counted. Reports and the arena get scores that need no network: diagnoses found in the text, and ROUGE-L.
+Answers lie as PULSE's runner writes them: `TASK/step-final.jsonl`.
+
+Each line has `question_id` (or `id`), `prompt`, and `text` (or `response`); in the arena the text
+is a list, one answer a turn. Every right answer of the benchmark counts: one without an answer is
+wrong, and so is an answer that cannot be read; both are counted. Reports and the arena get scores
+that need no network: diagnoses found in the text, and ROUGE-L.
 """
 
 from __future__ import annotations
@@ -25,10 +28,11 @@ Scores = dict[str, Any]
 def score(
     bench: Bench, predictions: Path, scorer: str = "corrected", only: Split | None = None
 ) -> Scores:
-    """All tasks that have right answers and given ones; `only` restricts them to the test ids of a split.
+    """All tasks that have right answers and given ones; `only` restricts them to the test ids of a
+    split.
 
-    The result says what was left out, and why tasks have no scores. BenchError where a file is damaged, an answer
-    belongs to no question, or there is nothing to score.
+    The result says what was left out, and why tasks have no scores. BenchError where a file is
+    damaged, an answer belongs to no question, or there is nothing to score.
     """
     tasks, silent = {}, {}
     problems: list[Problem] = []
@@ -131,7 +135,9 @@ def score_task(
     answers: Sequence[Answer],
     problems: Sequence[Problem],
 ) -> Scores | str:
-    """Corrected scores of one task, over `samples`; an answer given twice counts as it was given last."""
+    """Corrected scores of one task, over `samples`; an answer given twice counts as it was given
+    last.
+    """
     if not samples:
         return "has no right answer that can be used"
     said = {answer.id: answer for answer in answers}

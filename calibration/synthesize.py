@@ -1,8 +1,11 @@
-"""Plan -> a folder of pages with questions, laid out as ECGBench: `TASK.json` and `images/`, or the hub's parquet folders.
+"""Plan -> a folder of pages with questions, laid out as ECGBench:
 
-Every page is asked every task that its record can answer. What no task carries (findings, measurements, layout, speed)
-stands in `pages.jsonl`. Page `i` depends on the plan's seed and on `i` alone, so any number of processes writes the same
-bytes; those of the PNG files also need the same OpenCV.
+`TASK.json` and `images/`, or the hub's parquet folders.
+
+Every page is asked every task that its record can answer. What no task carries (findings,
+measurements, layout, speed) stands in `pages.jsonl`. Page `i` depends on the plan's seed and on `i`
+alone, so any number of processes writes the same bytes; those of the PNG files also need the same
+OpenCV.
 """
 
 from __future__ import annotations
@@ -92,7 +95,8 @@ def synthesize(
 ) -> None:
     """Write the whole folder or none of it.
 
-    BenchError where `target` exists or cannot be written; RecordError where the signals cannot be read.
+    BenchError where `target` exists or cannot be written; RecordError where the signals cannot be
+    read.
     """
     with fresh_folder(target, force, _is_pages) as work:
         (work / IMAGES / _set_name(plan)).mkdir(parents=True)
@@ -134,7 +138,7 @@ def _is_pages(folder: Path) -> bool:
     return known and isinstance(first, dict) and {"image", "source", "layout"} <= first.keys()
 
 
-# --- one page ---------------------------------------------------------------------------------------------------------
+# --- one page ---------------------------------------------------------------------------------
 
 
 def make(plan: Plan, work: Path, index: int) -> Made:
@@ -183,7 +187,8 @@ def _part(asked: list[Question], question: Question) -> str:
 def sample(question: Question, name: str, image: str) -> dict[str, Any]:
     """A question in the published format: the fields of its task, without the picture itself.
 
-    ECG-QA's values are lists, the arena's conversation is made of turns, and only `<image>` stands for the page.
+    ECG-QA's values are lists, the arena's conversation is made of turns, and only `<image>` stands
+    for the page.
     """
     text, answer = question.turns[0]
     if question.task == "arena":
@@ -204,7 +209,9 @@ def sample(question: Question, name: str, image: str) -> dict[str, Any]:
 
 
 def page_facts(page: Page, name: str, patient: str | None) -> dict[str, Any]:
-    """What is known of a page beyond its tasks; measurements in bpm, ms, degrees and mV, null where unknown."""
+    """What is known of a page beyond its tasks; measurements in bpm, ms, degrees and mV, null where
+    unknown.
+    """
     record, style = page.record, page.style
     return {
         "image": name,
@@ -235,7 +242,7 @@ def _png(page: Page) -> bytes:
     return data.tobytes()
 
 
-# --- all pages --------------------------------------------------------------------------------------------------------
+# --- all pages --------------------------------------------------------------------------------
 
 
 def _pages(plan: Plan, work: Path, processes: int) -> Iterator[Made]:
@@ -257,7 +264,7 @@ def _quiet() -> None:
     cv2.setNumThreads(1)
 
 
-# --- files ------------------------------------------------------------------------------------------------------------
+# --- files ------------------------------------------------------------------------------------
 
 
 def _open(plan: Plan, work: Path, task: str) -> TaskFile:

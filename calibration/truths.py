@@ -1,8 +1,10 @@
-"""What ECGBench's data tell of its pages -> which statements of `pulse_edge.report.findings` are true of them, and which are not.
+"""What ECGBench's data tell of its pages -> which statements of `pulse_edge.report.findings` are
+true of them, and which are not.
 
-Only what is certain: a statement that no label decides is left out, page by page. Drawn pages are known completely
-(`pages.jsonl`); of others the labels of CODE-15, CPSC and PTB-XL count, and the right option of CSN and G12EC. Supraventricular
-tachycardia, for instance, is in none of them but CSN's and G12EC's options: a page without it cannot be told.
+Only what is certain: a statement that no label decides is left out, page by page. Drawn pages are
+known completely (`pages.jsonl`); of others the labels of CODE-15, CPSC and PTB-XL count, and the
+right option of CSN and G12EC. Supraventricular tachycardia, for instance, is in none of them but
+CSN's and G12EC's options: a page without it cannot be told.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ ONLY_WITH: Mapping[str, tuple[str, ...]] = {
     "HYP": ("LVH", "RVH"),
     "STTC": ("LNGQT",),
 }
-"""PTB-XL's superclass -> statements that it has below it (scp_statements.csv): without it they are absent."""
+"""PTB-XL's superclass -> statements that it has below it (scp_statements.csv): without it they are
+absent.
+"""
 NOT_NORMAL = frozenset({
     "AFIB", "AFLT", "SVTAC", "VTAC", "2AVB", "3AVB", "LBBB", "RBBB", "LAFB", "LPFB", "WPW", "LVH", "RVH", "ISC", "MI", "OLDMI",
     "PACE",
@@ -66,7 +70,9 @@ def known_pages(bench: Bench, note: Note) -> Iterator[Known]:
 
 
 def truths(facts: Mapping[str, Any] | None, samples: Sequence[Sample]) -> Truths:
-    """By statement, of one page: from what `pages.jsonl` says of it, else from the right answers to its questions."""
+    """By statement, of one page: from what `pages.jsonl` says of it, else from the right answers to
+    its questions.
+    """
     if facts is None:
         return _agreed([vote for sample in samples for vote in _of_answer(sample)])
     labels = Labels(
@@ -78,11 +84,12 @@ def truths(facts: Mapping[str, Any] | None, samples: Sequence[Sample]) -> Truths
     return _agreed([*of_labels(labels, drawn=True), *_of_drawn(frozenset(facts["findings"]), axis)])
 
 
-# --- votes ------------------------------------------------------------------------------------------------------------
+# --- votes ------------------------------------------------------------------------------------
 
 
 def of_labels(labels: Labels, drawn: bool = False) -> list[Vote]:
-    """What the label sets say; secondary changes that a reader could see without a label are left open.
+    """What the label sets say; secondary changes that a reader could see without a label are left
+    open.
 
     A drawn page's superclasses hide nothing: each of its findings is known.
     """
@@ -124,7 +131,9 @@ def _normal(labels: Labels) -> list[Vote]:
 
 
 def _of_drawn(findings: frozenset[str], axis: float | None) -> list[Vote]:
-    """What is known of a drawn page beyond its labels; its rhythm is sinus unless the atria fibrillate."""
+    """What is known of a drawn page beyond its labels; its rhythm is sinus unless the atria
+    fibrillate.
+    """
     votes = [(KEYS[name], name in findings) for name in ("LAFB", "MI", "HYP", "TINV")]
     votes = _without({KEYS[name] for one in findings for name in UNTOLD.get(one, ())}, votes)
     if not findings & {"SB", "ST"}:
@@ -151,11 +160,13 @@ def _of_answer(sample: Sample) -> list[Vote]:
     return []
 
 
-# --- what follows -----------------------------------------------------------------------------------------------------
+# --- what follows -----------------------------------------------------------------------------
 
 
 def _agreed(votes: Iterable[Vote]) -> Truths:
-    """Votes without those that contradict one another, and what is absent because something else is there."""
+    """Votes without those that contradict one another, and what is absent because something else is
+    there.
+    """
     heard: dict[str, set[bool]] = defaultdict(set)
     for key, there in votes:
         heard[key].add(there)

@@ -128,7 +128,9 @@ def turned(
 
 
 def mirrored(net: nn.Module, pieces: torch.Tensor) -> torch.Tensor:
-    """Sums of log odds (n, 3) of each piece as it is, mirrored left to right, flipped top to bottom."""
+    """Sums of log odds (n, 3) of each piece as it is, mirrored left to right, flipped top to
+    bottom.
+    """
     every = torch.cat([pieces, pieces.flip(3), pieces.flip(2)])
     return torch.stack(net(every).sum((1, 2, 3)).split(len(pieces)), dim=1)
 

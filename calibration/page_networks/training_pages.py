@@ -1,4 +1,6 @@
-"""Pages to train on: drawn in many layouts and fonts, cropped, and degraded like photographs and copies."""
+"""Pages to train on: drawn in many layouts and fonts, cropped, and degraded like photographs and
+copies.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +72,9 @@ def recording_and_style(rng: np.random.Generator) -> tuple[Record, style.PageSty
 def crop(
     image: Pixels, drawn: Any, k: float, rng: np.random.Generator, name: str
 ) -> tuple[Pixels, str]:
-    """Cut a drawn page tightly round its traces, or through them; the picture and its layout's name."""
+    """Cut a drawn page tightly round its traces, or through them; the picture and its layout's
+    name.
+    """
     width = image.shape[1]
     tops = [t.y0 for t in drawn.traces]
     row = drawn.style.row_mm * k

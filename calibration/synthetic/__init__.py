@@ -1,4 +1,5 @@
-"""A seeded source of 12-lead ECGs whose labels and measurements are known exactly, and of pages drawn from them.
+"""A seeded source of 12-lead ECGs whose labels and measurements are known exactly, and of pages
+drawn from them.
 
     findings -> beats -> signals -> Record -> pages -> Page        style says how a page looks
                          real    -> Record                         the same pages from recorded signals

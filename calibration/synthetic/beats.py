@@ -1,13 +1,15 @@
-"""One heartbeat in eight independent leads (I, II, V1..V6), as sums of bumps, and its exact measurements.
+"""One heartbeat in eight independent leads (I, II, V1..V6), as sums of bumps, and its exact
+measurements.
 
-Time is in milliseconds from QRS onset, voltage in millivolts. A bump is a Gaussian whose two sides may differ in
-width. Conventions that make every interval exact: a bump of the QRS begins and ends 2.5 sigma from its centre (4 % of
-its height), P begins 2.2 sigma before its first bump, and T ends 2 sigma after its centre, where the tangent at its
-steepest point meets the baseline.
+Time is in milliseconds from QRS onset, voltage in millivolts. A bump is a Gaussian whose two sides
+may differ in width. Conventions that make every interval exact: a bump of the QRS begins and ends
+2.5 sigma from its centre (4 % of its height), P begins 2.2 sigma before its first bump, and T ends
+2 sigma after its centre, where the tangent at its steepest point meets the baseline.
 
-Amplitudes follow the usual teaching values (AHA/ACCF/HRS recommendations for the standardization of the ECG, 2007 and
-2009): QRS of at least 120 ms with rsR' in V1 or notched R in V5 and V6 for bundle branch block, PR above 200 ms for
-first-degree block, Sokolow-Lyon above 3.5 mV for hypertrophy, Q of 40 ms for infarction, ST levels of 0.1 mV and more.
+Amplitudes follow the usual teaching values (AHA/ACCF/HRS recommendations for the standardization of
+the ECG, 2007 and 2009): QRS of at least 120 ms with rsR' in V1 or notched R in V5 and V6 for bundle
+branch block, PR above 200 ms for first-degree block, Sokolow-Lyon above 3.5 mV for hypertrophy, Q
+of 40 ms for infarction, ST levels of 0.1 mV and more.
 """
 
 from __future__ import annotations
@@ -193,7 +195,9 @@ def t_top(qt: float) -> float:
 
 
 def st_segment(mv: Eight, width: float, qt: float, slope: float = 0.0) -> Eight:
-    """A plateau from the J point that T takes back; `slope` is its relative change from J to T's centre: (8, n) mV."""
+    """A plateau from the J point that T takes back; `slope` is its relative change from J to T's
+    centre: (8, n) mV.
+    """
     top = t_top(qt)
     rise = _ramp((GRID_MS - (width - 14)) / 26)
     fall = 1 - _ramp((GRID_MS - (top - 10)) / (qt - top + 20))
@@ -202,7 +206,10 @@ def st_segment(mv: Eight, width: float, qt: float, slope: float = 0.0) -> Eight:
 
 
 def rotate(eight: Eight, degrees: float) -> Eight:
-    """The same beat with its frontal-plane vector turned by `degrees`; the chest leads stay. (8, n) -> (8, n)."""
+    """The same beat with its frontal-plane vector turned by `degrees`; the chest leads stay.
+
+    (8, n) -> (8, n).
+    """
     x, y = eight[0], (2 * eight[1] - eight[0]) / np.sqrt(3)
     c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
     turned = eight.copy()

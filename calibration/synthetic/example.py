@@ -1,4 +1,6 @@
-"""`python -m calibration.synthetic.example [FILE]`: draw the example page of the package; the same pixels every time."""
+"""`python -m calibration.synthetic.example [FILE]`: draw the example page of the package; the same
+pixels every time.
+"""
 
 from __future__ import annotations
 

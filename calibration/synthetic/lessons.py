@@ -1,7 +1,9 @@
-"""A Page -> a Lesson: the tiles that a model sees, and what is to be learned from every patch of them.
+"""A Page -> a Lesson: the tiles that a model sees, and what is to be learned from every patch of
+them.
 
-Supervision per patch is what makes training from nothing possible on a few cores: which lead runs through a patch and how
-high, which heartbeat lies in it and with what intervals. Times are in seconds, levels in millivolts, places in patches.
+Supervision per patch is what makes training from nothing possible on a few cores: which lead runs
+through a patch and how high, which heartbeat lies in it and with what intervals. Times are in
+seconds, levels in millivolts, places in patches.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ SUBCOLUMNS = 14
 KINDS = ("", "N", "A", "V")
 """Kinds of beat whose QRS peak lies in a patch; none first."""
 BEAT = ("place", "before", "after", "pr", "qrs", "qt")
-"""Of such a beat: where in the patch the peak lies (0 to 1), RR before and after, PR, QRS and QT, all in seconds."""
+"""Of such a beat: where in the patch the peak lies (0 to 1), RR before and after, PR, QRS and QT,
+all in seconds.
+"""
 MEASURES = ("rate", "pr", "qrs", "qt", "axis_cos", "axis_sin")
 """Of the page: rate in beats per second, intervals in seconds."""
 
@@ -36,7 +40,11 @@ UNKNOWN = 255
 
 @dataclass(frozen=True, eq=False)
 class Lesson:
-    """One page. Patches are numbered within the grid tiles: tile (from 0, without the overview), then token in it."""
+    """One page.
+
+    Patches are numbered within the grid tiles: tile (from 0, without the overview), then token in
+    it.
+    """
 
     tiles: Small  # (n, S, S, 3) RGB, the overview first
     inner: (

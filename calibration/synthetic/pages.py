@@ -1,8 +1,9 @@
 """A Record and a PageStyle -> a Page: RGB pixels, and where on them everything lies.
 
-The grid has few kinds of rows (on a line, between lines, and the antialiased edges), so each kind is mixed once and
-copied. All ink goes into one coverage mask, and paper and ink are blended only where there is ink. Coordinates are
-those of OpenCV: pixel centres are whole numbers, x to the right, y down.
+The grid has few kinds of rows (on a line, between lines, and the antialiased edges), so each kind
+is mixed once and copied. All ink goes into one coverage mask, and paper and ink are blended only
+where there is ink. Coordinates are those of OpenCV: pixel centres are whole numbers, x to the
+right, y down.
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ HERSHEY = {
 
 @dataclass(frozen=True)
 class Trace:
-    """Where a stretch of a lead is drawn: x = x0 + (i - start) px_per_sample, y = y0 - (mV - baseline) px_per_mv."""
+    """Where a stretch of a lead is drawn: x = x0 + (i - start) px_per_sample, y = y0 - (mV -
+    baseline) px_per_mv.
+    """
 
     lead: str
     row: int
@@ -67,7 +70,9 @@ class Trace:
 
 @dataclass(frozen=True)
 class Pulse:
-    """A calibration pulse of 1 mV and 0.2 s: its foot's left corner, its width and height in pixels."""
+    """A calibration pulse of 1 mV and 0.2 s: its foot's left corner, its width and height in
+    pixels.
+    """
 
     x0: float
     y0: float
@@ -79,7 +84,8 @@ class Pulse:
 class Page:
     """A drawn page and its exact ground truth.
 
-    A page of 5 s shows the record's first half: labels hold there too, the rate is the mean of all 10 s.
+    A page of 5 s shows the record's first half: labels hold there too, the rate is the mean of all
+    10 s.
     """
 
     image: Pixels  # (height, width, 3) RGB
@@ -95,7 +101,9 @@ class Page:
 
 
 def page_at(seed: int, index: int, prevalence: Mapping[str, float] = PREVALENCE) -> Page:
-    """Page number `index` of source `seed`, with the record that `record_at` gives; depends on nothing else."""
+    """Page number `index` of source `seed`, with the record that `record_at` gives; depends on
+    nothing else.
+    """
     sequence = np.random.SeedSequence((seed, index))
     record = synthesize(np.random.default_rng(sequence), prevalence=prevalence)
     return draw(record, random_style(np.random.default_rng(sequence.spawn(1)[0])))
@@ -118,7 +126,7 @@ def draw(record: Record, style: PageStyle) -> Page:
     return Page(image, record, style, traces, pulses)
 
 
-# --- where things lie -------------------------------------------------------------------------------------------------
+# --- where things lie -------------------------------------------------------------------------
 
 
 def _traces(record: Record, style: PageStyle) -> tuple[Trace, ...]:
@@ -167,11 +175,13 @@ def _left_px(style: PageStyle) -> float:
 
 
 def _row_px(style: PageStyle, row: int) -> float:
-    """y of a row's baseline: a little below the middle of the row, for R waves are taller than S waves are deep."""
+    """y of a row's baseline: a little below the middle of the row, for R waves are taller than S
+    waves are deep.
+    """
     return (style.top_mm + (row + 0.56) * style.row_mm) * style.px_per_mm
 
 
-# --- paper ------------------------------------------------------------------------------------------------------------
+# --- paper ------------------------------------------------------------------------------------
 
 
 def _paper(style: PageStyle) -> Pixels:
@@ -205,7 +215,10 @@ def _grid(height: int, width: int, style: PageStyle) -> Pixels:
 
 
 def _coverage(length: int, style: PageStyle) -> Points:
-    """How much of each pixel the 1 mm and the 5 mm lines cover along one direction, in sixteenths: (2, length)."""
+    """How much of each pixel the 1 mm and the 5 mm lines cover along one direction, in sixteenths:
+
+    (2, length).
+    """
     pixels = np.arange(length) + 0.5
     lines = []
     for spacing, line in ((style.px_per_mm, style.minor_mm), (5 * style.px_per_mm, style.major_mm)):
@@ -215,7 +228,7 @@ def _coverage(length: int, style: PageStyle) -> Points:
     return np.round(np.stack(lines) * 16) / 16
 
 
-# --- ink --------------------------------------------------------------------------------------------------------------
+# --- ink --------------------------------------------------------------------------------------
 
 
 def _stroke(ink: Pixels, points: Points, width: int) -> None:
@@ -273,7 +286,7 @@ def _blend(image: Pixels, ink: Pixels, colour: Rgb, strength: float = 1.0) -> No
     )
 
 
-# --- words ------------------------------------------------------------------------------------------------------------
+# --- words ------------------------------------------------------------------------------------
 
 
 def _write(image: Pixels, traces: tuple[Trace, ...], style: PageStyle) -> None:

@@ -1,8 +1,10 @@
-"""A Record -> questions with their answers, in the forms of ECGBench's nine tasks, and short ones as people type them.
+"""A Record -> questions with their answers, in the forms of ECGBench's nine tasks, and short ones
+as people type them.
 
-The forms follow PULSE's paper (Liu et al. 2024, arXiv:2410.19008: figures 3 and A1 to A4) and its published scorer: bare
-labels, bare letters where the data set has them, options after `Options:`. Questions come in several wordings; an
-answer has one wording only. A real record gets only the questions that its labels answer.
+The forms follow PULSE's paper (Liu et al. 2024, arXiv:2410.19008: figures 3 and A1 to A4) and its
+published scorer: bare labels, bare letters where the data set has them, options after `Options:`.
+Questions come in several wordings; an answer has one wording only. A real record gets only the
+questions that its labels answer.
 """
 
 from __future__ import annotations
@@ -48,9 +50,11 @@ class Question:
 
 
 def questions(record: Record, rng: Rng, tasks: Iterable[str] = TASKS) -> list[Question]:
-    """One question of each ECGBench task that the record can answer, and several of `chat`, by TASKS' order.
+    """One question of each ECGBench task that the record can answer, and several of `chat`, by
+    TASKS' order.
 
-    A task's question does not depend on which others are asked for. ValueError names an unknown task.
+    A task's question does not depend on which others are asked for. ValueError names an unknown
+    task.
     """
     wanted = set(tasks)
     if unknown := sorted(wanted - set(TASKS)):
@@ -78,7 +82,7 @@ def vocabulary_corpus(n: int, seed: int) -> Iterator[str]:
         n, index = n - len(lines), index + 1
 
 
-# --- labels: PTB-XL, CPSC, CODE-15 ------------------------------------------------------------------------------------
+# --- labels: PTB-XL, CPSC, CODE-15 ------------------------------------------------------------
 
 LABEL_WORDS: Mapping[str, Mapping[str, str]] = {
     "ptb-test": SUPERCLASS,
@@ -89,7 +93,10 @@ LABEL_WORDS: Mapping[str, Mapping[str, str]] = {
         "ABNORMAL": "another abnormality",
     },
 }
-"""What each label means. CODE-15's NORM and ABNORMAL stand where none of its six applies, as in ECGBench."""
+"""What each label means.
+
+CODE-15's NORM and ABNORMAL stand where none of its six applies, as in ECGBench.
+"""
 LABEL_ASKS = (
     "Which of these labels apply to this ECG?",
     "Name every label that applies to this ECG image.",
@@ -99,7 +106,9 @@ LABEL_ASKS = (
 
 
 def _label_question(task: str, labels: Sequence[str], rng: Rng) -> list[Question]:
-    """The list with its meanings; the answer is labels alone, `none` where the list has nothing that applies."""
+    """The list with its meanings; the answer is labels alone, `none` where the list has nothing
+    that applies.
+    """
     words = LABEL_WORDS[task]
     listed = ", ".join(f"{label} ({meaning})" for label, meaning in words.items())
     text = f"{_pick(rng, LABEL_ASKS)} {listed}. Only answer based on the given options without any explanation."
@@ -131,7 +140,7 @@ def _code15(record: Record, rng: Rng) -> list[Question]:
     return _label_question("code15-test", labels or (("NORM",) if normal else ("ABNORMAL",)), rng)
 
 
-# --- one of several: CSN, G12EC, MMMU-ECG -----------------------------------------------------------------------------
+# --- one of several: CSN, G12EC, MMMU-ECG -----------------------------------------------------
 
 CHOICE_ASKS = (
     "Which of the following diagnoses fits this ECG?",
@@ -148,7 +157,9 @@ RHYTHM_WORDS = {
 
 
 def _eight(task: str) -> Callable[[Record, Rng], list[Question]]:
-    """CSN and G12EC: one diagnosis that is there among seven that are not; the answer is letter and words."""
+    """CSN and G12EC: one diagnosis that is there among seven that are not; the answer is letter and
+    words.
+    """
 
     def ask(record: Record, rng: Rng) -> list[Question]:
         told = known(record)
@@ -166,7 +177,9 @@ def _eight(task: str) -> Callable[[Record, Rng], list[Question]]:
 
 
 def _mmmu(record: Record, rng: Rng) -> list[Question]:
-    """Four options about rhythm, rate, axis, conduction or territory; the answer is the letter alone."""
+    """Four options about rhythm, rate, axis, conduction or territory; the answer is the letter
+    alone.
+    """
     able = [
         made
         for make in (_rhythm4, _rate4, _axis4, _conduction4, _place4)
@@ -256,7 +269,7 @@ def _lettered(options: Sequence[str]) -> str:
     )
 
 
-# --- ECG-QA -----------------------------------------------------------------------------------------------------------
+# --- ECG-QA -----------------------------------------------------------------------------------
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "Which conduction disturbance does this ECG show?": ("I-AVB", "LBBB", "RBBB", "LAFB"),
@@ -308,7 +321,9 @@ def _choose(told: Known, rng: Rng) -> Choice | None:
 
 
 def _query(told: Known, rng: Rng) -> Choice | None:
-    """Everything of a group; only groups of which all is told, and rather one of which something is there."""
+    """Everything of a group; only groups of which all is told, and rather one of which something is
+    there.
+    """
     able = [ask for ask, names in GROUPS.items() if set(names) <= {*told.present, *told.absent}]
     if not able:
         return None
@@ -328,7 +343,7 @@ def _not_there(told: Known) -> list[str]:
     return [NAMES[name] for name in told.absent] + ([NORMAL] if told.normal is False else [])
 
 
-# --- prose ------------------------------------------------------------------------------------------------------------
+# --- prose ------------------------------------------------------------------------------------
 
 DESCRIBE_ASKS = (
     "Describe the rate and the rhythm of this ECG.",
@@ -360,7 +375,9 @@ def _report(record: Record, rng: Rng) -> list[Question]:
 
 
 def _chat(record: Record, rng: Rng) -> list[Question]:
-    """Two findings that are there and two that are not, as far as the record has them, rhythm or axis, two measurements."""
+    """Two findings that are there and two that are not, as far as the record has them, rhythm or
+    axis, two measurements.
+    """
     told, pairs = known(record), []
     for pool, yes in ((_there(told), True), (_not_there(told), False)):
         pairs += [(_whether(name), _plainly(name, yes)) for name in _shuffled(rng, pool)[:2]]
@@ -372,7 +389,9 @@ def _chat(record: Record, rng: Rng) -> list[Question]:
 
 
 def _rhythm_or_axis(record: Record, rng: Rng) -> list[tuple[str, bool]]:
-    """What is no finding and yet asked for; that fibrillation is no sinus rhythm always, for few pages can say it."""
+    """What is no finding and yet asked for; that fibrillation is no sinus rhythm always, for few
+    pages can say it.
+    """
     if record.findings is None:
         return []
     if "AF" in record.findings:

@@ -1,8 +1,11 @@
-"""Recorded signals -> Record: WFDB files, and records packed into an .npz with their labels in a .json beside it.
+"""Recorded signals -> Record:
 
-Every record comes out as ten seconds at 500 Hz in standard lead order. Signals whose leads do not span 0.3 to 15 mV, by
-their median, are refused: copies of public data with wrong gains exist, while one loose electrode is everyday life.
-Measurements are unknown; labels are known as far as the source states them.
+WFDB files, and records packed into an .npz with their labels in a .json beside it.
+
+Every record comes out as ten seconds at 500 Hz in standard lead order. Signals whose leads do not
+span 0.3 to 15 mV, by their median, are refused: copies of public data with wrong gains exist, while
+one loose electrode is everyday life. Measurements are unknown; labels are known as far as the
+source states them.
 """
 
 from __future__ import annotations
@@ -36,7 +39,9 @@ SCP: Mapping[str, str] = {
     "SBRAD": "SB",
     "STACH": "ST",
 }
-"""PTB-XL's SCP-ECG statements that say what CPSC's and CODE-15's labels say (LPR: prolonged PR interval)."""
+"""PTB-XL's SCP-ECG statements that say what CPSC's and CODE-15's labels say (LPR: prolonged PR
+interval).
+"""
 SNOMED: Mapping[str, str] = {
     "164889003": "AF",
     "270492004": "I-AVB",
@@ -56,7 +61,9 @@ SNOMED: Mapping[str, str] = {
 }
 """The same for the SNOMED CT codes of the PhysioNet challenges 2020 and 2021."""
 SNOMED_NORMAL = frozenset({"426783006", "426177001", "427084000"})
-"""Sinus rhythm, and its slow and fast forms, which the synthetic labels do not count as abnormal either."""
+"""Sinus rhythm, and its slow and fast forms, which the synthetic labels do not count as abnormal
+either.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +97,9 @@ class Packed:
 
 
 def open_packed(path: Path) -> Packed:
-    """`NAME.npz` (signal_uV int16 (records, 12, samples), fs, leads) with `NAME.json` (a list of as many entries)."""
+    """`NAME.npz` (signal_uV int16 (records, 12, samples), fs, leads) with `NAME.json` (a list of as
+    many entries).
+    """
     try:
         with np.load(path, allow_pickle=False) as file:
             signal, hz, leads = (
@@ -116,7 +125,9 @@ def open_packed(path: Path) -> Packed:
 
 
 def read_wfdb(path: Path, start: float = 0.0) -> Record:
-    """Ten seconds of a WFDB record (`path` with or without .hea) from `start` seconds; shorter ones end in NaN."""
+    """Ten seconds of a WFDB record (`path` with or without .hea) from `start` seconds; shorter ones
+    end in NaN.
+    """
     header = read_header(path if path.suffix == ".hea" else path.with_name(path.name + ".hea"))
     signal = read_signals(header)
     codes = [code.strip() for code in header.comment("Dx").split(",") if code.strip()]
@@ -135,7 +146,10 @@ def read_wfdb(path: Path, start: float = 0.0) -> Record:
 
 
 def ptbxl_labels(scp_codes: Iterable[str], superclass: Iterable[str]) -> Labels:
-    """Labels of a PTB-XL record. Its statements are complete, so what is not stated counts as absent."""
+    """Labels of a PTB-XL record.
+
+    Its statements are complete, so what is not stated counts as absent.
+    """
     classes = set(superclass)
     return _labels({SCP[code] for code in scp_codes if code in SCP}, classes == {"NORM"}, classes)
 
@@ -190,7 +204,9 @@ def check_span(signal: NDArray[np.float64], source: str) -> None:
 
 
 def resample(signal: NDArray[np.float64], hz: float) -> NDArray[np.float64]:
-    """(leads, n) at `hz` -> the same stretch at 500 Hz, band-limited; ends are mirrored, NaN stays NaN."""
+    """(leads, n) at `hz` -> the same stretch at 500 Hz, band-limited; ends are mirrored, NaN stays
+    NaN.
+    """
     if hz == HZ or not signal.size:
         return signal
     n, source_hz = signal.shape[1], round(hz)

@@ -28,7 +28,9 @@ class Beat:
 
 @dataclass(frozen=True)
 class Measurements:
-    """What a cardiologist would measure, on the dominant beats; None where it does not exist or is not known."""
+    """What a cardiologist would measure, on the dominant beats; None where it does not exist or is
+    not known.
+    """
 
     rate: float | None  # beats per minute, mean over all beats in the 10 s
     pr: float | None  # ms, P onset to QRS onset; None in atrial fibrillation
@@ -76,7 +78,10 @@ class Record:
 
 
 def twelve_leads(eight: NDArray[np.float64]) -> NDArray[np.float64]:
-    """I, II, V1..V6 (8, n) -> all twelve (12, n): III = II - I by Einthoven, aVR, aVL, aVF by Goldberger."""
+    """I, II, V1..V6 (8, n) -> all twelve (12, n):
+
+    III = II - I by Einthoven, aVR, aVL, aVF by Goldberger.
+    """
     i, ii = eight[0], eight[1]
     limb = np.stack([i, ii, ii - i, -(i + ii) / 2, i - ii / 2, ii - i / 2])
     return np.concatenate([limb, eight[2:]])

@@ -1,7 +1,8 @@
 """A Record -> what may be said about it, in a small vocabulary and always in the same order.
 
-A synthetic record is known completely; a real one only as far as its labels go, and nothing is said beyond them. Rates are
-whole beats per minute, intervals whole tens of milliseconds, axes whole tens of degrees: as exact as a page can be read.
+A synthetic record is known completely; a real one only as far as its labels go, and nothing is said
+beyond them. Rates are whole beats per minute, intervals whole tens of milliseconds, axes whole tens
+of degrees: as exact as a page can be read.
 """
 
 from __future__ import annotations
@@ -44,7 +45,9 @@ UNTOLD: Mapping[str, frozenset[str]] = {
     "STD": frozenset({"TINV"}),
     "MI": frozenset({"LAFB"}),
 }
-"""With the first, a reader could see the others though they are not labelled: secondary and reciprocal changes."""
+"""With the first, a reader could see the others though they are not labelled: secondary and
+reciprocal changes.
+"""
 UNTOLD_BY_SUPERCLASS: Mapping[str, frozenset[str]] = {
     "MI": frozenset({"MI", "STE"}),
     "STTC": frozenset({"STD", "STE", "TINV"}),
@@ -56,7 +59,9 @@ UNTOLD_BY_SUPERCLASS: Mapping[str, frozenset[str]] = {
 
 @dataclass(frozen=True)
 class Known:
-    """What a record shows and what it does not show, as findings in the order of FINDINGS; the rest is not told."""
+    """What a record shows and what it does not show, as findings in the order of FINDINGS; the rest
+    is not told.
+    """
 
     present: tuple[str, ...]
     absent: tuple[str, ...]

@@ -1,9 +1,9 @@
 """Findings and a seed -> a Record: rhythm, heartbeats, noise, and every measurement exact.
 
-The rhythm is a list of QRS onsets on the 2 ms grid; each onset receives a beat from `beats`. Noise and wander are added to
-the eight independent leads and the sum is rounded to a microvolt, as a recorder does, before the other four leads are
-derived: Einthoven's and Goldberger's relations hold exactly in what is drawn, and small differences between machines'
-arithmetic disappear.
+The rhythm is a list of QRS onsets on the 2 ms grid; each onset receives a beat from `beats`. Noise
+and wander are added to the eight independent leads and the sum is rounded to a microvolt, as a
+recorder does, before the other four leads are derived: Einthoven's and Goldberger's relations hold
+exactly in what is drawn, and small differences between machines' arithmetic disappear.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ from calibration.synthetic.record import (
 
 Rng = np.random.Generator
 BEFORE, AFTER = -1.6, SECONDS + 0.6
-"""Seconds between which beats are generated, so that the strip begins and ends in the middle of things."""
+"""Seconds between which beats are generated, so that the strip begins and ends in the middle of
+things.
+"""
 EVIDENCE_BY = 4.8
 """Each kind of premature beat occurs before this many seconds: a page of 5 s shows it too."""
 
@@ -65,7 +67,8 @@ def synthesize(
 ) -> Record:
     """Ten seconds that show exactly `findings` (empty: normal; None: drawn by `prevalence`).
 
-    `noise` scales noise, hum and wander; 0 gives the clean signal. ValueError for findings that exclude each other.
+    `noise` scales noise, hum and wander; 0 gives the clean signal. ValueError for findings that
+    exclude each other.
     """
     rng = np.random.default_rng(rng)
     chosen = draw_findings(rng, prevalence) if findings is None else check(findings)
@@ -108,7 +111,7 @@ def _beat(shape: BeatShape, onset: int, kind: str) -> Beat:
     )
 
 
-# --- the heart --------------------------------------------------------------------------------------------------------
+# --- the heart --------------------------------------------------------------------------------
 
 
 def _heart(rng: Rng, findings: frozenset[str]) -> Heart:
@@ -124,7 +127,9 @@ def _heart(rng: Rng, findings: frozenset[str]) -> Heart:
 
 
 def _rate(rng: Rng, findings: frozenset[str]) -> float:
-    """Beats per minute; premature beats raise the mean, so the margins to 60 and 100 are wider with them."""
+    """Beats per minute; premature beats raise the mean, so the margins to 60 and 100 are wider with
+    them.
+    """
     early = bool(findings & {"PAC", "PVC"})
     if "SB" in findings:
         return float(rng.uniform(40, 49 if early else 57))
@@ -136,7 +141,9 @@ def _rate(rng: Rng, findings: frozenset[str]) -> float:
 
 
 def _sites(rng: Rng, findings: frozenset[str]) -> tuple[tuple[str, str], ...]:
-    """Where the findings that have a place are; acute and old infarction and T inversion agree about it."""
+    """Where the findings that have a place are; acute and old infarction and T inversion agree
+    about it.
+    """
     sites: dict[str, str] = {}
     if "MI" in findings:
         sites["MI"] = str(rng.choice(["inferior", "anterior", "lateral"], p=[0.45, 0.4, 0.15]))
@@ -221,7 +228,10 @@ def _vary(rng: Rng, mv: Eight, spread: float) -> Eight:
 def _aligned(
     rng: Rng, qrs: Eight, findings: frozenset[str], sites: Mapping[str, str]
 ) -> tuple[Eight, float]:
-    """The QRS turned to its frontal axis, and by how many degrees. An infarct's axis follows from its Q waves."""
+    """The QRS turned to its frontal axis, and by how many degrees.
+
+    An infarct's axis follows from its Q waves.
+    """
     now = b.frontal_axis(qrs)
     if "LAFB" in findings:
         turn = rng.uniform(-75, -48) - now
@@ -235,7 +245,9 @@ def _aligned(
 
 
 def _sized(rng: Rng, qrs: Eight, findings: frozenset[str]) -> Eight:
-    """Voltage: hypertrophy well above Sokolow-Lyon's 3.5 mV, all else but left bundle branch block below 3.2 mV."""
+    """Voltage: hypertrophy well above Sokolow-Lyon's 3.5 mV, all else but left bundle branch block
+    below 3.2 mV.
+    """
     if "HYP" in findings:
         high = rng.uniform(3.9, 5.4) / b.sokolow(qrs)
         leads = np.array([0.75, 0.75, 1, 1, 1, min(1.0, 3.2 / (high * float(qrs[5].max()))), 1, 1])
@@ -304,11 +316,13 @@ def _even(ms: float) -> float:
     return round(ms / b.STEP_MS) * b.STEP_MS
 
 
-# --- the rhythm -------------------------------------------------------------------------------------------------------
+# --- the rhythm -------------------------------------------------------------------------------
 
 
 def _rhythm(rng: Rng, findings: frozenset[str], heart: Heart) -> tuple[list[int], list[str]]:
-    """QRS onsets in samples, and the kind of each beat; drawn again until every premature kind shows early enough."""
+    """QRS onsets in samples, and the kind of each beat; drawn again until every premature kind
+    shows early enough.
+    """
     wanted = [kind for kind, name in (("A", "PAC"), ("V", "PVC")) if name in findings]
     for _ in range(100):
         onsets, kinds = _walk(rng, heart, "AF" in findings, _plan(rng, wanted, heart.rr))
@@ -321,7 +335,10 @@ def _rhythm(rng: Rng, findings: frozenset[str], heart: Heart) -> tuple[list[int]
 
 
 def _plan(rng: Rng, wanted: list[str], rr: float) -> list[tuple[float, str]]:
-    """When premature beats shall come: (seconds, kind) by time; mostly one to four, at times every second or third beat."""
+    """When premature beats shall come:
+
+    (seconds, kind) by time; mostly one to four, at times every second or third beat.
+    """
     if not wanted:
         return []
     if len(wanted) == 1 and rng.random() < 0.12:
@@ -337,7 +354,10 @@ def _plan(rng: Rng, wanted: list[str], rr: float) -> list[tuple[float, str]]:
 def _walk(
     rng: Rng, heart: Heart, fibrillating: bool, plan: list[tuple[float, str]]
 ) -> tuple[list[float], list[str]]:
-    """One pass through the strip, premature beats when their time has come: QRS onsets in seconds, and kinds."""
+    """One pass through the strip, premature beats when their time has come:
+
+    QRS onsets in seconds, and kinds.
+    """
     t, phase = BEFORE - rng.random() * heart.rr, rng.uniform(0, 2 * np.pi)
     onsets, kinds, waiting = [t], ["N"], list(plan)
     while t < AFTER:
@@ -376,11 +396,14 @@ def _premature(
     return t + coupling * heart.rr, pause * heart.rr
 
 
-# --- the sum ----------------------------------------------------------------------------------------------------------
+# --- the sum ----------------------------------------------------------------------------------
 
 
 def _assemble(rng: Rng, heart: Heart, onsets: list[int], kinds: list[str]) -> Eight:
-    """Every beat put at its onset, breathing changing its height by a few per cent: (8, 5000) mV."""
+    """Every beat put at its onset, breathing changing its height by a few per cent:
+
+    (8, 5000) mV.
+    """
     margin = 1000
     strip = np.zeros((8, SAMPLES + 2 * margin))
     depth, phase = rng.uniform(0.0, 0.06), rng.uniform(0, 2 * np.pi)
@@ -398,7 +421,10 @@ def _assemble(rng: Rng, heart: Heart, onsets: list[int], kinds: list[str]) -> Ei
 
 
 def _fibrillation(rng: Rng) -> Eight:
-    """f waves: two sources of 4.5 to 8 Hz that wander in rate and height, saw-toothed: (8, 5000) mV."""
+    """f waves: two sources of 4.5 to 8 Hz that wander in rate and height, saw-toothed:
+
+    (8, 5000) mV.
+    """
     t = np.arange(SAMPLES) / HZ
     total = np.zeros((8, SAMPLES))
     for vector, share in zip(b.F_WAVES, (1.0, 0.6), strict=True):

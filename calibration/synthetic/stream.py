@@ -1,7 +1,8 @@
-"""Lessons without end on stdout, for a trainer in another process: python -m calibration.synthetic.stream --seed S ...
+"""Lessons without end on stdout, for a trainer in another process: python -m
+calibration.synthetic.stream --seed S ...
 
-Lesson `i` of source `S` depends on nothing else, so that any number of processes (--first K --step N each) give together
-what one gives.
+Lesson `i` of source `S` depends on nothing else, so that any number of processes (--first K --step
+N each) give together what one gives.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ PINPOINTS = ((336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008))
 def lesson_at(
     seed: int, index: int, *, patch: int, size: int = 336, signals: Packed | None = None
 ) -> Lesson:
-    """Lesson number `index` of source `seed`: a synthetic page, or in turn with these one of `signals`."""
+    """Lesson number `index` of source `seed`: a synthetic page, or in turn with these one of
+    `signals`.
+    """
     rng = np.random.default_rng(np.random.SeedSequence((seed, index, 1)))
     page = page_at(seed, index) if signals is None or index % 2 else _real(signals, index // 2, rng)
     turns = [turn for question in questions(page.record, rng) for turn in question.turns]

@@ -1,8 +1,10 @@
-"""WFDB files (.hea beside .dat or .mat) -> physical signals. Formats 16 and 212, one segment, one sample per frame.
+"""WFDB files (.hea beside .dat or .mat) -> physical signals.
 
-Written from the specification at physionet.org/physiotools/wag (header.5, signal.5). A `.mat` of the PhysioNet challenges
-is format 16 after a header of 24 bytes, which the header file states. Checksums are checked, so a damaged file does not
-pass as an ECG.
+Formats 16 and 212, one segment, one sample per frame.
+
+Written from the specification at physionet.org/physiotools/wag (header.5, signal.5). A `.mat` of
+the PhysioNet challenges is format 16 after a header of 24 bytes, which the header file states.
+Checksums are checked, so a damaged file does not pass as an ECG.
 """
 
 from __future__ import annotations
@@ -88,7 +90,9 @@ def read_header(path: Path) -> Header:
 
 
 def _channel(path: Path, fields: list[str]) -> Channel:
-    """One signal line: file, format, gain(baseline)/units, resolution, zero, first value, checksum, block size, name."""
+    """One signal line: file, format, gain(baseline)/units, resolution, zero, first value, checksum,
+    block size, name.
+    """
     layout = re.fullmatch(r"(\d+)(?:x(\d+))?(?::(\d+))?(?:\+(\d+))?", fields[1])
     if (
         not layout
@@ -138,7 +142,9 @@ def read_signals(header: Header) -> NDArray[np.float64]:
 
 
 def _stored(header: Header, group: list[Channel]) -> NDArray[np.int64]:
-    """The integers of one signal file, (channels, samples); the channels of a file share its format."""
+    """The integers of one signal file, (channels, samples); the channels of a file share its
+    format.
+    """
     path, first = header.path.parent / group[0].file, group[0]
     try:
         raw = np.frombuffer(path.read_bytes()[first.skip :], np.uint8)
@@ -161,7 +167,9 @@ def _stored(header: Header, group: list[Channel]) -> NDArray[np.int64]:
 
 
 def _unpack_212(raw: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Two 12-bit samples in three bytes: low byte, high nibbles (second sample's above), second low byte."""
+    """Two 12-bit samples in three bytes: low byte, high nibbles (second sample's above), second low
+    byte.
+    """
     low, nibbles, second = raw[: raw.size // 3 * 3].reshape(-1, 3).astype(np.int64).T
     pairs = np.stack([low | (nibbles & 0x0F) << 8, second | (nibbles & 0xF0) << 4], axis=1).reshape(
         -1

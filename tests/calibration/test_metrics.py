@@ -21,7 +21,7 @@ from pulse_edge.errors import BenchError
 LETTERS = "ABCDEFGH"
 
 
-# --- the published scorer ---------------------------------------------------------------------------------------------
+# --- the published scorer ---------------------------------------------------------------------
 
 
 def test_the_published_scorers_numbers_come_out_to_twelve_digits(shared: Path) -> None:
@@ -71,7 +71,7 @@ def test_the_published_scorer_accepts_only_complete_files() -> None:
     assert result == "has 1 answers; the published scorer accepts exactly 200"
 
 
-# --- reading answers --------------------------------------------------------------------------------------------------
+# --- reading answers --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_options_are_read_as_whole_phrases_and_not_inside_one_another() -> None:
     assert metrics.said_options("not sure", offered) is None
 
 
-# --- numbers ----------------------------------------------------------------------------------------------------------
+# --- numbers ----------------------------------------------------------------------------------
 
 
 def test_label_scores_of_four_answers_by_hand() -> None:
@@ -204,7 +204,7 @@ def test_prose_scores_of_two_reports_by_hand() -> None:
     assert result["rouge_l"] == pytest.approx((4 / 5 + 4 / 5) / 2)
 
 
-# --- a run ------------------------------------------------------------------------------------------------------------
+# --- a run ------------------------------------------------------------------------------------
 
 
 def bench(

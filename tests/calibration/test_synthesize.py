@@ -1,4 +1,6 @@
-"""`calibration synthesize`: the published layout, the same bytes on any number of processes, all or nothing."""
+"""`calibration synthesize`: the published layout, the same bytes on any number of processes, all or
+nothing.
+"""
 
 from __future__ import annotations
 
