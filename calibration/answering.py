@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.ecgbench import LABELS, Sample
-from calibration.metrics import said_labels
+from calibration.metrics import read_labels
 from calibration.results import AnswerRecord, Facts, Times, Turn, encoding
 from pulse_edge.common.worker_pool import Workers
 from pulse_edge.errors import ContextError, PageRefused, ScanError
@@ -212,7 +212,7 @@ class Answerer:
         being the product of its tokens' probabilities and of its word ending there.
         """
         known = LABELS[sample.task]
-        given = list(said_labels(answer, known) or ())
+        given = list(read_labels(answer, known) or ())
         tokenize = self.model.language.tokenize
         starts = [
             tokenize(", ".join(given[:n]), first=False) if n else [] for n in range(len(given) + 1)

@@ -1,9 +1,7 @@
-"""Plan -> a folder of pages with questions, laid out as ECGBench:
+"""Make a folder of synthetic pages with questions and answers, in ECGBench's layout.
 
-`TASK.json` and `images/`, or the hub's parquet folders.
-
-Every page is asked every task that its record can answer. What no task carries (findings,
-measurements, layout, speed) stands in `pages.jsonl`. Page `i` depends on the plan's seed and on `i`
+Every task that a page's recording can answer asks about it. Facts that no task has (findings,
+measurements, layout, speed) are in `pages.jsonl`. Page `i` depends on the plan's seed and on `i`
 alone, so any number of processes writes the same bytes; those of the PNG files also need the same
 OpenCV.
 """
@@ -52,7 +50,7 @@ PNG_SETTINGS = (
 
 @dataclass(frozen=True)
 class Plan:
-    """What to write. UsageError for what does not exist."""
+    """What to write. UsageError for unknown tasks and layouts."""
 
     pages: int
     seed: int
@@ -77,7 +75,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Made:
+class MadePage:
     """One page as text, and its picture where a parquet file will hold it."""
 
     name: str  # of the picture, below images/
@@ -123,7 +121,7 @@ _OURS = re.compile(r"[^/]+\.json|images/[^/]+/\d{6,}\.png|[^/]+/test-00000-of-00
 
 
 def _is_pages(folder: Path) -> bool:
-    """Whether a folder holds synthetic pages and nothing else."""
+    """Whether a folder holds synthetic pages and no other file."""
     try:
         with (folder / PAGES).open(encoding="utf-8") as lines:
             first = json.loads(lines.readline(1 << 20))
@@ -141,7 +139,7 @@ def _is_pages(folder: Path) -> bool:
 # --- one page ---------------------------------------------------------------------------------
 
 
-def make(plan: Plan, work: Path, index: int) -> Made:
+def make(plan: Plan, work: Path, index: int) -> MadePage:
     """Page number `index`; its picture goes to `work` unless a parquet file will hold it."""
     sequence = np.random.SeedSequence((plan.seed, index))
     record, patient = _record(plan, sequence, index)
@@ -155,11 +153,11 @@ def make(plan: Plan, work: Path, index: int) -> Made:
     samples = tuple(
         (q.task, sample(q, f"{q.task}-{index:06d}{_part(asked, q)}", name)) for q in asked
     )
-    return Made(name, page_facts(page, name, patient), samples, png if plan.parquet else None)
+    return MadePage(name, page_facts(page, name, patient), samples, png if plan.parquet else None)
 
 
 def _record(plan: Plan, sequence: np.random.SeedSequence, index: int) -> tuple[Record, str | None]:
-    """The record and its patient: a synthetic one, or the recorded ones in turn."""
+    """The recording and its patient: a synthetic one, or those of the file in turn."""
     if plan.signals is None:
         return synthesize_record(np.random.default_rng(sequence)), None
     packed = _signals(plan.signals)
@@ -179,7 +177,7 @@ def _set_name(plan: Plan) -> str:
 
 
 def _part(asked: list[Question], question: Question) -> str:
-    """`chat` asks several questions of a page."""
+    """The number of a question, for `chat` has several about a page."""
     same = [q for q in asked if q.task == question.task]
     return f"-{same.index(question)}" if question.task == CHAT else ""
 
@@ -209,7 +207,7 @@ def sample(question: Question, name: str, image: str) -> dict[str, Any]:
 
 
 def page_facts(page: Page, name: str, patient: str | None) -> dict[str, Any]:
-    """What is known of a page beyond its tasks; measurements in bpm, ms, degrees and mV, null where
+    """Facts of a page beyond its tasks; measurements in bpm, ms, degrees and mV, null where
     unknown.
     """
     record, style = page.record, page.style
@@ -245,7 +243,7 @@ def _png(page: Page) -> bytes:
 # --- all pages --------------------------------------------------------------------------------
 
 
-def _pages(plan: Plan, work: Path, processes: int) -> Iterator[Made]:
+def _pages(plan: Plan, work: Path, processes: int) -> Iterator[MadePage]:
     """The pages by index, made by this process or by several."""
     run = partial(make, plan, work)
     if processes == 1:
@@ -260,7 +258,7 @@ def _pages(plan: Plan, work: Path, processes: int) -> Iterator[Made]:
 
 
 def _quiet() -> None:
-    """A worker leaves the other cores to the other workers."""
+    """Let a worker run on one core."""
     cv2.setNumThreads(1)
 
 
@@ -277,7 +275,7 @@ class TaskFile(AbstractContextManager["TaskFile"]):
     """Where the samples of one task go."""
 
     @abstractmethod
-    def add(self, sample: Mapping[str, Any], page: Made) -> None:
+    def add(self, sample: Mapping[str, Any], page: MadePage) -> None:
         """The next sample, and the page it is about."""
 
 
@@ -288,7 +286,7 @@ class JsonList(TaskFile):
         self._file: IO[str] = path.open("w", encoding="utf-8", newline="\n")
         self._lead = "[\n"
 
-    def add(self, sample: Mapping[str, Any], page: Made) -> None:
+    def add(self, sample: Mapping[str, Any], page: MadePage) -> None:
         self._file.write(self._lead + json.dumps(sample, ensure_ascii=False))
         self._lead = ",\n"
 
@@ -317,7 +315,7 @@ class Parquet(TaskFile):
         self._writer = pq.ParquetWriter(path, self._schema, use_dictionary=False)
         self._rows: list[dict[str, Any]] = []
 
-    def add(self, sample: Mapping[str, Any], page: Made) -> None:
+    def add(self, sample: Mapping[str, Any], page: MadePage) -> None:
         row = {
             "id": sample["id"],
             "image_path": sample["image"],

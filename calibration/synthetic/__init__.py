@@ -1,9 +1,9 @@
-"""A seeded source of 12-lead ECGs whose labels and measurements are known exactly, and of pages
-drawn from them.
+"""A seeded source of 12-lead ECGs whose labels and measurements are known exactly, and of synthetic
+pages of them.
 
     findings -> beats -> signals -> Record -> pages -> Page        style says how a page looks
                          real    -> Record                         the same pages from recorded signals
-                                    Record -> sentences -> questions    what may be asked and said about it
+                                    Record -> sentences -> questions    questions and answers about it
 
 `record_at(seed, index)` and `page_at(seed, index)` give the same bytes on any number of processes.
 Numpy, OpenCV and Pillow only.

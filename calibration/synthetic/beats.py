@@ -25,7 +25,7 @@ from calibration.synthetic.record import HZ, twelve_leads
 Eight = NDArray[np.float64]
 STEP_MS = 1000 / HZ
 GRID_MS = np.arange(-400.0, 900.0, STEP_MS)
-"""Times at which a beat is evaluated; every wave of it lies inside."""
+"""Times at which a beat is evaluated; all its waves lie inside."""
 ONSET = int(np.searchsorted(GRID_MS, 0.0))
 ST_AFTER_J_MS = 40.0
 QRS_REACH, P_REACH, T_REACH = 2.5, 2.2, 2.0
@@ -195,9 +195,7 @@ def t_top(qt: float) -> float:
 
 
 def st_segment(mv: Eight, width: float, qt: float, slope: float = 0.0) -> Eight:
-    """A plateau from the J point that T takes back; `slope` is its relative change from J to T's
-    centre: (8, n) mV.
-    """
+    """A plateau (8, n) mV from the J point to T; `slope` is its relative change up to T's centre."""
     top = t_top(qt)
     rise = _ramp((GRID_MS - (width - 14)) / 26)
     fall = 1 - _ramp((GRID_MS - (top - 10)) / (qt - top + 20))

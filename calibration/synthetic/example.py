@@ -53,7 +53,7 @@ def example() -> Page:
 
 
 def versions() -> str:
-    """What drew the page; other versions may place an antialiased pixel differently."""
+    """Versions of the drawing libraries; others may place an antialiased pixel differently."""
     return f"numpy {np.__version__}, opencv {cv2.__version__}, Pillow {PIL.__version__}"
 
 

@@ -1,8 +1,7 @@
-"""A Page -> a Lesson: the tiles that a model sees, and what is to be learned from every patch of
-them.
+"""Make a lesson of a page: the tiles that a model sees, and targets for each of their patches.
 
-Supervision per patch is what makes training from nothing possible on a few cores: which lead runs
-through a patch and how high, which heartbeat lies in it and with what intervals. Times are in
+Targets per patch make it possible to train a model from random weights on a few cores: which lead
+runs through a patch and how high, which heartbeat lies in it and with what intervals. Times are in
 seconds, levels in millivolts, places in patches.
 """
 
@@ -23,15 +22,15 @@ from calibration.synthetic.record import HZ, Record
 from pulse_edge.inference import tiling
 
 SUBCOLUMNS = 14
-"""Trace heights told per patch, evenly spaced across it."""
+"""Trace heights given per patch, evenly spaced across it."""
 KINDS = ("", "N", "A", "V")
 """Kinds of beat whose QRS peak lies in a patch; none first."""
 BEAT = ("place", "before", "after", "pr", "qrs", "qt")
-"""Of such a beat: where in the patch the peak lies (0 to 1), RR before and after, PR, QRS and QT,
-all in seconds.
+"""Figures of such a beat: position of the peak in the patch (0 to 1), RR before and after, PR, QRS
+and QT, all in seconds.
 """
 MEASURES = ("rate", "pr", "qrs", "qt", "axis_cos", "axis_sin")
-"""Of the page: rate in beats per second, intervals in seconds."""
+"""Measurements of the page: rate in beats per second, intervals in seconds."""
 
 Floats = NDArray[np.float32]
 Small = NDArray[np.uint8]
@@ -106,7 +105,7 @@ class Grid:
 def lesson(
     page: Page, words: bytes, *, size: int, patch: int, pinpoints: Sequence[tuple[int, int]]
 ) -> Lesson:
-    """Everything there is to learn from a page with tiles of `size` and patches of `patch` pixels."""
+    """The lesson of a page with tiles of `size` and patches of `patch` pixels."""
     grid = Grid.of((page.image.shape[1], page.image.shape[0]), pinpoints)
     pictures = tiling.pictures(
         Image.fromarray(page.image),
@@ -163,14 +162,14 @@ def _inner(grid: Grid, size: int, patch: int) -> Small:
 
 
 def _flags(names: Sequence[str], present: frozenset[str] | tuple[str, ...] | None) -> Small:
-    """1 for what is there, 0 for what is not, UNKNOWN for all where nothing is known."""
+    """1 for findings that are there, 0 for others, UNKNOWN for all where the labels are unknown."""
     if present is None:
         return np.full(len(names), UNKNOWN, np.uint8)
     return np.array([name in present for name in names], np.uint8)
 
 
 def _findings(record: Record) -> Small:
-    """By FINDINGS. Of a recording only what CPSC's, CODE-15's and PTB-XL's labels tell."""
+    """Targets in the order of FINDINGS; of a real recording only what its labels decide."""
     if record.findings is not None:
         return _flags(tuple(FINDINGS), record.findings)
     told = np.full(len(FINDINGS), UNKNOWN, np.uint8)

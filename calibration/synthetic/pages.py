@@ -1,4 +1,4 @@
-"""A Record and a PageStyle -> a Page: RGB pixels, and where on them everything lies.
+"""Draw a recording in a style: RGB pixels, and the positions of all traces on them.
 
 The grid has few kinds of rows (on a line, between lines, and the antialiased edges), so each kind
 is mixed once and copied. All ink goes into one coverage mask, and paper and ink are blended only
@@ -82,10 +82,10 @@ class Pulse:
 
 @dataclass(frozen=True, eq=False)
 class Page:
-    """A drawn page and its exact ground truth.
+    """A synthetic page and its exact ground truth.
 
-    A page of 5 s shows the record's first half: labels hold there too, the rate is the mean of all
-    10 s.
+    A page of 5 s shows the recording's first half: labels hold there too, the rate is the mean of
+    all 10 s.
     """
 
     image: Pixels  # (height, width, 3) RGB
@@ -110,7 +110,7 @@ def page_at(seed: int, index: int, prevalence: Mapping[str, float] = PREVALENCE)
 
 
 def draw(record: Record, style: PageStyle) -> Page:
-    """The record as a page of this style."""
+    """Draw the recording as a page of this style."""
     traces, pulses = _traces(record, style), _pulses(style)
     image = _paper(style)
     ink, width = np.zeros(image.shape[:2], np.uint8), max(1, int(style.ink_px))
@@ -245,7 +245,7 @@ def _stroke(ink: Pixels, points: Points, width: int) -> None:
 
 
 def _pulse_points(pulse: Pulse) -> Points:
-    """Foot, up, along, down, foot."""
+    """Corners of a calibration pulse: foot, up, along, down, foot."""
     foot = 0.2 * pulse.width
     x = pulse.x0 + np.array([-foot, 0, 0, pulse.width, pulse.width, pulse.width + foot])
     y = pulse.y0 - pulse.height * np.array([0, 0, 1, 1, 0, 0])
@@ -253,7 +253,7 @@ def _pulse_points(pulse: Pulse) -> Points:
 
 
 def _joins(ink: Pixels, traces: tuple[Trace, ...], style: PageStyle, width: int) -> None:
-    """What separates the columns; a gap wipes the trace, the others are drawn."""
+    """Draw the marks between columns; a gap erases the trace instead."""
     k = style.px_per_mm
     for trace in traces:
         if trace.column == 0 or style.join == "none":

@@ -1,9 +1,9 @@
-"""A Record -> questions with their answers, in the forms of ECGBench's nine tasks, and short ones
-as people type them.
+"""Ask questions about a recording, with answers, in the forms of ECGBench's nine tasks and short
+ones.
 
 The forms follow PULSE's paper (Liu et al. 2024, arXiv:2410.19008: figures 3 and A1 to A4) and its
 published scorer: bare labels, bare letters where the data set has them, options after `Options:`.
-Questions come in several wordings; an answer has one wording only. A real record gets only the
+Questions come in several wordings; an answer has one wording only. A real recording gets only the
 questions that its labels answer.
 """
 
@@ -39,7 +39,7 @@ AXIS_MARGIN = 8
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked about a page, turn by turn, and the right answers."""
+    """Questions about a page, turn by turn, with the right answers."""
 
     task: str  # one of TASKS
     turns: tuple[tuple[str, str], ...]  # (question, answer); only arena has more than one
@@ -297,7 +297,7 @@ Choice = tuple[str, list[str], list[str]]
 
 
 def _verify(told: Known, rng: Rng) -> Choice | None:
-    """One finding, as often there as not where the record allows it."""
+    """Ask about one finding that is there or, as often, is not, where the recording allows it."""
     pools = [pool for pool in (_there(told), _not_there(told)) if pool]
     if not pools:
         return None
@@ -307,7 +307,7 @@ def _verify(told: Known, rng: Rng) -> Choice | None:
 
 
 def _choose(told: Known, rng: Rng) -> Choice | None:
-    """Two findings of which one, both or none is there."""
+    """Ask which of two findings is there: one, both or none."""
     if len(told.absent) < 2:
         return None
     here = list(told.present)
@@ -321,8 +321,8 @@ def _choose(told: Known, rng: Rng) -> Choice | None:
 
 
 def _query(told: Known, rng: Rng) -> Choice | None:
-    """Everything of a group; only groups of which all is told, and rather one of which something is
-    there.
+    """Ask for all findings of a group; only groups whose findings are all known, preferably with
+    some present.
     """
     able = [ask for ask, names in GROUPS.items() if set(names) <= {*told.present, *told.absent}]
     if not able:
@@ -334,12 +334,12 @@ def _query(told: Known, rng: Rng) -> Choice | None:
 
 
 def _there(told: Known) -> list[str]:
-    """What can be answered with yes; a record without findings offers its normality."""
+    """Findings to ask about whose answer is yes; a recording without findings offers its normality."""
     return [NAMES[name] for name in told.present] or ([NORMAL] if told.normal else [])
 
 
 def _not_there(told: Known) -> list[str]:
-    """What can be answered with no."""
+    """Findings to ask about whose answer is no."""
     return [NAMES[name] for name in told.absent] + ([NORMAL] if told.normal is False else [])
 
 
@@ -360,7 +360,7 @@ DIAGNOSIS_ASKS = (
 
 
 def _arena(record: Record, rng: Rng) -> list[Question]:
-    """Two or three turns from what is seen to the diagnosis."""
+    """Two or three turns from the observations to the diagnosis."""
     seen = " ".join(filter(None, [say.rate(record), say.rhythm(record)]))
     turns = [(_pick(rng, DESCRIBE_ASKS), seen)]
     if rng.random() < 0.5 and record.measurements.qrs is not None:
@@ -389,8 +389,9 @@ def _chat(record: Record, rng: Rng) -> list[Question]:
 
 
 def _rhythm_or_axis(record: Record, rng: Rng) -> list[tuple[str, bool]]:
-    """What is no finding and yet asked for; that fibrillation is no sinus rhythm always, for few
-    pages can say it.
+    """A question about rhythm or axis.
+
+    That fibrillation is not sinus rhythm is always asked, because few pages can show it.
     """
     if record.findings is None:
         return []

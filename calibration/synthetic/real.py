@@ -1,8 +1,7 @@
-"""Recorded signals -> Record:
+"""Read real recordings:
 
-WFDB files, and records packed into an .npz with their labels in a .json beside it.
-
-Every record comes out as ten seconds at 500 Hz in standard lead order. Signals whose leads do not
+WFDB files, and recordings packed into an .npz with their labels in a .json of the same name. Every
+recording is converted to ten seconds at 500 Hz in standard lead order. Signals whose leads do not
 span 0.3 to 15 mV, by their median, are refused: copies of public data with wrong gains exist, while
 one loose electrode is everyday life. Measurements are unknown; labels are known as far as the
 source states them.
@@ -39,7 +38,7 @@ SCP: Mapping[str, str] = {
     "SBRAD": "SB",
     "STACH": "ST",
 }
-"""PTB-XL's SCP-ECG statements that say what CPSC's and CODE-15's labels say (LPR: prolonged PR
+"""PTB-XL's SCP-ECG statements with the meaning of CPSC's and CODE-15's labels (LPR: prolonged PR
 interval).
 """
 SNOMED: Mapping[str, str] = {
@@ -68,7 +67,7 @@ either.
 
 @dataclass(frozen=True, eq=False)
 class Packed:
-    """Records of one .npz; each Record is made when it is asked for."""
+    """The recordings of one .npz file; each is converted when it is asked for."""
 
     path: Path
     microvolt: NDArray[np.int16]  # (records, 12, samples)
@@ -146,10 +145,7 @@ def read_wfdb(path: Path, start: float = 0.0) -> Record:
 
 
 def ptbxl_labels(scp_codes: Iterable[str], superclass: Iterable[str]) -> Labels:
-    """Labels of a PTB-XL record.
-
-    Its statements are complete, so what is not stated counts as absent.
-    """
+    """Labels of a PTB-XL recording. Its statements are complete, so others count as absent."""
     classes = set(superclass)
     return _labels({SCP[code] for code in scp_codes if code in SCP}, classes == {"NORM"}, classes)
 

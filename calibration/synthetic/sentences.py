@@ -1,8 +1,8 @@
-"""A Record -> what may be said about it, in a small vocabulary and always in the same order.
+"""Write sentences about a recording, in a small vocabulary and always in the same order.
 
-A synthetic record is known completely; a real one only as far as its labels go, and nothing is said
-beyond them. Rates are whole beats per minute, intervals whole tens of milliseconds, axes whole tens
-of degrees: as exact as a page can be read.
+A synthetic recording is known completely; sentences about a real one go only as far as its labels.
+Rates are whole beats per minute, intervals whole tens of milliseconds, axes whole tens of degrees:
+as exact as a page can be read.
 """
 
 from __future__ import annotations
@@ -45,8 +45,7 @@ UNTOLD: Mapping[str, frozenset[str]] = {
     "STD": frozenset({"TINV"}),
     "MI": frozenset({"LAFB"}),
 }
-"""With the first, a reader could see the others though they are not labelled: secondary and
-reciprocal changes.
+"""Finding -> secondary and reciprocal changes that a reader could see without a label.
 """
 UNTOLD_BY_SUPERCLASS: Mapping[str, frozenset[str]] = {
     "MI": frozenset({"MI", "STE"}),
@@ -54,13 +53,13 @@ UNTOLD_BY_SUPERCLASS: Mapping[str, frozenset[str]] = {
     "CD": frozenset({"LAFB"}),
     "HYP": frozenset({"HYP"}),
 }
-"""What a real record of a superclass may show without a label of its own."""
+"""Findings that a real recording of a superclass may show without a label of their own."""
 
 
 @dataclass(frozen=True)
 class Known:
-    """What a record shows and what it does not show, as findings in the order of FINDINGS; the rest
-    is not told.
+    """Findings that a recording shows and those that it does not show, in the order of FINDINGS;
+    the others are unknown.
     """
 
     present: tuple[str, ...]
@@ -69,7 +68,7 @@ class Known:
 
 
 def known(record: Record) -> Known:
-    """What can be said of a record with certainty; from a real one's labels only what they state."""
+    """The certain findings of a recording; of a real one only those that its labels state."""
     labels = record.labels
     if record.findings is not None:
         present, absent = set(record.findings), FINDINGS.keys() - record.findings
@@ -97,7 +96,7 @@ def known(record: Record) -> Known:
 
 
 def _normal(record: Record) -> bool | None:
-    """Normal by any of the three label sets; None where they tell nothing either way."""
+    """Whether any of the three label sets calls it normal; None where they leave it open."""
     words = {*(record.labels.ptbxl or ()), *(record.labels.cpsc or ())}
     if "NORM" in words:
         return words == {"NORM"}
@@ -121,7 +120,7 @@ def axis_name(degrees: float) -> str:
 
 
 def report(record: Record) -> str:
-    """The whole report, rate first and verdict last; empty where nothing is known."""
+    """The whole report, rate first and verdict last; empty for a recording without any label."""
     parts = [
         rate(record),
         rhythm(record),

@@ -1,9 +1,9 @@
-"""Findings and a seed -> a Record: rhythm, heartbeats, noise, and every measurement exact.
+"""Synthesize a recording from findings and a seed: rhythm, heartbeats, noise, exact measurements.
 
 The rhythm is a list of QRS onsets on the 2 ms grid; each onset receives a beat from `beats`. Noise
 and wander are added to the eight independent leads and the sum is rounded to a microvolt, as a
 recorder does, before the other four leads are derived: Einthoven's and Goldberger's relations hold
-exactly in what is drawn, and small differences between machines' arithmetic disappear.
+exactly on the page, and small differences between machines' arithmetic disappear.
 """
 
 from __future__ import annotations
@@ -29,8 +29,7 @@ from calibration.synthetic.record import (
 
 Rng = np.random.Generator
 BEFORE, AFTER = -1.6, SECONDS + 0.6
-"""Seconds between which beats are generated, so that the strip begins and ends in the middle of
-things.
+"""Seconds between which beats are generated, so that the strip may begin and end within a beat.
 """
 EVIDENCE_BY = 4.8
 """Each kind of premature beat occurs before this many seconds: a page of 5 s shows it too."""
@@ -38,7 +37,7 @@ EVIDENCE_BY = 4.8
 
 @dataclass(frozen=True)
 class Heart:
-    """What stays the same over the ten seconds; times in seconds, intervals in ms."""
+    """Properties that stay the same over the ten seconds; times in seconds, intervals in ms."""
 
     rr: float  # mean RR interval
     spread: (
@@ -53,7 +52,7 @@ class Heart:
 
 
 def record_at(seed: int, index: int, prevalence: Mapping[str, float] = PREVALENCE) -> Record:
-    """Record number `index` of source `seed`; depends on nothing else."""
+    """Recording number `index` of source `seed`; it depends only on these two."""
     return synthesize(
         np.random.default_rng(np.random.SeedSequence((seed, index))), prevalence=prevalence
     )
@@ -103,7 +102,7 @@ def _measure(heart: Heart, onsets: list[int]) -> Measurements:
 
 
 def _beat(shape: BeatShape, onset: int, kind: str) -> Beat:
-    """A shape at a place, as the label that goes with the signal."""
+    """The label of a beat of this shape at this place of the signal."""
     at = onset / HZ
     p_onset = None if shape.pr is None else at - shape.pr / 1000
     return Beat(
@@ -141,9 +140,7 @@ def _rate(rng: Rng, findings: frozenset[str]) -> float:
 
 
 def _sites(rng: Rng, findings: frozenset[str]) -> tuple[tuple[str, str], ...]:
-    """Where the findings that have a place are; acute and old infarction and T inversion agree
-    about it.
-    """
+    """The places of the findings that have one; acute and old infarction and T inversion share it."""
     sites: dict[str, str] = {}
     if "MI" in findings:
         sites["MI"] = str(rng.choice(["inferior", "anterior", "lateral"], p=[0.45, 0.4, 0.15]))
@@ -335,9 +332,9 @@ def _rhythm(rng: Rng, findings: frozenset[str], heart: Heart) -> tuple[list[int]
 
 
 def _plan(rng: Rng, wanted: list[str], rr: float) -> list[tuple[float, str]]:
-    """When premature beats shall come:
+    """Times of the premature beats:
 
-    (seconds, kind) by time; mostly one to four, at times every second or third beat.
+    (seconds, kind); mostly one to four, at times every second or third beat.
     """
     if not wanted:
         return []

@@ -1,8 +1,8 @@
-"""Lessons without end on stdout, for a trainer in another process: python -m
+"""Write lessons without end to stdout, for a trainer in another process: python -m
 calibration.synthetic.stream --seed S ...
 
-Lesson `i` of source `S` depends on nothing else, so that any number of processes (--first K --step
-N each) give together what one gives.
+Lesson `i` of source `S` depends only on these two, so any number of processes (--first K --step N
+each) give together the lessons of one.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""How a page looks, and a random draw of it.
+"""The look of a page, and random looks.
 
-Nothing here depends on the record: looks must not give a label away.
+They never depend on the recording: a look must not give a label away.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ PULSES = ("left", "right", "none")
 
 @dataclass(frozen=True)
 class PageStyle:
-    """Everything about a page that is not the signal.
+    """The look of a page: everything apart from the signal.
 
     Lengths in millimetres of paper, colours RGB.
     """

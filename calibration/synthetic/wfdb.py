@@ -1,4 +1,4 @@
-"""WFDB files (.hea beside .dat or .mat) -> physical signals.
+"""Read WFDB files (.hea with .dat or .mat) as physical signals.
 
 Formats 16 and 212, one segment, one sample per frame.
 
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pulse_edge.errors import PulseEdgeError
 
 MISSING = {16: -(2**15), 212: -(2**11)}
-"""The stored value that means: no sample here."""
+"""The stored value of a missing sample."""
 
 
 class RecordError(PulseEdgeError):
@@ -50,7 +50,7 @@ class Header:
     comments: tuple[str, ...]  # without the leading #
 
     def comment(self, key: str) -> str:
-        """What follows `key:` in the comments, or nothing."""
+        """The value of `key:` in the comments, or an empty text."""
         for line in self.comments:
             name, _, value = line.partition(":")
             if name.strip().lower() == key.lower():
@@ -59,7 +59,7 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """Parse a .hea file; RecordError says what is not understood."""
+    """Parse a .hea file; RecordError names the part that is not understood."""
     try:
         lines = path.read_text(encoding="latin-1").splitlines()
     except OSError as error:

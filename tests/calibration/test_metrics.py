@@ -87,7 +87,7 @@ def test_the_published_scorer_accepts_only_complete_files() -> None:
     ],
 )
 def test_labels_are_read_as_words_in_any_case(text: str, labels: tuple[str, ...] | None) -> None:
-    assert metrics.said_labels(text, ("NORM", "AF", "RBBB", "PVC", "STD")) == labels
+    assert metrics.read_labels(text, ("NORM", "AF", "RBBB", "PVC", "STD")) == labels
 
 
 @pytest.mark.parametrize(
@@ -111,18 +111,18 @@ def test_labels_are_read_as_words_in_any_case(text: str, labels: tuple[str, ...]
     ],
 )
 def test_a_letter_is_read_only_where_one_is_chosen(text: str, letter: str | None) -> None:
-    assert metrics.said_letter(text, LETTERS) == letter
+    assert metrics.read_letter(text, LETTERS) == letter
 
 
 def test_a_letter_beyond_the_options_is_none() -> None:
-    assert metrics.said_letter("F", "ABCD") is None
+    assert metrics.read_letter("F", "ABCD") is None
 
 
 def test_options_are_read_as_whole_phrases_and_not_inside_one_another() -> None:
     offered = ("infarction", "old Infarction", "no", "none")
-    assert metrics.said_options("Old infarction.", offered) == {"old infarction"}
-    assert metrics.said_options("None of these", offered) == {"none"}
-    assert metrics.said_options("not sure", offered) is None
+    assert metrics.read_options("Old infarction.", offered) == {"old infarction"}
+    assert metrics.read_options("None of these", offered) == {"none"}
+    assert metrics.read_options("not sure", offered) is None
 
 
 # --- numbers ----------------------------------------------------------------------------------
