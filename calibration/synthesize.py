@@ -27,8 +27,8 @@ from calibration.files import fresh_folder
 from calibration.synthetic.pages import Page, draw
 from calibration.synthetic.questions import BENCH, CHAT, TASKS, Question, questions
 from calibration.synthetic.real import Packed, open_packed
-from calibration.synthetic.record import Record
-from calibration.synthetic.signals import synthesize as synthesize_record
+from calibration.synthetic.recording import Recording
+from calibration.synthetic.signals import synthesize as synthesize_recording
 from calibration.synthetic.style import LAYOUTS, random_style
 from pulse_edge.common.worker_pool import Workers
 from pulse_edge.errors import UsageError
@@ -93,7 +93,7 @@ def synthesize(
 ) -> None:
     """Write the whole folder or none of it.
 
-    BenchError where `target` exists or cannot be written; RecordError where the signals cannot be
+    BenchError where `target` exists or cannot be written; RecordingError where the signals cannot be
     read.
     """
     with fresh_folder(target, force, _is_pages) as work:
@@ -142,11 +142,11 @@ def _is_pages(folder: Path) -> bool:
 def make(plan: Plan, work: Path, index: int) -> MadePage:
     """Page number `index`; its picture goes to `work` unless a parquet file will hold it."""
     sequence = np.random.SeedSequence((plan.seed, index))
-    record, patient = _record(plan, sequence, index)
+    recording, patient = _recording(plan, sequence, index)
     looks, asks = sequence.spawn(2)
-    page = draw(record, random_style(np.random.default_rng(looks), plan.layouts))
+    page = draw(recording, random_style(np.random.default_rng(looks), plan.layouts))
     name = f"{_set_name(plan)}/{index:06d}.png"
-    asked = questions(record, np.random.default_rng(asks), plan.tasks)
+    asked = questions(recording, np.random.default_rng(asks), plan.tasks)
     png = _png(page)
     if not plan.parquet:
         (work / IMAGES / name).write_bytes(png)
@@ -156,10 +156,12 @@ def make(plan: Plan, work: Path, index: int) -> MadePage:
     return MadePage(name, page_facts(page, name, patient), samples, png if plan.parquet else None)
 
 
-def _record(plan: Plan, sequence: np.random.SeedSequence, index: int) -> tuple[Record, str | None]:
+def _recording(
+    plan: Plan, sequence: np.random.SeedSequence, index: int
+) -> tuple[Recording, str | None]:
     """The recording and its patient: a synthetic one, or those of the file in turn."""
     if plan.signals is None:
-        return synthesize_record(np.random.default_rng(sequence)), None
+        return synthesize_recording(np.random.default_rng(sequence)), None
     packed = _signals(plan.signals)
     at = index % len(packed)
     patient = packed.entries[at].get("patient_id")  # PTB-XL's table has it as a float
@@ -210,15 +212,15 @@ def page_facts(page: Page, name: str, patient: str | None) -> dict[str, Any]:
     """Facts of a page beyond its tasks; measurements in bpm, ms, degrees and mV, null where
     unknown.
     """
-    record, style = page.record, page.style
+    recording, style = page.recording, page.style
     return {
         "image": name,
-        "source": record.source,
+        "source": recording.source,
         "patient": patient,
-        "findings": None if record.findings is None else sorted(record.findings),
-        "sites": dict(record.sites),
-        "labels": asdict(record.labels),
-        "measurements": {k: _rounded(v) for k, v in asdict(record.measurements).items()},
+        "findings": None if recording.findings is None else sorted(recording.findings),
+        "sites": dict(recording.sites),
+        "labels": asdict(recording.labels),
+        "measurements": {k: _rounded(v) for k, v in asdict(recording.measurements).items()},
         "layout": style.layout,
         "speed": style.speed,
         "gain": style.gain,

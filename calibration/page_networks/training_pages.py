@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.synthetic import style
-from calibration.synthetic.record import Record
+from calibration.synthetic.recording import Recording
 from calibration.synthetic.signals import synthesize
 
 Pixels = NDArray[np.uint8]
@@ -40,7 +40,7 @@ WORDS = (
 )
 
 
-def recording_and_style(rng: np.random.Generator) -> tuple[Record, style.PageStyle]:
+def recording_and_style(rng: np.random.Generator) -> tuple[Recording, style.PageStyle]:
     """A recording and the look of its page, in any layout of `style.ROWS`."""
     look = style.random_style(rng)
     names = ["3x4", "3x4+1", "3x4+2", "3x4+3", "6x2", "12x1", *list(style.RARE_LAYOUTS)[1:]]

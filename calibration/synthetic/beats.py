@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.synthetic.record import HZ, twelve_leads
+from calibration.synthetic.recording import HZ, twelve_leads
 
 Eight = NDArray[np.float64]
 STEP_MS = 1000 / HZ

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from calibration.synthetic.findings import PREVALENCE
-from calibration.synthetic.record import HZ, Record
+from calibration.synthetic.recording import HZ, Recording
 from calibration.synthetic.signals import synthesize
 from calibration.synthetic.style import ROWS, PageStyle, Rgb, random_style
 
@@ -49,7 +49,7 @@ class Trace:
     lead: str
     row: int
     column: int
-    start: int  # samples of the record, stop excluded
+    start: int  # samples of the recording, stop excluded
     stop: int
     x0: float
     y0: float
@@ -58,12 +58,12 @@ class Trace:
     baseline: float  # mV that lies on y0: the lead's median
 
     def x_at(self, seconds: float) -> float:
-        """Pixel column of a time of the record, inside this stretch or not."""
+        """Pixel column of a time of the recording, inside this stretch or not."""
         return self.x0 + (seconds * HZ - self.start) * self.px_per_sample
 
-    def points(self, record: Record) -> Points:
-        """Pixel coordinates (n, 2) of the samples; NaN where the record has no data."""
-        mv = record.lead(self.lead)[self.start : self.stop].astype(np.float64)
+    def points(self, recording: Recording) -> Points:
+        """Pixel coordinates (n, 2) of the samples; NaN where the recording has no data."""
+        mv = recording.lead(self.lead)[self.start : self.stop].astype(np.float64)
         x = self.x0 + np.arange(mv.size) * self.px_per_sample
         return np.stack([x, self.y0 - (mv - self.baseline) * self.px_per_mv], axis=1)
 
@@ -89,7 +89,7 @@ class Page:
     """
 
     image: Pixels  # (height, width, 3) RGB
-    record: Record
+    recording: Recording
     style: PageStyle
     traces: tuple[Trace, ...]  # row by row, left to right
     pulses: tuple[Pulse, ...]
@@ -101,21 +101,21 @@ class Page:
 
 
 def page_at(seed: int, index: int, prevalence: Mapping[str, float] = PREVALENCE) -> Page:
-    """Page number `index` of source `seed`, with the record that `record_at` gives; depends on
+    """Page number `index` of source `seed`, with the recording that `recording_at` gives; depends on
     nothing else.
     """
     sequence = np.random.SeedSequence((seed, index))
-    record = synthesize(np.random.default_rng(sequence), prevalence=prevalence)
-    return draw(record, random_style(np.random.default_rng(sequence.spawn(1)[0])))
+    recording = synthesize(np.random.default_rng(sequence), prevalence=prevalence)
+    return draw(recording, random_style(np.random.default_rng(sequence.spawn(1)[0])))
 
 
-def draw(record: Record, style: PageStyle) -> Page:
+def draw(recording: Recording, style: PageStyle) -> Page:
     """Draw the recording as a page of this style."""
-    traces, pulses = _traces(record, style), _pulses(style)
+    traces, pulses = _traces(recording, style), _pulses(style)
     image = _paper(style)
     ink, width = np.zeros(image.shape[:2], np.uint8), max(1, int(style.ink_px))
     for trace in traces:
-        _stroke(ink, trace.points(record), width)
+        _stroke(ink, trace.points(recording), width)
     for pulse in pulses:
         _stroke(ink, _pulse_points(pulse), width)
     _joins(ink, traces, style, width)
@@ -123,13 +123,13 @@ def draw(record: Record, style: PageStyle) -> Page:
     _write(image, traces, style)
     if style.soft_px:
         image = cast(Pixels, cv2.GaussianBlur(image, (0, 0), style.soft_px))
-    return Page(image, record, style, traces, pulses)
+    return Page(image, recording, style, traces, pulses)
 
 
 # --- where things lie -------------------------------------------------------------------------
 
 
-def _traces(record: Record, style: PageStyle) -> tuple[Trace, ...]:
+def _traces(recording: Recording, style: PageStyle) -> tuple[Trace, ...]:
     """Every stretch of every lead, row by row."""
     k = style.px_per_mm
     per_sample = style.speed * k / HZ
@@ -139,7 +139,7 @@ def _traces(record: Record, style: PageStyle) -> tuple[Trace, ...]:
         cuts = [round(c * samples / len(row)) for c in range(len(row) + 1)]
         for c, lead in enumerate(row):
             x0, y0 = _left_px(style) + cuts[c] * per_sample, _row_px(style, r)
-            baseline = _baseline(record.lead(lead))
+            baseline = _baseline(recording.lead(lead))
             found.append(
                 Trace(
                     lead, r, c, cuts[c], cuts[c + 1], x0, y0, per_sample, style.gain * k, baseline

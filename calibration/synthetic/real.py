@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.synthetic.findings import CODE15, CPSC, LEADS, PTBXL, Labels
-from calibration.synthetic.record import HZ, SAMPLES, SECONDS, UNKNOWN, Record
-from calibration.synthetic.wfdb import RecordError, read_header, read_signals
+from calibration.synthetic.recording import HZ, SAMPLES, SECONDS, UNKNOWN, Recording
+from calibration.synthetic.wfdb import RecordingError, read_header, read_signals
 
 SPAN_MV = (0.3, 15.0)
 
@@ -70,7 +70,7 @@ class Packed:
     """The recordings of one .npz file; each is converted when it is asked for."""
 
     path: Path
-    microvolt: NDArray[np.int16]  # (records, 12, samples)
+    microvolt: NDArray[np.int16]  # (recordings, 12, samples)
     hz: float
     order: tuple[str, ...]  # the file's lead names
     entries: tuple[
@@ -80,9 +80,9 @@ class Packed:
     def __len__(self) -> int:
         return len(self.entries)
 
-    def __getitem__(self, index: int) -> Record:
+    def __getitem__(self, index: int) -> Recording:
         entry = self.entries[index]
-        return _record(
+        return _recording(
             self.microvolt[index] / 1000.0,
             self.hz,
             self.order,
@@ -91,12 +91,12 @@ class Packed:
             statement=str(entry.get("report", "")),
         )
 
-    def __iter__(self) -> Iterator[Record]:
+    def __iter__(self) -> Iterator[Recording]:
         return (self[i] for i in range(len(self)))
 
 
 def open_packed(path: Path) -> Packed:
-    """`NAME.npz` (signal_uV int16 (records, 12, samples), fs, leads) with `NAME.json` (a list of as
+    """`NAME.npz` (signal_uV int16 (recordings, 12, samples), fs, leads) with `NAME.json` (a list of as
     many entries).
     """
     try:
@@ -108,7 +108,7 @@ def open_packed(path: Path) -> Packed:
             )
         entries = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     except (OSError, KeyError, ValueError) as error:
-        raise RecordError(
+        raise RecordingError(
             f"{path}: is not a packed set of ECGs with a .json beside it ({error})"
         ) from error
     if (
@@ -117,14 +117,14 @@ def open_packed(path: Path) -> Packed:
         or len(signal) != len(entries)
         or signal.shape[1] != len(leads)
     ):
-        raise RecordError(
+        raise RecordingError(
             f"{path}: {signal.dtype} {signal.shape} does not fit {len(entries)} entries, {len(leads)} leads"
         )
     return Packed(path, signal, hz, leads, tuple(entries))
 
 
-def read_wfdb(path: Path, start: float = 0.0) -> Record:
-    """Ten seconds of a WFDB record (`path` with or without .hea) from `start` seconds; shorter ones
+def read_wfdb(path: Path, start: float = 0.0) -> Recording:
+    """Ten seconds of a WFDB recording (`path` with or without .hea) from `start` seconds; shorter ones
     end in NaN.
     """
     header = read_header(path if path.suffix == ".hea" else path.with_name(path.name + ".hea"))
@@ -134,7 +134,7 @@ def read_wfdb(path: Path, start: float = 0.0) -> Record:
         name.strip() for name in (header.comment("Labels") or header.comment("LABEL")).split(",")
     ]
     first = round(start * header.hz)
-    return _record(
+    return _recording(
         signal[:, first : first + round(SECONDS * header.hz)],
         header.hz,
         tuple(channel.name for channel in header.channels),
@@ -151,7 +151,7 @@ def ptbxl_labels(scp_codes: Iterable[str], superclass: Iterable[str]) -> Labels:
 
 
 def snomed_labels(codes: list[str], classes: Iterable[str] = ()) -> Labels:
-    """Labels of a PhysioNet challenge record; unknown where the header states nothing."""
+    """Labels of a PhysioNet challenge recording; unknown where the header states nothing."""
     known = set(classes) & set(PTBXL)
     if not codes:
         return Labels(None, None, tuple(name for name in PTBXL if name in known) if known else None)
@@ -170,31 +170,33 @@ def _labels(found: set[str], normal: bool, superclass: set[str] | None) -> Label
     )
 
 
-def _record(
+def _recording(
     mv: NDArray[np.float64],
     hz: float,
     order: tuple[str, ...],
     labels: Labels,
     source: str,
     statement: str,
-) -> Record:
-    """(channels, samples) mV in any lead order -> Record."""
+) -> Recording:
+    """(channels, samples) mV in any lead order -> Recording."""
     rows = {name.strip().lower(): row for name, row in zip(order, mv, strict=True)}
     if absent := [name for name in LEADS if name.lower() not in rows]:
-        raise RecordError(f"{source}: leads {', '.join(absent)} are missing; all twelve are needed")
+        raise RecordingError(
+            f"{source}: leads {', '.join(absent)} are missing; all twelve are needed"
+        )
     signal = resample(np.stack([rows[name.lower()] for name in LEADS]), hz)[:, :SAMPLES]
     signal = np.pad(signal, ((0, 0), (0, SAMPLES - signal.shape[1])), constant_values=np.nan)
     check_span(signal, source)
     rounded = (np.round(signal * 1000) / 1000).astype(np.float32)
-    return Record(rounded, None, labels, UNKNOWN, source=source, statement=statement)
+    return Recording(rounded, None, labels, UNKNOWN, source=source, statement=statement)
 
 
 def check_span(signal: NDArray[np.float64], source: str) -> None:
-    """RecordError unless the median of the leads' spans lies between 0.3 and 15 mV."""
+    """RecordingError unless the median of the leads' spans lies between 0.3 and 15 mV."""
     spans = [float(np.ptp(row[np.isfinite(row)])) for row in signal if np.isfinite(row).any()]
     middle = float(np.median(spans)) if spans else 0.0
     if not SPAN_MV[0] <= middle <= SPAN_MV[1]:
-        raise RecordError(
+        raise RecordingError(
             f"{source}: its leads span {middle:.3g} mV, not 0.3 to 15 mV; check the gain in its header"
         )
 

@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from calibration.synthetic import beats as b
 from calibration.synthetic.beats import BeatShape, Eight
 from calibration.synthetic.findings import PREVALENCE, check, draw_findings, labels_of
-from calibration.synthetic.record import (
+from calibration.synthetic.recording import (
     HZ,
     SAMPLES,
     SECONDS,
     Beat,
     Measurements,
-    Record,
+    Recording,
     twelve_leads,
 )
 
@@ -51,7 +51,7 @@ class Heart:
     sites: tuple[tuple[str, str], ...]
 
 
-def record_at(seed: int, index: int, prevalence: Mapping[str, float] = PREVALENCE) -> Record:
+def recording_at(seed: int, index: int, prevalence: Mapping[str, float] = PREVALENCE) -> Recording:
     """Recording number `index` of source `seed`; it depends only on these two."""
     return synthesize(
         np.random.default_rng(np.random.SeedSequence((seed, index))), prevalence=prevalence
@@ -63,7 +63,7 @@ def synthesize(
     findings: Iterable[str] | None = None,
     prevalence: Mapping[str, float] = PREVALENCE,
     noise: float = 1.0,
-) -> Record:
+) -> Recording:
     """Ten seconds that show exactly `findings` (empty: normal; None: drawn by `prevalence`).
 
     `noise` scales noise, hum and wander; 0 gives the clean signal. ValueError for findings that
@@ -78,7 +78,7 @@ def synthesize(
         eight += _fibrillation(rng)
     disturbance = noise * _disturbance(rng, heart.breath) if noise else np.zeros_like(eight)
     shown = [(o, k) for o, k in zip(onsets, kinds, strict=True) if 0 <= o < SAMPLES]
-    return Record(
+    return Recording(
         signal=_recorded(eight + disturbance),
         clean=_recorded(eight),
         labels=labels_of(chosen),

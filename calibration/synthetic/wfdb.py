@@ -22,7 +22,7 @@ MISSING = {16: -(2**15), 212: -(2**11)}
 """The stored value of a missing sample."""
 
 
-class RecordError(PulseEdgeError):
+class RecordingError(PulseEdgeError):
     """A file cannot be read as a 12-lead ECG."""
 
 
@@ -59,11 +59,11 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """Parse a .hea file; RecordError names the part that is not understood."""
+    """Parse a .hea file; RecordingError names the part that is not understood."""
     try:
         lines = path.read_text(encoding="latin-1").splitlines()
     except OSError as error:
-        raise RecordError(
+        raise RecordingError(
             f"{path}: cannot be read ({error.strerror}); give the .hea file of a WFDB record"
         ) from error
     comments = tuple(line[1:].strip() for line in lines if line.startswith("#"))
@@ -71,7 +71,7 @@ def read_header(path: Path) -> Header:
     try:
         record = content[0]
         if "/" in record[0]:
-            raise RecordError(
+            raise RecordingError(
                 f"{path}: has several segments, which is not supported; take one segment's header"
             )
         count, hz = (
@@ -81,9 +81,9 @@ def read_header(path: Path) -> Header:
         samples = int(record[3]) if len(record) > 3 else None
         channels = tuple(_channel(path, fields) for fields in content[1 : count + 1])
     except (IndexError, ValueError) as error:
-        raise RecordError(f"{path}: is not a WFDB header ({error})") from error
+        raise RecordingError(f"{path}: is not a WFDB header ({error})") from error
     if len(channels) != count or hz <= 0:
-        raise RecordError(
+        raise RecordingError(
             f"{path}: announces {count} signals at {hz:g} Hz and describes {len(channels)}"
         )
     return Header(path, hz, samples or None, channels, comments)
@@ -100,14 +100,14 @@ def _channel(path: Path, fields: list[str]) -> Channel:
         or int(layout[2] or 1) != 1
         or int(layout[3] or 0)
     ):
-        raise RecordError(
+        raise RecordingError(
             f"{path}: storage {fields[1]!r} is not supported; formats 16 and 212 without skew are"
         )
     gain = re.fullmatch(
         r"([-+.\deE]+)(?:\(([-+]?\d+)\))?(?:/(\S+))?", fields[2] if len(fields) > 2 else "0"
     )
     if not gain or (gain[3] or "mV").lower() not in ("mv", "uv", "v"):
-        raise RecordError(
+        raise RecordingError(
             f"{path}: gain {fields[2]!r} is not understood; it must be per V, mV or uV"
         )
     zero = int(fields[4]) if len(fields) > 4 else 0
@@ -131,13 +131,13 @@ def read_signals(header: Header) -> NDArray[np.float64]:
         stored = _stored(header, group)
         for channel, values in zip(group, stored, strict=True):
             if channel.checksum is not None and (int(values.sum()) - channel.checksum) % 2**16:
-                raise RecordError(
+                raise RecordingError(
                     f"{header.path.parent / file}: checksum of {channel.name} is wrong; the file is damaged"
                 )
             mv = (values - channel.baseline) / channel.per_mv
             rows.append(np.where(values == MISSING[channel.format], np.nan, mv))
     if len({row.size for row in rows}) != 1:
-        raise RecordError(f"{header.path}: its files hold different numbers of samples")
+        raise RecordingError(f"{header.path}: its files hold different numbers of samples")
     return np.stack(rows)
 
 
@@ -149,7 +149,7 @@ def _stored(header: Header, group: list[Channel]) -> NDArray[np.int64]:
     try:
         raw = np.frombuffer(path.read_bytes()[first.skip :], np.uint8)
     except OSError as error:
-        raise RecordError(
+        raise RecordingError(
             f"{path}: cannot be read ({error.strerror}); {header.path.name} needs it"
         ) from error
     flat = (
@@ -160,7 +160,7 @@ def _stored(header: Header, group: list[Channel]) -> NDArray[np.int64]:
     available = flat.size // len(group)
     samples = header.samples or available
     if available < samples or not samples:
-        raise RecordError(
+        raise RecordingError(
             f"{path}: holds {available} samples per signal where {header.path.name} announces {samples}"
         )
     return flat[: samples * len(group)].reshape(samples, len(group)).T

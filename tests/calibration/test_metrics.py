@@ -182,7 +182,7 @@ def test_a_report_affirms_what_it_does_not_negate(text: str, names: set[str]) ->
 
 
 def test_the_synthetic_reports_affirm_what_they_show() -> None:
-    from calibration.synthetic import record_at
+    from calibration.synthetic import recording_at
     from calibration.synthetic.sentences import NAMES, report
 
     words = {
@@ -191,8 +191,8 @@ def test_the_synthetic_reports_affirm_what_they_show() -> None:
         "MI": "infarction",
     }
     for index in range(60):
-        record = record_at(2, index)
-        assert {words[name] for name in record.findings or ()} <= diagnoses_in(report(record))
+        recording = recording_at(2, index)
+        assert {words[name] for name in recording.findings or ()} <= diagnoses_in(report(recording))
 
 
 def test_prose_scores_of_two_reports_by_hand() -> None:
