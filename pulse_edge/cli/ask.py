@@ -15,7 +15,8 @@ from pulse_edge.cli.options import ReadyCommand, pruning, reading
 if TYPE_CHECKING:
     from pulse_edge.audit_log.log import AnswerLogger
     from pulse_edge.cli.console import Screen
-    from pulse_edge.inference.model import EncodedPage, PulseModel
+    from pulse_edge.inference.model import PulseModel
+    from pulse_edge.inference.page_encoder import EncodedPage
     from pulse_edge.page.reader import Page
 
 HELP = (

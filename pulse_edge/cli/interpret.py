@@ -20,7 +20,9 @@ from pulse_edge.report.report import findings_lines, page_lines
 if TYPE_CHECKING:
     from pulse_edge.audit_log.log import AnswerLogger
     from pulse_edge.inference.cache import ImageTokenCache
-    from pulse_edge.inference.model import Answering, EncodedPage, PulseModel
+    from pulse_edge.inference.decoding import Answering
+    from pulse_edge.inference.model import PulseModel
+    from pulse_edge.inference.page_encoder import EncodedPage
     from pulse_edge.kit.kit import Kit
     from pulse_edge.machine.memory_plan import Workload
     from pulse_edge.page.reader import Document, Page, UnreadablePage

@@ -106,9 +106,7 @@ class LanguageModel:
     def _load(self, settings: Settings, progress: Callable[[float], None]) -> None:
         lib = self.lib
         params = lib.llama_model_default_params()
-        params.load_mode = (
-            lib.LLAMA_LOAD_MODE_MMAP if settings.mapped else lib.LLAMA_LOAD_MODE_NONE
-        )
+        params.load_mode = lib.LLAMA_LOAD_MODE_MMAP if settings.mapped else lib.LLAMA_LOAD_MODE_NONE
         params.use_extra_bufts = settings.repack
         params.n_gpu_layers = settings.gpu_layers if settings.device == "cuda" else 0
         no_devices = (ctypes.c_void_p * 1)(None)
@@ -208,7 +206,9 @@ class LanguageModel:
 
     def clear(self) -> None:
         """Empty the context."""
-        self._prefix = None  # first: an interruption in between must not leave a prefix without cells
+        self._prefix = (
+            None  # first: an interruption in between must not leave a prefix without cells
+        )
         self.position = self.cells = 0
         self.lib.llama_memory_clear(self._memory, True)
 

@@ -248,7 +248,7 @@ class PulseModel:
         start = time.perf_counter()
         page = source if isinstance(source, reader.Page) else reader.read(source)
         read = time.perf_counter()
-        checked = admission.admitted(page, straighten, force) if admit else None
+        checked = admission.admit(page, straighten, force) if admit else None
         seconds = {"read": read - start, "check": time.perf_counter() - read}
         return self._pages.encode(page, checked, seconds, cache, image_tokens)
 

@@ -116,9 +116,7 @@ def read(path: Path, vocabulary: int) -> dict[Context, int]:
             for context, token in raw["follows"].items()
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
-        raise KitError(
-            f"{path}: not this kit's draft table ({e}). Copy the kit again."
-        ) from None
+        raise KitError(f"{path}: not this kit's draft table ({e}). Copy the kit again.") from None
     if any(not 0 <= token < vocabulary for token in table.values()):
         raise KitError(f"{path}: names tokens outside the kit's vocabulary. Copy the kit again.")
     return table

@@ -23,7 +23,6 @@ from pulse_edge.common.arrays import Float, Mask
 from pulse_edge.errors import PageRefused
 
 
-
 def cut(
     page: Image.Image,
     *,
