@@ -9,13 +9,14 @@ from typing import Any, TypeVar
 
 import click
 
+from pulse_edge.cli.run import Program, run
 from pulse_edge.common.text import visible
 
 PATH = click.Path(path_type=Path)
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Program)
 def cli() -> None:
     """Make calibration data, measure kits, and report on them."""
 
@@ -65,7 +66,6 @@ def bench(help_text: str = "Folder with ECGBench.", required: bool = True) -> Ca
     return click.option("--bench", type=PATH, required=required, help=f"{help_text} {layouts}")
 
 
-debug = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 device = click.option(
     "--device",
     type=click.Choice(["auto", "cpu", "cuda"]),
@@ -118,10 +118,7 @@ tasks = click.option(
     help="Number of processes.  [default: all processors that this process may use]",
 )
 @force("folder")
-@debug
-def synthesize(
-    target: Path, processes: int | None, force: bool, debug: bool, **options: Any
-) -> None:
+def synthesize(target: Path, processes: int | None, force: bool, **options: Any) -> None:
     """Make synthetic pages with questions and right answers, in ECGBench's layout."""
     from calibration.synthesize import Plan
     from calibration.synthesize import synthesize as run
@@ -147,8 +144,7 @@ def synthesize(
     help="Share of every task's samples that is used for calibration.",
 )
 @output("Split file to write (JSON).")
-@debug
-def split(bench: Path, key: str, share: float, target: Path, debug: bool) -> None:
+def split(bench: Path, key: str, share: float, target: Path) -> None:
     """Divide ECGBench's ids into calibration and test ids."""
     from calibration import ecgbench, splits
 
@@ -188,8 +184,7 @@ def split(bench: Path, key: str, share: float, target: Path, debug: bool) -> Non
 )
 @threads
 @force("file")
-@debug
-def collect(kit: Path, target: Path, force: bool, debug: bool, **options: Any) -> None:
+def collect(kit: Path, target: Path, force: bool, **options: Any) -> None:
     """Collect statistics of KIT on calibration pages, for `python -m export quantize --stats`."""
     from calibration.collect import Plan
     from calibration.collect import collect as run
@@ -202,8 +197,7 @@ def collect(kit: Path, target: Path, force: bool, debug: bool, **options: Any) -
 @click.argument("parts", type=PATH, nargs=-1, required=True)
 @output("Statistics file to write (GGUF).")
 @force("file")
-@debug
-def merge(parts: tuple[Path, ...], target: Path, force: bool, debug: bool) -> None:
+def merge(parts: tuple[Path, ...], target: Path, force: bool) -> None:
     """Merge the files of `collect --part` into the file of one run over all parts."""
     from calibration import statistics_file
     from calibration.files import refuse_existing
@@ -221,8 +215,7 @@ def merge(parts: tuple[Path, ...], target: Path, force: bool, debug: bool) -> No
 @bench()
 @calibration_split
 @force("kit")
-@debug
-def draft_table(kit: Path, target: Path, debug: bool, **options: Any) -> None:
+def draft_table(kit: Path, target: Path, **options: Any) -> None:
     """Make a copy of KIT with a draft table: answers stay the same and come faster."""
     from calibration.draft_table import add
 
@@ -250,8 +243,7 @@ def draft_table(kit: Path, target: Path, debug: bool, **options: Any) -> None:
     metavar="ADDRESS",
     help="Run on a Ray cluster: auto, HOST:PORT, or local to start one on this machine.",
 )
-@debug
-def evaluate(kits: tuple[Path, ...], target: Path, debug: bool, **options: Any) -> None:
+def evaluate(kits: tuple[Path, ...], target: Path, **options: Any) -> None:
     """Ask kits the questions of ECGBench; the first kit is the reference."""
     from calibration.evaluate import Plan
     from calibration.evaluate import evaluate as run
@@ -289,10 +281,7 @@ def evaluate(kits: tuple[Path, ...], target: Path, debug: bool, **options: Any) 
 @device
 @threads
 @click.option("--force", is_flag=True, help="Start again, and replace an existing file.")
-@debug
-def findings(
-    kit: Path, target: Path, attach: bool, force: bool, debug: bool, **options: Any
-) -> None:
+def findings(kit: Path, target: Path, attach: bool, force: bool, **options: Any) -> None:
     """Calibrate the probabilities of KIT's findings, and measure them."""
     from calibration.findings.pages import Plan
     from calibration.findings.run import findings as run
@@ -331,8 +320,7 @@ def findings(
     help="Leave out the pages of these tasks.",
 )
 @force("folder")
-@debug
-def report(results: Path, target: Path, recipes: Path | None, debug: bool, **options: Any) -> None:
+def report(results: Path, target: Path, recipes: Path | None, **options: Any) -> None:
     """Report how accurate kits are, and what differs from the reference kit."""
     from calibration.report.gates import RECIPES
     from calibration.report.write import Options
@@ -371,14 +359,12 @@ def report(results: Path, target: Path, recipes: Path | None, debug: bool, **opt
     help="Score only the test ids of this split file (corrected scorer).",
 )
 @output("File to write (JSON).")
-@debug
 def score(
     bench: Path,
     predictions: Path,
     scorer: str,
     split_file: Path | None,
     target: Path,
-    debug: bool,
 ) -> None:
     """Score the answers of any runner that writes PULSE's format."""
     from calibration import splits
@@ -405,8 +391,6 @@ def score(
 
 def main() -> None:
     """Run the program: errors become one line and an exit code."""
-    from pulse_edge.cli.main import run
-
     run(cli)
 
 

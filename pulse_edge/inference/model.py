@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import hashlib
 import json
 import platform
@@ -15,6 +14,7 @@ from types import TracebackType
 
 from PIL import Image
 
+from pulse_edge.common import times
 from pulse_edge.common.arrays import Float
 from pulse_edge.errors import KitError, MemoryShortage, UsageError
 from pulse_edge.inference import (
@@ -424,7 +424,7 @@ class PulseModel:
         seconds = self.seconds | encoded.seconds
         for part in ("prefill", "answer"):
             seconds[part] = sum(answer.seconds.get(part, 0.0) for answer in answers)
-        m, now = self.kit.manifest, datetime.datetime.now(datetime.timezone.utc)
+        m, moment = self.kit.manifest, times.now("seconds")
         return Report(
             notice="\n".join(self.notices(encoded)),
             file=encoded.file,
@@ -439,7 +439,8 @@ class PulseModel:
             image_tokens=len(encoded.image_tokens),
             image_tokens_read=encoded.image_tokens_read,
             quality=None if encoded.checked is None else admission.facts(encoded.checked),
-            created=now.isoformat(timespec="seconds").replace("+00:00", "Z"),
+            created=moment.utc,
+            created_local=moment.local,
             findings=tuple(judged),
             contradictions=contradictions,
         )

@@ -12,6 +12,7 @@ from pulse_edge.common.arrays import Float
 from pulse_edge.inference.language_model import LanguageModel
 from pulse_edge.inference.page_encoder import EncodedPage
 from pulse_edge.kit.manifest import Calibration
+from pulse_edge.report import contradictions as comparison
 from pulse_edge.report import findings
 from pulse_edge.report.report import Contradiction, Finding
 
@@ -84,7 +85,7 @@ def contradictions(
         )
         for s in present
     }
-    return findings.contradictions(judged, texts, second)
+    return comparison.contradictions(judged, texts, second)
 
 
 def _log_probability(logits: Float, ids: Sequence[int]) -> float:
