@@ -56,7 +56,10 @@ def add(kit: Path, target: Path, bench: Path, split: Path | None, force: bool = 
 
 
 def reference_answers(path: Path, split: Path | None) -> list[str]:
-    """Right answers of the split's calibration ids, or of all samples. BenchError where there is none."""
+    """Right answers of the split's calibration ids, or of all samples.
+
+    BenchError where there is none.
+    """
     bench = ecgbench.open_bench(path)
     allowed = splits.load(split).calibration if split else None
     answers: list[str] = []

@@ -89,7 +89,10 @@ def findings(
 
 
 def _fitted(path: Path, kit: Kit) -> Fitted:
-    """The calibration of another file. BenchError where it is another kit's, or not fitted there."""
+    """The calibration of another file.
+
+    BenchError where it is another kit's, or not fitted there.
+    """
     file = findings_file.load(path)
     if file.kit.identity != identity(kit.manifest):
         raise BenchError(f"{path}: is of another kit, {file.kit.id}; fit {kit.path} first")
