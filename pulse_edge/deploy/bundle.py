@@ -25,7 +25,6 @@ from pulse_edge.deploy.targets import EXTRAS, Target
 from pulse_edge.deploy.wheelhouse import Say, Supply
 from pulse_edge.deploy.wheels import Wheel
 from pulse_edge.errors import KitError
-from pulse_edge.inference import memory_plan
 from pulse_edge.installer import trust
 from pulse_edge.installer.bundle import (
     BUNDLE_MANIFEST,
@@ -46,6 +45,7 @@ from pulse_edge.installer.refusal import Refused
 from pulse_edge.kit import locate
 from pulse_edge.kit.kit import Kit, open_kit
 from pulse_edge.kit.manifest import MANIFEST, File
+from pulse_edge.machine import memory_plan
 
 FAT32_BYTES = (4 << 30) - (4 << 20)
 """Size of the largest piece of a file: a little below what FAT32 can hold (2**32 - 1 bytes)."""
@@ -188,13 +188,27 @@ def _copy_kits(
                 if sha256 != file.sha256:
                     altered.append(str(kit.path / name))
             listed[name] = {"bytes": file.bytes, "sha256": file.sha256, "pieces": pieces}
-        memory = memory_plan.least_bytes(kit)
-        entries[folder] = {"id": kit.manifest.id, "memory": memory, "files": listed}
+        entries[folder] = {
+            "id": kit.manifest.id,
+            "memory": least_memory(kit),
+            "files": listed,
+        }
     if altered:
         raise KitError(
             f"altered since the kit was made: {', '.join(altered)}. Do not use it; make the kit again."
         )
     return entries
+
+
+def least_memory(kit: Kit) -> int:
+    """Return the bytes of memory that one page takes at least: the peak of the smallest memory plan.
+
+    The installer refuses machines that have less. The figure holds for every processor, so that it does not depend on
+    the machine that packs. Raises KitError for a broken GGUF header.
+    """
+    workload = memory_plan.Workload(pages=1)
+    plans = memory_plan.ladder(kit, workload, None, frozenset(), exact_int8=False)
+    return min(plan.peak for plan in plans)
 
 
 def _split(
