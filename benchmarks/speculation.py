@@ -1,11 +1,14 @@
-"""What guesses are worth: steps that they save on a small kit's answers, and what a step costs at a large kit's shapes.
+"""What guesses are worth: steps that they save on a small kit's answers, and what a step costs at a
+large kit's shapes.
 
     python benchmarks/speculation.py KIT BENCH [--answers N] [--tasks A,B] [--costs BIGKIT] [--depth N] [--threads N]
 
-KIT is a kit that answers in words, best one of `calibration guesses`; BENCH are pages that its table was not made of. Every
-question is answered with steps of one token, with steps of four without guesses, and with guesses. The last two must be equal
-token for token, else the command fails; the first may differ where two tokens are as good as equally likely, and is counted.
-BIGKIT (default: KIT) is fed random rows, and only timed. The speed-up is tokens a step by cost of a step, against single tokens.
+KIT is a kit that answers in words, best one of `calibration guesses`; BENCH are pages that its
+table was not made of. Every question is answered with steps of one token, with steps of four
+without guesses, and with guesses. The last two must be equal token for token, else the command
+fails; the first may differ where two tokens are as good as equally likely, and is counted. BIGKIT
+(default: KIT) is fed random rows, and only timed. The speed-up is tokens a step by cost of a step,
+against single tokens.
 """
 
 from __future__ import annotations
@@ -54,7 +57,9 @@ def answers(
 
 
 def costs(kit: Path, depth: int, threads: int, runs: int = 7) -> dict[int, float]:
-    """Seconds of a step of each width, behind `depth` random rows; the least of several is what the machine can do."""
+    """Seconds of a step of each width, behind `depth` random rows; the least of several is what the
+    machine can do.
+    """
     m = open_kit(kit).manifest
     with closing(
         language_model.LanguageModel(

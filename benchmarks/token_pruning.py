@@ -1,11 +1,13 @@
-"""What image tokens that are left out cost and save: time to read a page, and what that does to the answers.
+"""What image tokens that are left out cost and save: time to read a page, and what that does to the
+answers.
 
     python benchmarks/rows.py KIT BENCH [--pages N] [--tasks A,B] [--image-tokens no-padding,600,400] [--threads N]
 
-Every question is answered with all rows and with each choice of `--image-tokens`, on the same page one after the other. KLD is of each
-token of the right answer, from all rows to the choice; loss is of the same tokens, in nats, lower where an answer comes nearer
-to the right one; a flip is a greedy answer that is another text. Seconds are those of reading the page alone; on a machine with
-other work only their ratio says something. Ctrl-C ends early, with what there is.
+Every question is answered with all rows and with each choice of `--image-tokens`, on the same page
+one after the other. KLD is of each token of the right answer, from all rows to the choice; loss is
+of the same tokens, in nats, lower where an answer comes nearer to the right one; a flip is a greedy
+answer that is another text. Seconds are those of reading the page alone; on a machine with other
+work only their ratio says something. Ctrl-C ends early, with what there is.
 """
 
 from __future__ import annotations
