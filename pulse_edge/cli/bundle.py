@@ -151,7 +151,7 @@ def pack(
     help="Public key that must have signed it. Default: the keys that are trusted here.",
 )
 def verify(path: Path, key: Path | None) -> None:
-    """Check a bundle's signature, and every byte of it, as the installer does."""
+    """Check a bundle's signature and all its files, as the installer does."""
     from pulse_edge.deploy import bundle as bundles
 
     with Console().progress() as progress:
@@ -161,7 +161,7 @@ def verify(path: Path, key: Path | None) -> None:
 
 @bundle.command()
 def rollback() -> None:
-    """Go back to the version of pulse-edge that was installed before this one."""
+    """Go back to the version that was installed before."""
     from pulse_edge.common import installation
     from pulse_edge.errors import KitError
     from pulse_edge.installer import remove

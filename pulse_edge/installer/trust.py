@@ -25,7 +25,7 @@ class Trust:
     def warning(self) -> str | None:
         """The text that every answer must carry."""
         if self.key is None:
-            return "UNSIGNED BUNDLE - NOBODY VOUCHES FOR THIS PROGRAM AND ITS KITS"
+            return "UNSIGNED BUNDLE: NO ONE VOUCHES FOR THIS PROGRAM AND ITS KITS"
         if self.pinned:
             return None
         return f"BUNDLE SIGNED BY A KEY THAT IS NOT TRUSTED HERE ({self.key.id})"
@@ -46,7 +46,7 @@ def assess(
     if not (bundle.path / SIGNATURE).exists():
         if "unsigned" not in accept:
             raise Refused(
-                f"{bundle.path / SIGNATURE}: missing, so nobody vouches for this bundle. Ask for a "
+                f"{bundle.path / SIGNATURE}: missing, so no one vouches for this bundle. Ask for a "
                 "signed one; --accept unsigned installs it all the same, and every answer will say "
                 "so."
             )
