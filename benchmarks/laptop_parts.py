@@ -28,7 +28,7 @@ import numpy as np
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-from pulse_edge.inference import tiling
+from pulse_edge.inference import llama_cpp, tiling
 from pulse_edge.kit.kit import Kit, open_kit
 from pulse_edge.machine import memory
 from pulse_edge.page import reader
@@ -92,9 +92,7 @@ def clip(kit: Kit, threads: int, mmproj: Path) -> Encode:
     from llama_cpp import llama_cpp as lib
     from llama_cpp import mtmd_cpp as mtmd
 
-    from pulse_edge.inference import language_model
-
-    language_model.system()  # loads the backends
+    llama_cpp.system()  # loads the backends
     params = lib.llama_model_default_params()
     params.no_alloc, params.load_mode = (
         True,

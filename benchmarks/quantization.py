@@ -35,7 +35,7 @@ from export import choose, ggml, parity
 from export import quantize as quantizing
 from export.stats import read as read_stats
 from pulse_edge import PulseModel
-from pulse_edge.inference.language_model import LanguageModel
+from pulse_edge.inference.language_model import LanguageModel, Settings
 from pulse_edge.kit import prompt
 from pulse_edge.kit.kit import Kit, open_kit
 from tools import tools
@@ -132,7 +132,7 @@ def compare(
         m, language = model.kit.manifest, model.language
         smaller = {
             name: stack.enter_context(
-                closing(LanguageModel(path, context=language.context, threads=2))
+                closing(LanguageModel(path, Settings(context=language.context, threads=2)))
             )
             for name, path in files.items()
         }

@@ -27,11 +27,11 @@ sys.path[:0] = [str(ROOT)]
 
 from calibration import ecgbench
 from pulse_edge import PulseModel
-from pulse_edge.inference import language_model
+from pulse_edge.inference import decoding, language_model
 from pulse_edge.kit.kit import open_kit
 
 PATH = click.Path(path_type=Path)
-WIDTHS = (1, 2, language_model.WIDTH, 2 * language_model.WIDTH)
+WIDTHS = (1, 2, decoding.STEP_WIDTH, 2 * decoding.STEP_WIDTH)
 
 
 def answers(
@@ -47,7 +47,7 @@ def answers(
     for sample in samples:
         encoded = model.encode(sample.picture or b"", admit=False)
         for way, told in found.items():
-            language.width = 1 if way == "single" else language_model.WIDTH
+            language.step_width = 1 if way == "single" else decoding.STEP_WIDTH
             model.drafter = drafter if way == "guesses" else None
             before = language.steps
             answering = model.ask(encoded, sample.turns[0][0])
@@ -63,7 +63,8 @@ def costs(kit: Path, depth: int, threads: int, runs: int = 7) -> dict[int, float
     m = open_kit(kit).manifest
     with closing(
         language_model.LanguageModel(
-            kit / m.language.file, context=m.language.context_length, threads=threads
+            kit / m.language.file,
+            language_model.Settings(context=m.language.context_length, threads=threads),
         )
     ) as model:
         rows = (
@@ -78,7 +79,7 @@ def costs(kit: Path, depth: int, threads: int, runs: int = 7) -> dict[int, float
                 start = time.perf_counter()
                 model.feed_tokens([5] * width, every=True)
                 took.append(time.perf_counter() - start)
-                model.back(width)
+                model.rewind(width)
     return {width: statistics.median(took) for width, took in seconds.items()}
 
 
@@ -122,16 +123,14 @@ def main(
         )
     gain = sum(map(len, ids["guesses"])) / sum(one[1] for one in found["guesses"])
     other = sum(a != b for a, b in zip(ids["single"], ids["steps"], strict=True))
-    click.echo(
-        f"\n{other} answers differ between single tokens and steps of {language_model.WIDTH}"
-    )
+    click.echo(f"\n{other} answers differ between single tokens and steps of {decoding.STEP_WIDTH}")
     timed = costs(large or kit, depth, threads)
     for width, took in timed.items():
         click.echo(
             f"a step of {width}: {took * 1e3:.2f} ms, {took / timed[1]:.2f} x a single token"
         )
     click.echo(
-        f"speed-up against single tokens: {gain / (timed[language_model.WIDTH] / timed[1]):.2f} x"
+        f"speed-up against single tokens: {gain / (timed[decoding.STEP_WIDTH] / timed[1]):.2f} x"
     )
     if ids["steps"] != ids["guesses"]:
         raise SystemExit("guesses changed an answer")

@@ -33,7 +33,7 @@ from calibration import answering, ecgbench
 from pulse_edge import PulseModel
 from pulse_edge.inference import token_pruning
 from pulse_edge.inference.cache import ImageTokenCache
-from pulse_edge.inference.model import EncodedPage
+from pulse_edge.inference.page_encoder import EncodedPage
 
 PATH = click.Path(path_type=Path)
 LONGEST = 100
@@ -106,7 +106,7 @@ def measure(
 @click.option(
     "--shortest",
     type=int,
-    default=token_pruning.SHORTEST,
+    default=token_pruning.SHORTEST_RUN,
     show_default=True,
     help="Run that is worth leaving out.",
 )
@@ -115,7 +115,7 @@ def main(
     kit: Path, bench: Path, pages: int, tasks: str, rows: str, shortest: int, threads: int
 ) -> None:
     """Measure."""
-    token_pruning.SHORTEST = shortest
+    token_pruning.SHORTEST_RUN = shortest
     choices = [token_pruning.ALL, *map(token_pruning.parse, rows.split(","))]
     opened, names = ecgbench.open_bench(bench), tasks.split(",")
     some = [islice(opened.samples(task, click.echo), pages // len(names)) for task in names]

@@ -42,7 +42,7 @@ from calibration.results import (
     writing,
 )
 from pulse_edge.errors import BenchError, KitError, UsageError
-from pulse_edge.inference.model import EncodedPage
+from pulse_edge.inference.page_encoder import EncodedPage
 from pulse_edge.kit.kit import Kit, open_kit
 
 if TYPE_CHECKING:

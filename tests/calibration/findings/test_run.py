@@ -34,7 +34,7 @@ from calibration.report.write import Options, report
 from calibration.results import identity
 from pulse_edge import PulseModel
 from pulse_edge.errors import BenchError, ContextError, UsageError
-from pulse_edge.inference.model import YesOrNo, yes_or_no
+from pulse_edge.inference.statements import YesOrNo, yes_or_no
 from pulse_edge.kit.kit import open_kit
 from pulse_edge.kit.verify import verify
 from pulse_edge.kit.write import write_manifest
