@@ -168,7 +168,8 @@ def old(work: Path, kit: Path, llama: Path | None, cpu: str) -> None:
 @click.option("--times", default=30, show_default=True)
 @click.option("--seed", default=1, show_default=True)
 def kills(work: Path, kit: Path | None, llama: Path | None, times: int, seed: int) -> None:
-    """Kill the installer at random moments: what is in use afterwards is whole, and the next run finishes.
+    """Kill the installer at random moments: what is in use afterwards is whole, and the next run
+    finishes.
 
     With stand-ins it kills updates and removals too, and takes ten minutes.
     """
@@ -241,7 +242,9 @@ def stand_ins(work: Path) -> list[Path]:
 
 
 def is_whole(home: Path, *, nothing_too: bool = False) -> bool:
-    """Whether the installation in use answers, and its kits have the bytes that they were made with."""
+    """Whether the installation in use answers, and its kits have the bytes that they were made
+    with.
+    """
     from pulse_edge.installer.home import Home
     from pulse_edge.kit.kit import open_kit
     from pulse_edge.kit.verify import verify

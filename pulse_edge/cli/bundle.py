@@ -1,4 +1,4 @@
-"""`pulse-edge bundle pack|verify|keygen|rollback`: signed folders that install pulse-edge offline."""
+"""`pulse-edge bundle`: make, check and undo signed folders that install pulse-edge offline."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ def bundle() -> None:
 def keygen(path: Path) -> None:
     """Make a key pair that signs bundles.
 
-    KEY holds the secret half: keep it to yourself. KEY.pub holds the public half: give its number to the clinics.
+    KEY holds the secret half: keep it to yourself. KEY.pub holds the public half: give its number
+    to the clinics.
     """
     from pulse_edge.deploy import signing
 
@@ -73,7 +74,8 @@ def keygen(path: Path) -> None:
     "key",
     type=_PATH,
     metavar="KEY",
-    help="Secret key that signs the bundle, made by `bundle keygen` or `minisign -G -W`. Default: unsigned.",
+    help="Secret key that signs the bundle, made by `bundle keygen` or `minisign -G -W`. "
+    "Default: unsigned.",
 )
 @click.option(
     "--wheel",
@@ -87,14 +89,15 @@ def keygen(path: Path) -> None:
     "--without",
     multiple=True,
     type=click.Choice(list(EXTRAS)),
-    help="Leave out the readers of PDF, HEIC or DICOM files, or the writer of PDF reports; may be repeated. "
-    "Default: pack all of them.",
+    help="Leave out the readers of PDF, HEIC or DICOM files, or the writer of PDF reports; may be "
+    "repeated. Default: pack all of them.",
 )
 @click.option(
     "--since",
     type=_PATH,
     metavar="FILE",
-    help="bundle.json of an earlier bundle: carry only files that it did not carry. Default: carry everything.",
+    help="bundle.json of an earlier bundle: carry only files that it did not carry. "
+    "Default: carry everything.",
 )
 @click.option(
     "--locks",
@@ -171,7 +174,8 @@ def rollback() -> None:
     home = installation.home()
     if home is None:
         raise KitError(
-            "this pulse-edge was not installed from a bundle, so there is no earlier version to go back to."
+            "this pulse-edge was not installed from a bundle, so there is no earlier version to "
+            "go back to."
         )
     try:
         say(f"in use from now on: {remove.rollback(Home(home))}\n")

@@ -38,9 +38,11 @@ def assess(
     key: PublicKey | None = None,
     accept: Sequence[str] = (),
 ) -> Trust:
-    """Check the signature against `key` if it is given, else the pinned keys, else the bundle's own key.
+    """Check the signature against `key` if it is given, else the pinned keys, else the bundle's own
+    key.
 
-    `accept` holds what the person has accepted in so many words: `unsigned`, or the id of a foreign key. Raises Refused.
+    `accept` holds what the person has accepted in so many words: `unsigned`, or the id of a foreign
+    key. Raises Refused.
     """
     trusted = [key] if key is not None else list(pinned)
     if not (bundle.path / SIGNATURE).exists():
@@ -81,7 +83,7 @@ def _foreign(
     if key.id not in accept:
         raise Refused(
             f"{bundle.path / SIGNATURE}: by key {key.id}, and trusted here: "
-            f"{', '.join(k.id for k in trusted)}. Ask who made it; --accept {key.id} installs it all "
-            "the same, and every answer will say so."
+            f"{', '.join(k.id for k in trusted)}. Ask who made it; --accept {key.id} installs it "
+            "all the same, and every answer will say so."
         )
     return Trust(key, pinned=False)

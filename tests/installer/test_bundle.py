@@ -157,7 +157,9 @@ def test_a_manifest_that_points_outside_is_refused(bundle_copy: Path) -> None:
 
 
 def changed(raw: dict[str, Any], where: str, value: object) -> None:
-    """Set one field of a manifest; `where` is its path with slashes, `kits:` and `wheels:` rename the first of these."""
+    """Set one field of a manifest; `where` is its path with slashes, `kits:` and `wheels:` rename
+    the first of these.
+    """
     *parts, last = where.split("/")
     for part in parts:
         raw = (

@@ -137,7 +137,8 @@ def here() -> Target:
 def write_lock(folder: Path, target: Target, wheels: Sequence[Path], *more: str) -> Path:
     """Write the lock file of a target into a new folder of lock files, and return the folder.
 
-    It holds these wheels, where they must be locked, and `more` lines such as `numpy==1.0`, with a hash of zeros.
+    It holds these wheels, where they must be locked, and `more` lines such as `numpy==1.0`, with a
+    hash of zeros.
     """
     pins = [Pin(w.name, w.version, frozenset([w.sha256])) for w in map(read_wheel, wheels)]
     lines = [pin.requirement for pin in pins if pin.name not in UNLOCKED]
