@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -106,18 +107,7 @@ def keygen(path: Path) -> None:
     help="Folder of the lock files: versions of all packages, and the hashes of their files. "
     "Default: locks in the checkout.",
 )
-def pack(
-    kits: tuple[Path, ...],
-    out: Path,
-    platforms: tuple[str, ...],
-    pythons: tuple[str, ...],
-    device: str,
-    key: Path | None,
-    wheels: tuple[Path, ...],
-    without: tuple[str, ...],
-    since: Path | None,
-    locks: Path | None,
-) -> None:
+def pack(kits: tuple[Path, ...], out: Path, key: Path | None, **options: Any) -> None:
     """Put kits, program and installer into one folder, and sign it.
 
     The first KIT answers on the laptops when none is named.
@@ -129,11 +119,11 @@ def pack(
     order = bundles.Order(
         kits=kits,
         out=out,
-        targets=targets(platforms, pythons, device),
-        supply=Supply(wheels, locks or paths.PACKAGE.parent / "locks"),
+        targets=targets(options["platforms"], options["pythons"], options["device"]),
+        supply=Supply(options["wheels"], options["locks"] or paths.PACKAGE.parent / "locks"),
         key=None if key is None else signing.read_secret_key(key),
-        since=since,
-        without=without,
+        since=options["since"],
+        without=options["without"],
     )
     console = Console()
     with console.progress() as progress:
