@@ -154,7 +154,7 @@ def _say(
     native: Float,
     seconds: float,
 ) -> None:
-    from export.parity import cosine
+    from export.image_tokens import cosine
 
     n = len(features)
     both = [cosine(features, other[:n]) for other in (original, native)]

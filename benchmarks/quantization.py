@@ -30,8 +30,9 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks"), str(ROOT / "tests" / "suppo
 from tools import tools
 
 from calibration import ecgbench
-from export import choose, ggml, parity
-from export import quantize as quantizing
+from export import choose, ggml, llm_logits
+from export.quantize.job import Job, Options
+from export.quantize.language_model import sensitivity, write_types
 from export.stats import read as read_stats
 from pulse_edge import PulseModel
 from pulse_edge.inference.language_model import LanguageModel
@@ -92,14 +93,12 @@ def variants(kit: Kit, stats: Any, text: Any, level: str, work: Path) -> dict[st
         budget = sum(
             int(t.n_bytes) for t in gguf.GGUFReader(paths["a"]).tensors if len(t.shape) > 1
         )
-        job = quantizing._Job(
-            kit, work, quantizing.Options(), stats, threads, click.echo, lambda _d, _o: None
-        )
+        job = Job(kit, work, Options(), stats, threads, click.echo, lambda _d, _o: None)
         matrices = choose.measure(source, stats.importance)
-        sensitive = choose.weighted(matrices, quantizing._sensitivity(job, matrices, budget))
+        sensitive = choose.weighted(matrices, sensitivity(job, matrices, budget))
         for v, those in (("d", matrices), ("e", sensitive)):
             types = choose.choose(those, budget)
-            quantizing.write_types(source, paths[v], types, stats.importance, threads)
+            write_types(source, paths[v], types, stats.importance, threads)
     return paths
 
 
@@ -146,7 +145,7 @@ def compare(
             one = {"id": sample.id}
             for name, made in logits.items():
                 same = int((made.argmax(-1) == original.argmax(-1)).sum())
-                one[name] = [float(parity.divergence(original, made).sum()), len(right), same]
+                one[name] = [float(llm_logits.divergence(original, made).sum()), len(right), same]
             lines.write(json.dumps(one) + "\n")
             lines.flush()
             done.append(one)
