@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from export.image_tokens import Float
-from pulse_edge.inference.language_model import LanguageModel
+from pulse_edge.inference.language_model import LanguageModel, Settings
 
 WINDOW_BYTES = 3 << 29
 """Largest GGUF, and largest window of a larger one, that is mapped at once (1.5 GiB)."""
@@ -66,7 +66,7 @@ def answers(path: Path, inputs: Sequence[Input], threads: int) -> list[Float]:
     """Return the logits (len(after), vocabulary) of each input, from one loaded model."""
     results = []
     context = max(one.context for one in inputs)
-    with closing(LanguageModel(path, context=context, threads=threads)) as model:
+    with closing(LanguageModel(path, Settings(context=context, threads=threads))) as model:
         for one in inputs:
             model.clear()
             model.feed_tokens(one.before)
@@ -87,7 +87,9 @@ def divergence(original: Float, other: Float) -> npt.NDArray[np.float64]:
 def whole_model(path: Path, inputs: Input, threads: int, key_cache_type: str = "f16") -> Float:
     """Compute the logits with all layers loaded at once."""
     with closing(
-        LanguageModel(path, context=inputs.context, threads=threads, key_cache_type=key_cache_type)
+        LanguageModel(
+            path, Settings(context=inputs.context, threads=threads, key_cache_type=key_cache_type)
+        )
     ) as model:
         model.feed_tokens(inputs.before)
         model.feed_embeddings(inputs.image_tokens)
@@ -132,9 +134,9 @@ def in_windows(
             with closing(
                 LanguageModel(
                     part,
-                    context=inputs.context,
-                    threads=threads,
-                    key_cache_type=key_cache_type,
+                    Settings(
+                        context=inputs.context, threads=threads, key_cache_type=key_cache_type
+                    ),
                     observer=states,
                 )
             ) as model:

@@ -15,7 +15,7 @@ from export.llm_logits import write_layers
 from export.parity.gates import refuse
 from export.reference import Reference, expect, words
 from pulse_edge.errors import ParityError
-from pulse_edge.inference.language_model import LanguageModel
+from pulse_edge.inference.language_model import LanguageModel, Settings
 from pulse_edge.kit import prompt
 from pulse_edge.kit.manifest import Manifest
 
@@ -134,7 +134,7 @@ def compare_prompts(
     with tempfile.TemporaryDirectory(prefix="pulse-edge-", dir=kit) as folder:
         small = Path(folder) / "tokenizer.gguf"
         write_layers(kit / manifest.language.file, range(1), small)
-        with closing(LanguageModel(small, context=256, threads=threads)) as model:
+        with closing(LanguageModel(small, Settings(context=256, threads=threads))) as model:
             ids = [
                 model.tokenize(manifest.prompt.before, first=True),
                 model.tokenize(after, first=False),

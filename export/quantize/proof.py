@@ -18,7 +18,7 @@ from export.quantize.encoder import page_pixels
 from export.quantize.job import Job
 from pulse_edge.common.paths import EXAMPLE_PAGE
 from pulse_edge.errors import ParityError
-from pulse_edge.inference.language_model import LanguageModel
+from pulse_edge.inference.language_model import LanguageModel, Settings
 from pulse_edge.inference.vision_encoder import VisionEncoder
 from pulse_edge.kit import prompt
 from pulse_edge.kit.write import listing
@@ -191,7 +191,7 @@ def _example(job: Job, *, whole: bool) -> Input:
     with tempfile.TemporaryDirectory(prefix="pulse-edge-", dir=job.work) as folder:
         small = Path(folder) / "tokenizer.gguf"
         llm_logits.write_layers(job.source, range(1), small)
-        with closing(LanguageModel(small, context=256, threads=job.threads)) as model:
+        with closing(LanguageModel(small, Settings(context=256, threads=job.threads))) as model:
             before = model.tokenize(m.prompt.before, first=True)
             after = model.tokenize(prompt.fill(m.prompt.after, prompt.REPORT_QUESTION), first=False)
     return Input(image_tokens, before, after)
