@@ -152,14 +152,6 @@ def verify(path: Path) -> None:
 
     console = Console()
     opened = locate.find(path)
-    total = sum(file.bytes for file in opened.manifest.files.values())
     with console.progress() as progress:
-        done = 0
-
-        def step(piece: int) -> None:
-            nonlocal done
-            done += piece
-            progress("verify", done, total)
-
-        verify(opened, progress=step)
+        verify(opened, progress=lambda done, total: progress("verify", done, total))
     say(f"{path}: {len(opened.manifest.files)} files are as they were made\n")
