@@ -14,7 +14,8 @@ from pulse_edge.common.child_process import be_quiet, enclose, named_by_m
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pulse_edge.errors import PulseEdgeError
-    from pulse_edge.inference.model import EncodedPage, PulseModel
+    from pulse_edge.inference.model import PulseModel
+    from pulse_edge.inference.page_encoder import EncodedPage
     from pulse_edge.inference.request import Request
     from pulse_edge.report.report import Answer, Contradiction, Finding, Report
 
@@ -34,7 +35,7 @@ __all__ = [
 _MODULES = {
     "Answer": "pulse_edge.report.report",
     "Contradiction": "pulse_edge.report.report",
-    "EncodedPage": "pulse_edge.inference.model",
+    "EncodedPage": "pulse_edge.inference.page_encoder",
     "Finding": "pulse_edge.report.report",
     "PulseEdgeError": "pulse_edge.errors",
     "PulseModel": "pulse_edge.inference.model",

@@ -8,7 +8,7 @@ import click
 
 from pulse_edge.cli.console import Console, say
 from pulse_edge.common import paths
-from pulse_edge.deploy.wheelhouse import EXTRAS, PLATFORMS, PYTHONS
+from pulse_edge.deploy.targets import DEVICES, EXTRAS, PLATFORMS, PYTHONS, targets
 
 _PATH = click.Path(path_type=Path)
 
@@ -63,7 +63,7 @@ def keygen(path: Path) -> None:
 )
 @click.option(
     "--device",
-    type=click.Choice(["cpu", "cuda"]),
+    type=click.Choice(DEVICES),
     default="cpu",
     show_default=True,
     help="Hardware that the laptops compute on.",
@@ -97,10 +97,11 @@ def keygen(path: Path) -> None:
     help="bundle.json of an earlier bundle: carry only files that it did not carry. Default: carry everything.",
 )
 @click.option(
-    "--constraints",
+    "--locks",
     type=_PATH,
-    metavar="FILE",
-    help="File that pins the version of every package. Default: the checkout's constraints.txt.",
+    metavar="DIR",
+    help="Folder of the lock files: versions of all packages, and the hashes of their files. "
+    "Default: locks in the checkout.",
 )
 def pack(
     kits: tuple[Path, ...],
@@ -112,7 +113,7 @@ def pack(
     wheels: tuple[Path, ...],
     without: tuple[str, ...],
     since: Path | None,
-    constraints: Path | None,
+    locks: Path | None,
 ) -> None:
     """Put kits, program and installer into one folder, and sign it.
 
@@ -120,13 +121,13 @@ def pack(
     """
     from pulse_edge.deploy import bundle as bundles
     from pulse_edge.deploy import signing
+    from pulse_edge.deploy.wheelhouse import Supply
 
     order = bundles.Order(
         kits=kits,
         out=out,
-        targets=bundles.targets(platforms, pythons, device),
-        constraints=constraints or paths.PACKAGE.parent / "constraints.txt",
-        wheels=wheels,
+        targets=targets(platforms, pythons, device),
+        supply=Supply(wheels, locks or paths.PACKAGE.parent / "locks"),
         key=None if key is None else signing.read_secret_key(key),
         since=since,
         without=without,

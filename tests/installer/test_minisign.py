@@ -120,7 +120,7 @@ def test_a_damaged_secret_key_is_refused(tmp_path: Path, key: signing.SecretKey)
     lines = key.text().splitlines()
     other = "A" if lines[1][100] != "A" else "B"
     (tmp_path / "key").write_text(f"{lines[0]}\n{lines[1][:100]}{other}{lines[1][101:]}\n")
-    with pytest.raises(KitError, match="not a whole minisign secret key"):
+    with pytest.raises(KitError, match="not a complete minisign secret key"):
         signing.read_secret_key(tmp_path / "key")
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
-from installations import KEY, OTHER, run
+from installations import KEY, OTHER, flip, run
 
 from pulse_edge.deploy import signing
 from pulse_edge.installer.bundle import open_bundle
@@ -112,3 +113,14 @@ def test_the_id_of_another_key_trusts_nobody(bundles: dict[str, Path], tmp_path:
     )
     assert done.returncode == 1
     assert not (tmp_path / "home").exists()
+
+
+def test_files_are_checked_before_the_key_is_asked_about(
+    bundles: dict[str, Path], tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(bundles["one"], tmp_path / "bundle"))
+    flip(copy / "README.html")
+    done = run(copy, tmp_path / "home", trusted=False, input="yes\n")
+    assert done.returncode == 1
+    assert "README.html: altered" in done.stderr
+    assert "Trust this key" not in done.stderr

@@ -365,10 +365,10 @@ def test_a_damaged_memory_is_none(
 def test_doctor_reads_a_kit_whole_though_it_is_remembered(
     remembered: Kit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pulse_edge.diagnostics import doctor
+    from pulse_edge.diagnostics import checks
 
     reads = whole_reads(monkeypatch)
-    doctor.whole(remembered, lambda *_progress: None)
+    checks.kit_files(remembered, lambda *_progress: None)
     assert sorted(reads) == sorted(remembered.manifest.files)
 
 

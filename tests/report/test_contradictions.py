@@ -11,7 +11,7 @@ from reports import uncalibrated
 
 import pulse_edge
 from pulse_edge import PulseModel
-from pulse_edge.inference import model as interpret
+from pulse_edge.inference import statements
 from pulse_edge.report.contradictions import contradictions, says
 from pulse_edge.report.findings import BY_KEY, STATEMENTS, judge
 
@@ -114,7 +114,7 @@ def test_answer_that_changes_with_the_wording_is_a_contradiction() -> None:
 def test_second_wording_is_compared_after_calibration(
     tiny_kit: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(interpret, "yes_or_no", lambda *_: interpret.YesOrNo(-1.0, False))
+    monkeypatch.setattr(statements, "yes_or_no", lambda *_: statements.YesOrNo(-1.0, False))
     with PulseModel.load(tiny_kit, device="cpu", threads=1) as model:
         manifest = model.kit.manifest
         for offset, marks in ((2.0, 0), (0.5, 1)):

@@ -23,7 +23,7 @@ from calibration.ecgbench import ONLY_OPTIONS
 from calibration.synthetic.sentences import NAMES
 from export.schema import report_schema
 from pulse_edge import PulseModel
-from pulse_edge.inference.model import yes_or_no
+from pulse_edge.inference.statements import yes_or_no
 from pulse_edge.report.content import RANKED
 from pulse_edge.report.contradictions import contradictions
 from pulse_edge.report.findings import BY_KEY, STATEMENTS, judge, logistic
@@ -81,9 +81,9 @@ def test_log_odds_are_those_of_the_answer_words(tiny_kit: Path) -> None:
             probability = 1.0
             ids = model.language.tokenize(word, first=False)
             for n, token in enumerate(ids):
-                model.reach(encoded, model.turns(question, ()))
+                model.prefill(encoded, model.turns(question, ()))
                 start = model.language.tokenize(model.turns(question, ())[0], first=False)
-                model.language.back(len(start))
+                model.language.rewind(len(start))
                 logits = model.language.feed_tokens([*start, *ids[:n]]).astype(np.float64)
                 probability *= np.exp(logits[token] - np.logaddexp.reduce(logits))
             total[word.lower()] += probability
