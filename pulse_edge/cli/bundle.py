@@ -1,4 +1,4 @@
-"""`pulse-edge bundle pack|verify|keygen|rollback`: signed folders that install pulse-edge offline."""
+"""`pulse-edge bundle`: make, check and undo signed folders that install pulse-edge offline."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ def bundle() -> None:
 def keygen(path: Path) -> None:
     """Make a key pair that signs bundles.
 
-    KEY holds the secret half: keep it to yourself. KEY.pub holds the public half: give its number to the clinics.
+    KEY holds the secret half: keep it to yourself. KEY.pub holds the public half: give its number
+    to the clinics.
     """
     from pulse_edge.deploy import signing
 
@@ -73,7 +74,8 @@ def keygen(path: Path) -> None:
     "key",
     type=_PATH,
     metavar="KEY",
-    help="Secret key that signs the bundle, made by `bundle keygen` or `minisign -G -W`. Default: unsigned.",
+    help="Secret key that signs the bundle, made by `bundle keygen` or `minisign -G -W`. "
+    "Default: unsigned.",
 )
 @click.option(
     "--wheel",
@@ -87,14 +89,15 @@ def keygen(path: Path) -> None:
     "--without",
     multiple=True,
     type=click.Choice(list(EXTRAS)),
-    help="Leave out the readers of PDF, HEIC or DICOM files, or the writer of PDF reports; may be repeated. "
-    "Default: pack all of them.",
+    help="Leave out the readers of PDF, HEIC or DICOM files, or the writer of PDF reports; may be "
+    "repeated. Default: pack all of them.",
 )
 @click.option(
     "--since",
     type=_PATH,
     metavar="FILE",
-    help="bundle.json of an earlier bundle: carry only files that it did not carry. Default: carry everything.",
+    help="bundle.json of an earlier bundle: carry only files that it did not carry. "
+    "Default: carry everything.",
 )
 @click.option(
     "--locks",
@@ -151,7 +154,7 @@ def pack(
     help="Public key that must have signed it. Default: the keys that are trusted here.",
 )
 def verify(path: Path, key: Path | None) -> None:
-    """Check a bundle's signature, and every byte of it, as the installer does."""
+    """Check a bundle's signature and all its files, as the installer does."""
     from pulse_edge.deploy import bundle as bundles
 
     with Console().progress() as progress:
@@ -161,7 +164,7 @@ def verify(path: Path, key: Path | None) -> None:
 
 @bundle.command()
 def rollback() -> None:
-    """Go back to the version of pulse-edge that was installed before this one."""
+    """Go back to the version that was installed before."""
     from pulse_edge.common import installation
     from pulse_edge.errors import KitError
     from pulse_edge.installer import remove
@@ -171,7 +174,8 @@ def rollback() -> None:
     home = installation.home()
     if home is None:
         raise KitError(
-            "this pulse-edge was not installed from a bundle, so there is no earlier version to go back to."
+            "this pulse-edge was not installed from a bundle, so there is no earlier version to "
+            "go back to."
         )
     try:
         say(f"in use from now on: {remove.rollback(Home(home))}\n")

@@ -1,4 +1,6 @@
-"""The folders outside an installation that the program has written to for this user: caches and the audit log."""
+"""The folders outside an installation that the program has written to for this user: caches and the
+audit log.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ class UserFolder:
 
 
 def _usual_folders() -> tuple[Path, Path]:
-    """Return this user's cache and audit log, where pulse_edge.kit and pulse_edge.audit_log place them."""
+    """Return this user's cache and audit log, where pulse_edge.kit and pulse_edge.audit_log place
+    them.
+    """
     if sys.platform == "win32":
         local = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local") / "pulse-edge"
         return local / "cache", local / "audit-log"
@@ -47,7 +51,7 @@ def _usual_folders() -> tuple[Path, Path]:
 
 
 def user_folders() -> list[UserFolder]:
-    """List the folders with a mark of the program, and the usual places if they exist without one."""
+    """List the marked folders of the program, and the usual places if they have no mark."""
     cache, log = _usual_folders()
     named = [
         Path(os.environ[name])
@@ -85,7 +89,8 @@ _WRITTEN_BY_US = re.compile(
     r"entries\.log|lock|head(\.new)?|verified.*|[0-9a-f]{16,64}(-[0-9a-f]{16,64})?\.(tokens|kv|json|png)(\.new)?"
     rf"|\.unfinished-.+|tmp.{{8}}|\.{re.escape(MARK)}.+"
 )
-"""Names of the files that the program writes into its folders; other files there are somebody else's."""
+"""Names of the files that the program writes into its folders; other files there are somebody
+else's."""
 
 
 def remove_user_folder(folder: UserFolder) -> list[Path]:

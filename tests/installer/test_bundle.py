@@ -107,9 +107,9 @@ def test_files_renamed_across_kits_are_found_and_named(bundle_copy: Path) -> Non
     a.rename(free)
     b.rename(a)
     free.rename(b)
-    said = faults(bundle_copy)
-    assert "kits/kit-a/llm.gguf.001: altered" in said
-    assert "kits/kit-b/llm.gguf.001: altered" in said
+    lines = faults(bundle_copy)
+    assert "kits/kit-a/llm.gguf.001: altered" in lines
+    assert "kits/kit-b/llm.gguf.001: altered" in lines
 
 
 def test_a_changed_manifest_does_not_agree_with_its_signature(bundle_copy: Path) -> None:
@@ -142,10 +142,10 @@ def test_a_copy_cut_short_anywhere_is_found_and_named(whole_bundle: Path, tmp_pa
             short = name if left < (whole_bundle / name).stat().st_size else None
             left -= (whole_bundle / name).stat().st_size
         try:
-            said = faults(cut)
+            lines = faults(cut)
         except Refused as e:
-            said = str(e)
-        assert str(short) in said or "missing" in said
+            lines = str(e)
+        assert str(short) in lines or "missing" in lines
 
 
 def test_a_manifest_that_points_outside_is_refused(bundle_copy: Path) -> None:
@@ -157,7 +157,9 @@ def test_a_manifest_that_points_outside_is_refused(bundle_copy: Path) -> None:
 
 
 def changed(raw: dict[str, Any], where: str, value: object) -> None:
-    """Set one field of a manifest; `where` is its path with slashes, `kits:` and `wheels:` rename the first of these."""
+    """Set one field of a manifest; `where` is its path with slashes, `kits:` and `wheels:` rename
+    the first of these.
+    """
     *parts, last = where.split("/")
     for part in parts:
         raw = (

@@ -1,4 +1,6 @@
-"""Install, install again, update, and continue after an interruption, with a stand-in for the program."""
+"""Install, install again, update, and continue after an interruption, with a stand-in for the
+program.
+"""
 
 from __future__ import annotations
 
@@ -118,7 +120,9 @@ def test_a_delta_alone_says_what_is_missing(bundles: dict[str, Path], tmp_path: 
 def test_a_delta_finds_what_is_installed_under_another_name(
     bundles: dict[str, Path], tmp_path: Path
 ) -> None:
-    """A file was renamed, one has a name with brackets, and the bundle before had the same bytes in another kit."""
+    """A file was renamed, one has a name with brackets, and the bundle before had the same bytes in
+    another kit.
+    """
     before = small_bundle.kit(
         tmp_path / "before", "kit a", seed=1, files=("llm[1].gguf", "vision.onnx")
     )

@@ -19,11 +19,11 @@ pytest.importorskip("cryptography", reason="signing needs the package cryptograp
 
 def test_rollback_goes_back_and_forth(home: Path, bundles: dict[str, Path]) -> None:
     run(bundles["two"], home)
-    seen = []
+    versions = []
     for _ in range(2):
         assert run(bundles["two"], home, "--rollback").returncode == 0
-        seen.append(says(home))
-    assert seen == ["1.0", "2.0"]
+        versions.append(says(home))
+    assert versions == ["1.0", "2.0"]
 
 
 def test_without_an_earlier_version_rollback_says_so(home: Path, bundles: dict[str, Path]) -> None:

@@ -18,7 +18,9 @@ pytest.importorskip("cryptography", reason="signing needs the package cryptograp
 
 @pytest.fixture
 def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home folder with a cache and an audit log, marked as the program marks them, and files of others in both."""
+    """A home folder with a cache and an audit log, marked as the program marks them, and files of
+    others in both.
+    """
     folder = tmp_path / "user"
     monkeypatch.setenv("HOME", str(folder))
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder / ".cache"))
