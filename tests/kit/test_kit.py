@@ -265,10 +265,12 @@ def later(monkeypatch: pytest.MonkeyPatch, days: float) -> None:
 def test_a_kit_that_passed_is_sampled_and_not_read_whole(
     remembered: Kit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reads, seen = whole_reads(monkeypatch), []
-    verify(remembered, remembered=True, progress=seen.append)
+    reads, steps = whole_reads(monkeypatch), []
+    verify(remembered, remembered=True, progress=lambda done, total: steps.append((done, total)))
     assert reads == []
-    assert sum(seen) == sum(file.bytes for file in remembered.manifest.files.values())
+    size = sum(file.bytes for file in remembered.manifest.files.values())
+    assert steps[-1] == (size, size)
+    assert {total for _, total in steps} == {size}
     assert {len(draw_samples(size)) for size in (0, 1, SAMPLE_BYTES)} == {1}
     assert SAMPLES // 2 < len(draw_samples(4 << 30)) <= SAMPLES
 
