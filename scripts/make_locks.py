@@ -2,8 +2,8 @@
 
     python scripts/make_locks.py        needs uv and a registry
 
-Versions are those of constraints.txt. A lock holds the hashes of all files of a version, so that `bundle pack` refuses
-what was replaced in the registry. Review the difference before you commit it.
+Versions are those of constraints.txt. A lock holds the hashes of all files of a version, so that
+`bundle pack` refuses what was replaced in the registry. Review the difference before you commit it.
 """
 
 from __future__ import annotations

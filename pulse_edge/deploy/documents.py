@@ -1,4 +1,6 @@
-"""The documents of a bundle: a page for the person who holds it, model cards, licences, and the bill of materials."""
+"""The documents of a bundle: a page for the person who holds it, model cards, licences, and the
+bill of materials.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,8 @@ LIMITS = (
     "It can miss a finding, name one that is absent, and sound certain either way.",
     "No authority has approved it as a medical device.",
     "It sends nothing and needs no network.",
-    "It writes an audit log without names and texts, and a cache of encoded pages, for the person who uses it.",
+    "It writes an audit log without names and texts, and a cache of encoded pages, for the "
+    "person who uses it.",
 )
 
 
@@ -137,7 +140,9 @@ _STYLE = (
 
 
 def readme(contents: Contents) -> str:
-    """Return README.html, for the person who holds the bundle. It has no script and fetches nothing."""
+    """Return README.html, for the person who holds the bundle. It has no script and fetches
+    nothing.
+    """
     escape = html.escape
     demonstration = " - <b>demonstration, not for patients</b>"
     kits = _items(escape(m.id) + (demonstration if m.demonstration else "") for m in contents.kits)
@@ -196,6 +201,6 @@ def _signature(key: PublicKey | None) -> str:
     if key is None:
         return "<b>It is not signed</b>: no one vouches for it, and every answer will say so."
     return (
-        f"It is signed by key <code>{key.id}</code> (<code>{PUBLIC_KEY}</code>). Compare the number with "
-        "the one that its maker gave you by another way than this bundle."
+        f"It is signed by key <code>{key.id}</code> (<code>{PUBLIC_KEY}</code>). Compare the "
+        "number with the one that its maker gave you by another way than this bundle."
     )

@@ -1,8 +1,9 @@
-"""Lock files: the version of every package of a target, and the SHA-256 hashes that its files may have.
+"""Lock files: the version of every package of a target, and the SHA-256 hashes that its files may
+have.
 
-`locks/PLATFORM-pyXY-DEVICE.txt` in the checkout; `make locks` writes them with uv. A registry that serves other bytes, or
-a version that was replaced there, does not get into a bundle. Format: pip's requirement files with hashes, one version of
-each package, no markers.
+`locks/PLATFORM-pyXY-DEVICE.txt` in the checkout; `make locks` writes them with uv. A registry that
+serves other bytes, or a version that was replaced there, does not get into a bundle. Format: pip's
+requirement files with hashes, one version of each package, no markers.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from pulse_edge.deploy.wheels import Wheel, normalized
 from pulse_edge.errors import KitError
 
 UNLOCKED = ("pulse-edge", "llama-cpp-python")
-"""Packages whose wheels are built here, so that no lock file can hold their hashes. The source of llama-cpp-python is
-locked: the build fetches it by its hash."""
+"""Packages whose wheels are built here, so that no lock file can hold their hashes. The source of
+llama-cpp-python is locked: the build fetches it by its hash."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,8 @@ def read_lock(path: Path) -> Lock:
         text = path.read_text("utf-8")
     except FileNotFoundError:
         raise KitError(
-            f"{path}: missing, so the packages of this target are not locked. Pack from the checkout, "
-            "make the file with `make locks`, or name its folder with --locks."
+            f"{path}: missing, so the packages of this target are not locked. Pack from the "
+            "checkout, make the file with `make locks`, or name its folder with --locks."
         ) from None
     except (OSError, ValueError) as e:
         raise KitError(f"{path}: cannot be read ({e}). Make it again with `make locks`.") from None
@@ -83,7 +84,7 @@ def refuse_unlocked(wheel: Wheel, lock: Lock, where: Path) -> None:
     pin = lock.get(wheel.name)
     if pin is None or wheel.sha256 not in pin.hashes:
         raise KitError(
-            f"{wheel.path}: its SHA-256 {wheel.sha256} is not in {where}, so these bytes were never "
-            "reviewed. Do not pack it; take the file that the lock file names, or update the lock "
-            "files with `make locks` and review the change."
+            f"{wheel.path}: its SHA-256 {wheel.sha256} is not in {where}, so these bytes were "
+            "never reviewed. Do not pack it; take the file that the lock file names, or update "
+            "the lock files with `make locks` and review the change."
         )

@@ -18,8 +18,8 @@ def bill_of_materials(
 ) -> dict[str, Any]:
     """List every wheel, with the libraries inside it, and every kit, with its files.
 
-    Licences are SPDX expressions where the packages give them. The serial number is made from the contents, so that the
-    same bundle has the same bill.
+    Licences are SPDX expressions where the packages give them. The serial number is made from the
+    contents, so that the same bundle has the same bill.
     """
     components = [*map(_library, wheels), *map(_model, kits)]
     serial = uuid.uuid5(uuid.NAMESPACE_URL, json.dumps(components, sort_keys=True))
@@ -76,6 +76,6 @@ def _model(manifest: Manifest) -> dict[str, Any]:
 
 
 def _inner_libraries(wheel: Wheel) -> list[str]:
-    """List the shared libraries of others in a wheel, where auditwheel and delvewheel place them."""
+    """List the shared libraries in a wheel that auditwheel or delvewheel have added."""
     with zipfile.ZipFile(wheel.path) as archive:
         return sorted(n for n in archive.namelist() if re.fullmatch(r"[^/]+\.libs/[^/]+", n))

@@ -1,4 +1,5 @@
-"""Make keys and signatures in minisign's file formats, so that `minisign -Vm bundle.json -p bundle.pub` verifies them too.
+"""Make keys and signatures in minisign's file formats, so that `minisign -Vm bundle.json -p
+bundle.pub` verifies them too.
 
 Signing needs the package cryptography; the installer verifies with its own few lines of Ed25519.
 """
@@ -69,7 +70,8 @@ def _private(seed: bytes) -> Any:
 
 
 def keygen(path: Path) -> PublicKey:
-    """Make a key pair: `path` for the secret half, which only its owner may read, and `path`.pub for the public half.
+    """Make a key pair: `path` for the secret half, which only its owner may read, and `path`.pub
+    for the public half.
 
     Raises KitError if one of them exists.
     """

@@ -1,4 +1,6 @@
-"""The kinds of laptop that a bundle can be packed for, and the parts of the program that it can hold."""
+"""The kinds of laptop that a bundle can be packed for, and the parts of the program that it can
+hold.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +19,11 @@ EXTRAS = {
     "dicom": "reads DICOM files",
     "report": "writes PDF reports",
 }
-"""Parts of the program (extras in pyproject.toml) that a bundle holds unless they are left out -> what each does."""
+"""Parts of the program (extras in pyproject.toml) that a bundle holds unless they are left out ->
+what each does."""
 _GLIBC = range(5, 36)
-"""Minor versions of the manylinux_2_x tags that are accepted: up to glibc 2.35, that of Ubuntu 22.04."""
+"""Minor versions of the manylinux_2_x tags that are accepted: up to glibc 2.35, that of Ubuntu
+22.04."""
 PLATFORMS: dict[str, dict[str, str]] = {
     "linux-x86_64": {
         "sys_platform": "linux",
@@ -78,7 +82,8 @@ class Target:
     def platform_tags(self) -> list[str]:
         """List the platform tags, newest first.
 
-        Plain `linux_*` is none of them: such a wheel promises nothing about processor and C library.
+        Plain `linux_*` is none of them: such a wheel promises nothing about processor and C
+        library.
         """
         system, machine = self.platform.split("-")
         if system == "windows":

@@ -1,7 +1,8 @@
 """Find, fetch or build the wheels that a bundle needs, for each platform and Python.
 
-Dependencies are resolved here: pip evaluates markers for the Python that it runs on, and a bundle is packed for others.
-Every version is the one of the target's lock file, and every fetched wheel has a hash that stands there.
+Dependencies are resolved here: pip evaluates markers for the Python that it runs on, and a bundle
+is packed for others. Every version is the one of the target's lock file, and every fetched wheel
+has a hash that stands there.
 """
 
 from __future__ import annotations
@@ -46,10 +47,11 @@ def gather(
     extras: Iterable[str] = tuple(EXTRAS),
     say: Say = lambda _text: None,
 ) -> dict[Target, list[Wheel]]:
-    """Return the wheels of each target, by name: those that are given, else fetched, or built for llama.cpp.
+    """Return the wheels of each target, by name: those that are given, else fetched, or built for
+    llama.cpp.
 
-    `extras` are names in EXTRAS. `say` gets a line for each wheel that takes time. Raises KitError that names everything
-    that is missing, for all targets at once.
+    `extras` are names in EXTRAS. `say` gets a line for each wheel that takes time. Raises KitError
+    that names everything that is missing, for all targets at once.
     """
     given = [read_wheel(path) for path in supply.given]
     parts = tuple(extras)
@@ -67,7 +69,8 @@ def gather(
     used = {wheel.path for wheels in gathered.values() for wheel in wheels}
     if unused := [wheel.path.name for wheel in given if wheel.path not in used]:
         raise KitError(
-            f"--wheel: of no use for these platforms and Pythons: {', '.join(unused)}. Leave them out."
+            f"--wheel: of no use for these platforms and Pythons: {', '.join(unused)}. Leave them "
+            "out."
         )
     return gathered
 
@@ -92,7 +95,7 @@ class _Resolver:
         """Wheels that cannot be had, in words."""
 
     def closure(self, extras: tuple[str, ...]) -> Iterator[Wheel]:
-        """Yield the wheels of pulse-edge with its extras, of pip, and of everything that they need."""
+        """Yield the wheels of pulse-edge with its extras, of pip, and of all that they need."""
         from packaging.requirements import Requirement
 
         parts = ",".join((self._target.device, *extras))
@@ -117,7 +120,9 @@ class _Resolver:
                 open_requirements += _dependencies(wheel, requirement, self._target)
 
     def _supply(self, name: str) -> Wheel | None:
-        """Return a wheel that was given, is cached, or can be fetched or built; None if it is `missing`."""
+        """Return a wheel that was given, is cached, or can be fetched or built; None if it is
+        `missing`.
+        """
         pin = self._lock.get(name)
         version = None if pin is None else pin.version
         if wheel := _fitting(name, version, self._given, self._target):
@@ -141,14 +146,17 @@ class _Resolver:
         return wheel
 
     def _cached(self, name: str, pin: Pin) -> list[Wheel]:
-        """List the wheels of a package that were fetched before, and still have a hash of the lock file."""
+        """List the wheels of a package that were fetched before, and still have a hash of the lock
+        file.
+        """
         files = [p for p in self._folder.glob("*.whl") if normalized(p.name.split("-")[0]) == name]
         return [wheel for wheel in map(read_wheel, files) if wheel.sha256 in pin.hashes]
 
     def _llama(self, pin: Pin) -> Wheel | None:
         """Return the llama-cpp-python that was built before, for whatever Python, or build one.
 
-        It is published as source only, and wheels from elsewhere may hold their builder's instruction set.
+        It is published as source only, and wheels from elsewhere may hold their builder's
+        instruction set.
         """
         here = (this_platform(), "cpu")
         if (self._target.platform, self._target.device) != here:
@@ -161,13 +169,14 @@ class _Resolver:
         if wheel := _fitting(pin.name, pin.version, built, self._target):
             return wheel
         self._say(
-            "building llama.cpp for every processor of this kind, once (a quarter of an hour or more)"
+            "building llama.cpp for every processor of this kind, once (a quarter of an hour or "
+            "more)"
         )
         return read_wheel(builds.portable_llama(pin, folder))
 
 
 def _dependencies(wheel: Wheel, requirement: Requirement, target: Target) -> Iterator[Requirement]:
-    """Yield what a wheel needs on the target, with the extras of the requirement that it fulfils."""
+    """Yield what a wheel needs on the target, with the extras that are required of it."""
     from packaging.requirements import Requirement
 
     extras = requirement.extras or {""}
@@ -182,7 +191,7 @@ def _dependencies(wheel: Wheel, requirement: Requirement, target: Target) -> Ite
 def _fitting(
     name: str, version: str | None, wheels: Iterable[Wheel], target: Target
 ) -> Wheel | None:
-    """Return the wheel of this name and version that the target can install; None as version: any."""
+    """Return the wheel of this name that the target can install; version None: any."""
     from packaging.utils import parse_wheel_filename
 
     tags = target.tags()
@@ -213,8 +222,8 @@ def fetch(pin: Pin, target: Target, folder: Path) -> Wheel | None:
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
         if "DO NOT MATCH THE HASHES" in done.stderr:
             raise KitError(
-                f"{pin.name}=={pin.version}: the registry serves a file whose hash is not in the lock "
-                "file. Do not pack it; find out why it was replaced."
+                f"{pin.name}=={pin.version}: the registry serves a file whose hash is not in the "
+                "lock file. Do not pack it; find out why it was replaced."
             )
         if done.returncode:
             return None

@@ -1,4 +1,4 @@
-"""Look into wheel files: what they are, what they need, and whether they may go to other machines."""
+"""Read wheel files: what they are, what they need, and whether other machines can run them."""
 
 from __future__ import annotations
 
@@ -26,10 +26,12 @@ PORTABLE = {
     # One file a library: a wheel holds no links, so that versioned names would triple it.
     "CMAKE_PLATFORM_NO_VERSIONED_SONAME": "ON",
 }
-"""CMake options of a llama-cpp-python that starts on any CPU of its architecture, and loads the library for the CPU that it
-finds. Its own install rules do not handle loadable backends; those of ggml do, with these directories."""
+"""CMake options of a llama-cpp-python that starts on any CPU of its architecture, and loads the
+library for the CPU that it finds. Its own install rules do not handle loadable backends; those of
+ggml do, with these directories."""
 _BASELINE = re.compile(r"llama_cpp/lib/(lib)?ggml-cpu-(x64|armv8\.0_1)\.(so|dll)")
-"""llama.cpp's kernels for the oldest CPU of an architecture; a library for each newer one lies next to them."""
+"""llama.cpp's kernels for the oldest CPU of an architecture; a library for each newer one lies next
+to them."""
 _SPDX = {
     "MIT License": "MIT",
     "MIT": "MIT",
@@ -60,7 +62,7 @@ class Wheel:
 
     @property
     def licence(self) -> str:
-        """An SPDX expression if the package gives one, else the licence by the package's own words."""
+        """An SPDX expression if the package gives one, else the package's own words."""
         if expression := self.metadata.get("License-Expression"):
             return str(expression)
         classifiers = [
@@ -75,7 +77,9 @@ class Wheel:
 
     @property
     def glibc(self) -> list[int]:
-        """The oldest glibc that its file name promises to run on, as [major, minor]; [] if it needs none."""
+        """The oldest glibc that its file name promises to run on, as [major, minor]; [] if it needs
+        none.
+        """
         versions = re.findall(r"manylinux_(\d+)_(\d+)_", self.path.name)
         oldest = [[int(major), int(minor)] for major, minor in versions]
         if "manylinux2014" in self.path.name:
@@ -91,7 +95,9 @@ def normalized(name: str) -> str:
 
 
 def read_wheel(path: Path) -> Wheel:
-    """Read a wheel's name, metadata and hash. Raises KitError for a file that is none, or that must not be unpacked."""
+    """Read a wheel's name, metadata and hash. Raises KitError for a file that is none, or that must
+    not be unpacked.
+    """
     from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
     try:
@@ -116,17 +122,20 @@ def read_wheel(path: Path) -> Wheel:
 
 
 def _native_fault(file: str, name: str, inside: list[str]) -> str | None:
-    """Return why a wheel must not go to other machines: it was built for the CPU of the machine that built it."""
+    """Return why a wheel must not go to other machines: it was built for the CPU of the machine
+    that built it.
+    """
     if re.search(r"-linux_\w+\.whl$", file):
         return (
-            "was built for the machine that built it (its tag linux promises nothing about processor "
-            "and C library). Let auditwheel repair a wheel that was built for every processor, or "
-            "leave it out: pack fetches or builds its own."
+            "was built for the machine that built it (its tag linux promises nothing about "
+            "processor and C library). Let auditwheel repair a wheel that was built for every "
+            "processor, or leave it out: pack fetches or builds its own."
         )
     if name == "llama-cpp-python" and not any(map(_BASELINE.fullmatch, inside)):
         options = " ".join(f"-D{k}={v}" for k, v in PORTABLE.items())
         return (
-            "was built for the processor of one machine, and would die on an older one. Leave it out, "
-            f"and pack builds one for every processor; or build it with CMAKE_ARGS={options!r}."
+            "was built for the processor of one machine, and would die on an older one. Leave it "
+            "out, and pack builds one for every processor; or build it with "
+            f"CMAKE_ARGS={options!r}."
         )
     return None

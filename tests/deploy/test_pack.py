@@ -108,7 +108,7 @@ def supply(tmp_path: Path) -> list[Path]:
     ]
 
 
-def test_packing_says_what_takes_time(
+def test_packing_names_each_long_step(
     supply: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -151,9 +151,7 @@ def test_readers_and_the_writer_of_reports_are_packed(supply: list[Path], tmp_pa
 
 
 @pytest.mark.parametrize("part", EXTRAS)
-def test_a_part_is_left_out_only_where_that_is_asked_for(
-    supply: list[Path], tmp_path: Path, part: str
-) -> None:
+def test_a_part_is_left_out_only_on_request(supply: list[Path], tmp_path: Path, part: str) -> None:
     whole, _ = packed_parts(supply, tmp_path / "whole")
     names, page = packed_parts(supply, tmp_path / "bundle", part)
     assert len(whole - names) == 1

@@ -15,7 +15,8 @@ import pulse_edge.installer
 from pulse_edge.deploy import installer_archive
 
 HOSTILE = ("os", "json", "argparse", "venv", "pulse_edge", "runpy", "zipimport", "__future__")
-"""Modules that a file in the current folder, next to the archive or in PYTHONPATH could stand in for."""
+"""Modules that a file in the current folder, next to the archive or in PYTHONPATH could stand in
+for."""
 
 
 @pytest.fixture

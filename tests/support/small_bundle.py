@@ -1,6 +1,4 @@
-"""Small bundles for the tests: a kit of a few kilobytes, and a program that stands in for
-pulse-edge's wheel.
-"""
+"""Small bundles for the tests: kits of a few kilobytes, and a stand-in for pulse-edge's wheel."""
 
 from __future__ import annotations
 
@@ -139,7 +137,8 @@ def here() -> Target:
 def write_lock(folder: Path, target: Target, wheels: Sequence[Path], *more: str) -> Path:
     """Write the lock file of a target into a new folder of lock files, and return the folder.
 
-    It holds these wheels, where they must be locked, and `more` lines such as `numpy==1.0`, with a hash of zeros.
+    It holds these wheels, where they must be locked, and `more` lines such as `numpy==1.0`, with a
+    hash of zeros.
     """
     pins = [Pin(w.name, w.version, frozenset([w.sha256])) for w in map(read_wheel, wheels)]
     lines = [pin.requirement for pin in pins if pin.name not in UNLOCKED]
