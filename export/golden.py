@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from export import image_tokens
 from pulse_edge import PulseModel
 from pulse_edge.common import paths
 from pulse_edge.common.arrays import Double
@@ -26,8 +27,6 @@ from pulse_edge.kit import prompt
 from pulse_edge.kit.kit import Kit, open_kit
 from pulse_edge.kit.write import listing, write_manifest
 from pulse_edge.page import admission, reader
-
-from . import parity
 
 Progress = Callable[[int, int], None]
 QUESTIONS = (
@@ -191,7 +190,7 @@ def _moved(kit: Kit, page: _Asked, seed: int) -> npt.NDArray[np.float32]:
     """Image tokens of a page as another processor may make them."""
     m, checked = kit.manifest, page.encoded.checked
     assert checked is not None  # `add` encodes with the gate
-    pixels = parity.cut(checked.flat.image, m)
+    pixels = image_tokens.cut(checked.flat.image, m)
     pixels = pixels * (
         1 + PERTURBED * np.random.default_rng(seed).standard_normal(pixels.shape, np.float32)
     )
@@ -201,4 +200,4 @@ def _moved(kit: Kit, page: _Asked, seed: int) -> npt.NDArray[np.float32]:
         features = encoder.encode(pixels)
     name = m.packing.newline_file
     newline = np.fromfile(kit.file(name), "<f4") if name else None
-    return parity.pack(features, m, newline, checked.flat.image.size)
+    return image_tokens.pack(features, m, newline, checked.flat.image.size)
