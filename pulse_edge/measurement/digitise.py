@@ -105,7 +105,8 @@ def extents(lines: tuple[Line, ...], pulses: tuple[Pulse, ...], ink: Ink) -> lis
 
 
 def _extent(line: Line, pulses: list[Pulse], ink: Ink) -> tuple[int, int]:
-    there = np.isfinite(line.y)
+    fine = np.isfinite(line.y)
+    there = fine.reshape(-1, line.fine).any(axis=1)
     width = len(there)
     for pulse in pulses:
         slack = 0.3 * ink.across + 1
@@ -168,12 +169,12 @@ def _signal(
 def _sampled(line: Line, span: tuple[float, float], begin: float, samples: int, scale: Scale) -> Float:
     """Millivolts (samples,) of a row between two columns, around their median; NaN elsewhere and in gaps."""
     out = np.full(samples, np.nan, np.float32)
-    first, last = max(0, int(np.ceil(span[0]))), min(len(line.y), int(span[1]))
+    first, last = max(0, int(np.ceil(line.place(span[0] - 0.5)))), min(len(line.y), int(line.place(span[1] - 0.5)))
     y = line.y[first:last]
     there = np.isfinite(y)
     if there.sum() < 2:
         return out
-    x = begin + np.arange(samples) * (scale.per_second / SAMPLES_PER_SECOND)
+    x = line.place(begin) + np.arange(samples) * (scale.per_second * line.fine / SAMPLES_PER_SECOND)
     near = np.round(x).astype(int) - first
     inside = (near >= 0) & (near < len(y))
     inside[inside] = there[near[inside]]

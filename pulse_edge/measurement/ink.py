@@ -27,6 +27,9 @@ CROWDED = 0.045
 PALE = 0.6
 """Depth of the grid's lines over that of the trace below which the two are told apart by depth alone."""
 
+PALEST = 0.35
+"""Cover of the middle of a stroke from which on it is ink; a stroke thinner than a pixel that lies on two has half."""
+
 
 @dataclass(frozen=True, eq=False)
 class Ink:
@@ -110,7 +113,10 @@ def _floor(depth: Float, solid: float) -> float:
 
 
 def _cover(depth: Float, floor: float, solid: float) -> Float:
-    return np.asarray(np.clip((depth - floor) / max(solid - floor, 1e-3), 0, 1), np.float32)
+    """How much ink covers each pixel, 0..1; a stroke that is too thin to be solid counts as solid along its middle."""
+    cover = np.clip((depth - floor) / max(solid - floor, 1e-3), 0, 1).astype(np.float32)
+    middle = cv2.dilate(cover, np.ones((3, 3), np.uint8))
+    return np.asarray(cover / np.maximum(middle, PALEST), np.float32)
 
 
 def grid_lines(dark: Float, across: float, down: float, spacing: float = 5.0) -> Mask:

@@ -75,30 +75,31 @@ def _standard(pulse: Pulse, across: float, down: float) -> bool:
 
 
 def _pulses(row: int, line: Line, across: float, down: float) -> list[Pulse]:
-    tall = line.bottom - line.top
-    width = float(np.nanquantile(tall, 0.3)) if np.isfinite(tall).any() else 1.0
+    tall, width = line.bottom - line.top, line.stroke
+    fine = line.fine
     steep = np.nan_to_num(tall) > STEEP_MM * down
     edges = np.flatnonzero(np.diff(np.concatenate([[0], steep.astype(np.int8), [0]]))).reshape(-1, 2)
-    strokes = [(int(a), int(b)) for a, b in edges if b - a < 1.2 * across + width]
+    strokes = [(int(a), int(b)) for a, b in edges if b - a < (1.2 * across + width) * fine]
     pulses = []
     for n, one in enumerate(strokes):
         for two in strokes[n + 1 : n + 3]:
-            pulse = _pulse(row, line, one, two, width, (across, down))
+            pulse = _pulse(row, line, one, two, (across, down))
             if pulse is not None:
                 pulses.append(pulse)
     return pulses
 
 
 def _pulse(
-    row: int, line: Line, one: tuple[int, int], two: tuple[int, int], width: float, scale: tuple[float, float]
+    row: int, line: Line, one: tuple[int, int], two: tuple[int, int], scale: tuple[float, float]
 ) -> Pulse | None:
     """The pulse between two upright strokes, given as first and last column; None where it is none."""
     across, down = scale
-    left, right = (one[0] + one[1] - 1) / 2, (two[0] + two[1] - 1) / 2
+    width, fine = line.stroke, line.fine
+    left, right = (line.pixel((a + b - 1) / 2) for a, b in (one, two))
     if not LENGTH_MM[0] * across < right - left < LENGTH_MM[1] * across:
         return None
-    inner = line.y[one[1] + 1 : two[0] - 1]
-    if inner.size < 0.4 * (right - left) or not np.isfinite(inner).all():
+    inner = line.y[one[1] + fine : two[0] - fine]
+    if inner.size < 0.4 * (right - left) * fine or not np.isfinite(inner).all():
         return None
     top = float(np.median(inner))
     off = np.abs(inner - top)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -22,12 +23,19 @@ Index = npt.NDArray[np.int64]
 
 REACH_MM = 32.0
 """How far a trace may go up or down from its row: 3.2 mV at 10 mm/mV."""
-CLIMB = 0.03
+CLIMB = 0.008
 """Cost of a pixel up or down along ink; a pixel of paper costs 1."""
 LEAP = 1.2
 """Cost of a pixel up or down through paper."""
 STRAY = 0.25
 """Cost of each column spent nearer to another row than to one's own."""
+FINE = 18.0
+"""Columns per millimetre in which the pen's centre is found, about the 500 Hz of the signal at 25 mm/s; at most 4 a pixel."""
+RUN = 0.5
+SURE = 1.6
+EDGE = 0.5
+NIB = 0.8
+USUAL = 0.35
 ON_LINE = 0.45
 """Cost of ink that lies on a line of a dark grid."""
 
@@ -38,15 +46,27 @@ class Line:
 
     row: float
     """y of the row in pixels."""
+    fine: int
+    """Columns of `y`, `top`, `bottom` and `shared` for each pixel of the page."""
+    stroke: float
+    """Width of the pen in pixels."""
     y: Float
-    """(W,) y of the pen's centre in each column, NaN where there is no ink."""
+    """(fine W,) y in pixels of the pen's centre, NaN where there is no ink."""
     top: Float
-    """(W,) y of the upper edge of the trace's ink, NaN as `y`; `bottom` is the lower edge."""
+    """(fine W,) y of the upper edge of the trace's ink, NaN as `y`; `bottom` is the lower edge."""
     bottom: Float
     path: Index
     """(W,) the row of pixels through which the path goes, also where there is no ink."""
     shared: Mask
-    """(W,): columns whose ink belongs to another row's trace as well."""
+    """(fine W,): columns whose ink belongs to another row's trace as well."""
+
+    def place(self, x: float) -> float:
+        """The fine column of a pixel column of the page."""
+        return x * self.fine + (self.fine - 1) / 2
+
+    def pixel(self, place: float) -> float:
+        """The pixel column of the page of a fine column."""
+        return (place - (self.fine - 1) / 2) / self.fine
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +101,7 @@ def _bands(ink: Ink, rows: tuple[float, ...]) -> _Bands:
     if ink.lines is not None:
         paper = np.where(ink.lines, np.maximum(paper, ON_LINE), paper)
     cost = np.stack([paper[s : s + size] for s in starts])
-    climb = CLIMB + LEAP * cost
+    climb = CLIMB + LEAP * np.clip(1 - SURE * (1 - cost), 0, 1)
     for r, (start, row) in enumerate(zip(starts, rows, strict=True)):
         y = np.arange(size) + start
         off = np.abs(y - row)
@@ -141,36 +161,88 @@ def _backwards(entered: Float, steps: Float, total: Float) -> tuple[Index, Index
 
 
 def _lines(ink: Ink, rows: tuple[float, ...], paths: Index, moves: Index) -> tuple[Line, ...]:
-    runs = _Runs(ink)
+    fine = max(1, min(4, round(FINE / ink.across)))
+    runs = _Runs(ink, fine)
     ends = [runs.along(path, move) for path, move in zip(paths, moves, strict=True)]
-    width = _stroke(ink, ends)
-    lines = []
-    for r, (row, path) in enumerate(zip(rows, paths, strict=True)):
-        first, last = ends[r]
-        shared = np.zeros(path.shape, bool)
+    spread = [runs.spread(move) for move in moves]
+    calm = [runs.spread(_calm(path, move, ink)) for path, move in zip(paths, moves, strict=True)]
+    edges = []
+    for r, (first, last) in enumerate(ends):
+        top, bottom = runs.edges(first, last)
+        shared = np.zeros(first.shape, bool)
         for other, (a, b) in enumerate(ends):
-            if other != r:
-                shared |= (first >= 0) & (a == first) & (b == last)
-        low, high = np.where(shared, moves[r, :, 0], first), np.where(shared, moves[r, :, 1], last)
-        top, bottom, centre = _edges(ink, low, high, first >= 0, shared)
-        lines.append(Line(row, _pen(top, bottom, centre, width), top, bottom, path, shared))
+            both = (first >= 0) & (a == first) & (b == last)
+            if other == r or not both.any():
+                continue
+            shared |= both
+            part = _part(spread[r], spread[other], calm[r], calm[other], ink.down)
+            if other > r:
+                bottom = np.where(both, np.fmin(bottom, part[1]), bottom)
+                top = np.where(both & calm[r], np.fmax(top, part[0]), top)
+            else:
+                top = np.where(both, np.fmax(top, part[0]), top)
+                bottom = np.where(both & calm[r], np.fmin(bottom, part[1]), bottom)
+            hidden = both & ~calm[r] & ~calm[other]
+            top, bottom = np.where(hidden, np.nan, top), np.where(hidden, np.nan, bottom)
+        edges.append((np.asarray(top, np.float32), np.asarray(bottom, np.float32), shared))
+    width = _stroke(edges, ink.mm)
+    lines = []
+    for row, path, (top, bottom, shared) in zip(rows, paths, edges, strict=True):
+        pen = _pen(top, bottom, width, fine)
+        lines.append(Line(row, fine, width, pen, top, bottom, path, shared))
     return tuple(lines)
 
 
-class _Runs:
-    """The runs of ink in each column of a page."""
+def _calm(path: Index, move: Index, ink: Ink) -> Mask:
+    """(W,): where a path runs along the level that it has for some millimetres."""
+    near = max(1, round(0.8 * ink.across))
+    spread = (move[:, 1] - move[:, 0]).astype(np.float32)
+    steep = cv2.dilate(spread[None], np.ones((1, 2 * near + 1), np.uint8))[0] > 1.5 * ink.down
+    wide = round(4 * ink.across) | 1
+    level = cv2.medianBlur(path.astype(np.float32)[None], 5)[0] if wide < 5 else _median(path, wide)
+    return np.asarray(~steep & (np.abs(path - level) < 2 * ink.down))
 
-    def __init__(self, ink: Ink) -> None:
-        mask = ink.mask
-        height = len(mask)
+
+def _median(path: Index, window: int) -> Float:
+    """The median over a window of columns."""
+    padded = np.pad(path, window // 2, mode="edge")
+    return np.asarray(np.median(np.lib.stride_tricks.sliding_window_view(padded, window), axis=1), np.float32)
+
+
+def _part(mine: Index, others: Index, calm: Mask, calm_other: Mask, mm: float) -> tuple[Float, Float]:
+    """Limits above and below of what belongs to a trace in ink that it shares with another.
+
+    A spike that crosses a level trace owns the ink on both of its sides, and the level trace what its own path covers. Of two
+    spikes in one another each has as much as its path covers.
+    """
+    low, high = mine[:, 0].astype(np.float32) - 0.5, mine[:, 1].astype(np.float32) + 0.5
+    crosses = ~calm & calm_other
+    return np.where(crosses, -np.inf, low), np.where(crosses, np.inf, high)
+
+
+class _Runs:
+    """The runs of ink in the columns of a page, `fine` columns for each of its pixels."""
+
+    def __init__(self, ink: Ink, fine: int) -> None:
+        height, width = ink.cover.shape
+        self.fine = fine
+        # The centres of the fine columns lie at (n - (fine - 1) / 2) / fine pixels, as in cv2.resize.
+        size = width * fine, height
+        self.cover = np.asarray(cv2.resize(ink.cover, size, interpolation=cv2.INTER_LINEAR), np.float32)
+        mask = self.cover > RUN
         y = np.arange(height, dtype=np.int32)[:, None]
         self.mask = mask
-        self.first = np.maximum.accumulate(np.where(mask, -1, y), axis=0) + 1
-        self.last = np.minimum.accumulate(np.where(mask, height, y)[::-1], axis=0)[::-1] - 1
+        self.first = np.maximum.accumulate(np.where(mask, np.int32(-1), y), axis=0) + 1
+        self.last = np.minimum.accumulate(np.where(mask, np.int32(height), y)[::-1], axis=0)[::-1] - 1
+
+    def spread(self, values: Index) -> Index:
+        """Values (W, ...) of the page's columns for each of the fine ones."""
+        return np.repeat(values, self.fine, axis=0)
 
     def along(self, path: Index, move: Index) -> tuple[Index, Index]:
-        """First and last pixel (W,) of the ink in each column that a path passes; -1 where there is none."""
+        """First and last pixel of the ink in each fine column that a path passes; -1 where there is none."""
         height = len(self.mask)
+        path, move = self.spread(path), self.spread(move)
         x = np.arange(len(path))
         first = np.full(len(path), -1, np.int64)
         last = np.full(len(path), -1, np.int64)
@@ -182,71 +254,71 @@ class _Runs:
             last = np.where(ink & (b > last), b, last)
         return first, last
 
+    def edges(self, first: Index, last: Index) -> tuple[Float, Float]:
+        """Upper and lower edge of the runs in fractions of a pixel, where half is covered; NaN where there is no ink."""
+        height = len(self.mask)
+        x = np.arange(len(first))
 
-def _stroke(ink: Ink, ends: list[tuple[Index, Index]]) -> float:
+        def at(y: Index) -> Float:
+            inside = (y >= 0) & (y < height)
+            return np.asarray(np.where(inside, self.cover[np.clip(y, 0, height - 1), x], 0), np.float32)
+
+        out = []
+        for end, outward in ((first, -1), (last, 1)):
+            pale = at(end) < EDGE
+            end = np.where(pale, end - outward, end)
+            beyond = end + outward
+            inner, outer = at(end), at(beyond)
+            share = np.clip((inner - EDGE) / np.maximum(inner - outer, 1e-3), 0, 1)
+            edge = end + (beyond - end) * share
+            out.append(np.where(first < 0, np.nan, edge).astype(np.float32))
+        return out[0], out[1]
+
+
+def _stroke(edges: list[tuple[Float, Float, Mask]], mm: float) -> float:
     """Width of the stroke in pixels: the usual height of a run of ink."""
-    heights = []
-    for first, last in ends:
-        flat = (first >= 0) & (last - first < 3 * ink.mm)
-        heights.append(_mass(ink, first, last)[flat])
-    every = np.concatenate(heights)
-    return float(np.quantile(every, 0.4)) if every.size else 1.0
+    heights = np.concatenate([(bottom - top)[~shared] for top, bottom, shared in edges])
+    flat = heights[np.nan_to_num(heights, nan=np.inf) < 3 * mm]
+    return float(np.quantile(flat, USUAL)) if flat.size else 1.0
 
 
-def _mass(ink: Ink, first: Index, last: Index) -> Float:
-    """How many pixels of a column are covered by a run, its antialiased edges included."""
-    height = len(ink.cover)
-    x = np.arange(len(first))
-    inner = np.maximum(last - first - 1, 0).astype(np.float32)
-    ends = ink.cover[np.clip(first, 0, height - 1), x] + ink.cover[np.clip(first - 1, 0, height - 1), x]
-    ends += np.where(last > first, ink.cover[np.clip(last, 0, height - 1), x], 0)
-    ends += ink.cover[np.clip(last + 1, 0, height - 1), x]
-    return np.asarray(inner + ends, np.float32)
+def _pen(top: Float, bottom: Float, width: float, fine: int) -> Float:
+    """Where the pen's centre was, a fine column each.
+
+    The ink is what a round nib of `width` covers. Taking half a nib off all round leaves the line along which its centre went;
+    where strokes lie too close together to be told apart an area is left: there the trace turns, and the centre went along the
+    outer edge of the area.
+    """
+    upper, lower = _eroded(top, width / 2, fine, np.fmax), -_eroded(-bottom, width / 2, fine, np.fmax)
+    middle = (upper + lower) / 2
+    thick = np.nan_to_num(lower - upper) > max(1.0, 0.5 * width)
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], thick.astype(np.int8), [0]]))).reshape(-1, 2)
+    pen = middle.copy()
+    for a, b in edges:
+        left = middle[a - 1] if a and np.isfinite(middle[a - 1]) else middle[a]
+        right = middle[b] if b < len(pen) and np.isfinite(middle[b]) else middle[b - 1]
+        base = np.linspace(left, right, b - a + 2)[1:-1]
+        over, under = np.maximum(base - upper[a:b], 0), np.maximum(lower[a:b] - base, 0)
+        pen[a:b] = np.where(over >= under, upper[a:b], lower[a:b])
+        clear = np.maximum(over, under) > 0.5
+        pen[a:b] = np.where(clear, pen[a:b], middle[a:b])
+    return np.asarray(pen, np.float32)
 
 
-def _edges(ink: Ink, first: Index, last: Index, there: Mask, shared: Mask) -> tuple[Float, Float, Float]:
-    """Upper and lower edge and centre of the runs, in fractions of a pixel; NaN where there is no ink."""
-    height = len(ink.cover)
-    x = np.arange(len(first))
-
-    def at(y: Index) -> Float:
-        return np.asarray(np.where((y >= 0) & (y < height), ink.cover[np.clip(y, 0, height - 1), x], 0), np.float32)
-
-    single = first == last
-    above, below = at(first - 1), at(last + 1)
-    top = np.where(single, first - at(first) / 2, first + 0.5 - at(first)) - above
-    bottom = np.where(single, last + at(last) / 2, last - 0.5 + at(last)) + below
-    top, bottom = np.where(shared, first, top), np.where(shared, last, bottom)
-    centre = (top + bottom) / 2
-    empty = np.where(there, 0.0, np.nan)
-    return tuple(np.asarray(v + empty, np.float32) for v in (top, bottom, centre))  # type: ignore[return-value]
+def _eroded(edge: Float, radius: float, fine: int, how: np.ufunc) -> Float:
+    """The upper edge of a stroke (fine columns) -> the upper limit of where its round nib's centre was."""
+    out = edge + np.float32(radius)
+    x = np.arange(len(edge), dtype=np.float32)
+    for share in np.linspace(0, NIB, 5)[1:]:
+        lift = np.float32(radius * np.sqrt(max(1 - share**2, 0)))
+        by = share * radius * fine
+        out = how(out, how(_between(edge, x - by), _between(edge, x + by)) + lift)
+    return np.asarray(np.where(np.isfinite(edge), out, np.nan), np.float32)
 
 
-def _pen(top: Float, bottom: Float, centre: Float, width: float) -> Float:
-    """Where the pen's centre was: the centre of a run, or at a turn its edge less half the stroke."""
-    step = max(1, round(width / 2)) + 1
-    upper, lower = top + width / 2, bottom - width / 2
-    steep = bottom - top > width + 1.0
-    before, after = _shifted(centre, step), _shifted(centre, -step)
-    highest = _window(upper, step, np.fmin)
-    lowest = _window(lower, step, np.fmax)
-    over = np.fmin(before, after) - upper
-    under = lower - np.fmax(before, after)
-    peak = steep & (over > 0.5) & (upper <= highest + 0.7)
-    dip = steep & (under > 0.5) & (lower >= lowest - 0.7)
-    both = peak & dip
-    peak &= ~both | (over >= under)
-    dip &= ~both | (over < under)
-    return np.asarray(np.where(peak, upper, np.where(dip, lower, centre)), np.float32)
-
-
-def _shifted(values: Float, by: int) -> Float:
-    """The values `by` columns to the left of each; those at the ends repeat."""
-    return values[np.clip(np.arange(len(values)) - by, 0, len(values) - 1)]
-
-
-def _window(values: Float, reach: int, how: np.ufunc) -> Float:
-    out = values.copy()
-    for by in range(1, reach + 1):
-        out = how(out, how(_shifted(values, by), _shifted(values, -by)))
-    return np.asarray(out, np.float32)
+def _between(values: Float, x: Float) -> Float:
+    """The values at fractions of a column; those at the ends repeat."""
+    x = np.clip(x, 0, len(values) - 1)
+    low = np.floor(x).astype(np.int64)
+    share = x - low
+    return np.asarray(values[low] * (1 - share) + values[np.minimum(low + 1, len(values) - 1)] * share, np.float32)
