@@ -20,6 +20,7 @@ from pulse_edge.measurement.signal import LEADS, SAMPLES_PER_SECOND, TracedSigna
 from pulse_edge.measurement.tracing import Line, follow
 
 Float = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
 
 FINEST = 8.0
 """Pixels per millimetre at which a page is traced at most."""
@@ -105,15 +106,13 @@ def extents(lines: tuple[Line, ...], pulses: tuple[Pulse, ...], ink: Ink) -> lis
 
 
 def _extent(line: Line, pulses: list[Pulse], ink: Ink) -> tuple[int, int]:
-    fine = np.isfinite(line.y)
-    there = fine.reshape(-1, line.fine).any(axis=1)
+    there = np.isfinite(line.y).reshape(-1, line.fine).any(axis=1)
     width = len(there)
     for pulse in pulses:
-        slack = 0.3 * ink.across + 1
         if pulse.right < 0.4 * width:
-            there[: round(pulse.right + slack)] = False
+            there[: _past_foot(there, pulse.right, 1, ink.across, line.stroke)] = False
         elif pulse.left > 0.6 * width:
-            there[round(pulse.left - slack) :] = False
+            there[_past_foot(there, pulse.left, -1, ink.across, line.stroke) + 1 :] = False
     pieces = _pieces(there, max(2, round(0.8 * ink.across)))
     while len(pieces) > 1 and pieces[0][1] - pieces[0][0] < 9 * ink.across:
         pieces = pieces[1:]
@@ -122,7 +121,18 @@ def _extent(line: Line, pulses: list[Pulse], ink: Ink) -> tuple[int, int]:
     return (pieces[0][0], pieces[-1][1]) if pieces else (0, 0)
 
 
-def _pieces(there: npt.NDArray[np.bool_], gap: int) -> list[tuple[int, int]]:
+def _past_foot(there: Mask, edge: float, way: int, mm: float, stroke: float) -> int:
+    """The column where a trace begins that a pulse precedes: past the gap after the pulse's foot, or at the pulse itself."""
+    start = round(edge + way * (stroke / 2 + 0.2 * mm))
+    gap = max(2, round(0.3 * mm))
+    for x in range(start, start + way * round(3.5 * mm), way):
+        if 0 <= min(x, x + way * gap) and max(x, x + way * gap) < len(there):
+            if not there[x : x + way * gap : way].any():
+                return x
+    return start
+
+
+def _pieces(there: Mask, gap: int) -> list[tuple[int, int]]:
     """Runs of columns with ink; gaps shorter than `gap` are bridged."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], there.astype(np.int8), [0]]))).reshape(-1, 2)
     pieces: list[tuple[int, int]] = []
@@ -140,8 +150,9 @@ def _pieces(there: npt.NDArray[np.bool_], gap: int) -> list[tuple[int, int]]:
 def _signal(
     lines: tuple[Line, ...], spans: list[tuple[int, int]], layout: Layout, scale: Scale, ink: Ink
 ) -> TracedSignal:
-    begin = float(np.median([a for a, _ in spans]))
-    end = float(np.median([b for _, b in spans]))
+    cap = lines[0].stroke / 2  # a pen's nib reaches that far beyond where its centre began and ended
+    begin = float(np.median([a for a, _ in spans])) - 0.5 + cap
+    end = float(np.median([b for _, b in spans])) - 0.5 - cap
     samples = int((end - begin) / scale.per_second * SAMPLES_PER_SECOND) + 1
     millivolts = np.full((len(LEADS), samples), np.nan, np.float32)
     scores = [0.0] * len(LEADS)

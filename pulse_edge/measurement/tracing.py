@@ -35,7 +35,8 @@ RUN = 0.5
 SURE = 1.6
 EDGE = 0.5
 NIB = 0.8
-USUAL = 0.35
+USUAL = 0.5
+STRETCH = 1.5
 ON_LINE = 0.45
 """Cost of ink that lies on a line of a dark grid."""
 
@@ -185,7 +186,7 @@ def _lines(ink: Ink, rows: tuple[float, ...], paths: Index, moves: Index) -> tup
             hidden = both & ~calm[r] & ~calm[other]
             top, bottom = np.where(hidden, np.nan, top), np.where(hidden, np.nan, bottom)
         edges.append((np.asarray(top, np.float32), np.asarray(bottom, np.float32), shared))
-    width = _stroke(edges, ink.mm)
+    width = _stroke(edges, ink.mm, fine)
     lines = []
     for row, path, (top, bottom, shared) in zip(rows, paths, edges, strict=True):
         pen = _pen(top, bottom, width, fine)
@@ -275,11 +276,19 @@ class _Runs:
         return out[0], out[1]
 
 
-def _stroke(edges: list[tuple[Float, Float, Mask]], mm: float) -> float:
-    """Width of the stroke in pixels: the usual height of a run of ink."""
-    heights = np.concatenate([(bottom - top)[~shared] for top, bottom, shared in edges])
-    flat = heights[np.nan_to_num(heights, nan=np.inf) < 3 * mm]
-    return float(np.quantile(flat, USUAL)) if flat.size else 1.0
+def _stroke(edges: list[tuple[Float, Float, Mask]], mm: float, fine: int) -> float:
+    """Width of the stroke in pixels: the usual height of a run of ink where the trace is level.
+
+    In each stretch of a millimetre and a half the least height counts, since noise is no wider pen.
+    """
+    window = np.ones((1, max(1, round(STRETCH * mm * fine))), np.uint8)
+    least = []
+    for top, bottom, shared in edges:
+        height = np.where(shared | ~np.isfinite(top), np.inf, bottom - top).astype(np.float32)
+        low = cv2.erode(np.nan_to_num(height, posinf=1e6)[None], window)[0]
+        least.append(low[np.isfinite(height) & (low < 3 * mm)])
+    every = np.concatenate(least)
+    return float(np.quantile(every, USUAL)) if every.size else 1.0
 
 
 def _pen(top: Float, bottom: Float, width: float, fine: int) -> Float:
