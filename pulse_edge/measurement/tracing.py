@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pulse_edge.measurement.ink import Ink, Mask
+from pulse_edge.measurement.overlap import part
 
 Float = npt.NDArray[np.float32]
 Index = npt.NDArray[np.int64]
@@ -165,32 +166,16 @@ def _lines(ink: Ink, rows: tuple[float, ...], paths: Index, moves: Index) -> tup
     fine = max(1, min(4, round(FINE / ink.across)))
     runs = _Runs(ink, fine)
     ends = [runs.along(path, move) for path, move in zip(paths, moves, strict=True)]
-    spread = [runs.spread(move) for move in moves]
-    calm = [runs.spread(_calm(path, move, ink)) for path, move in zip(paths, moves, strict=True)]
-    edges = []
-    for r, (first, last) in enumerate(ends):
-        top, bottom = runs.edges(first, last)
-        shared = np.zeros(first.shape, bool)
-        for other, (a, b) in enumerate(ends):
-            both = (first >= 0) & (a == first) & (b == last)
-            if other == r or not both.any():
-                continue
-            shared |= both
-            part = _part(spread[r], spread[other], calm[r], calm[other], ink.down)
-            if other > r:
-                bottom = np.where(both, np.fmin(bottom, part[1]), bottom)
-                top = np.where(both & calm[r], np.fmax(top, part[0]), top)
-            else:
-                top = np.where(both, np.fmax(top, part[0]), top)
-                bottom = np.where(both & calm[r], np.fmin(bottom, part[1]), bottom)
-            hidden = both & ~calm[r] & ~calm[other]
-            top, bottom = np.where(hidden, np.nan, top), np.where(hidden, np.nan, bottom)
-        edges.append((np.asarray(top, np.float32), np.asarray(bottom, np.float32), shared))
-    width = _stroke(edges, ink.mm, fine)
+    raw = [runs.edges(first, last) for first, last in ends]
+    width = _stroke(raw, ink.mm, fine)
+    spread = [runs.spread(path) for path in paths]
+    owned = part(runs.mask, ends, spread, width, (ink.across * fine, ink.down))
     lines = []
-    for row, path, (top, bottom, shared) in zip(rows, paths, edges, strict=True):
-        pen = _pen(top, bottom, width, fine)
-        lines.append(Line(row, fine, width, pen, top, bottom, path, shared))
+    for row, path, move, (top, bottom), own in zip(rows, paths, moves, raw, owned, strict=True):
+        hidden = _waves(own.hidden, ~runs.spread(_calm(path, move, ink)), fine)
+        top = np.where(hidden, np.nan, np.clip(top, own.top, own.bottom)).astype(np.float32)
+        bottom = np.where(hidden, np.nan, np.clip(bottom, own.top, own.bottom)).astype(np.float32)
+        lines.append(Line(row, fine, width, _pen(top, bottom, width, fine), top, bottom, path, own.shared))
     return tuple(lines)
 
 
@@ -200,25 +185,23 @@ def _calm(path: Index, move: Index, ink: Ink) -> Mask:
     spread = (move[:, 1] - move[:, 0]).astype(np.float32)
     steep = cv2.dilate(spread[None], np.ones((1, 2 * near + 1), np.uint8))[0] > 1.5 * ink.down
     wide = round(4 * ink.across) | 1
-    level = cv2.medianBlur(path.astype(np.float32)[None], 5)[0] if wide < 5 else _median(path, wide)
+    level = _median(path, wide)
     return np.asarray(~steep & (np.abs(path - level) < 2 * ink.down))
+
+
+def _waves(hidden: Mask, steep: Mask, least: int) -> Mask:
+    """The hidden columns, and the whole of each steep wave with at least `least` of them: half a spike would be a wrong one."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], steep.astype(np.int8), [0]]))).reshape(-1, 2)
+    out = hidden.copy()
+    for a, b in edges:
+        out[a:b] |= np.count_nonzero(hidden[a:b]) >= least
+    return out
 
 
 def _median(path: Index, window: int) -> Float:
     """The median over a window of columns."""
     padded = np.pad(path, window // 2, mode="edge")
     return np.asarray(np.median(np.lib.stride_tricks.sliding_window_view(padded, window), axis=1), np.float32)
-
-
-def _part(mine: Index, others: Index, calm: Mask, calm_other: Mask, mm: float) -> tuple[Float, Float]:
-    """Limits above and below of what belongs to a trace in ink that it shares with another.
-
-    A spike that crosses a level trace owns the ink on both of its sides, and the level trace what its own path covers. Of two
-    spikes in one another each has as much as its path covers.
-    """
-    low, high = mine[:, 0].astype(np.float32) - 0.5, mine[:, 1].astype(np.float32) + 0.5
-    crosses = ~calm & calm_other
-    return np.where(crosses, -np.inf, low), np.where(crosses, np.inf, high)
 
 
 class _Runs:
@@ -276,15 +259,15 @@ class _Runs:
         return out[0], out[1]
 
 
-def _stroke(edges: list[tuple[Float, Float, Mask]], mm: float, fine: int) -> float:
+def _stroke(edges: list[tuple[Float, Float]], mm: float, fine: int) -> float:
     """Width of the stroke in pixels: the usual height of a run of ink where the trace is level.
 
     In each stretch of a millimetre and a half the least height counts, since noise is no wider pen.
     """
     window = np.ones((1, max(1, round(STRETCH * mm * fine))), np.uint8)
     least = []
-    for top, bottom, shared in edges:
-        height = np.where(shared | ~np.isfinite(top), np.inf, bottom - top).astype(np.float32)
+    for top, bottom in edges:
+        height = np.where(np.isfinite(top), bottom - top, np.inf).astype(np.float32)
         low = cv2.erode(np.nan_to_num(height, posinf=1e6)[None], window)[0]
         least.append(low[np.isfinite(height) & (low < 3 * mm)])
     every = np.concatenate(least)
