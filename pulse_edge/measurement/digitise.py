@@ -81,6 +81,10 @@ def _scale(ink: Ink, pulses: tuple[Pulse, ...], spans: list[tuple[int, int]], *,
     if not known:
         pairs = [(s, g) for s in SPEEDS for g in GAINS]
         speed, gain = min(pairs, key=lambda pair: round(abs(np.log(high / long * pair[0] / pair[1])), 1))
+        width = float(np.median([b - a for a, b in spans]))
+        whole = 10.0 if width / long > 7.5 else 5.0  # a pulse is too short to tell the time to a hundredth
+        if abs(width / long / whole - 1) < 0.06:
+            long = width / whole
         return Scale(long, high, speed, gain, False, True)
     gain, gain_certain = _nearest(high / ink.down, GAINS)
     speed, speed_certain = _nearest(long / ink.across, SPEEDS)

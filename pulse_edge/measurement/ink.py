@@ -63,12 +63,13 @@ def find_ink(page: Pixels, across: float, down: float, *, grid: bool = True) -> 
     half = max(FAINTEST, 0.5 * strong)
     crowded = float((depth[::2, ::2] > half).mean())
     solid = _solid(depth, half)
-    if not grid or crowded <= CROWDED:
-        return Ink(_cover(depth, _floor(depth, solid), solid), None, across, down)
+    floor = _floor(depth, solid)
+    if not grid:
+        return Ink(_cover(depth, floor, solid), None, across, down)
     lines = grid_lines(np.minimum(depth, 0.7 * strong), across, down)
-    drawn = float(np.quantile(depth[lines][::5], 0.6))
-    if drawn < PALE * solid:
-        floor = max(_floor(depth, solid), min(1.1 * drawn, 0.6 * solid))
+    drawn = float(np.quantile(depth[lines][::5], 0.7))
+    if drawn < PALE * solid or crowded <= CROWDED:
+        floor = max(floor, min(1.15 * drawn, PALE * solid))
         return Ink(_cover(depth, floor, solid), None, across, down)
     cover = _cover(depth, _floor(depth[~lines].reshape(1, -1), solid), solid)
     return Ink(cover, lines, across, down)

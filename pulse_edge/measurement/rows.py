@@ -15,6 +15,8 @@ Float = npt.NDArray[np.float32]
 
 LETTER_MM = 5.0
 """A piece of ink less wide than this is a letter or a mark."""
+COMPLETE = 0.75
+"""Share of the columns with ink in which a row that was not seen at first has some."""
 THROUGH = 0.3
 """Share of the page's width that ink of a row covers at least."""
 
@@ -46,7 +48,25 @@ def find_rows(ink: Ink) -> tuple[float, ...]:
         stands_out = share[y] - max(share[before : y + 1].min(), share[y : after + 1].min())
         if share[y] > 0.6 * most and stands_out > 0.2:
             rows.append(_centre(mask, y, int(2.5 * mm)))
-    return tuple(rows)
+    return tuple(_completed(mask, rows))
+
+
+def _completed(mask: Mask, rows: list[float]) -> list[float]:
+    """The rows with those that an even spacing asks for above, below and between, where a trace wanders too much to be seen."""
+    if len(rows) < 3:
+        return rows
+    gap = float(np.median(np.diff(rows)))
+    places = [rows[0] - gap, rows[-1] + gap]
+    places += [(a + b) / 2 for a, b in zip(rows, rows[1:], strict=False) if 1.85 < (b - a) / gap < 2.15]
+    out = list(rows)
+    for y in places:
+        top, bottom = max(0, int(y - 0.45 * gap)), min(len(mask), int(y + 0.45 * gap))
+        if bottom - top > 0.5 * gap:
+            band = mask[top:bottom]
+            used = np.flatnonzero(mask.any(axis=0))
+            if used.size and band.any(axis=0)[used[0] : used[-1]].mean() > COMPLETE:
+                out.append(_centre(mask, int(y), int(0.4 * gap)))
+    return sorted(out)
 
 
 def traces_only(ink: Ink) -> Mask:
