@@ -21,12 +21,12 @@ Mask = npt.NDArray[np.bool_]
 
 FAINTEST = 0.10
 """Share of the paper's brightness that a trace is darker at least."""
-CROWDED = 0.045
-"""Share of pixels as dark as half the trace from which on the grid is as dark as the trace; pages have 0.02 to 0.04."""
-
-PALE = 0.6
+SOLID = 0.994
+"""Quantile of depth that is solid ink: of traces and letters together a page has some hundredths."""
+PALE = 0.8
 """Depth of the grid's lines over that of the trace below which the two are told apart by depth alone."""
-
+COVERED = 0.2
+"""Share of the stripes of a grid's lines that is as dark as the trace from which on the lines are; a line takes a third."""
 PALEST = 0.35
 """Cover of the middle of a stroke from which on it is ink; a stroke thinner than a pixel that lies on two has half."""
 
@@ -59,20 +59,26 @@ def find_ink(page: Pixels, across: float, down: float, *, grid: bool = True) -> 
     """Find the ink of a page (H, W, 3); `across` and `down` in pixels per mm, `grid` false where none was found."""
     mm = (across * down) ** 0.5
     depth = darkness(brightest(page), mm)
-    strong = float(np.quantile(depth[::2, ::2], 0.99))
-    half = max(FAINTEST, 0.5 * strong)
-    crowded = float((depth[::2, ::2] > half).mean())
-    solid = _solid(depth, half)
-    floor = _floor(depth, solid)
+    solid = float(np.quantile(depth[::2, ::2], SOLID))
+    solid = max(solid, 2 * FAINTEST)
     if not grid:
-        return Ink(_cover(depth, floor, solid), None, across, down)
-    lines = grid_lines(np.minimum(depth, 0.7 * strong), across, down)
-    drawn = float(np.quantile(depth[lines][::5], 0.7))
-    if drawn < PALE * solid or crowded <= CROWDED:
-        floor = max(floor, min(1.15 * drawn, PALE * solid))
-        return Ink(_cover(depth, floor, solid), None, across, down)
-    cover = _cover(depth, _floor(depth[~lines].reshape(1, -1), solid), solid)
-    return Ink(cover, lines, across, down)
+        return Ink(_cover(depth, _floor(depth, solid), solid), None, across, down)
+    lines = grid_lines(np.minimum(depth, 0.7 * solid), across, down)
+    floor = _floor(depth[~lines], solid)
+    drawn, dark = _drawn(depth, lines, solid)
+    if dark:
+        return Ink(_cover(depth, floor, solid), lines, across, down)
+    return Ink(_cover(depth, np.where(lines, max(drawn, floor), floor), solid), None, across, down)
+
+
+def _drawn(depth: Float, lines: Mask, solid: float) -> tuple[float, bool]:
+    """How dark the lines of a grid are at most, and whether they are as dark as the trace."""
+    ridge = (depth >= cv2.dilate(depth, np.ones((3, 3), np.uint8))) & lines
+    every = depth[ridge & (depth > 0.12 * solid)]
+    pale = every[every < PALE * solid]
+    if pale.size > 0.35 * every.size:
+        return min(float(np.quantile(pale, 0.9)), PALE * solid), False
+    return 0.0, float((depth[lines] > PALE * solid).mean()) > COVERED
 
 
 def brightest(page: Pixels) -> Pixels:
@@ -99,12 +105,6 @@ def darkness(grey: Pixels, mm: float) -> Float:
     return np.asarray(cv2.subtract(paper, grey).astype(np.float32) / np.maximum(paper, 40))
 
 
-def _solid(depth: Float, half: float) -> float:
-    """Depth of solid ink: the darkest pixels of strokes."""
-    dark = depth[depth > half]
-    return float(np.quantile(dark[::3], 0.75)) if dark.size > 30 else max(2 * half, 0.5)
-
-
 def _floor(depth: Float, solid: float) -> float:
     """Depth up to which a pixel is paper or grid: above the bulk of what is no ink."""
     pale = depth[depth < 0.6 * solid]
@@ -113,9 +113,9 @@ def _floor(depth: Float, solid: float) -> float:
     return float(np.clip(np.quantile(pale[::7], 0.97), 0.03, 0.45 * solid))
 
 
-def _cover(depth: Float, floor: float, solid: float) -> Float:
+def _cover(depth: Float, floor: Float | float, solid: float) -> Float:
     """How much ink covers each pixel, 0..1; a stroke that is too thin to be solid counts as solid along its middle."""
-    cover = np.clip((depth - floor) / max(solid - floor, 1e-3), 0, 1).astype(np.float32)
+    cover = np.clip((depth - floor) / np.maximum(solid - floor, 1e-3), 0, 1).astype(np.float32)
     middle = cv2.dilate(cover, np.ones((3, 3), np.uint8))
     return np.asarray(cover / np.maximum(middle, PALEST), np.float32)
 
