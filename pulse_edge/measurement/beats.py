@@ -128,7 +128,20 @@ def detect(channels: tuple[Channel, ...], size: int) -> Detection:
     peaks = _accepted(scaled)
     if not len(peaks):
         return replace(nothing, reason="no beats stand out from the noise")
-    return replace(nothing, samples=peaks)
+    return replace(nothing, samples=_centred(energy, peaks))
+
+
+def _centred(energy: Samples, peaks: Index) -> Index:
+    """Move each peak to the centre of its energy: of a broad QRS, leads of other columns peak up to 140 ms apart."""
+    reach = samples(70)
+    offset = np.arange(-reach, reach + 1)
+    padded = np.pad(np.square(np.nan_to_num(energy)), reach)
+    centres = peaks
+    for _ in range(3):
+        weights = padded[centres[:, None] + offset + reach]
+        shift = (weights * offset).sum(axis=1) / np.maximum(weights.sum(axis=1), 1e-12)
+        centres = np.clip(centres + np.round(shift).astype(np.intp), 0, energy.size - 1)
+    return centres
 
 
 def activity(channels: tuple[Channel, ...], size: int) -> Samples:

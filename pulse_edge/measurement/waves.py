@@ -7,43 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from pulse_edge.measurement.alignment import windows
 from pulse_edge.measurement.beats import Channel, Index
-from pulse_edge.measurement.filters import Samples, samples, smooth, velocity
-from pulse_edge.measurement.signal import LEADS, SAMPLES_PER_SECOND
+from pulse_edge.measurement.filters import Samples, samples
+from pulse_edge.measurement.signal import LEADS
 
 BEFORE, AFTER = samples(500), samples(760)
 WIDTH = BEFORE + AFTER
-
-
-def windows(values: Samples, centres: Index, before: int, after: int) -> Samples:
-    """Cut the same stretch around each centre: (beats, before + after), NaN beyond the ends."""
-    padded = np.concatenate([np.full(before, np.nan), values, np.full(after, np.nan)])
-    return padded[np.asarray(centres, np.intp)[:, None] + np.arange(before + after)]
-
-
-def align(channels: tuple[Channel, ...], beats: Index, members: npt.NDArray[np.bool_]) -> Index:
-    """Shift each R peak so that the beats of one shape lie over one another, strips first since they span all columns."""
-    reach = samples(30)
-    aligned = np.asarray(beats).copy()
-    strips = tuple(c for c in channels if c.strip)
-    bands = {id(c): smooth(c.millivolts, 4) - smooth(c.millivolts, 50) for c in channels}
-    for group, step in ((strips or channels, reach), (strips or channels, samples(10)), (channels, samples(6))):
-        score = np.zeros((len(aligned), 2 * step + 1))
-        for channel in group:
-            cut = windows(bands[id(channel)], aligned, samples(70) + step, samples(90) + step)
-            core = cut[:, step : cut.shape[1] - step]
-            whole = np.isfinite(cut).all(axis=1)
-            pattern = whole & members
-            if pattern.sum() < 2:
-                continue
-            template = np.median(core[pattern], axis=0)
-            view = np.lib.stride_tricks.sliding_window_view(cut[whole], core.shape[1], axis=1)
-            power = float(np.sum(template**2)) + 1e-9
-            error = np.square(view - template).sum(axis=2) / power
-            score[whole] -= np.minimum(error, 4)
-        shift = np.argmax(score - 1e-6 * np.abs(np.arange(-step, step + 1)), axis=1) - step
-        aligned = aligned + np.where(score.any(axis=1), shift, 0)
-    return aligned
 
 
 def central(values: Samples) -> Samples:
