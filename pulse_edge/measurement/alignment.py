@@ -31,6 +31,8 @@ class Alignment:
     """Number of the set of beats that share channels: one with a strip or simultaneous leads, else one for each column."""
     dominant: Members
     """True for beats of the most frequent shape of their group."""
+    whole: Members
+    """False for beats at the end of a trace, whose shape cannot be told."""
 
 
 def aligned_beats(channels: tuple[Channel, ...], beats: Index) -> Alignment:
@@ -38,14 +40,18 @@ def aligned_beats(channels: tuple[Channel, ...], beats: Index) -> Alignment:
     bands = {id(c): smooth(c.millivolts, 4) - smooth(c.millivolts, 50) for c in channels}
     everyone = np.ones(len(beats), bool)
     if len(beats) < 2:
-        return Alignment(beats, np.zeros(len(beats), np.intp), everyone)
+        return Alignment(beats, np.zeros(len(beats), np.intp), everyone, everyone)
     first = align(channels, bands, beats, everyone)
     likeness = _likeness(channels, bands, first)
+    whole = np.isfinite(np.diag(likeness))
+    if not whole.any():
+        return Alignment(first, np.zeros(len(beats), np.intp), whole, whole)
     group = _groups(likeness)
-    dominant = _dominant(likeness, group)
+    nearest = np.flatnonzero(whole)[np.argmin(np.abs(beats[:, None] - beats[whole][None]), axis=1)]
+    group = np.unique(group[nearest], return_inverse=True)[1]
+    dominant = _dominant(likeness, group, whole)
     second = align(channels, bands, first, dominant)
-    likeness = _likeness(channels, bands, second)
-    return Alignment(second, group, _dominant(likeness, group))
+    return Alignment(second, group, _dominant(_likeness(channels, bands, second), group, whole), whole)
 
 
 def _likeness(channels: tuple[Channel, ...], bands: dict[int, Samples], beats: Index) -> Samples:
@@ -57,7 +63,7 @@ def _likeness(channels: tuple[Channel, ...], bands: dict[int, Samples], beats: I
     for channel in channels:
         cut = windows(bands[id(channel)], beats, samples(BEFORE_MS) + reach, samples(AFTER_MS) + reach)
         whole = np.isfinite(cut).all(axis=1)
-        if whole.sum() < 2:
+        if not whole.any():
             continue
         pair = np.ix_(whole, whole)
         core = cut[whole, reach : cut.shape[1] - reach]
@@ -90,12 +96,12 @@ def _groups(likeness: Samples) -> Index:
     return group
 
 
-def _dominant(likeness: Samples, group: Index) -> Members:
+def _dominant(likeness: Samples, group: Index, whole: Members) -> Members:
     """Mark in each group the beat that most others resemble, and those others."""
     dominant = np.zeros(len(group), bool)
     alike = np.nan_to_num(likeness, nan=0.0) >= ALIKE
     for number in np.unique(group):
-        members = group == number
+        members = (group == number) & whole
         support = alike[:, members].sum(axis=1) + 0.1 * np.nansum(np.where(members, likeness, 0), axis=1) / len(group)
         centre = int(np.argmax(np.where(members, support, -1)))
         dominant |= members & (alike[centre] | (np.arange(len(group)) == centre))
