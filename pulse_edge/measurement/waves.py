@@ -199,7 +199,7 @@ def _t_of_lead(level: Samples, end: int, limit: int, latest: int) -> tuple[float
     top = int(np.argmax(np.abs(raised[: max(latest - start, 1)])))
     sign = float(np.sign(raised[top]))
     slope = -sign * np.gradient(raised)
-    last = min(top + samples(360), raised.size - 1)
+    last = min(top + samples(160), raised.size - 1)
     if last <= top + 3:
         return None
     steepest = top + int(np.argmax(slope[top:last]))
