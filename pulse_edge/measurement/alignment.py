@@ -110,13 +110,12 @@ def _dominant(likeness: Samples, group: Index, whole: Members) -> Members:
 
 def windows(values: Samples, centres: Index, before: int, after: int) -> Samples:
     """Cut the same stretch around each centre: (beats, before + after), NaN beyond the ends."""
-    padded = np.concatenate([np.full(before, np.nan), values, np.full(after, np.nan)])
-    return padded[np.asarray(centres, np.intp)[:, None] + np.arange(before + after)]
+    index = np.asarray(centres, np.intp)[:, None] + np.arange(-before, after)
+    inside = (index >= 0) & (index < values.size)
+    return np.where(inside, values[np.clip(index, 0, values.size - 1)], np.nan)
 
 
-def align(
-    channels: tuple[Channel, ...], bands: dict[int, Samples], beats: Index, members: Members
-) -> Index:
+def align(channels: tuple[Channel, ...], bands: dict[int, Samples], beats: Index, members: Members) -> Index:
     """Shift each R peak so that the beats of one shape lie over one another, strips first since they span all columns."""
     aligned = np.asarray(beats, np.intp).copy()
     strips = tuple(c for c in channels if c.strip)
@@ -163,5 +162,3 @@ def _model(cut: Samples, core: Samples, pattern: Members) -> Samples:
     candidates = np.flatnonzero(pattern)
     likeness = [np.median(_errors(cut[pattern], core[n]).min(axis=1)) for n in candidates]
     return np.asarray(core[candidates[int(np.argmin(likeness))]])
-
-
