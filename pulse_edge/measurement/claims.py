@@ -54,7 +54,9 @@ _WHERE_BEFORE = re.compile(
     r"\s*(?:acute |marked |mild |significant |slight )?$",
     re.I,
 )
-_SENTENCE = re.compile(r"(?:[^.!?;\n]|\.(?=\d)|(?<=approx)\.|(?<=i\.e)\.|(?<=e\.g)\.|(?<=vent)\.|(?<=\be)\.|(?<=\bi)\.)+[.!?;\n]?")
+_SENTENCE = re.compile(
+    r"(?:[^.!?;\n]|\.(?=\d)|(?<=approx)\.|(?<=i\.e)\.|(?<=e\.g)\.|(?<=vent)\.|(?<=\be)\.|(?<=\bi)\.)+[.!?;\n]?"
+)
 _GENERAL = re.compile(
     r"\b(?:(?:is|are) defined|definition|criteria (?:include|are defined)|in general|typically|generally|usually|normally"
     r"|should be|would (?:be|show|have)|if|normal (?:values?|ranges?) (?:is|are|for)|can (?:be|indicate|cause|lead|occur)"
@@ -97,9 +99,7 @@ _DOUBT_AFTER = re.compile(
     r"|may be|might|is questionable|borderline|vs\.?|versus|difficult|hidden|buried|hard to|obscured)\b|^\s*\?",
     re.I,
 )
-_WORDS = tuple(
-    (p, re.compile(rf"(?<![\w])(?:{p.words})(?![\w])", 0 if p.exact_case else re.I)) for p in PHRASES
-)
+_WORDS = tuple((p, re.compile(rf"(?<![\w])(?:{p.words})(?![\w])", 0 if p.exact_case else re.I)) for p in PHRASES)
 _SUBJECT_WORDS = {name: re.compile(rf"\b(?:{words})(?!\w)", re.I) for name, words in SUBJECTS.items()}
 _ANY_SUBJECT = "|".join(f"(?:{words})" for words in SUBJECTS.values())
 _LIST = rf"(?:{_ANY_SUBJECT})(?:(?:\s*(?:,|/|&|\band\b)+\s*(?:(?:the|a)\s+)?)(?:{_ANY_SUBJECT}))*"
@@ -107,11 +107,14 @@ _BEFORE_NOUN = {
     name: re.compile(rf"\b(?P<adjective>{words})\s+(?:and \w+ )?(?P<subjects>{_LIST})(?!\w)", re.I)
     for name, words in ADJECTIVES.items()
 }
+_NOT_IN_GAP = r"\b(?:is|are|was|and|with|but)\b"
+_NOT_IN_DEGREE = r"\b(?:but|with|and|which|PR|QRS|QTc?|axis|ST|rate)\b"
+_NOT_AFTER = r"\s+(?:PR|QRS|QT|axis|sinus|ST|T|P|ECG|rate|intervals|range|values?|is|are|between|up to)\b|\s*[:<>≤≥\d]"
 _AFTER_NOUN = {
     name: re.compile(
-        rf"\b(?P<subjects>{_LIST})(?!\w)(?P<gap>(?:(?!\b(?:is|are|was|and|with|but)\b)[^.;,:]){{0,25}}?(?:[:,]|\bis\b|\bare\b"
-        rf"|\bappears?\b|\bremains?\b|\bmeasures?\b)?(?P<degree>(?:(?!\b(?:but|with|and|which|PR|QRS|QTc?|axis|ST|rate)\b)[^.;,])"
-        rf"{{0,40}}?),?\s*(?:which is |all )?)\b(?P<adjective>{words})(?!\s+(?:PR|QRS|QT|axis|sinus|ST|T|P|ECG|rate|intervals|range|values?|is|are|between|up to)\b|\s*[:<>≤≥\d])",
+        rf"\b(?P<subjects>{_LIST})(?!\w)(?P<gap>(?:(?!{_NOT_IN_GAP})[^.;,:]){{0,25}}?"
+        rf"(?:[:,]|\bis\b|\bare\b|\bappears?\b|\bremains?\b|\bmeasures?\b)?"
+        rf"(?:(?!{_NOT_IN_DEGREE})[^.;,]){{0,40}}?,?\s*(?:which is |all )?)\b(?P<adjective>{words})(?!{_NOT_AFTER})",
         re.I,
     )
     for name, words in ADJECTIVES.items()
@@ -149,7 +152,10 @@ def _shifted(claim: Claim, by: int, text: str) -> Claim:
     )
 
 
-_ASKED = re.compile(r"^(?:Does (?:this|the) ECG (?:show|have)|Is (?:this|there|it)|Are there)\s+(?:an?\s+|any\s+|the\s+)?(.+?)\s*\?", re.I)
+_ASKED = re.compile(
+    r"^(?:Does (?:this|the) ECG (?:show|have)|Is (?:this|there|it)|Are there)\s+(?:an?\s+|any\s+|the\s+)?(.+?)\s*\?",
+    re.I,
+)
 _SAID = re.compile(r"^\s*(?P<word>yes|no)\b\s*(?:[.,!]|$)", re.I)
 
 
@@ -162,9 +168,7 @@ def _yes_or_no(text: str, question: str) -> Claim | None:
     if len(about) != 1:
         return None
     claim, yes = about[0], said["word"].lower() == "yes"
-    return Claim(
-        claim.topic, said["word"], *said.span("word"), yes, leads=claim.leads, place=claim.place
-    )
+    return Claim(claim.topic, said["word"], *said.span("word"), yes, leads=claim.leads, place=claim.place)
 
 
 def _in_sentence(sentence: str) -> list[Claim]:
@@ -187,11 +191,14 @@ def _without_overlaps(claims: Sequence[Claim]) -> list[Claim]:
     chosen: list[Claim] = []
     for claim in sorted(claims, key=lambda c: (c.start - c.end, c.start)):
         clash = [c for c in chosen if claim.start < c.end and c.start < claim.end]
-        if all((c.start, c.end) == (claim.start, claim.end) and c.topic != claim.topic for c in clash):
-            chosen.append(claim)
-        elif all(_combines(c, claim) for c in clash):
+        if all(_same_list(c, claim) for c in clash) or all(_combines(c, claim) for c in clash):
             chosen.append(claim)
     return sorted(chosen, key=lambda c: c.start)
+
+
+def _same_list(one: Claim, other: Claim) -> bool:
+    """Whether two statements are those of one list: `normal PR and QRS`."""
+    return (one.start, one.end) == (other.start, other.end) and one.topic != other.topic
 
 
 def _combines(one: Claim, other: Claim) -> bool:
@@ -221,8 +228,12 @@ def _claim(phrase: Phrase, sentence: str, match: re.Match[str], present: bool | 
     topic, span = phrase.topic, match.span()
     if topic == "isoelectric ST" and present:
         yield Claim("ST deviation", match.group(), *span, False)
-    elif topic == "abnormality":  # "no abnormalities" says that the ECG is normal; "abnormalities" alone says too little
-        if present is False and re.search(r"\bno (?:significant |obvious |apparent |clear )?$", sentence[: match.start()], re.I):
+    elif (
+        topic == "abnormality"
+    ):  # "no abnormalities" says that the ECG is normal; "abnormalities" alone says too little
+        if present is False and re.search(
+            r"\bno (?:significant |obvious |apparent |clear )?$", sentence[: match.start()], re.I
+        ):
             yield Claim("normal ECG", match.group(), *span, True)
     elif topic == "ST deviation":
         if present is False:
@@ -237,7 +248,9 @@ def _qualities(sentence: str) -> Iterator[Claim]:
     for name in ADJECTIVES:
         for match in (*_BEFORE_NOUN[name].finditer(sentence), *_AFTER_NOUN[name].finditer(sentence)):
             start, end = match.span()
-            if name == "normal" and re.search(r"\b(?:ab|not |near[- ]|otherwise )$", sentence[: match.start("adjective")]):
+            if name == "normal" and re.search(
+                r"\b(?:ab|not |near[- ]|otherwise )$", sentence[: match.start("adjective")]
+            ):
                 continue
             for subject, words in _SUBJECT_WORDS.items():
                 if not _has(words, match["subjects"]):

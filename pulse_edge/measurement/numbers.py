@@ -34,7 +34,9 @@ _BPM = r"bpm|beats? ?(?:per|/|a) ?min(?:ute)?|/ ?min(?:ute)?|per minute"
 _MS = r"ms(?:ec)?\b|milliseconds?|s(?:ec(?:onds?)?)?\b"
 _DEGREES = r"degrees?|deg\b|°"
 _UNITS = {"bpm": _BPM, "ms": _MS, "degrees": _DEGREES}
-_OTHER_UNIT = re.compile(r"\s*(?:mV|mm|cm|%|bpm|beats|/ ?min|ms\b|msec|millisec|s\b|sec|degrees?|deg\b|°|leads?\b|years?|of \d)", re.I)
+_OTHER_UNIT = re.compile(
+    r"\s*(?:mV|mm|cm|%|bpm|beats|/ ?min|ms\b|msec|millisec|s\b|sec|degrees?|deg\b|°|leads?\b|years?|of \d)", re.I
+)
 
 
 def _value(unit: str) -> str:
@@ -65,9 +67,15 @@ _SUBJECTS = (
     _Subject("rate", r"(?<!atrial )(?:(?:heart|ventricular|vent\.|pulse)[- ])?rate\b|HR\b|VR\b", "bpm", 15, 350),
     _Subject("PR interval", r"(?<![QR]/)(?:PR|P-R|PQ)(?:[- ]interval)?(?: duration)?\b(?!/)", "ms", 60, 600),
     _Subject(
-        "QRS duration", r"QRS(?:[- ](?:complex(?:es)?|duration|interval|width))*\b(?! axis| volt| ampl|/)", "ms", 40, 300
+        "QRS duration",
+        r"QRS(?:[- ](?:complex(?:es)?|duration|interval|width))*\b(?! axis| volt| ampl|/)",
+        "ms",
+        40,
+        300,
     ),
-    _Subject("QTc interval", r"(?:QTc[BF]?|corrected QT)(?:[- ]interval)?(?: duration)?(?: ?\([\w' ]+\))?\b", "ms", 250, 800),
+    _Subject(
+        "QTc interval", r"(?:QTc[BF]?|corrected QT)(?:[- ]interval)?(?: duration)?(?: ?\([\w' ]+\))?\b", "ms", 250, 800
+    ),
     _Subject("QT interval", r"(?<!corrected )QT(?:[- ]interval)?(?: duration)?\b(?! axis|/)", "ms", 200, 800),
     _Subject("RR interval", r"(?:RR|R-R)(?:[- ]intervals?)?\b", "ms", 200, 4000),
     _Subject("axis", r"(?<!\bP )(?<!\bT )(?<!wave )\baxis\b", "degrees", -180, 180),
@@ -88,7 +96,7 @@ _LISTED = re.compile(
 )
 """`QT/QTc 380/410 ms`, `PR/QRS/QT: 160/90/380`, `P-R-T axes 50 60 45`."""
 _LISTED_TOPICS = {"PR": "PR interval", "QRS": "QRS duration", "QRSD": "QRS duration", "QT": "QT interval"}
-_LISTED_TOPICS |= {name: "QTc interval" for name in ("QTC", "QTCB", "QTCF")}
+_LISTED_TOPICS |= dict.fromkeys(("QTC", "QTCB", "QTCF"), "QTc interval")
 _QUOTED = re.compile(
     r"(?:normal(?:ly)?|reference|expected)[^.;,\d]{0,40}$|range[^.;,\d]{0,12}$|limits?[^.;,\d]{0,20}$"
     r"|(?:run|episode|paroxysm|burst|salvo|maximum|minimum|maximal|minimal|previous|formerly|was|prior)\w*[^.;,\d]{0,25}$",

@@ -69,7 +69,11 @@ PHRASES = (
     Phrase("irregular rhythm", r"(?:variable|varying) (?:R-?R|RR) intervals?", "state"),
     Phrase("irregular rhythm", r"(?:R-?R|RR) intervals? (?:are |is )?(?:variable|varying|vary|varies)", "state"),
     Phrase("regular rhythm", r"regular (?:[\w-]+ ){0,3}?(?:rhythm|rate|tachycardia|(?:R-?R|RR) intervals?)", "state"),
-    Phrase("regular rhythm", r"(?:rhythm|rate|(?:R-?R|RR) intervals?)(?::| is| are| appears?| and)(?: \w+)? regular", "state"),
+    Phrase(
+        "regular rhythm",
+        r"(?:rhythm|rate|(?:R-?R|RR) intervals?)(?::| is| are| appears?| and)(?: \w+)? regular",
+        "state",
+    ),
     Phrase("regular rhythm", r"(?:constant|consistent|equal) (?:R-?R|RR) intervals?", "state"),
     Phrase("atrial fibrillation", r"atrial fibrillation|a-?fib|AFIB|fibrillatory waves"),
     Phrase("atrial fibrillation", r"AF", exact_case=True),
@@ -89,12 +93,22 @@ PHRASES = (
     ),
     Phrase("paced rhythm", r"PACE", exact_case=True),
     Phrase("ventricular ectopic beats", rf"premature ventricular {_PREMATURE}|ventricular premature {_PREMATURE}"),
-    Phrase("ventricular ectopic beats", r"ventricular (?:ectop\w+(?: beats?)?|extrasystoles?|bigeminy|trigeminy)|PVCs?|VPCs?|VPBs?"),
-    Phrase("atrial ectopic beats", rf"premature (?:atrial|supraventricular) {_PREMATURE}|atrial premature {_PREMATURE}"),
-    Phrase("atrial ectopic beats", r"atrial (?:ectop\w+(?: beats?)?|extrasystoles?|bigeminy|trigeminy)|PACs?|APCs?|APBs?"),
+    Phrase(
+        "ventricular ectopic beats",
+        r"ventricular (?:ectop\w+(?: beats?)?|extrasystoles?|bigeminy|trigeminy)|PVCs?|VPCs?|VPBs?",
+    ),
+    Phrase(
+        "atrial ectopic beats", rf"premature (?:atrial|supraventricular) {_PREMATURE}|atrial premature {_PREMATURE}"
+    ),
+    Phrase(
+        "atrial ectopic beats", r"atrial (?:ectop\w+(?: beats?)?|extrasystoles?|bigeminy|trigeminy)|PACs?|APCs?|APBs?"
+    ),
     Phrase("ectopic beats", rf"ectopic beats?|ectopy|extrasystoles?|premature {_PREMATURE}|(?:bi|tri)geminy"),
     # --- conduction
-    Phrase("first-degree AV block", rf"(?:first|1st)[- ]degree {_AV}[- ]?(?:block|conduction delay)|AV block,? first[- ]degree"),
+    Phrase(
+        "first-degree AV block",
+        rf"(?:first|1st)[- ]degree {_AV}[- ]?(?:block|conduction delay)|AV block,? first[- ]degree",
+    ),
     Phrase("first-degree AV block", r"1AVB|I-AVB|1dAVb", exact_case=True),
     Phrase("incomplete LBBB", rf"(?:incomplete|partial) (?:left {_BUNDLE}|LBBB)|ILBBB"),
     Phrase("incomplete RBBB", rf"(?:incomplete|partial) (?:right {_BUNDLE}|RBBB)|IRBBB"),
@@ -110,9 +124,15 @@ PHRASES = (
     Phrase("long PR", r"(?:prolongation of (?:the )?PR|PR (?:interval )?prolongation)(?: interval)?"),
     Phrase("long QT", r"(?:prolongation of (?:the )?QTc?|QTc? (?:interval )?prolongation)(?: interval)?|LNGQT"),
     # --- axis
-    Phrase("left axis deviation", r"left(?:ward)? axis deviation|axis (?:is )?deviat\w+ (?:to the )?left|left[- ]deviated axis"),
+    Phrase(
+        "left axis deviation",
+        r"left(?:ward)? axis deviation|axis (?:is )?deviat\w+ (?:to the )?left|left[- ]deviated axis",
+    ),
     Phrase("left axis deviation", r"LAD(?! (?:artery|territory|occlusion|lesion|stenosis|infarct))", exact_case=True),
-    Phrase("right axis deviation", r"right(?:ward)? axis deviation|axis (?:is )?deviat\w+ (?:to the )?right|right[- ]deviated axis"),
+    Phrase(
+        "right axis deviation",
+        r"right(?:ward)? axis deviation|axis (?:is )?deviat\w+ (?:to the )?right|right[- ]deviated axis",
+    ),
     Phrase("right axis deviation", r"RAD", exact_case=True),
     Phrase("extreme axis", r"extreme axis(?: deviation)?|north-?west axis"),
     # --- ST, T, voltage
@@ -129,12 +149,25 @@ PHRASES = (
         rf"{_ST}[- ]?depress(?:ions?|ed)|{_ST} (?:is|are) (?:\w+ )?depressed|depressed {_ST}|reciprocal depressions?",
         placed=True,
     ),
-    Phrase("ST depression", r"(?<=elevation )(?:or|and|nor) depressions?|(?<=elevations )(?:or|and|nor) depressions?", placed=True),
+    Phrase(
+        "ST depression",
+        r"(?<=elevation )(?:or|and|nor) depressions?|(?<=elevations )(?:or|and|nor) depressions?",
+        placed=True,
+    ),
     Phrase("ST depression", r"STD_?", exact_case=True, placed=True),
     Phrase("ST elevation", r"(?<=depression )(?:or|and|nor) elevations?", placed=True),
-    Phrase("ST deviation", r"ST(?:(?:[-/ ]?| or | and )T|[- ]?segments?)?(?:[- ]waves?)?[- ](?:\w+ )?(?:changes?|abnormalit(?:y|ies)|deviations?|shifts?)"),
-    Phrase("isoelectric ST", rf"{_ST} (?:is |are |remains? )?(?:at (?:the )?baseline|isoelectric)|isoelectric {_ST}", "state"),
-    Phrase("T-wave inversion", rf"{_T} inversions?|inverted {_T}|{_T} (?:is|are) (?:\w+ )?inverted|TWI|INVT", placed=True),
+    Phrase(
+        "ST deviation",
+        r"ST(?:(?:[-/ ]?| or | and )T|[- ]?segments?)?(?:[- ]waves?)?[- ](?:\w+ )?(?:changes?|abnormalit(?:y|ies)|deviations?|shifts?)",
+    ),
+    Phrase(
+        "isoelectric ST",
+        rf"{_ST} (?:is |are |remains? )?(?:at (?:the )?baseline|isoelectric)|isoelectric {_ST}",
+        "state",
+    ),
+    Phrase(
+        "T-wave inversion", rf"{_T} inversions?|inverted {_T}|{_T} (?:is|are) (?:\w+ )?inverted|TWI|INVT", placed=True
+    ),
     Phrase("left ventricular hypertrophy", r"left ventricular hypertrophy|LVH"),
     Phrase("low voltage", r"low[- ](?:QRS[- ])?voltages?(?: QRS)?|low[- ]amplitude QRS|LVOLT"),
     # --- the whole
