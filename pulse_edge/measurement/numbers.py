@@ -98,11 +98,15 @@ _LISTED = re.compile(
 _LISTED_TOPICS = {"PR": "PR interval", "QRS": "QRS duration", "QRSD": "QRS duration", "QT": "QT interval"}
 _LISTED_TOPICS |= dict.fromkeys(("QTC", "QTCB", "QTCF"), "QTc interval")
 _QUOTED = re.compile(
-    r"(?:normal(?:ly)?|reference|expected)[^.;,\d]{0,40}$|range[^.;,\d]{0,12}$|limits?[^.;,\d]{0,20}$"
-    r"|(?:run|episode|paroxysm|burst|salvo|maximum|minimum|maximal|minimal|previous|formerly|was|prior)\w*[^.;,\d]{0,25}$",
+    r"(?:normal(?:ly)?|reference|expected)[^.;,\d]{0,40}$|range[^.;,\d]{0,12}$|limits?[^.;,\d]{0,20}$", re.I
+)
+"""Before a number: it belongs to a normal range that the text quotes."""
+_ELSEWHERE = re.compile(
+    r"\b(?:runs?|episodes?|paroxysms?|bursts?|salvos?|maximum|minimum|maximal|minimal|previous|formerly|was|prior)\b"
+    r"[^.;,\d]{0,40}$",
     re.I,
 )
-"""Before a number: it belongs to a quoted normal range, a run, or an earlier ECG."""
+"""Before a number: it belongs to a run of beats, or to an earlier ECG."""
 _NORMAL_OWN = re.compile(r"\b(?:is|are|at|of|with)\b[^\d]{0,12}$", re.I)
 
 
@@ -167,12 +171,14 @@ def _in_seconds(unit: str, ends: list[float], subject: _Subject) -> bool:
 
 
 def quoted(before: str, match: re.Match[str]) -> bool:
-    """Whether the number is a normal range that the text quotes, by the words before it.
+    """Whether the number is no value of this ECG, by the words before it: a normal range, a run, another ECG.
 
     `The PR interval is normal at 160 ms` states a number all the same.
     """
     if match["about"]:
         return False
+    if _ELSEWHERE.search(before):
+        return True
     head = before[: len(before) - len(match["above"] or match["below"] or "")].rstrip(" (:")
     return bool(_QUOTED.search(head)) and not _NORMAL_OWN.search(before[-20:] if "range" not in before[-25:] else "")
 
