@@ -204,7 +204,11 @@ def test_about_is_a_rough_number() -> None:
     ("question", "answer", "expected"),
     [
         ("Does this ECG show atrial fibrillation?", "Yes.", ["atrial fibrillation"]),
-        ("Does this ECG show ST elevation? Options: yes, no Only answer based on the options.", "no", ["-ST elevation"]),
+        (
+            "Does this ECG show ST elevation? Options: yes, no Only answer based on the options.",
+            "no",
+            ["-ST elevation"],
+        ),
         ("Is this a normal ECG?", "Yes", ["normal ECG"]),
         ("What is the rhythm?", "Yes", []),
         ("Does this ECG show an old infarction?", "Yes.", []),
