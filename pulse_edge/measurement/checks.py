@@ -241,7 +241,9 @@ def described(measured: Measurement) -> str:
 
 def _shows(used: tuple[Measurement, ...]) -> str:
     values = [m for m in used if m.value is not None]
-    telling = [m for m in values if m.key != "asystole" or m.value == 1] or values  # that there are beats goes without saying
+    telling = [
+        m for m in values if m.key != "asystole" or m.value == 1
+    ] or values  # that there are beats goes without saying
     words = list(dict.fromkeys(map(described, telling)))[:_MOST_SHOWN]
     return f"the trace shows {', '.join(words)}" if words else "the trace shows nothing against it"
 
