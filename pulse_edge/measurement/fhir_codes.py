@@ -31,8 +31,18 @@ class Code:
 _MDC_BLOCK = 2 << 16
 """Codes of ECG terms stand in partition 2 (SCADA) of the nomenclature; a whole code is partition * 65536 + term."""
 _LEADS: Mapping[str, int] = {
-    **{"I": 1, "II": 2, "V1": 3, "V2": 4, "V3": 5, "V4": 6, "V5": 7, "V6": 8},
-    **{"III": 61, "aVR": 62, "aVL": 63, "aVF": 64},
+    "I": 1,
+    "II": 2,
+    "V1": 3,
+    "V2": 4,
+    "V3": 5,
+    "V4": 6,
+    "V5": 7,
+    "V6": 8,
+    "III": 61,
+    "aVR": 62,
+    "aVL": 63,
+    "aVF": 64,
 }
 """Discriminators of the leads, IEEE 11073-10102."""
 
