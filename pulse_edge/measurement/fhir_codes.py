@@ -3,7 +3,7 @@
 LOINC: intervals and axes from HL7 US Core's value set `us-core-clinical-test-codes`; QTc by formula 76635-2 and 76634-5; RR
 8637-1; S amplitudes by lead 10034-7 to 10045-3 (LOINC 2.26). The last digit is a check digit (Luhn), which a test recomputes.
 IEEE 11073-10102 (MDC): the DICOM context groups CID 3227, 3229, 3687, 3688 and 3689 reprint term codes; heart rate and RR from
-IEEE 11073-10101. A code by lead is that of the term plus the lead's discriminator. A measurement without a code has none: a
+IEEE 11073-10101. CID 3227 gives Fridericia's and Hodges's QTc the same code, so that Fridericia's has LOINC alone. A code by lead is that of the term plus the lead's discriminator. A measurement without a code has none: a
 near one would say something else.
 """
 
@@ -78,7 +78,6 @@ _MDC: Mapping[str, tuple[int, str]] = {
     "qrs": (16156, "MDC_ECG_TIME_PD_QRS_GL"),
     "qt": (16160, "MDC_ECG_TIME_PD_QT_GL"),
     "qtc_bazett": (15880, "MDC_ECG_TIME_PD_QTC_BAZETT"),
-    "qtc_fridericia": (15892, "MDC_ECG_TIME_PD_QTC_FREDERICA"),
     "p_axis": (16128, "MDC_ECG_ANGLE_P_FRONT"),
     "qrs_axis": (16132, "MDC_ECG_ANGLE_QRS_FRONT"),
     "t_axis": (16136, "MDC_ECG_ANGLE_T_FRONT"),
