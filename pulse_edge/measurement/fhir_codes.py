@@ -3,8 +3,9 @@
 LOINC: intervals and axes from HL7 US Core's value set `us-core-clinical-test-codes`; QTc by formula 76635-2 and 76634-5; RR
 8637-1; S amplitudes by lead 10034-7 to 10045-3 (LOINC 2.26). The last digit is a check digit (Luhn), which a test recomputes.
 IEEE 11073-10102 (MDC): the DICOM context groups CID 3227, 3229, 3687, 3688 and 3689 reprint term codes; heart rate and RR from
-IEEE 11073-10101. CID 3227 gives Fridericia's and Hodges's QTc the same code, so that Fridericia's has LOINC alone. A code by lead is that of the term plus the lead's discriminator. A measurement without a code has none: a
-near one would say something else.
+IEEE 11073-10101. CID 3227 gives Fridericia's and Hodges's QTc the same code, so that Fridericia's has LOINC alone. A code by
+lead is that of the term plus the lead's discriminator. A measurement without a code has none: a near one would say something
+else.
 """
 
 from __future__ import annotations
