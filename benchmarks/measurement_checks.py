@@ -31,6 +31,7 @@ import numpy.typing as npt
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT)]
 
+from calibration.synthetic.real import resample  # noqa: E402
 from pulse_edge.measurement.checks import Check, check_answers  # noqa: E402
 from pulse_edge.measurement.conditions import Person  # noqa: E402
 from pulse_edge.measurement.measurements import Measurement  # noqa: E402
@@ -114,9 +115,8 @@ def _rows(path: Path) -> Iterator[tuple[str, Signal, dict[str, Any]]]:
         signals, hz = file["signal_uV"], float(file["fs"])
     rows = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     rows = rows["records"] if isinstance(rows, dict) else rows
-    assert hz == SAMPLES_PER_SECOND, f"{path} has {hz} Hz"
     for signal, row in zip(signals, rows, strict=True):
-        yield str(row.get("ecg_id", row.get("id"))), (signal / 1000).astype(np.float32), row
+        yield str(row.get("ecg_id", row.get("id"))), resample(signal / 1000, hz).astype(np.float32), row
 
 
 def _age(value: Any) -> float | None:

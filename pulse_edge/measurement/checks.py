@@ -176,7 +176,7 @@ def _words(claim: Claim, rule: Rule, trace: Trace, person: Person, intro: str) -
     note = " Adult limits." if person.age is None and _depends_on_age(rule) else ""
     verdict = _asserted(whole.truth, rule) if claim.present else _denied(whole.truth, rule)
     used = whole.used or tuple(m for r in results for m in r.used)
-    return _check(claim, verdict, f"{intro}; {_because(verdict, claim, rule, used)}.{note}", used, rule.source)
+    return _check(claim, verdict, f"{intro}; {_because(verdict, whole.truth, rule, used)}.{note}", used, rule.source)
 
 
 def _asserted(truth: Truth, rule: Rule) -> Verdict:
@@ -191,14 +191,12 @@ def _denied(truth: Truth, rule: Rule) -> Verdict:
     return "not measurable" if truth == "unknown" or not rule.proves else "supported"
 
 
-def _because(verdict: Verdict, claim: Claim, rule: Rule, used: tuple[Measurement, ...]) -> str:
+def _because(verdict: Verdict, truth: Truth, rule: Rule, used: tuple[Measurement, ...]) -> str:
     if verdict != "not measurable":
         return _shows(used)
-    if absent := [m for m in used if m.value is None]:
-        return _missing(absent, rule.topic)
-    if claim.present and used:
-        return f"{_shows(used)}, which fits and does not decide it"
-    return "measurements cannot decide it"
+    if truth == "unknown":
+        return _missing([m for m in used if m.value is None], rule.topic)
+    return f"{_shows(used)}, which fits and does not decide it" if used else "measurements cannot decide it"
 
 
 def _depends_on_age(rule: Rule) -> bool:

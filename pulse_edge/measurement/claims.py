@@ -60,10 +60,10 @@ _SENTENCE = re.compile(
 _GENERAL = re.compile(
     r"\b(?:(?:is|are) defined|definition|criteria (?:include|are defined)|in general|typically|generally|usually|normally"
     r"|should be|would (?:be|show|have)|if|normal (?:values?|ranges?) (?:is|are|for)|can (?:be|indicate|cause|lead|occur)"
-    r"|refers? to|is (?:a|an) (?:condition|arrhythmia|measure|term)|options?)\b",
+    r"|compared (?:with|to)|refers? to|is (?:a|an) (?:condition|arrhythmia|measure|term)|options?)\b",
     re.I,
 )
-"""A sentence about ECGs in general, a condition, or the options of a question."""
+"""A sentence about ECGs in general, a condition, a comparison with another ECG, or the options of a question."""
 _BREAK = re.compile(
     r"\b(?:but|however|although|though|except|apart from|other than|aside from|while|whereas|yet|there (?:is|are)|which"
     r"|therefore|hence|thus|(?<!not )(?<!n't )(?:shows?|showing|reveals?|demonstrates?|indicat(?:es?|ing)|confirm(?:s|ing)?))\b"

@@ -121,6 +121,8 @@ def _in_leads(limit: Limit, trace: Trace, person: Person, leads: tuple[str, ...]
     """A limit that holds where one of the leads, or two neighbours, are beyond it."""
     base = limit.key.removesuffix("LEAD")
     measured = {lead: m for lead in leads if (m := trace[base + lead]) is not None}
+    if not measured:
+        return Result("unknown", ())
     truths = {lead: _truth(_for_lead(limit, lead, person), m, person) for lead, m in measured.items()}
     if not limit.contiguous:
         return _extreme(limit, truth_of_any([Result(truths[lead], (m,)) for lead, m in measured.items()]))
@@ -139,9 +141,10 @@ def _extreme(limit: Limit, result: Result) -> Result:
 
 
 def _for_lead(limit: Limit, lead: str, person: Person) -> Limit:
-    if limit.scale != "ST" or limit.at_least is None:
+    if limit.scale not in ("ST", "ST lowest") or limit.at_least is None:
         return limit
-    return replace(limit, at_least=limit.at_least + elevation_limit(lead, person.age, person.sex), scale="")
+    level = elevation_limit(lead, person.age, person.sex, lowest=limit.scale == "ST lowest")
+    return replace(limit, at_least=limit.at_least + level, scale="")
 
 
 def _truth(limit: Limit, measured: Measurement, person: Person) -> Truth:
@@ -176,7 +179,7 @@ def _bounds(limit: Limit, person: Person) -> list[Limit]:
 
 def _scaled(limit: Limit, person: Person) -> Limit:
     """The limit with a child's bounds in the place of an adult's."""
-    if person.age is None or person.age >= ADULT_AGE or limit.scale in ("", "ST"):
+    if person.age is None or person.age >= ADULT_AGE or limit.scale not in ("rate", "PR", "QRS", "axis"):
         return limit
     child = next(c for c in CHILDREN if person.age < c.below)
     low, high = _child_bounds(limit, child)

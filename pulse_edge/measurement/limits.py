@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, Union
 
-Scale = Literal["", "rate", "PR", "QRS", "axis", "ST"]
+Scale = Literal["", "rate", "PR", "QRS", "axis", "ST", "ST lowest"]
 LEADS = ("I", "II", "III", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 """Where a statement without leads may hold. aVR looks at the heart from inside: what is up elsewhere is down there."""
 UPRIGHT_T = ("I", "II", "V3", "V4", "V5", "V6")
@@ -32,7 +32,8 @@ class Limit:
     leads: tuple[str, ...] = LEADS
     """With `.LEAD`: where it is looked for if the statement names no leads."""
     scale: Scale = ""
-    """Which of the children's limits takes the place of the bound; ST: `elevation_limit` of lead, sex and age is added."""
+    """Which of the children's limits takes the place of the bound. ST: `elevation_limit` of lead, sex and age is added; where
+    these are unknown the highest, or with `ST lowest` the lowest."""
 
 
 @dataclass(frozen=True)
@@ -82,13 +83,16 @@ CHILDREN = (
 ADULT_AGE = 16
 
 
-def elevation_limit(lead: str, age: float | None, sex: str | None) -> float:
-    """J point elevation that counts, mV: 0.1, in V2 and V3 more, by sex and age (UDMI); the highest where these are unknown."""
+def elevation_limit(lead: str, age: float | None, sex: str | None, *, lowest: bool = False) -> float:
+    """J point elevation that counts, mV: 0.1, in V2 and V3 more, by sex and age (UDMI).
+
+    Where sex or age is unknown, the highest of those that are possible, or the lowest.
+    """
     if lead not in ("V2", "V3"):
         return 0.1
-    if sex == "female":
-        return 0.15
-    return 0.2 if sex == "male" and age is not None and age >= 40 else 0.25
+    men = {0.2, 0.25} if age is None else {0.2} if age >= 40 else {0.25}
+    possible = {"male": men, "female": {0.15}, None: men | {0.15}}[sex]
+    return min(possible) if lowest else max(possible)
 
 
 def limits_of(condition: Condition) -> tuple[Limit, ...]:

@@ -97,7 +97,7 @@ NO_SECONDARY_ST = (Limit("qrs", at_most=110), NOT_PACED, Limit("sokolow_lyon", a
 SINUS = (BEATS, AnyOf((P_WAVES, REGULAR)), Limit("atrial_flutter", at_most=0))
 """A missed P wave alone contradicts no sinus rhythm: RR intervals must be irregular too."""
 
-ELEVATED = AnyOf(tuple(Limit(f"{key}.LEAD", at_least=0.1, slack=0.05) for key in ("st_j", "st_j60")))
+ELEVATED = AnyOf(tuple(Limit(f"{key}.LEAD", at_least=0.0, slack=0.05, scale="ST lowest") for key in ("st_j", "st_j60")))
 DEPRESSED = AnyOf(tuple(Limit(f"{key}.LEAD", at_most=-0.05, slack=0.03) for key in ("st_j", "st_j60")))
 ELEVATION = (
     Limit("st_j.LEAD", at_least=0.0, slack=0.05, contiguous=True, scale="ST"),

@@ -42,6 +42,12 @@ REPORTS = [
         "rate=75; regular rhythm; sinus rhythm; normal PR; QRS duration=100; left axis deviation; axis=-45",
     ),
     (
+        "VENT RATE: 086        PR INTERVAL: 132       QRS DURATION: 132\nQT: 388               QTC: 464\n"
+        "P AXIS: 112           R AXIS: 70             T AXIS: 148\nNormal sinus rhythm\nRight bundle branch block",
+        "rate=86; PR interval=132; QRS duration=132; QT interval=388; QTc interval=464; axis=70; normal sinus rhythm; "
+        "right bundle branch block",
+    ),
+    (
         "Irregularly irregular rhythm with no P waves, consistent with atrial fibrillation.",
         "irregular rhythm; -P waves; atrial fibrillation",
     ),
@@ -170,6 +176,7 @@ NO_CLAIM = [
     "There is a risk of ventricular tachycardia.",
     "The rhythm is slightly irregular.",
     "An old infarction.",
+    "When compared with ECG of 25-SEP-2014, Vent. rate has decreased BY 40 BPM.",
     "",
 ]
 
