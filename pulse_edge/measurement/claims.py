@@ -54,9 +54,7 @@ _WHERE_BEFORE = re.compile(
     r"\s*(?:acute |marked |mild |significant |slight )?$",
     re.I,
 )
-_SENTENCE = re.compile(
-    r"(?:[^.!?;\n]|\.(?=\d)|(?<=approx)\.|(?<=i\.e)\.|(?<=e\.g)\.|(?<=vent)\.|(?<=\be)\.|(?<=\bi)\.)+[.!?;\n]?"
-)
+_SENTENCE = re.compile(r"(?:\b(?:i\.e|e\.g|vent|approx)\.|[^.!?;\n]|\.(?=\d))+[.!?;\n]?", re.I)
 _GENERAL = re.compile(
     r"\b(?:(?:is|are) defined|definition|criteria (?:include|are defined)|in general|typically|generally|usually|normally"
     r"|should be|would (?:be|show|have)|if|normal (?:values?|ranges?) (?:is|are|for)|can (?:be|indicate|cause|lead|occur)"
