@@ -114,9 +114,7 @@ def windows(values: Samples, centres: Index, before: int, after: int) -> Samples
     return padded[np.asarray(centres, np.intp)[:, None] + np.arange(before + after)]
 
 
-def align(
-    channels: tuple[Channel, ...], bands: dict[int, Samples], beats: Index, members: Members
-) -> Index:
+def align(channels: tuple[Channel, ...], bands: dict[int, Samples], beats: Index, members: Members) -> Index:
     """Shift each R peak so that the beats of one shape lie over one another, strips first since they span all columns."""
     aligned = np.asarray(beats, np.intp).copy()
     strips = tuple(c for c in channels if c.strip)
@@ -163,5 +161,3 @@ def _model(cut: Samples, core: Samples, pattern: Members) -> Samples:
     candidates = np.flatnonzero(pattern)
     likeness = [np.median(_errors(cut[pattern], core[n]).min(axis=1)) for n in candidates]
     return np.asarray(core[candidates[int(np.argmin(likeness))]])
-
-

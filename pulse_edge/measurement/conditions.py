@@ -93,7 +93,7 @@ def judge(condition: Condition, trace: Trace, person: Person, leads: tuple[str, 
         results = [judge(part, trace, person, leads) for part in condition.limits]
         return truth_of_all(results) if isinstance(condition, AllOf) else truth_of_any(results)
     if condition.key.endswith(".LEAD"):
-        return _in_leads(condition, trace, person, leads or condition.leads)
+        return _in_leads(condition, trace, person, leads)
     measured = trace[condition.key]
     if measured is None:
         return Result("unknown", ())
@@ -120,15 +120,16 @@ def _first(results: Sequence[Result], order: tuple[Truth, ...], otherwise: Truth
 def _in_leads(limit: Limit, trace: Trace, person: Person, leads: tuple[str, ...]) -> Result:
     """A limit that holds where one of the leads, or two neighbours, are beyond it."""
     base = limit.key.removesuffix("LEAD")
-    measured = {lead: m for lead in leads if (m := trace[base + lead]) is not None}
+    pairwise = limit.contiguous == "always" or (limit.contiguous == "unnamed" and not leads)
+    measured = {lead: m for lead in leads or limit.leads if (m := trace[base + lead]) is not None}
     if not measured:
         return Result("unknown", ())
     truths = {lead: _truth(_for_lead(limit, lead, person), m, person) for lead, m in measured.items()}
-    if not limit.contiguous:
+    if not pairwise:
         return _extreme(limit, truth_of_any([Result(truths[lead], (m,)) for lead, m in measured.items()]))
     pairs = [tuple(sorted(pair)) for pair in NEIGHBOURS if pair <= measured.keys()]
     both = [truth_of_all([Result(truths[lead], (measured[lead],)) for lead in pair]) for pair in sorted(pairs)]
-    return truth_of_any(both) if both else Result("unknown", ())
+    return _extreme(limit, truth_of_any(both)) if both else Result("unknown", ())
 
 
 def _extreme(limit: Limit, result: Result) -> Result:

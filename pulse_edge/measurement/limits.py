@@ -27,8 +27,8 @@ class Limit:
     """Clinical tolerance, in the measurement's unit."""
     women: float | None = None
     """The bound for women where it differs; with the sex unknown both are tried, and the statement gets the benefit."""
-    contiguous: bool = False
-    """With `.LEAD`: in two neighbouring leads rather than in one."""
+    contiguous: Literal["", "unnamed", "always"] = ""
+    """With `.LEAD`: in two neighbouring leads rather than in one; `unnamed`: only where the statement names no leads."""
     leads: tuple[str, ...] = LEADS
     """With `.LEAD`: where it is looked for if the statement names no leads."""
     scale: Scale = ""

@@ -97,16 +97,27 @@ NO_SECONDARY_ST = (Limit("qrs", at_most=110), NOT_PACED, Limit("sokolow_lyon", a
 SINUS = (BEATS, AnyOf((P_WAVES, REGULAR)), Limit("atrial_flutter", at_most=0))
 """A missed P wave alone contradicts no sinus rhythm: RR intervals must be irregular too."""
 
-ELEVATED = AnyOf(tuple(Limit(f"{key}.LEAD", at_least=0.0, slack=0.05, scale="ST lowest") for key in ("st_j", "st_j60")))
-DEPRESSED = AnyOf(tuple(Limit(f"{key}.LEAD", at_most=-0.05, slack=0.03) for key in ("st_j", "st_j60")))
+ELEVATED = AnyOf(
+    (
+        Limit("st_j.LEAD", at_least=0.0, slack=0.03, contiguous="unnamed", scale="ST lowest"),
+        Limit("st_j60.LEAD", at_least=0.05, slack=0.01, contiguous="unnamed", scale="ST lowest"),
+    )
+)
+"""At J by UDMI; 60 ms later, where some read it, the ST segment of healthy people has risen by another 0.05 mV."""
+DEPRESSED = AnyOf(
+    (
+        Limit("st_j.LEAD", at_most=-0.05, slack=0.01, contiguous="unnamed"),
+        Limit("st_j60.LEAD", at_most=-0.05, slack=0.01, contiguous="unnamed"),
+    )
+)
 ELEVATION = (
-    Limit("st_j.LEAD", at_least=0.0, slack=0.05, contiguous=True, scale="ST"),
-    Limit("st_j60.LEAD", at_least=0.0, slack=0.05, contiguous=True, scale="ST"),
+    Limit("st_j.LEAD", at_least=0.0, slack=0.05, contiguous="always", scale="ST"),
+    Limit("st_j60.LEAD", at_least=0.0, slack=0.05, contiguous="always", scale="ST"),
     *NO_SECONDARY_ST,
 )
 DEPRESSION = (
-    Limit("st_j.LEAD", at_most=-0.05, slack=0.03, contiguous=True),
-    Limit("st_j60.LEAD", at_most=-0.1, slack=0.0, contiguous=True),
+    Limit("st_j.LEAD", at_most=-0.05, slack=0.03, contiguous="always"),
+    Limit("st_j60.LEAD", at_most=-0.1, contiguous="always"),
     *NO_SECONDARY_ST,
 )
 LVH = (
@@ -319,7 +330,7 @@ RULES = (
     Rule(
         "T-wave inversion",
         (Limit("t.LEAD", at_most=-0.1, slack=0.1),),
-        (Limit("t.LEAD", at_most=-0.2, contiguous=True, leads=UPRIGHT_T),),
+        (Limit("t.LEAD", at_most=-0.2, contiguous="always", leads=UPRIGHT_T),),
         "AHA IV: T of -0.1 mV in leads with an R wave",
         adults=True,
     ),
