@@ -31,7 +31,11 @@ import numpy.typing as npt
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT)]
 
+from calibration.synthetic.findings import Labels  # noqa: E402
+from calibration.synthetic.pages import draw  # noqa: E402
 from calibration.synthetic.real import resample  # noqa: E402
+from calibration.synthetic.record import SAMPLES, UNKNOWN, Record  # noqa: E402
+from calibration.synthetic.style import PageStyle  # noqa: E402
 from pulse_edge.measurement.checks import Check, check_answers  # noqa: E402
 from pulse_edge.measurement.conditions import Person  # noqa: E402
 from pulse_edge.measurement.measurements import Measurement  # noqa: E402
@@ -289,13 +293,15 @@ def _traced(millivolts: Signal, strips: tuple[tuple[str, Signal], ...]) -> Trace
 
 
 def drawn(millivolts: Signal) -> TracedSignal:
-    """Draw a page and trace it."""
-    from pulse_edge.measurement.digitise import trace_page  # type: ignore[import-not-found]
+    """Draw a page in the same layout, in the default style, and trace it."""
+    from pulse_edge.measurement.digitise import digitise
 
-    from calibration.synthetic.pages import draw_page  # type: ignore[attr-defined]
-
-    traced: TracedSignal = trace_page(draw_page(millivolts))
-    return traced
+    style = PageStyle(layout="3x4+1")
+    shown = np.pad(millivolts, ((0, 0), (0, max(0, SAMPLES - millivolts.shape[1]))), constant_values=np.nan)[
+        :, :SAMPLES
+    ]
+    page = draw(Record(shown, None, Labels(None, None, None), UNKNOWN), style)
+    return digitise(page.image, style.px_per_mm, style.px_per_mm, {style.layout: 1.0})
 
 
 LAYOUTS: dict[str, Callable[[Signal], TracedSignal]] = {"full": whole, "columns": in_columns, "drawn": drawn}
@@ -303,11 +309,9 @@ LAYOUTS: dict[str, Callable[[Signal], TracedSignal]] = {"full": whole, "columns"
 
 def measured(recording: Recording, layout: str) -> tuple[Measurement, ...]:
     """Measurements of a recording in a layout."""
-    from pulse_edge.measurement.measure import measure_signal  # type: ignore[import-not-found]
+    from pulse_edge.measurement.measure import measure_signal
 
-    signal = LAYOUTS[layout](recording.millivolts)
-    rows: tuple[Measurement, ...] = measure_signal(signal, recording.age).measurements
-    return rows
+    return measure_signal(LAYOUTS[layout](recording.millivolts), recording.age).measurements
 
 
 # --- table ------------------------------------------------------------------------------------------------------------
