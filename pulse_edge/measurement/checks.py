@@ -128,8 +128,9 @@ def check_claim(
 
 
 def _quoted(claim: Claim) -> str:
-    place = f" ({claim.place})" if claim.place and claim.place not in claim.text else ""
-    return " ".join(claim.text.split()) + place
+    """The words in quotation marks; of a denial the topic, as its words may lie scattered over the sentence."""
+    words = f'"{" ".join(claim.text.split())}"' if claim.present and claim.end else claim.topic
+    return f"{words} ({claim.place})" if claim.place and claim.place not in claim.text else words
 
 
 # --- numbers ----------------------------------------------------------------------------------------------------------

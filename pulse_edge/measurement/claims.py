@@ -222,17 +222,17 @@ def _phrases(sentence: str) -> Iterator[Claim]:
                 yield from _claim(phrase, sentence, match, present)
 
 
+_NO_ABNORMALITY = re.compile(r"\bno (?:significant |obvious |apparent |clear )?abnormalit(?:y|ies)$", re.I)
+
+
 def _claim(phrase: Phrase, sentence: str, match: re.Match[str], present: bool | None) -> Iterator[Claim]:
     topic, span = phrase.topic, match.span()
     if topic == "isoelectric ST" and present:
         yield Claim("ST deviation", match.group(), *span, False)
-    elif (
-        topic == "abnormality"
-    ):  # "no abnormalities" says that the ECG is normal; "abnormalities" alone says too little
-        if present is False and re.search(
-            r"\bno (?:significant |obvious |apparent |clear )?$", sentence[: match.start()], re.I
-        ):
-            yield Claim("normal ECG", match.group(), *span, True)
+    elif topic == "abnormality":  # alone the word says too little; "no abnormalities" says that the ECG is normal
+        whole = _NO_ABNORMALITY.search(sentence[: match.end()])
+        if present is False and whole:
+            yield Claim("normal ECG", whole.group(), whole.start(), match.end(), True)
     elif topic == "ST deviation":
         if present is False:
             yield Claim(topic, match.group(), *span, False)

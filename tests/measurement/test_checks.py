@@ -339,7 +339,14 @@ def test_about_doubles_the_tolerance() -> None:
 
 def test_the_sentence_gives_both_numbers_and_the_uncertainty() -> None:
     (check,) = check_answers([("", "Heart rate 42 bpm.")], measured({"rate": 74, "rate_median": 74}))
-    assert check.sentence == "The text says Heart rate 42 bpm; the trace shows rate 74 bpm (± 2)."
+    assert check.sentence == 'The text says "Heart rate 42 bpm"; the trace shows rate 74 bpm (± 2).'
+
+
+def test_the_sentence_of_a_denial_names_what_is_denied() -> None:
+    (check,) = check_answers([("", "ST segments are isoelectric.")], measured(STE))
+    assert check.sentence.startswith("The text denies ST deviation; the trace shows st j")
+    (check,) = check_answers([("", "No abnormalities are seen.")], measured({"qrs": 160}))
+    assert check.sentence == 'The text says "No abnormalities"; the trace shows qrs 160 ms (± 8). Adult limits.'
 
 
 def test_a_rate_on_a_flat_line_is_contradicted() -> None:
@@ -428,7 +435,7 @@ def test_lines_begin_with_what_is_contradicted() -> None:
     ]
     checks = check_answers(answers, measured({}))
     lines = check_lines(checks)
-    assert lines[0] == "CONTRADICTED: The text says Heart rate 42 bpm; the trace shows rate 72 bpm (± 2)."
+    assert lines[0] == 'CONTRADICTED: The text says "Heart rate 42 bpm"; the trace shows rate 72 bpm (± 2).'
     assert len(lines) == len(set(lines))
     words = [line.split(":")[0] for line in lines]
     assert words == ["CONTRADICTED", "CONTRADICTED", "supported", "supported"]
