@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pulse_edge.measurement.numbers import quantities
 from pulse_edge.measurement.phrases import ADJECTIVES, PHRASES, PLACES, QUALITIES, STATES, SUBJECTS, Phrase
@@ -120,34 +120,20 @@ _AFTER_NOUN = {
 
 
 def claims_in(text: str, question: str = "") -> tuple[Claim, ...]:
-    """The measurable statements of an answer, in the order of the text; a bare yes or no takes its topic from the question."""
+    """The measurable statements of an answer, in the order of the text.
+
+    A bare `yes`, `no` or letter takes its topic from the question.
+    """
     found: list[Claim] = []
-    if short := _yes_or_no(text, question):
-        found.append(short)
+    if short := _short_answer(text, question):
+        return (short,)
     for match in _SENTENCE.finditer(text):
         sentence = match.group()
         if sentence.rstrip().endswith("?") or _GENERAL.search(sentence):
             continue
-        found += [_shifted(claim, match.start(), text) for claim in _in_sentence(sentence)]
+        by = match.start()
+        found += [replace(claim, start=claim.start + by, end=claim.end + by) for claim in _in_sentence(sentence)]
     return tuple(sorted(found, key=lambda claim: (claim.start, claim.end)))
-
-
-def _shifted(claim: Claim, by: int, text: str) -> Claim:
-    """The claim of a sentence as one of the whole text."""
-    start, end = claim.start + by, claim.end + by
-    return Claim(
-        claim.topic,
-        text[start:end],
-        start,
-        end,
-        claim.present,
-        claim.low,
-        claim.high,
-        claim.unit,
-        claim.rough,
-        claim.leads,
-        claim.place,
-    )
 
 
 _ASKED = re.compile(
@@ -157,16 +143,26 @@ _ASKED = re.compile(
 _SAID = re.compile(r"^\s*(?P<word>yes|no)\b\s*(?:[.,!]|$)", re.I)
 
 
-def _yes_or_no(text: str, question: str) -> Claim | None:
-    """`Yes.` to `Does this ECG show atrial fibrillation?`; None where the answer says more than the word."""
-    said, asked = _SAID.match(text), _ASKED.match(question.strip())
-    if not said or not asked or text[said.end() :].strip():
+_LETTER = re.compile(r"^\s*\(?(?P<word>[A-H])\)?[.:]?\s*$")
+
+
+def _short_answer(text: str, question: str) -> Claim | None:
+    """`Yes.` to `Does this ECG show atrial fibrillation?`, `B` to a question with lettered options; None for other answers."""
+    letter, said, asked = _LETTER.match(text), _SAID.match(text), _ASKED.match(question.strip())
+    if letter:
+        option = re.search(rf"^\s*{letter['word']}[.:)]\s*(.+)$", question, re.M)
+        return _alone(option.group(1), letter, present=True) if option else None
+    if said and asked and not text[said.end() :].strip():
+        return _alone(asked.group(1), said, present=said["word"].lower() == "yes")
+    return None
+
+
+def _alone(words: str, answer: re.Match[str], *, present: bool) -> Claim | None:
+    """The one statement of a few words, placed on the answer's word; None where there are none or several."""
+    claims = _in_sentence(words)
+    if len(claims) != 1 or not claims[0].present:
         return None
-    about = [c for c in _in_sentence(asked.group(1)) if c.present and c.low is None and c.high is None]
-    if len(about) != 1:
-        return None
-    claim, yes = about[0], said["word"].lower() == "yes"
-    return Claim(claim.topic, said["word"], *said.span("word"), yes, leads=claim.leads, place=claim.place)
+    return replace(claims[0], text=answer["word"], start=answer.start("word"), end=answer.end("word"), present=present)
 
 
 def _in_sentence(sentence: str) -> list[Claim]:
@@ -286,6 +282,8 @@ def polarity(sentence: str, start: int, end: int, state: bool) -> bool | None:
     if not triggers:
         return True
     between = scope[triggers[-1].end() :]
+    if re.search(r"\b(?:in|during)\s+$", between):  # `no PR interval in atrial fibrillation` denies no fibrillation
+        return None
     if not re.search(r",|\band\b", between):
         return False
     if state:

@@ -176,6 +176,7 @@ NO_CLAIM = [
     "There is a risk of ventricular tachycardia.",
     "The rhythm is slightly irregular.",
     "An old infarction.",
+    "There is no PR interval in atrial fibrillation.",
     "When compared with ECG of 25-SEP-2014, Vent. rate has decreased BY 40 BPM.",
     "",
 ]
@@ -219,9 +220,12 @@ def test_about_is_a_rough_number() -> None:
         ("Is this a normal ECG?", "Yes", ["normal ECG"]),
         ("What is the rhythm?", "Yes", []),
         ("Does this ECG show an old infarction?", "Yes.", []),
+        ("Which is it?\nA. sinus tachycardia\nB. 72 bpm", "B", ["rate=72"]),
+        ("Which is it?\nA. sinus tachycardia\nB. 72 bpm", "A.", ["sinus tachycardia"]),
+        ("Which is it?\nA. sinus tachycardia\nB. 72 bpm", "C", []),
     ],
 )
-def test_yes_and_no_take_their_topic_from_the_question(question: str, answer: str, expected: list[str]) -> None:
+def test_short_answers_take_their_topic_from_the_question(question: str, answer: str, expected: list[str]) -> None:
     assert [notation(claim) for claim in claims_in(answer, question)] == expected
 
 
