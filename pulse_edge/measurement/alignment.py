@@ -110,8 +110,9 @@ def _dominant(likeness: Samples, group: Index, whole: Members) -> Members:
 
 def windows(values: Samples, centres: Index, before: int, after: int) -> Samples:
     """Cut the same stretch around each centre: (beats, before + after), NaN beyond the ends."""
-    padded = np.concatenate([np.full(before, np.nan), values, np.full(after, np.nan)])
-    return padded[np.asarray(centres, np.intp)[:, None] + np.arange(before + after)]
+    index = np.asarray(centres, np.intp)[:, None] + np.arange(-before, after)
+    inside = (index >= 0) & (index < values.size)
+    return np.where(inside, values[np.clip(index, 0, values.size - 1)], np.nan)
 
 
 def align(channels: tuple[Channel, ...], bands: dict[int, Samples], beats: Index, members: Members) -> Index:

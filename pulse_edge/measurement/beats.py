@@ -8,13 +8,14 @@ limb leads.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from pulse_edge.measurement.filters import Samples, bridge, samples, smooth, velocity
-from pulse_edge.measurement.signal import LEADS, SAMPLES_PER_SECOND, TracedSignal
+from pulse_edge.measurement.signal import LEADS, TracedSignal
 
 Index = npt.NDArray[np.intp]
 
@@ -96,9 +97,9 @@ def spikes_in(values: Samples) -> Index:
         tips += [int(i) + flank for i in np.flatnonzero(sharp)]
     tips.sort()
     apart: list[int] = []
-    for tip in tips:
-        if not apart or tip - apart[-1] > samples(16):
-            apart.append(tip)
+    for place in tips:
+        if not apart or place - apart[-1] > samples(16):
+            apart.append(place)
     return np.asarray(apart, dtype=np.intp)
 
 
@@ -160,7 +161,7 @@ def _scaled(energy: Samples, channels: tuple[Channel, ...]) -> tuple[Samples, fl
     """Divide each stretch of time with the same channels by the height of its beats; that height, and its contrast."""
     present = np.stack([channel.valid for channel in channels])
     starts = [0, *(np.flatnonzero(np.any(np.diff(present, axis=1), axis=0)) + 1), energy.size]
-    stretches = [(a, b) for a, b in zip(starts, starts[1:], strict=False) if b - a >= samples(SHORTEST_MS)]
+    stretches = [(a, b) for a, b in itertools.pairwise(starts) if b - a >= samples(SHORTEST_MS)]
     stretches = [(a, b) for a, b in stretches if np.isfinite(energy[a:b]).sum() >= samples(SHORTEST_MS)]
     if not stretches:
         return np.full_like(energy, np.nan), 0.0, 0.0
@@ -202,7 +203,7 @@ def _accepted(scaled: Samples) -> Index:
     level = float(np.median(scaled[beats]))
     more = list(beats)
     edges = [max(beats[0] - int(1.6 * usual), 0), *beats, min(beats[-1] + int(1.6 * usual), scaled.size)]
-    for a, b in zip(edges, edges[1:], strict=False):
+    for a, b in itertools.pairwise(edges):
         if b - a > 1.5 * usual:
             inside = peaks[(peaks > a + 0.45 * usual) & (peaks < b - 0.35 * usual) & (heights > 0.22 * level)]
             if len(inside):

@@ -9,7 +9,7 @@ P: the first principal component of all leads before the QRS; onset and end wher
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,8 @@ QRS_SIGMA_MS, QRS_SHARE, QRS_QUIET_MS = 7.0, 0.03, 18.0
 T_SIGMA_MS, T_QUARTILE, T_TAIL_MS = 10.0, 0.75, 18.0
 """The tangent cuts off the tail of T: cardiologists mark the end 18 ms later (median of 100 recordings of LUDB)."""
 P_SIGMA_MS, P_SHARE = 8.0, 0.07
+NOISE_MV = 0.020
+"""Noise of the median beat from which on a lead counts for less in the sums over all leads."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,12 @@ class MedianBeat:
     def present(self) -> npt.NDArray[np.bool_]:
         """(12,): leads that have a beat."""
         return self.counts > 0
+
+    @property
+    def weights(self) -> Samples:
+        """(12,): less for leads that are noisier than others, such as those with few beats."""
+        noise = np.where(np.isnan(self.noise), 0.03, self.noise)
+        return np.asarray(1 / (1 + np.square(noise / NOISE_MV)))
 
 
 @dataclass(frozen=True)
@@ -128,7 +136,8 @@ def qrs_bounds(beat: MedianBeat) -> tuple[int, int]:
     """QRS onset and end in samples of the median beat, from the spatial velocity of its leads."""
     slopes = velocity(beat.millivolts[beat.present], QRS_SIGMA_MS)
     exists = np.isfinite(slopes)
-    mean = np.where(exists, slopes**2, 0).sum(axis=0) / np.maximum(exists.sum(axis=0), 1)
+    weights = np.where(exists, beat.weights[beat.present, None], 0)
+    mean = np.where(exists, weights * slopes**2, 0).sum(axis=0) / np.maximum(weights.sum(axis=0), 1e-9)
     speed = np.where(exists.any(axis=0), np.sqrt(mean), np.nan)
     level = smooth(speed, 10)
     core = speed[BEFORE - samples(80) : BEFORE + samples(100)]
@@ -163,8 +172,6 @@ def delineate(beat: MedianBeat, rr: float, p_present: bool) -> Waves:
 
 
 def _with_t(waves: Waves, t: tuple[int, int, float] | str) -> Waves:
-    from dataclasses import replace
-
     if isinstance(t, str):
         return replace(waves, t_reason=t)
     return replace(waves, t_peak=t[0], t_end=t[1], t_spread=t[2])
@@ -214,13 +221,15 @@ def _p_wave(beat: MedianBeat, onset: int, t_before: int) -> tuple[int, int, int]
     first, last = max(onset - samples(300), t_before + samples(20), samples(24)), onset - samples(8)
     if last - first < samples(110):
         return "P and the T wave before it overlap"
-    part = smooth(beat.millivolts[beat.present], P_SIGMA_MS)[:, first:last]
+    part = smooth(beat.millivolts[beat.present], P_SIGMA_MS)[:, first:last] * np.sqrt(beat.weights[beat.present, None])
     part = part[np.isfinite(part).all(axis=1)]
     if not len(part):
         return "no lead shows the time before the QRS"
     component = np.linalg.svd(part - part.mean(axis=1, keepdims=True), full_matrices=False)[0][:, 0] @ part
-    shape = max((component, -component), key=lambda c: float(_prominence(c).max()))
-    peak = int(np.argmax(_prominence(shape)))
+    distance = np.arange(last - first, 0, -1) + samples(8)
+    likely = np.interp(distance, [samples(200), samples(300)], [1.0, 0.5])
+    shape = max((component, -component), key=lambda c: float((_prominence(c) * likely).max()))
+    peak = int(np.argmax(_prominence(shape) * likely))
     reach = samples(90)
     left = max(peak - reach, 0) + int(np.argmin(shape[max(peak - reach, 0) : peak + 1]))
     right = peak + int(np.argmin(shape[peak : peak + reach]))
