@@ -19,6 +19,8 @@ from pulse_edge.measurement.signal import LEADS, TracedSignal
 
 Index = npt.NDArray[np.intp]
 
+SPIKE_MV = 0.15
+"""Lowest spike of a pacemaker that is looked for."""
 REFRACTORY_MS = 200.0
 """No ventricle beats twice within this time."""
 T_WAVE_MS = 380.0
@@ -81,20 +83,21 @@ def spikes_in(values: Samples) -> Index:
     tips: list[int] = []
     for half in (2, 3, 5):
         flank = half + 6
-        size = values.size - 2 * flank
-        if size <= 0:
+        places = np.arange(flank, values.size - flank)
+        if not places.size:
             break
-        view = np.lib.stride_tricks.sliding_window_view(values, 2 * flank + 1)
+        rise = values[places] - values[places - half]
+        fall = values[places] - values[places + half]
+        places = places[(np.minimum(np.abs(rise), np.abs(fall)) > SPIKE_MV) & (rise * fall > 0)]
+        view = values[places[:, None] + np.arange(-flank, flank + 1)]
         tip = view[:, flank]
         before, after = view[:, : flank - half + 1], view[:, flank + half :]
         level = 0.5 * (before[:, -1] + after[:, 0])
         height = np.minimum(np.abs(tip - before[:, -1]), np.abs(tip - after[:, 0]))
         quiet = np.maximum(np.ptp(before, axis=1), np.ptp(after[:, :5], axis=1))
-        beyond = np.abs(tip - level) >= np.max(
-            np.abs(view[:, flank - half : flank + half + 1] - level[:, None]), axis=1
-        )
-        sharp = (height > 0.15) & (quiet < 0.25 * height) & beyond
-        tips += [int(i) + flank for i in np.flatnonzero(sharp)]
+        middle = np.abs(view[:, flank - half : flank + half + 1] - level[:, None])
+        sharp = (quiet < 0.25 * height) & (np.abs(tip - level) >= middle.max(axis=1, initial=0.0))
+        tips += [int(place) for place in places[sharp]]
     tips.sort()
     apart: list[int] = []
     for place in tips:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -102,12 +103,12 @@ class Sheet:
     channels: tuple[Channel, ...]
     filled: dict[str, Measurement] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def leads(self) -> tuple[str, ...]:
         """The leads that are traced."""
         return tuple(dict.fromkeys(c.lead for c in self.channels))
 
-    @property
+    @cached_property
     def columns(self) -> bool:
         """Whether most leads are traced for a few seconds only."""
         seconds = [c.valid.sum() / SAMPLES_PER_SECOND for c in self.channels if not c.strip]
