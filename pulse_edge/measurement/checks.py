@@ -7,6 +7,7 @@ contradiction of a right text does more harm than a missed one. The words are ne
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -149,7 +150,8 @@ def _number(claim: Claim, rule: NumberRule, trace: Trace, intro: str) -> Check:
     nearest = min(usable, key=lambda m: distance(claim, m))
     size = max(abs(v) for v in (claim.low, claim.high) if v is not None)
     wide = claim.rough or (rule.topic == "rate" and trace.irregular)
-    allowed = (nearest.uncertainty or 0.0) + max(rule.tolerance, rule.share * size) * (ROUGH if wide else 1.0)
+    clinical = max(rule.tolerance, rule.share * size) * (ROUGH if wide else 1.0)
+    allowed = math.hypot(nearest.uncertainty or 0.0, clinical)
     verdict: Verdict = "supported" if distance(claim, nearest) <= allowed else "contradicted"
     return _check(claim, verdict, f"{intro}; {_shows((nearest,))}.", (nearest,), rule.source)
 
@@ -175,15 +177,16 @@ def _words(claim: Claim, rule: Rule, trace: Trace, person: Person, intro: str) -
     results = [judge(condition, trace, person, claim.leads) for condition in conditions]
     whole = truth_of_all(results)
     note = " Adult limits." if person.age is None and _depends_on_age(rule) else ""
-    verdict = _asserted(whole.truth, rule) if claim.present else _denied(whole.truth, rule)
+    more = truth_of_all([judge(condition, trace, person, claim.leads) for condition in rule.supports])
+    verdict = _asserted(whole.truth, more.truth, rule) if claim.present else _denied(whole.truth, rule)
     used = whole.used or tuple(m for r in results for m in r.used)
     return _check(claim, verdict, f"{intro}; {_because(verdict, whole.truth, rule, used)}.{note}", used, rule.source)
 
 
-def _asserted(truth: Truth, rule: Rule) -> Verdict:
+def _asserted(truth: Truth, more: Truth, rule: Rule) -> Verdict:
     if truth == "false":
         return "contradicted"
-    return "not measurable" if truth == "unknown" or not rule.decides else "supported"
+    return "supported" if rule.decides and truth != "unknown" and more in ("true", "near") else "not measurable"
 
 
 def _denied(truth: Truth, rule: Rule) -> Verdict:
@@ -257,7 +260,9 @@ def _missing(measured: Sequence[Measurement], fallback: str) -> str:
 def _check(claim: Claim, verdict: Verdict, sentence: str, used: tuple[Measurement, ...], source: str) -> Check:
     unique = tuple({m.key: m for m in used}.values())
     parts = [m for m in unique if m.key not in DERIVED]
-    return Check(claim.topic, claim.text, claim.start, claim.end, verdict, sentence, tuple(parts), source)
+    doubts = dict.fromkeys(m.doubt for m in unique if m.doubt and m.value is not None)
+    note = f" {'; '.join(doubts).capitalize()}." if doubts and verdict != "not measurable" else ""
+    return Check(claim.topic, claim.text, claim.start, claim.end, verdict, sentence + note, tuple(parts), source)
 
 
 def check_lines(checks: Iterable[Check]) -> list[str]:

@@ -5,6 +5,7 @@ Three-valued logic of Kleene (1938) with a fourth value for what lies within unc
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -12,6 +13,7 @@ from typing import Literal
 from pulse_edge.measurement.limits import (
     ADULT_AGE,
     CHILDREN,
+    LOWEST_ELEVATION,
     AllOf,
     AnyOf,
     ChildLimits,
@@ -73,8 +75,9 @@ class Trace:
         if absent := [part for part, _ in parts if part.value is None]:
             return Measurement(key, derived.name, None, derived.unit, None, leads, absent[0].reason)
         value = sum((part.value or 0.0) * weight for part, weight in parts)
-        doubt = sum((part.uncertainty or 0.0) ** 2 for part, _ in parts) ** 0.5
-        return Measurement(key, derived.name, value, derived.unit, doubt, leads)
+        uncertainty = math.hypot(*(part.uncertainty or 0.0 for part, _ in parts))
+        doubt = next((part.doubt for part, _ in parts if part.doubt), "")
+        return Measurement(key, derived.name, value, derived.unit, uncertainty, leads, doubt=doubt)
 
     @property
     def irregular(self) -> bool:
@@ -120,16 +123,14 @@ def _first(results: Sequence[Result], order: tuple[Truth, ...], otherwise: Truth
 def _in_leads(limit: Limit, trace: Trace, person: Person, leads: tuple[str, ...]) -> Result:
     """A limit that holds where one of the leads, or two neighbours, are beyond it."""
     base = limit.key.removesuffix("LEAD")
-    pairwise = limit.contiguous == "always" or (limit.contiguous == "unnamed" and not leads)
     measured = {lead: m for lead in leads or limit.leads if (m := trace[base + lead]) is not None}
     if not measured:
         return Result("unknown", ())
-    truths = {lead: _truth(_for_lead(limit, lead, person), m, person) for lead, m in measured.items()}
-    if not pairwise:
-        return _extreme(limit, truth_of_any([Result(truths[lead], (m,)) for lead, m in measured.items()]))
-    pairs = [tuple(sorted(pair)) for pair in NEIGHBOURS if pair <= measured.keys()]
-    both = [truth_of_all([Result(truths[lead], (measured[lead],)) for lead in pair]) for pair in sorted(pairs)]
-    return _extreme(limit, truth_of_any(both)) if both else Result("unknown", ())
+    single = {lead: Result(_truth(_for_lead(limit, lead, person), m, person), (m,)) for lead, m in measured.items()}
+    pairs = sorted(tuple(sorted(pair)) for pair in NEIGHBOURS if pair <= measured.keys())
+    if not limit.contiguous or not pairs:
+        return _extreme(limit, truth_of_any(list(single.values())))
+    return _extreme(limit, truth_of_any([truth_of_all([single[lead] for lead in pair]) for pair in pairs]))
 
 
 def _extreme(limit: Limit, result: Result) -> Result:
@@ -144,7 +145,8 @@ def _extreme(limit: Limit, result: Result) -> Result:
 def _for_lead(limit: Limit, lead: str, person: Person) -> Limit:
     if limit.scale not in ("ST", "ST lowest") or limit.at_least is None:
         return limit
-    level = elevation_limit(lead, person.age, person.sex, lowest=limit.scale == "ST lowest")
+    age, sex = LOWEST_ELEVATION if limit.scale == "ST lowest" else (person.age, person.sex)
+    level = elevation_limit(lead, age, sex)
     return replace(limit, at_least=limit.at_least + level, scale="")
 
 
@@ -156,9 +158,9 @@ def _truth(limit: Limit, measured: Measurement, person: Person) -> Truth:
 
 
 def _within(limit: Limit, measured: Measurement) -> Truth:
-    """Where the value lies to the bounds; within uncertainty and slack of one it is near."""
+    """Where the value lies to the bounds; within uncertainty and slack of one, which add in squares, it is near."""
     assert measured.value is not None
-    margin = (measured.uncertainty or 0.0) + limit.slack
+    margin = math.hypot(0.0 if limit.nominal else measured.uncertainty or 0.0, limit.slack)
     low = limit.at_least if limit.at_least is not None else float("-inf")
     high = limit.at_most if limit.at_most is not None else float("inf")
     turns = (-360.0, 0.0, 360.0) if measured.unit == "degrees" else (0.0,)

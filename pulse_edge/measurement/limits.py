@@ -27,13 +27,16 @@ class Limit:
     """Clinical tolerance, in the measurement's unit."""
     women: float | None = None
     """The bound for women where it differs; with the sex unknown both are tried, and the statement gets the benefit."""
-    contiguous: Literal["", "unnamed", "always"] = ""
-    """With `.LEAD`: in two neighbouring leads rather than in one; `unnamed`: only where the statement names no leads."""
+    contiguous: bool = False
+    """With `.LEAD`: in two neighbouring leads rather than in one, unless the statement names leads without neighbours."""
+    nominal: bool = False
+    """Leave the measurement's uncertainty out. For limits that decide only together with others: that several independent
+    measurements miss on the same side is rarer than one in twenty."""
     leads: tuple[str, ...] = LEADS
     """With `.LEAD`: where it is looked for if the statement names no leads."""
     scale: Scale = ""
     """Which of the children's limits takes the place of the bound. ST: `elevation_limit` of lead, sex and age is added; where
-    these are unknown the highest, or with `ST lowest` the lowest."""
+    these are unknown the highest. `ST lowest`: the lowest of all persons."""
 
 
 @dataclass(frozen=True)
@@ -83,16 +86,17 @@ CHILDREN = (
 ADULT_AGE = 16
 
 
-def elevation_limit(lead: str, age: float | None, sex: str | None, *, lowest: bool = False) -> float:
-    """J point elevation that counts, mV: 0.1, in V2 and V3 more, by sex and age (UDMI).
+LOWEST_ELEVATION = (None, "female")
+"""Age and sex of the lowest limit."""
 
-    Where sex or age is unknown, the highest of those that are possible, or the lowest.
-    """
+
+def elevation_limit(lead: str, age: float | None, sex: str | None) -> float:
+    """J point elevation that counts, mV: 0.1, in V2 and V3 more, by sex and age; the highest where these are unknown (UDMI)."""
     if lead not in ("V2", "V3"):
         return 0.1
-    men = {0.2, 0.25} if age is None else {0.2} if age >= 40 else {0.25}
-    possible = {"male": men, "female": {0.15}, None: men | {0.15}}[sex]
-    return min(possible) if lowest else max(possible)
+    if sex == "female":
+        return 0.15
+    return 0.2 if sex == "male" and age is not None and age >= 40 else 0.25
 
 
 def limits_of(condition: Condition) -> tuple[Limit, ...]:

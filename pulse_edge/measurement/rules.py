@@ -2,7 +2,7 @@
 
 A statement is contradicted where a limit of `needs` fails by more than the measurement's uncertainty and the limit's slack.
 A denial is contradicted where every limit of `proves` holds by more than both. `slack` is the clinical tolerance: how far apart
-two careful readers are, or how loosely the word is used.
+two careful readers are, or how loosely the word is used. Uncertainty and slack are independent, so they add in squares.
 
 Sources:
 AHA I..VI   AHA/ACC/HRS recommendations for the standardization and interpretation of the electrocardiogram, parts I to VI:
@@ -44,6 +44,8 @@ class Rule:
     proves: tuple[Condition, ...]
     """Empty: a denial cannot be contradicted by measurements."""
     source: str
+    supports: tuple[Condition, ...] = ()
+    """What must hold besides for the statement to be supported; without it the needs are enough."""
     decides: bool = True
     """False: the needs are only a part of the definition, so that they can contradict it and never support it."""
     adults: bool = False
@@ -59,7 +61,7 @@ class Derived:
     parts: tuple[tuple[str, float], ...]
 
 
-NET_LEADS = ("I", "aVF", "V1", "V2", "V5", "V6")
+NET_LEADS = ("I", "V1", "V2", "V6")
 DERIVED: dict[str, Derived] = {
     f"net.{lead}": Derived(f"net QRS deflection in {lead}", "mV", tuple((f"{w}.{lead}", 1.0) for w in "qrs"))
     for lead in NET_LEADS
@@ -85,39 +87,41 @@ ROUGH = 2.0
 BEATS = Limit("asystole", at_most=0)
 P_WAVES = Limit("p_present", at_least=1)
 NO_P_WAVES = Limit("p_present", at_most=0)
-REGULAR = Limit("rr_variation", at_most=0.06, slack=0.02)
-IRREGULAR = Limit("rr_variation", at_least=0.08, slack=0.02)
+REGULAR = Limit("rr_variation", at_most=0.08)
+IRREGULAR = Limit("rr_variation", at_least=0.08)
+"""Sinus rhythm has a variation of 0.08 or less in 9 of 10 recordings, atrial fibrillation of 0.09 to 0.3."""
 NOT_PACED = Limit("paced", at_most=0)
-FAST = Limit("rate", at_least=100, slack=5, scale="rate")
-SLOW = Limit("rate", at_most=60, slack=5, scale="rate")
+FAST = AnyOf(tuple(Limit(key, at_least=100, slack=5, scale="rate") for key in ("rate", "rate_median")))
+SLOW = AnyOf(tuple(Limit(key, at_most=60, slack=5, scale="rate") for key in ("rate", "rate_median")))
 WIDE = Limit("qrs", at_least=120, slack=10, scale="QRS")
 NARROW = Limit("qrs", at_most=120, slack=10, scale="QRS")
-NO_SECONDARY_ST = (Limit("qrs", at_most=110), NOT_PACED, Limit("sokolow_lyon", at_most=3.5))
+WIDE_BY_VALUE = Limit("qrs", at_least=120, scale="QRS", nominal=True)
+NO_SECONDARY_ST = (Limit("qrs", at_most=120, nominal=True), NOT_PACED, Limit("sokolow_lyon", at_most=3.5))
 """ST limits hold without bundle branch block, pacing or left ventricular hypertrophy (UDMI)."""
-SINUS = (BEATS, AnyOf((P_WAVES, REGULAR)), Limit("atrial_flutter", at_most=0))
+SINUS = (BEATS, AnyOf((P_WAVES, REGULAR)))
 """A missed P wave alone contradicts no sinus rhythm: RR intervals must be irregular too."""
 
 ELEVATED = AnyOf(
     (
-        Limit("st_j.LEAD", at_least=0.0, slack=0.03, contiguous="unnamed", scale="ST lowest"),
-        Limit("st_j60.LEAD", at_least=0.05, slack=0.01, contiguous="unnamed", scale="ST lowest"),
+        Limit("st_j.LEAD", at_least=0.0, slack=0.05, contiguous=True, nominal=True, scale="ST lowest"),
+        Limit("st_j60.LEAD", at_least=0.05, slack=0.05, contiguous=True, nominal=True, scale="ST lowest"),
     )
 )
 """At J by UDMI; 60 ms later, where some read it, the ST segment of healthy people has risen by another 0.05 mV."""
 DEPRESSED = AnyOf(
     (
-        Limit("st_j.LEAD", at_most=-0.05, slack=0.01, contiguous="unnamed"),
-        Limit("st_j60.LEAD", at_most=-0.05, slack=0.01, contiguous="unnamed"),
+        Limit("st_j.LEAD", at_most=-0.05, slack=0.03, contiguous=True, nominal=True),
+        Limit("st_j60.LEAD", at_most=-0.05, slack=0.03, contiguous=True, nominal=True),
     )
 )
 ELEVATION = (
-    Limit("st_j.LEAD", at_least=0.0, slack=0.05, contiguous="always", scale="ST"),
-    Limit("st_j60.LEAD", at_least=0.0, slack=0.05, contiguous="always", scale="ST"),
+    Limit("st_j.LEAD", at_least=0.0, contiguous=True, scale="ST"),
+    Limit("st_j60.LEAD", at_least=0.0, contiguous=True, scale="ST"),
     *NO_SECONDARY_ST,
 )
 DEPRESSION = (
-    Limit("st_j.LEAD", at_most=-0.05, slack=0.03, contiguous="always"),
-    Limit("st_j60.LEAD", at_most=-0.1, contiguous="always"),
+    Limit("st_j.LEAD", at_most=-0.05, slack=0.03, contiguous=True, nominal=True),
+    Limit("st_j60.LEAD", at_most=-0.1, contiguous=True),
     *NO_SECONDARY_ST,
 )
 LVH = (
@@ -132,9 +136,9 @@ RULES = (
     Rule("tachycardia", (BEATS, FAST), (FAST,), "AHA II: above 100 bpm"),
     Rule("bradycardia", (BEATS, SLOW), (SLOW,), "AHA II: below 60 bpm"),
     Rule("normal rate", (BEATS, Limit("rate", 60, 100, 10, scale="rate")), (), "AHA II: 60 to 100 bpm"),
-    Rule("sinus tachycardia", (*SINUS, FAST), (*SINUS, P_WAVES, FAST), "AHA II"),
-    Rule("sinus bradycardia", (*SINUS, SLOW), (*SINUS, P_WAVES, SLOW), "AHA II"),
-    Rule("sinus rhythm", SINUS, (BEATS, P_WAVES, REGULAR, NOT_PACED), "AHA II"),
+    Rule("sinus tachycardia", (*SINUS, FAST), (P_WAVES, FAST), "AHA II", supports=(P_WAVES,)),
+    Rule("sinus bradycardia", (*SINUS, SLOW), (P_WAVES, SLOW), "AHA II", supports=(P_WAVES,)),
+    Rule("sinus rhythm", SINUS, (P_WAVES, REGULAR, NOT_PACED), "AHA II", supports=(P_WAVES,)),
     Rule("normal sinus rhythm", (*SINUS, Limit("rate", 60, 100, 10, scale="rate")), (), "AHA II: 60 to 100 bpm"),
     Rule("sinus arrhythmia", SINUS, (), "AHA II", decides=False),
     Rule("regular rhythm", (BEATS, Limit("rr_variation", at_most=0.10, slack=0.03)), (REGULAR,), "AHA II"),
@@ -146,19 +150,15 @@ RULES = (
     ),
     Rule(
         "atrial fibrillation",
-        (BEATS, AnyOf((AllOf((NO_P_WAVES, IRREGULAR)), Limit("atrial_fibrillation", at_least=1), NO_P_WAVES))),
-        (NO_P_WAVES, Limit("rr_variation", at_least=0.12), Limit("atrial_fibrillation", at_least=1)),
+        (BEATS, AnyOf((NO_P_WAVES, IRREGULAR, Limit("atrial_fibrillation", at_least=1)))),
+        (Limit("atrial_fibrillation", at_least=1),),
         "AF: irregular RR intervals without P waves",
+        supports=(NO_P_WAVES, IRREGULAR),
     ),
-    Rule(
-        "atrial flutter",
-        (BEATS, AnyOf((NO_P_WAVES, Limit("atrial_flutter", at_least=1), Limit("rate", at_least=130, slack=10)))),
-        (Limit("atrial_flutter", at_least=1),),
-        "SVT: atrial waves of 200 to 350 a minute without P waves",
-    ),
+    Rule("atrial flutter", (BEATS,), (), "SVT: flutter waves are not measured", decides=False),
     Rule("supraventricular tachycardia", (BEATS, FAST), (), "SVT: above 100 bpm", decides=False),
     Rule("ventricular tachycardia", (BEATS, FAST, WIDE), (), "VA: above 100 bpm, QRS 120 ms or more", decides=False),
-    Rule("P waves", (BEATS, AnyOf((P_WAVES, REGULAR))), (P_WAVES, REGULAR, BEATS), "AHA II"),
+    Rule("P waves", SINUS, (P_WAVES, REGULAR), "AHA II", supports=(P_WAVES,)),
     Rule("asystole", (Limit("asystole", at_least=1),), (Limit("asystole", at_least=1),), "AHA II"),
     Rule(
         "pause",
@@ -168,9 +168,10 @@ RULES = (
     ),
     Rule(
         "paced rhythm",
-        (BEATS, AnyOf((Limit("paced", at_least=1), WIDE, NO_P_WAVES))),
+        (BEATS, AnyOf((Limit("paced", at_least=1), WIDE_BY_VALUE, NO_P_WAVES))),
         (Limit("paced", at_least=1),),
         "BRADY: spikes may be too small to see, so that a wide QRS leaves it open",
+        supports=(Limit("paced", at_least=1),),
     ),
     Rule(
         "ventricular ectopic beats",
@@ -193,15 +194,15 @@ RULES = (
     # --- conduction
     Rule(
         "first-degree AV block",
-        (BEATS, AnyOf((P_WAVES, REGULAR)), Limit("pr", at_least=200, slack=15, scale="PR")),
-        (P_WAVES, Limit("pr", at_least=200, slack=20, scale="PR")),
+        (*SINUS, Limit("pr", at_least=200, slack=5, scale="PR")),
+        (P_WAVES, Limit("pr", at_least=200, slack=5, scale="PR")),
         "BRADY: PR above 200 ms",
     ),
     Rule(
         "long PR",
-        (Limit("pr", at_least=200, slack=15, scale="PR"),),
-        (Limit("pr", at_least=200, slack=20, scale="PR"),),
-        "BRADY",
+        (Limit("pr", at_least=200, slack=5, scale="PR"),),
+        (Limit("pr", at_least=200, slack=5, scale="PR"),),
+        "BRADY: PR above 200 ms",
     ),
     Rule(
         "short PR", (Limit("pr", at_most=120, slack=15),), (Limit("pr", at_most=120, slack=15),), "AHA II: below 120 ms"
@@ -214,31 +215,42 @@ RULES = (
         (
             WIDE,
             Limit("net.V1", at_most=0.0, slack=0.2),
-            AnyOf((Limit("net.I", at_least=0, slack=0.1), Limit("net.V6", at_least=0))),
+            AnyOf(
+                (
+                    WIDE_BY_VALUE,
+                    AllOf((Limit("t.V6", at_most=0.0, slack=0.05), Limit("q.V6", at_least=0.0, slack=0.05))),
+                )
+            ),
         ),
         (
-            Limit("qrs", at_least=140, scale="QRS"),
+            Limit("qrs", at_least=140, scale="QRS", nominal=True),
             Limit("net.V1", at_most=-0.3),
             Limit("net.I", at_least=0.3),
+            Limit("t.V6", at_most=0.0),
             NOT_PACED,
         ),
-        "AHA III; the width that proves it: Strauss 2011, 140 ms",
+        "AHA III: 120 ms, S in V1, no q in V6, T opposite to the QRS; Strauss 2011: 140 ms proves it",
     ),
     Rule(
         "right bundle branch block",
         (
             WIDE,
-            AnyOf((Limit("net.V1", at_least=0, slack=0.3), Limit("r.V1", at_least=0.3), Limit("net.V2", at_least=0))),
+            AnyOf(
+                (
+                    WIDE_BY_VALUE,
+                    AllOf((Limit("r.V1", at_least=0.4, slack=0.05), Limit("net.V1", at_least=0.0, slack=0.2))),
+                )
+            ),
         ),
         (
-            Limit("qrs", at_least=130, scale="QRS"),
+            Limit("qrs", at_least=130, scale="QRS", nominal=True),
             Limit("net.V1", at_least=0.2),
-            Limit("s.V6", at_most=-0.1),
+            AnyOf((Limit("s.V6", at_most=-0.1), Limit("s.I", at_most=-0.1))),
             NOT_PACED,
         ),
-        "AHA III",
+        "AHA III: 120 ms, R' in V1, S in I and V6",
     ),
-    Rule("bundle branch block", (WIDE,), (WIDE, Limit("qrs", at_least=140, scale="QRS"), NOT_PACED), "AHA III"),
+    Rule("bundle branch block", (WIDE,), (WIDE, NOT_PACED), "AHA III: 120 ms"),
     Rule("incomplete LBBB", (NARROW,), (), "AHA III: QRS of 110 to 119 ms", decides=False),
     Rule("incomplete RBBB", (NARROW,), (), "AHA III: QRS of 110 to 119 ms", decides=False),
     Rule(
@@ -330,7 +342,7 @@ RULES = (
     Rule(
         "T-wave inversion",
         (Limit("t.LEAD", at_most=-0.1, slack=0.1),),
-        (Limit("t.LEAD", at_most=-0.2, contiguous="always", leads=UPRIGHT_T),),
+        (Limit("t.LEAD", at_most=-0.2, contiguous=True, leads=UPRIGHT_T),),
         "AHA IV: T of -0.1 mV in leads with an R wave",
         adults=True,
     ),
