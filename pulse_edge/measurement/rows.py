@@ -1,0 +1,91 @@
+"""Find the rows of traces on a page, and in each row where its trace begins and ends.
+
+In: `Ink`. Out: y of each row, from top to bottom.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from pulse_edge.measurement.ink import Ink, Mask
+
+Float = npt.NDArray[np.float32]
+
+LETTER_MM = 5.0
+"""A piece of ink less wide than this is a letter or a mark."""
+COMPLETE = 0.75
+"""Share of the columns with ink in which a row that was not seen at first has some."""
+THROUGH = 0.3
+"""Share of the page's width that ink of a row covers at least."""
+
+
+def find_rows(ink: Ink) -> tuple[float, ...]:
+    """Find y in pixels of the rows: where ink runs through much of the width, and more than above and below."""
+    mask = traces_only(ink)
+    height, width = mask.shape
+    mm = ink.mm
+    bin_px = max(1, int(2 * mm))
+    count = width // bin_px
+    if count < 5 or height < 3 * mm:
+        return ()
+    columns = mask[:, : count * bin_px].reshape(height, count, bin_px).any(axis=2).astype(np.uint8)
+    band = cv2.dilate(columns, np.ones((int(3 * mm) | 1, 1), np.uint8)).astype(np.float32)
+    share = cv2.GaussianBlur(band.mean(axis=1).reshape(-1, 1), (1, int(2 * mm) | 1), 0).ravel()
+    reach, margin = max(1, int(5 * mm)), int(2 * mm)
+    peaks: list[int] = []
+    for y in range(margin, height - margin):
+        if share[y] > THROUGH and share[y] >= share[max(0, y - reach) : y + reach + 1].max():
+            if not peaks or y - peaks[-1] > reach:
+                peaks.append(y)
+    if not peaks:
+        return ()
+    most = float(np.sort(share[peaks])[-min(3, len(peaks))])
+    ends = [0, *peaks, height - 1]
+    rows = []
+    for before, y, after in zip(ends, ends[1:-1], ends[2:], strict=False):
+        stands_out = share[y] - max(share[before : y + 1].min(), share[y : after + 1].min())
+        if share[y] > 0.6 * most and stands_out > 0.2:
+            rows.append(_centre(mask, y, int(2.5 * mm)))
+    return tuple(_completed(mask, rows))
+
+
+def _completed(mask: Mask, rows: list[float]) -> list[float]:
+    """The rows with those that an even spacing asks for above, below and between, where a trace wanders too much to be seen."""
+    if len(rows) < 3:
+        return rows
+    gap = float(np.median(np.diff(rows)))
+    places = [rows[0] - gap, rows[-1] + gap]
+    places += [(a + b) / 2 for a, b in zip(rows, rows[1:], strict=False) if 1.85 < (b - a) / gap < 2.15]
+    out = list(rows)
+    for y in places:
+        top, bottom = max(0, int(y - 0.45 * gap)), min(len(mask), int(y + 0.45 * gap))
+        if bottom - top > 0.5 * gap:
+            band = mask[top:bottom]
+            used = np.flatnonzero(mask.any(axis=0))
+            if used.size and band.any(axis=0)[used[0] : used[-1]].mean() > COMPLETE:
+                out.append(_centre(mask, int(y), int(0.4 * gap)))
+    return sorted(out)
+
+
+def traces_only(ink: Ink) -> Mask:
+    """The ink (H, W) without what is no wider than a letter, and without rules that are straight across the page."""
+    mask = ink.mask
+    if ink.lines is not None:
+        mask = mask & ~ink.lines
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(
+        cv2.dilate(mask.astype(np.uint8), np.ones((3, 3), np.uint8)), connectivity=8
+    )
+    wide = stats[:, cv2.CC_STAT_WIDTH] >= LETTER_MM * ink.across
+    wide[0] = False
+    return np.asarray(wide[labels] & mask)
+
+
+def _centre(mask: Mask, y: int, reach: int) -> float:
+    """The usual y of the ink within `reach` pixels of y: the level of the baseline."""
+    top = max(0, y - reach)
+    weight = mask[top : y + reach + 1].sum(axis=1)
+    if not weight.any():
+        return float(y)
+    return float(top + np.searchsorted(np.cumsum(weight), weight.sum() / 2))
