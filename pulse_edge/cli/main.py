@@ -28,6 +28,7 @@ from pulse_edge.cli import (
     doctor,
     interpret,
     kit,
+    measure,
 )
 from pulse_edge.cli.console import show_traceback
 from pulse_edge.common.text import one_line, visible
@@ -54,6 +55,7 @@ for _command in (
     check.check,
     doctor.doctor,
     kit.kit,
+    measure.measure,
     audit.audit,
 ):
     cli.add_command(_command)

@@ -1,0 +1,61 @@
+"""Trace a page and measure it: from a file, or from a page that admission has checked."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from pulse_edge.measurement.digitise import digitise
+from pulse_edge.measurement.measure import SignalMeasurements, measure_signal
+from pulse_edge.measurement.measurements import Measurement
+from pulse_edge.measurement.signal import TracedSignal
+from pulse_edge.page import admission, reader
+from pulse_edge.page.admission import CheckedPage
+
+
+@dataclass(frozen=True)
+class PageMeasurement:
+    """What was traced and measured on one page."""
+
+    file: str
+    signal: TracedSignal
+    result: SignalMeasurements
+    seconds: float
+    """Wall time of tracing and measuring."""
+
+    @property
+    def measurements(self) -> tuple[Measurement, ...]:
+        """Every measurement, with its value or the reason why there is none."""
+        return self.result.measurements
+
+    def __getitem__(self, key: str) -> Measurement:
+        """Return the measurement of a key such as `rate`; KeyError for a key that does not exist."""
+        return self.result[key]
+
+
+def measure(
+    source: reader.Source, *, age_years: float | None = None, force: bool = False
+) -> PageMeasurement:
+    """Read a page, flatten and judge it, trace it and measure the trace.
+
+    `age_years` selects limits that depend on it. `force` also measures a page that was refused.
+    Raises ScanError where the file is no page, PageRefused where the page cannot be read.
+    """
+    page = source if isinstance(source, reader.Page) else reader.read(source)
+    return measure_page(admission.admit(page, straighten=True, force=force), age_years)
+
+
+def measure_page(checked: CheckedPage, age_years: float | None = None) -> PageMeasurement:
+    """Trace and measure a page that admission has checked."""
+    start = time.perf_counter()
+    flat, grid = checked.flat, checked.flat.grid
+    signal = digitise(
+        np.asarray(flat.image),
+        grid.across if grid else None,
+        grid.down if grid else None,
+        flat.layout,
+    )
+    result = measure_signal(signal, age_years)
+    return PageMeasurement(checked.page.name, signal, result, time.perf_counter() - start)
