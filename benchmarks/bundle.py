@@ -236,13 +236,14 @@ def stand_ins(work: Path) -> list[Path]:
 def is_whole(home: Path, *, nothing_too: bool = False) -> bool:
     """Whether the installation in use answers, and its kits have the bytes that they were made with."""
     from pulse_edge.installer import install
-    from pulse_edge.kit import kit as kits
+    from pulse_edge.kit.kit import open_kit
+    from pulse_edge.kit.verify import verify
 
     name = install.Home(home).current()
     if name is None:
         return nothing_too
     for kit in (home / "versions" / name / "kits").iterdir():
-        kits.verify(kits.open_kit(kit))
+        verify(open_kit(kit))
     if not (home / "pulse-edge").exists():
         return nothing_too
     return (
@@ -257,7 +258,11 @@ SPEED = """
 import sys, time
 from pathlib import Path
 import numpy as np
-from pulse_edge.kit import kit
+from pulse_edge.kit.kit import open_kit
+from pulse_edge.kit.manifest import MANIFEST
+from pulse_edge.kit.manifest_reader import parse_manifest
+from pulse_edge.kit.verify import verify
+from pulse_edge.kit.write import listing, write_manifest
 from pulse_edge.inference import language_model as llm
 k = kit.open_kit(Path(sys.argv[1]))
 m = llm.LanguageModel(k.file(k.manifest.language.file), context=k.manifest.language.context_length, threads=1)
@@ -343,7 +348,9 @@ def large_kit(path: Path, size: int) -> None:
     """A kit whose language model is noise of this size."""
     import small_bundle
 
-    from pulse_edge.kit import kit as kits
+    from pulse_edge.kit.manifest import MANIFEST
+    from pulse_edge.kit.manifest_reader import parse_manifest
+    from pulse_edge.kit.write import listing, write_manifest
 
     small_bundle.kit(path, "large kit", size=1 << 20)
     block = random.Random(0).randbytes(64 << 20)
@@ -355,8 +362,8 @@ def large_kit(path: Path, size: int) -> None:
             )
     import dataclasses
 
-    manifest = kits.parse_manifest((path / kits.MANIFEST).read_text())
-    kits.write_manifest(path, dataclasses.replace(manifest, files=kits.listing(path)))
+    manifest = parse_manifest((path / MANIFEST).read_text())
+    write_manifest(path, dataclasses.replace(manifest, files=listing(path)))
 
 
 def over_fat32(work: Path, size: int) -> None:

@@ -30,7 +30,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 from laptop_parts import PAGE
 from tools import tools
 
-from pulse_edge.kit import kit as kits
+from pulse_edge.kit.kit import open_kit
 from pulse_edge.machine import cpu
 
 PARTS = str(ROOT / "benchmarks" / "laptop_parts.py")
@@ -90,7 +90,7 @@ class Laptop:
         self, work: Path, kit: Path, checkpoint: Path, threads: int, source: Path | None
     ) -> None:
         self.work, self.kit, self.checkpoint, self.threads = work, kit, checkpoint, threads
-        self.model = kits.open_kit(kit).file(kits.open_kit(kit).manifest.language.file)
+        self.model = open_kit(kit).file(open_kit(kit).manifest.language.file)
         self.mmproj = work / "mmproj.gguf"
         self.bench, self.mtmd = tools(work, source, "llama-bench", "llama-mtmd-cli")
         if not self.mmproj.is_file():
@@ -154,7 +154,7 @@ class Laptop:
             "-lm",
             load,
         ]
-        words += ["-b", ours["batch"], "-ub", ours["batch"], "-ctk", ours["keys"]]
+        words += ["-b", ours["batch"], "-ub", ours["batch"], "-ctk", ours["key_cache_type"]]
         words += ["--repack", int(ours["repack"]), "-r", 1, "--no-warmup", "-o", "jsonl"]
         done = run(self.bench, *words)
         told = json.loads(done.out)
@@ -471,7 +471,7 @@ def main(
     work.mkdir(parents=True, exist_ok=True)
     laptop = Laptop(work, kit.resolve(), checkpoint.resolve(), threads, source)
     measure(work, rounds, long, lambda part: getattr(laptop, part))
-    m = kits.open_kit(kit).manifest
+    m = open_kit(kit).manifest
     click.echo(
         f"{m.id}: {m.language.type} language model, {m.vision.type} encoder; {cpu.name()}, {threads} threads\n"
     )

@@ -27,7 +27,7 @@ ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 from pulse_edge.inference import tiling
-from pulse_edge.kit import kit as kits
+from pulse_edge.kit.kit import Kit, open_kit
 from pulse_edge.machine import memory
 from pulse_edge.page import reader
 
@@ -36,7 +36,7 @@ Encode = Callable[[int], Any]
 """Features (n, P, d) float32 of the first so many tiles."""
 
 
-def pictures(kit: kits.Kit) -> list[Any]:
+def pictures(kit: Kit) -> list[Any]:
     """The page's tiles as RGB pictures."""
     m = kit.manifest
     how = {
@@ -47,7 +47,7 @@ def pictures(kit: kits.Kit) -> list[Any]:
     return tiling.pictures(reader.read(PAGE).image, size=m.vision.image_size, **how)
 
 
-def pixels(kit: kits.Kit) -> Any:
+def pixels(kit: Kit) -> Any:
     """(n, 3, S, S) float32 of the same tiles."""
     m = kit.manifest
     how = {
@@ -58,7 +58,7 @@ def pixels(kit: kits.Kit) -> Any:
     return tiling.cut(reader.read(PAGE).image, size=m.vision.image_size, std=m.vision.std, **how)
 
 
-def ours(kit: kits.Kit, threads: int, _other: Path) -> Encode:
+def ours(kit: Kit, threads: int, _other: Path) -> Encode:
     """The kit's encoder."""
     from pulse_edge.inference.vision_encoder import VisionEncoder
 
@@ -67,7 +67,7 @@ def ours(kit: kits.Kit, threads: int, _other: Path) -> Encode:
     return lambda n: encoder.encode(cut[:n])
 
 
-def torch(kit: kits.Kit, threads: int, checkpoint: Path) -> Encode:
+def torch(kit: Kit, threads: int, checkpoint: Path) -> Encode:
     """transformers' CLIP in float32, all tiles in one call as LLaVA does, without the layers that LLaVA does not use."""
     import torch
     from mmproj import opened
@@ -80,7 +80,7 @@ def torch(kit: kits.Kit, threads: int, checkpoint: Path) -> Encode:
     return lambda n: encoder(cut[:n]).numpy()
 
 
-def clip(kit: kits.Kit, threads: int, mmproj: Path) -> Encode:
+def clip(kit: Kit, threads: int, mmproj: Path) -> Encode:
     """llama.cpp's, by the libmtmd that is installed. A tile is as large as it wants them, so that it resizes nothing."""
     from llama_cpp import llama_cpp as lib
     from llama_cpp import mtmd_cpp as mtmd
@@ -147,7 +147,7 @@ def _image_chunk(mtmd: Any, context: Any, picture: Any) -> Any:
 def encoder(out: Path, kit: Path, threads: int, who: str, other: Path) -> None:
     """Seconds of all tiles behind one that warms up; the features go beside `out`."""
     began = time.perf_counter()
-    encode = {"ours": ours, "clip": clip, "torch": torch}[who](kits.open_kit(kit), threads, other)
+    encode = {"ours": ours, "clip": clip, "torch": torch}[who](open_kit(kit), threads, other)
     loaded = time.perf_counter()
     encode(1)
     start = time.perf_counter()
@@ -228,7 +228,15 @@ class Watches:
 
             self.facts |= {
                 key: how[key]
-                for key in ("batch", "context", "mapped", "repack", "threads", "width", "keys")
+                for key in (
+                    "batch",
+                    "context",
+                    "mapped",
+                    "repack",
+                    "threads",
+                    "width",
+                    "key_cache_type",
+                )
             }
             self.put(lib, "llama_decode", "decode")
             load(model, path, **how)
@@ -258,7 +266,7 @@ def command(out: Path, began: float, until: str, arguments: list[str]) -> None:
     LanguageModel.__init__ = watches.model(LanguageModel.__init__)  # type: ignore[method-assign]
     LanguageModel.feed_embeddings = watches.rows(LanguageModel.feed_embeddings)  # type: ignore[method-assign]
     for owner, name, key in (
-        (kits, "verify", "verify"),
+        (interpret, "verify", "verify"),
         (reader, "read_all", "read"),
         (admission, "admit", "check"),
         (tiling, "cut", "cut"),

@@ -25,14 +25,14 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from pulse_edge import PulseModel
 from pulse_edge.inference import memory_plan
-from pulse_edge.kit import kit as kits
+from pulse_edge.kit.kit import Kit, open_kit
 from pulse_edge.machine import cpu, memory
 
 PAGE = Path(__file__).parent.parent / "pulse_edge" / "assets" / "example_page.png"
 USES = {"encoder closed first": memory_plan.Use(pages=1), "encoder kept": memory_plan.Use()}
 
 
-def rungs(kit: kits.Kit) -> list[tuple[str, memory_plan.Plan]]:
+def rungs(kit: Kit) -> list[tuple[str, memory_plan.Plan]]:
     """Every plan, whatever is free."""
     return [
         (use, p)
@@ -41,7 +41,7 @@ def rungs(kit: kits.Kit) -> list[tuple[str, memory_plan.Plan]]:
     ]
 
 
-def child(kit: kits.Kit, number: int, threads: int, max_tokens: int) -> None:
+def child(kit: Kit, number: int, threads: int, max_tokens: int) -> None:
     """Take one plan, read the page, and say what it took. The context is the kit's own, filled by the page."""
     use, chosen = rungs(kit)[number]
     memory_plan.make = lambda *_args, **_more: chosen
@@ -63,7 +63,7 @@ def child(kit: kits.Kit, number: int, threads: int, max_tokens: int) -> None:
 
 
 def every_plan(o: argparse.Namespace) -> list[dict[str, object]]:
-    kit, rows = kits.open_kit(o.kit), []
+    kit, rows = open_kit(o.kit), []
     print(
         "use                  weights   batch  planned     measured    off     prefill s  answer s"
     )
@@ -182,12 +182,12 @@ def main() -> None:
     a.add_argument("--child", type=int, help=argparse.SUPPRESS)
     o = a.parse_args()
     if o.child is not None:
-        child(kits.open_kit(o.kit), o.child, o.threads, o.max_tokens)
+        child(open_kit(o.kit), o.child, o.threads, o.max_tokens)
         return
     o.work.mkdir(parents=True, exist_ok=True)
     rows = [within(o, limit) for limit in o.limits] if o.limits else every_plan(o)
     about = {
-        "kit": dataclasses.asdict(kits.open_kit(o.kit).manifest.language),
+        "kit": dataclasses.asdict(open_kit(o.kit).manifest.language),
         "machine": cpu.name(),
         "rows": rows,
     }

@@ -234,10 +234,10 @@ def _pixels(kit: Path, pages: int) -> Float:
 
     from calibration.synthetic import page_at
     from pulse_edge.inference import tiling
-    from pulse_edge.kit import kit as kits
+    from pulse_edge.kit.kit import open_kit
     from pulse_edge.page import reader
 
-    m = kits.open_kit(kit).manifest
+    m = open_kit(kit).manifest
     images = [reader.read(ROOT / "pulse_edge" / "assets" / "example_page.png").image]
     images += [Image.fromarray(page_at(900_016, i).image) for i in range(pages - 1)]
     how = {
@@ -254,9 +254,9 @@ def _models(work: Path, kit: Path, tiles: Float, *, large: bool) -> dict[str, Pa
     """The encoder as each type."""
     from calibration.collect import _Ranges
     from export import vision
-    from pulse_edge.kit import kit as kits
+    from pulse_edge.kit.kit import open_kit
 
-    opened = kits.open_kit(kit)
+    opened = open_kit(kit)
     source = work / "large.onnx" if large else opened.file(opened.manifest.vision.file)
     if large and not source.exists():
         _write_large(source)

@@ -35,8 +35,8 @@ from export import quantize as quantizing
 from export.stats import read as read_stats
 from pulse_edge import PulseModel
 from pulse_edge.inference.language_model import LanguageModel
-from pulse_edge.kit import kit as kits
 from pulse_edge.kit import prompt
+from pulse_edge.kit.kit import Kit, open_kit
 
 PATH = click.Path(path_type=Path)
 
@@ -46,7 +46,7 @@ def command(*words: object) -> None:
     subprocess.run([sys.executable, "-m", *map(str, words)], cwd=ROOT, check=True)
 
 
-def text_importance(tool: Path, kit: kits.Kit, pages: Path, work: Path) -> dict[str, Any]:
+def text_importance(tool: Path, kit: Kit, pages: Path, work: Path) -> dict[str, Any]:
     """llama.cpp's importance matrix of the calibration pages' questions and answers as text."""
     text, out = work / "answers.txt", work / "text.gguf"
     if not out.is_file():
@@ -81,7 +81,7 @@ def same_tensors(tool: Path, source: Path, stats: Path, ours: Path, level: str, 
     return f"{len(equal)} of {len(a | b)} tensors equal"
 
 
-def variants(kit: kits.Kit, stats: Any, text: Any, level: str, work: Path) -> dict[str, Path]:
+def variants(kit: Kit, stats: Any, text: Any, level: str, work: Path) -> dict[str, Path]:
     """The files of a level, made where they are not there yet."""
     source, threads = kit.file(kit.manifest.language.file), 2
     paths = {v: work / f"{level}-{v}.gguf" for v in "abcde"}
@@ -194,7 +194,7 @@ def main(
     """Measure."""
     started, work = time.perf_counter(), work.resolve()
     work.mkdir(parents=True, exist_ok=True)
-    opened = kits.open_kit(kit)
+    opened = open_kit(kit)
     quantizer, imatrix = tools(work, source, "llama-quantize", "llama-imatrix")
     for name, seed, count in (("calibrate", 101, samples), ("test", 202, pages)):
         if not (work / name).is_dir():

@@ -25,7 +25,7 @@ sys.path[:0] = [str(ROOT)]
 from calibration import ecgbench
 from pulse_edge import PulseModel
 from pulse_edge.inference import language_model
-from pulse_edge.kit import kit as kits
+from pulse_edge.kit.kit import open_kit
 
 PATH = click.Path(path_type=Path)
 WIDTHS = (1, 2, language_model.WIDTH, 2 * language_model.WIDTH)
@@ -55,7 +55,7 @@ def answers(
 
 def costs(kit: Path, depth: int, threads: int, runs: int = 7) -> dict[int, float]:
     """Seconds of a step of each width, behind `depth` random rows; the least of several is what the machine can do."""
-    m = kits.open_kit(kit).manifest
+    m = open_kit(kit).manifest
     with closing(
         language_model.LanguageModel(
             kit / m.language.file, context=m.language.context_length, threads=threads

@@ -28,8 +28,7 @@ from calibration.statistics_file import InputSums, Source, Statistics
 from pulse_edge.common.files import file_sha256
 from pulse_edge.errors import BenchError, ContextError, PageRefused, ScanError, UsageError
 from pulse_edge.inference.device import default_threads
-from pulse_edge.kit import kit as kits
-from pulse_edge.kit.kit import Kit
+from pulse_edge.kit.kit import Kit, base_of, open_kit
 
 SAVE_SECONDS = 20
 """Seconds of work that a kill can lose."""
@@ -62,7 +61,7 @@ def collect(
     """
     if not force:
         refuse_existing(target)
-    opened = kits.open_kit(kit)
+    opened = open_kit(kit)
     with ExitStack() as stack:
         bench = ecgbench.open_bench(plan.bench or _synthetic(stack, plan, say))
         chosen, probes = choose(bench, plan)
@@ -135,7 +134,7 @@ def _empty(kit: Kit, bench: Bench, plan: Plan) -> Statistics:
         weights["output.weight"] = statistics_file.OUTPUT
     sums = {node: InputSums.zero(shapes[weight][0]) for weight, node in weights.items()}
     source = Source(
-        base=kits.base_of(kit.manifest),
+        base=base_of(kit.manifest),
         kit=kit.manifest.id,
         context=kit.manifest.language.context_length,
         data="synthetic" if plan.bench is None else bench.path.resolve().name,

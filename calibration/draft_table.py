@@ -16,7 +16,10 @@ from pulse_edge.common.files import file_sha256
 from pulse_edge.errors import BenchError
 from pulse_edge.inference import speculative
 from pulse_edge.inference.language_model import LanguageModel
-from pulse_edge.kit import kit as kits
+from pulse_edge.kit.kit import open_kit
+from pulse_edge.kit.manifest import File
+from pulse_edge.kit.verify import verify
+from pulse_edge.kit.write import refuse_target, write_manifest, writing
 
 FILE = "draft_table.json"
 _CONTEXT = 256
@@ -29,9 +32,9 @@ def add(kit: Path, target: Path, bench: Path, split: Path | None, force: bool = 
     Returns the number of contexts in the table. Raises KitError, and BenchError where there is no
     answer to learn from.
     """
-    opened = kits.open_kit(kit)
-    kits.verify(opened, remembered=True)
-    kits.refuse_target(target, force=force)
+    opened = open_kit(kit)
+    verify(opened, remembered=True)
+    refuse_target(target, force=force)
     m = opened.manifest
     with closing(
         LanguageModel(opened.file(m.language.file), context=_CONTEXT, threads=1)
@@ -42,13 +45,13 @@ def add(kit: Path, target: Path, bench: Path, split: Path | None, force: bool = 
         ]
     table = speculative.build(answers, m.language.vocabulary)
     others = {name: file for name, file in m.files.items() if name != m.draft_table_file}
-    with kits.writing(target, force=force) as work:
+    with writing(target, force=force) as work:
         for name in others:
             link(opened.file(name), work / name)
         speculative.write(work / FILE, table, m.language.vocabulary)
         size, digest = (work / FILE).stat().st_size, file_sha256(work / FILE)
-        files = {**others, FILE: kits.File(size, digest)}
-        kits.write_manifest(work, dataclasses.replace(m, files=files, draft_table_file=FILE))
+        files = {**others, FILE: File(size, digest)}
+        write_manifest(work, dataclasses.replace(m, files=files, draft_table_file=FILE))
     return len(table)
 
 

@@ -30,8 +30,8 @@ from calibration.results import identity
 from calibration.truths import Known, known_pages
 from pulse_edge.errors import BenchError, ContextError, PageRefused, ScanError, UsageError
 from pulse_edge.inference.model import PulseModel, versions, yes_or_no
-from pulse_edge.kit import kit as kits
-from pulse_edge.kit.kit import Calibration
+from pulse_edge.kit.kit import Kit, open_kit
+from pulse_edge.kit.manifest import Calibration
 from pulse_edge.report.findings import BY_KEY, STATEMENTS
 
 Figures = dict[str, Any]
@@ -100,7 +100,7 @@ def findings(
         raise UsageError(f"a risk of {plan.risk:g}: expected a share between 0 and 0.5")
     if attach and plan.fitted is not None:
         raise UsageError("--attach and --fitted contradict one another: attach where it is fitted")
-    opened = kits.open_kit(kit)
+    opened = open_kit(kit)
     fitted = None if plan.fitted is None else _fitted(plan.fitted, opened)
     bench = ecgbench.open_bench(plan.bench)
     problems: list[Problem] = []
@@ -151,7 +151,7 @@ def _split(bench: Bench, plan: Plan, note: ecgbench.Note) -> Split:
     return replace(made, share=0.0, calibration={}, test=every)
 
 
-def _fitted(path: Path, kit: kits.Kit) -> Fitted:
+def _fitted(path: Path, kit: Kit) -> Fitted:
     """The calibration of another file. BenchError where it is another kit's, or was not fitted there either."""
     made = load(path)
     if made["kit"]["identity"] != identity(kit.manifest):
@@ -225,7 +225,7 @@ def _pictures(
 
 
 def _ask(
-    kit: kits.Kit,
+    kit: Kit,
     bench: Bench,
     jobs: Sequence[Job],
     done: dict[str, Line],
@@ -283,7 +283,7 @@ def _line(model: PulseModel, job: Job, picture: bytes) -> Line:
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
-def _header(kit: kits.Kit, bench: Bench, split: Split) -> Line:
+def _header(kit: Kit, bench: Bench, split: Split) -> Line:
     """What must agree for two runs to go together."""
     asked = [(s.key, s.question) for s in STATEMENTS]
     return {
@@ -365,7 +365,7 @@ def _partial(target: Path, header: Line, force: bool) -> Iterator[tuple[dict[str
         yield {line["image"]: line for line in lines[1:]}, file
 
 
-def put_into_kit(kit: kits.Kit, made: Figures) -> None:
+def put_into_kit(kit: Kit, made: Figures) -> None:
     """Replace a kit by one that carries its calibration: in the manifest, and as `findings.json` without the pages."""
     told = {key: Calibration(**fitted["calibration"]) for key, fitted in made["statements"].items()}
     text = (

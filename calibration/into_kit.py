@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from calibration.files import link
-from pulse_edge.kit import kit as kits
+from pulse_edge.kit.kit import open_kit
+from pulse_edge.kit.write import listing, write_manifest, writing
 
 
 def put(path: Path, files: Mapping[str, bytes], instead: str, **changes: Any) -> None:
@@ -16,15 +17,13 @@ def put(path: Path, files: Mapping[str, bytes], instead: str, **changes: Any) ->
 
     Its other files are linked, not copied, where the file system can.
     """
-    old = kits.open_kit(path)
+    old = open_kit(path)
     kept = {name: file for name, file in old.manifest.files.items() if not name.startswith(instead)}
-    with kits.writing(old.path, force=True) as work:
+    with writing(old.path, force=True) as work:
         for name, content in files.items():
             (work / name).parent.mkdir(parents=True, exist_ok=True)
             (work / name).write_bytes(content)
-        new = kits.listing(work)
+        new = listing(work)
         for name in kept:
             link(old.file(name), work / name)
-        kits.write_manifest(
-            work, dataclasses.replace(old.manifest, files={**kept, **new}, **changes)
-        )
+        write_manifest(work, dataclasses.replace(old.manifest, files={**kept, **new}, **changes))

@@ -24,9 +24,8 @@ from pulse_edge.errors import EngineError
 from pulse_edge.inference import tiling
 from pulse_edge.inference.model import PulseModel
 from pulse_edge.inference.vision_encoder import INPUT
-from pulse_edge.kit import kit as kits
 from pulse_edge.kit import prompt
-from pulse_edge.kit.kit import Kit
+from pulse_edge.kit.kit import Kit, encoder_files
 from pulse_edge.page import reader
 
 
@@ -164,7 +163,7 @@ class RangeObserver:
         options.log_severity_level = 4
         options.intra_op_num_threads = threads
         with tempfile.TemporaryDirectory(prefix="pulse-edge-") as folder:
-            for name in kits.encoder_files(kit.manifest):
+            for name in encoder_files(kit.manifest):
                 if name != source.name:
                     link(kit.file(name), Path(folder) / name)
             onnx.save_model(model, Path(folder) / source.name)

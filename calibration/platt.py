@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from calibration.compare import draws, rank_auc, spread
 from calibration.metrics import Flags
-from pulse_edge.kit.kit import Calibration
+from pulse_edge.kit.manifest import Calibration
 
 Floats = NDArray[np.float64]
 CONFIDENCE = 0.9

@@ -16,7 +16,7 @@ from calibration import compare, into_kit, report_findings
 from calibration.files import fresh_folder, refuse_existing
 from calibration.results import Results, identity
 from pulse_edge.errors import KitError, UsageError
-from pulse_edge.kit import kit as kits
+from pulse_edge.kit.kit import open_kit
 
 Figures = dict[str, Any]
 JSON, MARKDOWN, HTML = "report.json", "report.md", "report.html"
@@ -563,7 +563,7 @@ def _flips(results: Results, figures: Figures) -> Iterator[Figures]:
 
 def _name_of(results: Results, path: Path) -> str:
     """The name under which a kit was measured; KitError where it was not."""
-    opened = kits.open_kit(path)
+    opened = open_kit(path)
     for name in results.kits:
         if results.kit(name)["identity"] == identity(opened.manifest):
             return name

@@ -28,7 +28,8 @@ from numpy.typing import NDArray
 from calibration.files import lock, write_json
 from calibration.score import ANSWERS
 from pulse_edge.errors import BenchError
-from pulse_edge.kit.kit import Kit, Manifest, encoder_files
+from pulse_edge.kit.kit import Kit, encoder_files
+from pulse_edge.kit.manifest import Manifest
 
 RUN, KIT, SECONDS, REFERENCE = "run.json", "kit.json", "seconds.jsonl", "reference"
 GIVEN_BY = "kit"

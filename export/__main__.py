@@ -93,9 +93,10 @@ def convert(source: str, target: Path, debug: bool, **options: Any) -> None:
     "--vision", metavar="TYPE", help="fp32, fp16, w8, int8 or int8-static. Default: as BASE has it."
 )
 @click.option(
-    "--keys",
+    "--key-cache-type",
     metavar="TYPE",
-    help="Of the key cache: f16 or q8_0, a quarter less context memory. Default: f16.",
+    help="Type of the keys in the KV cache: f16, or q8_0, which takes a quarter less memory. "
+    "Default: f16.",
 )
 @click.option("--stats", type=click.Path(path_type=Path), help="What `calibration collect` wrote.")
 @click.option(

@@ -15,7 +15,7 @@ from transformers import CLIPVisionConfig, LlamaConfig
 from transformers.activations import ACT2FN
 
 from pulse_edge.errors import CheckpointError
-from pulse_edge.kit.kit import Aspect, Merge
+from pulse_edge.kit.manifest import Aspect, Merge
 
 from . import preprocessing
 from .keys import KEYS, check, grid_of, shown

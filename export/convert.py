@@ -16,9 +16,17 @@ from pulse_edge.common.files import file_sha256
 from pulse_edge.errors import CheckpointError
 from pulse_edge.inference.device import default_threads
 from pulse_edge.inference.vision_encoder import installed_runtime
-from pulse_edge.kit import kit as kits
 from pulse_edge.kit import prompt
-from pulse_edge.kit.kit import Language, Manifest, Merge, Packing, Prompt, Vision
+from pulse_edge.kit.manifest import (
+    MANIFEST_VERSION,
+    Language,
+    Manifest,
+    Merge,
+    Packing,
+    Prompt,
+    Vision,
+)
+from pulse_edge.kit.write import listing, refuse_target, write_manifest, writing
 
 from . import golden, hub, llm, parity, sources, tokenizer, vision
 from .adapter import Adapter
@@ -70,7 +78,7 @@ def convert(
     """
     installed_runtime()
     golden.require(options.golden)
-    kits.refuse_target(target, force=options.force)
+    refuse_target(target, force=options.force)
     sources.refuse_mistaken(source)
     if options.vision_tower is not None:
         sources.refuse_no_tower(options.vision_tower)
@@ -89,7 +97,7 @@ def convert(
     say(f"{source}: {config.architecture}, packing {config.merge} ({config.merge_from})")
     for note in checkpoint.notes:
         say(f"warning: {note}")
-    with kits.writing(target, force=options.force) as work:
+    with writing(target, force=options.force) as work:
         _build(checkpoint, vocabulary, work, target.name, options, spec, say, progress)
         golden.add(work, options.golden, say, progress)
 
@@ -123,7 +131,7 @@ def _build(
         checkpoint.path, lora=options.lora, tower=options.vision_tower, merge=options.merge
     )
     figures = parity.prove(original, work, manifest, threads)
-    kits.write_manifest(work, replace(manifest, parity=figures, files=kits.listing(work)))
+    write_manifest(work, replace(manifest, parity=figures, files=listing(work)))
 
 
 def _manifest(config: Config, name: str, options: Options, source: dict[str, Any]) -> Manifest:
@@ -132,7 +140,7 @@ def _manifest(config: Config, name: str, options: Options, source: dict[str, Any
     newline = "image_newline.f32" if needs_newline(config) else None
     programs = ("torch", "transformers", "onnx", "onnxscript", "gguf", "numpy", "llama-cpp-python")
     return Manifest(
-        manifest_version=kits.MANIFEST_VERSION,
+        manifest_version=MANIFEST_VERSION,
         id=f"{name} ({options.language}, {options.vision})",
         demonstration=options.demonstration,
         created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),

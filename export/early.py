@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any, get_args
 
 from pulse_edge.errors import CheckpointError, KitError, UsageError
-from pulse_edge.kit import kit as kits
+from pulse_edge.kit.kit import open_kit
+from pulse_edge.kit.manifest import KeyCacheType
+from pulse_edge.kit.write import refuse_target
 
 VISION = ("fp32", "fp16", "w8", "int8", "int8-static")
 """Names in `vision.KINDS`, which only its import of torch keeps from being read here."""
@@ -20,7 +22,7 @@ STAGES = ("tower", "language", "real", "words")
 
 def check_convert(source: str, target: Path, options: Mapping[str, Any]) -> None:
     """Raise UsageError, CheckpointError, KitError, ScanError or PageRefused for what `convert` would refuse."""
-    kits.refuse_target(target, force=options["force"])
+    refuse_target(target, force=options["force"])
     if not Path(source).exists() and "/" not in source:
         from .models import find, load_models
 
@@ -41,11 +43,12 @@ def check_quantize(base: Path, target: Path, options: Mapping[str, Any]) -> None
         from . import ggml
 
         ggml.file_type(options["llm"])
-    for option, known in (("vision", VISION), ("keys", get_args(kits.Keys))):
+    for option, known in (("vision", VISION), ("key_cache_type", get_args(KeyCacheType))):
         if options[option] not in (None, *known):
-            raise UsageError(f"--{option} {options[option]}: expected one of {', '.join(known)}.")
-    kits.refuse_target(target, force=options["force"])
-    kind = kits.open_kit(base).manifest.language.type
+            name = option.replace("_", "-")
+            raise UsageError(f"--{name} {options[option]}: expected one of {', '.join(known)}.")
+    refuse_target(target, force=options["force"])
+    kind = open_kit(base).manifest.language.type
     if kind not in ("f16", "bf16", "f32"):
         raise KitError(
             f"{base}: its language model is {kind}, quantized already. Name the f16 kit that it comes from."

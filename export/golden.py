@@ -21,9 +21,9 @@ from pulse_edge.inference.device import default_threads
 from pulse_edge.inference.language_model import LanguageModel
 from pulse_edge.inference.model import EncodedPage
 from pulse_edge.inference.vision_encoder import VisionEncoder
-from pulse_edge.kit import kit as kits
 from pulse_edge.kit import prompt
-from pulse_edge.kit.kit import Kit
+from pulse_edge.kit.kit import Kit, open_kit
+from pulse_edge.kit.write import listing, write_manifest
 from pulse_edge.page import admission, reader
 
 from . import parity
@@ -76,7 +76,7 @@ def add(
     """
     if not pages:
         return
-    opened = kits.open_kit(kit)
+    opened = open_kit(kit)
     names = [
         PAGE.name if page == PAGE else f"golden-{n}{page.suffix.lower()}"
         for n, page in enumerate(pages, 1)
@@ -97,7 +97,7 @@ def add(
             shutil.copyfile(page, kit / name)
     told = _tolerances(opened, asked, found) | {"cases": found}
     (kit / FILE).write_text(json.dumps(told, separators=(",", ":")) + "\n", "utf-8")
-    kits.write_manifest(kit, replace(opened.manifest, files=kits.listing(kit)))
+    write_manifest(kit, replace(opened.manifest, files=listing(kit)))
 
 
 def room(vocabulary: int) -> int:
@@ -169,7 +169,7 @@ def _differences(
             threads=default_threads(),
             mapped=not repack,
             repack=repack,
-            keys=m.language.keys,
+            key_cache_type=m.language.key_cache_type,
         )
     ) as model:
         for case in (case_of(raw) for raw in found if raw["page"] == page.name):

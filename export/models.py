@@ -16,7 +16,7 @@ from typing import Any, TypeVar, get_args
 import yaml
 
 from pulse_edge.errors import CheckpointError, UsageError
-from pulse_edge.kit.kit import Keys
+from pulse_edge.kit.manifest import KeyCacheType
 from pulse_edge.kit.prompt import TEMPLATES
 
 T = TypeVar("T")
@@ -69,8 +69,8 @@ class Recipe:
     """Bits per weight of the language model."""
     vision: str | None = None
     """Type of the encoder."""
-    keys: Keys | None = None
-    """Type of the key cache."""
+    key_cache_type: KeyCacheType | None = None
+    """Type of the keys in the KV cache."""
     kld: float | None = None
     """Gate: largest mean KLD against the base, in nats."""
     cosine: float | None = None
@@ -366,7 +366,7 @@ _RECIPE_READERS: dict[str, Callable[[yaml.ScalarNode], str | int | float]] = {
     "size": _bytes,
     "bpw": _number,
     "vision": _text,
-    "keys": _one_of(get_args(Keys)),
+    "key_cache_type": _one_of(get_args(KeyCacheType)),
     "kld": _number,
     "cosine": _number,
     "gates": _number,  # of each name under it

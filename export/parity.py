@@ -30,7 +30,7 @@ from pulse_edge.inference import tiling
 from pulse_edge.inference.language_model import LanguageModel
 from pulse_edge.inference.vision_encoder import VisionEncoder
 from pulse_edge.kit import prompt
-from pulse_edge.kit.kit import Manifest
+from pulse_edge.kit.manifest import Manifest
 from pulse_edge.page import reader as scan
 
 from .reference import Reference, expect, llama, page, tower, words
@@ -484,22 +484,24 @@ def logits(
     threads: int,
     folder: Path,
     *,
-    keys: str = "f16",
+    key_cache_type: str = "f16",
 ) -> tuple[Float, str]:
     """A GGUF's logits (len(after), vocabulary) behind each token after the image, and how they were had.
 
-    A file too large to be mapped is cut into windows in `folder`. `keys` is the type of the key cache.
+    A file too large to be mapped is cut into windows in `folder`. `key_cache_type` is the type of the keys in the KV cache.
     """
     if path.stat().st_size <= WINDOW_BYTES:
-        return _whole(path, rows, before, after, threads, keys), "the whole file"
-    return _in_windows(path, layers, rows, before, after, threads, folder, keys)
+        return _whole(path, rows, before, after, threads, key_cache_type), "the whole file"
+    return _in_windows(path, layers, rows, before, after, threads, folder, key_cache_type)
 
 
 def _whole(
-    path: Path, rows: Float, before: list[int], after: list[int], threads: int, keys: str
+    path: Path, rows: Float, before: list[int], after: list[int], threads: int, key_cache_type: str
 ) -> Float:
     context = _context(rows, before, after)
-    with closing(LanguageModel(path, context=context, threads=threads, keys=keys)) as model:
+    with closing(
+        LanguageModel(path, context=context, threads=threads, key_cache_type=key_cache_type)
+    ) as model:
         model.feed_tokens(before)
         model.feed_embeddings(rows)
         return model.feed_tokens(after, every=True)
@@ -534,7 +536,7 @@ def _in_windows(
     after: list[int],
     threads: int,
     folder: Path,
-    keys: str,
+    key_cache_type: str,
 ) -> tuple[Float, str]:
     """Logits by way of partial models, each fed the hidden rows that the one before it made."""
     reader = gguf.GGUFReader(path)
@@ -562,7 +564,7 @@ def _in_windows(
                     part,
                     context=_context(rows, before, after),
                     threads=threads,
-                    keys=keys,
+                    key_cache_type=key_cache_type,
                     observer=seen,
                 )
             ) as model:

@@ -27,9 +27,11 @@ from pulse_edge.inference import tiling
 from pulse_edge.inference.device import default_threads
 from pulse_edge.inference.language_model import LanguageModel
 from pulse_edge.inference.vision_encoder import VisionEncoder, installed_runtime
-from pulse_edge.kit import kit as kits
 from pulse_edge.kit import prompt
-from pulse_edge.kit.kit import Kit, Quantization
+from pulse_edge.kit.kit import Kit, base_of, open_kit
+from pulse_edge.kit.manifest import KeyCacheType, Quantization
+from pulse_edge.kit.verify import verify
+from pulse_edge.kit.write import listing, refuse_target, write_manifest, writing
 from pulse_edge.page import reader
 
 from . import choose, ggml, golden, parity, vision
@@ -72,7 +74,7 @@ class Options:
     """Bits per weight of the language model; the type of each matrix is chosen."""
     vision: str | None = None
     """A key of vision.KINDS; None: as the base has it."""
-    keys: kits.Keys | None = None
+    key_cache_type: KeyCacheType | None = None
     """Type of the key cache; None: f16."""
     stats: Path | None = None
     sensitivity: bool | None = None
@@ -108,8 +110,8 @@ def quantize(
     options = _resolved(options)
     installed_runtime()
     golden.require(options.golden)
-    kits.refuse_target(target, force=options.force)
-    opened = kits.open_kit(base)
+    refuse_target(target, force=options.force)
+    opened = open_kit(base)
     kind = opened.manifest.language.type
     if kind not in ("f16", "bf16", "f32"):
         raise KitError(
@@ -118,9 +120,9 @@ def quantize(
     stats = read_stats(options.stats, opened) if options.stats else None
     options = replace(options, sensitivity=_measures(options, stats, opened))
     say(f"verifying {base}")
-    kits.verify(opened, remembered=True)
+    verify(opened, remembered=True)
     _check_room(opened, target)
-    with kits.writing(target, force=options.force) as work:
+    with writing(target, force=options.force) as work:
         _build(
             _Job(opened, work, options, stats, options.threads or default_threads(), say, progress)
         )
@@ -145,10 +147,12 @@ def _resolved(options: Options) -> Options:
     kind = options.vision or (recipe.vision if recipe else None)
     if kind is not None and kind not in vision.KINDS:
         raise UsageError(f"--vision {kind}: expected one of {', '.join(vision.KINDS)}.")
-    keys = options.keys or (recipe.keys if recipe else None)
-    if keys is not None and keys not in get_args(kits.Keys):
-        raise UsageError(f"--keys {keys}: expected one of {', '.join(get_args(kits.Keys))}.")
-    return replace(options, vision=kind, keys=keys, **sizes)  # type: ignore[arg-type]
+    cache_type = options.key_cache_type or (recipe.key_cache_type if recipe else None)
+    if cache_type is not None and cache_type not in get_args(KeyCacheType):
+        raise UsageError(
+            f"--key-cache-type {cache_type}: expected one of {', '.join(get_args(KeyCacheType))}."
+        )
+    return replace(options, vision=kind, key_cache_type=cache_type, **sizes)  # type: ignore[arg-type]
 
 
 def _measures(options: Options, stats: Stats | None, base: Kit) -> bool:
@@ -199,8 +203,8 @@ class _Job:
     progress: Progress
 
     @property
-    def keys(self) -> kits.Keys:
-        return self.options.keys or "f16"
+    def key_cache_type(self) -> KeyCacheType:
+        return self.options.key_cache_type or "f16"
 
     @property
     def source(self) -> Path:
@@ -241,13 +245,13 @@ def _build(job: _Job) -> None:
     settings = {
         k: v
         for k, v in asdict(options).items()
-        if k in ("llm", "size", "bpw", "vision", "keys", "sensitivity")
+        if k in ("llm", "size", "bpw", "vision", "key_cache_type", "sensitivity")
     }
     manifest = replace(
         m,
-        id=f"{m.id.split(' (')[0]} ({name}, {kind}{'' if job.keys == 'f16' else f', {job.keys} keys'})",
-        files=kits.listing(job.work),
-        language=replace(m.language, type=name, keys=job.keys),
+        id=f"{m.id.split(' (')[0]} ({name}, {kind}{'' if job.key_cache_type == 'f16' else f', {job.key_cache_type} keys'})",
+        files=listing(job.work),
+        language=replace(m.language, type=name, key_cache_type=job.key_cache_type),
         vision=replace(m.vision, type=kind),
         parity=figures,
         accuracy=None,
@@ -257,16 +261,16 @@ def _build(job: _Job) -> None:
             p: importlib.metadata.version(p) for p in ("llama-cpp-python", "onnxruntime", "optimum")
         },
         quantization=Quantization(
-            base=kits.base_of(m),
+            base=base_of(m),
             settings=settings | {"recipe": options.recipe.name if options.recipe else None},
             tensors=ggml.tensor_types(job.target),
             notes=tuple(notes),
-            stats=job.stats.sha256 if job.stats else None,
+            statistics_sha256=job.stats.sha256 if job.stats else None,
             calibration=dict(job.stats.ids) if job.stats else {},
-            content=job.stats.content if job.stats else None,
+            calibration_sha256=job.stats.content if job.stats else None,
         ),
     )
-    kits.write_manifest(job.work, manifest)
+    write_manifest(job.work, manifest)
 
 
 def bits_per_weight(path: Path) -> float:
@@ -486,7 +490,7 @@ def answers(path: Path, sequences: Sequence[Input], threads: int) -> list[Float]
 
 def _same_files(job: _Job) -> None:
     """Raise ParityError where a file that is the base's own is not, byte for byte."""
-    made, base = kits.listing(job.work), job.base.manifest
+    made, base = listing(job.work), job.base.manifest
     wrong = [
         n
         for n in (base.packing.newline_file, base.draft_table_file)
@@ -569,7 +573,7 @@ def _prove(job: _Job, bits: float) -> dict[str, Any]:
     for s in sequences:
         arguments = (layers, s.rows, s.before, s.after, job.threads, job.work)
         original, how = parity.logits(job.source, *arguments)
-        made, _ = parity.logits(job.target, *arguments, keys=job.keys)
+        made, _ = parity.logits(job.target, *arguments, key_cache_type=job.key_cache_type)
         found.append(parity.divergence(original, made))
         same.append(original.argmax(-1) == made.argmax(-1))
     divergence = np.concatenate(found)

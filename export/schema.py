@@ -10,7 +10,7 @@ import json
 import sys
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from pulse_edge.kit.kit import MANIFEST_VERSION, Manifest
+from pulse_edge.kit.manifest import MANIFEST_VERSION, Manifest
 from pulse_edge.report.report import NoAnswer, Report
 
 _PLAIN = {int: "integer", float: "number", str: "string", bool: "boolean"}

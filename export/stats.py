@@ -10,8 +10,7 @@ from calibration import statistics_file
 from calibration.statistics_file import Float, Probe
 from pulse_edge.common.files import file_sha256
 from pulse_edge.errors import BenchError, CheckpointError
-from pulse_edge.kit import kit as kits
-from pulse_edge.kit.kit import Kit
+from pulse_edge.kit.kit import Kit, base_of
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ def read(path: Path, kit: Kit) -> Stats:
         statistics = statistics_file.load(path)
     except BenchError as error:
         raise CheckpointError(str(error)) from error
-    if statistics.source.base != kits.base_of(kit.manifest):
+    if statistics.source.base != base_of(kit.manifest):
         raise CheckpointError(
             f"{path}: was collected with another model than {kit.path}. Collect with that kit."
         )

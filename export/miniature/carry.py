@@ -11,7 +11,8 @@ from pathlib import Path
 from export.convert import Options, convert
 from export.quantize import Options as Smaller
 from export.quantize import quantize
-from pulse_edge.kit import kit as kits
+from pulse_edge.kit.kit import open_kit
+from pulse_edge.kit.write import listing, write_manifest, writing
 
 HERE = Path(__file__).parent
 CARD = HERE / "MODEL_CARD.md"
@@ -25,11 +26,11 @@ def carry(checkpoint: Path, target: Path, say: Callable[[str], None]) -> None:
         whole, small = Path(folder) / "f16", Path(folder) / "miniature"
         convert(checkpoint, whole, Options(demonstration=True), say)
         quantize(whole, small, Smaller(llm="Q8_0", vision="fp16"), say)
-        made = kits.open_kit(small)
-        with kits.writing(target, force=True) as work:
+        made = open_kit(small)
+        with writing(target, force=True) as work:
             for name in made.manifest.files:
                 shutil.copyfile(small / name, work / name)
             shutil.copyfile(CARD, work / CARD.name)
-            kits.write_manifest(
-                work, replace(made.manifest, id="miniature (Q8_0, fp16)", files=kits.listing(work))
+            write_manifest(
+                work, replace(made.manifest, id="miniature (Q8_0, fp16)", files=listing(work))
             )

@@ -95,7 +95,7 @@ def batch(
     from pulse_edge.batch import supervisor
     from pulse_edge.batch import work_list as batches
     from pulse_edge.cli import cache as cli_cache
-    from pulse_edge.kit import kit as kits
+    from pulse_edge.kit import locate
     from pulse_edge.page import decoder_client
 
     if not supervisor.is_worker():
@@ -116,7 +116,7 @@ def batch(
     }
     record = log.AnswerLogger(log.AuditLog(note=screen.note), asked, retain)
     record.log.ready()
-    opened = kits.find(kit)
+    opened = locate.find(kit)
     settings = {
         "kit": opened.sha256,
         "questions": wanted.questions,

@@ -112,7 +112,7 @@ def interpret(
     """
     from pulse_edge.audit_log import log
     from pulse_edge.inference import json_grammar, token_pruning
-    from pulse_edge.kit import kit as kits
+    from pulse_edge.kit import locate
     from pulse_edge.machine import profile
     from pulse_edge.page import decoder_client
 
@@ -141,7 +141,7 @@ def interpret(
         wanted = dataclasses.replace(wanted, grammar=compiled)
         settings["json_schema_sha256"] = compiled.source_sha256
     screen = Screen()
-    opened = kits.find(kit)
+    opened = locate.find(kit)
     wanted = wanted.for_kit(opened.manifest, with_findings)
     if wanted.grammar:
         wanted.grammar.require(max_tokens or opened.manifest.prompt.max_tokens)

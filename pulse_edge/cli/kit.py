@@ -21,20 +21,21 @@ _DEBUG = click.option("--debug", is_flag=True, help="Show the traceback of an er
 def list_kits(as_json: bool, debug: bool) -> None:
     """List the kits that are installed, and mark the one that answers when none is named."""
     from pulse_edge.errors import KitError
-    from pulse_edge.kit import kit as kits
+    from pulse_edge.kit import locate
+    from pulse_edge.kit.kit import open_kit
 
     try:
-        default = kits.find(None).path
+        default = locate.find(None).path
     except KitError as e:  # none is chosen, or it is broken: the list says which there are
         default, trouble = None, str(e)
-    for name, path in kits.installed().items():
+    for name, path in locate.kits_by_name().items():
         row: dict[str, Any] = {
             "name": name,
             "default": path.resolve() == default,
             "path": str(path),
         }
         try:
-            m = kits.open_kit(path).manifest
+            m = open_kit(path).manifest
             row |= {
                 "id": m.id,
                 "bytes": sum(f.bytes for f in m.files.values()),
@@ -57,9 +58,9 @@ def list_kits(as_json: bool, debug: bool) -> None:
 @_DEBUG
 def use(name: str, debug: bool) -> None:
     """Choose the installed kit that answers when none is named: NAME as `kit list` shows it, or its beginning."""
-    from pulse_edge.kit import kit as kits
+    from pulse_edge.kit import locate
 
-    say(f"{kits.choose(name).path.name} answers from now on when no kit is named\n")
+    say(f"{locate.choose(name).path.name} answers from now on when no kit is named\n")
 
 
 @click.group()
@@ -78,11 +79,12 @@ _KIT = click.argument("path", type=click.Path(path_type=Path), metavar="DIR")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def info(path: Path, as_json: bool, debug: bool) -> None:
     """What a kit is, where it comes from, and how it was proven. DIR may be the name of an installed kit."""
-    from pulse_edge.kit import kit as kits
+    from pulse_edge.kit import locate
+    from pulse_edge.kit.manifest import MANIFEST
 
-    opened = kits.find(path)
+    opened = locate.find(path)
     if as_json:
-        say(escaped_json((opened.path / kits.MANIFEST).read_text("utf-8")))
+        say(escaped_json((opened.path / MANIFEST).read_text("utf-8")))
         return
     for name, value in _facts(opened.manifest):
         say(f"{name:<14}{value}\n")
@@ -97,7 +99,10 @@ def _facts(m: Any) -> Iterator[tuple[str, str]]:
     yield "made", m.created
     language, vision, packing = m.language, m.vision, m.packing
     told = f"{language.type}, {language.layers} layers, context {language.context_length} tokens"
-    yield "language", told + (f", {language.keys} keys" if language.keys != "f16" else "")
+    yield (
+        "language",
+        told + (f", {language.key_cache_type} keys" if language.key_cache_type != "f16" else ""),
+    )
     side = f"{vision.image_size} x {vision.image_size} pixels"
     yield "vision", f"{vision.type}, tiles of {side}, {vision.patches_per_side**2} rows each"
     yield "packing", f"{packing.aspect_ratio}, {packing.merge}"
@@ -148,10 +153,11 @@ def _accuracy(told: dict[str, Any] | None) -> Iterator[tuple[str, str]]:
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def verify(path: Path, debug: bool) -> None:
     """Read every byte of a kit and compare it with the kit's manifest."""
-    from pulse_edge.kit import kit as kits
+    from pulse_edge.kit import locate
+    from pulse_edge.kit.verify import verify
 
     screen = Screen()
-    opened = kits.find(path)
+    opened = locate.find(path)
     total = sum(file.bytes for file in opened.manifest.files.values())
     with screen.progress() as progress:
         done = 0
@@ -161,5 +167,5 @@ def verify(path: Path, debug: bool) -> None:
             done += piece
             progress("verify", done, total)
 
-        kits.verify(opened, progress=step)
+        verify(opened, progress=step)
     say(f"{path}: {len(opened.manifest.files)} files are as they were made\n")

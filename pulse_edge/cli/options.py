@@ -12,7 +12,7 @@ import click
 
 if TYPE_CHECKING:
     from pulse_edge.inference.json_grammar import Grammar
-    from pulse_edge.kit.kit import Manifest
+    from pulse_edge.kit.manifest import Manifest
     from pulse_edge.report.fhir import Patient
 
 Command = TypeVar("Command", bound=Callable[..., Any])

@@ -25,8 +25,9 @@ from pulse_edge.deploy.wheelhouse import Target, Wheel
 from pulse_edge.errors import KitError
 from pulse_edge.installer import install
 from pulse_edge.installer.install import BUNDLE, BUNDLE_VERSION, PUBLIC_KEY, SIGNATURE, PublicKey
-from pulse_edge.kit import kit as kits
-from pulse_edge.kit.kit import Kit, Manifest
+from pulse_edge.kit import locate
+from pulse_edge.kit.kit import Kit, open_kit
+from pulse_edge.kit.manifest import MANIFEST, File, Manifest
 from pulse_edge.machine import memory
 
 FAT32_BYTES = (4 << 30) - (4 << 20)
@@ -73,7 +74,7 @@ def pack(
     """
     if os.path.lexists(order.out):
         raise KitError(f"{order.out}: exists. Name a new folder, on the USB drive or elsewhere.")
-    opened = {kits.folder_name(k.manifest.id): k for k in map(kits.open_kit, order.kits)}
+    opened = {locate.folder_name(k.manifest.id): k for k in map(open_kit, order.kits)}
     if len(opened) != len(order.kits):
         raise KitError(
             f"{order.out}: two kits of one name ({', '.join(opened)}). Pack one of them."
@@ -136,10 +137,8 @@ def _carry_kits(
     opened: dict[str, Kit], work: Path, piece_bytes: int, earlier: set[str], progress: Progress
 ) -> dict[str, dict[str, Any]]:
     """Copy the kits, checked against their manifests; what bundle.json says of them."""
-    manifests = {
-        n: kits.File(k.file(kits.MANIFEST).stat().st_size, k.sha256) for n, k in opened.items()
-    }
-    inside = {n: {**k.manifest.files, kits.MANIFEST: manifests[n]} for n, k in opened.items()}
+    manifests = {n: File(k.file(MANIFEST).stat().st_size, k.sha256) for n, k in opened.items()}
+    inside = {n: {**k.manifest.files, MANIFEST: manifests[n]} for n, k in opened.items()}
     total = sum(
         f.bytes for files in inside.values() for f in files.values() if f.sha256 not in earlier
     )

@@ -13,7 +13,7 @@ from typing import Any
 
 from pulse_edge.deploy.wheelhouse import EXTRAS, Target, Wheel
 from pulse_edge.installer.install import PUBLIC_KEY, PublicKey, name_fits
-from pulse_edge.kit.kit import Manifest
+from pulse_edge.kit.manifest import Manifest
 from pulse_edge.report.report import DEMONSTRATION, INTENDED_USE
 
 INSTALL_SH = """#!/bin/sh

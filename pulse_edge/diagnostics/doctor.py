@@ -19,8 +19,9 @@ from typing import Any, Literal
 
 from pulse_edge.common import child_process, paths
 from pulse_edge.errors import PulseEdgeError
-from pulse_edge.kit import kit as kits
+from pulse_edge.kit import locate
 from pulse_edge.kit.kit import Kit
+from pulse_edge.kit.verify import verify
 from pulse_edge.machine import cpu, memory, profile
 
 State = Literal["ok", "warning", "failed"]
@@ -80,7 +81,7 @@ def examine(
     if told.state == "failed":
         return
     try:
-        opened = kits.find(named)
+        opened = locate.find(named)
         yield whole(opened, progress)
         yield devices(told.figures)
         from pulse_edge.inference import memory_plan, vision_encoder
@@ -212,7 +213,7 @@ def whole(opened: Kit, progress: Progress) -> Check:
         done += piece
         progress("verify", done, total)
 
-    kits.verify(opened, again=True, progress=step)
+    verify(opened, again=True, progress=step)
     text = f"{opened.manifest.id}, {len(opened.manifest.files)} files are as they were made"
     return Check("kit", "ok", text, {"path": str(opened.path), "sha256": opened.sha256})
 

@@ -188,7 +188,7 @@ class LanguageModel:
     """A GGUF model with one context of `context` tokens.
 
     `threads` read embeddings and tokens in batches of `batch`, `decode_threads` (None: as many) make single tokens.
-    An answer is made in steps of `width` tokens on the CPU. `keys` is the type of the key cache, f16 or q8_0.
+    An answer is made in steps of `width` tokens on the CPU. `key_cache_type` is the type of the keys in the KV cache, f16 or q8_0.
     `gpu_layers` of the layers and the output go to the GPU on `cuda`; negative: all. Weights that are `repack`ed and
     `mapped` too take their memory twice. `progress` gets the loaded fraction. `observer` sees the graph's nodes.
     Raises EngineError for a file that llama.cpp cannot load, DeviceError when CUDA is asked for and absent.
@@ -206,7 +206,7 @@ class LanguageModel:
         batch: int = BATCH,
         mapped: bool = True,
         repack: bool = False,
-        keys: str = "f16",
+        key_cache_type: str = "f16",
         flash_attention: bool = False,
         width: int = 1,
         observer: Observer | None = None,
@@ -240,7 +240,12 @@ class LanguageModel:
             self.end: int = lib.llama_vocab_eos(self._vocab)
             self._trained: int = lib.llama_model_n_ctx_train(self._model)
             self._start_context(
-                threads, decode_threads or threads, device, keys, flash_attention, observer
+                threads,
+                decode_threads or threads,
+                device,
+                key_cache_type,
+                flash_attention,
+                observer,
             )
         except BaseException:
             self.close()
@@ -281,7 +286,7 @@ class LanguageModel:
         threads: int,
         decode_threads: int,
         device: str,
-        keys: str,
+        key_cache_type: str,
         flash: bool,
         observer: Observer | None,
     ) -> None:
@@ -297,7 +302,7 @@ class LanguageModel:
         params.flash_attn_type = (
             lib.LLAMA_FLASH_ATTN_TYPE_ENABLED if flash else lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
         )
-        params.type_k = _KEYS[keys]
+        params.type_k = _KEYS[key_cache_type]
         params.offload_kqv = params.op_offload = device == "cuda"
         params.no_perf = True
         # Kept on self: ctypes callbacks must outlive the context.
@@ -317,7 +322,9 @@ class LanguageModel:
         )
         width = self.embedding_length // all_heads * heads
         layers = lib.llama_model_n_layer(self._model)
-        self._shape = kv_state.Shape(layers, width, _KEYS[keys], _KEY_BYTES[keys](width), not flash)
+        self._shape = kv_state.Shape(
+            layers, width, _KEYS[key_cache_type], _KEY_BYTES[key_cache_type](width), not flash
+        )
 
     def use_threads(self, threads: int, decode_threads: int) -> None:
         """From the next call on; results do not depend on it."""

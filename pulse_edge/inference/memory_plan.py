@@ -12,7 +12,8 @@ from pulse_edge.inference import vision_encoder
 from pulse_edge.inference.language_model import BATCH
 from pulse_edge.kit import gguf_header
 from pulse_edge.kit.gguf_header import Weights
-from pulse_edge.kit.kit import Kit, Manifest
+from pulse_edge.kit.kit import Kit
+from pulse_edge.kit.manifest import Manifest
 from pulse_edge.machine import cpu, memory
 from pulse_edge.machine.memory import MIB, shown
 
@@ -204,7 +205,9 @@ def parts(manifest: Manifest, held: Weights, use: Use, context: int, batch: int)
         "page": _PAGE,
         "encoder": encoder(m),
         "weights": held.bytes,
-        "kv_cache": int((_KEY_BYTES[language.keys] + 2) * language.layers * pairs * context),
+        "kv_cache": int(
+            (_KEY_BYTES[language.key_cache_type] + 2) * language.layers * pairs * context
+        ),
         "compute": batch * (max(attention, 4 * (language.vocabulary + 3 * wide)) + scores // 2),
         "image_tokens": image_tokens(m) * wide * 4
         + ((use.pages or 1) - 1) * (image_tokens(m) * wide * 4 + _KEPT),

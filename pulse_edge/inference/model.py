@@ -25,9 +25,10 @@ from pulse_edge.inference import tiling as tiles
 from pulse_edge.inference.device import Start, decide, threads_for
 from pulse_edge.inference.json_grammar import Grammar
 from pulse_edge.inference.memory_plan import Use
-from pulse_edge.kit import gguf_header, prompt
-from pulse_edge.kit import kit as kits
+from pulse_edge.kit import gguf_header, locate, prompt
 from pulse_edge.kit.kit import Kit
+from pulse_edge.kit.manifest import Calibration
+from pulse_edge.kit.verify import verify
 from pulse_edge.machine import cpu, memory, profile, self_test_results
 from pulse_edge.page import admission, reader
 from pulse_edge.report import findings
@@ -227,7 +228,7 @@ class PulseModel:
         if device not in ("auto", "cpu", "cuda"):
             raise UsageError(f"device {device!r}: expected auto, cpu or cuda.")
         vision_encoder.installed_runtime()
-        opened = kit if isinstance(kit, Kit) else kits.find(None if kit is None else Path(kit))
+        opened = kit if isinstance(kit, Kit) else locate.find(None if kit is None else Path(kit))
         known, tested = profile.recall(opened), self_test_results.recall(opened)
         if tested is not None and tested.refused and not force:
             raise KitError(
@@ -280,7 +281,7 @@ class PulseModel:
                 batch=self.plan.batch,
                 mapped=not self.plan.repack,
                 repack=self.plan.repack,
-                keys=self.kit.manifest.language.keys,
+                key_cache_type=self.kit.manifest.language.key_cache_type,
                 flash_attention=how.flash_attention,
                 # Of the kit and not of the moment: another width can give other bits.
                 width=1 if self.kit.manifest.draft_table_file is None else language_model.WIDTH,
@@ -500,7 +501,7 @@ class PulseModel:
         self.progress("findings", len(findings.STATEMENTS), len(findings.STATEMENTS))
         return findings.judge(log_odds, self._calibration(encoded))
 
-    def _calibration(self, encoded: EncodedPage) -> dict[str, kits.Calibration] | None:
+    def _calibration(self, encoded: EncodedPage) -> dict[str, Calibration] | None:
         """The kit's own, which was made with all rows of its pages."""
         return (
             self.kit.manifest.findings if encoded.image_tokens_read == token_pruning.ALL else None
@@ -632,7 +633,7 @@ class PulseModel:
 
     def warning(self) -> str | None:
         """What every answer must say about the bundle that brought the kit or the program."""
-        return kits.warning(self.kit)
+        return locate.bundle_warning(self.kit)
 
     def take_turn(self) -> int:
         """The number of a new answer; all older ones end."""
@@ -716,4 +717,4 @@ def _verify(opened: Kit, progress: Progress) -> None:
         done += piece
         progress("verify", done, total)
 
-    kits.verify(opened, remembered=True, progress=step)
+    verify(opened, remembered=True, progress=step)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pulse_edge.errors import KitError
 
 if TYPE_CHECKING:
-    from pulse_edge.kit.kit import Language
+    from pulse_edge.kit.manifest import Language
 
 # ggml's numbers (ggml.h); only types that a laptop lays out anew must have their name here.
 KINDS = {0: "F32", 1: "F16", 2: "Q4_0", 8: "Q8_0", 10: "Q2_K", 12: "Q4_K", 13: "Q5_K", 14: "Q6_K"}

@@ -21,7 +21,8 @@ from calibration.synthesize import synthesize
 from pulse_edge import PulseModel
 from pulse_edge.errors import BenchError, UsageError
 from pulse_edge.inference import tiling
-from pulse_edge.kit import kit as kits
+from pulse_edge.kit.kit import base_of, open_kit
+from pulse_edge.kit.manifest_reader import parse_manifest
 from pulse_edge.page import reader as scan
 
 TASKS = ("ecgqa-test", "ptb-test")
@@ -119,7 +120,7 @@ def test_it_has_the_keys_of_llama_cpps_importance_matrices(file: Path) -> None:
 def test_the_encoders_ranges_begin_with_those_of_the_pixels(
     tiny_kit: Path, bench: Path, file: Path
 ) -> None:
-    statistics, m = statistics_file.load(file), kits.open_kit(tiny_kit).manifest
+    statistics, m = statistics_file.load(file), open_kit(tiny_kit).manifest
     how = {
         "size": 56,
         "aspect_ratio": m.packing.aspect_ratio,
@@ -260,5 +261,5 @@ def test_a_file_of_another_kind_is_refused(tiny_kit: Path) -> None:
 def test_an_older_manifest_without_quantization_is_its_own_base(tiny_kit: Path) -> None:
     raw = json.loads((tiny_kit / "manifest.json").read_text())
     del raw["quantization"]
-    manifest = kits.parse_manifest(json.dumps(raw))
-    assert kits.base_of(manifest)["language"] == manifest.files["llm.gguf"].sha256
+    manifest = parse_manifest(json.dumps(raw))
+    assert base_of(manifest)["language"] == manifest.files["llm.gguf"].sha256

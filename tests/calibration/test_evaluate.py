@@ -27,7 +27,8 @@ from calibration.synthesize import Plan as Pages
 from calibration.synthesize import synthesize
 from pulse_edge import PulseModel
 from pulse_edge.errors import BenchError, KitError, UsageError
-from pulse_edge.kit import kit as kits
+from pulse_edge.kit.kit import open_kit
+from pulse_edge.kit.write import write_manifest
 
 TASKS = ("arena", "cpsc-test", "ptb-test-report")
 
@@ -284,7 +285,7 @@ def test_the_same_ids_with_other_pictures_are_no_calibration(
     monkeypatch.setattr(evaluating, "calibrated_on", lambda _: used)
     bench = ecgbench.open_bench(plan.bench)
     samples = list(bench.samples("cpsc-test", lambda _: None, pictures=False))
-    evaluating.refuse_calibration_ids(bench, {"kit": kits.open_kit(plan.kits[0])}, samples)
+    evaluating.refuse_calibration_ids(bench, {"kit": open_kit(plan.kits[0])}, samples)
 
 
 def test_a_kit_tells_what_calibrated_it() -> None:
@@ -342,8 +343,8 @@ def test_a_bench_without_pictures_leaves_nothing_to_answer(plan: Plan, tmp_path:
 
 def test_kits_with_another_prompt_are_not_compared(plan: Plan, tmp_path: Path) -> None:
     kit = Path(shutil.copytree(plan.kits[1], tmp_path / "kit"))
-    manifest = kits.open_kit(kit).manifest
-    kits.write_manifest(kit, replace(manifest, prompt=replace(manifest.prompt, before="USER: ")))
+    manifest = open_kit(kit).manifest
+    write_manifest(kit, replace(manifest, prompt=replace(manifest.prompt, before="USER: ")))
     with pytest.raises(KitError, match="has another prompt"):
         evaluate(tmp_path / "r", replace(plan, kits=(plan.kits[0], kit)))
 
@@ -367,9 +368,9 @@ def test_a_folder_of_something_else_is_not_written_to(plan: Plan, tmp_path: Path
 
 
 def test_a_report_inside_the_kit_does_not_make_it_another(plan: Plan, tmp_path: Path) -> None:
-    manifest = kits.open_kit(plan.kits[0]).manifest
+    manifest = open_kit(plan.kits[0]).manifest
     assert identity(replace(manifest, accuracy={"verdict": "fine"})) == identity(manifest)
-    assert identity(kits.open_kit(plan.kits[1]).manifest) != identity(manifest)
+    assert identity(open_kit(plan.kits[1]).manifest) != identity(manifest)
 
 
 def test_a_cluster_without_ray_says_what_to_install(

@@ -28,7 +28,9 @@ from calibration.results import identity
 from pulse_edge import PulseModel
 from pulse_edge.errors import BenchError, ContextError, UsageError
 from pulse_edge.inference.model import YesOrNo, yes_or_no
-from pulse_edge.kit import kit as kits
+from pulse_edge.kit.kit import open_kit
+from pulse_edge.kit.verify import verify
+from pulse_edge.kit.write import write_manifest
 from pulse_edge.report.findings import BY_KEY, STATEMENTS, judge
 
 PAGES = 240
@@ -180,13 +182,13 @@ def test_what_another_run_left_is_not_mixed_with_this_one(
     model.dies_at = 3
     with pytest.raises(KeyboardInterrupt):
         findings(kit, target, Plan(bench))
-    manifest = kits.open_kit(kit).manifest
-    kits.write_manifest(kit, replace(manifest, prompt=replace(manifest.prompt, before="USER: ")))
+    manifest = open_kit(kit).manifest
+    write_manifest(kit, replace(manifest, prompt=replace(manifest.prompt, before="USER: ")))
     with pytest.raises(BenchError, match="is what another run left"):
         findings(kit, target, Plan(bench))
     model.dies_at = None
     findings(kit, target, Plan(bench, limit=5), force=True)
-    kits.write_manifest(kit, manifest)
+    write_manifest(kit, manifest)
     with pytest.raises(BenchError, match="exists already"):
         findings(kit, target, Plan(bench, limit=5))
     target.write_text("mine")
@@ -205,10 +207,10 @@ def test_a_risk_that_is_none_is_wrong_usage(
 def test_a_kit_carries_its_calibration(
     model: Model, kit: Path, bench: Path, tmp_path: Path
 ) -> None:
-    before = kits.open_kit(kit)
+    before = open_kit(kit)
     made = findings(kit, tmp_path / "f.json", Plan(bench), attach=True)
-    after = kits.open_kit(kit)
-    kits.verify(after)
+    after = open_kit(kit)
+    verify(after)
     assert identity(after.manifest) == identity(before.manifest)
     told = after.manifest.findings
     assert told is not None
@@ -226,7 +228,7 @@ def test_a_kit_carries_its_calibration(
     findings(
         kit, tmp_path / "f.json", Plan(bench), attach=True
     )  # the kit is the same one, calibrated or not
-    assert kits.open_kit(kit).sha256 == after.sha256
+    assert open_kit(kit).sha256 == after.sha256
 
 
 def test_a_kit_says_what_it_judges(model: Model, kit: Path, bench: Path, tmp_path: Path) -> None:
@@ -244,7 +246,7 @@ def test_the_accuracy_report_has_a_section_and_a_picture(
 ) -> None:
     findings(kit, tmp_path / "f.json", Plan(bench))
     answers = {"tiny": {"csn-test-no-cot": [{"gold": "A. one", "text": "A"}] * 3}}
-    folder = results(tmp_path / "results", answers, identity=identity(kits.open_kit(kit).manifest))
+    folder = results(tmp_path / "results", answers, identity=identity(open_kit(kit).manifest))
     figures = report(folder, tmp_path / "report", findings=[tmp_path / "f.json"])
     assert "lines" not in figures["findings"]["tiny on bench"]
     (table,) = report_findings.tables(figures)
@@ -300,8 +302,8 @@ def test_a_calibration_is_not_measured_on_its_own_pages(
         findings(kit, tmp_path / "g.json", Plan(bench, fitted=tmp_path / "f.json"))
     with pytest.raises(UsageError, match="contradict one another"):
         findings(kit, tmp_path / "g.json", Plan(bench, fitted=tmp_path / "f.json"), attach=True)
-    manifest = kits.open_kit(kit).manifest
-    kits.write_manifest(kit, replace(manifest, prompt=replace(manifest.prompt, before="USER: ")))
+    manifest = open_kit(kit).manifest
+    write_manifest(kit, replace(manifest, prompt=replace(manifest.prompt, before="USER: ")))
     with pytest.raises(BenchError, match="is of another kit"):
         findings(kit, tmp_path / "g.json", Plan(bench, fitted=tmp_path / "f.json"))
 
@@ -363,4 +365,4 @@ def test_the_command_asks_a_kit_about_drawn_pages(kit: Path, tmp_path: Path) -> 
         platt.NOT_TOLD,
         platt.TOO_FEW,
     }
-    assert kits.open_kit(kit).manifest.findings is not None
+    assert open_kit(kit).manifest.findings is not None

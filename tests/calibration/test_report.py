@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 from made_up import results, whole
 
-from calibration import compare
+from calibration import compare, into_kit
 from calibration.__main__ import cli
 from calibration.compare import draws, judge, mcnemar, rank_auc, said_rate, scores
 from calibration.ecgbench import open_bench
@@ -24,7 +24,8 @@ from calibration.report_html import Point, draw, frontier
 from calibration.results import Results, identity
 from calibration.score import score_task
 from pulse_edge.errors import BenchError, KitError, UsageError
-from pulse_edge.kit import kit as kits
+from pulse_edge.kit.kit import open_kit
+from pulse_edge.kit.verify import verify
 
 TASK = "csn-test-no-cot"
 
@@ -395,7 +396,7 @@ def measured(tiny_kit: Path, tmp_path: Path) -> tuple[Path, Path]:
     kit = Path(shutil.copytree(tiny_kit, tmp_path / "kit"))
     folder = two(tmp_path, "AAB", "AAA")
     for file in (folder / "q4" / "kit.json", folder / "q4" / TASK / "step-final.jsonl"):
-        own = identity(kits.open_kit(kit).manifest)
+        own = identity(open_kit(kit).manifest)
         text = file.read_text().replace('"identity": "q4"', f'"identity": "{own}"')
         file.write_text(text.replace('"kit": "q4"', f'"kit": "{own}"'))
     return kit, folder
@@ -407,8 +408,8 @@ def test_a_kit_carries_its_report_and_is_still_whole(
     kit, folder = measured
     for _ in range(2):
         report(folder, tmp_path / "report", attach=kit)
-        opened = kits.open_kit(kit)
-        kits.verify(opened)
+        opened = open_kit(kit)
+        verify(opened)
         assert opened.manifest.accuracy is not None
         assert opened.manifest.accuracy["table"][0]["this"] == "100.0 [100.0, 100.0]"
         assert (kit / opened.manifest.accuracy["report"]).read_bytes() == (
@@ -437,12 +438,12 @@ def test_an_interrupted_attaching_leaves_the_old_kit(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(kits, "write_manifest", interrupt)
+    monkeypatch.setattr(into_kit, "write_manifest", interrupt)
     with pytest.raises(KeyboardInterrupt):
         report(folder, tmp_path / "report", attach=kit)
     assert (kit / "manifest.json").read_bytes() == before
     assert [p.name for p in kit.parent.iterdir() if "unfinished" in p.name] == []
-    kits.verify(kits.open_kit(kit))
+    verify(open_kit(kit))
 
 
 def test_a_report_of_other_kits_is_not_attached(tiny_kit: Path, tmp_path: Path) -> None:

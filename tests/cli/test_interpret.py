@@ -13,7 +13,8 @@ import pytest
 import pulse_edge
 from pulse_edge import PulseModel
 from pulse_edge.errors import UsageError
-from pulse_edge.kit import kit as kits
+from pulse_edge.kit.manifest_reader import parse_manifest
+from pulse_edge.kit.write import listing, write_manifest
 
 PAGE = Path(pulse_edge.__file__).parent / "assets" / "example_page.png"
 QUESTIONS = ("Is the rhythm regular?", "What is the rate?")
@@ -83,8 +84,8 @@ def test_an_encoder_that_cannot_be_loaded_ends_it_in_a_line(
 ) -> None:
     kit = shutil.copytree(tiny_kit, tmp_path / "kit")
     (kit / "vision.onnx").write_bytes(b"no graph")
-    manifest = kits.parse_manifest((kit / "manifest.json").read_text())
-    kits.write_manifest(kit, dataclasses.replace(manifest, files=kits.listing(kit)))
+    manifest = parse_manifest((kit / "manifest.json").read_text())
+    write_manifest(kit, dataclasses.replace(manifest, files=listing(kit)))
     done = run("interpret", *[PAGE] * pages, "--kit", kit)
     assert done.returncode == 1
     assert done.stderr.count("ONNX Runtime cannot load it") == 1

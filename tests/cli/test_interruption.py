@@ -16,11 +16,12 @@ import numpy as np
 import pytest
 
 from pulse_edge import PulseModel
+from pulse_edge.common import paths
 from pulse_edge.inference.vision_encoder import _interruptible
-from pulse_edge.kit import kit as kits
+from pulse_edge.kit.write import writing
 from pulse_edge.report.report import DEMONSTRATION, NOT_PROVEN
 
-PAGE = Path(kits.__file__).parents[1] / "assets" / "example_page.png"
+PAGE = paths.EXAMPLE_PAGE
 QUESTION = "Is the rhythm regular?"
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 WIDTH = 256
@@ -95,7 +96,7 @@ def test_a_signal_that_comes_in_a_destructor_is_not_lost() -> None:
 def test_a_second_signal_does_not_stop_the_cleaning_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    remove, calls = kits.shutil.rmtree, []
+    remove, calls = shutil.rmtree, []
 
     def interrupted_once(path: Path, **how: bool) -> None:
         calls.append(path)
@@ -104,11 +105,11 @@ def test_a_second_signal_does_not_stop_the_cleaning_up(
         remove(path, **how)
 
     def write() -> None:
-        with kits.writing(tmp_path / "kit") as work:
+        with writing(tmp_path / "kit") as work:
             (work / "llm.gguf").write_bytes(b"half")
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(kits.shutil, "rmtree", interrupted_once)
+    monkeypatch.setattr(shutil, "rmtree", interrupted_once)
     with pytest.raises(KeyboardInterrupt):
         write()
     assert list(tmp_path.iterdir()) == []
@@ -127,8 +128,8 @@ def test_an_interrupted_replacement_keeps_the_old_kit(
             raise KeyboardInterrupt
         rename(old, new)
 
-    monkeypatch.setattr(kits.os, "rename", interrupted)
-    with pytest.raises(KeyboardInterrupt), kits.writing(target, force=True) as work:
+    monkeypatch.setattr(os, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt), writing(target, force=True) as work:
         (work / "manifest.json").write_text("new")
     assert [p.name for p in tmp_path.iterdir()] == ["kit"]
     assert (target / "manifest.json").read_text() == (tiny_kit / "manifest.json").read_text()

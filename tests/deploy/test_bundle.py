@@ -15,12 +15,16 @@ from typing import Any
 
 import pytest
 import small_bundle
+from checkout import ROOT
 
 from pulse_edge.cli.main import cli
+from pulse_edge.common import paths
 from pulse_edge.deploy import bundle, documents, signing, wheelhouse
 from pulse_edge.errors import KitError
 from pulse_edge.installer import install
-from pulse_edge.kit import kit as kits
+from pulse_edge.kit import locate
+from pulse_edge.kit.kit import KIT_VARIABLE, open_kit
+from pulse_edge.kit.manifest import MANIFEST
 
 pytest.importorskip("cryptography", reason="signing needs the package cryptography")
 KEY = signing.SecretKey(b"ourclin1", bytes(range(32)))
@@ -135,7 +139,7 @@ def test_a_bundle_inside_its_kit_is_refused(parts: Path, tmp_path: Path) -> None
     )
     with pytest.raises(KitError, match="lies in the kit"):
         bundle.pack(order)
-    assert kits.open_kit(kit)
+    assert open_kit(kit)
 
 
 def test_everything_missing_is_said_at_once(
@@ -213,13 +217,12 @@ def test_packing_says_what_takes_time(
     assert (
         done
         == of
-        == sum(file.bytes for file in kits.open_kit(kit).manifest.files.values())
-        + _manifest_bytes(kit)
+        == sum(file.bytes for file in open_kit(kit).manifest.files.values()) + _manifest_bytes(kit)
     )
 
 
 def _manifest_bytes(kit: Path) -> int:
-    return (kit / kits.MANIFEST).stat().st_size
+    return (kit / MANIFEST).stat().st_size
 
 
 def packed_parts(supply: list[Path], out: Path, *without: str) -> tuple[set[str], str]:
@@ -257,7 +260,7 @@ def test_a_part_is_left_out_only_where_that_is_asked_for(
 
 
 def test_the_parts_are_those_that_the_program_offers() -> None:
-    text = (Path(kits.__file__).parents[2] / "pyproject.toml").read_text()
+    text = (ROOT / "pyproject.toml").read_text()
     for part in wheelhouse.EXTRAS:
         assert f"\n{part} = [" in text
 
@@ -686,8 +689,8 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: Path) -> P
     shutil.copytree(parts / "b", version / "kits/kit-b")
     about = {"warning": None, "kits": {"kit-a": "UNSIGNED BUNDLE", "kit-b": None}}
     (version / "install.json").write_text(json.dumps(about))
-    monkeypatch.setattr(kits.sys, "prefix", str(version / "venv"))
-    monkeypatch.delenv(kits.KIT_VARIABLE, raising=False)
+    monkeypatch.setattr(sys, "prefix", str(version / "venv"))
+    monkeypatch.delenv(KIT_VARIABLE, raising=False)
     return version
 
 
@@ -695,17 +698,17 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: Path) -> P
 def test_answers_say_what_is_wrong_with_the_bundle_of_their_kit(
     installed: Path, name: str, warning: str | None
 ) -> None:
-    assert kits.warning(kits.open_kit(installed / "kits" / name)) == warning
+    assert locate.bundle_warning(open_kit(installed / "kits" / name)) == warning
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_the_warning_reaches_who_reads_the_answer(
     tiny_kit: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], form: str
 ) -> None:
-    monkeypatch.setattr(kits, "warning", lambda _kit: "UNSIGNED BUNDLE")
+    monkeypatch.setattr(locate, "bundle_warning", lambda _kit: "UNSIGNED BUNDLE")
     words = [
         "interpret",
-        str(Path(kits.__file__).parents[1] / "assets" / "example_page.png"),
+        str(paths.EXAMPLE_PAGE),
         "--kit",
         str(tiny_kit),
         "--max-tokens",
@@ -722,38 +725,38 @@ def test_the_warning_reaches_who_reads_the_answer(
 
 
 def test_an_installed_kit_is_found_by_its_name(installed: Path) -> None:
-    assert kits.find(Path("kit-b")).path == (installed / "kits/kit-b").resolve()
+    assert locate.find(Path("kit-b")).path == (installed / "kits/kit-b").resolve()
 
 
 @pytest.mark.parametrize("name", ["kit-b", "kit b", "kit (b)", "KIT-B"])
 def test_an_installed_kit_is_found_by_its_variable(
     installed: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(kits.KIT_VARIABLE, name)
-    assert kits.find(None).path.name == "kit-b"
+    monkeypatch.setenv(KIT_VARIABLE, name)
+    assert locate.find(None).path.name == "kit-b"
 
 
 def test_the_beginning_of_a_name_is_enough_where_it_tells_kits_apart(installed: Path) -> None:
     (installed / "kits/kit-b").rename(installed / "kits/pulse-7b")
-    assert kits.find(Path("pul")).path.name == "pulse-7b"
+    assert locate.find(Path("pul")).path.name == "pulse-7b"
     shutil.copytree(installed / "kits/kit-a", installed / "kits/kit-c")
     with pytest.raises(KitError, match=r"ki: several kits begin so \(kit-a, kit-c\)"):
-        kits.find(Path("ki"))
+        locate.find(Path("ki"))
     with pytest.raises(
         KitError,
         match=r"kit-z: no such kit directory.* installed: kit-a, kit-c, pulse-7b, miniature",
     ):
-        kits.find(Path("kit-z"))
+        locate.find(Path("kit-z"))
 
 
 def test_two_installed_kits_are_told_apart_by_name(installed: Path) -> None:
     with pytest.raises(KitError, match=r"several kits \(kit-a, kit-b\).*kit use NAME"):
-        kits.find(None)
+        locate.find(None)
 
 
 def test_a_kit_is_chosen_for_good(installed: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cli.main(["kit", "use", "kit-b"], standalone_mode=False)
-    assert kits.find(None).path.name == "kit-b"
+    assert locate.find(None).path.name == "kit-b"
     cli.main(["kit", "list"], standalone_mode=False)
     lines = capsys.readouterr().out.splitlines()
     assert [line[:7] for line in lines[1:]] == ["  kit-a", "* kit-b", "  minia"]
@@ -761,7 +764,7 @@ def test_a_kit_is_chosen_for_good(installed: Path, capsys: pytest.CaptureFixture
 
 def test_kits_are_listed_for_programs(installed: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (installed / "kits/kit-a/llm.gguf").unlink()
-    kits.choose("kit-b")
+    locate.choose("kit-b")
     cli.main(["kit", "list", "--json"], standalone_mode=False)
     rows = {row["name"]: row for row in map(json.loads, capsys.readouterr().out.splitlines())}
     assert "llm.gguf is missing" in rows["kit-a"]["broken"]
@@ -779,29 +782,29 @@ def test_choosing_the_kit_that_comes_with_the_program_says_when_it_answers(insta
     with pytest.raises(
         KitError, match=r"miniature: comes with the program.* while no kit is installed"
     ):
-        kits.choose("miniature")
+        locate.choose("miniature")
 
 
 @pytest.mark.parametrize("name", ["kit-z", "miniature", "../kits/kit-b", ".", "kit"])
 def test_only_an_installed_kit_can_be_chosen(installed: Path, name: str) -> None:
     with pytest.raises(KitError, match=r"kit-a, kit-b"):
-        kits.choose(name)
+        locate.choose(name)
     assert not (installed / install.DEFAULT_KIT).exists()
 
 
 def test_a_chosen_kit_that_is_gone_is_not_replaced_by_another(installed: Path) -> None:
-    kits.choose("kit-b")
+    locate.choose("kit-b")
     shutil.rmtree(installed / "kits/kit-b")
     with pytest.raises(
         KitError, match=r"kit-b was chosen as the default, and is not installed any more.*kit-a"
     ):
-        kits.find(None)
+        locate.find(None)
 
 
 def test_a_broken_choice_is_said(installed: Path) -> None:
     (installed / install.DEFAULT_KIT).write_text("[]")
     with pytest.raises(KitError, match=r"default-kit\.json: cannot be read.*kit use NAME"):
-        kits.find(None)
+        locate.find(None)
 
 
 def test_the_page_has_no_script_and_fetches_nothing(whole: Path) -> None:
@@ -811,7 +814,7 @@ def test_the_page_has_no_script_and_fetches_nothing(whole: Path) -> None:
 
 
 def test_a_model_card_says_what_it_is_for_and_its_limits(parts: Path) -> None:
-    text = documents.card(kits.open_kit(parts / "a").manifest)
+    text = documents.card(open_kit(parts / "a").manifest)
     for word in ("Intended use", "Limits", "NOT FOR PATIENTS", "Not measured yet"):
         assert word in text
 

@@ -25,7 +25,9 @@ from pulse_edge.errors import DeviceError, KitError
 from pulse_edge.inference import language_model
 from pulse_edge.inference import model as interpret
 from pulse_edge.inference.memory_plan import Use
-from pulse_edge.kit import kit as kits
+from pulse_edge.kit.kit import Kit, open_kit
+from pulse_edge.kit.manifest import MANIFEST
+from pulse_edge.kit.write import listing, write_manifest, writing
 from pulse_edge.machine import cpu, profile, self_test_results
 from pulse_edge.report.report import FORCED_KIT, NOT_PROVEN
 
@@ -40,20 +42,18 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu, "allowed", lambda: frozenset({0}))
 
 
-def altered(target: Path, *, offset: float | None) -> kits.Kit:
+def altered(target: Path, *, offset: float | None) -> Kit:
     """The miniature with its first golden case's logits off by `offset`; None: without golden cases."""
-    with kits.writing(target) as work:
+    with writing(target) as work:
         shutil.copytree(MINIATURE, work, dirs_exist_ok=True)
-        (work / kits.MANIFEST).unlink()
+        (work / MANIFEST).unlink()
         cases = json.loads((work / golden.FILE).read_text("utf-8"))["cases"]
         cases[0]["first_logits"][7] += offset or 0.0
         (work / golden.FILE).write_text(json.dumps({"tolerance": 0.03, "cases": cases[:1]}))
         if offset is None:
             (work / golden.FILE).unlink()
-        kits.write_manifest(
-            work, replace(kits.open_kit(MINIATURE).manifest, files=kits.listing(work))
-        )
-    return kits.open_kit(target)
+        write_manifest(work, replace(open_kit(MINIATURE).manifest, files=listing(work)))
+    return open_kit(target)
 
 
 def by_name(checks: list[doctor.Check]) -> dict[str, doctor.Check]:
@@ -138,15 +138,15 @@ def test_a_kit_without_golden_cases_is_never_called_proven(tmp_path: Path) -> No
     kit = altered(tmp_path / "kit", offset=0.0)
     (kit.path / "golden.json").unlink()
     files = {name: file for name, file in kit.manifest.files.items() if name != "golden.json"}
-    kits.write_manifest(kit.path, replace(kit.manifest, files=files))
+    write_manifest(kit.path, replace(kit.manifest, files=files))
     assert by_name(list(doctor.examine(kit.path)))["golden cases"].state == "warning"
-    assert self_test_results.recall(kits.open_kit(kit.path)) is None
+    assert self_test_results.recall(open_kit(kit.path)) is None
 
 
 def test_a_refusal_with_the_installation_holds_for_every_user(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kit = kits.open_kit(MINIATURE)
+    kit = open_kit(MINIATURE)
     monkeypatch.setattr(
         self_test_results, "folders", lambda: [tmp_path / "admin", tmp_path / "installation"]
     )
@@ -164,7 +164,7 @@ def test_a_damaged_self_test_result_proves_nothing(
     content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PULSE_EDGE_STATE", str(tmp_path))
-    kit = kits.open_kit(MINIATURE)
+    kit = open_kit(MINIATURE)
     assert self_test_results.store(kit, None) == []
     (path,) = (p for p in (tmp_path / "self-tests").iterdir() if p.name != folders.MARKER)
     assert self_test_results.recall(kit) is not None
@@ -175,7 +175,7 @@ def test_a_damaged_self_test_result_proves_nothing(
 def test_what_is_known_of_another_kit_or_machine_counts_for_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kit = kits.open_kit(MINIATURE)
+    kit = open_kit(MINIATURE)
     assert profile.keep(kit, profile.Kept(SPEED)) is None
     assert profile.recall(kit) == profile.Kept(SPEED)
     assert profile.file(kit).stat().st_mode & 0o077 == 0
@@ -186,7 +186,7 @@ def test_what_is_known_of_another_kit_or_machine_counts_for_nothing(
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"speed": {"load_seconds": 0}}'])
 def test_a_damaged_memory_of_the_machine_is_none(content: str) -> None:
-    kit = kits.open_kit(MINIATURE)
+    kit = open_kit(MINIATURE)
     profile.keep(kit, profile.Kept())
     profile.file(kit).write_text(content)
     assert profile.recall(kit) == profile.Kept()
@@ -395,7 +395,7 @@ def test_forcing_a_page_does_not_force_a_kit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PULSE_EDGE_AUDIT_LOG", str(tmp_path / "log"))
-    kit = kits.open_kit(MINIATURE)
+    kit = open_kit(MINIATURE)
     Image.new("RGB", (800, 600), "white").save(tmp_path / "blank.png")
     monkeypatch.setenv("PULSE_EDGE_STATE", str(tmp_path / "state"))
     self_test_results.store(kit, "pulse-edge doctor refused it here: it was wrong.")

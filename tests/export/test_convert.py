@@ -14,6 +14,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from export.convert import Options, convert
+from pulse_edge.common import paths
 from pulse_edge.errors import CheckpointError, EngineError, KitError, ScanError, UsageError
 
 SHARD = "model-00001-of-00001.safetensors"
@@ -249,13 +250,10 @@ def test_pages_named_as_golden_go_into_a_kit_and_the_smaller_one_made_of_it(
     from export import quantize
     from pulse_edge import PulseModel
     from pulse_edge.diagnostics import golden
-    from pulse_edge.kit import kit as kits
+    from pulse_edge.kit.kit import open_kit
+    from pulse_edge.kit.verify import verify
 
-    page = Path(
-        shutil.copy(
-            Path(kits.__file__).parents[1] / "assets" / "example_page.png", tmp_path / "page.png"
-        )
-    )
+    page = Path(shutil.copy(paths.EXAMPLE_PAGE, tmp_path / "page.png"))
     whole, small = tmp_path / "whole", tmp_path / "small"
     with pytest.raises(UsageError, match="at most"):
         convert(tiny_checkpoint, whole, Options(golden=(page,) * 5))
@@ -284,7 +282,7 @@ def test_pages_named_as_golden_go_into_a_kit_and_the_smaller_one_made_of_it(
     quantize.quantize(whole, small, quantize.Options(llm="Q8_0", golden=(page,)))
     for kit in (whole, small):
         assert (kit / "golden-1.png").read_bytes() == page.read_bytes()
-        kits.verify(kits.open_kit(kit))
+        verify(open_kit(kit))
         with PulseModel.load(kit, device="cpu", threads=1) as model:
             found = golden.check(
                 model, lambda path: model.encode(path, force=True), lambda _done, _of: None

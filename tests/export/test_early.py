@@ -21,7 +21,7 @@ QUANTIZE = {
     "size": None,
     "bpw": None,
     "vision": None,
-    "keys": None,
+    "key_cache_type": None,
     "stats": None,
     "golden": (),
     "force": False,
@@ -69,7 +69,11 @@ def test_a_target_that_exists(tmp_path: Path) -> None:
         ({"llm": "Q4_K"}, UsageError, "--llm Q4_K: llama.cpp has no such type"),
         ({"llm": "Q4_K_M", "bpw": 4.0}, UsageError, "--llm and --bpw contradict"),
         ({"vision": "int4"}, UsageError, "--vision int4: expected one of fp32"),
-        ({"keys": "q4_0"}, UsageError, "--keys q4_0: expected one of f16, q8_0"),
+        (
+            {"key_cache_type": "q4_0"},
+            UsageError,
+            "--key-cache-type q4_0: expected one of f16, q8_0",
+        ),
         ({}, KitError, "quantized already"),
     ],
 )

@@ -72,11 +72,11 @@ def test_golden_cases_notice_one_percent_of_noise(
 ) -> None:
     from pulse_edge import PulseModel
     from pulse_edge.diagnostics import golden
-    from pulse_edge.kit import kit as kits
+    from pulse_edge.kit.kit import open_kit
 
     kit = tmp_path / "kit"
     quantize.quantize(right["flat"][1], kit, quantize.Options(llm=kind, threads=1))
-    assert "golden.json" in kits.open_kit(kit).manifest.files  # though no page was named
+    assert "golden.json" in open_kit(kit).manifest.files  # though no page was named
 
     def outcomes() -> list[golden.Outcome]:
         with PulseModel.load(kit, device="cpu", threads=1) as model:

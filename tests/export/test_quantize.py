@@ -29,7 +29,8 @@ from export.models import Recipe, load_recipes
 from export.quantize import Options, quantize
 from pulse_edge.common.files import file_sha256
 from pulse_edge.errors import CheckpointError, EngineError, KitError, ParityError, UsageError
-from pulse_edge.kit import kit as kits
+from pulse_edge.kit.kit import base_of, open_kit
+from pulse_edge.kit.write import listing, write_manifest, writing
 
 
 @pytest.fixture(scope="module")
@@ -64,11 +65,11 @@ def test_the_same_settings_give_the_same_bytes_on_any_number_of_threads(
 
 
 def test_its_manifest_says_how_it_was_made(tiny_kit: Path, stats: Path, smaller: Path) -> None:
-    base, m = kits.open_kit(tiny_kit).manifest, kits.open_kit(smaller).manifest
+    base, m = open_kit(tiny_kit).manifest, open_kit(smaller).manifest
     assert m.quantization is not None
-    assert m.quantization.base == kits.base_of(base) == kits.base_of(m)
+    assert m.quantization.base == base_of(base) == base_of(m)
     assert m.quantization.settings["llm"] == "Q4_K_M"
-    assert m.quantization.stats == file_sha256(stats)
+    assert m.quantization.statistics_sha256 == file_sha256(stats)
     assert len(m.quantization.calibration["ptb-test"]) == 2
     assert m.quantization.tensors["blk.0.attn_q.weight"] == "Q4_K"
     assert (
@@ -79,7 +80,7 @@ def test_its_manifest_says_how_it_was_made(tiny_kit: Path, stats: Path, smaller:
 
 
 def test_its_proof_is_in_the_manifest(smaller: Path) -> None:
-    figures = kits.open_kit(smaller).manifest.parity
+    figures = open_kit(smaller).manifest.parity
     assert 0 < figures["language"]["mean_kld"] <= figures["language"]["kld_required"]
     assert figures["language"]["pages"] == figures["vision"]["pages"] == 3
     assert 0.999 < figures["vision"]["cosine_mean"] <= 1
@@ -100,10 +101,14 @@ def test_quantized_keys_are_of_the_kit_and_in_its_proof(tiny_kit: Path, tmp_path
 
     texts, divergences, cells = [], [], []
     for keys in ("f16", "q8_0"):
-        quantize(tiny_kit, tmp_path / keys, Options(llm="F16", keys=keys))  # type: ignore[arg-type]
-        manifest = kits.open_kit(tmp_path / keys).manifest
+        quantize(tiny_kit, tmp_path / keys, Options(llm="F16", key_cache_type=keys))  # type: ignore[arg-type]
+        manifest = open_kit(tmp_path / keys).manifest
         divergences.append(manifest.parity["language"]["mean_kld"])
-        assert manifest.language.keys == manifest.quantization.settings["keys"] == keys  # type: ignore[union-attr]
+        assert (
+            manifest.language.key_cache_type
+            == manifest.quantization.settings["key_cache_type"]
+            == keys
+        )  # type: ignore[union-attr]
         for threads in (1, 2):
             with PulseModel.load(tmp_path / keys, device="cpu", threads=threads) as model:
                 texts.append(
@@ -129,7 +134,7 @@ with PulseModel.load(sys.argv[1], device="cpu", threads=1) as model:
 
 
 def test_no_variable_of_the_environment_changes_the_logits(tiny_kit: Path, tmp_path: Path) -> None:
-    quantize(tiny_kit, tmp_path / "kit", Options(llm="Q4_K_M", keys="q8_0"))
+    quantize(tiny_kit, tmp_path / "kit", Options(llm="Q4_K_M", key_cache_type="q8_0"))
     switches = {
         "GGML_CPU_TILED_MM": "0",
         "GGML_CPU_DISABLE_FUSION": "1",
@@ -164,7 +169,7 @@ def test_sensitivity_changes_the_choice(tiny_kit: Path, stats: Path, tmp_path: P
     for sensitivity in (False, None):
         kit = tmp_path / str(sensitivity)
         quantize(tiny_kit, kit, Options(bpw=7, stats=stats, sensitivity=sensitivity))
-        manifest = kits.open_kit(kit).manifest
+        manifest = open_kit(kit).manifest
         assert manifest.parity["language"]["bits_per_weight"] <= 7
         assert manifest.quantization.settings["sensitivity"] is (sensitivity is None)  # type: ignore[union-attr]
         types.append(manifest.quantization.tensors)  # type: ignore[union-attr]
@@ -176,7 +181,7 @@ def test_the_command_takes_a_recipe(tiny_kit: Path, tmp_path: Path) -> None:
         cli, ["quantize", str(tiny_kit), "-o", str(tmp_path / "kit"), "--recipe", "q8"]
     )
     assert done.exit_code == 0, done.output
-    manifest = kits.open_kit(tmp_path / "kit").manifest
+    manifest = open_kit(tmp_path / "kit").manifest
     assert manifest.quantization is not None
     assert manifest.quantization.settings["recipe"] == "q8"
     assert manifest.language.type == "Q8_0"
@@ -271,7 +276,7 @@ def test_an_encoder_that_fails_its_gate_stays_as_it_was_and_the_kit_says_so(
     strict = Recipe("strict", "", llm="Q8_0", vision="int8", cosine=0.9999999)
     said: list[str] = []
     quantize(tiny_kit, tmp_path / "kit", Options(recipe=strict), said.append)
-    manifest = kits.open_kit(tmp_path / "kit").manifest
+    manifest = open_kit(tmp_path / "kit").manifest
     assert manifest.vision.type == "fp32"
     assert (tmp_path / "kit" / "vision.onnx.data").read_bytes() == (
         tiny_kit / "vision.onnx.data"
@@ -290,7 +295,7 @@ def test_an_encoder_whose_image_tokens_depend_on_rounding_stays_as_it_was(
     said: list[str] = []
     loose = Recipe("loose", "", llm="Q8_0", vision="int8", cosine=0.5)
     quantize(tiny_kit, tmp_path / "kit", Options(recipe=loose), said.append)
-    manifest = kits.open_kit(tmp_path / "kit").manifest
+    manifest = open_kit(tmp_path / "kit").manifest
     assert manifest.vision.type == "fp32"
     assert manifest.quantization is not None
     assert "between processors, required 0.999; kept as fp32" in manifest.quantization.notes[0]
@@ -302,7 +307,7 @@ def test_every_encoder_type_comes_close(
 ) -> None:
     loose = Recipe("loose", "", llm="Q8_0", cosine=0.9)
     quantize(tiny_kit, tmp_path / "kit", Options(recipe=loose, vision=kind, stats=stats))
-    manifest = kits.open_kit(tmp_path / "kit").manifest
+    manifest = open_kit(tmp_path / "kit").manifest
     assert manifest.vision.type == kind
     weights = [(kit / "vision.onnx.data").stat().st_size for kit in (tiny_kit, tmp_path / "kit")]
     assert weights[1] < 0.6 * weights[0]
@@ -327,15 +332,15 @@ def test_a_failed_proof_leaves_no_kit(tiny_kit: Path, tmp_path: Path) -> None:
 
 
 def test_stats_of_another_model_are_refused(tiny_kit: Path, stats: Path, tmp_path: Path) -> None:
-    manifest = kits.open_kit(tiny_kit).manifest
+    manifest = open_kit(tiny_kit).manifest
     other = tmp_path / "other"
-    with kits.writing(other) as work:
+    with writing(other) as work:
         for name in manifest.files:
             (work / name).write_bytes((tiny_kit / name).read_bytes())
         with (work / "llm.gguf").open("r+b") as f:
             f.seek(-1, 2)
             f.write(b"\1")
-        kits.write_manifest(work, replace(manifest, files=kits.listing(work)))
+        write_manifest(work, replace(manifest, files=listing(work)))
     with pytest.raises(CheckpointError, match="collected with another model"):
         quantize(other, tmp_path / "kit", Options(stats=stats))
 
@@ -353,7 +358,7 @@ def test_stats_of_another_model_are_refused(tiny_kit: Path, stats: Path, tmp_pat
         (Options(recipe=Recipe("x", "", size=10**7)), "give --stats"),
         (Options(sensitivity=True), "instead of --llm"),
         (Options(vision="int8-static"), "needs the ranges"),
-        (Options(keys="q4_0"), "--keys q4_0: expected one of f16, q8_0"),  # type: ignore[arg-type]
+        (Options(key_cache_type="q4_0"), "--key-cache-type q4_0: expected one of f16, q8_0"),  # type: ignore[arg-type]
     ],
 )
 def test_what_cannot_be_is_refused(

@@ -21,7 +21,8 @@ from pulse_edge import PulseModel
 from pulse_edge.common.folders import MARKER
 from pulse_edge.errors import FolderError
 from pulse_edge.inference.cache import ImageTokenCache, PrefixCache, key_of
-from pulse_edge.kit import kit as kits
+from pulse_edge.kit.kit import base_of, encoder_files, open_kit
+from pulse_edge.kit.write import listing, write_manifest, writing
 
 PAGE = Path(pulse_edge.__file__).parent / "assets" / "example_page.png"
 ROWS = np.random.default_rng(1).standard_normal((7, 5)).astype(np.float32)
@@ -283,7 +284,7 @@ def kit_with_weights_in(source: Path, target: Path, scale: float) -> Path:
     """A copy of a kit whose encoder keeps its weights in `weights/all.bin`, the last third of them times `scale`."""
     import onnx
 
-    with kits.writing(target) as work:
+    with writing(target) as work:
         for name in ("llm.gguf", "vision.onnx"):
             shutil.copy(source / name, work / name)
         (work / "weights").mkdir()
@@ -299,8 +300,8 @@ def kit_with_weights_in(source: Path, target: Path, scale: float) -> Path:
         ):
             entry.value = "weights/all.bin"
         (work / "vision.onnx").write_bytes(model.SerializeToString())
-        old = kits.open_kit(source).manifest
-        kits.write_manifest(work, dataclasses.replace(old, files=kits.listing(work)))
+        old = open_kit(source).manifest
+        write_manifest(work, dataclasses.replace(old, files=listing(work)))
     return target
 
 
@@ -311,12 +312,12 @@ def test_every_file_that_may_hold_weights_counts_as_the_encoders(
         kit_with_weights_in(tiny_kit, tmp_path / name, scale)
         for name, scale in (("a", 1.0), ("b", 0.5))
     )
-    manifests = [kits.open_kit(kit).manifest for kit in (first, second)]
-    assert [kits.encoder_files(m) for m in manifests] == [["vision.onnx", "weights/all.bin"]] * 2
-    assert kits.encoder_files(kits.open_kit(tiny_kit).manifest) == [
+    manifests = [open_kit(kit).manifest for kit in (first, second)]
+    assert [encoder_files(m) for m in manifests] == [["vision.onnx", "weights/all.bin"]] * 2
+    assert encoder_files(open_kit(tiny_kit).manifest) == [
         "vision.onnx",
         "vision.onnx.data",
     ]
-    assert kits.base_of(manifests[0])["vision"] != kits.base_of(manifests[1])["vision"]
+    assert base_of(manifests[0])["vision"] != base_of(manifests[1])["vision"]
     assert encoding(manifests[0]) != encoding(manifests[1])
     assert identity(manifests[0]) != identity(manifests[1])

@@ -10,7 +10,9 @@ import pytest
 from checkout import ROOT
 
 from pulse_edge import PulseModel
-from pulse_edge.kit import kit as kits
+from pulse_edge.kit import locate
+from pulse_edge.kit.kit import open_kit
+from pulse_edge.kit.verify import verify
 from pulse_edge.report.report import DEMONSTRATION, NOT_PROVEN
 
 KIT = ROOT / "pulse_edge" / "assets" / "kits" / "miniature"
@@ -18,8 +20,8 @@ CASES = json.loads((KIT / "golden.json").read_text("utf-8"))["cases"]
 
 
 def test_it_is_as_it_was_made_small_and_a_demonstration() -> None:
-    kit = kits.open_kit(KIT)
-    kits.verify(kit)
+    kit = open_kit(KIT)
+    verify(kit)
     assert kit.manifest.demonstration
     assert sum(file.bytes for file in kit.manifest.files.values()) <= 16_000_000
     assert "PTB-XL" in (KIT / "MODEL_CARD.md").read_text("utf-8")
@@ -30,7 +32,7 @@ def test_it_is_found_where_nothing_else_is_installed(
 ) -> None:
     monkeypatch.delenv("PULSE_EDGE_KIT", raising=False)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
-    assert kits.find(None).path == KIT
+    assert locate.find(None).path == KIT
 
 
 def test_its_golden_cases_come_back() -> None:

@@ -15,7 +15,8 @@ from pulse_edge.errors import KitError, MemoryShortage, UsageError
 from pulse_edge.inference import language_model, memory_plan
 from pulse_edge.inference.memory_plan import Use
 from pulse_edge.kit import gguf_header
-from pulse_edge.kit import kit as kits
+from pulse_edge.kit.kit import Kit, open_kit
+from pulse_edge.kit.manifest import File, Language, Manifest, Packing, Prompt, Vision
 from pulse_edge.machine import memory
 
 MINIATURE = ROOT / "pulse_edge" / "assets" / "kits" / "miniature"
@@ -88,23 +89,23 @@ def header(
 
 def manifest(
     held: gguf_header.Weights, *, d: int, heads: int, kv: int, layers: int, **_: int
-) -> kits.Manifest:
+) -> Manifest:
     """Of a kit with PULSE's tiles and this language model."""
     encoder = {
-        "vision.onnx": kits.File(600_000_000, "0" * 64),
-        "llm.gguf": kits.File(held.bytes, "0" * 64),
+        "vision.onnx": File(600_000_000, "0" * 64),
+        "llm.gguf": File(held.bytes, "0" * 64),
     }
     grids = ((336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008))
-    return kits.Manifest(
+    return Manifest(
         manifest_version=1,
         id="shapes",
         demonstration=True,
         created="2026-01-02T03:04:05+00:00",
         files=encoder,
-        language=kits.Language("llm.gguf", "Q4_K", 4096, d, layers, d * kv // heads, 32000),
-        vision=kits.Vision("vision.onnx", "fp16", 336, 24, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
-        packing=kits.Packing("anyres", "flat", grids, None),
-        prompt=kits.Prompt("plain", "", "{question}", 1024),
+        language=Language("llm.gguf", "Q4_K", 4096, d, layers, d * kv // heads, 32000),
+        vision=Vision("vision.onnx", "fp16", 336, 24, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+        packing=Packing("anyres", "flat", grids, None),
+        prompt=Prompt("plain", "", "{question}", 1024),
         source={},
         parity={},
         versions={},
@@ -112,12 +113,12 @@ def manifest(
 
 
 @pytest.fixture(scope="module")
-def seven_b(tmp_path_factory: pytest.TempPathFactory) -> kits.Kit:
+def seven_b(tmp_path_factory: pytest.TempPathFactory) -> Kit:
     folder = tmp_path_factory.mktemp("7b")
     held = gguf_header.read(
         header(folder / "llm.gguf", **LLAMA_7B, kind="Q4_0")
     )  # of as many bits as Q4_K
-    return kits.Kit(folder, manifest(held, **LLAMA_7B), "0" * 64)
+    return Kit(folder, manifest(held, **LLAMA_7B), "0" * 64)
 
 
 @pytest.mark.parametrize("shape", [LLAMA_7B, GROUPED])
@@ -167,16 +168,14 @@ def test_a_header_tells_what_gguf_tells(tmp_path: Path) -> None:
         gguf_header.read(broken)
 
 
-def picks(
-    kit: kits.Kit, use: Use, budget: float, monkeypatch: pytest.MonkeyPatch
-) -> memory_plan.Plan:
+def picks(kit: Kit, use: Use, budget: float, monkeypatch: pytest.MonkeyPatch) -> memory_plan.Plan:
     monkeypatch.setattr(memory, "available", lambda: int(budget * GIB))
     monkeypatch.setattr(memory, "resident", lambda: 0)
     return memory_plan.make(kit, use, flags=AVX2)
 
 
 def test_what_is_picked_at_7b_as_memory_gets_short(
-    seven_b: kits.Kit, monkeypatch: pytest.MonkeyPatch
+    seven_b: Kit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = Use(pages=1)
     roomy, eight, six = (picks(seven_b, one, budget, monkeypatch) for budget in (16, 7.5, 6.0))
@@ -191,16 +190,16 @@ def test_what_is_picked_at_7b_as_memory_gets_short(
 
 
 def test_weights_whose_own_layout_is_read_in_tiles_stay_mapped(
-    seven_b: kits.Kit, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    seven_b: Kit, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     header(tmp_path / "llm.gguf", **LLAMA_7B, kind="Q4_K")
     assert not picks(
-        kits.Kit(tmp_path, seven_b.manifest, "0" * 64), Use(pages=1), 16, monkeypatch
+        Kit(tmp_path, seven_b.manifest, "0" * 64), Use(pages=1), 16, monkeypatch
     ).repack
 
 
 def test_what_cannot_fit_is_refused_with_figures(
-    seven_b: kits.Kit, monkeypatch: pytest.MonkeyPatch
+    seven_b: Kit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(
         MemoryShortage,
@@ -213,7 +212,7 @@ def test_what_cannot_fit_is_refused_with_figures(
 
 
 def test_a_short_answer_takes_a_short_context_and_ends_the_same() -> None:
-    kit = kits.open_kit(MINIATURE)
+    kit = open_kit(MINIATURE)
     most, rows = kit.manifest.language.context_length, memory_plan.image_tokens(kit.manifest)
     assert memory_plan.context_for(kit.manifest, Use()) == most
     short = memory_plan.context_for(kit.manifest, Use(pages=1, tokens=300))
@@ -242,7 +241,7 @@ def test_the_encoder_is_closed_first_and_says_so_when_it_is_wanted_again() -> No
 
 @pytest.mark.parametrize(("free", "layers"), [(24.0, 33), (4.5, "some"), (0.9, 0)])
 def test_layers_go_to_the_gpu_as_its_free_memory_allows(
-    seven_b: kits.Kit, free: float, layers: int | str
+    seven_b: Kit, free: float, layers: int | str
 ) -> None:
     held = gguf_header.read(seven_b.file("llm.gguf"))
     figures = memory_plan.ladder(seven_b, Use(), None, AVX2)[0]

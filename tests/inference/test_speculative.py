@@ -172,12 +172,13 @@ def test_a_table_comes_back_as_it_was_and_a_foreign_one_is_refused(tmp_path: Pat
 def test_a_kit_carries_the_table_of_its_calibration_answers(tiny_kit: Path, tmp_path: Path) -> None:
     from calibration.draft_table import add
     from calibration.synthesize import Plan, synthesize
-    from pulse_edge.kit import kit as kits
+    from pulse_edge.kit.kit import open_kit
+    from pulse_edge.kit.verify import verify
 
     synthesize(tmp_path / "bench", Plan(pages=3, seed=4, tasks=("ptb-test-report",)), 1)
     contexts = add(tiny_kit, tmp_path / "kit", tmp_path / "bench", None)
-    opened = kits.open_kit(tmp_path / "kit")
-    kits.verify(opened)
+    opened = open_kit(tmp_path / "kit")
+    verify(opened)
     assert contexts > 0
     assert opened.manifest.draft_table_file == "draft_table.json"
     with (

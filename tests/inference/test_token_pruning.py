@@ -21,7 +21,7 @@ from pulse_edge.errors import KitError, UsageError
 from pulse_edge.inference import cache as rowcache
 from pulse_edge.inference import language_model, memory_plan, tiling, token_pruning, vision_encoder
 from pulse_edge.inference import model as interpret
-from pulse_edge.kit import kit
+from pulse_edge.kit.kit import open_kit
 from pulse_edge.report import writers
 
 PAGE = Path(pulse_edge.__file__).parent / "assets" / "example_page.png"
@@ -154,9 +154,9 @@ def test_rows_behind_gaps_stand_where_torch_puts_them(
     places = np.array(
         [*range(3, 20), *range(300, 341), 400, 401, 410]
     )  # from the first on, and behind the last
-    m = kit.open_kit(tiny_kit).manifest.language
+    m = open_kit(tiny_kit).manifest.language
     with closing(
-        language_model.LanguageModel(tiny_kit / m.file, context=256, threads=1, keys=keys)
+        language_model.LanguageModel(tiny_kit / m.file, context=256, threads=1, key_cache_type=keys)
     ) as language:
         before, after = (
             language.tokenize("USER: ", first=True),
@@ -265,7 +265,7 @@ def test_the_attention_is_that_of_the_cls_row_in_the_last_layer_used(
         .standard_normal((3, 3, *2 * (tower.config.image_size,)))
         .astype(np.float32)
     )
-    m = kit.open_kit(tiny_kit).manifest.vision
+    m = open_kit(tiny_kit).manifest.vision
     encoder = vision_encoder.VisionEncoder(tiny_kit / m.file, device="cpu", threads=1)
     features, attention = encoder.attend(pixels)
     with torch.no_grad():

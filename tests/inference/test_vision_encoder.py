@@ -18,7 +18,7 @@ from checkout import ROOT
 from pulse_edge.diagnostics import doctor
 from pulse_edge.inference import memory_plan, vision_encoder
 from pulse_edge.inference.vision_encoder import EXACT, INPUT, OUTPUT, VisionEncoder
-from pulse_edge.kit import kit as kits
+from pulse_edge.kit.kit import open_kit
 
 EMULATOR = shutil.which("qemu-x86_64")
 ENCODE = """
@@ -90,7 +90,7 @@ def test_the_slower_setting_is_made_where_sums_saturate(
 
 
 def test_the_plan_counts_the_memory_that_exact_sums_take(monkeypatch: pytest.MonkeyPatch) -> None:
-    manifest = kits.open_kit(ROOT / "pulse_edge" / "assets" / "kits" / "miniature").manifest
+    manifest = open_kit(ROOT / "pulse_edge" / "assets" / "kits" / "miniature").manifest
     planned = {}
     for saturates in (False, True):
         monkeypatch.setattr(vision_encoder, "saturates", lambda saturates=saturates: saturates)

@@ -23,7 +23,8 @@ from pulse_edge.common import folders
 from pulse_edge.deploy import signing
 from pulse_edge.errors import KitError
 from pulse_edge.installer import install
-from pulse_edge.kit import kit as kits
+from pulse_edge.kit import locate
+from pulse_edge.kit.kit import KIT_VARIABLE
 
 pytest.importorskip("cryptography", reason="signing needs the package cryptography")
 KEY = signing.SecretKey(b"ourclin1", bytes(range(32)))
@@ -679,9 +680,9 @@ def test_a_kit_that_is_not_what_its_manifest_says_is_not_installed(
 def answering(home: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Name of the kit that the installed program takes when none is named, with the program that is tested here."""
     version = home / "versions" / (home / "current").read_text().strip()
-    monkeypatch.setattr(kits.sys, "prefix", str(version / "venv"))
-    monkeypatch.delenv(kits.KIT_VARIABLE, raising=False)
-    return kits.find(None).path.name
+    monkeypatch.setattr(sys, "prefix", str(version / "venv"))
+    monkeypatch.delenv(KIT_VARIABLE, raising=False)
+    return locate.find(None).path.name
 
 
 def test_after_an_update_with_another_kit_the_new_one_answers(
@@ -702,7 +703,7 @@ def test_a_kit_that_a_person_chose_stays_through_updates(
     home: Path, bundles: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answering(home, monkeypatch)
-    kits.choose("kit-a")
+    locate.choose("kit-a")
     assert "kit-a answers, as you chose" in run(bundles["more"], home).stderr
     assert answering(home, monkeypatch) == "kit-a"
 

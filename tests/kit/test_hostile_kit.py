@@ -21,13 +21,16 @@ import onnx
 import pytest
 
 from pulse_edge import PulseModel
+from pulse_edge.common import paths
 from pulse_edge.errors import EngineError, KitError
 from pulse_edge.inference import kv_state, language_model
 from pulse_edge.inference.vision_encoder import VisionEncoder
 from pulse_edge.kit import gguf_header
-from pulse_edge.kit import kit as kits
+from pulse_edge.kit.kit import open_kit
+from pulse_edge.kit.manifest_reader import parse_manifest
+from pulse_edge.kit.verify import verify
 
-MINIATURE = kits.open_kit(Path(kits.__file__).parents[1] / "assets" / "kits" / "miniature")
+MINIATURE = open_kit(paths.ASSETS / "kits" / "miniature")
 MANIFEST = json.loads((MINIATURE.path / "manifest.json").read_text())
 BIG = 10**30
 
@@ -68,7 +71,7 @@ def test_a_claim_that_cannot_be_right_is_refused_by_name(
         part = part[step]
     part[last] = value
     with pytest.raises(KitError, match=r"^here: .*Copy the kit again") as error:
-        kits.parse_manifest(json.dumps(raw), "here")
+        parse_manifest(json.dumps(raw), "here")
     assert words in str(error.value)
     assert len(str(error.value)) < 400
     assert "\x1b" not in str(error.value)
@@ -103,7 +106,7 @@ def test_json_that_is_none_is_refused_in_one_sentence(old: str, new: str, words:
     text = (MINIATURE.path / "manifest.json").read_text()
     assert old in text
     with pytest.raises(KitError) as error:
-        kits.parse_manifest(text.replace(old, new, 1), "here")
+        parse_manifest(text.replace(old, new, 1), "here")
     assert words in str(error.value)
     assert len(str(error.value)) < 400
 
@@ -115,7 +118,7 @@ def test_a_pipe_in_a_kit_is_refused_and_not_waited_for(tmp_path: Path, name: str
     (kit / name).unlink()
     os.mkfifo(kit / name)
     with pytest.raises(KitError, match="no regular file"):
-        kits.open_kit(kit)
+        open_kit(kit)
 
 
 def test_a_link_to_a_file_outside_the_kit_is_refused_though_its_hash_is_right(
@@ -125,11 +128,11 @@ def test_a_link_to_a_file_outside_the_kit_is_refused_though_its_hash_is_right(
     (kit / "MODEL_CARD.md").rename(tmp_path / "outside.md")
     (kit / "MODEL_CARD.md").symlink_to(tmp_path / "outside.md")
     with pytest.raises(KitError, match=r"MODEL_CARD\.md is a link to a file outside the kit"):
-        kits.open_kit(kit)
+        open_kit(kit)
     (tmp_path / "linked").symlink_to(kit)  # a kit's folder may be a link
     (kit / "MODEL_CARD.md").unlink()
     (tmp_path / "outside.md").rename(kit / "MODEL_CARD.md")
-    kits.verify(kits.open_kit(tmp_path / "linked"))
+    verify(open_kit(tmp_path / "linked"))
 
 
 def test_a_device_and_a_manifest_without_end_are_refused(tmp_path: Path) -> None:
@@ -140,7 +143,7 @@ def test_a_device_and_a_manifest_without_end_are_refused(tmp_path: Path) -> None
         kit.mkdir()
         make(kit / "manifest.json")
         with pytest.raises(KitError, match=r"regular file|are the limit"):
-            kits.open_kit(kit)
+            open_kit(kit)
 
 
 def _touched(path: Path) -> Path:
@@ -230,7 +233,7 @@ def test_an_encoder_of_another_shape_than_the_manifest_says_is_refused(tmp_path:
     raw = json.loads((kit / "manifest.json").read_text())
     raw["vision"]["patches_per_side"] //= 2
     (kit / "manifest.json").write_text(json.dumps(raw))
-    page = Path(kits.__file__).parents[1] / "assets" / "example_page.png"
+    page = paths.EXAMPLE_PAGE
     with (
         PulseModel.load(kit, device="cpu") as model,
         pytest.raises(KitError, match="numbers a tile"),
@@ -275,7 +278,7 @@ def saved(
     """A model, and the state that it wrote behind `cells` image tokens."""
     path = MINIATURE.file("llm.gguf")
     model = language_model.LanguageModel(
-        path, context=512, threads=1, keys=keys, flash_attention=flash
+        path, context=512, threads=1, key_cache_type=keys, flash_attention=flash
     )
     model.prefill("k", "hello", np.zeros((cells, model.embedding_length), np.float32))
     model.save(folder / "good")

@@ -10,10 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from pulse_edge.common import paths
+from pulse_edge.common import files, paths
 from pulse_edge.common.files import file_sha256
 from pulse_edge.errors import KitError
-from pulse_edge.kit import kit as kits
+from pulse_edge.kit import locate
+from pulse_edge.kit import verify as verification
+from pulse_edge.kit.kit import KIT_VARIABLE, Kit, open_kit
+from pulse_edge.kit.manifest import MANIFEST_VERSION
+from pulse_edge.kit.verify import IDLE_DAYS, SAMPLE_BYTES, SAMPLES, WHOLE_DAYS, draw_samples, verify
+from pulse_edge.kit.write import writing
 
 
 @pytest.fixture
@@ -27,22 +32,22 @@ def rewrite(kit: Path, **fields: object) -> None:
 
 
 def test_a_newer_manifest_asks_for_an_update(copy: Path) -> None:
-    rewrite(copy, manifest_version=kits.MANIFEST_VERSION + 1)
+    rewrite(copy, manifest_version=MANIFEST_VERSION + 1)
     with pytest.raises(KitError, match="Update pulse-edge"):
-        kits.open_kit(copy)
+        open_kit(copy)
 
 
 def test_unknown_fields_are_refused_by_name(copy: Path) -> None:
     rewrite(copy, surprise=1)
     with pytest.raises(KitError, match="surprise"):
-        kits.open_kit(copy)
+        open_kit(copy)
 
 
 def test_missing_and_foreign_files_are_named_at_once(copy: Path) -> None:
     (copy / "vision.onnx").unlink()
     (copy / "extra.bin").write_bytes(b"x")
     with pytest.raises(KitError, match=r"vision.onnx is missing.*extra.bin does not belong"):
-        kits.open_kit(copy)
+        open_kit(copy)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="folders cannot be locked there")
@@ -51,9 +56,9 @@ def test_what_a_killed_process_left_goes_and_what_a_living_one_makes_stays(tmp_p
     left.mkdir()
     (left / "llm.gguf").write_bytes(b"half")
     (left / ".pulse-edge-unfinished").write_text("pulse-edge unfinished kit 1\n")
-    with kits.writing(tmp_path / "kit") as one:
+    with writing(tmp_path / "kit") as one:
         assert not left.exists()
-        with pytest.raises(KitError, match="no manifest"), kits.writing(tmp_path / "kit"):
+        with pytest.raises(KitError, match="no manifest"), writing(tmp_path / "kit"):
             assert one.exists()
         (one / "manifest.json").write_text("{}")
     assert [p.name for p in tmp_path.iterdir()] == ["kit"]
@@ -63,13 +68,13 @@ def test_a_folder_of_that_name_without_our_mark_stays(tmp_path: Path) -> None:
     other = tmp_path / ".kit.unfinished-0123abcd"
     other.mkdir()
     (other / "letter.txt").write_text("mine")
-    with kits.writing(tmp_path / "kit") as work:
+    with writing(tmp_path / "kit") as work:
         (work / "manifest.json").write_text("{}")
     assert (other / "letter.txt").read_text() == "mine"
 
 
 def force(target: Path) -> None:
-    with kits.writing(target, force=True) as work:
+    with writing(target, force=True) as work:
         (work / "manifest.json").write_text("{}")
 
 
@@ -147,7 +152,7 @@ def test_force_replaces_a_kit_a_damaged_one_and_an_empty_folder(copy: Path, tmp_
 @pytest.mark.parametrize("forced", [False, True])
 def test_what_was_put_at_the_target_meanwhile_stays(tmp_path: Path, forced: bool) -> None:
     def write() -> None:
-        with kits.writing(tmp_path / "kit", force=forced) as work:
+        with writing(tmp_path / "kit", force=forced) as work:
             (work / "manifest.json").write_text("{}")
             letters(tmp_path / "kit")
 
@@ -159,14 +164,14 @@ def test_what_was_put_at_the_target_meanwhile_stays(tmp_path: Path, forced: bool
 
 def test_a_directory_without_manifest_is_unfinished(tmp_path: Path) -> None:
     with pytest.raises(KitError, match="unfinished"):
-        kits.open_kit(tmp_path)
+        open_kit(tmp_path)
 
 
 @pytest.fixture
 def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
     """Empty places where a kit is looked for, in the order of looking."""
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
-    monkeypatch.delenv(kits.KIT_VARIABLE, raising=False)
+    monkeypatch.delenv(KIT_VARIABLE, raising=False)
     monkeypatch.setattr(paths, "ASSETS", tmp_path / "package")
     return {
         "named": tmp_path / "named",
@@ -185,8 +190,8 @@ def test_a_kit_is_looked_for_in_this_order(
     for name in present:
         shutil.copytree(tiny_kit, places[name])
     if "variable" in present:
-        monkeypatch.setenv(kits.KIT_VARIABLE, str(places["variable"]))
-    assert kits.find(places["named"] if first == "named" else None).path == places[first]
+        monkeypatch.setenv(KIT_VARIABLE, str(places["variable"]))
+    assert locate.find(places["named"] if first == "named" else None).path == places[first]
 
 
 @pytest.mark.parametrize("place", ["installed", "package"])
@@ -198,12 +203,12 @@ def test_several_kits_in_one_place_are_an_error_that_names_them(
     with pytest.raises(
         KitError, match=r"several kits \(one, two\)\. Name one with --kit or PULSE_EDGE_KIT"
     ):
-        kits.find(None)
+        locate.find(None)
 
 
 def test_no_kit_anywhere_says_where_it_was_looked_for(places: dict[str, Path]) -> None:
     with pytest.raises(KitError, match=rf"no kit: .*{places['installed'].parent}.*--kit"):
-        kits.find(None)
+        locate.find(None)
 
 
 @pytest.mark.parametrize("place", ["named", "variable"])
@@ -212,22 +217,22 @@ def test_a_kit_that_was_named_and_is_absent_is_not_replaced_by_another(
 ) -> None:
     shutil.copytree(tiny_kit, places["installed"])
     if place == "variable":
-        monkeypatch.setenv(kits.KIT_VARIABLE, str(places["variable"]))
+        monkeypatch.setenv(KIT_VARIABLE, str(places["variable"]))
     with pytest.raises(KitError, match=f"{places[place]}: no such kit"):
-        kits.find(places["named"] if place == "named" else None)
+        locate.find(places["named"] if place == "named" else None)
 
 
 # --- remembered verification ------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def remembered(copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> kits.Kit:
+def remembered(copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Kit:
     """A kit that has passed, and whose stamps do not show a change: its blocks are altered below the file system."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    stamps = {path: kits._stamp(path) for path in copy.resolve().iterdir()}
-    monkeypatch.setattr(kits, "_stamp", lambda path: stamps[path])
-    kit = kits.open_kit(copy)
-    kits.verify(kit, remembered=True)
+    stamps = {path: verification._stamp(path) for path in copy.resolve().iterdir()}
+    monkeypatch.setattr(verification, "_stamp", lambda path: stamps[path])
+    kit = open_kit(copy)
+    verify(kit, remembered=True)
     return kit
 
 
@@ -240,7 +245,7 @@ def whole_reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         reads.append(path.name)
         return real(path, progress)
 
-    monkeypatch.setattr(kits, "file_sha256", noted)
+    monkeypatch.setattr(files, "file_sha256", noted)
     return reads
 
 
@@ -254,94 +259,94 @@ def spoil(path: Path, share: float) -> None:
 
 def later(monkeypatch: pytest.MonkeyPatch, days: float) -> None:
     now = time.time() + days * 86400
-    monkeypatch.setattr(kits.time, "time", lambda: now)
+    monkeypatch.setattr(verification.time, "time", lambda: now)
 
 
 def test_a_kit_that_passed_is_sampled_and_not_read_whole(
-    remembered: kits.Kit, monkeypatch: pytest.MonkeyPatch
+    remembered: Kit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reads, seen = whole_reads(monkeypatch), []
-    kits.verify(remembered, remembered=True, progress=seen.append)
+    verify(remembered, remembered=True, progress=seen.append)
     assert reads == []
     assert sum(seen) == sum(file.bytes for file in remembered.manifest.files.values())
-    assert {len(kits._drawn(size)) for size in (0, 1, kits.SAMPLE_BYTES)} == {1}
-    assert kits.PLACES // 2 < len(kits._drawn(4 << 30)) <= kits.PLACES
+    assert {len(draw_samples(size)) for size in (0, 1, SAMPLE_BYTES)} == {1}
+    assert SAMPLES // 2 < len(draw_samples(4 << 30)) <= SAMPLES
 
 
 @pytest.mark.parametrize("file", ["llm.gguf", "vision.onnx", "vision.onnx.data"])
 def test_blocks_altered_below_the_file_system_are_found_by_sampling(
-    remembered: kits.Kit, file: str
+    remembered: Kit, file: str
 ) -> None:
     if file not in remembered.manifest.files:
         pytest.skip("this kit has no such file")
     spoil(remembered.file(file), 0.5)
     for _ in range(2):
         with pytest.raises(KitError, match=f"altered since it was made: {file}"):
-            kits.verify(remembered, remembered=True)
+            verify(remembered, remembered=True)
 
 
 def test_a_single_byte_is_found_where_everything_is_read(
-    remembered: kits.Kit, monkeypatch: pytest.MonkeyPatch
+    remembered: Kit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        kits, "_sampled", lambda _path, offsets: dict.fromkeys(map(str, offsets), "")
+        verification, "_hash_samples", lambda _path, offsets: dict.fromkeys(map(str, offsets), "")
     )
-    kits.verify(remembered, again=True)  # from now on no place shows a change
+    verify(remembered, again=True)  # from now on no place shows a change
     path = remembered.file("llm.gguf")
     raw = bytearray(path.read_bytes())
     raw[len(raw) // 2] ^= 1
     path.write_bytes(raw)
-    kits.verify(remembered, remembered=True)
+    verify(remembered, remembered=True)
     with monkeypatch.context() as patch:
-        patch.setattr(kits, "_own_systems", set)  # a USB drive
-        patch.setattr(kits._Verified, "save", lambda _self: None)
+        patch.setattr(verification, "_own_file_systems", set)  # a USB drive
+        patch.setattr(verification._VerifiedFiles, "save", lambda _self: None)
         with pytest.raises(KitError, match=r"llm\.gguf"):
-            kits.verify(remembered, remembered=True)
-    kits.verify(remembered, remembered=True)
+            verify(remembered, remembered=True)
+    verify(remembered, remembered=True)
     with pytest.raises(KitError, match=r"llm\.gguf"):
-        kits.verify(remembered, again=True)  # doctor, after which it does not pass as before
+        verify(remembered, again=True)  # doctor, after which it does not pass as before
     with pytest.raises(KitError, match=r"llm\.gguf"):
-        kits.verify(remembered, remembered=True)
+        verify(remembered, remembered=True)
 
 
-@pytest.mark.parametrize("days", [kits.IDLE_DAYS + 0.1, -1])
+@pytest.mark.parametrize("days", [IDLE_DAYS + 0.1, -1])
 def test_after_a_long_idle_time_or_a_wrong_clock_everything_is_read(
-    remembered: kits.Kit, monkeypatch: pytest.MonkeyPatch, days: float
+    remembered: Kit, monkeypatch: pytest.MonkeyPatch, days: float
 ) -> None:
     reads = whole_reads(monkeypatch)
     later(monkeypatch, days)
-    kits.verify(remembered, remembered=True)
+    verify(remembered, remembered=True)
     assert sorted(reads) == sorted(remembered.manifest.files)
-    kits.verify(remembered, remembered=True)
+    verify(remembered, remembered=True)
     assert len(reads) == len(remembered.manifest.files)
 
 
 def test_a_kit_in_daily_use_is_read_whole_every_month(
-    remembered: kits.Kit, monkeypatch: pytest.MonkeyPatch
+    remembered: Kit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reads, whole = whole_reads(monkeypatch), []
-    for day in range(1, 2 * kits.WHOLE_DAYS + 2):
+    for day in range(1, 2 * WHOLE_DAYS + 2):
         with monkeypatch.context() as patch:
             later(patch, day)
-            kits.verify(remembered, remembered=True)
+            verify(remembered, remembered=True)
         whole += [day] * bool(reads)
         reads.clear()
-    assert whole == [kits.WHOLE_DAYS, 2 * kits.WHOLE_DAYS]
+    assert whole == [WHOLE_DAYS, 2 * WHOLE_DAYS]
 
 
 @pytest.mark.parametrize(
     "field", range(6), ids=["size", "mtime", "ctime", "inode", "device", "file system"]
 )
 def test_another_stamp_or_file_system_is_read_whole(
-    remembered: kits.Kit, monkeypatch: pytest.MonkeyPatch, field: int
+    remembered: Kit, monkeypatch: pytest.MonkeyPatch, field: int
 ) -> None:
-    reads, before = whole_reads(monkeypatch), kits._stamp
+    reads, before = whole_reads(monkeypatch), verification._stamp
 
     def changed(path: Path) -> tuple[int, ...]:
         return tuple(value + (n == field) for n, value in enumerate(before(path)))
 
-    monkeypatch.setattr(kits, "_stamp", changed)
-    kits.verify(remembered, remembered=True)
+    monkeypatch.setattr(verification, "_stamp", changed)
+    verify(remembered, remembered=True)
     assert sorted(reads) == sorted(remembered.manifest.files)
 
 
@@ -349,16 +354,16 @@ def test_another_stamp_or_file_system_is_read_whole(
     "content", ["", "[]", '{"x": 1}', '{"x": {"stamp": [1], "sha256": 2}}', "[" * 100_000]
 )
 def test_a_damaged_memory_is_none(
-    remembered: kits.Kit, monkeypatch: pytest.MonkeyPatch, content: str
+    remembered: Kit, monkeypatch: pytest.MonkeyPatch, content: str
 ) -> None:
     (paths.user_cache() / "verified" / "verified.json").write_text(content)
     reads = whole_reads(monkeypatch)
-    kits.verify(remembered, remembered=True)
+    verify(remembered, remembered=True)
     assert len(reads) == len(remembered.manifest.files)
 
 
 def test_doctor_reads_a_kit_whole_though_it_is_remembered(
-    remembered: kits.Kit, monkeypatch: pytest.MonkeyPatch
+    remembered: Kit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from pulse_edge.diagnostics import doctor
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pulse_edge.kit.kit import Calibration
+from pulse_edge.kit.manifest import Calibration
 
 
 def calibration(

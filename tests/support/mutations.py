@@ -28,8 +28,9 @@ from safetensors.torch import save_file
 
 from export import checkpoint, convert, ggml, llm, vision
 from pulse_edge.inference import tiling
-from pulse_edge.kit import kit as kits
 from pulse_edge.kit import prompt
+from pulse_edge.kit.kit import open_kit
+from pulse_edge.kit.write import listing, write_manifest
 
 Patch = pytest.MonkeyPatch
 LAYOUTS = {
@@ -221,7 +222,7 @@ def _newline_lost(patch: Patch) -> None:
 
 def noisy(kit: Path, share: float = 0.01) -> None:
     """Put noise on every weight of a finished kit's language model, as a share of it, and write its manifest again."""
-    opened, random = kits.open_kit(kit), np.random.default_rng(0)
+    opened, random = open_kit(kit), np.random.default_rng(0)
     for t in gguf.GGUFReader(kit / "llm.gguf", "r+").tensors:
         if len(t.shape) > 1:
             values = gguf.quants.dequantize(t.data, t.tensor_type).astype(np.float32)
@@ -229,7 +230,7 @@ def noisy(kit: Path, share: float = 0.01) -> None:
             t.data[:] = (
                 ggml.packed(values, t.tensor_type, None).view(t.data.dtype).reshape(t.data.shape)
             )
-    kits.write_manifest(kit, dataclasses.replace(opened.manifest, files=kits.listing(kit)))
+    write_manifest(kit, dataclasses.replace(opened.manifest, files=listing(kit)))
 
 
 QUANTIZER = (

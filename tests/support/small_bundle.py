@@ -11,7 +11,8 @@ from pathlib import Path
 from pulse_edge.deploy import bundle, signing, wheelhouse
 from pulse_edge.deploy.wheelhouse import Target
 from pulse_edge.installer import install
-from pulse_edge.kit import kit as kits
+from pulse_edge.kit.manifest import Language, Manifest, Packing, Prompt, Vision
+from pulse_edge.kit.write import listing, write_manifest
 
 EXTRAS = "".join(f"Provides-Extra: {name}\n" for name in ("cpu", *wheelhouse.EXTRAS))
 PROGRAM = """
@@ -38,21 +39,21 @@ def kit(
     noise = random.Random(seed)
     for file in files:
         (path / file).write_bytes(noise.randbytes(size))
-    manifest = kits.Manifest(
+    manifest = Manifest(
         manifest_version=1,
         id=name,
         demonstration=True,
         created=created,
-        files=kits.listing(path),
-        language=kits.Language(files[0], "f16", 64, 8, 1, 8, 400),
-        vision=kits.Vision(files[1], "fp32", 28, 2, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
-        packing=kits.Packing("square", "flat", (), None),
-        prompt=kits.Prompt("llava_v1", "", "{question}", 8),
+        files=listing(path),
+        language=Language(files[0], "f16", 64, 8, 1, 8, 400),
+        vision=Vision(files[1], "fp32", 28, 2, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+        packing=Packing("square", "flat", (), None),
+        prompt=Prompt("llava_v1", "", "{question}", 8),
         source={"name": "noise", "licence": "CC0-1.0"},
         parity={},
         versions={},
     )
-    kits.write_manifest(path, manifest)
+    write_manifest(path, manifest)
     return path
 
 

@@ -68,19 +68,20 @@ def quantized(kit: Path, target: Path, kind: str) -> Path:
 
     from llama_cpp import llama_cpp as lib
 
-    from pulse_edge.kit import kit as kits
+    from pulse_edge.kit.kit import open_kit
+    from pulse_edge.kit.write import listing, write_manifest, writing
 
-    opened = kits.open_kit(kit)
+    opened = open_kit(kit)
     params = lib.llama_model_quantize_default_params()
     params.ftype, params.nthread = getattr(lib, f"LLAMA_FTYPE_MOSTLY_{kind}"), 1
-    with kits.writing(target) as work:
+    with writing(target) as work:
         for name in opened.manifest.files:
             shutil.copy(opened.file(name), work / name)
         source, out = (str(folder / "llm.gguf").encode() for folder in (opened.path, work))
         assert lib.llama_model_quantize(source, out, ctypes.byref(params)) == 0
         language = dataclasses.replace(opened.manifest.language, type=kind)
         manifest = dataclasses.replace(opened.manifest, id=f"tiny ({kind})", language=language)
-        kits.write_manifest(work, dataclasses.replace(manifest, files=kits.listing(work)))
+        write_manifest(work, dataclasses.replace(manifest, files=listing(work)))
     return target
 
 
