@@ -85,6 +85,22 @@ PER_LEAD: dict[str, tuple[str, str]] = {
 NAMES |= {f"{key}.{lead}": (name.format(lead=lead), unit) for key, (name, unit) in PER_LEAD.items() for lead in LEADS}
 """All keys in the order of the list."""
 
+RR_KEYS: tuple[str, ...] = (
+    "rate",
+    "rate_median",
+    "rr_mean",
+    "rr_median",
+    "rr_shortest",
+    "rr_longest",
+    "rr_sd",
+    "rmssd",
+    "rr_variation",
+)
+RR_KEYS += ("regular", "pauses", "ectopic", "ventricular_ectopic", "supraventricular_ectopic")
+"""What needs RR intervals."""
+
+MOST_BEATS = 0.5
+"""Share of the beats that spikes of a pacemaker precede at least."""
 FLAT_MV = 0.05
 """A lead that stays within this, peak to peak, shows no electrical activity of the heart."""
 AXIS_DOUBT = 30.0
@@ -173,8 +189,17 @@ def fill_rhythm(sheet: Sheet, rhythm: Rhythm, p_present: bool | str | None, pace
     leads, valid = sheet.leads, rhythm.valid
     sheet.add("beats", float(len(rhythm.kinds)), leads)
     if valid.size < FEWEST_INTERVALS:
-        sheet.refuse_rest(f"{valid.size} RR intervals are too few, {FEWEST_INTERVALS} are needed")
-        return
+        reason = f"{valid.size} RR intervals are too few, {FEWEST_INTERVALS} are needed"
+        sheet.refuse(RR_KEYS, leads, reason)
+    else:
+        _fill_intervals(sheet, rhythm)
+    if paced is not None and p_present is not None:
+        sheet.add("paced", float(paced >= MOST_BEATS), leads)
+        _fill_atria(sheet, rhythm, p_present)
+
+
+def _fill_intervals(sheet: Sheet, rhythm: Rhythm) -> None:
+    leads, valid = sheet.leads, rhythm.valid
     for key, function in (("rr_mean", np.mean), ("rr_median", np.median)):
         interval = float(function(valid))
         sheet.add(key, interval, leads)
@@ -182,15 +207,7 @@ def fill_rhythm(sheet: Sheet, rhythm: Rhythm, p_present: bool | str | None, pace
     sheet.add("rr_shortest", float(valid.min()), leads)
     sheet.add("rr_longest", float(valid.max()), leads)
     sheet.add("pauses", float((valid >= PAUSE_MS).sum()), leads)
-    _fill_variation(sheet, rhythm)
-    if paced is None or p_present is None:
-        return
-    sheet.add("paced", float(paced >= 0.5), leads)
-    _fill_atria(sheet, rhythm, p_present)
-
-
-def _fill_variation(sheet: Sheet, rhythm: Rhythm) -> None:
-    leads, rmssd = sheet.leads, rhythm.rmssd
+    rmssd = rhythm.rmssd
     if rmssd is None:
         few = "too few normal beats follow one another"
         sheet.refuse(("rr_sd", "rmssd", "rr_variation", "regular"), leads, few)
@@ -213,12 +230,15 @@ def _fill_atria(sheet: Sheet, rhythm: Rhythm, p_present: bool | str) -> None:
         sheet.refuse(("atrial_fibrillation", "atrial_rate"), leads, unsure)
     elif p_present:
         sheet.add("atrial_fibrillation", 0.0, leads)
-        sheet.add("atrial_rate", sheet.filled["rate"].value, leads)
+        rate = sheet.filled["rate"]
+        sheet.add("atrial_rate", rate.value, leads, rate.reason)
     else:
         absent = "RR intervals without P waves are not clearly irregular"
         sheet.add("atrial_fibrillation", 1.0 if fibrillation else None, leads, absent)
         sheet.add("atrial_rate", None, leads, "no P wave precedes the QRS at a constant distance")
     whole = [kind for kind in rhythm.kinds if kind != UNKNOWN]
+    if rhythm.valid.size < FEWEST_INTERVALS:
+        return
     ventricular = float(whole.count(VENTRICULAR))
     sheet.add("ventricular_ectopic", ventricular, leads)
     if fibrillation:
