@@ -29,6 +29,8 @@ SHORTEST_MS = 600.0
 """A lead that is traced for less than this gives no beats."""
 MIN_CONTRAST = 3.0
 """Height of the beats' slope over the slope between them, below which there is noise alone. Noise reaches 2.2."""
+FLAT_MV = 0.15
+"""Range of a resting pen's trace on paper. A readable trace that stays within it, and has no steep part, is flat."""
 MIN_SLOPE = 2.5
 """Slope of the weakest rhythm that counts, mV/s: a QRS of 0.1 mV has 4, the trace of a resting pen below 1."""
 
@@ -124,9 +126,11 @@ def detect(channels: tuple[Channel, ...], size: int) -> Detection:
     if not channels:
         return replace(nothing, reason=f"no lead is traced for {SHORTEST_MS / 1000:g} s")
     energy = activity(channels, size)
-    scaled, height, contrast = _scaled(energy, channels)
-    if height < MIN_SLOPE:
+    if not np.nanmax(energy) >= MIN_SLOPE:
+        if _extent(channels) > FLAT_MV:
+            return replace(nothing, reason="no beats stand out from the noise")
         return replace(nothing, reason="the trace is flat: asystole, or electrodes off", asystole=True)
+    scaled, contrast = _scaled(energy, channels)
     if contrast < MIN_CONTRAST:
         return replace(nothing, reason="no beats stand out from the noise")
     peaks = _accepted(scaled)
@@ -148,6 +152,11 @@ def _centred(energy: Samples, peaks: Index) -> Index:
     return centres
 
 
+def _extent(channels: tuple[Channel, ...]) -> float:
+    """Median over the channels of the range that holds 99 % of the samples, mV."""
+    return float(np.median([np.subtract(*np.nanquantile(c.millivolts, [0.995, 0.005])) for c in channels]))
+
+
 def activity(channels: tuple[Channel, ...], size: int) -> Samples:
     """Root mean square slope of the channels that exist at each moment, mV/s: (samples,); NaN where there is none."""
     total, count = np.zeros(size), np.zeros(size)
@@ -160,18 +169,21 @@ def activity(channels: tuple[Channel, ...], size: int) -> Samples:
     return np.sqrt(np.maximum(smooth(mean, 22), 0))
 
 
-def _scaled(energy: Samples, channels: tuple[Channel, ...]) -> tuple[Samples, float, float]:
-    """Divide each stretch of time with the same channels by the height of its beats; that height, and its contrast."""
+def _scaled(energy: Samples, channels: tuple[Channel, ...]) -> tuple[Samples, float]:
+    """Divide each stretch of time with the same channels by the height of its beats, and compare that with the slope between."""
     present = np.stack([channel.valid for channel in channels])
     starts = [0, *(np.flatnonzero(np.any(np.diff(present, axis=1), axis=0)) + 1), energy.size]
     stretches = [(a, b) for a, b in itertools.pairwise(starts) if b - a >= samples(SHORTEST_MS)]
     stretches = [(a, b) for a, b in stretches if np.isfinite(energy[a:b]).sum() >= samples(SHORTEST_MS)]
     if not stretches:
-        return np.full_like(energy, np.nan), 0.0, 0.0
+        return np.full_like(energy, np.nan), 0.0
     heights = np.array([_height(energy[a:b]) for a, b in stretches])
     floors = np.array([float(np.nanquantile(energy[a:b], 0.35)) for a, b in stretches])
     weights = np.array([b - a for a, b in stretches], np.float64)
     usual = _weighted_median(heights, weights)
+    if usual < MIN_SLOPE:  # long pauses: most of the time there is no beat at all
+        usual = 0.6 * float(np.nanmax(energy))
+        heights = np.maximum(heights, usual)
     contrast = _weighted_median(heights / np.maximum(floors, 1e-6), weights)
     centres = np.array([(a + b) / 2 for a, b in stretches])
     scale = np.full_like(energy, np.nan)
@@ -179,7 +191,7 @@ def _scaled(energy: Samples, channels: tuple[Channel, ...]) -> tuple[Samples, fl
         scale[a:b] = np.clip(height, 0.4 * usual, 2.5 * usual)
     short = np.isnan(scale)
     scale[short] = np.interp(np.flatnonzero(short), centres, np.clip(heights, 0.4 * usual, 2.5 * usual))
-    return energy / scale, usual, contrast
+    return energy / scale, contrast
 
 
 def _height(energy: Samples) -> float:

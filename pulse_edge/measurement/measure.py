@@ -134,6 +134,7 @@ def measure_signal(signal: TracedSignal, age_years: float | None = None) -> Sign
     rhythm = rhythm_of(detection, alignment, beats)
     reason = _not_beats(alignment)
     if reason:
+        sheet.refuse(("asystole",), sheet.leads, reason)
         sheet.refuse_rest(reason)
         return SignalMeasurements(sheet.measurements(), (), (), age_years)
     shape = _shape(channels, alignment, beats, rhythm)

@@ -30,6 +30,8 @@ PAUSE_MS = 2000.0
 REGULAR_RANGE_MS, IRREGULAR_RANGE, IRREGULAR_RMSSD = 120.0, 0.30, 0.10
 """RR intervals within 120 ms of one another are regular; a range of 30 % of the mean interval, or an RMSSD of 10 % of it, is
 irregular (Dash and others, Ann Biomed Eng 37, 2009, 1701, detect atrial fibrillation at 10 %); breathing lies between."""
+SPIKE_LEADS = 3
+"""Leads in which a spike of a pacemaker shows at least."""
 FEWEST_INTERVALS = 3
 MIN_DOMINANT = 0.4
 """Share of beats with the dominant shape below which the deflections are no beats: noise, or ventricular fibrillation."""
@@ -104,15 +106,20 @@ def _usual(intervals: Samples, n: int) -> float:
 
 
 def paced_beats(channels: tuple[Channel, ...], beats: Index, onset: int) -> float:
-    """Share of the beats with a spike at the same distance before the QRS; `onset` in samples from the beat's centre."""
-    if not len(beats):
-        return 0.0
+    """Share of the beats with a spike at the same distance from the QRS; `onset` in samples from the beat's centre.
+
+    A spike shows in most leads. One that only a lead or two show is a notch of the QRS, and does not count.
+    """
     first, last = onset - samples(300), onset + samples(60)
-    marks = np.zeros((len(beats), last - first))
+    leads = tuple(dict.fromkeys(c.lead for c in channels))
+    marks = np.zeros((len(leads), len(beats), last - first))
     for channel in channels:
         for spike in channel.spikes:
             distance = spike - beats
             for n in np.flatnonzero((distance >= first) & (distance < last)):
-                marks[n, int(distance[n]) - first] = 1
-    near = np.lib.stride_tricks.sliding_window_view(marks, samples(20), axis=1).max(axis=2)
-    return float(near.mean(axis=0).max())
+                marks[leads.index(channel.lead), n, int(distance[n]) - first] = 1
+    if not marks.size:
+        return 0.0
+    near = np.lib.stride_tricks.sliding_window_view(marks, samples(20), axis=2).max(axis=3)
+    shown = near.any(axis=1).sum(axis=0) >= min(SPIKE_LEADS, len(leads))
+    return float((near.max(axis=0).mean(axis=0) * shown).max())
