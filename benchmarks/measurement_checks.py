@@ -143,7 +143,7 @@ PLACES = {"inferior": ("II", "III", "aVF"), "anterior": ("V1", "V2", "V3", "V4")
 
 def statements(recording: Recording) -> Iterator[Statement]:
     """Texts about one recording whose truth is known."""
-    for make in (_rates, _rhythms, _blocks, _intervals, _st, _normal):
+    for make in (_rates, _rhythms, _blocks, _intervals, _st, _labelled, _normal):
         for group, text, right in make(recording):
             yield Statement(group, text, right, recording.name)
 
@@ -258,6 +258,28 @@ def _normal(r: Recording) -> Said:
         yield "no ST-T changes", "No ST-T changes.", True
     elif r.labels & {"AFIB", "CLBBB", "CRBBB", "PACE"}:
         yield "normal ECG", "Normal ECG.", False
+
+
+LABELLED = (
+    ("STD_", "ST depression"),
+    ("STE_", "ST elevation"),
+    ("INVT", "T-wave inversion"),
+    ("LVH", "left ventricular hypertrophy"),
+    ("LVOLT", "low voltage"),
+    ("LNGQT", "a prolonged QT interval"),
+    ("PVC", "premature ventricular contractions"),
+    ("PAC", "premature atrial contractions"),
+)
+
+
+def _labelled(r: Recording) -> Said:
+    """Words without a place or a number: right where the label stands, wrong on normal recordings."""
+    for code, words in LABELLED:
+        if code in r.labels:
+            yield words, f"There is {words}.", True
+        elif "NORM" in r.labels and not r.labels & (ECTOPIC | NOT_SINUS):
+            yield words, f"There is {words}.", False
+            yield f"{words} denied", f"There is no {words.removeprefix('a ')}.", True
 
 
 def oracle_rate(millivolts: Signal) -> float | None:
@@ -379,11 +401,11 @@ def main(shared: Path, layout: str, limit: int | None, misses: Path | None, unkn
                 )
     if misses:
         misses.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    click.echo(f"{'statement':<32}{'right, contradicted':<28}{'wrong, contradicted':<30}{'right, not measurable':<28}")
+    click.echo(f"{'statement':<44}{'right, contradicted':<28}{'wrong, contradicted':<30}{'right, not measurable':<28}")
     for group in dict.fromkeys(group for group, _ in counts):
         right, wrong = counts.get((group, True), Count()), counts.get((group, False), Count())
         cells = (right.share("contradicted"), wrong.share("contradicted"), right.share("not measurable"))
-        click.echo(f"{group:<32}{cells[0]:<28}{cells[1]:<30}{cells[2]:<28}")
+        click.echo(f"{group:<44}{cells[0]:<28}{cells[1]:<30}{cells[2]:<28}")
 
 
 if __name__ == "__main__":

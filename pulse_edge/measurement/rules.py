@@ -125,10 +125,10 @@ DEPRESSION = (
     *NO_SECONDARY_ST,
 )
 LVH = (
-    Limit("sokolow_lyon", at_least=3.5, slack=0.5),
-    Limit("cornell", at_least=2.8, women=2.0, slack=0.4),
+    Limit("sokolow_lyon", at_least=3.5, slack=0.3),
+    Limit("cornell", at_least=2.8, women=2.0, slack=0.3),
     Limit("peguero", at_least=2.8, women=2.3, slack=0.3),
-    Limit("r.aVL", at_least=1.1, slack=0.2),
+    Limit("r.aVL", at_least=1.1, slack=0.1),
 )
 
 RULES = (
@@ -175,21 +175,24 @@ RULES = (
     ),
     Rule(
         "ventricular ectopic beats",
-        (BEATS, AnyOf((Limit("ectopic", at_least=1), Limit("rr_spread", at_least=120), IRREGULAR))),
+        (BEATS, AnyOf((Limit("ectopic", at_least=1), Limit("rr_spread", at_least=200), IRREGULAR))),
         (Limit("ventricular_ectopic", at_least=1),),
         "AHA II",
+        supports=(Limit("ectopic", at_least=1),),
     ),
     Rule(
         "atrial ectopic beats",
-        (BEATS, AnyOf((Limit("ectopic", at_least=1), Limit("rr_spread", at_least=120), IRREGULAR))),
+        (BEATS, AnyOf((Limit("ectopic", at_least=1), Limit("rr_spread", at_least=200), IRREGULAR))),
         (Limit("supraventricular_ectopic", at_least=1),),
         "AHA II",
+        supports=(Limit("ectopic", at_least=1),),
     ),
     Rule(
         "ectopic beats",
-        (BEATS, AnyOf((Limit("ectopic", at_least=1), Limit("rr_spread", at_least=120), IRREGULAR))),
+        (BEATS, AnyOf((Limit("ectopic", at_least=1), Limit("rr_spread", at_least=200), IRREGULAR))),
         (Limit("ectopic", at_least=1),),
         "AHA II",
+        supports=(Limit("ectopic", at_least=1),),
     ),
     # --- conduction
     Rule(
@@ -341,16 +344,24 @@ RULES = (
     ),
     Rule(
         "T-wave inversion",
-        (Limit("t.LEAD", at_most=-0.1, slack=0.1),),
+        (Limit("t.LEAD", at_most=-0.1, slack=0.1, leads=(*UPRIGHT_T, "aVF", "V2")),),
         (Limit("t.LEAD", at_most=-0.2, contiguous=True, leads=UPRIGHT_T),),
         "AHA IV: T of -0.1 mV in leads with an R wave",
         adults=True,
     ),
     Rule(
         "left ventricular hypertrophy",
+        (),
+        (LVH[0], LVH[1], LVH[2]),
+        "AHA V: Sokolow-Lyon, Cornell, Peguero; readers also go by other signs, so that low voltages leave it open",
+        supports=(AnyOf(LVH),),
+        adults=True,
+    ),
+    Rule(
+        "left ventricular hypertrophy by voltage",
         (AnyOf(LVH),),
         (LVH[0], LVH[1], LVH[2]),
-        "AHA V: Sokolow-Lyon, Cornell, Peguero",
+        "AHA V: Sokolow-Lyon, Cornell, Peguero, R in aVL",
         adults=True,
     ),
     Rule(
