@@ -12,9 +12,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from pulse_edge.measurement.bounds import bounds_of
 from pulse_edge.measurement.claims import Claim, claims_in
 from pulse_edge.measurement.conditions import Person, Trace, Truth, judge, truth_of_all
-from pulse_edge.measurement.limits import ADULT_AGE, limits_of
+from pulse_edge.measurement.criteria import ADULT
 from pulse_edge.measurement.measurements import Measurement
 from pulse_edge.measurement.rules import DERIVED, NUMBERS, ROUGH, RULES, NumberRule, Rule
 from pulse_edge.report import Finding
@@ -169,7 +170,7 @@ def distance(claim: Claim, measured: Measurement) -> float:
 
 
 def _words(claim: Claim, rule: Rule, trace: Trace, person: Person, intro: str) -> Check:
-    child = person.age is not None and person.age < ADULT_AGE
+    child = person.age is not None and person.age < ADULT
     if rule.adults and child:
         why = f"{intro}; the limits for it hold for adults alone."
         return _check(claim, "not measurable", why, (), rule.source)
@@ -208,7 +209,7 @@ def _because(verdict: Verdict, truth: Truth, rule: Rule, used: tuple[Measurement
 
 
 def _depends_on_age(rule: Rule) -> bool:
-    scaled = (limit.scale for condition in (*rule.needs, *rule.proves) for limit in limits_of(condition))
+    scaled = (bound.scale for condition in (*rule.needs, *rule.proves) for bound in bounds_of(condition))
     return rule.adults or any(scaled)
 
 

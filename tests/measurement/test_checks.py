@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from pulse_edge.measurement.bounds import LEADS, bounds_of, elevation_limit
 from pulse_edge.measurement.checks import (
     TOPICS,
     Check,
@@ -18,7 +19,6 @@ from pulse_edge.measurement.checks import (
 )
 from pulse_edge.measurement.claims import Claim
 from pulse_edge.measurement.conditions import Person, Trace
-from pulse_edge.measurement.limits import LEADS, elevation_limit, limits_of
 from pulse_edge.measurement.measurements import Measurement
 from pulse_edge.measurement.rules import DERIVED, NUMBERS, RULES
 from pulse_edge.report import UNCALIBRATED, Finding
@@ -281,7 +281,7 @@ def test_each_rule_is_tested_and_has_a_source(rule: object) -> None:
 
 
 def test_rules_ask_for_measurements_that_exist() -> None:
-    keys = {limit.key for rule in RULES for part in (*rule.needs, *rule.proves) for limit in limits_of(part)}
+    keys = {b.key for rule in RULES for part in (*rule.needs, *rule.proves, *rule.supports) for b in bounds_of(part)}
     keys |= {key for number in NUMBERS for key in number.keys}
     keys |= {name for derived in DERIVED.values() for name, _ in derived.parts}
     bases = {key.partition(".")[0] for key in NORMAL}
@@ -373,8 +373,9 @@ def test_a_rate_on_a_flat_line_is_contradicted() -> None:
 
 
 def test_children_have_their_own_limits_and_adult_limits_are_named() -> None:
-    infant = Person(age=0.5)
+    infant = Person(age=0.2)
     assert verdict("sinus tachycardia", {"rate": 140}, person=infant) == "contradicted"
+    assert verdict("sinus tachycardia", {"rate": 225}, person=infant) == "supported"
     assert verdict("normal rate", {"rate": 140}, person=infant) == "supported"
     assert verdict("normal axis", {"qrs_axis": 115}, person=infant) == "supported"
     assert verdict("wide QRS", {"qrs": 100}, person=infant) == "supported"
