@@ -28,7 +28,7 @@ from pulse_edge.measurement.rhythm import (
     Rhythm,
 )
 from pulse_edge.measurement.signal import LEADS, SAMPLES_PER_SECOND, TracedSignal
-from pulse_edge.measurement.uncertainty import uncertainty_of
+from pulse_edge.measurement.uncertainty import Extent, uncertainty_of
 from pulse_edge.measurement.waves import MedianBeat, Waves
 
 NAMES: dict[str, tuple[str, str]] = {
@@ -109,10 +109,12 @@ class Sheet:
         return tuple(dict.fromkeys(c.lead for c in self.channels))
 
     @cached_property
-    def columns(self) -> bool:
-        """Whether most leads are traced for a few seconds only."""
+    def extent(self) -> Extent:
+        """For how long the leads are traced."""
         seconds = [c.valid.sum() / SAMPLES_PER_SECOND for c in self.channels if not c.strip]
-        return not seconds or float(np.median(seconds)) < LONG_SECONDS
+        if seconds and float(np.median(seconds)) >= LONG_SECONDS:
+            return Extent.LONG
+        return Extent.COLUMNS_AND_STRIP if any(c.strip for c in self.channels) else Extent.COLUMNS
 
     def add(self, key: str, value: float | None, leads: tuple[str, ...], reason: str = "", spread: float = 0.0) -> None:
         """Note a value, or a reason; `spread` is an uncertainty found on this signal, which counts if it is the larger."""
@@ -120,8 +122,7 @@ class Sheet:
         if value is None:
             self.filled[key] = Measurement(key, name, None, unit, None, leads, reason)
             return
-        measured = uncertainty_of(key, self.columns)
-        uncertainty = None if measured is None else max(measured, spread)
+        uncertainty = max(uncertainty_of(key, self.extent) or 0.0, spread) or None
         self.filled[key] = Measurement(key, name, float(value), unit, uncertainty, leads, doubt=self._doubt(unit))
 
     def refuse(self, keys: tuple[str, ...], leads: tuple[str, ...], reason: str) -> None:
@@ -247,8 +248,9 @@ def fill_waves(sheet: Sheet, waves: Waves, beat: MedianBeat, rhythm: Rhythm) -> 
     else:
         interval, cycle = (waves.t_end - waves.qrs_onset) * step, float(rhythm.valid.mean()) / 1000
         sheet.add("qt", interval, leads, spread=0.5 * waves.t_spread)
-        sheet.add("qtc_bazett", interval / cycle ** (1 / 2), leads, spread=0.5 * waves.t_spread)
-        sheet.add("qtc_fridericia", interval / cycle ** (1 / 3), leads, spread=0.5 * waves.t_spread)
+        spread = sheet.filled["qt"].uncertainty or 0.0
+        for key, power in (("qtc_bazett", 1 / 2), ("qtc_fridericia", 1 / 3)):
+            sheet.add(key, interval / cycle**power, leads, spread=spread / cycle**power)
     values = levelled(beat, waves)
     _fill_axis(sheet, "qrs_axis", values, (waves.qrs_onset, waves.qrs_end), False)
     _fill_axis(sheet, "p_axis", values, (waves.p_onset, waves.p_end), True)
