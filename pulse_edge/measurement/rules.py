@@ -221,7 +221,12 @@ RULES = (
             AnyOf(
                 (
                     WIDE_BY_VALUE,
-                    AllOf((Bound("t.V6", at_most=0.0, slack=0.05), Bound("q.V6", at_least=0.0, slack=0.05))),
+                    AllOf(
+                        (
+                            Bound("t.V6", at_most=0.0, slack=0.05, nominal=True),
+                            Bound("q.V6", at_least=0.0, slack=0.05, nominal=True),
+                        )
+                    ),
                 )
             ),
         ),
@@ -229,7 +234,7 @@ RULES = (
             Bound("qrs", at_least=140, scale="QRS", nominal=True),
             Bound("net.V1", at_most=-0.3),
             Bound("net.I", at_least=0.3),
-            Bound("t.V6", at_most=0.0),
+            AnyOf((Bound("t.V6", at_most=0.0, nominal=True), Bound("qrs", at_least=150, scale="QRS", nominal=True))),
             NOT_PACED,
         ),
         "AHA III: 120 ms, S in V1, no q in V6, T opposite to the QRS; Strauss 2011: 140 ms proves it",
@@ -238,10 +243,16 @@ RULES = (
         "right bundle branch block",
         (
             WIDE,
+            AnyOf((Bound("r.V1", at_least=0.3), Bound("net.V1", at_least=-0.3), Bound("net.V2", at_least=0.0))),
             AnyOf(
                 (
                     WIDE_BY_VALUE,
-                    AllOf((Bound("r.V1", at_least=0.4, slack=0.05), Bound("net.V1", at_least=0.0, slack=0.2))),
+                    AllOf(
+                        (
+                            Bound("r.V1", at_least=0.4, slack=0.05, nominal=True),
+                            Bound("net.V1", at_least=0.0, slack=0.2, nominal=True),
+                        )
+                    ),
                 )
             ),
         ),
@@ -251,7 +262,7 @@ RULES = (
             AnyOf((Bound("s.V6", at_most=-0.1), Bound("s.I", at_most=-0.1))),
             NOT_PACED,
         ),
-        "AHA III: 120 ms, R' in V1, S in I and V6",
+        "AHA III: 120 ms, R' in V1 or V2, S in I and V6",
     ),
     Rule("bundle branch block", (WIDE,), (WIDE, NOT_PACED), "AHA III: 120 ms"),
     Rule("incomplete LBBB", (NARROW,), (), "AHA III: QRS of 110 to 119 ms", decides=False),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import rules_in_words  # noqa: E402
+import rules_in_words
 
 DOCS = Path(__file__).parents[2] / "docs" / "checks.md"
 
