@@ -183,7 +183,7 @@ RULES = (
     Rule(
         "atrial ectopic beats",
         (BEATS, AnyOf((Bound("ectopic", at_least=1), Bound("rr_spread", at_least=200), IRREGULAR))),
-        (Bound("supraventricular_ectopic", at_least=1),),
+        (Bound("supraventricular_ectopic", at_least=1), Bound("rr_spread", at_least=250)),
         "AHA II",
         supports=(Bound("ectopic", at_least=1),),
     ),

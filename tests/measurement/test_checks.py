@@ -180,7 +180,7 @@ DENIED: list[tuple[str, Values]] = [
     ("pause", {"rr_longest": 3000}),
     ("paced rhythm", {"paced": 1}),
     ("ventricular ectopic beats", {"ventricular_ectopic": 1}),
-    ("atrial ectopic beats", {"supraventricular_ectopic": 1}),
+    ("atrial ectopic beats", {"supraventricular_ectopic": 1, "rr_longest": 1200}),
     ("ectopic beats", {"ectopic": 1}),
     ("first-degree AV block", {"pr": 280}),
     ("long PR", {"pr": 280}),
