@@ -1,6 +1,6 @@
 """How often right statements are marked contradicted, and wrong ones are.
 
-    python benchmarks/measurement_checks.py SHARED [--layout columns|full|drawn] [--limit N] [--misses FILE]
+    python benchmarks/measurement_checks.py SHARED [--layout columns|full|drawn] [--set NAME ...] [--misses FILE]
 
 SHARED holds `ecg/ludb_dev`, `ecg/ptbxl_cases_dev` and `ecg/records/ptbxl_fold9` (.npz with .json). For each recording statements
 are written whose truth is known: rates from LUDB's marks, and for PTB-XL from `neurokit2` (an oracle, which must be installed);
@@ -96,22 +96,36 @@ LUDB_CODES = {
 }
 
 
-def recordings(shared: Path) -> Iterator[Recording]:
-    """All recordings, LUDB first."""
-    for name, signal, row in _rows(shared / "ecg" / "ludb_dev"):
-        words = [w for key in ("rhythm", "conduction", "extrasystoles", "pacing") for w in row[key]]
-        codes = {LUDB_CODES[w] for w in words if w in LUDB_CODES}
-        codes |= {"PACE"} if row["pacing"] else set()
-        codes |= {"ECTOPIC"} if row["extrasystoles"] else set()
-        sex: Literal["male", "female"] | None = {"M": "male", "F": "female"}.get(row["sex"])  # type: ignore[assignment]
-        yield Recording(f"ludb-{name}", signal, _age(row["age"]), sex, frozenset(codes), True, row["reference"])
-    for path in ("ptbxl_cases_dev", "records/ptbxl_fold9"):
+SETS = ("ludb_dev", "ptbxl_cases_dev", "records/ptbxl_fold9")
+"""The recordings on which the rules were tuned. `records/ptbxl_train` was not looked at for them."""
+
+
+def recordings(shared: Path, sets: Sequence[str] = SETS) -> Iterator[Recording]:
+    """All recordings of the sets."""
+    for path in sets:
         for name, signal, row in _rows(shared / "ecg" / path):
-            if path == "ptbxl_cases_dev" and row.get("also_in", "").endswith("ptbxl_fold9.npz"):
-                continue
-            codes = set(row["scp_codes"] or ()) | {row["group"]} if "group" in row else set(row["scp_codes"])
-            sex = {"0": "male", "1": "female"}.get(str(row["sex"] or "").removesuffix(".0"))  # type: ignore[assignment]
-            yield Recording(f"ptbxl-{name}", signal, _age(row["age"]), sex, frozenset(codes), bool(row["scp_codes"]))
+            if path == "ludb_dev":
+                yield _ludb(name, signal, row)
+            elif not str(row.get("also_in", "")).endswith("ptbxl_fold9.npz"):
+                yield _ptbxl(name, signal, row)
+
+
+def _ludb(name: str, signal: Signal, row: dict[str, Any]) -> Recording:
+    words = [w for key in ("rhythm", "conduction", "extrasystoles", "pacing") for w in row[key]]
+    codes = {LUDB_CODES[w] for w in words if w in LUDB_CODES}
+    codes |= {"PACE"} if row["pacing"] else set()
+    codes |= {"ECTOPIC"} if row["extrasystoles"] else set()
+    sex = SEXES.get(row["sex"])
+    return Recording(f"ludb-{name}", signal, _age(row["age"]), sex, frozenset(codes), True, row["reference"])
+
+
+def _ptbxl(name: str, signal: Signal, row: dict[str, Any]) -> Recording:
+    codes = set(row["scp_codes"] or ()) | ({row["group"]} if "group" in row else set())
+    sex = SEXES.get(str(row["sex"] or "").removesuffix(".0"))
+    return Recording(f"ptbxl-{name}", signal, _age(row["age"]), sex, frozenset(codes), bool(row["scp_codes"]))
+
+
+SEXES: dict[str, Literal["male", "female"]] = {"M": "male", "F": "female", "0": "male", "1": "female"}
 
 
 def _rows(path: Path) -> Iterator[tuple[str, Signal, dict[str, Any]]]:
@@ -143,7 +157,7 @@ PLACES = {"inferior": ("II", "III", "aVF"), "anterior": ("V1", "V2", "V3", "V4")
 
 def statements(recording: Recording) -> Iterator[Statement]:
     """Texts about one recording whose truth is known."""
-    for make in (_rates, _rhythms, _blocks, _intervals, _st, _normal):
+    for make in (_rates, _rhythms, _blocks, _intervals, _st, _labelled, _normal):
         for group, text, right in make(recording):
             yield Statement(group, text, right, recording.name)
 
@@ -260,6 +274,28 @@ def _normal(r: Recording) -> Said:
         yield "normal ECG", "Normal ECG.", False
 
 
+LABELLED = (
+    ("STD_", "ST depression"),
+    ("STE_", "ST elevation"),
+    ("INVT", "T-wave inversion"),
+    ("LVH", "left ventricular hypertrophy"),
+    ("LVOLT", "low voltage"),
+    ("LNGQT", "a prolonged QT interval"),
+    ("PVC", "premature ventricular contractions"),
+    ("PAC", "premature atrial contractions"),
+)
+
+
+def _labelled(r: Recording) -> Said:
+    """Words without a place or a number: right where the label stands, wrong on normal recordings."""
+    for code, words in LABELLED:
+        if code in r.labels:
+            yield words, f"There is {words}.", True
+        elif "NORM" in r.labels and not r.labels & (ECTOPIC | NOT_SINUS):
+            yield words, f"There is {words}.", False
+            yield f"{words} denied", f"There is no {words.removeprefix('a ')}.", True
+
+
 def oracle_rate(millivolts: Signal) -> float | None:
     """Rate by neurokit2's R peaks, from the median RR; None where leads II and V5 disagree by more than 3 bpm."""
     import neurokit2  # type: ignore[import-not-found]
@@ -358,13 +394,16 @@ def wilson(k: int, n: int) -> tuple[float, float]:
 @click.command(help=__doc__.partition("\n")[0])
 @click.argument("shared", type=PATH)
 @click.option("--layout", type=click.Choice(sorted(LAYOUTS)), default="columns", show_default=True)
+@click.option("--set", "sets", multiple=True, default=SETS, help="Recordings, below SHARED/ecg.  [default: all three]")
 @click.option("--limit", type=int, default=None, help="Recordings.  [default: all]")
 @click.option("--misses", type=PATH, default=None, help="Write each wrong verdict to this file, a line each.")
 @click.option("--unknown-person", is_flag=True, help="Check without age and sex, as where nobody gives them.")
-def main(shared: Path, layout: str, limit: int | None, misses: Path | None, unknown_person: bool) -> None:
+def main(
+    shared: Path, layout: str, sets: tuple[str, ...], limit: int | None, misses: Path | None, unknown_person: bool
+) -> None:
     counts: dict[tuple[str, bool], Count] = {}
     lines = []
-    for n, recording in enumerate(recordings(shared)):
+    for n, recording in enumerate(recordings(shared, sets)):
         if n == limit:
             break
         rows = measured(recording, layout)
@@ -379,11 +418,11 @@ def main(shared: Path, layout: str, limit: int | None, misses: Path | None, unkn
                 )
     if misses:
         misses.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    click.echo(f"{'statement':<32}{'right, contradicted':<28}{'wrong, contradicted':<30}{'right, not measurable':<28}")
+    click.echo(f"{'statement':<44}{'right, contradicted':<28}{'wrong, contradicted':<30}{'right, not measurable':<28}")
     for group in dict.fromkeys(group for group, _ in counts):
         right, wrong = counts.get((group, True), Count()), counts.get((group, False), Count())
         cells = (right.share("contradicted"), wrong.share("contradicted"), right.share("not measurable"))
-        click.echo(f"{group:<32}{cells[0]:<28}{cells[1]:<30}{cells[2]:<28}")
+        click.echo(f"{group:<44}{cells[0]:<28}{cells[1]:<30}{cells[2]:<28}")
 
 
 if __name__ == "__main__":

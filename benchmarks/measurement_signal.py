@@ -73,6 +73,11 @@ def _noisy(millivolts: Array, decibels: float | None, rng: np.random.Generator) 
     return np.asarray(millivolts + noise + rng.normal(0, 0.05, (len(millivolts), 1)))
 
 
+KEYS = ("rate_median", "rr_median", *(key for key, _ in INTERVALS), "qrs_axis", "st_j", "st_j60")
+HEIGHTS = ("p", "q", "r", "s", "t")
+UNITS = {"rate_median": "bpm", "qrs_axis": "degrees", "st_j": "uV", "st_j60": "uV"}
+
+
 @dataclass
 class Errors:
     """Differences from the truth of one measurement, with the recordings they belong to."""
@@ -135,43 +140,63 @@ def load(folder: Path, name: str) -> tuple[Array, list[dict[str, Any]]]:
     return signals, json.loads((folder / f"{name}.json").read_text())["records"]
 
 
-def ludb(folder: Path, layout: str, decibels: float | None) -> None:
-    """Print the tables of one layout."""
-    signals, rows = load(folder, "ludb_dev")
-    keys = ("rate_median", *(key for key, _ in INTERVALS), "qrs_axis", "st_j", "st_j60")
-    errors = {key: Errors() for key in keys}
-    missed, false, unsure, seconds = [], [], 0, []
-    for n, (signal, row) in enumerate(zip(signals, rows, strict=True)):
+@dataclass
+class Scores:
+    """Everything that one layout's recordings gave."""
+
+    errors: dict[str, Errors] = field(default_factory=lambda: {key: Errors() for key in KEYS})
+    heights: dict[str, list[float]] = field(default_factory=lambda: {key: [] for key in HEIGHTS})
+    missed: list[bool] = field(default_factory=list)
+    false: list[bool] = field(default_factory=list)
+    unsure: int = 0
+    seconds: list[float] = field(default_factory=list)
+
+
+def score(folder: Path, layout: str, decibels: float | None) -> Scores:
+    """Measure the development recordings of LUDB in one layout and compare with their marks."""
+    scores = Scores()
+    for n, (signal, row) in enumerate(zip(*load(folder, "ludb_dev"), strict=True)):
         page, truth = printed(signal, layout, decibels, n), row["reference"]
         start = time.perf_counter()
         sheet = measure_signal(page)
-        seconds.append(time.perf_counter() - start)
-        errors["rate_median"].add(sheet["rate_median"].value, truth["rate_bpm"], row["id"])
+        scores.seconds.append(time.perf_counter() - start)
+        scores.errors["rate_median"].add(sheet["rate_median"].value, truth["rate_bpm"], row["id"])
+        scores.errors["rr_median"].add(sheet["rr_median"].value, truth["rr_ms"], row["id"])
         for key, name in INTERVALS:
-            errors[key].add(sheet[key].value, truth[name], row["id"])
-        _axis_and_levels(errors, sheet, truth, row["id"])
+            scores.errors[key].add(sheet[key].value, truth[name], row["id"])
+        _axis_and_levels(scores.errors, sheet, truth, row["id"])
+        if decibels is not None:
+            recorded = measure_signal(printed(signal, "12x1", None, n))
+            for key, differences in scores.heights.items():
+                pairs = [(sheet[f"{key}.{lead}"].value, recorded[f"{key}.{lead}"].value) for lead in LEADS]
+                differences += [a - b for a, b in pairs if a is not None and b is not None]
         present = sheet["p_present"].value
         if row["pacing"]:
             continue
         if present is None:
-            unsure += 1
+            scores.unsure += 1
         elif truth["p_present"]:
-            missed.append(not present)
+            scores.missed.append(not present)
         else:
-            false.append(bool(present))
+            scores.false.append(bool(present))
+    return scores
+
+
+def table(scores: Scores, layout: str, decibels: float | None) -> None:
+    """Print the table of one layout."""
     click.echo(f"\nLUDB, {layout}, " + ("as recorded" if decibels is None else f"noise {decibels:g} dB below"))
-    click.echo(
-        "| | measured | median error | mean / SD | without outliers (limits) | 95 % within | worst |\n|---|---|---|---|---|---|---|"
-    )
-    for key, unit in (("rate_median", "bpm"), ("pr", "ms"), ("qrs", "ms"), ("qt", "ms"), ("p_duration", "ms")):
-        click.echo(f"| {key} | {errors[key].row(unit, IEC.get(key))} |")
-    click.echo(f"| qrs_axis | {errors['qrs_axis'].row('degrees')} |")
-    for key in ("st_j", "st_j60"):
-        click.echo(f"| {key} | {errors[key].row('uV')} |")
-    within = [abs(e) <= 5 for e in errors["rate_median"].values]
-    click.echo(
-        f"rate within 5 bpm {share(within)}; P missed {share(missed)}, false {share(false)}, not told {unsure}; {np.median(seconds):.2f} s a page"
-    )
+    click.echo("| | measured | median error | mean / SD | without outliers (limits) | 95 % within | worst |")
+    click.echo("|---|---|---|---|---|---|---|")
+    for key in KEYS:
+        click.echo(f"| {key} | {scores.errors[key].row(UNITS.get(key, 'ms'), IEC.get(key))} |")
+    for key, differences in scores.heights.items():
+        size = np.abs(differences)
+        if size.size:
+            name = f"{key} amplitude against the recording's own"
+            click.echo(f"| {name} | {size.size} | {np.median(size):.3f} mV | | | {np.quantile(size, 0.95):.3f} | |")
+    within = [abs(e) <= 5 for e in scores.errors["rate_median"].values]
+    click.echo(f"rate within 5 bpm {share(within)}; {np.median(scores.seconds):.2f} s a page")
+    click.echo(f"P missed {share(scores.missed)}, false {share(scores.false)}, not told {scores.unsure}")
 
 
 def _axis_and_levels(errors: dict[str, Errors], sheet: SignalMeasurements, truth: dict[str, Any], record: int) -> None:
@@ -203,9 +228,8 @@ def cases(folder: Path, layout: str, decibels: float | None) -> None:
         if row["group"] in ("PACE", "PVC", "CLBBB", "CRBBB", "1AVB", "LNGQT", "LVOLT"):
             keys = ("rate", "pr", "qrs", "qt", "qtc_fridericia", "paced", "ventricular_ectopic", "limb_voltage")
             lines.append(f"{row['group']} {row['ecg_id']}: " + ", ".join(f"{key} {_short(sheet, key)}" for key in keys))
-    click.echo(
-        f"\nPTB-XL cases, {layout}: atrial fibrillation seen {share(fibrillation[True])}, false {share(fibrillation[False])}, not told {refused}"
-    )
+    click.echo(f"\nPTB-XL cases, {layout}: atrial fibrillation seen {share(fibrillation[True])}")
+    click.echo(f"false {share(fibrillation[False])}, not told {refused}")
     click.echo("\n".join(lines))
 
 
@@ -228,7 +252,7 @@ def main(folder: Path, layouts: tuple[str, ...], noise: float, with_cases: bool)
     runs: list[tuple[str, float | None]] = [("12x1", None)]
     runs += [(layout, noise) for layout in layouts or ("12x1", "6x2", "3x4", "3x4+1")]
     for layout, decibels in runs:
-        ludb(folder, layout, decibels)
+        table(score(folder, layout, decibels), layout, decibels)
     if with_cases:
         for layout, decibels in (("12x1", None), ("3x4+1", noise)):
             cases(folder, layout, decibels)

@@ -25,6 +25,9 @@ REFRACTORY_MS = 200.0
 """No ventricle beats twice within this time."""
 T_WAVE_MS = 380.0
 """Up to here after a beat a lower deflection is taken for its T wave."""
+LATE_T_MS, BLUNT = 480.0, 0.45
+"""Up to here after a beat a deflection with less than 0.45 of its sharpness is its T wave: over an infarct T is half as steep
+as the QRS."""
 SHORTEST_MS = 600.0
 """A lead that is traced for less than this gives no beats."""
 MIN_CONTRAST = 3.0
@@ -133,7 +136,7 @@ def detect(channels: tuple[Channel, ...], size: int) -> Detection:
     scaled, contrast = _scaled(energy, channels)
     if contrast < MIN_CONTRAST:
         return replace(nothing, reason="no beats stand out from the noise")
-    peaks = _accepted(scaled)
+    peaks = _accepted(scaled, activity(channels, size, sharp=True))
     if not len(peaks):
         return replace(nothing, reason="no beats stand out from the noise")
     return replace(nothing, samples=_centred(energy, peaks))
@@ -157,11 +160,16 @@ def _extent(channels: tuple[Channel, ...]) -> float:
     return float(np.median([np.subtract(*np.nanquantile(c.millivolts, [0.995, 0.005])) for c in channels]))
 
 
-def activity(channels: tuple[Channel, ...], size: int) -> Samples:
-    """Root mean square slope of the channels that exist at each moment, mV/s: (samples,); NaN where there is none."""
+def activity(channels: tuple[Channel, ...], size: int, sharp: bool = False) -> Samples:
+    """Root mean square slope of the channels that exist at each moment, mV/s: (samples,); NaN where there is none.
+
+    `sharp` takes off what a smoother trace has of it, which leaves little of a T wave.
+    """
     total, count = np.zeros(size), np.zeros(size)
     for channel in channels:
         slope = velocity(channel.millivolts, 8)
+        if sharp:
+            slope = slope - velocity(channel.millivolts, 30)
         exists = np.isfinite(slope)
         total[exists] += np.square(slope[exists])
         count[exists] += 1
@@ -207,11 +215,11 @@ def _weighted_median(values: Samples, weights: Samples) -> float:
     return float(values[order][np.searchsorted(share, 0.5 * share[-1])])
 
 
-def _accepted(scaled: Samples) -> Index:
+def _accepted(scaled: Samples, sharp: Samples) -> Index:
     """Peaks over the threshold, T waves left out, then a second search where a beat seems to be missing."""
     peaks = _peaks(np.nan_to_num(scaled), 0.12)
     heights = scaled[peaks]
-    beats = _without_t_waves(peaks[heights > 0.38], scaled)
+    beats = _without_t_waves(peaks[heights > 0.38], scaled, sharp)
     if len(beats) < 3:
         return beats
     usual = float(np.median(np.diff(beats)))
@@ -223,7 +231,7 @@ def _accepted(scaled: Samples) -> Index:
             inside = peaks[(peaks > a + 0.45 * usual) & (peaks < b - 0.35 * usual) & (heights > 0.22 * level)]
             if len(inside):
                 more.append(int(inside[np.argmax(scaled[inside])]))
-    return _without_t_waves(np.unique(more).astype(np.intp), scaled)
+    return _without_t_waves(np.unique(more).astype(np.intp), scaled, sharp)
 
 
 def _peaks(values: Samples, least: float) -> Index:
@@ -236,8 +244,8 @@ def _peaks(values: Samples, least: float) -> Index:
     return np.asarray(sorted(chosen), dtype=np.intp)
 
 
-def _without_t_waves(peaks: Index, scaled: Samples) -> Index:
-    """Drop a peak that follows a much higher one before its T wave can have ended."""
+def _without_t_waves(peaks: Index, scaled: Samples, sharp: Samples) -> Index:
+    """Drop a peak that follows a much higher one, or in beat after beat a much sharper one, before T can have ended."""
     beats: list[int] = []
     for peak in peaks:
         if beats and peak - beats[-1] < samples(T_WAVE_MS) and scaled[peak] < 0.5 * scaled[beats[-1]]:
@@ -245,4 +253,25 @@ def _without_t_waves(peaks: Index, scaled: Samples) -> Index:
         if beats and peak - beats[-1] < samples(T_WAVE_MS) and scaled[beats[-1]] < 0.5 * scaled[peak]:
             beats.pop()  # a P wave or an artefact stood before the QRS
         beats.append(int(peak))
-    return np.asarray(beats, dtype=np.intp)
+    chosen = np.asarray(beats, dtype=np.intp)
+    return chosen[~_blunt(chosen, scaled, sharp)] if len(chosen) > 2 else chosen
+
+
+def _blunt(peaks: Index, scaled: Samples, sharp: Samples) -> npt.NDArray[np.bool_]:
+    """Mark T waves over the threshold: each blunter than the beat before, and so the peak after the next beat, as late.
+
+    A premature ventricular beat is blunt as well, but does not follow two beats in a row at the same distance.
+    """
+    reach = samples(60)
+    edge = np.array([float(np.nanmax(sharp[max(peak - reach, 0) : peak + reach + 1])) for peak in peaks])
+    delay = np.diff(peaks, prepend=peaks[0] - 10**6)
+    suspect = np.zeros(len(peaks), bool)
+    for n in range(1, len(peaks)):
+        lower = edge[n] < BLUNT * edge[n - 1] and scaled[peaks[n]] < 0.85 * scaled[peaks[n - 1]]
+        suspect[n] = lower and delay[n] < samples(LATE_T_MS) and not suspect[n - 1]
+    alike = np.zeros(len(peaks), bool)
+    for place in np.flatnonzero(suspect):
+        n = int(place)
+        others = [m for m in (n - 2, n + 2) if 0 <= m < len(peaks) and suspect[m]]
+        alike[n] = any(abs(int(delay[n] - delay[m])) < samples(30) for m in others)
+    return alike

@@ -12,9 +12,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from pulse_edge.measurement.bounds import bounds_of
 from pulse_edge.measurement.claims import Claim, claims_in
 from pulse_edge.measurement.conditions import Person, Trace, Truth, judge, truth_of_all
-from pulse_edge.measurement.limits import ADULT_AGE, limits_of
+from pulse_edge.measurement.criteria import ADULT
 from pulse_edge.measurement.measurements import Measurement
 from pulse_edge.measurement.rules import DERIVED, NUMBERS, ROUGH, RULES, NumberRule, Rule
 from pulse_edge.report import Finding
@@ -169,7 +170,7 @@ def distance(claim: Claim, measured: Measurement) -> float:
 
 
 def _words(claim: Claim, rule: Rule, trace: Trace, person: Person, intro: str) -> Check:
-    child = person.age is not None and person.age < ADULT_AGE
+    child = person.age is not None and person.age < ADULT
     if rule.adults and child:
         why = f"{intro}; the limits for it hold for adults alone."
         return _check(claim, "not measurable", why, (), rule.source)
@@ -179,8 +180,10 @@ def _words(claim: Claim, rule: Rule, trace: Trace, person: Person, intro: str) -
     note = " Adult limits." if person.age is None and _depends_on_age(rule) else ""
     more = truth_of_all([judge(condition, trace, person, claim.leads) for condition in rule.supports])
     verdict = _asserted(whole.truth, more.truth, rule) if claim.present else _denied(whole.truth, rule)
-    used = whole.used or tuple(m for r in results for m in r.used)
-    return _check(claim, verdict, f"{intro}; {_because(verdict, whole.truth, rule, used)}.{note}", used, rule.source)
+    open_point = claim.present and whole.truth in ("true", "near") and more.truth not in ("true", "near")
+    telling = more if open_point or not results else whole
+    because = _because(verdict, telling.truth, rule, telling.used)
+    return _check(claim, verdict, f"{intro}; {because}.{note}", telling.used, rule.source)
 
 
 def _asserted(truth: Truth, more: Truth, rule: Rule) -> Verdict:
@@ -200,11 +203,13 @@ def _because(verdict: Verdict, truth: Truth, rule: Rule, used: tuple[Measurement
         return _shows(used)
     if truth == "unknown":
         return _missing([m for m in used if m.value is None], rule.topic)
-    return f"{_shows(used)}, which fits and does not decide it" if used else "measurements cannot decide it"
+    if not used:
+        return "measurements cannot decide it"
+    return f"{_shows(used)}, which {'' if truth == 'false' else 'fits and '}does not decide it"
 
 
 def _depends_on_age(rule: Rule) -> bool:
-    scaled = (limit.scale for condition in (*rule.needs, *rule.proves) for limit in limits_of(condition))
+    scaled = (bound.scale for condition in (*rule.needs, *rule.proves) for bound in bounds_of(condition))
     return rule.adults or any(scaled)
 
 

@@ -1,6 +1,6 @@
-"""Decide whether a condition of the rules holds on a trace: true, false, near the limit, or unknown.
+"""Decide whether a condition of the rules holds on a trace: true, false, near the bound, or unknown.
 
-Three-valued logic of Kleene (1938) with a fourth value for what lies within uncertainty and slack of a limit.
+Three-valued logic of Kleene (1938) with a fourth value for what lies within uncertainty and slack of a bound.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from pulse_edge.measurement.limits import (
-    ADULT_AGE,
+from pulse_edge.measurement.bounds import (
     CHILDREN,
     LOWEST_ELEVATION,
     AllOf,
     AnyOf,
-    ChildLimits,
+    Bound,
     Condition,
-    Limit,
     Not,
+    child_qrs,
     elevation_limit,
 )
+from pulse_edge.measurement.criteria import ADULT
 from pulse_edge.measurement.measurements import Measurement
 from pulse_edge.measurement.rules import DERIVED, Derived
 
@@ -93,7 +93,7 @@ def judge(condition: Condition, trace: Trace, person: Person, leads: tuple[str, 
         flipped: dict[Truth, Truth] = {"true": "false", "false": "true"}
         return Result(flipped.get(inner.truth, inner.truth), inner.used)
     if isinstance(condition, (AnyOf, AllOf)):
-        results = [judge(part, trace, person, leads) for part in condition.limits]
+        results = [judge(part, trace, person, leads) for part in condition.conditions]
         return truth_of_all(results) if isinstance(condition, AllOf) else truth_of_any(results)
     if condition.key.endswith(".LEAD"):
         return _in_leads(condition, trace, person, leads)
@@ -104,12 +104,12 @@ def judge(condition: Condition, trace: Trace, person: Person, leads: tuple[str, 
 
 
 def truth_of_all(results: Sequence[Result]) -> Result:
-    """One false is enough; then one unknown, then one near the limit."""
+    """One false is enough; then one unknown, then one near the bound."""
     return _first(results, ("false", "unknown", "near"), "true")
 
 
 def truth_of_any(results: Sequence[Result]) -> Result:
-    """One true is enough; then one near the limit, then one unknown."""
+    """One true is enough; then one near the bound, then one unknown."""
     return _first(results, ("true", "near", "unknown"), "false")
 
 
@@ -120,49 +120,49 @@ def _first(results: Sequence[Result], order: tuple[Truth, ...], otherwise: Truth
     return Result(otherwise, tuple(m for r in results for m in r.used))
 
 
-def _in_leads(limit: Limit, trace: Trace, person: Person, leads: tuple[str, ...]) -> Result:
+def _in_leads(bound: Bound, trace: Trace, person: Person, leads: tuple[str, ...]) -> Result:
     """A limit that holds where one of the leads, or two neighbours, are beyond it."""
-    base = limit.key.removesuffix("LEAD")
-    measured = {lead: m for lead in leads or limit.leads if (m := trace[base + lead]) is not None}
+    base = bound.key.removesuffix("LEAD")
+    measured = {lead: m for lead in leads or bound.leads if (m := trace[base + lead]) is not None}
     if not measured:
         return Result("unknown", ())
-    single = {lead: Result(_truth(_for_lead(limit, lead, person), m, person), (m,)) for lead, m in measured.items()}
+    single = {lead: Result(_truth(_for_lead(bound, lead, person), m, person), (m,)) for lead, m in measured.items()}
     pairs = sorted(tuple(sorted(pair)) for pair in NEIGHBOURS if pair <= measured.keys())
-    if not limit.contiguous or not pairs:
-        return _extreme(limit, truth_of_any(list(single.values())))
-    return _extreme(limit, truth_of_any([truth_of_all([single[lead] for lead in pair]) for pair in pairs]))
+    if not bound.contiguous or not pairs:
+        return _extreme(bound, truth_of_any(list(single.values())))
+    return _extreme(bound, truth_of_any([truth_of_all([single[lead] for lead in pair]) for pair in pairs]))
 
 
-def _extreme(limit: Limit, result: Result) -> Result:
+def _extreme(bound: Bound, result: Result) -> Result:
     """Of many leads the one that lies farthest in the direction of the limit speaks for all."""
     values = [m for m in result.used if m.value is not None]
     if len(values) < 2:
         return result
-    pick: Callable[..., Measurement] = max if limit.at_least is not None else min
+    pick: Callable[..., Measurement] = max if bound.at_least is not None else min
     return Result(result.truth, (pick(values, key=lambda m: m.value),))
 
 
-def _for_lead(limit: Limit, lead: str, person: Person) -> Limit:
-    if limit.scale not in ("ST", "ST lowest") or limit.at_least is None:
-        return limit
-    age, sex = LOWEST_ELEVATION if limit.scale == "ST lowest" else (person.age, person.sex)
+def _for_lead(bound: Bound, lead: str, person: Person) -> Bound:
+    if bound.scale not in ("ST", "ST lowest") or bound.at_least is None:
+        return bound
+    age, sex = LOWEST_ELEVATION if bound.scale == "ST lowest" else (person.age, person.sex)
     level = elevation_limit(lead, age, sex)
-    return replace(limit, at_least=limit.at_least + level, scale="")
+    return replace(bound, at_least=bound.at_least + level, scale="")
 
 
-def _truth(limit: Limit, measured: Measurement, person: Person) -> Truth:
+def _truth(bound: Bound, measured: Measurement, person: Person) -> Truth:
     if measured.value is None:
         return "unknown"
-    truths = {_within(bound, measured) for bound in _bounds(limit, person)}
+    truths = {_within(bound, measured) for bound in _bounds(bound, person)}
     return truths.pop() if len(truths) == 1 else "near"
 
 
-def _within(limit: Limit, measured: Measurement) -> Truth:
+def _within(bound: Bound, measured: Measurement) -> Truth:
     """Where the value lies to the bounds; within uncertainty and slack of one, which add in squares, it is near."""
     assert measured.value is not None
-    margin = math.hypot(0.0 if limit.nominal else measured.uncertainty or 0.0, limit.slack)
-    low = limit.at_least if limit.at_least is not None else float("-inf")
-    high = limit.at_most if limit.at_most is not None else float("inf")
+    margin = math.hypot(0.0 if bound.nominal else measured.uncertainty or 0.0, bound.slack)
+    low = bound.at_least if bound.at_least is not None else float("-inf")
+    high = bound.at_most if bound.at_most is not None else float("inf")
     turns = (-360.0, 0.0, 360.0) if measured.unit == "degrees" else (0.0,)
     inside = max(min(measured.value + turn - low, high - measured.value - turn) for turn in turns)
     if inside >= margin:
@@ -170,30 +170,31 @@ def _within(limit: Limit, measured: Measurement) -> Truth:
     return "false" if inside < -margin else "near"
 
 
-def _bounds(limit: Limit, person: Person) -> list[Limit]:
+def _bounds(bound: Bound, person: Person) -> list[Bound]:
     """The limit for this person: one, or one for each sex where that is unknown and matters."""
-    scaled = _scaled(limit, person)
-    if limit.women is None or person.sex == "male":
+    scaled = _scaled(bound, person)
+    if bound.women is None or person.sex == "male":
         return [scaled]
-    name = "at_least" if limit.at_least is not None else "at_most"
-    women = replace(scaled, at_least=limit.women) if name == "at_least" else replace(scaled, at_most=limit.women)
+    name = "at_least" if bound.at_least is not None else "at_most"
+    women = replace(scaled, at_least=bound.women) if name == "at_least" else replace(scaled, at_most=bound.women)
     return [women] if person.sex == "female" else [scaled, women]
 
 
-def _scaled(limit: Limit, person: Person) -> Limit:
-    """The limit with a child's bounds in the place of an adult's."""
-    if person.age is None or person.age >= ADULT_AGE or limit.scale not in ("rate", "PR", "QRS", "axis"):
-        return limit
+def _scaled(bound: Bound, person: Person) -> Bound:
+    """The bound with a child's limit in the place of an adult's."""
+    if person.age is None or person.age >= ADULT or bound.scale not in ("rate", "PR", "QRS", "axis"):
+        return bound
+    if bound.scale == "QRS":  # bounds keep their distance from the adult limit of 120 ms
+        shift = child_qrs(person.age) - 120
+        return replace(bound, at_least=_moved(bound.at_least, shift), at_most=_moved(bound.at_most, shift))
     child = next(c for c in CHILDREN if person.age < c.below)
-    low, high = _child_bounds(limit, child)
-    return replace(limit, at_least=low, at_most=high)
+    low, high = {"rate": child.rate, "PR": child.pr, "axis": child.axis}[bound.scale]
+    if bound.at_least is not None and bound.at_most is not None:
+        return replace(bound, at_least=low, at_most=high)
+    if bound.at_least is not None:  # above the normal range
+        return replace(bound, at_least=high)
+    return replace(bound, at_most=low)
 
 
-def _child_bounds(limit: Limit, child: ChildLimits) -> tuple[float | None, float | None]:
-    if limit.scale == "QRS":  # bounds keep their distance from the adult limit of 120 ms
-        shift = child.qrs - 120
-        return tuple(None if b is None else b + shift for b in (limit.at_least, limit.at_most))  # type: ignore[return-value]
-    low, high = {"rate": child.rate, "PR": child.pr, "axis": child.axis}[limit.scale]
-    if limit.at_least is not None and limit.at_most is not None:
-        return low, high
-    return (high, None) if limit.at_least is not None else (None, low)  # beyond the normal range
+def _moved(value: float | None, by: float) -> float | None:
+    return None if value is None else value + by

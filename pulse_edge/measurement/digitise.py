@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pulse_edge.measurement.ink import Ink, Pixels, find_ink
+from pulse_edge.measurement.grid import GridMap, even
+from pulse_edge.measurement.ink import Ink, Pixels, find_grid, find_ink
 from pulse_edge.measurement.layout import Layout, choose
 from pulse_edge.measurement.pulse import MILLIVOLTS, SECONDS, Pulse, find_pulses
 from pulse_edge.measurement.rows import find_rows
@@ -32,10 +33,8 @@ PAGE_MM = 270.0
 
 @dataclass(frozen=True)
 class Scale:
-    """Pixels of a page per second and per millivolt."""
+    """Millimetres of paper per second and per millivolt."""
 
-    per_second: float
-    per_millivolt: float
     speed: float
     gain: float
     speed_certain: bool
@@ -52,7 +51,8 @@ def digitise(page: Pixels, across: float | None, down: float | None, layouts: Ma
         size = round(page.shape[1] * shrink), round(page.shape[0] * shrink)
         page = np.asarray(cv2.resize(page, size, interpolation=cv2.INTER_AREA), np.uint8)
         across, down = across * shrink, down * shrink
-    ink = find_ink(page, across, down, grid=known)
+    grid = find_grid(page, across, down) if known else even(across, down)
+    ink = find_ink(page, grid, seen=known)
     lines = follow(ink, find_rows(ink))
     pulses = find_pulses(lines, across, down)
     layout = choose(len(lines), layouts)
@@ -60,7 +60,7 @@ def digitise(page: Pixels, across: float | None, down: float | None, layouts: Ma
         return _nothing(f"{len(lines)} rows of traces were found, which no layout of twelve leads has.")
     spans = extents(lines, pulses, ink)
     scale = _scale(ink, pulses, spans, known=known)
-    return _signal(lines, spans, layout, scale, ink)
+    return _signal(tuple(_plotted(line, grid, span) for line, span in zip(lines, spans, strict=True)), layout, scale)
 
 
 def _nothing(reason: str) -> TracedSignal:
@@ -69,26 +69,20 @@ def _nothing(reason: str) -> TracedSignal:
 
 
 def _scale(ink: Ink, pulses: tuple[Pulse, ...], spans: list[tuple[int, int]], *, known: bool) -> Scale:
+    """Speed and gain by the pulses; without a grid they stand for what the page's assumed millimetres are."""
+    if known and not pulses:
+        return Scale(SPEEDS[0], GAINS[0], False, False)
+    high = float(np.median([p.height for p in pulses])) / ink.down / MILLIVOLTS if pulses else 0.0
+    long = float(np.median([p.length for p in pulses])) / ink.across / SECONDS if pulses else 0.0
+    if known:
+        speed, speed_certain = _nearest(long, SPEEDS)
+        gain, gain_certain = _nearest(high, GAINS)
+        return Scale(speed, gain, speed_certain, gain_certain)
+    width = float(np.median([b - a for a, b in spans])) / ink.across
     if not pulses:
-        per_second, per_millivolt = SPEEDS[0] * ink.across, GAINS[0] * ink.down
-        if not known:
-            width = float(np.median([b - a for a, b in spans]))
-            per_second = width / 10.0
-            per_millivolt = per_second / SPEEDS[0] * GAINS[0]
-        return Scale(per_second, per_millivolt, SPEEDS[0], GAINS[0], False, False)
-    high = float(np.median([p.height for p in pulses])) / MILLIVOLTS
-    long = float(np.median([p.length for p in pulses])) / SECONDS
-    if not known:
-        pairs = [(s, g) for s in SPEEDS for g in GAINS]
-        speed, gain = min(pairs, key=lambda pair: round(abs(np.log(high / long * pair[0] / pair[1])), 1))
-        width = float(np.median([b - a for a, b in spans]))
-        whole = 10.0 if width / long > 7.5 else 5.0  # a pulse is too short to tell the time to a hundredth
-        if abs(width / long / whole - 1) < 0.06:
-            long = width / whole
-        return Scale(long, high, speed, gain, False, True)
-    gain, gain_certain = _nearest(high / ink.down, GAINS)
-    speed, speed_certain = _nearest(long / ink.across, SPEEDS)
-    return Scale(speed * ink.across, gain * ink.down, speed, gain, speed_certain, gain_certain)
+        return Scale(width / 10, width / 10 / SPEEDS[0] * GAINS[0], False, False)
+    whole = 10.0 if width / long > 7.5 else 5.0  # a pulse is too short to tell the time to a hundredth
+    return Scale(width / whole if abs(width / long / whole - 1) < 0.06 else long, high, False, True)
 
 
 def _nearest(value: float, usual: tuple[float, ...]) -> tuple[float, bool]:
@@ -151,24 +145,45 @@ def _pieces(there: Mask, gap: int) -> list[tuple[int, int]]:
 # --------------------------------------------------------------------------------------------------------- pixels to millivolts
 
 
-def _signal(
-    lines: tuple[Line, ...], spans: list[tuple[int, int]], layout: Layout, scale: Scale, ink: Ink
-) -> TracedSignal:
-    cap = lines[0].stroke / 2  # a pen's nib reaches that far beyond where its centre began and ended
-    begin = float(np.median([a for a, _ in spans])) - 0.5 + cap
-    end = float(np.median([b for _, b in spans])) - 0.5 - cap
-    samples = int((end - begin) / scale.per_second * SAMPLES_PER_SECOND) + 1
+@dataclass(frozen=True, eq=False)
+class Plot:
+    """The trace of one row on its paper."""
+
+    x: Float
+    """(n,) millimetres of paper, from left to right; `y` upwards. NaN in `y` where there is no ink."""
+    y: Float
+    begin: float
+    """Millimetres at which the trace begins, and `end` at which it ends."""
+    end: float
+
+
+def _plotted(line: Line, grid: GridMap, span: tuple[int, int]) -> Plot:
+    """Where a trace lies on its paper."""
+    place = (np.arange(len(line.y), dtype=np.float32) - np.float32((line.fine - 1) / 2)) / np.float32(line.fine)
+    level = np.interp(place, np.arange(len(line.path)), line.path).astype(np.float32)
+    pen = np.where(np.isfinite(line.y), line.y, level).astype(np.float32)
+    x, y = grid.millimetres(place, pen)
+    cap = line.stroke / 2 / grid.across  # a pen's nib reaches that far beyond where its centre began and ended
+    ends = np.interp([span[0] - 0.5, span[1] - 0.5], place, x)
+    return Plot(x, np.where(np.isfinite(line.y), -y, np.nan).astype(np.float32), ends[0] + cap, ends[1] - cap)
+
+
+def _signal(plots: tuple[Plot, ...], layout: Layout, scale: Scale) -> TracedSignal:
+    begin = float(np.median([plot.begin for plot in plots]))
+    end = float(np.median([plot.end for plot in plots]))
+    samples = int((end - begin) / scale.speed * SAMPLES_PER_SECOND) + 1
+    time = begin + np.arange(samples) * (scale.speed / SAMPLES_PER_SECOND)
     millivolts = np.full((len(LEADS), samples), np.nan, np.float32)
     scores = [0.0] * len(LEADS)
-    for line, span, row in zip(lines, spans, layout.rows, strict=False):
+    for plot, row in zip(plots, layout.rows, strict=False):
         cuts = np.linspace(begin, end, len(row) + 1)
         for lead, a, b in zip(row, cuts[:-1], cuts[1:], strict=True):
-            values = _sampled(line, (max(a, span[0]), min(b, span[1])), begin, samples, scale)
+            values = _sampled(plot, max(a, plot.begin), min(b, plot.end), time) / scale.gain
             millivolts[LEADS.index(lead)] = values
             scores[LEADS.index(lead)] = float(np.isfinite(values).mean() * len(row))
     strips = []
-    for line, span, lead in zip(lines[len(layout.rows) :], spans[len(layout.rows) :], layout.strips, strict=False):
-        strips.append((lead, _sampled(line, span, begin, samples, scale)))
+    for plot, lead in zip(plots[len(layout.rows) :], layout.strips, strict=False):
+        strips.append((lead, _sampled(plot, plot.begin, plot.end, time) / np.float32(scale.gain)))
     return TracedSignal(
         millivolts=millivolts,
         scores=tuple(min(1.0, s) for s in scores),
@@ -181,19 +196,18 @@ def _signal(
     )
 
 
-def _sampled(line: Line, span: tuple[float, float], begin: float, samples: int, scale: Scale) -> Float:
-    """Millivolts (samples,) of a row between two columns, around their median; NaN elsewhere and in gaps."""
-    out = np.full(samples, np.nan, np.float32)
-    first, last = max(0, int(np.ceil(line.place(span[0] - 0.5)))), min(len(line.y), int(line.place(span[1] - 0.5)))
-    y = line.y[first:last]
-    there = np.isfinite(y)
+def _sampled(plot: Plot, first: float, last: float, places: npt.NDArray[np.float64]) -> Float:
+    """Millimetres above their median of a trace at `places` on the paper (mm); NaN outside `first` to `last` and in gaps."""
+    out = np.full(len(places), np.nan, np.float32)
+    inside = (plot.x >= first) & (plot.x <= last)
+    there = inside & np.isfinite(plot.y)
     if there.sum() < 2:
         return out
-    x = line.place(begin) + np.arange(samples) * (scale.per_second * line.fine / SAMPLES_PER_SECOND)
-    near = np.round(x).astype(int) - first
-    inside = (near >= 0) & (near < len(y))
-    inside[inside] = there[near[inside]]
-    columns = np.arange(first, last)[there]
-    values = np.interp(x[inside], columns, y[there])
-    out[inside] = (float(np.median(y[there])) - values) / scale.per_millivolt
+    # On a bent page a phase may waver by a hundredth of a millimetre, time does not run backwards.
+    x = np.maximum.accumulate(plot.x)
+    near = np.clip(np.searchsorted(x, places), 1, len(x) - 1)
+    near -= places - x[near - 1] < x[near] - places
+    seen = (places >= first) & (places <= last) & there[near]
+    values = np.interp(places[seen], x[there], plot.y[there])
+    out[seen] = values - float(np.median(plot.y[there]))
     return out

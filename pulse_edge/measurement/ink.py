@@ -2,9 +2,8 @@
 
 In: an upright RGB page with rows along its x axis, and its scale. Out: `Ink`, a map of how surely each pixel is trace.
 
-A coloured grid vanishes in the brightest channel of the picture. A dark grid is found by its phase: the page is multiplied by
-the wave of the grid's own spacing and smoothed over two cells, and the phase that remains tells how far its lines lie from where
-they should. That follows a bent page, and gives the local distortion of the grid as well (see grid.py).
+A coloured grid vanishes in the brightest channel of the picture. Where its lines are darker, ink along them has to be darker
+than they are (grid.py knows where they lie, on a bent page too).
 """
 
 from __future__ import annotations
@@ -15,14 +14,20 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from pulse_edge.measurement.grid import GridMap, follow_grid
+
 Pixels = npt.NDArray[np.uint8]
 Float = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 
 FAINTEST = 0.10
 """Share of the paper's brightness that a trace is darker at least."""
+STRIPE_MM = 0.35
+"""Half the width of the stripe along a line of the grid in which a trace has to be darker than the line."""
 SOLID = 0.994
 """Quantile of depth that is solid ink: of traces and letters together a page has some hundredths."""
+CERTAIN = 0.75
+"""Depth over that of solid ink from which on a pixel is no line of a pale grid."""
 PALE = 0.8
 """Depth of the grid's lines over that of the trace below which the two are told apart by depth alone."""
 COVERED = 0.2
@@ -55,20 +60,26 @@ class Ink:
         return (self.across * self.down) ** 0.5
 
 
-def find_ink(page: Pixels, across: float, down: float, *, grid: bool = True) -> Ink:
-    """Find the ink of a page (H, W, 3); `across` and `down` in pixels per mm, `grid` false where none was found."""
-    mm = (across * down) ** 0.5
-    depth = darkness(brightest(page), mm)
-    solid = float(np.quantile(depth[::2, ::2], SOLID))
-    solid = max(solid, 2 * FAINTEST)
-    if not grid:
-        return Ink(_cover(depth, _floor(depth, solid), solid), None, across, down)
-    lines = grid_lines(np.minimum(depth, 0.7 * solid), across, down)
+def find_ink(page: Pixels, grid: GridMap, *, seen: bool = True) -> Ink:
+    """Find the ink of a page (H, W, 3) whose grid lies as in `grid`; `seen` is false where there is none."""
+    depth = darkness(brightest(page), (grid.across * grid.down) ** 0.5)
+    solid = max(float(np.quantile(depth[::2, ::2], SOLID)), 2 * FAINTEST)
+    if not seen:
+        return Ink(_cover(depth, _floor(depth, solid), solid), None, grid.across, grid.down)
+    lines = grid.lines(depth.shape, STRIPE_MM)
     floor = _floor(depth[~lines], solid)
     drawn, dark = _drawn(depth, lines, solid)
     if dark:
-        return Ink(_cover(depth, floor, solid), lines, across, down)
-    return Ink(_cover(depth, np.where(lines, max(drawn, floor), floor), solid), None, across, down)
+        return Ink(_cover(depth, floor, solid), lines, grid.across, grid.down)
+    return Ink(_cover(depth, np.where(lines, max(drawn, floor), floor), solid), None, grid.across, grid.down)
+
+
+def find_grid(page: Pixels, across: float, down: float) -> GridMap:
+    """Follow the grid of a page (H, W, 3); `across` and `down` are its mean pixels per mm."""
+    mm = (across * down) ** 0.5
+    bright = darkness(brightest(page), mm)
+    solid = max(float(np.quantile(bright[::2, ::2], SOLID)), 2 * FAINTEST)
+    return follow_grid(darkness(darkest(page), mm), bright > CERTAIN * solid, across, down)
 
 
 def _drawn(depth: Float, lines: Mask, solid: float) -> tuple[float, bool]:
@@ -118,20 +129,6 @@ def _cover(depth: Float, floor: Float | float, solid: float) -> Float:
     cover = np.clip((depth - floor) / np.maximum(solid - floor, 1e-3), 0, 1).astype(np.float32)
     middle = cv2.dilate(cover, np.ones((3, 3), np.uint8))
     return np.asarray(cover / np.maximum(middle, PALEST), np.float32)
-
-
-def grid_lines(dark: Float, across: float, down: float, spacing: float = 5.0) -> Mask:
-    """Find where (H, W) the lines of a grid of `spacing` mm lie; `across`, `down` in pixels per mm."""
-    lines = np.zeros(dark.shape, bool)
-    for axis, mm in ((1, across), (0, down)):
-        phase = 2 * np.pi * np.arange(dark.shape[axis]) / (spacing * mm)
-        shape = (1, -1) if axis == 1 else (-1, 1)
-        cosine, sine = (f(phase).astype(np.float32).reshape(shape) for f in (np.cos, np.sin))
-        size = (_odd(2.4 * spacing * mm),) * 2
-        real, imaginary = (cv2.blur(cv2.blur(dark * wave, size), size) for wave in (cosine, sine))
-        near = (real * cosine + imaginary * sine) / (np.hypot(real, imaginary) + 1e-9)
-        lines |= near > np.cos(2 * np.pi * 0.35 / spacing)
-    return lines
 
 
 def _odd(size: float) -> int:

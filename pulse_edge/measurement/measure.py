@@ -37,7 +37,7 @@ value or with the reason why there is none.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -53,6 +53,8 @@ from pulse_edge.measurement.waves import BEFORE, MedianBeat, Waves, delineate, m
 P_CERTAIN, P_ABSENT = 0.17, 0.10
 """Share of the signal before the QRS that recurs from beat to beat: at least 0.17 shows P waves, at most 0.10 shows that there
 are none. Sinus rhythm has 0.18 to 0.98, atrial fibrillation -0.1 to 0.08 (163 development recordings of LUDB and PTB-XL)."""
+P_IRREGULAR = 0.65
+"""The same share for clearly irregular RR intervals: atrial flutter with varying conduction reaches 0.6."""
 MIN_PAIRS = 3
 """Pairs of beats that must show the time before the QRS before a P wave can be called present or absent."""
 MIN_SIGNAL_TO_NOISE = 5.0
@@ -113,8 +115,8 @@ class _Shape:
     """All beats, on one time frame."""
     median: MedianBeat
     waves: Waves
-    p_share: float
-    p_pairs: int
+    p_present: bool | str
+    """Whether a P wave precedes the QRS, or why this cannot be told."""
 
 
 def measure_signal(signal: TracedSignal, age_years: float | None = None) -> SignalMeasurements:
@@ -142,9 +144,8 @@ def measure_signal(signal: TracedSignal, age_years: float | None = None) -> Sign
         fill_rhythm(sheet, rhythm, None, None)
         sheet.refuse_rest(shape)
     else:
-        present = _p_present(shape)
         paced = paced_beats(channels, beats[alignment.whole], shape.waves.qrs_onset - BEFORE)
-        fill_rhythm(sheet, rhythm, present, paced)
+        fill_rhythm(sheet, rhythm, shape.p_present, paced)
         fill_waves(sheet, shape.waves, shape.median, rhythm)
         fill_beats(sheet, shape.waves, shape.median)
     sheet.refuse_rest("not measurable on this trace")
@@ -202,17 +203,23 @@ def _shape(channels: tuple[Channel, ...], alignment: Alignment, beats: Index, rh
     first = delineate(beat, rr, False)
     t_before = -samples(240) + onset - BEFORE if first.t_end is None else int(first.t_end - BEFORE - rr)
     share, pairs = p_consistency(channels, beats[members], onset - BEFORE, t_before)
-    present = pairs >= MIN_PAIRS and share >= P_CERTAIN
-    return _Shape(beats, beat, delineate(beat, rr, present) if present else first, share, pairs)
+    present = _p_present(share, pairs, rhythm)
+    if present is True:
+        return _Shape(beats, beat, delineate(beat, rr, True), True)
+    return _Shape(beats, beat, replace(first, p_reason=present) if isinstance(present, str) else first, present)
 
 
-def _p_present(shape: _Shape) -> bool | str:
-    """Whether a P wave precedes the QRS, or why this cannot be told."""
-    if shape.p_pairs < MIN_PAIRS:
+def _p_present(share: float, pairs: int, rhythm: Rhythm) -> bool | str:
+    """Whether a P wave precedes the QRS, or why this cannot be told; arguments as `p_consistency` gives them."""
+    if pairs < MIN_PAIRS:
         return "too few beats show the time before the QRS"
-    if P_ABSENT < shape.p_share < P_CERTAIN:
+    if share <= P_ABSENT:
+        return False
+    if share < P_CERTAIN:
         return "what precedes the QRS recurs too little for a P wave and too much for none"
-    return shape.p_share >= P_CERTAIN
+    if rhythm.regular is False and share < P_IRREGULAR:
+        return "in this irregular rhythm P waves and flutter waves cannot be told apart"
+    return True
 
 
 def _lead_beats(shape: _Shape) -> tuple[LeadBeat, ...]:

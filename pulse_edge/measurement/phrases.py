@@ -168,6 +168,11 @@ PHRASES = (
     Phrase(
         "T-wave inversion", rf"{_T} inversions?|inverted {_T}|{_T} (?:is|are) (?:\w+ )?inverted|TWI|INVT", placed=True
     ),
+    Phrase(
+        "left ventricular hypertrophy by voltage",
+        r"(?:left ventricular hypertrophy|LVH) (?:by|on|according to) (?:[\w-]+ )?voltage(?: criteria)?"
+        r"|voltage criteria (?:for|of) (?:left ventricular hypertrophy|LVH)|VCLVH",
+    ),
     Phrase("left ventricular hypertrophy", r"left ventricular hypertrophy|LVH"),
     Phrase("low voltage", r"low[- ](?:QRS[- ])?voltages?(?: QRS)?|low[- ]amplitude QRS|LVOLT"),
     # --- the whole

@@ -21,6 +21,10 @@ STEEP_MM = 2.0
 """A run of ink that is higher than this is an upright stroke."""
 HEIGHT_MM = (3.5, 23.0)
 LENGTH_MM = (2.0, 12.0)
+SLOPE = 0.2
+"""Slope of the level stroke at most, on a bent page."""
+BROKEN_MM = 4.0
+"""By how much an upright stroke may begin below the level one, where a photograph has lost a piece of it."""
 LEVEL_MM = 0.35
 """By how much the upper stroke may go up or down."""
 
@@ -99,18 +103,26 @@ def _pulse(
     if not LENGTH_MM[0] * across < right - left < LENGTH_MM[1] * across:
         return None
     inner = line.y[one[1] + fine : two[0] - fine]
-    if inner.size < 0.4 * (right - left) * fine or not np.isfinite(inner).all():
+    if inner.size < 0.4 * (right - left) * fine or np.isfinite(inner).mean() < 0.9:
         return None
-    top = float(np.median(inner))
-    off = np.abs(inner - top)
-    if np.quantile(off, 0.9) > max(LEVEL_MM * down, 0.8):
+    # On a bent page the level stroke has a slope.
+    place = np.linspace(-0.5, 0.5, inner.size)[np.isfinite(inner)]
+    level = inner[np.isfinite(inner)].astype(np.float64)
+    slope, top = np.polyfit(place, level, 1)
+    off = np.abs(level - top - slope * place)
+    if np.quantile(off, 0.85) > max(LEVEL_MM * down, 0.8) or abs(slope) > SLOPE * (right - left):
         return None
-    tops = [float(line.top[a:b].min()) + width / 2 for a, b in (one, two)]
-    feet = [float(line.bottom[a:b].max()) - width / 2 for a, b in (one, two)]
-    slack = max(0.5 * down, 1.5)
-    if max(abs(t - top) for t in tops) > slack or abs(feet[0] - feet[1]) > 3 * slack:
+    ends = top - slope / 2, top + slope / 2
+    tops = [float(line.top[a:b].min()) + width / 2 - end for (a, b), end in zip((one, two), ends, strict=True)]
+    slack = max(0.6 * down, 1.5)
+    if min(tops) < -slack or max(tops) > BROKEN_MM * down or min(np.abs(tops)) > slack:
         return None
-    foot = float(np.mean(feet))
-    if not HEIGHT_MM[0] * down < foot - top < HEIGHT_MM[1] * down:
+    high = [float(line.bottom[a:b].max()) - width / 2 - end for (a, b), end in zip((one, two), ends, strict=True)]
+    if abs(high[0] - high[1]) > 3 * slack:  # a stroke that meets print or a wave is too long, a broken one too short
+        high = [min(high, key=lambda h: min(abs(np.log(max(h, 1) / down / usual)) for usual in (5, 10, 20)))]
+        if min(abs(high[0] / down / usual - 1) for usual in (5, 10, 20)) > 0.12:
+            return None
+    height = float(np.mean(high))
+    if not HEIGHT_MM[0] * down < height < HEIGHT_MM[1] * down:
         return None
-    return Pulse(row, left, right, foot, top)
+    return Pulse(row, left, right, top + height, top)

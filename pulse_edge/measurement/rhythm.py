@@ -23,8 +23,9 @@ NORMAL, VENTRICULAR, SUPRAVENTRICULAR, OTHER, UNKNOWN = (
 
 GAP_MS = 120.0
 """A longer stretch without any trace may hide a QRS, so the interval across it does not count."""
-PREMATURE = 0.80
-"""Share of the usual RR interval below which a beat is premature."""
+PREMATURE, PREMATURE_OTHER = 0.80, 0.92
+"""Share of the usual RR interval below which a beat of the dominant shape is premature, and one of another shape, whose broad
+QRS has its centre later."""
 PAUSE_MS = 2000.0
 """Pauses of 2 s and more: 2018 ACC/AHA/HRS guideline on bradycardia, Circulation 140 (2019) e382."""
 REGULAR_RANGE_MS, IRREGULAR_RANGE, IRREGULAR_RMSSD = 120.0, 0.30, 0.10
@@ -80,7 +81,8 @@ def rhythm_of(detection: Detection, alignment: Alignment, beats: Index) -> Rhyth
             intervals[n] = np.nan
     kinds: list[str] = []
     for n in range(len(beats)):
-        early = n > 0 and bool(intervals[n - 1] < PREMATURE * _usual(intervals, n - 1))
+        share = PREMATURE if alignment.dominant[n] else PREMATURE_OTHER
+        early = n > 0 and bool(intervals[n - 1] < share * _usual(intervals, n - 1))
         if not alignment.whole[n]:
             kinds.append(UNKNOWN)
         elif not alignment.dominant[n]:

@@ -15,6 +15,8 @@ Float = npt.NDArray[np.float32]
 
 LETTER_MM = 5.0
 """A piece of ink less wide than this is a letter or a mark."""
+APART = 1.75
+"""Gap between two rows over the usual one from which on they do not belong together."""
 COMPLETE = 0.75
 """Share of the columns with ink in which a row that was not seen at first has some."""
 THROUGH = 0.3
@@ -48,7 +50,21 @@ def find_rows(ink: Ink) -> tuple[float, ...]:
         stands_out = share[y] - max(share[before : y + 1].min(), share[y : after + 1].min())
         if share[y] > 0.6 * most and stands_out > 0.2:
             rows.append(_centre(mask, y, int(2.5 * mm)))
-    return tuple(_completed(mask, rows))
+    return tuple(_completed(mask, _together(rows)))
+
+
+def _together(rows: list[float]) -> list[float]:
+    """The rows without a lone line of print far above or below the others."""
+    while len(rows) > 3:
+        gaps = np.diff(rows)
+        usual = float(np.median(gaps))
+        if gaps[0] > APART * usual:
+            rows = rows[1:]
+        elif gaps[-1] > APART * usual:
+            rows = rows[:-1]
+        else:
+            break
+    return rows
 
 
 def _completed(mask: Mask, rows: list[float]) -> list[float]:

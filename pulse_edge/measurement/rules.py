@@ -11,14 +11,14 @@ AHA I..VI   AHA/ACC/HRS recommendations for the standardization and interpretati
 UDMI        Fourth Universal Definition of Myocardial Infarction, ESC/ACC/AHA/WHF 2018: ST limits by lead, sex and age.
 SVT         ACC/AHA/HRS 2015 guideline for supraventricular tachycardia. VA: AHA/ACC/HRS 2017 for ventricular arrhythmias.
 AF          ESC 2020 guideline for atrial fibrillation. BRADY: ACC/AHA/HRS 2018 for bradycardia and conduction delay.
-PAEDIATRIC  Goodacre and McLeod, BMJ 2002;324:1382, rates and intervals; AHA III for QRS and axis of children.
+RIJNBEEK    Limits of children: Rijnbeek 2001 for rate, PR and axis by age; AHA III for the QRS.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pulse_edge.measurement.limits import UPRIGHT_T, AllOf, AnyOf, Condition, Limit, Not
+from pulse_edge.measurement.bounds import UPRIGHT_T, AllOf, AnyOf, Bound, Condition, Not
 
 
 @dataclass(frozen=True)
@@ -84,74 +84,74 @@ NUMBERS = (
 ROUGH = 2.0
 """"About 150 bpm" may be off by twice the tolerance."""
 
-BEATS = Limit("asystole", at_most=0)
-P_WAVES = Limit("p_present", at_least=1)
-NO_P_WAVES = Limit("p_present", at_most=0)
-REGULAR = Limit("rr_variation", at_most=0.08)
-IRREGULAR = Limit("rr_variation", at_least=0.08)
+BEATS = Bound("asystole", at_most=0)
+P_WAVES = Bound("p_present", at_least=1)
+NO_P_WAVES = Bound("p_present", at_most=0)
+REGULAR = Bound("rr_variation", at_most=0.08)
+IRREGULAR = Bound("rr_variation", at_least=0.08)
 """Sinus rhythm has a variation of 0.08 or less in 9 of 10 recordings, atrial fibrillation of 0.09 to 0.3."""
-NOT_PACED = Limit("paced", at_most=0)
-FAST = AnyOf(tuple(Limit(key, at_least=100, slack=5, scale="rate") for key in ("rate", "rate_median")))
-SLOW = AnyOf(tuple(Limit(key, at_most=60, slack=5, scale="rate") for key in ("rate", "rate_median")))
-WIDE = Limit("qrs", at_least=120, slack=10, scale="QRS")
-NARROW = Limit("qrs", at_most=120, slack=10, scale="QRS")
-WIDE_BY_VALUE = Limit("qrs", at_least=120, scale="QRS", nominal=True)
-NO_SECONDARY_ST = (Limit("qrs", at_most=120, nominal=True), NOT_PACED, Limit("sokolow_lyon", at_most=3.5))
+NOT_PACED = Bound("paced", at_most=0)
+FAST = AnyOf(tuple(Bound(key, at_least=100, slack=5, scale="rate") for key in ("rate", "rate_median")))
+SLOW = AnyOf(tuple(Bound(key, at_most=60, slack=5, scale="rate") for key in ("rate", "rate_median")))
+WIDE = Bound("qrs", at_least=120, slack=10, scale="QRS")
+NARROW = Bound("qrs", at_most=120, slack=10, scale="QRS")
+WIDE_BY_VALUE = Bound("qrs", at_least=120, scale="QRS", nominal=True)
+NO_SECONDARY_ST = (Bound("qrs", at_most=120, nominal=True), NOT_PACED, Bound("sokolow_lyon", at_most=3.5))
 """ST limits hold without bundle branch block, pacing or left ventricular hypertrophy (UDMI)."""
 SINUS = (BEATS, AnyOf((P_WAVES, REGULAR)))
 """A missed P wave alone contradicts no sinus rhythm: RR intervals must be irregular too."""
 
 ELEVATED = AnyOf(
     (
-        Limit("st_j.LEAD", at_least=0.0, slack=0.05, contiguous=True, nominal=True, scale="ST lowest"),
-        Limit("st_j60.LEAD", at_least=0.05, slack=0.05, contiguous=True, nominal=True, scale="ST lowest"),
+        Bound("st_j.LEAD", at_least=0.0, slack=0.05, contiguous=True, nominal=True, scale="ST lowest"),
+        Bound("st_j60.LEAD", at_least=0.05, slack=0.05, contiguous=True, nominal=True, scale="ST lowest"),
     )
 )
 """At J by UDMI; 60 ms later, where some read it, the ST segment of healthy people has risen by another 0.05 mV."""
 DEPRESSED = AnyOf(
     (
-        Limit("st_j.LEAD", at_most=-0.05, slack=0.03, contiguous=True, nominal=True),
-        Limit("st_j60.LEAD", at_most=-0.05, slack=0.03, contiguous=True, nominal=True),
+        Bound("st_j.LEAD", at_most=-0.05, slack=0.03, contiguous=True, nominal=True),
+        Bound("st_j60.LEAD", at_most=-0.05, slack=0.03, contiguous=True, nominal=True),
     )
 )
 ELEVATION = (
-    Limit("st_j.LEAD", at_least=0.0, contiguous=True, scale="ST"),
-    Limit("st_j60.LEAD", at_least=0.0, contiguous=True, scale="ST"),
+    Bound("st_j.LEAD", at_least=0.0, contiguous=True, scale="ST"),
+    Bound("st_j60.LEAD", at_least=0.0, contiguous=True, scale="ST"),
     *NO_SECONDARY_ST,
 )
 DEPRESSION = (
-    Limit("st_j.LEAD", at_most=-0.05, slack=0.03, contiguous=True, nominal=True),
-    Limit("st_j60.LEAD", at_most=-0.1, contiguous=True),
+    Bound("st_j.LEAD", at_most=-0.05, slack=0.03, contiguous=True, nominal=True),
+    Bound("st_j60.LEAD", at_most=-0.1, contiguous=True),
     *NO_SECONDARY_ST,
 )
 LVH = (
-    Limit("sokolow_lyon", at_least=3.5, slack=0.5),
-    Limit("cornell", at_least=2.8, women=2.0, slack=0.4),
-    Limit("peguero", at_least=2.8, women=2.3, slack=0.3),
-    Limit("r.aVL", at_least=1.1, slack=0.2),
+    Bound("sokolow_lyon", at_least=3.5, slack=0.3),
+    Bound("cornell", at_least=2.8, women=2.0, slack=0.3),
+    Bound("peguero", at_least=2.8, women=2.3, slack=0.3),
+    Bound("r.aVL", at_least=1.1, slack=0.1),
 )
 
 RULES = (
     # --- rate and rhythm
     Rule("tachycardia", (BEATS, FAST), (FAST,), "AHA II: above 100 bpm"),
     Rule("bradycardia", (BEATS, SLOW), (SLOW,), "AHA II: below 60 bpm"),
-    Rule("normal rate", (BEATS, Limit("rate", 60, 100, 10, scale="rate")), (), "AHA II: 60 to 100 bpm"),
+    Rule("normal rate", (BEATS, Bound("rate", 60, 100, 10, scale="rate")), (), "AHA II: 60 to 100 bpm"),
     Rule("sinus tachycardia", (*SINUS, FAST), (P_WAVES, FAST), "AHA II", supports=(P_WAVES,)),
     Rule("sinus bradycardia", (*SINUS, SLOW), (P_WAVES, SLOW), "AHA II", supports=(P_WAVES,)),
     Rule("sinus rhythm", SINUS, (P_WAVES, REGULAR, NOT_PACED), "AHA II", supports=(P_WAVES,)),
-    Rule("normal sinus rhythm", (*SINUS, Limit("rate", 60, 100, 10, scale="rate")), (), "AHA II: 60 to 100 bpm"),
+    Rule("normal sinus rhythm", (*SINUS, Bound("rate", 60, 100, 10, scale="rate")), (), "AHA II: 60 to 100 bpm"),
     Rule("sinus arrhythmia", SINUS, (), "AHA II", decides=False),
-    Rule("regular rhythm", (BEATS, Limit("rr_variation", at_most=0.10, slack=0.03)), (REGULAR,), "AHA II"),
+    Rule("regular rhythm", (BEATS, Bound("rr_variation", at_most=0.10, slack=0.03)), (REGULAR,), "AHA II"),
     Rule(
         "irregular rhythm",
-        (BEATS, AnyOf((IRREGULAR, Limit("ectopic", at_least=1), Limit("rr_spread", at_least=160)))),
-        (Limit("rr_variation", at_least=0.10, slack=0.03),),
+        (BEATS, AnyOf((IRREGULAR, Bound("ectopic", at_least=1), Bound("rr_spread", at_least=160)))),
+        (Bound("rr_variation", at_least=0.10, slack=0.03),),
         "AHA II: PP intervals that differ by more than 160 ms",
     ),
     Rule(
         "atrial fibrillation",
-        (BEATS, AnyOf((NO_P_WAVES, IRREGULAR, Limit("atrial_fibrillation", at_least=1)))),
-        (Limit("atrial_fibrillation", at_least=1),),
+        (BEATS, AnyOf((NO_P_WAVES, IRREGULAR, Bound("atrial_fibrillation", at_least=1)))),
+        (Bound("atrial_fibrillation", at_least=1),),
         "AF: irregular RR intervals without P waves",
         supports=(NO_P_WAVES, IRREGULAR),
     ),
@@ -159,74 +159,82 @@ RULES = (
     Rule("supraventricular tachycardia", (BEATS, FAST), (), "SVT: above 100 bpm", decides=False),
     Rule("ventricular tachycardia", (BEATS, FAST, WIDE), (), "VA: above 100 bpm, QRS 120 ms or more", decides=False),
     Rule("P waves", SINUS, (P_WAVES, REGULAR), "AHA II", supports=(P_WAVES,)),
-    Rule("asystole", (Limit("asystole", at_least=1),), (Limit("asystole", at_least=1),), "AHA II"),
+    Rule("asystole", (Bound("asystole", at_least=1),), (Bound("asystole", at_least=1),), "AHA II"),
     Rule(
         "pause",
-        (Limit("rr_longest", at_least=2000, slack=400),),
-        (Limit("rr_longest", at_least=2000, slack=100), Limit("rate", at_least=40, slack=5)),
+        (Bound("rr_longest", at_least=2000, slack=400),),
+        (Bound("rr_longest", at_least=2000, slack=100), Bound("rate", at_least=40, slack=5)),
         "BRADY: RR intervals above 2 s",
     ),
     Rule(
         "paced rhythm",
-        (BEATS, AnyOf((Limit("paced", at_least=1), WIDE_BY_VALUE, NO_P_WAVES))),
-        (Limit("paced", at_least=1),),
+        (BEATS, AnyOf((Bound("paced", at_least=1), WIDE_BY_VALUE, NO_P_WAVES))),
+        (Bound("paced", at_least=1),),
         "BRADY: spikes may be too small to see, so that a wide QRS leaves it open",
-        supports=(Limit("paced", at_least=1),),
+        supports=(Bound("paced", at_least=1),),
     ),
     Rule(
         "ventricular ectopic beats",
-        (BEATS, AnyOf((Limit("ectopic", at_least=1), Limit("rr_spread", at_least=120), IRREGULAR))),
-        (Limit("ventricular_ectopic", at_least=1),),
+        (BEATS, AnyOf((Bound("ectopic", at_least=1), Bound("rr_spread", at_least=200), IRREGULAR))),
+        (Bound("ventricular_ectopic", at_least=1),),
         "AHA II",
+        supports=(Bound("ectopic", at_least=1),),
     ),
     Rule(
         "atrial ectopic beats",
-        (BEATS, AnyOf((Limit("ectopic", at_least=1), Limit("rr_spread", at_least=120), IRREGULAR))),
-        (Limit("supraventricular_ectopic", at_least=1),),
+        (BEATS, AnyOf((Bound("ectopic", at_least=1), Bound("rr_spread", at_least=200), IRREGULAR))),
+        (Bound("supraventricular_ectopic", at_least=1), Bound("rr_spread", at_least=250)),
         "AHA II",
+        supports=(Bound("ectopic", at_least=1),),
     ),
     Rule(
         "ectopic beats",
-        (BEATS, AnyOf((Limit("ectopic", at_least=1), Limit("rr_spread", at_least=120), IRREGULAR))),
-        (Limit("ectopic", at_least=1),),
+        (BEATS, AnyOf((Bound("ectopic", at_least=1), Bound("rr_spread", at_least=200), IRREGULAR))),
+        (Bound("ectopic", at_least=1),),
         "AHA II",
+        supports=(Bound("ectopic", at_least=1),),
     ),
     # --- conduction
     Rule(
         "first-degree AV block",
-        (*SINUS, Limit("pr", at_least=200, slack=5, scale="PR")),
-        (P_WAVES, Limit("pr", at_least=200, slack=5, scale="PR")),
+        (*SINUS, Bound("pr", at_least=200, slack=5, scale="PR")),
+        (P_WAVES, Bound("pr", at_least=200, slack=5, scale="PR")),
         "BRADY: PR above 200 ms",
     ),
     Rule(
         "long PR",
-        (Limit("pr", at_least=200, slack=5, scale="PR"),),
-        (Limit("pr", at_least=200, slack=5, scale="PR"),),
+        (Bound("pr", at_least=200, slack=5, scale="PR"),),
+        (Bound("pr", at_least=200, slack=5, scale="PR"),),
         "BRADY: PR above 200 ms",
     ),
     Rule(
-        "short PR", (Limit("pr", at_most=120, slack=15),), (Limit("pr", at_most=120, slack=15),), "AHA II: below 120 ms"
+        "short PR", (Bound("pr", at_most=120, slack=15),), (Bound("pr", at_most=120, slack=15),), "AHA II: below 120 ms"
     ),
-    Rule("normal PR", (Limit("pr", 120, 200, 15, scale="PR"),), (), "AHA II: 120 to 200 ms"),
-    Rule("wide QRS", (Limit("qrs", at_least=120, slack=15, scale="QRS"),), (WIDE,), "AHA III: 120 ms or more"),
+    Rule("normal PR", (Bound("pr", 120, 200, 15, scale="PR"),), (), "AHA II: 120 to 200 ms"),
+    Rule("wide QRS", (Bound("qrs", at_least=120, slack=15, scale="QRS"),), (WIDE,), "AHA III: 120 ms or more"),
     Rule("narrow QRS", (NARROW,), (), "AHA III: below 120 ms"),
     Rule(
         "left bundle branch block",
         (
             WIDE,
-            Limit("net.V1", at_most=0.0, slack=0.2),
+            Bound("net.V1", at_most=0.0, slack=0.2),
             AnyOf(
                 (
                     WIDE_BY_VALUE,
-                    AllOf((Limit("t.V6", at_most=0.0, slack=0.05), Limit("q.V6", at_least=0.0, slack=0.05))),
+                    AllOf(
+                        (
+                            Bound("t.V6", at_most=0.0, slack=0.05, nominal=True),
+                            Bound("q.V6", at_least=0.0, slack=0.05, nominal=True),
+                        )
+                    ),
                 )
             ),
         ),
         (
-            Limit("qrs", at_least=140, scale="QRS", nominal=True),
-            Limit("net.V1", at_most=-0.3),
-            Limit("net.I", at_least=0.3),
-            Limit("t.V6", at_most=0.0),
+            Bound("qrs", at_least=140, scale="QRS", nominal=True),
+            Bound("net.V1", at_most=-0.3),
+            Bound("net.I", at_least=0.3),
+            AnyOf((Bound("t.V6", at_most=0.0, nominal=True), Bound("qrs", at_least=150, scale="QRS", nominal=True))),
             NOT_PACED,
         ),
         "AHA III: 120 ms, S in V1, no q in V6, T opposite to the QRS; Strauss 2011: 140 ms proves it",
@@ -235,48 +243,54 @@ RULES = (
         "right bundle branch block",
         (
             WIDE,
+            AnyOf((Bound("r.V1", at_least=0.3), Bound("net.V1", at_least=-0.3), Bound("net.V2", at_least=0.0))),
             AnyOf(
                 (
                     WIDE_BY_VALUE,
-                    AllOf((Limit("r.V1", at_least=0.4, slack=0.05), Limit("net.V1", at_least=0.0, slack=0.2))),
+                    AllOf(
+                        (
+                            Bound("r.V1", at_least=0.4, slack=0.05, nominal=True),
+                            Bound("net.V1", at_least=0.0, slack=0.2, nominal=True),
+                        )
+                    ),
                 )
             ),
         ),
         (
-            Limit("qrs", at_least=130, scale="QRS", nominal=True),
-            Limit("net.V1", at_least=0.2),
-            AnyOf((Limit("s.V6", at_most=-0.1), Limit("s.I", at_most=-0.1))),
+            Bound("qrs", at_least=130, scale="QRS", nominal=True),
+            Bound("net.V1", at_least=0.2),
+            AnyOf((Bound("s.V6", at_most=-0.1), Bound("s.I", at_most=-0.1))),
             NOT_PACED,
         ),
-        "AHA III: 120 ms, R' in V1, S in I and V6",
+        "AHA III: 120 ms, R' in V1 or V2, S in I and V6",
     ),
     Rule("bundle branch block", (WIDE,), (WIDE, NOT_PACED), "AHA III: 120 ms"),
     Rule("incomplete LBBB", (NARROW,), (), "AHA III: QRS of 110 to 119 ms", decides=False),
     Rule("incomplete RBBB", (NARROW,), (), "AHA III: QRS of 110 to 119 ms", decides=False),
     Rule(
         "conduction delay",
-        (Limit("qrs", at_least=110, slack=10, scale="QRS"),),
+        (Bound("qrs", at_least=110, slack=10, scale="QRS"),),
         (),
         "AHA III: QRS above 110 ms",
         decides=False,
     ),
     Rule(
         "left anterior fascicular block",
-        (Limit("qrs_axis", -90, -45, 15),),
+        (Bound("qrs_axis", -90, -45, 15),),
         (),
         "AHA III: axis of -45 to -90 degrees",
         decides=False,
     ),
     Rule(
         "left posterior fascicular block",
-        (Limit("qrs_axis", 90, 180, 15),),
+        (Bound("qrs_axis", 90, 180, 15),),
         (),
         "AHA III: axis of 90 to 180 degrees",
         decides=False,
     ),
     Rule(
         "Wolff-Parkinson-White pattern",
-        (Limit("pr", at_most=120, slack=20), Limit("qrs", at_least=110, slack=15)),
+        (Bound("pr", at_most=120, slack=20), Bound("qrs", at_least=110, slack=15)),
         (),
         "AHA III: PR below 120 ms, QRS above 110 ms",
         decides=False,
@@ -287,48 +301,48 @@ RULES = (
         (
             AnyOf(
                 (
-                    Limit("qtc_bazett", at_least=450, women=460, slack=20),
-                    Limit("qtc_fridericia", at_least=450, women=460, slack=20),
+                    Bound("qtc_bazett", at_least=450, women=460, slack=20),
+                    Bound("qtc_fridericia", at_least=450, women=460, slack=20),
                 )
             ),
         ),
         (
-            Limit("qtc_bazett", at_least=450, women=460, slack=20),
-            Limit("qtc_fridericia", at_least=450, women=460, slack=20),
+            Bound("qtc_bazett", at_least=450, women=460, slack=20),
+            Bound("qtc_fridericia", at_least=450, women=460, slack=20),
         ),
         "AHA IV: QTc of 450 ms and more in men, 460 ms in women",
     ),
-    Rule("short QT", (Limit("qtc_fridericia", at_most=390, slack=20),), (), "AHA IV: QTc of 390 ms and less"),
+    Rule("short QT", (Bound("qtc_fridericia", at_most=390, slack=20),), (), "AHA IV: QTc of 390 ms and less"),
     Rule(
         "normal QT",
         (
             AnyOf(
                 (
-                    Limit("qtc_bazett", at_most=450, women=460, slack=30),
-                    Limit("qtc_fridericia", at_most=450, women=460, slack=30),
+                    Bound("qtc_bazett", at_most=450, women=460, slack=30),
+                    Bound("qtc_fridericia", at_most=450, women=460, slack=30),
                 )
             ),
-            AnyOf((Limit("qtc_bazett", at_least=390, slack=40), Limit("qtc_fridericia", at_least=390, slack=40))),
+            AnyOf((Bound("qtc_bazett", at_least=390, slack=40), Bound("qtc_fridericia", at_least=390, slack=40))),
         ),
         (),
         "AHA IV: QTc of 390 to 450 ms in men, 460 ms in women",
     ),
     # --- axis
-    Rule("normal axis", (Limit("qrs_axis", -30, 90, 15, scale="axis"),), (), "AHA III: -30 to 90 degrees"),
+    Rule("normal axis", (Bound("qrs_axis", -30, 90, 15, scale="axis"),), (), "AHA III: -30 to 90 degrees"),
     Rule(
         "left axis deviation",
-        (Limit("qrs_axis", -90, -30, 15),),
-        (Limit("qrs_axis", -90, -30, 15),),
+        (Bound("qrs_axis", -90, -30, 15),),
+        (Bound("qrs_axis", -90, -30, 15),),
         "AHA III: -30 to -90 degrees",
     ),
     Rule(
         "right axis deviation",
-        (Limit("qrs_axis", 90, 180, 15),),
-        (Limit("qrs_axis", 90, 180, 15),),
+        (Bound("qrs_axis", 90, 180, 15),),
+        (Bound("qrs_axis", 90, 180, 15),),
         "AHA III: 90 to 180 degrees",
         adults=True,
     ),
-    Rule("extreme axis", (Limit("qrs_axis", 180, 270, 15),), (), "AHA III: 180 to 270 degrees"),
+    Rule("extreme axis", (Bound("qrs_axis", 180, 270, 15),), (), "AHA III: 180 to 270 degrees"),
     # --- ST, T, voltage
     Rule("ST elevation", (ELEVATED,), ELEVATION, "UDMI: J point of 0.1 mV; V2-V3 by sex and age", adults=True),
     Rule("ST depression", (DEPRESSED,), DEPRESSION, "UDMI: 0.05 mV in two neighbouring leads", adults=True),
@@ -341,22 +355,30 @@ RULES = (
     ),
     Rule(
         "T-wave inversion",
-        (Limit("t.LEAD", at_most=-0.1, slack=0.1),),
-        (Limit("t.LEAD", at_most=-0.2, contiguous=True, leads=UPRIGHT_T),),
+        (Bound("t.LEAD", at_most=-0.1, slack=0.1, leads=(*UPRIGHT_T, "aVF", "V2")),),
+        (Bound("t.LEAD", at_most=-0.2, contiguous=True, leads=UPRIGHT_T),),
         "AHA IV: T of -0.1 mV in leads with an R wave",
         adults=True,
     ),
     Rule(
         "left ventricular hypertrophy",
+        (),
+        (LVH[0], LVH[1], LVH[2]),
+        "AHA V: Sokolow-Lyon, Cornell, Peguero; readers also go by other signs, so that low voltages leave it open",
+        supports=(AnyOf(LVH),),
+        adults=True,
+    ),
+    Rule(
+        "left ventricular hypertrophy by voltage",
         (AnyOf(LVH),),
         (LVH[0], LVH[1], LVH[2]),
-        "AHA V: Sokolow-Lyon, Cornell, Peguero",
+        "AHA V: Sokolow-Lyon, Cornell, Peguero, R in aVL",
         adults=True,
     ),
     Rule(
         "low voltage",
-        (AnyOf((Limit("limb_voltage", at_most=0.5, slack=0.2), Limit("chest_voltage", at_most=1.0, slack=0.3))),),
-        (Limit("limb_voltage", at_most=0.5), Limit("chest_voltage", at_most=1.0)),
+        (AnyOf((Bound("limb_voltage", at_most=0.5, slack=0.2), Bound("chest_voltage", at_most=1.0, slack=0.3))),),
+        (Bound("limb_voltage", at_most=0.5), Bound("chest_voltage", at_most=1.0)),
         "AHA II: QRS below 0.5 mV in all limb leads or 1 mV in all chest leads",
     ),
     # --- the whole
@@ -365,17 +387,17 @@ RULES = (
         (
             *SINUS,
             NOT_PACED,
-            Limit("rate", 60, 100, 20, scale="rate"),
-            Limit("ventricular_ectopic", at_most=0),
-            Limit("pr", 120, 200, 25, scale="PR"),
+            Bound("rate", 60, 100, 20, scale="rate"),
+            Bound("ventricular_ectopic", at_most=0),
+            Bound("pr", 120, 200, 25, scale="PR"),
             NARROW,
             AnyOf(
                 (
-                    Limit("qtc_bazett", at_most=450, women=460, slack=30),
-                    Limit("qtc_fridericia", at_most=450, women=460, slack=30),
+                    Bound("qtc_bazett", at_most=450, women=460, slack=30),
+                    Bound("qtc_fridericia", at_most=450, women=460, slack=30),
                 )
             ),
-            Limit("qrs_axis", -30, 90, 20, scale="axis"),
+            Bound("qrs_axis", -30, 90, 20, scale="axis"),
             Not(AllOf(ELEVATION)),
             Not(AllOf(DEPRESSION)),
         ),

@@ -28,7 +28,7 @@ from pulse_edge.measurement.rhythm import (
     Rhythm,
 )
 from pulse_edge.measurement.signal import LEADS, SAMPLES_PER_SECOND, TracedSignal
-from pulse_edge.measurement.uncertainty import uncertainty_of
+from pulse_edge.measurement.uncertainty import Extent, uncertainty_of
 from pulse_edge.measurement.waves import MedianBeat, Waves
 
 NAMES: dict[str, tuple[str, str]] = {
@@ -85,6 +85,22 @@ PER_LEAD: dict[str, tuple[str, str]] = {
 NAMES |= {f"{key}.{lead}": (name.format(lead=lead), unit) for key, (name, unit) in PER_LEAD.items() for lead in LEADS}
 """All keys in the order of the list."""
 
+RR_KEYS: tuple[str, ...] = (
+    "rate",
+    "rate_median",
+    "rr_mean",
+    "rr_median",
+    "rr_shortest",
+    "rr_longest",
+    "rr_sd",
+    "rmssd",
+    "rr_variation",
+)
+RR_KEYS += ("regular", "pauses", "ectopic", "ventricular_ectopic", "supraventricular_ectopic")
+"""What needs RR intervals."""
+
+MOST_BEATS = 0.5
+"""Share of the beats that spikes of a pacemaker precede at least."""
 FLAT_MV = 0.05
 """A lead that stays within this, peak to peak, shows no electrical activity of the heart."""
 AXIS_DOUBT = 30.0
@@ -109,10 +125,12 @@ class Sheet:
         return tuple(dict.fromkeys(c.lead for c in self.channels))
 
     @cached_property
-    def columns(self) -> bool:
-        """Whether most leads are traced for a few seconds only."""
+    def extent(self) -> Extent:
+        """For how long the leads are traced."""
         seconds = [c.valid.sum() / SAMPLES_PER_SECOND for c in self.channels if not c.strip]
-        return not seconds or float(np.median(seconds)) < LONG_SECONDS
+        if seconds and float(np.median(seconds)) >= LONG_SECONDS:
+            return Extent.LONG
+        return Extent.COLUMNS_AND_STRIP if any(c.strip for c in self.channels) else Extent.COLUMNS
 
     def add(self, key: str, value: float | None, leads: tuple[str, ...], reason: str = "", spread: float = 0.0) -> None:
         """Note a value, or a reason; `spread` is an uncertainty found on this signal, which counts if it is the larger."""
@@ -120,8 +138,7 @@ class Sheet:
         if value is None:
             self.filled[key] = Measurement(key, name, None, unit, None, leads, reason)
             return
-        measured = uncertainty_of(key, self.columns)
-        uncertainty = None if measured is None else max(measured, spread)
+        uncertainty = max(uncertainty_of(key, self.extent) or 0.0, spread) or None
         self.filled[key] = Measurement(key, name, float(value), unit, uncertainty, leads, doubt=self._doubt(unit))
 
     def refuse(self, keys: tuple[str, ...], leads: tuple[str, ...], reason: str) -> None:
@@ -172,8 +189,17 @@ def fill_rhythm(sheet: Sheet, rhythm: Rhythm, p_present: bool | str | None, pace
     leads, valid = sheet.leads, rhythm.valid
     sheet.add("beats", float(len(rhythm.kinds)), leads)
     if valid.size < FEWEST_INTERVALS:
-        sheet.refuse_rest(f"{valid.size} RR intervals are too few, {FEWEST_INTERVALS} are needed")
-        return
+        reason = f"{valid.size} RR intervals are too few, {FEWEST_INTERVALS} are needed"
+        sheet.refuse(RR_KEYS, leads, reason)
+    else:
+        _fill_intervals(sheet, rhythm)
+    if paced is not None and p_present is not None:
+        sheet.add("paced", float(paced >= MOST_BEATS), leads)
+        _fill_atria(sheet, rhythm, p_present)
+
+
+def _fill_intervals(sheet: Sheet, rhythm: Rhythm) -> None:
+    leads, valid = sheet.leads, rhythm.valid
     for key, function in (("rr_mean", np.mean), ("rr_median", np.median)):
         interval = float(function(valid))
         sheet.add(key, interval, leads)
@@ -181,15 +207,7 @@ def fill_rhythm(sheet: Sheet, rhythm: Rhythm, p_present: bool | str | None, pace
     sheet.add("rr_shortest", float(valid.min()), leads)
     sheet.add("rr_longest", float(valid.max()), leads)
     sheet.add("pauses", float((valid >= PAUSE_MS).sum()), leads)
-    _fill_variation(sheet, rhythm)
-    if paced is None or p_present is None:
-        return
-    sheet.add("paced", float(paced >= 0.5), leads)
-    _fill_atria(sheet, rhythm, p_present)
-
-
-def _fill_variation(sheet: Sheet, rhythm: Rhythm) -> None:
-    leads, rmssd = sheet.leads, rhythm.rmssd
+    rmssd = rhythm.rmssd
     if rmssd is None:
         few = "too few normal beats follow one another"
         sheet.refuse(("rr_sd", "rmssd", "rr_variation", "regular"), leads, few)
@@ -212,12 +230,15 @@ def _fill_atria(sheet: Sheet, rhythm: Rhythm, p_present: bool | str) -> None:
         sheet.refuse(("atrial_fibrillation", "atrial_rate"), leads, unsure)
     elif p_present:
         sheet.add("atrial_fibrillation", 0.0, leads)
-        sheet.add("atrial_rate", sheet.filled["rate"].value, leads)
+        rate = sheet.filled["rate"]
+        sheet.add("atrial_rate", rate.value, leads, rate.reason)
     else:
         absent = "RR intervals without P waves are not clearly irregular"
         sheet.add("atrial_fibrillation", 1.0 if fibrillation else None, leads, absent)
         sheet.add("atrial_rate", None, leads, "no P wave precedes the QRS at a constant distance")
     whole = [kind for kind in rhythm.kinds if kind != UNKNOWN]
+    if rhythm.valid.size < FEWEST_INTERVALS:
+        return
     ventricular = float(whole.count(VENTRICULAR))
     sheet.add("ventricular_ectopic", ventricular, leads)
     if fibrillation:
@@ -247,8 +268,9 @@ def fill_waves(sheet: Sheet, waves: Waves, beat: MedianBeat, rhythm: Rhythm) -> 
     else:
         interval, cycle = (waves.t_end - waves.qrs_onset) * step, float(rhythm.valid.mean()) / 1000
         sheet.add("qt", interval, leads, spread=0.5 * waves.t_spread)
-        sheet.add("qtc_bazett", interval / cycle ** (1 / 2), leads, spread=0.5 * waves.t_spread)
-        sheet.add("qtc_fridericia", interval / cycle ** (1 / 3), leads, spread=0.5 * waves.t_spread)
+        spread = sheet.filled["qt"].uncertainty or 0.0
+        for key, power in (("qtc_bazett", 1 / 2), ("qtc_fridericia", 1 / 3)):
+            sheet.add(key, interval / cycle**power, leads, spread=spread / cycle**power)
     values = levelled(beat, waves)
     _fill_axis(sheet, "qrs_axis", values, (waves.qrs_onset, waves.qrs_end), False)
     _fill_axis(sheet, "p_axis", values, (waves.p_onset, waves.p_end), True)

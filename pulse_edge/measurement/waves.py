@@ -182,8 +182,7 @@ def _t_wave(beat: MedianBeat, onset: int, end: int, limit: float, rr: float) -> 
     latest = onset + 0.48 * np.sqrt(rr / 500) * 500
     ends: list[tuple[float, float, float]] = []
     for values, noise in zip(beat.millivolts[beat.present], beat.noise[beat.present], strict=True):
-        smoothed = smooth(values, T_SIGMA_MS)
-        t = _t_of_lead(smoothed - np.nanmean(values[onset - samples(18) : onset]), end, int(limit), int(latest))
+        t = _t_of_lead(smooth(values, T_SIGMA_MS), end, int(limit), int(latest))
         if t is not None and t[2] > max(0.05, 4 * (0.0 if np.isnan(noise) else noise)):
             ends.append(t)
     if not ends:

@@ -1,67 +1,60 @@
-"""The table of rules as Markdown rows, for docs/checks.md.
+"""The tables of rules as Markdown rows, for docs/checks.md.
 
 python tests/measurement/rules_in_words.py     # prints the rows
 """
 
 from __future__ import annotations
 
-from pulse_edge.measurement.limits import AllOf, AnyOf, Condition, Limit, Not
-from pulse_edge.measurement.rules import DERIVED, RULES, Rule
+from pulse_edge.measurement.bounds import AllOf, AnyOf, Bound, Condition, Not
+from pulse_edge.measurement.rules import NUMBERS, RULES, NumberRule, Rule
 
-YES_NO = {"asystole", "p_present", "paced", "atrial_fibrillation", "atrial_flutter"}
-
-
-def number(value: float) -> str:
-    return f"{value:g}"
+YES_NO = {"asystole", "p_present", "paced", "atrial_fibrillation"}
+UNITS = {"axis": "degrees", "rate": "bpm", "atrial rate": "bpm"}
 
 
-def limit_in_words(limit: Limit) -> str:
-    """`qrs >= 120 (slack 10)`, `no p_present`, `st_j.LEAD >= the limit of UDMI (slack 0.05), in two neighbours`."""
-    key = f"`{limit.key}`"
-    if limit.key in YES_NO:
-        return key if limit.at_least == 1 else f"no {key}"
-    bounds = [f">= {number(limit.at_least)}"] if limit.at_least is not None else []
-    bounds += [f"<= {number(limit.at_most)}"] if limit.at_most is not None else []
-    words = f"{key} {' and '.join(bounds)}"
-    if limit.scale.startswith("ST"):
-        words = f"{key} >= UDMI" + (f" + {number(limit.at_least)}" if limit.at_least else "")
-    words += f" (women {number(limit.women)})" if limit.women is not None else ""
-    words += f" (slack {number(limit.slack)})" if limit.slack else ""
-    return (
-        words
-        + {"": "", "unnamed": ", in two neighbours if no lead is named", "always": ", in two neighbours"}[
-            limit.contiguous
-        ]
-    )
+def bound_in_words(bound: Bound) -> str:
+    """`qrs >= 120 (slack 10)`, `no p_present`, `st_j.LEAD >= UDMI (slack 0.05), by value, in two neighbours`."""
+    key = f"`{bound.key}`"
+    if bound.key in YES_NO:
+        return key if bound.at_least == 1 else f"no {key}"
+    ends = [f">= {bound.at_least:g}"] if bound.at_least is not None else []
+    ends += [f"<= {bound.at_most:g}"] if bound.at_most is not None else []
+    words = f"{key} {' and '.join(ends)}"
+    if bound.scale.startswith("ST"):
+        words = f"{key} >= UDMI" + (f" + {bound.at_least:g}" if bound.at_least else "")
+    words += f" (women {bound.women:g})" if bound.women is not None else ""
+    words += f" (slack {bound.slack:g})" if bound.slack else ""
+    return words + (", by value" if bound.nominal else "") + (", in two neighbours" if bound.contiguous else "")
 
 
 def in_words(condition: Condition) -> str:
-    if isinstance(condition, Limit):
-        return limit_in_words(condition)
+    if isinstance(condition, Bound):
+        return bound_in_words(condition)
     if isinstance(condition, Not):
-        return f"not ({in_words(condition.condition)})"
+        return f"not {in_words(condition.condition)}"
     joint = " or " if isinstance(condition, AnyOf) else " and "
-    return f"({joint.join(map(in_words, condition.limits))})"
+    return f"({joint.join(map(in_words, condition.conditions))})"
+
+
+def cell(conditions: tuple[Condition, ...]) -> str:
+    return in_words(AllOf(conditions))[1:-1] or "-"
 
 
 def row(rule: Rule) -> str:
-    needs = in_words(AllOf(rule.needs))[1:-1]
-    proves = in_words(AllOf(rule.proves))[1:-1] if rule.proves else "-"
-    extra = "" if rule.decides else " (never supported)"
-    return f"| {rule.topic}{extra} | {needs} | {proves} | {rule.source}{'; adults' if rule.adults else ''} |"
+    supports = "never" if not rule.decides else cell(rule.supports)
+    source = f"{rule.source}{'; adults' if rule.adults else ''}"
+    return f"| {rule.topic} | {cell(rule.needs)} | {supports} | {cell(rule.proves)} | {source} |"
+
+
+def number_row(rule: NumberRule) -> str:
+    share = f" or {100 * rule.share:g} %" if rule.share else ""
+    keys = " or ".join(f"`{key}`" for key in rule.keys)
+    return f"| {rule.topic} | {keys} | {rule.tolerance:g} {UNITS.get(rule.topic, 'ms')}{share} | {rule.source} |"
 
 
 def rows() -> list[str]:
-    return [row(rule) for rule in RULES]
-
-
-def derived_rows() -> list[str]:
-    signs = {1.0: "+", -1.0: "-"}
-    return [
-        f"| `{key}` | {d.name} | {' '.join(f'{signs[w]} `{name}`' for name, w in d.parts)} |"
-        for key, d in DERIVED.items()
-    ]
+    return [number_row(rule) for rule in NUMBERS] + [row(rule) for rule in RULES]
 
 
 if __name__ == "__main__":
-    print("\n".join([*rows(), "", *derived_rows()]))
+    print("\n".join(rows()))

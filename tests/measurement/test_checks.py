@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from pulse_edge.measurement.bounds import LEADS, bounds_of, elevation_limit
 from pulse_edge.measurement.checks import (
     TOPICS,
     Check,
@@ -18,7 +19,6 @@ from pulse_edge.measurement.checks import (
 )
 from pulse_edge.measurement.claims import Claim
 from pulse_edge.measurement.conditions import Person, Trace
-from pulse_edge.measurement.limits import LEADS, elevation_limit, limits_of
 from pulse_edge.measurement.measurements import Measurement
 from pulse_edge.measurement.rules import DERIVED, NUMBERS, RULES
 from pulse_edge.report import UNCALIBRATED, Finding
@@ -121,9 +121,9 @@ ROWS: list[tuple[str, Values, Values, Values, str]] = [
     ("asystole", {**FLAT}, {}, {**FLAT}, "asystole"),
     ("pause", {"rr_longest": 3000}, {"rr_longest": 1000}, {"rr_longest": 1700}, "rr_longest"),
     ("paced rhythm", {"paced": 1}, {}, {"paced": 1, "qrs": 90}, "qrs"),
-    ("ventricular ectopic beats", {"ectopic": 2, "ventricular_ectopic": 2}, {}, {"rr_longest": 930}, "ectopic"),
-    ("atrial ectopic beats", {"ectopic": 1, "supraventricular_ectopic": 1}, {}, {"rr_longest": 930}, "ectopic"),
-    ("ectopic beats", {"ectopic": 1}, {}, {"rr_longest": 930}, "ectopic"),
+    ("ventricular ectopic beats", {"ectopic": 2, "ventricular_ectopic": 2}, {}, {"ectopic": 1}, "ectopic"),
+    ("atrial ectopic beats", {"ectopic": 1, "supraventricular_ectopic": 1}, {}, {"ectopic": 1}, "ectopic"),
+    ("ectopic beats", {"ectopic": 1}, {}, {"ectopic": 1}, "ectopic"),
     ("first-degree AV block", {"pr": 260}, {"pr": 150}, {"pr": 193}, "pr"),
     ("long PR", {"pr": 260}, {"pr": 150}, {"pr": 193}, "pr"),
     ("short PR", {"pr": 90}, {"pr": 160}, {"pr": 135}, "pr"),
@@ -143,7 +143,13 @@ ROWS: list[tuple[str, Values, Values, Values, str]] = [
     ("ST elevation", STE, {}, leads("st_j", "II aVF", 0.06), "st_j.*"),
     ("ST depression", STD, leads("st_j60", "V1", 0.1), leads("st_j", "V5 V6", -0.03), "st_j.*"),
     ("T-wave inversion", leads("t", "V4 V5", -0.4), {}, leads("t", "V4", 0.0), "t.*"),
-    ("left ventricular hypertrophy", HIGH, {"r.aVL": 0.3}, {"sokolow_lyon": 3.1, "r.aVL": 0.3}, "sokolow_lyon"),
+    (
+        "left ventricular hypertrophy by voltage",
+        HIGH,
+        {"r.aVL": 0.3},
+        {"sokolow_lyon": 3.3, "r.aVL": 0.3},
+        "sokolow_lyon",
+    ),
     ("low voltage", {"limb_voltage": 0.3}, {}, {"limb_voltage": 0.6}, "limb_voltage"),
 ]  # fmt: skip
 PARTS: list[tuple[str, Values, Values]] = [
@@ -174,7 +180,7 @@ DENIED: list[tuple[str, Values]] = [
     ("pause", {"rr_longest": 3000}),
     ("paced rhythm", {"paced": 1}),
     ("ventricular ectopic beats", {"ventricular_ectopic": 1}),
-    ("atrial ectopic beats", {"supraventricular_ectopic": 1}),
+    ("atrial ectopic beats", {"supraventricular_ectopic": 1, "rr_longest": 1200}),
     ("ectopic beats", {"ectopic": 1}),
     ("first-degree AV block", {"pr": 280}),
     ("long PR", {"pr": 280}),
@@ -192,6 +198,7 @@ DENIED: list[tuple[str, Values]] = [
     ("ST deviation", STD),
     ("T-wave inversion", leads("t", "V4 V5", -0.5)),
     ("left ventricular hypertrophy", HIGH),
+    ("left ventricular hypertrophy by voltage", HIGH),
     ("low voltage", {"limb_voltage": 0.3, "chest_voltage": 0.7}),
 ]
 """A denial, and a trace that contradicts it."""
@@ -234,7 +241,7 @@ def test_a_statement_without_its_measurement_is_not_measurable(topic: str, chang
         "paced rhythm": {"paced": None, "p_present": None},
         "long QT": {"qtc_fridericia": None},
         "normal QT": {"qtc_fridericia": None},
-        "left ventricular hypertrophy": {"cornell": None, "peguero": None, "r.aVL": None},
+        "left ventricular hypertrophy by voltage": {"cornell": None, "peguero": None, "r.aVL": None},
         "low voltage": {"chest_voltage": None},
     }
     changes = {**changes, **every_way.get(topic, {})}
@@ -266,7 +273,7 @@ def test_a_right_denial_is_supported(topic: str) -> None:
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.topic)
 def test_each_rule_is_tested_and_has_a_source(rule: object) -> None:
     assert isinstance(rule, type(RULES[0]))
-    tested = {row[0] for row in ROWS} | {row[0] for row in PARTS} | {"ST deviation"}
+    tested = {row[0] for row in (*ROWS, *PARTS)} | {"ST deviation", "left ventricular hypertrophy"}
     assert rule.topic in tested
     assert rule.source
     if rule.proves:
@@ -274,7 +281,7 @@ def test_each_rule_is_tested_and_has_a_source(rule: object) -> None:
 
 
 def test_rules_ask_for_measurements_that_exist() -> None:
-    keys = {limit.key for rule in RULES for part in (*rule.needs, *rule.proves) for limit in limits_of(part)}
+    keys = {b.key for rule in RULES for part in (*rule.needs, *rule.proves, *rule.supports) for b in bounds_of(part)}
     keys |= {key for number in NUMBERS for key in number.keys}
     keys |= {name for derived in DERIVED.values() for name, _ in derived.parts}
     bases = {key.partition(".")[0] for key in NORMAL}
@@ -366,8 +373,9 @@ def test_a_rate_on_a_flat_line_is_contradicted() -> None:
 
 
 def test_children_have_their_own_limits_and_adult_limits_are_named() -> None:
-    infant = Person(age=0.5)
+    infant = Person(age=0.2)
     assert verdict("sinus tachycardia", {"rate": 140}, person=infant) == "contradicted"
+    assert verdict("sinus tachycardia", {"rate": 225}, person=infant) == "supported"
     assert verdict("normal rate", {"rate": 140}, person=infant) == "supported"
     assert verdict("normal axis", {"qrs_axis": 115}, person=infant) == "supported"
     assert verdict("wide QRS", {"qrs": 100}, person=infant) == "supported"
@@ -378,12 +386,24 @@ def test_children_have_their_own_limits_and_adult_limits_are_named() -> None:
     assert "dult limits" not in known.sentence
 
 
+def test_uneven_rr_intervals_leave_ectopic_beats_open() -> None:
+    assert verdict("ectopic beats", {"rr_longest": 1100}) == "not measurable"
+
+
+def test_low_voltages_leave_hypertrophy_open_and_contradict_it_by_voltage() -> None:
+    assert verdict("left ventricular hypertrophy", HIGH) == "supported"
+    assert verdict("left ventricular hypertrophy", {"r.aVL": 0.3}) == "not measurable"
+    assert verdict("left ventricular hypertrophy by voltage", {"r.aVL": 0.3}) == "contradicted"
+    (check,) = check_answers([("", "LVH.")], measured({"r.aVL": 0.3}), Person(age=60, sex="male"))
+    assert check.sentence.endswith("which does not decide it.")
+
+
 def test_limits_by_sex_leave_the_benefit_to_the_text_where_the_sex_is_unknown() -> None:
     changes: Values = {"cornell": 2.35, "sokolow_lyon": 2.0, "peguero": 1.0, "r.aVL": 0.3}
     wide: Values = {**changes, "cornell": 2.25}
-    assert verdict("left ventricular hypertrophy", wide, person=Person(sex="male")) == "contradicted"
-    assert verdict("left ventricular hypertrophy", wide, person=Person(sex="female")) == "supported"
-    assert verdict("left ventricular hypertrophy", wide) == "supported"
+    assert verdict("left ventricular hypertrophy by voltage", wide, person=Person(sex="male")) == "contradicted"
+    assert verdict("left ventricular hypertrophy by voltage", wide, person=Person(sex="female")) == "supported"
+    assert verdict("left ventricular hypertrophy by voltage", wide) == "supported"
 
 
 def test_st_limits_by_lead_sex_and_age() -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, Union
 
+from pulse_edge.measurement.criteria import ADULT
+
 Scale = Literal["", "rate", "PR", "QRS", "axis", "ST", "ST lowest"]
 LEADS = ("I", "II", "III", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 """Where a statement without leads may hold. aVR looks at the heart from inside: what is up elsewhere is down there."""
@@ -16,7 +18,7 @@ UPRIGHT_T = ("I", "II", "V3", "V4", "V5", "V6")
 
 
 @dataclass(frozen=True)
-class Limit:
+class Bound:
     """A bound on one measurement."""
 
     key: str
@@ -41,16 +43,16 @@ class Limit:
 
 @dataclass(frozen=True)
 class AnyOf:
-    """Holds where one of the limits holds."""
+    """Holds where one of the conditions holds."""
 
-    limits: tuple[Condition, ...]
+    conditions: tuple[Condition, ...]
 
 
 @dataclass(frozen=True)
 class AllOf:
-    """Holds where all of the limits hold."""
+    """Holds where all of the conditions hold."""
 
-    limits: tuple[Condition, ...]
+    conditions: tuple[Condition, ...]
 
 
 @dataclass(frozen=True)
@@ -60,30 +62,40 @@ class Not:
     condition: Condition
 
 
-Condition = Union[Limit, AnyOf, AllOf, Not]  # noqa: UP007  the classes above name it before it exists
+Condition = Union[Bound, AnyOf, AllOf, Not]  # noqa: UP007  the classes above name it before it exists
 
 
 @dataclass(frozen=True)
 class ChildLimits:
-    """Limits of an age."""
+    """Normal limits of an age group."""
 
     below: float
     """Years."""
     rate: tuple[float, float]
+    """bpm."""
     pr: tuple[float, float]
-    qrs: float
+    """ms."""
     axis: tuple[float, float]
+    """Degrees."""
 
 
 CHILDREN = (
-    ChildLimits(1 / 12, (95, 160), (80, 160), 90, (30, 190)),
-    ChildLimits(1, (95, 160), (70, 150), 90, (10, 120)),
-    ChildLimits(4, (75, 140), (70, 160), 90, (5, 100)),
-    ChildLimits(8, (65, 120), (80, 170), 100, (0, 140)),
-    ChildLimits(16, (60, 105), (90, 180), 100, (0, 120)),
+    ChildLimits(1 / 12, (129, 216), (77, 121), (63, 155)),
+    ChildLimits(0.25, (126, 200), (78, 133), (37, 138)),
+    ChildLimits(0.5, (112, 191), (84, 134), (-6, 108)),
+    ChildLimits(1, (106, 194), (82, 141), (1, 122)),
+    ChildLimits(3, (95, 178), (78, 151), (-4, 121)),
+    ChildLimits(5, (73, 124), (98, 153), (3, 112)),
+    ChildLimits(8, (62, 115), (92, 160), (-10, 117)),
+    ChildLimits(12, (55, 110), (103, 174), (-21, 117)),
+    ChildLimits(ADULT, (48, 107), (106, 178), (-9, 112)),
 )
-"""Rates and PR: PAEDIATRIC; QRS (90 ms below 4 years, 100 ms below 16) and axis: AHA III. Adult limits from 16 years on."""
-ADULT_AGE = 16
+"""2nd to 98th percentile, the wider of boys and girls (Rijnbeek and others, Eur Heart J 22, 2001, 702, table 1)."""
+
+
+def child_qrs(age: float) -> float:
+    """QRS duration from which a child's is prolonged, ms (AHA III)."""
+    return 90.0 if age < 4 else 100.0
 
 
 LOWEST_ELEVATION = (None, "female")
@@ -99,10 +111,10 @@ def elevation_limit(lead: str, age: float | None, sex: str | None) -> float:
     return 0.2 if sex == "male" and age is not None and age >= 40 else 0.25
 
 
-def limits_of(condition: Condition) -> tuple[Limit, ...]:
-    """All limits that a condition is made of."""
-    if isinstance(condition, Limit):
+def bounds_of(condition: Condition) -> tuple[Bound, ...]:
+    """All bounds that a condition is made of."""
+    if isinstance(condition, Bound):
         return (condition,)
     if isinstance(condition, Not):
-        return limits_of(condition.condition)
-    return tuple(limit for part in condition.limits for limit in limits_of(part))
+        return bounds_of(condition.condition)
+    return tuple(bound for part in condition.conditions for bound in bounds_of(part))
