@@ -15,6 +15,21 @@ SAMPLES_PER_SECOND = 500
 
 
 @dataclass(frozen=True)
+class LeadPlace:
+    """Where a lead or a rhythm strip lies on the flat page, in its pixels."""
+
+    lead: str
+    x: float
+    """Column of second 0 of the signal's time axis."""
+    pixels_per_second: float
+    y: float
+    """Row of 0 mV."""
+    pixels_per_millivolt: float
+    strip: bool = False
+    """A rhythm strip rather than one of the twelve leads."""
+
+
+@dataclass(frozen=True)
 class TracedSignal:
     """Twelve leads in millivolts on one time axis, as they were traced; what was not traced is NaN."""
 
@@ -35,6 +50,8 @@ class TracedSignal:
     """Long rhythm strips as (lead, (samples,) millivolts): the same time axis as `millivolts`."""
     reasons: tuple[str, ...] = ()
     """Why leads are missing, a sentence each."""
+    places: tuple[LeadPlace, ...] = ()
+    """Where the traced rows lie on the page."""
 
     @property
     def valid(self) -> Mask:
