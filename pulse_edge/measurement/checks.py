@@ -238,7 +238,8 @@ def described(measured: Measurement) -> str:
     if measured.key in _YES_NO:
         return _YES_NO[measured.key][int(measured.value >= 0.5)]
     if measured.key in _COUNTS:
-        return f"{measured.value:.0f} {_COUNTS[measured.key]}"
+        words = _COUNTS[measured.key]
+        return f"{measured.value:.0f} {words.removesuffix('s') if measured.value == 1 else words}"
     if measured.key == "rr_variation":
         return f"RR intervals that vary by {100 * measured.value:.0f} %"
     digits = 2 if measured.unit.startswith("mV") and abs(measured.value) < 10 else 0
