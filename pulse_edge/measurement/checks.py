@@ -252,6 +252,8 @@ def _shows(used: tuple[Measurement, ...]) -> str:
     telling = [
         m for m in values if m.key != "asystole" or m.value == 1
     ] or values  # that there are beats goes without saying
+    if any(m.key == "rate" for m in telling):
+        telling = [m for m in telling if m.key != "rate_median"]
     words = list(dict.fromkeys(map(described, telling)))[:_MOST_SHOWN]
     return f"the trace shows {', '.join(words)}" if words else "the trace shows nothing against it"
 
