@@ -70,9 +70,9 @@ def packed(work: Path, kit: Path, llama: Path | None) -> Path:
 
 def key_id(work: Path) -> str:
     """Of the key that signs here."""
-    from pulse_edge.installer import install
+    from pulse_edge.installer.minisign import read_public_key
 
-    return install.read_public_key((work / "key.pub").read_text(), "key.pub").id
+    return read_public_key((work / "key.pub").read_text(), "key.pub").id
 
 
 @click.group()
@@ -113,7 +113,7 @@ def bare(work: Path, kit: Path, llama: Path | None, suite: str) -> None:
     run(*trace, *inside, "/usr/local/bin/pulse-edge", "interpret", "/scan.png", "--max-tokens", "8")
     calls = [line for line in (work / "trace").read_text().splitlines() if "(" in line]
     click.echo(f"- bare root: {len(calls)} network system calls while reading a page")
-    run(*inside, "python3", "/bundle/install.py", "--uninstall")
+    run(*inside, "python3", "/bundle/install.pyz", "--uninstall")
     left = [
         p
         for p in (root / "opt/pulse-edge", root / "usr/local/bin/pulse-edge")
@@ -132,7 +132,7 @@ def bare(work: Path, kit: Path, llama: Path | None, suite: str) -> None:
 def old(work: Path, kit: Path, llama: Path | None, cpu: str) -> None:
     """Read a page with the installed program on an emulated old processor."""
     source, home = packed(work, kit, llama), work / "home"
-    run(sys.executable, source / "install.py", "--to", home, "--accept", key_id(work))
+    run(sys.executable, source / "install.pyz", "--to", home, "--accept", key_id(work))
     version = home / "versions" / (home / "current").read_text().strip()
     program = [
         version / "venv/bin/python",
@@ -168,7 +168,7 @@ def kills(work: Path, kit: Path | None, llama: Path | None, times: int, seed: in
     bundles = stand_ins(work) if kit is None else [packed(work, kit, llama)]
     home, chance = work / "killed", random.Random(seed)
     trusted = ["--to", str(home), "--accept", key_id(work)]
-    commands = [[sys.executable, str(source / "install.py"), *trusted] for source in bundles]
+    commands = [[sys.executable, str(source / "install.pyz"), *trusted] for source in bundles]
     removal = [*commands[0], "--uninstall"]
     steps: list[tuple[str, list[list[str]], list[str]]] = [("installation", [], commands[0])]
     if len(commands) > 1:
@@ -235,11 +235,11 @@ def stand_ins(work: Path) -> list[Path]:
 
 def is_whole(home: Path, *, nothing_too: bool = False) -> bool:
     """Whether the installation in use answers, and its kits have the bytes that they were made with."""
-    from pulse_edge.installer import install
+    from pulse_edge.installer.home import Home
     from pulse_edge.kit.kit import open_kit
     from pulse_edge.kit.verify import verify
 
-    name = install.Home(home).current()
+    name = Home(home).current()
     if name is None:
         return nothing_too
     for kit in (home / "versions" / name / "kits").iterdir():
@@ -332,7 +332,7 @@ def fat32(work: Path, gib: float) -> None:
     drop(work / "bundle")
     install = [
         sys.executable,
-        str(work / "bundle/install.py"),
+        str(work / "bundle/install.pyz"),
         "--to",
         str(work / "home"),
         "--accept",

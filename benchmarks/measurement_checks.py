@@ -388,7 +388,7 @@ def wilson(k: int, n: int) -> tuple[float, float]:
     """95 % interval of a proportion (Wilson 1927)."""
     z, p = 1.96, k / n
     middle, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)
+    return max(0.0, (middle - half) / (1 + z * z / n)), min(1.0, (middle + half) / (1 + z * z / n))
 
 
 @click.command(help=__doc__.partition("\n")[0])

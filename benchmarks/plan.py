@@ -24,12 +24,15 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from pulse_edge import PulseModel
-from pulse_edge.inference import memory_plan
+from pulse_edge.inference import vision_encoder
 from pulse_edge.kit.kit import Kit, open_kit
-from pulse_edge.machine import cpu, memory
+from pulse_edge.machine import cpu, memory, memory_plan
 
 PAGE = Path(__file__).parent.parent / "pulse_edge" / "assets" / "example_page.png"
-USES = {"encoder closed first": memory_plan.Use(pages=1), "encoder kept": memory_plan.Use()}
+USES = {
+    "encoder closed first": memory_plan.Workload(pages=1),
+    "encoder kept": memory_plan.Workload(),
+}
 
 
 def rungs(kit: Kit) -> list[tuple[str, memory_plan.Plan]]:
@@ -37,7 +40,13 @@ def rungs(kit: Kit) -> list[tuple[str, memory_plan.Plan]]:
     return [
         (use, p)
         for use, wanted in USES.items()
-        for p in memory_plan.ladder(kit, wanted, None, cpu.flags())
+        for p in memory_plan.ladder(
+            kit,
+            wanted,
+            None,
+            cpu.flags(),
+            exact_int8=vision_encoder.needs_exact_sums(kit.manifest.vision.type),
+        )
     ]
 
 
@@ -46,7 +55,9 @@ def child(kit: Kit, number: int, threads: int, max_tokens: int) -> None:
     use, chosen = rungs(kit)[number]
     memory_plan.make = lambda *_args, **_more: chosen
     start = time.perf_counter()
-    with PulseModel.load(kit, device="cpu", threads=threads, use=USES[use], force=True) as model:
+    with PulseModel.load(
+        kit, device="cpu", threads=threads, workload=USES[use], force=True
+    ) as model:
         report = model.interpret(PAGE, max_tokens=max_tokens)
     said = {
         "use": use,

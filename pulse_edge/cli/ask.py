@@ -71,8 +71,8 @@ def ask(
     decoder_client.start()  # while the libraries are loaded
     from pulse_edge.cli.console import Screen
     from pulse_edge.errors import UsageError
-    from pulse_edge.inference.memory_plan import Use
-    from pulse_edge.inference.model import PulseModel
+    from pulse_edge.inference.model import EngineOptions, PulseModel
+    from pulse_edge.machine.memory_plan import Workload
     from pulse_edge.page import reader as scans
 
     if scan == "-":
@@ -98,11 +98,10 @@ def ask(
             device=device,
             threads=threads,
             limit=limit,
-            use=Use(pages=1),
+            workload=Workload(pages=1),
             force=force_kit,
             progress=progress,
-            speculation=speculation,
-            prefix_cache=cli_cache.prefixes(kv_cache_size, cache=cache),
+            engine=EngineOptions(speculation, cli_cache.prefixes(kv_cache_size, cache=cache)),
         ) as model,
     ):
         screen.loaded(model)

@@ -102,7 +102,7 @@ def batch(
         raise SystemExit(supervisor.run(sys.argv[1:], lambda: batches.finished(out)))
     decoder_client.start()  # while the libraries are loaded
     from pulse_edge.cli.console import Screen, say
-    from pulse_edge.inference.model import PulseModel
+    from pulse_edge.inference.model import EngineOptions, PulseModel
 
     wanted = Wanted.of(questions, max_tokens, forms, out)
     screen = Screen()
@@ -144,8 +144,9 @@ def batch(
                     limit=limit,
                     force=force_kit,
                     progress=progress,
-                    speculation=speculation,
-                    prefix_cache=cli_cache.prefixes(kv_cache_size, cache=cache),
+                    engine=EngineOptions(
+                        speculation, cli_cache.prefixes(kv_cache_size, cache=cache)
+                    ),
                 ) as model,
             ):
                 screen.loaded(model)

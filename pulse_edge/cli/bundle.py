@@ -163,7 +163,9 @@ def rollback() -> None:
     """Go back to the version of pulse-edge that was installed before this one."""
     from pulse_edge.common import installation
     from pulse_edge.errors import KitError
-    from pulse_edge.installer import install
+    from pulse_edge.installer import remove
+    from pulse_edge.installer.home import Home
+    from pulse_edge.installer.refusal import Refused
 
     home = installation.home()
     if home is None:
@@ -171,6 +173,6 @@ def rollback() -> None:
             "this pulse-edge was not installed from a bundle, so there is no earlier version to go back to."
         )
     try:
-        say(f"in use from now on: {install.rollback(install.Home(home))}\n")
-    except install.Refused as e:
+        say(f"in use from now on: {remove.rollback(Home(home))}\n")
+    except Refused as e:
         raise KitError(" ".join(e.lines)) from None

@@ -20,9 +20,9 @@ from pulse_edge.report.report import findings_lines, page_lines
 if TYPE_CHECKING:
     from pulse_edge.audit_log.log import AnswerLogger
     from pulse_edge.inference.cache import ImageTokenCache
-    from pulse_edge.inference.memory_plan import Use
     from pulse_edge.inference.model import Answering, EncodedPage, PulseModel
     from pulse_edge.kit.kit import Kit
+    from pulse_edge.machine.memory_plan import Workload
     from pulse_edge.page.reader import Document, Page, UnreadablePage
 
 
@@ -117,8 +117,8 @@ def interpret(
     from pulse_edge.page import decoder_client
 
     decoder_client.start()  # while the libraries are loaded
-    from pulse_edge.inference.memory_plan import Use
-    from pulse_edge.inference.model import PulseModel
+    from pulse_edge.inference.model import EngineOptions, PulseModel
+    from pulse_edge.machine.memory_plan import Workload
 
     wanted = Wanted.of(
         questions,
@@ -149,7 +149,7 @@ def interpret(
     desk = _Desk(
         scans, screen, as_json=wanted.shown == "json", admit=admit, image_tokens=image_tokens
     )
-    use = Use(
+    use = Workload(
         pages=desk.count(),
         tokens=wanted.tokens(opened.manifest),
         image_tokens=token_pruning.limit(image_tokens),
@@ -170,11 +170,10 @@ def interpret(
             device=device,
             threads=threads,
             limit=limit,
-            use=use,
+            workload=use,
             force=force_kit,
             progress=progress,
-            speculation=speculation,
-            prefix_cache=cli_cache.prefixes(kv_cache_size, cache=cache),
+            engine=EngineOptions(speculation, cli_cache.prefixes(kv_cache_size, cache=cache)),
         ) as model,
     ):
         if wanted.grammar:
@@ -286,13 +285,21 @@ class _Desk:
             self._screen.judged(encoded)
             yield page, encoded
 
-    def forecast(self, opened: Kit, wanted: Wanted, use: Use, limit: int | None) -> None:
+    def forecast(self, opened: Kit, wanted: Wanted, use: Workload, limit: int | None) -> None:
         """What each page would take, and the memory. Raises MemoryShortage as loading would."""
         from pulse_edge.diagnostics import estimate
-        from pulse_edge.inference import memory_plan
-        from pulse_edge.machine import profile
+        from pulse_edge.inference import vision_encoder
+        from pulse_edge.machine import memory_plan, profile
 
-        made, speed = memory_plan.make(opened, use, limit=limit), profile.recall(opened).speed
+        made, speed = (
+            memory_plan.make(
+                opened,
+                use,
+                exact_int8=vision_encoder.needs_exact_sums(opened.manifest.vision.type),
+                limit=limit,
+            ),
+            profile.recall(opened).speed,
+        )
         for page in self.pages():
             try:
                 cast = estimate.estimate(

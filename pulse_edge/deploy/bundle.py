@@ -19,12 +19,27 @@ from pathlib import Path
 from typing import Any
 
 from pulse_edge.common import installation
-from pulse_edge.deploy import documents, wheelhouse
+from pulse_edge.deploy import documents, installer_archive, wheelhouse
 from pulse_edge.deploy.signing import SecretKey
 from pulse_edge.deploy.wheelhouse import Target, Wheel
 from pulse_edge.errors import KitError
-from pulse_edge.installer import install
-from pulse_edge.installer.install import BUNDLE, BUNDLE_VERSION, PUBLIC_KEY, SIGNATURE, PublicKey
+from pulse_edge.installer import trust
+from pulse_edge.installer.bundle import (
+    BUNDLE_MANIFEST,
+    BUNDLE_VERSION,
+    INSTALLER,
+    PUBLIC_KEY,
+    SIGNATURE,
+    content_faults,
+    open_bundle,
+    refuse_faults,
+    shape_faults,
+)
+from pulse_edge.installer.fields import name_fits
+from pulse_edge.installer.files import sha256_of
+from pulse_edge.installer.home import Home
+from pulse_edge.installer.minisign import PublicKey, read_public_key
+from pulse_edge.installer.refusal import Refused
 from pulse_edge.kit import locate
 from pulse_edge.kit.kit import Kit, open_kit
 from pulse_edge.kit.manifest import MANIFEST, File, Manifest
@@ -96,9 +111,9 @@ def pack(
         documents.write(
             work, manifests, carried, list(order.targets), public, created, order.extras
         )
-        shutil.copyfile(install.__file__, work / "install.py")
+        installer_archive.write(work / INSTALLER)
         data = _manifest(work, listed, wheels, created, order.extras)
-        (work / BUNDLE).write_bytes(data)
+        (work / BUNDLE_MANIFEST).write_bytes(data)
         if order.key is not None:
             comment = f"pulse-edge bundle of {created}: {', '.join(opened)}"
             (work / SIGNATURE).write_text(order.key.sign(data, comment), "utf-8", newline="\n")
@@ -129,7 +144,7 @@ def _earlier(path: Path | None) -> set[str]:
         return files | {sha256 for target in raw["targets"] for sha256 in target["wheels"].values()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
         raise KitError(
-            f"{path}: not a bundle's {BUNDLE} ({e}). Name the one of the bundle before."
+            f"{path}: not a bundle's {BUNDLE_MANIFEST} ({e}). Name the one of the bundle before."
         ) from None
 
 
@@ -216,7 +231,7 @@ def _manifest(
     """bundle.json: every file of the folder, the kits, and what each kind of laptop installs."""
     names = sorted(p.relative_to(work).as_posix() for p in work.rglob("*") if p.is_file())
     folded = [n.casefold() for n in names]
-    if bad := [n for n in names if not install.name_fits(n) or folded.count(n.casefold()) > 1]:
+    if bad := [n for n in names if not name_fits(n) or folded.count(n.casefold()) > 1]:
         raise KitError(f"{', '.join(bad)}: no name that FAT32 and NTFS take. Rename it in the kit.")
     targets = [
         dataclasses.asdict(target)
@@ -227,10 +242,7 @@ def _manifest(
         }
         for target, found in wheels.items()
     ]
-    files = {
-        n: {"bytes": (work / n).stat().st_size, "sha256": install.sha256_of(work / n)}
-        for n in names
-    }
+    files = {n: {"bytes": (work / n).stat().st_size, "sha256": sha256_of(work / n)} for n in names}
     raw = {
         "bundle_version": BUNDLE_VERSION,
         "pulse_edge": next(
@@ -257,19 +269,19 @@ def targets(platforms: Sequence[str], pythons: Sequence[str], device: str) -> tu
 def verify(path: Path, key: Path | None, progress: Progress) -> str:
     """Check a bundle's signature and every byte of it, as the installer does; who vouches for it. Raises KitError."""
     try:
-        bundle = install.open_bundle(path)
-        named = None if key is None else install.read_public_key(key.read_text("utf-8"), str(key))
+        bundle = open_bundle(path)
+        named = None if key is None else read_public_key(key.read_text("utf-8"), str(key))
         home = installation.home()
-        trust = install.judged(
-            bundle, [] if home is None else install.Home(home).pinned(), key=named, accept=[]
+        assessed = trust.assess(
+            bundle, [] if home is None else Home(home).pinned(), key=named, accept=[]
         )
-        install.refuse_broken(bundle, install.shape_faults(bundle))
-        install.refuse_broken(bundle, install.content_faults(bundle, list(bundle.files), progress))
-    except install.Refused as e:
+        refuse_faults(bundle, shape_faults(bundle))
+        refuse_faults(bundle, content_faults(bundle, list(bundle.files), progress))
+    except Refused as e:
         raise KitError("; ".join(e.lines)) from None
     known = (
         "the bundle's own, which nobody has pinned here"
-        if trust.first and named is None
+        if assessed.first and named is None
         else "trusted here"
     )
-    return f"{path}: {len(bundle.files)} files are as they were made, signed by key {trust.key.id if trust.key else ''} ({known})"
+    return f"{path}: {len(bundle.files)} files are as they were made, signed by key {assessed.key.id if assessed.key else ''} ({known})"

@@ -12,26 +12,28 @@ from pathlib import Path
 from typing import Any
 
 from pulse_edge.deploy.wheelhouse import EXTRAS, Target, Wheel
-from pulse_edge.installer.install import PUBLIC_KEY, PublicKey, name_fits
+from pulse_edge.installer.bundle import PUBLIC_KEY
+from pulse_edge.installer.fields import name_fits
+from pulse_edge.installer.minisign import PublicKey
 from pulse_edge.kit.manifest import Manifest
 from pulse_edge.report.report import DEMONSTRATION, INTENDED_USE
 
 INSTALL_SH = """#!/bin/sh
-# Finds a Python and runs install.py, which says the rest.
+# Finds a Python and runs install.pyz, which says the rest.
 here=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd -P)
-if [ ! -f "$here/install.py" ]; then
-    echo "error: install.py was not found beside install.sh. Copy the bundle again, to a folder without line breaks in its name." >&2
+if [ ! -f "$here/install.pyz" ]; then
+    echo "error: install.pyz was not found beside install.sh. Copy the bundle again, to a folder without line breaks in its name." >&2
     exit 1
 fi
 for python in python3.13 python3.12 python3.11 python3.10 python3; do
     if "$python" -I -c 'import sys, venv; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
-        exec "$python" -I "$here/install.py" "$@"
+        exec "$python" -I "$here/install.pyz" "$@"
     fi
 done
 echo "error: no Python 3.10 or newer was found. Install Python 3, and run install.sh again." >&2
 exit 1
 """
-INSTALL_PS1 = """# Finds a Python and runs install.py, which says the rest.
+INSTALL_PS1 = """# Finds a Python and runs install.pyz, which says the rest.
 $here = Split-Path -Parent $MyInvocation.MyCommand.Path
 foreach ($python in @('py -3.13', 'py -3.12', 'py -3.11', 'py -3.10', 'python', 'python3')) {
     $command, $version = $python -split ' '
@@ -39,7 +41,7 @@ foreach ($python in @('py -3.13', 'py -3.12', 'py -3.11', 'py -3.10', 'python', 
     $before = @($version | Where-Object { $_ })
     & $command @before -I -c 'import sys, venv; sys.exit(sys.version_info < (3, 10))' 2>$null
     if ($LASTEXITCODE -eq 0) {
-        & $command @before -I (Join-Path $here 'install.py') @args
+        & $command @before -I (Join-Path $here 'install.pyz') @args
         exit $LASTEXITCODE
     }
 }

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from pulse_edge.errors import KitError, UsageError
-from pulse_edge.installer import install
-from pulse_edge.installer.install import BUNDLE, PUBLIC_KEY, PublicKey
+from pulse_edge.installer.bundle import BUNDLE_MANIFEST, PUBLIC_KEY
+from pulse_edge.installer.files import write_atomically
+from pulse_edge.installer.minisign import PublicKey
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,8 @@ def keygen(path: Path) -> PublicKey:
     secret = SecretKey(secrets.token_bytes(8), secrets.token_bytes(32))
     text, public = secret.text(), secret.public()
     path.parent.mkdir(parents=True, exist_ok=True)
-    install.write_whole(path, text.encode(), mode=0o600)
-    install.write_whole(public_path, public.text().encode())
+    write_atomically(path, text.encode(), mode=0o600)
+    write_atomically(public_path, public.text().encode())
     return public
 
 
@@ -97,7 +98,7 @@ def read_secret_key(path: Path) -> SecretKey:
         ) from None
     if len(raw) == 158 and raw[2:4] != b"\0\0":
         raise KitError(
-            f"{path}: has a password. Pack without --sign, then sign with `minisign -Sm BUNDLE/{BUNDLE} -s {path}` and "
+            f"{path}: has a password. Pack without --sign, then sign with `minisign -Sm BUNDLE/{BUNDLE_MANIFEST} -s {path}` and "
             f"put its public key beside it as {PUBLIC_KEY}."
         )
     key = SecretKey(raw[54:62], raw[62:94])

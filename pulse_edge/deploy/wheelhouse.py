@@ -23,7 +23,9 @@ from typing import TYPE_CHECKING
 
 from pulse_edge.common import child_process, paths
 from pulse_edge.errors import KitError
-from pulse_edge.installer.install import archive_faults, sha256_of, this_platform
+from pulse_edge.installer.files import sha256_of
+from pulse_edge.installer.machine import this_platform
+from pulse_edge.installer.program import archive_faults
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement

@@ -22,7 +22,7 @@ from pulse_edge.errors import PulseEdgeError
 from pulse_edge.kit import locate
 from pulse_edge.kit.kit import Kit
 from pulse_edge.kit.verify import verify
-from pulse_edge.machine import cpu, memory, profile
+from pulse_edge.machine import cpu, memory, memory_plan, profile
 
 State = Literal["ok", "warning", "failed"]
 Progress = Callable[[str, int, int], None]
@@ -84,14 +84,19 @@ def examine(
         opened = locate.find(named)
         yield whole(opened, progress)
         yield devices(told.figures)
-        from pulse_edge.inference import memory_plan, vision_encoder
+        from pulse_edge.inference import vision_encoder
 
         yield encoder(
             opened.manifest.vision.type, cpu.flags(), saturates=vision_encoder.saturates()
         )
         from pulse_edge.diagnostics.self_test import trial
 
-        made = memory_plan.make(opened, memory_plan.Use(pages=1), limit=limit)
+        made = memory_plan.make(
+            opened,
+            memory_plan.Workload(pages=1),
+            exact_int8=vision_encoder.needs_exact_sums(opened.manifest.vision.type),
+            limit=limit,
+        )
         text = f"{memory.shown(made.peak)} at most: {made.text}, context {made.context}, {made.figures()}"
         yield Check("plan", "ok", text, {"peak": made.peak, "parts": made.parts})
         yield from trial(opened, limit, progress)

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from pulse_edge.common.text import duration
-from pulse_edge.inference import memory_plan, tiling, token_pruning
+from pulse_edge.inference import tiling, token_pruning
 from pulse_edge.kit.manifest import Manifest
-from pulse_edge.machine import memory
+from pulse_edge.machine import memory, memory_plan
 from pulse_edge.machine.profile import Speed
 from pulse_edge.page import admission
 from pulse_edge.page.reader import Page

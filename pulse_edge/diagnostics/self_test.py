@@ -9,12 +9,12 @@ from typing import Any
 
 from pulse_edge.diagnostics import benchmark, golden
 from pulse_edge.diagnostics.doctor import SAMPLE, WRITTEN, Check, Progress, keep, seconds_of
-from pulse_edge.inference import language_model, memory_plan
+from pulse_edge.inference import language_model
 from pulse_edge.inference.device import threads_for
 from pulse_edge.inference.model import EncodedPage, PulseModel
 from pulse_edge.kit import prompt
 from pulse_edge.kit.kit import Kit
-from pulse_edge.machine import cpu, memory, profile, self_test_results
+from pulse_edge.machine import cpu, memory, memory_plan, profile, self_test_results
 
 BUSY = 0.15
 """Share of the processors' time from which on other programs make a comparison of numbers of threads worthless."""
@@ -27,9 +27,9 @@ def trial(opened: Kit, limit: int | None, progress: Progress) -> Iterator[Check]
     """Load on the CPU, measure, compare, and keep what was found. Raises what loading and encoding raise."""
     _, cases = golden.read(opened)
     names = list(dict.fromkeys(case.page for case in cases)) or ["example_page.png"]
-    use = memory_plan.Use(pages=len(names))
+    workload = memory_plan.Workload(pages=len(names))
     with PulseModel.load(
-        opened, device="cpu", limit=limit, use=use, force=True, progress=progress
+        opened, device="cpu", limit=limit, workload=workload, force=True, progress=progress
     ) as model:
         encoded = {
             golden.page(opened, name): _encode(model, golden.page(opened, name)) for name in names

@@ -38,11 +38,9 @@ import numpy.typing as npt
 from pulse_edge.common import child_process
 from pulse_edge.errors import ContextError, DeviceError, EngineError, UsageError
 from pulse_edge.inference import kv_state
+from pulse_edge.machine.memory_plan import BATCHES
 
 Float = npt.NDArray[np.float32]
-BATCH = 256
-"""Tokens or embeddings a decode call, unless memory is short: the step of the progress display; larger ones are not faster on
-a CPU."""
 GENTLE = 32
 """Tokens that are decoded to their end when a signal comes: a second or two."""
 WIDTH = 4
@@ -203,7 +201,7 @@ class LanguageModel:
         decode_threads: int | None = None,
         device: str = "cpu",
         gpu_layers: int = -1,
-        batch: int = BATCH,
+        batch: int = BATCHES[0],
         mapped: bool = True,
         repack: bool = False,
         key_cache_type: str = "f16",

@@ -8,7 +8,7 @@ import json
 import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
@@ -22,14 +22,14 @@ from pulse_edge.errors import KitError, MemoryShortage, UsageError
 from pulse_edge.inference import cache as rowcache
 from pulse_edge.inference import language_model, speculative, token_pruning, vision_encoder
 from pulse_edge.inference import tiling as tiles
-from pulse_edge.inference.device import Start, decide, threads_for
+from pulse_edge.inference.device import DeviceSelection, select_device, threads_for
 from pulse_edge.inference.json_grammar import Grammar
-from pulse_edge.inference.memory_plan import Use
 from pulse_edge.kit import gguf_header, locate, prompt
 from pulse_edge.kit.kit import Kit
 from pulse_edge.kit.manifest import Calibration
 from pulse_edge.kit.verify import verify
 from pulse_edge.machine import cpu, memory, profile, self_test_results
+from pulse_edge.machine.memory_plan import Workload
 from pulse_edge.page import admission, reader
 from pulse_edge.report import findings
 from pulse_edge.report.report import (
@@ -55,6 +55,20 @@ much is done, and of how much."""
 
 def _silent(_stage: str, _done: int, _of: int) -> None:
     pass
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How the language model works; the default is what every kit is measured with."""
+
+    speculation: bool = True
+    """Decode speculatively where the kit has a draft table. False decodes single tokens, with the same answers."""
+    prefix_cache: rowcache.PrefixCache | None = None
+    """Stores the KV cache of prefilled pages on disk; None: it is not stored."""
+    flash_attention: bool = False
+    """Changes the last digits of results with the number of threads; for measurements."""
+    observer: language_model.Observer | None = None
+    """Sees the results of the compute graph's nodes."""
 
 
 @dataclass(frozen=True)
@@ -166,11 +180,9 @@ class PulseModel:
         self,
         kit: Kit,
         encoder: vision_encoder.VisionEncoder,
-        how: Start,
+        how: DeviceSelection,
         progress: Progress,
-        *,
-        speculation: bool = True,
-        prefix_cache: rowcache.PrefixCache | None = None,
+        engine: EngineOptions,
     ) -> None:
         """For `load`, which is how to get one."""
         self.kit = kit
@@ -191,11 +203,12 @@ class PulseModel:
         self._newline = None if name is None else np.fromfile(kit.file(name), "<f4")
         self.drafter: speculative.Drafter | None = None
         """Proposes draft tokens; None: decoding is not speculative, and gives the same answers."""
-        if speculation and (table := kit.manifest.draft_table_file) is not None:
+        if engine.speculation and (table := kit.manifest.draft_table_file) is not None:
             self.drafter = speculative.Drafter(
                 speculative.read(kit.file(table), kit.manifest.language.vocabulary)
             )
-        self.prefixes = prefix_cache
+        self.prefixes = engine.prefix_cache
+        self._engine = engine
         self._turn = 0
 
     @classmethod
@@ -206,21 +219,17 @@ class PulseModel:
         device: str = "auto",
         threads: int | None = None,
         limit: int | None = None,
-        use: Use | None = None,
+        workload: Workload | None = None,
         force: bool = False,
-        flash_attention: bool = False,
-        observer: language_model.Observer | None = None,
         progress: Progress = _silent,
-        speculation: bool = True,
-        prefix_cache: rowcache.PrefixCache | None = None,
+        engine: EngineOptions | None = None,
     ) -> PulseModel:
         """Open, verify and load a kit (None: as `kit.find` says) on `auto`, `cpu` or `cuda`.
 
         `threads` None: what `pulse-edge doctor` measured here, else the physical cores. `limit`: bytes of memory that
-        it may take. `use` says what is going to be asked (default: anything); with its `pages` the language model is
+        it may take. `workload` says what is going to be asked (default: anything); with its `pages` the language model is
         loaded at the first question, and where the plan says so after closing the encoder. `force` also loads a kit
-        that `doctor` refused on this machine, and every answer says so. `speculation` False decodes one token at a
-        time, with the same answers. `prefix_cache` stores the KV cache of prefilled pages on disk (None: nowhere).
+        that `doctor` refused on this machine, and every answer says so.
 
         Raises KitError, MemoryShortage (before anything is loaded), DeviceError, EngineError, UsageError.
         """
@@ -235,16 +244,17 @@ class PulseModel:
                 f"{opened.path}: {tested.refused} Run pulse-edge doctor again, or answer with --force-kit."
             )
         _verify(opened, progress)
-        gguf_header.agree(opened.file(opened.manifest.language.file), opened.manifest.language)
+        gguf_header.check_against(
+            opened.file(opened.manifest.language.file), opened.manifest.language
+        )
         running = cpu.Threads(threads, threads) if threads else threads_for(known.speed)
-        how, encoder = decide(opened, device, running, use or Use(), limit)
+        how, encoder = select_device(opened, device, running, workload or Workload(), limit)
         model = cls(
             opened,
             encoder,
-            replace(how, flash_attention=flash_attention, observer=observer),
+            how,
             progress,
-            speculation=speculation,
-            prefix_cache=prefix_cache,
+            engine or EngineOptions(),
         )
         if tested is not None:
             model.refused, model.proven = (
@@ -253,9 +263,11 @@ class PulseModel:
             )
         model.seconds["load"] = time.perf_counter() - start
         try:
-            if use is None or use.pages != 1:  # a single page is read and judged meanwhile
+            if (
+                workload is None or workload.pages != 1
+            ):  # a single page is read and judged meanwhile
                 model._wait_for_encoder()
-            if use is None or use.pages is None:
+            if workload is None or workload.pages is None:
                 _ = model.language
         except BaseException:
             model.close()
@@ -282,10 +294,10 @@ class PulseModel:
                 mapped=not self.plan.repack,
                 repack=self.plan.repack,
                 key_cache_type=self.kit.manifest.language.key_cache_type,
-                flash_attention=how.flash_attention,
+                flash_attention=self._engine.flash_attention,
                 # Of the kit and not of the moment: another width can give other bits.
                 width=1 if self.kit.manifest.draft_table_file is None else language_model.WIDTH,
-                observer=how.observer,
+                observer=self._engine.observer,
                 progress=lambda fraction: self.progress("load", int(1000 * fraction), 1000),
             )
             self.seconds["load"] = self.seconds.get("load", 0.0) + time.perf_counter() - start
@@ -559,7 +571,7 @@ class PulseModel:
 
     def _prefix_of(self, encoded: EncodedPage) -> str:
         """Hash of everything that keys and values of a page depend on; the device's text names layout, batch and threads."""
-        how = [self.device, self.plan.context, self._how.flash_attention]
+        how = [self.device, self.plan.context, self._engine.flash_attention]
         build = [language_model.version(), language_model.system(), profile.key()]
         about = [
             self.kit.sha256,

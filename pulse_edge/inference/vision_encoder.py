@@ -74,6 +74,11 @@ def saturates() -> bool:
     return int(found[0, 0]) != 4 * 255 * 127
 
 
+def needs_exact_sums(kind: str) -> bool:
+    """Whether an encoder of this weight type needs the setting EXACT on this processor."""
+    return kind.startswith("int8") and saturates()
+
+
 class VisionEncoder:
     """A session on one device. Raises DeviceError when CUDA was asked for and the session does not run on it.
 

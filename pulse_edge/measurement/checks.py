@@ -238,7 +238,8 @@ def described(measured: Measurement) -> str:
     if measured.key in _YES_NO:
         return _YES_NO[measured.key][int(measured.value >= 0.5)]
     if measured.key in _COUNTS:
-        return f"{measured.value:.0f} {_COUNTS[measured.key]}"
+        words = _COUNTS[measured.key]
+        return f"{measured.value:.0f} {words.removesuffix('s') if measured.value == 1 else words}"
     if measured.key == "rr_variation":
         return f"RR intervals that vary by {100 * measured.value:.0f} %"
     digits = 2 if measured.unit.startswith("mV") and abs(measured.value) < 10 else 0
@@ -251,6 +252,8 @@ def _shows(used: tuple[Measurement, ...]) -> str:
     telling = [
         m for m in values if m.key != "asystole" or m.value == 1
     ] or values  # that there are beats goes without saying
+    if any(m.key == "rate" for m in telling):
+        telling = [m for m in telling if m.key != "rate_median"]
     words = list(dict.fromkeys(map(described, telling)))[:_MOST_SHOWN]
     return f"the trace shows {', '.join(words)}" if words else "the trace shows nothing against it"
 

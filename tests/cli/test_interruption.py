@@ -17,6 +17,7 @@ import pytest
 
 from pulse_edge import PulseModel
 from pulse_edge.common import paths
+from pulse_edge.inference.model import EngineOptions
 from pulse_edge.inference.vision_encoder import _interruptible
 from pulse_edge.kit.write import writing
 from pulse_edge.report.report import DEMONSTRATION, NOT_PROVEN
@@ -224,7 +225,7 @@ class Switch:
 def test_an_interrupted_model_still_answers_the_same(tiny_kit: Path, place: str) -> None:
     switch = Switch()
     with PulseModel.load(
-        tiny_kit, device="cpu", threads=1, progress=switch, observer=switch
+        tiny_kit, device="cpu", threads=1, progress=switch, engine=EngineOptions(observer=switch)
     ) as model:
         switch.at = place
         with pytest.raises(KeyboardInterrupt):
@@ -244,7 +245,9 @@ def test_what_a_callback_raises_inside_llama_cpp_comes_out(tiny_kit: Path, place
     switch.at = place
     with (
         pytest.raises(LookupError, match="mine"),
-        PulseModel.load(tiny_kit, device="cpu", progress=switch, observer=switch) as model,
+        PulseModel.load(
+            tiny_kit, device="cpu", progress=switch, engine=EngineOptions(observer=switch)
+        ) as model,
     ):
         model.interpret(PAGE, QUESTION, 2)
 
@@ -256,7 +259,9 @@ def test_a_program_s_own_signal_handler_has_the_say(tiny_kit: Path) -> None:
     switch = Switch(lambda: signal.raise_signal(signal.SIGTERM))
     old = signal.signal(signal.SIGTERM, handler)
     try:
-        with PulseModel.load(tiny_kit, device="cpu", observer=switch) as model:
+        with PulseModel.load(
+            tiny_kit, device="cpu", engine=EngineOptions(observer=switch)
+        ) as model:
             switch.at = "batch"
             with pytest.raises(LookupError, match="mine"):
                 model.interpret(PAGE, QUESTION, 2)

@@ -9,23 +9,23 @@ from pathlib import Path
 import pytest
 
 from pulse_edge.common import installation
-from pulse_edge.installer import install
+from pulse_edge.installer import bundle, default_kit, home
 
 
 def test_the_names_of_the_files_are_those_of_the_installer() -> None:
-    assert installation.BUNDLE_MANIFEST == install.BUNDLE
-    assert installation.INSTALL_RECORD == install.INSTALLED
-    assert installation.DEFAULT_KIT == install.DEFAULT_KIT
+    assert installation.BUNDLE_MANIFEST == bundle.BUNDLE_MANIFEST
+    assert installation.INSTALL_RECORD == home.INSTALL_RECORD
+    assert installation.DEFAULT_KIT == home.DEFAULT_KIT
 
 
 def test_the_installers_default_kit_is_read(tmp_path: Path) -> None:
-    install.write_default(tmp_path, install.DefaultKit("kit-a", chosen=False))
+    default_kit.write_default(tmp_path, default_kit.DefaultKit("kit-a", chosen=False))
     assert installation.read_default(tmp_path) == installation.DefaultKit("kit-a", chosen=False)
 
 
 def test_a_chosen_kit_is_read_by_the_installer(tmp_path: Path) -> None:
     installation.write_default(tmp_path, installation.DefaultKit("kit-b", chosen=True))
-    assert install.read_default(tmp_path) == install.DefaultKit("kit-b", chosen=True)
+    assert default_kit.read_default(tmp_path) == default_kit.DefaultKit("kit-b", chosen=True)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has other permissions")

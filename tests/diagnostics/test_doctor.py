@@ -24,11 +24,11 @@ from pulse_edge.diagnostics import doctor, golden, self_test
 from pulse_edge.errors import DeviceError, KitError
 from pulse_edge.inference import language_model
 from pulse_edge.inference import model as interpret
-from pulse_edge.inference.memory_plan import Use
 from pulse_edge.kit.kit import Kit, open_kit
 from pulse_edge.kit.manifest import MANIFEST
 from pulse_edge.kit.write import listing, write_manifest, writing
 from pulse_edge.machine import cpu, profile, self_test_results
+from pulse_edge.machine.memory_plan import Workload
 from pulse_edge.report.report import FORCED_KIT, NOT_PROVEN
 
 MINIATURE = ROOT / "pulse_edge" / "assets" / "kits" / "miniature"
@@ -96,13 +96,13 @@ def test_a_kit_whose_golden_cases_do_not_come_back_is_refused_until_forced(tmp_p
     assert "1 of 1 did not come back" in checks["golden cases"].text
     with pytest.raises(KitError, match=r"did not come back.*or answer with --force-kit"):
         PulseModel.load(kit, device="cpu")
-    with PulseModel.load(kit, device="cpu", use=Use(pages=1), force=True) as model:
+    with PulseModel.load(kit, device="cpu", workload=Workload(pages=1), force=True) as model:
         report = model.interpret(PAGE, max_tokens=2)
     assert FORCED_KIT in report.notice.splitlines()
     assert "1 of 1 did not come back" in str(report.kit.refused)
     assert not report.kit.proven
     assert self_test_results.store(kit, None) == []
-    PulseModel.load(kit, device="cpu", use=Use(pages=1)).close()
+    PulseModel.load(kit, device="cpu", workload=Workload(pages=1)).close()
 
 
 def test_a_refusal_outlives_the_cache_and_holds_on_fewer_cores(
@@ -120,12 +120,12 @@ def test_a_kit_is_not_proven_here_until_its_golden_cases_came_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kit = altered(tmp_path / "kit", offset=0.0)
-    with PulseModel.load(kit, device="cpu", use=Use(pages=1)) as model:
+    with PulseModel.load(kit, device="cpu", workload=Workload(pages=1)) as model:
         report = model.interpret(PAGE, max_tokens=2)
     assert NOT_PROVEN in report.notice.splitlines()
     assert report.kit.proven is False
     by_name(list(doctor.examine(kit.path)))
-    with PulseModel.load(kit, device="cpu", use=Use(pages=1)) as model:
+    with PulseModel.load(kit, device="cpu", workload=Workload(pages=1)) as model:
         report = model.interpret(PAGE, max_tokens=2)
     assert NOT_PROVEN not in report.notice
     assert report.kit.proven is True
@@ -374,7 +374,7 @@ def test_a_broken_driver_ends_on_the_cpu_with_a_notice_and_under_cuda_in_an_erro
 ) -> None:
     monkeypatch.setattr(language_model, "has_cuda", lambda: True)
     monkeypatch.setattr(language_model, "gpus", list)
-    with PulseModel.load(MINIATURE, device="auto", use=Use(pages=1)) as model:
+    with PulseModel.load(MINIATURE, device="auto", workload=Workload(pages=1)) as model:
         assert model.device.startswith("cpu (auto: llama.cpp has CUDA but sees no GPU")
         assert model.fallback is not None
         assert "so the CPU answers" in model.fallback

@@ -19,9 +19,11 @@ from pulse_edge import PulseModel
 from pulse_edge.cli.main import cli
 from pulse_edge.errors import KitError, UsageError
 from pulse_edge.inference import cache as rowcache
-from pulse_edge.inference import language_model, memory_plan, tiling, token_pruning, vision_encoder
+from pulse_edge.inference import language_model, tiling, token_pruning, vision_encoder
 from pulse_edge.inference import model as interpret
+from pulse_edge.inference.model import EngineOptions
 from pulse_edge.kit.kit import open_kit
+from pulse_edge.machine.memory_plan import Workload
 from pulse_edge.report import writers
 
 PAGE = Path(pulse_edge.__file__).parent / "assets" / "example_page.png"
@@ -204,8 +206,8 @@ def test_a_second_question_has_the_numbers_of_a_fresh_context() -> None:
 
 def test_fewer_rows_need_a_shorter_context_and_places_end_where_the_model_s_do() -> None:
     answers = []
-    for use in (None, memory_plan.Use(pages=1, tokens=300, image_tokens=200)):
-        with PulseModel.load(KIT, device="cpu", threads=1, use=use) as model:
+    for use in (None, Workload(pages=1, tokens=300, image_tokens=200)):
+        with PulseModel.load(KIT, device="cpu", threads=1, workload=use) as model:
             scan = model.encode(PAGE, image_tokens="200")
             language = model.language
             answers.append(model.ask(scan, QUESTIONS[0], 40).answer().text)
@@ -221,7 +223,9 @@ def test_fewer_rows_need_a_shorter_context_and_places_end_where_the_model_s_do()
 def test_what_was_read_with_gaps_can_be_kept_and_taken_up(tmp_path: Path) -> None:
     def model() -> PulseModel:
         cache = rowcache.PrefixCache(tmp_path, 1 << 30)
-        return PulseModel.load(KIT, device="cpu", threads=1, prefix_cache=cache)
+        return PulseModel.load(
+            KIT, device="cpu", threads=1, engine=EngineOptions(prefix_cache=cache)
+        )
 
     with model() as first, model() as second:
         scan = first.encode(PAGE, image_tokens="200")

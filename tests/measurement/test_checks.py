@@ -361,6 +361,11 @@ def test_an_assumption_that_a_value_rests_on_is_told() -> None:
     assert check.sentence.endswith("rate 72 bpm (± 2). The paper speed of 25 mm/s is assumed.")
 
 
+def test_one_beat_is_singular() -> None:
+    (check,) = check_answers([("", "No PVCs.")], measured({"ventricular_ectopic": 1}))
+    assert check.sentence == "The text denies ventricular ectopic beats; the trace shows 1 broad premature beat."
+
+
 def test_a_rate_on_a_flat_line_is_contradicted() -> None:
     nothing = dict.fromkeys(("rate", "rate_median", "rr_variation", "p_present", "pr", "qrs"))
     rows = measured({**nothing, **FLAT})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from pulse_edge.findings import STATEMENTS
@@ -204,6 +206,17 @@ def test_offsets_point_at_the_words() -> None:
     for claim in claims_in(text):
         assert text[claim.start : claim.end] == claim.text
     assert [claim.text for claim in claims_in(text)] == ["Sinus rhythm", "Heart rate 72 bpm", "ST elevation"]
+
+
+def test_offsets_hold_in_any_order_of_words() -> None:
+    rng = random.Random(3)
+    words = " ".join(text for text, _ in (*REPORTS, *NUMBERS_IN_WORDS, *WORDS, *DENIALS)).split()
+    for _ in range(300):
+        text = " ".join(rng.choices([*words, "no", "and", "or", ",", "but", ";", "\n", "(", "V1-"], k=60))
+        for claim in claims_in(text):
+            assert text[claim.start : claim.end] == claim.text
+            assert claim.start < claim.end
+            assert claim.low is None or claim.high is None or claim.low <= claim.high
 
 
 def test_about_is_a_rough_number() -> None:

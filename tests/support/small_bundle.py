@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pulse_edge.deploy import bundle, signing, wheelhouse
 from pulse_edge.deploy.wheelhouse import Target
-from pulse_edge.installer import install
+from pulse_edge.installer.machine import this_platform
 from pulse_edge.kit.manifest import Language, Manifest, Packing, Prompt, Vision
 from pulse_edge.kit.write import listing, write_manifest
 
@@ -102,7 +102,7 @@ def pip_wheel() -> Path:
 
 def here() -> Target:
     """This machine and Python."""
-    return Target(install.this_platform(), f"{sys.version_info[0]}.{sys.version_info[1]}", "cpu")
+    return Target(this_platform(), f"{sys.version_info[0]}.{sys.version_info[1]}", "cpu")
 
 
 def make(

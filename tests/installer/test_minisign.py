@@ -1,4 +1,4 @@
-"""Signatures: Ed25519 as RFC 8032 has it, and minisign's files."""
+"""Ed25519 as RFC 8032 has it, and the files of minisign."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ import pytest
 
 from pulse_edge.deploy import signing
 from pulse_edge.errors import KitError
-from pulse_edge.installer import install
+from pulse_edge.installer.ed25519 import verifies
+from pulse_edge.installer.minisign import read_public_key, read_signature
 
 pytest.importorskip("cryptography", reason="signing needs the package cryptography")
+
+
 VECTORS = {
     "TEST 1": (
         "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a",
@@ -38,6 +41,8 @@ VECTORS = {
     ),
 }
 """RFC 8032, section 7.1: public key, message, signature."""
+
+
 ORDER = 2**252 + 27742317777372353535851937790883648493
 
 
@@ -49,7 +54,7 @@ def key() -> signing.SecretKey:
 @pytest.mark.parametrize("name", VECTORS)
 def test_the_vectors_of_the_rfc_verify(name: str) -> None:
     public, message, signature = VECTORS[name]
-    assert install.ed25519_verifies(bytes.fromhex(public), message, bytes.fromhex(signature))
+    assert verifies(bytes.fromhex(public), message, bytes.fromhex(signature))
 
 
 @pytest.mark.parametrize("part", ["public", "message", "signature"])
@@ -63,14 +68,14 @@ def test_one_changed_bit_does_not_verify(part: str) -> None:
     for bit in range(0, 8 * len(parts[part]), 37):
         changed = bytearray(parts[part])
         changed[bit // 8] ^= 1 << bit % 8
-        assert not install.ed25519_verifies(**(parts | {part: bytes(changed)}))
+        assert not verifies(**(parts | {part: bytes(changed)}))
 
 
 def test_a_signature_with_the_order_added_is_refused() -> None:
     public, message, signature = VECTORS["TEST 2"]
     raw = bytes.fromhex(signature)
     more = (int.from_bytes(raw[32:], "little") + ORDER).to_bytes(32, "little")
-    assert not install.ed25519_verifies(bytes.fromhex(public), message, raw[:32] + more)
+    assert not verifies(bytes.fromhex(public), message, raw[:32] + more)
 
 
 def test_it_agrees_with_a_maintained_library() -> None:
@@ -80,20 +85,18 @@ def test_it_agrees_with_a_maintained_library() -> None:
     for _ in range(20):
         private = Ed25519PrivateKey.from_private_bytes(chance.randbytes(32))
         message = chance.randbytes(chance.randrange(200))
-        assert install.ed25519_verifies(
-            private.public_key().public_bytes_raw(), message, private.sign(message)
-        )
+        assert verifies(private.public_key().public_bytes_raw(), message, private.sign(message))
 
 
 def test_a_signature_reads_back_and_verifies(key: signing.SecretKey) -> None:
-    signature = install.read_signature(key.sign(b"data", "made today"), "x")
+    signature = read_signature(key.sign(b"data", "made today"), "x")
     assert signature.verifies(key.public(), b"data")
     assert not signature.verifies(key.public(), b"Data")
 
 
 def test_a_changed_trusted_comment_does_not_verify(key: signing.SecretKey) -> None:
     text = key.sign(b"data", "made today").replace("made today", "made later")
-    assert not install.read_signature(text, "x").verifies(key.public(), b"data")
+    assert not read_signature(text, "x").verifies(key.public(), b"data")
 
 
 def test_a_signature_is_the_same_every_time(key: signing.SecretKey) -> None:
@@ -103,7 +106,7 @@ def test_a_signature_is_the_same_every_time(key: signing.SecretKey) -> None:
 def test_a_new_key_reads_back_and_only_its_owner_can(tmp_path: Path) -> None:
     public = signing.keygen(tmp_path / "key")
     assert signing.read_secret_key(tmp_path / "key").public() == public
-    assert install.read_public_key((tmp_path / "key.pub").read_text(), "x") == public
+    assert read_public_key((tmp_path / "key.pub").read_text(), "x") == public
     assert (tmp_path / "key").stat().st_mode & 0o777 == 0o600
 
 
@@ -123,10 +126,10 @@ def test_a_damaged_secret_key_is_refused(tmp_path: Path, key: signing.SecretKey)
 
 @pytest.fixture
 def minisign() -> str:
-    found = shutil.which("minisign")
-    if found is None:
+    path = shutil.which("minisign")
+    if path is None:
         pytest.skip("minisign is not installed")
-    return found
+    return path
 
 
 def test_minisign_verifies_what_we_sign(
@@ -149,7 +152,5 @@ def test_we_verify_what_minisign_signs(tmp_path: Path, minisign: str, way: str) 
     command = [minisign, "-S", *legacy, "-m", str(tmp_path / "data"), "-s", str(tmp_path / "key")]
     subprocess.run(command, check=True, capture_output=True)
     public = signing.read_secret_key(tmp_path / "key").public()
-    assert install.read_public_key((tmp_path / "key.pub").read_text(), "x") == public
-    assert install.read_signature((tmp_path / "data.minisig").read_text(), "x").verifies(
-        public, b"data"
-    )
+    assert read_public_key((tmp_path / "key.pub").read_text(), "x") == public
+    assert read_signature((tmp_path / "data.minisig").read_text(), "x").verifies(public, b"data")

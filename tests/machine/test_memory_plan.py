@@ -12,12 +12,12 @@ from checkout import ROOT
 
 from pulse_edge import PulseModel
 from pulse_edge.errors import KitError, MemoryShortage, UsageError
-from pulse_edge.inference import language_model, memory_plan
-from pulse_edge.inference.memory_plan import Use
+from pulse_edge.inference import language_model
 from pulse_edge.kit import gguf_header
 from pulse_edge.kit.kit import Kit, open_kit
 from pulse_edge.kit.manifest import File, Language, Manifest, Packing, Prompt, Vision
-from pulse_edge.machine import memory
+from pulse_edge.machine import memory, memory_plan
+from pulse_edge.machine.memory_plan import Workload
 
 MINIATURE = ROOT / "pulse_edge" / "assets" / "kits" / "miniature"
 PAGE = ROOT / "pulse_edge" / "assets" / "example_page.png"
@@ -88,12 +88,12 @@ def header(
 
 
 def manifest(
-    held: gguf_header.Weights, *, d: int, heads: int, kv: int, layers: int, **_: int
+    sizes: gguf_header.Header, *, d: int, heads: int, kv: int, layers: int, **_: int
 ) -> Manifest:
     """Of a kit with PULSE's tiles and this language model."""
     encoder = {
         "vision.onnx": File(600_000_000, "0" * 64),
-        "llm.gguf": File(held.bytes, "0" * 64),
+        "llm.gguf": File(sizes.bytes, "0" * 64),
     }
     grids = ((336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008))
     return Manifest(
@@ -115,10 +115,10 @@ def manifest(
 @pytest.fixture(scope="module")
 def seven_b(tmp_path_factory: pytest.TempPathFactory) -> Kit:
     folder = tmp_path_factory.mktemp("7b")
-    held = gguf_header.read(
+    sizes = gguf_header.read(
         header(folder / "llm.gguf", **LLAMA_7B, kind="Q4_0")
     )  # of as many bits as Q4_K
-    return Kit(folder, manifest(held, **LLAMA_7B), "0" * 64)
+    return Kit(folder, manifest(sizes, **LLAMA_7B), "0" * 64)
 
 
 @pytest.mark.parametrize("shape", [LLAMA_7B, GROUPED])
@@ -144,22 +144,26 @@ def test_the_compute_buffer_is_llama_cpps_own(
         lib.llama_model_free(model)
         language_model._library()  # takes the log back
     theirs = float(line.split("=")[1].split("MiB")[0]) * memory.MIB
-    held = gguf_header.read(path)
-    ours = memory_plan.parts(manifest(held, **shape), held, Use(), context, batch)["compute"]
-    copied = batch * 4 * context * held.heads // 2  # of the scores, which llama.cpp keeps elsewhere
+    sizes = gguf_header.read(path)
+    ours = memory_plan.part_bytes(
+        manifest(sizes, **shape), sizes, Workload(), context, batch, exact_int8=False
+    )["compute"]
+    copied = (
+        batch * 4 * context * sizes.heads // 2
+    )  # of the scores, which llama.cpp keeps elsewhere
     assert ours - copied == pytest.approx(theirs, rel=0.07)
 
 
 def test_a_header_tells_what_gguf_tells(tmp_path: Path) -> None:
-    held = gguf_header.read(MINIATURE / "llm.gguf")
+    sizes = gguf_header.read(MINIATURE / "llm.gguf")
     reader = gguf.GGUFReader(MINIATURE / "llm.gguf")
     matrices = [t for t in reader.tensors if len(t.shape) > 1]
-    assert held.by_kind == {"Q8_0": sum(int(t.n_bytes) for t in matrices)}
-    assert held.layers == 4
-    assert sum(held.by_layer) == sum(
+    assert sizes.by_type == {"Q8_0": sum(int(t.n_bytes) for t in matrices)}
+    assert sizes.layers == 4
+    assert sum(sizes.by_layer) == sum(
         int(t.n_bytes) for t in reader.tensors if t.name.startswith("blk.")
     )
-    assert held.embedding == next(
+    assert sizes.embedding == next(
         int(t.n_bytes) for t in reader.tensors if t.name == "token_embd.weight"
     )
     broken = tmp_path / "cut.gguf"
@@ -168,25 +172,27 @@ def test_a_header_tells_what_gguf_tells(tmp_path: Path) -> None:
         gguf_header.read(broken)
 
 
-def picks(kit: Kit, use: Use, budget: float, monkeypatch: pytest.MonkeyPatch) -> memory_plan.Plan:
+def picks(
+    kit: Kit, workload: Workload, budget: float, monkeypatch: pytest.MonkeyPatch
+) -> memory_plan.Plan:
     monkeypatch.setattr(memory, "available", lambda: int(budget * GIB))
     monkeypatch.setattr(memory, "resident", lambda: 0)
-    return memory_plan.make(kit, use, flags=AVX2)
+    return memory_plan.make(kit, workload, exact_int8=False, flags=AVX2)
 
 
 def test_what_is_picked_at_7b_as_memory_gets_short(
     seven_b: Kit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = Use(pages=1)
+    one = Workload(pages=1)
     roomy, eight, six = (picks(seven_b, one, budget, monkeypatch) for budget in (16, 7.5, 6.0))
     assert (roomy.batch, roomy.repack, roomy.encoder_first) == (256, True, True)
     assert (eight.batch, eight.repack, eight.encoder_first) == (256, True, True)
     assert not six.repack  # those weights could not be dropped
     assert six.peak - six.idle <= 6 * GIB
     assert six.idle == 32000 * 4096 * 4.5 / 8  # the embedding, 4.5 bits a weight
-    assert picks(seven_b, Use(), 16, monkeypatch).encoder_first is False
-    assert picks(seven_b, Use(pages=3), 16, monkeypatch).encoder_first is False
-    assert picks(seven_b, Use(pages=3), 7.0, monkeypatch).encoder_first is True
+    assert picks(seven_b, Workload(), 16, monkeypatch).encoder_first is False
+    assert picks(seven_b, Workload(pages=3), 16, monkeypatch).encoder_first is False
+    assert picks(seven_b, Workload(pages=3), 7.0, monkeypatch).encoder_first is True
 
 
 def test_weights_whose_own_layout_is_read_in_tiles_stay_mapped(
@@ -194,7 +200,7 @@ def test_weights_whose_own_layout_is_read_in_tiles_stay_mapped(
 ) -> None:
     header(tmp_path / "llm.gguf", **LLAMA_7B, kind="Q4_K")
     assert not picks(
-        Kit(tmp_path, seven_b.manifest, "0" * 64), Use(pages=1), 16, monkeypatch
+        Kit(tmp_path, seven_b.manifest, "0" * 64), Workload(pages=1), 16, monkeypatch
     ).repack
 
 
@@ -205,32 +211,36 @@ def test_what_cannot_fit_is_refused_with_figures(
         MemoryShortage,
         match=r"needs 5\.\d GiB of memory \(program .*KV cache 2\.0 GiB.*4\.0 GiB are free",
     ):
-        picks(seven_b, Use(pages=1), 4, monkeypatch)
+        picks(seven_b, Workload(pages=1), 4, monkeypatch)
     monkeypatch.setattr(memory, "available", lambda: 64 * GIB)
     with pytest.raises(MemoryShortage, match=r"3\.0 GiB are allowed \(--memory\). Allow more"):
-        memory_plan.make(seven_b, Use(pages=1), limit=3 * GIB, flags=AVX2)
+        memory_plan.make(seven_b, Workload(pages=1), exact_int8=False, limit=3 * GIB, flags=AVX2)
 
 
 def test_a_short_answer_takes_a_short_context_and_ends_the_same() -> None:
     kit = open_kit(MINIATURE)
-    most, rows = kit.manifest.language.context_length, memory_plan.image_tokens(kit.manifest)
-    assert memory_plan.context_for(kit.manifest, Use()) == most
-    short = memory_plan.context_for(kit.manifest, Use(pages=1, tokens=300))
+    most, rows = kit.manifest.language.context_length, memory_plan.most_image_tokens(kit.manifest)
+    assert memory_plan.context_for(kit.manifest, Workload()) == most
+    short = memory_plan.context_for(kit.manifest, Workload(pages=1, tokens=300))
     assert rows + 300 <= short < most
-    assert memory_plan.context_for(kit.manifest, Use(pages=1, tokens=most)) == most
-    assert memory_plan.context_for(kit.manifest, Use(pages=1, tokens=300, image_tokens=200)) == 512
+    assert memory_plan.context_for(kit.manifest, Workload(pages=1, tokens=most)) == most
     assert (
-        memory_plan.context_for(kit.manifest, Use(pages=1, tokens=300, image_tokens=9999)) == short
+        memory_plan.context_for(kit.manifest, Workload(pages=1, tokens=300, image_tokens=200))
+        == 512
+    )
+    assert (
+        memory_plan.context_for(kit.manifest, Workload(pages=1, tokens=300, image_tokens=9999))
+        == short
     )
     texts = []
-    for use in (None, Use(pages=1, tokens=300)):
-        with PulseModel.load(kit, device="cpu", threads=1, use=use) as model:
+    for use in (None, Workload(pages=1, tokens=300)):
+        with PulseModel.load(kit, device="cpu", threads=1, workload=use) as model:
             texts.append(model.interpret(PAGE, max_tokens=64).answers)
     assert texts[0] == texts[1]
 
 
 def test_the_encoder_is_closed_first_and_says_so_when_it_is_wanted_again() -> None:
-    with PulseModel.load(MINIATURE, device="cpu", threads=1, use=Use(pages=1)) as model:
+    with PulseModel.load(MINIATURE, device="cpu", threads=1, workload=Workload(pages=1)) as model:
         scan = model.encode(PAGE)
         assert model.plan.encoder_first
         model.ask(scan, "What is the heart rate?", 2).answer()
@@ -243,14 +253,14 @@ def test_the_encoder_is_closed_first_and_says_so_when_it_is_wanted_again() -> No
 def test_layers_go_to_the_gpu_as_its_free_memory_allows(
     seven_b: Kit, free: float, layers: int | str
 ) -> None:
-    held = gguf_header.read(seven_b.file("llm.gguf"))
-    figures = memory_plan.ladder(seven_b, Use(), None, AVX2)[0]
-    taken = memory_plan.on_gpu(
-        int(free * GIB), held, figures.parts["kv_cache"], figures.parts["compute"]
+    sizes = gguf_header.read(seven_b.file("llm.gguf"))
+    figures = memory_plan.ladder(seven_b, Workload(), None, AVX2, exact_int8=False)[0]
+    taken = memory_plan.gpu_layers(
+        int(free * GIB), sizes, figures.parts["kv_cache"], figures.parts["compute"]
     )
     assert 5 < taken < 33 if layers == "some" else taken == layers
     if taken:
-        shared = memory_plan.with_gpu(figures, taken, held)
+        shared = memory_plan.with_gpu(figures, taken, sizes)
         assert shared.gpu_layers == taken
         assert shared.peak < figures.peak
 
