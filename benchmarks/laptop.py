@@ -28,10 +28,10 @@ ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 from laptop_parts import PAGE
-from tools import tools
 
 from pulse_edge.kit.kit import open_kit
 from pulse_edge.machine import cpu
+from tools import tools
 
 PARTS = str(ROOT / "benchmarks" / "laptop_parts.py")
 QUESTIONS = ("Please write a clinical report based on this ECG image.", "Is the rhythm regular?")

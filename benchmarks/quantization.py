@@ -27,8 +27,6 @@ import numpy as np
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks"), str(ROOT / "tests" / "support")]
 
-from tools import tools
-
 from calibration import ecgbench
 from export import choose, ggml, parity
 from export import quantize as quantizing
@@ -37,6 +35,7 @@ from pulse_edge import PulseModel
 from pulse_edge.inference.language_model import LanguageModel
 from pulse_edge.kit import prompt
 from pulse_edge.kit.kit import Kit, open_kit
+from tools import tools
 
 PATH = click.Path(path_type=Path)
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import gguf
 
-from calibration import ecgbench, statistics_file
+from calibration import ecgbench, splits, statistics_file
 from calibration.ecgbench import Bench, Problem, Sample
 from calibration.files import refuse_existing
 from calibration.observers import Collector
@@ -89,7 +89,7 @@ def choose(bench: Bench, plan: Plan) -> tuple[set[tuple[str, str]], set[tuple[st
             f"{plan.samples} samples, part {plan.part[0]} of {plan.part[1]}: expected at least one "
             "sample, and a part from 1 to the number of parts"
         )
-    allowed = ecgbench.load_split(plan.split).calibration if plan.split else None
+    allowed = splits.load(plan.split).calibration if plan.split else None
     queues = []
     for task in bench.tasks:
         ids = [one.id for one in bench.samples(task, lambda _: None, pictures=False)]

@@ -10,7 +10,7 @@ import dataclasses
 from contextlib import closing
 from pathlib import Path
 
-from calibration import ecgbench
+from calibration import ecgbench, splits
 from calibration.files import link
 from pulse_edge.common.files import file_sha256
 from pulse_edge.errors import BenchError
@@ -58,7 +58,7 @@ def add(kit: Path, target: Path, bench: Path, split: Path | None, force: bool = 
 def reference_answers(path: Path, split: Path | None) -> list[str]:
     """Right answers of the split's calibration ids, or of all samples. BenchError where there is none."""
     bench = ecgbench.open_bench(path)
-    allowed = ecgbench.load_split(split).calibration if split else None
+    allowed = splits.load(split).calibration if split else None
     answers: list[str] = []
     for task in bench.tasks:
         only = None if allowed is None else frozenset(allowed.get(task, ()))

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from calibration import metrics, published
-from calibration.ecgbench import LABELS, LETTERS, Bench, Problem, Sample, Split, labels_in
+from calibration.ecgbench import LABELS, LETTERS, Bench, Problem, Sample, labels_in
 from calibration.published import Answer
+from calibration.splits import Split
 from pulse_edge.errors import BenchError
 
 ANSWERS = "step-final.jsonl"

@@ -146,7 +146,7 @@ def _of_answer(sample: Sample) -> list[Vote]:
         return [
             (s.key, True)
             for s in STATEMENTS
-            if re.fullmatch(f"{re.escape(s.name)}|{s.also or s.name}", option, re.I)
+            if re.fullmatch(f"{re.escape(s.name)}|{s.synonyms or s.name}", option, re.I)
         ]
     return []
 

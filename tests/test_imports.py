@@ -21,7 +21,7 @@ ENGINES = {
     "pypdfium2": {"page/pdf.py"},
     "pillow_heif": {"page/pictures.py"},
     "pydicom": {"page/dicom.py", "page/dicom_waveform.py"},
-    "typst": {"report/document.py"},
+    "typst": {"report/pdf.py"},
 }
 """Library -> the packages or modules that may import it."""
 WORKSTATION = {"torch", "transformers", "optimum", "onnx", "gguf", "export", "calibration"}

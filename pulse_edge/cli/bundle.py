@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from pulse_edge.cli.console import Screen, say
+from pulse_edge.cli.console import Console, say
 from pulse_edge.common import paths
 from pulse_edge.deploy.wheelhouse import EXTRAS, PLATFORMS, PYTHONS
 
@@ -131,9 +131,9 @@ def pack(
         since=since,
         without=without,
     )
-    screen = Screen()
-    with screen.progress() as progress:
-        public = bundles.pack(order, progress, lambda text: screen.note(text, always=True))
+    console = Console()
+    with console.progress() as progress:
+        public = bundles.pack(order, progress, lambda text: console.note(text, always=True))
     size = sum(p.stat().st_size for p in out.rglob("*"))
     signed = "unsigned: installing it takes --accept unsigned"
     if public is not None:
@@ -153,7 +153,7 @@ def verify(path: Path, key: Path | None) -> None:
     """Check a bundle's signature, and every byte of it, as the installer does."""
     from pulse_edge.deploy import bundle as bundles
 
-    with Screen().progress() as progress:
+    with Console().progress() as progress:
         verdict = bundles.verify(path, key, progress)
     say(f"{verdict}\n")
 

@@ -8,17 +8,14 @@ from typing import Any
 
 import click
 
-from pulse_edge.cli.console import Screen, say
+from pulse_edge.cli.console import Console, say
 from pulse_edge.cli.options import ReadyCommand
 from pulse_edge.common.text import escaped_json, json_text
-
-_DEBUG = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 
 
 @click.command("list")
 @click.option("--json", "as_json", is_flag=True, help="One object a kit, one a line.")
-@_DEBUG
-def list_kits(as_json: bool, debug: bool) -> None:
+def list_kits(as_json: bool) -> None:
     """List the kits that are installed, and mark the one that answers when none is named."""
     from pulse_edge.errors import KitError
     from pulse_edge.kit import locate
@@ -55,8 +52,7 @@ def list_kits(as_json: bool, debug: bool) -> None:
 
 @click.command()
 @click.argument("name")
-@_DEBUG
-def use(name: str, debug: bool) -> None:
+def use(name: str) -> None:
     """Choose the installed kit that answers when none is named: NAME as `kit list` shows it, or its beginning."""
     from pulse_edge.kit import locate
 
@@ -76,8 +72,7 @@ _KIT = click.argument("path", type=click.Path(path_type=Path), metavar="DIR")
 @kit.command(cls=ReadyCommand)
 @_KIT
 @click.option("--json", "as_json", is_flag=True, help="The manifest itself.")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def info(path: Path, as_json: bool, debug: bool) -> None:
+def info(path: Path, as_json: bool) -> None:
     """What a kit is, where it comes from, and how it was proven. DIR may be the name of an installed kit."""
     from pulse_edge.kit import locate
     from pulse_edge.kit.manifest import MANIFEST
@@ -150,16 +145,15 @@ def _accuracy(told: dict[str, Any] | None) -> Iterator[tuple[str, str]]:
 
 @kit.command(cls=ReadyCommand)
 @_KIT
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def verify(path: Path, debug: bool) -> None:
+def verify(path: Path) -> None:
     """Read every byte of a kit and compare it with the kit's manifest."""
     from pulse_edge.kit import locate
     from pulse_edge.kit.verify import verify
 
-    screen = Screen()
+    console = Console()
     opened = locate.find(path)
     total = sum(file.bytes for file in opened.manifest.files.values())
-    with screen.progress() as progress:
+    with console.progress() as progress:
         done = 0
 
         def step(piece: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import hashlib
 import json
 import platform
@@ -18,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from pulse_edge.common import times
 from pulse_edge.errors import KitError, MemoryShortage, UsageError
 from pulse_edge.inference import cache as rowcache
 from pulse_edge.inference import language_model, speculative, token_pruning, vision_encoder
@@ -31,7 +31,7 @@ from pulse_edge.kit.verify import verify
 from pulse_edge.machine import cpu, memory, profile, self_test_results
 from pulse_edge.machine.memory_plan import Workload
 from pulse_edge.page import admission, reader
-from pulse_edge.report import findings
+from pulse_edge.report import contradictions, findings
 from pulse_edge.report.report import (
     DEMONSTRATION,
     FORCED,
@@ -529,7 +529,7 @@ class PulseModel:
             s.key: findings.rescaled(yes_or_no(self, encoded, s.plain).log_odds, how.get(s.key))
             for s in present
         }
-        return findings.contradictions(found, texts, second)
+        return contradictions.contradictions(found, texts, second)
 
     def forget_drafts(self) -> None:
         """Forget what earlier answers taught the drafter; measurements start from the kit's table alone."""
@@ -604,11 +604,10 @@ class PulseModel:
         self, encoded: EncodedPage, answered: Sequence[Answering], found: Sequence[Finding] = ()
     ) -> Report:
         """The record of one page's answers, as far as they have come, and findings, whose contradictions it marks."""
-        contradictions = self.contradictions(encoded, found, [a.text for a in answered if a.prose])
         seconds = self.seconds | encoded.seconds
         for part in ("prefill", "answer"):
             seconds[part] = sum(a.seconds.get(part, 0.0) for a in answered)
-        m = self.kit.manifest
+        m, moment = self.kit.manifest, times.now("seconds")
         return Report(
             notice="\n".join(self.notices(encoded)),
             file=encoded.file,
@@ -623,11 +622,12 @@ class PulseModel:
             image_tokens=len(encoded.image_tokens),
             image_tokens_read=encoded.image_tokens_read,
             quality=None if encoded.checked is None else admission.facts(encoded.checked),
-            created=datetime.datetime.now(datetime.timezone.utc)
-            .isoformat(timespec="seconds")
-            .replace("+00:00", "Z"),
+            created=moment.utc,
+            created_local=moment.local,
             findings=tuple(found),
-            contradictions=contradictions,
+            contradictions=self.contradictions(
+                encoded, found, [a.text for a in answered if a.prose]
+            ),
         )
 
     def notices(self, encoded: EncodedPage) -> list[str]:

@@ -19,8 +19,9 @@ import pytest
 
 import pulse_edge
 from pulse_edge.audit_log import log as logs
-from pulse_edge.audit_log.log import AuditLog, Retained
-from pulse_edge.audit_log.log import entry as logs_entry
+from pulse_edge.audit_log.entries import Retained, answer_entry
+from pulse_edge.audit_log.log import AuditLog
+from pulse_edge.common import files
 from pulse_edge.errors import AuditLogError
 from pulse_edge.report.report import INTENDED_USE
 
@@ -186,7 +187,8 @@ KILLS = 8
 
 @pytest.mark.skipif(os.name != "posix", reason="kills as POSIX has them")
 def test_kills_at_any_moment_lose_no_entry_that_was_acknowledged(tmp_path: Path) -> None:
-    code = "from pulse_edge.audit_log.log import Retained, AuditLog\nlog = AuditLog()\nlog.ready()\nprint('begun', flush=True)\n"
+    code = "from pulse_edge.audit_log.entries import Retained\n"
+    code += "from pulse_edge.audit_log.log import AuditLog\nlog = AuditLog()\nlog.ready()\nprint('begun', flush=True)\n"
     code += "while True: print(log.append({}, Retained(9, {'a': 'b'}, b'c')).number, flush=True)"
     dice = random.Random(3)
     for kill in range(KILLS):
@@ -203,7 +205,7 @@ def test_kills_at_any_moment_lose_no_entry_that_was_acknowledged(tmp_path: Path)
         assert not said[1:] or int(said[-1]) <= entries <= int(said[-1]) + 1
         assert {
             path.name for path in folder.iterdir() if "pulse-edge" not in path.name
-        } <= logs._FILES
+        } <= logs.FILES
 
 
 def test_who_waits_for_another_process_is_told_so(
@@ -212,15 +214,16 @@ def test_who_waits_for_another_process_is_told_so(
     notes: list[str] = []
     monkeypatch.setattr(logs, "PATIENCE", 1.0)
     log, other = AuditLog(tmp_path), AuditLog(tmp_path, notes.append)
-    with log._turn(), pytest.raises(AuditLogError, match="another pulse-edge has been writing"):
+    with log.locked(), pytest.raises(AuditLogError, match="another pulse-edge has been writing"):
         other.append({})
-    assert notes == [f"another pulse-edge is writing the record in {tmp_path}: waiting"]
+    assert notes == [f"another pulse-edge is writing the audit log in {tmp_path}: waiting"]
 
 
 def test_a_full_disk_leaves_the_record_as_it_was(tmp_path: Path) -> None:
     code = """
 import resource, signal
 from pulse_edge.audit_log import log as logs
+from pulse_edge.common import files
 from pulse_edge.errors import AuditLogError
 from pulse_edge.audit_log.log import AuditLog
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -257,16 +260,13 @@ def test_no_text_is_kept_or_removed_through_a_link(tmp_path: Path) -> None:
 def test_a_text_that_cannot_be_kept_stops_everything_and_leaves_no_half(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    log, real = AuditLog(tmp_path / "log"), os.write
+    log = AuditLog(tmp_path / "log")
     log.append({})
 
-    def full(file: int, data: bytes) -> int:
-        if len(data) < 1000:
-            return real(file, data)
-        real(file, data[:500])
+    def full(_file: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "write", full)
+    monkeypatch.setattr(files, "sync", full)
     with pytest.raises(
         AuditLogError, match=r"retained.* cannot be written \(No space left on device\)"
     ):
@@ -304,9 +304,9 @@ def test_what_is_kept_goes_when_its_days_are_over_and_the_entry_stays(
 def test_a_kept_text_that_was_changed_or_removed_is_found(small: AuditLog) -> None:
     path = small.retained(small.append({}, Retained(30, {"answer": "x"}, None)))["texts"]
     path.write_text("{}")
-    assert "the texts kept with entry 6 was altered" in found(small.folder)
+    assert "the texts retained with entry 6 was altered" in found(small.folder)
     path.unlink()
-    assert "the texts kept with entry 6 is missing" in found(small.folder)
+    assert "the texts retained with entry 6 is missing" in found(small.folder)
 
 
 def test_every_answer_is_recorded_without_names_and_texts(tiny_kit: Path, tmp_path: Path) -> None:
@@ -509,7 +509,7 @@ def test_a_kit_with_a_long_name_is_on_record_with_the_beginning_of_it(tmp_path: 
     report |= {"versions": {"v" * 2000: "w" * 2000}, "answers": [], "findings": []}
     answer = {"question": "q" * 2_000_000, "text": "t" * 2_000_000, "tokens": 1, "complete": True}
     log = AuditLog(tmp_path / "log")
-    fields = log.append(logs_entry(report, answer, {"threads": None})).fields
+    fields = log.append(answer_entry(report, answer, {"threads": None})).fields
     assert fields["kit"] == {"id": "k" * 499 + "\u2026", "sha256": "1" * 64}
     assert len((tmp_path / "log" / "entries.log").read_bytes()) < 4000
     assert log.verify().entries == 1
@@ -536,7 +536,7 @@ def two_pages(tmp_path: Path) -> tuple[AuditLog, Path]:
             "versions": {},
         }
         log.append(
-            logs_entry(report, {"question": "q", "text": "t", "tokens": 3, "complete": True}, {})
+            answer_entry(report, {"question": "q", "text": "t", "tokens": 3, "complete": True}, {})
         )
     return log, page
 

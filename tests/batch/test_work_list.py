@@ -23,7 +23,10 @@ from PIL import Image
 
 import pulse_edge
 from pulse_edge.audit_log.log import AuditLog
-from pulse_edge.batch import work_list as batches
+from pulse_edge.batch import source_files
+from pulse_edge.batch import work as batch_work
+from pulse_edge.batch.store import Counts, Store
+from pulse_edge.batch.work import Work
 from pulse_edge.cli import batch
 from pulse_edge.errors import (
     AuditLogError,
@@ -145,10 +148,10 @@ def test_what_is_wrong_with_a_page_stands_in_its_row_and_in_the_line_about_it(
             raise PageRefused("b.png: This does not look like an ECG page.")
         return replace(report(page.name), quality=quality, findings=(unrated,))
 
-    with batches.Store(tmp_path / "out", {"kit": "k"}) as store:
-        store.add(batches.files([str(pages)], tmp_path / "out"))
-        teller = batch._Teller(store, lambda text, **_how: notes.append(text))
-        batches.run(store, replace(desk.work(), answer=answer, told=teller))
+    with Store(tmp_path / "out", {"kit": "k"}) as store:
+        store.add(source_files.files([str(pages)], tmp_path / "out"))
+        teller = batch.ProgressNotes(store, lambda text, **_how: notes.append(text))
+        batch_work.run(store, replace(desk.work(), answer=answer, note=teller))
         store.export()
     a, b, _c, d = sorted(rows(tmp_path / "out"), key=lambda row: row["file"])
     assert (a["state"], a["verdict"], a["leads"], a["reasons"]) == (
@@ -170,9 +173,9 @@ def test_documents_that_cannot_be_written_cost_their_page_only(pages: Path, tmp_
         if "b.png" in page.name:
             raise ValueError("no such glyph")
 
-    with batches.Store(tmp_path / "out", {"kit": "k"}) as store:
-        store.add(batches.files([str(pages)], tmp_path / "out"))
-        batches.run(store, batches.Work(desk.answer, lambda *_a: None, documents, lambda *_a: None))
+    with Store(tmp_path / "out", {"kit": "k"}) as store:
+        store.add(source_files.files([str(pages)], tmp_path / "out"))
+        batch_work.run(store, Work(desk.answer, lambda *_a: None, documents, lambda *_a: None))
         store.export()
         assert (store.failed_pages(), store.exit_code()) == (1, 1)
     assert [bool(line.get("error")) for line in lines(tmp_path / "out")] == [
@@ -189,17 +192,17 @@ def test_a_page_that_crashes_the_program_is_tried_once_more_and_then_marked(
     desk = Desk()
     desk.fails["b.png"] = KeyboardInterrupt()  # type: ignore[assignment]  # what a crash leaves behind: begun, not finished
     for attempt in range(2):
-        with batches.Store(tmp_path / "out", {"kit": "k"}) as store:
+        with Store(tmp_path / "out", {"kit": "k"}) as store:
             if attempt:
-                assert store.crashed()
-            store.add(batches.files([str(pages)], tmp_path / "out"))
+                assert store.note_crash()
+            store.add(source_files.files([str(pages)], tmp_path / "out"))
             with pytest.raises(KeyboardInterrupt):
-                batches.run(store, desk.work())
-    with batches.Store(tmp_path / "out", {"kit": "k"}) as store:
-        assert store.crashed()
-        batches.run(store, desk.work())
+                batch_work.run(store, desk.work())
+    with Store(tmp_path / "out", {"kit": "k"}) as store:
+        assert store.note_crash()
+        batch_work.run(store, desk.work())
         store.export()
-        assert not store.crashed()
+        assert not store.note_crash()
     assert desk.done == ["a.png", "c.png"]
     assert "ended the program 2 times" in lines(tmp_path / "out")[1]["error"]
 
@@ -272,16 +275,16 @@ def test_a_name_that_is_used_for_another_page_gives_another_result(
 def test_another_question_needs_another_folder(pages: Path, tmp_path: Path) -> None:
     run(pages, tmp_path / "out", Desk())
     with pytest.raises(BatchError, match="was begun with another kit"):
-        batches.Store(tmp_path / "out", {"kit": "other"})
+        Store(tmp_path / "out", {"kit": "other"})
 
 
 def test_two_processes_do_not_work_on_one_folder(tmp_path: Path) -> None:
     with (
-        batches.Store(tmp_path, {}),
+        Store(tmp_path, {}),
         pytest.raises(BatchError, match=r"another pulse-edge works on it\. Wait"),
     ):
-        batches.Store(tmp_path, {})
-    batches.Store(tmp_path, {}).close()
+        Store(tmp_path, {})
+    Store(tmp_path, {}).close()
 
 
 def test_what_a_killed_process_left_half_written_is_removed(pages: Path, tmp_path: Path) -> None:
@@ -338,9 +341,9 @@ def test_what_a_batch_knows_is_for_its_owner_alone(pages: Path, tmp_path: Path) 
     try:
         run(pages, tmp_path / "new", Desk())
         (tmp_path / "there").mkdir(mode=0o755)
-        with batches.Store(tmp_path / "there", {"kit": "k"}) as store:
-            store.add(batches.files([str(pages)], tmp_path / "there"))
-            batches.run(store, Desk().work())
+        with Store(tmp_path / "there", {"kit": "k"}) as store:
+            store.add(source_files.files([str(pages)], tmp_path / "there"))
+            batch_work.run(store, Desk().work())
             store.export()
             files = {
                 path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "there").iterdir()
@@ -371,7 +374,7 @@ def test_a_folder_with_other_files_is_no_batch_s(pages: Path, tmp_path: Path) ->
     for name in (".unfinished-thesis", "results.csv", "lock"):
         (tmp_path / "out" / name).write_text("mine")
     with pytest.raises(FolderError, match="holds files and has no"):
-        batches.Store(tmp_path / "out", {})
+        Store(tmp_path / "out", {})
     assert {path.name: path.read_text() for path in (tmp_path / "out").iterdir()} == {
         ".unfinished-thesis": "mine", "results.csv": "mine", "lock": "mine",
     }  # fmt: skip
@@ -385,7 +388,7 @@ def test_a_database_of_another_program_does_not_make_a_folder_a_batch_s(tmp_path
         db.execute("CREATE TABLE jobs (id)")
     before = {path.name: (path.read_bytes(), path.stat().st_mode) for path in folder.iterdir()}
     with pytest.raises(FolderError, match="holds files and has no"):
-        batches.Store(folder, {})
+        Store(folder, {})
     assert {
         path.name: (path.read_bytes(), path.stat().st_mode) for path in folder.iterdir()
     } == before
@@ -406,16 +409,16 @@ def test_names_and_answers_in_the_table_are_no_formulas_wherever_it_is_split(
 
 
 def test_a_damaged_store_is_one_line(tmp_path: Path) -> None:
-    batches.Store(tmp_path / "out", {}).close()
+    Store(tmp_path / "out", {}).close()
     (tmp_path / "out" / "batch.sqlite").write_bytes(b"no database" * 1000)
     with pytest.raises(BatchError, match=r"batch.sqlite: file is not a database"):
-        batches.Store(tmp_path / "out", {})
+        Store(tmp_path / "out", {})
 
 
 def test_a_full_disk_is_one_line_and_costs_no_finished_page(pages: Path, tmp_path: Path) -> None:
     desk = Desk()
-    with batches.Store(tmp_path / "out", {"kit": "k"}) as store:
-        store.add(batches.files([str(pages)], tmp_path / "out"))
+    with Store(tmp_path / "out", {"kit": "k"}) as store:
+        store.add(source_files.files([str(pages)], tmp_path / "out"))
         store.put(1, 1, report("a.png"))
         pages_now = store._db.execute("PRAGMA page_count").fetchone()[0]
         store._db.execute(f"PRAGMA max_page_count = {pages_now}")
@@ -430,7 +433,7 @@ def test_lists_patterns_and_folders_name_the_same_pages(pages: Path, tmp_path: P
     (tmp_path / "list.txt").write_text("\n".join(names))
     (tmp_path / "list0.txt").write_bytes(b"\0".join(map(os.fsencode, names)))
     for source in (pages, tmp_path / "list.txt", tmp_path / "list0.txt", f"{pages}/*.png"):
-        assert [path for path, *_ in batches.files([str(source)], tmp_path / "out")] == names
+        assert [path for path, *_ in source_files.files([str(source)], tmp_path / "out")] == names
 
 
 def test_hidden_files_and_the_batch_itself_are_not_pages(pages: Path) -> None:
@@ -438,7 +441,7 @@ def test_hidden_files_and_the_batch_itself_are_not_pages(pages: Path) -> None:
     (pages / "Thumbs.db").write_bytes(b"")
     (pages / "out").mkdir()
     (pages / "out" / "page.png").write_bytes(b"")
-    found = [Path(path).name for path, *_ in batches.files([str(pages)], pages / "out")]
+    found = [Path(path).name for path, *_ in source_files.files([str(pages)], pages / "out")]
     assert found == ["a.png", "b.png", "c.png", "d.png"]
 
 
@@ -460,15 +463,15 @@ def test_folders_that_are_left_out_are_listed_and_count(
     monkeypatch.setattr(os, "scandir", scandir)
     assert run(pages, tmp_path / "out", Desk()) == (0, 3, 2)
     said = {Path(line["file"]).name: line.get("error") for line in lines(tmp_path / "out")}
-    assert "cannot be looked into (Permission denied)" in said["closed"]
+    assert "cannot be read (Permission denied)" in said["closed"]
     assert "links are not followed" in said["linked"]
     assert "within" not in said
-    with batches.Store(tmp_path / "out", {"kit": "k"}) as store:
+    with Store(tmp_path / "out", {"kit": "k"}) as store:
         assert store.exit_code() == 1
     monkeypatch.undo()  # the right was given
     (pages / "linked").unlink()
     assert run(pages, tmp_path / "out", Desk()) == (0, 3, 0)
-    with batches.Store(tmp_path / "out", {"kit": "k"}) as store:
+    with Store(tmp_path / "out", {"kit": "k"}) as store:
         assert store.exit_code() == 0
 
 
@@ -484,18 +487,18 @@ def test_a_pattern_names_the_folders_that_it_cannot_look_into(
         return real(path)
 
     monkeypatch.setattr(os, "scandir", scandir)
-    found = list(batches.files([f"{pages}/**/*.png"], tmp_path / "out"))
-    assert (str(pages / "closed"), batches.LEFT_OUT, 0) in found
+    found = list(source_files.files([f"{pages}/**/*.png"], tmp_path / "out"))
+    assert (str(pages / "closed"), source_files.UNREADABLE_FOLDER, 0) in found
     assert len(found) == 5
 
 
 def test_a_source_without_files_is_wrong_usage(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="names no file"):
-        list(batches.files([str(tmp_path)], tmp_path / "out"))
+        list(source_files.files([str(tmp_path)], tmp_path / "out"))
 
 
 def test_a_file_that_still_grows_waits(pages: Path) -> None:
-    settled = batches.Settled()
+    settled = source_files.Settled()
     found = [("a", 10, 1), ("b", 10, 1)]
     assert list(settled(iter(found))) == []
     assert list(settled(iter([("a", 10, 1), ("b", 20, 2)]))) == [("a", 10, 1)]
@@ -534,9 +537,9 @@ def test_hostile_names_and_answers_break_no_export(tmp_path: Path) -> None:
         desk.answer(page)
         return report(page.name, answers[len(desk.done) % len(answers)])
 
-    with batches.Store(tmp_path / "out", {}) as store:
-        store.add(batches.files([str(tmp_path / "pages")], tmp_path / "out"))
-        batches.run(store, batches.Work(answer, *[lambda *_a: None] * 3))
+    with Store(tmp_path / "out", {}) as store:
+        store.add(source_files.files([str(tmp_path / "pages")], tmp_path / "out"))
+        batch_work.run(store, Work(answer, *[lambda *_a: None] * 3))
         store.export()
     assert len(lines(tmp_path / "out")) == len(rows(tmp_path / "out")) == 7
     for row in rows(tmp_path / "out"):
@@ -661,7 +664,7 @@ def test_refused_pages_are_answered_with_force_and_it_is_on_record(
     )
     without = subprocess.run(command[:-2], capture_output=True, text=True, check=False, env=env)
     assert without.returncode == 1
-    assert "was begun with another force and straighten" in without.stderr
+    assert "was begun with another page.force and page.rectify" in without.stderr
     assert entry.fields["settings"]["force_kit"] is False
 
 
@@ -671,16 +674,13 @@ def test_a_folder_that_takes_no_documents_stops_the_batch_and_marks_no_page(
     desk = Desk()
 
     def documents(report: Report, _page: Any, name: str) -> None:
-        writers.write(
-            pages / "a.png", name, ["json"], report, Image.new("RGB", (9, 9))
-        )  # a file where a folder should be
+        target = writers.Target(pages / "a.png", name)  # a file where a folder should be
+        writers.write(target, ["json"], report, Image.new("RGB", (9, 9)))
 
-    with batches.Store(tmp_path / "out", {"kit": "k"}) as store:
-        store.add(batches.files([str(pages)], tmp_path / "out"))
+    with Store(tmp_path / "out", {"kit": "k"}) as store:
+        store.add(source_files.files([str(pages)], tmp_path / "out"))
         with pytest.raises(
             OutputError, match=r"a\.png.* cannot be written .*so there are no documents"
         ):
-            batches.run(
-                store, batches.Work(desk.answer, lambda *_a: None, documents, lambda *_a: None)
-            )
-        assert (store.failed_pages(), store.counts()) == (0, batches.Counts(4, 0, 0))
+            batch_work.run(store, Work(desk.answer, lambda *_a: None, documents, lambda *_a: None))
+        assert (store.failed_pages(), store.counts()) == (0, Counts(4, 0, 0))

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from calibration import collect as collecting
-from calibration import ecgbench, statistics_file
+from calibration import ecgbench, splits, statistics_file
 from calibration.__main__ import cli
 from calibration.collect import Plan, choose, collect
 from calibration.observers import Collector
@@ -193,8 +193,8 @@ def test_samples_come_from_every_task_in_turn(bench: Path) -> None:
 def test_only_the_splits_calibration_ids_are_taken(bench: Path, tmp_path: Path) -> None:
     opened = ecgbench.open_bench(bench)
     samples = [s for task in TASKS for s in opened.samples(task, lambda _: None)]
-    split = ecgbench.split(samples, "key", 0.4)
-    ecgbench.save_split(split, tmp_path / "split.json")
+    split = splits.split(samples, "key", 0.4)
+    splits.save(split, tmp_path / "split.json")
     chosen, _ = choose(opened, Plan(bench, split=tmp_path / "split.json", samples=100))
     assert chosen == {(task, name) for task, ids in split.calibration.items() for name in ids}
 

@@ -12,9 +12,10 @@ from click.testing import CliRunner
 from calibration import metrics, published
 from calibration.__main__ import cli
 from calibration.diagnoses import diagnoses_in
-from calibration.ecgbench import Split, open_bench
+from calibration.ecgbench import open_bench
 from calibration.published import Answer
 from calibration.score import ANSWERS, read_answers, score
+from calibration.splits import Split
 from pulse_edge.errors import BenchError
 
 LETTERS = "ABCDEFGH"

@@ -69,7 +69,10 @@ def test_a_refused_page_is_talked_about_with_force_and_it_is_said_and_recorded(
     assert talk.returncode == 0, errors
     assert out.startswith(f"{NOTICES}{FORCED}\nPage: refused, and answered all the same")
     (entry,) = AuditLog(tmp_path / "log").entries()
-    assert (entry.fields["settings"]["force"], entry.fields["settings"]["straighten"]) == (
+    assert (
+        entry.fields["settings"]["page"]["force"],
+        entry.fields["settings"]["page"]["rectify"],
+    ) == (
         True,
         False,
     )

@@ -71,7 +71,7 @@ def test_an_interrupted_conversion_leaves_nothing(
 
 LOST = """
 import signal, time, click
-from pulse_edge.cli.main import run
+from pulse_edge.cli.run import run
 
 class Odd:
     def __del__(self):

@@ -88,12 +88,13 @@ def test_without_onnx_runtime_every_command_says_so(
 FAILING = """
 import sys, click
 from pulse_edge import errors
-from pulse_edge.cli.main import run
+from pulse_edge.cli.run import Program, run
 
 def fail():
     {failure}
 
-run(click.Command("x", callback=fail, params=[click.Option(["--debug"], is_flag=True, expose_value=False)]))
+program = Program(invoke_without_command=True, callback=fail)
+run(program)
 """
 
 

@@ -165,12 +165,12 @@ def test_the_kit_s_id_cannot_speak_in_the_program_s_name(
     from types import SimpleNamespace
     from typing import Any
 
-    from pulse_edge.cli.console import Screen
+    from pulse_edge.cli.console import Console
 
     manifest = SimpleNamespace(id="good\x1b[1A\nall is well", demonstration=True)
     kit: Any = SimpleNamespace(manifest=manifest, path=tmp_path)
     model: Any = SimpleNamespace(kit=kit, device="cpu", fallback=None, refused=None)
-    Screen().loaded(model)
+    Console().loaded(model)
     assert (
         capsys.readouterr().err
         == "DEMONSTRATION KIT - NOT FOR PATIENTS: good\\x1b[1A\\nall is well\n"

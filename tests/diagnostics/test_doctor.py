@@ -417,7 +417,10 @@ def test_forcing_a_page_does_not_force_a_kit(
     assert answers("--force-kit") == 3
     assert answers("--force", "--force-kit") == 0
     (entry,) = AuditLog().entries()
-    assert (entry.fields["settings"]["force"], entry.fields["settings"]["force_kit"]) == (
+    assert (
+        entry.fields["settings"]["page"]["force"],
+        entry.fields["settings"]["model"]["force_kit"],
+    ) == (
         True,
         True,
     )

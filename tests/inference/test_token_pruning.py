@@ -403,7 +403,7 @@ def test_the_commands_take_it_and_put_it_on_record(
         json.loads(line.split(" ", 1)[1])
         for line in (tmp_path / "log" / "entries.log").read_text().splitlines()
     ]
-    assert [entry["settings"].get("image_tokens") for entry in entries] == [
+    assert [entry["settings"]["page"]["image_tokens"] for entry in entries] == [
         None,
         "no-padding",
         "no-padding",

@@ -21,8 +21,7 @@ from picture_files import blocks, chunk, encoded, several
 from PIL import Image
 from progressive import progressive
 
-from pulse_edge.batch import supervisor
-from pulse_edge.errors import BatchError, PageRefused, ScanError
+from pulse_edge.errors import PageRefused, ScanError
 from pulse_edge.page import decoder_client, reader
 
 posix = pytest.mark.skipif(
@@ -243,42 +242,6 @@ def test_a_decoder_writes_nothing(tmp_path: Path) -> None:
         check=False,
     )
     assert not (tmp_path / "x").exists() or not (tmp_path / "x").stat().st_size
-
-
-# --- the supervisor -----------------------------------------------------------------------------------------------------
-
-
-@posix
-def test_work_that_crashes_is_started_again(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    code = "import os, signal\nif os.environ['PULSE_EDGE_WORKER'] == 'first': os.kill(os.getpid(), signal.SIGSEGV)\nraise SystemExit(3)"
-    monkeypatch.setattr(
-        supervisor.child_process, "command", lambda *_a: [sys.executable, "-c", code]
-    )
-    assert supervisor.run(["batch"], lambda: 0) == 3
-    assert "crashed (SIGSEGV). It goes on" in capfd.readouterr().err
-
-
-@posix
-def test_crashes_that_no_page_is_to_blame_for_end_the_command(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    code = "import os, signal; os.kill(os.getpid(), signal.SIGABRT)"
-    monkeypatch.setattr(
-        supervisor.child_process, "command", lambda *_a: [sys.executable, "-c", code]
-    )
-    with pytest.raises(BatchError, match="6 times in a row"):
-        supervisor.run(["batch"], lambda: 0)
-
-
-@posix
-def test_a_signal_that_was_sent_on_purpose_is_no_crash(monkeypatch: pytest.MonkeyPatch) -> None:
-    code = "import os, signal; signal.signal(signal.SIGTERM, signal.SIG_DFL); os.kill(os.getpid(), signal.SIGTERM)"
-    monkeypatch.setattr(
-        supervisor.child_process, "command", lambda *_a: [sys.executable, "-c", code]
-    )
-    assert supervisor.run(["batch"], lambda: 0) == -signal.SIGTERM
 
 
 def test_chunks_by_the_million_are_no_trouble() -> None:

@@ -237,7 +237,7 @@ def test_check_saves_the_page_and_a_copy_with_what_was_found(
     assert done.exit_code == 0
     saved = Image.open(tmp_path / "out" / "page.png.png")
     assert np.array_equal(np.asarray(saved), drawn())
-    assert Image.open(tmp_path / "out" / "page.png.found.png").height > saved.height
+    assert Image.open(tmp_path / "out" / "page.png.overlay.png").height > saved.height
 
 
 def test_what_shows_a_photograph_is_saved_as_jpeg_and_the_number_of_a_page_is_in_its_name(
@@ -253,8 +253,8 @@ def test_what_shows_a_photograph_is_saved_as_jpeg_and_the_number_of_a_page_is_in
         cli, ["check", str(tmp_path / "two.tiff"), "--save-page", str(tmp_path / "out")]
     )
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {f"two.tiff.page1{end}.jpg" for end in ("", ".found", ".sheet")} | {
-        f"two.tiff.page2{end}.png" for end in ("", ".found")
+    assert names == {f"two.tiff.page1{end}.jpg" for end in ("", ".overlay", ".sheet")} | {
+        f"two.tiff.page2{end}.png" for end in ("", ".overlay")
     }
 
 

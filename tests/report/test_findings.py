@@ -24,8 +24,11 @@ from export.schema import report_schema
 from pulse_edge import PulseModel
 from pulse_edge.inference import model as interpret
 from pulse_edge.inference.model import yes_or_no
-from pulse_edge.report.findings import BY_KEY, STATEMENTS, contradictions, judge, logistic, says
-from pulse_edge.report.report import RANKED, Finding, KitSummary, Report, findings_lines
+from pulse_edge.report.content import RANKED
+from pulse_edge.report.contradictions import contradictions, says
+from pulse_edge.report.findings import BY_KEY, STATEMENTS, judge, logistic
+from pulse_edge.report.report import Finding, KitSummary, Report
+from pulse_edge.report.text import findings_lines
 
 PAGE = Path(pulse_edge.__file__).parent / "assets" / "example_page.png"
 SCHEMA = ROOT / "docs" / "report.schema.json"

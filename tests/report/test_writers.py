@@ -18,7 +18,7 @@ from PIL import Image
 
 import pulse_edge
 from pulse_edge.errors import OutputError
-from pulse_edge.report import document, writers
+from pulse_edge.report import content, pdf, writers
 from pulse_edge.report.fhir import Patient
 from pulse_edge.report.report import (
     DEMONSTRATION,
@@ -71,7 +71,7 @@ def page() -> Image.Image:
 
 
 def pdf_of(made: Report, page: Image.Image) -> pypdfium2.PdfDocument:
-    return pypdfium2.PdfDocument(document.to_pdf(made, page))
+    return pypdfium2.PdfDocument(pdf.to_pdf(made, page))
 
 
 def pdf_text(pdf: pypdfium2.PdfDocument) -> str:
@@ -141,10 +141,10 @@ def test_a_very_long_report_goes_on_rather_than_lose_a_word(page: Image.Image) -
 
 
 def test_a_pdf_is_tagged_and_says_its_language_and_title(page: Image.Image) -> None:
-    raw = document.to_pdf(report(), page)
-    pdf = pypdfium2.PdfDocument(raw)
-    assert pdf.is_tagged()
-    assert pdf.get_metadata_dict()["Title"] == document.TITLE
+    raw = pdf.to_pdf(report(), page)
+    opened = pypdfium2.PdfDocument(raw)
+    assert opened.is_tagged()
+    assert opened.get_metadata_dict()["Title"] == content.TITLE
     assert b"pdfuaid:part" in raw
     assert b"/Lang" in raw
 
@@ -160,7 +160,7 @@ def test_hostile_text_reaches_a_pdf_as_text(page: Image.Image) -> None:
 def test_where_all_is_absent_it_says_so(form: str, page: Image.Image) -> None:
     made = writers.render(form, report(findings=(finding("A", 0.1, "absent"),)), page)
     text = pdf_text(pypdfium2.PdfDocument(made)) if form == "pdf" else made.decode()
-    assert document.NOTHING in text
+    assert content.NONE_PRESENT in text
     assert "statement A" in text
 
 
@@ -281,7 +281,8 @@ def test_fhir_says_nothing_about_the_patient_unasked(page: Image.Image) -> None:
         ("fax.tiff#3", "fax-3-11111111"),
         ("..\\..\\x", "x-11111111"),
         ("../../etc/passwd", "passwd-11111111"),
-        ("-", "--11111111"),
+        ("-", "page-11111111"),
+        ("-rf.png", "page-rf-11111111"),
         ("CON", "CON-11111111"),
         ("\U0001f4a9" * 62, "page-11111111"),
         ("a" * 300, "a" * 80 + "-11111111"),
@@ -494,7 +495,7 @@ def test_a_page_with_the_longest_name_can_be_saved(tmp_path: Path) -> None:
     ]
     subprocess.run(command, capture_output=True, check=True)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        f"{'ü' * 100}.png.found.png",
+        f"{'ü' * 100}.png.overlay.png",
         f"{'ü' * 100}.png.png",
     ]
 
@@ -516,8 +517,9 @@ def test_a_folder_that_is_none_is_an_error_and_no_endless_search_for_a_name(
         place.write_text("precious")
     else:
         place.symlink_to(tmp_path / "gone")
+    target = writers.Target(place, "page")
     with pytest.raises(OutputError, match=r"out: cannot be written \(Not a directory"):
-        writers.write(place, "page", ["json"], report(), Image.new("RGB", (9, 9)))
+        writers.write(target, ["json"], report(), Image.new("RGB", (9, 9)))
     done = run(PAGE, "--kit", "nowhere", "--format", "json", "-o", place)
     assert (done.returncode, done.stderr) == (
         2,

@@ -16,14 +16,19 @@ import numpy as np
 import pytest
 from checkout import ROOT
 from click.testing import CliRunner
-from made_up import results
+from given_results import results
 from PIL import Image
 
-from calibration import compare, platt, report_findings
-from calibration import findings as calibrating
+from calibration import bootstrap
 from calibration.__main__ import cli
-from calibration.findings import INSIDE, Plan, findings, load
-from calibration.report import report
+from calibration.findings import platt
+from calibration.findings import run as calibrating
+from calibration.findings.file import Counts, FittedOn, PageCounts, load
+from calibration.findings.pages import Plan
+from calibration.findings.run import INSIDE, findings
+from calibration.records import as_json
+from calibration.report import findings as section
+from calibration.report.write import Options, report
 from calibration.results import identity
 from pulse_edge import PulseModel
 from pulse_edge.errors import BenchError, ContextError, UsageError
@@ -66,8 +71,8 @@ class Model:
         self.pages = 0
         self.dies_at: int | None = None
 
-    def encode(self, picture: bytes, *, gate: bool) -> tuple[int, int]:
-        assert not gate
+    def encode(self, picture: bytes, *, admit: bool) -> tuple[int, int]:
+        assert not admit
         if self.pages == self.dies_at:
             raise KeyboardInterrupt
         self.pages += 1
@@ -87,14 +92,14 @@ class Model:
 
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> Model:
-    made = Model()
-    monkeypatch.setattr(compare, "DRAWS", 100)
-    loaded = SimpleNamespace(load=lambda *_, **__: contextlib.nullcontext(made))
+    model = Model()
+    monkeypatch.setattr(bootstrap, "DRAWS", 100)
+    loaded = SimpleNamespace(load=lambda *_, **__: contextlib.nullcontext(model))
     monkeypatch.setattr(calibrating, "PulseModel", loaded)
     monkeypatch.setattr(
         calibrating, "yes_or_no", lambda model, encoded, question: model.ask(encoded, question)
     )
-    return made
+    return model
 
 
 @pytest.fixture
@@ -102,42 +107,43 @@ def kit(tiny_kit: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny_kit, tmp_path / "tiny"))
 
 
-def test_what_the_model_knows_is_judged_and_the_rest_never(
+def test_only_statements_that_the_model_recognises_get_verdicts(
     model: Model, kit: Path, bench: Path, tmp_path: Path
 ) -> None:
-    made = findings(kit, tmp_path / "f.json", Plan(bench))
-    assert made == json.loads((tmp_path / "f.json").read_text())
-    assert sum(made["pages"].values()) == PAGES - 1
-    assert min(made["pages"].values()) >= PAGES // 2 - 1
-    told = {key: s["calibration"] for key, s in made["statements"].items()}
-    assert told["AFIB"]["reason"] == ""
-    assert told["PVC"]["reason"] == platt.CHANCE
-    assert told["PACE"]["reason"] == platt.NOT_TOLD
-    afib = made["statements"]["AFIB"]
-    assert afib["auc"]["value"] == told["AFIB"]["auc"] > 0.99
+    file = findings(kit, tmp_path / "f.json", Plan(bench))
+    assert file == load(tmp_path / "f.json")
+    sides = (file.pages.calibration, file.pages.test)
+    assert sum(sides) == PAGES - 1
+    assert min(sides) >= PAGES // 2 - 1
+    calibrations = {key: s.calibration for key, s in file.statements.items()}
+    assert calibrations["AFIB"].reason == ""
+    assert calibrations["PVC"].reason == platt.CHANCE
+    assert calibrations["PACE"].reason == platt.NOT_SHOWN
+    afib = as_json(file.statements["AFIB"])
+    assert afib["auc"]["value"] == calibrations["AFIB"].auc > 0.99
     assert afib["auc_of_labels"]["value"] == 0.5
     assert afib["ece_after"]["value"] < 0.1 < afib["ece_before"]["value"]
     assert afib["coverage"]["value"] > 0.9
     assert afib["risk"]["value"] <= 0.1
 
 
-def test_a_page_that_the_kit_refuses_is_left_out_and_said(
+def test_a_page_that_the_kit_refuses_is_left_out_and_reported(
     model: Model, kit: Path, bench: Path, tmp_path: Path
 ) -> None:
-    said: list[str] = []
-    made = findings(kit, tmp_path / "f.json", Plan(bench), say=said.append)
-    assert made["left_out"] == {"cpsc/7.png": "too long"}
-    assert "left out: cpsc/7.png: too long" in said
+    notes: list[str] = []
+    file = findings(kit, tmp_path / "f.json", Plan(bench), say=notes.append)
+    assert file.left_out == {"cpsc/7.png": "too long"}
+    assert "left out: cpsc/7.png: too long" in notes
 
 
 def test_calibration_and_test_pages_are_different_and_recorded(
     model: Model, kit: Path, bench: Path, tmp_path: Path
 ) -> None:
-    made = findings(kit, tmp_path / "f.json", Plan(bench))
-    test = {line["samples"][0][1] for line in made["lines"] if line["side"] == "test"}
-    assert test.isdisjoint(made["calibrated_on"]["cpsc-test"])
-    assert len(made["content"]) == 64
-    statement = {key for line in made["lines"] for key in line.get("gold", ())}
+    file = findings(kit, tmp_path / "f.json", Plan(bench))
+    test = {line.samples[0][1] for line in file.lines if line.side == "test"}
+    assert test.isdisjoint(file.calibrated_on["cpsc-test"])
+    assert len(file.content) == 64
+    statement = {key for line in file.lines for key in line.gold}
     assert statement == {"NORM", "AFIB", "LBBB", "PVC"}  # the others are true of no page
 
 
@@ -152,8 +158,8 @@ def test_an_interrupted_run_goes_on_and_asks_nothing_twice(
         with pytest.raises(KeyboardInterrupt):
             findings(kit, target, Plan(bench))
         assert not target.exists()
-        with open(partial, "a") as file:
-            file.write('{"image": "cpsc/')  # a line that a killed process was writing
+        with open(partial, "a") as fragment:
+            fragment.write('{"image": "cpsc/')  # a line that a killed process was writing
     model.pages, model.dies_at = 0, None
     assert findings(kit, target, Plan(bench)) == whole
     assert model.pages == asked - 93
@@ -161,7 +167,7 @@ def test_an_interrupted_run_goes_on_and_asks_nothing_twice(
     assert not partial.exists()
 
 
-def test_a_finished_run_asks_nothing_and_may_be_fitted_anew(
+def test_a_finished_run_asks_nothing_and_may_be_fitted_again(
     model: Model, kit: Path, bench: Path, tmp_path: Path
 ) -> None:
     target = tmp_path / "f.json"
@@ -170,12 +176,12 @@ def test_a_finished_run_asks_nothing_and_may_be_fitted_anew(
     assert findings(kit, target, Plan(bench, limit=30)) == few
     careful = findings(kit, target, Plan(bench, limit=30, risk=0.001))
     assert model.pages == 0
-    assert careful["risk"] == 0.001
+    assert careful.risk == 0.001
     findings(kit, target, Plan(bench, limit=40))
     assert model.pages == 20
 
 
-def test_what_another_run_left_is_not_mixed_with_this_one(
+def test_answers_of_another_run_are_not_mixed_with_this_one(
     model: Model, kit: Path, bench: Path, tmp_path: Path
 ) -> None:
     target = tmp_path / "f.json"
@@ -208,19 +214,21 @@ def test_a_kit_carries_its_calibration(
     model: Model, kit: Path, bench: Path, tmp_path: Path
 ) -> None:
     before = open_kit(kit)
-    made = findings(kit, tmp_path / "f.json", Plan(bench), attach=True)
+    file = findings(kit, tmp_path / "f.json", Plan(bench), attach=True)
     after = open_kit(kit)
     verify(after)
     assert identity(after.manifest) == identity(before.manifest)
-    told = after.manifest.findings
-    assert told is not None
-    assert list(told) == [s.key for s in STATEMENTS]
+    calibrations = after.manifest.findings
+    assert calibrations is not None
+    assert list(calibrations) == [s.key for s in STATEMENTS]
     inside = json.loads((kit / INSIDE).read_text())
-    assert inside == {key: value for key, value in made.items() if key != "lines"}
+    assert inside == as_json(file.summary)
     assert "cpsc/" not in json.dumps({k: v for k, v in inside.items() if k != "left_out"})
-    found = {f.statement: f for f in judge({"AFIB": 8.0, "PVC": 8.0, "LBBB": -8.0}, told)}
-    assert (found["AFIB"].verdict, found["AFIB"].calibrated) == ("present", True)
-    assert (found["PVC"].verdict, found["PVC"].calibrated, found["PVC"].reason) == (
+    verdicts = {
+        f.statement: f for f in judge({"AFIB": 8.0, "PVC": 8.0, "LBBB": -8.0}, calibrations)
+    }
+    assert (verdicts["AFIB"].verdict, verdicts["AFIB"].calibrated) == ("present", True)
+    assert (verdicts["PVC"].verdict, verdicts["PVC"].calibrated, verdicts["PVC"].reason) == (
         None,
         False,
         platt.CHANCE,
@@ -247,9 +255,10 @@ def test_the_accuracy_report_has_a_section_and_a_picture(
     findings(kit, tmp_path / "f.json", Plan(bench))
     answers = {"tiny": {"csn-test-no-cot": [{"gold": "A. one", "text": "A"}] * 3}}
     folder = results(tmp_path / "results", answers, identity=identity(open_kit(kit).manifest))
-    figures = report(folder, tmp_path / "report", findings=[tmp_path / "f.json"])
-    assert "lines" not in figures["findings"]["tiny on bench"]
-    (table,) = report_findings.tables(figures)
+    options = Options(findings=(tmp_path / "f.json",))
+    figures = report(folder, tmp_path / "report", options)
+    assert figures.findings["tiny on bench"].lines == ()
+    (table,) = section.tables(figures.findings)
     rows = {row[0]: row for row in table.rows}
     assert next(iter(rows)) == "all"
     assert rows["atrial fibrillation"][3].startswith("50.0")
@@ -258,11 +267,9 @@ def test_the_accuracy_report_has_a_section_and_a_picture(
     page = (tmp_path / "report" / "report.html").read_text()
     HTMLParser().feed(page)
     assert "Reliability of findings of tiny on bench" in page
-    assert page.count("<polyline") >= 2
+    assert page.count("<svg") >= 2
     assert "Findings of tiny" in (tmp_path / "report" / "report.md").read_text()
-    assert any(
-        "gives no verdict on" in text and platt.CHANCE in text for text in figures["not_known"]
-    )
+    assert any("gives no verdict on" in text and platt.CHANCE in text for text in figures.limits)
 
 
 def test_a_calibration_is_measured_on_pages_of_another_kind(
@@ -270,23 +277,24 @@ def test_a_calibration_is_measured_on_pages_of_another_kind(
 ) -> None:
     drawn = findings(kit, tmp_path / "drawn.json", Plan(bench))
     other = Plan(pages(tmp_path / "real", range(PAGES, 256)), fitted=tmp_path / "drawn.json")
-    made = findings(kit, tmp_path / "real.json", other)
-    assert made["pages"] == {"calibration": 0, "test": 16}
-    assert made["fitted_on"] == {
-        "data": "bench",
-        "content": drawn["content"],
-        "risk": 0.1,
-        "confidence": 0.9,
-        "pages": drawn["pages"]["calibration"],
-    }
-    for key, s in made["statements"].items():
-        before = drawn["statements"][key]
-        assert s["calibration_pages"] == before["calibration_pages"]
-        assert {**s["calibration"], "auc": None} == {**before["calibration"], "auc": None}
-    assert made["statements"]["AFIB"]["test_pages"] == {"with": 4, "without": 12}
-    assert made["statements"]["AFIB"]["auc"]["value"] == 1
-    both = {f"tiny on {m['data']}": m for m in (drawn, made)}
-    assert [t.title for t in report_findings.tables({"findings": both})] == [
+    file = findings(kit, tmp_path / "real.json", other)
+    assert file.pages == PageCounts(calibration=0, test=16)
+    assert file.fitted_on == FittedOn(
+        data="bench",
+        content=drawn.content,
+        risk=0.1,
+        confidence=0.9,
+        pages=drawn.pages.calibration,
+    )
+    for key, s in file.statements.items():
+        before = drawn.statements[key]
+        assert s.calibration_pages == before.calibration_pages
+        assert replace(s.calibration, auc=None) == replace(before.calibration, auc=None)
+    assert file.statements["AFIB"].test_pages == Counts(present=4, absent=12)
+    assert file.statements["AFIB"].auc is not None
+    assert file.statements["AFIB"].auc.value == 1
+    both = {f"tiny on {m.data}": m for m in (drawn, file)}
+    assert [t.title for t in section.tables(both)] == [
         "Findings of tiny on bench: probabilities and verdicts",
         "Findings of tiny on real: probabilities and verdicts",
     ]
@@ -316,7 +324,7 @@ def test_findings_of_a_kit_that_has_no_answers_are_refused(
         tmp_path / "results", {"a": {"csn-test-no-cot": [{"gold": "A. one", "text": "A"}]}}
     )
     with pytest.raises(BenchError, match="has no answers of; evaluate it too"):
-        report(folder, tmp_path / "report", findings=[tmp_path / "f.json"])
+        report(folder, tmp_path / "report", Options(findings=(tmp_path / "f.json",)))
 
 
 # --- with real models -------------------------------------------------------------------------------------------------
@@ -359,10 +367,10 @@ def test_the_command_asks_a_kit_about_drawn_pages(kit: Path, tmp_path: Path) -> 
         cli, [*command, "--device", "cpu", "--attach"], catch_exceptions=False
     )
     assert done.exit_code == 0
-    made = load(tmp_path / "f.json")
-    assert made["pages"] == {"calibration": 2, "test": 2}
-    assert {s["calibration"]["reason"] for s in made["statements"].values()} <= {
-        platt.NOT_TOLD,
+    file = load(tmp_path / "f.json")
+    assert file.pages == PageCounts(calibration=2, test=2)
+    assert {s.calibration.reason for s in file.statements.values()} <= {
+        platt.NOT_SHOWN,
         platt.TOO_FEW,
     }
     assert open_kit(kit).manifest.findings is not None

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from calibration import platt
-from calibration.compare import draws
-from calibration.platt import (
-    Asked,
+from calibration.bootstrap import draws
+from calibration.findings import platt
+from calibration.findings.platt import (
+    Responses,
     band,
     binomial_below,
     calibrate,
@@ -21,13 +21,13 @@ from calibration.platt import (
 ONCE = np.ones((1, 4))
 
 
-def asked(
-    gold: list[int], after: list[float], *, said: list[int] | None = None, edges: float = 0.5
-) -> Asked:
+def one_statement(
+    gold: list[int], after: list[float], *, greedy: list[int] | None = None, edges: float = 0.5
+) -> Responses:
     """One statement on as many pages."""
     g, p = np.array(gold, bool)[:, None], np.array(after, float)[:, None]
-    s = g if said is None else np.array(said, bool)[:, None]
-    return Asked(np.ones_like(g), g, s, np.log(p / (1 - p)), p, p > 1 - edges, p < edges)
+    s = g if greedy is None else np.array(greedy, bool)[:, None]
+    return Responses(np.ones_like(g), g, s, np.log(p / (1 - p)), p, p > 1 - edges, p < edges)
 
 
 def drawn(n: int, scale: float, offset: float, seed: int = 3):  # type: ignore[no-untyped-def]
@@ -36,7 +36,7 @@ def drawn(n: int, scale: float, offset: float, seed: int = 3):  # type: ignore[n
     return log_odds, rng.random(n) < logistic(scale * log_odds + offset)
 
 
-def test_scale_and_offset_are_found_again() -> None:
+def test_scale_and_offset_are_recovered() -> None:
     a, b = fit(*drawn(40_000, 0.6, 1.2))
     assert a == pytest.approx(0.6, abs=0.03)
     assert b == pytest.approx(1.2, abs=0.05)
@@ -104,22 +104,22 @@ def test_what_is_common_is_not_called_present_for_being_common() -> None:
     assert band(np.where(np.arange(2000) % 3 == 0, 0.94, 0.96), gold, 0.1) == (0.0, 1.0)
 
 
-@pytest.mark.parametrize(("missed", "said"), [(2, True), (3, False)])
-def test_of_those_who_have_it_few_may_be_called_free_of_it(missed: int, said: bool) -> None:
+@pytest.mark.parametrize(("missed", "allowed"), [(2, True), (3, False)])
+def test_of_those_who_have_it_few_may_be_called_free_of_it(missed: int, allowed: bool) -> None:
     gold = np.arange(1000) < 55  # at most 2 of 55 are below a tenth with 90 % confidence
     p = np.where(gold, 0.4, 0.1)
     p[:missed] = 0.1
     assert binomial_below(2, 55, 0.1) < 0.1 < binomial_below(3, 55, 0.1)
-    assert (band(p, gold, 0.1)[0] == pytest.approx(0.25)) is said
+    assert (band(p, gold, 0.1)[0] == pytest.approx(0.25)) is allowed
 
 
-@pytest.mark.parametrize(("wrong", "said"), [(10, False), (1, True)])
-def test_a_verdict_is_wrong_less_often_than_on_any_page(wrong: int, said: bool) -> None:
+@pytest.mark.parametrize(("wrong", "allowed"), [(10, False), (1, True)])
+def test_a_verdict_is_wrong_less_often_than_on_any_page(wrong: int, allowed: bool) -> None:
     gold = np.arange(1000) >= 900 + wrong  # a tenth of all have it
     gold[:wrong] = True
     p = np.where(np.arange(1000) < 200, 0.05, 0.4)
     assert wrong / 200 <= 0.05
-    assert (band(p, gold, 0.1)[0] > 0.05) is said
+    assert (band(p, gold, 0.1)[0] > 0.05) is allowed
 
 
 @pytest.mark.parametrize(("risk", "least"), [(0.1, 22), (0.2, 11), (0.02, 114)])
@@ -131,7 +131,7 @@ def test_so_few_pages_without_an_error_are_the_fewest(risk: float, least: int) -
 @pytest.mark.parametrize(
     ("reason", "n", "scale"),
     [
-        (platt.NOT_TOLD, 0, 1.0),
+        (platt.NOT_SHOWN, 0, 1.0),
         (platt.TOO_FEW, 12, 1.0),
         (platt.CHANCE, 300, 0.0),
         (platt.WRONG, 300, 0.25),
@@ -139,12 +139,12 @@ def test_so_few_pages_without_an_error_are_the_fewest(risk: float, least: int) -
     ],
 )
 def test_a_kit_that_does_not_know_is_told_to_abstain(reason: str, n: int, scale: float) -> None:
-    told = calibrate(
+    calibration = calibrate(
         *drawn(n, scale, 0.0), [str(i) for i in range(n)], 0.02 if reason == platt.WRONG else 0.1
     )
-    assert told.reason == reason
-    assert ((told.uncertain_from, told.uncertain_to) == (0.0, 1.0)) == bool(reason)
-    assert told.pages == n
+    assert calibration.reason == reason
+    assert ((calibration.uncertain_from, calibration.uncertain_to) == (0.0, 1.0)) == bool(reason)
+    assert calibration.pages == n
 
 
 def test_log_odds_that_rank_the_wrong_way_round_are_not_turned_over() -> None:
@@ -153,23 +153,25 @@ def test_log_odds_that_rank_the_wrong_way_round_are_not_turned_over() -> None:
 
 
 def test_the_calibration_error_by_hand() -> None:
-    made = asked([1, 1, 0, 0], [0.8, 0.8, 0.8, 0.8])
-    assert calibration_error(made.after, made, ONCE)[0] == pytest.approx(0.3)
-    assert calibration_error(made.after, made, np.array([[2.0, 2, 0, 0]]))[0] == pytest.approx(0.2)
+    responses = one_statement([1, 1, 0, 0], [0.8, 0.8, 0.8, 0.8])
+    assert calibration_error(responses.calibrated, responses, ONCE)[0] == pytest.approx(0.3)
+    assert calibration_error(responses.calibrated, responses, np.array([[2.0, 2, 0, 0]]))[
+        0
+    ] == pytest.approx(0.2)
 
 
 def test_what_is_not_known_counts_nowhere() -> None:
-    made = asked([1, 1, 0, 0], [0.8, 0.8, 0.1, 0.1])
-    less = Asked(**{**vars(made), "told": np.array([[True], [True], [False], [False]])})
+    responses = one_statement([1, 1, 0, 0], [0.8, 0.8, 0.1, 0.1])
+    less = Responses(**{**vars(responses), "known": np.array([[True], [True], [False], [False]])})
     assert calibration_error(less.after, less, ONCE)[0] == pytest.approx(0.2)
     assert verdicts(less, ONCE)["coverage"][0] == 1
     assert platt.auc_both(less, ONCE) is None
 
 
 def test_coverage_and_risk_by_hand() -> None:
-    made = asked([1, 0, 0, 1], [0.9, 0.9, 0.1, 0.45], edges=0.2)
-    found = {name: values[0] for name, values in verdicts(made, ONCE).items()}
-    assert found == pytest.approx(
+    responses = one_statement([1, 0, 0, 1], [0.9, 0.9, 0.1, 0.45], edges=0.2)
+    figures = {name: values[0] for name, values in verdicts(responses, ONCE).items()}
+    assert figures == pytest.approx(
         {
             "coverage": 3 / 4,
             "risk": 1 / 3,
@@ -184,14 +186,17 @@ def test_coverage_and_risk_by_hand() -> None:
 
 
 def test_probabilities_rank_where_one_word_cannot() -> None:
-    made = asked([1, 1, 0, 0], [0.4, 0.3, 0.2, 0.1], said=[0, 0, 0, 0])
-    both = platt.auc_both(made, ONCE)
+    responses = one_statement([1, 1, 0, 0], [0.4, 0.3, 0.2, 0.1], greedy=[0, 0, 0, 0])
+    both = platt.auc_both(responses, ONCE)
     assert both is not None
     assert (both[0][0], both[1][0]) == (1.0, 0.5)
 
 
 def test_draws_of_a_bootstrap_go_through_every_figure() -> None:
-    made = asked([1, 0, 1, 0], [0.9, 0.2, 0.6, 0.4])
+    responses = one_statement([1, 0, 1, 0], [0.9, 0.2, 0.6, 0.4])
     w = draws(["a", "b", "c", "d"])
-    for values in (*verdicts(made, w).values(), calibration_error(made.after, made, w)):
+    for values in (
+        *verdicts(responses, w).values(),
+        calibration_error(responses.calibrated, responses, w),
+    ):
         assert values.shape == (len(w),)
