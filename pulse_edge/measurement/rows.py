@@ -88,8 +88,8 @@ def _completed(mask: Mask, rows: list[float]) -> list[float]:
 def traces_only(ink: Ink) -> Mask:
     """The ink (H, W) without what is no wider than a letter, and without rules that are straight across the page."""
     mask = ink.mask
-    if ink.lines is not None:
-        mask = mask & ~ink.lines
+    if ink.dark and ink.upright is not None and ink.level is not None:
+        mask = mask & ~ink.upright & ~ink.level
     _, labels, stats, _ = cv2.connectedComponentsWithStats(
         cv2.dilate(mask.astype(np.uint8), np.ones((3, 3), np.uint8)), connectivity=8
     )
