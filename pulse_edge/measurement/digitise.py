@@ -5,7 +5,7 @@ In: an upright RGB page, the scale of its grid, and how probable each layout is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -17,9 +17,9 @@ from pulse_edge.measurement.grid import GridMap, even
 from pulse_edge.measurement.ink import Ink, Pixels, find_grid, find_ink
 from pulse_edge.measurement.layout import Layout, choose
 from pulse_edge.measurement.pulse import MILLIVOLTS, SECONDS, Pulse, find_pulses
-from pulse_edge.measurement.rows import find_rows
+from pulse_edge.measurement.rows import traced_rows
 from pulse_edge.measurement.signal import LEADS, SAMPLES_PER_SECOND, TracedSignal
-from pulse_edge.measurement.tracing import Line, follow
+from pulse_edge.measurement.tracing import Line
 
 Float = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
@@ -42,7 +42,13 @@ class Scale:
     gain_certain: bool
 
 
-def digitise(page: Pixels, across: float | None, down: float | None, layouts: Mapping[str, float]) -> TracedSignal:
+def digitise(
+    page: Pixels,
+    across: float | None,
+    down: float | None,
+    layouts: Mapping[str, float],
+    rows: Sequence[float] = (),
+) -> TracedSignal:
     """Trace a page (H, W, 3); `across` and `down` in pixels per mm along and over the rows, None without a grid."""
     known = across is not None and down is not None
     if across is None or down is None:
@@ -54,7 +60,7 @@ def digitise(page: Pixels, across: float | None, down: float | None, layouts: Ma
         across, down = across * shrink, down * shrink
     grid = find_grid(page, across, down) if known else even(across, down)
     ink = find_ink(page, grid, seen=known)
-    lines = follow(ink, find_rows(ink))
+    lines = traced_rows(ink, [y * shrink for y in rows])
     pulses = find_pulses(lines, across, down)
     layout = choose(len(lines), layouts)
     if layout is None:
