@@ -17,6 +17,8 @@ Members = npt.NDArray[np.bool_]
 
 BEFORE_MS, AFTER_MS = 90.0, 110.0
 """The stretch around a beat's centre in which shapes are compared."""
+EARLY = 0.85
+"""Share of the usual RR interval: of two beats in a column, the earlier than this is not the dominant one."""
 ALIKE = 0.80
 """Correlation from which on two beats have the same shape: beats of one origin on a noisy page have 0.9 and more."""
 
@@ -49,9 +51,10 @@ def aligned_beats(channels: tuple[Channel, ...], beats: Index) -> Alignment:
     group = _groups(likeness)
     nearest = np.flatnonzero(whole)[np.argmin(np.abs(beats[:, None] - beats[whole][None]), axis=1)]
     group = np.unique(group[nearest], return_inverse=True)[1]
-    dominant = _dominant(likeness, group, whole)
+    early = np.diff(beats, prepend=beats[0] - 10**6) < EARLY * np.median(np.diff(beats))
+    dominant = _dominant(likeness, group, whole, early)
     second = align(channels, bands, first, dominant)
-    return Alignment(second, group, _dominant(_likeness(channels, bands, second), group, whole), whole)
+    return Alignment(second, group, _dominant(_likeness(channels, bands, second), group, whole, early), whole)
 
 
 def _likeness(channels: tuple[Channel, ...], bands: dict[int, Samples], beats: Index) -> Samples:
@@ -96,15 +99,17 @@ def _groups(likeness: Samples) -> Index:
     return group
 
 
-def _dominant(likeness: Samples, group: Index, whole: Members) -> Members:
-    """Mark in each group the beat that most others resemble, and those others."""
+def _dominant(likeness: Samples, group: Index, whole: Members, early: Members) -> Members:
+    """Mark in each group the beat that most others resemble, and those others; early beats only if others resemble them."""
     dominant = np.zeros(len(group), bool)
     alike = np.nan_to_num(likeness, nan=0.0) >= ALIKE
     for number in np.unique(group):
         members = (group == number) & whole
         support = alike[:, members].sum(axis=1) + 0.1 * np.nansum(np.where(members, likeness, 0), axis=1) / len(group)
-        centre = int(np.argmax(np.where(members, support, -1)))
-        dominant |= members & (alike[centre] | (np.arange(len(group)) == centre))
+        centre = int(np.argmax(np.where(members, support - 0.6 * early, -1)))
+        like = members & (alike[centre] | (np.arange(len(group)) == centre))
+        if not early[like].all():
+            dominant |= like
     return dominant
 
 

@@ -118,7 +118,7 @@ def frontal_axis(values: Samples, first: int, last: int, straight: bool) -> tupl
 def law_residual(
     channels: tuple[Channel, ...], leads: tuple[str, str, str], signs: tuple[int, int, int]
 ) -> float | None:
-    """Root mean square of a signed sum of three leads in mV, each about its own median, where all three are traced.
+    """Root mean square of a signed sum of three leads in mV about its median, where all three are traced.
 
     None if they share less than 0.6 s.
     """
@@ -129,5 +129,5 @@ def law_residual(
     shared = stack[:, np.isfinite(stack).all(axis=0)]
     if shared.shape[1] < samples(600):
         return None
-    centred = shared - np.median(shared, axis=1, keepdims=True)
-    return float(np.sqrt(np.mean(np.square(np.asarray(signs) @ centred))))
+    rest = np.asarray(signs) @ shared
+    return float(np.sqrt(np.mean(np.square(rest - np.median(rest)))))

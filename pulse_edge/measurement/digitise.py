@@ -5,20 +5,21 @@ In: an upright RGB page, the scale of its grid, and how probable each layout is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from pulse_edge.measurement.columns import Bar, find_bars, without
 from pulse_edge.measurement.grid import GridMap, even
 from pulse_edge.measurement.ink import Ink, Pixels, find_grid, find_ink
 from pulse_edge.measurement.layout import Layout, choose
 from pulse_edge.measurement.pulse import MILLIVOLTS, SECONDS, Pulse, find_pulses
-from pulse_edge.measurement.rows import find_rows
+from pulse_edge.measurement.rows import traced_rows
 from pulse_edge.measurement.signal import LEADS, SAMPLES_PER_SECOND, TracedSignal
-from pulse_edge.measurement.tracing import Line, follow
+from pulse_edge.measurement.tracing import Line
 
 Float = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
@@ -41,7 +42,13 @@ class Scale:
     gain_certain: bool
 
 
-def digitise(page: Pixels, across: float | None, down: float | None, layouts: Mapping[str, float]) -> TracedSignal:
+def digitise(
+    page: Pixels,
+    across: float | None,
+    down: float | None,
+    layouts: Mapping[str, float],
+    rows: Sequence[float] = (),
+) -> TracedSignal:
     """Trace a page (H, W, 3); `across` and `down` in pixels per mm along and over the rows, None without a grid."""
     known = across is not None and down is not None
     if across is None or down is None:
@@ -53,14 +60,14 @@ def digitise(page: Pixels, across: float | None, down: float | None, layouts: Ma
         across, down = across * shrink, down * shrink
     grid = find_grid(page, across, down) if known else even(across, down)
     ink = find_ink(page, grid, seen=known)
-    lines = follow(ink, find_rows(ink))
+    lines = traced_rows(ink, [y * shrink for y in rows])
     pulses = find_pulses(lines, across, down)
     layout = choose(len(lines), layouts)
     if layout is None:
         return _nothing(f"{len(lines)} rows of traces were found, which no layout of twelve leads has.")
     spans = extents(lines, pulses, ink)
     scale = _scale(ink, pulses, spans, known=known)
-    return _signal(tuple(_plotted(line, grid, span) for line, span in zip(lines, spans, strict=True)), layout, scale)
+    return _signal(_plots(lines, spans, layout, grid), layout, scale)
 
 
 def _nothing(reason: str) -> TracedSignal:
@@ -121,7 +128,7 @@ def _extent(line: Line, pulses: list[Pulse], ink: Ink) -> tuple[int, int]:
 
 def _past_foot(there: Mask, edge: float, way: int, mm: float, stroke: float) -> int:
     """The column where a trace begins that a pulse precedes: past the gap after the pulse's foot, or at the pulse itself."""
-    start = round(edge + way * (stroke / 2 + 0.2 * mm))
+    start = round(edge + way * (stroke / 2 + 0.5 * mm))
     gap = max(2, round(0.3 * mm))
     for x in range(start, start + way * round(3.5 * mm), way):
         if 0 <= min(x, x + way * gap) and max(x, x + way * gap) < len(there):
@@ -155,20 +162,55 @@ class Plot:
     begin: float
     """Millimetres at which the trace begins, and `end` at which it ends."""
     end: float
+    cuts: tuple[float, ...] = ()
+    """Millimetres at which the columns meet."""
 
 
-def _plotted(line: Line, grid: GridMap, span: tuple[int, int]) -> Plot:
+def _plots(lines: tuple[Line, ...], spans: list[tuple[int, int]], layout: Layout, grid: GridMap) -> list[Plot]:
+    """The traces of the rows on their paper, and where their columns meet."""
+    body = lines[: len(layout.rows)]
+    begin, end = (float(np.median([span[n] for span in spans[: len(body)]])) for n in (0, 1))
+    meets = [find_bars(body, x, grid.across, grid.down) for x in np.linspace(begin, end, layout.columns + 1)[1:-1]]
+    plots = []
+    for row, (line, span) in enumerate(zip(lines, spans, strict=True)):
+        bars = [found[row] for found in meets if row in found]
+        plots.append(_plotted(line, grid, span, bars))
+    return _with_cuts(plots, meets, lines, layout, grid)
+
+
+def _with_cuts(
+    plots: list[Plot], meets: list[dict[int, Bar]], lines: tuple[Line, ...], layout: Layout, grid: GridMap
+) -> list[Plot]:
+    """The plots with where the columns meet in each: at its bar, at the usual place of the bars, or at equal distances."""
+    begin, end = (float(np.median([getattr(plot, name) for plot in plots])) for name in ("begin", "end"))
+    usual = np.linspace(begin, end, layout.columns + 1)
+    own: dict[tuple[int, int], float] = {}
+    for n, found in enumerate(meets):
+        for row, bar in found.items():
+            place = np.array([bar.middle], np.float32)
+            level = np.interp(place, np.arange(len(lines[row].path)), lines[row].path).astype(np.float32)
+            own[row, n] = float(grid.millimetres(place, level)[0][0])
+        if found:
+            usual[n + 1] = float(np.median([own[row, n] for row in found]))
+    return [
+        replace(plot, cuts=tuple(own.get((row, n), float(usual[n + 1])) for n in range(layout.columns - 1)))
+        for row, plot in enumerate(plots)
+    ]
+
+
+def _plotted(line: Line, grid: GridMap, span: tuple[int, int], bars: list[Bar]) -> Plot:
     """Where a trace lies on its paper."""
     place = (np.arange(len(line.y), dtype=np.float32) - np.float32((line.fine - 1) / 2)) / np.float32(line.fine)
     level = np.interp(place, np.arange(len(line.path)), line.path).astype(np.float32)
-    pen = np.where(np.isfinite(line.y), line.y, level).astype(np.float32)
+    traced = without(line, bars, grid.across)
+    pen = np.where(np.isfinite(traced), traced, level).astype(np.float32)
     x, y = grid.millimetres(place, pen)
     cap = line.stroke / 2 / grid.across  # a pen's nib reaches that far beyond where its centre began and ended
     ends = np.interp([span[0] - 0.5, span[1] - 0.5], place, x)
-    return Plot(x, np.where(np.isfinite(line.y), -y, np.nan).astype(np.float32), ends[0] + cap, ends[1] - cap)
+    return Plot(x, np.where(np.isfinite(traced), -y, np.nan).astype(np.float32), ends[0] + cap, ends[1] - cap)
 
 
-def _signal(plots: tuple[Plot, ...], layout: Layout, scale: Scale) -> TracedSignal:
+def _signal(plots: list[Plot], layout: Layout, scale: Scale) -> TracedSignal:
     begin = float(np.median([plot.begin for plot in plots]))
     end = float(np.median([plot.end for plot in plots]))
     samples = int((end - begin) / scale.speed * SAMPLES_PER_SECOND) + 1
@@ -176,7 +218,7 @@ def _signal(plots: tuple[Plot, ...], layout: Layout, scale: Scale) -> TracedSign
     millivolts = np.full((len(LEADS), samples), np.nan, np.float32)
     scores = [0.0] * len(LEADS)
     for plot, row in zip(plots, layout.rows, strict=False):
-        cuts = np.linspace(begin, end, len(row) + 1)
+        cuts = (begin, *plot.cuts, end)
         for lead, a, b in zip(row, cuts[:-1], cuts[1:], strict=True):
             values = _sampled(plot, max(a, plot.begin), min(b, plot.end), time) / scale.gain
             millivolts[LEADS.index(lead)] = values

@@ -56,16 +56,16 @@ class GridMap:
             np.asarray(y / self.down - moved[1], np.float32),
         )
 
-    def lines(self, shape: tuple[int, int], half_mm: float) -> Mask:
-        """Where (H, W) the 5 mm lines lie, `half_mm` to either side."""
+    def lines(self, shape: tuple[int, int], half_mm: float) -> tuple[Mask, Mask]:
+        """Where (H, W) the upright and the level 5 mm lines lie, `half_mm` to either side."""
         height, width = shape
-        found = np.zeros(shape, bool)
+        stripes = []
         for axis, (field, mm) in enumerate(zip(self.shift, (self.across, self.down), strict=True)):
             moved = cv2.resize(field, (width, height), interpolation=cv2.INTER_LINEAR)
             along = np.arange(width)[None] if axis == 0 else np.arange(height)[:, None]
             off = (along / mm - moved) % SPACING_MM
-            found |= (off < half_mm) | (off > SPACING_MM - half_mm)
-        return found
+            stripes.append((off < half_mm) | (off > SPACING_MM - half_mm))
+        return stripes[0], stripes[1]
 
 
 def even(across: float, down: float) -> GridMap:

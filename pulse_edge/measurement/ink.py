@@ -24,10 +24,16 @@ FAINTEST = 0.10
 """Share of the paper's brightness that a trace is darker at least."""
 STRIPE_MM = 0.35
 """Half the width of the stripe along a line of the grid in which a trace has to be darker than the line."""
+STEEP_MM = 0.8
+"""A stroke that is as high on either side of a line goes on behind it."""
 SOLID = 0.994
 """Quantile of depth that is solid ink: of traces and letters together a page has some hundredths."""
 CERTAIN = 0.75
 """Depth over that of solid ink from which on a pixel is no line of a pale grid."""
+COMPETING = 0.25
+"""Depth of the grid's lines over that of the trace from which on their colour is looked at."""
+TINTED, TINT = 0.02, 2.0
+"""By how much a grid is more coloured than the ink at least, and how much depth a pixel loses for each share of that."""
 PALE = 0.8
 """Depth of the grid's lines over that of the trace below which the two are told apart by depth alone."""
 COVERED = 0.2
@@ -42,8 +48,12 @@ class Ink:
 
     cover: Float
     """(H, W) 0..1: 0 is paper or grid, 1 is solid ink; the edges of a stroke are in between, by how much they cover."""
-    lines: Mask | None
-    """(H, W): where the lines of a dark grid lie, on which a trace cannot be told from the grid; None for a pale grid."""
+    upright: Mask | None
+    """(H, W): where the upright lines of a grid lie that is not much paler than the trace; None for a pale grid."""
+    level: Mask | None
+    """(H, W): where its level lines lie."""
+    dark: bool
+    """Whether they are as dark as the trace, which then cannot be told from them."""
     across: float
     """Pixels per millimetre along the rows."""
     down: float
@@ -65,13 +75,21 @@ def find_ink(page: Pixels, grid: GridMap, *, seen: bool = True) -> Ink:
     depth = darkness(brightest(page), (grid.across * grid.down) ** 0.5)
     solid = max(float(np.quantile(depth[::2, ::2], SOLID)), 2 * FAINTEST)
     if not seen:
-        return Ink(_cover(depth, _floor(depth, solid), solid), None, grid.across, grid.down)
-    lines = grid.lines(depth.shape, STRIPE_MM)
+        return Ink(_cover(depth, _floor(depth, solid), solid), None, None, False, grid.across, grid.down)
+    upright, level = grid.lines(depth.shape, STRIPE_MM)
+    lines = upright | level
     floor = _floor(depth[~lines], solid)
     drawn, dark = _drawn(depth, lines, solid)
+    if drawn > COMPETING * solid or dark:
+        depth = _without_tint(page, depth, lines, solid)
+        drawn, dark = _drawn(depth, lines, solid)
     if dark:
-        return Ink(_cover(depth, floor, solid), lines, grid.across, grid.down)
-    return Ink(_cover(depth, np.where(lines, max(drawn, floor), floor), solid), None, grid.across, grid.down)
+        return Ink(_cover(depth, floor, solid), upright, level, True, grid.across, grid.down)
+    cover = _cover(depth, np.where(lines, max(drawn, floor), floor), solid)
+    if drawn > COMPETING * solid:
+        cover = _bridged(cover, level, grid.down)
+        return Ink(cover, upright, level, False, grid.across, grid.down)
+    return Ink(cover, None, None, False, grid.across, grid.down)
 
 
 def find_grid(page: Pixels, across: float, down: float) -> GridMap:
@@ -80,6 +98,30 @@ def find_grid(page: Pixels, across: float, down: float) -> GridMap:
     bright = darkness(brightest(page), mm)
     solid = max(float(np.quantile(bright[::2, ::2], SOLID)), 2 * FAINTEST)
     return follow_grid(darkness(darkest(page), mm), bright > CERTAIN * solid, across, down)
+
+
+def _bridged(cover: Float, level: Mask, down: float) -> Float:
+    """The cover (H, W) with steep strokes made whole where they cross a level line of the grid that is as dark as they are."""
+    steep = np.ones((max(3, round(STEEP_MM * down)), 1), np.uint8)
+    reach = np.ones((round(2 * STRIPE_MM * down) + 3, 1), np.uint8)
+    off = cv2.morphologyEx(np.where(level, np.float32(0), cover), cv2.MORPH_OPEN, steep)
+    over = cv2.morphologyEx(off, cv2.MORPH_CLOSE, reach)
+    return np.asarray(np.where(level, np.maximum(cover, over), cover), np.float32)
+
+
+def _without_tint(page: Pixels, depth: Float, lines: Mask, solid: float) -> Float:
+    """The depth (H, W), less where a pixel is more coloured than the ink is; unchanged where the grid is as neutral as the ink.
+
+    In a photograph of a red grid its lines are nearly as dark as the trace, and faintly coloured.
+    """
+    tint = cv2.blur(cv2.subtract(brightest(page), darkest(page)), (3, 3)).astype(np.float32) / 255
+    grid, ink = tint[lines & (depth > 0.3 * solid) & (depth < 0.75 * solid)], tint[depth > 0.9 * solid]
+    if not grid.size or not ink.size:
+        return depth
+    usual = float(np.median(ink[::3]))
+    if float(np.median(grid[::3])) - usual < TINTED:
+        return depth
+    return np.asarray(np.maximum(depth - TINT * np.maximum(tint - usual, 0), 0), np.float32)
 
 
 def _drawn(depth: Float, lines: Mask, solid: float) -> tuple[float, bool]:

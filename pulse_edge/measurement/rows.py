@@ -5,18 +5,28 @@ In: `Ink`. Out: y of each row, from top to bottom.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import combinations
+
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from pulse_edge.measurement.ink import Ink, Mask
+from pulse_edge.measurement.tracing import Line, follow
 
 Float = npt.NDArray[np.float32]
 
 LETTER_MM = 5.0
 """A piece of ink less wide than this is a letter or a mark."""
-APART = 1.75
-"""Gap between two rows over the usual one from which on they do not belong together."""
+ON_GRID = 0.55
+"""Share of a line's ink that lies on level lines of the grid from which on it is one of them; they take 0.14 of the page."""
+TWIN = 0.4
+"""Share of its ink that a line has in common with another from which on both are the same trace."""
+EVEN = (0.72, 1.4)
+"""Distance of two neighbouring rows over the usual one, at least and at most; rhythm strips stand a little apart."""
+MOST = 9
+"""More rows than that are not sorted out."""
 COMPLETE = 0.75
 """Share of the columns with ink in which a row that was not seen at first has some."""
 THROUGH = 0.3
@@ -50,26 +60,72 @@ def find_rows(ink: Ink) -> tuple[float, ...]:
         stands_out = share[y] - max(share[before : y + 1].min(), share[y : after + 1].min())
         if share[y] > 0.6 * most and stands_out > 0.2:
             rows.append(_centre(mask, y, int(2.5 * mm)))
-    return tuple(_completed(mask, _together(rows)))
+    return tuple(_completed(mask, rows))
 
 
-def _together(rows: list[float]) -> list[float]:
-    """The rows without a lone line of print far above or below the others."""
-    while len(rows) > 3:
-        gaps = np.diff(rows)
-        usual = float(np.median(gaps))
-        if gaps[0] > APART * usual:
-            rows = rows[1:]
-        elif gaps[-1] > APART * usual:
-            rows = rows[:-1]
-        else:
+def traced_rows(ink: Ink, hints: Sequence[float] = ()) -> tuple[Line, ...]:
+    """Follow the rows of a page; lines of a dark grid, of print and of the sheet's edge are left out.
+
+    `hints`: y in pixels of rows that were found by other means.
+    """
+    rows = find_rows(ink)
+    for _ in range(3):
+        lines = follow(ink, rows)
+        right = [line for line, ok in zip(lines, _are_traces(lines, ink), strict=True) if ok]
+        worth = [float(np.isfinite(line.y).mean()) for line in right]
+        chosen = _together([line.row for line in right], worth, hints, 3 * ink.down)
+        if len(chosen) == len(rows):
             break
-    return rows
+        rows = tuple(chosen)
+    return lines
+
+
+def _are_traces(lines: tuple[Line, ...], ink: Ink) -> list[bool]:
+    """Whether each line is a trace: with ink along most of it, most of that off the lines of the grid, and its own."""
+    cover = [float(np.isfinite(line.y).mean()) for line in lines]
+    usual = float(np.median(cover)) if cover else 0.0
+    out = []
+    for n, line in enumerate(lines):
+        there = np.isfinite(line.y[:: line.fine])
+        x = np.flatnonzero(there)
+        on_grid = float(ink.level[line.path[x], x].mean()) if ink.level is not None and x.size else 0.0
+        twin = any(
+            m != n and float((np.abs(line.path - other.path) <= 2)[there].mean()) > TWIN and cover[m] >= cover[n]
+            for m, other in enumerate(lines)
+            if x.size
+        )
+        out.append(cover[n] > 0.55 * usual and on_grid < ON_GRID and not twin)
+    return out
+
+
+def _regular(rows: Sequence[float]) -> bool:
+    """Whether rows lie at about equal distances."""
+    gaps = np.diff(rows) / np.median(np.diff(rows)) if len(rows) > 2 else np.ones(1)
+    return bool(gaps.min() > EVEN[0] and gaps.max() < EVEN[1])
+
+
+def _together(rows: Sequence[float], worth: Sequence[float], hints: Sequence[float], near: float) -> list[float]:
+    """The rows that belong together: most ink at about equal distances, where all of them do not.
+
+    `worth` is how much of each is ink; rows within `near` pixels of a hint count half as much again.
+    """
+    if len(rows) < 4 or len(rows) > MOST or _regular(rows):
+        return list(rows)
+    best: tuple[float, list[float]] = (0.0, list(rows))
+    for count in range(3, len(rows) + 1):
+        for chosen in combinations(range(len(rows)), count):
+            some = [rows[n] for n in chosen]
+            if not _regular(some):
+                continue
+            score = sum(worth[n] * (1.5 if any(abs(rows[n] - h) < near for h in hints) else 1.0) for n in chosen)
+            if score > best[0]:
+                best = score, some
+    return best[1]
 
 
 def _completed(mask: Mask, rows: list[float]) -> list[float]:
     """The rows with those that an even spacing asks for above, below and between, where a trace wanders too much to be seen."""
-    if len(rows) < 3:
+    if len(rows) < 3 or not _regular(rows):
         return rows
     gap = float(np.median(np.diff(rows)))
     places = [rows[0] - gap, rows[-1] + gap]
@@ -88,8 +144,8 @@ def _completed(mask: Mask, rows: list[float]) -> list[float]:
 def traces_only(ink: Ink) -> Mask:
     """The ink (H, W) without what is no wider than a letter, and without rules that are straight across the page."""
     mask = ink.mask
-    if ink.lines is not None:
-        mask = mask & ~ink.lines
+    if ink.dark and ink.upright is not None and ink.level is not None:
+        mask = mask & ~ink.upright & ~ink.level
     _, labels, stats, _ = cv2.connectedComponentsWithStats(
         cv2.dilate(mask.astype(np.uint8), np.ones((3, 3), np.uint8)), connectivity=8
     )

@@ -38,7 +38,7 @@ EDGE = 0.5
 NIB = 0.8
 USUAL = 0.5
 STRETCH = 1.5
-ON_LINE = 0.45
+ON_LINE = 0.3
 """Cost of ink that lies on a line of a dark grid."""
 
 
@@ -100,10 +100,12 @@ def _bands(ink: Ink, rows: tuple[float, ...]) -> _Bands:
     size = min(height, 2 * reach + 1)
     starts = np.clip(np.round(rows).astype(int) - reach, 0, height - size)
     paper = 1 - ink.cover
-    if ink.lines is not None:
-        paper = np.where(ink.lines, np.maximum(paper, ON_LINE), paper)
-    cost = np.stack([paper[s : s + size] for s in starts])
-    climb = CLIMB + LEAP * np.clip(1 - SURE * (1 - cost), 0, 1)
+    along = paper if ink.level is None else np.where(ink.level, np.maximum(paper, ON_LINE), paper)
+    if ink.dark and ink.upright is not None:
+        paper = np.where(ink.upright, np.maximum(paper, ON_LINE), paper)
+    cost = np.stack([along[s : s + size] for s in starts])
+    climb = np.stack([paper[s : s + size] for s in starts])
+    climb = CLIMB + LEAP * np.clip(1 - SURE * (1 - climb), 0, 1)
     for r, (start, row) in enumerate(zip(starts, rows, strict=True)):
         y = np.arange(size) + start
         off = np.abs(y - row)

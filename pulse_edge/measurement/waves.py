@@ -75,15 +75,16 @@ class Waves:
 def median_beat(channels: tuple[Channel, ...], beats: Index, members: Members, onset: int) -> MedianBeat:
     """Average the member beats of each lead; `onset` is the QRS onset in samples from the beat's centre (negative).
 
-    The level just before each QRS is taken off, and what drifts between two beats with it.
+    The level just before each member's QRS is taken off, and what drifts between two of them with it: the QRS of a premature
+    beat may stand on a T wave.
     """
     average, noise, counts = np.full((12, WIDTH), np.nan), np.full(12, np.nan), np.zeros(12, np.intp)
-    own = _own(beats, channels[0].millivolts.size)
+    own = _own(beats, members, channels[0].millivolts.size)
     for n, lead in enumerate(LEADS):
         stack = []
         for channel in channels:
             if channel.lead == lead:
-                level = without_baseline(channel.millivolts, beats + onset)
+                level = without_baseline(channel.millivolts, beats[members] + onset)
                 cut = np.where(own, windows(level, beats, BEFORE, AFTER), np.nan)
                 whole = np.isfinite(cut[:, BEFORE - samples(60) : BEFORE + samples(80)]).all(axis=1)
                 stack.append(cut[whole & members])
@@ -110,12 +111,16 @@ def central(values: Samples) -> Samples:
     return np.where(number > 0, total / np.maximum(number, 1), np.nan)
 
 
-def _own(beats: Index, size: int) -> Members:
-    """(beats, WIDTH): samples that belong to a beat's own cycle."""
+def _own(beats: Index, members: Members, size: int) -> Members:
+    """(beats, WIDTH): samples that belong to a beat's own cycle; the QRS of beats that are no members may be broad."""
     time = np.asarray(beats)[:, None] + np.arange(-BEFORE, AFTER)
     previous = np.concatenate([[-WIDTH], beats[:-1]])[:, None]
     following = np.concatenate([beats[1:], [size + WIDTH]])[:, None]
-    return np.asarray((time > previous + samples(100)) & (time < following - samples(60)))
+    before = np.where(members, samples(100), samples(160))
+    after = np.where(members, samples(60), samples(130))
+    ends = previous + np.concatenate([[0], before[:-1]])[:, None]
+    starts = following - np.concatenate([after[1:], [0]])[:, None]
+    return np.asarray((time > ends) & (time < starts))
 
 
 def without_baseline(values: Samples, references: Index) -> Samples:
