@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pulse_edge.cli.console import Screen, say
+from pulse_edge.cli import options
+from pulse_edge.cli.console import Console, say
 from pulse_edge.common.text import json_text, spreadsheet_cell
 from pulse_edge.errors import OutputError, PulseEdgeError, UsageError, on_page
 
@@ -46,13 +47,8 @@ class _Form:
     metavar="DIR",
     help="Write each page into DIR with trace, beats and waves drawn over it.",
 )
-@click.option(
-    "--age",
-    "age_years",
-    type=click.FloatRange(0, 130),
-    metavar="YEARS",
-    help="Patient's age, for limits of children. [default: adult limits]",
-)
+@options.age
+@options.sex
 @click.option(
     "--force", is_flag=True, help="Measure pages that were refused. [default: refuse them]"
 )
@@ -61,9 +57,8 @@ class _Form:
     is_flag=True,
     help="Replace files of earlier runs. [default: number the new ones]",
 )
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def measure(
-    pages: tuple[str, ...], age_years: float | None, force: bool, debug: bool, **form: Any
+    pages: tuple[str, ...], age_years: float | None, sex: Any, force: bool, **form: Any
 ) -> None:
     """Measure rate, intervals, axis and ST levels on the trace of each page.
 
@@ -74,7 +69,7 @@ def measure(
     if form["as_json"] and form["as_csv"]:
         raise UsageError("--json and --csv: choose one of them.")
     decoder_client.start()  # while the libraries are loaded
-    run = _Run(_Form(**form), age_years, force=force)
+    run = _Run(_Form(**form), (age_years, sex), force=force)
     if form["as_csv"]:
         say("file,measurement,value,unit,uncertainty,leads,reason\n")
     for source in pages:
@@ -85,9 +80,9 @@ def measure(
 class _Run:
     """The pages that were named, one after the other; a page that fails counts for the exit code."""
 
-    def __init__(self, form: _Form, age_years: float | None, *, force: bool) -> None:
-        self._form, self._age, self._force = form, age_years, force
-        self._console = Screen()
+    def __init__(self, form: _Form, person: tuple[float | None, Any], *, force: bool) -> None:
+        self._form, self._person, self._force = form, person, force
+        self._console = Console()
         self.worst = 0
 
     def file(self, source: str) -> None:
@@ -112,7 +107,7 @@ class _Run:
 
         try:
             checked = admission.admit(page, straighten=True, force=self._force)
-            measured = measure_page(checked, self._age)
+            measured = measure_page(checked, *self._person)
             files = [*self._files(measured, checked)]
         except (UsageError, OutputError):
             raise

@@ -20,16 +20,25 @@ from PIL import Image
 from pulse_edge.common import times
 from pulse_edge.errors import KitError, MemoryShortage, UsageError
 from pulse_edge.inference import cache as rowcache
-from pulse_edge.inference import language_model, speculative, token_pruning, vision_encoder
+from pulse_edge.inference import (
+    language_model,
+    speculative,
+    token_pruning,
+    trace_checks,
+    vision_encoder,
+)
 from pulse_edge.inference import tiling as tiles
 from pulse_edge.inference.device import DeviceSelection, select_device, threads_for
 from pulse_edge.inference.json_grammar import Grammar
+from pulse_edge.inference.request import MeasurementOptions
 from pulse_edge.kit import gguf_header, locate, prompt
 from pulse_edge.kit.kit import Kit
 from pulse_edge.kit.manifest import Calibration
 from pulse_edge.kit.verify import verify
 from pulse_edge.machine import cpu, memory, profile, self_test_results
 from pulse_edge.machine.memory_plan import Workload
+from pulse_edge.measurement.page import PageMeasurement
+from pulse_edge.measurement.summary import selected
 from pulse_edge.page import admission, reader
 from pulse_edge.report import contradictions, findings
 from pulse_edge.report.report import (
@@ -71,6 +80,10 @@ class EngineOptions:
     """Sees the results of the compute graph's nodes."""
 
 
+MEASURE = MeasurementOptions()
+"""Pages that are admitted are measured, with adult limits."""
+
+
 @dataclass(frozen=True)
 class EncodedPage:
     """A page, ready for questions."""
@@ -88,6 +101,8 @@ class EncodedPage:
     """(T + 1,) of the rows, and of what follows them, where some were left out; None: one after the other."""
     image_tokens_read: str = token_pruning.ALL
     """Which of the page's rows these are, for the record."""
+    measured: PageMeasurement | None = None
+    """What was measured on the trace; None where it was not."""
 
     def picture(self, page: reader.Page) -> Image.Image:
         """What the model was shown of the page that this was made of."""
@@ -312,6 +327,7 @@ class PulseModel:
         admit: bool = True,
         cache: rowcache.ImageTokenCache | None = None,
         image_tokens: str = token_pruning.ALL,
+        measurement: MeasurementOptions = MEASURE,
     ) -> EncodedPage:
         """Read a page, flatten and judge it, and encode it, once for all its questions. Raises ScanError, PageRefused.
 
@@ -328,6 +344,7 @@ class PulseModel:
         page = source if isinstance(source, reader.Page) else reader.read(source)
         read = time.perf_counter()
         checked = admission.admit(page, straighten, force) if admit else None
+        measured = trace_checks.measured(checked, measurement)
         memory.give_back()  # what judging took, before the encoder takes its own
         judged, image = time.perf_counter(), checked.flat.image if checked else page.image
         spec = self.kit.manifest.vision
@@ -350,7 +367,14 @@ class PulseModel:
         )
         if len(at) == len(whole):
             return EncodedPage(
-                page.name, page.sha256, whole, len(pixels), digest.hexdigest(), seconds, checked
+                page.name,
+                page.sha256,
+                whole,
+                len(pixels),
+                digest.hexdigest(),
+                seconds,
+                checked,
+                measured=measured,
             )
         digest.update(at.astype("<i8").tobytes())
         told = f"{image_tokens}: {len(at)} of {len(whole)}"
@@ -365,6 +389,7 @@ class PulseModel:
             checked,
             places,
             told,
+            measured,
         )
 
     def _wait_for_encoder(self) -> float:
@@ -608,6 +633,10 @@ class PulseModel:
         for part in ("prefill", "answer"):
             seconds[part] = sum(a.seconds.get(part, 0.0) for a in answered)
         m, moment = self.kit.manifest, times.now("seconds")
+        checks = trace_checks.checks_of(
+            encoded.measured, [(a.question, a.text) for a in answered if a.prose], found
+        )
+        among_words = self.contradictions(encoded, found, [a.text for a in answered if a.prose])
         return Report(
             notice="\n".join(self.notices(encoded)),
             file=encoded.file,
@@ -625,9 +654,9 @@ class PulseModel:
             created=moment.utc,
             created_local=moment.local,
             findings=tuple(found),
-            contradictions=self.contradictions(
-                encoded, found, [a.text for a in answered if a.prose]
-            ),
+            contradictions=(*contradictions.with_trace(checks), *among_words),
+            measurements=selected(encoded.measured.measurements) if encoded.measured else (),
+            checks=checks,
         )
 
     def notices(self, encoded: EncodedPage) -> list[str]:

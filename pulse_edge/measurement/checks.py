@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Protocol
 
 from pulse_edge.measurement.bounds import bounds_of
 from pulse_edge.measurement.claims import Claim, claims_in
@@ -18,7 +18,23 @@ from pulse_edge.measurement.conditions import Person, Trace, Truth, judge, truth
 from pulse_edge.measurement.criteria import ADULT
 from pulse_edge.measurement.measurements import Measurement
 from pulse_edge.measurement.rules import DERIVED, NUMBERS, ROUGH, RULES, NumberRule, Rule
-from pulse_edge.report import Finding
+
+
+class AskedFinding(Protocol):
+    """A finding of the fixed list, as far as it is compared with the trace."""
+
+    @property
+    def statement(self) -> str:
+        """Key of the statement, such as `AFIB`."""
+
+    @property
+    def name(self) -> str:
+        """Name of the statement."""
+
+    @property
+    def answer(self) -> bool | None:
+        """What the model answers: yes, no, or neither."""
+
 
 Verdict = Literal["supported", "contradicted", "not measurable"]
 ORDER: tuple[Verdict, ...] = ("contradicted", "supported", "not measurable")
@@ -93,14 +109,14 @@ def check_answers(
 
 
 def check_findings(
-    findings: Iterable[Finding], measurements: Iterable[Measurement], person: Person | None = None
+    findings: Iterable[AskedFinding], measurements: Iterable[Measurement], person: Person | None = None
 ) -> tuple[Check, ...]:
     """Check each finding that the model answers with yes or no (`Finding.answer`) and that a rule knows."""
     trace, who = Trace(measurements), person or Person()
     return tuple(_check_findings(findings, trace, who))
 
 
-def _check_findings(findings: Iterable[Finding], trace: Trace, person: Person) -> Iterator[Check]:
+def _check_findings(findings: Iterable[AskedFinding], trace: Trace, person: Person) -> Iterator[Check]:
     for finding in findings:
         topic, present = TOPICS.get(finding.statement), finding.answer
         if topic is None or present is None:

@@ -12,7 +12,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from pulse_edge.measurement.numbers import quantities
-from pulse_edge.measurement.phrases import ADJECTIVES, PHRASES, PLACES, QUALITIES, STATES, SUBJECTS, Phrase
+from pulse_edge.measurement.phrases import (
+    ADJECTIVES,
+    PHRASES,
+    PLACES,
+    QUALITIES,
+    STATES,
+    SUBJECTS,
+    Phrase,
+)
 
 
 @dataclass(frozen=True)

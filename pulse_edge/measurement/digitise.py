@@ -131,7 +131,7 @@ def _past_foot(there: Mask, edge: float, way: int, mm: float, stroke: float) -> 
     start = round(edge + way * (stroke / 2 + 0.5 * mm))
     gap = max(2, round(0.3 * mm))
     for x in range(start, start + way * round(3.5 * mm), way):
-        if 0 <= min(x, x + way * gap) and max(x, x + way * gap) < len(there):
+        if min(x, x + way * gap) >= 0 and max(x, x + way * gap) < len(there):
             if not there[x : x + way * gap : way].any():
                 return x
     return start

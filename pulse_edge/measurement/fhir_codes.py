@@ -31,7 +31,7 @@ class Code:
 
 _MDC_BLOCK = 2 << 16
 """Codes of ECG terms stand in partition 2 (SCADA) of the nomenclature; a whole code is partition * 65536 + term."""
-_LEADS: Mapping[str, int] = {
+LEAD_DISCRIMINATORS: Mapping[str, int] = {
     "I": 1,
     "II": 2,
     "V1": 3,
@@ -99,7 +99,7 @@ def codes(key: str) -> tuple[Code, ...]:
     if key in _MDC:
         term, display = _MDC[key]
         found.append(Code(MDC, str(_MDC_BLOCK + term), display))
-    elif lead in _LEADS and name in _MDC_BY_LEAD:
+    elif lead in LEAD_DISCRIMINATORS and name in _MDC_BY_LEAD:
         term, display = _MDC_BY_LEAD[name]
-        found.append(Code(MDC, str(_MDC_BLOCK + term + _LEADS[lead]), f"{display}_{lead.upper()}"))
+        found.append(Code(MDC, str(_MDC_BLOCK + term + LEAD_DISCRIMINATORS[lead]), f"{display}_{lead.upper()}"))
     return tuple(found)

@@ -45,10 +45,25 @@ from pulse_edge.measurement.alignment import Alignment, aligned_beats
 from pulse_edge.measurement.beats import Channel, Index, channels_of, detect
 from pulse_edge.measurement.filters import Samples, samples
 from pulse_edge.measurement.measurements import Measurement
-from pulse_edge.measurement.rhythm import MIN_DOMINANT, NORMAL, OTHER, Rhythm, paced_beats, rhythm_of
+from pulse_edge.measurement.rhythm import (
+    MIN_DOMINANT,
+    NORMAL,
+    OTHER,
+    Rhythm,
+    paced_beats,
+    rhythm_of,
+)
 from pulse_edge.measurement.sheet import Sheet, fill_beats, fill_rhythm, fill_signal, fill_waves
 from pulse_edge.measurement.signal import LEADS, SAMPLES_PER_SECOND, TracedSignal
-from pulse_edge.measurement.waves import BEFORE, MedianBeat, Waves, delineate, median_beat, p_consistency, qrs_bounds
+from pulse_edge.measurement.waves import (
+    BEFORE,
+    MedianBeat,
+    Waves,
+    delineate,
+    median_beat,
+    p_consistency,
+    qrs_bounds,
+)
 
 P_CERTAIN, P_ABSENT = 0.17, 0.10
 """Share of the signal before the QRS that recurs from beat to beat: at least 0.17 shows P waves, at most 0.10 shows that there

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -13,6 +14,8 @@ from pulse_edge.measurement.measurements import Measurement
 from pulse_edge.measurement.signal import TracedSignal
 from pulse_edge.page import admission, reader
 from pulse_edge.page.admission import CheckedPage
+
+Sex = Literal["male", "female"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,10 @@ class PageMeasurement:
     result: SignalMeasurements
     seconds: float
     """Wall time of tracing and measuring."""
+    age_years: float | None = None
+    """Patient's age, as given."""
+    sex: Sex | None = None
+    """Patient's sex, as given."""
 
     @property
     def measurements(self) -> tuple[Measurement, ...]:
@@ -47,7 +54,9 @@ def measure(
     return measure_page(admission.admit(page, straighten=True, force=force), age_years)
 
 
-def measure_page(checked: CheckedPage, age_years: float | None = None) -> PageMeasurement:
+def measure_page(
+    checked: CheckedPage, age_years: float | None = None, sex: Sex | None = None
+) -> PageMeasurement:
     """Trace and measure a page that admission has checked."""
     start = time.perf_counter()
     flat, grid = checked.flat, checked.flat.grid
@@ -58,4 +67,5 @@ def measure_page(checked: CheckedPage, age_years: float | None = None) -> PageMe
         flat.layout,
     )
     result = measure_signal(signal, age_years)
-    return PageMeasurement(checked.page.name, signal, result, time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    return PageMeasurement(checked.page.name, signal, result, seconds, age_years, sex)
