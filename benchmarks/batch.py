@@ -1,9 +1,11 @@
-"""A batch under kill -9 and on a full disk: is the result that of an unbroken run, and is every answer on record?
+"""A batch under kill -9 and on a full disk: is the result that of an unbroken run, and is every
+answer on record?
 
     python benchmarks/batch.py WORK --kit KIT [--pages 300] [--kills 30] [--seed 1] [--small DIR]
 
-WORK is made and removed. DIR is a folder of a file system of a few MiB (`mount -t tmpfs -o size=6m none DIR`), which is filled
-until the batch fails and emptied again. Use a demonstration kit: the pages are many, and what they say does not matter.
+WORK is made and removed. DIR is a folder of a file system of a few MiB (`mount -t tmpfs -o size=6m
+none DIR`), which is filled until the batch fails and emptied again. Use a demonstration kit: the
+pages are many, and what they say does not matter.
 """
 
 from __future__ import annotations
@@ -115,7 +117,9 @@ def make(folder: Path, pages: int) -> None:
 
 
 def kill(run: Run, kills: int, dice: random.Random, pages: int) -> int:
-    """Start, and kill at a random moment, until `kills` times; how many pages were finished by then."""
+    """Start, and kill at a random moment, until `kills` times; how many pages were finished by
+    then.
+    """
     for n in range(kills):
         process = run.start()
         goal = run.pages() + dice.randint(0, max(1, 2 * (pages - run.pages()) // (kills - n + 1)))

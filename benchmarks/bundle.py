@@ -265,7 +265,7 @@ from pulse_edge.kit.verify import verify
 from pulse_edge.kit.write import listing, write_manifest
 from pulse_edge.inference import language_model as llm
 k = kit.open_kit(Path(sys.argv[1]))
-m = llm.LanguageModel(k.file(k.manifest.language.file), context=k.manifest.language.context_length, threads=1)
+m = llm.LanguageModel(k.file(k.manifest.language.file), llm.Settings(context=k.manifest.language.context_length, threads=1))
 rows = np.random.default_rng(0).normal(0, 0.02, (2048, m.embedding_length)).astype(np.float32)
 start = time.process_time()
 m.feed_embeddings(rows)

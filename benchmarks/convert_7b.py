@@ -1,9 +1,11 @@
-"""PULSE-7B's own shapes, from checkpoint to answer: seconds and peak memory of each step, beside llama.cpp's converter.
+"""PULSE-7B's own shapes, from checkpoint to answer: seconds and peak memory of each step, beside
+llama.cpp's converter.
 
     python benchmarks/convert_7b.py WORK --tokenizer TOKENIZER [--retain] [--max-tokens N]
 
-Makes 14 GB of random weights in WORK (about 60 GB of disk are needed), converts them, reads one page with the kit, prints
-a table in Markdown, and removes what it made. Sources are dropped from the page cache before each measured step.
+Makes 14 GB of random weights in WORK (about 60 GB of disk are needed), converts them, reads one
+page with the kit, prints a table in Markdown, and removes what it made. Sources are dropped from
+the page cache before each measured step.
 """
 
 from __future__ import annotations
@@ -63,7 +65,9 @@ config |= {"architectures": ["LlamaForCausalLM"], "model_type": "llama"}
 for name in ("tokenizer.model", "tokenizer_config.json", "special_tokens_map.json"):
     shutil.copy(source / name, out)
 """
-"""Lays out the language tensors as a plain Llama folder; a process of its own, for a child's peak begins at its parent's."""
+"""Lays out the language tensors as a plain Llama folder; a process of its own, for a child's peak
+begins at its parent's.
+"""
 
 
 def measure(*command: str, cold: Path | None = None) -> Run:

@@ -1,9 +1,11 @@
-"""Kill -9 at random moments of collect, quantize and evaluate: are the final files those of an unbroken run?
+"""Kill -9 at random moments of collect, quantize and evaluate: are the final files those of an
+unbroken run?
 
     python benchmarks/kills.py KIT WORK [--kills 10] [--pages 24] [--seed 1]
 
-KIT is an f16 kit of a small model. Each command runs once unbroken, then again under kills: a moment is drawn evenly from the
-seconds of the unbroken run, and the same command is called again until it ends by itself.
+KIT is an f16 kit of a small model. Each command runs once unbroken, then again under kills: a
+moment is drawn evenly from the seconds of the unbroken run, and the same command is called again
+until it ends by itself.
 """
 
 from __future__ import annotations
@@ -45,7 +47,9 @@ def finish(*words: object) -> float:
 
 
 def killed(times: int, seconds: float, dice: random.Random, target: Path, *words: object) -> int:
-    """Start and kill until that came `times` times while the command was at work; how often it had ended before."""
+    """Start and kill until that came `times` times while the command was at work; how often it had
+    ended before.
+    """
     hits, ended = 0, 0
     while hits < times:
         process = start(*words)

@@ -1,11 +1,13 @@
-"""The runtime beside llama.cpp's own programs, on the same files in the same run: encoder, image tokens, page to first token.
+"""The runtime beside llama.cpp's own programs, on the same files in the same run: encoder, image
+tokens, page to first token.
 
     python benchmarks/laptop.py WORK --kit KIT --checkpoint CHECKPOINT [--rounds N] [--long N] [--threads N] [--source DIR]
 
-KIT comes from CHECKPOINT. llama-bench and llama-mtmd-cli are built in WORK/tools, an mmproj file is written of the
-checkpoint. What is compared runs in turns, each run a process of its own, and its figures are appended to
-WORK/results.jsonl at once: the same command goes on where it was, and does not measure twice. Then a table in Markdown, of
-medians. `--rounds` counts the short parts, `--long` those that read a whole page (minutes each at PULSE-7B's shapes).
+KIT comes from CHECKPOINT. llama-bench and llama-mtmd-cli are built in WORK/tools, an mmproj file is
+written of the checkpoint. What is compared runs in turns, each run a process of its own, and its
+figures are appended to WORK/results.jsonl at once: the same command goes on where it was, and does
+not measure twice. Then a table in Markdown, of medians. `--rounds` counts the short parts, `--long`
+those that read a whole page (minutes each at PULSE-7B's shapes).
 """
 
 from __future__ import annotations
@@ -105,7 +107,9 @@ class Laptop:
         return dict(json.loads(out.read_text()))
 
     def command(self, who: str, number: int) -> Figures:
-        """`pulse-edge interpret`: to the first tile (start), both first tokens (page), or the loading of weights (seen)."""
+        """`pulse-edge interpret`: to the first tile (start), both first tokens (page), or the
+        loading of weights (seen).
+        """
         out, cache = self.work / f"command-{who}.json", self.work / f"cache-{number}"
         until = {"remember": "encode", "start": "encode", "page": "end", "seen": "load_model"}[who]
         own = {"PULSE_EDGE_AUDIT_LOG": str(self.work / "log"), "PULSE_EDGE_CACHE": str(cache)}
@@ -248,7 +252,10 @@ def figures(work: Path, part: str, who: str, number: int) -> Figures:
 def measure(
     work: Path, rounds: int, long: int, parts: Callable[[str], Callable[[str, int], Figures]]
 ) -> None:
-    """Measure what is not in `work`/results.jsonl yet. `parts` gives a part's function by its name."""
+    """Measure what is not in `work`/results.jsonl yet.
+
+    `parts` gives a part's function by its name.
+    """
     known = {(r["part"], r["who"], r["number"]) for r in measured(work)}
     for part, who, number in schedule(rounds, long):
         if (part, who, number) in known:
@@ -287,7 +294,10 @@ def spent(page: Figures) -> Figures:
 
 
 def table(work: Path, encoders: float | None) -> str:
-    """Markdown: each figure, ours and theirs, ratio, goal and how many runs. `encoders` is the lowest row cosine."""
+    """Markdown: each figure, ours and theirs, ratio, goal and how many runs.
+
+    `encoders` is the lowest row cosine.
+    """
     by: dict[tuple[str, str], list[Figures]] = {}
     for r in measured(work):
         by.setdefault((r["part"], r["who"]), []).append(r)

@@ -1,4 +1,5 @@
-"""What the miniature's accuracy report does not say: whether torch and kit agree, and what is said about pages that are none.
+"""What the miniature's accuracy report does not say: whether torch and kit agree, and what is said
+about pages that are none.
 
     python benchmarks/miniature.py agree CHECKPOINT KIT [--pages N]      greedy answers of torch float32 and of the kit
     python benchmarks/miniature.py photographs KIT LABELS                real photographs of printed recordings with labels
@@ -117,8 +118,11 @@ def agree(checkpoint: Path, kit: Path, pages: int) -> None:
 @click.argument("kit", type=click.Path(exists=True, path_type=Path))
 @click.argument("labels", type=click.Path(exists=True, path_type=Path))
 def photographs(kit: Path, labels: Path) -> None:
-    """Superclasses of photographs, and of the same signals drawn as pages. LABELS: a CSV with `superclass` of the record
-    `file` and its photograph `paired_images`, both beside the CSV's folder."""
+    """Superclasses of photographs, and of the same signals drawn as pages.
+
+    LABELS: a CSV with `superclass` of the record `file` and its photograph `paired_images`, both
+    beside the CSV's folder.
+    """
     from calibration.ecgbench import labels_in
     from calibration.synthetic import PTBXL, PageStyle, draw, synthesize
     from calibration.synthetic.questions import questions

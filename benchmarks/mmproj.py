@@ -1,4 +1,6 @@
-"""A checkpoint's tower and projector as llama.cpp's mmproj file, for comparison: clip.* keys as its clip.cpp reads them."""
+"""A checkpoint's tower and projector as llama.cpp's mmproj file, for comparison: clip.* keys as its
+clip.cpp reads them.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +31,10 @@ LAYER = {
 """Names inside a layer, here and there."""
 
 POSITIONS = "v.position_embd.weight"
-"""llama.cpp's LLaVA graph puts CLS behind the patches where the checkpoint has it in front, so its position goes there too. It
-then takes rows 1 to n as if CLS were row 0: the first patch is lost, and the last row is CLS. See `comparable`."""
+"""llama.cpp's LLaVA graph puts CLS behind the patches where the checkpoint has it in front, so its
+position goes there too. It then takes rows 1 to n as if CLS were row 0: the first patch is lost,
+and the last row is CLS. See `comparable`.
+"""
 
 
 def comparable(ours: Any, theirs: Any) -> tuple[Any, Any]:
@@ -44,7 +48,10 @@ def opened(source: Path) -> Checkpoint:
 
 
 def write(source: Path, path: Path) -> None:
-    """Weights in float16 as the kit's encoder has them, vectors in float32. Raises CheckpointError."""
+    """Weights in float16 as the kit's encoder has them, vectors in float32.
+
+    Raises CheckpointError.
+    """
     checkpoint = opened(source)
     writer = gguf.GGUFWriter(path, "clip")
     _settings(writer, checkpoint.config)

@@ -1,12 +1,14 @@
-"""The memory plan against what a process takes: every plan of a kit in a process of its own, and limits of a control group.
+"""The memory plan against what a process takes: every plan of a kit in a process of its own, and
+limits of a control group.
 
     python benchmarks/plan.py WORK --kit KIT [--threads N] [--max-tokens N] [--only N...]
     python benchmarks/plan.py WORK --kit KIT --limits 6GiB 4GiB
 
-The first command takes each rung of the plan's ladder (batch, layout of the weights, encoder closed first or not), reads
-the example page with it, and compares the predicted peak with VmHWM. The second runs `pulse-edge interpret` within a
-memory limit of the kernel's (cgroup v2 or v1, as root); where no control group can be made it says so and takes --memory.
-Results go to WORK/plan.json, and as a table to standard output.
+The first command takes each rung of the plan's ladder (batch, layout of the weights, encoder closed
+first or not), reads the example page with it, and compares the predicted peak with VmHWM. The
+second runs `pulse-edge interpret` within a memory limit of the kernel's (cgroup v2 or v1, as root);
+where no control group can be made it says so and takes --memory. Results go to WORK/plan.json, and
+as a table to standard output.
 """
 
 from __future__ import annotations
@@ -51,7 +53,10 @@ def rungs(kit: Kit) -> list[tuple[str, memory_plan.Plan]]:
 
 
 def child(kit: Kit, number: int, threads: int, max_tokens: int) -> None:
-    """Take one plan, read the page, and say what it took. The context is the kit's own, filled by the page."""
+    """Take one plan, read the page, and say what it took.
+
+    The context is the kit's own, filled by the page.
+    """
     use, chosen = rungs(kit)[number]
     memory_plan.make = lambda *_args, **_more: chosen
     start = time.perf_counter()
@@ -107,7 +112,9 @@ def every_plan(o: argparse.Namespace) -> list[dict[str, object]]:
 
 
 def within(o: argparse.Namespace, limit: str) -> dict[str, object]:
-    """`pulse-edge interpret` within a limit: exit code (-9: the kernel killed it), peak as the kernel has it, last line."""
+    """`pulse-edge interpret` within a limit: exit code (-9: the kernel killed it), peak as the
+    kernel has it, last line.
+    """
     command = [
         sys.executable,
         "-m",

@@ -1,16 +1,17 @@
-"""Image tokens of a kit's encoder on x86 processors of several generations, as each of the encoder's types.
+"""Image tokens of a kit's encoder on x86 processors of several generations, as each of the
+encoder's types.
 
     python benchmarks/processors.py measure WORK --kit KIT [--pages N] [--emulated-tiles N] [--only NAME] [--large]
 
-Older processors are run in two ways. qemu-x86_64 (Debian: qemu-user) emulates a Nehalem, a Haswell and a Skylake; it is slow,
-its seconds mean nothing, and it knows no AVX-512. And ONNX Runtime itself is copied with its detection of AVX-512, or of VNNI
-alone, switched off, so that this machine runs the kernels of a processor without them, at their
-real speed (in CPU seconds, on which other work has little influence).
+Older processors are run in two ways. qemu-x86_64 (Debian: qemu-user) emulates a Nehalem, a Haswell
+and a Skylake; it is slow, its seconds mean nothing, and it knows no AVX-512. And ONNX Runtime
+itself is copied with its detection of AVX-512, or of VNNI alone, switched off, so that this machine
+runs the kernels of a processor without them, at their real speed (in CPU seconds, on which other
+work has little influence).
 
-Cosines are of each image token, against this processor's float32 ones and against its own of the same type. "plain" is ONNX
-Runtime without the setting that pulse_edge/inference/vision_encoder.py makes where sums saturate. `--large` measures the time for random
-weights
-of ViT-L/14-336.
+Cosines are of each image token, against this processor's float32 ones and against its own of the
+same type. "plain" is ONNX Runtime without the setting that pulse_edge/inference/vision_encoder.py
+makes where sums saturate. `--large` measures the time for random weights of ViT-L/14-336.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ DETECTION = {
         b"\x00\x00\x00\x00",
     ),
 }
-"""Machine code of MLAS_PLATFORM's constructor in onnxruntime 1.32.0 for Linux: where to write, and what switches it off."""
+"""Machine code of MLAS_PLATFORM's constructor in onnxruntime 1.32.0 for Linux: where to write, and
+what switches it off.
+"""
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,9 @@ def cli() -> None:
 @click.argument("models", type=PATH, nargs=-1)
 @click.option("--turns", default=1)
 def encode(pixels: Path, target: Path, models: tuple[Path, ...], turns: int) -> None:
-    """Encoders on one processor: writes image tokens (n, P, d) to TARGET, prints the least CPU seconds a tile of each."""
+    """Encoders on one processor: writes image tokens (n, P, d) to TARGET, prints the least CPU
+    seconds a tile of each.
+    """
     for model in models:
         for plain in (False, True) if "int8" in model.name else (False,):
             features, seconds = _encode(model, np.load(pixels), plain=plain, turns=turns)
@@ -170,7 +175,9 @@ def _say(
 def _run(
     work: Path, processor: Processor, models: list[Path], tiles: Float, *, turns: int
 ) -> list[float]:
-    """The seconds a tile of each model, and without the setting of integer ones; image tokens are then in WORK."""
+    """The seconds a tile of each model, and without the setting of integer ones; image tokens are
+    then in WORK.
+    """
     np.save(work / "pixels.npy", tiles)
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     if processor.without:

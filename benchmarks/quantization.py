@@ -1,12 +1,15 @@
-"""What an importance matrix of pages and chosen types are worth: mean KLD to f16 at equal size, over unseen pages.
+"""What an importance matrix of pages and chosen types are worth: mean KLD to f16 at equal size,
+over unseen pages.
 
     python benchmarks/quantization.py KIT WORK [--pages N] [--samples N] [--level Q4_K_M] [--source DIR]
 
-KIT is an f16 kit of a small model. At each level: (a) the plain type of llama.cpp, (b) with an importance matrix of text by
-llama.cpp's own tool, read from the calibration pages' answers, (c) with ours, of the pages themselves, (d) ours and chosen
-types, (e) the same with measured sensitivities; (d) and (e) have the bytes of (a). Every test page is asked one question, and
-compared are the distributions of its right answer's tokens, behind the base kit's image tokens. Also checks that
-`llama-quantize` makes the same tensors of our stats as we do. Everything is kept in WORK, and a killed run goes on from there.
+KIT is an f16 kit of a small model. At each level: (a) the plain type of llama.cpp, (b) with an
+importance matrix of text by llama.cpp's own tool, read from the calibration pages' answers, (c)
+with ours, of the pages themselves, (d) ours and chosen types, (e) the same with measured
+sensitivities; (d) and (e) have the bytes of (a). Every test page is asked one question, and
+compared are the distributions of its right answer's tokens, behind the base kit's image tokens.
+Also checks that `llama-quantize` makes the same tensors of our stats as we do. Everything is kept
+in WORK, and a killed run goes on from there.
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ from export import choose, ggml, parity
 from export import quantize as quantizing
 from export.stats import read as read_stats
 from pulse_edge import PulseModel
-from pulse_edge.inference.language_model import LanguageModel
+from pulse_edge.inference.language_model import LanguageModel, Settings
 from pulse_edge.kit import prompt
 from pulse_edge.kit.kit import Kit, open_kit
 from tools import tools
@@ -116,7 +119,9 @@ def questions(pages: Path, count: int) -> Iterator[ecgbench.Sample]:
 def compare(
     kit: Path, files: dict[str, Path], pages: Path, count: int, out: Path
 ) -> list[dict[str, Any]]:
-    """{file: [sum of KLD, tokens, same top token]} for each page; lines are appended to `out` as they come."""
+    """{file: [sum of KLD, tokens, same top token]} for each page; lines are appended to `out` as
+    they come.
+    """
     done = [json.loads(line) for line in out.read_text().splitlines()] if out.is_file() else []
     seen = {one["id"] for one in done}
     left = [s for s in questions(pages, count) if s.id not in seen]
@@ -127,7 +132,7 @@ def compare(
         m, language = model.kit.manifest, model.language
         smaller = {
             name: stack.enter_context(
-                closing(LanguageModel(path, context=language.context, threads=2))
+                closing(LanguageModel(path, Settings(context=language.context, threads=2)))
             )
             for name, path in files.items()
         }

@@ -1,10 +1,11 @@
-"""Q4_K_M of a large f16 kit with an importance matrix: seconds and peak memory beside `llama-quantize` in the same run.
+"""Q4_K_M of a large f16 kit with an importance matrix: seconds and peak memory beside
+`llama-quantize` in the same run.
 
     python benchmarks/quantize_7b.py KIT WORK [--source DIR] [--level Q4_K_M]
 
-The importance is made up, for only time and memory are measured. Needs the disk of two quantized files in WORK, and removes
-them. The kit is dropped from the page cache before each run; theirs, ours, ours, theirs, so that a machine that gets slower or
-faster favours neither.
+The importance is made up, for only time and memory are measured. Needs the disk of two quantized
+files in WORK, and removes them. The kit is dropped from the page cache before each run; theirs,
+ours, ours, theirs, so that a machine that gets slower or faster favours neither.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks"), str(ROOT / "tests" / "support")]
 
 from convert_7b import measure, row
+
 from tools import tools
 
 OURS = """

@@ -1,11 +1,13 @@
-"""What image tokens that are left out cost and save: time to read a page, and what that does to the answers.
+"""What image tokens that are left out cost and save: time to read a page, and what that does to the
+answers.
 
     python benchmarks/rows.py KIT BENCH [--pages N] [--tasks A,B] [--image-tokens no-padding,600,400] [--threads N]
 
-Every question is answered with all rows and with each choice of `--image-tokens`, on the same page one after the other. KLD is of each
-token of the right answer, from all rows to the choice; loss is of the same tokens, in nats, lower where an answer comes nearer
-to the right one; a flip is a greedy answer that is another text. Seconds are those of reading the page alone; on a machine with
-other work only their ratio says something. Ctrl-C ends early, with what there is.
+Every question is answered with all rows and with each choice of `--image-tokens`, on the same page
+one after the other. KLD is of each token of the right answer, from all rows to the choice; loss is
+of the same tokens, in nats, lower where an answer comes nearer to the right one; a flip is a greedy
+answer that is another text. Seconds are those of reading the page alone; on a machine with other
+work only their ratio says something. Ctrl-C ends early, with what there is.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from calibration import answering, ecgbench
 from pulse_edge import PulseModel
 from pulse_edge.inference import token_pruning
 from pulse_edge.inference.cache import ImageTokenCache
-from pulse_edge.inference.model import EncodedPage
+from pulse_edge.inference.page_encoder import EncodedPage
 
 PATH = click.Path(path_type=Path)
 LONGEST = 100
@@ -104,7 +106,7 @@ def measure(
 @click.option(
     "--shortest",
     type=int,
-    default=token_pruning.SHORTEST,
+    default=token_pruning.SHORTEST_RUN,
     show_default=True,
     help="Run that is worth leaving out.",
 )
@@ -113,7 +115,7 @@ def main(
     kit: Path, bench: Path, pages: int, tasks: str, rows: str, shortest: int, threads: int
 ) -> None:
     """Measure."""
-    token_pruning.SHORTEST = shortest
+    token_pruning.SHORTEST_RUN = shortest
     choices = [token_pruning.ALL, *map(token_pruning.parse, rows.split(","))]
     opened, names = ecgbench.open_bench(bench), tasks.split(",")
     some = [islice(opened.samples(task, click.echo), pages // len(names)) for task in names]

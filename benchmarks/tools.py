@@ -1,4 +1,5 @@
-"""llama.cpp's own programs, built from llama-cpp-python's source distribution and linked to the libraries installed with it.
+"""llama.cpp's own programs, built from llama-cpp-python's source distribution and linked to the
+libraries installed with it.
 
 A difference between them and the runtime is then one of the programs, and not one of compilers.
 """
@@ -39,9 +40,11 @@ target_link_libraries(llama-mtmd-cli PRIVATE llama-common mtmd)
 
 
 def tools(work: Path, source: Path | None, *names: str) -> list[Path]:
-    """Paths of these programs, such as `llama-bench`; built once in `work`/tools, which takes minutes.
+    """Paths of these programs, such as `llama-bench`; built once in `work`/tools, which takes
+    minutes.
 
-    `source` is llama.cpp's source of the version that is installed; None: llama-cpp-python's is fetched.
+    `source` is llama.cpp's source of the version that is installed; None: llama-cpp-python's is
+    fetched.
     """
     folder, spec = work / "tools", find_spec("llama_cpp")
     if all(made := [_built(folder, name) for name in names]):

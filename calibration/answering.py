@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.ecgbench import LABELS, Sample
-from calibration.metrics import said_labels
+from calibration.metrics import read_labels
 from calibration.results import AnswerRecord, Facts, Times, Turn, encoding
 from pulse_edge.common.worker_pool import Workers
 from pulse_edge.errors import ContextError, PageRefused, ScanError
-from pulse_edge.inference.model import EncodedPage, PulseModel, Turns, versions
+from pulse_edge.inference.model import PulseModel, Turns, versions
+from pulse_edge.inference.page_encoder import EncodedPage
 from pulse_edge.kit.kit import open_kit
 
 Floats = NDArray[np.float64]
@@ -131,7 +132,9 @@ class Answerer:
         return Answered(sample.task, record, Times(question_id=sample.id), None)
 
     def _answered(self, question: Question, page: EncodedPage) -> Answered:
-        """Turn by turn: the kit's answer after its own earlier ones, and what is forced after others'."""
+        """Turn by turn: the kit's answer after its own earlier ones, and what is forced after
+        others'.
+        """
         sample, reference = question.sample, question.reference
         own: list[tuple[str, str]] = []
         turns: list[Turn] = []
@@ -205,12 +208,12 @@ class Answerer:
     def label_chances(self, page: EncodedPage, sample: Sample, answer: str) -> dict[str, float]:
         """For each label of the task the probability that it stands in the answer.
 
-        It is measured along the answer that was given. A label may come first, or after any of those
-        that were said, or in their place: its chance is that of at least one of these, each being the
-        product of its tokens' probabilities and of its word ending there.
+        It is measured along the answer that was given. A label may come first, or after any of
+        those that were said, or in their place: its chance is that of at least one of these, each
+        being the product of its tokens' probabilities and of its word ending there.
         """
         known = LABELS[sample.task]
-        given = list(said_labels(answer, known) or ())
+        given = list(read_labels(answer, known) or ())
         tokenize = self.model.language.tokenize
         starts = [
             tokenize(", ".join(given[:n]), first=False) if n else [] for n in range(len(given) + 1)
@@ -249,7 +252,9 @@ def log_softmax(logits: NDArray[np.float32]) -> Floats:
 
 
 def compare(reference: Floats, other: Floats) -> tuple[tuple[float, ...], tuple[int, ...]]:
-    """Kullback-Leibler divergence of each token in nats, and 1 where the most likely token is the same."""
+    """Kullback-Leibler divergence of each token in nats, and 1 where the most likely token is the
+    same.
+    """
     kld = (np.exp(reference) * (reference - other)).sum(1)
     same = reference.argmax(1) == other.argmax(1)
     return tuple(_six(max(0.0, float(k))) for k in kld), tuple(int(s) for s in same)

@@ -2,8 +2,8 @@
 
 Only the process that started the run writes, in the order in which it would have answered alone, so
 the results are the same byte for byte on workers whose processors have the same instruction sets. A
-worker that is lost is started again, and Ray gives it its pages once more. The checkout and the kits
-lie at the same place on every machine. This is the only module that imports Ray.
+worker that is lost is started again, and Ray gives it its pages once more. The checkout and the
+kits lie at the same place on every machine. This is the only module that imports Ray.
 """
 
 from __future__ import annotations

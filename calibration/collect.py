@@ -80,7 +80,8 @@ def collect(
 
 
 def choose(bench: Bench, plan: Plan) -> tuple[set[tuple[str, str]], set[tuple[str, str]]]:
-    """(task, id) of the samples to use, taken from every task in turn, and of those that are probes.
+    """(task, id) of the samples to use, taken from every task in turn, and of those that are
+    probes.
 
     The order within a task depends on the samples' names alone.
     """
@@ -160,7 +161,9 @@ def _resume(partial: Path, empty: Statistics) -> Statistics:
 def _samples(
     bench: Bench, ids: set[tuple[str, str]], statistics: Statistics, say: Say
 ) -> Iterator[Sample]:
-    """The samples of these ids that are not done, in file order; `statistics` records unusable ones."""
+    """The samples of these ids that are not done, in file order; `statistics` records unusable
+    ones.
+    """
     ids = ids - {(task, name) for task, name, _ in statistics.done + statistics.left_out}
 
     def note(problem: Problem) -> None:

@@ -42,7 +42,7 @@ from calibration.results import (
     writing,
 )
 from pulse_edge.errors import BenchError, KitError, UsageError
-from pulse_edge.inference.model import EncodedPage
+from pulse_edge.inference.page_encoder import EncodedPage
 from pulse_edge.kit.kit import Kit, open_kit
 
 if TYPE_CHECKING:
@@ -125,7 +125,8 @@ class Run:
 def evaluate(target: Path, plan: Plan, say: Say = lambda _: None) -> None:
     """Answer every question with every kit, unless it is answered already.
 
-    Raises BenchError, KitError and UsageError for what cannot be used together, before any kit runs.
+    Raises BenchError, KitError and UsageError for what cannot be used together, before any kit
+    runs.
     """
     kits = _kits(plan.kits)
     bench = ecgbench.open_bench(plan.bench)
@@ -145,7 +146,7 @@ def evaluate(target: Path, plan: Plan, say: Say = lambda _: None) -> None:
         write_json(target / LEFT_OUT, [str(problem) for problem in run.problems])
 
 
-# --- what can be run --------------------------------------------------------------------------------------------------
+# --- what can be run --------------------------------------------------------------------------
 
 
 def _kits(paths: Sequence[Path]) -> dict[str, Kit]:
@@ -239,7 +240,7 @@ def _check(run: Run) -> None:
         )
 
 
-# --- pages ------------------------------------------------------------------------------------------------------------
+# --- pages ------------------------------------------------------------------------------------
 
 
 def _pages(run: Run) -> Iterator[Page]:
@@ -289,11 +290,13 @@ def _most_bytes(kit: Kit) -> int:
     return (1 + grid) * (m.vision.patches_per_side + 1) ** 2 * m.language.embedding_length * 4
 
 
-# --- running ----------------------------------------------------------------------------------------------------------
+# --- running ----------------------------------------------------------------------------------
 
 
 def _answer_all(run: Run) -> None:
-    """Answer block by block, kit by kit; the reference first, because the others are compared with it."""
+    """Answer block by block, kit by kit; the reference first, because the others are compared with
+    it.
+    """
     clock = Clock(run)
     with _crew(run) as crew:
         for block in _blocks(run):

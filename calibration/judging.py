@@ -65,7 +65,7 @@ def judge(task: str, answers: Sequence[AnswerRecord]) -> Judged:
 
 def _labels(task: str, answers: Sequence[AnswerRecord]) -> Judged:
     labels = LABELS[task]
-    read = [metrics.said_labels(answer.joined, labels) for answer in answers]
+    read = [metrics.read_labels(answer.joined, labels) for answer in answers]
     gold = flags([labels_in(answer.gold[0], labels) for answer in answers], labels)
     given = flags([some or () for some in read], labels)
     unread = np.array([some is None for some in read], bool)
@@ -81,11 +81,11 @@ def _choice(task: str, answers: Sequence[AnswerRecord]) -> Judged:
     read: list[object]
     right: list[object]
     if task in LETTERS:
-        read = [metrics.said_letter(answer.joined, LETTERS[task]) for answer in answers]
+        read = [metrics.read_letter(answer.joined, LETTERS[task]) for answer in answers]
         right = [answer.gold[0][0] for answer in answers]
     else:
         read = [
-            metrics.said_options(answer.joined, ecgbench.options(str(answer.prompt)))
+            metrics.read_options(answer.joined, ecgbench.options(str(answer.prompt)))
             for answer in answers
         ]
         right = [frozenset(option.lower() for option in answer.chosen) for answer in answers]

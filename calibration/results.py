@@ -149,7 +149,10 @@ class AnswerRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class Times:
-    """Seconds of an answer; a refused one has none. `prefill` and `first_token` are its first turn's."""
+    """Seconds of an answer; a refused one has none.
+
+    `prefill` and `first_token` are its first turn's.
+    """
 
     question_id: str
     prefill: float = 0.0

@@ -18,8 +18,8 @@ from pulse_edge.common import paths
 from pulse_edge.diagnostics.golden import FILE, Float, case_of, differences, sampled
 from pulse_edge.errors import UsageError
 from pulse_edge.inference.device import default_threads
-from pulse_edge.inference.language_model import LanguageModel
-from pulse_edge.inference.model import EncodedPage
+from pulse_edge.inference.language_model import LanguageModel, Settings
+from pulse_edge.inference.page_encoder import EncodedPage
 from pulse_edge.inference.vision_encoder import VisionEncoder
 from pulse_edge.kit import prompt
 from pulse_edge.kit.kit import Kit, open_kit
@@ -165,11 +165,13 @@ def _differences(
     with closing(
         LanguageModel(
             kit.file(m.language.file),
-            context=256 * -(-room // 256),
-            threads=default_threads(),
-            mapped=not repack,
-            repack=repack,
-            key_cache_type=m.language.key_cache_type,
+            Settings(
+                context=256 * -(-room // 256),
+                threads=default_threads(),
+                mapped=not repack,
+                repack=repack,
+                key_cache_type=m.language.key_cache_type,
+            ),
         )
     ) as model:
         for case in (case_of(raw) for raw in found if raw["page"] == page.name):

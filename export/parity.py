@@ -27,7 +27,7 @@ from PIL import Image
 
 from pulse_edge.errors import ParityError
 from pulse_edge.inference import tiling
-from pulse_edge.inference.language_model import LanguageModel
+from pulse_edge.inference.language_model import LanguageModel, Settings
 from pulse_edge.inference.vision_encoder import VisionEncoder
 from pulse_edge.kit import prompt
 from pulse_edge.kit.manifest import Manifest
@@ -344,7 +344,7 @@ def prompts(
     with tempfile.TemporaryDirectory(prefix="pulse-edge-", dir=kit) as folder:
         small = Path(folder) / "tokenizer.gguf"
         _layers(kit / manifest.language.file, range(1), small)
-        with closing(LanguageModel(small, context=256, threads=threads)) as model:
+        with closing(LanguageModel(small, Settings(context=256, threads=threads))) as model:
             made = [
                 model.tokenize(manifest.prompt.before, first=True),
                 model.tokenize(after, first=False),
@@ -500,7 +500,9 @@ def _whole(
 ) -> Float:
     context = _context(rows, before, after)
     with closing(
-        LanguageModel(path, context=context, threads=threads, key_cache_type=key_cache_type)
+        LanguageModel(
+            path, Settings(context=context, threads=threads, key_cache_type=key_cache_type)
+        )
     ) as model:
         model.feed_tokens(before)
         model.feed_embeddings(rows)
@@ -562,9 +564,11 @@ def _in_windows(
             with closing(
                 LanguageModel(
                     part,
-                    context=_context(rows, before, after),
-                    threads=threads,
-                    key_cache_type=key_cache_type,
+                    Settings(
+                        context=_context(rows, before, after),
+                        threads=threads,
+                        key_cache_type=key_cache_type,
+                    ),
                     observer=seen,
                 )
             ) as model:

@@ -25,7 +25,7 @@ from PIL import Image
 from pulse_edge.errors import CheckpointError, KitError, ParityError, UsageError
 from pulse_edge.inference import tiling
 from pulse_edge.inference.device import default_threads
-from pulse_edge.inference.language_model import LanguageModel
+from pulse_edge.inference.language_model import LanguageModel, Settings
 from pulse_edge.inference.vision_encoder import VisionEncoder, installed_runtime
 from pulse_edge.kit import prompt
 from pulse_edge.kit.kit import Kit, base_of, open_kit
@@ -479,7 +479,7 @@ def answers(path: Path, sequences: Sequence[Input], threads: int) -> list[Float]
     """A GGUF's logits (len(after), vocabulary) behind each token after the image."""
     context = max(parity._context(s.rows, s.before, s.after) for s in sequences)
     out = []
-    with closing(LanguageModel(path, context=context, threads=threads)) as model:
+    with closing(LanguageModel(path, Settings(context=context, threads=threads))) as model:
         for s in sequences:
             model.clear()
             model.feed_tokens(s.before)
@@ -611,7 +611,7 @@ def _example(job: _Job, *, whole: bool) -> Input:
     with tempfile.TemporaryDirectory(prefix="pulse-edge-", dir=job.work) as folder:
         small = Path(folder) / "tokenizer.gguf"
         parity._layers(job.source, range(1), small)
-        with closing(LanguageModel(small, context=256, threads=job.threads)) as model:
+        with closing(LanguageModel(small, Settings(context=256, threads=job.threads))) as model:
             before = model.tokenize(m.prompt.before, first=True)
             after = model.tokenize(prompt.fill(m.prompt.after, prompt.REPORT_QUESTION), first=False)
     return Input(rows, before, after)

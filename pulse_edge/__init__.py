@@ -12,7 +12,8 @@ from pulse_edge.common.child_process import be_quiet, enclose, named_by_m
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pulse_edge.inference.model import EncodedPage, PulseModel
+    from pulse_edge.inference.model import PulseModel
+    from pulse_edge.inference.page_encoder import EncodedPage
     from pulse_edge.report.report import Answer, Report
 
 __all__ = ["Answer", "EncodedPage", "PulseModel", "Report"]

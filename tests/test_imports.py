@@ -14,7 +14,7 @@ from checkout import ROOT
 PACKAGE = ROOT / "pulse_edge"
 ENGINES = {
     "onnxruntime": {"inference/vision_encoder.py"},
-    "llama_cpp": {"inference/language_model.py"},
+    "llama_cpp": {"inference/llama_cpp.py"},
     "click": {"cli"},
     "rich": {"cli/console.py"},
     "cv2": {"page", "measurement"},

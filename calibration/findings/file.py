@@ -1,4 +1,6 @@
-"""The file of `calibration findings`: fitted calibrations, their figures, and the answers page by page."""
+"""The file of `calibration findings`: fitted calibrations, their figures, and the answers page by
+page.
+"""
 
 from __future__ import annotations
 

@@ -73,8 +73,9 @@ def band(p: Floats, gold: Flags, risk: float) -> tuple[float, float]:
       finding, the same verdict on every page would pass the first condition; this one asks that the
       verdict adds to what was known before.
 
-    The last two do not depend on how frequent the finding is. The bounds are those of one threshold.
-    That it is picked among many makes them a little optimistic, so held-out pages have the last word.
+    The last two do not depend on how frequent the finding is. The bounds are those of one
+    threshold. That it is picked among many makes them a little optimistic, so held-out pages have
+    the last word.
     """
     high = _edge(p, gold, risk)
     return 1 - _edge(1 - p, ~gold, risk), high
@@ -98,7 +99,8 @@ def _edge(p: Floats, right: Flags, risk: float) -> float:
 
 
 def _may_be_said(wrong: int, verdicts: int, opposite: int, pages: int, risk: float) -> bool:
-    """Whether a verdict on `verdicts` of `pages` may be given, `wrong` of them being of the opposite kind.
+    """Whether a verdict on `verdicts` of `pages` may be given, `wrong` of them being of the
+    opposite kind.
 
     To be wrong LESS times as often as among all pages is the same as being given to the opposite
     pages LESS times as often as to all.
@@ -111,7 +113,9 @@ def _may_be_said(wrong: int, verdicts: int, opposite: int, pages: int, risk: flo
 
 
 def fewest(risk: float) -> int:
-    """Fewest pages of either kind to fit on: without an error among fewer, no bound is below `risk`."""
+    """Fewest pages of either kind to fit on: without an error among fewer, no bound is below
+    `risk`.
+    """
     return math.ceil(math.log(1 - CONFIDENCE) / math.log(1 - risk))
 
 
@@ -121,7 +125,9 @@ def binomial_below(k: int, n: int, share: float) -> float:
 
 
 def calibrate(log_odds: Floats, gold: Flags, groups: list[str], risk: float) -> Calibration:
-    """Calibrate one statement on pages (n,) of the calibration split; its AUC comes from other pages."""
+    """Calibrate one statement on pages (n,) of the calibration split; its AUC comes from other
+    pages.
+    """
     n = len(gold)
 
     def never(reason: str, scale: float = 1.0, offset: float = 0.0) -> Calibration:
@@ -173,8 +179,8 @@ class Responses:
 def auc_both(responses: Responses, w: Floats) -> tuple[Floats, Floats] | None:
     """AUC (draws,) of one statement by probabilities and by greedy answers.
 
-    None where the pages are all of one kind. Greedy answers have two ranks, so their AUC is the mean
-    of sensitivity and specificity.
+    None where the pages are all of one kind. Greedy answers have two ranks, so their AUC is the
+    mean of sensitivity and specificity.
     """
     known = responses.known[:, 0]
     gold, greedy, log_odds = (
@@ -213,7 +219,9 @@ def _ratio(some: Flags, of: Flags, w: Floats) -> Floats:
 
 
 def bins(p: Floats, responses: Responses, w: Floats) -> tuple[Floats, Floats, Floats]:
-    """BINS bins of equally many pairs: weight, sum of probabilities, sum of truths, (draws, BINS) each."""
+    """BINS bins of equally many pairs: weight, sum of probabilities, sum of truths, (draws, BINS)
+    each.
+    """
     known = responses.known
     edges = (
         np.quantile(p[known], np.linspace(0, 1, BINS + 1)[1:-1])

@@ -32,7 +32,8 @@ from calibration.records import as_json
 from calibration.results import identity
 from calibration.splits import Split
 from pulse_edge.errors import BenchError, ContextError, PageRefused, ScanError, UsageError
-from pulse_edge.inference.model import PulseModel, versions, yes_or_no
+from pulse_edge.inference.model import PulseModel, versions
+from pulse_edge.inference.statements import yes_or_no
 from pulse_edge.kit.kit import Kit, open_kit
 from pulse_edge.report.findings import BY_KEY, STATEMENTS
 
@@ -88,7 +89,10 @@ def findings(
 
 
 def _fitted(path: Path, kit: Kit) -> Fitted:
-    """The calibration of another file. BenchError where it is another kit's, or not fitted there."""
+    """The calibration of another file.
+
+    BenchError where it is another kit's, or not fitted there.
+    """
     file = findings_file.load(path)
     if file.kit.identity != identity(kit.manifest):
         raise BenchError(f"{path}: is of another kit, {file.kit.id}; fit {kit.path} first")

@@ -16,7 +16,8 @@ from pulse_edge.errors import ContextError, UsageError
 
 if TYPE_CHECKING:
     from pulse_edge.cli.session import Session
-    from pulse_edge.inference.model import EncodedPage, PulseModel
+    from pulse_edge.inference.model import PulseModel
+    from pulse_edge.inference.page_encoder import EncodedPage
     from pulse_edge.page.reader import Page
 
 HELP = (

@@ -13,7 +13,9 @@ from pulse_edge.common.text import duration, one_line, visible
 from pulse_edge.errors import OutputError, PulseEdgeError
 
 if TYPE_CHECKING:
-    from pulse_edge.inference.model import Answering, EncodedPage, PulseModel
+    from pulse_edge.inference.decoding import Answering
+    from pulse_edge.inference.model import PulseModel
+    from pulse_edge.inference.page_encoder import EncodedPage
     from pulse_edge.machine.profile import Speed
 
 DEBUG = "pulse_edge.debug"

@@ -17,7 +17,9 @@ from pulse_edge.errors import AuditLogError, OutputError
 if TYPE_CHECKING:
     from pulse_edge.cli.page_queue import PageQueue
     from pulse_edge.cli.session import Session
-    from pulse_edge.inference.model import Answering, EncodedPage, PulseModel
+    from pulse_edge.inference.decoding import Answering
+    from pulse_edge.inference.model import PulseModel
+    from pulse_edge.inference.page_encoder import EncodedPage
     from pulse_edge.machine.memory_plan import Workload
     from pulse_edge.page.reader import Page
     from pulse_edge.report.report import Report

@@ -10,7 +10,8 @@ from pulse_edge.page import reader
 
 if TYPE_CHECKING:
     from pulse_edge.cli.session import Session
-    from pulse_edge.inference.model import EncodedPage, PulseModel
+    from pulse_edge.inference.model import PulseModel
+    from pulse_edge.inference.page_encoder import EncodedPage
     from pulse_edge.page.reader import Document, Page, UnreadablePage
 
 

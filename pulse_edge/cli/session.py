@@ -19,7 +19,8 @@ from pulse_edge.report.text import measurement_lines
 if TYPE_CHECKING:
     from pulse_edge.cli.console import Console
     from pulse_edge.inference.cache import ImageTokenCache
-    from pulse_edge.inference.model import Answering, EncodedPage
+    from pulse_edge.inference.decoding import Answering
+    from pulse_edge.inference.page_encoder import EncodedPage
     from pulse_edge.inference.request import Request
     from pulse_edge.machine.memory_plan import Workload
     from pulse_edge.page.reader import Page

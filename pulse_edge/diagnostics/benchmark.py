@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from pulse_edge.inference.model import EncodedPage, PulseModel, versions
+from pulse_edge.inference.model import PulseModel, versions
+from pulse_edge.inference.page_encoder import EncodedPage
 from pulse_edge.kit import prompt
 from pulse_edge.machine import memory
 from pulse_edge.page import reader
@@ -43,7 +44,7 @@ def measure(model: PulseModel, page: reader.Page, *, runs: int, tokens: int) -> 
         "seconds": stages,
         "image_tokens_per_second": round(len(encoded.image_tokens) / middle["prefill"], 2),
         "answer": said,
-        "step_width": model.language.width,
+        "step_width": model.language.step_width,
         "step_cost": round(step_cost, 3),
         "tokens_a_step": round(tokens_a_step, 3),
         "against_single_tokens": round(tokens_a_step / step_cost, 3),
@@ -65,7 +66,7 @@ def _once(model: PulseModel, page: reader.Page, tokens: int) -> dict[str, float]
     second = model.ask(encoded, SECOND_QUESTION, 1)
     second.answer()
     took["second_question"] = second.seconds["prefill"]
-    took["step"] = step(model, encoded, model.language.width)
+    took["step"] = step(model, encoded, model.language.step_width)
     took["step_of_one"] = step(model, encoded, 1)
     return took
 
@@ -73,11 +74,11 @@ def _once(model: PulseModel, page: reader.Page, tokens: int) -> dict[str, float]
 def step(model: PulseModel, encoded: EncodedPage, width: int) -> float:
     """Seconds of a step of `width` tokens of which one is kept."""
     language = model.language
-    logits = model.reach(encoded, model.turns(SECOND_QUESTION, ()))
+    logits = model.prefill(encoded, model.turns(SECOND_QUESTION, ()))
     token, start = int(logits.argmax()), time.perf_counter()
     for _ in range(STEPS):
         language.feed_tokens([token] * width, every=True)
-        language.back(width - 1)
+        language.rewind(width - 1)
     return (time.perf_counter() - start) / STEPS
 
 

@@ -19,7 +19,8 @@ import numpy.typing as npt
 
 from pulse_edge.common import json_input, paths
 from pulse_edge.errors import KitError
-from pulse_edge.inference.model import EncodedPage, PulseModel
+from pulse_edge.inference.model import PulseModel
+from pulse_edge.inference.page_encoder import EncodedPage
 from pulse_edge.kit.kit import Kit
 
 Float = npt.NDArray[np.float64]

@@ -11,7 +11,8 @@ from pulse_edge.diagnostics import benchmark, golden
 from pulse_edge.diagnostics.doctor import SAMPLE, WRITTEN, Check, Progress, keep, seconds_of
 from pulse_edge.inference import language_model
 from pulse_edge.inference.device import threads_for
-from pulse_edge.inference.model import EncodedPage, PulseModel
+from pulse_edge.inference.model import PulseModel
+from pulse_edge.inference.page_encoder import EncodedPage
 from pulse_edge.kit import prompt
 from pulse_edge.kit.kit import Kit
 from pulse_edge.machine import cpu, memory, memory_plan, profile, self_test_results
@@ -110,9 +111,9 @@ def measure(model: PulseModel, encoded: EncodedPage, threads: cpu.Threads) -> pr
     """A page as a clinic's, from its tiles to a few tokens, on so many threads."""
     model.language.use_threads(threads.prefill, threads.decode)
     turns, logits = model.turns(prompt.REPORT_QUESTION, ()), []
-    reading = seconds_of(lambda: logits.append(model.reach(encoded, turns)))
+    reading = seconds_of(lambda: logits.append(model.prefill(encoded, turns)))
     read, language = model.language.position, model.language
-    step = [int(logits[0].argmax())] * language.width  # guesses that are right come on top
+    step = [int(logits[0].argmax())] * language.step_width  # guesses that are right come on top
     writing = seconds_of(lambda: [language.feed_tokens(step, every=True) for _ in range(WRITTEN)])
     return profile.Speed(
         load_seconds=model.seconds["load"],
@@ -129,7 +130,7 @@ def _steps(model: PulseModel, encoded: EncodedPage) -> list[Check]:
 
     It is only said: other steps could give other answers, and those are the kit's and not the machine's to choose.
     """
-    width = model.language.width
+    width = model.language.step_width
     if width == 1:
         return []
     cost = benchmark.step(model, encoded, width) / benchmark.step(model, encoded, 1)
@@ -176,7 +177,7 @@ def fastest(language: language_model.LanguageModel, encoded: EncodedPage) -> cpu
 
 
 def _compared(language: language_model.LanguageModel, encoded: EncodedPage) -> cpu.Threads:
-    rows, step = encoded.image_tokens[:SAMPLE], [language.end] * language.width
+    rows, step = encoded.image_tokens[:SAMPLE], [language.end] * language.step_width
     counts = cpu.candidates()
     if len(counts) == 1:
         return cpu.Threads(counts[0], counts[0])

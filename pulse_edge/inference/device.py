@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from pulse_edge.errors import DeviceError
-from pulse_edge.inference import language_model, vision_encoder
+from pulse_edge.inference import llama_cpp, vision_encoder
 from pulse_edge.kit import gguf_header
 from pulse_edge.kit.kit import Kit
 from pulse_edge.machine import cpu, memory, memory_plan, profile
@@ -68,7 +68,7 @@ def select_device(
             fault = str(e).removeprefix("cuda: ").split(". ")[0].split(";")[0]
             reason = f"auto: {fault.split(' (')[0]}"
             # Most laptops have a build without CUDA; anything else is a fault to be repaired.
-            if language_model.has_cuda():
+            if llama_cpp.has_cuda():
                 fallback = f"no CUDA, so the CPU answers: {fault}"
     exact = vision_encoder.needs_exact_sums(opened.manifest.vision.type)
     plan = memory_plan.make(opened, workload, exact_int8=exact, limit=limit)
@@ -78,9 +78,9 @@ def select_device(
 
 def _gpu_plan(opened: Kit, workload: Workload) -> Plan:
     """The plan with as many layers on the GPU as fit. Raises DeviceError where CUDA is missing or no layer fits."""
-    if reason := language_model.cuda_missing():
+    if reason := llama_cpp.cuda_missing():
         raise DeviceError(f"cuda: {reason}; or use --device cpu.")
-    gpu = language_model.gpus()[0]
+    gpu = llama_cpp.gpus()[0]
     header = gguf_header.read(opened.file(opened.manifest.language.file))
     plan = memory_plan.ladder(
         opened, replace(workload, pages=None), memory.available(), frozenset(), exact_int8=False

@@ -1,4 +1,6 @@
-"""The measurement beside llama.cpp's own programs: that it compares the same things, and counts nothing twice."""
+"""The measurement beside llama.cpp's own programs: that it compares the same things, and counts
+nothing twice.
+"""
 
 from __future__ import annotations
 

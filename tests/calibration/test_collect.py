@@ -1,4 +1,6 @@
-"""`calibration collect`: what the statistics hold, that any way to them gives the same bytes, and what is refused."""
+"""`calibration collect`: what the statistics hold, that any way to them gives the same bytes, and
+what is refused.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,7 @@ def file(tiny_kit: Path, plan: Plan, tmp_path_factory: pytest.TempPathFactory) -
     return path
 
 
-# --- what it holds ----------------------------------------------------------------------------------------------------
+# --- what it holds ----------------------------------------------------------------------------
 
 
 def test_the_first_layers_sums_are_those_of_normalised_embeddings(
@@ -141,7 +143,7 @@ def test_the_encoders_ranges_begin_with_those_of_the_pixels(
     assert all(low < high for low, high in statistics.ranges.values())
 
 
-# --- the same bytes ---------------------------------------------------------------------------------------------------
+# --- the same bytes ---------------------------------------------------------------------------
 
 
 def test_parts_merged_are_the_bytes_of_one_run(
@@ -199,7 +201,7 @@ def test_only_the_splits_calibration_ids_are_taken(bench: Path, tmp_path: Path) 
     assert chosen == {(task, name) for task, ids in split.calibration.items() for name in ids}
 
 
-# --- refusals ---------------------------------------------------------------------------------------------------------
+# --- refusals ---------------------------------------------------------------------------------
 
 
 def test_a_bench_without_pictures_is_refused(tiny_kit: Path, bench: Path, tmp_path: Path) -> None:

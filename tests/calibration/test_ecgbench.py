@@ -1,4 +1,6 @@
-"""ECGBench in both layouts: the same samples, nothing skipped in silence, nothing on both sides of a split."""
+"""ECGBench in both layouts: the same samples, nothing skipped in silence, nothing on both sides of
+a split.
+"""
 
 from __future__ import annotations
 
@@ -206,7 +208,7 @@ def test_a_folder_without_tasks_and_damaged_files_are_refused(tmp_path: Path) ->
         list(open_bench(tmp_path).samples("mmmu-ecg", refuse))
 
 
-# --- the split --------------------------------------------------------------------------------------------------------
+# --- the split --------------------------------------------------------------------------------
 
 
 def many(task: str, n: int, **fields: Any) -> Iterator[Sample]:

@@ -1,4 +1,6 @@
-"""Tiny kits answer a small bench: the same results however often it is interrupted, and refusals that say why."""
+"""Tiny kits answer a small bench: the same results however often it is interrupted, and refusals
+that say why.
+"""
 
 from __future__ import annotations
 
@@ -238,7 +240,7 @@ def test_peak_memory_is_that_of_a_process_of_its_own(results: Path) -> None:
     assert 50 << 20 < peak < 1 << 30
 
 
-# --- refusals ---------------------------------------------------------------------------------------------------------
+# --- refusals ---------------------------------------------------------------------------------
 
 
 def test_a_broken_picture_is_told_and_its_other_questions_too(plan: Plan, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from pulse_edge.cli.main import cli
 from pulse_edge.common import child_process, folders, paths
 from pulse_edge.diagnostics import doctor, golden, self_test
 from pulse_edge.errors import DeviceError, KitError
-from pulse_edge.inference import language_model
+from pulse_edge.inference import language_model, llama_cpp
 from pulse_edge.inference import model as interpret
 from pulse_edge.kit.kit import Kit, open_kit
 from pulse_edge.kit.manifest import MANIFEST
@@ -357,7 +357,7 @@ def test_what_a_step_of_guesses_costs_is_measured_and_told(
     with PulseModel.load(tiny_kit, device="cpu", threads=1) as model:
         scan, language = model.encode(PAGE, admit=False), model.language
         assert self_test._steps(model, scan) == []
-        language.width = 4
+        language.step_width = 4
         (real,) = self_test._steps(model, scan)
         assert real.figures["cost"] > 0
         assert language.has(scan.image_tokens_sha256)
@@ -372,8 +372,8 @@ def test_what_a_step_of_guesses_costs_is_measured_and_told(
 def test_a_broken_driver_ends_on_the_cpu_with_a_notice_and_under_cuda_in_an_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(language_model, "has_cuda", lambda: True)
-    monkeypatch.setattr(language_model, "gpus", list)
+    monkeypatch.setattr(llama_cpp, "has_cuda", lambda: True)
+    monkeypatch.setattr(llama_cpp, "gpus", list)
     with PulseModel.load(MINIATURE, device="auto", workload=Workload(pages=1)) as model:
         assert model.device.startswith("cpu (auto: llama.cpp has CUDA but sees no GPU")
         assert model.fallback is not None
@@ -383,9 +383,9 @@ def test_a_broken_driver_ends_on_the_cpu_with_a_notice_and_under_cuda_in_an_erro
 
 
 def test_a_gpu_that_is_too_small_is_an_error_under_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(language_model, "has_cuda", lambda: True)
+    monkeypatch.setattr(llama_cpp, "has_cuda", lambda: True)
     monkeypatch.setattr(
-        language_model, "gpus", lambda: [language_model.Gpu("GeForce", 200 << 20, 2 << 30)]
+        language_model, "gpus", lambda: [llama_cpp.Gpu("GeForce", 200 << 20, 2 << 30)]
     )
     with pytest.raises(DeviceError, match=r"GeForce has 200 MiB free.*no layer"):
         PulseModel.load(MINIATURE, device="cuda")

@@ -129,7 +129,7 @@ import hashlib, sys
 from pulse_edge import PulseModel
 with PulseModel.load(sys.argv[1], device="cpu", threads=1) as model:
     scan = model.encode(sys.argv[2])
-    print(hashlib.sha256(model.reach(scan, model.turns("Is the rhythm regular?", ())).tobytes()).hexdigest())
+    print(hashlib.sha256(model.prefill(scan, model.turns("Is the rhythm regular?", ())).tobytes()).hexdigest())
 """
 
 

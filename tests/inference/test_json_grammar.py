@@ -21,6 +21,7 @@ from checkout import ROOT
 import pulse_edge
 from pulse_edge import PulseModel
 from pulse_edge.errors import UsageError
+from pulse_edge.inference.decoding import token_choice
 from pulse_edge.inference.json_grammar import compiled, grammar, load
 from pulse_edge.inference.language_model import rehearse
 
@@ -98,7 +99,7 @@ def model(tiny_kit: Path) -> Iterator[PulseModel]:
 def spoken(model: PulseModel, text: str, logits: Callable[[], Any]) -> str:
     """What comes of logits under a grammar, without a page."""
     language, said = model.language, b""
-    with language._choice(text) as best:
+    with token_choice(language, text) as best:
         while (token := best(logits())) != language.end:
             said += language.piece(token)
     return said.decode()
@@ -160,7 +161,7 @@ def test_the_shortest_answer_is_one_that_validates() -> None:
 
 def test_of_what_is_allowed_the_most_likely_is_taken(model: PulseModel) -> None:
     language = model.language
-    with language._choice(grammar({"enum": ["yes", "no"]})) as best:
+    with token_choice(language, grammar({"enum": ["yes", "no"]})) as best:
         first = best(np.arange(language.vocabulary, dtype=np.float32))
     allowed = [
         t

@@ -12,7 +12,7 @@ from checkout import ROOT
 
 from pulse_edge import PulseModel
 from pulse_edge.errors import KitError, MemoryShortage, UsageError
-from pulse_edge.inference import language_model
+from pulse_edge.inference import llama_cpp
 from pulse_edge.kit import gguf_header
 from pulse_edge.kit.kit import Kit, open_kit
 from pulse_edge.kit.manifest import File, Language, Manifest, Packing, Prompt, Vision
@@ -127,7 +127,7 @@ def test_the_compute_buffer_is_llama_cpps_own(
     shape: dict[str, int], batch: int, context: int, tmp_path: Path
 ) -> None:
     said: list[str] = []
-    lib, path = language_model._library(), header(tmp_path / "llm.gguf", **shape)
+    lib, path = llama_cpp.library(), header(tmp_path / "llm.gguf", **shape)
     params = lib.llama_model_default_params()
     params.no_alloc, params.load_mode, params.n_gpu_layers = True, lib.LLAMA_LOAD_MODE_NONE, 0
     callback = lib.llama_log_callback(lambda _level, text, _data: said.append(text.decode()))
@@ -142,7 +142,7 @@ def test_the_compute_buffer_is_llama_cpps_own(
     finally:
         lib.llama_free(made)
         lib.llama_model_free(model)
-        language_model._library()  # takes the log back
+        llama_cpp.library()  # takes the log back
     theirs = float(line.split("=")[1].split("MiB")[0]) * memory.MIB
     sizes = gguf_header.read(path)
     ours = memory_plan.part_bytes(

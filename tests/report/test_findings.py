@@ -22,8 +22,8 @@ from calibration.ecgbench import ONLY_OPTIONS
 from calibration.synthetic.sentences import NAMES
 from export.schema import report_schema
 from pulse_edge import PulseModel
-from pulse_edge.inference import model as interpret
-from pulse_edge.inference.model import yes_or_no
+from pulse_edge.inference import statements
+from pulse_edge.inference.statements import yes_or_no
 from pulse_edge.report.content import RANKED
 from pulse_edge.report.contradictions import contradictions, says
 from pulse_edge.report.findings import BY_KEY, STATEMENTS, judge, logistic
@@ -76,9 +76,9 @@ def test_the_probability_is_that_of_the_answer_s_words(tiny_kit: Path) -> None:
             probability = 1.0
             ids = model.language.tokenize(word, first=False)
             for n, token in enumerate(ids):
-                model.reach(encoded, model.turns(question, ()))
+                model.prefill(encoded, model.turns(question, ()))
                 start = model.language.tokenize(model.turns(question, ())[0], first=False)
-                model.language.back(len(start))
+                model.language.rewind(len(start))
                 logits = model.language.feed_tokens([*start, *ids[:n]]).astype(np.float64)
                 probability *= np.exp(logits[token] - np.logaddexp.reduce(logits))
             total[word.lower()] += probability
@@ -285,7 +285,7 @@ def report_of(found_: tuple[Finding, ...]) -> Report:
 def test_other_words_are_compared_as_calibrated(
     tiny_kit: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(interpret, "yes_or_no", lambda *_: interpret.YesOrNo(-1.0, False))
+    monkeypatch.setattr(statements, "yes_or_no", lambda *_: statements.YesOrNo(-1.0, False))
     with PulseModel.load(tiny_kit, device="cpu", threads=1) as model:
         manifest = model.kit.manifest
         for offset, marks in ((2.0, 0), (0.5, 1)):

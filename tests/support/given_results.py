@@ -18,7 +18,8 @@ Answers = Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]
 def results(folder: Path, answers: Answers, **kit: Any) -> Path:
     """Write a folder of results; the first kit is the reference.
 
-    `answers`: kit -> task -> lines; each line needs `gold` and `text`. `kit` sets fields of all kits.
+    `answers`: kit -> task -> lines; each line needs `gold` and `text`. `kit` sets fields of all
+    kits.
     """
     folder.mkdir(parents=True)
     run = RunSettings(next(iter(answers)), str(folder / "bench"), None, None)

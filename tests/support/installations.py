@@ -59,7 +59,9 @@ def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
 
 
 def answering(home: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Name of the kit that the installed program takes when none is named, with the program that is tested here."""
+    """Name of the kit that the installed program takes when none is named, with the program that is
+    tested here.
+    """
     version = home / "versions" / (home / "current").read_text().strip()
     monkeypatch.setattr(sys, "prefix", str(version / "venv"))
     monkeypatch.delenv(KIT_VARIABLE, raising=False)

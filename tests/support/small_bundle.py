@@ -1,4 +1,6 @@
-"""Small bundles for the tests: a kit of a few kilobytes, and a program that stands in for pulse-edge's wheel."""
+"""Small bundles for the tests: a kit of a few kilobytes, and a program that stands in for
+pulse-edge's wheel.
+"""
 
 from __future__ import annotations
 

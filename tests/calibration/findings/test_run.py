@@ -1,4 +1,6 @@
-"""`calibration findings`: the same file however often it is interrupted, and a kit that knows when to abstain."""
+"""`calibration findings`: the same file however often it is interrupted, and a kit that knows when
+to abstain.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,7 @@ from calibration.report.write import Options, report
 from calibration.results import identity
 from pulse_edge import PulseModel
 from pulse_edge.errors import BenchError, ContextError, UsageError
-from pulse_edge.inference.model import YesOrNo, yes_or_no
+from pulse_edge.inference.statements import YesOrNo, yes_or_no
 from pulse_edge.kit.kit import open_kit
 from pulse_edge.kit.verify import verify
 from pulse_edge.kit.write import write_manifest
@@ -44,7 +46,9 @@ LABELS = ("AF", "LBBB", "PVC", "NORM")
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pages of one colour each, labelled as CPSC's; the colour is all that the model of these tests sees."""
+    """Pages of one colour each, labelled as CPSC's; the colour is all that the model of these tests
+    sees.
+    """
     return pages(tmp_path_factory.mktemp("bench") / "bench", range(PAGES))
 
 
@@ -327,7 +331,7 @@ def test_findings_of_a_kit_that_has_no_answers_are_refused(
         report(folder, tmp_path / "report", Options(findings=(tmp_path / "f.json",)))
 
 
-# --- with real models -------------------------------------------------------------------------------------------------
+# --- with real models -------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

@@ -75,14 +75,14 @@ def test_force_replaces_a_report_and_nothing_else(tmp_path: Path) -> None:
     report(source, target)
     report(source, target, Options(force=True))
     (target / "letter.txt").write_text("mine")
-    with pytest.raises(BenchError, match="holds something else"):
+    with pytest.raises(BenchError, match="holds other files"):
         report(source, target, Options(force=True))
     assert (target / "letter.txt").read_text() == "mine"
     other = tmp_path / "other"
     other.mkdir()
     (other / "report.html").write_text("another program's")
     for force in (False, True):
-        with pytest.raises(BenchError, match=r"exists already|holds something else"):
+        with pytest.raises(BenchError, match=r"exists already|holds other files"):
             report(source, other, Options(force=force))
     assert (other / "report.html").read_text() == "another program's"
 

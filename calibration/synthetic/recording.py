@@ -16,7 +16,7 @@ SAMPLES = HZ * SECONDS
 
 @dataclass(frozen=True)
 class Beat:
-    """One heartbeat; times in seconds from the start of the record, all on the 2 ms sample grid."""
+    """One heartbeat; times in seconds from the start of the recording, all on the 2 ms sample grid."""
 
     kind: str  # "N" conducted from sinus node or fibrillating atria, "A" premature atrial, "V" premature ventricular
     p_onset: float | None  # None: no P wave of its own
@@ -28,7 +28,9 @@ class Beat:
 
 @dataclass(frozen=True)
 class Measurements:
-    """What a cardiologist would measure, on the dominant beats; None where it does not exist or is not known."""
+    """What a cardiologist would measure, on the dominant beats; None where it does not exist or is
+    not known.
+    """
 
     rate: float | None  # beats per minute, mean over all beats in the 10 s
     pr: float | None  # ms, P onset to QRS onset; None in atrial fibrillation
@@ -51,22 +53,22 @@ UNKNOWN = Measurements(None, None, None, None, None, None)
 
 
 @dataclass(frozen=True, eq=False)
-class Record:
+class Recording:
     """Ten seconds of twelve leads and all that is known about them."""
 
     signal: NDArray[
         np.float32
-    ]  # (12, 5000) mV at 500 Hz, rows as in `leads`; NaN where a real record has no data
-    clean: NDArray[np.float32] | None  # the same without noise and wander; None for real records
+    ]  # (12, 5000) mV at 500 Hz, rows as in `leads`; NaN where a real recording has no data
+    clean: NDArray[np.float32] | None  # the same without noise and wander; None for real recordings
     labels: Labels
     measurements: Measurements
     beats: tuple[
         Beat, ...
-    ] = ()  # by QRS onset, those that begin within the 10 s; empty for real records
-    findings: frozenset[str] | None = None  # None for real records
+    ] = ()  # by QRS onset, those that begin within the 10 s; empty for real recordings
+    findings: frozenset[str] | None = None  # None for real recordings
     sites: tuple[tuple[str, str], ...] = ()  # where: ("STE", "anterior"), ("MI", "inferior"), ...
-    source: str = "synthetic"  # or the file and record it was read from
-    statement: str = ""  # a real record's own words
+    source: str = "synthetic"  # or the file and recording it was read from
+    statement: str = ""  # a real recording's own words
     leads: tuple[str, ...] = LEADS
 
     def lead(self, name: str) -> NDArray[np.float32]:
@@ -76,7 +78,10 @@ class Record:
 
 
 def twelve_leads(eight: NDArray[np.float64]) -> NDArray[np.float64]:
-    """I, II, V1..V6 (8, n) -> all twelve (12, n): III = II - I by Einthoven, aVR, aVL, aVF by Goldberger."""
+    """I, II, V1..V6 (8, n) -> all twelve (12, n):
+
+    III = II - I by Einthoven, aVR, aVL, aVF by Goldberger.
+    """
     i, ii = eight[0], eight[1]
     limb = np.stack([i, ii, ii - i, -(i + ii) / 2, i - ii / 2, ii - i / 2])
     return np.concatenate([limb, eight[2:]])
