@@ -10,6 +10,7 @@ baselines tells whose spike bridges the two rows, and whether it goes on beyond 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -50,7 +51,9 @@ class _Pair:
     """Columns with ink just above and below the upper baseline, and just above and below the lower one."""
 
 
-def part(mask: Mask, ends: list[tuple[Index, Index]], paths: list[Index], stroke: float, mm: tuple[float, float]) -> list[Owned]:
+def part(
+    mask: Mask, ends: list[tuple[Index, Index]], paths: list[Index], stroke: float, mm: tuple[float, float]
+) -> list[Owned]:
     """Part the ink (H, W) of rows, given as first and last pixel of each row's run, -1 where there is none, and each row's path.
 
     `stroke` is the pen's width in pixels; `mm` are columns per millimetre across and pixels per millimetre down.
@@ -65,9 +68,7 @@ def part(mask: Mask, ends: list[tuple[Index, Index]], paths: list[Index], stroke
         )
         for _ in ends
     ]
-    same = [
-        (a[0] >= 0) & (a[0] == b[0]) & (a[1] == b[1]) for a, b in zip(ends, ends[1:], strict=False)
-    ]
+    same = [(a[0] >= 0) & (a[0] == b[0]) & (a[1] == b[1]) for a, b in pairwise(ends)]
     for r, together in enumerate(same):
         for a, b in _stretches(together, round(0.4 * mm[0])):
             where = slice(a, b)
@@ -92,7 +93,9 @@ def _stretches(mask: Mask, gap: int) -> list[tuple[int, int]]:
     return out
 
 
-def _pair(mask: Mask, paths: tuple[Index, Index], stretch: tuple[int, int], stroke: float, mm: tuple[float, float]) -> _Pair:
+def _pair(
+    mask: Mask, paths: tuple[Index, Index], stretch: tuple[int, int], stroke: float, mm: tuple[float, float]
+) -> _Pair:
     a, b = stretch
     reach = max(2, round(1.5 * mm[0]))
     before, after = slice(max(0, a - reach), max(1, a)), slice(b, b + reach)
