@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pulse_edge.measurement.columns import Bar, find_bars, without
+from pulse_edge.measurement.consistency import factors, strip_lead
+from pulse_edge.measurement.facts import TracedRows, is_flat, polarity
 from pulse_edge.measurement.grid import GridMap, even
 from pulse_edge.measurement.ink import Ink, Pixels, find_grid, find_ink
 from pulse_edge.measurement.layout import Layout, choose
@@ -28,8 +30,18 @@ FINEST = 8.0
 """Pixels per millimetre at which a page is traced at most."""
 SPEEDS, GAINS = (25.0, 50.0, 12.5), (10.0, 5.0, 20.0)
 """mm/s and mm/mV of carts, the usual one first."""
+SHORTEST = 1.6
+"""Seconds of a column at least: less than that are two columns of four, or a half page."""
 PAGE_MM = 270.0
 """Width of a page whose grid does not tell its scale."""
+
+
+@dataclass(frozen=True)
+class Digitised:
+    """A traced page."""
+
+    signal: TracedSignal
+    rows: TracedRows
 
 
 @dataclass(frozen=True)
@@ -48,8 +60,11 @@ def digitise(
     down: float | None,
     layouts: Mapping[str, float],
     rows: Sequence[float] = (),
-) -> TracedSignal:
-    """Trace a page (H, W, 3); `across` and `down` in pixels per mm along and over the rows, None without a grid."""
+) -> Digitised:
+    """Trace a page (H, W, 3); `across` and `down` in pixels per mm along and over the rows, None without a grid.
+
+    `layouts` says how probable each layout is; `rows` are y in pixels of rows that were found by other means.
+    """
     known = across is not None and down is not None
     if across is None or down is None:
         across = down = page.shape[1] / PAGE_MM
@@ -64,15 +79,38 @@ def digitise(
     pulses = find_pulses(lines, across, down)
     layout = choose(len(lines), layouts)
     if layout is None:
-        return _nothing(f"{len(lines)} rows of traces were found, which no layout of twelve leads has.")
+        count = "No row" if not lines else "One row" if len(lines) == 1 else f"{len(lines)} rows"
+        return nothing(f"{count} of traces found, which is no layout of twelve leads.")
     spans = extents(lines, pulses, ink)
     scale = _scale(ink, pulses, spans, known=known)
-    return _signal(_plots(lines, spans, layout, grid), layout, scale)
+    plots = _plots(lines, spans, layout, grid)
+    facts = _facts(lines, plots, pulses, scale, page.shape[1], shrink)
+    if facts.seconds < SHORTEST * layout.columns:
+        reason = f"The traces are {facts.seconds:.1f} seconds long, too short for {layout.columns} columns of leads."
+        return replace(nothing(reason), rows=facts)
+    signal = _signal(plots, layout, scale)
+    return Digitised(signal, replace(facts, polarity=polarity(signal.millivolts)))
 
 
-def _nothing(reason: str) -> TracedSignal:
+def nothing(reason: str) -> Digitised:
+    """No signal, and why."""
     empty = np.full((len(LEADS), 0), np.nan, np.float32)
-    return TracedSignal(empty, (0.0,) * len(LEADS), SPEEDS[0], GAINS[0], False, False, "", (), (reason,))
+    signal = TracedSignal(empty, (0.0,) * len(LEADS), SPEEDS[0], GAINS[0], False, False, "", (), (reason,))
+    return Digitised(signal, TracedRows((), (), 0.0, ""))
+
+
+def _facts(
+    lines: tuple[Line, ...], plots: list[Plot], pulses: tuple[Pulse, ...], scale: Scale, width: int, shrink: float
+) -> TracedRows:
+    ends = {"left" if p.right < 0.4 * width else "right" for p in pulses if not 0.4 * width <= p.right <= 0.6 * width}
+    length = float(np.median([plot.end - plot.begin for plot in plots])) / scale.speed
+    inside = [plot.y[(plot.x >= plot.begin) & (plot.x <= plot.end)] for plot in plots]
+    return TracedRows(
+        rows=tuple(round(line.row / shrink, 1) for line in lines),
+        flat=tuple(is_flat(y) for y in inside),
+        seconds=round(max(0.0, length), 3),
+        pulse="both" if len(ends) == 2 else next(iter(ends), ""),
+    )
 
 
 def _scale(ink: Ink, pulses: tuple[Pulse, ...], spans: list[tuple[int, int]], *, known: bool) -> Scale:
@@ -111,7 +149,7 @@ def extents(lines: tuple[Line, ...], pulses: tuple[Pulse, ...], ink: Ink) -> lis
 
 
 def _extent(line: Line, pulses: list[Pulse], ink: Ink) -> tuple[int, int]:
-    there = np.isfinite(line.y).reshape(-1, line.fine).any(axis=1)
+    there = np.asarray(np.count_nonzero(np.isfinite(line.y).reshape(-1, line.fine), axis=1) > 0)
     width = len(there)
     for pulse in pulses:
         if pulse.right < 0.4 * width:
@@ -131,9 +169,9 @@ def _past_foot(there: Mask, edge: float, way: int, mm: float, stroke: float) -> 
     start = round(edge + way * (stroke / 2 + 0.5 * mm))
     gap = max(2, round(0.3 * mm))
     for x in range(start, start + way * round(3.5 * mm), way):
-        if min(x, x + way * gap) >= 0 and max(x, x + way * gap) < len(there):
-            if not there[x : x + way * gap : way].any():
-                return x
+        ends = x, x + way * gap
+        if min(ends) >= 0 and max(ends) < len(there) and not np.count_nonzero(there[x : x + way * gap : way]):
+            return x
     return start
 
 
@@ -223,12 +261,14 @@ def _signal(plots: list[Plot], layout: Layout, scale: Scale) -> TracedSignal:
             values = _sampled(plot, max(a, plot.begin), min(b, plot.end), time) / scale.gain
             millivolts[LEADS.index(lead)] = values
             scores[LEADS.index(lead)] = float(np.isfinite(values).mean() * len(row))
+    checked = factors(millivolts)
     strips = []
-    for plot, lead in zip(plots[len(layout.rows) :], layout.strips, strict=False):
-        strips.append((lead, _sampled(plot, plot.begin, plot.end, time) / np.float32(scale.gain)))
+    for plot, usual in zip(plots[len(layout.rows) :], layout.strips, strict=False):
+        strip = _sampled(plot, plot.begin, plot.end, time) / np.float32(scale.gain)
+        strips.append((strip_lead(strip, millivolts, usual), strip))
     return TracedSignal(
         millivolts=millivolts,
-        scores=tuple(min(1.0, s) for s in scores),
+        scores=tuple(min(1.0, s) * float(f) for s, f in zip(scores, checked, strict=True)),
         millimetres_per_second=scale.speed,
         millimetres_per_millivolt=scale.gain,
         speed_certain=scale.speed_certain,
@@ -238,7 +278,7 @@ def _signal(plots: list[Plot], layout: Layout, scale: Scale) -> TracedSignal:
     )
 
 
-def _sampled(plot: Plot, first: float, last: float, places: npt.NDArray[np.float64]) -> Float:
+def _sampled(plot: Plot, first: float, last: float, places: npt.NDArray[np.floating]) -> Float:
     """Millimetres above their median of a trace at `places` on the paper (mm); NaN outside `first` to `last` and in gaps."""
     out = np.full(len(places), np.nan, np.float32)
     inside = (plot.x >= first) & (plot.x <= last)

@@ -50,7 +50,9 @@ class GridMap:
 
     def millimetres(self, x: Float, y: Float) -> tuple[Float, Float]:
         """Millimetres to the right and down of points given in pixels."""
-        moved = [_sampled(field, (x + 0.5) / self.node[0] - 0.5, (y + 0.5) / self.node[1] - 0.5) for field in self.shift]
+        moved = [
+            _sampled(field, (x + 0.5) / self.node[0] - 0.5, (y + 0.5) / self.node[1] - 0.5) for field in self.shift
+        ]
         return (
             np.asarray(x / self.across - moved[0], np.float32),
             np.asarray(y / self.down - moved[1], np.float32),
@@ -76,7 +78,9 @@ def even(across: float, down: float) -> GridMap:
 def follow_grid(dark: Float, trace: Mask, across: float, down: float) -> GridMap:
     """Follow the grid of a page, given how dark it is (H, W); the map is even where no lines are to be seen.
 
-    What is `trace` (H, W) or print is left out, so that it does not draw the lines towards itself. Lines 5 mm apart are followed where there are any, as they cannot be taken for their neighbours, else those 1 mm apart.
+    What is `trace` (H, W) or print is left out, so that it does not draw the lines towards itself.
+    Lines 5 mm apart are followed where there are any, as they cannot be taken for their neighbours,
+    else those 1 mm apart.
     """
     free = cv2.dilate(trace.astype(np.uint8), np.ones((5, 5), np.uint8)) == 0
     usual = float(np.quantile(dark[free][::5], 0.96)) if free.any() else 1.0
@@ -161,7 +165,13 @@ def _sampled(field: Float, x: Float, y: Float) -> Float:
     """A field (h, w) between its nodes."""
     points = [np.ascontiguousarray(v, np.float32).reshape(1, -1) for v in (x, y)]
     out = [
-        cv2.remap(field, points[0][:, n : n + 8192], points[1][:, n : n + 8192], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        cv2.remap(
+            field,
+            points[0][:, n : n + 8192],
+            points[1][:, n : n + 8192],
+            cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
         for n in range(0, points[0].shape[1], 8192)
     ]
     return np.asarray(np.concatenate(out, axis=1).ravel(), np.float32)

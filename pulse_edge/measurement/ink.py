@@ -8,6 +8,7 @@ than they are (grid.py knows where they lie, on a bent page too).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -67,7 +68,7 @@ class Ink:
     @property
     def mm(self) -> float:
         """Pixels per millimetre, both ways."""
-        return (self.across * self.down) ** 0.5
+        return math.sqrt(self.across * self.down)
 
 
 def find_ink(page: Pixels, grid: GridMap, *, seen: bool = True) -> Ink:

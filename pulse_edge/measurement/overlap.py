@@ -10,6 +10,7 @@ baselines tells whose spike bridges the two rows, and whether it goes on beyond 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -67,7 +68,7 @@ def part(
         )
         for _ in ends
     ]
-    same = [(a[0] >= 0) & (a[0] == b[0]) & (a[1] == b[1]) for a, b in zip(ends, ends[1:], strict=False)]
+    same = [(a[0] >= 0) & (a[0] == b[0]) & (a[1] == b[1]) for a, b in pairwise(ends)]
     for r, together in enumerate(same):
         for a, b in _stretches(together, round(0.4 * mm[0])):
             where = slice(a, b)

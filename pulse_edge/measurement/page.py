@@ -8,7 +8,8 @@ from typing import Literal
 
 import numpy as np
 
-from pulse_edge.measurement.digitise import digitise
+from pulse_edge.measurement.digitise import Digitised, digitise, nothing
+from pulse_edge.measurement.facts import TracedRows
 from pulse_edge.measurement.measure import SignalMeasurements, measure_signal
 from pulse_edge.measurement.measurements import Measurement
 from pulse_edge.measurement.signal import TracedSignal
@@ -24,6 +25,8 @@ class PageMeasurement:
 
     file: str
     signal: TracedSignal
+    rows: TracedRows
+    """Plain facts about the rows that hold a trace."""
     result: SignalMeasurements
     seconds: float
     """Wall time of tracing and measuring."""
@@ -59,13 +62,25 @@ def measure_page(
 ) -> PageMeasurement:
     """Trace and measure a page that admission has checked."""
     start = time.perf_counter()
-    flat, grid = checked.flat, checked.flat.grid
-    signal = digitise(
-        np.asarray(flat.image),
-        grid.across if grid else None,
-        grid.down if grid else None,
-        flat.layout,
-    )
-    result = measure_signal(signal, age_years)
+    traced = trace(checked)
+    result = measure_signal(traced.signal, age_years)
     seconds = time.perf_counter() - start
-    return PageMeasurement(checked.page.name, signal, result, seconds, age_years, sex)
+    return PageMeasurement(
+        checked.page.name, traced.signal, traced.rows, result, seconds, age_years, sex
+    )
+
+
+def trace(checked: CheckedPage) -> Digitised:
+    """Trace a checked page; leads that cannot be traced are missing, with the reasons."""
+    flat, quality = checked.flat, checked.quality
+    if quality.layout is None:
+        return nothing("The page does not look like an ECG, so no trace was followed.")
+    layouts = dict(flat.layout)
+    layouts[quality.layout] = max(layouts.get(quality.layout, 0.0), 0.5)
+    return digitise(
+        np.asarray(flat.image),
+        flat.grid.across if flat.grid else None,
+        flat.grid.down if flat.grid else None,
+        layouts,
+        quality.rows,
+    )

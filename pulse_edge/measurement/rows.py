@@ -6,7 +6,7 @@ In: `Ink`. Out: y of each row, from top to bottom.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import cv2
 import numpy as np
@@ -48,9 +48,9 @@ def find_rows(ink: Ink) -> tuple[float, ...]:
     reach, margin = max(1, int(5 * mm)), int(2 * mm)
     peaks: list[int] = []
     for y in range(margin, height - margin):
-        if share[y] > THROUGH and share[y] >= share[max(0, y - reach) : y + reach + 1].max():
-            if not peaks or y - peaks[-1] > reach:
-                peaks.append(y)
+        highest = share[y] > THROUGH and share[y] >= share[max(0, y - reach) : y + reach + 1].max()
+        if highest and (not peaks or y - peaks[-1] > reach):
+            peaks.append(y)
     if not peaks:
         return ()
     most = float(np.sort(share[peaks])[-min(3, len(peaks))])
@@ -129,14 +129,14 @@ def _completed(mask: Mask, rows: list[float]) -> list[float]:
         return rows
     gap = float(np.median(np.diff(rows)))
     places = [rows[0] - gap, rows[-1] + gap]
-    places += [(a + b) / 2 for a, b in zip(rows, rows[1:], strict=False) if 1.85 < (b - a) / gap < 2.15]
+    places += [(a + b) / 2 for a, b in pairwise(rows) if 1.85 < (b - a) / gap < 2.15]
     out = list(rows)
     for y in places:
         top, bottom = max(0, int(y - 0.45 * gap)), min(len(mask), int(y + 0.45 * gap))
         if bottom - top > 0.5 * gap:
             band = mask[top:bottom]
-            used = np.flatnonzero(mask.any(axis=0))
-            if used.size and band.any(axis=0)[used[0] : used[-1]].mean() > COMPLETE:
+            used = np.flatnonzero(np.count_nonzero(mask, axis=0))
+            if used.size and (np.count_nonzero(band, axis=0)[used[0] : used[-1]] > 0).mean() > COMPLETE:
                 out.append(_centre(mask, int(y), int(0.4 * gap)))
     return sorted(out)
 

@@ -95,7 +95,7 @@ def follow(ink: Ink, rows: tuple[float, ...]) -> tuple[Line, ...]:
 
 
 def _bands(ink: Ink, rows: tuple[float, ...]) -> _Bands:
-    height, width = ink.cover.shape
+    height = len(ink.cover)
     reach = int(REACH_MM * ink.down)
     size = min(height, 2 * reach + 1)
     starts = np.clip(np.round(rows).astype(int) - reach, 0, height - size)
@@ -174,7 +174,7 @@ def _lines(ink: Ink, rows: tuple[float, ...], paths: Index, moves: Index) -> tup
     owned = part(runs.mask, ends, spread, width, (ink.across * fine, ink.down))
     lines = []
     for row, path, move, (top, bottom), own in zip(rows, paths, moves, raw, owned, strict=True):
-        hidden = _waves(own.hidden, ~runs.spread(_calm(path, move, ink)), fine)
+        hidden = _waves(own.hidden, np.repeat(~_calm(path, move, ink), fine), fine)
         top = np.where(hidden, np.nan, np.clip(top, own.top, own.bottom)).astype(np.float32)
         bottom = np.where(hidden, np.nan, np.clip(bottom, own.top, own.bottom)).astype(np.float32)
         lines.append(Line(row, fine, width, _pen(top, bottom, width, fine), top, bottom, path, own.shared))
