@@ -34,7 +34,7 @@ sys.path[:0] = [str(ROOT)]
 from calibration.synthetic.findings import Labels  # noqa: E402
 from calibration.synthetic.pages import draw  # noqa: E402
 from calibration.synthetic.real import resample  # noqa: E402
-from calibration.synthetic.record import SAMPLES, UNKNOWN, Record  # noqa: E402
+from calibration.synthetic.recording import SAMPLES, UNKNOWN, Recording  # noqa: E402
 from calibration.synthetic.style import PageStyle  # noqa: E402
 from pulse_edge.measurement.checks import Check, check_answers  # noqa: E402
 from pulse_edge.measurement.conditions import Person  # noqa: E402
@@ -341,7 +341,7 @@ def drawn(millivolts: Signal) -> TracedSignal:
     shown = np.pad(millivolts, ((0, 0), (0, max(0, SAMPLES - millivolts.shape[1]))), constant_values=np.nan)[
         :, :SAMPLES
     ]
-    page = draw(Record(shown, None, Labels(None, None, None), UNKNOWN), style)
+    page = draw(Recording(shown, None, Labels(None, None, None), UNKNOWN), style)
     return digitise(page.image, style.px_per_mm, style.px_per_mm, {style.layout: 1.0})
 
 

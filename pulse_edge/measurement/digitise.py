@@ -20,7 +20,7 @@ from pulse_edge.measurement.ink import Ink, Pixels, find_grid, find_ink
 from pulse_edge.measurement.layout import Layout, choose
 from pulse_edge.measurement.pulse import MILLIVOLTS, SECONDS, Pulse, find_pulses
 from pulse_edge.measurement.rows import traced_rows
-from pulse_edge.measurement.signal import LEADS, SAMPLES_PER_SECOND, TracedSignal
+from pulse_edge.measurement.signal import LEADS, SAMPLES_PER_SECOND, LeadPath, TracedSignal
 from pulse_edge.measurement.tracing import Line
 
 Float = npt.NDArray[np.float32]
@@ -88,7 +88,7 @@ def digitise(
     if facts.seconds < SHORTEST * layout.columns:
         reason = f"The traces are {facts.seconds:.1f} seconds long, too short for {layout.columns} columns of leads."
         return replace(nothing(reason), rows=facts)
-    signal = _signal(plots, layout, scale)
+    signal = _signal(plots, layout, scale, shrink)
     return Digitised(signal, replace(facts, polarity=polarity(signal.millivolts)))
 
 
@@ -200,6 +200,8 @@ class Plot:
     begin: float
     """Millimetres at which the trace begins, and `end` at which it ends."""
     end: float
+    pixels: Float
+    """(n, 2) x, y of the pen on the page, in pixels of the traced picture."""
     cuts: tuple[float, ...] = ()
     """Millimetres at which the columns meet."""
 
@@ -245,27 +247,32 @@ def _plotted(line: Line, grid: GridMap, span: tuple[int, int], bars: list[Bar]) 
     x, y = grid.millimetres(place, pen)
     cap = line.stroke / 2 / grid.across  # a pen's nib reaches that far beyond where its centre began and ended
     ends = np.interp([span[0] - 0.5, span[1] - 0.5], place, x)
-    return Plot(x, np.where(np.isfinite(traced), -y, np.nan).astype(np.float32), ends[0] + cap, ends[1] - cap)
+    height = np.where(np.isfinite(traced), -y, np.nan).astype(np.float32)
+    return Plot(x, height, ends[0] + cap, ends[1] - cap, np.stack([place, pen], axis=1))
 
 
-def _signal(plots: list[Plot], layout: Layout, scale: Scale) -> TracedSignal:
+def _signal(plots: list[Plot], layout: Layout, scale: Scale, shrink: float) -> TracedSignal:
     begin = float(np.median([plot.begin for plot in plots]))
     end = float(np.median([plot.end for plot in plots]))
     samples = int((end - begin) / scale.speed * SAMPLES_PER_SECOND) + 1
     time = begin + np.arange(samples) * (scale.speed / SAMPLES_PER_SECOND)
     millivolts = np.full((len(LEADS), samples), np.nan, np.float32)
     scores = [0.0] * len(LEADS)
+    paths = []
     for plot, row in zip(plots, layout.rows, strict=False):
         cuts = (begin, *plot.cuts, end)
         for lead, a, b in zip(row, cuts[:-1], cuts[1:], strict=True):
             values = _sampled(plot, max(a, plot.begin), min(b, plot.end), time) / scale.gain
             millivolts[LEADS.index(lead)] = values
+            paths.append(LeadPath(lead, _path(plot, values, time, shrink)))
             scores[LEADS.index(lead)] = float(np.isfinite(values).mean() * len(row))
     checked = factors(millivolts)
     strips = []
     for plot, usual in zip(plots[len(layout.rows) :], layout.strips, strict=False):
         strip = _sampled(plot, plot.begin, plot.end, time) / np.float32(scale.gain)
-        strips.append((strip_lead(strip, millivolts, usual), strip))
+        lead = strip_lead(strip, millivolts, usual)
+        strips.append((lead, strip))
+        paths.append(LeadPath(lead, _path(plot, strip, time, shrink), strip=True))
     return TracedSignal(
         millivolts=millivolts,
         scores=tuple(min(1.0, s) * float(f) for s, f in zip(scores, checked, strict=True)),
@@ -275,7 +282,20 @@ def _signal(plots: list[Plot], layout: Layout, scale: Scale) -> TracedSignal:
         gain_certain=scale.gain_certain,
         layout=layout.name,
         strips=tuple(strips),
+        paths=tuple(paths),
     )
+
+
+def _path(
+    plot: Plot, values: Float, places: npt.NDArray[np.floating], shrink: float
+) -> Float:
+    """Pixels (samples, 2) on the page, before it was made smaller by `shrink`, of a lead's samples."""
+    x = np.maximum.accumulate(plot.x)
+    there = np.isfinite(plot.y)
+    columns = [np.interp(places, x[there], plot.pixels[there, n]) for n in (0, 1)]
+    points = np.stack(columns, axis=1).astype(np.float32) / np.float32(shrink)
+    points[~np.isfinite(values)] = np.nan
+    return points
 
 
 def _sampled(plot: Plot, first: float, last: float, places: npt.NDArray[np.floating]) -> Float:

@@ -14,17 +14,18 @@ import numpy.typing as npt
 from PIL import Image
 
 from pulse_edge.measurement.page import PageMeasurement
-from pulse_edge.measurement.signal import LEADS, SAMPLES_PER_SECOND, LeadPlace, Millivolts
+from pulse_edge.measurement.signal import SAMPLES_PER_SECOND, LeadPath
 
 Pixels = npt.NDArray[np.uint8]
+Points = npt.NDArray[np.float32]
 
 TRACE, BEAT = (0, 70, 220), (220, 30, 30)
 WAVES = {"P": (20, 140, 60), "QRS": (200, 90, 0), "T": (130, 0, 160)}
 """RGB of each wave's bar; the letters below the bars tell them apart without colour."""
 WIDEST = 2400
 """Pixels of the picture's width at most."""
-BAR_MM = 9.0
-"""Distance of the bars below a row's baseline, in mm of 10 mm/mV."""
+BELOW, TICK = 0.035, 0.012
+"""Shares of the picture's height: from a row down to its bars, and the height of a beat's mark."""
 
 
 def draw(page: Image.Image, measured: PageMeasurement) -> Image.Image:
@@ -33,70 +34,67 @@ def draw(page: Image.Image, measured: PageMeasurement) -> Image.Image:
     size = round(page.width * shrink), round(page.height * shrink)
     paled = 255 - (255 - np.asarray(page.convert("RGB").resize(size)).astype(np.int32)) * 6 // 10
     canvas = np.ascontiguousarray(paled.astype(np.uint8))
-    for place, values in _traces(measured):
-        for run in _runs(values):
-            points = np.stack([_x(place, run), place.y - values[run] * place.pixels_per_millivolt])
-            _line(canvas, points.T * shrink, TRACE)
-        _beats(canvas, place, values, measured, shrink)
+    for path in measured.signal.paths:
+        points = path.points * np.float32(shrink)
+        for run in _runs(points):
+            _line(canvas, points[run], TRACE)
+        _beats(canvas, path, points, measured)
     return Image.fromarray(canvas)
 
 
 def png(page: Image.Image, measured: PageMeasurement) -> bytes:
-    """Return the picture as PNG, without metadata."""
-    done, data = cv2.imencode(".png", np.asarray(draw(page, measured))[:, :, ::-1])
-    if not done:
+    """Return the picture as PNG, without metadata. Raises ValueError where OpenCV cannot write it."""
+    written, data = cv2.imencode(".png", np.asarray(draw(page, measured))[:, :, ::-1])
+    if not written:
         raise ValueError("the picture could not be written as PNG")
     return data.tobytes()
 
 
-def _traces(measured: PageMeasurement) -> Iterator[tuple[LeadPlace, Millivolts]]:
-    """Yield each row's place with its values: the leads, then the rhythm strips."""
-    signal, strips = measured.signal, dict(measured.signal.strips)
-    for place in signal.places:
-        values = strips[place.lead] if place.strip else signal.millivolts[LEADS.index(place.lead)]
-        yield place, values
-
-
-def _runs(values: Millivolts) -> Iterator[npt.NDArray[np.intp]]:
+def _runs(points: Points) -> Iterator[npt.NDArray[np.intp]]:
     """Yield the sample numbers of each run without gaps."""
-    samples = np.flatnonzero(np.isfinite(values))
+    samples = np.flatnonzero(np.isfinite(points).all(1))
     for run in np.split(samples, np.flatnonzero(np.diff(samples) > 1) + 1):
         if run.size > 1:
             yield run
 
 
-def _x(place: LeadPlace, samples: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
-    return place.x + samples / SAMPLES_PER_SECOND * place.pixels_per_second
-
-
-def _beats(
-    canvas: Pixels, place: LeadPlace, values: Millivolts, measured: PageMeasurement, shrink: float
-) -> None:
-    """Mark each beat of a row, and the waves of the dominant shape below it."""
-    leads = {lead.lead: lead for lead in measured.result.leads}
-    low = place.y + BAR_MM / 10 * place.pixels_per_millivolt
+def _beats(canvas: Pixels, path: LeadPath, points: Points, measured: PageMeasurement) -> None:
+    """Mark each beat of a row, and the waves of the dominant shape, below the row's lowest point."""
+    traced = np.asarray(np.isfinite(points).all(1), np.bool_)
+    if not traced.any():
+        return
+    low = float(np.nanquantile(points[:, 1], 0.9)) + BELOW * canvas.shape[0]
+    shapes = {shape.lead: shape for shape in measured.result.leads}
     for beat in measured.result.beats:
         sample = round(beat.seconds * SAMPLES_PER_SECOND)
-        if not 0 <= sample < values.size or not np.isfinite(values[sample]):
+        if not 0 <= sample < len(points) or not traced[sample]:
             continue
-        x = place.x + beat.seconds * place.pixels_per_second
-        height = 0.25 * place.pixels_per_millivolt
-        _line(canvas, np.array([[x, low - height], [x, low]]) * shrink, BEAT)
-        shape = leads.get(place.lead)
-        if shape is None or beat.kind not in ("normal", "unknown"):
+        x = float(points[sample, 0])
+        _line(canvas, np.array([[x, low - TICK * canvas.shape[0]], [x, low]]), BEAT, 2)
+        if (shape := shapes.get(path.lead)) is None or beat.kind not in ("normal", "unknown"):
             continue
         for name, first, last in (
             ("P", shape.p_onset, shape.p_end),
             ("QRS", shape.qrs_onset, shape.qrs_end),
             ("T", shape.t_peak, shape.t_end),
         ):
-            if first is None or last is None:
-                continue
-            ends = x + np.array([first, last]) / 1000 * place.pixels_per_second
-            _line(canvas, np.stack([ends, [low, low]], 1) * shrink, WAVES[name], 3)
+            if first is not None and last is not None:
+                ends = x + np.array([first, last]) / 1000 * _pixels_per_second(points, traced)
+                _line(canvas, np.stack([ends, [low, low]], 1), WAVES[name], 3)
 
 
-def _line(canvas: Pixels, points: npt.NDArray[np.float64], colour: tuple[int, int, int], wide: int = 1) -> None:
-    cv2.polylines(
-        canvas, [np.round(points * 16).astype(np.int32)], False, colour, wide, cv2.LINE_AA, 4
-    )
+def _pixels_per_second(points: Points, traced: npt.NDArray[np.bool_]) -> float:
+    first, last = np.flatnonzero(traced)[[0, -1]]
+    width = float(points[last, 0] - points[first, 0])
+    return width / max(1, int(last - first)) * SAMPLES_PER_SECOND
+
+
+def _line(
+    canvas: Pixels,
+    points: npt.NDArray[np.floating],
+    colour: tuple[int, int, int],
+    width: int = 1,
+) -> None:
+    """Draw a line through (n, 2) points, antialiased, to a sixteenth of a pixel."""
+    fixed = np.round(points * 16).astype(np.int32)
+    cv2.polylines(canvas, [fixed], False, colour, width, cv2.LINE_AA, 4)

@@ -14,17 +14,13 @@ LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V
 SAMPLES_PER_SECOND = 500
 
 
-@dataclass(frozen=True)
-class LeadPlace:
-    """Where a lead or a rhythm strip lies on the flat page, in its pixels."""
+@dataclass(frozen=True, eq=False)
+class LeadPath:
+    """Where the trace of a lead or a rhythm strip runs over the flat page."""
 
     lead: str
-    x: float
-    """Column of second 0 of the signal's time axis."""
-    pixels_per_second: float
-    y: float
-    """Row of 0 mV."""
-    pixels_per_millivolt: float
+    points: Millivolts
+    """(samples, 2) float32 pixels x, y of each sample of the signal; NaN where nothing was traced."""
     strip: bool = False
     """A rhythm strip rather than one of the twelve leads."""
 
@@ -50,8 +46,8 @@ class TracedSignal:
     """Long rhythm strips as (lead, (samples,) millivolts): the same time axis as `millivolts`."""
     reasons: tuple[str, ...] = ()
     """Why leads are missing, a sentence each."""
-    places: tuple[LeadPlace, ...] = ()
-    """Where the traced rows lie on the page."""
+    paths: tuple[LeadPath, ...] = ()
+    """Where the traces run over the page, for a picture."""
 
     @property
     def valid(self) -> Mask:

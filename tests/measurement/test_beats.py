@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 
 from benchmarks.measurement_signal import printed
-from calibration.synthetic.record import Record
+from calibration.synthetic.recording import Recording
 from calibration.synthetic.signals import synthesize
 from pulse_edge.measurement.alignment import aligned_beats, windows
 from pulse_edge.measurement.beats import Detection, channels_of, detect, spikes_in, without_spikes
@@ -19,7 +19,7 @@ from pulse_edge.measurement.signal import LEADS, TracedSignal
 SIZE = 5000
 
 
-def centres(record: Record) -> npt.NDArray[np.float64]:
+def centres(record: Recording) -> npt.NDArray[np.float64]:
     """Middles of the QRS complexes in samples, those cut off by an end left out."""
     middles = np.array([(beat.onset + beat.end) / 2 for beat in record.beats]) * 500
     return middles[(middles > 60) & (middles < SIZE - 60)]

@@ -21,7 +21,7 @@ from pulse_edge.measurement.claims import Claim
 from pulse_edge.measurement.conditions import Person, Trace
 from pulse_edge.measurement.measurements import Measurement
 from pulse_edge.measurement.rules import DERIVED, NUMBERS, RULES
-from pulse_edge.report import UNCALIBRATED, Finding
+from pulse_edge.report.report import UNCALIBRATED, Finding
 
 ALL_LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 UNITS = {"bpm": 2.0, "ms": 8.0, "degrees": 5.0, "mV": 0.02, "": 0.0}

@@ -6,9 +6,9 @@ import random
 
 import pytest
 
-from pulse_edge.findings import STATEMENTS
 from pulse_edge.measurement.claims import Claim, claims_in, leads_of
 from pulse_edge.measurement.rules import NUMBERS, RULES
+from pulse_edge.report.findings import STATEMENTS
 
 
 def notation(claim: Claim) -> str:

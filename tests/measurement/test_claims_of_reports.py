@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from calibration.synthetic import sentences as say
-from calibration.synthetic.record import Record
-from calibration.synthetic.signals import record_at
+from calibration.synthetic.recording import Recording
+from calibration.synthetic.signals import recording_at
 from pulse_edge.measurement.claims import claims_in
 
 TOPICS = {
@@ -25,7 +25,7 @@ TOPICS = {
 """Finding of a synthetic record -> topic. An old infarction is not measured."""
 
 
-def expected_topics(record: Record) -> set[str]:
+def expected_topics(record: Recording) -> set[str]:
     present = say.known(record).present
     topics = {TOPICS[name] for name in present if name in TOPICS}
     axis = record.measurements.axis
@@ -36,7 +36,7 @@ def expected_topics(record: Record) -> set[str]:
 
 def test_every_finding_and_number_of_synthetic_reports_is_found() -> None:
     for index in range(150):
-        record = record_at(7, index)
+        record = recording_at(7, index)
         claims = claims_in(say.report(record))
         assert {c.topic for c in claims if c.present and c.unit == ""} == expected_topics(record)
         numbers = {c.topic: c.low for c in claims if c.unit}
@@ -49,6 +49,6 @@ def test_every_finding_and_number_of_synthetic_reports_is_found() -> None:
 
 
 def test_a_denied_st_deviation_is_found() -> None:
-    reports = [say.report(record_at(7, index)) for index in range(50)]
+    reports = [say.report(recording_at(7, index)) for index in range(50)]
     denied = [r for r in reports if any(c.topic == "ST deviation" and not c.present for c in claims_in(r))]
     assert denied == [r for r in reports if "Normal ST segments and T waves" in r]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from calibration.synthetic.signals import record_at
+from calibration.synthetic.signals import recording_at
 from pulse_edge.measurement.fhir_codes import LOINC, MDC, UNITS, codes
 from pulse_edge.measurement.measure import measure_signal
 from pulse_edge.measurement.signal import TracedSignal
@@ -46,7 +46,7 @@ def test_a_measurement_without_the_very_same_code_has_none() -> None:
 
 
 def test_every_unit_of_the_measurements_has_a_ucum_code() -> None:
-    record = record_at(3, 0)
+    record = recording_at(3, 0)
     signal = TracedSignal(record.signal, (1.0,) * 12, 25.0, 10.0, True, True, "12x1")
     measurements = measure_signal(signal).measurements
     assert {m.unit for m in measurements} <= set(UNITS)
