@@ -126,7 +126,8 @@ def measure_signal(signal: TracedSignal, age_years: float | None = None) -> Sign
     """
     channels = channels_of(signal)
     detection = detect(channels, signal.millivolts.shape[1])
-    sheet = Sheet(signal, channels)
+    sheet = Sheet(signal, channels, detection.astray)
+    channels = detection.channels
     fill_signal(sheet, detection)
     if detection.reason:
         sheet.refuse_rest(detection.reason)
