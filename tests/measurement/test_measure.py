@@ -179,6 +179,22 @@ def test_a_trace_that_followed_something_else_is_left_out() -> None:
     assert abs(value(sheet, "rate") - value(measure_signal(signal), "rate")) < 1
 
 
+def test_a_third_of_the_traces_astray_is_a_failed_tracing() -> None:
+    signal = page(4, [])
+    middles = [round(beat.seconds * 500) for beat in measure_signal(signal).beats]
+    other = signal.millivolts.copy()
+    other[:4] = 0.0
+    for first, second in itertools.pairwise(middles):
+        other[:4, (first + second) // 2 - 15 : (first + second) // 2 + 15] = 0.3
+    reason = measure_signal(replace(signal, millivolts=other))["rate"].reason
+    assert reason.startswith("I, II, III, aVR of 12 leads do not show the beats of the others")
+    flat = signal.millivolts.copy()
+    flat[:4] = 0.0
+    sheet = measure_signal(replace(signal, millivolts=flat))
+    assert value(sheet, "rate") > 30
+    assert value(sheet, "flat.I") == 1.0
+
+
 def test_one_limb_lead_gives_no_axis() -> None:
     sheet = measure_signal(without(page(4, []), "II", "III", "aVR", "aVL", "aVF"))
     assert sheet["qrs_axis"].value is None
