@@ -68,6 +68,8 @@ from pulse_edge.measurement.waves import (
 P_CERTAIN, P_ABSENT = 0.17, 0.10
 """Share of the signal before the QRS that recurs from beat to beat: at least 0.17 shows P waves, at most 0.10 shows that there
 are none. Sinus rhythm has 0.18 to 0.98, atrial fibrillation -0.1 to 0.08 (163 development recordings of LUDB and PTB-XL)."""
+ASTRAY = 1 / 3
+"""Share of the traced leads that contradict the others' beats, from which on the tracing as a whole has failed."""
 P_IRREGULAR = 0.65
 """The same share for clearly irregular RR intervals: atrial flutter with varying conduction reaches 0.6."""
 MIN_PAIRS = 3
@@ -141,7 +143,8 @@ def measure_signal(signal: TracedSignal, age_years: float | None = None) -> Sign
     """
     channels = channels_of(signal)
     detection = detect(channels, signal.millivolts.shape[1])
-    sheet = Sheet(signal, channels)
+    sheet = Sheet(signal, channels, detection.astray)
+    channels = detection.channels
     fill_signal(sheet, detection)
     if detection.reason:
         sheet.refuse_rest(detection.reason)
@@ -149,7 +152,7 @@ def measure_signal(signal: TracedSignal, age_years: float | None = None) -> Sign
     alignment = aligned_beats(channels, detection.samples)
     beats = _one_frame(channels, alignment)
     rhythm = rhythm_of(detection, alignment, beats)
-    reason = _not_beats(alignment)
+    reason = _not_beats(alignment) or _not_traced(sheet)
     if reason:
         sheet.refuse(("asystole",), sheet.leads, reason)
         sheet.refuse_rest(reason)
@@ -176,6 +179,17 @@ def _not_beats(alignment: Alignment) -> str:
     if whole.sum() >= 4 and alignment.dominant[whole].mean() < MIN_DOMINANT:
         return "the deflections do not repeat: noise, or ventricular fibrillation"
     return ""
+
+
+def _not_traced(sheet: Sheet) -> str:
+    """Say that too many traces contradict the others for any of them to be trusted; empty if few do."""
+    active = [lead for lead in sheet.astray if not sheet.filled[f"flat.{lead}"].value]
+    traced = len(sheet.leads) + len(sheet.astray)
+    if len(active) < ASTRAY * traced:
+        return ""
+    return (
+        f"{', '.join(active)} of {traced} leads do not show the beats of the others: the traces did not follow the ink"
+    )
 
 
 def _one_frame(channels: tuple[Channel, ...], alignment: Alignment) -> Index:

@@ -117,12 +117,20 @@ class Sheet:
 
     signal: TracedSignal
     channels: tuple[Channel, ...]
+    astray: tuple[str, ...] = ()
+    """Leads whose trace does not show the beats of the others."""
     filled: dict[str, Measurement] = field(default_factory=dict)
 
     @cached_property
     def leads(self) -> tuple[str, ...]:
-        """The leads that are traced."""
-        return tuple(dict.fromkeys(c.lead for c in self.channels))
+        """The leads that are traced and show the same beats."""
+        return tuple(lead for lead in dict.fromkeys(c.lead for c in self.channels) if lead not in self.astray)
+
+    def absence(self, lead: str) -> str:
+        """Say why a lead has no beat."""
+        if lead in self.astray:
+            return f"the trace of {lead} does not show the beats of the other leads"
+        return f"{lead} is not traced over a whole beat"
 
     @cached_property
     def extent(self) -> Extent:
@@ -302,8 +310,7 @@ def fill_beats(sheet: Sheet, waves: Waves, beat: MedianBeat) -> None:
     shapes: dict[str, QrsShape] = {}
     for n, lead in enumerate(LEADS):
         if not beat.present[n]:
-            reason = f"{lead} is not traced over a whole beat"
-            sheet.refuse(tuple(f"{key}.{lead}" for key in PER_LEAD if key != "flat"), (), reason)
+            sheet.refuse(tuple(f"{key}.{lead}" for key in PER_LEAD if key != "flat"), (), sheet.absence(lead))
             continue
         _fill_lead(sheet, lead, values[n], waves, float(beat.noise[n]))
         shape = qrs_shape(values[n], waves)
@@ -338,8 +345,7 @@ def _fill_voltages(sheet: Sheet, shapes: dict[str, QrsShape]) -> None:
 
     def total(key: str, leads: tuple[str, ...], value: float | None) -> None:
         missing = [lead for lead in leads if lead not in shapes]
-        reason = f"{', '.join(missing)} not traced over a whole beat"
-        sheet.add(key, None if missing else value, leads, reason)
+        sheet.add(key, None if missing else value, leads, "; ".join(sheet.absence(lead) for lead in missing))
 
     def lookup(table: dict[str, float], lead: str) -> float:
         return table.get(lead, 0.0)

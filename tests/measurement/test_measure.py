@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -154,12 +155,44 @@ def test_too_few_intervals_give_no_rate_and_yet_a_qrs() -> None:
 
 def test_missing_leads_are_named_in_the_reason() -> None:
     sheet = measure_signal(without(page(4, []), "V1", "aVL"))
-    assert sheet["sokolow_lyon"].reason == "V1 not traced over a whole beat"
-    assert sheet["cornell"].reason == "aVL not traced over a whole beat"
+    assert sheet["sokolow_lyon"].reason == "V1 is not traced over a whole beat"
+    assert sheet["cornell"].reason == "aVL is not traced over a whole beat"
     assert sheet["st_j.V1"].reason == "V1 is not traced over a whole beat"
     assert sheet["flat.V1"].reason == "V1 is not traced"
     assert sheet["cornell_product"].value is None
     assert value(sheet, "rate") > 30
+
+
+def test_a_trace_that_followed_something_else_is_left_out() -> None:
+    signal = page(4, [], "3x4+1", 18)
+    print_line = signal.millivolts.copy()
+    row = np.flatnonzero(np.isfinite(print_line[11]))
+    middles = [round(beat.seconds * 500) for beat in measure_signal(signal).beats]
+    print_line[11, row] = 0.0
+    for first, second in itertools.pairwise(middles):
+        between = (first + second) // 2
+        if row[0] + 20 < between < row[-1] - 20:
+            print_line[11, between - 15 : between + 15] = 1.5
+    sheet = measure_signal(replace(signal, millivolts=print_line))
+    assert sheet["r.V6"].reason == "the trace of V6 does not show the beats of the other leads"
+    assert "V6" not in sheet["qrs"].leads
+    assert abs(value(sheet, "rate") - value(measure_signal(signal), "rate")) < 1
+
+
+def test_a_third_of_the_traces_astray_is_a_failed_tracing() -> None:
+    signal = page(4, [])
+    middles = [round(beat.seconds * 500) for beat in measure_signal(signal).beats]
+    other = signal.millivolts.copy()
+    other[:4] = 0.0
+    for first, second in itertools.pairwise(middles):
+        other[:4, (first + second) // 2 - 15 : (first + second) // 2 + 15] = 0.3
+    reason = measure_signal(replace(signal, millivolts=other))["rate"].reason
+    assert reason.startswith("I, II, III, aVR of 12 leads do not show the beats of the others")
+    flat = signal.millivolts.copy()
+    flat[:4] = 0.0
+    sheet = measure_signal(replace(signal, millivolts=flat))
+    assert value(sheet, "rate") > 30
+    assert value(sheet, "flat.I") == 1.0
 
 
 def test_one_limb_lead_gives_no_axis() -> None:
