@@ -5,8 +5,12 @@ import shutil
 import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from pulse_edge.audit_log.log import AuditLog
 
 # A shell's background starts programs with SIGINT ignored, and nohup with SIGHUP; the children of tests must not inherit it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -75,3 +79,14 @@ def whole_bundle(bundle_parts: Path) -> Path:
 def bundle_copy(whole_bundle: Path, tmp_path: Path) -> Path:
     """A copy of the bundle, to be damaged."""
     return Path(shutil.copytree(whole_bundle, tmp_path / "bundle"))
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> AuditLog:
+    """An audit log of five entries."""
+    from pulse_edge.audit_log.log import AuditLog
+
+    log = AuditLog(tmp_path / "log")
+    for n in range(5):
+        log.append({"n": n})
+    return log

@@ -43,7 +43,8 @@ def picture(measured: Sequence[dict[str, Any]]) -> Figure:
     last = float(max(e["pages"] for e in measured))
     figure = Figure(figsize=(9, 4.6), layout="constrained")
     axes: Any = figure.subplots()
-    colours = matplotlib.colormaps["tab10"].colors  # type: ignore[attr-defined]
+    palette: Any = matplotlib.colormaps["tab10"]
+    colours = palette.colors
     ends = spaced([points[-1][1] for _, points in lines], LABEL_HEIGHT)
     for i, ((name, points), end) in enumerate(zip(lines, ends, strict=True)):
         colour, style = colours[i % len(colours)], "-" if i < len(colours) else "--"

@@ -137,7 +137,7 @@ def _save(checked: CheckedPage, folder: Path, *, overwrite: bool) -> list[Path]:
     folder takes no files.
     """
     from pulse_edge.common.files import write_set
-    from pulse_edge.page import quality
+    from pulse_edge.page.overlay import page_overlay, sheet_overlay
     from pulse_edge.report.writers import not_an_option
 
     flat, grid = checked.flat, checked.flat.grid
@@ -146,11 +146,11 @@ def _save(checked: CheckedPage, folder: Path, *, overwrite: bool) -> list[Path]:
     ending = file.suffix + (f".page{checked.page.number}" if of_several else "")
     photo = flat.frame is not None
     across, down = (grid.across, grid.down) if grid else (None, None)
-    overlay = quality.overlay(flat.image, checked.quality, across, down)
+    overlay = page_overlay(flat.image, checked.quality, across, down)
     contents = dict([_encoded(ending, flat.image, photo)])
     contents |= [_encoded(f"{ending}.overlay", overlay, photo)]
     if flat.sheet.corners is not None:
-        outline = quality.sheet_overlay(checked.page.image, flat.sheet.corners)
+        outline = sheet_overlay(checked.page.image, flat.sheet.corners)
         contents |= [_encoded(f"{ending}.sheet", outline, True)]
     stem = not_an_option(file.stem) if file.name != "-" else "stdin"
     raw = stem.encode("utf-8", "replace")[:MAX_STEM_BYTES]

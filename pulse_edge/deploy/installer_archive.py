@@ -1,7 +1,7 @@
 """Write the installer as one archive that a bare Python runs: `python3 install.pyz`.
 
-The same sources give the same bytes: names are sorted, dates fixed, line ends those of Unix, and nothing is compressed,
-because compressors differ between systems.
+The same sources give the same bytes: names are sorted, dates fixed, line ends those of Unix, and
+nothing is compressed, because compressors differ between systems.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ _DATE = (1980, 1, 1, 0, 0, 0)
 def contents() -> dict[str, bytes]:
     """Return the files of the archive by name.
 
-    The package keeps its name, so that its modules are the same inside the archive and outside. Python runs the
-    `__main__.py` at the root; it is the package's own, which knows both places.
+    The package keeps its name, so that its modules are the same inside the archive and outside.
+    Python runs the `__main__.py` at the root; it is the package's own, which knows both places.
     """
     folder = Path(pulse_edge.installer.__file__).parent
     sources = {p.name: p.read_bytes().replace(b"\r\n", b"\n") for p in folder.glob("*.py")}

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 
@@ -21,6 +19,7 @@ from pulse_edge.inference import (
     decoding,
     language_model,
     llama_cpp,
+    reporting,
     speculative,
     statements,
     token_pruning,
@@ -42,17 +41,7 @@ from pulse_edge.machine.memory_plan import Workload
 from pulse_edge.measurement.summary import selected
 from pulse_edge.page import admission, reader
 from pulse_edge.report.contradictions import with_trace
-from pulse_edge.report.report import (
-    DEMONSTRATION,
-    FORCED,
-    FORCED_KIT,
-    NOT_ALL_READ,
-    NOT_PROVEN,
-    Contradiction,
-    Finding,
-    KitSummary,
-    Report,
-)
+from pulse_edge.report.report import Contradiction, Finding, KitSummary, Report
 
 Turns = Sequence[tuple[str, str]]
 """Earlier questions about the same page, each with the answer that was given."""
@@ -150,7 +139,11 @@ class PulseModel:
             raise KitError(
                 f"{opened.path}: {tested.refused} Run pulse-edge doctor again, or answer with --force-kit."
             )
-        _verify(opened, progress)
+        verify(
+            opened,
+            remembered=True,
+            progress=lambda done, total: progress("verify", done, total),
+        )
         gguf_header.check_against(
             opened.file(opened.manifest.language.file), opened.manifest.language
         )
@@ -442,17 +435,15 @@ class PulseModel:
         seconds = self.seconds | encoded.seconds
         for part in ("prefill", "answer"):
             seconds[part] = sum(answer.seconds.get(part, 0.0) for answer in answers)
-        m, moment = self.kit.manifest, times.now("seconds")
+        moment = times.now("seconds")
         return Report(
             notice="\n".join(self.notices(encoded)),
             file=encoded.file,
             page_sha256=encoded.page_sha256,
             answers=tuple(answer.so_far() for answer in answers),
-            kit=KitSummary(
-                m.id, self.kit.sha256, m.demonstration, self.warning(), self.refused, self.proven
-            ),
+            kit=self._summary(),
             device=self.device,
-            versions=versions(),
+            versions=reporting.versions(),
             seconds={part: round(value, 3) for part, value in seconds.items()},
             image_tokens=len(encoded.image_tokens),
             image_tokens_read=encoded.image_tokens_read,
@@ -467,37 +458,10 @@ class PulseModel:
 
     def notices(self, encoded: EncodedPage) -> list[str]:
         """Return what must be read before any answer about this page."""
-        notices = [DEMONSTRATION] if self.kit.manifest.demonstration else []
-        notices += [warning] if (warning := self.warning()) else []
-        notices += [FORCED_KIT] if self.refused else [] if self.proven else [NOT_PROVEN]
-        if encoded.image_tokens_read != token_pruning.ALL:
-            notices.append(f"{NOT_ALL_READ} {encoded.image_tokens_read}")
-        if encoded.checked is not None and encoded.checked.quality.forced:
-            notices.append(FORCED)
-        return notices
+        return reporting.notices(self._summary(), encoded)
 
-    def warning(self) -> str | None:
-        """Return what every answer must say about the bundle that the kit, or the program, came from."""
-        return locate.bundle_warning(self.kit)
-
-
-def versions() -> dict[str, str]:
-    """Versions of everything that can change an answer."""
-    names = ("pulse-edge", "numpy", "pillow", "opencv-python-headless")
-    return {name: version(name) for name in names} | {
-        "python": platform.python_version(),
-        "llama-cpp-python": llama_cpp.version(),
-        vision_encoder.installed_runtime(): vision_encoder.version(),
-    }
-
-
-def _verify(opened: Kit, progress: Progress) -> None:
-    total = sum(file.bytes for file in opened.manifest.files.values())
-    done = 0
-
-    def step(piece: int) -> None:
-        nonlocal done
-        done += piece
-        progress("verify", done, total)
-
-    verify(opened, remembered=True, progress=step)
+    def _summary(self) -> KitSummary:
+        m, warning = self.kit.manifest, locate.bundle_warning(self.kit)
+        return KitSummary(
+            m.id, self.kit.sha256, m.demonstration, warning, self.refused, self.proven
+        )

@@ -1,7 +1,8 @@
 """Start the installer: `python3 install.pyz`, where this file lies at the root of the archive.
 
-Until Python runs isolated, nothing may be imported that is not loaded already: PYTHONPATH comes before the standard
-library, so that a file there would run before it was checked. Old Pythons must be able to parse this file.
+Until Python runs isolated, nothing may be imported that is not loaded already: PYTHONPATH comes
+before the standard library, so that a file there would run before it was checked. Old Pythons must
+be able to parse this file.
 """
 
 import os

@@ -1,7 +1,7 @@
 """Open an offline bundle and check that its files are the ones that its manifest lists.
 
-`bundle.json` lists every other file with its size and SHA-256 hash; `bundle.json.minisig` is its signature and
-`bundle.pub` the key. Large files of kits are cut in pieces that FAT32 can hold.
+`bundle.json` lists every other file with its size and SHA-256 hash; `bundle.json.minisig` is its
+signature and `bundle.pub` the key. Large files of kits are cut in pieces that FAT32 can hold.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ JUNK = re.compile(
     r"|\._.*|Thumbs\.db|desktop\.ini",
     re.IGNORECASE,
 )
-"""Files that operating systems leave on USB drives. They are never read, so that they do no harm."""
+"""Files that operating systems leave on USB drives. They are never read, so that they do no harm.
+"""
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,9 @@ class Target:
 
 @dataclass(frozen=True)
 class Bundle:
-    """An opened bundle. Its statements may be trusted once `trust.assess` has accepted its signature."""
+    """An opened bundle. Its statements may be trusted once `trust.assess` has accepted its
+    signature.
+    """
 
     path: Path
     data: bytes
@@ -100,7 +103,9 @@ class Bundle:
 
 
 def open_bundle(path: Path) -> Bundle:
-    """Read the manifest of a bundle. Raises Refused for anything that this version does not understand."""
+    """Read the manifest of a bundle. Raises Refused for anything that this version does not
+    understand.
+    """
     where = path / BUNDLE_MANIFEST
     data = read_small(where)
     try:
@@ -201,7 +206,8 @@ def read_small(path: Path) -> bytes:
 
 
 def shape_faults(bundle: Bundle) -> list[str]:
-    """List the files that are missing, foreign, of another size, or no plain files; a line for each.
+    """List the files that are missing, foreign, of another size, or no plain files; a line for
+    each.
 
     Reads no contents.
     """
@@ -249,7 +255,8 @@ def content_faults(bundle: Bundle, names: list[str], progress: Progress) -> list
 
 
 def checked_bytes(bundle: Bundle, name: str) -> bytes:
-    """Read a small file once and check it: whoever can write to the drive may change it after a check.
+    """Read a small file once and check it: whoever can write to the drive may change it after a
+    check.
 
     Raises Refused.
     """

@@ -1,6 +1,8 @@
 """The command line of the installer.
 
-    python3 install.pyz [--to DIR] [--user-only] [--key FILE] [--accept WORD]... | --rollback | --uninstall
+    python3 install.pyz [--to DIR] [--user-only] [--key FILE] [--accept WORD]...
+    python3 install.pyz [--to DIR] --rollback
+    python3 install.pyz [--to DIR] --uninstall [--remove-cache] [--remove-audit-log]
 
 Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted.
 """
@@ -143,7 +145,9 @@ def _arguments() -> argparse.Namespace:
 
 
 def remove_all(home: Home, *, cache: bool, audit_log: bool) -> None:
-    """Uninstall, and say what stays. Caches and audit log of this user are removed if the person agrees."""
+    """Uninstall, and say what stays. Caches and audit log of this user are removed if the person
+    agrees.
+    """
     if home.mark() is not None or not (cache or audit_log):
         others = uninstall(home)
         print(f"{home.path}: uninstalled")
@@ -156,7 +160,8 @@ def remove_all(home: Home, *, cache: bool, audit_log: bool) -> None:
         _remove_or_report(folder, agreed=agreed)
     if home.path == EVERYBODYS_HOME:
         _say(
-            "Others who have used it have a cache and an audit log of their own in their home folders."
+            "Others who have used it have a cache and an audit log of their own in their home "
+            "folders."
         )
 
 
@@ -183,7 +188,9 @@ def _quoted(path: Path) -> str:
 
 
 def _bundle_folder() -> Path:
-    """Return the folder of the archive that this module lies in. Raises Refused outside of an archive."""
+    """Return the folder of the archive that this module lies in. Raises Refused outside of an
+    archive.
+    """
     archive = next((p for p in Path(__file__).resolve().parents if p.is_file()), None)
     if archive is None:
         raise Refused(f"{__file__}: lies in no bundle. Run the {INSTALLER} of a bundle.")

@@ -28,8 +28,8 @@ class _Job:
 def copy(bundle: Bundle, target: Target, home: Home, folder: Path, progress: Progress) -> None:
     """Write the bundle's wheels and kits into `folder`. Raises Refused that names every fault.
 
-    Files that are there already with the right bytes stay, so that an interrupted run is continued. Files that the
-    bundle does not carry are taken from the installed versions.
+    Files that are there already with the right bytes stay, so that an interrupted run is continued.
+    Files that the bundle does not carry are taken from the installed versions.
     """
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / BUNDLE_MANIFEST, bundle.data)
@@ -54,8 +54,8 @@ def copy(bundle: Bundle, target: Target, home: Home, folder: Path, progress: Pro
             link_or_copy(source, job.path)
         else:
             faults.append(
-                f"{job.path.name}: not carried by this bundle, and not installed here. Use the whole "
-                "bundle"
+                f"{job.path.name}: not carried by this bundle, and not installed here. Use the "
+                "whole bundle"
             )
     refuse_faults(bundle, faults)
 
@@ -84,7 +84,9 @@ def _is_written(job: _Job) -> bool:
 
 
 def _join(bundle: Bundle, job: _Job, step: Callable[[int], None]) -> list[str]:
-    """Write a file from its pieces; list the pieces' faults. The file gets its name if there is none."""
+    """Write a file from its pieces; list the pieces' faults. The file gets its name if there is
+    none.
+    """
     part, faults = job.path.with_name(job.path.name + ".part"), []
     whole = hashlib.sha256()
     with open(part, "wb", buffering=0) as out:
@@ -108,7 +110,9 @@ def _join(bundle: Bundle, job: _Job, step: Callable[[int], None]) -> list[str]:
 
 
 class _InstalledFiles:
-    """Wheels and files of kits in the installed versions, found by content: names may differ between bundles."""
+    """Wheels and files of kits in the installed versions, found by content: names may differ
+    between bundles.
+    """
 
     def __init__(self, home: Home) -> None:
         folders = [home.version(name) / part for name in home.complete() for part in _PARTS]
@@ -135,9 +139,11 @@ _PARTS = ("wheels", "kits")
 
 
 def carry_over(bundle: Bundle, home: Home, folder: Path) -> None:
-    """Link into `folder` the kits of the version in use that the bundle does not bring, and the self-test results.
+    """Link into `folder` the kits of the version in use that the bundle does not bring, and the
+    self-test results.
 
-    A kit that was refused on this machine stays refused after an update (pulse_edge.machine.self_test_results).
+    A kit that was refused on this machine stays refused after an update
+    (pulse_edge.machine.self_test_results).
     """
     current = home.current()
     if current is None or current == bundle.version:

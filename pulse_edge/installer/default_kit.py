@@ -1,4 +1,6 @@
-"""Which kit answers when none is named: the file `default-kit.json` in the parent of a `kits` folder."""
+"""Which kit answers when none is named: the file `default-kit.json` in the parent of a `kits`
+folder.
+"""
 
 from __future__ import annotations
 
@@ -49,9 +51,11 @@ def write_default(folder: Path, default: DefaultKit) -> None:
 def select(
     bundle: Bundle, before: Path | None, kits: Collection[str], say: Say
 ) -> DefaultKit | None:
-    """Select the default kit of a new version with these kits; `before` is the folder of the version in use.
+    """Select the default kit of a new version with these kits; `before` is the folder of the
+    version in use.
 
-    A person's choice stays. Else it is the bundle's first kit, or the next one that this machine has the memory for.
+    A person's choice stays. Else it is the bundle's first kit, or the next one that this machine
+    has the memory for.
     """
     earlier = None
     if before is not None:
@@ -68,8 +72,8 @@ def select(
     if len(kits) > 1:
         how = ", as you chose" if default.chosen else ""
         say(
-            f"kits: {', '.join(sorted(kits))}. {default.kit} answers{how}; `pulse-edge kit use NAME` "
-            "chooses another"
+            f"kits: {', '.join(sorted(kits))}. {default.kit} answers{how}; `pulse-edge kit use "
+            "NAME` chooses another"
         )
     return default
 

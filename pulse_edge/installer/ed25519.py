@@ -1,8 +1,9 @@
 """Verify Ed25519 signatures (RFC 8032, section 5.1).
 
-A bare laptop has no cryptographic library, and the signature must be checked before any package of the bundle is used:
-hence these few lines. Only public values are handled, so that they need not run in constant time. The tests compare
-them with the vectors of the RFC and with the package cryptography.
+A bare laptop has no cryptographic library, and the signature must be checked before any package of
+the bundle is used: hence these few lines. Only public values are handled, so that they need not run
+in constant time. The tests compare them with the vectors of the RFC and with the package
+cryptography.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ _Point = tuple[int, int, int, int]
 
 
 def verifies(public: bytes, message: bytes, signature: bytes) -> bool:
-    """Return whether `signature` (64 bytes) of `message` is by the private key of `public` (32 bytes).
+    """Return whether `signature` (64 bytes) of `message` is by the private key of `public` (32
+    bytes).
 
     RFC 8032, section 5.1.7, with the equation that has no cofactor.
     """

@@ -1,4 +1,6 @@
-"""Check the fields of a bundle's manifest. Each function returns the value, or raises ValueError that names the field."""
+"""Check the fields of a bundle's manifest. Each function returns the value, or raises ValueError
+that names the field.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ _VERSION = re.compile(
 
 
 def name_fits(name: str) -> bool:
-    """Return whether a relative path stays below its folder, and can be written on FAT32 and NTFS."""
+    """Return whether a relative path stays below its folder, and FAT32 and NTFS take it."""
     parts = name.split("/")
     return (
         0 < len(name) <= 180

@@ -6,8 +6,9 @@
     HOME/pulse-edge    launcher of the version in use
     HOME/install.pyz   the installer, for rollback and removal
 
-HOME and each version's folder carry a mark, the file `pulse-edge-folder.json`. Nothing is overwritten or removed in a
-folder without it. A version without `install.json`, which is written last, is unfinished.
+HOME and each version's folder carry a mark, the file `pulse-edge-folder.json`. Nothing is
+overwritten or removed in a folder without it. A version without `install.json`, which is written
+last, is unfinished.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ HOME_KIND, VERSION_KIND = "installation", "installed-version"
 """Kinds of the installer's folders. The mark of a version has the id of its installation."""
 _MARK_BYTES = 4096
 _NEIGHBOURS = {"kits", "audit-log", "cache", "lost+found", DEFAULT_KIT}
-"""Names that may lie in HOME without a mark: the program keeps them in its usual place on some systems
-(pulse_edge.kit, pulse_edge.audit_log), and disks have lost+found at their top."""
+"""Names that may lie in HOME without a mark: the program keeps them in its usual place on some
+systems (pulse_edge.kit, pulse_edge.audit_log), and disks have lost+found at their top."""
 EVERYBODYS_HOME = Path("/opt/pulse-edge")
 
 
@@ -55,7 +56,9 @@ class Home:
         return self.path / "versions" / name
 
     def ours(self) -> list[Path]:
-        """List the folders of versions, unfinished ones too. Other folders in `versions` are somebody else's."""
+        """List the folders of versions, unfinished ones too. Other folders in `versions` are
+        somebody else's.
+        """
         mark = self.mark()
         if mark is None:
             return []
@@ -96,7 +99,9 @@ class Home:
         return self.path / ("pulse-edge.cmd" if sys.platform == "win32" else "pulse-edge")
 
     def shell_link(self) -> Path | None:
-        """Return where shells look for the command; None if a person chose the place, which then holds everything."""
+        """Return where shells look for the command; None if a person chose the place, which then
+        holds everything.
+        """
         usual = (default_home(), default_home(user_only=True))
         if sys.platform == "win32" or self.path not in usual:
             return None
@@ -139,7 +144,7 @@ def write_mark(folder: Path, kind: str, mark_id: str, **more: str) -> None:
 
 
 def foreign_names(folder: Path) -> list[str]:
-    """List the contents of an unmarked folder, without what systems and a killed installer leave."""
+    """List the contents of an unmarked folder, without remains of systems and installers."""
     remains = re.compile(rf"\.lock|\.{re.escape(MARK)}\..{{1,20}}")
 
     def is_ours(path: Path) -> bool:
@@ -159,7 +164,9 @@ def refuse_unmarked(home: Home) -> None:
 
 
 def refuse_place(home: Home, bundle: Bundle) -> None:
-    """Raise Refused where nothing can be installed, or where that would touch somebody else's files."""
+    """Raise Refused where nothing can be installed, or where that would touch somebody else's
+    files.
+    """
     path = home.path
     if fault := _path_fault(str(path)):
         raise Refused(
@@ -192,7 +199,7 @@ def refuse_place(home: Home, bundle: Bundle) -> None:
 
 
 def _path_fault(path: str) -> str | None:
-    """Return what a path holds that a virtual environment or a shell script cannot have; else None."""
+    """Return what a virtual environment or a shell script cannot have in a path; else None."""
     try:
         path.encode("utf-8")
     except UnicodeEncodeError:

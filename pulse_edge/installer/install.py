@@ -72,9 +72,11 @@ def install(
     say: Say,
     ask: Callable[[str], bool] = lambda _question: False,
 ) -> Path:
-    """Install the program and kits of a bundle, prove them, and make them the version in use; return its folder.
+    """Install the program and kits of a bundle, prove them, and make them the version in use;
+    return its folder.
 
-    An interrupted run is continued by the next one. Raises Refused; the version that was in use then stays in use.
+    An interrupted run is continued by the next one. Raises Refused; the version that was in use
+    then stays in use.
     """
     home = Home(request.to)
     refuse_place(home, bundle)
@@ -111,7 +113,8 @@ def install(
 
 
 def _check_files(bundle: Bundle, progress: Progress) -> bytes:
-    """Check that all files are there, and the bytes of all but the kits; return the installer's bytes.
+    """Check that all files are there, and the bytes of all but the kits; return the installer's
+    bytes.
 
     Kits are checked while they are copied, so that gigabytes are read once. Raises Refused.
     """
@@ -130,7 +133,9 @@ def _check_files(bundle: Bundle, progress: Progress) -> bytes:
 def _agree(
     bundle: Bundle, trust: Trust, request: Request, say: Say, ask: Callable[[str], bool]
 ) -> None:
-    """Say who vouches for the bundle. The first key that is to be trusted here needs a yes. Raises Refused."""
+    """Say who vouches for the bundle. The first key that is to be trusted here needs a yes. Raises
+    Refused.
+    """
     if trust.warning or trust.key is None:
         say(f"warning: {trust.warning}")
         return
@@ -139,20 +144,22 @@ def _agree(
     if not trust.first or request.key is not None or key_id in request.accept:
         return
     question = (
-        "No key is trusted here yet. Compare this number with the one that the bundle's maker gave "
-        "you by another way (on paper, by telephone).\nTrust this key from now on, and install? yes "
-        "or no:"
+        "No key is trusted here yet. Compare this number with the one that the bundle's maker "
+        "gave you by another way (on paper, by telephone).\nTrust this key from now on, and "
+        "install? yes or no:"
     )
     if not ask(question):
         raise Refused(
-            f"{bundle.path / SIGNATURE}: by key {key_id}, which is not trusted here yet. Nothing was "
-            f"installed. Compare the number with the one that its maker gave you; --accept {key_id} "
-            "then installs it without a question."
+            f"{bundle.path / SIGNATURE}: by key {key_id}, which is not trusted here yet. Nothing "
+            "was installed. Compare the number with the one that its maker gave you; --accept "
+            f"{key_id} then installs it without a question."
         )
 
 
 def _refuse_older(bundle: Bundle, home: Home) -> None:
-    """Raise Refused if the version in use is newer: an old bundle, signed long ago, brings old faults back."""
+    """Raise Refused if the version in use is newer: an old bundle, signed long ago, brings old
+    faults back.
+    """
     name = home.current()
     if name is None or name == bundle.version:
         return
@@ -161,15 +168,17 @@ def _refuse_older(bundle: Bundle, home: Home) -> None:
     if (theirs, bundle.created) >= (ours, current.created):
         return
     raise Refused(
-        f"{bundle.path}: has pulse-edge {bundle.program} with kits of {bundle.created:%Y-%m-%d}, and "
-        f"in use is the newer {current.program} with kits of {current.created:%Y-%m-%d}. Nothing was "
-        "changed. --rollback goes back to the version before; --accept older installs this one all "
-        "the same."
+        f"{bundle.path}: has pulse-edge {bundle.program} with kits of {bundle.created:%Y-%m-%d}, "
+        f"and in use is the newer {current.program} with kits of {current.created:%Y-%m-%d}. "
+        "Nothing was changed. --rollback goes back to the version before; --accept older "
+        "installs this one all the same."
     )
 
 
 def _begin(folder: Path, mark_id: str) -> None:
-    """Make and mark a version's folder, or continue with one. Raises Refused for somebody else's folder."""
+    """Make and mark a version's folder, or continue with one. Raises Refused for somebody else's
+    folder.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     if (read_mark(folder, VERSION_KIND) or {}).get("id") == mark_id:
         return
@@ -197,8 +206,8 @@ def _write_version(
 def _complete(bundle: Bundle, trust: Trust, home: Home, say: Say) -> None:
     """Choose the default kit, and write the last file of a version, install.json.
 
-    It records what the version is and what answers must say about the program and each kit. A kit from an earlier
-    bundle keeps its warning.
+    It records what the version is and what answers must say about the program and each kit. A kit
+    from an earlier bundle keeps its warning.
     """
     folder = home.version(bundle.version)
     kits = {kit.name: trust.warning for kit in kits_of(folder)}
@@ -219,7 +228,9 @@ def _complete(bundle: Bundle, trust: Trust, home: Home, say: Say) -> None:
 
 
 def _switch(bundle: Bundle, trust: Trust, home: Home, installer: bytes) -> None:
-    """Make the version that was proven the one in use. `current` is the only pointer, and written last."""
+    """Make the version that was proven the one in use. `current` is the only pointer, and written
+    last.
+    """
     keys = home.pinned()
     if trust.key is not None and trust.pinned and trust.key not in keys:
         text = "".join(key.text() for key in [*keys, trust.key])
@@ -236,7 +247,9 @@ def _switch(bundle: Bundle, trust: Trust, home: Home, installer: bytes) -> None:
 
 
 def _remove_old_versions(home: Home, before: str | None, new: str) -> None:
-    """Remove all versions but the new one and the one that was in use before it, unfinished ones too."""
+    """Remove all versions but the new one and the one that was in use before it, unfinished ones
+    too.
+    """
     retained = set(home.complete()) if before in (None, new) else {before, new}
     for folder in home.ours():
         if folder.name not in retained:

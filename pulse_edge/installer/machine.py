@@ -32,8 +32,8 @@ def matching_target(bundle: Bundle) -> Target:
             _refuse_old_glibc(target)
             return target
     raise Refused(
-        f"{bundle.path}: made for {', '.join(map(str, bundle.targets))}; this is {here} with Python "
-        f"{python}. Ask for a bundle made for it."
+        f"{bundle.path}: made for {', '.join(map(str, bundle.targets))}; this is {here} with "
+        f"Python {python}. Ask for a bundle made for it."
     )
 
 
@@ -42,8 +42,8 @@ def _refuse_old_glibc(target: Target) -> None:
     have = tuple(int(part) for part in version.split(".")[:2]) if name == "glibc" else (0, 0)
     if target.glibc and have < target.glibc:
         raise Refused(
-            f"{target.platform}: needs glibc {'.'.join(map(str, target.glibc))}, and this system has "
-            f"{version or 'none'}. Use a newer system."
+            f"{target.platform}: needs glibc {'.'.join(map(str, target.glibc))}, and this system "
+            f"has {version or 'none'}. Use a newer system."
         )
 
 
@@ -62,8 +62,8 @@ def refuse_little_memory(bundle: Bundle) -> None:
     if have is not None and least > have:
         raise Refused(
             f"{bundle.path}: its smallest kit needs {least / _GIB:.1f} GiB of memory, and this "
-            f"machine has {have / _GIB:.1f} GiB. Use a smaller kit; --accept little-memory installs "
-            "it all the same."
+            f"machine has {have / _GIB:.1f} GiB. Use a smaller kit; --accept little-memory "
+            "installs it all the same."
         )
 
 

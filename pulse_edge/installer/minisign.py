@@ -60,7 +60,9 @@ class Signature:
     """64 bytes, over `signature` and `comment`."""
 
     def verifies(self, key: PublicKey, data: bytes) -> bool:
-        """Return whether this is the key's signature of `data`, and the trusted comment is unchanged."""
+        """Return whether this is the key's signature of `data`, and the trusted comment is
+        unchanged.
+        """
         signed = hashlib.blake2b(data).digest() if self.algorithm == b"ED" else data
         commented = self.signature + self.comment
         return (

@@ -38,13 +38,15 @@ _DROPPED_VARIABLES = (
     "LLAMA_",
     "OPENSSL_",
 )
-"""Beginnings of variables that make Python, pip, the loader or an engine read code or settings from elsewhere."""
+"""Beginnings of variables that make Python, pip, the loader or an engine read code or settings from
+elsewhere."""
 
 
 def archive_faults(path: Path, most_bytes: int = _UNPACKED_BYTES) -> list[str]:
     """List the reasons why a wheel must not be unpacked; a line for each.
 
-    These are paths outside its folder, links, devices, two files of one name, and more than `most_bytes` of files.
+    These are paths outside its folder, links, devices, two files of one name, and more than
+    `most_bytes` of files.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -77,7 +79,8 @@ def make_environment(bundle: Bundle, target: Target, folder: Path, say: Say) -> 
     venv.EnvBuilder(clear=True, symlinks=os.name == "posix").create(folder / "venv")
     # Debian's Python has no ensurepip, so that pip runs from its wheel.
     pip = next(wheel for wheel in wheels if wheel.name.startswith("pip-"))
-    # Names are relative to the folder: pip would read a ";" in its path as the beginning of a marker.
+    # Names are relative to the folder: pip would read a ";" in its path as the beginning of a
+    # marker.
     names = [f"wheels/{wheel.name}" for wheel in wheels if wheel != pip]
     command = [str(pip / "pip"), "--isolated", "install", *_PIP_OPTIONS, *names]
     # pip asks the rustc of the search path for its version, which may write into the home folder.
@@ -91,13 +94,15 @@ def python_of(folder: Path) -> Path:
 
 
 def run(folder: Path, arguments: list[str], task: str, **variables: str) -> str:
-    """Run a version's Python in isolated mode and return its output; `task` is its name for messages.
+    """Run a version's Python in isolated mode and return its output; `task` is its name for
+    messages.
 
-    The environment holds nothing that this shell has set for Python or pip, and `variables`. Raises Refused.
+    The environment holds nothing that this shell has set for Python or pip, and `variables`. Raises
+    Refused.
     """
     environment = {k: v for k, v in os.environ.items() if not k.startswith(_DROPPED_VARIABLES)}
-    # ONNX Runtime posts to its maker unless this is set before its import. pip reads the settings of the machine in
-    # spite of --isolated.
+    # ONNX Runtime posts to its maker unless this is set before its import. pip reads the settings
+    # of the machine in spite of --isolated.
     environment |= {"ORT_DISABLE_TELEMETRY": "1", "PIP_CONFIG_FILE": os.devnull, **variables}
     done = subprocess.run(
         [str(python_of(folder)), "-I", "-B", *arguments],
@@ -121,9 +126,11 @@ def run(folder: Path, arguments: list[str], task: str, **variables: str) -> str:
 
 
 def prove(folder: Path, new: Collection[str], say: Say) -> None:
-    """Check every byte of every kit, and the golden cases of the `new` kits, with the installed program.
+    """Check every byte of every kit, and the golden cases of the `new` kits, with the installed
+    program.
 
-    `doctor` reads a page in any case, saves this machine's speed, and says if a kit has no golden cases. Raises Refused.
+    `doctor` reads a page in any case, saves this machine's speed, and says if a kit has no golden
+    cases. Raises Refused.
     """
     program = ["-m", "pulse_edge"]
     for kit in kits_of(folder):

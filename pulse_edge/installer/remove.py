@@ -1,4 +1,6 @@
-"""Go back to the version before, and remove what the installer has written, without touching anything else."""
+"""Go back to the version before, and remove what the installer has written, without touching
+anything else.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ from .refusal import Refused
 
 
 def rollback(home: Home) -> str:
-    """Put the version before the one in use into use; return its name. Raises Refused if there is none."""
+    """Put the version before the one in use into use; return its name. Raises Refused if there is
+    none.
+    """
     refuse_unmarked(home)
     with locked(home.path):
         current = home.current()
@@ -66,7 +70,8 @@ def uninstall(home: Home) -> list[Path]:
 def remove_version(folder: Path) -> None:
     """Remove a version's folder. A folder without a mark is left alone, unless it is empty.
 
-    install.json goes first, so that a version that is half removed does not count as one, and the mark goes last.
+    install.json goes first, so that a version that is half removed does not count as one, and the
+    mark goes last.
     """
     if folder.is_symlink() or (read_mark(folder, VERSION_KIND) is None and foreign_names(folder)):
         return  # somebody else's
@@ -86,7 +91,9 @@ def remove_version(folder: Path) -> None:
 
 
 def remove_mark_if_empty(home: Home) -> None:
-    """Remove the mark of an installation that has no version left, and its folder if an installer made it."""
+    """Remove the mark of an installation that has no version left, and its folder if an installer
+    made it.
+    """
     mark = home.mark()
     if mark is None or home.ours() or (home.path / "current").exists():
         return

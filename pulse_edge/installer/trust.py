@@ -25,7 +25,7 @@ class Trust:
     def warning(self) -> str | None:
         """The text that every answer must carry."""
         if self.key is None:
-            return "UNSIGNED BUNDLE - NOBODY VOUCHES FOR THIS PROGRAM AND ITS KITS"
+            return "UNSIGNED BUNDLE: NO ONE VOUCHES FOR THIS PROGRAM AND ITS KITS"
         if self.pinned:
             return None
         return f"BUNDLE SIGNED BY A KEY THAT IS NOT TRUSTED HERE ({self.key.id})"
@@ -38,15 +38,17 @@ def assess(
     key: PublicKey | None = None,
     accept: Sequence[str] = (),
 ) -> Trust:
-    """Check the signature against `key` if it is given, else the pinned keys, else the bundle's own key.
+    """Check the signature against `key` if it is given, else the pinned keys, else the bundle's own
+    key.
 
-    `accept` holds what the person has accepted in so many words: `unsigned`, or the id of a foreign key. Raises Refused.
+    `accept` holds what the person has accepted in so many words: `unsigned`, or the id of a foreign
+    key. Raises Refused.
     """
     trusted = [key] if key is not None else list(pinned)
     if not (bundle.path / SIGNATURE).exists():
         if "unsigned" not in accept:
             raise Refused(
-                f"{bundle.path / SIGNATURE}: missing, so nobody vouches for this bundle. Ask for a "
+                f"{bundle.path / SIGNATURE}: missing, so no one vouches for this bundle. Ask for a "
                 "signed one; --accept unsigned installs it all the same, and every answer will say "
                 "so."
             )
@@ -81,7 +83,7 @@ def _foreign(
     if key.id not in accept:
         raise Refused(
             f"{bundle.path / SIGNATURE}: by key {key.id}, and trusted here: "
-            f"{', '.join(k.id for k in trusted)}. Ask who made it; --accept {key.id} installs it all "
-            "the same, and every answer will say so."
+            f"{', '.join(k.id for k in trusted)}. Ask who made it; --accept {key.id} installs it "
+            "all the same, and every answer will say so."
         )
     return Trust(key, pinned=False)

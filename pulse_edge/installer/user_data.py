@@ -1,4 +1,6 @@
-"""The folders outside an installation that the program has written to for this user: caches and the audit log."""
+"""The folders outside an installation that the program has written to for this user: caches and the
+audit log.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,7 @@ class UserFolder:
     @property
     def is_audit_log(self) -> bool:
         """Whether it holds an audit log, which clinics may be obliged to retain."""
-        return self.kind == "audit-log" or (self.kind is None and self.path == _usual_folders()[1])
+        return self.kind == "audit-log" or (self.kind is None and self.path == usual_folders()[1])
 
     def __str__(self) -> str:
         contents = (self.kind or "cache").replace("-", " ")
@@ -33,8 +35,10 @@ class UserFolder:
         return f"{self.path} ({contents})"
 
 
-def _usual_folders() -> tuple[Path, Path]:
-    """Return this user's cache and audit log, where pulse_edge.kit and pulse_edge.audit_log place them."""
+def usual_folders() -> tuple[Path, Path]:
+    """Return this user's cache and audit log, where pulse_edge.kit and pulse_edge.audit_log place
+    them.
+    """
     if sys.platform == "win32":
         local = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local") / "pulse-edge"
         return local / "cache", local / "audit-log"
@@ -47,8 +51,8 @@ def _usual_folders() -> tuple[Path, Path]:
 
 
 def user_folders() -> list[UserFolder]:
-    """List the folders with a mark of the program, and the usual places if they exist without one."""
-    cache, log = _usual_folders()
+    """List the marked folders of the program, and the usual places if they have no mark."""
+    cache, log = usual_folders()
     named = [
         Path(os.environ[name])
         for name in ("PULSE_EDGE_CACHE", "PULSE_EDGE_AUDIT_LOG")
@@ -85,7 +89,8 @@ _WRITTEN_BY_US = re.compile(
     r"entries\.log|lock|head(\.new)?|verified.*|[0-9a-f]{16,64}(-[0-9a-f]{16,64})?\.(tokens|kv|json|png)(\.new)?"
     rf"|\.unfinished-.+|tmp.{{8}}|\.{re.escape(MARK)}.+"
 )
-"""Names of the files that the program writes into its folders; other files there are somebody else's."""
+"""Names of the files that the program writes into its folders; other files there are somebody
+else's."""
 
 
 def remove_user_folder(folder: UserFolder) -> list[Path]:

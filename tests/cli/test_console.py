@@ -37,7 +37,7 @@ with console.progress() as progress:
 """
 
 
-def test_an_answer_is_not_held_back_until_its_line_ends(tmp_path: Path) -> None:
+def test_answer_is_shown_before_its_line_ends(tmp_path: Path) -> None:
     master, slave = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-c", SHOW], stdout=slave, stderr=slave, env=os.environ | {"TERM": "xterm"}
@@ -54,7 +54,7 @@ def test_an_answer_is_not_held_back_until_its_line_ends(tmp_path: Path) -> None:
     assert seen.endswith(b"half a line")
 
 
-def test_the_time_left_is_what_the_machine_is_known_for_until_a_stage_has_its_own_pace() -> None:
+def test_time_left_comes_from_the_machine_profile_until_a_stage_has_its_own_pace() -> None:
     console, clock = Console(), [100.0]
     assert console.expected("prefill", 720) is None
     console.expect(SPEED)

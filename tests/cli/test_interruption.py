@@ -48,7 +48,7 @@ def ended(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
         (signal.SIGTERM, "vision.onnx"),
     ],
 )
-def test_an_interrupted_conversion_leaves_nothing(
+def test_interrupted_conversion_leaves_no_file(
     tiny_checkpoint: Path, tmp_path: Path, number: signal.Signals, file: str
 ) -> None:
     out = tmp_path / "out"
@@ -87,14 +87,14 @@ run(command)
 """
 
 
-def test_a_signal_that_comes_in_a_destructor_is_not_lost() -> None:
+def test_signal_in_a_destructor_is_not_lost() -> None:
     done = subprocess.run(
         [sys.executable, "-c", LOST], capture_output=True, text=True, check=False, timeout=60
     )
     assert (done.returncode, done.stdout, done.stderr.strip()) == (143, "", "interrupted")
 
 
-def test_a_second_signal_does_not_stop_the_cleaning_up(
+def test_second_signal_does_not_stop_the_cleanup(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     remove, calls = shutil.rmtree, []
@@ -117,7 +117,7 @@ def test_a_second_signal_does_not_stop_the_cleaning_up(
 
 
 @pytest.mark.parametrize("at", [0, 1], ids=["before", "between"])
-def test_an_interrupted_replacement_keeps_the_old_kit(
+def test_interrupted_replacement_keeps_the_old_kit(
     tiny_kit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
     target = Path(shutil.copytree(tiny_kit, tmp_path / "kit"))
@@ -137,7 +137,7 @@ def test_an_interrupted_replacement_keeps_the_old_kit(
 
 
 @pytest.mark.parametrize("number", list(CODES))
-def test_a_signal_ends_an_answer(tiny_kit: Path, number: signal.Signals) -> None:
+def test_signal_ends_an_answer(tiny_kit: Path, number: signal.Signals) -> None:
     command = [sys.executable, "-m", "pulse_edge", "interpret", str(PAGE), "--kit", str(tiny_kit)]
     process = subprocess.Popen(
         [*command, "--max-tokens", "3900"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -169,7 +169,7 @@ cli.main()
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_signal_ends_every_stage(
+def test_signal_ends_every_stage(
     tiny_kit: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -222,7 +222,7 @@ class Switch:
 
 
 @pytest.mark.parametrize("place", ["encode", "prefill", "batch", "token"])
-def test_an_interrupted_model_still_answers_the_same(tiny_kit: Path, place: str) -> None:
+def test_interrupted_model_still_gives_the_same_answer(tiny_kit: Path, place: str) -> None:
     switch = Switch()
     with PulseModel.load(
         tiny_kit, device="cpu", threads=1, progress=switch, engine=EngineOptions(observer=switch)
@@ -237,7 +237,7 @@ def test_an_interrupted_model_still_answers_the_same(tiny_kit: Path, place: str)
 
 
 @pytest.mark.parametrize("place", ["load", "batch"])
-def test_what_a_callback_raises_inside_llama_cpp_comes_out(tiny_kit: Path, place: str) -> None:
+def test_error_of_a_callback_leaves_llama_cpp(tiny_kit: Path, place: str) -> None:
     def act() -> None:
         raise LookupError("mine")
 
@@ -252,7 +252,7 @@ def test_what_a_callback_raises_inside_llama_cpp_comes_out(tiny_kit: Path, place
         model.interpret(PAGE, QUESTION, 2)
 
 
-def test_a_program_s_own_signal_handler_has_the_say(tiny_kit: Path) -> None:
+def test_signal_handler_of_a_program_stays_in_force(tiny_kit: Path) -> None:
     def handler(_number: int, _frame: object) -> None:
         raise LookupError("mine")
 
@@ -270,7 +270,7 @@ def test_a_program_s_own_signal_handler_has_the_say(tiny_kit: Path) -> None:
         signal.signal(signal.SIGTERM, old)
 
 
-def test_an_interrupted_encoder_is_told_to_stop_and_waited_for() -> None:
+def test_interrupted_encoder_is_stopped_and_waited_for() -> None:
     stopped, left = threading.Event(), threading.Event()
 
     def call() -> None:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from pulse_edge.common import child_process
 from pulse_edge.common.worker_pool import Workers
-from pulse_edge.diagnostics import doctor
+from pulse_edge.diagnostics import checks
 from pulse_edge.errors import EngineError, KitError
 from pulse_edge.kit.kit import open_kit
 from pulse_edge.page import reader
@@ -73,7 +73,7 @@ def test_reading_a_pdf_runs_nothing_of_the_current_directory(hostile: Path) -> N
 
 
 def test_doctor_runs_nothing_of_the_current_directory(hostile: Path) -> None:
-    check = doctor.engine()
+    check = checks.engine()
     assert check.state == "ok", check.text
     assert ran(hostile) == ""
 

@@ -19,6 +19,6 @@ def test_the_page_has_no_script_and_fetches_nothing(whole_bundle: Path) -> None:
 
 
 def test_a_model_card_says_what_it_is_for_and_its_limits(bundle_parts: Path) -> None:
-    text = documents.card(open_kit(bundle_parts / "a").manifest)
+    text = documents.model_card(open_kit(bundle_parts / "a").manifest)
     for word in ("Intended use", "Limits", "NOT FOR PATIENTS", "Not measured yet"):
         assert word in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -12,10 +13,12 @@ from checkout import ROOT
 from installations import KEY, flip
 
 from pulse_edge.cli.main import cli
-from pulse_edge.deploy import bundle, documents, wheelhouse
+from pulse_edge.deploy import bundle, documents, wheelhouse, wheels
+from pulse_edge.deploy.targets import EXTRAS
+from pulse_edge.deploy.wheelhouse import Supply
 from pulse_edge.errors import KitError
 from pulse_edge.kit.kit import open_kit
-from pulse_edge.kit.manifest import MANIFEST
+from pulse_edge.machine import memory_plan
 
 pytest.importorskip("cryptography", reason="signing needs the package cryptography")
 
@@ -67,14 +70,12 @@ def test_an_altered_kit_is_not_packed(bundle_parts: Path, tmp_path: Path) -> Non
     flip(kit / "llm.gguf")
     with pytest.raises(KitError, match=r"kit/llm\.gguf"):
         small_bundle.make(tmp_path / "bundle", kit, wheel=next(bundle_parts.glob("*.whl")))
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["constraints.txt", "kit"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["kit", "locks"]
 
 
 def test_a_bundle_inside_its_kit_is_refused(bundle_parts: Path, tmp_path: Path) -> None:
     kit = Path(shutil.copytree(bundle_parts / "a", tmp_path / "kit"))
-    order = bundle.Order(
-        kits=(kit,), out=kit / "bundle", targets=(), wheels=(), constraints=tmp_path / "none"
-    )
+    order = bundle.Order((kit,), kit / "bundle", (), Supply((), tmp_path / "none"))
     with pytest.raises(KitError, match="lies in the kit"):
         bundle.pack(order)
     assert open_kit(kit)
@@ -99,7 +100,6 @@ def supply(tmp_path: Path) -> list[Path]:
     own = small_bundle.wheel(tmp_path, "pulse-edge", "1.0", {}, small_bundle.EXTRAS + NEEDED)
     llama = small_bundle.wheel(tmp_path, "llama-cpp-python", "1.0", KERNELS)
     names = ("onnxruntime", "pypdfium2", "pillow-heif", "pydicom", "typst")
-    (tmp_path / "constraints.txt").write_text("")
     return [
         own,
         small_bundle.pip_wheel(),
@@ -108,39 +108,26 @@ def supply(tmp_path: Path) -> list[Path]:
     ]
 
 
-def test_packing_says_what_takes_time(
+def test_packing_names_each_long_step(
     supply: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    target = small_bundle.here()
+    locks = small_bundle.write_lock(tmp_path / "locks", target, supply)
     absent = supply.pop()
-    constraints, name = absent.parent / "constraints.txt", absent.name.split("-")[0]
-    constraints.write_text(f"{name}==1.0\n")
-    monkeypatch.setattr(wheelhouse, "_fetched", lambda *_: wheelhouse.read_wheel(absent))
-    kit, said, seen = (
-        small_bundle.kit(tmp_path / "kit", "kit a"),
-        list[str](),
-        list[tuple[str, int, int]](),
-    )
-    order = bundle.Order(
-        (kit,), tmp_path / "bundle", (small_bundle.here(),), constraints, tuple(supply)
-    )
-    bundle.pack(order, lambda *step: seen.append(step), said.append)
-    assert said == [
-        f"fetching {name}==1.0 for {small_bundle.here()}",
+    monkeypatch.setattr(wheelhouse, "fetch", lambda *_: wheels.read_wheel(absent))
+    kit = small_bundle.kit(tmp_path / "kit", "kit a")
+    lines: list[str] = []
+    steps: list[tuple[str, int, int]] = []
+    order = bundle.Order((kit,), tmp_path / "bundle", (target,), Supply(tuple(supply), locks))
+    bundle.pack(order, lambda *step: steps.append(step), lines.append)
+    assert lines == [
+        f"fetching {absent.name.split('-')[0]}==1.0 for {target}",
         "copying and hashing the kits",
         "copying the program, and writing the documents",
     ]
-    stage, done, of = seen[-1]
-    assert stage == "pack"
-    assert (
-        done
-        == of
-        == sum(file.bytes for file in open_kit(kit).manifest.files.values()) + _manifest_bytes(kit)
-    )
-
-
-def _manifest_bytes(kit: Path) -> int:
-    return (kit / MANIFEST).stat().st_size
+    size = sum(path.stat().st_size for path in kit.iterdir())
+    assert steps[-1] == ("pack", size, size)
 
 
 def packed_parts(supply: list[Path], out: Path, *without: str) -> tuple[set[str], str]:
@@ -150,13 +137,11 @@ def packed_parts(supply: list[Path], out: Path, *without: str) -> tuple[set[str]
     given = tuple(
         p for p in supply if not any(p.name.startswith(needless[part]) for part in without)
     )
-    constraints = supply[0].parent / "constraints.txt"
-    bundle.pack(
-        bundle.Order((kit,), out, (small_bundle.here(),), constraints, given, without=without)
-    )
-    return {p.name.split("-")[0] for p in (out / "wheels").iterdir()}, (
-        out / "README.html"
-    ).read_text()
+    locks = small_bundle.write_lock(out.parent / "locks", small_bundle.here(), supply)
+    order = bundle.Order((kit,), out, (small_bundle.here(),), Supply(given, locks), without=without)
+    bundle.pack(order)
+    names = {p.name.split("-")[0] for p in (out / "wheels").iterdir()}
+    return names, (out / "README.html").read_text()
 
 
 def test_readers_and_the_writer_of_reports_are_packed(supply: list[Path], tmp_path: Path) -> None:
@@ -165,21 +150,19 @@ def test_readers_and_the_writer_of_reports_are_packed(supply: list[Path], tmp_pa
     assert "<li>reads PDF files</li>" in page
 
 
-@pytest.mark.parametrize("part", wheelhouse.EXTRAS)
-def test_a_part_is_left_out_only_where_that_is_asked_for(
-    supply: list[Path], tmp_path: Path, part: str
-) -> None:
+@pytest.mark.parametrize("part", EXTRAS)
+def test_a_part_is_left_out_only_on_request(supply: list[Path], tmp_path: Path, part: str) -> None:
     whole, _ = packed_parts(supply, tmp_path / "whole")
     names, page = packed_parts(supply, tmp_path / "bundle", part)
     assert len(whole - names) == 1
     assert names < whole
-    assert f"<b>not packed</b>: {wheelhouse.EXTRAS[part]}" in page
+    assert f"<b>not packed</b>: {EXTRAS[part]}" in page
     assert part not in json.loads((tmp_path / "bundle/bundle.json").read_text())["extras"]
 
 
 def test_the_parts_are_those_that_the_program_offers() -> None:
     text = (ROOT / "pyproject.toml").read_text()
-    for part in wheelhouse.EXTRAS:
+    for part in EXTRAS:
         assert f"\n{part} = [" in text
 
 
@@ -212,7 +195,35 @@ def test_an_unfinished_bundle_leaves_nothing(
         small_bundle.make(
             tmp_path / "out/bundle", bundle_parts / "a", wheel=next(bundle_parts.glob("*.whl"))
         )
-    assert [p.name for p in (tmp_path / "out").iterdir()] == ["constraints.txt"]
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["locks"]
+
+
+def test_the_least_memory_is_that_of_the_smallest_memory_plan(tiny_kit: Path) -> None:
+    kit = open_kit(tiny_kit)
+    plans = memory_plan.ladder(
+        kit, memory_plan.Workload(pages=1), None, frozenset(), exact_int8=False
+    )
+    assert bundle.least_memory(kit) == min(plan.peak for plan in plans)
+
+
+def test_the_least_memory_counts_the_type_of_the_keys(tiny_kit: Path) -> None:
+    kit = open_kit(tiny_kit)
+    language = dataclasses.replace(kit.manifest.language, context_length=1 << 22)
+    sizes = {}
+    for key_type in ("f16", "q8_0"):
+        of_keys = dataclasses.replace(language, key_cache_type=key_type)
+        manifest = dataclasses.replace(kit.manifest, language=of_keys)
+        sizes[key_type] = bundle.least_memory(dataclasses.replace(kit, manifest=manifest))
+    saved = (2 - 34 / 32) * language.layers * language.key_value_length * (1 << 22)
+    assert sizes["f16"] - sizes["q8_0"] == int(saved)
+
+
+def test_a_bundle_states_the_least_memory_of_its_kits(
+    whole_bundle: Path, bundle_parts: Path
+) -> None:
+    raw = json.loads((whole_bundle / "bundle.json").read_text())
+    kit = open_kit(bundle_parts / "a")
+    assert raw["kits"]["kit-a"]["memory"] == bundle.least_memory(kit)
 
 
 def test_bundle_verify_checks_as_the_installer_does(

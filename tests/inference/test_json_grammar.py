@@ -23,7 +23,7 @@ from pulse_edge import PulseModel
 from pulse_edge.errors import UsageError
 from pulse_edge.inference.decoding import token_choice
 from pulse_edge.inference.json_grammar import compiled, grammar, load
-from pulse_edge.inference.language_model import rehearse
+from pulse_edge.inference.llama_cpp import count_tokens
 
 PAGE = Path(pulse_edge.__file__).parent / "assets" / "example_page.png"
 PUBLISHED = ROOT / "docs" / "answer.schema.json"
@@ -125,7 +125,9 @@ def test_llama_cpp_takes_every_grammar_that_is_not_refused(
     made = compiled(schema)
     assert len(made.text) < 200 + 3 * len(json.dumps(schema))  # nothing doubles from level to level
     jsonschema.validate(json.loads(made.shortest), schema)
-    assert rehearse(model.kit.file(model.kit.manifest.language.file), made.text, made.shortest) > 0
+    assert (
+        count_tokens(model.kit.file(model.kit.manifest.language.file), made.text, made.shortest) > 0
+    )
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import onnx
 import pytest
 from checkout import ROOT
 
-from pulse_edge.diagnostics import doctor
+from pulse_edge.diagnostics import checks
 from pulse_edge.inference import vision_encoder
 from pulse_edge.inference.vision_encoder import EXACT, INPUT, OUTPUT, VisionEncoder
 from pulse_edge.kit.kit import open_kit
@@ -145,7 +145,7 @@ def test_without_the_setting_they_saturate_there(sums: Path) -> None:
 def test_doctor_says_how_the_encoder_computes_here(
     kind: str, have: set[str], saturates: bool, state: str, word: str
 ) -> None:
-    check = doctor.encoder(kind, frozenset(have), saturates=saturates)
+    check = checks.encoder(kind, frozenset(have), saturates=saturates)
     assert (check.state, check.name) == (state, "encoder")
     assert word in check.text
 

@@ -10,7 +10,9 @@ from installations import KEY, OTHER, run
 
 @pytest.fixture(scope="session")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """`one` and `two` are versions with kit a, `broken` cannot read pages, `more` brings another kit, `foreign` a key."""
+    """`one` and `two` are versions with kit a, `broken` cannot read pages, `more` brings another
+    kit, `foreign` a key.
+    """
     folder = tmp_path_factory.mktemp("bundles")
     a, b = (
         small_bundle.kit(folder / "a", "kit a", seed=1),
@@ -43,5 +45,7 @@ def first(bundles: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture
 def home(first: Path, tmp_path: Path) -> Path:
-    """A copy of a finished installation of `one`; its virtual environment is good enough for its launcher."""
+    """A copy of a finished installation of `one`; its virtual environment is good enough for its
+    launcher.
+    """
     return Path(shutil.copytree(first, tmp_path / "home", symlinks=True))

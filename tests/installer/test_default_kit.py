@@ -55,13 +55,13 @@ def test_the_kit_that_was_packed_first_answers(
 def test_a_kit_that_is_too_large_for_the_machine_does_not_answer(
     bundles: dict[str, Path], monkeypatch: pytest.MonkeyPatch, mebibytes: int, name: str
 ) -> None:
-    said: list[str] = []
+    lines: list[str] = []
     monkeypatch.setattr(machine, "installed_memory", lambda: mebibytes << 20)
     opened = open_bundle(bundles["one"])
     memory = {"first": 1 << 30, "large": 2 << 30, "small": 400 << 20}
     opened = dataclasses.replace(
         opened, kits={kit: BundledKit(kit, n, {}) for kit, n in memory.items()}, default="first"
     )
-    default = select(opened, None, list(memory), said.append)
+    default = select(opened, None, list(memory), lines.append)
     assert default == DefaultKit(name, chosen=False)
-    assert (name == "first") == (not any("first needs 1.0 GiB of memory" in line for line in said))
+    assert (name == "first") == (not any("first needs 1.0 GiB of memory" in line for line in lines))

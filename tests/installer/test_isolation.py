@@ -45,7 +45,9 @@ def test_modes_do_not_depend_on_the_umask(
 
 @pytest.fixture
 def hostile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that is the current one and in every variable; what Python or pip take from it writes the file MARK."""
+    """A folder that is the current one and in every variable; what Python or pip take from it
+    writes the file MARK.
+    """
     folder = tmp_path / "hostile"
     (folder / "pip").mkdir(parents=True)
     code = f"open({str(folder / 'MARK')!r}, 'a').write(__file__)\n"

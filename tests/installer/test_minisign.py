@@ -78,7 +78,7 @@ def test_a_signature_with_the_order_added_is_refused() -> None:
     assert not verifies(bytes.fromhex(public), message, raw[:32] + more)
 
 
-def test_it_agrees_with_a_maintained_library() -> None:
+def test_ed25519_agrees_with_the_package_cryptography() -> None:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     chance = random.Random(1)
@@ -120,7 +120,7 @@ def test_a_damaged_secret_key_is_refused(tmp_path: Path, key: signing.SecretKey)
     lines = key.text().splitlines()
     other = "A" if lines[1][100] != "A" else "B"
     (tmp_path / "key").write_text(f"{lines[0]}\n{lines[1][:100]}{other}{lines[1][101:]}\n")
-    with pytest.raises(KitError, match="not a whole minisign secret key"):
+    with pytest.raises(KitError, match="not a complete minisign secret key"):
         signing.read_secret_key(tmp_path / "key")
 
 

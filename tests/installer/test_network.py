@@ -49,7 +49,9 @@ def test_a_page_is_read_without_any_network_interface(tiny_kit: Path, namespace:
 
 
 def test_the_installer_connects_to_nothing(bundles: dict[str, Path], tmp_path: Path) -> None:
-    """pip's copy of urllib3 opens a socket when imported, to see whether there is IPv6; it goes nowhere."""
+    """pip's copy of urllib3 opens a socket when imported, to see whether there is IPv6; it goes
+    nowhere.
+    """
     command = [
         sys.executable,
         str(bundles["one"] / "install.pyz"),

@@ -19,11 +19,11 @@ pytest.importorskip("cryptography", reason="signing needs the package cryptograp
 
 def test_rollback_goes_back_and_forth(home: Path, bundles: dict[str, Path]) -> None:
     run(bundles["two"], home)
-    seen = []
+    versions = []
     for _ in range(2):
         assert run(bundles["two"], home, "--rollback").returncode == 0
-        seen.append(says(home))
-    assert seen == ["1.0", "2.0"]
+        versions.append(says(home))
+    assert versions == ["1.0", "2.0"]
 
 
 def test_without_an_earlier_version_rollback_says_so(home: Path, bundles: dict[str, Path]) -> None:
@@ -46,7 +46,7 @@ def test_uninstall_leaves_nothing(home: Path, bundles: dict[str, Path]) -> None:
     assert not home.exists()
 
 
-def test_uninstall_leaves_what_is_somebody_elses(home: Path, bundles: dict[str, Path]) -> None:
+def test_uninstall_leaves_files_of_others(home: Path, bundles: dict[str, Path]) -> None:
     (home / "notes.txt").write_text("mine")
     assert run(bundles["one"], home, "--uninstall").returncode == 0
     assert [p.name for p in home.iterdir()] == ["notes.txt"]

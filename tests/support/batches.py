@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import json
 from pathlib import Path
 from typing import Any
 
@@ -42,3 +44,14 @@ def run(pages: Path, out: Path, desk: Desk, *, retry: bool = False) -> Counts:
         batch_work.run(store, desk.work())
         store.export()
         return store.counts()
+
+
+def lines(out: Path) -> list[dict[str, Any]]:
+    """The results of a batch as JSON objects."""
+    return [json.loads(line) for line in (out / "results.jsonl").read_text("utf-8").splitlines()]
+
+
+def rows(out: Path) -> list[dict[str, str]]:
+    """The results of a batch as rows of its table."""
+    with open(out / "results.csv", encoding="utf-8-sig", newline="") as file:
+        return list(csv.DictReader(file))

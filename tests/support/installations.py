@@ -25,6 +25,7 @@ TRUSTED = ("--accept", KEY.public().id)
 def run(
     folder: Path, home: Path, *words: str, trusted: bool = True, **how: object
 ) -> subprocess.CompletedProcess[str]:
+    """Run the installer of a bundle."""
     command = [
         sys.executable,
         str(folder / "install.pyz"),
@@ -37,15 +38,15 @@ def run(
 
 
 def direct(folder: Path, home: Path, *accept: str) -> list[str]:
-    """Install in this process; what it said."""
-    said: list[str] = []
+    """Install in this process; return the lines that it printed."""
+    lines: list[str] = []
     request = Request(home, accept=(KEY.public().id, *accept))
-    install(open_bundle(folder), request, lambda *_: None, said.append)
-    return said
+    install(open_bundle(folder), request, lambda *_: None, lines.append)
+    return lines
 
 
 def says(home: Path, *arguments: str) -> str:
-    """What the installed program prints."""
+    """Return what the installed program prints."""
     launcher = str(home / "pulse-edge")
     return subprocess.run(
         [launcher, *arguments], capture_output=True, text=True, check=True
@@ -59,9 +60,7 @@ def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
 
 
 def answering(home: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Name of the kit that the installed program takes when none is named, with the program that is
-    tested here.
-    """
+    """Return the name of the kit that answers in an installation when none is named."""
     version = home / "versions" / (home / "current").read_text().strip()
     monkeypatch.setattr(sys, "prefix", str(version / "venv"))
     monkeypatch.delenv(KIT_VARIABLE, raising=False)
@@ -69,6 +68,7 @@ def answering(home: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def reading(kit: Path) -> list[str]:
+    """Return the command that reads the example page with a kit."""
     page = ROOT / "pulse_edge/assets/example_page.png"
     return [
         sys.executable,
