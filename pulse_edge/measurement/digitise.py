@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from pulse_edge.measurement.columns import Bar, find_bars, without
-from pulse_edge.measurement.consistency import factors, strip_lead
+from pulse_edge.measurement.consistency import agreement, factors, strip_lead
 from pulse_edge.measurement.facts import TracedRows, is_flat, polarity
 from pulse_edge.measurement.grid import GridMap, even
 from pulse_edge.measurement.ink import Ink, Pixels, find_grid, find_ink
-from pulse_edge.measurement.layout import Layout, choose
+from pulse_edge.measurement.layout import Layout, fitting
 from pulse_edge.measurement.pulse import MILLIVOLTS, SECONDS, Pulse, find_pulses
 from pulse_edge.measurement.rows import traced_rows
 from pulse_edge.measurement.signal import LEADS, SAMPLES_PER_SECOND, TracedSignal
@@ -77,18 +77,21 @@ def digitise(
     ink = find_ink(page, grid, seen=known)
     lines = traced_rows(ink, [y * shrink for y in rows])
     pulses = find_pulses(lines, across, down)
-    layout = choose(len(lines), layouts)
-    if layout is None:
+    if not lines and len(rows) > 1:
+        return nothing("No trace could be told from the grid, whose lines are as dark as the trace.")
+    choices = fitting(len(lines), layouts)
+    if not choices:
         count = "No row" if not lines else "One row" if len(lines) == 1 else f"{len(lines)} rows"
         return nothing(f"{count} of traces found, which is no layout of twelve leads.")
     spans = extents(lines, pulses, ink)
     scale = _scale(ink, pulses, spans, known=known)
-    plots = _plots(lines, spans, layout, grid)
-    facts = _facts(lines, plots, pulses, scale, page.shape[1], shrink)
-    if facts.seconds < SHORTEST * layout.columns:
-        reason = f"The traces are {facts.seconds:.1f} seconds long, too short for {layout.columns} columns of leads."
+    facts = _facts(lines, _plots(lines, spans, choices[0][0], grid), pulses, scale, page.shape[1], shrink)
+    long_enough = [(layout, p) for layout, p in choices if facts.seconds >= SHORTEST * layout.columns]
+    if not long_enough:
+        reason = f"The traces are {facts.seconds:.1f} seconds long, too short for columns of leads."
         return replace(nothing(reason), rows=facts)
-    signal = _signal(plots, layout, scale)
+    tried = [(_signal(_plots(lines, spans, layout, grid), layout, scale), p) for layout, p in long_enough]
+    signal = max(tried, key=lambda t: t[1] * agreement(t[0].millivolts) ** 2)[0]
     return Digitised(signal, replace(facts, polarity=polarity(signal.millivolts)))
 
 

@@ -30,6 +30,8 @@ CLEAR = 2.5
 """Amplitude of the grid's wave over that of waves that no grid has, from which on it is followed."""
 EVEN_MM = 0.2
 """Three quarters of the page lie as near as that to where an even grid would have them: then it is even."""
+CROWDED = 0.05
+"""Share of the page that is as dark as ink from which on the grid may be as dark."""
 _BESIDE = (0.68, 1.6)
 """Periods over that of the lines at which no grid has a wave."""
 _FAINT = 0.3
@@ -83,16 +85,27 @@ def follow_grid(dark: Float, trace: Mask, across: float, down: float) -> GridMap
     else those 1 mm apart.
     """
     free = cv2.dilate(trace.astype(np.uint8), np.ones((5, 5), np.uint8)) == 0
+    ways = [free]
+    if float(trace[::2, ::2].mean()) > CROWDED:  # perhaps what is so dark are the lines of the grid
+        ways.append(np.ones_like(free))
+    for spacing, finest in ((SPACING_MM, FINE), (1.0, 3.5 * FINE)):
+        tried = [_followed(dark, way, across, down, (spacing, finest)) for way in ways]
+        best = max((t for t in tried if t is not None), key=lambda t: t[1], default=None)
+        if best is not None:
+            return best[0]
+    return even(across, down)
+
+
+def _followed(
+    dark: Float, free: Mask, across: float, down: float, lines: tuple[float, float]
+) -> tuple[GridMap, float] | None:
+    """The map by lines of a spacing (mm) at so many pixels per mm, and how clear they are; None where they are not clear.
+
+    Only what is `free` (H, W) is looked at.
+    """
+    spacing, finest = lines
     usual = float(np.quantile(dark[free][::5], 0.96)) if free.any() else 1.0
     dark = np.minimum(dark, usual)
-    return (
-        _followed(dark, free, across, down, SPACING_MM, FINE)
-        or _followed(dark, free, across, down, 1.0, 3.5 * FINE)
-        or even(across, down)
-    )
-
-
-def _followed(dark: Float, free: Mask, across: float, down: float, spacing: float, finest: float) -> GridMap | None:
     fine = min(1.0, finest / math.sqrt(across * down))
     size = max(8, round(dark.shape[1] * fine)), max(8, round(dark.shape[0] * fine))
     small = np.asarray(cv2.resize(dark, size, interpolation=cv2.INTER_AREA), np.float32)
@@ -102,15 +115,16 @@ def _followed(dark: Float, free: Mask, across: float, down: float, spacing: floa
     small = small * clear
     small -= clear * cv2.blur(small, window) / np.maximum(cv2.blur(clear, window), 0.05)
     nodes = max(4, round(dark.shape[1] / across / NODE_MM)), max(4, round(dark.shape[0] / down / NODE_MM))
-    fields = []
+    fields, clear_by = [], []
     for axis, mm in ((1, a), (0, d)):
         wave = _demodulated(small, axis, spacing * mm, nodes)
         noise = np.median([np.abs(_demodulated(small, axis, spacing * mm * f, nodes)) for f in _BESIDE])
-        if float(np.median(np.abs(wave))) < CLEAR * float(noise):
+        clear_by.append(float(np.median(np.abs(wave))) / max(float(noise), 1e-9))
+        if clear_by[-1] < CLEAR:
             return None
         fields.append(_straightened(_unwrapped(wave) / np.float32(2 * np.pi) * np.float32(spacing), np.abs(wave)))
     steps = dark.shape[1] / nodes[0], dark.shape[0] / nodes[1]
-    return GridMap(across, down, steps, np.stack(fields).astype(np.float32))
+    return GridMap(across, down, steps, np.stack(fields).astype(np.float32)), min(clear_by)
 
 
 def _straightened(field: Float, strength: Float) -> Float:

@@ -127,12 +127,14 @@ def _without_tint(page: Pixels, depth: Float, lines: Mask, solid: float) -> Floa
 
 def _drawn(depth: Float, lines: Mask, solid: float) -> tuple[float, bool]:
     """How dark the lines of a grid are at most, and whether they are as dark as the trace."""
+    if float((depth[lines] > PALE * solid).mean()) > COVERED:
+        return 0.0, True
     ridge = (depth >= cv2.dilate(depth, np.ones((3, 3), np.uint8))) & lines
     every = depth[ridge & (depth > 0.12 * solid)]
     pale = every[every < PALE * solid]
-    if pale.size > 0.35 * every.size:
-        return min(float(np.quantile(pale, 0.9)), PALE * solid), False
-    return 0.0, float((depth[lines] > PALE * solid).mean()) > COVERED
+    if pale.size <= 0.35 * every.size:
+        return 0.0, False
+    return min(float(np.quantile(pale, 0.9)), PALE * solid), False
 
 
 def brightest(page: Pixels) -> Pixels:

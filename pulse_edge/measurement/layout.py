@@ -17,6 +17,9 @@ _TWELVE: tuple[Row, ...] = tuple(
 )
 _FOUR: tuple[Row, ...] = (("I", "aVL", "V3"), ("II", "aVF", "V4"), ("III", "V1", "V5"), ("aVR", "V2", "V6"))
 
+UNSEEN = 0.03
+"""Probability of a layout that is not seen at all."""
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -26,6 +29,8 @@ class Layout:
     rows: tuple[Row, ...]
     strips: tuple[str, ...] = ()
     """Leads of the rhythm strips, by the usual order; they are checked against the leads above."""
+    partial: bool = False
+    """Whether some of the twelve leads are not on the page."""
 
     @property
     def columns(self) -> int:
@@ -47,13 +52,16 @@ LAYOUTS = (
     Layout("6x2+1", _SIX, ("II",)),
     Layout("12x1", _TWELVE),
     Layout("4x3", _FOUR),
+    Layout("6x1", tuple((lead,) for lead in ("I", "II", "III", "aVR", "aVL", "aVF")), partial=True),
 )
 """The layouts that carts print."""
 
 
-def choose(count: int, seen: Mapping[str, float]) -> Layout | None:
-    """Choose the layout of a page with `count` rows; `seen` says how probable each is. None where none has as many."""
-    fitting = [layout for layout in LAYOUTS if layout.count == count]
-    if not fitting:
-        return None
-    return max(fitting, key=lambda layout: seen.get(layout.name, 0.0))
+def fitting(count: int, seen: Mapping[str, float]) -> list[tuple[Layout, float]]:
+    """Give the layouts of a page with `count` rows, and how probable each is by what is `seen`."""
+    part = seen.get("partial", 0.0)
+    return [
+        (layout, max(part if layout.partial else seen.get(layout.name, 0.0), UNSEEN))
+        for layout in LAYOUTS
+        if layout.count == count
+    ]

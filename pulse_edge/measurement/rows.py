@@ -25,6 +25,8 @@ TWIN = 0.4
 """Share of its ink that a line has in common with another from which on both are the same trace."""
 EVEN = (0.72, 1.4)
 """Distance of two neighbouring rows over the usual one, at least and at most; rhythm strips stand a little apart."""
+MANY = 14
+"""More rows than any page has: lines of the grid."""
 MOST = 9
 """More rows than that are not sorted out."""
 COMPLETE = 0.75
@@ -69,6 +71,9 @@ def traced_rows(ink: Ink, hints: Sequence[float] = ()) -> tuple[Line, ...]:
     `hints`: y in pixels of rows that were found by other means.
     """
     rows = find_rows(ink)
+    if len(rows) > MANY:  # what was found are lines of a dark grid
+        return ()
+    lines: tuple[Line, ...] = ()
     for _ in range(3):
         lines = follow(ink, rows)
         right = [line for line, ok in zip(lines, _are_traces(lines, ink), strict=True) if ok]
