@@ -30,7 +30,7 @@ FINEST = 8.0
 """Pixels per millimetre at which a page is traced at most."""
 SPEEDS, GAINS = (25.0, 50.0, 12.5), (10.0, 5.0, 20.0)
 """mm/s and mm/mV of carts, the usual one first."""
-SHORTEST = 1.6
+SHORTEST = 2.0
 """Seconds of a column at least: less than that are two columns of four, or a half page."""
 PAGE_MM = 270.0
 """Width of a page whose grid does not tell its scale."""
