@@ -88,6 +88,8 @@ def find_ink(page: Pixels, grid: GridMap, *, seen: bool = True) -> Ink:
         return Ink(_cover(depth, floor, solid), upright, level, True, grid.across, grid.down)
     cover = _cover(depth, np.where(lines, max(drawn, floor), floor), solid)
     if drawn > COMPETING * solid:
+        raw = np.clip((depth - max(drawn, floor)) / max(solid - max(drawn, floor), 1e-3), 0, 1)
+        cover = np.where(lines, raw, cover).astype(np.float32)
         cover = _bridged(cover, level, grid.down)
         return Ink(cover, upright, level, False, grid.across, grid.down)
     return Ink(cover, None, None, False, grid.across, grid.down)

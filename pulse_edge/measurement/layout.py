@@ -17,8 +17,8 @@ _TWELVE: tuple[Row, ...] = tuple(
 )
 _FOUR: tuple[Row, ...] = (("I", "aVL", "V3"), ("II", "aVF", "V4"), ("III", "V1", "V5"), ("aVR", "V2", "V6"))
 
-UNSEEN = 0.03
-"""Probability of a layout that is not seen at all."""
+UNSEEN, RARE = 0.05, 0.005
+"""Probability of a layout that is not seen at all, and of one that few carts print."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,8 @@ class Layout:
     rows: tuple[Row, ...]
     strips: tuple[str, ...] = ()
     """Leads of the rhythm strips, by the usual order; they are checked against the leads above."""
+    rare: bool = False
+    """Whether few carts print it."""
     partial: bool = False
     """Whether some of the twelve leads are not on the page."""
 
@@ -49,9 +51,9 @@ LAYOUTS = (
     Layout("3x4+2", _THREE, ("V1", "II")),
     Layout("3x4+3", _THREE, ("V1", "II", "V5")),
     Layout("6x2", _SIX),
-    Layout("6x2+1", _SIX, ("II",)),
+    Layout("6x2+1", _SIX, ("II",), rare=True),
     Layout("12x1", _TWELVE),
-    Layout("4x3", _FOUR),
+    Layout("4x3", _FOUR, rare=True),
     Layout("6x1", tuple((lead,) for lead in ("I", "II", "III", "aVR", "aVL", "aVF")), partial=True),
 )
 """The layouts that carts print."""
@@ -61,7 +63,7 @@ def fitting(count: int, seen: Mapping[str, float]) -> list[tuple[Layout, float]]
     """Give the layouts of a page with `count` rows, and how probable each is by what is `seen`."""
     part = seen.get("partial", 0.0)
     return [
-        (layout, max(part if layout.partial else seen.get(layout.name, 0.0), UNSEEN))
+        (layout, max(part if layout.partial else seen.get(layout.name, 0.0), RARE if layout.rare else UNSEEN))
         for layout in LAYOUTS
         if layout.count == count
     ]
