@@ -30,6 +30,8 @@ CLEAR = 2.5
 """Amplitude of the grid's wave over that of waves that no grid has, from which on it is followed."""
 EVEN_MM = 0.2
 """Three quarters of the page lie as near as that to where an even grid would have them: then it is even."""
+COARSE_MM = 7.0
+"""Sigma of the window over which phases are smoothed to be unwrapped."""
 CROWDED = 0.05
 """Share of the page that is as dark as ink from which on the grid may be as dark."""
 _BESIDE = (0.68, 1.6)
@@ -122,7 +124,8 @@ def _followed(
         clear_by.append(float(np.median(np.abs(wave))) / max(float(noise), 1e-9))
         if clear_by[-1] < CLEAR:
             return None
-        fields.append(_straightened(_unwrapped(wave) / np.float32(2 * np.pi) * np.float32(spacing), np.abs(wave)))
+        shift = _phase(wave) / np.float32(2 * np.pi) * np.float32(spacing)
+        fields.append(_straightened(shift, np.abs(wave)))
     steps = dark.shape[1] / nodes[0], dark.shape[0] / nodes[1]
     return GridMap(across, down, steps, np.stack(fields).astype(np.float32)), min(clear_by)
 
@@ -152,6 +155,19 @@ def _demodulated(dark: Float, axis: int, period: float, nodes: tuple[int, int]) 
     parts = [cv2.GaussianBlur(cell, (0, 0), WINDOW_MM / NODE_MM) for cell in cells]
     # dark ~ cos(phase - moved), whose product with exp(i phase) leaves exp(i moved).
     return np.asarray(parts[0] + 1j * parts[1], np.complex64)
+
+
+def _phase(wave: Complex) -> Float:
+    """Phases (h, w) without jumps: those of a wider window are unwrapped, and the narrow one's are next to them.
+
+    Where trace or a fold hides the lines, a narrow window alone may skip one.
+    """
+    wide = COARSE_MM / NODE_MM
+    coarse = _unwrapped(
+        cv2.GaussianBlur(np.ascontiguousarray(wave.real), (0, 0), wide)
+        + 1j * cv2.GaussianBlur(np.ascontiguousarray(wave.imag), (0, 0), wide)
+    )
+    return np.asarray(coarse + np.angle(wave * np.exp(-1j * coarse)), np.float32)
 
 
 def _unwrapped(wave: Complex) -> Float:
