@@ -33,11 +33,17 @@ STRAY = 0.25
 FINE = 18.0
 """Columns per millimetre in which the pen's centre is found, about the 500 Hz of the signal at 25 mm/s; at most 4 a pixel."""
 RUN = 0.5
+"""Cover from which on a pixel belongs to a run of ink."""
 SURE = 1.6
+"""A pixel whose cover times this is 1 costs no more to climb than solid ink: steep thin strokes are pale."""
 EDGE = 0.5
+"""Cover at which the edge of a stroke lies."""
 NIB = 0.8
+"""Share of the nib's radius that is taken off across the columns; anti-aliasing has blunted the tips of peaks."""
 USUAL = 0.5
+"""Quantile of the heights of level ink that is the width of the stroke."""
 STRETCH = 1.5
+"""Millimetres over which the least height of ink counts."""
 ON_LINE = 0.3
 """Cost of ink that lies on a line of a dark grid."""
 
