@@ -31,15 +31,15 @@ import numpy.typing as npt
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT)]
 
-from calibration.synthetic.findings import Labels  # noqa: E402
-from calibration.synthetic.pages import draw  # noqa: E402
-from calibration.synthetic.real import resample  # noqa: E402
-from calibration.synthetic.recording import SAMPLES, UNKNOWN, Recording  # noqa: E402
-from calibration.synthetic.style import PageStyle  # noqa: E402
-from pulse_edge.measurement.checks import Check, check_answers  # noqa: E402
-from pulse_edge.measurement.conditions import Person  # noqa: E402
-from pulse_edge.measurement.measurements import Measurement  # noqa: E402
-from pulse_edge.measurement.signal import LEADS, SAMPLES_PER_SECOND, TracedSignal  # noqa: E402
+from calibration.synthetic.findings import Labels
+from calibration.synthetic.pages import draw
+from calibration.synthetic.real import resample
+from calibration.synthetic.recording import SAMPLES, UNKNOWN, Recording
+from calibration.synthetic.style import PageStyle
+from pulse_edge.measurement.checks import Check, check_answers
+from pulse_edge.measurement.conditions import Person
+from pulse_edge.measurement.measurements import Measurement
+from pulse_edge.measurement.signal import LEADS, SAMPLES_PER_SECOND, TracedSignal
 
 Signal = npt.NDArray[np.float32]
 PATH = click.Path(path_type=Path)
@@ -116,16 +116,25 @@ def _ludb(name: str, signal: Signal, row: dict[str, Any]) -> Recording:
     codes |= {"PACE"} if row["pacing"] else set()
     codes |= {"ECTOPIC"} if row["extrasystoles"] else set()
     sex = SEXES.get(row["sex"])
-    return Recording(f"ludb-{name}", signal, _age(row["age"]), sex, frozenset(codes), True, row["reference"])
+    return Recording(
+        f"ludb-{name}", signal, _age(row["age"]), sex, frozenset(codes), True, row["reference"]
+    )
 
 
 def _ptbxl(name: str, signal: Signal, row: dict[str, Any]) -> Recording:
     codes = set(row["scp_codes"] or ()) | ({row["group"]} if "group" in row else set())
     sex = SEXES.get(str(row["sex"] or "").removesuffix(".0"))
-    return Recording(f"ptbxl-{name}", signal, _age(row["age"]), sex, frozenset(codes), bool(row["scp_codes"]))
+    return Recording(
+        f"ptbxl-{name}", signal, _age(row["age"]), sex, frozenset(codes), bool(row["scp_codes"])
+    )
 
 
-SEXES: dict[str, Literal["male", "female"]] = {"M": "male", "F": "female", "0": "male", "1": "female"}
+SEXES: dict[str, Literal["male", "female"]] = {
+    "M": "male",
+    "F": "female",
+    "0": "male",
+    "1": "female",
+}
 
 
 def _rows(path: Path) -> Iterator[tuple[str, Signal, dict[str, Any]]]:
@@ -134,7 +143,11 @@ def _rows(path: Path) -> Iterator[tuple[str, Signal, dict[str, Any]]]:
     rows = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     rows = rows["records"] if isinstance(rows, dict) else rows
     for signal, row in zip(signals, rows, strict=True):
-        yield str(row.get("ecg_id", row.get("id"))), resample(signal / 1000, hz).astype(np.float32), row
+        yield (
+            str(row.get("ecg_id", row.get("id"))),
+            resample(signal / 1000, hz).astype(np.float32),
+            row,
+        )
 
 
 def _age(value: Any) -> float | None:
@@ -150,9 +163,17 @@ SINUS = frozenset({"SR", "SBRAD", "STACH", "SARRH", "NORM"})
 MISLABELLED = {"ptbxl-287": "CLBBB"}
 """Codes that their own report contradicts: "right bundle branch block", and V1 is upright."""
 ECTOPIC = frozenset({"PVC", "PAC", "BIGU", "TRIGU", "ECTOPIC"})
-NOT_SINUS = frozenset({"AFIB", "AFLT", "PACE", "SVTAC", "PSVT", "3AVB", "2AVB", "BIGU", "TRIGU", "SVARR"})
-WIDE = frozenset({"CLBBB", "CRBBB", "IVCD", "PACE", "WPW", "ILBBB", "IRBBB", "ABQRS", "LVH", "VCLVH"})
-PLACES = {"inferior": ("II", "III", "aVF"), "anterior": ("V1", "V2", "V3", "V4"), "lateral": ("I", "aVL", "V5", "V6")}
+NOT_SINUS = frozenset(
+    {"AFIB", "AFLT", "PACE", "SVTAC", "PSVT", "3AVB", "2AVB", "BIGU", "TRIGU", "SVARR"}
+)
+WIDE = frozenset(
+    {"CLBBB", "CRBBB", "IVCD", "PACE", "WPW", "ILBBB", "IRBBB", "ABQRS", "LVH", "VCLVH"}
+)
+PLACES = {
+    "inferior": ("II", "III", "aVF"),
+    "anterior": ("V1", "V2", "V3", "V4"),
+    "lateral": ("I", "aVL", "V5", "V6"),
+}
 
 
 def statements(recording: Recording) -> Iterator[Statement]:
@@ -206,7 +227,10 @@ def _rhythms(r: Recording) -> Said:
 
 
 def _blocks(r: Recording) -> Said:
-    for code, name in (("CLBBB", "left bundle branch block"), ("CRBBB", "right bundle branch block")):
+    for code, name in (
+        ("CLBBB", "left bundle branch block"),
+        ("CRBBB", "right bundle branch block"),
+    ):
         if MISLABELLED.get(r.name) == code:
             continue
         if code in r.labels:
@@ -224,7 +248,11 @@ def _blocks(r: Recording) -> Said:
 def _intervals(r: Recording) -> Said:
     if not r.reference or "PACE" in r.labels:
         return
-    for key, words, by in (("pr", "PR interval", 60), ("qrs", "QRS duration", 50), ("qt", "QT interval", 80)):
+    for key, words, by in (
+        ("pr", "PR interval", 60),
+        ("qrs", "QRS duration", 50),
+        ("qt", "QT interval", 80),
+    ):
         if value := r.reference.get(f"{key}_trimmed_ms"):
             yield f"{words}, ms", f"The {words} is {value:.0f} ms.", True
             for wrong in (value - by, value + by):
@@ -249,7 +277,9 @@ def _st(r: Recording) -> Said:
         return
     levels = {
         lead: (j / 1000, j60 / 1000)
-        for lead, j, j60 in zip(LEADS, r.reference["st_j_uv"], r.reference["st_j60_uv"], strict=True)
+        for lead, j, j60 in zip(
+            LEADS, r.reference["st_j_uv"], r.reference["st_j60_uv"], strict=True
+        )
         if j is not None and j60 is not None
     }
     for place, leads in PLACES.items():
@@ -302,7 +332,9 @@ def oracle_rate(millivolts: Signal) -> float | None:
 
     rates = []
     for lead in ("II", "V5"):
-        cleaned = neurokit2.ecg_clean(millivolts[LEADS.index(lead)], sampling_rate=SAMPLES_PER_SECOND)
+        cleaned = neurokit2.ecg_clean(
+            millivolts[LEADS.index(lead)], sampling_rate=SAMPLES_PER_SECOND
+        )
         _, found = neurokit2.ecg_peaks(cleaned, sampling_rate=SAMPLES_PER_SECOND)
         intervals = np.diff(found["ECG_R_Peaks"])
         if intervals.size < 3 or np.ptp(intervals) > 0.35 * np.median(intervals):
@@ -325,7 +357,9 @@ def in_columns(millivolts: Signal) -> TracedSignal:
     shown = np.full_like(millivolts, np.nan)
     for n in range(len(LEADS)):
         column = n // 3
-        shown[n, column * size : (column + 1) * size] = millivolts[n, column * size : (column + 1) * size]
+        shown[n, column * size : (column + 1) * size] = millivolts[
+            n, column * size : (column + 1) * size
+        ]
     return _traced(shown, (("II", millivolts[LEADS.index("II")]),))
 
 
@@ -338,14 +372,18 @@ def drawn(millivolts: Signal) -> TracedSignal:
     from pulse_edge.measurement.digitise import digitise
 
     style = PageStyle(layout="3x4+1")
-    shown = np.pad(millivolts, ((0, 0), (0, max(0, SAMPLES - millivolts.shape[1]))), constant_values=np.nan)[
-        :, :SAMPLES
-    ]
+    shown = np.pad(
+        millivolts, ((0, 0), (0, max(0, SAMPLES - millivolts.shape[1]))), constant_values=np.nan
+    )[:, :SAMPLES]
     page = draw(Recording(shown, None, Labels(None, None, None), UNKNOWN), style)
     return digitise(page.image, style.px_per_mm, style.px_per_mm, {style.layout: 1.0})
 
 
-LAYOUTS: dict[str, Callable[[Signal], TracedSignal]] = {"full": whole, "columns": in_columns, "drawn": drawn}
+LAYOUTS: dict[str, Callable[[Signal], TracedSignal]] = {
+    "full": whole,
+    "columns": in_columns,
+    "drawn": drawn,
+}
 
 
 def measured(recording: Recording, layout: str) -> tuple[Measurement, ...]:
@@ -367,7 +405,9 @@ class Count:
     def add(self, checks: Sequence[Check]) -> str:
         """Count a text by its worst verdict; return it."""
         found = {check.verdict for check in checks}
-        verdict = next((v for v in ("contradicted", "supported", "not measurable") if v in found), "not found")
+        verdict = next(
+            (v for v in ("contradicted", "supported", "not measurable") if v in found), "not found"
+        )
         self.verdicts[verdict] = self.verdicts.get(verdict, 0) + 1
         return verdict
 
@@ -394,12 +434,27 @@ def wilson(k: int, n: int) -> tuple[float, float]:
 @click.command(help=__doc__.partition("\n")[0])
 @click.argument("shared", type=PATH)
 @click.option("--layout", type=click.Choice(sorted(LAYOUTS)), default="columns", show_default=True)
-@click.option("--set", "sets", multiple=True, default=SETS, help="Recordings, below SHARED/ecg.  [default: all three]")
+@click.option(
+    "--set",
+    "sets",
+    multiple=True,
+    default=SETS,
+    help="Recordings, below SHARED/ecg.  [default: all three]",
+)
 @click.option("--limit", type=int, default=None, help="Recordings.  [default: all]")
-@click.option("--misses", type=PATH, default=None, help="Write each wrong verdict to this file, a line each.")
-@click.option("--unknown-person", is_flag=True, help="Check without age and sex, as where nobody gives them.")
+@click.option(
+    "--misses", type=PATH, default=None, help="Write each wrong verdict to this file, a line each."
+)
+@click.option(
+    "--unknown-person", is_flag=True, help="Check without age and sex, as where nobody gives them."
+)
 def main(
-    shared: Path, layout: str, sets: tuple[str, ...], limit: int | None, misses: Path | None, unknown_person: bool
+    shared: Path,
+    layout: str,
+    sets: tuple[str, ...],
+    limit: int | None,
+    misses: Path | None,
+    unknown_person: bool,
 ) -> None:
     counts: dict[tuple[str, bool], Count] = {}
     lines = []
@@ -418,10 +473,16 @@ def main(
                 )
     if misses:
         misses.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    click.echo(f"{'statement':<44}{'right, contradicted':<28}{'wrong, contradicted':<30}{'right, not measurable':<28}")
+    click.echo(
+        f"{'statement':<44}{'right, contradicted':<28}{'wrong, contradicted':<30}{'right, not measurable':<28}"
+    )
     for group in dict.fromkeys(group for group, _ in counts):
         right, wrong = counts.get((group, True), Count()), counts.get((group, False), Count())
-        cells = (right.share("contradicted"), wrong.share("contradicted"), right.share("not measurable"))
+        cells = (
+            right.share("contradicted"),
+            wrong.share("contradicted"),
+            right.share("not measurable"),
+        )
         click.echo(f"{group:<44}{cells[0]:<28}{cells[1]:<30}{cells[2]:<28}")
 
 

@@ -58,7 +58,9 @@ def printed(millivolts: Array, layout: str, decibels: float | None, seed: int) -
         start = n // rows * width
         page[n, start : start + width] = noisy[n, start : start + width]
     lines = _noisy(millivolts[[LEADS.index(lead) for lead in strips]], decibels, rng)
-    traced = tuple((lead, line.astype(np.float32)) for lead, line in zip(strips, lines, strict=True))
+    traced = tuple(
+        (lead, line.astype(np.float32)) for lead, line in zip(strips, lines, strict=True)
+    )
     return TracedSignal(page, (1.0,) * 12, 25.0, 10.0, True, True, layout, traced)
 
 
@@ -108,7 +110,9 @@ class Errors:
         if limits is not None:
             inside = abs(trimmed.mean()) <= limits[0] and trimmed.std(ddof=1) <= limits[1]
             verdict = f" ({'inside' if inside else 'OUTSIDE'} {limits[0]}/{limits[1]})"
-        worst = ", ".join(f"{self.records[n]}: {errors[n]:+.0f}" for n in np.argsort(-np.abs(errors))[:4])
+        worst = ", ".join(
+            f"{self.records[n]}: {errors[n]:+.0f}" for n in np.argsort(-np.abs(errors))[:4]
+        )
         return (
             f"{errors.size}/{self.truths} | {np.median(np.abs(errors)):.1f} [{low:.1f}, {high:.1f}] {unit} "
             f"| {errors.mean():+.1f} / {errors.std(ddof=1):.1f} | {trimmed.mean():+.1f} / {trimmed.std(ddof=1):.1f}{verdict} "
@@ -116,10 +120,14 @@ class Errors:
         )
 
 
-def _interval(values: Array, statistic: Callable[[Array], Any], rounds: int = 1000) -> tuple[float, float]:
+def _interval(
+    values: Array, statistic: Callable[[Array], Any], rounds: int = 1000
+) -> tuple[float, float]:
     """95 % interval of a statistic by bootstrap."""
     rng = np.random.default_rng(0)
-    drawn = [float(statistic(values[rng.integers(0, values.size, values.size)])) for _ in range(rounds)]
+    drawn = [
+        float(statistic(values[rng.integers(0, values.size, values.size)])) for _ in range(rounds)
+    ]
     return float(np.quantile(drawn, 0.025)), float(np.quantile(drawn, 0.975))
 
 
@@ -169,7 +177,10 @@ def score(folder: Path, layout: str, decibels: float | None) -> Scores:
         if decibels is not None:
             recorded = measure_signal(printed(signal, "12x1", None, n))
             for key, differences in scores.heights.items():
-                pairs = [(sheet[f"{key}.{lead}"].value, recorded[f"{key}.{lead}"].value) for lead in LEADS]
+                pairs = [
+                    (sheet[f"{key}.{lead}"].value, recorded[f"{key}.{lead}"].value)
+                    for lead in LEADS
+                ]
                 differences += [a - b for a, b in pairs if a is not None and b is not None]
         present = sheet["p_present"].value
         if row["pacing"]:
@@ -185,8 +196,13 @@ def score(folder: Path, layout: str, decibels: float | None) -> Scores:
 
 def table(scores: Scores, layout: str, decibels: float | None) -> None:
     """Print the table of one layout."""
-    click.echo(f"\nLUDB, {layout}, " + ("as recorded" if decibels is None else f"noise {decibels:g} dB below"))
-    click.echo("| | measured | median error | mean / SD | without outliers (limits) | 95 % within | worst |")
+    click.echo(
+        f"\nLUDB, {layout}, "
+        + ("as recorded" if decibels is None else f"noise {decibels:g} dB below")
+    )
+    click.echo(
+        "| | measured | median error | mean / SD | without outliers (limits) | 95 % within | worst |"
+    )
     click.echo("|---|---|---|---|---|---|---|")
     for key in KEYS:
         click.echo(f"| {key} | {scores.errors[key].row(UNITS.get(key, 'ms'), IEC.get(key))} |")
@@ -194,13 +210,19 @@ def table(scores: Scores, layout: str, decibels: float | None) -> None:
         size = np.abs(differences)
         if size.size:
             name = f"{key} amplitude against the recording's own"
-            click.echo(f"| {name} | {size.size} | {np.median(size):.3f} mV | | | {np.quantile(size, 0.95):.3f} | |")
+            click.echo(
+                f"| {name} | {size.size} | {np.median(size):.3f} mV | | | {np.quantile(size, 0.95):.3f} | |"
+            )
     within = [abs(e) <= 5 for e in scores.errors["rate_median"].values]
     click.echo(f"rate within 5 bpm {share(within)}; {np.median(scores.seconds):.2f} s a page")
-    click.echo(f"P missed {share(scores.missed)}, false {share(scores.false)}, not told {scores.unsure}")
+    click.echo(
+        f"P missed {share(scores.missed)}, false {share(scores.false)}, not told {scores.unsure}"
+    )
 
 
-def _axis_and_levels(errors: dict[str, Errors], sheet: SignalMeasurements, truth: dict[str, Any], record: int) -> None:
+def _axis_and_levels(
+    errors: dict[str, Errors], sheet: SignalMeasurements, truth: dict[str, Any], record: int
+) -> None:
     axis = sheet["qrs_axis"].value
     if truth["qrs_axis_certain"]:
         turn = None if axis is None else (axis - truth["qrs_axis_deg"] + 180) % 360 - 180
@@ -227,8 +249,20 @@ def cases(folder: Path, layout: str, decibels: float | None) -> None:
             else:
                 fibrillation["AFIB" in codes].append(bool(told))
         if row["group"] in ("PACE", "PVC", "CLBBB", "CRBBB", "1AVB", "LNGQT", "LVOLT"):
-            keys = ("rate", "pr", "qrs", "qt", "qtc_fridericia", "paced", "ventricular_ectopic", "limb_voltage")
-            lines.append(f"{row['group']} {row['ecg_id']}: " + ", ".join(f"{key} {_short(sheet, key)}" for key in keys))
+            keys = (
+                "rate",
+                "pr",
+                "qrs",
+                "qt",
+                "qtc_fridericia",
+                "paced",
+                "ventricular_ectopic",
+                "limb_voltage",
+            )
+            lines.append(
+                f"{row['group']} {row['ecg_id']}: "
+                + ", ".join(f"{key} {_short(sheet, key)}" for key in keys)
+            )
     click.echo(f"\nPTB-XL cases, {layout}: atrial fibrillation seen {share(fibrillation[True])}")
     click.echo(f"false {share(fibrillation[False])}, not told {refused}")
     click.echo("\n".join(lines))
@@ -242,12 +276,26 @@ def _short(sheet: SignalMeasurements, key: str) -> str:
 @click.command()
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option(
-    "--layout", "layouts", multiple=True, type=click.Choice(list(LAYOUTS)), help="[default: 12x1, 6x2, 3x4, 3x4+1]"
+    "--layout",
+    "layouts",
+    multiple=True,
+    type=click.Choice(list(LAYOUTS)),
+    help="[default: 12x1, 6x2, 3x4, 3x4+1]",
 )
 @click.option(
-    "--noise", type=float, default=18.0, show_default=True, help="Decibels below the signal, on printed layouts."
+    "--noise",
+    type=float,
+    default=18.0,
+    show_default=True,
+    help="Decibels below the signal, on printed layouts.",
 )
-@click.option("--cases/--no-cases", "with_cases", default=True, show_default=True, help="PTB-XL cases as well.")
+@click.option(
+    "--cases/--no-cases",
+    "with_cases",
+    default=True,
+    show_default=True,
+    help="PTB-XL cases as well.",
+)
 def main(folder: Path, layouts: tuple[str, ...], noise: float, with_cases: bool) -> None:
     """Measure the recordings of FOLDER (ludb_dev, ptbxl_cases_dev) and compare with their truth."""
     runs: list[tuple[str, float | None]] = [("12x1", None)]

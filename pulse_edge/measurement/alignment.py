@@ -54,7 +54,9 @@ def aligned_beats(channels: tuple[Channel, ...], beats: Index) -> Alignment:
     early = np.diff(beats, prepend=beats[0] - 10**6) < EARLY * np.median(np.diff(beats))
     dominant = _dominant(likeness, group, whole, early)
     second = align(channels, bands, first, dominant)
-    return Alignment(second, group, _dominant(_likeness(channels, bands, second), group, whole, early), whole)
+    return Alignment(
+        second, group, _dominant(_likeness(channels, bands, second), group, whole, early), whole
+    )
 
 
 def _likeness(channels: tuple[Channel, ...], bands: dict[int, Samples], beats: Index) -> Samples:
@@ -64,7 +66,9 @@ def _likeness(channels: tuple[Channel, ...], bands: dict[int, Samples], beats: I
     power = np.zeros_like(product)
     mirror = np.zeros_like(product)
     for channel in channels:
-        cut = windows(bands[id(channel)], beats, samples(BEFORE_MS) + reach, samples(AFTER_MS) + reach)
+        cut = windows(
+            bands[id(channel)], beats, samples(BEFORE_MS) + reach, samples(AFTER_MS) + reach
+        )
         whole = np.isfinite(cut).all(axis=1)
         if not whole.any():
             continue
@@ -105,7 +109,9 @@ def _dominant(likeness: Samples, group: Index, whole: Members, early: Members) -
     alike = np.nan_to_num(likeness, nan=0.0) >= ALIKE
     for number in np.unique(group):
         members = (group == number) & whole
-        support = alike[:, members].sum(axis=1) + 0.1 * np.nansum(np.where(members, likeness, 0), axis=1) / len(group)
+        support = alike[:, members].sum(axis=1) + 0.1 * np.nansum(
+            np.where(members, likeness, 0), axis=1
+        ) / len(group)
         centre = int(np.argmax(np.where(members, support - 0.6 * early, -1)))
         like = members & (alike[centre] | (np.arange(len(group)) == centre))
         if not early[like].all():
@@ -120,7 +126,9 @@ def windows(values: Samples, centres: Index, before: int, after: int) -> Samples
     return np.where(inside, values[np.clip(index, 0, values.size - 1)], np.nan)
 
 
-def align(channels: tuple[Channel, ...], bands: dict[int, Samples], beats: Index, members: Members) -> Index:
+def align(
+    channels: tuple[Channel, ...], bands: dict[int, Samples], beats: Index, members: Members
+) -> Index:
     """Shift each R peak so that the beats of one shape lie over one another, strips first since they span all columns."""
     aligned = np.asarray(beats, np.intp).copy()
     strips = tuple(c for c in channels if c.strip)
@@ -141,7 +149,9 @@ def _shifted(
     """Shift beats by at most `reach` samples to where they differ least from the template, or from a model beat."""
     error, leads = np.zeros((len(beats), 2 * reach + 1)), np.zeros(len(beats))
     for channel in channels:
-        cut = windows(bands[id(channel)], beats, samples(BEFORE_MS) + reach, samples(AFTER_MS) + reach)
+        cut = windows(
+            bands[id(channel)], beats, samples(BEFORE_MS) + reach, samples(AFTER_MS) + reach
+        )
         whole = np.isfinite(cut).all(axis=1)
         pattern = whole & members
         if pattern.sum() < 2:

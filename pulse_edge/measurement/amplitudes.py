@@ -63,7 +63,11 @@ def qrs_shape(values: Samples, waves: Waves) -> QrsShape | None:
     if part[top] < LEAST_MV:
         depth = min(float(part.min()), 0.0)
         negative = np.flatnonzero(part < -LEAST_MV)
-        width = float(negative[-1] - negative[0] + 1) * 1000 / SAMPLES_PER_SECOND if negative.size else 0.0
+        width = (
+            float(negative[-1] - negative[0] + 1) * 1000 / SAMPLES_PER_SECOND
+            if negative.size
+            else 0.0
+        )
         return QrsShape(depth if depth < -LEAST_MV else 0.0, 0.0, 0.0, width)
     q, s = (float(side.min()) if side.size else 0.0 for side in (part[:top], part[top:]))
     width = 0.0
@@ -71,7 +75,9 @@ def qrs_shape(values: Samples, waves: Waves) -> QrsShape | None:
         crossing = np.flatnonzero(part[: top + 1] >= 0)
         after = crossing[crossing > int(np.argmin(part[:top]))]
         width = float(after[0] if after.size else top) * 1000 / SAMPLES_PER_SECOND
-    return QrsShape(q if q < -LEAST_MV else 0.0, float(part[top]), s if s < -LEAST_MV else 0.0, width)
+    return QrsShape(
+        q if q < -LEAST_MV else 0.0, float(part[top]), s if s < -LEAST_MV else 0.0, width
+    )
 
 
 def level_at(values: Samples, sample: int) -> float | None:
@@ -88,7 +94,9 @@ def wave_height(values: Samples, first: int, last: int) -> float | None:
     return float(part[int(np.argmax(np.abs(part)))])
 
 
-def frontal_axis(values: Samples, first: int, last: int, straight: bool) -> tuple[float, float, tuple[str, ...]] | None:
+def frontal_axis(
+    values: Samples, first: int, last: int, straight: bool
+) -> tuple[float, float, tuple[str, ...]] | None:
     """Axis in degrees (-180, 180], its uncertainty in degrees from the disagreement of the leads, and the leads used.
 
     The vector whose components best explain the net areas of the limb leads; `straight` takes off the line between the two
@@ -108,7 +116,9 @@ def frontal_axis(values: Samples, first: int, last: int, straight: bool) -> tupl
     vector, *_ = np.linalg.lstsq(design, areas, rcond=None)
     residual = areas - design @ vector
     freedom = max(int(present.sum()) - 2, 1)
-    spread = np.sqrt(float(residual @ residual) / freedom * float(np.linalg.inv(design.T @ design).max()))
+    spread = np.sqrt(
+        float(residual @ residual) / freedom * float(np.linalg.inv(design.T @ design).max())
+    )
     length = float(np.hypot(*vector))
     doubt = float(np.degrees(np.arctan2(2 * spread, max(length, 1e-9))))
     leads = tuple(LEADS[n] for n in np.flatnonzero(present))

@@ -168,7 +168,9 @@ def _detect(channels: tuple[Channel, ...], size: int) -> Detection:
     if not np.nanmax(energy) >= MIN_SLOPE:
         if _extent(channels) > FLAT_MV:
             return replace(nothing, reason="no beats stand out from the noise")
-        return replace(nothing, reason="the trace is flat: asystole, or electrodes off", asystole=True)
+        return replace(
+            nothing, reason="the trace is flat: asystole, or electrodes off", asystole=True
+        )
     scaled, contrast = _scaled(energy, channels)
     if contrast < MIN_CONTRAST:
         return replace(nothing, reason="no beats stand out from the noise")
@@ -190,7 +192,9 @@ def _confirmed(channels: tuple[Channel, ...], peaks: Index, size: int) -> Index:
     traced = np.array([part.size > reach and np.isfinite(part).mean() > 0.8 for part in around])
     if traced.sum() < 3:
         return peaks
-    tops = np.array([float(np.nanmax(part)) if ok else np.nan for part, ok in zip(around, traced, strict=True)])
+    tops = np.array(
+        [float(np.nanmax(part)) if ok else np.nan for part, ok in zip(around, traced, strict=True)]
+    )
     intervals = np.diff(peaks).astype(np.float64)
     nearest = np.minimum(np.append(intervals, np.inf), np.insert(intervals, 0, np.inf))
     level = np.nan_to_num(tops) < STRIP_SHARE * float(np.nanmedian(tops))
@@ -213,7 +217,9 @@ def _centred(energy: Samples, peaks: Index) -> Index:
 
 def _extent(channels: tuple[Channel, ...]) -> float:
     """Median over the channels of the range that holds 99 % of the samples, mV."""
-    return float(np.median([np.subtract(*np.nanquantile(c.millivolts, [0.995, 0.005])) for c in channels]))
+    return float(
+        np.median([np.subtract(*np.nanquantile(c.millivolts, [0.995, 0.005])) for c in channels])
+    )
 
 
 def activity(channels: tuple[Channel, ...], size: int, sharp: bool = False) -> Samples:
@@ -238,7 +244,9 @@ def _scaled(energy: Samples, channels: tuple[Channel, ...]) -> tuple[Samples, fl
     present = np.stack([channel.valid for channel in channels])
     starts = [0, *(np.flatnonzero(np.any(np.diff(present, axis=1), axis=0)) + 1), energy.size]
     stretches = [(a, b) for a, b in itertools.pairwise(starts) if b - a >= samples(SHORTEST_MS)]
-    stretches = [(a, b) for a, b in stretches if np.isfinite(energy[a:b]).sum() >= samples(SHORTEST_MS)]
+    stretches = [
+        (a, b) for a, b in stretches if np.isfinite(energy[a:b]).sum() >= samples(SHORTEST_MS)
+    ]
     if not stretches:
         return np.full_like(energy, np.nan), 0.0
     heights = np.array([_height(energy[a:b]) for a, b in stretches])
@@ -254,7 +262,9 @@ def _scaled(energy: Samples, channels: tuple[Channel, ...]) -> tuple[Samples, fl
     for (a, b), height in zip(stretches, heights, strict=True):
         scale[a:b] = np.clip(height, 0.4 * usual, 2.5 * usual)
     short = np.isnan(scale)
-    scale[short] = np.interp(np.flatnonzero(short), centres, np.clip(heights, 0.4 * usual, 2.5 * usual))
+    scale[short] = np.interp(
+        np.flatnonzero(short), centres, np.clip(heights, 0.4 * usual, 2.5 * usual)
+    )
     return energy / scale, contrast
 
 
@@ -262,7 +272,11 @@ def _height(energy: Samples) -> float:
     """Median over windows of 1.2 s of the highest energy in each."""
     width = samples(1200)
     count = max(energy.size // width, 1)
-    return float(np.median([np.nanmax(part) for part in np.array_split(energy, count) if np.isfinite(part).any()]))
+    return float(
+        np.median(
+            [np.nanmax(part) for part in np.array_split(energy, count) if np.isfinite(part).any()]
+        )
+    )
 
 
 def _weighted_median(values: Samples, weights: Samples) -> float:
@@ -281,10 +295,16 @@ def _accepted(scaled: Samples, sharp: Samples) -> Index:
     usual = float(np.median(np.diff(beats)))
     level = float(np.median(scaled[beats]))
     more = list(beats)
-    edges = [max(beats[0] - int(1.6 * usual), 0), *beats, min(beats[-1] + int(1.6 * usual), scaled.size)]
+    edges = [
+        max(beats[0] - int(1.6 * usual), 0),
+        *beats,
+        min(beats[-1] + int(1.6 * usual), scaled.size),
+    ]
     for a, b in itertools.pairwise(edges):
         if b - a > 1.5 * usual:
-            inside = peaks[(peaks > a + 0.45 * usual) & (peaks < b - 0.35 * usual) & (heights > 0.22 * level)]
+            inside = peaks[
+                (peaks > a + 0.45 * usual) & (peaks < b - 0.35 * usual) & (heights > 0.22 * level)
+            ]
             if len(inside):
                 more.append(int(inside[np.argmax(scaled[inside])]))
     return _without_t_waves(np.unique(more).astype(np.intp), scaled, sharp)
@@ -292,7 +312,12 @@ def _accepted(scaled: Samples, sharp: Samples) -> Index:
 
 def _peaks(values: Samples, least: float) -> Index:
     """Local maxima above `least` that are the highest within the refractory time."""
-    inner = np.flatnonzero((values[1:-1] >= values[:-2]) & (values[1:-1] > values[2:]) & (values[1:-1] > least)) + 1
+    inner = (
+        np.flatnonzero(
+            (values[1:-1] >= values[:-2]) & (values[1:-1] > values[2:]) & (values[1:-1] > least)
+        )
+        + 1
+    )
     chosen: list[int] = []
     for peak in inner[np.argsort(-values[inner])]:
         if all(abs(int(peak) - other) > samples(REFRACTORY_MS) for other in chosen):
@@ -304,9 +329,17 @@ def _without_t_waves(peaks: Index, scaled: Samples, sharp: Samples) -> Index:
     """Drop a peak that follows a much higher one, or in beat after beat a much sharper one, before T can have ended."""
     beats: list[int] = []
     for peak in peaks:
-        if beats and peak - beats[-1] < samples(T_WAVE_MS) and scaled[peak] < 0.5 * scaled[beats[-1]]:
+        if (
+            beats
+            and peak - beats[-1] < samples(T_WAVE_MS)
+            and scaled[peak] < 0.5 * scaled[beats[-1]]
+        ):
             continue
-        if beats and peak - beats[-1] < samples(T_WAVE_MS) and scaled[beats[-1]] < 0.5 * scaled[peak]:
+        if (
+            beats
+            and peak - beats[-1] < samples(T_WAVE_MS)
+            and scaled[beats[-1]] < 0.5 * scaled[peak]
+        ):
             beats.pop()  # a P wave or an artefact stood before the QRS
         beats.append(int(peak))
     chosen = np.asarray(beats, dtype=np.intp)
@@ -319,7 +352,9 @@ def _blunt(peaks: Index, scaled: Samples, sharp: Samples) -> npt.NDArray[np.bool
     A premature ventricular beat is blunt as well, but does not follow two beats in a row at the same distance.
     """
     reach = samples(60)
-    edge = np.array([float(np.nanmax(sharp[max(peak - reach, 0) : peak + reach + 1])) for peak in peaks])
+    edge = np.array(
+        [float(np.nanmax(sharp[max(peak - reach, 0) : peak + reach + 1])) for peak in peaks]
+    )
     delay = np.diff(peaks, prepend=peaks[0] - 10**6)
     suspect = np.zeros(len(peaks), bool)
     for n in range(1, len(peaks)):

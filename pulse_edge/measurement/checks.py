@@ -96,7 +96,9 @@ _NUMBERS = {rule.topic: rule for rule in NUMBERS}
 
 
 def check_answers(
-    answers: Sequence[tuple[str, str]], measurements: Iterable[Measurement], person: Person | None = None
+    answers: Sequence[tuple[str, str]],
+    measurements: Iterable[Measurement],
+    person: Person | None = None,
 ) -> tuple[Check, ...]:
     """Check the (question, text) of each answer; in the order of the text."""
     trace, who = Trace(measurements), person or Person()
@@ -109,14 +111,18 @@ def check_answers(
 
 
 def check_findings(
-    findings: Iterable[AskedFinding], measurements: Iterable[Measurement], person: Person | None = None
+    findings: Iterable[AskedFinding],
+    measurements: Iterable[Measurement],
+    person: Person | None = None,
 ) -> tuple[Check, ...]:
     """Check each finding that the model answers with yes or no (`Finding.answer`) and that a rule knows."""
     trace, who = Trace(measurements), person or Person()
     return tuple(_check_findings(findings, trace, who))
 
 
-def _check_findings(findings: Iterable[AskedFinding], trace: Trace, person: Person) -> Iterator[Check]:
+def _check_findings(
+    findings: Iterable[AskedFinding], trace: Trace, person: Person
+) -> Iterator[Check]:
     for finding in findings:
         topic, present = TOPICS.get(finding.statement), finding.answer
         if topic is None or present is None:
@@ -134,7 +140,11 @@ def _check_findings(findings: Iterable[AskedFinding], trace: Trace, person: Pers
 
 
 def check_claim(
-    claim: Claim, trace: Trace, person: Person, says: str = "The text says", denies: str = "The text denies"
+    claim: Claim,
+    trace: Trace,
+    person: Person,
+    says: str = "The text says",
+    denies: str = "The text denies",
 ) -> Check | None:
     """One statement against the trace; None for a topic without a rule."""
     intro = f"{says if claim.present else denies} {_quoted(claim)}"
@@ -162,7 +172,11 @@ def _number(claim: Claim, rule: NumberRule, trace: Trace, intro: str) -> Check:
     usable = [m for m in measured if m.value is not None]
     if not usable:
         return _check(
-            claim, "not measurable", f"{intro}; {_missing(measured, rule.keys[0])}.", tuple(measured), rule.source
+            claim,
+            "not measurable",
+            f"{intro}; {_missing(measured, rule.keys[0])}.",
+            tuple(measured),
+            rule.source,
         )
     nearest = min(usable, key=lambda m: distance(claim, m))
     size = max(abs(v) for v in (claim.low, claim.high) if v is not None)
@@ -179,7 +193,9 @@ def distance(claim: Claim, measured: Measurement) -> float:
     low = claim.low if claim.low is not None else float("-inf")
     high = claim.high if claim.high is not None else float("inf")
     turns = (-360.0, 0.0, 360.0) if measured.unit == "degrees" else (0.0,)
-    return min(max(low - measured.value - turn, measured.value + turn - high, 0.0) for turn in turns)
+    return min(
+        max(low - measured.value - turn, measured.value + turn - high, 0.0) for turn in turns
+    )
 
 
 # --- words ------------------------------------------------------------------------------------------------------------
@@ -194,9 +210,15 @@ def _words(claim: Claim, rule: Rule, trace: Trace, person: Person, intro: str) -
     results = [judge(condition, trace, person, claim.leads) for condition in conditions]
     whole = truth_of_all(results)
     note = " Adult limits." if person.age is None and _depends_on_age(rule) else ""
-    more = truth_of_all([judge(condition, trace, person, claim.leads) for condition in rule.supports])
-    verdict = _asserted(whole.truth, more.truth, rule) if claim.present else _denied(whole.truth, rule)
-    open_point = claim.present and whole.truth in ("true", "near") and more.truth not in ("true", "near")
+    more = truth_of_all(
+        [judge(condition, trace, person, claim.leads) for condition in rule.supports]
+    )
+    verdict = (
+        _asserted(whole.truth, more.truth, rule) if claim.present else _denied(whole.truth, rule)
+    )
+    open_point = (
+        claim.present and whole.truth in ("true", "near") and more.truth not in ("true", "near")
+    )
     telling = more if open_point or not results else whole
     because = _because(verdict, telling.truth, rule, telling.used)
     return _check(claim, verdict, f"{intro}; {because}.{note}", telling.used, rule.source)
@@ -205,7 +227,11 @@ def _words(claim: Claim, rule: Rule, trace: Trace, person: Person, intro: str) -
 def _asserted(truth: Truth, more: Truth, rule: Rule) -> Verdict:
     if truth == "false":
         return "contradicted"
-    return "supported" if rule.decides and truth != "unknown" and more in ("true", "near") else "not measurable"
+    return (
+        "supported"
+        if rule.decides and truth != "unknown" and more in ("true", "near")
+        else "not measurable"
+    )
 
 
 def _denied(truth: Truth, rule: Rule) -> Verdict:
@@ -225,7 +251,9 @@ def _because(verdict: Verdict, truth: Truth, rule: Rule, used: tuple[Measurement
 
 
 def _depends_on_age(rule: Rule) -> bool:
-    scaled = (bound.scale for condition in (*rule.needs, *rule.proves) for bound in bounds_of(condition))
+    scaled = (
+        bound.scale for condition in (*rule.needs, *rule.proves) for bound in bounds_of(condition)
+    )
     return rule.adults or any(scaled)
 
 
@@ -236,7 +264,10 @@ _YES_NO: Mapping[str, tuple[str, str]] = {
     "p_present": ("no P waves before the QRS", "P waves before the QRS"),
     "paced": ("no pacing spikes", "pacing spikes"),
     "regular": ("irregular RR intervals", "regular RR intervals"),
-    "atrial_fibrillation": ("no pattern of atrial fibrillation", "irregular RR intervals without P waves"),
+    "atrial_fibrillation": (
+        "no pattern of atrial fibrillation",
+        "irregular RR intervals without P waves",
+    ),
     "atrial_flutter": ("no flutter waves", "flutter waves"),
 }
 _COUNTS: Mapping[str, str] = {
@@ -281,18 +312,32 @@ def _missing(measured: Sequence[Measurement], fallback: str) -> str:
     return f"{measured[0].name} is not measurable ({reason})"
 
 
-def _check(claim: Claim, verdict: Verdict, sentence: str, used: tuple[Measurement, ...], source: str) -> Check:
+def _check(
+    claim: Claim, verdict: Verdict, sentence: str, used: tuple[Measurement, ...], source: str
+) -> Check:
     unique = tuple({m.key: m for m in used}.values())
     parts = [m for m in unique if m.key not in DERIVED]
     doubts = dict.fromkeys(m.doubt for m in unique if m.doubt and m.value is not None)
     note = f" {'; '.join(doubts).capitalize()}." if doubts and verdict != "not measurable" else ""
-    return Check(claim.topic, claim.text, claim.start, claim.end, verdict, sentence + note, tuple(parts), source)
+    return Check(
+        claim.topic,
+        claim.text,
+        claim.start,
+        claim.end,
+        verdict,
+        sentence + note,
+        tuple(parts),
+        source,
+    )
 
 
 def check_lines(checks: Iterable[Check]) -> list[str]:
     """A line for each check: contradicted ones first, then supported ones, then the rest; the same sentence once."""
     ordered = sorted(checks, key=lambda check: ORDER.index(check.verdict))
-    lines = (f"{c.verdict.upper() if c.verdict == 'contradicted' else c.verdict}: {c.sentence}" for c in ordered)
+    lines = (
+        f"{c.verdict.upper() if c.verdict == 'contradicted' else c.verdict}: {c.sentence}"
+        for c in ordered
+    )
     return list(dict.fromkeys(lines))
 
 

@@ -49,7 +49,9 @@ class Claim:
 
 
 _LEAD = r"\b(?:[aA][vV][rlfRLF]|[vV][1-6]|III|II|I|iii|ii|(?<=leads )i|(?<=lead )i|(?<=in )i)\b"
-_LEAD_LIST = rf"{_LEAD}(?:\s*(?:-|–|to|through|,|and|&|/)+\s*(?:and\s+)?(?:leads?\s+)?(?:{_LEAD}|[1-6]\b))*"
+_LEAD_LIST = (
+    rf"{_LEAD}(?:\s*(?:-|–|to|through|,|and|&|/)+\s*(?:and\s+)?(?:leads?\s+)?(?:{_LEAD}|[1-6]\b))*"
+)
 _PLACE_NAMES = "|".join(re.escape(name).replace(r"\ ", "[- ]") for name in PLACES)
 _PLACE_LIST = rf"(?:{_PLACE_NAMES})(?:(?:\s*(?:,|and|&|/|-)+\s*)(?:{_PLACE_NAMES}))*"
 _WHERE_AFTER = re.compile(
@@ -105,8 +107,13 @@ _DOUBT_AFTER = re.compile(
     r"|may be|might|is questionable|borderline|vs\.?|versus|difficult|hidden|buried|hard to|obscured)\b|^\s*\?",
     re.I,
 )
-_WORDS = tuple((p, re.compile(rf"(?<![\w])(?:{p.words})(?![\w])", 0 if p.exact_case else re.I)) for p in PHRASES)
-_SUBJECT_WORDS = {name: re.compile(rf"\b(?:{words})(?!\w)", re.I) for name, words in SUBJECTS.items()}
+_WORDS = tuple(
+    (p, re.compile(rf"(?<![\w])(?:{p.words})(?![\w])", 0 if p.exact_case else re.I))
+    for p in PHRASES
+)
+_SUBJECT_WORDS = {
+    name: re.compile(rf"\b(?:{words})(?!\w)", re.I) for name, words in SUBJECTS.items()
+}
 _ANY_SUBJECT = "|".join(f"(?:{words})" for words in SUBJECTS.values())
 _LIST = rf"(?:{_ANY_SUBJECT})(?:(?:\s*(?:,|/|&|\band\b)+\s*(?:(?:the|a)\s+)?)(?:{_ANY_SUBJECT}))*"
 _BEFORE_NOUN = {
@@ -140,7 +147,10 @@ def claims_in(text: str, question: str = "") -> tuple[Claim, ...]:
         if sentence.rstrip().endswith("?") or _GENERAL.search(sentence):
             continue
         by = match.start()
-        found += [replace(claim, start=claim.start + by, end=claim.end + by) for claim in _in_sentence(sentence)]
+        found += [
+            replace(claim, start=claim.start + by, end=claim.end + by)
+            for claim in _in_sentence(sentence)
+        ]
     return tuple(sorted(found, key=lambda claim: (claim.start, claim.end)))
 
 
@@ -170,12 +180,20 @@ def _alone(words: str, answer: re.Match[str], *, present: bool) -> Claim | None:
     claims = _in_sentence(words)
     if len(claims) != 1 or not claims[0].present:
         return None
-    return replace(claims[0], text=answer["word"], start=answer.start("word"), end=answer.end("word"), present=present)
+    return replace(
+        claims[0],
+        text=answer["word"],
+        start=answer.start("word"),
+        end=answer.end("word"),
+        present=present,
+    )
 
 
 def _in_sentence(sentence: str) -> list[Claim]:
     numbers = [
-        Claim(q.topic, sentence[q.start : q.end], q.start, q.end, True, q.low, q.high, q.unit, q.rough)
+        Claim(
+            q.topic, sentence[q.start : q.end], q.start, q.end, True, q.low, q.high, q.unit, q.rough
+        )
         for q in quantities(sentence)
         if not _DOUBT_ABOUT_NUMBER.search(sentence[: q.start])
     ]
@@ -226,14 +244,20 @@ def _phrases(sentence: str) -> Iterator[Claim]:
                 yield from _claim(phrase, sentence, match, present)
 
 
-_NO_ABNORMALITY = re.compile(r"\bno (?:significant |obvious |apparent |clear )?abnormalit(?:y|ies)$", re.I)
+_NO_ABNORMALITY = re.compile(
+    r"\bno (?:significant |obvious |apparent |clear )?abnormalit(?:y|ies)$", re.I
+)
 
 
-def _claim(phrase: Phrase, sentence: str, match: re.Match[str], present: bool | None) -> Iterator[Claim]:
+def _claim(
+    phrase: Phrase, sentence: str, match: re.Match[str], present: bool | None
+) -> Iterator[Claim]:
     topic, span = phrase.topic, match.span()
     if topic == "isoelectric ST" and present:
         yield Claim("ST deviation", match.group(), *span, False)
-    elif topic == "abnormality":  # alone the word says too little; "no abnormalities" says that the ECG is normal
+    elif (
+        topic == "abnormality"
+    ):  # alone the word says too little; "no abnormalities" says that the ECG is normal
         whole = _NO_ABNORMALITY.search(sentence[: match.end()])
         if present is False and whole:
             yield Claim("normal ECG", whole.group(), whole.start(), match.end(), True)
@@ -248,7 +272,10 @@ def _claim(phrase: Phrase, sentence: str, match: re.Match[str], present: bool | 
 def _qualities(sentence: str) -> Iterator[Claim]:
     """`normal PR and QT intervals`, `the QRS complex is wide`."""
     for name in ADJECTIVES:
-        for match in (*_BEFORE_NOUN[name].finditer(sentence), *_AFTER_NOUN[name].finditer(sentence)):
+        for match in (
+            *_BEFORE_NOUN[name].finditer(sentence),
+            *_AFTER_NOUN[name].finditer(sentence),
+        ):
             start, end = match.span()
             if name == "normal" and re.search(
                 r"\b(?:ab|not |near[- ]|otherwise )$", sentence[: match.start("adjective")]
@@ -290,13 +317,19 @@ def polarity(sentence: str, start: int, end: int, state: bool) -> bool | None:
     if not triggers:
         return True
     between = scope[triggers[-1].end() :]
-    if re.search(r"\b(?:in|during)\s+$", between):  # `no PR interval in atrial fibrillation` denies no fibrillation
+    if re.search(
+        r"\b(?:in|during)\s+$", between
+    ):  # `no PR interval in atrial fibrillation` denies no fibrillation
         return None
     if not re.search(r",|\band\b", between):
         return False
     if state:
         return True
-    return False if re.search(r"\b(?:n?or)\b", between + after.split(",")[-1][:0] + _rest_of_list(after)) else None
+    return (
+        False
+        if re.search(r"\b(?:n?or)\b", between + after.split(",")[-1][:0] + _rest_of_list(after))
+        else None
+    )
 
 
 def _rest_of_list(after: str) -> str:
@@ -314,10 +347,17 @@ def _where(sentence: str, match: re.Match[str]) -> tuple[tuple[str, ...], str]:
     """The leads in which the text places it; none: anywhere."""
     after = sentence[match.end() :]
     other = re.search(r"\b(?:ST|T[- ]?wave|Q[- ]?wave|reciprocal|with|and (?:the|an?))\b", after)
-    for where in (_WHERE_AFTER.search(_up_to(after, other)), _WHERE_BEFORE.search(sentence[: match.start()])):
+    for where in (
+        _WHERE_AFTER.search(_up_to(after, other)),
+        _WHERE_BEFORE.search(sentence[: match.start()]),
+    ):
         if where:
             return leads_of(where["where"]), where["where"]
-    shared = _WHERE_AFTER.search(after) if other and re.match(r"\s*(?:and|or|,|/)\s*(?:T|ST)", after) else None
+    shared = (
+        _WHERE_AFTER.search(after)
+        if other and re.match(r"\s*(?:and|or|,|/)\s*(?:T|ST)", after)
+        else None
+    )
     if shared:  # `ST elevation and T-wave inversion in V1-V3`
         return leads_of(shared["where"]), shared["where"]
     return (), ""

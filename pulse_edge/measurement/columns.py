@@ -41,13 +41,17 @@ class Bar:
 
 def find_bars(lines: tuple[Line, ...], place: float, across: float, down: float) -> dict[int, Bar]:
     """Find the bars near `place` (pixels) in the rows: row -> bar; empty where most rows have none there."""
-    every = [(row, bar) for row, line in enumerate(lines) for bar in _bars(line, place, across, down)]
+    every = [
+        (row, bar) for row, line in enumerate(lines) for bar in _bars(line, place, across, down)
+    ]
     best: dict[int, Bar] = {}
     for _, one in every:
         same: dict[int, Bar] = {}
         for row, bar in every:
             near = abs(bar.middle - one.middle)
-            if near < TOGETHER_MM * across and (row not in same or near < abs(same[row].middle - one.middle)):
+            if near < TOGETHER_MM * across and (
+                row not in same or near < abs(same[row].middle - one.middle)
+            ):
                 same[row] = bar
         if len(same) > len(best):
             best = same
@@ -58,7 +62,9 @@ def _bars(line: Line, place: float, across: float, down: float) -> list[Bar]:
     first = max(0, int(line.place(place - REACH_MM * across)))
     last = min(len(line.y), int(line.place(place + REACH_MM * across)))
     tall = np.nan_to_num(line.bottom[first:last] - line.top[first:last]) > HEIGHT_MM[0] * down
-    edges = first + np.flatnonzero(np.diff(np.concatenate([[0], tall.astype(np.int8), [0]]))).reshape(-1, 2)
+    edges = first + np.flatnonzero(
+        np.diff(np.concatenate([[0], tall.astype(np.int8), [0]]))
+    ).reshape(-1, 2)
     bars = []
     near = max(1, round(1.2 * across * line.fine))
     for a, b in edges:
@@ -70,7 +76,9 @@ def _bars(line: Line, place: float, across: float, down: float) -> list[Bar]:
         if not levels or bottom - top > HEIGHT_MM[1] * down:
             continue
         out = min(min(levels) - top, bottom - max(levels))
-        if out > OUT_MM * down or (len(levels) == 2 and abs(levels[0] - levels[1]) > 2 * down and out > -down):
+        if out > OUT_MM * down or (
+            len(levels) == 2 and abs(levels[0] - levels[1]) > 2 * down and out > -down
+        ):
             bars.append(Bar(line.pixel(float(a)), line.pixel(float(b - 1))))
     return bars
 

@@ -68,7 +68,9 @@ class Trace:
         return self._derived(key, DERIVED[key]) if key in DERIVED else None
 
     def _derived(self, key: str, derived: Derived) -> Measurement | None:
-        parts = [(self._by_key[name], weight) for name, weight in derived.parts if name in self._by_key]
+        parts = [
+            (self._by_key[name], weight) for name, weight in derived.parts if name in self._by_key
+        ]
         if len(parts) < len(derived.parts):
             return None
         leads = tuple(dict.fromkeys(lead for part, _ in parts for lead in part.leads))
@@ -83,7 +85,11 @@ class Trace:
     def irregular(self) -> bool:
         """Whether RR intervals vary so much that a rate depends on the beats that are counted."""
         variation = self["rr_variation"]
-        return variation is not None and variation.value is not None and variation.value >= IRREGULAR_FROM
+        return (
+            variation is not None
+            and variation.value is not None
+            and variation.value >= IRREGULAR_FROM
+        )
 
 
 def judge(condition: Condition, trace: Trace, person: Person, leads: tuple[str, ...]) -> Result:
@@ -126,11 +132,16 @@ def _in_leads(bound: Bound, trace: Trace, person: Person, leads: tuple[str, ...]
     measured = {lead: m for lead in leads or bound.leads if (m := trace[base + lead]) is not None}
     if not measured:
         return Result("unknown", ())
-    single = {lead: Result(_truth(_for_lead(bound, lead, person), m, person), (m,)) for lead, m in measured.items()}
+    single = {
+        lead: Result(_truth(_for_lead(bound, lead, person), m, person), (m,))
+        for lead, m in measured.items()
+    }
     pairs = sorted(tuple(sorted(pair)) for pair in NEIGHBOURS if pair <= measured.keys())
     if not bound.contiguous or not pairs:
         return _extreme(bound, truth_of_any(list(single.values())))
-    return _extreme(bound, truth_of_any([truth_of_all([single[lead] for lead in pair]) for pair in pairs]))
+    return _extreme(
+        bound, truth_of_any([truth_of_all([single[lead] for lead in pair]) for pair in pairs])
+    )
 
 
 def _extreme(bound: Bound, result: Result) -> Result:
@@ -176,17 +187,27 @@ def _bounds(bound: Bound, person: Person) -> list[Bound]:
     if bound.women is None or person.sex == "male":
         return [scaled]
     name = "at_least" if bound.at_least is not None else "at_most"
-    women = replace(scaled, at_least=bound.women) if name == "at_least" else replace(scaled, at_most=bound.women)
+    women = (
+        replace(scaled, at_least=bound.women)
+        if name == "at_least"
+        else replace(scaled, at_most=bound.women)
+    )
     return [women] if person.sex == "female" else [scaled, women]
 
 
 def _scaled(bound: Bound, person: Person) -> Bound:
     """The bound with a child's limit in the place of an adult's."""
-    if person.age is None or person.age >= ADULT or bound.scale not in ("rate", "PR", "QRS", "axis"):
+    if (
+        person.age is None
+        or person.age >= ADULT
+        or bound.scale not in ("rate", "PR", "QRS", "axis")
+    ):
         return bound
     if bound.scale == "QRS":  # bounds keep their distance from the adult limit of 120 ms
         shift = child_qrs(person.age) - 120
-        return replace(bound, at_least=_moved(bound.at_least, shift), at_most=_moved(bound.at_most, shift))
+        return replace(
+            bound, at_least=_moved(bound.at_least, shift), at_most=_moved(bound.at_most, shift)
+        )
     child = next(c for c in CHILDREN if person.age < c.below)
     low, high = {"rate": child.rate, "PR": child.pr, "axis": child.axis}[bound.scale]
     if bound.at_least is not None and bound.at_most is not None:

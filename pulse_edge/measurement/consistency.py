@@ -21,23 +21,38 @@ _SHIFTS = (-12, -6, 0, 6, 12)
 _TRIPLES = (("II", (("I", 1.0), ("III", 1.0))), ("aVR", (("aVL", -1.0), ("aVF", -1.0))))
 
 
+def agreement(millivolts: Millivolts) -> float:
+    """Give how well the limb leads obey the laws, 0.05 to 1: the mean correlation of the triples that are there."""
+    found = [v for v, _ in _triples(millivolts) if not np.isnan(v)]
+    return float(np.clip(np.mean(found), 0.05, 1)) if found else 0.5
+
+
 def factors(millivolts: Millivolts) -> npt.NDArray[np.float64]:
     """Give a factor (12,) for the score of each lead: 1, or DOUBTED for limb leads that contradict one another."""
     out = np.ones(len(LEADS))
+    for correlation, leads in _triples(millivolts):
+        if correlation < AGREES:  # false where it is NaN
+            for lead in leads:
+                out[LEADS.index(lead)] = DOUBTED
+    return out
+
+
+def _triples(millivolts: Millivolts) -> list[tuple[float, tuple[str, ...]]]:
+    """Correlation of one lead with what the other two of a triple say, NaN where one is missing; and the leads."""
+    out = []
     for name, parts in _TRIPLES:
         sides = [sign * millivolts[LEADS.index(part)].astype(np.float64) for part, sign in parts]
-        best = max(
-            _correlation(millivolts[LEADS.index(name)], sides[0] + np.roll(sides[1], shift)) for shift in _SHIFTS
-        )
-        if not np.isnan(best) and best < AGREES:
-            for lead in (name, *(part for part, _ in parts)):
-                out[LEADS.index(lead)] = DOUBTED
+        lead = millivolts[LEADS.index(name)]
+        values = [_correlation(lead, sides[0] + np.roll(sides[1], shift)) for shift in _SHIFTS]
+        out.append((max(values), (name, *(part for part, _ in parts))))
     return out
 
 
 def strip_lead(strip: npt.NDArray[np.float32], millivolts: Millivolts, usual: str) -> str:
     """Give the lead that a rhythm strip (samples,) shows: the one it is most like at the time at which both are printed."""
-    alike = [max(_correlation(strip, np.roll(lead, shift)) for shift in _SHIFTS) for lead in millivolts]
+    alike = [
+        max(_correlation(strip, np.roll(lead, shift)) for shift in _SHIFTS) for lead in millivolts
+    ]
     scores = np.nan_to_num(np.array(alike), nan=-1.0)
     if scores[LEADS.index(usual)] > SAME - 0.1 or scores.max() < SAME:
         return usual

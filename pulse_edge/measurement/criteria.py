@@ -20,7 +20,9 @@ PART_IV = "Rautaharju and others, AHA/ACCF/HRS recommendations part IV, Circulat
 PART_V = "Hancock and others, AHA/ACCF/HRS recommendations part V, Circulation 119 (2009) e251"
 PART_VI = "Wagner and others, AHA/ACCF/HRS recommendations part VI, Circulation 119 (2009) e262"
 PART_II = "Mason and others, AHA/ACC/HRS recommendations part II, Circulation 115 (2007) 1325"
-BRADYCARDIA = "Kusumoto and others, 2018 ACC/AHA/HRS guideline on bradycardia, Circulation 140 (2019) e382"
+BRADYCARDIA = (
+    "Kusumoto and others, 2018 ACC/AHA/HRS guideline on bradycardia, Circulation 140 (2019) e382"
+)
 TACHYCARDIA = "Page and others, 2015 ACC/AHA/HRS guideline on supraventricular tachycardia, Circulation 133 (2016) e506"
 PREEXCITATION = "Willems and others, WHO/ISFC task force, J Am Coll Cardiol 5 (1985) 1261"
 SOKOLOW = "Sokolow and Lyon, Am Heart J 37 (1949) 161; part V of the AHA/ACCF/HRS recommendations"
@@ -84,21 +86,101 @@ LIMITS: tuple[Limit, ...] = (
     Limit("qrs", "", None, "prolonged QRS", 90, PART_III, 0, 4, inclusive=True),
     Limit("qrs", "", None, "prolonged QRS", 100, PART_III, 4, ADULT, inclusive=True),
     Limit("qrs", "", None, "prolonged QRS", 110, PART_III, ADULT),
-    Limit("qrs", "", None, "QRS of a complete bundle branch block", 120, PART_III, ADULT, inclusive=True),
-    Limit("qtc_bazett", "short QT", 390, "prolonged QT", 450, PART_IV, ADULT, sex="male", inclusive=True),
-    Limit("qtc_bazett", "short QT", 390, "prolonged QT", 460, PART_IV, ADULT, sex="female", inclusive=True),
-    Limit("qtc_fridericia", "short QT", 390, "prolonged QT", 450, PART_IV, ADULT, sex="male", inclusive=True),
-    Limit("qtc_fridericia", "short QT", 390, "prolonged QT", 460, PART_IV, ADULT, sex="female", inclusive=True),
+    Limit(
+        "qrs",
+        "",
+        None,
+        "QRS of a complete bundle branch block",
+        120,
+        PART_III,
+        ADULT,
+        inclusive=True,
+    ),
+    Limit(
+        "qtc_bazett",
+        "short QT",
+        390,
+        "prolonged QT",
+        450,
+        PART_IV,
+        ADULT,
+        sex="male",
+        inclusive=True,
+    ),
+    Limit(
+        "qtc_bazett",
+        "short QT",
+        390,
+        "prolonged QT",
+        460,
+        PART_IV,
+        ADULT,
+        sex="female",
+        inclusive=True,
+    ),
+    Limit(
+        "qtc_fridericia",
+        "short QT",
+        390,
+        "prolonged QT",
+        450,
+        PART_IV,
+        ADULT,
+        sex="male",
+        inclusive=True,
+    ),
+    Limit(
+        "qtc_fridericia",
+        "short QT",
+        390,
+        "prolonged QT",
+        460,
+        PART_IV,
+        ADULT,
+        sex="female",
+        inclusive=True,
+    ),
     Limit("qrs_axis", "left axis deviation", -30, "right axis deviation", 90, PART_III, ADULT),
     Limit("limb_voltage", "low voltage in the limb leads", 0.5, "", None, PART_II, ADULT),
     Limit("chest_voltage", "low voltage in the chest leads", 1.0, "", None, PART_II, ADULT),
-    Limit("sokolow_lyon", "", None, "left ventricular voltage", 3.5, SOKOLOW, ADULT, inclusive=True),
+    Limit(
+        "sokolow_lyon", "", None, "left ventricular voltage", 3.5, SOKOLOW, ADULT, inclusive=True
+    ),
     Limit("r.aVL", "", None, "left ventricular voltage", 1.1, SOKOLOW, ADULT),
     Limit("cornell", "", None, "left ventricular voltage", 2.8, CORNELL, ADULT, sex="male"),
     Limit("cornell", "", None, "left ventricular voltage", 2.0, CORNELL, ADULT, sex="female"),
-    Limit("cornell_product", "", None, "left ventricular voltage", 244, CORNELL_PRODUCT, ADULT, sex="male"),
-    Limit("peguero", "", None, "left ventricular voltage", 2.8, PEGUERO, ADULT, sex="male", inclusive=True),
-    Limit("peguero", "", None, "left ventricular voltage", 2.3, PEGUERO, ADULT, sex="female", inclusive=True),
+    Limit(
+        "cornell_product",
+        "",
+        None,
+        "left ventricular voltage",
+        244,
+        CORNELL_PRODUCT,
+        ADULT,
+        sex="male",
+    ),
+    Limit(
+        "peguero",
+        "",
+        None,
+        "left ventricular voltage",
+        2.8,
+        PEGUERO,
+        ADULT,
+        sex="male",
+        inclusive=True,
+    ),
+    Limit(
+        "peguero",
+        "",
+        None,
+        "left ventricular voltage",
+        2.3,
+        PEGUERO,
+        ADULT,
+        sex="female",
+        inclusive=True,
+    ),
     *(limit for lead in LEADS if lead != "aVR" for limit in _st(lead)),
 )
 """The Cornell product of women needs 0.6 to 0.8 mV added to the voltage first, so it has no limit here. aVR has no ST limit."""
@@ -147,7 +229,10 @@ def read_limits(path: Path) -> tuple[Limit, ...]:
 
 def _numbers(limit: Limit) -> bool:
     """Whether the limits and ages of a row that was read are numbers."""
-    ages = all(isinstance(age, int | float) and not isinstance(age, bool) for age in (limit.from_years, limit.to_years))
+    ages = all(
+        isinstance(age, int | float) and not isinstance(age, bool)
+        for age in (limit.from_years, limit.to_years)
+    )
     bounds = [bound for bound in (limit.low, limit.high) if bound is not None]
     return (
         ages

@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from pulse_edge.measurement.columns import Bar, find_bars, without
-from pulse_edge.measurement.consistency import factors, strip_lead
+from pulse_edge.measurement.consistency import agreement, factors, strip_lead
 from pulse_edge.measurement.facts import TracedRows, is_flat, polarity
 from pulse_edge.measurement.grid import GridMap, even
 from pulse_edge.measurement.ink import Ink, Pixels, find_grid, find_ink
-from pulse_edge.measurement.layout import Layout, choose
+from pulse_edge.measurement.layout import Layout, fitting
 from pulse_edge.measurement.pulse import MILLIVOLTS, SECONDS, Pulse, find_pulses
 from pulse_edge.measurement.rows import traced_rows
 from pulse_edge.measurement.signal import LEADS, SAMPLES_PER_SECOND, LeadPath, TracedSignal
@@ -30,7 +30,7 @@ FINEST = 8.0
 """Pixels per millimetre at which a page is traced at most."""
 SPEEDS, GAINS = (25.0, 50.0, 12.5), (10.0, 5.0, 20.0)
 """mm/s and mm/mV of carts, the usual one first."""
-SHORTEST = 1.6
+SHORTEST = 2.0
 """Seconds of a column at least: less than that are two columns of four, or a half page."""
 PAGE_MM = 270.0
 """Width of a page whose grid does not tell its scale."""
@@ -77,32 +77,55 @@ def digitise(
     ink = find_ink(page, grid, seen=known)
     lines = traced_rows(ink, [y * shrink for y in rows])
     pulses = find_pulses(lines, across, down)
-    layout = choose(len(lines), layouts)
-    if layout is None:
+    if not lines and len(rows) > 1:
+        return nothing(
+            "No trace could be told from the grid, whose lines are as dark as the trace."
+        )
+    choices = fitting(len(lines), layouts)
+    if not choices:
         count = "No row" if not lines else "One row" if len(lines) == 1 else f"{len(lines)} rows"
         return nothing(f"{count} of traces found, which is no layout of twelve leads.")
     spans = extents(lines, pulses, ink)
     scale = _scale(ink, pulses, spans, known=known)
-    plots = _plots(lines, spans, layout, grid)
-    facts = _facts(lines, plots, pulses, scale, page.shape[1], shrink)
-    if facts.seconds < SHORTEST * layout.columns:
-        reason = f"The traces are {facts.seconds:.1f} seconds long, too short for {layout.columns} columns of leads."
+    facts = _facts(
+        lines, _plots(lines, spans, choices[0][0], grid), pulses, scale, page.shape[1], shrink
+    )
+    long_enough = [
+        (layout, p) for layout, p in choices if facts.seconds >= SHORTEST * layout.columns
+    ]
+    if not long_enough:
+        reason = f"The traces are {facts.seconds:.1f} seconds long, too short for columns of leads."
         return replace(nothing(reason), rows=facts)
-    signal = _signal(plots, layout, scale, shrink)
+    tried = [
+        (_signal(_plots(lines, spans, layout, grid), layout, scale, shrink), p)
+        for layout, p in long_enough
+    ]
+    signal = max(tried, key=lambda t: t[1] * agreement(t[0].millivolts) ** 2)[0]
     return Digitised(signal, replace(facts, polarity=polarity(signal.millivolts)))
 
 
 def nothing(reason: str) -> Digitised:
     """No signal, and why."""
     empty = np.full((len(LEADS), 0), np.nan, np.float32)
-    signal = TracedSignal(empty, (0.0,) * len(LEADS), SPEEDS[0], GAINS[0], False, False, "", (), (reason,))
+    signal = TracedSignal(
+        empty, (0.0,) * len(LEADS), SPEEDS[0], GAINS[0], False, False, "", (), (reason,)
+    )
     return Digitised(signal, TracedRows((), (), 0.0, ""))
 
 
 def _facts(
-    lines: tuple[Line, ...], plots: list[Plot], pulses: tuple[Pulse, ...], scale: Scale, width: int, shrink: float
+    lines: tuple[Line, ...],
+    plots: list[Plot],
+    pulses: tuple[Pulse, ...],
+    scale: Scale,
+    width: int,
+    shrink: float,
 ) -> TracedRows:
-    ends = {"left" if p.right < 0.4 * width else "right" for p in pulses if not 0.4 * width <= p.right <= 0.6 * width}
+    ends = {
+        "left" if p.right < 0.4 * width else "right"
+        for p in pulses
+        if not 0.4 * width <= p.right <= 0.6 * width
+    }
     length = float(np.median([plot.end - plot.begin for plot in plots])) / scale.speed
     inside = [plot.y[(plot.x >= plot.begin) & (plot.x <= plot.end)] for plot in plots]
     return TracedRows(
@@ -113,7 +136,9 @@ def _facts(
     )
 
 
-def _scale(ink: Ink, pulses: tuple[Pulse, ...], spans: list[tuple[int, int]], *, known: bool) -> Scale:
+def _scale(
+    ink: Ink, pulses: tuple[Pulse, ...], spans: list[tuple[int, int]], *, known: bool
+) -> Scale:
     """Speed and gain by the pulses; without a grid they stand for what the page's assumed millimetres are."""
     if known and not pulses:
         return Scale(SPEEDS[0], GAINS[0], False, False)
@@ -126,7 +151,9 @@ def _scale(ink: Ink, pulses: tuple[Pulse, ...], spans: list[tuple[int, int]], *,
     width = float(np.median([b - a for a, b in spans])) / ink.across
     if not pulses:
         return Scale(width / 10, width / 10 / SPEEDS[0] * GAINS[0], False, False)
-    whole = 10.0 if width / long > 7.5 else 5.0  # a pulse is too short to tell the time to a hundredth
+    whole = (
+        10.0 if width / long > 7.5 else 5.0
+    )  # a pulse is too short to tell the time to a hundredth
     return Scale(width / whole if abs(width / long / whole - 1) < 0.06 else long, high, False, True)
 
 
@@ -170,14 +197,20 @@ def _past_foot(there: Mask, edge: float, way: int, mm: float, stroke: float) -> 
     gap = max(2, round(0.3 * mm))
     for x in range(start, start + way * round(3.5 * mm), way):
         ends = x, x + way * gap
-        if min(ends) >= 0 and max(ends) < len(there) and not np.count_nonzero(there[x : x + way * gap : way]):
+        if (
+            min(ends) >= 0
+            and max(ends) < len(there)
+            and not np.count_nonzero(there[x : x + way * gap : way])
+        ):
             return x
     return start
 
 
 def _pieces(there: Mask, gap: int) -> list[tuple[int, int]]:
     """Runs of columns with ink; gaps shorter than `gap` are bridged."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], there.astype(np.int8), [0]]))).reshape(-1, 2)
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], there.astype(np.int8), [0]]))).reshape(
+        -1, 2
+    )
     pieces: list[tuple[int, int]] = []
     for a, b in edges:
         if pieces and a - pieces[-1][1] < gap:
@@ -206,11 +239,16 @@ class Plot:
     """Millimetres at which the columns meet."""
 
 
-def _plots(lines: tuple[Line, ...], spans: list[tuple[int, int]], layout: Layout, grid: GridMap) -> list[Plot]:
+def _plots(
+    lines: tuple[Line, ...], spans: list[tuple[int, int]], layout: Layout, grid: GridMap
+) -> list[Plot]:
     """The traces of the rows on their paper, and where their columns meet."""
     body = lines[: len(layout.rows)]
     begin, end = (float(np.median([span[n] for span in spans[: len(body)]])) for n in (0, 1))
-    meets = [find_bars(body, x, grid.across, grid.down) for x in np.linspace(begin, end, layout.columns + 1)[1:-1]]
+    meets = [
+        find_bars(body, x, grid.across, grid.down)
+        for x in np.linspace(begin, end, layout.columns + 1)[1:-1]
+    ]
     plots = []
     for row, (line, span) in enumerate(zip(lines, spans, strict=True)):
         bars = [found[row] for found in meets if row in found]
@@ -219,33 +257,48 @@ def _plots(lines: tuple[Line, ...], spans: list[tuple[int, int]], layout: Layout
 
 
 def _with_cuts(
-    plots: list[Plot], meets: list[dict[int, Bar]], lines: tuple[Line, ...], layout: Layout, grid: GridMap
+    plots: list[Plot],
+    meets: list[dict[int, Bar]],
+    lines: tuple[Line, ...],
+    layout: Layout,
+    grid: GridMap,
 ) -> list[Plot]:
     """The plots with where the columns meet in each: at its bar, at the usual place of the bars, or at equal distances."""
-    begin, end = (float(np.median([getattr(plot, name) for plot in plots])) for name in ("begin", "end"))
+    begin, end = (
+        float(np.median([getattr(plot, name) for plot in plots])) for name in ("begin", "end")
+    )
     usual = np.linspace(begin, end, layout.columns + 1)
     own: dict[tuple[int, int], float] = {}
     for n, found in enumerate(meets):
         for row, bar in found.items():
             place = np.array([bar.middle], np.float32)
-            level = np.interp(place, np.arange(len(lines[row].path)), lines[row].path).astype(np.float32)
+            level = np.interp(place, np.arange(len(lines[row].path)), lines[row].path).astype(
+                np.float32
+            )
             own[row, n] = float(grid.millimetres(place, level)[0][0])
         if found:
             usual[n + 1] = float(np.median([own[row, n] for row in found]))
     return [
-        replace(plot, cuts=tuple(own.get((row, n), float(usual[n + 1])) for n in range(layout.columns - 1)))
+        replace(
+            plot,
+            cuts=tuple(own.get((row, n), float(usual[n + 1])) for n in range(layout.columns - 1)),
+        )
         for row, plot in enumerate(plots)
     ]
 
 
 def _plotted(line: Line, grid: GridMap, span: tuple[int, int], bars: list[Bar]) -> Plot:
     """Where a trace lies on its paper."""
-    place = (np.arange(len(line.y), dtype=np.float32) - np.float32((line.fine - 1) / 2)) / np.float32(line.fine)
+    place = (
+        np.arange(len(line.y), dtype=np.float32) - np.float32((line.fine - 1) / 2)
+    ) / np.float32(line.fine)
     level = np.interp(place, np.arange(len(line.path)), line.path).astype(np.float32)
     traced = without(line, bars, grid.across)
     pen = np.where(np.isfinite(traced), traced, level).astype(np.float32)
     x, y = grid.millimetres(place, pen)
-    cap = line.stroke / 2 / grid.across  # a pen's nib reaches that far beyond where its centre began and ended
+    cap = (
+        line.stroke / 2 / grid.across
+    )  # a pen's nib reaches that far beyond where its centre began and ended
     ends = np.interp([span[0] - 0.5, span[1] - 0.5], place, x)
     height = np.where(np.isfinite(traced), -y, np.nan).astype(np.float32)
     return Plot(x, height, ends[0] + cap, ends[1] - cap, np.stack([place, pen], axis=1))
@@ -286,9 +339,7 @@ def _signal(plots: list[Plot], layout: Layout, scale: Scale, shrink: float) -> T
     )
 
 
-def _path(
-    plot: Plot, values: Float, places: npt.NDArray[np.floating], shrink: float
-) -> Float:
+def _path(plot: Plot, values: Float, places: npt.NDArray[np.floating], shrink: float) -> Float:
     """Pixels (samples, 2) on the page, before it was made smaller by `shrink`, of a lead's samples."""
     x = np.maximum.accumulate(plot.x)
     there = np.isfinite(plot.y)

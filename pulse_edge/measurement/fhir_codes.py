@@ -16,7 +16,14 @@ from dataclasses import dataclass
 LOINC = "http://loinc.org"
 MDC = "urn:iso:std:iso:11073:10101"
 UCUM = "http://unitsofmeasure.org"
-UNITS: Mapping[str, str] = {"bpm": "/min", "ms": "ms", "degrees": "deg", "mV": "mV", "mV ms": "mV.ms", "": "1"}
+UNITS: Mapping[str, str] = {
+    "bpm": "/min",
+    "ms": "ms",
+    "degrees": "deg",
+    "mV": "mV",
+    "mV ms": "mV.ms",
+    "": "1",
+}
 """Unit of a measurement -> UCUM code."""
 
 
@@ -101,5 +108,9 @@ def codes(key: str) -> tuple[Code, ...]:
         found.append(Code(MDC, str(_MDC_BLOCK + term), display))
     elif lead in LEAD_DISCRIMINATORS and name in _MDC_BY_LEAD:
         term, display = _MDC_BY_LEAD[name]
-        found.append(Code(MDC, str(_MDC_BLOCK + term + LEAD_DISCRIMINATORS[lead]), f"{display}_{lead.upper()}"))
+        found.append(
+            Code(
+                MDC, str(_MDC_BLOCK + term + LEAD_DISCRIMINATORS[lead]), f"{display}_{lead.upper()}"
+            )
+        )
     return tuple(found)

@@ -36,7 +36,9 @@ def smooth(values: Samples, milliseconds: float) -> Samples:
     weights = _gaussian(milliseconds)
     total = _convolve(np.where(valid, values, 0.0), weights)
     share = (
-        _convolve(np.ones(values.shape[-1]), weights) if valid.all() else _convolve(valid.astype(np.float64), weights)
+        _convolve(np.ones(values.shape[-1]), weights)
+        if valid.all()
+        else _convolve(valid.astype(np.float64), weights)
     )
     return np.where(valid, total / np.maximum(share, 1e-9), np.nan)
 

@@ -30,6 +30,10 @@ CLEAR = 2.5
 """Amplitude of the grid's wave over that of waves that no grid has, from which on it is followed."""
 EVEN_MM = 0.2
 """Three quarters of the page lie as near as that to where an even grid would have them: then it is even."""
+COARSE_MM = 7.0
+"""Sigma of the window over which phases are smoothed to be unwrapped."""
+CROWDED = 0.05
+"""Share of the page that is as dark as ink from which on the grid may be as dark."""
 _BESIDE = (0.68, 1.6)
 """Periods over that of the lines at which no grid has a wave."""
 _FAINT = 0.3
@@ -51,7 +55,8 @@ class GridMap:
     def millimetres(self, x: Float, y: Float) -> tuple[Float, Float]:
         """Millimetres to the right and down of points given in pixels."""
         moved = [
-            _sampled(field, (x + 0.5) / self.node[0] - 0.5, (y + 0.5) / self.node[1] - 0.5) for field in self.shift
+            _sampled(field, (x + 0.5) / self.node[0] - 0.5, (y + 0.5) / self.node[1] - 0.5)
+            for field in self.shift
         ]
         return (
             np.asarray(x / self.across - moved[0], np.float32),
@@ -83,34 +88,54 @@ def follow_grid(dark: Float, trace: Mask, across: float, down: float) -> GridMap
     else those 1 mm apart.
     """
     free = cv2.dilate(trace.astype(np.uint8), np.ones((5, 5), np.uint8)) == 0
+    ways = [free]
+    if float(trace[::2, ::2].mean()) > CROWDED:  # perhaps what is so dark are the lines of the grid
+        ways.append(np.ones_like(free))
+    for spacing, finest in ((SPACING_MM, FINE), (1.0, 3.5 * FINE)):
+        tried = [_followed(dark, way, across, down, (spacing, finest)) for way in ways]
+        best = max((t for t in tried if t is not None), key=lambda t: t[1], default=None)
+        if best is not None:
+            return best[0]
+    return even(across, down)
+
+
+def _followed(
+    dark: Float, free: Mask, across: float, down: float, lines: tuple[float, float]
+) -> tuple[GridMap, float] | None:
+    """The map by lines of a spacing (mm) at so many pixels per mm, and how clear they are; None where they are not clear.
+
+    Only what is `free` (H, W) is looked at.
+    """
+    spacing, finest = lines
     usual = float(np.quantile(dark[free][::5], 0.96)) if free.any() else 1.0
     dark = np.minimum(dark, usual)
-    return (
-        _followed(dark, free, across, down, SPACING_MM, FINE)
-        or _followed(dark, free, across, down, 1.0, 3.5 * FINE)
-        or even(across, down)
-    )
-
-
-def _followed(dark: Float, free: Mask, across: float, down: float, spacing: float, finest: float) -> GridMap | None:
     fine = min(1.0, finest / math.sqrt(across * down))
     size = max(8, round(dark.shape[1] * fine)), max(8, round(dark.shape[0] * fine))
     small = np.asarray(cv2.resize(dark, size, interpolation=cv2.INTER_AREA), np.float32)
-    clear = np.asarray(cv2.resize(free.astype(np.float32), size, interpolation=cv2.INTER_AREA), np.float32)
+    clear = np.asarray(
+        cv2.resize(free.astype(np.float32), size, interpolation=cv2.INTER_AREA), np.float32
+    )
     a, d = across * size[0] / dark.shape[1], down * size[1] / dark.shape[0]
     window = _odd(spacing * a), _odd(spacing * d)
     small = small * clear
     small -= clear * cv2.blur(small, window) / np.maximum(cv2.blur(clear, window), 0.05)
-    nodes = max(4, round(dark.shape[1] / across / NODE_MM)), max(4, round(dark.shape[0] / down / NODE_MM))
-    fields = []
+    nodes = (
+        max(4, round(dark.shape[1] / across / NODE_MM)),
+        max(4, round(dark.shape[0] / down / NODE_MM)),
+    )
+    fields, clear_by = [], []
     for axis, mm in ((1, a), (0, d)):
         wave = _demodulated(small, axis, spacing * mm, nodes)
-        noise = np.median([np.abs(_demodulated(small, axis, spacing * mm * f, nodes)) for f in _BESIDE])
-        if float(np.median(np.abs(wave))) < CLEAR * float(noise):
+        noise = np.median(
+            [np.abs(_demodulated(small, axis, spacing * mm * f, nodes)) for f in _BESIDE]
+        )
+        clear_by.append(float(np.median(np.abs(wave))) / max(float(noise), 1e-9))
+        if clear_by[-1] < CLEAR:
             return None
-        fields.append(_straightened(_unwrapped(wave) / np.float32(2 * np.pi) * np.float32(spacing), np.abs(wave)))
+        shift = _phase(wave) / np.float32(2 * np.pi) * np.float32(spacing)
+        fields.append(_straightened(shift, np.abs(wave)))
     steps = dark.shape[1] / nodes[0], dark.shape[0] / nodes[1]
-    return GridMap(across, down, steps, np.stack(fields).astype(np.float32))
+    return GridMap(across, down, steps, np.stack(fields).astype(np.float32)), min(clear_by)
 
 
 def _straightened(field: Float, strength: Float) -> Float:
@@ -122,7 +147,9 @@ def _straightened(field: Float, strength: Float) -> Float:
     for _ in range(8):
         rest = np.abs(values - plane)
         pull = weight / (1 + (rest / (2 * np.median(rest) + 1e-6)) ** 2)
-        plane = terms @ np.linalg.solve(terms.T @ (terms * pull[:, None]), terms.T @ (pull * values))
+        plane = terms @ np.linalg.solve(
+            terms.T @ (terms * pull[:, None]), terms.T @ (pull * values)
+        )
     off = np.quantile(np.abs(values - plane), 0.75)
     return np.asarray(plane.reshape(field.shape) if off < EVEN_MM else field, np.float32)
 
@@ -132,12 +159,29 @@ def _demodulated(dark: Float, axis: int, period: float, nodes: tuple[int, int]) 
     phase = 2 * np.pi * np.arange(dark.shape[axis]) / period
     shape = (1, -1) if axis == 1 else (-1, 1)
     cells = [
-        cv2.resize(dark * wave(phase).astype(np.float32).reshape(shape), nodes, interpolation=cv2.INTER_AREA)
+        cv2.resize(
+            dark * wave(phase).astype(np.float32).reshape(shape),
+            nodes,
+            interpolation=cv2.INTER_AREA,
+        )
         for wave in (np.cos, np.sin)
     ]
     parts = [cv2.GaussianBlur(cell, (0, 0), WINDOW_MM / NODE_MM) for cell in cells]
     # dark ~ cos(phase - moved), whose product with exp(i phase) leaves exp(i moved).
     return np.asarray(parts[0] + 1j * parts[1], np.complex64)
+
+
+def _phase(wave: Complex) -> Float:
+    """Phases (h, w) without jumps: those of a wider window are unwrapped, and the narrow one's are next to them.
+
+    Where trace or a fold hides the lines, a narrow window alone may skip one.
+    """
+    wide = COARSE_MM / NODE_MM
+    coarse = _unwrapped(
+        cv2.GaussianBlur(np.ascontiguousarray(wave.real), (0, 0), wide)
+        + 1j * cv2.GaussianBlur(np.ascontiguousarray(wave.imag), (0, 0), wide)
+    )
+    return np.asarray(coarse + np.angle(wave * np.exp(-1j * coarse)), np.float32)
 
 
 def _unwrapped(wave: Complex) -> Float:
@@ -147,7 +191,9 @@ def _unwrapped(wave: Complex) -> Float:
     usual = float(np.median(strength))
     phase = np.full(wave.shape, np.nan)
     start = divmod(int(np.argmax(strength)), width)
-    todo: list[tuple[float, int, int, float]] = [(-float(strength[start]), *start, float(angle[start]))]
+    todo: list[tuple[float, int, int, float]] = [
+        (-float(strength[start]), *start, float(angle[start]))
+    ]
     while todo:
         _, y, x, near = heapq.heappop(todo)
         if not math.isnan(phase[y, x]):

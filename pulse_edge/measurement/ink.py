@@ -76,7 +76,9 @@ def find_ink(page: Pixels, grid: GridMap, *, seen: bool = True) -> Ink:
     depth = darkness(brightest(page), (grid.across * grid.down) ** 0.5)
     solid = max(float(np.quantile(depth[::2, ::2], SOLID)), 2 * FAINTEST)
     if not seen:
-        return Ink(_cover(depth, _floor(depth, solid), solid), None, None, False, grid.across, grid.down)
+        return Ink(
+            _cover(depth, _floor(depth, solid), solid), None, None, False, grid.across, grid.down
+        )
     upright, level = grid.lines(depth.shape, STRIPE_MM)
     lines = upright | level
     floor = _floor(depth[~lines], solid)
@@ -88,6 +90,8 @@ def find_ink(page: Pixels, grid: GridMap, *, seen: bool = True) -> Ink:
         return Ink(_cover(depth, floor, solid), upright, level, True, grid.across, grid.down)
     cover = _cover(depth, np.where(lines, max(drawn, floor), floor), solid)
     if drawn > COMPETING * solid:
+        raw = np.clip((depth - max(drawn, floor)) / max(solid - max(drawn, floor), 1e-3), 0, 1)
+        cover = np.where(lines, raw, cover).astype(np.float32)
         cover = _bridged(cover, level, grid.down)
         return Ink(cover, upright, level, False, grid.across, grid.down)
     return Ink(cover, None, None, False, grid.across, grid.down)
@@ -116,7 +120,10 @@ def _without_tint(page: Pixels, depth: Float, lines: Mask, solid: float) -> Floa
     In a photograph of a red grid its lines are nearly as dark as the trace, and faintly coloured.
     """
     tint = cv2.blur(cv2.subtract(brightest(page), darkest(page)), (3, 3)).astype(np.float32) / 255
-    grid, ink = tint[lines & (depth > 0.3 * solid) & (depth < 0.75 * solid)], tint[depth > 0.9 * solid]
+    grid, ink = (
+        tint[lines & (depth > 0.3 * solid) & (depth < 0.75 * solid)],
+        tint[depth > 0.9 * solid],
+    )
     if not grid.size or not ink.size:
         return depth
     usual = float(np.median(ink[::3]))
@@ -127,12 +134,14 @@ def _without_tint(page: Pixels, depth: Float, lines: Mask, solid: float) -> Floa
 
 def _drawn(depth: Float, lines: Mask, solid: float) -> tuple[float, bool]:
     """How dark the lines of a grid are at most, and whether they are as dark as the trace."""
+    if float((depth[lines] > PALE * solid).mean()) > COVERED:
+        return 0.0, True
     ridge = (depth >= cv2.dilate(depth, np.ones((3, 3), np.uint8))) & lines
     every = depth[ridge & (depth > 0.12 * solid)]
     pale = every[every < PALE * solid]
-    if pale.size > 0.35 * every.size:
-        return min(float(np.quantile(pale, 0.9)), PALE * solid), False
-    return 0.0, float((depth[lines] > PALE * solid).mean()) > COVERED
+    if pale.size <= 0.35 * every.size:
+        return 0.0, False
+    return min(float(np.quantile(pale, 0.9)), PALE * solid), False
 
 
 def brightest(page: Pixels) -> Pixels:
@@ -154,7 +163,9 @@ def darkness(grey: Pixels, mm: float) -> Float:
     peak = cv2.dilate(grey, np.ones((small | 1,) * 2, np.uint8)) if small > 1 else grey
     paper = cv2.resize(peak, size, interpolation=cv2.INTER_NEAREST)
     step = mm / small
-    paper = cv2.blur(cv2.dilate(paper, np.ones((_odd(2.5 * step),) * 2, np.uint8)), (_odd(6 * step),) * 2)
+    paper = cv2.blur(
+        cv2.dilate(paper, np.ones((_odd(2.5 * step),) * 2, np.uint8)), (_odd(6 * step),) * 2
+    )
     paper = cv2.resize(paper, (grey.shape[1], grey.shape[0]), interpolation=cv2.INTER_LINEAR)
     return np.asarray(cv2.subtract(paper, grey).astype(np.float32) / np.maximum(paper, 40))
 

@@ -10,12 +10,31 @@ from dataclasses import dataclass
 
 Row = tuple[str, ...]
 
-_THREE: tuple[Row, ...] = (("I", "aVR", "V1", "V4"), ("II", "aVL", "V2", "V5"), ("III", "aVF", "V3", "V6"))
-_SIX: tuple[Row, ...] = (("I", "V1"), ("II", "V2"), ("III", "V3"), ("aVR", "V4"), ("aVL", "V5"), ("aVF", "V6"))
+_THREE: tuple[Row, ...] = (
+    ("I", "aVR", "V1", "V4"),
+    ("II", "aVL", "V2", "V5"),
+    ("III", "aVF", "V3", "V6"),
+)
+_SIX: tuple[Row, ...] = (
+    ("I", "V1"),
+    ("II", "V2"),
+    ("III", "V3"),
+    ("aVR", "V4"),
+    ("aVL", "V5"),
+    ("aVF", "V6"),
+)
 _TWELVE: tuple[Row, ...] = tuple(
     (lead,) for lead in ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 )
-_FOUR: tuple[Row, ...] = (("I", "aVL", "V3"), ("II", "aVF", "V4"), ("III", "V1", "V5"), ("aVR", "V2", "V6"))
+_FOUR: tuple[Row, ...] = (
+    ("I", "aVL", "V3"),
+    ("II", "aVF", "V4"),
+    ("III", "V1", "V5"),
+    ("aVR", "V2", "V6"),
+)
+
+UNSEEN, RARE = 0.05, 0.005
+"""Probability of a layout that is not seen at all, and of one that few carts print."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +45,10 @@ class Layout:
     rows: tuple[Row, ...]
     strips: tuple[str, ...] = ()
     """Leads of the rhythm strips, by the usual order; they are checked against the leads above."""
+    rare: bool = False
+    """Whether few carts print it."""
+    partial: bool = False
+    """Whether some of the twelve leads are not on the page."""
 
     @property
     def columns(self) -> int:
@@ -44,16 +67,25 @@ LAYOUTS = (
     Layout("3x4+2", _THREE, ("V1", "II")),
     Layout("3x4+3", _THREE, ("V1", "II", "V5")),
     Layout("6x2", _SIX),
-    Layout("6x2+1", _SIX, ("II",)),
+    Layout("6x2+1", _SIX, ("II",), rare=True),
     Layout("12x1", _TWELVE),
-    Layout("4x3", _FOUR),
+    Layout("4x3", _FOUR, rare=True),
+    Layout("6x1", tuple((lead,) for lead in ("I", "II", "III", "aVR", "aVL", "aVF")), partial=True),
 )
 """The layouts that carts print."""
 
 
-def choose(count: int, seen: Mapping[str, float]) -> Layout | None:
-    """Choose the layout of a page with `count` rows; `seen` says how probable each is. None where none has as many."""
-    fitting = [layout for layout in LAYOUTS if layout.count == count]
-    if not fitting:
-        return None
-    return max(fitting, key=lambda layout: seen.get(layout.name, 0.0))
+def fitting(count: int, seen: Mapping[str, float]) -> list[tuple[Layout, float]]:
+    """Give the layouts of a page with `count` rows, and how probable each is by what is `seen`."""
+    part = seen.get("partial", 0.0)
+    return [
+        (
+            layout,
+            max(
+                part if layout.partial else seen.get(layout.name, 0.0),
+                RARE if layout.rare else UNSEEN,
+            ),
+        )
+        for layout in LAYOUTS
+        if layout.count == count
+    ]

@@ -167,9 +167,15 @@ def measure_signal(signal: TracedSignal, age_years: float | None = None) -> Sign
         fill_waves(sheet, shape.waves, shape.median, rhythm)
         fill_beats(sheet, shape.waves, shape.median)
     sheet.refuse_rest("not measurable on this trace")
-    listed = tuple(Beat(float(b) / SAMPLES_PER_SECOND, kind) for b, kind in zip(beats, rhythm.kinds, strict=True))
+    listed = tuple(
+        Beat(float(b) / SAMPLES_PER_SECOND, kind)
+        for b, kind in zip(beats, rhythm.kinds, strict=True)
+    )
     return SignalMeasurements(
-        sheet.measurements(), listed, () if isinstance(shape, str) else _lead_beats(shape), age_years
+        sheet.measurements(),
+        listed,
+        () if isinstance(shape, str) else _lead_beats(shape),
+        age_years,
     )
 
 
@@ -187,9 +193,7 @@ def _not_traced(sheet: Sheet) -> str:
     traced = len(sheet.leads) + len(sheet.astray)
     if len(active) < ASTRAY * traced:
         return ""
-    return (
-        f"{', '.join(active)} of {traced} leads do not show the beats of the others: the traces did not follow the ink"
-    )
+    return f"{', '.join(active)} of {traced} leads do not show the beats of the others: the traces did not follow the ink"
 
 
 def _one_frame(channels: tuple[Channel, ...], alignment: Alignment) -> Index:
@@ -207,11 +211,15 @@ def _one_frame(channels: tuple[Channel, ...], alignment: Alignment) -> Index:
             onsets[int(number)] = qrs_bounds(beat)[0] - BEFORE
     usual = float(np.median(list(onsets.values()))) if onsets else 0.0
     for number, onset in onsets.items():
-        shift[alignment.group == number] = round(float(np.clip(onset - usual, -samples(40), samples(40))))
+        shift[alignment.group == number] = round(
+            float(np.clip(onset - usual, -samples(40), samples(40)))
+        )
     return beats + shift
 
 
-def _shape(channels: tuple[Channel, ...], alignment: Alignment, beats: Index, rhythm: Rhythm) -> _Shape | str:
+def _shape(
+    channels: tuple[Channel, ...], alignment: Alignment, beats: Index, rhythm: Rhythm
+) -> _Shape | str:
     """Delineate the dominant beat, or say why it cannot be done."""
     members = alignment.dominant & np.array([kind in (NORMAL, OTHER) for kind in rhythm.kinds])
     if members.sum() < 3:
@@ -230,12 +238,19 @@ def _shape(channels: tuple[Channel, ...], alignment: Alignment, beats: Index, rh
     rr = float(np.median(rhythm.valid)) * SAMPLES_PER_SECOND / 1000
     onset, _ = qrs_bounds(beat)
     first = delineate(beat, rr, False)
-    t_before = -samples(240) + onset - BEFORE if first.t_end is None else int(first.t_end - BEFORE - rr)
+    t_before = (
+        -samples(240) + onset - BEFORE if first.t_end is None else int(first.t_end - BEFORE - rr)
+    )
     share, pairs = p_consistency(channels, beats[members], onset - BEFORE, t_before)
     present = _p_present(share, pairs, rhythm)
     if present is True:
         return _Shape(beats, beat, delineate(beat, rr, True), True)
-    return _Shape(beats, beat, replace(first, p_reason=present) if isinstance(present, str) else first, present)
+    return _Shape(
+        beats,
+        beat,
+        replace(first, p_reason=present) if isinstance(present, str) else first,
+        present,
+    )
 
 
 def _p_present(share: float, pairs: int, rhythm: Rhythm) -> bool | str:

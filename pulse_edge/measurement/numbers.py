@@ -35,7 +35,8 @@ _MS = r"ms(?:ec)?\b|milliseconds?|s(?:ec(?:onds?)?)?\b"
 _DEGREES = r"degrees?|deg\b|°"
 _UNITS = {"bpm": _BPM, "ms": _MS, "degrees": _DEGREES}
 _OTHER_UNIT = re.compile(
-    r"\s*(?:mV|mm|cm|%|bpm|beats|/ ?min|ms\b|msec|millisec|s\b|sec|degrees?|deg\b|°|leads?\b|years?|of \d)", re.I
+    r"\s*(?:mV|mm|cm|%|bpm|beats|/ ?min|ms\b|msec|millisec|s\b|sec|degrees?|deg\b|°|leads?\b|years?|of \d)",
+    re.I,
 )
 
 
@@ -64,8 +65,20 @@ _GAP = rf"(?:(?!\b{_NOT}\b)[^.;\d<>≥≤+\-−–]|\.(?=\S)){{0,45}}?"
 
 _SUBJECTS = (
     _Subject("atrial rate", r"(?:atrial|P[- ]wave|flutter) rate|flutter waves", "bpm", 40, 400),
-    _Subject("rate", r"(?<!atrial )(?:(?:heart|ventricular|vent\.|pulse)[- ])?rate\b|HR\b|VR\b", "bpm", 15, 350),
-    _Subject("PR interval", r"(?<![QR]/)(?:PR|P-R|PQ)(?:[- ]interval)?(?: duration)?\b(?!/)", "ms", 60, 600),
+    _Subject(
+        "rate",
+        r"(?<!atrial )(?:(?:heart|ventricular|vent\.|pulse)[- ])?rate\b|HR\b|VR\b",
+        "bpm",
+        15,
+        350,
+    ),
+    _Subject(
+        "PR interval",
+        r"(?<![QR]/)(?:PR|P-R|PQ)(?:[- ]interval)?(?: duration)?\b(?!/)",
+        "ms",
+        60,
+        600,
+    ),
     _Subject(
         "QRS duration",
         r"QRS(?:[- ](?:complex(?:es)?|duration|interval|width))*\b(?! axis| volt| ampl|/)",
@@ -74,15 +87,26 @@ _SUBJECTS = (
         300,
     ),
     _Subject(
-        "QTc interval", r"(?:QTc[BF]?|corrected QT)(?:[- ]interval)?(?: duration)?(?: ?\([\w' ]+\))?\b", "ms", 250, 800
+        "QTc interval",
+        r"(?:QTc[BF]?|corrected QT)(?:[- ]interval)?(?: duration)?(?: ?\([\w' ]+\))?\b",
+        "ms",
+        250,
+        800,
     ),
-    _Subject("QT interval", r"(?<!corrected )QT(?:[- ]interval)?(?: duration)?\b(?! axis|/)", "ms", 200, 800),
+    _Subject(
+        "QT interval",
+        r"(?<!corrected )QT(?:[- ]interval)?(?: duration)?\b(?! axis|/)",
+        "ms",
+        200,
+        800,
+    ),
     _Subject("RR interval", r"(?:RR|R-R)(?:[- ]intervals?)?\b", "ms", 200, 4000),
     _Subject("axis", r"(?<!\bP )(?<!\bT )(?<!wave )\baxis\b", "degrees", -180, 180),
     _Subject("pause", r"pauses?\b", "ms", 1000, 15000),
 )
 _WITH_SUBJECT = tuple(
-    (s, re.compile(rf"\b(?P<subject>{s.words})(?P<gap>{_GAP}){_value(s.unit)}", re.I)) for s in _SUBJECTS
+    (s, re.compile(rf"\b(?P<subject>{s.words})(?P<gap>{_GAP}){_value(s.unit)}", re.I))
+    for s in _SUBJECTS
 )
 _BARE = re.compile(
     rf"(?:(?P<above>{_ABOVE})|(?P<below>{_BELOW}))?\s*(?:(?P<about>{_ABOUT})\s*)?(?<![\d.])(?P<one>\d+(?:\.\d+)?)\s*"
@@ -95,10 +119,16 @@ _LISTED = re.compile(
     re.I,
 )
 """`QT/QTc 380/410 ms`, `PR/QRS/QT: 160/90/380`, `P-R-T axes 50 60 45`."""
-_LISTED_TOPICS = {"PR": "PR interval", "QRS": "QRS duration", "QRSD": "QRS duration", "QT": "QT interval"}
+_LISTED_TOPICS = {
+    "PR": "PR interval",
+    "QRS": "QRS duration",
+    "QRSD": "QRS duration",
+    "QT": "QT interval",
+}
 _LISTED_TOPICS |= dict.fromkeys(("QTC", "QTCB", "QTCF"), "QTc interval")
 _QUOTED = re.compile(
-    r"(?:normal(?:ly)?|reference|expected)[^.;,\d]{0,40}$|range[^.;,\d]{0,12}$|limits?[^.;,\d]{0,20}$", re.I
+    r"(?:normal(?:ly)?|reference|expected)[^.;,\d]{0,40}$|range[^.;,\d]{0,12}$|limits?[^.;,\d]{0,20}$",
+    re.I,
 )
 """Before a number: it belongs to a normal range that the text quotes."""
 _ELSEWHERE = re.compile(
@@ -149,7 +179,9 @@ def _with_subject(sentence: str) -> Iterator[Quantity]:
 
 def _quantity(subject: _Subject, match: re.Match[str], sentence: str) -> Quantity | None:
     unit = (match["unit1"] or match["unit2"] or "").lower()
-    if (not unit and _OTHER_UNIT.match(sentence, match.end())) or re.match(r"\s*[/÷x*]\s*\d", sentence[match.end() :]):
+    if (not unit and _OTHER_UNIT.match(sentence, match.end())) or re.match(
+        r"\s*[/÷x*]\s*\d", sentence[match.end() :]
+    ):
         return None  # another quantity, or a calculation such as 300/4
     if quoted(sentence[: match.start("one")], match):
         return None
@@ -162,12 +194,16 @@ def _quantity(subject: _Subject, match: re.Match[str], sentence: str) -> Quantit
         return None
     end = match.end() if match["two"] or match["unit1"] or match["unit2"] else match.end("one")
     low, high = _bounds(match, ends)
-    return Quantity(subject.topic, match.start(), end, low, high, subject.unit, bool(match["about"]))
+    return Quantity(
+        subject.topic, match.start(), end, low, high, subject.unit, bool(match["about"])
+    )
 
 
 def _in_seconds(unit: str, ends: list[float], subject: _Subject) -> bool:
     """Whether an interval is given in seconds: by its unit, or as too small a number of milliseconds."""
-    return unit.startswith("s") or (not unit and all(1000 * v <= subject.most and v < 5 for v in ends))
+    return unit.startswith("s") or (
+        not unit and all(1000 * v <= subject.most and v < 5 for v in ends)
+    )
 
 
 def quoted(before: str, match: re.Match[str]) -> bool:
@@ -180,7 +216,9 @@ def quoted(before: str, match: re.Match[str]) -> bool:
     if _ELSEWHERE.search(before):
         return True
     head = before[: len(before) - len(match["above"] or match["below"] or "")].rstrip(" (:")
-    return bool(_QUOTED.search(head)) and not _NORMAL_OWN.search(before[-20:] if "range" not in before[-25:] else "")
+    return bool(_QUOTED.search(head)) and not _NORMAL_OWN.search(
+        before[-20:] if "range" not in before[-25:] else ""
+    )
 
 
 def _bare(sentence: str) -> Iterator[Quantity]:
@@ -190,8 +228,14 @@ def _bare(sentence: str) -> Iterator[Quantity]:
         if quoted(before, match):
             continue
         ends = [float(match[name]) for name in ("one", "two") if match[name]]
-        atrial = re.search(r"(?:flutter|fibrillatory|P)[- ]waves?[^.;,]{0,20}$|atri\w+[^.;,]{0,15}$", before, re.I)
-        atrial = atrial if atrial and "fibrillation" not in atrial.group() and "tachy" not in atrial.group() else None
+        atrial = re.search(
+            r"(?:flutter|fibrillatory|P)[- ]waves?[^.;,]{0,20}$|atri\w+[^.;,]{0,15}$", before, re.I
+        )
+        atrial = (
+            atrial
+            if atrial and "fibrillation" not in atrial.group() and "tachy" not in atrial.group()
+            else None
+        )
         low, high = _bounds(match, ends)
         topic = "atrial rate" if atrial else "rate"
         yield Quantity(topic, match.start(), match.end(), low, high, "bpm", bool(match["about"]))

@@ -52,7 +52,11 @@ class _Pair:
 
 
 def part(
-    mask: Mask, ends: list[tuple[Index, Index]], paths: list[Index], stroke: float, mm: tuple[float, float]
+    mask: Mask,
+    ends: list[tuple[Index, Index]],
+    paths: list[Index],
+    stroke: float,
+    mm: tuple[float, float],
 ) -> list[Owned]:
     """Part the ink (H, W) of rows, given as first and last pixel of each row's run, -1 where there is none, and each row's path.
 
@@ -94,12 +98,19 @@ def _stretches(mask: Mask, gap: int) -> list[tuple[int, int]]:
 
 
 def _pair(
-    mask: Mask, paths: tuple[Index, Index], stretch: tuple[int, int], stroke: float, mm: tuple[float, float]
+    mask: Mask,
+    paths: tuple[Index, Index],
+    stretch: tuple[int, int],
+    stroke: float,
+    mm: tuple[float, float],
 ) -> _Pair:
     a, b = stretch
     reach = max(2, round(1.5 * mm[0]))
     before, after = slice(max(0, a - reach), max(1, a)), slice(b, b + reach)
-    levels = [float(np.median(np.concatenate([path[before], path[after], path[a:b][:1]]))) for path in paths]
+    levels = [
+        float(np.median(np.concatenate([path[before], path[after], path[a:b][:1]])))
+        for path in paths
+    ]
     clear = stroke / 2 + BEYOND_MM * mm[1]
     slack = round(0.6 * mm[0])
     left, right = max(0, a - slack), b + slack
@@ -110,7 +121,12 @@ def _pair(
 
     upper, lower = levels
     between = max(min(clear, (lower - upper) / 2), 0)
-    counts = columns(upper - clear), columns(upper + between), columns(lower - between), columns(lower + clear)
+    counts = (
+        columns(upper - clear),
+        columns(upper + between),
+        columns(lower - between),
+        columns(lower + clear),
+    )
     return _Pair(upper, lower, counts)
 
 

@@ -64,11 +64,26 @@ PHRASES = (
     Phrase("tachycardia", r"tachycardi[ac]"),
     Phrase("bradycardia", r"bradycardi[ac]"),
     Phrase("normal rate", r"normal (?:heart |ventricular )?rate(?! of)", "state"),
-    Phrase("unspecified", r"(?:slight|mild|somewhat|most|occasional|larg)(?:ly)? (?:ir)?regular(?:ity)?(?: rhythm)?"),
-    Phrase("irregular rhythm", r"(?:(?:ir)?regularly )?irregular(?:ity)?(?! (?:baseline|morpholog|P))", "state"),
+    Phrase(
+        "unspecified",
+        r"(?:slight|mild|somewhat|most|occasional|larg)(?:ly)? (?:ir)?regular(?:ity)?(?: rhythm)?",
+    ),
+    Phrase(
+        "irregular rhythm",
+        r"(?:(?:ir)?regularly )?irregular(?:ity)?(?! (?:baseline|morpholog|P))",
+        "state",
+    ),
     Phrase("irregular rhythm", r"(?:variable|varying) (?:R-?R|RR) intervals?", "state"),
-    Phrase("irregular rhythm", r"(?:R-?R|RR) intervals? (?:are |is )?(?:variable|varying|vary|varies)", "state"),
-    Phrase("regular rhythm", r"regular (?:[\w-]+ ){0,3}?(?:rhythm|rate|tachycardia|(?:R-?R|RR) intervals?)", "state"),
+    Phrase(
+        "irregular rhythm",
+        r"(?:R-?R|RR) intervals? (?:are |is )?(?:variable|varying|vary|varies)",
+        "state",
+    ),
+    Phrase(
+        "regular rhythm",
+        r"regular (?:[\w-]+ ){0,3}?(?:rhythm|rate|tachycardia|(?:R-?R|RR) intervals?)",
+        "state",
+    ),
     Phrase(
         "regular rhythm",
         r"(?:rhythm|rate|(?:R-?R|RR) intervals?)(?::| is| are| appears?| and)(?: \w+)? regular",
@@ -83,7 +98,10 @@ PHRASES = (
     Phrase("sinus arrhythmia", r"sinus arrhythmia|SARRH"),
     Phrase("sinus rhythm", r"sinus rhythm|sinus mechanism|rhythm is (?:\w+ )?sinus", "state"),
     Phrase("sinus rhythm", r"SR", "state", exact_case=True),
-    Phrase("P waves", r"P[- ]?waves?(?! (?:axis|duration|amplitude|voltage|morpholog|abnormalit|inver|terminal))"),
+    Phrase(
+        "P waves",
+        r"P[- ]?waves?(?! (?:axis|duration|amplitude|voltage|morpholog|abnormalit|inver|terminal))",
+    ),
     Phrase("asystole", r"asystole|ventricular standstill|flat ?line|cardiac standstill"),
     Phrase("pause", r"(?:sinus |asystolic )?pauses?|sinus arrest"),
     Phrase(
@@ -92,18 +110,26 @@ PHRASES = (
         r"(?:paced(?: (?:rhythm|beats|complexes))?|pacemaker (?:rhythm|spikes?)|pacing(?: spikes?)?)",
     ),
     Phrase("paced rhythm", r"PACE", exact_case=True),
-    Phrase("ventricular ectopic beats", rf"premature ventricular {_PREMATURE}|ventricular premature {_PREMATURE}"),
+    Phrase(
+        "ventricular ectopic beats",
+        rf"premature ventricular {_PREMATURE}|ventricular premature {_PREMATURE}",
+    ),
     Phrase(
         "ventricular ectopic beats",
         r"ventricular (?:ectop\w+(?: beats?)?|extrasystoles?|bigeminy|trigeminy)|PVCs?|VPCs?|VPBs?",
     ),
     Phrase(
-        "atrial ectopic beats", rf"premature (?:atrial|supraventricular) {_PREMATURE}|atrial premature {_PREMATURE}"
+        "atrial ectopic beats",
+        rf"premature (?:atrial|supraventricular) {_PREMATURE}|atrial premature {_PREMATURE}",
     ),
     Phrase(
-        "atrial ectopic beats", r"atrial (?:ectop\w+(?: beats?)?|extrasystoles?|bigeminy|trigeminy)|PACs?|APCs?|APBs?"
+        "atrial ectopic beats",
+        r"atrial (?:ectop\w+(?: beats?)?|extrasystoles?|bigeminy|trigeminy)|PACs?|APCs?|APBs?",
     ),
-    Phrase("ectopic beats", rf"ectopic beats?|ectopy|extrasystoles?|premature {_PREMATURE}|(?:bi|tri)geminy"),
+    Phrase(
+        "ectopic beats",
+        rf"ectopic beats?|ectopy|extrasystoles?|premature {_PREMATURE}|(?:bi|tri)geminy",
+    ),
     # --- conduction
     Phrase(
         "first-degree AV block",
@@ -115,20 +141,39 @@ PHRASES = (
     Phrase("left bundle branch block", rf"(?:complete )?left {_BUNDLE}|(?:complete )?C?LBBB"),
     Phrase("right bundle branch block", rf"(?:complete )?right {_BUNDLE}|(?:complete )?C?RBBB"),
     Phrase("bundle branch block", _BUNDLE),
-    Phrase("conduction delay", r"intra-?ventricular (?:conduction )?(?:delay|block|defect|disturbance)|IVCD"),
-    Phrase("left anterior fascicular block", r"left anterior (?:fascicular block|hemi-?block)|LAFB"),
-    Phrase("left posterior fascicular block", r"left posterior (?:fascicular block|hemi-?block)|LPFB"),
-    Phrase("Wolff-Parkinson-White pattern", r"Wolff[- ]Parkinson[- ]White|WPW|pre-?excitation|delta waves?"),
+    Phrase(
+        "conduction delay",
+        r"intra-?ventricular (?:conduction )?(?:delay|block|defect|disturbance)|IVCD",
+    ),
+    Phrase(
+        "left anterior fascicular block", r"left anterior (?:fascicular block|hemi-?block)|LAFB"
+    ),
+    Phrase(
+        "left posterior fascicular block", r"left posterior (?:fascicular block|hemi-?block)|LPFB"
+    ),
+    Phrase(
+        "Wolff-Parkinson-White pattern",
+        r"Wolff[- ]Parkinson[- ]White|WPW|pre-?excitation|delta waves?",
+    ),
     Phrase("wide QRS", r"wide[- ]complex|broad[- ]complex|QRS (?:widening|prolongation)"),
     Phrase("narrow QRS", r"narrow[- ]complex", "state"),
-    Phrase("long PR", r"(?:prolongation of (?:the )?PR|PR (?:interval )?prolongation)(?: interval)?"),
-    Phrase("long QT", r"(?:prolongation of (?:the )?QTc?|QTc? (?:interval )?prolongation)(?: interval)?|LNGQT"),
+    Phrase(
+        "long PR", r"(?:prolongation of (?:the )?PR|PR (?:interval )?prolongation)(?: interval)?"
+    ),
+    Phrase(
+        "long QT",
+        r"(?:prolongation of (?:the )?QTc?|QTc? (?:interval )?prolongation)(?: interval)?|LNGQT",
+    ),
     # --- axis
     Phrase(
         "left axis deviation",
         r"left(?:ward)? axis deviation|axis (?:is )?deviat\w+ (?:to the )?left|left[- ]deviated axis",
     ),
-    Phrase("left axis deviation", r"LAD(?! (?:artery|territory|occlusion|lesion|stenosis|infarct))", exact_case=True),
+    Phrase(
+        "left axis deviation",
+        r"LAD(?! (?:artery|territory|occlusion|lesion|stenosis|infarct))",
+        exact_case=True,
+    ),
     Phrase(
         "right axis deviation",
         r"right(?:ward)? axis deviation|axis (?:is )?deviat\w+ (?:to the )?right|right[- ]deviated axis",
@@ -136,7 +181,10 @@ PHRASES = (
     Phrase("right axis deviation", r"RAD", exact_case=True),
     Phrase("extreme axis", r"extreme axis(?: deviation)?|north-?west axis"),
     # --- ST, T, voltage
-    Phrase("unspecified", r"(?:NSTEMI|non[- ]ST[- ](?:segment[- ])?elevation\w*)(?: myocardial infarction)?"),
+    Phrase(
+        "unspecified",
+        r"(?:NSTEMI|non[- ]ST[- ](?:segment[- ])?elevation\w*)(?: myocardial infarction)?",
+    ),
     Phrase(
         "ST elevation",
         rf"{_ST}[- ]?elevat(?:ions?|ed)(?: myocardial infarction)?|{_ST} (?:is|are) (?:\w+ )?elevated|elevated {_ST}|STEMI"
@@ -166,7 +214,9 @@ PHRASES = (
         "state",
     ),
     Phrase(
-        "T-wave inversion", rf"{_T} inversions?|inverted {_T}|{_T} (?:is|are) (?:\w+ )?inverted|TWI|INVT", placed=True
+        "T-wave inversion",
+        rf"{_T} inversions?|inverted {_T}|{_T} (?:is|are) (?:\w+ )?inverted|TWI|INVT",
+        placed=True,
     ),
     Phrase(
         "left ventricular hypertrophy by voltage",
@@ -179,7 +229,9 @@ PHRASES = (
     Phrase("unspecified", r"otherwise (?:a )?normal (?:ECG|EKG|electrocardiogram|tracing)"),
     Phrase("normal ECG", r"normal (?:\d+[- ]lead )?(?:ECG|EKG|electrocardiogram|tracing)", "state"),
     Phrase("normal ECG", r"NORM", "state", exact_case=True),
-    Phrase("abnormality", r"(?<!other )(?<!further )(?<!additional )(?<!acute )abnormalit(?:y|ies)"),
+    Phrase(
+        "abnormality", r"(?<!other )(?<!further )(?<!additional )(?<!acute )abnormalit(?:y|ies)"
+    ),
 )
 """`unspecified` rows take words out of the reach of the rows below that would misread them."""
 
@@ -222,4 +274,8 @@ QUALITIES: dict[tuple[str, str], tuple[tuple[str, bool], ...]] = {
 }
 """(subject, adjective) -> topics, and whether each is asserted (True) or denied (False)."""
 
-STATES = frozenset({p.topic for p in PHRASES if p.kind == "state"}) | {"normal PR", "normal QT", "normal axis"}
+STATES = frozenset({p.topic for p in PHRASES if p.kind == "state"}) | {
+    "normal PR",
+    "normal QT",
+    "normal axis",
+}

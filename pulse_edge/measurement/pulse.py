@@ -64,7 +64,9 @@ def find_pulses(lines: tuple[Line, ...], across: float, down: float) -> tuple[Pu
             and abs(p.height / pulse.height - 1) < 0.12
             and abs(p.length / pulse.length - 1) < 0.15
         }
-        if len(same) >= max(2, round(0.35 * len(lines))) or (len(lines) <= 2 and len(same) == len(lines)):
+        if len(same) >= max(2, round(0.35 * len(lines))) or (
+            len(lines) <= 2 and len(same) == len(lines)
+        ):
             agreed.append(pulse)
     if not agreed:
         agreed = [p for p in every if _standard(p, across, down)]
@@ -82,7 +84,9 @@ def _pulses(row: int, line: Line, across: float, down: float) -> list[Pulse]:
     tall, width = line.bottom - line.top, line.stroke
     fine = line.fine
     steep = np.nan_to_num(tall) > STEEP_MM * down
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], steep.astype(np.int8), [0]]))).reshape(-1, 2)
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], steep.astype(np.int8), [0]]))).reshape(
+        -1, 2
+    )
     strokes = [(int(a), int(b)) for a, b in edges if b - a < (1.2 * across + width) * fine]
     pulses = []
     for n, one in enumerate(strokes):
@@ -113,13 +117,26 @@ def _pulse(
     if np.quantile(off, 0.85) > max(LEVEL_MM * down, 0.8) or abs(slope) > SLOPE * (right - left):
         return None
     ends = top - slope / 2, top + slope / 2
-    tops = [float(line.top[a:b].min()) + width / 2 - end for (a, b), end in zip((one, two), ends, strict=True)]
+    tops = [
+        float(line.top[a:b].min()) + width / 2 - end
+        for (a, b), end in zip((one, two), ends, strict=True)
+    ]
     slack = max(0.6 * down, 1.5)
     if min(tops) < -slack or max(tops) > BROKEN_MM * down or min(np.abs(tops)) > slack:
         return None
-    high = [float(line.bottom[a:b].max()) - width / 2 - end for (a, b), end in zip((one, two), ends, strict=True)]
-    if abs(high[0] - high[1]) > 3 * slack:  # a stroke that meets print or a wave is too long, a broken one too short
-        high = [min(high, key=lambda h: min(abs(np.log(max(h, 1) / down / usual)) for usual in (5, 10, 20)))]
+    high = [
+        float(line.bottom[a:b].max()) - width / 2 - end
+        for (a, b), end in zip((one, two), ends, strict=True)
+    ]
+    if (
+        abs(high[0] - high[1]) > 3 * slack
+    ):  # a stroke that meets print or a wave is too long, a broken one too short
+        high = [
+            min(
+                high,
+                key=lambda h: min(abs(np.log(max(h, 1) / down / usual)) for usual in (5, 10, 20)),
+            )
+        ]
         if min(abs(high[0] / down / usual - 1) for usual in (5, 10, 20)) > 0.12:
             return None
     height = float(np.mean(high))

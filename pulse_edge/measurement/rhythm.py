@@ -104,7 +104,11 @@ def _longest_gap(detection: Detection, first: int, last: int) -> int:
 
 def _usual(intervals: Samples, n: int) -> float:
     """Median of the intervals around the n-th, which may drift: up to four on either side."""
-    return float(np.nanmedian(intervals[max(n - 4, 0) : n + 5])) if np.isfinite(intervals).any() else np.nan
+    return (
+        float(np.nanmedian(intervals[max(n - 4, 0) : n + 5]))
+        if np.isfinite(intervals).any()
+        else np.nan
+    )
 
 
 def paced_beats(channels: tuple[Channel, ...], beats: Index, onset: int) -> float:

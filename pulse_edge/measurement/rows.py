@@ -25,6 +25,8 @@ TWIN = 0.4
 """Share of its ink that a line has in common with another from which on both are the same trace."""
 EVEN = (0.72, 1.4)
 """Distance of two neighbouring rows over the usual one, at least and at most; rhythm strips stand a little apart."""
+MANY = 14
+"""More rows than any page has: lines of the grid."""
 MOST = 9
 """More rows than that are not sorted out."""
 COMPLETE = 0.75
@@ -69,6 +71,9 @@ def traced_rows(ink: Ink, hints: Sequence[float] = ()) -> tuple[Line, ...]:
     `hints`: y in pixels of rows that were found by other means.
     """
     rows = find_rows(ink)
+    if len(rows) > MANY:  # what was found are lines of a dark grid
+        return ()
+    lines: tuple[Line, ...] = ()
     for _ in range(3):
         lines = follow(ink, rows)
         right = [line for line, ok in zip(lines, _are_traces(lines, ink), strict=True) if ok]
@@ -88,9 +93,13 @@ def _are_traces(lines: tuple[Line, ...], ink: Ink) -> list[bool]:
     for n, line in enumerate(lines):
         there = np.isfinite(line.y[:: line.fine])
         x = np.flatnonzero(there)
-        on_grid = float(ink.level[line.path[x], x].mean()) if ink.level is not None and x.size else 0.0
+        on_grid = (
+            float(ink.level[line.path[x], x].mean()) if ink.level is not None and x.size else 0.0
+        )
         twin = any(
-            m != n and float((np.abs(line.path - other.path) <= 2)[there].mean()) > TWIN and cover[m] >= cover[n]
+            m != n
+            and float((np.abs(line.path - other.path) <= 2)[there].mean()) > TWIN
+            and cover[m] >= cover[n]
             for m, other in enumerate(lines)
             if x.size
         )
@@ -104,7 +113,9 @@ def _regular(rows: Sequence[float]) -> bool:
     return bool(gaps.min() > EVEN[0] and gaps.max() < EVEN[1])
 
 
-def _together(rows: Sequence[float], worth: Sequence[float], hints: Sequence[float], near: float) -> list[float]:
+def _together(
+    rows: Sequence[float], worth: Sequence[float], hints: Sequence[float], near: float
+) -> list[float]:
     """The rows that belong together: most ink at about equal distances, where all of them do not.
 
     `worth` is how much of each is ink; rows within `near` pixels of a hint count half as much again.
@@ -117,7 +128,10 @@ def _together(rows: Sequence[float], worth: Sequence[float], hints: Sequence[flo
             some = [rows[n] for n in chosen]
             if not _regular(some):
                 continue
-            score = sum(worth[n] * (1.5 if any(abs(rows[n] - h) < near for h in hints) else 1.0) for n in chosen)
+            score = sum(
+                worth[n] * (1.5 if any(abs(rows[n] - h) < near for h in hints) else 1.0)
+                for n in chosen
+            )
             if score > best[0]:
                 best = score, some
     return best[1]
@@ -136,7 +150,10 @@ def _completed(mask: Mask, rows: list[float]) -> list[float]:
         if bottom - top > 0.5 * gap:
             band = mask[top:bottom]
             used = np.flatnonzero(np.count_nonzero(mask, axis=0))
-            if used.size and (np.count_nonzero(band, axis=0)[used[0] : used[-1]] > 0).mean() > COMPLETE:
+            if (
+                used.size
+                and (np.count_nonzero(band, axis=0)[used[0] : used[-1]] > 0).mean() > COMPLETE
+            ):
                 out.append(_centre(mask, int(y), int(0.4 * gap)))
     return sorted(out)
 

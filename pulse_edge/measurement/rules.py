@@ -63,22 +63,36 @@ class Derived:
 
 NET_LEADS = ("I", "V1", "V2", "V6")
 DERIVED: dict[str, Derived] = {
-    f"net.{lead}": Derived(f"net QRS deflection in {lead}", "mV", tuple((f"{w}.{lead}", 1.0) for w in "qrs"))
+    f"net.{lead}": Derived(
+        f"net QRS deflection in {lead}", "mV", tuple((f"{w}.{lead}", 1.0) for w in "qrs")
+    )
     for lead in NET_LEADS
 }
 DERIVED["rr_spread"] = Derived(
-    "difference of the longest and the shortest RR interval", "ms", (("rr_longest", 1.0), ("rr_shortest", -1.0))
+    "difference of the longest and the shortest RR interval",
+    "ms",
+    (("rr_longest", 1.0), ("rr_shortest", -1.0)),
 )
 
 NUMBERS = (
-    NumberRule("rate", ("rate", "rate_median"), 5, 0.05, "AHA I: rates are read from the page to about 5 %"),
+    NumberRule(
+        "rate", ("rate", "rate_median"), 5, 0.05, "AHA I: rates are read from the page to about 5 %"
+    ),
     NumberRule("atrial rate", ("atrial_rate",), 10, 0.10, "AHA I"),
-    NumberRule("RR interval", ("rr_mean", "rr_median"), 40, 0.05, "AHA I: one small square of 40 ms"),
-    NumberRule("PR interval", ("pr",), 20, 0.0, "AHA I: half a small square; readers differ by 20 ms"),
-    NumberRule("QRS duration", ("qrs",), 15, 0.0, "AHA I: readers and programs differ by 10 to 20 ms"),
+    NumberRule(
+        "RR interval", ("rr_mean", "rr_median"), 40, 0.05, "AHA I: one small square of 40 ms"
+    ),
+    NumberRule(
+        "PR interval", ("pr",), 20, 0.0, "AHA I: half a small square; readers differ by 20 ms"
+    ),
+    NumberRule(
+        "QRS duration", ("qrs",), 15, 0.0, "AHA I: readers and programs differ by 10 to 20 ms"
+    ),
     NumberRule("QT interval", ("qt",), 30, 0.0, "AHA IV: methods for the end of T differ by 30 ms"),
     NumberRule("QTc interval", ("qtc_bazett", "qtc_fridericia"), 30, 0.0, "AHA IV"),
-    NumberRule("axis", ("qrs_axis",), 20, 0.0, "AHA III: methods for the axis differ by 20 degrees"),
+    NumberRule(
+        "axis", ("qrs_axis",), 20, 0.0, "AHA III: methods for the axis differ by 20 degrees"
+    ),
     NumberRule("pause", ("rr_longest",), 300, 0.10, "BRADY"),
 )
 ROUGH = 2.0
@@ -91,20 +105,37 @@ REGULAR = Bound("rr_variation", at_most=0.08)
 IRREGULAR = Bound("rr_variation", at_least=0.08)
 """Sinus rhythm has a variation of 0.08 or less in 9 of 10 recordings, atrial fibrillation of 0.09 to 0.3."""
 NOT_PACED = Bound("paced", at_most=0)
-FAST = AnyOf(tuple(Bound(key, at_least=100, slack=5, scale="rate") for key in ("rate", "rate_median")))
-SLOW = AnyOf(tuple(Bound(key, at_most=60, slack=5, scale="rate") for key in ("rate", "rate_median")))
+FAST = AnyOf(
+    tuple(Bound(key, at_least=100, slack=5, scale="rate") for key in ("rate", "rate_median"))
+)
+SLOW = AnyOf(
+    tuple(Bound(key, at_most=60, slack=5, scale="rate") for key in ("rate", "rate_median"))
+)
 WIDE = Bound("qrs", at_least=120, slack=10, scale="QRS")
 NARROW = Bound("qrs", at_most=120, slack=10, scale="QRS")
 WIDE_BY_VALUE = Bound("qrs", at_least=120, scale="QRS", nominal=True)
-NO_SECONDARY_ST = (Bound("qrs", at_most=120, nominal=True), NOT_PACED, Bound("sokolow_lyon", at_most=3.5))
+NO_SECONDARY_ST = (
+    Bound("qrs", at_most=120, nominal=True),
+    NOT_PACED,
+    Bound("sokolow_lyon", at_most=3.5),
+)
 """ST limits hold without bundle branch block, pacing or left ventricular hypertrophy (UDMI)."""
 SINUS = (BEATS, AnyOf((P_WAVES, REGULAR)))
 """A missed P wave alone contradicts no sinus rhythm: RR intervals must be irregular too."""
 
 ELEVATED = AnyOf(
     (
-        Bound("st_j.LEAD", at_least=0.0, slack=0.05, contiguous=True, nominal=True, scale="ST lowest"),
-        Bound("st_j60.LEAD", at_least=0.05, slack=0.05, contiguous=True, nominal=True, scale="ST lowest"),
+        Bound(
+            "st_j.LEAD", at_least=0.0, slack=0.05, contiguous=True, nominal=True, scale="ST lowest"
+        ),
+        Bound(
+            "st_j60.LEAD",
+            at_least=0.05,
+            slack=0.05,
+            contiguous=True,
+            nominal=True,
+            scale="ST lowest",
+        ),
     )
 )
 """At J by UDMI; 60 ms later, where some read it, the ST segment of healthy people has risen by another 0.05 mV."""
@@ -135,13 +166,28 @@ RULES = (
     # --- rate and rhythm
     Rule("tachycardia", (BEATS, FAST), (FAST,), "AHA II: above 100 bpm"),
     Rule("bradycardia", (BEATS, SLOW), (SLOW,), "AHA II: below 60 bpm"),
-    Rule("normal rate", (BEATS, Bound("rate", 60, 100, 10, scale="rate")), (), "AHA II: 60 to 100 bpm"),
+    Rule(
+        "normal rate",
+        (BEATS, Bound("rate", 60, 100, 10, scale="rate")),
+        (),
+        "AHA II: 60 to 100 bpm",
+    ),
     Rule("sinus tachycardia", (*SINUS, FAST), (P_WAVES, FAST), "AHA II", supports=(P_WAVES,)),
     Rule("sinus bradycardia", (*SINUS, SLOW), (P_WAVES, SLOW), "AHA II", supports=(P_WAVES,)),
     Rule("sinus rhythm", SINUS, (P_WAVES, REGULAR, NOT_PACED), "AHA II", supports=(P_WAVES,)),
-    Rule("normal sinus rhythm", (*SINUS, Bound("rate", 60, 100, 10, scale="rate")), (), "AHA II: 60 to 100 bpm"),
+    Rule(
+        "normal sinus rhythm",
+        (*SINUS, Bound("rate", 60, 100, 10, scale="rate")),
+        (),
+        "AHA II: 60 to 100 bpm",
+    ),
     Rule("sinus arrhythmia", SINUS, (), "AHA II", decides=False),
-    Rule("regular rhythm", (BEATS, Bound("rr_variation", at_most=0.10, slack=0.03)), (REGULAR,), "AHA II"),
+    Rule(
+        "regular rhythm",
+        (BEATS, Bound("rr_variation", at_most=0.10, slack=0.03)),
+        (REGULAR,),
+        "AHA II",
+    ),
     Rule(
         "irregular rhythm",
         (BEATS, AnyOf((IRREGULAR, Bound("ectopic", at_least=1), Bound("rr_spread", at_least=160)))),
@@ -157,7 +203,13 @@ RULES = (
     ),
     Rule("atrial flutter", (BEATS,), (), "SVT: flutter waves are not measured", decides=False),
     Rule("supraventricular tachycardia", (BEATS, FAST), (), "SVT: above 100 bpm", decides=False),
-    Rule("ventricular tachycardia", (BEATS, FAST, WIDE), (), "VA: above 100 bpm, QRS 120 ms or more", decides=False),
+    Rule(
+        "ventricular tachycardia",
+        (BEATS, FAST, WIDE),
+        (),
+        "VA: above 100 bpm, QRS 120 ms or more",
+        decides=False,
+    ),
     Rule("P waves", SINUS, (P_WAVES, REGULAR), "AHA II", supports=(P_WAVES,)),
     Rule("asystole", (Bound("asystole", at_least=1),), (Bound("asystole", at_least=1),), "AHA II"),
     Rule(
@@ -208,10 +260,18 @@ RULES = (
         "BRADY: PR above 200 ms",
     ),
     Rule(
-        "short PR", (Bound("pr", at_most=120, slack=15),), (Bound("pr", at_most=120, slack=15),), "AHA II: below 120 ms"
+        "short PR",
+        (Bound("pr", at_most=120, slack=15),),
+        (Bound("pr", at_most=120, slack=15),),
+        "AHA II: below 120 ms",
     ),
     Rule("normal PR", (Bound("pr", 120, 200, 15, scale="PR"),), (), "AHA II: 120 to 200 ms"),
-    Rule("wide QRS", (Bound("qrs", at_least=120, slack=15, scale="QRS"),), (WIDE,), "AHA III: 120 ms or more"),
+    Rule(
+        "wide QRS",
+        (Bound("qrs", at_least=120, slack=15, scale="QRS"),),
+        (WIDE,),
+        "AHA III: 120 ms or more",
+    ),
     Rule("narrow QRS", (NARROW,), (), "AHA III: below 120 ms"),
     Rule(
         "left bundle branch block",
@@ -234,7 +294,12 @@ RULES = (
             Bound("qrs", at_least=140, scale="QRS", nominal=True),
             Bound("net.V1", at_most=-0.3),
             Bound("net.I", at_least=0.3),
-            AnyOf((Bound("t.V6", at_most=0.0, nominal=True), Bound("qrs", at_least=150, scale="QRS", nominal=True))),
+            AnyOf(
+                (
+                    Bound("t.V6", at_most=0.0, nominal=True),
+                    Bound("qrs", at_least=150, scale="QRS", nominal=True),
+                )
+            ),
             NOT_PACED,
         ),
         "AHA III: 120 ms, S in V1, no q in V6, T opposite to the QRS; Strauss 2011: 140 ms proves it",
@@ -243,7 +308,13 @@ RULES = (
         "right bundle branch block",
         (
             WIDE,
-            AnyOf((Bound("r.V1", at_least=0.3), Bound("net.V1", at_least=-0.3), Bound("net.V2", at_least=0.0))),
+            AnyOf(
+                (
+                    Bound("r.V1", at_least=0.3),
+                    Bound("net.V1", at_least=-0.3),
+                    Bound("net.V2", at_least=0.0),
+                )
+            ),
             AnyOf(
                 (
                     WIDE_BY_VALUE,
@@ -312,7 +383,12 @@ RULES = (
         ),
         "AHA IV: QTc of 450 ms and more in men, 460 ms in women",
     ),
-    Rule("short QT", (Bound("qtc_fridericia", at_most=390, slack=20),), (), "AHA IV: QTc of 390 ms and less"),
+    Rule(
+        "short QT",
+        (Bound("qtc_fridericia", at_most=390, slack=20),),
+        (),
+        "AHA IV: QTc of 390 ms and less",
+    ),
     Rule(
         "normal QT",
         (
@@ -322,13 +398,23 @@ RULES = (
                     Bound("qtc_fridericia", at_most=450, women=460, slack=30),
                 )
             ),
-            AnyOf((Bound("qtc_bazett", at_least=390, slack=40), Bound("qtc_fridericia", at_least=390, slack=40))),
+            AnyOf(
+                (
+                    Bound("qtc_bazett", at_least=390, slack=40),
+                    Bound("qtc_fridericia", at_least=390, slack=40),
+                )
+            ),
         ),
         (),
         "AHA IV: QTc of 390 to 450 ms in men, 460 ms in women",
     ),
     # --- axis
-    Rule("normal axis", (Bound("qrs_axis", -30, 90, 15, scale="axis"),), (), "AHA III: -30 to 90 degrees"),
+    Rule(
+        "normal axis",
+        (Bound("qrs_axis", -30, 90, 15, scale="axis"),),
+        (),
+        "AHA III: -30 to 90 degrees",
+    ),
     Rule(
         "left axis deviation",
         (Bound("qrs_axis", -90, -30, 15),),
@@ -344,8 +430,20 @@ RULES = (
     ),
     Rule("extreme axis", (Bound("qrs_axis", 180, 270, 15),), (), "AHA III: 180 to 270 degrees"),
     # --- ST, T, voltage
-    Rule("ST elevation", (ELEVATED,), ELEVATION, "UDMI: J point of 0.1 mV; V2-V3 by sex and age", adults=True),
-    Rule("ST depression", (DEPRESSED,), DEPRESSION, "UDMI: 0.05 mV in two neighbouring leads", adults=True),
+    Rule(
+        "ST elevation",
+        (ELEVATED,),
+        ELEVATION,
+        "UDMI: J point of 0.1 mV; V2-V3 by sex and age",
+        adults=True,
+    ),
+    Rule(
+        "ST depression",
+        (DEPRESSED,),
+        DEPRESSION,
+        "UDMI: 0.05 mV in two neighbouring leads",
+        adults=True,
+    ),
     Rule(
         "ST deviation",
         (AnyOf((ELEVATED, DEPRESSED)),),
@@ -377,7 +475,14 @@ RULES = (
     ),
     Rule(
         "low voltage",
-        (AnyOf((Bound("limb_voltage", at_most=0.5, slack=0.2), Bound("chest_voltage", at_most=1.0, slack=0.3))),),
+        (
+            AnyOf(
+                (
+                    Bound("limb_voltage", at_most=0.5, slack=0.2),
+                    Bound("chest_voltage", at_most=1.0, slack=0.3),
+                )
+            ),
+        ),
         (Bound("limb_voltage", at_most=0.5), Bound("chest_voltage", at_most=1.0)),
         "AHA II: QRS below 0.5 mV in all limb leads or 1 mV in all chest leads",
     ),

@@ -82,7 +82,11 @@ PER_LEAD: dict[str, tuple[str, str]] = {
     "q_duration": ("Q duration in {lead}", "ms"),
     "flat": ("flat trace in {lead}", ""),
 }
-NAMES |= {f"{key}.{lead}": (name.format(lead=lead), unit) for key, (name, unit) in PER_LEAD.items() for lead in LEADS}
+NAMES |= {
+    f"{key}.{lead}": (name.format(lead=lead), unit)
+    for key, (name, unit) in PER_LEAD.items()
+    for lead in LEADS
+}
 """All keys in the order of the list."""
 
 RR_KEYS: tuple[str, ...] = (
@@ -124,7 +128,9 @@ class Sheet:
     @cached_property
     def leads(self) -> tuple[str, ...]:
         """The leads that are traced and show the same beats."""
-        return tuple(lead for lead in dict.fromkeys(c.lead for c in self.channels) if lead not in self.astray)
+        return tuple(
+            lead for lead in dict.fromkeys(c.lead for c in self.channels) if lead not in self.astray
+        )
 
     def absence(self, lead: str) -> str:
         """Say why a lead has no beat."""
@@ -140,14 +146,23 @@ class Sheet:
             return Extent.LONG
         return Extent.COLUMNS_AND_STRIP if any(c.strip for c in self.channels) else Extent.COLUMNS
 
-    def add(self, key: str, value: float | None, leads: tuple[str, ...], reason: str = "", spread: float = 0.0) -> None:
+    def add(
+        self,
+        key: str,
+        value: float | None,
+        leads: tuple[str, ...],
+        reason: str = "",
+        spread: float = 0.0,
+    ) -> None:
         """Note a value, or a reason; `spread` is an uncertainty found on this signal, which counts if it is the larger."""
         name, unit = NAMES[key]
         if value is None:
             self.filled[key] = Measurement(key, name, None, unit, None, leads, reason)
             return
         uncertainty = max(uncertainty_of(key, self.extent) or 0.0, spread) or None
-        self.filled[key] = Measurement(key, name, float(value), unit, uncertainty, leads, doubt=self._doubt(unit))
+        self.filled[key] = Measurement(
+            key, name, float(value), unit, uncertainty, leads, doubt=self._doubt(unit)
+        )
 
     def refuse(self, keys: tuple[str, ...], leads: tuple[str, ...], reason: str) -> None:
         """Note one reason for several keys."""
@@ -165,7 +180,9 @@ class Sheet:
     def _doubt(self, unit: str) -> str:
         doubts = []
         if unit in ("bpm", "ms", "mV ms") and not self.signal.speed_certain:
-            doubts.append(f"the paper speed of {self.signal.millimetres_per_second:g} mm/s is assumed")
+            doubts.append(
+                f"the paper speed of {self.signal.millimetres_per_second:g} mm/s is assumed"
+            )
         if unit in ("mV", "mV ms") and not self.signal.gain_certain:
             doubts.append(f"the gain of {self.signal.millimetres_per_millivolt:g} mm/mV is assumed")
         return "; ".join(doubts)
@@ -192,7 +209,9 @@ def fill_signal(sheet: Sheet, detection: Detection) -> None:
         sheet.add(key, residual, leads, "the three leads are not traced at the same time")
 
 
-def fill_rhythm(sheet: Sheet, rhythm: Rhythm, p_present: bool | str | None, paced: float | None) -> None:
+def fill_rhythm(
+    sheet: Sheet, rhythm: Rhythm, p_present: bool | str | None, paced: float | None
+) -> None:
     """Measure rate, regularity, ectopic beats, pauses, pacing and what the atria do."""
     leads, valid = sheet.leads, rhythm.valid
     sheet.add("beats", float(len(rhythm.kinds)), leads)
@@ -288,7 +307,9 @@ def fill_waves(sheet: Sheet, waves: Waves, beat: MedianBeat, rhythm: Rhythm) -> 
     _fill_axis(sheet, "t_axis", values, (t_start, waves.t_end), False)
 
 
-def _fill_axis(sheet: Sheet, key: str, values: Samples, bounds: tuple[int | None, int | None], straight: bool) -> None:
+def _fill_axis(
+    sheet: Sheet, key: str, values: Samples, bounds: tuple[int | None, int | None], straight: bool
+) -> None:
     first, last = bounds
     if first is None or last is None:
         sheet.add(key, None, (), "the wave is not delineated")
@@ -298,7 +319,10 @@ def _fill_axis(sheet: Sheet, key: str, values: Samples, bounds: tuple[int | None
         sheet.add(key, None, (), "the limb leads that are traced do not span the frontal plane")
     elif axis[1] > AXIS_DOUBT:
         sheet.add(
-            key, None, axis[2], "indeterminate: the frontal vector is small, or the limb leads contradict one another"
+            key,
+            None,
+            axis[2],
+            "indeterminate: the frontal vector is small, or the limb leads contradict one another",
         )
     else:
         sheet.add(key, axis[0], axis[2], spread=axis[1])
@@ -310,7 +334,9 @@ def fill_beats(sheet: Sheet, waves: Waves, beat: MedianBeat) -> None:
     shapes: dict[str, QrsShape] = {}
     for n, lead in enumerate(LEADS):
         if not beat.present[n]:
-            sheet.refuse(tuple(f"{key}.{lead}" for key in PER_LEAD if key != "flat"), (), sheet.absence(lead))
+            sheet.refuse(
+                tuple(f"{key}.{lead}" for key in PER_LEAD if key != "flat"), (), sheet.absence(lead)
+            )
             continue
         _fill_lead(sheet, lead, values[n], waves, float(beat.noise[n]))
         shape = qrs_shape(values[n], waves)
@@ -325,7 +351,9 @@ def _fill_lead(sheet: Sheet, lead: str, values: Samples, waves: Waves, noise: fl
     cut = f"{lead} ends within the beat"
     spread = 0.0 if np.isnan(noise) else 2 * noise
     for key, delay in (("st_j", 0.0), ("st_j60", 60.0)):
-        sheet.add(f"{key}.{lead}", level_at(values, waves.qrs_end + samples(delay)), (lead,), cut, spread)
+        sheet.add(
+            f"{key}.{lead}", level_at(values, waves.qrs_end + samples(delay)), (lead,), cut, spread
+        )
     if waves.p_onset is not None and waves.p_end is not None:
         sheet.add(f"p.{lead}", wave_height(values, waves.p_onset, waves.p_end), (lead,), cut)
     else:
@@ -345,7 +373,12 @@ def _fill_voltages(sheet: Sheet, shapes: dict[str, QrsShape]) -> None:
 
     def total(key: str, leads: tuple[str, ...], value: float | None) -> None:
         missing = [lead for lead in leads if lead not in shapes]
-        sheet.add(key, None if missing else value, leads, "; ".join(sheet.absence(lead) for lead in missing))
+        sheet.add(
+            key,
+            None if missing else value,
+            leads,
+            "; ".join(sheet.absence(lead) for lead in missing),
+        )
 
     def lookup(table: dict[str, float], lead: str) -> float:
         return table.get(lead, 0.0)

@@ -33,11 +33,17 @@ STRAY = 0.25
 FINE = 18.0
 """Columns per millimetre in which the pen's centre is found, about the 500 Hz of the signal at 25 mm/s; at most 4 a pixel."""
 RUN = 0.5
+"""Cover from which on a pixel belongs to a run of ink."""
 SURE = 1.6
+"""A pixel whose cover times this is 1 costs no more to climb than solid ink: steep thin strokes are pale."""
 EDGE = 0.5
+"""Cover at which the edge of a stroke lies."""
 NIB = 0.8
+"""Share of the nib's radius that is taken off across the columns; anti-aliasing has blunted the tips of peaks."""
 USUAL = 0.5
+"""Quantile of the heights of level ink that is the width of the stroke."""
 STRETCH = 1.5
+"""Millimetres over which the least height of ink counts."""
 ON_LINE = 0.3
 """Cost of ink that lies on a line of a dark grid."""
 
@@ -109,7 +115,9 @@ def _bands(ink: Ink, rows: tuple[float, ...]) -> _Bands:
     for r, (start, row) in enumerate(zip(starts, rows, strict=True)):
         y = np.arange(size) + start
         off = np.abs(y - row)
-        near = np.min([np.abs(y - other) for n, other in enumerate(rows) if n != r] or [off + 1], axis=0)
+        near = np.min(
+            [np.abs(y - other) for n, other in enumerate(rows) if n != r] or [off + 1], axis=0
+        )
         cost[r] += (STRAY * (near < off) + 0.004 * off / ink.down)[:, None].astype(np.float32)
     return _Bands(starts, cost.astype(np.float32), climb.astype(np.float32))
 
@@ -155,7 +163,9 @@ def _backwards(entered: Float, steps: Float, total: Float) -> tuple[Index, Index
         s = steps[x - 1]
         near = np.clip(y[:, None] + np.array([0, -1, 1]), 0, size - 1)
         before = entered[x - 1]
-        ways = np.stack([(before + np.abs(s - s[which, n][:, None])).min(axis=1) for n in near.T], axis=1)
+        ways = np.stack(
+            [(before + np.abs(s - s[which, n][:, None])).min(axis=1) for n in near.T], axis=1
+        )
         ways += np.array([0, 0.02, 0.02], np.float32)
         y = near[which, np.argmin(ways, axis=1)]
     return paths, moves
@@ -177,7 +187,9 @@ def _lines(ink: Ink, rows: tuple[float, ...], paths: Index, moves: Index) -> tup
         hidden = _waves(own.hidden, np.repeat(~_calm(path, move, ink), fine), fine)
         top = np.where(hidden, np.nan, np.clip(top, own.top, own.bottom)).astype(np.float32)
         bottom = np.where(hidden, np.nan, np.clip(bottom, own.top, own.bottom)).astype(np.float32)
-        lines.append(Line(row, fine, width, _pen(top, bottom, width, fine), top, bottom, path, own.shared))
+        lines.append(
+            Line(row, fine, width, _pen(top, bottom, width, fine), top, bottom, path, own.shared)
+        )
     return tuple(lines)
 
 
@@ -193,7 +205,9 @@ def _calm(path: Index, move: Index, ink: Ink) -> Mask:
 
 def _waves(hidden: Mask, steep: Mask, least: int) -> Mask:
     """The hidden columns, and the whole of each steep wave with at least `least` of them: half a spike would be a wrong one."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], steep.astype(np.int8), [0]]))).reshape(-1, 2)
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], steep.astype(np.int8), [0]]))).reshape(
+        -1, 2
+    )
     out = hidden.copy()
     for a, b in edges:
         out[a:b] |= np.count_nonzero(hidden[a:b]) >= least
@@ -203,7 +217,9 @@ def _waves(hidden: Mask, steep: Mask, least: int) -> Mask:
 def _median(path: Index, window: int) -> Float:
     """The median over a window of columns."""
     padded = np.pad(path, window // 2, mode="edge")
-    return np.asarray(np.median(np.lib.stride_tricks.sliding_window_view(padded, window), axis=1), np.float32)
+    return np.asarray(
+        np.median(np.lib.stride_tricks.sliding_window_view(padded, window), axis=1), np.float32
+    )
 
 
 class _Runs:
@@ -214,12 +230,16 @@ class _Runs:
         self.fine = fine
         # The centres of the fine columns lie at (n - (fine - 1) / 2) / fine pixels, as in cv2.resize.
         size = width * fine, height
-        self.cover = np.asarray(cv2.resize(ink.cover, size, interpolation=cv2.INTER_LINEAR), np.float32)
+        self.cover = np.asarray(
+            cv2.resize(ink.cover, size, interpolation=cv2.INTER_LINEAR), np.float32
+        )
         mask = self.cover > RUN
         y = np.arange(height, dtype=np.int32)[:, None]
         self.mask = mask
         self.first = np.maximum.accumulate(np.where(mask, np.int32(-1), y), axis=0) + 1
-        self.last = np.minimum.accumulate(np.where(mask, np.int32(height), y)[::-1], axis=0)[::-1] - 1
+        self.last = (
+            np.minimum.accumulate(np.where(mask, np.int32(height), y)[::-1], axis=0)[::-1] - 1
+        )
 
     def spread(self, values: Index) -> Index:
         """Values (W, ...) of the page's columns for each of the fine ones."""
@@ -247,7 +267,9 @@ class _Runs:
 
         def at(y: Index) -> Float:
             inside = (y >= 0) & (y < height)
-            return np.asarray(np.where(inside, self.cover[np.clip(y, 0, height - 1), x], 0), np.float32)
+            return np.asarray(
+                np.where(inside, self.cover[np.clip(y, 0, height - 1), x], 0), np.float32
+            )
 
         out = []
         for end, outward in ((first, -1), (last, 1)):
@@ -283,10 +305,15 @@ def _pen(top: Float, bottom: Float, width: float, fine: int) -> Float:
     where strokes lie too close together to be told apart an area is left: there the trace turns, and the centre went along the
     outer edge of the area.
     """
-    upper, lower = _eroded(top, width / 2, fine, np.fmax), -_eroded(-bottom, width / 2, fine, np.fmax)
+    upper, lower = (
+        _eroded(top, width / 2, fine, np.fmax),
+        -_eroded(-bottom, width / 2, fine, np.fmax),
+    )
     middle = (upper + lower) / 2
     thick = np.nan_to_num(lower - upper) > max(1.0, 0.5 * width)
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], thick.astype(np.int8), [0]]))).reshape(-1, 2)
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], thick.astype(np.int8), [0]]))).reshape(
+        -1, 2
+    )
     pen = middle.copy()
     for a, b in edges:
         left = middle[a - 1] if a and np.isfinite(middle[a - 1]) else middle[a]
@@ -315,4 +342,6 @@ def _between(values: Float, x: Float) -> Float:
     x = np.clip(x, 0, len(values) - 1)
     low = np.floor(x).astype(np.int64)
     share = x - low
-    return np.asarray(values[low] * (1 - share) + values[np.minimum(low + 1, len(values) - 1)] * share, np.float32)
+    return np.asarray(
+        values[low] * (1 - share) + values[np.minimum(low + 1, len(values) - 1)] * share, np.float32
+    )

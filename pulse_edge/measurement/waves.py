@@ -72,13 +72,19 @@ class Waves:
     t_reason: str = ""
 
 
-def median_beat(channels: tuple[Channel, ...], beats: Index, members: Members, onset: int) -> MedianBeat:
+def median_beat(
+    channels: tuple[Channel, ...], beats: Index, members: Members, onset: int
+) -> MedianBeat:
     """Average the member beats of each lead; `onset` is the QRS onset in samples from the beat's centre (negative).
 
     The level just before each member's QRS is taken off, and what drifts between two of them with it: the QRS of a premature
     beat may stand on a T wave.
     """
-    average, noise, counts = np.full((12, WIDTH), np.nan), np.full(12, np.nan), np.zeros(12, np.intp)
+    average, noise, counts = (
+        np.full((12, WIDTH), np.nan),
+        np.full(12, np.nan),
+        np.zeros(12, np.intp),
+    )
     own = _own(beats, members, channels[0].millivolts.size)
     for n, lead in enumerate(LEADS):
         stack = []
@@ -94,7 +100,9 @@ def median_beat(channels: tuple[Channel, ...], beats: Index, members: Members, o
             average[n] = central(cut)
         if len(cut) > 1:
             difference = np.diff(cut, axis=0)
-            spread = np.nanmedian(np.abs(difference[np.isfinite(difference)])) / 0.954  # of a normal distribution
+            spread = (
+                np.nanmedian(np.abs(difference[np.isfinite(difference)])) / 0.954
+            )  # of a normal distribution
             noise[n] = float(spread) / np.sqrt(len(cut))
     return MedianBeat(average, noise, counts)
 
@@ -142,7 +150,9 @@ def qrs_bounds(beat: MedianBeat) -> tuple[int, int]:
     slopes = velocity(beat.millivolts[beat.present], QRS_SIGMA_MS)
     exists = np.isfinite(slopes)
     weights = np.where(exists, beat.weights[beat.present, None], 0)
-    mean = np.where(exists, weights * slopes**2, 0).sum(axis=0) / np.maximum(weights.sum(axis=0), 1e-9)
+    mean = np.where(exists, weights * slopes**2, 0).sum(axis=0) / np.maximum(
+        weights.sum(axis=0), 1e-9
+    )
     speed = np.where(exists.any(axis=0), np.sqrt(mean), np.nan)
     level = smooth(speed, 10)
     core = speed[BEFORE - samples(80) : BEFORE + samples(100)]
@@ -152,7 +162,10 @@ def qrs_bounds(beat: MedianBeat) -> tuple[int, int]:
     quiet = samples(QRS_QUIET_MS)
     onset = end = top
     threshold = before + QRS_SHARE * (speed[top] - before)
-    while onset > BEFORE - samples(200) and not (speed[onset - quiet + 1 : onset + 1] < threshold).all():
+    while (
+        onset > BEFORE - samples(200)
+        and not (speed[onset - quiet + 1 : onset + 1] < threshold).all()
+    ):
         onset -= 1
     threshold = after + QRS_SHARE * (speed[top] - after)
     while end < BEFORE + samples(280) and not (speed[end : end + quiet] < threshold).all():
@@ -182,7 +195,9 @@ def _with_t(waves: Waves, t: tuple[int, int, float] | str) -> Waves:
     return replace(waves, t_peak=t[0], t_end=t[1], t_spread=t[2])
 
 
-def _t_wave(beat: MedianBeat, onset: int, end: int, limit: float, rr: float) -> tuple[int, int, float] | str:
+def _t_wave(
+    beat: MedianBeat, onset: int, end: int, limit: float, rr: float
+) -> tuple[int, int, float] | str:
     """Peak and end of T in samples, and the spread of the end over the leads in ms; or why there is none."""
     latest = onset + 0.48 * np.sqrt(rr / 500) * 500
     ends: list[tuple[float, float, float]] = []
@@ -199,7 +214,9 @@ def _t_wave(beat: MedianBeat, onset: int, end: int, limit: float, rr: float) -> 
     return round(peak), round(float(high)) + samples(T_TAIL_MS), float(high - low) * 2
 
 
-def _t_of_lead(level: Samples, end: int, limit: int, latest: int) -> tuple[float, float, float] | None:
+def _t_of_lead(
+    level: Samples, end: int, limit: int, latest: int
+) -> tuple[float, float, float] | None:
     """Peak and tangent end of T in samples, and its height in mV, of one lead; None without one."""
     start = end + samples(50)
     part = level[start:limit]
@@ -225,11 +242,15 @@ def _p_wave(beat: MedianBeat, onset: int, t_before: int) -> tuple[int, int, int]
     first, last = max(onset - samples(300), t_before + samples(20), samples(24)), onset - samples(8)
     if last - first < samples(110):
         return "P and the T wave before it overlap"
-    part = smooth(beat.millivolts[beat.present], P_SIGMA_MS)[:, first:last] * np.sqrt(beat.weights[beat.present, None])
+    part = smooth(beat.millivolts[beat.present], P_SIGMA_MS)[:, first:last] * np.sqrt(
+        beat.weights[beat.present, None]
+    )
     part = part[np.isfinite(part).all(axis=1)]
     if not len(part):
         return "no lead shows the time before the QRS"
-    component = np.linalg.svd(part - part.mean(axis=1, keepdims=True), full_matrices=False)[0][:, 0] @ part
+    component = (
+        np.linalg.svd(part - part.mean(axis=1, keepdims=True), full_matrices=False)[0][:, 0] @ part
+    )
     distance = np.arange(last - first, 0, -1) + samples(8)
     likely = np.interp(distance, [samples(200), samples(300)], [1.0, 0.5])
     shape = max((component, -component), key=lambda c: float((_prominence(c) * likely).max()))
@@ -252,7 +273,9 @@ def _prominence(values: Samples) -> Samples:
     return np.asarray(values - np.maximum(before, after))
 
 
-def p_consistency(channels: tuple[Channel, ...], beats: Index, onset: int, t_before: int) -> tuple[float, int]:
+def p_consistency(
+    channels: tuple[Channel, ...], beats: Index, onset: int, t_before: int
+) -> tuple[float, int]:
     """Share of the signal before the QRS that recurs from beat to beat, and how many pairs of beats show it.
 
     The intraclass correlation of 240 ms before the QRS, straight line taken off: 1 where every beat has the same P wave,

@@ -41,7 +41,9 @@ def test_every_beat_is_detected_once_in_every_layout(layout: str, findings: list
     inside = peaks[(peaks > 60) & (peaks < SIZE - 60)]
     truth = centres(record)
     assert len(inside) == len(truth)
-    assert np.abs(inside - truth).max() < 35  # 70 ms: the centre of the energy is not the middle of a broad QRS
+    assert (
+        np.abs(inside - truth).max() < 35
+    )  # 70 ms: the centre of the energy is not the middle of a broad QRS
 
 
 @pytest.mark.parametrize("seed", [1, 2, 6])
@@ -82,7 +84,9 @@ def test_noise_has_no_beats_and_is_no_asystole(height: float) -> None:
 def test_ventricular_fibrillation_has_no_beats() -> None:
     time = np.arange(SIZE) / 500
     phases = np.random.default_rng(2).uniform(0, 6, 12)
-    waves = np.stack([0.4 * np.sin(2 * np.pi * (4.5 + 0.5 * np.sin(time)) * time + phase) for phase in phases])
+    waves = np.stack(
+        [0.4 * np.sin(2 * np.pi * (4.5 + 0.5 * np.sin(time)) * time + phase) for phase in phases]
+    )
     assert detected(signal_of(waves)).reason == "no beats stand out from the noise"
 
 
@@ -129,7 +133,9 @@ def test_pacing_needs_spikes_in_three_leads() -> None:
             spiked[:leads, onset - 8 : onset - 6] += 1.5
         detection = detected(signal_of(spiked))
         beats = aligned_beats(detection.channels, detection.samples).beats
-        shares.append(paced_beats(detection.channels, beats, round(float(np.median(onsets[1] - beats[1])))))
+        shares.append(
+            paced_beats(detection.channels, beats, round(float(np.median(onsets[1] - beats[1]))))
+        )
     assert shares[0] == 0.0
     assert shares[1] >= 0.8
 
@@ -140,7 +146,9 @@ def test_an_interval_across_a_gap_does_not_count() -> None:
     broken = signal.millivolts.copy()
     broken[:, 2000:2400] = np.nan
     detection = detected(replace(signal, millivolts=broken))
-    rhythm = rhythm_of(detection, aligned_beats(detection.channels, detection.samples), detection.samples)
+    rhythm = rhythm_of(
+        detection, aligned_beats(detection.channels, detection.samples), detection.samples
+    )
     assert np.isnan(rhythm.intervals).sum() == 1
     assert rhythm.valid.size == len(detection.samples) - 2
 
@@ -157,7 +165,9 @@ def test_columns_without_a_strip_are_groups_of_their_own() -> None:
     signal = synthesize(0, []).signal.astype(np.float64)
     for layout, groups in (("3x4", 4), ("3x4+1", 1), ("12x1", 1)):
         detection = detected(printed(signal, layout, None, 0))
-        assert len(set(aligned_beats(detection.channels, detection.samples).group.tolist())) == groups
+        assert (
+            len(set(aligned_beats(detection.channels, detection.samples).group.tolist())) == groups
+        )
 
 
 def test_leads_are_named_as_in_the_signal() -> None:

@@ -80,16 +80,31 @@ def measured(changes: Values) -> list[Measurement]:
         lead = key.partition(".")[2]
         rows.append(
             Measurement(
-                key, key.replace("_", " "), value, unit, UNITS[unit] or None, (lead,) if lead else ("II",), reason
+                key,
+                key.replace("_", " "),
+                value,
+                unit,
+                UNITS[unit] or None,
+                (lead,) if lead else ("II",),
+                reason,
             )
         )
     assert set(changes) <= set(NORMAL), "the test changes a measurement that does not exist"
     return rows
 
 
-def verdict(topic: str, changes: Values, *, present: bool = True, person: Person | None = None, place: str = "") -> str:
+def verdict(
+    topic: str,
+    changes: Values,
+    *,
+    present: bool = True,
+    person: Person | None = None,
+    place: str = "",
+) -> str:
     check = check_claim(
-        Claim(topic, topic, 0, len(topic), present, leads=tuple(place.split())), trace(changes), person or Person()
+        Claim(topic, topic, 0, len(topic), present, leads=tuple(place.split())),
+        trace(changes),
+        person or Person(),
     )
     assert check is not None
     return check.verdict
@@ -228,7 +243,9 @@ def test_a_statement_near_the_limit_is_supported(topic: str, changes: Values) ->
     assert verdict(topic, changes) == "supported"
 
 
-@pytest.mark.parametrize(("topic", "changes"), [(row[0], {**row[1], **missing(row[4])}) for row in ROWS])
+@pytest.mark.parametrize(
+    ("topic", "changes"), [(row[0], {**row[1], **missing(row[4])}) for row in ROWS]
+)
 def test_a_statement_without_its_measurement_is_not_measurable(topic: str, changes: Values) -> None:
     every_way: dict[str, Values] = {
         "irregular rhythm": {"ectopic": None, "rr_longest": None},
@@ -241,7 +258,11 @@ def test_a_statement_without_its_measurement_is_not_measurable(topic: str, chang
         "paced rhythm": {"paced": None, "p_present": None},
         "long QT": {"qtc_fridericia": None},
         "normal QT": {"qtc_fridericia": None},
-        "left ventricular hypertrophy by voltage": {"cornell": None, "peguero": None, "r.aVL": None},
+        "left ventricular hypertrophy by voltage": {
+            "cornell": None,
+            "peguero": None,
+            "r.aVL": None,
+        },
         "low voltage": {"chest_voltage": None},
     }
     changes = {**changes, **every_way.get(topic, {})}
@@ -253,7 +274,9 @@ def test_a_statement_without_its_measurement_is_not_measurable(topic: str, chang
 
 
 @pytest.mark.parametrize(("topic", "fits", "wrong"), PARTS)
-def test_a_part_of_a_definition_contradicts_and_never_supports(topic: str, fits: Values, wrong: Values) -> None:
+def test_a_part_of_a_definition_contradicts_and_never_supports(
+    topic: str, fits: Values, wrong: Values
+) -> None:
     assert verdict(topic, fits) == "not measurable"
     assert verdict(topic, wrong) == "contradicted"
 
@@ -281,11 +304,18 @@ def test_each_rule_is_tested_and_has_a_source(rule: object) -> None:
 
 
 def test_rules_ask_for_measurements_that_exist() -> None:
-    keys = {b.key for rule in RULES for part in (*rule.needs, *rule.proves, *rule.supports) for b in bounds_of(part)}
+    keys = {
+        b.key
+        for rule in RULES
+        for part in (*rule.needs, *rule.proves, *rule.supports)
+        for b in bounds_of(part)
+    }
     keys |= {key for number in NUMBERS for key in number.keys}
     keys |= {name for derived in DERIVED.values() for name, _ in derived.parts}
     bases = {key.partition(".")[0] for key in NORMAL}
-    assert {key for key in keys if key not in DERIVED and key.partition(".")[0] not in bases} == set()
+    assert {
+        key for key in keys if key not in DERIVED and key.partition(".")[0] not in bases
+    } == set()
 
 
 # --- numbers ----------------------------------------------------------------------------------------------------------
@@ -304,8 +334,17 @@ NUMBER_ROWS: list[tuple[str, str, float, float, float]] = [
 """Topic, unit, a right number, a wrong one, one near the tolerance."""
 
 
-def number(topic: str, unit: str, low: float | None, high: float | None, changes: Values, rough: bool = False) -> Check:
-    check = check_claim(Claim(topic, topic, 0, 1, True, low, high, unit, rough), trace(changes), Person())
+def number(
+    topic: str,
+    unit: str,
+    low: float | None,
+    high: float | None,
+    changes: Values,
+    rough: bool = False,
+) -> Check:
+    check = check_claim(
+        Claim(topic, topic, 0, 1, True, low, high, unit, rough), trace(changes), Person()
+    )
     assert check is not None
     return check
 
@@ -343,7 +382,9 @@ def test_about_doubles_the_tolerance() -> None:
 
 
 def test_the_sentence_gives_both_numbers_and_the_uncertainty() -> None:
-    (check,) = check_answers([("", "Heart rate 42 bpm.")], measured({"rate": 74, "rate_median": 74}))
+    (check,) = check_answers(
+        [("", "Heart rate 42 bpm.")], measured({"rate": 74, "rate_median": 74})
+    )
     assert check.sentence == 'The text says "Heart rate 42 bpm"; the trace shows rate 74 bpm (± 2).'
 
 
@@ -351,7 +392,10 @@ def test_the_sentence_of_a_denial_names_what_is_denied() -> None:
     (check,) = check_answers([("", "ST segments are isoelectric.")], measured(STE))
     assert check.sentence.startswith("The text denies ST deviation; the trace shows st j")
     (check,) = check_answers([("", "No abnormalities are seen.")], measured({"qrs": 160}))
-    assert check.sentence == 'The text says "No abnormalities"; the trace shows qrs 160 ms (± 8). Adult limits.'
+    assert (
+        check.sentence
+        == 'The text says "No abnormalities"; the trace shows qrs 160 ms (± 8). Adult limits.'
+    )
 
 
 def test_an_assumption_that_a_value_rests_on_is_told() -> None:
@@ -363,7 +407,10 @@ def test_an_assumption_that_a_value_rests_on_is_told() -> None:
 
 def test_one_beat_is_singular() -> None:
     (check,) = check_answers([("", "No PVCs.")], measured({"ventricular_ectopic": 1}))
-    assert check.sentence == "The text denies ventricular ectopic beats; the trace shows 1 broad premature beat."
+    assert (
+        check.sentence
+        == "The text denies ventricular ectopic beats; the trace shows 1 broad premature beat."
+    )
 
 
 def test_a_rate_on_a_flat_line_is_contradicted() -> None:
@@ -406,8 +453,14 @@ def test_low_voltages_leave_hypertrophy_open_and_contradict_it_by_voltage() -> N
 def test_limits_by_sex_leave_the_benefit_to_the_text_where_the_sex_is_unknown() -> None:
     changes: Values = {"cornell": 2.35, "sokolow_lyon": 2.0, "peguero": 1.0, "r.aVL": 0.3}
     wide: Values = {**changes, "cornell": 2.25}
-    assert verdict("left ventricular hypertrophy by voltage", wide, person=Person(sex="male")) == "contradicted"
-    assert verdict("left ventricular hypertrophy by voltage", wide, person=Person(sex="female")) == "supported"
+    assert (
+        verdict("left ventricular hypertrophy by voltage", wide, person=Person(sex="male"))
+        == "contradicted"
+    )
+    assert (
+        verdict("left ventricular hypertrophy by voltage", wide, person=Person(sex="female"))
+        == "supported"
+    )
     assert verdict("left ventricular hypertrophy by voltage", wide) == "supported"
 
 
@@ -444,14 +497,22 @@ def finding(key: str, name: str, log_odds: float) -> Finding:
 
 
 def test_findings_are_checked_by_the_same_rules() -> None:
-    rows = [finding("AFIB", "atrial fibrillation", 2.0), finding("SR", "sinus rhythm", -1.0), finding("MI", "x", 1.0)]
+    rows = [
+        finding("AFIB", "atrial fibrillation", 2.0),
+        finding("SR", "sinus rhythm", -1.0),
+        finding("MI", "x", 1.0),
+    ]
     checks = check_findings(rows, measured({}))
     assert [(c.finding, c.verdict, c.start) for c in checks] == [
         ("AFIB", "contradicted", None),
         ("SR", "contradicted", None),
     ]
-    assert checks[0].sentence.startswith("Asked for it, the model says yes to atrial fibrillation; the trace shows")
-    assert checks[1].sentence.startswith("Asked for it, the model says no to sinus rhythm; the trace shows P waves")
+    assert checks[0].sentence.startswith(
+        "Asked for it, the model says yes to atrial fibrillation; the trace shows"
+    )
+    assert checks[1].sentence.startswith(
+        "Asked for it, the model says no to sinus rhythm; the trace shows P waves"
+    )
 
 
 def test_findings_topics_all_have_rules() -> None:
@@ -465,7 +526,10 @@ def test_lines_begin_with_what_is_contradicted() -> None:
     ]
     checks = check_answers(answers, measured({}))
     lines = check_lines(checks)
-    assert lines[0] == 'CONTRADICTED: The text says "Heart rate 42 bpm"; the trace shows rate 72 bpm (± 2).'
+    assert (
+        lines[0]
+        == 'CONTRADICTED: The text says "Heart rate 42 bpm"; the trace shows rate 72 bpm (± 2).'
+    )
     assert len(lines) == len(set(lines))
     words = [line.split(":")[0] for line in lines]
     assert words == ["CONTRADICTED", "CONTRADICTED", "supported", "supported"]

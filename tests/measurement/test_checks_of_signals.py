@@ -18,7 +18,11 @@ def checks_of(record: Recording, text: str) -> tuple[Check, ...]:
 
 
 def test_right_reports_of_synthetic_records_are_hardly_ever_contradicted() -> None:
-    checks = [c for n in range(40) for c in checks_of(recording_at(11, n), say.report(recording_at(11, n)))]
+    checks = [
+        c
+        for n in range(40)
+        for c in checks_of(recording_at(11, n), say.report(recording_at(11, n)))
+    ]
     wrong = [c.sentence for c in checks if c.verdict == "contradicted"]
     assert len(checks) > 250
     assert len(wrong) <= 0.03 * len(checks), wrong
@@ -30,13 +34,17 @@ def test_wrong_rates_are_contradicted() -> None:
         record = recording_at(11, n)
         assert record.measurements.rate is not None
         for by in (-25, 25):
-            (check,) = checks_of(record, f"The heart rate is {record.measurements.rate + by:.0f} bpm.")
+            (check,) = checks_of(
+                record, f"The heart rate is {record.measurements.rate + by:.0f} bpm."
+            )
             verdicts.append(check.verdict)
     assert verdicts.count("contradicted") >= 38
 
 
 def test_a_flat_line_has_no_rate() -> None:
-    flat = TracedSignal(np.zeros((12, 5000), np.float32), (1.0,) * 12, 25.0, 10.0, True, True, "12x1")
+    flat = TracedSignal(
+        np.zeros((12, 5000), np.float32), (1.0,) * 12, 25.0, 10.0, True, True, "12x1"
+    )
     rows = measure_signal(flat).measurements
     checks = check_answers([("", "The heart rate is 42 bpm. Sinus bradycardia.")], rows)
     assert [c.verdict for c in checks] == ["contradicted", "contradicted"]

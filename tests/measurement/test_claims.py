@@ -143,8 +143,14 @@ WORDS = [
 ]
 DENIALS = [
     ("No ST elevation.", "-ST elevation"),
-    ("No ST elevation, ST depression or T wave inversion.", "-ST elevation; -ST depression; -T-wave inversion"),
-    ("There is no significant ST-segment elevation or depression.", "-ST elevation; -ST depression"),
+    (
+        "No ST elevation, ST depression or T wave inversion.",
+        "-ST elevation; -ST depression; -T-wave inversion",
+    ),
+    (
+        "There is no significant ST-segment elevation or depression.",
+        "-ST elevation; -ST depression",
+    ),
     ("Without evidence of atrial fibrillation.", "-atrial fibrillation"),
     ("The ECG does not show ST elevation.", "-ST elevation"),
     ("ST elevation is not seen.", "-ST elevation"),
@@ -196,7 +202,9 @@ def test_a_doubt_or_a_general_remark_is_no_claim(text: str) -> None:
     assert [notation(claim) for claim in claims_in(text)] == []
 
 
-@pytest.mark.parametrize("text", ["No ST elevation and left bundle branch block.", "No ST elevation, LBBB."])
+@pytest.mark.parametrize(
+    "text", ["No ST elevation and left bundle branch block.", "No ST elevation, LBBB."]
+)
 def test_an_ambiguous_denial_leaves_out_what_it_may_not_cover(text: str) -> None:
     assert [notation(claim) for claim in claims_in(text)] == ["-ST elevation"]
 
@@ -205,14 +213,20 @@ def test_offsets_point_at_the_words() -> None:
     text = "  Sinus rhythm.\nHeart rate 72 bpm; no ST elevation.\n"
     for claim in claims_in(text):
         assert text[claim.start : claim.end] == claim.text
-    assert [claim.text for claim in claims_in(text)] == ["Sinus rhythm", "Heart rate 72 bpm", "ST elevation"]
+    assert [claim.text for claim in claims_in(text)] == [
+        "Sinus rhythm",
+        "Heart rate 72 bpm",
+        "ST elevation",
+    ]
 
 
 def test_offsets_hold_in_any_order_of_words() -> None:
     rng = random.Random(3)
     words = " ".join(text for text, _ in (*REPORTS, *NUMBERS_IN_WORDS, *WORDS, *DENIALS)).split()
     for _ in range(300):
-        text = " ".join(rng.choices([*words, "no", "and", "or", ",", "but", ";", "\n", "(", "V1-"], k=60))
+        text = " ".join(
+            rng.choices([*words, "no", "and", "or", ",", "but", ";", "\n", "(", "V1-"], k=60)
+        )
         for claim in claims_in(text):
             assert text[claim.start : claim.end] == claim.text
             assert claim.start < claim.end
@@ -220,7 +234,10 @@ def test_offsets_hold_in_any_order_of_words() -> None:
 
 
 def test_about_is_a_rough_number() -> None:
-    assert [claim.rough for claim in claims_in("A rate of about 150 bpm. A rate of 150 bpm.")] == [True, False]
+    assert [claim.rough for claim in claims_in("A rate of about 150 bpm. A rate of 150 bpm.")] == [
+        True,
+        False,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -240,7 +257,9 @@ def test_about_is_a_rough_number() -> None:
         ("Which is it?\nA. sinus tachycardia\nB. 72 bpm", "C", []),
     ],
 )
-def test_short_answers_take_their_topic_from_the_question(question: str, answer: str, expected: list[str]) -> None:
+def test_short_answers_take_their_topic_from_the_question(
+    question: str, answer: str, expected: list[str]
+) -> None:
     assert [notation(claim) for claim in claims_in(answer, question)] == expected
 
 
@@ -260,7 +279,11 @@ def test_leads_of_a_list_and_of_a_territory(words: str, leads: str) -> None:
 
 
 def test_every_claim_of_the_words_has_a_rule() -> None:
-    topics = {claim.topic for text, _ in (*REPORTS, *NUMBERS_IN_WORDS, *WORDS, *DENIALS) for claim in claims_in(text)}
+    topics = {
+        claim.topic
+        for text, _ in (*REPORTS, *NUMBERS_IN_WORDS, *WORDS, *DENIALS)
+        for claim in claims_in(text)
+    }
     assert topics <= {rule.topic for rule in (*RULES, *NUMBERS)}
     assert len(topics) > 45
 

@@ -41,7 +41,11 @@ def test_every_finding_and_number_of_synthetic_reports_is_found() -> None:
         assert {c.topic for c in claims if c.present and c.unit == ""} == expected_topics(record)
         numbers = {c.topic: c.low for c in claims if c.unit}
         m = record.measurements
-        values = (("rate", m.rate, round), ("PR interval", m.pr, say.ten), ("QRS duration", m.qrs, say.ten))
+        values = (
+            ("rate", m.rate, round),
+            ("PR interval", m.pr, say.ten),
+            ("QRS duration", m.qrs, say.ten),
+        )
         assert numbers == {
             **{topic: rounded(value) for topic, value, rounded in values if value is not None},
             **({} if m.qt is None else {"QT interval": say.ten(m.qt)}),
@@ -50,5 +54,7 @@ def test_every_finding_and_number_of_synthetic_reports_is_found() -> None:
 
 def test_a_denied_st_deviation_is_found() -> None:
     reports = [say.report(recording_at(7, index)) for index in range(50)]
-    denied = [r for r in reports if any(c.topic == "ST deviation" and not c.present for c in claims_in(r))]
+    denied = [
+        r for r in reports if any(c.topic == "ST deviation" and not c.present for c in claims_in(r))
+    ]
     assert denied == [r for r in reports if "Normal ST segments and T waves" in r]

@@ -66,7 +66,13 @@ def test_every_limit_has_a_source_and_a_key_that_is_measured() -> None:
 
 def test_a_clinic_reads_its_own_limits(tmp_path: Path) -> None:
     path = tmp_path / "limits.json"
-    row = {"key": "rate", "finding_below": "bradycardia", "low": 70, "finding_above": "tachycardia", "high": 140}
+    row = {
+        "key": "rate",
+        "finding_below": "bradycardia",
+        "low": 70,
+        "finding_above": "tachycardia",
+        "high": 140,
+    }
     path.write_text(json.dumps([{**row, "source": "own", "from_years": 1, "to_years": 5}]))
     table = read_limits(path)
     assert limits_for("rate", 3, table=table) == table

@@ -9,7 +9,19 @@ from pulse_edge.measurement.fhir_codes import LOINC, MDC, UNITS, codes
 from pulse_edge.measurement.measure import measure_signal
 from pulse_edge.measurement.signal import TracedSignal
 
-KEYS = ("rate", "rr_mean", "pr", "qrs", "qt", "qtc_bazett", "qtc_fridericia", "p_axis", "qrs_axis", "t_axis", "s.V1")
+KEYS = (
+    "rate",
+    "rr_mean",
+    "pr",
+    "qrs",
+    "qt",
+    "qtc_bazett",
+    "qtc_fridericia",
+    "p_axis",
+    "qrs_axis",
+    "t_axis",
+    "s.V1",
+)
 
 
 def luhn(digits: str) -> int:
@@ -50,5 +62,12 @@ def test_every_unit_of_the_measurements_has_a_ucum_code() -> None:
     signal = TracedSignal(record.signal, (1.0,) * 12, 25.0, 10.0, True, True, "12x1")
     measurements = measure_signal(signal).measurements
     assert {m.unit for m in measurements} <= set(UNITS)
-    assert {m.key for m in measurements if codes(m.key)} >= {"rate", "pr", "qrs", "qt", "qrs_axis", "st_j.V2"}
+    assert {m.key for m in measurements if codes(m.key)} >= {
+        "rate",
+        "pr",
+        "qrs",
+        "qt",
+        "qrs_axis",
+        "st_j.V2",
+    }
     assert UNITS["bpm"] == "/min"

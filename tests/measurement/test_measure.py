@@ -16,7 +16,9 @@ from pulse_edge.measurement.sheet import NAMES
 from pulse_edge.measurement.signal import LEADS, TracedSignal
 
 
-def page(seed: int, findings: list[str], layout: str = "12x1", decibels: float | None = None) -> TracedSignal:
+def page(
+    seed: int, findings: list[str], layout: str = "12x1", decibels: float | None = None
+) -> TracedSignal:
     return printed(synthesize(seed, findings).signal.astype(np.float64), layout, decibels, seed)
 
 
@@ -35,7 +37,9 @@ def value(sheet: SignalMeasurements, key: str) -> float:
 
 
 def empty(samples: int = 5000) -> TracedSignal:
-    return TracedSignal(np.full((12, samples), np.nan, np.float32), (0.0,) * 12, 25.0, 10.0, True, True, "")
+    return TracedSignal(
+        np.full((12, samples), np.nan, np.float32), (0.0,) * 12, 25.0, 10.0, True, True, ""
+    )
 
 
 @pytest.mark.parametrize("layout", ["12x1", "6x2", "3x4", "3x4+1"])
@@ -50,15 +54,25 @@ def test_measurements_agree_with_the_synthetic_truth(layout: str, findings: list
     assert truth.axis is not None
     assert abs(value(sheet, "rate") - truth.rate) < 1
     assert abs(value(sheet, "pr") - truth.pr) <= 30
-    assert -6 <= value(sheet, "qrs") - truth.qrs <= 34  # the Gaussians' tails below 4 % of the height count as QRS
-    assert -6 <= value(sheet, "qt") - truth.qt <= 46  # the same at the onset, and the tail of T after the tangent
+    assert (
+        -6 <= value(sheet, "qrs") - truth.qrs <= 34
+    )  # the Gaussians' tails below 4 % of the height count as QRS
+    assert (
+        -6 <= value(sheet, "qt") - truth.qt <= 46
+    )  # the same at the onset, and the tail of T after the tangent
     assert abs(value(sheet, "qrs_axis") - truth.axis) < 10
     assert value(sheet, "p_present") == 1.0
     assert value(sheet, "atrial_fibrillation") == 0.0
 
 
 def test_every_key_has_a_value_or_a_reason() -> None:
-    signals = [page(0, []), page(1, ["AF"], "3x4+1", 18), empty(), empty(0), replace(page(0, []), strips=())]
+    signals = [
+        page(0, []),
+        page(1, ["AF"], "3x4+1", 18),
+        empty(),
+        empty(0),
+        replace(page(0, []), strips=()),
+    ]
     signals.append(replace(empty(), millivolts=np.zeros((12, 5000), np.float32)))
     for signal in signals:
         sheet = measure_signal(signal)
@@ -136,7 +150,9 @@ def test_deflections_that_do_not_repeat_are_no_beats() -> None:
         for lead in range(12):
             for _ in range(3):
                 at, sigma = centre + rng.integers(-25, 25), rng.uniform(3, 9)
-                trace[lead] += rng.normal(0, 0.8) * np.exp(-0.5 * ((np.arange(5000) - at) / sigma) ** 2)
+                trace[lead] += rng.normal(0, 0.8) * np.exp(
+                    -0.5 * ((np.arange(5000) - at) / sigma) ** 2
+                )
     sheet = measure_signal(replace(empty(), millivolts=trace.astype(np.float32)))
     assert sheet["rate"].value is None
     assert sheet["asystole"].value is None
@@ -241,7 +257,9 @@ def test_levels_and_voltages_are_those_of_the_synthetic_beat() -> None:
     sheet = measure_signal(printed(record.signal.astype(np.float64), "12x1", None, 0))
     assert record.measurements.st is not None
     for lead, level in zip(LEADS, record.measurements.st, strict=True):
-        assert abs(value(sheet, f"st_j60.{lead}") - level) < 0.08  # truth is 40 ms after the J point
+        assert (
+            abs(value(sheet, f"st_j60.{lead}") - level) < 0.08
+        )  # truth is 40 ms after the J point
     high = measure_signal(page(4, ["HYP"]))
     assert value(high, "sokolow_lyon") > 3.5
     assert value(high, "sokolow_lyon") == pytest.approx(
@@ -253,7 +271,15 @@ def test_wave_points_of_the_leads_are_in_order() -> None:
     sheet = measure_signal(page(4, [], "3x4+1", 18))
     assert [lead.lead for lead in sheet.leads] == list(LEADS)
     for lead in sheet.leads:
-        points = (lead.p_onset, lead.p_peak, lead.p_end, lead.qrs_onset, lead.qrs_end, lead.t_peak, lead.t_end)
+        points = (
+            lead.p_onset,
+            lead.p_peak,
+            lead.p_end,
+            lead.qrs_onset,
+            lead.qrs_end,
+            lead.t_peak,
+            lead.t_end,
+        )
         times = [point for point in points if point is not None]
         assert len(times) == 7
         assert times == sorted(times)
@@ -282,7 +308,9 @@ def scores(shared: Path) -> dict[str, Scores]:
 
 
 @pytest.mark.parametrize("kind", ["recorded", "page"])
-def test_annotated_recordings_are_measured_within_bounds(scores: dict[str, Scores], kind: str) -> None:
+def test_annotated_recordings_are_measured_within_bounds(
+    scores: dict[str, Scores], kind: str
+) -> None:
     errors = scores[kind].errors
     within = [abs(error) <= 5 for error in errors["rate_median"].values]
     assert np.median(np.abs(errors["rate_median"].values)) <= 1

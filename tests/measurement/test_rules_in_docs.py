@@ -15,4 +15,6 @@ DOCS = Path(__file__).parents[2] / "docs" / "checks.md"
 def test_every_rule_stands_in_the_documentation_as_it_is() -> None:
     lines = DOCS.read_text(encoding="utf-8").splitlines()
     missing = [row for row in rules_in_words.rows() if row not in lines]
-    assert missing == [], "run tests/measurement/rules_in_words.py and put its rows into docs/checks.md"
+    assert missing == [], (
+        "run tests/measurement/rules_in_words.py and put its rows into docs/checks.md"
+    )

@@ -114,7 +114,9 @@ def test_p_begins_and_ends_where_it_leaves_and_meets_the_baseline() -> None:
     assert waves.p_peak is not None
     assert waves.p_end is not None
     assert abs((waves.p_peak - BEFORE) * 2 + 160) <= 4
-    assert abs((waves.p_onset - BEFORE) * 2 - (-160 - 2.3 * 21.5)) <= 8  # 7 % of a Gaussian's height at 2.3 sigma
+    assert (
+        abs((waves.p_onset - BEFORE) * 2 - (-160 - 2.3 * 21.5)) <= 8
+    )  # 7 % of a Gaussian's height at 2.3 sigma
     assert abs((waves.p_end - BEFORE) * 2 - (-160 + 2.3 * 21.5)) <= 8
 
 
@@ -139,7 +141,9 @@ def test_p_waves_recur_and_fibrillation_does_not() -> None:
     for beat in beats:
         sinus[beat - 90 : beat - 60] += 0.1 * np.hanning(30)
     fibrillation = noise + 0.1 * np.sin(2 * np.pi * np.cumsum(6 + rng.normal(0, 8, 5200)) / 500)
-    shares = [p_consistency((channel(trace),), beats, -20, -(10**4))[0] for trace in (sinus, fibrillation)]
+    shares = [
+        p_consistency((channel(trace),), beats, -20, -(10**4))[0] for trace in (sinus, fibrillation)
+    ]
     assert shares[0] > 0.5
     assert abs(shares[1]) < 0.15
 
@@ -159,4 +163,6 @@ def test_leads_of_other_columns_lie_over_one_another(layout: str) -> None:
     onset, end = qrs_bounds(beat)
     width = record.measurements.qrs
     assert width is not None
-    assert width - 8 <= (end - onset) * 2 <= width + 28  # the bumps' tails below 4 % of their height count as QRS here
+    assert (
+        width - 8 <= (end - onset) * 2 <= width + 28
+    )  # the bumps' tails below 4 % of their height count as QRS here

@@ -24,7 +24,11 @@ def bound_in_words(bound: Bound) -> str:
         words = f"{key} >= UDMI" + (f" + {bound.at_least:g}" if bound.at_least else "")
     words += f" (women {bound.women:g})" if bound.women is not None else ""
     words += f" (slack {bound.slack:g})" if bound.slack else ""
-    return words + (", by value" if bound.nominal else "") + (", in two neighbours" if bound.contiguous else "")
+    return (
+        words
+        + (", by value" if bound.nominal else "")
+        + (", in two neighbours" if bound.contiguous else "")
+    )
 
 
 def in_words(condition: Condition) -> str:
