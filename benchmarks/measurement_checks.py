@@ -34,7 +34,8 @@ sys.path[:0] = [str(ROOT)]
 from calibration.synthetic.findings import Labels
 from calibration.synthetic.pages import draw
 from calibration.synthetic.real import resample
-from calibration.synthetic.recording import SAMPLES, UNKNOWN, Recording
+from calibration.synthetic.recording import SAMPLES, UNKNOWN
+from calibration.synthetic.recording import Recording as Synthetic
 from calibration.synthetic.style import PageStyle
 from pulse_edge.measurement.checks import Check, check_answers
 from pulse_edge.measurement.conditions import Person
@@ -375,7 +376,7 @@ def drawn(millivolts: Signal) -> TracedSignal:
     shown = np.pad(
         millivolts, ((0, 0), (0, max(0, SAMPLES - millivolts.shape[1]))), constant_values=np.nan
     )[:, :SAMPLES]
-    page = draw(Recording(shown, None, Labels(None, None, None), UNKNOWN), style)
+    page = draw(Synthetic(shown, None, Labels(None, None, None), UNKNOWN), style)
     return digitise(page.image, style.px_per_mm, style.px_per_mm, {style.layout: 1.0})
 
 
