@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pulse_edge.common.text import json_text
-from pulse_edge.measurement.checks import Check
-from pulse_edge.measurement.measurements import Measurement
+
+if TYPE_CHECKING:  # `--help` must not wait for NumPy
+    from pulse_edge.measurement.checks import Check
+    from pulse_edge.measurement.measurements import Measurement
 
 INTENDED_USE = "Decision support for clinicians, never a diagnosis: it can be wrong and sound certain. Read the ECG yourself."
 DEMONSTRATION = "DEMONSTRATION KIT - NOT FOR PATIENTS"
