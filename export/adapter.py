@@ -43,7 +43,8 @@ class Adapter:
             self._read_lora()
         elif not (path / PROJECTOR_FILE).is_file():
             raise CheckpointError(
-                f"{path}: no {CONFIG} and no {PROJECTOR_FILE}. Name an adapter's folder with --lora."
+                f"{path}: no {CONFIG} and no {PROJECTOR_FILE}. Name an adapter's folder with "
+                "--lora."
             )
         self._read_whole()
         if not self._pairs and not self._whole:
@@ -59,8 +60,9 @@ class Adapter:
         ):
             return ()
         return (
-            f"{self.path.name} has no {WHOLE}.bin and no {PROJECTOR_FILE}, so the projector is the base model's and not "
-            "the one trained with this adapter. LLaVA saves it at the end of a training, not in checkpoint-N folders.",
+            f"{self.path.name} has no {WHOLE}.bin and no {PROJECTOR_FILE}, so the projector is the "
+            "base model's and not the one trained with this adapter. LLaVA saves it at the end of "
+            "a training, not in checkpoint-N folders.",
         )
 
     # --- reading -------------------------------------------------------------------------------------------------
@@ -79,8 +81,8 @@ class Adapter:
         needed = {"A", "B", "M"} if settings.dora else {"A", "B"}
         if broken := sorted(m for m, p in parts.items() if p.keys() != needed):
             raise CheckpointError(
-                f"{self.path}: expected {_PARTS[settings.dora]} of every module, and something else is there of "
-                f"{shown(broken)}. Save the adapter again."
+                f"{self.path}: expected {_PARTS[settings.dora]} of every module, and something "
+                f"else is there of {shown(broken)}. Save the adapter again."
             )
         for module, part_of in parts.items():
             scale = settings.scale(module, part_of["A"].shape, self.path)
@@ -113,14 +115,15 @@ class Adapter:
         ]
         if saved:
             raise CheckpointError(
-                f"{self.path}: modules_to_save names {shown(saved)}, of which it holds no tensor. Save the adapter again."
+                f"{self.path}: modules_to_save names {shown(saved)}, of which it holds no tensor. "
+                "Save the adapter again."
             )
 
     def _add_whole(self, name: str, stored: Stored) -> None:
         if other := self._whole.get(name):
             raise CheckpointError(
-                f"{self.path}: {name} is in {other.file.name} and in {stored.file.name}. Keep the file that the training "
-                "wrote last."
+                f"{self.path}: {name} is in {other.file.name} and in {stored.file.name}. Keep the "
+                "file that the training wrote last."
             )
         self._whole[name] = stored
 
@@ -137,13 +140,14 @@ class Adapter:
         ]
         if wrong := [f"{s.name} is {s.dtype}" for s in stored if s.dtype not in FLOATS]:
             raise CheckpointError(
-                f"{self.path}: {shown(wrong, 3)}, which is no type of trained weights. Give the adapter in float32, "
-                "float16 or bfloat16."
+                f"{self.path}: {shown(wrong, 3)}, which is no type of trained weights. Give the "
+                "adapter in float32, float16 or bfloat16."
             )
         if any(0 in s.shape for s in stored):
             raise CheckpointError(
-                f"{self.path}: holds empty tensors, as a training under DeepSpeed ZeRO-3 saves them without gathering "
-                "its shards. Save it again with stage3_gather_16bit_weights_on_model_save."
+                f"{self.path}: holds empty tensors, as a training under DeepSpeed ZeRO-3 saves "
+                "them without gathering its shards. Save it again with "
+                "stage3_gather_16bit_weights_on_model_save."
             )
 
     # --- merging -------------------------------------------------------------------------------------------------

@@ -95,8 +95,9 @@ class AdapterConfig:
         rank, alpha = self._looked_up(module)
         if not self.new_lookup and (rank, alpha) != self._looked_up_before(module):
             raise CheckpointError(
-                f"{path / CONFIG}: rank_pattern and alpha_pattern give {module} another scale in PEFT before "
-                f"{'.'.join(map(str, _SAME_FROM))} than in later ones, and peft_version does not say which. {MERGE_IT}"
+                f"{path / CONFIG}: rank_pattern and alpha_pattern give {module} another scale in "
+                f"PEFT before {'.'.join(map(str, _SAME_FROM))} than in later ones, and "
+                f"peft_version does not say which. {MERGE_IT}"
             )
         if shape[:1] != (rank,):
             raise CheckpointError(
@@ -156,8 +157,8 @@ def _not_merged(raw: Mapping[str, Any]) -> Iterator[str]:
     start = raw.get("init_lora_weights")
     if isinstance(start, str) and start.lower().startswith(_START_CHANGES_BASE):
         yield (
-            f"init_lora_weights is {_short(start)}, which changed the base's weights before training, so that the "
-            "matrices do not fit the unchanged base"
+            f"init_lora_weights is {_short(start)}, which changed the base's weights before "
+            "training, so that the matrices do not fit the unchanged base"
         )
     elif not any(
         start is value or (isinstance(value, str) and start == value) for value in _PLAIN_START

@@ -64,21 +64,21 @@ class Checkpoint:
         """Weight files of the model and its tower; those of the adapter are its own."""
         self.notes = adapter.notes if adapter else ()
         """What a reader of the kit must know about its source."""
-        found, problems = self._collect(self.files, PREFIXES)
+        tensors, problems = self._collect(self.files, PREFIXES)
         if problems:
             raise CheckpointError(f"{path}: {shown(problems)}. Fetch the checkpoint again.")
-        refuse_types(path, (s for _, s in found))
-        tower = self._tower(any(name.startswith(TOWER) for name, _ in found), tower_dir)
+        refuse_types(path, (s for _, s in tensors))
+        tower = self._tower(any(name.startswith(TOWER) for name, _ in tensors), tower_dir)
         if tower:
             self.files += tower
             extra, more = self._collect(tower, TOWER_PREFIXES)
             extra = [(n, s) for n, s in extra if not s.name.startswith(_NOT_THE_TOWER)]
             refuse_types(tower[0].parent, (s for _, s in extra))
-            found += extra
+            tensors += extra
             problems += more
-        count = Counter(name for name, _ in found)
+        count = Counter(name for name, _ in tensors)
         problems += [f"doubled: {name}" for name, n in count.items() if n > 1]
-        self._stored = dict(found)
+        self._stored = dict(tensors)
         _refuse_impossible(path, config, len(self._stored))
         problems += self._compare()
         if problems:
@@ -89,17 +89,17 @@ class Checkpoint:
     def _collect(
         self, files: list[Path], prefixes: tuple[tuple[str, str], ...]
     ) -> tuple[list[tuple[str, Stored]], list[str]]:
-        found, problems = [], []
+        tensors, problems = [], []
         for file in files:
             try:
                 stored = list(self._shards.listing(file))
             except CheckpointError as e:
                 problems.append(str(e))
                 continue
-            found += [
+            tensors += [
                 (canonical(s.name, prefixes), s) for s in stored if not s.name.endswith(_BUFFERS)
             ]
-        return found, problems
+        return tensors, problems
 
     def _tower(self, inside: bool, tower_dir: Path | None) -> list[Path]:
         """Weight files of the tower's own folder; none where its weights are `inside` the checkpoint."""
@@ -111,28 +111,31 @@ class Checkpoint:
             )
             if tower_dir is not None and (described or self.config.layout == "llava_next"):
                 raise CheckpointError(
-                    f"{self.path}: carries its own vision tower and its description, and --vision-tower {tower_dir} "
-                    "brings another. The model was trained with its own: leave --vision-tower out."
+                    f"{self.path}: carries its own vision tower and its description, and "
+                    f"--vision-tower {tower_dir} brings another. The model was trained with its "
+                    "own: leave --vision-tower out."
                 )
             if tower_dir is not None:
                 self.notes += (
-                    f"the vision tower's weights are the checkpoint's own; of {tower_dir.name} only the description "
-                    "(config.json, preprocessor_config.json) was read.",
+                    f"the vision tower's weights are the checkpoint's own; of {tower_dir.name} "
+                    "only the description (config.json, preprocessor_config.json) was read.",
                 )
             return []
         if tower_dir is not None:
             if not has_weights(tower_dir):
                 raise CheckpointError(
-                    f"{self.path}: has no vision tower, and --vision-tower {tower_dir} holds no weights either (no "
-                    "*.safetensors, no pytorch_model*.bin). Fetch all files of the tower into that folder."
+                    f"{self.path}: has no vision tower, and --vision-tower {tower_dir} holds no "
+                    "weights either (no *.safetensors, no pytorch_model*.bin). Fetch all files of "
+                    "the tower into that folder."
                 )
             return weight_files(tower_dir)
         for folder in folders:
             if folder.is_dir() and has_weights(folder):
                 return weight_files(folder)
         raise CheckpointError(
-            f"{self.path}: has no vision tower, and none lies in a folder of its own (config: {named or 'none named'}). "
-            "Give the tower's folder, with its config.json and weights, with --vision-tower."
+            f"{self.path}: has no vision tower, and none lies in a folder of its own (config: "
+            f"{named or 'none named'}). Give the tower's folder, with its config.json and weights, "
+            "with --vision-tower."
         )
 
     def _compare(self) -> list[str]:
@@ -140,13 +143,13 @@ class Checkpoint:
         needed, optional = expected(self.config)
         added = self.adapter.added() if self.adapter else {}
         shapes = {name: s.shape for name, s in self._stored.items()} | added
-        known = needed | optional
+        allowed = needed | optional
         problems = [f"missing: {n}" for n in sorted(needed.keys() - shapes.keys())]
-        problems += [f"unexpected: {n}" for n in sorted(shapes.keys() - known.keys())]
+        problems += [f"unexpected: {n}" for n in sorted(shapes.keys() - allowed.keys())]
         problems += [
-            f"shape of {n} is {list(shape)}, the config says {list(known[n])}"
+            f"shape of {n} is {list(shape)}, the config says {list(allowed[n])}"
             for n, shape in sorted(shapes.items())
-            if n in known and shape != known[n]
+            if n in allowed and shape != allowed[n]
         ]
         if self.adapter:
             problems += self.adapter.misfits(

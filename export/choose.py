@@ -50,7 +50,7 @@ def measure(
 ) -> list[Matrix]:
     """Every matrix of a GGUF with its relative output error by type. `progress` gets matrices done and of how many."""
     tensors = [t for t in gguf.GGUFReader(path).tensors if len(t.shape) > 1]
-    made = []
+    matrices = []
     for i, t in enumerate(tensors):
         columns, rows = (int(n) for n in t.shape)
         picked = np.linspace(0, rows - 1, min(rows, ROWS)).astype(int)
@@ -65,11 +65,11 @@ def measure(
                 k for k in kinds if k != Type.IQ3_XXS
             ]  # llama.cpp refuses it without importance
         harm = {k: _error(sample, k, weight) for k in kinds}
-        made.append(
+        matrices.append(
             Matrix(t.name, {k: rows * (ggml.row_bytes(k, columns) or 0) for k in kinds}, harm)
         )
         progress(i + 1, len(tensors))
-    return made
+    return matrices
 
 
 def _error(matrix: Float, kind: Type, importance: Float | None) -> float:
@@ -92,7 +92,8 @@ def choose(matrices: list[Matrix], budget: int) -> dict[str, Type]:
     least = sum(min(m.bytes.values()) for m in matrices)
     if least > budget:
         raise UsageError(
-            f"{budget:,} bytes are too few for the language model: its smallest types take {least:,}."
+            f"{budget:,} bytes are too few for the language model: its smallest types take "
+            f"{least:,}."
         )
     unit = max(1, budget // UNITS)
     room = budget // unit

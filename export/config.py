@@ -178,8 +178,8 @@ def _architecture(raw: dict[str, Any], path: Path) -> str:
         architecture == _PLAIN
     )
     raise CheckpointError(
-        f"{path}: architecture {architecture[:80]!r}, expected one of {', '.join(_ORIGINAL[:1] + _HUB)}. "
-        f"This is not a PULSE (LLaVA-1.6) checkpoint.{alone}"
+        f"{path}: architecture {architecture[:80]!r}, expected one of "
+        f"{', '.join(_ORIGINAL[:1] + _HUB)}. This is not a PULSE (LLaVA-1.6) checkpoint.{alone}"
     )
 
 
@@ -294,8 +294,8 @@ def _vision(
         raw = BUILT_IN_TOWERS["openai/clip-vit-large-patch14-336"]
     if raw is None:
         raise CheckpointError(
-            f"{path}: vision tower {tower!r} is neither built in nor a folder with config.json. Give its folder with "
-            "--vision-tower."
+            f"{path}: vision tower {tower!r} is neither built in nor a folder with config.json. "
+            "Give its folder with --vision-tower."
         )
     if not isinstance(raw, dict):
         raise CheckpointError(
@@ -317,7 +317,8 @@ def _vision(
     vision = CLIPVisionConfig(**fields)
     if vision.hidden_size % vision.num_attention_heads or vision.image_size < vision.patch_size:
         wrong.append(
-            f"{where}hidden_size, num_attention_heads, image_size and patch_size do not fit one another"
+            f"{where}hidden_size, num_attention_heads, image_size and patch_size do not fit one "
+            "another"
         )
     return vision, files
 
@@ -340,7 +341,8 @@ def _consistent(
         wrong.append("mm_projector_type is absent, which means 'linear'; expected 'mlp2x_gelu'")
     if raw.get("mm_hidden_size") not in (None, vision.hidden_size):
         wrong.append(
-            f"mm_hidden_size is {raw['mm_hidden_size']}, the tower's hidden_size {vision.hidden_size}"
+            f"mm_hidden_size is {raw['mm_hidden_size']}, the tower's hidden_size "
+            f"{vision.hidden_size}"
         )
 
 
@@ -388,7 +390,8 @@ def _pinpoints(value: Any, size: int, aspect: str, wrong: list[str]) -> tuple[tu
     grid = grid_of(value)
     if not grid or any(w < size or h < size or w % size or h % size for w, h in grid):
         wrong.append(
-            f"image_grid_pinpoints is {shown(value)}, expected [[width, height], ...] in multiples of {size}"
+            f"image_grid_pinpoints is {shown(value)}, expected [[width, height], ...] in multiples "
+            f"of {size}"
         )
         return ()
     return grid

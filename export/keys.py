@@ -99,13 +99,16 @@ KEYS: dict[str, dict[str, Key]] = {
         **_obeyed("text", "model_type"),
         **_obeyed("a list of texts", "architectures"),
         **_inert(
-            "transformers_version torch_dtype dtype use_cache attn_implementation auto_map return_dict"
+            "transformers_version torch_dtype dtype use_cache attn_implementation auto_map "
+            "return_dict"
         ),
         **_inert(
-            "output_hidden_states output_attentions torchscript use_bfloat16 tf_legacy_loss is_decoder"
+            "output_hidden_states output_attentions torchscript use_bfloat16 tf_legacy_loss "
+            "is_decoder"
         ),
         **_inert(
-            "chunk_size_feed_forward cross_attention_hidden_size tie_encoder_decoder finetuning_task"
+            "chunk_size_feed_forward cross_attention_hidden_size tie_encoder_decoder "
+            "finetuning_task"
         ),
         **_inert("id2label label2id num_labels problem_type tokenizer_class prefix sep_token_id"),
         **_inert(
@@ -186,17 +189,20 @@ KEYS: dict[str, dict[str, Key]] = {
             "tune_mm_vision_resampler tune_vision_tower unfreeze_mm_vision_tower mm_tunable_parts"
         ),
         **_inert(
-            "mm_projector_lr mm_vision_tower_lr pretrain_mm_mlp_adapter pretrain_mm_vision_resampler"
+            "mm_projector_lr mm_vision_tower_lr pretrain_mm_mlp_adapter "
+            "pretrain_mm_vision_resampler"
         ),
         **_inert("vision_tower_pretrained delay_load use_mm_proj sep_image_conv_front version"),
         **_inert(
-            "tokenizer_model_max_length tokenizer_padding_side lora_alpha lora_enable lora_r lora_dropout lora_bias"
+            "tokenizer_model_max_length tokenizer_padding_side lora_alpha lora_enable lora_r "
+            "lora_dropout lora_bias"
         ),
         **_inert(
             "image_crop_resolution image_split_resolution"
         ),  # of aspect ratios that are refused
         **_inert(
-            "mm_newline_position mm_spatial_pool_mode mm_spatial_pool_stride mm_spatial_pool_out_channels"
+            "mm_newline_position mm_spatial_pool_mode mm_spatial_pool_stride "
+            "mm_spatial_pool_out_channels"
         ),  # video
         **_inert(
             "add_faster_video faster_token_stride add_time_instruction force_sample frames_upbound"
@@ -235,22 +241,27 @@ KEYS: dict[str, dict[str, Key]] = {
         **_obeyed("a token id or a list of token ids", "eos_token_id"),
         **_obeyed("a token id", "bos_token_id"),
         **_inert(
-            "pad_token_id do_sample temperature top_k top_p top_h min_p typical_p epsilon_cutoff eta_cutoff"
+            "pad_token_id do_sample temperature top_k top_p top_h min_p typical_p epsilon_cutoff "
+            "eta_cutoff"
         ),
         **_inert(
-            "max_length max_new_tokens max_time early_stopping length_penalty num_beam_groups diversity_penalty"
+            "max_length max_new_tokens max_time early_stopping length_penalty num_beam_groups "
+            "diversity_penalty"
         ),
         **_inert(
-            "num_return_sequences output_scores output_logits return_dict_in_generate return_legacy_cache"
+            "num_return_sequences output_scores output_logits return_dict_in_generate "
+            "return_legacy_cache"
         ),
         **_inert(
-            "cache_implementation cache_config max_cache_len compile_config disable_compile low_memory"
+            "cache_implementation cache_config max_cache_len compile_config disable_compile "
+            "low_memory"
         ),
         **_inert(
             "renormalize_logits remove_invalid_values prefill_chunk_size continuous_batching_config"
         ),
         **_inert(
-            "is_assistant num_assistant_tokens num_assistant_tokens_schedule assistant_confidence_threshold"
+            "is_assistant num_assistant_tokens num_assistant_tokens_schedule "
+            "assistant_confidence_threshold"
         ),
         **_inert(
             "assistant_early_exit assistant_ensemble_weight assistant_lookbehind target_lookbehind"
@@ -292,7 +303,8 @@ KEYS: dict[str, dict[str, Key]] = {
             "do_convert_rgb do_pad"
         ),  # pages are RGB; tiles of one page are never padded to those of another
         **_inert(
-            "processor_class auto_map device data_format input_data_format return_tensors default_to_square"
+            "processor_class auto_map device data_format input_data_format return_tensors "
+            "default_to_square"
         ),
         **_inert(
             "disable_grouping model_input_names num_additional_image_tokens image_token patch_size"
@@ -306,7 +318,8 @@ KEYS: dict[str, dict[str, Key]] = {
         **_obeyed("an object", "image_processor"),
         **_obeyed("a whole number above 0", "patch_size"),
         **_inert(
-            "processor_class auto_map image_token num_additional_image_tokens chat_template tokenizer"
+            "processor_class auto_map image_token num_additional_image_tokens chat_template "
+            "tokenizer"
         ),
         **_refused("vision_feature_select_strategy", "default", why="other features of the tower"),
     },
@@ -395,5 +408,5 @@ def _pairs(text: str) -> list[tuple[int, int]]:
     """
     if not re.fullmatch(r"[\d\s,()\[\]]{1,4096}", text):
         raise ValueError
-    found = re.findall(r"[(\[]\s*(\d{1,9})\s*,\s*(\d{1,9})\s*,?\s*[)\]]", text)
-    return [(int(w), int(h)) for w, h in found]
+    pairs = re.findall(r"[(\[]\s*(\d{1,9})\s*,\s*(\d{1,9})\s*,?\s*[)\]]", text)
+    return [(int(w), int(h)) for w, h in pairs]

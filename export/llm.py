@@ -45,9 +45,12 @@ _LAYER = {
 }
 # The conversation of pulse_edge.kit.prompt for programs that know only chat templates; the runtime does not use it.
 CHAT_TEMPLATE = (
-    "{{ bos_token }}A chat between a curious human and an artificial intelligence assistant. The assistant gives helpful, "
-    "detailed, and polite answers to the human's questions.{% for message in messages %}{% if message['role'] == 'user' %}"
-    " USER: {{ message['content'] }}{% elif message['role'] == 'assistant' %} ASSISTANT: {{ message['content'] }}"
+    "{{ bos_token }}A chat between a curious human and an artificial intelligence assistant. The "
+    "assistant gives helpful, "
+    "detailed, and polite answers to the human's "
+    "questions.{% for message in messages %}{% if message['role'] == 'user' %}"
+    " USER: {{ message['content'] }}{% elif message['role'] == 'assistant' %} ASSISTANT: "
+    "{{ message['content'] }}"
     "{{ eos_token }}{% endif %}{% endfor %}{% if add_generation_prompt %} ASSISTANT:{% endif %}"
 )
 
@@ -95,7 +98,7 @@ def write(
     large for f16, all listed at once.
     """
     config = checkpoint.config
-    wanted, file_type = TYPES[kind]
+    target_type, file_type = TYPES[kind]
     writer = gguf.GGUFWriter(path, "llama")
     _add_metadata(writer, config, file_type, about)
     add_tokenizer(writer, vocabulary or tokenizer.read(checkpoint.path, config))
@@ -104,7 +107,7 @@ def write(
         writer.add_tensor_info("rope_freqs.weight", extra.shape, extra.dtype, extra.nbytes)
     names, shapes = language_names(checkpoint), _shapes(config)
     for name in names:
-        target = _type(name, len(shapes[name]), wanted)
+        target = _type(name, len(shapes[name]), target_type)
         dtype, size = _layout(shapes[name], target)
         shape, raw = shapes[name], None
         if target == gguf.GGMLQuantizationType.BF16:
@@ -113,17 +116,17 @@ def write(
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
-    total = sum(_layout(shapes[n], _type(n, len(shapes[n]), wanted))[1] for n in names)
+    total = sum(_layout(shapes[n], _type(n, len(shapes[n]), target_type))[1] for n in names)
     done, wrong = 0, list[str]()
     if extra is not None:
         writer.write_tensor_data(extra)
     # One thread reads and checks the next tensor while this one is written: the disk and the processor work together.
     with ThreadPoolExecutor(1) as pool:
-        coming = [pool.submit(_prepared, checkpoint, names[0], wanted)]
+        coming = [pool.submit(_prepared, checkpoint, names[0], target_type)]
         for i in range(len(names)):
             data, fault = coming.pop().result()
             if i + 1 < len(names):
-                coming.append(pool.submit(_prepared, checkpoint, names[i + 1], wanted))
+                coming.append(pool.submit(_prepared, checkpoint, names[i + 1], target_type))
             wrong += fault
             writer.write_tensor_data(data)
             done += data.nbytes
@@ -134,11 +137,11 @@ def write(
 
 
 def _prepared(
-    checkpoint: Checkpoint, name: str, wanted: gguf.GGMLQuantizationType
+    checkpoint: Checkpoint, name: str, target_type: gguf.GGMLQuantizationType
 ) -> tuple[npt.NDArray[Any], list[str]]:
     """A tensor as it goes into the file, and what is wrong with it."""
     tensor = checkpoint.tensor(name)
-    data = encode(_rotary(name, tensor, checkpoint.config), _type(name, tensor.ndim, wanted))
+    data = encode(_rotary(name, tensor, checkpoint.config), _type(name, tensor.ndim, target_type))
     if not finite(tensor):
         return data, [f"{name} has NaN or infinite weights"]
     if data.dtype == np.float16 and tensor.dtype != torch.float16 and not np.isfinite(data).all():
@@ -158,10 +161,10 @@ def encode(tensor: torch.Tensor, target: gguf.GGMLQuantizationType) -> npt.NDArr
 
 
 def _type(
-    name: str, dimensions: int, wanted: gguf.GGMLQuantizationType
+    name: str, dimensions: int, target_type: gguf.GGMLQuantizationType
 ) -> gguf.GGMLQuantizationType:
     """Norms stay in float32, as llama.cpp's kernels want them."""
-    return gguf.GGMLQuantizationType.F32 if dimensions <= 1 else wanted
+    return gguf.GGMLQuantizationType.F32 if dimensions <= 1 else target_type
 
 
 def _layout(shape: tuple[int, ...], target: gguf.GGMLQuantizationType) -> tuple[np.dtype[Any], int]:

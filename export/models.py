@@ -94,9 +94,9 @@ def load_recipes(path: Path = MODELS) -> dict[str, Recipe]:
 
 def _load(path: Path, part: Callable[[yaml.Node, list[_Mistake]], dict[str, T]]) -> dict[str, T]:
     mistakes: list[_Mistake] = []
-    found: dict[str, T] = {}
+    entries: dict[str, T] = {}
     try:
-        found = part(_compose(path.read_bytes().decode()), mistakes)
+        entries = part(_compose(path.read_bytes().decode()), mistakes)
     except OSError as e:
         raise CheckpointError(
             f"{path}: {e.strerror or e}. It comes with the source: restore it."
@@ -110,7 +110,7 @@ def _load(path: Path, part: Callable[[yaml.Node, list[_Mistake]], dict[str, T]])
         raise CheckpointError(
             f"{listed}\nCorrect the file; the comment on its top says what each field means."
         )
-    return found
+    return entries
 
 
 def find(name: str, models: Mapping[str, T], what: str = "model") -> T:
@@ -177,41 +177,39 @@ def _recipes(root: yaml.Node, mistakes: list[_Mistake]) -> dict[str, Recipe]:
 def _named(
     entries: Mapping[str, tuple[int, yaml.Node]],
     what: str,
-    known: _Known,
+    keys: _Known,
     make: Callable[[str, dict[str, Any]], T],
     mistakes: list[_Mistake],
 ) -> dict[str, T]:
     """One thing for each entry that has no mistake."""
-    found = {}
+    result = {}
     for name, (line, node) in entries.items():
         if not _NAME.fullmatch(name):
             expected = (
                 "lower-case letters, digits, '.', '_' and '-', beginning with a letter or digit"
             )
             mistakes.append(_Mistake(line, f"{name!r} cannot name a {what}, expected {expected}"))
-        elif (values := _values(name, line, node, known, mistakes)) is not None:
-            found[name] = make(name, values)
-    return found
+        elif (values := _values(name, line, node, keys, mistakes)) is not None:
+            result[name] = make(name, values)
+    return result
 
 
 def _values(
-    name: str, line: int, node: yaml.Node, known: _Known, mistakes: list[_Mistake]
+    name: str, line: int, node: yaml.Node, keys: _Known, mistakes: list[_Mistake]
 ) -> dict[str, Any] | None:
     before = len(mistakes)
     entries = _entries(node, name, mistakes)
     values: dict[str, Any] = {}
     for key, (key_line, value) in entries.items():
-        if key not in known.fields:
-            mistakes.append(
-                _Mistake(key_line, f"{name}: unknown key {key!r}. {_close(key, known)}")
-            )
+        if key not in keys.fields:
+            mistakes.append(_Mistake(key_line, f"{name}: unknown key {key!r}. {_close(key, keys)}"))
             continue
         try:
-            values[key] = _numbers(value) if key == "gates" else known.fields[key](_scalar(value))
+            values[key] = _numbers(value) if key == "gates" else keys.fields[key](_scalar(value))
         except ValueError as e:
             mistakes.append(_Mistake(_line(value), f"{name}: {key} {e}"))
     if isinstance(node, yaml.MappingNode) and (
-        missing := [key for key in known.needed if key not in entries]
+        missing := [key for key in keys.needed if key not in entries]
     ):
         mistakes.append(_Mistake(line, f"{name}: lacks {', '.join(missing)}"))
     return values if len(mistakes) == before else None
@@ -247,9 +245,9 @@ def _line(node: yaml.Node) -> int:
     return int(node.start_mark.line) + 1
 
 
-def _close(key: str, known: _Known) -> str:
-    close = difflib.get_close_matches(key, known.fields)
-    return f"Did you mean {close[0]}?" if close else f"Expected one of {', '.join(known.fields)}"
+def _close(key: str, keys: _Known) -> str:
+    close = difflib.get_close_matches(key, keys.fields)
+    return f"Did you mean {close[0]}?" if close else f"Expected one of {', '.join(keys.fields)}"
 
 
 # --- one value; every function raises ValueError saying what it is and what was expected ------------------------------
@@ -301,16 +299,16 @@ def _number(node: yaml.ScalarNode) -> float:
 def _numbers(node: yaml.Node) -> dict[str, float]:
     if not isinstance(node, yaml.MappingNode) or not node.value:
         raise ValueError("is not a mapping, expected names of gates with a number each")
-    found: dict[str, float] = {}
+    numbers: dict[str, float] = {}
     for key, value in node.value:
         name = _text(_scalar(key))
-        if name in found:
+        if name in numbers:
             raise ValueError(f"has {name} twice")
         try:
-            found[name] = _number(_scalar(value))
+            numbers[name] = _number(_scalar(value))
         except ValueError as e:
             raise ValueError(f"has {name}, which {e}") from None
-    return found
+    return numbers
 
 
 def _revision(node: yaml.ScalarNode) -> str:
@@ -318,7 +316,8 @@ def _revision(node: yaml.ScalarNode) -> str:
     text = str(node.value)
     if not _REVISION.fullmatch(text):
         raise ValueError(
-            f"is {text!r}, expected a full commit hash of 40 hex digits (branches and tags can move)"
+            f"is {text!r}, expected a full commit hash of 40 hex digits (branches and tags can "
+            "move)"
         )
     return text.lower()
 

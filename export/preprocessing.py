@@ -49,11 +49,11 @@ def read(
     """
     if folder is None:
         return Pixels()
-    found: dict[Path, dict[str, Any]] = {}
+    settings: dict[Path, dict[str, Any]] = {}
     first, second = folder / "preprocessor_config.json", folder / "processor_config.json"
     if first.is_file():
-        found[first] = _inner(read_json(first))
-    files = tuple(found)
+        settings[first] = _inner(read_json(first))
+    files = tuple(settings)
     if second.is_file():
         files += (second,)
         outer = read_json(second)
@@ -61,17 +61,18 @@ def read(
         check(outer, ("processor", "preprocessor"), problems, where=f"{second.name}: ")
         if not problems and outer.get("patch_size") not in (None, vision.patch_size):
             problems.append(
-                f"{second.name}: patch_size is {outer['patch_size']}, the tower's {vision.patch_size}"
+                f"{second.name}: patch_size is {outer['patch_size']}, the tower's "
+                f"{vision.patch_size}"
             )
         wrong += problems
         if isinstance(outer.get("image_processor"), dict):
-            found[second] = outer["image_processor"]
-    read_of = [
-        _one(path, raw, hub, vision, aspect, pinpoints, wrong) for path, raw in found.items()
+            settings[second] = outer["image_processor"]
+    normalisations = [
+        _one(path, raw, hub, vision, aspect, pinpoints, wrong) for path, raw in settings.items()
     ]
-    if len(read_of) == 2 and read_of[0] != read_of[1]:
+    if len(normalisations) == 2 and normalisations[0] != normalisations[1]:
         wrong.append(f"{first.name} and {second.name} give different means or deviations")
-    mean, std = read_of[0] if read_of else (CLIP_MEAN, CLIP_STD)
+    mean, std = normalisations[0] if normalisations else (CLIP_MEAN, CLIP_STD)
     return Pixels(mean, std, files)
 
 
@@ -133,7 +134,8 @@ def _one(
     stated = raw.get("image_grid_pinpoints")
     if hub and aspect == "anyres" and stated is not None and grid_of(stated) != pinpoints:
         wrong.append(
-            f"{where}image_grid_pinpoints is {shown(stated)}, config.json says {shown(list(pinpoints))}"
+            f"{where}image_grid_pinpoints is {shown(stated)}, config.json says "
+            f"{shown(list(pinpoints))}"
         )
     mean, std = raw.get("image_mean") or CLIP_MEAN, raw.get("image_std") or CLIP_STD
     return (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])

@@ -159,7 +159,8 @@ def _refuse_foreign_header(file: Path) -> None:
         )
     if stated > _LARGEST_HEADER:
         raise CheckpointError(
-            f"{file.name}: has a header of {stated} bytes, and {_LARGEST_HEADER} are the most allowed"
+            f"{file.name}: has a header of {stated} bytes, and {_LARGEST_HEADER} are the most "
+            "allowed"
         )
 
 
@@ -212,8 +213,8 @@ def weight_files(path: Path) -> list[Path]:
             absent = [n for n in names if n not in outside and not (path / n).is_file()]
             if not names or outside or absent:
                 raise CheckpointError(
-                    f"{path / index}: names {shown(outside + absent) or 'no files'}, which are not there. "
-                    "Fetch the checkpoint again."
+                    f"{path / index}: names {shown(outside + absent) or 'no files'}, which are not "
+                    "there. Fetch the checkpoint again."
                 )
             return [path / n for n in names]
         if files := sorted(p for p in path.glob(pattern) if p.is_file()):

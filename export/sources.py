@@ -100,8 +100,8 @@ def refuse_mistaken(folder: Path) -> None:
     whole = any(folder.glob("model*.safetensors")) or any(folder.glob("pytorch_model*.bin"))
     if whole and (folder / CONFIG).is_file():
         raise CheckpointError(
-            f"{folder}: holds a model and an adapter. Give the model's folder without {CONFIG}, and the adapter's folder "
-            "with --lora."
+            f"{folder}: holds a model and an adapter. Give the model's folder without {CONFIG}, "
+            "and the adapter's folder with --lora."
         )
     if whole or (has_weights(folder) and not (folder / CONFIG).is_file()):
         return
@@ -119,12 +119,13 @@ def _refuse_starts(folder: Path) -> None:
             start = f.read(40)
         if start.startswith(b"version https://git-lfs"):
             raise CheckpointError(
-                f"{folder}: {file.name} is a Git LFS pointer, not the file. Run `git lfs pull` in it."
+                f"{folder}: {file.name} is a Git LFS pointer, not the file. Run `git lfs pull` in "
+                "it."
             )
         if file.suffix == ".bin" and start[:1] == b"\x80":
             raise CheckpointError(
-                f"{folder}: {file.name} is in PyTorch's format from before version 1.6. Save it again as safetensors, "
-                "with save_pretrained of transformers, and give that folder."
+                f"{folder}: {file.name} is in PyTorch's format from before version 1.6. Save it "
+                "again as safetensors, with save_pretrained of transformers, and give that folder."
             )
 
 
@@ -133,8 +134,8 @@ def refuse_no_tower(folder: Path) -> None:
     if not (folder / "config.json").is_file():
         what = "has no config.json" if folder.is_dir() else "is no folder"
         raise CheckpointError(
-            f"--vision-tower {folder}: {what}. Give the folder of the CLIP model that the checkpoint's config names, with "
-            "its config.json and weights."
+            f"--vision-tower {folder}: {what}. Give the folder of the CLIP model that the "
+            "checkpoint's config names, with its config.json and weights."
         )
 
 
@@ -170,14 +171,15 @@ def refuse_types(folder: Path, stored: Iterable[Stored]) -> None:
                 )
         if 0 in one.shape:
             raise CheckpointError(
-                f"{folder}: {one.name} is empty, as a training under DeepSpeed ZeRO-3 saves it without gathering its "
-                "shards. Run the training's zero_to_fp32.py, and give the folder that it writes."
+                f"{folder}: {one.name} is empty, as a training under DeepSpeed ZeRO-3 saves it "
+                "without gathering its shards. Run the training's zero_to_fp32.py, and give the "
+                "folder that it writes."
             )
         if one.dtype not in FLOATS:
             wrong.append(one)
     if wrong:
         others = f" and {len(wrong) - 1} others" if len(wrong) > 1 else ""
         raise CheckpointError(
-            f"{folder}: {wrong[0].name}{others} have the data type {wrong[0].dtype}, so the checkpoint is quantized or "
-            f"damaged. {_ORIGINAL}."
+            f"{folder}: {wrong[0].name}{others} have the data type {wrong[0].dtype}, so the "
+            f"checkpoint is quantized or damaged. {_ORIGINAL}."
         )

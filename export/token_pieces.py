@@ -41,15 +41,16 @@ def read_pieces(folder: Path, files: dict[str, Path]) -> tuple[Pieces, dict[str,
         return pieces, listed
     if listed is None:
         raise CheckpointError(
-            f"{folder / 'tokenizer.model'}: missing, and so is tokenizer.json. Fetch one of them from the base model."
+            f"{folder / 'tokenizer.model'}: missing, and so is tokenizer.json. Fetch one of them "
+            "from the base model."
         )
     try:
         return _listed_pieces(listed), listed
     except (KeyError, TypeError, ValueError, AttributeError) as e:
         reason = str(e) if isinstance(e, ValueError) else f"its {e} cannot be read"
         raise CheckpointError(
-            f"{files['tokenizer.json']}: not a Llama tokenizer of SentencePiece's kind ({reason}). Give the tokenizer.model "
-            "of the base model; others cannot be converted."
+            f"{files['tokenizer.json']}: not a Llama tokenizer of SentencePiece's kind ({reason}). "
+            "Give the tokenizer.model of the base model; others cannot be converted."
         ) from None
 
 
@@ -94,8 +95,8 @@ def _refuse_other(path: Path, listed: dict[str, Any], pieces: Pieces) -> None:
             reason = str(e)
     if reason:
         raise CheckpointError(
-            f"{path}: does not say what tokenizer.model says ({reason}). Remove the file that does not belong to the "
-            "checkpoint."
+            f"{path}: does not say what tokenizer.model says ({reason}). Remove the file that does "
+            "not belong to the checkpoint."
         )
 
 
@@ -170,8 +171,8 @@ def _refuse_unmergeable(
             continue
         for at in range(1, len(text)):
             left, right = text[:at], text[at:]
-            known = left in ids and right in ids and not {left, right} & special
-            if known and (left, right) not in pairs:
+            mergeable = left in ids and right in ids and not {left, right} & special
+            if mergeable and (left, right) not in pairs:
                 raise ValueError(
                     f"it does not merge {shown(left)} and {shown(right)}, and has {shown(text)}"
                 )

@@ -73,7 +73,8 @@ def read(folder: Path, config: Config) -> Tokenizer:
     size = config.text.vocab_size
     if len(pieces.texts) > size:
         raise CheckpointError(
-            f"{folder}: its tokenizer has {len(pieces.texts)} pieces, the model's vocabulary only {size}."
+            f"{folder}: its tokenizer has {len(pieces.texts)} pieces, the model's vocabulary only "
+            f"{size}."
         )
     tokens, scores, types = _extended(
         pieces, size, _added(files, settings, listed, len(pieces.texts))
@@ -125,7 +126,8 @@ def _settings(files: dict[str, Path]) -> dict[str, Any]:
     kind = joined.get("tokenizer_class")
     if not wrong and kind not in (None, *_CLASSES, *_GENERIC):
         wrong.append(
-            f"tokenizer_config.json: tokenizer_class is {shown(kind)} (known: {', '.join(_CLASSES + _GENERIC)})"
+            f"tokenizer_config.json: tokenizer_class is {shown(kind)} (known: "
+            f"{', '.join(_CLASSES + _GENERIC)})"
         )
     if wrong:
         raise CheckpointError(
@@ -157,14 +159,14 @@ def _named(folder: Path, key: str, settings: dict[str, Any], ids: dict[bytes, in
     """The id of the token that the settings call `key`; None where they name none."""
     value = settings.get(key, _DEFAULTS[key])
     text = value["content"] if isinstance(value, dict) else value
-    found = None if text is None else ids.get(text.encode())
+    token = None if text is None else ids.get(text.encode())
     # A padding token that the vocabulary lacks is one that only training needed.
-    if found is None and text is not None and settings.get(key) is not None and key != "pad_token":
+    if token is None and text is not None and settings.get(key) is not None and key != "pad_token":
         raise CheckpointError(
-            f"{folder}: {key} is {shown(text)}, which is not in the vocabulary. Give the tokenizer that the checkpoint was "
-            "trained with."
+            f"{folder}: {key} is {shown(text)}, which is not in the vocabulary. Give the tokenizer "
+            "that the checkpoint was trained with."
         )
-    return found
+    return token
 
 
 def _refuse_ids(
@@ -177,7 +179,8 @@ def _refuse_ids(
         wrong.append("eos_token_id is null, and the tokenizer names no eos_token")
     if len(ends) > _ENDS:
         wrong.append(
-            f"eos_token_id lists {len(ends)} ids ({shown(list(ends))}), and a kit has room for {_ENDS}"
+            f"eos_token_id lists {len(ends)} ids ({shown(list(ends))}), and a kit has room for "
+            f"{_ENDS}"
         )
     for key, values in (
         ("bos_token_id", [bos] if bos is not None else []),
@@ -190,17 +193,17 @@ def _refuse_ids(
 
 def _prefix(folder: Path, settings: dict[str, Any], pieces: Pieces, has_model: bool) -> bool:
     """Whether a text gets a space in front. null says nothing: then the pieces' own file decides."""
-    wanted = _flag(settings, "add_prefix_space", pieces.prefix)
+    prefix = _flag(settings, "add_prefix_space", pieces.prefix)
     reason = ""
-    if wanted != pieces.prefix and not has_model:
+    if prefix != pieces.prefix and not has_model:
         reason = "and tokenizer.json says otherwise; correct the one that is wrong"
-    elif wanted != pieces.prefix and settings.get("legacy") is not False:
+    elif prefix != pieces.prefix and settings.get("legacy") is not False:
         reason = "which transformers' two Llama tokenizers take differently unless legacy is false; set legacy to false"
     if reason:
         raise CheckpointError(
-            f"{folder}: tokenizer_config.json: add_prefix_space is {wanted}, {reason}."
+            f"{folder}: tokenizer_config.json: add_prefix_space is {prefix}, {reason}."
         )
-    return wanted
+    return prefix
 
 
 # --- added tokens ----------------------------------------------------------------------------------------------------
@@ -211,10 +214,10 @@ def _added(
 ) -> dict[int, tuple[str, bool]]:
     """Id -> (text, whether it is special). Later files win; tokenizer.json counts only for what no other one describes
     where tokenizer.model is there too, as in llama.cpp."""
-    found: dict[int, tuple[str, bool]] = {}
+    tokens: dict[int, tuple[str, bool]] = {}
     if "added_tokens.json" in files:
         for text, i in read_json(files["added_tokens.json"]).items():
-            found[_token(files["added_tokens.json"], text, i)] = (
+            tokens[_token(files["added_tokens.json"], text, i)] = (
                 _unicode(files["added_tokens.json"], text),
                 False,
             )
@@ -231,9 +234,9 @@ def _added(
             )
         for entry in entries:
             i = _token(path, entry, entry.get("id") if isinstance(entry, dict) else None)
-            if "tokenizer.model" not in files or (i >= base and i not in found):
-                found[i] = _entry(path, entry)
-    return found | decoder
+            if "tokenizer.model" not in files or (i >= base and i not in tokens):
+                tokens[i] = _entry(path, entry)
+    return tokens | decoder
 
 
 def _token(path: Path, of: Any, value: Any) -> int:
@@ -242,7 +245,8 @@ def _token(path: Path, of: Any, value: Any) -> int:
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise CheckpointError(
-            f"{path}: the id of {shown(of)} is {shown(value)}, expected a whole number. Fetch it again."
+            f"{path}: the id of {shown(of)} is {shown(value)}, expected a whole number. Fetch it "
+            "again."
         )
     return value
 
@@ -301,7 +305,8 @@ def _refuse_doubled(folder: Path, tokens: list[bytes]) -> None:
         if first.setdefault(t, i) != i
     ]
     raise CheckpointError(
-        f"{folder}: its tokenizer has doubled tokens: {'; '.join(wrong[:5])}. Correct its added tokens."
+        f"{folder}: its tokenizer has doubled tokens: {'; '.join(wrong[:5])}. Correct its added "
+        "tokens."
     )
 
 

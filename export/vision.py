@@ -266,8 +266,8 @@ def _weights_only(model: onnx.ModelProto, nodes: list[str]) -> onnx.ModelProto:
             model, bits=8, block_size=128, is_symmetric=True, nodes_to_exclude=others
         )
         quantizer.process()
-    made: onnx.ModelProto = quantizer.model.model
-    return made
+    quantized: onnx.ModelProto = quantizer.model.model
+    return quantized
 
 
 def _integers(
@@ -291,8 +291,8 @@ def _integers(
     )
     limits = None
     if ranges is not None:
-        found = {n: tuple(np.float32(v) for v in pair) for n, pair in ranges.items()}
-        limits = TensorsData(CalibrationMethod.MinMax, found)
+        pairs = {n: tuple(np.float32(v) for v in pair) for n, pair in ranges.items()}
+        limits = TensorsData(CalibrationMethod.MinMax, pairs)
     with _quiet(), tempfile.TemporaryDirectory(prefix="pulse-edge-") as folder:
         work = Path(folder)
         onnx.save_model(

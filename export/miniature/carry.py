@@ -26,11 +26,11 @@ def carry(checkpoint: Path, target: Path, say: Callable[[str], None]) -> None:
         whole, small = Path(folder) / "f16", Path(folder) / "miniature"
         convert(checkpoint, whole, Options(demonstration=True), say)
         quantize(whole, small, Smaller(llm="Q8_0", vision="fp16"), say)
-        made = open_kit(small)
+        kit = open_kit(small)
         with writing(target, force=True) as work:
-            for name in made.manifest.files:
+            for name in kit.manifest.files:
                 shutil.copyfile(small / name, work / name)
             shutil.copyfile(CARD, work / CARD.name)
             write_manifest(
-                work, replace(made.manifest, id="miniature (Q8_0, fp16)", files=listing(work))
+                work, replace(kit.manifest, id="miniature (Q8_0, fp16)", files=listing(work))
             )

@@ -139,13 +139,13 @@ def collate(
         inner = lesson["inner"].reshape(len(lesson["inner"]), -1).astype(bool)
         if rng is not None and blank < 1:
             inner &= (rng.random(inner.shape) < blank) | _with_trace(lesson, inner.shape)
-        seen = (
+        visible = (
             [np.arange(cut.shape[1])] * len(cut)
             if whole
             else [np.flatnonzero(row) for row in inner]
         )
         where = np.full(inner.size, -1)
-        for k, tokens in enumerate(seen):
+        for k, tokens in enumerate(visible):
             parts.append(cut[k][tokens])
             places.append(tokens)
             if not (whole and k == 0):
@@ -162,9 +162,9 @@ def collate(
         patches[k, : place.size], tokens[k, : place.size], mask[k, : place.size] = part, place, True
     joined = _joined(targets, slots)
     words = [[(q, a) for q, a in json.loads(bytes(lesson["words"]) or b"[]")] for lesson in lessons]
-    seen_mask = None if mask.all() else torch.from_numpy(mask)
+    padding_mask = None if mask.all() else torch.from_numpy(mask)
     return Batch(
-        torch.from_numpy(patches), torch.from_numpy(tokens), seen_mask, pages, joined, words
+        torch.from_numpy(patches), torch.from_numpy(tokens), padding_mask, pages, joined, words
     )
 
 
@@ -183,9 +183,9 @@ def _placed(lesson: Lesson, where: npt.NDArray[np.int64]) -> dict[str, npt.NDArr
     """The lesson's targets with their patches' numbers in the batch; those that are not looked at are left out."""
     out: dict[str, npt.NDArray[Any]] = {name: lesson[name] for name in PER_PAGE}
     for number, names in PER_PATCH.items():
-        found = where[lesson[number]]
-        out[number] = found[found >= 0]
-        out |= {name: lesson[name][found >= 0] for name in names}
+        patches = where[lesson[number]]
+        out[number] = patches[patches >= 0]
+        out |= {name: lesson[name][patches >= 0] for name in names}
     return out
 
 
@@ -193,8 +193,8 @@ def _joined(targets: Sequence[Mapping[str, npt.NDArray[Any]]], slots: int) -> di
     """All pages' targets as tensors; page targets stacked, patch targets one after the other."""
     out = {name: torch.from_numpy(np.stack([t[name] for t in targets])) for name in PER_PAGE}
     for number, names in PER_PATCH.items():
-        found = np.concatenate([t[number] for t in targets])
-        out[number] = torch.from_numpy(found // 10000 * slots + found % 10000)
+        patches = np.concatenate([t[number] for t in targets])
+        out[number] = torch.from_numpy(patches // 10000 * slots + patches % 10000)
         out |= {
             name: torch.from_numpy(np.concatenate([t[name] for t in targets])) for name in names
         }

@@ -51,19 +51,19 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     return out
 
 
-def hidden(seen: Tensor) -> Tensor:
+def hidden(visible: Tensor) -> Tensor:
     """What is added to scores: 0 where `seen`, -10000 elsewhere."""
-    return torch.zeros_like(seen, dtype=torch.float32).masked_fill_(~seen, -10000.0)
+    return torch.zeros_like(visible, dtype=torch.float32).masked_fill_(~visible, -10000.0)
 
 
 class Slots:
     """Which places of tiles hold a patch: layers see patches one after the other, and only attention the tiles they lie in."""
 
-    def __init__(self, seen: Tensor, dtype: torch.dtype) -> None:
+    def __init__(self, occupied: Tensor, dtype: torch.dtype) -> None:
         """`seen` (n, t): where there is a patch."""
-        self._size = seen.shape
-        self._at = seen.flatten().nonzero()[:, 0]
-        self.mask = hidden(seen)[:, None, None].to(dtype)
+        self._size = occupied.shape
+        self._at = occupied.flatten().nonzero()[:, 0]
+        self.mask = hidden(occupied)[:, None, None].to(dtype)
 
     def take(self, x: Tensor) -> Tensor:
         """(n, t, d) -> (patches, d)."""
@@ -96,10 +96,10 @@ class Attention(nn.Module):
             q, k, v = slots.put(q), slots.put(k), slots.put(v)
         n, t, d = q.shape
         q, k, v = (y.view(n, t, self.heads, -1).transpose(1, 2) for y in (q, k, v))
-        seen = (
+        attended = (
             attend(q, k, v, None if slots is None else slots.mask).transpose(1, 2).reshape(n, t, d)
         )
-        out: Tensor = self.out_proj(seen if slots is None else slots.take(seen))
+        out: Tensor = self.out_proj(attended if slots is None else slots.take(attended))
         return out
 
 
@@ -239,8 +239,8 @@ class DecoderLayer(nn.Module):
         h, a = self.input_layernorm(x), self.self_attn
         q, k, v = (a[f"{c}_proj"](h).view(n, t, self.heads, -1).transpose(1, 2) for c in "qkv")
         q, k = rotate(q, spread).to(v.dtype), rotate(k, spread).to(v.dtype)
-        seen = spread.attend(q, k, v)
-        x = x + a["o_proj"](seen.transpose(1, 2).reshape(n, t, d))
+        attended = spread.attend(q, k, v)
+        x = x + a["o_proj"](attended.transpose(1, 2).reshape(n, t, d))
         h = self.post_attention_layernorm(x)
         out: Tensor = x + self.mlp["down_proj"](
             silu(self.mlp["gate_proj"](h)) * self.mlp["up_proj"](h)

@@ -94,9 +94,9 @@ def planned(plan: tuple[Stage, ...], steps: tuple[str, ...]) -> tuple[Stage, ...
     for wish in steps:
         name, _, number = wish.partition("=")
         if name not in {s.name for s in plan} or not number.isdecimal():
-            known = ", ".join(s.name for s in plan)
+            names = ", ".join(s.name for s in plan)
             raise UsageError(
-                f"--steps {wish}: give STAGE=N with a stage of {known}, and 0 to leave it out."
+                f"--steps {wish}: give STAGE=N with a stage of {names}, and 0 to leave it out."
             )
         lengths[name] = int(number)
     return tuple(replace(s, steps=lengths.get(s.name, s.steps)) for s in plan)

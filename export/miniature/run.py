@@ -95,7 +95,8 @@ class Run:
         """A new plan in `out` with the weights and the vocabulary of the training in `start`, and its pages counted on."""
         if state.facts(start) is None:
             raise UsageError(
-                f"{start}: holds no training. Name the folder that one was made in; a checkpoint is not enough."
+                f"{start}: holds no training. Name the folder that one was made in; a checkpoint "
+                "is not enough."
             )
         before = cls.resume(start, device)
         run = cls(out, device, seed, before.shape)

@@ -66,14 +66,14 @@ class Heads(nn.Module):
             padded[i, :n] = rows[page].reshape(n, -1)
             absent[i, :n] = False if batch.mask is None else ~batch.mask[page].reshape(-1)
         keys = self.norm(padded)
-        seen, _ = self.look(
+        attended, _ = self.look(
             self.queries.expand(len(keys), -1, -1).to(keys.dtype),
             keys,
             keys,
             absent,
             need_weights=False,
         )
-        out: Tensor = self.page(self.think(seen.flatten(1))).float()
+        out: Tensor = self.page(self.think(attended.flatten(1))).float()
         return out
 
     def losses(self, rows: Tensor, batch: Batch) -> dict[str, Tensor]:
@@ -103,9 +103,11 @@ class Heads(nn.Module):
     def _beats(self, base: Tensor, t: dict[str, Tensor]) -> dict[str, Tensor]:
         """Losses of the patches along the baselines that hold a heartbeat, and of which they are."""
         weight = torch.tensor([0.4, 0.8, 2.0, 2.0], device=base.device)
-        told = t["kind"] != UNKNOWN
-        out = {"kind": cross_entropy(self.kind(base[told]).float(), t["kind"][told].long(), weight)}
-        here = told & (t["kind"] > 0)
+        stated = t["kind"] != UNKNOWN
+        out = {
+            "kind": cross_entropy(self.kind(base[stated]).float(), t["kind"][stated].long(), weight)
+        }
+        here = stated & (t["kind"] > 0)
         beats, target = base[here], t["beat"][here]
         out["beat"] = _distance(self.beat(beats).float(), _scaled(target, BEAT_SCALE))
         has_p = torch.isfinite(target[:, 3]).float()
@@ -123,17 +125,19 @@ def _scaled(x: Tensor, scale: tuple[tuple[float, float], ...]) -> Tensor:
     return scaled
 
 
-def _distance(guess: Tensor, target: Tensor) -> Tensor:
+def _distance(prediction: Tensor, target: Tensor) -> Tensor:
     """Smooth L1 where the target is known; zero where nothing is."""
-    known = torch.isfinite(target)
-    out: Tensor = smooth_l1_loss(guess[known], target[known]) if known.any() else guess.sum() * 0
+    stated = torch.isfinite(target)
+    out: Tensor = (
+        smooth_l1_loss(prediction[stated], target[stated]) if stated.any() else prediction.sum() * 0
+    )
     return out
 
 
 def _known(logits: Tensor, target: Tensor) -> Tensor:
     """Binary cross entropy where the target is known."""
-    known = target != UNKNOWN
-    if not known.any():
+    stated = target != UNKNOWN
+    if not stated.any():
         return logits.sum() * 0
-    out: Tensor = binary_cross_entropy_with_logits(logits[known], target[known].float())
+    out: Tensor = binary_cross_entropy_with_logits(logits[stated], target[stated].float())
     return out

@@ -79,11 +79,11 @@ class Speech:
         for page in words:
             picks = np.resize(rng.permutation(len(page))[:count], count)
             pairs.append([self._pair(*page[int(i)]) for i in picks])
-        longest = max(len(q) + len(a) for asked in pairs for q, a in asked)
+        longest = max(len(q) + len(a) for turns in pairs for q, a in turns)
         tokens = torch.zeros(len(pairs), count, longest, dtype=torch.long)
         answers = torch.zeros_like(tokens, dtype=torch.bool)
-        for i, asked in enumerate(pairs):
-            for k, (q, a) in enumerate(asked):
+        for i, turns in enumerate(pairs):
+            for k, (q, a) in enumerate(turns):
                 tokens[i, k, : len(q) + len(a)] = torch.tensor(q + a)
                 answers[i, k, len(q) : len(q) + len(a)] = True
         return Turns(torch.tensor([BOS, *self._model.encode(self._before)]), tokens, answers)

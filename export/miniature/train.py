@@ -202,20 +202,20 @@ def examine(run: Run, lessons: list[Lesson]) -> dict[str, Any]:
     heads = run.parts["heads"]
     assert isinstance(heads, Heads)
     whole = run.plan[run.progress.stage].name != "tower"
-    guesses, golds, rates = [], [], []
+    predictions, truths, rates = [], [], []
     for i in range(0, len(lessons), 8):
         batch = data.collate(lessons[i : i + 8], run.shape.patch, whole=whole)
         with run.autocast():
             page = heads.pages(run.rows(batch, None), batch)
-        guesses.append(page[:, :FINDINGS].cpu() > 0)
-        golds.append(batch.targets["findings"] > 0)
+        predictions.append(page[:, :FINDINGS].cpu() > 0)
+        truths.append(batch.targets["findings"] > 0)
         mean, spread = PAGE_SCALE[0]
         rates.append(
             60 * (page[:, FINDINGS + 5].cpu() * spread + mean - batch.targets["measures"][:, 0])
         )
-    guess, gold, rate = torch.cat(guesses), torch.cat(golds), torch.cat(rates).abs()
-    hits = (guess & gold).sum(0)
-    f1 = 2 * hits / (guess.sum(0) + gold.sum(0)).clamp(min=1)
+    predicted, truth, rate = torch.cat(predictions), torch.cat(truths), torch.cat(rates).abs()
+    hits = (predicted & truth).sum(0)
+    f1 = 2 * hits / (predicted.sum(0) + truth.sum(0)).clamp(min=1)
     return {
         "f1": {n: round(float(v), 3) for n, v in zip(NAMES, f1, strict=True)},
         "rate_error": round(float(rate.mean()), 2),
@@ -265,5 +265,6 @@ def start_or_resume(out: Path, options: Options, say: Callable[[str], None]) -> 
     run.speech  # noqa: B018 (the vocabulary is part of every checkpoint)
     layout.write(run.parts, run.shape, run.out)
     say(
-        f"{out}: {'the plan is done' if done else 'go on with --resume'}, {run.progress.minutes:.0f} minutes in all"
+        f"{out}: {'the plan is done' if done else 'go on with --resume'}, "
+        f"{run.progress.minutes:.0f} minutes in all"
     )

@@ -155,9 +155,9 @@ def rotary(s: Shape, facts: Facts, count: int) -> tuple[Tensor, Tensor]:
 
 def _layer(x: Tensor, w: dict[str, Weight], s: Shape, cos: Tensor, sin: Tensor) -> Tensor:
     n = x.shape[1]
-    seen = _norm(x, w["input_layernorm.weight"].exact, s.eps)
+    normed = _norm(x, w["input_layernorm.weight"].exact, s.eps)
     q, k, v = (
-        w[f"self_attn.{name}_proj.weight"](seen).view(2, n, heads, s.head).transpose(1, 2)
+        w[f"self_attn.{name}_proj.weight"](normed).view(2, n, heads, s.head).transpose(1, 2)
         for name, heads in (("q", s.heads), ("k", s.pairs), ("v", s.pairs))
     )
     q, k = (t * cos + _turned(t) * sin for t in (q, k))
@@ -165,9 +165,9 @@ def _layer(x: Tensor, w: dict[str, Weight], s: Shape, cos: Tensor, sin: Tensor) 
     k, v = (t.repeat_interleave(s.heads // s.pairs, dim=1) for t in (k, v))
     attended = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
     x = x + w["self_attn.o_proj.weight"](attended.transpose(1, 2).reshape(2, n, s.heads * s.head))
-    seen = _norm(x, w["post_attention_layernorm.weight"].exact, s.eps)
-    gate = torch.nn.functional.silu(w["mlp.gate_proj.weight"](seen))
-    return x + w["mlp.down_proj.weight"](gate * w["mlp.up_proj.weight"](seen))
+    normed = _norm(x, w["post_attention_layernorm.weight"].exact, s.eps)
+    gate = torch.nn.functional.silu(w["mlp.gate_proj.weight"](normed))
+    return x + w["mlp.down_proj.weight"](gate * w["mlp.up_proj.weight"](normed))
 
 
 def _turned(x: Tensor) -> Tensor:

@@ -64,8 +64,8 @@ class Pixels:
         if facts.aspect == "anyres" and facts.hub:
             processor = self._load(LlavaNextImageProcessor)
             pinpoints = [[h, w] for w, h in facts.pinpoints]
-            found = processor(picture, image_grid_pinpoints=pinpoints, return_tensors="np")
-            return np.asarray(found["pixel_values"][0], np.float32)
+            processed = processor(picture, image_grid_pinpoints=pinpoints, return_tensors="np")
+            return np.asarray(processed["pixel_values"][0], np.float32)
         if facts.aspect == "anyres":
             return self._prepared(tiles(picture, facts.pinpoints, self._side))
         if facts.aspect == "pad":
@@ -104,11 +104,11 @@ def tiles(
         picture.resize(inner, Image.BICUBIC),  # type: ignore[attr-defined]
         ((width - inner[0]) // 2, (height - inner[1]) // 2),
     )
-    found = [picture.resize((side, side))]  # Pillow's default is bicubic
+    result = [picture.resize((side, side))]  # Pillow's default is bicubic
     for top in range(0, height, side):
         for left in range(0, width, side):
-            found.append(canvas.crop((left, top, left + side, top + side)))
-    return found
+            result.append(canvas.crop((left, top, left + side, top + side)))
+    return result
 
 
 def _square(picture: Image.Image, colour: tuple[int, ...]) -> Image.Image:

@@ -56,7 +56,7 @@ def role(name: str) -> str | None:
         return f"tower.{match[1]}"
     if match := _TEXT_LAYER.search(name):
         return f"text.{match[1]}.{match[2]}"
-    return next((found for found, pattern in _SINGLE.items() if pattern.search(name)), None)
+    return next((key for key, pattern in _SINGLE.items() if pattern.search(name)), None)
 
 
 class Source:
@@ -123,8 +123,8 @@ class Source:
         out: dict[str, tuple[Path, str]] = {}
         for file in weight_files(folder):
             for name in self.names(file):
-                if found := role(name):
-                    out[found] = file, name
+                if key := role(name):
+                    out[key] = file, name
         return out
 
 
@@ -178,17 +178,17 @@ class _Adapter:
         for part, pattern in (("", _LORA), ("magnitude", _MAGNITUDE)):
             if match := pattern.search(bare):
                 module = bare[: match.start()]
-                found = role(f"{module}.weight")
-                if found is None:
+                target = role(f"{module}.weight")
+                if target is None:
                     raise CheckpointError(f"{file}: {name} changes nothing that inference uses.")
-                self._modules[found] = module
-                self._parts.setdefault(found, {})[part or f"{match[1] or ''}{match[2]}"] = (
+                self._modules[target] = module
+                self._parts.setdefault(target, {})[part or f"{match[1] or ''}{match[2]}"] = (
                     file,
                     name,
                 )
                 return
-        if found := role(_SAVED.sub("", bare)):
-            self.whole[found] = file, name
+        if target := role(_SAVED.sub("", bare)):
+            self.whole[target] = file, name
 
     def change(self, name: str, weight: torch.Tensor) -> torch.Tensor:
         """`weight` with the change of its role, in its own dtype."""

@@ -15,8 +15,8 @@ from pulse_edge.errors import CheckpointError
 from .facts import read
 
 BEFORE = (
-    "A chat between a curious human and an artificial intelligence assistant. The assistant gives helpful, detailed, and polite "
-    "answers to the human's questions. USER: "
+    "A chat between a curious human and an artificial intelligence assistant. The assistant gives "
+    "helpful, detailed, and polite answers to the human's questions. USER: "
 )
 AFTER = "\n{question} ASSISTANT:"
 QUESTION = "Please write a clinical report based on this ECG image."
@@ -61,7 +61,8 @@ class Words:
             self._tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
         else:
             raise CheckpointError(
-                f"{folder}: has neither tokenizer.model nor tokenizer.json. Fetch one from the base model."
+                f"{folder}: has neither tokenizer.model nor tokenizer.json. Fetch one from the "
+                "base model."
             )
 
     def _sentencepiece(self, raw: bytes) -> Any:
@@ -80,10 +81,10 @@ class Words:
 
     def _read_added(self, folder: Path) -> dict[int, tuple[str, bool]]:
         """Added tokens: id -> (text, whether it is special); files that say more come last."""
-        found = {int(i): (text, False) for text, i in read(folder / "added_tokens.json").items()}
+        tokens = {int(i): (text, False) for text, i in read(folder / "added_tokens.json").items()}
         listed = [(e["id"], e) for e in self._json.get("added_tokens") or ()]
         listed += list((self._settings.get("added_tokens_decoder") or {}).items())
-        return found | {int(i): (str(e["content"]), bool(e.get("special"))) for i, e in listed}
+        return tokens | {int(i): (str(e["content"]), bool(e.get("special"))) for i, e in listed}
 
     # --- text ---------------------------------------------------------------------------------------------------------
 
@@ -154,13 +155,13 @@ class Words:
     def _types(self, i: int, text: str, unknown: int | None) -> frozenset[int]:
         if self._model is not None:
             m = self._model
-            for kind, asked in (
+            for kind, is_kind in (
                 (UNKNOWN, m.is_unknown),
                 (CONTROL, m.is_control),
                 (BYTE, m.is_byte),
                 (UNUSED, m.is_unused),
             ):
-                if asked(i):
+                if is_kind(i):
                     return frozenset({kind})
             return frozenset({NORMAL, USER})
         if len(text) == 6 and text.startswith("<0x") and text.endswith(">"):
@@ -186,8 +187,8 @@ class Words:
         """Ids of the pieces that merges make, the first merge first; empty where scores say it."""
         if self._model is not None:
             return []
-        ids, found = self._base(), dict[int, None]()
+        ids, merged = self._base(), dict[int, None]()
         for merge in self._json["model"].get("merges") or ():
             pair = merge.split(" ", 1) if isinstance(merge, str) else merge
-            found.setdefault(ids["".join(pair)])
-        return list(found)
+            merged.setdefault(ids["".join(pair)])
+        return list(merged)

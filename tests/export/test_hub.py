@@ -308,7 +308,8 @@ def test_a_token_of_the_environment_opens_a_gated_repository(
 
 def test_the_library_s_environment_variables_hold(hub: Hub, tmp_path: Path):
     program = (
-        "import pathlib, sys\nfrom export import hub, models\nassert 'huggingface_hub' not in sys.modules\n"
+        "import pathlib, sys\nfrom export import hub, models\nassert 'huggingface_hub' not in "
+        "sys.modules\n"
         "print(hub.fetch(models.load_models(pathlib.Path(sys.argv[1]))['tiny']))"
     )
     models = tmp_path / "models.yaml"

@@ -194,7 +194,8 @@ def test_quoted_yes_is_text(write):
         (
             "1000",
             '"1000"',
-            "7: tiny: bytes is '1000', expected a number of bytes in plain decimal digits, without ",
+            "7: tiny: bytes is '1000', expected a number of bytes in plain decimal digits, without "
+            "",
         ),
         (
             "1000",

@@ -200,7 +200,8 @@ def test_pytorch_s_old_format_is_named(source: Path) -> None:
     )
     refused(
         source,
-        "pytorch_model.bin is in PyTorch's format from before version 1.6. Save it again as safetensors",
+        "pytorch_model.bin is in PyTorch's format from before version 1.6. Save it again as "
+        "safetensors",
     )
 
 

@@ -32,7 +32,8 @@ PIECES, SIZE = 400, 464
 BASE = ["<unk>", "<s>", "</s>"]
 TEXTS = (
     "A chat between a curious human and an artificial intelligence assistant. USER: ",
-    "\nIs the rhythm regular?   No, \u00e9\u4e2d\U0001f600 it is\tnot.\n\n  - two  spaces ASSISTANT:",
+    "\nIs the rhythm regular?   No, \u00e9\u4e2d\U0001f600 it is\tnot.\n\n  - two  spaces "
+    "ASSISTANT:",
 )
 
 
