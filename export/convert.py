@@ -220,7 +220,7 @@ def _source(
 
 
 def _inside(file: Path, checkpoint: Path) -> str:
-    """Return a source file's name for the manifest: two folders may each have a model.safetensors."""
+    """Return a file's name for the manifest: two folders may each have a model.safetensors."""
     return file.name if file.parent == checkpoint else f"{file.parent.name}/{file.name}"
 
 

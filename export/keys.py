@@ -1,12 +1,12 @@
-"""What the conversion does with each key of a checkpoint's JSON files: one table, and the check of a file against it.
+"""What the conversion does with each key of a checkpoint's JSON files, in one table.
 
-`obeyed`: the kit follows it. `inert`: it changes nothing for one page, one question and a greedy answer. `refused`: only the
-listed values can be converted, because any other asks for what a kit cannot do. A key that stands in no section is refused by
-name: nobody has judged what it does.
+The kit follows an `obeyed` key. An `inert` key changes nothing for one page, one question and a
+greedy answer. A `refused` key can be converted only with the listed values, because any other asks
+for what a kit cannot do. A key of no section is refused by name: its effect has not been judged.
 
-Sources: the configuration classes of transformers 4.37, 4.57 and 5.24 (LlamaConfig, CLIPVisionConfig, LlavaNextConfig,
-GenerationConfig, the image processors' arguments), and what the training scripts of LLaVA, LLaVA-NeXT, LLaVA-Med, GEM and
-Unsloth store in config.json.
+Sources: the configuration classes of transformers 4.37, 4.57 and 5.24 (LlamaConfig,
+CLIPVisionConfig, LlavaNextConfig, GenerationConfig, the image processors' arguments), and what the
+training scripts of LLaVA, LLaVA-NeXT, LLaVA-Med, GEM and Unsloth store in config.json.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from pulse_edge.errors import CheckpointError
 
 Use = Literal["obeyed", "inert", "refused"]
 _LARGEST_JSON = 64 << 20
-"""Bytes; the largest of a published checkpoint is its tokenizer.json, below 20 MB."""
+"""Largest JSON file in bytes; the largest of a published checkpoint is its tokenizer.json, below
+20 MB."""
 LARGEST = 2**31 - 1
-"""Numbers of rows, layers and tokens are 32-bit in GGUF."""
+"""Largest number of rows, layers or tokens: they are 32-bit in GGUF."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,9 @@ class Key:
 
     use: Use
     kind: str = ""
-    """Of an obeyed key: the type that is expected, in words; a name in KINDS."""
+    """Expected type of an obeyed key, in words; a name in KINDS."""
     only: tuple[Any, ...] = ()
-    """Of a refused key: the values that ask for nothing."""
+    """Values of a refused key that ask for nothing."""
     why: str = ""
     """What another value would ask for, and the way out."""
 
@@ -94,7 +95,7 @@ def _refused(names: str, *only: Any, why: str = "") -> dict[str, Key]:
 
 
 KEYS: dict[str, dict[str, Key]] = {
-    # Any object that a transformers configuration class wrote.
+    # Keys of any object that a transformers configuration class wrote.
     "any": {
         **_obeyed("text", "model_type"),
         **_obeyed("a list of texts", "architectures"),
@@ -219,7 +220,7 @@ KEYS: dict[str, dict[str, Key]] = {
         **_refused("s2", False, why="a tower at several scales"),
         **_refused("mm_ecg_tower", why="a second tower, which reads the signal"),
     },
-    # Only in transformers' LlavaNext, beside text_config and vision_config.
+    # Only in transformers' LlavaNext, next to text_config and vision_config.
     "llava_next": {
         **_obeyed("an object", "text_config vision_config"),
         **_obeyed("a list, or a list as text", "image_grid_pinpoints"),
@@ -343,10 +344,11 @@ def check(
     where: str = "",
     unknown: bool = False,
 ) -> None:
-    """Append to `wrong` what a JSON object asks for and cannot be done: key, value, and what is expected.
+    """Append to `wrong` what a JSON object asks for and a kit cannot do.
 
-    The first of `sections` that has the key decides. `where` stands in front of the keys' names. Unless `unknown` ones
-    pass, a key of no section is wrong; names that begin with an underscore are transformers' own notes.
+    Each line has key, value and what is expected. The first of `sections` that has the key decides.
+    `where` precedes the keys' names. Unless `unknown` keys pass, a key of no section is wrong;
+    names that begin with an underscore are transformers' own notes.
     """
     for name, value in raw.items():
         key = next((KEYS[s][name] for s in sections if name in KEYS[s]), None)
@@ -362,13 +364,13 @@ def check(
 
 
 def shown(value: Any, most: int = 80) -> str:
-    """A value as a message shows it."""
+    """Return a value as a message shows it."""
     text = repr(value)
     return text if len(text) <= most else f"{text[:most]}..."
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file. Raises CheckpointError."""
+    """Read a JSON object from a file. Raises CheckpointError."""
     try:
         if path.stat().st_size > _LARGEST_JSON:
             raise CheckpointError(
@@ -389,7 +391,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def grid_of(value: Any) -> tuple[tuple[int, int], ...] | None:
-    """Pairs of whole numbers from a list or LLaVA's string; None for anything else."""
+    """Return pairs of whole numbers from a list or LLaVA's string; None for anything else."""
     try:
         points = _pairs(value) if isinstance(value, str) else value
         return (
@@ -402,9 +404,11 @@ def grid_of(value: Any) -> tuple[tuple[int, int], ...] | None:
 
 
 def _pairs(text: str) -> list[tuple[int, int]]:
-    """LLaVA's string of pairs; ValueError for anything but numbers, brackets and commas.
+    """Read LLaVA's string of pairs. Raises ValueError for anything but numbers, brackets and
+    commas.
 
-    Not ast.literal_eval: a long enough expression ends Python's parser for lack of memory or stack.
+    ast.literal_eval would not do: a long enough expression ends Python's parser for lack of memory
+    or stack.
     """
     if not re.fullmatch(r"[\d\s,()\[\]]{1,4096}", text):
         raise ValueError

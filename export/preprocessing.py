@@ -1,10 +1,11 @@
-"""preprocessor_config.json and processor_config.json -> what is done to a tile's pixels, as transformers would read them.
+"""Read how the pixels of a tile are prepared, as transformers would read it.
 
-The runtime cuts tiles of the tower's own side with Pillow's bicubic, divides by 255, subtracts a mean and divides by a
-deviation. A file that asks for anything else is refused, by key.
+The files are preprocessor_config.json and processor_config.json. The runtime cuts tiles of the
+tower's own side with Pillow's bicubic, divides by 255, subtracts a mean and divides by a deviation.
+A file that asks for anything else is refused, by key.
 
-transformers 4.57 reads preprocessor_config.json first, and transformers 5 the image processor inside processor_config.json;
-where both are there they must agree.
+transformers 4.57 reads preprocessor_config.json first, and transformers 5 the image processor
+inside processor_config.json; if both exist they must agree.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ from export.keys import check, grid_of, read_json, shown
 Three = tuple[float, float, float]
 CLIP_MEAN: Three = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD: Three = (0.26862954, 0.26130258, 0.27577711)
-"""What CLIPImageProcessor and LlavaNextImageProcessor do where no file says otherwise."""
+"""CLIPImageProcessor and LlavaNextImageProcessor use these values where no file states others."""
 _PROCESSORS = ("CLIPImageProcessor", "CLIPFeatureExtractor", "LlavaNextImageProcessor")
 _SUFFIXES = ("", "Fast", "Pil")
 
 
 @dataclass(frozen=True)
 class Pixels:
-    """Normalisation per channel of RGB in 0 to 1, and the files that say so."""
+    """Normalisation per channel of RGB in 0 to 1, and the files that state it."""
 
     mean: Three = CLIP_MEAN
     std: Three = CLIP_STD
@@ -42,10 +43,10 @@ def read(
     pinpoints: tuple[tuple[int, int], ...],
     wrong: list[str],
 ) -> Pixels:
-    """What the image processor's files in `folder` say; CLIP's own values where there are none.
+    """Read the image processor's files in `folder`; without any, CLIP's own values count.
 
-    `hub`: the tiles' grid is the image processor's too, as in LlavaNext. Appends to `wrong` what contradicts the tower or
-    cannot be done.
+    With `hub`, as in LlavaNext, the tiles' grid is the image processor's too. Appends to `wrong`
+    what contradicts the tower or cannot be done.
     """
     if folder is None:
         return Pixels()
@@ -77,9 +78,11 @@ def read(
 
 
 def _is_side(value: Any, names: tuple[str, ...], side: int, *, square: bool) -> bool:
-    """Whether a size, as a number or as an object with `names`, is the tower's; absent: it does not say.
+    """Whether a size, as a number or as an object with `names`, is the tower's; None states no
+    size.
 
-    `square`: only as the shortest edge, because height and width would squeeze a page that is not square.
+    `square` accepts only the shortest edge, because height and width would squeeze a page that is
+    not square.
     """
     if value is None or value == side:
         return True
@@ -102,7 +105,7 @@ def _one(
     pinpoints: tuple[tuple[int, int], ...],
     wrong: list[str],
 ) -> tuple[Three, Three]:
-    """Mean and deviation of one file."""
+    """Return mean and deviation of one file."""
     where, problems = f"{path.name}: ", list[str]()
     check(raw, ("preprocessor",), problems, where=where)
     wrong += problems
@@ -120,7 +123,8 @@ def _one(
     ):
         if not _is_side(raw.get(key), names, side, square=key == "size" and aspect == "square"):
             wrong.append(f"{where}{key} is {shown(raw[key])}, the vision tower's image_size {side}")
-    # A tile of anyres is cut to the tower's side; the one tile of `pad` is a square that must be resized.
+    # A tile of anyres is cut to the tower's side; the one tile of `pad` is a square that must be
+    # resized.
     needed = {"anyres": (), "pad": ("do_resize",), "square": ("do_resize", "do_center_crop")}.get(
         aspect, ()
     )

@@ -1,6 +1,6 @@
-"""Folders that are given as a checkpoint by mistake: said in one sentence what they are, and what to give instead.
+"""Refuse folders that are given as a checkpoint by mistake, and say what to give instead.
 
-Looks at names, at config.json and at what the weight files' headers say; reads no weights.
+Only file names, config.json and the headers of weight files are read, no weights.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from export.shards import FLOATS, Stored, has_weights
 from pulse_edge.errors import CheckpointError
 
 _ORIGINAL = "Give the float16, bfloat16 or float32 checkpoint that it was made of"
-# quant_method of quantization_config, as transformers knows them.
+# quant_method of quantization_config, as transformers names them.
 _METHODS = {
     "aqlm": "AQLM",
     "awq": "AWQ",
@@ -33,7 +33,7 @@ _METHODS = {
     "quanto": "quanto",
     "torchao": "torchao",
 }
-# What a tensor's name ends in -> which method writes it.
+# End of a tensor's name -> the method that writes it.
 _ENDINGS = (
     (re.compile(r"\.(qweight|qzeros|g_idx)$"), "GPTQ or AWQ"),
     (
@@ -88,7 +88,7 @@ _FOLDERS = (
 
 
 def refuse_mistaken(folder: Path) -> None:
-    """Raise CheckpointError where a folder is, by its names and its config.json, something else than a checkpoint."""
+    """Raise CheckpointError where names and config.json show something else than a checkpoint."""
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "there is no such folder"
         raise CheckpointError(
@@ -111,7 +111,8 @@ def refuse_mistaken(folder: Path) -> None:
 
 
 def _refuse_starts(folder: Path) -> None:
-    """Raise CheckpointError where a weight file begins as other things do that bear its name."""
+    """Raise CheckpointError where a weight file begins like a Git LFS pointer or an old PyTorch
+    file."""
     for file in sorted([*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]):
         if not file.is_file():
             continue
@@ -130,7 +131,7 @@ def _refuse_starts(folder: Path) -> None:
 
 
 def refuse_no_tower(folder: Path) -> None:
-    """Raise CheckpointError where what is given as a vision tower is none."""
+    """Raise CheckpointError where the given vision tower is none."""
     if not (folder / "config.json").is_file():
         what = "has no config.json" if folder.is_dir() else "is no folder"
         raise CheckpointError(
@@ -140,7 +141,7 @@ def refuse_no_tower(folder: Path) -> None:
 
 
 def _method(folder: Path) -> str | None:
-    """How a checkpoint was quantized, by its JSON files; None: not."""
+    """Return how a checkpoint was quantized, by its JSON files; None if it was not."""
     for name, method in (("quantize_config.json", "GPTQ"), ("quant_config.json", "AWQ")):
         if (folder / name).is_file():
             return method
@@ -161,7 +162,7 @@ def _method(folder: Path) -> str | None:
 
 
 def refuse_types(folder: Path, stored: Iterable[Stored]) -> None:
-    """Raise CheckpointError where tensors are not weights as they were trained: quantized, or left empty."""
+    """Raise CheckpointError where tensors are quantized, or empty."""
     wrong: list[Stored] = []
     for one in stored:
         for ending, method in _ENDINGS:

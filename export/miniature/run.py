@@ -130,7 +130,7 @@ class Run:
         """Progress the vocabulary lies."""
         return self.out / "tokenizer.model"
 
-    # --- one step --------------------------------------------------------------------------------------------------
+    # --- one step ---------------------------------------------------------------------------------
 
     def rows(self, batch: Batch, jitter: Tensor | None) -> Tensor:
         """Image tokens (n, t, d) of a batch."""

@@ -32,7 +32,7 @@ NAMES = "AF I-AVB LBBB RBBB LAFB PAC PVC STD STE MI HYP TINV SB ST".split()  # n
 """Of the findings, in the order of calibration/synthetic/findings.py."""
 
 
-# --- the way through ----------------------------------------------------------------------------------------------------
+# --- the way through ------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

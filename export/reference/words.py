@@ -86,7 +86,7 @@ class Words:
         listed += list((self._settings.get("added_tokens_decoder") or {}).items())
         return tokens | {int(i): (str(e["content"]), bool(e.get("special"))) for i, e in listed}
 
-    # --- text ---------------------------------------------------------------------------------------------------------
+    # --- text -------------------------------------------------------------------------------------
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, without BOS or EOS."""
@@ -117,7 +117,7 @@ class Words:
         """Whether a space is put in front of a text."""
         return self.pieces(0)[self.encode("a")[0]].text.decode("utf-8", "replace").startswith(MARK)
 
-    # --- tokens -------------------------------------------------------------------------------------------------------
+    # --- tokens -----------------------------------------------------------------------------------
 
     def special(self, key: str) -> int | None:
         """The id of bos, eos, unk or pad, by the text that the tokenizer's files give it."""
