@@ -79,7 +79,7 @@ def check_train(out: Path, options: Mapping[str, Any]) -> None:
             )
     if options["resume"] and options["start"] is not None:
         raise UsageError(
-            "--start begins a new plan; --resume goes on with the one there is. Give one of them."
+            "--start begins a new plan; --resume goes on with the existing one. Give one of them."
         )
     if options["resume"] and not out.is_dir():
         raise UsageError(f"{out}: no training to resume. Start one without --resume.")

@@ -210,7 +210,10 @@ def _prefix(folder: Path, settings: dict[str, Any], pieces: Pieces, has_model: b
     if prefix != pieces.prefix and not has_model:
         reason = "and tokenizer.json says otherwise; correct the one that is wrong"
     elif prefix != pieces.prefix and settings.get("legacy") is not False:
-        reason = "which transformers' two Llama tokenizers take differently unless legacy is false; set legacy to false"
+        reason = (
+            "which transformers' two Llama tokenizers take differently unless legacy is false; "
+            "set legacy to false"
+        )
     if reason:
         raise CheckpointError(
             f"{folder}: tokenizer_config.json: add_prefix_space is {prefix}, {reason}."

@@ -39,8 +39,8 @@ def refuse_full_disk(spec: ModelSpec, location: Location, files: list[Checkpoint
 
 
 def refuse_other_size(spec: ModelSpec, hub: str, files: list[CheckpointFile]) -> None:
-    """Raise FetchError where the hub states far more bytes than models.yaml, which could fill
-    the disk."""
+    """Raise FetchError where the hub states far more bytes than models.yaml: it may fill the
+    disk."""
     stated = sum(file.bytes for file in files)
     if stated > 2 * spec.bytes + _OTHER_BYTES:
         raise FetchError(
@@ -149,7 +149,7 @@ def _download(url: str, partial: Path, file: CheckpointFile, hub: str) -> None:
 
 
 def _name_file(spec: ModelSpec, file: CheckpointFile, location: Location, partial: Path) -> None:
-    """Give a complete file its name, in the form of huggingface_hub's cache or local directories."""
+    """Give a complete file its name, in the form of huggingface_hub's cache or directories."""
     target = location.directory / file.name
     if location.own:
         os.replace(partial, target)

@@ -1,4 +1,7 @@
-"""A trained miniature -> the kit that the package carries: f16, then Q8_0, with its model card and golden cases."""
+"""Make the demo kit of the package from a trained miniature: f16, then Q8_0.
+
+The kit gets its model card and golden cases.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ TARGET = HERE.parents[1] / "pulse_edge" / "assets" / "kits" / "miniature"
 
 
 def carry(checkpoint: Path, target: Path, say: Callable[[str], None]) -> None:
-    """Make `target` anew. Raises what convert and quantize raise; then the old kit stays."""
+    """Replace the kit `target`. Raises what convert and quantize raise; then the old kit stays."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".carry-", dir=target.parent) as folder:
         whole, small = Path(folder) / "f16", Path(folder) / "miniature"

@@ -375,7 +375,7 @@ def test_a_part_that_is_too_long_is_not_resumed(hub: Hub, tmp_path: Path):
     assert held(fetch(SPEC, endpoint=hub.address)) == NEEDED
 
 
-def test_a_part_with_wrong_bytes_is_refused_and_then_brought_anew(hub: Hub, tmp_path: Path):
+def test_a_part_with_wrong_bytes_is_refused_and_then_fetched_again(hub: Hub, tmp_path: Path):
     hub.cuts = {FIRST: [2 * CHUNK]}
     refusal(hub, None, retries=0)
     (part,) = (tmp_path / "cache").rglob("*.incomplete")
