@@ -1,6 +1,7 @@
-"""What a kit must say of a checkpoint: every key of the GGUF, every tensor of it, and the manifest.
+"""What a kit must state of a checkpoint: every key and tensor of the GGUF, and the manifest.
 
-Keys and tensor names are those of GGUF's specification and of llama.cpp's loader, written down without the converter's tables.
+Keys and tensor names are those of GGUF's specification and of llama.cpp's loader, written down
+without the converter's tables.
 """
 
 from __future__ import annotations
@@ -42,20 +43,24 @@ SCALING = "llama.rope.scaling."
 SCALED = tuple(
     f"{SCALING}{x}" for x in ("type", "factor", "original_context_length", "attn_factor")
 )
-"""Keys that `rope` judges together."""
+"""Keys that `rope` compares together."""
 ENDS = tuple(f"tokenizer.ggml.{x}_token_id" for x in ("eos", "eot", "eom"))
 Allowed = tuple[Any, ...]
-"""Values of which a key must have one; None: the key may be absent."""
+"""Values that a key may have; None allows its absence."""
 
 
 def bos(reference: Reference) -> int | None:
-    """The id in front of a text: the tokenizer's, or the configuration's where it names none."""
+    """Return the id in front of a text: the tokenizer's, or the configuration's if it names
+    none."""
     named = reference.words.special("bos")
     return named if named is not None else reference.facts.special("bos_token_id")
 
 
 def ends(reference: Reference) -> list[int]:
-    """Every id that ends an answer: the tokenizer's, then those of the configuration and of the generation settings."""
+    """Return every id that ends an answer.
+
+    The tokenizer's comes first, then those of the configuration and of the generation settings.
+    """
     facts = reference.facts
     stated = [
         facts.special("eos_token_id"),
@@ -70,7 +75,7 @@ def ends(reference: Reference) -> list[int]:
 
 
 def fields(reference: Reference, kind: str) -> dict[str, Allowed]:
-    """Every key of the GGUF but the token list, with the values that it may have."""
+    """Return every key of the GGUF except the token list, with the values that it may have."""
     facts, s = reference.facts, shape(reference.source, reference.facts)
     expected: dict[str, Allowed] = {
         "general.architecture": ("llama",),
@@ -113,10 +118,11 @@ def fields(reference: Reference, kind: str) -> dict[str, Allowed]:
 
 
 def rope(reference: Reference, keys: dict[str, Any], factors: Float | None) -> list[str]:
-    """What is wrong with the rotary positions that llama.cpp makes of a GGUF's keys and of its rope_freqs.weight, `factors`.
+    """Return what is wrong with the rotary positions of a GGUF.
 
-    Compared are the frequencies and the scale of queries and keys that come out, for there is more than one way to write YaRN.
-    Source of llama.cpp's side: ggml's rope_yarn and ggml_rope_yarn_corr_dims.
+    llama.cpp makes them of the GGUF's keys and of its rope_freqs.weight, `factors`. Compared are
+    the resulting frequencies and scale of queries and keys, because YaRN can be written in several
+    ways. Source of llama.cpp's side: ggml's rope_yarn and ggml_rope_yarn_corr_dims.
     """
     s, (base, scaling) = shape(reference.source, reference.facts), reference.facts.rope
     table = LlamaRotaryEmbedding(settings(s, reference.facts))
@@ -136,7 +142,7 @@ def rope(reference: Reference, keys: dict[str, Any], factors: Float | None) -> l
 def _rope_of_llama_cpp(
     keys: dict[str, Any], head: int, base: float, factors: Float | None
 ) -> tuple[Float, float]:
-    """Frequencies (head / 2,), and the scale of queries and keys."""
+    """Return the frequencies (head / 2,), and the scale of queries and keys."""
     plain = base ** (-np.arange(0, head, 2) / head) / (1 if factors is None else factors)
     kind, factor = keys.get(f"{SCALING}type", "none"), keys.get(f"{SCALING}factor", 1.0)
     scale = float(keys.get(f"{SCALING}attn_factor", 1.0))
@@ -152,7 +158,7 @@ def _rope_of_llama_cpp(
 
 
 def name(role: str) -> str:
-    """GGUF's name of the tensor of a role."""
+    """Return GGUF's name of the tensor of a role."""
     if role in _NAMES:
         return f"{_NAMES[role]}.weight"
     _, number, rest = role.split(".", 2)
@@ -160,7 +166,10 @@ def name(role: str) -> str:
 
 
 def tensor(role: str, stored: Tensor, s: Shape, kind: str) -> Tensor:
-    """A tensor as it must stand in a GGUF of `kind`: norms in float32, q and k with each head's halves taken in turn."""
+    """Return a tensor as it must be stored in a GGUF of `kind`.
+
+    Norms are in float32; q and k have each head's halves in turn.
+    """
     if stored.ndim == 1:
         return stored.float()
     for part, heads in (("q_proj", s.heads), ("k_proj", s.pairs)):
@@ -177,7 +186,7 @@ def tensor(role: str, stored: Tensor, s: Shape, kind: str) -> Tensor:
 
 
 def roles(reference: Reference) -> list[str]:
-    """Every role that the GGUF has a tensor of."""
+    """Return the roles whose tensors the GGUF holds."""
     s = shape(reference.source, reference.facts)
     return [
         r
@@ -189,7 +198,7 @@ def roles(reference: Reference) -> list[str]:
 def tokens(
     reference: Reference, texts: list[bytes], scores: list[float], types: list[int]
 ) -> list[str]:
-    """What is wrong with a GGUF's token list, in words."""
+    """Return what is wrong with a GGUF's token list, in words."""
     size, wrong = shape(reference.source, reference.facts).vocabulary, []
     if not len(texts) == len(scores) == len(types) == size:
         return [
@@ -213,7 +222,7 @@ def tokens(
 
 
 def chat(template: str, first: str) -> list[str]:
-    """What is wrong with a chat template: rendered, it must be the conversation."""
+    """Return what is wrong with a chat template: rendered, it must give the conversation."""
     import jinja2
 
     messages = [{"role": "user", "content": "\n" + QUESTION}]
@@ -236,7 +245,7 @@ def chat(template: str, first: str) -> list[str]:
 
 
 def manifest(reference: Reference, kind: str) -> dict[str, Any]:
-    """Fields of the manifest by path."""
+    """Return the expected fields of the manifest by path."""
     facts, s = reference.facts, shape(reference.source, reference.facts)
     side = tower.side(reference.source)
     pixels = page.Pixels(facts, side)
