@@ -59,7 +59,7 @@ def ran(folder: Path) -> str:
     return trace.read_text() if trace.exists() else ""
 
 
-def test_the_traps_work(hostile: Path) -> None:
+def test_the_traps_are_run_where_they_are_not_avoided(hostile: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", "import json"], cwd=hostile, capture_output=True, check=False
     )
@@ -235,7 +235,7 @@ def test_workers_keep_the_order_and_pass_errors_on() -> None:
         assert workers.call(abs, -2) == 2
 
 
-def test_a_worker_that_dies_is_an_error_and_nothing_waits_for_ever() -> None:
+def test_a_dead_worker_is_an_error() -> None:
     with Workers(1) as workers, pytest.raises(EngineError, match="worker process"):
         workers.call(os._exit, 3)
 

@@ -62,7 +62,7 @@ def test_letters_of_every_alphabet_stay_as_they_are(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=ascii)
-def test_hostile_characters_go_from_documents_and_are_escapes_elsewhere(text: str) -> None:
+def test_harmful_characters_are_dropped_in_documents_and_escaped_elsewhere(text: str) -> None:
     name = f"a{text}b"
     assert not any(map(harmless, text[:1]))
     assert text[0] not in printable(name)

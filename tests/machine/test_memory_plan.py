@@ -154,7 +154,7 @@ def test_the_compute_buffer_is_llama_cpps_own(
     assert ours - copied == pytest.approx(theirs, rel=0.07)
 
 
-def test_a_header_tells_what_gguf_tells(tmp_path: Path) -> None:
+def test_the_header_agrees_with_the_gguf_library(tmp_path: Path) -> None:
     sizes = gguf_header.read(MINIATURE / "llm.gguf")
     reader = gguf.GGUFReader(MINIATURE / "llm.gguf")
     matrices = [t for t in reader.tensors if len(t.shape) > 1]
@@ -180,7 +180,7 @@ def picks(
     return memory_plan.make(kit, workload, exact_int8=False, flags=AVX2)
 
 
-def test_what_is_picked_at_7b_as_memory_gets_short(
+def test_the_plan_for_7b_as_memory_gets_short(
     seven_b: Kit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = Workload(pages=1)
@@ -204,7 +204,7 @@ def test_weights_whose_own_layout_is_read_in_tiles_stay_mapped(
     ).repack
 
 
-def test_what_cannot_fit_is_refused_with_figures(
+def test_a_kit_that_cannot_fit_is_refused_with_figures(
     seven_b: Kit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(
@@ -239,7 +239,7 @@ def test_a_short_answer_takes_a_short_context_and_ends_the_same() -> None:
     assert texts[0] == texts[1]
 
 
-def test_the_encoder_is_closed_first_and_says_so_when_it_is_wanted_again() -> None:
+def test_an_encoder_closed_by_the_plan_cannot_be_used_again() -> None:
     with PulseModel.load(MINIATURE, device="cpu", threads=1, workload=Workload(pages=1)) as model:
         scan = model.encode(PAGE)
         assert model.plan.encoder_first
@@ -273,7 +273,7 @@ def test_sizes_are_read(text: str, size: int) -> None:
     assert memory.parse(text) == size
 
 
-def test_what_is_no_size_is_wrong_usage() -> None:
+def test_a_broken_size_is_wrong_usage() -> None:
     with pytest.raises(UsageError, match="8GiB"):
         memory.parse("much")
 
