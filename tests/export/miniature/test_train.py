@@ -37,9 +37,9 @@ PLAN = (
 
 @pytest.fixture(autouse=True)
 def short_exams(monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn = data.first_lessons
+    lessons = data.first_lessons
     monkeypatch.setattr(
-        data, "first_lessons", lambda seed, _count, patch, **more: drawn(seed, 8, patch, **more)
+        data, "first_lessons", lambda seed, _count, patch, **more: lessons(seed, 8, patch, **more)
     )
     monkeypatch.setattr(text, "LINES", 400)
 
@@ -52,8 +52,10 @@ def finish(run: Run) -> Run:
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Run:
     with pytest.MonkeyPatch.context() as patch:
-        drawn = data.first_lessons
-        patch.setattr(data, "first_lessons", lambda seed, _count, p, **more: drawn(seed, 8, p, **more))
+        lessons = data.first_lessons
+        patch.setattr(
+            data, "first_lessons", lambda seed, _count, p, **more: lessons(seed, 8, p, **more)
+        )
         patch.setattr(text, "LINES", 400)
         return finish(Run(tmp_path_factory.mktemp("mini"), "cpu", 1, SMALL, PLAN))
 
