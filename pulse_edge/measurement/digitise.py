@@ -22,6 +22,7 @@ from pulse_edge.measurement.pulse import MILLIVOLTS, SECONDS, Pulse, find_pulses
 from pulse_edge.measurement.rows import traced_rows
 from pulse_edge.measurement.signal import LEADS, SAMPLES_PER_SECOND, LeadPath, TracedSignal
 from pulse_edge.measurement.tracing import Line
+from pulse_edge.measurement.trust import reported
 
 Float = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
@@ -101,7 +102,8 @@ def digitise(
         for layout, p in long_enough
     ]
     signal = max(tried, key=lambda t: t[1] * agreement(t[0].millivolts) ** 2)[0]
-    return Digitised(signal, replace(facts, polarity=polarity(signal.millivolts)))
+    facts = replace(facts, polarity=polarity(signal.millivolts))
+    return Digitised(reported(signal), facts)
 
 
 def nothing(reason: str) -> Digitised:
