@@ -9,7 +9,7 @@ than they are (grid.py knows where they lie, on a bent page too).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -41,6 +41,8 @@ PALE = 0.8
 """Depth of the grid's lines over that of the trace below which the two are told apart by depth alone."""
 COVERED = 0.2
 """Share of the stripes of a grid's lines that is as dark as the trace from which on the lines are; a line takes a third."""
+RULE_MM, FRAME = 25.0, 0.5
+"""Least length of a printed rule, and share of the page that a frame spans; the uprights of a pulse have 20 mm at most."""
 PALEST = 0.35
 """Cover of the middle of a stroke from which on it is ink; a stroke thinner than a pixel that lies on two has half."""
 
@@ -108,6 +110,29 @@ def find_grid(page: Pixels, across: float, down: float) -> GridMap:
     bright = darkness(brightest(page), mm)
     solid = max(float(np.quantile(bright[::2, ::2], SOLID)), 2 * FAINTEST)
     return follow_grid(darkness(darkest(page), mm), bright > CERTAIN * solid, across, down)
+
+
+def without_frame(ink: Ink) -> Ink:
+    """Take out a frame that is printed round the traces: straight level and upright lines that meet and span the page."""
+    height, width = ink.cover.shape
+    mask = ink.mask.astype(np.uint8)
+    level = cv2.morphologyEx(
+        mask, cv2.MORPH_OPEN, np.ones((1, round(RULE_MM * ink.across)), np.uint8)
+    )
+    upright = cv2.morphologyEx(
+        mask, cv2.MORPH_OPEN, np.ones((round(RULE_MM * ink.down), 1), np.uint8)
+    )
+    near = np.ones((5, 5), np.uint8)
+    rules = cv2.dilate(level | upright, near)
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(rules, connectivity=8)
+    spans = (stats[:, cv2.CC_STAT_WIDTH] > FRAME * width) & (
+        stats[:, cv2.CC_STAT_HEIGHT] > FRAME * height
+    )
+    spans[0] = False
+    if not spans.any():
+        return ink
+    frame = spans[labels] & (cv2.dilate(level | upright, np.ones((3, 3), np.uint8)) > 0)
+    return replace(ink, cover=np.where(frame, np.float32(0), ink.cover))
 
 
 def _bridged(cover: Float, level: Mask, down: float) -> Float:
