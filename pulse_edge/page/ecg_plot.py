@@ -7,7 +7,7 @@ of a ten-second recording.
 
 - A shorter recording: each of the four columns shows 2.5 seconds of it; the rest of the page stays
   blank.
-- A longer one: further pages, the last of which shows the last ten seconds.
+- A longer one: further pages; the last page shows the last ten seconds.
 - Waves that do not fit: the page is drawn at half or a quarter of the gain, which its calibration
   pulses show too.
 - Leads beyond the twelve: further rows above the rhythm strip.
