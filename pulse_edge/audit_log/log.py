@@ -86,7 +86,7 @@ class AuditLog:
         self._retained = self.folder / RETAINED
         self._note = note
 
-    # --- writing ------------------------------------------------------------------------------------------------------
+    # --- writing ----------------------------------------------------------------------------------
 
     def append(self, fields: Mapping[str, Any], retained: Retained | None = None) -> Entry:
         """Append an entry and wait until the disk has it. Raises AuditLogError; then the entry is
@@ -107,7 +107,8 @@ class AuditLog:
             line = f"{digest} {text}\n".encode()
             if len(line) > MAX_LINE:
                 raise AuditLogError(
-                    f"{self._log}: an entry of {len(line):,} bytes is not written; {MAX_LINE:,} is the limit. The answer "
+                    f"{self._log}: an entry of {len(line):,} bytes is not written; {MAX_LINE:,} is "
+                    "the limit. The answer "
                     "is not in the log: do not use it. Look at the kit with `pulse-edge kit info`."
                 )
             try:
@@ -171,8 +172,8 @@ class AuditLog:
         head, size = self._read_head(), os.fstat(file).st_size
         if size < head.size:
             raise AuditLogError(
-                f"{self._log}: has {size} bytes, and {self._head.name} says {head.size}: something was removed. "
-                + _LOOK.format("the folder")
+                f"{self._log}: has {size} bytes, and {self._head.name} says {head.size}: something "
+                "was removed. " + _LOOK.format("the folder")
             )
         if size == head.size:
             return head
@@ -182,8 +183,8 @@ class AuditLog:
             return head
         if tail.count(b"\n") > 1 or not tail.endswith(b"\n") or fault(tail, head.hash):
             raise AuditLogError(
-                f"{self._log}: something was added behind entry {head.entries} that pulse-edge did not write. "
-                + _LOOK.format("the folder")
+                f"{self._log}: something was added behind entry {head.entries} that pulse-edge did "
+                "not write. " + _LOOK.format("the folder")
             )
         head = head.after(tail)
         self._set_head(head)
@@ -240,7 +241,8 @@ class AuditLog:
             raise AuditLogError(str(e)) from None
         except OSError as e:
             raise AuditLogError(
-                f"{self.folder}: answers cannot be logged here ({e.strerror}). Set {AUDIT_LOG_VARIABLE} to a folder of "
+                f"{self.folder}: answers cannot be logged here ({e.strerror}). Set "
+                f"{AUDIT_LOG_VARIABLE} to a folder of "
                 "yours."
             ) from None
         try:
@@ -255,7 +257,8 @@ class AuditLog:
         removed elsewhere."""
         if self._retained.is_symlink():
             raise FolderError(
-                f"{self._retained}: is a link, and texts are retained in a folder only. Remove the link."
+                f"{self._retained}: is a link, and texts are retained in a folder only. Remove the "
+                "link."
             )
 
     def _wait(self, lock: int) -> None:
@@ -264,7 +267,8 @@ class AuditLog:
             waited = time.monotonic() - start
             if waited > PATIENCE:
                 raise AuditLogError(
-                    f"{self.folder}: another pulse-edge has been writing the audit log for {PATIENCE:.0f} s. "
+                    f"{self.folder}: another pulse-edge has been writing the audit log for "
+                    f"{PATIENCE:.0f} s. "
                     "End it, and run again."
                 )
             if waited > QUIET_WAIT and not noted:
@@ -272,7 +276,7 @@ class AuditLog:
                 self._note(f"another pulse-edge is writing the audit log in {self.folder}: waiting")
             time.sleep(WAIT_STEP)
 
-    # --- reading ------------------------------------------------------------------------------------------------------
+    # --- reading ----------------------------------------------------------------------------------
 
     def entries(self) -> Iterator[Entry]:
         """Give every entry, oldest first. Raises AuditLogError at the first line that is not as it
@@ -293,11 +297,13 @@ class AuditLog:
             before, head = head, head.after(line)
             expected = expected or entry.hash == expect
             faults += self._retained_faults(entry)
-        # A power cut between the two files leaves `head` one entry behind; the next answer repairs it.
+        # A power cut between the two files leaves `head` one entry behind; the next answer
+        # repairs it.
         if raw not in (head.line(), before.line()) and (raw or head.entries > 1):
             number = raw.decode("ascii", "replace").split()[:1] or ["none"]
             faults.append(
-                f"{head.entries} entries, and {HEAD} says {number[0]}: the last ones were removed, or {HEAD} was altered"
+                f"{head.entries} entries, and {HEAD} says {number[0]}: the last ones were removed, "
+                f"or {HEAD} was altered"
             )
         if not expected:
             faults.append(
@@ -355,11 +361,13 @@ class AuditLog:
         except (FileNotFoundError, NotADirectoryError):
             if self._head.exists() or folders.read(self.folder):
                 raise AuditLogError(
-                    f"{self._log}: is missing. Keep the folder as it is, and find out who removed the file; or move the "
+                    f"{self._log}: is missing. Keep the folder as it is, and find out who removed "
+                    "the file; or move the "
                     "folder away to begin a new log."
                 ) from None
             raise AuditLogError(
-                f"{self.folder}: there is no audit log. Either no answer was given yet, or the log is in another folder: "
+                f"{self.folder}: there is no audit log. Either no answer was given yet, or the log "
+                "is in another folder: "
                 f"name that with --audit-log or {AUDIT_LOG_VARIABLE}."
             ) from None
         except OSError as e:
@@ -383,7 +391,8 @@ class AuditLog:
                 problem = fault(line, previous)
                 if problem and number == 1 and not words and folders.read(self.folder) is None:
                     raise AuditLogError(
-                        f"{self._log}: is no audit log of pulse-edge. Name another folder with --audit-log."
+                        f"{self._log}: is no audit log of pulse-edge. Name another folder with "
+                        "--audit-log."
                     )
                 if problem:
                     raise AuditLogError(f"{self._log}: entry {number} {problem}. {_INVESTIGATE}")
@@ -400,7 +409,7 @@ class AuditLog:
         return AuditLogError(f"{self._log}: cannot be read ({error.strerror}). Ask its owner.")
 
 
-# --- files that survive a power cut -----------------------------------------------------------------------------------
+# --- files that survive a power cut ---------------------------------------------------------------
 
 
 def _append(file: int, data: bytes) -> None:

@@ -105,7 +105,8 @@ class OutputOptions:
     def __post_init__(self) -> None:
         if self.folder is None and (len(self.formats) > 1 or self.formats[0] in FILES_ONLY):
             raise UsageError(
-                f"--format {' and '.join(self.formats)}: needs a folder for the files. Name one with -o."
+                f"--format {' and '.join(self.formats)}: needs a folder for the files. Name one "
+                "with -o."
             )
         if self.patient is not None and "fhir" not in self.formats:
             raise UsageError(

@@ -41,12 +41,9 @@ _DENIAL_AFTER = re.compile(r"\s+(is|are|was|were)?\s*(not|absent|excluded|ruled 
 
 
 def says(text: str, statement: Statement) -> bool | None:
-    """Return whether a text states it (True) or denies it (False); None: neither, both, or with a
-    doubt."""
-    words = re.compile(
-        rf"\b(?:{re.escape(statement.name)}{'|' + statement.synonyms if statement.synonyms else ''})\b",
-        re.I,
-    )
+    """Return whether a text states it (True) or denies it (False); None: neither, both, doubt."""
+    names = [re.escape(statement.name), *filter(None, (statement.synonyms,))]
+    words = re.compile(rf"\b(?:{'|'.join(names)})\b", re.I)
     stated = set()
     for clause in re.split(r"[.;:,\n]|\bbut\b", text):
         if match := words.search(clause):

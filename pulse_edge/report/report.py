@@ -9,7 +9,10 @@ from typing import Any, Literal
 
 from pulse_edge.common.text import json_text
 
-INTENDED_USE = "Decision support for clinicians, never a diagnosis: it can be wrong and sound certain. Read the ECG yourself."
+INTENDED_USE = (
+    "Decision support for clinicians, never a diagnosis: it can be wrong and sound certain. "
+    "Read the ECG yourself."
+)
 DEMONSTRATION = "DEMONSTRATION KIT - NOT FOR PATIENTS"
 FORCED_KIT = "THE KIT WAS REFUSED BY PULSE-EDGE DOCTOR ON THIS MACHINE, AND ANSWERS ALL THE SAME"
 FORCED = "THE PAGE WAS REFUSED, AND ANSWERED ALL THE SAME"

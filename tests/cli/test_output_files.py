@@ -235,5 +235,6 @@ def test_file_in_the_place_of_the_folder_is_an_error(kind: str, tmp_path: Path) 
     done = run(PAGE, "--kit", "nowhere", "--format", "json", "-o", place)
     assert (done.returncode, done.stderr) == (
         2,
-        f"error: -o {place}: exists and is no folder. Name a folder, or one that does not exist yet.\n",
+        f"error: -o {place}: exists and is no folder. Name a folder, or one that does not exist "
+        "yet.\n",
     )
