@@ -1,5 +1,5 @@
-"""What benchmarks/laptop.py measures in Python, each part in a process of its own; its figures go
-to OUT as JSON.
+"""The parts of benchmarks/laptop.py that run in Python, each in a process of its own; figures go to
+OUT as JSON.
 
     python benchmarks/laptop_parts.py mmproj CHECKPOINT MMPROJ
     python benchmarks/laptop_parts.py encoder OUT KIT THREADS ours|clip|torch [MMPROJ|CHECKPOINT]
@@ -261,7 +261,7 @@ class Watches:
 
 
 def command(out: Path, began: float, until: str, arguments: list[str]) -> None:
-    """The command itself, watched. Its exit code is ours unless it was 0."""
+    """Run the command with watches. Its exit code is ours unless it was 0."""
     from pulse_edge.inference import cache
     from pulse_edge.inference import model as interpret
     from pulse_edge.inference.language_model import LanguageModel

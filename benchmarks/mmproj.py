@@ -1,5 +1,5 @@
-"""A checkpoint's tower and projector as llama.cpp's mmproj file, for comparison: clip.* keys as its
-clip.cpp reads them.
+"""Write a checkpoint's tower and projector as llama.cpp's mmproj file, with the clip.* keys that
+its clip.cpp reads.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LAYER = {
     "mlp.fc1": "ffn_up",
     "mlp.fc2": "ffn_down",
 }
-"""Names inside a layer, here and there."""
+"""Names inside a layer: the checkpoint's and llama.cpp's."""
 
 POSITIONS = "v.position_embd.weight"
 """llama.cpp's LLaVA graph puts CLS behind the patches where the checkpoint has it in front, so its
@@ -43,7 +43,7 @@ def comparable(ours: Any, theirs: Any) -> tuple[Any, Any]:
 
 
 def opened(source: Path) -> Checkpoint:
-    """A checkpoint directory with its tower inside. Raises CheckpointError."""
+    """Open a checkpoint directory with its tower inside. Raises CheckpointError."""
     return Checkpoint(source, read_config(source / "config.json", tower_dir=None), tower_dir=None)
 
 
@@ -95,7 +95,7 @@ def _settings(writer: gguf.GGUFWriter, config: Config) -> None:
 
 
 def _names(config: Config) -> Iterator[tuple[str, str]]:
-    """Each tensor's name there, and the checkpoint's."""
+    """Each tensor's name in llama.cpp and in the checkpoint."""
     embeddings = TOWER + "embeddings."
     yield "v.class_embd", embeddings + "class_embedding"
     yield "v.patch_embd.weight", embeddings + "patch_embedding.weight"

@@ -1,6 +1,4 @@
-"""Does any command send anything, or leave anything in a fresh home folder?
-
-A long run of all of them.
+"""Run all commands and watch: none may send anything, or leave files in a fresh home folder.
 
     python benchmarks/network.py WORK [--stay 20] [--checkpoint CHECKPOINT]
 

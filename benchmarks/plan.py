@@ -1,5 +1,5 @@
-"""The memory plan against what a process takes: every plan of a kit in a process of its own, and
-limits of a control group.
+"""Compare the memory plan with the memory of processes: every plan of a kit, and limits of a
+control group.
 
     python benchmarks/plan.py WORK --kit KIT [--threads N] [--max-tokens N] [--only N...]
     python benchmarks/plan.py WORK --kit KIT --limits 6GiB 4GiB
@@ -38,7 +38,7 @@ USES = {
 
 
 def rungs(kit: Kit) -> list[tuple[str, memory_plan.Plan]]:
-    """Every plan, whatever is free."""
+    """Every plan of a kit, regardless of free memory."""
     return [
         (use, p)
         for use, wanted in USES.items()
@@ -53,7 +53,7 @@ def rungs(kit: Kit) -> list[tuple[str, memory_plan.Plan]]:
 
 
 def child(kit: Kit, number: int, threads: int, max_tokens: int) -> None:
-    """Take one plan, read the page, and say what it took.
+    """Run one plan on the page and print the memory it took.
 
     The context is the kit's own, filled by the page.
     """
@@ -112,8 +112,8 @@ def every_plan(o: argparse.Namespace) -> list[dict[str, object]]:
 
 
 def within(o: argparse.Namespace, limit: str) -> dict[str, object]:
-    """`pulse-edge interpret` within a limit: exit code (-9: the kernel killed it), peak as the
-    kernel has it, last line.
+    """Run `pulse-edge interpret` within a limit: exit code (-9: killed by the kernel), the kernel's
+    peak, last line.
     """
     command = [
         sys.executable,
@@ -161,12 +161,12 @@ def within(o: argparse.Namespace, limit: str) -> dict[str, object]:
 
 
 def read(path: Path) -> int | None:
-    """A number of the kernel's."""
+    """Read a number from a file of the kernel."""
     return int(path.read_text()) if path.is_file() else None
 
 
 def control_group(limit: int) -> tuple[Path | None, str]:
-    """A new control group with this limit and no swap, and what it is; None where none can be made."""
+    """A new control group with this limit and no swap; None where none can be made."""
     v1, v2 = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")
     for parent, name in ((v1, "memory.limit_in_bytes"), (v2, "memory.max")):
         group = parent / f"pulse-edge-plan-{os.getpid()}"
@@ -187,7 +187,7 @@ def control_group(limit: int) -> tuple[Path | None, str]:
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     a = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     a.add_argument("work", type=Path)
     a.add_argument("--kit", type=Path, required=True)

@@ -1,14 +1,14 @@
-"""What guesses are worth: steps that they save on a small kit's answers, and what a step costs at a
+"""Measure speculative decoding: steps saved on a small kit's answers, and the cost of a step at a
 large kit's shapes.
 
     python benchmarks/speculation.py KIT BENCH [--answers N] [--tasks A,B] [--costs BIGKIT] [--depth N] [--threads N]
 
-KIT is a kit that answers in words, best one of `calibration guesses`; BENCH are pages that its
+KIT answers in words and has a draft table (`calibration draft-table`); BENCH has pages that its
 table was not made of. Every question is answered with steps of one token, with steps of four
-without guesses, and with guesses. The last two must be equal token for token, else the command
-fails; the first may differ where two tokens are as good as equally likely, and is counted. BIGKIT
-(default: KIT) is fed random rows, and only timed. The speed-up is tokens a step by cost of a step,
-against single tokens.
+without draft tokens, and with draft tokens. The last two must be equal token for token, else the
+command fails; the first may differ where two tokens are as good as equally likely, and is counted.
+BIGKIT (default: KIT) reads random embeddings, and is only timed. The speed-up is tokens a step by
+cost of a step, against single tokens.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ WIDTHS = (1, 2, decoding.STEP_WIDTH, 2 * decoding.STEP_WIDTH)
 def answers(
     model: PulseModel, samples: list[ecgbench.Sample]
 ) -> dict[str, list[tuple[list[int], int, float]]]:
-    """By way of answering: for each sample the tokens, steps and seconds of its first turn."""
+    """For each way of decoding: tokens, steps and seconds of every sample's first turn."""
     language, drafter = model.language, model.drafter
     found: dict[str, list[tuple[list[int], int, float]]] = {
         "single": [],
@@ -57,8 +57,8 @@ def answers(
 
 
 def costs(kit: Path, depth: int, threads: int, runs: int = 7) -> dict[int, float]:
-    """Seconds of a step of each width, behind `depth` random rows; the least of several is what the
-    machine can do.
+    """Seconds of a step of each width behind `depth` random embeddings: the smallest of several,
+    which the machine can reach.
     """
     m = open_kit(kit).manifest
     with closing(

@@ -16,8 +16,9 @@ from calibration.metrics import read_labels
 from calibration.results import AnswerRecord, Facts, Times, Turn, encoding
 from pulse_edge.common.worker_pool import Workers
 from pulse_edge.errors import ContextError, PageRefused, ScanError
-from pulse_edge.inference.model import PulseModel, Turns, versions
+from pulse_edge.inference.model import PulseModel, Turns
 from pulse_edge.inference.page_encoder import EncodedPage
+from pulse_edge.inference.reporting import versions
 from pulse_edge.kit.kit import open_kit
 
 Floats = NDArray[np.float64]

@@ -32,7 +32,8 @@ from calibration.records import as_json
 from calibration.results import identity
 from calibration.splits import Split
 from pulse_edge.errors import BenchError, ContextError, PageRefused, ScanError, UsageError
-from pulse_edge.inference.model import PulseModel, versions
+from pulse_edge.inference.model import PulseModel
+from pulse_edge.inference.reporting import versions
 from pulse_edge.inference.statements import yes_or_no
 from pulse_edge.kit.kit import Kit, open_kit
 from pulse_edge.report.findings import BY_KEY, STATEMENTS

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from pulse_edge.cli.console import Console, say
+from pulse_edge.cli.options import PATH
 from pulse_edge.common import paths
 from pulse_edge.deploy.targets import DEVICES, EXTRAS, PLATFORMS, PYTHONS, targets
-
-_PATH = click.Path(path_type=Path)
 
 
 @click.group()
@@ -22,7 +22,7 @@ def bundle() -> None:
 
 
 @bundle.command()
-@click.argument("path", type=_PATH, metavar="KEY")
+@click.argument("path", type=PATH, metavar="KEY")
 def keygen(path: Path) -> None:
     """Make a key pair that signs bundles.
 
@@ -36,12 +36,12 @@ def keygen(path: Path) -> None:
 
 
 @bundle.command()
-@click.argument("kits", nargs=-1, required=True, type=_PATH, metavar="KIT...")
+@click.argument("kits", nargs=-1, required=True, type=PATH, metavar="KIT...")
 @click.option(
     "-o",
     "--out",
     required=True,
-    type=_PATH,
+    type=PATH,
     metavar="BUNDLE",
     help="Folder to make, on the USB drive or elsewhere.",
 )
@@ -72,7 +72,7 @@ def keygen(path: Path) -> None:
 @click.option(
     "--sign",
     "key",
-    type=_PATH,
+    type=PATH,
     metavar="KEY",
     help="Secret key that signs the bundle, made by `bundle keygen` or `minisign -G -W`. "
     "Default: unsigned.",
@@ -81,7 +81,7 @@ def keygen(path: Path) -> None:
     "--wheel",
     "wheels",
     multiple=True,
-    type=_PATH,
+    type=PATH,
     metavar="FILE",
     help="Wheel file to pack instead of fetching or building one; may be repeated.",
 )
@@ -94,30 +94,19 @@ def keygen(path: Path) -> None:
 )
 @click.option(
     "--since",
-    type=_PATH,
+    type=PATH,
     metavar="FILE",
     help="bundle.json of an earlier bundle: carry only files that it did not carry. "
     "Default: carry everything.",
 )
 @click.option(
     "--locks",
-    type=_PATH,
+    type=PATH,
     metavar="DIR",
     help="Folder of the lock files: versions of all packages, and the hashes of their files. "
     "Default: locks in the checkout.",
 )
-def pack(
-    kits: tuple[Path, ...],
-    out: Path,
-    platforms: tuple[str, ...],
-    pythons: tuple[str, ...],
-    device: str,
-    key: Path | None,
-    wheels: tuple[Path, ...],
-    without: tuple[str, ...],
-    since: Path | None,
-    locks: Path | None,
-) -> None:
+def pack(kits: tuple[Path, ...], out: Path, key: Path | None, **options: Any) -> None:
     """Put kits, program and installer into one folder, and sign it.
 
     The first KIT answers on the laptops when none is named.
@@ -129,11 +118,11 @@ def pack(
     order = bundles.Order(
         kits=kits,
         out=out,
-        targets=targets(platforms, pythons, device),
-        supply=Supply(wheels, locks or paths.PACKAGE.parent / "locks"),
+        targets=targets(options["platforms"], options["pythons"], options["device"]),
+        supply=Supply(options["wheels"], options["locks"] or paths.PACKAGE.parent / "locks"),
         key=None if key is None else signing.read_secret_key(key),
-        since=since,
-        without=without,
+        since=options["since"],
+        without=options["without"],
     )
     console = Console()
     with console.progress() as progress:
@@ -146,10 +135,10 @@ def pack(
 
 
 @bundle.command()
-@click.argument("path", type=_PATH, metavar="BUNDLE")
+@click.argument("path", type=PATH, metavar="BUNDLE")
 @click.option(
     "--key",
-    type=_PATH,
+    type=PATH,
     metavar="FILE",
     help="Public key that must have signed it. Default: the keys that are trusted here.",
 )

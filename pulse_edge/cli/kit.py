@@ -10,8 +10,9 @@ import click
 
 from pulse_edge.cli.console import Console, say
 from pulse_edge.cli.options import PATH, ReadyCommand
+from pulse_edge.common import installation
 from pulse_edge.common.text import escaped_json, json_text
-from pulse_edge.errors import KitError
+from pulse_edge.errors import KitError, UsageError
 
 if TYPE_CHECKING:
     from pulse_edge.kit.manifest import Calibration, Manifest
@@ -162,16 +163,13 @@ def verify(path: Path) -> None:
     from pulse_edge.kit import locate
     from pulse_edge.kit import verify as kit_verify
 
+    if (path / installation.BUNDLE_MANIFEST).exists():
+        raise UsageError(
+            f"{path}: is a bundle. Check it with `pulse-edge bundle verify`, which checks its "
+            "signature too."
+        )
     console = Console()
     opened = locate.find(path)
-    total = sum(file.bytes for file in opened.manifest.files.values())
     with console.progress() as progress:
-        done = 0
-
-        def step(size: int) -> None:
-            nonlocal done
-            done += size
-            progress("verify", done, total)
-
-        kit_verify.verify(opened, progress=step)
+        kit_verify.verify(opened, progress=lambda done, total: progress("verify", done, total))
     say(f"{path}: {len(opened.manifest.files)} files are as they were made\n")

@@ -1,14 +1,13 @@
-"""The way of one page: scan -> tiles -> image tokens -> answers and findings -> Report. Every caller uses `PulseModel`."""
+"""The way of one page: scan -> tiles -> image tokens -> answers and findings -> Report. Every
+caller uses `PulseModel`."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import platform
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 
@@ -21,6 +20,7 @@ from pulse_edge.inference import (
     decoding,
     language_model,
     llama_cpp,
+    reporting,
     speculative,
     statements,
     token_pruning,
@@ -38,17 +38,7 @@ from pulse_edge.kit.verify import verify
 from pulse_edge.machine import cpu, memory, profile, self_test_results
 from pulse_edge.machine.memory_plan import Workload
 from pulse_edge.page import admission, reader
-from pulse_edge.report.report import (
-    DEMONSTRATION,
-    FORCED,
-    FORCED_KIT,
-    NOT_ALL_READ,
-    NOT_PROVEN,
-    Contradiction,
-    Finding,
-    KitSummary,
-    Report,
-)
+from pulse_edge.report.report import Contradiction, Finding, KitSummary, Report
 
 Turns = Sequence[tuple[str, str]]
 """Earlier questions about the same page, each with the answer that was given."""
@@ -64,7 +54,8 @@ class EngineOptions:
     """How the language model works; the default is what every kit is measured with."""
 
     speculation: bool = True
-    """Decode speculatively where the kit has a draft table. False decodes single tokens, with the same answers."""
+    """Decode speculatively where the kit has a draft table. False decodes single tokens, with the
+    same answers."""
     prefix_cache: PrefixCache | None = None
     """Stores the KV cache of prefilled pages on disk; None: it is not stored."""
     flash_attention: bool = False
@@ -74,7 +65,8 @@ class EngineOptions:
 
 
 class PulseModel:
-    """A loaded kit. Use it as a context manager, or `close` it. One thread, one answer at a time."""
+    """A loaded kit. Use it as a context manager, or `close` it. One thread, one answer at a
+    time."""
 
     def __init__(
         self,
@@ -92,9 +84,11 @@ class PulseModel:
         self.fallback = selection.fallback
         """Fault that kept `auto` from a GPU that this build could use; None: there is no fault."""
         self.refused: str | None = None
-        """Why `doctor` refused this kit on this machine, if it was forced to answer all the same."""
+        """Why `doctor` refused this kit on this machine, if it was forced to answer all the same.
+        """
         self.proven = False
-        """Whether the kit passed its last self-test on this machine, with the device that answers now."""
+        """Whether the kit passed its last self-test on this machine, with the device that answers
+        now."""
         self.progress = progress
         self._load_seconds = 0.0
         self._selection = selection
@@ -125,12 +119,14 @@ class PulseModel:
     ) -> PulseModel:
         """Open, verify and load a kit (None: as `locate.find` says) on `auto`, `cpu` or `cuda`.
 
-        `threads` None: what `pulse-edge doctor` measured here, else the physical cores. `limit`: bytes of memory that
-        it may take. `workload` says what is going to be asked (default: anything). With its `pages` the language model
-        is loaded at the first question, and where the plan says so after closing the encoder. `force` also loads a kit
-        that `doctor` refused on this machine, and every answer says so.
+        `threads` None: what `pulse-edge doctor` measured here, else the physical cores. `limit`:
+        bytes of memory that it may take. `workload` says what is going to be asked (default:
+        anything). With its `pages` the language model is loaded at the first question, and where
+        the plan says so after closing the encoder. `force` also loads a kit that `doctor` refused
+        on this machine, and every answer says so.
 
-        Raises KitError, MemoryShortage (before anything is loaded), DeviceError, EngineError, UsageError.
+        Raises KitError, MemoryShortage (before anything is loaded), DeviceError, EngineError,
+        UsageError.
         """
         start = time.perf_counter()
         if device not in ("auto", "cpu", "cuda"):
@@ -140,9 +136,14 @@ class PulseModel:
         speed, tested = profile.recall(opened).speed, self_test_results.recall(opened)
         if tested is not None and tested.refused and not force:
             raise KitError(
-                f"{opened.path}: {tested.refused} Run pulse-edge doctor again, or answer with --force-kit."
+                f"{opened.path}: {tested.refused} Run pulse-edge doctor again, or answer with "
+                "--force-kit."
             )
-        _verify(opened, progress)
+        verify(
+            opened,
+            remembered=True,
+            progress=lambda done, total: progress("verify", done, total),
+        )
         gguf_header.check_against(
             opened.file(opened.manifest.language.file), opened.manifest.language
         )
@@ -158,7 +159,8 @@ class PulseModel:
         return model
 
     def _wait_for_engines(self, workload: Workload) -> None:
-        """Wait for the engines that the workload needs at once: a single page is read and judged meanwhile."""
+        """Wait for the engines that the workload needs at once: a single page is read and judged
+        meanwhile."""
         try:
             if workload.pages != 1:
                 self._pages.wait()
@@ -175,7 +177,8 @@ class PulseModel:
 
     @property
     def language(self) -> language_model.LanguageModel:
-        """The language model. It is loaded at its first use; if the plan says so, the encoder is closed before."""
+        """The language model. It is loaded at its first use; if the plan says so, the encoder is
+        closed before."""
         if self._language is None:
             start = time.perf_counter()
             if self.plan.encoder_first:
@@ -193,7 +196,8 @@ class PulseModel:
                 repack=self.plan.repack,
                 key_cache_type=manifest.language.key_cache_type,
                 flash_attention=self._engine.flash_attention,
-                # The kit decides, whether or not drafts are used: another width can give other bits.
+                # The kit decides, whether or not drafts are used: another width can give other
+                # bits.
                 step_width=1 if manifest.draft_table_file is None else decoding.STEP_WIDTH,
             )
             self._language = language_model.LanguageModel(
@@ -222,7 +226,7 @@ class PulseModel:
     ) -> None:
         self.close()
 
-    # --- pages and answers -------------------------------------------------------------------------------------------
+    # --- pages and answers ------------------------------------------------------------------------
 
     def encode(
         self,
@@ -234,15 +238,18 @@ class PulseModel:
         cache: ImageTokenCache | None = None,
         image_tokens: str = token_pruning.ALL,
     ) -> EncodedPage:
-        """Read, flatten, judge and encode a page once for all its questions. Raises ScanError, PageRefused.
+        """Read, flatten, judge and encode a page once for all its questions. Raises ScanError,
+        PageRefused.
 
-        `straighten` False leaves its pixels as they are; `force` encodes a refused page, and the report says so.
-        Without `admit` the page is encoded without any check, for measurements on known pages. `cache` supplies and
-        stores image tokens. `image_tokens` says which of them the language model reads: see `token_pruning`.
+        `straighten` False leaves its pixels as they are; `force` encodes a refused page, and the
+        report says so. Without `admit` the page is encoded without any check, for measurements on
+        known pages. `cache` supplies and stores image tokens. `image_tokens` says which of them the
+        language model reads: see `token_pruning`.
         """
         if self.plan.encoder_first and self._language is not None:
             raise MemoryShortage(
-                f"{self.kit.path}: the encoder was closed to make room for the language model. Encode "
+                f"{self.kit.path}: the encoder was closed to make room for the language model. "
+                "Encode "
                 "every page before the first question, or allow more memory."
             )
         start = time.perf_counter()
@@ -263,9 +270,10 @@ class PulseModel:
     ) -> Answering:
         """Return the answer to a question about an encoded page, as an iterator over its text.
 
-        The page's image tokens stay in the context, so a second question about it only costs its own words. The next
-        question ends an answer that is still running: going on with it raises UsageError. With a `grammar` (see
-        `json_grammar.grammar`) the answer is JSON of one schema; UsageError where that is cut off.
+        The page's image tokens stay in the context, so a second question about it only costs its
+        own words. The next question ends an answer that is still running: going on with it raises
+        UsageError. With a `grammar` (see `json_grammar.grammar`) the answer is JSON of one schema;
+        UsageError where that is cut off.
         """
         limit = self.kit.manifest.prompt.max_tokens if max_tokens is None else max_tokens
         turns = self.turns(question, history)
@@ -283,7 +291,8 @@ class PulseModel:
         return Answering(begin, encoded.file, question, prose=grammar is None)
 
     def check_grammar(self, grammar: Grammar, max_tokens: int | None = None) -> None:
-        """Raise UsageError where answers of this kit could not be whole JSON of the grammar; reads no weights.
+        """Raise UsageError where answers of this kit could not be whole JSON of the grammar; reads
+        no weights.
 
         `max_tokens` None: the kit's limit, as in `ask`.
         """
@@ -294,7 +303,8 @@ class PulseModel:
         tokens = llama_cpp.count_tokens(path, grammar.text, grammar.shortest)
         if tokens > limit:
             raise UsageError(
-                f"the schema's shortest answer has {tokens:,} tokens, and an answer may have {limit:,}. "
+                f"the schema's shortest answer has {tokens:,} tokens, and an answer may have "
+                f"{limit:,}. "
                 f"Raise --max-tokens, or {grammar.shorten}."
             )
 
@@ -305,10 +315,12 @@ class PulseModel:
         answers: Iterable[Sequence[int]],
         history: Turns = (),
     ) -> Iterator[Float]:
-        """Teacher forcing: yield for each answer of n token ids the logits (n, vocabulary) ahead of each of its tokens.
+        """Teacher forcing: yield for each answer of n token ids the logits (n, vocabulary) ahead of
+        each of its tokens.
 
-        The question is prefilled once for all answers. `language.tokenize(text, first=False)` makes ids of a text, and
-        `language.end` is the end of an answer. The next question ends it, as it ends an answer of `ask`.
+        The question is prefilled once for all answers. `language.tokenize(text, first=False)` makes
+        ids of a text, and `language.end` is the end of an answer. The next question ends it, as it
+        ends an answer of `ask`.
         """
         turns, number = self.turns(question, history), self._take_turn()
         logits = self.prefill(encoded, turns)
@@ -338,11 +350,12 @@ class PulseModel:
         return self.kit.manifest.findings
 
     def forget_drafts(self) -> None:
-        """Forget what earlier answers taught the drafter; measurements start from the kit's table alone."""
+        """Forget what earlier answers taught the drafter; measurements start from the kit's table
+        alone."""
         if self.drafter is not None:
             self.drafter = self.drafter.fresh()
 
-    # --- the context -------------------------------------------------------------------------------------------------
+    # --- the context ------------------------------------------------------------------------------
 
     def turns(self, question: str, history: Turns) -> list[str]:
         """Return the texts behind the image; see `prompt.conversation`."""
@@ -350,7 +363,8 @@ class PulseModel:
         return prompt.conversation(template.template, template.after, question, history)
 
     def prefill(self, encoded: EncodedPage, turns: Sequence[str]) -> Float:
-        """Fill the context with the page and the texts behind it; return the logits (vocabulary,) of the next token."""
+        """Fill the context with the page and the texts behind it; return the logits (vocabulary,)
+        of the next token."""
         language = self.language
         self._prefill_page(encoded)
         ids: list[int] = []
@@ -378,7 +392,8 @@ class PulseModel:
             cache.save(name, language.state_bytes, language.save)
 
     def _prefix_key(self, encoded: EncodedPage) -> str:
-        """Hash of everything that a page's KV cache depends on; the device's text names layout, batch and threads."""
+        """Hash of everything that a page's KV cache depends on; the device's text names layout,
+        batch and threads."""
         settings = [self.device, self.plan.context, self._engine.flash_attention]
         build = [llama_cpp.version(), llama_cpp.system(), profile.key()]
         before = self.kit.manifest.prompt.before
@@ -397,7 +412,7 @@ class PulseModel:
                 "another question was asked before this answer ended. Finish one answer at a time."
             )
 
-    # --- the report --------------------------------------------------------------------------------------------------
+    # --- the report -------------------------------------------------------------------------------
 
     def interpret(
         self,
@@ -407,7 +422,8 @@ class PulseModel:
         *,
         with_findings: bool = False,
     ) -> Report:
-        """Read and encode a page, answer one question or several about it, and judge the findings on request."""
+        """Read and encode a page, answer one question or several about it, and judge the findings
+        on request."""
         encoded = self.encode(source)
         answers = []
         for one in [question] if isinstance(question, str) else question:
@@ -418,23 +434,22 @@ class PulseModel:
     def report(
         self, encoded: EncodedPage, answers: Sequence[Answering], judged: Sequence[Finding] = ()
     ) -> Report:
-        """Return the report of one page: its answers as far as they have come, findings, and contradictions."""
+        """Return the report of one page: its answers as far as they have come, findings, and
+        contradictions."""
         texts = [answer.text for answer in answers if answer.prose]
         contradictions = self.contradictions(encoded, judged, texts)
         seconds = self.seconds | encoded.seconds
         for part in ("prefill", "answer"):
             seconds[part] = sum(answer.seconds.get(part, 0.0) for answer in answers)
-        m, moment = self.kit.manifest, times.now("seconds")
+        moment = times.now("seconds")
         return Report(
             notice="\n".join(self.notices(encoded)),
             file=encoded.file,
             page_sha256=encoded.page_sha256,
             answers=tuple(answer.so_far() for answer in answers),
-            kit=KitSummary(
-                m.id, self.kit.sha256, m.demonstration, self.warning(), self.refused, self.proven
-            ),
+            kit=self._summary(),
             device=self.device,
-            versions=versions(),
+            versions=reporting.versions(),
             seconds={part: round(value, 3) for part, value in seconds.items()},
             image_tokens=len(encoded.image_tokens),
             image_tokens_read=encoded.image_tokens_read,
@@ -447,37 +462,10 @@ class PulseModel:
 
     def notices(self, encoded: EncodedPage) -> list[str]:
         """Return what must be read before any answer about this page."""
-        notices = [DEMONSTRATION] if self.kit.manifest.demonstration else []
-        notices += [warning] if (warning := self.warning()) else []
-        notices += [FORCED_KIT] if self.refused else [] if self.proven else [NOT_PROVEN]
-        if encoded.image_tokens_read != token_pruning.ALL:
-            notices.append(f"{NOT_ALL_READ} {encoded.image_tokens_read}")
-        if encoded.checked is not None and encoded.checked.quality.forced:
-            notices.append(FORCED)
-        return notices
+        return reporting.notices(self._summary(), encoded)
 
-    def warning(self) -> str | None:
-        """Return what every answer must say about the bundle that the kit, or the program, came from."""
-        return locate.bundle_warning(self.kit)
-
-
-def versions() -> dict[str, str]:
-    """Versions of everything that can change an answer."""
-    names = ("pulse-edge", "numpy", "pillow", "opencv-python-headless")
-    return {name: version(name) for name in names} | {
-        "python": platform.python_version(),
-        "llama-cpp-python": llama_cpp.version(),
-        vision_encoder.installed_runtime(): vision_encoder.version(),
-    }
-
-
-def _verify(opened: Kit, progress: Progress) -> None:
-    total = sum(file.bytes for file in opened.manifest.files.values())
-    done = 0
-
-    def step(piece: int) -> None:
-        nonlocal done
-        done += piece
-        progress("verify", done, total)
-
-    verify(opened, remembered=True, progress=step)
+    def _summary(self) -> KitSummary:
+        m, warning = self.kit.manifest, locate.bundle_warning(self.kit)
+        return KitSummary(
+            m.id, self.kit.sha256, m.demonstration, warning, self.refused, self.proven
+        )

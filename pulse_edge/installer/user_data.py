@@ -26,7 +26,7 @@ class UserFolder:
     @property
     def is_audit_log(self) -> bool:
         """Whether it holds an audit log, which clinics may be obliged to retain."""
-        return self.kind == "audit-log" or (self.kind is None and self.path == _usual_folders()[1])
+        return self.kind == "audit-log" or (self.kind is None and self.path == usual_folders()[1])
 
     def __str__(self) -> str:
         contents = (self.kind or "cache").replace("-", " ")
@@ -35,7 +35,7 @@ class UserFolder:
         return f"{self.path} ({contents})"
 
 
-def _usual_folders() -> tuple[Path, Path]:
+def usual_folders() -> tuple[Path, Path]:
     """Return this user's cache and audit log, where pulse_edge.kit and pulse_edge.audit_log place
     them.
     """
@@ -52,7 +52,7 @@ def _usual_folders() -> tuple[Path, Path]:
 
 def user_folders() -> list[UserFolder]:
     """List the marked folders of the program, and the usual places if they have no mark."""
-    cache, log = _usual_folders()
+    cache, log = usual_folders()
     named = [
         Path(os.environ[name])
         for name in ("PULSE_EDGE_CACHE", "PULSE_EDGE_AUDIT_LOG")

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pulse_edge.common import installation
-from pulse_edge.installer import bundle, default_kit, home
+from pulse_edge.audit_log import log
+from pulse_edge.common import installation, paths
+from pulse_edge.installer import bundle, default_kit, home, user_data
 
 
 def test_the_names_of_the_files_are_those_of_the_installer() -> None:
@@ -53,3 +54,15 @@ def test_the_record_holds_a_warning_for_each_kit(tmp_path: Path) -> None:
     assert installation.read_record(tmp_path) == installation.InstallRecord(
         "UNSIGNED", {"kit-a": None}
     )
+
+
+def test_the_installer_removes_the_folders_that_the_program_writes_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("XDG_CACHE_HOME", "XDG_STATE_HOME", "PULSE_EDGE_AUDIT_LOG"):
+        monkeypatch.delenv(name, raising=False)
+    assert user_data.usual_folders() == (paths.user_cache(), log.default_folder())
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "a"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "b"))
+    assert user_data.usual_folders() == (paths.user_cache(), log.default_folder())

@@ -16,7 +16,7 @@ from pulse_edge.cli.main import cli
 from pulse_edge.deploy import bundle, documents, wheelhouse, wheels
 from pulse_edge.deploy.targets import EXTRAS
 from pulse_edge.deploy.wheelhouse import Supply
-from pulse_edge.errors import KitError
+from pulse_edge.errors import KitError, UsageError
 from pulse_edge.kit.kit import open_kit
 from pulse_edge.machine import memory_plan
 
@@ -108,7 +108,7 @@ def supply(tmp_path: Path) -> list[Path]:
     ]
 
 
-def test_packing_says_what_takes_time(
+def test_packing_names_each_long_step(
     supply: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -151,9 +151,7 @@ def test_readers_and_the_writer_of_reports_are_packed(supply: list[Path], tmp_pa
 
 
 @pytest.mark.parametrize("part", EXTRAS)
-def test_a_part_is_left_out_only_where_that_is_asked_for(
-    supply: list[Path], tmp_path: Path, part: str
-) -> None:
+def test_a_part_is_left_out_only_on_request(supply: list[Path], tmp_path: Path, part: str) -> None:
     whole, _ = packed_parts(supply, tmp_path / "whole")
     names, page = packed_parts(supply, tmp_path / "bundle", part)
     assert len(whole - names) == 1
@@ -237,3 +235,8 @@ def test_bundle_verify_checks_as_the_installer_does(
         standalone_mode=False,
     )
     assert f"signed by key {KEY.public().id} (trusted here)" in capsys.readouterr().out
+
+
+def test_kit_verify_of_a_bundle_names_the_command_for_bundles(whole_bundle: Path) -> None:
+    with pytest.raises(UsageError, match=r"is a bundle.*`pulse-edge bundle verify`"):
+        cli.main(["kit", "verify", str(whole_bundle)], standalone_mode=False)

@@ -140,7 +140,9 @@ def test_a_wheel_that_was_built_for_its_builder_is_refused(tmp_path: Path) -> No
         wheels.read_wheel(path)
 
 
-def test_what_packing_starts_is_isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_child_processes_of_packing_are_isolated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """pip and auditwheel do not see the current folder, PYTHON and PIP variables, or the user's
     settings for pip.
     """

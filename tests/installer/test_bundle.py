@@ -47,7 +47,7 @@ def faults(folder: Path) -> str:
         "n" * 200,
     ],
 )
-def test_names_that_a_bundle_cannot_hold_are_known(name: str) -> None:
+def test_names_that_a_bundle_cannot_hold_are_refused(name: str) -> None:
     assert not name_fits(name)
 
 
@@ -79,12 +79,12 @@ def test_a_missing_file_is_found_and_named(bundle_copy: Path, name: str) -> None
 @pytest.mark.parametrize(
     "name", ["x", "wheels/numpy-9-py3-none-any.whl", "kits/kit-a/more.bin", "json.py"]
 )
-def test_a_file_more_is_found_and_named(bundle_copy: Path, name: str) -> None:
+def test_an_additional_file_is_found_and_named(bundle_copy: Path, name: str) -> None:
     (bundle_copy / name).write_bytes(b"x")
     assert f"{name}: does not belong" in faults(bundle_copy)
 
 
-def test_what_systems_leave_on_bundles_is_ignored(bundle_copy: Path) -> None:
+def test_files_that_operating_systems_leave_are_ignored(bundle_copy: Path) -> None:
     (bundle_copy / "System Volume Information").mkdir()
     (bundle_copy / "System Volume Information/WPSettings.dat").write_bytes(b"x")
     (bundle_copy / "._README.html").write_bytes(b"x")
@@ -260,7 +260,7 @@ def test_versions_are_ordered_as_packaging_orders_them() -> None:
 @pytest.mark.parametrize(
     "text", ["", "x", "../1.0", "1.0 ", "1.0\n", "1/2", "\u0661.0", "1" * 50, "1.0-1", "."]
 )
-def test_what_is_no_version_is_refused(text: str) -> None:
+def test_a_text_that_is_no_version_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="no version"):
         version_order(text)
 

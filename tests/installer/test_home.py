@@ -123,7 +123,9 @@ def test_a_folder_in_the_place_of_the_new_version_is_not_overwritten(
 
 
 @pytest.mark.parametrize("kind", ["file", "broken link"])
-def test_what_is_no_folder_is_refused(bundles: dict[str, Path], tmp_path: Path, kind: str) -> None:
+def test_a_place_that_is_no_folder_is_refused(
+    bundles: dict[str, Path], tmp_path: Path, kind: str
+) -> None:
     path = tmp_path / "place"
     path.write_text("mine") if kind == "file" else path.symlink_to(tmp_path / "nothing" / "there")
     done = run(bundles["one"], path)
@@ -140,7 +142,7 @@ def test_a_folder_that_everybody_may_change_is_refused(
     assert list((tmp_path / "open").iterdir()) == []
 
 
-def test_what_killed_installers_leave_does_not_stop_the_next(
+def test_remains_of_killed_installers_do_not_stop_the_next(
     bundles: dict[str, Path], tmp_path: Path
 ) -> None:
     home = tmp_path / "home"

@@ -68,7 +68,7 @@ def test_an_upgrade_that_fails_leaves_the_version_before(
     assert len(list(home.glob("versions/*"))) == 1
 
 
-def test_the_version_in_use_before_an_upgrade_is_kept_and_no_other(
+def test_only_the_version_in_use_before_an_upgrade_stays(
     home: Path, bundles: dict[str, Path]
 ) -> None:
     run(bundles["two"], home)
@@ -79,15 +79,13 @@ def test_the_version_in_use_before_an_upgrade_is_kept_and_no_other(
     assert len(list(home.glob("versions/*"))) == 2
 
 
-def test_a_second_kit_stands_beside_the_first(home: Path, bundles: dict[str, Path]) -> None:
+def test_a_second_kit_is_installed_with_the_first(home: Path, bundles: dict[str, Path]) -> None:
     assert run(bundles["more"], home).returncode == 0
     current = home / "versions" / (home / "current").read_text().strip()
     assert sorted(p.name for p in (current / "kits").iterdir()) == ["kit-a", "kit-b"]
 
 
-def test_what_self_tests_found_stays_through_an_update(
-    home: Path, bundles: dict[str, Path]
-) -> None:
+def test_self_test_results_stay_through_an_update(home: Path, bundles: dict[str, Path]) -> None:
     results = home / "versions" / (home / "current").read_text().strip() / "self-tests"
     folders.claim(results, "self-test-results")
     (results / "kit-processor.json").write_text("refused")
@@ -142,7 +140,7 @@ def test_a_delta_finds_what_is_installed_under_another_name(
     assert (current / "kits/kit-a/llm[1].gguf").read_bytes() == (after / "model.gguf").read_bytes()
 
 
-def test_an_older_bundle_needs_a_word(home: Path, bundles: dict[str, Path]) -> None:
+def test_an_older_bundle_must_be_accepted(home: Path, bundles: dict[str, Path]) -> None:
     assert run(bundles["two"], home).returncode == 0
     done = run(bundles["one"], home)
     assert done.returncode == 1
@@ -153,7 +151,7 @@ def test_an_older_bundle_needs_a_word(home: Path, bundles: dict[str, Path]) -> N
     assert says(home) == "1.0"
 
 
-def test_older_kits_of_the_same_program_need_a_word(home: Path, tmp_path: Path) -> None:
+def test_older_kits_of_the_same_program_must_be_accepted(home: Path, tmp_path: Path) -> None:
     wheel = small_bundle.program(tmp_path, "1.0")
     older = small_bundle.kit(tmp_path / "kit", "kit a", created="2025-12-31T23:59:59+00:00")
     done = run(small_bundle.make(tmp_path / "bundle", older, wheel=wheel, key=KEY), home)
@@ -212,7 +210,7 @@ def test_an_interrupted_upgrade_leaves_the_version_before_and_the_next_run_finis
 @pytest.mark.parametrize(
     "words", [["--to", ""], ["--accept", "unsinged"], ["--remove-audit-log"], ["--remove-cache"]]
 )
-def test_a_mistyped_wish_is_not_passed_over(
+def test_a_mistyped_option_is_not_ignored(
     bundles: dict[str, Path], tmp_path: Path, words: list[str]
 ) -> None:
     command = [

@@ -14,7 +14,7 @@ from pulse_edge.installer.refusal import Refused
 pytest.importorskip("cryptography", reason="signing needs the package cryptography")
 
 
-def test_too_little_disk_is_said_with_figures(
+def test_too_little_disk_is_refused_with_figures(
     bundles: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: shutil._ntuple_diskusage(1, 1, 1 << 20))
@@ -23,7 +23,7 @@ def test_too_little_disk_is_said_with_figures(
     assert not (tmp_path / "home").exists()
 
 
-def test_too_little_memory_is_said_with_figures(
+def test_too_little_memory_is_refused_with_figures(
     bundles: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(machine, "installed_memory", lambda: 1 << 28)

@@ -78,7 +78,7 @@ def test_a_signature_with_the_order_added_is_refused() -> None:
     assert not verifies(bytes.fromhex(public), message, raw[:32] + more)
 
 
-def test_it_agrees_with_a_maintained_library() -> None:
+def test_ed25519_agrees_with_the_package_cryptography() -> None:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     chance = random.Random(1)

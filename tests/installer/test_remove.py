@@ -46,7 +46,7 @@ def test_uninstall_leaves_nothing(home: Path, bundles: dict[str, Path]) -> None:
     assert not home.exists()
 
 
-def test_uninstall_leaves_what_is_somebody_elses(home: Path, bundles: dict[str, Path]) -> None:
+def test_uninstall_leaves_files_of_others(home: Path, bundles: dict[str, Path]) -> None:
     (home / "notes.txt").write_text("mine")
     assert run(bundles["one"], home, "--uninstall").returncode == 0
     assert [p.name for p in home.iterdir()] == ["notes.txt"]

@@ -28,17 +28,17 @@ def test_the_first_key_is_pinned(whole_bundle: Path) -> None:
     assert dataclasses.astuple(judged(whole_bundle))[1:] == (True, True)
 
 
-def test_a_pinned_key_is_trusted_without_a_word(whole_bundle: Path) -> None:
+def test_a_pinned_key_is_trusted_without_acceptance(whole_bundle: Path) -> None:
     assert judged(whole_bundle, OTHER, KEY).warning is None
 
 
-def test_a_foreign_key_needs_its_id_as_a_word(whole_bundle: Path) -> None:
+def test_a_foreign_key_must_be_accepted_by_its_id(whole_bundle: Path) -> None:
     with pytest.raises(Refused, match=f"--accept {KEY.public().id}"):
         judged(whole_bundle, OTHER)
     assert KEY.public().id in str(judged(whole_bundle, OTHER, accept=[KEY.public().id]).warning)
 
 
-def test_an_unsigned_bundle_needs_a_word(bundle_copy: Path) -> None:
+def test_an_unsigned_bundle_must_be_accepted(bundle_copy: Path) -> None:
     (bundle_copy / "bundle.json.minisig").unlink()
     with pytest.raises(Refused, match="--accept unsigned"):
         judged(bundle_copy, KEY)
@@ -61,7 +61,7 @@ def test_a_stranger_with_a_known_number_is_not_taken_for_its_owner(bundle_copy: 
         judged(bundle_copy, KEY)
 
 
-def test_a_foreign_bundle_needs_a_word_and_stays_marked(
+def test_a_foreign_bundle_must_be_accepted_and_stays_marked(
     home: Path, bundles: dict[str, Path]
 ) -> None:
     assert run(bundles["foreign"], home).returncode == 1

@@ -70,7 +70,7 @@ def test_uninstalling_says_what_stays_and_how_to_remove_it(home: Path, user: Pat
 
 
 @pytest.mark.parametrize("at_once", [True, False])
-def test_caches_and_the_audit_log_go_when_that_is_asked_for(
+def test_caches_and_the_audit_log_are_removed_on_request(
     home: Path, bundles: dict[str, Path], user: Path, at_once: bool
 ) -> None:
     if not at_once:

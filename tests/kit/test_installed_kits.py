@@ -21,7 +21,8 @@ pytest.importorskip("cryptography", reason="signing needs the package cryptograp
 
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bundle_parts: Path) -> Path:
-    """A version's folder that this very process seems to run from, of an unsigned bundle with an older kit that was signed."""
+    """A version's folder that this very process seems to run from, of an unsigned bundle with an
+    older kit that was signed."""
     version = tmp_path / "versions/1.0"
     (version / "venv").mkdir(parents=True)
     (version / "bundle.json").write_text("{}")
@@ -42,7 +43,7 @@ def test_answers_say_what_is_wrong_with_the_bundle_of_their_kit(
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_the_warning_reaches_who_reads_the_answer(
+def test_the_warning_about_the_bundle_is_in_the_answer(
     tiny_kit: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], form: str
 ) -> None:
     monkeypatch.setattr(locate, "bundle_warning", lambda _kit: "UNSIGNED BUNDLE")
@@ -76,7 +77,7 @@ def test_an_installed_kit_is_found_by_its_variable(
     assert locate.find(None).path.name == "kit-b"
 
 
-def test_the_beginning_of_a_name_is_enough_where_it_tells_kits_apart(installed: Path) -> None:
+def test_the_beginning_of_a_name_is_enough_if_it_is_unique(installed: Path) -> None:
     (installed / "kits/kit-b").rename(installed / "kits/pulse-7b")
     assert locate.find(Path("pul")).path.name == "pulse-7b"
     shutil.copytree(installed / "kits/kit-a", installed / "kits/kit-c")
@@ -89,7 +90,7 @@ def test_the_beginning_of_a_name_is_enough_where_it_tells_kits_apart(installed: 
         locate.find(Path("kit-z"))
 
 
-def test_two_installed_kits_are_told_apart_by_name(installed: Path) -> None:
+def test_with_two_installed_kits_one_must_be_named(installed: Path) -> None:
     with pytest.raises(KitError, match=r"several kits \(kit-a, kit-b\).*kit use NAME"):
         locate.find(None)
 
@@ -141,7 +142,7 @@ def test_a_chosen_kit_that_is_gone_is_not_replaced_by_another(installed: Path) -
         locate.find(None)
 
 
-def test_a_broken_choice_is_said(installed: Path) -> None:
+def test_a_broken_default_kit_is_an_error(installed: Path) -> None:
     (installed / DEFAULT_KIT).write_text("[]")
     with pytest.raises(KitError, match=r"default-kit\.json: cannot be read.*kit use NAME"):
         locate.find(None)

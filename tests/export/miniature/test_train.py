@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from export.miniature import data, layout, state, train
+from export.miniature import data, layout, state, text, train
 from export.miniature.model import Llama, Shape
-from export.miniature.train import Run, Stage
+from export.miniature.plan import Stage, planned
+from export.miniature.run import Run
 from pulse_edge.errors import UsageError
 
 SMALL = Shape(
@@ -35,11 +37,11 @@ PLAN = (
 
 @pytest.fixture(autouse=True)
 def short_exams(monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn = data.drawn
+    lessons = data.first_lessons
     monkeypatch.setattr(
-        data, "drawn", lambda seed, _count, patch, **more: drawn(seed, 8, patch, **more)
+        data, "first_lessons", lambda seed, _count, patch, **more: lessons(seed, 8, patch, **more)
     )
-    monkeypatch.setattr(train.text, "LINES", 400)
+    monkeypatch.setattr(text, "LINES", 400)
 
 
 def finish(run: Run) -> Run:
@@ -50,9 +52,11 @@ def finish(run: Run) -> Run:
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Run:
     with pytest.MonkeyPatch.context() as patch:
-        drawn = data.drawn
-        patch.setattr(data, "drawn", lambda seed, _count, p, **more: drawn(seed, 8, p, **more))
-        patch.setattr(train.text, "LINES", 400)
+        lessons = data.first_lessons
+        patch.setattr(
+            data, "first_lessons", lambda seed, _count, p, **more: lessons(seed, 8, p, **more)
+        )
+        patch.setattr(text, "LINES", 400)
         return finish(Run(tmp_path_factory.mktemp("mini"), "cpu", 1, SMALL, PLAN))
 
 
@@ -71,10 +75,10 @@ def test_a_training_in_many_sittings_equals_one_in_one(unbroken: Run, tmp_path: 
 
 def test_a_kill_between_the_two_renames_loses_nothing(tmp_path: Path) -> None:
     run = Run(tmp_path, "cpu", 1, SMALL, PLAN)
-    run.where.step = 2
+    run.progress.step = 2
     run.save()
     (tmp_path / state.FOLDER).rename(tmp_path / f"{state.FOLDER}.old")
-    assert Run.resume(tmp_path, "cpu").where.step == 2
+    assert Run.resume(tmp_path, "cpu").progress.step == 2
 
 
 def test_no_shard_is_larger_than_16_mb(unbroken: Run) -> None:
@@ -107,7 +111,7 @@ def test_our_tower_and_llama_compute_what_the_runtime_computes(
     convert(
         unbroken.out, tmp_path / "kit", Options(language="f32", vision="fp32", demonstration=True)
     )
-    told = next(x for x in data.drawn(9, 8, 28) if len(x["tiles"]) == 5)
+    told = next(x for x in data.first_lessons(9, 8, 28) if len(x["tiles"]) == 5)
     batch = data.collate([told], 28, whole=True)
     with torch.no_grad():
         ours = unbroken.rows(batch, None).flatten(0, 1)
@@ -137,7 +141,7 @@ def test_a_turn_sees_the_page_and_itself_only() -> None:
 
 
 def test_only_patches_that_show_the_page_are_looked_at_in_the_first_stage() -> None:
-    (told,) = list(data.drawn(9, 1, 28))[:1]
+    (told,) = list(data.first_lessons(9, 1, 28))[:1]
     part, whole = (data.collate([told], 28, whole=w) for w in (False, True))
     inner = int(told["inner"].sum())
     seen = part.mask.sum() if part.mask is not None else part.tokens.numel()
@@ -152,7 +156,7 @@ def test_only_patches_that_show_the_page_are_looked_at_in_the_first_stage() -> N
 
 
 def test_patches_without_a_trace_can_be_left_out_and_everything_that_is_told_stays() -> None:
-    (told,) = list(data.drawn(9, 1, 28))[:1]
+    (told,) = list(data.first_lessons(9, 1, 28))[:1]
     full = data.collate([told], 28, whole=False)
     thin = data.collate([told], 28, whole=False, blank=0.15, rng=np.random.default_rng(3))
     seen = [int(b.mask.sum()) if b.mask is not None else b.tokens.numel() for b in (thin, full)]
@@ -168,32 +172,36 @@ def test_a_new_plan_begins_with_the_weights_and_words_of_another(
     unbroken: Run, tmp_path: Path
 ) -> None:
     unbroken.save()
-    run = Run.anew(unbroken.out, tmp_path / "next", "cpu", 5)
+    run = Run.from_training(unbroken.out, tmp_path / "next", "cpu", 5)
     assert all(
         torch.equal(a, b)
         for name, part in run.parts.items()
         for a, b in zip(part.parameters(), unbroken.parts[name].parameters(), strict=True)
     )
     assert run.speech_file.read_bytes() == unbroken.speech_file.read_bytes()
-    assert (run.where.stage, run.where.step, run.where.pages) == (0, 0, unbroken.where.pages)
+    assert (run.progress.stage, run.progress.step, run.progress.pages) == (
+        0,
+        0,
+        unbroken.progress.pages,
+    )
 
 
 def test_a_plan_cannot_begin_with_a_folder_that_holds_no_training(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="holds no training"):
-        Run.anew(tmp_path, tmp_path / "new", "cpu", 2)
+        Run.from_training(tmp_path, tmp_path / "new", "cpu", 2)
 
 
 def test_in_the_stage_of_words_only_the_language_model_learns(
     unbroken: Run, tmp_path: Path
 ) -> None:
-    run = Run.anew(unbroken.out, tmp_path, "cpu", 2)
+    run = Run.from_training(unbroken.out, tmp_path, "cpu", 2)
     words = Stage("words", steps=3, tower=0.0, turns=2, **COMMON)  # type: ignore[arg-type]
-    run.plan = (*train.planned(PLAN, ("tower=0", "language=0")), words)
+    run.plan = (*planned(PLAN, ("tower=0", "language=0")), words)
     finish(run)
     assert {
         e["stage"] for e in map(json.loads, (tmp_path / "curve.jsonl").read_text().splitlines())
     } == {"words"}
-    assert Run.resume(tmp_path, "cpu").where.stage == len(run.plan)
+    assert Run.resume(tmp_path, "cpu").progress.stage == len(run.plan)
     for name, part in run.parts.items():
         before = unbroken.parts[name].state_dict()
         same = all(torch.equal(value, before[key]) for key, value in part.state_dict().items())
@@ -201,26 +209,18 @@ def test_in_the_stage_of_words_only_the_language_model_learns(
 
 
 def test_a_second_training_in_the_same_folder_is_refused(unbroken: Run) -> None:
-    options = {
-        "minutes": 1.0,
-        "device": "cpu",
-        "seed": 1,
-        "steps": (),
-        "signals": None,
-        "start": None,
-        "processes": 1,
-    }
+    options = train.Options(minutes=1.0, processes=1)
     with pytest.raises(UsageError, match="--resume"):
-        train.sitting(unbroken.out, resume=False, say=print, **options)  # type: ignore[arg-type]
+        train.start_or_resume(unbroken.out, options, print)
     with pytest.raises(UsageError, match="Start one without --resume"):
-        train.sitting(unbroken.out / "nowhere", resume=True, say=print, **options)  # type: ignore[arg-type]
+        train.start_or_resume(unbroken.out / "nowhere", replace(options, resume=True), print)
 
 
 def test_the_length_of_a_stage_can_be_changed_by_name_only() -> None:
-    assert [s.steps for s in train.planned(PLAN, ("language=7",))] == [3, 7]
-    assert [s.steps for s in train.planned(PLAN, ("tower=0",))] == [0, 3]
+    assert [s.steps for s in planned(PLAN, ("language=7",))] == [3, 7]
+    assert [s.steps for s in planned(PLAN, ("tower=0",))] == [0, 3]
     with pytest.raises(UsageError, match="STAGE=N"):
-        train.planned(PLAN, ("speech=7",))
+        planned(PLAN, ("speech=7",))
 
 
 def test_the_curve_has_a_line_for_every_exam(unbroken: Run) -> None:

@@ -1,7 +1,7 @@
-"""llama.cpp's own programs, built from llama-cpp-python's source distribution and linked to the
-libraries installed with it.
+"""Build llama.cpp's own programs from llama-cpp-python's source, linked to the libraries installed
+with it.
 
-A difference between them and the runtime is then one of the programs, and not one of compilers.
+A difference between them and the runtime is then one of the programs instead of the compilers.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ target_link_libraries(llama-mtmd-cli PRIVATE llama-common mtmd)
 """
 
 
-def tools(work: Path, source: Path | None, *names: str) -> list[Path]:
+def programs(work: Path, source: Path | None, *names: str) -> list[Path]:
     """Paths of these programs, such as `llama-bench`; built once in `work`/tools, which takes
     minutes.
 
