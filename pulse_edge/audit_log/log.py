@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from pulse_edge.audit_log import storage
 from pulse_edge.audit_log.entries import (
     FIRST_HASH,
     HASH_LENGTH,
@@ -39,9 +40,6 @@ from pulse_edge.common import folders, paths
 from pulse_edge.common.files import (
     UNFINISHED,
     open_private,
-    replacing,
-    sync,
-    sync_folder,
     try_lock,
 )
 from pulse_edge.errors import AuditLogError, FolderError
@@ -112,7 +110,7 @@ class AuditLog:
                     "is not in the log: do not use it. Look at the kit with `pulse-edge kit info`."
                 )
             try:
-                _append(file, line)
+                storage.append(file, line)
                 self._set_head(head.after(line))
             except OSError as e:
                 with contextlib.suppress(OSError):
@@ -153,11 +151,11 @@ class AuditLog:
         except FolderError as e:
             raise AuditLogError(str(e)) from None
         today, removed = datetime.date.today().isoformat(), 0
-        for day in _names(self._retained):
+        for day in storage.names(self._retained):
             if not _DAY.fullmatch(day) or day >= today:
                 continue
             folder = self._retained / day
-            for name in _names(folder):
+            for name in storage.names(folder):
                 if _RETAINED_FILE.fullmatch(name) or name.startswith(UNFINISHED):
                     with contextlib.suppress(OSError):
                         (folder / name).unlink()
@@ -177,7 +175,7 @@ class AuditLog:
             )
         if size == head.size:
             return head
-        tail = _read_from(file, head.size, min(size - head.size, MAX_READ))
+        tail = storage.read_from(file, head.size, min(size - head.size, MAX_READ))
         if b"\n" not in tail:
             os.ftruncate(file, head.size)
             return head
@@ -191,7 +189,7 @@ class AuditLog:
         return head
 
     def _read_head(self) -> Head:
-        raw = _bytes_of(self._head)
+        raw = storage.bytes_of(self._head)
         if not raw:
             return Head()
         try:
@@ -204,7 +202,7 @@ class AuditLog:
         return head
 
     def _set_head(self, head: Head) -> None:
-        _replace(self._head, head.line())
+        storage.replace(self._head, head.line())
 
     def _retain(self, retained: Retained) -> dict[str, str]:
         """Write texts and picture below their last day; return the entry's field. Raises
@@ -221,7 +219,7 @@ class AuditLog:
             for kind, (content, ending) in contents.items():
                 field[kind] = f"{hashlib.sha256(content).hexdigest()}.{ending}"
                 if not (folder / field[kind]).exists():
-                    _replace(folder / field[kind], content)
+                    storage.replace(folder / field[kind], content)
         except OSError as e:
             raise AuditLogError(
                 f"{folder}: cannot be written ({e.strerror}). Free space on the disk."
@@ -352,10 +350,10 @@ class AuditLog:
         """
         try:
             end = time.monotonic() + PATIENCE
-            head = _bytes_of(self._head)
+            head = storage.bytes_of(self._head)
             while True:
                 size = self._log.stat().st_size
-                before, head = head, _bytes_of(self._head)
+                before, head = head, storage.bytes_of(self._head)
                 if head == before or time.monotonic() > end:
                     return head, size
         except (FileNotFoundError, NotADirectoryError):
@@ -407,44 +405,3 @@ class AuditLog:
 
     def _unreadable(self, error: OSError) -> AuditLogError:
         return AuditLogError(f"{self._log}: cannot be read ({error.strerror}). Ask its owner.")
-
-
-# --- files that survive a power cut ---------------------------------------------------------------
-
-
-def _append(file: int, data: bytes) -> None:
-    """Write all of `data` behind the end of the file, down to the disk."""
-    os.lseek(file, 0, os.SEEK_END)
-    while data:
-        data = data[os.write(file, data) :]
-    sync(file)
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Give a file its new content, down to the disk, or leave the old one. A failure leaves no
-    half: it may be a patient's."""
-    with replacing(path) as file:
-        file.write(data)
-    sync_folder(path.parent)
-
-
-def _bytes_of(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return b""
-
-
-def _read_from(file: int, at: int, size: int) -> bytes:
-    if hasattr(os, "pread"):
-        return os.pread(file, size, at)
-    os.lseek(file, at, os.SEEK_SET)
-    return os.read(file, size)
-
-
-def _names(folder: Path) -> list[str]:
-    """Return the names in a folder; none where it is absent or a link."""
-    try:
-        return [] if folder.is_symlink() else os.listdir(folder)
-    except OSError:
-        return []
