@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 say = @printf '%s  %s\n' "$$(date +%H:%M:%S)"
 
-.PHONY: demo test lint docs setup
+.PHONY: demo test lint locks docs setup
 
 demo: .venv/runtime
 	@$(BIN)/pulse-edge interpret pulse_edge/assets/example_page.png --kit pulse_edge/assets/kits/miniature
@@ -34,3 +34,8 @@ setup: .venv/ready
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --group export --group calibration --group cluster --group dev -e '.[cpu,report,pack]'
 	@touch $@
 	$(say) "everything is ready"
+
+# Versions and hashes of what bundles carry. Review the difference before you commit it.
+locks: .venv/runtime
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --group locks
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python scripts/make_locks.py

@@ -34,7 +34,10 @@ from calibration.synthetic import wfdb
 from calibration.synthetic.pages import Page as DrawnPage
 from calibration.synthetic.pages import page_at
 from pulse_edge.errors import PulseEdgeError
-from pulse_edge.page import admission, quality, reader, rectify
+from pulse_edge.page import admission, reader, rectify
+from pulse_edge.page.ink import Ink
+from pulse_edge.page.quality import Quality
+from pulse_edge.page.quality_limits import LIMITS
 
 ECG = ROOT.parent / "shared" / "ecg"
 Array = npt.NDArray[Any]
@@ -67,7 +70,7 @@ class Found:
     frame: Array | None
     grid: rectify.Grid | None
     untouched: bool
-    quality: quality.Quality
+    quality: Quality
 
 
 @cache
@@ -256,9 +259,7 @@ def _trace(page: admission.CheckedPage) -> Array:
     """
     pixels, g = np.asarray(page.flat.image), page.flat.grid
     across, down = (g.across, g.down) if g else (max(pixels.shape) / 270,) * 2
-    ink = quality._Ink(
-        pixels, across, down, min(1.0, 4 / (across * down) ** 0.5), grid=g is not None
-    )
+    ink = Ink(pixels, across, down, min(1.0, 4 / (across * down) ** 0.5), grid=g is not None)
     size = round(pixels.shape[1] / across * FINE), round(pixels.shape[0] / down * FINE)
     return cv2.GaussianBlur(
         cv2.resize(ink.mask.astype(np.float32), size, interpolation=cv2.INTER_AREA), (0, 0), FINE
@@ -360,7 +361,7 @@ def thresholds() -> Iterator[str]:
     legible = {g: [found(p).quality.facts for p in pages("photo", "render", "scan")
                    if half(p) == g and p.name not in INCOMPLETE] for g in ("even", "odd")}  # fmt: skip
     bad = {"even": _unfit("even", 0), "odd": _unfit("odd", 2)}
-    present = {name: float(quality.LIMITS[name].refuses or 0) for name in FITTED}
+    present = {name: float(LIMITS[name].refuses or 0) for name in FITTED}
     for one, other in (("even", "odd"), ("odd", "even")):
         fitted = {name: _midway(name, legible[one], bad[one][name]) for name in FITTED}
         yield f"from the {one} half: " + ", ".join(
@@ -397,7 +398,7 @@ def _unfit(group: str, first: int) -> dict[str, list[dict[str, float]]]:
 
 
 def _midway(name: str, good: list[dict[str, float]], bad: list[dict[str, float]]) -> float:
-    high = quality.LIMITS[name].high_is_bad
+    high = LIMITS[name].high_is_bad
     least, most = (min, max) if high else (max, min)
     worst = most(f[name] for f in good if name in f)
     mildest = least((f[name] for f in bad if name in f), default=worst)
@@ -413,7 +414,7 @@ def _midway(name: str, good: list[dict[str, float]], bad: list[dict[str, float]]
 def _refused(name: str, facts: dict[str, float], limit: float) -> bool:
     if name not in facts:
         return False
-    return facts[name] > limit if quality.LIMITS[name].high_is_bad else facts[name] < limit
+    return facts[name] > limit if LIMITS[name].high_is_bad else facts[name] < limit
 
 
 # --------------------------------------------------------------------------------------------------------------- curve

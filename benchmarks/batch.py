@@ -1,9 +1,11 @@
-"""A batch under kill -9 and on a full disk: is the result that of an unbroken run, and is every answer on record?
+"""Kill a batch with SIGKILL and fill its disk: the result must be that of an unbroken run, and
+every answer must be in the audit log.
 
     python benchmarks/batch.py WORK --kit KIT [--pages 300] [--kills 30] [--seed 1] [--small DIR]
 
-WORK is made and removed. DIR is a folder of a file system of a few MiB (`mount -t tmpfs -o size=6m none DIR`), which is filled
-until the batch fails and emptied again. Use a demonstration kit: the pages are many, and what they say does not matter.
+WORK is made and removed. DIR is a folder of a file system of a few MiB (`mount -t tmpfs -o size=6m
+none DIR`), which is filled until the batch fails and emptied again. Use the demo kit: the pages are
+many, and their answers do not matter.
 """
 
 from __future__ import annotations
@@ -64,7 +66,7 @@ class Run:
         return process.returncode, (errors.splitlines() or [""])[-1]
 
     def pages(self) -> int:
-        """Finished so far."""
+        """Pages finished so far."""
         if not (self.out / "batch.sqlite").exists():
             return 0
         with sqlite3.connect(f"file:{self.out / 'batch.sqlite'}?mode=ro", uri=True) as db:
@@ -74,14 +76,14 @@ class Run:
                 return 0
 
     def result(self) -> list[tuple[str, str]]:
-        """What must not depend on interruptions."""
+        """The results that must not depend on interruptions."""
         lines = map(json.loads, (self.out / "results.jsonl").read_text("utf-8").splitlines())
         return [
             (line["file"], json.dumps([line.get("answers"), line.get("error")])) for line in lines
         ]
 
     def recorded(self) -> int:
-        """Entries of the verified log. Raises if an answer of the results is not among them."""
+        """Number of entries in the verified audit log; raises if an answer is missing there."""
         from pulse_edge.audit_log.log import AuditLog, sha256
 
         log = AuditLog(self.log)
@@ -99,7 +101,7 @@ class Run:
 
 
 def make(folder: Path, pages: int) -> None:
-    """Pages that differ, one in fifty of which cannot be read."""
+    """Make pages that differ; one in fifty cannot be read."""
     folder.mkdir(parents=True)
     whole = (
         Image.open(ROOT / "pulse_edge" / "assets" / "example_page.png")
@@ -115,7 +117,7 @@ def make(folder: Path, pages: int) -> None:
 
 
 def kill(run: Run, kills: int, dice: random.Random, pages: int) -> int:
-    """Start, and kill at a random moment, until `kills` times; how many pages were finished by then."""
+    """Start and kill at random moments, `kills` times; the number of finished pages by then."""
     for n in range(kills):
         process = run.start()
         goal = run.pages() + dice.randint(0, max(1, 2 * (pages - run.pages()) // (kills - n + 1)))
@@ -129,7 +131,7 @@ def kill(run: Run, kills: int, dice: random.Random, pages: int) -> int:
 
 
 def fill(folder: Path, leave: int) -> Path:
-    """A file that leaves only so many bytes free."""
+    """Write a file that leaves only so many bytes free."""
     path = folder / "filler"
     free = shutil.disk_usage(folder).free
     with open(path, "wb") as file:
@@ -145,7 +147,7 @@ def fill(folder: Path, leave: int) -> Path:
 @click.option("--seed", default=1, show_default=True)
 @click.option("--small", type=click.Path(path_type=Path, exists=True))
 def main(work: Path, kit: Path, pages: int, kills: int, seed: int, small: Path | None) -> None:
-    """See above."""
+    """Measure and print the result."""
     make(work / "pages", pages)
     kit = kit.resolve()
     whole = Run(work / "pages", work / "whole", kit, work / "log-whole")

@@ -1,17 +1,24 @@
-"""What takes long to show of bundles: a bare root, old processors, kills, a FAT32 image, speed and memory. As root, on Linux.
+"""Measure what takes long to show about bundles. As root, on Linux.
 
-    python benchmarks/bundle.py bare WORK --kit KIT [--llama WHEEL]     install in a fresh Debian root without network, and read a page
-    python benchmarks/bundle.py old WORK --kit KIT [--llama WHEEL]      the installed program on a processor without AVX (qemu-user)
-    python benchmarks/bundle.py kills WORK [--kit KIT] [--llama WHEEL]  kill installations, updates and removals, 30 times each
-    python benchmarks/bundle.py speed --kit KIT --portable PYTHON       the portable llama.cpp beside a native one
-    python benchmarks/bundle.py fat32 WORK [--gib 4.5]                  a kit of that size over a FAT32 image, speed and memory
+    python benchmarks/bundle.py bare WORK --kit KIT [--llama WHEEL]
+        install in a fresh Debian root without a network, and read a page
+    python benchmarks/bundle.py old WORK --kit KIT [--llama WHEEL]
+        run the installed program on a processor without AVX (qemu-user)
+    python benchmarks/bundle.py kills WORK [--kit KIT] [--llama WHEEL] [--times 30]
+        kill installations, updates and removals
+    python benchmarks/bundle.py speed --kit KIT --portable PYTHON
+        compare the portable llama.cpp with a native one
+    python benchmarks/bundle.py fat32 WORK [--gib 4.5]
+        bring a kit of that size over a FAT32 image: speed and memory
 
-Needs debootstrap, qemu-user-static, dosfstools and mtools; nothing of it is needed for bundles themselves. Prints Markdown.
+Needs debootstrap, qemu-user-static, dosfstools and mtools; bundles themselves need none of them.
+Prints Markdown.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import random
 import shutil
@@ -70,9 +77,9 @@ def packed(work: Path, kit: Path, llama: Path | None) -> Path:
 
 def key_id(work: Path) -> str:
     """Of the key that signs here."""
-    from pulse_edge.installer import install
+    from pulse_edge.installer.minisign import read_public_key
 
-    return install.read_public_key((work / "key.pub").read_text(), "key.pub").id
+    return read_public_key((work / "key.pub").read_text(), "key.pub").id
 
 
 @click.group()
@@ -113,7 +120,7 @@ def bare(work: Path, kit: Path, llama: Path | None, suite: str) -> None:
     run(*trace, *inside, "/usr/local/bin/pulse-edge", "interpret", "/scan.png", "--max-tokens", "8")
     calls = [line for line in (work / "trace").read_text().splitlines() if "(" in line]
     click.echo(f"- bare root: {len(calls)} network system calls while reading a page")
-    run(*inside, "python3", "/bundle/install.py", "--uninstall")
+    run(*inside, "python3", "/bundle/install.pyz", "--uninstall")
     left = [
         p
         for p in (root / "opt/pulse-edge", root / "usr/local/bin/pulse-edge")
@@ -132,7 +139,7 @@ def bare(work: Path, kit: Path, llama: Path | None, suite: str) -> None:
 def old(work: Path, kit: Path, llama: Path | None, cpu: str) -> None:
     """Read a page with the installed program on an emulated old processor."""
     source, home = packed(work, kit, llama), work / "home"
-    run(sys.executable, source / "install.py", "--to", home, "--accept", key_id(work))
+    run(sys.executable, source / "install.pyz", "--to", home, "--accept", key_id(work))
     version = home / "versions" / (home / "current").read_text().strip()
     program = [
         version / "venv/bin/python",
@@ -161,14 +168,15 @@ def old(work: Path, kit: Path, llama: Path | None, cpu: str) -> None:
 @click.option("--times", default=30, show_default=True)
 @click.option("--seed", default=1, show_default=True)
 def kills(work: Path, kit: Path | None, llama: Path | None, times: int, seed: int) -> None:
-    """Kill the installer at random moments: what is in use afterwards is whole, and the next run finishes.
+    """Kill the installer at random moments: what is in use afterwards is whole, and the next run
+    finishes.
 
     With stand-ins it kills updates and removals too, and takes ten minutes.
     """
     bundles = stand_ins(work) if kit is None else [packed(work, kit, llama)]
     home, chance = work / "killed", random.Random(seed)
     trusted = ["--to", str(home), "--accept", key_id(work)]
-    commands = [[sys.executable, str(source / "install.py"), *trusted] for source in bundles]
+    commands = [[sys.executable, str(source / "install.pyz"), *trusted] for source in bundles]
     removal = [*commands[0], "--uninstall"]
     steps: list[tuple[str, list[list[str]], list[str]]] = [("installation", [], commands[0])]
     if len(commands) > 1:
@@ -234,12 +242,14 @@ def stand_ins(work: Path) -> list[Path]:
 
 
 def is_whole(home: Path, *, nothing_too: bool = False) -> bool:
-    """Whether the installation in use answers, and its kits have the bytes that they were made with."""
-    from pulse_edge.installer import install
+    """Whether the installation in use answers, and its kits have the bytes that they were made
+    with.
+    """
+    from pulse_edge.installer.home import Home
     from pulse_edge.kit.kit import open_kit
     from pulse_edge.kit.verify import verify
 
-    name = install.Home(home).current()
+    name = Home(home).current()
     if name is None:
         return nothing_too
     for kit in (home / "versions" / name / "kits").iterdir():
@@ -259,16 +269,14 @@ import sys, time
 from pathlib import Path
 import numpy as np
 from pulse_edge.kit.kit import open_kit
-from pulse_edge.kit.manifest import MANIFEST
-from pulse_edge.kit.manifest_reader import parse_manifest
-from pulse_edge.kit.verify import verify
-from pulse_edge.kit.write import listing, write_manifest
 from pulse_edge.inference import language_model as llm
-k = kit.open_kit(Path(sys.argv[1]))
-m = llm.LanguageModel(k.file(k.manifest.language.file), context=k.manifest.language.context_length, threads=1)
-rows = np.random.default_rng(0).normal(0, 0.02, (2048, m.embedding_length)).astype(np.float32)
+k = open_kit(Path(sys.argv[1]))
+language = k.manifest.language
+settings = llm.Settings(context=language.context_length, threads=1)
+m = llm.LanguageModel(k.file(language.file), settings)
+tokens = np.random.default_rng(0).normal(0, 0.02, (2048, m.embedding_length)).astype(np.float32)
 start = time.process_time()
-m.feed_embeddings(rows)
+m.feed_embeddings(tokens)
 middle = time.process_time()
 for token in range(1024):
     m.feed_tokens([token % 1000])
@@ -286,12 +294,15 @@ print(middle - start, time.process_time() - middle)
 )
 @click.option("--times", default=7, show_default=True)
 def speed(kit: Path, portable: str, native: str, times: int) -> None:
-    """Processor seconds of one thread, least of several turns taken alternately: 2,048 image tokens, then 1,024 tokens."""
+    """Print the processor seconds of one thread for 2,048 image tokens, then 1,024 tokens.
+
+    Both builds take turns; the least of several turns counts.
+    """
     best = {portable: [1e9, 1e9], native: [1e9, 1e9]}
     for _ in range(times):
         for python, least in best.items():
-            seen = map(float, run(python, "-c", SPEED, kit).stdout.split())
-            best[python] = [min(pair) for pair in zip(least, seen, strict=True)]
+            seconds = map(float, run(python, "-c", SPEED, kit).stdout.split())
+            best[python] = [min(pair) for pair in zip(least, seconds, strict=True)]
     for what, mine, theirs in zip(
         ("image tokens", "tokens"), best[portable], best[native], strict=True
     ):
@@ -321,7 +332,7 @@ def fat32(work: Path, gib: float) -> None:
     plain = timed("cp -r of the kit, and sha256sum of the copy", ["sh", "-c", copy])
     shutil.rmtree(work / "plain")
     drop(kit)
-    code = f"import sys; sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'tests')!r}]\nfrom pathlib import Path\nimport small_bundle\n"
+    code = f"import sys; sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'tests/support')!r}]\nfrom pathlib import Path\nimport small_bundle\n"
     code += f"work = Path({str(work)!r})\nsmall_bundle.make(work / 'bundle', work / 'kit', wheel=next(work.glob('*.whl')))"
     timed("pack", [sys.executable, "-c", code], plain)
     over_fat32(work, size)
@@ -332,7 +343,7 @@ def fat32(work: Path, gib: float) -> None:
     drop(work / "bundle")
     install = [
         sys.executable,
-        str(work / "bundle/install.py"),
+        str(work / "bundle/install.pyz"),
         "--to",
         str(work / "home"),
         "--accept",
@@ -355,13 +366,10 @@ def large_kit(path: Path, size: int) -> None:
     small_bundle.kit(path, "large kit", size=1 << 20)
     block = random.Random(0).randbytes(64 << 20)
     with open(path / "llm.gguf", "wb") as f:
-        for number in range(-(-size // len(block))):
-            f.write(
-                number.to_bytes(8, "little")
-                + block[8 : min(len(block), size - number * len(block))]
-            )
-    import dataclasses
-
+        f.write(small_bundle.gguf_header())
+        for number in range(size // len(block)):
+            f.write(number.to_bytes(8, "little") + block[8:])
+        f.write(block[: size - f.tell()])
     manifest = parse_manifest((path / MANIFEST).read_text())
     write_manifest(path, dataclasses.replace(manifest, files=listing(path)))
 
@@ -392,11 +400,11 @@ def timed(what: str, command: list[str], against: float | None = None) -> float:
     with subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     ) as process:
-        said = process.stderr.read() if process.stderr else ""
+        errors = process.stderr.read() if process.stderr else ""
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise SystemExit(f"{what}: {said}")
+        raise SystemExit(f"{what}: {errors}")
     os.sync()
     seconds = time.perf_counter() - start
     ratio = "" if against is None else f"{against / seconds:.2f} x"

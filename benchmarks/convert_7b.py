@@ -1,9 +1,11 @@
-"""PULSE-7B's own shapes, from checkpoint to answer: seconds and peak memory of each step, beside llama.cpp's converter.
+"""Measure PULSE-7B's shapes from checkpoint to answer: seconds and peak memory of each step, and
+llama.cpp's converter for comparison.
 
     python benchmarks/convert_7b.py WORK --tokenizer TOKENIZER [--retain] [--max-tokens N]
 
-Makes 14 GB of random weights in WORK (about 60 GB of disk are needed), converts them, reads one page with the kit, prints
-a table in Markdown, and removes what it made. Sources are dropped from the page cache before each measured step.
+Makes 14 GB of random weights in WORK (about 60 GB of disk are needed), converts them, reads one
+page with the kit, prints a table in Markdown, and removes its files. Sources are dropped from the
+page cache before each measured step.
 """
 
 from __future__ import annotations
@@ -63,7 +65,9 @@ config |= {"architectures": ["LlamaForCausalLM"], "model_type": "llama"}
 for name in ("tokenizer.model", "tokenizer_config.json", "special_tokens_map.json"):
     shutil.copy(source / name, out)
 """
-"""Lays out the language tensors as a plain Llama folder; a process of its own, for a child's peak begins at its parent's."""
+"""Lays out the language tensors as a plain Llama folder; a process of its own, because a child's
+peak memory begins at its parent's.
+"""
 
 
 def measure(*command: str, cold: Path | None = None) -> Run:
@@ -105,76 +109,49 @@ def row(what: str, run: Run) -> None:
     "--retain", is_flag=True, help="Leave checkpoint and kit in WORK, and use those that are there."
 )
 @click.option("--max-tokens", type=int, default=32, show_default=True)
-def main(work: Path, tokenizer: str, keep: bool, max_tokens: int) -> None:
-    """Measure."""
+def main(work: Path, tokenizer: str, retain: bool, max_tokens: int) -> None:
+    """Measure and print the table."""
     from llama_cpp_tools import llama_cpp_converter
 
     converter = llama_cpp_converter()
-    checkpoint, plain, kit = work / "checkpoint", work / "plain", work / "kit"
+    checkpoint, kit = work / "checkpoint", work / "kit"
     work.mkdir(exist_ok=True)
     try:
         if not checkpoint.is_dir():
-            make = [
-                sys.executable,
-                "tests/support/random_llava.py",
-                str(checkpoint),
-                "--shape",
-                "7b",
-                "--tokenizer",
-                tokenizer,
-            ]
-            subprocess.run(make, cwd=ROOT, check=True)
+            make = [sys.executable, "tests/support/random_llava.py", str(checkpoint)]
+            shape = ["--shape", "7b", "--tokenizer", tokenizer]
+            subprocess.run([*make, *shape], cwd=ROOT, check=True)
         click.echo("| step | seconds | peak resident GiB |\n|---|---|---|")
-        subprocess.run([sys.executable, "-c", PLAIN, str(checkpoint), str(plain)], check=True)
-        theirs = (
-            sys.executable,
-            str(converter),
-            str(plain),
-            "--outfile",
-            str(work / "t.gguf"),
-            "--outtype",
-            "f16",
-        )
-        run = measure(*theirs, cold=plain)
-        row("llama.cpp's converter, the same language tensors", run)
-        (work / "t.gguf").unlink()
-        shutil.rmtree(plain)
-        half = measure(
-            sys.executable, "-c", HALF, str(checkpoint), str(work / "o.gguf"), cold=checkpoint
-        )
-        row(f"our language half ({half.seconds / run.seconds:.2f} x)", half)
-        (work / "o.gguf").unlink()
-        convert = (
-            sys.executable,
-            "-m",
-            "export",
-            "convert",
-            str(checkpoint),
-            "-o",
-            str(kit),
-            "--force",
-        )
-        row("the whole conversion, proof included", measure(*convert, cold=checkpoint))
-        ask = (
-            sys.executable,
-            "-m",
-            "pulse_edge",
-            "interpret",
-            "pulse_edge/assets/example_page.png",
-            "--kit",
-            str(kit),
-        )
-        run = measure(*ask, "--json", "--max-tokens", str(max_tokens), cold=kit)
+        converters(work, checkpoint, converter)
+        convert = f"-m export convert {checkpoint} -o {kit} --force".split()
+        whole = measure(sys.executable, *convert, cold=checkpoint)
+        row("the whole conversion, with proof", whole)
+        ask = f"-m pulse_edge interpret pulse_edge/assets/example_page.png --kit {kit} --json"
+        tokens = ("--max-tokens", str(max_tokens))
+        run = measure(sys.executable, *ask.split(), *tokens, cold=kit)
         row(f"interpret, {max_tokens} tokens", run)
         report = json.loads(run.out)
         stages = ", ".join(f"{k} {v:.1f}" for k, v in report["seconds"].items())
-        click.echo(f"\n{report['rows']} image tokens; seconds by stage: {stages}.")
-        click.echo(
-            f"Proof: {json.dumps(json.loads((kit / 'manifest.json').read_text())['parity'])}"
-        )
+        click.echo(f"\nseconds by stage: {stages}.")
+        parity = json.loads((kit / "manifest.json").read_text())["parity"]
+        click.echo(f"Proof: {json.dumps(parity)}")
     finally:
-        if not keep:
+        if not retain:
             shutil.rmtree(work)
+
+
+def converters(work: Path, checkpoint: Path, converter: Path) -> None:
+    """Measure llama.cpp's converter and ours on the same language tensors."""
+    plain, theirs, ours = work / "plain", work / "t.gguf", work / "o.gguf"
+    subprocess.run([sys.executable, "-c", PLAIN, str(checkpoint), str(plain)], check=True)
+    options = f"{converter} {plain} --outfile {theirs} --outtype f16".split()
+    run = measure(sys.executable, *options, cold=plain)
+    row("llama.cpp's converter, the same language tensors", run)
+    theirs.unlink()
+    shutil.rmtree(plain)
+    language = measure(sys.executable, "-c", HALF, str(checkpoint), str(ours), cold=checkpoint)
+    row(f"our language model ({language.seconds / run.seconds:.2f} x)", language)
+    ours.unlink()
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
-"""Kill -9 at random moments of collect, quantize and evaluate: are the final files those of an unbroken run?
+"""Kill collect, quantize and evaluate at random moments: the final files must be those of an
+unbroken run.
 
     python benchmarks/kills.py KIT WORK [--kills 10] [--pages 24] [--seed 1]
 
-KIT is an f16 kit of a small model. Each command runs once unbroken, then again under kills: a moment is drawn evenly from the
-seconds of the unbroken run, and the same command is called again until it ends by itself.
+KIT is an f16 kit of a small model. Each command runs once unbroken, then again under kills: a
+moment is drawn evenly from the seconds of the unbroken run, and the same command is called again
+until it ends by itself.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ MEASURED = "seconds.jsonl"
 
 
 def start(*words: object) -> subprocess.Popen[bytes]:
-    """One of our commands, in its own group."""
+    """Start one of our commands in its own process group."""
     command = [sys.executable, "-m", *map(str, words)]
     return subprocess.Popen(
         command, cwd=ROOT, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
@@ -36,7 +38,7 @@ def start(*words: object) -> subprocess.Popen[bytes]:
 
 
 def finish(*words: object) -> float:
-    """Run to the end; seconds."""
+    """Run a command to its end; the seconds it took."""
     began, process = time.perf_counter(), start(*words)
     _, told = process.communicate()
     if process.returncode:
@@ -45,7 +47,9 @@ def finish(*words: object) -> float:
 
 
 def killed(times: int, seconds: float, dice: random.Random, target: Path, *words: object) -> int:
-    """Start and kill until that came `times` times while the command was at work; how often it had ended before."""
+    """Start and kill until the command was killed `times` times at work; how often it had ended
+    before.
+    """
     hits, ended = 0, 0
     while hits < times:
         process = start(*words)
@@ -62,7 +66,7 @@ def killed(times: int, seconds: float, dice: random.Random, target: Path, *words
 
 
 def contents(path: Path) -> dict[str, str]:
-    """{file: sha256} of a file or folder; of results only what is an answer, for seconds differ."""
+    """sha256 by file of a file or folder; of results only the answers, because seconds differ."""
     files = (
         [path]
         if path.is_file()
@@ -83,7 +87,7 @@ def digest(path: Path) -> str:
 
 
 def without_times(value: object) -> object:
-    """JSON without what names a time."""
+    """JSON without its times."""
     if isinstance(value, dict):
         return {
             k: without_times(v)
@@ -100,81 +104,43 @@ def without_times(value: object) -> object:
 @click.option("--pages", default=24, show_default=True)
 @click.option("--seed", default=1, show_default=True)
 def main(kit: Path, work: Path, times: int, pages: int, seed: int) -> None:
-    """Measure."""
+    """Measure and print the table; exit code 1 where files differ."""
     kit, work, dice = kit.resolve(), work.resolve(), random.Random(seed)
     work.mkdir(parents=True)
-    bench = work / "bench"
-    test = work / "test"
-    for folder, number in ((bench, 7), (test, 8)):
-        finish(
-            "calibration",
-            "synthesize",
-            "-o",
-            folder,
-            "--pages",
-            pages,
-            "--seed",
-            number,
-            "--processes",
-            1,
-        )
-    stats = work / "whole-stats.gguf"
-
-    def collect(out: Path) -> tuple[object, ...]:
-        return (
-            "calibration",
-            "collect",
-            kit,
-            "-o",
-            out,
-            "--bench",
-            bench,
-            "--samples",
-            pages,
-            "--threads",
-            1,
-        )
-
-    def quantize(out: Path) -> tuple[object, ...]:
-        return "export", "quantize", kit, "-o", out, "--llm", "Q4_K_M", "--stats", stats
-
-    def evaluate(out: Path) -> tuple[object, ...]:
-        small = work / "whole-kit"
-        return (
-            "calibration",
-            "evaluate",
-            kit,
-            small,
-            "-o",
-            out,
-            "--bench",
-            test,
-            "--limit",
-            6,
-            "--threads",
-            1,
-        )
-
+    for folder, number in ((work / "bench", 7), (work / "test", 8)):
+        options = f"--pages {pages} --seed {number} --processes 1".split()
+        finish("calibration", "synthesize", "-o", folder, *options)
     click.echo("| command | unbroken, s | kills at work | final files |\n|---|---|---|---|")
     equal = True
-    for name, command, suffix in (
-        ("collect", collect, "stats.gguf"),
-        ("quantize", quantize, "kit"),
-        ("evaluate", evaluate, "results"),
-    ):
+    for name, suffix in (("collect", "stats.gguf"), ("quantize", "kit"), ("evaluate", "results")):
         whole, broken = work / f"whole-{suffix}", work / f"killed-{suffix}"
-        seconds = finish(*command(whole))
-        ended = killed(times, seconds, dice, broken, *command(broken))
+        seconds = finish(*command(name, kit, work, whole, pages))
+        again = command(name, kit, work, broken, pages)
+        ended = killed(times, seconds, dice, broken, *again)
         if not (name != "evaluate" and broken.exists()):
-            finish(*command(broken))
+            finish(*again)
         a, b = contents(whole), contents(broken)
         different = sorted(k for k in a.keys() | b.keys() if a.get(k) != b.get(k))
         equal &= not different
-        said = "equal" if not different else f"DIFFERENT: {', '.join(different)}"
-        click.echo(f"| {name} | {seconds:.0f} | {times}, and {ended} that had ended | {said} |")
-    left = [p.name for p in work.iterdir() if p.name.startswith(".")]
-    click.echo(f"\nleft behind: {', '.join(left) or 'nothing'}")
+        outcome = "equal" if not different else f"DIFFERENT: {', '.join(different)}"
+        click.echo(f"| {name} | {seconds:.0f} | {times}, and {ended} that had ended | {outcome} |")
+    hidden = [p.name for p in work.iterdir() if p.name.startswith(".")]
+    click.echo(f"\ntemporary files left behind: {', '.join(hidden) or 'none'}")
     raise SystemExit(0 if equal else 1)
+
+
+def command(name: str, kit: Path, work: Path, out: Path, pages: int) -> tuple[object, ...]:
+    """The command line of collect, quantize or evaluate that writes `out`."""
+    one_thread = ("--threads", 1)
+    if name == "collect":
+        data = ("--bench", work / "bench", "--samples", pages)
+        return "calibration", "collect", kit, "-o", out, *data, *one_thread
+    if name == "quantize":
+        stats = ("--stats", work / "whole-stats.gguf")
+        return "export", "quantize", kit, "-o", out, "--llm", "Q4_K_M", *stats
+    kits = (kit, work / "whole-kit")
+    data = ("--bench", work / "test", "--limit", 6)
+    return "calibration", "evaluate", *kits, "-o", out, *data, *one_thread
 
 
 if __name__ == "__main__":

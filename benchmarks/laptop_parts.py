@@ -1,11 +1,13 @@
-"""What benchmarks/laptop.py measures in Python, each part in a process of its own; its figures go to OUT as JSON.
+"""The parts of benchmarks/laptop.py that run in Python, each in a process of its own; figures go to
+OUT as JSON.
 
     python benchmarks/laptop_parts.py mmproj CHECKPOINT MMPROJ
     python benchmarks/laptop_parts.py encoder OUT KIT THREADS ours|clip|torch [MMPROJ|CHECKPOINT]
     python benchmarks/laptop_parts.py command OUT BEGAN UNTIL ARGUMENT...
 
-`command` runs `pulse-edge` with these arguments and stop watches in its functions; BEGAN is the time at which its process
-was started. UNTIL names the watch at which it ends (`encode`, `load_model`), or is `end`.
+`command` runs `pulse-edge` with these arguments and stop watches in its functions; BEGAN is the
+time at which its process was started. UNTIL names the watch at which it ends (`encode`,
+`load_model`), or is `end`.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ import numpy as np
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-from pulse_edge.inference import tiling
+from pulse_edge.inference import llama_cpp, tiling
 from pulse_edge.kit.kit import Kit, open_kit
 from pulse_edge.machine import memory
 from pulse_edge.page import reader
@@ -68,7 +70,9 @@ def ours(kit: Kit, threads: int, _other: Path) -> Encode:
 
 
 def torch(kit: Kit, threads: int, checkpoint: Path) -> Encode:
-    """transformers' CLIP in float32, all tiles in one call as LLaVA does, without the layers that LLaVA does not use."""
+    """transformers' CLIP in float32, all tiles in one call as LLaVA does, without the layers that
+    LLaVA does not use.
+    """
     import torch
     from mmproj import opened
 
@@ -81,13 +85,14 @@ def torch(kit: Kit, threads: int, checkpoint: Path) -> Encode:
 
 
 def clip(kit: Kit, threads: int, mmproj: Path) -> Encode:
-    """llama.cpp's, by the libmtmd that is installed. A tile is as large as it wants them, so that it resizes nothing."""
+    """llama.cpp's, by the libmtmd that is installed.
+
+    A tile is as large as it wants them, so that it resizes nothing.
+    """
     from llama_cpp import llama_cpp as lib
     from llama_cpp import mtmd_cpp as mtmd
 
-    from pulse_edge.inference import language_model
-
-    language_model.system()  # loads the backends
+    llama_cpp.system()  # loads the backends
     params = lib.llama_model_default_params()
     params.no_alloc, params.load_mode = (
         True,
@@ -164,7 +169,9 @@ def encoder(out: Path, kit: Path, threads: int, who: str, other: Path) -> None:
 
 
 class Watches:
-    """Seconds spent in functions of the runtime, and when each was entered first, since the process was started."""
+    """Seconds spent in functions of the runtime, and when each was entered first, since the process
+    was started.
+    """
 
     def __init__(self, out: Path, began: float, until: str) -> None:
         self.out, self.began, self.until = out, began, until
@@ -254,7 +261,7 @@ class Watches:
 
 
 def command(out: Path, began: float, until: str, arguments: list[str]) -> None:
-    """The command itself, watched. Its exit code is ours unless it was 0."""
+    """Run the command with watches. Its exit code is ours unless it was 0."""
     from pulse_edge.inference import cache
     from pulse_edge.inference import model as interpret
     from pulse_edge.inference.language_model import LanguageModel

@@ -1,4 +1,5 @@
-"""What the miniature's accuracy report does not say: whether torch and kit agree, and what is said about pages that are none.
+"""Measure what the miniature's accuracy report leaves open: agreement of torch and kit,
+photographs, and pictures without an ECG.
 
     python benchmarks/miniature.py agree CHECKPOINT KIT [--pages N]      greedy answers of torch float32 and of the kit
     python benchmarks/miniature.py photographs KIT LABELS                real photographs of printed recordings with labels
@@ -55,7 +56,7 @@ class Original:
 
     @torch.inference_mode()
     def answer(self, pixels: Any, before: str, after: str, limit: int) -> str:
-        """Greedy."""
+        """The greedy answer."""
         rows = self.encoder(torch.from_numpy(pixels)).flatten(0, 1)
         embed = self.llama.get_input_embeddings()
         start = embed(torch.tensor([1, *self.pieces.encode(before)]))
@@ -77,7 +78,7 @@ class Original:
 @click.argument("kit", type=click.Path(exists=True, path_type=Path))
 @click.option("--pages", type=int, default=200, show_default=True)
 def agree(checkpoint: Path, kit: Path, pages: int) -> None:
-    """Share of pages on which torch and kit give the same answer, and where they part."""
+    """Share of pages on which torch and kit give the same answer, and the first difference."""
     from calibration.synthetic import page_at
     from calibration.synthetic.questions import questions
     from pulse_edge import PulseModel
@@ -117,8 +118,11 @@ def agree(checkpoint: Path, kit: Path, pages: int) -> None:
 @click.argument("kit", type=click.Path(exists=True, path_type=Path))
 @click.argument("labels", type=click.Path(exists=True, path_type=Path))
 def photographs(kit: Path, labels: Path) -> None:
-    """Superclasses of photographs, and of the same signals drawn as pages. LABELS: a CSV with `superclass` of the record
-    `file` and its photograph `paired_images`, both beside the CSV's folder."""
+    """Superclasses of photographs, and of synthetic pages of the same signals.
+
+    LABELS is a CSV with `superclass` of the recording `file` and its photograph `paired_images`,
+    both next to the CSV's folder.
+    """
     from calibration.ecgbench import labels_in
     from calibration.synthetic import PTBXL, PageStyle, draw, synthesize
     from calibration.synthetic.questions import questions
@@ -161,7 +165,7 @@ def photographs(kit: Path, labels: Path) -> None:
 @click.argument("kit", type=click.Path(exists=True, path_type=Path))
 @click.argument("files", nargs=-1, type=click.Path(exists=True, path_type=Path))
 def odd(kit: Path, files: tuple[Path, ...]) -> None:
-    """What it says about pages that show no ECG."""
+    """Answers about pictures that show no ECG."""
     from calibration.synthetic import PageStyle, draw, synthesize
     from pulse_edge import PulseModel
     from pulse_edge.errors import PulseEdgeError

@@ -1,4 +1,6 @@
-"""A checkpoint's tower and projector as llama.cpp's mmproj file, for comparison: clip.* keys as its clip.cpp reads them."""
+"""Write a checkpoint's tower and projector as llama.cpp's mmproj file, with the clip.* keys that
+its clip.cpp reads.
+"""
 
 from __future__ import annotations
 
@@ -26,11 +28,13 @@ LAYER = {
     "mlp.fc1": "ffn_up",
     "mlp.fc2": "ffn_down",
 }
-"""Names inside a layer, here and there."""
+"""Names inside a layer: the checkpoint's and llama.cpp's."""
 
 POSITIONS = "v.position_embd.weight"
-"""llama.cpp's LLaVA graph puts CLS behind the patches where the checkpoint has it in front, so its position goes there too. It
-then takes rows 1 to n as if CLS were row 0: the first patch is lost, and the last row is CLS. See `comparable`."""
+"""llama.cpp's LLaVA graph puts CLS behind the patches where the checkpoint has it in front, so its
+position goes there too. It then takes rows 1 to n as if CLS were row 0: the first patch is lost,
+and the last row is CLS. See `comparable`.
+"""
 
 
 def comparable(ours: Any, theirs: Any) -> tuple[Any, Any]:
@@ -39,12 +43,15 @@ def comparable(ours: Any, theirs: Any) -> tuple[Any, Any]:
 
 
 def opened(source: Path) -> Checkpoint:
-    """A checkpoint directory with its tower inside. Raises CheckpointError."""
+    """Open a checkpoint directory with its tower inside. Raises CheckpointError."""
     return Checkpoint(source, read_config(source / "config.json", tower_dir=None), tower_dir=None)
 
 
 def write(source: Path, path: Path) -> None:
-    """Weights in float16 as the kit's encoder has them, vectors in float32. Raises CheckpointError."""
+    """Weights in float16 as the kit's encoder has them, vectors in float32.
+
+    Raises CheckpointError.
+    """
     checkpoint = opened(source)
     writer = gguf.GGUFWriter(path, "clip")
     _settings(writer, checkpoint.config)
@@ -88,7 +95,7 @@ def _settings(writer: gguf.GGUFWriter, config: Config) -> None:
 
 
 def _names(config: Config) -> Iterator[tuple[str, str]]:
-    """Each tensor's name there, and the checkpoint's."""
+    """Each tensor's name in llama.cpp and in the checkpoint."""
     embeddings = TOWER + "embeddings."
     yield "v.class_embd", embeddings + "class_embedding"
     yield "v.patch_embd.weight", embeddings + "patch_embedding.weight"

@@ -1,11 +1,13 @@
-"""Does any command send anything, or leave anything in a fresh home folder? A long run of all of them.
+"""Run all commands and watch: none may send anything, or leave files in a fresh home folder.
 
     python benchmarks/network.py WORK [--stay 20] [--checkpoint CHECKPOINT]
 
-Linux only, in a network namespace in which every address is this machine and a resolver answers every name: see
-tests/support/namespace.py. Every process stays for `--stay` seconds after its work, because telemetry takes its time: ONNX Runtime
-1.32 asks for its maker's address ten seconds after it is imported, which the first line shows as a control. Prints what each
-command sent, and the files below HOME; exit code 1 where it is more than docs/security.md lists. Takes a quarter of an hour.
+Linux only, in a network namespace in which every address is this machine and a resolver answers
+every name: see tests/support/namespace.py. Every process stays for `--stay` seconds after its work,
+because telemetry takes its time: ONNX Runtime 1.32 asks for its maker's address ten seconds after
+it is imported, which the first line shows as a control. Prints what each command sent, and the
+files below HOME; exit code 1 where it is more than docs/security.md lists. Takes a quarter of an
+hour.
 """
 
 from __future__ import annotations

@@ -1,12 +1,14 @@
-"""The memory plan against what a process takes: every plan of a kit in a process of its own, and limits of a control group.
+"""Compare the memory plan with the memory of processes: every plan of a kit, and limits of a
+control group.
 
     python benchmarks/plan.py WORK --kit KIT [--threads N] [--max-tokens N] [--only N...]
     python benchmarks/plan.py WORK --kit KIT --limits 6GiB 4GiB
 
-The first command takes each rung of the plan's ladder (batch, layout of the weights, encoder closed first or not), reads
-the example page with it, and compares the predicted peak with VmHWM. The second runs `pulse-edge interpret` within a
-memory limit of the kernel's (cgroup v2 or v1, as root); where no control group can be made it says so and takes --memory.
-Results go to WORK/plan.json, and as a table to standard output.
+The first command takes each rung of the plan's ladder (batch, layout of the weights, encoder closed
+first or not), reads the example page with it, and compares the predicted peak with VmHWM. The
+second runs `pulse-edge interpret` within a memory limit of the kernel's (cgroup v2 or v1, as root);
+where no control group can be made it says so and takes --memory. Results go to WORK/plan.json, and
+as a table to standard output.
 """
 
 from __future__ import annotations
@@ -24,29 +26,43 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from pulse_edge import PulseModel
-from pulse_edge.inference import memory_plan
+from pulse_edge.inference import vision_encoder
 from pulse_edge.kit.kit import Kit, open_kit
-from pulse_edge.machine import cpu, memory
+from pulse_edge.machine import cpu, memory, memory_plan
 
 PAGE = Path(__file__).parent.parent / "pulse_edge" / "assets" / "example_page.png"
-USES = {"encoder closed first": memory_plan.Use(pages=1), "encoder kept": memory_plan.Use()}
+USES = {
+    "encoder closed first": memory_plan.Workload(pages=1),
+    "encoder kept": memory_plan.Workload(),
+}
 
 
 def rungs(kit: Kit) -> list[tuple[str, memory_plan.Plan]]:
-    """Every plan, whatever is free."""
+    """Every plan of a kit, regardless of free memory."""
     return [
         (use, p)
         for use, wanted in USES.items()
-        for p in memory_plan.ladder(kit, wanted, None, cpu.flags())
+        for p in memory_plan.ladder(
+            kit,
+            wanted,
+            None,
+            cpu.flags(),
+            exact_int8=vision_encoder.needs_exact_sums(kit.manifest.vision.type),
+        )
     ]
 
 
 def child(kit: Kit, number: int, threads: int, max_tokens: int) -> None:
-    """Take one plan, read the page, and say what it took. The context is the kit's own, filled by the page."""
+    """Run one plan on the page and print the memory it took.
+
+    The context is the kit's own, filled by the page.
+    """
     use, chosen = rungs(kit)[number]
     memory_plan.make = lambda *_args, **_more: chosen
     start = time.perf_counter()
-    with PulseModel.load(kit, device="cpu", threads=threads, use=USES[use], force=True) as model:
+    with PulseModel.load(
+        kit, device="cpu", threads=threads, workload=USES[use], force=True
+    ) as model:
         report = model.interpret(PAGE, max_tokens=max_tokens)
     said = {
         "use": use,
@@ -96,7 +112,9 @@ def every_plan(o: argparse.Namespace) -> list[dict[str, object]]:
 
 
 def within(o: argparse.Namespace, limit: str) -> dict[str, object]:
-    """`pulse-edge interpret` within a limit: exit code (-9: the kernel killed it), peak as the kernel has it, last line."""
+    """Run `pulse-edge interpret` within a limit: exit code (-9: killed by the kernel), the kernel's
+    peak, last line.
+    """
     command = [
         sys.executable,
         "-m",
@@ -143,12 +161,12 @@ def within(o: argparse.Namespace, limit: str) -> dict[str, object]:
 
 
 def read(path: Path) -> int | None:
-    """A number of the kernel's."""
+    """Read a number from a file of the kernel."""
     return int(path.read_text()) if path.is_file() else None
 
 
 def control_group(limit: int) -> tuple[Path | None, str]:
-    """A new control group with this limit and no swap, and what it is; None where none can be made."""
+    """A new control group with this limit and no swap; None where none can be made."""
     v1, v2 = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")
     for parent, name in ((v1, "memory.limit_in_bytes"), (v2, "memory.max")):
         group = parent / f"pulse-edge-plan-{os.getpid()}"
@@ -169,7 +187,7 @@ def control_group(limit: int) -> tuple[Path | None, str]:
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     a = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     a.add_argument("work", type=Path)
     a.add_argument("--kit", type=Path, required=True)

@@ -1,16 +1,16 @@
-"""Image tokens of a kit's encoder on x86 processors of several generations, as each of the encoder's types.
+"""Compare a kit's encoder, in each of its types, on x86 processors of several generations.
 
     python benchmarks/processors.py measure WORK --kit KIT [--pages N] [--emulated-tiles N] [--only NAME] [--large]
 
-Older processors are run in two ways. qemu-x86_64 (Debian: qemu-user) emulates a Nehalem, a Haswell and a Skylake; it is slow,
-its seconds mean nothing, and it knows no AVX-512. And ONNX Runtime itself is copied with its detection of AVX-512, or of VNNI
-alone, switched off, so that this machine runs the kernels of a processor without them, at their
-real speed (in CPU seconds, on which other work has little influence).
+Older processors are run in two ways. qemu-x86_64 (Debian: qemu-user) emulates a Nehalem, a Haswell
+and a Skylake; it is slow, its seconds say nothing about real ones, and it has no AVX-512. And ONNX
+Runtime itself is copied with its detection of AVX-512, or of VNNI alone, switched off, so that this
+machine runs the kernels of a processor without them, at their real speed (in CPU seconds, on which
+other work has little influence).
 
-Cosines are of each image token, against this processor's float32 ones and against its own of the same type. "plain" is ONNX
-Runtime without the setting that pulse_edge/inference/vision_encoder.py makes where sums saturate. `--large` measures the time for random
-weights
-of ViT-L/14-336.
+Cosines are of each image token, against this processor's float32 ones and against its own of the
+same type. "plain" is ONNX Runtime without the setting that pulse_edge/inference/vision_encoder.py
+makes where sums saturate. `--large` measures the time for random weights of ViT-L/14-336.
 """
 
 from __future__ import annotations
@@ -42,12 +42,14 @@ DETECTION = {
         b"\x00\x00\x00\x00",
     ),
 }
-"""Machine code of MLAS_PLATFORM's constructor in onnxruntime 1.32.0 for Linux: where to write, and what switches it off."""
+"""Machine code of MLAS_PLATFORM's constructor in onnxruntime 1.32.0 for Linux: where to write, and
+what switches it off.
+"""
 
 
 @dataclass(frozen=True)
 class Processor:
-    """A way to run the encoder."""
+    """A processor on which the encoder runs."""
 
     name: str
     emulator: tuple[str, ...] = ()
@@ -68,7 +70,7 @@ PROCESSORS = (
 
 @click.group()
 def cli() -> None:
-    """See the module."""
+    """Measure encoders on several processors."""
 
 
 @cli.command()
@@ -77,7 +79,9 @@ def cli() -> None:
 @click.argument("models", type=PATH, nargs=-1)
 @click.option("--turns", default=1)
 def encode(pixels: Path, target: Path, models: tuple[Path, ...], turns: int) -> None:
-    """Encoders on one processor: writes image tokens (n, P, d) to TARGET, prints the least CPU seconds a tile of each."""
+    """Encoders on one processor: writes image tokens (n, P, d) to TARGET, prints the least CPU
+    seconds a tile of each.
+    """
     for model in models:
         for plain in (False, True) if "int8" in model.name else (False,):
             features, seconds = _encode(model, np.load(pixels), plain=plain, turns=turns)
@@ -118,7 +122,7 @@ def _encode(model: Path, tiles: Float, *, plain: bool, turns: int) -> tuple[Floa
 @click.option("--large", is_flag=True, help="Measure the time at ViT-L/14-336 instead.")
 @click.option("--only", default="", help="Of the other processors those with this in their names.")
 def measure(work: Path, kit: Path, pages: int, emulated_tiles: int, large: bool, only: str) -> None:
-    """Print the table."""
+    """Measure and print the table."""
     work.mkdir(parents=True, exist_ok=True)
     tiles = _pixels(kit, pages)
     models = _models(work, kit, tiles, large=large)
@@ -154,7 +158,7 @@ def _say(
     native: Float,
     seconds: float,
 ) -> None:
-    from export.parity import cosine
+    from export.image_tokens import cosine
 
     n = len(features)
     both = [cosine(features, other[:n]) for other in (original, native)]
@@ -170,7 +174,9 @@ def _say(
 def _run(
     work: Path, processor: Processor, models: list[Path], tiles: Float, *, turns: int
 ) -> list[float]:
-    """The seconds a tile of each model, and without the setting of integer ones; image tokens are then in WORK."""
+    """The seconds a tile of each model, and without the setting of integer ones; image tokens are
+    then in WORK.
+    """
     np.save(work / "pixels.npy", tiles)
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     if processor.without:
@@ -229,7 +235,7 @@ def _runtime(work: Path, without: tuple[str, ...]) -> Path:
 
 
 def _pixels(kit: Path, pages: int) -> Float:
-    """Tiles (n, 3, S, S) of the example page and of drawn ones."""
+    """Tiles (n, 3, S, S) of the example page and of synthetic pages."""
     from PIL import Image
 
     from calibration.synthetic import page_at

@@ -1,9 +1,9 @@
-"""What the proof notices, and what right kits give: the tables of docs/proof.md.
+"""Make the tables of docs/proof.md: faults that the proof notices, and figures of right kits.
 
     python benchmarks/proof.py mutations WORK                  every mutation of tests/support/mutations.py, and what refused it
     python benchmarks/proof.py right WORK CHECKPOINT...        figures of right conversions, expected and measured
 
-Both print Markdown. A mutation that no gate notices is said so, and ends the program with code 1.
+Both print Markdown. A mutation that no gate notices is named, and ends the program with code 1.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ def cli() -> None:
 @cli.command()
 @click.argument("work", type=click.Path(path_type=Path))
 def mutations(work: Path) -> None:
-    """Put every fault into the converter, the runtime and the quantizer, and print what notices it."""
+    """Put every fault into the converter, the runtime and the quantizer, and print the gate that
+    notices it.
+    """
     import mutations as faults
     import pytest
 
@@ -66,7 +68,7 @@ def mutations(work: Path) -> None:
 @click.argument("work", type=click.Path(path_type=Path))
 @click.argument("checkpoints", type=click.Path(path_type=Path), nargs=-1, required=True)
 def right(work: Path, checkpoints: tuple[Path, ...]) -> None:
-    """Convert right checkpoints, and print each figure beside what was expected of it."""
+    """Convert right checkpoints, and print each figure with its expected value."""
     from export.convert import Options, convert
 
     gates = (

@@ -1,12 +1,15 @@
-"""What an importance matrix of pages and chosen types are worth: mean KLD to f16 at equal size, over unseen pages.
+"""Measure the gain of an importance matrix from pages and of chosen types: mean KLD to f16 at equal
+size, over unseen pages.
 
     python benchmarks/quantization.py KIT WORK [--pages N] [--samples N] [--level Q4_K_M] [--source DIR]
 
-KIT is an f16 kit of a small model. At each level: (a) the plain type of llama.cpp, (b) with an importance matrix of text by
-llama.cpp's own tool, read from the calibration pages' answers, (c) with ours, of the pages themselves, (d) ours and chosen
-types, (e) the same with measured sensitivities; (d) and (e) have the bytes of (a). Every test page is asked one question, and
-compared are the distributions of its right answer's tokens, behind the base kit's image tokens. Also checks that
-`llama-quantize` makes the same tensors of our stats as we do. Everything is kept in WORK, and a killed run goes on from there.
+KIT is an f16 kit of a small model. At each level: (a) the plain type of llama.cpp, (b) with an
+importance matrix of text by llama.cpp's own tool, read from the calibration pages' answers, (c)
+with ours, of the pages themselves, (d) ours and chosen types, (e) the same with measured
+sensitivities; (d) and (e) have the bytes of (a). One question is asked about every test page, and
+the distributions along its right answer are compared, behind the base kit's image tokens. It also
+checks that `llama-quantize` makes the same tensors of our statistics. All results stay in WORK, and
+a killed run is resumed from there.
 """
 
 from __future__ import annotations
@@ -27,14 +30,15 @@ import numpy as np
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks"), str(ROOT / "tests" / "support")]
 
-from tools import tools
+from llama_cpp_programs import programs
 
 from calibration import ecgbench
-from export import choose, ggml, parity
-from export import quantize as quantizing
+from export import choose, ggml, llm_logits
+from export.quantize.job import Job, Options
+from export.quantize.language_model import sensitivity, write_types
 from export.stats import read as read_stats
 from pulse_edge import PulseModel
-from pulse_edge.inference.language_model import LanguageModel
+from pulse_edge.inference.language_model import LanguageModel, Settings
 from pulse_edge.kit import prompt
 from pulse_edge.kit.kit import Kit, open_kit
 
@@ -42,7 +46,7 @@ PATH = click.Path(path_type=Path)
 
 
 def command(*words: object) -> None:
-    """One of our own commands."""
+    """Run one of our own commands."""
     subprocess.run([sys.executable, "-m", *map(str, words)], cwd=ROOT, check=True)
 
 
@@ -66,7 +70,7 @@ def text_importance(tool: Path, kit: Kit, pages: Path, work: Path) -> dict[str, 
 
 
 def same_tensors(tool: Path, source: Path, stats: Path, ours: Path, level: str, work: Path) -> str:
-    """Whether llama-quantize makes `ours` of the same stats."""
+    """Whether llama-quantize makes `ours` of the same statistics."""
     theirs = work / "theirs.gguf"
     subprocess.run(
         [tool, "--imatrix", stats, source, theirs, level, "2"], check=True, capture_output=True
@@ -82,7 +86,7 @@ def same_tensors(tool: Path, source: Path, stats: Path, ours: Path, level: str, 
 
 
 def variants(kit: Kit, stats: Any, text: Any, level: str, work: Path) -> dict[str, Path]:
-    """The files of a level, made where they are not there yet."""
+    """The files of a level; missing ones are made."""
     source, threads = kit.file(kit.manifest.language.file), 2
     paths = {v: work / f"{level}-{v}.gguf" for v in "abcde"}
     for v, importance in (("a", None), ("b", text), ("c", stats.importance)):
@@ -92,14 +96,12 @@ def variants(kit: Kit, stats: Any, text: Any, level: str, work: Path) -> dict[st
         budget = sum(
             int(t.n_bytes) for t in gguf.GGUFReader(paths["a"]).tensors if len(t.shape) > 1
         )
-        job = quantizing._Job(
-            kit, work, quantizing.Options(), stats, threads, click.echo, lambda _d, _o: None
-        )
+        job = Job(kit, work, Options(), stats, threads, click.echo, lambda _d, _o: None)
         matrices = choose.measure(source, stats.importance)
-        sensitive = choose.weighted(matrices, quantizing._sensitivity(job, matrices, budget))
+        sensitive = choose.weighted(matrices, sensitivity(job, matrices, budget))
         for v, those in (("d", matrices), ("e", sensitive)):
             types = choose.choose(those, budget)
-            quantizing.write_types(source, paths[v], types, stats.importance, threads)
+            write_types(source, paths[v], types, stats.importance, threads)
     return paths
 
 
@@ -117,7 +119,9 @@ def questions(pages: Path, count: int) -> Iterator[ecgbench.Sample]:
 def compare(
     kit: Path, files: dict[str, Path], pages: Path, count: int, out: Path
 ) -> list[dict[str, Any]]:
-    """{file: [sum of KLD, tokens, same top token]} for each page; lines are appended to `out` as they come."""
+    """{file: [sum of KLD, tokens, same top token]} for each page; lines are appended to `out` as
+    they come.
+    """
     done = [json.loads(line) for line in out.read_text().splitlines()] if out.is_file() else []
     seen = {one["id"] for one in done}
     left = [s for s in questions(pages, count) if s.id not in seen]
@@ -128,7 +132,7 @@ def compare(
         m, language = model.kit.manifest, model.language
         smaller = {
             name: stack.enter_context(
-                closing(LanguageModel(path, context=language.context, threads=2))
+                closing(LanguageModel(path, Settings(context=language.context, threads=2)))
             )
             for name, path in files.items()
         }
@@ -146,7 +150,7 @@ def compare(
             one = {"id": sample.id}
             for name, made in logits.items():
                 same = int((made.argmax(-1) == original.argmax(-1)).sum())
-                one[name] = [float(parity.divergence(original, made).sum()), len(right), same]
+                one[name] = [float(llm_logits.divergence(original, made).sum()), len(right), same]
             lines.write(json.dumps(one) + "\n")
             lines.flush()
             done.append(one)
@@ -195,7 +199,7 @@ def main(
     started, work = time.perf_counter(), work.resolve()
     work.mkdir(parents=True, exist_ok=True)
     opened = open_kit(kit)
-    quantizer, imatrix = tools(work, source, "llama-quantize", "llama-imatrix")
+    quantizer, imatrix = programs(work, source, "llama-quantize", "llama-imatrix")
     for name, seed, count in (("calibrate", 101, samples), ("test", 202, pages)):
         if not (work / name).is_dir():
             command(

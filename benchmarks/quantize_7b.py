@@ -1,10 +1,11 @@
-"""Q4_K_M of a large f16 kit with an importance matrix: seconds and peak memory beside `llama-quantize` in the same run.
+"""Quantize a large f16 kit to Q4_K_M with an importance matrix: seconds and peak memory of ours and
+`llama-quantize` in the same run.
 
     python benchmarks/quantize_7b.py KIT WORK [--source DIR] [--level Q4_K_M]
 
-The importance is made up, for only time and memory are measured. Needs the disk of two quantized files in WORK, and removes
-them. The kit is dropped from the page cache before each run; theirs, ours, ours, theirs, so that a machine that gets slower or
-faster favours neither.
+The importance is artificial, because only time and memory are measured. Needs the disk of two
+quantized files in WORK, and removes them. The kit is dropped from the page cache before each run;
+theirs, ours, ours, theirs, so that a machine that gets slower or faster favours neither.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks"), str(ROOT / "tests" / "support")]
 
 from convert_7b import measure, row
-from tools import tools
+from llama_cpp_programs import programs
 
 OURS = """
 import sys
@@ -66,7 +67,7 @@ def made_up(source: Path, path: Path) -> None:
 def main(kit: Path, work: Path, source: Path | None, level: str, threads: int) -> None:
     """Measure."""
     work = work.resolve()
-    (quantizer,) = tools(work, source, "llama-quantize")
+    (quantizer,) = programs(work, source, "llama-quantize")
     llm, stats, ours, theirs = (
         kit.resolve() / "llm.gguf",
         *(work / f"{n}.gguf" for n in ("made-up", "ours", "theirs")),

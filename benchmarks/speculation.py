@@ -1,11 +1,14 @@
-"""What guesses are worth: steps that they save on a small kit's answers, and what a step costs at a large kit's shapes.
+"""Measure speculative decoding: steps saved on a small kit's answers, and the cost of a step at a
+large kit's shapes.
 
     python benchmarks/speculation.py KIT BENCH [--answers N] [--tasks A,B] [--costs BIGKIT] [--depth N] [--threads N]
 
-KIT is a kit that answers in words, best one of `calibration guesses`; BENCH are pages that its table was not made of. Every
-question is answered with steps of one token, with steps of four without guesses, and with guesses. The last two must be equal
-token for token, else the command fails; the first may differ where two tokens are as good as equally likely, and is counted.
-BIGKIT (default: KIT) is fed random rows, and only timed. The speed-up is tokens a step by cost of a step, against single tokens.
+KIT answers in words and has a draft table (`calibration draft-table`); BENCH has pages that its
+table was not made of. Every question is answered with steps of one token, with steps of four
+without draft tokens, and with draft tokens. The last two must be equal token for token, else the
+command fails; the first may differ where two tokens are as good as equally likely, and is counted.
+BIGKIT (default: KIT) reads random embeddings, and is only timed. The speed-up is tokens a step by
+cost of a step, against single tokens.
 """
 
 from __future__ import annotations
@@ -24,17 +27,17 @@ sys.path[:0] = [str(ROOT)]
 
 from calibration import ecgbench
 from pulse_edge import PulseModel
-from pulse_edge.inference import language_model
+from pulse_edge.inference import decoding, language_model
 from pulse_edge.kit.kit import open_kit
 
 PATH = click.Path(path_type=Path)
-WIDTHS = (1, 2, language_model.WIDTH, 2 * language_model.WIDTH)
+WIDTHS = (1, 2, decoding.STEP_WIDTH, 2 * decoding.STEP_WIDTH)
 
 
 def answers(
     model: PulseModel, samples: list[ecgbench.Sample]
 ) -> dict[str, list[tuple[list[int], int, float]]]:
-    """By way of answering: for each sample the tokens, steps and seconds of its first turn."""
+    """For each way of decoding: tokens, steps and seconds of every sample's first turn."""
     language, drafter = model.language, model.drafter
     found: dict[str, list[tuple[list[int], int, float]]] = {
         "single": [],
@@ -44,7 +47,7 @@ def answers(
     for sample in samples:
         encoded = model.encode(sample.picture or b"", admit=False)
         for way, told in found.items():
-            language.width = 1 if way == "single" else language_model.WIDTH
+            language.step_width = 1 if way == "single" else decoding.STEP_WIDTH
             model.drafter = drafter if way == "guesses" else None
             before = language.steps
             answering = model.ask(encoded, sample.turns[0][0])
@@ -54,11 +57,14 @@ def answers(
 
 
 def costs(kit: Path, depth: int, threads: int, runs: int = 7) -> dict[int, float]:
-    """Seconds of a step of each width, behind `depth` random rows; the least of several is what the machine can do."""
+    """Seconds of a step of each width behind `depth` random embeddings: the smallest of several,
+    which the machine can reach.
+    """
     m = open_kit(kit).manifest
     with closing(
         language_model.LanguageModel(
-            kit / m.language.file, context=m.language.context_length, threads=threads
+            kit / m.language.file,
+            language_model.Settings(context=m.language.context_length, threads=threads),
         )
     ) as model:
         rows = (
@@ -73,7 +79,7 @@ def costs(kit: Path, depth: int, threads: int, runs: int = 7) -> dict[int, float
                 start = time.perf_counter()
                 model.feed_tokens([5] * width, every=True)
                 took.append(time.perf_counter() - start)
-                model.back(width)
+                model.rewind(width)
     return {width: statistics.median(took) for width, took in seconds.items()}
 
 
@@ -117,16 +123,14 @@ def main(
         )
     gain = sum(map(len, ids["guesses"])) / sum(one[1] for one in found["guesses"])
     other = sum(a != b for a, b in zip(ids["single"], ids["steps"], strict=True))
-    click.echo(
-        f"\n{other} answers differ between single tokens and steps of {language_model.WIDTH}"
-    )
+    click.echo(f"\n{other} answers differ between single tokens and steps of {decoding.STEP_WIDTH}")
     timed = costs(large or kit, depth, threads)
     for width, took in timed.items():
         click.echo(
             f"a step of {width}: {took * 1e3:.2f} ms, {took / timed[1]:.2f} x a single token"
         )
     click.echo(
-        f"speed-up against single tokens: {gain / (timed[language_model.WIDTH] / timed[1]):.2f} x"
+        f"speed-up against single tokens: {gain / (timed[decoding.STEP_WIDTH] / timed[1]):.2f} x"
     )
     if ids["steps"] != ids["guesses"]:
         raise SystemExit("guesses changed an answer")

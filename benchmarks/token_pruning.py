@@ -1,11 +1,12 @@
-"""What image tokens that are left out cost and save: time to read a page, and what that does to the answers.
+"""Measure token pruning: time of prefill, and its effect on the answers.
 
-    python benchmarks/rows.py KIT BENCH [--pages N] [--tasks A,B] [--image-tokens no-padding,600,400] [--threads N]
+    python benchmarks/token_pruning.py KIT BENCH [--pages N] [--tasks A,B] [--image-tokens no-padding,600,400] [--threads N]
 
-Every question is answered with all rows and with each choice of `--image-tokens`, on the same page one after the other. KLD is of each
-token of the right answer, from all rows to the choice; loss is of the same tokens, in nats, lower where an answer comes nearer
-to the right one; a flip is a greedy answer that is another text. Seconds are those of reading the page alone; on a machine with
-other work only their ratio says something. Ctrl-C ends early, with what there is.
+Every question is answered with all image tokens and with each choice of `--image-tokens`, on the
+same page one after the other. KLD is that of each token of the right answer, from all image tokens
+to the choice. Loss is that of the same tokens, in nats; it is lower where an answer comes nearer to
+the right one. A flip is a greedy answer with another text. Seconds are those of prefill alone; on a
+machine with other work only their ratio counts. Ctrl-C ends early, with the results so far.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from calibration import answering, ecgbench
 from pulse_edge import PulseModel
 from pulse_edge.inference import token_pruning
 from pulse_edge.inference.cache import ImageTokenCache
-from pulse_edge.inference.model import EncodedPage
+from pulse_edge.inference.page_encoder import EncodedPage
 
 PATH = click.Path(path_type=Path)
 LONGEST = 100
@@ -39,7 +40,7 @@ LONGEST = 100
 
 
 def read(model: PulseModel, encoded: EncodedPage) -> float:
-    """Seconds that the language model takes for the page's rows."""
+    """Seconds that the language model takes for the page's image tokens."""
     model.language.clear()
     start = time.perf_counter()
     before = model.kit.manifest.prompt.before
@@ -51,7 +52,7 @@ def read(model: PulseModel, encoded: EncodedPage) -> float:
 
 @dataclass(frozen=True)
 class Found:
-    """One question with one choice of rows."""
+    """One question with one choice of image tokens."""
 
     rows: int
     gaps: int
@@ -66,7 +67,7 @@ class Found:
 def measure(
     model: PulseModel, sample: ecgbench.Sample, choices: Sequence[str], cache: ImageTokenCache
 ) -> list[Found]:
-    """The same question with each choice."""
+    """Ask the same question with each choice."""
     question, right = sample.turns[0]
     ids = [*model.language.tokenize(right, first=False), model.language.end]
     found = []
@@ -104,17 +105,17 @@ def measure(
 @click.option(
     "--shortest",
     type=int,
-    default=token_pruning.SHORTEST,
+    default=token_pruning.SHORTEST_RUN,
     show_default=True,
     help="Run that is worth leaving out.",
 )
 @click.option("--threads", type=int, default=2, show_default=True)
 def main(
-    kit: Path, bench: Path, pages: int, tasks: str, rows: str, shortest: int, threads: int
+    kit: Path, bench: Path, pages: int, tasks: str, image_tokens: str, shortest: int, threads: int
 ) -> None:
     """Measure."""
-    token_pruning.SHORTEST = shortest
-    choices = [token_pruning.ALL, *map(token_pruning.parse, rows.split(","))]
+    token_pruning.SHORTEST_RUN = shortest
+    choices = [token_pruning.ALL, *map(token_pruning.parse, image_tokens.split(","))]
     opened, names = ecgbench.open_bench(bench), tasks.split(",")
     some = [islice(opened.samples(task, click.echo), pages // len(names)) for task in names]
     found: list[list[Found]] = []

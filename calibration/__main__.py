@@ -1,112 +1,45 @@
-"""`python -m calibration synthesize | split | collect | merge | draft-table | evaluate | findings | report | score`."""
+"""`python -m calibration`: make calibration data, measure kits, and report on them."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
+from pulse_edge.cli.run import Program, run
 from pulse_edge.common.text import visible
 
 PATH = click.Path(path_type=Path)
+F = TypeVar("F", bound=Callable[..., Any])
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Program)
 def cli() -> None:
-    """Measure kits: calibration data and accuracy."""
+    """Make calibration data, measure kits, and report on them."""
 
 
 def say(text: str) -> None:
-    """Notes go to stderr."""
+    """Print a note to stderr."""
     click.echo(visible(text), err=True)
 
 
 def names(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...] | None:
-    """`a,b` -> its names."""
-    return (
-        None if value is None else tuple(part.strip() for part in value.split(",") if part.strip())
-    )
+    """The names in `a,b`."""
+    if value is None:
+        return None
+    return tuple(part.strip() for part in value.split(",") if part.strip())
 
 
 def cores() -> int:
-    """Processors that this process may use."""
+    """Number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-@cli.command()
-@click.option("-o", "--output", "target", type=PATH, required=True, help="The folder to make.")
-@click.option("--pages", type=click.IntRange(1), required=True, help="How many pages.")
-@click.option(
-    "--seed",
-    type=click.IntRange(0),
-    default=0,
-    show_default=True,
-    help="The same seed, the same bytes.",
-)
-@click.option(
-    "--signals",
-    type=PATH,
-    help="Draw the records of this .npz (labels in the .json beside it), in turn.",
-)
-@click.option(
-    "--tasks", callback=names, metavar="A,B", help="Which tasks. Default: ECGBench's nine."
-)
-@click.option("--layouts", callback=names, metavar="A,B", help="Which page layouts. Default: all.")
-@click.option(
-    "--parquet",
-    is_flag=True,
-    help="Write the hub's parquet folders instead of TASK.json and images/.",
-)
-@click.option(
-    "--processes",
-    type=click.IntRange(1, 256),
-    help="Default: the processors that this process may use.",
-)
-@click.option("--force", is_flag=True, help="Replace an existing folder.")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def synthesize(
-    target: Path, processes: int | None, force: bool, debug: bool, **options: Any
-) -> None:
-    """Draw pages with questions and right answers, in ECGBench's layout."""
-    from .synthesize import Plan
-    from .synthesize import synthesize as run
-
-    plan = Plan(**{key: value for key, value in options.items() if value is not None})
-    run(target, plan, processes or cores(), force, say)
-    click.echo(target)
-
-
-@cli.command()
-@click.option(
-    "--bench", type=PATH, required=True, help="ECGBench: parquet folders, or TASK.json and images/."
-)
-@click.option(
-    "--key", default="pulse-edge", show_default=True, help="The same key, the same split."
-)
-@click.option(
-    "--share", type=float, default=0.1, show_default=True, help="For calibration, of every task."
-)
-@click.option("-o", "--output", "target", type=PATH, required=True, help="The file to write.")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def split(bench: Path, key: str, share: float, target: Path, debug: bool) -> None:
-    """Divide ECGBench's ids into calibration and test, and record them."""
-    from . import ecgbench
-
-    opened, problems = ecgbench.open_bench(bench), list[ecgbench.Problem]()
-    samples = (one for task in opened.tasks for one in opened.samples(task, problems.append))
-    made = ecgbench.split(samples, key, share)
-    for problem in problems:
-        say(f"left out: {problem}")
-    for task, ids in made.calibration.items():
-        say(f"{task}: {len(ids)} for calibration, {len(made.test[task])} for test")
-    ecgbench.save_split(made, target, problems)
-    click.echo(target)
-
-
 def part(_: click.Context, __: click.Parameter, value: str) -> tuple[int, int]:
-    """`1/4` -> (1, 4)."""
+    """The numbers in `1/4`."""
     try:
         i, n = map(int, value.split("/"))
     except ValueError:
@@ -114,40 +47,147 @@ def part(_: click.Context, __: click.Parameter, value: str) -> tuple[int, int]:
     return i, n
 
 
+# --- shared options ---------------------------------------------------------------------------
+
+
+def output(help_text: str) -> Callable[[F], F]:
+    """`-o`: what the command writes."""
+    return click.option("-o", "--output", "target", type=PATH, required=True, help=help_text)
+
+
+def force(what: str) -> Callable[[F], F]:
+    """`--force`: replace an earlier result."""
+    return click.option("--force", is_flag=True, help=f"Replace an existing {what}.")
+
+
+def bench(help_text: str = "Folder with ECGBench.", required: bool = True) -> Callable[[F], F]:
+    """`--bench`: the questions and pages."""
+    layouts = "Either its parquet folders, or TASK.json files and images/."
+    return click.option("--bench", type=PATH, required=required, help=f"{help_text} {layouts}")
+
+
+device = click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where the models run.",
+)
+threads = click.option(
+    "--threads",
+    type=click.IntRange(1, 512),
+    help="Threads of the models.  [default: all processors that this process may use]",
+)
+calibration_split = click.option(
+    "--split", type=PATH, help="Use only the calibration ids of this split file."
+)
+tasks = click.option(
+    "--tasks", callback=names, metavar="A,B", help="Tasks to use.  [default: ECGBench's nine]"
+)
+
+
+# --- data -------------------------------------------------------------------------------------
+
+
+@cli.command()
+@output("Folder to write.")
+@click.option("--pages", type=click.IntRange(1), required=True, help="Number of pages.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Seed of the pages; the same seed gives the same bytes.",
+)
+@click.option(
+    "--signals",
+    type=PATH,
+    help="Plot the recordings of this .npz file in turn; its labels are in the .json file of the "
+    "same name.  [default: synthetic signals]",
+)
+@tasks
+@click.option(
+    "--layouts", callback=names, metavar="A,B", help="Page layouts to use.  [default: all]"
+)
+@click.option(
+    "--parquet", is_flag=True, help="Write parquet folders instead of TASK.json files and images/."
+)
+@click.option(
+    "--processes",
+    type=click.IntRange(1, 256),
+    help="Number of processes.  [default: all processors that this process may use]",
+)
+@force("folder")
+def synthesize(target: Path, processes: int | None, force: bool, **options: Any) -> None:
+    """Make synthetic pages with questions and right answers, in ECGBench's layout."""
+    from calibration.synthesize import Plan
+    from calibration.synthesize import synthesize as run
+
+    plan = Plan(**{key: value for key, value in options.items() if value is not None})
+    run(target, plan, processes or cores(), force, say)
+    click.echo(target)
+
+
+@cli.command()
+@bench()
+@click.option(
+    "--key",
+    default="pulse-edge",
+    show_default=True,
+    help="Key of the split; the same key gives the same split.",
+)
+@click.option(
+    "--share",
+    type=float,
+    default=0.1,
+    show_default=True,
+    help="Share of every task's samples that is used for calibration.",
+)
+@output("Split file to write (JSON).")
+def split(bench: Path, key: str, share: float, target: Path) -> None:
+    """Divide ECGBench's ids into calibration and test ids."""
+    from calibration import ecgbench, splits
+
+    opened, problems = ecgbench.open_bench(bench), list[ecgbench.Problem]()
+    samples = (one for task in opened.tasks for one in opened.samples(task, problems.append))
+    result = splits.split(samples, key, share)
+    for problem in problems:
+        say(f"left out: {problem}")
+    for task, ids in result.calibration.items():
+        say(f"{task}: {len(ids)} for calibration, {len(result.test[task])} for test")
+    splits.save(result, target, problems)
+    click.echo(target)
+
+
+# --- statistics for quantization --------------------------------------------------------------
+
+
 @cli.command()
 @click.argument("kit", type=PATH)
-@click.option(
-    "-o", "--output", "target", type=PATH, required=True, help="The file to write (GGUF)."
-)
+@output("Statistics file to write (GGUF).")
 @click.option(
     "--samples",
     type=click.IntRange(1),
     default=128,
     show_default=True,
-    help="How many, of all tasks.",
+    help="Number of samples, over all tasks.",
 )
-@click.option(
-    "--bench",
-    type=PATH,
-    help="ECGBench: parquet folders, or TASK.json and images/. Default: draw pages.",
-)
-@click.option("--split", type=PATH, help="Take only the calibration ids of this recorded split.")
+@bench("Folder with ECGBench [default: synthetic pages].", required=False)
+@calibration_split
 @click.option(
     "--part",
     callback=part,
     default="1/1",
     show_default=True,
-    help="Only the I-th of N parts; see merge.",
+    metavar="I/N",
+    help="Use only the I-th of N parts of the samples; `merge` joins them.",
 )
-@click.option(
-    "--threads", type=click.IntRange(1), help="Default: the processors that this process may use."
-)
-@click.option("--force", is_flag=True, help="Replace an existing file.")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def collect(kit: Path, target: Path, force: bool, debug: bool, **options: Any) -> None:
-    """Run KIT over calibration pages: importance matrix and ranges for `python -m export quantize --stats`."""
-    from .collect import Plan
-    from .collect import collect as run
+@threads
+@force("file")
+def collect(kit: Path, target: Path, force: bool, **options: Any) -> None:
+    """Collect statistics of KIT on calibration pages, for `python -m export quantize --stats`."""
+    from calibration.collect import Plan
+    from calibration.collect import collect as run
 
     run(kit, target, Plan(**options), force, say)
     click.echo(target)
@@ -155,11 +195,10 @@ def collect(kit: Path, target: Path, force: bool, debug: bool, **options: Any) -
 
 @cli.command()
 @click.argument("parts", type=PATH, nargs=-1, required=True)
-@click.option("-o", "--output", "target", type=PATH, required=True, help="The file to write.")
-@click.option("--force", is_flag=True, help="Replace an existing file.")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def merge(parts: tuple[Path, ...], target: Path, force: bool, debug: bool) -> None:
-    """Put files of `collect --part` together: the bytes of one run over all of it."""
+@output("Statistics file to write (GGUF).")
+@force("file")
+def merge(parts: tuple[Path, ...], target: Path, force: bool) -> None:
+    """Merge the files of `collect --part` into the file of one run over all parts."""
     from calibration import statistics_file
     from calibration.files import refuse_existing
 
@@ -172,60 +211,42 @@ def merge(parts: tuple[Path, ...], target: Path, force: bool, debug: bool) -> No
 
 @cli.command("draft-table")
 @click.argument("kit", type=PATH)
-@click.option("-o", "--output", "target", type=PATH, required=True, help="The kit to make.")
-@click.option(
-    "--bench", type=PATH, required=True, help="ECGBench: parquet folders, or TASK.json and images/."
-)
-@click.option("--split", type=PATH, help="Take only the calibration ids of this recorded split.")
-@click.option("--force", is_flag=True, help="Replace an existing kit.")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def draft_table(kit: Path, target: Path, debug: bool, **options: Any) -> None:
-    """Make a copy of KIT with a draft table, for faster answers that stay the same."""
+@output("Kit to write.")
+@bench()
+@calibration_split
+@force("kit")
+def draft_table(kit: Path, target: Path, **options: Any) -> None:
+    """Make a copy of KIT with a draft table: answers stay the same and come faster."""
     from calibration.draft_table import add
 
     say(f"{add(kit, target, **options)} contexts")
     click.echo(target)
 
 
+# --- accuracy ---------------------------------------------------------------------------------
+
+
 @cli.command()
 @click.argument("kits", nargs=-1, required=True, type=PATH, metavar="KIT...")
+@output("Folder of results; an interrupted run is resumed in its folder.")
+@bench()
+@tasks
+@click.option("--split", type=PATH, help="Ask only the test ids of this split file.")
+@click.option("--limit", type=click.IntRange(1), help="Ask only the first N questions of a task.")
 @click.option(
-    "-o",
-    "--output",
-    "target",
-    type=PATH,
-    required=True,
-    help="The folder of results: new, or to go on with.",
+    "--max-tokens", type=click.IntRange(1), help="Longest answer.  [default: the kit's limit]"
 )
-@click.option(
-    "--bench", type=PATH, required=True, help="ECGBench: parquet folders, or TASK.json and images/."
-)
-@click.option(
-    "--tasks", callback=names, metavar="A,B", help="Which tasks. Default: ECGBench's nine."
-)
-@click.option("--split", type=PATH, help="Ask only the test ids of this recorded split.")
-@click.option("--limit", type=click.IntRange(1), help="Only the first questions of each task.")
-@click.option(
-    "--max-tokens", type=click.IntRange(1), help="Longest answer. Default: the kit's limit."
-)
-@click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
-)
-@click.option(
-    "--threads",
-    type=click.IntRange(1, 512),
-    help="Default: the processors that this process may use.",
-)
+@device
+@threads
 @click.option(
     "--cluster",
     metavar="ADDRESS",
-    help="Run on this Ray cluster (auto, HOST:PORT); local: on one started here.",
+    help="Run on a Ray cluster: auto, HOST:PORT, or local to start one on this machine.",
 )
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def evaluate(kits: tuple[Path, ...], target: Path, debug: bool, **options: Any) -> None:
-    """Ask kits the questions of ECGBench; the first kit is the reference. Interrupted, it goes on where it was."""
-    from .evaluate import Plan
-    from .evaluate import evaluate as run
+def evaluate(kits: tuple[Path, ...], target: Path, **options: Any) -> None:
+    """Ask kits the questions of ECGBench; the first kit is the reference."""
+    from calibration.evaluate import Plan
+    from calibration.evaluate import evaluate as run
 
     run(target, Plan(kits, **options), say)
     click.echo(target)
@@ -233,53 +254,38 @@ def evaluate(kits: tuple[Path, ...], target: Path, debug: bool, **options: Any) 
 
 @cli.command()
 @click.argument("kit", type=PATH)
-@click.option(
-    "-o",
-    "--output",
-    "target",
-    type=PATH,
-    required=True,
-    help="The file to write (JSON), or to go on with.",
-)
-@click.option(
-    "--bench", type=PATH, required=True, help="ECGBench: parquet folders, or TASK.json and images/."
-)
+@output("File to write (JSON); an interrupted run is resumed from TARGET.partial.")
+@bench()
 @click.option(
     "--split",
     type=PATH,
-    help="Fit on its calibration ids, measure on its test ids. Default: by halves.",
+    help="Fit on this split's calibration ids and measure on its test ids.  [default: halves]",
 )
 @click.option(
     "--fitted",
     type=PATH,
-    metavar="FINDINGS",
-    help="Fit nothing: measure the calibration of this file here.",
+    metavar="FILE",
+    help="Measure the calibration of this file instead of fitting one.",
 )
-@click.option("--limit", type=click.IntRange(1), help="Pages of either side at most.")
+@click.option("--limit", type=click.IntRange(1), help="Largest number of pages of either side.")
 @click.option(
-    "--risk",
+    "--max-error",
+    "risk",
+    metavar="RATE",
     type=float,
     default=0.1,
     show_default=True,
-    help="Of verdicts, and of either truth, wrong at most.",
+    help='Highest error rate allowed among "present" and among "absent" verdicts.',
 )
 @click.option("--attach", is_flag=True, help="Put the calibration into KIT.")
-@click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
-)
-@click.option(
-    "--threads",
-    type=click.IntRange(1, 512),
-    help="Default: the processors that this process may use.",
-)
-@click.option("--force", is_flag=True, help="Begin anew, and replace an existing file.")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def findings(
-    kit: Path, target: Path, attach: bool, force: bool, debug: bool, **options: Any
-) -> None:
-    """Calibrate the probabilities of KIT's findings, and measure them. Interrupted, it goes on where it was."""
-    from .findings import Plan, in_words
-    from .findings import findings as run
+@device
+@threads
+@click.option("--force", is_flag=True, help="Start again, and replace an existing file.")
+def findings(kit: Path, target: Path, attach: bool, force: bool, **options: Any) -> None:
+    """Calibrate the probabilities of KIT's findings, and measure them."""
+    from calibration.findings.pages import Plan
+    from calibration.findings.run import findings as run
+    from calibration.findings.run import in_words
 
     for text in in_words(run(kit, target, Plan(**options), attach, force, say)):
         say(text)
@@ -288,80 +294,88 @@ def findings(
 
 @cli.command()
 @click.argument("results", type=PATH)
+@output("Folder for report.html, report.md and report.json.")
 @click.option(
-    "-o",
-    "--output",
-    "target",
-    type=PATH,
-    required=True,
-    help="The folder for report.html, .md and .json.",
+    "--bench", type=PATH, help="Folder with the pages.  [default: where `evaluate` read them]"
 )
-@click.option("--bench", type=PATH, help="Where the pages lie now. Default: where they lay.")
 @click.option(
     "--gates",
     "recipe",
     metavar="RECIPE",
-    help="Hold kits against this recipe's gates; exit 1 when one fails.",
+    help="Check kits against this recipe's gates; exit with 1 if one fails.",
 )
-@click.option("--recipes", type=PATH, help="The YAML file of recipes. Default: models.yaml.")
+@click.option("--recipes", type=PATH, help="YAML file of recipes.  [default: models.yaml]")
 @click.option("--attach", type=PATH, metavar="KIT", help="Put verdict and report into this kit.")
 @click.option(
     "--findings",
     type=PATH,
     multiple=True,
-    help="A kit's file of `calibration findings`. Repeatable.",
+    help="File of `calibration findings` to include. Repeatable.",
 )
 @click.option(
-    "--no-pictures", "hidden", callback=names, metavar="A,B", help="Show no page of these tasks."
+    "--no-pictures",
+    "hidden",
+    callback=names,
+    metavar="A,B",
+    help="Leave out the pages of these tasks.",
 )
-@click.option("--force", is_flag=True, help="Replace an existing folder.")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def report(results: Path, target: Path, recipes: Path | None, debug: bool, **options: Any) -> None:
-    """Say what the kits' answers are worth, and what differs from the reference."""
-    from .report import RECIPES, failed
-    from .report import report as run
+@force("folder")
+def report(results: Path, target: Path, recipes: Path | None, **options: Any) -> None:
+    """Report how accurate kits are, and what differs from the reference kit."""
+    from calibration.report.gates import RECIPES
+    from calibration.report.write import Options
+    from calibration.report.write import report as run
 
-    figures = run(results, target, recipes=recipes or RECIPES, **options)
-    for name, text in figures["verdicts"].items():
+    figures = run(results, target, Options(recipes=recipes or RECIPES, **options))
+    for name, text in figures.verdicts.items():
         say(f"{name}: {text}")
     click.echo(target)
-    for gate in failed(figures):
+    for gate in figures.failed_gates:
         say(f"not passed: {gate}")
-    click.get_current_context().exit(1 if failed(figures) else 0)
+    click.get_current_context().exit(1 if figures.failed_gates else 0)
 
 
 @cli.command()
-@click.option("--bench", type=PATH, required=True, help="ECGBench: parquet folders, or TASK.json.")
 @click.option(
-    "--predictions", type=PATH, required=True, help="The run's folder, with TASK/step-final.jsonl."
+    "--bench", type=PATH, required=True, help="Folder with ECGBench: parquet, or TASK.json files."
+)
+@click.option(
+    "--predictions",
+    type=PATH,
+    required=True,
+    help="Folder of a run with TASK/step-final.jsonl files.",
 )
 @click.option(
     "--scorer",
     type=click.Choice(["corrected", "published"]),
     default="corrected",
     show_default=True,
+    help="This project's scorer, or the benchmark's own with its faults.",
 )
 @click.option(
     "--split",
     "split_file",
     type=PATH,
-    help="Score only the test ids of this recorded split (corrected).",
+    help="Score only the test ids of this split file (corrected scorer).",
 )
-@click.option("-o", "--output", "target", type=PATH, required=True, help="The file to write.")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@output("File to write (JSON).")
 def score(
-    bench: Path, predictions: Path, scorer: str, split_file: Path | None, target: Path, debug: bool
+    bench: Path,
+    predictions: Path,
+    scorer: str,
+    split_file: Path | None,
+    target: Path,
 ) -> None:
-    """Score the answers of a run."""
-    from .ecgbench import load_split, open_bench
-    from .files import write_json
-    from .score import score as run
+    """Score the answers of any runner that writes PULSE's format."""
+    from calibration import splits
+    from calibration.ecgbench import open_bench
+    from calibration.files import write_json
+    from calibration.score import score as run
 
     if split_file and scorer == "published":
         raise click.UsageError("the published scorer knows no split; leave --split out")
-    scores = run(
-        open_bench(bench), predictions, scorer, load_split(split_file) if split_file else None
-    )
+    only = splits.load(split_file) if split_file is not None else None
+    scores = run(open_bench(bench), predictions, scorer, only)
     for task, result in scores["tasks"].items():
         figures = ", ".join(
             f"{name} {value:.4g}"
@@ -376,9 +390,7 @@ def score(
 
 
 def main() -> None:
-    """Errors become one line and an exit code."""
-    from pulse_edge.cli.main import run
-
+    """Run the program: errors become one line and an exit code."""
     run(cli)
 
 

@@ -1,32 +1,34 @@
-"""One loaded kit and one page -> answers, and by teacher forcing what they are compared with. Knows no files of results."""
+"""One loaded kit answers questions about one page, and is measured by teacher forcing."""
 
 from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator, MutableMapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from calibration.ecgbench import LABELS, Sample
-from calibration.metrics import said_labels
-from calibration.results import Line, encoding
+from calibration.metrics import read_labels
+from calibration.results import AnswerRecord, Facts, Times, Turn, encoding
 from pulse_edge.common.worker_pool import Workers
 from pulse_edge.errors import ContextError, PageRefused, ScanError
-from pulse_edge.inference.model import EncodedPage, PulseModel, Turns, versions
+from pulse_edge.inference.model import PulseModel, Turns
+from pulse_edge.inference.page_encoder import EncodedPage
+from pulse_edge.inference.reporting import versions
 from pulse_edge.kit.kit import open_kit
 
 Floats = NDArray[np.float64]
 Cache = MutableMapping[tuple[str, str], EncodedPage]
-"""Encoded pages by what encoded them and which they are."""
+"""Encoded pages by (encoding of the kit, image)."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What all answers of a run have in common."""
+    """What all answers of a run depend on, apart from kit and question."""
 
     max_tokens: int | None
     device: str
@@ -35,34 +37,52 @@ class Settings:
 
 @dataclass(frozen=True)
 class Reference:
-    """What the reference kit said to a question, and its log-probabilities (tokens, vocabulary) over all turns."""
+    """The reference kit's answer, and its log-probabilities (tokens, vocabulary) over all turns."""
 
-    line: Line
+    answer: AnswerRecord
     logprobs: Floats
 
 
 @dataclass(frozen=True)
 class Job:
-    """Questions about one page; for each, what the data tell of the page, and the reference's answer.
+    """Questions about one page, and the reference's answer to each.
 
-    None for a reference: it is the reference that is asked, or it refused the question.
+    A reference is None where the reference itself is asked, or refused the question.
     """
 
     image: str
     picture: bytes
     samples: tuple[Sample, ...]
-    facts: Line
+    facts: Facts
     references: tuple[Reference | None, ...]
 
 
 @dataclass(frozen=True)
+class Question:
+    """A question of a job, its record without an answer, and the reference's answer."""
+
+    sample: Sample
+    record: AnswerRecord
+    reference: Reference | None
+
+
+@dataclass(frozen=True)
 class Answered:
-    """What goes into the results: the answer, its times, and log-probabilities (tokens, vocabulary) on itself."""
+    """An answer for the results, with its times and log-probabilities (tokens, vocabulary)."""
 
     task: str
-    line: Line
-    seconds: Line
+    record: AnswerRecord
+    times: Times
     logprobs: Floats | None
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where a kit runs, and with which programs."""
+
+    device: str
+    machine: str
+    versions: Mapping[str, str]
 
 
 class Answerer:
@@ -81,15 +101,15 @@ class Answerer:
     def __exit__(self, *_: object) -> None:
         self.model.close()
 
-    def about(self) -> Line:
-        """Where it runs, and with what."""
+    def runtime(self) -> Runtime:
+        """Where it runs, and with which programs."""
         machine = f"{platform.machine()}, {os.cpu_count()} processors"
-        return {"device": self.model.device, "machine": machine, "versions": versions()}
+        return Runtime(self.model.device, machine, versions())
 
     def answer(self, job: Job, encoded: Cache) -> Iterator[Answered]:
-        """Answers about a page, one by one; its rows come from `encoded`, or go there.
+        """Answers about a page, one by one; its image tokens come from `encoded`, or go there.
 
-        A page or a question that the kit refuses has an empty answer that says why.
+        A page or a question that the kit refuses has an empty answer with the reason.
         """
         key, refused = (self._encoding, job.image), ""
         if key not in encoded:
@@ -98,64 +118,65 @@ class Answerer:
             except (ScanError, PageRefused) as error:
                 refused = str(error)
         for number, (sample, reference) in enumerate(zip(job.samples, job.references, strict=True)):
-            answered = self._one(sample, encoded.get(key), refused, reference)
-            line = {**_head(sample, job.facts), **answered.line}
-            seconds = {"question_id": sample.id, **answered.seconds, "first": not number}
-            yield Answered(sample.task, line, seconds, answered.logprobs)
+            question = Question(sample, _unanswered(sample, job.facts), reference)
+            answered = self._one(question, encoded.get(key), refused)
+            yield replace(answered, times=replace(answered.times, first=not number))
 
-    def _one(
-        self, sample: Sample, rows: EncodedPage | None, refused: str, reference: Reference | None
-    ) -> Answered:
-        if rows is not None:
+    def _one(self, question: Question, page: EncodedPage | None, refused: str) -> Answered:
+        if page is not None:
             try:
-                return self._answered(sample, rows, reference)
+                return self._answered(question, page)
             except ContextError as error:
                 refused = str(error)
-        empty: str | list[str] = "" if len(sample.turns) == 1 else [""] * len(sample.turns)
-        return Answered(sample.task, {"text": empty, "refused": refused, "turns": []}, {}, None)
+        sample = question.sample
+        record = replace(question.record, refused=refused)
+        return Answered(sample.task, record, Times(question_id=sample.id), None)
 
-    def _answered(self, sample: Sample, rows: EncodedPage, reference: Reference | None) -> Answered:
-        """Turn by turn: the kit's own answer after its own earlier ones, and what is forced after those of others."""
+    def _answered(self, question: Question, page: EncodedPage) -> Answered:
+        """Turn by turn: the kit's answer after its own earlier ones, and what is forced after
+        others'.
+        """
+        sample, reference = question.sample, question.reference
         own: list[tuple[str, str]] = []
-        turns: list[Line] = []
+        turns: list[Turn] = []
         times: list[dict[str, float]] = []
-        fresh: list[Floats] = []
+        logprobs: list[Floats] = []
         at = 0
-        for number, (question, gold) in enumerate(sample.turns):
-            answering = self.model.ask(rows, question, self._settings.max_tokens, own)
+        for number, (text, gold) in enumerate(sample.turns):
+            answering = self.model.ask(page, text, self._settings.max_tokens, own)
             answer = answering.answer()
-            turn: Line = {"tokens": answering.ids, "complete": answer.complete}
-            told, ids = self._reference_turn(reference, turn, own, number)
             right = self._ids(gold)
+            if reference is None:
+                history: Turns = tuple(own)
+                ids = self._forced(answering.ids, answer.complete)
+            else:
+                turn = reference.answer.turns[number]
+                history = _history(reference.answer, number)
+                ids = self._forced(turn.tokens, turn.complete)
             ahead, forced = self._score(
-                rows, question, [(sample.turns[:number], right), (told, ids)]
+                page, text, [(sample.turns[:number], right), (history, ids)]
             )
-            turn |= {"gold_tokens": len(right), "gold_logprob": _six(_picked(ahead, right).sum())}
+            gold_logprob = _six(_picked(ahead, right).sum())
+            turn = Turn(answering.ids, answer.complete, len(right), gold_logprob)
             if reference is not None:
-                turn |= compare(reference.logprobs[at : at + len(forced)], forced)
+                kld, same = compare(reference.logprobs[at : at + len(forced)], forced)
+                turn = replace(turn, kld=kld, same=same)
                 at += len(forced)
-            fresh.append(forced)
-            own.append((question, answer.text))
+            logprobs.append(forced)
+            own.append((text, answer.text))
             turns.append(turn)
             times.append(answering.seconds)
-        line: Line = {
-            "text": own[0][1] if len(own) == 1 else [text for _, text in own],
-            "page": rows.page_sha256,
-        }
-        if sample.task in LABELS:
-            line["labels"] = self.label_chances(rows, sample, own[0][1])
-        seconds = _seconds(rows, times, sum(len(turn["tokens"]) for turn in turns))
-        return Answered(sample.task, {**line, "turns": turns}, seconds, np.concatenate(fresh))
-
-    def _reference_turn(
-        self, reference: Reference | None, turn: Line, own: Turns, number: int
-    ) -> tuple[Turns, list[int]]:
-        """What the reference had heard and said when it came to this turn, and its answer's tokens."""
-        if reference is None:
-            return tuple(own), self._forced(turn)
-        line = reference.line
-        told = tuple(zip(_list(line["prompt"]), _list(line["text"]), strict=True))[:number]
-        return told, self._forced(line["turns"][number])
+        texts = tuple(text for _, text in own)
+        labels = self.label_chances(page, sample, texts[0]) if sample.task in LABELS else None
+        record = replace(
+            question.record,
+            text=texts[0] if len(texts) == 1 else texts,
+            page=page.page_sha256,
+            labels=labels,
+            turns=tuple(turns),
+        )
+        seconds = _times(sample.id, page, times, sum(len(turn.tokens) for turn in turns))
+        return Answered(sample.task, record, seconds, np.concatenate(logprobs))
 
     # --- teacher forcing
 
@@ -163,34 +184,37 @@ class Answerer:
         """A text as an answer: its tokens and the end."""
         return [*self.model.language.tokenize(text, first=False), self.model.language.end]
 
-    def _forced(self, turn: Line) -> list[int]:
-        """The reference's tokens, and the end where it came to one."""
-        ids: list[int] = turn["tokens"]
-        return [*ids, self.model.language.end] if turn["complete"] else ids
+    def _forced(self, tokens: list[int], complete: bool) -> list[int]:
+        """An answer's tokens, and the end token where the answer came to one."""
+        return [*tokens, self.model.language.end] if complete else tokens
 
     def _score(
-        self, rows: EncodedPage, question: str, asked: Sequence[tuple[Turns, list[int]]]
+        self, page: EncodedPage, question: str, asked: Sequence[tuple[Turns, list[int]]]
     ) -> list[Floats]:
-        """Log-probabilities (n, vocabulary) ahead of each token of each answer; equal histories are read once."""
+        """Log-probabilities (n, vocabulary) ahead of each token of each answer.
+
+        Equal histories are prefilled once.
+        """
         out: list[Floats] = []
         histories = [tuple(history) for history, _ in asked]
         if len(set(histories)) == 1:
             return [
                 log_softmax(x)
-                for x in self.model.score(rows, question, [ids for _, ids in asked], histories[0])
+                for x in self.model.score(page, question, [ids for _, ids in asked], histories[0])
             ]
         for history, ids in asked:
-            out += [log_softmax(x) for x in self.model.score(rows, question, [ids], history)]
+            out += [log_softmax(x) for x in self.model.score(page, question, [ids], history)]
         return out
 
-    def label_chances(self, rows: EncodedPage, sample: Sample, said: str) -> dict[str, float]:
-        """For each label of the task how likely it is to stand in the answer, along the answer that was given.
+    def label_chances(self, page: EncodedPage, sample: Sample, answer: str) -> dict[str, float]:
+        """For each label of the task the probability that it stands in the answer.
 
-        A label may come first, or after any of those that were said, or in their place: its chance is that of at
-        least one of these, each being the product of its tokens' probabilities and of its word ending there.
+        It is measured along the answer that was given. A label may come first, or after any of
+        those that were said, or in their place: its chance is that of at least one of these, each
+        being the product of its tokens' probabilities and of its word ending there.
         """
         known = LABELS[sample.task]
-        given = list(said_labels(said, known) or ())
+        given = list(read_labels(answer, known) or ())
         tokenize = self.model.language.tokenize
         starts = [
             tokenize(", ".join(given[:n]), first=False) if n else [] for n in range(len(given) + 1)
@@ -203,7 +227,7 @@ class Answerer:
         ]
         miss = dict.fromkeys(known, 1.0)
         forced = self.model.score(
-            rows, sample.turns[0][0], ([*ids, self.model.language.end] for ids, _, _ in asked)
+            page, sample.turns[0][0], ([*ids, self.model.language.end] for ids, _, _ in asked)
         )
         for logits, (ids, start, label) in zip(forced, asked, strict=True):
             ahead = log_softmax(logits)
@@ -214,7 +238,7 @@ class Answerer:
 
 
 def word_ends(model: PulseModel) -> NDArray[np.bool_]:
-    """(vocabulary,): tokens with which a word that stands before them is at its end."""
+    """Which tokens (vocabulary,) end the word before them."""
     pieces = (model.language.piece(token) for token in range(model.language.vocabulary))
     return np.array(
         [not (piece[:1].isalnum() or piece[:1] in (b"-", b"_")) for piece in pieces], bool
@@ -222,27 +246,27 @@ def word_ends(model: PulseModel) -> NDArray[np.bool_]:
 
 
 def log_softmax(logits: NDArray[np.float32]) -> Floats:
-    """(n, vocabulary) in float64."""
+    """Log-probabilities (n, vocabulary) float64 of logits."""
     x = logits.astype(np.float64)
     x -= x.max(1, keepdims=True)
     return np.asarray(x - np.log(np.exp(x).sum(1, keepdims=True)))
 
 
-def compare(reference: Floats, other: Floats) -> Line:
-    """Kullback-Leibler divergence of each token in nats, and whether the most likely token is the same."""
+def compare(reference: Floats, other: Floats) -> tuple[tuple[float, ...], tuple[int, ...]]:
+    """Kullback-Leibler divergence of each token in nats, and 1 where the most likely token is the
+    same.
+    """
     kld = (np.exp(reference) * (reference - other)).sum(1)
     same = reference.argmax(1) == other.argmax(1)
-    return {"kld": [_six(max(0.0, float(k))) for k in kld], "same": [int(s) for s in same]}
+    return tuple(_six(max(0.0, float(k))) for k in kld), tuple(int(s) for s in same)
 
 
 def peak_bytes(kit: Path, picture: bytes, question: str, settings: Settings) -> int | None:
-    """Peak memory of a process that answers one question about one page; None where it did not come through."""
+    """Peak memory of a process that answers one question about one page; None where it failed."""
     try:
         with Workers(1) as workers:
             return workers.call(_peak, kit, picture, question, settings)
-    except (
-        Exception
-    ):  # a process killed for its memory, a page that is refused: not known, and no reason to stop
+    except Exception:  # killed for its memory, or the page is refused: no reason to stop the run
         return None
 
 
@@ -254,33 +278,44 @@ def _peak(kit: Path, picture: bytes, question: str, settings: Settings) -> int:
     return memory.peak()
 
 
-def prompt_of(sample: Sample) -> str | list[str]:
+def prompt_of(sample: Sample) -> str | tuple[str, ...]:
     """The question, or one a turn."""
-    return (
-        sample.turns[0][0] if len(sample.turns) == 1 else [question for question, _ in sample.turns]
+    questions = tuple(question for question, _ in sample.turns)
+    return questions[0] if len(questions) == 1 else questions
+
+
+def _unanswered(sample: Sample, facts: Facts) -> AnswerRecord:
+    """The record of a question without an answer."""
+    return AnswerRecord(
+        question_id=sample.id,
+        prompt=prompt_of(sample),
+        image=sample.image,
+        patient=sample.patient,
+        gold=tuple(answer for _, answer in sample.turns),
+        chosen=sample.chosen,
+        facts=facts,
+        text="" if len(sample.turns) == 1 else ("",) * len(sample.turns),
+        turns=(),
     )
 
 
-def _head(sample: Sample, facts: Line) -> Line:
-    """What a line says of its question."""
-    return {
-        "question_id": sample.id,
-        "prompt": prompt_of(sample),
-        "image": sample.image,
-        "patient": sample.patient,
-        "gold": [answer for _, answer in sample.turns],
-        "chosen": list(sample.chosen),
-        "facts": facts,
-    }
+def _history(answer: AnswerRecord, turns: int) -> Turns:
+    """The first turns of a conversation: questions and the kit's answers."""
+    return tuple(zip(_list(answer.prompt), _list(answer.text), strict=True))[:turns]
 
 
-def _seconds(rows: EncodedPage, times: Sequence[dict[str, float]], tokens: int) -> Line:
-    """Wall times of an answer; `prefill` and `first_token` are its first turn's."""
-    first = {
-        key: round(times[0].get(key, times[0]["prefill"]), 4) for key in ("prefill", "first_token")
-    }
-    answer = round(sum(time["answer"] for time in times), 4)
-    return {**first, "encode": round(rows.seconds["encode"], 4), "answer": answer, "tokens": tokens}
+def _times(
+    question_id: str, page: EncodedPage, times: Sequence[dict[str, float]], tokens: int
+) -> Times:
+    first = times[0]
+    return Times(
+        question_id=question_id,
+        prefill=round(first["prefill"], 4),
+        first_token=round(first.get("first_token", first["prefill"]), 4),
+        encode=round(page.seconds["encode"], 4),
+        answer=round(sum(time["answer"] for time in times), 4),
+        tokens=tokens,
+    )
 
 
 def _picked(logprobs: Floats, ids: Sequence[int]) -> Floats:
@@ -294,10 +329,10 @@ def _common(a: Sequence[int], b: Sequence[int]) -> int:
     )
 
 
-def _list(value: str | list[str]) -> list[str]:
+def _list(value: str | tuple[str, ...]) -> Sequence[str]:
     return [value] if isinstance(value, str) else value
 
 
 def _six(value: float) -> float:
-    """Six digits are kept."""
+    """A value rounded to six significant digits."""
     return float(f"{value:.6g}")

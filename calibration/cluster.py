@@ -1,8 +1,9 @@
-"""An evaluation on a Ray cluster: pages go to workers, each with one kit in memory, and their answers come back in order.
+"""Evaluate on a Ray cluster: workers, each with one kit in memory, answer pages.
 
-Only the process that started it writes, in the order in which it would have answered alone, so the results are the same
-byte for byte where the workers' processors have the same instruction sets. A worker that is lost is started again, and Ray
-gives it its pages once more. The checkout and the kits lie at the same place on every machine. The only door to Ray.
+Only the process that started the run writes, in the order in which it would have answered alone, so
+the results are the same byte for byte on workers whose processors have the same instruction sets. A
+worker that is lost is started again, and Ray gives it its pages once more. The checkout and the
+kits lie at the same place on every machine. This is the only module that imports Ray.
 """
 
 from __future__ import annotations
@@ -13,19 +14,19 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from calibration.answering import Answered, Answerer, Job, Settings
+from calibration.answering import Answered, Answerer, Job, Runtime, Settings
 from pulse_edge.errors import UsageError
 from pulse_edge.inference.device import default_threads
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCAL = "local"
-"""The address of a cluster that is started on this machine, for this run."""
+"""The address of a cluster that this run starts on this machine."""
 AHEAD = 2
-"""Pages that each worker has, so that none waits for its next one."""
+"""Pages queued at each worker, so that it never waits for the next one."""
 
 
 class Worker:
-    """A process of the cluster."""
+    """A process of the cluster, with at most one kit in memory."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -35,12 +36,12 @@ class Worker:
         """All answers about a page."""
         return list(self._answerer(kit).answer(job, {}))
 
-    def about(self, kit: Path) -> dict[str, Any]:
-        """Where it runs, and with what."""
-        return self._answerer(kit).about()
+    def runtime(self, kit: Path) -> Runtime:
+        """Where it runs, and with which programs."""
+        return self._answerer(kit).runtime()
 
     def pid(self) -> int:
-        """Its process."""
+        """The id of its process."""
         return os.getpid()
 
     def _answerer(self, kit: Path) -> Answerer:
@@ -53,10 +54,10 @@ class Worker:
 
 
 class Cluster:
-    """Workers that share the pages. `threads` of the settings is what each of them takes, one where it is not said."""
+    """Workers that share the pages; each runs the settings' `threads`, or one."""
 
     def __init__(
-        self, address: str, settings: Settings, note: Callable[[str, dict[str, Any]], None]
+        self, address: str, settings: Settings, note: Callable[[str, Runtime], None]
     ) -> None:
         """UsageError where Ray is not installed, or there is no cluster at the address."""
         try:
@@ -83,11 +84,11 @@ class Cluster:
             self._ray.shutdown()
 
     def answers(self, name: str, kit: Path, jobs: Iterable[Job]) -> Iterator[Answered]:
-        """A kit's answers in the order of the jobs, of which only a few are taken ahead."""
+        """A kit's answers in the order of the jobs; only a few jobs are taken ahead."""
         waiting: deque[Any] = deque()
         for number, job in enumerate(jobs):
             if not number:
-                self._note(name, self._ray.get(self.workers[0].about.remote(kit)))
+                self._note(name, self._ray.get(self.workers[0].runtime.remote(kit)))
             waiting.append(self.workers[number % len(self.workers)].answer.remote(kit, job))
             if len(waiting) == AHEAD * len(self.workers):
                 yield from self._ray.get(waiting.popleft())
@@ -95,10 +96,10 @@ class Cluster:
             yield from self._ray.get(waiting.popleft())
 
     def forget(self) -> None:
-        """Workers keep no pages."""
+        """Do nothing: workers keep no pages."""
 
     def rest(self) -> None:
-        """Workers keep their kit until the next one."""
+        """Do nothing: workers keep their kit until the next one."""
 
 
 def _connect(ray: Any, address: str) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import gguf
 
-from calibration import ecgbench, statistics_file
+from calibration import ecgbench, splits, statistics_file
 from calibration.ecgbench import Bench, Problem, Sample
 from calibration.files import refuse_existing
 from calibration.observers import Collector
@@ -80,7 +80,8 @@ def collect(
 
 
 def choose(bench: Bench, plan: Plan) -> tuple[set[tuple[str, str]], set[tuple[str, str]]]:
-    """(task, id) of the samples to use, taken from every task in turn, and of those that are probes.
+    """(task, id) of the samples to use, taken from every task in turn, and of those that are
+    probes.
 
     The order within a task depends on the samples' names alone.
     """
@@ -89,7 +90,7 @@ def choose(bench: Bench, plan: Plan) -> tuple[set[tuple[str, str]], set[tuple[st
             f"{plan.samples} samples, part {plan.part[0]} of {plan.part[1]}: expected at least one "
             "sample, and a part from 1 to the number of parts"
         )
-    allowed = ecgbench.load_split(plan.split).calibration if plan.split else None
+    allowed = splits.load(plan.split).calibration if plan.split else None
     queues = []
     for task in bench.tasks:
         ids = [one.id for one in bench.samples(task, lambda _: None, pictures=False)]
@@ -160,7 +161,9 @@ def _resume(partial: Path, empty: Statistics) -> Statistics:
 def _samples(
     bench: Bench, ids: set[tuple[str, str]], statistics: Statistics, say: Say
 ) -> Iterator[Sample]:
-    """The samples of these ids that are not done, in file order; `statistics` records unusable ones."""
+    """The samples of these ids that are not done, in file order; `statistics` records unusable
+    ones.
+    """
     ids = ids - {(task, name) for task, name, _ in statistics.done + statistics.left_out}
 
     def note(problem: Problem) -> None:

@@ -1,7 +1,8 @@
-"""Diagnoses that a report affirms: words found in its text, unless they are negated.
+"""Find the diagnoses that a report affirms: words in its text that are not negated.
 
-Negation follows the idea of NegEx (Chapman et al. 2001): a cue before the words rules as far as its clause, or up to a
-comma, a few cues behind them rule back; and some phrases only look like negation. "Possible" counts as affirmed.
+Negation follows the idea of NegEx (Chapman et al. 2001): a cue before the words negates up to the
+end of its clause or a comma, a few cues behind them negate backwards, and some phrases only look
+like negation. "Possible" counts as affirmed.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ def diagnoses_in(text: str) -> frozenset[str]:
 
 
 def negated(clause: str, start: int, end: int) -> bool:
-    """Whether the words from `start` to `end` are denied by what stands before or behind them in their clause.
+    """Whether a cue in the clause negates the words from `start` to `end`.
 
     A comma ends a cue's reach, but not in a list with `or`: "no A, B or C".
     """

@@ -10,12 +10,12 @@ import dataclasses
 from contextlib import closing
 from pathlib import Path
 
-from calibration import ecgbench
+from calibration import ecgbench, splits
 from calibration.files import link
 from pulse_edge.common.files import file_sha256
 from pulse_edge.errors import BenchError
 from pulse_edge.inference import speculative
-from pulse_edge.inference.language_model import LanguageModel
+from pulse_edge.inference.language_model import LanguageModel, Settings
 from pulse_edge.kit.kit import open_kit
 from pulse_edge.kit.manifest import File
 from pulse_edge.kit.verify import verify
@@ -37,7 +37,7 @@ def add(kit: Path, target: Path, bench: Path, split: Path | None, force: bool = 
     refuse_target(target, force=force)
     m = opened.manifest
     with closing(
-        LanguageModel(opened.file(m.language.file), context=_CONTEXT, threads=1)
+        LanguageModel(opened.file(m.language.file), Settings(context=_CONTEXT, threads=1))
     ) as language:
         answers = [
             [*language.tokenize(answer, first=False), language.end]
@@ -56,9 +56,12 @@ def add(kit: Path, target: Path, bench: Path, split: Path | None, force: bool = 
 
 
 def reference_answers(path: Path, split: Path | None) -> list[str]:
-    """Right answers of the split's calibration ids, or of all samples. BenchError where there is none."""
+    """Right answers of the split's calibration ids, or of all samples.
+
+    BenchError where there is none.
+    """
     bench = ecgbench.open_bench(path)
-    allowed = ecgbench.load_split(split).calibration if split else None
+    allowed = splits.load(split).calibration if split else None
     answers: list[str] = []
     for task in bench.tasks:
         only = None if allowed is None else frozenset(allowed.get(task, ()))

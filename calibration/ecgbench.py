@@ -1,29 +1,26 @@
-"""ECGBench as published -> samples, one at a time; and the division of its ids into calibration and test.
+"""Read ECGBench as published, one sample at a time.
 
-Two layouts are read: the hub's parquet folders (`TASK/*.parquet`, row group by row group), and the unpacked one that PULSE's
-README describes (`TASK.json` beside `images/`). Whatever cannot be used is handed to the caller's `note`, with its reason.
+Two layouts are read: the hub's parquet folders (`TASK/*.parquet`, row group by row group), and the
+unpacked one that PULSE's README describes (`TASK.json` and `images/` in one folder). A sample that
+cannot be used is handed to the caller's `note`, with its reason.
 
-Eight reports of ptb-test-report are no reports but a translator's refusal ("Sure, please provide the ECG report"); they
-are left out, and noted.
+Eight samples of ptb-test-report hold a translator's refusal ("Sure, please provide the ECG report")
+instead of a report; they are left out, and noted.
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import io
 import json
 import re
-from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from calibration.files import write_json
 from pulse_edge.errors import BenchError, UsageError
 from pulse_edge.kit.prompt import IMAGE_MARK
 
@@ -55,7 +52,7 @@ ONLY_OPTIONS = "Only answer based on the given Options without any explanation."
 """Ends ECG-QA's questions; the published scorer cuts it off to find the options."""
 REFUSED = "sure, please provide the ecg report"
 RECORDINGS = frozenset({"ptb-xl", "cpsc", "csn", "g12", "code15"})
-"""Folders whose pictures are drawn from recordings, named `RECORD-N.png`: the same one may be drawn for several tasks."""
+"""Folders of pictures of recordings, named `RECORDING-N.png`; several tasks may show the same one."""
 
 
 @dataclass(frozen=True)
@@ -64,15 +61,19 @@ class Sample:
 
     task: str
     id: str
-    image: str  # path below images/
-    turns: tuple[tuple[str, str], ...]  # (question, answer); only arena has more than one
-    chosen: tuple[str, ...] = ()  # ECG-QA's answer as the list it is
-    picture: bytes | None = None  # the file's bytes; None where they were not asked for
+    image: str
+    """Path of the picture below images/."""
+    turns: tuple[tuple[str, str], ...]
+    """(question, answer); only arena has more than one."""
+    chosen: tuple[str, ...] = ()
+    """The right options of an ECG-QA question."""
+    picture: bytes | None = None
+    """The file's bytes; None where they were not asked for."""
     patient: str | None = None
 
     @property
     def options(self) -> tuple[str, ...]:
-        """What an ECG-QA question offers."""
+        """The options of an ECG-QA question."""
         return options(self.turns[0][0])
 
 
@@ -92,22 +93,23 @@ Note = Callable[[Problem], None]
 
 
 def options(question: str) -> tuple[str, ...]:
-    """What follows `Options:`, as the published scorer takes it apart."""
+    """The options in a question: the text after `Options:`, split as the published scorer does."""
     listed = question.split("Options:")[-1].replace(ONLY_OPTIONS, "")
     return tuple(option.strip() for option in listed.split(","))
 
 
 def labels_in(text: str, known: Sequence[str], ignore_case: bool = False) -> tuple[str, ...]:
-    """Which of the known labels stand in a text as words, in the order of `known`.
+    """The known labels that a text contains as words, in the order of `known`.
 
     `NORM` is not found in `ABNORMAL`, nor `ST` in `ST-T` or `AVB` in `I-AVB`.
     """
-    found = re.findall(r"[^\W_]+(?:-[^\W_]+)*", text)
-    words = {word.lower() for word in found} if ignore_case else set(found)
+    words = set(re.findall(r"[^\W_]+(?:-[^\W_]+)*", text))
+    if ignore_case:
+        words = {word.lower() for word in words}
     return tuple(label for label in known if (label.lower() if ignore_case else label) in words)
 
 
-# --- reading ----------------------------------------------------------------------------------------------------------
+# --- reading ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -115,29 +117,31 @@ class Bench:
     """An opened data set."""
 
     path: Path
-    files: Mapping[str, tuple[Path, ...]]  # by task: parquet files, or one .json
+    files: Mapping[str, tuple[Path, ...]]
+    """By task: parquet files, or one .json."""
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """What is there, by name."""
+        """Names of the tasks that the data have, sorted."""
         return tuple(sorted(self.files))
 
     def samples(
         self, task: str, note: Note, pictures: bool = True, only: Collection[str] | None = None
     ) -> Iterator[Sample]:
-        """The usable samples of a task in the file's order, those with `only` these ids; `note` gets every other one.
+        """The usable samples of a task in the file's order; `note` gets every other one.
 
-        Without `pictures` none is read or checked. BenchError where a file cannot be read at all.
+        `only` restricts them to these ids. Without `pictures` no picture is read or checked.
+        BenchError where a file cannot be read at all.
         """
         if task not in self.files:
             raise UsageError(f"{self.path}: has no task {task}; there are {', '.join(self.tasks)}")
-        seen: set[str] = set()
+        ids: set[str] = set()
         for raw, picture in self.rows(task, pictures, only):
-            name = str(raw.get("id", f"number {len(seen)}"))
+            name = str(raw.get("id", f"number {len(ids)}"))
             try:
-                if name in seen:
+                if name in ids:
                     raise ValueError("its id occurs twice")
-                seen.add(name)
+                ids.add(name)
                 sample = parse(task, raw, picture, self._patients)
                 if pictures:
                     check_picture(picture, sample.image)
@@ -149,11 +153,11 @@ class Bench:
     def rows(
         self, task: str, pictures: bool, only: Collection[str] | None = None
     ) -> Iterator[tuple[dict[str, Any], bytes | None]]:
-        """Every sample, or those with `only` these ids, as its file has it, with its picture."""
+        """Every sample, or those of `only` these ids, as in the file, with its picture."""
         for path in self.files[task]:
             if path.suffix == ".parquet":
-                found = _parquet_rows(path, pictures)
-                yield from (row for row in found if only is None or row[0].get("id") in only)
+                rows = _parquet_rows(path, pictures)
+                yield from (row for row in rows if only is None or row[0].get("id") in only)
                 continue
             for raw in _json_rows(path):
                 if only is not None and raw.get("id") not in only:
@@ -163,12 +167,12 @@ class Bench:
 
     @cached_property
     def _patients(self) -> Mapping[str, str]:
-        """Patients by picture, where they are told."""
+        """Patient of each picture whose patient is known."""
         return {image: fact["patient"] for image, fact in self.facts.items() if fact["patient"]}
 
     @cached_property
     def facts(self) -> Mapping[str, Mapping[str, Any]]:
-        """What `pages.jsonl` tells of each picture beyond its tasks; nothing where there is no such file."""
+        """What `pages.jsonl` knows of each picture; empty without such a file."""
         try:
             lines = (self.path / "pages.jsonl").read_text(encoding="utf-8").splitlines()
             facts = [json.loads(line) for line in lines]
@@ -177,12 +181,12 @@ class Bench:
             return {}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise BenchError(
-                f"{self.path / 'pages.jsonl'}: is not understood ({error}); make the folder anew"
+                f"{self.path / 'pages.jsonl'}: is not understood ({error}); make the folder again"
             ) from error
 
 
 def open_bench(path: Path) -> Bench:
-    """A folder in either layout. BenchError where it is none."""
+    """Open a folder in either layout. BenchError where it is something else."""
     files: dict[str, tuple[Path, ...]] = {}
     for task in (*COUNTS, "chat"):
         parquet = tuple(sorted((path / task).glob("*.parquet")))
@@ -209,7 +213,7 @@ def _json_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _parquet_rows(path: Path, pictures: bool) -> Iterator[tuple[dict[str, Any], bytes | None]]:
-    """One row group in memory at a time."""
+    """The rows of a parquet file, one row group in memory at a time."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -228,13 +232,13 @@ def _parquet_rows(path: Path, pictures: bool) -> Iterator[tuple[dict[str, Any], 
         raise BenchError(f"{path}: cannot be read ({error}); download it again") from error
 
 
-# --- one sample -------------------------------------------------------------------------------------------------------
+# --- one sample -------------------------------------------------------------------------------
 
 
 def parse(
     task: str, raw: Mapping[str, Any], picture: bytes | None, patients: Mapping[str, str]
 ) -> Sample:
-    """A published sample; ValueError says what is wrong with it."""
+    """Parse a published sample; ValueError says what is wrong with it."""
     if not all(isinstance(raw.get(key), str) and raw[key] for key in ("id", "image")):
         raise ValueError("it has no id or no picture's path")
     conversation = raw.get("conversations")
@@ -253,7 +257,7 @@ def parse(
 def _turns(
     task: str, conversation: list[Any]
 ) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
-    """Questions without the page's mark, and answers; both are lists in ECG-QA."""
+    """Questions without the image mark, and answers; in ECG-QA both are lists."""
     try:
         if task == "arena":
             return tuple(
@@ -269,7 +273,7 @@ def _turns(
 
 
 def _check_answer(sample: Sample) -> None:
-    """ValueError where the right answer is none that the task knows."""
+    """ValueError where the right answer is not one that the task knows."""
     answer = sample.turns[0][1]
     if sample.task in LABELS and not labels_in(answer, (*LABELS[sample.task], "none")):
         raise ValueError(f"its answer {answer!r} holds none of the task's labels")
@@ -284,7 +288,7 @@ def _check_answer(sample: Sample) -> None:
 
 
 def check_picture(picture: bytes | None, name: str) -> None:
-    """ValueError where there is no picture or it is damaged."""
+    """ValueError where the picture is missing or damaged."""
     if not picture:
         raise ValueError(f"its picture {name} is missing")
     try:
@@ -295,120 +299,3 @@ def check_picture(picture: bytes | None, name: str) -> None:
                 image.load()
     except Exception as error:  # Pillow raises many kinds for damaged files
         raise ValueError(f"its picture {name} is broken ({error})") from error
-
-
-# --- calibration and test ---------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Split:
-    """Ids by task, and what they depend on."""
-
-    key: str
-    share: float
-    calibration: Mapping[str, tuple[str, ...]]  # ids in alphabetical order
-    test: Mapping[str, tuple[str, ...]]
-    content: str  # sha256 over all tasks, ids, pictures and patients: the same data, the same split
-
-
-def split(samples: Iterable[Sample], key: str, share: float) -> Split:
-    """Divide samples so that no picture, recording or patient is on both sides, and each task gives its share.
-
-    Samples that have one of these in common form a group. Groups come in the order of HMAC-SHA256 under `key`, and one
-    goes to calibration while each of its tasks has room there, so none gives more than its share. The order of the
-    samples does not matter. UsageError for a share outside (0, 1) or samples without pictures, BenchError for none at all.
-    """
-    if not 0 < share < 1 or not key:
-        raise UsageError(f"a split needs a key and a share between 0 and 1, not {share:g}")
-    members: dict[tuple[str, str], list[str]] = {}
-    for sample in samples:
-        members[sample.task, sample.id] = _ties(sample)
-    if not members:
-        raise BenchError("no usable sample to divide; see what was left out, and why")
-    sizes = Counter(task for task, _ in members)
-    room = {task: round(share * size) for task, size in sizes.items()}
-    chosen: set[tuple[str, str]] = set()
-    for group in sorted(
-        _groups(members), key=lambda g: _order(key, {tie for one in g for tie in members[one]})
-    ):
-        needs = Counter(task for task, _ in group)
-        if all(room[task] >= n for task, n in needs.items()):
-            chosen.update(group)
-            room = {task: left - needs[task] for task, left in room.items()}
-    content = hashlib.sha256(
-        json.dumps(sorted((*one, *ties) for one, ties in members.items())).encode()
-    ).hexdigest()
-    return Split(
-        key, share, _by_task(sizes, chosen), _by_task(sizes, members.keys() - chosen), content
-    )
-
-
-def _ties(sample: Sample) -> list[str]:
-    """What a sample may have in common with others: its picture, its recording, its patient."""
-    if sample.picture is None:
-        raise UsageError(f"{sample.task} {sample.id}: a split needs the samples' pictures")
-    ties = [f"picture {hashlib.sha256(sample.picture).hexdigest()}"]
-    place = PurePosixPath(sample.image)
-    if place.parts[0] in RECORDINGS:
-        ties.append(f"recording {place.parts[0]} {place.stem.split('-')[0]}")
-    return ties if sample.patient is None else [*ties, f"patient {sample.patient}"]
-
-
-def _groups(members: Mapping[tuple[str, str], list[str]]) -> list[list[tuple[str, str]]]:
-    """Samples tied to one another, directly or through others."""
-    parent: dict[str, str] = {}
-
-    def root(tie: str) -> str:
-        while parent.setdefault(tie, tie) != tie:
-            parent[tie] = parent[parent[tie]]
-            tie = parent[tie]
-        return tie
-
-    for ties in members.values():
-        for tie in ties[1:]:
-            parent[root(tie)] = root(ties[0])
-    groups: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    for one, ties in members.items():
-        groups[root(ties[0])].append(one)
-    return list(groups.values())
-
-
-def _order(key: str, ties: set[str]) -> bytes:
-    """Where a group stands."""
-    return hmac.digest(key.encode(), "\n".join(sorted(ties)).encode(), "sha256")
-
-
-def _by_task(tasks: Iterable[str], ids: Iterable[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
-    """Ids in alphabetical order under their task, every task being there."""
-    chosen = sorted(ids)
-    return {task: tuple(name for t, name in chosen if t == task) for task in sorted(tasks)}
-
-
-def save_split(made: Split, path: Path, problems: Sequence[Problem] = ()) -> None:
-    """The split as JSON, with what was left out of it."""
-    content = {**vars(made), "left_out": [vars(problem) for problem in problems]}
-    write_json(path, content)
-
-
-def load_split(path: Path) -> Split:
-    """A saved split; BenchError where it is none, or where an id is on both sides."""
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        sides = [
-            {task: tuple(ids) for task, ids in raw[side].items()}
-            for side in ("calibration", "test")
-        ]
-        made = Split(str(raw["key"]), float(raw["share"]), sides[0], sides[1], str(raw["content"]))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BenchError(
-            f"{path}: is not a recorded split ({error}); make it with `calibration split`"
-        ) from error
-    if both := [
-        name
-        for task, ids in made.calibration.items()
-        for name in set(ids) & set(made.test.get(task, ()))
-    ]:
-        raise BenchError(
-            f"{path}: {len(both)} ids are for calibration and for test, {both[0]} first; make it anew"
-        )
-    return made

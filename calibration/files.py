@@ -1,4 +1,7 @@
-"""Files and folders that are complete or not there: written beside, renamed last. Standard library only."""
+"""Write files and folders atomically: under a temporary name that is renamed last.
+
+Standard library only.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,10 @@ from pulse_edge.errors import BenchError
 
 @contextmanager
 def fresh_folder(target: Path, force: bool, ours: Callable[[Path], bool]) -> Iterator[Path]:
-    """A folder to fill, which becomes `target` at the end; whatever ends the block early removes it.
+    """A folder to fill, which becomes `target` at the end and is removed if the block fails.
 
-    BenchError where `target` exists and is not an empty folder, or where nothing can be written. `force` replaces a folder
-    of which `ours` says that the same command made it, and that it holds nothing else.
+    BenchError where `target` exists and is not an empty folder, or cannot be written. `force`
+    replaces a folder if `ours` recognises it as a result of the same command without other files.
     """
     _refuse_replacing(target, force, ours)
     try:
@@ -56,12 +59,12 @@ def _refuse_replacing(target: Path, force: bool, ours: Callable[[Path], bool]) -
         return
     elif target.is_symlink() or not target.is_dir() or not ours(target):
         raise BenchError(
-            f"{target}: holds something else than what this command makes; choose another name"
+            f"{target}: holds other files than those of this command; choose another name"
         )
 
 
 def refuse_existing(target: Path) -> None:
-    """BenchError where something would be overwritten."""
+    """BenchError where a file or a filled folder would be overwritten."""
     if target.is_dir() and not any(target.iterdir()):
         return
     if target.exists():
@@ -71,7 +74,7 @@ def refuse_existing(target: Path) -> None:
 
 
 def _exchange(work: Path, target: Path) -> None:
-    """The new folder takes the old one's place; the old one comes back where that fails."""
+    """Put the new folder in the old one's place; the old one comes back if that fails."""
     old = work.with_name(f"{work.name}.old")
     os.replace(target, old)
     try:
@@ -89,7 +92,7 @@ def _umask() -> int:
 
 
 def lock(file: IO[Any], path: Path) -> None:
-    """Keep other processes away from `path` while `file` is open. BenchError where one is there already."""
+    """Lock `path` while `file` is open. BenchError where another process has the lock."""
     import fcntl
 
     try:
@@ -99,7 +102,7 @@ def lock(file: IO[Any], path: Path) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """`content` as JSON, all of it or nothing; BenchError where it cannot be written."""
+    """Write `content` as JSON, atomically; BenchError where it cannot be written."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -117,7 +120,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def link(source: Path, target: Path) -> None:
-    """The same file under a second name: weights are many gigabytes."""
+    """Give a file a second name without a copy, where the disk can: weights are many gigabytes."""
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(source, target)

@@ -1,4 +1,7 @@
-"""A kit -> the same kit with something more in it. Whatever is in the way, the old kit or the new one is there, whole."""
+"""Replace a kit by one with additional files.
+
+At any moment either the old or the new kit is there, whole.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,9 @@ from pulse_edge.kit.write import listing, write_manifest, writing
 
 
 def put(path: Path, files: Mapping[str, bytes], instead: str, **changes: Any) -> None:
-    """Replace the kit by one with `files` instead of those whose names begin with `instead`, and these manifest fields.
+    """Replace the kit by one with these `files` and manifest fields.
+
+    They take the place of files whose names begin with `instead`.
 
     Its other files are linked, not copied, where the file system can.
     """

@@ -1,7 +1,7 @@
-"""Scores: pure functions from right and given answers to numbers. Given answers are parsed here too.
+"""Compute scores from right and given answers, and parse the given ones. Pure functions.
 
-Labels, letters and options are read as words, in any case; what cannot be read is never guessed. `published` has
-the benchmark's own scorer, with its ways of reading.
+Labels, letters and options are read as words, in any case; an unreadable answer is never guessed.
+`published` has the benchmark's own scorer, with its own rules.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ Scores = dict[str, object]
 Flags = NDArray[np.bool_]
 
 
-# --- reading answers --------------------------------------------------------------------------------------------------
+# --- reading answers --------------------------------------------------------------------------
 
 
-def said_labels(text: str, known: Sequence[str]) -> tuple[str, ...] | None:
+def read_labels(text: str, known: Sequence[str]) -> tuple[str, ...] | None:
     """The known labels in an answer, () where it says `none`, None where it says neither."""
     answer = after_answer(text)
     return labels_in(answer, known, ignore_case=True) or (
@@ -30,8 +30,10 @@ def said_labels(text: str, known: Sequence[str]) -> tuple[str, ...] | None:
     )
 
 
-def said_letter(text: str, allowed: str) -> str | None:
-    """The letter that an answer chooses: alone, at its beginning, after `option`, or the only one in it."""
+def read_letter(text: str, allowed: str) -> str | None:
+    """The letter that an answer chooses: alone, at its beginning, after `option`, or the only one
+    in it.
+    """
     answer = after_answer(text).strip()
     whole = re.match(r"\(?([A-Ha-h])(?:\)?[.:]?$|[.):](?=\s))", answer)
     named = re.search(r"\b(?i:option|answer|choice)\b(?:\s+(?i:is))?\s*:?\s*\(?([A-H])\b", answer)
@@ -43,13 +45,15 @@ def said_letter(text: str, allowed: str) -> str | None:
     return letters.pop() if len(letters) == 1 and letters <= set(allowed) else None
 
 
-def said_options(text: str, options: Sequence[str]) -> frozenset[str] | None:
-    """The options that an answer names, in lower case; one that is part of another is not found inside it."""
-    rest, found = text.lower(), set()
+def read_options(text: str, options: Sequence[str]) -> frozenset[str] | None:
+    """The options that an answer names, in lower case; one that is part of another is not found
+    inside it.
+    """
+    rest, named = text.lower(), set()
     for option in sorted({option.lower() for option in options if option}, key=len, reverse=True):
         rest, times = re.subn(rf"(?<!\w){re.escape(option)}(?!\w)", "\0", rest)
-        found |= {option} if times else set()
-    return frozenset(found) or None
+        named |= {option} if times else set()
+    return frozenset(named) or None
 
 
 def after_answer(text: str) -> str:
@@ -57,7 +61,7 @@ def after_answer(text: str) -> str:
     return re.split(r"(?i)\banswer:", text)[-1]
 
 
-# --- labels -----------------------------------------------------------------------------------------------------------
+# --- labels -----------------------------------------------------------------------------------
 
 
 def flags(labels: Sequence[Collection[str]], known: Sequence[str]) -> Flags:
@@ -68,39 +72,40 @@ def flags(labels: Sequence[Collection[str]], known: Sequence[str]) -> Flags:
 
 
 def hard_label_scores(
-    gold: Flags, said: Flags
+    gold: Flags, given: Flags
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
-    """F1 and AUC of each label, NaN where not defined, and the share of wrong cells: (k,), (k,), scalar.
+    """F1 (k,) and AUC (k,) of each label, NaN where not defined, and the share of wrong cells.
 
-    There are no scores to rank by, so AUC is the mean of sensitivity and specificity. It needs samples with and without
-    the label; F1 needs the label somewhere, in gold or said.
+    There are no scores to rank by, so AUC is the mean of sensitivity and specificity. It needs
+    samples with and without the label; F1 needs the label somewhere, in gold or given.
     """
-    hit, alarm = (gold & said).sum(0), (~gold & said).sum(0)
-    miss, quiet = (gold & ~said).sum(0), (~gold & ~said).sum(0)
+    hit, alarm = (gold & given).sum(0), (~gold & given).sum(0)
+    miss, quiet = (gold & ~given).sum(0), (~gold & ~given).sum(0)
     with np.errstate(invalid="ignore"):
         f1 = 2 * hit / (2 * hit + alarm + miss)
         auc = (hit / (hit + miss) + quiet / (quiet + alarm)) / 2
-    return f1, auc, float((gold != said).mean())
+    return f1, auc, float((gold != given).mean())
 
 
 def label_scores(
-    gold: Sequence[Sequence[str]], said: Sequence[Sequence[str] | None], known: Sequence[str]
+    gold: Sequence[Sequence[str]], given: Sequence[Sequence[str] | None], known: Sequence[str]
 ) -> Scores:
-    """Macro F1 and AUC, Hamming loss, exact matches, and each label's own; None among `said` is no readable answer.
+    """Macro F1 and AUC, Hamming loss, exact matches, and each label's own F1 and AUC.
 
-    Such an answer counts as wrong in every label. Labels that never occur in gold have no F1 and no AUC, and are named.
+    None among `given` stands for an unreadable answer, which counts as wrong in every label. Labels
+    that never occur in gold have no F1 and no AUC, and are named.
     """
     right = flags(gold, known)
-    given = flags([some or () for some in said], known)
-    unread = np.array([some is None for some in said], bool)
-    given[unread] = ~right[unread]
-    f1, auc, loss = hard_label_scores(right, given)
+    table = flags([some or () for some in given], known)
+    unread = np.array([some is None for some in given], bool)
+    table[unread] = ~right[unread]
+    f1, auc, loss = hard_label_scores(right, table)
     judged = np.asarray(right.any(0))
     return {
         "f1": _mean(f1[judged]),
         "auc": _mean(auc[judged & ~np.asarray(right.all(0))]),
         "hamming_loss": loss,
-        "exact": float((right == given).all(1).mean()),
+        "exact": float((right == table).all(1).mean()),
         "labels": {
             label: {"f1": number(f1[k]), "auc": number(auc[k]), "samples": int(right[:, k].sum())}
             for k, label in enumerate(known)
@@ -112,9 +117,9 @@ def label_scores(
     }
 
 
-def accuracy(gold: Sequence[object], said: Sequence[object]) -> float:
+def accuracy(gold: Sequence[object], given: Sequence[object]) -> float:
     """Share of equal pairs."""
-    return sum(a == b for a, b in zip(gold, said, strict=True)) / len(gold)
+    return sum(a == b for a, b in zip(gold, given, strict=True)) / len(gold)
 
 
 def _mean(values: NDArray[np.float64]) -> float | None:
@@ -126,12 +131,14 @@ def number(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-# --- prose ------------------------------------------------------------------------------------------------------------
+# --- prose ------------------------------------------------------------------------------------
 
 
-def rouge_l(gold: str, said: str) -> float:
-    """F-measure of the longest common subsequence of words (Lin 2004, ROUGE-L with beta 1), case ignored; 0 to 1."""
-    a, b = (re.findall(r"\w+", text.lower()) for text in (gold, said))
+def rouge_l(gold: str, given: str) -> float:
+    """F-measure of the longest common subsequence of words (Lin 2004, ROUGE-L with beta 1), case
+    ignored; 0 to 1.
+    """
+    a, b = (re.findall(r"\w+", text.lower()) for text in (gold, given))
     if not a or not b:
         return 0.0
     lengths = [0] * (len(b) + 1)
@@ -145,20 +152,22 @@ def rouge_l(gold: str, said: str) -> float:
     return 2 * lengths[-1] / (len(a) + len(b))
 
 
-def prose_scores(gold: Sequence[str], said: Sequence[str]) -> Scores:
-    """ROUGE-L and F1 of the diagnoses that the texts affirm; macro over those that gold has, micro over all mentions."""
+def prose_scores(gold: Sequence[str], given: Sequence[str]) -> Scores:
+    """ROUGE-L and F1 of the diagnoses that the texts affirm; macro over those that gold has, micro
+    over all mentions.
+    """
     names = list(DIAGNOSES)
-    right, given = (flags([diagnoses_in(text) for text in texts], names) for texts in (gold, said))
-    f1, _, _ = hard_label_scores(right, given)
+    right, table = (flags([diagnoses_in(text) for text in texts], names) for texts in (gold, given))
+    f1, _, _ = hard_label_scores(right, table)
     judged = np.asarray(right.any(0))
-    both, mentions = int((right & given).sum()), int(right.sum() + given.sum())
+    both, mentions = int((right & table).sum()), int(right.sum() + table.sum())
     each: Mapping[str, object] = {
-        name: {"f1": number(f1[k]), "gold": int(right[:, k].sum()), "said": int(given[:, k].sum())}
+        name: {"f1": number(f1[k]), "gold": int(right[:, k].sum()), "given": int(table[:, k].sum())}
         for k, name in enumerate(names)
-        if judged[k] or given[:, k].any()
+        if judged[k] or table[:, k].any()
     }
     return {
-        "rouge_l": float(np.mean([rouge_l(a, b) for a, b in zip(gold, said, strict=True)])),
+        "rouge_l": float(np.mean([rouge_l(a, b) for a, b in zip(gold, given, strict=True)])),
         "diagnosis_f1": _mean(f1[judged]),
         "diagnosis_micro_f1": 2 * both / mentions if mentions else None,
         "diagnoses": each,

@@ -22,7 +22,7 @@ from calibration.files import link
 from calibration.statistics_file import Float, InputSums, Probe, Statistics, widen
 from pulse_edge.errors import EngineError
 from pulse_edge.inference import tiling
-from pulse_edge.inference.model import PulseModel
+from pulse_edge.inference.model import EngineOptions, PulseModel
 from pulse_edge.inference.vision_encoder import INPUT
 from pulse_edge.kit import prompt
 from pulse_edge.kit.kit import Kit, encoder_files
@@ -35,7 +35,9 @@ class Collector:
     def __init__(self, kit: Kit, statistics: Statistics, threads: int) -> None:
         widths = {name: len(one.image) for name, one in statistics.sums.items()}
         self._inputs = InputObserver(widths)
-        self._model = PulseModel.load(kit, device="cpu", threads=threads, observer=self._inputs)
+        self._model = PulseModel.load(
+            kit, device="cpu", threads=threads, engine=EngineOptions(observer=self._inputs)
+        )
         self._ranges = RangeObserver(kit, threads)
 
     def __enter__(self) -> Collector:

@@ -1,8 +1,11 @@
-"""The benchmark's own scorer, number for number, with its faults: to compare with published figures, and for nothing else.
+"""The benchmark's own scorer, number for number, with its faults.
 
-Its rules were taken from the evaluation script that PULSE publishes. Labels are found as parts of words (`NORM` in
-`ABNORMAL`), AUC is of hard labels, an answer that cannot be read becomes a random option (seed 42), only complete files
-of multiple choice are scored, and only answers that are there count. `score` has the corrected scores.
+Use it only to compare with published figures.
+
+Its rules were taken from the evaluation script that PULSE publishes. Labels are found as parts of
+words (`NORM` in `ABNORMAL`), AUC is that of hard labels, an unreadable answer becomes a random
+option (seed 42), only complete files of multiple choice are scored, and missing answers do not
+count. `score` has the corrected scores.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from calibration.metrics import accuracy, flags, hard_label_scores, number
 
 SEED = 42
 COMPLETE: Mapping[str, int] = {"mmmu-ecg": 200, "csn-test-no-cot": 1611, "g12-test-no-cot": 2026}
-"""Other numbers of answers are not scored."""
+"""The only numbers of answers that are scored."""
 RANDOM_FROM: Mapping[str, str] = {
     "mmmu-ecg": "ABCD",
     "csn-test-no-cot": "ABCDEFGH",
@@ -30,7 +33,9 @@ SPACES: Mapping[str, tuple[str, ...]] = {
 }
 Scores = dict[str, float | None]
 TASKS = (*COMPLETE, *SPACES, "ecgqa-test")
-"""What the script scores; reports and the arena go to a language model on the network."""
+"""The tasks that the script scores; it sends reports and the arena to a language model on the
+network.
+"""
 
 
 @dataclass(frozen=True)
@@ -46,9 +51,9 @@ class Answer:
 
 
 def score(task: str, gold: Mapping[str, Any], answers: Sequence[Answer]) -> Scores | str:
-    """The script's numbers for one of TASKS, or why it gives none. `gold`: the published answers by id.
+    """The script's numbers for one of TASKS, or why it gives none.
 
-    KeyError for an answer without gold, as there.
+    `gold` has the published answers by id. KeyError for an answer without gold, as in the script.
     """
     if task in COMPLETE:
         return _choice(task, gold, answers)
@@ -62,14 +67,15 @@ def _choice(task: str, gold: Mapping[str, Any], answers: Sequence[Answer]) -> Sc
     if len(answers) != COMPLETE[task]:
         return f"has {len(answers)} answers; the published scorer accepts exactly {COMPLETE[task]}"
     chance = random.Random(SEED)
-    said = [letter(answer.text) or chance.choice(RANDOM_FROM[task]) for answer in answers]
+    given = [letter(answer.text) or chance.choice(RANDOM_FROM[task]) for answer in answers]
     right = [gold[answer.id] if task == "mmmu-ecg" else gold[answer.id][0] for answer in answers]
-    return {"accuracy": accuracy(right, said)}
+    return {"accuracy": accuracy(right, given)}
 
 
 def letter(text: str) -> str | None:
-    """An answer's letter: the whole text, the first of `A.` to `H.` anywhere, after `The correct option is `, or the
-    first of A to H (by the alphabet) after the last `Answer:`."""
+    """An answer's letter: the whole text, the first of `A.` to `H.` anywhere, after `The correct
+    option is `, or the first of A to H (by the alphabet) after the last `Answer:`.
+    """
     letters = "ABCDEFGH"
     if text in tuple(letters):
         return text
@@ -84,13 +90,13 @@ def letter(text: str) -> str | None:
 
 
 def _labels(task: str, gold: Mapping[str, Any], answers: Sequence[Answer]) -> Scores:
-    """Mean over the labels that gold has; others among the answers do not count."""
+    """Mean over the labels that gold has; other labels in the answers do not count."""
     space = SPACES[task]
     right = [_gold_labels(task, gold[answer.id], space) for answer in answers]
-    said = [_said_labels(task, answer.text, space) for answer in answers]
+    given = [_read_labels(task, answer.text, space) for answer in answers]
     known = sorted({label for some in right for label in some})
     table = flags(right, known)
-    f1, auc, loss = hard_label_scores(table, flags(said, known))
+    f1, auc, loss = hard_label_scores(table, flags(given, known))
     return {"f1": float(f1.mean()), "auc": number(float(auc.mean())), "hamming_loss": loss}
 
 
@@ -100,7 +106,7 @@ def _gold_labels(task: str, value: str, space: Sequence[str]) -> list[str]:
     return [label for label in space if label in value]
 
 
-def _said_labels(task: str, text: str, space: Sequence[str]) -> list[str]:
+def _read_labels(task: str, text: str, space: Sequence[str]) -> list[str]:
     if task != "code15-test":
         return [label for label in space if label in text]
     text = text.split("Answer:")[-1]
@@ -109,7 +115,9 @@ def _said_labels(task: str, text: str, space: Sequence[str]) -> list[str]:
 
 
 def _chosen(answer: Answer) -> list[str]:
-    """Options of the prompt that stand anywhere in the text; under `response` their own case must be lower."""
+    """Options of the prompt that stand anywhere in the text; under `response` only lower-case
+    options match.
+    """
     text = answer.text.lower()
     return [
         one for one in options(answer.prompt) if (one if answer.response else one.lower()) in text

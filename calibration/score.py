@@ -1,8 +1,11 @@
-"""Answers of a run -> scores by task. Answers lie as PULSE's runner writes them: `TASK/step-final.jsonl`.
+"""Score the answers of a run, task by task.
 
-Each line has `question_id` (or `id`), `prompt`, and `text` (or `response`); in the arena the text is a list, one answer
-a turn. Every right answer of the benchmark counts: one without an answer is wrong, and so is an answer that cannot be
-read; both are counted. Reports and the arena get scores that need no network: diagnoses found in the text, and ROUGE-L.
+Answers are files as PULSE's runner writes them: `TASK/step-final.jsonl`.
+
+Each line has `question_id` (or `id`), `prompt`, and `text` (or `response`); in the arena the text
+is a list, one answer a turn. Every right answer of the benchmark counts: one without an answer is
+wrong, and so is an answer that cannot be read; both are counted. Reports and the arena get scores
+that need no network: diagnoses found in the text, and ROUGE-L.
 """
 
 from __future__ import annotations
@@ -13,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from calibration import metrics, published
-from calibration.ecgbench import LABELS, LETTERS, Bench, Problem, Sample, Split, labels_in
+from calibration.ecgbench import LABELS, LETTERS, Bench, Problem, Sample, labels_in
 from calibration.published import Answer
+from calibration.splits import Split
 from pulse_edge.errors import BenchError
 
 ANSWERS = "step-final.jsonl"
@@ -24,10 +28,11 @@ Scores = dict[str, Any]
 def score(
     bench: Bench, predictions: Path, scorer: str = "corrected", only: Split | None = None
 ) -> Scores:
-    """All tasks that have right answers and given ones; `only` restricts them to the test ids of a split.
+    """Score all tasks that have right answers and given ones.
 
-    The result says what was left out, and why tasks have no scores. BenchError where a file is damaged, an answer
-    belongs to no question, or there is nothing to score.
+    `only` restricts them to the test ids of a split. The result names the samples that were left
+    out, and why tasks have no scores. BenchError where a file is damaged, an answer belongs to no
+    question, or there is nothing to score.
     """
     tasks, silent = {}, {}
     problems: list[Problem] = []
@@ -41,11 +46,11 @@ def score(
             result = score_published(bench, task, path, answers)
         else:
             samples = list(bench.samples(task, problems.append, pictures=False))
-            wanted = None if only is None else set(only.test.get(task, ()))
+            ids = None if only is None else set(only.test.get(task, ()))
             result = score_task(
                 task,
                 path,
-                [s for s in samples if wanted is None or s.id in wanted],
+                [s for s in samples if ids is None or s.id in ids],
                 answers,
                 problems,
             )
@@ -67,7 +72,7 @@ def score(
 
 
 def read_answers(path: Path) -> list[Answer]:
-    """The lines of a runner's file; BenchError names the line that is none."""
+    """Read a runner's file; BenchError names a line that is not an answer."""
     answers = []
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -83,7 +88,7 @@ def read_answers(path: Path) -> list[Answer]:
             response = "text" not in raw
             text = raw["response"] if response else raw["text"]
             if not isinstance(text, (str, list)):
-                raise ValueError("its text is none")
+                raise ValueError("its text is not a string or a list")
             answers.append(
                 Answer(
                     str(raw["question_id"] if "question_id" in raw else raw["id"]),
@@ -130,30 +135,30 @@ def score_task(
     answers: Sequence[Answer],
     problems: Sequence[Problem],
 ) -> Scores | str:
-    """Corrected scores of one task, over `samples`; an answer given twice counts as it was given last."""
+    """Corrected scores of one task, over `samples`; of repeated answers the last one counts."""
     if not samples:
         return "has no right answer that can be used"
-    said = {answer.id: answer for answer in answers}
+    by_id = {answer.id: answer for answer in answers}
     known = {sample.id for sample in samples}
-    foreign = said.keys() - known - {problem.id for problem in problems if problem.task == task}
-    if not said.keys() & known:
+    foreign = by_id.keys() - known - {problem.id for problem in problems if problem.task == task}
+    if not by_id.keys() & known:
         raise BenchError(
             f"{path}: no answer belongs to a question of {task}; score it against its own data"
         )
-    result = _kind(task)(task, samples, said)
+    result = _kind(task)(task, samples, by_id)
     return {
         **result,
         "samples": len(samples),
-        "missing": len(known - said.keys()),
-        "repeated": len(answers) - len(said),
+        "missing": len(known - by_id.keys()),
+        "repeated": len(answers) - len(by_id),
         "outside": len(foreign),
     }
 
 
-Said = Mapping[str, Answer]
+ById = Mapping[str, Answer]
 
 
-def _kind(task: str) -> Callable[[str, Sequence[Sample], Said], Scores]:
+def _kind(task: str) -> Callable[[str, Sequence[Sample], ById], Scores]:
     if task in LABELS:
         return _labels
     if task in LETTERS:
@@ -161,38 +166,47 @@ def _kind(task: str) -> Callable[[str, Sequence[Sample], Said], Scores]:
     return _options if task == "ecgqa-test" else _prose
 
 
-def _labels(task: str, samples: Sequence[Sample], said: Said) -> Scores:
+def _labels(task: str, samples: Sequence[Sample], answers: ById) -> Scores:
     known = LABELS[task]
     gold = [labels_in(sample.turns[0][1], known) for sample in samples]
-    given = [metrics.said_labels(_text(said, sample), known) for sample in samples]
-    return {**metrics.label_scores(gold, given, known), "unparsable": _unread(samples, said, given)}
+    given = [metrics.read_labels(_text(answers, sample), known) for sample in samples]
+    return {
+        **metrics.label_scores(gold, given, known),
+        "unparsable": _unread(samples, answers, given),
+    }
 
 
-def _letters(task: str, samples: Sequence[Sample], said: Said) -> Scores:
-    given = [metrics.said_letter(_text(said, sample), LETTERS[task]) for sample in samples]
+def _letters(task: str, samples: Sequence[Sample], answers: ById) -> Scores:
+    given = [metrics.read_letter(_text(answers, sample), LETTERS[task]) for sample in samples]
     gold = [sample.turns[0][1][0] for sample in samples]
-    return {"accuracy": metrics.accuracy(gold, given), "unparsable": _unread(samples, said, given)}
+    return {
+        "accuracy": metrics.accuracy(gold, given),
+        "unparsable": _unread(samples, answers, given),
+    }
 
 
-def _options(task: str, samples: Sequence[Sample], said: Said) -> Scores:
-    given = [metrics.said_options(_text(said, sample), sample.options) for sample in samples]
+def _options(task: str, samples: Sequence[Sample], answers: ById) -> Scores:
+    given = [metrics.read_options(_text(answers, sample), sample.options) for sample in samples]
     gold = [frozenset(option.lower() for option in sample.chosen) for sample in samples]
-    return {"accuracy": metrics.accuracy(gold, given), "unparsable": _unread(samples, said, given)}
+    return {
+        "accuracy": metrics.accuracy(gold, given),
+        "unparsable": _unread(samples, answers, given),
+    }
 
 
-def _prose(task: str, samples: Sequence[Sample], said: Said) -> Scores:
+def _prose(task: str, samples: Sequence[Sample], answers: ById) -> Scores:
     gold = ["\n".join(answer for _, answer in sample.turns) for sample in samples]
-    return {**metrics.prose_scores(gold, [_text(said, sample) for sample in samples])}
+    return {**metrics.prose_scores(gold, [_text(answers, sample) for sample in samples])}
 
 
-def _text(said: Said, sample: Sample) -> str:
-    """What was answered; nothing where there is no answer."""
-    text = said[sample.id].text if sample.id in said else ""
+def _text(answers: ById, sample: Sample) -> str:
+    """The answer to a sample; empty without one."""
+    text = answers[sample.id].text if sample.id in answers else ""
     return "\n".join(str(turn) for turn in text) if isinstance(text, list) else str(text)
 
 
-def _unread(samples: Sequence[Sample], said: Said, given: Sequence[object]) -> int:
-    """Answers that are there and could not be read."""
+def _unread(samples: Sequence[Sample], answers: ById, given: Sequence[object]) -> int:
+    """How many answers exist and could not be read."""
     return sum(
-        one is None and sample.id in said for sample, one in zip(samples, given, strict=True)
+        one is None and sample.id in answers for sample, one in zip(samples, given, strict=True)
     )

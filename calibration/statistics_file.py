@@ -85,7 +85,9 @@ class InputSums:
 
 @dataclass(frozen=True)
 class Probe:
-    """One sample on which divergences are measured: the base kit's image tokens (T, d) between token ids."""
+    """One sample on which divergences are measured: the base kit's image tokens (T, d) between
+    token ids.
+    """
 
     task: str
     id: str
@@ -143,13 +145,18 @@ class Statistics:
         return one.image + one.text, sum(one.tokens)
 
     def mean_squares(self, weight: str) -> Float:
-        """Mean square of each input column (n,) float32, as llama.cpp divides `in_sum2` by `counts`."""
+        """Mean square of each input column (n,) float32, as llama.cpp divides `in_sum2` by
+        `counts`.
+        """
         sums, count = self.importance(weight)
         return np.asarray(sums.astype(np.float32) / np.float32(count))
 
 
 def merge(parts: Iterable[tuple[Path, Statistics]]) -> Statistics:
-    """Merge statistics of several runs. BenchError where settings differ or a sample occurs twice."""
+    """Merge statistics of several runs.
+
+    BenchError where settings differ or a sample occurs twice.
+    """
     (first_path, whole), *others = parts
     for path, part in others:
         if part.source != whole.source or part.weights != whole.weights:

@@ -1,8 +1,9 @@
-"""Plan -> a folder of pages with questions, laid out as ECGBench: `TASK.json` and `images/`, or the hub's parquet folders.
+"""Make a folder of synthetic pages with questions and answers, in ECGBench's layout.
 
-Every page is asked every task that its record can answer. What no task carries (findings, measurements, layout, speed)
-stands in `pages.jsonl`. Page `i` depends on the plan's seed and on `i` alone, so any number of processes writes the same
-bytes; those of the PNG files also need the same OpenCV.
+Every task that a page's recording can answer asks about it. Facts that no task has (findings,
+measurements, layout, speed) are in `pages.jsonl`. Page `i` depends on the plan's seed and on `i`
+alone, so any number of processes writes the same bytes; those of the PNG files also need the same
+OpenCV.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from calibration.files import fresh_folder
 from calibration.synthetic.pages import Page, draw
 from calibration.synthetic.questions import BENCH, CHAT, TASKS, Question, questions
 from calibration.synthetic.real import Packed, open_packed
-from calibration.synthetic.record import Record
-from calibration.synthetic.signals import synthesize as synthesize_record
+from calibration.synthetic.recording import Recording
+from calibration.synthetic.signals import synthesize as synthesize_recording
 from calibration.synthetic.style import LAYOUTS, random_style
 from pulse_edge.common.worker_pool import Workers
 from pulse_edge.errors import UsageError
@@ -49,7 +50,7 @@ PNG_SETTINGS = (
 
 @dataclass(frozen=True)
 class Plan:
-    """What to write. UsageError for what does not exist."""
+    """What to write. UsageError for unknown tasks and layouts."""
 
     pages: int
     seed: int
@@ -74,7 +75,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Made:
+class MadePage:
     """One page as text, and its picture where a parquet file will hold it."""
 
     name: str  # of the picture, below images/
@@ -92,7 +93,8 @@ def synthesize(
 ) -> None:
     """Write the whole folder or none of it.
 
-    BenchError where `target` exists or cannot be written; RecordError where the signals cannot be read.
+    BenchError where `target` exists or cannot be written; RecordingError where the signals cannot be
+    read.
     """
     with fresh_folder(target, force, _is_pages) as work:
         (work / IMAGES / _set_name(plan)).mkdir(parents=True)
@@ -119,7 +121,7 @@ _OURS = re.compile(r"[^/]+\.json|images/[^/]+/\d{6,}\.png|[^/]+/test-00000-of-00
 
 
 def _is_pages(folder: Path) -> bool:
-    """Whether a folder holds synthetic pages and nothing else."""
+    """Whether a folder holds synthetic pages and no other file."""
     try:
         with (folder / PAGES).open(encoding="utf-8") as lines:
             first = json.loads(lines.readline(1 << 20))
@@ -134,30 +136,32 @@ def _is_pages(folder: Path) -> bool:
     return known and isinstance(first, dict) and {"image", "source", "layout"} <= first.keys()
 
 
-# --- one page ---------------------------------------------------------------------------------------------------------
+# --- one page ---------------------------------------------------------------------------------
 
 
-def make(plan: Plan, work: Path, index: int) -> Made:
+def make(plan: Plan, work: Path, index: int) -> MadePage:
     """Page number `index`; its picture goes to `work` unless a parquet file will hold it."""
     sequence = np.random.SeedSequence((plan.seed, index))
-    record, patient = _record(plan, sequence, index)
+    recording, patient = _recording(plan, sequence, index)
     looks, asks = sequence.spawn(2)
-    page = draw(record, random_style(np.random.default_rng(looks), plan.layouts))
+    page = draw(recording, random_style(np.random.default_rng(looks), plan.layouts))
     name = f"{_set_name(plan)}/{index:06d}.png"
-    asked = questions(record, np.random.default_rng(asks), plan.tasks)
+    asked = questions(recording, np.random.default_rng(asks), plan.tasks)
     png = _png(page)
     if not plan.parquet:
         (work / IMAGES / name).write_bytes(png)
     samples = tuple(
         (q.task, sample(q, f"{q.task}-{index:06d}{_part(asked, q)}", name)) for q in asked
     )
-    return Made(name, page_facts(page, name, patient), samples, png if plan.parquet else None)
+    return MadePage(name, page_facts(page, name, patient), samples, png if plan.parquet else None)
 
 
-def _record(plan: Plan, sequence: np.random.SeedSequence, index: int) -> tuple[Record, str | None]:
-    """The record and its patient: a synthetic one, or the recorded ones in turn."""
+def _recording(
+    plan: Plan, sequence: np.random.SeedSequence, index: int
+) -> tuple[Recording, str | None]:
+    """The recording and its patient: a synthetic one, or those of the file in turn."""
     if plan.signals is None:
-        return synthesize_record(np.random.default_rng(sequence)), None
+        return synthesize_recording(np.random.default_rng(sequence)), None
     packed = _signals(plan.signals)
     at = index % len(packed)
     patient = packed.entries[at].get("patient_id")  # PTB-XL's table has it as a float
@@ -175,7 +179,7 @@ def _set_name(plan: Plan) -> str:
 
 
 def _part(asked: list[Question], question: Question) -> str:
-    """`chat` asks several questions of a page."""
+    """The number of a question, for `chat` has several about a page."""
     same = [q for q in asked if q.task == question.task]
     return f"-{same.index(question)}" if question.task == CHAT else ""
 
@@ -183,7 +187,8 @@ def _part(asked: list[Question], question: Question) -> str:
 def sample(question: Question, name: str, image: str) -> dict[str, Any]:
     """A question in the published format: the fields of its task, without the picture itself.
 
-    ECG-QA's values are lists, the arena's conversation is made of turns, and only `<image>` stands for the page.
+    ECG-QA's values are lists, the arena's conversation is made of turns, and only `<image>` stands
+    for the page.
     """
     text, answer = question.turns[0]
     if question.task == "arena":
@@ -204,16 +209,18 @@ def sample(question: Question, name: str, image: str) -> dict[str, Any]:
 
 
 def page_facts(page: Page, name: str, patient: str | None) -> dict[str, Any]:
-    """What is known of a page beyond its tasks; measurements in bpm, ms, degrees and mV, null where unknown."""
-    record, style = page.record, page.style
+    """Facts of a page beyond its tasks; measurements in bpm, ms, degrees and mV, null where
+    unknown.
+    """
+    recording, style = page.recording, page.style
     return {
         "image": name,
-        "source": record.source,
+        "source": recording.source,
         "patient": patient,
-        "findings": None if record.findings is None else sorted(record.findings),
-        "sites": dict(record.sites),
-        "labels": asdict(record.labels),
-        "measurements": {k: _rounded(v) for k, v in asdict(record.measurements).items()},
+        "findings": None if recording.findings is None else sorted(recording.findings),
+        "sites": dict(recording.sites),
+        "labels": asdict(recording.labels),
+        "measurements": {k: _rounded(v) for k, v in asdict(recording.measurements).items()},
         "layout": style.layout,
         "speed": style.speed,
         "gain": style.gain,
@@ -235,10 +242,10 @@ def _png(page: Page) -> bytes:
     return data.tobytes()
 
 
-# --- all pages --------------------------------------------------------------------------------------------------------
+# --- all pages --------------------------------------------------------------------------------
 
 
-def _pages(plan: Plan, work: Path, processes: int) -> Iterator[Made]:
+def _pages(plan: Plan, work: Path, processes: int) -> Iterator[MadePage]:
     """The pages by index, made by this process or by several."""
     run = partial(make, plan, work)
     if processes == 1:
@@ -253,11 +260,11 @@ def _pages(plan: Plan, work: Path, processes: int) -> Iterator[Made]:
 
 
 def _quiet() -> None:
-    """A worker leaves the other cores to the other workers."""
+    """Let a worker run on one core."""
     cv2.setNumThreads(1)
 
 
-# --- files ------------------------------------------------------------------------------------------------------------
+# --- files ------------------------------------------------------------------------------------
 
 
 def _open(plan: Plan, work: Path, task: str) -> TaskFile:
@@ -270,7 +277,7 @@ class TaskFile(AbstractContextManager["TaskFile"]):
     """Where the samples of one task go."""
 
     @abstractmethod
-    def add(self, sample: Mapping[str, Any], page: Made) -> None:
+    def add(self, sample: Mapping[str, Any], page: MadePage) -> None:
         """The next sample, and the page it is about."""
 
 
@@ -281,7 +288,7 @@ class JsonList(TaskFile):
         self._file: IO[str] = path.open("w", encoding="utf-8", newline="\n")
         self._lead = "[\n"
 
-    def add(self, sample: Mapping[str, Any], page: Made) -> None:
+    def add(self, sample: Mapping[str, Any], page: MadePage) -> None:
         self._file.write(self._lead + json.dumps(sample, ensure_ascii=False))
         self._lead = ",\n"
 
@@ -310,7 +317,7 @@ class Parquet(TaskFile):
         self._writer = pq.ParquetWriter(path, self._schema, use_dictionary=False)
         self._rows: list[dict[str, Any]] = []
 
-    def add(self, sample: Mapping[str, Any], page: Made) -> None:
+    def add(self, sample: Mapping[str, Any], page: MadePage) -> None:
         row = {
             "id": sample["id"],
             "image_path": sample["image"],

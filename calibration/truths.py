@@ -1,8 +1,9 @@
-"""What ECGBench's data tell of its pages -> which statements of `pulse_edge.report.findings` are true of them, and which are not.
+"""Which statements of `pulse_edge.report.findings` are true of ECGBench's pages.
 
-Only what is certain: a statement that no label decides is left out, page by page. Drawn pages are known completely
-(`pages.jsonl`); of others the labels of CODE-15, CPSC and PTB-XL count, and the right option of CSN and G12EC. Supraventricular
-tachycardia, for instance, is in none of them but CSN's and G12EC's options: a page without it cannot be told.
+Only certain truths count: a statement that no label decides is left out, page by page. Synthetic
+pages are known completely (`pages.jsonl`). For others the labels of CODE-15, CPSC and PTB-XL count,
+and the right option of CSN and G12EC. Supraventricular tachycardia, for instance, occurs only in
+the options of CSN and G12EC, so a page without it cannot be recognised as such.
 """
 
 from __future__ import annotations
@@ -25,24 +26,25 @@ KEYS: Mapping[str, str] = {
     "AF": "AFIB", "I-AVB": "1AVB", "1dAVb": "1AVB", "LBBB": "LBBB", "RBBB": "RBBB", "LAFB": "LAFB", "PAC": "PAC",
     "PVC": "PVC", "STD": "STD", "STE": "STE", "MI": "OLDMI", "HYP": "LVH", "TINV": "INVT", "SB": "SBRAD", "ST": "STACH",
 }  # fmt: skip
-"""Labels of CPSC and CODE-15, and findings of drawn pages, as statements."""
+"""The statement of each label of CPSC and CODE-15, and of each finding of a synthetic page."""
 ONLY_WITH: Mapping[str, tuple[str, ...]] = {
     "MI": ("OLDMI",),
     "CD": ("1AVB", "2AVB", "3AVB", "LBBB", "RBBB", "LAFB", "LPFB", "WPW"),
     "HYP": ("LVH", "RVH"),
     "STTC": ("LNGQT",),
 }
-"""PTB-XL's superclass -> statements that it has below it (scp_statements.csv): without it they are absent."""
+"""PTB-XL's superclass -> its statements (scp_statements.csv), which are absent without it.
+"""
 NOT_NORMAL = frozenset({
     "AFIB", "AFLT", "SVTAC", "VTAC", "2AVB", "3AVB", "LBBB", "RBBB", "LAFB", "LPFB", "WPW", "LVH", "RVH", "ISC", "MI", "OLDMI",
     "PACE",
 })  # fmt: skip
-"""What no normal ECG shows."""
+"""Statements that are never true of a normal ECG."""
 
 
 @dataclass(frozen=True)
 class Known:
-    """A page, the questions about it, and what is true of it."""
+    """A page, the questions about it, and the statements whose truth is known."""
 
     image: str
     samples: tuple[Sample, ...]
@@ -50,23 +52,23 @@ class Known:
 
     @property
     def patient(self) -> str | None:
-        """Where it is told."""
+        """The patient, where the data know it."""
         return self.samples[0].patient
 
 
 def known_pages(bench: Bench, note: Note) -> Iterator[Known]:
-    """Every page of which something is known, in the order of the tasks; pictures are not read."""
+    """Every page on which some truth is known, in the order of the tasks; pictures are not read."""
     by_image: dict[str, list[Sample]] = defaultdict(list)
     for task in bench.tasks:
         for sample in bench.samples(task, note, pictures=False):
             by_image[sample.image].append(sample)
     for image, samples in by_image.items():
-        if found := truths(bench.facts.get(image), samples):
-            yield Known(image, tuple(samples), found)
+        if truths_ := truths(bench.facts.get(image), samples):
+            yield Known(image, tuple(samples), truths_)
 
 
 def truths(facts: Mapping[str, Any] | None, samples: Sequence[Sample]) -> Truths:
-    """By statement, of one page: from what `pages.jsonl` says of it, else from the right answers to its questions."""
+    """Truth of a page by statement, from `pages.jsonl` or else from the right answers."""
     if facts is None:
         return _agreed([vote for sample in samples for vote in _of_answer(sample)])
     labels = Labels(
@@ -78,13 +80,14 @@ def truths(facts: Mapping[str, Any] | None, samples: Sequence[Sample]) -> Truths
     return _agreed([*of_labels(labels, drawn=True), *_of_drawn(frozenset(facts["findings"]), axis)])
 
 
-# --- votes ------------------------------------------------------------------------------------------------------------
+# --- votes ------------------------------------------------------------------------------------
 
 
 def of_labels(labels: Labels, drawn: bool = False) -> list[Vote]:
-    """What the label sets say; secondary changes that a reader could see without a label are left open.
+    """Truths that the label sets decide.
 
-    A drawn page's superclasses hide nothing: each of its findings is known.
+    Secondary changes that a reader could see without a label stay open. A synthetic page's
+    superclasses hide nothing: each of its findings is known.
     """
     votes: list[Vote] = []
     for names, some in ((CPSC, labels.cpsc), (CODE15, labels.code15)):
@@ -99,8 +102,8 @@ def of_labels(labels: Labels, drawn: bool = False) -> list[Vote]:
             (key, False) for name, keys in ONLY_WITH.items() if name not in classes for key in keys
         ]
     votes += _normal(labels)
-    told = {*(labels.cpsc or ()), *(labels.code15 or ())}
-    hidden = [UNTOLD[name] for name in told if name in UNTOLD]
+    labels_there = {*(labels.cpsc or ()), *(labels.code15 or ())}
+    hidden = [UNTOLD[name] for name in labels_there if name in UNTOLD]
     hidden += (
         []
         if drawn
@@ -110,7 +113,7 @@ def of_labels(labels: Labels, drawn: bool = False) -> list[Vote]:
 
 
 def _normal(labels: Labels) -> list[Vote]:
-    """NORM alone is normal; beside a slow or fast sinus rate it may be either."""
+    """NORM alone is normal; with a slow or fast sinus rate it stays open."""
     sets = [{*some} for some in (labels.cpsc, labels.code15, labels.ptbxl) if some]
     if not sets or all(some <= {"SB", "ST"} for some in sets):
         return []
@@ -124,7 +127,9 @@ def _normal(labels: Labels) -> list[Vote]:
 
 
 def _of_drawn(findings: frozenset[str], axis: float | None) -> list[Vote]:
-    """What is known of a drawn page beyond its labels; its rhythm is sinus unless the atria fibrillate."""
+    """Truths of a synthetic page beyond its labels; its rhythm is sinus unless the atria
+    fibrillate.
+    """
     votes = [(KEYS[name], name in findings) for name in ("LAFB", "MI", "HYP", "TINV")]
     votes = _without({KEYS[name] for one in findings for name in UNTOLD.get(one, ())}, votes)
     if not findings & {"SB", "ST"}:
@@ -135,39 +140,39 @@ def _of_drawn(findings: frozenset[str], axis: float | None) -> list[Vote]:
 
 
 def _of_answer(sample: Sample) -> list[Vote]:
-    """What the right answer to a question of ECGBench says."""
+    """Truths that the right answer to a question of ECGBench decides."""
     answer = sample.turns[0][1]
     if sample.task in LABELS:
-        said = labels_in(answer, LABELS[sample.task])
+        named = labels_in(answer, LABELS[sample.task])
         which = {"cpsc-test": "cpsc", "code15-test": "code15", "ptb-test": "ptbxl"}[sample.task]
-        return of_labels(Labels(**{"cpsc": None, "code15": None, "ptbxl": None, which: said}))
+        return of_labels(Labels(**{"cpsc": None, "code15": None, "ptbxl": None, which: named}))
     if sample.task in LETTERS and sample.task != "mmmu-ecg":
         option = re.sub(r"^[A-H]\W+", "", answer).strip(" .")
         return [
             (s.key, True)
             for s in STATEMENTS
-            if re.fullmatch(f"{re.escape(s.name)}|{s.also or s.name}", option, re.I)
+            if re.fullmatch(f"{re.escape(s.name)}|{s.synonyms or s.name}", option, re.I)
         ]
     return []
 
 
-# --- what follows -----------------------------------------------------------------------------------------------------
+# --- what follows -----------------------------------------------------------------------------
 
 
 def _agreed(votes: Iterable[Vote]) -> Truths:
-    """Votes without those that contradict one another, and what is absent because something else is there."""
-    heard: dict[str, set[bool]] = defaultdict(set)
+    """Votes without contradictions, and absences that follow from a present statement."""
+    by_key: dict[str, set[bool]] = defaultdict(set)
     for key, there in votes:
-        heard[key].add(there)
-    found = {key: some.pop() for key, some in heard.items() if len(some) == 1}
-    for key in [key for key, there in found.items() if there]:
-        for other in excluded_by(key) - heard.keys():
-            found[other] = False
-    return {s.key: found[s.key] for s in STATEMENTS if s.key in found}
+        by_key[key].add(there)
+    truths_ = {key: some.pop() for key, some in by_key.items() if len(some) == 1}
+    for key in [key for key, there in truths_.items() if there]:
+        for other in excluded_by(key) - by_key.keys():
+            truths_[other] = False
+    return {s.key: truths_[s.key] for s in STATEMENTS if s.key in truths_}
 
 
 def excluded_by(key: str) -> frozenset[str]:
-    """Statements that cannot be true beside it, by definition."""
+    """Statements that cannot be true together with this one, by definition."""
     if key == "NORM":
         return NOT_NORMAL
     out = {other for ones, others in NOT_TOGETHER if key in ones for other in others}
@@ -179,5 +184,5 @@ def excluded_by(key: str) -> frozenset[str]:
 
 
 def _without(keys: set[str], votes: Iterable[Vote]) -> list[Vote]:
-    """Votes but for the absence of these."""
+    """The votes without those for the absence of `keys`."""
     return [(key, there) for key, there in votes if there or key not in keys]

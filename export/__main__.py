@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from pulse_edge.cli.main import run
+from pulse_edge.cli.run import Program, run
 from pulse_edge.common.text import visible
 
 _GOLDEN = click.option(
@@ -22,7 +22,7 @@ _GOLDEN = click.option(
 )
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Program)
 def cli() -> None:
     """Make kits from PULSE checkpoints."""
 
@@ -53,15 +53,14 @@ def cli() -> None:
 @_GOLDEN
 @click.option("--demonstration", is_flag=True, help="Mark every answer as not for patients.")
 @click.option("--force", is_flag=True, help="Replace an existing kit.")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def convert(source: str, target: Path, debug: bool, **options: Any) -> None:
+def convert(source: str, target: Path, **options: Any) -> None:
     """Convert SOURCE, a checkpoint directory or a name in models.yaml, into a kit, and prove it against the original."""
-    from .early import check_convert
+    from export.early import check_convert
 
     check_convert(source, target, options)
     _loading()
-    from .convert import Options, resolve
-    from .convert import convert as make
+    from export.convert import Options, resolve
+    from export.convert import convert as make
 
     path, spec = resolve(source, _say)
     with _screen() as (say, progress):
@@ -111,17 +110,16 @@ def convert(source: str, target: Path, debug: bool, **options: Any) -> None:
     "--threads", type=click.IntRange(1), help="Default: the processors that this process may use."
 )
 @click.option("--force", is_flag=True, help="Replace an existing kit.")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def quantize(base: Path, target: Path, recipe: str | None, debug: bool, **options: Any) -> None:
+def quantize(base: Path, target: Path, recipe: str | None, **options: Any) -> None:
     """Make a smaller kit of BASE, an f16 kit, and prove it against BASE."""
-    from .early import check_quantize
-    from .models import find, load_recipes
+    from export.early import check_quantize
+    from export.models import find, load_recipes
 
     found = find(recipe, load_recipes(), "recipe") if recipe else None
     check_quantize(base, target, options)
     _loading()
-    from .quantize import Options
-    from .quantize import quantize as make
+    from export.quantize import Options
+    from export.quantize import quantize as make
 
     with _screen(count=True) as (say, progress):
         make(base, target, Options(recipe=found, **options), say, progress)
@@ -174,16 +172,15 @@ def quantize(base: Path, target: Path, recipe: str | None, debug: bool, **option
     type=click.IntRange(1),
     help="That draw pages. Default: one, or all cores but two.",
 )
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def train_miniature(out: Path, debug: bool, **options: Any) -> None:
+def train_miniature(out: Path, **options: Any) -> None:
     """Train the miniature of PULSE that stands in for its 14 GB: a checkpoint that `convert` makes a kit of."""
-    from .early import check_train
+    from export.early import check_train
 
     check_train(out, options)
     _loading()
-    from .miniature.train import sitting
+    from export.miniature.train import Options, start_or_resume
 
-    sitting(out, say=_say, **options)
+    start_or_resume(out, Options(**options), _say)
     click.echo(out)
 
 
@@ -192,10 +189,9 @@ def train_miniature(out: Path, debug: bool, **options: Any) -> None:
 @click.option(
     "-o", "--output", "target", type=click.Path(path_type=Path), help="Default: the package's own."
 )
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def carry_miniature(checkpoint: Path, target: Path | None, debug: bool) -> None:
+def carry_miniature(checkpoint: Path, target: Path | None) -> None:
     """Make the kit that the package carries of CHECKPOINT, a trained miniature."""
-    from .miniature.carry import TARGET, carry
+    from export.miniature.carry import TARGET, carry
 
     carry(checkpoint, target or TARGET, _say)
     click.echo(target or TARGET)

@@ -7,11 +7,9 @@ from pathlib import Path
 
 import torch
 
-from pulse_edge.errors import CheckpointError
-
-from .adapter import Adapter
-from .config import BUILT_IN_TOWERS, Config
-from .shards import (
+from export.adapter import Adapter
+from export.config import BUILT_IN_TOWERS, Config
+from export.shards import (
     NEWLINE,
     PREFIXES,
     PROJECTOR,
@@ -24,7 +22,8 @@ from .shards import (
     shown,
     weight_files,
 )
-from .sources import refuse_types
+from export.sources import refuse_types
+from pulse_edge.errors import CheckpointError
 
 __all__ = [
     "NEWLINE",

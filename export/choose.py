@@ -17,10 +17,9 @@ import numpy as np
 import numpy.typing as npt
 from gguf import GGMLQuantizationType as Type
 
+from export import ggml
+from export.ggml import Float
 from pulse_edge.errors import UsageError
-
-from . import ggml
-from .ggml import Float
 
 CANDIDATES = tuple(
     Type[n]

@@ -14,12 +14,11 @@ from typing import Any, Literal
 from transformers import CLIPVisionConfig, LlamaConfig
 from transformers.activations import ACT2FN
 
+from export import preprocessing
+from export.keys import KEYS, check, grid_of, shown
+from export.keys import read_json as read_json
 from pulse_edge.errors import CheckpointError
 from pulse_edge.kit.manifest import Aspect, Merge
-
-from . import preprocessing
-from .keys import KEYS, check, grid_of, shown
-from .keys import read_json as read_json
 
 BUILT_IN_TOWERS: dict[str, dict[str, Any]] = {
     # PULSE-7B carries only this name, no folder. Source: the tower's own config.json on the hub.

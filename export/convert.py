@@ -12,6 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from export import golden, hub, llm, llm_logits, parity, sources, tokenizer, vision
+from export.adapter import Adapter
+from export.checkpoint import NEWLINE, Checkpoint, expected, needs_newline
+from export.config import Config, read_config
+from export.models import ModelSpec, find, load_models
+from export.reference import Reference
+from export.tokenizer import Tokenizer
 from pulse_edge.common.files import file_sha256
 from pulse_edge.errors import CheckpointError
 from pulse_edge.inference.device import default_threads
@@ -27,14 +34,6 @@ from pulse_edge.kit.manifest import (
     Vision,
 )
 from pulse_edge.kit.write import listing, refuse_target, write_manifest, writing
-
-from . import golden, hub, llm, parity, sources, tokenizer, vision
-from .adapter import Adapter
-from .checkpoint import NEWLINE, Checkpoint, expected, needs_newline
-from .config import Config, read_config
-from .models import ModelSpec, find, load_models
-from .reference import Reference
-from .tokenizer import Tokenizer
 
 Progress = Callable[[int, int], None]
 MAX_TOKENS = 1024
@@ -217,7 +216,7 @@ def _check_room(checkpoint: Checkpoint, target: Path, options: Options) -> None:
     width = {"f32": 4, "f16": 2, "bf16": 2}[options.language]
     needed, _ = expected(checkpoint.config)
     size = sum(int(np.prod(s)) * (width if llm.gguf_name(n) else 4) for n, s in needed.items())
-    size += min(size, parity.WINDOW_BYTES) + (64 << 20)
+    size += min(size, llm_logits.WINDOW_BYTES) + (64 << 20)
     folder = next(p for p in target.absolute().parents if p.is_dir())
     free = shutil.disk_usage(folder).free
     if size > free:

@@ -24,7 +24,7 @@ def check_convert(source: str, target: Path, options: Mapping[str, Any]) -> None
     """Raise UsageError, CheckpointError, KitError, ScanError or PageRefused for what `convert` would refuse."""
     refuse_target(target, force=options["force"])
     if not Path(source).exists() and "/" not in source:
-        from .models import find, load_models
+        from export.models import find, load_models
 
         find(source, load_models())
     elif not Path(source).is_dir():
@@ -40,7 +40,7 @@ def check_quantize(base: Path, target: Path, options: Mapping[str, Any]) -> None
     if len(given) > 1:
         raise UsageError(f"--{' and --'.join(given)} contradict one another: give one of them.")
     if options["llm"] is not None:
-        from . import ggml
+        from export import ggml
 
         ggml.file_type(options["llm"])
     for option, known in (("vision", VISION), ("key_cache_type", get_args(KeyCacheType))):
@@ -89,6 +89,6 @@ def _check_folder(option: str, folder: Path | None) -> None:
 
 def _check_golden(pages: Sequence[Path]) -> None:
     if pages:
-        from . import golden
+        from export import golden
 
         golden.require(pages)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from gguf import GGMLQuantizationType as Type
 
 from pulse_edge.errors import EngineError, UsageError
-from pulse_edge.inference import language_model
+from pulse_edge.inference import llama_cpp
 from pulse_edge.inference.vision_encoder import _interruptible
 
 Float = npt.NDArray[np.float32]
@@ -26,7 +26,7 @@ BUFFER = 1 << 28
 @cache
 def file_types() -> dict[str, int]:
     """Name -> llama.cpp's number of every type of a whole file that it can write: F16, Q4_K_M, ..."""
-    language_model.prepare()
+    llama_cpp.prepare()
     from llama_cpp import llama_cpp as lib
 
     pattern = re.compile(r"LLAMA_FTYPE_(?:MOSTLY|ALL)_(\w+)")
@@ -62,7 +62,7 @@ def quantize(
     `importance` holds a float32 (columns,) per matrix. `progress` gets tensors done and of how many. The bytes depend on
     nothing else, the number of threads least of all. EngineError with llama.cpp's reason.
     """
-    language_model.prepare()
+    llama_cpp.prepare()
     from llama_cpp import llama_cpp as lib
 
     params = lib.llama_model_quantize_default_params()
@@ -179,7 +179,7 @@ class _Traits(ctypes.Structure):
 
 @cache
 def _library() -> Any:
-    language_model.prepare()
+    llama_cpp.prepare()
     from llama_cpp._ggml import libggml
 
     quantize_chunk, traits = libggml.ggml_quantize_chunk, libggml.ggml_get_type_traits

@@ -13,20 +13,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from export import image_tokens
 from pulse_edge import PulseModel
 from pulse_edge.common import paths
-from pulse_edge.diagnostics.golden import FILE, Float, case_of, differences, sampled
+from pulse_edge.common.arrays import Double
+from pulse_edge.diagnostics.golden import FILE, case_of, differences, sampled
 from pulse_edge.errors import UsageError
 from pulse_edge.inference.device import default_threads
-from pulse_edge.inference.language_model import LanguageModel
-from pulse_edge.inference.model import EncodedPage
+from pulse_edge.inference.language_model import LanguageModel, Settings
+from pulse_edge.inference.page_encoder import EncodedPage
 from pulse_edge.inference.vision_encoder import VisionEncoder
 from pulse_edge.kit import prompt
 from pulse_edge.kit.kit import Kit, open_kit
 from pulse_edge.kit.write import listing, write_manifest
 from pulse_edge.page import admission, reader
-
-from . import parity
 
 Progress = Callable[[int, int], None]
 QUESTIONS = (
@@ -41,10 +41,11 @@ LATER = 16
 PERTURBED = 2.0**-20
 """Share by which pixels are moved before they are encoded once more, as a standard deviation: what follows moves as it does where
 another processor adds float32 values in another order, and an encoder of integers rounds some to the other side."""
-FACTOR, SPREAD_FACTOR, LEAST = 3, 1.5, 0.01
-"""What is tolerated: three times the largest right difference of a logit, 1.5 times the right spread, and never less than the
-last one. Right spreads of one kit are within a quarter of one another, and 1 % of noise on the weights makes 1.9 (Q4_K_M) to 3
-times as much (Q2_K), on the miniature; a single logit tells them apart less surely (docs/proof.md)."""
+FACTOR, RMS_FACTOR, LEAST = 3, 1.5, 0.01
+"""What is tolerated: three times the largest right difference of a logit, 1.5 times the right root mean square, and never
+less than the last one. Right root mean squares of one kit are within a quarter of one another, and 1 % of noise on the
+weights makes 1.9 (Q4_K_M) to 3 times as much (Q2_K), on the miniature; a single logit tells them apart less surely
+(docs/proof.md)."""
 LONGEST = 256
 """Tokens of an answer."""
 MOST = 4
@@ -145,31 +146,33 @@ def _tolerances(
     Right are llama.cpp's other kernels of this machine (weights repacked, tokens in fours) behind image tokens of pixels that
     differ in float32's last places: what a machine that this kit was not made on may do.
     """
-    largest = spread = 0.0
+    largest = rms = 0.0
     for seed, (repack, width) in enumerate(((True, 256), (False, 4))):
         parts = [d for page in asked for d in _differences(kit, page, found, seed, repack, width)]
         if parts:
             every = np.concatenate(parts)
             largest = max(largest, float(every.max()))
-            spread = max(spread, float(np.sqrt(np.mean(np.square(every)))))
-    tolerance, most = max(LEAST, FACTOR * largest), max(LEAST, SPREAD_FACTOR * spread)
-    return {"tolerance": float(f"{tolerance:.2g}"), "spread": float(f"{most:.2g}")}
+            rms = max(rms, float(np.sqrt(np.mean(np.square(every)))))
+    tolerance, most = max(LEAST, FACTOR * largest), max(LEAST, RMS_FACTOR * rms)
+    return {"tolerance": float(f"{tolerance:.2g}"), "rms_tolerance": float(f"{most:.2g}")}
 
 
 def _differences(
     kit: Kit, page: _Asked, found: Sequence[dict[str, Any]], seed: int, repack: bool, width: int
-) -> Iterator[Float]:
+) -> Iterator[Double]:
     """Of each case of a page, what its stored logits differ by when other kernels read it."""
     m, rows = kit.manifest, _moved(kit, page, seed)
     room = len(rows) + m.prompt.max_tokens
     with closing(
         LanguageModel(
             kit.file(m.language.file),
-            context=256 * -(-room // 256),
-            threads=default_threads(),
-            mapped=not repack,
-            repack=repack,
-            key_cache_type=m.language.key_cache_type,
+            Settings(
+                context=256 * -(-room // 256),
+                threads=default_threads(),
+                mapped=not repack,
+                repack=repack,
+                key_cache_type=m.language.key_cache_type,
+            ),
         )
     ) as model:
         for case in (case_of(raw) for raw in found if raw["page"] == page.name):
@@ -187,7 +190,7 @@ def _moved(kit: Kit, page: _Asked, seed: int) -> npt.NDArray[np.float32]:
     """Image tokens of a page as another processor may make them."""
     m, checked = kit.manifest, page.encoded.checked
     assert checked is not None  # `add` encodes with the gate
-    pixels = parity.cut(checked.flat.image, m)
+    pixels = image_tokens.cut(checked.flat.image, m)
     pixels = pixels * (
         1 + PERTURBED * np.random.default_rng(seed).standard_normal(pixels.shape, np.float32)
     )
@@ -197,4 +200,4 @@ def _moved(kit: Kit, page: _Asked, seed: int) -> npt.NDArray[np.float32]:
         features = encoder.encode(pixels)
     name = m.packing.newline_file
     newline = np.fromfile(kit.file(name), "<f4") if name else None
-    return parity.pack(features, m, newline, checked.flat.image.size)
+    return image_tokens.pack(features, m, newline, checked.flat.image.size)

@@ -19,13 +19,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from export import tokenizer
+from export.checkpoint import Checkpoint, expected, finite
+from export.config import Config
+from export.shards import shown
+from export.tokenizer import Tokenizer
 from pulse_edge.errors import CheckpointError
-
-from . import tokenizer
-from .checkpoint import Checkpoint, expected, finite
-from .config import Config
-from .shards import shown
-from .tokenizer import Tokenizer
 
 TYPES = {
     "f32": (gguf.GGMLQuantizationType.F32, gguf.LlamaFileType.ALL_F32),

@@ -15,7 +15,7 @@ from typing import Any
 
 from transformers import CLIPVisionConfig
 
-from .keys import check, grid_of, read_json, shown
+from export.keys import check, grid_of, read_json, shown
 
 Three = tuple[float, float, float]
 CLIP_MEAN: Three = (0.48145466, 0.4578275, 0.40821073)

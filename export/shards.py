@@ -15,9 +15,8 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
+from export.config import read_json
 from pulse_edge.errors import CheckpointError
-
-from .config import read_json
 
 TOWER = "model.vision_tower.vision_tower.vision_model."
 PROJECTOR = "model.mm_projector."

@@ -10,11 +10,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from export.adapter import PROJECTOR_FILE
+from export.adapter_config import CONFIG
+from export.config import read_json
+from export.shards import FLOATS, Stored, has_weights
 from pulse_edge.errors import CheckpointError
-
-from .adapter import CONFIG, PROJECTOR_FILE
-from .config import read_json
-from .shards import FLOATS, Stored, has_weights
 
 _ORIGINAL = "Give the float16, bfloat16 or float32 checkpoint that it was made of"
 # quant_method of quantization_config, as transformers knows them.

@@ -10,19 +10,16 @@ with it. Source of special ids and flags: transformers' LlamaTokenizer, of which
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gguf import TokenType
-from sentencepiece import sentencepiece_model_pb2
 
+from export.config import Config, token_ids
+from export.keys import check, read_json, shown
+from export.token_pieces import SPACE, Pieces, read_pieces
 from pulse_edge.errors import CheckpointError
-
-from .config import Config, token_ids
-from .keys import check, read_json, shown
 
 _FILES = (
     "tokenizer.model",
@@ -41,10 +38,6 @@ _ENDS = 3
 """Ids that end an answer and that GGUF has a place for: eos, eot, eom."""
 _ADDED = -1000.0
 _PADDING = -10000.0
-_LAST = -1e9
-"""Score of runs of spaces in Llama's tokenizer.model: they are merged when nothing else can be."""
-_SPACE = "\u2581"
-_BYTE = re.compile("<0x[0-9A-F]{2}>")
 
 
 @dataclass(frozen=True)
@@ -66,17 +59,6 @@ class Tokenizer:
     """What this was read from."""
 
 
-@dataclass(frozen=True)
-class _Pieces:
-    """A vocabulary without its added tokens, ids from 0 on."""
-
-    texts: list[str]
-    scores: list[float]
-    types: list[int]
-    prefix: bool
-    unk: int | None
-
-
 def read(folder: Path, config: Config) -> Tokenizer:
     """The tokenizer of a checkpoint's folder. Raises CheckpointError for what cannot be converted, by name."""
     files = {name: folder / name for name in _FILES if (folder / name).is_file()}
@@ -87,7 +69,7 @@ def read(folder: Path, config: Config) -> Tokenizer:
     check(generation, ("generation", "any"), wrong, where="generation_config.json: ")
     if wrong:
         raise CheckpointError(f"{folder}: cannot be converted: {'; '.join(wrong)}.")
-    pieces, listed = _pieces(folder, files)
+    pieces, listed = read_pieces(folder, files)
     size = config.text.vocab_size
     if len(pieces.texts) > size:
         raise CheckpointError(
@@ -206,7 +188,7 @@ def _refuse_ids(
         raise CheckpointError(f"{folder}: cannot be converted: {'; '.join(wrong)}.")
 
 
-def _prefix(folder: Path, settings: dict[str, Any], pieces: _Pieces, has_model: bool) -> bool:
+def _prefix(folder: Path, settings: dict[str, Any], pieces: Pieces, has_model: bool) -> bool:
     """Whether a text gets a space in front. null says nothing: then the pieces' own file decides."""
     wanted = _flag(settings, "add_prefix_space", pieces.prefix)
     reason = ""
@@ -270,7 +252,7 @@ def _entry(path: Path, entry: Any) -> tuple[str, bool]:
         raise CheckpointError(f"{path}: added token {shown(entry)} has no content. Fetch it again.")
     text = _unicode(path, entry["content"])
     special = bool(entry.get("special")) or _looks_special(text)
-    return (text if special else text.replace(_SPACE, " ")), special
+    return (text if special else text.replace(SPACE, " ")), special
 
 
 def _unicode(path: Path, text: str) -> str:
@@ -294,7 +276,7 @@ def _looks_special(text: str) -> bool:
 
 
 def _extended(
-    pieces: _Pieces, size: int, added: dict[int, tuple[str, bool]]
+    pieces: Pieces, size: int, added: dict[int, tuple[str, bool]]
 ) -> tuple[list[bytes], list[float], list[int]]:
     """Tokens, scores and types of the model's whole vocabulary. Added tokens beyond it have no weights: they are left out."""
     padding = range(len(pieces.texts), size)
@@ -324,199 +306,3 @@ def _refuse_doubled(folder: Path, tokens: list[bytes]) -> None:
 
 
 # --- pieces ----------------------------------------------------------------------------------------------------------
-
-
-def _pieces(folder: Path, files: dict[str, Path]) -> tuple[_Pieces, dict[str, Any] | None]:
-    """The vocabulary, and tokenizer.json's content where it is there."""
-    listed = read_json(files["tokenizer.json"]) if "tokenizer.json" in files else None
-    if "tokenizer.model" in files:
-        pieces = _sentencepiece(files["tokenizer.model"])
-        if listed is not None:
-            _refuse_other(files["tokenizer.json"], listed, pieces)
-        return pieces, listed
-    if listed is None:
-        raise CheckpointError(
-            f"{folder / 'tokenizer.model'}: missing, and so is tokenizer.json. Fetch one of them from the base model."
-        )
-    try:
-        return _listed_pieces(listed), listed
-    except (KeyError, TypeError, ValueError, AttributeError) as e:
-        reason = str(e) if isinstance(e, ValueError) else f"its {e} cannot be read"
-        raise CheckpointError(
-            f"{files['tokenizer.json']}: not a Llama tokenizer of SentencePiece's kind ({reason}). Give the tokenizer.model "
-            "of the base model; others cannot be converted."
-        ) from None
-
-
-def _sentencepiece(path: Path) -> _Pieces:
-    model = sentencepiece_model_pb2.ModelProto()
-    try:
-        model.ParseFromString(path.read_bytes())
-    except OSError as e:
-        raise CheckpointError(f"{path}: cannot be read ({e.strerror}).") from None
-    except Exception as e:  # protobuf's DecodeError has no public base besides Exception
-        raise CheckpointError(f"{path}: no SentencePiece model ({e}). Fetch it again.") from None
-    if not model.pieces or model.trainer_spec.model_type != model.trainer_spec.BPE:
-        raise CheckpointError(f"{path}: not a BPE model, which llama.cpp's llama tokenizer needs.")
-    types = [int(p.type) for p in model.pieces]  # SentencePiece's numbers are GGUF's
-    spec = model.normalizer_spec
-    for fault, what in (
-        (int(TokenType.UNKNOWN) not in types, "has no token for unknown text"),
-        (types.count(int(TokenType.BYTE)) != 256, "has no tokens for single bytes"),
-        (spec.remove_extra_whitespaces, "removes spaces from a text, which llama.cpp does not"),
-        (
-            bool(spec.precompiled_charsmap),
-            f"normalises a text ({spec.name}), which llama.cpp does not",
-        ),
-    ):
-        if fault:
-            raise CheckpointError(f"{path}: {what}. It is not a Llama tokenizer.")
-    texts, scores = [p.piece for p in model.pieces], [float(p.score) for p in model.pieces]
-    unk = types.index(int(TokenType.UNKNOWN))
-    return _Pieces(texts, scores, types, bool(spec.add_dummy_prefix), unk)
-
-
-def _refuse_other(path: Path, listed: dict[str, Any], pieces: _Pieces) -> None:
-    """Refuse a tokenizer.json that is not the tokenizer.model in another form: loaders take one or the other."""
-    model, reason = listed.get("model"), ""
-    vocabulary = model.get("vocab") if isinstance(model, dict) else None
-    if vocabulary != {text: i for i, text in enumerate(pieces.texts)}:
-        reason = "its vocabulary is another one"
-    else:
-        try:
-            _listed_prefix(listed)
-        except (KeyError, TypeError, ValueError, AttributeError) as e:
-            reason = str(e)
-    if reason:
-        raise CheckpointError(
-            f"{path}: does not say what tokenizer.model says ({reason}). Remove the file that does not belong to the "
-            "checkpoint."
-        )
-
-
-def _listed_pieces(raw: dict[str, Any]) -> _Pieces:
-    """The pieces of a tokenizer.json. Raises ValueError with the reason where it is no Llama tokenizer."""
-    model = raw["model"]
-    if model.get("type", "BPE") != "BPE" or not isinstance(model["vocab"], dict):
-        raise ValueError(f"its model is {shown(model.get('type'))}, not BPE")
-    if not model.get("byte_fallback"):
-        raise ValueError("it has no tokens for single bytes")
-    for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "ignore_merges"):
-        if model.get(key):
-            raise ValueError(f"{key} is {shown(model[key])}")
-    texts = sorted(model["vocab"], key=model["vocab"].__getitem__)
-    if [model["vocab"][t] for t in texts] != list(range(len(texts))):
-        raise ValueError("its ids are not 0, 1, 2 and so on")
-    types = [int(TokenType.BYTE if _BYTE.fullmatch(t) else TokenType.NORMAL) for t in texts]
-    if types.count(int(TokenType.BYTE)) != 256:
-        raise ValueError("it has no tokens for single bytes")
-    special = {e["content"] for e in raw.get("added_tokens") or []}
-    scores = _scores(model["merges"], texts, special)
-    return _Pieces(texts, scores, types, _listed_prefix(raw), None)
-
-
-def _scores(merges: list[Any], texts: list[str], special: set[str]) -> list[float]:
-    """Scores by which llama.cpp merges in the order of `merges`.
-
-    Where that is the order of ids, as in a SentencePiece model, they are its scores: minus the number of pieces before,
-    behind the control and byte tokens; runs of spaces last where they come last.
-    """
-    ids = {text: i for i, text in enumerate(texts)}
-    first, last, pairs = dict[str, int](), dict[str, int](), set[tuple[str, str]]()
-    for rank, merge in enumerate(merges):
-        left, right = merge.split(" ") if isinstance(merge, str) else merge
-        if left + right not in ids or left not in ids or right not in ids:
-            raise ValueError(
-                f"it merges {shown(left)} and {shown(right)}, which are not in its vocabulary"
-            )
-        first.setdefault(left + right, rank)
-        last[left + right] = rank
-        pairs.add((left, right))
-    _refuse_unmergeable(ids, pairs, special)
-    order = _order(first, last)
-    runs = [t for t in first if set(t) == {_SPACE}]
-    behind = len(order)
-    while behind and set(order[behind - 1][0]) == {_SPACE}:
-        behind -= 1
-    # transformers 4 lists runs of spaces last, interleaved; transformers 5 by their ids.
-    last_runs = any(len(group) > 1 for group in order) and sum(map(len, order[behind:])) == len(
-        runs
-    )
-    single = order[:behind] if last_runs else order
-    by_id = [ids[group[0]] for group in single]
-    if any(len(group) > 1 for group in single) or by_id != sorted(by_id):
-        ranks = {t: -float(n) for n, group in enumerate(order) for t in group}
-        return [ranks.get(t, 0.0) for t in texts]
-    lowest = next(
-        (i for i, t in enumerate(texts) if t not in special and not _BYTE.fullmatch(t)), 0
-    )
-    return [
-        0.0 if i < lowest else _LAST if last_runs and set(t) == {_SPACE} else -float(i - lowest)
-        for i, t in enumerate(texts)
-    ]
-
-
-def _refuse_unmergeable(
-    ids: dict[str, int], pairs: set[tuple[str, str]], special: set[str]
-) -> None:
-    """Refuse a vocabulary in which llama.cpp would merge two pieces that the list does not: it looks at the result alone."""
-    for text in ids:
-        if text in special:
-            continue
-        for at in range(1, len(text)):
-            left, right = text[:at], text[at:]
-            known = left in ids and right in ids and not {left, right} & special
-            if known and (left, right) not in pairs:
-                raise ValueError(
-                    f"it does not merge {shown(left)} and {shown(right)}, and has {shown(text)}"
-                )
-
-
-def _order(first: dict[str, int], last: dict[str, int]) -> list[list[str]]:
-    """Pieces in the order in which they are merged; those whose merges interleave have one place, if they are spaces."""
-    groups, end = list[list[str]](), -1
-    for text in sorted(first, key=first.__getitem__):
-        if first[text] > end:
-            groups.append([])
-        groups[-1].append(text)
-        end = max(end, last[text])
-    for group in groups:
-        if len(group) > 1 and set("".join(group)) != {_SPACE}:
-            raise ValueError(
-                f"its merges of {shown(group[0])} and {shown(group[1])} have no order of pieces"
-            )
-    return groups
-
-
-def _steps(part: Any, key: str) -> Iterator[dict[str, Any]]:
-    """A normalizer's or pre-tokenizer's steps; none where there is none."""
-    if part is not None:
-        yield from part[key] if part["type"] == "Sequence" else [part]
-
-
-def _listed_prefix(raw: dict[str, Any]) -> bool:
-    """Whether a space is put in front of a text; ValueError for what SentencePiece does not do."""
-    prefix, spaces = False, False
-    for step in _steps(raw.get("normalizer"), "normalizers"):
-        if step["type"] == "Prepend" and step["prepend"] == _SPACE and not spaces:
-            prefix = True
-        elif (
-            step["type"] == "Replace"
-            and step["pattern"] == {"String": " "}
-            and step["content"] == _SPACE
-        ):
-            spaces = True
-        else:
-            raise ValueError(f"its normalizer is {shown(step)}")
-    for step in _steps(raw.get("pre_tokenizer"), "pretokenizers"):
-        if (
-            step["type"] != "Metaspace"
-            or step["replacement"] != _SPACE
-            or step.get("split", True)
-            or spaces
-        ):
-            raise ValueError(f"its pre_tokenizer is {shown(step)}")
-        prefix, spaces = step.get("prepend_scheme", "always") != "never", True
-    if not spaces:
-        raise ValueError("it has no step that makes spaces into pieces")
-    return prefix

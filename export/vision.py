@@ -22,11 +22,10 @@ import onnx
 import torch
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
+from export.checkpoint import PROJECTOR, TOWER, Checkpoint, finite
+from export.shards import shown
 from pulse_edge.errors import CheckpointError
 from pulse_edge.inference.vision_encoder import ATTENTION, INPUT, OUTPUT
-
-from .checkpoint import PROJECTOR, TOWER, Checkpoint, finite
-from .shards import shown
 
 _OPSET = 20
 _SMALL = 1 << 10

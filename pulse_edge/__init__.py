@@ -3,19 +3,45 @@
 with PulseModel.load("kit") as model:
     print(model.interpret("scan.jpg").answers[0].text)
 
-Importing the package switches the telemetry of its engines off in this process (see `pulse_edge.common.child_process`): import it before
-onnxruntime.
+Importing the package switches the telemetry of its engines off in this process (see
+`pulse_edge.common.child_process`): import it before onnxruntime.
 """
 
-# Nothing is imported here that a file in the current directory could stand in for: see pulse_edge/common/child_process.py.
+# No module is imported here whose place a file in the current directory could take: see
+# pulse_edge/common/child_process.py.
 from pulse_edge.common.child_process import be_quiet, enclose, named_by_m
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pulse_edge.inference.model import EncodedPage, PulseModel
-    from pulse_edge.report.report import Answer, Report
+    from pulse_edge.errors import PulseEdgeError
+    from pulse_edge.inference.model import PulseModel
+    from pulse_edge.inference.page_encoder import EncodedPage
+    from pulse_edge.inference.request import Request
+    from pulse_edge.report.report import Answer, Contradiction, Finding, Report
 
-__all__ = ["Answer", "EncodedPage", "PulseModel", "Report"]
+    __version__: str
+
+__all__ = [
+    "Answer",
+    "Contradiction",
+    "EncodedPage",
+    "Finding",
+    "PulseEdgeError",
+    "PulseModel",
+    "Report",
+    "Request",
+    "__version__",
+]
+_MODULES = {
+    "Answer": "pulse_edge.report.report",
+    "Contradiction": "pulse_edge.report.report",
+    "EncodedPage": "pulse_edge.inference.page_encoder",
+    "Finding": "pulse_edge.report.report",
+    "PulseEdgeError": "pulse_edge.errors",
+    "PulseModel": "pulse_edge.inference.model",
+    "Report": "pulse_edge.report.report",
+    "Request": "pulse_edge.inference.request",
+}
 
 be_quiet()
 if named_by_m():
@@ -23,13 +49,13 @@ if named_by_m():
 
 
 def __getattr__(name: str) -> object:
-    """The public names, imported when first used: `pulse-edge --help` must not wait for the engines."""
-    if name in ("PulseModel", "EncodedPage"):
-        from pulse_edge.inference import model
+    """Import a public name when it is first used: `pulse-edge --help` must not wait for the engines."""
+    if name == "__version__":
+        from importlib.metadata import version
 
-        return getattr(model, name)
-    if name in ("Answer", "Report"):
-        from pulse_edge.report import report
+        return version("pulse-edge")
+    if name in _MODULES:
+        from importlib import import_module
 
-        return getattr(report, name)
+        return getattr(import_module(_MODULES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from pulse_edge.audit_log.log import AuditLog
 
 # A shell's background starts programs with SIGINT ignored, and nohup with SIGHUP; the children of tests must not inherit it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -45,3 +50,43 @@ def tiny_kit(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) ->
     kit = tmp_path_factory.mktemp("kits") / "tiny"
     convert(tiny_checkpoint, kit, Options(vision="fp32", demonstration=True))
     return kit
+
+
+@pytest.fixture(scope="session")
+def bundle_parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two kits and a wheel that stands in for the program."""
+    import small_bundle
+
+    folder = tmp_path_factory.mktemp("parts")
+    small_bundle.kit(folder / "a", "kit a", seed=1)
+    small_bundle.kit(folder / "b", "kit b", seed=2)
+    small_bundle.program(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def whole_bundle(bundle_parts: Path) -> Path:
+    """A signed bundle of both kits, with files cut in pieces."""
+    import small_bundle
+    from installations import KEY
+
+    kits = (bundle_parts / "a", bundle_parts / "b")
+    wheel = next(bundle_parts.glob("*.whl"))
+    return small_bundle.make(bundle_parts / "bundle", *kits, wheel=wheel, key=KEY, piece_bytes=3000)
+
+
+@pytest.fixture
+def bundle_copy(whole_bundle: Path, tmp_path: Path) -> Path:
+    """A copy of the bundle, to be damaged."""
+    return Path(shutil.copytree(whole_bundle, tmp_path / "bundle"))
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> AuditLog:
+    """An audit log of five entries."""
+    from pulse_edge.audit_log.log import AuditLog
+
+    log = AuditLog(tmp_path / "log")
+    for n in range(5):
+        log.append({"n": n})
+    return log

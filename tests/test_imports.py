@@ -14,14 +14,14 @@ from checkout import ROOT
 PACKAGE = ROOT / "pulse_edge"
 ENGINES = {
     "onnxruntime": {"inference/vision_encoder.py"},
-    "llama_cpp": {"inference/language_model.py"},
+    "llama_cpp": {"inference/llama_cpp.py"},
     "click": {"cli"},
     "rich": {"cli/console.py"},
     "cv2": {"page", "measurement"},
     "pypdfium2": {"page/pdf.py"},
     "pillow_heif": {"page/pictures.py"},
     "pydicom": {"page/dicom.py", "page/dicom_waveform.py"},
-    "typst": {"report/document.py"},
+    "typst": {"report/pdf.py"},
 }
 """Library -> the packages or modules that may import it."""
 WORKSTATION = {"torch", "transformers", "optimum", "onnx", "gguf", "export", "calibration"}

@@ -2,10 +2,10 @@
 
     python -m calibration.page_networks.layouts [--pages N] [--seed N] [-o FILE]
 
-The result is `pulse_edge/assets/layouts.onnx`. The network sees a page as `orientation.layout_input` makes
-it and gives nine numbers: the layouts in `orientation.LAYOUTS`, and how upright the page is. The
-ninth task only makes it look at traces and lead names; `page_networks.orientation` trains the
-networks that turn pages.
+The result is `pulse_edge/assets/layouts.onnx`. The network sees a page as
+`orientation.layout_input` makes it and gives nine numbers: the layouts in `orientation.LAYOUTS`,
+and how upright the page is. The ninth task only makes it look at traces and lead names;
+`page_networks.orientation` trains the networks that turn pages.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ BATCH = 10
 
 
 class Net(nn.Module):
-    """Scores (n, 9) of pages (n, 2, LAYOUT_SIZE, LAYOUT_SIZE): eight layouts, and how upright the page is."""
+    """Scores (n, 9) of pages (n, 2, LAYOUT_SIZE, LAYOUT_SIZE): eight layouts, and how upright the
+    page is.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -62,7 +64,9 @@ class Net(nn.Module):
 
 
 def sample(seed: int) -> tuple[NDArray[np.float32], int]:
-    """An upright page as the network sees it, (2, LAYOUT_SIZE, LAYOUT_SIZE), and its layout's index in LAYOUTS."""
+    """An upright page as the network sees it, (2, LAYOUT_SIZE, LAYOUT_SIZE), and its layout's index
+    in LAYOUTS.
+    """
     rng = np.random.default_rng(seed)
     if rng.random() < 0.14:
         return layout_input(degraded(other_pictures.draw(rng), rng)), LAYOUTS.index("none")

@@ -68,7 +68,7 @@ class Net(nn.Module):
 def page_strokes(seed: int) -> Pixels:
     """Strokes (H, W) of an upright, degraded page whose scale is taken to be up to 10 % off."""
     rng = np.random.default_rng(seed)
-    record, look = recording_and_style(rng)
+    recording, look = recording_and_style(rng)
     if rng.random() < 0.25:  # a grid as dark as the trace, as printers in black make it
         dark = int(rng.integers(30, 150))
         fine = int(rng.integers(dark, 240))
@@ -80,7 +80,7 @@ def page_strokes(seed: int) -> Pixels:
         label_mm=float(rng.uniform(2, 4.6)),
         text_mm=float(rng.uniform(1.8, 3.6)),
     )
-    image = degraded(pages.draw(record, look).image, rng)
+    image = degraded(pages.draw(recording, look).image, rng)
     across, down = look.px_per_mm * rng.uniform(0.9, 1.1, 2)
     return np.round(255 * strokes(image, float(across), float(down))).astype(np.uint8)
 
@@ -128,7 +128,9 @@ def turned(
 
 
 def mirrored(net: nn.Module, pieces: torch.Tensor) -> torch.Tensor:
-    """Sums of log odds (n, 3) of each piece as it is, mirrored left to right, flipped top to bottom."""
+    """Sums of log odds (n, 3) of each piece as it is, mirrored left to right, flipped top to
+    bottom.
+    """
     every = torch.cat([pieces, pieces.flip(3), pieces.flip(2)])
     return torch.stack(net(every).sum((1, 2, 3)).split(len(pieces)), dim=1)
 

@@ -1,4 +1,6 @@
-"""Pages to train on: drawn in many layouts and fonts, cropped, and degraded like photographs and copies."""
+"""Pages to train on: drawn in many layouts and fonts, cropped, and degraded like photographs and
+copies.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.synthetic import style
-from calibration.synthetic.record import Record
+from calibration.synthetic.recording import Recording
 from calibration.synthetic.signals import synthesize
 
 Pixels = NDArray[np.uint8]
@@ -38,7 +40,7 @@ WORDS = (
 )
 
 
-def recording_and_style(rng: np.random.Generator) -> tuple[Record, style.PageStyle]:
+def recording_and_style(rng: np.random.Generator) -> tuple[Recording, style.PageStyle]:
     """A recording and the look of its page, in any layout of `style.ROWS`."""
     look = style.random_style(rng)
     names = ["3x4", "3x4+1", "3x4+2", "3x4+3", "6x2", "12x1", *list(style.RARE_LAYOUTS)[1:]]
@@ -70,7 +72,9 @@ def recording_and_style(rng: np.random.Generator) -> tuple[Record, style.PageSty
 def crop(
     image: Pixels, drawn: Any, k: float, rng: np.random.Generator, name: str
 ) -> tuple[Pixels, str]:
-    """Cut a drawn page tightly round its traces, or through them; the picture and its layout's name."""
+    """Cut a drawn page tightly round its traces, or through them; the picture and its layout's
+    name.
+    """
     width = image.shape[1]
     tops = [t.y0 for t in drawn.traces]
     row = drawn.style.row_mm * k

@@ -1,10 +1,11 @@
-"""A seeded source of 12-lead ECGs whose labels and measurements are known exactly, and of pages drawn from them.
+"""A seeded source of 12-lead ECGs whose labels and measurements are known exactly, and of synthetic
+pages of them.
 
-    findings -> beats -> signals -> Record -> pages -> Page        style says how a page looks
-                         real    -> Record                         the same pages from recorded signals
-                                    Record -> sentences -> questions    what may be asked and said about it
+    findings -> beats -> signals -> Recording -> pages -> Page        style says how a page looks
+                         real    -> Recording                         the same pages from recorded signals
+                                    Recording -> sentences -> questions    questions and answers about it
 
-`record_at(seed, index)` and `page_at(seed, index)` give the same bytes on any number of processes.
+`recording_at(seed, index)` and `page_at(seed, index)` give the same bytes on any number of processes.
 Numpy, OpenCV and Pillow only.
 """
 
@@ -22,8 +23,8 @@ from calibration.synthetic.findings import (
 )
 from calibration.synthetic.pages import Page, Trace, draw, page_at
 from calibration.synthetic.questions import TASKS, Question, vocabulary_corpus
-from calibration.synthetic.record import Beat, Measurements, Record
-from calibration.synthetic.signals import record_at, synthesize
+from calibration.synthetic.recording import Beat, Measurements, Recording
+from calibration.synthetic.signals import recording_at, synthesize
 from calibration.synthetic.style import LAYOUTS, PageStyle, random_style
 
 __all__ = [
@@ -40,14 +41,14 @@ __all__ = [
     "Page",
     "PageStyle",
     "Question",
-    "Record",
+    "Recording",
     "Trace",
     "draw",
     "draw_findings",
     "labels_of",
     "page_at",
     "random_style",
-    "record_at",
+    "recording_at",
     "synthesize",
     "vocabulary_corpus",
 ]

@@ -1,13 +1,15 @@
-"""One heartbeat in eight independent leads (I, II, V1..V6), as sums of bumps, and its exact measurements.
+"""One heartbeat in eight independent leads (I, II, V1..V6), as sums of bumps, and its exact
+measurements.
 
-Time is in milliseconds from QRS onset, voltage in millivolts. A bump is a Gaussian whose two sides may differ in
-width. Conventions that make every interval exact: a bump of the QRS begins and ends 2.5 sigma from its centre (4 % of
-its height), P begins 2.2 sigma before its first bump, and T ends 2 sigma after its centre, where the tangent at its
-steepest point meets the baseline.
+Time is in milliseconds from QRS onset, voltage in millivolts. A bump is a Gaussian whose two sides
+may differ in width. Conventions that make every interval exact: a bump of the QRS begins and ends
+2.5 sigma from its centre (4 % of its height), P begins 2.2 sigma before its first bump, and T ends
+2 sigma after its centre, where the tangent at its steepest point meets the baseline.
 
-Amplitudes follow the usual teaching values (AHA/ACCF/HRS recommendations for the standardization of the ECG, 2007 and
-2009): QRS of at least 120 ms with rsR' in V1 or notched R in V5 and V6 for bundle branch block, PR above 200 ms for
-first-degree block, Sokolow-Lyon above 3.5 mV for hypertrophy, Q of 40 ms for infarction, ST levels of 0.1 mV and more.
+Amplitudes follow the usual teaching values (AHA/ACCF/HRS recommendations for the standardization of
+the ECG, 2007 and 2009): QRS of at least 120 ms with rsR' in V1 or notched R in V5 and V6 for bundle
+branch block, PR above 200 ms for first-degree block, Sokolow-Lyon above 3.5 mV for hypertrophy, Q
+of 40 ms for infarction, ST levels of 0.1 mV and more.
 """
 
 from __future__ import annotations
@@ -18,12 +20,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.synthetic.record import HZ, twelve_leads
+from calibration.synthetic.recording import HZ, twelve_leads
 
 Eight = NDArray[np.float64]
 STEP_MS = 1000 / HZ
 GRID_MS = np.arange(-400.0, 900.0, STEP_MS)
-"""Times at which a beat is evaluated; every wave of it lies inside."""
+"""Times at which a beat is evaluated; all its waves lie inside."""
 ONSET = int(np.searchsorted(GRID_MS, 0.0))
 ST_AFTER_J_MS = 40.0
 QRS_REACH, P_REACH, T_REACH = 2.5, 2.2, 2.0
@@ -193,7 +195,7 @@ def t_top(qt: float) -> float:
 
 
 def st_segment(mv: Eight, width: float, qt: float, slope: float = 0.0) -> Eight:
-    """A plateau from the J point that T takes back; `slope` is its relative change from J to T's centre: (8, n) mV."""
+    """A plateau (8, n) mV from the J point to T; `slope` is its relative change up to T's centre."""
     top = t_top(qt)
     rise = _ramp((GRID_MS - (width - 14)) / 26)
     fall = 1 - _ramp((GRID_MS - (top - 10)) / (qt - top + 20))
@@ -202,7 +204,10 @@ def st_segment(mv: Eight, width: float, qt: float, slope: float = 0.0) -> Eight:
 
 
 def rotate(eight: Eight, degrees: float) -> Eight:
-    """The same beat with its frontal-plane vector turned by `degrees`; the chest leads stay. (8, n) -> (8, n)."""
+    """The same beat with its frontal-plane vector turned by `degrees`; the chest leads stay.
+
+    (8, n) -> (8, n).
+    """
     x, y = eight[0], (2 * eight[1] - eight[0]) / np.sqrt(3)
     c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
     turned = eight.copy()

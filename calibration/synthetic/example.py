@@ -1,4 +1,6 @@
-"""`python -m calibration.synthetic.example [FILE]`: draw the example page of the package; the same pixels every time."""
+"""`python -m calibration.synthetic.example [FILE]`: draw the example page of the package; the same
+pixels every time.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,7 @@ def example() -> Page:
 
 
 def versions() -> str:
-    """What drew the page; other versions may place an antialiased pixel differently."""
+    """Versions of the drawing libraries; others may place an antialiased pixel differently."""
     return f"numpy {np.__version__}, opencv {cv2.__version__}, Pillow {PIL.__version__}"
 
 

@@ -1,7 +1,7 @@
-"""What an ECG can show here, what cannot occur together, and how each data set words it.
+"""The findings of synthetic ECGs: which exclude each other, and how each data set names them.
 
-A record is planned as a set of findings (empty: normal). Labels are pure functions of that set, so they cannot contradict
-one another.
+A recording is planned as a set of findings (empty: normal). Labels are pure functions of that set,
+so they cannot contradict one another.
 """
 
 from __future__ import annotations
@@ -51,7 +51,9 @@ CONFLICTS: Mapping[str, frozenset[str]] = {
     "HYP": frozenset({"TINV"}),
     "SB": frozenset({"ST"}),
 }
-"""Pairs that exclude each other by definition, or that one page could not show apart (both ways round)."""
+"""Pairs that exclude each other by definition, or that a page could not show apart (both ways
+round).
+"""
 
 PREVALENCE: Mapping[str, float] = {
     "AF": 0.20,
@@ -69,13 +71,17 @@ PREVALENCE: Mapping[str, float] = {
     "SB": 0.14,
     "ST": 0.14,
 }
-"""How often each finding is offered to an abnormal record: far above nature, for each must be seen often to be learned."""
+"""How often each finding is offered to an abnormal recording: far above nature, because a model
+must see each of them often to learn it.
+"""
 NORMAL_SHARE = 0.15
 
 
 @dataclass(frozen=True)
 class Labels:
-    """Labels in each data set's own words and order; None where a real record does not tell."""
+    """Labels in each data set's own words and order; None where a real recording has none of that
+    set.
+    """
 
     cpsc: tuple[str, ...] | None  # empty: none of the nine applies, e.g. an old infarction alone
     code15: tuple[str, ...] | None  # empty: none of the six applies
@@ -88,7 +94,7 @@ def conflict(one: str, other: str) -> bool:
 
 
 def check(findings: Iterable[str]) -> frozenset[str]:
-    """The findings as a set; ValueError names what is unknown or contradictory."""
+    """The findings as a set; ValueError names unknown and contradictory ones."""
     chosen = frozenset(findings)
     if unknown := sorted(chosen - FINDINGS.keys()):
         raise ValueError(f"unknown findings {', '.join(unknown)}; known are {', '.join(FINDINGS)}")
@@ -106,7 +112,9 @@ def draw_findings(
     prevalence: Mapping[str, float] = PREVALENCE,
     normal: float = NORMAL_SHARE,
 ) -> frozenset[str]:
-    """A consistent set: empty with chance `normal`, else each finding offered with its prevalence, in random order."""
+    """A consistent set: empty with chance `normal`, else each finding offered with its prevalence,
+    in random order.
+    """
     if rng.random() < normal:
         return frozenset()
     chosen: set[str] = set()
@@ -121,8 +129,9 @@ def draw_findings(
 def labels_of(findings: frozenset[str]) -> Labels:
     """The findings in the words of CPSC, CODE-15 and PTB-XL.
 
-    NORM means: nothing but perhaps a slow or fast sinus rate, for which CPSC has no label and which PTB-XL states beside
-    NORM (SBRAD, STACH). Bundle branch, fascicular and AV block are CD; acute ST elevation counts as MI.
+    NORM means: nothing but perhaps a slow or fast sinus rate, for which CPSC has no label and which
+    PTB-XL states in addition to NORM (SBRAD, STACH). Bundle branch, fascicular and AV block are CD;
+    acute ST elevation counts as MI.
     """
     normal = findings <= {"SB", "ST"}
     cpsc = {"NORM"} if normal else findings & set(CPSC)

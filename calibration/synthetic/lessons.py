@@ -1,7 +1,8 @@
-"""A Page -> a Lesson: the tiles that a model sees, and what is to be learned from every patch of them.
+"""Make a lesson of a page: the tiles that a model sees, and targets for each of their patches.
 
-Supervision per patch is what makes training from nothing possible on a few cores: which lead runs through a patch and how
-high, which heartbeat lies in it and with what intervals. Times are in seconds, levels in millivolts, places in patches.
+Targets per patch make it possible to train a model from random weights on a few cores: which lead
+runs through a patch and how high, which heartbeat lies in it and with what intervals. Times are in
+seconds, levels in millivolts, places in patches.
 """
 
 from __future__ import annotations
@@ -17,17 +18,19 @@ from PIL import Image
 
 from calibration.synthetic.findings import CODE15, CPSC, FINDINGS, LEADS, PTBXL
 from calibration.synthetic.pages import Page, Trace
-from calibration.synthetic.record import HZ, Record
+from calibration.synthetic.recording import HZ, Recording
 from pulse_edge.inference import tiling
 
 SUBCOLUMNS = 14
-"""Trace heights told per patch, evenly spaced across it."""
+"""Trace heights given per patch, evenly spaced across it."""
 KINDS = ("", "N", "A", "V")
 """Kinds of beat whose QRS peak lies in a patch; none first."""
 BEAT = ("place", "before", "after", "pr", "qrs", "qt")
-"""Of such a beat: where in the patch the peak lies (0 to 1), RR before and after, PR, QRS and QT, all in seconds."""
+"""Figures of such a beat: position of the peak in the patch (0 to 1), RR before and after, PR, QRS
+and QT, all in seconds.
+"""
 MEASURES = ("rate", "pr", "qrs", "qt", "axis_cos", "axis_sin")
-"""Of the page: rate in beats per second, intervals in seconds."""
+"""Measurements of the page: rate in beats per second, intervals in seconds."""
 
 Floats = NDArray[np.float32]
 Small = NDArray[np.uint8]
@@ -36,7 +39,11 @@ UNKNOWN = 255
 
 @dataclass(frozen=True, eq=False)
 class Lesson:
-    """One page. Patches are numbered within the grid tiles: tile (from 0, without the overview), then token in it."""
+    """One page.
+
+    Patches are numbered within the grid tiles: tile (from 0, without the overview), then token in
+    it.
+    """
 
     tiles: Small  # (n, S, S, 3) RGB, the overview first
     inner: (
@@ -44,7 +51,7 @@ class Lesson:
     )
     at: NDArray[np.int32]  # (m,) patches through which a row's baseline runs: tile * side^2 + token
     lead: Small  # (m,) index in LEADS of what is drawn there
-    kind: Small  # (m,) index in KINDS, UNKNOWN for real records
+    kind: Small  # (m,) index in KINDS, UNKNOWN for real recordings
     beat: Floats  # (m, len(BEAT)), NaN where unknown or no beat
     st: Floats  # (m,) mV, the lead's ST level, NaN where unknown
     traced: NDArray[np.int32]  # (k,) patches through which a trace runs, numbered as `at`
@@ -98,7 +105,7 @@ class Grid:
 def lesson(
     page: Page, words: bytes, *, size: int, patch: int, pinpoints: Sequence[tuple[int, int]]
 ) -> Lesson:
-    """Everything there is to learn from a page with tiles of `size` and patches of `patch` pixels."""
+    """The lesson of a page with tiles of `size` and patches of `patch` pixels."""
     grid = Grid.of((page.image.shape[1], page.image.shape[0]), pinpoints)
     pictures = tiling.pictures(
         Image.fromarray(page.image),
@@ -111,7 +118,7 @@ def lesson(
     numbers = _numbers(grid, size, side)
     at, lead, kind, beat, st = _baselines(page, grid, numbers, patch)
     traced, heights = _heights(page, grid, numbers, patch)
-    r = page.record
+    r = page.recording
     return Lesson(
         tiles=np.stack([np.asarray(p) for p in pictures]),
         inner=_inner(grid, size, patch),
@@ -155,30 +162,30 @@ def _inner(grid: Grid, size: int, patch: int) -> Small:
 
 
 def _flags(names: Sequence[str], present: frozenset[str] | tuple[str, ...] | None) -> Small:
-    """1 for what is there, 0 for what is not, UNKNOWN for all where nothing is known."""
+    """1 for findings that are there, 0 for others, UNKNOWN for all where the labels are unknown."""
     if present is None:
         return np.full(len(names), UNKNOWN, np.uint8)
     return np.array([name in present for name in names], np.uint8)
 
 
-def _findings(record: Record) -> Small:
-    """By FINDINGS. Of a recording only what CPSC's, CODE-15's and PTB-XL's labels tell."""
-    if record.findings is not None:
-        return _flags(tuple(FINDINGS), record.findings)
+def _findings(recording: Recording) -> Small:
+    """Targets in the order of FINDINGS; of a real recording only what its labels decide."""
+    if recording.findings is not None:
+        return _flags(tuple(FINDINGS), recording.findings)
     told = np.full(len(FINDINGS), UNKNOWN, np.uint8)
     alias = {"1dAVb": "I-AVB"}
     for names, present in (
-        (CPSC, record.labels.cpsc),
-        (CODE15, record.labels.code15),
-        (PTBXL, record.labels.ptbxl),
+        (CPSC, recording.labels.cpsc),
+        (CODE15, recording.labels.code15),
+        (PTBXL, recording.labels.ptbxl),
     ):
         for name in (n for n in names if present is not None and alias.get(n, n) in FINDINGS):
             told[list(FINDINGS).index(alias.get(name, name))] = name in (present or ())
     return told
 
 
-def _measures(record: Record) -> Floats:
-    m = record.measurements
+def _measures(recording: Recording) -> Floats:
+    m = recording.measurements
     seconds = [np.nan if ms is None else ms / 1000 for ms in (m.pr, m.qrs, m.qt)]
     rate = np.nan if m.rate is None else m.rate / 60
     angle = np.nan if m.axis is None else np.radians(m.axis)
@@ -194,7 +201,7 @@ def _heights(
     table = np.full((numbers.size, SUBCOLUMNS), np.nan, np.float32)
     columns = np.arange(centres.size)
     for trace in page.traces:
-        points = trace.points(page.record)
+        points = trace.points(page.recording)
         x = grid.page_x(centres)
         inside = (x >= points[0, 0]) & (x <= points[-1, 0])
         y = grid.y(np.interp(x[inside], points[:, 0], points[:, 1])) + 0.5
@@ -210,13 +217,13 @@ def _baselines(
     page: Page, grid: Grid, numbers: NDArray[np.int32], patch: int
 ) -> tuple[NDArray[np.int32], Small, Small, Floats, Floats]:
     """Patches along the rows' baselines: number, lead, kind of beat, the beat's figures, ST level."""
-    parts = [_baseline(page.record, trace, grid, numbers, patch) for trace in page.traces]
+    parts = [_baseline(page.recording, trace, grid, numbers, patch) for trace in page.traces]
     at, lead, kind, beat, st = (np.concatenate(column) for column in zip(*parts, strict=True))
     return at, lead, kind, beat, st
 
 
 def _baseline(
-    record: Record, trace: Trace, grid: Grid, numbers: NDArray[np.int32], patch: int
+    recording: Recording, trace: Trace, grid: Grid, numbers: NDArray[np.int32], patch: int
 ) -> tuple[NDArray[np.int32], Small, Small, Floats, Floats]:
     """The same for one stretch; a patch at a join belongs to the stretch that covers its middle."""
     first, last = (
@@ -227,19 +234,19 @@ def _baseline(
     middles = (columns + 0.5) * patch - 0.5
     columns = columns[(middles >= first) & (middles < last)]
     row = int(np.clip((grid.y(trace.y0) + 0.5) // patch, 0, numbers.shape[0] - 1))
-    kind = np.full(columns.size, 0 if record.beats else UNKNOWN, np.uint8)
+    kind = np.full(columns.size, 0 if recording.beats else UNKNOWN, np.uint8)
     beat = np.full((columns.size, len(BEAT)), np.nan, np.float32)
-    for i, b in enumerate(record.beats):
+    for i, b in enumerate(recording.beats):
         if not trace.start <= b.peak * HZ < trace.stop:
             continue
         x = (float(grid.x(trace.x_at(b.peak))) + 0.5) / patch
         here = np.flatnonzero(columns == int(x))
-        before = b.onset - record.beats[i - 1].onset if i else np.nan
-        after = record.beats[i + 1].onset - b.onset if i + 1 < len(record.beats) else np.nan
+        before = b.onset - recording.beats[i - 1].onset if i else np.nan
+        after = recording.beats[i + 1].onset - b.onset if i + 1 < len(recording.beats) else np.nan
         pr = np.nan if b.p_onset is None else b.onset - b.p_onset
         kind[here] = KINDS.index(b.kind)
         beat[here] = (x - int(x), before, after, pr, b.end - b.onset, b.t_end - b.onset)
     lead = LEADS.index(trace.lead)
-    level = np.nan if record.measurements.st is None else record.measurements.st[lead]
+    level = np.nan if recording.measurements.st is None else recording.measurements.st[lead]
     full = np.full(columns.size, lead, np.uint8), np.full(columns.size, level, np.float32)
     return numbers[row, columns], full[0], kind, beat, full[1]

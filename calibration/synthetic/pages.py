@@ -1,8 +1,9 @@
-"""A Record and a PageStyle -> a Page: RGB pixels, and where on them everything lies.
+"""Draw a recording in a style: RGB pixels, and the positions of all traces on them.
 
-The grid has few kinds of rows (on a line, between lines, and the antialiased edges), so each kind is mixed once and
-copied. All ink goes into one coverage mask, and paper and ink are blended only where there is ink. Coordinates are
-those of OpenCV: pixel centres are whole numbers, x to the right, y down.
+The grid has few kinds of rows (on a line, between lines, and the antialiased edges), so each kind
+is mixed once and copied. All ink goes into one coverage mask, and paper and ink are blended only
+where there is ink. Coordinates are those of OpenCV: pixel centres are whole numbers, x to the
+right, y down.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from calibration.synthetic.findings import PREVALENCE
-from calibration.synthetic.record import HZ, Record
+from calibration.synthetic.recording import HZ, Recording
 from calibration.synthetic.signals import synthesize
 from calibration.synthetic.style import ROWS, PageStyle, Rgb, random_style
 
@@ -41,12 +42,14 @@ HERSHEY = {
 
 @dataclass(frozen=True)
 class Trace:
-    """Where a stretch of a lead is drawn: x = x0 + (i - start) px_per_sample, y = y0 - (mV - baseline) px_per_mv."""
+    """Where a stretch of a lead is drawn: x = x0 + (i - start) px_per_sample, y = y0 - (mV -
+    baseline) px_per_mv.
+    """
 
     lead: str
     row: int
     column: int
-    start: int  # samples of the record, stop excluded
+    start: int  # samples of the recording, stop excluded
     stop: int
     x0: float
     y0: float
@@ -55,19 +58,21 @@ class Trace:
     baseline: float  # mV that lies on y0: the lead's median
 
     def x_at(self, seconds: float) -> float:
-        """Pixel column of a time of the record, inside this stretch or not."""
+        """Pixel column of a time of the recording, inside this stretch or not."""
         return self.x0 + (seconds * HZ - self.start) * self.px_per_sample
 
-    def points(self, record: Record) -> Points:
-        """Pixel coordinates (n, 2) of the samples; NaN where the record has no data."""
-        mv = record.lead(self.lead)[self.start : self.stop].astype(np.float64)
+    def points(self, recording: Recording) -> Points:
+        """Pixel coordinates (n, 2) of the samples; NaN where the recording has no data."""
+        mv = recording.lead(self.lead)[self.start : self.stop].astype(np.float64)
         x = self.x0 + np.arange(mv.size) * self.px_per_sample
         return np.stack([x, self.y0 - (mv - self.baseline) * self.px_per_mv], axis=1)
 
 
 @dataclass(frozen=True)
 class Pulse:
-    """A calibration pulse of 1 mV and 0.2 s: its foot's left corner, its width and height in pixels."""
+    """A calibration pulse of 1 mV and 0.2 s: its foot's left corner, its width and height in
+    pixels.
+    """
 
     x0: float
     y0: float
@@ -77,13 +82,14 @@ class Pulse:
 
 @dataclass(frozen=True, eq=False)
 class Page:
-    """A drawn page and its exact ground truth.
+    """A synthetic page and its exact ground truth.
 
-    A page of 5 s shows the record's first half: labels hold there too, the rate is the mean of all 10 s.
+    A page of 5 s shows the recording's first half: labels hold there too, the rate is the mean of
+    all 10 s.
     """
 
     image: Pixels  # (height, width, 3) RGB
-    record: Record
+    recording: Recording
     style: PageStyle
     traces: tuple[Trace, ...]  # row by row, left to right
     pulses: tuple[Pulse, ...]
@@ -95,19 +101,21 @@ class Page:
 
 
 def page_at(seed: int, index: int, prevalence: Mapping[str, float] = PREVALENCE) -> Page:
-    """Page number `index` of source `seed`, with the record that `record_at` gives; depends on nothing else."""
+    """Page number `index` of source `seed`, with the recording that `recording_at` gives; depends on
+    nothing else.
+    """
     sequence = np.random.SeedSequence((seed, index))
-    record = synthesize(np.random.default_rng(sequence), prevalence=prevalence)
-    return draw(record, random_style(np.random.default_rng(sequence.spawn(1)[0])))
+    recording = synthesize(np.random.default_rng(sequence), prevalence=prevalence)
+    return draw(recording, random_style(np.random.default_rng(sequence.spawn(1)[0])))
 
 
-def draw(record: Record, style: PageStyle) -> Page:
-    """The record as a page of this style."""
-    traces, pulses = _traces(record, style), _pulses(style)
+def draw(recording: Recording, style: PageStyle) -> Page:
+    """Draw the recording as a page of this style."""
+    traces, pulses = _traces(recording, style), _pulses(style)
     image = _paper(style)
     ink, width = np.zeros(image.shape[:2], np.uint8), max(1, int(style.ink_px))
     for trace in traces:
-        _stroke(ink, trace.points(record), width)
+        _stroke(ink, trace.points(recording), width)
     for pulse in pulses:
         _stroke(ink, _pulse_points(pulse), width)
     _joins(ink, traces, style, width)
@@ -115,13 +123,13 @@ def draw(record: Record, style: PageStyle) -> Page:
     _write(image, traces, style)
     if style.soft_px:
         image = cast(Pixels, cv2.GaussianBlur(image, (0, 0), style.soft_px))
-    return Page(image, record, style, traces, pulses)
+    return Page(image, recording, style, traces, pulses)
 
 
-# --- where things lie -------------------------------------------------------------------------------------------------
+# --- where things lie -------------------------------------------------------------------------
 
 
-def _traces(record: Record, style: PageStyle) -> tuple[Trace, ...]:
+def _traces(recording: Recording, style: PageStyle) -> tuple[Trace, ...]:
     """Every stretch of every lead, row by row."""
     k = style.px_per_mm
     per_sample = style.speed * k / HZ
@@ -131,7 +139,7 @@ def _traces(record: Record, style: PageStyle) -> tuple[Trace, ...]:
         cuts = [round(c * samples / len(row)) for c in range(len(row) + 1)]
         for c, lead in enumerate(row):
             x0, y0 = _left_px(style) + cuts[c] * per_sample, _row_px(style, r)
-            baseline = _baseline(record.lead(lead))
+            baseline = _baseline(recording.lead(lead))
             found.append(
                 Trace(
                     lead, r, c, cuts[c], cuts[c + 1], x0, y0, per_sample, style.gain * k, baseline
@@ -167,11 +175,13 @@ def _left_px(style: PageStyle) -> float:
 
 
 def _row_px(style: PageStyle, row: int) -> float:
-    """y of a row's baseline: a little below the middle of the row, for R waves are taller than S waves are deep."""
+    """y of a row's baseline: a little below the middle of the row, for R waves are taller than S
+    waves are deep.
+    """
     return (style.top_mm + (row + 0.56) * style.row_mm) * style.px_per_mm
 
 
-# --- paper ------------------------------------------------------------------------------------------------------------
+# --- paper ------------------------------------------------------------------------------------
 
 
 def _paper(style: PageStyle) -> Pixels:
@@ -205,7 +215,10 @@ def _grid(height: int, width: int, style: PageStyle) -> Pixels:
 
 
 def _coverage(length: int, style: PageStyle) -> Points:
-    """How much of each pixel the 1 mm and the 5 mm lines cover along one direction, in sixteenths: (2, length)."""
+    """How much of each pixel the 1 mm and the 5 mm lines cover along one direction, in sixteenths:
+
+    (2, length).
+    """
     pixels = np.arange(length) + 0.5
     lines = []
     for spacing, line in ((style.px_per_mm, style.minor_mm), (5 * style.px_per_mm, style.major_mm)):
@@ -215,7 +228,7 @@ def _coverage(length: int, style: PageStyle) -> Points:
     return np.round(np.stack(lines) * 16) / 16
 
 
-# --- ink --------------------------------------------------------------------------------------------------------------
+# --- ink --------------------------------------------------------------------------------------
 
 
 def _stroke(ink: Pixels, points: Points, width: int) -> None:
@@ -232,7 +245,7 @@ def _stroke(ink: Pixels, points: Points, width: int) -> None:
 
 
 def _pulse_points(pulse: Pulse) -> Points:
-    """Foot, up, along, down, foot."""
+    """Corners of a calibration pulse: foot, up, along, down, foot."""
     foot = 0.2 * pulse.width
     x = pulse.x0 + np.array([-foot, 0, 0, pulse.width, pulse.width, pulse.width + foot])
     y = pulse.y0 - pulse.height * np.array([0, 0, 1, 1, 0, 0])
@@ -240,7 +253,7 @@ def _pulse_points(pulse: Pulse) -> Points:
 
 
 def _joins(ink: Pixels, traces: tuple[Trace, ...], style: PageStyle, width: int) -> None:
-    """What separates the columns; a gap wipes the trace, the others are drawn."""
+    """Draw the marks between columns; a gap erases the trace instead."""
     k = style.px_per_mm
     for trace in traces:
         if trace.column == 0 or style.join == "none":
@@ -273,7 +286,7 @@ def _blend(image: Pixels, ink: Pixels, colour: Rgb, strength: float = 1.0) -> No
     )
 
 
-# --- words ------------------------------------------------------------------------------------------------------------
+# --- words ------------------------------------------------------------------------------------
 
 
 def _write(image: Pixels, traces: tuple[Trace, ...], style: PageStyle) -> None:

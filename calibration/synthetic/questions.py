@@ -1,8 +1,10 @@
-"""A Record -> questions with their answers, in the forms of ECGBench's nine tasks, and short ones as people type them.
+"""Ask questions about a recording, with answers, in the forms of ECGBench's nine tasks and short
+ones.
 
-The forms follow PULSE's paper (Liu et al. 2024, arXiv:2410.19008: figures 3 and A1 to A4) and its published scorer: bare
-labels, bare letters where the data set has them, options after `Options:`. Questions come in several wordings; an
-answer has one wording only. A real record gets only the questions that its labels answer.
+The forms follow PULSE's paper (Liu et al. 2024, arXiv:2410.19008: figures 3 and A1 to A4) and its
+published scorer: bare labels, bare letters where the data set has them, options after `Options:`.
+Questions come in several wordings; an answer has one wording only. A real recording gets only the
+questions that its labels answer.
 """
 
 from __future__ import annotations
@@ -16,9 +18,9 @@ import numpy as np
 from calibration.ecgbench import COUNTS, ONLY_OPTIONS
 from calibration.synthetic import sentences as say
 from calibration.synthetic.findings import CODE15, CPSC, PTBXL
-from calibration.synthetic.record import Record
+from calibration.synthetic.recording import Recording
 from calibration.synthetic.sentences import NAMES, SUPERCLASS, Known, known
-from calibration.synthetic.signals import record_at
+from calibration.synthetic.signals import recording_at
 from pulse_edge.kit.prompt import REPORT_QUESTION
 
 Rng = np.random.Generator
@@ -37,7 +39,7 @@ AXIS_MARGIN = 8
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked about a page, turn by turn, and the right answers."""
+    """Questions about a page, turn by turn, with the right answers."""
 
     task: str  # one of TASKS
     turns: tuple[tuple[str, str], ...]  # (question, answer); only arena has more than one
@@ -47,10 +49,12 @@ class Question:
     options: tuple[str, ...] = ()  # what there was to choose from, in the order of the question
 
 
-def questions(record: Record, rng: Rng, tasks: Iterable[str] = TASKS) -> list[Question]:
-    """One question of each ECGBench task that the record can answer, and several of `chat`, by TASKS' order.
+def questions(recording: Recording, rng: Rng, tasks: Iterable[str] = TASKS) -> list[Question]:
+    """One question of each ECGBench task that the recording can answer, and several of `chat`, by
+    TASKS' order.
 
-    A task's question does not depend on which others are asked for. ValueError names an unknown task.
+    A task's question does not depend on which others are asked for. ValueError names an unknown
+    task.
     """
     wanted = set(tasks)
     if unknown := sorted(wanted - set(TASKS)):
@@ -59,18 +63,18 @@ def questions(record: Record, rng: Rng, tasks: Iterable[str] = TASKS) -> list[Qu
     asked: list[Question] = []
     for task, seed in zip(TASKS, seeds, strict=True):
         if task in wanted:
-            asked += _ASK[task](record, np.random.default_rng(seed))
+            asked += _ASK[task](recording, np.random.default_rng(seed))
     return asked
 
 
 def vocabulary_corpus(n: int, seed: int) -> Iterator[str]:
-    """`n` lines, questions and answers of synthetic records in turn, to train a tokenizer on."""
+    """`n` lines, questions and answers of synthetic recordings in turn, to train a tokenizer on."""
     index = 0
     while n > 0:
         rng = np.random.default_rng((seed, index, 1))
         lines = [
             line
-            for q in questions(record_at(seed, index), rng)
+            for q in questions(recording_at(seed, index), rng)
             for turn in q.turns
             for line in turn
         ]
@@ -78,7 +82,7 @@ def vocabulary_corpus(n: int, seed: int) -> Iterator[str]:
         n, index = n - len(lines), index + 1
 
 
-# --- labels: PTB-XL, CPSC, CODE-15 ------------------------------------------------------------------------------------
+# --- labels: PTB-XL, CPSC, CODE-15 ------------------------------------------------------------
 
 LABEL_WORDS: Mapping[str, Mapping[str, str]] = {
     "ptb-test": SUPERCLASS,
@@ -89,7 +93,10 @@ LABEL_WORDS: Mapping[str, Mapping[str, str]] = {
         "ABNORMAL": "another abnormality",
     },
 }
-"""What each label means. CODE-15's NORM and ABNORMAL stand where none of its six applies, as in ECGBench."""
+"""What each label means.
+
+CODE-15's NORM and ABNORMAL stand where none of its six applies, as in ECGBench.
+"""
 LABEL_ASKS = (
     "Which of these labels apply to this ECG?",
     "Name every label that applies to this ECG image.",
@@ -99,15 +106,17 @@ LABEL_ASKS = (
 
 
 def _label_question(task: str, labels: Sequence[str], rng: Rng) -> list[Question]:
-    """The list with its meanings; the answer is labels alone, `none` where the list has nothing that applies."""
+    """The list with its meanings; the answer is labels alone, `none` where the list has nothing
+    that applies.
+    """
     words = LABEL_WORDS[task]
     listed = ", ".join(f"{label} ({meaning})" for label, meaning in words.items())
     text = f"{_pick(rng, LABEL_ASKS)} {listed}. Only answer based on the given options without any explanation."
     return [Question(task, ((text, ", ".join(labels) or NONE),), tuple(labels), tuple(words))]
 
 
-def _ptb(record: Record, rng: Rng) -> list[Question]:
-    labels = record.labels.ptbxl
+def _ptb(recording: Recording, rng: Rng) -> list[Question]:
+    labels = recording.labels.ptbxl
     return (
         []
         if labels is None
@@ -115,8 +124,8 @@ def _ptb(record: Record, rng: Rng) -> list[Question]:
     )
 
 
-def _cpsc(record: Record, rng: Rng) -> list[Question]:
-    labels = record.labels.cpsc
+def _cpsc(recording: Recording, rng: Rng) -> list[Question]:
+    labels = recording.labels.cpsc
     return (
         []
         if labels is None
@@ -124,14 +133,14 @@ def _cpsc(record: Record, rng: Rng) -> list[Question]:
     )
 
 
-def _code15(record: Record, rng: Rng) -> list[Question]:
-    labels, normal = record.labels.code15, known(record).normal
+def _code15(recording: Recording, rng: Rng) -> list[Question]:
+    labels, normal = recording.labels.code15, known(recording).normal
     if labels is None or (not labels and normal is None):
         return []
     return _label_question("code15-test", labels or (("NORM",) if normal else ("ABNORMAL",)), rng)
 
 
-# --- one of several: CSN, G12EC, MMMU-ECG -----------------------------------------------------------------------------
+# --- one of several: CSN, G12EC, MMMU-ECG -----------------------------------------------------
 
 CHOICE_ASKS = (
     "Which of the following diagnoses fits this ECG?",
@@ -147,11 +156,13 @@ RHYTHM_WORDS = {
 }
 
 
-def _eight(task: str) -> Callable[[Record, Rng], list[Question]]:
-    """CSN and G12EC: one diagnosis that is there among seven that are not; the answer is letter and words."""
+def _eight(task: str) -> Callable[[Recording, Rng], list[Question]]:
+    """CSN and G12EC: one diagnosis that is there among seven that are not; the answer is letter and
+    words.
+    """
 
-    def ask(record: Record, rng: Rng) -> list[Question]:
-        told = known(record)
+    def ask(recording: Recording, rng: Rng) -> list[Question]:
+        told = known(recording)
         right = [NAMES[name] for name in told.present] or ([NORMAL] if told.normal else [])
         wrong = [NAMES[name] for name in told.absent] + ([NORMAL] if told.normal is False else [])
         if not right or len(wrong) < 7:
@@ -165,12 +176,14 @@ def _eight(task: str) -> Callable[[Record, Rng], list[Question]]:
     return ask
 
 
-def _mmmu(record: Record, rng: Rng) -> list[Question]:
-    """Four options about rhythm, rate, axis, conduction or territory; the answer is the letter alone."""
+def _mmmu(recording: Recording, rng: Rng) -> list[Question]:
+    """Four options about rhythm, rate, axis, conduction or territory; the answer is the letter
+    alone.
+    """
     able = [
         made
         for make in (_rhythm4, _rate4, _axis4, _conduction4, _place4)
-        if (made := make(record, rng))
+        if (made := make(recording, rng))
     ]
     if not able:
         return []
@@ -184,11 +197,11 @@ def _mmmu(record: Record, rng: Rng) -> list[Question]:
 Four = tuple[str, str, list[str]]
 
 
-def _rhythm4(record: Record, rng: Rng) -> Four | None:
-    told = known(record)
+def _rhythm4(recording: Recording, rng: Rng) -> Four | None:
+    told = known(recording)
     here = [name for name in ("AF", "SB", "ST") if name in told.present]
     if (
-        not here and record.findings is None and not told.normal
+        not here and recording.findings is None and not told.normal
     ):  # flutter or a pacemaker have no label here
         return None
     right = here[0] if here else "SR"
@@ -199,8 +212,8 @@ def _rhythm4(record: Record, rng: Rng) -> Four | None:
     )
 
 
-def _rate4(record: Record, rng: Rng) -> Four | None:
-    value = record.measurements.rate
+def _rate4(recording: Recording, rng: Rng) -> Four | None:
+    value = recording.measurements.rate
     if value is None:
         return None
     step, below = rng.uniform(1.35, 1.5), rng.integers(4)
@@ -209,8 +222,8 @@ def _rate4(record: Record, rng: Rng) -> Four | None:
     return "What is the heart rate in this ECG?", words.pop(below), words
 
 
-def _axis4(record: Record, rng: Rng) -> Four | None:
-    value = record.measurements.axis
+def _axis4(recording: Recording, rng: Rng) -> Four | None:
+    value = recording.measurements.axis
     if value is None or min(abs(value + 30), abs(value - 90)) < AXIS_MARGIN:
         return None
     words = [
@@ -223,8 +236,8 @@ def _axis4(record: Record, rng: Rng) -> Four | None:
     return "What is the axis in this ECG?", right, [w for w in words if w != right]
 
 
-def _conduction4(record: Record, rng: Rng) -> Four | None:
-    told = known(record)
+def _conduction4(recording: Recording, rng: Rng) -> Four | None:
+    told = known(recording)
     kinds = {name: NAMES[name] for name in ("LBBB", "RBBB", "LAFB", "I-AVB")}
     here = [name for name in kinds if name in told.present]
     wrong = [kinds[name] for name in kinds if name in told.absent] + ["normal conduction"]
@@ -233,8 +246,8 @@ def _conduction4(record: Record, rng: Rng) -> Four | None:
     return "Which conduction disturbance does this ECG show?", kinds[here[0]], wrong
 
 
-def _place4(record: Record, rng: Rng) -> Four | None:
-    site = dict(record.sites).get("STE")
+def _place4(recording: Recording, rng: Rng) -> Four | None:
+    site = dict(recording.sites).get("STE")
     if site is None:
         return None
     words = ["inferior", "anterior", "lateral", "anterolateral"]
@@ -256,7 +269,7 @@ def _lettered(options: Sequence[str]) -> str:
     )
 
 
-# --- ECG-QA -----------------------------------------------------------------------------------------------------------
+# --- ECG-QA -----------------------------------------------------------------------------------
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "Which conduction disturbance does this ECG show?": ("I-AVB", "LBBB", "RBBB", "LAFB"),
@@ -267,9 +280,9 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def _ecgqa(record: Record, rng: Rng) -> list[Question]:
+def _ecgqa(recording: Recording, rng: Rng) -> list[Question]:
     """Verify (yes or no), choose (which of two, both or none), query (all of a group)."""
-    told = known(record)
+    told = known(recording)
     makers = [make for make in (_verify, _choose, _query) if make(told, np.random.default_rng(0))]
     if not makers:
         return []
@@ -284,7 +297,7 @@ Choice = tuple[str, list[str], list[str]]
 
 
 def _verify(told: Known, rng: Rng) -> Choice | None:
-    """One finding, as often there as not where the record allows it."""
+    """Ask about one finding that is there or, as often, is not, where the recording allows it."""
     pools = [pool for pool in (_there(told), _not_there(told)) if pool]
     if not pools:
         return None
@@ -294,7 +307,7 @@ def _verify(told: Known, rng: Rng) -> Choice | None:
 
 
 def _choose(told: Known, rng: Rng) -> Choice | None:
-    """Two findings of which one, both or none is there."""
+    """Ask which of two findings is there: one, both or none."""
     if len(told.absent) < 2:
         return None
     here = list(told.present)
@@ -308,7 +321,9 @@ def _choose(told: Known, rng: Rng) -> Choice | None:
 
 
 def _query(told: Known, rng: Rng) -> Choice | None:
-    """Everything of a group; only groups of which all is told, and rather one of which something is there."""
+    """Ask for all findings of a group; only groups whose findings are all known, preferably with
+    some present.
+    """
     able = [ask for ask, names in GROUPS.items() if set(names) <= {*told.present, *told.absent}]
     if not able:
         return None
@@ -319,16 +334,16 @@ def _query(told: Known, rng: Rng) -> Choice | None:
 
 
 def _there(told: Known) -> list[str]:
-    """What can be answered with yes; a record without findings offers its normality."""
+    """Findings to ask about whose answer is yes; a recording without findings offers its normality."""
     return [NAMES[name] for name in told.present] or ([NORMAL] if told.normal else [])
 
 
 def _not_there(told: Known) -> list[str]:
-    """What can be answered with no."""
+    """Findings to ask about whose answer is no."""
     return [NAMES[name] for name in told.absent] + ([NORMAL] if told.normal is False else [])
 
 
-# --- prose ------------------------------------------------------------------------------------------------------------
+# --- prose ------------------------------------------------------------------------------------
 
 DESCRIBE_ASKS = (
     "Describe the rate and the rhythm of this ECG.",
@@ -344,41 +359,48 @@ DIAGNOSIS_ASKS = (
 )
 
 
-def _arena(record: Record, rng: Rng) -> list[Question]:
-    """Two or three turns from what is seen to the diagnosis."""
-    seen = " ".join(filter(None, [say.rate(record), say.rhythm(record)]))
+def _arena(recording: Recording, rng: Rng) -> list[Question]:
+    """Two or three turns from the observations to the diagnosis."""
+    seen = " ".join(filter(None, [say.rate(recording), say.rhythm(recording)]))
     turns = [(_pick(rng, DESCRIBE_ASKS), seen)]
-    if rng.random() < 0.5 and record.measurements.qrs is not None:
-        turns.append((_pick(rng, INTERVAL_ASKS), say.conduction(record)))
-    turns.append((_pick(rng, DIAGNOSIS_ASKS), say.diagnosis(record)))
+    if rng.random() < 0.5 and recording.measurements.qrs is not None:
+        turns.append((_pick(rng, INTERVAL_ASKS), say.conduction(recording)))
+    turns.append((_pick(rng, DIAGNOSIS_ASKS), say.diagnosis(recording)))
     return [Question("arena", tuple(turns))] if all(answer for _, answer in turns) else []
 
 
-def _report(record: Record, rng: Rng) -> list[Question]:
-    text = say.report(record)
+def _report(recording: Recording, rng: Rng) -> list[Question]:
+    text = say.report(recording)
     return [Question("ptb-test-report", ((REPORT_QUESTION, text),))] if text else []
 
 
-def _chat(record: Record, rng: Rng) -> list[Question]:
-    """Two findings that are there and two that are not, as far as the record has them, rhythm or axis, two measurements."""
-    told, pairs = known(record), []
+def _chat(recording: Recording, rng: Rng) -> list[Question]:
+    """Two findings that are there and two that are not, as far as the recording has them, rhythm or
+    axis, two measurements.
+    """
+    told, pairs = known(recording), []
     for pool, yes in ((_there(told), True), (_not_there(told), False)):
         pairs += [(_whether(name), _plainly(name, yes)) for name in _shuffled(rng, pool)[:2]]
-    pairs += [(_whether(name), _plainly(name, yes)) for name, yes in _rhythm_or_axis(record, rng)]
-    measured = _measured(record)
+    pairs += [
+        (_whether(name), _plainly(name, yes)) for name, yes in _rhythm_or_axis(recording, rng)
+    ]
+    measured = _measured(recording)
     pairs += measured[:1] + _shuffled(rng, measured[1:])[:1]
     order = rng.permutation(len(pairs))
     return [Question(CHAT, (pairs[i],)) for i in order]
 
 
-def _rhythm_or_axis(record: Record, rng: Rng) -> list[tuple[str, bool]]:
-    """What is no finding and yet asked for; that fibrillation is no sinus rhythm always, for few pages can say it."""
-    if record.findings is None:
+def _rhythm_or_axis(recording: Recording, rng: Rng) -> list[tuple[str, bool]]:
+    """A question about rhythm or axis.
+
+    That fibrillation is not sinus rhythm is always asked, because few pages can show it.
+    """
+    if recording.findings is None:
         return []
-    if "AF" in record.findings:
+    if "AF" in recording.findings:
         return [(SINUS, False)]
-    told = [] if record.findings & {"SB", "ST"} else [(SINUS, True)]
-    axis = record.measurements.axis
+    told = [] if recording.findings & {"SB", "ST"} else [(SINUS, True)]
+    axis = recording.measurements.axis
     if axis is not None and min(abs(axis + 30), abs(axis - 90)) >= AXIS_MARGIN:
         told += [("left axis deviation", axis < -30), ("right axis deviation", axis > 90)]
     return _shuffled(rng, told)[:1]
@@ -395,17 +417,17 @@ def _plainly(name: str, yes: bool) -> str:
     return f"Yes, this ECG shows {name}." if yes else f"No, this ECG does not show {name}."
 
 
-def _measured(record: Record) -> list[tuple[str, str]]:
+def _measured(recording: Recording) -> list[tuple[str, str]]:
     """Rate first, then rhythm, PR, QRS, QT and axis, as far as they are known."""
-    m, pairs = record.measurements, []
+    m, pairs = recording.measurements, []
     if m.rate is not None:
         pairs.append(("What is the heart rate?", f"The heart rate is {round(m.rate)} bpm."))
-    if words := _rhythm4(record, np.random.default_rng(0)):
+    if words := _rhythm4(recording, np.random.default_rng(0)):
         pairs.append(("What is the rhythm?", f"The rhythm is {words[1]}."))
     for name, value in (("PR interval", m.pr), ("QRS duration", m.qrs), ("QT interval", m.qt)):
         if value is not None:
             pairs.append((f"What is the {name}?", f"The {name} is {say.ten(value)} ms."))
-    if m.pr is None and "AF" in (record.findings or ()):
+    if m.pr is None and "AF" in (recording.findings or ()):
         pairs.append(
             ("What is the PR interval?", "There is no PR interval in atrial fibrillation.")
         )
@@ -427,7 +449,7 @@ def _shuffled(rng: Rng, items: Sequence[Item]) -> list[Item]:
     return [items[i] for i in rng.permutation(len(items))]
 
 
-_ASK: Mapping[str, Callable[[Record, Rng], list[Question]]] = {
+_ASK: Mapping[str, Callable[[Recording, Rng], list[Question]]] = {
     "arena": _arena,
     "code15-test": _code15,
     "cpsc-test": _cpsc,

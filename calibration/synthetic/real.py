@@ -1,8 +1,10 @@
-"""Recorded signals -> Record: WFDB files, and records packed into an .npz with their labels in a .json beside it.
+"""Read real recordings:
 
-Every record comes out as ten seconds at 500 Hz in standard lead order. Signals whose leads do not span 0.3 to 15 mV, by
-their median, are refused: copies of public data with wrong gains exist, while one loose electrode is everyday life.
-Measurements are unknown; labels are known as far as the source states them.
+WFDB files, and recordings packed into an .npz with their labels in a .json of the same name. Every
+recording is converted to ten seconds at 500 Hz in standard lead order. Signals whose leads do not
+span 0.3 to 15 mV, by their median, are refused: copies of public data with wrong gains exist, while
+one loose electrode is everyday life. Measurements are unknown; labels are known as far as the
+source states them.
 """
 
 from __future__ import annotations
@@ -18,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.synthetic.findings import CODE15, CPSC, LEADS, PTBXL, Labels
-from calibration.synthetic.record import HZ, SAMPLES, SECONDS, UNKNOWN, Record
-from calibration.synthetic.wfdb import RecordError, read_header, read_signals
+from calibration.synthetic.recording import HZ, SAMPLES, SECONDS, UNKNOWN, Recording
+from calibration.synthetic.wfdb import RecordingError, read_header, read_signals
 
 SPAN_MV = (0.3, 15.0)
 
@@ -36,7 +38,9 @@ SCP: Mapping[str, str] = {
     "SBRAD": "SB",
     "STACH": "ST",
 }
-"""PTB-XL's SCP-ECG statements that say what CPSC's and CODE-15's labels say (LPR: prolonged PR interval)."""
+"""PTB-XL's SCP-ECG statements with the meaning of CPSC's and CODE-15's labels (LPR: prolonged PR
+interval).
+"""
 SNOMED: Mapping[str, str] = {
     "164889003": "AF",
     "270492004": "I-AVB",
@@ -56,15 +60,17 @@ SNOMED: Mapping[str, str] = {
 }
 """The same for the SNOMED CT codes of the PhysioNet challenges 2020 and 2021."""
 SNOMED_NORMAL = frozenset({"426783006", "426177001", "427084000"})
-"""Sinus rhythm, and its slow and fast forms, which the synthetic labels do not count as abnormal either."""
+"""Sinus rhythm, and its slow and fast forms, which the synthetic labels do not count as abnormal
+either.
+"""
 
 
 @dataclass(frozen=True, eq=False)
 class Packed:
-    """Records of one .npz; each Record is made when it is asked for."""
+    """The recordings of one .npz file; each is converted when it is asked for."""
 
     path: Path
-    microvolt: NDArray[np.int16]  # (records, 12, samples)
+    microvolt: NDArray[np.int16]  # (recordings, 12, samples)
     hz: float
     order: tuple[str, ...]  # the file's lead names
     entries: tuple[
@@ -74,9 +80,9 @@ class Packed:
     def __len__(self) -> int:
         return len(self.entries)
 
-    def __getitem__(self, index: int) -> Record:
+    def __getitem__(self, index: int) -> Recording:
         entry = self.entries[index]
-        return _record(
+        return _recording(
             self.microvolt[index] / 1000.0,
             self.hz,
             self.order,
@@ -85,12 +91,14 @@ class Packed:
             statement=str(entry.get("report", "")),
         )
 
-    def __iter__(self) -> Iterator[Record]:
+    def __iter__(self) -> Iterator[Recording]:
         return (self[i] for i in range(len(self)))
 
 
 def open_packed(path: Path) -> Packed:
-    """`NAME.npz` (signal_uV int16 (records, 12, samples), fs, leads) with `NAME.json` (a list of as many entries)."""
+    """`NAME.npz` (signal_uV int16 (recordings, 12, samples), fs, leads) with `NAME.json` (a list of as
+    many entries).
+    """
     try:
         with np.load(path, allow_pickle=False) as file:
             signal, hz, leads = (
@@ -100,7 +108,7 @@ def open_packed(path: Path) -> Packed:
             )
         entries = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     except (OSError, KeyError, ValueError) as error:
-        raise RecordError(
+        raise RecordingError(
             f"{path}: is not a packed set of ECGs with a .json beside it ({error})"
         ) from error
     if (
@@ -109,14 +117,16 @@ def open_packed(path: Path) -> Packed:
         or len(signal) != len(entries)
         or signal.shape[1] != len(leads)
     ):
-        raise RecordError(
+        raise RecordingError(
             f"{path}: {signal.dtype} {signal.shape} does not fit {len(entries)} entries, {len(leads)} leads"
         )
     return Packed(path, signal, hz, leads, tuple(entries))
 
 
-def read_wfdb(path: Path, start: float = 0.0) -> Record:
-    """Ten seconds of a WFDB record (`path` with or without .hea) from `start` seconds; shorter ones end in NaN."""
+def read_wfdb(path: Path, start: float = 0.0) -> Recording:
+    """Ten seconds of a WFDB recording (`path` with or without .hea) from `start` seconds; shorter ones
+    end in NaN.
+    """
     header = read_header(path if path.suffix == ".hea" else path.with_name(path.name + ".hea"))
     signal = read_signals(header)
     codes = [code.strip() for code in header.comment("Dx").split(",") if code.strip()]
@@ -124,7 +134,7 @@ def read_wfdb(path: Path, start: float = 0.0) -> Record:
         name.strip() for name in (header.comment("Labels") or header.comment("LABEL")).split(",")
     ]
     first = round(start * header.hz)
-    return _record(
+    return _recording(
         signal[:, first : first + round(SECONDS * header.hz)],
         header.hz,
         tuple(channel.name for channel in header.channels),
@@ -135,13 +145,13 @@ def read_wfdb(path: Path, start: float = 0.0) -> Record:
 
 
 def ptbxl_labels(scp_codes: Iterable[str], superclass: Iterable[str]) -> Labels:
-    """Labels of a PTB-XL record. Its statements are complete, so what is not stated counts as absent."""
+    """Labels of a PTB-XL recording. Its statements are complete, so others count as absent."""
     classes = set(superclass)
     return _labels({SCP[code] for code in scp_codes if code in SCP}, classes == {"NORM"}, classes)
 
 
 def snomed_labels(codes: list[str], classes: Iterable[str] = ()) -> Labels:
-    """Labels of a PhysioNet challenge record; unknown where the header states nothing."""
+    """Labels of a PhysioNet challenge recording; unknown where the header states nothing."""
     known = set(classes) & set(PTBXL)
     if not codes:
         return Labels(None, None, tuple(name for name in PTBXL if name in known) if known else None)
@@ -160,37 +170,41 @@ def _labels(found: set[str], normal: bool, superclass: set[str] | None) -> Label
     )
 
 
-def _record(
+def _recording(
     mv: NDArray[np.float64],
     hz: float,
     order: tuple[str, ...],
     labels: Labels,
     source: str,
     statement: str,
-) -> Record:
-    """(channels, samples) mV in any lead order -> Record."""
+) -> Recording:
+    """(channels, samples) mV in any lead order -> Recording."""
     rows = {name.strip().lower(): row for name, row in zip(order, mv, strict=True)}
     if absent := [name for name in LEADS if name.lower() not in rows]:
-        raise RecordError(f"{source}: leads {', '.join(absent)} are missing; all twelve are needed")
+        raise RecordingError(
+            f"{source}: leads {', '.join(absent)} are missing; all twelve are needed"
+        )
     signal = resample(np.stack([rows[name.lower()] for name in LEADS]), hz)[:, :SAMPLES]
     signal = np.pad(signal, ((0, 0), (0, SAMPLES - signal.shape[1])), constant_values=np.nan)
     check_span(signal, source)
     rounded = (np.round(signal * 1000) / 1000).astype(np.float32)
-    return Record(rounded, None, labels, UNKNOWN, source=source, statement=statement)
+    return Recording(rounded, None, labels, UNKNOWN, source=source, statement=statement)
 
 
 def check_span(signal: NDArray[np.float64], source: str) -> None:
-    """RecordError unless the median of the leads' spans lies between 0.3 and 15 mV."""
+    """RecordingError unless the median of the leads' spans lies between 0.3 and 15 mV."""
     spans = [float(np.ptp(row[np.isfinite(row)])) for row in signal if np.isfinite(row).any()]
     middle = float(np.median(spans)) if spans else 0.0
     if not SPAN_MV[0] <= middle <= SPAN_MV[1]:
-        raise RecordError(
+        raise RecordingError(
             f"{source}: its leads span {middle:.3g} mV, not 0.3 to 15 mV; check the gain in its header"
         )
 
 
 def resample(signal: NDArray[np.float64], hz: float) -> NDArray[np.float64]:
-    """(leads, n) at `hz` -> the same stretch at 500 Hz, band-limited; ends are mirrored, NaN stays NaN."""
+    """(leads, n) at `hz` -> the same stretch at 500 Hz, band-limited; ends are mirrored, NaN stays
+    NaN.
+    """
     if hz == HZ or not signal.size:
         return signal
     n, source_hz = signal.shape[1], round(hz)

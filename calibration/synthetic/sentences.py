@@ -1,7 +1,8 @@
-"""A Record -> what may be said about it, in a small vocabulary and always in the same order.
+"""Write sentences about a recording, in a small vocabulary and always in the same order.
 
-A synthetic record is known completely; a real one only as far as its labels go, and nothing is said beyond them. Rates are
-whole beats per minute, intervals whole tens of milliseconds, axes whole tens of degrees: as exact as a page can be read.
+A synthetic recording is known completely; sentences about a real one go only as far as its labels.
+Rates are whole beats per minute, intervals whole tens of milliseconds, axes whole tens of degrees:
+as exact as a page can be read.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from calibration.synthetic.findings import FINDINGS
-from calibration.synthetic.record import Record
+from calibration.synthetic.recording import Recording
 
 NAMES: Mapping[str, str] = {
     "AF": "atrial fibrillation",
@@ -44,30 +45,33 @@ UNTOLD: Mapping[str, frozenset[str]] = {
     "STD": frozenset({"TINV"}),
     "MI": frozenset({"LAFB"}),
 }
-"""With the first, a reader could see the others though they are not labelled: secondary and reciprocal changes."""
+"""Finding -> secondary and reciprocal changes that a reader could see without a label.
+"""
 UNTOLD_BY_SUPERCLASS: Mapping[str, frozenset[str]] = {
     "MI": frozenset({"MI", "STE"}),
     "STTC": frozenset({"STD", "STE", "TINV"}),
     "CD": frozenset({"LAFB"}),
     "HYP": frozenset({"HYP"}),
 }
-"""What a real record of a superclass may show without a label of its own."""
+"""Findings that a real recording of a superclass may show without a label of their own."""
 
 
 @dataclass(frozen=True)
 class Known:
-    """What a record shows and what it does not show, as findings in the order of FINDINGS; the rest is not told."""
+    """Findings that a recording shows and those that it does not show, in the order of FINDINGS;
+    the others are unknown.
+    """
 
     present: tuple[str, ...]
     absent: tuple[str, ...]
     normal: bool | None  # nothing but perhaps a slow or fast sinus rate; None: not told
 
 
-def known(record: Record) -> Known:
-    """What can be said of a record with certainty; from a real one's labels only what they state."""
-    labels = record.labels
-    if record.findings is not None:
-        present, absent = set(record.findings), FINDINGS.keys() - record.findings
+def known(recording: Recording) -> Known:
+    """The certain findings of a recording; of a real one only those that its labels state."""
+    labels = recording.labels
+    if recording.findings is not None:
+        present, absent = set(recording.findings), FINDINGS.keys() - recording.findings
     else:
         codes = {
             {"1dAVb": "I-AVB"}.get(name, name)
@@ -87,18 +91,18 @@ def known(record: Record) -> Known:
     return Known(
         tuple(name for name in FINDINGS if name in present),
         tuple(name for name in FINDINGS if name in absent),
-        _normal(record),
+        _normal(recording),
     )
 
 
-def _normal(record: Record) -> bool | None:
-    """Normal by any of the three label sets; None where they tell nothing either way."""
-    words = {*(record.labels.ptbxl or ()), *(record.labels.cpsc or ())}
+def _normal(recording: Recording) -> bool | None:
+    """Whether any of the three label sets calls it normal; None where they leave it open."""
+    words = {*(recording.labels.ptbxl or ()), *(recording.labels.cpsc or ())}
     if "NORM" in words:
         return words == {"NORM"}
     return (
         False
-        if words or record.findings or set(record.labels.code15 or ()) - {"SB", "ST"}
+        if words or recording.findings or set(recording.labels.code15 or ()) - {"SB", "ST"}
         else None
     )
 
@@ -115,37 +119,37 @@ def axis_name(degrees: float) -> str:
     return "normal axis" if degrees <= 90 else "right axis deviation"
 
 
-def report(record: Record) -> str:
-    """The whole report, rate first and verdict last; empty where nothing is known."""
+def report(recording: Recording) -> str:
+    """The whole report, rate first and verdict last; empty for a recording without any label."""
     parts = [
-        rate(record),
-        rhythm(record),
-        conduction(record),
-        repolarization(record),
-        verdict(record),
+        rate(recording),
+        rhythm(recording),
+        conduction(recording),
+        repolarization(recording),
+        verdict(recording),
     ]
     return " ".join(part for part in parts if part)
 
 
-def rate(record: Record) -> str:
+def rate(recording: Recording) -> str:
     """`Ventricular rate 72 bpm.`"""
-    value = record.measurements.rate
+    value = recording.measurements.rate
     return "" if value is None else f"Ventricular rate {round(value)} bpm."
 
 
-def rhythm(record: Record) -> str:
+def rhythm(recording: Recording) -> str:
     """The rhythm, and the beats that do not belong to it."""
-    present = known(record).present
+    present = known(recording).present
     main = [name for name in ("AF", "SB", "ST") if name in present]
     said = [NAMES[name] for name in main]
-    if not main and record.findings is not None:
+    if not main and recording.findings is not None:
         said = ["sinus rhythm"]
     return _sentences(said + [NAMES[name] for name in ("PAC", "PVC") if name in present])
 
 
-def conduction(record: Record) -> str:
+def conduction(recording: Recording) -> str:
     """PR, QRS, QT and axis, each with the block that it shows."""
-    m, present = record.measurements, known(record).present
+    m, present = recording.measurements, known(recording).present
     said = [] if m.pr is None else [f"PR interval {ten(m.pr)} ms"]
     said += [NAMES["I-AVB"]] * ("I-AVB" in present)
     said += [] if m.qrs is None else [f"QRS duration {ten(m.qrs)} ms"]
@@ -153,20 +157,20 @@ def conduction(record: Record) -> str:
     said += [] if m.qt is None else [f"QT interval {ten(m.qt)} ms"]
     said += [] if m.axis is None else [axis_name(m.axis)]
     said += [NAMES["LAFB"]] * ("LAFB" in present)
-    if not said and "CD" in (record.labels.ptbxl or ()):
+    if not said and "CD" in (recording.labels.ptbxl or ()):
         said = [SUPERCLASS["CD"]]
     return _sentences(said)
 
 
-def repolarization(record: Record) -> str:
+def repolarization(recording: Recording) -> str:
     """Hypertrophy, infarction, ST and T, each with its place."""
-    told, classes = known(record), set(record.labels.ptbxl or ())
+    told, classes = known(recording), set(recording.labels.ptbxl or ())
     said = [
-        _placed(record, name)
+        _placed(recording, name)
         for name in ("HYP", "MI", "STE", "STD", "TINV")
         if name in told.present
     ]
-    if record.findings is None:
+    if recording.findings is None:
         shown = {"MI": {"MI", "STE"}, "STTC": {"STD", "TINV"}, "HYP": {"HYP"}}
         said += [
             SUPERCLASS[c]
@@ -178,9 +182,9 @@ def repolarization(record: Record) -> str:
     return _sentences(said)
 
 
-def verdict(record: Record) -> str:
+def verdict(recording: Recording) -> str:
     """`Normal ECG.`, `Otherwise normal ECG.` with a slow or fast sinus rate, or `Abnormal ECG.`"""
-    told = known(record)
+    told = known(recording)
     if told.normal is None:
         return "Abnormal ECG." if set(told.present) - {"SB", "ST"} else ""
     if not told.normal:
@@ -188,22 +192,22 @@ def verdict(record: Record) -> str:
     return "Otherwise normal ECG." if told.present else "Normal ECG."
 
 
-def diagnosis(record: Record) -> str:
+def diagnosis(recording: Recording) -> str:
     """The findings alone, and the verdict."""
     return " ".join(
         filter(
             None,
             [
-                _sentences([_placed(record, name) for name in known(record).present]),
-                verdict(record),
+                _sentences([_placed(recording, name) for name in known(recording).present]),
+                verdict(recording),
             ],
         )
     )
 
 
-def _placed(record: Record, name: str) -> str:
+def _placed(recording: Recording, name: str) -> str:
     """A finding with its place: `ST elevation in the inferior leads`, `old inferior infarction`."""
-    site = dict(record.sites).get(name, "")
+    site = dict(recording.sites).get(name, "")
     if name == "MI":
         return f"old {site} infarction" if site else NAMES["MI"]
     if name in ("STE", "STD", "TINV") and site:
@@ -211,7 +215,7 @@ def _placed(record: Record, name: str) -> str:
             f"diffuse {NAMES[name]}" if site == "diffuse" else f"{NAMES[name]} in the {site} leads"
         )
         return f"{words}, acute infarction" if name == "STE" else words
-    if name == "HYP" and "STD" in (record.findings or ()):
+    if name == "HYP" and "STD" in (recording.findings or ()):
         return f"{NAMES['HYP']} with strain"
     return NAMES[name]
 

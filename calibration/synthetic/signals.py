@@ -1,9 +1,9 @@
-"""Findings and a seed -> a Record: rhythm, heartbeats, noise, and every measurement exact.
+"""Synthesize a recording from findings and a seed: rhythm, heartbeats, noise, exact measurements.
 
-The rhythm is a list of QRS onsets on the 2 ms grid; each onset receives a beat from `beats`. Noise and wander are added to
-the eight independent leads and the sum is rounded to a microvolt, as a recorder does, before the other four leads are
-derived: Einthoven's and Goldberger's relations hold exactly in what is drawn, and small differences between machines'
-arithmetic disappear.
+The rhythm is a list of QRS onsets on the 2 ms grid; each onset receives a beat from `beats`. Noise
+and wander are added to the eight independent leads and the sum is rounded to a microvolt, as a
+recorder does, before the other four leads are derived: Einthoven's and Goldberger's relations hold
+exactly on the page, and small differences between machines' arithmetic disappear.
 """
 
 from __future__ import annotations
@@ -17,26 +17,27 @@ from numpy.typing import NDArray
 from calibration.synthetic import beats as b
 from calibration.synthetic.beats import BeatShape, Eight
 from calibration.synthetic.findings import PREVALENCE, check, draw_findings, labels_of
-from calibration.synthetic.record import (
+from calibration.synthetic.recording import (
     HZ,
     SAMPLES,
     SECONDS,
     Beat,
     Measurements,
-    Record,
+    Recording,
     twelve_leads,
 )
 
 Rng = np.random.Generator
 BEFORE, AFTER = -1.6, SECONDS + 0.6
-"""Seconds between which beats are generated, so that the strip begins and ends in the middle of things."""
+"""Seconds between which beats are generated, so that the strip may begin and end within a beat.
+"""
 EVIDENCE_BY = 4.8
 """Each kind of premature beat occurs before this many seconds: a page of 5 s shows it too."""
 
 
 @dataclass(frozen=True)
 class Heart:
-    """What stays the same over the ten seconds; times in seconds, intervals in ms."""
+    """Properties that stay the same over the ten seconds; times in seconds, intervals in ms."""
 
     rr: float  # mean RR interval
     spread: (
@@ -50,8 +51,8 @@ class Heart:
     sites: tuple[tuple[str, str], ...]
 
 
-def record_at(seed: int, index: int, prevalence: Mapping[str, float] = PREVALENCE) -> Record:
-    """Record number `index` of source `seed`; depends on nothing else."""
+def recording_at(seed: int, index: int, prevalence: Mapping[str, float] = PREVALENCE) -> Recording:
+    """Recording number `index` of source `seed`; it depends only on these two."""
     return synthesize(
         np.random.default_rng(np.random.SeedSequence((seed, index))), prevalence=prevalence
     )
@@ -62,10 +63,11 @@ def synthesize(
     findings: Iterable[str] | None = None,
     prevalence: Mapping[str, float] = PREVALENCE,
     noise: float = 1.0,
-) -> Record:
+) -> Recording:
     """Ten seconds that show exactly `findings` (empty: normal; None: drawn by `prevalence`).
 
-    `noise` scales noise, hum and wander; 0 gives the clean signal. ValueError for findings that exclude each other.
+    `noise` scales noise, hum and wander; 0 gives the clean signal. ValueError for findings that
+    exclude each other.
     """
     rng = np.random.default_rng(rng)
     chosen = draw_findings(rng, prevalence) if findings is None else check(findings)
@@ -76,7 +78,7 @@ def synthesize(
         eight += _fibrillation(rng)
     disturbance = noise * _disturbance(rng, heart.breath) if noise else np.zeros_like(eight)
     shown = [(o, k) for o, k in zip(onsets, kinds, strict=True) if 0 <= o < SAMPLES]
-    return Record(
+    return Recording(
         signal=_recorded(eight + disturbance),
         clean=_recorded(eight),
         labels=labels_of(chosen),
@@ -100,7 +102,7 @@ def _measure(heart: Heart, onsets: list[int]) -> Measurements:
 
 
 def _beat(shape: BeatShape, onset: int, kind: str) -> Beat:
-    """A shape at a place, as the label that goes with the signal."""
+    """The label of a beat of this shape at this place of the signal."""
     at = onset / HZ
     p_onset = None if shape.pr is None else at - shape.pr / 1000
     return Beat(
@@ -108,7 +110,7 @@ def _beat(shape: BeatShape, onset: int, kind: str) -> Beat:
     )
 
 
-# --- the heart --------------------------------------------------------------------------------------------------------
+# --- the heart --------------------------------------------------------------------------------
 
 
 def _heart(rng: Rng, findings: frozenset[str]) -> Heart:
@@ -124,7 +126,9 @@ def _heart(rng: Rng, findings: frozenset[str]) -> Heart:
 
 
 def _rate(rng: Rng, findings: frozenset[str]) -> float:
-    """Beats per minute; premature beats raise the mean, so the margins to 60 and 100 are wider with them."""
+    """Beats per minute; premature beats raise the mean, so the margins to 60 and 100 are wider with
+    them.
+    """
     early = bool(findings & {"PAC", "PVC"})
     if "SB" in findings:
         return float(rng.uniform(40, 49 if early else 57))
@@ -136,7 +140,7 @@ def _rate(rng: Rng, findings: frozenset[str]) -> float:
 
 
 def _sites(rng: Rng, findings: frozenset[str]) -> tuple[tuple[str, str], ...]:
-    """Where the findings that have a place are; acute and old infarction and T inversion agree about it."""
+    """The places of the findings that have one; acute and old infarction and T inversion share it."""
     sites: dict[str, str] = {}
     if "MI" in findings:
         sites["MI"] = str(rng.choice(["inferior", "anterior", "lateral"], p=[0.45, 0.4, 0.15]))
@@ -221,7 +225,10 @@ def _vary(rng: Rng, mv: Eight, spread: float) -> Eight:
 def _aligned(
     rng: Rng, qrs: Eight, findings: frozenset[str], sites: Mapping[str, str]
 ) -> tuple[Eight, float]:
-    """The QRS turned to its frontal axis, and by how many degrees. An infarct's axis follows from its Q waves."""
+    """The QRS turned to its frontal axis, and by how many degrees.
+
+    An infarct's axis follows from its Q waves.
+    """
     now = b.frontal_axis(qrs)
     if "LAFB" in findings:
         turn = rng.uniform(-75, -48) - now
@@ -235,7 +242,9 @@ def _aligned(
 
 
 def _sized(rng: Rng, qrs: Eight, findings: frozenset[str]) -> Eight:
-    """Voltage: hypertrophy well above Sokolow-Lyon's 3.5 mV, all else but left bundle branch block below 3.2 mV."""
+    """Voltage: hypertrophy well above Sokolow-Lyon's 3.5 mV, all else but left bundle branch block
+    below 3.2 mV.
+    """
     if "HYP" in findings:
         high = rng.uniform(3.9, 5.4) / b.sokolow(qrs)
         leads = np.array([0.75, 0.75, 1, 1, 1, min(1.0, 3.2 / (high * float(qrs[5].max()))), 1, 1])
@@ -304,11 +313,13 @@ def _even(ms: float) -> float:
     return round(ms / b.STEP_MS) * b.STEP_MS
 
 
-# --- the rhythm -------------------------------------------------------------------------------------------------------
+# --- the rhythm -------------------------------------------------------------------------------
 
 
 def _rhythm(rng: Rng, findings: frozenset[str], heart: Heart) -> tuple[list[int], list[str]]:
-    """QRS onsets in samples, and the kind of each beat; drawn again until every premature kind shows early enough."""
+    """QRS onsets in samples, and the kind of each beat; drawn again until every premature kind
+    shows early enough.
+    """
     wanted = [kind for kind, name in (("A", "PAC"), ("V", "PVC")) if name in findings]
     for _ in range(100):
         onsets, kinds = _walk(rng, heart, "AF" in findings, _plan(rng, wanted, heart.rr))
@@ -321,7 +332,10 @@ def _rhythm(rng: Rng, findings: frozenset[str], heart: Heart) -> tuple[list[int]
 
 
 def _plan(rng: Rng, wanted: list[str], rr: float) -> list[tuple[float, str]]:
-    """When premature beats shall come: (seconds, kind) by time; mostly one to four, at times every second or third beat."""
+    """Times of the premature beats:
+
+    (seconds, kind); mostly one to four, at times every second or third beat.
+    """
     if not wanted:
         return []
     if len(wanted) == 1 and rng.random() < 0.12:
@@ -337,7 +351,10 @@ def _plan(rng: Rng, wanted: list[str], rr: float) -> list[tuple[float, str]]:
 def _walk(
     rng: Rng, heart: Heart, fibrillating: bool, plan: list[tuple[float, str]]
 ) -> tuple[list[float], list[str]]:
-    """One pass through the strip, premature beats when their time has come: QRS onsets in seconds, and kinds."""
+    """One pass through the strip, premature beats when their time has come:
+
+    QRS onsets in seconds, and kinds.
+    """
     t, phase = BEFORE - rng.random() * heart.rr, rng.uniform(0, 2 * np.pi)
     onsets, kinds, waiting = [t], ["N"], list(plan)
     while t < AFTER:
@@ -376,11 +393,14 @@ def _premature(
     return t + coupling * heart.rr, pause * heart.rr
 
 
-# --- the sum ----------------------------------------------------------------------------------------------------------
+# --- the sum ----------------------------------------------------------------------------------
 
 
 def _assemble(rng: Rng, heart: Heart, onsets: list[int], kinds: list[str]) -> Eight:
-    """Every beat put at its onset, breathing changing its height by a few per cent: (8, 5000) mV."""
+    """Every beat put at its onset, breathing changing its height by a few per cent:
+
+    (8, 5000) mV.
+    """
     margin = 1000
     strip = np.zeros((8, SAMPLES + 2 * margin))
     depth, phase = rng.uniform(0.0, 0.06), rng.uniform(0, 2 * np.pi)
@@ -398,7 +418,10 @@ def _assemble(rng: Rng, heart: Heart, onsets: list[int], kinds: list[str]) -> Ei
 
 
 def _fibrillation(rng: Rng) -> Eight:
-    """f waves: two sources of 4.5 to 8 Hz that wander in rate and height, saw-toothed: (8, 5000) mV."""
+    """f waves: two sources of 4.5 to 8 Hz that wander in rate and height, saw-toothed:
+
+    (8, 5000) mV.
+    """
     t = np.arange(SAMPLES) / HZ
     total = np.zeros((8, SAMPLES))
     for vector, share in zip(b.F_WAVES, (1.0, 0.6), strict=True):

@@ -1,7 +1,8 @@
-"""Lessons without end on stdout, for a trainer in another process: python -m calibration.synthetic.stream --seed S ...
+"""Write lessons without end to stdout, for a trainer in another process: python -m
+calibration.synthetic.stream --seed S ...
 
-Lesson `i` of source `S` depends on nothing else, so that any number of processes (--first K --step N each) give together
-what one gives.
+Lesson `i` of source `S` depends only on these two, so any number of processes (--first K --step N
+each) give together the lessons of one.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from calibration.synthetic.lessons import Lesson, lesson
 from calibration.synthetic.pages import Page, draw, page_at
 from calibration.synthetic.questions import questions, vocabulary_corpus
 from calibration.synthetic.real import Packed, open_packed
-from calibration.synthetic.record import HZ, twelve_leads
+from calibration.synthetic.recording import HZ, twelve_leads
 from calibration.synthetic.style import random_style
 
 PINPOINTS = ((336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008))
@@ -29,25 +30,27 @@ PINPOINTS = ((336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008))
 def lesson_at(
     seed: int, index: int, *, patch: int, size: int = 336, signals: Packed | None = None
 ) -> Lesson:
-    """Lesson number `index` of source `seed`: a synthetic page, or in turn with these one of `signals`."""
+    """Lesson number `index` of source `seed`: a synthetic page, or in turn with these one of
+    `signals`.
+    """
     rng = np.random.default_rng(np.random.SeedSequence((seed, index, 1)))
     page = page_at(seed, index) if signals is None or index % 2 else _real(signals, index // 2, rng)
-    turns = [turn for question in questions(page.record, rng) for turn in question.turns]
+    turns = [turn for question in questions(page.recording, rng) for turn in question.turns]
     words = json.dumps(turns, ensure_ascii=False).encode()
     return lesson(page, words, size=size, patch=patch, pinpoints=PINPOINTS)
 
 
 def _real(signals: Packed, index: int, rng: np.random.Generator) -> Page:
-    """Record after record, each time through all of them with another start, gain, noise and style.
+    """Recording after recording, each time through all of them with another start, gain, noise and style.
 
     The strip begins up to 0.8 s later and is so much shorter.
     """
-    record = signals[index % len(signals)]
+    recording = signals[index % len(signals)]
     late = int(rng.integers(0, 4 * HZ // 5))
-    moved = np.pad(record.signal[:, late:], ((0, 0), (0, late)), constant_values=np.nan)
+    moved = np.pad(recording.signal[:, late:], ((0, 0), (0, late)), constant_values=np.nan)
     eight = rng.normal(0, rng.uniform(0, 0.012), (8, moved.shape[1]))
     signal = (moved * rng.uniform(0.85, 1.18) + twelve_leads(eight)).astype(np.float32)
-    return draw(replace(record, signal=signal), random_style(rng))
+    return draw(replace(recording, signal=signal), random_style(rng))
 
 
 @click.command()

@@ -1,4 +1,7 @@
-"""How a page looks, and a random draw of it. Nothing here depends on the record: looks must not give a label away."""
+"""The look of a page, and random looks.
+
+They never depend on the recording: a look must not give a label away.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +55,10 @@ PULSES = ("left", "right", "none")
 
 @dataclass(frozen=True)
 class PageStyle:
-    """Everything about a page that is not the signal. Lengths in millimetres of paper, colours RGB."""
+    """The look of a page: everything apart from the signal.
+
+    Lengths in millimetres of paper, colours RGB.
+    """
 
     layout: str = "3x4+1"  # a key of ROWS
     speed: float = 25.0  # mm/s

@@ -1,4 +1,4 @@
-"""curve.jsonl -> a picture of the training: F1 of each finding, and the rate's error, over the pages seen.
+"""Draw the curve of a training: F1 of each finding, and rates within 5 bpm, over the pages seen.
 
 python -m export.miniature.curve CURVE.jsonl OUT.svg
 """
@@ -7,103 +7,93 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from html import escape
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import click
+import matplotlib
+from matplotlib.figure import Figure
 
-WIDTH, HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 900, 420, 46, 30, 130, 46
-COLOURS = "#1f77b4 #ff7f0e #2ca02c #d62728 #9467bd #8c564b #e377c2 #7f7f7f #bcbd22 #17becf".split()  # noqa: SIM905
+LABEL_HEIGHT = 0.031
+"""Smallest distance between two labels, as a share of the axis."""
 
 Line = tuple[str, list[tuple[float, float]]]
 
 
 def exams(path: Path) -> list[dict[str, Any]]:
-    """The measurements on unseen pages, in order; of what was done again after a kill, the last."""
+    """The measurements on unseen pages, in order; the last of those repeated after a kill."""
     lines = (json.loads(line) for line in path.read_text("utf-8").splitlines())
     return sorted(
         {e["pages"]: e for e in lines if "exam" in e}.values(), key=lambda e: float(e["pages"])
     )
 
 
-def lines_of(found: Sequence[dict[str, Any]]) -> list[Line]:
-    """One line a finding, and the share of rates within 5 bpm, which has no finding's scale problem."""
-    names = list(found[0]["exam"]["f1"])
-    lines = [(name, [(e["pages"], e["exam"]["f1"][name]) for e in found]) for name in names]
-    return [
-        *lines,
-        ("rate within 5 bpm", [(e["pages"], e["exam"]["rate_within_5"]) for e in found]),
-    ]
+def lines_of(measured: Sequence[dict[str, Any]]) -> list[Line]:
+    """A line of (pages, F1) for each finding, and one of the share of rates within 5 bpm."""
+    names = list(measured[0]["exam"]["f1"])
+    lines = [(name, [(e["pages"], e["exam"]["f1"][name]) for e in measured]) for name in names]
+    rates = [(e["pages"], e["exam"]["rate_within_5"]) for e in measured]
+    return [*lines, ("rate within 5 bpm", rates)]
 
 
-def picture(found: Sequence[dict[str, Any]]) -> str:
-    """SVG: both axes, a line for each, the stages' borders."""
-    lines, last = lines_of(found), float(max(e["pages"] for e in found))
-
-    def x(pages: float) -> float:
-        return LEFT + (WIDTH - LEFT - RIGHT) * pages / last
-
-    def y(share: float) -> float:
-        return TOP + (HEIGHT - TOP - BOTTOM) * (1 - share)
-
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" '
-        'font-size="12"><rect width="100%" height="100%" fill="white"/>',
-        f'<text x="{LEFT}" y="18" font-size="14">F1 on 192 unseen pages, by pages seen</text>',
-    ]
-    for share in (0, 0.25, 0.5, 0.75, 0.9, 1):
-        parts.append(f'<path d="M{LEFT} {y(share):.1f}H{WIDTH - RIGHT}" stroke="#ddd"/>')
-        parts.append(
-            f'<text x="{LEFT - 6}" y="{y(share) + 4:.1f}" text-anchor="end">{share:g}</text>'
-        )
-    for k in range(5):
-        pages = last * k / 4
-        parts.append(
-            f'<text x="{x(pages):.1f}" y="{HEIGHT - 24}" text-anchor="middle">{pages:,.0f}</text>'
-        )
-    borders = [(a["pages"], b["stage"]) for a, b in pairwise(found) if a["stage"] != b["stage"]]
-    for n, (pages, stage) in enumerate(borders):
-        parts.append(
-            f'<path d="M{x(pages):.1f} {TOP}V{HEIGHT - BOTTOM}" stroke="#999" stroke-dasharray="4"/>'
-        )
-        parts.append(
-            f'<text x="{x(pages) + 3:.1f}" y="{HEIGHT - BOTTOM - 6 - 13 * (n % 3)}">{escape(stage)}</text>'
-        )
-    ends = _apart([y(points[-1][1]) for _, points in lines])
+def picture(measured: Sequence[dict[str, Any]]) -> Figure:
+    """A line for each score with its name at its end, and the borders of the training's stages."""
+    lines = lines_of(measured)
+    last = float(max(e["pages"] for e in measured))
+    figure = Figure(figsize=(9, 4.6), layout="constrained")
+    axes: Any = figure.subplots()
+    palette: Any = matplotlib.colormaps["tab10"]
+    colours = palette.colors
+    ends = spaced([points[-1][1] for _, points in lines], LABEL_HEIGHT)
     for i, ((name, points), end) in enumerate(zip(lines, ends, strict=True)):
-        colour, dash = (
-            COLOURS[i % len(COLOURS)],
-            ' stroke-dasharray="6 3"' if i >= len(COLOURS) else "",
-        )
-        path = "L".join(f"{x(p):.1f} {y(v):.1f}" for p, v in points)
-        parts.append(f'<path d="M{path}" fill="none" stroke="{colour}" stroke-width="1.6"{dash}/>')
-        parts.append(
-            f'<text x="{WIDTH - RIGHT + 6}" y="{end + 4:.1f}" fill="{colour}">{escape(name)}</text>'
-        )
-    return "\n".join([*parts, "</svg>\n"])
+        colour, style = colours[i % len(colours)], "-" if i < len(colours) else "--"
+        axes.plot(*zip(*points, strict=True), style, color=colour, linewidth=1.2)
+        axes.text(1.01 * last, end, name, color=colour, va="center", fontsize=8)
+    stages = [(a["pages"], b["stage"]) for a, b in pairwise(measured) if a["stage"] != b["stage"]]
+    for n, (pages, stage) in enumerate(stages):
+        axes.axvline(pages, color="#999999", linestyle=":", linewidth=1)
+        axes.text(pages + 0.005 * last, 0.01 + 0.04 * (n % 3), stage, fontsize=8)
+    axes.set(xlim=(0, last), ylim=(0, 1), xlabel="pages seen", ylabel="F1 on 192 unseen pages")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axes.grid(axis="y", color="#dddddd")
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
 
 
-def _apart(heights: Sequence[float], room: float = 13.0) -> list[float]:
-    """Heights moved so that no two labels lie on one another, in the same order."""
+def spaced(heights: Sequence[float], room: float) -> list[float]:
+    """Heights moved up so that labels lie at least `room` apart, in the same order.
+
+    All move down again where the topmost one would leave the axis, whose end is 1.
+    """
     order = sorted(range(len(heights)), key=lambda i: heights[i])
     moved, free = list(heights), float("-inf")
     for i in order:
-        moved[i] = free = max(heights[i], free + room)
-    over = max(0.0, free - (HEIGHT - BOTTOM + 20))
-    return [m - over for m in moved]
+        moved[i] = max(heights[i], free)
+        free = moved[i] + room
+    ceiling = 1.0
+    for i in reversed(order):
+        moved[i] = min(moved[i], ceiling)
+        ceiling = moved[i] - room
+    return moved
+
+
+def save(figure: Figure, out: Path) -> None:
+    """Write an SVG file with real text; the same curve gives the same bytes."""
+    settings: Any = {"svg.hashsalt": "curve", "svg.fonttype": "none", "font.family": "sans-serif"}
+    with matplotlib.rc_context(settings):
+        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
 
 
 @click.command()
 @click.argument("curve", type=click.Path(exists=True, path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 def main(curve: Path, out: Path) -> None:
-    """Draw the curve of a training."""
-    found = exams(curve)
-    if not found:
-        raise click.ClickException(f"{curve}: no exam yet. They are held every 250 steps.")
-    out.write_text(picture(found), "utf-8")
+    """Draw the curve of a training as an SVG file."""
+    measured = exams(curve)
+    if not measured:
+        raise click.ClickException(f"{curve}: has no exam yet. They are held every 250 steps.")
+    save(picture(measured), out)
 
 
 if __name__ == "__main__":

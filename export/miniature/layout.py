@@ -14,9 +14,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from . import state
-from .data import MEAN, STD
-from .model import Shape
+from export.miniature import state
+from export.miniature.data import MEAN, STD
+from export.miniature.model import Shape
 
 TOWER = "model.vision_tower.vision_tower.vision_model."
 WEIGHTS = "model-{:05d}-of-{:05d}.safetensors"

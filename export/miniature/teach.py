@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, smooth_l1_loss
 
-from .data import Batch
-from .model import Shape
+from export.miniature.data import Batch
+from export.miniature.model import Shape
 
 SUBCOLUMNS, KINDS, LEADS, FINDINGS, SUPERCLASSES, MEASURES = 14, 4, 12, 14, 5, 6
 """Sizes of what calibration/synthetic/lessons.py tells."""

@@ -14,10 +14,9 @@ import sentencepiece
 import torch
 from torch import Tensor
 
+from export.miniature.data import ROOT
 from pulse_edge.common import child_process
 from pulse_edge.kit.prompt import TEMPLATES, fill
-
-from .data import ROOT
 
 BOS, EOS = 1, 2
 LINES = 4000

@@ -1,1 +1,1 @@
-"""The audit log: a hash-chained trail of answers."""
+"""The audit log: a hash-chained trail of answers that shows any change, without names and texts."""

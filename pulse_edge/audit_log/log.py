@@ -1,13 +1,13 @@
-"""The record of every answer: append-only, hash-chained, synced to the disk, for its owner's eyes alone.
+"""The audit log: append-only, hash-chained, synced to the disk, for its owner's eyes alone.
 
-In: an entry, a JSON object (page, kit, settings, hashes of question and answer; never a name or a text).
-Out: a line `HASH JSON` of `entries.log`, where HASH is the SHA-256 of the hash before it, a space, and the object's bytes.
+In: entries (see entries.py). Out: the lines of `entries.log`; `head`, which says how many lines and
+bytes there are and what the last hash is, so that missing lines at the end are noticed;
+`retained/DAY`, which holds texts and pictures where that was asked for. They are shown up to that
+day and removed by the next command that answers, or by `audit forget`.
 
-`head` says how many lines and bytes there are and what the last hash is, so that lines missing at the end are missed too.
-Whoever may write both files can write a whole new record: the hash that `verify` gives, noted elsewhere, tells it apart.
-Texts and pictures lie in `retained/DAY`, only where they were asked to be kept. They are shown up to that day, and removed by
-the next command that answers, or by `audit forget`. Reading changes nothing. Only a folder with the mark of an audit log (see
-`owned`) is written to. Standard library only.
+Whoever may write both files can write a whole new log: the hash that `verify` gives, noted
+elsewhere, tells it apart. Reading changes no file. Only a folder with the marker of an audit log
+(see common/folders.py) is written to. Standard library only.
 """
 
 from __future__ import annotations
@@ -19,203 +19,99 @@ import hmac
 import json
 import os
 import re
-import sys
 import time
-import unicodedata
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pulse_edge.common import folders
+from pulse_edge.audit_log.entries import (
+    FIRST_HASH,
+    HASH_LENGTH,
+    Entry,
+    Head,
+    Retained,
+    base_name,
+    chained_hash,
+    fault,
+    json_of,
+)
+from pulse_edge.common import folders, paths
+from pulse_edge.common.files import (
+    UNFINISHED,
+    open_private,
+    replacing,
+    sync,
+    sync_folder,
+    try_lock,
+)
 from pulse_edge.errors import AuditLogError, FolderError
 
 AUDIT_LOG_VARIABLE = "PULSE_EDGE_AUDIT_LOG"
-ENTRIES = "entries.log"
-"""File of the entries, a line each."""
-FIRST = "0" * 64
-"""Stands before the first entry's hash."""
+KIND = "audit-log"
+"""Kind of the folder in its marker."""
+ENTRIES, HEAD, LOCK, RETAINED = "entries.log", "head", "lock", "retained"
+FILES = frozenset({ENTRIES, HEAD, LOCK, RETAINED})
+"""Names in the folder, besides the marker."""
 PATIENCE = 60.0
-"""Seconds to wait for another process's turn."""
+"""Seconds to wait while another process writes."""
+QUIET_WAIT, WAIT_STEP = 0.5, 0.02
+"""Seconds until a note says that it waits, and between two attempts."""
 MAX_LINE = 1 << 20
-"""Bytes of an entry's line at most, its end included: longer ones are not written. Ours have some 2,000."""
+"""Bytes of an entry's line: longer ones are not written. An answer's entry has some 2,000."""
 MAX_READ = 1 << 26
-"""Bytes of a line that are read: earlier versions wrote longer ones, and a record with one of them is not altered."""
-MAX_TEXT = 500
-"""Characters of a text in an entry that comes from a kit or the system; what tells kits apart is their hash."""
-_FILES = frozenset({ENTRIES, "head", "head.new", "lock", "retained"})
+"""Bytes of a line that are read: the log of another version may hold longer lines than this one
+writes."""
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
-_KEPT = re.compile(r"[0-9a-f]{64}\.(json|png)(\.new)?")
+_RETAINED_FILE = re.compile(r"[0-9a-f]{64}\.(json|png)")
+_LOOK = "Look with `pulse-edge audit verify`, and move {} away to begin a new log."
+_INVESTIGATE = "Keep the folder as it is, and find out who did it."
 
 
-@dataclass(frozen=True)
-class Head:
-    """Where the chain ends."""
-
-    entries: int = 0
-    size: int = 0
-    """Bytes."""
-    hash: str = FIRST
-
-    def line(self) -> bytes:
-        """As it stands in the file `head`."""
-        return f"{self.entries} {self.size} {self.hash}\n".encode()
-
-    def after(self, line: bytes) -> Head:
-        """The head behind one more line."""
-        return Head(self.entries + 1, self.size + len(line), line[:64].decode("ascii", "replace"))
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One line of the record."""
-
-    number: int
-    """From 1."""
-    hash: str
-    fields: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Retained:
-    """What is to be kept beside an entry, and for how long."""
-
-    days: int
-    texts: dict[str, Any]
-    picture: bytes | None
-    """A PNG file's bytes."""
-
-
-def default_dir() -> Path:
-    """$PULSE_EDGE_AUDIT_LOG, else the user's directory for records."""
-    if variable := os.environ.get(AUDIT_LOG_VARIABLE):
-        return Path(variable)
-    if sys.platform == "win32":
-        return (
-            Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local")
-            / "pulse-edge"
-            / "audit-log"
-        )
-    if sys.platform == "darwin":
-        return Path.home() / "Library/Application Support/pulse-edge/audit-log"
-    return (
-        Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state")
-        / "pulse-edge"
-        / "audit-log"
-    )
-
-
-def now() -> dict[str, str]:
-    """Return `time`, UTC to the millisecond, and `local_time` with its offset, of one moment; ISO 8601."""
-    moment = datetime.datetime.now(datetime.timezone.utc)
-    utc = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return {"time": utc, "local_time": moment.astimezone().isoformat(timespec="seconds")}
-
-
-def base_name(file: str) -> str:
-    """Return a page's file name without its folder and the number of its sheet, in Unicode's composed form."""
-    name = re.sub(r"#\d+$", "", file).replace("\\", "/").rpartition("/")[2]
-    return unicodedata.normalize("NFC", name)
-
-
-def sha256(text: str) -> str:
-    """Of a text's UTF-8 bytes."""
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def entry(
-    report: Mapping[str, Any],
-    answer: Mapping[str, Any],
-    settings: Mapping[str, Any],
-    ended: str = "whole",
-) -> dict[str, Any]:
-    """What is recorded of one answer of a report (both as JSON objects): hashes and figures, no name and no text.
-
-    `AuditLog.append` replaces `file` by a hash of its name.
-    """
-    return _about(report, settings) | {
-        "question_sha256": sha256(answer["question"]),
-        "answer_sha256": sha256(answer["text"]),
-        "tokens": answer["tokens"],
-        "complete": answer["complete"],
-        "ended": ended,
-    }
-
-
-def findings_entry(report: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What is recorded of a report's findings and contradictions: verdicts, probabilities, and their hash."""
-    texts = json.dumps([report["findings"], report["contradictions"]], sort_keys=True)
-    verdicts = {
-        f["statement"]: [f["verdict"], f["probability"], f["calibrated"]]
-        for f in report["findings"]
-    }
-    contradictions = [[c["kind"], *c["statements"]] for c in report["contradictions"]]
-    return _about(report, settings) | {
-        "question_sha256": sha256("findings"),
-        "answer_sha256": sha256(texts),
-        "tokens": 0,
-        "complete": True,
-        "ended": "whole",
-        "findings": verdicts,
-        "contradictions": contradictions,
-    }
-
-
-def _about(report: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    about = {name: report[name] for name in ("page_sha256", "kit", "device", "versions")}
-    if quality := report.get("quality"):  # without the file's name, which may be a patient's
-        about["quality"] = {
-            name: quality[name] for name in ("verdict", "forced", "changed", "facts")
-        }
-    about = {name: _shortened(value) for name, value in about.items()}
-    return about | now() | {"file": report["file"], "settings": dict(settings)}
-
-
-def _shortened(value: Any) -> Any:
-    """A value of an entry with no text longer than MAX_TEXT."""
-    if isinstance(value, str):
-        return value if len(value) <= MAX_TEXT else f"{value[: MAX_TEXT - 1]}\u2026"
-    if isinstance(value, Mapping):
-        return {_shortened(key): _shortened(item) for key, item in value.items()}
-    return [_shortened(item) for item in value] if isinstance(value, list | tuple) else value
+def default_folder() -> Path:
+    """Return $PULSE_EDGE_AUDIT_LOG, else the folder in this user's state directory."""
+    variable = os.environ.get(AUDIT_LOG_VARIABLE)
+    return Path(variable) if variable else paths.user_state() / "audit-log"
 
 
 class AuditLog:
-    """A record in `folder`, which is made when something is written. `note` hears why it takes long."""
+    """The log in `folder`, which is made when an entry is appended. `note` gets a line when that
+    takes long."""
 
     def __init__(
         self, folder: Path | None = None, note: Callable[[str], None] = lambda _text: None
     ) -> None:
-        self.folder = folder or default_dir()
+        self.folder = folder or default_folder()
         self._log = self.folder / ENTRIES
-        self._head = self.folder / "head"
+        self._head = self.folder / HEAD
+        self._retained = self.folder / RETAINED
         self._note = note
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
     def append(self, fields: Mapping[str, Any], retained: Retained | None = None) -> Entry:
-        """Write an entry and wait until the disk has it. Raises AuditLogError; then the entry is not in the record.
+        """Append an entry and wait until the disk has it. Raises AuditLogError; then the entry is
+        not in the log.
 
-        The name in `file` is not written, but a hash of it as `file_hash`, keyed with the folder's id: who has the record
-        without the folder cannot find names by trying.
+        The name in the field `file` is replaced by its hash, `file_hash`, keyed with the folder's
+        id: without the folder, names cannot be found by trying.
         """
         fields = dict(fields)
-        with self._turn() as file:
+        with self.locked() as file:
             head = self._end_of(file)
             if (name := fields.pop("file", None)) is not None:
                 fields["file_hash"] = self.file_hash(name)
             if retained is not None:
-                fields["retained"] = self._keep(retained)
+                fields["retained"] = self._retain(retained)
             text = json.dumps(fields, ensure_ascii=True, sort_keys=True, separators=(",", ":"))
-            digest = _chained(head.hash, text.encode())
+            digest = chained_hash(head.hash, text.encode())
             line = f"{digest} {text}\n".encode()
             if len(line) > MAX_LINE:
                 raise AuditLogError(
                     f"{self._log}: an entry of {len(line):,} bytes is not written; {MAX_LINE:,} is the limit. The answer "
-                    "is not on record: do not use it. Look at the kit with `pulse-edge kit info`."
+                    "is not in the log: do not use it. Look at the kit with `pulse-edge kit info`."
                 )
             try:
-                _write(file, line)
+                _append(file, line)
                 self._set_head(head.after(line))
             except OSError as e:
                 with contextlib.suppress(OSError):
@@ -226,36 +122,42 @@ class AuditLog:
         return Entry(head.entries + 1, digest, fields)
 
     def file_hash(self, file: str) -> str | None:
-        """Hash of a page's file name as this record has it, 64 hexadecimal digits; None without the folder's mark."""
-        mark = folders.read(self.folder)
-        if mark is None:
+        """Return the hash of a page's file name as this log has it, 64 hexadecimal digits; None
+        without the marker."""
+        marker = folders.read(self.folder)
+        if marker is None:
             return None
         name = base_name(file).encode("utf-8", "surrogatepass")
-        return hmac.new(mark.id.encode(), name, hashlib.sha256).hexdigest()
+        return hmac.new(marker.id.encode(), name, hashlib.sha256).hexdigest()
 
     def ready(self) -> None:
-        """Raise AuditLogError now if an answer could not be recorded later; remove what need not be kept any longer."""
-        with self._turn() as file:
+        """Check that answers can be logged, and remove what is no longer retained. Raises
+        AuditLogError."""
+        with self.locked() as file:
             self._end_of(file)
+            for path in self.folder.glob(f"{UNFINISHED}*"):  # a power cut left it
+                path.unlink(missing_ok=True)
         self.forget()
 
     def forget(self) -> int:
-        """Remove texts and pictures whose last day is over, and return how many. Their entries stay.
+        """Remove texts and pictures whose last day is over, and return how many. Their entries
+        stay.
 
-        Raises AuditLogError where the folder is not an audit log of this user. Files that we did not write stay.
+        Files that this program did not write stay too. Raises AuditLogError where the folder is not
+        this user's log.
         """
         try:
-            folders.require(self.folder, "audit-log")
+            folders.require(self.folder, KIND)
             self._refuse_link()
         except FolderError as e:
             raise AuditLogError(str(e)) from None
         today, removed = datetime.date.today().isoformat(), 0
-        for day in _names(self.folder / "retained"):
+        for day in _names(self._retained):
             if not _DAY.fullmatch(day) or day >= today:
                 continue
-            folder = self.folder / "retained" / day
+            folder = self._retained / day
             for name in _names(folder):
-                if _KEPT.fullmatch(name):
+                if _RETAINED_FILE.fullmatch(name) or name.startswith(UNFINISHED):
                     with contextlib.suppress(OSError):
                         (folder / name).unlink()
                         removed += 1
@@ -264,12 +166,13 @@ class AuditLog:
         return removed
 
     def _end_of(self, file: int) -> Head:
-        """The head, after mending what a power cut left: a line that `head` does not know, or half a line."""
+        """Return the head, after repairing what a power cut left: a line that `head` does not
+        count, or half a line."""
         head, size = self._read_head(), os.fstat(file).st_size
         if size < head.size:
             raise AuditLogError(
                 f"{self._log}: has {size} bytes, and {self._head.name} says {head.size}: something was removed. "
-                f"Look with `pulse-edge audit verify`, and move the folder away to begin a new record."
+                + _LOOK.format("the folder")
             )
         if size == head.size:
             return head
@@ -277,10 +180,10 @@ class AuditLog:
         if b"\n" not in tail:
             os.ftruncate(file, head.size)
             return head
-        if tail.count(b"\n") > 1 or not tail.endswith(b"\n") or _fault(tail, head.hash):
+        if tail.count(b"\n") > 1 or not tail.endswith(b"\n") or fault(tail, head.hash):
             raise AuditLogError(
                 f"{self._log}: something was added behind entry {head.entries} that pulse-edge did not write. "
-                f"Look with `pulse-edge audit verify`, and move the folder away to begin a new record."
+                + _LOOK.format("the folder")
             )
         head = head.after(tail)
         self._set_head(head)
@@ -296,168 +199,150 @@ class AuditLog:
         except ValueError:
             head = None
         if head is None or head.line() != raw:
-            raise AuditLogError(
-                f"{self._head}: was altered. Look with `pulse-edge audit verify`, and move {self.folder} away to begin a "
-                "new record."
-            )
+            raise AuditLogError(f"{self._head}: was altered. " + _LOOK.format(self.folder))
         return head
 
     def _set_head(self, head: Head) -> None:
         _replace(self._head, head.line())
 
-    def _keep(self, retained: Retained) -> dict[str, str]:
-        """Write texts and picture below the last day; their hashes for the entry. Raises AuditLogError."""
+    def _retain(self, retained: Retained) -> dict[str, str]:
+        """Write texts and picture below their last day; return the entry's field. Raises
+        AuditLogError."""
         until = (datetime.date.today() + datetime.timedelta(days=retained.days)).isoformat()
-        folder = self.folder / "retained" / until
-        texts = json.dumps(retained.texts, ensure_ascii=False, indent=1).encode(
-            "utf-8", "surrogatepass"
-        )
-        result = {"until": until}
+        folder = self._retained / until
+        texts = json.dumps(retained.texts, ensure_ascii=False, indent=1)
+        contents = {"texts": (texts.encode("utf-8", "surrogatepass"), "json")}
+        if retained.picture is not None:
+            contents["picture"] = (retained.picture, "png")
+        field = {"until": until}
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            for kind, data, ending in (
-                ("texts", texts, "json"),
-                ("picture", retained.picture, "png"),
-            ):
-                if data is not None:
-                    result[kind] = f"{hashlib.sha256(data).hexdigest()}.{ending}"
-                    if not (folder / result[kind]).exists():
-                        _replace(folder / result[kind], data)
+            for kind, (content, ending) in contents.items():
+                field[kind] = f"{hashlib.sha256(content).hexdigest()}.{ending}"
+                if not (folder / field[kind]).exists():
+                    _replace(folder / field[kind], content)
         except OSError as e:
             raise AuditLogError(
                 f"{folder}: cannot be written ({e.strerror}). Free space on the disk."
             ) from None
-        return result
+        return field
 
     @contextlib.contextmanager
-    def _turn(self) -> Iterator[int]:
-        """The record, open for writing, by one process at a time. Its files are the owner's alone."""
+    def locked(self) -> Iterator[int]:
+        """Open the entries for writing, by one process at a time; gives the file's handle. Raises
+        AuditLogError."""
         try:
-            folders.claim(self.folder, "audit-log", self._is_older)
+            folders.claim(self.folder, KIND)
             self._refuse_link()
-            (self.folder / "retained").mkdir(exist_ok=True, mode=0o700)
-            lock, file = open_owned(self.folder / "lock"), open_owned(self._log)
+            self._retained.mkdir(exist_ok=True, mode=0o700)
+            lock, file = open_private(self.folder / LOCK), open_private(self._log)
         except FolderError as e:
             raise AuditLogError(str(e)) from None
         except OSError as e:
             raise AuditLogError(
-                f"{self.folder}: answers cannot be recorded here ({e.strerror}). Give {AUDIT_LOG_VARIABLE} a folder of yours."
+                f"{self.folder}: answers cannot be logged here ({e.strerror}). Set {AUDIT_LOG_VARIABLE} to a folder of "
+                "yours."
             ) from None
         try:
             self._wait(lock)
             yield file
         finally:
             os.close(file)
-            os.close(lock)  # which gives it back
+            os.close(lock)  # releases it
 
     def _refuse_link(self) -> None:
-        """Raise FolderError where `retained` leads out of the folder: texts would be written and removed somewhere else."""
-        if (self.folder / "retained").is_symlink():
+        """Raise FolderError where `retained` leads out of the folder: texts would be written and
+        removed elsewhere."""
+        if self._retained.is_symlink():
             raise FolderError(
-                f"{self.folder / 'retained'}: is a link, and texts are kept in a folder only. Remove the link."
+                f"{self._retained}: is a link, and texts are retained in a folder only. Remove the link."
             )
 
-    def _is_older(self) -> bool:
-        """Whether a version before the marks made this folder: nothing else is in it, and the chain begins as ours does."""
-        names = os.listdir(self.folder)
-        if (
-            not _FILES.issuperset(names)
-            or not {ENTRIES, "lock"}.issubset(names)
-            or self._log.is_symlink()
-        ):
-            return False
-        with open(self._log, "rb") as file:
-            line = file.readline(MAX_READ)
-        return (
-            not _fault(line, FIRST)
-            if line
-            else not (_bytes_of(self._head) or _names(self.folder / "retained"))
-        )
-
     def _wait(self, lock: int) -> None:
-        start, said = time.monotonic(), False
+        start, noted = time.monotonic(), False
         while not try_lock(lock):
             waited = time.monotonic() - start
             if waited > PATIENCE:
                 raise AuditLogError(
-                    f"{self.folder}: another pulse-edge has been writing the record for {PATIENCE:.0f} s. "
+                    f"{self.folder}: another pulse-edge has been writing the audit log for {PATIENCE:.0f} s. "
                     "End it, and run again."
                 )
-            if waited > 0.5 and not said:
-                said = True
-                self._note(f"another pulse-edge is writing the record in {self.folder}: waiting")
-            time.sleep(0.02)
+            if waited > QUIET_WAIT and not noted:
+                noted = True
+                self._note(f"another pulse-edge is writing the audit log in {self.folder}: waiting")
+            time.sleep(WAIT_STEP)
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
     def entries(self) -> Iterator[Entry]:
-        """Every entry, oldest first. Raises AuditLogError at the first line that is not as it was written."""
-        return (item for item, _line in self._chain(*self._now()))
+        """Give every entry, oldest first. Raises AuditLogError at the first line that is not as it
+        was written."""
+        return (entry for entry, _line in self._chain(*self._snapshot()))
 
     def verify(self, expect: str | None = None) -> Head:
-        """Check every line, the head, and what was kept. `expect` is a hash noted earlier that must be in the chain.
+        """Check every line, the head, and what is retained; return where the chain ends.
 
-        Returns where the chain ends. Raises AuditLogError saying where it is broken.
+        `expect` is a hash noted earlier that must be in the chain. Raises AuditLogError saying
+        where the log is broken.
         """
-        raw, size = self._now()
+        raw, size = self._snapshot()
         before = head = Head()
-        found = expect in (None, FIRST)
-        wrong: list[str] = []
-        for item, line in self._chain(raw, size):
+        expected = expect in (None, FIRST_HASH)
+        faults: list[str] = []
+        for entry, line in self._chain(raw, size):
             before, head = head, head.after(line)
-            found = found or item.hash == expect
-            wrong += self._kept_faults(item)
-        # A power cut between the two files leaves `head` one entry behind; the next answer mends it.
+            expected = expected or entry.hash == expect
+            faults += self._retained_faults(entry)
+        # A power cut between the two files leaves `head` one entry behind; the next answer repairs it.
         if raw not in (head.line(), before.line()) and (raw or head.entries > 1):
-            told = raw.decode("ascii", "replace").split()[:1] or ["none"]
-            wrong.append(
-                f"{head.entries} entries, and {self._head.name} says {told[0]}: the last ones were removed, or "
-                f"{self._head.name} was altered"
+            number = raw.decode("ascii", "replace").split()[:1] or ["none"]
+            faults.append(
+                f"{head.entries} entries, and {HEAD} says {number[0]}: the last ones were removed, or {HEAD} was altered"
             )
-        if not found:
-            wrong.append(
-                f"no entry has the hash {expect}: this is not the record that it was noted from"
+        if not expected:
+            faults.append(
+                f"no entry has the hash {expect}: this is not the log that it was noted from"
             )
-        if wrong:
-            raise AuditLogError(
-                f"{self._log}: {'; '.join(wrong)}. Keep the folder as it is, and find out who did it."
-            )
+        if faults:
+            raise AuditLogError(f"{self._log}: {'; '.join(faults)}. {_INVESTIGATE}")
         return head
 
-    def retained(self, item: Entry) -> dict[str, Path]:
-        """Paths of an entry's `texts` and `picture`, up to their last day and as far as they are still there."""
-        where, today = item.fields.get("retained") or {}, datetime.date.today().isoformat()
-        if (
-            not isinstance(where, dict)
-            or not _DAY.fullmatch(day := str(where.get("until")))
-            or day < today
-        ):
+    def retained(self, entry: Entry) -> dict[str, Path]:
+        """Return the paths of an entry's `texts` and `picture`, up to their last day and as far as
+        they exist."""
+        field, today = entry.fields.get("retained") or {}, datetime.date.today().isoformat()
+        if not isinstance(field, dict) or not _DAY.fullmatch(day := str(field.get("until"))):
             return {}
-        names = {kind: str(where[kind]) for kind in ("texts", "picture") if kind in where}
-        paths = {
-            kind: self.folder / "retained" / day / name
+        if day < today:
+            return {}
+        names = {kind: str(field[kind]) for kind in ("texts", "picture") if kind in field}
+        stored = {
+            kind: self._retained / day / name
             for kind, name in names.items()
-            if _KEPT.fullmatch(name)
+            if _RETAINED_FILE.fullmatch(name)
         }
-        return {kind: path for kind, path in paths.items() if path.is_file()}
+        return {kind: path for kind, path in stored.items() if path.is_file()}
 
-    def _kept_faults(self, item: Entry) -> Iterator[str]:
-        where = item.fields.get("retained") or {}
-        there = self.retained(item)
+    def _retained_faults(self, entry: Entry) -> Iterator[str]:
+        field = entry.fields.get("retained") or {}
+        stored = self.retained(entry)
         for kind in ("texts", "picture"):
-            if kind not in where:
+            if kind not in field:
                 continue
-            if kind not in there:
-                if where["until"] >= datetime.date.today().isoformat():
-                    yield f"the {kind} kept with entry {item.number} is missing"
-            elif hashlib.sha256(there[kind].read_bytes()).hexdigest() != where[kind].split(".")[0]:
-                yield f"the {kind} kept with entry {item.number} was altered"
+            if kind not in stored:
+                if field["until"] >= datetime.date.today().isoformat():
+                    yield f"the {kind} retained with entry {entry.number} is missing"
+                continue
+            digest = hashlib.sha256(stored[kind].read_bytes()).hexdigest()
+            if digest != field[kind].split(".")[0]:
+                yield f"the {kind} retained with entry {entry.number} was altered"
 
-    def _now(self) -> tuple[bytes, int]:
-        """The bytes of `head` and the size of `log` at one moment, without a lock: a reader changes nothing.
+    def _snapshot(self) -> tuple[bytes, int]:
+        """Return the bytes of `head` and the size of the entries at one moment, without a lock: a
+        reader changes no file.
 
-        A writer lengthens `log` before it replaces `head`: between two looks at the same `head` that is one line at most.
-        Raises AuditLogError where there is no record.
+        A writer lengthens the entries before it replaces `head`, by one line at most between two
+        equal looks at `head`. Raises AuditLogError where there is no log.
         """
         try:
             end = time.monotonic() + PATIENCE
@@ -470,165 +355,68 @@ class AuditLog:
         except (FileNotFoundError, NotADirectoryError):
             if self._head.exists() or folders.read(self.folder):
                 raise AuditLogError(
-                    f"{self._log}: is missing. Keep the folder as it is, and find out who removed it; or move the folder "
-                    "away to begin a new record."
+                    f"{self._log}: is missing. Keep the folder as it is, and find out who removed the file; or move the "
+                    "folder away to begin a new log."
                 ) from None
             raise AuditLogError(
-                f"{self.folder}: there is no audit log. Nothing was answered yet, or its folder is another one: name it "
-                f"with --audit-log or {AUDIT_LOG_VARIABLE}."
+                f"{self.folder}: there is no audit log. Either no answer was given yet, or the log is in another folder: "
+                f"name that with --audit-log or {AUDIT_LOG_VARIABLE}."
             ) from None
         except OSError as e:
-            raise AuditLogError(
-                f"{self._log}: cannot be read ({e.strerror}). Ask its owner."
-            ) from None
+            raise self._unreadable(e) from None
 
     def _chain(self, raw_head: bytes, size: int) -> Iterator[tuple[Entry, bytes]]:
-        """Entries with their lines, checked, in the first `size` bytes.
+        """Give the entries in the first `size` bytes with their lines, checked.
 
-        Half a line behind what `head` knows is a power cut's, and no entry.
+        Half a line behind what `head` counts comes from a power cut, and is no entry.
         """
         if not size:
             return
-        known = raw_head.split()
-        confirmed = int(known[1]) if len(known) == 3 and known[1].isdigit() else 0
-        previous, at, number = FIRST, 0, 0
+        words = raw_head.split()
+        confirmed = int(words[1]) if len(words) == 3 and words[1].isdigit() else 0
+        previous, at, number = FIRST_HASH, 0, 0
         with self._open() as file:
             while at < size and (line := file.readline(MAX_READ)):
                 if not line.endswith(b"\n") and at >= confirmed:
                     return
                 number += 1
-                fault = _fault(line, previous)
-                if fault and number == 1 and not known and folders.read(self.folder) is None:
+                problem = fault(line, previous)
+                if problem and number == 1 and not words and folders.read(self.folder) is None:
                     raise AuditLogError(
                         f"{self._log}: is no audit log of pulse-edge. Name another folder with --audit-log."
                     )
-                if fault:
-                    raise AuditLogError(
-                        f"{self._log}: entry {number} {fault}. Keep the folder as it is, and find out who did it."
-                    )
-                previous, at = line[:64].decode(), at + len(line)
-                yield Entry(number, previous, json.loads(line[65:])), line
+                if problem:
+                    raise AuditLogError(f"{self._log}: entry {number} {problem}. {_INVESTIGATE}")
+                previous, at = line[:HASH_LENGTH].decode(), at + len(line)
+                yield Entry(number, previous, json_of(line)), line
 
     def _open(self) -> BinaryIO:
         try:
             return open(self._log, "rb")
         except OSError as e:
-            raise AuditLogError(
-                f"{self._log}: cannot be read ({e.strerror}). Ask its owner."
-            ) from None
+            raise self._unreadable(e) from None
+
+    def _unreadable(self, error: OSError) -> AuditLogError:
+        return AuditLogError(f"{self._log}: cannot be read ({error.strerror}). Ask its owner.")
 
 
-def _chained(previous: str, text: bytes) -> str:
-    return hashlib.sha256(previous.encode() + b" " + text).hexdigest()
+# --- files that survive a power cut -----------------------------------------------------------------------------------
 
 
-def _fault(line: bytes, previous: str) -> str:
-    """What is wrong with a line that follows the hash `previous`; empty if nothing."""
-    if line[64:65] != b" " or not line.endswith(b"\n"):
-        return "is no line of this record"
-    if line[:64] != _chained(previous, line[65:-1]).encode():
-        return "was altered, or one before it was removed, added or moved"
-    try:
-        return "" if isinstance(json.loads(line[65:]), dict) else "is no JSON object"
-    except (ValueError, RecursionError):
-        return "is no JSON"
-
-
-@dataclass(frozen=True)
-class AnswerLogger:
-    """Records the answers of one run."""
-
-    log: AuditLog
-    settings: Mapping[str, Any]
-    """What was asked for that can change an answer."""
-    retain_days: int | None = None
-    """Keep texts and picture so long; None: hashes only."""
-
-    def __call__(
-        self, report: Mapping[str, Any], picture: Callable[[], bytes], ended: str = "whole"
-    ) -> None:
-        """Every answer of a report (as a JSON object) of a page (PNG bytes, asked for only where they are retained)."""
-        for answer in report["answers"]:
-            retained = None
-            if self.retain_days is not None:
-                texts = {
-                    "file": report["file"],
-                    "question": answer["question"],
-                    "answer": answer["text"],
-                }
-                retained = Retained(self.retain_days, texts, picture())
-            self.log.append(entry(report, answer, self.settings, ended), retained)
-
-    def findings(self, report: Mapping[str, Any]) -> None:
-        """The findings of a report, where it has any."""
-        if report["findings"]:
-            self.log.append(findings_entry(report, self.settings))
-
-
-# --- files that survive a power cut, and locks ------------------------------------------------------------------------
-
-
-def open_owned(path: Path) -> int:
-    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-    file = os.open(path, flags | getattr(os, "O_CLOEXEC", 0), 0o600)
-    if hasattr(os, "fchmod"):
-        os.fchmod(file, 0o600)
-    return file
-
-
-def _write(file: int, data: bytes) -> None:
-    """Behind the end of the file, all of it, down to the disk."""
+def _append(file: int, data: bytes) -> None:
+    """Write all of `data` behind the end of the file, down to the disk."""
     os.lseek(file, 0, os.SEEK_END)
     while data:
         data = data[os.write(file, data) :]
-    _sync(file)
+    sync(file)
 
 
 def _replace(path: Path, data: bytes) -> None:
-    """The file's new content, or its old one: never half of it. A failure leaves no half either: it may be a patient's."""
-    new = path.with_name(path.name + ".new")
-    file = open_owned(new)
-    try:
-        try:
-            os.ftruncate(file, 0)
-            _write(file, data)
-        finally:
-            os.close(file)
-    except BaseException:
-        new.unlink(missing_ok=True)
-        raise
-    os.replace(new, path)
-    if os.name == "posix":
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
-def _sync(file: int) -> None:
-    if sys.platform == "darwin":
-        import fcntl
-
-        fcntl.fcntl(file, fcntl.F_FULLFSYNC)  # fsync alone leaves it in the drive's cache
-    else:
-        os.fsync(file)
-
-
-def try_lock(file: int) -> bool:
-    """Take the lock if it is free; closing the file, or the end of the process, gives it back."""
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
+    """Give a file its new content, down to the disk, or leave the old one. A failure leaves no
+    half: it may be a patient's."""
+    with replacing(path) as file:
+        file.write(data)
+    sync_folder(path.parent)
 
 
 def _bytes_of(path: Path) -> bytes:
@@ -646,7 +434,7 @@ def _read_from(file: int, at: int, size: int) -> bytes:
 
 
 def _names(folder: Path) -> list[str]:
-    """Names in a folder that is no link; none where there is no such folder."""
+    """Return the names in a folder; none where it is absent or a link."""
     try:
         return [] if folder.is_symlink() else os.listdir(folder)
     except OSError:

@@ -1,7 +1,8 @@
-"""A command's work in a process of its own, started again where it crashes: no page ends a batch.
+"""Run a command's work in a process of its own and start it again after a crash: no page ends a
+batch.
 
-Python's errors are noted page by page where the work is done. What ends a whole process (an abort in native code, the
-kernel's killer when memory runs out) is seen from here alone. Standard library only.
+The worker notes Python's errors page by page. What ends a whole process (an abort in native code,
+the kernel's out-of-memory killer) is only seen from here. Standard library only.
 """
 
 from __future__ import annotations
@@ -12,77 +13,74 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Literal, TypeAlias
 
 from pulse_edge.common import child_process
 from pulse_edge.errors import BatchError
 
-WORKER = "PULSE_EDGE_WORKER"
-"""In the worker's environment: "first", or "again" after a crash."""
+Start: TypeAlias = Literal["first", "again"]
+"""Why a worker is started: for the first time, or after a crash."""
 PATIENCE = 6
-"""Crashes in a row, without a page that is done, after which the fault is not a page's."""
-_ASKED_FOR = {
+"""Crashes in a row, without a page finished in between, after which the cause is not a page."""
+_END_ON_REQUEST = {
     getattr(signal, name)
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGPIPE")
     if hasattr(signal, name)
 }
 
 
-def is_worker() -> bool:
-    """Whether this process does the work. It ends when its supervisor does."""
-    if WORKER not in os.environ:
-        return False
-    threading.Thread(target=_follow, daemon=True).start()
-    return True
+def follow_supervisor() -> None:
+    """In the worker: end this process when its supervisor ends."""
+    threading.Thread(target=_wait_for_end_of_input, daemon=True).start()
 
 
-def after_crash() -> bool:
-    """Whether this worker was started because the one before crashed."""
-    return os.environ.get(WORKER) == "again"
-
-
-def _follow() -> None:
-    """Standard input is a pipe from the supervisor that nothing is written to."""
+def _wait_for_end_of_input() -> None:
+    """Standard input is a pipe to which the supervisor writes nothing; it ends with the supervisor."""
     while os.read(0, 1):
         pass
     os._exit(1)
 
 
-def run(arguments: list[str], done: Callable[[], int]) -> int:
-    """Run `pulse-edge ARGUMENTS` as a worker, again after each crash, and return its exit code.
+def run(words: Callable[[Start], Sequence[str]], finished_pages: Callable[[], int]) -> int:
+    """Run `pulse-edge WORDS` as a worker, again after each crash, and return its exit code.
 
-    `done`: how many pages are done. Raises BatchError where crashes do not come from a page.
+    `words` gives the command line of a first or a repeated start. Raises BatchError where the
+    crashes do not come from a page.
     """
-    how, crashes, before = "first", 0, done()
+    start: Start = "first"
+    crashes, before = 0, finished_pages()
     while True:
-        code = _once(arguments, how)
+        code = _run_worker(words(start))
         if not _crashed(code):
             return code
-        crashes = crashes + 1 if done() == before else 1
-        how, before = "again", done()
+        now = finished_pages()
+        crashes = crashes + 1 if now == before else 1
+        start, before = "again", now
         if crashes >= PATIENCE:
             raise BatchError(
                 f"the program crashed {crashes} times in a row ({_name(code)}). Run pulse-edge doctor."
             )
-        print(
-            f"warning: the program crashed ({_name(code)}). It goes on.",
-            file=sys.stderr,
-            flush=True,
-        )
+        text = f"warning: the program crashed ({_name(code)}). It continues."
+        print(text, file=sys.stderr, flush=True)
 
 
-def _once(arguments: list[str], how: str) -> int:
-    """One worker's exit code. Signals reach it once, from here: on a terminal it would get its own Ctrl-C too."""
+def _run_worker(words: Sequence[str]) -> int:
+    """Run one worker to its exit code, and pass signals on.
+
+    The worker has a session of its own, because on a terminal it would otherwise get each Ctrl-C
+    twice.
+    """
     worker = subprocess.Popen(
-        child_process.command("pulse_edge", *arguments),
-        env=child_process.environment(**{WORKER: how}),
+        child_process.command("pulse_edge", *words),
+        env=child_process.environment(),
         stdin=subprocess.PIPE,
         start_new_session=True,
     )
     while True:
         try:
             return worker.wait()
-        except KeyboardInterrupt as e:  # cli.py raises it for SIGTERM and SIGHUP too
+        except KeyboardInterrupt as e:  # cli/run.py raises it for SIGTERM and SIGHUP too
             number = e.args[0] if e.args else signal.SIGINT
             if os.name == "posix":  # on Windows the console tells both
                 with contextlib.suppress(ProcessLookupError):
@@ -90,7 +88,8 @@ def _once(arguments: list[str], how: str) -> int:
 
 
 def _crashed(code: int) -> bool:
-    return (code < 0 and -code not in _ASKED_FOR) or code >= 0xC0000000  # Windows' exceptions
+    by_signal = code < 0 and -code not in _END_ON_REQUEST
+    return by_signal or code >= 0xC0000000  # exceptions of Windows
 
 
 def _name(code: int) -> str:

@@ -1,195 +1,130 @@
-"""`pulse-edge ask`: a conversation about one page, in the terminal or from standard input."""
+"""`pulse-edge ask`: a conversation about one page, on a terminal or from standard input."""
 
 from __future__ import annotations
 
 import contextlib
 import signal
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from pulse_edge.cli.options import ReadyCommand, pruning, reading
+from pulse_edge.cli import options
+from pulse_edge.cli.console import Console, say
+from pulse_edge.cli.options import ReadyCommand
+from pulse_edge.errors import ContextError, UsageError
 
 if TYPE_CHECKING:
-    from pulse_edge.audit_log.log import AnswerLogger
-    from pulse_edge.cli.console import Screen
-    from pulse_edge.inference.model import EncodedPage, PulseModel
+    from pulse_edge.cli.session import Session
+    from pulse_edge.inference.model import PulseModel
+    from pulse_edge.inference.page_encoder import EncodedPage
     from pulse_edge.page.reader import Page
 
 HELP = (
-    "Type a question about the page. /new begins a new conversation, /help shows this, /quit or Ctrl-D ends, Ctrl-C stops "
-    "an answer."
+    "Type a question about the page. /new begins a new conversation, /help shows this, /quit or Ctrl-D ends, "
+    "Ctrl-C stops an answer."
 )
 
 
 @click.command(cls=ReadyCommand)
-@click.argument("scan", metavar="SCAN")
-@click.option(
-    "--kit",
-    type=click.Path(path_type=Path),
-    help="Kit directory. Default: $PULSE_EDGE_KIT, or the installed.",
-)
-@click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
-)
-@reading
-@click.option(
-    "--retain",
-    type=click.IntRange(1, 36500),
-    metavar="DAYS",
-    help="Keep texts and picture in the log so long. Default: no.",
-)
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def ask(
-    scan: str,
-    kit: Path | None,
-    device: str,
-    max_tokens: int | None,
-    threads: int | None,
-    limit: int | None,
-    no_rectify: bool,
-    force: bool,
-    force_kit: bool,
-    image_tokens: str,
-    cache: bool,
-    kv_cache_size: int | None,
-    speculation: bool,
-    retain: int | None,
-    debug: bool,
-) -> None:
-    """Ask about one page, question after question; each answer knows what was said before.
+@click.argument("file", metavar="PAGE")
+@options.max_tokens
+@options.model
+@options.page
+@options.retain
+def ask(file: str, **values: Any) -> None:
+    """Ask questions about one page.
 
-    The page is read once. Without a terminal each line of standard input is a question. /help lists what else can be
-    typed.
+    Each answer takes the earlier ones into account. The page is encoded once. Without a terminal,
+    each line of standard input is a question. Type /help for more.
     """
-    from pulse_edge.audit_log import log
-    from pulse_edge.cli import cache as cli_cache
     from pulse_edge.page import decoder_client
 
-    decoder_client.start()  # while the libraries are loaded
-    from pulse_edge.cli.console import Screen
-    from pulse_edge.errors import UsageError
-    from pulse_edge.inference.memory_plan import Use
-    from pulse_edge.inference.model import PulseModel
-    from pulse_edge.page import reader as scans
+    decoder_client.start()  # its process starts while this one loads libraries
+    from pulse_edge.cli.session import Session
+    from pulse_edge.machine.memory_plan import Workload
+    from pulse_edge.page import reader
 
-    if scan == "-":
+    if file == "-":
         raise UsageError(
-            "-: the questions come from standard input, so the page cannot. Name a file."
+            "-: standard input holds the questions, so the page cannot come from there. Name a file."
         )
-    screen = Screen()
-    admit = {"straighten": not no_rectify, "force": force}
-    settings = {
-        "max_tokens": max_tokens,
-        "threads": threads,
-        **admit,
-        "force_kit": force_kit,
-        **pruning(image_tokens),
-    }
-    record = log.AnswerLogger(log.AuditLog(note=screen.note), settings, retain)
-    record.log.ready()
-    page = scans.read(scan)
-    with (
-        screen.progress() as progress,
-        PulseModel.load(
-            kit,
-            device=device,
-            threads=threads,
-            limit=limit,
-            use=Use(pages=1),
-            force=force_kit,
-            progress=progress,
-            speculation=speculation,
-            prefix_cache=cli_cache.prefixes(kv_cache_size, cache=cache),
-        ) as model,
-    ):
-        screen.loaded(model)
-        encoded = model.encode(
-            page, cache=cli_cache.opened() if cache else None, image_tokens=image_tokens, **admit
-        )
-        screen.judged(encoded)
-        screen.note(HELP)
-        talk = _Talk(model, page, encoded, max_tokens, screen, record)
-        while (question := _question()) is not None:
-            talk.say(question)
+    request, console = options.request(values), Console()
+    session = Session(request, console)
+    session.answer_log.log.ready()
+    page = reader.read(file)
+    with session.load(Workload(pages=1)) as model:
+        encoded = session.encode(model, page)
+        console.judged(encoded)
+        console.note(HELP)
+        conversation = _Conversation(session, model, page, encoded)
+        while (line := _next_line()) is not None:
+            conversation.take(line)
 
 
-class _Talk:
-    """What was said about a page so far."""
+class _Conversation:
+    """Questions and answers about one page so far."""
 
     def __init__(
-        self,
-        model: PulseModel,
-        page: Page,
-        encoded: EncodedPage,
-        max_tokens: int | None,
-        screen: Screen,
-        record: AnswerLogger,
+        self, session: Session, model: PulseModel, page: Page, encoded: EncodedPage
     ) -> None:
-        self._model, self._page, self._encoded = model, page, encoded
-        self._max_tokens, self._screen, self._record = max_tokens, screen, record
+        self._session, self._model = session, model
+        self._page, self._encoded = page, encoded
         self._turns: list[tuple[str, str]] = []
         self._first = True
 
-    def say(self, question: str) -> None:
-        """Answer one question. A stopped answer is no part of the conversation; an error ends neither."""
-        from pulse_edge.errors import ContextError, UsageError
-
-        if question == "/new":
+    def take(self, line: str) -> None:
+        """Answer a question or obey a command. A stopped answer is no turn; an error does not end
+        the conversation."""
+        console = self._session.console
+        if line == "/new":
             self._turns.clear()
             return
-        if question.startswith("/"):
-            known = question in ("/help", "/?")
-            self._screen.note(
-                HELP if known else f"error: {question.split()[0]}: no such command. {HELP}",
-                always=True,
-            )
+        if line.startswith("/"):
+            error = f"error: {line.split()[0]}: no such command. {HELP}"
+            console.note(HELP if line in ("/help", "/?") else error, always=True)
             return
         try:
-            self._answer(question)
+            self._answer(line)
         except KeyboardInterrupt as e:
             if e.args not in ((), (signal.SIGINT,)):
                 raise
-            self._screen.rest()
-            self._screen.note("stopped", always=True)
+            console.clear_bars()
+            console.note("stopped", always=True)
         except ContextError as e:
-            self._screen.note(f"error: {e} Begin a new conversation with /new.", always=True)
+            console.note(f"error: {e} Begin a new conversation with /new.", always=True)
         except UsageError as e:
-            self._screen.note(f"error: {e}", always=True)
+            console.note(f"error: {e}", always=True)
 
     def _answer(self, question: str) -> None:
-        from pulse_edge.cli.console import say
-        from pulse_edge.cli.interpret import heading, recorded
+        from pulse_edge.cli.session import heading
         from pulse_edge.report.report import INTENDED_USE
 
-        # An empty answer cannot be repeated to the model as a turn.
-        answering = self._model.ask(
-            self._encoded, question, self._max_tokens, [t for t in self._turns if t[1]]
-        )
+        history = [turn for turn in self._turns if turn[1]]  # an empty answer cannot be a turn
+        limit = self._session.request.answer.max_tokens
+        answering = self._model.ask(self._encoded, question, limit, history)
         first, self._first = self._first, False
-        say(heading(self._model, self._encoded, question, 1, first=first))
+        say(heading(self._model, self._encoded, page_verdict=first))
         if first:
             say(f"{INTENDED_USE}\n")
         try:
-            with recorded(self._record, self._model, self._encoded, answering, self._page):
+            with self._session.logged(self._model, self._encoded, answering, self._page):
                 for text in answering:
                     say(text)
         finally:
             say("\n")
         for contradiction in self._model.contradictions(self._encoded, (), [answering.text]):
             say(f"CONTRADICTION: {contradiction.text}\n")
-        self._screen.answered(answering, self._encoded)
+        self._session.console.answered(answering, self._encoded)
         self._turns.append((question, answering.text))
 
 
-def _question() -> str | None:
-    """The next question; None at the end."""
+def _next_line() -> str | None:
+    """Return the next question or command; None at the end."""
     terminal = sys.stdin is not None and sys.stdin.isatty()
     if terminal:
         with contextlib.suppress(ImportError):
-            import readline  # noqa: F401 (its import gives `input` history and editing; nothing is written to a file)
+            import readline  # noqa: F401 (gives `input` history and editing; no file is written)
     while True:
         try:
             line = input("> " if terminal and sys.stdout.isatty() else "").strip()

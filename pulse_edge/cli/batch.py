@@ -1,237 +1,208 @@
-"""`pulse-edge batch`: many pages, over night."""
+"""`pulse-edge batch`: answer questions about many pages, for example overnight."""
 
 from __future__ import annotations
 
 import dataclasses
-import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from pulse_edge.cli.options import ReadyCommand, Wanted, documents, pruning, reading
-from pulse_edge.common.text import counted
+from pulse_edge.cli import options
+from pulse_edge.cli.console import DEBUG, Console, say
+from pulse_edge.cli.options import PATH, ReadyCommand
+from pulse_edge.common.text import counted, duration
 from pulse_edge.errors import BatchError
+from pulse_edge.inference.request import FORMATS
 
 if TYPE_CHECKING:
-    from pulse_edge.audit_log.log import AnswerLogger
-    from pulse_edge.batch.work_list import Store, Work
+    from pulse_edge.batch.store import Store
+    from pulse_edge.batch.supervisor import Start
+    from pulse_edge.batch.work import Work
+    from pulse_edge.cli.session import Session
     from pulse_edge.errors import PulseEdgeError
     from pulse_edge.inference.model import PulseModel
+    from pulse_edge.inference.request import Request
     from pulse_edge.page.reader import Page
     from pulse_edge.report.report import Report
 
-POLL = 2.0
-"""Seconds between two looks at a folder."""
+POLL_SECONDS = 2.0
+"""Time between two looks at a watched folder."""
+WORDS = "pulse_edge.batch.words"
+"""Key of the command's own words in the meta data of click's context."""
 
 
-@click.command(cls=ReadyCommand)
-@click.argument("sources", nargs=-1, required=True, metavar="DIR|GLOB|LIST...")
+class _SupervisedCommand(ReadyCommand):
+    """A command that notes its words, so that a worker process can be started with the same ones."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[WORDS] = tuple(args)
+        return super().parse_args(ctx, args)
+
+
+@click.command(cls=_SupervisedCommand)
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 @click.option(
     "-o",
     "--out",
-    type=click.Path(path_type=Path),
+    type=PATH,
+    metavar="DIR",
     required=True,
-    help="Folder of the batch and its results.",
+    help="Folder for the batch and its results.",
 )
+@options.questions
+@options.findings
 @click.option(
-    "--kit",
-    type=click.Path(path_type=Path),
-    help="Kit directory. Default: $PULSE_EDGE_KIT, or the installed.",
-)
-@click.option(
-    "-q",
-    "--question",
-    "questions",
+    "--format",
+    "formats",
+    type=click.Choice(FORMATS),
     multiple=True,
-    metavar="TEXT",
-    help="Repeatable. Default: a report.",
+    show_default="none",
+    help="Format of a report file for each page in DIR/pages; may be repeated.",
 )
+@options.max_tokens
+@options.model
+@options.page
+@options.retain
+@click.option("--retry", is_flag=True, help="Read pages again that failed before.")
 @click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
+    "--watch", is_flag=True, help="Continue with files that are added to the folders, until Ctrl-C."
 )
-@documents
-@reading
-@click.option("--retry", is_flag=True, help="Try again what failed before.")
-@click.option("--watch", is_flag=True, help="Go on with what comes into the folder, until Ctrl-C.")
-@click.option(
-    "--retain",
-    type=click.IntRange(1, 36500),
-    metavar="DAYS",
-    help="Keep texts and picture in the log so long. Default: no.",
-)
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.option("--worker", type=click.Choice(["first", "again"]), hidden=True)
 def batch(
     sources: tuple[str, ...],
-    out: Path,
-    kit: Path | None,
-    questions: tuple[str, ...],
-    device: str,
-    forms: tuple[str, ...],
-    with_findings: bool | None,
-    max_tokens: int | None,
-    threads: int | None,
-    limit: int | None,
-    no_rectify: bool,
-    force: bool,
-    force_kit: bool,
     retry: bool,
     watch: bool,
-    image_tokens: str,
-    cache: bool,
-    kv_cache_size: int | None,
-    speculation: bool,
-    retain: int | None,
-    debug: bool,
+    worker: Start | None,
+    **values: Any,
 ) -> None:
-    """Answer questions about many pages: folders, quoted patterns, lists (.txt, a path a line) or files.
+    """Answer questions about many pages.
 
-    Run the same command again after a power cut: it goes on with the page that it had begun. Results are in
-    OUT/results.csv and OUT/results.jsonl, pages with contradictions first; what --format names is in OUT/pages.
+    SOURCE is a folder, a quoted pattern, a list of files (.txt, one path a line), or a page.
+
+    After an interruption, the same command continues with the page that was being read. The results
+    are in DIR/results.csv and DIR/results.jsonl, pages with contradictions first.
     """
-    from pulse_edge.audit_log import log
-    from pulse_edge.batch import supervisor
-    from pulse_edge.batch import work_list as batches
-    from pulse_edge.cli import cache as cli_cache
-    from pulse_edge.kit import locate
+    from pulse_edge.batch import store, supervisor
+
+    out: Path = values["out"]
+    if worker is None:
+        meta = click.get_current_context().meta
+        words, debug = meta[WORDS], ["--debug"] * bool(meta.get(DEBUG))
+
+        def worker_words(start: Start) -> list[str]:
+            return [*debug, "batch", "--worker", start, *words]
+
+        raise SystemExit(supervisor.run(worker_words, lambda: store.finished_pages(out)))
+    supervisor.follow_supervisor()
+    request = options.request(values, default_formats=())
+    raise SystemExit(
+        _work(request, sources, retry=retry, watch=watch, after_crash=worker == "again")
+    )
+
+
+def _work(
+    request: Request, sources: Sequence[str], *, retry: bool, watch: bool, after_crash: bool
+) -> int:
+    """Read every page on the work list, and return the exit code."""
     from pulse_edge.page import decoder_client
 
-    if not supervisor.is_worker():
-        raise SystemExit(supervisor.run(sys.argv[1:], lambda: batches.finished(out)))
-    decoder_client.start()  # while the libraries are loaded
-    from pulse_edge.cli.console import Screen, say
-    from pulse_edge.inference.model import PulseModel
+    decoder_client.start()  # its process starts while this one loads libraries
+    from pulse_edge.batch import source_files
+    from pulse_edge.batch.store import Store
+    from pulse_edge.cli.session import Session
 
-    wanted = Wanted.of(questions, max_tokens, forms, out)
-    screen = Screen()
-    admit = {"straighten": not no_rectify, "force": force}
-    asked = {
-        "max_tokens": max_tokens,
-        "threads": threads,
-        **admit,
-        "force_kit": force_kit,
-        **pruning(image_tokens),
-    }
-    record = log.AnswerLogger(log.AuditLog(note=screen.note), asked, retain)
-    record.log.ready()
-    opened = locate.find(kit)
-    settings = {
-        "kit": opened.sha256,
-        "questions": wanted.questions,
-        "max-tokens": max_tokens,
-        "format": forms,
-        **admit,
-    }
-    settings |= {"findings": with_findings, "force-kit": force_kit, **pruning(image_tokens)}
-    with batches.Store(out, settings) as store:
-        if supervisor.after_crash() and not store.crashed():
+    console = Console()
+    session = Session(request, console)
+    session.answer_log.log.ready()
+    folder = request.output.folder
+    assert folder is not None  # -o is required
+    with Store(folder, request.batch_settings(session.kit.sha256)) as store:
+        if after_crash and not store.note_crash():
             raise BatchError(
                 "the program crashed while it read no page. Run pulse-edge doctor to see what is wrong."
             )
         if not watch:
-            store.add(batches.files(sources, out))
-        if retry and not supervisor.after_crash():
+            store.add(source_files.files(sources, folder))
+        if retry and not after_crash:
             store.retry()
         if watch or store.next() is not None:
-            with (
-                screen.progress() as progress,
-                PulseModel.load(
-                    opened,
-                    device=device,
-                    threads=threads,
-                    limit=limit,
-                    force=force_kit,
-                    progress=progress,
-                    speculation=speculation,
-                    prefix_cache=cli_cache.prefixes(kv_cache_size, cache=cache),
-                ) as model,
-            ):
-                screen.loaded(model)
-                how = {
-                    **admit,
-                    "image_tokens": image_tokens,
-                    "cache": cli_cache.opened() if cache else None,
-                }
-                desk = _Desk(
-                    model, wanted.for_kit(opened.manifest, with_findings), record, forms, how
-                )
-                work = batches.Work(
-                    desk.answer, desk.record, desk.documents, _Teller(store, screen.note)
-                )
-                _go_through(store, work, sources if watch else ())
-        store.export()
-        counts, pages = store.counts(), store.failed_pages()
-        done = counted(counts.done, "file was read", "files were read")
-        without = f", {counted(pages, 'page has', 'pages have')} no answer" if pages else ""
-        say(
-            f"{out}: {done}{without}, {counts.failed} could not be; see {out / batches.RESULTS[1]}\n"
-        )
-        raise SystemExit(store.exit_code())
+            with session.load() as model:
+                work = _work_on_pages(session, model, ProgressNotes(store, console.note))
+                _read_all(store, work, sources if watch else ())
+        return _export(store)
 
 
-def _go_through(store: Store, work: Work, watched: Sequence[str]) -> None:
-    """Everything on the list, and then what comes into the watched folders, for ever."""
-    from pulse_edge.batch import work_list as batches
+def _work_on_pages(session: Session, model: PulseModel, notes: ProgressNotes) -> Work:
+    from pulse_edge.batch.work import Work
 
-    settled = batches.Settled()
-    batches.run(store, work)
+    answerer = _Answerer(session, model)
+    return Work(answerer.answer, answerer.log, answerer.write_documents, notes)
+
+
+def _read_all(store: Store, work: Work, watched: Sequence[str]) -> None:
+    """Read everything on the work list, and then whatever is added to the watched folders."""
+    from pulse_edge.batch import source_files
+    from pulse_edge.batch import work as batch_work
+
+    settled = source_files.Settled()
+    batch_work.run(store, work)
     while watched:
-        if store.add(settled(batches.files(watched, store.folder, may_be_empty=True))):
-            batches.run(store, work)
+        files = source_files.files(watched, store.folder, may_be_empty=True)
+        if store.add(settled(files)):
+            batch_work.run(store, work)
             store.export()
-        time.sleep(POLL)
+        time.sleep(POLL_SECONDS)
 
 
-class _Desk:
-    """What is done with each page."""
+def _export(store: Store) -> int:
+    from pulse_edge.batch import results
 
-    def __init__(
-        self,
-        model: PulseModel,
-        wanted: Wanted,
-        record: AnswerLogger,
-        forms: tuple[str, ...],
-        how: Mapping[str, Any],
-    ) -> None:
-        """`how`: keywords of PulseModel.encode."""
-        self._model, self._wanted, self._record = model, wanted, record
-        self._forms, self._how = forms, how
+    store.export()
+    counts, pages = store.counts(), store.failed_pages()
+    read = counted(counts.done, "file was read", "files were read")
+    without = f", {counted(pages, 'page has', 'pages have')} no answer" if pages else ""
+    table = store.folder / results.TABLE
+    say(f"{store.folder}: {read}{without}, {counts.failed} could not be; see {table}\n")
+    return store.exit_code()
+
+
+class _Answerer:
+    """Answers one page after the other with a loaded model."""
+
+    def __init__(self, session: Session, model: PulseModel) -> None:
+        self._session, self._model = session, model
 
     def answer(self, page: Page) -> Report:
-        wanted, model = self._wanted, self._model
-        encoded = model.encode(page, **self._how)
+        session, model = self._session, self._model
+        encoded = session.encode(model, page)
         self._picture = encoded.picture(page)
-        answered = [
-            model.ask(encoded, question, wanted.max_tokens) for question in wanted.questions
-        ]
-        for answering in answered:
+        limit = session.request.answer.max_tokens
+        answers = [model.ask(encoded, text, limit) for text in session.request.answer.questions]
+        for answering in answers:
             answering.answer()
-        return model.report(encoded, answered, model.findings(encoded) if wanted.findings else ())
+        return model.report(encoded, answers, session.findings(model, encoded))
 
-    def record(self, report: Report, page: Page) -> None:
+    def log(self, report: Report, page: Page) -> None:
         fields = dataclasses.asdict(report)
-        self._record(fields, page.png)
-        self._record.findings(fields)
+        self._session.answer_log(fields, page.png)
+        self._session.answer_log.findings(fields)
 
-    def documents(self, report: Report, page: Page, name: str) -> None:
+    def write_documents(self, report: Report, page: Page, name: str) -> None:
         from pulse_edge.report import writers
 
-        folder = self._wanted.out
-        if folder is not None:
-            writers.write(
-                folder / "pages",
-                f"{name}-{writers.stem(report)}",
-                self._forms,
-                report,
-                self._picture,
-                overwrite=True,
-            )
+        output = self._session.request.output
+        if output.folder is not None and output.formats:
+            stem = f"{name}-{writers.stem(report)}"
+            target = writers.Target(output.folder / "pages", stem, overwrite=True)
+            writers.write(target, output.formats, report, self._picture)
 
 
-class _Teller:
-    """A line on stderr for each page: how it went, how many are left, and how long they will take at this pace."""
+class ProgressNotes:
+    """Notes a line about each page: its result, how many files are left, and the time they take at
+    this pace."""
 
     def __init__(self, store: Store, note: Callable[..., None]) -> None:
         self._store = store
@@ -240,20 +211,15 @@ class _Teller:
         self._pages = 0
 
     def __call__(self, name: str, report: Report | None, error: PulseEdgeError | None) -> None:
-        from pulse_edge.common.text import duration
-
         self._pages += 1
         waiting = self._store.counts().waiting
-        left = (time.monotonic() - self._start) / self._pages * waiting
-        reasons = [r["advice"] for r in (report.quality or {}).get("reasons", ())] if report else []
-        how = (
-            f"error: {error}"
-            if error
-            else f"answered, with doubts: {' '.join(reasons)}"
-            if reasons
-            else "answered"
-        )
-        self._note(
-            f"{name}: {how} ({counted(waiting, 'file', 'files')} left, {duration(left)})",
-            always=True,
-        )
+        seconds = (time.monotonic() - self._start) / self._pages * waiting
+        text = f"error: {error}" if error else _answered(report)
+        files = counted(waiting, "file", "files")
+        self._note(f"{name}: {text} ({files} left, {duration(seconds)})", always=True)
+
+
+def _answered(report: Report | None) -> str:
+    quality = report.quality if report else None
+    advice = [reason["advice"] for reason in (quality or {}).get("reasons", ())]
+    return f"answered, with doubts: {' '.join(advice)}" if advice else "answered"

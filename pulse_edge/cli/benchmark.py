@@ -6,37 +6,36 @@ from pathlib import Path
 
 import click
 
-from pulse_edge.cli.options import ReadyCommand
+from pulse_edge.cli.console import Console, say
+from pulse_edge.cli.options import PATH, ReadyCommand, device, threads
 from pulse_edge.common import paths
+from pulse_edge.common.text import json_text
 
 
 @click.command(cls=ReadyCommand)
-@click.argument("kit", required=False, type=click.Path(path_type=Path))
+@click.argument("kit", required=False, type=PATH)
 @click.option(
-    "--page",
-    type=click.Path(path_type=Path),
-    help="Page to read. Default: the one that the package carries.",
+    "--page", type=PATH, metavar="PAGE", show_default="the example page", help="Page to read."
 )
 @click.option(
     "--runs",
     type=click.IntRange(1),
     default=3,
     show_default=True,
-    help="The table shows their medians.",
+    metavar="N",
+    help="Measured runs, of which the median is shown.",
 )
 @click.option(
-    "--max-tokens", type=click.IntRange(1), default=64, show_default=True, help="Longest answer."
+    "--max-tokens",
+    type=click.IntRange(1),
+    default=64,
+    show_default=True,
+    metavar="N",
+    help="Longest answer, in tokens.",
 )
-@click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
-)
-@click.option(
-    "--threads",
-    type=click.IntRange(1, 512),
-    help="Default: the processors that this process may use.",
-)
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@device
+@threads
+@click.option("--json", "as_json", is_flag=True, help="Print one line of JSON.")
 def bench(
     kit: Path | None,
     page: Path | None,
@@ -45,21 +44,22 @@ def bench(
     device: str,
     threads: int | None,
     as_json: bool,
-    debug: bool,
 ) -> None:
-    """Measure each stage with KIT: seconds (medians over runs) and peak memory. Answers go nowhere."""
-    from pulse_edge.cli.console import Screen, say
-    from pulse_edge.common.text import json_text
-    from pulse_edge.diagnostics import benchmark as benches
+    """Measure how fast a kit is on this machine.
+
+    It shows the seconds of each stage and the peak memory. Answers are discarded. Without KIT it
+    measures the kit that answers when none is named.
+    """
+    from pulse_edge.diagnostics import benchmark
     from pulse_edge.inference.model import PulseModel
     from pulse_edge.page import reader
 
-    read = reader.read(page or paths.EXAMPLE_PAGE)
-    screen = Screen()
+    example = reader.read(page or paths.EXAMPLE_PAGE)
+    console = Console()
     with (
-        screen.progress() as progress,
+        console.progress() as progress,
         PulseModel.load(kit, device=device, threads=threads, progress=progress) as model,
     ):
-        screen.loaded(model)
-        told = benches.measure(model, read, runs=runs, tokens=max_tokens)
-    say(json_text(told) + "\n" if as_json else benches.table(told))
+        console.loaded(model)
+        figures = benchmark.measure(model, example, runs=runs, tokens=max_tokens)
+    say(json_text(figures) + "\n" if as_json else benchmark.table(figures))

@@ -1,14 +1,15 @@
-"""`pulse-edge bundle pack|verify|keygen|rollback`: signed folders that install pulse-edge offline."""
+"""`pulse-edge bundle`: make, check and undo signed folders that install pulse-edge offline."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from pulse_edge.cli.console import Screen, say
+from pulse_edge.cli.console import Console, say
 from pulse_edge.common import paths
-from pulse_edge.deploy.wheelhouse import EXTRAS, PLATFORMS, PYTHONS
+from pulse_edge.deploy.targets import DEVICES, EXTRAS, PLATFORMS, PYTHONS, targets
 
 _PATH = click.Path(path_type=Path)
 
@@ -26,7 +27,8 @@ def bundle() -> None:
 def keygen(path: Path) -> None:
     """Make a key pair that signs bundles.
 
-    KEY holds the secret half: keep it to yourself. KEY.pub holds the public half: give its number to the clinics.
+    KEY holds the secret half: keep it to yourself. KEY.pub holds the public half: give its number
+    to the clinics.
     """
     from pulse_edge.deploy import signing
 
@@ -63,7 +65,7 @@ def keygen(path: Path) -> None:
 )
 @click.option(
     "--device",
-    type=click.Choice(["cpu", "cuda"]),
+    type=click.Choice(DEVICES),
     default="cpu",
     show_default=True,
     help="Hardware that the laptops compute on.",
@@ -73,7 +75,8 @@ def keygen(path: Path) -> None:
     "key",
     type=_PATH,
     metavar="KEY",
-    help="Secret key that signs the bundle, made by `bundle keygen` or `minisign -G -W`. Default: unsigned.",
+    help="Secret key that signs the bundle, made by `bundle keygen` or `minisign -G -W`. "
+    "Default: unsigned.",
 )
 @click.option(
     "--wheel",
@@ -87,53 +90,44 @@ def keygen(path: Path) -> None:
     "--without",
     multiple=True,
     type=click.Choice(list(EXTRAS)),
-    help="Leave out the readers of PDF, HEIC or DICOM files, or the writer of PDF reports; may be repeated. "
-    "Default: pack all of them.",
+    help="Leave out the readers of PDF, HEIC or DICOM files, or the writer of PDF reports; may be "
+    "repeated. Default: pack all of them.",
 )
 @click.option(
     "--since",
     type=_PATH,
     metavar="FILE",
-    help="bundle.json of an earlier bundle: carry only files that it did not carry. Default: carry everything.",
+    help="bundle.json of an earlier bundle: carry only files that it did not carry. "
+    "Default: carry everything.",
 )
 @click.option(
-    "--constraints",
+    "--locks",
     type=_PATH,
-    metavar="FILE",
-    help="File that pins the version of every package. Default: the checkout's constraints.txt.",
+    metavar="DIR",
+    help="Folder of the lock files: versions of all packages, and the hashes of their files. "
+    "Default: locks in the checkout.",
 )
-def pack(
-    kits: tuple[Path, ...],
-    out: Path,
-    platforms: tuple[str, ...],
-    pythons: tuple[str, ...],
-    device: str,
-    key: Path | None,
-    wheels: tuple[Path, ...],
-    without: tuple[str, ...],
-    since: Path | None,
-    constraints: Path | None,
-) -> None:
+def pack(kits: tuple[Path, ...], out: Path, key: Path | None, **options: Any) -> None:
     """Put kits, program and installer into one folder, and sign it.
 
     The first KIT answers on the laptops when none is named.
     """
     from pulse_edge.deploy import bundle as bundles
     from pulse_edge.deploy import signing
+    from pulse_edge.deploy.wheelhouse import Supply
 
     order = bundles.Order(
         kits=kits,
         out=out,
-        targets=bundles.targets(platforms, pythons, device),
-        constraints=constraints or paths.PACKAGE.parent / "constraints.txt",
-        wheels=wheels,
+        targets=targets(options["platforms"], options["pythons"], options["device"]),
+        supply=Supply(options["wheels"], options["locks"] or paths.PACKAGE.parent / "locks"),
         key=None if key is None else signing.read_secret_key(key),
-        since=since,
-        without=without,
+        since=options["since"],
+        without=options["without"],
     )
-    screen = Screen()
-    with screen.progress() as progress:
-        public = bundles.pack(order, progress, lambda text: screen.note(text, always=True))
+    console = Console()
+    with console.progress() as progress:
+        public = bundles.pack(order, progress, lambda text: console.note(text, always=True))
     size = sum(p.stat().st_size for p in out.rglob("*"))
     signed = "unsigned: installing it takes --accept unsigned"
     if public is not None:
@@ -150,27 +144,30 @@ def pack(
     help="Public key that must have signed it. Default: the keys that are trusted here.",
 )
 def verify(path: Path, key: Path | None) -> None:
-    """Check a bundle's signature, and every byte of it, as the installer does."""
+    """Check a bundle's signature and all its files, as the installer does."""
     from pulse_edge.deploy import bundle as bundles
 
-    with Screen().progress() as progress:
+    with Console().progress() as progress:
         verdict = bundles.verify(path, key, progress)
     say(f"{verdict}\n")
 
 
 @bundle.command()
 def rollback() -> None:
-    """Go back to the version of pulse-edge that was installed before this one."""
+    """Go back to the version that was installed before."""
     from pulse_edge.common import installation
     from pulse_edge.errors import KitError
-    from pulse_edge.installer import install
+    from pulse_edge.installer import remove
+    from pulse_edge.installer.home import Home
+    from pulse_edge.installer.refusal import Refused
 
     home = installation.home()
     if home is None:
         raise KitError(
-            "this pulse-edge was not installed from a bundle, so there is no earlier version to go back to."
+            "this pulse-edge was not installed from a bundle, so there is no earlier version to "
+            "go back to."
         )
     try:
-        say(f"in use from now on: {install.rollback(install.Home(home))}\n")
-    except install.Refused as e:
+        say(f"in use from now on: {remove.rollback(Home(home))}\n")
+    except Refused as e:
         raise KitError(" ".join(e.lines)) from None

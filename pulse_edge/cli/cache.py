@@ -1,4 +1,4 @@
-"""`pulse-edge cache info|clear`: the pages that were encoded before."""
+"""`pulse-edge cache info|clear`: the stored image tokens and KV caches of pages."""
 
 from __future__ import annotations
 
@@ -10,53 +10,59 @@ import click
 
 from pulse_edge.cli.console import say
 from pulse_edge.common import paths
+from pulse_edge.common.text import counted
 
 if TYPE_CHECKING:
     from pulse_edge.inference.cache import ImageTokenCache, PrefixCache
 
-_DEBUG = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+CACHE_VARIABLE = "PULSE_EDGE_CACHE"
 
 
-def opened() -> ImageTokenCache:
-    """In the folder $PULSE_EDGE_CACHE, or the user's own. Raises FolderError where that is not a page cache of this user."""
+def image_tokens() -> ImageTokenCache:
+    """Return the cache in $PULSE_EDGE_CACHE, else in the user's own folder.
+
+    Raises FolderError at once where the folder is not a cache of this user, before a page is
+    encoded for it.
+    """
     from pulse_edge.inference.cache import ImageTokenCache
 
-    variable = os.environ.get("PULSE_EDGE_CACHE")
-    cache = ImageTokenCache(Path(variable) if variable else paths.user_cache() / "image-tokens")
-    cache.check()  # now, and not after the first page was encoded
+    variable = os.environ.get(CACHE_VARIABLE)
+    folder = Path(variable) if variable else paths.user_cache() / "image-tokens"
+    cache = ImageTokenCache(folder)
+    cache.check()
     return cache
 
 
-def prefixes(limit: int | None, *, cache: bool = True) -> PrefixCache | None:
-    """What `--kv-cache-size` keeps, in the same folder; None where it is not asked for."""
+def kv_caches(limit: int) -> PrefixCache:
+    """Return the store of KV caches in the same folder, of at most `limit` bytes."""
     from pulse_edge.inference.cache import PrefixCache
 
-    return None if limit is None or not cache else PrefixCache(opened().folder, limit)
+    return PrefixCache(image_tokens().folder, limit)
 
 
 @click.group()
 def cache() -> None:
-    """What is kept of pages that were encoded before, so that they need not be encoded again."""
+    """Show or remove what is stored of encoded pages."""
 
 
 @cache.command()
-@_DEBUG
-def info(debug: bool) -> None:
-    """How many pages are kept, where, and how many bytes they take."""
-    kept = opened()
-    pages, size = kept.info()
-    say(f"{kept.folder}: {pages} pages, {size:,} of at most {kept.limit:,} bytes\n")
-    if (read := prefixes(0)) and (of := read.info())[0]:
-        say(
-            f"{kept.folder}: {of[0]} pages as the language model read them, {of[1]:,} bytes (--kv-cache-size)\n"
-        )
+def info() -> None:
+    """Show how many pages are stored, where, and their size."""
+    tokens, prefixes = image_tokens(), kv_caches(0)
+    pages, size = tokens.info()
+    number = counted(pages, "page", "pages")
+    say(f"{tokens.folder}: image tokens of {number}, {size:,} of at most {tokens.limit:,} bytes\n")
+    pages, size = prefixes.info()
+    if pages:
+        number = counted(pages, "page", "pages")
+        say(f"{tokens.folder}: KV caches of {number}, {size:,} bytes (--kv-cache-size)\n")
 
 
 @cache.command()
-@_DEBUG
-def clear(debug: bool) -> None:
-    """Remove them all."""
-    kept, read = opened(), prefixes(0)
-    also = read.clear() if read else 0
-    of_model = f", {also} as the language model read them" * bool(also)
-    say(f"{kept.folder}: {kept.clear()} pages removed{of_model}\n")
+def clear() -> None:
+    """Remove everything that is stored."""
+    tokens, prefixes = image_tokens(), kv_caches(0)
+    kv_pages, pages = prefixes.clear(), tokens.clear()
+    removed = f"image tokens of {counted(pages, 'page', 'pages')}"
+    removed += f" and KV caches of {counted(kv_pages, 'page', 'pages')}" if kv_pages else ""
+    say(f"{tokens.folder}: removed {removed}\n")

@@ -1,4 +1,4 @@
-"""What people see: text on stdout, notes and progress on stderr."""
+"""What a person sees: answers on stdout, notes and progress bars on stderr."""
 
 from __future__ import annotations
 
@@ -7,29 +7,37 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from pulse_edge.common.text import duration, one_line, visible
 from pulse_edge.errors import OutputError, PulseEdgeError
 
 if TYPE_CHECKING:
-    from pulse_edge.inference.model import Answering, EncodedPage, PulseModel
+    from pulse_edge.inference.decoding import Answering
+    from pulse_edge.inference.model import PulseModel
+    from pulse_edge.inference.page_encoder import EncodedPage
     from pulse_edge.machine.profile import Speed
 
+DEBUG = "pulse_edge.debug"
+"""Key of --debug in the meta data of click's context."""
 STAGES = {
     "verify": "Verifying the kit",
     "load": "Loading the language model",
-    "encode": "Encoding, in tiles",
-    "prefill": "Reading the page, in image tokens",
-    "findings": "Asking for findings",
+    "encode": "Encoding tiles",
+    "prefill": "Prefilling image tokens",
+    "findings": "Judging findings",
     "pack": "Packing",
     "check": "Checking the bundle",
     "golden": "Comparing golden cases",
 }
+"""Stage of a progress callback -> text of its bar."""
 
 
 def say(text: str) -> None:
-    """Write to stdout at once. Harmful characters of a model or a file name are escapes, whoever reads it.
+    """Write to stdout at once, with harmful characters of a model or a file name as escapes.
 
-    Raises BrokenPipeError where the reader has left, OutputError where stdout is closed or its disk is full.
+    Raises BrokenPipeError where the reader has gone, OutputError where stdout is closed or its disk
+    is full.
     """
     try:
         sys.stdout.write(visible(text))
@@ -38,29 +46,31 @@ def say(text: str) -> None:
         raise
     except OSError as e:
         raise OutputError(
-            f"standard output: cannot be written ({e.strerror or e}), so the answer would be lost. Make room on the disk, "
-            "or send the output somewhere else, and run again."
+            f"standard output: cannot be written ({e.strerror or e}), so the answer would be lost. "
+            "Make room on the disk, or send the output somewhere else, and run again."
         ) from None
 
 
 def show_traceback(error: BaseException) -> None:
-    """With --debug, where an error came from; on stderr."""
-    if "--debug" in sys.argv:
+    """With --debug, print on stderr where an error came from."""
+    context = click.get_current_context(silent=True)
+    if context is not None and context.meta.get(DEBUG):
         import traceback
 
         print(visible("".join(traceback.format_exception(error))), end="", file=sys.stderr)
 
 
 def time_left(task: Any) -> str:
-    """Of a bar: by its own pace once there is one, else by what the machine is known for; empty where neither is there."""
-    left, expected = task.time_remaining, task.fields["expected"]
-    if left is None and expected is not None:
-        left = max(0.0, expected - (task.elapsed or 0.0))
-    return "" if left is None else duration(left)
+    """Time left of a bar, by its own pace, else as this machine's profile expects; empty without
+    either."""
+    seconds, expected = task.time_remaining, task.fields["expected"]
+    if seconds is None and expected is not None:
+        seconds = max(0.0, expected - (task.elapsed or 0.0))
+    return "" if seconds is None else duration(seconds)
 
 
-class Screen:
-    """Notes on stderr; without a terminal only what must not be missed."""
+class Console:
+    """Notes and progress on stderr; without a terminal only the notes that must not be missed."""
 
     def __init__(self) -> None:
         self._bar: Any = None
@@ -70,69 +80,70 @@ class Screen:
 
     @contextlib.contextmanager
     def progress(self) -> Iterator[Any]:
-        """A callback (stage, done, of) that draws bars with the time left."""
+        """Give a callback (stage, done, total) that draws bars with the time left."""
         if not self._terminal:
-            yield lambda _stage, _done, _of: None
+            yield lambda _stage, _done, _total: None
             return
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            ProgressColumn,
-            TextColumn,
-        )
+        from rich import console, progress
 
-        class Left(ProgressColumn):
+        class TimeLeft(progress.ProgressColumn):
             def render(self, task: Any) -> Any:
-                return f"{told} left" if (told := time_left(task)) else "-"
+                text = time_left(task)
+                return f"{text} left" if text else "-"
 
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Left())
-        self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
+        self._bar = progress.Progress(
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(),
+            progress.MofNCompleteColumn(),
+            TimeLeft(),
+            console=console.Console(stderr=True),
+            transient=True,
+        )
         try:
             yield self._step
         finally:
-            self.rest()
+            self.clear_bars()
 
-    def _step(self, stage: str, done: int, of: int) -> None:
-        """Bars are drawn while there is one: rich holds back what others write until their line ends."""
+    def _step(self, stage: str, done: int, total: int) -> None:
+        """Draw bars only while a stage runs: rich holds back what others write until their line
+        ends."""
         if stage not in self._tasks:
             if not self._tasks:
                 self._bar.start()
-            self._tasks[stage] = self._bar.add_task(
-                STAGES[stage], total=of, expected=self.expected(stage, of)
-            )
-        self._bar.update(self._tasks[stage], completed=done, total=of)
-        if done >= of:
+            expected = self.expected(stage, total)
+            self._tasks[stage] = self._bar.add_task(STAGES[stage], total=total, expected=expected)
+        self._bar.update(self._tasks[stage], completed=done, total=total)
+        if done >= total:
             self._bar.remove_task(self._tasks.pop(stage))
             if not self._tasks:
                 self._bar.stop()
 
     def expect(self, speed: Speed | None) -> None:
-        """This machine's speed with the kit, for the time left before a stage has shown its own."""
+        """Set this machine's speed with the kit, from which the time left of a new stage is
+        computed."""
         self._speed = speed
 
-    def expected(self, stage: str, of: int) -> float | None:
-        """Seconds of a whole stage; None where nothing is known."""
+    def expected(self, stage: str, total: int) -> float | None:
+        """Return the seconds of a whole stage; None without a measured speed."""
         if self._speed is None:
             return None
-        s = self._speed
-        whole = {
-            "load": s.load_seconds,
-            "encode": of * s.tile_seconds,
-            "prefill": of / s.image_tokens_per_second,
+        speed = self._speed
+        seconds = {
+            "load": speed.load_seconds,
+            "encode": total * speed.tile_seconds,
+            "prefill": total / speed.image_tokens_per_second,
         }
-        return whole.get(stage)
+        return seconds.get(stage)
 
-    def rest(self) -> None:
-        """Take away the bars of what was broken off."""
+    def clear_bars(self) -> None:
+        """Remove the bars of stages that were interrupted."""
         while self._tasks:
             self._bar.remove_task(self._tasks.popitem()[1])
         if self._bar is not None:
             self._bar.stop()
 
     def note(self, text: str, *, always: bool = False) -> None:
-        """A line on stderr, without what a terminal would act on."""
+        """Write a line on stderr, without characters that a terminal would act on."""
         text = visible(text)
         if not (self._terminal or always):
             return
@@ -142,14 +153,14 @@ class Screen:
             print(text, file=sys.stderr, flush=True)
 
     def loaded(self, model: PulseModel) -> None:
-        """Which kit and device; the intended use."""
+        """Note the kit, the device and the intended use, and warn of what limits the answers."""
         from pulse_edge.report.report import DEMONSTRATION, INTENDED_USE
 
-        m = model.kit.manifest
-        name = one_line(m.id)
+        manifest = model.kit.manifest
+        name = one_line(manifest.id)
         self.note(f"kit {name} ({one_line(str(model.kit.path))}), device {model.device}")
         self.note(INTENDED_USE)
-        if m.demonstration:
+        if manifest.demonstration:
             self.note(f"{DEMONSTRATION}: {name}", always=True)
         if model.fallback:
             self.note(f"warning: {model.fallback}", always=True)
@@ -157,38 +168,35 @@ class Screen:
             self.note(f"warning: {model.refused} It answers because of --force-kit", always=True)
 
     def answered(self, answering: Answering, encoded: EncodedPage) -> None:
-        """The line of figures, and the warning of an answer that was cut off."""
+        """Note the figures of one answer, and warn if it was cut off."""
         from pulse_edge.machine import memory
 
-        s = answering.seconds
-        speed = answering.tokens / s["answer"] if s["answer"] else 0.0
-        first = s.get("first_token", s["prefill"])
-        took = (
+        seconds = answering.seconds
+        speed = answering.tokens / seconds["answer"] if seconds["answer"] else 0.0
+        first = seconds.get("first_token", seconds["prefill"])
+        encoding = (
             f"encoded in {encoded.seconds['encode']:.1f} s"
             if "encode" in encoded.seconds
-            else "encoded before"
+            else "encoded earlier"
         )
         self.note(
-            f"{encoded.file}: {len(encoded.image_tokens)} image tokens from {encoded.tiles} tiles, {took}, "
+            f"{encoded.file}: {len(encoded.image_tokens)} image tokens from {encoded.tiles} tiles, {encoding}, "
             f"first token after {first:.1f} s, {speed:.1f} tokens/s, "
             f"peak memory {memory.peak() / memory.MIB:,.0f} MiB"
         )
         if not answering.complete:
-            self.note(
-                f"warning: the answer was cut off after {answering.tokens} tokens", always=True
-            )
+            text = f"warning: the answer was cut off after {answering.tokens} tokens"
+            self.note(text, always=True)
 
     def judged(self, encoded: EncodedPage) -> None:
-        """What is wrong with a page that is answered all the same."""
+        """Warn of what is wrong with a page that is answered nevertheless."""
         if encoded.checked is None:
             return
-        judged = encoded.checked.quality
-        if judged.forced:
-            self.note(
-                f"warning: {encoded.file}: the page was refused, and is answered because of --force",
-                always=True,
-            )
-        for reason in judged.reasons:
+        quality = encoded.checked.quality
+        if quality.forced:
+            text = "the page was refused, and is answered because of --force"
+            self.note(f"warning: {encoded.file}: {text}", always=True)
+        for reason in quality.reasons:
             self.note(f"warning: {encoded.file}: {reason.advice}", always=True)
 
     def failed(self, file: str, error: PulseEdgeError, as_json: bool) -> int:
@@ -197,8 +205,8 @@ class Screen:
 
         file = one_line(file)
         show_traceback(error)
-        why = one_line(str(error))
-        message = why if file in why else f"{file}: {why}"
+        reason = one_line(str(error))
+        message = reason if file in reason else f"{file}: {reason}"
         self.note(f"error: {message}", always=True)
         if as_json:
             say(NoAnswer(file, message, error.exit_code).to_json() + "\n")

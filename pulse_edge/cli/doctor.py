@@ -1,45 +1,39 @@
-"""`pulse-edge doctor`: is this machine fit for a kit? Registered by cli.py."""
+"""`pulse-edge doctor`: is this machine fit for a kit?"""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import click
 
-from pulse_edge.cli.options import memory_limit
+from pulse_edge.cli import options
+from pulse_edge.cli.console import Console, say
 from pulse_edge.common.text import json_text
 
 
 @click.command()
-@click.option(
-    "--kit",
-    type=click.Path(path_type=Path),
-    help="Kit directory. Default: $PULSE_EDGE_KIT, or the installed.",
-)
-@click.option(
-    "--json", "as_json", is_flag=True, help="One object with every check and its figures."
-)
-@memory_limit
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def doctor(kit: Path | None, as_json: bool, limit: int | None, debug: bool) -> None:
-    """Check processor, memory, devices and a kit; let it answer its golden cases; keep this machine's speed.
+@options.kit
+@click.option("--json", "as_json", is_flag=True, help="Print one line of JSON with every check.")
+@options.memory
+def doctor(kit: Path | None, as_json: bool, memory: int | None) -> None:
+    """Check this machine, and test a kit on it.
 
-    A kit that does not give its golden answers here is refused until it passes, or is forced. Takes as long as one
-    page with a few short answers. Exit code 1 when a check fails.
+    It checks processor, memory, devices and the kit, runs the kit's self-test, and measures this
+    machine's speed. A kit whose golden cases fail here is refused until they pass, or until
+    --force-kit. Takes as long as one page with a few short answers. The exit code is 1 when a check
+    fails.
     """
-    import dataclasses
+    from pulse_edge.diagnostics import doctor as checks
 
-    from pulse_edge.cli.console import Screen, say
-    from pulse_edge.diagnostics import doctor as doctors
-
-    screen, checks = Screen(), []
-    with screen.progress() as progress:
-        for check in doctors.examine(kit, limit=limit, progress=progress):
-            checks.append(check)
+    console, done = Console(), []
+    with console.progress() as progress:
+        for check in checks.examine(kit, limit=memory, progress=progress):
+            done.append(check)
             if not as_json:
                 say(f"{check.state:<8}{check.name:<14}{check.text}\n")
-    failed = [check.name for check in checks if check.state == "failed"]
+    failed = [check.name for check in done if check.state == "failed"]
     if as_json:
-        told = {"fit": not failed, "checks": [dataclasses.asdict(check) for check in checks]}
-        say(json_text(told, allow_nan=False) + "\n")
+        figures = {"fit": not failed, "checks": [dataclasses.asdict(check) for check in done]}
+        say(json_text(figures, allow_nan=False) + "\n")
     raise SystemExit(1 if failed else 0)

@@ -1,418 +1,226 @@
-"""`pulse-edge interpret`: questions about pages, one after the other. Registered by cli.py."""
+"""`pulse-edge interpret`: answer questions about pages, one page after the other."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from pulse_edge.cli import cache as cli_cache
-from pulse_edge.cli.console import Screen, say
-from pulse_edge.cli.options import ReadyCommand, Wanted, documents, pruning, reading
+from pulse_edge.cli import options
+from pulse_edge.cli.console import Console, say
+from pulse_edge.cli.options import PATH, ReadyCommand
 from pulse_edge.common.text import json_text
-from pulse_edge.errors import AuditLogError, OutputError, PulseEdgeError, on_page
-from pulse_edge.report.report import findings_lines, page_lines
+from pulse_edge.errors import AuditLogError, OutputError
 
 if TYPE_CHECKING:
-    from pulse_edge.audit_log.log import AnswerLogger
-    from pulse_edge.inference.cache import ImageTokenCache
-    from pulse_edge.inference.memory_plan import Use
-    from pulse_edge.inference.model import Answering, EncodedPage, PulseModel
-    from pulse_edge.kit.kit import Kit
-    from pulse_edge.page.reader import Document, Page, UnreadablePage
+    from pulse_edge.cli.page_queue import PageQueue
+    from pulse_edge.cli.session import Session
+    from pulse_edge.inference.decoding import Answering
+    from pulse_edge.inference.model import PulseModel
+    from pulse_edge.inference.page_encoder import EncodedPage
+    from pulse_edge.machine.memory_plan import Workload
+    from pulse_edge.page.reader import Page
+    from pulse_edge.report.report import Report
 
 
 @click.command(cls=ReadyCommand)
-@click.argument("scans", nargs=-1, required=True, metavar="SCAN...")
-@click.option(
-    "--kit",
-    type=click.Path(path_type=Path),
-    help="Kit directory. Default: $PULSE_EDGE_KIT, or the installed.",
-)
-@click.option(
-    "-q",
-    "--question",
-    "questions",
-    multiple=True,
-    metavar="TEXT",
-    help="Repeatable. Default: a report.",
-)
-@click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
-)
+@click.argument("files", nargs=-1, required=True, metavar="PAGE...")
+@options.questions
+@options.findings
 @click.option(
     "--json",
     "as_json",
     is_flag=True,
-    help="The same as --format json: one object per page, one a line.",
+    help="Print one line of JSON per page: short for --format json.",
 )
-@click.option(
-    "--json-schema",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Each answer is JSON of this JSON Schema.",
-)
-@documents
-@click.option(
-    "--patient-id", metavar="ID", help="Whom FHIR is to name. It is written nowhere else."
-)
-@click.option("--patient-system", metavar="URI", help="Numbering that the patient's id is from.")
+@options.formats
 @click.option(
     "-o",
     "--out",
-    type=click.Path(path_type=Path),
-    help="Folder for the formats' files, a few for each page.",
+    type=PATH,
+    metavar="DIR",
+    show_default="standard output",
+    help="Folder for the report files.",
 )
 @click.option(
-    "--overwrite", is_flag=True, help="Replace files of -o. Default: give new ones another name."
+    "--overwrite",
+    is_flag=True,
+    help="Replace report files of the same name instead of numbering new ones.",
 )
-@reading
-@click.option("--dry-run", is_flag=True, help="Only say what it would take, in time and memory.")
 @click.option(
-    "--retain",
-    type=click.IntRange(1, 36500),
-    metavar="DAYS",
-    help="Keep texts and picture in the log so long. Default: no.",
+    "--json-schema",
+    type=PATH,
+    metavar="FILE",
+    help="Make each answer JSON that satisfies this JSON Schema.",
 )
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def interpret(
-    scans: tuple[str, ...],
-    kit: Path | None,
-    questions: tuple[str, ...],
-    device: str,
-    as_json: bool,
-    json_schema: Path | None,
-    out: Path | None,
-    overwrite: bool,
-    forms: tuple[str, ...],
-    with_findings: bool | None,
-    patient_id: str | None,
-    patient_system: str | None,
-    max_tokens: int | None,
-    threads: int | None,
-    limit: int | None,
-    no_rectify: bool,
-    force: bool,
-    force_kit: bool,
-    image_tokens: str,
-    cache: bool,
-    kv_cache_size: int | None,
-    speculation: bool,
-    dry_run: bool,
-    retain: int | None,
-    debug: bool,
-) -> None:
-    """Answer questions about ECG pages: pictures, PDF, HEIC or DICOM files, or - for standard input.
+@click.option(
+    "--patient-id",
+    metavar="ID",
+    help="Patient whom the FHIR output names; the id is stored nowhere else.",
+)
+@click.option("--patient-system", metavar="URI", help="Numbering that the patient's id comes from.")
+@options.max_tokens
+@options.model
+@options.page
+@options.retain
+@click.option("--dry-run", is_flag=True, help="Estimate time and memory without answering.")
+def interpret(files: tuple[str, ...], dry_run: bool, **values: Any) -> None:
+    """Answer questions about ECG pages.
 
-    Without -q it asks for a clinical report.
+    PAGE is a picture, a PDF, HEIC or DICOM file, or - for standard input.
     """
-    from pulse_edge.audit_log import log
-    from pulse_edge.inference import json_grammar, token_pruning
-    from pulse_edge.kit import locate
     from pulse_edge.machine import profile
     from pulse_edge.page import decoder_client
 
-    decoder_client.start()  # while the libraries are loaded
-    from pulse_edge.inference.memory_plan import Use
-    from pulse_edge.inference.model import PulseModel
+    decoder_client.start()  # its process starts while this one loads libraries
+    from pulse_edge.cli.page_queue import PageQueue
+    from pulse_edge.cli.session import Session
 
-    wanted = Wanted.of(
-        questions,
-        max_tokens,
-        ("json", *forms) if as_json else forms,
-        out,
-        patient_id,
-        patient_system,
-    )
-    wanted = dataclasses.replace(wanted, overwrite=overwrite)
-    settings: dict[str, Any] = {"max_tokens": max_tokens, "threads": threads}
-    settings |= {
-        "straighten": not no_rectify,
-        "force": force,
-        "force_kit": force_kit,
-        **pruning(image_tokens),
-    }
-    if json_schema is not None:
-        compiled = json_grammar.load(json_schema)
-        wanted = dataclasses.replace(wanted, grammar=compiled)
-        settings["json_schema_sha256"] = compiled.source_sha256
-    screen = Screen()
-    opened = locate.find(kit)
-    wanted = wanted.for_kit(opened.manifest, with_findings)
-    if wanted.grammar:
-        wanted.grammar.require(max_tokens or opened.manifest.prompt.max_tokens)
-    admit = {"straighten": not no_rectify, "force": force}
-    desk = _Desk(
-        scans, screen, as_json=wanted.shown == "json", admit=admit, image_tokens=image_tokens
-    )
-    use = Use(
-        pages=desk.count(),
-        tokens=wanted.tokens(opened.manifest),
-        image_tokens=token_pruning.limit(image_tokens),
-    )
-    screen.expect(profile.recall(opened).speed)
+    request, console = options.request(values), Console()
+    session = Session(request, console)
+    _check_answer_length(session)
+    queue = PageQueue(files, session)
+    workload = _workload(session, queue.count())
+    console.expect(profile.recall(session.kit).speed)
     if dry_run:
-        desk.forecast(opened, wanted, use, limit)
-        raise SystemExit(desk.worst)
-    record = log.AnswerLogger(log.AuditLog(note=screen.note), settings, retain)
-    record.log.ready()
-    if use.pages == 0:
-        raise SystemExit(desk.worst)
-    desk.cache = cli_cache.opened() if cache else None
-    with (
-        screen.progress() as progress,
-        PulseModel.load(
-            opened,
-            device=device,
-            threads=threads,
-            limit=limit,
-            use=use,
-            force=force_kit,
-            progress=progress,
-            speculation=speculation,
-            prefix_cache=cli_cache.prefixes(kv_cache_size, cache=cache),
-        ) as model,
-    ):
-        if wanted.grammar:
-            model.check_grammar(wanted.grammar, max_tokens)
-        screen.loaded(model)
-        for page, encoded in desk.encoded(model):
+        _estimate(session, queue, workload)
+        raise SystemExit(queue.exit_code)
+    session.answer_log.log.ready()
+    if workload.pages == 0:
+        raise SystemExit(queue.exit_code)
+    with session.load(workload) as model:
+        if request.answer.grammar:
+            model.check_grammar(request.answer.grammar, request.answer.max_tokens)
+        interpreter = _Interpreter(session, model, several=queue.several)
+        for page, encoded in queue.encoded(model):
             try:
-                _one_page(model, page, encoded, wanted, screen, record, several=desk.several)
+                interpreter.page(page, encoded)
             except (AuditLogError, OutputError, BrokenPipeError):
-                raise  # what cannot be put on record must not be answered
+                raise  # an answer that cannot be logged or written must not be given
             except Exception as e:
-                desk.failed(page.name, e)
-    desk.summary()
-    raise SystemExit(desk.worst)
+                queue.failed(page.name, e)
+    queue.summarize()
+    raise SystemExit(queue.exit_code)
 
 
-class _Desk:
-    """The pages of the files that were named. What cannot be read is told, and counts for the exit code."""
+def _check_answer_length(session: Session) -> None:
+    answer = session.request.answer
+    if answer.grammar:
+        answer.grammar.require(answer.max_tokens or session.kit.manifest.prompt.max_tokens)
 
-    def __init__(
-        self,
-        scans: tuple[str, ...],
-        screen: Screen,
-        *,
-        as_json: bool,
-        admit: dict[str, bool],
-        image_tokens: str,
-    ) -> None:
-        self._scans, self._screen, self._as_json = scans, screen, as_json
-        self._admit, self._rows = admit, image_tokens
-        self._alone: Document | list[Page] | None = None
-        self.cache: ImageTokenCache | None = None
-        self.worst = 0
-        self._pages = self._failed = 0
-        self.several = len(scans) > 1
 
-    def failed(self, name: str, error: Exception) -> None:
-        """Say why there is no answer."""
-        self._failed += 1
-        self.worst = max(self.worst, self._screen.failed(name, on_page(name, error), self._as_json))
+def _workload(session: Session, pages: int) -> Workload:
+    from pulse_edge.inference import token_pruning
+    from pulse_edge.machine.memory_plan import Workload
 
-    def summary(self) -> None:
-        """Of several pages: how many have no answer."""
-        if self._pages > 1 and self._failed:
-            self._screen.note(
-                f"{self._failed} of {self._pages} pages were not answered", always=True
-            )
+    return Workload(
+        pages=pages,
+        tokens=session.request.text_tokens(session.kit.manifest),
+        image_tokens=token_pruning.limit(session.request.page.image_tokens),
+    )
 
-    def count(self) -> int:
-        """How many pages there are; one file is opened for that now, of several each counts as one."""
-        if len(self._scans) > 1:
-            return len(self._scans)
-        document = self._open(self._scans[0])
-        self.several = document is not None and len(document) > 1
-        # An only page is read at once: if it cannot be, nothing has to be loaded.
-        self._alone = (
-            document
-            if document is not None and self.several
-            else list(self._readable(document or ()))
-        )
-        return len(self._alone)
 
-    def _open(self, source: str) -> Document | None:
-        from pulse_edge.page import reader
+def _estimate(session: Session, queue: PageQueue, workload: Workload) -> None:
+    """Say the time that each page would take, and the memory. Raises MemoryShortage as loading
+    would."""
+    from pulse_edge.diagnostics import estimate
+    from pulse_edge.inference import vision_encoder
+    from pulse_edge.machine import memory_plan, profile
 
+    request = session.request
+    plan = memory_plan.make(
+        session.kit,
+        workload,
+        exact_int8=vision_encoder.needs_exact_sums(session.kit.manifest.vision.type),
+        limit=request.model.memory,
+    )
+    speed = profile.recall(session.kit).speed
+    as_json = request.output.printed == "json"
+    for page in queue.pages():
         try:
-            return reader.Document(source)
-        except PulseEdgeError as e:
-            self._pages += 1
-            self.failed(source, e)
-            return None
-
-    def _readable(self, pages: Iterable[Page | UnreadablePage]) -> Iterator[Page]:
-        """The pages but those that cannot be read, of which it says so."""
-        from pulse_edge.page.reader import UnreadablePage
-
-        for page in pages:
-            self._pages += 1
-            if isinstance(page, UnreadablePage):
-                self.failed(page.name, page.error)
-            else:
-                yield page
-
-    def pages(self) -> Iterator[Page]:
-        """One file after the other, one page after the other."""
-        if isinstance(self._alone, list):
-            yield from self._alone
-            return
-        for source in self._scans:
-            document = self._alone or self._open(source)
-            if document is not None:
-                yield from self._readable(document)
-                document.close()
-
-    def encoded(self, model: PulseModel) -> Iterator[tuple[Page, EncodedPage]]:
-        """Each page with its image_tokens; all of them at once where the encoder has to make room for the language model."""
-        found = self._encoded(model)
-        yield from list(found) if model.plan.encoder_first else found
-
-    def _encoded(self, model: PulseModel) -> Iterator[tuple[Page, EncodedPage]]:
-        for page in self.pages():
-            try:
-                encoded = model.encode(
-                    page, cache=self.cache, image_tokens=self._rows, **self._admit
-                )
-            except Exception as e:
-                self.failed(page.name, e)
-                continue
-            self._screen.judged(encoded)
-            yield page, encoded
-
-    def forecast(self, opened: Kit, wanted: Wanted, use: Use, limit: int | None) -> None:
-        """What each page would take, and the memory. Raises MemoryShortage as loading would."""
-        from pulse_edge.diagnostics import estimate
-        from pulse_edge.inference import memory_plan
-        from pulse_edge.machine import profile
-
-        made, speed = memory_plan.make(opened, use, limit=limit), profile.recall(opened).speed
-        for page in self.pages():
-            try:
-                cast = estimate.estimate(
-                    page,
-                    opened.manifest,
-                    speed,
-                    wanted.questions,
-                    wanted.max_tokens,
-                    image_tokens=self._rows,
-                    **self._admit,
-                )
-            except Exception as e:
-                self.failed(page.name, e)
-                continue
-            said = {
-                **dataclasses.asdict(cast),
-                "peak_memory": made.peak,
-                "memory": made.parts,
-                "free": made.budget,
-            }
-            say(json_text(said) + "\n" if self._as_json else estimate.describe(cast) + "\n")
-        if not self._as_json:
-            say(estimate.describe_memory(made) + "\n")
-
-
-def _one_page(
-    model: PulseModel,
-    page: Page,
-    encoded: EncodedPage,
-    wanted: Wanted,
-    screen: Screen,
-    record: AnswerLogger,
-    *,
-    several: bool,
-) -> None:
-    """Answer about one page, and print or write it; headings only where there are several answers to tell apart."""
-    from pulse_edge.report import writers
-
-    streams = wanted.shown == "text"
-    answered: list[Answering] = []
-    for question in wanted.questions:
-        grammar = wanted.grammar.text if wanted.grammar else None
-        answering = model.ask(encoded, question, wanted.max_tokens, grammar=grammar)
-        if streams:
-            first = (
-                not answered and wanted.grammar is None
-            )  # a program reads JSON: no line between notice and object
-            say(
-                heading(
-                    model,
-                    encoded,
-                    question,
-                    len(wanted.questions),
-                    first=first,
-                    named=several and not answered,
-                )
+            estimated = estimate.estimate(
+                page,
+                session.kit.manifest,
+                speed,
+                request.answer.questions,
+                request.answer.max_tokens,
+                image_tokens=request.page.image_tokens,
+                straighten=request.page.rectify,
+                force=request.page.force,
             )
-        with recorded(record, model, encoded, answering, page):
+        except Exception as e:
+            queue.failed(page.name, e)
+            continue
+        figures = {"peak_memory": plan.peak, "memory": plan.parts, "free": plan.budget}
+        as_object = dataclasses.asdict(estimated) | figures
+        say((json_text(as_object) if as_json else estimate.describe(estimated)) + "\n")
+    if not as_json:
+        say(estimate.describe_memory(plan) + "\n")
+
+
+class _Interpreter:
+    """Answers about one page after the other, and prints or writes the report."""
+
+    def __init__(self, session: Session, model: PulseModel, *, several: bool) -> None:
+        """`several` pages get headings with their names."""
+        self._session, self._model, self._several = session, model, several
+        self._answer, self._output = session.request.answer, session.request.output
+
+    def page(self, page: Page, encoded: EncodedPage) -> None:
+        """Answer all questions about a page. Raises AuditLogError, OutputError."""
+        streamed = self._output.printed == "text"
+        answers: list[Answering] = []
+        for question in self._answer.questions:
+            answers.append(self._ask(page, encoded, question, streamed, first=not answers))
+        findings = self._session.findings(self._model, encoded)
+        report = self._model.report(encoded, answers, findings)
+        if findings:
+            self._session.answer_log.findings(dataclasses.asdict(report))
+        self._write(report, page, encoded)
+
+    def _ask(
+        self, page: Page, encoded: EncodedPage, question: str, streamed: bool, *, first: bool
+    ) -> Answering:
+        grammar = self._answer.grammar
+        answering = self._model.ask(
+            encoded, question, self._answer.max_tokens, grammar=grammar.text if grammar else None
+        )
+        if streamed:
+            say(self._heading(encoded, question, first=first))
+        with self._session.logged(self._model, encoded, answering, page):
             for text in answering:
-                if streams:
+                if streamed:
                     say(text)
-            if streams:
+            if streamed:
                 say("\n")
-        screen.answered(answering, encoded)
-        answered.append(answering)
-    picture = encoded.picture(page)
-    report = model.report(encoded, answered, model.findings(encoded) if wanted.findings else ())
-    if wanted.findings:
-        record.findings(dataclasses.asdict(report))
-    if wanted.out is not None:
-        name, forms, replaced = writers.stem(report), wanted.forms, wanted.overwrite
-        for path in writers.write(
-            wanted.out, name, forms, report, picture, wanted.patient, overwrite=replaced
-        ):
-            say(f"{path}\n")
-    elif not streams:
-        say(writers.render(wanted.shown, report, picture, wanted.patient).decode("utf-8"))
-    elif lines := [
-        *findings_lines(report),
-        *([report.intended_use] if wanted.grammar is None else []),
-    ]:
-        say("\n".join(lines) + "\n")
+        self._session.console.answered(answering, encoded)
+        return answering
 
+    def _heading(self, encoded: EncodedPage, question: str, *, first: bool) -> str:
+        """Name page and question only where there are several; a program that reads JSON gets no
+        verdict line."""
+        from pulse_edge.cli.session import heading
 
-def heading(
-    model: PulseModel,
-    encoded: EncodedPage,
-    question: str,
-    of: int,
-    *,
-    first: bool = True,
-    named: bool = False,
-) -> str:
-    """What stands before an answer: notices, and before a page's `first` one the verdict on the page.
+        return heading(
+            self._model,
+            encoded,
+            question=question if len(self._answer.questions) > 1 else None,
+            page_verdict=first and self._answer.grammar is None,
+            file=first and self._several,
+        )
 
-    `named` adds the file's name, and one question `of` several the question.
-    """
-    from pulse_edge.page import admission
+    def _write(self, report: Report, page: Page, encoded: EncodedPage) -> None:
+        from pulse_edge.report import writers
+        from pulse_edge.report.text import findings_lines
 
-    lines = model.notices(encoded)
-    lines += [f"# {encoded.file}"] if named else []
-    if first:
-        lines += page_lines(None if encoded.checked is None else admission.facts(encoded.checked))
-    lines += [f"## {question}"] if of > 1 else []
-    return "".join(f"{line}\n" for line in lines)
-
-
-@contextlib.contextmanager
-def recorded(
-    record: AnswerLogger, model: PulseModel, encoded: EncodedPage, answering: Answering, page: Page
-) -> Iterator[None]:
-    """Around an answer that somebody sees: it goes on record also where it was broken off."""
-
-    def write(ended: str) -> None:
-        record(dataclasses.asdict(model.report(encoded, [answering])), page.png, ended)
-
-    try:
-        yield
-    except BaseException:
-        if answering.text:
-            write("broken off")
-        raise
-    write("whole")
+        output, picture = self._output, encoded.picture(page)
+        if output.folder is not None:
+            target = writers.Target(output.folder, writers.stem(report), output.overwrite)
+            written = writers.write(target, output.formats, report, picture, output.patient)
+            say("".join(f"{path}\n" for path in written))
+        elif output.printed != "text":
+            say(writers.render(output.printed, report, picture, output.patient).decode("utf-8"))
+        else:
+            use = [report.intended_use] if self._answer.grammar is None else []
+            say("".join(f"{line}\n" for line in [*findings_lines(report), *use]))

@@ -1,211 +1,285 @@
-"""What commands that read pages have in common: the options that say what is made of the answers."""
+"""Options that commands share, and the one function that makes a `Request` of what was typed."""
 
 from __future__ import annotations
 
-import dataclasses
 import os
-from collections.abc import Callable
+import stat
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from pulse_edge.errors import UsageError
+from pulse_edge.inference.request import (
+    DEVICES,
+    FORMATS,
+    AnswerOptions,
+    ModelOptions,
+    OutputOptions,
+    PageOptions,
+    Request,
+)
+from pulse_edge.kit import prompt
+
 if TYPE_CHECKING:
     from pulse_edge.inference.json_grammar import Grammar
-    from pulse_edge.kit.manifest import Manifest
     from pulse_edge.report.fhir import Patient
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+PATH = click.Path(path_type=Path)
 
 
 class ReadyCommand(click.Command):
-    """Looks at the installation before anything else, but not when asked for help."""
+    """A command that checks the installed ONNX Runtime first, except when it is asked for help."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        """Run the command. Raises EngineError where ONNX Runtime is missing or installed twice."""
         from pulse_edge.inference.vision_encoder import installed_runtime
 
         installed_runtime()
         return super().invoke(ctx)
 
 
+def combined(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Return a decorator that adds several options, which `--help` lists in this order."""
+
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+# --- which kit, and what it may use -----------------------------------------------------------------------------------
+
+
 def _bytes(_context: click.Context, _option: click.Parameter, text: str | None) -> int | None:
+    if text is None:
+        return None
     from pulse_edge.machine import memory
 
-    return None if text is None else memory.parse(text)
+    return memory.parse(text)
 
 
-def memory_limit(command: Command) -> Command:
-    """--memory: bytes, as `limit`."""
-
-    told = "Take no more than this, e.g. 8GiB. Default: what is free."
-    return click.option("--memory", "limit", metavar="SIZE", callback=_bytes, help=told)(command)
-
-
-def documents(command: Command) -> Command:
-    """--format and --findings."""
-    forms = click.option(
-        "--format",
-        "forms",
-        type=click.Choice(["text", "json", "html", "pdf", "fhir"]),
-        multiple=True,
-        help="Repeatable with -o. Default: text.",
-    )
-    findings = click.option(
-        "--findings/--no-findings",
-        "with_findings",
-        default=None,
-        help="Ask for a fixed list of findings too. Default: if the kit is calibrated for it.",
-    )
-    return forms(findings(command))
-
-
-def _admitting(command: Command) -> Command:
-    """--no-rectify, --force and --force-kit."""
-    raw = click.option("--no-rectify", is_flag=True, help="Leave the page's pixels as they are.")
-    force = click.option(
-        "--force", is_flag=True, help="Answer about a page that was refused; the report says so."
-    )
-    kit = click.option(
-        "--force-kit",
-        is_flag=True,
-        help="Answer with a kit that doctor refused here; the report says so.",
-    )
-    return raw(force(kit(command)))
-
-
-_cached = click.option(
-    "--cache/--no-cache",
-    default=True,
-    help="Keep what pages were encoded to, for the next time. Default: yes.",
+kit = click.option(
+    "--kit",
+    type=PATH,
+    metavar="KIT",
+    show_default="$PULSE_EDGE_KIT, else the kit that `kit use` chose",
+    help="Kit that answers: its folder, or the name of an installed kit.",
 )
-
-
-_kept_kv = click.option(
-    "--kv-cache-size",
-    "kv_cache_size",
+device = click.option(
+    "--device",
+    type=click.Choice(DEVICES),
+    default="auto",
+    show_default=True,
+    help="Device that runs the language model and the vision encoder.",
+)
+threads = click.option(
+    "--threads",
+    type=click.IntRange(1, 512),
+    metavar="N",
+    show_default="as doctor measured, else the physical cores",
+    help="Processor threads to use.",
+)
+memory = click.option(
+    "--memory",
     metavar="SIZE",
     callback=_bytes,
-    help="Keep what the model read of pages on disk, in at most so much, e.g. 8GiB. Default: no.",
+    show_default="the free memory",
+    help="Highest memory use, for example 8GiB.",
 )
-
-
-def _pruned(command: Command) -> Command:
-    """--image-tokens: a choice as `thin` has it."""
-
-    def parsed(_context: click.Context, _option: click.Parameter, text: str) -> str:
-        if text == "all":
-            return text  # without NumPy
-        from pulse_edge.inference import token_pruning
-
-        return token_pruning.parse(text)
-
-    told = "Image image_tokens that the model reads: all, no-padding, or N: at most so many, those that the encoder attends to "
-    told += "(N:similarity: those unlike their neighbours). Other than all can change an answer. Default: all."
-    return click.option(
-        "--image-tokens", default="all", metavar="all|no-padding|N", callback=parsed, help=told
-    )(command)
-
-
-def pruning(image_tokens: str) -> dict[str, str]:
-    """The setting for the record; what is as usual is not named."""
-    return {} if image_tokens == "all" else {"image_tokens": image_tokens}
-
-
-_speculated = click.option(
+force_kit = click.option(
+    "--force-kit",
+    is_flag=True,
+    help="Answer with a kit that doctor refused on this machine; the report says so.",
+)
+speculation = click.option(
     "--speculation/--no-speculation",
     default=True,
-    help="Guess what an answer says next and check several tokens at once: faster, the same answer. Default: yes.",
+    show_default=True,
+    help="Decode speculatively: faster, with the same answers.",
+)
+cache = click.option(
+    "--cache/--no-cache",
+    default=True,
+    show_default=True,
+    help="Store the image tokens of each page, so that it is encoded only once.",
+)
+kv_cache_size = click.option(
+    "--kv-cache-size",
+    metavar="SIZE",
+    callback=_bytes,
+    show_default="no KV caches are stored",
+    help="Store the KV caches of pages too, in at most SIZE bytes on disk, for example 8GiB.",
+)
+model = combined(kit, device, threads, memory, force_kit, speculation, cache, kv_cache_size)
+
+
+# --- how a page is prepared -------------------------------------------------------------------------------------------
+
+
+def _image_tokens(_context: click.Context, _option: click.Parameter, text: str) -> str:
+    if text == "all":
+        return text  # without loading NumPy
+    from pulse_edge.inference import token_pruning
+
+    return token_pruning.parse(text)
+
+
+no_rectify = click.option(
+    "--no-rectify",
+    is_flag=True,
+    help="Leave the page's pixels as they are: no straightening, no cropping.",
+)
+force = click.option(
+    "--force", is_flag=True, help="Answer about refused pages too; the report says so."
+)
+image_tokens = click.option(
+    "--image-tokens",
+    default="all",
+    show_default=True,
+    metavar="all|no-padding|N",
+    callback=_image_tokens,
+    help="Image tokens to read: all, all but the padding, or the N with most attention (N:similarity: the N least "
+    "alike). Fewer than all can change an answer.",
+)
+page = combined(no_rectify, force, image_tokens)
+
+
+# --- what is asked ----------------------------------------------------------------------------------------------------
+
+questions = click.option(
+    "-q",
+    "--question",
+    "questions",
+    multiple=True,
+    metavar="TEXT",
+    show_default="a clinical report",
+    help="Question about each page; may be repeated.",
+)
+max_tokens = click.option(
+    "--max-tokens",
+    type=click.IntRange(1),
+    metavar="N",
+    show_default="the kit's limit",
+    help="Longest answer, in tokens.",
+)
+findings = click.option(
+    "--findings/--no-findings",
+    "findings",
+    default=None,
+    show_default="if the kit is calibrated",
+    help="Judge the fixed list of findings too.",
 )
 
 
-def reading(command: Command) -> Command:
-    """How pages are read and answered: what `interpret`, `ask` and `batch` share."""
-    longest = click.option(
-        "--max-tokens", type=click.IntRange(1), help="Longest answer. Default: the kit's limit."
+# --- where answers go -------------------------------------------------------------------------------------------------
+
+formats = click.option(
+    "--format",
+    "formats",
+    type=click.Choice(FORMATS),
+    multiple=True,
+    show_default="text",
+    help="Format of the reports; may be repeated with -o.",
+)
+retain = click.option(
+    "--retain",
+    type=click.IntRange(1, 36500),
+    metavar="DAYS",
+    show_default="hashes only",
+    help="Keep texts and pictures in the audit log for this many days.",
+)
+
+
+def request(options: Mapping[str, Any], default_formats: tuple[str, ...] = ("text",)) -> Request:
+    """Make a request of a command's options by name. An option that the command does not have keeps
+    its default.
+
+    Raises UsageError before anything long begins.
+    """
+    get = options.get
+    model_options = ModelOptions(
+        kit=get("kit"),
+        device=get("device", "auto"),
+        threads=get("threads"),
+        memory=get("memory"),
+        force_kit=get("force_kit", False),
+        speculation=get("speculation", True),
+        cache=get("cache", True),
+        kv_cache_size=get("kv_cache_size"),
     )
-    told = "Default: the processors that this process may use."
-    threads = click.option("--threads", type=click.IntRange(1, 512), help=told)
-    for option in reversed(
-        (longest, threads, memory_limit, _admitting, _pruned, _cached, _kept_kv, _speculated)
-    ):
-        command = option(command)
-    return command
+    page_options = PageOptions(
+        rectify=not get("no_rectify", False),
+        force=get("force", False),
+        image_tokens=get("image_tokens", "all"),
+    )
+    answer_options = AnswerOptions(
+        questions=tuple(get("questions") or (prompt.REPORT_QUESTION,)),
+        max_tokens=get("max_tokens"),
+        findings=get("findings"),
+        grammar=_grammar(get("json_schema")),
+    )
+    return Request(model_options, page_options, answer_options, _output(options, default_formats))
 
 
-@dataclasses.dataclass(frozen=True)
-class Wanted:
-    """What is asked about each page, and what is made of the answers."""
-
-    questions: tuple[str, ...]
-    max_tokens: int | None
-    forms: tuple[str, ...]
-    out: Path | None
-    patient: Patient | None
-    findings: bool = False
-    grammar: Grammar | None = None
-    """Of the JSON that each answer is to be; None: as the model likes."""
-    overwrite: bool = False
-    """Whether files of earlier answers are replaced."""
-
-    @classmethod
-    def of(
-        cls,
-        questions: tuple[str, ...],
-        max_tokens: int | None,
-        forms: tuple[str, ...],
-        out: Path | None,
-        patient_id: str | None = None,
-        patient_system: str | None = None,
-    ) -> Wanted:
-        """From the command line. Raises UsageError before anything long begins."""
-        from pulse_edge.errors import UsageError
-        from pulse_edge.kit import prompt
-        from pulse_edge.report import document
-        from pulse_edge.report.fhir import Patient
-
-        questions = questions or (prompt.REPORT_QUESTION,)
-        for question in questions:
-            prompt.fill("{question}", question)
-        forms = tuple(dict.fromkeys(forms)) or ("text",)
-        if out is None and (len(forms) > 1 or forms[0] in ("html", "pdf")):
-            raise UsageError(
-                f"--format {' and '.join(forms)}: needs a folder for the files. Name one with -o."
-            )
-        if out is not None and os.path.lexists(out) and not out.is_dir():
-            raise UsageError(
-                f"-o {out}: exists and is no folder. Name a folder, or one that does not exist yet."
-            )
-        if "pdf" in forms:
-            document.require_pdf()
-        named = patient_id is not None or patient_system is not None
-        if named and (patient_id is None or "fhir" not in forms):
-            raise UsageError(
-                "--patient-id and --patient-system: are for --format fhir. Add it, and the id."
-            )
-        patient = None if patient_id is None else Patient(patient_id, patient_system)
-        return cls(questions, max_tokens, forms, out, patient)
-
-    def for_kit(self, manifest: Manifest, with_findings: bool | None) -> Wanted:
-        """With findings as asked for, else if the kit is calibrated for them."""
-        calibrated = manifest.findings is not None
-        return dataclasses.replace(
-            self, findings=calibrated if with_findings is None else with_findings
+def _output(options: Mapping[str, Any], default_formats: tuple[str, ...]) -> OutputOptions:
+    formats = ("json",) * bool(options.get("as_json")) + tuple(options.get("formats", ()))
+    folder: Path | None = options.get("out")
+    if folder is not None and os.path.lexists(folder) and not folder.is_dir():
+        raise UsageError(
+            f"-o {folder}: exists and is no folder. Name a folder, or one that does not exist yet."
         )
+    output = OutputOptions(
+        formats=tuple(dict.fromkeys(formats)) or default_formats,
+        folder=folder,
+        overwrite=options.get("overwrite", False),
+        patient=_patient(options, formats),
+        retain_days=options.get("retain"),
+    )
+    if "pdf" in output.formats:
+        from pulse_edge.report import pdf
 
-    def tokens(self, manifest: Manifest) -> int:
-        """What stands beside the image image_tokens in the context, at most: no token is shorter than a byte."""
-        from pulse_edge.report import findings
+        pdf.require_typst()
+    return output
 
-        asked = [*self.questions]
-        asked += (
-            [q for s in findings.STATEMENTS for q in (s.question, s.plain)] if self.findings else []
+
+def _patient(options: Mapping[str, Any], formats: tuple[str, ...]) -> Patient | None:
+    patient_id, system = options.get("patient_id"), options.get("patient_system")
+    if patient_id is None and system is None:
+        return None
+    if patient_id is None or "fhir" not in formats:
+        raise UsageError(
+            "--patient-id and --patient-system: are for --format fhir. Add it, and the id."
         )
-        spoken = manifest.prompt
-        limit = spoken.max_tokens if self.max_tokens is None else self.max_tokens
-        longest = max(len(question.encode()) for question in asked)
-        return len(spoken.before.encode()) + len(spoken.after.encode()) + longest + limit + 16
+    from pulse_edge.report.fhir import Patient
 
-    @property
-    def shown(self) -> str:
-        """The format that goes to standard output; empty with -o."""
-        return self.forms[0] if self.out is None else ""
+    return Patient(patient_id, system)
+
+
+def _grammar(schema: Path | None) -> Grammar | None:
+    if schema is None:
+        return None
+    from pulse_edge.inference import json_grammar
+
+    _refuse_named_pipe(schema)
+    return json_grammar.load(schema)
+
+
+def _refuse_named_pipe(path: Path) -> None:
+    """Raise UsageError for a FIFO in the file system, which would block until a writer came.
+
+    A shell's `<(command)` is accepted: it is a pipe without a name, and its writer is running.
+    """
+    try:
+        is_pipe = stat.S_ISFIFO(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        return  # json_grammar.load says what is wrong
+    resolved = os.path.realpath(path)
+    if is_pipe and os.path.exists(resolved) and not resolved.startswith(("/dev/fd/", "/proc/")):
+        raise UsageError(
+            f"{path}: is a named pipe, and reading it could wait forever. Name a file with the JSON Schema."
+        )

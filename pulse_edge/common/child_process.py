@@ -1,16 +1,16 @@
-"""Start child processes that run nothing but this program, and keep every process of ours off the network.
+"""Start child processes that run this program alone, and switch telemetry off in every process.
 
 Every child of the package is started with `command` and `environment`: in Python's isolated mode, without the current
-directory, the user's site packages or variables of the shell on its search path. `python -I child.py MODULE` is what
-then runs. The module imports nothing that a file in the current directory could stand in for, because the command
-imports it before it has taken that directory off the search path. Standard library only; no `from __future__`.
+directory, the user's site packages or variables of the shell on its search path, as `python -I child_process.py MODULE`.
+This module imports only what no file in the current directory can replace, because a command imports it before it has
+taken that directory off the search path. Standard library only; no `from __future__`.
 """
 
 import os
 import sys
 
 OWN = ("pulse_edge", "export", "calibration")
-"""Top-level packages that are taken from this checkout or installation and from nowhere else."""
+"""Top-level packages that are only taken from this checkout or installation."""
 QUIET = {
     "ORT_DISABLE_TELEMETRY": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -18,15 +18,15 @@ QUIET = {
     "DISABLE_TELEMETRY": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
-"""Variables that switch telemetry off. ONNX Runtime 1.32 for Linux posts to its maker and leaves a device id in the user's
-cache unless ORT_DISABLE_TELEMETRY is set before it is imported: its `disable_telemetry_events` comes too late for the id.
-The others are for huggingface_hub, transformers, optimum, torch and Ray, which only the workstation has."""
+"""Variables that switch telemetry off. ONNX Runtime 1.32 for Linux posts to its maker and writes a device id into the
+user's cache unless ORT_DISABLE_TELEMETRY is set before it is imported: its `disable_telemetry_events` comes too late for
+the id. The others are for huggingface_hub, transformers, optimum, torch and Ray, which only the workstation has."""
 LIBRARIES = ("GGML_BACKEND_PATH", "LLAMA_CPP_LIB", "LLAVA_CPP_LIB", "MTMD_CPP_LIB")
 """Beginnings of the names of variables by which llama.cpp and llama-cpp-python load libraries from another place."""
-_LEFT_OUT = (
+_REMOVED = (
     "PYTHON",
     "PIP_",
-    "XDG_CONFIG_",  # where pip looks for settings; nothing of ours does
+    "XDG_CONFIG_",  # where pip looks for settings
     "VIRTUAL_ENV",
     "LD_PRELOAD",
     "LD_AUDIT",
@@ -41,7 +41,7 @@ _SEARCHED = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBR
 
 
 def command(module: str, *arguments: str) -> list[str]:
-    """The command line that runs `module` of this package (or of export, calibration) isolated, with `arguments`.
+    """Return the command line that runs `module` of this package (or of export, calibration) isolated, with `arguments`.
 
     `module` is a full name such as "pulse_edge.page.pdf" and is run as `__main__`. Use it together with `environment`.
     """
@@ -52,18 +52,18 @@ def command(module: str, *arguments: str) -> list[str]:
 
 
 def pip(*arguments: str) -> list[str]:
-    """The command line that runs pip with `arguments`: isolated, and without the settings of the user or the shell.
+    """Return the command line that runs pip with `arguments`, isolated from the settings of the user and the shell.
 
-    Those of the machine (/etc/pip.conf) and of this Python's folder (pip.conf in it) still hold: an administrator made
-    them, and a registry's mirror stands there. Use it together with `environment`.
+    Those of the machine (/etc/pip.conf) and of this Python's folder (pip.conf in it) still hold: an administrator wrote
+    them, and they name a registry's mirror. Use it together with `environment`.
     """
     return [sys.executable, "-I", "-m", "pip", "--isolated", *arguments]
 
 
 def environment(**extra: str) -> dict[str, str]:
-    """The variables for a child: this process's without those that load foreign code, telemetry off, then `extra`."""
+    """Return the variables for a child: this process's without those that load foreign code, telemetry off, and `extra`."""
     given = (
-        {name: value for name, value in os.environ.items() if not name.startswith(_LEFT_OUT)}
+        {name: value for name, value in os.environ.items() if not name.startswith(_REMOVED)}
         | QUIET
         | extra
     )
@@ -80,7 +80,7 @@ def _absolute(folders: str) -> str:
 # --- this process -----------------------------------------------------------------------------------------------------
 
 IMPORTED_BEFORE = "onnxruntime" in sys.modules and os.environ.get("ORT_DISABLE_TELEMETRY") != "1"
-"""True where a program imported onnxruntime before this package and with its telemetry on: nothing can stop it any more."""
+"""True where a program imported onnxruntime before this package and with its telemetry on: it cannot be stopped any more."""
 
 
 def be_quiet() -> None:
@@ -89,7 +89,7 @@ def be_quiet() -> None:
 
 
 def named_by_m() -> bool:
-    """Whether this process was started as `python -m` with one of our modules, which is being looked for just now."""
+    """Whether this process was started as `python -m` with one of our modules, which Python is still looking for."""
     words = sys.orig_argv
     named = words[words.index("-m") + 1 :][:1] if "-m" in words else []
     return sys.argv[:1] == ["-m"] and named != [] and named[0].split(".")[0] in OWN
@@ -98,8 +98,8 @@ def named_by_m() -> bool:
 def enclose() -> None:
     """Keep this process from importing or loading anything from the current directory.
 
-    The directory comes off the module search path, and what is ours is found where it lies. Where a search path for
-    libraries holds it, the process begins again without: the loader reads that only at the start.
+    The directory comes off the module search path, and our packages are found where they lie. If a search path for
+    libraries holds it, the process starts again without it, because the loader reads that path only at the start.
 
     For commands (`pulse-edge`, `python -m pulse_edge`, `python -m export`), not for programs that import the package.
     """
@@ -108,7 +108,7 @@ def enclose() -> None:
     here = os.path.realpath(os.getcwd())
     installed = {os.path.realpath(prefix) for prefix in (sys.prefix, sys.base_prefix)}
     if any(here == prefix or here.startswith(prefix + os.sep) for prefix in installed):
-        here = ""  # someone stands in the Python installation itself, which is no foreign code
+        here = ""  # the user is in the Python installation itself, which is no foreign code
     sys.path[:] = [
         part for part in sys.path if os.path.isabs(part) and os.path.realpath(part) != here
     ]
@@ -128,7 +128,7 @@ def _begin_again_without_relative_folders() -> None:
 
 
 class _Own:
-    """Finds the top-level packages in OWN beside this file only, whatever the search path holds."""
+    """Finds the top-level packages in OWN next to this package only, whatever the search path holds."""
 
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -154,9 +154,8 @@ def _start() -> None:
     if root not in sys.path and any(
         n.startswith("pulse_edge-") and n.endswith(".dist-info") for n in os.listdir(root)
     ):
-        sys.path.append(
-            root
-        )  # installed into a folder of its own, such as the user's: the dependencies are there
+        # Installed into a folder of its own, such as the user's: the dependencies are there.
+        sys.path.append(root)
     import runpy
 
     del sys.argv[0]

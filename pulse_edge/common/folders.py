@@ -1,8 +1,8 @@
-"""Folders that are pulse-edge's own: marked by a file, and only then changed.
+"""Mark the folders that belong to pulse-edge; only a marked folder is ever changed.
 
-`pulse-edge-folder.json` in a folder says which kind of folder it is and gives it a random id. Without the mark nothing is
-deleted, overwritten, or given other rights there. A folder that is absent is made for its owner alone; one that is empty
-is marked and keeps its rights. Standard library only.
+`pulse-edge-folder.json` in a folder says which kind of folder it is and gives it a random id. In a folder without the mark
+no file is deleted or overwritten, and no rights change. A folder that is absent is made for its owner alone; one that is
+empty is marked and keeps its rights. Standard library only.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ KINDS = {
     "self-test-results": "self-test results",
     "verified-files": "list of verified files",
 }
-"""Kind, as the marker has it -> what people call it."""
-_LARGEST = 4096
+"""Kind in the marker -> name for people."""
+_LARGEST_MARKER = 4096
 
 
 @dataclass(frozen=True)
 class Mark:
-    """What the marker of a folder says."""
+    """The content of a folder's marker."""
 
     kind: str
     id: str
@@ -42,7 +42,7 @@ class Mark:
 
 
 def read(folder: Path) -> Mark | None:
-    """Return the mark of a folder, None where there is none that can be trusted. Changes nothing.
+    """Return the mark of a folder, or None if it has none that can be trusted. Nothing is changed.
 
     A marker is trusted if it is a plain file that belongs to this user and is small, valid and of a known format.
     """
@@ -55,7 +55,7 @@ def read(folder: Path) -> Mark | None:
             about = os.fstat(handle)
             if not stat.S_ISREG(about.st_mode) or not files.is_mine(about):
                 return None
-            raw = json.loads(file.read(_LARGEST))
+            raw = json.loads(file.read(_LARGEST_MARKER))
         if raw["format"] == FORMAT and isinstance(raw["kind"], str) and isinstance(raw["id"], str):
             return Mark(raw["kind"], raw["id"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
@@ -64,10 +64,10 @@ def read(folder: Path) -> Mark | None:
 
 
 def check(folder: Path, kind: str, adopted: Callable[[], bool] = lambda: False) -> Mark | None:
-    """Return the folder's mark, or None if `claim` would set one. Raises FolderError for anybody else's folder.
+    """Return the folder's mark, or None if `claim` would set one. Raises FolderError for a foreign folder.
 
-    `adopted` looks at an unmarked folder that is not empty: True where an earlier version of pulse-edge made it. Changes
-    nothing. Raises OSError where the folder cannot be read.
+    `adopted` looks at an unmarked folder that is not empty, and is True if its content shows that pulse-edge made it.
+    Nothing is changed. Raises OSError where the folder cannot be read.
     """
     what = KINDS[kind]
     if not os.path.lexists(folder):
@@ -108,8 +108,8 @@ def check(folder: Path, kind: str, adopted: Callable[[], bool] = lambda: False) 
 def claim(folder: Path, kind: str, adopted: Callable[[], bool] = lambda: False) -> Mark:
     """Return the mark of a folder, after making and marking it if it is absent, empty, or `adopted`.
 
-    A new folder is its owner's alone (0700); the rights of one that exists stay. Raises FolderError for anybody else's
-    folder, OSError where the disk does not take it.
+    A new folder is its owner's alone (0700); the rights of one that exists stay. Raises FolderError for a foreign
+    folder, OSError where the disk refuses it.
     """
     if mark := check(folder, kind, adopted):
         return mark
@@ -129,7 +129,7 @@ def claim(folder: Path, kind: str, adopted: Callable[[], bool] = lambda: False) 
 
 
 def require(folder: Path, kind: str) -> Mark:
-    """Return the mark of a folder that must carry one. Raises FolderError where it does not. Changes nothing."""
+    """Return the mark of a folder that must carry one. Raises FolderError where it does not. Nothing is changed."""
     mark = check(folder, kind) if os.path.lexists(folder) else None
     if mark is None:
         raise FolderError(f"{folder}: is not the {KINDS[kind]} of pulse-edge. {_advice(kind)}")

@@ -1,17 +1,21 @@
 """Read what the installer has written about the installation that this program runs from.
 
-The installer shares no code with the program, because it travels alone; the files between them are this contract:
+The installer shares no code with the program, because it travels alone; the files between them are
+this contract:
 
-    HOME/current                    name of the version in use, one line
+    HOME/current             name of the version in use, one line
     HOME/versions/NAME/
-        bundle.json                 the manifest of the bundle that was installed
-        install.json                {"program": version, "key": key id or null, "warning": text or null,
-                                     "kits": {folder: text or null}}; a text is printed with every answer
-        default-kit.json            {"format": "pulse-edge default kit", "kit": folder, "chosen": whether by a person}
-        kits/FOLDER/                one kit each
-        venv/                       the program
+        bundle.json          manifest of the bundle that was installed
+        install.json         {"program": version, "key": id of the key or null,
+                             "warning": text or null, "kits": {folder: text or null}};
+                             each text is printed with every answer
+        default-kit.json     {"format": "pulse-edge default kit", "kit": folder,
+                             "chosen": true if a person chose it}
+        kits/FOLDER/         one kit each
+        venv/                the program
 
-Without an installation, `default-kit.json` and `kits/` lie in the user's data directory. Standard library only.
+Without an installation, `default-kit.json` and `kits/` lie in the user's data directory. Standard
+library only.
 """
 
 from __future__ import annotations
@@ -30,7 +34,9 @@ _DEFAULT_FORMAT = "pulse-edge default kit"
 
 
 def version_folder() -> Path | None:
-    """Return the folder of the installed version that this program runs from; None if no bundle installed it."""
+    """Return the folder of the installed version that this program runs from; None if no bundle
+    installed it.
+    """
     folder = Path(sys.prefix).parent
     if (folder / BUNDLE_MANIFEST).is_file() and folder.parent.name == "versions":
         return folder
@@ -38,7 +44,9 @@ def version_folder() -> Path | None:
 
 
 def home() -> Path | None:
-    """Return the folder of the installation that this program runs from; None if no bundle installed it."""
+    """Return the folder of the installation that this program runs from; None if no bundle
+    installed it.
+    """
     folder = version_folder()
     return None if folder is None else folder.parent.parent
 
@@ -48,13 +56,16 @@ class InstallRecord:
     """What install.json says about a version."""
 
     warning: str | None
-    """Text that every answer carries, such as that the bundle was unsigned; None: its signature is trusted."""
+    """Text that every answer carries, such as that the bundle was unsigned; None: its signature is
+    trusted."""
     kits: dict[str, str | None]
     """The same for each kit, by folder name: kits may have come with an earlier bundle."""
 
 
 def read_record(folder: Path) -> InstallRecord | None:
-    """Read a version's install.json; None if it is absent. Raises OSError or ValueError for one that is broken."""
+    """Read a version's install.json; None if it is absent. Raises OSError or ValueError for one
+    that is broken.
+    """
     try:
         raw = json.loads((folder / INSTALL_RECORD).read_text("utf-8"))
     except FileNotFoundError:
@@ -78,7 +89,9 @@ class DefaultKit:
 
 
 def read_default(folder: Path) -> DefaultKit | None:
-    """Read the default kit from the parent of a `kits` folder; None if none is set. Raises OSError or ValueError."""
+    """Read the default kit from the parent of a `kits` folder; None if none is set. Raises OSError
+    or ValueError.
+    """
     try:
         raw = json.loads((folder / DEFAULT_KIT).read_text("utf-8"))
     except FileNotFoundError:

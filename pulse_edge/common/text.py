@@ -1,8 +1,8 @@
-"""Texts of strangers (names of files, ids of kits, answers of a model) made harmless: one rule for every output.
+"""Make foreign texts (names of files, ids of kits, answers of a model) harmless, by one rule for every output.
 
-A character is harmless if a terminal, a browser, an XML reader or a person takes it for what it is. Controls, lone
-surrogates, unassigned and private characters, line separators of Unicode, and invisible characters that reorder or hide
-text are not. Documents leave them out; terminals and names show them as escapes, so that two names never look alike.
+A character is harmless if a terminal, a browser, an XML reader or a person cannot mistake it for another one. Controls,
+lone surrogates, unassigned and private characters, line separators of Unicode, and invisible characters that reorder or
+hide text are not harmless. Documents leave them out; terminals and names show them as escapes, so that two names never look alike.
 Standard library only.
 """
 
@@ -29,29 +29,29 @@ def harmless(character: str) -> bool:
 
 
 def printable(text: str) -> str:
-    """The text without its harmful characters; for documents."""
+    """Return the text without its harmful characters; for documents."""
     return text if text.isascii() and text.isprintable() else "".join(filter(harmless, text))
 
 
 def visible(text: str) -> str:
-    """The text with harmful characters as escapes such as `\\x1b`; for terminals. Lines stay lines."""
+    """Return the text with harmful characters as escapes such as `\\x1b`; for terminals. Lines stay lines."""
     if text.isascii() and text.isprintable():
         return text
     return "".join(c if harmless(c) else _escape(c) for c in text)
 
 
 def one_line(name: str) -> str:
-    """A name on one line: line feeds and tabs are escapes too. Gives `""` for an empty name."""
+    """Return a name on one line: line feeds and tabs are escapes too. An empty name becomes `""`."""
     return visible(name).replace("\n", r"\n").replace("\t", r"\t") or '""'
 
 
 def counted(number: int, singular: str, plural: str) -> str:
-    """A number and what it counts, such as "1 file was" or "3 files were"."""
+    """Return a number with its noun, such as "1 file was" or "3 files were"."""
     return f"{number:,} {singular if number == 1 else plural}"
 
 
 def duration(seconds: float) -> str:
-    """`40 s`, `7 min`, `3 h 20 min`."""
+    """Return a duration as `40 s`, `7 min` or `3 h 20 min`."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
@@ -59,17 +59,17 @@ def duration(seconds: float) -> str:
 
 
 def json_text(value: Any, **how: Any) -> str:
-    """JSON that a terminal can show: harmful characters are JSON's own escapes, which a parser reads back as they were."""
+    """Return JSON that a terminal can show: harmful characters are JSON's own escapes, which a parser turns back."""
     return escaped_json(json.dumps(value, ensure_ascii=False, **how))
 
 
 def escaped_json(text: str) -> str:
-    """JSON text with harmful characters, which stand in its strings only, as JSON's escapes."""
+    """Return JSON text with harmful characters, which only its strings can hold, as JSON's escapes."""
     return "".join(c if harmless(c) else json.dumps(c)[1:-1] for c in text)
 
 
 def spreadsheet_cell(value: object) -> str:
-    """A cell that no spreadsheet takes for a formula, nor any part of it where it splits cells at semicolons or tabs."""
+    """Return a cell that no spreadsheet reads as a formula, nor any part of it if it splits cells at semicolons or tabs."""
     text = printable(str(value))
     if isinstance(value, int | float):
         return text
@@ -77,7 +77,7 @@ def spreadsheet_cell(value: object) -> str:
 
 
 def _is_formula(part: str) -> bool:
-    """Quotes count for nothing: a reader that splits at another separator takes them away."""
+    """Quotes give no protection: a reader that splits at another separator removes them."""
     return unicodedata.normalize("NFKC", part).lstrip(' \xa0"\u200c\u200d')[:1] in tuple(_FORMULA)
 
 

@@ -1,8 +1,8 @@
-"""Call functions in processes of their own, which are started isolated (see `child`), on as many cores as there are workers.
+"""Call functions in worker processes, which are started isolated (see `child_process`), one core each.
 
-In place of multiprocessing, whose children import from the current directory. A call goes out as a pickle of the function
-(by its module and name) and its arguments, and comes back as one of the result or the exception; only this program's own
-processes are at either end.
+It replaces multiprocessing, whose children import from the current directory. A call is sent as a pickle of the function
+(by its module and name) and its arguments, and answered by a pickle of the result or the exception; only this program's
+own processes are at either end.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 class Workers:
-    """`count` processes that call what they are given; each calls `start` first. Use as a context manager."""
+    """A pool of `count` processes that call functions; each calls `start` first. Use it as a context manager."""
 
     def __init__(self, count: int, start: Callable[[], None] | None = None) -> None:
         self._threads = ThreadPoolExecutor(count)
@@ -47,11 +47,11 @@ class Workers:
         self.close()
 
     def map(self, function: Callable[..., T], items: Iterable[Any]) -> Iterator[T]:
-        """`function(item)` for each item, in order. Raises what it raises; EngineError where a worker dies."""
+        """Yield `function(item)` for each item, in order. Raises what it raises; EngineError where a worker dies."""
         return self._threads.map(partial(self.call, function), items)
 
     def call(self, function: Callable[..., T], *arguments: Any) -> T:
-        """`function(*arguments)` in a free worker; waits for one, and for the result. Raises as `map`."""
+        """Return `function(*arguments)` of a free worker; wait for one, and for the result. Raises as `map`."""
         worker = self._free.get()
         try:
             return worker.call(function, arguments)  # type: ignore[no-any-return]
@@ -59,7 +59,7 @@ class Workers:
             self._free.put(worker)
 
     def close(self) -> None:
-        """End the processes, also in the middle of a call."""
+        """End the processes, even in the middle of a call."""
         for worker in self._all:
             worker.end()
         self._threads.shutdown(cancel_futures=True)
@@ -102,10 +102,10 @@ class _Worker:
         self._process.wait()
 
     def leave(self) -> None:
-        """Close the pipes, when no thread waits at them any more."""
+        """Close the pipes, once no thread waits at them."""
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
-                with contextlib.suppress(OSError):  # what the process did not take
+                with contextlib.suppress(OSError):  # unsent bytes of a process that was killed
                     pipe.close()
 
 
@@ -124,12 +124,12 @@ def _receive(pipe: IO[bytes]) -> bytes:
 
 
 def _serve() -> None:
-    """Answer calls until the other process closes its pipe, or is gone."""
+    """Answer calls until the other process closes its pipe or ends."""
     signal.signal(
         signal.SIGINT, signal.SIG_IGN
     )  # Ctrl-C reaches the process that waits for this one
     out = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a function prints must not come between
+    os.dup2(2, 1)  # the output of a function must not mix with the messages
     while True:
         try:
             call = _receive(sys.stdin.buffer)
@@ -139,7 +139,7 @@ def _serve() -> None:
 
 
 def _answer(call: bytes) -> bytes:
-    """The pickled result of a pickled call, or what it raised."""
+    """The pickled result of a pickled call, or its exception."""
     try:
         function, arguments = pickle.loads(call)
         answer = True, function(*arguments)

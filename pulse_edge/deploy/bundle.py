@@ -1,7 +1,9 @@
-"""Make a bundle: kits, wheels, installer and documents in one folder, listed in bundle.json and signed. For the workstation.
+"""Pack kits, wheels, installer and documents into one signed folder, and verify such a folder. For
+the workstation.
 
-The same inputs give the same bytes: every date in a bundle is that of its newest kit, and Ed25519 signatures hold no
-chance. Keys and signatures are minisign's files, so that `minisign -Vm bundle.json -p bundle.pub` verifies them too.
+The same inputs give the same bytes: every date in a bundle is that of its newest kit, and Ed25519
+signatures are not random. Keys and signatures are minisign's files, so that `minisign -Vm
+bundle.json -p bundle.pub` verifies them too.
 """
 
 from __future__ import annotations
@@ -13,30 +15,43 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pulse_edge.common import installation
-from pulse_edge.deploy import documents, wheelhouse
+from pulse_edge.deploy import documents, installer_archive, wheelhouse
 from pulse_edge.deploy.signing import SecretKey
-from pulse_edge.deploy.wheelhouse import Target, Wheel
+from pulse_edge.deploy.targets import EXTRAS, Target
+from pulse_edge.deploy.wheelhouse import Say, Supply
+from pulse_edge.deploy.wheels import Wheel
 from pulse_edge.errors import KitError
-from pulse_edge.installer import install
-from pulse_edge.installer.install import BUNDLE, BUNDLE_VERSION, PUBLIC_KEY, SIGNATURE, PublicKey
+from pulse_edge.installer import trust
+from pulse_edge.installer.bundle import (
+    BUNDLE_MANIFEST,
+    BUNDLE_VERSION,
+    INSTALLER,
+    PUBLIC_KEY,
+    SIGNATURE,
+    content_faults,
+    open_bundle,
+    refuse_faults,
+    shape_faults,
+)
+from pulse_edge.installer.fields import name_fits
+from pulse_edge.installer.files import Progress, sha256_of
+from pulse_edge.installer.home import Home
+from pulse_edge.installer.minisign import PublicKey, read_public_key
+from pulse_edge.installer.refusal import Refused
 from pulse_edge.kit import locate
 from pulse_edge.kit.kit import Kit, open_kit
-from pulse_edge.kit.manifest import MANIFEST, File, Manifest
-from pulse_edge.machine import memory
+from pulse_edge.kit.manifest import MANIFEST, File
+from pulse_edge.machine import memory_plan
 
 FAT32_BYTES = (4 << 30) - (4 << 20)
-"""The largest piece of a file: a little below what FAT32 can hold (2**32 - 1 bytes)."""
+"""Size of the largest piece of a file: a little below what FAT32 can hold (2**32 - 1 bytes)."""
 _READ_BYTES = 1 << 22
-Progress = Callable[[str, int, int], None]
-
-
-# --- packing ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -44,71 +59,86 @@ class Order:
     """What is to be packed."""
 
     kits: tuple[Path, ...]
+    """The first one answers when none is named."""
     out: Path
+    """Folder to make."""
     targets: tuple[Target, ...]
-    constraints: Path
-    wheels: tuple[Path, ...] = ()
-    """Wheel files to take before any other."""
+    supply: Supply
     key: SecretKey | None = None
+    """The key that signs; None: the bundle stays unsigned."""
     since: Path | None = None
-    """The bundle.json of an earlier bundle: what it listed is not carried again."""
+    """bundle.json of an earlier bundle, whose files are not carried again."""
     piece_bytes: int = FAT32_BYTES
     without: tuple[str, ...] = ()
-    """Names in `wheelhouse.EXTRAS` that are left out."""
+    """Names in `targets.EXTRAS` that are left out."""
 
     @property
     def extras(self) -> tuple[str, ...]:
-        """Parts of the program that are packed beside what it always needs."""
-        return tuple(name for name in wheelhouse.EXTRAS if name not in self.without)
+        """Parts of the program that are packed in addition to what it always needs."""
+        return tuple(name for name in EXTRAS if name not in self.without)
 
 
 def pack(
     order: Order,
-    progress: Progress = lambda _stage, _done, _of: None,
-    say: Callable[[str], None] = lambda _text: None,
+    progress: Progress = lambda _stage, _done, _total: None,
+    say: Say = lambda _text: None,
 ) -> PublicKey | None:
-    """Write the bundle `order.out`; the key that signed it. Everything is looked at first, the folder renamed last.
+    """Write the bundle `order.out`, and return the public half of the key that signed it.
 
-    `say` gets a line for each step that takes time, `progress` bytes of kits done and of how many.
-    Raises KitError naming what is missing or broken; then nothing is left.
+    Everything is checked first, and the folder gets its name last. `say` gets a line for each step
+    that takes time, `progress` the bytes of kits. Raises KitError that names what is missing or
+    broken; then no folder remains.
     """
-    if os.path.lexists(order.out):
-        raise KitError(f"{order.out}: exists. Name a new folder, on the USB drive or elsewhere.")
-    opened = {locate.folder_name(k.manifest.id): k for k in map(open_kit, order.kits)}
-    if len(opened) != len(order.kits):
-        raise KitError(
-            f"{order.out}: two kits of one name ({', '.join(opened)}). Pack one of them."
-        )
-    if inside := [k.path for k in opened.values() if k.path in order.out.resolve().parents]:
-        raise KitError(
-            f"{order.out}: lies in the kit {inside[0]}, which would be broken by it. Name a folder elsewhere."
-        )
-    earlier = _earlier(order.since)
-    wheels = wheelhouse.gather(order.targets, order.wheels, order.constraints, order.extras, say)
+    opened = _open_kits(order)
+    earlier = _hashes_of_earlier(order.since)
+    wheels = wheelhouse.gather(order.targets, order.supply, order.extras, say)
     with _writing(order.out) as work:
         say("copying and hashing the kits")
-        listed = _carry_kits(opened, work, order.piece_bytes, earlier, progress)
+        kits = _copy_kits(opened, work, order.piece_bytes, earlier, progress)
         say("copying the program, and writing the documents")
-        carried = _carry_wheels(wheels, work, earlier)
-        created = max(k.manifest.created for k in opened.values())
-        public = None if order.key is None else order.key.public()
-        manifests = [k.manifest for k in opened.values()]
-        documents.write(
-            work, manifests, carried, list(order.targets), public, created, order.extras
+        copied = _copy_wheels(wheels, work, earlier)
+        created = max(kit.manifest.created for kit in opened.values())
+        contents = documents.Contents(
+            kits=[kit.manifest for kit in opened.values()],
+            wheels=copied,
+            targets=order.targets,
+            key=None if order.key is None else order.key.public(),
+            created=created,
+            extras=order.extras,
         )
-        shutil.copyfile(install.__file__, work / "install.py")
-        data = _manifest(work, listed, wheels, created, order.extras)
-        (work / BUNDLE).write_bytes(data)
+        documents.write(work, contents)
+        installer_archive.write(work / INSTALLER)
+        manifest = _manifest(work, kits, wheels, created, order.extras)
+        (work / BUNDLE_MANIFEST).write_bytes(manifest)
         if order.key is not None:
             comment = f"pulse-edge bundle of {created}: {', '.join(opened)}"
-            (work / SIGNATURE).write_text(order.key.sign(data, comment), "utf-8", newline="\n")
+            signature = order.key.sign(manifest, comment)
+            (work / SIGNATURE).write_text(signature, "utf-8", newline="\n")
             (work / PUBLIC_KEY).write_text(order.key.public().text(), "utf-8", newline="\n")
-    return public
+    return contents.key
+
+
+def _open_kits(order: Order) -> dict[str, Kit]:
+    """Open the kits, by folder name. Raises KitError, also where the bundle's folder cannot be
+    made.
+    """
+    out = order.out
+    if os.path.lexists(out):
+        raise KitError(f"{out}: exists. Name a new folder, on the USB drive or elsewhere.")
+    opened = {locate.folder_name(kit.manifest.id): kit for kit in map(open_kit, order.kits)}
+    if len(opened) != len(order.kits):
+        raise KitError(f"{out}: two kits of one name ({', '.join(opened)}). Pack one of them.")
+    if around := [kit.path for kit in opened.values() if kit.path in out.resolve().parents]:
+        raise KitError(
+            f"{out}: lies in the kit {around[0]}, which would be broken by it. Name a folder "
+            "elsewhere."
+        )
+    return opened
 
 
 @contextlib.contextmanager
 def _writing(target: Path) -> Iterator[Path]:
-    """A folder beside `target`, renamed to it at the end, removed if anything is raised."""
+    """Make a folder that is renamed to `target` at the end, and removed if anything is raised."""
     target.parent.mkdir(parents=True, exist_ok=True)
     work = target.parent / f".{target.name}.unfinished-{secrets.token_hex(4)}"
     try:
@@ -119,8 +149,10 @@ def _writing(target: Path) -> Iterator[Path]:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _earlier(path: Path | None) -> set[str]:
-    """The sha256 of everything that an earlier bundle installed: whole kit files, and wheels."""
+def _hashes_of_earlier(path: Path | None) -> set[str]:
+    """Return the hashes of everything that an earlier bundle installed: whole files of kits, and
+    wheels.
+    """
     if path is None:
         return set()
     try:
@@ -129,76 +161,92 @@ def _earlier(path: Path | None) -> set[str]:
         return files | {sha256 for target in raw["targets"] for sha256 in target["wheels"].values()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
         raise KitError(
-            f"{path}: not a bundle's {BUNDLE} ({e}). Name the one of the bundle before."
+            f"{path}: not a bundle's {BUNDLE_MANIFEST} ({e}). Name that of the bundle before."
         ) from None
 
 
-def _carry_kits(
+def _copy_kits(
     opened: dict[str, Kit], work: Path, piece_bytes: int, earlier: set[str], progress: Progress
 ) -> dict[str, dict[str, Any]]:
-    """Copy the kits, checked against their manifests; what bundle.json says of them."""
-    manifests = {n: File(k.file(MANIFEST).stat().st_size, k.sha256) for n, k in opened.items()}
-    inside = {n: {**k.manifest.files, MANIFEST: manifests[n]} for n, k in opened.items()}
-    total = sum(
-        f.bytes for files in inside.values() for f in files.values() if f.sha256 not in earlier
-    )
-    listed: dict[str, dict[str, Any]] = {}
-    done, wrong = 0, []
+    """Copy the kits, checked against their manifests; return their entries in bundle.json."""
+    files = {
+        folder: {
+            **kit.manifest.files,
+            MANIFEST: File(kit.file(MANIFEST).stat().st_size, kit.sha256),
+        }
+        for folder, kit in opened.items()
+    }
+    every = [file for of_kit in files.values() for file in of_kit.values()]
+    total = sum(file.bytes for file in every if file.sha256 not in earlier)
+    done, altered = 0, []
 
-    def step(piece: int) -> None:
+    def step(size: int) -> None:
         nonlocal done
-        done += piece
+        done += size
         progress("pack", done, total)
 
+    entries: dict[str, dict[str, Any]] = {}
     for folder, kit in opened.items():
-        files: dict[str, Any] = {}
-        for name, file in inside[folder].items():
+        listed: dict[str, Any] = {}
+        for name, file in files[folder].items():
             pieces: list[str] = []
             if file.sha256 not in earlier:
-                pieces, sha256 = _split(
-                    kit.file(name), work, f"kits/{folder}/{name}", piece_bytes, step
-                )
+                place = f"kits/{folder}/{name}"
+                pieces, sha256 = _split(kit.file(name), work, place, piece_bytes, step)
                 if sha256 != file.sha256:
-                    wrong.append(str(kit.path / name))
-            files[name] = {"bytes": file.bytes, "sha256": file.sha256, "pieces": pieces}
-        listed[folder] = {"id": kit.manifest.id, "memory": _memory(kit.manifest), "files": files}
-    if wrong:
+                    altered.append(str(kit.path / name))
+            listed[name] = {"bytes": file.bytes, "sha256": file.sha256, "pieces": pieces}
+        entries[folder] = {
+            "id": kit.manifest.id,
+            "memory": least_memory(kit),
+            "files": listed,
+        }
+    if altered:
         raise KitError(
-            f"altered since the kit was made: {', '.join(wrong)}. Do not use it; make the kit again."
+            f"altered since the kit was made: {', '.join(altered)}. Do not use it; make the kit "
+            "again."
         )
-    return listed
+    return entries
 
 
-def _memory(m: Manifest) -> int:
-    """Bytes of memory that a kit takes when it answers: its weights, the cache of keys and values, the program."""
-    cache = 2 * 2 * m.language.layers * m.language.key_value_length * m.language.context_length
-    return sum(f.bytes for f in m.files.values()) + cache + 350 * memory.MIB
+def least_memory(kit: Kit) -> int:
+    """Return the bytes of memory that one page takes at least: the peak of the smallest memory
+    plan.
+
+    The installer refuses machines that have less. The figure holds for every processor, so that it
+    does not depend on the machine that packs. Raises KitError for a broken GGUF header.
+    """
+    workload = memory_plan.Workload(pages=1)
+    plans = memory_plan.ladder(kit, workload, None, frozenset(), exact_int8=False)
+    return min(plan.peak for plan in plans)
 
 
 def _split(
     source: Path, work: Path, name: str, piece_bytes: int, step: Callable[[int], None]
 ) -> tuple[list[str], str]:
-    """Copy a file in pieces that a bundle can hold; the pieces' names, and the sha256 of the whole."""
+    """Copy a file in pieces that FAT32 can hold; return the names of the pieces, and the hash of
+    the whole file.
+    """
     count = -(-source.stat().st_size // piece_bytes)
     names = [name] if count <= 1 else [f"{name}.{i:03d}" for i in range(1, count + 1)]
     digest = hashlib.sha256()
-    with open(source, "rb", buffering=0) as f:
+    with open(source, "rb", buffering=0) as file:
         for each in names:
             path = work / each
             path.parent.mkdir(parents=True, exist_ok=True)
-            left = piece_bytes
+            room = piece_bytes
             with open(path, "wb", buffering=0) as out:
-                while left and (piece := f.read(min(_READ_BYTES, left))):
-                    digest.update(piece)
-                    out.write(piece)
-                    left -= len(piece)
-                    step(len(piece))
+                while room and (chunk := file.read(min(_READ_BYTES, room))):
+                    digest.update(chunk)
+                    out.write(chunk)
+                    room -= len(chunk)
+                    step(len(chunk))
     return names, digest.hexdigest()
 
 
-def _carry_wheels(wheels: dict[Target, list[Wheel]], work: Path, earlier: set[str]) -> list[Wheel]:
-    """Copy every wheel once; all of them, by file name."""
-    every = {wheel.path.name: wheel for found in wheels.values() for wheel in found}
+def _copy_wheels(wheels: dict[Target, list[Wheel]], work: Path, earlier: set[str]) -> list[Wheel]:
+    """Copy each wheel once; return all of them, by file name."""
+    every = {wheel.path.name: wheel for of_target in wheels.values() for wheel in of_target}
     (work / "wheels").mkdir()
     for name, wheel in every.items():
         if wheel.sha256 not in earlier:
@@ -208,68 +256,60 @@ def _carry_wheels(wheels: dict[Target, list[Wheel]], work: Path, earlier: set[st
 
 def _manifest(
     work: Path,
-    listed: dict[str, Any],
+    kits: dict[str, Any],
     wheels: dict[Target, list[Wheel]],
     created: str,
     extras: tuple[str, ...],
 ) -> bytes:
-    """bundle.json: every file of the folder, the kits, and what each kind of laptop installs."""
+    """Return bundle.json: every file of the folder, the kits, and what each kind of laptop
+    installs.
+    """
     names = sorted(p.relative_to(work).as_posix() for p in work.rglob("*") if p.is_file())
-    folded = [n.casefold() for n in names]
-    if bad := [n for n in names if not install.name_fits(n) or folded.count(n.casefold()) > 1]:
+    folded = [name.casefold() for name in names]
+    if bad := [n for n in names if not name_fits(n) or folded.count(n.casefold()) > 1]:
         raise KitError(f"{', '.join(bad)}: no name that FAT32 and NTFS take. Rename it in the kit.")
-    targets = [
-        dataclasses.asdict(target)
-        | {
-            "glibc": max((w.glibc for w in found), default=[]),
-            "unpacked": sum(w.unpacked for w in found),
-            "wheels": {w.path.name: w.sha256 for w in found},
-        }
-        for target, found in wheels.items()
-    ]
-    files = {
-        n: {"bytes": (work / n).stat().st_size, "sha256": install.sha256_of(work / n)}
-        for n in names
-    }
+    program = [w for of_target in wheels.values() for w in of_target if w.name == "pulse-edge"]
     raw = {
         "bundle_version": BUNDLE_VERSION,
-        "pulse_edge": next(
-            w.version for found in wheels.values() for w in found if w.name == "pulse-edge"
-        ),
+        "pulse_edge": program[0].version,
         "created": created,
         "extras": list(extras),
-        "default_kit": next(iter(listed)),
-        "kits": listed,
-        "targets": targets,
-        "files": files,
+        "default_kit": next(iter(kits)),
+        "kits": kits,
+        "targets": [_target(target, of_target) for target, of_target in wheels.items()],
+        "files": {
+            name: {"bytes": (work / name).stat().st_size, "sha256": sha256_of(work / name)}
+            for name in names
+        },
     }
     return (json.dumps(raw, indent=1, ensure_ascii=False) + "\n").encode()
 
 
-def targets(platforms: Sequence[str], pythons: Sequence[str], device: str) -> tuple[Target, ...]:
-    """Every platform with every Python."""
-    return tuple(Target(platform, python, device) for platform in platforms for python in pythons)
-
-
-# --- verifying --------------------------------------------------------------------------------------------------------
+def _target(target: Target, wheels: list[Wheel]) -> dict[str, Any]:
+    """Return a target's entry in bundle.json."""
+    return dataclasses.asdict(target) | {
+        "glibc": max((wheel.glibc for wheel in wheels), default=[]),
+        "unpacked": sum(wheel.unpacked for wheel in wheels),
+        "wheels": {wheel.path.name: wheel.sha256 for wheel in wheels},
+    }
 
 
 def verify(path: Path, key: Path | None, progress: Progress) -> str:
-    """Check a bundle's signature and every byte of it, as the installer does; who vouches for it. Raises KitError."""
+    """Check a bundle's signature and every byte of it, as the installer does; say who vouches for
+    it. Raises KitError.
+    """
     try:
-        bundle = install.open_bundle(path)
-        named = None if key is None else install.read_public_key(key.read_text("utf-8"), str(key))
+        bundle = open_bundle(path)
+        named = None if key is None else read_public_key(key.read_text("utf-8"), str(key))
         home = installation.home()
-        trust = install.judged(
-            bundle, [] if home is None else install.Home(home).pinned(), key=named, accept=[]
-        )
-        install.refuse_broken(bundle, install.shape_faults(bundle))
-        install.refuse_broken(bundle, install.content_faults(bundle, list(bundle.files), progress))
-    except install.Refused as e:
+        pinned = [] if home is None else Home(home).pinned()
+        assessed = trust.assess(bundle, pinned, key=named)
+        refuse_faults(bundle, shape_faults(bundle))
+        refuse_faults(bundle, content_faults(bundle, list(bundle.files), progress))
+    except Refused as e:
         raise KitError("; ".join(e.lines)) from None
-    known = (
-        "the bundle's own, which nobody has pinned here"
-        if trust.first and named is None
-        else "trusted here"
-    )
-    return f"{path}: {len(bundle.files)} files are as they were made, signed by key {trust.key.id if trust.key else ''} ({known})"
+    standing = "trusted here"
+    if assessed.first and named is None:
+        standing = "the bundle's own, which is not trusted here yet"
+    key_id = "" if assessed.key is None else assessed.key.id
+    return f"{path}: {len(bundle.files)} files are unchanged, signed by key {key_id} ({standing})"

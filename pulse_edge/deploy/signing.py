@@ -1,4 +1,5 @@
-"""Make keys and signatures in minisign's file formats, so that `minisign -Vm bundle.json -p bundle.pub` verifies them too.
+"""Make keys and signatures in minisign's file formats, so that `minisign -Vm bundle.json -p
+bundle.pub` verifies them too.
 
 Signing needs the package cryptography; the installer verifies with its own few lines of Ed25519.
 """
@@ -14,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from pulse_edge.errors import KitError, UsageError
-from pulse_edge.installer import install
-from pulse_edge.installer.install import BUNDLE, PUBLIC_KEY, PublicKey
+from pulse_edge.installer.bundle import BUNDLE_MANIFEST, PUBLIC_KEY
+from pulse_edge.installer.files import write_atomically
+from pulse_edge.installer.minisign import PublicKey
 
 
 @dataclass(frozen=True)
@@ -39,28 +41,22 @@ class SecretKey:
         """A minisign signature file of `data`, prehashed, with a trusted comment."""
         private = _private(self.seed)
         signature = private.sign(hashlib.blake2b(data).digest())
-        whole = private.sign(signature + comment.encode())
+        comment_signature = private.sign(signature + comment.encode())
         lines = (
             "untrusted comment: signature of a pulse-edge bundle",
             base64.b64encode(b"ED" + self.number + signature).decode(),
             f"trusted comment: {comment}",
-            base64.b64encode(whole).decode(),
+            base64.b64encode(comment_signature).decode(),
         )
         return "\n".join(lines) + "\n"
 
     def text(self) -> str:
-        """The secret key file's text, without a password, as `minisign -G -W` makes it."""
-        raw = (
-            b"Ed"
-            + b"\0\0"
-            + b"B2"
-            + bytes(48)
-            + self.number
-            + self.seed
-            + self.public().key
-            + bytes(32)
-        )
-        return f"untrusted comment: minisign secret key {self.public().id}\n{base64.b64encode(raw).decode()}\n"
+        """Return the text of its file, without a password, as `minisign -G -W` writes it."""
+        public = self.public()
+        key = self.number + self.seed + public.key
+        raw = b"Ed" + b"\0\0" + b"B2" + bytes(48) + key + bytes(32)
+        line = base64.b64encode(raw).decode()
+        return f"untrusted comment: minisign secret key {public.id}\n{line}\n"
 
 
 def _private(seed: bytes) -> Any:
@@ -74,7 +70,11 @@ def _private(seed: bytes) -> Any:
 
 
 def keygen(path: Path) -> PublicKey:
-    """Make a key: `path` holds the secret half, readable by its owner alone, and `path`.pub the public one."""
+    """Make a key pair: `path` for the secret half, which only its owner may read, and `path`.pub
+    for the public half.
+
+    Raises KitError if one of them exists.
+    """
     public_path = path.with_name(path.name + ".pub")
     for each in (path, public_path):
         if os.path.lexists(each):
@@ -82,13 +82,13 @@ def keygen(path: Path) -> PublicKey:
     secret = SecretKey(secrets.token_bytes(8), secrets.token_bytes(32))
     text, public = secret.text(), secret.public()
     path.parent.mkdir(parents=True, exist_ok=True)
-    install.write_whole(path, text.encode(), mode=0o600)
-    install.write_whole(public_path, public.text().encode())
+    write_atomically(path, text.encode(), mode=0o600)
+    write_atomically(public_path, public.text().encode())
     return public
 
 
 def read_secret_key(path: Path) -> SecretKey:
-    """A secret key file without a password. Raises KitError."""
+    """Read a secret key file that has no password. Raises KitError."""
     try:
         raw = base64.b64decode(path.read_text("utf-8").splitlines()[1], validate=True)
     except (OSError, IndexError, ValueError):
@@ -97,10 +97,10 @@ def read_secret_key(path: Path) -> SecretKey:
         ) from None
     if len(raw) == 158 and raw[2:4] != b"\0\0":
         raise KitError(
-            f"{path}: has a password. Pack without --sign, then sign with `minisign -Sm BUNDLE/{BUNDLE} -s {path}` and "
-            f"put its public key beside it as {PUBLIC_KEY}."
+            f"{path}: has a password. Pack without --sign, then sign with `minisign -Sm "
+            f"BUNDLE/{BUNDLE_MANIFEST} -s {path}`, and copy its public key to BUNDLE/{PUBLIC_KEY}."
         )
     key = SecretKey(raw[54:62], raw[62:94])
     if len(raw) != 158 or raw[:6] != b"Ed\0\0B2" or raw[94:126] != key.public().key:
-        raise KitError(f"{path}: not a whole minisign secret key. Copy it again.")
+        raise KitError(f"{path}: not a complete minisign secret key. Copy it again.")
     return key

@@ -1,4 +1,4 @@
-"""What `interpret` would take for a page, in time and memory, from this machine's own speed. Nothing is loaded."""
+"""Estimate the time and memory of `interpret` for a page from the machine profile, without loading the kit."""
 
 from __future__ import annotations
 
@@ -9,34 +9,33 @@ from typing import Any
 import numpy as np
 
 from pulse_edge.common.text import duration
-from pulse_edge.inference import memory_plan, tiling, token_pruning
+from pulse_edge.inference import tiling, token_pruning
 from pulse_edge.kit.manifest import Manifest
-from pulse_edge.machine import memory
+from pulse_edge.machine import memory, memory_plan
 from pulse_edge.machine.profile import Speed
 from pulse_edge.page import admission
 from pulse_edge.page.reader import Page
 
 BYTES_PER_TOKEN = 3.5
-"""Of English questions, in Llama's vocabulary; the image tokens outweigh them by far."""
+"""Average bytes of a token of English text in Llama's vocabulary. Image tokens outnumber those of the questions by far."""
 ANSWER = 100
-"""Tokens of a report of some length: what an example of an answer's time is given for."""
+"""Tokens of a long report, for which the time of an answer is estimated."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """For one page. Seconds are null where `doctor` has measured nothing with this kit on this machine."""
+    """The estimate for one page. Seconds are null where `doctor` has not run with this kit on this machine."""
 
     file: str
     tiles: int
     image_tokens: int
-    """Image tokens."""
     questions: int
     max_tokens: int
-    """Longest answer."""
+    """Limit of an answer's tokens."""
     first_words: float | None
     """Seconds to the first answer's first token, loading included."""
     answer: float | None
-    """Seconds that an answer of `ANSWER` tokens then takes; all of them at most `max_tokens` / `ANSWER` times as many."""
+    """Seconds that an answer of `ANSWER` tokens then takes; one of `max_tokens` takes `max_tokens` / `ANSWER` times as many."""
     whole: float | None
     """Seconds for everything, with answers of `ANSWER` tokens."""
 
@@ -52,7 +51,7 @@ def estimate(
     force: bool = False,
     image_tokens: str = token_pruning.ALL,
 ) -> Estimate:
-    """Flattens and judges the page as `interpret` would. Raises PageRefused as it does."""
+    """Flatten and judge the page as `interpret` does, and estimate the rest. Raises PageRefused as it does."""
     checked = admission.check(page, straighten=straighten)
     if not force:
         admission.raise_if_refused(checked)
@@ -76,9 +75,9 @@ def estimate(
 def geometry(
     manifest: Manifest, size: tuple[int, int], image_tokens: str = token_pruning.ALL
 ) -> tuple[int, int]:
-    """(tiles, image tokens that are read at most) of a page of `size` (width, height) pixels."""
+    """Return (tiles, most image tokens that are read) of a page of `size` (width, height) pixels."""
     packing, side = manifest.packing, manifest.vision.patches_per_side
-    how: dict[str, Any] = {
+    packing_options: dict[str, Any] = {
         "size": manifest.vision.image_size,
         "aspect_ratio": packing.aspect_ratio,
         "pinpoints": packing.grid_pinpoints,
@@ -90,30 +89,30 @@ def geometry(
         width, height = tiling.best_grid(size, packing.grid_pinpoints)
         count += (width // manifest.vision.image_size) * (height // manifest.vision.image_size)
     blank = np.zeros((count, side**2, 1), np.float32)
-    packed = tiling.pack(blank, page_size=size, **how)
+    packed = tiling.pack(blank, page_size=size, **packing_options)
     if image_tokens == token_pruning.ALL:
         return count, len(packed)
-    padding = tiling.padding(size, patches=side**2, **how)
+    padding = tiling.padding(size, patches=side**2, **packing_options)
     return count, len(
         token_pruning.positions(image_tokens, padding, np.zeros(len(packed), np.float32), side)
     )
 
 
-def describe(cast: Estimate) -> str:
-    """A line for people."""
-    line = f"{cast.file}: {cast.tiles} tiles, {cast.image_tokens} image tokens"
-    if cast.first_words is None or cast.answer is None or cast.whole is None:
+def describe(page: Estimate) -> str:
+    """Return an estimate as a line for people."""
+    line = f"{page.file}: {page.tiles} tiles, {page.image_tokens} image tokens"
+    if page.first_words is None or page.answer is None or page.whole is None:
         return f"{line}; how long it takes is not known yet: run pulse-edge doctor with this kit"
-    spent = f"first words after {duration(cast.first_words)}, then {duration(cast.answer)} for an answer of "
-    spent += f"{min(ANSWER, cast.max_tokens)} tokens (at most {cast.max_tokens})"
-    several = f"; {cast.questions} questions {duration(cast.whole)}" if cast.questions > 1 else ""
+    spent = f"first words after {duration(page.first_words)}, then {duration(page.answer)} for an answer of "
+    spent += f"{min(ANSWER, page.max_tokens)} tokens (at most {page.max_tokens})"
+    several = f"; {page.questions} questions {duration(page.whole)}" if page.questions > 1 else ""
     return f"{line}; {spent}{several}"
 
 
-def describe_memory(made: memory_plan.Plan) -> str:
-    """A line for people."""
-    free = "" if made.budget is None else f" of {memory.shown(made.budget)} that may be taken"
+def describe_memory(plan: memory_plan.Plan) -> str:
+    """Return a memory plan as a line for people."""
+    free = "" if plan.budget is None else f" of {memory.shown(plan.budget)} that may be taken"
     closed = (
-        ", the encoder closed before the language model is loaded" if made.encoder_first else ""
+        ", the encoder closed before the language model is loaded" if plan.encoder_first else ""
     )
-    return f"memory: at most {memory.shown(made.peak)}{free}: {made.text}, context {made.context}{closed}"
+    return f"memory: at most {memory.shown(plan.peak)}{free}: {plan.text}, context {plan.context}{closed}"

@@ -1,21 +1,27 @@
-"""A kit on trial on this machine: its golden cases, its speed, and its memory against the plan."""
+"""A kit's self-test on this machine: its golden cases, its speed, and its memory against the plan."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from pulse_edge.diagnostics import benchmark, golden
-from pulse_edge.diagnostics.doctor import SAMPLE, WRITTEN, Check, Progress, keep, seconds_of
-from pulse_edge.inference import language_model, memory_plan
+from pulse_edge.diagnostics.checks import Check, Progress
 from pulse_edge.inference.device import threads_for
-from pulse_edge.inference.model import EncodedPage, PulseModel
+from pulse_edge.inference.language_model import LanguageModel
+from pulse_edge.inference.model import PulseModel
+from pulse_edge.inference.page_encoder import EncodedPage
 from pulse_edge.kit import prompt
 from pulse_edge.kit.kit import Kit
-from pulse_edge.machine import cpu, memory, profile, self_test_results
+from pulse_edge.machine import cpu, memory, memory_plan, profile, self_test_results
 
+SAMPLE_IMAGE_TOKENS = 64
+"""Image tokens that are prefilled to compare numbers of threads."""
+SAMPLE_TOKENS = 8
+"""Tokens that are decoded to measure the speed."""
 BUSY = 0.15
 """Share of the processors' time from which on other programs make a comparison of numbers of threads worthless."""
 TRIES = 3
@@ -23,179 +29,173 @@ FASTER = 0.97
 """More threads are taken only where they need at most this share of the time."""
 
 
-def trial(opened: Kit, limit: int | None, progress: Progress) -> Iterator[Check]:
-    """Load on the CPU, measure, compare, and keep what was found. Raises what loading and encoding raise."""
+def self_test(opened: Kit, limit: int | None, progress: Progress) -> Iterator[Check]:
+    """Load on the CPU, measure, compare, and store the results. Raises what loading and encoding raise."""
     _, cases = golden.read(opened)
     names = list(dict.fromkeys(case.page for case in cases)) or ["example_page.png"]
-    use = memory_plan.Use(pages=len(names))
+    workload = memory_plan.Workload(pages=len(names))
     with PulseModel.load(
-        opened, device="cpu", limit=limit, use=use, force=True, progress=progress
+        opened, device="cpu", limit=limit, workload=workload, force=True, progress=progress
     ) as model:
-        encoded = {
-            golden.page(opened, name): _encode(model, golden.page(opened, name)) for name in names
-        }
-        providers = model.encoder.providers  # now: it is closed before the language model is loaded
-        first = next(iter(encoded.values()))
+        pages = [golden.page(opened, name) for name in names]
+        encoded = {page: _encode(model, page) for page in pages}
+        providers = model.encoder.providers  # before the encoder is closed for the language model
+        first = encoded[pages[0]]
         threads, busy = fastest(model.language, first), []
         if threads is None:
             threads, check = _unmeasured(profile.recall(opened).speed)
             busy.append(check)
-        speed, steps = measure(model, first, threads), _steps(model, first)
-        checks = [
-            _golden(
-                golden.check(
-                    model, encoded.__getitem__, lambda done, of: progress("golden", done, of)
-                )
-            )
-        ]
-        found = {"providers": providers, "device": model.device}
+        speed, draft_check = measure(model, first, threads), _verification_step(model, first)
+        outcomes = golden.check(
+            model, encoded.__getitem__, lambda done, total: progress("golden", done, total)
+        )
+        engines = {"providers": providers, "device": model.device}
         planned, peak = model.plan.peak, memory.peak()
-    refused = (
-        None
-        if checks[0].state != "failed"
-        else f"pulse-edge doctor refused it here: {checks[0].text}."
-    )
-    checks += [
-        *busy,
-        Check("speed", "ok", _told(speed), vars(speed) | found),
-        *steps,
-        _peak(planned, peak),
-    ]
-    problems = self_test_results.store(opened, refused) if checks[0].state != "warning" else []
-    checks += [
-        Check("self-test result", "warning", f"{why}: it does not hold there") for why in problems
-    ]
-    failed = keep(opened, profile.Kept(speed))
-    yield from [*checks, failed] if failed else checks
+    verdict = golden_check(outcomes)
+    speed_check = Check("speed", "ok", _text(speed), vars(speed) | engines)
+    problems = _store(opened, verdict, speed)  # before any check is shown: that can be interrupted
+    yield from (verdict, *busy, speed_check, *draft_check, _peak(planned, peak), *problems)
+
+
+def _store(opened: Kit, verdict: Check, speed: profile.Speed) -> list[Check]:
+    """Store the result and the machine profile; return warnings where that failed."""
+    problems = []
+    if verdict.state != "warning":
+        failed = verdict.state == "failed"
+        refused = f"pulse-edge doctor refused it here: {verdict.text}." if failed else None
+        problems = [
+            Check("self-test result", "warning", f"{reason}: it does not hold there")
+            for reason in self_test_results.store(opened, refused)
+        ]
+    if (reason := profile.store(opened, profile.MachineProfile(speed))) is not None:
+        problems.append(Check("machine profile", "warning", f"{reason}: it is not stored"))
+    return problems
 
 
 def _encode(model: PulseModel, page: Path) -> EncodedPage:
-    """As the golden cases were made: a page that is known is not refused."""
+    """Encode a page as the golden cases were made: a known page is not refused."""
     return model.encode(page, force=True)
 
 
 def _figures(outcome: golden.Outcome) -> dict[str, Any]:
-    """JSON has no infinity."""
+    """An outcome for JSON, which has no infinity."""
     figures = vars(outcome) | {"passed": outcome.passed}
     return {k: v for k, v in figures.items() if not (isinstance(v, float) and math.isinf(v))}
 
 
-def _golden(outcomes: list[golden.Outcome]) -> Check:
-    figures = {"cases": [_figures(o) for o in outcomes]}
+def golden_check(outcomes: list[golden.Outcome]) -> Check:
+    """Return the check of a kit's golden cases."""
+    figures = {"cases": [_figures(outcome) for outcome in outcomes]}
     if not outcomes:
-        return Check(
-            "golden cases",
-            "warning",
-            "the kit has none, so its answers were compared with nothing",
-            figures,
-        )
-    failed = [o for o in outcomes if not o.passed]
-    worst = max(max(o.first_logits, o.later_logits, o.tokens, o.written) for o in outcomes)
-    limit = f"largest difference of a logit {worst:.3g}, tolerance {outcomes[0].tolerance:g}"
-    if math.isfinite(outcomes[0].largest_spread):
-        limit += (
-            f"; of all together {outcomes[0].spread:.3g}, tolerance {outcomes[0].largest_spread:g}"
-        )
+        text = "the kit has none, so its answers were compared with nothing"
+        return Check("golden cases", "warning", text, figures)
+    failed = [outcome for outcome in outcomes if not outcome.passed]
+    worst = max(max(o.first_logits, o.later_logits, o.tokens, o.decoded) for o in outcomes)
+    first = outcomes[0]
+    limit = f"largest difference of a logit {worst:.3g}, tolerance {first.tolerance:g}"
+    if math.isfinite(first.rms_tolerance):
+        limit += f"; root mean square {first.rms:.3g}, tolerance {first.rms_tolerance:g}"
     if failed:
-        return Check(
-            "golden cases",
-            "failed",
-            f"{len(failed)} of {len(outcomes)} did not come back ({limit})",
-            figures,
-        )
+        text = f"{len(failed)} of {len(outcomes)} did not come back ({limit})"
+        return Check("golden cases", "failed", text, figures)
     return Check("golden cases", "ok", f"all {len(outcomes)} came back ({limit})", figures)
 
 
+# --- speed ------------------------------------------------------------------------------------------------------------
+
+
+def seconds_of(call: Callable[[], Any]) -> float:
+    """Wall time of a call."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
 def measure(model: PulseModel, encoded: EncodedPage, threads: cpu.Threads) -> profile.Speed:
-    """A page as a clinic's, from its tiles to a few tokens, on so many threads."""
-    model.language.use_threads(threads.prefill, threads.decode)
+    """Measure a clinic's page, from its tiles to a few tokens, with these threads."""
+    language = model.language
+    language.use_threads(threads.prefill, threads.decode)
     turns, logits = model.turns(prompt.REPORT_QUESTION, ()), []
-    reading = seconds_of(lambda: logits.append(model.reach(encoded, turns)))
-    read, language = model.language.position, model.language
-    step = [int(logits[0].argmax())] * language.width  # guesses that are right come on top
-    writing = seconds_of(lambda: [language.feed_tokens(step, every=True) for _ in range(WRITTEN)])
+    prefill = seconds_of(lambda: logits.append(model.prefill(encoded, turns)))
+    position = language.position
+    # Draft tokens that are right come on top of this speed.
+    step = [int(logits[0].argmax())] * language.step_width
+    decode = seconds_of(
+        lambda: [language.feed_tokens(step, every=True) for _ in range(SAMPLE_TOKENS)]
+    )
     return profile.Speed(
         load_seconds=model.seconds["load"],
         tile_seconds=encoded.seconds["encode"] / encoded.tiles,
-        image_tokens_per_second=read / reading,
-        tokens_per_second=WRITTEN / writing,
+        image_tokens_per_second=position / prefill,
+        tokens_per_second=SAMPLE_TOKENS / decode,
         prefill_threads=threads.prefill,
         decode_threads=threads.decode,
     )
 
 
-def _steps(model: PulseModel, encoded: EncodedPage) -> list[Check]:
-    """What a step of several tokens costs behind a page; of a kit without a table of guesses, nothing.
+def _verification_step(model: PulseModel, encoded: EncodedPage) -> list[Check]:
+    """Compare a verification step behind a page with single tokens; no check for a kit without a draft table.
 
-    It is only said: other steps could give other answers, and those are the kit's and not the machine's to choose.
+    The check only informs: another step width could give other answers, and the width belongs to the kit.
     """
-    width = model.language.width
+    width = model.language.step_width
     if width == 1:
         return []
     cost = benchmark.step(model, encoded, width) / benchmark.step(model, encoded, 1)
-    text = f"a step of {width} takes as long as {cost:.2g} single tokens"
+    text = f"a verification step of {width} tokens takes as long as {cost:.2g} single tokens"
     figures = {"width": width, "cost": cost}
     if cost < width:
-        return [
-            Check(
-                "guesses", "ok", f"{text}: they save time where more of a step are right", figures
-            )
-        ]
-    return [
-        Check(
-            "guesses",
-            "warning",
-            f"{text}: they cost time here, use the kit without its table",
-            figures,
-        )
-    ]
+        text += ": draft tokens save time where more of a step are right"
+        return [Check("draft tokens", "ok", text, figures)]
+    text += ": draft tokens cost time here, use the kit without its draft table"
+    return [Check("draft tokens", "warning", text, figures)]
 
 
 def _unmeasured(before: profile.Speed | None) -> tuple[cpu.Threads, Check]:
     """Threads for a machine that was too busy to measure: those of an earlier `doctor`, else one for each core."""
     threads = threads_for(before)
-    text = f"other programs were using the processors, so numbers of threads were not compared, and {threads} "
-    text += "will be used. Run pulse-edge doctor again when the machine is quiet"
-    return threads, Check(
-        "threads", "warning", text, {"prefill": threads.prefill, "decode": threads.decode}
+    text = (
+        "other programs were using the processors, so numbers of threads were not compared, and "
+        f"{threads} will be used. Run pulse-edge doctor again when the machine is quiet"
     )
+    figures = {"prefill": threads.prefill, "decode": threads.decode}
+    return threads, Check("threads", "warning", text, figures)
 
 
-def fastest(language: language_model.LanguageModel, encoded: EncodedPage) -> cpu.Threads | None:
-    """The number of threads that reads rows fastest, and the one that writes tokens fastest.
+def fastest(language: LanguageModel, encoded: EncodedPage) -> cpu.Threads | None:
+    """Return the number of threads that prefills fastest, and the one that decodes fastest.
 
     None where other programs used the processors meanwhile, TRIES times: then one thread seems as fast as several.
     """
     for _ in range(TRIES):
         others = cpu.Others()
-        threads = _compared(language, encoded)
+        threads = _compare_threads(language, encoded)
         share = 0.0 if len(cpu.candidates()) == 1 else others.share()
         if share is None or share < BUSY:
             return threads
     return None
 
 
-def _compared(language: language_model.LanguageModel, encoded: EncodedPage) -> cpu.Threads:
-    rows, step = encoded.image_tokens[:SAMPLE], [language.end] * language.width
+def _compare_threads(language: LanguageModel, encoded: EncodedPage) -> cpu.Threads:
+    sample = encoded.image_tokens[:SAMPLE_IMAGE_TOKENS]
+    step = [language.end] * language.step_width
     counts = cpu.candidates()
     if len(counts) == 1:
         return cpu.Threads(counts[0], counts[0])
-    reading, writing = dict.fromkeys(counts, math.inf), dict.fromkeys(counts, math.inf)
-    for number in (
-        *reversed(counts),
-        *counts,
-    ):  # twice: the first call touches the weights, and others work here too
+    prefill, decode = dict.fromkeys(counts, math.inf), dict.fromkeys(counts, math.inf)
+    # Twice: the first call touches the weights, and other programs work here too.
+    for number in (*reversed(counts), *counts):
         language.clear()
         language.use_threads(number, number)
-        reading[number] = min(reading[number], seconds_of(lambda: language.feed_embeddings(rows)))
-        tokens = seconds_of(lambda: [language.feed_tokens(step, every=True) for _ in range(4)])
-        writing[number] = min(writing[number], tokens)
+        prefill[number] = min(prefill[number], seconds_of(lambda: language.feed_embeddings(sample)))
+        steps = seconds_of(lambda: [language.feed_tokens(step, every=True) for _ in range(4)])
+        decode[number] = min(decode[number], steps)
     language.clear()
-    return cpu.Threads(best(reading), best(writing))
+    return cpu.Threads(best(prefill), best(decode))
 
 
 def best(seconds: dict[int, float]) -> int:
-    """The fewest threads of which no more are worth while."""
+    """Return the smallest number of threads that more threads do not beat by enough."""
     chosen, *more = sorted(seconds)
     for number in more:
         if seconds[number] < FASTER * seconds[chosen]:
@@ -203,24 +203,22 @@ def best(seconds: dict[int, float]) -> int:
     return chosen
 
 
-def _told(speed: profile.Speed) -> str:
-    running = cpu.Threads(speed.prefill_threads, speed.decode_threads)
+def _text(speed: profile.Speed) -> str:
+    threads = cpu.Threads(speed.prefill_threads, speed.decode_threads)
     return (
         f"{speed.tile_seconds:.3g} s a tile, {speed.image_tokens_per_second:.3g} image tokens/s, "
-        f"{speed.tokens_per_second:.3g} tokens/s, {running}, loaded in {speed.load_seconds:.1f} s"
+        f"{speed.tokens_per_second:.3g} tokens/s, {threads}, loaded in {speed.load_seconds:.1f} s"
     )
 
 
 def _peak(planned: int, measured: int) -> Check:
-    """Side by side; the plan is at fault where it was exceeded by a tenth."""
+    """Compare the memory plan with the measured peak; a warning where it was exceeded by a tenth."""
     if not measured:
-        return Check(
-            "peak", "ok", "the system does not tell what a process took", {"planned": planned}
-        )
-    text = f"planned {memory.shown(planned)}, measured {memory.shown(measured)} ({measured / planned - 1:+.1%})"
-    return Check(
-        "peak",
-        "warning" if measured > 1.1 * planned else "ok",
-        text,
-        {"planned": planned, "measured": measured},
+        text = "the system does not tell what a process took"
+        return Check("peak", "ok", text, {"planned": planned})
+    text = (
+        f"planned {memory.shown(planned)}, measured {memory.shown(measured)} "
+        f"({measured / planned - 1:+.1%})"
     )
+    figures = {"planned": planned, "measured": measured}
+    return Check("peak", "warning" if measured > 1.1 * planned else "ok", text, figures)

@@ -1,16 +1,18 @@
-"""What is decided before a kit is loaded: device, threads and memory plan, and the encoder that proves the device."""
+"""Device selection: device, threads and memory plan of a run, decided before a kit is loaded.
+
+The encoder is part of the decision, because only a finished session proves that ONNX Runtime works on a device.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
 from pulse_edge.errors import DeviceError
-from pulse_edge.inference import language_model, vision_encoder
-from pulse_edge.inference import memory_plan as plans
-from pulse_edge.inference.memory_plan import Plan, Use
+from pulse_edge.inference import llama_cpp, vision_encoder
 from pulse_edge.kit import gguf_header
 from pulse_edge.kit.kit import Kit
-from pulse_edge.machine import cpu, memory, profile
+from pulse_edge.machine import cpu, memory, memory_plan, profile
+from pulse_edge.machine.memory_plan import Plan, Workload
 
 
 def default_threads() -> int:
@@ -19,71 +21,77 @@ def default_threads() -> int:
 
 
 def threads_for(speed: profile.Speed | None) -> cpu.Threads:
-    """What `doctor` measured as fastest, else the physical and the fast cores that this process may use."""
+    """Return the threads that `doctor` measured as fastest, else the physical and the fast cores of this process."""
     return (
         cpu.threads() if speed is None else cpu.Threads(speed.prefill_threads, speed.decode_threads)
     )
 
 
 @dataclass(frozen=True)
-class Start:
-    """Everything that was decided before loading."""
+class DeviceSelection:
+    """Everything that is decided before loading."""
 
     device: str
-    """`cpu` or `cuda`, of both halves."""
-    why: str
-    """Why `auto` took it."""
+    """`cpu` or `cuda`, of both engines."""
+    reason: str
+    """Why `auto` took this device; empty if it was named."""
     fallback: str | None
+    """Fault that kept `auto` from a GPU that this build could use; None: there is no fault."""
     threads: cpu.Threads
     plan: Plan
-    flash_attention: bool = False
-    observer: language_model.Observer | None = None
 
     def text(self) -> str:
-        """For the record: whatever can change the last digits of a result stands there."""
+        """Everything that can change the last digits of a result, for the audit log."""
         layers = f"{self.plan.gpu_layers} layers on the GPU" if self.device == "cuda" else ""
-        return f"{self.device} ({', '.join(filter(None, (self.why, str(self.threads), layers, self.plan.text)))})"
+        parts = (self.reason, str(self.threads), layers, self.plan.text)
+        return f"{self.device} ({', '.join(filter(None, parts))})"
 
 
-def decide(
-    opened: Kit, device: str, threads: cpu.Threads, use: Use, limit: int | None
-) -> tuple[Start, vision_encoder.VisionEncoder]:
-    """The decisions, and the encoder on the device that they name; `auto` ends on the CPU and says why."""
-    path, why, fallback = opened.file(opened.manifest.vision.file), "", None
+def select_device(
+    opened: Kit, device: str, threads: cpu.Threads, workload: Workload, limit: int | None
+) -> tuple[DeviceSelection, vision_encoder.VisionEncoder]:
+    """Return the selection and the encoder on its device.
+
+    `device` is `auto`, `cpu` or `cuda`; `auto` falls back to the CPU and says why. `limit`: bytes of memory. Raises
+    DeviceError for `cuda` that does not work, MemoryShortage, KitError.
+    """
+    path, reason, fallback = opened.file(opened.manifest.vision.file), "", None
     if device != "cpu":
         try:
-            plan = _gpu_plan(opened, use)
+            plan = _gpu_plan(opened, workload)
             encoder = vision_encoder.VisionEncoder(path, device="cuda", threads=threads.prefill)
-            return Start(
-                "cuda", "auto: CUDA works for both halves" * (device == "auto"), None, threads, plan
-            ), encoder
+            reason = "auto: CUDA works for both halves" if device == "auto" else ""
+            return DeviceSelection("cuda", reason, None, threads, plan), encoder
         except DeviceError as e:
             if device == "cuda":
                 raise
-            reason = str(e).removeprefix("cuda: ").split(". ")[0].split(";")[0]
-            why = f"auto: {reason.split(' (')[0]}"
-            # A build without CUDA is what most laptops have; anything else is a fault that somebody should mend.
-            fallback = (
-                f"no CUDA, so the CPU answers: {reason}" if language_model.has_cuda() else None
-            )
-    plan = plans.make(opened, use, limit=limit)
-    return Start("cpu", why, fallback, threads, plan), vision_encoder.VisionEncoder(
-        path, device="cpu", threads=threads.prefill
-    )
+            fault = str(e).removeprefix("cuda: ").split(". ")[0].split(";")[0]
+            reason = f"auto: {fault.split(' (')[0]}"
+            # Most laptops have a build without CUDA; anything else is a fault to be repaired.
+            if llama_cpp.has_cuda():
+                fallback = f"no CUDA, so the CPU answers: {fault}"
+    exact = vision_encoder.needs_exact_sums(opened.manifest.vision.type)
+    plan = memory_plan.make(opened, workload, exact_int8=exact, limit=limit)
+    encoder = vision_encoder.VisionEncoder(path, device="cpu", threads=threads.prefill)
+    return DeviceSelection("cpu", reason, fallback, threads, plan), encoder
 
 
-def _gpu_plan(opened: Kit, use: Use) -> Plan:
-    """How many layers fit on the GPU. Raises DeviceError where CUDA is missing or none fits."""
-    if reason := language_model.cuda_missing():
+def _gpu_plan(opened: Kit, workload: Workload) -> Plan:
+    """The plan with as many layers on the GPU as fit. Raises DeviceError where CUDA is missing or no layer fits."""
+    if reason := llama_cpp.cuda_missing():
         raise DeviceError(f"cuda: {reason}; or use --device cpu.")
-    gpu = language_model.gpus()[0]
-    held = gguf_header.read(opened.file(opened.manifest.language.file))
-    plan = plans.ladder(opened, replace(use, pages=None), memory.available(), frozenset())[0]
-    room = gpu.free - plan.parts["encoder"]
-    layers = plans.on_gpu(room, held, plan.parts["kv_cache"], plan.parts["compute"])
+    gpu = llama_cpp.gpus()[0]
+    header = gguf_header.read(opened.file(opened.manifest.language.file))
+    plan = memory_plan.ladder(
+        opened, replace(workload, pages=None), memory.available(), frozenset(), exact_int8=False
+    )[0]
+    encoder = plan.parts["encoder"]
+    layers = memory_plan.gpu_layers(
+        gpu.free - encoder, header, plan.parts["kv_cache"], plan.parts["compute"]
+    )
     if not layers:
         raise DeviceError(
             f"cuda: {gpu.name} has {memory.shown(gpu.free)} free, which holds the encoder "
-            f"({memory.shown(plan.parts['encoder'])}) and no layer of the kit; or use --device cpu."
+            f"({memory.shown(encoder)}) and no layer of the kit; or use --device cpu."
         )
-    return plans.with_gpu(plan, layers, held)
+    return memory_plan.with_gpu(plan, layers, header)

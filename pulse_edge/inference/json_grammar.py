@@ -1,11 +1,12 @@
-"""A JSON Schema -> a grammar of llama.cpp (GBNF) that lets nothing through but JSON of that schema.
+"""Translate a JSON Schema into a grammar of llama.cpp (GBNF) that allows only JSON of that schema.
 
-Only what a grammar can hold to the letter is understood; anything else is refused, so that every whole answer validates:
+The translation is our own because llama.cpp's converter ignores some keywords that it cannot express, so that an answer may
+not validate. Here a keyword that a grammar cannot express exactly is refused, and every whole answer validates. Understood are
 `object` (its `properties` all come, in their order), `array` (`items`, `minItems`, `maxItems`), `string` (`minLength`,
 `maxLength`), `integer` and `number` (`minimum`, `maximum`), `boolean`, `null`, `enum`, `const`, `anyOf`. Everything has an
 end: a string is ASCII, without `maxLength` of at most LONGEST characters, an array without `maxItems` at most MOST items.
 
-Each value is a rule with a name, and equal values share one. llama.cpp multiplies what stands in brackets by the repetitions
+Each value is a rule with a name, and equal values share one. llama.cpp multiplies a group in brackets by the repetitions
 around it and takes at most TOP in all; a name counts as one, so arrays of arrays and of objects stay small.
 """
 
@@ -25,23 +26,23 @@ LONGEST, MOST = 200, 16
 TOP = 2000
 """Repetitions that llama.cpp takes (MAX_REPETITION_THRESHOLD of its llama-grammar.cpp)."""
 DEEPEST = 100
-"""Values inside values; Python's own limit of calls inside calls is about three times as far."""
+"""Deepest nesting of values; Python's own recursion limit is about three times as deep."""
 LARGEST = 100_000
-"""Elements of a grammar: a character of a text, or half a repetition. llama.cpp reads so many in 0.1 s; a token takes 0.2 s
-where thousands of texts are possible."""
+"""Elements of the largest grammar: a character of a text, or half a repetition. llama.cpp reads that many in 0.1 s; a token
+takes 0.2 s where thousands of texts are possible."""
 SHORTEST = 65_536
 """Characters of the shortest answer: 4,096 tokens, a context of this family of models, of 16 characters each."""
 CHARACTERS = 4
-"""Characters of a token, in the mean: English under Llama's vocabulary has three to four, so that this is generous."""
+"""Average characters of a token, rounded up: English text in Llama's vocabulary has three to four."""
 MOST_BYTES = 1 << 20
-"""Of a schema's file."""
+"""Largest file of a schema."""
 DIGITS = 9
 BIGGEST = 2**53
 """Whole numbers up to here are the same in every program that reads JSON (RFC 8259, section 6)."""
 _CHARACTER = r"[ !#-\[\]-~]"
 """Printable ASCII but for quote and backslash: llama.cpp lets broken UTF-8 through for other characters."""
 _ABOUT = frozenset({"$schema", "$id", "$comment", "title", "description", "examples", "default"})
-"""Keywords that say nothing of what is valid."""
+"""Keywords that do not change what is valid."""
 _KEYWORDS: Mapping[str, frozenset[str]] = {
     "object": frozenset({"properties", "required", "additionalProperties"}),
     "array": frozenset({"items", "minItems", "maxItems"}),
@@ -55,7 +56,7 @@ _KEYWORDS: Mapping[str, frozenset[str]] = {
 
 @dataclass(frozen=True)
 class Grammar:
-    """What an answer may be."""
+    """The grammar of one schema, and the sizes of the answers that it allows."""
 
     text: str
     """GBNF with the rule `root`."""
@@ -64,14 +65,14 @@ class Grammar:
     longest: int
     """Characters of the longest JSON that it allows."""
     shorten: str
-    """The part of the schema to lower where the shortest answer is too long, and its keyword."""
+    """Advice on the part of the schema to lower where the shortest answer is too long."""
     limit: str
-    """The same where the longest answer is too long."""
+    """Advice for the longest answer."""
     source_sha256: str = ""
-    """Of the schema's file as it was read; empty where there is none."""
+    """SHA-256 of the schema's file; empty if there is none."""
 
     def require(self, tokens: int) -> None:
-        """Raise UsageError where the longest answer cannot be whole within so many tokens."""
+        """Raise UsageError if an answer could be cut off: the longest one does not fit into `tokens`."""
         if self.longest > CHARACTERS * tokens:
             raise UsageError(
                 f"the JSON schema allows answers of {self.longest:,} characters, and {tokens:,} tokens hold about "
@@ -80,7 +81,7 @@ class Grammar:
 
 
 def load(path: Path) -> Grammar:
-    """Compile a schema's file. Raises UsageError where it cannot be read, or asks for what a grammar cannot hold."""
+    """Compile a schema's file. Raises UsageError where it cannot be read, or has keywords that a grammar cannot express."""
     try:
         raw = _read(path)
         schema = json.loads(raw.decode("utf-8"), parse_constant=_no_number, parse_float=_finite)
@@ -97,7 +98,7 @@ def load(path: Path) -> Grammar:
 
 
 def _read(path: Path) -> bytes:
-    """The file's bytes, read once: it may be a pipe, which is empty the second time. Raises ValueError for an endless one."""
+    """Read the file's bytes once: a pipe is empty the second time. Raises ValueError for an endless one."""
     with open(path, "rb") as file:
         raw = file.read(MOST_BYTES + 1)
     if len(raw) > MOST_BYTES:
@@ -116,12 +117,12 @@ def _finite(text: str) -> float:
 
 
 def grammar(schema: Any) -> str:
-    """GBNF with the rule `root`. ValueError says which part of the schema is not understood, or has to be lowered."""
+    """Return GBNF with the rule `root`. ValueError says which part of the schema is not understood, or has to be lowered."""
     return compiled(schema).text
 
 
 def compiled(schema: Any) -> Grammar:
-    """The grammar of a schema. ValueError says which part of it is not understood, or has to be lowered."""
+    """Return the grammar of a schema. ValueError says which part of it is not understood, or has to be lowered."""
     rules = _Rules()
     root = rules.value(schema, "the schema", 0)
     if root.length > SHORTEST:
@@ -138,32 +139,32 @@ def compiled(schema: Any) -> Grammar:
 
 @dataclass(frozen=True)
 class _Value:
-    """One value of the schema: its rule, and the shortest JSON of it."""
+    """One value of the schema: its rule, and its shortest JSON."""
 
     rule: str
     length: int
-    """Characters of `text`, which is only made where they are few."""
+    """Characters of the shortest JSON. `text` makes it, which is only done where it is short."""
     text: Callable[[], str]
     longest: int
-    """Characters of the longest JSON of it."""
+    """Characters of the longest JSON."""
 
 
 class _Rules:
-    """The named rules of a grammar that is being made."""
+    """The named rules of a grammar while it is built."""
 
     def __init__(self) -> None:
         self.names: dict[str, str] = {}
-        """Expression -> name, in the order of their making."""
+        """Expression -> name, in the order of creation."""
         self._elements = 0
         self._costs: list[tuple[int, str]] = []
-        """Elements of a part, and what lowers them."""
+        """Elements of a part, and advice that lowers them."""
         self.low: list[tuple[int, str]] = []
-        """Repetitions that a part asks for, and what lowers them."""
+        """Repetitions that a part requires, and advice that lowers them."""
         self.high: list[tuple[int, str]] = []
-        """Characters of a part at most, and what lowers them."""
+        """Most characters of a part, and advice that lowers them."""
 
     def _rule(self, expression: str, elements: int, advice: str) -> str:
-        """The name of an expression, a new one where it is new. ValueError where the grammar becomes too large."""
+        """The name of an expression, which is added if it is new. ValueError where the grammar becomes too large."""
         if expression not in self.names:
             self.names[expression] = f"r{len(self.names)}"
             self._elements += elements
@@ -175,7 +176,7 @@ class _Rules:
         return self.names[expression]
 
     def value(self, schema: Any, where: str, depth: int) -> _Value:
-        """Rules of a value and all inside it. `where` is its name in messages, `depth` how many values are around it."""
+        """Add the rules of a value and all inside it. `where` is its name in messages, `depth` the number of values around it."""
         where = where if len(where) <= 80 else f"{where[:40]}...{where[-30:]}"
         if depth > DEEPEST:
             raise ValueError(
@@ -226,7 +227,7 @@ class _Rules:
         return _Value(rule, shortest.length, shortest.text, longest)
 
     def _texts(self, options: Sequence[Any], where: str) -> _Value:
-        """Values that stand in the schema themselves."""
+        """A value out of a list that stands in the schema."""
         try:
             texts = dict.fromkeys(json.dumps(one, allow_nan=False) for one in options)
         except (TypeError, ValueError):
@@ -241,8 +242,8 @@ class _Rules:
 
     def _object(self, parts: Mapping[str, Any], where: str, depth: int) -> _Value:
         properties, required = parts.get("properties", {}), parts.get("required", [])
-        known = isinstance(properties, dict) and isinstance(required, list)
-        if not known or not {*map(str, required)} <= {*properties}:
+        valid = isinstance(properties, dict) and isinstance(required, list)
+        if not valid or not {*map(str, required)} <= {*properties}:
             raise ValueError(f"{where} requires what is not among its properties")
         if not isinstance(parts.get("additionalProperties", False), bool):
             raise ValueError(
@@ -278,9 +279,9 @@ class _Rules:
             return _Value(self._rule('"[]"', 2, ""), 2, lambda: "[]", 2)
         if low:
             self.low.append((low, f"lower minItems of {where}, {low:,}"))
-        more = self._rule(f'", " {item.rule}', 3, "")
-        some = f"{item.rule} {more}{{{max(0, low - 1)},{high - 1}}}"
-        expression = f'"[" {some} "]"' if low else f'"[" ({some})? "]"'
+        next_item = self._rule(f'", " {item.rule}', 3, "")
+        items = f"{item.rule} {next_item}{{{max(0, low - 1)},{high - 1}}}"
+        expression = f'"[" {items} "]"' if low else f'"[" ({items})? "]"'
         advice = f"lower maxItems of {where}, {high:,}"
         rule = self._rule(expression, 4 + 2 * high, advice)
         length, longest = 2 + low * item.length + 2 * max(low - 1, 0), high * (2 + item.longest)
@@ -324,7 +325,7 @@ class _Rules:
 
 
 def _most(parts: Sequence[tuple[int, str]]) -> str:
-    """What lowers the largest of some parts."""
+    """The advice for the largest part."""
     return max(parts, default=(0, "ask for fewer properties and shorter texts"))[1]
 
 
@@ -332,7 +333,7 @@ _ENDLESS = 10**DIGITS - 1
 
 
 def _bound(parts: Mapping[str, Any], key: str, where: str) -> int | None:
-    """`minimum` or `maximum` as a whole number; None: not given."""
+    """`minimum` or `maximum` as a whole number; None if it is absent."""
     if key not in parts:
         return None
     value = parts[key]
@@ -344,7 +345,7 @@ def _bound(parts: Mapping[str, Any], key: str, where: str) -> int | None:
 
 
 def _magnitude(least: int, most: int, kind: str, *, open_end: bool) -> str:
-    """Numbers without a sign from `least` to `most`; of `number`, with up to six decimals (behind `most` if `open_end`)."""
+    """Unsigned numbers from `least` to `most`; a `number` has up to six decimals (beyond `most` if `open_end`)."""
     if kind == "integer":
         return _group(_whole(least, most))
     decimals = '("." [0-9]{1,6})?'

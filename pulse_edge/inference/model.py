@@ -1,201 +1,102 @@
-"""The way through: scan -> tiles -> features -> image tokens -> text -> Report. Every caller uses it."""
+"""The way of one page: scan -> tiles -> image tokens -> answers and findings -> Report. Every caller uses `PulseModel`."""
 
 from __future__ import annotations
 
-import datetime
 import hashlib
 import json
-import platform
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from importlib.metadata import version
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
+from pulse_edge.common import times
+from pulse_edge.common.arrays import Float
 from pulse_edge.errors import KitError, MemoryShortage, UsageError
-from pulse_edge.inference import cache as rowcache
-from pulse_edge.inference import language_model, speculative, token_pruning, vision_encoder
-from pulse_edge.inference import tiling as tiles
-from pulse_edge.inference.device import Start, decide, threads_for
+from pulse_edge.inference import (
+    decoding,
+    language_model,
+    llama_cpp,
+    reporting,
+    speculative,
+    statements,
+    token_pruning,
+    vision_encoder,
+)
+from pulse_edge.inference.cache import ImageTokenCache, PrefixCache
+from pulse_edge.inference.decoding import Answering
+from pulse_edge.inference.device import DeviceSelection, select_device, threads_for
 from pulse_edge.inference.json_grammar import Grammar
-from pulse_edge.inference.memory_plan import Use
+from pulse_edge.inference.page_encoder import EncodedPage, PageEncoder, Progress
 from pulse_edge.kit import gguf_header, locate, prompt
 from pulse_edge.kit.kit import Kit
 from pulse_edge.kit.manifest import Calibration
 from pulse_edge.kit.verify import verify
 from pulse_edge.machine import cpu, memory, profile, self_test_results
+from pulse_edge.machine.memory_plan import Workload
 from pulse_edge.page import admission, reader
-from pulse_edge.report import findings
-from pulse_edge.report.report import (
-    DEMONSTRATION,
-    FORCED,
-    FORCED_KIT,
-    NOT_ALL_READ,
-    NOT_PROVEN,
-    Answer,
-    Contradiction,
-    Finding,
-    KitSummary,
-    Report,
-)
+from pulse_edge.report.report import Contradiction, Finding, KitSummary, Report
 
-Float = npt.NDArray[np.float32]
 Turns = Sequence[tuple[str, str]]
 """Earlier questions about the same page, each with the answer that was given."""
-Progress = Callable[[str, int, int], None]
-"""Gets the stage (`verify` bytes, `load` per mille, `encode` tiles, `prefill` rows, `findings` questions), how
-much is done, and of how much."""
+Source = str | Path | bytes | Image.Image | reader.Page
 
 
-def _silent(_stage: str, _done: int, _of: int) -> None:
+def _silent(_stage: str, _done: int, _total: int) -> None:
     pass
 
 
 @dataclass(frozen=True)
-class EncodedPage:
-    """A page, ready for questions."""
+class EngineOptions:
+    """How the language model works; the default is what every kit is measured with."""
 
-    file: str
-    page_sha256: str
-    image_tokens: Float
-    """(T, d) float32, what the language model sees in the image's place."""
-    tiles: int
-    image_tokens_sha256: str
-    seconds: dict[str, float]
-    """Wall time of `read`, `check` and `encode`; `cached` in place of `encode` where the rows were kept from before."""
-    checked: admission.CheckedPage | None = None
-    positions: npt.NDArray[np.int64] | None = None
-    """(T + 1,) of the rows, and of what follows them, where some were left out; None: one after the other."""
-    image_tokens_read: str = token_pruning.ALL
-    """Which of the page's rows these are, for the record."""
-
-    def picture(self, page: reader.Page) -> Image.Image:
-        """What the model was shown of the page that this was made of."""
-        return page.image if self.checked is None else self.checked.flat.image
-
-
-class Answering(Iterator[str]):
-    """An answer as it is made: iterate for its text; the other fields are final when the iteration has ended."""
-
-    def __init__(
-        self,
-        model: PulseModel,
-        encoded: EncodedPage,
-        question: str,
-        max_tokens: int,
-        history: Turns = (),
-        grammar: str | None = None,
-    ) -> None:
-        self.question = question
-        self.prose = grammar is None
-        """False: JSON of a schema, whose words are keys and not statements."""
-        self.text = ""
-        self.ids: list[int] = []
-        """The generated tokens, without the end."""
-        self.complete = False
-        self.seconds: dict[str, float] = {}
-        """`prefill` and `answer`, and `first_token` since the question was asked."""
-        self._parts = self._run(model, encoded, model.turns(question, history), max_tokens, grammar)
-
-    @property
-    def tokens(self) -> int:
-        """How many were generated so far."""
-        return len(self.ids)
-
-    def __next__(self) -> str:
-        return next(self._parts)
-
-    def _run(
-        self,
-        model: PulseModel,
-        encoded: EncodedPage,
-        turns: list[str],
-        max_tokens: int,
-        grammar: str | None,
-    ) -> Iterator[str]:
-        language = model.language
-        turn = model.take_turn()
-        start = time.perf_counter()
-        logits = model.reach(encoded, turns)
-        prefilled = time.perf_counter()
-        self.seconds["prefill"] = prefilled - start
-        pieces = language.generate(logits, max_tokens, model.drafter, grammar)
-        held = ""  # white space at either end is not part of an answer
-        while True:
-            model.check_turn(turn)
-            try:
-                piece = next(pieces)
-            except StopIteration as end:
-                self.complete = end.value
-                break
-            self.ids.append(piece.token)
-            self.seconds.setdefault("first_token", time.perf_counter() - start)
-            text = held + piece.text if self.text else (held + piece.text).lstrip()
-            held = text[len(text.rstrip()) :]
-            if shown := text.rstrip():
-                self.text += shown
-                yield shown
-        self.seconds["answer"] = time.perf_counter() - prefilled
-        if grammar is not None and not self.complete:
-            raise UsageError(
-                f"{encoded.file}: the JSON was not at its end after {self.tokens} tokens. Raise --max-tokens, or lower "
-                "maxLength and maxItems in the schema."
-            )
-
-    def answer(self) -> Answer:
-        """The whole answer; runs what is left."""
-        for _ in self:
-            pass
-        return self.so_far()
-
-    def so_far(self) -> Answer:
-        """What has been said until now."""
-        return Answer(self.question, self.text, self.tokens, self.complete)
+    speculation: bool = True
+    """Decode speculatively where the kit has a draft table. False decodes single tokens, with the same answers."""
+    prefix_cache: PrefixCache | None = None
+    """Stores the KV cache of prefilled pages on disk; None: it is not stored."""
+    flash_attention: bool = False
+    """Changes the last digits of results with the number of threads; for measurements."""
+    observer: llama_cpp.Observer | None = None
+    """Sees the results of the compute graph's nodes."""
 
 
 class PulseModel:
-    """A loaded kit. Use as a context manager, or `close` it. One thread, one answer at a time."""
+    """A loaded kit. Use it as a context manager, or `close` it. One thread, one answer at a time."""
 
     def __init__(
         self,
         kit: Kit,
         encoder: vision_encoder.VisionEncoder,
-        how: Start,
+        selection: DeviceSelection,
         progress: Progress,
-        *,
-        speculation: bool = True,
-        prefix_cache: rowcache.PrefixCache | None = None,
+        engine: EngineOptions,
     ) -> None:
-        """For `load`, which is how to get one."""
+        """For `load`, which is the way to get one."""
         self.kit = kit
         self.encoder = encoder
-        self.plan = how.plan
-        self.device = how.text()
-        self.fallback = how.fallback
-        """Why `auto` did not take a GPU that is there, or should be; None: nothing is wrong."""
+        self.plan = selection.plan
+        self.device = selection.text()
+        self.fallback = selection.fallback
+        """Fault that kept `auto` from a GPU that this build could use; None: there is no fault."""
         self.refused: str | None = None
-        """Why `doctor` refused this kit on this machine, where it was forced to answer all the same."""
+        """Why `doctor` refused this kit on this machine, if it was forced to answer all the same."""
         self.proven = False
-        """Whether the kit's golden cases came back here when `doctor` ran last, on the device that answers now."""
+        """Whether the kit passed its last self-test on this machine, with the device that answers now."""
         self.progress = progress
-        self.seconds: dict[str, float] = {}
-        self._how = how
+        self._load_seconds = 0.0
+        self._selection = selection
+        self._engine = engine
         self._language: language_model.LanguageModel | None = None
-        name = kit.manifest.packing.newline_file
-        self._newline = None if name is None else np.fromfile(kit.file(name), "<f4")
+        self._pages = PageEncoder(kit, encoder, selection.device, progress)
         self.drafter: speculative.Drafter | None = None
         """Proposes draft tokens; None: decoding is not speculative, and gives the same answers."""
-        if speculation and (table := kit.manifest.draft_table_file) is not None:
+        if engine.speculation and (table := kit.manifest.draft_table_file) is not None:
             self.drafter = speculative.Drafter(
                 speculative.read(kit.file(table), kit.manifest.language.vocabulary)
             )
-        self.prefixes = prefix_cache
+        self.prefixes = engine.prefix_cache
         self._turn = 0
 
     @classmethod
@@ -206,21 +107,17 @@ class PulseModel:
         device: str = "auto",
         threads: int | None = None,
         limit: int | None = None,
-        use: Use | None = None,
+        workload: Workload | None = None,
         force: bool = False,
-        flash_attention: bool = False,
-        observer: language_model.Observer | None = None,
         progress: Progress = _silent,
-        speculation: bool = True,
-        prefix_cache: rowcache.PrefixCache | None = None,
+        engine: EngineOptions | None = None,
     ) -> PulseModel:
-        """Open, verify and load a kit (None: as `kit.find` says) on `auto`, `cpu` or `cuda`.
+        """Open, verify and load a kit (None: as `locate.find` says) on `auto`, `cpu` or `cuda`.
 
         `threads` None: what `pulse-edge doctor` measured here, else the physical cores. `limit`: bytes of memory that
-        it may take. `use` says what is going to be asked (default: anything); with its `pages` the language model is
-        loaded at the first question, and where the plan says so after closing the encoder. `force` also loads a kit
-        that `doctor` refused on this machine, and every answer says so. `speculation` False decodes one token at a
-        time, with the same answers. `prefix_cache` stores the KV cache of prefilled pages on disk (None: nowhere).
+        it may take. `workload` says what is going to be asked (default: anything). With its `pages` the language model
+        is loaded at the first question, and where the plan says so after closing the encoder. `force` also loads a kit
+        that `doctor` refused on this machine, and every answer says so.
 
         Raises KitError, MemoryShortage (before anything is loaded), DeviceError, EngineError, UsageError.
         """
@@ -229,423 +126,77 @@ class PulseModel:
             raise UsageError(f"device {device!r}: expected auto, cpu or cuda.")
         vision_encoder.installed_runtime()
         opened = kit if isinstance(kit, Kit) else locate.find(None if kit is None else Path(kit))
-        known, tested = profile.recall(opened), self_test_results.recall(opened)
+        speed, tested = profile.recall(opened).speed, self_test_results.recall(opened)
         if tested is not None and tested.refused and not force:
             raise KitError(
                 f"{opened.path}: {tested.refused} Run pulse-edge doctor again, or answer with --force-kit."
             )
-        _verify(opened, progress)
-        gguf_header.agree(opened.file(opened.manifest.language.file), opened.manifest.language)
-        running = cpu.Threads(threads, threads) if threads else threads_for(known.speed)
-        how, encoder = decide(opened, device, running, use or Use(), limit)
-        model = cls(
+        verify(
             opened,
-            encoder,
-            replace(how, flash_attention=flash_attention, observer=observer),
-            progress,
-            speculation=speculation,
-            prefix_cache=prefix_cache,
+            remembered=True,
+            progress=lambda done, total: progress("verify", done, total),
         )
+        gguf_header.check_against(
+            opened.file(opened.manifest.language.file), opened.manifest.language
+        )
+        running = cpu.Threads(threads, threads) if threads else threads_for(speed)
+        workload = workload or Workload()
+        selection, encoder = select_device(opened, device, running, workload, limit)
+        model = cls(opened, encoder, selection, progress, engine or EngineOptions())
         if tested is not None:
-            model.refused, model.proven = (
-                tested.refused,
-                tested.refused is None and how.device == "cpu",
-            )
-        model.seconds["load"] = time.perf_counter() - start
-        try:
-            if use is None or use.pages != 1:  # a single page is read and judged meanwhile
-                model._wait_for_encoder()
-            if use is None or use.pages is None:
-                _ = model.language
-        except BaseException:
-            model.close()
-            raise
+            model.refused = tested.refused
+            model.proven = tested.refused is None and selection.device == "cpu"
+        model._load_seconds = time.perf_counter() - start
+        model._wait_for_engines(workload)
         return model
+
+    def _wait_for_engines(self, workload: Workload) -> None:
+        """Wait for the engines that the workload needs at once: a single page is read and judged meanwhile."""
+        try:
+            if workload.pages != 1:
+                self._pages.wait()
+            if workload.pages is None:
+                _ = self.language
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Wall time of `load`, both engines together."""
+        return {"load": self._load_seconds + self._pages.wait_seconds}
 
     @property
     def language(self) -> language_model.LanguageModel:
-        """The language model; loaded when first wanted, and the encoder closed before if the plan says so."""
+        """The language model. It is loaded at its first use; if the plan says so, the encoder is closed before."""
         if self._language is None:
             start = time.perf_counter()
             if self.plan.encoder_first:
                 self.encoder.close()
                 memory.give_back()
-            how = self._how
-            self._language = language_model.LanguageModel(
-                self.kit.file(self.kit.manifest.language.file),
+            selection, manifest = self._selection, self.kit.manifest
+            settings = language_model.Settings(
                 context=self.plan.context,
-                threads=how.threads.prefill,
-                decode_threads=how.threads.decode,
-                device=how.device,
+                threads=selection.threads.prefill,
+                decode_threads=selection.threads.decode,
+                device=selection.device,
                 gpu_layers=self.plan.gpu_layers,
                 batch=self.plan.batch,
                 mapped=not self.plan.repack,
                 repack=self.plan.repack,
-                key_cache_type=self.kit.manifest.language.key_cache_type,
-                flash_attention=how.flash_attention,
-                # Of the kit and not of the moment: another width can give other bits.
-                width=1 if self.kit.manifest.draft_table_file is None else language_model.WIDTH,
-                observer=how.observer,
+                key_cache_type=manifest.language.key_cache_type,
+                flash_attention=self._engine.flash_attention,
+                # The kit decides, whether or not drafts are used: another width can give other bits.
+                step_width=1 if manifest.draft_table_file is None else decoding.STEP_WIDTH,
+            )
+            self._language = language_model.LanguageModel(
+                self.kit.file(manifest.language.file),
+                settings,
+                observer=self._engine.observer,
                 progress=lambda fraction: self.progress("load", int(1000 * fraction), 1000),
             )
-            self.seconds["load"] = self.seconds.get("load", 0.0) + time.perf_counter() - start
+            self._load_seconds += time.perf_counter() - start
         return self._language
-
-    def encode(
-        self,
-        source: str | Path | bytes | Image.Image | reader.Page,
-        *,
-        straighten: bool = True,
-        force: bool = False,
-        admit: bool = True,
-        cache: rowcache.ImageTokenCache | None = None,
-        image_tokens: str = token_pruning.ALL,
-    ) -> EncodedPage:
-        """Read a page, flatten and judge it, and encode it, once for all its questions. Raises ScanError, PageRefused.
-
-        `straighten` False leaves its pixels alone; `force` encodes what was refused, and the report says so. Without
-        `admit` the page goes in as it is and unjudged: for measurements on pages that are known. Rows that `cache` has are
-        not encoded again; others go there. `rows` are those that the language model reads: see `thin`.
-        """
-        if self.plan.encoder_first and self._language is not None:
-            raise MemoryShortage(
-                f"{self.kit.path}: the encoder was closed to make room for the language model. Encode every page before "
-                "the first question, or allow more memory."
-            )
-        start = time.perf_counter()
-        page = source if isinstance(source, reader.Page) else reader.read(source)
-        read = time.perf_counter()
-        checked = admission.admit(page, straighten, force) if admit else None
-        memory.give_back()  # what judging took, before the encoder takes its own
-        judged, image = time.perf_counter(), checked.flat.image if checked else page.image
-        spec = self.kit.manifest.vision
-        pixels = tiles.cut(image, mean=spec.mean, std=spec.std, **self._tiling())
-        by = token_pruning.importance(image_tokens)
-        whole, worth, waited = self._rows(
-            pixels, image.size, cache, attention=by == token_pruning.ATTENTION
-        )
-        took = time.perf_counter() - judged - (waited or 0.0)
-        seconds = {
-            "read": read - start,
-            "check": judged - read,
-            "cached" if waited is None else "encode": took,
-        }
-        digest = hashlib.sha256(whole.tobytes())
-        if by == token_pruning.SIMILARITY:
-            worth = token_pruning.unlikeness(whole)
-        at = token_pruning.positions(
-            image_tokens, self._padding(image.size), worth, spec.patches_per_side
-        )
-        if len(at) == len(whole):
-            return EncodedPage(
-                page.name, page.sha256, whole, len(pixels), digest.hexdigest(), seconds, checked
-            )
-        digest.update(at.astype("<i8").tobytes())
-        told = f"{image_tokens}: {len(at)} of {len(whole)}"
-        places = np.append(at, len(whole))
-        return EncodedPage(
-            page.name,
-            page.sha256,
-            whole[at],
-            len(pixels),
-            digest.hexdigest(),
-            seconds,
-            checked,
-            places,
-            told,
-        )
-
-    def _wait_for_encoder(self) -> float:
-        """Seconds that it was not ready yet; part of loading."""
-        start = time.perf_counter()
-        self.encoder.ready()
-        waited = time.perf_counter() - start
-        self.seconds["load"] = self.seconds.get("load", 0.0) + waited
-        return waited
-
-    def _tiling(self) -> dict[str, Any]:
-        packing = self.kit.manifest.packing
-        size = self.kit.manifest.vision.image_size
-        return {
-            "size": size,
-            "aspect_ratio": packing.aspect_ratio,
-            "pinpoints": packing.grid_pinpoints,
-        }
-
-    def _rows(
-        self,
-        pixels: Float,
-        page_size: tuple[int, int],
-        cache: rowcache.ImageTokenCache | None,
-        *,
-        attention: bool,
-    ) -> tuple[Float, Float, float | None]:
-        """Image tokens (T, d) of a page's tiles (n, 3, S, S), what they got of `attention` (T,), and the wait for the encoder.
-
-        Zeros where the attention is not asked for; None in place of seconds where the cache had all of it.
-        """
-        key = "" if cache is None else rowcache.key_of(pixels, self._rows_from(page_size))
-        kept = None if cache is None else cache.get(key)
-        seen = cache.get(f"{key}-attention") if cache is not None and attention else None
-        if kept is not None and (seen is not None or not attention):
-            return kept, np.zeros(len(kept), np.float32) if seen is None else seen, None
-        waited, merge = self._wait_for_encoder(), self.kit.manifest.packing.merge
-
-        def told(done: int, of: int) -> None:
-            self.progress("encode", done, of)
-
-        if attention:
-            features, each = self.encoder.attend(pixels, told)
-        else:
-            features = self.encoder.encode(pixels, told)
-            each = np.zeros(features.shape[:2], np.float32)
-        expected = (
-            self.kit.manifest.vision.patches_per_side**2,
-            self.kit.manifest.language.embedding_length,
-        )
-        if features.shape[1:] != expected:
-            raise KitError(
-                f"{self.kit.path}: its encoder gives {features.shape[1]} x {features.shape[2]} numbers a tile, and the "
-                f"manifest says {expected[0]} x {expected[1]}. Copy the kit again, or convert the checkpoint again."
-            )
-        how: dict[str, Any] = {"page_size": page_size, "merge": merge, **self._tiling()}
-        whole = tiles.pack(features, newline=self._newline, **how)
-        newline = None if self._newline is None else np.zeros(1, np.float32)
-        worth = tiles.pack(each[..., None], newline=newline, **how)[:, 0]
-        if cache is not None:
-            cache.put(key, whole)
-            if attention:
-                cache.put(f"{key}-attention", worth)
-        return whole, worth, waited
-
-    def _padding(self, page_size: tuple[int, int]) -> npt.NDArray[np.bool_]:
-        """Which image tokens (T,) of a page see only padding."""
-        spec, merge = self.kit.manifest.vision, self.kit.manifest.packing.merge
-        how: dict[str, Any] = {"merge": merge, "newline": self._newline, **self._tiling()}
-        return tiles.padding(page_size, patches=spec.patches_per_side**2, **how)
-
-    def _rows_from(self, page_size: tuple[int, int]) -> dict[str, Any]:
-        """Everything but the pixels that image tokens depend on: weights, packing, engine, machine."""
-        m = self.kit.manifest
-        newline = m.packing.newline_file and m.files[m.packing.newline_file].sha256
-        engine = [
-            vision_encoder.installed_runtime(),
-            vision_encoder.version(),
-            vision_encoder.EXACT,
-            self.device.split()[0],
-            platform.node(),
-        ]
-        tiling = [m.packing.merge, newline, self._tiling(), page_size]
-        # The whole kit: an encoder's weights may lie in files of any name, and a cache must not mix two kits.
-        return {"kit": self.kit.sha256, "packing": tiling, "engine": engine}
-
-    def ask(
-        self,
-        encoded: EncodedPage,
-        question: str,
-        max_tokens: int | None = None,
-        history: Turns = (),
-        *,
-        grammar: str | None = None,
-    ) -> Answering:
-        """The answer to a question about an encoded page, as an iterator over its text.
-
-        The page's rows stay in the context, so a second question on it only costs its own words. An answer that is
-        still running is ended by the next question: going on with it raises UsageError. With a `grammar` (see
-        `grammar.grammar`) it is JSON of one schema; UsageError where that is cut off.
-        """
-        limit = self.kit.manifest.prompt.max_tokens if max_tokens is None else max_tokens
-        return Answering(self, encoded, question, limit, history, grammar)
-
-    def check_grammar(self, grammar: Grammar, max_tokens: int | None = None) -> None:
-        """Raise UsageError where answers of this kit could not be whole JSON of the grammar; reads no weights.
-
-        `max_tokens` None: the kit's limit, as in `ask`.
-        """
-        manifest = self.kit.manifest
-        limit = min(max_tokens or manifest.prompt.max_tokens, manifest.language.context_length)
-        grammar.require(limit)
-        tokens = language_model.rehearse(
-            self.kit.file(manifest.language.file), grammar.text, grammar.shortest
-        )
-        if tokens > limit:
-            raise UsageError(
-                f"the schema's shortest answer has {tokens:,} tokens, and an answer may have {limit:,}. Raise "
-                f"--max-tokens, or {grammar.shorten}."
-            )
-
-    def score(
-        self,
-        encoded: EncodedPage,
-        question: str,
-        answers: Iterable[Sequence[int]],
-        history: Turns = (),
-    ) -> Iterator[Float]:
-        """Teacher forcing: for each answer of n token ids the logits (n, vocabulary) ahead of each of its tokens.
-
-        The question is read once for all answers. `language.tokenize(text, first=False)` makes ids of a text, and
-        `language.end` is the end of an answer. Like an answer that is asked for, it is ended by the next question.
-        """
-        turns, turn = self.turns(question, history), self.take_turn()
-        logits = self.reach(encoded, turns)
-        for ids in answers:
-            self.check_turn(turn)
-            yield self.language.force(logits, ids)
-
-    def findings(self, encoded: EncodedPage) -> tuple[Finding, ...]:
-        """What the kit thinks of every statement of `findings.STATEMENTS`, each asked in the words of ECGBench."""
-        log_odds = {}
-        for n, statement in enumerate(findings.STATEMENTS):
-            self.progress("findings", n, len(findings.STATEMENTS))
-            log_odds[statement.key] = yes_or_no(self, encoded, statement.question).log_odds
-        self.progress("findings", len(findings.STATEMENTS), len(findings.STATEMENTS))
-        return findings.judge(log_odds, self._calibration(encoded))
-
-    def _calibration(self, encoded: EncodedPage) -> dict[str, Calibration] | None:
-        """The kit's own, which was made with all rows of its pages."""
-        return (
-            self.kit.manifest.findings if encoded.image_tokens_read == token_pruning.ALL else None
-        )
-
-    def contradictions(
-        self, encoded: EncodedPage, found: Sequence[Finding], texts: Sequence[str]
-    ) -> tuple[Contradiction, ...]:
-        """Contradictions of findings and texts; what is present is asked again in other words."""
-        present = [findings.BY_KEY[f.statement] for f in found if f.answer is True]
-        how = self._calibration(encoded) or {}
-        second = {
-            s.key: findings.rescaled(yes_or_no(self, encoded, s.plain).log_odds, how.get(s.key))
-            for s in present
-        }
-        return findings.contradictions(found, texts, second)
-
-    def forget_drafts(self) -> None:
-        """Forget what earlier answers taught the drafter; measurements start from the kit's table alone."""
-        if self.drafter is not None:
-            self.drafter = self.drafter.fresh()
-
-    def turns(self, question: str, history: Turns) -> list[str]:
-        """The texts behind the image; see `prompt.conversation`."""
-        spoken = self.kit.manifest.prompt
-        return prompt.conversation(spoken.template, spoken.after, question, history)
-
-    def reach(self, encoded: EncodedPage, turns: Sequence[str]) -> Float:
-        """Fill the context with the page and the texts behind it; logits (vocabulary,) of the answer's first token."""
-        language = self.language
-        self._read(encoded)
-        ids: list[int] = []
-        for text in turns:
-            ids += [language.end] if ids else []
-            ids += language.tokenize(text, first=False)
-        if self.drafter is not None:
-            self.drafter.begin(ids)
-        return language.feed_tokens(ids)
-
-    def _read(self, encoded: EncodedPage) -> None:
-        """Fill the context with the page, from the disk where it is kept there."""
-        language, key, kept = self.language, encoded.image_tokens_sha256, self.prefixes
-        name = "" if kept is None else self._prefix_of(encoded)
-        if kept is not None and not language.has(key):
-            kept.load(name, lambda path: language.load(path, key))
-        computed = language.prefill(
-            key,
-            self.kit.manifest.prompt.before,
-            encoded.image_tokens,
-            lambda d, n: self.progress("prefill", d, n),
-            positions=encoded.positions,
-        )
-        if kept is not None and computed:
-            kept.save(name, language.size, language.save)
-
-    def _prefix_of(self, encoded: EncodedPage) -> str:
-        """Hash of everything that keys and values of a page depend on; the device's text names layout, batch and threads."""
-        how = [self.device, self.plan.context, self._how.flash_attention]
-        build = [language_model.version(), language_model.system(), profile.key()]
-        about = [
-            self.kit.sha256,
-            self.kit.manifest.prompt.before,
-            encoded.image_tokens_sha256,
-            how,
-            build,
-        ]
-        return hashlib.sha256(json.dumps(about).encode()).hexdigest()
-
-    def interpret(
-        self,
-        source: str | Path | bytes | Image.Image | reader.Page,
-        question: str | Sequence[str] = prompt.REPORT_QUESTION,
-        max_tokens: int | None = None,
-        *,
-        with_findings: bool = False,
-    ) -> Report:
-        """Read, encode, and answer one question or several about one page, `with_findings` if wanted."""
-        encoded = self.encode(source)
-        questions = [question] if isinstance(question, str) else question
-        answered = []
-        for q in questions:
-            answering = self.ask(encoded, q, max_tokens)
-            answering.answer()
-            answered.append(answering)
-        return self.report(encoded, answered, self.findings(encoded) if with_findings else ())
-
-    def report(
-        self, encoded: EncodedPage, answered: Sequence[Answering], found: Sequence[Finding] = ()
-    ) -> Report:
-        """The record of one page's answers, as far as they have come, and findings, whose contradictions it marks."""
-        contradictions = self.contradictions(encoded, found, [a.text for a in answered if a.prose])
-        seconds = self.seconds | encoded.seconds
-        for part in ("prefill", "answer"):
-            seconds[part] = sum(a.seconds.get(part, 0.0) for a in answered)
-        m = self.kit.manifest
-        return Report(
-            notice="\n".join(self.notices(encoded)),
-            file=encoded.file,
-            page_sha256=encoded.page_sha256,
-            answers=tuple(a.so_far() for a in answered),
-            kit=KitSummary(
-                m.id, self.kit.sha256, m.demonstration, self.warning(), self.refused, self.proven
-            ),
-            device=self.device,
-            versions=versions(),
-            seconds={k: round(v, 3) for k, v in seconds.items()},
-            image_tokens=len(encoded.image_tokens),
-            image_tokens_read=encoded.image_tokens_read,
-            quality=None if encoded.checked is None else admission.facts(encoded.checked),
-            created=datetime.datetime.now(datetime.timezone.utc)
-            .isoformat(timespec="seconds")
-            .replace("+00:00", "Z"),
-            findings=tuple(found),
-            contradictions=contradictions,
-        )
-
-    def notices(self, encoded: EncodedPage) -> list[str]:
-        """What must be read before any answer about this page."""
-        forced = encoded.checked is not None and encoded.checked.quality.forced
-        notices = [DEMONSTRATION] if self.kit.manifest.demonstration else []
-        notices += [warning] if (warning := self.warning()) else []
-        notices += [FORCED_KIT] if self.refused else [] if self.proven else [NOT_PROVEN]
-        notices += (
-            [f"{NOT_ALL_READ} {encoded.image_tokens_read}"]
-            if encoded.image_tokens_read != token_pruning.ALL
-            else []
-        )
-        return [*notices, FORCED] if forced else notices
-
-    def warning(self) -> str | None:
-        """What every answer must say about the bundle that brought the kit or the program."""
-        return locate.bundle_warning(self.kit)
-
-    def take_turn(self) -> int:
-        """The number of a new answer; all older ones end."""
-        self._turn += 1
-        return self._turn
-
-    def check_turn(self, turn: int) -> None:
-        """Raise UsageError if another answer was started since `turn` was taken."""
-        if turn != self._turn:
-            raise UsageError(
-                "another question was asked before this answer ended. Finish one answer at a time."
-            )
 
     def close(self) -> None:
         """Free both engines."""
@@ -664,57 +215,233 @@ class PulseModel:
     ) -> None:
         self.close()
 
+    # --- pages and answers -------------------------------------------------------------------------------------------
 
-@dataclass(frozen=True)
-class YesOrNo:
-    """What the language model thinks of a question that is to be answered with yes or no."""
+    def encode(
+        self,
+        source: Source,
+        *,
+        straighten: bool = True,
+        force: bool = False,
+        admit: bool = True,
+        cache: ImageTokenCache | None = None,
+        image_tokens: str = token_pruning.ALL,
+    ) -> EncodedPage:
+        """Read, flatten, judge and encode a page once for all its questions. Raises ScanError, PageRefused.
 
-    log_odds: float
-    """Of an answer that begins with yes against one that begins with no."""
-    greedy: bool | None
-    """Whether the greedy answer begins with yes; None: with neither."""
+        `straighten` False leaves its pixels as they are; `force` encodes a refused page, and the report says so.
+        Without `admit` the page is encoded without any check, for measurements on known pages. `cache` supplies and
+        stores image tokens. `image_tokens` says which of them the language model reads: see `token_pruning`.
+        """
+        if self.plan.encoder_first and self._language is not None:
+            raise MemoryShortage(
+                f"{self.kit.path}: the encoder was closed to make room for the language model. Encode "
+                "every page before the first question, or allow more memory."
+            )
+        start = time.perf_counter()
+        page = source if isinstance(source, reader.Page) else reader.read(source)
+        read = time.perf_counter()
+        checked = admission.admit(page, straighten, force) if admit else None
+        seconds = {"read": read - start, "check": time.perf_counter() - read}
+        return self._pages.encode(page, checked, seconds, cache, image_tokens)
 
+    def ask(
+        self,
+        encoded: EncodedPage,
+        question: str,
+        max_tokens: int | None = None,
+        history: Turns = (),
+        *,
+        grammar: str | None = None,
+    ) -> Answering:
+        """Return the answer to a question about an encoded page, as an iterator over its text.
 
-def yes_or_no(model: PulseModel, encoded: EncodedPage, question: str) -> YesOrNo:
-    """Ask for the probabilities of both words; no word is generated.
+        The page's image tokens stay in the context, so a second question about it only costs its own words. The next
+        question ends an answer that is still running: going on with it raises UsageError. With a `grammar` (see
+        `json_grammar.grammar`) the answer is JSON of one schema; UsageError where that is cut off.
+        """
+        limit = self.kit.manifest.prompt.max_tokens if max_tokens is None else max_tokens
+        turns = self.turns(question, history)
 
-    Either is as probable as its spellings together; a spelling of several tokens as their product.
-    """
-    ids = [model.language.tokenize(word, first=False) for word in (*findings.YES, *findings.NO)]
-    ahead = list(model.score(encoded, question, ids))
-    scored = [_log_probability(logits, word) for logits, word in zip(ahead, ids, strict=True)]
-    greedy = [logits.argmax(1).tolist() == word for logits, word in zip(ahead, ids, strict=True)]
-    n = len(findings.YES)
-    log_odds = float(np.logaddexp.reduce(scored[:n]) - np.logaddexp.reduce(scored[n:]))
-    return YesOrNo(log_odds, any(greedy[:n]) if any(greedy) else None)
+        def begin() -> decoding.Turn:
+            language, number = self.language, self._take_turn()
+            return decoding.Turn(
+                prefill=lambda: self.prefill(encoded, turns),
+                generate=lambda logits: decoding.generate(
+                    language, logits, limit, self.drafter, grammar
+                ),
+                check=lambda: self._check_turn(number),
+            )
 
+        return Answering(begin, encoded.file, question, prose=grammar is None)
 
-def _log_probability(logits: Float, ids: Sequence[int]) -> float:
-    """Of the tokens `ids`, given the logits (n, vocabulary) ahead of each."""
-    wide = logits.astype(np.float64)
-    chosen = wide[np.arange(len(ids)), list(ids)]
-    return float((chosen - np.logaddexp.reduce(wide, axis=1)).sum())
+    def check_grammar(self, grammar: Grammar, max_tokens: int | None = None) -> None:
+        """Raise UsageError where answers of this kit could not be whole JSON of the grammar; reads no weights.
 
+        `max_tokens` None: the kit's limit, as in `ask`.
+        """
+        manifest = self.kit.manifest
+        limit = min(max_tokens or manifest.prompt.max_tokens, manifest.language.context_length)
+        grammar.require(limit)
+        path = self.kit.file(manifest.language.file)
+        tokens = llama_cpp.count_tokens(path, grammar.text, grammar.shortest)
+        if tokens > limit:
+            raise UsageError(
+                f"the schema's shortest answer has {tokens:,} tokens, and an answer may have {limit:,}. "
+                f"Raise --max-tokens, or {grammar.shorten}."
+            )
 
-def versions() -> dict[str, str]:
-    """Of everything that can change an answer."""
-    own = {
-        name: version(name) for name in ("pulse-edge", "numpy", "pillow", "opencv-python-headless")
-    }
-    return own | {
-        "python": platform.python_version(),
-        "llama-cpp-python": language_model.version(),
-        vision_encoder.installed_runtime(): vision_encoder.version(),
-    }
+    def score(
+        self,
+        encoded: EncodedPage,
+        question: str,
+        answers: Iterable[Sequence[int]],
+        history: Turns = (),
+    ) -> Iterator[Float]:
+        """Teacher forcing: yield for each answer of n token ids the logits (n, vocabulary) ahead of each of its tokens.
 
+        The question is prefilled once for all answers. `language.tokenize(text, first=False)` makes ids of a text, and
+        `language.end` is the end of an answer. The next question ends it, as it ends an answer of `ask`.
+        """
+        turns, number = self.turns(question, history), self._take_turn()
+        logits = self.prefill(encoded, turns)
+        for ids in answers:
+            self._check_turn(number)
+            yield self.language.forced_logits(logits, ids)
 
-def _verify(opened: Kit, progress: Progress) -> None:
-    total = sum(file.bytes for file in opened.manifest.files.values())
-    done = 0
+    def findings(self, encoded: EncodedPage) -> tuple[Finding, ...]:
+        """Judge every statement of the fixed list, each asked in the words of ECGBench."""
+        return statements.judge(
+            self,
+            encoded,
+            self._calibration(encoded),
+            lambda done, total: self.progress("findings", done, total),
+        )
 
-    def step(piece: int) -> None:
-        nonlocal done
-        done += piece
-        progress("verify", done, total)
+    def contradictions(
+        self, encoded: EncodedPage, judged: Sequence[Finding], texts: Sequence[str]
+    ) -> tuple[Contradiction, ...]:
+        """Return the contradictions among findings and answers."""
+        return statements.contradictions(self, encoded, judged, texts, self._calibration(encoded))
 
-    verify(opened, remembered=True, progress=step)
+    def _calibration(self, encoded: EncodedPage) -> dict[str, Calibration] | None:
+        """The kit's calibration, which holds for all image tokens of a page only."""
+        if encoded.image_tokens_read != token_pruning.ALL:
+            return None
+        return self.kit.manifest.findings
+
+    def forget_drafts(self) -> None:
+        """Forget what earlier answers taught the drafter; measurements start from the kit's table alone."""
+        if self.drafter is not None:
+            self.drafter = self.drafter.fresh()
+
+    # --- the context -------------------------------------------------------------------------------------------------
+
+    def turns(self, question: str, history: Turns) -> list[str]:
+        """Return the texts behind the image; see `prompt.conversation`."""
+        template = self.kit.manifest.prompt
+        return prompt.conversation(template.template, template.after, question, history)
+
+    def prefill(self, encoded: EncodedPage, turns: Sequence[str]) -> Float:
+        """Fill the context with the page and the texts behind it; return the logits (vocabulary,) of the next token."""
+        language = self.language
+        self._prefill_page(encoded)
+        ids: list[int] = []
+        for text in turns:
+            ids += [language.end] if ids else []
+            ids += language.tokenize(text, first=False)
+        if self.drafter is not None:
+            self.drafter.begin(ids)
+        return language.feed_tokens(ids)
+
+    def _prefill_page(self, encoded: EncodedPage) -> None:
+        """Fill the context with the page, from the prefix cache where it is stored there."""
+        language, key, cache = self.language, encoded.image_tokens_sha256, self.prefixes
+        name = "" if cache is None else self._prefix_key(encoded)
+        if cache is not None and not language.has(key):
+            cache.load(name, lambda path: language.load(path, key))
+        computed = language.prefill(
+            key,
+            self.kit.manifest.prompt.before,
+            encoded.image_tokens,
+            lambda done, total: self.progress("prefill", done, total),
+            positions=encoded.positions,
+        )
+        if cache is not None and computed:
+            cache.save(name, language.state_bytes, language.save)
+
+    def _prefix_key(self, encoded: EncodedPage) -> str:
+        """Hash of everything that a page's KV cache depends on; the device's text names layout, batch and threads."""
+        settings = [self.device, self.plan.context, self._engine.flash_attention]
+        build = [llama_cpp.version(), llama_cpp.system(), profile.key()]
+        before = self.kit.manifest.prompt.before
+        parts = [self.kit.sha256, before, encoded.image_tokens_sha256, settings, build]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    def _take_turn(self) -> int:
+        """The number of a new answer; all older ones end."""
+        self._turn += 1
+        return self._turn
+
+    def _check_turn(self, number: int) -> None:
+        """Raise UsageError if another answer was started since the turn was taken."""
+        if number != self._turn:
+            raise UsageError(
+                "another question was asked before this answer ended. Finish one answer at a time."
+            )
+
+    # --- the report --------------------------------------------------------------------------------------------------
+
+    def interpret(
+        self,
+        source: Source,
+        question: str | Sequence[str] = prompt.REPORT_QUESTION,
+        max_tokens: int | None = None,
+        *,
+        with_findings: bool = False,
+    ) -> Report:
+        """Read and encode a page, answer one question or several about it, and judge the findings on request."""
+        encoded = self.encode(source)
+        answers = []
+        for one in [question] if isinstance(question, str) else question:
+            answers.append(self.ask(encoded, one, max_tokens))
+            answers[-1].answer()
+        return self.report(encoded, answers, self.findings(encoded) if with_findings else ())
+
+    def report(
+        self, encoded: EncodedPage, answers: Sequence[Answering], judged: Sequence[Finding] = ()
+    ) -> Report:
+        """Return the report of one page: its answers as far as they have come, findings, and contradictions."""
+        texts = [answer.text for answer in answers if answer.prose]
+        contradictions = self.contradictions(encoded, judged, texts)
+        seconds = self.seconds | encoded.seconds
+        for part in ("prefill", "answer"):
+            seconds[part] = sum(answer.seconds.get(part, 0.0) for answer in answers)
+        moment = times.now("seconds")
+        return Report(
+            notice="\n".join(self.notices(encoded)),
+            file=encoded.file,
+            page_sha256=encoded.page_sha256,
+            answers=tuple(answer.so_far() for answer in answers),
+            kit=self._summary(),
+            device=self.device,
+            versions=reporting.versions(),
+            seconds={part: round(value, 3) for part, value in seconds.items()},
+            image_tokens=len(encoded.image_tokens),
+            image_tokens_read=encoded.image_tokens_read,
+            quality=None if encoded.checked is None else admission.facts(encoded.checked),
+            created=moment.utc,
+            created_local=moment.local,
+            findings=tuple(judged),
+            contradictions=contradictions,
+        )
+
+    def notices(self, encoded: EncodedPage) -> list[str]:
+        """Return what must be read before any answer about this page."""
+        return reporting.notices(self._summary(), encoded)
+
+    def _summary(self) -> KitSummary:
+        m, warning = self.kit.manifest, locate.bundle_warning(self.kit)
+        return KitSummary(
+            m.id, self.kit.sha256, m.demonstration, warning, self.refused, self.proven
+        )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 
-from pulse_edge.inference import language_model
+from pulse_edge.inference import llama_cpp
 
 
 def main() -> None:
@@ -15,9 +15,9 @@ def main() -> None:
     print(
         json.dumps(
             {
-                "system": language_model.system(),
-                "cuda": language_model.cuda_missing(),
-                "gpus": [vars(g) for g in language_model.gpus()],
+                "system": llama_cpp.system(),
+                "cuda": llama_cpp.cuda_missing(),
+                "gpus": [vars(g) for g in llama_cpp.gpus()],
             }
         )
     )

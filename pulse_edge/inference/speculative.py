@@ -1,10 +1,10 @@
-"""What an answer will probably say next: guesses that the language model checks several at a time.
+"""Propose draft tokens of an answer by n-grams; one verification step of the language model checks several of them.
 
-    table (kit) + prompt and answer so far -> up to n token ids
+    draft table (kit) + prompt and answer so far -> up to n token ids
 
-Two sources: what was said before in this process, questions included (prompt lookup), and the kit's table of which token
-followed which in reference answers. The longest context that either knows decides. Guesses never change an answer: see
-`llm.LanguageModel.generate`. Standard library only.
+There are two sources: earlier questions and answers of this process (prompt lookup), and the kit's draft table, which holds
+the token that followed each context in reference answers. The longest context that either has decides. Draft tokens never
+change an answer: see `decoding`. Standard library only.
 """
 
 from __future__ import annotations
@@ -21,60 +21,61 @@ Context = tuple[int, ...]
 Table = Mapping[Context, int]
 ORDER = 5
 """Tokens of the longest context."""
-SHORTEST_SEEN = 2
-"""Tokens of the shortest context that counts from what was said before: one token alone says too little."""
+SHORTEST_LEARNED = 2
+"""Tokens of the shortest context that is learned from this process's texts: one token alone says too little."""
 MOST = 200_000
-"""Contexts that are remembered from what was said, some 30 MB; then it begins anew."""
+"""Contexts that are learned, some 30 MB; above that all of them are dropped."""
 _FORMAT = 1
 
 
 class Drafter:
-    """Guesses for one language model; remembers what was said from answer to answer."""
+    """Proposes draft tokens for one language model, and learns from each text."""
 
     def __init__(self, table: Table | None = None) -> None:
         self._table: Table = table or {}
-        self._seen: dict[Context, int] = {}
+        self._learned: dict[Context, int] = {}
         self._last: Context = ()
 
     def fresh(self) -> Drafter:
-        """One with the same table that has heard nothing."""
+        """Return a drafter with the same table that has learned nothing."""
         return Drafter(self._table)
 
     def begin(self, prompt: Iterable[int]) -> None:
-        """Hear the question's tokens; an answer follows."""
+        """Take the question's tokens; an answer follows."""
         self._last = ()
-        if len(self._seen) > MOST:
-            self._seen.clear()
+        if len(self._learned) > MOST:
+            self._learned.clear()
         for token in prompt:
-            self.hear(token)
+            self.add(token)
 
-    def hear(self, token: int) -> None:
-        """The next token of the question or the answer."""
-        for n in range(SHORTEST_SEEN, len(self._last) + 1):
-            self._seen[self._last[-n:]] = token
+    def add(self, token: int) -> None:
+        """Take the next token of the question or the answer."""
+        for n in range(SHORTEST_LEARNED, len(self._last) + 1):
+            self._learned[self._last[-n:]] = token
         self._last = (*self._last, token)[-ORDER:]
 
-    def guess(self, most: int) -> list[int]:
-        """What may come next: at most so many tokens, none where nothing is known."""
-        guesses: list[int] = []
+    def propose(self, count: int) -> list[int]:
+        """Return at most `count` draft tokens; none behind an unknown context."""
+        drafts: list[int] = []
         context = self._last
-        while len(guesses) < most and (token := self._next(context)) is not None:
-            guesses.append(token)
+        while len(drafts) < count and (token := self._next(context)) is not None:
+            drafts.append(token)
             context = (*context, token)[-ORDER:]
-        return guesses
+        return drafts
 
     def _next(self, context: Context) -> int | None:
         for n in range(len(context), 0, -1):
-            for known in (self._table, self._seen):
-                if (token := known.get(context[-n:])) is not None:
+            for source in (self._table, self._learned):
+                if (token := source.get(context[-n:])) is not None:
                     return token
         return None
 
 
 def build(answers: Iterable[Sequence[int]], vocabulary: int, least: int = 2) -> dict[Context, int]:
-    """For each context of 1 to ORDER tokens, seen at least `least` times, the token that followed it most often.
+    """Build a draft table: for each context of 1 to ORDER tokens the token that followed it most often.
 
-    The smaller id where two are as frequent. A context that says the same as the longest shorter one that is kept is left out.
+    The smaller id wins where two are as frequent. Left out are contexts that occur less than `least` times, and those that
+    give the same token as the longest shorter context in the table. Raises KitError for ids outside the vocabulary.
     """
     follows: dict[Context, Counter[int]] = defaultdict(Counter)
     for ids in answers:
@@ -98,14 +99,14 @@ def build(answers: Iterable[Sequence[int]], vocabulary: int, least: int = 2) -> 
 
 
 def write(path: Path, table: Table, vocabulary: int) -> None:
-    """The kit's file: JSON, contexts as ids with spaces between, sorted; the same table gives the same bytes."""
+    """Write a draft table: JSON, contexts as ids with spaces between, sorted; the same table gives the same bytes."""
     rows = {" ".join(map(str, context)): token for context, token in sorted(table.items())}
     text = json.dumps({"format": _FORMAT, "vocabulary": vocabulary, "follows": rows}, indent=0)
     path.write_text(text + "\n", encoding="utf-8", newline="\n")
 
 
 def read(path: Path, vocabulary: int) -> dict[Context, int]:
-    """A kit's table. Raises KitError for a file that is none, or is of another vocabulary."""
+    """Read a kit's draft table. Raises KitError for a file that is none, or belongs to another vocabulary."""
     try:
         raw = json_input.parse(json_input.read(path))
         if raw["format"] != _FORMAT or raw["vocabulary"] != vocabulary:
@@ -115,9 +116,7 @@ def read(path: Path, vocabulary: int) -> dict[Context, int]:
             for context, token in raw["follows"].items()
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
-        raise KitError(
-            f"{path}: not this kit's table of guesses ({e}). Copy the kit again."
-        ) from None
+        raise KitError(f"{path}: not this kit's draft table ({e}). Copy the kit again.") from None
     if any(not 0 <= token < vocabulary for token in table.values()):
         raise KitError(f"{path}: names tokens outside the kit's vocabulary. Copy the kit again.")
     return table

@@ -1,8 +1,8 @@
 """A page becomes LLaVA-1.6 tiles; the encoder's features of those tiles become image tokens.
 
-    cut:  RGB page -> pixels (n, 3, S, S) float32, normalised; tile 0 is the overview (`pictures`: before normalising)
-    pack: features (n, P, d) -> rows (T, d), in the order that the language model was trained on
-    padding: page size -> which of those rows see nothing of the page
+    cut:     RGB page -> pixels (n, 3, S, S) float32, normalised; tile 0 is the overview (`pictures`: before normalising)
+    pack:    features (n, P, d) -> image tokens (T, d), in the order that the language model was trained on
+    padding: page size -> which of those image tokens see nothing of the page
 
 Source: LLaVA's mm_utils (select_best_resolution, resize_and_pad_image, divide_to_patches, process_anyres_image,
 expand2square) and llava_arch (prepare_inputs_labels_for_multimodal, unpad_image). The resampler is part of the model:
@@ -19,9 +19,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from pulse_edge.common.arrays import Float, Mask
 from pulse_edge.errors import PageRefused
-
-Float = npt.NDArray[np.float32]
 
 
 def cut(
@@ -33,9 +32,9 @@ def cut(
     mean: Sequence[float],
     std: Sequence[float],
 ) -> Float:
-    """Tiles of an RGB page, (n, 3, size, size) float32, normalised. Raises PageRefused as `pictures` does."""
-    found = pictures(page, size=size, aspect_ratio=aspect_ratio, pinpoints=pinpoints, mean=mean)
-    return np.stack([_normalise(t, mean, std) for t in found])
+    """Return the tiles of an RGB page, (n, 3, size, size) float32, normalised. Raises PageRefused as `pictures` does."""
+    tiles = pictures(page, size=size, aspect_ratio=aspect_ratio, pinpoints=pinpoints, mean=mean)
+    return np.stack([_normalise(t, mean, std) for t in tiles])
 
 
 def pictures(
@@ -46,7 +45,7 @@ def pictures(
     pinpoints: Sequence[tuple[int, int]],
     mean: Sequence[float],
 ) -> list[Image.Image]:
-    """The same tiles as RGB pictures of size x size. Raises PageRefused for a page too narrow to fill them.
+    """Return the same tiles as RGB pictures of size x size. Raises PageRefused for a page too narrow to fill them.
 
     `aspect_ratio` is LLaVA's image_aspect_ratio: `anyres` gives the overview and then the grid row by row, `pad` one
     tile on a square of the mean colour, `square` one tile cut from the middle, as CLIP does.
@@ -69,13 +68,13 @@ def pictures(
 
 
 def best_grid(page_size: tuple[int, int], pinpoints: Sequence[tuple[int, int]]) -> tuple[int, int]:
-    """The grid (width, height) in pixels that keeps most of the page's pixels, then wastes fewest, then comes first."""
+    """Return the grid (width, height) in pixels that shows most of the page's pixels, then wastes fewest, then comes first."""
     width, height = page_size
 
     def fit(grid: tuple[int, int]) -> tuple[int, int]:
         scale = min(grid[0] / width, grid[1] / height)
-        kept = min(int(width * scale) * int(height * scale), width * height)
-        return kept, kept - grid[0] * grid[1]
+        shown = min(int(width * scale) * int(height * scale), width * height)
+        return shown, shown - grid[0] * grid[1]
 
     best = max(pinpoints, key=fit)
     if fit(best)[0] == 0:
@@ -87,7 +86,7 @@ def best_grid(page_size: tuple[int, int], pinpoints: Sequence[tuple[int, int]]) 
 
 
 def inner_size(page_size: tuple[int, int], grid: tuple[int, int]) -> tuple[int, int]:
-    """What a page of `page_size` (width, height) measures when it is as large as it goes into `grid`."""
+    """Return the size of a page of `page_size` (width, height) when it is scaled to fit into `grid`."""
     width, height = grid
     if width / page_size[0] < height / page_size[1]:
         return width, min(math.ceil(page_size[1] * (width / page_size[0])), height)
@@ -95,7 +94,7 @@ def inner_size(page_size: tuple[int, int], grid: tuple[int, int]) -> tuple[int, 
 
 
 def _fit(page: Image.Image, width: int, height: int) -> Image.Image:
-    """The page as large as it goes into (width, height), centred on black."""
+    """The page scaled to fit into (width, height), centred on black."""
     inner = inner_size(page.size, (width, height))
     canvas = Image.new("RGB", (width, height))
     canvas.paste(
@@ -150,7 +149,7 @@ def pack(
     merge: str,
     newline: Float | None,
 ) -> Float:
-    """Image tokens (T, d) from features (n, P, d) of the tiles that `cut` made of a page of `page_size` (width, height).
+    """Return image tokens (T, d) from features (n, P, d) of the tiles that `cut` made of a page of `page_size` (width, height).
 
     `merge` is LLaVA's mm_patch_merge_type. flat: tile after tile. spatial: overview, then the grid's patches in reading
     order. spatial_unpad: the same without the patches that are only padding, and `newline` (d,) after each line.
@@ -180,20 +179,20 @@ def padding(
     pinpoints: Sequence[tuple[int, int]],
     merge: str,
     newline: Float | None,
-) -> npt.NDArray[np.bool_]:
-    """(T,): which of the rows that `pack` makes of a page's tiles of `patches` see nothing but padding.
+) -> Mask:
+    """Return (T,): which of the image tokens that `pack` makes of a page's tiles of `patches` see only padding.
 
-    Asked of `pictures` itself, with a white page on grey or black; the overview of `anyres` is squeezed and has none.
+    `pictures` itself cuts a white page on grey or black; the overview of `anyres` is squeezed and has no padding.
     """
     side = math.isqrt(patches)
     white = Image.new("RGB", page_size, "white")
-    found = pictures(
+    tiles = pictures(
         white, size=size, aspect_ratio=aspect_ratio, pinpoints=pinpoints, mean=(0.5, 0.5, 0.5)
     )
     colour, edge = 0 if aspect_ratio == "anyres" else int(255 * 0.5), size // side
-    levels = np.stack([np.asarray(tile)[: side * edge, : side * edge, 0] for tile in found])
+    levels = np.stack([np.asarray(tile)[: side * edge, : side * edge, 0] for tile in tiles])
     blank = (levels.reshape(-1, side, edge, side, edge) == colour).all(axis=(2, 4))
-    flags = blank.reshape(len(found), patches, 1).astype(np.float32)
+    flags = blank.reshape(len(tiles), patches, 1).astype(np.float32)
     lines = None if newline is None else np.zeros(1, np.float32)  # a newline is no padding
     how: dict[str, Any] = {
         "size": size,
@@ -205,13 +204,11 @@ def padding(
 
 
 def _unpad(grid: npt.NDArray[Any], page_size: tuple[int, int]) -> npt.NDArray[Any]:
-    """`grid` (rows, columns, d) without the lines that are padding. Truncates as LLaVA does; transformers rounds."""
+    """`grid` (lines, columns, d) without the lines that are padding. Truncates as LLaVA does; transformers rounds."""
     width, height = page_size
-    rows, columns = grid.shape[:2]
-    if width / height > columns / rows:
-        pad = (rows - int(height * (columns / width))) // 2
-        kept = grid[pad : rows - pad]
-    else:
-        pad = (columns - int(width * (rows / height))) // 2
-        kept = grid[:, pad : columns - pad]
-    return kept
+    lines, columns = grid.shape[:2]
+    if width / height > columns / lines:
+        pad = (lines - int(height * (columns / width))) // 2
+        return grid[pad : lines - pad]
+    pad = (columns - int(width * (lines / height))) // 2
+    return grid[:, pad : columns - pad]

@@ -1,4 +1,4 @@
-"""Pixels (n, 3, S, S) float32 -> features (n, P, d) float32, by ONNX Runtime. The only door to it."""
+"""Pixels (n, 3, S, S) float32 -> features (n, P, d) float32, by ONNX Runtime. The only module that imports it."""
 
 from __future__ import annotations
 
@@ -12,44 +12,43 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from pulse_edge.common import child_process
+from pulse_edge.common.arrays import Float
 from pulse_edge.errors import DeviceError, EngineError, KitError
 
-Float = npt.NDArray[np.float32]
 INPUT, OUTPUT, ATTENTION = "pixel_values", "image_features", "cls_attention"
 EXACT = "session.x64quantprecision"
-"""With this setting ONNX Runtime turns int8 weights into uint8, whose products with uint8 have exact sums on every x86 processor.
-It is made where `saturates`, for it takes 1.6 times as long where there is VNNI, and half of the weights' memory again."""
+"""Setting with which ONNX Runtime turns int8 weights into uint8, whose products with uint8 have exact sums on every x86
+processor. It is set only where `saturates`: with VNNI it takes 1.6 times as long, and half of the weights' memory again."""
 _OUTSIDE = "External data path validation failed"
-"""What ONNX Runtime says of weights whose path leads out of the graph's folder."""
+"""Error text of ONNX Runtime for weights whose path leads out of the graph's folder."""
 _LARGEST = base64.b64decode(
     "CAo6WAoYCgFhCgFiEgFjIg1NYXRNdWxJbnRlZ2VyEgFzKg8IBAgBEANCAWJKBH9/f39aEwoBYRIOCgwIAhIICgIIAQoCCARiEwoBYxIOCgwIBhIICgIIAQoC"
     "CAFCBAoAEBQ="
 )
 """An ONNX model, as tests/inference/test_vision_encoder.py makes it: a (1, 4) uint8 times 127 four times -> c (1, 1) int32."""
-_MEND = 'Install exactly one: pip uninstall -y onnxruntime onnxruntime-gpu, then pip install "pulse-edge[cpu]" or [cuda]'
+_INSTALL = 'Install exactly one: pip uninstall -y onnxruntime onnxruntime-gpu, then pip install "pulse-edge[cpu]" or [cuda]'
 
 
 def installed_runtime() -> str:
-    """Which distribution of ONNX Runtime is installed. Raises EngineError when neither or both are.
+    """Return the name of the installed distribution of ONNX Runtime. Raises EngineError when neither or both are.
 
     Both own one folder: with both, CUDA vanishes in silence, and uninstalling either breaks the other.
     """
-    found = []
+    installed = []
     for name in ("onnxruntime", "onnxruntime-gpu"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             importlib.metadata.distribution(name)
-            found.append(name)
-    if len(found) != 1:
+            installed.append(name)
+    if len(installed) != 1:
         state = (
             "both onnxruntime and onnxruntime-gpu are"
-            if found
+            if installed
             else "neither onnxruntime nor onnxruntime-gpu is"
         )
-        raise EngineError(f"{state} installed. {_MEND}.")
-    return found[0]
+        raise EngineError(f"{state} installed. {_INSTALL}.")
+    return installed[0]
 
 
 def version() -> str:
@@ -61,23 +60,28 @@ def version() -> str:
 def saturates() -> bool:
     """Whether sums of products of uint8 and int8 lose their largest values here, as ONNX Runtime computes them.
 
-    So they do on x86 processors with AVX2 or AVX-512 and without VNNI: pairs of products are added in 16 bits. The miniature's
-    int8 image tokens then have a mean cosine to float32 of 0.995 instead of 0.998 (docs/benchmarks.md). Its own kernels are
-    asked, because flags of the processor do not tell which ones it takes, and not every system tells flags.
+    They do on x86 processors with AVX2 or AVX-512 and without VNNI: pairs of products are added in 16 bits. The miniature's
+    int8 image tokens then have a mean cosine to float32 of 0.995 instead of 0.998 (docs/benchmarks.md). A tiny model is run
+    to find out, because the processor's flags do not say which kernels ONNX Runtime takes, and not every system has flags.
     """
     import onnxruntime as ort
 
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     session = ort.InferenceSession(_LARGEST, options, providers=["CPUExecutionProvider"])
-    (found,) = session.run(["c"], {"a": np.full((1, 4), 255, np.uint8)})
-    return int(found[0, 0]) != 4 * 255 * 127
+    (total,) = session.run(["c"], {"a": np.full((1, 4), 255, np.uint8)})
+    return int(total[0, 0]) != 4 * 255 * 127
+
+
+def needs_exact_sums(kind: str) -> bool:
+    """Whether an encoder of this weight type needs the setting EXACT on this processor."""
+    return kind.startswith("int8") and saturates()
 
 
 class VisionEncoder:
     """A session on one device. Raises DeviceError when CUDA was asked for and the session does not run on it.
 
-    The CPU's session is made on a thread of its own: `ready` waits for it, and raises EngineError where it cannot be made.
+    The session is made on a thread of its own: `ready` waits for it, and raises EngineError where it cannot be made.
     """
 
     def __init__(self, path: Path, *, device: str, threads: int) -> None:
@@ -89,7 +93,7 @@ class VisionEncoder:
             )
         import onnxruntime as ort
 
-        ort.disable_telemetry_events()  # Windows reads this; elsewhere the variable that `child` sets
+        ort.disable_telemetry_events()  # for Windows; elsewhere child_process sets a variable
         options = ort.SessionOptions()
         options.log_severity_level = 4
         # Threads that wait for the next operator spin; idle ones do not, on cores that the language model needs.
@@ -101,7 +105,7 @@ class VisionEncoder:
         providers = ["CUDAExecutionProvider"] if device == "cuda" else ["CPUExecutionProvider"]
         if device == "cuda" and runtime == "onnxruntime":
             raise DeviceError(
-                f"cuda: onnxruntime without CUDA is installed. {_MEND}; or use --device cpu."
+                f"cuda: onnxruntime without CUDA is installed. {_INSTALL}; or use --device cpu."
             )
         self._ort = ort
         self._path = path
@@ -111,11 +115,11 @@ class VisionEncoder:
         if device == "cuda" and "CUDAExecutionProvider" not in self.providers:
             raise DeviceError(
                 "cuda: ONNX Runtime fell back to the CPU (no NVIDIA driver, GPU, CUDA 12/13 or cuDNN 9 libraries). "
-                "Mend them, or use --device cpu."
+                "Repair them, or use --device cpu."
             )
 
     def ready(self) -> Any:
-        """The session, as soon as it is there. Raises EngineError, also where the encoder was closed."""
+        """Wait for the session and return it. Raises EngineError, also where the encoder was closed."""
         if self._loading is None:
             raise EngineError(f"{self._path}: the encoder was closed. Load the kit again.")
         try:
@@ -132,29 +136,29 @@ class VisionEncoder:
 
     @property
     def providers(self) -> list[str]:
-        """What the session runs on, in ONNX Runtime's order."""
+        """Execution providers of the session, in ONNX Runtime's order."""
         return list(self.ready().get_providers())
 
     def encode(
-        self, pixels: Float, progress: Callable[[int, int], None] = lambda _done, _of: None
+        self, pixels: Float, progress: Callable[[int, int], None] = lambda _done, _total: None
     ) -> Float:
-        """Features (n, P, d) of tiles (n, 3, S, S). One tile a call: a quantized encoder's result depends on its batch.
+        """Return features (n, P, d) of tiles (n, 3, S, S). One tile a call: a quantized encoder's result depends on its batch.
 
-        `progress` gets tiles done and of how many. KeyboardInterrupt stops between two operators of the graph.
+        `progress` gets tiles done and in total. KeyboardInterrupt stops between two operators of the graph.
         """
         return self._run([OUTPUT], pixels, progress)[0]
 
     def attend(
-        self, pixels: Float, progress: Callable[[int, int], None] = lambda _done, _of: None
+        self, pixels: Float, progress: Callable[[int, int], None] = lambda _done, _total: None
     ) -> tuple[Float, Float]:
-        """As `encode`, and the attention (n, P) of each tile's CLS row to its patches, a mean over heads of the last layer.
+        """Return what `encode` does, and the attention (n, P) of each tile's CLS to its patches, the mean over the last layer's heads.
 
         Raises KitError where the encoder does not give it.
         """
         if ATTENTION not in {output.name for output in self.ready().get_outputs()}:
             raise KitError(
-                f"{self._path}: this encoder does not tell what it attends to. Convert the checkpoint again, or choose "
-                "rows by similarity."
+                f"{self._path}: this encoder has no attention output. Convert the checkpoint again, or rank image "
+                "tokens by similarity."
             )
         features, attention = self._run([OUTPUT, ATTENTION], pixels, progress)
         return features, attention
@@ -162,7 +166,7 @@ class VisionEncoder:
     def _run(
         self, names: list[str], pixels: Float, progress: Callable[[int, int], None]
     ) -> list[Float]:
-        """These outputs of all tiles."""
+        """The named outputs of all tiles."""
         out: list[list[Float]] = []
         session = self.ready()
         progress(0, len(pixels))
@@ -189,7 +193,7 @@ class VisionEncoder:
         return results
 
     def close(self) -> None:
-        """Free the session's memory; waits until it is made, for the process must not end in the middle of that."""
+        """Free the session's memory, after waiting until it is made: the process must not end in the middle of that."""
         loading, self._loading = self._loading, None
         if loading is not None:
             with contextlib.suppress(Exception):
@@ -201,17 +205,17 @@ def _line(error: Exception) -> str:
 
 
 class _Call:
-    """A call on a thread of its own, so that Ctrl-C reaches who waits for it at once."""
+    """A call on a thread of its own, so that Ctrl-C reaches the waiting thread at once."""
 
     def __init__(self, call: Callable[[], Any]) -> None:
         self._box: dict[str, Any] = {}
         self._done = threading.Event()
-        # Not Thread.join: before Python 3.13 an interrupted one takes the thread for ended, and on Windows it cannot be
-        # interrupted, nor can an endless wait.
+        # Not Thread.join: before Python 3.13 an interrupted join marks the thread as ended, and on Windows neither a join
+        # nor an endless wait can be interrupted.
         self._thread = threading.Thread(target=self._work, args=(call,), daemon=True)
 
     def start(self) -> _Call:
-        """Begin; `result` does it too."""
+        """Start the thread, which `result` does too."""
         self._thread.start()
         return self
 
@@ -223,7 +227,7 @@ class _Call:
         self._done.set()
 
     def result(self, stop: Callable[[], None] = lambda: None) -> Any:
-        """What the call returned or raised; when this is interrupted, `stop` is asked to end it."""
+        """Return or raise what the call did; when the wait is interrupted, `stop` asks the call to end."""
         try:
             if self._thread.ident is None:
                 self._thread.start()
@@ -239,5 +243,5 @@ class _Call:
 
 
 def _interruptible(call: Callable[[], Any], stop: Callable[[], None]) -> Any:
-    """Run `call` on a thread, so that Ctrl-C reaches this one at once; then `stop` is asked to end it."""
+    """Run `call` on a thread, so that Ctrl-C reaches this one at once; then `stop` asks the call to end."""
     return _Call(call).result(stop)

@@ -1,4 +1,10 @@
-"""What the header of a GGUF file says about its weights, without loading them. Standard library only."""
+"""Read the header of a GGUF file without loading it, and refuse a header that cannot be right.
+
+llama.cpp checks little of what it reads: it ends the whole process where a header lies about its layers or holds an
+epsilon that is no number, and allocates as much as a header says. A kit may come from anybody's USB drive, so this
+reader looks first and raises an error that the user can act on. It also measures the weights for the memory plan.
+Source: ggml's docs/gguf.md, versions 2 and 3. Standard library only.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +14,14 @@ import mmap
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pulse_edge.errors import KitError
+from pulse_edge.kit.manifest import Language
 
-if TYPE_CHECKING:
-    from pulse_edge.kit.manifest import Language
-
-# ggml's numbers (ggml.h); only types that a laptop lays out anew must have their name here.
-KINDS = {0: "F32", 1: "F16", 2: "Q4_0", 8: "Q8_0", 10: "Q2_K", 12: "Q4_K", 13: "Q5_K", 14: "Q6_K"}
-KINDS |= {20: "IQ4_NL", 30: "BF16", 39: "MXFP4"}
+# ggml's numbers (ggml.h). Only types that llama.cpp can repack must have their name here.
+TYPES = {0: "F32", 1: "F16", 2: "Q4_0", 8: "Q8_0", 10: "Q2_K", 12: "Q4_K", 13: "Q5_K", 14: "Q6_K"}
+TYPES |= {20: "IQ4_NL", 30: "BF16", 39: "MXFP4"}
 _SCALARS = {
     0: "B",
     1: "b",
@@ -32,76 +36,74 @@ _SCALARS = {
     12: "d",
 }
 _STRING, _ARRAY = 8, 9
+MAX_LAYERS = 1 << 10
+MAX_ENTRIES = 1 << 16
+"""Metadata entries, and tensors: llama.cpp allocates what the header says before it reads on."""
 
 
 @dataclass(frozen=True)
-class Weights:
-    """Of the language model."""
+class Header:
+    """Sizes of a language model and its weights."""
 
     heads: int
     """Attention heads of a layer."""
     layers: int
     bytes: int
-    """Of all tensors."""
-    by_kind: dict[str, int]
+    """Bytes of all tensors."""
+    by_type: dict[str, int]
     """Bytes of the matrices of each weight type."""
     embedding: int
-    """Bytes of the token embedding, of which a few rows are read a page; 0 where it is the output matrix too."""
+    """Bytes of the token embedding, of which a page needs a few lines; 0 if it is the output matrix too."""
     by_layer: tuple[int, ...]
-    """Bytes of each layer's tensors; what remains of `bytes` is embedding and output."""
+    """Bytes of each layer's tensors; the rest of `bytes` is embedding and output."""
     width: int
     """Numbers of a token's embedding."""
     key_value_length: int
     """Numbers per token and layer in the key cache."""
     vocabulary: int
     context: int
-    """Tokens that it was trained for."""
+    """Tokens of the context that the model was trained with."""
 
 
-MAX_LAYERS = 1 << 10
-MAX_PAIRS = 1 << 16
-"""Of metadata, and of tensors: llama.cpp allocates what the header says before it reads on."""
-
-
-def read(path: Path) -> Weights:
-    """Read a GGUF header. Raises KitError for a file that is no GGUF file, was cut off, or whose header cannot be right.
-
-    llama.cpp aborts the process where a header lies about layers or holds an epsilon that is no number.
-    """
+def read(path: Path) -> Header:
+    """Read a GGUF header. Raises KitError for a file that is no GGUF, was cut off, or whose header cannot be right."""
     try:
         with open(path, "rb") as f, mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return _weights(_Reader(data), len(data))
+            return _header(_Reader(data), len(data))
     except KeyError as e:
         raise KitError(f"{path}: its header lacks {e}. Copy the kit again.") from None
     except (OSError, ValueError, IndexError, TypeError, OverflowError, struct.error) as e:
         raise KitError(f"{path}: its header cannot be read ({e}). Copy the kit again.") from None
 
 
-def agree(path: Path, language: Language) -> None:
-    """Raise KitError naming each size on which a language model's file and its kit's manifest differ."""
-    held = read(path)
+def check_against(path: Path, language: Language) -> None:
+    """Raise KitError that names each size on which a language model's file and its kit's manifest differ."""
+    header = read(path)
     pairs = {
-        "layers": (held.layers, language.layers),
-        "embedding_length": (held.width, language.embedding_length),
-        "key_value_length": (held.key_value_length, language.key_value_length),
-        "vocabulary": (held.vocabulary, language.vocabulary),
+        "layers": (header.layers, language.layers),
+        "embedding_length": (header.width, language.embedding_length),
+        "key_value_length": (header.key_value_length, language.key_value_length),
+        "vocabulary": (header.vocabulary, language.vocabulary),
     }
-    wrong = [
-        f"{name} {theirs}, the manifest says {ours}"
-        for name, (theirs, ours) in pairs.items()
-        if theirs != ours
+    differences = [
+        f"{name} {in_file}, the manifest says {in_manifest}"
+        for name, (in_file, in_manifest) in pairs.items()
+        if in_file != in_manifest
     ]
-    if wrong:
+    if differences:
         raise KitError(
-            f"{path}: has {'; '.join(wrong)}. Copy the kit again, or convert the checkpoint again."
+            f"{path}: has {'; '.join(differences)}. Copy the kit again, or convert the checkpoint again."
         )
-    if language.context_length > held.context:
+    if language.context_length > header.context:
         raise KitError(
-            f"{path}: was trained for {held.context} tokens, the manifest says {language.context_length}. Copy the kit again."
+            f"{path}: was trained for {header.context} tokens, the manifest says "
+            f"{language.context_length}. Copy the kit again."
         )
 
 
 class _Reader:
+    """Reads values one after another."""
+
     def __init__(self, data: mmap.mmap) -> None:
         self.data = data
         self.at = 0
@@ -117,7 +119,7 @@ class _Reader:
         return self.data[self.at - size : self.at].decode("utf-8", "replace")
 
     def value(self, kind: int) -> Any:
-        """A scalar or a text; of an array of texts how many differ, None for another one: they are skipped."""
+        """A scalar or a text. Arrays are skipped: an array of texts gives how many differ, any other one None."""
         if kind == _STRING:
             return self.text()
         if kind != _ARRAY:
@@ -125,15 +127,15 @@ class _Reader:
         inner, count = self.take("I"), self.take("Q")
         if inner in _SCALARS:
             self.at += count * struct.calcsize("<" + _SCALARS[inner])
-        elif inner == _STRING:  # the vocabulary: long, so not one call a text
-            return self.texts(count)
+        elif inner == _STRING:  # the vocabulary is long, so one call reads all of it
+            return self.count_different_texts(count)
         else:
             for _ in range(count):
                 self.value(inner)
         return None
 
-    def texts(self, count: int) -> int:
-        """Skip an array of texts; how many of them differ."""
+    def count_different_texts(self, count: int) -> int:
+        """Skip an array of texts; return how many of them differ."""
         at, length, different = self.at, struct.Struct("<Q").unpack_from, set()
         for _ in range(count):
             end = at + 8 + length(self.data, at)[0]
@@ -143,89 +145,113 @@ class _Reader:
         return len(different)
 
 
-def _weights(reader: _Reader, size: int) -> Weights:
+@dataclass(frozen=True)
+class _Tensor:
+    name: str
+    shape: tuple[int, ...]
+    type: int
+    offset: int
+
+
+def _header(reader: _Reader, size: int) -> Header:
     if reader.take("4s") != b"GGUF" or reader.take("I") not in (2, 3):
         raise ValueError("not a GGUF file of version 2 or 3")
-    tensors, pairs = reader.take("Q"), reader.take("Q")
-    if max(tensors, pairs) > MAX_PAIRS:
-        raise ValueError(f"{tensors} tensors and {pairs} entries are too many")
-    said: dict[str, Any] = {}
-    for _ in range(pairs):
+    tensor_count, entry_count = reader.take("Q"), reader.take("Q")
+    if max(tensor_count, entry_count) > MAX_ENTRIES:
+        raise ValueError(f"{tensor_count} tensors and {entry_count} entries are too many")
+    metadata: dict[str, Any] = {}
+    for _ in range(entry_count):
         key = reader.text()
-        said[key] = reader.value(reader.take("I"))
-    infos, shapes = [], {}
-    for _ in range(tensors):
-        name, dimensions = reader.text(), reader.take("I")
-        if not 1 <= dimensions <= 4:
-            raise ValueError(f"{name[:80]} has {dimensions} dimensions")
-        shapes[name] = [reader.take("Q") for _ in range(dimensions)]
-        infos.append((reader.take("I"), reader.take("Q"), name, dimensions))
-    alignment = said.get("general.alignment", 32)
+        metadata[key] = reader.value(reader.take("I"))
+    tensors = [_tensor(reader) for _ in range(tensor_count)]
+    shapes = {tensor.name: tensor.shape for tensor in tensors}
+    alignment = metadata.get("general.alignment", 32)
     start = -(-reader.at // alignment) * alignment
-    architecture = said["general.architecture"]
-    layers = _layers(said[f"{architecture}.block_count"], shapes)
-    numbers = _numbers(said, architecture)
-    by_kind: dict[str, int] = {}
-    by_layer = [0] * layers
-    ends = [*sorted(at for _, at, _, _ in infos), size - start]
-    following = dict(itertools.pairwise(ends))
-    lengths = {name: following[at] - at for _, at, name, _ in infos}
-    embedding = lengths.get("token_embd.weight", 0) if "output.weight" in lengths else 0
-    for kind, _, name, dimensions in infos:
-        length = lengths[name]
-        if name.startswith("blk."):
-            by_layer[int(name.split(".")[1])] += length
-        if dimensions > 1:
-            label = KINDS.get(kind, f"type {kind}")
-            by_kind[label] = by_kind.get(label, 0) + length
+    architecture = metadata["general.architecture"]
+    layers = _layers(metadata[f"{architecture}.block_count"], shapes)
+    numbers = _numbers(metadata, architecture)
+    lengths = _lengths(tensors, size - start)
     table = shapes["token_embd.weight"]
-    if said.get("tokenizer.ggml.tokens", table[1]) != table[1]:
+    if metadata.get("tokenizer.ggml.tokens", table[1]) != table[1]:
         raise ValueError("two of its tokens are the same, or some are missing")
-    return Weights(
+    head = metadata.get(f"{architecture}.attention.key_length", numbers["head"])
+    return Header(
         heads=numbers["heads"],
         layers=layers,
         bytes=size - start,
-        by_kind=by_kind,
-        embedding=embedding,
-        by_layer=tuple(by_layer),
+        by_type=_by_type(tensors, lengths),
+        embedding=lengths.get("token_embd.weight", 0) if "output.weight" in lengths else 0,
+        by_layer=_by_layer(lengths, layers),
         width=numbers["width"],
-        key_value_length=numbers["kv_heads"]
-        * said.get(f"{architecture}.attention.key_length", numbers["head"]),
+        key_value_length=numbers["kv_heads"] * head,
         vocabulary=table[1],
         context=numbers["context"],
     )
 
 
-def _layers(count: Any, shapes: dict[str, list[int]]) -> int:
-    """Layers, where the tensors have as many as the header says."""
-    there = {name.split(".")[1] for name in shapes if name.startswith("blk.")}
+def _tensor(reader: _Reader) -> _Tensor:
+    name, dimensions = reader.text(), reader.take("I")
+    if not 1 <= dimensions <= 4:
+        raise ValueError(f"{name[:80]} has {dimensions} dimensions")
+    shape = tuple(reader.take("Q") for _ in range(dimensions))
+    return _Tensor(name, shape, reader.take("I"), reader.take("Q"))
+
+
+def _lengths(tensors: list[_Tensor], size: int) -> dict[str, int]:
+    """Bytes of each tensor: up to where the next one begins."""
+    ends = [*sorted(tensor.offset for tensor in tensors), size]
+    following = dict(itertools.pairwise(ends))
+    return {tensor.name: following[tensor.offset] - tensor.offset for tensor in tensors}
+
+
+def _by_type(tensors: list[_Tensor], lengths: dict[str, int]) -> dict[str, int]:
+    by_type: dict[str, int] = {}
+    for tensor in tensors:
+        if len(tensor.shape) > 1:
+            label = TYPES.get(tensor.type, f"type {tensor.type}")
+            by_type[label] = by_type.get(label, 0) + lengths[tensor.name]
+    return by_type
+
+
+def _by_layer(lengths: dict[str, int], layers: int) -> tuple[int, ...]:
+    by_layer = [0] * layers
+    for name, length in lengths.items():
+        if name.startswith("blk."):
+            by_layer[int(name.split(".")[1])] += length
+    return tuple(by_layer)
+
+
+def _layers(count: Any, shapes: dict[str, tuple[int, ...]]) -> int:
+    """The number of layers. Raises ValueError where the tensors are of another number of layers."""
+    numbers = {name.split(".")[1] for name in shapes if name.startswith("blk.")}
     if (
         not isinstance(count, int)
         or not 1 <= count <= MAX_LAYERS
-        or there != {str(n) for n in range(count)}
+        or numbers != {str(n) for n in range(count)}
     ):
-        raise ValueError(f"it says {count} layers, and has tensors of {len(there)}")
+        raise ValueError(f"it says {count} layers, and has tensors of {len(numbers)}")
     return count
 
 
-def _numbers(said: dict[str, Any], architecture: str) -> dict[str, int]:
-    """Heads and widths, where they are whole, positive and divide one another; floats only have to be finite."""
+def _numbers(metadata: dict[str, Any], architecture: str) -> dict[str, int]:
+    """Heads and widths. Raises ValueError unless they are whole and positive, and divide one another; floats must be
+    finite."""
     keys = {
         "heads": "attention.head_count",
         "width": "embedding_length",
         "context": "context_length",
     }
-    numbers = {name: said[f"{architecture}.{key}"] for name, key in keys.items()}
-    numbers["kv_heads"] = said.get(f"{architecture}.attention.head_count_kv", numbers["heads"])
+    numbers = {name: metadata[f"{architecture}.{key}"] for name, key in keys.items()}
+    numbers["kv_heads"] = metadata.get(f"{architecture}.attention.head_count_kv", numbers["heads"])
     for name, value in numbers.items():
         if not isinstance(value, int) or not 1 <= value <= 1 << 24:
             raise ValueError(f"{name} is {value}")
     if numbers["width"] % numbers["heads"] or numbers["heads"] % numbers["kv_heads"]:
         raise ValueError("its heads do not divide its width")
-    for key, value in said.items():
+    for key, value in metadata.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"{key} is {value}")
-    epsilon = said[f"{architecture}.attention.layer_norm_rms_epsilon"]
+    epsilon = metadata[f"{architecture}.attention.layer_norm_rms_epsilon"]
     if not 0 <= epsilon <= 1:
         raise ValueError(f"the epsilon of its norms is {epsilon}")
     return numbers | {"head": numbers["width"] // numbers["heads"]}

@@ -76,7 +76,8 @@ def find(named: Path | None) -> Kit:
 
 def kits_by_name() -> dict[str, Path]:
     """Name and directory of every kit that can be named without its path; installed kits hide carried ones."""
-    return _kits_in(_carried_dir()) | _kits_in(installed_dir())
+    installed, carried = _kits_in(installed_dir()), _kits_in(_carried_dir())
+    return installed | {name: path for name, path in carried.items() if name not in installed}
 
 
 def folder_name(kit_id: str) -> str:

@@ -87,7 +87,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Quantization:
-    """How a kit was quantized from another one; export/quantize.py says when the same bytes come out again."""
+    """How a kit was quantized from another one; export.quantize says when the same bytes come out again."""
 
     base: dict[str, str]
     """SHA-256 of the other kit's language model (`language`) and encoder (`vision`), which identify its weights."""
@@ -133,7 +133,7 @@ class Manifest:
     demonstration: bool
     """True: the weights are not fit for patients, and every answer says so."""
     created: str
-    """UTC, ISO 8601; a quantized kit keeps its base's, so that it can be made again (export/quantize.py: same bytes)."""
+    """UTC, ISO 8601; a quantized kit keeps its base's, so that it can be made again (export.quantize: same bytes)."""
     files: dict[str, File]
     language: Language
     vision: Vision

@@ -1,4 +1,4 @@
-"""The conversation around the image: a question in, the text on either side of the image tokens out.
+"""The conversation around the image: a question in, the texts on either side of the image tokens out.
 
 Source: `llava_v1` in LLaVA's conversation templates, which PULSE was trained and is evaluated with; two spaces between
 turns never occur, the separator is one space.
@@ -23,13 +23,13 @@ TEMPLATES = {
 """Name -> (before the image, after it)."""
 
 FOLLOWING = {"llava_v1": "USER: {question} ASSISTANT:"}
-"""Name -> a later turn of a conversation. The answer before it ends with the model's end token."""
+"""Name -> a later turn of a conversation. The model's end token stands between an answer and the next turn."""
 
 IMAGE_MARK = "<image>"
 
 
 def fill(after: str, question: str) -> str:
-    """The text behind the image.
+    """Return the text behind the image.
 
     Raises UsageError for an empty question, one that asks for a second image, or one that is no Unicode text.
     """
@@ -52,14 +52,14 @@ def fill(after: str, question: str) -> str:
 def conversation(
     template: str, after: str, question: str, history: Sequence[tuple[str, str]]
 ) -> list[str]:
-    """The texts behind the image, turn by turn, with the model's end token between them; the last awaits its answer.
+    """Return the texts behind the image, turn by turn; the model's end token goes between them, the last awaits its answer.
 
     `history` holds the earlier turns, (question, answer). Raises UsageError as `fill`, and for an unknown template.
     """
     if history and template not in FOLLOWING:
         raise UsageError(f"template {template} has no second turn. Ask each question on its own.")
     texts: list[str] = []
-    for asked, answer in (*history, (question, None)):
-        text = fill(FOLLOWING[template] if texts else after, asked)
+    for turn, answer in (*history, (question, None)):
+        text = fill(FOLLOWING[template] if texts else after, turn)
         texts.append(text if answer is None else f"{text} {answer}")
     return texts

@@ -36,7 +36,7 @@ def verify(
     *,
     remembered: bool = False,
     again: bool = False,
-    progress: Callable[[int], None] = lambda _bytes: None,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> None:
     """Check every file's SHA-256 against the manifest. Raises KitError that names each file that differs.
 
@@ -47,17 +47,24 @@ def verify(
       written to, is always read whole,
     - it was used in the last IDLE_DAYS and read whole in the last WHOLE_DAYS.
 
-    With `again` every file is read whole and then remembered. `progress` gets the bytes of each piece.
+    With `again` every file is read whole and then remembered. `progress` gets the bytes done and in total.
     """
+    total, done = sum(file.bytes for file in kit.manifest.files.values()), 0
+
+    def step(piece: int) -> None:
+        nonlocal done
+        done += piece
+        progress(done, total)
+
     memory = _VerifiedFiles() if remembered or again else None
     altered = []
     for name, file in kit.manifest.files.items():
         path = kit.file(name)
         if memory is not None and not again and memory.contains(path, file.sha256):
-            progress(file.bytes)
+            step(file.bytes)
             continue
         stamp = _stamp(path)
-        if files.file_sha256(path, progress) != file.sha256:
+        if files.file_sha256(path, step) != file.sha256:
             altered.append(name)
             if memory is not None:
                 memory.drop(path)

@@ -1,4 +1,8 @@
-"""Linux control groups (v2 and v1): the folders whose limits bind this process."""
+"""Read the limits of Linux control groups (v2 and v1) that bind this process.
+
+No library of the laptop reads them, and a container or a systemd slice grants less memory and processor time than the
+machine has. Source: the kernel's admin-guide/cgroup-v2.rst and cgroup-v1. Standard library only.
+"""
 
 from __future__ import annotations
 
@@ -6,21 +10,21 @@ from pathlib import Path
 
 
 def folders(controller: str, root: Path = Path("/")) -> list[Path]:
-    """This process's group for `controller` (`cpu`, `memory`) and all above it; any of them may hold the limit."""
+    """Return this process's group for `controller` (`cpu`, `memory`) and all above it; any of them may hold the limit."""
     top = root / "sys/fs/cgroup"
-    found = [top, top / controller]
+    groups = [top, top / controller]
     for line in lines(root / "proc/self/cgroup"):
         _, controllers, path = ([*line.split(":", 2), "", ""])[:3]
         if controllers and controller not in controllers.split(","):
             continue
         start = top / controller if controllers else top
         group = start / path.strip("/")
-        found += [p for p in (group, *group.parents) if p.is_relative_to(start)]
-    return list(dict.fromkeys(found))
+        groups += [p for p in (group, *group.parents) if p.is_relative_to(start)]
+    return list(dict.fromkeys(groups))
 
 
 def lines(path: Path) -> list[str]:
-    """Of a file of the kernel's; none where it is not there."""
+    """Return the lines of a file of the kernel; none if it is absent."""
     try:
         return path.read_text("utf-8", "replace").splitlines()
     except (OSError, ValueError):
@@ -28,6 +32,6 @@ def lines(path: Path) -> list[str]:
 
 
 def number(path: Path) -> int | None:
-    """The number in a file; None for `max`, another word, or no file."""
+    """Return the number in a file; None for `max`, another word, or no file."""
     words = " ".join(lines(path)).split()
     return int(words[0]) if words and words[0].isdigit() else None

@@ -1,4 +1,8 @@
-"""The processor: what it can do, which of its cores this process may use, and what to start with on them."""
+"""The processor: its instruction sets, the cores that this process may use, and the threads to start with.
+
+The operating system's own files are read, because thread counts decide the speed and no library knows control groups,
+hybrid cores and llama.cpp's repacking together. Standard library only.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +17,9 @@ from pulse_edge.machine import cgroup
 from pulse_edge.machine.cgroup import lines
 
 WATCHED = 1.0
-"""Seconds at least."""
-LAST = 512
-"""Threads at most, as llama.cpp has it."""
+"""Shortest time in seconds over which other programs are watched."""
+MOST_THREADS = 512
+"""Most threads that llama.cpp takes."""
 
 
 @dataclass(frozen=True)
@@ -23,9 +27,9 @@ class Threads:
     """How many threads each kind of work gets."""
 
     prefill: int
-    """Encoding tiles and reading rows: bound by arithmetic, so every physical core helps."""
+    """Threads that encode tiles and prefill: bound by arithmetic, so every physical core helps."""
     decode: int
-    """One token after another: bound by memory, and as slow as the slowest core that takes part."""
+    """Threads that decode tokens: bound by memory, and as slow as the slowest core that takes part."""
 
     def __str__(self) -> str:
         count = (
@@ -35,7 +39,7 @@ class Threads:
 
 
 def name(root: Path = Path("/")) -> str:
-    """The processor's name, as the system tells it."""
+    """Return the processor's name as the system gives it."""
     for line in lines(root / "proc/cpuinfo"):
         key, _, value = line.partition(":")
         if key.strip() in ("model name", "Model", "Hardware"):
@@ -44,7 +48,7 @@ def name(root: Path = Path("/")) -> str:
 
 
 def flags(root: Path = Path("/")) -> frozenset[str]:
-    """Instruction sets in Linux's words (`avx2`, `asimddp`); empty where the system does not tell."""
+    """Return the instruction sets by Linux's names (`avx2`, `asimddp`); empty where the system does not say."""
     for line in lines(root / "proc/cpuinfo"):
         key, _, value = line.partition(":")
         if key.strip() in ("flags", "Features"):
@@ -53,41 +57,41 @@ def flags(root: Path = Path("/")) -> frozenset[str]:
 
 
 def allowed() -> frozenset[int]:
-    """Numbers of the processors that this process may use."""
+    """Return the numbers of the processors that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return frozenset(os.sched_getaffinity(0))
     return frozenset(range(os.cpu_count() or 1))
 
 
 def worked(usable: frozenset[int], root: Path = Path("/")) -> float | None:
-    """Seconds that the `usable` processors have worked since the system started, for all programs together.
+    """Return the seconds that the `usable` processors have worked since the system started, for all programs together.
 
     None where the system does not say (anything but Linux).
     """
-    rows = [line.split() for line in lines(root / "proc/stat")]
-    ours = [row[1:9] for row in rows if row and row[0] in {f"cpu{n}" for n in usable}]
+    fields = [line.split() for line in lines(root / "proc/stat")]
+    ours = [f[1:9] for f in fields if f and f[0] in {f"cpu{n}" for n in usable}]
     if len(ours) != len(usable) or not hasattr(os, "sysconf"):
         return None
     # user, nice, system, idle, iowait, irq, softirq, steal, in ticks
     return sum(
-        int(ticks) for row in ours for n, ticks in enumerate(row) if n not in (3, 4)
+        int(ticks) for times in ours for n, ticks in enumerate(times) if n not in (3, 4)
     ) / os.sysconf("SC_CLK_TCK")
 
 
 class Others:
-    """How much other programs use the processors from now on."""
+    """Measures how much other programs use the processors from now on."""
 
     def __init__(self, usable: frozenset[int] | None = None) -> None:
         self._usable = allowed() if usable is None else usable
         self._start = self._now()
 
     def _now(self) -> tuple[float, float | None]:
-        """Wall time, and the work of the processors that was not ours, in seconds."""
+        """Wall time, and the work of the processors for other programs, in seconds."""
         all_work = worked(self._usable)
         return time.perf_counter(), None if all_work is None else all_work - time.process_time()
 
     def share(self) -> float | None:
-        """Share of the processors' time that other programs took, 0 to 1; None where the system does not say.
+        """Return the share of the processors' time that other programs took, 0 to 1; None where the system does not say.
 
         Waits until WATCHED seconds have passed: the system counts in hundredths of a second.
         """
@@ -99,13 +103,13 @@ class Others:
 
 
 def quota(root: Path = Path("/")) -> float | None:
-    """Processors' worth of time that the control groups (v2, v1) around this process grant; None: no limit."""
-    found = []
+    """Return how many processors' time the control groups (v2, v1) around this process grant; None: no limit."""
+    quotas = []
     for folder in cgroup.folders("cpu", root):
         words = " ".join(lines(folder / "cpu.max") or _v1_quota(folder)).split()
         if len(words) == 2 and words[0].isdigit() and words[1].isdigit() and int(words[1]):
-            found.append(int(words[0]) / int(words[1]))
-    return min(found, default=None)
+            quotas.append(int(words[0]) / int(words[1]))
+    return min(quotas, default=None)
 
 
 def _v1_quota(folder: Path) -> list[str]:
@@ -113,7 +117,7 @@ def _v1_quota(folder: Path) -> list[str]:
 
 
 def cores(usable: frozenset[int], root: Path = Path("/")) -> tuple[int, int]:
-    """(physical cores among the `usable` processors, those of them that are fast).
+    """Return (physical cores among the `usable` processors, fast cores among them).
 
     A hybrid processor's efficiency cores are slower (`cpu_capacity`, else the highest frequency): fast is at least
     four fifths of the fastest. Without topology every processor counts as a core.
@@ -122,40 +126,42 @@ def cores(usable: frozenset[int], root: Path = Path("/")) -> tuple[int, int]:
     for cpu in usable:
         folder = root / f"sys/devices/system/cpu/cpu{cpu}"
         siblings = "".join(lines(folder / "topology/thread_siblings_list")) or str(cpu)
-        told = lines(folder / "cpu_capacity") or lines(folder / "cpufreq/cpuinfo_max_freq")
+        capacity = lines(folder / "cpu_capacity") or lines(folder / "cpufreq/cpuinfo_max_freq")
         speeds[siblings] = max(
-            speeds.get(siblings, 0.0), float(told[0]) if told and told[0].isdigit() else 0.0
+            speeds.get(siblings, 0.0),
+            float(capacity[0]) if capacity and capacity[0].isdigit() else 0.0,
         )
     fastest = max(speeds.values(), default=0.0)
     return max(1, len(speeds)), max(1, sum(speed >= 0.8 * fastest for speed in speeds.values()))
 
 
 def threads(usable: frozenset[int] | None = None, root: Path = Path("/")) -> Threads:
-    """What to begin with, before anything was measured: `doctor` measures, and keeps what was fastest."""
+    """Return the threads to start with; `doctor` measures, and stores the fastest ones."""
     usable = allowed() if usable is None else usable
     physical, fast = cores(usable, root)
-    limit = LAST if (granted := quota(root)) is None else max(1, int(granted))
+    limit = MOST_THREADS if (granted := quota(root)) is None else max(1, int(granted))
     return Threads(min(physical, limit), min(fast, limit))
 
 
 def candidates(usable: frozenset[int] | None = None, root: Path = Path("/")) -> list[int]:
-    """Thread counts worth measuring: fast cores, physical cores, all processors, within the control group's limit."""
+    """Return the thread counts worth measuring: fast cores, physical cores, all processors, within the control group's limit."""
     usable = allowed() if usable is None else usable
     physical, fast = cores(usable, root)
-    limit = LAST if (granted := quota(root)) is None else max(1, int(granted + 0.999))
+    limit = MOST_THREADS if (granted := quota(root)) is None else max(1, int(granted + 0.999))
     return sorted({min(n, limit) for n in (max(1, fast // 2), fast, physical, len(usable))})
 
 
 def repacked(kinds: set[str], have: frozenset[str], machine: str = platform.machine()) -> set[str]:
-    """Which of these weight types are worth what llama.cpp lays out anew for this processor (ggml/src/ggml-cpu/repack.cpp).
+    """Return which of the weight types `kinds` are worth repacking by llama.cpp (ggml/src/ggml-cpu/repack.cpp).
 
-    On x86 not Q2_K and Q4_K: of their own layout it reads rows in tiles (ggml-cpu/tiled), which is 1.5 times as fast with AVX-512
-    VNNI, and as fast with AVX2; single tokens are 9 to 16 % slower, and nothing has to be loaded first.
+    `have` are the processor's instruction sets. On x86 Q2_K and Q4_K are not: llama.cpp reads their own layout in tiles
+    (ggml-cpu/tiled), which is 1.5 times as fast with AVX-512 VNNI, and as fast with AVX2; single tokens are 9 to 16 %
+    slower, and no time is spent on repacking.
     """
     if machine.lower() in ("aarch64", "arm64"):
         dot = sys.platform == "darwin" or "asimddp" in have
         return kinds & {"Q4_0", "Q4_K", "Q5_K", "Q6_K", "Q8_0", "IQ4_NL", "MXFP4"} if dot else set()
-    # Windows tells no flags; what runs this program there has AVX2 but for the oldest.
+    # Windows does not say; all but the oldest machines that run this program there have AVX2.
     return (
         kinds & {"Q4_0", "IQ4_NL", "MXFP4"} if "avx2" in have or sys.platform == "win32" else set()
     )

@@ -1,4 +1,4 @@
-"""Bytes of memory: what the machine has free, what a kit will take, what this process took at most."""
+"""Bytes of memory: free on this machine, taken by this process, and its peak. Standard library only."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ MIB = 1 << 20
 
 
 def available(root: Path = Path("/")) -> int | None:
-    """Bytes that can be taken without swapping, container limits respected; None where the system does not tell."""
+    """Return the bytes that can be taken without swapping, within container limits; None where the system does not say."""
     if sys.platform == "win32":
         return _windows_available()
     try:
-        told = (root / "proc/meminfo").read_text().splitlines()
+        lines = (root / "proc/meminfo").read_text().splitlines()
         free = next(
-            int(line.split()[1]) * 1024 for line in told if line.startswith("MemAvailable:")
+            int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")
         )
     except (OSError, StopIteration, ValueError):
         return None
@@ -63,7 +63,7 @@ def _windows_available() -> int | None:
 
 
 def resident() -> int:
-    """Bytes that this process has in memory now; 0 where the system does not tell."""
+    """Return the bytes that this process has in memory now; 0 where the system does not say."""
     if sys.platform != "linux":
         return 0
     with contextlib.suppress(OSError, ValueError, IndexError):
@@ -72,7 +72,7 @@ def resident() -> int:
 
 
 def peak() -> int:
-    """Largest resident set of this process so far, in bytes; 0 where the system does not tell."""
+    """Return the largest resident set of this process so far, in bytes; 0 where the system does not say."""
     if sys.platform == "win32":
         return 0
     with contextlib.suppress(
@@ -87,14 +87,14 @@ def peak() -> int:
 
 
 def give_back() -> None:
-    """Hand freed memory to the system where the C library keeps it for itself (glibc)."""
+    """Return freed memory to the system where the C library holds it back (glibc)."""
     if sys.platform.startswith("linux"):
-        with contextlib.suppress(OSError, AttributeError):  # musl has none, and keeps nothing
+        with contextlib.suppress(OSError, AttributeError):  # musl has no such call and needs none
             ctypes.CDLL(None).malloc_trim(0)
 
 
 def parse(text: str) -> int:
-    """Bytes of `8GiB`, `500 MB`, `6000000000`. Raises UsageError."""
+    """Return the bytes of `8GiB`, `500 MB`, `6000000000`. Raises UsageError."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:([KMGT])(i?)B?|B)?\s*", text, re.IGNORECASE)
     if match is None:
         raise UsageError(f"{text!r}: is no amount of memory. Write for example 8GiB or 6500MB.")
@@ -103,5 +103,5 @@ def parse(text: str) -> int:
 
 
 def shown(size: int) -> str:
-    """`5.6 GiB`, `212 MiB`."""
+    """Return a size as `5.6 GiB` or `212 MiB`."""
     return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / MIB:.0f} MiB"

@@ -1,7 +1,8 @@
-"""What `doctor` found out about a kit on this machine, kept in the user's cache directory for later runs.
+"""The machine profile: the speed that `pulse-edge doctor` measured with a kit on this machine, stored for later runs.
 
-One file for each pair of a kit (its manifest's hash) and a machine (processor, cores, engines' versions): after an
-update of the program or on another machine nothing is known. Refusals are not here: see selftest_results.py.
+The user's cache directory has one file for each pair of a kit (its manifest's hash) and a machine (processor, cores, engines'
+versions): after an update of the program, or on another machine, it is measured again. Refusals are stored elsewhere: see
+`self_test_results`. Standard library only.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 from pulse_edge.common import files, folders, json_input, paths
 from pulse_edge.errors import FolderError
@@ -25,44 +25,45 @@ from pulse_edge.kit.kit import Kit
 from pulse_edge.machine import cpu
 
 _ENGINES = ("llama-cpp-python", "onnxruntime", "onnxruntime-gpu", "pulse-edge")
+_PROFILE = re.compile(r"[0-9a-f]{20}-[0-9a-f]{20}\.json")
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Measured on this machine with a kit, on the CPU."""
+    """Speed of a kit on this machine's CPU."""
 
     load_seconds: float
-    """Opening both engines, the kit's hashes remembered."""
+    """Time to open both engines, with the kit's hashes remembered."""
     tile_seconds: float
-    """Encoding one tile."""
+    """Time to encode one tile."""
     image_tokens_per_second: float
-    """Reading image tokens or the tokens of a question."""
+    """Prefill of image tokens, or of the tokens of a question."""
     tokens_per_second: float
-    """Writing an answer."""
+    """Decoding of an answer."""
     prefill_threads: int
     decode_threads: int
 
-    def seconds(self, tiles: int, rows: int, questions: Iterable[tuple[int, int]]) -> float:
-        """For one page: `questions` are (tokens of its text, tokens of its answer)."""
-        asked = list(questions)
-        read = rows + sum(text for text, _ in asked)
-        written = sum(answer for _, answer in asked)
+    def seconds(self, tiles: int, image_tokens: int, questions: Iterable[tuple[int, int]]) -> float:
+        """Return the seconds of one page: `questions` are (tokens of its text, tokens of its answer)."""
+        pairs = list(questions)
+        prefilled = image_tokens + sum(text for text, _ in pairs)
+        decoded = sum(answer for _, answer in pairs)
         return (
             tiles * self.tile_seconds
-            + read / self.image_tokens_per_second
-            + written / self.tokens_per_second
+            + prefilled / self.image_tokens_per_second
+            + decoded / self.tokens_per_second
         )
 
 
 @dataclass(frozen=True)
-class Kept:
-    """What is known. Defaults: nothing."""
+class MachineProfile:
+    """Everything that was measured; empty by default."""
 
     speed: Speed | None = None
 
 
 def engines() -> dict[str, str]:
-    """Versions of what computes answers, as far as installed."""
+    """Versions of the installed programs that compute answers."""
     versions = {}
     for engine in _ENGINES:
         with contextlib.suppress(PackageNotFoundError):
@@ -71,9 +72,12 @@ def engines() -> dict[str, str]:
 
 
 def key(usable: frozenset[int] | None = None) -> str:
-    """Hex name of this machine as far as it can change an answer or its speed."""
+    """Return a hash of everything about this machine that can change an answer or its speed.
+
+    `usable`: numbers of the processors that may be used (None: those of this process).
+    """
     usable = cpu.allowed() if usable is None else usable
-    about = [
+    parts = [
         platform.machine(),
         cpu.name(),
         sorted(cpu.flags()),
@@ -81,37 +85,32 @@ def key(usable: frozenset[int] | None = None) -> str:
         cpu.quota(),
         engines(),
     ]
-    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def file(kit: Kit) -> Path:
-    """Where what is known of `kit` on this machine is kept."""
+    """Return the path of a kit's profile on this machine."""
     return paths.user_cache() / "machine" / f"{kit.sha256[:20]}-{key()[:20]}.json"
 
 
-def recall(kit: Kit) -> Kept:
-    """What was kept; nothing where nothing, or nothing readable, is."""
+def recall(kit: Kit) -> MachineProfile:
+    """Load the stored profile; return an empty one if the file is missing or damaged."""
     try:
         raw = json_input.parse(json_input.read(file(kit)))
-        speed = raw["speed"]
-        return Kept(None if speed is None else _speed(speed))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return Kept()
+        profile: MachineProfile = json_input.build(MachineProfile, raw, "profile")
+    except (OSError, ValueError):
+        return MachineProfile()
+    if profile.speed is not None and not all(v > 0 for v in dataclasses.astuple(profile.speed)):
+        return MachineProfile()
+    return profile
 
 
-def _speed(raw: dict[str, Any]) -> Speed:
-    speed = Speed(**{field.name: raw[field.name] for field in dataclasses.fields(Speed)})
-    if not all(value > 0 for value in dataclasses.astuple(speed)):
-        raise ValueError("no speed")
-    return speed
-
-
-def keep(kit: Kit, kept: Kept) -> str | None:
-    """Replace what is kept, for the owner alone; why it could not be, or None."""
+def store(kit: Kit, profile: MachineProfile) -> str | None:
+    """Replace the stored profile, for its owner alone; return why that failed, or None."""
     path = file(kit)
     try:
-        folders.claim(path.parent, "machine-profile", lambda: _is_older(path.parent))
-        files.write_text(path, json.dumps(dataclasses.asdict(kept), indent=1))
+        folders.claim(path.parent, "machine-profile", lambda: _holds_profiles_only(path.parent))
+        files.write_text(path, json.dumps(dataclasses.asdict(profile), indent=1))
     except FolderError as e:
         return str(e)
     except OSError as e:
@@ -119,6 +118,6 @@ def keep(kit: Kit, kept: Kept) -> str | None:
     return None
 
 
-def _is_older(folder: Path) -> bool:
-    """Whether a version before the marks made the folder: it holds profiles and nothing else."""
-    return all(map(re.compile(r"[0-9a-f]{20}-[0-9a-f]{20}\.json").fullmatch, os.listdir(folder)))
+def _holds_profiles_only(folder: Path) -> bool:
+    """Whether an unmarked folder holds nothing but profiles, so that it may be marked."""
+    return all(map(_PROFILE.fullmatch, os.listdir(folder)))

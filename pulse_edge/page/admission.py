@@ -1,4 +1,4 @@
-"""Is a page fit to be read? scan.Page -> flattened, judged, admitted or refused."""
+"""May this page be read? A page is flattened and judged, then admitted or refused."""
 
 from __future__ import annotations
 
@@ -11,53 +11,45 @@ import numpy as np
 from PIL import Image
 
 from pulse_edge.errors import PageRefused
-from pulse_edge.page import channels, orientation, quality, reader, rectify, unfilled
-from pulse_edge.page.plotted_page import LEAST, PlottedPage
+from pulse_edge.page import channels, orientation, quality, reader, rectify
+from pulse_edge.page.plotted_page import MIN_LEAD_SECONDS, PlottedPage
+from pulse_edge.page.unfilled import unfilled_share
 
-NARROWEST = 64
-"""Pixels of a page's shorter side: twelve leads cannot be told apart below ten times that."""
+MIN_SIDE = 64
+"""Pixels of a page's shorter side; ten times as many are needed to tell twelve leads apart."""
 
 
 @dataclass(frozen=True)
 class CheckedPage:
-    """A page as the model may see it, and what was found on it."""
+    """A page as the model may see it, and the verdict on it."""
 
     page: reader.Page
-    """As read."""
+    """The page as it was read."""
     flat: rectify.Flat
     quality: quality.Quality
     seconds: float
+    """Time that the check took."""
 
 
 def check(page: reader.Page, *, straighten: bool = True) -> CheckedPage:
-    """Flatten a page and judge it; without `straighten` its pixels stay as they are. Nothing is refused here."""
+    """Flatten a page and judge it; refuse nothing. Without `straighten` its pixels stay as they
+    are."""
     start = time.perf_counter()
     if page.plot is not None:
-        return CheckedPage(page, *_known(page.image, page.plot), time.perf_counter() - start)
+        flat, judged = _check_plot(page.image, page.plot)
+        return CheckedPage(page, flat, judged, time.perf_counter() - start)
     flat = rectify.flatten(page.image) if straighten else rectify.describe(page.image)
-    grid = flat.grid
     judged = quality.judge(
-        flat.image,
-        across=grid.across if grid else None,
-        down=grid.down if grid else None,
-        waves={"grid": grid.strength, "moire": grid.moire, "uneven": grid.uneven}
-        if grid
-        else {"grid": 0.0},
-        layouts=flat.layout,
-        orientation=flat.orientation_log_odds,
-        light=flat.light,
-        frame=flat.frame,
-        stretch=flat.stretch,
-        mirrored=flat.sheet.mirrored or flat.mirror > rectify.MIRRORED,
-        part=flat.part,
-        look=orientation.layout_probabilities,
-        unfilled=unfilled.unfilled(channels.pixels(page.image)),
+        flat,
+        unfilled=unfilled_share(channels.pixels(page.image)),
+        classify=orientation.layout_probabilities,
     )
     return CheckedPage(page, flat, judged, time.perf_counter() - start)
 
 
-def _known(image: Image.Image, plot: PlottedPage) -> tuple[rectify.Flat, quality.Quality]:
-    """What rectify and quality would say of a page that was drawn here, from what it was drawn from: nothing is measured."""
+def _check_plot(image: Image.Image, plot: PlottedPage) -> tuple[rectify.Flat, quality.Quality]:
+    """Return what is known of a page that this program plotted from a recording; nothing is
+    measured."""
     scale = plot.pixels_per_mm
     flat = rectify.Flat(
         image=image,
@@ -74,9 +66,9 @@ def _known(image: Image.Image, plot: PlottedPage) -> tuple[rectify.Flat, quality
         quality.Reason(r.check, round(r.value, 3), r.unit, r.threshold, r.text, r.refuses)
         for r in sorted(plot.remarks, key=lambda r: not r.refuses)
     )
-    refused = any(r.refuses for r in reasons)
-    leads = sum(1 for seconds in plot.leads.values() if seconds >= LEAST)
-    facts = {
+    refused = any(reason.refuses for reason in reasons)
+    leads = sum(1 for seconds in plot.leads.values() if seconds >= MIN_LEAD_SECONDS)
+    measured = {
         "leads": leads,
         "resolution": scale,
         "seconds": plot.last - plot.first,
@@ -85,7 +77,7 @@ def _known(image: Image.Image, plot: PlottedPage) -> tuple[rectify.Flat, quality
     judged = quality.Quality(
         verdict=quality.REFUSED if refused else quality.USABLE if reasons else quality.GOOD,
         reasons=reasons,
-        facts={name: round(float(value), 3) for name, value in facts.items()},
+        facts={name: round(float(value), 3) for name, value in measured.items()},
         layout=plot.layout,
         leads=leads,
         rows=plot.rows,
@@ -94,12 +86,13 @@ def _known(image: Image.Image, plot: PlottedPage) -> tuple[rectify.Flat, quality
 
 
 def admit(page: reader.Page, straighten: bool, force: bool) -> CheckedPage:
-    """The page, checked. Raises PageRefused unless it is fit, or forced, which is noted."""
+    """Check a page. Raises PageRefused where it is refused; with `force` that is only noted in its
+    quality."""
     width, height = page.image.size
-    if min(width, height) < NARROWEST:
+    if min(width, height) < MIN_SIDE:
         raise PageRefused(
-            f"{page.name}: the page is {width} x {height} pixels: too narrow to be an ECG page. Take the picture again, "
-            "with the whole sheet in view."
+            f"{page.name}: the page is {width} x {height} pixels: too narrow to be an ECG page. "
+            "Take the picture again, with the whole sheet in view."
         )
     checked = check(page, straighten=straighten)
     if not force:
@@ -110,14 +103,14 @@ def admit(page: reader.Page, straighten: bool, force: bool) -> CheckedPage:
 
 
 def raise_if_refused(checked: CheckedPage) -> None:
-    """Raise PageRefused for a page that was judged unfit, with what is wrong and how to take it again."""
+    """Raise PageRefused for a refused page, with what is wrong and how to take it again."""
     if checked.quality.verdict == quality.REFUSED:
-        why = next(r for r in checked.quality.reasons if r.refuses)
-        raise PageRefused(f"{checked.page.name}: {why.advice}")
+        reason = next(r for r in checked.quality.reasons if r.refuses)
+        raise PageRefused(f"{checked.page.name}: {reason.advice}")
 
 
 def facts(checked: CheckedPage) -> dict[str, Any]:
-    """What `check --json` prints about a page, and the report keeps."""
+    """Return what `check --json` prints about a page and a report stores of it: a JSON object."""
     flat, judged = checked.flat, checked.quality
     corners, skew = flat.sheet.corners, flat.sheet.skew_degrees
     return {
@@ -156,7 +149,7 @@ def facts(checked: CheckedPage) -> dict[str, Any]:
 
 
 def _recording(plot: PlottedPage) -> dict[str, Any]:
-    """What a plotted page shows of its recording."""
+    """Return what a plotted page shows of its recording."""
     return {
         "first_second": plot.first,
         "last_second": plot.last,

@@ -1,4 +1,8 @@
-"""Over the three channels of an RGB picture, by OpenCV: NumPy takes ten times as long for so short an axis."""
+"""Pixels of RGB pictures: arrays, smaller copies, and the brightest or darkest of the three
+channels.
+
+OpenCV computes over the channels: NumPy takes ten times as long for so short an axis.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +10,19 @@ from typing import Any, TypeVar
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
-Picture = TypeVar("Picture", npt.NDArray[np.uint8], npt.NDArray[np.float32])
+from pulse_edge.common.arrays import Float, Pixels
+
+Picture = TypeVar("Picture", Pixels, Float)
 
 
 _LARGE = 20_000_000
+"""Pixels from which on a picture is copied in strips, as NumPy would hold it twice for a moment."""
 
 
-def pixels(picture: Image.Image) -> npt.NDArray[np.uint8]:
-    """(H, W, 3) of an RGB picture; of a large one in strips, as NumPy would hold it twice for a moment."""
+def pixels(picture: Image.Image) -> Pixels:
+    """Return the pixels (H, W, 3) of an RGB picture."""
     if picture.width * picture.height < _LARGE:
         return np.asarray(picture)
     out = np.empty((picture.height, picture.width, 3), np.uint8)
@@ -26,18 +32,40 @@ def pixels(picture: Image.Image) -> npt.NDArray[np.uint8]:
     return out
 
 
+def reduced(picture: Pixels, longest: int) -> tuple[Pixels, float]:
+    """Return a picture whose longer side is at most `longest` pixels, and the factor by which it
+    was scaled."""
+    scale = min(1.0, longest / max(picture.shape[:2]))
+    return scaled(picture, scale), scale
+
+
+def scaled(picture: Pixels, scale: float) -> Pixels:
+    """Return a picture (H, W, 3) at `scale` of its size, averaged; the same array from a scale of 1
+    on."""
+    if scale >= 1.0:
+        return picture
+    size = max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale))
+    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
 def brightest(picture: Picture) -> Picture:
-    """(H, W) of a picture (H, W, 3): the largest channel."""
+    """Return the largest channel (H, W) of a picture (H, W, 3)."""
     red, green, blue = _split(picture)
-    found: Picture = cv2.max(cv2.max(red, green), blue)
-    return found
+    maximum: Picture = cv2.max(cv2.max(red, green), blue)
+    return maximum
 
 
 def darkest(picture: Picture) -> Picture:
-    """(H, W) of a picture (H, W, 3): the smallest channel."""
+    """Return the smallest channel (H, W) of a picture (H, W, 3)."""
     red, green, blue = _split(picture)
-    found: Picture = cv2.min(cv2.min(red, green), blue)
-    return found
+    minimum: Picture = cv2.min(cv2.min(red, green), blue)
+    return minimum
+
+
+def odd(size: float) -> int:
+    """Return an odd whole number of pixels near `size`, at least 3, as the filters of OpenCV ask
+    for."""
+    return max(3, int(size) | 1)
 
 
 def _split(picture: Any) -> Any:

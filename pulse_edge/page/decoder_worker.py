@@ -1,11 +1,13 @@
-"""`python -m pulse_edge.page.decoder_worker` decodes files for the program: no decoder of foreign files runs in the program's own process.
+"""Decode files in a process of its own, so that no decoder of foreign files runs in the program's
+process.
 
-A file is sent once, its pages are asked for one by one, and each has its own bound of processor time; the memory is
-bounded altogether. What breaks a bound, or a decoder, ends this process alone. decoder_client.py starts it and speaks with it.
+`python -m pulse_edge.page.decoder_worker` is started by decoder_client.py. A file is sent once and
+its pages are requested one by one. Each page has a limit of processor time, the process a limit of
+memory. A file that exceeds a limit, or breaks a decoder, ends this process alone.
 
-In, on standard input: a line of JSON, for `open` with the file's bytes behind it. Out, on standard output: a line of
-JSON, for a page with its RGB bytes behind it. Without a word for `IDLE` seconds it leaves, and so it does when the
-program is gone.
+Protocol: a request on standard input is a line of JSON, for `open` followed by the file's bytes. A
+reply on standard output is a line of JSON, for a page followed by its RGB bytes. The process ends
+after IDLE seconds without a request, and when the program has ended.
 """
 
 from __future__ import annotations
@@ -26,37 +28,40 @@ from contextlib import contextmanager
 from typing import IO, Any
 
 IDLE = 5.0
+"""Seconds without a request after which the process ends."""
 STRIP = 4 << 20
-"""Bytes of a page that are sent at a time: a second copy of it would not fit into the bound."""
+"""Bytes of a page that are sent at a time: a second copy of it would exceed the memory limit."""
 
 
 def main(memory: int) -> None:
-    """Serve until the program leaves. `memory`: bytes of address space; 0 is no bound."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is for the program, which ends this one
-    _bound_space(memory)
+    """Answer requests until the program ends. `memory`: bytes of address space; 0 is no limit."""
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C is for the program, which then ends this process
+    _limit_memory(memory)
     out = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(
         sys.stderr.fileno(), sys.stdout.fileno()
-    )  # a library that prints must not get between the replies
+    )  # text that a library prints must not mix with the replies
     server = _Server()
-    while line := _line(sys.stdin.buffer):
+    while line := _next_request(sys.stdin.buffer):
         for reply in server.answer(json.loads(line), sys.stdin.buffer):
             out.write(reply)
         out.flush()
 
 
-def _line(pipe: IO[bytes]) -> bytes:
-    """The next request; empty when there is none to come."""
+def _next_request(pipe: IO[bytes]) -> bytes:
+    """Return the next request; empty bytes when no more can come."""
     with contextlib.suppress(
         OSError
-    ):  # Windows cannot wait for a pipe: the process stays as long as the program
+    ):  # Windows cannot wait for a pipe: the process ends with the program
         if not select.select([pipe], [], [], IDLE)[0]:
             return b""
     return pipe.readline()
 
 
-def _bound_space(memory: int) -> None:
-    """Memory, and nothing is written to any disk. Windows has no such bounds."""
+def _limit_memory(memory: int) -> None:
+    """Limit memory, and forbid writing to any disk. Windows has no such limits."""
     with contextlib.suppress(ImportError, ValueError, OSError):
         import resource
 
@@ -66,14 +71,14 @@ def _bound_space(memory: int) -> None:
             resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
 
 
-def _bound_time(seconds: float) -> None:
-    """End this process after so many more seconds of processor time. Windows has no such bound."""
+def _limit_time(seconds: float) -> None:
+    """End this process after so many seconds of processor time. Windows has no such limit."""
     with contextlib.suppress(ImportError, ValueError, OSError, AttributeError):
         import resource
 
         signal.setitimer(
             signal.ITIMER_PROF, seconds
-        )  # to the millisecond, of whole processes; ends it by SIGPROF
+        )  # counts milliseconds of the whole process; ends it by SIGPROF
         hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
         resource.setrlimit(
             resource.RLIMIT_CPU, (math.ceil(time.process_time() + seconds) + 1, hard)
@@ -81,86 +86,97 @@ def _bound_time(seconds: float) -> None:
 
 
 class _Server:
-    def __init__(self) -> None:
-        from pulse_edge.page import pictures
+    """The file that is open, and its pages."""
 
-        self._limits = pictures.Limits()
+    def __init__(self) -> None:
+        from pulse_edge.page import file_errors
+
+        self._limits = file_errors.Limits()
         self._pages: list[Callable[[], Any]] = []
-        self._name, self._what = "", ""
-        self._bounded = False
+        self._name, self._kind_name = "", ""
+        self._time_limited = False
 
     def answer(self, request: dict[str, Any], pipe: IO[bytes]) -> Iterator[bytes]:
-        """The reply to a request, in pieces."""
+        """Return the reply to a request, in pieces."""
         if request["do"] == "close":
             self._pages = []
-            yield _said(closed=True)
+            yield _reply_line(closed=True)
             return
         data = pipe.read(request["bytes"]) if request["do"] == "open" else b""
-        if not self._bounded:
-            _bound_time(request["seconds"])
+        if not self._time_limited:
+            _limit_time(request["seconds"])
         image = plot = None
         try:
-            with self._explained(request):
+            with self._readable_errors(request):
                 if request["do"] == "open":
                     self._open(request, data)
                 else:
                     image = self._pages[request["page"]]()
                     image, plot = image if isinstance(image, tuple) else (image, None)
         except _Refusal as e:
-            self._bounded = False
-            yield _said(error=type(e.error).__name__, text=str(e.error), of_memory=e.of_memory)
+            self._time_limited = False
+            yield _reply_line(
+                error=type(e.error).__name__, text=str(e.error), of_memory=e.of_memory
+            )
             return
-        self._bounded = image is None  # the first page shares the time of opening
+        self._time_limited = image is None  # opening and the first page share one limit of time
         if image is None:
-            yield _said(pages=len(self._pages))
+            yield _reply_line(pages=len(self._pages))
         else:
-            yield from _sent(image, plot)
+            yield from _page_reply(image, plot)
 
     def _open(self, request: dict[str, Any], data: bytes) -> None:
-        from pulse_edge.page import pictures
+        """Open the file of a request."""
+        from pulse_edge.page import file_errors
 
         self._pages = []
-        self._name, self._what = request["name"], request["what"]
-        self._limits = pictures.Limits(pixels=request["pixels"], pages=request["pages"])
+        self._name, self._kind_name = request["name"], request["kind_name"]
+        self._limits = file_errors.Limits(pixels=request["pixels"], pages=request["pages"])
         self._pages = list(_opener(request["kind"])(data, self._name, self._limits))
 
     @contextmanager
-    def _explained(self, request: dict[str, Any]) -> Iterator[None]:
-        """Turns whatever a decoder raises, and its word that data are missing, into one line for people."""
+    def _readable_errors(self, request: dict[str, Any]) -> Iterator[None]:
+        """Turn whatever a decoder raises, and warnings that data are missing, into one line for
+        people."""
         from pulse_edge.errors import ScanError
-        from pulse_edge.page import pictures
+        from pulse_edge.page import file_errors
 
         several = request["do"] == "page" and len(self._pages) > 1
         name = (
-            pictures.numbered(self._name, request["page"] + 1, 2)
+            file_errors.page_name(self._name, request["page"] + 1, 2)
             if several
             else request.get("name", self._name)
         )
-        what = request.get("what", self._what)
-        with warnings.catch_warnings(record=True) as heard:
+        kind_name = request.get("kind_name", self._kind_name)
+        with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             try:
                 yield
             except Exception as e:
                 raise _Refusal(
-                    pictures.reason(e, name, what, self._limits), isinstance(e, MemoryError)
+                    file_errors.readable_error(e, name, kind_name, self._limits),
+                    isinstance(e, MemoryError),
                 ) from e
-        for warning in heard:
-            if _MISSING.search(str(warning.message)):
-                why = pictures.short(warning.message)
+        for warning in caught:
+            if _TRUNCATION_WARNING.search(str(warning.message)):
+                why = file_errors.shortened(warning.message)
                 raise _Refusal(
-                    ScanError(f"{name}: is a {what} that is cut short ({why}). {pictures.AGAIN}")
+                    ScanError(
+                        f"{name}: is a {kind_name} that is cut short ({why}). {file_errors.AGAIN}"
+                    )
                 )
 
 
-_MISSING = re.compile(
+_TRUNCATION_WARNING = re.compile(
     r"truncat|cut short|premature|unexpected end|(?:less|fewer|shorter).{0,60}(?:than|expect)",
     re.IGNORECASE,
 )
-"""What decoders say where data are missing."""
+"""Texts of decoders' warnings that data are missing."""
 
 
 class _Refusal(Exception):
+    """A request that fails, with the project's `error` for it."""
+
     def __init__(self, error: Exception, of_memory: bool = False) -> None:
         super().__init__(str(error))
         self.error, self.of_memory = error, of_memory
@@ -190,13 +206,14 @@ def _opener(kind: str) -> Callable[[bytes, str, Any], Sequence[Callable[[], Any]
     return openers[kind]
 
 
-def _said(**fields: Any) -> bytes:
+def _reply_line(**fields: Any) -> bytes:
     return json.dumps(fields).encode() + b"\n"
 
 
-def _sent(image: Any, plot: Any) -> Iterator[bytes]:
-    """A page: its size, what is known of one that was drawn here, and its RGB bytes from top to bottom."""
-    yield _said(size=list(image.size), plot=plot and plot.to_json())
+def _page_reply(image: Any, plot: Any) -> Iterator[bytes]:
+    """Send a page: its size, the facts of one that was plotted, and its RGB bytes from top to
+    bottom."""
+    yield _reply_line(size=list(image.size), plot=plot and plot.to_json())
     rows = max(1, STRIP // (3 * image.width))
     for top in range(0, image.height, rows):
         yield image.crop((0, top, image.width, min(top + rows, image.height))).tobytes()

@@ -1,8 +1,8 @@
-"""What is known about a page that this program drew itself, from the recording that it was drawn from.
+"""Facts about a page that this program plotted from a recording.
 
-Such a page is never turned, judged or refused for what it looks like: its scale, layout and orientation are as
-drawn, and what is missing on it is known from the recording. Standard library only: the facts travel from the process that
-draws (decoder_worker.py) to the program as JSON.
+Such a page is never turned, judged or refused for its looks: its scale, layout and orientation are
+exact, and what is missing on it is known from the recording. Standard library only: the facts
+travel as JSON from the process that plots (decoder_worker.py) to the program.
 """
 
 from __future__ import annotations
@@ -12,55 +12,59 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-LEAST = 0.979
-"""Seconds of a lead on a page from which on it counts as shown there: one second but for a sample at 50 Hz."""
+MIN_LEAD_SECONDS = 0.979
+"""Seconds of a lead from which on a page shows it: one second less a sample at 50 Hz."""
 
 
 @dataclass(frozen=True)
 class Remark:
-    """One thing that a reader of the page must know."""
+    """One thing that a reader of the page must be told."""
 
     check: str
-    """A short name: `seconds`, `part`, `leads`, `gain`, `cut off`, `baseline`, `flat`, `average`, `not shown`."""
+    """`seconds`, `part`, `leads`, `gaps`, `gain`, `cut off`, `baseline`, `flat`, `average` or `not
+    shown`."""
     value: float
     unit: str
     threshold: float
     text: str
     """What is missing or unusual and what to do, in a clinic's words."""
     refuses: bool = False
+    """True: the page is refused for it."""
 
 
 @dataclass(frozen=True)
 class PlottedPage:
-    """The facts of a drawn page."""
+    """The facts of a plotted page."""
 
     pixels_per_mm: float
     layout: str
-    """As in quality.LEADS. Leads beyond the twelve have further rows above the rhythm strip."""
+    """A key of traces.LEADS. Leads beyond the twelve have further rows above the rhythm strip."""
     speed: float
-    """mm/s."""
+    """Paper speed in mm/s."""
     gain: float
-    """mm/mV."""
+    """Gain in mm/mV."""
     rows: tuple[float, ...]
     """Pixels from the page's top to 0 mV of each row."""
     first: float
-    """Second of the recording with which the page begins, and `last` the one with which it ends."""
+    """Second of the recording at which the page begins."""
     last: float
+    """Second of the recording at which the page ends."""
     recorded: float
     """Seconds of the whole recording."""
     leads: dict[str, float]
-    """Seconds of each lead that are on the page: 0 for one that was never recorded."""
+    """Lead -> seconds of it on the page; 0 for one that was never recorded."""
     computed: tuple[str, ...] = ()
     """Leads that were not recorded but computed from I, II and III (Einthoven, Goldberger)."""
     remarks: tuple[Remark, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object; `from_json` reads it."""
+        """Return a JSON object that `from_json` reads."""
         return asdict(self)
 
 
 def from_json(about: Mapping[str, Any]) -> PlottedPage:
-    """The facts from a JSON object of `PlottedPage.to_json`. Raises ValueError where it is anything else."""
+    """Read the facts from a JSON object of `PlottedPage.to_json`. Raises ValueError for anything
+    else."""
     try:
         numbers = {
             k: float(about[k])
@@ -80,7 +84,7 @@ def from_json(about: Mapping[str, Any]) -> PlottedPage:
             **numbers,
         )
     except (KeyError, TypeError, AttributeError) as e:
-        raise ValueError(f"no facts of a drawn page ({e!r})") from None
+        raise ValueError(f"no facts of a plotted page ({e!r})") from None
 
 
 def _remark(about: Mapping[str, Any]) -> Remark:

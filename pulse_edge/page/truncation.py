@@ -1,8 +1,10 @@
-"""Is a file's data all there? Decoders fill what is missing with grey, green or black and seldom say so.
+"""Detect files that are cut short: decoders fill missing pixels with grey, green or black and
+seldom report it.
 
-In: the bytes of a file, or of one compressed picture in it. Out: why it is cut short, or None. A copy that was broken
-off is shorter than its own tables say, or as long as it should be with zeros (or, on flash memory, ones) in its tail.
-Compressed data do not end like that: the coders' own padding is one or two bytes. Standard library only.
+In: the bytes of a file, or of one compressed picture in it. Out: the reason why it is cut short, or
+None. A broken-off copy is shorter than its own tables say, or has its full length with zeros (on
+flash memory, ones) in its tail. Compressed data do not end like that: the padding of the coders is
+one or two bytes. Standard library only.
 """
 
 from __future__ import annotations
@@ -11,54 +13,58 @@ import re
 import struct
 from collections.abc import Iterable, Iterator
 
-RUN = 16
-"""Bytes of 0x00 or 0xFF at the end of compressed data that no encoder writes: those tried write two at most, lossy WebP
-excepted (see `webp`)."""
-HOLE = "its last part is missing"
+MAX_BLANK_BYTES = 16
+"""Bytes of 0x00 or 0xFF at the end of compressed data from which on they are cut short. The
+encoders that were tried write two at most, except lossy WebP (see `webp`)."""
+MISSING_PART = "its last part is missing"
 
 
 def blank_tail(data: bytes | memoryview, value: int = 0) -> int:
-    """How many bytes of `value` the data end with."""
-    view, left = memoryview(data), len(data)
+    """Return how many bytes of `value` the data end with."""
+    view, end = memoryview(data), len(data)
     block = bytes([value]) * 4096
-    while left >= 4096 and view[left - 4096 : left] == block:
-        left -= 4096
-    while left and view[left - 1] == value:
-        left -= 1
-    return len(data) - left
+    while end >= 4096 and view[end - 4096 : end] == block:
+        end -= 4096
+    while end and view[end - 1] == value:
+        end -= 1
+    return len(data) - end
 
 
 def compressed(data: bytes | memoryview, *, ones: bool = True) -> str | None:
-    """Why compressed data are cut short: they end in zeros, or in ones unless these are allowed (`ones` False)."""
-    if blank_tail(data) >= RUN or (ones and blank_tail(data, 0xFF) >= RUN):
-        return HOLE
+    """Return why compressed data are cut short: they end in zeros, or, with `ones`, in ones."""
+    if blank_tail(data) >= MAX_BLANK_BYTES or (ones and blank_tail(data, 0xFF) >= MAX_BLANK_BYTES):
+        return MISSING_PART
     return None
 
 
-def strips(data: bytes, places: Iterable[tuple[int, int]], *, ones: bool) -> str | None:
-    """Why the compressed pieces (offset, length) of a TIFF's picture are not all in the file.
+def strips(data: bytes, pieces: Iterable[tuple[int, int]], *, ones: bool) -> str | None:
+    """Return why the compressed pieces (offset, length) of a TIFF's picture are not all in the
+    file.
 
-    CCITT Group 4 codes a blank line as one bit 1, so that `ones` in the tail are a blank margin there.
+    CCITT Group 4 codes a blank line as one bit 1: there, ones in the tail are a blank margin, and
+    `ones` is False.
     """
-    for offset, length in places:
+    for offset, length in pieces:
         if offset <= 0 or length <= 0 or offset + length > len(data):
-            return HOLE
+            return MISSING_PART
         if compressed(memoryview(data)[offset : offset + length], ones=ones):
-            return HOLE
+            return MISSING_PART
     return None
 
 
 def jpeg2000(data: bytes) -> str | None:
-    """Why a JPEG 2000 or JPEG-LS picture is cut short: it lacks the end marker. Decoders draw what there is."""
+    """Return why a JPEG 2000 or JPEG-LS picture is cut short: it lacks the end marker. Decoders
+    draw the rest of it."""
     tail = data[-64:].rstrip(b"\0")  # DICOM pads to an even length
-    return None if b"\xff\xd9" in tail else HOLE
+    return None if b"\xff\xd9" in tail else MISSING_PART
 
 
-# --- WebP -------------------------------------------------------------------------------------------------------------
+# --- WebP -----------------------------------------------------------------------------------------
 
 
 def webp_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height that a WebP's header states; None where it states none. libwebp takes 4 bytes for each when opened."""
+    """Return width and height from a WebP's header, None where it states none. libwebp takes 4
+    bytes a pixel when opened."""
     if data[12:16] == b"VP8X" and len(data) >= 30:
         return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
     if data[12:16] == b"VP8L" and len(data) >= 25:
@@ -72,46 +78,51 @@ def webp_size(data: bytes) -> tuple[int, int] | None:
 
 
 def webp(data: bytes) -> str | None:
-    """Why a WebP is cut short.
+    """Return why a WebP is cut short.
 
-    The coder of lossy WebP writes zeros for blank blocks at the end, 0.05 bytes for each of 16 x 16 pixels on pages
-    whose lower half is blank; 0.125 and 64 bytes are allowed.
+    The coder of lossy WebP writes zeros for blank blocks at the end, 0.05 bytes for each of 16 x 16
+    pixels on pages whose lower half is blank; 0.125 and 64 bytes are allowed.
     """
     size = webp_size(data) or (0, 0)
     blank = 64 + size[0] * size[1] // 256 // 8
     if 8 + int.from_bytes(data[4:8], "little") > len(data) + 1:
-        return HOLE
+        return MISSING_PART
     at = 12
     while at + 8 <= len(data):
         kind, length = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
         body = memoryview(data)[at + 8 : at + 8 + length]
         if len(body) < length:
-            return HOLE
-        if kind == b"VP8 " and (blank_tail(body) > blank or blank_tail(body, 0xFF) >= RUN):
-            return HOLE
+            return MISSING_PART
+        if kind == b"VP8 " and (
+            blank_tail(body) > blank or blank_tail(body, 0xFF) >= MAX_BLANK_BYTES
+        ):
+            return MISSING_PART
         if kind == b"VP8L" and compressed(body):
-            return HOLE
+            return MISSING_PART
         at += 8 + length + (length & 1)
     return None
 
 
-# --- HEIC -------------------------------------------------------------------------------------------------------------
+# --- HEIC -----------------------------------------------------------------------------------------
 
 
 def avif(data: bytes) -> str | None:
-    """Why an AVIF is cut short: a picture's data lie behind its end, or end in zeros."""
+    """Return why an AVIF is cut short: a picture's data lie beyond its end, or end in zeros."""
     meta = _box(data, 0, len(data), b"meta")
     if meta is None:
-        return HOLE
+        return MISSING_PART
     for _, offset, length in _extents(data, *meta):
         body = data[offset : offset + length] if length else data[offset:]
-        if offset + length > len(data) or (len(body) > RUN and compressed(body, ones=False)):
-            return HOLE
+        if offset + length > len(data) or (
+            len(body) > MAX_BLANK_BYTES and compressed(body, ones=False)
+        ):
+            return MISSING_PART
     return None
 
 
 def gif(data: bytes) -> str | None:
-    """Why a GIF's first picture is cut short: its blocks do not end in the file, or nothing that a GIF holds follows them."""
+    """Return why a GIF's first picture is cut short: its blocks do not end in the file, or no part
+    of a GIF follows them."""
     at = 13 + (3 << ((data[10] & 7) + 1) if len(data) > 10 and data[10] & 0x80 else 0)
     while at < len(data):
         kind, picture = data[at], data[at] == 0x2C
@@ -121,36 +132,38 @@ def gif(data: bytes) -> str | None:
             flags = data[at + 9]
             at += 11 + (3 << ((flags & 7) + 1) if flags & 0x80 else 0)
         else:
-            return HOLE
+            return MISSING_PART
         while at < len(data) and data[at]:
             at += data[at] + 1
         at += 1
         if picture:
-            return None if data[at : at + 1] in (b"\x21", b"\x2c", b"\x3b") else HOLE
-    return HOLE
+            return None if data[at : at + 1] in (b"\x21", b"\x2c", b"\x3b") else MISSING_PART
+    return MISSING_PART
 
 
 def heic(data: bytes) -> str | None:
-    """Why a HEIC is cut short: a picture's data lie behind its end, or hold what HEVC never writes.
+    """Return why a HEIC is cut short: a picture's data lie beyond its end, or hold bytes that HEVC
+    never writes.
 
-    HEVC puts a 3 between two zeros and the next byte: three zeros in a row within a unit are a hole.
+    HEVC puts a 3 between two zeros and the next byte: three zeros in a row within a unit are a
+    hole.
     """
     meta = _box(data, 0, len(data), b"meta")
     if meta is None:
-        return HOLE
+        return MISSING_PART
     kinds = _item_kinds(data, *meta)
     for item, offset, length in _extents(data, *meta):
         if offset + length > len(data):
-            return HOLE
+            return MISSING_PART
         if kinds.get(item) in (b"hvc1", b"hev1"):
             body = data[offset : offset + length] if length else data[offset:]
-            if compressed(body) or any(b"\0\0\0" in unit for unit in _units(body)):
-                return HOLE
+            if compressed(body) or any(b"\0\0\0" in unit for unit in _hevc_units(body)):
+                return MISSING_PART
     return None
 
 
-def _units(body: bytes) -> Iterator[bytes]:
-    """The units of HEVC data, each behind its length in 4 bytes."""
+def _hevc_units(body: bytes) -> Iterator[bytes]:
+    """Return the units of HEVC data, each preceded by its length in 4 bytes."""
     at = 0
     while at + 4 <= len(body):
         length = int.from_bytes(body[at : at + 4], "big")
@@ -159,7 +172,8 @@ def _units(body: bytes) -> Iterator[bytes]:
 
 
 def _boxes(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Kind, start and end of the contents of each box between two places of an ISO base media file."""
+    """Return kind, start and end of the contents of each box between two offsets of an ISO base
+    media file."""
     while at + 8 <= end:
         length, head = int.from_bytes(data[at : at + 4], "big"), 8
         if length == 1:
@@ -173,18 +187,20 @@ def _boxes(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
 
 
 def _box(data: bytes, at: int, end: int, kind: bytes) -> tuple[int, int] | None:
-    """Where the contents of the first box of a kind stand; behind version and flags for `meta`."""
-    for found, start, stop in _boxes(data, at, end):
-        if found == kind:
+    """Return start and end of the contents of the first box of a kind; after version and flags for
+    `meta`."""
+    for box_kind, start, stop in _boxes(data, at, end):
+        if box_kind == kind:
             return (start + 4 if kind == b"meta" else start), stop
     return None
 
 
 def _item_kinds(data: bytes, at: int, end: int) -> dict[int, bytes]:
+    """Return item -> its kind, from the item information box."""
     kinds = {}
-    if place := _box(data, at, end, b"iinf"):
-        start = place[0] + (6 if data[place[0]] == 0 else 8)
-        for kind, inner, _stop in _boxes(data, start, place[1]):
+    if box := _box(data, at, end, b"iinf"):
+        start = box[0] + (6 if data[box[0]] == 0 else 8)
+        for kind, inner, _stop in _boxes(data, start, box[1]):
             version = data[inner] if inner < len(data) else 0
             if kind == b"infe" and version >= 2:
                 wide = 4 if version >= 3 else 2
@@ -194,10 +210,11 @@ def _item_kinds(data: bytes, at: int, end: int) -> dict[int, bytes]:
 
 
 def _extents(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Item, offset in the file and length (0: to its end) of every extent that lies in the file itself."""
-    if (place := _box(data, at, end, b"iloc")) is None:
+    """Return item, offset and length (0: to the file's end) of every extent that lies in the file
+    itself."""
+    if (box := _box(data, at, end, b"iloc")) is None:
         return
-    body, pos = data[place[0] : place[1]], 6
+    body, pos = data[box[0] : box[1]], 6
 
     def number(size: int) -> int:
         nonlocal pos
@@ -224,23 +241,24 @@ def _extents(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int]]:
                 yield item, offset, length
 
 
-# --- PDF --------------------------------------------------------------------------------------------------------------
+# --- PDF ------------------------------------------------------------------------------------------
 
 
 def pdf(data: bytes) -> str | None:
-    """Why a PDF is cut short: it does not end with %%EOF. pdfium finds the pages of such a file again, and draws less."""
+    """Return why a PDF is cut short: it does not end with %%EOF. pdfium recovers pages of such a
+    file, and draws less."""
     end = data.rstrip(b"\0\xff")
     if len(data) - len(end) > 4096 and b"%%EOF" not in end[-64:]:
-        return HOLE
+        return MISSING_PART
     return None if b"%%EOF" in end[-1024:] else "its end is missing"
 
 
 _JPEG_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])", re.DOTALL)
-"""Of bytes that fill, the last: `\\xff+` takes ten times as long."""
+"""A marker after the last of any fill bytes: `\\xff+` takes ten times as long."""
 
 
 def jpeg_end(data: bytes) -> int:
-    """Where the end marker of a JPEG's first picture stands; -1 where there is none."""
+    """Return the offset of the end marker of a JPEG's first picture; -1 where there is none."""
     at = 2
     while marker := _JPEG_MARKER.search(data, at):
         at = marker.end()
@@ -248,5 +266,5 @@ def jpeg_end(data: bytes) -> int:
             return at - 2
         at += int.from_bytes(
             data[at : at + 2], "big"
-        )  # over the segment: EXIF holds a JPEG of its own
+        )  # skip the segment: EXIF holds a JPEG of its own
     return -1

@@ -1,7 +1,9 @@
-"""A report and its page -> a FHIR R4 Bundle: DiagnosticReport, an Observation for each answer and finding, Media, Device.
+"""A report and its page -> a FHIR R4 Bundle: DiagnosticReport, an Observation for each answer and
+finding, Media, Device.
 
-It says nothing about the patient but what was given for it; the picture may still show a name. LOINC 11524-6 is the ECG
-study, SNOMED CT codes are those of `findings`. Everything is preliminary: a clinician has not read it yet.
+It says nothing about the patient but what was given for it; the picture may still show a name.
+LOINC 11524-6 is the ECG study, SNOMED CT codes are those of `findings`. Everything is preliminary:
+a clinician has not read it yet.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ from PIL import Image
 
 from pulse_edge.common.text import one_line, printable
 from pulse_edge.errors import UsageError
-from pulse_edge.report.report import Finding, Report, by_urgency, page_lines, without_verdict
+from pulse_edge.report.content import by_urgency, page_lines, without_verdict
+from pulse_edge.report.report import Finding, Report
 
 Resource = dict[str, Any]
 MAX_ID = 200
@@ -29,14 +32,16 @@ MAX_ID = 200
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[!-~]{1,500}")
 _HL7 = "http://terminology.hl7.org/CodeSystem"
 SYSTEMS = {"snomed": "http://snomed.info/sct", "scp": "urn:iso:std:iso:11073:91064"}
-"""SCP-ECG has no code system of its own in FHIR: it is named by the standard that it became, ISO 11073-91064."""
+"""SCP-ECG has no code system of its own in FHIR: it is named by the standard that it became, ISO
+11073-91064."""
 
 
 @dataclass(frozen=True)
 class Patient:
     """Whom the report is about, as the hospital names it. Goes into FHIR and nowhere else.
 
-    Raises UsageError for an id or a numbering that FHIR or a hospital system would refuse, or take for another one.
+    Raises UsageError for an id or a numbering that FHIR or a hospital system would refuse, or take
+    for another one.
     """
 
     id: str
@@ -128,7 +133,8 @@ def _report(report: Report, results: list[str]) -> Resource:
 
 
 def _concludes(report: Report, finding: Finding) -> bool:
-    """Whether a finding may be given as coded data, which programs act on without reading the notes."""
+    """Whether a finding may be given as coded data, which programs act on without reading the
+    notes."""
     return finding.verdict in ("present", "absent") and not report.kit.demonstration
 
 

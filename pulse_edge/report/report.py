@@ -1,19 +1,13 @@
-"""What was answered about one page, with what it takes to trace it; as text and as JSON.
-
-Also what every output needs: files that are never half-written, and never replaced unless that was asked for.
-"""
+"""A report on one page: answers, findings, contradictions, and what it takes to trace them.
+Standard library only."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from pulse_edge.common.text import json_text
-from pulse_edge.common.text import one_line as one_line
-from pulse_edge.common.text import printable as printable
-from pulse_edge.common.text import spreadsheet_cell as spreadsheet_cell
 
 INTENDED_USE = "Decision support for clinicians, never a diagnosis: it can be wrong and sound certain. Read the ECG yourself."
 DEMONSTRATION = "DEMONSTRATION KIT - NOT FOR PATIENTS"
@@ -22,8 +16,7 @@ FORCED = "THE PAGE WAS REFUSED, AND ANSWERED ALL THE SAME"
 NOT_ALL_READ = "NOT ALL OF THE PAGE WAS READ, AND THE ANSWER CAN DIFFER: IMAGE TOKENS"
 NOT_PROVEN = "NOT PROVEN ON THIS MACHINE: RUN pulse-edge doctor"
 UNCALIBRATED = "not calibrated for this kit"
-"""Reason of a finding without a verdict whose kit says nothing about the statement."""
-RANKED = "ranked by the model, not calibrated for this kit: no verdicts and no probabilities"
+"""Reason of a finding without a verdict whose kit has no calibration for the statement."""
 
 
 @dataclass(frozen=True)
@@ -31,60 +24,69 @@ class Answer:
     """One question and its answer."""
 
     question: str
+    """The question as it was asked."""
     text: str
+    """The answer as the model generated it, without white space at its ends."""
     tokens: int
     """Generated tokens."""
     complete: bool
-    """False: cut off at the token limit, not ended by the model."""
+    """False: cut off at the token limit before the model ended it."""
 
 
 @dataclass(frozen=True)
 class KitSummary:
-    """Which kit answered."""
+    """The kit that answered."""
 
     id: str
+    """Name of the kit, from its manifest."""
     sha256: str
-    """Of its manifest, which holds the sha256 of every file."""
+    """SHA-256 of its manifest, which holds the SHA-256 of every file."""
     demonstration: bool
+    """The kit is a demonstration, and not for patients."""
     warning: str | None = None
-    """What is to be said about the bundle that brought it: unsigned, or signed by a key that is not trusted here."""
+    """What to say about the bundle that brought it: unsigned, or signed by a key that is not
+    trusted here."""
     refused: str | None = None
-    """Why `doctor` refused it on this machine, where it was forced to answer all the same."""
+    """Why `doctor` refused it on this machine, where it was forced to answer."""
     proven: bool = False
-    """Whether its golden cases came back on this machine, in these versions, when `doctor` ran last."""
+    """Whether its golden cases passed on this machine, in these versions, when `doctor` ran last.
+    """
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A statement of the fixed list, and what the kit thinks of it."""
+    """A statement of the fixed list, and how the kit judges it on this page."""
 
     statement: str
-    """Its key, e.g. `AFIB`."""
+    """Key of the statement, e.g. `AFIB`."""
     name: str
-    """In the words of the question."""
+    """Name of the statement, in the words of the question."""
     group: str
     """Rhythm, conduction, ..."""
     urgency: int
     """1: act now, 2: soon, 3: note it, 4: nothing to do."""
     codes: dict[str, str]
-    """`scp` (SCP-ECG acronym) and `snomed` (SNOMED CT), as far as there are any."""
+    """`scp` (SCP-ECG acronym) and `snomed` (SNOMED CT), as far as the statement has them."""
     rank: int
-    """Among the findings of the page by `log_odds`; 1: the likeliest. An order, not a probability."""
+    """Rank among the page's findings by `log_odds`; 1: the likeliest. An order without a
+    probability."""
     log_odds: float
-    """Of the answer yes against no, natural logarithm, as the model gives them."""
+    """Log odds (natural logarithm) of the answer yes against no, as the model gives them."""
     probability: float | None
-    """Calibrated for this kit; None: not calibrated, so that only the rank means anything."""
+    """Probability, calibrated for this kit; None: not calibrated, so only the rank means anything.
+    """
     calibrated: bool
+    """Whether there is a probability."""
     verdict: Literal["present", "absent", "uncertain"] | None
-    """None: not calibrated, so nothing is concluded."""
+    """Conclusion from the probability; None: not calibrated."""
     reason: str
     """Why it is uncertain or has no verdict; else empty."""
 
     @property
     def answer(self) -> bool | None:
-        """What the model says when asked, to compare words with words: True yes, False no, None neither.
+        """The model's answer, for comparison with its words: True yes, False no, None neither.
 
-        A finding that the kit is known not to judge well says nothing.
+        A finding that the kit is known to judge badly has no answer.
         """
         if self.verdict is None:
             return self.log_odds > 0 if self.reason == UNCALIBRATED and self.log_odds else None
@@ -96,52 +98,56 @@ class Contradiction:
     """Two outputs about one page that exclude one another."""
 
     kind: Literal["text", "findings", "wording"]
+    """A text is involved; findings only; or the answers to two wordings of one question."""
     statements: tuple[str, ...]
-    """Keys of the findings that are part of it."""
+    """Keys of the statements involved."""
     text: str
-    """For people."""
+    """Sentence for people."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """Everything said about one page."""
+    """Everything that a run says about one page."""
 
     notice: str
-    """What must be read before any answer, a line each: a demonstration, an unknown bundle, a refused kit or page; else empty."""
+    """What must be read before any answer, a line each: a demonstration, an unknown bundle, a
+    refused kit or page; else empty."""
     file: str
+    """Name of the page: its file, and `#N` for page N of several."""
     page_sha256: str
+    """SHA-256 of the file's bytes."""
     answers: tuple[Answer, ...]
+    """An answer for each question."""
     kit: KitSummary
+    """The kit that answered."""
     device: str
+    """Device, batch, threads and KV type that the answers depend on."""
     versions: dict[str, str]
+    """Versions of pulse-edge and its engines."""
     seconds: dict[str, float]
-    """Wall time by stage: load, read, check, encode, prefill, answer; `cached` in place of `encode` for a page that was
-    encoded before."""
+    """Wall time by stage: load, read, check, encode, prefill, answer; `cached` instead of `encode`
+    for a page that was encoded earlier."""
     image_tokens: int
     """Image tokens that the page takes in the language model's context."""
     quality: dict[str, Any] | None = None
-    """What `check --json` says of the page; `forced` where it was refused and answered all the same."""
+    """What `check --json` says about the page, with `forced` where it was refused and answered;
+    None: not checked."""
     created: str = ""
     """UTC, ISO 8601."""
     findings: tuple[Finding, ...] = ()
-    """Empty where they were not asked for."""
+    """Findings of the fixed list; empty where they were not judged."""
     contradictions: tuple[Contradiction, ...] = ()
+    """Contradictions between texts and findings."""
     image_tokens_read: str = "all"
-    """Which of the page's image tokens the language model read: `all`, or what `--image-tokens` asked for and how many these are."""
+    """The page's image tokens that the language model read: `all`, or the choice of
+    `--image-tokens` and their number."""
     intended_use: str = INTENDED_USE
-
-    def to_text(self) -> str:
-        """For a terminal or a letter: contradictions first, then findings by urgency, then the answers as they came."""
-        lines = [self.notice, f"# {self.file}"] if self.notice else [f"# {self.file}"]
-        lines += page_lines(self.quality)
-        lines += findings_lines(self)
-        for answer in self.answers:
-            lines += ["", f"## {answer.question}", answer.text]
-            lines += [] if answer.complete else [f"(cut off after {answer.tokens} tokens)"]
-        return "\n".join([*lines, "", self.intended_use]) + "\n"
+    """Sentence that belongs to every report."""
+    created_local: str = ""
+    """The same moment in local time with its offset from UTC, ISO 8601."""
 
     def to_json(self) -> str:
-        """One line of JSON."""
+        """Return one line of JSON."""
         return json_text(dataclasses.asdict(self))
 
 
@@ -150,59 +156,12 @@ class NoAnswer:
     """Why a page or a file has no report."""
 
     file: str
+    """Name of the page or file."""
     error: str
     """What is wrong, and what to do next."""
     exit_code: int
     """3: the page was refused; 1 or 2: it could not be read or answered."""
 
     def to_json(self) -> str:
-        """One line of JSON, in the place of a report's."""
+        """Return one line of JSON, in the place of a report's."""
         return json_text(dataclasses.asdict(self))
-
-
-def page_lines(quality: Mapping[str, Any] | None) -> list[str]:
-    """Verdict on the page and what is wrong with it, a line each, from `Report.quality`."""
-    if quality is None:
-        return ["Page: not checked."]
-    verdict = "refused, and answered all the same" if quality["forced"] else quality["verdict"]
-    layout = f", layout {quality['layout']}" if quality["layout"] else ""
-    return [
-        f"Page: {verdict}, {quality['leads']} leads{layout}.",
-        *(f"- {r['advice']}" for r in quality["reasons"]),
-    ]
-
-
-def findings_lines(report: Report) -> list[str]:
-    """Contradictions; findings with a verdict by urgency; those without: ranked, or the reason why not."""
-    lines = [f"CONTRADICTION: {c.text}" for c in report.contradictions]
-    for finding in by_urgency(report):
-        if finding.verdict != "absent":
-            why = f" ({finding.reason})" if finding.reason else ""
-            lines.append(f"{finding.verdict:<10}{finding.probability:>5.0%}  {finding.name}{why}")
-    if absent := [f.name for f in report.findings if f.verdict == "absent"]:
-        lines.append(f"absent: {', '.join(absent)}")
-    return [*lines, *without_verdict(report)]
-
-
-def by_urgency(report: Report) -> list[Finding]:
-    """The findings that have a verdict, the most urgent and most probable first."""
-    judged = [f for f in report.findings if f.verdict is not None]
-    return sorted(judged, key=lambda f: (f.urgency, -(f.probability or 0.0)))
-
-
-def by_reason(findings: Iterable[Finding]) -> dict[str, str]:
-    """Why there is no verdict -> the names of which."""
-    names: dict[str, list[str]] = {}
-    for finding in findings:
-        names.setdefault(finding.reason or "uncertain", []).append(finding.name)
-    return {reason: ", ".join(some) for reason, some in names.items()}
-
-
-def without_verdict(report: Report) -> list[str]:
-    """The findings without a verdict: the kit's own reasons, a line each, then the uncalibrated ones by rank."""
-    others = [f for f in report.findings if f.verdict is None]
-    ranked = sorted((f for f in others if f.reason == UNCALIBRATED), key=lambda f: f.rank)
-    reasons = by_reason(f for f in others if f.reason != UNCALIBRATED)
-    lines = [f"not judged ({reason}): {names}" for reason, names in reasons.items()]
-    order = ", ".join(f"{f.rank}. {f.name}" for f in ranked)
-    return [*lines, f"{RANKED}: {order}"] if ranked else lines

@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 from batches import report
 
-from pulse_edge.batch import work_list as batches
+from pulse_edge.batch import source_files
+from pulse_edge.batch import work as batch_work
+from pulse_edge.batch.store import Store
+from pulse_edge.batch.work import Work
 from pulse_edge.page import admission
 from pulse_edge.report.report import Report
 
@@ -28,9 +31,9 @@ def test_damaged_files_of_every_kind_have_an_answer_or_a_reason(tmp_path: Path) 
         admission.admit(page, straighten=True, force=False)
         return report(page.name)
 
-    with batches.Store(tmp_path / "out", {}) as store:
-        store.add(batches.files([str(tmp_path / "pages")], tmp_path / "out"))
-        batches.run(store, batches.Work(answer, *[lambda *_a: None] * 3))
+    with Store(tmp_path / "out", {}) as store:
+        store.add(source_files.files([str(tmp_path / "pages")], tmp_path / "out"))
+        batch_work.run(store, Work(answer, *[lambda *_a: None] * 3))
         store.export()
         assert store.counts().waiting == 0
     results = [

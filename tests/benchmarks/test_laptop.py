@@ -1,4 +1,4 @@
-"""The measurement beside llama.cpp's own programs: that it compares the same things, and counts nothing twice."""
+"""The measurement against llama.cpp's own programs compares the same things, and measures once."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from checkout import ROOT
 
 sys.path[:0] = [str(ROOT / "benchmarks")]
 import laptop  # noqa: E402
+import laptop_table  # noqa: E402
 
 PARTS = [sys.executable, str(ROOT / "benchmarks" / "laptop_parts.py")]
 
@@ -31,7 +32,7 @@ def test_llama_cpp_encodes_a_tile_as_the_kit_does(
         == np.load(tmp_path / "encoder-clip.npy").shape
         == (5, 16, 256)
     )
-    assert (laptop.agreement(tmp_path) or 0) > 0.9999
+    assert (laptop_table.agreement(tmp_path) or 0) > 0.9999
 
 
 def test_a_killed_measurement_goes_on_behind_the_last_whole_line(tmp_path: Path) -> None:
@@ -52,10 +53,10 @@ def test_a_killed_measurement_goes_on_behind_the_last_whole_line(tmp_path: Path)
         lines.write('{"part": "encoder", "wh')
     laptop.measure(tmp_path, 1, 1, parts)
     assert done == [*list(laptop.schedule(1, 1))[:4], *list(laptop.schedule(1, 1))[3:]]
-    assert len(laptop.measured(tmp_path)) == len(list(laptop.schedule(1, 1)))
+    assert len(laptop_table.measured(tmp_path)) == len(list(laptop.schedule(1, 1)))
 
 
-def test_the_table_compares_medians_and_says_what_is_missed(tmp_path: Path) -> None:
+def test_the_table_compares_medians_and_marks_missed_goals(tmp_path: Path) -> None:
     entered = {"read": [1.0], "encode": [2.0], "load_model": [3.0], "reach": [4.0, 12.0]}
     seconds = {
         "read": 0.1,
@@ -93,23 +94,23 @@ def test_the_table_compares_medians_and_says_what_is_missed(tmp_path: Path) -> N
         json.dumps({"part": part, "who": who, "number": n, **more}) for part, who, n, more in runs
     ]
     (tmp_path / "results.jsonl").write_text("\n".join(lines))
-    told = {
+    rows = {
         cells[1].strip(): cells[2:]
-        for row in laptop.table(tmp_path, 0.99).splitlines()
-        if (cells := row.split("|"))
+        for line in laptop_table.table(tmp_path, 0.99).splitlines()
+        if (cells := line.split("|"))
     }
-    assert [c.strip() for c in told["5 tiles, against libmtmd's clip: s"][:4]] == [
+    assert [c.strip() for c in rows["5 tiles, against libmtmd's clip: s"][:4]] == [
         "2.00",
         "4.00",
         "0.50",
         "at most 0.5: reached",
     ]
-    assert told["5 tiles, against torch float32: s"][3].strip() == "at most 0.8: missed"
-    assert [c.strip() for c in told["100 image tokens, against llama-bench: rows/s"][:3]] == [
+    assert rows["5 tiles, against torch float32: s"][3].strip() == "at most 0.8: missed"
+    assert [c.strip() for c in rows["100 image tokens, against llama-bench: tokens/s"][:3]] == [
         "20.00",
         "25.00",
         "0.80",
     ]
-    assert told["page to first token (100 rows; theirs 90): s"][2].strip() == "0.50"
-    assert told["the same without loading: s"][0].strip() == "7.50"
-    assert told["second question to its first token, of the first one's time"][0].strip() == "0.050"
+    assert rows["page to first token (100 image tokens; theirs 90): s"][2].strip() == "0.50"
+    assert rows["the same without loading: s"][0].strip() == "7.50"
+    assert rows["second question to its first token, of the first one's time"][0].strip() == "0.050"

@@ -1,4 +1,4 @@
-"""The same results from two workers of a cluster, one of which is killed."""
+"""Evaluation on a cluster gives the results of one process."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ def workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """A local cluster of two processors; the list gets the process ids of a run's workers."""
     from calibration import cluster
 
-    made: list[int] = []
+    pids: list[int] = []
     real = cluster.Cluster.__init__
 
     def note(self: Any, *arguments: Any) -> None:
         real(self, *arguments)
-        made.extend(ray.get([worker.pid.remote() for worker in self.workers]))
+        pids.extend(ray.get([worker.pid.remote() for worker in self.workers]))
 
     monkeypatch.setattr(cluster.Cluster, "__init__", note)
     monkeypatch.setattr(cluster, "default_threads", lambda: 2)
     monkeypatch.setattr(evaluating, "peak_bytes", lambda *_: None)
-    yield made
+    yield pids
     ray.shutdown()
 
 
-def test_two_workers_of_which_one_is_killed_give_the_results_of_one_process(
+def test_a_cluster_with_a_killed_worker_gives_the_results_of_one_process(
     tiny_kit: Path, tmp_path: Path, workers: list[int]
 ) -> None:
     import tiny
@@ -52,8 +52,8 @@ def test_two_workers_of_which_one_is_killed_give_the_results_of_one_process(
 
     killed: list[int] = []
 
-    def kill_one(said: str) -> None:  # with pages in its hands
-        if not killed and "left" in said:
+    def kill_one(note: str) -> None:  # with pages in its hands
+        if not killed and "left" in note:
             killed.append(workers[1])
             os.kill(workers[1], signal.SIGKILL)
 

@@ -1,4 +1,6 @@
-"""`calibration collect`: what the statistics hold, that any way to them gives the same bytes, and what is refused."""
+"""`calibration collect`: what the statistics hold, that any way to them gives the same bytes, and
+what is refused.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from calibration import collect as collecting
-from calibration import ecgbench, statistics_file
+from calibration import ecgbench, splits, statistics_file
 from calibration.__main__ import cli
 from calibration.collect import Plan, choose, collect
 from calibration.observers import Collector
@@ -47,7 +49,7 @@ def file(tiny_kit: Path, plan: Plan, tmp_path_factory: pytest.TempPathFactory) -
     return path
 
 
-# --- what it holds ----------------------------------------------------------------------------------------------------
+# --- what it holds ----------------------------------------------------------------------------
 
 
 def test_the_first_layers_sums_are_those_of_normalised_embeddings(
@@ -141,7 +143,7 @@ def test_the_encoders_ranges_begin_with_those_of_the_pixels(
     assert all(low < high for low, high in statistics.ranges.values())
 
 
-# --- the same bytes ---------------------------------------------------------------------------------------------------
+# --- the same bytes ---------------------------------------------------------------------------
 
 
 def test_parts_merged_are_the_bytes_of_one_run(
@@ -193,13 +195,13 @@ def test_samples_come_from_every_task_in_turn(bench: Path) -> None:
 def test_only_the_splits_calibration_ids_are_taken(bench: Path, tmp_path: Path) -> None:
     opened = ecgbench.open_bench(bench)
     samples = [s for task in TASKS for s in opened.samples(task, lambda _: None)]
-    split = ecgbench.split(samples, "key", 0.4)
-    ecgbench.save_split(split, tmp_path / "split.json")
+    split = splits.split(samples, "key", 0.4)
+    splits.save(split, tmp_path / "split.json")
     chosen, _ = choose(opened, Plan(bench, split=tmp_path / "split.json", samples=100))
     assert chosen == {(task, name) for task, ids in split.calibration.items() for name in ids}
 
 
-# --- refusals ---------------------------------------------------------------------------------------------------------
+# --- refusals ---------------------------------------------------------------------------------
 
 
 def test_a_bench_without_pictures_is_refused(tiny_kit: Path, bench: Path, tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""ECGBench in both layouts: the same samples, nothing skipped in silence, nothing on both sides of a split."""
+"""ECGBench in both layouts: the same samples, nothing skipped in silence, nothing on both sides of
+a split.
+"""
 
 from __future__ import annotations
 
@@ -13,18 +15,16 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from calibration import splits
 from calibration.__main__ import cli
 from calibration.ecgbench import (
     COUNTS,
     Problem,
     Sample,
-    Split,
     labels_in,
-    load_split,
     open_bench,
-    save_split,
-    split,
 )
+from calibration.splits import Split, split
 from calibration.synthesize import Plan, synthesize
 from pulse_edge.errors import BenchError, UsageError
 
@@ -208,7 +208,7 @@ def test_a_folder_without_tasks_and_damaged_files_are_refused(tmp_path: Path) ->
         list(open_bench(tmp_path).samples("mmmu-ecg", refuse))
 
 
-# --- the split --------------------------------------------------------------------------------------------------------
+# --- the split --------------------------------------------------------------------------------
 
 
 def many(task: str, n: int, **fields: Any) -> Iterator[Sample]:
@@ -267,16 +267,16 @@ def test_figures_of_a_quiz_are_not_taken_for_one_recording() -> None:
 
 def test_a_split_is_recorded_and_comes_back(tmp_path: Path) -> None:
     made = split(many("arena", 10), "k", 0.3)
-    save_split(made, tmp_path / "split.json", [Problem("arena", "x", "its picture is missing")])
-    assert load_split(tmp_path / "split.json") == made
+    splits.save(made, tmp_path / "split.json", [Problem("arena", "x", "its picture is missing")])
+    assert splits.load(tmp_path / "split.json") == made
     assert json.loads((tmp_path / "split.json").read_text())["left_out"][0]["id"] == "x"
 
 
 def test_a_recorded_split_with_an_id_on_both_sides_is_refused(tmp_path: Path) -> None:
     made = split(many("arena", 10), "k", 0.3)
-    save_split(replace(made, test=made.calibration), tmp_path / "split.json")
+    splits.save(replace(made, test=made.calibration), tmp_path / "split.json")
     with pytest.raises(BenchError, match="3 ids are for calibration and for test"):
-        load_split(tmp_path / "split.json")
+        splits.load(tmp_path / "split.json")
 
 
 def test_a_split_needs_a_share_between_0_and_1_and_samples_with_pictures() -> None:
@@ -300,7 +300,7 @@ def test_the_command_records_the_split_and_says_what_it_left_out(tmp_path: Path)
     assert done.exit_code == 0, done.output
     assert "left out: cpsc-test 9: its picture cpsc/9.png is missing" in done.stderr
     assert "cpsc-test: 3 for calibration, 6 for test" in done.stderr
-    assert len(load_split(out).test["cpsc-test"]) == 6
+    assert len(splits.load(out).test["cpsc-test"]) == 6
 
 
 def test_the_made_up_golds_are_all_understood(shared: Path) -> None:

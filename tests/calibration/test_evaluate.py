@@ -1,4 +1,6 @@
-"""Tiny kits answer a small bench: the same results however often it is interrupted, and refusals that say why."""
+"""Tiny kits answer a small bench: the same results however often it is interrupted, and refusals
+that say why.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from calibration import ecgbench
+from calibration import ecgbench, splits
 from calibration import evaluate as evaluating
 from calibration.answering import compare, log_softmax, word_ends
 from calibration.evaluate import Plan, evaluate
@@ -74,7 +76,7 @@ def test_every_kit_answers_every_question_once(results: Path, plan: Plan) -> Non
     for name in read.kits:
         assert read.tasks(name) == list(TASKS)
         for task in TASKS:
-            ids = [line["question_id"] for line in read.lines(name, task)]
+            ids = [line.question_id for line in read.answers(name, task)]
             assert ids == [
                 s.id
                 for s in ecgbench.open_bench(plan.bench).samples(
@@ -84,68 +86,65 @@ def test_every_kit_answers_every_question_once(results: Path, plan: Plan) -> Non
 
 
 def test_an_answer_is_what_the_kit_itself_says(results: Path, plan: Plan) -> None:
-    line = Results(results).lines("q4", "ptb-test-report")[1]
+    line = Results(results).answers("q4", "ptb-test-report")[1]
     with PulseModel.load(plan.kits[1], device="cpu", threads=1) as model:
-        scan = model.encode(plan.bench / "images" / line["image"])
-        assert model.ask(scan, line["prompt"], 6).answer().text == line["text"]
+        scan = model.encode(plan.bench / "images" / line.image)
+        assert model.ask(scan, line.prompt, 6).answer().text == line.text
 
 
 def test_the_arenas_later_turns_hear_the_kits_own_answers(results: Path, plan: Plan) -> None:
-    line = Results(results).lines("q4", "arena")[0]
-    questions, told = line["prompt"], line["text"]
+    line = Results(results).answers("q4", "arena")[0]
+    questions, texts = line.prompt, line.text
     with PulseModel.load(plan.kits[1], device="cpu", threads=1) as model:
-        scan = model.encode(plan.bench / "images" / line["image"])
-        history = list(zip(questions, told, strict=True))
+        scan = model.encode(plan.bench / "images" / line.image)
+        history = list(zip(questions, texts, strict=True))
         for turn, question in enumerate(questions):
-            assert model.ask(scan, question, 6, history[:turn]).answer().text == told[turn]
+            assert model.ask(scan, question, 6, history[:turn]).answer().text == texts[turn]
 
 
 def test_divergence_is_that_of_the_two_kits_distributions_on_the_references_answer(
     results: Path, plan: Plan
 ) -> None:
-    reference, line = (Results(results).lines(name, "cpsc-test")[2] for name in ("tiny", "q4"))
-    assert "kld" not in reference["turns"][0]
-    ids, rows = reference["turns"][0]["tokens"], []
+    reference, line = (Results(results).answers(name, "cpsc-test")[2] for name in ("tiny", "q4"))
+    assert reference.turns[0].kld == ()
+    ids, rows = reference.turns[0].tokens, []
     for kit in plan.kits:
         with PulseModel.load(kit, device="cpu", threads=1) as model:
-            scan = model.encode(plan.bench / "images" / line["image"])
-            rows.append(log_softmax(next(model.score(scan, line["prompt"], [ids]))))
+            scan = model.encode(plan.bench / "images" / line.image)
+            rows.append(log_softmax(next(model.score(scan, line.prompt, [ids]))))
     kld = (np.exp(rows[0]) * (rows[0] - rows[1])).sum(1)
-    assert len(line["turns"][0]["kld"]) == len(ids)
-    np.testing.assert_allclose(line["turns"][0]["kld"], kld, rtol=0.05, atol=2e-7)
-    assert line["turns"][0]["same"] == (rows[0].argmax(1) == rows[1].argmax(1)).astype(int).tolist()
+    assert len(line.turns[0].kld) == len(ids)
+    np.testing.assert_allclose(line.turns[0].kld, kld, rtol=0.05, atol=2e-7)
+    assert line.turns[0].same == tuple((rows[0].argmax(1) == rows[1].argmax(1)).astype(int))
 
 
 def test_the_right_answers_probability_includes_its_end(results: Path, plan: Plan) -> None:
-    line = Results(results).lines("tiny", "cpsc-test")[0]
+    line = Results(results).answers("tiny", "cpsc-test")[0]
     with PulseModel.load(plan.kits[0], device="cpu", threads=1) as model:
-        scan = model.encode(plan.bench / "images" / line["image"])
-        ids = [*model.language.tokenize(line["gold"][0], first=False), model.language.end]
-        ahead = log_softmax(next(model.score(scan, line["prompt"], [ids])))
-    assert line["turns"][0]["gold_tokens"] == len(ids)
-    assert line["turns"][0]["gold_logprob"] == pytest.approx(
-        ahead[range(len(ids)), ids].sum(), rel=1e-4
-    )
+        scan = model.encode(plan.bench / "images" / line.image)
+        ids = [*model.language.tokenize(line.gold[0], first=False), model.language.end]
+        ahead = log_softmax(next(model.score(scan, line.prompt, [ids])))
+    assert line.turns[0].gold_tokens == len(ids)
+    assert line.turns[0].gold_logprob == pytest.approx(ahead[range(len(ids)), ids].sum(), rel=1e-4)
 
 
 def test_a_labels_chance_is_the_product_of_its_tokens(results: Path, plan: Plan) -> None:
-    line = Results(results).lines("tiny", "cpsc-test")[0]
-    assert line["text"] != "AF"
+    line = Results(results).answers("tiny", "cpsc-test")[0]
+    assert line.text != "AF"
     with PulseModel.load(plan.kits[0], device="cpu", threads=1) as model:
-        scan = model.encode(plan.bench / "images" / line["image"])
+        scan = model.encode(plan.bench / "images" / line.image)
         ids = model.language.tokenize("AF", first=False)
         ahead = np.exp(
-            log_softmax(next(model.score(scan, line["prompt"], [[*ids, model.language.end]])))
+            log_softmax(next(model.score(scan, line.prompt, [[*ids, model.language.end]])))
         )
         ends = ahead[-1][word_ends(model)].sum()
-    assert line["labels"]["AF"] == pytest.approx(
-        ahead[range(len(ids)), ids].prod() * ends, rel=1e-4
-    )
+    assert line.labels is not None
+    assert line.labels["AF"] == pytest.approx(ahead[range(len(ids)), ids].prod() * ends, rel=1e-4)
 
 
 def test_identical_distributions_do_not_diverge() -> None:
     rows = log_softmax(np.random.default_rng(1).normal(0, 3, (4, 50)).astype(np.float32))
-    assert compare(rows, rows) == {"kld": [0.0] * 4, "same": [1] * 4}
+    assert compare(rows, rows) == ((0.0,) * 4, (1,) * 4)
 
 
 def test_kits_of_one_encoder_share_the_encoded_pages(
@@ -225,37 +224,39 @@ def test_progress_tells_the_time_left(
     plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(evaluating, "peak_bytes", lambda *_: None)
-    said: list[str] = []
+    notes: list[str] = []
     evaluate(
         tmp_path / "results",
         replace(plan, kits=plan.kits[:1], tasks=("cpsc-test",), limit=2),
-        said.append,
+        notes.append,
     )
-    assert said[-1].startswith("2 of 2 answers, ")
-    assert said[-1].endswith("00:00:00 left")
+    assert notes[-1].startswith("2 of 2 answers, ")
+    assert notes[-1].endswith("00:00:00 left")
 
 
 def test_peak_memory_is_that_of_a_process_of_its_own(results: Path) -> None:
-    assert 50 << 20 < Results(results).kit("tiny")["peak_bytes"] < 1 << 30
+    peak = Results(results).kit("tiny").peak_bytes
+    assert peak is not None
+    assert 50 << 20 < peak < 1 << 30
 
 
-# --- refusals ---------------------------------------------------------------------------------------------------------
+# --- refusals ---------------------------------------------------------------------------------
 
 
 def test_a_broken_picture_is_told_and_its_other_questions_too(plan: Plan, tmp_path: Path) -> None:
     broken = Path(shutil.copytree(plan.bench, tmp_path / "bench"))
     next(broken.glob("images/*/*.png")).write_bytes(b"no picture")
-    said: list[str] = []
+    notes: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(evaluating, "peak_bytes", lambda *_: None)
         evaluate(
             tmp_path / "r",
             replace(plan, kits=plan.kits[:1], bench=broken, tasks=TASKS[1:]),
-            said.append,
+            notes.append,
         )
-    assert sum(line.startswith("left out: ") for line in said) == 2
+    assert sum(line.startswith("left out: ") for line in notes) == 2
     assert len(json.loads((tmp_path / "r" / "left_out.json").read_text())) == 2
-    assert len(Results(tmp_path / "r").lines("tiny", "cpsc-test")) == 3
+    assert len(Results(tmp_path / "r").answers("tiny", "cpsc-test")) == 3
 
 
 def test_questions_that_calibrated_a_kit_are_refused(
@@ -266,8 +267,8 @@ def test_questions_that_calibrated_a_kit_are_refused(
         for s in ecgbench.open_bench(plan.bench).samples("cpsc-test", lambda _: None)
     }
     name = "cpsc-test-000002"
-    made = [("cpsc-test", name, hashlib.sha256(pictures[name] or b"").hexdigest())]
-    content = hashlib.sha256(json.dumps(made).encode()).hexdigest()
+    entries = [("cpsc-test", name, hashlib.sha256(pictures[name] or b"").hexdigest())]
+    content = hashlib.sha256(json.dumps(entries).encode()).hexdigest()
     monkeypatch.setattr(
         evaluating, "calibrated_on", lambda _: ({"cpsc-test": frozenset({name})}, content)
     )
@@ -302,14 +303,14 @@ def test_only_the_test_ids_of_a_split_are_asked(
 ) -> None:
     monkeypatch.setattr(evaluating, "peak_bytes", lambda *_: None)
     bench = ecgbench.open_bench(plan.bench)
-    made = ecgbench.split(
+    split = splits.split(
         (s for task in bench.tasks for s in bench.samples(task, lambda _: None)), "k", 0.5
     )
-    ecgbench.save_split(made, tmp_path / "split.json")
+    splits.save(split, tmp_path / "split.json")
     chosen = replace(plan, kits=plan.kits[:1], tasks=("cpsc-test",), split=tmp_path / "split.json")
     evaluate(tmp_path / "r", chosen)
-    lines = Results(tmp_path / "r").lines("tiny", "cpsc-test")
-    assert [line["question_id"] for line in lines] == list(made.test["cpsc-test"])
+    lines = Results(tmp_path / "r").answers("tiny", "cpsc-test")
+    assert [line.question_id for line in lines] == list(split.test["cpsc-test"])
 
 
 def test_answers_of_another_kit_are_refused(results: Path, plan: Plan, tmp_path: Path) -> None:

@@ -12,15 +12,16 @@ from click.testing import CliRunner
 from calibration import metrics, published
 from calibration.__main__ import cli
 from calibration.diagnoses import diagnoses_in
-from calibration.ecgbench import Split, open_bench
+from calibration.ecgbench import open_bench
 from calibration.published import Answer
 from calibration.score import ANSWERS, read_answers, score
+from calibration.splits import Split
 from pulse_edge.errors import BenchError
 
 LETTERS = "ABCDEFGH"
 
 
-# --- the published scorer ---------------------------------------------------------------------------------------------
+# --- the published scorer ---------------------------------------------------------------------
 
 
 def test_the_published_scorers_numbers_come_out_to_twelve_digits(shared: Path) -> None:
@@ -70,7 +71,7 @@ def test_the_published_scorer_accepts_only_complete_files() -> None:
     assert result == "has 1 answers; the published scorer accepts exactly 200"
 
 
-# --- reading answers --------------------------------------------------------------------------------------------------
+# --- reading answers --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -86,7 +87,7 @@ def test_the_published_scorer_accepts_only_complete_files() -> None:
     ],
 )
 def test_labels_are_read_as_words_in_any_case(text: str, labels: tuple[str, ...] | None) -> None:
-    assert metrics.said_labels(text, ("NORM", "AF", "RBBB", "PVC", "STD")) == labels
+    assert metrics.read_labels(text, ("NORM", "AF", "RBBB", "PVC", "STD")) == labels
 
 
 @pytest.mark.parametrize(
@@ -110,21 +111,21 @@ def test_labels_are_read_as_words_in_any_case(text: str, labels: tuple[str, ...]
     ],
 )
 def test_a_letter_is_read_only_where_one_is_chosen(text: str, letter: str | None) -> None:
-    assert metrics.said_letter(text, LETTERS) == letter
+    assert metrics.read_letter(text, LETTERS) == letter
 
 
 def test_a_letter_beyond_the_options_is_none() -> None:
-    assert metrics.said_letter("F", "ABCD") is None
+    assert metrics.read_letter("F", "ABCD") is None
 
 
 def test_options_are_read_as_whole_phrases_and_not_inside_one_another() -> None:
     offered = ("infarction", "old Infarction", "no", "none")
-    assert metrics.said_options("Old infarction.", offered) == {"old infarction"}
-    assert metrics.said_options("None of these", offered) == {"none"}
-    assert metrics.said_options("not sure", offered) is None
+    assert metrics.read_options("Old infarction.", offered) == {"old infarction"}
+    assert metrics.read_options("None of these", offered) == {"none"}
+    assert metrics.read_options("not sure", offered) is None
 
 
-# --- numbers ----------------------------------------------------------------------------------------------------------
+# --- numbers ----------------------------------------------------------------------------------
 
 
 def test_label_scores_of_four_answers_by_hand() -> None:
@@ -181,7 +182,7 @@ def test_a_report_affirms_what_it_does_not_negate(text: str, names: set[str]) ->
 
 
 def test_the_synthetic_reports_affirm_what_they_show() -> None:
-    from calibration.synthetic import record_at
+    from calibration.synthetic import recording_at
     from calibration.synthetic.sentences import NAMES, report
 
     words = {
@@ -190,8 +191,8 @@ def test_the_synthetic_reports_affirm_what_they_show() -> None:
         "MI": "infarction",
     }
     for index in range(60):
-        record = record_at(2, index)
-        assert {words[name] for name in record.findings or ()} <= diagnoses_in(report(record))
+        recording = recording_at(2, index)
+        assert {words[name] for name in recording.findings or ()} <= diagnoses_in(report(recording))
 
 
 def test_prose_scores_of_two_reports_by_hand() -> None:
@@ -203,7 +204,7 @@ def test_prose_scores_of_two_reports_by_hand() -> None:
     assert result["rouge_l"] == pytest.approx((4 / 5 + 4 / 5) / 2)
 
 
-# --- a run ------------------------------------------------------------------------------------------------------------
+# --- a run ------------------------------------------------------------------------------------
 
 
 def bench(

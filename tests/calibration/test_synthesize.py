@@ -1,4 +1,6 @@
-"""`calibration synthesize`: the published layout, the same bytes on any number of processes, all or nothing."""
+"""`calibration synthesize`: the published layout, the same bytes on any number of processes, all or
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ from calibration import synthesize as module
 from calibration.__main__ import cli
 from calibration.synthesize import Plan, synthesize
 from calibration.synthetic import LEADS, page_at
-from calibration.synthetic import synthesize as synthesize_record
+from calibration.synthetic import synthesize as synthesize_recording
 from calibration.synthetic.questions import BENCH
 from pulse_edge.errors import BenchError, UsageError
 
@@ -34,7 +36,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def npz(tmp_path: Path) -> Path:
-    signal = synthesize_record(2, (), noise=1.0).signal
+    signal = synthesize_recording(2, (), noise=1.0).signal
     np.savez(
         tmp_path / "real.npz",
         signal_uV=np.round(signal[None].repeat(2, 0)[:, :, ::5] * 1000).astype(np.int16),
@@ -81,8 +83,8 @@ def test_what_no_task_carries_stands_beside(bench: Path) -> None:
     facts = [json.loads(line) for line in (bench / "pages.jsonl").read_text().splitlines()]
     assert [f["image"] for f in facts] == [f"synthetic/{i:06d}.png" for i in range(6)]
     page = page_at(4, 2)
-    assert facts[2]["findings"] == sorted(page.record.findings or ())
-    assert facts[2]["measurements"]["rate"] == round(page.record.measurements.rate or 0, 3)
+    assert facts[2]["findings"] == sorted(page.recording.findings or ())
+    assert facts[2]["measurements"]["rate"] == round(page.recording.measurements.rate or 0, 3)
     assert (facts[2]["layout"], facts[2]["speed"]) == (page.style.layout, page.style.speed)
 
 
@@ -120,7 +122,7 @@ def test_an_existing_folder_is_refused_unless_forced(tmp_path: Path) -> None:
     (target / "mine.txt").write_text("keep")
     with pytest.raises(BenchError, match="--force"):
         synthesize(target, Plan(1, 1))
-    with pytest.raises(BenchError, match="holds something else"):
+    with pytest.raises(BenchError, match="holds other files"):
         synthesize(target, Plan(1, 1), force=True)
     assert (target / "mine.txt").read_text() == "keep"
     (target / "mine.txt").unlink()
@@ -137,7 +139,7 @@ def test_force_keeps_pages_among_which_something_else_lies(tmp_path: Path, name:
         (target / name).symlink_to(tmp_path)
     else:
         (target / name).write_text("mine")
-    with pytest.raises(BenchError, match="holds something else"):
+    with pytest.raises(BenchError, match="holds other files"):
         synthesize(target, Plan(1, 1, tasks=("ptb-test",)), force=True)
     assert (target / name).exists()
 

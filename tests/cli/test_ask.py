@@ -38,9 +38,7 @@ def ask(kit: Path, log: Path, *more: str, page: Path = PAGE) -> subprocess.Popen
     return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=env)
 
 
-def test_an_answer_knows_what_was_said_before_and_new_forgets_it(
-    tiny_kit: Path, tmp_path: Path
-) -> None:
+def test_answer_follows_earlier_turns_and_new_forgets_them(tiny_kit: Path, tmp_path: Path) -> None:
     talk = ask(tiny_kit, tmp_path, "--max-tokens", "12")
     out, errors = talk.communicate(f"{FIRST}\n{SECOND}\n\n/new\n{SECOND}\n/quit\nnever asked\n")
     assert talk.returncode == 0, errors
@@ -54,7 +52,7 @@ def test_an_answer_knows_what_was_said_before_and_new_forgets_it(
     assert AuditLog(tmp_path).verify().entries == 3
 
 
-def test_a_refused_page_is_talked_about_with_force_and_it_is_said_and_recorded(
+def test_conversation_about_a_forced_page_says_and_logs_that(
     tiny_kit: Path, tmp_path: Path
 ) -> None:
     blank = tmp_path / "blank.png"
@@ -69,14 +67,17 @@ def test_a_refused_page_is_talked_about_with_force_and_it_is_said_and_recorded(
     assert talk.returncode == 0, errors
     assert out.startswith(f"{NOTICES}{FORCED}\nPage: refused, and answered all the same")
     (entry,) = AuditLog(tmp_path / "log").entries()
-    assert (entry.fields["settings"]["force"], entry.fields["settings"]["straighten"]) == (
+    assert (
+        entry.fields["settings"]["page"]["force"],
+        entry.fields["settings"]["page"]["rectify"],
+    ) == (
         True,
         False,
     )
     assert entry.fields["quality"]["forced"] is True
 
 
-def test_ctrl_c_stops_the_answer_and_not_the_program(tiny_kit: Path, tmp_path: Path) -> None:
+def test_ctrl_c_stops_the_answer_but_not_the_program(tiny_kit: Path, tmp_path: Path) -> None:
     talk = ask(tiny_kit, tmp_path)
     assert talk.stdin is not None
     assert talk.stdout is not None
@@ -128,9 +129,7 @@ def test_sigterm_ends_the_program(tiny_kit: Path, tmp_path: Path) -> None:
     assert errors.splitlines()[-1] == "interrupted"
 
 
-def test_help_is_shown_and_a_mistyped_command_is_no_question(
-    tiny_kit: Path, tmp_path: Path
-) -> None:
+def test_mistyped_command_is_no_question(tiny_kit: Path, tmp_path: Path) -> None:
     talk = ask(tiny_kit, tmp_path, "--max-tokens", "2")
     out, errors = talk.communicate(f"/help\n/hlep me\n{FIRST}\n")
     assert talk.returncode == 0, errors

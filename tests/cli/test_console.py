@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from rich.progress import Progress
 
-from pulse_edge.cli.console import Screen, time_left
+from pulse_edge.cli.console import Console, time_left
 from pulse_edge.machine.profile import Speed
 
 pty = pytest.importorskip("pty")
@@ -27,9 +27,9 @@ SPEED = Speed(
 )
 SHOW = """
 import sys, time
-from pulse_edge.cli.console import Screen, say
-screen = Screen()
-with screen.progress() as progress:
+from pulse_edge.cli.console import Console, say
+console = Console()
+with console.progress() as progress:
     for n in range(3):
         progress("encode", n, 2)
     say("half a line")
@@ -37,7 +37,7 @@ with screen.progress() as progress:
 """
 
 
-def test_an_answer_is_not_held_back_until_its_line_ends(tmp_path: Path) -> None:
+def test_answer_is_shown_before_its_line_ends(tmp_path: Path) -> None:
     master, slave = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-c", SHOW], stdout=slave, stderr=slave, env=os.environ | {"TERM": "xterm"}
@@ -54,16 +54,16 @@ def test_an_answer_is_not_held_back_until_its_line_ends(tmp_path: Path) -> None:
     assert seen.endswith(b"half a line")
 
 
-def test_the_time_left_is_what_the_machine_is_known_for_until_a_stage_has_its_own_pace() -> None:
-    screen, clock = Screen(), [100.0]
-    assert screen.expected("prefill", 720) is None
-    screen.expect(SPEED)
-    assert screen.expected("prefill", 720) == 90
-    assert screen.expected("encode", 5) == 10
-    assert screen.expected("load", 1000) == 5
-    assert screen.expected("verify", 5) is None
+def test_time_left_comes_from_the_machine_profile_until_a_stage_has_its_own_pace() -> None:
+    console, clock = Console(), [100.0]
+    assert console.expected("prefill", 720) is None
+    console.expect(SPEED)
+    assert console.expected("prefill", 720) == 90
+    assert console.expected("encode", 5) == 10
+    assert console.expected("load", 1000) == 5
+    assert console.expected("verify", 5) is None
     bars = Progress(get_time=lambda: clock[0], disable=True)
-    bar = bars.add_task("", total=720, expected=screen.expected("prefill", 720))
+    bar = bars.add_task("", total=720, expected=console.expected("prefill", 720))
     unknown = bars.add_task("", total=720, expected=None)
     clock[0] += 30
     assert time_left(bars.tasks[bar]) == "60 s"

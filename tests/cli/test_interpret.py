@@ -26,7 +26,7 @@ def run(*arguments: object, log: Path | None = None) -> subprocess.CompletedProc
     return subprocess.run(command, capture_output=True, text=True, check=False, env=env)
 
 
-def test_an_answer_is_the_same_on_any_number_of_threads_and_in_any_order(tiny_kit: Path) -> None:
+def test_answer_does_not_depend_on_threads_or_order(tiny_kit: Path) -> None:
     alone = {}
     for threads, question in ((1, QUESTIONS[0]), (2, QUESTIONS[1])):
         with PulseModel.load(tiny_kit, device="cpu", threads=threads) as model:
@@ -46,7 +46,7 @@ def first_page():  # type: ignore[no-untyped-def]
     return Image.open(PAGE).convert("RGB")
 
 
-def test_an_answer_that_another_question_ended_says_so(tiny_kit: Path) -> None:
+def test_answer_ended_by_another_question_says_so(tiny_kit: Path) -> None:
     with PulseModel.load(tiny_kit, device="cpu") as model:
         scan = model.encode(PAGE)
         running = model.ask(scan, QUESTIONS[0], 24)
@@ -56,7 +56,7 @@ def test_an_answer_that_another_question_ended_says_so(tiny_kit: Path) -> None:
             running.answer()
 
 
-def test_json_names_page_kit_and_every_answer(tiny_kit: Path) -> None:
+def test_json_has_page_kit_and_every_answer(tiny_kit: Path) -> None:
     done = run(
         "interpret",
         PAGE,
@@ -79,9 +79,7 @@ def test_json_names_page_kit_and_every_answer(tiny_kit: Path) -> None:
 
 
 @pytest.mark.parametrize("pages", [1, 2])
-def test_an_encoder_that_cannot_be_loaded_ends_it_in_a_line(
-    pages: int, tiny_kit: Path, tmp_path: Path
-) -> None:
+def test_unloadable_encoder_is_one_line(pages: int, tiny_kit: Path, tmp_path: Path) -> None:
     kit = shutil.copytree(tiny_kit, tmp_path / "kit")
     (kit / "vision.onnx").write_bytes(b"no graph")
     manifest = parse_manifest((kit / "manifest.json").read_text())
@@ -92,7 +90,7 @@ def test_an_encoder_that_cannot_be_loaded_ends_it_in_a_line(
     assert "Traceback" not in done.stderr
 
 
-def test_a_demonstration_kit_says_so_before_the_answer(tiny_kit: Path) -> None:
+def test_demonstration_notice_stands_before_the_answer(tiny_kit: Path) -> None:
     done = run("interpret", PAGE, "--kit", tiny_kit, "--max-tokens", 4)
     assert done.stdout.startswith("DEMONSTRATION")
 
@@ -101,7 +99,7 @@ def test_a_demonstration_kit_says_so_before_the_answer(tiny_kit: Path) -> None:
     ("content", "code"),
     [(b"", 1), (b"no picture", 1), (b"\x89PNG\r\n\x1a\n", 1), (b"%PDF-1.7 ...", 1)],
 )
-def test_what_is_no_page_ends_with_one_line(
+def test_file_that_is_no_page_is_one_line(
     tiny_kit: Path, tmp_path: Path, content: bytes, code: int
 ) -> None:
     bad = tmp_path / "bad.png"
@@ -113,7 +111,7 @@ def test_what_is_no_page_ends_with_one_line(
     assert str(bad) in done.stderr
 
 
-def test_an_altered_kit_is_refused(tiny_kit: Path, tmp_path: Path) -> None:
+def test_altered_kit_is_refused(tiny_kit: Path, tmp_path: Path) -> None:
     import shutil
 
     altered = Path(shutil.copytree(tiny_kit, tmp_path / "altered"))
@@ -128,7 +126,7 @@ def test_an_altered_kit_is_refused(tiny_kit: Path, tmp_path: Path) -> None:
         assert "llm.gguf" in done.stderr
 
 
-def test_every_real_page_gets_an_answer_or_one_clear_refusal(tiny_kit: Path, shared: Path) -> None:
+def test_every_real_page_gets_an_answer_or_a_clear_refusal(tiny_kit: Path, shared: Path) -> None:
     from pulse_edge.errors import PulseEdgeError
 
     with PulseModel.load(tiny_kit, device="cpu") as model:
@@ -157,7 +155,7 @@ def test_json_has_an_object_for_every_page_and_the_worst_page_is_the_code(
     assert three["answers"][0]["tokens"] == 2
 
 
-def test_a_narrow_page_is_refused_with_code_3(tiny_kit: Path, tmp_path: Path) -> None:
+def test_narrow_page_is_refused_with_code_3(tiny_kit: Path, tmp_path: Path) -> None:
     first_page().resize((5000, 3)).save(tmp_path / "narrow.png")
     done = run("interpret", tmp_path / "narrow.png", "--kit", tiny_kit)
     assert done.returncode == 3
@@ -165,7 +163,7 @@ def test_a_narrow_page_is_refused_with_code_3(tiny_kit: Path, tmp_path: Path) ->
     assert len(done.stdout.splitlines()) <= 1  # that it is a demonstration
 
 
-def test_a_refused_page_ends_with_3_and_force_answers_and_records_it(
+def test_refused_page_ends_with_3_and_force_answers_and_logs_it(
     tiny_kit: Path, tmp_path: Path
 ) -> None:
     from PIL import Image
@@ -181,7 +179,7 @@ def test_a_refused_page_ends_with_3_and_force_answers_and_records_it(
     assert (report["quality"]["verdict"], report["quality"]["forced"]) == ("refused", True)
 
 
-def test_an_upright_clean_page_gives_the_same_rows_with_and_without_rectifying(
+def test_clean_page_gives_the_same_image_tokens_without_rectifying(
     tiny_kit: Path,
 ) -> None:
     with PulseModel.load(tiny_kit, device="cpu") as model:
@@ -191,7 +189,7 @@ def test_an_upright_clean_page_gives_the_same_rows_with_and_without_rectifying(
         )
 
 
-def test_a_file_name_cannot_write_to_the_terminal(tiny_kit: Path, tmp_path: Path) -> None:
+def test_file_name_cannot_control_the_terminal(tiny_kit: Path, tmp_path: Path) -> None:
     done = run(
         "interpret", tmp_path / "\x1b[2J\nno.png", "--kit", tiny_kit, "--json", "--threads", 1
     )
@@ -200,7 +198,7 @@ def test_a_file_name_cannot_write_to_the_terminal(tiny_kit: Path, tmp_path: Path
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_without_a_record_there_is_no_second_answer(tiny_kit: Path, tmp_path: Path) -> None:
+def test_tampered_log_stops_further_answers(tiny_kit: Path, tmp_path: Path) -> None:
     log = tmp_path / "log"
     run("interpret", PAGE, "--kit", tiny_kit, "--max-tokens", 2, "--threads", 1, log=log)
     (log / "entries.log").write_bytes((log / "entries.log").read_bytes()[:-9])

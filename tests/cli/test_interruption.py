@@ -17,6 +17,7 @@ import pytest
 
 from pulse_edge import PulseModel
 from pulse_edge.common import paths
+from pulse_edge.inference.model import EngineOptions
 from pulse_edge.inference.vision_encoder import _interruptible
 from pulse_edge.kit.write import writing
 from pulse_edge.report.report import DEMONSTRATION, NOT_PROVEN
@@ -47,7 +48,7 @@ def ended(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
         (signal.SIGTERM, "vision.onnx"),
     ],
 )
-def test_an_interrupted_conversion_leaves_nothing(
+def test_interrupted_conversion_leaves_no_file(
     tiny_checkpoint: Path, tmp_path: Path, number: signal.Signals, file: str
 ) -> None:
     out = tmp_path / "out"
@@ -70,7 +71,7 @@ def test_an_interrupted_conversion_leaves_nothing(
 
 LOST = """
 import signal, time, click
-from pulse_edge.cli.main import run
+from pulse_edge.cli.run import run
 
 class Odd:
     def __del__(self):
@@ -86,14 +87,14 @@ run(command)
 """
 
 
-def test_a_signal_that_comes_in_a_destructor_is_not_lost() -> None:
+def test_signal_in_a_destructor_is_not_lost() -> None:
     done = subprocess.run(
         [sys.executable, "-c", LOST], capture_output=True, text=True, check=False, timeout=60
     )
     assert (done.returncode, done.stdout, done.stderr.strip()) == (143, "", "interrupted")
 
 
-def test_a_second_signal_does_not_stop_the_cleaning_up(
+def test_second_signal_does_not_stop_the_cleanup(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     remove, calls = shutil.rmtree, []
@@ -116,7 +117,7 @@ def test_a_second_signal_does_not_stop_the_cleaning_up(
 
 
 @pytest.mark.parametrize("at", [0, 1], ids=["before", "between"])
-def test_an_interrupted_replacement_keeps_the_old_kit(
+def test_interrupted_replacement_keeps_the_old_kit(
     tiny_kit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
     target = Path(shutil.copytree(tiny_kit, tmp_path / "kit"))
@@ -136,7 +137,7 @@ def test_an_interrupted_replacement_keeps_the_old_kit(
 
 
 @pytest.mark.parametrize("number", list(CODES))
-def test_a_signal_ends_an_answer(tiny_kit: Path, number: signal.Signals) -> None:
+def test_signal_ends_an_answer(tiny_kit: Path, number: signal.Signals) -> None:
     command = [sys.executable, "-m", "pulse_edge", "interpret", str(PAGE), "--kit", str(tiny_kit)]
     process = subprocess.Popen(
         [*command, "--max-tokens", "3900"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -168,7 +169,7 @@ cli.main()
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_signal_ends_every_stage(
+def test_signal_ends_every_stage(
     tiny_kit: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -221,10 +222,10 @@ class Switch:
 
 
 @pytest.mark.parametrize("place", ["encode", "prefill", "batch", "token"])
-def test_an_interrupted_model_still_answers_the_same(tiny_kit: Path, place: str) -> None:
+def test_interrupted_model_still_gives_the_same_answer(tiny_kit: Path, place: str) -> None:
     switch = Switch()
     with PulseModel.load(
-        tiny_kit, device="cpu", threads=1, progress=switch, observer=switch
+        tiny_kit, device="cpu", threads=1, progress=switch, engine=EngineOptions(observer=switch)
     ) as model:
         switch.at = place
         with pytest.raises(KeyboardInterrupt):
@@ -236,7 +237,7 @@ def test_an_interrupted_model_still_answers_the_same(tiny_kit: Path, place: str)
 
 
 @pytest.mark.parametrize("place", ["load", "batch"])
-def test_what_a_callback_raises_inside_llama_cpp_comes_out(tiny_kit: Path, place: str) -> None:
+def test_error_of_a_callback_leaves_llama_cpp(tiny_kit: Path, place: str) -> None:
     def act() -> None:
         raise LookupError("mine")
 
@@ -244,19 +245,23 @@ def test_what_a_callback_raises_inside_llama_cpp_comes_out(tiny_kit: Path, place
     switch.at = place
     with (
         pytest.raises(LookupError, match="mine"),
-        PulseModel.load(tiny_kit, device="cpu", progress=switch, observer=switch) as model,
+        PulseModel.load(
+            tiny_kit, device="cpu", progress=switch, engine=EngineOptions(observer=switch)
+        ) as model,
     ):
         model.interpret(PAGE, QUESTION, 2)
 
 
-def test_a_program_s_own_signal_handler_has_the_say(tiny_kit: Path) -> None:
+def test_signal_handler_of_a_program_stays_in_force(tiny_kit: Path) -> None:
     def handler(_number: int, _frame: object) -> None:
         raise LookupError("mine")
 
     switch = Switch(lambda: signal.raise_signal(signal.SIGTERM))
     old = signal.signal(signal.SIGTERM, handler)
     try:
-        with PulseModel.load(tiny_kit, device="cpu", observer=switch) as model:
+        with PulseModel.load(
+            tiny_kit, device="cpu", engine=EngineOptions(observer=switch)
+        ) as model:
             switch.at = "batch"
             with pytest.raises(LookupError, match="mine"):
                 model.interpret(PAGE, QUESTION, 2)
@@ -265,7 +270,7 @@ def test_a_program_s_own_signal_handler_has_the_say(tiny_kit: Path) -> None:
         signal.signal(signal.SIGTERM, old)
 
 
-def test_an_interrupted_encoder_is_told_to_stop_and_waited_for() -> None:
+def test_interrupted_encoder_is_stopped_and_waited_for() -> None:
     stopped, left = threading.Event(), threading.Event()
 
     def call() -> None:

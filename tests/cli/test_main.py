@@ -50,7 +50,7 @@ def run(*arguments: str, env: dict[str, str] | None = None) -> subprocess.Comple
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_with_both_onnx_runtimes_every_command_says_how_to_mend_it(
+def test_two_onnx_runtimes_are_refused_with_the_cure(
     both_runtimes: dict[str, str], command: tuple[str, ...]
 ) -> None:
     done = run("-m", "pulse_edge", *command, env=both_runtimes)
@@ -70,7 +70,7 @@ def test_help_does_not_depend_on_the_installation(
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_without_onnx_runtime_every_command_says_so(
+def test_missing_onnx_runtime_is_refused(
     monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
 ) -> None:
     real = importlib.metadata.distribution
@@ -88,12 +88,13 @@ def test_without_onnx_runtime_every_command_says_so(
 FAILING = """
 import sys, click
 from pulse_edge import errors
-from pulse_edge.cli.main import run
+from pulse_edge.cli.run import Program, run
 
 def fail():
     {failure}
 
-run(click.Command("x", callback=fail, params=[click.Option(["--debug"], is_flag=True, expose_value=False)]))
+program = Program(invoke_without_command=True, callback=fail)
+run(program)
 """
 
 
@@ -112,7 +113,7 @@ run(click.Command("x", callback=fail, params=[click.Option(["--debug"], is_flag=
         ("raise KeyboardInterrupt", 130, "interrupted"),
     ],
 )
-def test_an_error_is_one_line_and_a_code(failure: str, code: int, line: str) -> None:
+def test_error_is_one_line_and_a_code(failure: str, code: int, line: str) -> None:
     done = run("-c", FAILING.format(failure=failure))
     assert done.returncode == code
     assert done.stderr.strip().startswith(line)
@@ -132,7 +133,7 @@ def test_debug_shows_the_traceback() -> None:
     assert "in fail" in done.stderr
 
 
-def test_a_reader_that_leaves_is_no_traceback() -> None:
+def test_closed_pipe_is_no_traceback() -> None:
     code = FAILING.format(failure="[click.echo('word ' * 20) for _ in range(10000)]")
     process = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -147,7 +148,7 @@ def test_a_reader_that_leaves_is_no_traceback() -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="shells of Windows do not close streams")
-def test_the_first_file_that_is_opened_is_never_a_standard_stream(tmp_path: Path) -> None:
+def test_first_opened_file_is_never_a_standard_stream(tmp_path: Path) -> None:
     """What a library prints would go into it, were it the audit log."""
     target = tmp_path / "file"
     code = FAILING.format(
@@ -165,9 +166,7 @@ def test_the_first_file_that_is_opened_is_never_a_standard_stream(tmp_path: Path
 @pytest.mark.parametrize(
     ("where", "why"), [(">&-", "Bad file descriptor"), (">/dev/full", "No space left on device")]
 )
-def test_an_output_that_takes_nothing_is_no_fault_of_the_page(
-    where: str, why: str, tmp_path: Path
-) -> None:
+def test_unwritable_output_is_no_fault_of_the_page(where: str, why: str, tmp_path: Path) -> None:
     if "full" in where and not os.path.exists("/dev/full"):
         pytest.skip("this system has no /dev/full")
     page = Path(pulse_edge.__file__).parent / "assets" / "example_page.png"

@@ -15,7 +15,7 @@ from PIL import Image
 
 from pulse_edge.common import child_process
 from pulse_edge.common.worker_pool import Workers
-from pulse_edge.diagnostics import doctor
+from pulse_edge.diagnostics import checks
 from pulse_edge.errors import EngineError, KitError
 from pulse_edge.kit.kit import open_kit
 from pulse_edge.page import reader
@@ -73,7 +73,7 @@ def test_reading_a_pdf_runs_nothing_of_the_current_directory(hostile: Path) -> N
 
 
 def test_doctor_runs_nothing_of_the_current_directory(hostile: Path) -> None:
-    check = doctor.engine()
+    check = checks.engine()
     assert check.state == "ok", check.text
     assert ran(hostile) == ""
 
@@ -205,7 +205,7 @@ def test_a_program_that_imports_the_package_gets_llama_cpps_own_libraries(tmp_pa
         "PYTHONPATH": str(ROOT),
         "LLAMA_CPP_LIB_PATH": str(tmp_path),
     }
-    code = "from pulse_edge.inference import language_model; language_model.system()"
+    code = "from pulse_edge.inference import language_model; llama_cpp.system()"
     done = subprocess.run(
         [sys.executable, "-c", code],
         env=environment,

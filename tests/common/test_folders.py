@@ -14,8 +14,7 @@ from checkout import ROOT
 from pulse_edge.audit_log.log import AuditLog
 from pulse_edge.common import files, folders
 from pulse_edge.common.files import write_set, write_whole
-from pulse_edge.errors import FolderError
-from pulse_edge.inference.cache import ImageTokenCache
+from pulse_edge.errors import AuditLogError, FolderError
 
 PAGE = ROOT / "pulse_edge" / "assets" / "example_page.png"
 posix = pytest.mark.skipif(os.name != "posix", reason="rights of POSIX")
@@ -180,17 +179,13 @@ def test_batch_and_the_audit_log_refuse_a_folder_that_is_not_ours(
     assert snapshot(site) == before
 
 
-def test_folders_of_earlier_versions_are_taken_over(tmp_path: Path) -> None:
+def test_folder_without_its_marker_is_left_alone(tmp_path: Path) -> None:
     log = AuditLog(tmp_path / "log")
     log.append({"n": 1})
-    ImageTokenCache(tmp_path / "image-tokens").put(
-        "0" * 64, __import__("numpy").zeros((2, 2), "f4")
-    )
-    for folder in ("log", "image-tokens"):
-        (tmp_path / folder / folders.MARKER).unlink()
-    assert log.append({"n": 2}).number == 2
-    assert log.verify().entries == 2
-    assert ImageTokenCache(tmp_path / "image-tokens").clear() == 1
+    (tmp_path / "log" / folders.MARKER).unlink()
+    with pytest.raises(AuditLogError, match="so nothing is changed there"):
+        log.append({"n": 2})
+    assert log.verify().entries == 1
 
 
 # --- output files -----------------------------------------------------------------------------------------------------

@@ -8,24 +8,25 @@ from pathlib import Path
 
 import pytest
 
-from pulse_edge.common import installation
-from pulse_edge.installer import install
+from pulse_edge.audit_log import log
+from pulse_edge.common import installation, paths
+from pulse_edge.installer import bundle, default_kit, home, user_data
 
 
 def test_the_names_of_the_files_are_those_of_the_installer() -> None:
-    assert installation.BUNDLE_MANIFEST == install.BUNDLE
-    assert installation.INSTALL_RECORD == install.INSTALLED
-    assert installation.DEFAULT_KIT == install.DEFAULT_KIT
+    assert installation.BUNDLE_MANIFEST == bundle.BUNDLE_MANIFEST
+    assert installation.INSTALL_RECORD == home.INSTALL_RECORD
+    assert installation.DEFAULT_KIT == home.DEFAULT_KIT
 
 
 def test_the_installers_default_kit_is_read(tmp_path: Path) -> None:
-    install.write_default(tmp_path, install.DefaultKit("kit-a", chosen=False))
+    default_kit.write_default(tmp_path, default_kit.DefaultKit("kit-a", chosen=False))
     assert installation.read_default(tmp_path) == installation.DefaultKit("kit-a", chosen=False)
 
 
 def test_a_chosen_kit_is_read_by_the_installer(tmp_path: Path) -> None:
     installation.write_default(tmp_path, installation.DefaultKit("kit-b", chosen=True))
-    assert install.read_default(tmp_path) == install.DefaultKit("kit-b", chosen=True)
+    assert default_kit.read_default(tmp_path) == default_kit.DefaultKit("kit-b", chosen=True)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has other permissions")
@@ -53,3 +54,15 @@ def test_the_record_holds_a_warning_for_each_kit(tmp_path: Path) -> None:
     assert installation.read_record(tmp_path) == installation.InstallRecord(
         "UNSIGNED", {"kit-a": None}
     )
+
+
+def test_the_installer_removes_the_folders_that_the_program_writes_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("XDG_CACHE_HOME", "XDG_STATE_HOME", "PULSE_EDGE_AUDIT_LOG"):
+        monkeypatch.delenv(name, raising=False)
+    assert user_data.usual_folders() == (paths.user_cache(), log.default_folder())
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "a"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "b"))
+    assert user_data.usual_folders() == (paths.user_cache(), log.default_folder())

@@ -23,7 +23,7 @@ from pulse_edge.common.text import (
     spreadsheet_cell,
     visible,
 )
-from pulse_edge.installer import install
+from pulse_edge.installer import refusal
 
 HOSTILE = [
     "\x1b[2K",
@@ -89,7 +89,7 @@ def test_names_stay_on_one_line_and_lines_of_a_text_stay_lines() -> None:
 
 def test_the_installer_which_runs_alone_has_the_same_rule() -> None:
     for number in range(0x110000):
-        assert install.visible(chr(number)) == one_line(chr(number))
+        assert refusal.visible(chr(number)) == one_line(chr(number))
 
 
 CELLS = [
@@ -165,12 +165,12 @@ def test_the_kit_s_id_cannot_speak_in_the_program_s_name(
     from types import SimpleNamespace
     from typing import Any
 
-    from pulse_edge.cli.console import Screen
+    from pulse_edge.cli.console import Console
 
     manifest = SimpleNamespace(id="good\x1b[1A\nall is well", demonstration=True)
     kit: Any = SimpleNamespace(manifest=manifest, path=tmp_path)
     model: Any = SimpleNamespace(kit=kit, device="cpu", fallback=None, refused=None)
-    Screen().loaded(model)
+    Console().loaded(model)
     assert (
         capsys.readouterr().err
         == "DEMONSTRATION KIT - NOT FOR PATIENTS: good\\x1b[1A\\nall is well\n"

@@ -14,6 +14,7 @@ from PIL import Image
 
 import pulse_edge
 from pulse_edge import PulseModel
+from pulse_edge.inference.model import EngineOptions
 
 PAGE = Path(pulse_edge.__file__).parent / "assets" / "example_page.png"
 QUESTIONS = (
@@ -69,7 +70,9 @@ def test_ten_pages_in_any_order_answer_as_alone_and_memory_stays(tiny_kit: Path)
             resident.append(_resident())
         assert len({np.asarray(p).tobytes() for p in pages}) == 10
         assert len({a.text for a in answers.values()}) > 3
-    with PulseModel.load(tiny_kit, device="cpu", threads=1, speculation=False) as alone:
+    with PulseModel.load(
+        tiny_kit, device="cpu", threads=1, engine=EngineOptions(speculation=False)
+    ) as alone:
         for n, page in enumerate(pages):
             scan = alone.encode(page, admit=False)
             for question in QUESTIONS:

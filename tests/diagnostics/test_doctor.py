@@ -20,15 +20,15 @@ from pulse_edge import PulseModel
 from pulse_edge.audit_log.log import AuditLog
 from pulse_edge.cli.main import cli
 from pulse_edge.common import child_process, folders, paths
-from pulse_edge.diagnostics import doctor, golden, self_test
+from pulse_edge.diagnostics import checks, doctor, golden, self_test
 from pulse_edge.errors import DeviceError, KitError
-from pulse_edge.inference import language_model
+from pulse_edge.inference import llama_cpp
 from pulse_edge.inference import model as interpret
-from pulse_edge.inference.memory_plan import Use
 from pulse_edge.kit.kit import Kit, open_kit
 from pulse_edge.kit.manifest import MANIFEST
 from pulse_edge.kit.write import listing, write_manifest, writing
 from pulse_edge.machine import cpu, profile, self_test_results
+from pulse_edge.machine.memory_plan import Workload
 from pulse_edge.report.report import FORCED_KIT, NOT_PROVEN
 
 MINIATURE = ROOT / "pulse_edge" / "assets" / "kits" / "miniature"
@@ -56,8 +56,8 @@ def altered(target: Path, *, offset: float | None) -> Kit:
     return open_kit(target)
 
 
-def by_name(checks: list[doctor.Check]) -> dict[str, doctor.Check]:
-    return {check.name: check for check in checks}
+def by_name(results: list[checks.Check]) -> dict[str, checks.Check]:
+    return {check.name: check for check in results}
 
 
 def test_a_fit_machine_keeps_its_speed_and_the_plan_holds(
@@ -67,12 +67,12 @@ def test_a_fit_machine_keeps_its_speed_and_the_plan_holds(
     with pytest.raises(SystemExit, match="0"):
         cli.main(["doctor", "--kit", str(kit.path), "--json"], standalone_mode=False)
     told = json.loads(capsys.readouterr().out)
-    checks = {check["name"]: check for check in told["checks"]}
+    results = {check["name"]: check for check in told["checks"]}
     assert told["fit"]
-    assert checks["golden cases"]["figures"]["cases"][0]["first_logits"] == pytest.approx(
+    assert results["golden cases"]["figures"]["cases"][0]["first_logits"] == pytest.approx(
         0.02, abs=0.01
     )
-    assert checks["peak"]["figures"]["planned"] > 0
+    assert results["peak"]["figures"]["planned"] > 0
     speed = profile.recall(kit).speed
     assert speed is not None
     assert interpret.threads_for(speed) == cpu.Threads(1, 1)
@@ -91,18 +91,18 @@ def test_a_fit_machine_keeps_its_speed_and_the_plan_holds(
 
 def test_a_kit_whose_golden_cases_do_not_come_back_is_refused_until_forced(tmp_path: Path) -> None:
     kit = altered(tmp_path / "kit", offset=0.1)
-    checks = by_name(list(doctor.examine(kit.path)))
-    assert checks["golden cases"].state == "failed"
-    assert "1 of 1 did not come back" in checks["golden cases"].text
+    results = by_name(list(doctor.examine(kit.path)))
+    assert results["golden cases"].state == "failed"
+    assert "1 of 1 did not come back" in results["golden cases"].text
     with pytest.raises(KitError, match=r"did not come back.*or answer with --force-kit"):
         PulseModel.load(kit, device="cpu")
-    with PulseModel.load(kit, device="cpu", use=Use(pages=1), force=True) as model:
+    with PulseModel.load(kit, device="cpu", workload=Workload(pages=1), force=True) as model:
         report = model.interpret(PAGE, max_tokens=2)
     assert FORCED_KIT in report.notice.splitlines()
     assert "1 of 1 did not come back" in str(report.kit.refused)
     assert not report.kit.proven
     assert self_test_results.store(kit, None) == []
-    PulseModel.load(kit, device="cpu", use=Use(pages=1)).close()
+    PulseModel.load(kit, device="cpu", workload=Workload(pages=1)).close()
 
 
 def test_a_refusal_outlives_the_cache_and_holds_on_fewer_cores(
@@ -120,12 +120,12 @@ def test_a_kit_is_not_proven_here_until_its_golden_cases_came_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kit = altered(tmp_path / "kit", offset=0.0)
-    with PulseModel.load(kit, device="cpu", use=Use(pages=1)) as model:
+    with PulseModel.load(kit, device="cpu", workload=Workload(pages=1)) as model:
         report = model.interpret(PAGE, max_tokens=2)
     assert NOT_PROVEN in report.notice.splitlines()
     assert report.kit.proven is False
     by_name(list(doctor.examine(kit.path)))
-    with PulseModel.load(kit, device="cpu", use=Use(pages=1)) as model:
+    with PulseModel.load(kit, device="cpu", workload=Workload(pages=1)) as model:
         report = model.interpret(PAGE, max_tokens=2)
     assert NOT_PROVEN not in report.notice
     assert report.kit.proven is True
@@ -176,20 +176,20 @@ def test_what_is_known_of_another_kit_or_machine_counts_for_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kit = open_kit(MINIATURE)
-    assert profile.keep(kit, profile.Kept(SPEED)) is None
-    assert profile.recall(kit) == profile.Kept(SPEED)
+    assert profile.store(kit, profile.MachineProfile(SPEED)) is None
+    assert profile.recall(kit) == profile.MachineProfile(SPEED)
     assert profile.file(kit).stat().st_mode & 0o077 == 0
-    assert profile.recall(replace(kit, sha256="0" * 64)) == profile.Kept()
+    assert profile.recall(replace(kit, sha256="0" * 64)) == profile.MachineProfile()
     monkeypatch.setattr(cpu, "allowed", lambda: frozenset({0, 1}))
-    assert profile.recall(kit) == profile.Kept()
+    assert profile.recall(kit) == profile.MachineProfile()
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"speed": {"load_seconds": 0}}'])
 def test_a_damaged_memory_of_the_machine_is_none(content: str) -> None:
     kit = open_kit(MINIATURE)
-    profile.keep(kit, profile.Kept())
+    profile.store(kit, profile.MachineProfile())
     profile.file(kit).write_text(content)
-    assert profile.recall(kit) == profile.Kept()
+    assert profile.recall(kit) == profile.MachineProfile()
 
 
 def test_without_a_measurement_a_dry_run_says_so(capsys: pytest.CaptureFixture[str]) -> None:
@@ -213,7 +213,7 @@ def test_an_illegal_instruction_ends_a_child_and_not_the_doctor(
 ) -> None:
     dying = [sys.executable, "-c", f"import os; os.kill(os.getpid(), {int(signal.SIGILL)})"]
     monkeypatch.setattr(child_process, "command", lambda *_: dying)
-    check = doctor.engine()
+    check = checks.engine()
     assert check.state == "failed"
     assert "dies of an illegal instruction" in check.text
     assert "GGML_CPU_ALL_VARIANTS" in check.text
@@ -236,7 +236,7 @@ def test_what_llama_cpp_was_built_for_is_compared_with_the_processor(
         "system": "CPU : AVX = 1 | AVX2 = 1 | FMA = 1 | F16C = 1 | REPACK = 1 | ",
         "cuda": None,
     }
-    check = doctor.judge_engine(said, frozenset(flags), "i5", "one library")
+    check = checks.judge_engine(said, frozenset(flags), "i5", "one library")
     assert check.state == state
     assert words in check.text
 
@@ -265,7 +265,7 @@ def test_a_kit_without_golden_cases_has_none(tmp_path: Path) -> None:
     language = replace(kit.manifest.language, type="Q4_K_M")
     coarse = replace(kit, manifest=replace(kit.manifest, language=language))
     assert golden.read(coarse)[0] == golden.TOLERANCE_QUANTIZED
-    check = self_test._golden([])
+    check = self_test.golden_check([])
     assert (check.state, "compared with nothing" in check.text) == ("warning", True)
 
 
@@ -325,7 +325,7 @@ def test_threads_are_compared_in_a_quiet_moment_only(
     left = list(shares)
     monkeypatch.setattr(cpu, "candidates", lambda: [1, 2])
     monkeypatch.setattr(cpu.Others, "share", lambda _self: left.pop(0))
-    monkeypatch.setattr(self_test, "_compared", lambda *_about: cpu.Threads(1, 1))
+    monkeypatch.setattr(self_test, "_compare_threads", lambda *_about: cpu.Threads(1, 1))
     anything: Any = None
     assert self_test.fastest(anything, anything) == threads
     assert left == []
@@ -339,32 +339,33 @@ def test_a_busy_moment_does_not_change_the_threads_that_are_kept(
     monkeypatch.setattr(cpu, "threads", lambda: cpu.Threads(2, 1))
     for before, expected in ((None, (2, 1)), (SPEED, (4, 2))):
         if before is not None:
-            profile.keep(kit, profile.Kept(before))
-        checks = by_name(list(doctor.examine(kit.path)))
+            profile.store(kit, profile.MachineProfile(before))
+        results = by_name(list(doctor.examine(kit.path)))
         speed = profile.recall(kit).speed
         assert speed is not None
         assert (speed.prefill_threads, speed.decode_threads) == expected
-        assert checks["threads"].state == "warning"
-        assert "Run pulse-edge doctor again when the machine is quiet" in checks["threads"].text
+        assert results["threads"].state == "warning"
+        assert "Run pulse-edge doctor again when the machine is quiet" in results["threads"].text
 
 
 @pytest.mark.parametrize(
-    ("slower", "state", "words"), [(2.5, "ok", "save time"), (4.5, "warning", "without its table")]
+    ("slower", "state", "words"),
+    [(2.5, "ok", "save time"), (4.5, "warning", "without its draft table")],
 )
-def test_what_a_step_of_guesses_costs_is_measured_and_told(
+def test_the_cost_of_a_verification_step_is_measured(
     slower: float, state: str, words: str, tiny_kit: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with PulseModel.load(tiny_kit, device="cpu", threads=1) as model:
         scan, language = model.encode(PAGE, admit=False), model.language
-        assert self_test._steps(model, scan) == []
-        language.width = 4
-        (real,) = self_test._steps(model, scan)
+        assert self_test._verification_step(model, scan) == []
+        language.step_width = 4
+        (real,) = self_test._verification_step(model, scan)
         assert real.figures["cost"] > 0
         assert language.has(scan.image_tokens_sha256)
         monkeypatch.setattr(
-            self_test.bench, "step", lambda _model, _scan, width: slower if width == 4 else 1.0
+            self_test.benchmark, "step", lambda _model, _scan, width: slower if width == 4 else 1.0
         )
-        (check,) = self_test._steps(model, scan)
+        (check,) = self_test._verification_step(model, scan)
     assert (check.state, check.figures) == (state, {"width": 4, "cost": slower})
     assert words in check.text
 
@@ -372,9 +373,9 @@ def test_what_a_step_of_guesses_costs_is_measured_and_told(
 def test_a_broken_driver_ends_on_the_cpu_with_a_notice_and_under_cuda_in_an_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(language_model, "has_cuda", lambda: True)
-    monkeypatch.setattr(language_model, "gpus", list)
-    with PulseModel.load(MINIATURE, device="auto", use=Use(pages=1)) as model:
+    monkeypatch.setattr(llama_cpp, "has_cuda", lambda: True)
+    monkeypatch.setattr(llama_cpp, "gpus", list)
+    with PulseModel.load(MINIATURE, device="auto", workload=Workload(pages=1)) as model:
         assert model.device.startswith("cpu (auto: llama.cpp has CUDA but sees no GPU")
         assert model.fallback is not None
         assert "so the CPU answers" in model.fallback
@@ -383,10 +384,8 @@ def test_a_broken_driver_ends_on_the_cpu_with_a_notice_and_under_cuda_in_an_erro
 
 
 def test_a_gpu_that_is_too_small_is_an_error_under_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(language_model, "has_cuda", lambda: True)
-    monkeypatch.setattr(
-        language_model, "gpus", lambda: [language_model.Gpu("GeForce", 200 << 20, 2 << 30)]
-    )
+    monkeypatch.setattr(llama_cpp, "has_cuda", lambda: True)
+    monkeypatch.setattr(llama_cpp, "gpus", lambda: [llama_cpp.Gpu("GeForce", 200 << 20, 2 << 30)])
     with pytest.raises(DeviceError, match=r"GeForce has 200 MiB free.*no layer"):
         PulseModel.load(MINIATURE, device="cuda")
 
@@ -417,7 +416,10 @@ def test_forcing_a_page_does_not_force_a_kit(
     assert answers("--force-kit") == 3
     assert answers("--force", "--force-kit") == 0
     (entry,) = AuditLog().entries()
-    assert (entry.fields["settings"]["force"], entry.fields["settings"]["force_kit"]) == (
+    assert (
+        entry.fields["settings"]["page"]["force"],
+        entry.fields["settings"]["model"]["force_kit"],
+    ) == (
         True,
         True,
     )
@@ -425,16 +427,16 @@ def test_forcing_a_page_does_not_force_a_kit(
 
 
 @pytest.mark.parametrize(
-    ("tolerance", "spread"),
+    ("tolerance", "rms_tolerance"),
     [(1e9, 0.1), ("inf", 0.1), ("nan", 0.1), (0, 0.1), (-1, 0.1), (0.05, "nan"), (0.05, -1)],
 )
 def test_a_tolerance_that_proves_nothing_is_refused(
-    tmp_path: Path, tolerance: object, spread: object
+    tmp_path: Path, tolerance: object, rms_tolerance: object
 ) -> None:
     kit = altered(tmp_path / "kit", offset=0.0)
     stated = json.loads(kit.file(golden.FILE).read_text()) | {
         "tolerance": tolerance,
-        "spread": spread,
+        "rms_tolerance": rms_tolerance,
     }
     kit.file(golden.FILE).write_text(json.dumps(stated))
     with pytest.raises(KitError, match="prove nothing"):

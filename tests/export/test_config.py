@@ -17,9 +17,10 @@ import torch
 from transformers import LlamaConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from export import hub, llm, tokenizer
+from export import llm, tokenizer
 from export.checkpoint import Checkpoint
 from export.config import Config, read_config
+from export.hub.files import SMALL_FILES
 from export.keys import KEYS
 from pulse_edge.errors import CheckpointError
 
@@ -621,7 +622,7 @@ def test_every_file_that_is_read_is_fetched(checkpoints: dict[str, Path], tmp_pa
     config = read_config(source / "config.json", tower_dir=None)
     used = {path.name for path in (*config.files, *tokenizer.read(source, config).files)}
     assert used == {path.name for path in source.iterdir() if "safetensors" not in path.name}
-    assert all(any(fnmatch.fnmatchcase(name, pattern) for pattern in hub._WANTED) for name in used)
+    assert all(any(fnmatch.fnmatchcase(name, pattern) for pattern in SMALL_FILES) for name in used)
 
 
 @pytest.mark.parametrize(

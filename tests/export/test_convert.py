@@ -16,6 +16,7 @@ from safetensors.numpy import load_file, save_file
 from export.convert import Options, convert
 from pulse_edge.common import paths
 from pulse_edge.errors import CheckpointError, EngineError, KitError, ScanError, UsageError
+from pulse_edge.inference.decoding import generate
 
 SHARD = "model-00001-of-00001.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -84,7 +85,7 @@ def test_a_kit_ends_its_answers_on_each_stated_id_after_quantizing_too(
         with PulseModel.load(kit, device="cpu", threads=1) as model:
             logits = np.zeros(400, np.float32)
             logits[117] = 1
-            assert list(model.language.generate(logits, 1)) == []
+            assert list(generate(model.language, logits, 1)) == []
 
 
 def test_missing_and_unexpected_tensors_are_listed_at_once(source: Path, tmp_path: Path) -> None:

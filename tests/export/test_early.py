@@ -10,7 +10,7 @@ import pytest
 from checkout import ROOT
 
 from export import early, vision
-from export.miniature.train import PLAN
+from export.miniature.plan import PLAN
 from pulse_edge.errors import CheckpointError, KitError, UsageError
 
 MINIATURE = ROOT / "pulse_edge" / "assets" / "kits" / "miniature"

@@ -12,8 +12,10 @@ import tiny
 import torch
 from safetensors.torch import load_file, save_file
 
-from export import parity
+from export import llm_logits, parity
 from export.convert import Options, convert
+from export.llm_logits import Input
+from export.parity import gates
 from pulse_edge.errors import ParityError
 
 Change = Callable[[Path], None]
@@ -23,12 +25,10 @@ def test_windows_of_layers_give_the_logits_of_the_whole_model(
     tiny_kit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = np.random.default_rng(0).standard_normal((300, 256), np.float32) / 4
-    before, after = [1, 5, 6], [7, 8, 9, 10]
-    whole = parity._whole(tiny_kit / "llm.gguf", rows, before, after, 2, "f16")
-    monkeypatch.setattr(parity, "WINDOW_BYTES", 1)
-    windows, how = parity._in_windows(
-        tiny_kit / "llm.gguf", 3, rows, before, after, 2, tmp_path, "f16"
-    )
+    inputs = Input(rows, before=[1, 5, 6], after=[7, 8, 9, 10])
+    whole = llm_logits.whole_model(tiny_kit / "llm.gguf", inputs, 2)
+    monkeypatch.setattr(llm_logits, "WINDOW_BYTES", 1)
+    windows, how = llm_logits.in_windows(tiny_kit / "llm.gguf", 3, inputs, 2, tmp_path)
     assert how.startswith("in 3 windows")
     assert np.abs(windows - whole).max() < 5e-3
     assert (windows.argmax(-1) == whole.argmax(-1)).all()
@@ -192,7 +192,7 @@ def test_a_failed_gate_leaves_no_kit(
 ) -> None:
     for what, words in (("token", "token error"), ("kld", "mean kld"), ("logit", "logit error")):
         monkeypatch.setattr(
-            parity, "allowed", lambda name, expected, what=what: -1.0 if name == what else 1.0
+            gates, "allowed", lambda name, expected, what=what: -1.0 if name == what else 1.0
         )
         with pytest.raises(ParityError, match=words):
             convert(tiny_checkpoint, tmp_path / "out" / "kit", Options())
@@ -202,7 +202,7 @@ def test_a_failed_gate_leaves_no_kit(
 def test_a_large_model_is_compared_with_fewer_image_tokens(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parity, "WINDOW_BYTES", 1)
+    monkeypatch.setattr(llm_logits, "WINDOW_BYTES", 1)
     monkeypatch.setattr(parity, "FEW", 20)
     convert(tiny_checkpoint, tmp_path / "kit", Options())
     language = json.loads((tmp_path / "kit" / "manifest.json").read_text())["parity"]["language"]

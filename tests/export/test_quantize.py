@@ -21,13 +21,13 @@ from gguf import GGMLQuantizationType as Type
 from calibration.collect import Plan, collect
 from calibration.synthesize import Plan as Pages
 from calibration.synthesize import synthesize
-from export import choose, ggml, parity, vision
-from export import quantize as quantize_module
+from export import choose, ggml, llm_logits, vision
 from export.__main__ import cli
 from export.choose import Matrix
 from export.models import Recipe, load_recipes
-from export.quantize import Options, quantize
+from export.quantize import Options, encoder, quantize
 from pulse_edge.common.files import file_sha256
+from pulse_edge.common.paths import EXAMPLE_PAGE
 from pulse_edge.errors import CheckpointError, EngineError, KitError, ParityError, UsageError
 from pulse_edge.kit.kit import base_of, open_kit
 from pulse_edge.kit.write import listing, write_manifest, writing
@@ -91,7 +91,7 @@ def test_a_finished_kit_answers(smaller: Path) -> None:
 
     with PulseModel.load(smaller, device="cpu") as model:
         assert (
-            model.interpret(parity.PAGE, "Is the rhythm regular?", max_tokens=3).answers[0].tokens
+            model.interpret(EXAMPLE_PAGE, "Is the rhythm regular?", max_tokens=3).answers[0].tokens
             <= 3
         )
 
@@ -112,7 +112,7 @@ def test_quantized_keys_are_of_the_kit_and_in_its_proof(tiny_kit: Path, tmp_path
         for threads in (1, 2):
             with PulseModel.load(tmp_path / keys, device="cpu", threads=threads) as model:
                 texts.append(
-                    model.interpret(parity.PAGE, "Is the rhythm regular?", max_tokens=24)
+                    model.interpret(EXAMPLE_PAGE, "Is the rhythm regular?", max_tokens=24)
                     .answers[0]
                     .text
                 )
@@ -129,7 +129,7 @@ import hashlib, sys
 from pulse_edge import PulseModel
 with PulseModel.load(sys.argv[1], device="cpu", threads=1) as model:
     scan = model.encode(sys.argv[2])
-    print(hashlib.sha256(model.reach(scan, model.turns("Is the rhythm regular?", ())).tobytes()).hexdigest())
+    print(hashlib.sha256(model.prefill(scan, model.turns("Is the rhythm regular?", ())).tobytes()).hexdigest())
 """
 
 
@@ -140,7 +140,7 @@ def test_no_variable_of_the_environment_changes_the_logits(tiny_kit: Path, tmp_p
         "GGML_CPU_DISABLE_FUSION": "1",
         "LLAMA_ATTN_ROT_DISABLE": "1",
     }
-    command = [sys.executable, "-c", LOGITS, str(tmp_path / "kit"), str(parity.PAGE)]
+    command = [sys.executable, "-c", LOGITS, str(tmp_path / "kit"), str(EXAMPLE_PAGE)]
     env = {k: v for k, v in os.environ.items() if k not in switches}
     plain, switched = (
         subprocess.check_output(command, env=env | more, cwd=ROOT) for more in ({}, switches)
@@ -289,9 +289,7 @@ def test_an_encoder_that_fails_its_gate_stays_as_it_was_and_the_kit_says_so(
 def test_an_encoder_whose_image_tokens_depend_on_rounding_stays_as_it_was(
     tiny_kit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        quantize_module, "ROUNDING", 0.05
-    )  # as if processors rounded to four or five bits
+    monkeypatch.setattr(encoder, "ROUNDING", 0.05)  # as if processors rounded to four or five bits
     said: list[str] = []
     loose = Recipe("loose", "", llm="Q8_0", vision="int8", cosine=0.5)
     quantize(tiny_kit, tmp_path / "kit", Options(recipe=loose), said.append)
@@ -372,7 +370,7 @@ def test_what_cannot_be_is_refused(
 def test_what_takes_days_has_to_be_asked_for(
     tiny_kit: Path, stats: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parity, "WINDOW_BYTES", 1000)
+    monkeypatch.setattr(llm_logits, "WINDOW_BYTES", 1000)
     with pytest.raises(
         UsageError, match=r"takes \d+ runs of this model over \d pages each.*--no-sensitivity"
     ):

@@ -24,7 +24,8 @@ from export import llm, tokenizer
 from export.checkpoint import Checkpoint
 from export.config import read_config
 from pulse_edge.errors import CheckpointError
-from pulse_edge.inference.language_model import LanguageModel
+from pulse_edge.inference.decoding import generate
+from pulse_edge.inference.language_model import LanguageModel, Settings
 
 PIECES, SIZE = 400, 464
 """Of the small model, and of the vocabulary that is padded beyond them."""
@@ -294,12 +295,12 @@ def test_an_answer_ends_on_any_of_several_ends(source: Path, tmp_path: Path) -> 
     folder = lay(
         source, tmp_path / "case", {"generation_config.json": {"eos_token_id": [117, 301]}}
     )
-    with closing(LanguageModel(written(source, folder), context=256, threads=1)) as model:
+    with closing(LanguageModel(written(source, folder), Settings(context=256, threads=1))) as model:
 
         def answer(token: int) -> list[int]:
             logits = np.full(SIZE, -9, np.float32)
             logits[token] = 9
-            return [piece.token for piece in model.generate(logits, 1)]
+            return [piece.token for piece in generate(model, logits, 1)]
 
         assert model.end == 2
         assert [answer(t) for t in (2, 117, 301)] == [[], [], []]
@@ -394,7 +395,7 @@ def test_tokenizer_json_alone_gives_the_same_ids_as_hugging_faces_tokenizers(
     assert found.add_prefix == (form != "transformers 4, no space in front")
     assert found.types[:3] == [CONTROL] * 3
     texts = sample()
-    with closing(LanguageModel(written(source, folder), context=256, threads=1)) as model:
+    with closing(LanguageModel(written(source, folder), Settings(context=256, threads=1))) as model:
         assert [model.tokenize(text, first=False) for text in texts] == encoded(folder, texts)
         assert model.tokenize("x", first=True)[0] == 1
 
@@ -494,7 +495,7 @@ def test_merges_in_another_order_than_ids_still_give_hugging_faces_ids(
     edited(folder, reverse)
     after = encoded(folder, sample())
     assert before != after
-    with closing(LanguageModel(written(source, folder), context=256, threads=1)) as model:
+    with closing(LanguageModel(written(source, folder), Settings(context=256, threads=1))) as model:
         assert [model.tokenize(text, first=False) for text in sample()] == after
 
 

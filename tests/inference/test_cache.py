@@ -204,8 +204,8 @@ def test_the_commands_keep_pages_unless_told_not_to(tiny_kit: Path, tmp_path: Pa
     assert "encode" in first["seconds"]
     assert "cached" in second["seconds"]
     assert first["answers"] == second["answers"]
-    assert "1 pages" in run("cache", "info")
-    assert "1 pages removed" in run("cache", "clear")
+    assert "image tokens of 1 page" in run("cache", "info")
+    assert "removed image tokens of 1 page" in run("cache", "clear")
 
 
 def test_a_page_kept_as_the_language_model_read_it_has_the_same_numbers_and_is_not_read_again(
@@ -219,7 +219,7 @@ def test_a_page_kept_as_the_language_model_read_it_has_the_same_numbers_and_is_n
 
     def numbers(model: PulseModel, rows: str) -> list[bytes]:
         scan = model.encode(PAGE, image_tokens=rows, cache=ImageTokenCache(tmp_path))
-        return [model.reach(scan, model.turns(question, ())).tobytes() for question in questions]
+        return [model.prefill(scan, model.turns(question, ())).tobytes() for question in questions]
 
     with PulseModel.load(kit, device="cpu", threads=1) as model:
         plain = {rows: numbers(model, rows) for rows in ("all", "no-padding")}

@@ -10,6 +10,7 @@ import pytest
 import pulse_edge
 from pulse_edge import PulseModel
 from pulse_edge.errors import UsageError
+from pulse_edge.inference.decoding import generate
 from pulse_edge.kit.prompt import TEMPLATES, conversation
 
 PAGE = Path(pulse_edge.__file__).parent / "assets" / "example_page.png"
@@ -36,7 +37,7 @@ def test_forced_logits_are_those_of_feeding_one_token_after_another(model: Pulse
     scan = model.encode(PAGE)
     ids = model.language.tokenize("The rhythm is irregular.", first=False)
     (logits,) = model.score(scan, QUESTION, [ids])
-    at = model.reach(scan, model.turns(QUESTION, ()))
+    at = model.prefill(scan, model.turns(QUESTION, ()))
     for row, token in zip(logits, ids, strict=True):
         np.testing.assert_allclose(row, at, atol=5e-3)
         at = model.language.feed_tokens([token])
@@ -74,7 +75,7 @@ def test_a_second_turn_hears_the_first_with_its_end(model: PulseModel) -> None:
     first, second = (
         language.tokenize(t, first=False) for t in model.turns(SECOND, [(QUESTION, "Yes.")])
     )
-    pieces = language.generate(language.feed_tokens([*first, language.end, *second]), 12)
+    pieces = generate(language, language.feed_tokens([*first, language.end, *second]), 12)
     assert "".join(piece.text for piece in pieces).strip() == with_history
     assert with_history != model.ask(scan, SECOND, 12).answer().text
 

@@ -21,8 +21,9 @@ from checkout import ROOT
 import pulse_edge
 from pulse_edge import PulseModel
 from pulse_edge.errors import UsageError
+from pulse_edge.inference.decoding import token_choice
 from pulse_edge.inference.json_grammar import compiled, grammar, load
-from pulse_edge.inference.language_model import rehearse
+from pulse_edge.inference.llama_cpp import count_tokens
 
 PAGE = Path(pulse_edge.__file__).parent / "assets" / "example_page.png"
 PUBLISHED = ROOT / "docs" / "answer.schema.json"
@@ -98,7 +99,7 @@ def model(tiny_kit: Path) -> Iterator[PulseModel]:
 def spoken(model: PulseModel, text: str, logits: Callable[[], Any]) -> str:
     """What comes of logits under a grammar, without a page."""
     language, said = model.language, b""
-    with language._choice(text) as best:
+    with token_choice(language, text) as best:
         while (token := best(logits())) != language.end:
             said += language.piece(token)
     return said.decode()
@@ -124,7 +125,9 @@ def test_llama_cpp_takes_every_grammar_that_is_not_refused(
     made = compiled(schema)
     assert len(made.text) < 200 + 3 * len(json.dumps(schema))  # nothing doubles from level to level
     jsonschema.validate(json.loads(made.shortest), schema)
-    assert rehearse(model.kit.file(model.kit.manifest.language.file), made.text, made.shortest) > 0
+    assert (
+        count_tokens(model.kit.file(model.kit.manifest.language.file), made.text, made.shortest) > 0
+    )
 
 
 @pytest.mark.parametrize(
@@ -160,7 +163,7 @@ def test_the_shortest_answer_is_one_that_validates() -> None:
 
 def test_of_what_is_allowed_the_most_likely_is_taken(model: PulseModel) -> None:
     language = model.language
-    with language._choice(grammar({"enum": ["yes", "no"]})) as best:
+    with token_choice(language, grammar({"enum": ["yes", "no"]})) as best:
         first = best(np.arange(language.vocabulary, dtype=np.float32))
     allowed = [
         t

@@ -14,7 +14,7 @@ import pulse_edge
 from pulse_edge import PulseModel
 from pulse_edge.errors import KitError
 from pulse_edge.inference import speculative
-from pulse_edge.inference.language_model import WIDTH
+from pulse_edge.inference.decoding import STEP_WIDTH, generate
 from pulse_edge.inference.speculative import Drafter
 
 PACKAGE = Path(pulse_edge.__file__).parent
@@ -33,10 +33,10 @@ class Wrong:
         self._draw = random.Random(3)
         self._vocabulary = vocabulary
 
-    def hear(self, token: int) -> None:
+    def add(self, token: int) -> None:
         pass
 
-    def guess(self, most: int) -> list[int]:
+    def propose(self, most: int) -> list[int]:
         return [
             self._draw.randrange(self._vocabulary) for _ in range(self._draw.randrange(most + 1))
         ]
@@ -48,10 +48,10 @@ class Oracle:
     def __init__(self, answer: list[int]) -> None:
         self._answer, self._at = answer, 0
 
-    def hear(self, token: int) -> None:
+    def add(self, token: int) -> None:
         self._at += 1
 
-    def guess(self, most: int) -> list[int]:
+    def propose(self, most: int) -> list[int]:
         return [0 if n % 7 == 6 else t for n, t in enumerate(self._answer)][
             self._at : self._at + most
         ]
@@ -66,7 +66,7 @@ def model(request: pytest.FixtureRequest, tiny_kit: Path, tmp_path_factory: pyte
         else tiny.quantized(tiny_kit, tmp_path_factory.mktemp("kits") / kind, kind)
     )
     with PulseModel.load(kit, device="cpu", threads=1) as loaded:
-        loaded.language.width = WIDTH
+        loaded.language.step_width = STEP_WIDTH
         yield loaded
 
 
@@ -76,8 +76,8 @@ def test_right_and_wrong_guesses_make_the_same_tokens(model: PulseModel, questio
     scan, language = model.encode(PAGE), model.language
 
     def said(guesses: object) -> tuple[list[int], int]:
-        logits, before = model.reach(scan, model.turns(question, ())), language.steps
-        ids = [piece.token for piece in language.generate(logits, 160, guesses)]  # type: ignore[arg-type]
+        logits, before = model.prefill(scan, model.turns(question, ())), language.steps
+        ids = [piece.token for piece in generate(language, logits, 160, guesses)]  # type: ignore[arg-type]
         return ids, language.steps - before
 
     plain, steps = said(None)
@@ -98,14 +98,14 @@ def test_a_step_gives_the_same_bits_wherever_a_token_stands_in_it(model: PulseMo
     )[:12]
     seen = []
     for first in (1, 2, 3, 4):
-        model.reach(scan, model.turns(QUESTIONS[0], ()))
+        model.prefill(scan, model.turns(QUESTIONS[0], ()))
         rows, at = [], 0
         while at < len(ids):
             size = first if at == 0 else 4
             group = ids[at : at + size]
             filled = [*group, *([7] * (4 - len(group)))]
             rows.append(language.feed_tokens(filled, every=True)[: len(group)])
-            language.back(4 - len(group))
+            language.rewind(4 - len(group))
             at += size
         seen.append(np.concatenate(rows))
     assert all(np.array_equal(seen[0], other) for other in seen[1:])
@@ -113,12 +113,12 @@ def test_a_step_gives_the_same_bits_wherever_a_token_stands_in_it(model: PulseMo
 
 def test_an_answer_ends_where_the_context_has_no_room_for_a_step(model: PulseModel) -> None:
     scan, language = model.encode(PAGE), model.language
-    logits = model.reach(scan, model.turns(QUESTIONS[0], ()))
+    logits = model.prefill(scan, model.turns(QUESTIONS[0], ()))
     room, language.context = language.context, language.position + 9
     try:
         for guesses in (None, Wrong(language.vocabulary)):
-            language.back(language.position - (language.context - 9))
-            pieces = list(language.generate(logits, 50, guesses))
+            language.rewind(language.position - (language.context - 9))
+            pieces = list(generate(language, logits, 50, guesses))
             assert language.position <= language.context
             assert 6 <= len(pieces) <= 10
     finally:
@@ -130,8 +130,8 @@ def test_the_miniature_says_the_same_in_fewer_steps() -> None:
         PACKAGE / "assets" / "kits" / "miniature", device="cpu", threads=1
     ) as model:
         scan, language = model.encode(PAGE), model.language
-        assert (language.width, model.drafter) == (1, None)  # it carries no table
-        drafter, answers, language.width = Drafter(), [], WIDTH
+        assert (language.step_width, model.drafter) == (1, None)  # it carries no table
+        drafter, answers, language.step_width = Drafter(), [], STEP_WIDTH
         for model.drafter in (None, drafter, drafter):
             before = language.steps
             texts = [model.ask(scan, question, 64).answer() for question in QUESTIONS]
@@ -144,11 +144,11 @@ def test_the_miniature_says_the_same_in_fewer_steps() -> None:
 def test_the_longest_known_context_decides_and_the_table_comes_before_what_was_seen() -> None:
     drafter = Drafter({(1,): 2, (1, 2): 3, (9, 2): 8})
     drafter.begin([9, 1])
-    assert drafter.guess(3) == [2, 3]
+    assert drafter.propose(3) == [2, 3]
     drafter.begin([4, 5, 6, 7, 4, 5])
-    assert drafter.guess(3) == [6, 7, 4]
+    assert drafter.propose(3) == [6, 7, 4]
     drafter.begin([50])
-    assert drafter.guess(3) == []
+    assert drafter.propose(3) == []
 
 
 def test_a_table_keeps_the_most_frequent_follower_where_it_says_something_new() -> None:

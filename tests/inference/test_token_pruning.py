@@ -19,9 +19,11 @@ from pulse_edge import PulseModel
 from pulse_edge.cli.main import cli
 from pulse_edge.errors import KitError, UsageError
 from pulse_edge.inference import cache as rowcache
-from pulse_edge.inference import language_model, memory_plan, tiling, token_pruning, vision_encoder
-from pulse_edge.inference import model as interpret
+from pulse_edge.inference import language_model, statements, tiling, token_pruning, vision_encoder
+from pulse_edge.inference.decoding import generate
+from pulse_edge.inference.model import EngineOptions
 from pulse_edge.kit.kit import open_kit
+from pulse_edge.machine.memory_plan import Workload
 from pulse_edge.report import writers
 
 PAGE = Path(pulse_edge.__file__).parent / "assets" / "example_page.png"
@@ -46,8 +48,8 @@ def flags(text: str) -> token_pruning.Flags:
 def test_of_a_run_of_padding_the_first_rows_stay(
     padding: str, kept: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(token_pruning, "SHORTEST", 5)
-    monkeypatch.setattr(token_pruning, "STAYING", 2)
+    monkeypatch.setattr(token_pruning, "SHORTEST_RUN", 5)
+    monkeypatch.setattr(token_pruning, "RUN_HEAD", 2)
     worth = np.ones(len(padding), np.float32)
     assert token_pruning.positions("no-padding", flags(padding), worth, 2).tolist() == kept
     assert token_pruning.positions("all", flags(padding), worth, 2).tolist() == list(
@@ -81,7 +83,7 @@ def test_at_most_so_many_rows_are_left_and_lines_that_are_worth_least_go_first()
 
 def test_rows_like_the_one_before_are_worth_little() -> None:
     rows = np.array([[1, 0], [2, 0], [0, 3], [0, -3], [0, 0]], np.float32)
-    assert token_pruning.unlikeness(rows).tolist() == [2, 0, 1, 2, 1]
+    assert token_pruning.dissimilarity(rows).tolist() == [2, 0, 1, 2, 1]
 
 
 def test_a_choice_that_is_none_is_refused() -> None:
@@ -92,7 +94,7 @@ def test_a_choice_that_is_none_is_refused() -> None:
         "600:attention": "attention",
         "600:similarity": "similarity",
     }
-    assert {text: token_pruning.importance(token_pruning.parse(text)) for text in good} == good
+    assert {text: token_pruning.ranking(token_pruning.parse(text)) for text in good} == good
     for text in (
         "159",
         "-1",
@@ -156,7 +158,9 @@ def test_rows_behind_gaps_stand_where_torch_puts_them(
     )  # from the first on, and behind the last
     m = open_kit(tiny_kit).manifest.language
     with closing(
-        language_model.LanguageModel(tiny_kit / m.file, context=256, threads=1, key_cache_type=keys)
+        language_model.LanguageModel(
+            tiny_kit / m.file, language_model.Settings(context=256, threads=1, key_cache_type=keys)
+        )
     ) as language:
         before, after = (
             language.tokenize("USER: ", first=True),
@@ -191,12 +195,12 @@ def test_a_second_question_has_the_numbers_of_a_fresh_context() -> None:
         assert len(scan.image_tokens) < len(whole.image_tokens)
         assert scan.image_tokens.tobytes() == whole.image_tokens[scan.positions[:-1]].tobytes()
         assert scan.image_tokens_sha256 != whole.image_tokens_sha256
-        first = model.reach(scan, model.turns(QUESTIONS[0], ()))
-        second = model.reach(scan, model.turns(QUESTIONS[1], ()))
-        other = model.reach(whole, model.turns(QUESTIONS[1], ()))
-        again = model.reach(scan, model.turns(QUESTIONS[1], ()))
+        first = model.prefill(scan, model.turns(QUESTIONS[0], ()))
+        second = model.prefill(scan, model.turns(QUESTIONS[1], ()))
+        other = model.prefill(whole, model.turns(QUESTIONS[1], ()))
+        again = model.prefill(scan, model.turns(QUESTIONS[1], ()))
         model.language.clear()
-        fresh = model.reach(scan, model.turns(QUESTIONS[0], ()))
+        fresh = model.prefill(scan, model.turns(QUESTIONS[0], ()))
     assert np.array_equal(second, again)
     assert np.array_equal(first, fresh)
     assert not np.array_equal(second, other)
@@ -204,16 +208,16 @@ def test_a_second_question_has_the_numbers_of_a_fresh_context() -> None:
 
 def test_fewer_rows_need_a_shorter_context_and_places_end_where_the_model_s_do() -> None:
     answers = []
-    for use in (None, memory_plan.Use(pages=1, tokens=300, image_tokens=200)):
-        with PulseModel.load(KIT, device="cpu", threads=1, use=use) as model:
+    for use in (None, Workload(pages=1, tokens=300, image_tokens=200)):
+        with PulseModel.load(KIT, device="cpu", threads=1, workload=use) as model:
             scan = model.encode(PAGE, image_tokens="200")
             language = model.language
             answers.append(model.ask(scan, QUESTIONS[0], 40).answer().text)
             assert language.context == (4096 if use is None else 512)
-            language._trained = language._prefix[1] + 40  # the question's tokens among them
-            logits = model.reach(scan, model.turns(QUESTIONS[0], ()))
-            pieces = list(language.generate(logits, 100))
-            assert language.position <= language._trained
+            language.trained_context = language._prefix[1] + 40  # the question's tokens among them
+            logits = model.prefill(scan, model.turns(QUESTIONS[0], ()))
+            pieces = list(generate(language, logits, 100))
+            assert language.position <= language.trained_context
             assert 0 < len(pieces) < 40
     assert answers[0] == answers[1]
 
@@ -221,13 +225,15 @@ def test_fewer_rows_need_a_shorter_context_and_places_end_where_the_model_s_do()
 def test_what_was_read_with_gaps_can_be_kept_and_taken_up(tmp_path: Path) -> None:
     def model() -> PulseModel:
         cache = rowcache.PrefixCache(tmp_path, 1 << 30)
-        return PulseModel.load(KIT, device="cpu", threads=1, prefix_cache=cache)
+        return PulseModel.load(
+            KIT, device="cpu", threads=1, engine=EngineOptions(prefix_cache=cache)
+        )
 
     with model() as first, model() as second:
         scan = first.encode(PAGE, image_tokens="200")
-        read = first.reach(scan, first.turns(QUESTIONS[0], ()))
+        read = first.prefill(scan, first.turns(QUESTIONS[0], ()))
         second.language.feed_embeddings = lambda *_: pytest.fail("read again")  # type: ignore[method-assign,assignment]
-        assert np.array_equal(read, second.reach(scan, second.turns(QUESTIONS[0], ())))
+        assert np.array_equal(read, second.prefill(scan, second.turns(QUESTIONS[0], ())))
         assert (second.language.position, second.language.cells) == (
             first.language.position,
             first.language.cells,
@@ -291,7 +297,7 @@ def test_what_the_encoder_attends_to_is_read_and_kept_with_the_rows(
         again, other = (
             model.encode(PAGE, cache=cache, image_tokens=rows) for rows in ("200", "200:similarity")
         )
-        read = model.reach(again, model.turns(QUESTIONS[0], ()))
+        read = model.prefill(again, model.turns(QUESTIONS[0], ()))
         assert model.language.cells < 200 + 60 < len(whole.image_tokens) < model.language.position
     assert np.isfinite(read).all()
     assert "cached" in again.seconds
@@ -331,7 +337,7 @@ def test_what_was_left_out_stands_in_every_format() -> None:
 
 
 def test_a_calibration_holds_for_all_rows_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(interpret, "yes_or_no", lambda *_: interpret.YesOrNo(-1.0, False))
+    monkeypatch.setattr(statements, "yes_or_no", lambda *_: statements.YesOrNo(-1.0, False))
     with PulseModel.load(KIT, device="cpu", threads=1) as model:
         told = {"PVC": calibration(1, 2.0)}
         model.kit = replace(model.kit, manifest=replace(model.kit.manifest, findings=told))
@@ -399,7 +405,7 @@ def test_the_commands_take_it_and_put_it_on_record(
         json.loads(line.split(" ", 1)[1])
         for line in (tmp_path / "log" / "entries.log").read_text().splitlines()
     ]
-    assert [entry["settings"].get("image_tokens") for entry in entries] == [
+    assert [entry["settings"]["page"]["image_tokens"] for entry in entries] == [
         None,
         "no-padding",
         "no-padding",

@@ -15,10 +15,11 @@ import onnx
 import pytest
 from checkout import ROOT
 
-from pulse_edge.diagnostics import doctor
-from pulse_edge.inference import memory_plan, vision_encoder
+from pulse_edge.diagnostics import checks
+from pulse_edge.inference import vision_encoder
 from pulse_edge.inference.vision_encoder import EXACT, INPUT, OUTPUT, VisionEncoder
 from pulse_edge.kit.kit import open_kit
+from pulse_edge.machine import memory_plan
 
 EMULATOR = shutil.which("qemu-x86_64")
 ENCODE = """
@@ -95,8 +96,9 @@ def test_the_plan_counts_the_memory_that_exact_sums_take(monkeypatch: pytest.Mon
     for saturates in (False, True):
         monkeypatch.setattr(vision_encoder, "saturates", lambda saturates=saturates: saturates)
         for kind in ("fp16", "int8"):
-            planned[kind, saturates] = memory_plan.encoder(
-                replace(manifest, vision=replace(manifest.vision, type=kind))
+            planned[kind, saturates] = memory_plan.encoder_bytes(
+                replace(manifest, vision=replace(manifest.vision, type=kind)),
+                exact_int8=vision_encoder.needs_exact_sums(kind),
             )
     assert planned["fp16", True] == planned["fp16", False]
     weights = sum(
@@ -143,7 +145,7 @@ def test_without_the_setting_they_saturate_there(sums: Path) -> None:
 def test_doctor_says_how_the_encoder_computes_here(
     kind: str, have: set[str], saturates: bool, state: str, word: str
 ) -> None:
-    check = doctor.encoder(kind, frozenset(have), saturates=saturates)
+    check = checks.encoder(kind, frozenset(have), saturates=saturates)
     assert (check.state, check.name) == (state, "encoder")
     assert word in check.text
 

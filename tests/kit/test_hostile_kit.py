@@ -267,7 +267,7 @@ LOAD = """
 import sys
 from pathlib import Path
 from pulse_edge.inference import language_model as llm
-model = llm.LanguageModel(Path(sys.argv[1]), context=512, threads=1)
+model = llm.LanguageModel(Path(sys.argv[1]), llm.Settings(context=512, threads=1))
 print([model.load(Path(path), "k") for path in sys.argv[2:]])
 """
 
@@ -278,7 +278,8 @@ def saved(
     """A model, and the state that it wrote behind `cells` image tokens."""
     path = MINIATURE.file("llm.gguf")
     model = language_model.LanguageModel(
-        path, context=512, threads=1, key_cache_type=keys, flash_attention=flash
+        path,
+        language_model.Settings(context=512, threads=1, key_cache_type=keys, flash_attention=flash),
     )
     model.prefill("k", "hello", np.zeros((cells, model.embedding_length), np.float32))
     model.save(folder / "good")
@@ -334,7 +335,7 @@ def test_a_state_of_another_shape_never_reaches_llama_cpp(tmp_path: Path) -> Non
 
 def test_a_state_with_another_last_position_does_not_fit(tmp_path: Path) -> None:
     model, good = saved(tmp_path, "f16")
-    shape = kv_state.Shape(4, 256, 1, 512, True)
+    shape = kv_state.Shape(4, 256, "f16", True)
     assert kv_state.fits(good, shape, model.position, model.cells)
     assert not kv_state.fits(good, shape, model.position + 1, model.cells)
     model.close()

@@ -265,10 +265,12 @@ def later(monkeypatch: pytest.MonkeyPatch, days: float) -> None:
 def test_a_kit_that_passed_is_sampled_and_not_read_whole(
     remembered: Kit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reads, seen = whole_reads(monkeypatch), []
-    verify(remembered, remembered=True, progress=seen.append)
+    reads, steps = whole_reads(monkeypatch), []
+    verify(remembered, remembered=True, progress=lambda done, total: steps.append((done, total)))
     assert reads == []
-    assert sum(seen) == sum(file.bytes for file in remembered.manifest.files.values())
+    size = sum(file.bytes for file in remembered.manifest.files.values())
+    assert steps[-1] == (size, size)
+    assert {total for _, total in steps} == {size}
     assert {len(draw_samples(size)) for size in (0, 1, SAMPLE_BYTES)} == {1}
     assert SAMPLES // 2 < len(draw_samples(4 << 30)) <= SAMPLES
 
@@ -365,10 +367,10 @@ def test_a_damaged_memory_is_none(
 def test_doctor_reads_a_kit_whole_though_it_is_remembered(
     remembered: Kit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pulse_edge.diagnostics import doctor
+    from pulse_edge.diagnostics import checks
 
     reads = whole_reads(monkeypatch)
-    doctor.whole(remembered, lambda *_progress: None)
+    checks.kit_files(remembered, lambda *_progress: None)
     assert sorted(reads) == sorted(remembered.manifest.files)
 
 

@@ -21,8 +21,7 @@ from picture_files import blocks, chunk, encoded, several
 from PIL import Image
 from progressive import progressive
 
-from pulse_edge.batch import supervisor
-from pulse_edge.errors import BatchError, PageRefused, ScanError
+from pulse_edge.errors import PageRefused, ScanError
 from pulse_edge.page import decoder_client, reader
 
 posix = pytest.mark.skipif(
@@ -61,7 +60,7 @@ def used() -> float:
 def test_a_page_that_takes_too_long_is_refused(
     slow: Callable[[], bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decoder_client, "SECONDS", 0.7)
+    monkeypatch.setattr(decoder_client, "PAGE_SECONDS", 0.7)
     data = slow()
     before = used()
     with pytest.raises(PageRefused, match="takes longer than"):
@@ -70,7 +69,7 @@ def test_a_page_that_takes_too_long_is_refused(
 
 
 def test_by_the_clock_a_page_is_refused_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoder_client, "BUSY", 0.001)
+    monkeypatch.setattr(decoder_client, "BUSY_FACTOR", 0.001)
     with pytest.raises(PageRefused, match="takes longer than"):
         reader.read_all(encoded(blocks(480, 320), "PNG"))
 
@@ -97,7 +96,7 @@ def test_the_bounds_are_a_pages_own(monkeypatch: pytest.MonkeyPatch) -> None:
     before = used()
     reader.read_all(pdf(RED_BOX))
     decoder_client.stop()
-    monkeypatch.setattr(decoder_client, "SECONDS", 3 * (used() - before))
+    monkeypatch.setattr(decoder_client, "PAGE_SECONDS", 3 * (used() - before))
     assert len(reader.read_all(pdf(*[RED_BOX] * 12))) == 12
 
 
@@ -114,7 +113,7 @@ def forms(pages: int) -> tuple[bytes, ...]:
 
 @posix
 def test_a_hostile_page_does_not_take_the_others_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoder_client, "SECONDS", 0.7)
+    monkeypatch.setattr(decoder_client, "PAGE_SECONDS", 0.7)
     data = pdf(RED_BOX, b"/F Do", RED_BOX, more=forms(3))
     first, second, third = reader.Document(data)
     assert isinstance(first, reader.Page)
@@ -127,10 +126,10 @@ def test_a_hostile_page_does_not_take_the_others_with_it(monkeypatch: pytest.Mon
 
 @posix
 def test_after_three_hostile_pages_the_rest_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoder_client, "SECONDS", 0.3)
+    monkeypatch.setattr(decoder_client, "PAGE_SECONDS", 0.3)
     pages = list(reader.Document(pdf(*[b"/F Do"] * 3, more=forms(3))))
     assert [type(page) for page in pages] == [reader.UnreadablePage] * 3
-    monkeypatch.setattr(reader, "MAX_HOSTILE", 2)
+    monkeypatch.setattr(reader, "MAX_FAILURES", 2)
     *_, last = reader.Document(pdf(*[b"/F Do"] * 3, more=forms(3)))
     assert "was not read" in str(last.error)  # type: ignore[union-attr]
 
@@ -162,9 +161,10 @@ def test_one_damaged_page_of_a_tiff_leaves_the_others() -> None:
 
 
 def kill() -> None:
-    assert decoder_client._process is not None
-    decoder_client._process._popen.kill()
-    decoder_client._process._popen.wait()
+    worker = decoder_client.running_worker()
+    assert worker is not None
+    worker.process.kill()
+    worker.process.wait()
 
 
 def test_a_decoder_that_was_killed_is_started_again() -> None:
@@ -186,10 +186,10 @@ def test_a_page_that_ends_the_decoder_is_tried_once_more_alone(
 
     def aborted(self: Any, task: decoder_client.Task) -> int:
         attempts.append(self.files)
-        self._popen.send_signal(signal.SIGTERM)
-        raise self._ended()
+        self.process.send_signal(signal.SIGTERM)
+        raise self._end_error()
 
-    monkeypatch.setattr(decoder_client._Process, "open", aborted)
+    monkeypatch.setattr(decoder_client.Worker, "open", aborted)
     with pytest.raises(ScanError, match="ends the decoder"):
         reader.read(encoded(blocks(), "PNG"))
     assert attempts == [1, 0]  # the second one had read nothing before
@@ -221,10 +221,10 @@ def test_without_work_the_decoder_leaves(monkeypatch: pytest.MonkeyPatch) -> Non
         child_process, "environment", lambda **_v: os.environ | {"PYTHONPATH": str(ROOT)}
     )
     document = reader.Document(several(blocks(seed=1), blocks(seed=2)))
-    process = decoder_client._process
-    assert process is not None
-    process._popen.wait(60)
-    assert process.gone()
+    worker = decoder_client.running_worker()
+    assert worker is not None
+    worker.process.wait(60)
+    assert worker.gone()
     assert [type(page) for page in document] == [reader.Page] * 2
     decoder_client.stop()
 
@@ -243,42 +243,6 @@ def test_a_decoder_writes_nothing(tmp_path: Path) -> None:
         check=False,
     )
     assert not (tmp_path / "x").exists() or not (tmp_path / "x").stat().st_size
-
-
-# --- the supervisor -----------------------------------------------------------------------------------------------------
-
-
-@posix
-def test_work_that_crashes_is_started_again(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    code = "import os, signal\nif os.environ['PULSE_EDGE_WORKER'] == 'first': os.kill(os.getpid(), signal.SIGSEGV)\nraise SystemExit(3)"
-    monkeypatch.setattr(
-        supervisor.child_process, "command", lambda *_a: [sys.executable, "-c", code]
-    )
-    assert supervisor.run(["batch"], lambda: 0) == 3
-    assert "crashed (SIGSEGV). It goes on" in capfd.readouterr().err
-
-
-@posix
-def test_crashes_that_no_page_is_to_blame_for_end_the_command(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    code = "import os, signal; os.kill(os.getpid(), signal.SIGABRT)"
-    monkeypatch.setattr(
-        supervisor.child_process, "command", lambda *_a: [sys.executable, "-c", code]
-    )
-    with pytest.raises(BatchError, match="6 times in a row"):
-        supervisor.run(["batch"], lambda: 0)
-
-
-@posix
-def test_a_signal_that_was_sent_on_purpose_is_no_crash(monkeypatch: pytest.MonkeyPatch) -> None:
-    code = "import os, signal; signal.signal(signal.SIGTERM, signal.SIG_DFL); os.kill(os.getpid(), signal.SIGTERM)"
-    monkeypatch.setattr(
-        supervisor.child_process, "command", lambda *_a: [sys.executable, "-c", code]
-    )
-    assert supervisor.run(["batch"], lambda: 0) == -signal.SIGTERM
 
 
 def test_chunks_by_the_million_are_no_trouble() -> None:

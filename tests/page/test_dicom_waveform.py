@@ -1,4 +1,4 @@
-"""dicom_waveform.py and intake: recordings of every cart become pages with their facts, or are refused for the true reason."""
+"""dicom_waveform.py and admission: recordings of every cart become pages with their facts, or are refused for the true reason."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from recordings import Group
 from pulse_edge.errors import PageRefused, PulseEdgeError, ScanError
 from pulse_edge.page import admission, dicom_waveform, plotted_page, quality, reader
 from pulse_edge.page.dicom_waveform import lead_named
-from pulse_edge.page.recording import Recording, Signal, completed
+from pulse_edge.page.recording import Recording, Signal, complete_leads
 
 pydicom = pytest.importorskip("pydicom")
 pytest.importorskip("pydicom.waveforms")
@@ -268,7 +268,7 @@ def test_any_division_into_groups_gives_the_same_recording(
     ]
     recording = read(*groups)
     same(recording, BEATS)
-    assert (recording.seconds, recording.computed, recording.left_out) == (10.0, (), ())
+    assert (recording.seconds, recording.computed, recording.not_shown) == (10.0, (), ())
 
 
 COLUMNS = (("I", "II", "III"), ("aVR", "aVL", "aVF"), ("V1", "V2", "V3"), ("V4", "V5", "V6"))
@@ -352,13 +352,13 @@ def test_a_second_ecg_in_a_file_is_named() -> None:
 
 def test_einthoven_and_goldberger_hold() -> None:
     one, two = np.array([1.0, 2.0]), np.array([3.0, 1.0])
-    whole, computed = completed({"I": Signal(one, 1), "II": Signal(two, 1)})
+    whole, computed = complete_leads({"I": Signal(one, 1), "II": Signal(two, 1)})
     assert whole["III"].mv.tolist() == [2.0, -1.0]
     assert np.allclose(whole["aVR"].mv + whole["aVL"].mv + whole["aVF"].mv, 0)
     assert whole["aVL"].mv.tolist() == [-0.5, 1.5]
     assert computed == ("III", "aVR", "aVL", "aVF")
     for given_ in (("I", "III"), ("II", "III")):
-        again, _ = completed({lead: whole[lead] for lead in given_})
+        again, _ = complete_leads({lead: whole[lead] for lead in given_})
         assert all(np.allclose(again[lead].mv, whole[lead].mv) for lead in whole)
 
 

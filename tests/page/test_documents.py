@@ -138,7 +138,7 @@ def test_a_form_that_draws_itself_ends() -> None:
 
 
 def test_a_pdf_that_would_draw_for_ever_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoder_client, "SECONDS", 1)
+    monkeypatch.setattr(decoder_client, "PAGE_SECONDS", 1)
     forms = []
     for level in range(12):  # each form draws the next one twenty times
         inner = b"/N Do " * 20 if level < 11 else RED_BOX

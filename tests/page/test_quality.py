@@ -17,7 +17,10 @@ from PIL import Image
 from calibration.synthetic import PageStyle, draw, synthesize
 from pulse_edge.cli.main import cli
 from pulse_edge.errors import PageRefused
-from pulse_edge.page import admission, orientation, quality, reader
+from pulse_edge.page import admission, orientation, overlay, quality, reader
+from pulse_edge.page.ink import grid_lines
+from pulse_edge.page.light import glare_share
+from pulse_edge.page.traces import ROWS
 
 
 @functools.cache
@@ -121,8 +124,8 @@ def test_glare_counts_only_where_the_rest_is_not_white() -> None:
     light, page = np.full((100, 100), 180, np.uint8), np.full((200, 200, 3), 180, np.uint8)
     light[:20, :50] = 255
     everywhere = light > 0
-    assert quality._glare(light, everywhere, page, 1.0) == pytest.approx(0.1)
-    assert quality._glare(np.full((100, 100), 255, np.uint8), everywhere, page, 1.0) == 0
+    assert glare_share(light, everywhere, page, 1.0) == pytest.approx(0.1)
+    assert glare_share(np.full((100, 100), 255, np.uint8), everywhere, page, 1.0) == 0
 
 
 def test_white_paper_beside_a_shadow_is_no_glare() -> None:
@@ -161,7 +164,7 @@ def test_dark_grid_lines_are_told_from_the_trace_over_a_fold() -> None:
     lines = (
         (np.minimum(bent % 20, 20 - bent % 20) < 1) | (np.minimum(x % 20, 20 - x % 20) < 1)
     ).astype(np.float32)
-    found = quality.grid_lines(lines, 4.0, 4.0)
+    found = grid_lines(lines, 4.0, 4.0)
     assert (found & (lines > 0)).sum() > 0.95 * (lines > 0).sum()
     assert found.mean() < 0.45
 
@@ -237,7 +240,7 @@ def test_check_saves_the_page_and_a_copy_with_what_was_found(
     assert done.exit_code == 0
     saved = Image.open(tmp_path / "out" / "page.png.png")
     assert np.array_equal(np.asarray(saved), drawn())
-    assert Image.open(tmp_path / "out" / "page.png.found.png").height > saved.height
+    assert Image.open(tmp_path / "out" / "page.png.overlay.png").height > saved.height
 
 
 def test_what_shows_a_photograph_is_saved_as_jpeg_and_the_number_of_a_page_is_in_its_name(
@@ -253,21 +256,21 @@ def test_what_shows_a_photograph_is_saved_as_jpeg_and_the_number_of_a_page_is_in
         cli, ["check", str(tmp_path / "two.tiff"), "--save-page", str(tmp_path / "out")]
     )
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {f"two.tiff.page1{end}.jpg" for end in ("", ".found", ".sheet")} | {
-        f"two.tiff.page2{end}.png" for end in ("", ".found")
+    assert names == {f"two.tiff.page1{end}.jpg" for end in ("", ".overlay", ".sheet")} | {
+        f"two.tiff.page2{end}.png" for end in ("", ".overlay")
     }
 
 
 @pytest.mark.parametrize("width", [340, 700, 2500])
 def test_the_text_over_a_saved_page_fits_its_width(width: int) -> None:
     page = Image.new("RGB", (width, width // 2), "white")
-    reasons = tuple(quality._reasons({"glare": 0.2, "sharpness": 0.9, "shadow": 0.2}))
+    reasons = quality.judge_facts({"glare": 0.2, "sharpness": 0.9, "shadow": 0.2})
     assert len(reasons) == 3
     found = quality.Quality(quality.USABLE, reasons, {}, "3x4", 12, ())
-    strip = np.asarray(quality.overlay(page, found, None, None))[: -width // 2]
+    strip = np.asarray(overlay.page_overlay(page, found, None, None))[: -width // 2]
     assert (strip[:, -4:] == 255).all()
     assert (strip < 255).any()
-    thin = quality._wrapped("one two three four", 1.0, 1, 120)
+    thin = overlay.wrapped("one two three four", 1.0, 1, 120)
     assert " ".join(thin) == "one two three four"
     assert len(thin) > 1
 
@@ -282,7 +285,7 @@ def test_a_refused_page_raises_with_what_is_wrong_and_what_to_do() -> None:
 
 
 def test_upright_and_quality_agree_on_the_names_of_layouts() -> None:
-    assert set(quality.ROWS) | {"partial", "none"} == set(orientation.LAYOUTS)
+    assert set(ROWS) | {"partial", "none"} == set(orientation.LAYOUTS)
 
 
 def test_a_page_on_which_the_program_fails_leaves_the_others(

@@ -464,7 +464,7 @@ def test_a_preview_is_not_a_page() -> None:
 
 
 def test_pages_too_large_together_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader, "MAX_TOGETHER", 2 * 48 * 32)
+    monkeypatch.setattr(reader, "MAX_TOTAL_PIXELS", 2 * 48 * 32)
     assert len(reader.read_all(several(blocks(), blocks()))) == 2
     with pytest.raises(
         PageRefused,

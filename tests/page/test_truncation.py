@@ -13,7 +13,8 @@ from documents import dicom, pdf, picture_file
 from PIL import Image, ImageDraw
 
 from pulse_edge.errors import ScanError
-from pulse_edge.page import admission, quality, reader, truncation, unfilled
+from pulse_edge.page import admission, quality, reader, truncation
+from pulse_edge.page.unfilled import unfilled_share
 
 pillow_heif = pytest.importorskip("pillow_heif")
 pydicom = pytest.importorskip("pydicom")
@@ -188,16 +189,16 @@ COLOURS = {
 def test_a_band_of_one_colour_that_cuts_the_page_is_a_filling(colour: str, side: int) -> None:
     page = np.array(sheet())
     page[int(0.8 * len(page)) :] = COLOURS[colour]
-    assert unfilled.unfilled(np.rot90(page, side)) == pytest.approx(0.2, abs=0.01)
+    assert unfilled_share(np.rot90(page, side)) == pytest.approx(0.2, abs=0.01)
 
 
 def test_margins_frames_and_backgrounds_are_no_filling() -> None:
     page = np.array(sheet())
-    assert unfilled.unfilled(page) == 0
+    assert unfilled_share(page) == 0
     for colour in COLOURS.values():
         framed = np.array(Image.new("RGB", (800, 700), colour))
         framed[95:605, 70:730] = page  # a viewer's window, a scanner's lid
-        assert unfilled.unfilled(framed) == 0
+        assert unfilled_share(framed) == 0
         letterbox = np.concatenate(
             [
                 np.full((120, 660, 3), colour, np.uint8),
@@ -205,18 +206,18 @@ def test_margins_frames_and_backgrounds_are_no_filling() -> None:
                 np.full((90, 660, 3), colour, np.uint8),
             ]
         )
-        assert unfilled.unfilled(letterbox) == 0
-    assert unfilled.unfilled(np.concatenate([page, np.full((300, 660, 3), 255, np.uint8)])) == 0
+        assert unfilled_share(letterbox) == 0
+    assert unfilled_share(np.concatenate([page, np.full((300, 660, 3), 255, np.uint8)])) == 0
     strip = np.concatenate(
         [page, np.full((40, 660, 3), 255, np.uint8), np.zeros((30, 660, 3), np.uint8)]
     )
-    assert unfilled.unfilled(strip) == 0  # the scanner's edge below a page with its margin
+    assert unfilled_share(strip) == 0  # the scanner's edge below a page with its margin
 
 
 def test_a_line_that_is_repeated_to_the_end_is_a_filling() -> None:
     page = np.array(sheet())
     page[300:] = page[300]
-    assert unfilled.unfilled(page) == pytest.approx(210 / 510, abs=0.02)
+    assert unfilled_share(page) == pytest.approx(210 / 510, abs=0.02)
 
 
 @pytest.mark.parametrize("kept", [0.35, 0.45, 0.62, 0.8])

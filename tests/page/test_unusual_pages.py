@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from calibration.synthetic import PageStyle, draw, synthesize
 from calibration.synthetic.style import random_style
-from pulse_edge.page import admission, pictures, quality, reader, rectify
+from pulse_edge.page import admission, file_errors, quality, reader, rectify, rgb_page
 
 SCALE = 5.0
 NAMED = {"header": ("12-lead ECG", "Page 1/1"), "footer": ("25 mm/s", "10 mm/mV")}
@@ -369,5 +369,5 @@ def test_a_file_that_was_read_wrongly_once_is_judged_rightly(name: str, shared: 
 
 
 def test_the_limits_of_a_picture_and_of_its_halving_are_those_that_the_documents_name() -> None:
-    assert (pictures.HALVED, pictures.MAX_PIXELS) == (40_000_000, 100_000_000)
+    assert (rgb_page.HALVED, file_errors.MAX_PIXELS) == (40_000_000, 100_000_000)
     assert quality.LIMITS["stretched"].warns == rectify.STRETCHED

@@ -1,4 +1,4 @@
-"""Findings: probabilities of answer words, verdicts, and contradictions."""
+"""The list of findings: codes, probabilities, verdicts, and the JSON of reports."""
 
 from __future__ import annotations
 
@@ -16,26 +16,34 @@ import pytest
 from calibrations import calibration
 from checkout import ROOT
 from PIL import Image
+from reports import uncalibrated
 
 import pulse_edge
 from calibration.ecgbench import ONLY_OPTIONS
 from calibration.synthetic.sentences import NAMES
 from export.schema import report_schema
 from pulse_edge import PulseModel
-from pulse_edge.inference import model as interpret
-from pulse_edge.inference.model import yes_or_no
-from pulse_edge.report.findings import BY_KEY, STATEMENTS, contradictions, judge, logistic, says
-from pulse_edge.report.report import RANKED, Finding, KitSummary, Report, findings_lines
+from pulse_edge.inference.statements import yes_or_no
+from pulse_edge.report.content import RANKED
+from pulse_edge.report.contradictions import contradictions
+from pulse_edge.report.findings import BY_KEY, STATEMENTS, judge, logistic
+from pulse_edge.report.report import Finding, KitSummary, Report
+from pulse_edge.report.text import findings_lines
 
 PAGE = Path(pulse_edge.__file__).parent / "assets" / "example_page.png"
 SCHEMA = ROOT / "docs" / "report.schema.json"
 
 
-def found(**log_odds: float):  # type: ignore[no-untyped-def]
-    return judge({key.lstrip("_"): value for key, value in log_odds.items()}, None)
+def kinds(findings, texts=(), second=None):  # type: ignore[no-untyped-def]
+    return [mark.kind for mark in contradictions(findings, texts, second)]
 
 
-def test_statements_are_asked_in_the_words_that_the_training_pages_use() -> None:
+def report_of(found_: tuple[Finding, ...]) -> Report:
+    kit = KitSummary("kit", "0" * 64, False)
+    return Report("", "p.png", "1" * 64, (), kit, "cpu", {}, {}, 80, findings=found_)
+
+
+def test_statements_are_asked_in_the_words_of_the_training_data() -> None:
     words = {s.name for s in STATEMENTS}
     assert set(NAMES.values()) <= words
     assert BY_KEY["NORM"].question == f"Is this a normal ECG? Options: yes, no {ONLY_OPTIONS}"
@@ -49,7 +57,7 @@ def test_keys_and_codes_are_unique_and_codes_are_well_formed() -> None:
 
 
 @pytest.mark.parametrize("code", [s.snomed for s in STATEMENTS if s.snomed])
-def test_a_snomed_code_has_a_right_check_digit(code: str) -> None:
+def test_snomed_code_has_a_right_check_digit(code: str) -> None:
     """Verhoeff's, as SNOMED CT identifiers carry it."""
     value, turns = 0, ((0, 1, 2, 3, 4, 5, 6, 7, 8, 9), (1, 5, 7, 6, 2, 8, 3, 0, 9, 4))
     permutations = [turns[0], turns[1]]
@@ -63,7 +71,7 @@ def test_a_snomed_code_has_a_right_check_digit(code: str) -> None:
     assert value == 0
 
 
-def test_the_probability_is_that_of_the_answer_s_words(tiny_kit: Path) -> None:
+def test_log_odds_are_those_of_the_answer_words(tiny_kit: Path) -> None:
     question = BY_KEY["AFIB"].question
     with PulseModel.load(tiny_kit, device="cpu", threads=1) as model:
         encoded = model.encode(PAGE)
@@ -73,17 +81,17 @@ def test_the_probability_is_that_of_the_answer_s_words(tiny_kit: Path) -> None:
             probability = 1.0
             ids = model.language.tokenize(word, first=False)
             for n, token in enumerate(ids):
-                model.reach(encoded, model.turns(question, ()))
+                model.prefill(encoded, model.turns(question, ()))
                 start = model.language.tokenize(model.turns(question, ())[0], first=False)
-                model.language.back(len(start))
+                model.language.rewind(len(start))
                 logits = model.language.feed_tokens([*start, *ids[:n]]).astype(np.float64)
                 probability *= np.exp(logits[token] - np.logaddexp.reduce(logits))
             total[word.lower()] += probability
     assert math.log(total["yes"] / total["no"]) == pytest.approx(odds, abs=1e-2)
 
 
-def test_a_finding_without_calibration_is_a_rank_and_has_no_verdict_and_no_probability() -> None:
-    afib, aflt = found(AFIB=-0.1, AFLT=4.0)
+def test_finding_without_calibration_has_only_a_rank() -> None:
+    afib, aflt = uncalibrated(AFIB=-0.1, AFLT=4.0)
     assert [(f.rank, f.verdict, f.probability, f.calibrated) for f in (afib, aflt)] == [
         (2, None, None, False),
         (1, None, None, False),
@@ -93,7 +101,7 @@ def test_a_finding_without_calibration_is_a_rank_and_has_no_verdict_and_no_proba
     ]
 
 
-def test_a_calibrated_statement_has_the_calibrated_probability() -> None:
+def test_calibrated_finding_has_the_calibrated_probability() -> None:
     (afib,) = judge({"AFIB": 2.0}, {"AFIB": calibration(0.5, -3)})
     assert afib.probability == round(logistic(-2.0), 4)
     assert (afib.verdict, afib.calibrated) == ("absent", True)
@@ -103,107 +111,17 @@ def test_a_calibrated_statement_has_the_calibrated_probability() -> None:
     ("log_odds", "verdict"),
     [(-2, "absent"), (-0.5, "uncertain"), (0.5, "uncertain"), (2, "present")],
 )
-def test_a_kit_abstains_where_it_is_known_not_to_know(log_odds: float, verdict: str) -> None:
+def test_kit_abstains_in_its_uncertain_band(log_odds: float, verdict: str) -> None:
     (afib,) = judge({"AFIB": log_odds}, {"AFIB": calibration(band=(0.3, 0.7))})
     assert afib.verdict == verdict
     assert bool(afib.reason) == (verdict == "uncertain")
 
 
-@pytest.mark.parametrize(
-    ("text", "key", "said"),
-    [
-        ("Normal ECG.", "NORM", True),
-        ("Abnormal ECG.", "NORM", None),
-        ("Otherwise normal ECG.", "NORM", None),
-        ("This is not a normal ECG.", "NORM", False),
-        ("Atrial fibrillation with rapid response.", "AFIB", True),
-        ("No acute ischaemia, left bundle branch block.", "LBBB", True),
-        ("Sinus rhythm without ST elevation.", "STE", False),
-        ("Possible old infarction.", "OLDMI", None),
-        ("ST elevation in V2. No ST elevation in V5.", "STE", None),
-        ("Sinus rhythm.", "AFIB", None),
-        ("LBBB.", "LBBB", True),
-        ("Rule out myocardial infarction.", "MI", None),
-        ("ST elevation cannot be excluded.", "STE", None),
-        ("Likely atrial flutter.", "AFLT", None),
-        ("ST elevation is not present.", "STE", False),
-        ("Left bundle branch block and ST elevation.", "LBBB", True),
-    ],
-)
-def test_what_a_text_says(text: str, key: str, said: bool | None) -> None:
-    assert says(text, BY_KEY[key]) is said
-
-
-def kinds(findings, texts=(), second=None):  # type: ignore[no-untyped-def]
-    return [mark.kind for mark in contradictions(findings, texts, second)]
-
-
-def test_a_normal_text_beside_an_infarction_is_marked() -> None:
-    marks = contradictions(found(STE=3.0), ["Normal ECG."])
-    assert [(m.kind, m.statements) for m in marks] == [("text", ("STE",))]
-    assert "normal ECG" in marks[0].text
-
-
-def test_a_text_that_denies_or_states_what_is_found_otherwise_is_marked() -> None:
-    assert kinds(found(AFIB=-3.0), ["Atrial fibrillation."]) == ["text"]
-    assert kinds(found(AFIB=3.0), ["No atrial fibrillation."]) == ["text"]
-    assert kinds(found(AFIB=3.0), ["Atrial fibrillation."]) == []
-
-
-def test_findings_that_exclude_one_another_are_marked() -> None:
-    assert kinds(found(NORM=1, STE=1)) == ["findings"]
-    assert kinds(found(SR=1, AFIB=1)) == ["findings"]
-    assert kinds(found(NORM=1, SR=1, SBRAD=1)) == []
-
-
-@pytest.mark.parametrize(
-    ("text", "statements"),
-    [
-        ("Sinus rhythm. Atrial fibrillation.", [("SR", "AFIB")]),
-        ("Normal ECG. Left bundle branch block.", [("NORM", "LBBB")]),
-        ("Left anterior fascicular block, right axis deviation.", [("LAFB", "RAD")]),
-        ("Left bundle branch block, right bundle branch block.", [("LBBB", "RBBB")]),
-        ("Sinus rhythm. No atrial fibrillation. Left bundle branch block. Abnormal ECG.", []),
-        ("Sinus rhythm, possible atrial flutter.", []),
-        ("Normal ECG. Sinus rhythm.", []),
-    ],
-)
-def test_a_text_that_contradicts_itself_is_marked_without_any_findings(
-    text: str, statements: list[tuple[str, ...]]
-) -> None:
-    assert [m.statements for m in contradictions((), [text])] == statements
-
-
-def test_findings_of_every_kind_are_compared_not_only_rhythms() -> None:
-    assert kinds(found(LAFB=1, RAD=1)) == ["findings"]
-    assert kinds(found(PAC=1, AFIB=1)) == ["findings"]
-    assert kinds(found(AFIB=1, AFLT=1)) == ["findings"]
-    assert kinds(found(STE=1, STD=1, MI=1, OLDMI=1)) == []
-
-
-def test_the_most_urgent_contradiction_comes_first() -> None:
-    marks = contradictions(
-        found(RBBB=-3.0, STE=-3.0, LAD=1, RAD=1), ["Right bundle branch block, ST elevation."]
-    )
-    assert [m.statements[0] for m in marks] == ["STE", "RBBB", "LAD"]
-    assert kinds(found(**{"3AVB": 1, "1AVB": 1})) == ["findings"]
-
-
-def test_an_ecg_that_is_neither_normal_nor_abnormal_is_marked() -> None:
-    assert kinds(found(**{f"_{s.key}": -1 for s in STATEMENTS})) == ["findings"]
-    assert kinds(found(**{f"_{s.key}": 1 if s.key == "NORM" else -1 for s in STATEMENTS})) == []
-
-
-def test_an_answer_that_changes_with_the_words_is_marked() -> None:
-    assert kinds(found(AFIB=1), second={"AFIB": -1.0}) == ["wording"]
-    assert kinds(found(AFIB=1), second={"AFIB": 1.0}) == []
-
-
-def test_the_report_s_schema_in_the_repository_is_the_current_one() -> None:
+def test_report_schema_is_up_to_date() -> None:
     assert json.loads(SCHEMA.read_text()) == report_schema()
 
 
-def test_findings_come_with_every_statement_and_the_json_is_valid(tiny_kit: Path) -> None:
+def test_report_has_every_statement_and_valid_json(tiny_kit: Path) -> None:
     command = [
         sys.executable,
         "-m",
@@ -228,7 +146,7 @@ def test_findings_come_with_every_statement_and_the_json_is_valid(tiny_kit: Path
 
 
 @pytest.mark.parametrize("page", ["blank.png", "empty.png", "nowhere.png"])
-def test_the_json_of_a_page_without_an_answer_is_valid_too(
+def test_json_of_a_page_without_an_answer_is_valid(
     tiny_kit: Path, tmp_path: Path, page: str
 ) -> None:
     Image.new("RGB", (800, 600), "white").save(tmp_path / "blank.png")
@@ -250,13 +168,13 @@ def test_the_json_of_a_page_without_an_answer_is_valid_too(
     assert (answer["exit_code"], page in answer["error"]) == (done.returncode, True)
 
 
-def test_a_kit_that_is_not_calibrated_gives_no_findings_unasked(tiny_kit: Path) -> None:
+def test_uncalibrated_kit_gives_no_findings_unasked(tiny_kit: Path) -> None:
     with PulseModel.load(tiny_kit, device="cpu", threads=1) as model:
         assert model.kit.manifest.findings is None
         assert model.interpret(PAGE, max_tokens=2).findings == ()
 
 
-def test_what_a_kit_never_judges_is_said_once_with_its_reason_and_without_a_probability() -> None:
+def test_statement_that_a_kit_never_judges_is_named_with_the_reason() -> None:
     never = replace(calibration(band=(0.0, 1.0)), reason="too few pages")
     found_ = judge(
         {"AFIB": 3.0, "PVC": 3.0, "LBBB": 3.0}, {"AFIB": never, "PVC": never, "LBBB": calibration()}
@@ -272,21 +190,3 @@ def test_what_a_kit_never_judges_is_said_once_with_its_reason_and_without_a_prob
         "not judged (too few pages): atrial fibrillation, premature ventricular contractions",
     ]
     assert kinds(found_, ["No atrial fibrillation."]) == []
-
-
-def report_of(found_: tuple[Finding, ...]) -> Report:
-    kit = KitSummary("kit", "0" * 64, False)
-    return Report("", "p.png", "1" * 64, (), kit, "cpu", {}, {}, 80, findings=found_)
-
-
-def test_other_words_are_compared_as_calibrated(
-    tiny_kit: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(interpret, "yes_or_no", lambda *_: interpret.YesOrNo(-1.0, False))
-    with PulseModel.load(tiny_kit, device="cpu", threads=1) as model:
-        manifest = model.kit.manifest
-        for offset, marks in ((2.0, 0), (0.5, 1)):
-            told = {"PVC": calibration(1, offset)}
-            model.kit = replace(model.kit, manifest=replace(manifest, findings=told))
-            found_ = judge({"PVC": 3.0}, told)
-            assert len(model.contradictions(model.encode(PAGE, admit=False), found_, [])) == marks

@@ -21,7 +21,8 @@ def pdf(
     page: bytes = b"",
     catalog: bytes = b"",
 ) -> bytes:
-    """A PDF by hand: one page for each content stream; `more` objects follow, numbered from 3 + 2 * pages.
+    """A PDF by hand: one page for each content stream; `more` objects follow, numbered from 3 + 2 *
+    pages.
 
     `page` and `catalog` are further entries of the dictionaries of each page and of the document.
     """

@@ -1,8 +1,9 @@
 """Faults put into the converter and the runtime on purpose, each of which the proof has to notice.
 
-A mutation changes one thing in this process by monkeypatching. `needs` says which halves of the kit it changes: the other half is
-copied from a right kit, so that a mutation costs seconds. `layout` names the checkpoint on which it changes anything at all: a newline of
-zeros, for example, needs a packing with newlines.
+A mutation changes one thing in this process by monkeypatching. `needs` says which halves of the kit
+it changes: the other half is copied from a right kit, so that a mutation costs seconds. `layout`
+names the checkpoint on which it changes anything at all: a newline of zeros, for example, needs a
+packing with newlines.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class Mutation:
     layout: str = "flat"
 
 
-# --- kits -------------------------------------------------------------------------------------------------------------
+# --- kits -------------------------------------------------------------------------------------
 
 
 def source(folder: Path, layout: str) -> tuple[Path, convert.Options]:
@@ -119,7 +120,7 @@ def _copy_encoder(right: Path, target: Path) -> None:
         shutil.copy(file, target / file.name)
 
 
-# --- faults in the quantizer ------------------------------------------------------------------------------------------
+# --- faults in the quantizer ------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -221,7 +222,9 @@ def _newline_lost(patch: Patch) -> None:
 
 
 def noisy(kit: Path, share: float = 0.01) -> None:
-    """Put noise on every weight of a finished kit's language model, as a share of it, and write its manifest again."""
+    """Put noise on every weight of a finished kit's language model, as a share of it, and write its
+    manifest again.
+    """
     opened, random = open_kit(kit), np.random.default_rng(0)
     for t in gguf.GGUFReader(kit / "llm.gguf", "r+").tensors:
         if len(t.shape) > 1:
@@ -262,7 +265,7 @@ QUANTIZER = (
 )
 
 
-# --- ways to be wrong -------------------------------------------------------------------------------------------------
+# --- ways to be wrong -------------------------------------------------------------------------
 
 
 def weights(change: Callable[[str, torch.Tensor], torch.Tensor]) -> Callable[[Patch, Path], None]:
@@ -278,7 +281,9 @@ def weights(change: Callable[[str, torch.Tensor], torch.Tensor]) -> Callable[[Pa
 
 
 def exchanged(one: str, other: str) -> Callable[[Patch, Path], None]:
-    """The converter reads tensors whose names hold `one` where it asks for `other`, and the other way round."""
+    """The converter reads tensors whose names hold `one` where it asks for `other`, and the other
+    way round.
+    """
 
     def apply(patch: Patch, _folder: Path) -> None:
         read = checkpoint.Checkpoint.tensor

@@ -1,7 +1,9 @@
-"""Run commands in a network namespace in which every address is this machine, and record what they send.
+"""Run commands in a network namespace in which every address is this machine, and record what they
+send.
 
-`recorded(commands, ...)` starts this file again below `unshare`; there it answers every question for a name, with an
-address that leads nowhere, and takes down every packet. Needs Linux, `unshare` and `ip`, and a system that permits it.
+`recorded(commands, ...)` starts this file again below `unshare`; there it answers every question
+for a name, with an address that leads nowhere, and takes down every packet. Needs Linux, `unshare`
+and `ip`, and a system that permits it.
 """
 
 from __future__ import annotations
@@ -65,7 +67,8 @@ def recorded(
 ) -> list[Done]:
     """Run the commands one after the other in `cwd`; `folder` takes this function's own files.
 
-    Each gets `typed` on its standard input, whose end comes after `held` seconds: a command that reads it stays that long.
+    Each gets `typed` on its standard input, whose end comes after `held` seconds: a command that
+    reads it stays that long.
     """
     folder.mkdir(parents=True, exist_ok=True)
     resolver.write_text(f"nameserver {ADDRESS}\n")
@@ -80,7 +83,7 @@ def recorded(
     return [Done(**one) for one in json.loads((folder / "done.json").read_text())]
 
 
-# --- inside -----------------------------------------------------------------------------------------------------------
+# --- inside -----------------------------------------------------------------------------------
 
 
 class _Recorder:

@@ -1,4 +1,6 @@
-"""DICOM waveform objects made for tests: every unit, label style, arrangement of groups, rate and length."""
+"""DICOM waveform objects made for tests: every unit, label style, arrangement of groups, rate and
+length.
+"""
 
 from __future__ import annotations
 
@@ -33,13 +35,18 @@ LITTLE, IMPLICIT, BIG = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2", "1.2.840.100
 
 
 def sines(leads: Sequence[str], seconds: float, hz: float) -> dict[str, npt.NDArray[np.float64]]:
-    """Millivolts: each lead a sine of its own height, phase and rhythm, so that no lead passes for another."""
+    """Millivolts: each lead a sine of its own height, phase and rhythm, so that no lead passes for
+    another.
+    """
     t = np.arange(round(seconds * hz)) / hz
     return {lead: wave(lead, t) for lead in leads}
 
 
 def wave(lead: str, seconds: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Millivolts of a lead of `sines` at these moments. III, aVR, aVL and aVF agree with I and II."""
+    """Millivolts of a lead of `sines` at these moments.
+
+    III, aVR, aVL and aVF agree with I and II.
+    """
     one, two = _sine(0, seconds), _sine(1, seconds)
     limb = {
         "I": one,

@@ -1,20 +1,25 @@
-"""Small bundles for the tests: a kit of a few kilobytes, and a program that stands in for pulse-edge's wheel."""
+"""Small bundles for the tests: kits of a few kilobytes, and a stand-in for pulse-edge's wheel."""
 
 from __future__ import annotations
 
 import ensurepip
 import random
+import struct
 import sys
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
-from pulse_edge.deploy import bundle, signing, wheelhouse
-from pulse_edge.deploy.wheelhouse import Target
-from pulse_edge.installer import install
+from pulse_edge.deploy import bundle, signing, targets
+from pulse_edge.deploy.locks import UNLOCKED, Pin, lock_file
+from pulse_edge.deploy.targets import Target
+from pulse_edge.deploy.wheelhouse import Supply
+from pulse_edge.deploy.wheels import read_wheel
+from pulse_edge.installer.machine import this_platform
 from pulse_edge.kit.manifest import Language, Manifest, Packing, Prompt, Vision
 from pulse_edge.kit.write import listing, write_manifest
 
-EXTRAS = "".join(f"Provides-Extra: {name}\n" for name in ("cpu", *wheelhouse.EXTRAS))
+EXTRAS = "".join(f"Provides-Extra: {name}\n" for name in ("cpu", *targets.EXTRAS))
 PROGRAM = """
 import json, os, sys
 if {broken!r} and "doctor" in sys.argv:
@@ -37,8 +42,9 @@ def kit(
     """A kit that opens and verifies; its weights are noise."""
     path.mkdir(parents=True)
     noise = random.Random(seed)
-    for file in files:
-        (path / file).write_bytes(noise.randbytes(size))
+    header = gguf_header()
+    (path / files[0]).write_bytes(header + noise.randbytes(size - len(header)))
+    (path / files[1]).write_bytes(noise.randbytes(size))
     manifest = Manifest(
         manifest_version=1,
         id=name,
@@ -55,6 +61,29 @@ def kit(
     )
     write_manifest(path, manifest)
     return path
+
+
+def gguf_header() -> bytes:
+    """The header of a language model of one layer with two heads; its tensors may have any size."""
+
+    def text(value: str) -> bytes:
+        return struct.pack("<Q", len(value)) + value.encode()
+
+    numbers = {
+        "block_count": 1,
+        "attention.head_count": 2,
+        "embedding_length": 8,
+        "context_length": 64,
+    }
+    entries = [text("general.architecture") + struct.pack("<I", 8) + text("llama")]
+    entries += [text(f"llama.{key}") + struct.pack("<II", 4, n) for key, n in numbers.items()]
+    epsilon = text("llama.attention.layer_norm_rms_epsilon") + struct.pack("<If", 6, 1e-5)
+    tensors = [
+        text("token_embd.weight") + struct.pack("<IQQIQ", 2, 8, 400, 1, 0),
+        text("blk.0.attn_q.weight") + struct.pack("<IQQIQ", 2, 8, 8, 1, 2048),
+    ]
+    counts = struct.pack("<4sIQQ", b"GGUF", 3, len(tensors), len(entries) + 1)
+    return counts + b"".join([*entries, epsilon, *tensors])
 
 
 def wheel(
@@ -102,7 +131,21 @@ def pip_wheel() -> Path:
 
 def here() -> Target:
     """This machine and Python."""
-    return Target(install.this_platform(), f"{sys.version_info[0]}.{sys.version_info[1]}", "cpu")
+    return Target(this_platform(), f"{sys.version_info[0]}.{sys.version_info[1]}", "cpu")
+
+
+def write_lock(folder: Path, target: Target, wheels: Sequence[Path], *more: str) -> Path:
+    """Write the lock file of a target into a new folder of lock files, and return the folder.
+
+    It holds these wheels, where they must be locked, and `more` lines such as `numpy==1.0`, with a
+    hash of zeros.
+    """
+    pins = [Pin(w.name, w.version, frozenset([w.sha256])) for w in map(read_wheel, wheels)]
+    lines = [pin.requirement for pin in pins if pin.name not in UNLOCKED]
+    lines += [f"{line} --hash=sha256:{'0' * 64}" for line in more]
+    folder.mkdir(parents=True, exist_ok=True)
+    lock_file(folder, target).write_text("\n".join(lines) + "\n")
+    return folder
 
 
 def make(
@@ -114,12 +157,8 @@ def make(
     piece_bytes: int = bundle.FAT32_BYTES,
 ) -> Path:
     """A bundle of these kits and this program."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    constraints = out.parent / "constraints.txt"
-    constraints.write_text("")
-    bundle.pack(
-        bundle.Order(
-            packed, out, (here(),), constraints, (wheel, pip_wheel()), key, since, piece_bytes
-        )
-    )
+    wheels = (wheel, pip_wheel())
+    locks = write_lock(out.parent / "locks", here(), wheels)
+    supply = Supply(wheels, locks)
+    bundle.pack(bundle.Order(packed, out, (here(),), supply, key, since, piece_bytes))
     return out

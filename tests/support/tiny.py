@@ -1,4 +1,5 @@
-"""Small checkpoints for the tests and the demonstration: random weights, own SentencePiece vocabulary.
+"""Small checkpoints for the tests and the demonstration: random weights, own SentencePiece
+vocabulary.
 
 python tests/support/tiny.py OUT
 """
@@ -61,7 +62,9 @@ def checkpoint(out: Path, *arguments: str, pieces: Path | None = None) -> Path:
 
 
 def quantized(kit: Path, target: Path, kind: str) -> Path:
-    """A copy of an f16 kit whose language half llama.cpp has quantized to `kind`, e.g. Q4_0; its encoder is the same."""
+    """A copy of an f16 kit whose language half llama.cpp has quantized to `kind`, e.g. Q4_0; its
+    encoder is the same.
+    """
     import ctypes
     import dataclasses
     import shutil

@@ -17,8 +17,8 @@ from calibration.synthetic.stream import PINPOINTS, lesson_at
 
 
 def taught(findings: tuple[str, ...] = ("PVC",), **style: object) -> tuple[object, Lesson]:
-    record = synthesize(5, findings, noise=0.0)
-    page = draw(record, PageStyle(**style))  # type: ignore[arg-type]
+    recording = synthesize(5, findings, noise=0.0)
+    page = draw(recording, PageStyle(**style))  # type: ignore[arg-type]
     return page, lesson(page, b"[]", size=336, patch=28, pinpoints=PINPOINTS)
 
 
@@ -46,7 +46,7 @@ def test_the_trace_is_dark_where_its_height_is_told(layout: str) -> None:
 
 def test_beats_are_told_where_they_are_drawn_with_their_own_intervals() -> None:
     page, told = taught(layout="12x1")
-    beats = page.record.beats  # type: ignore[attr-defined]
+    beats = page.recording.beats  # type: ignore[attr-defined]
     assert {KINDS[k] for k in told.kind} == {"", "N", "V"}
     for lead in range(12):
         here = (told.lead == lead) & (told.kind > 0)
@@ -79,19 +79,19 @@ def test_black_padding_is_not_inside() -> None:
 def test_labels_are_the_records() -> None:
     page, told = taught(("AF", "STD"))
     assert [n for n, v in zip(FINDINGS, told.findings, strict=True) if v] == ["AF", "STD"]
-    assert told.measures[0] == pytest.approx(page.record.measurements.rate / 60)  # type: ignore[attr-defined]
+    assert told.measures[0] == pytest.approx(page.recording.measurements.rate / 60)  # type: ignore[attr-defined]
     assert np.isnan(told.measures[1])
-    assert told.levels == pytest.approx(page.record.measurements.st)  # type: ignore[attr-defined]
+    assert told.levels == pytest.approx(page.recording.measurements.st)  # type: ignore[attr-defined]
 
 
 def test_of_a_recording_only_what_its_labels_tell_is_told() -> None:
     from calibration.synthetic.real import ptbxl_labels
-    from calibration.synthetic.record import UNKNOWN as NOTHING
-    from calibration.synthetic.record import Record
+    from calibration.synthetic.recording import UNKNOWN as NOTHING
+    from calibration.synthetic.recording import Recording
 
     signal = synthesize(3, ()).signal
-    record = Record(signal, None, ptbxl_labels(["AFIB"], ["STTC"]), NOTHING)
-    told = lesson(draw(record, PageStyle()), b"[]", size=336, patch=28, pinpoints=PINPOINTS)
+    recording = Recording(signal, None, ptbxl_labels(["AFIB"], ["STTC"]), NOTHING)
+    told = lesson(draw(recording, PageStyle()), b"[]", size=336, patch=28, pinpoints=PINPOINTS)
     names = dict(zip(FINDINGS, told.findings, strict=True))
     assert (names["AF"], names["LBBB"], names["LAFB"]) == (1, 0, UNKNOWN)
     assert (told.kind == UNKNOWN).all()
@@ -128,4 +128,4 @@ def test_questions_of_a_page_come_with_it() -> None:
     turns = json.loads(bytes(lesson_at(4, 0, patch=28).words))
     page = page_at(4, 0)
     assert any("report" in q for q, _ in turns)
-    assert any(str(round(page.record.measurements.rate or 0)) in a for _, a in turns)
+    assert any(str(round(page.recording.measurements.rate or 0)) in a for _, a in turns)

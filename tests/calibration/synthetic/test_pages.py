@@ -131,7 +131,7 @@ def test_pages_carry_no_name_measurement_or_diagnosis() -> None:
 def test_looks_do_not_depend_on_the_record() -> None:
     normal, any_ = page_at(3, 7, prevalence={}), page_at(3, 7)
     assert normal.style == any_.style
-    assert normal.record.labels.cpsc == ("NORM",)
+    assert normal.recording.labels.cpsc == ("NORM",)
 
 
 def test_random_pages_use_every_layout_and_stay_near_the_size_models_see() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from calibration.synthetic import LEADS, PageStyle, draw, synthesize
 from calibration.synthetic.real import open_packed, ptbxl_labels, read_wfdb, resample, snomed_labels
-from calibration.synthetic.wfdb import RecordError
+from calibration.synthetic.wfdb import RecordingError
 
 SYNTHETIC = synthesize(2, (), noise=1.0)
 
@@ -44,11 +44,11 @@ def write(
 
 @pytest.mark.parametrize(("storage", "skip"), [("16", 0), ("16", 24), ("212", 0)])
 def test_a_wfdb_record_comes_back_as_written(tmp_path: Path, storage: str, skip: int) -> None:
-    record = read_wfdb(write(tmp_path, storage, skip=skip))
-    assert np.abs(record.signal - SYNTHETIC.signal).max() < 1 / 400
-    assert record.labels.cpsc == ("AF", "RBBB")
-    assert record.labels.ptbxl is None
-    assert record.measurements.rate is None
+    recording = read_wfdb(write(tmp_path, storage, skip=skip))
+    assert np.abs(recording.signal - SYNTHETIC.signal).max() < 1 / 400
+    assert recording.labels.cpsc == ("AF", "RBBB")
+    assert recording.labels.ptbxl is None
+    assert recording.measurements.rate is None
 
 
 def test_lead_names_in_any_case_and_order_come_out_in_standard_order(tmp_path: Path) -> None:
@@ -63,27 +63,27 @@ def test_a_damaged_file_is_refused_by_its_checksum(tmp_path: Path) -> None:
     data = bytearray((tmp_path / "r.dat").read_bytes())
     data[1000] ^= 1
     (tmp_path / "r.dat").write_bytes(bytes(data))
-    with pytest.raises(RecordError, match="checksum"):
+    with pytest.raises(RecordingError, match="checksum"):
         read_wfdb(path)
 
 
 def test_a_wrong_gain_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RecordError, match=r"0\.3 to 15 mV"):
+    with pytest.raises(RecordingError, match=r"0\.3 to 15 mV"):
         read_wfdb(write(tmp_path, gain=8.0))
 
 
 def test_all_missing_leads_are_named_at_once(tmp_path: Path) -> None:
-    with pytest.raises(RecordError, match="V4, V5, V6"):
+    with pytest.raises(RecordingError, match="V4, V5, V6"):
         read_wfdb(write(tmp_path, leads=LEADS[:9]))
 
 
 def test_a_short_file_and_an_absent_one_are_refused(tmp_path: Path) -> None:
     path = write(tmp_path)
     (tmp_path / "r.dat").write_bytes(b"\0" * 100)
-    with pytest.raises(RecordError, match="announces 5000"):
+    with pytest.raises(RecordingError, match="announces 5000"):
         read_wfdb(path)
     (tmp_path / "r.dat").unlink()
-    with pytest.raises(RecordError, match=r"r\.dat: cannot be read"):
+    with pytest.raises(RecordingError, match=r"r\.dat: cannot be read"):
         read_wfdb(path)
 
 
@@ -116,10 +116,10 @@ def test_packed_records_come_with_their_labels(tmp_path: Path) -> None:
         "report": "words",
     }
     (tmp_path / "set.json").write_text(json.dumps([entry]))
-    (record,) = open_packed(tmp_path / "set.npz")
-    assert record.labels.cpsc == ("I-AVB", "PVC")
-    assert record.labels.code15 == ("1dAVb",)
-    assert (record.source, record.statement) == ("set.npz:9", "words")
+    (recording,) = open_packed(tmp_path / "set.npz")
+    assert recording.labels.cpsc == ("I-AVB", "PVC")
+    assert recording.labels.code15 == ("1dAVb",)
+    assert (recording.source, recording.statement) == ("set.npz:9", "words")
 
 
 def test_labels_of_real_records_use_the_same_words() -> None:
@@ -130,27 +130,27 @@ def test_labels_of_real_records_use_the_same_words() -> None:
     assert snomed_labels(["426783006"]).cpsc == ("NORM",)
 
 
-def test_real_wfdb_records_are_read_and_drawn(shared: Path) -> None:
+def test_real_wfdb_recordings_are_read_and_drawn(shared: Path) -> None:
     headers = sorted((shared / "ecg" / "records").rglob("*.hea"))
     if not headers:
-        pytest.skip("no WFDB records beside the checkout")
+        pytest.skip("no WFDB recordings beside the checkout")
     for header in headers:
-        record = read_wfdb(header)
-        assert record.signal.shape == (12, 5000)
-        assert np.isfinite(record.signal).any()
-    draw(record, PageStyle())
+        recording = read_wfdb(header)
+        assert recording.signal.shape == (12, 5000)
+        assert np.isfinite(recording.signal).any()
+    draw(recording, PageStyle())
 
 
 def test_real_limb_leads_obey_einthoven(shared: Path) -> None:
     path = shared / "ecg" / "records" / "ptbxl_fold9.npz"
     if not path.is_file():
-        pytest.skip("no packed records beside the checkout")
+        pytest.skip("no packed recordings beside the checkout")
     packed = open_packed(path)
     assert len(packed) == 81
     for index in range(0, 81, 8):
         i, ii, iii = packed[index].signal[:3]
         assert np.median(np.abs(ii - i - iii)) < 0.01
-    assert {label for record in packed for label in record.labels.ptbxl or ()} == {
+    assert {label for recording in packed for label in recording.labels.ptbxl or ()} == {
         "NORM",
         "MI",
         "STTC",

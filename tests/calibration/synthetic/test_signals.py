@@ -9,18 +9,18 @@ from multiprocessing import get_context
 import numpy as np
 import pytest
 
-from calibration.synthetic import FINDINGS, LEADS, Record, page_at, record_at, synthesize
+from calibration.synthetic import FINDINGS, LEADS, Recording, page_at, recording_at, synthesize
 from calibration.synthetic import beats as b
 from calibration.synthetic import signals as s
 from calibration.synthetic.findings import conflict, labels_of
-from calibration.synthetic.record import HZ
+from calibration.synthetic.recording import HZ
 
 SEED = 20
-RECORDS = [record_at(SEED, i) for i in range(300)]
+RECORDINGS = [recording_at(SEED, i) for i in range(300)]
 
 
-def row(record: Record, name: str) -> np.ndarray:
-    return record.signal[LEADS.index(name)].astype(np.float64)
+def row(recording: Recording, name: str) -> np.ndarray:
+    return recording.signal[LEADS.index(name)].astype(np.float64)
 
 
 def hearts(*findings: str) -> list[s.Heart]:
@@ -29,23 +29,23 @@ def hearts(*findings: str) -> list[s.Heart]:
 
 def digest(index: int) -> str:
     page = page_at(SEED, index)
-    return hashlib.sha256(page.record.signal.tobytes() + page.image.tobytes()).hexdigest()
+    return hashlib.sha256(page.recording.signal.tobytes() + page.image.tobytes()).hexdigest()
 
 
 def test_the_limb_leads_obey_einthoven_and_goldberger_noise_included() -> None:
-    for record in RECORDS[:40]:
-        i, ii = row(record, "I"), row(record, "II")
-        assert np.abs(row(record, "III") - (ii - i)).max() < 1e-6
-        assert np.abs(row(record, "aVR") + (i + ii) / 2).max() < 1e-6
-        assert np.abs(row(record, "aVL") - (i - ii / 2)).max() < 1e-6
-        assert np.abs(row(record, "aVF") - (ii - i / 2)).max() < 1e-6
+    for recording in RECORDINGS[:40]:
+        i, ii = row(recording, "I"), row(recording, "II")
+        assert np.abs(row(recording, "III") - (ii - i)).max() < 1e-6
+        assert np.abs(row(recording, "aVR") + (i + ii) / 2).max() < 1e-6
+        assert np.abs(row(recording, "aVL") - (i - ii / 2)).max() < 1e-6
+        assert np.abs(row(recording, "aVF") - (ii - i / 2)).max() < 1e-6
 
 
 def test_signals_are_ten_seconds_of_twelve_leads_in_millivolts() -> None:
-    for record in RECORDS[:40]:
-        assert record.signal.shape == (12, 5000)
-        assert record.signal.dtype == np.float32
-        assert 0.3 < np.ptp(record.signal, axis=1).max() < 15
+    for recording in RECORDINGS[:40]:
+        assert recording.signal.shape == (12, 5000)
+        assert recording.signal.dtype == np.float32
+        assert 0.3 < np.ptp(recording.signal, axis=1).max() < 15
 
 
 def test_the_same_seed_gives_the_same_bytes_in_any_process() -> None:
@@ -56,25 +56,25 @@ def test_the_same_seed_gives_the_same_bytes_in_any_process() -> None:
 
 
 def test_labels_never_contradict_each_other() -> None:
-    for record in RECORDS:
-        assert record.findings is not None
-        assert record.labels == labels_of(record.findings)
-        names = sorted(record.findings)
+    for recording in RECORDINGS:
+        assert recording.findings is not None
+        assert recording.labels == labels_of(recording.findings)
+        names = sorted(recording.findings)
         assert not [
             pair for i, one in enumerate(names) for pair in names[i + 1 :] if conflict(one, pair)
         ]
-        for labels in (record.labels.cpsc, record.labels.ptbxl):
+        for labels in (recording.labels.cpsc, recording.labels.ptbxl):
             assert labels is not None
             assert "NORM" not in labels or labels == ("NORM",)
-        assert not {"AF", "1dAVb"} <= set(record.labels.code15 or ())
-        assert not {"SB", "ST"} <= set(record.labels.code15 or ())
+        assert not {"AF", "1dAVb"} <= set(recording.labels.code15 or ())
+        assert not {"SB", "ST"} <= set(recording.labels.code15 or ())
 
 
 def test_every_finding_occurs_and_so_does_every_label() -> None:
-    found = set().union(*(record.findings or set() for record in RECORDS))
+    found = set().union(*(recording.findings or set() for recording in RECORDINGS))
     assert found == set(FINDINGS)
-    assert {label for r in RECORDS for label in r.labels.cpsc or ()} >= {"NORM", "STD", "STE"}
-    assert {label for r in RECORDS for label in r.labels.ptbxl or ()} == {
+    assert {label for r in RECORDINGS for label in r.labels.cpsc or ()} >= {"NORM", "STD", "STE"}
+    assert {label for r in RECORDINGS for label in r.labels.ptbxl or ()} == {
         "NORM",
         "MI",
         "STTC",
@@ -84,8 +84,8 @@ def test_every_finding_occurs_and_so_does_every_label() -> None:
 
 
 def test_measurements_fit_the_labels() -> None:
-    for record in RECORDS:
-        m, found = record.measurements, record.findings or frozenset()
+    for recording in RECORDINGS:
+        m, found = recording.measurements, recording.findings or frozenset()
         assert m.rate is not None
         assert m.qrs is not None
         assert (m.pr is None) == ("AF" in found)
@@ -99,8 +99,8 @@ def test_measurements_fit_the_labels() -> None:
 
 
 def test_st_levels_fit_the_labels() -> None:
-    for record in RECORDS:
-        levels, found = np.sort(record.measurements.st or ()), record.findings or frozenset()
+    for recording in RECORDINGS:
+        levels, found = np.sort(recording.measurements.st or ()), recording.findings or frozenset()
         if "STE" in found:
             assert levels[-2] >= 0.1
         elif "STD" in found:
@@ -110,12 +110,12 @@ def test_st_levels_fit_the_labels() -> None:
 
 
 def test_premature_beats_are_there_early_enough_for_a_short_page_and_only_where_labelled() -> None:
-    for record in RECORDS:
+    for recording in RECORDINGS:
         for kind, name in (("A", "PAC"), ("V", "PVC")):
-            times = [beat.onset for beat in record.beats if beat.kind == kind]
-            assert bool(times) == (name in (record.findings or ()))
+            times = [beat.onset for beat in recording.beats if beat.kind == kind]
+            assert bool(times) == (name in (recording.findings or ()))
             assert not times or times[0] < 5
-    assert all(beat.p_onset is None for r in RECORDS for beat in r.beats if beat.kind == "V")
+    assert all(beat.p_onset is None for r in RECORDINGS for beat in r.beats if beat.kind == "V")
 
 
 def test_hypertrophy_is_told_by_voltage() -> None:
@@ -127,13 +127,13 @@ def test_hypertrophy_is_told_by_voltage() -> None:
 
 def test_the_rate_measured_back_from_r_peaks_is_the_label() -> None:
     for findings in ((), ("AF",), ("SB",), ("ST",), ("LBBB",), ("I-AVB", "RBBB")):
-        record = synthesize(3, findings, noise=0)
-        steep = np.abs(np.diff(record.signal[6:], axis=1)).sum(axis=0)
+        recording = synthesize(3, findings, noise=0)
+        steep = np.abs(np.diff(recording.signal[6:], axis=1)).sum(axis=0)
         smooth = np.convolve(steep, np.ones(60), "same")
         above = np.flatnonzero(smooth > 0.4 * smooth.max())
         starts = above[np.flatnonzero(np.diff(above, prepend=-1000) > 60)]
         rate = 60 * HZ * (len(starts) - 1) / (starts[-1] - starts[0])
-        assert rate == pytest.approx(record.measurements.rate, rel=0.03)
+        assert rate == pytest.approx(recording.measurements.rate, rel=0.03)
 
 
 @pytest.mark.parametrize("findings", [(), ("LBBB",), ("RBBB",), ("I-AVB",), ("MI",), ("STE",)])
@@ -159,23 +159,23 @@ def test_qt_measured_back_by_the_tangent_is_the_label() -> None:
 
 def test_axis_and_st_measured_back_from_the_strip_are_the_labels() -> None:
     for seed in range(12):
-        record = synthesize(seed, (), noise=0)
-        m, beat = record.measurements, record.beats[2]
+        recording = synthesize(seed, (), noise=0)
+        m, beat = recording.measurements, recording.beats[2]
         onset, end = round(beat.onset * HZ), round(beat.end * HZ)
-        i, avf = (float(row(record, name)[onset:end].sum()) for name in ("I", "aVF"))
+        i, avf = (float(row(recording, name)[onset:end].sum()) for name in ("I", "aVF"))
         assert np.degrees(np.arctan2(2 / np.sqrt(3) * avf, i)) == pytest.approx(m.axis, abs=8)
-        assert record.signal[:, end + 20] == pytest.approx(m.st, abs=0.02)
+        assert recording.signal[:, end + 20] == pytest.approx(m.st, abs=0.02)
 
 
 def test_beats_lie_where_the_record_says() -> None:
-    for record in RECORDS[:60]:
-        assert record.clean is not None
-        if "AF" in (record.findings or ()):
+    for recording in RECORDINGS[:60]:
+        assert recording.clean is not None
+        if "AF" in (recording.findings or ()):
             continue
-        for beat in record.beats[1:-1]:
+        for beat in recording.beats[1:-1]:
             at = round(beat.onset * HZ)
-            complex_ = np.abs(np.diff(record.clean[:, at : round(beat.end * HZ)], axis=1)).max()
-            before = np.abs(np.diff(record.clean[:, at - 8 : at], axis=1)).max()
+            complex_ = np.abs(np.diff(recording.clean[:, at : round(beat.end * HZ)], axis=1)).max()
+            before = np.abs(np.diff(recording.clean[:, at - 8 : at], axis=1)).max()
             assert complex_ > 0.02
             assert before < complex_
 
@@ -188,6 +188,6 @@ def test_contradictory_and_unknown_findings_are_refused_by_name() -> None:
 
 
 def test_a_combination_of_many_findings_still_makes_a_record() -> None:
-    record = synthesize(5, ("I-AVB", "RBBB", "PAC", "PVC", "MI", "STE", "SB"))
-    assert record.labels.cpsc == ("I-AVB", "RBBB", "PAC", "PVC", "STE")
-    assert record.labels.ptbxl == ("MI", "CD")
+    recording = synthesize(5, ("I-AVB", "RBBB", "PAC", "PVC", "MI", "STE", "SB"))
+    assert recording.labels.cpsc == ("I-AVB", "RBBB", "PAC", "PVC", "STE")
+    assert recording.labels.ptbxl == ("MI", "CD")

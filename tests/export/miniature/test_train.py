@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from export.miniature import data, layout, state, train
+from export.miniature import data, layout, state, text, train
 from export.miniature.model import Llama, Shape
-from export.miniature.train import Run, Stage
+from export.miniature.plan import Stage, planned
+from export.miniature.run import Run
 from pulse_edge.errors import UsageError
 
 SMALL = Shape(
@@ -39,7 +41,7 @@ def short_exams(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         data, "drawn", lambda seed, _count, patch, **more: drawn(seed, 8, patch, **more)
     )
-    monkeypatch.setattr(train.text, "LINES", 400)
+    monkeypatch.setattr(text, "LINES", 400)
 
 
 def finish(run: Run) -> Run:
@@ -52,7 +54,7 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Run:
     with pytest.MonkeyPatch.context() as patch:
         drawn = data.drawn
         patch.setattr(data, "drawn", lambda seed, _count, p, **more: drawn(seed, 8, p, **more))
-        patch.setattr(train.text, "LINES", 400)
+        patch.setattr(text, "LINES", 400)
         return finish(Run(tmp_path_factory.mktemp("mini"), "cpu", 1, SMALL, PLAN))
 
 
@@ -71,10 +73,10 @@ def test_a_training_in_many_sittings_equals_one_in_one(unbroken: Run, tmp_path: 
 
 def test_a_kill_between_the_two_renames_loses_nothing(tmp_path: Path) -> None:
     run = Run(tmp_path, "cpu", 1, SMALL, PLAN)
-    run.where.step = 2
+    run.progress.step = 2
     run.save()
     (tmp_path / state.FOLDER).rename(tmp_path / f"{state.FOLDER}.old")
-    assert Run.resume(tmp_path, "cpu").where.step == 2
+    assert Run.resume(tmp_path, "cpu").progress.step == 2
 
 
 def test_no_shard_is_larger_than_16_mb(unbroken: Run) -> None:
@@ -175,7 +177,11 @@ def test_a_new_plan_begins_with_the_weights_and_words_of_another(
         for a, b in zip(part.parameters(), unbroken.parts[name].parameters(), strict=True)
     )
     assert run.speech_file.read_bytes() == unbroken.speech_file.read_bytes()
-    assert (run.where.stage, run.where.step, run.where.pages) == (0, 0, unbroken.where.pages)
+    assert (run.progress.stage, run.progress.step, run.progress.pages) == (
+        0,
+        0,
+        unbroken.progress.pages,
+    )
 
 
 def test_a_plan_cannot_begin_with_a_folder_that_holds_no_training(tmp_path: Path) -> None:
@@ -188,12 +194,12 @@ def test_in_the_stage_of_words_only_the_language_model_learns(
 ) -> None:
     run = Run.anew(unbroken.out, tmp_path, "cpu", 2)
     words = Stage("words", steps=3, tower=0.0, turns=2, **COMMON)  # type: ignore[arg-type]
-    run.plan = (*train.planned(PLAN, ("tower=0", "language=0")), words)
+    run.plan = (*planned(PLAN, ("tower=0", "language=0")), words)
     finish(run)
     assert {
         e["stage"] for e in map(json.loads, (tmp_path / "curve.jsonl").read_text().splitlines())
     } == {"words"}
-    assert Run.resume(tmp_path, "cpu").where.stage == len(run.plan)
+    assert Run.resume(tmp_path, "cpu").progress.stage == len(run.plan)
     for name, part in run.parts.items():
         before = unbroken.parts[name].state_dict()
         same = all(torch.equal(value, before[key]) for key, value in part.state_dict().items())
@@ -201,26 +207,18 @@ def test_in_the_stage_of_words_only_the_language_model_learns(
 
 
 def test_a_second_training_in_the_same_folder_is_refused(unbroken: Run) -> None:
-    options = {
-        "minutes": 1.0,
-        "device": "cpu",
-        "seed": 1,
-        "steps": (),
-        "signals": None,
-        "start": None,
-        "processes": 1,
-    }
+    options = train.Options(minutes=1.0, processes=1)
     with pytest.raises(UsageError, match="--resume"):
-        train.sitting(unbroken.out, resume=False, say=print, **options)  # type: ignore[arg-type]
+        train.start_or_resume(unbroken.out, options, print)
     with pytest.raises(UsageError, match="Start one without --resume"):
-        train.sitting(unbroken.out / "nowhere", resume=True, say=print, **options)  # type: ignore[arg-type]
+        train.start_or_resume(unbroken.out / "nowhere", replace(options, resume=True), print)
 
 
 def test_the_length_of_a_stage_can_be_changed_by_name_only() -> None:
-    assert [s.steps for s in train.planned(PLAN, ("language=7",))] == [3, 7]
-    assert [s.steps for s in train.planned(PLAN, ("tower=0",))] == [0, 3]
+    assert [s.steps for s in planned(PLAN, ("language=7",))] == [3, 7]
+    assert [s.steps for s in planned(PLAN, ("tower=0",))] == [0, 3]
     with pytest.raises(UsageError, match="STAGE=N"):
-        train.planned(PLAN, ("speech=7",))
+        planned(PLAN, ("speech=7",))
 
 
 def test_the_curve_has_a_line_for_every_exam(unbroken: Run) -> None:

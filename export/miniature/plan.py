@@ -1,0 +1,102 @@
+"""The plan of the miniature's training: its stages, their lengths and learning rates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from pulse_edge.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One part of the plan."""
+
+    name: str  # tower, language, real, or words
+    steps: int
+    batch: int
+    passes: int  # times that each block of lessons is gone through
+    block: int
+    muon: float  # learning rate of matrices inside layers
+    adam: float  # of everything else
+    tower: float  # factor on both for the tower; 0: only the language model learns
+    turns: int  # questions asked about each page; 0: the language model is left alone
+    fall: float = 0.25  # last part of the steps, in which the rates fall to zero
+    warm: int = 100
+    blank: float = 1.0  # share of the patches without a trace that the tower sees: half of its time goes into these
+
+
+PLAN = (
+    Stage(
+        "tower",
+        steps=9000,
+        batch=8,
+        passes=3,
+        block=512,
+        muon=1e-3,
+        adam=5e-4,
+        tower=1.0,
+        turns=0,
+        fall=0.8,
+        blank=0.15,
+    ),
+    Stage(
+        "language",
+        steps=4000,
+        batch=4,
+        passes=2,
+        block=256,
+        muon=2e-3,
+        adam=1e-3,
+        tower=0.25,
+        turns=8,
+        fall=0.6,
+    ),
+    Stage(
+        "real",
+        steps=500,
+        batch=4,
+        passes=2,
+        block=256,
+        muon=4e-4,
+        adam=2e-4,
+        tower=0.3,
+        turns=8,
+        fall=1.0,
+    ),
+    Stage(
+        "words",
+        steps=900,
+        batch=4,
+        passes=2,
+        block=256,
+        muon=1e-3,
+        adam=5e-4,
+        tower=0.0,
+        turns=12,
+        fall=0.8,
+    ),
+)
+
+
+@dataclass
+class Progress:
+    """How far a run has come."""
+
+    stage: int = 0
+    step: int = 0  # within the stage
+    pages: int = 0
+    minutes: float = 0.0
+
+
+def planned(plan: tuple[Stage, ...], steps: tuple[str, ...]) -> tuple[Stage, ...]:
+    """The plan with other lengths, given as STAGE=N; 0 leaves a stage out. Raises UsageError."""
+    lengths = {}
+    for wish in steps:
+        name, _, number = wish.partition("=")
+        if name not in {s.name for s in plan} or not number.isdecimal():
+            known = ", ".join(s.name for s in plan)
+            raise UsageError(
+                f"--steps {wish}: give STAGE=N with a stage of {known}, and 0 to leave it out."
+            )
+        lengths[name] = int(number)
+    return tuple(replace(s, steps=lengths.get(s.name, s.steps)) for s in plan)
