@@ -1,9 +1,10 @@
-"""`python benchmarks/fuzz.py [FILES]`: damaged files of all kinds (1,000 by default) through one `pulse-edge batch`.
+"""Send damaged files of all kinds through one `pulse-edge batch`: `python benchmarks/fuzz.py
+[FILES]`, by default 1,000.
 
-Each is a good page in one of the formats with bytes changed, cut off, doubled, or zeroed. Every file must have a result,
-each an answer or a reason; none may be a fault of the program (PageFailed), and the memory must stay flat. Prints how
-many files of each format were answered, refused and unreadable, and the memory of the working process after each
-hundred files.
+Each is a good page in one of the formats with bytes changed, cut off, doubled, or zeroed. Every
+file must have a result, an answer or a reason; none may be a fault of the program (PageFailed), and
+the memory must stay flat. Prints how many files of each format were answered, refused and
+unreadable, and the largest memory of the working process in each tenth of the time.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ PAGE = ROOT / "pulse_edge" / "assets" / "example_page.png"
 
 
 def seeds() -> dict[str, bytes]:
-    """A good file of each kind, by its ending."""
+    """Return ending -> an intact file of that kind."""
     import pillow_heif
     from documents import picture_file, waveform_file
 
@@ -63,39 +64,39 @@ def seeds() -> dict[str, bytes]:
     return out
 
 
-def damaged(data: bytes, dice: random.Random) -> bytes:
-    """One way of many to spoil a file."""
-    broken = bytearray(data)
-    way = dice.randrange(7)
+def damaged(data: bytes, rng: random.Random) -> bytes:
+    """Damage a file in one of several ways."""
+    damaged_bytes = bytearray(data)
+    way = rng.randrange(7)
     if way == 0:
-        return data[: dice.randrange(1, len(data))]
+        return data[: rng.randrange(1, len(data))]
     if way == 1:
-        start = dice.randrange(len(data))
-        broken[start:] = bytes([dice.choice((0, 255))]) * (len(data) - start)
+        start = rng.randrange(len(data))
+        damaged_bytes[start:] = bytes([rng.choice((0, 255))]) * (len(data) - start)
     elif way == 2:
-        start = dice.randrange(len(data))
-        length = dice.randrange(1, 5000)
-        broken[start : start + length] = dice.randbytes(length)
+        start = rng.randrange(len(data))
+        length = rng.randrange(1, 5000)
+        damaged_bytes[start : start + length] = rng.randbytes(length)
     elif way == 3:
-        start = dice.randrange(len(data))
-        broken[start:start] = broken[max(0, start - 3000) : start]
-    else:  # mostly in the headers, where a byte does the most
-        for _ in range(dice.choice((1, 3, 20, 200))):
-            at = dice.randrange(min(len(broken), dice.choice((64, 600, len(broken)))))
-            broken[at] = dice.choice((0, 1, 127, 128, 255, dice.randrange(256)))
-    return bytes(broken)
+        start = rng.randrange(len(data))
+        damaged_bytes[start:start] = damaged_bytes[max(0, start - 3000) : start]
+    else:  # mostly in the headers, where a byte matters most
+        for _ in range(rng.choice((1, 3, 20, 200))):
+            at = rng.randrange(min(len(damaged_bytes), rng.choice((64, 600, len(damaged_bytes)))))
+            damaged_bytes[at] = rng.choice((0, 1, 127, 128, 255, rng.randrange(256)))
+    return bytes(damaged_bytes)
 
 
 def files(count: int, seed: int = 0) -> Iterator[tuple[str, bytes]]:
-    """Name and bytes of so many damaged files; among them, every tenth, a whole one."""
-    dice, good = random.Random(seed), seeds()
+    """Return name and bytes of damaged files; every tenth is intact."""
+    rng, intact = random.Random(seed), seeds()
     for n in range(count):
-        ending = list(good)[n % len(good)]
-        yield f"{n:04}.{ending}", good[ending] if n % 10 == 9 else damaged(good[ending], dice)
+        ending = list(intact)[n % len(intact)]
+        yield f"{n:04}.{ending}", intact[ending] if n % 10 == 9 else damaged(intact[ending], rng)
 
 
 class _Memory(threading.Thread):
-    """Samples the resident memory of the process that works, in MiB."""
+    """Samples the resident memory of the working process, in MiB."""
 
     def __init__(self, supervisor: int) -> None:
         super().__init__(daemon=True)
@@ -114,6 +115,7 @@ class _Memory(threading.Thread):
 
 
 def main(count: int) -> int:
+    """Run the batch and return 1 where a file has no result or the program failed, else 0."""
     with tempfile.TemporaryDirectory() as folder:
         pages, out = Path(folder) / "pages", Path(folder) / "out"
         pages.mkdir()
@@ -151,10 +153,10 @@ def main(count: int) -> int:
 def _verdict(out: Path, count: int, errors: str, memory: list[float]) -> int:
     results = [json.loads(line) for line in (out / "results.jsonl").read_text("utf-8").splitlines()]
     table: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
-    seen, faults = set(), []
+    names, faults = set(), []
     for result in results:
         name = Path(result["file"].split("#")[0]).name
-        seen.add(name)
+        names.add(name)
         error = result.get("error") or ""
         how = "answered" if not error else "refused" if result["exit_code"] == 3 else "unreadable"
         if (
@@ -167,20 +169,21 @@ def _verdict(out: Path, count: int, errors: str, memory: list[float]) -> int:
         table[name.split(".", 1)[1]][how] += 1
     for kind, counts in sorted(table.items()):
         print(f"{kind:24}", ", ".join(f"{how} {n}" for how, n in sorted(counts.items())))
-    lost = count - len(seen)
+    missing = count - len(names)
     crashes = errors.count("the program crashed")
     print(
-        f"{len(seen)} of {count} files have a result, {len(faults)} faults, {crashes} crashes of the working process"
+        f"{len(names)} of {count} files have a result, {len(faults)} faults, {crashes} crashes of "
+        "the working process"
     )
     for error in faults[:20]:
         print("  ", error)
     if memory:
         parts = np.array_split(np.array(memory), min(10, len(memory)))
         print(
-            "memory, MiB, the most in each tenth of the time:",
+            "largest memory in MiB in each tenth of the time:",
             *(round(float(part.max())) for part in parts),
         )
-    return int(bool(lost or crashes or any("ends the decoder" not in fault for fault in faults)))
+    return int(bool(missing or crashes or any("ends the decoder" not in fault for fault in faults)))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
-"""`python benchmarks/hostile.py`: files made to do harm, each read by a process of its own.
+"""Read files that were built to do harm, each in a process of its own: `python
+benchmarks/hostile.py`.
 
-A line for each: what came of it, processor seconds of the reader and of those it started, and the most memory that one
-of them held. All must end in one of the project's own errors, or in a page, within 5 s and 1 GB.
+Prints a line for each: the outcome, processor seconds of the reader and its child processes, and
+the largest memory of one of them. Each must end in one of the project's own errors, or in a page,
+within 5 s and 1 GB.
 """
 
 from __future__ import annotations
@@ -27,16 +29,15 @@ from progressive import progressive
 
 READER = """
 import resource, sys, time
-from pulse_edge.page import decoder_client
-from pulse_edge.page import reader as scan
+from pulse_edge.page import decoder_client, reader
 from pulse_edge.errors import PulseEdgeError
 try:
-    said = f"{len(scan.read_all(sys.argv[1]))} pages"
+    outcome = f"{len(reader.read_all(sys.argv[1]))} pages"
 except PulseEdgeError as e:
-    said = f"{type(e).__name__}: {str(e).split(': ', 1)[1][:60]}"
-decoder_client.stop()  # what the decoder has used counts once it has ended
+    outcome = f"{type(e).__name__}: {str(e).split(': ', 1)[1][:60]}"
+decoder_client.stop()  # its use counts once it has ended
 used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-print(f"{said}; {sum(u.ru_utime + u.ru_stime for u in used):.2f} s, {max(u.ru_maxrss for u in used) / 1024:.0f} MiB")
+print(f"{outcome}; {sum(u.ru_utime + u.ru_stime for u in used):.2f} s, {max(u.ru_maxrss for u in used) / 1024:.0f} MiB")
 """
 
 
@@ -87,7 +88,7 @@ def _webp(side: int) -> bytes:
 
 
 def _items(count: int) -> bytes:
-    """A sequence of undefined length that holds nothing, very often."""
+    """Return a sequence of undefined length with `count` empty items."""
     start = picture_file(np.zeros((8, 8, 3), np.uint8))
     at = start.index(b"\x08\x00\x16\x00") if b"\x08\x00\x16\x00" in start else 132
     sequence = (
@@ -147,8 +148,10 @@ def _tiff(pages: int) -> bytes:
 
 
 def main() -> None:
+    """Read every hostile file and print the outcome."""
     with tempfile.TemporaryDirectory() as folder:
-        # In a process of its own: making them takes a gigabyte, which would count as the readers' that are forked from it.
+        # Building them takes a gigabyte, which would count for readers that are forked from it: in
+        # a process of its own.
         subprocess.run([sys.executable, __file__, folder], check=True)
         for path in sorted(Path(folder).iterdir()):
             environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -159,12 +162,14 @@ def main() -> None:
                 text=True,
             )
             print(
-                f"{path.name[3:]}: {done.stdout.strip() or 'CRASHED ' + done.stderr.strip()[-200:]}",
+                f"{path.name[3:]}: "
+                f"{done.stdout.strip() or 'CRASHED ' + done.stderr.strip()[-200:]}",
                 flush=True,
             )
 
 
 def make(folder: Path) -> None:
+    """Write all hostile files."""
     for n, (name, data) in enumerate(files()):
         (folder / f"{n:02} {name}").write_bytes(data)
 

@@ -29,6 +29,15 @@ def _record_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["PULSE_EDGE_STATE"] = str(tmp_path_factory.mktemp("state"))
 
 
+@pytest.fixture
+def one_core_and_own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with one core, and a user's cache of the test's own."""
+    from pulse_edge.machine import cpu
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(cpu, "allowed", lambda: frozenset({0}))
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     if not SHARED.is_dir():

@@ -8,10 +8,9 @@ from typing import Any
 import click
 
 from pulse_edge.cli.console import Console, say
+from pulse_edge.cli.options import PATH
 from pulse_edge.common import paths
 from pulse_edge.deploy.targets import DEVICES, EXTRAS, PLATFORMS, PYTHONS, targets
-
-_PATH = click.Path(path_type=Path)
 
 
 @click.group()
@@ -23,7 +22,7 @@ def bundle() -> None:
 
 
 @bundle.command()
-@click.argument("path", type=_PATH, metavar="KEY")
+@click.argument("path", type=PATH, metavar="KEY")
 def keygen(path: Path) -> None:
     """Make a key pair that signs bundles.
 
@@ -37,12 +36,12 @@ def keygen(path: Path) -> None:
 
 
 @bundle.command()
-@click.argument("kits", nargs=-1, required=True, type=_PATH, metavar="KIT...")
+@click.argument("kits", nargs=-1, required=True, type=PATH, metavar="KIT...")
 @click.option(
     "-o",
     "--out",
     required=True,
-    type=_PATH,
+    type=PATH,
     metavar="BUNDLE",
     help="Folder to make, on the USB drive or elsewhere.",
 )
@@ -73,7 +72,7 @@ def keygen(path: Path) -> None:
 @click.option(
     "--sign",
     "key",
-    type=_PATH,
+    type=PATH,
     metavar="KEY",
     help="Secret key that signs the bundle, made by `bundle keygen` or `minisign -G -W`. "
     "Default: unsigned.",
@@ -82,7 +81,7 @@ def keygen(path: Path) -> None:
     "--wheel",
     "wheels",
     multiple=True,
-    type=_PATH,
+    type=PATH,
     metavar="FILE",
     help="Wheel file to pack instead of fetching or building one; may be repeated.",
 )
@@ -95,14 +94,14 @@ def keygen(path: Path) -> None:
 )
 @click.option(
     "--since",
-    type=_PATH,
+    type=PATH,
     metavar="FILE",
     help="bundle.json of an earlier bundle: carry only files that it did not carry. "
     "Default: carry everything.",
 )
 @click.option(
     "--locks",
-    type=_PATH,
+    type=PATH,
     metavar="DIR",
     help="Folder of the lock files: versions of all packages, and the hashes of their files. "
     "Default: locks in the checkout.",
@@ -136,10 +135,10 @@ def pack(kits: tuple[Path, ...], out: Path, key: Path | None, **options: Any) ->
 
 
 @bundle.command()
-@click.argument("path", type=_PATH, metavar="BUNDLE")
+@click.argument("path", type=PATH, metavar="BUNDLE")
 @click.option(
     "--key",
-    type=_PATH,
+    type=PATH,
     metavar="FILE",
     help="Public key that must have signed it. Default: the keys that are trusted here.",
 )

@@ -10,8 +10,9 @@ import click
 
 from pulse_edge.cli.console import Console, say
 from pulse_edge.cli.options import PATH, ReadyCommand
+from pulse_edge.common import installation
 from pulse_edge.common.text import escaped_json, json_text
-from pulse_edge.errors import KitError
+from pulse_edge.errors import KitError, UsageError
 
 if TYPE_CHECKING:
     from pulse_edge.kit.manifest import Calibration, Manifest
@@ -162,6 +163,11 @@ def verify(path: Path) -> None:
     from pulse_edge.kit import locate
     from pulse_edge.kit import verify as kit_verify
 
+    if (path / installation.BUNDLE_MANIFEST).exists():
+        raise UsageError(
+            f"{path}: is a bundle. Check it with `pulse-edge bundle verify`, which checks its "
+            "signature too."
+        )
     console = Console()
     opened = locate.find(path)
     with console.progress() as progress:

@@ -1,1 +1,2 @@
-"""Shared foundations: files, folders, printable text, strict JSON, isolated child processes. Imports nothing above itself."""
+"""Shared foundations: files, folders, printable text, strict JSON, isolated child processes.
+Imports nothing above itself."""

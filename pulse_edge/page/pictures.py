@@ -1,5 +1,6 @@
-"""JPEG, PNG, TIFF, BMP, WebP, GIF, AVIF and HEIC files to RGB pages, by Pillow. Runs in the decoder
-(decoder_worker.py).
+"""JPEG, PNG, TIFF, BMP, WebP, GIF, AVIF and HEIC files to RGB pages, by Pillow.
+
+Runs in the decoder (decoder_worker.py).
 
 Each opener takes a file's bytes, its name for people and the limits, and returns one function for
 each page, which decodes it. A file that is damaged, too large or cut short raises, in the opener or

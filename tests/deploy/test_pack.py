@@ -16,7 +16,7 @@ from pulse_edge.cli.main import cli
 from pulse_edge.deploy import bundle, documents, wheelhouse, wheels
 from pulse_edge.deploy.targets import EXTRAS
 from pulse_edge.deploy.wheelhouse import Supply
-from pulse_edge.errors import KitError
+from pulse_edge.errors import KitError, UsageError
 from pulse_edge.kit.kit import open_kit
 from pulse_edge.machine import memory_plan
 
@@ -235,3 +235,8 @@ def test_bundle_verify_checks_as_the_installer_does(
         standalone_mode=False,
     )
     assert f"signed by key {KEY.public().id} (trusted here)" in capsys.readouterr().out
+
+
+def test_kit_verify_of_a_bundle_names_the_command_for_bundles(whole_bundle: Path) -> None:
+    with pytest.raises(UsageError, match=r"is a bundle.*`pulse-edge bundle verify`"):
+        cli.main(["kit", "verify", str(whole_bundle)], standalone_mode=False)

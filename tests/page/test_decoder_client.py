@@ -1,4 +1,5 @@
-"""Files are decoded in a process of their own, with bounds for each page; the program outlives whatever happens there."""
+"""Files are decoded in a process of their own, with bounds for each page; the program outlives
+whatever happens there."""
 
 from __future__ import annotations
 
@@ -157,7 +158,7 @@ def test_one_damaged_page_of_a_tiff_leaves_the_others() -> None:
     assert np.array_equal(np.asarray(third.image), whole[2])
 
 
-# --- the process --------------------------------------------------------------------------------------------------------
+# --- the process ----------------------------------------------------------------------------------
 
 
 def kill() -> None:
@@ -197,10 +198,10 @@ def test_a_page_that_ends_the_decoder_is_tried_once_more_alone(
 
 def test_two_threads_read_their_own_pages() -> None:
     documents = [several(*[blocks(seed=10 * n + k) for k in range(4)]) for n in range(2)]
-    found: dict[int, list[Any]] = {}
+    result: dict[int, list[Any]] = {}
 
     def job(n: int) -> None:
-        found[n] = [np.asarray(page.image) for page in reader.read_all(documents[n])]
+        result[n] = [np.asarray(page.image) for page in reader.read_all(documents[n])]
 
     threads = [threading.Thread(target=job, args=(n,)) for n in range(2)]
     for thread in threads:
@@ -209,10 +210,10 @@ def test_two_threads_read_their_own_pages() -> None:
         thread.join()
     for n in range(2):
         for k in range(4):
-            assert np.array_equal(found[n][k], np.asarray(blocks(seed=10 * n + k)))
+            assert np.array_equal(result[n][k], np.asarray(blocks(seed=10 * n + k)))
 
 
-def test_without_work_the_decoder_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decoder_ends_without_work(monkeypatch: pytest.MonkeyPatch) -> None:
     from pulse_edge.common import child_process
 
     code = "from pulse_edge.page import decoder_worker as w; w.IDLE = 0.1; w.main(0)"

@@ -1,4 +1,5 @@
-"""dicom.py: pictures in DICOM files come out as a viewer shows them: bits, windows, polarity, shape of the pixels."""
+"""dicom.py: pictures in DICOM files come out as a viewer shows them: bits, windows, polarity, shape
+of the pixels."""
 
 from __future__ import annotations
 
@@ -81,7 +82,8 @@ def test_a_picture_is_turned_from_negative_to_positive_once(
 def test_a_window_shows_the_greys_that_are_used(
     bits: int, shift: int, signed: bool, exact: bool, rescaled: bool
 ) -> None:
-    """The page's 256 greys lie anywhere in the range of the stored numbers, and the window says where."""
+    """The page's 256 greys lie anywhere in the range of the stored numbers, and the window says
+    where."""
     room = (1 << bits) - 256
     low = room * shift // 7 - ((1 << bits - 1) if signed else 0)
     dtype = ("i" if signed else "u") + ("1" if bits == 8 else "2")

@@ -1,4 +1,5 @@
-"""scan.py: PDF, HEIC and DICOM files become pages like any other, behind their extras. All material is made here."""
+"""scan.py: PDF, HEIC and DICOM files become pages like any other, behind their extras. All material
+is made here."""
 
 from __future__ import annotations
 
@@ -37,7 +38,7 @@ def cpu_seconds() -> float:
     return sum(os.times()[:4])
 
 
-# ---------------------------------------------------------------------------------------------------------------- PDF
+# --- PDF ------------------------------------------------------------------------------------------
 
 
 def test_a_pdf_page_is_drawn_at_300_dpi() -> None:
@@ -56,7 +57,8 @@ def test_a_scan_wrapped_in_a_huge_pdf_page_comes_out_at_the_size_of_a_sheet() ->
 
 
 def picture_in_pdf(size: tuple[int, int], width: int, height: int, part: float = 1.0) -> bytes:
-    """A page of `size` points with a picture of `width` x `height` pixels over `part` of its width and height."""
+    """A page of `size` points with a picture of `width` x `height` pixels over `part` of its width
+    and height."""
     body = bytes(range(251)) * (width * height // 251 + 1)
     head = (
         b"<</Type/XObject/Subtype/Image/Width %d/Height %d/ColorSpace/DeviceGray/BitsPerComponent 8"
@@ -153,7 +155,7 @@ def test_a_pdf_that_would_draw_for_ever_is_stopped(monkeypatch: pytest.MonkeyPat
     assert cpu_seconds() - start < 5
 
 
-# --------------------------------------------------------------------------------------------------------------- HEIC
+# --- HEIC -----------------------------------------------------------------------------------------
 
 
 def heic(image: Image.Image, **options: Any) -> bytes:
@@ -177,7 +179,7 @@ def test_half_a_heic_is_no_page() -> None:
     refused(data[: len(data) // 2], "HEIC")
 
 
-# -------------------------------------------------------------------------------------------------------------- DICOM
+# --- DICOM ----------------------------------------------------------------------------------------
 
 
 def test_a_waveform_object_is_drawn_as_a_page_of_known_scale() -> None:
@@ -233,7 +235,7 @@ def test_a_dicom_with_neither_ecg_nor_picture_is_no_page() -> None:
     refused(dicom(StudyDescription="x"), "neither")
 
 
-# ------------------------------------------------------------------------------------------------------ extras, fuzz
+# --- extras, fuzz ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
-"""A recording drawn and measured again on the page: amplitude, order, timing and speed of each lead within half a pixel."""
+"""A recording drawn and measured again on the page: amplitude, order, timing and speed of each lead
+within half a pixel."""
 
 from __future__ import annotations
 
@@ -24,35 +25,37 @@ LEFT, QUARTER = 16 * PX, round(62.5 * PX)
 """Pixels: where the trace begins, and from column to column."""
 
 
-def drawn(data: bytes) -> list[tuple[Image.Image, PlottedPage]]:
+def synthetic_page(data: bytes) -> list[tuple[Image.Image, PlottedPage]]:
     """The pages of a file, as the decoder draws them."""
     pages = [page() for page in dicom.pages(data, "x", Limits())]
     assert all(isinstance(page, tuple) for page in pages)
     return pages  # type: ignore[return-value]
 
 
-def trace(page: Image.Image, zero: float, left: int, right: int) -> tuple[Array, Array]:
-    """Middles of the pixel columns that have ink, and how far above `zero` its centre lies there, in pixels.
+def trace(page: Image.Image, zero: float, remaining: int, right: int) -> tuple[Array, Array]:
+    """Middles of the pixel columns that have ink, and how far above `zero` its centre lies there,
+    in pixels.
 
     Names lie further up than is looked.
     """
     top, bottom = round(zero) - 78, round(zero) + 78
     dark = np.clip(
-        200 - np.asarray(page)[top:bottom, left:right].max(axis=2).astype(float), 0, None
+        200 - np.asarray(page)[top:bottom, remaining:right].max(axis=2).astype(float), 0, None
     )
     x = np.flatnonzero(dark.sum(axis=0) > 100)
     y = (dark[:, x] * (np.arange(top, bottom)[:, None] + 0.5)).sum(axis=0) / dark[:, x].sum(axis=0)
-    return x + left + 0.5, zero - y
+    return x + remaining + 0.5, zero - y
 
 
 def off(
-    lead: str, x: Array, y: Array, left: float, start: float, baseline: float, gain: float
+    lead: str, x: Array, y: Array, remaining: float, start: float, baseline: float, gain: float
 ) -> Array:
-    """Pixels by which a measured sine is off: amplitude, place in time, its drift over the stretch, height; the rest.
+    """Pixels by which a measured sine is off: amplitude, place in time, its drift over the stretch,
+    height; the rest.
 
     `left`: the pixel column of second `start`.
     """
-    seconds = start + (x - left) / (25 * PX)
+    seconds = start + (x - remaining) / (25 * PX)
     height = gain * PX * (rec.wave(lead, seconds) - baseline)
     slope = np.gradient(height, x)
     middle, half = (x[0] + x[-1]) / 2, (x[-1] - x[0]) / 2
@@ -79,7 +82,7 @@ def check(leads: tuple[str, ...], seconds: float, hz: float) -> None:
     """Draw sines and measure all of them on all pages."""
     signals = rec.sines(leads, seconds, hz)
     seconds = len(signals["I"]) / hz
-    pages = drawn(rec.file(rec.Group(signals, hz)))
+    pages = synthetic_page(rec.file(rec.Group(signals, hz)))
     expected = spans(seconds)
     assert len(pages) == len(expected)
     every = dict.fromkeys((*rec.LEADS, *leads))
@@ -102,20 +105,22 @@ def check(leads: tuple[str, ...], seconds: float, hz: float) -> None:
                 at = (
                     start if strip else start + (2.5 * c if span >= 9.9 else c * (span - width) / 3)
                 )
-                left = LEFT + c * QUARTER
+                remaining = LEFT + c * QUARTER
                 # a column's first pixels hold its mark, and the last ones that of the next
                 x, y = trace(
                     page,
                     about.rows[r],
-                    left + 4,
-                    min(left + math.floor(200 * width) - 4, page.width),
+                    remaining + 4,
+                    min(remaining + math.floor(200 * width) - 4, page.width),
                 )
                 assert x[-1] - x[0] > 200 * (width - 0.05) - 12
                 t = np.arange(len(signals["I"])) / hz
                 whole = rec.wave(
                     lead, t[(t >= start - 0.5 / hz) & (t <= start + max(span, 0) + 0.5 / hz)]
                 )
-                wrong = off(lead, x.astype(float), y, left, at, float(np.median(whole)), about.gain)
+                wrong = off(
+                    lead, x.astype(float), y, remaining, at, float(np.median(whole)), about.gain
+                )
                 assert np.abs(wrong).max() < 0.5, (lead, r, c, wrong)
                 assert about.leads[lead] == pytest.approx(
                     span if strip else max(width, about.leads[lead]), abs=0.02

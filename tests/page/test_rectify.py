@@ -1,4 +1,4 @@
-"""rectify.py: a picture of an ECG sheet becomes the flat, upright page. Pages are drawn by calibration.synthetic."""
+"""A picture of an ECG sheet becomes the flat, upright page. Pages come from calibration.synthetic."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TURNS = {
 
 
 @functools.cache
-def drawn(grid: str = "lines", px_per_mm: float = 4.5) -> np.ndarray:
+def synthetic_page(grid: str = "lines", px_per_mm: float = 4.5) -> np.ndarray:
     style = PageStyle(
         px_per_mm=px_per_mm,
         grid=grid,
@@ -34,7 +34,7 @@ def drawn(grid: str = "lines", px_per_mm: float = 4.5) -> np.ndarray:
 @functools.cache
 def on_a_desk(turn: float = 7.0) -> tuple[np.ndarray, np.ndarray]:
     """A photograph of the page on dark wood, and the page's corners in it."""
-    page = drawn()
+    page = synthetic_page()
     h, w = page.shape[:2]
     size = (round(1.25 * w), round(1.7 * h))
     corners = np.array([[0, 0], [w, 0], [w, h], [0, h]], np.float32)
@@ -57,7 +57,7 @@ def on_a_desk(turn: float = 7.0) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_a_flat_upright_page_passes_untouched() -> None:
-    page = Image.fromarray(drawn())
+    page = Image.fromarray(synthetic_page())
     flat = rectify.flatten(page)
     assert flat.image is page
     assert not flat.changed
@@ -66,14 +66,14 @@ def test_a_flat_upright_page_passes_untouched() -> None:
 
 @pytest.mark.parametrize("turn", TURNS)
 def test_a_turned_page_comes_back_pixel_for_pixel(turn: int) -> None:
-    page = Image.fromarray(drawn())
+    page = Image.fromarray(synthetic_page())
     flat = rectify.flatten(page.transpose(TURNS[turn]))
     assert flat.sheet.rotation == 360 - turn
-    assert np.array_equal(np.asarray(flat.image), drawn())
+    assert np.array_equal(np.asarray(flat.image), synthetic_page())
 
 
 def test_a_page_without_a_grid_is_turned_by_trace_and_names() -> None:
-    page = Image.fromarray(drawn("none"))
+    page = Image.fromarray(synthetic_page("none"))
     flat = rectify.flatten(page.transpose(TURNS[180]))
     assert flat.grid is None
     assert flat.sheet.rotation == 180
@@ -93,26 +93,26 @@ def test_a_real_page_is_turned_upright(name: str, turn: int, shared: Path) -> No
     assert rectify.flatten(page).sheet.rotation == 360 - turn
 
 
-def test_a_page_that_may_not_be_turned_says_that_it_stands_on_its_head() -> None:
-    head = Image.fromarray(drawn()).transpose(TURNS[180])
+def test_page_upside_down_with_kept_pixels_has_negative_odds() -> None:
+    head = Image.fromarray(synthetic_page()).transpose(TURNS[180])
     flat = rectify.describe(head)
     assert flat.image is head
     assert flat.orientation_log_odds < 0 < rectify.flatten(head).orientation_log_odds
 
 
-def test_the_grid_tells_the_scale() -> None:
+def test_grid_gives_the_scale() -> None:
     for px_per_mm in (3.5, 4.5, 6.0):
-        found = rectify.flatten(Image.fromarray(drawn("lines", px_per_mm))).grid
-        assert found is not None
-        assert found.pixels_per_mm == pytest.approx(px_per_mm, rel=0.01)
+        result = rectify.flatten(Image.fromarray(synthetic_page("lines", px_per_mm))).grid
+        assert result is not None
+        assert result.pixels_per_mm == pytest.approx(px_per_mm, rel=0.01)
 
 
-def test_a_sheet_on_a_desk_is_found_to_one_percent() -> None:
+def test_corners_of_a_sheet_on_a_desk_are_exact_to_one_percent() -> None:
     photo, corners = on_a_desk()
-    found = rectify.flatten(Image.fromarray(photo)).sheet
-    assert found.corners is not None
-    assert found.visible_edges == (True,) * 4
-    off = np.linalg.norm(np.array(found.corners) - corners, axis=1)
+    result = rectify.flatten(Image.fromarray(photo)).sheet
+    assert result.corners is not None
+    assert result.visible_edges == (True,) * 4
+    off = np.linalg.norm(np.array(result.corners) - corners, axis=1)
     assert off.max() < 0.01 * np.hypot(*photo.shape[:2])
 
 
@@ -123,7 +123,7 @@ def test_a_photographed_sheet_comes_out_straight_and_upright() -> None:
     assert flat.sheet.rotation == 0
     assert abs(flat.sheet.skew_degrees or 9) < 0.5
     assert flat.image.width / flat.image.height == pytest.approx(
-        drawn().shape[1] / drawn().shape[0], rel=0.04
+        synthetic_page().shape[1] / synthetic_page().shape[0], rel=0.04
     )
 
 
@@ -148,7 +148,7 @@ def test_pixels_are_left_alone_on_request() -> None:
     assert not flat.changed
 
 
-def test_what_is_no_page_stays_as_it_is() -> None:
+def test_noise_stays_unchanged() -> None:
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (300, 400, 3), np.uint8))
     flat = rectify.flatten(noise)
     assert flat.sheet.corners is None
@@ -163,7 +163,7 @@ def test_pictures_of_any_size_go_through(size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize(("step", "ink"), [(20, 160), (24, 160), (20, 0), (7, 160)])
 @pytest.mark.parametrize("across", [True, False])
-def test_lined_paper_has_no_grid_and_ends_nothing(step: int, ink: int, across: bool) -> None:
+def test_lined_paper_is_refused_without_a_crash(step: int, ink: int, across: bool) -> None:
     paper = np.full((1123, 794, 3), 255, np.uint8)
     paper[::step] = ink
     if not across:
@@ -182,7 +182,7 @@ def test_lined_paper_has_no_grid_and_ends_nothing(step: int, ink: int, across: b
         "03d_table_singular_matrix_2.pdf",
     ],
 )
-def test_a_table_of_numbers_ends_nothing(shared: Path, name: str) -> None:
+def test_a_table_of_numbers_does_not_crash(shared: Path, name: str) -> None:
     path = shared / "faults" / "intake" / name
     if not path.is_file():
         pytest.skip(f"no {path}")

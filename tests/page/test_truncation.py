@@ -83,16 +83,16 @@ def rle8() -> bytes:
 
 
 def compressed_dicom(kind: str) -> bytes:
-    found = pydicom.dcmread(io.BytesIO(picture_file(np.asarray(sheet()))))
+    result = pydicom.dcmread(io.BytesIO(picture_file(np.asarray(sheet()))))
     if kind == "RLE":
-        found.compress(pydicom.uid.RLELossless)
+        result.compress(pydicom.uid.RLELossless)
     else:
-        found.file_meta.TransferSyntaxUID = pydicom.uid.JPEGBaseline8Bit
-        found.PhotometricInterpretation = "YBR_FULL_422"
-        found.PixelData = pydicom.encaps.encapsulate([saved("JPEG")])
-        found["PixelData"].is_undefined_length = True
+        result.file_meta.TransferSyntaxUID = pydicom.uid.JPEGBaseline8Bit
+        result.PhotometricInterpretation = "YBR_FULL_422"
+        result.PixelData = pydicom.encaps.encapsulate([saved("JPEG")])
+        result["PixelData"].is_undefined_length = True
     out = io.BytesIO()
-    pydicom.dcmwrite(out, found, enforce_file_format=True)
+    pydicom.dcmwrite(out, result, enforce_file_format=True)
     return out.getvalue()
 
 
@@ -123,35 +123,35 @@ def test_a_whole_file_is_a_page(kind: str) -> None:
     assert reader.read(FILES[kind]).image.width in (660, 3300)
 
 
-@pytest.mark.parametrize("kept", [0.4, 0.6, 0.8, 0.9])
+@pytest.mark.parametrize("stored", [0.4, 0.6, 0.8, 0.9])
 @pytest.mark.parametrize("kind", FILES)
-def test_a_file_that_is_broken_off_is_no_page(kind: str, kept: float) -> None:
+def test_a_file_that_is_broken_off_is_no_page(kind: str, stored: float) -> None:
     with pytest.raises(ScanError):
-        reader.read_all(FILES[kind][: int(kept * len(FILES[kind]))])
+        reader.read_all(FILES[kind][: int(stored * len(FILES[kind]))])
 
 
-@pytest.mark.parametrize("kept", [0.4, 0.6, 0.8, 0.9])
+@pytest.mark.parametrize("stored", [0.4, 0.6, 0.8, 0.9])
 @pytest.mark.parametrize("kind", FILES)
-def test_a_file_whose_tail_was_never_written_is_no_page(kind: str, kept: float) -> None:
+def test_a_file_whose_tail_was_never_written_is_no_page(kind: str, stored: float) -> None:
     data = FILES[kind]
-    end = int(kept * len(data))
+    end = int(stored * len(data))
     with pytest.raises(ScanError):
         reader.read_all(data[:end] + bytes(len(data) - end))
 
 
-@pytest.mark.parametrize("kept", [0.4, 0.6, 0.8, 0.9])
+@pytest.mark.parametrize("stored", [0.4, 0.6, 0.8, 0.9])
 @pytest.mark.parametrize("options", [{}, {"progressive": True}])
-def test_a_whole_pdf_round_half_a_jpeg_is_no_page(kept: float, options: dict[str, Any]) -> None:
+def test_a_whole_pdf_round_half_a_jpeg_is_no_page(stored: float, options: dict[str, Any]) -> None:
     body = saved("JPEG", **options)
     with pytest.raises(ScanError, match="cut short"):
-        reader.read_all(in_pdf(b"DCTDecode", body[: int(kept * len(body))]))
+        reader.read_all(in_pdf(b"DCTDecode", body[: int(stored * len(body))]))
 
 
-@pytest.mark.parametrize("kept", [0.4, 0.9])
-def test_a_whole_pdf_round_half_the_pixels_is_no_page(kept: float) -> None:
+@pytest.mark.parametrize("stored", [0.4, 0.9])
+def test_a_whole_pdf_round_half_the_pixels_is_no_page(stored: float) -> None:
     body = zlib.compress(sheet().tobytes())
     with pytest.raises(ScanError, match="cut short"):
-        reader.read_all(in_pdf(b"FlateDecode", body[: int(kept * len(body))]))
+        reader.read_all(in_pdf(b"FlateDecode", body[: int(stored * len(body))]))
 
 
 @pytest.mark.parametrize("quality_", [30, 80, 95])
@@ -167,14 +167,28 @@ def test_a_blank_lower_half_is_no_cut_webp(fill_: str, quality_: int) -> None:
 
 def test_decoders_own_word_that_data_are_missing_counts() -> None:
     data = picture_file(np.asarray(sheet()))
-    short = dicom(**{name: pydicom.dcmread(io.BytesIO(data))[name].value for name in (
-        "Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored", "HighBit",
-        "PixelRepresentation", "PlanarConfiguration")}, PixelData=sheet().tobytes()[:-2000])  # fmt: skip
+    short = dicom(
+        **{
+            name: pydicom.dcmread(io.BytesIO(data))[name].value
+            for name in (
+                "Rows",
+                "Columns",
+                "SamplesPerPixel",
+                "PhotometricInterpretation",
+                "BitsAllocated",
+                "BitsStored",
+                "HighBit",
+                "PixelRepresentation",
+                "PlanarConfiguration",
+            )
+        },
+        PixelData=sheet().tobytes()[:-2000],
+    )
     with pytest.raises(ScanError):
         reader.read_all(short)
 
 
-# --- pictures that were saved again after they were loaded in part ------------------------------------------------------
+# --- pictures that were saved again after they were loaded in part --------------------------------
 
 COLOURS = {
     "grey": (128, 128, 128),
@@ -220,12 +234,14 @@ def test_a_line_that_is_repeated_to_the_end_is_a_filling() -> None:
     assert unfilled_share(page) == pytest.approx(210 / 510, abs=0.02)
 
 
-@pytest.mark.parametrize("kept", [0.35, 0.45, 0.62, 0.8])
+@pytest.mark.parametrize("stored", [0.35, 0.45, 0.62, 0.8])
 @pytest.mark.parametrize("colour", COLOURS)
-def test_the_example_page_with_a_part_never_filled_in_is_refused(colour: str, kept: float) -> None:
+def test_the_example_page_with_a_part_never_filled_in_is_refused(
+    colour: str, stored: float
+) -> None:
     page = example().copy()
     ImageDraw.Draw(page).rectangle(
-        (0, int(page.height * kept), page.width, page.height), COLOURS[colour]
+        (0, int(page.height * stored), page.width, page.height), COLOURS[colour]
     )
     judged = admission.check(reader.Page(page, "0" * 64, "x")).quality
     assert (judged.verdict, judged.reasons[0].check) == (quality.REFUSED, "unfilled")

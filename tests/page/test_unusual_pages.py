@@ -1,4 +1,5 @@
-"""What clinics send besides plain pages: stretched, mirrored, square, on coloured paper, in a letter; and what is no ECG."""
+"""What clinics send besides plain pages: stretched, mirrored, square, on coloured paper, in a
+letter; and what is no ECG."""
 
 from __future__ import annotations
 
@@ -22,7 +23,9 @@ NAMED = {"header": ("12-lead ECG", "Page 1/1"), "footer": ("25 mm/s", "10 mm/mV"
 
 
 @functools.cache
-def drawn(layout: str = "3x4+1", seed: int = 3, row_mm: float = 0.0, **more: object) -> np.ndarray:
+def synthetic_page(
+    layout: str = "3x4+1", seed: int = 3, row_mm: float = 0.0, **more: object
+) -> np.ndarray:
     rows = row_mm or {"12x1": 15.0, "6x2": 22.0}.get(layout, 30.0)
     style = PageStyle(layout=layout, px_per_mm=SCALE, row_mm=rows, **NAMED)
     return draw(synthesize(seed), dataclasses.replace(style, **more)).image
@@ -37,38 +40,38 @@ def reasons(page: admission.CheckedPage) -> set[str]:
     return {reason.check for reason in page.quality.reasons}
 
 
-# ----------------------------------------------------------------------------------------------------------- stretched
+# --- stretched ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("axis", ["across", "down"])
 @pytest.mark.parametrize("factor", [0.48, 0.5, 0.6, 0.7, 0.8])
 def test_a_stretched_page_is_squared_by_its_grid_and_says_so(factor: float, axis: str) -> None:
-    page = Image.fromarray(drawn())
+    page = Image.fromarray(synthetic_page())
     size = (factor, 1.0) if axis == "across" else (1.0, factor)
     pressed = page.resize(
         (round(page.width * size[0]), round(page.height * size[1])), Image.Resampling.BICUBIC
     )
-    found = checked(pressed)
-    grid = found.flat.grid
+    result = checked(pressed)
+    grid = result.flat.grid
     assert grid is not None
     assert (grid.across, grid.down) == pytest.approx((SCALE, SCALE), rel=0.02)
-    assert found.flat.image.size == pytest.approx(page.size, rel=0.02)
-    assert found.quality.facts["stretched"] == pytest.approx(1 / factor, rel=0.02)
-    assert reasons(found) == {"stretched"}
-    assert (found.quality.layout, found.quality.leads) == ("3x4+1", 12)
-    assert found.flat.to_page is not None
-    corner = found.flat.to_page @ np.array([pressed.width, pressed.height, 1.0])
-    assert corner[:2] / corner[2] == pytest.approx(found.flat.image.size, abs=1.5)
+    assert result.flat.image.size == pytest.approx(page.size, rel=0.02)
+    assert result.quality.facts["stretched"] == pytest.approx(1 / factor, rel=0.02)
+    assert reasons(result) == {"stretched"}
+    assert (result.quality.layout, result.quality.leads) == ("3x4+1", 12)
+    assert result.flat.to_page is not None
+    corner = result.flat.to_page @ np.array([pressed.width, pressed.height, 1.0])
+    assert corner[:2] / corner[2] == pytest.approx(result.flat.image.size, abs=1.5)
 
 
 def test_a_stretched_page_that_stays_as_it_is_gives_the_scale_of_both_directions() -> None:
-    page = Image.fromarray(drawn())
-    found = checked(
+    page = Image.fromarray(synthetic_page())
+    result = checked(
         page.resize((page.width, round(0.6 * page.height)), Image.Resampling.BICUBIC),
         straighten=False,
     )
-    assert "stretched" in reasons(found)
-    facts = admission.facts(found)
+    assert "stretched" in reasons(result)
+    facts = admission.facts(result)
     assert (facts["grid"]["across"], facts["grid"]["down"]) == pytest.approx(
         (SCALE, 0.6 * SCALE), rel=0.02
     )
@@ -76,7 +79,7 @@ def test_a_stretched_page_that_stays_as_it_is_gives_the_scale_of_both_directions
 
 @pytest.mark.parametrize("factor", [0.95, 1.0, 1.05])
 def test_a_page_that_is_hardly_stretched_stays_untouched(factor: float) -> None:
-    page = Image.fromarray(drawn())
+    page = Image.fromarray(synthetic_page())
     page = page.resize((page.width, round(factor * page.height)), Image.Resampling.BICUBIC)
     assert checked(page).flat.image is page
 
@@ -95,34 +98,34 @@ def test_the_resolution_of_a_fax_stretches_pictures_of_every_kind(fmt: str) -> N
     assert read(300, 72) == (172, 108)
 
 
-# ------------------------------------------------------------------------------------------------------------ mirrored
+# --- mirrored -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("turn", [0, 1, 2, 3])
 @pytest.mark.parametrize("layout", ["3x4+1", "6x2"])
 def test_a_mirrored_page_comes_back_pixel_for_pixel_with_a_warning(layout: str, turn: int) -> None:
-    page = drawn(layout)
-    found = checked(np.ascontiguousarray(np.rot90(page[:, ::-1], turn)))
-    assert found.flat.sheet.mirrored
-    assert np.array_equal(np.asarray(found.flat.image), page)
-    assert reasons(found) == {"mirrored"}
-    assert found.quality.verdict == quality.USABLE
+    page = synthetic_page(layout)
+    result = checked(np.ascontiguousarray(np.rot90(page[:, ::-1], turn)))
+    assert result.flat.sheet.mirrored
+    assert np.array_equal(np.asarray(result.flat.image), page)
+    assert reasons(result) == {"mirrored"}
+    assert result.quality.verdict == quality.USABLE
 
 
 def test_a_mirrored_page_whose_pixels_stay_is_named() -> None:
-    page = Image.fromarray(np.ascontiguousarray(drawn()[:, ::-1]))
-    found = checked(page, straighten=False)
-    assert found.flat.image is page
-    assert "mirrored" in reasons(found)
+    page = Image.fromarray(np.ascontiguousarray(synthetic_page()[:, ::-1]))
+    result = checked(page, straighten=False)
+    assert result.flat.image is page
+    assert "mirrored" in reasons(result)
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_a_page_that_is_right_is_never_mirrored(seed: int) -> None:
-    page = drawn(("3x4+1", "6x2", "12x1")[seed % 3], seed=seed)
+    page = synthetic_page(("3x4+1", "6x2", "12x1")[seed % 3], seed=seed)
     for turn in (0, 1):
-        found = checked(np.ascontiguousarray(np.rot90(page, turn)))
-        assert not found.flat.sheet.mirrored
-        assert "mirrored" not in reasons(found)
+        result = checked(np.ascontiguousarray(np.rot90(page, turn)))
+        assert not result.flat.sheet.mirrored
+        assert "mirrored" not in reasons(result)
 
 
 @pytest.mark.parametrize(
@@ -132,9 +135,9 @@ def test_a_real_page_is_mirrored_back(name: str, shared: Path) -> None:
     with Image.open(shared / "ecg" / "images" / name) as image:
         page = image.convert("RGB")
     assert not checked(page).flat.sheet.mirrored
-    found = checked(page.transpose(Image.Transpose.FLIP_LEFT_RIGHT))
-    assert found.flat.sheet.mirrored
-    assert np.array_equal(np.asarray(found.flat.image), np.asarray(page))
+    result = checked(page.transpose(Image.Transpose.FLIP_LEFT_RIGHT))
+    assert result.flat.sheet.mirrored
+    assert np.array_equal(np.asarray(result.flat.image), np.asarray(page))
 
 
 @pytest.mark.parametrize("seed", [274, 353])
@@ -147,13 +150,13 @@ def test_a_page_on_which_the_networks_disagree_stays_and_warns(seed: int) -> Non
         minor, major = (tuple(int(share * v) for v in colour) for share in (0.88, 0.72))
         style = dataclasses.replace(style, paper=colour, minor=minor, major=major)
     page = Image.fromarray(draw(synthesize(seed), style).image)
-    found = checked(page)
-    assert found.flat.image is page
-    assert "orientation" in reasons(found)
-    assert found.quality.leads == 12
+    result = checked(page)
+    assert result.flat.image is page
+    assert "orientation" in reasons(result)
+    assert result.quality.leads == 12
 
 
-# ------------------------------------------------------------------------------------------- other shapes, other papers
+# --- other shapes, other papers -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -161,15 +164,15 @@ def test_a_page_on_which_the_networks_disagree_stays_and_warns(seed: int) -> Non
     [("3x4+1", 55.0), ("6x2", 37.0), ("3x4+3", 37.0), ("3x4+1", 62.0), ("6x2", 45.0)],
 )
 def test_a_square_or_tall_page_keeps_its_layout(layout: str, row_mm: float) -> None:
-    page = drawn(layout, row_mm=row_mm)
+    page = synthetic_page(layout, row_mm=row_mm)
     assert page.shape[0] > 0.85 * page.shape[1]
-    found = checked(page)
-    assert (found.quality.layout, found.quality.leads) == (layout, 12)
-    assert "leads" not in reasons(found)
+    result = checked(page)
+    assert (result.quality.layout, result.quality.leads) == (layout, 12)
+    assert "leads" not in reasons(result)
 
 
 def test_an_ecg_in_the_upper_half_of_a_tall_page_keeps_its_layout() -> None:
-    page = drawn()
+    page = synthetic_page()
     below = np.full((page.shape[1], page.shape[1], 3), 255, np.uint8)
     below[: len(page)] = page
     assert checked(np.vstack([below, below[len(page) :]])).quality.leads == 12
@@ -178,10 +181,10 @@ def test_an_ecg_in_the_upper_half_of_a_tall_page_keeps_its_layout() -> None:
 @pytest.mark.parametrize("part", ["left", "right"])
 @pytest.mark.parametrize("layout", ["3x4+1", "6x2", "3x4"])
 def test_half_a_page_has_not_all_its_leads(layout: str, part: str) -> None:
-    page = drawn(layout)
+    page = synthetic_page(layout)
     middle = page.shape[1] // 2
-    found = checked(np.ascontiguousarray(page[:, :middle] if part == "left" else page[:, middle:]))
-    assert found.quality.leads < 12
+    result = checked(np.ascontiguousarray(page[:, :middle] if part == "left" else page[:, middle:]))
+    assert result.quality.leads < 12
 
 
 PAPERS = {
@@ -203,19 +206,21 @@ def test_a_clean_page_on_paper_of_any_colour_passes_untouched(
 ) -> None:
     colour = PAPERS[paper]
     minor, major = (tuple(int(share * v) for v in colour) for share in (0.88, 0.72))
-    page = Image.fromarray(drawn(layout, paper=colour, minor=minor, major=major, ink_px=ink_px))
-    found = checked(page)
-    assert found.flat.image is page
-    assert (found.quality.layout, found.quality.leads) == (layout, 12)
+    page = Image.fromarray(
+        synthetic_page(layout, paper=colour, minor=minor, major=major, ink_px=ink_px)
+    )
+    result = checked(page)
+    assert result.flat.image is page
+    assert (result.quality.layout, result.quality.leads) == (layout, 12)
 
 
-# ---------------------------------------------------------------------------------------- photographs on a smooth desk
+# --- photographs on a smooth desk -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("level", [30, 52, 90])
 @pytest.mark.parametrize("jpeg", [40, 75, 92])
 def test_the_noise_of_a_jpeg_on_a_smooth_desk_is_no_grid(jpeg: int, level: int) -> None:
-    page = drawn()
+    page = synthetic_page()
     height, width = page.shape[:2]
     ends = np.array([[180, 210], [1180, 150], [1250, 900], [140, 940]], np.float32)
     corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
@@ -224,18 +229,19 @@ def test_the_noise_of_a_jpeg_on_a_smooth_desk_is_no_grid(jpeg: int, level: int) 
     photo = cv2.warpPerspective(page, matrix, (1400, 1200), desk, borderMode=cv2.BORDER_TRANSPARENT)
     file = io.BytesIO()
     Image.fromarray(photo).save(file, "JPEG", quality=jpeg)
-    found = checked(Image.open(io.BytesIO(file.getvalue())).convert("RGB"))
-    assert found.flat.sheet.corners is not None
-    assert np.linalg.norm(np.array(found.flat.sheet.corners) - ends, axis=1).max() < 20
-    assert found.quality.verdict != quality.REFUSED
-    assert found.quality.leads == 12
+    result = checked(Image.open(io.BytesIO(file.getvalue())).convert("RGB"))
+    assert result.flat.sheet.corners is not None
+    assert np.linalg.norm(np.array(result.flat.sheet.corners) - ends, axis=1).max() < 20
+    assert result.quality.verdict != quality.REFUSED
+    assert result.quality.leads == 12
 
 
-# ------------------------------------------------------------------------------------------ more, or less, than one ECG
+# --- more, or less, than one ECG ------------------------------------------------------------------
 
 
 def table(seed: int) -> Image.Image:
-    """A page of numbers: columns as they are printed, with or without ruled lines, in one of several sizes."""
+    """A page of numbers: columns as they are printed, with or without ruled lines, in one of
+    several sizes."""
     dice = random.Random(seed)
     width, height = dice.choice([(1240, 1754), (1654, 1169), (1400, 1082), (1700, 2200)])
     page = Image.new("RGB", (width, height), "white")
@@ -268,19 +274,19 @@ def test_a_table_is_no_ecg(seed: int) -> None:
 @pytest.mark.parametrize("gap_mm", [0, 8, 30])
 @pytest.mark.parametrize("layout", ["3x4+1", "3x4"])
 def test_two_ecgs_on_one_scan_are_refused_as_two(layout: str, gap_mm: int) -> None:
-    one, two = drawn(layout), drawn(layout, seed=8)
+    one, two = synthetic_page(layout), synthetic_page(layout, seed=8)
     gap = np.full((round(gap_mm * SCALE), one.shape[1], 3), 255, np.uint8)
-    found = checked(np.vstack([one, gap, two]))
-    assert found.quality.reasons[0].check == "ecgs"
-    assert "two ECGs" in found.quality.reasons[0].advice
-    assert found.quality.verdict == (
-        quality.USABLE if found.quality.leads == 12 else quality.REFUSED
+    result = checked(np.vstack([one, gap, two]))
+    assert result.quality.reasons[0].check == "ecgs"
+    assert "two ECGs" in result.quality.reasons[0].advice
+    assert result.quality.verdict == (
+        quality.USABLE if result.quality.leads == 12 else quality.REFUSED
     )
 
 
 @pytest.mark.parametrize("layout", ["3x4+3", "6x2", "12x1"])
 def test_one_ecg_of_many_rows_is_one(layout: str) -> None:
-    assert "ecgs" not in checked(drawn(layout)).quality.facts
+    assert "ecgs" not in checked(synthetic_page(layout)).quality.facts
 
 
 def letter(ecg: np.ndarray) -> np.ndarray:
@@ -310,25 +316,25 @@ def letter(ecg: np.ndarray) -> np.ndarray:
 
 
 def test_an_ecg_in_a_letter_is_cut_out_of_it() -> None:
-    found = checked(letter(drawn()))
-    assert found.quality.verdict != quality.REFUSED
-    assert (found.quality.layout, found.quality.leads) == ("3x4+1", 12)
-    grid = found.flat.grid
+    result = checked(letter(synthetic_page()))
+    assert result.quality.verdict != quality.REFUSED
+    assert (result.quality.layout, result.quality.leads) == ("3x4+1", 12)
+    grid = result.flat.grid
     assert grid is not None
     assert (grid.across, grid.down) == pytest.approx((SCALE, SCALE), rel=0.02)
 
 
 @pytest.mark.parametrize("level", [0, 25])
 def test_light_on_dark_is_named(level: int) -> None:
-    dark = np.maximum(255 - drawn(), level).astype(np.uint8)
-    found = checked(dark)
-    assert found.quality.verdict == quality.REFUSED
-    assert found.quality.reasons[0].check == "dark"
-    assert "Print it, or invert its colours" in found.quality.reasons[0].advice
+    dark = np.maximum(255 - synthetic_page(), level).astype(np.uint8)
+    result = checked(dark)
+    assert result.quality.verdict == quality.REFUSED
+    assert result.quality.reasons[0].check == "dark"
+    assert "Print it, or invert its colours" in result.quality.reasons[0].advice
     assert checked(np.full_like(dark, level)).quality.reasons[0].check == "ecg"
 
 
-# ------------------------------------------------------------------------------------------------ the made-up failures
+# --- the made-up failures -------------------------------------------------------------------------
 
 EXPECTED = {
     "05a_mirrored.png": ("usable", 12, "mirrored"),
@@ -358,14 +364,14 @@ EXPECTED = {
 
 
 @pytest.mark.parametrize("name", EXPECTED)
-def test_a_file_that_was_read_wrongly_once_is_judged_rightly(name: str, shared: Path) -> None:
+def test_file_that_was_once_misjudged_gets_the_right_verdict(name: str, shared: Path) -> None:
     path = shared / "faults" / "intake" / name
     if not path.is_file():
         pytest.skip(f"no {path}")
     verdict, leads, reason = EXPECTED[name]
-    found = admission.check(reader.read(path))
-    first = found.quality.reasons[0].check if found.quality.reasons else None
-    assert (found.quality.verdict, found.quality.leads, first) == (verdict, leads, reason)
+    result = admission.check(reader.read(path))
+    first = result.quality.reasons[0].check if result.quality.reasons else None
+    assert (result.quality.verdict, result.quality.leads, first) == (verdict, leads, reason)
 
 
 def test_the_limits_of_a_picture_and_of_its_halving_are_those_that_the_documents_name() -> None:
