@@ -1,6 +1,7 @@
-"""JSON Schemas of the manifest and of a report, made of their dataclasses.
+"""Write the JSON Schemas of the manifest and of a report, from their dataclasses.
 
-`python -m export.schema manifest > docs/manifest.schema.json`, `python -m export.schema report > docs/report.schema.json`.
+python -m export.schema manifest > docs/manifest.schema.json
+python -m export.schema report > docs/report.schema.json
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ _PLAIN = {int: "integer", float: "number", str: "string", bool: "boolean"}
 
 
 def schema() -> dict[str, Any]:
-    """JSON Schema (draft 2020-12) of manifest.json."""
+    """Return the JSON Schema (draft 2020-12) of manifest.json."""
     top = _schema(Manifest)
     top["properties"]["manifest_version"] = {"const": MANIFEST_VERSION}
     return {
@@ -27,7 +28,10 @@ def schema() -> dict[str, Any]:
 
 
 def report_schema() -> dict[str, Any]:
-    """JSON Schema (draft 2020-12) of a line of `interpret --json`: a report, or why there is none. Every field is there."""
+    """Return the JSON Schema (draft 2020-12) of a line of `interpret --json`.
+
+    Such a line is a report, or says why there is none; every field is there.
+    """
     kinds = [_schema(Report), _schema(NoAnswer)]
     for kind in kinds:
         kind["required"] = list(kind["properties"])

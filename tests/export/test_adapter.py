@@ -285,7 +285,7 @@ def test_matrices_that_are_not_whole_weights_are_refused(
     refused(whole, adapter, words)
 
 
-# --- the projector ---------------------------------------------------------------------------------------------------
+# --- the projector --------------------------------------------------------------------------------
 
 
 def projector(checkpoint: Path, prefix: str = "base_model.model.") -> dict[str, torch.Tensor]:

@@ -65,7 +65,7 @@ def read(folder: Path) -> Config:
     return config
 
 
-# --- published sets ---------------------------------------------------------------------------------------------------
+# --- published sets -------------------------------------------------------------------------------
 
 LLAVA, HUB = "llava", "llava_next"
 # Set -> layout of the checkpoint below it, and the words of the refusal; None: it converts, with that packing.
@@ -190,7 +190,7 @@ def test_a_published_set_converts_or_is_refused_by_name(
     assert tokenizer.read(folder, config).ends == (2,)
 
 
-# --- keys -------------------------------------------------------------------------------------------------------------
+# --- keys -----------------------------------------------------------------------------------------
 
 PUBLISHED_KEYS: dict[str, dict[str, Any]] = {
     "llava-hf": {"ignore_index": -100, "vocab_size": 32064, "use_image_newline_parameter": True},
@@ -403,7 +403,7 @@ def test_ids_that_end_an_answer_are_collected_from_both_levels(
     assert read(source).eos == (2, 7, 5)
 
 
-# --- rotary positions -------------------------------------------------------------------------------------------------
+# --- rotary positions -----------------------------------------------------------------------------
 
 YARN: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -489,7 +489,7 @@ def test_rope_parameters_say_what_two_keys_said_before(
     )
 
 
-# --- pixels -----------------------------------------------------------------------------------------------------------
+# --- pixels ---------------------------------------------------------------------------------------
 
 OTHER = {"image_mean": [0.9, 0.8, 0.7], "image_std": [0.2, 0.3, 0.4]}
 RIGHT = {
@@ -608,7 +608,7 @@ def test_switches_count_where_tiles_are_not_cut_to_size(
             read(source)
 
 
-# --- files ------------------------------------------------------------------------------------------------------------
+# --- files ----------------------------------------------------------------------------------------
 
 
 def test_every_file_that_is_read_is_fetched(checkpoints: dict[str, Path], tmp_path: Path) -> None:

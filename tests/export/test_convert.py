@@ -198,7 +198,7 @@ def test_steps_and_bytes_are_told_to_the_end(tiny_checkpoint: Path, tmp_path: Pa
 
 
 def test_a_terminal_gets_a_bar_and_a_file_gets_lines() -> None:
-    code = "from export.__main__ import _screen\nwith _screen() as (say, progress):\n"
+    code = "from export.progress import display\nwith display() as (say, progress):\n"
     code += "    say('writing [1]'); progress(3_000_000, 6_000_000); say('proving [2]')"
     command = [sys.executable, "-c", code]
     ours, theirs = pty.openpty()

@@ -62,7 +62,7 @@ NOT_NEEDED = {
 }
 
 
-# --- a hub on loopback -----------------------------------------------------------------------------------------------
+# --- a hub on loopback ----------------------------------------------------------------------------
 
 
 def git_hash(content: bytes) -> str:
@@ -253,7 +253,7 @@ def refusal(hub: Hub, into: Path | None, spec: ModelSpec = SPEC, **options: int)
     return message
 
 
-# --- bringing --------------------------------------------------------------------------------------------------------
+# --- bringing -------------------------------------------------------------------------------------
 
 
 def test_a_fetch_brings_the_needed_files_byte_for_byte(hub: Hub, tmp_path: Path):
@@ -308,7 +308,8 @@ def test_a_token_of_the_environment_opens_a_gated_repository(
 
 def test_the_library_s_environment_variables_hold(hub: Hub, tmp_path: Path):
     program = (
-        "import pathlib, sys\nfrom export import hub, models\nassert 'huggingface_hub' not in sys.modules\n"
+        "import pathlib, sys\nfrom export import hub, models\nassert 'huggingface_hub' not in "
+        "sys.modules\n"
         "print(hub.fetch(models.load_models(pathlib.Path(sys.argv[1]))['tiny']))"
     )
     models = tmp_path / "models.yaml"
@@ -337,7 +338,7 @@ def test_the_library_s_environment_variables_hold(hub: Hub, tmp_path: Path):
     assert not [agent for _, _, agent in hub.requests if "torch" in agent]  # telemetry is off
 
 
-# --- resuming --------------------------------------------------------------------------------------------------------
+# --- resuming -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("cached", [False, True])
@@ -374,7 +375,7 @@ def test_a_part_that_is_too_long_is_not_resumed(hub: Hub, tmp_path: Path):
     assert held(fetch(SPEC, endpoint=hub.address)) == NEEDED
 
 
-def test_a_part_with_wrong_bytes_is_refused_and_then_brought_anew(hub: Hub, tmp_path: Path):
+def test_a_part_with_wrong_bytes_is_refused_and_then_fetched_again(hub: Hub, tmp_path: Path):
     hub.cuts = {FIRST: [2 * CHUNK]}
     refusal(hub, None, retries=0)
     (part,) = (tmp_path / "cache").rglob("*.incomplete")
@@ -383,7 +384,7 @@ def test_a_part_with_wrong_bytes_is_refused_and_then_brought_anew(hub: Hub, tmp_
     assert held(fetch(SPEC, endpoint=hub.address)) == NEEDED
 
 
-# --- damaged files ---------------------------------------------------------------------------------------------------
+# --- damaged files --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("cached", [False, True])
@@ -415,7 +416,7 @@ def test_a_damaged_file_in_the_cache_does_not_come_back(hub: Hub, tmp_path: Path
     assert held(fetch(SPEC, tmp_path / "here", endpoint=hub.address)) == NEEDED
 
 
-# --- refusals --------------------------------------------------------------------------------------------------------
+# --- refusals -------------------------------------------------------------------------------------
 
 
 def test_an_unknown_repository_is_named(hub: Hub, tmp_path: Path):
@@ -510,7 +511,7 @@ def test_a_repository_that_is_no_checkpoint_is_refused(
     assert f"holds no {lacking}." in refusal(hub, tmp_path / "here")
 
 
-# --- a hub that lies -------------------------------------------------------------------------------------------------
+# --- a hub that lies ------------------------------------------------------------------------------
 
 
 def everything(folder: Path) -> set[str]:
@@ -669,7 +670,7 @@ def test_the_cache_is_one_that_huggingface_hub_reads(hub: Hub):
         assert Path(found) == directory / name
 
 
-# --- offline ---------------------------------------------------------------------------------------------------------
+# --- offline --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("cached", [False, True])

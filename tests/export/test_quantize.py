@@ -52,7 +52,7 @@ def contents(kit: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in kit.iterdir()}
 
 
-# --- the kit ----------------------------------------------------------------------------------------------------------
+# --- the kit --------------------------------------------------------------------------------------
 
 
 def test_the_same_settings_give_the_same_bytes_on_any_number_of_threads(
@@ -188,7 +188,7 @@ def test_the_command_takes_a_recipe(tiny_kit: Path, tmp_path: Path) -> None:
     assert manifest.vision.type == "fp16"
 
 
-# --- types ------------------------------------------------------------------------------------------------------------
+# --- types ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -267,7 +267,7 @@ def test_the_choice_is_the_best_of_all() -> None:
         assert sum(m.harm[chosen[m.name]] for m in matrices) == pytest.approx(best)
 
 
-# --- gates ------------------------------------------------------------------------------------------------------------
+# --- gates ----------------------------------------------------------------------------------------
 
 
 def test_an_encoder_that_fails_its_gate_stays_as_it_was_and_the_kit_says_so(
@@ -326,7 +326,7 @@ def test_a_failed_proof_leaves_no_kit(tiny_kit: Path, tmp_path: Path) -> None:
     assert list((tmp_path / "out").iterdir()) == []
 
 
-# --- refusals ---------------------------------------------------------------------------------------------------------
+# --- refusals -------------------------------------------------------------------------------------
 
 
 def test_stats_of_another_model_are_refused(tiny_kit: Path, stats: Path, tmp_path: Path) -> None:
@@ -393,7 +393,7 @@ def test_a_type_that_needs_importance_says_so(one_layer: Path, tmp_path: Path) -
         ggml.quantize(one_layer, tmp_path / "out.gguf", "IQ2_XXS", threads=1)
 
 
-# --- recipes ----------------------------------------------------------------------------------------------------------
+# --- recipes --------------------------------------------------------------------------------------
 
 
 def test_the_recipes_name_types_that_exist() -> None:

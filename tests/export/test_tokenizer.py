@@ -32,7 +32,8 @@ PIECES, SIZE = 400, 464
 BASE = ["<unk>", "<s>", "</s>"]
 TEXTS = (
     "A chat between a curious human and an artificial intelligence assistant. USER: ",
-    "\nIs the rhythm regular?   No, \u00e9\u4e2d\U0001f600 it is\tnot.\n\n  - two  spaces ASSISTANT:",
+    "\nIs the rhythm regular?   No, \u00e9\u4e2d\U0001f600 it is\tnot.\n\n  - two  spaces "
+    "ASSISTANT:",
 )
 
 
@@ -307,7 +308,7 @@ def test_an_answer_ends_on_any_of_several_ends(source: Path, tmp_path: Path) -> 
         assert answer(118) == [118]
 
 
-# --- tokenizer.json ---------------------------------------------------------------------------------------------------
+# --- tokenizer.json -------------------------------------------------------------------------------
 
 
 def listed(folder: Path, **settings: Any) -> Path:
@@ -527,7 +528,7 @@ def test_tokenizer_json_describes_tokens_behind_the_pieces(source: Path, tmp_pat
     ]  # as llama.cpp's converter leaves them
 
 
-# --- refusals ---------------------------------------------------------------------------------------------------------
+# --- refusals -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
