@@ -31,6 +31,7 @@ HELP = (
 @options.max_tokens
 @options.model
 @options.page
+@options.measurement
 @options.retain
 def ask(file: str, **values: Any) -> None:
     """Ask questions about one page.
@@ -113,7 +114,7 @@ class _Conversation:
                     say(text)
         finally:
             say("\n")
-        for contradiction in self._model.contradictions(self._encoded, (), [answering.text]):
+        for contradiction in self._model.report(self._encoded, [answering]).contradictions:
             say(f"CONTRADICTION: {contradiction.text}\n")
         self._session.console.answered(answering, self._encoded)
         self._turns.append((question, answering.text))

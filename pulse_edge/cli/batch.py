@@ -65,6 +65,7 @@ class _SupervisedCommand(ReadyCommand):
 @options.max_tokens
 @options.model
 @options.page
+@options.measurement
 @options.retain
 @click.option("--retry", is_flag=True, help="Read pages again that failed before.")
 @click.option(

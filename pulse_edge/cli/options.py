@@ -15,6 +15,7 @@ from pulse_edge.inference.request import (
     DEVICES,
     FORMATS,
     AnswerOptions,
+    MeasurementOptions,
     ModelOptions,
     OutputOptions,
     PageOptions,
@@ -149,6 +150,30 @@ image_tokens = click.option(
 page = combined(no_rectify, force, image_tokens)
 
 
+# --- what is measured -------------------------------------------------------------------------------------------------
+
+no_measure = click.option(
+    "--no-measure",
+    is_flag=True,
+    help="Give the model's words alone: measure no trace, check no statement.",
+)
+age = click.option(
+    "--age",
+    "age_years",
+    type=click.FloatRange(0, 130),
+    metavar="YEARS",
+    show_default="adult limits",
+    help="Patient's age, for the limits of children.",
+)
+sex = click.option(
+    "--sex",
+    type=click.Choice(["male", "female"]),
+    show_default="limits of either sex",
+    help="Patient's sex, for limits that depend on it.",
+)
+measurement = combined(no_measure, age, sex)
+
+
 # --- what is asked ----------------------------------------------------------------------------------------------------
 
 questions = click.option(
@@ -223,7 +248,11 @@ def request(options: Mapping[str, Any], default_formats: tuple[str, ...] = ("tex
         findings=get("findings"),
         grammar=_grammar(get("json_schema")),
     )
-    return Request(model_options, page_options, answer_options, _output(options, default_formats))
+    measurement_options = MeasurementOptions(
+        enabled=not get("no_measure", False), age_years=get("age_years"), sex=get("sex")
+    )
+    output_options = _output(options, default_formats)
+    return Request(model_options, page_options, answer_options, output_options, measurement_options)
 
 
 def _output(options: Mapping[str, Any], default_formats: tuple[str, ...]) -> OutputOptions:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
@@ -24,6 +24,7 @@ from pulse_edge.inference import (
     speculative,
     statements,
     token_pruning,
+    trace_checks,
     vision_encoder,
 )
 from pulse_edge.inference.cache import ImageTokenCache, PrefixCache
@@ -31,13 +32,16 @@ from pulse_edge.inference.decoding import Answering
 from pulse_edge.inference.device import DeviceSelection, select_device, threads_for
 from pulse_edge.inference.json_grammar import Grammar
 from pulse_edge.inference.page_encoder import EncodedPage, PageEncoder, Progress
+from pulse_edge.inference.request import MeasurementOptions
 from pulse_edge.kit import gguf_header, locate, prompt
 from pulse_edge.kit.kit import Kit
 from pulse_edge.kit.manifest import Calibration
 from pulse_edge.kit.verify import verify
 from pulse_edge.machine import cpu, memory, profile, self_test_results
 from pulse_edge.machine.memory_plan import Workload
+from pulse_edge.measurement.summary import selected
 from pulse_edge.page import admission, reader
+from pulse_edge.report.contradictions import with_trace
 from pulse_edge.report.report import Contradiction, Finding, KitSummary, Report
 
 Turns = Sequence[tuple[str, str]]
@@ -47,6 +51,10 @@ Source = str | Path | bytes | Image.Image | reader.Page
 
 def _silent(_stage: str, _done: int, _total: int) -> None:
     pass
+
+
+MEASURE = MeasurementOptions()
+"""Admitted pages are measured, with adult limits."""
 
 
 @dataclass(frozen=True)
@@ -237,6 +245,7 @@ class PulseModel:
         admit: bool = True,
         cache: ImageTokenCache | None = None,
         image_tokens: str = token_pruning.ALL,
+        measurement: MeasurementOptions = MEASURE,
     ) -> EncodedPage:
         """Read, flatten, judge and encode a page once for all its questions. Raises ScanError,
         PageRefused.
@@ -245,6 +254,7 @@ class PulseModel:
         report says so. Without `admit` the page is encoded without any check, for measurements on
         known pages. `cache` supplies and stores image tokens. `image_tokens` says which of them the
         language model reads: see `token_pruning`.
+        `measurement`: whether the trace of an admitted page is measured, and for whom.
         """
         if self.plan.encoder_first and self._language is not None:
             raise MemoryShortage(
@@ -256,8 +266,13 @@ class PulseModel:
         page = source if isinstance(source, reader.Page) else reader.read(source)
         read = time.perf_counter()
         checked = admission.admit(page, straighten, force) if admit else None
-        seconds = {"read": read - start, "check": time.perf_counter() - read}
-        return self._pages.encode(page, checked, seconds, cache, image_tokens)
+        judged = time.perf_counter()
+        measured = trace_checks.measured(checked, measurement)
+        seconds = {"read": read - start, "check": judged - read}
+        if measured is not None:
+            seconds["measure"] = time.perf_counter() - judged
+        encoded = self._pages.encode(page, checked, seconds, cache, image_tokens)
+        return replace(encoded, measured=measured)
 
     def ask(
         self,
@@ -437,7 +452,10 @@ class PulseModel:
         """Return the report of one page: its answers as far as they have come, findings, and
         contradictions."""
         texts = [answer.text for answer in answers if answer.prose]
-        contradictions = self.contradictions(encoded, judged, texts)
+        checks = trace_checks.checks_of(
+            encoded.measured, [(a.question, a.text) for a in answers if a.prose], judged
+        )
+        contradictions = (*with_trace(checks), *self.contradictions(encoded, judged, texts))
         seconds = self.seconds | encoded.seconds
         for part in ("prefill", "answer"):
             seconds[part] = sum(answer.seconds.get(part, 0.0) for answer in answers)
@@ -458,6 +476,8 @@ class PulseModel:
             created_local=moment.local,
             findings=tuple(judged),
             contradictions=contradictions,
+            measurements=selected(encoded.measured.measurements) if encoded.measured else (),
+            checks=checks,
         )
 
     def notices(self, encoded: EncodedPage) -> list[str]:

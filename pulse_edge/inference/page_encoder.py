@@ -19,6 +19,7 @@ from pulse_edge.inference import cache as page_cache
 from pulse_edge.inference import tiling, token_pruning, vision_encoder
 from pulse_edge.kit.kit import Kit
 from pulse_edge.machine import memory
+from pulse_edge.measurement.page import PageMeasurement
 from pulse_edge.page import admission, reader
 
 Progress = Callable[[str, int, int], None]
@@ -45,6 +46,8 @@ class EncodedPage:
     None: consecutive."""
     image_tokens_read: str = token_pruning.ALL
     """Which of the page's image tokens these are, for the audit log."""
+    measured: PageMeasurement | None = None
+    """What was measured on the trace; None where it was not."""
 
     def picture(self, page: reader.Page) -> Image.Image:
         """The picture of `page` that the model was shown."""

@@ -13,6 +13,8 @@ from typing import Any, Literal
 
 from pulse_edge.common import times
 from pulse_edge.common.text import one_line, printable
+from pulse_edge.measurement.checks import ORDER
+from pulse_edge.measurement.summary import summary_lines
 from pulse_edge.report.report import UNCALIBRATED, Finding, Report
 
 TITLE = "12-lead ECG page, read by software"
@@ -23,6 +25,7 @@ NO_VERDICTS = (
 )
 RANKED = "ranked by the model, not calibrated for this kit: no verdicts and no probabilities"
 NOT_CHECKED = "The text is what the model says. It is not checked against the trace."
+MEASURED_ON = "Measured on the trace by software, without the model"
 URGENCY = {1: "act now", 2: "soon", 3: "note", 4: "none"}
 QUESTION_LENGTH = 80
 """Characters of a question that name it in a list."""
@@ -110,6 +113,25 @@ def _page_quality(report: Report) -> Iterator[Section]:
     yield Section("The page as a picture", (Block("list", items=tuple(map(one_line, items))),))
 
 
+def _measurements(report: Report) -> Iterator[Section]:
+    if report.measurements:
+        lines = tuple(map(one_line, summary_lines(report.measurements)))
+        yield Section(MEASURED_ON, (Block("list", items=lines),))
+
+
+def _checks(report: Report) -> Iterator[Section]:
+    rows = tuple(
+        (check.verdict, one_line(check.sentence))
+        for verdict in ORDER
+        for check in report.checks
+        if check.verdict == verdict
+    )
+    if rows:
+        head = ("Verdict", "Statement and trace")
+        table = Block("table", head=head, rows=tuple(dict.fromkeys(rows)))
+        yield Section("The model's statements against the trace", (table,))
+
+
 def _findings(report: Report) -> Iterator[Section]:
     if not report.findings:
         return
@@ -147,15 +169,18 @@ def _limits(report: Report) -> Iterator[Section]:
         if not answer.complete:
             question = printable(answer.question)[:QUESTION_LENGTH]
             items.append(f"An answer was cut off after {answer.tokens} tokens: {question}")
-    block = Block("list", items=(*items, NOT_CHECKED))
+    items += [] if report.checks else [NOT_CHECKED]
+    block = Block("list", items=tuple(items))
     yield Section("What the model does not know", (block,))
 
 
 SECTIONS: tuple[Callable[[Report], Iterator[Section]], ...] = (
     _contradictions,
     _page_quality,
+    _measurements,
     _findings,
     _answers,
+    _checks,
     _limits,
 )
 """The sections between picture and origin, in the order of a printed report."""

@@ -8,8 +8,9 @@ words alone. Standard library only.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from pulse_edge.measurement.checks import Check
 from pulse_edge.report.findings import BY_KEY, HARMLESS, NOT_TOGETHER, STATEMENTS, Statement
 from pulse_edge.report.report import Contradiction, Finding
 
@@ -27,6 +28,15 @@ def contradictions(
         *_two_wordings(findings, second or {}),
     )
     return tuple(sorted(every, key=lambda c: min(BY_KEY[key].urgency for key in c.statements)))
+
+
+def with_trace(checks: Iterable[Check]) -> tuple[Contradiction, ...]:
+    """Return a contradiction for each statement that the trace contradicts; the same sentence once."""
+    contradicted = {c.sentence: c for c in checks if c.verdict == "contradicted"}
+    return tuple(
+        Contradiction("measurement", (c.finding,) if c.finding else (), sentence)
+        for sentence, c in contradicted.items()
+    )
 
 
 _DOUBT = re.compile(
