@@ -179,12 +179,12 @@ def _observation(report: Report) -> Resource:
 def _answer(report: Report, n: int) -> Resource:
     answer = report.answers[n]
     text = printable(answer.text)
-    said = f"{report.notice}\n{text}" if report.notice else text
+    value = f"{report.notice}\n{text}" if report.notice else text
     resource = _observation(report) | {
         "code": {"text": printable(answer.question).strip() or "question"}
     }
     if text.strip():
-        resource["valueString"] = said
+        resource["valueString"] = value
     else:
         resource["dataAbsentReason"] = _coded(f"{_HL7}/data-absent-reason", "unknown")
     if not answer.complete:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from audit_logs import verify_error
+from waiting import DEADLINE, wait_until
 
 from pulse_edge.audit_log import log as logs
 from pulse_edge.audit_log.entries import Retained
@@ -156,8 +157,12 @@ def test_killed_writer_leaves_an_intact_log(tmp_path: Path) -> None:
         writer = subprocess.Popen(
             [sys.executable, "-c", WRITER.replace("30", "100000"), "a"], env=env
         )
-        while not (log.folder / "entries.log").exists() or log.verify().entries < known + 3:
-            assert writer.poll() is None
+        wait_until(
+            lambda least=known + 3: (
+                (log.folder / "entries.log").exists() and log.verify().entries >= least
+            ),
+            writer,
+        )
         writer.send_signal(signal.SIGKILL)
         writer.wait()
         known = log.verify().entries
@@ -244,7 +249,8 @@ def test_reader_never_sees_half_a_line(tmp_path: Path) -> None:
     )
     log.append({})
     writer = subprocess.Popen([sys.executable, "-c", WRITER.replace("30", "200"), "a"], env=env)
-    seen = 0
+    seen, deadline = 0, time.monotonic() + DEADLINE
     while writer.poll() is None:
+        assert time.monotonic() < deadline
         seen = max(seen, log.verify().entries)
     assert seen <= log.verify().entries == 201

@@ -1,6 +1,6 @@
 """Write docs/cli.md from the --help of the three programs.
 
-`python -m tools.cli_reference` writes it, `--check` says whether it is up to date.
+`python -m scripts.cli_reference` writes it, `--check` says whether it is up to date.
 """
 
 from __future__ import annotations
