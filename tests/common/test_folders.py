@@ -188,7 +188,7 @@ def test_folder_without_its_marker_is_left_alone(tmp_path: Path) -> None:
     assert log.verify().entries == 1
 
 
-# --- output files -----------------------------------------------------------------------------------------------------
+# --- output files ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["file", "folder", "link", "broken link", "hard link"])

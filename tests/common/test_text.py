@@ -1,4 +1,5 @@
-"""One rule for texts of strangers: nothing reaches a terminal, a document or a spreadsheet that would act on it."""
+"""One rule for texts of strangers: nothing reaches a terminal, a document or a spreadsheet that
+would act on it."""
 
 from __future__ import annotations
 
@@ -93,7 +94,8 @@ def test_the_installer_which_runs_alone_has_the_same_rule() -> None:
 
 
 CELLS = [
-    "=1+1", "scan;=1+1;.png", "x\t=1+1", "x\n=1+1", "x\r\n+1", "\u200b=1+1", "\uff1d1+1", "  @SUM(1)", "+1", "-1",
+    "=1+1", "scan;=1+1;.png", "x\t=1+1", "x\n=1+1", "x\r\n+1", "\u200b=1+1", "\uff1d1+1", "  "
+    "@SUM(1)", "+1", "-1",
     'a;"=1+1"', '"=1+1";=2', "\u00a0=1", "\u200c=1", "a;\u200d =1",
 ]  # fmt: skip
 

@@ -78,9 +78,15 @@ def test_a_foreign_folder_is_refused_and_unchanged(tmp_path: Path) -> None:
         (tmp_path / name).write_text("mine")
     rows, prefixes = ImageTokenCache(tmp_path), PrefixCache(tmp_path, 100)
     uses: list[Callable[[], object]] = [
-        lambda: rows.put("a", ROWS), lambda: rows.get("a"), rows.clear, rows.info, prefixes.clear, rows.check,
-        lambda: prefixes.save("a", 1, lambda _path: None), lambda: prefixes.load("a", lambda _path: True),
-    ]  # fmt: skip
+        lambda: rows.put("a", ROWS),
+        lambda: rows.get("a"),
+        rows.clear,
+        rows.info,
+        prefixes.clear,
+        rows.check,
+        lambda: prefixes.save("a", 1, lambda _path: None),
+        lambda: prefixes.load("a", lambda _path: True),
+    ]
     for use in uses:
         with pytest.raises(FolderError, match="holds files and has no"):
             use()
@@ -281,7 +287,8 @@ def test_kits_that_differ_in_external_weights_share_no_cache_entry(
 
 
 def kit_with_weights_in(source: Path, target: Path, scale: float) -> Path:
-    """A copy of a kit whose encoder keeps its weights in `weights/all.bin`, the last third of them times `scale`."""
+    """A copy of a kit whose encoder keeps its weights in `weights/all.bin`, the last third of them
+    times `scale`."""
     import onnx
 
     with writing(target) as work:

@@ -1,4 +1,5 @@
-"""Teacher forcing and conversations: the numbers are those of the answer that the model gives itself."""
+"""Teacher forcing and conversations: the numbers are those of the answer that the model gives
+itself."""
 
 from __future__ import annotations
 

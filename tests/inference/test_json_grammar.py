@@ -1,4 +1,5 @@
-"""Answers that are JSON of a schema: whatever the model would like to say, the whole answer validates."""
+"""Answers that are JSON of a schema: whatever the model would like to say, the whole answer
+validates."""
 
 from __future__ import annotations
 
@@ -335,8 +336,8 @@ def test_few_tokens_are_refused_for_json_that_needs_more(tiny_kit: Path) -> None
     done = interpret(tiny_kit, "--json-schema", str(PUBLISHED), "--max-tokens", "100")
     assert done.returncode == 2
     assert (
-        "100 tokens hold about 400, so an answer could be cut off. Raise --max-tokens, or lower maxItems"
-        in done.stderr
+        "100 tokens hold about 400, so an answer could be cut off. Raise --max-tokens, or lower "
+        "maxItems" in done.stderr
     )
 
 

@@ -1,4 +1,5 @@
-"""Guesses: what they know, and that an answer is the same with and without them, whatever they say."""
+"""Guesses: what they know, and that an answer is the same with and without them, whatever they
+say."""
 
 from __future__ import annotations
 

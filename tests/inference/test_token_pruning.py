@@ -115,7 +115,8 @@ def test_an_unknown_choice_of_image_tokens_is_refused() -> None:
 @pytest.mark.parametrize("merge", ["flat", "spatial", "spatial_unpad"])
 @pytest.mark.parametrize("size", [(1000, 600), (600, 1000), (1000, 1000), (900, 210)])
 def test_padding_is_where_no_pixel_of_the_page_reaches(size: tuple[int, int], merge: str) -> None:
-    """Features that say how a patch differs between two pages, which is nowhere zero but in the padding."""
+    """Features that say how a patch differs between two pages, which is nowhere zero but in the
+    padding."""
     side, across = 56, 4
     how = {"size": side, "aspect_ratio": "anyres", "pinpoints": [(112, 56), (56, 112), (112, 112)]}
     cuts = [

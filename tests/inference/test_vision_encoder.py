@@ -1,4 +1,5 @@
-"""An int8 encoder on processors without VNNI, whose products of uint8 and int8 saturate unless they are told not to."""
+"""An int8 encoder on processors without VNNI, whose products of uint8 and int8 saturate unless they
+are told not to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A kit from a stranger: claims that cannot be right, headers that make llama.cpp abort, state files of another shape.
+"""A kit from a stranger: claims that cannot be right, headers that make llama.cpp abort, state
+files of another shape.
 
 What could end the process runs in a child, so that a fault shows as a failed test.
 """
@@ -151,7 +152,7 @@ def _touched(path: Path) -> Path:
     return path
 
 
-# --- GGUF headers -----------------------------------------------------------------------------------------------------
+# --- GGUF headers ---------------------------------------------------------------------------------
 
 
 def scalar(data: bytes, key: str) -> int:
@@ -261,7 +262,7 @@ def test_weights_outside_the_kits_folder_are_refused(where: str, tmp_path: Path)
         encoder.ready()
 
 
-# --- state of the KV cache --------------------------------------------------------------------------------------------
+# --- state of the KV cache ------------------------------------------------------------------------
 
 LOAD = """
 import sys

@@ -222,12 +222,13 @@ def test_a_kit_that_was_named_and_is_absent_is_not_replaced_by_another(
         locate.find(places["named"] if place == "named" else None)
 
 
-# --- remembered verification ------------------------------------------------------------------------------------------
+# --- remembered verification ----------------------------------------------------------------------
 
 
 @pytest.fixture
 def remembered(copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Kit:
-    """A kit that has passed, and whose stamps do not show a change: its blocks are altered below the file system."""
+    """A kit that has passed, and whose stamps do not show a change: its blocks are altered below
+    the file system."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     stamps = {path: verification._stamp(path) for path in copy.resolve().iterdir()}
     monkeypatch.setattr(verification, "_stamp", lambda path: stamps[path])

@@ -1,4 +1,5 @@
-"""Cores, affinity, control groups: which numbers of threads are started with, on recorded machines."""
+"""Cores, affinity, control groups: which numbers of threads are started with, on recorded
+machines."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ from pulse_edge.machine.cpu import Threads
 
 
 def machine(root: Path, cores: list[tuple[str, int]], **files: str) -> Path:
-    """A tree of /sys with a core each for (thread siblings, highest frequency), and other files by their path."""
+    """A tree of /sys with a core each for (thread siblings, highest frequency), and other files by
+    their path."""
     for siblings, frequency in cores:
         for number in siblings.split(","):
             folder = root / f"sys/devices/system/cpu/cpu{number}"

@@ -1,4 +1,5 @@
-"""The memory plan: its figures against llama.cpp's own, what it picks when memory is short, and the GPU's share."""
+"""The memory plan: its figures against llama.cpp's own, what it picks when memory is short, and the
+GPU's share."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ AVX2 = frozenset({"avx2"})
 def header(
     path: Path, *, d: int, ff: int, layers: int, heads: int, kv: int, kind: str = "Q4_K"
 ) -> Path:
-    """A GGUF file of these shapes that is all hole: its header is right, and it takes a few kilobytes of disk."""
+    """A GGUF file of these shapes that is all hole: its header is right, and it takes a few
+    kilobytes of disk."""
     quantized = gguf.GGMLQuantizationType[kind]
     writer = gguf.GGUFWriter(str(path), "llama")
     for add, value in (
@@ -286,7 +288,8 @@ def test_a_broken_size_is_wrong_usage() -> None:
             "proc/self/cgroup": "0::/clinic",
             "sys/fs/cgroup/clinic/memory.max": "6442450944",
             "sys/fs/cgroup/clinic/memory.current": "2147483648",
-            "sys/fs/cgroup/clinic/memory.stat": "anon 5\ninactive_file 536870912\nactive_file 536870912",
+            "sys/fs/cgroup/clinic/memory.stat": "anon 5\ninactive_file 536870912\nactive_file "
+            "536870912",
         },
         {
             "proc/self/cgroup": "4:memory:/clinic",

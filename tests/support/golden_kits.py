@@ -18,7 +18,8 @@ MINIATURE = ROOT / "pulse_edge" / "assets" / "kits" / "miniature"
 
 
 def altered(target: Path, *, offset: float | None) -> Kit:
-    """The miniature with its first golden case's logits off by `offset`; None: without golden cases."""
+    """The miniature with its first golden case's logits off by `offset`; None: without golden
+    cases."""
     with writing(target) as work:
         shutil.copytree(MINIATURE, work, dirs_exist_ok=True)
         (work / MANIFEST).unlink()
