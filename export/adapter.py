@@ -1,9 +1,11 @@
-"""A fine-tuned adapter's folder -> whole tensors and merged weights, as PEFT merges them; anything else is refused.
+"""Read the folder of a fine-tuned adapter, and merge its weights into the base as PEFT does.
 
-Two kinds of folder: a LoRA adapter (adapter_config.json, adapter_model.*, and LLaVA's non_lora_trainables.bin with whole
-tensors), and what LLaVA's first training stage leaves (mm_projector.bin alone).
+There are two kinds of folder: a LoRA adapter (adapter_config.json, adapter_model.*, and LLaVA's
+non_lora_trainables.bin with whole tensors), and the result of LLaVA's first training stage
+(mm_projector.bin alone). Anything else is refused.
 
-Source of the formats: PEFT's LoraConfig and its layers' merge, LLaVA's train.py and model/builder.py.
+Source of the formats: PEFT's LoraConfig and its layers' merge, LLaVA's train.py and
+model/builder.py.
 """
 
 from __future__ import annotations
@@ -23,18 +25,19 @@ PROJECTOR_FILE = "mm_projector.bin"
 
 
 class Adapter:
-    """What an adapter's folder changes in a base model.
+    """The changes that an adapter's folder makes to a base model.
 
-    W' = W + scale * B A in float32, rounded to W's dtype; scale is alpha / r, or alpha / sqrt(r) with use_rslora, both
-    per module. With use_dora each row of W' is then scaled to the length that the magnitude vector says.
+    W' = W + scale * B A in float32, rounded to W's dtype. The scale is alpha / r, or alpha /
+    sqrt(r) with use_rslora, both per module. With use_dora each row of W' is then scaled to the
+    length that the magnitude vector states.
 
-    Raises CheckpointError for a folder that asks for anything else, naming it.
+    Raises CheckpointError, by name, for a folder that asks for anything else.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.files: list[Path] = []
-        """What is read, for the manifest."""
+        """Files that are read, for the manifest."""
         self._shards = Shards()
         self._pairs: dict[str, _Pair] = {}
         self._whole: dict[str, Stored] = {}
@@ -43,7 +46,8 @@ class Adapter:
             self._read_lora()
         elif not (path / PROJECTOR_FILE).is_file():
             raise CheckpointError(
-                f"{path}: no {CONFIG} and no {PROJECTOR_FILE}. Name an adapter's folder with --lora."
+                f"{path}: no {CONFIG} and no {PROJECTOR_FILE}. Name an adapter's folder with "
+                "--lora."
             )
         self._read_whole()
         if not self._pairs and not self._whole:
@@ -59,11 +63,12 @@ class Adapter:
         ):
             return ()
         return (
-            f"{self.path.name} has no {WHOLE}.bin and no {PROJECTOR_FILE}, so the projector is the base model's and not "
-            "the one trained with this adapter. LLaVA saves it at the end of a training, not in checkpoint-N folders.",
+            f"{self.path.name} has no {WHOLE}.bin and no {PROJECTOR_FILE}, so the projector is the "
+            "base model's and not the one trained with this adapter. LLaVA saves it at the end of "
+            "a training, not in checkpoint-N folders.",
         )
 
-    # --- reading -------------------------------------------------------------------------------------------------
+    # --- reading ----------------------------------------------------------------------------------
 
     def _read_lora(self) -> None:
         settings = read_adapter_config(self.path / CONFIG)
@@ -79,8 +84,8 @@ class Adapter:
         needed = {"A", "B", "M"} if settings.dora else {"A", "B"}
         if broken := sorted(m for m, p in parts.items() if p.keys() != needed):
             raise CheckpointError(
-                f"{self.path}: expected {_PARTS[settings.dora]} of every module, and something else is there of "
-                f"{shown(broken)}. Save the adapter again."
+                f"{self.path}: expected {_PARTS[settings.dora]} of every module, and "
+                f"{shown(broken)} has something else. Save the adapter again."
             )
         for module, part_of in parts.items():
             scale = settings.scale(module, part_of["A"].shape, self.path)
@@ -93,7 +98,10 @@ class Adapter:
         self._saved = settings.saved
 
     def _read_whole(self) -> None:
-        """Tensors that replace those of the base: LLaVA's projector and whatever else was trained outside of LoRA."""
+        """Read the tensors that replace those of the base.
+
+        They are LLaVA's projector, and others that were trained outside of LoRA.
+        """
         for name in (f"{WHOLE}.bin", f"{WHOLE}.safetensors", PROJECTOR_FILE):
             if not (file := self.path / name).is_file():
                 continue
@@ -104,7 +112,7 @@ class Adapter:
                     raise CheckpointError(
                         f"{self.path}: {name} holds {stored.name}. Save the adapter again."
                     )
-                # LLaVA's own loader takes what follows `mm_projector.`, whatever stands before it.
+                # LLaVA's own loader takes what follows `mm_projector.`, whatever precedes it.
                 inside = bare.rpartition("mm_projector.")
                 self._add_whole(PROJECTOR + inside[2] if inside[1] else canonical(bare), stored)
         names = [f".{_split(s.name, self.path)[0]}" for s in self._whole.values()]
@@ -113,14 +121,15 @@ class Adapter:
         ]
         if saved:
             raise CheckpointError(
-                f"{self.path}: modules_to_save names {shown(saved)}, of which it holds no tensor. Save the adapter again."
+                f"{self.path}: modules_to_save names {shown(saved)}, whose tensors are missing. "
+                "Save the adapter again."
             )
 
     def _add_whole(self, name: str, stored: Stored) -> None:
         if other := self._whole.get(name):
             raise CheckpointError(
-                f"{self.path}: {name} is in {other.file.name} and in {stored.file.name}. Keep the file that the training "
-                "wrote last."
+                f"{self.path}: {name} is in {other.file.name} and in {stored.file.name}. Keep the "
+                "file that the training wrote last."
             )
         self._whole[name] = stored
 
@@ -137,23 +146,27 @@ class Adapter:
         ]
         if wrong := [f"{s.name} is {s.dtype}" for s in stored if s.dtype not in FLOATS]:
             raise CheckpointError(
-                f"{self.path}: {shown(wrong, 3)}, which is no type of trained weights. Give the adapter in float32, "
-                "float16 or bfloat16."
+                f"{self.path}: {shown(wrong, 3)}, which is no type of trained weights. Give the "
+                "adapter in float32, float16 or bfloat16."
             )
         if any(0 in s.shape for s in stored):
             raise CheckpointError(
-                f"{self.path}: holds empty tensors, as a training under DeepSpeed ZeRO-3 saves them without gathering "
-                "its shards. Save it again with stage3_gather_16bit_weights_on_model_save."
+                f"{self.path}: holds empty tensors, as a training under DeepSpeed ZeRO-3 saves "
+                "them without gathering its shards. Save it again with "
+                "stage3_gather_16bit_weights_on_model_save."
             )
 
-    # --- merging -------------------------------------------------------------------------------------------------
+    # --- merging ----------------------------------------------------------------------------------
 
     def added(self) -> dict[str, tuple[int, ...]]:
-        """Whole tensors that it brings, which replace those of the base or are new; name -> shape."""
+        """Return the whole tensors, which replace those of the base or are new: name -> shape."""
         return {name: s.shape for name, s in self._whole.items()}
 
     def misfits(self, shapes: Mapping[str, tuple[int, ...]], tied: bool = False) -> list[str]:
-        """Matrices whose target is absent or has another shape; `tied`: the base's output layer is its embeddings."""
+        """Return a line for each matrix whose target is absent or has another shape.
+
+        `tied` says that the base's output layer is its embeddings.
+        """
         problems = []
         for name, pair in self._pairs.items():
             a, b = pair.a.shape, pair.b.shape
@@ -177,11 +190,11 @@ class Adapter:
         return problems
 
     def replacement(self, name: str) -> torch.Tensor:
-        """A whole tensor."""
+        """Return a whole tensor, with the low-rank change of its name."""
         return self.merge(name, self._shards.read(self._whole[name]))
 
     def merge(self, name: str, weight: torch.Tensor) -> torch.Tensor:
-        """`weight` with its low-rank change, in its own dtype."""
+        """Return `weight` with its low-rank change, in its own dtype."""
         if (pair := self._pairs.get(name)) is None:
             return weight
         a, b = (self._shards.read(s).float() for s in (pair.a, pair.b))
@@ -199,7 +212,7 @@ class _Pair:
     a: Stored
     b: Stored
     magnitude: Stored | None
-    """DoRA's: a length for each row."""
+    """DoRA's length of each row, (rows,)."""
     scale: float
 
     def stored(self) -> tuple[Stored, ...]:
@@ -210,12 +223,16 @@ _PARTS = {False: "lora_A and lora_B", True: "lora_A, lora_B and lora_magnitude_v
 
 
 def _split(name: str, path: Path) -> tuple[str, str | None]:
-    """A stored name -> (the module's name in the base model, A, B or M), or (a whole tensor's name, None)."""
+    """Split a stored name into a module's name in the base model and A, B or M.
+
+    A whole tensor gives its name and None.
+    """
     bare = name
     if name.startswith("base_model."):
         bare = name.removeprefix("base_model.").removeprefix("model.")
     bare = bare.replace(".default.", ".").removesuffix(".default")
-    # A module that was trained as a whole, and the base's weight, which PEFT stores where it adapts the output layer.
+    # modules_to_save holds modules that were trained as a whole; base_layer is the base's weight,
+    # which PEFT stores where it adapts the output layer.
     bare = bare.replace(".modules_to_save.", ".").replace(".base_layer.", ".")
     for ending, part in (
         (".lora_A.weight", "A"),
@@ -239,6 +256,3 @@ def _only(path: Path, stem: str) -> Path:
     raise CheckpointError(
         f"{path}: no {stem}.safetensors and no {stem}.bin. Name an adapter's folder with --lora."
     )
-
-
-# --- adapter_config.json ---------------------------------------------------------------------------------------------

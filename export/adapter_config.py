@@ -1,4 +1,4 @@
-"""Read what an adapter_config.json says about the merge; refuse a file that asks for anything else."""
+"""Read what an adapter_config.json states about the merge; refuse what cannot be merged."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from export.config import read_json
 from pulse_edge.errors import CheckpointError
 
 CONFIG = "adapter_config.json"
-# How it was trained and on which modules: the stored matrices say all that a merge needs.
+# Keys that state how the adapter was trained and on which modules; the stored matrices say all that
+# a merge needs.
 _INERT = (
     *(
         "auto_mapping",
@@ -46,7 +47,8 @@ _OBEYED = (
     ),
     *("use_dora", "use_rslora"),
 )
-# Key -> what it asks for, where that is not a sum of the base's weight and a product of two matrices.
+# Key -> what it asks for, where that is more than adding a product of two matrices to the base's
+# weight.
 _REFUSED = {
     "alora_invocation_tokens": "aLoRA changes the weights only after its invocation tokens",
     "arrow_config": "Arrow chooses an adapter for each token",
@@ -69,14 +71,17 @@ _PLAIN_START = (True, False, None, "gaussian", "eva", "orthogonal", "mica")
 _START_CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 MERGE_IT = "Merge it with PEFT (merge_and_unload, save_pretrained) and convert the result."
 _OF_TOKENS = ("alora_invocation_tokens", "arrow_config")
-_NEVER_MERGED = "It has no merged form, and a kit cannot hold it: train it as plain LoRA, or convert the base alone."
+_NEVER_MERGED = (
+    "It has no merged form, and a kit cannot hold it: train it as plain LoRA, or convert the base "
+    "alone."
+)
 _SAME_FROM = (0, 15)
-"""Since this version of PEFT rank_pattern and alpha_pattern are looked up each on its own."""
+"""First version of PEFT that looks up rank_pattern and alpha_pattern each on its own."""
 
 
 @dataclass(frozen=True)
 class AdapterConfig:
-    """What adapter_config.json says about the merge."""
+    """The settings of adapter_config.json that a merge needs."""
 
     rank: int
     alpha: float
@@ -85,18 +90,23 @@ class AdapterConfig:
     ranks: Mapping[str, int]
     """rank_pattern: end of a module's name, or a regular expression for it -> rank."""
     alphas: Mapping[str, float]
+    """alpha_pattern, in the same form."""
     saved: tuple[str, ...]
-    """modules_to_save."""
+    """modules_to_save: names of modules that were trained as a whole."""
     new_lookup: bool
-    """The file says that it is of a PEFT since `_SAME_FROM`."""
+    """Whether the file states a PEFT since `_SAME_FROM`."""
 
     def scale(self, module: str, shape: tuple[int, ...], path: Path) -> float:
-        """The factor of B A for a module. Raises CheckpointError where the matrix has another rank than is stated."""
+        """Return the factor of B A for a module.
+
+        Raises CheckpointError where the matrix has another rank than the file states.
+        """
         rank, alpha = self._looked_up(module)
         if not self.new_lookup and (rank, alpha) != self._looked_up_before(module):
             raise CheckpointError(
-                f"{path / CONFIG}: rank_pattern and alpha_pattern give {module} another scale in PEFT before "
-                f"{'.'.join(map(str, _SAME_FROM))} than in later ones, and peft_version does not say which. {MERGE_IT}"
+                f"{path / CONFIG}: rank_pattern and alpha_pattern give {module} another scale in "
+                f"PEFT before {'.'.join(map(str, _SAME_FROM))} than in later ones, and "
+                f"peft_version does not say which. {MERGE_IT}"
             )
         if shape[:1] != (rank,):
             raise CheckpointError(
@@ -119,7 +129,7 @@ class AdapterConfig:
 
 
 def read_adapter_config(path: Path) -> AdapterConfig:
-    """Raises CheckpointError with everything that the file asks for and that is not merged, each by name."""
+    """Read the file. Raises CheckpointError that names everything that cannot be merged."""
     raw = read_json(path)
     if wrong := list(_not_merged(raw)):
         way_out = _NEVER_MERGED if any(raw.get(key) for key in _OF_TOKENS) else MERGE_IT
@@ -156,8 +166,8 @@ def _not_merged(raw: Mapping[str, Any]) -> Iterator[str]:
     start = raw.get("init_lora_weights")
     if isinstance(start, str) and start.lower().startswith(_START_CHANGES_BASE):
         yield (
-            f"init_lora_weights is {_short(start)}, which changed the base's weights before training, so that the "
-            "matrices do not fit the unchanged base"
+            f"init_lora_weights is {_short(start)}, which changed the base's weights before "
+            "training, so that the matrices do not fit the unchanged base"
         )
     elif not any(
         start is value or (isinstance(value, str) and start == value) for value in _PLAIN_START
@@ -206,7 +216,10 @@ def _words(value: Any) -> tuple[str, ...]:
 
 
 def _pattern(value: Any, read: Callable[[Any], Any]) -> dict[str, Any]:
-    """Regular expressions -> values. PEFT searches with them, so those that could search for hours are refused."""
+    """Read an object of regular expressions and values.
+
+    PEFT searches with the expressions: those that could search for hours are refused.
+    """
     if not isinstance(value, dict):
         raise ValueError("an object")
     for key in value:
@@ -221,7 +234,7 @@ def _pattern(value: Any, read: Callable[[Any], Any]) -> dict[str, Any]:
 
 
 def _version(value: Any) -> tuple[int, ...]:
-    """The numbers that a version begins with; (0,) for none."""
+    """Return the two numbers that a version begins with; (0,) if there are none."""
     match = re.match(r"(\d{1,4})\.(\d{1,4})", value) if isinstance(value, str) else None
     return tuple(map(int, match.groups())) if match else (0,)
 

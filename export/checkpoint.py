@@ -1,4 +1,4 @@
-"""A checkpoint's tensors, opened lazily, under one set of names whatever the source layout."""
+"""A checkpoint's tensors, opened lazily, under one set of names for all source layouts."""
 
 from __future__ import annotations
 
@@ -39,18 +39,21 @@ __all__ = [
 
 _BUFFERS = (".position_ids", ".rotary_emb.inv_freq", ".masked_bias")
 _LARGEST_SIZE = 1 << 24
-"""Of any width, vocabulary or context; the largest published ones are below a tenth of it."""
+"""Largest width, vocabulary or context that is believed; published ones are below a tenth of it."""
 _LARGEST_REAL = 1e30
-"""Of what a GGUF file holds as a 32-bit float; rope_theta of published models is below 1e8."""
+"""Largest value that a GGUF file holds as a 32-bit float; rope_theta of published models is
+below 1e8."""
 _MOST_TILES = 64
-"""Of a page's grid: 64 tiles are 36,928 image tokens, nine times the context of LLaVA-1.6."""
+"""Most tiles of a page's grid: 64 tiles are 36,928 image tokens, nine times the context of
+LLaVA-1.6."""
 _NOT_THE_TOWER = ("text_model.", "text_projection.", "visual_projection.", "logit_scale")
 
 
 class Checkpoint:
-    """All tensors of a model, with an adapter merged in where there is one.
+    """All tensors of a model, with an adapter merged in if there is one.
 
-    Raises CheckpointError listing everything that is missing, doubled, unexpected or of the wrong shape.
+    Raises CheckpointError that lists everything that is missing, doubled, unexpected or of the
+    wrong shape.
     """
 
     def __init__(
@@ -61,24 +64,24 @@ class Checkpoint:
         self.adapter = adapter
         self._shards = Shards()
         self.files = weight_files(path)
-        """Weight files of the model and its tower; those of the adapter are its own."""
+        """Weight files of the model and its tower; the adapter lists its own."""
         self.notes = adapter.notes if adapter else ()
         """What a reader of the kit must know about its source."""
-        found, problems = self._collect(self.files, PREFIXES)
+        tensors, problems = self._collect(self.files, PREFIXES)
         if problems:
             raise CheckpointError(f"{path}: {shown(problems)}. Fetch the checkpoint again.")
-        refuse_types(path, (s for _, s in found))
-        tower = self._tower(any(name.startswith(TOWER) for name, _ in found), tower_dir)
+        refuse_types(path, (s for _, s in tensors))
+        tower = self._tower(any(name.startswith(TOWER) for name, _ in tensors), tower_dir)
         if tower:
             self.files += tower
             extra, more = self._collect(tower, TOWER_PREFIXES)
             extra = [(n, s) for n, s in extra if not s.name.startswith(_NOT_THE_TOWER)]
             refuse_types(tower[0].parent, (s for _, s in extra))
-            found += extra
+            tensors += extra
             problems += more
-        count = Counter(name for name, _ in found)
+        count = Counter(name for name, _ in tensors)
         problems += [f"doubled: {name}" for name, n in count.items() if n > 1]
-        self._stored = dict(found)
+        self._stored = dict(tensors)
         _refuse_impossible(path, config, len(self._stored))
         problems += self._compare()
         if problems:
@@ -89,20 +92,23 @@ class Checkpoint:
     def _collect(
         self, files: list[Path], prefixes: tuple[tuple[str, str], ...]
     ) -> tuple[list[tuple[str, Stored]], list[str]]:
-        found, problems = [], []
+        tensors, problems = [], []
         for file in files:
             try:
                 stored = list(self._shards.listing(file))
             except CheckpointError as e:
                 problems.append(str(e))
                 continue
-            found += [
+            tensors += [
                 (canonical(s.name, prefixes), s) for s in stored if not s.name.endswith(_BUFFERS)
             ]
-        return found, problems
+        return tensors, problems
 
     def _tower(self, inside: bool, tower_dir: Path | None) -> list[Path]:
-        """Weight files of the tower's own folder; none where its weights are `inside` the checkpoint."""
+        """Return the weight files of the tower's own folder.
+
+        There are none where the tower's weights are `inside` the checkpoint.
+        """
         named = self.config.tower
         folders = [self.path / named, Path(named)] if named else []
         if inside:
@@ -111,42 +117,45 @@ class Checkpoint:
             )
             if tower_dir is not None and (described or self.config.layout == "llava_next"):
                 raise CheckpointError(
-                    f"{self.path}: carries its own vision tower and its description, and --vision-tower {tower_dir} "
-                    "brings another. The model was trained with its own: leave --vision-tower out."
+                    f"{self.path}: carries its own vision tower and its description, and "
+                    f"--vision-tower {tower_dir} brings another. The model was trained with its "
+                    "own: leave --vision-tower out."
                 )
             if tower_dir is not None:
                 self.notes += (
-                    f"the vision tower's weights are the checkpoint's own; of {tower_dir.name} only the description "
-                    "(config.json, preprocessor_config.json) was read.",
+                    f"the vision tower's weights are the checkpoint's own; of {tower_dir.name} "
+                    "only the description (config.json, preprocessor_config.json) was read.",
                 )
             return []
         if tower_dir is not None:
             if not has_weights(tower_dir):
                 raise CheckpointError(
-                    f"{self.path}: has no vision tower, and --vision-tower {tower_dir} holds no weights either (no "
-                    "*.safetensors, no pytorch_model*.bin). Fetch all files of the tower into that folder."
+                    f"{self.path}: has no vision tower, and --vision-tower {tower_dir} holds no "
+                    "weights either (no *.safetensors, no pytorch_model*.bin). Fetch all files of "
+                    "the tower into that folder."
                 )
             return weight_files(tower_dir)
         for folder in folders:
             if folder.is_dir() and has_weights(folder):
                 return weight_files(folder)
         raise CheckpointError(
-            f"{self.path}: has no vision tower, and none lies in a folder of its own (config: {named or 'none named'}). "
-            "Give the tower's folder, with its config.json and weights, with --vision-tower."
+            f"{self.path}: has no vision tower, and none lies in a folder of its own (config: "
+            f"{named or 'none named'}). Give the tower's folder, with its config.json and weights, "
+            "with --vision-tower."
         )
 
     def _compare(self) -> list[str]:
-        """Differences between what is stored and what the config promises."""
+        """Return the differences between the stored tensors and those that the config promises."""
         needed, optional = expected(self.config)
         added = self.adapter.added() if self.adapter else {}
         shapes = {name: s.shape for name, s in self._stored.items()} | added
-        known = needed | optional
+        allowed = needed | optional
         problems = [f"missing: {n}" for n in sorted(needed.keys() - shapes.keys())]
-        problems += [f"unexpected: {n}" for n in sorted(shapes.keys() - known.keys())]
+        problems += [f"unexpected: {n}" for n in sorted(shapes.keys() - allowed.keys())]
         problems += [
-            f"shape of {n} is {list(shape)}, the config says {list(known[n])}"
+            f"shape of {n} is {list(shape)}, the config says {list(allowed[n])}"
             for n, shape in sorted(shapes.items())
-            if n in known and shape != known[n]
+            if n in allowed and shape != allowed[n]
         ]
         if self.adapter:
             problems += self.adapter.misfits(
@@ -155,7 +164,7 @@ class Checkpoint:
         return problems
 
     def names(self) -> list[str]:
-        """In file order."""
+        """Return the names of all tensors, in file order."""
         added = self.adapter.added() if self.adapter else {}
         return list(self._stored) + [n for n in added if n not in self._stored]
 
@@ -163,7 +172,7 @@ class Checkpoint:
         return name in self._stored or (self.adapter is not None and name in self.adapter.added())
 
     def tensor(self, name: str) -> torch.Tensor:
-        """The tensor of a name inside, in the checkpoint's dtype."""
+        """Return a tensor by its name in the original LLaVA layout, in the checkpoint's dtype."""
         if self.adapter is not None and name in self.adapter.added():
             return self.adapter.replacement(name)
         weight = self._shards.read(self._stored[name])
@@ -171,7 +180,8 @@ class Checkpoint:
 
 
 def _refuse_impossible(path: Path, config: Config, tensors: int) -> None:
-    """Raise CheckpointError for sizes that no model has, before anything of such a size is made."""
+    """Raise CheckpointError for sizes that no model has, before anything of such a size is
+    allocated."""
     text, vision = config.text, config.vision
     sizes = {
         "hidden_size": text.hidden_size,
@@ -201,7 +211,8 @@ def _refuse_impossible(path: Path, config: Config, tensors: int) -> None:
         for k, v in reals.items()
         if type(v) not in (int, float) or not 0 < v < _LARGEST_REAL
     ]
-    # Each layer has at least one tensor: a config that promises more would fill the memory with names.
+    # Each layer has at least one tensor: a config that promises more would fill the memory with
+    # names.
     layers = {
         "num_hidden_layers": text.num_hidden_layers,
         "vision num_hidden_layers": vision.num_hidden_layers,
@@ -228,7 +239,11 @@ def _tiles(config: Config, width: int, height: int) -> int:
 
 
 def expected(config: Config) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
-    """Shapes of the tensors that the config promises: needed ones, and ones that may be there and are not converted."""
+    """Return the shapes of the tensors that the config promises.
+
+    The first value holds needed tensors; the second one those that may be there and are not
+    converted.
+    """
     text = config.text
     d, ff, vocabulary = text.hidden_size, text.intermediate_size, text.vocab_size
     q, kv = text.num_attention_heads * config.head_dim, text.num_key_value_heads * config.head_dim
@@ -290,6 +305,7 @@ def needs_newline(config: Config) -> bool:
 
 
 def finite(tensor: torch.Tensor) -> bool:
-    """Whether every value is a number and not infinite."""
-    # One pass at memory speed (a sum in float64 is thirty times slower); NaN is passed on by both ends.
+    """Whether every value is a finite number."""
+    # One pass at memory speed (a sum in float64 is thirty times slower); both ends are NaN if any
+    # value is.
     return tensor.numel() == 0 or all(bool(torch.isfinite(end)) for end in torch.aminmax(tensor))

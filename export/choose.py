@@ -1,9 +1,12 @@
-"""Which type each matrix gets: the least harm within a number of bytes.
+"""Choose a type for each matrix: the least harm within a number of bytes.
 
-Harm of a type in a matrix: the mean square of what it changes in the matrix's output, from the weights' rounding errors and
-the mean square of each input column, relative to the output's own; or, where a sensitivity was measured, the divergence of
-the answer's words that such an error causes, which grows in proportion to it. Harms add up, and the least sum within a
-budget is a multiple-choice knapsack, solved by dynamic programming over bytes.
+The harm of a type in a matrix is the mean square of the change in the matrix's output, relative to
+the output's own. It follows from the rounding errors of the weights and the mean square of each
+input column. Where a sensitivity was measured, it is the divergence of the answers' tokens that
+such an error causes, which grows in proportion to it.
+
+Harms add up. The least sum within a budget is a multiple-choice knapsack, solved by dynamic
+programming over bytes.
 """
 
 from __future__ import annotations
@@ -25,13 +28,14 @@ CANDIDATES = tuple(
     Type[n]
     for n in ["Q2_K", "IQ3_XXS", "Q3_K", "IQ3_S", "IQ4_XS", "Q4_K", "Q5_K", "Q6_K", "Q8_0", "F16"]
 )
-"""From small to large; those that are slow on a CPU and no better (IQ2, IQ1, Q4_0, Q5_0, ...) are not among them."""
+"""Types from small to large, without those that are slow on a CPU and no better (IQ2, IQ1, Q4_0,
+Q5_0, ...)."""
 NO_BLOCKS = tuple(Type[n] for n in ("Q4_0", "Q5_0", "Q8_0", "F16"))
-"""For rows that are no multiple of 256."""
+"""Types for rows whose length is no multiple of 256."""
 ROWS = 384
-"""Of a matrix are measured; their error speaks for all of it."""
+"""Rows of a matrix that are measured; their error stands for the whole matrix."""
 UNITS = 1 << 17
-"""Steps of the budget: what is lost by rounding up is below a thousandth."""
+"""Steps of the budget; rounding up loses less than a thousandth."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +52,12 @@ def measure(
     importance: Mapping[str, Float],
     progress: Callable[[int, int], None] = lambda _done, _of: None,
 ) -> list[Matrix]:
-    """Every matrix of a GGUF with its relative output error by type. `progress` gets matrices done and of how many."""
+    """Measure the relative output error of every matrix of a GGUF, by type.
+
+    `progress` gets the matrices done and their total.
+    """
     tensors = [t for t in gguf.GGUFReader(path).tensors if len(t.shape) > 1]
-    made = []
+    matrices = []
     for i, t in enumerate(tensors):
         columns, rows = (int(n) for n in t.shape)
         picked = np.linspace(0, rows - 1, min(rows, ROWS)).astype(int)
@@ -63,24 +70,27 @@ def measure(
         if weight is None:
             kinds = [
                 k for k in kinds if k != Type.IQ3_XXS
-            ]  # llama.cpp refuses it without importance
+            ]  # llama.cpp refuses this type without importance
         harm = {k: _error(sample, k, weight) for k in kinds}
-        made.append(
+        matrices.append(
             Matrix(t.name, {k: rows * (ggml.row_bytes(k, columns) or 0) for k in kinds}, harm)
         )
         progress(i + 1, len(tensors))
-    return made
+    return matrices
 
 
 def _error(matrix: Float, kind: Type, importance: Float | None) -> float:
-    """Mean square of the output's change, relative to the output's."""
+    """Return the mean square of the output's change, relative to the output's."""
     weight = np.ones(matrix.shape[1]) if importance is None else importance.astype(np.float64)
     change = np.square(ggml.rounded(matrix, kind, importance) - matrix, dtype=np.float64) @ weight
     return float(change.sum() / (np.square(matrix, dtype=np.float64) @ weight).sum())
 
 
 def weighted(matrices: list[Matrix], sensitivity: Mapping[str, float]) -> list[Matrix]:
-    """With harm as divergence: a matrix's error times the divergence that an error of one would cause."""
+    """Return the matrices with their harm as divergence.
+
+    That is the matrix's error times the divergence that an error of one would cause.
+    """
     return [
         Matrix(m.name, m.bytes, {k: h * sensitivity[m.name] for k, h in m.harm.items()})
         for m in matrices
@@ -88,11 +98,15 @@ def weighted(matrices: list[Matrix], sensitivity: Mapping[str, float]) -> list[M
 
 
 def choose(matrices: list[Matrix], budget: int) -> dict[str, Type]:
-    """Matrix -> type, with the least sum of harms in `budget` bytes. UsageError where nothing fits."""
+    """Return the type of each matrix, with the least sum of harms in `budget` bytes.
+
+    Raises UsageError where nothing fits.
+    """
     least = sum(min(m.bytes.values()) for m in matrices)
     if least > budget:
         raise UsageError(
-            f"{budget:,} bytes are too few for the language model: its smallest types take {least:,}."
+            f"{budget:,} bytes are too few for the language model: its smallest types take "
+            f"{least:,}."
         )
     unit = max(1, budget // UNITS)
     room = budget // unit

@@ -1,8 +1,8 @@
-"""config.json -> Config: what a checkpoint is, in one form for all layouts; whatever cannot be converted is refused.
+"""Read config.json into one form for all layouts; refuse what cannot be converted.
 
-Two layouts: the original LLaVA one (`LlavaLlamaForCausalLM`: one flat config) and transformers' `LlavaNext` (text_config,
-vision_config). Absent fields have the defaults of the classes that would load the checkpoint. What is done with each key
-stands in export/keys.py.
+There are two layouts: the original LLaVA one (`LlavaLlamaForCausalLM`: one flat config) and
+transformers' `LlavaNext` (text_config, vision_config). Absent fields have the defaults of the
+classes that would load the checkpoint. export/keys.py says what is done with each key.
 """
 
 from __future__ import annotations
@@ -37,11 +37,12 @@ BUILT_IN_TOWERS: dict[str, dict[str, Any]] = {
 
 _ORIGINAL = ("LlavaLlamaForCausalLM", "LlavaLLaMAForCausalLM")
 _PLAIN = "LlamaForCausalLM"
-"""What a folder says that LLaVA's trainer made of a Vicuna: the name of the base stays in its config.json."""
+"""Architecture in a folder that LLaVA's trainer wrote for a Vicuna: the base's name stays in its
+config.json."""
 _HUB = ("LlavaNextForConditionalGeneration",)
 _MODEL_TYPES = {"llava": ("llama", "llava", "llava_llama"), "llava_next": ("llava_next",)}
 _PINPOINTS = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
-"""Of a LlavaNextConfig that does not say."""
+"""Grids of a LlavaNextConfig that states none."""
 _ROPE = ("default", "linear", "yarn", "llama3")
 
 
@@ -56,7 +57,7 @@ class Config:
     vision_layers: int
     """Encoder layers up to the selected hidden state; later ones are not converted."""
     tower: str
-    """Name or folder of the vision tower as the config gives it; empty where there is none."""
+    """Name or folder of the vision tower as the config gives it; empty if it gives none."""
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     aspect_ratio: Aspect
@@ -65,16 +66,16 @@ class Config:
     """Where `merge` comes from, for the manifest."""
     pinpoints: tuple[tuple[int, int], ...]
     bos: int | None
-    """bos_token_id as config.json states it; None: it does not."""
+    """bos_token_id of config.json; None if it states none."""
     eos: tuple[int, ...]
     """Every eos_token_id that config.json states, the text model's first."""
     pad: int | None
     files: tuple[Path, ...]
-    """The JSON files that this was read from."""
+    """The JSON files that were read."""
 
     @property
     def patches_per_side(self) -> int:
-        """Of one tile."""
+        """Patches along the side of one tile."""
         return int(self.vision.image_size) // int(self.vision.patch_size)
 
     @property
@@ -87,25 +88,17 @@ class Config:
 
 
 def read_config(path: Path, *, tower_dir: Path | None, merge: Merge | None = None) -> Config:
-    """Config of the checkpoint whose config.json is at `path`; `merge` overrides the packing.
+    """Read the configuration of the checkpoint whose config.json is at `path`.
 
-    `tower_dir` replaces the vision tower that the config names. Raises CheckpointError with everything that the config
-    asks for and that cannot be converted, each by name.
+    `merge` overrides the packing; `tower_dir` replaces the vision tower that the config names.
+    Raises CheckpointError that names everything that the config asks for and that cannot be
+    converted.
     """
     raw = read_json(path)
     architecture = _architecture(raw, path)
     hub = architecture in _HUB
     wrong: list[str] = []
-    check(
-        raw,
-        ("llava_next", "generation", "any") if hub else ("llava", "text", "generation", "any"),
-        wrong,
-    )
-    parts = [raw]
-    if hub:
-        parts = [raw.get("text_config") or {}, raw]
-        if isinstance(parts[0], dict):
-            check(parts[0], ("text", "generation", "any"), wrong, where="text_config.")
+    parts = _checked_parts(raw, hub, wrong)
     _refuse_mistyped(path, wrong)
     tower = "" if hub else str(raw.get("mm_vision_tower") or raw.get("vision_tower") or "")
     folder = tower_dir or _tower_folder(path.parent, tower)
@@ -158,8 +151,22 @@ def read_config(path: Path, *, tower_dir: Path | None, merge: Merge | None = Non
     )
 
 
+def _checked_parts(raw: dict[str, Any], hub: bool, wrong: list[str]) -> list[dict[str, Any]]:
+    """Check the keys, and return the objects that describe the language model, the nearer first."""
+    sections = (
+        ("llava_next", "generation", "any") if hub else ("llava", "text", "generation", "any")
+    )
+    check(raw, sections, wrong)
+    if not hub:
+        return [raw]
+    text = raw.get("text_config") or {}
+    if isinstance(text, dict):
+        check(text, ("text", "generation", "any"), wrong, where="text_config.")
+    return [text, raw]
+
+
 def token_ids(value: Any) -> list[int]:
-    """eos_token_id as a list: it may be one id, several, or null."""
+    """Return eos_token_id as a list: it may be one id, several, or null."""
     return [] if value is None else value if isinstance(value, list) else [value]
 
 
@@ -178,19 +185,21 @@ def _architecture(raw: dict[str, Any], path: Path) -> str:
         architecture == _PLAIN
     )
     raise CheckpointError(
-        f"{path}: architecture {architecture[:80]!r}, expected one of {', '.join(_ORIGINAL[:1] + _HUB)}. "
-        f"This is not a PULSE (LLaVA-1.6) checkpoint.{alone}"
+        f"{path}: architecture {architecture[:80]!r}, expected one of "
+        f"{', '.join(_ORIGINAL[:1] + _HUB)}. This is not a PULSE (LLaVA-1.6) checkpoint.{alone}"
     )
 
 
 def _refuse_mistyped(path: Path, wrong: list[str]) -> None:
-    """Stop here where values have other types than the rest of the reading relies on."""
+    """Raise CheckpointError where values have other types than the rest of the reading relies
+    on."""
     if any("expected " in line for line in wrong):
         raise CheckpointError(f"{path}: cannot be converted: {'; '.join(wrong)}.")
 
 
 def _tower_folder(checkpoint: Path, tower: str) -> Path | None:
-    """The tower's folder where the config names one, beside the checkpoint or anywhere on this machine."""
+    """Return the folder of the tower that the config names, in the checkpoint or on this
+    machine."""
     for folder in (checkpoint / tower, Path(tower)):
         if tower and (folder / "config.json").is_file():
             return folder
@@ -198,7 +207,7 @@ def _tower_folder(checkpoint: Path, tower: str) -> Path | None:
 
 
 def _text(raw: dict[str, Any], wrong: list[str]) -> LlamaConfig:
-    """The language model's part, whose values have the right types."""
+    """Read the language model's part, whose values have the right types."""
     fields = {
         k: raw[k]
         for k, key in KEYS["text"].items()
@@ -223,7 +232,10 @@ def _text(raw: dict[str, Any], wrong: list[str]) -> LlamaConfig:
 
 
 def _rope(raw: dict[str, Any], wrong: list[str]) -> tuple[float, dict[str, Any] | None]:
-    """Base and scaling of the rotary positions; transformers 5 writes rope_parameters where 4 has two other keys."""
+    """Return base and scaling of the rotary positions.
+
+    transformers 5 writes rope_parameters where transformers 4 has two other keys.
+    """
     objects = {
         k: _rope_object(k, raw[k], wrong) for k in ("rope_scaling", "rope_parameters") if raw.get(k)
     }
@@ -242,7 +254,8 @@ def _rope(raw: dict[str, Any], wrong: list[str]) -> tuple[float, dict[str, Any] 
 
 
 def _rope_object(name: str, raw: dict[str, Any], wrong: list[str]) -> dict[str, Any]:
-    """rope_type, and the keys that count for it, as numbers of the types that transformers wants."""
+    """Return rope_type and the keys that count for it, as numbers of the types that transformers
+    expects."""
     kind = raw.get("rope_type") or raw.get("type") or "default"
     if kind not in _ROPE or raw.get("type") not in (None, kind):
         wrong.append(f"{name} is {shown(raw.get('type') or kind)} (known: {', '.join(_ROPE)})")
@@ -278,7 +291,8 @@ def _rope_object(name: str, raw: dict[str, Any], wrong: list[str]) -> dict[str, 
 def _vision(
     raw: dict[str, Any] | None, tower: str, folder: Path | None, path: Path, wrong: list[str]
 ) -> tuple[CLIPVisionConfig, list[Path]]:
-    """The tower's configuration, and the file that it comes from where that is another than config.json."""
+    """Return the tower's configuration, and the file that it was read from if that is not
+    config.json."""
     files, where = [], "vision_config."
     if raw is None and folder is not None:
         files.append(folder / "config.json")
@@ -290,12 +304,12 @@ def _vision(
             raw = raw | whole["vision_config_dict"]
     if raw is None:
         raw = BUILT_IN_TOWERS.get(tower)
-    elif raw == {} and not files:  # a LlavaNextConfig that does not say
+    elif raw == {} and not files:  # a LlavaNextConfig that states none
         raw = BUILT_IN_TOWERS["openai/clip-vit-large-patch14-336"]
     if raw is None:
         raise CheckpointError(
-            f"{path}: vision tower {tower!r} is neither built in nor a folder with config.json. Give its folder with "
-            "--vision-tower."
+            f"{path}: vision tower {tower!r} is neither built in nor a folder with config.json. "
+            "Give its folder with --vision-tower."
         )
     if not isinstance(raw, dict):
         raise CheckpointError(
@@ -317,7 +331,8 @@ def _vision(
     vision = CLIPVisionConfig(**fields)
     if vision.hidden_size % vision.num_attention_heads or vision.image_size < vision.patch_size:
         wrong.append(
-            f"{where}hidden_size, num_attention_heads, image_size and patch_size do not fit one another"
+            f"{where}hidden_size, num_attention_heads, image_size and patch_size do not fit one "
+            "another"
         )
     return vision, files
 
@@ -325,7 +340,7 @@ def _vision(
 def _consistent(
     raw: dict[str, Any], hub: bool, text: LlamaConfig, vision: CLIPVisionConfig, wrong: list[str]
 ) -> None:
-    """Keys that say the same thing twice, and ones whose absence asks for something else."""
+    """Report keys that contradict one another, and keys whose absence asks for something else."""
     types = _MODEL_TYPES["llava_next" if hub else "llava"]
     if raw.get("model_type", types[0]) not in types:
         wrong.append(f"model_type is {shown(raw['model_type'])}, expected {' or '.join(types)}")
@@ -340,12 +355,16 @@ def _consistent(
         wrong.append("mm_projector_type is absent, which means 'linear'; expected 'mlp2x_gelu'")
     if raw.get("mm_hidden_size") not in (None, vision.hidden_size):
         wrong.append(
-            f"mm_hidden_size is {raw['mm_hidden_size']}, the tower's hidden_size {vision.hidden_size}"
+            f"mm_hidden_size is {raw['mm_hidden_size']}, the tower's hidden_size "
+            f"{vision.hidden_size}"
         )
 
 
 def _layers(select: int | None, vision: CLIPVisionConfig, wrong: list[str]) -> int:
-    """Layers that hidden_states[select] needs: hidden_states has one entry more than there are layers."""
+    """Return the number of layers that hidden_states[select] needs.
+
+    hidden_states has one entry more than there are layers.
+    """
     total, select = int(vision.num_hidden_layers), -2 if select is None else select
     if not -total - 1 <= select <= total:
         wrong.append(f"the selected vision layer is {select!r}")
@@ -365,7 +384,10 @@ def _one_of(
 def _merge(
     raw: dict[str, Any], hub: bool, override: Merge | None, wrong: list[str]
 ) -> tuple[str, str]:
-    """The packing and where it comes from. LLaVA's default is flat; transformers' LlavaNext class always unpads."""
+    """Return the packing and where it comes from.
+
+    LLaVA's default is flat; transformers' LlavaNext class always unpads.
+    """
     if override is not None:
         return override, "--merge"
     if raw.get("mm_patch_merge_type") is not None:
@@ -382,13 +404,14 @@ def _merge(
 
 
 def _pinpoints(value: Any, size: int, aspect: str, wrong: list[str]) -> tuple[tuple[int, int], ...]:
-    """Grid sizes (width, height) in pixels, from a list or from LLaVA's string."""
+    """Return grid sizes (width, height) in pixels, from a list or from LLaVA's string."""
     if aspect != "anyres":
         return ()
     grid = grid_of(value)
     if not grid or any(w < size or h < size or w % size or h % size for w, h in grid):
         wrong.append(
-            f"image_grid_pinpoints is {shown(value)}, expected [[width, height], ...] in multiples of {size}"
+            f"image_grid_pinpoints is {shown(value)}, expected [[width, height], ...] in multiples "
+            f"of {size}"
         )
         return ()
     return grid

@@ -1,4 +1,7 @@
-"""Checkpoint -> kit, in order: refuse, read, write beside, prove, name. The manifest is written last."""
+"""Make a kit of a checkpoint: refuse, read, write to a work folder, prove, name.
+
+The manifest is written last.
+"""
 
 from __future__ import annotations
 
@@ -37,18 +40,23 @@ from pulse_edge.kit.write import listing, refuse_target, write_manifest, writing
 
 Progress = Callable[[int, int], None]
 MAX_TOKENS = 1024
-"""Of an answer: what PULSE's evaluation allows."""
+"""Longest answer in tokens: PULSE's evaluation allows as many."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a conversion is asked for."""
+    """The settings of a conversion."""
 
     language: str = "f16"
+    """Type of the language model: f16, bf16 or f32."""
     vision: str = "fp16"
+    """Type of the vision encoder: fp16 or fp32."""
     lora: Path | None = None
+    """Folder of an adapter to merge in."""
     vision_tower: Path | None = None
+    """Folder of a vision tower, for a checkpoint that carries none."""
     merge: Merge | None = None
+    """Packing that replaces the one of config.json."""
     demonstration: bool = False
     force: bool = False
     golden: tuple[Path, ...] = ()
@@ -56,7 +64,10 @@ class Options:
 
 
 def resolve(source: str, say: Callable[[str], None]) -> tuple[Path, ModelSpec | None]:
-    """The checkpoint directory that `source` is, or that the model of this name in models.yaml is fetched into."""
+    """Return the checkpoint's directory that `source` names; fetch a model of models.yaml into it.
+
+    The second value is the model's entry in models.yaml, if there is one.
+    """
     if Path(source).exists() or "/" in source:
         return Path(source), None
     spec = find(source, load_models())
@@ -71,9 +82,11 @@ def convert(
     spec: ModelSpec | None = None,
     progress: Progress = lambda _done, _of: None,
 ) -> None:
-    """Make a kit. `say` gets the name of each step, `progress` its bytes done and of how many, where it counts them.
+    """Make the kit `target` of the checkpoint in `source`.
 
-    Raises CheckpointError, KitError, ParityError, EngineError; then nothing is left behind.
+    `say` gets the name of each step; `progress` gets a step's bytes done and their total, where the
+    step counts them. Raises CheckpointError, KitError, ParityError or EngineError, and then leaves
+    nothing behind.
     """
     installed_runtime()
     golden.require(options.golden)
@@ -176,7 +189,7 @@ def _source(
     spec: ModelSpec | None,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Provenance: every file that went in, with sha256."""
+    """Return the provenance: every file that was read, with its sha256."""
     path = checkpoint.path
     files = [*checkpoint.config.files, *vocabulary.files, *checkpoint.files]
     if checkpoint.adapter:
@@ -207,12 +220,12 @@ def _source(
 
 
 def _inside(file: Path, checkpoint: Path) -> str:
-    """A source file's name for the manifest: two folders may each have a model.safetensors."""
+    """Return a file's name for the manifest: two folders may each have a model.safetensors."""
     return file.name if file.parent == checkpoint else f"{file.parent.name}/{file.name}"
 
 
 def _check_room(checkpoint: Checkpoint, target: Path, options: Options) -> None:
-    """Refuse before any work when the kit would not fit on the disk."""
+    """Raise CheckpointError before any work if the disk has too little room for the kit."""
     width = {"f32": 4, "f16": 2, "bf16": 2}[options.language]
     needed, _ = expected(checkpoint.config)
     size = sum(int(np.prod(s)) * (width if llm.gguf_name(n) else 4) for n, s in needed.items())
@@ -221,5 +234,6 @@ def _check_room(checkpoint: Checkpoint, target: Path, options: Options) -> None:
     free = shutil.disk_usage(folder).free
     if size > free:
         raise CheckpointError(
-            f"{target}: needs {size / 1e9:.1f} GB of disk, and {free / 1e9:.1f} GB are free. Choose another disk."
+            f"{target}: needs {size / 1e9:.1f} GB of disk, and {free / 1e9:.1f} GB are free. "
+            "Choose another disk."
         )

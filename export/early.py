@@ -1,6 +1,7 @@
-"""What can be known to be wrong before torch and transformers are imported, which takes a quarter of a minute.
+"""Refuse what can be refused before torch and transformers are imported.
 
-The same is checked again where the work is done, for callers from Python; nothing here is needed for a right result.
+Their import takes a quarter of a minute. The same checks are repeated where the work is done, for
+callers from Python; no right result depends on this module.
 """
 
 from __future__ import annotations
@@ -15,13 +16,16 @@ from pulse_edge.kit.manifest import KeyCacheType
 from pulse_edge.kit.write import refuse_target
 
 VISION = ("fp32", "fp16", "w8", "int8", "int8-static")
-"""Names in `vision.KINDS`, which only its import of torch keeps from being read here."""
+"""The keys of `vision.KINDS`, which cannot be read here because that module imports torch."""
 STAGES = ("tower", "language", "real", "words")
-"""Of the miniature's training, as in its plan."""
+"""The stages of the miniature's training, as in its plan."""
 
 
 def check_convert(source: str, target: Path, options: Mapping[str, Any]) -> None:
-    """Raise UsageError, CheckpointError, KitError, ScanError or PageRefused for what `convert` would refuse."""
+    """Raise the error that `convert` would raise for its arguments.
+
+    It is a UsageError, CheckpointError, KitError, ScanError or PageRefused.
+    """
     refuse_target(target, force=options["force"])
     if not Path(source).exists() and "/" not in source:
         from export.models import find, load_models
@@ -35,7 +39,10 @@ def check_convert(source: str, target: Path, options: Mapping[str, Any]) -> None
 
 
 def check_quantize(base: Path, target: Path, options: Mapping[str, Any]) -> None:
-    """Raise UsageError, KitError, ScanError or PageRefused for what `quantize` would refuse."""
+    """Raise the error that `quantize` would raise for its arguments.
+
+    It is a UsageError, KitError, ScanError or PageRefused.
+    """
     given = [name for name in ("llm", "size", "bpw") if options[name] is not None]
     if len(given) > 1:
         raise UsageError(f"--{' and --'.join(given)} contradict one another: give one of them.")
@@ -43,15 +50,16 @@ def check_quantize(base: Path, target: Path, options: Mapping[str, Any]) -> None
         from export import ggml
 
         ggml.file_type(options["llm"])
-    for option, known in (("vision", VISION), ("key_cache_type", get_args(KeyCacheType))):
-        if options[option] not in (None, *known):
+    for option, choices in (("vision", VISION), ("key_cache_type", get_args(KeyCacheType))):
+        if options[option] not in (None, *choices):
             name = option.replace("_", "-")
-            raise UsageError(f"--{name} {options[option]}: expected one of {', '.join(known)}.")
+            raise UsageError(f"--{name} {options[option]}: expected one of {', '.join(choices)}.")
     refuse_target(target, force=options["force"])
     kind = open_kit(base).manifest.language.type
     if kind not in ("f16", "bf16", "f32"):
         raise KitError(
-            f"{base}: its language model is {kind}, quantized already. Name the f16 kit that it comes from."
+            f"{base}: its language model is {kind}, quantized already. Name the f16 kit that it "
+            "comes from."
         )
     if options["stats"] is not None and not options["stats"].is_file():
         raise UsageError(
@@ -61,17 +69,17 @@ def check_quantize(base: Path, target: Path, options: Mapping[str, Any]) -> None
 
 
 def check_train(out: Path, options: Mapping[str, Any]) -> None:
-    """Raise UsageError for what `train-miniature` would refuse."""
+    """Raise the UsageError that `train-miniature` would raise for its arguments."""
     for wish in options["steps"]:
         name, _, length = wish.partition("=")
         if name not in STAGES or not length.isdecimal():
-            known = ", ".join(STAGES)
+            stages = ", ".join(STAGES)
             raise UsageError(
-                f"--steps {wish}: give STAGE=N with a stage of {known}, and 0 to leave it out."
+                f"--steps {wish}: give STAGE=N with a stage of {stages}, and 0 to leave it out."
             )
     if options["resume"] and options["start"] is not None:
         raise UsageError(
-            "--start begins a new plan; --resume goes on with the one there is. Give one of them."
+            "--start begins a new plan; --resume goes on with the existing one. Give one of them."
         )
     if options["resume"] and not out.is_dir():
         raise UsageError(f"{out}: no training to resume. Start one without --resume.")

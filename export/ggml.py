@@ -1,4 +1,5 @@
-"""llama.cpp's own quantization: a GGUF in, a GGUF of smaller types out; and the error that a type makes in a matrix."""
+"""Call llama.cpp's own quantization of a GGUF, and measure the error that a type causes in a
+matrix."""
 
 from __future__ import annotations
 
@@ -20,17 +21,19 @@ from pulse_edge.inference.vision_encoder import _interruptible
 
 Float = npt.NDArray[np.float32]
 BUFFER = 1 << 28
-"""Bytes of a matrix that llama.cpp holds at once; its default of 8 GiB is the whole of the largest."""
+"""Bytes of a matrix that llama.cpp holds at once; by its default of 8 GiB it would hold the
+whole of the largest one."""
 
 
 @cache
 def file_types() -> dict[str, int]:
-    """Name -> llama.cpp's number of every type of a whole file that it can write: F16, Q4_K_M, ..."""
+    """Return every type of a whole file that llama.cpp can write (F16, Q4_K_M, ...), with its
+    number."""
     llama_cpp.prepare()
     from llama_cpp import llama_cpp as lib
 
     pattern = re.compile(r"LLAMA_FTYPE_(?:MOSTLY|ALL)_(\w+)")
-    # NVFP4 has a number, but llama_ftype_get_default_type (src/llama-quant.cpp) knows no way to make it.
+    # NVFP4 has a number, but llama_ftype_get_default_type (src/llama-quant.cpp) has no type for it.
     return {
         m[1]: getattr(lib, name)
         for name in dir(lib)
@@ -39,7 +42,8 @@ def file_types() -> dict[str, int]:
 
 
 def file_type(name: str) -> int:
-    """llama.cpp's number of a type. UsageError, with all of them, for an unknown one."""
+    """Return llama.cpp's number of a type. Raises UsageError, with all names, for an unknown
+    one."""
     if name not in file_types():
         raise UsageError(
             f"--llm {name}: llama.cpp has no such type. It has {', '.join(sorted(file_types()))}."
@@ -57,10 +61,11 @@ def quantize(
     threads: int,
     progress: Callable[[int, int], None] = lambda _done, _of: None,
 ) -> None:
-    """Write `source`, a GGUF of f32, f16 or bf16, as `kind`; single tensors as `types` say.
+    """Write `source`, a GGUF of f32, f16 or bf16, as `kind`, and single tensors as `types` says.
 
-    `importance` holds a float32 (columns,) per matrix. `progress` gets tensors done and of how many. The bytes depend on
-    nothing else, the number of threads least of all. EngineError with llama.cpp's reason.
+    `importance` holds a float32 (columns,) per matrix. `progress` gets the tensors done and their
+    total. The bytes depend on nothing else, in particular not on the number of threads. Raises
+    EngineError with llama.cpp's reason.
     """
     llama_cpp.prepare()
     from llama_cpp import llama_cpp as lib
@@ -107,7 +112,7 @@ _LOGS: list[Any] = []
 
 
 def tensor_types(path: Path) -> dict[str, str]:
-    """Type of every tensor of a GGUF that is not float32."""
+    """Return the type of every tensor of a GGUF that is not float32."""
     tensors = gguf.GGUFReader(path).tensors
     return {
         t.name: t.tensor_type.name
@@ -116,17 +121,20 @@ def tensor_types(path: Path) -> dict[str, str]:
     }
 
 
-# --- one matrix -------------------------------------------------------------------------------------------------------
+# --- one matrix -----------------------------------------------------------------------------------
 
 
 def row_bytes(kind: Type, columns: int) -> int | None:
-    """Bytes of a row, or None where the type's blocks do not fit it."""
+    """Return the bytes of a row, or None where the type's blocks do not fit it."""
     block, size = gguf.GGML_QUANT_SIZES[kind]
     return None if columns % block else columns // block * size
 
 
 def packed(matrix: Float, kind: Type, importance: Float | None) -> npt.NDArray[np.uint8]:
-    """The bytes (rows, bytes of a row) of a matrix (rows, columns) float32 as `kind`: what llama.cpp writes into a file."""
+    """Return the bytes (rows, bytes of a row) of a matrix (rows, columns) float32 in a type.
+
+    They are the bytes that llama.cpp writes into a file.
+    """
     matrix = np.ascontiguousarray(matrix, np.float32)
     if kind in (Type.F32, Type.F16, Type.BF16):
         result: npt.NDArray[np.uint8] = np.ascontiguousarray(
@@ -150,7 +158,7 @@ def packed(matrix: Float, kind: Type, importance: Float | None) -> npt.NDArray[n
 
 
 def rounded(matrix: Float, kind: Type, importance: Float | None) -> Float:
-    """A matrix (rows, columns) float32 as it comes back from `kind`."""
+    """Return a matrix (rows, columns) float32 after a round trip through a type."""
     data = packed(matrix, kind, importance)
     if kind in (Type.F16, Type.BF16):
         result: Float = gguf.quants.dequantize(
@@ -164,7 +172,7 @@ def rounded(matrix: Float, kind: Type, importance: Float | None) -> Float:
 
 
 class _Traits(ctypes.Structure):
-    """ggml_type_traits, ggml.h."""
+    """ggml_type_traits of ggml.h."""
 
     _fields_ = (
         ("type_name", ctypes.c_char_p),

@@ -1,4 +1,7 @@
-"""Golden cases of a kit: questions about pages with what it answers here, for `pulse-edge doctor` on other machines."""
+"""Store golden cases in a kit: questions about pages with the answers that the kit gives here.
+
+`pulse-edge doctor` compares them on other machines.
+"""
 
 from __future__ import annotations
 
@@ -35,25 +38,35 @@ QUESTIONS = (
     "What is the heart rate?",
 )
 PAGE = paths.EXAMPLE_PAGE
-"""The page of a kit that names no other: it comes with the program."""
+"""The page of a kit that names no other; it comes with the program."""
 LATER = 16
-"""Tokens behind the first ahead of which logits are stored."""
+"""Tokens behind the first one whose logits are stored."""
 PERTURBED = 2.0**-20
-"""Share by which pixels are moved before they are encoded once more, as a standard deviation: what follows moves as it does where
-another processor adds float32 values in another order, and an encoder of integers rounds some to the other side."""
+"""Share by which pixels are moved before they are encoded once more, as a standard deviation.
+
+What follows moves as it does where another processor adds float32 values in another order; an
+encoder of integers rounds some values to the other side.
+"""
 FACTOR, RMS_FACTOR, LEAST = 3, 1.5, 0.01
-"""What is tolerated: three times the largest right difference of a logit, 1.5 times the right root mean square, and never
-less than the last one. Right root mean squares of one kit are within a quarter of one another, and 1 % of noise on the
-weights makes 1.9 (Q4_K_M) to 3 times as much (Q2_K), on the miniature; a single logit tells them apart less surely
-(docs/proof.md)."""
+"""Tolerated are three times the largest right difference of a logit and 1.5 times the right root
+mean square, each at least 0.01.
+
+Right root mean squares of one kit are within a quarter of one another, and 1 % of noise on the
+weights gives 1.9 (Q4_K_M) to 3 times as much (Q2_K), on the miniature. A single logit tells them
+apart less surely (docs/proof.md).
+"""
 LONGEST = 256
-"""Tokens of an answer."""
+"""Longest stored answer in tokens."""
 MOST = 4
-"""Pages: each takes as long as an interpretation with three questions, here and in every `doctor`."""
+"""Most pages: each takes as long as an interpretation with three questions, here and in every
+`doctor`."""
 
 
 def require(pages: Sequence[Path]) -> None:
-    """Raise UsageError, ScanError or PageRefused for pages that cannot be asked about, before anything long begins."""
+    """Raise UsageError, ScanError or PageRefused for pages that cannot be golden cases.
+
+    This happens before any long step.
+    """
     if len(pages) > MOST:
         raise UsageError(
             f"--golden: {len(pages)} pages, at most {MOST}. Each is answered by every doctor."
@@ -70,10 +83,12 @@ def add(
     say: Callable[[str], None] = lambda _text: None,
     progress: Progress = lambda _done, _of: None,
 ) -> None:
-    """Answer about pages with a finished kit, and put pages, answers and tolerance into it. Raises ScanError, PageRefused.
+    """Answer questions about pages with a finished kit, and store pages, answers and tolerances in
+    it.
 
-    The example page of this program is named, others are copied. `say` gets a line for each page, `progress` its questions
-    answered and of how many.
+    The program's example page is only named; other pages are copied. `say` gets a line for each
+    page, `progress` the number of its questions answered and their total. Raises ScanError or
+    PageRefused.
     """
     if not pages:
         return
@@ -83,50 +98,51 @@ def add(
         for n, page in enumerate(pages, 1)
     ]
     say("golden cases: loading the new kit")
-    asked: list[_Asked] = []
-    found: list[dict[str, Any]] = []
+    encoded: list[_GoldenPage] = []
+    cases: list[dict[str, Any]] = []
     with PulseModel.load(opened, device="cpu") as model:
         for number, (page, name) in enumerate(zip(pages, names, strict=True), 1):
             say(
-                f"golden cases: {len(QUESTIONS)} questions about {page.name}, page {number} of {len(pages)}"
+                f"golden cases: {len(QUESTIONS)} questions about {page.name}, page {number} of "
+                f"{len(pages)}"
             )
-            asked.append(_Asked(name, model.encode(page)))
-            found += _cases(model, asked[-1], progress)
+            encoded.append(_GoldenPage(name, model.encode(page)))
+            cases += _cases(model, encoded[-1], progress)
     say("golden cases: measuring how far right answers of other machines may differ")
     for page, name in zip(pages, names, strict=True):
         if name != PAGE.name:
             shutil.copyfile(page, kit / name)
-    told = _tolerances(opened, asked, found) | {"cases": found}
-    (kit / FILE).write_text(json.dumps(told, separators=(",", ":")) + "\n", "utf-8")
+    content = _tolerances(opened, encoded, cases) | {"cases": cases}
+    (kit / FILE).write_text(json.dumps(content, separators=(",", ":")) + "\n", "utf-8")
     write_manifest(kit, replace(opened.manifest, files=listing(kit)))
 
 
 def room(vocabulary: int) -> int:
-    """Bytes at most that the cases of one page take."""
+    """Return the largest number of bytes that the cases of one page take."""
     numbers = vocabulary + LATER * len(range(vocabulary)[sampled(vocabulary)])
     return len(QUESTIONS) * (10 * numbers + 16 * LONGEST)
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _GoldenPage:
     """A page under its name in the kit."""
 
     name: str
     encoded: EncodedPage
 
 
-def _cases(model: PulseModel, asked: _Asked, progress: Progress) -> Iterator[dict[str, Any]]:
-    """Questions about a page: text, token ids, and logits ahead of the first tokens."""
+def _cases(model: PulseModel, page: _GoldenPage, progress: Progress) -> Iterator[dict[str, Any]]:
+    """Yield each question about a page with text, token ids and the logits of the first tokens."""
     for number, question in enumerate(QUESTIONS):
         progress(number, len(QUESTIONS))
-        answering = model.ask(asked.encoded, question, LONGEST)
+        answering = model.ask(page.encoded, question, LONGEST)
         text = "".join(answering)
         if not answering.ids:
-            continue  # nothing to compare
-        (logits,) = model.score(asked.encoded, question, [answering.ids[: 1 + LATER]])
+            continue  # an empty answer gives nothing to compare
+        (logits,) = model.score(page.encoded, question, [answering.ids[: 1 + LATER]])
         rounded = np.round(logits.astype(np.float64), 4)
         yield {
-            "page": asked.name,
+            "page": page.name,
             "question": question,
             "text": text,
             "tokens": answering.ids,
@@ -135,20 +151,21 @@ def _cases(model: PulseModel, asked: _Asked, progress: Progress) -> Iterator[dic
         }
 
 
-# --- tolerance --------------------------------------------------------------------------------------------------------
+# --- tolerance ------------------------------------------------------------------------------------
 
 
 def _tolerances(
-    kit: Kit, asked: Sequence[_Asked], found: Sequence[dict[str, Any]]
+    kit: Kit, pages: Sequence[_GoldenPage], cases: Sequence[dict[str, Any]]
 ) -> dict[str, float]:
-    """How far stored logits may be off on another machine: each of them, and all together.
+    """Return how far stored logits may be off on another machine: each of them, and all together.
 
-    Right are llama.cpp's other kernels of this machine (weights repacked, tokens in fours) behind image tokens of pixels that
-    differ in float32's last places: what a machine that this kit was not made on may do.
+    The right differences come from llama.cpp's other kernels on this machine (weights repacked,
+    tokens in fours), behind image tokens of pixels that differ in float32's last places. Machines
+    other than the one that made the kit may differ as much.
     """
     largest = rms = 0.0
     for seed, (repack, width) in enumerate(((True, 256), (False, 4))):
-        parts = [d for page in asked for d in _differences(kit, page, found, seed, repack, width)]
+        parts = [d for page in pages for d in _differences(kit, page, cases, seed, repack, width)]
         if parts:
             every = np.concatenate(parts)
             largest = max(largest, float(every.max()))
@@ -158,9 +175,14 @@ def _tolerances(
 
 
 def _differences(
-    kit: Kit, page: _Asked, found: Sequence[dict[str, Any]], seed: int, repack: bool, width: int
+    kit: Kit,
+    page: _GoldenPage,
+    cases: Sequence[dict[str, Any]],
+    seed: int,
+    repack: bool,
+    width: int,
 ) -> Iterator[Double]:
-    """Of each case of a page, what its stored logits differ by when other kernels read it."""
+    """Yield how far each case's stored logits differ when other kernels read the page."""
     m, rows = kit.manifest, _moved(kit, page, seed)
     room = len(rows) + m.prompt.max_tokens
     with closing(
@@ -175,7 +197,7 @@ def _differences(
             ),
         )
     ) as model:
-        for case in (case_of(raw) for raw in found if raw["page"] == page.name):
+        for case in (case_of(raw) for raw in cases if raw["page"] == page.name):
             model.prefill(page.name, m.prompt.before, rows)
             text = model.tokenize(prompt.fill(m.prompt.after, case.question), first=False)
             ids = [*text, *case.tokens[: len(case.later_logits)]]
@@ -186,10 +208,10 @@ def _differences(
             yield differences(case, np.concatenate(parts)[len(text) - 1 :])
 
 
-def _moved(kit: Kit, page: _Asked, seed: int) -> npt.NDArray[np.float32]:
-    """Image tokens of a page as another processor may make them."""
+def _moved(kit: Kit, page: _GoldenPage, seed: int) -> npt.NDArray[np.float32]:
+    """Return the image tokens of a page as another processor may compute them."""
     m, checked = kit.manifest, page.encoded.checked
-    assert checked is not None  # `add` encodes with the gate
+    assert checked is not None  # `add` encodes with admission
     pixels = image_tokens.cut(checked.flat.image, m)
     pixels = pixels * (
         1 + PERTURBED * np.random.default_rng(seed).standard_normal(pixels.shape, np.float32)

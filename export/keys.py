@@ -1,12 +1,12 @@
-"""What the conversion does with each key of a checkpoint's JSON files: one table, and the check of a file against it.
+"""What the conversion does with each key of a checkpoint's JSON files, in one table.
 
-`obeyed`: the kit follows it. `inert`: it changes nothing for one page, one question and a greedy answer. `refused`: only the
-listed values can be converted, because any other asks for what a kit cannot do. A key that stands in no section is refused by
-name: nobody has judged what it does.
+The kit follows an `obeyed` key. An `inert` key changes nothing for one page, one question and a
+greedy answer. A `refused` key can be converted only with the listed values, because any other asks
+for what a kit cannot do. A key of no section is refused by name: its effect has not been judged.
 
-Sources: the configuration classes of transformers 4.37, 4.57 and 5.24 (LlamaConfig, CLIPVisionConfig, LlavaNextConfig,
-GenerationConfig, the image processors' arguments), and what the training scripts of LLaVA, LLaVA-NeXT, LLaVA-Med, GEM and
-Unsloth store in config.json.
+Sources: the configuration classes of transformers 4.37, 4.57 and 5.24 (LlamaConfig,
+CLIPVisionConfig, LlavaNextConfig, GenerationConfig, the image processors' arguments), and what the
+training scripts of LLaVA, LLaVA-NeXT, LLaVA-Med, GEM and Unsloth store in config.json.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from pulse_edge.errors import CheckpointError
 
 Use = Literal["obeyed", "inert", "refused"]
 _LARGEST_JSON = 64 << 20
-"""Bytes; the largest of a published checkpoint is its tokenizer.json, below 20 MB."""
+"""Largest JSON file in bytes; the largest of a published checkpoint is its tokenizer.json, below
+20 MB."""
 LARGEST = 2**31 - 1
-"""Numbers of rows, layers and tokens are 32-bit in GGUF."""
+"""Largest number of rows, layers or tokens: they are 32-bit in GGUF."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,9 @@ class Key:
 
     use: Use
     kind: str = ""
-    """Of an obeyed key: the type that is expected, in words; a name in KINDS."""
+    """Expected type of an obeyed key, in words; a name in KINDS."""
     only: tuple[Any, ...] = ()
-    """Of a refused key: the values that ask for nothing."""
+    """Values of a refused key that ask for nothing."""
     why: str = ""
     """What another value would ask for, and the way out."""
 
@@ -94,18 +95,21 @@ def _refused(names: str, *only: Any, why: str = "") -> dict[str, Key]:
 
 
 KEYS: dict[str, dict[str, Key]] = {
-    # Any object that a transformers configuration class wrote.
+    # Keys of any object that a transformers configuration class wrote.
     "any": {
         **_obeyed("text", "model_type"),
         **_obeyed("a list of texts", "architectures"),
         **_inert(
-            "transformers_version torch_dtype dtype use_cache attn_implementation auto_map return_dict"
+            "transformers_version torch_dtype dtype use_cache attn_implementation auto_map "
+            "return_dict"
         ),
         **_inert(
-            "output_hidden_states output_attentions torchscript use_bfloat16 tf_legacy_loss is_decoder"
+            "output_hidden_states output_attentions torchscript use_bfloat16 tf_legacy_loss "
+            "is_decoder"
         ),
         **_inert(
-            "chunk_size_feed_forward cross_attention_hidden_size tie_encoder_decoder finetuning_task"
+            "chunk_size_feed_forward cross_attention_hidden_size tie_encoder_decoder "
+            "finetuning_task"
         ),
         **_inert("id2label label2id num_labels problem_type tokenizer_class prefix sep_token_id"),
         **_inert(
@@ -186,17 +190,20 @@ KEYS: dict[str, dict[str, Key]] = {
             "tune_mm_vision_resampler tune_vision_tower unfreeze_mm_vision_tower mm_tunable_parts"
         ),
         **_inert(
-            "mm_projector_lr mm_vision_tower_lr pretrain_mm_mlp_adapter pretrain_mm_vision_resampler"
+            "mm_projector_lr mm_vision_tower_lr pretrain_mm_mlp_adapter "
+            "pretrain_mm_vision_resampler"
         ),
         **_inert("vision_tower_pretrained delay_load use_mm_proj sep_image_conv_front version"),
         **_inert(
-            "tokenizer_model_max_length tokenizer_padding_side lora_alpha lora_enable lora_r lora_dropout lora_bias"
+            "tokenizer_model_max_length tokenizer_padding_side lora_alpha lora_enable lora_r "
+            "lora_dropout lora_bias"
         ),
         **_inert(
             "image_crop_resolution image_split_resolution"
         ),  # of aspect ratios that are refused
         **_inert(
-            "mm_newline_position mm_spatial_pool_mode mm_spatial_pool_stride mm_spatial_pool_out_channels"
+            "mm_newline_position mm_spatial_pool_mode mm_spatial_pool_stride "
+            "mm_spatial_pool_out_channels"
         ),  # video
         **_inert(
             "add_faster_video faster_token_stride add_time_instruction force_sample frames_upbound"
@@ -213,7 +220,7 @@ KEYS: dict[str, dict[str, Key]] = {
         **_refused("s2", False, why="a tower at several scales"),
         **_refused("mm_ecg_tower", why="a second tower, which reads the signal"),
     },
-    # Only in transformers' LlavaNext, beside text_config and vision_config.
+    # Only in transformers' LlavaNext, next to text_config and vision_config.
     "llava_next": {
         **_obeyed("an object", "text_config vision_config"),
         **_obeyed("a list, or a list as text", "image_grid_pinpoints"),
@@ -235,22 +242,27 @@ KEYS: dict[str, dict[str, Key]] = {
         **_obeyed("a token id or a list of token ids", "eos_token_id"),
         **_obeyed("a token id", "bos_token_id"),
         **_inert(
-            "pad_token_id do_sample temperature top_k top_p top_h min_p typical_p epsilon_cutoff eta_cutoff"
+            "pad_token_id do_sample temperature top_k top_p top_h min_p typical_p epsilon_cutoff "
+            "eta_cutoff"
         ),
         **_inert(
-            "max_length max_new_tokens max_time early_stopping length_penalty num_beam_groups diversity_penalty"
+            "max_length max_new_tokens max_time early_stopping length_penalty num_beam_groups "
+            "diversity_penalty"
         ),
         **_inert(
-            "num_return_sequences output_scores output_logits return_dict_in_generate return_legacy_cache"
+            "num_return_sequences output_scores output_logits return_dict_in_generate "
+            "return_legacy_cache"
         ),
         **_inert(
-            "cache_implementation cache_config max_cache_len compile_config disable_compile low_memory"
+            "cache_implementation cache_config max_cache_len compile_config disable_compile "
+            "low_memory"
         ),
         **_inert(
             "renormalize_logits remove_invalid_values prefill_chunk_size continuous_batching_config"
         ),
         **_inert(
-            "is_assistant num_assistant_tokens num_assistant_tokens_schedule assistant_confidence_threshold"
+            "is_assistant num_assistant_tokens num_assistant_tokens_schedule "
+            "assistant_confidence_threshold"
         ),
         **_inert(
             "assistant_early_exit assistant_ensemble_weight assistant_lookbehind target_lookbehind"
@@ -292,7 +304,8 @@ KEYS: dict[str, dict[str, Key]] = {
             "do_convert_rgb do_pad"
         ),  # pages are RGB; tiles of one page are never padded to those of another
         **_inert(
-            "processor_class auto_map device data_format input_data_format return_tensors default_to_square"
+            "processor_class auto_map device data_format input_data_format return_tensors "
+            "default_to_square"
         ),
         **_inert(
             "disable_grouping model_input_names num_additional_image_tokens image_token patch_size"
@@ -306,7 +319,8 @@ KEYS: dict[str, dict[str, Key]] = {
         **_obeyed("an object", "image_processor"),
         **_obeyed("a whole number above 0", "patch_size"),
         **_inert(
-            "processor_class auto_map image_token num_additional_image_tokens chat_template tokenizer"
+            "processor_class auto_map image_token num_additional_image_tokens chat_template "
+            "tokenizer"
         ),
         **_refused("vision_feature_select_strategy", "default", why="other features of the tower"),
     },
@@ -330,10 +344,11 @@ def check(
     where: str = "",
     unknown: bool = False,
 ) -> None:
-    """Append to `wrong` what a JSON object asks for and cannot be done: key, value, and what is expected.
+    """Append to `wrong` what a JSON object asks for and a kit cannot do.
 
-    The first of `sections` that has the key decides. `where` stands in front of the keys' names. Unless `unknown` ones
-    pass, a key of no section is wrong; names that begin with an underscore are transformers' own notes.
+    Each line has key, value and what is expected. The first of `sections` that has the key decides.
+    `where` precedes the keys' names. Unless `unknown` keys pass, a key of no section is wrong;
+    names that begin with an underscore are transformers' own notes.
     """
     for name, value in raw.items():
         key = next((KEYS[s][name] for s in sections if name in KEYS[s]), None)
@@ -349,13 +364,13 @@ def check(
 
 
 def shown(value: Any, most: int = 80) -> str:
-    """A value as a message shows it."""
+    """Return a value as a message shows it."""
     text = repr(value)
     return text if len(text) <= most else f"{text[:most]}..."
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file. Raises CheckpointError."""
+    """Read a JSON object from a file. Raises CheckpointError."""
     try:
         if path.stat().st_size > _LARGEST_JSON:
             raise CheckpointError(
@@ -376,7 +391,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def grid_of(value: Any) -> tuple[tuple[int, int], ...] | None:
-    """Pairs of whole numbers from a list or LLaVA's string; None for anything else."""
+    """Return pairs of whole numbers from a list or LLaVA's string; None for anything else."""
     try:
         points = _pairs(value) if isinstance(value, str) else value
         return (
@@ -389,11 +404,13 @@ def grid_of(value: Any) -> tuple[tuple[int, int], ...] | None:
 
 
 def _pairs(text: str) -> list[tuple[int, int]]:
-    """LLaVA's string of pairs; ValueError for anything but numbers, brackets and commas.
+    """Read LLaVA's string of pairs. Raises ValueError for anything but numbers, brackets and
+    commas.
 
-    Not ast.literal_eval: a long enough expression ends Python's parser for lack of memory or stack.
+    ast.literal_eval would not do: a long enough expression ends Python's parser for lack of memory
+    or stack.
     """
     if not re.fullmatch(r"[\d\s,()\[\]]{1,4096}", text):
         raise ValueError
-    found = re.findall(r"[(\[]\s*(\d{1,9})\s*,\s*(\d{1,9})\s*,?\s*[)\]]", text)
-    return [(int(w), int(h)) for w, h in found]
+    pairs = re.findall(r"[(\[]\s*(\d{1,9})\s*,\s*(\d{1,9})\s*,?\s*[)\]]", text)
+    return [(int(w), int(h)) for w, h in pairs]

@@ -1,7 +1,8 @@
-"""Language tensors -> llm.gguf, streaming: one tensor in memory at a time. What pulse_edge/inference/language_model.py reads.
+"""Write the language tensors to llm.gguf, with one tensor in memory at a time.
 
-Source of names, types and the rotary permutation: llama.cpp's conversion/llama.py; the tensors are equal to its, bit for
-bit, which a test holds.
+pulse_edge/inference/language_model.py reads the file. Source of names, types and the rotary
+permutation: llama.cpp's conversion/llama.py. A test holds that the tensors equal its own, bit for
+bit.
 """
 
 from __future__ import annotations
@@ -43,18 +44,22 @@ _LAYER = {
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
 }
-# The conversation of pulse_edge.kit.prompt for programs that know only chat templates; the runtime does not use it.
+# The conversation of pulse_edge.kit.prompt, for programs that know only chat templates; the runtime
+# does not use it.
 CHAT_TEMPLATE = (
-    "{{ bos_token }}A chat between a curious human and an artificial intelligence assistant. The assistant gives helpful, "
-    "detailed, and polite answers to the human's questions.{% for message in messages %}{% if message['role'] == 'user' %}"
-    " USER: {{ message['content'] }}{% elif message['role'] == 'assistant' %} ASSISTANT: {{ message['content'] }}"
+    "{{ bos_token }}A chat between a curious human and an artificial intelligence assistant. The "
+    "assistant gives helpful, "
+    "detailed, and polite answers to the human's "
+    "questions.{% for message in messages %}{% if message['role'] == 'user' %}"
+    " USER: {{ message['content'] }}{% elif message['role'] == 'assistant' %} ASSISTANT: "
+    "{{ message['content'] }}"
     "{{ eos_token }}{% endif %}{% endfor %}{% if add_generation_prompt %} ASSISTANT:{% endif %}"
 )
 
 
 @dataclass(frozen=True)
 class About:
-    """What general.* says of the model."""
+    """The entries of `general.*` that describe the model."""
 
     name: str
     licence: str
@@ -63,13 +68,13 @@ class About:
 
 
 def language_names(checkpoint: Checkpoint) -> list[str]:
-    """Names (inside) of the tensors that become llm.gguf, in file order."""
+    """Return the names (in the original LLaVA layout) of the tensors of llm.gguf, in file order."""
     tied = checkpoint.config.text.tie_word_embeddings
     return [n for n in checkpoint.names() if gguf_name(n) and not (tied and n == "lm_head.weight")]
 
 
 def gguf_name(name: str) -> str | None:
-    """GGUF's name for a tensor, or None where it is not the language model's."""
+    """Return GGUF's name of a tensor, or None for a tensor outside the language model."""
     stem = name.removesuffix(".weight")
     if stem in _TOP:
         return _TOP[stem] + ".weight"
@@ -87,15 +92,16 @@ def write(
     progress: Callable[[int, int], None] = lambda _done, _of: None,
     vocabulary: Tokenizer | None = None,
 ) -> None:
-    """Write the language model as `kind` (f16, bf16, f32). `progress` gets bytes written and of how many.
+    """Write the language model as `kind` (f16, bf16, f32).
 
-    `vocabulary`: of the checkpoint's own tokenizer files, read here where it is not given.
+    `progress` gets the bytes written and their total. `vocabulary` is read from the checkpoint's
+    own tokenizer files unless it is given.
 
-    Raises CheckpointError for a tokenizer that llama.cpp cannot use and for weights that are NaN, infinite, or too
-    large for f16, all listed at once.
+    Raises CheckpointError for a tokenizer that llama.cpp cannot use, and for weights that are NaN,
+    infinite or too large for f16, all listed at once.
     """
     config = checkpoint.config
-    wanted, file_type = TYPES[kind]
+    target_type, file_type = TYPES[kind]
     writer = gguf.GGUFWriter(path, "llama")
     _add_metadata(writer, config, file_type, about)
     add_tokenizer(writer, vocabulary or tokenizer.read(checkpoint.path, config))
@@ -104,26 +110,27 @@ def write(
         writer.add_tensor_info("rope_freqs.weight", extra.shape, extra.dtype, extra.nbytes)
     names, shapes = language_names(checkpoint), _shapes(config)
     for name in names:
-        target = _type(name, len(shapes[name]), wanted)
+        target = _type(name, len(shapes[name]), target_type)
         dtype, size = _layout(shapes[name], target)
         shape, raw = shapes[name], None
         if target == gguf.GGMLQuantizationType.BF16:
-            shape, raw = (*shape[:-1], 2 * shape[-1]), target  # in bytes, as the writer wants it
+            shape, raw = (*shape[:-1], 2 * shape[-1]), target  # in bytes, as the writer expects
         writer.add_tensor_info(gguf_name(name), shape, dtype, size, raw)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
-    total = sum(_layout(shapes[n], _type(n, len(shapes[n]), wanted))[1] for n in names)
+    total = sum(_layout(shapes[n], _type(n, len(shapes[n]), target_type))[1] for n in names)
     done, wrong = 0, list[str]()
     if extra is not None:
         writer.write_tensor_data(extra)
-    # One thread reads and checks the next tensor while this one is written: the disk and the processor work together.
+    # One thread reads and checks the next tensor while this one is written: the disk and the
+    # processor work together.
     with ThreadPoolExecutor(1) as pool:
-        coming = [pool.submit(_prepared, checkpoint, names[0], wanted)]
+        coming = [pool.submit(_prepared, checkpoint, names[0], target_type)]
         for i in range(len(names)):
             data, fault = coming.pop().result()
             if i + 1 < len(names):
-                coming.append(pool.submit(_prepared, checkpoint, names[i + 1], wanted))
+                coming.append(pool.submit(_prepared, checkpoint, names[i + 1], target_type))
             wrong += fault
             writer.write_tensor_data(data)
             done += data.nbytes
@@ -134,11 +141,11 @@ def write(
 
 
 def _prepared(
-    checkpoint: Checkpoint, name: str, wanted: gguf.GGMLQuantizationType
+    checkpoint: Checkpoint, name: str, target_type: gguf.GGMLQuantizationType
 ) -> tuple[npt.NDArray[Any], list[str]]:
-    """A tensor as it goes into the file, and what is wrong with it."""
+    """Return a tensor as it goes into the file, and what is wrong with it."""
     tensor = checkpoint.tensor(name)
-    data = encode(_rotary(name, tensor, checkpoint.config), _type(name, tensor.ndim, wanted))
+    data = encode(_rotary(name, tensor, checkpoint.config), _type(name, tensor.ndim, target_type))
     if not finite(tensor):
         return data, [f"{name} has NaN or infinite weights"]
     if data.dtype == np.float16 and tensor.dtype != torch.float16 and not np.isfinite(data).all():
@@ -147,7 +154,10 @@ def _prepared(
 
 
 def encode(tensor: torch.Tensor, target: gguf.GGMLQuantizationType) -> npt.NDArray[Any]:
-    """The tensor's bytes in GGUF: float16 and float32 as such, BF16 as uint8 with a doubled last dimension."""
+    """Return the tensor's bytes in GGUF.
+
+    float16 and float32 keep their dtype; BF16 becomes uint8 with a doubled last dimension.
+    """
     if tensor.dtype == torch.float16 and target == gguf.GGMLQuantizationType.F16:
         return tensor.numpy()
     if tensor.dtype == torch.bfloat16 and target == gguf.GGMLQuantizationType.BF16:
@@ -158,14 +168,14 @@ def encode(tensor: torch.Tensor, target: gguf.GGMLQuantizationType) -> npt.NDArr
 
 
 def _type(
-    name: str, dimensions: int, wanted: gguf.GGMLQuantizationType
+    name: str, dimensions: int, target_type: gguf.GGMLQuantizationType
 ) -> gguf.GGMLQuantizationType:
-    """Norms stay in float32, as llama.cpp's kernels want them."""
-    return gguf.GGMLQuantizationType.F32 if dimensions <= 1 else wanted
+    """Return the type of a tensor: norms stay in float32, as llama.cpp's kernels require."""
+    return gguf.GGMLQuantizationType.F32 if dimensions <= 1 else target_type
 
 
 def _layout(shape: tuple[int, ...], target: gguf.GGMLQuantizationType) -> tuple[np.dtype[Any], int]:
-    """NumPy dtype and bytes of a tensor."""
+    """Return NumPy dtype and bytes of a tensor."""
     kinds: dict[gguf.GGMLQuantizationType, np.dtype[Any]] = {
         gguf.GGMLQuantizationType.F32: np.dtype(np.float32),
         gguf.GGMLQuantizationType.F16: np.dtype(np.float16),
@@ -181,7 +191,7 @@ def _shapes(config: Config) -> dict[str, tuple[int, ...]]:
 
 
 def _rotary(name: str, tensor: torch.Tensor, config: Config) -> torch.Tensor:
-    """q and k rows from halves (Hugging Face's rotary layout) to pairs (llama.cpp's)."""
+    """Permute q and k rows from halves (Hugging Face's rotary layout) to pairs (llama.cpp's)."""
     if name.endswith("q_proj.weight"):
         heads = config.text.num_attention_heads
     elif name.endswith("k_proj.weight"):
@@ -194,10 +204,11 @@ def _rotary(name: str, tensor: torch.Tensor, config: Config) -> torch.Tensor:
 
 
 def rope_factors(config: Config) -> npt.NDArray[np.float32] | None:
-    """What each rotary frequency is divided by, (head_dim / 2,) float32; None where GGUF's own keys say it all.
+    """Return the divisor of each rotary frequency, (head_dim / 2,) float32.
 
-    llama.cpp's llama has keys for YaRN's factor and attention_factor, and for no other of its fields; written out frequency by
-    frequency, every YaRN is exact.
+    Returns None where GGUF's own keys say it all. llama.cpp's llama has keys for YaRN's factor and
+    attention_factor, and for no other of its fields; written out frequency by frequency, every YaRN
+    is exact.
     """
     rope = config.text.rope_scaling or {}
     kind = rope.get("rope_type")
@@ -212,7 +223,7 @@ def rope_factors(config: Config) -> npt.NDArray[np.float32] | None:
 
 
 def _llama3_factors(config: Config, rope: dict[str, Any]) -> list[float]:
-    """Source: llama.cpp's conversion/llama.py."""
+    """Return Llama 3's divisors. Source: llama.cpp's conversion/llama.py."""
     dim, base = config.head_dim, config.text.rope_theta
     freqs = 1.0 / (base ** (torch.arange(0, dim, 2, dtype=torch.float32) / dim))
     factor, low, high = rope["factor"], rope["low_freq_factor"], rope["high_freq_factor"]
@@ -240,7 +251,7 @@ def _plain_yarn(rope: dict[str, Any]) -> bool:
 
 
 def _yarn_factors(config: Config, rope: dict[str, Any]) -> list[float]:
-    """YaRN's ramp from frequencies as they are (1) to interpolated ones (`factor`).
+    """Return YaRN's ramp from unchanged frequencies (1) to interpolated ones (`factor`).
 
     Source: transformers' modeling_rope_utils, _compute_yarn_parameters.
     """
@@ -259,7 +270,10 @@ def _yarn_factors(config: Config, rope: dict[str, Any]) -> list[float]:
 
 
 def yarn_attention(rope: dict[str, Any]) -> float:
-    """What YaRN multiplies queries and keys by: stated, or made of `factor`. Source: as `_yarn_factors`."""
+    """Return the scale of queries and keys under YaRN: as stated, or from `factor`.
+
+    Source: as for `_yarn_factors`.
+    """
 
     def scale(multiple: float) -> float:
         return 0.1 * multiple * math.log(rope["factor"]) + 1.0 if rope["factor"] > 1 else 1.0
@@ -302,7 +316,7 @@ def _add_rope_scaling(writer: gguf.GGUFWriter, rope: dict[str, Any], context: in
         attention, own = yarn_attention(rope), yarn_attention({"factor": rope["factor"]})
         if not _plain_yarn(
             rope
-        ):  # the frequencies stand in rope_freqs.weight, and llama.cpp adds nothing of its own
+        ):  # The frequencies are in rope_freqs.weight, and llama.cpp adds nothing of its own.
             own = 1.0
         if attention != own:
             writer.add_rope_scaling_attn_factors(attention / own)
@@ -316,7 +330,10 @@ def _add_rope_scaling(writer: gguf.GGUFWriter, rope: dict[str, Any], context: in
 
 
 def add_tokenizer(writer: gguf.GGUFWriter, vocabulary: Tokenizer) -> None:
-    """The vocabulary: tokens, scores, types, special ids, chat template. llama.cpp ends an answer at eos, eot and eom."""
+    """Write the vocabulary: tokens, scores, types, special ids and chat template.
+
+    llama.cpp ends an answer at eos, eot and eom.
+    """
     writer.add_tokenizer_model("llama")
     writer.add_tokenizer_pre("default")
     writer.add_token_list(vocabulary.tokens)
@@ -338,7 +355,7 @@ def add_tokenizer(writer: gguf.GGUFWriter, vocabulary: Tokenizer) -> None:
 
 
 def describe(folder: Path) -> str:
-    """The licence as the checkpoint's README states it, or an empty string."""
+    """Return the licence that the checkpoint's README states, or an empty string."""
     path = folder / "README.md"
     if path.is_file():
         for line in path.read_text("utf-8", "replace").splitlines()[:40]:

@@ -129,7 +129,7 @@ def in_windows(
         for window in windows:
             part = Path(work) / "window.gguf"
             write_layers(path, window, part)
-            # Each pass asks for every row's result, so that the last layer does not drop rows early.
+            # Each pass asks for every row's result: the last layer would drop rows early.
             states = _HiddenStates(f"l_out-{len(window) - 1}", hidden.shape[1])
             with closing(
                 LanguageModel(

@@ -1,7 +1,8 @@
-"""models.yaml in, one `ModelSpec` a model and one `Recipe` a recipe out. A file with mistakes is refused, with every mistake and its line.
+"""Read models.yaml: a `ModelSpec` for each model, and a `Recipe` for each recipe.
 
-The YAML is read as nodes, not as values: nodes keep their lines, doubled keys and the text as written, so that nothing
-is lost to YAML 1.1's ideas of `no` (false), `2410.19008` (a number) or `010` (eight).
+A file with mistakes is refused with every mistake and its line. The YAML is read as nodes instead
+of values: nodes keep their lines, doubled keys and the text as written. So nothing is lost to YAML
+1.1's ideas of `no` (false), `2410.19008` (a number) or `010` (eight).
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class ModelSpec:
     """One checkpoint that can be fetched and converted."""
 
     name: str
-    """The entry's key: what commands take, and what kits are named after."""
+    """The entry's key: commands take it, and kits are named after it."""
     hub: str
     """Repository on the Hugging Face hub, owner/name."""
     revision: str
@@ -38,9 +39,9 @@ class ModelSpec:
     licence: str
     """SPDX identifier of the weights' licence."""
     architecture: str
-    """What the checkpoint's config.json must say under `architectures`."""
+    """Class that the checkpoint's config.json must name under `architectures`."""
     bytes: int
-    """Size of the weights, approximate."""
+    """Approximate size of the weights."""
     prompt: str
     """Conversation template, a key of pulse_edge.kit.prompt.TEMPLATES."""
     description: str
@@ -48,14 +49,15 @@ class ModelSpec:
     paper: str | None = None
     """Where the model was published."""
     training_data: str | None = None
-    """What it was trained on, and where that is."""
+    """What the model was trained on, and where that is."""
     benchmark: str | None = None
-    """What it is measured with, and where that is."""
+    """What the model is measured with, and where that is."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How `export quantize` makes a kit: one of `llm`, `size` and `bpw`, and what the result must hold."""
+    """How `export quantize` makes a kit: one of `llm`, `size` and `bpw`, and gates for the
+    result."""
 
     name: str
     """The entry's key under `recipes`."""
@@ -74,29 +76,30 @@ class Recipe:
     kld: float | None = None
     """Gate: largest mean KLD against the base, in nats."""
     cosine: float | None = None
-    """Gate: least mean cosine of the encoder's rows against the base's."""
+    """Gate: least mean cosine of the encoder's image tokens with the base's."""
     gates: Mapping[str, float] | None = None
-    """What `calibration report --gates` holds a kit to; it knows their names."""
+    """Gates of `calibration report --gates`, which knows their names."""
 
 
 def load_models(path: Path = MODELS) -> dict[str, ModelSpec]:
-    """Name -> model, in the file's order.
+    """Return name -> model, in the file's order.
 
-    Raises CheckpointError for a file that cannot be read, and for one with mistakes: all of them, each with its line.
+    Raises CheckpointError for a file that cannot be read, and for one with mistakes: all of them,
+    each with its line.
     """
     return _load(path, _models)
 
 
 def load_recipes(path: Path = MODELS) -> dict[str, Recipe]:
-    """Name -> recipe, in the file's order. Raises as `load_models` does."""
+    """Return name -> recipe, in the file's order. Raises as `load_models` does."""
     return _load(path, _recipes)
 
 
 def _load(path: Path, part: Callable[[yaml.Node, list[_Mistake]], dict[str, T]]) -> dict[str, T]:
     mistakes: list[_Mistake] = []
-    found: dict[str, T] = {}
+    entries: dict[str, T] = {}
     try:
-        found = part(_compose(path.read_bytes().decode()), mistakes)
+        entries = part(_compose(path.read_bytes().decode()), mistakes)
     except OSError as e:
         raise CheckpointError(
             f"{path}: {e.strerror or e}. It comes with the source: restore it."
@@ -110,11 +113,14 @@ def _load(path: Path, part: Callable[[yaml.Node, list[_Mistake]], dict[str, T]])
         raise CheckpointError(
             f"{listed}\nCorrect the file; the comment on its top says what each field means."
         )
-    return found
+    return entries
 
 
 def find(name: str, models: Mapping[str, T], what: str = "model") -> T:
-    """The model or recipe of this name. Raises UsageError, with the names that come close, if there is none."""
+    """Return the model or recipe of a name.
+
+    Raises UsageError, with the names that come close, if there is none.
+    """
     if name in models:
         return models[name]
     close = difflib.get_close_matches(name.lower(), models, cutoff=0.5)
@@ -124,11 +130,11 @@ def find(name: str, models: Mapping[str, T], what: str = "model") -> T:
     raise UsageError(f"models.yaml has no {what} {name!r}. {hint}")
 
 
-# --- reading ---------------------------------------------------------------------------------------------------------
+# --- reading --------------------------------------------------------------------------------------
 
 
 class _Mistake(Exception):
-    """One thing that is wrong in the file, and the line it stands on."""
+    """A mistake in the file, and its line."""
 
     def __init__(self, line: int, text: str) -> None:
         super().__init__(text)
@@ -136,7 +142,8 @@ class _Mistake(Exception):
 
 
 def _compose(text: str) -> yaml.Node:
-    """The document's root node; _Mistake for what is not YAML, and for an empty file."""
+    """Return the document's root node. Raises _Mistake for anything but YAML, and for an empty
+    file."""
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.reader.ReaderError as e:
@@ -177,41 +184,39 @@ def _recipes(root: yaml.Node, mistakes: list[_Mistake]) -> dict[str, Recipe]:
 def _named(
     entries: Mapping[str, tuple[int, yaml.Node]],
     what: str,
-    known: _Known,
+    keys: _Known,
     make: Callable[[str, dict[str, Any]], T],
     mistakes: list[_Mistake],
 ) -> dict[str, T]:
-    """One thing for each entry that has no mistake."""
-    found = {}
+    """Return a model or recipe for each entry without mistakes."""
+    result = {}
     for name, (line, node) in entries.items():
         if not _NAME.fullmatch(name):
             expected = (
                 "lower-case letters, digits, '.', '_' and '-', beginning with a letter or digit"
             )
             mistakes.append(_Mistake(line, f"{name!r} cannot name a {what}, expected {expected}"))
-        elif (values := _values(name, line, node, known, mistakes)) is not None:
-            found[name] = make(name, values)
-    return found
+        elif (values := _values(name, line, node, keys, mistakes)) is not None:
+            result[name] = make(name, values)
+    return result
 
 
 def _values(
-    name: str, line: int, node: yaml.Node, known: _Known, mistakes: list[_Mistake]
+    name: str, line: int, node: yaml.Node, keys: _Known, mistakes: list[_Mistake]
 ) -> dict[str, Any] | None:
     before = len(mistakes)
     entries = _entries(node, name, mistakes)
     values: dict[str, Any] = {}
     for key, (key_line, value) in entries.items():
-        if key not in known.fields:
-            mistakes.append(
-                _Mistake(key_line, f"{name}: unknown key {key!r}. {_close(key, known)}")
-            )
+        if key not in keys.fields:
+            mistakes.append(_Mistake(key_line, f"{name}: unknown key {key!r}. {_close(key, keys)}"))
             continue
         try:
-            values[key] = _numbers(value) if key == "gates" else known.fields[key](_scalar(value))
+            values[key] = _numbers(value) if key == "gates" else keys.fields[key](_scalar(value))
         except ValueError as e:
             mistakes.append(_Mistake(_line(value), f"{name}: {key} {e}"))
     if isinstance(node, yaml.MappingNode) and (
-        missing := [key for key in known.needed if key not in entries]
+        missing := [key for key in keys.needed if key not in entries]
     ):
         mistakes.append(_Mistake(line, f"{name}: lacks {', '.join(missing)}"))
     return values if len(mistakes) == before else None
@@ -220,7 +225,10 @@ def _values(
 def _entries(
     node: yaml.Node, what: str, mistakes: list[_Mistake]
 ) -> dict[str, tuple[int, yaml.Node]]:
-    """Key -> (its line, its value). Reports what is no mapping, keys that are no words, and doubled keys."""
+    """Return key -> (its line, its value).
+
+    Reports anything but a mapping, keys that are no words, and doubled keys.
+    """
     entries: dict[str, tuple[int, yaml.Node]] = {}
     if not isinstance(node, yaml.MappingNode):
         mistakes.append(
@@ -247,12 +255,12 @@ def _line(node: yaml.Node) -> int:
     return int(node.start_mark.line) + 1
 
 
-def _close(key: str, known: _Known) -> str:
-    close = difflib.get_close_matches(key, known.fields)
-    return f"Did you mean {close[0]}?" if close else f"Expected one of {', '.join(known.fields)}"
+def _close(key: str, keys: _Known) -> str:
+    close = difflib.get_close_matches(key, keys.fields)
+    return f"Did you mean {close[0]}?" if close else f"Expected one of {', '.join(keys.fields)}"
 
 
-# --- one value; every function raises ValueError saying what it is and what was expected ------------------------------
+# --- one value; every function raises ValueError saying what it is and what was expected ----------
 
 _STR, _INT, _NULL, _MERGE = (
     f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "null", "merge")
@@ -275,7 +283,7 @@ def _text(node: yaml.ScalarNode) -> str:
     text = str(node.value).strip()
     if node.tag == _NULL or not text:
         raise ValueError("is empty, expected text")
-    if node.tag not in (_STR, _MERGE):  # `<<` is no key here: let it be reported as an unknown one
+    if node.tag not in (_STR, _MERGE):  # `<<` is no key here: it is reported as an unknown one
         kind = node.tag.rpartition(":")[2]
         raise ValueError(f"is {text}, which YAML reads as {kind}, expected text: put it in quotes")
     return text
@@ -283,7 +291,7 @@ def _text(node: yaml.ScalarNode) -> str:
 
 def _bytes(node: yaml.ScalarNode) -> int:
     text = str(node.value)
-    # 1_000, 010 and 1:30 are numbers to YAML 1.1 and something else to 1.2 and to people.
+    # 1_000, 010 and 1:30 are numbers to YAML 1.1, and something else to 1.2 and to people.
     if node.tag != _INT or not _DECIMAL.fullmatch(text):
         raise ValueError(
             f"is {text!r}, expected a number of bytes in plain decimal digits, without quotes"
@@ -301,16 +309,16 @@ def _number(node: yaml.ScalarNode) -> float:
 def _numbers(node: yaml.Node) -> dict[str, float]:
     if not isinstance(node, yaml.MappingNode) or not node.value:
         raise ValueError("is not a mapping, expected names of gates with a number each")
-    found: dict[str, float] = {}
+    numbers: dict[str, float] = {}
     for key, value in node.value:
         name = _text(_scalar(key))
-        if name in found:
+        if name in numbers:
             raise ValueError(f"has {name} twice")
         try:
-            found[name] = _number(_scalar(value))
+            numbers[name] = _number(_scalar(value))
         except ValueError as e:
             raise ValueError(f"has {name}, which {e}") from None
-    return found
+    return numbers
 
 
 def _revision(node: yaml.ScalarNode) -> str:
@@ -318,7 +326,8 @@ def _revision(node: yaml.ScalarNode) -> str:
     text = str(node.value)
     if not _REVISION.fullmatch(text):
         raise ValueError(
-            f"is {text!r}, expected a full commit hash of 40 hex digits (branches and tags can move)"
+            f"is {text!r}, expected a full commit hash of 40 hex digits (branches and tags can "
+            "move)"
         )
     return text.lower()
 
@@ -339,7 +348,7 @@ def _one_of(choices: Iterable[str]) -> Callable[[yaml.ScalarNode], str]:
 
 
 class _Known:
-    """The keys of one kind of entry: how each value is read, and which must be there."""
+    """The keys of one kind of entry: how each value is read, and which ones are required."""
 
     def __init__(
         self, kind: type, readers: dict[str, Callable[[yaml.ScalarNode], str | int | float]]
@@ -369,6 +378,6 @@ _RECIPE_READERS: dict[str, Callable[[yaml.ScalarNode], str | int | float]] = {
     "key_cache_type": _one_of(get_args(KeyCacheType)),
     "kld": _number,
     "cosine": _number,
-    "gates": _number,  # of each name under it
+    "gates": _number,  # for each name under it
 }
 _MODEL, _RECIPE = _Known(ModelSpec, _MODEL_READERS), _Known(Recipe, _RECIPE_READERS)

@@ -1,10 +1,11 @@
-"""preprocessor_config.json and processor_config.json -> what is done to a tile's pixels, as transformers would read them.
+"""Read how the pixels of a tile are prepared, as transformers would read it.
 
-The runtime cuts tiles of the tower's own side with Pillow's bicubic, divides by 255, subtracts a mean and divides by a
-deviation. A file that asks for anything else is refused, by key.
+The files are preprocessor_config.json and processor_config.json. The runtime cuts tiles of the
+tower's own side with Pillow's bicubic, divides by 255, subtracts a mean and divides by a deviation.
+A file that asks for anything else is refused, by key.
 
-transformers 4.57 reads preprocessor_config.json first, and transformers 5 the image processor inside processor_config.json;
-where both are there they must agree.
+transformers 4.57 reads preprocessor_config.json first, and transformers 5 the image processor
+inside processor_config.json; if both exist they must agree.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ from export.keys import check, grid_of, read_json, shown
 Three = tuple[float, float, float]
 CLIP_MEAN: Three = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD: Three = (0.26862954, 0.26130258, 0.27577711)
-"""What CLIPImageProcessor and LlavaNextImageProcessor do where no file says otherwise."""
+"""CLIPImageProcessor and LlavaNextImageProcessor use these values where no file states others."""
 _PROCESSORS = ("CLIPImageProcessor", "CLIPFeatureExtractor", "LlavaNextImageProcessor")
 _SUFFIXES = ("", "Fast", "Pil")
 
 
 @dataclass(frozen=True)
 class Pixels:
-    """Normalisation per channel of RGB in 0 to 1, and the files that say so."""
+    """Normalisation per channel of RGB in 0 to 1, and the files that state it."""
 
     mean: Three = CLIP_MEAN
     std: Three = CLIP_STD
@@ -42,18 +43,18 @@ def read(
     pinpoints: tuple[tuple[int, int], ...],
     wrong: list[str],
 ) -> Pixels:
-    """What the image processor's files in `folder` say; CLIP's own values where there are none.
+    """Read the image processor's files in `folder`; without any, CLIP's own values count.
 
-    `hub`: the tiles' grid is the image processor's too, as in LlavaNext. Appends to `wrong` what contradicts the tower or
-    cannot be done.
+    With `hub`, as in LlavaNext, the tiles' grid is the image processor's too. Appends to `wrong`
+    what contradicts the tower or cannot be done.
     """
     if folder is None:
         return Pixels()
-    found: dict[Path, dict[str, Any]] = {}
+    settings: dict[Path, dict[str, Any]] = {}
     first, second = folder / "preprocessor_config.json", folder / "processor_config.json"
     if first.is_file():
-        found[first] = _inner(read_json(first))
-    files = tuple(found)
+        settings[first] = _inner(read_json(first))
+    files = tuple(settings)
     if second.is_file():
         files += (second,)
         outer = read_json(second)
@@ -61,24 +62,27 @@ def read(
         check(outer, ("processor", "preprocessor"), problems, where=f"{second.name}: ")
         if not problems and outer.get("patch_size") not in (None, vision.patch_size):
             problems.append(
-                f"{second.name}: patch_size is {outer['patch_size']}, the tower's {vision.patch_size}"
+                f"{second.name}: patch_size is {outer['patch_size']}, the tower's "
+                f"{vision.patch_size}"
             )
         wrong += problems
         if isinstance(outer.get("image_processor"), dict):
-            found[second] = outer["image_processor"]
-    read_of = [
-        _one(path, raw, hub, vision, aspect, pinpoints, wrong) for path, raw in found.items()
+            settings[second] = outer["image_processor"]
+    normalisations = [
+        _one(path, raw, hub, vision, aspect, pinpoints, wrong) for path, raw in settings.items()
     ]
-    if len(read_of) == 2 and read_of[0] != read_of[1]:
+    if len(normalisations) == 2 and normalisations[0] != normalisations[1]:
         wrong.append(f"{first.name} and {second.name} give different means or deviations")
-    mean, std = read_of[0] if read_of else (CLIP_MEAN, CLIP_STD)
+    mean, std = normalisations[0] if normalisations else (CLIP_MEAN, CLIP_STD)
     return Pixels(mean, std, files)
 
 
 def _is_side(value: Any, names: tuple[str, ...], side: int, *, square: bool) -> bool:
-    """Whether a size, as a number or as an object with `names`, is the tower's; absent: it does not say.
+    """Whether a size, as a number or as an object with `names`, is the tower's; None states no
+    size.
 
-    `square`: only as the shortest edge, because height and width would squeeze a page that is not square.
+    `square` accepts only the shortest edge, because height and width would squeeze a page that is
+    not square.
     """
     if value is None or value == side:
         return True
@@ -101,7 +105,7 @@ def _one(
     pinpoints: tuple[tuple[int, int], ...],
     wrong: list[str],
 ) -> tuple[Three, Three]:
-    """Mean and deviation of one file."""
+    """Return mean and deviation of one file."""
     where, problems = f"{path.name}: ", list[str]()
     check(raw, ("preprocessor",), problems, where=where)
     wrong += problems
@@ -119,7 +123,8 @@ def _one(
     ):
         if not _is_side(raw.get(key), names, side, square=key == "size" and aspect == "square"):
             wrong.append(f"{where}{key} is {shown(raw[key])}, the vision tower's image_size {side}")
-    # A tile of anyres is cut to the tower's side; the one tile of `pad` is a square that must be resized.
+    # A tile of anyres is cut to the tower's side; the one tile of `pad` is a square that must be
+    # resized.
     needed = {"anyres": (), "pad": ("do_resize",), "square": ("do_resize", "do_center_crop")}.get(
         aspect, ()
     )
@@ -133,7 +138,8 @@ def _one(
     stated = raw.get("image_grid_pinpoints")
     if hub and aspect == "anyres" and stated is not None and grid_of(stated) != pinpoints:
         wrong.append(
-            f"{where}image_grid_pinpoints is {shown(stated)}, config.json says {shown(list(pinpoints))}"
+            f"{where}image_grid_pinpoints is {shown(stated)}, config.json says "
+            f"{shown(list(pinpoints))}"
         )
     mean, std = raw.get("image_mean") or CLIP_MEAN, raw.get("image_std") or CLIP_STD
     return (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])

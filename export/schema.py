@@ -1,6 +1,7 @@
-"""JSON Schemas of the manifest and of a report, made of their dataclasses.
+"""Write the JSON Schemas of the manifest and of a report, from their dataclasses.
 
-`python -m export.schema manifest > docs/manifest.schema.json`, `python -m export.schema report > docs/report.schema.json`.
+python -m export.schema manifest > docs/manifest.schema.json
+python -m export.schema report > docs/report.schema.json
 """
 
 from __future__ import annotations
@@ -11,13 +12,17 @@ import sys
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from pulse_edge.kit.manifest import MANIFEST_VERSION, Manifest
+from pulse_edge.measurement.checks import Check
+from pulse_edge.measurement.measurements import Measurement
 from pulse_edge.report.report import NoAnswer, Report
 
+_UNIMPORTED = {"Check": Check, "Measurement": Measurement}
+"""Types that the report module names without importing them, for a fast `--help`."""
 _PLAIN = {int: "integer", float: "number", str: "string", bool: "boolean"}
 
 
 def schema() -> dict[str, Any]:
-    """JSON Schema (draft 2020-12) of manifest.json."""
+    """Return the JSON Schema (draft 2020-12) of manifest.json."""
     top = _schema(Manifest)
     top["properties"]["manifest_version"] = {"const": MANIFEST_VERSION}
     return {
@@ -27,7 +32,10 @@ def schema() -> dict[str, Any]:
 
 
 def report_schema() -> dict[str, Any]:
-    """JSON Schema (draft 2020-12) of a line of `interpret --json`: a report, or why there is none. Every field is there."""
+    """Return the JSON Schema (draft 2020-12) of a line of `interpret --json`.
+
+    Such a line is a report, or says why there is none; every field is there.
+    """
     kinds = [_schema(Report), _schema(NoAnswer)]
     for kind in kinds:
         kind["required"] = list(kind["properties"])
@@ -43,7 +51,7 @@ def _schema(kind: Any) -> dict[str, Any]:
     if kind is Any:
         return {}
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        fields, hints = dataclasses.fields(kind), get_type_hints(kind)
+        fields, hints = dataclasses.fields(kind), get_type_hints(kind, localns=_UNIMPORTED)
         return {
             "type": "object",
             "additionalProperties": False,

@@ -1,8 +1,9 @@
-"""Weight files and the names in them: single tensors from safetensors and PyTorch files, under one set of names.
+"""Read single tensors from safetensors and PyTorch files, under one set of names.
 
-The names inside are those of the original LLaVA layout. One tensor is read at a time, and nothing stays mapped, so that
-memory does not grow with the checkpoint. A file is a stranger's until it was looked at: sizes that it states are
-compared with its own size before anything is allocated, and no code in it runs.
+The names are those of the original LLaVA layout. One tensor is read at a time, and nothing stays
+mapped, so that memory does not grow with the checkpoint. A file is not trusted until it was
+checked: sizes that it states are compared with its own size before anything is allocated, and no
+code in it runs.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ TOWER = "model.vision_tower.vision_tower.vision_model."
 PROJECTOR = "model.mm_projector."
 NEWLINE = "model.image_newline"
 
-# First matching prefix wins. transformers up to 4, transformers 5, and LLaVA checkpoints saved under transformers 5
-# (whose CLIPVisionModel has no `vision_model.` level).
+# The first matching prefix wins. Layouts are transformers up to 4, transformers 5, and LLaVA
+# checkpoints saved under transformers 5 (whose CLIPVisionModel has no `vision_model.` level).
 PREFIXES = (
     ("language_model.model.", "model."),
     ("language_model.lm_head.", "lm_head."),
@@ -43,7 +44,7 @@ PREFIXES = (
 TOWER_PREFIXES = (("vision_model.", TOWER), ("", TOWER))
 
 FLOATS = frozenset(["float64", "float32", "float16", "bfloat16"])
-"""Types that a weight may have; everything else is a quantized checkpoint's."""
+"""Types that a weight may have; others belong to a quantized checkpoint."""
 # safetensors' own names of types, where they are not torch's.
 _TYPES = {
     "F64": "float64",
@@ -58,13 +59,15 @@ _TYPES = {
     "I64": "int64",
 }
 _LARGEST_HEADER = 8 << 20
-"""Bytes of a safetensors file's header, which is parsed again for each tensor; that of a 7B model has some 100 kB."""
+"""Largest header of a safetensors file in bytes, which is parsed again for each tensor; that of
+a 7B model has some 100 kB."""
 _LARGEST_PICKLE = 64 << 20
-"""Bytes of the part of a PyTorch file that is no tensor data; that of a 7B model has some 100 kB."""
+"""Largest part of a PyTorch file in bytes that is no tensor data; that of a 7B model has some
+100 kB."""
 
 
 def canonical(name: str, prefixes: tuple[tuple[str, str], ...] = PREFIXES) -> str:
-    """The name inside, for a name in any of the known layouts."""
+    """Return the name in the original LLaVA layout for a name in any of the layouts."""
     for old, new in prefixes:
         if name.startswith(old):
             return new + name[len(old) :]
@@ -73,7 +76,7 @@ def canonical(name: str, prefixes: tuple[tuple[str, str], ...] = PREFIXES) -> st
 
 @dataclass(frozen=True)
 class Stored:
-    """Where a tensor lies, and what the file says of it."""
+    """Where a tensor lies, and what the file states of it."""
 
     file: Path
     name: str
@@ -83,13 +86,17 @@ class Stored:
 
 
 class Shards:
-    """Reads single tensors from safetensors and PyTorch files. Holds at most one PyTorch file mapped."""
+    """Reads single tensors from safetensors and PyTorch files; keeps at most one PyTorch file
+    mapped."""
 
     def __init__(self) -> None:
         self._open: tuple[Path, dict[str, torch.Tensor]] | None = None
 
     def listing(self, file: Path) -> Iterator[Stored]:
-        """What a file holds. Raises CheckpointError for a truncated file or a pickle of other things than tensors."""
+        """Yield the tensors that a file holds.
+
+        Raises CheckpointError for a truncated file, and for a pickle of other things than tensors.
+        """
         if file.suffix == ".safetensors":
             _refuse_foreign_header(file)
             try:
@@ -111,10 +118,11 @@ class Shards:
                 )
 
     def read(self, stored: Stored) -> torch.Tensor:
-        """The tensor, in its own dtype."""
+        """Read a tensor, in its own dtype."""
         if stored.file.suffix != ".safetensors":
             return self._pytorch(stored.file)[stored.name]
-        # Opened at each call: pages of a mapping that stays open would count as this process's memory.
+        # Opened at each call: pages of a mapping that stays open would count as this process's
+        # memory.
         with safe_open(stored.file, "pt") as f:
             return f.get_tensor(stored.name)  # type: ignore[no-any-return]
 
@@ -123,7 +131,7 @@ class Shards:
             _refuse_foreign_zip(file)
             try:
                 loaded = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
-            except Exception as e:  # a stranger's pickle can end in any exception of the unpickler
+            except Exception as e:  # an untrusted pickle can end in any exception of the unpickler
                 raise CheckpointError(
                     f"{file.name}: not a plain PyTorch file of tensors ({_reason(e)})"
                 ) from None
@@ -136,7 +144,7 @@ class Shards:
 
 
 def _plain(name: object, tensor: object) -> bool:
-    """Whether this is a tensor with its values in the file: no sparse one, none without storage."""
+    """Whether this is a dense tensor with its values in the file."""
     return (
         isinstance(name, str)
         and isinstance(tensor, torch.Tensor)
@@ -147,7 +155,8 @@ def _plain(name: object, tensor: object) -> bool:
 
 
 def _refuse_foreign_header(file: Path) -> None:
-    """Raise CheckpointError where a safetensors file states a header that it cannot hold, or that no model needs."""
+    """Raise CheckpointError where a safetensors file states an impossible or needlessly large
+    header."""
     try:
         with open(file, "rb") as f:
             stated = int.from_bytes(f.read(8), "little")
@@ -159,12 +168,16 @@ def _refuse_foreign_header(file: Path) -> None:
         )
     if stated > _LARGEST_HEADER:
         raise CheckpointError(
-            f"{file.name}: has a header of {stated} bytes, and {_LARGEST_HEADER} are the most allowed"
+            f"{file.name}: has a header of {stated} bytes, and {_LARGEST_HEADER} are the most "
+            "allowed"
         )
 
 
 def _refuse_foreign_zip(file: Path) -> None:
-    """Raise CheckpointError unless the file is a zip archive as torch.save writes it: uncompressed, within its size."""
+    """Raise CheckpointError unless the file is a zip archive as torch.save writes it.
+
+    That is uncompressed, and within the file's size.
+    """
     try:
         with open(file, "rb") as f:
             start = f.read(2)
@@ -188,11 +201,11 @@ def _refuse_foreign_zip(file: Path) -> None:
 
 
 def _reason(error: BaseException) -> str:
-    """The first sentence of what a library says."""
+    """Return the first sentence of a library's error."""
     return str(error).split("\n")[0].split(". ")[0].rstrip(". ")[:200] or type(error).__name__
 
 
-# --- files of a folder -----------------------------------------------------------------------------------------------
+# --- files of a folder ----------------------------------------------------------------------------
 
 
 def has_weights(path: Path) -> bool:
@@ -201,7 +214,10 @@ def has_weights(path: Path) -> bool:
 
 
 def weight_files(path: Path) -> list[Path]:
-    """The weight files of a folder: those of its index, else all of the one kind. Raises CheckpointError."""
+    """Return the weight files of a folder: those of its index, or all of one kind.
+
+    Raises CheckpointError.
+    """
     for index, pattern in (
         ("model.safetensors.index.json", "*.safetensors"),
         ("pytorch_model.bin.index.json", "pytorch_model*.bin"),
@@ -212,8 +228,8 @@ def weight_files(path: Path) -> list[Path]:
             absent = [n for n in names if n not in outside and not (path / n).is_file()]
             if not names or outside or absent:
                 raise CheckpointError(
-                    f"{path / index}: names {shown(outside + absent) or 'no files'}, which are not there. "
-                    "Fetch the checkpoint again."
+                    f"{path / index}: names {shown(outside + absent) or 'no files'}, which are not "
+                    "there. Fetch the checkpoint again."
                 )
             return [path / n for n in names]
         if files := sorted(p for p in path.glob(pattern) if p.is_file()):
@@ -224,7 +240,7 @@ def weight_files(path: Path) -> list[Path]:
 
 
 def _named(index: Path) -> list[str]:
-    """The files that an index names."""
+    """Return the files that an index names."""
     weights = read_json(index).get("weight_map", {})
     if not isinstance(weights, dict) or not all(isinstance(name, str) for name in weights.values()):
         raise CheckpointError(
@@ -234,6 +250,6 @@ def _named(index: Path) -> list[str]:
 
 
 def shown(problems: list[str], most: int = 40) -> str:
-    """Problems as one line; of many the first ones, and how many more there are."""
+    """Return problems as one line: the first ones, and how many more there are."""
     more = len(problems) - most
     return "; ".join(problems[:most]) + (f"; and {more} more" if more > 0 else "")

@@ -1,6 +1,6 @@
-"""Folders that are given as a checkpoint by mistake: said in one sentence what they are, and what to give instead.
+"""Refuse folders that are given as a checkpoint by mistake, and say what to give instead.
 
-Looks at names, at config.json and at what the weight files' headers say; reads no weights.
+Only file names, config.json and the headers of weight files are read, no weights.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from export.shards import FLOATS, Stored, has_weights
 from pulse_edge.errors import CheckpointError
 
 _ORIGINAL = "Give the float16, bfloat16 or float32 checkpoint that it was made of"
-# quant_method of quantization_config, as transformers knows them.
+# quant_method of quantization_config, as transformers names them.
 _METHODS = {
     "aqlm": "AQLM",
     "awq": "AWQ",
@@ -33,7 +33,7 @@ _METHODS = {
     "quanto": "quanto",
     "torchao": "torchao",
 }
-# What a tensor's name ends in -> which method writes it.
+# End of a tensor's name -> the method that writes it.
 _ENDINGS = (
     (re.compile(r"\.(qweight|qzeros|g_idx)$"), "GPTQ or AWQ"),
     (
@@ -88,7 +88,7 @@ _FOLDERS = (
 
 
 def refuse_mistaken(folder: Path) -> None:
-    """Raise CheckpointError where a folder is, by its names and its config.json, something else than a checkpoint."""
+    """Raise CheckpointError where names and config.json show something else than a checkpoint."""
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "there is no such folder"
         raise CheckpointError(
@@ -100,8 +100,8 @@ def refuse_mistaken(folder: Path) -> None:
     whole = any(folder.glob("model*.safetensors")) or any(folder.glob("pytorch_model*.bin"))
     if whole and (folder / CONFIG).is_file():
         raise CheckpointError(
-            f"{folder}: holds a model and an adapter. Give the model's folder without {CONFIG}, and the adapter's folder "
-            "with --lora."
+            f"{folder}: holds a model and an adapter. Give the model's folder without {CONFIG}, "
+            "and the adapter's folder with --lora."
         )
     if whole or (has_weights(folder) and not (folder / CONFIG).is_file()):
         return
@@ -111,7 +111,8 @@ def refuse_mistaken(folder: Path) -> None:
 
 
 def _refuse_starts(folder: Path) -> None:
-    """Raise CheckpointError where a weight file begins as other things do that bear its name."""
+    """Raise CheckpointError where a weight file begins like a Git LFS pointer or an old PyTorch
+    file."""
     for file in sorted([*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]):
         if not file.is_file():
             continue
@@ -119,27 +120,28 @@ def _refuse_starts(folder: Path) -> None:
             start = f.read(40)
         if start.startswith(b"version https://git-lfs"):
             raise CheckpointError(
-                f"{folder}: {file.name} is a Git LFS pointer, not the file. Run `git lfs pull` in it."
+                f"{folder}: {file.name} is a Git LFS pointer, not the file. Run `git lfs pull` in "
+                "it."
             )
         if file.suffix == ".bin" and start[:1] == b"\x80":
             raise CheckpointError(
-                f"{folder}: {file.name} is in PyTorch's format from before version 1.6. Save it again as safetensors, "
-                "with save_pretrained of transformers, and give that folder."
+                f"{folder}: {file.name} is in PyTorch's format from before version 1.6. Save it "
+                "again as safetensors, with save_pretrained of transformers, and give that folder."
             )
 
 
 def refuse_no_tower(folder: Path) -> None:
-    """Raise CheckpointError where what is given as a vision tower is none."""
+    """Raise CheckpointError where the given vision tower is none."""
     if not (folder / "config.json").is_file():
         what = "has no config.json" if folder.is_dir() else "is no folder"
         raise CheckpointError(
-            f"--vision-tower {folder}: {what}. Give the folder of the CLIP model that the checkpoint's config names, with "
-            "its config.json and weights."
+            f"--vision-tower {folder}: {what}. Give the folder of the CLIP model that the "
+            "checkpoint's config names, with its config.json and weights."
         )
 
 
 def _method(folder: Path) -> str | None:
-    """How a checkpoint was quantized, by its JSON files; None: not."""
+    """Return how a checkpoint was quantized, by its JSON files; None if it was not."""
     for name, method in (("quantize_config.json", "GPTQ"), ("quant_config.json", "AWQ")):
         if (folder / name).is_file():
             return method
@@ -160,7 +162,7 @@ def _method(folder: Path) -> str | None:
 
 
 def refuse_types(folder: Path, stored: Iterable[Stored]) -> None:
-    """Raise CheckpointError where tensors are not weights as they were trained: quantized, or left empty."""
+    """Raise CheckpointError where tensors are quantized, or empty."""
     wrong: list[Stored] = []
     for one in stored:
         for ending, method in _ENDINGS:
@@ -170,14 +172,15 @@ def refuse_types(folder: Path, stored: Iterable[Stored]) -> None:
                 )
         if 0 in one.shape:
             raise CheckpointError(
-                f"{folder}: {one.name} is empty, as a training under DeepSpeed ZeRO-3 saves it without gathering its "
-                "shards. Run the training's zero_to_fp32.py, and give the folder that it writes."
+                f"{folder}: {one.name} is empty, as a training under DeepSpeed ZeRO-3 saves it "
+                "without gathering its shards. Run the training's zero_to_fp32.py, and give the "
+                "folder that it writes."
             )
         if one.dtype not in FLOATS:
             wrong.append(one)
     if wrong:
         others = f" and {len(wrong) - 1} others" if len(wrong) > 1 else ""
         raise CheckpointError(
-            f"{folder}: {wrong[0].name}{others} have the data type {wrong[0].dtype}, so the checkpoint is quantized or "
-            f"damaged. {_ORIGINAL}."
+            f"{folder}: {wrong[0].name}{others} have the data type {wrong[0].dtype}, so the "
+            f"checkpoint is quantized or damaged. {_ORIGINAL}."
         )

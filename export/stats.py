@@ -1,4 +1,4 @@
-"""What quantization needs of a file of `calibration collect` (`calibration.statistics_file`)."""
+"""Read a statistics file of `calibration collect` for the quantization of a kit."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ from pulse_edge.kit.kit import Kit, base_of
 
 @dataclass(frozen=True)
 class Stats:
-    """Importance by matrix, ranges of encoder tensors, probes, and the samples that gave them."""
+    """Importance by matrix, ranges of encoder tensors, probes, and the samples they came from."""
 
     importance: Mapping[str, Float]
     """Matrix -> mean square of each input column, float32 (n,)."""
     ranges: Mapping[str, tuple[float, float]]
+    """Tensor of the encoder -> lowest and highest value."""
     probes: tuple[Probe, ...]
+    """Samples on which divergences are measured."""
     ids: Mapping[str, tuple[str, ...]]
+    """Task -> ids of the samples."""
     content: str
     sha256: str
 
@@ -29,7 +32,7 @@ class Stats:
 def read(path: Path, kit: Kit) -> Stats:
     """Read the statistics for a kit.
 
-    CheckpointError where the file is something else, or was collected with another model.
+    Raises CheckpointError where the file is something else, or was collected with another model.
     """
     try:
         statistics = statistics_file.load(path)

@@ -1,4 +1,4 @@
-"""Read a tokenizer's vocabulary without its added tokens, from tokenizer.model or tokenizer.json."""
+"""Read a tokenizer's pieces, without added tokens, from tokenizer.model or tokenizer.json."""
 
 from __future__ import annotations
 
@@ -22,17 +22,18 @@ _BYTE = re.compile("<0x[0-9A-F]{2}>")
 
 @dataclass(frozen=True)
 class Pieces:
-    """A vocabulary without its added tokens, ids from 0 on."""
+    """A vocabulary without its added tokens, with ids from 0."""
 
     texts: list[str]
     scores: list[float]
     types: list[int]
     prefix: bool
+    """Whether a text begins with a space that it does not have."""
     unk: int | None
 
 
 def read_pieces(folder: Path, files: dict[str, Path]) -> tuple[Pieces, dict[str, Any] | None]:
-    """The vocabulary, and tokenizer.json's content where it is there."""
+    """Return the vocabulary, and the content of tokenizer.json if it exists."""
     listed = read_json(files["tokenizer.json"]) if "tokenizer.json" in files else None
     if "tokenizer.model" in files:
         pieces = _sentencepiece(files["tokenizer.model"])
@@ -41,15 +42,16 @@ def read_pieces(folder: Path, files: dict[str, Path]) -> tuple[Pieces, dict[str,
         return pieces, listed
     if listed is None:
         raise CheckpointError(
-            f"{folder / 'tokenizer.model'}: missing, and so is tokenizer.json. Fetch one of them from the base model."
+            f"{folder / 'tokenizer.model'}: missing, and so is tokenizer.json. Fetch one of them "
+            "from the base model."
         )
     try:
         return _listed_pieces(listed), listed
     except (KeyError, TypeError, ValueError, AttributeError) as e:
         reason = str(e) if isinstance(e, ValueError) else f"its {e} cannot be read"
         raise CheckpointError(
-            f"{files['tokenizer.json']}: not a Llama tokenizer of SentencePiece's kind ({reason}). Give the tokenizer.model "
-            "of the base model; others cannot be converted."
+            f"{files['tokenizer.json']}: not a Llama tokenizer of SentencePiece's kind ({reason}). "
+            "Give the tokenizer.model of the base model; others cannot be converted."
         ) from None
 
 
@@ -82,7 +84,10 @@ def _sentencepiece(path: Path) -> Pieces:
 
 
 def _refuse_other(path: Path, listed: dict[str, Any], pieces: Pieces) -> None:
-    """Refuse a tokenizer.json that is not the tokenizer.model in another form: loaders take one or the other."""
+    """Raise CheckpointError for a tokenizer.json with another vocabulary than tokenizer.model.
+
+    Loaders take one or the other.
+    """
     model, reason = listed.get("model"), ""
     vocabulary = model.get("vocab") if isinstance(model, dict) else None
     if vocabulary != {text: i for i, text in enumerate(pieces.texts)}:
@@ -94,13 +99,16 @@ def _refuse_other(path: Path, listed: dict[str, Any], pieces: Pieces) -> None:
             reason = str(e)
     if reason:
         raise CheckpointError(
-            f"{path}: does not say what tokenizer.model says ({reason}). Remove the file that does not belong to the "
-            "checkpoint."
+            f"{path}: does not say what tokenizer.model says ({reason}). Remove the file that does "
+            "not belong to the checkpoint."
         )
 
 
 def _listed_pieces(raw: dict[str, Any]) -> Pieces:
-    """The pieces of a tokenizer.json. Raises ValueError with the reason where it is no Llama tokenizer."""
+    """Return the pieces of a tokenizer.json.
+
+    Raises ValueError with the reason where it is no Llama tokenizer.
+    """
     model = raw["model"]
     if model.get("type", "BPE") != "BPE" or not isinstance(model["vocab"], dict):
         raise ValueError(f"its model is {shown(model.get('type'))}, not BPE")
@@ -121,10 +129,11 @@ def _listed_pieces(raw: dict[str, Any]) -> Pieces:
 
 
 def _scores(merges: list[Any], texts: list[str], special: set[str]) -> list[float]:
-    """Scores by which llama.cpp merges in the order of `merges`.
+    """Return scores by which llama.cpp merges in the order of `merges`.
 
-    Where that is the order of ids, as in a SentencePiece model, they are its scores: minus the number of pieces before,
-    behind the control and byte tokens; runs of spaces last where they come last.
+    Where that is the order of ids, as in a SentencePiece model, they are its scores: minus the
+    number of pieces before, behind the control and byte tokens; runs of spaces last where they come
+    last.
     """
     ids = {text: i for i, text in enumerate(texts)}
     first, last, pairs = dict[str, int](), dict[str, int](), set[tuple[str, str]]()
@@ -164,21 +173,28 @@ def _scores(merges: list[Any], texts: list[str], special: set[str]) -> list[floa
 def _refuse_unmergeable(
     ids: dict[str, int], pairs: set[tuple[str, str]], special: set[str]
 ) -> None:
-    """Refuse a vocabulary in which llama.cpp would merge two pieces that the list does not: it looks at the result alone."""
+    """Raise ValueError for a vocabulary in which llama.cpp would merge a pair that the list does
+    not.
+
+    llama.cpp looks at the result of a merge alone.
+    """
     for text in ids:
         if text in special:
             continue
         for at in range(1, len(text)):
             left, right = text[:at], text[at:]
-            known = left in ids and right in ids and not {left, right} & special
-            if known and (left, right) not in pairs:
+            mergeable = left in ids and right in ids and not {left, right} & special
+            if mergeable and (left, right) not in pairs:
                 raise ValueError(
                     f"it does not merge {shown(left)} and {shown(right)}, and has {shown(text)}"
                 )
 
 
 def _order(first: dict[str, int], last: dict[str, int]) -> list[list[str]]:
-    """Pieces in the order in which they are merged; those whose merges interleave have one place, if they are spaces."""
+    """Return the pieces in the order in which they are merged.
+
+    Pieces whose merges interleave share one group, if they are spaces.
+    """
     groups, end = list[list[str]](), -1
     for text in sorted(first, key=first.__getitem__):
         if first[text] > end:
@@ -194,13 +210,16 @@ def _order(first: dict[str, int], last: dict[str, int]) -> list[list[str]]:
 
 
 def _steps(part: Any, key: str) -> Iterator[dict[str, Any]]:
-    """A normalizer's or pre-tokenizer's steps; none where there is none."""
+    """Yield the steps of a normalizer or pre-tokenizer, if there is one."""
     if part is not None:
         yield from part[key] if part["type"] == "Sequence" else [part]
 
 
 def _listed_prefix(raw: dict[str, Any]) -> bool:
-    """Whether a space is put in front of a text; ValueError for what SentencePiece does not do."""
+    """Return whether a space is put in front of a text.
+
+    Raises ValueError for steps that SentencePiece does not have.
+    """
     prefix, spaces = False, False
     for step in _steps(raw.get("normalizer"), "normalizers"):
         if step["type"] == "Prepend" and step["prepend"] == SPACE and not spaces:

@@ -1,11 +1,13 @@
-"""The tokenizer's files -> a GGUF vocabulary of llama.cpp's `llama` type: tokens, scores, types, special ids.
+"""Read the tokenizer's files into a GGUF vocabulary of llama.cpp's `llama` type.
 
-The pieces come from tokenizer.model, or from a tokenizer.json that holds the same model in the form of Hugging Face's
-tokenizers (transformers 5 writes nothing else). llama.cpp merges by score, tokenizers by a list of merges: a list that no
-scores can stand for is refused.
+It has tokens, scores, types and special ids. The pieces come from tokenizer.model, or from a
+tokenizer.json that holds the same model in the form of Hugging Face's tokenizers (transformers 5
+writes nothing else). llama.cpp merges by score, tokenizers by a list of merges: a list that no
+scores can express is refused.
 
-Source of types and scores: llama.cpp's conversion/base.py (`_create_vocab_sentencepiece`) and gguf/vocab.py; a test compares
-with it. Source of special ids and flags: transformers' LlamaTokenizer, of which LLaVA's loader makes the prompt.
+Source of types and scores: llama.cpp's conversion/base.py (`_create_vocab_sentencepiece`) and
+gguf/vocab.py; a test compares with it. Source of special ids and flags: transformers'
+LlamaTokenizer, with which LLaVA's loader makes the prompt.
 """
 
 from __future__ import annotations
@@ -33,16 +35,16 @@ _CLASSES = ("LlamaTokenizer", "LlamaTokenizerFast")
 _GENERIC = ("PreTrainedTokenizerFast", "TokenizersBackend")
 """Classes that take everything from tokenizer.json, its post-processor too."""
 _DEFAULTS = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": None}
-"""LlamaTokenizer's own."""
+"""LlamaTokenizer's own special tokens."""
 _ENDS = 3
-"""Ids that end an answer and that GGUF has a place for: eos, eot, eom."""
+"""Number of ids that end an answer and for which GGUF has a key: eos, eot, eom."""
 _ADDED = -1000.0
 _PADDING = -10000.0
 
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """What llm.gguf says of its vocabulary."""
+    """What llm.gguf states of its vocabulary."""
 
     tokens: list[bytes]
     scores: list[float]
@@ -56,11 +58,14 @@ class Tokenizer:
     unk: int | None
     pad: int | None
     files: tuple[Path, ...]
-    """What this was read from."""
+    """The files that were read."""
 
 
 def read(folder: Path, config: Config) -> Tokenizer:
-    """The tokenizer of a checkpoint's folder. Raises CheckpointError for what cannot be converted, by name."""
+    """Read the tokenizer of a checkpoint's folder.
+
+    Raises CheckpointError that names what cannot be converted.
+    """
     files = {name: folder / name for name in _FILES if (folder / name).is_file()}
     settings, wrong = _settings(files), list[str]()
     generation = (
@@ -73,7 +78,8 @@ def read(folder: Path, config: Config) -> Tokenizer:
     size = config.text.vocab_size
     if len(pieces.texts) > size:
         raise CheckpointError(
-            f"{folder}: its tokenizer has {len(pieces.texts)} pieces, the model's vocabulary only {size}."
+            f"{folder}: its tokenizer has {len(pieces.texts)} pieces, the model's vocabulary only "
+            f"{size}."
         )
     tokens, scores, types = _extended(
         pieces, size, _added(files, settings, listed, len(pieces.texts))
@@ -104,11 +110,12 @@ def read(folder: Path, config: Config) -> Tokenizer:
     )
 
 
-# --- settings and special tokens ------------------------------------------------------------------------------------
+# --- settings and special tokens ------------------------------------------------------------------
 
 
 def _settings(files: dict[str, Path]) -> dict[str, Any]:
-    """tokenizer_config.json with special_tokens_map.json in it, as transformers 4.57 joins them."""
+    """Return tokenizer_config.json joined with special_tokens_map.json, as transformers 4.57
+    does it."""
     joined: dict[str, Any] = {}
     wrong: list[str] = []
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
@@ -118,14 +125,15 @@ def _settings(files: dict[str, Path]) -> dict[str, Any]:
         check(raw, ("tokenizer",), wrong, where=f"{name}: ", unknown=True)
         if name == "tokenizer_config.json":
             joined = raw
-        elif "added_tokens_decoder" in joined:  # written since 4.34, and then the map is not read
+        elif "added_tokens_decoder" in joined:  # Written since 4.34, and then the map is not read.
             joined = {k: v for k, v in raw.items() if k in _DEFAULTS} | joined
         else:
             joined = joined | {k: v for k, v in raw.items() if k in _DEFAULTS and v is not None}
     kind = joined.get("tokenizer_class")
     if not wrong and kind not in (None, *_CLASSES, *_GENERIC):
         wrong.append(
-            f"tokenizer_config.json: tokenizer_class is {shown(kind)} (known: {', '.join(_CLASSES + _GENERIC)})"
+            f"tokenizer_config.json: tokenizer_class is {shown(kind)} (known: "
+            f"{', '.join(_CLASSES + _GENERIC)})"
         )
     if wrong:
         raise CheckpointError(
@@ -140,7 +148,10 @@ def _flag(settings: dict[str, Any], key: str, default: bool) -> bool:
 
 
 def _begins(settings: dict[str, Any], listed: dict[str, Any] | None) -> bool:
-    """Whether BOS comes first where add_bos_token does not say: LlamaTokenizer puts it there, whatever tokenizer.json says."""
+    """Return whether BOS comes first where add_bos_token does not say.
+
+    LlamaTokenizer puts it there, whatever tokenizer.json says.
+    """
     if listed is None or settings.get("tokenizer_class") not in _GENERIC:
         return True
     processor = listed.get("post_processor")
@@ -154,17 +165,17 @@ def _begins(settings: dict[str, Any], listed: dict[str, Any] | None) -> bool:
 
 
 def _named(folder: Path, key: str, settings: dict[str, Any], ids: dict[bytes, int]) -> int | None:
-    """The id of the token that the settings call `key`; None where they name none."""
+    """Return the id of the token that the settings call `key`; None where they name none."""
     value = settings.get(key, _DEFAULTS[key])
     text = value["content"] if isinstance(value, dict) else value
-    found = None if text is None else ids.get(text.encode())
-    # A padding token that the vocabulary lacks is one that only training needed.
-    if found is None and text is not None and settings.get(key) is not None and key != "pad_token":
+    token = None if text is None else ids.get(text.encode())
+    # A padding token that the vocabulary lacks was needed by training only.
+    if token is None and text is not None and settings.get(key) is not None and key != "pad_token":
         raise CheckpointError(
-            f"{folder}: {key} is {shown(text)}, which is not in the vocabulary. Give the tokenizer that the checkpoint was "
-            "trained with."
+            f"{folder}: {key} is {shown(text)}, which is not in the vocabulary. Give the tokenizer "
+            "that the checkpoint was trained with."
         )
-    return found
+    return token
 
 
 def _refuse_ids(
@@ -177,7 +188,8 @@ def _refuse_ids(
         wrong.append("eos_token_id is null, and the tokenizer names no eos_token")
     if len(ends) > _ENDS:
         wrong.append(
-            f"eos_token_id lists {len(ends)} ids ({shown(list(ends))}), and a kit has room for {_ENDS}"
+            f"eos_token_id lists {len(ends)} ids ({shown(list(ends))}), and a kit has room for "
+            f"{_ENDS}"
         )
     for key, values in (
         ("bos_token_id", [bos] if bos is not None else []),
@@ -189,32 +201,41 @@ def _refuse_ids(
 
 
 def _prefix(folder: Path, settings: dict[str, Any], pieces: Pieces, has_model: bool) -> bool:
-    """Whether a text gets a space in front. null says nothing: then the pieces' own file decides."""
-    wanted = _flag(settings, "add_prefix_space", pieces.prefix)
+    """Return whether a space is put in front of a text.
+
+    null says nothing: then the file of the pieces decides.
+    """
+    prefix = _flag(settings, "add_prefix_space", pieces.prefix)
     reason = ""
-    if wanted != pieces.prefix and not has_model:
+    if prefix != pieces.prefix and not has_model:
         reason = "and tokenizer.json says otherwise; correct the one that is wrong"
-    elif wanted != pieces.prefix and settings.get("legacy") is not False:
-        reason = "which transformers' two Llama tokenizers take differently unless legacy is false; set legacy to false"
+    elif prefix != pieces.prefix and settings.get("legacy") is not False:
+        reason = (
+            "which transformers' two Llama tokenizers take differently unless legacy is false; "
+            "set legacy to false"
+        )
     if reason:
         raise CheckpointError(
-            f"{folder}: tokenizer_config.json: add_prefix_space is {wanted}, {reason}."
+            f"{folder}: tokenizer_config.json: add_prefix_space is {prefix}, {reason}."
         )
-    return wanted
+    return prefix
 
 
-# --- added tokens ----------------------------------------------------------------------------------------------------
+# --- added tokens ---------------------------------------------------------------------------------
 
 
 def _added(
     files: dict[str, Path], settings: dict[str, Any], listed: dict[str, Any] | None, base: int
 ) -> dict[int, tuple[str, bool]]:
-    """Id -> (text, whether it is special). Later files win; tokenizer.json counts only for what no other one describes
-    where tokenizer.model is there too, as in llama.cpp."""
-    found: dict[int, tuple[str, bool]] = {}
+    """Return the added tokens, id -> (text, whether it is special). Later files win.
+
+    If tokenizer.model exists too, tokenizer.json counts only for tokens that no other file
+    describes, as in llama.cpp.
+    """
+    tokens: dict[int, tuple[str, bool]] = {}
     if "added_tokens.json" in files:
         for text, i in read_json(files["added_tokens.json"]).items():
-            found[_token(files["added_tokens.json"], text, i)] = (
+            tokens[_token(files["added_tokens.json"], text, i)] = (
                 _unicode(files["added_tokens.json"], text),
                 False,
             )
@@ -231,18 +252,19 @@ def _added(
             )
         for entry in entries:
             i = _token(path, entry, entry.get("id") if isinstance(entry, dict) else None)
-            if "tokenizer.model" not in files or (i >= base and i not in found):
-                found[i] = _entry(path, entry)
-    return found | decoder
+            if "tokenizer.model" not in files or (i >= base and i not in tokens):
+                tokens[i] = _entry(path, entry)
+    return tokens | decoder
 
 
 def _token(path: Path, of: Any, value: Any) -> int:
-    """A token id, which is a number, or a number as text where it is a key."""
+    """Read a token id: a number, or a number as text if it is a key."""
     if isinstance(value, str) and value.isdecimal() and len(value) < 10:
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise CheckpointError(
-            f"{path}: the id of {shown(of)} is {shown(value)}, expected a whole number. Fetch it again."
+            f"{path}: the id of {shown(of)} is {shown(value)}, expected a whole number. Fetch it "
+            "again."
         )
     return value
 
@@ -256,7 +278,10 @@ def _entry(path: Path, entry: Any) -> tuple[str, bool]:
 
 
 def _unicode(path: Path, text: str) -> str:
-    """The text of a token. Raises CheckpointError for half a surrogate pair, which JSON can hold and UTF-8 cannot."""
+    """Return the text of a token.
+
+    Raises CheckpointError for half a surrogate pair, which JSON can hold and UTF-8 cannot.
+    """
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -267,7 +292,7 @@ def _unicode(path: Path, text: str) -> str:
 
 
 def _looks_special(text: str) -> bool:
-    """As llama.cpp's converter judges: forms like <|...|> and a few fixed words."""
+    """Whether llama.cpp's converter takes a text for special: <|...|> and a few fixed words."""
     fixed = {"<pad>", "<mask>", "<2mass>", "[@BOS@]"}
     fenced = (text.startswith("<|") and text.endswith("|>")) or (
         text.startswith("<\uff5c") and text.endswith("\uff5c>")
@@ -278,7 +303,10 @@ def _looks_special(text: str) -> bool:
 def _extended(
     pieces: Pieces, size: int, added: dict[int, tuple[str, bool]]
 ) -> tuple[list[bytes], list[float], list[int]]:
-    """Tokens, scores and types of the model's whole vocabulary. Added tokens beyond it have no weights: they are left out."""
+    """Return tokens, scores and types of the model's whole vocabulary.
+
+    Added tokens beyond it have no weights and are dropped.
+    """
     padding = range(len(pieces.texts), size)
     tokens = [text.encode() for text in pieces.texts] + [f"[PAD{i}]".encode() for i in padding]
     scores = pieces.scores + [_PADDING for _ in padding]
@@ -291,7 +319,10 @@ def _extended(
 
 
 def _refuse_doubled(folder: Path, tokens: list[bytes]) -> None:
-    """llama.cpp stops the whole program at a vocabulary in which two tokens have one text."""
+    """Raise CheckpointError for two tokens with one text.
+
+    llama.cpp stops the whole program at such a vocabulary.
+    """
     if len(set(tokens)) == len(tokens):
         return
     first: dict[bytes, int] = {}
@@ -301,8 +332,6 @@ def _refuse_doubled(folder: Path, tokens: list[bytes]) -> None:
         if first.setdefault(t, i) != i
     ]
     raise CheckpointError(
-        f"{folder}: its tokenizer has doubled tokens: {'; '.join(wrong[:5])}. Correct its added tokens."
+        f"{folder}: its tokenizer has doubled tokens: {'; '.join(wrong[:5])}. Correct its added "
+        "tokens."
     )
-
-
-# --- pieces ----------------------------------------------------------------------------------------------------------

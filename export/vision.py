@@ -1,8 +1,11 @@
-"""Tower and projector -> vision.onnx. What pulse_edge/inference/vision_encoder.py reads.
+"""Write tower and projector to vision.onnx, which inference/vision_encoder.py reads.
 
-The graph ends at the selected hidden state: later layers are not there, CLS is dropped, the projector is included.
-`requantize` makes other types of a finished one, with optimum's and ONNX Runtime's own tools.
-`pixel_values (n, 3, S, S) float32 -> image_features (n, P, d) float32, cls_attention (n, P) float32`, n dynamic.
+The graph ends at the selected hidden state: later layers are not in it, CLS is dropped, and the
+projector is included. `requantize` makes other types of a finished encoder, with optimum's and ONNX
+Runtime's own tools.
+
+pixel_values (n, 3, S, S) float32 -> image_features (n, P, d) float32 and cls_attention (n, P)
+float32, with n dynamic.
 """
 
 from __future__ import annotations
@@ -29,7 +32,8 @@ from pulse_edge.inference.vision_encoder import ATTENTION, INPUT, OUTPUT
 
 _OPSET = 20
 _SMALL = 1 << 10
-"""Constants below this many values stay float32: they are biases and shapes, not weights worth halving."""
+"""Constants with fewer values than this stay float32: they are biases and shapes, too small to
+be worth halving."""
 
 
 class Encoder(torch.nn.Module):
@@ -54,7 +58,8 @@ class Encoder(torch.nn.Module):
         for name in self.state_dict():
             inside = name.replace("tower.vision_model.", TOWER).replace("projector.", PROJECTOR)
             if inside not in checkpoint:
-                continue  # post_layernorm, which the selected hidden state does not pass; filled below
+                # post_layernorm, which the selected hidden state does not pass; filled below
+                continue
             state[name] = checkpoint.tensor(inside).float()
             if not finite(state[name]):
                 wrong.append(f"{inside} has NaN or infinite weights")
@@ -64,12 +69,12 @@ class Encoder(torch.nn.Module):
         for x in ("weight", "bias"):
             state.setdefault(f"tower.vision_model.post_layernorm.{x}", torch.zeros(width))
         self.load_state_dict(state, strict=True, assign=True)
-        # A buffer, not a weight, so that the meta device left it without values.
+        # A buffer is no weight, so that the meta device left it without values.
         embeddings = self.tower.vision_model.embeddings
         embeddings.position_ids = torch.arange(embeddings.num_positions).expand(1, -1)
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """(n, 3, S, S) -> (n, P, d)."""
+        """Return the features (n, P, d) of tiles (n, 3, S, S)."""
         model = self.tower.vision_model
         hidden = model.pre_layrnorm(model.embeddings(pixel_values))
         hidden = model.encoder(inputs_embeds=hidden).last_hidden_state
@@ -77,7 +82,7 @@ class Encoder(torch.nn.Module):
 
 
 def write(encoder: Encoder, path: Path, kind: str, size: int) -> None:
-    """Export to `path` (and its weights beside it, in `path`.data) as `kind`: fp32 or fp16.
+    """Export to `path`, with its weights in `path`.data next to it, as `kind`: fp32 or fp16.
 
     Raises CheckpointError for weights too large for fp16.
     """
@@ -95,7 +100,7 @@ def write(encoder: Encoder, path: Path, kind: str, size: int) -> None:
         )
     assert program is not None
     model = program.model_proto
-    _tell_attention(model)
+    _output_attention(model)
     _strip(model)
     if kind == "fp16":
         _halve(model, path)
@@ -106,10 +111,12 @@ def write(encoder: Encoder, path: Path, kind: str, size: int) -> None:
     onnx.checker.check_model(path, full_check=True)
 
 
-def _tell_attention(model: onnx.ModelProto) -> None:
-    """A second output: how much the CLS row attends to each patch in the last layer, a mean over heads.
+def _output_attention(model: onnx.ModelProto) -> None:
+    """Add an output: the attention of the CLS row to each patch in the last layer, as a mean over
+    heads.
 
-    Of the finished graph: the layers' modules do not give their probabilities without making all of them outputs.
+    It is taken from the finished graph, because the layers' modules do not return their
+    probabilities without making all of them outputs.
     """
     *_, last = (node for node in model.graph.node if node.op_type == "Softmax")
     indices = {
@@ -145,7 +152,7 @@ def _tell_attention(model: onnx.ModelProto) -> None:
 
 
 def _strip(model: onnx.ModelProto) -> None:
-    """Without the exporter's notes: they hold paths of this machine, and change from run to run."""
+    """Remove the exporter's notes: they hold paths of this machine, and change from run to run."""
     model.doc_string = ""
     del model.metadata_props[:]
     for part in (
@@ -162,8 +169,8 @@ def _strip(model: onnx.ModelProto) -> None:
 def _halve(model: onnx.ModelProto, path: Path) -> None:
     """Store weights as float16 with a Cast to float32 behind each.
 
-    ONNX Runtime folds the casts when it loads, and computes in float32 on every device: half the file, and for a
-    checkpoint that was saved in float16, no loss at all.
+    ONNX Runtime folds the casts when it loads, and computes in float32 on every device. The file
+    has half the size, and a checkpoint that was saved in float16 loses nothing.
     """
     casts = []
     for tensor in model.graph.initializer:
@@ -187,24 +194,28 @@ def _halve(model: onnx.ModelProto, path: Path) -> None:
     model.graph.node.extend(nodes)
 
 
-# --- other types of a finished encoder --------------------------------------------------------------------------------
+# --- other types of a finished encoder ------------------------------------------------------------
 
 KINDS = {
     "fp32": "float32",
     "fp16": "float16 weights, float32 arithmetic",
     "w8": "8-bit weights in blocks of 128 (MatMulNBits)",
     "int8": "int8 weights by column, uint8 activations by tile (dynamic); the projector as w8",
-    "int8-static": "int8 weights by column, uint8 activations with collected ranges (QDQ); the projector as w8",
+    "int8-static": "int8 weights by column, uint8 activations with collected ranges (QDQ); "
+    "the projector as w8",
 }
+"""Types of an encoder, in words."""
 
 
 def requantize(
     source: Path, path: Path, kind: str, ranges: Mapping[str, tuple[float, float]]
 ) -> None:
-    """Write the encoder `source` (fp32 or fp16) as `kind` to `path`, its weights beside it as by `write`.
+    """Write the encoder `source` (fp32 or fp16) as `kind` to `path`, with its weights as `write`
+    has them.
 
-    `ranges` is what `int8-static` needs: lowest and highest value by tensor. The projector never gets integer activations:
-    its first layer reads the raw residual stream, whose few large values leave no steps for the others.
+    `int8-static` needs `ranges`: lowest and highest value by tensor. The projector never gets
+    integer activations: its first layer reads the raw residual stream, whose few large values leave
+    no steps for the others.
     """
     model = _loaded(source)
     _widen(model)
@@ -226,7 +237,10 @@ def requantize(
 
 
 def _loaded(path: Path) -> onnx.ModelProto:
-    """The graph at `path` with its weights; onnx itself refuses weights that have several hard links, as copies may have."""
+    """Return the graph at `path` with its weights.
+
+    onnx refuses weights that have several hard links, as copies may have: they are copied first.
+    """
     files = [file for file in path.parent.glob(f"{path.name}*") if file.is_file()]
     if all(file.stat().st_nlink == 1 for file in files):
         return onnx.load(path)
@@ -237,7 +251,10 @@ def _loaded(path: Path) -> onnx.ModelProto:
 
 
 def _widen(model: onnx.ModelProto) -> None:
-    """Float32 weights in place of float16 ones with their casts: undoes `_halve`, but for what it rounded."""
+    """Put float32 weights in place of float16 ones with their casts.
+
+    This undoes `_halve`, apart from its rounding.
+    """
     halves = {t.name: t for t in model.graph.initializer if t.data_type == onnx.TensorProto.FLOAT16}
     casts = [n for n in model.graph.node if n.op_type == "Cast" and n.input[0] in halves]
     for node in casts:
@@ -251,13 +268,13 @@ def _widen(model: onnx.ModelProto) -> None:
 
 
 def _constant_products(model: onnx.ModelProto) -> list[str]:
-    """Names of the products with a weight, in the graph's order."""
+    """Return the names of the products with a weight, in the graph's order."""
     weights = {t.name for t in model.graph.initializer}
     return [n.name for n in model.graph.node if n.op_type == "MatMul" and n.input[1] in weights]
 
 
 def _weights_only(model: onnx.ModelProto, nodes: list[str]) -> onnx.ModelProto:
-    """These products with 8-bit weights; arithmetic in float32 (accuracy level 0)."""
+    """Give these products 8-bit weights; arithmetic stays in float32 (accuracy level 0)."""
     from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
     with _quiet():
@@ -266,14 +283,17 @@ def _weights_only(model: onnx.ModelProto, nodes: list[str]) -> onnx.ModelProto:
             model, bits=8, block_size=128, is_symmetric=True, nodes_to_exclude=others
         )
         quantizer.process()
-    made: onnx.ModelProto = quantizer.model.model
-    return made
+    quantized: onnx.ModelProto = quantizer.model.model
+    return quantized
 
 
 def _integers(
     model: onnx.ModelProto, nodes: list[str], ranges: Mapping[str, tuple[float, float]] | None
 ) -> onnx.ModelProto:
-    """These products in 8-bit integers, dynamic, or static where ranges are given; by optimum's quantizer."""
+    """Compute these products in 8-bit integers, by optimum's quantizer.
+
+    They are dynamic, or static where ranges are given.
+    """
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantizationMode, QuantType
     from onnxruntime.quantization.calibrate import TensorsData
     from optimum.onnxruntime import ORTQuantizer
@@ -291,8 +311,8 @@ def _integers(
     )
     limits = None
     if ranges is not None:
-        found = {n: tuple(np.float32(v) for v in pair) for n, pair in ranges.items()}
-        limits = TensorsData(CalibrationMethod.MinMax, found)
+        pairs = {n: tuple(np.float32(v) for v in pair) for n, pair in ranges.items()}
+        limits = TensorsData(CalibrationMethod.MinMax, pairs)
     with _quiet(), tempfile.TemporaryDirectory(prefix="pulse-edge-") as folder:
         work = Path(folder)
         onnx.save_model(
@@ -311,7 +331,7 @@ def _integers(
 
 @contextlib.contextmanager
 def _quiet() -> Any:
-    """The exporter prints its progress and warns of its own deprecations."""
+    """Silence the exporter, which prints its progress and warns of its own deprecations."""
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         logging.disable(logging.WARNING)

@@ -1,23 +1,23 @@
-"""The one tree of errors.
+"""The one tree of errors, and the exit code of each.
 
     PulseEdgeError            exit code 1
     |- UsageError             2   the command line or the call asks for something that does not exist
     |- ScanError              1   the file cannot be read as a page
     |- PageRefused            3   the page was read, and must not be interpreted
     |- PageFailed             1   the program failed on the page
-    |- OutputError            1   what was asked for cannot be written to where it should go
+    |- OutputError            1   output cannot be written to its destination
     |- KitError               1   a kit is absent, broken, foreign, or newer than this program
-    |- DeviceError            1   the device that was asked for cannot be used
+    |- DeviceError            1   the named device cannot be used
     |- MemoryShortage         1   the machine has too little free memory for the kit
     |- EngineError            1   ONNX Runtime or llama.cpp failed, or is not installed properly
     |- ContextError           1   page and question do not fit the model's context
-    |- FolderError            1   a folder or file that pulse-edge would change is not its own
-    |- AuditLogError               1   the record of answers cannot be written, or is not as it was written
-    |- BatchError             1   a batch's folder belongs to another batch, or somebody else is working on it
-    |- CheckpointError        1   (workstation) the source is not a checkpoint that can be converted
+    |- FolderError            1   a folder or file that would be changed is not pulse-edge's own
+    |- AuditLogError          1   the audit log cannot be written, or was altered
+    |- BatchError             1   a batch's folder belongs to another batch, or is in use
+    |- CheckpointError        1   (workstation) the source is no checkpoint that can be converted
     |- FetchError             1   (workstation) a checkpoint could not be brought from the hub
-    |- ParityError            1   (workstation) the converted model does not agree with the original
-    `- BenchError             1   (workstation) test data, answers or scores cannot be read, written or trusted
+    |- ParityError            1   (workstation) the converted model differs from the original
+    `- BenchError             1   (workstation) test data, answers or scores cannot be trusted
 
 Every message names the file, what is wrong, and the next step. Standard library only.
 """
@@ -28,7 +28,7 @@ from typing import ClassVar
 
 
 class PulseEdgeError(Exception):
-    """Base of everything that pulse-edge raises on purpose; `exit_code` is the command's verdict."""
+    """Base of every error that pulse-edge raises itself; `exit_code` is the command's."""
 
     exit_code: ClassVar[int] = 1
 
@@ -50,20 +50,22 @@ class PageRefused(PulseEdgeError):
 
 
 class PageFailed(PulseEdgeError):
-    """The program failed on a page in a way that nobody foresaw. The other pages go on."""
+    """The program failed on a page with an unexpected exception. The other pages go on."""
 
 
 def on_page(name: str, error: Exception) -> PulseEdgeError:
-    """The error to record for a page called `name`: the project's own as it is, any other as PageFailed."""
+    """Return a page's error: a PulseEdgeError unchanged, any other as PageFailed of page `name`."""
     if isinstance(error, PulseEdgeError):
         return error
     if isinstance(error, MemoryError):
         return PageFailed(
-            f"{name}: takes more memory than is free. Close other programs, or scan the page at 300 dpi."
+            f"{name}: takes more memory than is free. Close other programs, or scan the page at "
+            "300 dpi."
         )
     why = " ".join(str(error).split())[:200]
     failure = PageFailed(
-        f"{name}: the program failed on this page ({type(error).__name__}: {why}). Export the page as PNG and try that; "
+        f"{name}: the program failed on this page ({type(error).__name__}: {why}). Export the page "
+        "as PNG and try that; "
         "report the fault with what --debug shows."
     )
     failure.__cause__ = error  # for the traceback of --debug
@@ -71,7 +73,7 @@ def on_page(name: str, error: Exception) -> PulseEdgeError:
 
 
 class OutputError(PulseEdgeError):
-    """Standard output or the folder of the documents takes nothing: no page's fault, so nothing more is answered."""
+    """Standard output or the folder of the documents refuses data, so no more pages are answered."""
 
 
 class KitError(PulseEdgeError):
@@ -79,7 +81,7 @@ class KitError(PulseEdgeError):
 
 
 class DeviceError(PulseEdgeError):
-    """The device that was asked for cannot be used."""
+    """The named device cannot be used."""
 
 
 class MemoryShortage(PulseEdgeError):
@@ -95,19 +97,19 @@ class ContextError(PulseEdgeError):
 
 
 class FolderError(PulseEdgeError):
-    """A folder or a file that would have to be changed does not carry pulse-edge's mark."""
+    """A folder or a file that would be changed does not carry pulse-edge's mark."""
 
 
 class AuditLogError(PulseEdgeError):
-    """The record of answers cannot be written, or is not as it was written."""
+    """The audit log cannot be written, or was altered."""
 
 
 class BatchError(PulseEdgeError):
-    """A batch's folder cannot be used: another batch's, in use, or damaged."""
+    """A batch's folder belongs to another batch, is in use, or is damaged."""
 
 
 class CheckpointError(PulseEdgeError):
-    """The source is not a checkpoint that can be converted."""
+    """The source is no checkpoint that can be converted."""
 
 
 class FetchError(PulseEdgeError):
@@ -115,7 +117,7 @@ class FetchError(PulseEdgeError):
 
 
 class ParityError(PulseEdgeError):
-    """The converted model does not agree with the original."""
+    """The converted model differs from the original."""
 
 
 class BenchError(PulseEdgeError):

@@ -29,6 +29,15 @@ def _record_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["PULSE_EDGE_STATE"] = str(tmp_path_factory.mktemp("state"))
 
 
+@pytest.fixture
+def one_core_and_own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with one core, and a user's cache of the test's own."""
+    from pulse_edge.machine import cpu
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(cpu, "allowed", lambda: frozenset({0}))
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     if not SHARED.is_dir():
@@ -90,3 +99,16 @@ def small(tmp_path: Path) -> AuditLog:
     for n in range(5):
         log.append({"n": n})
     return log
+
+
+@pytest.fixture
+def pages(tmp_path: Path) -> Path:
+    """Three pages, and one file that is none."""
+    from PIL import Image
+
+    folder = tmp_path / "pages"
+    folder.mkdir()
+    for n, name in enumerate(("a.png", "b.png", "c.png")):
+        Image.new("RGB", (60 + n, 60), "white").save(folder / name)
+    (folder / "d.png").write_bytes(b"no picture")
+    return folder

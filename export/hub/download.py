@@ -1,4 +1,4 @@
-"""Download one file at a time; a transfer that broke off resumes."""
+"""Download the files of a checkpoint one at a time; a broken transfer resumes."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from export.models import ModelSpec
 from pulse_edge.errors import FetchError
 
 _OTHER_BYTES = 256 << 20
-"""Of tokenizer, licences and the like, on top of the weights."""
+"""Largest size of tokenizer, licences and the like, on top of the weights."""
 
 
 def refuse_full_disk(spec: ModelSpec, location: Location, files: list[CheckpointFile]) -> None:
+    """Raise FetchError where the disk has too little room for what is missing."""
     lacking = sum(file.bytes - _present_bytes(location, file) for file in files)
     existing = next(
         path
@@ -32,23 +33,25 @@ def refuse_full_disk(spec: ModelSpec, location: Location, files: list[Checkpoint
             else "name a directory, or set HF_HOME to another disk"
         )
         raise FetchError(
-            f"{location.directory}: {spec.name} needs {gigabytes(lacking)} more there, and {gigabytes(free)} are free. "
-            f"Make room, or {elsewhere}."
+            f"{location.directory}: {spec.name} needs {gigabytes(lacking)} more there, and "
+            f"{gigabytes(free)} are free. Make room, or {elsewhere}."
         )
 
 
 def refuse_other_size(spec: ModelSpec, hub: str, files: list[CheckpointFile]) -> None:
-    """A hub that states far more than models.yaml does is not believed, or it could fill the disk."""
+    """Raise FetchError where the hub states far more bytes than models.yaml: it may fill the
+    disk."""
     stated = sum(file.bytes for file in files)
     if stated > 2 * spec.bytes + _OTHER_BYTES:
         raise FetchError(
-            f"{spec.name}: {hub} states {gigabytes(stated)}, and models.yaml {gigabytes(spec.bytes)}. Correct `bytes` "
-            "in models.yaml, or ask another hub: set HF_ENDPOINT."
+            f"{spec.name}: {hub} states {gigabytes(stated)}, and models.yaml "
+            f"{gigabytes(spec.bytes)}. Correct `bytes` in models.yaml, or ask another hub: set "
+            "HF_ENDPOINT."
         )
 
 
 def _present_bytes(location: Location, file: CheckpointFile) -> int:
-    """Bytes of the file that are there already, finished or not."""
+    """Return the bytes of the file that are already there, finished or not."""
     there = [
         path
         for path in (location.directory / file.name, *location.blobs.glob(f"*{file.hash}*"))
@@ -65,7 +68,7 @@ def fetch_file(
     retries: int,
     note: Callable[[str], None],
 ) -> None:
-    """Download one file, unless it is there."""
+    """Download one file unless it is there, and give it its name."""
     from huggingface_hub.utils import WeakFileLock
     from requests.exceptions import ChunkedEncodingError, ConnectionError, Timeout
 
@@ -87,7 +90,7 @@ def fetch_file(
                     ChunkedEncodingError,
                     ConnectionError,
                     Timeout,
-                ):  # closed, reset or silent mid-file
+                ):  # The connection was closed, reset or silent mid-file.
                     if not more or not partial.is_file():
                         raise
                     note(f"{spec.name}: the connection broke in {file.name}, taking it up again")
@@ -103,7 +106,8 @@ def _address(spec: ModelSpec, file: CheckpointFile, hub: str) -> str:
 def _copy_from_cache(
     spec: ModelSpec, file: CheckpointFile, location: Location, partial: Path
 ) -> bool:
-    """Whether a file that goes to a directory of the caller's was in the cache, and now lies in `partial`."""
+    """Copy the file from the cache to `partial` for a caller's own directory; return whether it
+    did."""
     cached = location_of(spec, None).directory / file.name
     if not location.own or not cached.is_file() or cached.stat().st_size != file.bytes:
         return False
@@ -112,7 +116,10 @@ def _copy_from_cache(
 
 
 def _download(url: str, partial: Path, file: CheckpointFile, hub: str) -> None:
-    """Bring the rest of `partial`. Raises FetchError once more arrives than the hub stated; nothing of that is kept."""
+    """Download the rest of `partial`.
+
+    Raises FetchError once more bytes arrive than the hub stated, and discards them.
+    """
     from huggingface_hub import constants
 
     start = partial.stat().st_size if partial.is_file() else 0
@@ -123,7 +130,7 @@ def _download(url: str, partial: Path, file: CheckpointFile, hub: str) -> None:
         return
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
     with get(url, headers) as answer:
-        if start and answer.status_code != 206:  # the whole file, although a part was asked for
+        if start and answer.status_code != 206:  # the server sent the whole file
             start = 0
         size = start
         with open(partial, "r+b" if start else "wb") as f:
@@ -136,12 +143,13 @@ def _download(url: str, partial: Path, file: CheckpointFile, hub: str) -> None:
     if size > file.bytes:
         partial.unlink()
         raise FetchError(
-            f"{hub} sends more than the {file.bytes} bytes that it states. Ask another hub: set HF_ENDPOINT."
+            f"{hub} sends more than the {file.bytes} bytes that it states. Ask another hub: set "
+            "HF_ENDPOINT."
         )
 
 
 def _name_file(spec: ModelSpec, file: CheckpointFile, location: Location, partial: Path) -> None:
-    """Give a file that has arrived its name, in the form of huggingface_hub's cache or of its local directories."""
+    """Give a complete file its name, in the form of huggingface_hub's cache or directories."""
     target = location.directory / file.name
     if location.own:
         os.replace(partial, target)

@@ -22,39 +22,45 @@ SMALL_FILES = (
     "README.md",
     "LICENSE*",
 )
+"""Files that a conversion reads besides the weights."""
 _SAFETENSORS = ("*.safetensors", "*.safetensors.index.json")
 _PICKLES = ("pytorch_model*.bin", "pytorch_model*.bin.index.json")
-"""Only where there are no safetensors."""
+"""Weights that are fetched only where there are no safetensors."""
 FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ +@=-]{0,150}")
-"""Of a file that is fetched: a name on every system, and no path."""
+"""A name that is valid on every system and holds no path."""
 HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+"""A git hash or a sha256."""
 
 
 @dataclass(frozen=True)
 class CheckpointFile:
-    """One file of the commit."""
+    """One file of the commit, as the hub states it."""
 
     name: str
     bytes: int
     hash: str
-    """Git LFS file: sha256, 64 digits; any other: git's blob hash, 40 digits. The hub sends it as ETag."""
+    """sha256 (64 digits) of a Git LFS file, git's blob hash (40 digits) of any other. The hub sends
+    it as ETag."""
 
 
 @dataclass(frozen=True)
 class Location:
-    """Where huggingface_hub keeps a commit's files."""
+    """Where huggingface_hub keeps the files of a commit."""
 
     directory: Path
-    """Holds the files under their names."""
+    """Directory that holds the files under their names."""
     blobs: Path
-    """Holds unfinished files, `...{hash}.incomplete`; in the cache also the finished ones, that `directory` links to."""
+    """Directory of unfinished files, `...{hash}.incomplete`; in the cache also of the finished
+    ones, to which `directory` links."""
     own: bool
-    """True: a directory of the caller's; False: the cache."""
+    """True for the caller's own directory, False for the cache."""
     locks: Path
-    """Holds the locks of files that are being fetched, where huggingface_hub looks for them too."""
+    """Directory of the locks of files that are being fetched; huggingface_hub looks for them there
+    too."""
 
 
 def location_of(spec: ModelSpec, into: Path | None) -> Location:
+    """Return where the files of a commit belong: in `into`, or in huggingface_hub's cache."""
     from huggingface_hub import constants
 
     if into is not None:
@@ -68,7 +74,10 @@ def location_of(spec: ModelSpec, into: Path | None) -> Location:
 
 
 def needed(spec: ModelSpec, names: Collection[str], where: str) -> list[str]:
-    """Those of `names` that a conversion reads; FetchError if they are no checkpoint. Files in folders never count."""
+    """Return the names of the files that a conversion reads. Files in folders never count.
+
+    Raises FetchError if the names are those of no checkpoint; `where` says where they were listed.
+    """
 
     def matching(patterns: tuple[str, ...]) -> list[str]:
         top = [name for name in names if "/" not in name and "\\" not in name]
@@ -88,4 +97,5 @@ def needed(spec: ModelSpec, names: Collection[str], where: str) -> list[str]:
 
 
 def gigabytes(count: int) -> str:
+    """Write a number of bytes as gigabytes."""
     return f"{count / 1e9:.2f} GB"

@@ -15,20 +15,20 @@ if TYPE_CHECKING:
     from requests import Response
 
 _LIST_SECONDS = 30
-"""Until the hub answers, and between two pieces of an answer."""
+"""Longest time until the hub answers, and between two pieces of an answer."""
 _LIST_BYTES = 32 << 20
-"""Of the hub's list of files at most; a repository of a thousand files has some 300 kB."""
+"""Largest list of files that is read; a repository of a thousand files has some 300 kB."""
 
 
 def stated_files(spec: ModelSpec, hub: str) -> list[CheckpointFile]:
-    """What the hub says about the files that are needed, the smallest first."""
-    said = _listing(spec, hub)
-    if said.get("sha") != spec.revision:
+    """Return the needed files as the hub states them, the smallest first."""
+    listing = _listing(spec, hub)
+    if listing.get("sha") != spec.revision:
         raise FetchError(
-            f"{spec.name}: {hub} answered with commit {str(said.get('sha'))[:80]!r} of {spec.hub} instead of "
-            f"{spec.revision}. Ask another hub: set HF_ENDPOINT."
+            f"{spec.name}: {hub} answered with commit {str(listing.get('sha'))[:80]!r} of "
+            f"{spec.hub} instead of {spec.revision}. Ask another hub: set HF_ENDPOINT."
         )
-    siblings = {sibling["rfilename"]: sibling for sibling in said["siblings"]}
+    siblings = {sibling["rfilename"]: sibling for sibling in listing["siblings"]}
     files = [
         _stated_file(spec, hub, siblings[name])
         for name in needed(spec, siblings, f"{hub}/{spec.hub}")
@@ -37,7 +37,7 @@ def stated_files(spec: ModelSpec, hub: str) -> list[CheckpointFile]:
 
 
 def _listing(spec: ModelSpec, hub: str) -> dict[str, Any]:
-    """The hub's description of the commit, with a list of named `siblings`."""
+    """Return the hub's description of the commit, with a list of named `siblings`."""
     url = f"{hub}/api/models/{spec.hub}/revision/{spec.revision}"
     pieces, size = [], 0
     with get(url, params={"blobs": "True"}) as answer:
@@ -47,34 +47,38 @@ def _listing(spec: ModelSpec, hub: str) -> dict[str, Any]:
             if size > _LIST_BYTES:
                 raise ValueError(f"its list of files is longer than {_LIST_BYTES >> 20} MiB")
     try:
-        said = json.loads(b"".join(pieces))
+        listing = json.loads(b"".join(pieces))
     except RecursionError:
         raise ValueError("its list of files is nested too deep") from None
-    siblings = said.get("siblings") if isinstance(said, dict) else None
+    siblings = listing.get("siblings") if isinstance(listing, dict) else None
     if not isinstance(siblings, list) or not all(
         isinstance(sibling, dict) and isinstance(sibling.get("rfilename"), str)
         for sibling in siblings
     ):
         raise ValueError("its answer is no list of files")
-    return dict(said)
+    return dict(listing)
 
 
 @contextlib.contextmanager
 def get(
     url: str, headers: dict[str, str] | None = None, params: dict[str, str] | None = None
 ) -> Iterator[Response]:
-    """The answer to a GET, its body not read yet. Raises huggingface_hub's errors for an HTTP status of failure."""
+    """Send a GET request, and yield the answer with its body unread.
+
+    Raises huggingface_hub's errors for an HTTP status of failure.
+    """
     from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
-    asked = build_hf_headers() | (headers or {})
+    sent = build_hf_headers() | (headers or {})
     with get_session().get(
-        url, headers=asked, params=params, timeout=_LIST_SECONDS, stream=True
+        url, headers=sent, params=params, timeout=_LIST_SECONDS, stream=True
     ) as answer:
         hf_raise_for_status(answer)
         yield answer
 
 
 def _stated_file(spec: ModelSpec, hub: str, sibling: dict[str, Any]) -> CheckpointFile:
+    """Return one file of the list. Raises FetchError for a bad name and a missing size or hash."""
     name, large = sibling["rfilename"], sibling.get("lfs")
     size, digest = (
         (large.get("size"), large.get("sha256")) if isinstance(large, dict) else (None, None)
@@ -83,8 +87,8 @@ def _stated_file(spec: ModelSpec, hub: str, sibling: dict[str, Any]) -> Checkpoi
         size, digest = sibling.get("size"), sibling.get("blobId")
     if not FILE_NAME.fullmatch(name):
         raise FetchError(
-            f"{spec.name}: {hub} names a file {name[:80]!r}, which is no name for a file here. Ask another hub: set "
-            "HF_ENDPOINT."
+            f"{spec.name}: {hub} names a file {name[:80]!r}, which is no name for a file here. "
+            "Ask another hub: set HF_ENDPOINT."
         )
     if (
         type(size) is not int
@@ -93,7 +97,7 @@ def _stated_file(spec: ModelSpec, hub: str, sibling: dict[str, Any]) -> Checkpoi
         or not HASH.fullmatch(digest)
     ):
         raise FetchError(
-            f"{spec.name}: {hub} states no size or no hash for {name}, so that it could not be verified. "
-            "Ask another hub: set HF_ENDPOINT."
+            f"{spec.name}: {hub} states no size or no hash for {name}, so that it could not be "
+            "verified. Ask another hub: set HF_ENDPOINT."
         )
     return CheckpointFile(name, size, digest)

@@ -17,7 +17,7 @@ AGAIN = "Run the same command again: it resumes."
 
 @contextlib.contextmanager
 def fetch_errors(spec: ModelSpec, hub: str, file: str | None = None) -> Iterator[None]:
-    """Whatever huggingface_hub raises becomes a FetchError of one line."""
+    """Turn whatever huggingface_hub or requests raises into a FetchError of one line."""
     try:
         yield
     except (OSError, ValueError, KeyError, TypeError) as e:  # requests' errors are OSErrors
@@ -26,17 +26,21 @@ def fetch_errors(spec: ModelSpec, hub: str, file: str | None = None) -> Iterator
 
 
 def _reason(error: BaseException, spec: ModelSpec, hub: str) -> str:
+    """Say what went wrong, and the next step."""
     from huggingface_hub.errors import FileMetadataError, LocalEntryNotFoundError
     from requests.exceptions import HTTPError, RequestException
 
     if isinstance(error, LocalEntryNotFoundError) and error.__cause__ is not None:
-        error = error.__cause__  # the library's wrapper: "check your connection", whatever happened
+        error = error.__cause__  # the library wraps every error in "check your connection"
     if isinstance(error, HTTPError):
         return _http_reason(error, spec, hub)
     if isinstance(
         error, FileMetadataError | ValueError | KeyError | TypeError
-    ):  # no JSON, no ETag, no such address
-        return f"{hub} does not answer as a hub does ({_first_line(error)}). Check HF_ENDPOINT, and any proxy between."
+    ):  # no JSON, no ETag, or no such address
+        return (
+            f"{hub} does not answer as a hub does ({_first_line(error)}). Check HF_ENDPOINT, and "
+            "any proxy between."
+        )
     if isinstance(error, RequestException):
         return (
             f"no connection to {hub}, or it broke off ({_innermost(error)}). {AGAIN} "
@@ -49,7 +53,7 @@ def _reason(error: BaseException, spec: ModelSpec, hub: str) -> str:
 
 
 def _http_reason(error: HTTPError, spec: ModelSpec, hub: str) -> str:
-    """For a hub that answered with an HTTP status of failure."""
+    """Say what an HTTP status of failure means, and the next step."""
     from huggingface_hub.errors import (
         GatedRepoError,
         RepositoryNotFoundError,
@@ -61,23 +65,32 @@ def _http_reason(error: HTTPError, spec: ModelSpec, hub: str) -> str:
         return f"{hub}/{spec.hub} has no commit {spec.revision}. Correct `revision` in models.yaml."
     if isinstance(error, GatedRepoError):
         return (
-            f"{hub}/{spec.hub} is gated (HTTP {status}). Accept its terms in a browser, set HF_TOKEN to a token of that "
-            "account, and run the same command again."
+            f"{hub}/{spec.hub} is gated (HTTP {status}). Accept its terms in a browser, set "
+            "HF_TOKEN to a token of that account, and run the same command again."
         )
     if isinstance(error, RepositoryNotFoundError):
         return (
-            f"{hub} has no repository {spec.hub}, or hides it from you. Correct `hub` in models.yaml; "
-            "a private repository needs HF_TOKEN."
+            f"{hub} has no repository {spec.hub}, or hides it from you. Correct `hub` in "
+            "models.yaml; a private repository needs HF_TOKEN."
         )
     if status in (401, 403):
-        return f"{hub} refuses access to {spec.hub} (HTTP {status}). Set HF_TOKEN to a token that may read it."
+        return (
+            f"{hub} refuses access to {spec.hub} (HTTP {status}). Set HF_TOKEN to a token that may "
+            "read it."
+        )
     if status == 404:
-        return f"{hub} has no such file in {spec.hub} at {spec.revision} (HTTP 404). Ask another hub: set HF_ENDPOINT."
+        return (
+            f"{hub} has no such file in {spec.hub} at {spec.revision} (HTTP 404). Ask another hub: "
+            "set HF_ENDPOINT."
+        )
     return f"{hub} answered with HTTP {status}. Wait a little. {AGAIN}"
 
 
 def _innermost(error: BaseException) -> str:
-    """The system's own words at the bottom of a connection error: "Connection refused", not three layers of repr."""
+    """Return the system's own words at the bottom of a connection error.
+
+    That is "Connection refused" instead of three layers of repr.
+    """
     reason: BaseException = error
     while (inner := reason.__cause__ or reason.__context__) is not None:
         reason = inner

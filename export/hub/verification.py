@@ -1,4 +1,4 @@
-"""Check fetched files against their hashes, also offline."""
+"""Check fetched files against their hashes, and find the files of a commit offline."""
 
 from __future__ import annotations
 
@@ -16,32 +16,34 @@ from pulse_edge.errors import FetchError
 def refuse_damaged(
     spec: ModelSpec, location: Location, files: list[CheckpointFile], *, keep: bool
 ) -> None:
-    """FetchError that names each file that is not what it should be.
+    """Raise FetchError that names each file that is missing or damaged.
 
-    They are removed, or a repeat would take them for done; `keep` them where nothing can be brought in their stead.
+    Such files are removed, or a repeat would take them for complete. `keep` leaves them where they
+    cannot be fetched again.
     """
     wrong = []
     for file in files:
         if not (fault := _fault(location.directory / file.name, file)):
             continue
         wrong.append(f"{file.name} ({fault})")
-        # The library copies from its cache into a directory, so a damaged file in the cache would come back.
+        # The library copies from its cache into a directory: a damaged file in the cache would come
+        # back.
         for holder in () if keep else {location, location_of(spec, None)}:
             _discard(holder, file)
     if wrong:
-        told = (
+        advice = (
             "Fetch with HF_HUB_OFFLINE unset"
             if keep
             else "They are removed. Run the same command again"
         )
         raise FetchError(
-            f"{location.directory}: {len(wrong)} of {len(files)} files of {spec.name} are damaged or missing: "
-            f"{', '.join(wrong)}. {told}: it brings only these."
+            f"{location.directory}: {len(wrong)} of {len(files)} files of {spec.name} are damaged "
+            f"or missing: {', '.join(wrong)}. {advice}: it brings only these."
         )
 
 
 def _fault(path: Path, file: CheckpointFile) -> str | None:
-    """What is wrong with the file, None if nothing."""
+    """Return what is wrong with the file, or None."""
     if not path.is_file():
         return "missing"
     if (size := path.stat().st_size) != file.bytes:
@@ -56,11 +58,12 @@ def _fault(path: Path, file: CheckpointFile) -> str | None:
 
 
 def _git_hash(path: Path) -> str:
-    content = path.read_bytes()  # the hub keeps whatever exceeds 10 MB in LFS
+    content = path.read_bytes()  # the hub keeps files above 10 MB in LFS
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
 def _discard(location: Location, file: CheckpointFile) -> None:
+    """Remove a damaged file, and the cache's blob that it links to."""
     path = location.directory / file.name
     if _fault(path, file) in (None, "missing"):
         return
@@ -71,7 +74,10 @@ def _discard(location: Location, file: CheckpointFile) -> None:
 
 
 def recorded_files(spec: ModelSpec, location: Location) -> list[CheckpointFile]:
-    """The commit's files that are there, with the hashes that huggingface_hub wrote down; FetchError if one lacks."""
+    """Return the commit's files that are there, with the hashes that huggingface_hub wrote down.
+
+    Raises FetchError if a needed file is missing.
+    """
     present = [path for path in location.directory.glob("*") if path.is_file()]
     hashes = {
         path.name: digest for path in present if (digest := _recorded_hash(spec, location, path))
@@ -81,14 +87,16 @@ def recorded_files(spec: ModelSpec, location: Location) -> list[CheckpointFile]:
         names = needed(spec, hashes, str(location.directory))
     except FetchError:
         raise FetchError(
-            f"{location.directory}: {spec.name} at {spec.revision} is not there, and HF_HUB_OFFLINE is set. {advice}"
+            f"{location.directory}: {spec.name} at {spec.revision} is not there, and "
+            f"HF_HUB_OFFLINE is set. {advice}"
         ) from None
     lacking = set().union(
         *(_indexed(location.directory / name) for name in names if name.endswith(".index.json"))
     )
     if lacking := lacking - hashes.keys():
         raise FetchError(
-            f"{location.directory}: {', '.join(sorted(lacking))} missing, and HF_HUB_OFFLINE is set. {advice}"
+            f"{location.directory}: {', '.join(sorted(lacking))} missing, and HF_HUB_OFFLINE is "
+            f"set. {advice}"
         )
     return [
         CheckpointFile(name, (location.directory / name).stat().st_size, hashes[name])
@@ -97,7 +105,11 @@ def recorded_files(spec: ModelSpec, location: Location) -> list[CheckpointFile]:
 
 
 def _recorded_hash(spec: ModelSpec, location: Location, path: Path) -> str | None:
-    """In the cache a blob is named by its hash; beside one's own files lies a note: commit, hash, time."""
+    """Return the hash that was noted for a file, or None.
+
+    In the cache a blob is named by its hash; a file in another directory has a note with commit,
+    hash and time.
+    """
     if not location.own:
         return path.resolve().name if path.is_symlink() else None
     with contextlib.suppress(OSError, ValueError):
@@ -107,7 +119,7 @@ def _recorded_hash(spec: ModelSpec, location: Location, path: Path) -> str | Non
 
 
 def _indexed(index: Path) -> set[str]:
-    """The shards that an index names; none if it cannot be read, which its hash will show."""
+    """Return the shards that an index names; none if it is unreadable, which its hash will show."""
     with contextlib.suppress(OSError, ValueError, KeyError, AttributeError, TypeError):
         return set(json.loads(index.read_bytes())["weight_map"].values())
     return set()

@@ -1,10 +1,16 @@
-"""A miniature of PULSE, trained from nothing: same classes, packing, prompt and files, a thousandth of the size.
+"""Train a miniature of PULSE: same classes, packing, prompt and files, a thousandth of the size.
 
-    data   lessons from `calibration.synthetic.stream`, read from its process's pipe, in blocks
-    model  CLIP tower, projector and Llama under their published names, and the heads that teach the tower
-    text   the miniature's own SentencePiece model
-    train  tower, then language, then real signals: time-boxed, resumable, a curve in JSON lines
-    layout weights -> a checkpoint in the original LLaVA layout, which `python -m export convert` reads
+    data    lessons from `calibration.synthetic.stream`, read from its process's pipe, in blocks
+    model   CLIP tower, projector and Llama under their published names
+    teach   heads that teach the tower
+    text    the miniature's own SentencePiece model
+    plan    stages of the training: tower, language, real signals, words
+    run     a training under way: modules, optimizers, progress
+    train   the loop: time-boxed, resumable, with a curve in JSON lines
+    state   what is saved so that a training can go on
+    layout  weights -> a checkpoint in the original LLaVA layout, which `export convert` reads
+    carry   a checkpoint -> the demo kit of the package
+    curve   the curve as a drawing
 
-Needs torch 2.11 or later, numpy, sentencepiece and safetensors only.
+Training needs torch 2.11 or later, numpy, sentencepiece and safetensors only.
 """

@@ -1,4 +1,7 @@
-"""A trained miniature -> the kit that the package carries: f16, then Q8_0, with its model card and golden cases."""
+"""Make the demo kit of the package from a trained miniature: f16, then Q8_0.
+
+The kit gets its model card and golden cases.
+"""
 
 from __future__ import annotations
 
@@ -20,17 +23,17 @@ TARGET = HERE.parents[1] / "pulse_edge" / "assets" / "kits" / "miniature"
 
 
 def carry(checkpoint: Path, target: Path, say: Callable[[str], None]) -> None:
-    """Make `target` anew. Raises what convert and quantize raise; then the old kit stays."""
+    """Replace the kit `target`. Raises what convert and quantize raise; then the old kit stays."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".carry-", dir=target.parent) as folder:
         whole, small = Path(folder) / "f16", Path(folder) / "miniature"
         convert(checkpoint, whole, Options(demonstration=True), say)
         quantize(whole, small, Smaller(llm="Q8_0", vision="fp16"), say)
-        made = open_kit(small)
+        kit = open_kit(small)
         with writing(target, force=True) as work:
-            for name in made.manifest.files:
+            for name in kit.manifest.files:
                 shutil.copyfile(small / name, work / name)
             shutil.copyfile(CARD, work / CARD.name)
             write_manifest(
-                work, replace(made.manifest, id="miniature (Q8_0, fp16)", files=listing(work))
+                work, replace(kit.manifest, id="miniature (Q8_0, fp16)", files=listing(work))
             )

@@ -1,4 +1,5 @@
-"""Lessons from the source's process, in blocks that are gone through several times; batches of tensors."""
+"""Read lessons from the source's process, in blocks that are repeated, and collate them to
+batches."""
 
 from __future__ import annotations
 
@@ -22,14 +23,15 @@ from pulse_edge.errors import EngineError
 ROOT = Path(__file__).parents[2]
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
-"""CLIP's, as in openai/clip-vit-large-patch14-336."""
+"""CLIP's normalisation, as in openai/clip-vit-large-patch14-336."""
 
 Lesson = Mapping[str, npt.NDArray[Any]]
-"""Fields as in calibration/synthetic/lessons.py; only bytes pass between the two."""
+"""Fields as in calibration/synthetic/lessons.py; only bytes pass between the two packages."""
 
 
 class Source:
-    """Lessons `first`, `first + 1`, ... of a seed, drawn by `processes` processes that end with this one."""
+    """The lessons `first`, `first + 1`, ... of a seed, drawn by processes that end with this
+    one."""
 
     def __init__(
         self, seed: int, first: int, patch: int, signals: Path | None = None, processes: int = 1
@@ -71,7 +73,10 @@ class Source:
 
 
 class Blocks:
-    """Blocks of `size` lessons, the next one drawn while this one is learned; lesson numbers follow from the block's."""
+    """Blocks of `size` lessons; the next block is drawn while the current one is learned.
+
+    The numbers of the lessons follow from the block's number.
+    """
 
     def __init__(self, seed: int, block: int, size: int, patch: int, **source: Any) -> None:
         self._size = size
@@ -94,7 +99,7 @@ class Blocks:
 
 
 def order(seed: int, block: int, size: int, passes: int, batch: int) -> list[list[int]]:
-    """Which lessons of a block make up each of its batches; every lesson once in each pass."""
+    """Return the lessons of each batch of a block; every lesson comes once in each pass."""
     rng = np.random.default_rng((seed, block, 7))
     turns = [rng.permutation(size).tolist() for _ in range(passes)]
     return [turn[i : i + batch] for turn in turns for i in range(0, size - batch + 1, batch)]
@@ -102,18 +107,22 @@ def order(seed: int, block: int, size: int, passes: int, batch: int) -> list[lis
 
 @dataclass
 class Batch:
-    """Several pages; their tiles one after the other. Patches are numbered over all tiles: tile * slots + slot."""
+    """Several pages with their tiles one after the other.
 
-    patches: Tensor  # (n, t, 3 p p) uint8, only those that are looked at
-    tokens: Tensor  # (n, t) place of each within its tile
+    Patches are numbered over all tiles: tile * slots + slot.
+    """
+
+    patches: Tensor  # (n, t, 3 p p) uint8: the patches that the tower reads
+    tokens: Tensor  # (n, t) number of each patch within its tile
     mask: Tensor | None  # (n, t) False where a tile has fewer patches than the longest
-    pages: list[slice]  # each page's tiles
+    pages: list[slice]  # the tiles of each page
     targets: dict[str, Tensor]
     words: list[list[tuple[str, str]]]
 
 
 def cut_patches(tiles: npt.NDArray[np.uint8], patch: int) -> npt.NDArray[np.uint8]:
-    """(n, S, S, 3) -> (n, patches, 3 p p), in the order of a convolution's weight."""
+    """Cut tiles (n, S, S, 3) into patches (n, patches, 3 p p), in the order of a convolution's
+    weight."""
     n, size = tiles.shape[:2]
     side = size // patch
     parts = tiles.reshape(n, side, patch, side, patch, 3).transpose(0, 1, 3, 5, 2, 4)
@@ -128,9 +137,10 @@ def collate(
     blank: float = 1.0,
     rng: np.random.Generator | None = None,
 ) -> Batch:
-    """One batch. `whole`: the overview and black patches too, as the runtime feeds them; else neither.
+    """Collate lessons to one batch.
 
-    Then of the patches without a trace only the share `blank`, drawn by `rng`.
+    With `whole` the overview and black patches are included, as in the runtime; otherwise neither.
+    Then `blank` is the share of the patches without a trace that is included, drawn by `rng`.
     """
     parts, places, pages, shift, targets = [], [], [], 0, []
     for lesson in lessons:
@@ -139,13 +149,13 @@ def collate(
         inner = lesson["inner"].reshape(len(lesson["inner"]), -1).astype(bool)
         if rng is not None and blank < 1:
             inner &= (rng.random(inner.shape) < blank) | _with_trace(lesson, inner.shape)
-        seen = (
+        visible = (
             [np.arange(cut.shape[1])] * len(cut)
             if whole
             else [np.flatnonzero(row) for row in inner]
         )
         where = np.full(inner.size, -1)
-        for k, tokens in enumerate(seen):
+        for k, tokens in enumerate(visible):
             parts.append(cut[k][tokens])
             places.append(tokens)
             if not (whole and k == 0):
@@ -162,14 +172,14 @@ def collate(
         patches[k, : place.size], tokens[k, : place.size], mask[k, : place.size] = part, place, True
     joined = _joined(targets, slots)
     words = [[(q, a) for q, a in json.loads(bytes(lesson["words"]) or b"[]")] for lesson in lessons]
-    seen_mask = None if mask.all() else torch.from_numpy(mask)
+    padding_mask = None if mask.all() else torch.from_numpy(mask)
     return Batch(
-        torch.from_numpy(patches), torch.from_numpy(tokens), seen_mask, pages, joined, words
+        torch.from_numpy(patches), torch.from_numpy(tokens), padding_mask, pages, joined, words
     )
 
 
 def _with_trace(lesson: Lesson, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
-    """Which patches (tiles, patches) a trace or its baseline runs through."""
+    """Return which patches (tiles, patches) a trace or its baseline runs through."""
     out = np.zeros(int(np.prod(shape)), bool)
     out[lesson["traced"]] = out[lesson["at"]] = True
     return out.reshape(shape)
@@ -180,21 +190,27 @@ PER_PAGE = ("findings", "cpsc", "superclass", "measures", "levels")
 
 
 def _placed(lesson: Lesson, where: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[Any]]:
-    """The lesson's targets with their patches' numbers in the batch; those that are not looked at are left out."""
+    """Return the lesson's targets with their patches' numbers in the batch.
+
+    Targets of patches that are not in the batch are dropped.
+    """
     out: dict[str, npt.NDArray[Any]] = {name: lesson[name] for name in PER_PAGE}
     for number, names in PER_PATCH.items():
-        found = where[lesson[number]]
-        out[number] = found[found >= 0]
-        out |= {name: lesson[name][found >= 0] for name in names}
+        patches = where[lesson[number]]
+        out[number] = patches[patches >= 0]
+        out |= {name: lesson[name][patches >= 0] for name in names}
     return out
 
 
 def _joined(targets: Sequence[Mapping[str, npt.NDArray[Any]]], slots: int) -> dict[str, Tensor]:
-    """All pages' targets as tensors; page targets stacked, patch targets one after the other."""
+    """Return all pages' targets as tensors.
+
+    Targets of pages are stacked, targets of patches concatenated.
+    """
     out = {name: torch.from_numpy(np.stack([t[name] for t in targets])) for name in PER_PAGE}
     for number, names in PER_PATCH.items():
-        found = np.concatenate([t[number] for t in targets])
-        out[number] = torch.from_numpy(found // 10000 * slots + found % 10000)
+        patches = np.concatenate([t[number] for t in targets])
+        out[number] = torch.from_numpy(patches // 10000 * slots + patches % 10000)
         out |= {
             name: torch.from_numpy(np.concatenate([t[name] for t in targets])) for name in names
         }
@@ -204,7 +220,10 @@ def _joined(targets: Sequence[Mapping[str, npt.NDArray[Any]]], slots: int) -> di
 
 
 def normalised(patches: Tensor, jitter: Tensor | None = None) -> Tensor:
-    """uint8 (n, t, 3 p p) -> float32 as the encoder gets it; `jitter` (n, 2, 3) scales and shifts the colours."""
+    """Return pixels as the encoder gets them: uint8 (n, t, 3 p p) -> float32.
+
+    `jitter` (n, 2, 3) scales and shifts the colours.
+    """
     n, t, _ = patches.shape
     mean, std = (torch.tensor(c, device=patches.device) for c in (MEAN, STD))
     scale, shift = (1.0, 0.0) if jitter is None else (jitter[:, 0], jitter[:, 1])
@@ -214,8 +233,8 @@ def normalised(patches: Tensor, jitter: Tensor | None = None) -> Tensor:
     return x.view(n, t, -1)
 
 
-def drawn(seed: int, count: int, patch: int, **source: Any) -> Iterator[Lesson]:
-    """The first `count` lessons of a seed."""
+def first_lessons(seed: int, count: int, patch: int, **source: Any) -> Iterator[Lesson]:
+    """Yield the first `count` lessons of a seed."""
     lessons = Source(seed, 0, patch, **source)
     try:
         for _ in range(count):

@@ -1,6 +1,7 @@
-"""A trained miniature -> a checkpoint in the original LLaVA layout, float16, in shards of at most 16 MB.
+"""Write a trained miniature as a checkpoint in the original LLaVA layout.
 
-The tower's own configuration lies in a folder beside, as LLaVA keeps it; its weights are in the shards, as in PULSE-7B.
+It is float16, in shards of at most 16 MB. The tower's own configuration lies in a folder next to
+them, as LLaVA keeps it; its weights are in the shards, as in PULSE-7B.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ WEIGHTS = "model-{:05d}-of-{:05d}.safetensors"
 
 
 def write(parts: dict[str, nn.Module], shape: Shape, out: Path) -> None:
-    """Write the checkpoint into `out`, beside its tokenizer.model; each file beside, then renamed."""
+    """Write the checkpoint into `out`, where its tokenizer.model is.
+
+    Each file is written under another name and then renamed.
+    """
     tensors = {
         name: t.detach().cpu().half().contiguous() for name, t in _named(parts, shape).items()
     }
@@ -53,13 +57,17 @@ def write(parts: dict[str, nn.Module], shape: Shape, out: Path) -> None:
 
 
 def _json(path: Path, value: Any) -> None:
-    beside = path.with_suffix(".new")
-    beside.write_text(json.dumps(value, indent=1) + "\n", "utf-8")
-    os.replace(beside, path)
+    temporary = path.with_suffix(".new")
+    temporary.write_text(json.dumps(value, indent=1) + "\n", "utf-8")
+    os.replace(temporary, path)
 
 
 def _named(parts: dict[str, nn.Module], shape: Shape) -> dict[str, Tensor]:
-    """Every tensor under its published name. The layer behind the selected one is never computed: a copy stands there."""
+    """Return every tensor under its published name.
+
+    The layer behind the selected hidden state is never computed: a copy of the last one stands
+    there.
+    """
     tower, d = parts["tower"].state_dict(), shape.vision_width
     named = {
         TOWER + "embeddings.class_embedding": tower["class_embedding"],
@@ -125,7 +133,7 @@ def _pixels(shape: Shape) -> dict[str, Any]:
 
 
 def _config(shape: Shape) -> dict[str, Any]:
-    """As PULSE-7B's, with the miniature's sizes."""
+    """Return config.json as PULSE-7B has it, with the miniature's sizes."""
     side = shape.image
     return {
         "architectures": ["LlavaLlamaForCausalLM"],

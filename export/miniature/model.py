@@ -1,7 +1,9 @@
-"""CLIP's tower, LLaVA's projector and Llama, under the names and with the arithmetic of the published classes.
+"""CLIP's tower, LLaVA's projector and Llama, with the names and arithmetic of the published
+classes.
 
-Own modules of a few lines: the trainer must run beside any transformers, and may leave black patches out of the tower and
-answer several questions on one image prefix. That they compute what transformers' classes compute is proven by `convert`.
+They are modules of a few lines of their own: the trainer must run with any version of transformers,
+and may leave black patches out of the tower and answer several questions on one image prefix.
+`convert` proves that they compute what transformers' classes compute.
 """
 
 from __future__ import annotations
@@ -16,14 +18,17 @@ from torch.nn.functional import gelu, silu
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes. Widths of the language model are multiples of 256, so that K-quants apply."""
+    """Sizes of the miniature.
+
+    Widths of the language model are multiples of 256, so that K-quants apply.
+    """
 
     image: int = 336
     patch: int = 28
     vision_width: int = 256
     vision_heads: int = 8
     vision_mlp: int = 1024
-    vision_layers: int = 5  # that the selected hidden state sees; the checkpoint has one more
+    vision_layers: int = 5  # up to the selected hidden state; the checkpoint has one more
     width: int = 256
     heads: int = 4
     mlp: int = 768
@@ -33,7 +38,7 @@ class Shape:
 
     @property
     def side(self) -> int:
-        """Patches along a tile's side."""
+        """Patches along the side of a tile."""
         return self.image // self.patch
 
     @property
@@ -43,7 +48,10 @@ class Shape:
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    """Attention in plain products: on a CPU in bfloat16 three times faster forth and back than torch's fused one."""
+    """Compute attention in plain products.
+
+    On a CPU in bfloat16 this is three times faster, forward and backward, than torch's fused one.
+    """
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
     if mask is not None:
         scores = scores + mask
@@ -51,26 +59,29 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     return out
 
 
-def hidden(seen: Tensor) -> Tensor:
-    """What is added to scores: 0 where `seen`, -10000 elsewhere."""
-    return torch.zeros_like(seen, dtype=torch.float32).masked_fill_(~seen, -10000.0)
+def hidden(visible: Tensor) -> Tensor:
+    """Return the mask that is added to scores: 0 where `visible`, -10000 elsewhere."""
+    return torch.zeros_like(visible, dtype=torch.float32).masked_fill_(~visible, -10000.0)
 
 
 class Slots:
-    """Which places of tiles hold a patch: layers see patches one after the other, and only attention the tiles they lie in."""
+    """The slots of tiles that hold a patch.
 
-    def __init__(self, seen: Tensor, dtype: torch.dtype) -> None:
-        """`seen` (n, t): where there is a patch."""
-        self._size = seen.shape
-        self._at = seen.flatten().nonzero()[:, 0]
-        self.mask = hidden(seen)[:, None, None].to(dtype)
+    Layers read the patches one after the other; only attention needs the tiles they lie in.
+    """
+
+    def __init__(self, occupied: Tensor, dtype: torch.dtype) -> None:
+        """Read `occupied` (n, t): whether there is a patch."""
+        self._size = occupied.shape
+        self._at = occupied.flatten().nonzero()[:, 0]
+        self.mask = hidden(occupied)[:, None, None].to(dtype)
 
     def take(self, x: Tensor) -> Tensor:
-        """(n, t, d) -> (patches, d)."""
+        """Gather (n, t, d) -> (patches, d)."""
         return x.flatten(0, 1).index_select(0, self._at)
 
     def put(self, x: Tensor) -> Tensor:
-        """(patches, d) -> (n, t, d), zero where there is none."""
+        """Scatter (patches, d) -> (n, t, d), zero in empty slots."""
         return (
             x.new_zeros(self._size.numel(), x.shape[1])
             .index_copy(0, self._at, x)
@@ -79,7 +90,7 @@ class Slots:
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention of CLIP."""
+    """CLIP's multi-head self-attention."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -90,16 +101,16 @@ class Attention(nn.Module):
         self.out_proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor, slots: Slots | None) -> Tensor:
-        """(n, t, d) -> (n, t, d), or with `slots` (patches, d) -> (patches, d)."""
+        """Map (n, t, d) -> (n, t, d), or with `slots` (patches, d) -> (patches, d)."""
         q, k, v = (f(x) for f in (self.q_proj, self.k_proj, self.v_proj))
         if slots is not None:
             q, k, v = slots.put(q), slots.put(k), slots.put(v)
         n, t, d = q.shape
         q, k, v = (y.view(n, t, self.heads, -1).transpose(1, 2) for y in (q, k, v))
-        seen = (
+        attended = (
             attend(q, k, v, None if slots is None else slots.mask).transpose(1, 2).reshape(n, t, d)
         )
-        out: Tensor = self.out_proj(seen if slots is None else slots.take(seen))
+        out: Tensor = self.out_proj(attended if slots is None else slots.take(attended))
         return out
 
 
@@ -117,7 +128,7 @@ class EncoderLayer(nn.Module):
         )
 
     def forward(self, x: Tensor, slots: Slots | None) -> Tensor:
-        """As `Attention`."""
+        """Map the same shapes as `Attention`."""
         x = x + self.self_attn(self.layer_norm1(x), slots)
         h = self.mlp["fc1"](self.layer_norm2(x))
         out: Tensor = x + self.mlp["fc2"](h * torch.sigmoid(1.702 * h))  # CLIP's quick_gelu
@@ -139,7 +150,10 @@ class Tower(nn.Module):
         self.layers = nn.ModuleList(EncoderLayer(shape) for _ in range(shape.vision_layers))
 
     def forward(self, patches: Tensor, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Features (n, t, d) of `patches` (n, t, 3 p p), normalised, that lie at `tokens` (n, t) of their tiles."""
+        """Return the features (n, t, d) of normalised `patches` (n, t, 3 p p).
+
+        `tokens` (n, t) is the number of each patch in its tile.
+        """
         x = self.patch_embedding(patches) + self.position_embedding[1:][tokens]
         first = (self.class_embedding + self.position_embedding[0]).expand(len(x), 1, -1)
         x = self.pre_layrnorm(torch.cat([first, x], 1))
@@ -165,15 +179,18 @@ class Projector(nn.Module):
         self.second = nn.Linear(shape.width, shape.width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., vision width) -> (..., width)."""
+        """Map (..., vision width) -> (..., width)."""
         out: Tensor = self.second(gelu(self.first(x)))
         return out
 
 
 def dct_filters(patch: int, count: int) -> Tensor:
-    """First filters (count, 3 p p): the lowest cosines of luminance, and a few of red against blue and green."""
+    """Return the first filters (count, 3 p p).
+
+    They are the lowest cosines of luminance, and a few of red against blue and green.
+    """
     n = torch.arange(patch, dtype=torch.float32)
-    waves = torch.cos(math.pi / patch * (n + 0.5) * n[:, None])  # (frequency, place)
+    waves = torch.cos(math.pi / patch * (n + 0.5) * n[:, None])  # (frequency, pixel)
     waves /= waves.norm(dim=1, keepdim=True)
     order = sorted(
         ((i, j) for i in range(patch) for j in range(patch)), key=lambda f: f[0] ** 2 + f[1] ** 2
@@ -192,7 +209,7 @@ def dct_filters(patch: int, count: int) -> Tensor:
 
 
 def positions(side: int, width: int) -> Tensor:
-    """Sine and cosine of row and column, (side^2 + 1, width), the class token's first."""
+    """Return sine and cosine of row and column, (side^2 + 1, width), the class token's first."""
     rates = torch.exp(-math.log(100.0) * torch.arange(width // 4) / (width // 4))
     angles = torch.arange(side)[:, None] * rates
     wave = torch.cat([angles.sin(), angles.cos()], 1)
@@ -210,7 +227,7 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        """In float32, as Llama does."""
+        """Normalise in float32, as Llama does."""
         y = x.float()
         return (y * torch.rsqrt(y.pow(2).mean(-1, keepdim=True) + 1e-5)).to(x.dtype) * self.weight
 
@@ -234,13 +251,13 @@ class DecoderLayer(nn.Module):
         )
 
     def forward(self, x: Tensor, spread: Spread) -> Tensor:
-        """(n, t, d) -> (n, t, d)."""
+        """Map (n, t, d) -> (n, t, d)."""
         n, t, d = x.shape
         h, a = self.input_layernorm(x), self.self_attn
         q, k, v = (a[f"{c}_proj"](h).view(n, t, self.heads, -1).transpose(1, 2) for c in "qkv")
         q, k = rotate(q, spread).to(v.dtype), rotate(k, spread).to(v.dtype)
-        seen = spread.attend(q, k, v)
-        x = x + a["o_proj"](seen.transpose(1, 2).reshape(n, t, d))
+        attended = spread.attend(q, k, v)
+        x = x + a["o_proj"](attended.transpose(1, 2).reshape(n, t, d))
         h = self.post_attention_layernorm(x)
         out: Tensor = x + self.mlp["down_proj"](
             silu(self.mlp["gate_proj"](h)) * self.mlp["up_proj"](h)
@@ -249,29 +266,37 @@ class DecoderLayer(nn.Module):
 
 
 class Spread:
-    """Several turns behind one prefix: each sees the prefix and itself, as if it were alone; positions likewise."""
+    """Several turns behind one prefix: each reads the prefix and itself, as if it were alone.
+
+    Positions count in the same way.
+    """
 
     def __init__(self, lengths: Tensor, prefix: int, turns: int, turn: int, half: int) -> None:
-        """`lengths` (n,) of the prefixes, padded to `prefix`; `turns` of `turn` tokens each; `half` a head's width."""
+        """Set up masks and rotary tables.
+
+        `lengths` (n,) are those of the prefixes, padded to `prefix`; there are `turns` of `turn`
+        tokens each; `half` is half a head's width.
+        """
         self.prefix, self.turns, self.turn = prefix, turns, turn
         device = lengths.device
         at = torch.arange(prefix, device=device)
         own = torch.arange(turn, device=device)
-        places = torch.cat(
+        positions = torch.cat(
             [at.expand(len(lengths), -1), (lengths[:, None] + own).repeat(1, turns)], 1
         )  # (n, prefix + turns * turn)
-        angles = (places[..., None] * 10000.0 ** (-torch.arange(half, device=device) / half))[
+        angles = (positions[..., None] * 10000.0 ** (-torch.arange(half, device=device) / half))[
             :, None
         ]
         self.cos, self.sin = angles.cos(), angles.sin()
         self._image = hidden(at[:, None] >= at)
         self._padding = hidden(at < lengths[:, None])[
             :, None, None
-        ]  # what a turn sees of the prefix
+        ]  # the part of the prefix that a turn reads
         self._own = hidden(own[:, None] >= own)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """(n, heads, t, w): the prefix among itself, then each turn with the prefix and itself."""
+        """Attend over (n, heads, t, w): the prefix within itself, then each turn to the prefix
+        and itself."""
         n, heads, _, w = q.shape
         p = self.prefix
         first = attend(q[:, :, :p], k[:, :, :p], v[:, :, :p], self._image.to(q.dtype))
@@ -287,7 +312,7 @@ class Spread:
 
 
 def rotate(x: Tensor, spread: Spread) -> Tensor:
-    """Llama's rotary embedding: halves, not pairs."""
+    """Apply Llama's rotary embedding, on halves instead of pairs."""
     cos, sin = spread.cos, spread.sin
     a, b = x.float().chunk(2, -1)
     return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
@@ -310,7 +335,10 @@ class Llama(nn.Module):
                 )
 
     def forward(self, rows: list[Tensor], before: Tensor, turns: Tensor) -> Tensor:
-        """Hidden states (pages, turns, s, d) of the turns' tokens (pages, turns, s) behind each page's rows (t, d)."""
+        """Return the hidden states (pages, turns, s, d) of the turns' tokens (pages, turns, s).
+
+        `rows` are each page's image tokens (t, d), `before` the token ids before them.
+        """
         n, count, length = turns.shape
         start = self.embed_tokens(before)
         longest = max(len(r) for r in rows)

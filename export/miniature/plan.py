@@ -11,18 +11,20 @@ from pulse_edge.errors import UsageError
 class Stage:
     """One part of the plan."""
 
-    name: str  # tower, language, real, or words
+    name: str  # tower, language, real or words
     steps: int
     batch: int
-    passes: int  # times that each block of lessons is gone through
+    passes: int  # repetitions of each block of lessons
     block: int
     muon: float  # learning rate of matrices inside layers
-    adam: float  # of everything else
-    tower: float  # factor on both for the tower; 0: only the language model learns
-    turns: int  # questions asked about each page; 0: the language model is left alone
-    fall: float = 0.25  # last part of the steps, in which the rates fall to zero
+    adam: float  # learning rate of everything else
+    tower: float  # factor on both for the tower; 0 trains the language model only
+    turns: int  # questions about each page; 0 leaves the language model alone
+    fall: float = 0.25  # share of the steps, at the end, in which the rates fall to zero
     warm: int = 100
-    blank: float = 1.0  # share of the patches without a trace that the tower sees: half of its time goes into these
+    # Share of the patches without a trace that the tower reads; with all of them they take half of
+    # its time.
+    blank: float = 1.0
 
 
 PLAN = (
@@ -80,7 +82,7 @@ PLAN = (
 
 @dataclass
 class Progress:
-    """How far a run has come."""
+    """How far a training has come."""
 
     stage: int = 0
     step: int = 0  # within the stage
@@ -89,14 +91,14 @@ class Progress:
 
 
 def planned(plan: tuple[Stage, ...], steps: tuple[str, ...]) -> tuple[Stage, ...]:
-    """The plan with other lengths, given as STAGE=N; 0 leaves a stage out. Raises UsageError."""
+    """Return the plan with other lengths, given as STAGE=N; 0 skips a stage. Raises UsageError."""
     lengths = {}
     for wish in steps:
         name, _, number = wish.partition("=")
         if name not in {s.name for s in plan} or not number.isdecimal():
-            known = ", ".join(s.name for s in plan)
+            names = ", ".join(s.name for s in plan)
             raise UsageError(
-                f"--steps {wish}: give STAGE=N with a stage of {known}, and 0 to leave it out."
+                f"--steps {wish}: give STAGE=N with a stage of {names}, and 0 to leave it out."
             )
         lengths[name] = int(number)
     return tuple(replace(s, steps=lengths.get(s.name, s.steps)) for s in plan)

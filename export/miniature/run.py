@@ -24,7 +24,7 @@ from pulse_edge.errors import DeviceError, UsageError
 
 
 class Run:
-    """Modules, optimizers and place of a training in the folder `out`."""
+    """Modules, optimizers and progress of a training in the folder `out`."""
 
     def __init__(
         self, out: Path, device: str, seed: int, shape: Shape, plan: tuple[Stage, ...] = PLAN
@@ -52,7 +52,10 @@ class Run:
         self._optimizers()
 
     def _optimizers(self) -> None:
-        """Muon for the matrices of layers, AdamW for the rest; groups by module, so that rates can differ."""
+        """Make the optimizers: Muon for the matrices of layers, AdamW for the rest.
+
+        Groups are by module, so that rates can differ.
+        """
         muon, adam = [], []
         for name, part in self.parts.items():
             inner = [p for n, p in part.named_parameters() if p.ndim == 2 and _in_layers(n)]
@@ -68,7 +71,7 @@ class Run:
         }
 
     def save(self) -> None:
-        """Everything, so that a later run goes on exactly here."""
+        """Save everything, so that a later run goes on exactly here."""
         facts = {
             "where": asdict(self.progress),
             "shape": asdict(self.shape),
@@ -80,7 +83,7 @@ class Run:
 
     @classmethod
     def resume(cls, out: Path, device: str) -> Run:
-        """The run saved in `out`. Raises UsageError where there is none."""
+        """Load the training saved in `out`. Raises UsageError if there is none."""
         facts = state.facts(out)
         if facts is None:
             raise UsageError(f"{out}: no training to resume. Start one without --resume.")
@@ -92,10 +95,14 @@ class Run:
 
     @classmethod
     def from_training(cls, start: Path, out: Path, device: str, seed: int) -> Run:
-        """A new plan in `out` with the weights and the vocabulary of the training in `start`, and its pages counted on."""
+        """Start a new plan in `out` with the weights and vocabulary of the training in `start`.
+
+        Its pages are counted on.
+        """
         if state.facts(start) is None:
             raise UsageError(
-                f"{start}: holds no training. Name the folder that one was made in; a checkpoint is not enough."
+                f"{start}: holds no training. Name the folder that one was made in; a checkpoint "
+                "is not enough."
             )
         before = cls.resume(start, device)
         run = cls(out, device, seed, before.shape)
@@ -107,11 +114,11 @@ class Run:
         return run
 
     def autocast(self) -> Any:
-        """bfloat16 products where this machine has them fast."""
+        """Use bfloat16 products where this machine has them fast."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
 
     def log(self, **facts: Any) -> None:
-        """A line of the curve."""
+        """Append a line to the curve."""
         line = {**asdict(self.progress), "stage": self.plan[self.progress.stage].name, **facts}
         line["minutes"] = round(self.progress.minutes, 2)
         with open(self.out / "curve.jsonl", "a", encoding="utf-8") as f:
@@ -126,13 +133,13 @@ class Run:
 
     @property
     def speech_file(self) -> Path:
-        """Progress the vocabulary lies."""
+        """File of the vocabulary."""
         return self.out / "tokenizer.model"
 
-    # --- one step --------------------------------------------------------------------------------------------------
+    # --- one step ---------------------------------------------------------------------------------
 
     def rows(self, batch: Batch, jitter: Tensor | None) -> Tensor:
-        """Image tokens (n, t, d) of a batch."""
+        """Return the image tokens (n, t, d) of a batch."""
         tower, projector = self.parts["tower"], self.parts["projector"]
         x = data.normalised(batch.patches.to(self.device), jitter)
         mask = None if batch.mask is None else batch.mask.to(self.device)
@@ -140,14 +147,14 @@ class Run:
         return out
 
     def tower_losses(self, rows: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """What the heads say about the rows."""
+        """Return the losses of the heads on the image tokens."""
         batch.targets = {k: v.to(self.device) for k, v in batch.targets.items()}
         heads = self.parts["heads"]
         assert isinstance(heads, Heads)
         return heads.losses(rows, batch)
 
     def answer_loss(self, rows: Tensor, batch: Batch, turns: Turns) -> Tensor:
-        """Cross entropy of the answers' tokens."""
+        """Return the cross entropy of the answers' tokens."""
         llama = self.parts["llama"]
         assert isinstance(llama, Llama)
         pages = [rows[p].flatten(0, 1) for p in batch.pages]
@@ -159,7 +166,7 @@ class Run:
         )
 
     def step(self, stage: Stage, losses: dict[str, Tensor]) -> None:
-        """Rates for this step, gradients, one update."""
+        """Set the rates of this step, compute the gradients, and update once."""
         rate = _rate(stage, self.progress.step)
         for name, optimizer in self.optimizers.items():
             base = stage.muon if name == "muon" else stage.adam
@@ -176,18 +183,19 @@ class Run:
 
 
 def _in_layers(name: str) -> bool:
-    """Matrices inside layers; embeddings and what reads out are AdamW's."""
+    """Whether a weight is a matrix inside a layer; embeddings and read-outs are AdamW's."""
     return name.startswith(("layers.", "second", "think")) and name.endswith("weight")
 
 
 def _rate(stage: Stage, step: int) -> float:
-    """Between 0 and 1."""
+    """Return the share of the learning rate at a step, between 0 and 1."""
     left = (stage.steps - step) / max(1.0, stage.fall * stage.steps)
     return min(1.0, (step + 1) / stage.warm, max(left, 0.0))
 
 
 def _bf16_is_faster(device: torch.device) -> bool:
-    """Measured, because a processor without the instructions is twelve times slower in it."""
+    """Measure it, because a processor without the instructions is twelve times slower in
+    bfloat16."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
 

@@ -1,4 +1,7 @@
-"""Everything a training run needs to go on exactly where it was: tensors in shards of at most 16 MB, the rest in JSON."""
+"""Save and load what a training needs to go on exactly where it was.
+
+Tensors are in shards of at most 16 MB, the rest is JSON.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ FOLDER = "training"
 def save(
     out: Path, parts: dict[str, nn.Module], optimizers: dict[str, torch.optim.Optimizer], facts: Any
 ) -> None:
-    """Write beside, then rename: the last good state survives a kill at any moment."""
+    """Write to a new folder, then rename it: the last good state survives a kill at any moment."""
     tensors = {
         f"{name}.{k}": v for name, part in parts.items() for k, v in part.state_dict().items()
     }
@@ -45,7 +48,7 @@ def save(
 
 
 def shards(tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
-    """Filled up in order."""
+    """Distribute the tensors over shards, filled in order."""
     filled: list[dict[str, Tensor]] = [{}]
     room = SHARD_BYTES
     for name, tensor in tensors.items():
@@ -59,7 +62,8 @@ def shards(tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
 
 
 def facts(out: Path) -> Any:
-    """The JSON part, or None where there is no state. Raises CheckpointError where it is broken."""
+    """Return the JSON part, or None if there is no state. Raises CheckpointError where it is
+    broken."""
     folder = _folder(out)
     if folder is None:
         return None
@@ -67,12 +71,12 @@ def facts(out: Path) -> Any:
         return json.loads((folder / "state.json").read_text("utf-8"))
     except (OSError, ValueError) as e:
         raise CheckpointError(
-            f"{folder}: the state of the training is broken ({e}). Start anew without it."
+            f"{folder}: the state of the training is broken ({e}). Remove it, and start again."
         ) from None
 
 
 def _folder(out: Path) -> Path | None:
-    """The state, or the one before it where a kill came between the two renames."""
+    """Return the state's folder, or the one before it if a kill came between the two renames."""
     return next(
         (f for f in (out / FOLDER, out / f"{FOLDER}.old") if (f / "state.json").is_file()), None
     )
@@ -81,7 +85,7 @@ def _folder(out: Path) -> Path | None:
 def load(
     out: Path, parts: dict[str, nn.Module], optimizers: dict[str, torch.optim.Optimizer]
 ) -> None:
-    """Put the saved tensors back. Raises CheckpointError when they are not those of these modules."""
+    """Put the saved tensors back. Raises CheckpointError if they are not those of these modules."""
     folder = _folder(out)
     assert folder is not None
     tensors: dict[str, Tensor] = {}
@@ -98,7 +102,7 @@ def load(
             optimizer.load_state_dict(optimizer.state_dict() | {"state": states})
     except (RuntimeError, KeyError, ValueError) as e:
         raise CheckpointError(
-            f"{folder}: is not a state of this training ({e}). Start anew without it."
+            f"{folder}: is not a state of this training ({e}). Remove it, and start again."
         ) from None
 
 

@@ -1,4 +1,7 @@
-"""Heads that say what a patch or a page shows, and their losses: they teach the tower and are then thrown away."""
+"""Heads that say what a patch or a page shows, with their losses.
+
+They teach the tower, and are discarded with the end of the training.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +13,18 @@ from export.miniature.data import Batch
 from export.miniature.model import Shape
 
 SUBCOLUMNS, KINDS, LEADS, FINDINGS, SUPERCLASSES, MEASURES = 14, 4, 12, 14, 5, 6
-"""Sizes of what calibration/synthetic/lessons.py tells."""
+"""Sizes of the targets of calibration/synthetic/lessons.py."""
 UNKNOWN = 255
 BEAT_SCALE = ((0.5, 0.1), (0.8, 0.06), (0.8, 0.06), (0.17, 0.02), (0.105, 0.015), (0.37, 0.03))
-"""Mean of place, RR before, RR after, PR, QRS and QT, and the error of each that costs one.
+"""Mean of position, RR before, RR after, PR, QRS and QT, and the error of each that costs one.
 
-A third of the spread among records: with all of it, errors that hide a P wave or an early beat cost next to nothing.
+That error is a third of the spread among recordings: with all of it, errors that hide a P wave or
+an early beat cost next to nothing.
 """
 HEIGHT = 2 / 28
-"""The error of a trace's height that costs one, in patches: two pixels, a small P wave."""
+"""Error of a trace's height that costs one, in patches: two pixels, a small P wave."""
 PAGE_SCALE = ((1.35, 0.12), (0.17, 0.02), (0.105, 0.015), (0.37, 0.03), (0.5, 0.3), (0.3, 0.3))
-"""The same for rate, PR, QRS, QT, cosine and sine of the axis."""
+"""Mean and error that costs one, for rate, PR, QRS, QT, cosine and sine of the axis."""
 WEIGHTS = {
     "heights": 1.0,
     "lead": 0.3,
@@ -37,7 +41,10 @@ WEIGHTS = {
 
 
 class Heads(nn.Module):
-    """Linear on the image tokens themselves, so that the language model finds the same things there; pages by attention."""
+    """Heads on image tokens: linear ones for patches, and attention for pages.
+
+    Linear ones read the tokens themselves, so that the language model finds the same things there.
+    """
 
     def __init__(self, shape: Shape, queries: int = 16) -> None:
         super().__init__()
@@ -56,7 +63,7 @@ class Heads(nn.Module):
         self.page = nn.Linear(256, FINDINGS + SUPERCLASSES + MEASURES + LEADS)
 
     def pages(self, rows: Tensor, batch: Batch) -> Tensor:
-        """What each page shows, (pages, 37): findings, superclasses, measures, ST levels."""
+        """Return what each page shows, (pages, 37): findings, superclasses, measures, ST levels."""
         longest = max(p.stop - p.start for p in batch.pages)
         slots = rows.shape[1]
         padded = rows.new_zeros(len(batch.pages), longest * slots, rows.shape[2])
@@ -66,18 +73,18 @@ class Heads(nn.Module):
             padded[i, :n] = rows[page].reshape(n, -1)
             absent[i, :n] = False if batch.mask is None else ~batch.mask[page].reshape(-1)
         keys = self.norm(padded)
-        seen, _ = self.look(
+        attended, _ = self.look(
             self.queries.expand(len(keys), -1, -1).to(keys.dtype),
             keys,
             keys,
             absent,
             need_weights=False,
         )
-        out: Tensor = self.page(self.think(seen.flatten(1))).float()
+        out: Tensor = self.page(self.think(attended.flatten(1))).float()
         return out
 
     def losses(self, rows: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """Each kind of loss, unweighted; rows (n, t, d)."""
+        """Return each kind of loss, unweighted, of image tokens (n, t, d)."""
         t = batch.targets
         flat = rows.reshape(-1, rows.shape[2])
         out = {
@@ -94,18 +101,21 @@ class Heads(nn.Module):
         page = self.pages(rows, batch)
         cuts = [FINDINGS, SUPERCLASSES, MEASURES, LEADS]
         findings, superclass, measures, levels = torch.split(page, cuts, 1)
-        out["page"] = _known(findings, t["findings"])
-        out["superclass"] = _known(superclass, t["superclass"])
+        out["page"] = _cross_entropy(findings, t["findings"])
+        out["superclass"] = _cross_entropy(superclass, t["superclass"])
         out["measures"] = _distance(measures, _scaled(t["measures"], PAGE_SCALE))
         out["levels"] = _distance(levels, t["levels"] / 0.1)
         return out
 
     def _beats(self, base: Tensor, t: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Losses of the patches along the baselines that hold a heartbeat, and of which they are."""
+        """Return the losses of the patches on baselines that hold a heartbeat, and of their
+        kind."""
         weight = torch.tensor([0.4, 0.8, 2.0, 2.0], device=base.device)
-        told = t["kind"] != UNKNOWN
-        out = {"kind": cross_entropy(self.kind(base[told]).float(), t["kind"][told].long(), weight)}
-        here = told & (t["kind"] > 0)
+        stated = t["kind"] != UNKNOWN
+        out = {
+            "kind": cross_entropy(self.kind(base[stated]).float(), t["kind"][stated].long(), weight)
+        }
+        here = stated & (t["kind"] > 0)
         beats, target = base[here], t["beat"][here]
         out["beat"] = _distance(self.beat(beats).float(), _scaled(target, BEAT_SCALE))
         has_p = torch.isfinite(target[:, 3]).float()
@@ -123,17 +133,19 @@ def _scaled(x: Tensor, scale: tuple[tuple[float, float], ...]) -> Tensor:
     return scaled
 
 
-def _distance(guess: Tensor, target: Tensor) -> Tensor:
-    """Smooth L1 where the target is known; zero where nothing is."""
-    known = torch.isfinite(target)
-    out: Tensor = smooth_l1_loss(guess[known], target[known]) if known.any() else guess.sum() * 0
+def _distance(prediction: Tensor, target: Tensor) -> Tensor:
+    """Smooth L1 where the target is stated; zero if no target is."""
+    stated = torch.isfinite(target)
+    out: Tensor = (
+        smooth_l1_loss(prediction[stated], target[stated]) if stated.any() else prediction.sum() * 0
+    )
     return out
 
 
-def _known(logits: Tensor, target: Tensor) -> Tensor:
-    """Binary cross entropy where the target is known."""
-    known = target != UNKNOWN
-    if not known.any():
+def _cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """Binary cross entropy where the target is stated."""
+    stated = target != UNKNOWN
+    if not stated.any():
         return logits.sum() * 0
-    out: Tensor = binary_cross_entropy_with_logits(logits[known], target[known].float())
+    out: Tensor = binary_cross_entropy_with_logits(logits[stated], target[stated].float())
     return out

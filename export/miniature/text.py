@@ -1,4 +1,5 @@
-"""The miniature's own SentencePiece model, and questions as the tokens that the runtime will make of them."""
+"""The miniature's own SentencePiece model, and questions as the tokens that the runtime makes of
+them."""
 
 from __future__ import annotations
 
@@ -20,11 +21,14 @@ from pulse_edge.kit.prompt import TEMPLATES, fill
 
 BOS, EOS = 1, 2
 LINES = 4000
-"""Of the corpus that the vocabulary is learned from."""
+"""Lines of the corpus that the vocabulary is learned from."""
 
 
 def learn_vocabulary(lines: Iterable[str], path: Path, size: int) -> None:
-    """Byte-pair pieces like Llama's: byte fallback, split digits, no normalisation. Written beside, then renamed."""
+    """Learn byte-pair pieces like Llama's: byte fallback, split digits, no normalisation.
+
+    The file is written under another name and then renamed.
+    """
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(lines),
@@ -39,13 +43,13 @@ def learn_vocabulary(lines: Iterable[str], path: Path, size: int) -> None:
         num_threads=1,
         minloglevel=2,
     )
-    beside = path.with_suffix(".new")
-    beside.write_bytes(model.getvalue())
-    os.replace(beside, path)
+    temporary = path.with_suffix(".new")
+    temporary.write_bytes(model.getvalue())
+    os.replace(temporary, path)
 
 
 def corpus(seed: int) -> list[str]:
-    """Questions, answers and the prompt, from the source's process."""
+    """Return questions, answers and the prompt, from the source's process."""
     command = child_process.command(
         "calibration.synthetic.stream", f"--seed={seed}", f"--sentences={LINES}"
     )
@@ -61,11 +65,11 @@ class Turns:
 
     before: Tensor  # (b,) tokens before the image, BOS first
     tokens: Tensor  # (pages, turns, s) question and answer
-    answers: Tensor  # (pages, turns, s) True where the token is to be learned
+    answers: Tensor  # (pages, turns, s) True for tokens to learn
 
 
 class Speech:
-    """The tokenizer."""
+    """The tokenizer of the miniature."""
 
     def __init__(self, path: Path) -> None:
         self._model = sentencepiece.SentencePieceProcessor(model_file=str(path))
@@ -74,16 +78,16 @@ class Speech:
     def turns(
         self, words: Sequence[Sequence[tuple[str, str]]], rng: np.random.Generator, count: int
     ) -> Turns:
-        """`count` turns of each page, chosen at random; pages with fewer repeat theirs."""
+        """Return `count` turns of each page, chosen at random; pages with fewer repeat theirs."""
         pairs = []
         for page in words:
             picks = np.resize(rng.permutation(len(page))[:count], count)
             pairs.append([self._pair(*page[int(i)]) for i in picks])
-        longest = max(len(q) + len(a) for asked in pairs for q, a in asked)
+        longest = max(len(q) + len(a) for turns in pairs for q, a in turns)
         tokens = torch.zeros(len(pairs), count, longest, dtype=torch.long)
         answers = torch.zeros_like(tokens, dtype=torch.bool)
-        for i, asked in enumerate(pairs):
-            for k, (q, a) in enumerate(asked):
+        for i, turns in enumerate(pairs):
+            for k, (q, a) in enumerate(turns):
                 tokens[i, k, : len(q) + len(a)] = torch.tensor(q + a)
                 answers[i, k, len(q) : len(q) + len(a)] = True
         return Turns(torch.tensor([BOS, *self._model.encode(self._before)]), tokens, answers)

@@ -1,8 +1,8 @@
-"""The training: the tower with the heads that teach it, then the language model on top of both, then real signals too, then
-the language model alone.
+"""Train the tower with the heads that teach it, then the language model on top of both.
 
-Time-boxed: a run stops after the minutes given and goes on later exactly where it was. One line of `curve.jsonl` for every
-measurement. Learning rates rise, stay, and fall over the last part of a stage.
+After that come real signals too, then the language model alone. A session stops after the given
+minutes, and a later one goes on exactly where it was. Every measurement is a line of `curve.jsonl`.
+Learning rates rise, stay, and fall over the last part of a stage.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from export.miniature.teach import FINDINGS, PAGE_SCALE, Heads
 from pulse_edge.errors import UsageError
 
 NAMES = "AF I-AVB LBBB RBBB LAFB PAC PVC STD STE MI HYP TINV SB ST".split()  # noqa: SIM905
-"""Of the findings, in the order of calibration/synthetic/findings.py."""
+"""Names of the findings, in the order of calibration/synthetic/findings.py."""
 
 
-# --- the way through ----------------------------------------------------------------------------------------------------
+# --- the way through ------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -65,11 +65,14 @@ def train(
     say: Callable[[str], None],
     save_every: float = 2.0,
 ) -> bool:
-    """Go on for `minutes`; True when the plan is done. State is saved every `save_every` minutes and at the end."""
+    """Train for `minutes`; return True when the plan is done.
+
+    The state is saved every `save_every` minutes and at the end.
+    """
     run.out.mkdir(parents=True, exist_ok=True)
     clock = _Clock(run.progress.minutes, minutes)
     saved = time.monotonic()
-    exam = list(data.drawn(run.seed + 1_000_003, 192, run.shape.patch, processes=processes))
+    exam = list(data.first_lessons(run.seed + 1_000_003, 192, run.shape.patch, processes=processes))
     while run.progress.stage < len(run.plan):
         stage = run.plan[run.progress.stage]
         if not stage.steps or (stage.name == "real" and signals is None):
@@ -104,7 +107,7 @@ def train(
 
 @contextlib.contextmanager
 def _reproducible(device: torch.device) -> Generator[None, None, None]:
-    """Gradients of looked-up rows are otherwise summed in an order that changes from run to run."""
+    """Sum gradients of looked-up rows in one order, which otherwise changes from run to run."""
     from torch.utils import deterministic
 
     settings: Any = deterministic  # a module whose attributes are properties
@@ -121,24 +124,25 @@ def _reproducible(device: torch.device) -> Generator[None, None, None]:
 
 
 class _Clock:
-    """Minutes of training over all sittings."""
+    """Minutes of training over all sessions."""
 
     def __init__(self, before: float, minutes: float) -> None:
         self._before, self._start, self._limit = before, time.monotonic(), minutes
 
     def now(self) -> float:
-        """In all."""
+        """Return the minutes of all sessions."""
         return self._before + (time.monotonic() - self._start) / 60
 
     def over(self) -> bool:
-        """This sitting's time is up."""
+        """Whether this session's time is up."""
         return self.now() - self._before >= self._limit
 
 
 def _lessons(
     run: Run, stage: Stage, processes: int, signals: Path | None
 ) -> Generator[Batch, None, None]:
-    """Batches from the run's place to the stage's end; the same ones in one sitting or in many."""
+    """Yield batches from the run's progress to the stage's end, the same ones in one session or
+    in many."""
     per_block = stage.passes * (stage.block // stage.batch)
     block, skip = divmod(run.progress.step, per_block)
     seed = run.seed + 1000 * (run.progress.stage + 1)
@@ -170,7 +174,10 @@ def _lessons(
 
 
 def _jitter(run: Run, batch: Batch) -> Tensor:
-    """Colours of each page scaled and shifted a little; drawn from the run's place, so that it can be drawn again."""
+    """Scale and shift the colours of each page a little.
+
+    The values are drawn from the run's progress, so that they can be drawn again.
+    """
     rng = np.random.default_rng((run.seed, run.progress.stage, run.progress.step))
     scale = rng.normal(1, 0.06, (len(batch.pages), 1, 3)) * rng.normal(
         1, 0.06, (len(batch.pages), 1, 1)
@@ -182,7 +189,7 @@ def _jitter(run: Run, batch: Batch) -> Tensor:
 
 
 def _learn(run: Run, stage: Stage, batch: Batch) -> dict[str, float]:
-    """One batch; its losses."""
+    """Learn one batch, and return its losses."""
     with run.autocast():
         with torch.set_grad_enabled(stage.tower > 0):
             rows = run.rows(batch, _jitter(run, batch))
@@ -198,24 +205,24 @@ def _learn(run: Run, stage: Stage, batch: Batch) -> dict[str, float]:
 
 @torch.no_grad()
 def examine(run: Run, lessons: list[Lesson]) -> dict[str, Any]:
-    """What the page head gets right on unseen pages: F1 of each finding, error of the rate."""
+    """Measure the page head on unseen pages: F1 of each finding, error of the rate."""
     heads = run.parts["heads"]
     assert isinstance(heads, Heads)
     whole = run.plan[run.progress.stage].name != "tower"
-    guesses, golds, rates = [], [], []
+    predictions, truths, rates = [], [], []
     for i in range(0, len(lessons), 8):
         batch = data.collate(lessons[i : i + 8], run.shape.patch, whole=whole)
         with run.autocast():
             page = heads.pages(run.rows(batch, None), batch)
-        guesses.append(page[:, :FINDINGS].cpu() > 0)
-        golds.append(batch.targets["findings"] > 0)
+        predictions.append(page[:, :FINDINGS].cpu() > 0)
+        truths.append(batch.targets["findings"] > 0)
         mean, spread = PAGE_SCALE[0]
         rates.append(
             60 * (page[:, FINDINGS + 5].cpu() * spread + mean - batch.targets["measures"][:, 0])
         )
-    guess, gold, rate = torch.cat(guesses), torch.cat(golds), torch.cat(rates).abs()
-    hits = (guess & gold).sum(0)
-    f1 = 2 * hits / (guess.sum(0) + gold.sum(0)).clamp(min=1)
+    predicted, truth, rate = torch.cat(predictions), torch.cat(truths), torch.cat(rates).abs()
+    hits = (predicted & truth).sum(0)
+    f1 = 2 * hits / (predicted.sum(0) + truth.sum(0)).clamp(min=1)
     return {
         "f1": {n: round(float(v), 3) for n, v in zip(NAMES, f1, strict=True)},
         "rate_error": round(float(rate.mean()), 2),
@@ -229,7 +236,8 @@ def _line(run: Run, figures: dict[str, float], result: dict[str, Any]) -> str:
     where = (
         f"{run.plan[run.progress.stage].name} {run.progress.step} ({run.progress.minutes:.0f} min)"
     )
-    return f"{where}: {f1}; rate +-{result['rate_error']}, {result['rate_within_5']:.0%} within 5; {loss}"
+    rate = f"rate +-{result['rate_error']}, {result['rate_within_5']:.0%} within 5"
+    return f"{where}: {f1}; {rate}; {loss}"
 
 
 def start_or_resume(out: Path, options: Options, say: Callable[[str], None]) -> None:
@@ -241,7 +249,7 @@ def start_or_resume(out: Path, options: Options, say: Callable[[str], None]) -> 
     device, seed, processes = options.device, options.seed, options.processes
     if resume and start is not None:
         raise UsageError(
-            "--start begins a new plan; --resume goes on with the one there is. Give one of them."
+            "--start begins a new plan; --resume goes on with the existing one. Give one of them."
         )
     if resume:
         run = Run.resume(out, device)
@@ -258,12 +266,13 @@ def start_or_resume(out: Path, options: Options, say: Callable[[str], None]) -> 
         )
     run.plan = planned(run.plan, options.steps)
     if signals is None:
-        say("without --signals the stage on real recordings is left out")
+        say("without --signals the stage on real recordings is skipped")
     if processes is None:
         processes = max(1, (os.cpu_count() or 1) - 2)
     done = train(run, options.minutes, processes, signals, say)
     run.speech  # noqa: B018 (the vocabulary is part of every checkpoint)
     layout.write(run.parts, run.shape, run.out)
     say(
-        f"{out}: {'the plan is done' if done else 'go on with --resume'}, {run.progress.minutes:.0f} minutes in all"
+        f"{out}: {'the plan is done' if done else 'go on with --resume'}, "
+        f"{run.progress.minutes:.0f} minutes in all"
     )

@@ -125,8 +125,8 @@ def _require_alive(original: Float) -> None:
     """
     if not np.isfinite(original).all():
         raise ParityError(
-            "nothing can be proven: the original's logits are not numbers. "
-            "Fetch the checkpoint again."
+            "nothing can be proven: the original's logits are not numbers. Fetch the checkpoint "
+            "again."
         )
     if not original.std(-1).min() > 1e-3:
         raise ParityError(

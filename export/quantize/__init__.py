@@ -61,8 +61,8 @@ def quantize(
     kind = opened.manifest.language.type
     if kind not in ("f16", "bf16", "f32"):
         raise KitError(
-            f"{base}: its language model is {kind}, quantized already. "
-            "Name the f16 kit that it comes from."
+            f"{base}: its language model is {kind}, quantized already. Name the f16 kit that it "
+            "comes from."
         )
     stats = read_stats(options.stats, opened) if options.stats else None
     options = replace(options, sensitivity=_measures_sensitivity(options, stats, opened))

@@ -19,7 +19,8 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Options:
-    """The settings of a quantization: at most one of `llm`, `size` and `bpw`; Q4_K_M without any."""
+    """The settings of a quantization: at most one of `llm`, `size` and `bpw`; without any,
+    Q4_K_M."""
 
     llm: str | None = None
     """One of llama.cpp's types, for the whole language model."""

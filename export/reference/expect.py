@@ -1,6 +1,7 @@
-"""What a kit must say of a checkpoint: every key of the GGUF, every tensor of it, and the manifest.
+"""What a kit must state of a checkpoint: every key and tensor of the GGUF, and the manifest.
 
-Keys and tensor names are those of GGUF's specification and of llama.cpp's loader, written down without the converter's tables.
+Keys and tensor names are those of GGUF's specification and of llama.cpp's loader, written down
+without the converter's tables.
 """
 
 from __future__ import annotations
@@ -42,20 +43,24 @@ SCALING = "llama.rope.scaling."
 SCALED = tuple(
     f"{SCALING}{x}" for x in ("type", "factor", "original_context_length", "attn_factor")
 )
-"""Keys that `rope` judges together."""
+"""Keys that `rope` compares together."""
 ENDS = tuple(f"tokenizer.ggml.{x}_token_id" for x in ("eos", "eot", "eom"))
 Allowed = tuple[Any, ...]
-"""Values of which a key must have one; None: the key may be absent."""
+"""Values that a key may have; None allows its absence."""
 
 
 def bos(reference: Reference) -> int | None:
-    """The id in front of a text: the tokenizer's, or the configuration's where it names none."""
+    """Return the id in front of a text: the tokenizer's, or the configuration's if it names
+    none."""
     named = reference.words.special("bos")
     return named if named is not None else reference.facts.special("bos_token_id")
 
 
 def ends(reference: Reference) -> list[int]:
-    """Every id that ends an answer: the tokenizer's, then those of the configuration and of the generation settings."""
+    """Return every id that ends an answer.
+
+    The tokenizer's comes first, then those of the configuration and of the generation settings.
+    """
     facts = reference.facts
     stated = [
         facts.special("eos_token_id"),
@@ -70,9 +75,9 @@ def ends(reference: Reference) -> list[int]:
 
 
 def fields(reference: Reference, kind: str) -> dict[str, Allowed]:
-    """Every key of the GGUF but the token list, with the values that it may have."""
+    """Return every key of the GGUF except the token list, with the values that it may have."""
     facts, s = reference.facts, shape(reference.source, reference.facts)
-    known: dict[str, Allowed] = {
+    expected: dict[str, Allowed] = {
         "general.architecture": ("llama",),
         "general.type": ("model",),
         "general.file_type": (FILE_TYPES[kind],),
@@ -95,35 +100,36 @@ def fields(reference: Reference, kind: str) -> dict[str, Allowed]:
         "tokenizer.ggml.unknown_token_id": (reference.words.special("unk"),),
     }
     # An answer ends on any of the three.
-    known |= {key: tuple(ends(reference)[i : i + 1]) or (None,) for i, key in enumerate(ENDS)}
+    expected |= {key: tuple(ends(reference)[i : i + 1]) or (None,) for i, key in enumerate(ENDS)}
     pads = (
         facts.special("pad_token_id"),
         facts.raw.get("pad_token_id"),
         reference.words.special("pad"),
     )
-    known["tokenizer.ggml.padding_token_id"] = tuple(
+    expected["tokenizer.ggml.padding_token_id"] = tuple(
         i for i in pads if i is None or 0 <= i < s.vocabulary
     ) or (None,)
     own = s.head * s.heads != s.width
-    known |= {
+    expected |= {
         f"llama.attention.{x}_length": (s.head, *(() if own else (None,))) for x in ("key", "value")
     }
-    known["llama.rope.freq_base"] = (facts.rope[0],)
-    return known
+    expected["llama.rope.freq_base"] = (facts.rope[0],)
+    return expected
 
 
-def rope(reference: Reference, said: dict[str, Any], factors: Float | None) -> list[str]:
-    """What is wrong with the rotary positions that llama.cpp makes of a GGUF's keys and of its rope_freqs.weight, `factors`.
+def rope(reference: Reference, keys: dict[str, Any], factors: Float | None) -> list[str]:
+    """Return what is wrong with the rotary positions of a GGUF.
 
-    Compared are the frequencies and the scale of queries and keys that come out, for there is more than one way to write YaRN.
-    Source of llama.cpp's side: ggml's rope_yarn and ggml_rope_yarn_corr_dims.
+    llama.cpp makes them of the GGUF's keys and of its rope_freqs.weight, `factors`. Compared are
+    the resulting frequencies and scale of queries and keys, because YaRN can be written in several
+    ways. Source of llama.cpp's side: ggml's rope_yarn and ggml_rope_yarn_corr_dims.
     """
     s, (base, scaling) = shape(reference.source, reference.facts), reference.facts.rope
     table = LlamaRotaryEmbedding(settings(s, reference.facts))
-    made, scale = _rope_of_llama_cpp(said, s.head, base, factors)
+    frequencies, scale = _rope_of_llama_cpp(keys, s.head, base, factors)
     wrong = []
-    if made.shape != table.inv_freq.shape or not np.allclose(
-        made, table.inv_freq.numpy(), rtol=1e-5
+    if frequencies.shape != table.inv_freq.shape or not np.allclose(
+        frequencies, table.inv_freq.numpy(), rtol=1e-5
     ):
         wrong.append(f"the rotary frequencies are not those of {scaling or 'the base alone'}")
     if not math.isclose(scale, table.attention_scaling, rel_tol=1e-6):
@@ -134,25 +140,25 @@ def rope(reference: Reference, said: dict[str, Any], factors: Float | None) -> l
 
 
 def _rope_of_llama_cpp(
-    said: dict[str, Any], head: int, base: float, factors: Float | None
+    keys: dict[str, Any], head: int, base: float, factors: Float | None
 ) -> tuple[Float, float]:
-    """Frequencies (head / 2,), and the scale of queries and keys."""
+    """Return the frequencies (head / 2,), and the scale of queries and keys."""
     plain = base ** (-np.arange(0, head, 2) / head) / (1 if factors is None else factors)
-    kind, factor = said.get(f"{SCALING}type", "none"), said.get(f"{SCALING}factor", 1.0)
-    scale = float(said.get(f"{SCALING}attn_factor", 1.0))
+    kind, factor = keys.get(f"{SCALING}type", "none"), keys.get(f"{SCALING}factor", 1.0)
+    scale = float(keys.get(f"{SCALING}attn_factor", 1.0))
     if kind != "yarn":
         return plain / (factor if kind == "linear" else 1), scale
-    old = said[f"{SCALING}original_context_length"]
+    old = keys[f"{SCALING}original_context_length"]
     low, high = (
         head * math.log(old / (turns * 2 * math.pi)) / (2 * math.log(base)) for turns in (32, 1)
     )
     low, high = max(0, math.floor(low)), min(head - 1, math.ceil(high))
-    kept = 1 - np.clip((np.arange(head // 2) - low) / max(0.001, high - low), 0, 1)
-    return plain / factor * (1 - kept) + plain * kept, scale * (1 + 0.1 * math.log(factor))
+    share = 1 - np.clip((np.arange(head // 2) - low) / max(0.001, high - low), 0, 1)
+    return plain / factor * (1 - share) + plain * share, scale * (1 + 0.1 * math.log(factor))
 
 
 def name(role: str) -> str:
-    """GGUF's name of the tensor of a role."""
+    """Return GGUF's name of the tensor of a role."""
     if role in _NAMES:
         return f"{_NAMES[role]}.weight"
     _, number, rest = role.split(".", 2)
@@ -160,7 +166,10 @@ def name(role: str) -> str:
 
 
 def tensor(role: str, stored: Tensor, s: Shape, kind: str) -> Tensor:
-    """A tensor as it must stand in a GGUF of `kind`: norms in float32, q and k with each head's halves taken in turn."""
+    """Return a tensor as it must be stored in a GGUF of `kind`.
+
+    Norms are in float32; q and k have each head's halves in turn.
+    """
     if stored.ndim == 1:
         return stored.float()
     for part, heads in (("q_proj", s.heads), ("k_proj", s.pairs)):
@@ -177,7 +186,7 @@ def tensor(role: str, stored: Tensor, s: Shape, kind: str) -> Tensor:
 
 
 def roles(reference: Reference) -> list[str]:
-    """Every role that the GGUF has a tensor of."""
+    """Return the roles whose tensors the GGUF holds."""
     s = shape(reference.source, reference.facts)
     return [
         r
@@ -189,11 +198,12 @@ def roles(reference: Reference) -> list[str]:
 def tokens(
     reference: Reference, texts: list[bytes], scores: list[float], types: list[int]
 ) -> list[str]:
-    """What is wrong with a GGUF's token list, in words."""
+    """Return what is wrong with a GGUF's token list, in words."""
     size, wrong = shape(reference.source, reference.facts).vocabulary, []
     if not len(texts) == len(scores) == len(types) == size:
         return [
-            f"{len(texts)} tokens, {len(scores)} scores, {len(types)} types, expected {size} of each"
+            f"{len(texts)} tokens, {len(scores)} scores, {len(types)} types, expected {size} of "
+            "each"
         ]
     pieces = reference.words.pieces(size)
     for i, (text, score, kind) in enumerate(zip(texts, scores, types, strict=True)):
@@ -212,24 +222,30 @@ def tokens(
 
 
 def chat(template: str, first: str) -> list[str]:
-    """What is wrong with a chat template: rendered, it must be the conversation."""
+    """Return what is wrong with a chat template: rendered, it must give the conversation."""
     import jinja2
 
-    asked = [{"role": "user", "content": "\n" + QUESTION}]
+    messages = [{"role": "user", "content": "\n" + QUESTION}]
     try:
-        made = (
+        rendered = (
             jinja2.Environment()
             .from_string(template)
-            .render(messages=asked, bos_token=first, eos_token="</s>", add_generation_prompt=True)
+            .render(
+                messages=messages, bos_token=first, eos_token="</s>", add_generation_prompt=True
+            )
         )
     except jinja2.TemplateError as e:
         return [f"the chat template cannot be rendered ({e})"]
-    wanted = first + BEFORE + AFTER.replace("{question}", QUESTION)
-    return [] if made == wanted else [f"the chat template gives {made!r}, expected {wanted!r}"]
+    expected = first + BEFORE + AFTER.replace("{question}", QUESTION)
+    return (
+        []
+        if rendered == expected
+        else [f"the chat template gives {rendered!r}, expected {expected!r}"]
+    )
 
 
 def manifest(reference: Reference, kind: str) -> dict[str, Any]:
-    """Fields of the manifest by path."""
+    """Return the expected fields of the manifest by path."""
     facts, s = reference.facts, shape(reference.source, reference.facts)
     side = tower.side(reference.source)
     pixels = page.Pixels(facts, side)

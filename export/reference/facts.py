@@ -1,7 +1,7 @@
-"""What a checkpoint's configuration says, read for the proof alone.
+"""Read a checkpoint's configuration, for the proof alone.
 
-Sizes come from the tensors themselves (see `tower` and `llama`); the configuration adds only what no shape tells. Absent keys
-have the defaults of transformers' classes.
+Sizes come from the tensors themselves (see `tower` and `llama`); the configuration adds only what
+no shape tells. Absent keys have the defaults of transformers' classes.
 """
 
 from __future__ import annotations
@@ -19,14 +19,17 @@ _LARGE_336 = {
     "hidden_act": "quick_gelu",
     "layer_norm_eps": 1e-5,
 }
-"""CLIP ViT-L/14-336, which original checkpoints name without carrying its configuration. Source: its published config.json."""
+"""CLIP ViT-L/14-336, which original checkpoints name without carrying its configuration.
+
+Source: its published config.json.
+"""
 
 _GRIDS = ((336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008))
-"""What transformers' LlavaNextConfig takes where it is not told, (height, width)."""
+"""Default of transformers' LlavaNextConfig, (height, width)."""
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A JSON object, or an empty one where there is no such file."""
+    """Read a JSON object; return an empty one if there is no such file."""
     try:
         value = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
@@ -39,7 +42,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 class Facts:
-    """The configuration's answers. Raises CheckpointError where a file is not JSON."""
+    """The values of the configuration. Raises CheckpointError where a file is not JSON."""
 
     def __init__(
         self, folder: Path, *, lora: Path | None, tower: Path | None, merge: str | None
@@ -66,7 +69,8 @@ class Facts:
 
     @property
     def tower_layers(self) -> int:
-        """Layers of the tower up to the selected hidden state; hidden state 0 is the embeddings."""
+        """Number of the tower's layers up to the selected hidden state; hidden state 0 is the
+        embeddings."""
         total = int(self.vision.get("num_hidden_layers", 12))
         return self.select if self.select >= 0 else total + 1 + self.select
 
@@ -82,7 +86,8 @@ class Facts:
         return float(self.text.get("rope_theta") or 10000.0), None if plain else four
 
     def special(self, key: str) -> Any:
-        """A special token's id as the model's configuration gives it: an int, a list, or None."""
+        """Return a special token's id as the model's configuration gives it: an int, a list, or
+        None."""
         return self.text.get(key, self.raw.get(key))
 
     def _named_tower(self, folder: Path) -> Path | None:
@@ -102,7 +107,10 @@ class Facts:
         return dict(_LARGE_336)
 
     def _pinpoints(self) -> tuple[tuple[int, int], ...]:
-        """Grids as (width, height). LLaVA writes them so; transformers' LlavaNext writes (height, width)."""
+        """Return grids as (width, height).
+
+        LLaVA writes them so; transformers' LlavaNext writes (height, width).
+        """
         value = self.raw.get("image_grid_pinpoints") or (_GRIDS if self.hub else ())
         if isinstance(value, str):
             value = ast.literal_eval(value)

@@ -1,4 +1,7 @@
-"""Llama in plain torch and float32, one layer in memory at a time; the rotary tables are transformers' own."""
+"""Compute Llama in plain torch and float32, with one layer in memory at a time.
+
+The rotary tables are transformers' own.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,8 @@ Float = npt.NDArray[np.float32]
 Tensor = torch.Tensor
 See = Callable[[str, Tensor], None]
 HEAD_ROWS = 4096
-"""Of the output matrix are computed at once: a 7B model's in float32 is half a gigabyte."""
+"""Rows of the output matrix that are computed at once: a 7B model's in float32 is half a
+gigabyte."""
 LAYER = (
     "input_layernorm.weight",
     "self_attn.q_proj.weight",
@@ -34,14 +38,14 @@ LAYER = (
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes, from the tensors; only the number of heads stands in the configuration alone."""
+    """Sizes, read from the tensors; only the number of heads is in the configuration alone."""
 
     width: int
     inner: int
     layers: int
     heads: int
     pairs: int
-    """Heads of keys and values."""
+    """Number of key and value heads."""
     head: int
     """Width of a head."""
     vocabulary: int
@@ -50,7 +54,7 @@ class Shape:
 
 
 def shape(source: Source, facts: Facts) -> Shape:
-    """Of a checkpoint's language model."""
+    """Return the sizes of a checkpoint's language model."""
     vocabulary, width = source.shape("text.embed")
     heads = int(facts.text.get("num_attention_heads") or 32)
     head = source.shape("text.0.self_attn.q_proj.weight")[0] // heads
@@ -84,11 +88,12 @@ def logits(
     kind: torch.dtype,
     see: See = lambda _r, _t: None,
 ) -> tuple[Float, Float]:
-    """Logits (len(after), vocabulary) behind each token after the image tokens `rows` (T, d): exact, and as a kit of `kind`.
+    """Return logits (len(after), vocabulary) behind each token after the image: exact, and rounded.
 
-    The second ones are what a right kit may differ by: matrices in `kind`, what they are multiplied with rounded to `kind` too,
-    keys and values to float16, as llama.cpp computes; both run side by side, so that every tensor is read once. `see` gets each
-    with its role, in the dtype of its file.
+    The image tokens are `rows` (T, d). The rounded logits are those that a right kit of `kind` may
+    give: matrices and their inputs are rounded to `kind`, the KV cache to float16, as llama.cpp
+    computes. Both run side by side, so that every tensor is read once. `see` gets each tensor with
+    its role, in the dtype of its file.
     """
     s = shape(source, facts)
 
@@ -123,19 +128,19 @@ class Weight:
         self._rounded = stored.to(kind).float() if rounds else self.exact
 
     def __call__(self, x: Tensor) -> Tensor:
-        """x W^T of x (2, n, columns), the second half rounded first."""
+        """Return x W^T of x (2, n, columns), with the second half rounded first."""
         if self._rounded is self.exact:
             return _second(x, self._kind) @ self.exact.T
         return torch.stack([x[0] @ self.exact.T, x[1].to(self._kind).float() @ self._rounded.T])
 
 
 def _second(x: Tensor, kind: torch.dtype) -> Tensor:
-    """x (2, ...) with its second half rounded."""
+    """Return x (2, ...) with its second half rounded."""
     return x if kind == torch.float32 else torch.stack([x[0], x[1].to(kind).float()])
 
 
 def settings(s: Shape, facts: Facts) -> LlamaConfig:
-    """What transformers makes its rotary tables of."""
+    """Return the configuration from which transformers makes its rotary tables."""
     base, scaling = facts.rope
     return LlamaConfig(
         hidden_size=s.width,
@@ -148,16 +153,16 @@ def settings(s: Shape, facts: Facts) -> LlamaConfig:
 
 
 def rotary(s: Shape, facts: Facts, count: int) -> tuple[Tensor, Tensor]:
-    """Cosines and sines (count, head) of positions from 0 on."""
+    """Return cosines and sines (count, head) of positions from 0 on."""
     cos, sin = LlamaRotaryEmbedding(settings(s, facts))(torch.zeros(1), torch.arange(count)[None])
     return cos[0], sin[0]
 
 
 def _layer(x: Tensor, w: dict[str, Weight], s: Shape, cos: Tensor, sin: Tensor) -> Tensor:
     n = x.shape[1]
-    seen = _norm(x, w["input_layernorm.weight"].exact, s.eps)
+    normed = _norm(x, w["input_layernorm.weight"].exact, s.eps)
     q, k, v = (
-        w[f"self_attn.{name}_proj.weight"](seen).view(2, n, heads, s.head).transpose(1, 2)
+        w[f"self_attn.{name}_proj.weight"](normed).view(2, n, heads, s.head).transpose(1, 2)
         for name, heads in (("q", s.heads), ("k", s.pairs), ("v", s.pairs))
     )
     q, k = (t * cos + _turned(t) * sin for t in (q, k))
@@ -165,9 +170,9 @@ def _layer(x: Tensor, w: dict[str, Weight], s: Shape, cos: Tensor, sin: Tensor) 
     k, v = (t.repeat_interleave(s.heads // s.pairs, dim=1) for t in (k, v))
     attended = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
     x = x + w["self_attn.o_proj.weight"](attended.transpose(1, 2).reshape(2, n, s.heads * s.head))
-    seen = _norm(x, w["post_attention_layernorm.weight"].exact, s.eps)
-    gate = torch.nn.functional.silu(w["mlp.gate_proj.weight"](seen))
-    return x + w["mlp.down_proj.weight"](gate * w["mlp.up_proj.weight"](seen))
+    normed = _norm(x, w["post_attention_layernorm.weight"].exact, s.eps)
+    gate = torch.nn.functional.silu(w["mlp.gate_proj.weight"](normed))
+    return x + w["mlp.down_proj.weight"](gate * w["mlp.up_proj.weight"](normed))
 
 
 def _turned(x: Tensor) -> Tensor:

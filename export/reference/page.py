@@ -1,7 +1,8 @@
-"""A picture becomes pixels, features become image tokens: LLaVA's published code, written down once more for the proof.
+"""Turn a picture into pixels and features into image tokens: LLaVA's published code, written again.
 
-Source: LLaVA's mm_utils.process_anyres_image and llava_arch.prepare_inputs_labels_for_multimodal. Pixels are made by transformers'
-own processors (Pillow, never torchvision), loaded from the checkpoint's files.
+Source: LLaVA's mm_utils.process_anyres_image and llava_arch.prepare_inputs_labels_for_multimodal.
+Pixels are made by transformers' own processors (Pillow, never torchvision), loaded from the
+checkpoint's files.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ Float = npt.NDArray[np.float32]
 
 
 class Pixels:
-    """Makes pixels (n, 3, S, S) of pictures, S being the tower's `side` in pixels."""
+    """Makes the pixels (n, 3, S, S) of a picture, where S is the tower's `side`."""
 
     def __init__(self, facts: Facts, side: int) -> None:
         self._facts, self._side = facts, side
@@ -34,7 +35,10 @@ class Pixels:
         self.processor = self._load(CLIPImageProcessor)
 
     def _load(self, kind: type) -> CLIPImageProcessor | LlavaNextImageProcessor:
-        """The processor by its file; of a file that states no size the tower's, for transformers' own default is another tower's."""
+        """Return the processor by its file.
+
+        If the file states no size, the tower's counts: transformers' default is another tower's.
+        """
         sizes = {
             "size": {"shortest_edge": self._side},
             "crop_size": {"height": self._side, "width": self._side},
@@ -50,22 +54,25 @@ class Pixels:
 
     @property
     def mean(self) -> tuple[float, ...]:
-        """Per channel, as the checkpoint's files give it."""
+        """Mean per channel, as the checkpoint's files give it."""
         return tuple(float(x) for x in self.processor.image_mean)
 
     @property
     def std(self) -> tuple[float, ...]:
-        """Per channel, as the checkpoint's files give it."""
+        """Deviation per channel, as the checkpoint's files give it."""
         return tuple(float(x) for x in self.processor.image_std)
 
     def __call__(self, picture: Image.Image) -> Float:
-        """Pixels of an RGB picture; with `anyres` tile 0 is the overview, then the grid in reading order."""
+        """Return the pixels of an RGB picture.
+
+        With `anyres` tile 0 is the overview, then comes the grid in reading order.
+        """
         facts = self._facts
         if facts.aspect == "anyres" and facts.hub:
             processor = self._load(LlavaNextImageProcessor)
             pinpoints = [[h, w] for w, h in facts.pinpoints]
-            found = processor(picture, image_grid_pinpoints=pinpoints, return_tensors="np")
-            return np.asarray(found["pixel_values"][0], np.float32)
+            processed = processor(picture, image_grid_pinpoints=pinpoints, return_tensors="np")
+            return np.asarray(processed["pixel_values"][0], np.float32)
         if facts.aspect == "anyres":
             return self._prepared(tiles(picture, facts.pinpoints, self._side))
         if facts.aspect == "pad":
@@ -79,7 +86,8 @@ class Pixels:
 
 
 def grid_of(size: tuple[int, int], pinpoints: tuple[tuple[int, int], ...]) -> tuple[int, int]:
-    """The grid (width, height) that LLaVA's select_best_resolution chooses for a picture of `size` (width, height)."""
+    """Return the grid (width, height) that LLaVA's select_best_resolution chooses for a
+    picture's size."""
     best, most, least = pinpoints[0], -1, math.inf
     for width, height in pinpoints:
         scale = min(width / size[0], height / size[1])
@@ -93,7 +101,7 @@ def grid_of(size: tuple[int, int], pinpoints: tuple[tuple[int, int], ...]) -> tu
 def tiles(
     picture: Image.Image, pinpoints: tuple[tuple[int, int], ...], side: int
 ) -> list[Image.Image]:
-    """LLaVA's overview and grid tiles, each `side` x `side`."""
+    """Return LLaVA's overview and grid tiles, each `side` x `side`."""
     width, height = grid_of(picture.size, pinpoints)
     if width / picture.width < height / picture.height:
         inner = width, min(math.ceil(picture.height * (width / picture.width)), height)
@@ -104,11 +112,11 @@ def tiles(
         picture.resize(inner, Image.BICUBIC),  # type: ignore[attr-defined]
         ((width - inner[0]) // 2, (height - inner[1]) // 2),
     )
-    found = [picture.resize((side, side))]  # Pillow's default is bicubic
+    result = [picture.resize((side, side))]  # Pillow's default is bicubic
     for top in range(0, height, side):
         for left in range(0, width, side):
-            found.append(canvas.crop((left, top, left + side, top + side)))
-    return found
+            result.append(canvas.crop((left, top, left + side, top + side)))
+    return result
 
 
 def _square(picture: Image.Image, colour: tuple[int, ...]) -> Image.Image:
@@ -123,7 +131,10 @@ def _square(picture: Image.Image, colour: tuple[int, ...]) -> Image.Image:
 def pack(
     facts: Facts, features: Float, size: tuple[int, int], side: int, newline: Float | None
 ) -> Float:
-    """Image tokens (T, d) of features (n, P, d) of a picture of `size` (width, height) in tiles of `side` pixels."""
+    """Return the image tokens (T, d) of features (n, P, d).
+
+    The picture's `size` is (width, height) in pixels, its tiles have `side` pixels.
+    """
     tokens = torch.from_numpy(features)
     if facts.aspect != "anyres" or facts.merge == "flat":
         return tokens.flatten(0, 1).numpy()
@@ -145,7 +156,7 @@ def pack(
 
 
 def _unpad(grid: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """LLaVA's unpad_image of (d, lines, columns)."""
+    """Apply LLaVA's unpad_image to (d, lines, columns)."""
     lines, columns = grid.shape[1:]
     if size[0] / size[1] > columns / lines:
         edge = (lines - int(size[1] * (columns / size[0]))) // 2
@@ -155,7 +166,10 @@ def _unpad(grid: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 
 
 def shapes(path: Path) -> list[Image.Image]:
-    """The example page as it is, and cut or turned into pages of other shapes: each takes another grid or other padding."""
+    """Return the example page, and pages of other shapes that are cut or turned from it.
+
+    Each takes another grid or other padding.
+    """
     with Image.open(path) as file:
         page = file.convert("RGB")
     width, height = page.size

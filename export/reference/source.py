@@ -1,7 +1,8 @@
-"""Tensors of a checkpoint's files by their role in the model, for the proof alone.
+"""Read a checkpoint's tensors by their role in the model, for the proof alone.
 
-A role is what a name ends in, whatever stands in front of it: `text.3.self_attn.q_proj.weight`, `text.embed`, `tower.0.mlp.fc1.bias`,
-`projector.2.weight`, `newline`. Names of all layouts end alike, so that no table of layouts is needed.
+A role is the end of a name, whatever precedes it: `text.3.self_attn.q_proj.weight`, `text.embed`,
+`tower.0.mlp.fc1.bias`, `projector.2.weight`, `newline`. Names of all layouts end alike, so that no
+table of layouts is needed.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ _SAVED = re.compile(r"\.(?:modules_to_save(?:\.default)?|base_layer)(?=\.)")
 
 
 def role(name: str) -> str | None:
-    """The role of a tensor of this name, or None for one that inference does not use."""
+    """Return the role of a tensor of this name, or None for one that inference does not use."""
     if name.startswith(("text_model.", "text_projection", "visual_projection")):
         return None  # the other half of a whole CLIP
     if match := _TOWER_LAYER.search(name):
@@ -56,11 +57,14 @@ def role(name: str) -> str | None:
         return f"tower.{match[1]}"
     if match := _TEXT_LAYER.search(name):
         return f"text.{match[1]}.{match[2]}"
-    return next((found for found, pattern in _SINGLE.items() if pattern.search(name)), None)
+    return next((key for key, pattern in _SINGLE.items() if pattern.search(name)), None)
 
 
 class Source:
-    """Reads single tensors; holds at most one PyTorch file mapped. Raises CheckpointError for a role that no file has."""
+    """Reads single tensors; keeps at most one PyTorch file mapped.
+
+    Raises CheckpointError for a role that no file has.
+    """
 
     def __init__(self, folder: Path, *, lora: Path | None, tower: Path | None) -> None:
         self.folder = folder
@@ -76,7 +80,7 @@ class Source:
         return set(self._at) | (set(self._adapter.whole) if self._adapter else set())
 
     def tensor(self, name: str) -> torch.Tensor:
-        """The tensor of a role in the dtype of its file, an adapter's change included."""
+        """Return the tensor of a role in the dtype of its file, an adapter's change included."""
         if self._adapter is not None and name in self._adapter.whole:
             return self._adapter.change(name, self.read(*self._adapter.whole[name]))
         if name not in self._at:
@@ -87,7 +91,7 @@ class Source:
         return stored if self._adapter is None else self._adapter.change(name, stored)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of a role's tensor, which is not read for it."""
+        """Return the shape of a role's tensor without reading it."""
         whole = self._adapter.whole if self._adapter else {}
         file, stored = whole.get(name) or self._at.get(name) or (None, "")
         if file is None:
@@ -100,14 +104,14 @@ class Source:
             return tuple(f.get_slice(stored).get_shape())
 
     def read(self, file: Path, name: str) -> torch.Tensor:
-        """One tensor of a file."""
+        """Read one tensor of a file."""
         if file.suffix == ".safetensors":
             with safe_open(file, "pt") as f:
                 return f.get_tensor(name)  # type: ignore[no-any-return]
         return self._pytorch(file)[name]
 
     def names(self, file: Path) -> Iterator[str]:
-        """Of a file's tensors."""
+        """Yield the names of a file's tensors."""
         if file.suffix == ".safetensors":
             with safe_open(file, "pt") as f:
                 yield from f.keys()
@@ -123,13 +127,13 @@ class Source:
         out: dict[str, tuple[Path, str]] = {}
         for file in weight_files(folder):
             for name in self.names(file):
-                if found := role(name):
-                    out[found] = file, name
+                if key := role(name):
+                    out[key] = file, name
         return out
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The weight files of a folder: those of its index, else all of one kind."""
+    """Return the weight files of a folder: those of its index, or all of one kind."""
     for pattern in ("*.safetensors", "pytorch_model*.bin"):
         files = sorted(folder.glob(pattern))
         index = folder / (
@@ -148,10 +152,11 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 class _Adapter:
-    """An adapter's folder: low-rank changes by role, and whole tensors that replace those of the base.
+    """An adapter's folder: low-rank changes by role, and whole tensors that replace those of the
+    base.
 
-    PEFT's rules: W + alpha / r * B A (over the root of r with rsLoRA), ranks and alphas by pattern; DoRA scales each row to its
-    stored magnitude. In float32, then rounded to the dtype of W.
+    PEFT's rules: W + alpha / r * B A (over the root of r with rsLoRA), ranks and alphas by pattern;
+    DoRA scales each row to its stored magnitude. In float32, then rounded to the dtype of W.
     """
 
     def __init__(self, source: Source, folder: Path) -> None:
@@ -178,20 +183,20 @@ class _Adapter:
         for part, pattern in (("", _LORA), ("magnitude", _MAGNITUDE)):
             if match := pattern.search(bare):
                 module = bare[: match.start()]
-                found = role(f"{module}.weight")
-                if found is None:
+                target = role(f"{module}.weight")
+                if target is None:
                     raise CheckpointError(f"{file}: {name} changes nothing that inference uses.")
-                self._modules[found] = module
-                self._parts.setdefault(found, {})[part or f"{match[1] or ''}{match[2]}"] = (
+                self._modules[target] = module
+                self._parts.setdefault(target, {})[part or f"{match[1] or ''}{match[2]}"] = (
                     file,
                     name,
                 )
                 return
-        if found := role(_SAVED.sub("", bare)):
-            self.whole[found] = file, name
+        if target := role(_SAVED.sub("", bare)):
+            self.whole[target] = file, name
 
     def change(self, name: str, weight: torch.Tensor) -> torch.Tensor:
-        """`weight` with the change of its role, in its own dtype."""
+        """Return `weight` with the change of its role, in its own dtype."""
         parts = {k: self._source.read(*at).float() for k, at in self._parts.get(name, {}).items()}
         if not parts:
             return weight

@@ -1,4 +1,5 @@
-"""CLIP's vision tower and LLaVA's projector in plain torch, one layer in memory at a time."""
+"""Compute CLIP's vision tower and LLaVA's projector in plain torch, one layer in memory at a
+time."""
 
 from __future__ import annotations
 
@@ -16,22 +17,23 @@ from .source import Source
 Float = npt.NDArray[np.float32]
 Tensor = torch.Tensor
 SMALL = 1024
-"""Tensors of fewer values stay float32 in an fp16 encoder."""
+"""Tensors with fewer values than this stay float32 in an fp16 encoder."""
 
 
 def side(source: Source) -> int:
-    """The side of a tile in pixels, from the tower's own shapes."""
+    """Return the side of a tile in pixels, from the tower's own shapes."""
     return patches_per_side(source) * source.shape("tower.embeddings.patch_embedding.weight")[-1]
 
 
 def patches_per_side(source: Source) -> int:
-    """Of a tile: there is a position for each patch and one for CLS."""
+    """Return the patches along a tile's side: there is a position for each patch and one for
+    CLS."""
     return math.isqrt(source.shape("tower.embeddings.position_embedding.weight")[0] - 1)
 
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """How to compute: in which type, and with weights rounded to which (None: as the files have them)."""
+    """The type to compute in, and the type to which weights are rounded (None: as in the files)."""
 
     dtype: torch.dtype = torch.float32
     weights: torch.dtype | None = None
@@ -53,7 +55,10 @@ class _Weights:
 def features(
     source: Source, facts: Facts, pixels: Float, how: Arithmetic = Arithmetic()
 ) -> tuple[Float, Float]:
-    """Features (n, P, d) of tiles (n, 3, S, S), and the attention (n, P) of the CLS row, a mean over heads of the last layer."""
+    """Return features (n, P, d) of tiles (n, 3, S, S), and the attention (n, P) of the CLS row.
+
+    The attention is a mean over the heads of the last layer.
+    """
     weights = _Weights(source, how)
     patch = weights("tower.embeddings.patch_embedding.weight")
     patches = torch.nn.functional.conv2d(
@@ -78,7 +83,7 @@ def features(
 
 
 def _attend(weights: _Weights, facts: Facts, i: int, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Self-attention's change of x, and the CLS row's probabilities (n, tokens)."""
+    """Return self-attention's change of x, and the CLS row's probabilities (n, tokens)."""
     heads = int(facts.vision.get("num_attention_heads", 12))
     n, tokens, width = x.shape
     q, k, v = (

@@ -1,7 +1,7 @@
-"""Text to token ids by the libraries themselves: sentencepiece for tokenizer.model, tokenizers for tokenizer.json.
+"""Turn text into token ids by the libraries themselves: sentencepiece or tokenizers.
 
-The conversation is LLaVA's `llava_v1`, written down once more: each side of the image is tokenized on its own, and BOS stands in
-front of the first side only (LLaVA's tokenizer_image_token).
+The conversation is LLaVA's `llava_v1`, written again: each side of the image is tokenized on its
+own, and BOS stands in front of the first side only (LLaVA's tokenizer_image_token).
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from pulse_edge.errors import CheckpointError
 from .facts import read
 
 BEFORE = (
-    "A chat between a curious human and an artificial intelligence assistant. The assistant gives helpful, detailed, and polite "
-    "answers to the human's questions. USER: "
+    "A chat between a curious human and an artificial intelligence assistant. The assistant gives "
+    "helpful, detailed, and polite answers to the human's questions. USER: "
 )
 AFTER = "\n{question} ASSISTANT:"
 QUESTION = "Please write a clinical report based on this ECG image."
@@ -32,7 +32,7 @@ PROBES = (
     "a",
     "1234567890 3.14 I II III aVR aVL aVF V1 V2 V3 V4 V5 V6",
 )
-"""Texts that take letters, digits, spaces, bytes and words of many pieces."""
+"""Texts that need letters, digits, spaces, bytes and words of many pieces."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Piece:
 
 
 class Words:
-    """A checkpoint's tokenizer. Raises CheckpointError where there is none."""
+    """A checkpoint's tokenizer. Raises CheckpointError if there is none."""
 
     def __init__(self, folder: Path) -> None:
         self._settings = read(folder / "tokenizer_config.json")
@@ -61,14 +61,16 @@ class Words:
             self._tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
         else:
             raise CheckpointError(
-                f"{folder}: has neither tokenizer.model nor tokenizer.json. Fetch one from the base model."
+                f"{folder}: has neither tokenizer.model nor tokenizer.json. Fetch one from the "
+                "base model."
             )
 
     def _sentencepiece(self, raw: bytes) -> Any:
         import sentencepiece
         from sentencepiece import sentencepiece_model_pb2
 
-        # transformers' slow tokenizer: `add_prefix_space` counts where `legacy` is false; null is not false.
+        # transformers' slow tokenizer: `add_prefix_space` counts where `legacy` is false; null is
+        # not false.
         if (
             self._settings.get("add_prefix_space") is False
             and self._settings.get("legacy") is False
@@ -79,28 +81,33 @@ class Words:
         return sentencepiece.SentencePieceProcessor(model_proto=raw)
 
     def _read_added(self, folder: Path) -> dict[int, tuple[str, bool]]:
-        """Added tokens: id -> (text, whether it is special); files that say more come last."""
-        found = {int(i): (text, False) for text, i in read(folder / "added_tokens.json").items()}
+        """Return the added tokens: id -> (text, whether it is special).
+
+        Files that state more come last.
+        """
+        tokens = {int(i): (text, False) for text, i in read(folder / "added_tokens.json").items()}
         listed = [(e["id"], e) for e in self._json.get("added_tokens") or ()]
         listed += list((self._settings.get("added_tokens_decoder") or {}).items())
-        return found | {int(i): (str(e["content"]), bool(e.get("special"))) for i, e in listed}
+        return tokens | {int(i): (str(e["content"]), bool(e.get("special"))) for i, e in listed}
 
-    # --- text ---------------------------------------------------------------------------------------------------------
+    # --- text -------------------------------------------------------------------------------------
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a text, without BOS or EOS."""
+        """Return the token ids of a text, without BOS or EOS."""
         if self._model is not None:
             return list(self._model.encode(text, add_bos=False, add_eos=False))
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
     def prompt(self, question: str, bos: int | None) -> tuple[list[int], list[int]]:
-        """Token ids on either side of the image; BOS in front of the first side where there is one."""
+        """Return the token ids on either side of the image, with BOS in front of the first one,
+        if any."""
         first = [] if bos is None else [bos]
         return [*first, *self.encode(BEFORE)], self.encode(AFTER.replace("{question}", question))
 
     @property
     def begins(self) -> bool:
-        """Whether BOS stands in front of a text: LlamaTokenizer's default, or what tokenizer.json itself does."""
+        """Whether BOS stands in front of a text: LlamaTokenizer's default, or as tokenizer.json
+        does it."""
         stated = self._settings.get("add_bos_token")
         if stated is not None or self._model is not None:
             return stated is None or bool(stated)
@@ -116,10 +123,10 @@ class Words:
         """Whether a space is put in front of a text."""
         return self.pieces(0)[self.encode("a")[0]].text.decode("utf-8", "replace").startswith(MARK)
 
-    # --- tokens -------------------------------------------------------------------------------------------------------
+    # --- tokens -----------------------------------------------------------------------------------
 
     def special(self, key: str) -> int | None:
-        """The id of bos, eos, unk or pad, by the text that the tokenizer's files give it."""
+        """Return the id of bos, eos, unk or pad, by the text that the tokenizer's files give it."""
         places = (self._settings, self._map) if self._added else (self._map, self._settings)
         default = {"bos": "<s>", "eos": "</s>", "unk": "<unk>"}.get(key)  # LlamaTokenizer's
         value = next(
@@ -132,13 +139,14 @@ class Words:
         return None if text is None else ids.get(str(text))
 
     def _base(self) -> dict[str, int]:
-        """Text -> id of the model's own pieces."""
+        """Return text -> id of the model's own pieces."""
         if self._model is not None:
             return {self._model.id_to_piece(i): i for i in range(self._model.get_piece_size())}
         return {str(t): int(i) for t, i in self._json["model"]["vocab"].items()}
 
     def pieces(self, size: int) -> dict[int, Piece]:
-        """Every token by id: the model's own, added ones below `size` in their place (0: the model's own only)."""
+        """Return every token by id: the model's own, and added ones below `size` (0: the model's
+        own only)."""
         unknown = self.special("unk")
         out = {}
         for text, i in self._base().items():
@@ -154,13 +162,13 @@ class Words:
     def _types(self, i: int, text: str, unknown: int | None) -> frozenset[int]:
         if self._model is not None:
             m = self._model
-            for kind, asked in (
+            for kind, is_kind in (
                 (UNKNOWN, m.is_unknown),
                 (CONTROL, m.is_control),
                 (BYTE, m.is_byte),
                 (UNUSED, m.is_unused),
             ):
-                if asked(i):
+                if is_kind(i):
                     return frozenset({kind})
             return frozenset({NORMAL, USER})
         if len(text) == 6 and text.startswith("<0x") and text.endswith(">"):
@@ -169,7 +177,10 @@ class Words:
 
     @staticmethod
     def _added_piece(base: Piece | None, text: str, special: bool) -> Piece:
-        """llama.cpp's converter makes special ones control tokens, others text that stays whole."""
+        """Return an added token's piece.
+
+        llama.cpp's converter makes special ones control tokens, and others text that stays whole.
+        """
         types = {CONTROL} if special else {USER, CONTROL}
         same = base is not None and base.text == text.encode()
         if same and base is not None:
@@ -183,11 +194,12 @@ class Words:
         )
 
     def merges(self) -> list[int]:
-        """Ids of the pieces that merges make, the first merge first; empty where scores say it."""
+        """Return the ids of merged pieces, the first merge first; empty where scores give the
+        order."""
         if self._model is not None:
             return []
-        ids, found = self._base(), dict[int, None]()
+        ids, merged = self._base(), dict[int, None]()
         for merge in self._json["model"].get("merges") or ():
             pair = merge.split(" ", 1) if isinstance(merge, str) else merge
-            found.setdefault(ids["".join(pair)])
-        return list(found)
+            merged.setdefault(ids["".join(pair)])
+        return list(merged)

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from pulse_edge.page.reader import Page
 
 HELP = (
-    "Type a question about the page. /new begins a new conversation, /help shows this, /quit or Ctrl-D ends, "
+    "Type a question about the page. /new begins a new conversation, /help shows this, /quit or "
+    "Ctrl-D ends, "
     "Ctrl-C stops an answer."
 )
 
@@ -31,6 +32,7 @@ HELP = (
 @options.max_tokens
 @options.model
 @options.page
+@options.measurement
 @options.retain
 def ask(file: str, **values: Any) -> None:
     """Ask questions about one page.
@@ -47,7 +49,8 @@ def ask(file: str, **values: Any) -> None:
 
     if file == "-":
         raise UsageError(
-            "-: standard input holds the questions, so the page cannot come from there. Name a file."
+            "-: standard input holds the questions, so the page cannot come from there. Name a "
+            "file."
         )
     request, console = options.request(values), Console()
     session = Session(request, console)
@@ -113,7 +116,7 @@ class _Conversation:
                     say(text)
         finally:
             say("\n")
-        for contradiction in self._model.contradictions(self._encoded, (), [answering.text]):
+        for contradiction in self._model.report(self._encoded, [answering]).contradictions:
             say(f"CONTRADICTION: {contradiction.text}\n")
         self._session.console.answered(answering, self._encoded)
         self._turns.append((question, answering.text))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
 @options.max_tokens
 @options.model
 @options.page
+@options.measurement
 @options.retain
 @click.option("--dry-run", is_flag=True, help="Estimate time and memory without answering.")
 def interpret(files: tuple[str, ...], dry_run: bool, **values: Any) -> None:
@@ -166,36 +168,47 @@ class _Interpreter:
         """`several` pages get headings with their names."""
         self._session, self._model, self._several = session, model, several
         self._answer, self._output = session.request.answer, session.request.output
+        # A person at a terminal watches the answer come; a file gets contradictions above it.
+        self._holds = session.request.measurement.enabled and not sys.stdout.isatty()
+        self._held: list[str] = []
 
     def page(self, page: Page, encoded: EncodedPage) -> None:
         """Answer all questions about a page. Raises AuditLogError, OutputError."""
-        streamed = self._output.printed == "text"
         answers: list[Answering] = []
-        for question in self._answer.questions:
-            answers.append(self._ask(page, encoded, question, streamed, first=not answers))
+        self._held.clear()
+        try:
+            for question in self._answer.questions:
+                answers.append(self._ask(page, encoded, question, first=not answers))
+        except BaseException:
+            say("".join(self._held))
+            raise
         findings = self._session.findings(self._model, encoded)
         report = self._model.report(encoded, answers, findings)
         if findings:
             self._session.answer_log.findings(dataclasses.asdict(report))
         self._write(report, page, encoded)
 
-    def _ask(
-        self, page: Page, encoded: EncodedPage, question: str, streamed: bool, *, first: bool
-    ) -> Answering:
+    def _ask(self, page: Page, encoded: EncodedPage, question: str, *, first: bool) -> Answering:
         grammar = self._answer.grammar
         answering = self._model.ask(
             encoded, question, self._answer.max_tokens, grammar=grammar.text if grammar else None
         )
-        if streamed:
-            say(self._heading(encoded, question, first=first))
+        self._say(self._heading(encoded, question, first=first))
         with self._session.logged(self._model, encoded, answering, page):
             for text in answering:
-                if streamed:
-                    say(text)
-            if streamed:
-                say("\n")
+                self._say(text)
+            self._say("\n")
         self._session.console.answered(answering, encoded)
         return answering
+
+    def _say(self, text: str) -> None:
+        """Print a piece of the text report, or hold it back for the contradictions above it."""
+        if self._output.printed != "text":
+            return
+        if self._holds:
+            self._held.append(text)
+        else:
+            say(text)
 
     def _heading(self, encoded: EncodedPage, question: str, *, first: bool) -> str:
         """Name page and question only where there are several; a program that reads JSON gets no
@@ -212,15 +225,26 @@ class _Interpreter:
 
     def _write(self, report: Report, page: Page, encoded: EncodedPage) -> None:
         from pulse_edge.report import writers
-        from pulse_edge.report.text import findings_lines
+        from pulse_edge.report.text import check_summary, contradiction_lines, findings_lines
 
         output, picture = self._output, encoded.picture(page)
+        signal = None if encoded.measured is None else encoded.measured.signal
         if output.folder is not None:
             target = writers.Target(output.folder, writers.stem(report), output.overwrite)
-            written = writers.write(target, output.formats, report, picture, output.patient)
+            written = writers.write(target, output.formats, report, picture, output.patient, signal)
             say("".join(f"{path}\n" for path in written))
         elif output.printed != "text":
-            say(writers.render(output.printed, report, picture, output.patient).decode("utf-8"))
+            say(
+                writers.render(output.printed, report, picture, output.patient, signal).decode(
+                    "utf-8"
+                )
+            )
         else:
             use = [report.intended_use] if self._answer.grammar is None else []
-            say("".join(f"{line}\n" for line in [*findings_lines(report), *use]))
+            above = contradiction_lines(report)
+            below = [*findings_lines(report), *check_summary(report), *use]
+            if self._holds:
+                below = below[len(above) :]
+                self._held.insert(1, "".join(f"{line}\n" for line in above))
+                say("".join(self._held))
+            say("".join(f"{line}\n" for line in below))

@@ -15,6 +15,7 @@ from pulse_edge.cli import (
     doctor,
     interpret,
     kit,
+    measure,
 )
 from pulse_edge.cli.run import Program, run
 
@@ -38,6 +39,7 @@ for _command in (
     check.check,
     doctor.doctor,
     kit.kit,
+    measure.measure,
     audit.audit,
 ):
     cli.add_command(_command)

@@ -15,6 +15,7 @@ from pulse_edge.inference.request import (
     DEVICES,
     FORMATS,
     AnswerOptions,
+    MeasurementOptions,
     ModelOptions,
     OutputOptions,
     PageOptions,
@@ -52,7 +53,7 @@ def combined(*options: Callable[[Command], Command]) -> Callable[[Command], Comm
     return decorate
 
 
-# --- which kit, and what it may use -----------------------------------------------------------------------------------
+# --- which kit, and what it may use ---------------------------------------------------------------
 
 
 def _bytes(_context: click.Context, _option: click.Parameter, text: str | None) -> int | None:
@@ -118,7 +119,7 @@ kv_cache_size = click.option(
 model = combined(kit, device, threads, memory, force_kit, speculation, cache, kv_cache_size)
 
 
-# --- how a page is prepared -------------------------------------------------------------------------------------------
+# --- how a page is prepared -----------------------------------------------------------------------
 
 
 def _image_tokens(_context: click.Context, _option: click.Parameter, text: str) -> str:
@@ -143,13 +144,37 @@ image_tokens = click.option(
     show_default=True,
     metavar="all|no-padding|N",
     callback=_image_tokens,
-    help="Image tokens to read: all, all but the padding, or the N with most attention (N:similarity: the N least "
-    "alike). Fewer than all can change an answer.",
+    help="Image tokens to read: all, all but the padding, or the N with most attention "
+    "(N:similarity: the N least alike). Fewer than all can change an answer.",
 )
 page = combined(no_rectify, force, image_tokens)
 
 
-# --- what is asked ----------------------------------------------------------------------------------------------------
+# --- what is measured -----------------------------------------------------------------------------
+
+no_measure = click.option(
+    "--no-measure",
+    is_flag=True,
+    help="Give the model's words alone: measure no trace, check no statement.",
+)
+age = click.option(
+    "--age",
+    "age_years",
+    type=click.FloatRange(0, 130),
+    metavar="YEARS",
+    show_default="adult limits",
+    help="Patient's age, for the limits of children.",
+)
+sex = click.option(
+    "--sex",
+    type=click.Choice(["male", "female"]),
+    show_default="limits of either sex",
+    help="Patient's sex, for limits that depend on it.",
+)
+measurement = combined(no_measure, age, sex)
+
+
+# --- what is asked --------------------------------------------------------------------------------
 
 questions = click.option(
     "-q",
@@ -176,7 +201,7 @@ findings = click.option(
 )
 
 
-# --- where answers go -------------------------------------------------------------------------------------------------
+# --- where answers go -----------------------------------------------------------------------------
 
 formats = click.option(
     "--format",
@@ -223,7 +248,11 @@ def request(options: Mapping[str, Any], default_formats: tuple[str, ...] = ("tex
         findings=get("findings"),
         grammar=_grammar(get("json_schema")),
     )
-    return Request(model_options, page_options, answer_options, _output(options, default_formats))
+    measurement_options = MeasurementOptions(
+        enabled=not get("no_measure", False), age_years=get("age_years"), sex=get("sex")
+    )
+    output_options = _output(options, default_formats)
+    return Request(model_options, page_options, answer_options, output_options, measurement_options)
 
 
 def _output(options: Mapping[str, Any], default_formats: tuple[str, ...]) -> OutputOptions:
@@ -281,5 +310,6 @@ def _refuse_named_pipe(path: Path) -> None:
     resolved = os.path.realpath(path)
     if is_pipe and os.path.exists(resolved) and not resolved.startswith(("/dev/fd/", "/proc/")):
         raise UsageError(
-            f"{path}: is a named pipe, and reading it could wait forever. Name a file with the JSON Schema."
+            f"{path}: is a named pipe, and reading it could wait forever. Name a file with the "
+            "JSON Schema."
         )

@@ -14,6 +14,7 @@ from pulse_edge.cli import cache
 from pulse_edge.inference.model import EngineOptions, PulseModel
 from pulse_edge.kit import locate
 from pulse_edge.report.content import page_lines
+from pulse_edge.report.text import measurement_lines
 
 if TYPE_CHECKING:
     from pulse_edge.cli.console import Console
@@ -76,6 +77,7 @@ class Session:
             force=options.force,
             cache=self.image_token_cache,
             image_tokens=options.image_tokens,
+            measurement=self.request.measurement,
         )
 
     def findings(self, model: PulseModel, encoded: EncodedPage) -> Sequence[Finding]:
@@ -118,5 +120,7 @@ def heading(
     lines += [f"# {encoded.file}"] if file else []
     if page_verdict:
         lines += page_lines(None if encoded.checked is None else admission.facts(encoded.checked))
+        if encoded.measured is not None:
+            lines += measurement_lines(encoded.measured.measurements)
     lines += [] if question is None else [f"## {question}"]
     return "".join(f"{line}\n" for line in lines)

@@ -1,4 +1,5 @@
-"""Names for the NumPy arrays that several packages exchange. The shape stands where an array is used."""
+"""Names for the NumPy arrays that several packages exchange. The shape stands where an array is
+used."""
 
 from __future__ import annotations
 

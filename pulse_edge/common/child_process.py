@@ -1,9 +1,10 @@
 """Start child processes that run this program alone, and switch telemetry off in every process.
 
-Every child of the package is started with `command` and `environment`: in Python's isolated mode, without the current
-directory, the user's site packages or variables of the shell on its search path, as `python -I child_process.py MODULE`.
-This module imports only what no file in the current directory can replace, because a command imports it before it has
-taken that directory off the search path. Standard library only; no `from __future__`.
+Every child of the package is started with `command` and `environment`: in Python's isolated mode,
+without the current directory, the user's site packages or variables of the shell on its search
+path, as `python -I child_process.py MODULE`. This module imports only what no file in the current
+directory can replace, because a command imports it before it has taken that directory off the
+search path. Standard library only; no `from __future__`.
 """
 
 import os
@@ -18,11 +19,13 @@ QUIET = {
     "DISABLE_TELEMETRY": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
-"""Variables that switch telemetry off. ONNX Runtime 1.32 for Linux posts to its maker and writes a device id into the
-user's cache unless ORT_DISABLE_TELEMETRY is set before it is imported: its `disable_telemetry_events` comes too late for
-the id. The others are for huggingface_hub, transformers, optimum, torch and Ray, which only the workstation has."""
+"""Variables that switch telemetry off. ONNX Runtime 1.32 for Linux posts to its maker and writes a
+device id into the user's cache unless ORT_DISABLE_TELEMETRY is set before it is imported: its
+`disable_telemetry_events` comes too late for the id. The others are for huggingface_hub,
+transformers, optimum, torch and Ray, which only the workstation has."""
 LIBRARIES = ("GGML_BACKEND_PATH", "LLAMA_CPP_LIB", "LLAVA_CPP_LIB", "MTMD_CPP_LIB")
-"""Beginnings of the names of variables by which llama.cpp and llama-cpp-python load libraries from another place."""
+"""Beginnings of the names of variables by which llama.cpp and llama-cpp-python load libraries from
+another place."""
 _REMOVED = (
     "PYTHON",
     "PIP_",
@@ -37,13 +40,16 @@ _REMOVED = (
 )
 """Beginnings of the names of variables that make a process load code from somewhere else."""
 _SEARCHED = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH")
-"""Lists of folders. An empty or relative entry means the current directory: an unset variable in front of a colon is enough."""
+"""Lists of folders. An empty or relative entry means the current directory: an unset variable in
+front of a colon is enough."""
 
 
 def command(module: str, *arguments: str) -> list[str]:
-    """Return the command line that runs `module` of this package (or of export, calibration) isolated, with `arguments`.
+    """Return the command line that runs `module` of this package (or of export, calibration)
+    isolated, with `arguments`.
 
-    `module` is a full name such as "pulse_edge.page.pdf" and is run as `__main__`. Use it together with `environment`.
+    `module` is a full name such as "pulse_edge.page.pdf" and is run as `__main__`. Use it together
+    with `environment`.
     """
     flags = ["-I"]  # no current directory, no PYTHON variables, no user site
     if sys.dont_write_bytecode:
@@ -52,16 +58,18 @@ def command(module: str, *arguments: str) -> list[str]:
 
 
 def pip(*arguments: str) -> list[str]:
-    """Return the command line that runs pip with `arguments`, isolated from the settings of the user and the shell.
+    """Return the command line that runs pip with `arguments`, isolated from the settings of the
+    user and the shell.
 
-    Those of the machine (/etc/pip.conf) and of this Python's folder (pip.conf in it) still hold: an administrator wrote
-    them, and they name a registry's mirror. Use it together with `environment`.
+    Those of the machine (/etc/pip.conf) and of this Python's folder (pip.conf in it) still hold: an
+    administrator wrote them, and they name a registry's mirror. Use it together with `environment`.
     """
     return [sys.executable, "-I", "-m", "pip", "--isolated", *arguments]
 
 
 def environment(**extra: str) -> dict[str, str]:
-    """Return the variables for a child: this process's without those that load foreign code, telemetry off, and `extra`."""
+    """Return the variables for a child: this process's without those that load foreign code,
+    telemetry off, and `extra`."""
     given = (
         {name: value for name, value in os.environ.items() if not name.startswith(_REMOVED)}
         | QUIET
@@ -77,10 +85,11 @@ def _absolute(folders: str) -> str:
     return os.pathsep.join(part for part in folders.split(os.pathsep) if os.path.isabs(part))
 
 
-# --- this process -----------------------------------------------------------------------------------------------------
+# --- this process ---------------------------------------------------------------------------------
 
 IMPORTED_BEFORE = "onnxruntime" in sys.modules and os.environ.get("ORT_DISABLE_TELEMETRY") != "1"
-"""True where a program imported onnxruntime before this package and with its telemetry on: it cannot be stopped any more."""
+"""True where a program imported onnxruntime before this package and with its telemetry on: it
+cannot be stopped any more."""
 
 
 def be_quiet() -> None:
@@ -89,7 +98,8 @@ def be_quiet() -> None:
 
 
 def named_by_m() -> bool:
-    """Whether this process was started as `python -m` with one of our modules, which Python is still looking for."""
+    """Whether this process was started as `python -m` with one of our modules, which Python is
+    still looking for."""
     words = sys.orig_argv
     named = words[words.index("-m") + 1 :][:1] if "-m" in words else []
     return sys.argv[:1] == ["-m"] and named != [] and named[0].split(".")[0] in OWN
@@ -98,10 +108,12 @@ def named_by_m() -> bool:
 def enclose() -> None:
     """Keep this process from importing or loading anything from the current directory.
 
-    The directory comes off the module search path, and our packages are found where they lie. If a search path for
-    libraries holds it, the process starts again without it, because the loader reads that path only at the start.
+    The directory comes off the module search path, and our packages are found where they lie. If a
+    search path for libraries holds it, the process starts again without it, because the loader
+    reads that path only at the start.
 
-    For commands (`pulse-edge`, `python -m pulse_edge`, `python -m export`), not for programs that import the package.
+    For commands (`pulse-edge`, `python -m pulse_edge`, `python -m export`), not for programs that
+    import the package.
     """
     _pin()
     _begin_again_without_relative_folders()
@@ -128,7 +140,8 @@ def _begin_again_without_relative_folders() -> None:
 
 
 class _Own:
-    """Finds the top-level packages in OWN next to this package only, whatever the search path holds."""
+    """Finds the top-level packages in OWN next to this package only, whatever the search path
+    holds."""
 
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 

@@ -1,7 +1,7 @@
 """Write files that are complete or absent, lock them, and hash them. Standard library only.
 
-A file is written under another name in its own folder and renamed when every byte has reached the disk, so that a power
-cut or a full disk leaves the old file or none.
+A file is written under another name in its own folder and renamed when every byte has reached the
+disk, so that a power cut or a full disk leaves the old file or none.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ _PIECE_BYTES = 1 << 22
 
 
 def file_sha256(path: Path, progress: Callable[[int], None] = lambda _size: None) -> str:
-    """Return the SHA-256 of a file in hexadecimal. `progress` gets the bytes of each piece. Raises OSError."""
+    """Return the SHA-256 of a file in hexadecimal. `progress` gets the bytes of each piece. Raises
+    OSError."""
     digest = hashlib.sha256()
     with open(path, "rb", buffering=0) as file:
         while piece := file.read(_PIECE_BYTES):
@@ -32,18 +33,19 @@ def file_sha256(path: Path, progress: Callable[[int], None] = lambda _size: None
     return digest.hexdigest()
 
 
-# --- atomic writes ----------------------------------------------------------------------------------------------------
+# --- atomic writes --------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
 def replacing(
     path: Path, *, rights: int = 0o600, overwrite: bool = True, prefix: str = UNFINISHED
 ) -> Iterator[BinaryIO]:
-    """Open a new file that becomes `path` when the block ends; an exception removes it and leaves `path` as it was.
+    """Open a new file that becomes `path` when the block ends; an exception removes it and leaves
+    `path` as it was.
 
-    The folder must exist. Without `overwrite` it raises FileExistsError where `path` exists at the end, even as a
-    broken link. A link at `path` is replaced itself, and its target stays. `prefix` begins the unfinished file's name.
-    Raises OSError.
+    The folder must exist. Without `overwrite` it raises FileExistsError where `path` exists at the
+    end, even as a broken link. A link at `path` is replaced itself, and its target stays. `prefix`
+    begins the unfinished file's name. Raises OSError.
     """
     handle, name = tempfile.mkstemp(prefix=prefix, dir=path.parent)  # mode 0600
     try:
@@ -71,8 +73,9 @@ def write_text(path: Path, text: str, *, rights: int = 0o600) -> None:
 def write_whole(path: Path, pieces: Iterable[bytes], *, overwrite: bool = False) -> None:
     """Write a file that only its owner may read (mode 0600), and make its folder if that is absent.
 
-    Raises FileExistsError if `path` exists, even as a broken link, unless `overwrite`, which replaces a link itself.
-    Raises OSError: NotADirectoryError where a file stands in the folder's place.
+    Raises FileExistsError if `path` exists, even as a broken link, unless `overwrite`, which
+    replaces a link itself. Raises OSError: NotADirectoryError where a file stands in the folder's
+    place.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -92,8 +95,8 @@ def write_set(
 ) -> list[Path]:
     """Write a file named `stem` + ending for each ending of `contents`; return their paths.
 
-    If one of them exists, all get the first free number: `stem-2`, `stem-3`, ... With `overwrite` they are replaced
-    instead. Raises OSError.
+    If one of them exists, all get the first free number: `stem-2`, `stem-3`, ... With `overwrite`
+    they are replaced instead. Raises OSError.
     """
     for number in itertools.count(1):
         name = stem if number == 1 else f"{stem}-{number}"
@@ -114,7 +117,8 @@ def write_set(
 
 
 def place_new(source: Path, target: Path) -> None:
-    """Rename a file within its folder. Raises FileExistsError if `target` exists, even as a broken link; OSError."""
+    """Rename a file within its folder. Raises FileExistsError if `target` exists, even as a broken
+    link; OSError."""
     if os.name == "nt":
         os.rename(source, target)
         return
@@ -141,7 +145,8 @@ def sync(handle: int) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Wait until the names in a folder are on the disk. Windows has no call for it. Raises OSError."""
+    """Wait until the names in a folder are on the disk. Windows has no call for it. Raises
+    OSError."""
     if os.name != "posix":
         return
     handle = os.open(folder, os.O_RDONLY)
@@ -151,11 +156,12 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-# --- locks and owners -------------------------------------------------------------------------------------------------
+# --- locks and owners -----------------------------------------------------------------------------
 
 
 def try_lock(handle: int) -> bool:
-    """Take the lock of an open file, or of a folder, if it is free; return whether this process holds it now.
+    """Take the lock of an open file, or of a folder, if it is free; return whether this process
+    holds it now.
 
     Closing the handle or the end of the process releases it.
     """
@@ -174,7 +180,8 @@ def try_lock(handle: int) -> bool:
 
 
 def open_private(path: Path) -> int:
-    """Open a file for reading and writing, made if absent, for its owner alone (0600); return its handle.
+    """Open a file for reading and writing, made if absent, for its owner alone (0600); return its
+    handle.
 
     Raises OSError, also for a link.
     """
@@ -186,5 +193,6 @@ def open_private(path: Path) -> int:
 
 
 def is_mine(about: os.stat_result) -> bool:
-    """Whether a file or folder belongs to this user; always True where the system knows no owners (Windows)."""
+    """Whether a file or folder belongs to this user; always True where the system knows no owners
+    (Windows)."""
     return not hasattr(os, "getuid") or about.st_uid == os.getuid()

@@ -1,8 +1,9 @@
 """Mark the folders that belong to pulse-edge; only a marked folder is ever changed.
 
-`pulse-edge-folder.json` in a folder says which kind of folder it is and gives it a random id. In a folder without the mark
-no file is deleted or overwritten, and no rights change. A folder that is absent is made for its owner alone; one that is
-empty is marked and keeps its rights. Standard library only.
+`pulse-edge-folder.json` in a folder says which kind of folder it is and gives it a random id. In a
+folder without the mark no file is deleted or overwritten, and no rights change. A folder that is
+absent is made for its owner alone; one that is empty is marked and keeps its rights. Standard
+library only.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ class Mark:
 def read(folder: Path) -> Mark | None:
     """Return the mark of a folder, or None if it has none that can be trusted. Nothing is changed.
 
-    A marker is trusted if it is a plain file that belongs to this user and is small, valid and of a known format.
+    A marker is trusted if it is a plain file that belongs to this user and is small, valid and of a
+    known format.
     """
     try:
         handle = os.open(
@@ -64,10 +66,11 @@ def read(folder: Path) -> Mark | None:
 
 
 def check(folder: Path, kind: str, adopted: Callable[[], bool] = lambda: False) -> Mark | None:
-    """Return the folder's mark, or None if `claim` would set one. Raises FolderError for a foreign folder.
+    """Return the folder's mark, or None if `claim` would set one. Raises FolderError for a foreign
+    folder.
 
-    `adopted` looks at an unmarked folder that is not empty, and is True if its content shows that pulse-edge made it.
-    Nothing is changed. Raises OSError where the folder cannot be read.
+    `adopted` looks at an unmarked folder that is not empty, and is True if its content shows that
+    pulse-edge made it. Nothing is changed. Raises OSError where the folder cannot be read.
     """
     what = KINDS[kind]
     if not os.path.lexists(folder):
@@ -82,7 +85,8 @@ def check(folder: Path, kind: str, adopted: Callable[[], bool] = lambda: False) 
         if mark.kind != kind:
             other = KINDS.get(mark.kind, mark.kind)
             raise FolderError(
-                f"{folder}: is a folder of pulse-edge for its {other}, not its {what}. {_advice(kind)}"
+                f"{folder}: is a folder of pulse-edge for its {other}, not its {what}. "
+                f"{_advice(kind)}"
             )
         return mark
     others = [
@@ -94,22 +98,25 @@ def check(folder: Path, kind: str, adopted: Callable[[], bool] = lambda: False) 
         ) and mark.kind == kind:  # another process of ours has claimed it just now
             return mark
         raise FolderError(
-            f"{folder}: holds files and has no {MARKER} that says it is the {what}, so nothing is changed there. "
+            f"{folder}: holds files and has no {MARKER} that says it is the {what}, so nothing is "
+            "changed there. "
             f"{_advice(kind)}"
         )
     if os.name == "posix" and folder.stat().st_mode & 0o022:
         raise FolderError(
-            f"{folder}: other users may write there, so it cannot hold the {what}. {_advice(kind)} Or take that right "
+            f"{folder}: other users may write there, so it cannot hold the {what}. {_advice(kind)} "
+            "Or take that right "
             "away (chmod go-w)."
         )
     return None
 
 
 def claim(folder: Path, kind: str, adopted: Callable[[], bool] = lambda: False) -> Mark:
-    """Return the mark of a folder, after making and marking it if it is absent, empty, or `adopted`.
+    """Return the mark of a folder, after making and marking it if it is absent, empty, or
+    `adopted`.
 
-    A new folder is its owner's alone (0700); the rights of one that exists stay. Raises FolderError for a foreign
-    folder, OSError where the disk refuses it.
+    A new folder is its owner's alone (0700); the rights of one that exists stay. Raises FolderError
+    for a foreign folder, OSError where the disk refuses it.
     """
     if mark := check(folder, kind, adopted):
         return mark
@@ -129,7 +136,8 @@ def claim(folder: Path, kind: str, adopted: Callable[[], bool] = lambda: False) 
 
 
 def require(folder: Path, kind: str) -> Mark:
-    """Return the mark of a folder that must carry one. Raises FolderError where it does not. Nothing is changed."""
+    """Return the mark of a folder that must carry one. Raises FolderError where it does not.
+    Nothing is changed."""
     mark = check(folder, kind) if os.path.lexists(folder) else None
     if mark is None:
         raise FolderError(f"{folder}: is not the {KINDS[kind]} of pulse-edge. {_advice(kind)}")
@@ -138,8 +146,10 @@ def require(folder: Path, kind: str) -> Mark:
 
 def _advice(kind: str) -> str:
     named = {
-        "audit-log": "Set PULSE_EDGE_AUDIT_LOG to an empty folder of yours, or to one that does not exist yet.",
-        "page-cache": "Set PULSE_EDGE_CACHE to an empty folder of yours, or to one that does not exist yet.",
+        "audit-log": "Set PULSE_EDGE_AUDIT_LOG to an empty folder of yours, or to one that does "
+        "not exist yet.",
+        "page-cache": "Set PULSE_EDGE_CACHE to an empty folder of yours, or to one that does not "
+        "exist yet.",
         "batch": "Choose an empty folder, or one that does not exist yet, with -o.",
     }
     return named.get(kind, "Move it away; pulse-edge makes its own.")

@@ -1,4 +1,5 @@
-"""Read JSON that somebody else may have written: within bounds, strictly as RFC 8259 has it, and into dataclasses.
+"""Read JSON that somebody else may have written: within bounds, strictly as RFC 8259 has it, and
+into dataclasses.
 
 Standard library only.
 """
@@ -33,7 +34,8 @@ def read(path: Path) -> bytes:
 
 
 def parse(text: str | bytes) -> Any:
-    """Parse JSON. Raises ValueError for broken JSON, NaN, Infinity, a repeated key, and values nested too deeply."""
+    """Parse JSON. Raises ValueError for broken JSON, NaN, Infinity, a repeated key, and values
+    nested too deeply."""
     try:
         return json.loads(
             text, parse_constant=_no_number, parse_int=_whole, object_pairs_hook=_once
@@ -47,7 +49,8 @@ def _no_number(word: str) -> Any:
 
 
 def _whole(digits: str) -> int:
-    """Python's own refusal of thousands of digits names a setting of the interpreter, which helps no reader."""
+    """Python's own refusal of thousands of digits names a setting of the interpreter, which helps
+    no reader."""
     if len(digits) > MAX_DIGITS:
         raise ValueError(f"a number has {len(digits):,} digits, and {MAX_DIGITS} are the limit")
     return int(digits)
@@ -63,14 +66,14 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return result
 
 
-# --- dataclasses ------------------------------------------------------------------------------------------------------
+# --- dataclasses ----------------------------------------------------------------------------------
 
 
 def build(kind: Any, value: Any, where: str) -> Any:
     """Return a parsed JSON value as `kind`: a dataclass, or a type that its fields may have.
 
-    Understood are Literal, tuple, dict, a type or None, Any, and the plain types; a whole number may stand for a float.
-    Raises ValueError that names the field, which is called `where`.
+    Understood are Literal, tuple, dict, a type or None, Any, and the plain types; a whole number
+    may stand for a float. Raises ValueError that names the field, which is called `where`.
     """
     origin, args = get_origin(kind), get_args(kind)
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):

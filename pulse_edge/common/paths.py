@@ -1,7 +1,8 @@
-"""Where files lie: those that the package carries, and the per-user directories of each system. Standard library only.
+"""Where files lie: those that the package carries, and the per-user directories of each system.
+Standard library only.
 
-Linux follows the XDG base directory specification. macOS and Windows have no directory for state: they keep it with the
-data.
+Linux follows the XDG base directory specification. macOS and Windows have no directory for state:
+they keep it with the data.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ EXAMPLE_PAGE = ASSETS / "example_page.png"
 
 
 def user_cache() -> Path:
-    """The directory for what can be made again: cached image tokens, machine profiles, downloaded wheels."""
+    """The directory for what can be made again: cached image tokens, machine profiles, downloaded
+    wheels."""
     if sys.platform == "win32":
         return user_data() / "cache"
     if sys.platform == "darwin":

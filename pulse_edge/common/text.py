@@ -1,9 +1,11 @@
-"""Make foreign texts (names of files, ids of kits, answers of a model) harmless, by one rule for every output.
+"""Make foreign texts (names of files, ids of kits, answers of a model) harmless, by one rule for
+every output.
 
-A character is harmless if a terminal, a browser, an XML reader or a person cannot mistake it for another one. Controls,
-lone surrogates, unassigned and private characters, line separators of Unicode, and invisible characters that reorder or
-hide text are not harmless. Documents leave them out; terminals and names show them as escapes, so that two names never look alike.
-Standard library only.
+A character is harmless if a terminal, a browser, an XML reader or a person cannot mistake it for
+another one. Controls, lone surrogates, unassigned and private characters, line separators of
+Unicode, and invisible characters that reorder or hide text are not harmless. Documents leave them
+out; terminals and names show them as escapes, so that two names never look alike. Standard library
+only.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ _JOINERS = "\u200c\u200d"
 """Persian, Indic scripts and emoji are not written without them."""
 _FORMULA = "=+-@"
 _SEPARATORS = re.compile("([;\t\r\n])")
-"""Where a spreadsheet may begin another cell: semicolons are the list separator of many countries' Windows."""
+"""Where a spreadsheet may begin another cell: semicolons are the list separator of many countries'
+Windows."""
 
 
 def harmless(character: str) -> bool:
@@ -34,14 +37,16 @@ def printable(text: str) -> str:
 
 
 def visible(text: str) -> str:
-    """Return the text with harmful characters as escapes such as `\\x1b`; for terminals. Lines stay lines."""
+    """Return the text with harmful characters as escapes such as `\\x1b`; for terminals. Lines stay
+    lines."""
     if text.isascii() and text.isprintable():
         return text
     return "".join(c if harmless(c) else _escape(c) for c in text)
 
 
 def one_line(name: str) -> str:
-    """Return a name on one line: line feeds and tabs are escapes too. An empty name becomes `""`."""
+    """Return a name on one line: line feeds and tabs are escapes too. An empty name becomes
+    `""`."""
     return visible(name).replace("\n", r"\n").replace("\t", r"\t") or '""'
 
 
@@ -59,17 +64,20 @@ def duration(seconds: float) -> str:
 
 
 def json_text(value: Any, **how: Any) -> str:
-    """Return JSON that a terminal can show: harmful characters are JSON's own escapes, which a parser turns back."""
+    """Return JSON that a terminal can show: harmful characters are JSON's own escapes, which a
+    parser turns back."""
     return escaped_json(json.dumps(value, ensure_ascii=False, **how))
 
 
 def escaped_json(text: str) -> str:
-    """Return JSON text with harmful characters, which only its strings can hold, as JSON's escapes."""
+    """Return JSON text with harmful characters, which only its strings can hold, as JSON's
+    escapes."""
     return "".join(c if harmless(c) else json.dumps(c)[1:-1] for c in text)
 
 
 def spreadsheet_cell(value: object) -> str:
-    """Return a cell that no spreadsheet reads as a formula, nor any part of it if it splits cells at semicolons or tabs."""
+    """Return a cell that no spreadsheet reads as a formula, nor any part of it if it splits cells
+    at semicolons or tabs."""
     text = printable(str(value))
     if isinstance(value, int | float):
         return text

@@ -1,8 +1,9 @@
-"""Call functions in worker processes, which are started isolated (see `child_process`), one core each.
+"""Call functions in worker processes, which are started isolated (see `child_process`), one core
+each.
 
-It replaces multiprocessing, whose children import from the current directory. A call is sent as a pickle of the function
-(by its module and name) and its arguments, and answered by a pickle of the result or the exception; only this program's
-own processes are at either end.
+It replaces multiprocessing, whose children import from the current directory. A call is sent as a
+pickle of the function (by its module and name) and its arguments, and answered by a pickle of the
+result or the exception; only this program's own processes are at either end.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ T = TypeVar("T")
 
 
 class Workers:
-    """A pool of `count` processes that call functions; each calls `start` first. Use it as a context manager."""
+    """A pool of `count` processes that call functions; each calls `start` first. Use it as a
+    context manager."""
 
     def __init__(self, count: int, start: Callable[[], None] | None = None) -> None:
         self._threads = ThreadPoolExecutor(count)
@@ -47,11 +49,13 @@ class Workers:
         self.close()
 
     def map(self, function: Callable[..., T], items: Iterable[Any]) -> Iterator[T]:
-        """Yield `function(item)` for each item, in order. Raises what it raises; EngineError where a worker dies."""
+        """Yield `function(item)` for each item, in order. Raises what it raises; EngineError where
+        a worker dies."""
         return self._threads.map(partial(self.call, function), items)
 
     def call(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Return `function(*arguments)` of a free worker; wait for one, and for the result. Raises as `map`."""
+        """Return `function(*arguments)` of a free worker; wait for one, and for the result. Raises
+        as `map`."""
         worker = self._free.get()
         try:
             return worker.call(function, arguments)  # type: ignore[no-any-return]

@@ -1,4 +1,5 @@
-"""Measure how long each stage takes on this machine for a loaded kit and a page, and the peak memory."""
+"""Measure how long each stage takes on this machine for a loaded kit and a page, and the peak
+memory."""
 
 from __future__ import annotations
 
@@ -20,9 +21,11 @@ STEPS = 16
 
 
 def measure(model: PulseModel, page: reader.Page, *, runs: int, tokens: int) -> dict[str, Any]:
-    """Return seconds by stage (median, least and most of `runs`), and the speeds that follow from them.
+    """Return seconds by stage (median, least and most of `runs`), and the speeds that follow from
+    them.
 
-    `tokens` is the limit of an answer. The page is judged, and answered whatever the verdict. No run uses a cache.
+    `tokens` is the limit of an answer. The page is judged, and answered whatever the verdict. No
+    run uses a cache.
     """
     measured: dict[str, list[float]] = {}
     for _ in range(runs):
@@ -76,7 +79,7 @@ def _once(model: PulseModel, page: reader.Page, tokens: int) -> dict[str, float]
 
 
 def step(model: PulseModel, encoded: EncodedPage, width: int) -> float:
-    """Return the seconds of a verification step of `width` tokens, of which one stays."""
+    """Return the seconds of a verification step of `width` tokens that accepts one of them."""
     language = model.language
     logits = model.prefill(encoded, model.turns(SECOND_QUESTION, ()))
     token, start = int(logits.argmax()), time.perf_counter()
@@ -95,7 +98,8 @@ def _summary(values: list[float]) -> dict[str, float]:
 def table(results: dict[str, Any]) -> str:
     """Return the results of `measure` as a table for people."""
     lines = [
-        f"{results['kit']}, {results['device']}, {results['image_tokens']} image tokens, {results['runs']} runs",
+        f"{results['kit']}, {results['device']}, {results['image_tokens']} image tokens, "
+        f"{results['runs']} runs",
         "",
     ]
     lines += [
@@ -106,16 +110,19 @@ def table(results: dict[str, Any]) -> str:
         if stage == "step_of_one" and results["step_width"] == 1:
             continue  # the same as a step, measured twice
         lines.append(
-            f"{stage.replace('_', ' '):<18}{s['median']:>10.4f}{s['least']:>10.4f}{s['most']:>10.4f}"
+            f"{stage.replace('_', ' '):<18}{s['median']:>10.4f}{s['least']:>10.4f}"
+            f"{s['most']:>10.4f}"
         )
     lines += [
         "",
-        f"{results['image_tokens_per_second']:g} image tokens a second; {results['answer']['tokens']['median']:.0f} tokens in "
+        f"{results['image_tokens_per_second']:g} image tokens a second; "
+        f"{results['answer']['tokens']['median']:.0f} tokens in "
         f"{results['answer']['steps']['median']:.0f} steps of {results['step_width']}",
     ]
     if results["step_width"] > 1:
         lines.append(
-            f"a step costs {results['step_cost']:g} x a single token and gives {results['tokens_a_step']:g}: "
+            f"a step costs {results['step_cost']:g} x a single token and gives "
+            f"{results['tokens_a_step']:g}: "
             f"{results['against_single_tokens']:g} x the speed of single tokens"
         )
     lines.append(f"peak memory {results['peak_memory_bytes'] / memory.MIB:,.0f} MiB")

@@ -1,4 +1,5 @@
-"""The checks of `pulse-edge doctor` that need no loaded model: processor, llama.cpp, memory, disk, kit, devices, encoder."""
+"""The checks of `pulse-edge doctor` that need no loaded model: processor, llama.cpp, memory, disk,
+kit, devices, encoder."""
 
 from __future__ import annotations
 
@@ -51,17 +52,19 @@ class Check:
     """The result of one check."""
 
     name: str
-    """llama.cpp, memory, disk, kit, devices, encoder, plan, golden cases, threads, speed, draft tokens, peak, ..."""
+    """llama.cpp, memory, disk, kit, devices, encoder, plan, golden cases, threads, speed, draft
+    tokens, peak, ..."""
     state: State
     text: str
     figures: dict[str, Any] = field(default_factory=dict)
 
 
-# --- before any engine is imported ------------------------------------------------------------------------------------
+# --- before any engine is imported ----------------------------------------------------------------
 
 
 def engine() -> Check:
-    """Ask llama.cpp in a child process what it was built for: an illegal instruction ends the child only."""
+    """Ask llama.cpp in a child process what it was built for: an illegal instruction ends the child
+    only."""
     spec = importlib.util.find_spec("llama_cpp")
     if spec is None or not spec.submodule_search_locations:
         return Check(
@@ -101,7 +104,8 @@ def _failure(probe: subprocess.CompletedProcess[str]) -> str:
 
 
 def judge_engine(probed: dict[str, Any], flags: frozenset[str], name: str, build: str) -> Check:
-    """Compare the instruction sets that llama.cpp was built for with the processor's `flags` (empty: not known)."""
+    """Compare the instruction sets that llama.cpp was built for with the processor's `flags`
+    (empty: not known)."""
     enabled = {
         part.split("=")[0].strip()
         for part in probed["system"].replace(":", "|").split("|")
@@ -126,7 +130,7 @@ def judge_engine(probed: dict[str, Any], flags: frozenset[str], name: str, build
 def free_memory() -> Check:
     """Show free memory and cores."""
     free, threads = memory.available(), cpu.threads()
-    shown = "not told by the system" if free is None else f"{memory.shown(free)} free"
+    shown = "not known to the system" if free is None else f"{memory.shown(free)} free"
     quota = cpu.quota()
     cores = f"{len(cpu.allowed())} processors" + (f", {quota:g} of them granted" if quota else "")
     text = f"{shown}; {cores}, starting with {threads}"
@@ -146,7 +150,7 @@ def disk() -> Check:
     return Check("disk", "warning", f"{text}. {advice}", {"free": free})
 
 
-# --- the kit, and the engines that run it -----------------------------------------------------------------------------
+# --- the kit, and the engines that run it ---------------------------------------------------------
 
 
 def kit_files(opened: Kit, progress: Progress) -> Check:
@@ -157,7 +161,8 @@ def kit_files(opened: Kit, progress: Progress) -> Check:
 
 
 def devices(probed: dict[str, Any]) -> Check:
-    """Say what works of CUDA and why the rest does not; a warning where a build with CUDA cannot use it."""
+    """Say what works of CUDA and why the rest does not; a warning where a build with CUDA cannot
+    use it."""
     from pulse_edge.inference import vision_encoder
 
     runtime = vision_encoder.installed_runtime()
@@ -174,11 +179,12 @@ def devices(probed: dict[str, Any]) -> Check:
 
 
 def encoder(kind: str, flags: frozenset[str], *, saturates: bool) -> Check:
-    """Check whether the kit's encoder, of weight type `kind`, gives the usual image tokens on a processor with `flags`.
+    """Check whether the kit's encoder, of weight type `kind`, gives the usual image tokens on a
+    processor with `flags`.
 
-    `saturates` as in `vision_encoder`. Measured by benchmarks/processors.py: int8 without AVX2 comes to image tokens with
-    a mean cosine of 0.9999 to those with it, because a value that rounds to the other side moves all that follow; other
-    types to 1.000000.
+    `saturates` as in `vision_encoder`. Measured by benchmarks/processors.py: int8 without AVX2
+    comes to image tokens with a mean cosine of 0.9999 to those with it, because a value that rounds
+    to the other side moves all that follow; other types to 1.000000.
     """
     figures = {"type": kind, "saturates": saturates}
     if not kind.startswith("int8"):
@@ -187,7 +193,8 @@ def encoder(kind: str, flags: frozenset[str], *, saturates: bool) -> Check:
     if "sse4_1" in flags and not {"avx2", "fma"} <= flags:
         text = (
             f"{kind}: without AVX2 and FMA its image tokens differ in rounding from those of newer "
-            "processors, which can change a word of an answer. Take a kit with an fp16 or w8 encoder here"
+            "processors, which can change a word of an answer. Take a kit with an fp16 or w8 "
+            "encoder here"
         )
         return Check("encoder", "warning", text, figures)
     slow = " without VNNI, which take longer than with it" if saturates else ""

@@ -1,7 +1,8 @@
 """Is this machine fit for a kit? The order of `pulse-edge doctor`'s checks.
 
-The processor is checked before the engines are imported; the kit's self-test comes last and stores the machine profile.
-A kit that fails its self-test is refused for answers on this machine, until it passes or is forced.
+The processor is checked before the engines are imported; the kit's self-test comes last and stores
+the machine profile. A kit that fails its self-test is refused for answers on this machine, until it
+passes or is forced.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Estimate the time and memory of `interpret` for a page from the machine profile, without loading the kit."""
+"""Estimate the time and memory of `interpret` for a page from the machine profile, without loading
+the kit."""
 
 from __future__ import annotations
 
@@ -17,14 +18,16 @@ from pulse_edge.page import admission
 from pulse_edge.page.reader import Page
 
 BYTES_PER_TOKEN = 3.5
-"""Average bytes of a token of English text in Llama's vocabulary. Image tokens outnumber those of the questions by far."""
+"""Average bytes of a token of English text in Llama's vocabulary. Image tokens outnumber those of
+the questions by far."""
 ANSWER = 100
 """Tokens of a long report, for which the time of an answer is estimated."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """The estimate for one page. Seconds are null where `doctor` has not run with this kit on this machine."""
+    """The estimate for one page. Seconds are null where `doctor` has not run with this kit on this
+    machine."""
 
     file: str
     tiles: int
@@ -35,7 +38,8 @@ class Estimate:
     first_words: float | None
     """Seconds to the first answer's first token, loading included."""
     answer: float | None
-    """Seconds that an answer of `ANSWER` tokens then takes; one of `max_tokens` takes `max_tokens` / `ANSWER` times as many."""
+    """Seconds that an answer of `ANSWER` tokens then takes; one of `max_tokens` takes `max_tokens`
+    / `ANSWER` times as many."""
     whole: float | None
     """Seconds for everything, with answers of `ANSWER` tokens."""
 
@@ -51,7 +55,8 @@ def estimate(
     force: bool = False,
     image_tokens: str = token_pruning.ALL,
 ) -> Estimate:
-    """Flatten and judge the page as `interpret` does, and estimate the rest. Raises PageRefused as it does."""
+    """Flatten and judge the page as `interpret` does, and estimate the rest. Raises PageRefused as
+    it does."""
     checked = admission.check(page, straighten=straighten)
     if not force:
         admission.raise_if_refused(checked)
@@ -75,7 +80,8 @@ def estimate(
 def geometry(
     manifest: Manifest, size: tuple[int, int], image_tokens: str = token_pruning.ALL
 ) -> tuple[int, int]:
-    """Return (tiles, most image tokens that are read) of a page of `size` (width, height) pixels."""
+    """Return (tiles, most image tokens that are read) of a page of `size` (width, height)
+    pixels."""
     packing, side = manifest.packing, manifest.vision.patches_per_side
     packing_options: dict[str, Any] = {
         "size": manifest.vision.image_size,
@@ -103,8 +109,8 @@ def describe(page: Estimate) -> str:
     line = f"{page.file}: {page.tiles} tiles, {page.image_tokens} image tokens"
     if page.first_words is None or page.answer is None or page.whole is None:
         return f"{line}; how long it takes is not known yet: run pulse-edge doctor with this kit"
-    spent = f"first words after {duration(page.first_words)}, then {duration(page.answer)} for an answer of "
-    spent += f"{min(ANSWER, page.max_tokens)} tokens (at most {page.max_tokens})"
+    spent = f"first words after {duration(page.first_words)}, then {duration(page.answer)} for an "
+    spent += f"answer of {min(ANSWER, page.max_tokens)} tokens (at most {page.max_tokens})"
     several = f"; {page.questions} questions {duration(page.whole)}" if page.questions > 1 else ""
     return f"{line}; {spent}{several}"
 

@@ -1,10 +1,12 @@
-"""Golden cases of a kit: questions about pages with the answers of the machine that made the kit, compared with this machine.
+"""Golden cases of a kit: questions about pages with the answers of the machine that made the kit,
+compared with this machine.
 
-`golden.json` is a list of cases, or an object with `cases`, the `tolerance` of a logit, and `rms_tolerance`: the largest root
-mean square of the differences of all stored logits of all cases. It tells wrong weights from another processor's rounding
-where no single logit does. A case names its `page` (a file of the kit, or the example page of this program), `question`,
-`tokens` and `first_logits` of the answer, and for some of its next tokens `later_logits`, a sample of the vocabulary
-(`sampled`).
+`golden.json` is a list of cases, or an object with `cases`, the `tolerance` of a logit, and
+`rms_tolerance`: the largest root mean square of the differences of all stored logits of all cases.
+It tells wrong weights from another processor's rounding where no single logit does. A case names
+its `page` (a file of the kit, or the example page of this program), `question`, `tokens` and
+`first_logits` of the answer, and for some of its next tokens `later_logits`, a sample of the
+vocabulary (`sampled`).
 """
 
 from __future__ import annotations
@@ -26,12 +28,13 @@ from pulse_edge.kit.kit import Kit
 
 FILE = "golden.json"
 TOLERANCE, TOLERANCE_QUANTIZED = 0.05, 0.45
-"""Tolerances of a logit for kits that state none: other processors sum in another order. Below 8 bits the inputs are rounded
-too, and two kernels of one machine differ by up to 0.15 (Q4_K_M; 0.005 at F16): three times that. Kits made today measure
-their own (export.golden)."""
+"""Tolerances of a logit for kits that state none: other processors sum in another order. Below 8
+bits the inputs are rounded too, and two kernels of one machine differ by up to 0.15 (Q4_K_M; 0.005
+at F16): three times that. Kits made today measure their own (export.golden)."""
 LARGEST_TOLERANCE = 2.0
-"""Largest tolerance that a kit may state: the logits of one answer have a standard deviation of 1 to 2.6 (miniature), so
-that a larger one lets every answer through, and a refusal would never come."""
+"""Largest tolerance that a kit may state: the logits of one answer have a standard deviation of 1
+to 2.6 (miniature), so that a larger one lets every answer through, and a refusal would never come.
+"""
 MOST_CASES = 64
 """Most cases of a kit: `export` makes twelve at most, and each takes as long as an answer."""
 _EXACT = {"f32", "f16", "bf16", "q8_0"}
@@ -66,7 +69,8 @@ class Outcome:
     first_logits: float
     """Largest difference at the answer's first token."""
     tokens: float
-    """Largest distance of an answer's token below the best one; 0: this machine decodes the same tokens."""
+    """Largest distance of an answer's token below the best one; 0: this machine decodes the same
+    tokens."""
     decoded: float
     """The same for the first token that is decoded differently, among the first few."""
     tolerance: float
@@ -79,7 +83,8 @@ class Outcome:
 
     @property
     def passed(self) -> bool:
-        """Whether the case came back. Two logits may each be off by the tolerance, so a choice between them by twice that."""
+        """Whether the case came back. Two logits may each be off by the tolerance, so a choice
+        between them by twice that."""
         logits, choices = max(self.first_logits, self.later_logits), max(self.tokens, self.decoded)
         return (
             logits <= self.tolerance
@@ -89,7 +94,8 @@ class Outcome:
 
 
 def read(kit: Kit) -> tuple[float, tuple[Case, ...]]:
-    """Return (tolerance, cases); no cases if the kit has no golden.json. Raises KitError for one that cannot be read."""
+    """Return (tolerance, cases); no cases if the kit has no golden.json. Raises KitError for one
+    that cannot be read."""
     tolerance, _rms, cases = _read(kit)
     return tolerance, cases
 
@@ -107,7 +113,7 @@ def _read(kit: Kit) -> tuple[float, float, tuple[Case, ...]]:
         tolerance = float(content["tolerance"])
         if not 0 < tolerance <= LARGEST_TOLERANCE or math.isnan(rms) or rms < 0:
             raise ValueError(
-                f"a tolerance of {tolerance:g} and an rms_tolerance of {rms:g} prove nothing"
+                f"a tolerance of {tolerance:g} and an rms_tolerance of {rms:g} cannot prove a kit"
             )
         count = len(content["cases"])
         if count > MOST_CASES:
@@ -137,14 +143,16 @@ def page(kit: Kit, name: str) -> Path:
             if path.is_file():
                 return path
     raise KitError(
-        f"{kit.path}: its golden cases need the page {name}, which is not there. Copy the kit again."
+        f"{kit.path}: its golden cases need the page {name}, which is not there. Copy the kit "
+        "again."
     )
 
 
 def check(
     model: PulseModel, encode: Callable[[Path], EncodedPage], progress: Callable[[int, int], None]
 ) -> list[Outcome]:
-    """Run every case of the model's kit. `encode` gets a page's path; each page is encoded once. Raises KitError."""
+    """Run every case of the model's kit. `encode` gets a page's path; each page is encoded once.
+    Raises KitError."""
     tolerance, rms_tolerance, cases = _read(model.kit)
     names = dict.fromkeys(case.page for case in cases)
     encoded = {name: encode(page(model.kit, name)) for name in names}
@@ -162,7 +170,8 @@ def check(
 
 
 def differences(case: Case, logits: Float) -> Double:
-    """Return every stored logit's difference, flat: those of the first token, then the `sampled` ones of the next tokens.
+    """Return every stored logit's difference, flat: those of the first token, then the `sampled`
+    ones of the next tokens.
 
     `logits` (n, vocabulary) are those ahead of each of the answer's tokens.
     """

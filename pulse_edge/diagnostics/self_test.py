@@ -1,4 +1,5 @@
-"""A kit's self-test on this machine: its golden cases, its speed, and its memory against the plan."""
+"""A kit's self-test on this machine: its golden cases, its speed, and its memory against the
+plan."""
 
 from __future__ import annotations
 
@@ -23,14 +24,16 @@ SAMPLE_IMAGE_TOKENS = 64
 SAMPLE_TOKENS = 8
 """Tokens that are decoded to measure the speed."""
 BUSY = 0.15
-"""Share of the processors' time from which on other programs make a comparison of numbers of threads worthless."""
+"""Share of the processors' time from which on other programs make a comparison of numbers of
+threads worthless."""
 TRIES = 3
 FASTER = 0.97
 """More threads are taken only where they need at most this share of the time."""
 
 
 def self_test(opened: Kit, limit: int | None, progress: Progress) -> Iterator[Check]:
-    """Load on the CPU, measure, compare, and store the results. Raises what loading and encoding raise."""
+    """Load on the CPU, measure, compare, and store the results. Raises what loading and encoding
+    raise."""
     _, cases = golden.read(opened)
     names = list(dict.fromkeys(case.page for case in cases)) or ["example_page.png"]
     workload = memory_plan.Workload(pages=len(names))
@@ -101,7 +104,7 @@ def golden_check(outcomes: list[golden.Outcome]) -> Check:
     return Check("golden cases", "ok", f"all {len(outcomes)} came back ({limit})", figures)
 
 
-# --- speed ------------------------------------------------------------------------------------------------------------
+# --- speed ----------------------------------------------------------------------------------------
 
 
 def seconds_of(call: Callable[[], Any]) -> float:
@@ -134,9 +137,11 @@ def measure(model: PulseModel, encoded: EncodedPage, threads: cpu.Threads) -> pr
 
 
 def _verification_step(model: PulseModel, encoded: EncodedPage) -> list[Check]:
-    """Compare a verification step behind a page with single tokens; no check for a kit without a draft table.
+    """Compare a verification step behind a page with single tokens; no check for a kit without a
+    draft table.
 
-    The check only informs: another step width could give other answers, and the width belongs to the kit.
+    The check only informs: another step width could give other answers, and the width belongs to
+    the kit.
     """
     width = model.language.step_width
     if width == 1:
@@ -152,7 +157,8 @@ def _verification_step(model: PulseModel, encoded: EncodedPage) -> list[Check]:
 
 
 def _unmeasured(before: profile.Speed | None) -> tuple[cpu.Threads, Check]:
-    """Threads for a machine that was too busy to measure: those of an earlier `doctor`, else one for each core."""
+    """Threads for a machine that was too busy to measure: those of an earlier `doctor`, else one
+    for each core."""
     threads = threads_for(before)
     text = (
         "other programs were using the processors, so numbers of threads were not compared, and "
@@ -165,7 +171,8 @@ def _unmeasured(before: profile.Speed | None) -> tuple[cpu.Threads, Check]:
 def fastest(language: LanguageModel, encoded: EncodedPage) -> cpu.Threads | None:
     """Return the number of threads that prefills fastest, and the one that decodes fastest.
 
-    None where other programs used the processors meanwhile, TRIES times: then one thread seems as fast as several.
+    None where other programs used the processors meanwhile, TRIES times: then one thread seems as
+    fast as several.
     """
     for _ in range(TRIES):
         others = cpu.Others()
@@ -212,7 +219,8 @@ def _text(speed: profile.Speed) -> str:
 
 
 def _peak(planned: int, measured: int) -> Check:
-    """Compare the memory plan with the measured peak; a warning where it was exceeded by a tenth."""
+    """Compare the memory plan with the measured peak; a warning where it was exceeded by a
+    tenth."""
     if not measured:
         text = "the system does not tell what a process took"
         return Check("peak", "ok", text, {"planned": planned})

@@ -1,9 +1,11 @@
-"""Two caches on disk: image tokens (T, d) float32 of encoded pages, and the KV cache of prefilled pages.
+"""Two caches on disk: image tokens (T, d) float32 of encoded pages, and the KV cache of prefilled
+pages.
 
-Image tokens have a file each, `KEY.tokens`: a line of JSON (key, shape, sha256 of the rest), then float32, little-endian.
-The KV cache of a page is a file that llama.cpp writes, `KEY-SHA256.kv`. Only its owner may read an entry. Entries that
-were not used for the longest time make room; an entry that is broken, or another user's, is removed. The folder carries
-the mark of a page cache (see `folders`): no other folder is written to, and only entries are removed from it.
+Image tokens have a file each, `KEY.tokens`: a line of JSON (key, shape, sha256 of the rest), then
+float32, little-endian. The KV cache of a page is a file that llama.cpp writes, `KEY-SHA256.kv`.
+Only its owner may read an entry. Entries that were not used for the longest time make room; an
+entry that is broken, or another user's, is removed. The folder carries the mark of a page cache
+(see `folders`): no other folder is written to, and only entries are removed from it.
 """
 
 from __future__ import annotations
@@ -44,14 +46,16 @@ _STALE = 3600.0
 
 
 def key_of(pixels: Float, parts: Mapping[str, Any]) -> str:
-    """Return the name of an entry: a hash of the encoder's tiles (n, 3, S, S) and of all that image tokens depend on."""
+    """Return the name of an entry: a hash of the encoder's tiles (n, 3, S, S) and of all that image
+    tokens depend on."""
     digest = hashlib.sha256(json.dumps({"shape": pixels.shape, **parts}, sort_keys=True).encode())
     digest.update(np.ascontiguousarray(pixels, "<f4").tobytes())
     return digest.hexdigest()
 
 
 class _Cache:
-    """A folder of entries of one kind. A full or write-protected disk raises nothing, because a cache only saves time.
+    """A folder of entries of one kind. A full or write-protected disk raises nothing, because a
+    cache only saves time.
 
     Raises FolderError for a folder that is not a page cache of this user.
     """
@@ -76,7 +80,8 @@ class _Cache:
         return len(entries)
 
     def check(self) -> bool:
-        """Whether the folder is there. Raises FolderError where it is not a page cache of this user."""
+        """Whether the folder is there. Raises FolderError where it is not a page cache of this
+        user."""
         try:
             mark = folders.check(self.folder, KIND, self._is_unmarked_cache)
             return mark is not None or self._is_unmarked_cache()
@@ -87,12 +92,14 @@ class _Cache:
         folders.claim(self.folder, KIND, self._is_unmarked_cache)
 
     def _is_unmarked_cache(self) -> bool:
-        """Whether the folder has no mark and holds nothing but entries, so that it may be marked."""
+        """Whether the folder has no mark and holds nothing but entries, so that it may be
+        marked."""
         names = os.listdir(self.folder) if self.folder.is_dir() else []
         return bool(names) and all(map(_ENTRY.fullmatch, names))
 
     def _is_entry(self, path: Path) -> bool:
-        """Whether this cache wrote a file, by its name and, where entries have one, its first line."""
+        """Whether this cache wrote a file, by its name and, where entries have one, its first
+        line."""
         raise NotImplementedError
 
     def _entries(self) -> list[tuple[Path, int, float]]:
@@ -155,7 +162,8 @@ class ImageTokenCache(_Cache):
         super().__init__(folder, limit)
 
     def get(self, key: str) -> Float | None:
-        """Return the array as it was put, bit for bit; None if there is none that can be trusted."""
+        """Return the array as it was put, bit for bit; None if there is none that can be
+        trusted."""
         path = self._path(key)
         if not self.check():
             return None
@@ -171,7 +179,8 @@ class ImageTokenCache(_Cache):
         return array
 
     def put(self, key: str, array: Float) -> None:
-        """Store an array; older entries make room. One larger than the limit or half the free disk is not stored."""
+        """Store an array; older entries make room. One larger than the limit or half the free disk
+        is not stored."""
         raw = np.ascontiguousarray(array, "<f4").tobytes()
         head = {
             "pulse_edge_image_tokens": _FORMAT,
@@ -205,7 +214,8 @@ class PrefixCache(_Cache):
     suffix = ".kv"
 
     def load(self, key: str, read: Callable[[Path], bool]) -> bool:
-        """Whether there is an entry and `read` took it. An entry that is broken or refused is removed."""
+        """Whether there is an entry and `read` took it. An entry that is broken or refused is
+        removed."""
         for path in self.folder.glob(f"{key}-*{self.suffix}") if self.check() else ():
             with contextlib.suppress(OSError):
                 if path == self._path(key, path) and read(path):
@@ -237,7 +247,8 @@ class PrefixCache(_Cache):
 
 @contextlib.contextmanager
 def _open_own(path: Path) -> Iterator[BinaryIO]:
-    """Open a plain file of this user. Raises PermissionError for another user's, OSError for a link."""
+    """Open a plain file of this user. Raises PermissionError for another user's, OSError for a
+    link."""
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0))
     with os.fdopen(handle, "rb") as file:
         about = os.fstat(handle)

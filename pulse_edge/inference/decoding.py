@@ -1,10 +1,12 @@
-"""Greedy decoding: logits -> tokens -> the text of an answer, with draft tokens and within a grammar.
+"""Greedy decoding: logits -> tokens -> the text of an answer, with draft tokens and within a
+grammar.
 
-With a kit that carries a draft table an answer is made in verification steps of STEP_WIDTH tokens: the next token, and
-draft tokens or fillers behind it. Those draft tokens stay that the model would have chosen itself. llama.cpp takes other
-kernels for one token than for two, four or eight, and their sums differ in the last bits (measured: up to 0.003 in a
-logit at f16, 0.14 at Q4_K_M), enough to change a token now and then. With steps of one width every token comes out of the
-same kernels, whether it was drafted or not: the same bits, so the same answer.
+With a kit that carries a draft table an answer is made in verification steps of STEP_WIDTH tokens:
+the next token, and draft tokens or fillers behind it. Those draft tokens stay that the model would
+have chosen itself. llama.cpp takes other kernels for one token than for two, four or eight, and
+their sums differ in the last bits (measured: up to 0.003 in a logit at f16, 0.14 at Q4_K_M), enough
+to change a token now and then. With steps of one width every token comes out of the same kernels,
+whether it was drafted or not: the same bits, so the same answer.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ from pulse_edge.inference.language_model import LanguageModel
 from pulse_edge.report.report import Answer
 
 STEP_WIDTH = 4
-"""Tokens of a verification step on a CPU. A step waits for the weights to be read; four tokens share that."""
+"""Tokens of a verification step on a CPU. A step waits for the weights to be read; four tokens
+share that."""
 
 
 class DraftSource(Protocol):
@@ -42,7 +45,8 @@ class DraftSource(Protocol):
 
 @dataclass(frozen=True)
 class Piece:
-    """One generated token: its id, and the text that it completed (may be empty inside a multi-byte character)."""
+    """One generated token: its id, and the text that it completed (may be empty inside a multi-byte
+    character)."""
 
     token: int
     text: str
@@ -57,9 +61,9 @@ def generate(
 ) -> Generator[Piece, None, bool]:
     """Yield greedy tokens after `logits` (vocabulary,) until the model ends its turn.
 
-    It also ends after `max_tokens`, or when the context has no room for a step. `drafts` make it faster and change no
-    token. With a `grammar` (GBNF) each token is the most likely one that the grammar allows. The generator's value is
-    True if the model itself ended its turn.
+    It also ends after `max_tokens`, or when the context has no room for a step. `drafts` make it
+    faster and change no token. With a `grammar` (GBNF) each token is the most likely one that the
+    grammar allows. The generator's value is True if the model itself ended its turn.
     """
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     with token_choice(language, grammar) as choose:
@@ -82,7 +86,8 @@ def generate(
 def _verify(
     language: LanguageModel, token: int, drafts: list[int], choose: Callable[[Float], int]
 ) -> list[int]:
-    """Run one verification step; return the draft tokens that are right, and the token behind them."""
+    """Run one verification step; return the draft tokens that are right, and the token behind
+    them."""
     step = [token, *drafts]
     fillers = [token] * (language.step_width - len(step))
     logits = language.feed_tokens(step + fillers, every=True)
@@ -100,8 +105,9 @@ def _verify(
 def token_choice(language: LanguageModel, grammar: str | None) -> Iterator[Callable[[Float], int]]:
     """Yield the function that chooses the next token by its logits (vocabulary,).
 
-    With a grammar it takes the most likely token that the grammar allows after all that it chose before. Raises UsageError
-    for a grammar that llama.cpp refuses, EngineError where no token is allowed.
+    With a grammar it takes the most likely token that the grammar allows after all that it chose
+    before. Raises UsageError for a grammar that llama.cpp refuses, EngineError where no token is
+    allowed.
     """
     if grammar is None:
         yield lambda logits: int(np.argmax(logits))
@@ -146,17 +152,20 @@ class Turn:
     """What one answer needs of a model."""
 
     prefill: Callable[[], Float]
-    """Fills the context with page and question; returns the logits (vocabulary,) of the first token."""
+    """Fills the context with page and question; returns the logits (vocabulary,) of the first
+    token."""
     generate: Callable[[Float], Generator[Piece, None, bool]]
     check: Callable[[], None]
     """Raises UsageError if another answer was started since."""
 
 
 class Answering(Iterator[str]):
-    """An answer in the making: iterate for its text; the other fields are final when the iteration has ended."""
+    """An answer in the making: iterate for its text; the other fields are final when the iteration
+    has ended."""
 
     def __init__(self, turn: Callable[[], Turn], file: str, question: str, *, prose: bool) -> None:
-        """`turn` is called when the iteration begins. `prose` False: the answer must be whole JSON of a grammar."""
+        """`turn` is called when the iteration begins. `prose` False: the answer must be whole JSON
+        of a grammar."""
         self.file = file
         self.question = question
         self.prose = prose

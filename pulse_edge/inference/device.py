@@ -1,6 +1,7 @@
 """Device selection: device, threads and memory plan of a run, decided before a kit is loaded.
 
-The encoder is part of the decision, because only a finished session proves that ONNX Runtime works on a device.
+The encoder is part of the decision, because only a finished session proves that ONNX Runtime works
+on a device.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ def default_threads() -> int:
 
 
 def threads_for(speed: profile.Speed | None) -> cpu.Threads:
-    """Return the threads that `doctor` measured as fastest, else the physical and the fast cores of this process."""
+    """Return the threads that `doctor` measured as fastest, else the physical and the fast cores of
+    this process."""
     return (
         cpu.threads() if speed is None else cpu.Threads(speed.prefill_threads, speed.decode_threads)
     )
@@ -52,8 +54,8 @@ def select_device(
 ) -> tuple[DeviceSelection, vision_encoder.VisionEncoder]:
     """Return the selection and the encoder on its device.
 
-    `device` is `auto`, `cpu` or `cuda`; `auto` falls back to the CPU and says why. `limit`: bytes of memory. Raises
-    DeviceError for `cuda` that does not work, MemoryShortage, KitError.
+    `device` is `auto`, `cpu` or `cuda`; `auto` falls back to the CPU and says why. `limit`: bytes
+    of memory. Raises DeviceError for `cuda` that does not work, MemoryShortage, KitError.
     """
     path, reason, fallback = opened.file(opened.manifest.vision.file), "", None
     if device != "cpu":
@@ -77,7 +79,8 @@ def select_device(
 
 
 def _gpu_plan(opened: Kit, workload: Workload) -> Plan:
-    """The plan with as many layers on the GPU as fit. Raises DeviceError where CUDA is missing or no layer fits."""
+    """The plan with as many layers on the GPU as fit. Raises DeviceError where CUDA is missing or
+    no layer fits."""
     if reason := llama_cpp.cuda_missing():
         raise DeviceError(f"cuda: {reason}; or use --device cpu.")
     gpu = llama_cpp.gpus()[0]

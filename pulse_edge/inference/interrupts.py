@@ -1,4 +1,5 @@
-"""Signals and exceptions during calls of llama.cpp: raised when llama.cpp has returned, because C code loses them."""
+"""Signals and exceptions during calls of llama.cpp: raised when llama.cpp has returned, because C
+code loses them."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ _SIGNALS = [
 
 
 class Interrupts:
-    """The stop flag of one model: llama.cpp's callbacks read it, and a signal or an exception sets it."""
+    """The stop flag of one model: llama.cpp's callbacks read it, and a signal or an exception sets
+    it."""
 
     def __init__(self, stopped: Callable[[], None] = lambda: None) -> None:
         """`stopped` is called after a stopped call: the state of the context is unknown then."""
@@ -28,11 +30,12 @@ class Interrupts:
 
     @contextlib.contextmanager
     def deferred(self, *, gentle: bool = False) -> Iterator[None]:
-        """Hold back signals and exceptions during a call of llama.cpp, and raise them when it has returned.
+        """Hold back signals and exceptions during a call of llama.cpp, and raise them when it has
+        returned.
 
-        A signal sets the flag that makes llama.cpp return, and then reaches the handler that it was for. A `gentle`
-        call is short and runs to its end: the page then stays in the context, and the next question need not prefill
-        it again.
+        A signal sets the flag that makes llama.cpp return, and then reaches the handler that it was
+        for. A `gentle` call is short and runs to its end: the page then stays in the context, and
+        the next question need not prefill it again.
         """
         numbers: list[int] = []
 

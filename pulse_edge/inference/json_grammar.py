@@ -1,13 +1,16 @@
 """Translate a JSON Schema into a grammar of llama.cpp (GBNF) that allows only JSON of that schema.
 
-The translation is our own because llama.cpp's converter ignores some keywords that it cannot express, so that an answer may
-not validate. Here a keyword that a grammar cannot express exactly is refused, and every whole answer validates. Understood are
-`object` (its `properties` all come, in their order), `array` (`items`, `minItems`, `maxItems`), `string` (`minLength`,
-`maxLength`), `integer` and `number` (`minimum`, `maximum`), `boolean`, `null`, `enum`, `const`, `anyOf`. Everything has an
-end: a string is ASCII, without `maxLength` of at most LONGEST characters, an array without `maxItems` at most MOST items.
+The translation is our own because llama.cpp's converter ignores some keywords that it cannot
+express, so that an answer may not validate. Here a keyword that a grammar cannot express exactly is
+refused, and every whole answer validates. Understood are `object` (its `properties` all come, in
+their order), `array` (`items`, `minItems`, `maxItems`), `string` (`minLength`, `maxLength`),
+`integer` and `number` (`minimum`, `maximum`), `boolean`, `null`, `enum`, `const`, `anyOf`.
+Everything has an end: a string is ASCII, without `maxLength` of at most LONGEST characters, an
+array without `maxItems` at most MOST items.
 
-Each value is a rule with a name, and equal values share one. llama.cpp multiplies a group in brackets by the repetitions
-around it and takes at most TOP in all; a name counts as one, so arrays of arrays and of objects stay small.
+Each value is a rule with a name, and equal values share one. llama.cpp multiplies a group in
+brackets by the repetitions around it and takes at most TOP in all; a name counts as one, so arrays
+of arrays and of objects stay small.
 """
 
 from __future__ import annotations
@@ -28,19 +31,22 @@ TOP = 2000
 DEEPEST = 100
 """Deepest nesting of values; Python's own recursion limit is about three times as deep."""
 LARGEST = 100_000
-"""Elements of the largest grammar: a character of a text, or half a repetition. llama.cpp reads that many in 0.1 s; a token
-takes 0.2 s where thousands of texts are possible."""
+"""Elements of the largest grammar: a character of a text, or half a repetition. llama.cpp reads
+that many in 0.1 s; a token takes 0.2 s where thousands of texts are possible."""
 SHORTEST = 65_536
-"""Characters of the shortest answer: 4,096 tokens, a context of this family of models, of 16 characters each."""
+"""Characters of the shortest answer: 4,096 tokens, a context of this family of models, of 16
+characters each."""
 CHARACTERS = 4
-"""Average characters of a token, rounded up: English text in Llama's vocabulary has three to four."""
+"""Average characters of a token, rounded up: English text in Llama's vocabulary has three to four.
+"""
 MOST_BYTES = 1 << 20
 """Largest file of a schema."""
 DIGITS = 9
 BIGGEST = 2**53
 """Whole numbers up to here are the same in every program that reads JSON (RFC 8259, section 6)."""
 _CHARACTER = r"[ !#-\[\]-~]"
-"""Printable ASCII but for quote and backslash: llama.cpp lets broken UTF-8 through for other characters."""
+"""Printable ASCII but for quote and backslash: llama.cpp lets broken UTF-8 through for other
+characters."""
 _ABOUT = frozenset({"$schema", "$id", "$comment", "title", "description", "examples", "default"})
 """Keywords that do not change what is valid."""
 _KEYWORDS: Mapping[str, frozenset[str]] = {
@@ -72,16 +78,20 @@ class Grammar:
     """SHA-256 of the schema's file; empty if there is none."""
 
     def require(self, tokens: int) -> None:
-        """Raise UsageError if an answer could be cut off: the longest one does not fit into `tokens`."""
+        """Raise UsageError if an answer could be cut off: the longest one does not fit into
+        `tokens`."""
         if self.longest > CHARACTERS * tokens:
             raise UsageError(
-                f"the JSON schema allows answers of {self.longest:,} characters, and {tokens:,} tokens hold about "
-                f"{CHARACTERS * tokens:,}, so an answer could be cut off. Raise --max-tokens, or {self.limit}."
+                f"the JSON schema allows answers of {self.longest:,} characters, and {tokens:,} "
+                "tokens hold about "
+                f"{CHARACTERS * tokens:,}, so an answer could be cut off. Raise --max-tokens, or "
+                f"{self.limit}."
             )
 
 
 def load(path: Path) -> Grammar:
-    """Compile a schema's file. Raises UsageError where it cannot be read, or has keywords that a grammar cannot express."""
+    """Compile a schema's file. Raises UsageError where it cannot be read, or has keywords that a
+    grammar cannot express."""
     try:
         raw = _read(path)
         schema = json.loads(raw.decode("utf-8"), parse_constant=_no_number, parse_float=_finite)
@@ -98,7 +108,8 @@ def load(path: Path) -> Grammar:
 
 
 def _read(path: Path) -> bytes:
-    """Read the file's bytes once: a pipe is empty the second time. Raises ValueError for an endless one."""
+    """Read the file's bytes once: a pipe is empty the second time. Raises ValueError for an endless
+    one."""
     with open(path, "rb") as file:
         raw = file.read(MOST_BYTES + 1)
     if len(raw) > MOST_BYTES:
@@ -117,17 +128,20 @@ def _finite(text: str) -> float:
 
 
 def grammar(schema: Any) -> str:
-    """Return GBNF with the rule `root`. ValueError says which part of the schema is not understood, or has to be lowered."""
+    """Return GBNF with the rule `root`. ValueError says which part of the schema is not understood,
+    or has to be lowered."""
     return compiled(schema).text
 
 
 def compiled(schema: Any) -> Grammar:
-    """Return the grammar of a schema. ValueError says which part of it is not understood, or has to be lowered."""
+    """Return the grammar of a schema. ValueError says which part of it is not understood, or has to
+    be lowered."""
     rules = _Rules()
     root = rules.value(schema, "the schema", 0)
     if root.length > SHORTEST:
         raise ValueError(
-            f"its shortest answer has {root.length:,} characters, and no more than {SHORTEST:,} fit; {_most(rules.low)}"
+            f"its shortest answer has {root.length:,} characters, and no more than {SHORTEST:,} "
+            f"fit; {_most(rules.low)}"
         )
     lines = [f"{name} ::= {expression}" for expression, name in rules.names.items()]
     # SentencePiece begins an answer with a space.
@@ -164,7 +178,8 @@ class _Rules:
         """Most characters of a part, and advice that lowers them."""
 
     def _rule(self, expression: str, elements: int, advice: str) -> str:
-        """The name of an expression, which is added if it is new. ValueError where the grammar becomes too large."""
+        """The name of an expression, which is added if it is new. ValueError where the grammar
+        becomes too large."""
         if expression not in self.names:
             self.names[expression] = f"r{len(self.names)}"
             self._elements += elements
@@ -176,7 +191,8 @@ class _Rules:
         return self.names[expression]
 
     def value(self, schema: Any, where: str, depth: int) -> _Value:
-        """Add the rules of a value and all inside it. `where` is its name in messages, `depth` the number of values around it."""
+        """Add the rules of a value and all inside it. `where` is its name in messages, `depth` the
+        number of values around it."""
         where = where if len(where) <= 80 else f"{where[:40]}...{where[-30:]}"
         if depth > DEEPEST:
             raise ValueError(
@@ -345,7 +361,8 @@ def _bound(parts: Mapping[str, Any], key: str, where: str) -> int | None:
 
 
 def _magnitude(least: int, most: int, kind: str, *, open_end: bool) -> str:
-    """Unsigned numbers from `least` to `most`; a `number` has up to six decimals (beyond `most` if `open_end`)."""
+    """Unsigned numbers from `least` to `most`; a `number` has up to six decimals (beyond `most` if
+    `open_end`)."""
     if kind == "integer":
         return _group(_whole(least, most))
     decimals = '("." [0-9]{1,6})?'
@@ -397,7 +414,8 @@ def _bounds(parts: Mapping[str, Any], what: str, most: int, where: str) -> tuple
     high = parts.get(f"max{what}", low if type(low) is int and low > most else most)
     if not all(type(n) is int for n in (low, high)) or not 0 <= low <= high <= TOP:
         raise ValueError(
-            f"{where} has min{what} {low!r} and max{what} {high!r}; expected whole numbers up to {TOP}, the first not above "
+            f"{where} has min{what} {low!r} and max{what} {high!r}; expected whole numbers up to "
+            f"{TOP}, the first not above "
             "the second"
         )
     return low, high

@@ -1,7 +1,9 @@
-"""Check a file that llama.cpp wrote of its KV cache before llama.cpp reads it: it aborts the process on a wrong shape.
+"""Check a file that llama.cpp wrote of its KV cache before llama.cpp reads it: it aborts the
+process on a wrong shape.
 
-Source: llama.cpp's `llama_state_seq_save_file` and `llama_kv_cache::state_write` as of llama-cpp-python 0.3.36, one
-stream, V transposed (flash attention writes it token by token). Standard library only.
+Source: llama.cpp's `llama_state_seq_save_file` and `llama_kv_cache::state_write` as of
+llama-cpp-python 0.3.36, one stream, V transposed (flash attention writes it token by token).
+Standard library only.
 """
 
 from __future__ import annotations
@@ -35,12 +37,14 @@ class Shape:
 
     @property
     def key_bytes(self) -> int:
-        """Bytes of the keys per token and layer: q8_0 holds 32 numbers and a scale of two bytes in 34."""
+        """Bytes of the keys per token and layer: q8_0 holds 32 numbers and a scale of two bytes in
+        34."""
         return 2 * self.width if self.key_cache_type == "f16" else self.width // 32 * 34
 
 
 def read_counts(path: Path) -> tuple[int, int] | None:
-    """Return (position behind the last cell, cells) from a file's head; None for a file that is too short. Raises OSError."""
+    """Return (position behind the last cell, cells) from a file's head; None for a file that is too
+    short. Raises OSError."""
     with open(path, "rb") as file:
         head = file.read(_HEAD.size)
     if len(head) < _HEAD.size:
@@ -50,7 +54,8 @@ def read_counts(path: Path) -> tuple[int, int] | None:
 
 
 def fits(path: Path, shape: Shape, position: int, cells: int) -> bool:
-    """Whether a file holds `cells` cells below `position`, ascending, of exactly this shape. Raises OSError."""
+    """Whether a file holds `cells` cells below `position`, ascending, of exactly this shape. Raises
+    OSError."""
     try:
         with open(path, "rb") as file:
             head = _HEAD.unpack(file.read(_HEAD.size))

@@ -1,11 +1,13 @@
 """A GGUF model with one context: tokens and image embeddings in, logits out.
 
-Image embeddings enter through `llama_batch.embd`; llama-cpp-python's own LLaVA handlers use another prompt and another
-resampler, and clear the KV cache at every call. A prefix (system prompt and page) stays in the cache between questions.
+Image embeddings enter through `llama_batch.embd`; llama-cpp-python's own LLaVA handlers use another
+prompt and another resampler, and clear the KV cache at every call. A prefix (system prompt and
+page) stays in the cache between questions.
 
-The same bytes always come on processors with the same instruction sets (another one takes other kernels, whose sums
-differ in the last bits): batches are cut the same way whether or not the prefix was there before, and flash attention is
-off, because llama.cpp's CPU kernel sums partial results in an order that depends on the number of threads.
+The same bytes always come on processors with the same instruction sets (another one takes other
+kernels, whose sums differ in the last bits): batches are cut the same way whether or not the prefix
+was there before, and flash attention is off, because llama.cpp's CPU kernel sums partial results in
+an order that depends on the number of threads.
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ GENTLE_TOKENS = 32
 
 @dataclass(frozen=True)
 class Settings:
-    """How a model is loaded and run. Results depend on `key_cache_type`, `step_width` and `flash_attention`."""
+    """How a model is loaded and run. Results depend on `key_cache_type`, `step_width` and
+    `flash_attention`."""
 
     context: int
     """Tokens that the context holds."""
@@ -60,8 +63,9 @@ class Settings:
 class LanguageModel:
     """A GGUF model with one context. Close it after use.
 
-    `observer` sees results of the compute graph's nodes, `progress` gets the loaded fraction. Raises EngineError for a
-    file that llama.cpp cannot load, DeviceError when CUDA is asked for and absent.
+    `observer` sees results of the compute graph's nodes, `progress` gets the loaded fraction.
+    Raises EngineError for a file that llama.cpp cannot load, DeviceError when CUDA is asked for and
+    absent.
     """
 
     def __init__(
@@ -83,7 +87,8 @@ class LanguageModel:
         self.context = settings.context
         self.batch = settings.batch
         self.step_width = settings.step_width if settings.device == "cpu" else 1
-        """Tokens of a verification step; another width can give another answer where two tokens are as good."""
+        """Tokens of a verification step; another width can give another answer where two tokens are
+        as good."""
         self.steps = 0
         """Verification steps of all answers so far."""
         self.position = 0
@@ -177,10 +182,11 @@ class LanguageModel:
         if model:
             self.lib.llama_model_free(model)
 
-    # --- text and tokens ---------------------------------------------------------------------------------------------
+    # --- text and tokens --------------------------------------------------------------------------
 
     def tokenize(self, text: str, *, first: bool) -> list[int]:
-        """Return token ids, with BOS in front when `first`. Text that looks like a special token stays text."""
+        """Return token ids, with BOS in front when `first`. Text that looks like a special token
+        stays text."""
         raw = text.encode()
         room = len(raw) + 8
         ids = (ctypes.c_int32 * room)()
@@ -202,7 +208,7 @@ class LanguageModel:
         """Whether a token ends the model's turn."""
         return bool(self.lib.llama_vocab_is_eog(self.vocab, token))
 
-    # --- the prefix --------------------------------------------------------------------------------------------------
+    # --- the prefix -------------------------------------------------------------------------------
 
     def clear(self) -> None:
         """Empty the context."""
@@ -225,11 +231,12 @@ class LanguageModel:
         *,
         positions: Positions | None = None,
     ) -> bool:
-        """Prefill the text `before` and image `embeddings` (T, d), or return to them if they are the prefix for `key`.
+        """Prefill the text `before` and image `embeddings` (T, d), or return to them if they are
+        the prefix for `key`.
 
-        `positions` (T + 1,), ascending from 0, are those of the embeddings behind `before` and of the token that
-        follows them; None: one after the other. `progress` gets embeddings done and in total. Returns whether anything
-        was computed. Raises ContextError.
+        `positions` (T + 1,), ascending from 0, are those of the embeddings behind `before` and of
+        the token that follows them; None: one after the other. `progress` gets embeddings done and
+        in total. Returns whether anything was computed. Raises ContextError.
         """
         if self._prefix is not None and self.has(key):
             _, self.position, self.cells = self._prefix
@@ -239,7 +246,8 @@ class LanguageModel:
         ids = self.tokenize(before, first=True)
         if len(ids) + len(embeddings) >= self.context:
             raise ContextError(
-                f"the page takes {len(embeddings)} image tokens and the prompt {len(ids)} tokens, more "
+                f"the page takes {len(embeddings)} image tokens and the prompt {len(ids)} tokens, "
+                "more "
                 f"than the kit's context of {self.context}. Crop the page to the ECG."
             )
         self.feed_tokens(ids)
@@ -262,10 +270,12 @@ class LanguageModel:
             raise OSError(f"{path}: llama.cpp cannot write it")
 
     def load(self, path: Path, key: Hashable) -> bool:
-        """Restore the context from a file that `save` wrote, as `prefill` would leave it for `key`; return whether it fits.
+        """Restore the context from a file that `save` wrote, as `prefill` would leave it for `key`;
+        return whether it fits.
 
-        The caller must know that the file is whole and of the same kit, settings and build: llama.cpp checks little.
-        A shape that is not this context's, which would abort the process, is refused before. Raises OSError.
+        The caller must know that the file is whole and of the same kit, settings and build:
+        llama.cpp checks little. A shape that is not this context's, which would abort the process,
+        is refused before. Raises OSError.
         """
         self.clear()
         counts = kv_state.read_counts(path)
@@ -288,10 +298,11 @@ class LanguageModel:
         self._prefix = key, self.position, self.cells
         return True
 
-    # --- tokens and embeddings into the context ----------------------------------------------------------------------
+    # --- tokens and embeddings into the context ---------------------------------------------------
 
     def feed_tokens(self, ids: Sequence[int], *, every: bool = False) -> Float:
-        """Decode tokens; return the logits (vocabulary,) behind the last one, or (n, vocabulary) behind `every` one."""
+        """Decode tokens; return the logits (vocabulary,) behind the last one, or (n, vocabulary)
+        behind `every` one."""
         logits = [
             self._decode(np.asarray(ids[at : at + self.batch], np.int32), every=every)
             for at in range(0, len(ids), self.batch)
@@ -305,10 +316,11 @@ class LanguageModel:
         *,
         every: bool = False,
     ) -> Float | None:
-        """Decode embeddings (T, d) float32; return the logits (T, vocabulary) behind `every` one, else None.
+        """Decode embeddings (T, d) float32; return the logits (T, vocabulary) behind `every` one,
+        else None.
 
-        Batches end at multiples of their size: llama.cpp's attention runs over whole blocks of 256 cells, and a batch
-        that ends a little behind such a block pays for all of the next.
+        Batches end at multiples of their size: llama.cpp's attention runs over whole blocks of 256
+        cells, and a batch that ends a little behind such a block pays for all of the next.
         """
         out, at = [], 0
         while at < len(embeddings):
@@ -327,20 +339,23 @@ class LanguageModel:
         self.lib.llama_memory_seq_rm(self._memory, 0, self.position, -1)
 
     def forced_logits(self, logits: Float, ids: Sequence[int]) -> Float:
-        """Return the logits (n, vocabulary) ahead of each of n tokens that follow `logits`; the context stays as it was."""
+        """Return the logits (n, vocabulary) ahead of each of n tokens that follow `logits`; the
+        context stays as it was."""
         fed = [self.feed_tokens(ids[:-1], every=True)] if len(ids) > 1 else []
         self.rewind(max(len(ids) - 1, 0))
         return np.concatenate([logits[None], *fed])
 
     @property
     def room(self) -> int:
-        """Tokens that the context still takes: by its cells, and by the positions that the model was trained with."""
+        """Tokens that the context still takes: by its cells, and by the positions that the model
+        was trained with."""
         return min(self.context - self.cells, self.trained_context - self.position)
 
     def _feed_pruned(
         self, embeddings: Float, positions: Positions, progress: Callable[[int, int], None]
     ) -> None:
-        """Decode embeddings (T, d) at `positions` (T + 1,) with gaps, one run without gaps after another."""
+        """Decode embeddings (T, d) at `positions` (T + 1,) with gaps, one run without gaps after
+        another."""
         gaps = np.diff(positions, prepend=-1) - 1
         starts = np.flatnonzero(gaps[:-1]).tolist()
         for start, end in itertools.pairwise(dict.fromkeys([0, *starts, len(embeddings)])):
@@ -355,10 +370,11 @@ class LanguageModel:
     def _skip_positions(self, count: int) -> None:
         """Leave out positions: the next token gets a position that is `count` further on.
 
-        llama.cpp refuses a gap: a batch must begin right behind the last position. Shifting the cells rotates every key
-        of the context again, which takes seconds at PULSE-7B's shapes. So the last cell is written out, gets the gap's
-        last position as its label, and is read in again. Its key stays rotated for the old position, which is what
-        attention uses; labels only give the order of the cells.
+        llama.cpp refuses a gap: a batch must begin right behind the last position. Shifting the
+        cells rotates every key of the context again, which takes seconds at PULSE-7B's shapes. So
+        the last cell is written out, gets the gap's last position as its label, and is read in
+        again. Its key stays rotated for the old position, which is what attention uses; labels only
+        give the order of the cells.
         """
         if count <= 0:
             return
@@ -367,26 +383,30 @@ class LanguageModel:
         size = lib.llama_state_seq_get_size(self._context, 1)
         cell = (ctypes.c_uint8 * size)()
         written = lib.llama_state_seq_get_data(self._context, cell, size, 1)
-        # llama_context::state_seq_get_data writes magic and sequence; llama_kv_cache::state_write the number of streams
+        # llama_context::state_seq_get_data writes magic and sequence; llama_kv_cache::state_write
+        # the number of streams
         # and cells, then position, number of sequences and sequence of each cell.
         head = np.frombuffer(cell, np.int32, 7)
         if written != size or head[1:].tolist() != [1, 1, 1, at, 1, 1]:
             raise EngineError(
-                f"{self.path}: this llama.cpp writes its state in another way. Use --image-tokens all."
+                f"{self.path}: this llama.cpp writes its state in another way. Use --image-tokens "
+                "all."
             )
         head[4] = at + count
         lib.llama_memory_seq_rm(memory, 0, at, at + 1)
         if lib.llama_state_seq_set_data(self._context, cell, size, 1) != size:
             self.clear()
             raise EngineError(
-                f"{self.path}: llama.cpp does not take a cell that it wrote. Use --image-tokens all."
+                f"{self.path}: llama.cpp does not take a cell that it wrote. Use --image-tokens "
+                "all."
             )
         lib.llama_memory_seq_cp(memory, 1, 0, -1, -1)
         lib.llama_memory_seq_rm(memory, 1, -1, -1)
         self.position += count
 
     def _decode(self, batch: npt.NDArray[Any], *, every: bool) -> Float:
-        """Run one llama_decode of ids (n,) int32 or embeddings (n, d) float32; return logits (1 or n, vocabulary)."""
+        """Run one llama_decode of ids (n,) int32 or embeddings (n, d) float32; return logits (1 or
+        n, vocabulary)."""
         n = len(batch)
         if n > self.room:
             raise ContextError(

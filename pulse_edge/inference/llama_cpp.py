@@ -29,7 +29,8 @@ _SWITCHES = (
     "GGML_CPU_TILED_MM_FORCE",
     "LLAMA_ATTN_ROT_DISABLE",
 )
-"""Environment variables that make llama.cpp take other kernels; an answer must not depend on a shell."""
+"""Environment variables that make llama.cpp take other kernels; an answer must not depend on a
+shell."""
 _WARNING = 3
 """GGML_LOG_LEVEL_WARN"""
 _GPU = 1
@@ -46,7 +47,7 @@ class Observer(Protocol):
         """Take the node's values, float32, in ggml's order: the last dimension is contiguous."""
 
 
-# --- the library ------------------------------------------------------------------------------------------------------
+# --- the library ----------------------------------------------------------------------------------
 
 
 def version() -> str:
@@ -55,7 +56,8 @@ def version() -> str:
 
 
 def library() -> Any:
-    """Return llama.cpp's C functions, initialised once. Raises EngineError if there is no library for this processor."""
+    """Return llama.cpp's C functions, initialised once. Raises EngineError if there is no library
+    for this processor."""
     prepare()
     from llama_cpp import llama_cpp as lib
 
@@ -66,11 +68,12 @@ def library() -> Any:
 
 
 def prepare() -> None:
-    """Make sure that llama.cpp comes from its own folder, whatever the shell has set. Call it before any import of llama_cpp.
+    """Make sure that llama.cpp comes from its own folder, whatever the shell has set. Call it
+    before any import of llama_cpp.
 
-    Its libraries are loaded by their full paths, in the order in which they need one another. They would find one
-    another by name, and on Linux the loader looks into LD_LIBRARY_PATH before their own folder: an empty entry there,
-    which is easily made, is the current directory.
+    Its libraries are loaded by their full paths, in the order in which they need one another. They
+    would find one another by name, and on Linux the loader looks into LD_LIBRARY_PATH before their
+    own folder: an empty entry there, which is easily made, is the current directory.
     """
     for name in [n for n in os.environ if n in _SWITCHES or n.startswith(child_process.LIBRARIES)]:
         del os.environ[name]
@@ -86,7 +89,8 @@ def prepare() -> None:
 
 
 def _load_backends() -> None:
-    """Load the best CPU library for this processor: a portable build has one for each generation of CPUs.
+    """Load the best CPU library for this processor: a portable build has one for each generation of
+    CPUs.
 
     From llama.cpp's own folder only: without a path ggml would look in the current directory too.
     """
@@ -98,16 +102,18 @@ def _load_backends() -> None:
         libggml.ggml_backend_load_all_from_path(str(libggml_base_path).encode())
         if libggml.ggml_backend_reg_count() == 0:
             raise EngineError(
-                f"{libggml_base_path}: no library for this processor. Install llama-cpp-python again."
+                f"{libggml_base_path}: no library for this processor. Install llama-cpp-python "
+                "again."
             )
 
 
 def system() -> str:
-    """What llama.cpp's libraries were built for and what they use, such as `CPU : SSE3 = 1 | AVX2 = 1`."""
+    """What llama.cpp's libraries were built for and what they use, such as `CPU : SSE3 = 1 | AVX2 =
+    1`."""
     return str(library().llama_print_system_info().decode())
 
 
-# --- devices ----------------------------------------------------------------------------------------------------------
+# --- devices --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -121,7 +127,8 @@ class Gpu:
 
 
 def gpus() -> list[Gpu]:
-    """Return the GPUs that llama.cpp can use; none in a build without CUDA or where the driver does not work."""
+    """Return the GPUs that llama.cpp can use; none in a build without CUDA or where the driver does
+    not work."""
     library()
     from llama_cpp._ggml import libggml as lib
 
@@ -146,7 +153,8 @@ def gpus() -> list[Gpu]:
 
 
 def has_cuda() -> bool:
-    """Whether llama.cpp was built with CUDA; whether a GPU and its driver work is for `gpus` to say."""
+    """Whether llama.cpp was built with CUDA; whether a GPU and its driver work is for `gpus` to
+    say."""
     return "CUDA" in system()
 
 
@@ -159,16 +167,18 @@ def cuda_missing() -> str | None:
     return None
 
 
-# --- grammars ---------------------------------------------------------------------------------------------------------
+# --- grammars -------------------------------------------------------------------------------------
 
 
 def grammar_sampler(lib: Any, vocabulary: Any, grammar: str) -> Any:
-    """Return llama.cpp's sampler of a grammar (GBNF). Raises UsageError where llama.cpp refuses the grammar."""
+    """Return llama.cpp's sampler of a grammar (GBNF). Raises UsageError where llama.cpp refuses the
+    grammar."""
     with log() as lines:
         sampler = lib.llama_sampler_init_grammar(vocabulary, grammar.encode(), b"root")
     if not sampler:
         raise UsageError(
-            f"llama.cpp does not take the schema's grammar: {lines.reason()}. Make the schema smaller."
+            f"llama.cpp does not take the schema's grammar: {lines.reason()}. Make the schema "
+            "smaller."
         )
     return sampler
 
@@ -176,8 +186,8 @@ def grammar_sampler(lib: Any, vocabulary: Any, grammar: str) -> Any:
 def count_tokens(path: Path, grammar: str, text: str) -> int:
     """Try a grammar (GBNF) with a GGUF's vocabulary, and return the number of tokens of `text`.
 
-    Only the vocabulary of the file is read. Raises UsageError where llama.cpp refuses the grammar, EngineError for a
-    file that it cannot load.
+    Only the vocabulary of the file is read. Raises UsageError where llama.cpp refuses the grammar,
+    EngineError for a file that it cannot load.
     """
     lib = library()
     params = lib.llama_model_default_params()
@@ -197,7 +207,7 @@ def count_tokens(path: Path, grammar: str, text: str) -> int:
         lib.llama_model_free(model)
 
 
-# --- log and callbacks ------------------------------------------------------------------------------------------------
+# --- log and callbacks ----------------------------------------------------------------------------
 
 
 class Log:

@@ -1,4 +1,5 @@
-"""The way of one page: scan -> tiles -> image tokens -> answers and findings -> Report. Every caller uses `PulseModel`."""
+"""The way of one page: scan -> tiles -> image tokens -> answers and findings -> Report. Every
+caller uses `PulseModel`."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
@@ -23,6 +24,7 @@ from pulse_edge.inference import (
     speculative,
     statements,
     token_pruning,
+    trace_checks,
     vision_encoder,
 )
 from pulse_edge.inference.cache import ImageTokenCache, PrefixCache
@@ -30,13 +32,16 @@ from pulse_edge.inference.decoding import Answering
 from pulse_edge.inference.device import DeviceSelection, select_device, threads_for
 from pulse_edge.inference.json_grammar import Grammar
 from pulse_edge.inference.page_encoder import EncodedPage, PageEncoder, Progress
+from pulse_edge.inference.request import MeasurementOptions
 from pulse_edge.kit import gguf_header, locate, prompt
 from pulse_edge.kit.kit import Kit
 from pulse_edge.kit.manifest import Calibration
 from pulse_edge.kit.verify import verify
 from pulse_edge.machine import cpu, memory, profile, self_test_results
 from pulse_edge.machine.memory_plan import Workload
+from pulse_edge.measurement.summary import selected
 from pulse_edge.page import admission, reader
+from pulse_edge.report.contradictions import with_trace
 from pulse_edge.report.report import Contradiction, Finding, KitSummary, Report
 
 Turns = Sequence[tuple[str, str]]
@@ -48,12 +53,17 @@ def _silent(_stage: str, _done: int, _total: int) -> None:
     pass
 
 
+MEASURE = MeasurementOptions()
+"""Admitted pages are measured, with adult limits."""
+
+
 @dataclass(frozen=True)
 class EngineOptions:
     """How the language model works; the default is what every kit is measured with."""
 
     speculation: bool = True
-    """Decode speculatively where the kit has a draft table. False decodes single tokens, with the same answers."""
+    """Decode speculatively where the kit has a draft table. False decodes single tokens, with the
+    same answers."""
     prefix_cache: PrefixCache | None = None
     """Stores the KV cache of prefilled pages on disk; None: it is not stored."""
     flash_attention: bool = False
@@ -63,7 +73,8 @@ class EngineOptions:
 
 
 class PulseModel:
-    """A loaded kit. Use it as a context manager, or `close` it. One thread, one answer at a time."""
+    """A loaded kit. Use it as a context manager, or `close` it. One thread, one answer at a
+    time."""
 
     def __init__(
         self,
@@ -81,9 +92,11 @@ class PulseModel:
         self.fallback = selection.fallback
         """Fault that kept `auto` from a GPU that this build could use; None: there is no fault."""
         self.refused: str | None = None
-        """Why `doctor` refused this kit on this machine, if it was forced to answer all the same."""
+        """Why `doctor` refused this kit on this machine, if it was forced to answer all the same.
+        """
         self.proven = False
-        """Whether the kit passed its last self-test on this machine, with the device that answers now."""
+        """Whether the kit passed its last self-test on this machine, with the device that answers
+        now."""
         self.progress = progress
         self._load_seconds = 0.0
         self._selection = selection
@@ -114,12 +127,14 @@ class PulseModel:
     ) -> PulseModel:
         """Open, verify and load a kit (None: as `locate.find` says) on `auto`, `cpu` or `cuda`.
 
-        `threads` None: what `pulse-edge doctor` measured here, else the physical cores. `limit`: bytes of memory that
-        it may take. `workload` says what is going to be asked (default: anything). With its `pages` the language model
-        is loaded at the first question, and where the plan says so after closing the encoder. `force` also loads a kit
-        that `doctor` refused on this machine, and every answer says so.
+        `threads` None: what `pulse-edge doctor` measured here, else the physical cores. `limit`:
+        bytes of memory that it may take. `workload` says what is going to be asked (default:
+        anything). With its `pages` the language model is loaded at the first question, and where
+        the plan says so after closing the encoder. `force` also loads a kit that `doctor` refused
+        on this machine, and every answer says so.
 
-        Raises KitError, MemoryShortage (before anything is loaded), DeviceError, EngineError, UsageError.
+        Raises KitError, MemoryShortage (before anything is loaded), DeviceError, EngineError,
+        UsageError.
         """
         start = time.perf_counter()
         if device not in ("auto", "cpu", "cuda"):
@@ -129,7 +144,8 @@ class PulseModel:
         speed, tested = profile.recall(opened).speed, self_test_results.recall(opened)
         if tested is not None and tested.refused and not force:
             raise KitError(
-                f"{opened.path}: {tested.refused} Run pulse-edge doctor again, or answer with --force-kit."
+                f"{opened.path}: {tested.refused} Run pulse-edge doctor again, or answer with "
+                "--force-kit."
             )
         verify(
             opened,
@@ -151,7 +167,8 @@ class PulseModel:
         return model
 
     def _wait_for_engines(self, workload: Workload) -> None:
-        """Wait for the engines that the workload needs at once: a single page is read and judged meanwhile."""
+        """Wait for the engines that the workload needs at once: a single page is read and judged
+        meanwhile."""
         try:
             if workload.pages != 1:
                 self._pages.wait()
@@ -168,7 +185,8 @@ class PulseModel:
 
     @property
     def language(self) -> language_model.LanguageModel:
-        """The language model. It is loaded at its first use; if the plan says so, the encoder is closed before."""
+        """The language model. It is loaded at its first use; if the plan says so, the encoder is
+        closed before."""
         if self._language is None:
             start = time.perf_counter()
             if self.plan.encoder_first:
@@ -186,7 +204,8 @@ class PulseModel:
                 repack=self.plan.repack,
                 key_cache_type=manifest.language.key_cache_type,
                 flash_attention=self._engine.flash_attention,
-                # The kit decides, whether or not drafts are used: another width can give other bits.
+                # The kit decides, whether or not drafts are used: another width can give other
+                # bits.
                 step_width=1 if manifest.draft_table_file is None else decoding.STEP_WIDTH,
             )
             self._language = language_model.LanguageModel(
@@ -215,7 +234,7 @@ class PulseModel:
     ) -> None:
         self.close()
 
-    # --- pages and answers -------------------------------------------------------------------------------------------
+    # --- pages and answers ------------------------------------------------------------------------
 
     def encode(
         self,
@@ -226,24 +245,34 @@ class PulseModel:
         admit: bool = True,
         cache: ImageTokenCache | None = None,
         image_tokens: str = token_pruning.ALL,
+        measurement: MeasurementOptions = MEASURE,
     ) -> EncodedPage:
-        """Read, flatten, judge and encode a page once for all its questions. Raises ScanError, PageRefused.
+        """Read, flatten, judge and encode a page once for all its questions. Raises ScanError,
+        PageRefused.
 
-        `straighten` False leaves its pixels as they are; `force` encodes a refused page, and the report says so.
-        Without `admit` the page is encoded without any check, for measurements on known pages. `cache` supplies and
-        stores image tokens. `image_tokens` says which of them the language model reads: see `token_pruning`.
+        `straighten` False leaves its pixels as they are; `force` encodes a refused page, and the
+        report says so. Without `admit` the page is encoded without any check, for measurements on
+        known pages. `cache` supplies and stores image tokens. `image_tokens` says which of them the
+        language model reads: see `token_pruning`.
+        `measurement`: whether the trace of an admitted page is measured, and for whom.
         """
         if self.plan.encoder_first and self._language is not None:
             raise MemoryShortage(
-                f"{self.kit.path}: the encoder was closed to make room for the language model. Encode "
+                f"{self.kit.path}: the encoder was closed to make room for the language model. "
+                "Encode "
                 "every page before the first question, or allow more memory."
             )
         start = time.perf_counter()
         page = source if isinstance(source, reader.Page) else reader.read(source)
         read = time.perf_counter()
         checked = admission.admit(page, straighten, force) if admit else None
-        seconds = {"read": read - start, "check": time.perf_counter() - read}
-        return self._pages.encode(page, checked, seconds, cache, image_tokens)
+        judged = time.perf_counter()
+        measured = trace_checks.measured(checked, measurement)
+        seconds = {"read": read - start, "check": judged - read}
+        if measured is not None:
+            seconds["measure"] = time.perf_counter() - judged
+        encoded = self._pages.encode(page, checked, seconds, cache, image_tokens)
+        return replace(encoded, measured=measured)
 
     def ask(
         self,
@@ -256,9 +285,10 @@ class PulseModel:
     ) -> Answering:
         """Return the answer to a question about an encoded page, as an iterator over its text.
 
-        The page's image tokens stay in the context, so a second question about it only costs its own words. The next
-        question ends an answer that is still running: going on with it raises UsageError. With a `grammar` (see
-        `json_grammar.grammar`) the answer is JSON of one schema; UsageError where that is cut off.
+        The page's image tokens stay in the context, so a second question about it only costs its
+        own words. The next question ends an answer that is still running: going on with it raises
+        UsageError. With a `grammar` (see `json_grammar.grammar`) the answer is JSON of one schema;
+        UsageError where that is cut off.
         """
         limit = self.kit.manifest.prompt.max_tokens if max_tokens is None else max_tokens
         turns = self.turns(question, history)
@@ -276,7 +306,8 @@ class PulseModel:
         return Answering(begin, encoded.file, question, prose=grammar is None)
 
     def check_grammar(self, grammar: Grammar, max_tokens: int | None = None) -> None:
-        """Raise UsageError where answers of this kit could not be whole JSON of the grammar; reads no weights.
+        """Raise UsageError where answers of this kit could not be whole JSON of the grammar; reads
+        no weights.
 
         `max_tokens` None: the kit's limit, as in `ask`.
         """
@@ -287,7 +318,8 @@ class PulseModel:
         tokens = llama_cpp.count_tokens(path, grammar.text, grammar.shortest)
         if tokens > limit:
             raise UsageError(
-                f"the schema's shortest answer has {tokens:,} tokens, and an answer may have {limit:,}. "
+                f"the schema's shortest answer has {tokens:,} tokens, and an answer may have "
+                f"{limit:,}. "
                 f"Raise --max-tokens, or {grammar.shorten}."
             )
 
@@ -298,10 +330,12 @@ class PulseModel:
         answers: Iterable[Sequence[int]],
         history: Turns = (),
     ) -> Iterator[Float]:
-        """Teacher forcing: yield for each answer of n token ids the logits (n, vocabulary) ahead of each of its tokens.
+        """Teacher forcing: yield for each answer of n token ids the logits (n, vocabulary) ahead of
+        each of its tokens.
 
-        The question is prefilled once for all answers. `language.tokenize(text, first=False)` makes ids of a text, and
-        `language.end` is the end of an answer. The next question ends it, as it ends an answer of `ask`.
+        The question is prefilled once for all answers. `language.tokenize(text, first=False)` makes
+        ids of a text, and `language.end` is the end of an answer. The next question ends it, as it
+        ends an answer of `ask`.
         """
         turns, number = self.turns(question, history), self._take_turn()
         logits = self.prefill(encoded, turns)
@@ -331,11 +365,12 @@ class PulseModel:
         return self.kit.manifest.findings
 
     def forget_drafts(self) -> None:
-        """Forget what earlier answers taught the drafter; measurements start from the kit's table alone."""
+        """Forget what earlier answers taught the drafter; measurements start from the kit's table
+        alone."""
         if self.drafter is not None:
             self.drafter = self.drafter.fresh()
 
-    # --- the context -------------------------------------------------------------------------------------------------
+    # --- the context ------------------------------------------------------------------------------
 
     def turns(self, question: str, history: Turns) -> list[str]:
         """Return the texts behind the image; see `prompt.conversation`."""
@@ -343,7 +378,8 @@ class PulseModel:
         return prompt.conversation(template.template, template.after, question, history)
 
     def prefill(self, encoded: EncodedPage, turns: Sequence[str]) -> Float:
-        """Fill the context with the page and the texts behind it; return the logits (vocabulary,) of the next token."""
+        """Fill the context with the page and the texts behind it; return the logits (vocabulary,)
+        of the next token."""
         language = self.language
         self._prefill_page(encoded)
         ids: list[int] = []
@@ -371,7 +407,8 @@ class PulseModel:
             cache.save(name, language.state_bytes, language.save)
 
     def _prefix_key(self, encoded: EncodedPage) -> str:
-        """Hash of everything that a page's KV cache depends on; the device's text names layout, batch and threads."""
+        """Hash of everything that a page's KV cache depends on; the device's text names layout,
+        batch and threads."""
         settings = [self.device, self.plan.context, self._engine.flash_attention]
         build = [llama_cpp.version(), llama_cpp.system(), profile.key()]
         before = self.kit.manifest.prompt.before
@@ -390,7 +427,7 @@ class PulseModel:
                 "another question was asked before this answer ended. Finish one answer at a time."
             )
 
-    # --- the report --------------------------------------------------------------------------------------------------
+    # --- the report -------------------------------------------------------------------------------
 
     def interpret(
         self,
@@ -400,7 +437,8 @@ class PulseModel:
         *,
         with_findings: bool = False,
     ) -> Report:
-        """Read and encode a page, answer one question or several about it, and judge the findings on request."""
+        """Read and encode a page, answer one question or several about it, and judge the findings
+        on request."""
         encoded = self.encode(source)
         answers = []
         for one in [question] if isinstance(question, str) else question:
@@ -411,9 +449,13 @@ class PulseModel:
     def report(
         self, encoded: EncodedPage, answers: Sequence[Answering], judged: Sequence[Finding] = ()
     ) -> Report:
-        """Return the report of one page: its answers as far as they have come, findings, and contradictions."""
+        """Return the report of one page: its answers as far as they have come, findings, and
+        contradictions."""
         texts = [answer.text for answer in answers if answer.prose]
-        contradictions = self.contradictions(encoded, judged, texts)
+        checks = trace_checks.checks_of(
+            encoded.measured, [(a.question, a.text) for a in answers if a.prose], judged
+        )
+        contradictions = (*with_trace(checks), *self.contradictions(encoded, judged, texts))
         seconds = self.seconds | encoded.seconds
         for part in ("prefill", "answer"):
             seconds[part] = sum(answer.seconds.get(part, 0.0) for answer in answers)
@@ -434,6 +476,8 @@ class PulseModel:
             created_local=moment.local,
             findings=tuple(judged),
             contradictions=contradictions,
+            measurements=selected(encoded.measured.measurements) if encoded.measured else (),
+            checks=checks,
         )
 
     def notices(self, encoded: EncodedPage) -> list[str]:

@@ -1,4 +1,5 @@
-"""A page -> image tokens (T, d): tiles, vision encoder, packing, pruning, and the cache of image tokens."""
+"""A page -> image tokens (T, d): tiles, vision encoder, packing, pruning, and the cache of image
+tokens."""
 
 from __future__ import annotations
 
@@ -18,11 +19,12 @@ from pulse_edge.inference import cache as page_cache
 from pulse_edge.inference import tiling, token_pruning, vision_encoder
 from pulse_edge.kit.kit import Kit
 from pulse_edge.machine import memory
+from pulse_edge.measurement.page import PageMeasurement
 from pulse_edge.page import admission, reader
 
 Progress = Callable[[str, int, int], None]
-"""Gets a stage, the amount done, and the total: `verify` bytes, `load` per mille, `encode` tiles, `prefill` image
-tokens, `findings` questions."""
+"""Gets a stage, the amount done, and the total: `verify` bytes, `load` per mille, `encode` tiles,
+`prefill` image tokens, `findings` questions."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +38,16 @@ class EncodedPage:
     tiles: int
     image_tokens_sha256: str
     seconds: dict[str, float]
-    """Wall time of `read`, `check` and `encode`; `cached` replaces `encode` where the cache had the image tokens."""
+    """Wall time of `read`, `check` and `encode`; `cached` replaces `encode` where the cache had the
+    image tokens."""
     checked: admission.CheckedPage | None = None
     positions: Positions | None = None
-    """(T + 1,) positions of the image tokens and of the token behind them, if some were pruned; None: consecutive."""
+    """(T + 1,) positions of the image tokens and of the token behind them, if some were pruned;
+    None: consecutive."""
     image_tokens_read: str = token_pruning.ALL
     """Which of the page's image tokens these are, for the audit log."""
+    measured: PageMeasurement | None = None
+    """What was measured on the trace; None where it was not."""
 
     def picture(self, page: reader.Page) -> Image.Image:
         """The picture of `page` that the model was shown."""
@@ -82,8 +88,8 @@ class PageEncoder:
     ) -> EncodedPage:
         """Encode a page that was admitted, or that needs no check (`checked` None).
 
-        `seconds` are those of the earlier stages. `cache` None: the image tokens are neither looked up nor stored.
-        `choice` is parsed by `token_pruning`.
+        `seconds` are those of the earlier stages. `cache` None: the image tokens are neither looked
+        up nor stored. `choice` is parsed by `token_pruning`.
         """
         memory.give_back()  # what admission took, before the encoder takes its own
         start, image = time.perf_counter(), checked.flat.image if checked else page.image
@@ -127,9 +133,11 @@ class PageEncoder:
         *,
         attention: bool,
     ) -> tuple[Float, Float, float | None]:
-        """All image tokens (T, d) of a page's tiles (n, 3, S, S), their importance (T,), and the wait for the encoder.
+        """All image tokens (T, d) of a page's tiles (n, 3, S, S), their importance (T,), and the
+        wait for the encoder.
 
-        The importance is the attention of CLS, or zero without `attention`. The wait is None if the cache had all.
+        The importance is the attention of CLS, or zero without `attention`. The wait is None if the
+        cache had all.
         """
         key = "" if cache is None else page_cache.key_of(pixels, self._key_parts(page_size))
         cached = None if cache is None else cache.get(key)
@@ -156,7 +164,8 @@ class PageEncoder:
         return tokens, importance, waited
 
     def _features(self, pixels: Float, *, attention: bool) -> tuple[Float, Float]:
-        """Features (n, P, d) of tiles, and the attention (n, P) of CLS, zeros without `attention`. Raises KitError."""
+        """Features (n, P, d) of tiles, and the attention (n, P) of CLS, zeros without `attention`.
+        Raises KitError."""
 
         def report(done: int, total: int) -> None:
             self.progress("encode", done, total)
@@ -170,8 +179,10 @@ class PageEncoder:
         expected = m.vision.patches_per_side**2, m.language.embedding_length
         if features.shape[1:] != expected:
             raise KitError(
-                f"{self.kit.path}: its encoder gives {features.shape[1]} x {features.shape[2]} numbers "
-                f"a tile, and the manifest says {expected[0]} x {expected[1]}. Copy the kit again, or "
+                f"{self.kit.path}: its encoder gives {features.shape[1]} x {features.shape[2]} "
+                "numbers "
+                f"a tile, and the manifest says {expected[0]} x {expected[1]}. Copy the kit again, "
+                "or "
                 "convert the checkpoint again."
             )
         return features, weights
@@ -195,7 +206,8 @@ class PageEncoder:
         )
 
     def _key_parts(self, page_size: tuple[int, int]) -> dict[str, Any]:
-        """Everything but the pixels that image tokens depend on: weights, packing, engine, machine."""
+        """Everything but the pixels that image tokens depend on: weights, packing, engine,
+        machine."""
         m = self.kit.manifest
         newline = m.packing.newline_file and m.files[m.packing.newline_file].sha256
         engine = [

@@ -1,6 +1,8 @@
-"""`python -m pulse_edge.inference.probe` prints what llama.cpp was built for and which GPUs it sees, one JSON object.
+"""`python -m pulse_edge.inference.probe` prints what llama.cpp was built for and which GPUs it
+sees, one JSON object.
 
-A process of its own, for `doctor`: a library built for a newer processor ends the process with an illegal instruction.
+A process of its own, for `doctor`: a library built for a newer processor ends the process with an
+illegal instruction.
 """
 
 from __future__ import annotations

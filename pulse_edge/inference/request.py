@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pulse_edge.errors import UsageError
 from pulse_edge.kit import prompt
@@ -70,6 +70,18 @@ class PageOptions:
 
 
 @dataclass(frozen=True)
+class MeasurementOptions:
+    """Whether the trace is measured next to the model, and what is known of the patient."""
+
+    enabled: bool = True
+    """Measure the trace, and check the model's statements against it."""
+    age_years: float | None = None
+    """Patient's age, for limits of children; None: adult limits."""
+    sex: Literal["male", "female"] | None = None
+    """Patient's sex, for limits that depend on it; None: the limits of either."""
+
+
+@dataclass(frozen=True)
 class AnswerOptions:
     """What is asked about each page, and the form of an answer."""
 
@@ -105,7 +117,8 @@ class OutputOptions:
     def __post_init__(self) -> None:
         if self.folder is None and (len(self.formats) > 1 or self.formats[0] in FILES_ONLY):
             raise UsageError(
-                f"--format {' and '.join(self.formats)}: needs a folder for the files. Name one with -o."
+                f"--format {' and '.join(self.formats)}: needs a folder for the files. Name one "
+                "with -o."
             )
         if self.patient is not None and "fhir" not in self.formats:
             raise UsageError(
@@ -126,6 +139,7 @@ class Request:
     page: PageOptions = field(default_factory=PageOptions)
     answer: AnswerOptions = field(default_factory=AnswerOptions)
     output: OutputOptions = field(default_factory=OutputOptions)
+    measurement: MeasurementOptions = field(default_factory=MeasurementOptions)
 
     def settings(self) -> dict[str, dict[str, Any]]:
         """The options that can change an answer, by group, as JSON values: what the audit log
@@ -141,6 +155,7 @@ class Request:
                 "force_kit": model.force_kit,
             },
             "page": dataclasses.asdict(self.page),
+            "measurement": dataclasses.asdict(self.measurement),
             "answer": {
                 "max_tokens": answer.max_tokens,
                 "findings": answer.findings,
@@ -161,8 +176,8 @@ class Request:
 
     def wants_findings(self, manifest: Manifest) -> bool:
         """Whether the findings are judged: as asked for, else if the kit is calibrated for them."""
-        asked = self.answer.findings
-        return manifest.findings is not None if asked is None else asked
+        choice = self.answer.findings
+        return manifest.findings is not None if choice is None else choice
 
     def text_tokens(self, manifest: Manifest) -> int:
         """Upper bound of the context's tokens besides the image tokens: no token is shorter than a

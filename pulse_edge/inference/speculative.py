@@ -1,10 +1,12 @@
-"""Propose draft tokens of an answer by n-grams; one verification step of the language model checks several of them.
+"""Propose draft tokens of an answer by n-grams; one verification step of the language model checks
+several of them.
 
     draft table (kit) + prompt and answer so far -> up to n token ids
 
-There are two sources: earlier questions and answers of this process (prompt lookup), and the kit's draft table, which holds
-the token that followed each context in reference answers. The longest context that either has decides. Draft tokens never
-change an answer: see `decoding`. Standard library only.
+There are two sources: earlier questions and answers of this process (prompt lookup), and the kit's
+draft table, which holds the token that followed each context in reference answers. The longest
+context that either has decides. Draft tokens never change an answer: see `decoding`. Standard
+library only.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ Table = Mapping[Context, int]
 ORDER = 5
 """Tokens of the longest context."""
 SHORTEST_LEARNED = 2
-"""Tokens of the shortest context that is learned from this process's texts: one token alone says too little."""
+"""Tokens of the shortest context that is learned from this process's texts: one token alone says
+too little."""
 MOST = 200_000
 """Contexts that are learned, some 30 MB; above that all of them are dropped."""
 _FORMAT = 1
@@ -37,7 +40,7 @@ class Drafter:
         self._last: Context = ()
 
     def fresh(self) -> Drafter:
-        """Return a drafter with the same table that has learned nothing."""
+        """Return a drafter with the same table and an empty memory."""
         return Drafter(self._table)
 
     def begin(self, prompt: Iterable[int]) -> None:
@@ -72,16 +75,19 @@ class Drafter:
 
 
 def build(answers: Iterable[Sequence[int]], vocabulary: int, least: int = 2) -> dict[Context, int]:
-    """Build a draft table: for each context of 1 to ORDER tokens the token that followed it most often.
+    """Build a draft table: for each context of 1 to ORDER tokens the token that followed it most
+    often.
 
-    The smaller id wins where two are as frequent. Left out are contexts that occur less than `least` times, and those that
-    give the same token as the longest shorter context in the table. Raises KitError for ids outside the vocabulary.
+    The smaller id wins where two are as frequent. Left out are contexts that occur less than
+    `least` times, and those that give the same token as the longest shorter context in the table.
+    Raises KitError for ids outside the vocabulary.
     """
     follows: dict[Context, Counter[int]] = defaultdict(Counter)
     for ids in answers:
         if any(not 0 <= token < vocabulary for token in ids):
             raise KitError(
-                f"an answer has tokens outside the vocabulary of {vocabulary}. Tokenize it with this kit."
+                f"an answer has tokens outside the vocabulary of {vocabulary}. Tokenize it with "
+                "this kit."
             )
         for at in range(1, len(ids)):
             for n in range(1, min(ORDER, at) + 1):
@@ -99,14 +105,16 @@ def build(answers: Iterable[Sequence[int]], vocabulary: int, least: int = 2) -> 
 
 
 def write(path: Path, table: Table, vocabulary: int) -> None:
-    """Write a draft table: JSON, contexts as ids with spaces between, sorted; the same table gives the same bytes."""
-    rows = {" ".join(map(str, context)): token for context, token in sorted(table.items())}
-    text = json.dumps({"format": _FORMAT, "vocabulary": vocabulary, "follows": rows}, indent=0)
+    """Write a draft table: JSON, contexts as ids with spaces between, sorted; the same table gives
+    the same bytes."""
+    follows = {" ".join(map(str, context)): token for context, token in sorted(table.items())}
+    text = json.dumps({"format": _FORMAT, "vocabulary": vocabulary, "follows": follows}, indent=0)
     path.write_text(text + "\n", encoding="utf-8", newline="\n")
 
 
 def read(path: Path, vocabulary: int) -> dict[Context, int]:
-    """Read a kit's draft table. Raises KitError for a file that is none, or belongs to another vocabulary."""
+    """Read a kit's draft table. Raises KitError for a file that is none, or belongs to another
+    vocabulary."""
     try:
         raw = json_input.parse(json_input.read(path))
         if raw["format"] != _FORMAT or raw["vocabulary"] != vocabulary:

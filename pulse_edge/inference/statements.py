@@ -1,4 +1,5 @@
-"""Yes/no questions about a page: the log odds of yes against no, and the findings that they give."""
+"""Yes/no questions about a page: the log odds of yes against no, and the findings that they
+give."""
 
 from __future__ import annotations
 
@@ -41,7 +42,8 @@ class YesOrNo:
 def yes_or_no(model: Scorer, encoded: EncodedPage, question: str) -> YesOrNo:
     """Compute the probabilities of both words after a question; no token is generated.
 
-    The probability of a word is the sum over its spellings; that of a spelling of several tokens is their product.
+    The probability of a word is the sum over its spellings; that of a spelling of several tokens is
+    their product.
     """
     ids = [model.language.tokenize(word, first=False) for word in (*findings.YES, *findings.NO)]
     ahead = list(model.score(encoded, question, ids))
@@ -60,7 +62,8 @@ def judge(
 ) -> tuple[Finding, ...]:
     """Ask about every statement of `findings.STATEMENTS` in the words of ECGBench, and judge each.
 
-    `calibration` None: the kit is not calibrated for this page's image tokens. `progress` gets questions.
+    `calibration` None: the kit is not calibrated for this page's image tokens. `progress` gets
+    questions.
     """
     total, log_odds = len(findings.STATEMENTS), {}
     for n, statement in enumerate(findings.STATEMENTS):
@@ -77,7 +80,8 @@ def contradictions(
     texts: Sequence[str],
     calibration: Mapping[str, Calibration] | None,
 ) -> tuple[Contradiction, ...]:
-    """Return the contradictions among findings and answers; findings that are present are asked again in other words."""
+    """Return the contradictions among findings and answers; findings that are present are asked
+    again in other words."""
     present = [findings.BY_KEY[f.statement] for f in judged if f.answer is True]
     second = {
         s.key: findings.rescaled(

@@ -1,12 +1,14 @@
 """A page becomes LLaVA-1.6 tiles; the encoder's features of those tiles become image tokens.
 
-    cut:     RGB page -> pixels (n, 3, S, S) float32, normalised; tile 0 is the overview (`pictures`: before normalising)
-    pack:    features (n, P, d) -> image tokens (T, d), in the order that the language model was trained on
-    padding: page size -> which of those image tokens see nothing of the page
+    cut:     RGB page -> pixels (n, 3, S, S) float32, normalised; tile 0 is the overview
+             (`pictures`: before normalising)
+    pack:    features (n, P, d) -> image tokens (T, d), in the order of the model's training
+    padding: page size -> which of those image tokens see no pixel of the page
 
-Source: LLaVA's mm_utils (select_best_resolution, resize_and_pad_image, divide_to_patches, process_anyres_image,
-expand2square) and llava_arch (prepare_inputs_labels_for_multimodal, unpad_image). The resampler is part of the model:
-Pillow's antialiasing bicubic, as the published code uses; a thin trace does not survive another one.
+Source: LLaVA's mm_utils (select_best_resolution, resize_and_pad_image, divide_to_patches,
+process_anyres_image, expand2square) and llava_arch (prepare_inputs_labels_for_multimodal,
+unpad_image). The resampler is part of the model: Pillow's antialiasing bicubic, as the published
+code uses; an ECG trace of a few pixels does not survive another one.
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ def cut(
     mean: Sequence[float],
     std: Sequence[float],
 ) -> Float:
-    """Return the tiles of an RGB page, (n, 3, size, size) float32, normalised. Raises PageRefused as `pictures` does."""
+    """Return the tiles of an RGB page, (n, 3, size, size) float32, normalised. Raises PageRefused
+    as `pictures` does."""
     tiles = pictures(page, size=size, aspect_ratio=aspect_ratio, pinpoints=pinpoints, mean=mean)
     return np.stack([_normalise(t, mean, std) for t in tiles])
 
@@ -45,10 +48,12 @@ def pictures(
     pinpoints: Sequence[tuple[int, int]],
     mean: Sequence[float],
 ) -> list[Image.Image]:
-    """Return the same tiles as RGB pictures of size x size. Raises PageRefused for a page too narrow to fill them.
+    """Return the same tiles as RGB pictures of size x size. Raises PageRefused for a page too
+    narrow to fill them.
 
-    `aspect_ratio` is LLaVA's image_aspect_ratio: `anyres` gives the overview and then the grid row by row, `pad` one
-    tile on a square of the mean colour, `square` one tile cut from the middle, as CLIP does.
+    `aspect_ratio` is LLaVA's image_aspect_ratio: `anyres` gives the overview and then the grid row
+    by row, `pad` one tile on a square of the mean colour, `square` one tile cut from the middle, as
+    CLIP does.
     """
     if aspect_ratio == "anyres":
         width, height = best_grid(page.size, pinpoints)
@@ -68,7 +73,8 @@ def pictures(
 
 
 def best_grid(page_size: tuple[int, int], pinpoints: Sequence[tuple[int, int]]) -> tuple[int, int]:
-    """Return the grid (width, height) in pixels that shows most of the page's pixels, then wastes fewest, then comes first."""
+    """Return the grid (width, height) in pixels that shows most of the page's pixels, then wastes
+    fewest, then comes first."""
     width, height = page_size
 
     def fit(grid: tuple[int, int]) -> tuple[int, int]:
@@ -79,14 +85,16 @@ def best_grid(page_size: tuple[int, int], pinpoints: Sequence[tuple[int, int]]) 
     best = max(pinpoints, key=fit)
     if fit(best)[0] == 0:
         raise PageRefused(
-            f"the page is {width} x {height} pixels: too narrow to be an ECG page. Take the picture again, "
+            f"the page is {width} x {height} pixels: too narrow to be an ECG page. Take the "
+            "picture again, "
             "with the whole sheet in view."
         )
     return best
 
 
 def inner_size(page_size: tuple[int, int], grid: tuple[int, int]) -> tuple[int, int]:
-    """Return the size of a page of `page_size` (width, height) when it is scaled to fit into `grid`."""
+    """Return the size of a page of `page_size` (width, height) when it is scaled to fit into
+    `grid`."""
     width, height = grid
     if width / page_size[0] < height / page_size[1]:
         return width, min(math.ceil(page_size[1] * (width / page_size[0])), height)
@@ -116,7 +124,8 @@ def _shortest_edge(page: Image.Image, size: int) -> Image.Image:
     short, long = min(page.size), max(page.size)
     if long * size > short * size * 100:
         raise PageRefused(
-            f"the page is {page.width} x {page.height} pixels: too narrow to be an ECG page. Take the picture again, "
+            f"the page is {page.width} x {page.height} pixels: too narrow to be an ECG page. Take "
+            "the picture again, "
             "with the whole sheet in view."
         )
     scaled = int(size * long / short)
@@ -128,7 +137,8 @@ def _shortest_edge(page: Image.Image, size: int) -> Image.Image:
 
 
 def _normalise(tile: Image.Image, mean: Sequence[float], std: Sequence[float]) -> Float:
-    """(3, S, S) float32 by a table of 256 values per channel: CLIPImageProcessor's rounding, and faster."""
+    """(3, S, S) float32 by a table of 256 values per channel: CLIPImageProcessor's rounding, and
+    faster."""
     scaled = (np.arange(256, dtype=np.float64) * (1 / 255)).astype(np.float32)
     levels = np.asarray(tile)
     return np.stack(
@@ -149,10 +159,12 @@ def pack(
     merge: str,
     newline: Float | None,
 ) -> Float:
-    """Return image tokens (T, d) from features (n, P, d) of the tiles that `cut` made of a page of `page_size` (width, height).
+    """Return image tokens (T, d) from features (n, P, d) of the tiles that `cut` made of a page of
+    `page_size` (width, height).
 
-    `merge` is LLaVA's mm_patch_merge_type. flat: tile after tile. spatial: overview, then the grid's patches in reading
-    order. spatial_unpad: the same without the patches that are only padding, and `newline` (d,) after each line.
+    `merge` is LLaVA's mm_patch_merge_type. flat: tile after tile. spatial: overview, then the
+    grid's patches in reading order. spatial_unpad: the same without the patches that are only
+    padding, and `newline` (d,) after each line.
     """
     n, patches, d = features.shape
     side = math.isqrt(patches)
@@ -180,9 +192,11 @@ def padding(
     merge: str,
     newline: Float | None,
 ) -> Mask:
-    """Return (T,): which of the image tokens that `pack` makes of a page's tiles of `patches` see only padding.
+    """Return (T,): which of the image tokens that `pack` makes of a page's tiles of `patches` see
+    only padding.
 
-    `pictures` itself cuts a white page on grey or black; the overview of `anyres` is squeezed and has no padding.
+    `pictures` itself cuts a white page on grey or black; the overview of `anyres` is squeezed and
+    has no padding.
     """
     side = math.isqrt(patches)
     white = Image.new("RGB", page_size, "white")
@@ -204,7 +218,8 @@ def padding(
 
 
 def _unpad(grid: npt.NDArray[Any], page_size: tuple[int, int]) -> npt.NDArray[Any]:
-    """`grid` (lines, columns, d) without the lines that are padding. Truncates as LLaVA does; transformers rounds."""
+    """`grid` (lines, columns, d) without the lines that are padding. Truncates as LLaVA does;
+    transformers rounds."""
     width, height = page_size
     lines, columns = grid.shape[:2]
     if width / height > columns / lines:

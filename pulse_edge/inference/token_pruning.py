@@ -1,11 +1,12 @@
-"""Token pruning: choose which image tokens (T, d) of a page are prefilled; they keep their positions.
+"""Token pruning: choose which image tokens (T, d) of a page are prefilled; they keep their
+positions.
 
     choice + padding (T,) + importance (T,) -> positions (n,) of the image tokens that are read
 
-`all` reads every image token; `no-padding` prunes those that only see padding; a number N also prunes the least
-important ones until at most N are left. The importance is by default the attention of CLS in the encoder's last layer
-that is used (PruMerge, arXiv:2403.15388); with `N:similarity` it is the dissimilarity of an image token to the one
-before it.
+`all` reads every image token; `no-padding` prunes those that only see padding; a number N also
+prunes the least important ones until at most N are left. The importance is by default the attention
+of CLS in the encoder's last layer that is used (PruMerge, arXiv:2403.15388); with `N:similarity` it
+is the dissimilarity of an image token to the one before it.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ from pulse_edge.errors import UsageError
 ALL, NO_PADDING = "all", "no-padding"
 ATTENTION, SIMILARITY = "attention", "similarity"
 LEAST = 160
-"""Smallest N: fewer image tokens than half a tile's say nothing about a page."""
+"""Smallest N: fewer image tokens than half a tile's cannot describe a page."""
 RUN_HEAD = 4
-"""Image tokens that stay at the start of each pruned run. They stand for the others: in training none was missing."""
+"""Image tokens that stay at the start of each pruned run. They stand for the others: in training
+none was missing."""
 SHORTEST_RUN = 12
 """Image tokens of a run that is worth pruning: llama.cpp needs one more call behind each."""
 
@@ -32,7 +34,8 @@ def parse(text: str) -> str:
     if text in (ALL, NO_PADDING) or ((most := limit(text)) is not None and most >= LEAST):
         return text
     raise UsageError(
-        f"--image-tokens {text}: expected {ALL}, {NO_PADDING}, or N or N:{SIMILARITY} with N from {LEAST}."
+        f"--image-tokens {text}: expected {ALL}, {NO_PADDING}, or N or N:{SIMILARITY} with N from "
+        f"{LEAST}."
     )
 
 
@@ -43,17 +46,19 @@ def limit(choice: str) -> int | None:
 
 
 def ranking(choice: str) -> str | None:
-    """Return what ranks image tokens, ATTENTION or SIMILARITY; None if the choice needs no ranking."""
+    """Return what ranks image tokens, ATTENTION or SIMILARITY; None if the choice needs no
+    ranking."""
     if limit(choice) is None:
         return None
     return SIMILARITY if choice.endswith(SIMILARITY) else ATTENTION
 
 
 def positions(choice: str, padding: Mask, importance: Float, line: int) -> Positions:
-    """Return the positions, ascending, of the image tokens that are read; `padding` (T,) marks those that see only that.
+    """Return the positions, ascending, of the image tokens that are read; `padding` (T,) marks
+    those that see only that.
 
-    A number prunes whole lines of `line` patches, by the mean of their `importance` (T,): each gap costs one more call of
-    llama.cpp, and a few image tokens cost nearly as much as a whole line.
+    A number prunes whole lines of `line` patches, by the mean of their `importance` (T,): each gap
+    costs one more call of llama.cpp, and a few image tokens cost nearly as much as a whole line.
     """
     if choice == ALL:
         return np.arange(len(padding))

@@ -1,4 +1,5 @@
-"""Pixels (n, 3, S, S) float32 -> features (n, P, d) float32, by ONNX Runtime. The only module that imports it."""
+"""Pixels (n, 3, S, S) float32 -> features (n, P, d) float32, by ONNX Runtime. The only module that
+imports it."""
 
 from __future__ import annotations
 
@@ -19,22 +20,29 @@ from pulse_edge.errors import DeviceError, EngineError, KitError
 
 INPUT, OUTPUT, ATTENTION = "pixel_values", "image_features", "cls_attention"
 EXACT = "session.x64quantprecision"
-"""Setting with which ONNX Runtime turns int8 weights into uint8, whose products with uint8 have exact sums on every x86
-processor. It is set only where `saturates`: with VNNI it takes 1.6 times as long, and half of the weights' memory again."""
+"""Setting with which ONNX Runtime turns int8 weights into uint8, whose products with uint8 have
+exact sums on every x86 processor. It is set only where `saturates`: with VNNI it takes 1.6 times as
+long, and half of the weights' memory again."""
 _OUTSIDE = "External data path validation failed"
 """Error text of ONNX Runtime for weights whose path leads out of the graph's folder."""
 _LARGEST = base64.b64decode(
     "CAo6WAoYCgFhCgFiEgFjIg1NYXRNdWxJbnRlZ2VyEgFzKg8IBAgBEANCAWJKBH9/f39aEwoBYRIOCgwIAhIICgIIAQoCCARiEwoBYxIOCgwIBhIICgIIAQoC"
     "CAFCBAoAEBQ="
 )
-"""An ONNX model, as tests/inference/test_vision_encoder.py makes it: a (1, 4) uint8 times 127 four times -> c (1, 1) int32."""
-_INSTALL = 'Install exactly one: pip uninstall -y onnxruntime onnxruntime-gpu, then pip install "pulse-edge[cpu]" or [cuda]'
+"""An ONNX model, as tests/inference/test_vision_encoder.py makes it: a (1, 4) uint8 times 127 four
+times -> c (1, 1) int32."""
+_INSTALL = (
+    "Install exactly one: pip uninstall -y onnxruntime onnxruntime-gpu, then "
+    'pip install "pulse-edge[cpu]" or [cuda]'
+)
 
 
 def installed_runtime() -> str:
-    """Return the name of the installed distribution of ONNX Runtime. Raises EngineError when neither or both are.
+    """Return the name of the installed distribution of ONNX Runtime. Raises EngineError when
+    neither or both are.
 
-    Both own one folder: with both, CUDA vanishes in silence, and uninstalling either breaks the other.
+    Both own one folder: with both, CUDA vanishes in silence, and uninstalling either breaks the
+    other.
     """
     installed = []
     for name in ("onnxruntime", "onnxruntime-gpu"):
@@ -58,11 +66,13 @@ def version() -> str:
 
 @functools.cache
 def saturates() -> bool:
-    """Whether sums of products of uint8 and int8 lose their largest values here, as ONNX Runtime computes them.
+    """Whether sums of products of uint8 and int8 lose their largest values here, as ONNX Runtime
+    computes them.
 
-    They do on x86 processors with AVX2 or AVX-512 and without VNNI: pairs of products are added in 16 bits. The miniature's
-    int8 image tokens then have a mean cosine to float32 of 0.995 instead of 0.998 (docs/benchmarks.md). A tiny model is run
-    to find out, because the processor's flags do not say which kernels ONNX Runtime takes, and not every system has flags.
+    They do on x86 processors with AVX2 or AVX-512 and without VNNI: pairs of products are added in
+    16 bits. The miniature's int8 image tokens then have a mean cosine to float32 of 0.995 instead
+    of 0.998 (docs/benchmarks.md). A tiny model is run to find out, because the processor's flags do
+    not say which kernels ONNX Runtime takes, and not every system has flags.
     """
     import onnxruntime as ort
 
@@ -79,16 +89,19 @@ def needs_exact_sums(kind: str) -> bool:
 
 
 class VisionEncoder:
-    """A session on one device. Raises DeviceError when CUDA was asked for and the session does not run on it.
+    """A session on one device. Raises DeviceError when CUDA was asked for and the session does not
+    run on it.
 
-    The session is made on a thread of its own: `ready` waits for it, and raises EngineError where it cannot be made.
+    The session is made on a thread of its own: `ready` waits for it, and raises EngineError where
+    it cannot be made.
     """
 
     def __init__(self, path: Path, *, device: str, threads: int) -> None:
         runtime = installed_runtime()
         if child_process.IMPORTED_BEFORE:
             raise EngineError(
-                "onnxruntime: was imported before pulse_edge with its telemetry on, and may have reported to its maker. "
+                "onnxruntime: was imported before pulse_edge with its telemetry on, and may have "
+                "reported to its maker. "
                 "Import pulse_edge first, or set ORT_DISABLE_TELEMETRY=1 before Python starts."
             )
         import onnxruntime as ort
@@ -96,7 +109,8 @@ class VisionEncoder:
         ort.disable_telemetry_events()  # for Windows; elsewhere child_process sets a variable
         options = ort.SessionOptions()
         options.log_severity_level = 4
-        # Threads that wait for the next operator spin; idle ones do not, on cores that the language model needs.
+        # Threads that wait for the next operator spin; idle ones do not, on cores that the language
+        # model needs.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         if saturates():
             options.add_session_config_entry(EXACT, "1")
@@ -114,12 +128,14 @@ class VisionEncoder:
         # onnxruntime-gpu falls back without an exception: only the finished session tells.
         if device == "cuda" and "CUDAExecutionProvider" not in self.providers:
             raise DeviceError(
-                "cuda: ONNX Runtime fell back to the CPU (no NVIDIA driver, GPU, CUDA 12/13 or cuDNN 9 libraries). "
+                "cuda: ONNX Runtime fell back to the CPU (no NVIDIA driver, GPU, CUDA 12/13 or "
+                "cuDNN 9 libraries). "
                 "Repair them, or use --device cpu."
             )
 
     def ready(self) -> Any:
-        """Wait for the session and return it. Raises EngineError, also where the encoder was closed."""
+        """Wait for the session and return it. Raises EngineError, also where the encoder was
+        closed."""
         if self._loading is None:
             raise EngineError(f"{self._path}: the encoder was closed. Load the kit again.")
         try:
@@ -127,7 +143,8 @@ class VisionEncoder:
         except Exception as e:  # ONNX Runtime raises its own C++ exceptions without a common base
             if _OUTSIDE in str(e):
                 raise EngineError(
-                    f"{self._path}: takes its weights from outside the kit's folder. Do not use it; copy the kit again."
+                    f"{self._path}: takes its weights from outside the kit's folder. Do not use "
+                    "it; copy the kit again."
                 ) from e
             text = _line(e).removesuffix(".")
             raise EngineError(
@@ -142,22 +159,26 @@ class VisionEncoder:
     def encode(
         self, pixels: Float, progress: Callable[[int, int], None] = lambda _done, _total: None
     ) -> Float:
-        """Return features (n, P, d) of tiles (n, 3, S, S). One tile a call: a quantized encoder's result depends on its batch.
+        """Return features (n, P, d) of tiles (n, 3, S, S). One tile a call: a quantized encoder's
+        result depends on its batch.
 
-        `progress` gets tiles done and in total. KeyboardInterrupt stops between two operators of the graph.
+        `progress` gets tiles done and in total. KeyboardInterrupt stops between two operators of
+        the graph.
         """
         return self._run([OUTPUT], pixels, progress)[0]
 
     def attend(
         self, pixels: Float, progress: Callable[[int, int], None] = lambda _done, _total: None
     ) -> tuple[Float, Float]:
-        """Return what `encode` does, and the attention (n, P) of each tile's CLS to its patches, the mean over the last layer's heads.
+        """Return what `encode` does, and the attention (n, P) of each tile's CLS to its patches,
+        the mean over the last layer's heads.
 
         Raises KitError where the encoder does not give it.
         """
         if ATTENTION not in {output.name for output in self.ready().get_outputs()}:
             raise KitError(
-                f"{self._path}: this encoder has no attention output. Convert the checkpoint again, or rank image "
+                f"{self._path}: this encoder has no attention output. Convert the checkpoint "
+                "again, or rank image "
                 "tokens by similarity."
             )
         features, attention = self._run([OUTPUT, ATTENTION], pixels, progress)
@@ -193,7 +214,8 @@ class VisionEncoder:
         return results
 
     def close(self) -> None:
-        """Free the session's memory, after waiting until it is made: the process must not end in the middle of that."""
+        """Free the session's memory, after waiting until it is made: the process must not end in
+        the middle of that."""
         loading, self._loading = self._loading, None
         if loading is not None:
             with contextlib.suppress(Exception):
@@ -210,7 +232,8 @@ class _Call:
     def __init__(self, call: Callable[[], Any]) -> None:
         self._box: dict[str, Any] = {}
         self._done = threading.Event()
-        # Not Thread.join: before Python 3.13 an interrupted join marks the thread as ended, and on Windows neither a join
+        # Not Thread.join: before Python 3.13 an interrupted join marks the thread as ended, and on
+        # Windows neither a join
         # nor an endless wait can be interrupted.
         self._thread = threading.Thread(target=self._work, args=(call,), daemon=True)
 
@@ -227,7 +250,8 @@ class _Call:
         self._done.set()
 
     def result(self, stop: Callable[[], None] = lambda: None) -> Any:
-        """Return or raise what the call did; when the wait is interrupted, `stop` asks the call to end."""
+        """Return or raise what the call did; when the wait is interrupted, `stop` asks the call to
+        end."""
         try:
             if self._thread.ident is None:
                 self._thread.start()
@@ -243,5 +267,6 @@ class _Call:
 
 
 def _interruptible(call: Callable[[], Any], stop: Callable[[], None]) -> Any:
-    """Run `call` on a thread, so that Ctrl-C reaches this one at once; then `stop` asks the call to end."""
+    """Run `call` on a thread, so that Ctrl-C reaches this one at once; then `stop` asks the call to
+    end."""
     return _Call(call).result(stop)

@@ -1,9 +1,10 @@
 """Read the header of a GGUF file without loading it, and refuse a header that cannot be right.
 
-llama.cpp checks little of what it reads: it ends the whole process where a header lies about its layers or holds an
-epsilon that is no number, and allocates as much as a header says. A kit may come from anybody's USB drive, so this
-reader looks first and raises an error that the user can act on. It also measures the weights for the memory plan.
-Source: ggml's docs/gguf.md, versions 2 and 3. Standard library only.
+llama.cpp checks little of what it reads: it ends the whole process where a header lies about its
+layers or holds an epsilon that is no number, and allocates as much as a header says. A kit may come
+from anybody's USB drive, so this reader looks first and raises an error that the user can act on.
+It also measures the weights for the memory plan. Source: ggml's docs/gguf.md, versions 2 and 3.
+Standard library only.
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ class Header:
     by_type: dict[str, int]
     """Bytes of the matrices of each weight type."""
     embedding: int
-    """Bytes of the token embedding, of which a page needs a few lines; 0 if it is the output matrix too."""
+    """Bytes of the token embedding (a page reads a few lines of it); 0 if it is the output matrix
+    too."""
     by_layer: tuple[int, ...]
     """Bytes of each layer's tensors; the rest of `bytes` is embedding and output."""
     width: int
@@ -66,7 +68,8 @@ class Header:
 
 
 def read(path: Path) -> Header:
-    """Read a GGUF header. Raises KitError for a file that is no GGUF, was cut off, or whose header cannot be right."""
+    """Read a GGUF header. Raises KitError for a file that is no GGUF, was cut off, or whose header
+    cannot be right."""
     try:
         with open(path, "rb") as f, mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return _header(_Reader(data), len(data))
@@ -77,7 +80,8 @@ def read(path: Path) -> Header:
 
 
 def check_against(path: Path, language: Language) -> None:
-    """Raise KitError that names each size on which a language model's file and its kit's manifest differ."""
+    """Raise KitError that names each size on which a language model's file and its kit's manifest
+    differ."""
     header = read(path)
     pairs = {
         "layers": (header.layers, language.layers),
@@ -92,7 +96,8 @@ def check_against(path: Path, language: Language) -> None:
     ]
     if differences:
         raise KitError(
-            f"{path}: has {'; '.join(differences)}. Copy the kit again, or convert the checkpoint again."
+            f"{path}: has {'; '.join(differences)}. Copy the kit again, or convert the checkpoint "
+            "again."
         )
     if language.context_length > header.context:
         raise KitError(
@@ -119,7 +124,8 @@ class _Reader:
         return self.data[self.at - size : self.at].decode("utf-8", "replace")
 
     def value(self, kind: int) -> Any:
-        """A scalar or a text. Arrays are skipped: an array of texts gives how many differ, any other one None."""
+        """A scalar or a text. Arrays are skipped: an array of texts gives how many differ, any
+        other one None."""
         if kind == _STRING:
             return self.text()
         if kind != _ARRAY:
@@ -234,8 +240,8 @@ def _layers(count: Any, shapes: dict[str, tuple[int, ...]]) -> int:
 
 
 def _numbers(metadata: dict[str, Any], architecture: str) -> dict[str, int]:
-    """Heads and widths. Raises ValueError unless they are whole and positive, and divide one another; floats must be
-    finite."""
+    """Heads and widths. Raises ValueError unless they are whole and positive, and divide one
+    another; floats must be finite."""
     keys = {
         "heads": "attention.head_count",
         "width": "embedding_length",

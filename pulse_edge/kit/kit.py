@@ -1,4 +1,5 @@
-"""A kit: a directory that explains itself by its manifest. Open one and list its files. Standard library only."""
+"""A kit: a directory that explains itself by its manifest. Open one and list its files. Standard
+library only."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ _DOCUMENTS = ("golden", "accuracy/", "findings.json", "README.md", "MODEL_CARD.m
 
 @dataclass(frozen=True)
 class Kit:
-    """An opened kit: its directory, its manifest, and the SHA-256 of manifest.json, which covers every other file."""
+    """An opened kit: its directory, its manifest, and the SHA-256 of manifest.json, which covers
+    every other file."""
 
     path: Path
     manifest: Manifest
@@ -76,7 +78,8 @@ def _file_faults(path: Path, manifest: Manifest) -> list[str]:
 
 
 def encoder_files(manifest: Manifest) -> list[str]:
-    """Names of the files that the encoder may read, sorted: its graph, and every file without another known purpose.
+    """Names of the files that the encoder may read, sorted: its graph, and every file without
+    another known purpose.
 
     ONNX lets a graph keep its weights in files of any name.
     """
@@ -89,7 +92,8 @@ def encoder_files(manifest: Manifest) -> list[str]:
 def base_of(manifest: Manifest) -> dict[str, str]:
     """SHA-256 of the unquantized `language` model and `vision` encoder that a kit comes from.
 
-    An unquantized kit is its own base. The encoder's hash covers all its files, because weights may lie beside the graph.
+    An unquantized kit is its own base. The encoder's hash covers all its files, because weights may
+    lie next to the graph.
     """
     if manifest.quantization is not None:
         return manifest.quantization.base

@@ -1,4 +1,5 @@
-"""Find the kit to use: by path, by name, the chosen default, or the one that the package carries. Standard library only."""
+"""Find the kit to use: by path, by name, the chosen default, or the one that the package carries.
+Standard library only."""
 
 from __future__ import annotations
 
@@ -14,14 +15,16 @@ from pulse_edge.kit.manifest import MANIFEST
 
 
 def installed_dir() -> Path:
-    """The directory of installed kits, one directory a kit: with the program that a bundle installed, or for this user."""
+    """The directory of installed kits, one directory a kit: with the program that a bundle
+    installed, or for this user."""
     if (version := installation.version_folder()) is not None:
         return version / "kits"
     return paths.user_data() / "kits"
 
 
 def bundle_warning(kit: Kit) -> str | None:
-    """Return what every answer must say about the bundle that the kit, or the program, came from. Raises KitError."""
+    """Return what every answer must say about the bundle that the kit, or the program, came from.
+    Raises KitError."""
     version = installation.version_folder()
     if version is None:
         return None
@@ -39,7 +42,8 @@ def bundle_warning(kit: Kit) -> str | None:
 
 
 def find(named: Path | None) -> Kit:
-    """Open the kit to use: `named` (a directory, or an installed kit's name), or without it the first that is set of
+    """Open the kit to use: `named` (a directory, or an installed kit's name), or without it the
+    first that is set of
 
     - $PULSE_EDGE_KIT, a directory or a name too,
     - the kit that `choose` made the default,
@@ -55,7 +59,8 @@ def find(named: Path | None) -> Kit:
     if (name := default_name()) is not None:
         if name not in (kits := _kits_in(installed_dir())):
             raise KitError(
-                f"{installed_dir()}: {name} was chosen as the default, and is not installed any more. "
+                f"{installed_dir()}: {name} was chosen as the default, and is not installed any "
+                "more. "
                 f"Choose another with `pulse-edge kit use NAME`{_listed(kits)}."
             )
         return open_kit(kits[name])
@@ -63,19 +68,22 @@ def find(named: Path | None) -> Kit:
         kits = _kits_in(folder)
         if len(kits) > 1:
             raise KitError(
-                f"{folder}: several kits ({', '.join(kits)}). Name one with --kit or {KIT_VARIABLE}, "
+                f"{folder}: several kits ({', '.join(kits)}). Name one with --kit or "
+                f"{KIT_VARIABLE}, "
                 "or choose one for good with `pulse-edge kit use NAME`."
             )
         if kits:
             return open_kit(next(iter(kits.values())))
     raise KitError(
-        f"no kit: none named, none in {installed_dir()}, none carried by the package. Name one with "
+        f"no kit: none named, none in {installed_dir()}, none carried by the package. Name one "
+        "with "
         f"--kit or {KIT_VARIABLE}; `python -m export convert` makes one from a checkpoint."
     )
 
 
 def kits_by_name() -> dict[str, Path]:
-    """Name and directory of every kit that can be named without its path; installed kits hide carried ones."""
+    """Name and directory of every kit that can be named without its path; installed kits hide
+    carried ones."""
     installed, carried = _kits_in(installed_dir()), _kits_in(_carried_dir())
     return installed | {name: path for name, path in carried.items() if name not in installed}
 
@@ -86,7 +94,8 @@ def folder_name(kit_id: str) -> str:
 
 
 def default_name() -> str | None:
-    """Name of the installed kit that answers when none is named; None if none was chosen. Raises KitError."""
+    """Name of the installed kit that answers when none is named; None if none was chosen. Raises
+    KitError."""
     folder = installed_dir().parent
     try:
         default = installation.read_default(folder)
@@ -143,7 +152,8 @@ def _listed(names: Iterable[str]) -> str:
 def _by_name(named: Path, kits: Mapping[str, Path]) -> Path | None:
     """The kit of this name or id, or the only one whose name begins so; None if `named` is a path.
 
-    A directory of that name in the current folder comes first. Raises KitError if no kit, or several, begin so.
+    A directory of that name in the current folder comes first. Raises KitError if no kit, or
+    several, begin so.
     """
     if len(named.parts) != 1 or named.exists():
         return None

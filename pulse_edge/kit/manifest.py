@@ -1,8 +1,8 @@
 """The fields of a kit's manifest, `manifest.json`. Standard library only.
 
-The manifest says everything that the runtime must know about a kit, and it is written last: a directory without one is
-an unfinished kit. `manifest_reader` builds these classes from JSON and checks them; docs/manifest.schema.json is made of
-them.
+The manifest says everything that the runtime must know about a kit, and it is written last: a
+directory without one is an unfinished kit. `manifest_reader` builds these classes from JSON and
+checks them; docs/manifest.schema.json is made of them.
 """
 
 from __future__ import annotations
@@ -42,14 +42,15 @@ class Language:
     """Numbers per token and layer in the key cache; the value cache has as many."""
     vocabulary: int
     key_cache_type: KeyCacheType = "f16"
-    """Type of the keys in the KV cache. It belongs to the kit, because other keys give other answers, and the kit is
-    measured with its own. Values stay f16: smaller ones need flash attention, whose sums depend on the number of
-    threads."""
+    """Type of the keys in the KV cache. It belongs to the kit, because other keys give other
+    answers, and the kit is measured with its own. Values stay f16: smaller ones need flash
+    attention, whose sums depend on the number of threads."""
 
 
 @dataclass(frozen=True)
 class Vision:
-    """The vision encoder with its projector, an ONNX file: pixel_values (n,3,S,S) -> image_features (n,P,d)."""
+    """The vision encoder with its projector, an ONNX file: pixel_values (n,3,S,S) -> image_features
+    (n,P,d)."""
 
     file: str
     type: str
@@ -64,14 +65,16 @@ class Vision:
 
 @dataclass(frozen=True)
 class Packing:
-    """How a page becomes tiles, and their features become image tokens (LLaVA's config fields of the same names)."""
+    """How a page becomes tiles, and their features become image tokens (LLaVA's config fields of
+    the same names)."""
 
     aspect_ratio: Aspect
     merge: Merge
     grid_pinpoints: tuple[tuple[int, int], ...]
     """Allowed grid sizes (width, height) in pixels; empty unless anyres."""
     newline_file: str | None
-    """File of the image_newline token, d little-endian float32; null unless the packing inserts it."""
+    """File of the image_newline token, d little-endian float32; null unless the packing inserts it.
+    """
 
 
 @dataclass(frozen=True)
@@ -87,10 +90,12 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Quantization:
-    """How a kit was quantized from another one; export.quantize says when the same bytes come out again."""
+    """How a kit was quantized from another one; export.quantize says when the same bytes come out
+    again."""
 
     base: dict[str, str]
-    """SHA-256 of the other kit's language model (`language`) and encoder (`vision`), which identify its weights."""
+    """SHA-256 of the other kit's language model (`language`) and encoder (`vision`), which identify
+    its weights."""
     settings: dict[str, Any]
     """Options of `export quantize` by name; `recipe` is a name in models.yaml."""
     tensors: dict[str, str]
@@ -107,7 +112,8 @@ class Quantization:
 
 @dataclass(frozen=True)
 class Calibration:
-    """How the log odds of yes against no become a finding's probability: logistic(scale * log odds + offset)."""
+    """How the log odds of yes against no become a finding's probability: logistic(scale * log odds
+    + offset)."""
 
     scale: float
     offset: float
@@ -118,7 +124,8 @@ class Calibration:
     pages: int
     """Pages of the calibration split that the figures were fitted on."""
     auc: float | None
-    """Area under the ROC curve on other pages; null: none of them has the finding, or all have it."""
+    """Area under the ROC curve on other pages; null: none of them has the finding, or all have it.
+    """
     reason: str = ""
     """Why the kit always abstains; empty if it does not."""
 
@@ -133,7 +140,8 @@ class Manifest:
     demonstration: bool
     """True: the weights are not fit for patients, and every answer says so."""
     created: str
-    """UTC, ISO 8601; a quantized kit keeps its base's, so that it can be made again (export.quantize: same bytes)."""
+    """UTC, ISO 8601; a quantized kit keeps its base's, so that it can be made again
+    (export.quantize: same bytes)."""
     files: dict[str, File]
     language: Language
     vision: Vision
@@ -150,6 +158,8 @@ class Manifest:
     quantization: Quantization | None = None
     """Null: the kit was converted from a checkpoint without quantizing."""
     findings: dict[str, Calibration] | None = None
-    """Calibration by finding (pulse_edge.report.findings); null: never calibrated. An absent finding has none."""
+    """Calibration by finding (pulse_edge.report.findings); null: never calibrated. An absent
+    finding has none."""
     draft_table_file: str | None = None
-    """Draft table for speculative decoding (pulse_edge.inference.speculative); null: the kit has none."""
+    """Draft table for speculative decoding (pulse_edge.inference.speculative); null: the kit has
+    none."""

@@ -1,7 +1,9 @@
-"""Read a manifest, and refuse one whose figures cannot be right before anything is allocated or divided by them.
+"""Read a manifest, and refuse one whose figures cannot be right before anything is allocated or
+divided by them.
 
-The manifest is a file from a USB drive: a number in it may be a typing error or an attack. The bounds are far beyond
-every LLaVA of 7 to 34 billion parameters, and far below what hurts a laptop. Standard library only.
+The manifest is a file from a USB drive: a number in it may be a typing error or an attack. The
+bounds are far beyond every LLaVA of 7 to 34 billion parameters, and far below what hurts a laptop.
+Standard library only.
 """
 
 from __future__ import annotations
@@ -40,7 +42,8 @@ _AGAIN = "Copy the kit again, or convert the checkpoint again."
 
 
 def parse_manifest(text: str, where: str = MANIFEST) -> Manifest:
-    """Return the manifest of a JSON text. Raises KitError for anything that this version does not understand."""
+    """Return the manifest of a JSON text. Raises KitError for anything that this version does not
+    understand."""
     try:
         raw = json_input.parse(text)
         if not isinstance(raw, dict):
@@ -65,7 +68,8 @@ def parse_manifest(text: str, where: str = MANIFEST) -> Manifest:
 
 
 def _check_names(manifest: Manifest) -> None:
-    """Raise ValueError for names that lead out of the kit, and for files that are used and not listed."""
+    """Raise ValueError for names that lead out of the kit, and for files that are used and not
+    listed."""
     for name in manifest.files:
         pure = PurePosixPath(name)
         odd = "\\" in name or ":" in name or not name.isprintable() or len(name) > MAX_NAME

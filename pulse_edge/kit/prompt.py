@@ -1,7 +1,8 @@
-"""The conversation around the image: a question in, the texts on either side of the image tokens out.
+"""The conversation around the image: a question in, the texts on either side of the image tokens
+out.
 
-Source: `llava_v1` in LLaVA's conversation templates, which PULSE was trained and is evaluated with; two spaces between
-turns never occur, the separator is one space.
+Source: `llava_v1` in LLaVA's conversation templates, which PULSE was trained and is evaluated with;
+two spaces between turns never occur, the separator is one space.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ REPORT_QUESTION = "Please write a clinical report based on this ECG image."
 
 TEMPLATES = {
     "llava_v1": (
-        "A chat between a curious human and an artificial intelligence assistant. The assistant gives helpful, "
+        "A chat between a curious human and an artificial intelligence assistant. The assistant "
+        "gives helpful, "
         "detailed, and polite answers to the human's questions. USER: ",
         "\n{question} ASSISTANT:",
     ),
@@ -23,7 +25,8 @@ TEMPLATES = {
 """Name -> (before the image, after it)."""
 
 FOLLOWING = {"llava_v1": "USER: {question} ASSISTANT:"}
-"""Name -> a later turn of a conversation. The model's end token stands between an answer and the next turn."""
+"""Name -> a later turn of a conversation. The model's end token stands between an answer and the
+next turn."""
 
 IMAGE_MARK = "<image>"
 
@@ -31,7 +34,8 @@ IMAGE_MARK = "<image>"
 def fill(after: str, question: str) -> str:
     """Return the text behind the image.
 
-    Raises UsageError for an empty question, one that asks for a second image, or one that is no Unicode text.
+    Raises UsageError for an empty question, one that asks for a second image, or one that is no
+    Unicode text.
     """
     question = question.strip()
     if not question:
@@ -52,9 +56,11 @@ def fill(after: str, question: str) -> str:
 def conversation(
     template: str, after: str, question: str, history: Sequence[tuple[str, str]]
 ) -> list[str]:
-    """Return the texts behind the image, turn by turn; the model's end token goes between them, the last awaits its answer.
+    """Return the texts behind the image, turn by turn; the model's end token goes between them, the
+    last awaits its answer.
 
-    `history` holds the earlier turns, (question, answer). Raises UsageError as `fill`, and for an unknown template.
+    `history` holds the earlier turns, (question, answer). Raises UsageError as `fill`, and for an
+    unknown template.
     """
     if history and template not in FOLLOWING:
         raise UsageError(f"template {template} has no second turn. Ask each question on its own.")

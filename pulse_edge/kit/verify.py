@@ -25,9 +25,11 @@ IDLE_DAYS = 7
 WHOLE_DAYS = 30
 """Days after which any kit is read whole again."""
 SAMPLES = 48
-"""Samples of a file, drawn when it was read whole: a change of a twentieth of it is found with 91 % at each start."""
+"""Samples of a file, drawn when it was read whole: a change of a twentieth of it is found with 91 %
+at each start."""
 SAMPLE_BYTES = 1 << 16
-"""Bytes of a sample. All samples of a file have 3 MiB, which a laptop's disk reads in some tenths of a second at most."""
+"""Bytes of a sample. All samples of a file have 3 MiB, which a laptop's disk reads in some tenths
+of a second at most."""
 _DAY = 86400.0
 
 
@@ -38,16 +40,17 @@ def verify(
     again: bool = False,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> None:
-    """Check every file's SHA-256 against the manifest. Raises KitError that names each file that differs.
+    """Check every file's SHA-256 against the manifest; KitError names each file that differs.
 
     With `remembered`, only the samples of a file that passed before are read if
 
     - its path, file system, size, times and inode are those that it passed with,
-    - it lies on the file system of this user's cache or of this program: a USB drive, which another machine may have
-      written to, is always read whole,
+    - it lies on the file system of this user's cache or of this program: a USB drive, which
+      another machine may have written to, is always read whole,
     - it was used in the last IDLE_DAYS and read whole in the last WHOLE_DAYS.
 
-    With `again` every file is read whole and then remembered. `progress` gets the bytes done and in total.
+    With `again` every file is read whole and then remembered. `progress` gets the bytes done and
+    in total.
     """
     total, done = sum(file.bytes for file in kit.manifest.files.values()), 0
 
@@ -86,7 +89,8 @@ def _stamp(path: Path) -> tuple[int, ...]:
 
 
 def _own_file_systems() -> set[int]:
-    """Devices of the file systems with this user's cache and this program: who can change those needs no kit."""
+    """Devices of the file systems with this user's cache and this program: who can change those
+    needs no kit."""
     places = [paths.user_cache(), Path(sys.prefix)]
     while not places[0].exists() and places[0] != places[0].parent:
         places[0] = places[0].parent
@@ -103,7 +107,8 @@ class _VerifiedFile:
     """Time when it was read whole, in seconds since 1970."""
     used: float
     samples: dict[str, str]
-    """Offset -> hash of the SAMPLE_BYTES there. Only this list, which its owner alone can read, says which they are."""
+    """Offset -> hash of the SAMPLE_BYTES there. Only this list, which its owner alone can read,
+    says which they are."""
 
 
 class _VerifiedFiles:
@@ -162,7 +167,8 @@ class _VerifiedFiles:
 
 
 def draw_samples(size: int) -> list[int]:
-    """Offsets of samples in a file of `size` bytes: the first, the last, and others that cannot be foreseen."""
+    """Offsets of samples in a file of `size` bytes: the first, the last, and others that cannot be
+    foreseen."""
     last = max(0, size - SAMPLE_BYTES)
     return sorted({0, last, *(secrets.randbelow(last + 1) for _ in range(SAMPLES - 2))})
 

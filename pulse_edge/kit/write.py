@@ -1,4 +1,5 @@
-"""Write a kit: a new directory that takes its target's place when it is complete. Nobody edits a kit in place.
+"""Write a kit: a new directory that takes its target's place when it is complete. A kit is
+never edited in place.
 
 Standard library only.
 """
@@ -31,11 +32,13 @@ _LARGEST_MANIFEST = 64 << 20
 
 @contextlib.contextmanager
 def writing(target: Path, *, force: bool = False) -> Iterator[Path]:
-    """Yield a directory to build a kit in, next to `target`; it is renamed to `target` when the block ends.
+    """Yield a directory to build a kit in, next to `target`; it is renamed to `target` when the
+    block ends.
 
-    An exception removes it. `force` replaces a kit or an empty directory at `target` once the new kit is complete, and
-    nothing else: a mistyped target does not cost somebody's files. Directories with our mark that a killed process has
-    left are removed. Raises KitError if `target` exists without `force`.
+    An exception removes it. `force` replaces a kit or an empty directory at `target` once the new
+    kit is complete, and nothing else: a mistyped target does not cost somebody's files. Directories
+    with our mark that a killed process has left are removed. Raises KitError if `target` exists
+    without `force`.
     """
     refuse_target(target, force=force)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -62,7 +65,8 @@ def writing(target: Path, *, force: bool = False) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[bool]:
-    """Lock a folder while this process lives; yield False if another one holds it, or on Windows, which cannot."""
+    """Lock a folder while this process lives; yield False if another one holds it, or on Windows,
+    which cannot."""
     if sys.platform == "win32":
         yield False
         return
@@ -74,7 +78,8 @@ def _locked(folder: Path) -> Iterator[bool]:
 
 
 def _sweep(target: Path) -> None:
-    """Remove what a killed process left next to `target`; folders of that name without our mark stay."""
+    """Remove what a killed process left next to `target`; folders of that name without our mark
+    stay."""
     for old in target.parent.glob(f".{glob.escape(target.name)}.unfinished-*"):
         mark = old / _UNFINISHED
         with contextlib.suppress(OSError), _locked(old) as abandoned:
@@ -86,7 +91,8 @@ def _sweep(target: Path) -> None:
 def refuse_target(target: Path, *, force: bool) -> None:
     """Raise KitError when a kit cannot be written at `target`.
 
-    `force` allows an empty folder, and a kit that is recognized by its content and holds nothing else.
+    `force` allows an empty folder, and a kit that is recognized by its content and holds nothing
+    else.
     """
     if not os.path.lexists(target):
         return
@@ -99,7 +105,8 @@ def refuse_target(target: Path, *, force: bool) -> None:
 
 
 def _why_no_kit(folder: Path) -> str | None:
-    """Why a folder is no kit of ours that may be replaced; None for a kit, also a damaged one, and an empty folder."""
+    """Why a folder is no kit of ours that may be replaced; None for a kit, also a damaged one, and
+    an empty folder."""
     if folder.is_symlink() or not folder.is_dir():
         return "exists and is no folder"
     manifest = folder / MANIFEST
@@ -121,7 +128,8 @@ def _why_no_kit(folder: Path) -> str | None:
 
 
 def _present(folder: Path) -> set[str]:
-    """Relative paths of all files below `folder`; a link to a folder counts as a file. Raises OSError."""
+    """Relative paths of all files below `folder`; a link to a folder counts as a file. Raises
+    OSError."""
 
     def refuse(error: OSError) -> None:
         raise error
@@ -136,7 +144,8 @@ def _present(folder: Path) -> set[str]:
 
 
 def _manifest_files(manifest: Any) -> set[str]:
-    """The files that a kit's manifest lists. Looser than `parse_manifest`: an older or damaged kit may be replaced.
+    """The files that a kit's manifest lists. Looser than `parse_manifest`: an older or damaged kit
+    may be replaced.
 
     Raises ValueError for JSON that is no manifest of ours, such as a browser extension's.
     """
@@ -159,7 +168,8 @@ def _manifest_files(manifest: Any) -> set[str]:
 
 
 def _replace(work: Path, target: Path) -> None:
-    """Rename `work` to `target`; an old kit is moved aside first, and put back should the rename fail."""
+    """Rename `work` to `target`; an old kit is moved aside first, and put back should the rename
+    fail."""
     if not target.exists():
         os.rename(work, target)
         return
@@ -183,7 +193,8 @@ def _remove(folder: Path) -> None:
 
 
 def listing(path: Path) -> dict[str, File]:
-    """Every file below `path` but the manifest, with size and SHA-256, for a manifest about to be written."""
+    """Every file below `path` but the manifest, with size and SHA-256, for a manifest about to be
+    written."""
     return {
         p.relative_to(path).as_posix(): File(p.stat().st_size, files.file_sha256(p))
         for p in sorted(path.rglob("*"))
@@ -192,7 +203,8 @@ def listing(path: Path) -> dict[str, File]:
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
-    """Write `manifest` into the kit directory `path`: the last file of every kit. Raises KitError if it is invalid."""
+    """Write `manifest` into the kit directory `path`: the last file of every kit. Raises KitError
+    if it is invalid."""
     raw = dataclasses.asdict(manifest)
     text = json.dumps(raw, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     if parse_manifest(text) != manifest:

@@ -1,7 +1,8 @@
 """Read the limits of Linux control groups (v2 and v1) that bind this process.
 
-No library of the laptop reads them, and a container or a systemd slice grants less memory and processor time than the
-machine has. Source: the kernel's admin-guide/cgroup-v2.rst and cgroup-v1. Standard library only.
+No library of the laptop reads them, and a container or a systemd slice grants less memory and
+processor time than the machine has. Source: the kernel's admin-guide/cgroup-v2.rst and cgroup-v1.
+Standard library only.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from pathlib import Path
 
 
 def folders(controller: str, root: Path = Path("/")) -> list[Path]:
-    """Return this process's group for `controller` (`cpu`, `memory`) and all above it; any of them may hold the limit."""
+    """Return this process's group for `controller` (`cpu`, `memory`) and all above it; any of them
+    may hold the limit."""
     top = root / "sys/fs/cgroup"
     groups = [top, top / controller]
     for line in lines(root / "proc/self/cgroup"):

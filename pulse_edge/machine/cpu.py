@@ -1,7 +1,8 @@
-"""The processor: its instruction sets, the cores that this process may use, and the threads to start with.
+"""The processor: its instruction sets, the cores that this process may use, and the threads to
+start with.
 
-The operating system's own files are read, because thread counts decide the speed and no library knows control groups,
-hybrid cores and llama.cpp's repacking together. Standard library only.
+The operating system's own files are read, because thread counts decide the speed and no library
+knows control groups, hybrid cores and llama.cpp's repacking together. Standard library only.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ class Threads:
     prefill: int
     """Threads that encode tiles and prefill: bound by arithmetic, so every physical core helps."""
     decode: int
-    """Threads that decode tokens: bound by memory, and as slow as the slowest core that takes part."""
+    """Threads that decode tokens: bound by memory, and as slow as the slowest core that takes part.
+    """
 
     def __str__(self) -> str:
         count = (
@@ -48,7 +50,8 @@ def name(root: Path = Path("/")) -> str:
 
 
 def flags(root: Path = Path("/")) -> frozenset[str]:
-    """Return the instruction sets by Linux's names (`avx2`, `asimddp`); empty where the system does not say."""
+    """Return the instruction sets by Linux's names (`avx2`, `asimddp`); empty where the system does
+    not say."""
     for line in lines(root / "proc/cpuinfo"):
         key, _, value = line.partition(":")
         if key.strip() in ("flags", "Features"):
@@ -64,7 +67,8 @@ def allowed() -> frozenset[int]:
 
 
 def worked(usable: frozenset[int], root: Path = Path("/")) -> float | None:
-    """Return the seconds that the `usable` processors have worked since the system started, for all programs together.
+    """Return the seconds that the `usable` processors have worked since the system started, for all
+    programs together.
 
     None where the system does not say (anything but Linux).
     """
@@ -91,7 +95,8 @@ class Others:
         return time.perf_counter(), None if all_work is None else all_work - time.process_time()
 
     def share(self) -> float | None:
-        """Return the share of the processors' time that other programs took, 0 to 1; None where the system does not say.
+        """Return the share of the processors' time that other programs took, 0 to 1; None where the
+        system does not say.
 
         Waits until WATCHED seconds have passed: the system counts in hundredths of a second.
         """
@@ -103,7 +108,8 @@ class Others:
 
 
 def quota(root: Path = Path("/")) -> float | None:
-    """Return how many processors' time the control groups (v2, v1) around this process grant; None: no limit."""
+    """Return how many processors' time the control groups (v2, v1) around this process grant; None:
+    no limit."""
     quotas = []
     for folder in cgroup.folders("cpu", root):
         words = " ".join(lines(folder / "cpu.max") or _v1_quota(folder)).split()
@@ -119,8 +125,8 @@ def _v1_quota(folder: Path) -> list[str]:
 def cores(usable: frozenset[int], root: Path = Path("/")) -> tuple[int, int]:
     """Return (physical cores among the `usable` processors, fast cores among them).
 
-    A hybrid processor's efficiency cores are slower (`cpu_capacity`, else the highest frequency): fast is at least
-    four fifths of the fastest. Without topology every processor counts as a core.
+    A hybrid processor's efficiency cores are slower (`cpu_capacity`, else the highest frequency):
+    fast is at least four fifths of the fastest. Without topology every processor counts as a core.
     """
     speeds: dict[str, float] = {}
     for cpu in usable:
@@ -144,7 +150,8 @@ def threads(usable: frozenset[int] | None = None, root: Path = Path("/")) -> Thr
 
 
 def candidates(usable: frozenset[int] | None = None, root: Path = Path("/")) -> list[int]:
-    """Return the thread counts worth measuring: fast cores, physical cores, all processors, within the control group's limit."""
+    """Return the thread counts worth measuring: fast cores, physical cores, all processors, within
+    the control group's limit."""
     usable = allowed() if usable is None else usable
     physical, fast = cores(usable, root)
     limit = MOST_THREADS if (granted := quota(root)) is None else max(1, int(granted + 0.999))
@@ -152,11 +159,12 @@ def candidates(usable: frozenset[int] | None = None, root: Path = Path("/")) -> 
 
 
 def repacked(kinds: set[str], have: frozenset[str], machine: str = platform.machine()) -> set[str]:
-    """Return which of the weight types `kinds` are worth repacking by llama.cpp (ggml/src/ggml-cpu/repack.cpp).
+    """Return which of the weight types `kinds` are worth repacking by llama.cpp
+    (ggml/src/ggml-cpu/repack.cpp).
 
-    `have` are the processor's instruction sets. On x86 Q2_K and Q4_K are not: llama.cpp reads their own layout in tiles
-    (ggml-cpu/tiled), which is 1.5 times as fast with AVX-512 VNNI, and as fast with AVX2; single tokens are 9 to 16 %
-    slower, and no time is spent on repacking.
+    `have` are the processor's instruction sets. On x86 Q2_K and Q4_K are not: llama.cpp reads their
+    own layout in tiles (ggml-cpu/tiled), which is 1.5 times as fast with AVX-512 VNNI, and as fast
+    with AVX2; single tokens are 9 to 16 % slower, and no time is spent on repacking.
     """
     if machine.lower() in ("aarch64", "arm64"):
         dot = sys.platform == "darwin" or "asimddp" in have

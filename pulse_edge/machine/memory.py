@@ -1,4 +1,5 @@
-"""Bytes of memory: free on this machine, taken by this process, and its peak. Standard library only."""
+"""Bytes of memory: free on this machine, taken by this process, and its peak. Standard library
+only."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ MIB = 1 << 20
 
 
 def available(root: Path = Path("/")) -> int | None:
-    """Return the bytes that can be taken without swapping, within container limits; None where the system does not say."""
+    """Return the bytes that can be taken without swapping, within container limits; None where the
+    system does not say."""
     if sys.platform == "win32":
         return _windows_available()
     try:
@@ -30,7 +32,8 @@ def available(root: Path = Path("/")) -> int | None:
 
 
 def _room(group: Path) -> int | None:
-    """Bytes below a control group's limit; page cache counts as free, since the kernel drops it. None: no limit."""
+    """Bytes below a control group's limit; page cache counts as free, since the kernel drops it.
+    None: no limit."""
     for limit, used, cache in (
         ("memory.max", "memory.current", ("inactive_file", "active_file")),
         (
@@ -72,7 +75,8 @@ def resident() -> int:
 
 
 def peak() -> int:
-    """Return the largest resident set of this process so far, in bytes; 0 where the system does not say."""
+    """Return the largest resident set of this process so far, in bytes; 0 where the system does not
+    say."""
     if sys.platform == "win32":
         return 0
     with contextlib.suppress(

@@ -1,7 +1,8 @@
-"""The memory plan: what loading and using a kit will take, computed before anything is loaded, and how to make it fit.
+"""The memory plan: what loading and using a kit will take, computed before anything is loaded, and
+how to make it fit.
 
-Figures are resident bytes, as VmHWM counts them: mapped weights are included, because llama.cpp touches all of them.
-docs/machine.md compares the figures with measured ones. Standard library only.
+Figures are resident bytes, as VmHWM counts them: mapped weights are included, because llama.cpp
+touches all of them. docs/machine.md compares the figures with measured ones. Standard library only.
 """
 
 from __future__ import annotations
@@ -17,14 +18,16 @@ from pulse_edge.machine import cpu, memory
 from pulse_edge.machine.memory import MIB, shown
 
 BATCHES = (256, 128, 64, 32)
-"""Tokens or image tokens of a decode call, best first. Larger batches than 256 are not faster on a CPU."""
+"""Tokens or image tokens of a decode call, best first. Larger batches than 256 are not faster on a
+CPU."""
 SPARE = 512 * MIB
-"""Memory left free before weights are repacked: repacked weights cannot be dropped when another program needs memory."""
+"""Memory left free before weights are repacked: repacked weights cannot be dropped when another
+program needs memory."""
 _PROGRAM = 150 * MIB
 """Python, NumPy, OpenCV, the code of both engines, the vocabulary, and a page of 2 MP; measured."""
 _PAGE = 112 * MIB
-"""Memory added while a page is flattened and judged: the networks for orientation, and 25 bytes a pixel of a page of
-2 MP. Measured up to 16 MP."""
+"""Memory added while a page is flattened and judged: the networks for orientation, and 25 bytes a
+pixel of a page of 2 MP. Measured up to 16 MP."""
 _WAITING_PAGE = 16 * MIB
 """A page that waits for its questions: its picture, as read and as flattened."""
 _CONTEXT_STEP = 256
@@ -43,9 +46,11 @@ class Workload:
     """What the caller is going to do with the kit. The default allows anything."""
 
     pages: int | None = None
-    """Number of pages, all encoded before the first question so that the encoder can be closed; None: no such order."""
+    """Number of pages, all encoded before the first question so that the encoder can be closed;
+    None: no such order."""
     tokens: int | None = None
-    """Limit of tokens of prompt, questions and answers, without image tokens; None: the kit's context."""
+    """Limit of tokens of prompt, questions and answers, without image tokens; None: the kit's
+    context."""
     image_tokens: int | None = None
     """Limit of image tokens of a page that are prefilled; None: all of them."""
 
@@ -59,7 +64,8 @@ class Plan:
     batch: int
     """Tokens or image tokens of a decode call."""
     repack: bool
-    """True: weights are read into memory in the layout that suits this processor; False: they stay mapped from the file."""
+    """True: weights are read into memory in the layout that suits this processor; False: they stay
+    mapped from the file."""
     encoder_first: bool
     """True: the encoder is closed before the language model is loaded."""
     parts: dict[str, int]
@@ -89,7 +95,8 @@ class Plan:
 
     @property
     def fits(self) -> bool:
-        """Whether the plan stays within the budget, with SPARE to spare if none of its weights can be dropped."""
+        """Whether the plan stays within the budget, with SPARE to spare if none of its weights can
+        be dropped."""
         spare = SPARE if self.repack else -self.idle
         return self.budget is None or self.peak + spare <= self.budget
 
@@ -114,8 +121,9 @@ def make(
 ) -> Plan:
     """Return the best plan that fits into the free memory and into `limit` bytes.
 
-    `exact_int8` as in `encoder_bytes`; `flags` are the processor's (None: this machine's). Raises MemoryShortage with
-    the figures of the smallest plan when none fits, KitError for a broken GGUF header.
+    `exact_int8` as in `encoder_bytes`; `flags` are the processor's (None: this machine's). Raises
+    MemoryShortage with the figures of the smallest plan when none fits, KitError for a broken GGUF
+    header.
     """
     free = memory.available()
     if free is not None:
@@ -140,10 +148,12 @@ def make(
 def ladder(
     kit: Kit, workload: Workload, budget: int | None, flags: frozenset[str], *, exact_int8: bool
 ) -> list[Plan]:
-    """Return every plan worth trying, best first: large batches before small ones, then repacked before mapped.
+    """Return every plan worth trying, best first: large batches before small ones, then repacked
+    before mapped.
 
-    The encoder of a single page is always closed first, which costs nothing. For several pages it is closed only where
-    that makes the plan fit, because their first answer then waits until all of them are encoded.
+    The encoder of a single page is always closed first, which costs nothing. For several pages it
+    is closed only where that makes the plan fit, because their first answer then waits until all of
+    them are encoded.
     """
     header = gguf_header.read(kit.file(kit.manifest.language.file))
     faster = cpu.repacked(set(header.by_type), flags)
@@ -172,7 +182,8 @@ def ladder(
 def context_for(manifest: Manifest, workload: Workload) -> int:
     """Tokens of the context: the kit's, or fewer where the workload cannot fill it.
 
-    No answer depends on it: an answer that the kit's context would cut off gets the whole of that context.
+    No answer depends on it: an answer that the kit's context would cut off gets the whole of that
+    context.
     """
     limit = manifest.language.context_length
     if workload.tokens is None:
@@ -205,9 +216,9 @@ def part_bytes(
 ) -> dict[str, int]:
     """Bytes of each part; see `Plan.parts`.
 
-    `compute` is llama.cpp's buffer for the largest graph without flash attention (scores of every head over the whole
-    context, their mask, and seven vectors of the width for each token; or the logits), and the copy of the scores in
-    f16 with which they are multiplied by the values.
+    `compute` is llama.cpp's buffer for the largest graph without flash attention (scores of every
+    head over the whole context, their mask, and seven vectors of the width for each token; or the
+    logits), and the copy of the scores in f16 with which they are multiplied by the values.
     """
     language = manifest.language
     width, kv_width = language.embedding_length, language.key_value_length
@@ -228,11 +239,12 @@ def part_bytes(
 
 
 def encoder_bytes(manifest: Manifest, *, exact_int8: bool) -> int:
-    """Bytes of the encoder while it works: its weights, in float32 where they are fp16, and the activations of a tile.
+    """Bytes of the encoder while it works: its weights, in float32 where they are fp16, and the
+    activations of a tile.
 
-    `exact_int8` says that ONNX Runtime needs the setting for exact sums of an int8 encoder here. It took 144 and 179 MiB
-    more for 302 MiB of weights. Fitted to ViT-L/14-336 (fp16 1.5 GB, int8 0.55 GB with ONNX Runtime itself) and to the
-    miniature.
+    `exact_int8` says that ONNX Runtime needs the setting for exact sums of an int8 encoder here. It
+    took 144 and 179 MiB more for 302 MiB of weights. Fitted to ViT-L/14-336 (fp16 1.5 GB, int8 0.55
+    GB with ONNX Runtime itself) and to the miniature.
     """
     m = manifest.vision
     weights = sum(file.bytes for name, file in manifest.files.items() if name.startswith(m.file))
@@ -241,9 +253,11 @@ def encoder_bytes(manifest: Manifest, *, exact_int8: bool) -> int:
 
 
 def gpu_layers(free: int, header: Header, kv_cache: int, compute: int) -> int:
-    """Return how many layers go to a GPU with `free` bytes, the output counted as one more; 0: none.
+    """Return how many layers go to a GPU with `free` bytes, the output counted as one more; 0:
+    none.
 
-    A layer takes its weights and its share of the KV cache along. The compute buffer and CUDA's own memory come first.
+    A layer takes its weights and its share of the KV cache along. The compute buffer and CUDA's own
+    memory come first.
     """
     room = free - compute - _CUDA
     cached = kv_cache // header.layers
@@ -259,7 +273,8 @@ def gpu_layers(free: int, header: Header, kv_cache: int, compute: int) -> int:
 
 
 def with_gpu(plan: Plan, layers: int, header: Header) -> Plan:
-    """Return `plan` with that many layers on the GPU; the parts count the machine's own memory only."""
+    """Return `plan` with that many layers on the GPU; the parts count the machine's own memory
+    only."""
     share = 1 - layers / (header.layers + 1)
     moved = {name: int(plan.parts[name] * share) for name in ("weights", "kv_cache", "compute")}
     return replace(plan, gpu_layers=layers, repack=False, parts=plan.parts | moved)

@@ -1,8 +1,9 @@
-"""The machine profile: the speed that `pulse-edge doctor` measured with a kit on this machine, stored for later runs.
+"""The machine profile: the speed that `pulse-edge doctor` measured with a kit on this machine,
+stored for later runs.
 
-The user's cache directory has one file for each pair of a kit (its manifest's hash) and a machine (processor, cores, engines'
-versions): after an update of the program, or on another machine, it is measured again. Refusals are stored elsewhere: see
-`self_test_results`. Standard library only.
+The user's cache directory has one file for each pair of a kit (its manifest's hash) and a machine
+(processor, cores, engines' versions): after an update of the program, or on another machine, it is
+measured again. Refusals are stored elsewhere: see `self_test_results`. Standard library only.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ class Speed:
     decode_threads: int
 
     def seconds(self, tiles: int, image_tokens: int, questions: Iterable[tuple[int, int]]) -> float:
-        """Return the seconds of one page: `questions` are (tokens of its text, tokens of its answer)."""
+        """Return the seconds of one page: `questions` are (tokens of its text, tokens of its
+        answer)."""
         pairs = list(questions)
         prefilled = image_tokens + sum(text for text, _ in pairs)
         decoded = sum(answer for _, answer in pairs)

@@ -1,9 +1,10 @@
 """Results of a kit's self-test on this machine: its golden cases came back, or the kit is refused.
 
-A result is stored in the user's state directory ($PULSE_EDGE_STATE) and, where a bundle installed the program and this
-user may write there, in the installation, so that it holds for everybody who uses it. Neither is a cache: clearing caches
-forgets no refusal. A result belongs to a kit (its manifest's hash), a processor and the engines' versions. The number of
-cores does not matter: a kit that is refused on eight cores is refused on one. Standard library only.
+A result is stored in the user's state directory ($PULSE_EDGE_STATE) and, where a bundle installed
+the program and this user may write there, in the installation, so that it holds for everybody who
+uses it. Neither is a cache: clearing caches forgets no refusal. A result belongs to a kit (its
+manifest's hash), a processor and the engines' versions. The number of cores does not matter: a kit
+that is refused on eight cores is refused on one. Standard library only.
 """
 
 from __future__ import annotations
@@ -42,13 +43,15 @@ class Result:
 
 
 def processor() -> str:
-    """Return a hash of everything about this machine that can change the numbers of an answer: processor and engines."""
+    """Return a hash of everything about this machine that can change the numbers of an answer:
+    processor and engines."""
     parts = [platform.machine(), cpu.name(), sorted(cpu.flags()), profile.engines()]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def folders() -> list[Path]:
-    """Return where results are stored: the user's state directory first, then the installation that a bundle made."""
+    """Return where results are stored: the user's state directory first, then the installation that
+    a bundle made."""
     variable = os.environ.get(STATE_VARIABLE)
     state = Path(variable) if variable else paths.user_state()
     version = installation.version_folder()
@@ -57,7 +60,8 @@ def folders() -> list[Path]:
 
 
 def recall(kit: Kit) -> Result | None:
-    """Return the stored result for a kit on this machine; None: not proven here. A refusal in any folder outweighs a pass."""
+    """Return the stored result for a kit on this machine; None: not proven here. A refusal in any
+    folder outweighs a pass."""
     results = list(_stored(kit))
     return next((r for r in results if r.refused), results[0] if results else None)
 
@@ -75,7 +79,8 @@ def _stored(kit: Kit) -> Iterator[Result]:
 
 
 def store(kit: Kit, refused: str | None) -> list[str]:
-    """Store a result in every folder that this user may write; return why others could not be written."""
+    """Store a result in every folder that this user may write; return why others could not be
+    written."""
     time = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     text = json.dumps(asdict(Result(kit.sha256, refused, time)), indent=1) + "\n"
     problems = []
@@ -92,7 +97,8 @@ def store(kit: Kit, refused: str | None) -> list[str]:
         except FolderError as e:
             problems.append(str(e))
         except OSError as e:
-            # Another user's installation: it only matters that a refusal stored there is not out of date.
+            # Another user's installation: it only matters that a refusal stored there is not out of
+            # date.
             if n == 0 or path.exists():
                 problems.append(f"{path}: cannot be written ({e.strerror or e})")
     return problems

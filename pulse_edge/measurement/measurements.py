@@ -23,3 +23,5 @@ class Measurement:
     """The leads that gave the value."""
     reason: str = ""
     """Why it is not measurable; else empty."""
+    doubt: str = ""
+    """What the value rests on without proof, such as an assumed paper speed; else empty."""

@@ -14,6 +14,17 @@ LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V
 SAMPLES_PER_SECOND = 500
 
 
+@dataclass(frozen=True, eq=False)
+class LeadPath:
+    """Where the trace of a lead or a rhythm strip runs over the flat page."""
+
+    lead: str
+    points: Millivolts
+    """(samples, 2) float32 pixels x, y of each sample of the signal; NaN where nothing was traced."""
+    strip: bool = False
+    """A rhythm strip rather than one of the twelve leads."""
+
+
 @dataclass(frozen=True)
 class TracedSignal:
     """Twelve leads in millivolts on one time axis, as they were traced; what was not traced is NaN."""
@@ -35,6 +46,8 @@ class TracedSignal:
     """Long rhythm strips as (lead, (samples,) millivolts): the same time axis as `millivolts`."""
     reasons: tuple[str, ...] = ()
     """Why leads are missing, a sentence each."""
+    paths: tuple[LeadPath, ...] = ()
+    """Where the traces run over the page, for a picture."""
 
     @property
     def valid(self) -> Mask:

@@ -32,8 +32,10 @@ class CheckedPage:
 
 
 def check(page: reader.Page, *, straighten: bool = True) -> CheckedPage:
-    """Flatten a page and judge it; refuse nothing. Without `straighten` its pixels stay as they
-    are."""
+    """Flatten a page and judge it, without refusing it.
+
+    Without `straighten` its pixels stay as they are.
+    """
     start = time.perf_counter()
     if page.plot is not None:
         flat, judged = _check_plot(page.image, page.plot)
@@ -48,8 +50,7 @@ def check(page: reader.Page, *, straighten: bool = True) -> CheckedPage:
 
 
 def _check_plot(image: Image.Image, plot: PlottedPage) -> tuple[rectify.Flat, quality.Quality]:
-    """Return what is known of a page that this program plotted from a recording; nothing is
-    measured."""
+    """Return the facts of a page that this program plotted from a recording, without measuring."""
     scale = plot.pixels_per_mm
     flat = rectify.Flat(
         image=image,
@@ -86,8 +87,10 @@ def _check_plot(image: Image.Image, plot: PlottedPage) -> tuple[rectify.Flat, qu
 
 
 def admit(page: reader.Page, straighten: bool, force: bool) -> CheckedPage:
-    """Check a page. Raises PageRefused where it is refused; with `force` that is only noted in its
-    quality."""
+    """Check a page.
+
+    Raises PageRefused where it is refused; with `force` that is only noted in its quality.
+    """
     width, height = page.image.size
     if min(width, height) < MIN_SIDE:
         raise PageRefused(

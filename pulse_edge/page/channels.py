@@ -40,8 +40,10 @@ def reduced(picture: Pixels, longest: int) -> tuple[Pixels, float]:
 
 
 def scaled(picture: Pixels, scale: float) -> Pixels:
-    """Return a picture (H, W, 3) at `scale` of its size, averaged; the same array from a scale of 1
-    on."""
+    """Return a picture (H, W, 3) at `scale` of its size, averaged.
+
+    From a scale of 1 on it is the same array.
+    """
     if scale >= 1.0:
         return picture
     size = max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale))

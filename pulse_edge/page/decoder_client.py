@@ -113,16 +113,20 @@ class Worker:
         return self.process.poll() is not None
 
     def open(self, task: Task) -> int:
-        """Send it a file and return how many pages that has. Raises WorkerEnded, OutOfMemory and
-        the project's errors."""
+        """Send it a file and return how many pages that has.
+
+        Raises WorkerEnded, OutOfMemory and the project's errors.
+        """
         self.task, self.files = None, self.files + 1
         reply = self._ask(task.request(), task.data)
         self.task = task
         return int(reply["pages"])
 
     def page(self, number: int, read_page: ReadPage) -> Any:
-        """Have a page decoded, counted from 0, and return what `read_page` makes of it. Raises as
-        `open` does."""
+        """Have a page decoded, counted from 0, and return what `read_page` makes of it.
+
+        Raises as `open` does.
+        """
         return self._ask({"do": "page", "page": number}, read_page=read_page)
 
     def forget(self) -> None:
@@ -220,8 +224,10 @@ _worker: Worker | None = None
 
 
 def start() -> None:
-    """Start the process if it does not run. Commands call this first, so that it is ready when the
-    first file is read."""
+    """Start the process if it does not run.
+
+    Commands call this first, so that it is ready when the first file is read.
+    """
     global _worker
     with _lock:
         if _worker is not None and _worker.owner != os.getpid():
@@ -313,7 +319,9 @@ class Decoding:
 
 class DecoderFailure(PulseEdgeError):
     """A page that exceeded a limit or broke the decoder, with the project's `error` that says so.
-    Internal to this package."""
+
+    Internal to this package.
+    """
 
     def __init__(self, error: PulseEdgeError) -> None:
         super().__init__(str(error))

@@ -132,8 +132,10 @@ def _grey(pixels: npt.NDArray[Any], dataset: Any, name: str) -> npt.NDArray[np.u
 
 
 def _window(dataset: Any, bits: int, signed: bool) -> npt.NDArray[np.uint8] | None:
-    """Return the grey (2 ** bits,) of each stored number, negative ones last; None without window
-    and rescaling."""
+    """Return the grey (2 ** bits,) of each stored number, negative ones last.
+
+    It is None without window and rescaling.
+    """
     from pydicom.pixels import apply_modality_lut, apply_voi_lut
 
     lookup, window = (
@@ -198,8 +200,10 @@ def _is_compressed(dataset: Any) -> bool:
 
 
 def _check_frame(dataset: Any, n: int, name: str) -> None:
-    """Raise ScanError where a compressed frame is cut short; pydicom itself counts the pixels of
-    others."""
+    """Raise ScanError where a compressed frame is cut short.
+
+    pydicom itself counts the pixels of others.
+    """
     from pydicom.encaps import get_frame
 
     syntax = _syntax(dataset)

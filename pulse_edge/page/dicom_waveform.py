@@ -72,8 +72,10 @@ class _LeadCollector:
         return all(lead in complete_leads(self.leads)[0] for lead in LEADS)
 
     def add(self, number: int) -> None:
-        """Add the leads of a multiplex group. Where two groups have a lead, the one with more
-        seconds stays."""
+        """Add the leads of a multiplex group.
+
+        Where two groups have a lead, the one with more seconds stays.
+        """
         group = self._dataset.WaveformSequence[number]
         channels = list(group.get("ChannelDefinitionSequence", ()))
         names = [_lead_name(channel) for channel in channels]
@@ -198,8 +200,10 @@ _KINDS = {"SB": "<i1", "UB": "<u1", "SS": "<i2", "US": "<u2", "SL": "<i4", "UL":
 
 
 def _samples(dataset: Any, number: int, name: str) -> _Samples:
-    """Return the samples of a group as they are stored. Count, size and length are checked before
-    pydicom unpacks them."""
+    """Return the samples of a group as they are stored.
+
+    Count, size and length are checked before pydicom unpacks them.
+    """
     from pydicom.waveforms import multiplex_array
 
     group = dataset.WaveformSequence[number]
@@ -246,8 +250,10 @@ def _padding(group: Any, kind: str) -> int | None:
 def _channel_numbers(
     channel: Any, column: npt.NDArray[Any], samples: _Samples, name: str
 ) -> npt.NDArray[np.float64]:
-    """Return a channel's numbers, NaN where none was recorded. Numbers with fewer bits than stored
-    are sign-extended."""
+    """Return a channel's numbers, NaN where none was recorded.
+
+    Numbers with fewer bits than stored are sign-extended.
+    """
     values = column.astype(np.int64)
     recorded = (
         values != samples.padding if samples.padding is not None else np.ones(values.shape, bool)
@@ -271,8 +277,10 @@ def _channel_numbers(
 
 
 def _to_little_endian(dataset: Any) -> None:
-    """Swap the bytes of a big endian data set's samples, by the word length of its VR; pydicom
-    leaves them as they are."""
+    """Swap the bytes of a big endian data set's samples, by the word length of its VR.
+
+    pydicom leaves them as they are.
+    """
     if dataset.original_encoding[1] is not False:
         return
     for group in dataset.WaveformSequence:

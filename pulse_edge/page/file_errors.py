@@ -30,8 +30,10 @@ class Limits:
 
 
 def raise_if_cut_short(name: str, what: str, why: str | None) -> None:
-    """Raise ScanError for a file that is cut short; `why` says how that shows, None that the file
-    is whole."""
+    """Raise ScanError for a file that is cut short.
+
+    `why` says how that shows, None that the file is whole.
+    """
     if why is not None:
         raise ScanError(f"{name}: is {what} that is cut short: {why}. {AGAIN}")
 
@@ -102,8 +104,10 @@ def too_large(name: str, pixels: int, limits: Limits, size: str = "") -> PageRef
 
 
 def too_many_pages(name: str, limits: Limits, count: int | None = None) -> PageRefused:
-    """Return the error for a file with more pages than the limit; `count`: how many, where that is
-    known."""
+    """Return the error for a file with more pages than the limit.
+
+    `count`: how many, where that is known.
+    """
     many = (
         f"more than {limits.pages} pages, the limit"
         if count is None

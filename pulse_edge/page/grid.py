@@ -61,8 +61,9 @@ class Waves:
 
 
 def grid_waves(work: Pixels, step: int = _STEP) -> Waves | None:
-    """Return the grid's waves all over the sheet, grown from the clearest patch outwards; None
-    without a grid.
+    """Return the grid's waves all over the sheet, grown from the clearest patch outwards.
+
+    It is None without a grid.
 
     `work`: RGB pixels (H, W, 3). `step`: pixels from patch to patch.
     """
@@ -278,8 +279,9 @@ def _ordered(one: Points, two: Points) -> Points:
 def _grow_patches(
     spectra: _Spectra, start: tuple[int, int], vectors: Points
 ) -> dict[tuple[int, int], Points]:
-    """Follow the waves of the clearest patch to its neighbours, while a similar wave stands out;
-    return patch -> waves.
+    """Follow the waves of the clearest patch to its neighbours, while a similar wave stands out.
+
+    Return patch -> waves.
 
     The next harmonic of 5 mm lines may be 20 % away: waves of neighbours differ by less than half
     of that.

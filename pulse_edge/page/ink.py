@@ -1,4 +1,4 @@
-"""The trace of a page, told from its grid and its paper.
+"""The trace of a page, separated from its grid and its paper.
 
 By colour where the grid is coloured. A dark grid is found by its phase: the picture is multiplied
 by waves of the grid's own spacing and smoothed, which follows lines over folds.
@@ -63,16 +63,19 @@ class Ink:
 
 
 def depth(pixels: Pixels, mm: float) -> Float:
-    """Return (H, W) 0..1: how much darker each pixel is than the paper around it. `mm`: pixels of a
-    millimetre."""
+    """Return (H, W) 0..1: how much darker each pixel is than the paper around it.
+
+    `mm`: pixels of a millimetre.
+    """
     grey = brightest(pixels)
     paper = cv2.blur(cv2.dilate(grey, np.ones((odd(2.5 * mm),) * 2, np.uint8)), (odd(6 * mm),) * 2)
     return np.asarray(cv2.subtract(paper, grey).astype(np.float32) / np.maximum(paper, 40))
 
 
 def grid_lines(dark: Float, across: float, down: float, spacing: float = 5.0) -> Mask:
-    """Return (H, W): where the lines of a grid of `spacing` mm lie. `across`, `down`: pixels per
-    millimetre.
+    """Return (H, W): where the lines of a grid of `spacing` mm lie.
+
+    `across`, `down`: pixels per millimetre.
 
     The picture is multiplied by the grid's wave and smoothed over two cells. The phase that remains
     says how far the lines lie from where an even grid has them: it follows a fold.

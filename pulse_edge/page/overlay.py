@@ -1,4 +1,4 @@
-"""Copies of pages and pictures with what was determined drawn over them, for people."""
+"""Copies of pages and pictures that show people the verdict, the rows, the scale and the sheet."""
 
 from __future__ import annotations
 
@@ -36,8 +36,10 @@ def page_overlay(
 
 
 def _draw_ruler(canvas: Pixels, across: float, down: float, thick: int) -> None:
-    """Draw a mark each centimetre along the left and top edge; `across`, `down`: pixels of a
-    centimetre."""
+    """Draw a mark each centimetre along the left and top edge.
+
+    `across`, `down`: pixels of a centimetre.
+    """
     for n in range(int(canvas.shape[1] / across) + 1):
         x = round(n * across)
         cv2.line(canvas, (x, 0), (x, 6 * thick), _RULER, thick)
@@ -66,8 +68,9 @@ def _text(lines: Sequence[str], width: int, thick: int, colour: tuple[int, int, 
 
 
 def wrapped(line: str, size: float, thick: int, width: int) -> list[str]:
-    """Split a line between words into parts that are at most `width` pixels wide; a single word may
-    be wider.
+    """Split a line between words into parts that are at most `width` pixels wide.
+
+    A single word may be wider.
 
     `size`, `thick`: scale and thickness of the letters, as OpenCV draws them.
     """

@@ -1,5 +1,6 @@
-"""A PDF's pages, rendered by pdfium at 300 dpi, with filled-in form fields. Runs in the process
-that decodes (decoder_worker.py): the text layer is never read.
+"""A PDF's pages, rendered by pdfium at 300 dpi, with filled-in form fields.
+
+Runs in the process that decodes (decoder_worker.py): the text layer is never read.
 
 pdfium cannot be interrupted: a page of a few hundred bytes may ask for more drawing than a year has
 time for. It also draws a picture that is cut short as far as its data go, so the data of each
@@ -109,8 +110,10 @@ def _user_unit(document: Any, n: int) -> float:
 
 
 def _dots(picture: Any, area: float) -> float:
-    """Return the pixels of a picture for a point of the page; 0 where it covers little of the
-    page's `area`."""
+    """Return the pixels of a picture for a point of the page.
+
+    It is 0 where it covers little of the page's `area`.
+    """
     import pypdfium2
 
     try:

@@ -1,5 +1,6 @@
-"""JPEG, PNG, TIFF, BMP, WebP, GIF, AVIF and HEIC files to RGB pages, by Pillow. Runs in the decoder
-(decoder_worker.py).
+"""JPEG, PNG, TIFF, BMP, WebP, GIF, AVIF and HEIC files to RGB pages, by Pillow.
+
+Runs in the decoder (decoder_worker.py).
 
 Each opener takes a file's bytes, its name for people and the limits, and returns one function for
 each page, which decodes it. A file that is damaged, too large or cut short raises, in the opener or
@@ -108,7 +109,7 @@ def webp(data: bytes, name: str, limits: Limits) -> list[Decode]:
 def jpeg(data: bytes, name: str, limits: Limits) -> list[Decode]:
     """Open a JPEG, whose data must reach its last block.
 
-    Where the data stop early libjpeg fills up with grey, and Pillow reports nothing.
+    Where the data stop early libjpeg fills up with grey, and Pillow does not report it.
     """
 
     def decode() -> Image.Image:

@@ -46,7 +46,7 @@ class Trace:
     seconds: Millivolts
     """(n,) seconds of the recording of each sample."""
     mv: Millivolts
-    """(n,) millivolts above the lead's baseline, NaN where nothing was recorded."""
+    """(n,) millivolts above the lead's baseline, NaN where none was recorded."""
     moved: float
     """Millivolts by which the baseline was moved, against the lead's own on this page."""
 
@@ -83,8 +83,10 @@ def blank_paper(width: int, height: int) -> Pixels:
 
 
 def draw_row(page: Image.Image, middle: float, traces: Sequence[Trace], gain: float) -> None:
-    """Draw the traces of one row and their calibration pulse; `middle`: mm from the page's top to 0
-    mV."""
+    """Draw the traces of one row and their calibration pulse.
+
+    `middle`: mm from the page's top to 0 mV.
+    """
     # The strip of a row is two rows high: tall waves reach into the neighbouring rows, as on paper.
     size = page.width, ROW * 2 * PX_PER_MM
     strip = Image.new("L", (size[0] * _FINER, size[1] * _FINER))
@@ -98,8 +100,10 @@ def draw_row(page: Image.Image, middle: float, traces: Sequence[Trace], gain: fl
 
 
 def _strip_points(mm: Millivolts | float, mv: Millivolts | float, gain: float) -> Points:
-    """Return pixels (n, 2) on a row's enlarged strip, whose middle is 0 mV; `mm`: from the page's
-    left."""
+    """Return pixels (n, 2) on a row's enlarged strip, whose middle is 0 mV.
+
+    `mm`: from the page's left.
+    """
     k = PX_PER_MM * _FINER
     return np.stack(
         np.broadcast_arrays(np.asarray(mm) * k, (ROW - np.asarray(mv) * gain) * k), axis=-1

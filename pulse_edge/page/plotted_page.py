@@ -63,8 +63,10 @@ class PlottedPage:
 
 
 def from_json(about: Mapping[str, Any]) -> PlottedPage:
-    """Read the facts from a JSON object of `PlottedPage.to_json`. Raises ValueError for anything
-    else."""
+    """Read the facts from a JSON object of `PlottedPage.to_json`.
+
+    Raises ValueError for anything else.
+    """
     try:
         numbers = {
             k: float(about[k])

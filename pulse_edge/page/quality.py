@@ -1,6 +1,6 @@
 """From a flat page to facts with numbers, and a verdict with reasons that a nurse can act on.
 
-In: `Flat`. Out: `Quality`. Nothing printed on the page is read, and no measurement is compared with
+In: `Flat`. Out: `Quality`. Text on the page is not read, and no measurement is compared with
 what is printed on it.
 """
 
@@ -155,8 +155,10 @@ def _page_facts(
 
 
 def judge_facts(facts: Mapping[str, float]) -> tuple[Reason, ...]:
-    """Compare facts with LIMITS; refusals come first. Where a page is no ECG, only the advice that
-    fits remains."""
+    """Compare facts with LIMITS; refusals come first.
+
+    Where a page is no ECG, only the advice that fits remains.
+    """
     reasons = []
     for check, limit in LIMITS.items():
         if check not in facts:
@@ -188,8 +190,10 @@ def _verdict(reasons: tuple[Reason, ...]) -> str:
 
 
 def _dark_background(picture: Pixels) -> float | None:
-    """Return the level of 255 of an ECG's background where it is light on dark; None for anything
-    else."""
+    """Return the level of 255 of an ECG's background where it is light on dark.
+
+    It is None for anything else.
+    """
     background = float(np.median(brightest(picture[::8, ::8])))
     if background >= _BLACK:
         return None

@@ -99,8 +99,9 @@ def read(source: Source) -> Page:
 
 
 def read_all(source: Source | Document) -> list[Page]:
-    """Return every page of `source`; only a TIFF, a PDF or a DICOM file can have several. Raises
-    ScanError and PageRefused.
+    """Return every page of `source`; only a TIFF, a PDF or a DICOM file can have several.
+
+    Raises ScanError and PageRefused.
 
     The string `-` is standard input. An open PIL image gives its current frame. A page that cannot
     be read raises, and so do more than MAX_TOTAL_PIXELS of all pages: `Document` gives the pages
@@ -207,8 +208,10 @@ def _decode_image(image: Image.Image) -> Image.Image:
 def _read_page(
     width: int, height: int, about: Any, pipe: IO[bytes]
 ) -> tuple[Image.Image, PlottedPage | None]:
-    """Read a page from the decoder's pipe: RGB bytes from top to bottom. Raises ValueError beyond
-    the limit of pixels."""
+    """Read a page from the decoder's pipe: RGB bytes from top to bottom.
+
+    Raises ValueError beyond the limit of pixels.
+    """
     plot = None if about is None else from_json(about)
     if min(width, height) < 1 or width * height > MAX_PIXELS:
         raise ValueError("the decoder sends a page beyond the limit of pixels")
@@ -276,7 +279,7 @@ def _from_stdin() -> bytes:
     stdin = getattr(sys.stdin, "buffer", None)  # sys.stdin is None under pythonw
     if stdin is None or stdin.closed or stdin.isatty():
         raise ScanError(
-            "-: nothing comes in on standard input. Send a picture: pulse-edge interpret - < "
+            "-: no data come in on standard input. Send a picture: pulse-edge interpret - < "
             "scan.png"
         )
     return _from_file(stdin, "-")

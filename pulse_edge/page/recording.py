@@ -18,7 +18,7 @@ class Signal:
     """One lead."""
 
     mv: Millivolts
-    """(n,) millivolts, NaN where nothing was recorded."""
+    """(n,) millivolts, NaN where none was recorded."""
     hz: float
     """Samples a second."""
     start: float = 0.0
@@ -64,8 +64,9 @@ class Recording:
 
 
 def complete_leads(leads: Mapping[str, Signal]) -> tuple[dict[str, Signal], tuple[str, ...]]:
-    """Add those of I, II, III, aVR, aVL and aVF that follow from two others; return all leads and
-    the names of the added.
+    """Add those of I, II, III, aVR, aVL and aVF that follow from two others.
+
+    Return all leads and the names of the added.
 
     Einthoven: I + III = II. Goldberger: aVR = -(I + II) / 2, aVL = I - II / 2, aVF = II - I / 2.
     Exact, as all six leads come from three electrodes. Carts themselves record eight leads and

@@ -116,8 +116,9 @@ class Flat:
 
 
 def flatten(image: Image.Image) -> Flat:
-    """Find the sheet in an RGB picture, flatten it, turn it upright and even out its light. Raises
-    nothing.
+    """Find the sheet in an RGB picture, flatten it, turn it upright and even out its light.
+
+    Never raises an error of its own.
 
     What cannot be determined stays as it is. Where the whole picture is bent or no ECG, the band
     with a grid is tried.
@@ -327,8 +328,10 @@ def _clockwise(corners: Points) -> tuple[tuple[float, float], ...]:
 def _grid(
     waves: Waves | None, scale: float, *, sideways: bool = False
 ) -> tuple[Grid | None, float | None]:
-    """Return the grid of a flat page, and the angle of its lines in degrees; `sideways`: measured
-    before a quarter turn."""
+    """Return the grid of a flat page, and the angle of its lines in degrees.
+
+    `sideways`: measured before a quarter turn.
+    """
     if waves is None:
         return None, None
     across, down = (

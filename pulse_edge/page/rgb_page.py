@@ -17,8 +17,10 @@ becomes A3 at 300 dpi. An A4 sheet at 600 dpi stays as it is."""
 
 
 def rgb_page(image: Image.Image, name: str, limits: Limits) -> Image.Image:
-    """Return an open image as RGB, upright, without metadata. Raises what Pillow raises, ScanError
-    and PageRefused."""
+    """Return an open image as RGB, upright, without metadata.
+
+    Raises what Pillow raises, ScanError and PageRefused.
+    """
     check_size(image.size, name, limits)
     tiff: dict[int, Any] = dict(
         getattr(image, "tag_v2", {})
@@ -76,16 +78,20 @@ def _rgb(image: Image.Image, name: str, tiff: dict[int, Any]) -> Image.Image:
 
 
 def _halved(image: Image.Image, name: str, tiff: dict[int, Any]) -> Image.Image:
-    """Return `_rgb` of a large image, half as wide and high; halved before copies are made, where
-    its mode allows that."""
+    """Return `_rgb` of a large image, half as wide and high.
+
+    Halved before copies are made, where its mode allows that.
+    """
     if image.mode in ("L", "RGB") and not image.has_transparency_data:
         return image.reduce(2).convert("RGB")
     return _rgb(image, name, tiff).reduce(2)
 
 
 def _eight_bits(image: Image.Image, name: str, tiff: dict[int, Any]) -> Any:
-    """Return grey (H, W) uint8 of an image with more than 8 bits; `convert` would clip everything
-    above 255."""
+    """Return grey (H, W) uint8 of an image with more than 8 bits.
+
+    `convert` would clip everything above 255.
+    """
     import numpy as np  # 40 ms, which few files need
 
     values = np.asarray(image)

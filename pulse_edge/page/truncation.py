@@ -53,8 +53,10 @@ def strips(data: bytes, pieces: Iterable[tuple[int, int]], *, ones: bool) -> str
 
 
 def jpeg2000(data: bytes) -> str | None:
-    """Return why a JPEG 2000 or JPEG-LS picture is cut short: it lacks the end marker. Decoders
-    draw the rest of it."""
+    """Return why a JPEG 2000 or JPEG-LS picture is cut short: it lacks the end marker.
+
+    Decoders draw the rest of it.
+    """
     tail = data[-64:].rstrip(b"\0")  # DICOM pads to an even length
     return None if b"\xff\xd9" in tail else MISSING_PART
 
@@ -187,8 +189,10 @@ def _boxes(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
 
 
 def _box(data: bytes, at: int, end: int, kind: bytes) -> tuple[int, int] | None:
-    """Return start and end of the contents of the first box of a kind; after version and flags for
-    `meta`."""
+    """Return start and end of the contents of the first box of a kind.
+
+    After version and flags for `meta`.
+    """
     for box_kind, start, stop in _boxes(data, at, end):
         if box_kind == kind:
             return (start + 4 if kind == b"meta" else start), stop

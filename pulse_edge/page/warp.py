@@ -78,8 +78,10 @@ def _sheet_corners(frame: Points, edges: SheetEdges | None) -> Points:
 
 
 def warp(picture: Pixels, target: Target, scale: float) -> Pixels:
-    """Resample the page, at `scale` (up to 1) of its size. What lies outside the picture becomes
-    white."""
+    """Resample the page, at `scale` (up to 1) of its size.
+
+    What lies outside the picture becomes white.
+    """
     scale = min(scale, 1.0)
     size = max(1, round(target.size[0] * scale)), max(1, round(target.size[1] * scale))
     matrix = np.diag([scale, scale, 1]) @ target.matrix

@@ -13,16 +13,22 @@ from typing import Any, Literal
 
 from pulse_edge.common import times
 from pulse_edge.common.text import one_line, printable
+from pulse_edge.measurement.checks import ORDER
+from pulse_edge.measurement.summary import summary_lines
 from pulse_edge.report.report import UNCALIBRATED, Finding, Report
 
 TITLE = "12-lead ECG page, read by software"
-ALTERNATIVE_TEXT = "The ECG page as it was read. It must be looked at by a clinician; this text does not replace the picture."
+ALTERNATIVE_TEXT = (
+    "The ECG page as it was read. It must be looked at by a clinician; "
+    "this text does not replace the picture."
+)
 NONE_PRESENT = "No finding of the list is judged present."
 NO_VERDICTS = (
     "No verdicts: this kit is not calibrated for any finding of the list. Their order stands below."
 )
 RANKED = "ranked by the model, not calibrated for this kit: no verdicts and no probabilities"
 NOT_CHECKED = "The text is what the model says. It is not checked against the trace."
+MEASURED_ON = "Measured on the trace by software, without the model"
 URGENCY = {1: "act now", 2: "soon", 3: "note", 4: "none"}
 QUESTION_LENGTH = 80
 """Characters of a question that name it in a list."""
@@ -88,7 +94,7 @@ def content(report: Report) -> Content:
     )
 
 
-# --- sections ---------------------------------------------------------------------------------------------------------
+# --- sections -------------------------------------------------------------------------------------
 
 
 def _contradictions(report: Report) -> Iterator[Section]:
@@ -108,6 +114,25 @@ def _page_quality(report: Report) -> Iterator[Section]:
     items = [f"{verdict} Scale: {scale_text}, turned by {turned} degrees, {pixels}."]
     items += [reason.removeprefix("- ") for reason in reasons]
     yield Section("The page as a picture", (Block("list", items=tuple(map(one_line, items))),))
+
+
+def _measurements(report: Report) -> Iterator[Section]:
+    if report.measurements:
+        lines = tuple(map(one_line, summary_lines(report.measurements)))
+        yield Section(MEASURED_ON, (Block("list", items=lines),))
+
+
+def _checks(report: Report) -> Iterator[Section]:
+    rows = tuple(
+        (check.verdict, one_line(check.sentence))
+        for verdict in ORDER
+        for check in report.checks
+        if check.verdict == verdict
+    )
+    if rows:
+        head = ("Verdict", "Statement and trace")
+        table = Block("table", head=head, rows=tuple(dict.fromkeys(rows)))
+        yield Section("The model's statements against the trace", (table,))
 
 
 def _findings(report: Report) -> Iterator[Section]:
@@ -147,15 +172,18 @@ def _limits(report: Report) -> Iterator[Section]:
         if not answer.complete:
             question = printable(answer.question)[:QUESTION_LENGTH]
             items.append(f"An answer was cut off after {answer.tokens} tokens: {question}")
-    block = Block("list", items=(*items, NOT_CHECKED))
-    yield Section("What the model does not know", (block,))
+    items += [] if report.checks else [NOT_CHECKED]
+    if items:
+        yield Section("What the model does not know", (Block("list", items=tuple(items)),))
 
 
 SECTIONS: tuple[Callable[[Report], Iterator[Section]], ...] = (
     _contradictions,
     _page_quality,
+    _measurements,
     _findings,
     _answers,
+    _checks,
     _limits,
 )
 """The sections between picture and origin, in the order of a printed report."""
@@ -174,7 +202,7 @@ def _origin(report: Report) -> Section:
     return Section("Where this comes from", (Block("table", head=("What", "Which"), rows=rows),))
 
 
-# --- lines that several forms share -----------------------------------------------------------------------------------
+# --- lines that several forms share ---------------------------------------------------------------
 
 
 def read_at(report: Report) -> str:
@@ -185,7 +213,7 @@ def read_at(report: Report) -> str:
 
 
 def page_lines(quality: Mapping[str, Any] | None) -> list[str]:
-    """Return the verdict on the page and what is wrong with it, a line each, from `Report.quality`."""
+    """Return the verdict on the page and its faults, a line each, from `Report.quality`."""
     if quality is None:
         return ["Page: not checked."]
     verdict = "refused, and answered all the same" if quality["forced"] else quality["verdict"]

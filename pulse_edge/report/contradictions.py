@@ -8,8 +8,9 @@ words alone. Standard library only.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from pulse_edge.measurement.checks import Check
 from pulse_edge.report.findings import BY_KEY, HARMLESS, NOT_TOGETHER, STATEMENTS, Statement
 from pulse_edge.report.report import Contradiction, Finding
 
@@ -29,6 +30,15 @@ def contradictions(
     return tuple(sorted(every, key=lambda c: min(BY_KEY[key].urgency for key in c.statements)))
 
 
+def with_trace(checks: Iterable[Check]) -> tuple[Contradiction, ...]:
+    """Return a contradiction for each sentence that the trace contradicts."""
+    contradicted = {c.sentence: c for c in checks if c.verdict == "contradicted"}
+    return tuple(
+        Contradiction("measurement", (c.finding,) if c.finding else (), sentence)
+        for sentence, c in contradicted.items()
+    )
+
+
 _DOUBT = re.compile(
     r"\b(possibl[ey]|probabl[ey]|likely|suspected|questionable|cannot|may|might)\b", re.I
 )
@@ -41,12 +51,9 @@ _DENIAL_AFTER = re.compile(r"\s+(is|are|was|were)?\s*(not|absent|excluded|ruled 
 
 
 def says(text: str, statement: Statement) -> bool | None:
-    """Return whether a text states it (True) or denies it (False); None: neither, both, or with a
-    doubt."""
-    words = re.compile(
-        rf"\b(?:{re.escape(statement.name)}{'|' + statement.synonyms if statement.synonyms else ''})\b",
-        re.I,
-    )
+    """Return whether a text states it (True) or denies it (False); None: neither, both, doubt."""
+    names = [re.escape(statement.name), *filter(None, (statement.synonyms,))]
+    words = re.compile(rf"\b(?:{'|'.join(names)})\b", re.I)
     stated = set()
     for clause in re.split(r"[.;:,\n]|\bbut\b", text):
         if match := words.search(clause):

@@ -23,6 +23,9 @@ from PIL import Image
 
 from pulse_edge.common.text import one_line, printable
 from pulse_edge.errors import UsageError
+from pulse_edge.measurement.signal import TracedSignal
+from pulse_edge.measurement.summary import summary_lines
+from pulse_edge.report import fhir_trace
 from pulse_edge.report.content import by_urgency, page_lines, without_verdict
 from pulse_edge.report.report import Finding, Report
 
@@ -55,23 +58,34 @@ class Patient:
             )
         if len(self.id) > MAX_ID:
             raise UsageError(
-                f"--patient-id: has {len(self.id):,} characters; {MAX_ID} is the limit. Give the id alone."
+                f"--patient-id: has {len(self.id):,} characters; {MAX_ID} is the limit. Give the "
+                "id alone."
             )
         if self.id != self.id.strip() or one_line(self.id) != self.id:
             raise UsageError(
-                f"--patient-id {one_line(self.id)}: has spaces at an end, or characters that cannot be printed or are not "
+                f"--patient-id {one_line(self.id)}: has spaces at an end, or characters that "
+                "cannot be printed or are not "
                 "UTF-8. Type it again; letters of any alphabet are allowed."
             )
         if self.system is not None and not _URI.fullmatch(self.system):
             raise UsageError(
-                f"--patient-system {one_line(self.system)}: is no URI. Give one such as urn:oid:1.2.3 or "
+                f"--patient-system {one_line(self.system)}: is no URI. Give one such as "
+                "urn:oid:1.2.3 or "
                 "https://hospital.example/patients."
             )
 
 
-def to_fhir(report: Report, page: Image.Image, patient: Patient | None = None) -> bytes:
-    """A Bundle (collection) as one line of JSON. The same report gives the same ids."""
-    entries = list(_entries(report, page, patient))
+def to_fhir(
+    report: Report,
+    page: Image.Image,
+    patient: Patient | None = None,
+    signal: TracedSignal | None = None,
+) -> bytes:
+    """Return a Bundle (collection) as one line of JSON, with the traced `signal` if there is one.
+
+    The same report gives the same ids.
+    """
+    entries = list(_entries(report, page, patient, signal))
     bundle = {
         "resourceType": "Bundle",
         "type": "collection",
@@ -93,11 +107,17 @@ def _printable(value: Any) -> Any:
 
 
 def _entries(
-    report: Report, page: Image.Image, patient: Patient | None
+    report: Report, page: Image.Image, patient: Patient | None, signal: TracedSignal | None
 ) -> Iterator[tuple[str, Resource]]:
     subject = {} if patient is None else {"subject": _reference_to(patient)}
     observed = [(f"answer-{n}", _answer(report, n)) for n in range(len(report.answers))]
     observed += [(f"finding-{f.statement}", _finding(report, f)) for f in report.findings]
+    observed += [
+        (f"measurement-{m.key}", _observation(report) | fhir_trace.measurement_fields(m))
+        for m in report.measurements
+    ]
+    if signal is not None and report.measurements:
+        observed.append(("signal", _observation(report) | fhir_trace.signal_fields(signal)))
     yield "report", _report(report, [name for name, _ in observed]) | subject
     for name, resource in observed:
         yield name, resource | subject
@@ -108,6 +128,7 @@ def _entries(
 def _report(report: Report, results: list[str]) -> Resource:
     conclusion = [report.notice, report.intended_use, *page_lines(report.quality)]
     conclusion += [f"CONTRADICTION: {c.text}" for c in report.contradictions]
+    conclusion += summary_lines(report.measurements) if report.measurements else []
     conclusion += [
         f"{f.verdict}: {f.name} ({f.probability:.0%})"
         for f in by_urgency(report)
@@ -158,12 +179,12 @@ def _observation(report: Report) -> Resource:
 def _answer(report: Report, n: int) -> Resource:
     answer = report.answers[n]
     text = printable(answer.text)
-    said = f"{report.notice}\n{text}" if report.notice else text
+    value = f"{report.notice}\n{text}" if report.notice else text
     resource = _observation(report) | {
         "code": {"text": printable(answer.question).strip() or "question"}
     }
     if text.strip():
-        resource["valueString"] = said
+        resource["valueString"] = value
     else:
         resource["dataAbsentReason"] = _coded(f"{_HL7}/data-absent-reason", "unknown")
     if not answer.complete:

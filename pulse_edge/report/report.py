@@ -5,11 +5,18 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pulse_edge.common.text import json_text
 
-INTENDED_USE = "Decision support for clinicians, never a diagnosis: it can be wrong and sound certain. Read the ECG yourself."
+if TYPE_CHECKING:  # `--help` must not wait for NumPy
+    from pulse_edge.measurement.checks import Check
+    from pulse_edge.measurement.measurements import Measurement
+
+INTENDED_USE = (
+    "Decision support for clinicians, never a diagnosis: it can be wrong and sound certain. "
+    "Read the ECG yourself."
+)
 DEMONSTRATION = "DEMONSTRATION KIT - NOT FOR PATIENTS"
 FORCED_KIT = "THE KIT WAS REFUSED BY PULSE-EDGE DOCTOR ON THIS MACHINE, AND ANSWERS ALL THE SAME"
 FORCED = "THE PAGE WAS REFUSED, AND ANSWERED ALL THE SAME"
@@ -97,8 +104,9 @@ class Finding:
 class Contradiction:
     """Two outputs about one page that exclude one another."""
 
-    kind: Literal["text", "findings", "wording"]
-    """A text is involved; findings only; or the answers to two wordings of one question."""
+    kind: Literal["text", "findings", "wording", "measurement"]
+    """A text is involved; findings only; the answers to two wordings of one question; or the trace
+    shows something else."""
     statements: tuple[str, ...]
     """Keys of the statements involved."""
     text: str
@@ -145,6 +153,10 @@ class Report:
     """Sentence that belongs to every report."""
     created_local: str = ""
     """The same moment in local time with its offset from UTC, ISO 8601."""
+    measurements: tuple[Measurement, ...] = ()
+    """What was measured on the trace, without the model; empty where it was not measured."""
+    checks: tuple[Check, ...] = ()
+    """Each statement of the answers and findings that the trace can support or contradict."""
 
     def to_json(self) -> str:
         """Return one line of JSON."""

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from pulse_edge.report.content import by_urgency, page_lines, read_at, without_verdict
+from collections.abc import Sequence
+
+from pulse_edge.measurement.checks import ORDER
+from pulse_edge.measurement.measurements import Measurement
+from pulse_edge.measurement.summary import summary_lines
+from pulse_edge.report.content import MEASURED_ON, by_urgency, page_lines, read_at, without_verdict
 from pulse_edge.report.report import Report
 
 
@@ -10,17 +15,39 @@ def to_text(report: Report) -> str:
     """Return contradictions first, then findings by urgency, then the answers as they came."""
     lines = [report.notice] if report.notice else []
     lines += [f"# {report.file}", *page_lines(report.quality), *findings_lines(report)]
+    lines += measurement_lines(report.measurements)
     for answer in report.answers:
         lines += ["", f"## {answer.question}", answer.text]
         lines += [] if answer.complete else [f"(cut off after {answer.tokens} tokens)"]
+    lines += ["", *check_summary(report)] if report.checks else []
     lines += ["", f"Read {read_at(report)}.", report.intended_use]
     return "\n".join(lines) + "\n"
+
+
+def measurement_lines(measurements: Sequence[Measurement]) -> list[str]:
+    """Return what was measured on the trace; no line where it was not measured."""
+    if not measurements:
+        return []
+    return [f"{MEASURED_ON}:", *(f"  {line}" for line in summary_lines(measurements))]
+
+
+def check_summary(report: Report) -> list[str]:
+    """Return how many statements the trace supports, contradicts, or cannot judge."""
+    if not report.checks:
+        return []
+    counts = [f"{sum(c.verdict == v for c in report.checks)} {v}" for v in ORDER]
+    return [f"Statements against the trace: {', '.join(counts)}."]
+
+
+def contradiction_lines(report: Report) -> list[str]:
+    """Return a line for each contradiction."""
+    return [f"CONTRADICTION: {c.text}" for c in report.contradictions]
 
 
 def findings_lines(report: Report) -> list[str]:
     """Return contradictions; findings with a verdict by urgency; those without: ranked, or the
     reason."""
-    lines = [f"CONTRADICTION: {c.text}" for c in report.contradictions]
+    lines = contradiction_lines(report)
     for finding in by_urgency(report):
         if finding.verdict != "absent":
             reason = f" ({finding.reason})" if finding.reason else ""

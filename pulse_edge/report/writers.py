@@ -13,6 +13,7 @@ from PIL import Image
 from pulse_edge.common.files import write_set
 from pulse_edge.common.text import visible
 from pulse_edge.errors import OutputError
+from pulse_edge.measurement.signal import TracedSignal
 from pulse_edge.report import fhir, html, pdf, text
 from pulse_edge.report.fhir import Patient
 from pulse_edge.report.report import Report
@@ -35,14 +36,20 @@ class Target:
     """Replace files of that name; False gives the new ones a number."""
 
 
-def render(form: str, report: Report, page: Image.Image, patient: Patient | None = None) -> bytes:
-    """Return the report in one of the formats of ENDINGS."""
+def render(
+    form: str,
+    report: Report,
+    page: Image.Image,
+    patient: Patient | None = None,
+    signal: TracedSignal | None = None,
+) -> bytes:
+    """Return the report in one of the formats of ENDINGS; FHIR also holds the traced `signal`."""
     if form == "html":
         return html.to_html(report, page)
     if form == "pdf":
         return pdf.to_pdf(report, page)
     if form == "fhir":
-        return fhir.to_fhir(report, page, patient)
+        return fhir.to_fhir(report, page, patient, signal)
     return (report.to_json() + "\n" if form == "json" else visible(text.to_text(report))).encode()
 
 
@@ -52,18 +59,22 @@ def write(
     report: Report,
     page: Image.Image,
     patient: Patient | None = None,
+    signal: TracedSignal | None = None,
 ) -> list[Path]:
     """Write the report in each format; return the paths. Raises OutputError where the disk does not
     take them."""
     try:
-        contents = {f".{ENDINGS[form]}": render(form, report, page, patient) for form in forms}
+        contents = {
+            f".{ENDINGS[form]}": render(form, report, page, patient, signal) for form in forms
+        }
         return write_set(target.folder, target.stem, contents, overwrite=target.overwrite)
     except OSError as e:
         if e.errno is None:  # from Pillow, about the picture
             raise
         where = e.filename or target.folder
         raise OutputError(
-            f"{where}: cannot be written ({e.strerror}), so there are no documents. Make room, or choose another folder "
+            f"{where}: cannot be written ({e.strerror}), so there are no documents. Make room, or "
+            "choose another folder "
             "with -o; then run the same command again."
         ) from e
 

@@ -150,7 +150,7 @@ def test_unfinished_work_is_removed(
 ) -> None:
     real, calls = module.make, []
 
-    def fail(plan: Plan, work: Path, index: int) -> module.Made:
+    def fail(plan: Plan, work: Path, index: int) -> module.MadePage:
         calls.append(index)
         if index == 2:
             raise error

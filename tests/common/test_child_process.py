@@ -1,4 +1,5 @@
-"""Nothing of the current directory, of the shell's Python variables or of library search paths runs in our processes."""
+"""Nothing of the current directory, of the shell's Python variables or of library search paths runs
+in our processes."""
 
 from __future__ import annotations
 
@@ -38,7 +39,8 @@ COMMAND = [sys.executable, "-m", "pulse_edge"]
 
 @pytest.fixture
 def hostile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A current directory with modules of the names that ours import; each leaves a trace when it runs."""
+    """A current directory with modules of the names that ours import; each leaves a trace when it
+    runs."""
     folder = tmp_path / "usb drive"
     folder.mkdir()
     for name in NAMES:
@@ -51,7 +53,8 @@ def hostile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def _trace(folder: Path, name: str) -> str:
-    return f"open({str(folder / 'RAN')!r}, 'a').write({name + ' '!r})\nraise SystemExit({name + ' of the current directory ran'!r})\n"
+    note = f"open({str(folder / 'RAN')!r}, 'a').write({name + ' '!r})"
+    return f"{note}\nraise SystemExit({name + ' of the current directory ran'!r})\n"
 
 
 def ran(folder: Path) -> str:
@@ -59,7 +62,7 @@ def ran(folder: Path) -> str:
     return trace.read_text() if trace.exists() else ""
 
 
-def test_the_traps_work(hostile: Path) -> None:
+def test_the_traps_are_run_where_they_are_not_avoided(hostile: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", "import json"], cwd=hostile, capture_output=True, check=False
     )
@@ -109,7 +112,8 @@ def test_a_command_started_by_m_takes_no_module_of_the_current_directory(
 
 
 def test_the_command_takes_no_module_of_the_current_directory(hostile: Path) -> None:
-    code = "import sys; sys.path.insert(0, ''); sys.path.append(sys.argv.pop(1)); from pulse_edge.__main__ import main; main()"
+    code = "import sys; sys.path.insert(0, ''); sys.path.append(sys.argv.pop(1)); "
+    code += "from pulse_edge.__main__ import main; main()"
     # As the script that pip makes, with a search path that an empty entry in PYTHONPATH leaves.
     (hostile / "pulse_edge" / "__init__.py").unlink()
     (hostile / "pulse_edge").rmdir()
@@ -154,7 +158,8 @@ def test_a_child_gets_no_variable_that_loads_foreign_code(monkeypatch: pytest.Mo
 
 
 def test_a_child_has_our_package_and_no_other_folder(tmp_path: Path) -> None:
-    """Where the package is not installed, as in a folder of its own, only the package is taken from there."""
+    """Where the package is not installed, as in a folder of its own, only the package is taken from
+    there."""
     done = subprocess.run(
         child_process.command("site"),
         env=child_process.environment(),
@@ -173,7 +178,8 @@ def test_a_child_has_our_package_and_no_other_folder(tmp_path: Path) -> None:
     ["libggml-base.so.0", "libggml.so.0", "libllama.so.0", "libstdc++.so.6", "libgomp.so.1"],
 )
 def test_no_library_of_the_current_directory_is_loaded(tmp_path: Path, library: str) -> None:
-    """An empty entry in LD_LIBRARY_PATH is the current directory; a library there that is none ends whatever loads it."""
+    """An empty entry in LD_LIBRARY_PATH is the current directory; a library there that is none ends
+    whatever loads it."""
     (tmp_path / library).write_bytes(b"\x7fELF, or nearly")
     environment = os.environ | {"LD_LIBRARY_PATH": ":", "PYTHONPATH": str(ROOT)}
     trap = subprocess.run(
@@ -217,7 +223,7 @@ def test_a_program_that_imports_the_package_gets_llama_cpps_own_libraries(tmp_pa
     assert done.returncode == 0, done.stderr
 
 
-# --- workers ----------------------------------------------------------------------------------------------------------
+# --- workers --------------------------------------------------------------------------------------
 
 
 def test_workers_keep_the_order_and_pass_errors_on() -> None:
@@ -235,12 +241,12 @@ def test_workers_keep_the_order_and_pass_errors_on() -> None:
         assert workers.call(abs, -2) == 2
 
 
-def test_a_worker_that_dies_is_an_error_and_nothing_waits_for_ever() -> None:
+def test_a_dead_worker_is_an_error() -> None:
     with Workers(1) as workers, pytest.raises(EngineError, match="worker process"):
         workers.call(os._exit, 3)
 
 
-# --- one way to start a process ---------------------------------------------------------------------------------------
+# --- one way to start a process -------------------------------------------------------------------
 
 STARTERS = {
     "subprocess.run",

@@ -37,7 +37,7 @@ def snapshot(folder: Path) -> dict[str, tuple[int, int, bytes]]:
 
 
 @posix
-def test_an_absent_folder_is_made_for_its_owner_and_an_empty_one_keeps_its_rights(
+def test_a_new_folder_is_private_and_an_empty_one_keeps_its_rights(
     tmp_path: Path,
 ) -> None:
     old = os.umask(0)
@@ -76,7 +76,7 @@ def test_an_absent_folder_is_made_for_its_owner_and_an_empty_one_keeps_its_right
         ({folders.MARKER: "[" * 5000}, "not a marker that pulse-edge wrote"),
     ],
 )
-def test_somebody_else_s_folder_is_refused_and_stays_as_it_is(
+def test_a_foreign_folder_is_refused_and_keeps_its_content(
     tmp_path: Path, content: dict[str, str], words: str
 ) -> None:
     for name, text in content.items():
@@ -102,14 +102,14 @@ def test_a_folder_that_others_may_write_to_is_refused(tmp_path: Path) -> None:
 
 
 @posix
-def test_a_marker_behind_a_link_is_none(tmp_path: Path) -> None:
+def test_a_linked_marker_is_ignored(tmp_path: Path) -> None:
     folders.claim(tmp_path / "ours", "audit-log")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / folders.MARKER).symlink_to(tmp_path / "ours" / folders.MARKER)
     assert folders.read(tmp_path / "other") is None
 
 
-def test_two_processes_that_begin_at_once_agree_on_one_mark(tmp_path: Path) -> None:
+def test_two_processes_agree_on_one_mark(tmp_path: Path) -> None:
     code = "import sys; from pathlib import Path; from pulse_edge.common import folders\n"
     code += f"print(folders.claim(Path({str(tmp_path / 'x')!r}), 'batch').id)"
     begun = [
@@ -188,12 +188,12 @@ def test_folder_without_its_marker_is_left_alone(tmp_path: Path) -> None:
     assert log.verify().entries == 1
 
 
-# --- output files -----------------------------------------------------------------------------------------------------
+# --- output files ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["file", "folder", "link", "broken link", "hard link"])
 @pytest.mark.parametrize("hard_links", [True, False], ids=["hard links", "as on USB drives"])
-def test_a_file_is_not_replaced_in_silence(
+def test_an_existing_file_is_not_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, hard_links: bool
 ) -> None:
     target, precious = tmp_path / "out.txt", tmp_path / "precious.txt"
@@ -224,9 +224,7 @@ def test_a_file_is_not_replaced_in_silence(
     assert not (tmp_path / "gone").exists()
 
 
-def test_a_name_taken_meanwhile_gives_all_files_of_a_report_another_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_set_of_files_gets_one_free_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real, calls = files.place_new, []
 
     def late(source: Path, target: Path) -> None:
@@ -246,7 +244,7 @@ def test_a_name_taken_meanwhile_gives_all_files_of_a_report_another_one(
     assert (tmp_path / "page.json").read_text() == "somebody else's"
 
 
-def test_a_file_that_cannot_be_written_leaves_nothing_half(
+def test_a_failed_write_leaves_the_old_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "a.json").write_text("before")

@@ -1,4 +1,5 @@
-"""One rule for texts of strangers: nothing reaches a terminal, a document or a spreadsheet that would act on it."""
+"""One rule for texts of strangers: nothing reaches a terminal, a document or a spreadsheet that
+would act on it."""
 
 from __future__ import annotations
 
@@ -62,7 +63,7 @@ def test_letters_of_every_alphabet_stay_as_they_are(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=ascii)
-def test_hostile_characters_go_from_documents_and_are_escapes_elsewhere(text: str) -> None:
+def test_harmful_characters_are_dropped_in_documents_and_escaped_elsewhere(text: str) -> None:
     name = f"a{text}b"
     assert not any(map(harmless, text[:1]))
     assert text[0] not in printable(name)
@@ -93,7 +94,8 @@ def test_the_installer_which_runs_alone_has_the_same_rule() -> None:
 
 
 CELLS = [
-    "=1+1", "scan;=1+1;.png", "x\t=1+1", "x\n=1+1", "x\r\n+1", "\u200b=1+1", "\uff1d1+1", "  @SUM(1)", "+1", "-1",
+    "=1+1", "scan;=1+1;.png", "x\t=1+1", "x\n=1+1", "x\r\n+1", "\u200b=1+1", "\uff1d1+1", "  "
+    "@SUM(1)", "+1", "-1",
     'a;"=1+1"', '"=1+1";=2', "\u00a0=1", "\u200c=1", "a;\u200d =1",
 ]  # fmt: skip
 

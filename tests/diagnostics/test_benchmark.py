@@ -24,7 +24,7 @@ QUESTIONS = (
 )
 
 
-def test_bench_prints_every_stage_as_json_and_as_a_table(tiny_kit: Path) -> None:
+def test_benchmark_prints_every_stage_as_json_and_as_a_table(tiny_kit: Path) -> None:
     def run(*more: str) -> str:
         command = [
             sys.executable,

@@ -43,7 +43,7 @@ def refusal(path: Path) -> list[str]:
     return [mistake.removeprefix(f"{path}:") for mistake in mistakes]
 
 
-# --- the real file ---------------------------------------------------------------------------------------------------
+# --- the real file --------------------------------------------------------------------------------
 
 
 def test_the_real_file_pins_pulse_7b():
@@ -70,7 +70,7 @@ def test_the_comment_on_top_explains_every_field():
     assert explained == {field.name for field in dataclasses.fields(ModelSpec)} - {"name"}
 
 
-# --- what is accepted ------------------------------------------------------------------------------------------------
+# --- what is accepted -----------------------------------------------------------------------------
 
 
 def test_optional_fields_may_be_left_out(write):
@@ -98,7 +98,7 @@ def test_quoted_yes_is_text(write):
     assert load_models(write(GOOD.replace("A miniature.", '"yes"')))["tiny"].description == "yes"
 
 
-# --- what is refused -------------------------------------------------------------------------------------------------
+# --- what is refused ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,8 @@ def test_quoted_yes_is_text(write):
         (
             "1000",
             '"1000"',
-            "7: tiny: bytes is '1000', expected a number of bytes in plain decimal digits, without ",
+            "7: tiny: bytes is '1000', expected a number of bytes in plain decimal digits, without "
+            "",
         ),
         (
             "1000",
@@ -263,7 +264,7 @@ def test_an_absent_file_is_named(tmp_path: Path):
         load_models(tmp_path / "nowhere.yaml")
 
 
-# --- by name ---------------------------------------------------------------------------------------------------------
+# --- by name --------------------------------------------------------------------------------------
 
 
 def test_a_model_is_found_by_its_name():
@@ -280,7 +281,7 @@ def test_a_name_that_resembles_nothing_gets_the_list():
         find("xyz", load_models())
 
 
-# --- recipes ---------------------------------------------------------------------------------------------------------
+# --- recipes --------------------------------------------------------------------------------------
 
 RECIPE = GOOD + "recipes:\n  q4:\n    description: Small.\n    llm: Q4_K_M\n    gates: "
 

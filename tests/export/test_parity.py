@@ -34,7 +34,7 @@ def test_windows_of_layers_give_the_logits_of_the_whole_model(
     assert (windows.argmax(-1) == whole.argmax(-1)).all()
 
 
-# --- every layout -----------------------------------------------------------------------------------------------------
+# --- every layout ---------------------------------------------------------------------------------
 
 
 def config(**keys: Any) -> Change:
@@ -160,7 +160,7 @@ def test_every_layout_is_proven_from_page_to_logits(n: int, layout: str, tmp_pat
     assert vision["pixel_difference"] == 0
 
 
-# --- what cannot be proven --------------------------------------------------------------------------------------------
+# --- what cannot be proven ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

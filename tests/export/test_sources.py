@@ -1,4 +1,5 @@
-"""Folders that are given by mistake, and files that lie about their sizes: one sentence, before anything is written."""
+"""Folders that are given by mistake, and files that lie about their sizes: one sentence, before
+anything is written."""
 
 from __future__ import annotations
 
@@ -56,7 +57,7 @@ def without_weights(source: Path) -> Path:
     return source
 
 
-# --- quantized -------------------------------------------------------------------------------------------------------
+# --- quantized ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -122,7 +123,7 @@ def test_a_data_type_that_is_no_weight_s_is_named(
     )
 
 
-# --- unfinished ------------------------------------------------------------------------------------------------------
+# --- unfinished -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -200,7 +201,8 @@ def test_pytorch_s_old_format_is_named(source: Path) -> None:
     )
     refused(
         source,
-        "pytorch_model.bin is in PyTorch's format from before version 1.6. Save it again as safetensors",
+        "pytorch_model.bin is in PyTorch's format from before version 1.6. Save it again as "
+        "safetensors",
     )
 
 
@@ -212,7 +214,7 @@ def test_what_is_no_folder_is_refused(source: Path, name: str, words: str) -> No
         convert(source / name, source.parent / "kit", Options())
 
 
-# --- the vision tower ------------------------------------------------------------------------------------------------
+# --- the vision tower -----------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -283,7 +285,7 @@ def test_a_tower_that_is_elsewhere_is_given(
     assert accepted(source, monkeypatch, vision_tower=tower).notes == ()
 
 
-# --- files that lie --------------------------------------------------------------------------------------------------
+# --- files that lie -------------------------------------------------------------------------------
 
 
 class Runs:

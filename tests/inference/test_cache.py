@@ -29,7 +29,7 @@ ROWS = np.random.default_rng(1).standard_normal((7, 5)).astype(np.float32)
 posix = pytest.mark.skipif(sys.platform == "win32", reason="rights of POSIX")
 
 
-def test_rows_come_back_bit_for_bit_and_another_key_has_none(tmp_path: Path) -> None:
+def test_image_tokens_come_back_bit_for_bit(tmp_path: Path) -> None:
     cache = ImageTokenCache(tmp_path / "image-tokens")
     assert cache.get("a") is None
     cache.put("a", ROWS)
@@ -43,7 +43,7 @@ def test_rows_come_back_bit_for_bit_and_another_key_has_none(tmp_path: Path) -> 
     assert cache.get("a") is None
 
 
-def test_the_key_depends_on_every_pixel_and_on_what_makes_rows_of_them() -> None:
+def test_the_cache_key_depends_on_pixels_kit_and_packing() -> None:
     pixels = np.zeros((2, 3, 4, 4), np.float32)
     other = pixels.copy()
     other[1, 2, 3, 3] = 1e-7
@@ -57,7 +57,7 @@ def test_the_key_depends_on_every_pixel_and_on_what_makes_rows_of_them() -> None
 
 
 @posix
-def test_files_are_for_their_owner_alone_and_a_folder_that_was_there_keeps_its_rights(
+def test_cache_entries_are_private_and_an_existing_folder_keeps_its_rights(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "there").mkdir(mode=0o755)
@@ -73,21 +73,27 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.name != MARKER)
 
 
-def test_a_folder_of_others_is_refused_and_stays_as_it_is(tmp_path: Path) -> None:
+def test_a_foreign_folder_is_refused_and_unchanged(tmp_path: Path) -> None:
     for name in ("photo.tokens", ".unfinished-thesis"):
         (tmp_path / name).write_text("mine")
     rows, prefixes = ImageTokenCache(tmp_path), PrefixCache(tmp_path, 100)
     uses: list[Callable[[], object]] = [
-        lambda: rows.put("a", ROWS), lambda: rows.get("a"), rows.clear, rows.info, prefixes.clear, rows.check,
-        lambda: prefixes.save("a", 1, lambda _path: None), lambda: prefixes.load("a", lambda _path: True),
-    ]  # fmt: skip
+        lambda: rows.put("a", ROWS),
+        lambda: rows.get("a"),
+        rows.clear,
+        rows.info,
+        prefixes.clear,
+        rows.check,
+        lambda: prefixes.save("a", 1, lambda _path: None),
+        lambda: prefixes.load("a", lambda _path: True),
+    ]
     for use in uses:
         with pytest.raises(FolderError, match="holds files and has no"):
             use()
     assert names(tmp_path) == [".unfinished-thesis", "photo.tokens"]
 
 
-def test_only_entries_are_removed_from_our_own_folder(tmp_path: Path) -> None:
+def test_clearing_a_cache_removes_entries_only(tmp_path: Path) -> None:
     cache, prefixes = (
         ImageTokenCache(tmp_path / "image-tokens", limit=400),
         PrefixCache(tmp_path / "image-tokens", 400),
@@ -113,7 +119,7 @@ def test_only_entries_are_removed_from_our_own_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("what", ["cut", "bit", "header", "other key", "link", "empty"])
-def test_what_is_broken_or_foreign_is_no_entry_and_is_removed(tmp_path: Path, what: str) -> None:
+def test_a_damaged_or_foreign_entry_is_removed(tmp_path: Path, what: str) -> None:
     cache = ImageTokenCache(tmp_path)
     cache.put("a", ROWS)
     path = tmp_path / "a.tokens"
@@ -136,7 +142,7 @@ def test_what_is_broken_or_foreign_is_no_entry_and_is_removed(tmp_path: Path, wh
     assert np.array_equal(cache.get("a"), ROWS)
 
 
-def test_the_least_recently_used_make_room(tmp_path: Path) -> None:
+def test_the_least_recently_used_entries_make_room(tmp_path: Path) -> None:
     size = 5 * 4 * 7 + 200
     cache = ImageTokenCache(tmp_path, limit=3 * size)
     for age, key in enumerate("abc"):
@@ -151,7 +157,7 @@ def test_the_least_recently_used_make_room(tmp_path: Path) -> None:
     assert cache.info()[0] == 3
 
 
-def test_what_a_killed_process_left_is_removed_when_it_is_old(tmp_path: Path) -> None:
+def test_an_old_unfinished_entry_is_removed(tmp_path: Path) -> None:
     ImageTokenCache(tmp_path).put("b", ROWS)
     new, old = tmp_path / ".unfinished-a1b2c3d4", tmp_path / ".unfinished-_b2c3d4e"
     for path in (new, old):
@@ -162,7 +168,7 @@ def test_what_a_killed_process_left_is_removed_when_it_is_old(tmp_path: Path) ->
     assert not old.exists()
 
 
-def test_a_disk_that_takes_nothing_costs_only_time(tmp_path: Path) -> None:
+def test_a_full_disk_disables_the_cache_only(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     cache = ImageTokenCache(tmp_path / "file" / "rows")
     cache.put("a", ROWS)
@@ -170,7 +176,7 @@ def test_a_disk_that_takes_nothing_costs_only_time(tmp_path: Path) -> None:
     assert cache.info() == (0, 0)
 
 
-def test_a_page_seen_before_is_judged_again_and_not_encoded(
+def test_a_cached_page_is_judged_again_and_not_encoded(
     tiny_kit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = ImageTokenCache(tmp_path)
@@ -191,7 +197,7 @@ def test_a_page_seen_before_is_judged_again_and_not_encoded(
         assert "cached" in model.report(again, [model.ask(again, "Rate?", 2)]).seconds
 
 
-def test_the_commands_keep_pages_unless_told_not_to(tiny_kit: Path, tmp_path: Path) -> None:
+def test_commands_use_the_cache_unless_it_is_turned_off(tiny_kit: Path, tmp_path: Path) -> None:
     def run(*arguments: object) -> str:
         command = [sys.executable, "-m", "pulse_edge", *map(str, arguments)]
         env = os.environ | {"PULSE_EDGE_CACHE": str(tmp_path / "image-tokens")}
@@ -208,7 +214,7 @@ def test_the_commands_keep_pages_unless_told_not_to(tiny_kit: Path, tmp_path: Pa
     assert "removed image tokens of 1 page" in run("cache", "clear")
 
 
-def test_a_page_kept_as_the_language_model_read_it_has_the_same_numbers_and_is_not_read_again(
+def test_a_stored_kv_cache_gives_the_same_logits_without_prefill(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kit, questions = (
@@ -241,7 +247,7 @@ def test_a_page_kept_as_the_language_model_read_it_has_the_same_numbers_and_is_n
 
 
 @posix
-def test_a_prefix_of_another_key_or_behind_a_link_is_removed_and_the_oldest_make_room(
+def test_a_foreign_kv_cache_entry_is_removed_and_the_oldest_make_room(
     tmp_path: Path,
 ) -> None:
     kept = PrefixCache(tmp_path, 250)
@@ -262,7 +268,7 @@ def test_a_prefix_of_another_key_or_behind_a_link_is_removed_and_the_oldest_make
     assert names(tmp_path) == []
 
 
-def test_two_kits_with_the_same_graph_and_other_weights_in_a_file_of_any_name_are_kept_apart(
+def test_kits_that_differ_in_external_weights_share_no_cache_entry(
     tiny_kit: Path, tmp_path: Path
 ) -> None:
     with_first, with_second = (
@@ -281,7 +287,8 @@ def test_two_kits_with_the_same_graph_and_other_weights_in_a_file_of_any_name_ar
 
 
 def kit_with_weights_in(source: Path, target: Path, scale: float) -> Path:
-    """A copy of a kit whose encoder keeps its weights in `weights/all.bin`, the last third of them times `scale`."""
+    """A copy of a kit whose encoder keeps its weights in `weights/all.bin`, the last third of them
+    times `scale`."""
     import onnx
 
     with writing(target) as work:
@@ -305,7 +312,7 @@ def kit_with_weights_in(source: Path, target: Path, scale: float) -> Path:
     return target
 
 
-def test_every_file_that_may_hold_weights_counts_as_the_encoders(
+def test_every_file_that_may_hold_weights_is_an_encoder_file(
     tiny_kit: Path, tmp_path: Path
 ) -> None:
     first, second = (

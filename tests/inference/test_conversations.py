@@ -1,4 +1,5 @@
-"""Teacher forcing and conversations: the numbers are those of the answer that the model gives itself."""
+"""Teacher forcing and conversations: the numbers are those of the answer that the model gives
+itself."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ def model(tiny_kit: Path):  # type: ignore[no-untyped-def]
         yield loaded
 
 
-def test_forced_on_its_own_answer_the_model_would_say_each_token(model: PulseModel) -> None:
+def test_teacher_forcing_on_the_own_answer_prefers_each_token(model: PulseModel) -> None:
     scan = model.encode(PAGE)
     answering = model.ask(scan, QUESTION, 24)
     answering.answer()
@@ -62,12 +63,12 @@ def test_scores_end_when_another_question_is_asked(model: PulseModel) -> None:
         next(scores)
 
 
-def test_a_second_turn_is_written_as_llava_writes_it() -> None:
+def test_a_second_turn_has_llavas_text() -> None:
     texts = conversation("llava_v1", AFTER, SECOND, [(QUESTION, "Yes.")])
     assert texts == [f"\n{QUESTION} ASSISTANT: Yes.", f"USER: {SECOND} ASSISTANT:"]
 
 
-def test_a_second_turn_hears_the_first_with_its_end(model: PulseModel) -> None:
+def test_a_second_turn_follows_the_first_answer_and_its_end_token(model: PulseModel) -> None:
     scan = model.encode(PAGE)
     with_history = model.ask(scan, SECOND, 12, [(QUESTION, "Yes.")]).answer().text
     language, m = model.language, model.kit.manifest

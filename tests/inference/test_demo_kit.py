@@ -19,7 +19,7 @@ KIT = ROOT / "pulse_edge" / "assets" / "kits" / "miniature"
 CASES = json.loads((KIT / "golden.json").read_text("utf-8"))["cases"]
 
 
-def test_it_is_as_it_was_made_small_and_a_demonstration() -> None:
+def test_the_demo_kit_is_intact_small_and_marked() -> None:
     kit = open_kit(KIT)
     verify(kit)
     assert kit.manifest.demonstration
@@ -27,7 +27,7 @@ def test_it_is_as_it_was_made_small_and_a_demonstration() -> None:
     assert "PTB-XL" in (KIT / "MODEL_CARD.md").read_text("utf-8")
 
 
-def test_it_is_found_where_nothing_else_is_installed(
+def test_the_demo_kit_is_found_where_no_other_is_installed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.delenv("PULSE_EDGE_KIT", raising=False)
@@ -35,7 +35,7 @@ def test_it_is_found_where_nothing_else_is_installed(
     assert locate.find(None).path == KIT
 
 
-def test_its_golden_cases_come_back() -> None:
+def test_the_demo_kits_golden_cases_come_back() -> None:
     with PulseModel.load(KIT, device="cpu") as model:
         scan = model.encode(ROOT / "pulse_edge" / "assets" / "example_page.png")
         for case in CASES:
@@ -46,7 +46,7 @@ def test_its_golden_cases_come_back() -> None:
             assert np.abs(logits[0] - np.array(case["first_logits"])).max() < 0.05
 
 
-def test_what_it_answers_says_what_it_is() -> None:
+def test_the_demo_kits_answers_carry_its_notice() -> None:
     with PulseModel.load(KIT, device="cpu") as model:
         report = model.interpret(
             ROOT / "pulse_edge" / "assets" / "example_page.png", CASES[0]["question"]

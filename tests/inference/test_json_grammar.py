@@ -1,4 +1,5 @@
-"""Answers that are JSON of a schema: whatever the model would like to say, the whole answer validates."""
+"""Answers that are JSON of a schema: whatever the model would like to say, the whole answer
+validates."""
 
 from __future__ import annotations
 
@@ -106,7 +107,7 @@ def spoken(model: PulseModel, text: str, logits: Callable[[], Any]) -> str:
 
 
 @pytest.mark.parametrize("schema", SCHEMAS, ids=lambda s: next(iter(s)))
-def test_whatever_is_likely_the_json_validates(schema: dict[str, Any], model: PulseModel) -> None:
+def test_json_validates_whatever_the_logits_are(schema: dict[str, Any], model: PulseModel) -> None:
     rng = np.random.default_rng(7)
     jsonschema.Draft202012Validator.check_schema(schema)
     for _ in range(5):
@@ -144,7 +145,7 @@ def test_llama_cpp_takes_every_grammar_that_is_not_refused(
         (0, 12345),
     ],
 )
-def test_whole_numbers_are_those_from_the_minimum_to_the_maximum(low: int, high: int) -> None:
+def test_integers_lie_between_minimum_and_maximum(low: int, high: int) -> None:
     expression = (
         grammar({"type": "integer", "minimum": low, "maximum": high}).split("r0 ::= ")[1].strip()
     )
@@ -156,12 +157,12 @@ def test_whole_numbers_are_those_from_the_minimum_to_the_maximum(low: int, high:
     assert not any(pattern.fullmatch(text) for text in ("00", "007", "-00", "020", ""))
 
 
-def test_the_shortest_answer_is_one_that_validates() -> None:
+def test_the_shortest_answer_validates() -> None:
     for schema in SCHEMAS:
         jsonschema.validate(json.loads(compiled(schema).shortest), schema)
 
 
-def test_of_what_is_allowed_the_most_likely_is_taken(model: PulseModel) -> None:
+def test_the_most_likely_allowed_token_is_taken(model: PulseModel) -> None:
     language = model.language
     with token_choice(language, grammar({"enum": ["yes", "no"]})) as best:
         first = best(np.arange(language.vocabulary, dtype=np.float32))
@@ -178,7 +179,7 @@ def test_of_what_is_allowed_the_most_likely_is_taken(model: PulseModel) -> None:
     assert first == max(allowed)
 
 
-def test_the_question_s_answer_is_greedy_where_the_grammar_allows_it(model: PulseModel) -> None:
+def test_an_answer_is_greedy_where_the_grammar_allows_it(model: PulseModel) -> None:
     encoded = model.encode(PAGE)
     plain = model.ask(encoded, "What?", 6)
     plain.answer()
@@ -233,7 +234,9 @@ def test_the_question_s_answer_is_greedy_where_the_grammar_allows_it(model: Puls
         ),
     ],
 )
-def test_what_a_grammar_cannot_hold_is_refused(schema: Any, why: str, tmp_path: Path) -> None:
+def test_keywords_that_a_grammar_cannot_express_are_refused(
+    schema: Any, why: str, tmp_path: Path
+) -> None:
     file = tmp_path / "schema.json"
     file.write_text(json.dumps(schema))
     with pytest.raises(UsageError, match=r"schema\.json: ") as error:
@@ -283,7 +286,7 @@ def test_interpret_gives_json_of_the_published_schema(tiny_kit: Path, tmp_path: 
         ),
     ],
 )
-def test_a_schema_that_no_answer_may_fill_is_refused_before_the_page_is_read(
+def test_a_schema_with_too_long_answers_is_refused_before_the_page_is_read(
     schema: Any, why: str, tiny_kit: Path, tmp_path: Path
 ) -> None:
     file = tmp_path / "s.json"
@@ -309,13 +312,13 @@ def test_numbers_and_nesting_beyond_json_are_wrong_usage(text: str, tmp_path: Pa
         load(file)
 
 
-def test_a_grammar_that_llama_cpp_does_not_take_is_wrong_usage(model: PulseModel) -> None:
+def test_a_grammar_that_llama_cpp_refuses_is_wrong_usage(model: PulseModel) -> None:
     encoded = model.encode(PAGE)
     with pytest.raises(UsageError, match=r"llama\.cpp does not take the schema's grammar"):
         model.ask(encoded, "What?", 6, grammar='root ::= "a"{3000}\n').answer()
 
 
-def test_a_schema_that_is_none_is_wrong_usage(tiny_kit: Path, tmp_path: Path) -> None:
+def test_a_broken_schema_is_wrong_usage(tiny_kit: Path, tmp_path: Path) -> None:
     (tmp_path / "s.json").write_text("{")
     for name in ("s.json", "absent.json"):
         done = interpret(tiny_kit, "--json-schema", str(tmp_path / name))
@@ -333,13 +336,13 @@ def test_few_tokens_are_refused_for_json_that_needs_more(tiny_kit: Path) -> None
     done = interpret(tiny_kit, "--json-schema", str(PUBLISHED), "--max-tokens", "100")
     assert done.returncode == 2
     assert (
-        "100 tokens hold about 400, so an answer could be cut off. Raise --max-tokens, or lower maxItems"
-        in done.stderr
+        "100 tokens hold about 400, so an answer could be cut off. Raise --max-tokens, or lower "
+        "maxItems" in done.stderr
     )
 
 
 @pytest.mark.skipif(os.name != "posix", reason="pipes have no names on Windows")
-def test_a_schema_is_read_once_so_that_it_may_come_from_a_pipe(tmp_path: Path) -> None:
+def test_a_schema_can_come_from_a_pipe(tmp_path: Path) -> None:
     text = b'{"type": "boolean"}'
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)

@@ -47,7 +47,8 @@ def test_answers_and_memory_do_not_depend_on_the_pages_before(tmp_path: Path) ->
         pages.append((-image.width * image.height, str(tmp_path / f"{number}.png")))
     pages.sort()
     todo = [(page, question) for _, page in pages for question in QUESTIONS]
-    # The two largest pages come first, so that what is more behind the tenth is no larger page, but something left behind.
+    # The two largest pages come first, so that what is more behind the tenth is no larger page, but
+    # something left behind.
     first, rest = (
         [todo[0], todo[len(QUESTIONS)]],
         [*todo[1 : len(QUESTIONS)], *todo[len(QUESTIONS) + 1 :]],

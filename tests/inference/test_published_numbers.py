@@ -43,7 +43,7 @@ def kits(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[s
 @pytest.mark.parametrize("hub", [False, True])
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("flash", [False, True])
-def test_rows_prompt_logits_and_tokens_are_the_published_ones(
+def test_image_tokens_prompt_logits_and_answer_are_the_published_ones(
     name: str, flash: bool, hub: bool, shared: Path, kits: dict[tuple[str, bool], Path]
 ) -> None:
     case = next(

@@ -1,4 +1,5 @@
-"""Guesses: what they know, and that an answer is the same with and without them, whatever they say."""
+"""Guesses: what they know, and that an answer is the same with and without them, whatever they
+say."""
 
 from __future__ import annotations
 
@@ -71,7 +72,9 @@ def model(request: pytest.FixtureRequest, tiny_kit: Path, tmp_path_factory: pyte
 
 
 @pytest.mark.parametrize("question", QUESTIONS)
-def test_right_and_wrong_guesses_make_the_same_tokens(model: PulseModel, question: str) -> None:
+def test_right_and_wrong_draft_tokens_give_the_same_answer(
+    model: PulseModel, question: str
+) -> None:
     # 160 tokens behind some 170: past 256, where llama.cpp widens what attention looks at.
     scan, language = model.encode(PAGE), model.language
 
@@ -91,7 +94,9 @@ def test_right_and_wrong_guesses_make_the_same_tokens(model: PulseModel, questio
     assert few < 160 / 2
 
 
-def test_a_step_gives_the_same_bits_wherever_a_token_stands_in_it(model: PulseModel) -> None:
+def test_a_token_has_the_same_logits_at_every_place_of_a_verification_step(
+    model: PulseModel,
+) -> None:
     scan, language = model.encode(PAGE), model.language
     ids = model.language.tokenize(
         "Sinus rhythm with left bundle branch block, no acute", first=False
@@ -111,7 +116,9 @@ def test_a_step_gives_the_same_bits_wherever_a_token_stands_in_it(model: PulseMo
     assert all(np.array_equal(seen[0], other) for other in seen[1:])
 
 
-def test_an_answer_ends_where_the_context_has_no_room_for_a_step(model: PulseModel) -> None:
+def test_an_answer_ends_where_the_context_has_no_room_for_a_verification_step(
+    model: PulseModel,
+) -> None:
     scan, language = model.encode(PAGE), model.language
     logits = model.prefill(scan, model.turns(QUESTIONS[0], ()))
     room, language.context = language.context, language.position + 9
@@ -125,7 +132,7 @@ def test_an_answer_ends_where_the_context_has_no_room_for_a_step(model: PulseMod
         language.context = room
 
 
-def test_the_miniature_says_the_same_in_fewer_steps() -> None:
+def test_the_miniature_gives_the_same_answer_in_fewer_steps() -> None:
     with PulseModel.load(
         PACKAGE / "assets" / "kits" / "miniature", device="cpu", threads=1
     ) as model:
@@ -141,7 +148,7 @@ def test_the_miniature_says_the_same_in_fewer_steps() -> None:
         assert fewest < fewer <= most
 
 
-def test_the_longest_known_context_decides_and_the_table_comes_before_what_was_seen() -> None:
+def test_the_longest_context_decides_and_the_draft_table_comes_first() -> None:
     drafter = Drafter({(1,): 2, (1, 2): 3, (9, 2): 8})
     drafter.begin([9, 1])
     assert drafter.propose(3) == [2, 3]
@@ -151,14 +158,14 @@ def test_the_longest_known_context_decides_and_the_table_comes_before_what_was_s
     assert drafter.propose(3) == []
 
 
-def test_a_table_keeps_the_most_frequent_follower_where_it_says_something_new() -> None:
+def test_a_draft_table_holds_the_most_frequent_follower_of_each_context() -> None:
     table = speculative.build(
         [[1, 2, 3], [1, 2, 3], [1, 2, 4], [5, 2, 4], [5, 2, 4]], vocabulary=10
     )
     assert table == {(1,): 2, (2,): 4, (5,): 2, (1, 2): 3}
 
 
-def test_a_table_comes_back_as_it_was_and_a_foreign_one_is_refused(tmp_path: Path) -> None:
+def test_a_draft_table_survives_its_file_and_a_foreign_one_is_refused(tmp_path: Path) -> None:
     path, table = tmp_path / "guesses.json", {(1, 2): 3, (1,): 2}
     speculative.write(path, table, 10)
     assert speculative.read(path, 10) == table
@@ -169,7 +176,9 @@ def test_a_table_comes_back_as_it_was_and_a_foreign_one_is_refused(tmp_path: Pat
             speculative.read(path, vocabulary)
 
 
-def test_a_kit_carries_the_table_of_its_calibration_answers(tiny_kit: Path, tmp_path: Path) -> None:
+def test_a_kit_carries_the_draft_table_of_its_calibration_answers(
+    tiny_kit: Path, tmp_path: Path
+) -> None:
     from calibration.draft_table import add
     from calibration.synthesize import Plan, synthesize
     from pulse_edge.kit.kit import open_kit

@@ -45,7 +45,7 @@ def flags(text: str) -> token_pruning.Flags:
         ("xxxxxx", [0, 1]),
     ],
 )
-def test_of_a_run_of_padding_the_first_rows_stay(
+def test_the_first_image_tokens_of_a_pruned_run_stay(
     padding: str, kept: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(token_pruning, "SHORTEST_RUN", 5)
@@ -57,7 +57,7 @@ def test_of_a_run_of_padding_the_first_rows_stay(
     )
 
 
-def test_at_most_so_many_rows_are_left_and_lines_that_are_worth_least_go_first() -> None:
+def test_the_least_important_lines_are_pruned_first() -> None:
     rng = np.random.default_rng(3)
     worth = rng.uniform(0.5, 1, 300).astype(np.float32)
     worth[120:144] = rng.uniform(0, 0.1, 24)
@@ -81,12 +81,12 @@ def test_at_most_so_many_rows_are_left_and_lines_that_are_worth_least_go_first()
             )
 
 
-def test_rows_like_the_one_before_are_worth_little() -> None:
+def test_image_tokens_like_their_neighbour_have_low_importance() -> None:
     rows = np.array([[1, 0], [2, 0], [0, 3], [0, -3], [0, 0]], np.float32)
     assert token_pruning.dissimilarity(rows).tolist() == [2, 0, 1, 2, 1]
 
 
-def test_a_choice_that_is_none_is_refused() -> None:
+def test_an_unknown_choice_of_image_tokens_is_refused() -> None:
     good = {
         "all": None,
         "no-padding": None,
@@ -114,8 +114,9 @@ def test_a_choice_that_is_none_is_refused() -> None:
 
 @pytest.mark.parametrize("merge", ["flat", "spatial", "spatial_unpad"])
 @pytest.mark.parametrize("size", [(1000, 600), (600, 1000), (1000, 1000), (900, 210)])
-def test_padding_is_what_no_pixel_of_the_page_reaches(size: tuple[int, int], merge: str) -> None:
-    """Features that say how a patch differs between two pages, which is nowhere zero but in the padding."""
+def test_padding_is_where_no_pixel_of_the_page_reaches(size: tuple[int, int], merge: str) -> None:
+    """Features that say how a patch differs between two pages, which is nowhere zero but in the
+    padding."""
     side, across = 56, 4
     how = {"size": side, "aspect_ratio": "anyres", "pinpoints": [(112, 56), (56, 112), (112, 112)]}
     cuts = [
@@ -143,7 +144,7 @@ def test_padding_of_a_page_on_a_square_of_the_mean_colour_is_found_too() -> None
 
 
 @pytest.mark.parametrize("keys", ["f16", "q8_0"])
-def test_rows_behind_gaps_stand_where_torch_puts_them(
+def test_pruned_image_tokens_keep_the_positions_of_torch(
     keys: str, tiny_checkpoint: Path, tiny_kit: Path, tmp_path: Path
 ) -> None:
     import torch
@@ -206,7 +207,7 @@ def test_a_second_question_has_the_numbers_of_a_fresh_context() -> None:
     assert not np.array_equal(second, other)
 
 
-def test_fewer_rows_need_a_shorter_context_and_places_end_where_the_model_s_do() -> None:
+def test_pruning_shortens_the_context_and_positions_end_with_the_trained_ones() -> None:
     answers = []
     for use in (None, Workload(pages=1, tokens=300, image_tokens=200)):
         with PulseModel.load(KIT, device="cpu", threads=1, workload=use) as model:
@@ -222,7 +223,7 @@ def test_fewer_rows_need_a_shorter_context_and_places_end_where_the_model_s_do()
     assert answers[0] == answers[1]
 
 
-def test_what_was_read_with_gaps_can_be_kept_and_taken_up(tmp_path: Path) -> None:
+def test_pruned_prefix_survives_cache_round_trip(tmp_path: Path) -> None:
     def model() -> PulseModel:
         cache = rowcache.PrefixCache(tmp_path, 1 << 30)
         return PulseModel.load(
@@ -241,7 +242,9 @@ def test_what_was_read_with_gaps_can_be_kept_and_taken_up(tmp_path: Path) -> Non
         assert second.language.cells < second.language.position
 
 
-def test_kept_rows_serve_every_choice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cached_image_tokens_serve_every_choice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cache = rowcache.ImageTokenCache(tmp_path)
     with PulseModel.load(KIT, device="cpu", threads=1) as model:
         thinned = model.encode(PAGE, cache=cache, image_tokens="no-padding")
@@ -255,7 +258,7 @@ def test_kept_rows_serve_every_choice(tmp_path: Path, monkeypatch: pytest.Monkey
     assert cache.info()[0] == 1
 
 
-def test_the_attention_is_that_of_the_cls_row_in_the_last_layer_used(
+def test_importance_is_the_attention_of_cls_in_the_last_used_layer(
     tiny_checkpoint: Path, tiny_kit: Path
 ) -> None:
     import torch
@@ -286,7 +289,7 @@ def test_the_attention_is_that_of_the_cls_row_in_the_last_layer_used(
     assert np.array_equal(features, encoder.encode(pixels))
 
 
-def test_what_the_encoder_attends_to_is_read_and_kept_with_the_rows(
+def test_attention_is_cached_with_the_image_tokens(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = rowcache.ImageTokenCache(tmp_path)
@@ -310,7 +313,7 @@ def test_what_the_encoder_attends_to_is_read_and_kept_with_the_rows(
     assert again.image_tokens_sha256 != other.image_tokens_sha256
 
 
-def test_a_kit_that_does_not_tell_its_attention_is_refused(tmp_path: Path) -> None:
+def test_a_kit_without_attention_output_is_refused(tmp_path: Path) -> None:
     import onnx
 
     model = onnx.load(KIT / "vision.onnx")
@@ -321,7 +324,7 @@ def test_a_kit_that_does_not_tell_its_attention_is_refused(tmp_path: Path) -> No
         encoder.attend(np.zeros((1, 3, 336, 336), np.float32))
 
 
-def test_what_was_left_out_stands_in_every_format() -> None:
+def test_every_format_says_which_image_tokens_were_read() -> None:
     with PulseModel.load(KIT, device="cpu", threads=1) as model:
         answers = {}
         for rows in ("all", "no-padding"):
@@ -336,7 +339,7 @@ def test_what_was_left_out_stands_in_every_format() -> None:
         assert "no-padding" not in writers.render(form, answers["all"], picture).decode()
 
 
-def test_a_calibration_holds_for_all_rows_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_calibration_holds_for_all_image_tokens_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(statements, "yes_or_no", lambda *_: statements.YesOrNo(-1.0, False))
     with PulseModel.load(KIT, device="cpu", threads=1) as model:
         told = {"PVC": calibration(1, 2.0)}
@@ -350,7 +353,7 @@ def test_a_calibration_holds_for_all_rows_only(monkeypatch: pytest.MonkeyPatch) 
             )
 
 
-def test_where_nothing_was_left_out_all_was_read() -> None:
+def test_a_page_without_padding_is_read_whole() -> None:
     with PulseModel.load(KIT, device="cpu", threads=1) as model:
         square = Image.open(PAGE).convert("RGB").resize((700, 700))
         scans = [
@@ -361,9 +364,7 @@ def test_where_nothing_was_left_out_all_was_read() -> None:
     assert len({scan.image_tokens_sha256 for scan in scans}) == 1
 
 
-def test_the_commands_take_it_and_put_it_on_record(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_commands_prune_and_log_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PULSE_EDGE_AUDIT_LOG", str(tmp_path / "log"))
     monkeypatch.setenv("PULSE_EDGE_CACHE", str(tmp_path / "rows"))
 

@@ -1,4 +1,5 @@
-"""An int8 encoder on processors without VNNI, whose products of uint8 and int8 saturate unless they are told not to."""
+"""An int8 encoder on processors without VNNI, whose products of uint8 and int8 saturate unless they
+are told not to."""
 
 from __future__ import annotations
 
@@ -72,13 +73,13 @@ def emulated(processor: str, model: Path, how: str) -> tuple[bool, set[float]]:
     return bool(saturates), set(sums)
 
 
-def test_integer_sums_are_whole_on_this_processor(sums: Path) -> None:
+def test_integer_sums_are_exact_on_this_processor(sums: Path) -> None:
     encoder = VisionEncoder(sums, device="cpu", threads=1)
     assert set(encoder.encode(np.ones((1, 3, 4, 4), np.float32)).ravel()) == {LARGEST}
 
 
 @pytest.mark.parametrize("saturates", [True, False])
-def test_the_slower_setting_is_made_where_sums_saturate(
+def test_the_exact_setting_is_made_where_sums_saturate(
     saturates: bool, sums: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(vision_encoder, "saturates", lambda: saturates)
@@ -110,11 +111,11 @@ def test_the_plan_counts_the_memory_that_exact_sums_take(monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("processor", "saturates"), [("Nehalem", False), ("Haswell", True), ("Skylake-Client", True)]
 )
-def test_integer_sums_are_whole_without_vnni(processor: str, saturates: bool, sums: Path) -> None:
+def test_integer_sums_are_exact_without_vnni(processor: str, saturates: bool, sums: Path) -> None:
     assert emulated(processor, sums, "exact") == (saturates, {LARGEST})
 
 
-def test_without_the_setting_they_saturate_there(sums: Path) -> None:
+def test_integer_sums_saturate_without_the_exact_setting(sums: Path) -> None:
     assert emulated("Haswell", sums, "plain") == (True, {48 / 2 * 32767})
 
 
@@ -150,7 +151,7 @@ def test_doctor_says_how_the_encoder_computes_here(
     assert word in check.text
 
 
-def test_the_question_to_onnx_runtime_is_this_model() -> None:
+def test_the_embedded_probe_is_the_documented_model() -> None:
     make, tensor = onnx.helper.make_node, onnx.helper.make_tensor_value_info
     weight = onnx.numpy_helper.from_array(np.full((4, 1), 127, np.int8), "b")
     nodes, inputs, outputs = (

@@ -1,4 +1,5 @@
-"""A kit from a stranger: claims that cannot be right, headers that make llama.cpp abort, state files of another shape.
+"""A kit from a stranger: claims that cannot be right, headers that make llama.cpp abort, state
+files of another shape.
 
 What could end the process runs in a child, so that a fault shows as a failed test.
 """
@@ -61,7 +62,7 @@ BIG = 10**30
         ("id", "\ud800", "id holds characters"),
     ],
 )
-def test_a_claim_that_cannot_be_right_is_refused_by_name(
+def test_an_impossible_manifest_field_is_refused_by_name(
     field: str, value: object, words: str
 ) -> None:
     raw = json.loads(json.dumps(MANIFEST))
@@ -102,7 +103,7 @@ def test_a_claim_that_cannot_be_right_is_refused_by_name(
         ('"files": {', '"files": {"../x": {"bytes": 1, "sha256": "x"},', "is not allowed"),
     ],
 )
-def test_json_that_is_none_is_refused_in_one_sentence(old: str, new: str, words: str) -> None:
+def test_broken_json_is_refused_in_one_sentence(old: str, new: str, words: str) -> None:
     text = (MINIATURE.path / "manifest.json").read_text()
     assert old in text
     with pytest.raises(KitError) as error:
@@ -151,7 +152,7 @@ def _touched(path: Path) -> Path:
     return path
 
 
-# --- GGUF headers -----------------------------------------------------------------------------------------------------
+# --- GGUF headers ---------------------------------------------------------------------------------
 
 
 def scalar(data: bytes, key: str) -> int:
@@ -261,7 +262,7 @@ def test_weights_outside_the_kits_folder_are_refused(where: str, tmp_path: Path)
         encoder.ready()
 
 
-# --- state of the KV cache --------------------------------------------------------------------------------------------
+# --- state of the KV cache ------------------------------------------------------------------------
 
 LOAD = """
 import sys
@@ -288,7 +289,7 @@ def saved(
 
 @pytest.mark.parametrize(("keys", "flash"), [("f16", False), ("q8_0", False), ("f16", True)])
 @pytest.mark.parametrize("cells", [1, 300])
-def test_the_state_that_a_model_wrote_fits_and_is_taken(
+def test_a_saved_kv_state_fits_and_loads(
     tmp_path: Path, keys: str, flash: bool, cells: int
 ) -> None:
     model, path = saved(tmp_path, keys, cells, flash)
@@ -299,7 +300,7 @@ def test_the_state_that_a_model_wrote_fits_and_is_taken(
     model.close()
 
 
-def test_a_state_of_another_shape_never_reaches_llama_cpp(tmp_path: Path) -> None:
+def test_a_kv_state_of_another_shape_never_reaches_llama_cpp(tmp_path: Path) -> None:
     model, good = saved(tmp_path, "f16")
     model.close()
     data = good.read_bytes()
@@ -333,7 +334,7 @@ def test_a_state_of_another_shape_never_reaches_llama_cpp(tmp_path: Path) -> Non
     assert not any(bad)
 
 
-def test_a_state_with_another_last_position_does_not_fit(tmp_path: Path) -> None:
+def test_a_kv_state_with_another_last_position_does_not_fit(tmp_path: Path) -> None:
     model, good = saved(tmp_path, "f16")
     shape = kv_state.Shape(4, 256, "f16", True)
     assert kv_state.fits(good, shape, model.position, model.cells)

@@ -21,7 +21,8 @@ pytest.importorskip("cryptography", reason="signing needs the package cryptograp
 
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bundle_parts: Path) -> Path:
-    """A version's folder that this very process seems to run from, of an unsigned bundle with an older kit that was signed."""
+    """A version's folder that this very process seems to run from, of an unsigned bundle with an
+    older kit that was signed."""
     version = tmp_path / "versions/1.0"
     (version / "venv").mkdir(parents=True)
     (version / "bundle.json").write_text("{}")

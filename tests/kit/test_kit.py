@@ -51,7 +51,7 @@ def test_missing_and_foreign_files_are_named_at_once(copy: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="folders cannot be locked there")
-def test_what_a_killed_process_left_goes_and_what_a_living_one_makes_stays(tmp_path: Path) -> None:
+def test_an_abandoned_unfinished_kit_is_removed_and_a_living_one_stays(tmp_path: Path) -> None:
     left = tmp_path / ".kit.unfinished-0123abcd"
     left.mkdir()
     (left / "llm.gguf").write_bytes(b"half")
@@ -150,7 +150,7 @@ def test_force_replaces_a_kit_a_damaged_one_and_an_empty_folder(copy: Path, tmp_
 
 
 @pytest.mark.parametrize("forced", [False, True])
-def test_what_was_put_at_the_target_meanwhile_stays(tmp_path: Path, forced: bool) -> None:
+def test_files_put_at_the_target_meanwhile_stay(tmp_path: Path, forced: bool) -> None:
     def write() -> None:
         with writing(tmp_path / "kit", force=forced) as work:
             (work / "manifest.json").write_text("{}")
@@ -182,7 +182,7 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize("first", ["named", "variable", "installed", "package"])
-def test_a_kit_is_looked_for_in_this_order(
+def test_the_order_in_which_a_kit_is_searched(
     tiny_kit: Path, places: dict[str, Path], monkeypatch: pytest.MonkeyPatch, first: str
 ) -> None:
     names = list(places)
@@ -206,7 +206,7 @@ def test_several_kits_in_one_place_are_an_error_that_names_them(
         locate.find(None)
 
 
-def test_no_kit_anywhere_says_where_it_was_looked_for(places: dict[str, Path]) -> None:
+def test_a_missing_kit_is_an_error_that_names_the_places(places: dict[str, Path]) -> None:
     with pytest.raises(KitError, match=rf"no kit: .*{places['installed'].parent}.*--kit"):
         locate.find(None)
 
@@ -222,12 +222,13 @@ def test_a_kit_that_was_named_and_is_absent_is_not_replaced_by_another(
         locate.find(places["named"] if place == "named" else None)
 
 
-# --- remembered verification ------------------------------------------------------------------------------------------
+# --- remembered verification ----------------------------------------------------------------------
 
 
 @pytest.fixture
 def remembered(copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Kit:
-    """A kit that has passed, and whose stamps do not show a change: its blocks are altered below the file system."""
+    """A kit that has passed, and whose stamps do not show a change: its blocks are altered below
+    the file system."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     stamps = {path: verification._stamp(path) for path in copy.resolve().iterdir()}
     monkeypatch.setattr(verification, "_stamp", lambda path: stamps[path])
@@ -355,7 +356,7 @@ def test_another_stamp_or_file_system_is_read_whole(
 @pytest.mark.parametrize(
     "content", ["", "[]", '{"x": 1}', '{"x": {"stamp": [1], "sha256": 2}}', "[" * 100_000]
 )
-def test_a_damaged_memory_is_none(
+def test_a_damaged_list_of_verified_files_is_ignored(
     remembered: Kit, monkeypatch: pytest.MonkeyPatch, content: str
 ) -> None:
     (paths.user_cache() / "verified" / "verified.json").write_text(content)

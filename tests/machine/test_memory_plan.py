@@ -1,4 +1,5 @@
-"""The memory plan: its figures against llama.cpp's own, what it picks when memory is short, and the GPU's share."""
+"""The memory plan: its figures against llama.cpp's own, what it picks when memory is short, and the
+GPU's share."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ AVX2 = frozenset({"avx2"})
 def header(
     path: Path, *, d: int, ff: int, layers: int, heads: int, kv: int, kind: str = "Q4_K"
 ) -> Path:
-    """A GGUF file of these shapes that is all hole: its header is right, and it takes a few kilobytes of disk."""
+    """A GGUF file of these shapes that is all hole: its header is right, and it takes a few
+    kilobytes of disk."""
     quantized = gguf.GGMLQuantizationType[kind]
     writer = gguf.GGUFWriter(str(path), "llama")
     for add, value in (
@@ -154,7 +156,7 @@ def test_the_compute_buffer_is_llama_cpps_own(
     assert ours - copied == pytest.approx(theirs, rel=0.07)
 
 
-def test_a_header_tells_what_gguf_tells(tmp_path: Path) -> None:
+def test_the_header_agrees_with_the_gguf_library(tmp_path: Path) -> None:
     sizes = gguf_header.read(MINIATURE / "llm.gguf")
     reader = gguf.GGUFReader(MINIATURE / "llm.gguf")
     matrices = [t for t in reader.tensors if len(t.shape) > 1]
@@ -180,7 +182,7 @@ def picks(
     return memory_plan.make(kit, workload, exact_int8=False, flags=AVX2)
 
 
-def test_what_is_picked_at_7b_as_memory_gets_short(
+def test_the_plan_for_7b_as_memory_gets_short(
     seven_b: Kit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = Workload(pages=1)
@@ -204,7 +206,7 @@ def test_weights_whose_own_layout_is_read_in_tiles_stay_mapped(
     ).repack
 
 
-def test_what_cannot_fit_is_refused_with_figures(
+def test_a_kit_that_cannot_fit_is_refused_with_figures(
     seven_b: Kit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(
@@ -239,7 +241,7 @@ def test_a_short_answer_takes_a_short_context_and_ends_the_same() -> None:
     assert texts[0] == texts[1]
 
 
-def test_the_encoder_is_closed_first_and_says_so_when_it_is_wanted_again() -> None:
+def test_an_encoder_closed_by_the_plan_cannot_be_used_again() -> None:
     with PulseModel.load(MINIATURE, device="cpu", threads=1, workload=Workload(pages=1)) as model:
         scan = model.encode(PAGE)
         assert model.plan.encoder_first
@@ -273,7 +275,7 @@ def test_sizes_are_read(text: str, size: int) -> None:
     assert memory.parse(text) == size
 
 
-def test_what_is_no_size_is_wrong_usage() -> None:
+def test_a_broken_size_is_wrong_usage() -> None:
     with pytest.raises(UsageError, match="8GiB"):
         memory.parse("much")
 
@@ -286,7 +288,8 @@ def test_what_is_no_size_is_wrong_usage() -> None:
             "proc/self/cgroup": "0::/clinic",
             "sys/fs/cgroup/clinic/memory.max": "6442450944",
             "sys/fs/cgroup/clinic/memory.current": "2147483648",
-            "sys/fs/cgroup/clinic/memory.stat": "anon 5\ninactive_file 536870912\nactive_file 536870912",
+            "sys/fs/cgroup/clinic/memory.stat": "anon 5\ninactive_file 536870912\nactive_file "
+            "536870912",
         },
         {
             "proc/self/cgroup": "4:memory:/clinic",

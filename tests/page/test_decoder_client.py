@@ -37,7 +37,7 @@ def fresh() -> None:
 
 
 def empty_items(count: int) -> bytes:
-    """A DICOM recording behind a sequence that holds nothing, very often."""
+    """A DICOM recording after a sequence of very many empty items."""
     start = recordings.file(
         recordings.Group(dict.fromkeys(recordings.LEADS, np.zeros(5000)), 500.0)
     )
@@ -193,7 +193,7 @@ def test_a_page_that_ends_the_decoder_is_tried_once_more_alone(
     monkeypatch.setattr(decoder_client.Worker, "open", aborted)
     with pytest.raises(ScanError, match="ends the decoder"):
         reader.read(encoded(blocks(), "PNG"))
-    assert attempts == [1, 0]  # the second one had read nothing before
+    assert attempts == [1, 0]  # the second worker was new
 
 
 def test_two_threads_read_their_own_pages() -> None:

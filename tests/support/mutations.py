@@ -490,13 +490,13 @@ def _system_prompt(patch: Patch, _folder: Path) -> None:
 WEIGHTS, SAYS = "its weights are not the source's", "does not say what the source files say"
 TOKENS, PIXELS, PACKED = "token error", "pixel difference", "not packed as the original"
 MUTATIONS = (
-    # Those of a list of faults that an earlier proof was held against: it noticed three.
+    # Faults of a list that an earlier proof was tested with: it detected three.
     Mutation(
         "one matrix scaled by 1.02", scaled("layers.1.mlp.down_proj", 1.02), WEIGHTS, "language"
     ),
     Mutation("k without the rotary permutation", _no_rotary_of_k, WEIGHTS, "language"),
     Mutation(
-        "the projector's first bias dropped",
+        "the projector without its first bias",
         weights(lambda n, t: t * 0 if n.endswith("mm_projector.0.bias") else t),
         TOKENS,
         "vision",
@@ -513,7 +513,7 @@ MUTATIONS = (
     ),
     Mutation("gelu for quick_gelu", _gelu, TOKENS, "vision"),
     Mutation("mean and std of 0.5", manifest("vision", mean=(0.5,) * 3, std=(0.5,) * 3), SAYS),
-    Mutation("CLS kept, the last patch dropped", _cls_kept, TOKENS, "vision"),
+    Mutation("the CLS token instead of the last patch", _cls_kept, TOKENS, "vision"),
     Mutation(
         "the tower's last layer for the selected one",
         config(vision_layers=lambda n: n + 1),
@@ -572,7 +572,9 @@ MUTATIONS = (
         WEIGHTS,
         "language",
     ),
-    Mutation("an adapter left out of q", _adapter_left_out, WEIGHTS, "language", "adapter"),
+    Mutation(
+        "an adapter that is not merged into q", _adapter_left_out, WEIGHTS, "language", "adapter"
+    ),
     # What is said.
     Mutation(
         "half the heads",
@@ -637,7 +639,7 @@ MUTATIONS = (
         "no overview", pictures(lambda found, _page: found[1:]), r"pixels of a page of .* expected"
     ),
     Mutation(
-        "the overview behind the grid",
+        "the overview after the grid",
         pictures(lambda found, _page: [*found[1:], found[0]]),
         PIXELS,
     ),
@@ -650,7 +652,7 @@ MUTATIONS = (
         layout="unpad",
     ),
     Mutation(
-        "padding kept",
+        "padding that is not removed",
         packed(lambda features, more: more.update(merge="spatial") or features),  # type: ignore[func-returns-value]
         PACKED,
         layout="unpad",

@@ -163,7 +163,7 @@ def test_the_calibration_error_by_hand() -> None:
 def test_what_is_not_known_counts_nowhere() -> None:
     responses = one_statement([1, 1, 0, 0], [0.8, 0.8, 0.1, 0.1])
     less = Responses(**{**vars(responses), "known": np.array([[True], [True], [False], [False]])})
-    assert calibration_error(less.after, less, ONCE)[0] == pytest.approx(0.2)
+    assert calibration_error(less.calibrated, less, ONCE)[0] == pytest.approx(0.2)
     assert verdicts(less, ONCE)["coverage"][0] == 1
     assert platt.auc_both(less, ONCE) is None
 

@@ -1,0 +1,55 @@
+"""Plain facts about the rows of a page, which say whether it is a whole, upright ECG."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pulse_edge.measurement.signal import LEADS, Millivolts
+
+FLAT_MM = 1.0
+"""A trace whose 0.5 and 99.5 percentiles lie less than this apart is a flat line."""
+
+
+@dataclass(frozen=True)
+class TracedRows:
+    """What was found on the rows of a page."""
+
+    rows: tuple[float, ...]
+    """Pixels from the page's top to each row that holds a trace."""
+    flat: tuple[bool, ...]
+    """Whether the trace of each row is a flat line."""
+    seconds: float
+    """From the left end of the leftmost trace to the right end; 0 where there is none."""
+    pulse: str
+    """`left`, `right`, `both` or empty: at which end of the rows a calibration pulse stands."""
+    polarity: tuple[tuple[str, int], ...] = ()
+    """(lead, 1 or -1) for I, II and aVR: whether the largest deflection goes up or down; 0 where neither is clearly larger."""
+
+    @property
+    def all_flat(self) -> bool:
+        """Whether there are traces, and all of them are flat lines."""
+        return bool(self.flat) and all(self.flat)
+
+
+def is_flat(y_mm: np.typing.NDArray[np.float32]) -> bool:
+    """Whether a trace, in millimetres, is a flat line; baseline wander over more than 2 seconds does not count."""
+    there = y_mm[np.isfinite(y_mm)]
+    if there.size < 50:
+        return True
+    low, high = np.quantile(there, [0.005, 0.995])
+    return bool(high - low < FLAT_MM)
+
+
+def polarity(millivolts: Millivolts) -> tuple[tuple[str, int], ...]:
+    """Give the direction of the largest deflection from the median of I, II and aVR."""
+    out = []
+    for name in ("I", "II", "aVR"):
+        lead = millivolts[LEADS.index(name)]
+        there = lead[np.isfinite(lead)]
+        if there.size < 250:
+            continue
+        up, down = (float(v) for v in np.quantile(there - np.median(there), [0.995, 0.005]))
+        out.append((name, 1 if up > 1.3 * -down else -1 if -down > 1.3 * up else 0))
+    return tuple(out)

@@ -1,0 +1,189 @@
+"""Separate the ink of the traces from paper and grid.
+
+In: an upright RGB page with rows along its x axis, and its scale. Out: `Ink`, a map of how surely each pixel is trace.
+
+A coloured grid vanishes in the brightest channel of the picture. Where its lines are darker, ink along them has to be darker
+than they are (grid.py knows where they lie, on a bent page too).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from pulse_edge.measurement.grid import GridMap, follow_grid
+
+Pixels = npt.NDArray[np.uint8]
+Float = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
+
+FAINTEST = 0.10
+"""Share of the paper's brightness that a trace is darker at least."""
+STRIPE_MM = 0.35
+"""Half the width of the stripe along a line of the grid in which a trace has to be darker than the line."""
+STEEP_MM = 0.8
+"""A stroke that is as high on either side of a line goes on behind it."""
+SOLID = 0.994
+"""Quantile of depth that is solid ink: of traces and letters together a page has some hundredths."""
+CERTAIN = 0.75
+"""Depth over that of solid ink from which on a pixel is no line of a pale grid."""
+COMPETING = 0.25
+"""Depth of the grid's lines over that of the trace from which on their colour is looked at."""
+TINTED, TINT = 0.02, 2.0
+"""By how much a grid is more coloured than the ink at least, and how much depth a pixel loses for each share of that."""
+PALE = 0.8
+"""Depth of the grid's lines over that of the trace below which the two are told apart by depth alone."""
+COVERED = 0.2
+"""Share of the stripes of a grid's lines that is as dark as the trace from which on the lines are; a line takes a third."""
+PALEST = 0.35
+"""Cover of the middle of a stroke from which on it is ink; a stroke thinner than a pixel that lies on two has half."""
+
+
+@dataclass(frozen=True, eq=False)
+class Ink:
+    """How surely each pixel is trace."""
+
+    cover: Float
+    """(H, W) 0..1: 0 is paper or grid, 1 is solid ink; the edges of a stroke are in between, by how much they cover."""
+    upright: Mask | None
+    """(H, W): where the upright lines of a grid lie that is not much paler than the trace; None for a pale grid."""
+    level: Mask | None
+    """(H, W): where its level lines lie."""
+    dark: bool
+    """Whether they are as dark as the trace, which then cannot be told from them."""
+    across: float
+    """Pixels per millimetre along the rows."""
+    down: float
+    """Pixels per millimetre over the rows."""
+
+    @property
+    def mask(self) -> Mask:
+        """(H, W): what is more ink than paper."""
+        return np.asarray(self.cover > 0.5)
+
+    @property
+    def mm(self) -> float:
+        """Pixels per millimetre, both ways."""
+        return math.sqrt(self.across * self.down)
+
+
+def find_ink(page: Pixels, grid: GridMap, *, seen: bool = True) -> Ink:
+    """Find the ink of a page (H, W, 3) whose grid lies as in `grid`; `seen` is false where there is none."""
+    depth = darkness(brightest(page), (grid.across * grid.down) ** 0.5)
+    solid = max(float(np.quantile(depth[::2, ::2], SOLID)), 2 * FAINTEST)
+    if not seen:
+        return Ink(
+            _cover(depth, _floor(depth, solid), solid), None, None, False, grid.across, grid.down
+        )
+    upright, level = grid.lines(depth.shape, STRIPE_MM)
+    lines = upright | level
+    floor = _floor(depth[~lines], solid)
+    drawn, dark = _drawn(depth, lines, solid)
+    if drawn > COMPETING * solid or dark:
+        depth = _without_tint(page, depth, lines, solid)
+        drawn, dark = _drawn(depth, lines, solid)
+    if dark:
+        return Ink(_cover(depth, floor, solid), upright, level, True, grid.across, grid.down)
+    cover = _cover(depth, np.where(lines, max(drawn, floor), floor), solid)
+    if drawn > COMPETING * solid:
+        raw = np.clip((depth - max(drawn, floor)) / max(solid - max(drawn, floor), 1e-3), 0, 1)
+        cover = np.where(lines, raw, cover).astype(np.float32)
+        cover = _bridged(cover, level, grid.down)
+        return Ink(cover, upright, level, False, grid.across, grid.down)
+    return Ink(cover, None, None, False, grid.across, grid.down)
+
+
+def find_grid(page: Pixels, across: float, down: float) -> GridMap:
+    """Follow the grid of a page (H, W, 3); `across` and `down` are its mean pixels per mm."""
+    mm = (across * down) ** 0.5
+    bright = darkness(brightest(page), mm)
+    solid = max(float(np.quantile(bright[::2, ::2], SOLID)), 2 * FAINTEST)
+    return follow_grid(darkness(darkest(page), mm), bright > CERTAIN * solid, across, down)
+
+
+def _bridged(cover: Float, level: Mask, down: float) -> Float:
+    """The cover (H, W) with steep strokes made whole where they cross a level line of the grid that is as dark as they are."""
+    steep = np.ones((max(3, round(STEEP_MM * down)), 1), np.uint8)
+    reach = np.ones((round(2 * STRIPE_MM * down) + 3, 1), np.uint8)
+    off = cv2.morphologyEx(np.where(level, np.float32(0), cover), cv2.MORPH_OPEN, steep)
+    over = cv2.morphologyEx(off, cv2.MORPH_CLOSE, reach)
+    return np.asarray(np.where(level, np.maximum(cover, over), cover), np.float32)
+
+
+def _without_tint(page: Pixels, depth: Float, lines: Mask, solid: float) -> Float:
+    """The depth (H, W), less where a pixel is more coloured than the ink is; unchanged where the grid is as neutral as the ink.
+
+    In a photograph of a red grid its lines are nearly as dark as the trace, and faintly coloured.
+    """
+    tint = cv2.blur(cv2.subtract(brightest(page), darkest(page)), (3, 3)).astype(np.float32) / 255
+    grid, ink = (
+        tint[lines & (depth > 0.3 * solid) & (depth < 0.75 * solid)],
+        tint[depth > 0.9 * solid],
+    )
+    if not grid.size or not ink.size:
+        return depth
+    usual = float(np.median(ink[::3]))
+    if float(np.median(grid[::3])) - usual < TINTED:
+        return depth
+    return np.asarray(np.maximum(depth - TINT * np.maximum(tint - usual, 0), 0), np.float32)
+
+
+def _drawn(depth: Float, lines: Mask, solid: float) -> tuple[float, bool]:
+    """How dark the lines of a grid are at most, and whether they are as dark as the trace."""
+    if float((depth[lines] > PALE * solid).mean()) > COVERED:
+        return 0.0, True
+    ridge = (depth >= cv2.dilate(depth, np.ones((3, 3), np.uint8))) & lines
+    every = depth[ridge & (depth > 0.12 * solid)]
+    pale = every[every < PALE * solid]
+    if pale.size <= 0.35 * every.size:
+        return 0.0, False
+    return min(float(np.quantile(pale, 0.9)), PALE * solid), False
+
+
+def brightest(page: Pixels) -> Pixels:
+    """Give the largest channel (H, W) of a page (H, W, 3)."""
+    red, green, blue = cv2.split(np.ascontiguousarray(page))
+    return np.asarray(cv2.max(cv2.max(red, green), blue), np.uint8)
+
+
+def darkest(page: Pixels) -> Pixels:
+    """Give the smallest channel (H, W) of a page (H, W, 3)."""
+    red, green, blue = cv2.split(np.ascontiguousarray(page))
+    return np.asarray(cv2.min(cv2.min(red, green), blue), np.uint8)
+
+
+def darkness(grey: Pixels, mm: float) -> Float:
+    """Give how much darker each pixel (H, W) is than the paper round it, 0..1; `mm` in pixels."""
+    small = max(1, int(mm / 2))
+    size = max(1, grey.shape[1] // small), max(1, grey.shape[0] // small)
+    peak = cv2.dilate(grey, np.ones((small | 1,) * 2, np.uint8)) if small > 1 else grey
+    paper = cv2.resize(peak, size, interpolation=cv2.INTER_NEAREST)
+    step = mm / small
+    paper = cv2.blur(
+        cv2.dilate(paper, np.ones((_odd(2.5 * step),) * 2, np.uint8)), (_odd(6 * step),) * 2
+    )
+    paper = cv2.resize(paper, (grey.shape[1], grey.shape[0]), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(cv2.subtract(paper, grey).astype(np.float32) / np.maximum(paper, 40))
+
+
+def _floor(depth: Float, solid: float) -> float:
+    """Depth up to which a pixel is paper or grid: above the bulk of what is no ink."""
+    pale = depth[depth < 0.6 * solid]
+    if not pale.size:
+        return 0.05
+    return float(np.clip(np.quantile(pale[::7], 0.97), 0.03, 0.45 * solid))
+
+
+def _cover(depth: Float, floor: Float | float, solid: float) -> Float:
+    """How much ink covers each pixel, 0..1; a stroke that is too thin to be solid counts as solid along its middle."""
+    cover = np.clip((depth - floor) / np.maximum(solid - floor, 1e-3), 0, 1).astype(np.float32)
+    middle = cv2.dilate(cover, np.ones((3, 3), np.uint8))
+    return np.asarray(cover / np.maximum(middle, PALEST), np.float32)
+
+
+def _odd(size: float) -> int:
+    return max(3, int(size) | 1)
