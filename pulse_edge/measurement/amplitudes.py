@@ -29,7 +29,7 @@ FRONTAL = np.array(
 """(6, 2) share of the frontal vector's right-to-left and downward component in I, II, III, aVR, aVL, aVF: Einthoven's triangle
 with Goldberger's leads as they are recorded, 0.87 times as high."""
 MIN_COMPONENT = 0.8
-"""Shortest length of the two frontal directions that the present leads span, out of which an axis can be computed."""
+"""Shortest length of the two frontal directions that the present leads span, if an axis is to be computed."""
 
 
 @dataclass(frozen=True)

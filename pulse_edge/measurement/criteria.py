@@ -36,7 +36,7 @@ ADULT = 16.0
 
 @dataclass(frozen=True)
 class Limit:
-    """The range of a measurement outside of which a finding begins."""
+    """The normal range of a measurement; a finding begins outside."""
 
     key: str
     """Of the measurement; one of a lead stands for that lead alone."""

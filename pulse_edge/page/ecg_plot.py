@@ -7,7 +7,7 @@ of a ten-second recording.
 
 - A shorter recording: each of the four columns shows 2.5 seconds of it; the rest of the page stays
   blank.
-- A longer one: further pages, the last of which shows the last ten seconds.
+- A longer one: further pages; the last one shows the last ten seconds.
 - Waves that do not fit: the page is drawn at half or a quarter of the gain, which its calibration
   pulses show too.
 - Leads beyond the twelve: further rows above the rhythm strip.
@@ -108,7 +108,7 @@ class _SheetPlot:
         self._names(page, gain)
         return page, self._facts(traces, gain)
 
-    # --- which seconds of which lead go where ---
+    # --- where the seconds of each lead go ---
 
     @property
     def _whole(self) -> bool:

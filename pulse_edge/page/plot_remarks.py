@@ -168,7 +168,7 @@ def _on_heights(sheet: Sheet) -> Iterable[Remark]:
 
 
 def _absent(sheet: Sheet) -> list[str]:
-    """Return the leads of which no second is shown."""
+    """Return the leads that are not shown at all."""
     return [lead for lead, seconds in sheet.shown.items() if not seconds]
 
 

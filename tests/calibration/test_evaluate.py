@@ -11,13 +11,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import pytest
+from waiting import wait_until
 
 from calibration import ecgbench, splits
 from calibration import evaluate as evaluating
@@ -199,9 +199,7 @@ def test_a_killed_run_goes_on_to_the_same_results(
     process = subprocess.Popen(
         [*command, "--threads", "1"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    while not list((tmp_path / "r").glob("tiny/arena/step-final.jsonl")):
-        assert process.poll() is None
-        time.sleep(0.01)
+    wait_until(lambda: list((tmp_path / "r").glob("tiny/arena/step-final.jsonl")), process)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     evaluate(tmp_path / "r", plan)

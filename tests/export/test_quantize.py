@@ -151,8 +151,8 @@ def test_no_variable_of_the_environment_changes_the_logits(tiny_kit: Path, tmp_p
 def test_a_size_is_kept_and_used(tiny_kit: Path, stats: Path, tmp_path: Path) -> None:
     size = sum(p.stat().st_size for p in tiny_kit.iterdir()) - 3_000_000
     quantize(tiny_kit, tmp_path / "kit", Options(size=size, stats=stats, sensitivity=False))
-    made = sum(p.stat().st_size for p in (tmp_path / "kit").iterdir())
-    assert size - 200_000 < made <= size
+    taken = sum(p.stat().st_size for p in (tmp_path / "kit").iterdir())
+    assert size - 200_000 < taken <= size
 
 
 def test_a_base_whose_weights_have_a_second_hard_link_is_read(
@@ -193,7 +193,8 @@ def test_the_command_takes_a_recipe(tiny_kit: Path, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def one_layer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Llama of one layer and eight rows a matrix: llama.cpp's quantization does not look at more than names."""
+    """A Llama of one layer and eight rows a matrix: llama.cpp's quantization does not look at
+    more than names."""
     path, random = tmp_path_factory.mktemp("gguf") / "one.gguf", np.random.default_rng(0)
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_block_count(1)
@@ -233,10 +234,10 @@ def test_a_matrix_is_rounded_as_in_the_file(tiny_kit: Path, tmp_path: Path) -> N
             types={name: kind},
             threads=1,
         )
-        made = {t.name: t for t in gguf.GGUFReader(path).tensors}[name]
-        assert made.tensor_type == kind
+        tensor = {t.name: t for t in gguf.GGUFReader(path).tensors}[name]
+        assert tensor.tensor_type == kind
         again = ggml.rounded(source.data.astype(np.float32), kind, importance)
-        assert np.allclose(again, gguf.quants.dequantize(made.data, kind), atol=1e-7)
+        assert np.allclose(again, gguf.quants.dequantize(tensor.data, kind), atol=1e-7)
 
 
 def test_importance_moves_the_error_to_columns_that_matter_less() -> None:
@@ -274,8 +275,8 @@ def test_an_encoder_that_fails_its_gate_stays_as_it_was_and_the_kit_says_so(
     tiny_kit: Path, tmp_path: Path
 ) -> None:
     strict = Recipe("strict", "", llm="Q8_0", vision="int8", cosine=0.9999999)
-    said: list[str] = []
-    quantize(tiny_kit, tmp_path / "kit", Options(recipe=strict), said.append)
+    steps: list[str] = []
+    quantize(tiny_kit, tmp_path / "kit", Options(recipe=strict), steps.append)
     manifest = open_kit(tmp_path / "kit").manifest
     assert manifest.vision.type == "fp32"
     assert (tmp_path / "kit" / "vision.onnx.data").read_bytes() == (
@@ -283,16 +284,16 @@ def test_an_encoder_that_fails_its_gate_stays_as_it_was_and_the_kit_says_so(
     ).read_bytes()
     assert manifest.quantization is not None
     assert "int8" in manifest.quantization.notes[0]
-    assert manifest.quantization.notes[0] in said
+    assert manifest.quantization.notes[0] in steps
 
 
 def test_an_encoder_whose_image_tokens_depend_on_rounding_stays_as_it_was(
     tiny_kit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(encoder, "ROUNDING", 0.05)  # as if processors rounded to four or five bits
-    said: list[str] = []
+    steps: list[str] = []
     loose = Recipe("loose", "", llm="Q8_0", vision="int8", cosine=0.5)
-    quantize(tiny_kit, tmp_path / "kit", Options(recipe=loose), said.append)
+    quantize(tiny_kit, tmp_path / "kit", Options(recipe=loose), steps.append)
     manifest = open_kit(tmp_path / "kit").manifest
     assert manifest.vision.type == "fp32"
     assert manifest.quantization is not None

@@ -1,4 +1,5 @@
-"""Folders that are given by mistake, and files that lie about their sizes: one sentence, before anything is written."""
+"""Folders that are given by mistake, and files that lie about their sizes: one sentence, before
+anything is written."""
 
 from __future__ import annotations
 
