@@ -264,7 +264,7 @@ def command(out: Path, began: float, until: str, arguments: list[str]) -> None:
     LanguageModel.feed_embeddings = watches.rows(LanguageModel.feed_embeddings)  # type: ignore[method-assign]
     for owner, name, key in (
         (interpret, "verify", "verify"),
-        (reader, "read_all", "read"),
+        (reader.Document, "page", "read"),
         (admission, "admit", "check"),
         (tiling, "cut", "cut"),
         (tiling, "pack", "pack"),
