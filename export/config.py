@@ -127,10 +127,8 @@ def read_config(path: Path, *, tower_dir: Path | None, merge: Merge | None = Non
         pinpoints = tuple(
             (w, h) for h, w in pinpoints
         )  # LLaVA writes (width, height), LlavaNext (height, width)
-    if wrong or unfit:
-        # Each of `unfit` names its file itself.
-        place = path if wrong else path.parent if hub else folder
-        raise CheckpointError(f"{place}: cannot be converted: {'; '.join(wrong + unfit)}.")
+    # Each of `unfit` names its file itself.
+    _refuse(path if wrong else path.parent if hub else folder, wrong + unfit)
     return Config(
         architecture=architecture,
         layout="llava_next" if hub else "llava",
@@ -190,11 +188,16 @@ def _architecture(raw: dict[str, Any], path: Path) -> str:
     )
 
 
+def _refuse(path: Path | None, wrong: list[str]) -> None:
+    if wrong:
+        raise CheckpointError(f"{path}: cannot be converted: {'; '.join(wrong)}.")
+
+
 def _refuse_mistyped(path: Path, wrong: list[str]) -> None:
     """Raise CheckpointError where values have other types than the rest of the reading relies
     on."""
     if any("expected " in line for line in wrong):
-        raise CheckpointError(f"{path}: cannot be converted: {'; '.join(wrong)}.")
+        _refuse(path, wrong)
 
 
 def _tower_folder(checkpoint: Path, tower: str) -> Path | None:
