@@ -24,8 +24,8 @@ Change = Callable[[Path], None]
 def test_windows_of_layers_give_the_logits_of_the_whole_model(
     tiny_kit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = np.random.default_rng(0).standard_normal((300, 256), np.float32) / 4
-    inputs = Input(rows, before=[1, 5, 6], after=[7, 8, 9, 10])
+    image_tokens = np.random.default_rng(0).standard_normal((300, 256), np.float32) / 4
+    inputs = Input(image_tokens, before=[1, 5, 6], after=[7, 8, 9, 10])
     whole = llm_logits.whole_model(tiny_kit / "llm.gguf", inputs, 2)
     monkeypatch.setattr(llm_logits, "WINDOW_BYTES", 1)
     windows, how = llm_logits.in_windows(tiny_kit / "llm.gguf", 3, inputs, 2, tmp_path)

@@ -112,7 +112,7 @@ def test_the_trainers_tower_and_llama_equal_the_runtimes(unbroken: Run, tmp_path
     lesson = next(x for x in data.first_lessons(9, 8, 28) if len(x["tiles"]) == 5)
     batch = data.collate([lesson], 28, whole=True)
     with torch.no_grad():
-        ours = unbroken.rows(batch, None).flatten(0, 1)
+        ours = unbroken.image_tokens(batch, None).flatten(0, 1)
     grid = Image.fromarray(_page(lesson))
     with PulseModel.load(tmp_path / "kit") as model:
         theirs = torch.from_numpy(model.encode(grid, admit=False).image_tokens)
@@ -131,11 +131,11 @@ def _page(lesson: data.Lesson) -> object:
 def test_a_turn_reads_the_page_and_itself_only() -> None:
     torch.manual_seed(0)
     llama = Llama(SMALL)
-    rows = [torch.randn(7, 256), torch.randn(5, 256)]
+    image_tokens = [torch.randn(7, 256), torch.randn(5, 256)]
     before, turns = torch.tensor([1, 5, 9]), torch.randint(3, 600, (2, 3, 6))
     with torch.no_grad():
-        together = llama(rows, before, turns)
-        alone = llama(rows[1:], before, turns[1:, 2:])
+        together = llama(image_tokens, before, turns)
+        alone = llama(image_tokens[1:], before, turns[1:, 2:])
     assert torch.allclose(together[1, 2], alone[0, 0], atol=1e-5)
 
 
