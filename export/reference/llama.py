@@ -90,10 +90,10 @@ def logits(
 ) -> tuple[Float, Float]:
     """Return logits (len(after), vocabulary) behind each token after the image: exact, and rounded.
 
-    The image tokens are `image_tokens` (T, d). The rounded logits are those that a right kit of `kind` may
-    give: matrices and their inputs are rounded to `kind`, the KV cache to float16, as llama.cpp
-    computes. Both run side by side, so that every tensor is read once. `see` gets each tensor with
-    its role, in the dtype of its file.
+    `image_tokens` is (T, d). The rounded logits are those that a right kit of `kind` may give:
+    matrices and their inputs are rounded to `kind`, the KV cache to float16, as llama.cpp computes.
+    Both run side by side, so that every tensor is read once. `see` gets each tensor with its role,
+    in the dtype of its file.
     """
     s = shape(source, facts)
 
