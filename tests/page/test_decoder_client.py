@@ -103,13 +103,13 @@ def test_the_bounds_are_a_pages_own(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def forms(pages: int) -> tuple[bytes, ...]:
     """Each form draws the next one twenty times: no end of drawing. For a PDF of so many pages."""
-    made = []
+    objects = []
     for level in range(12):
         inner = b"/N Do " * 20 if level < 11 else RED_BOX
         named = b"/Resources<</XObject<</N %d 0 R>>>>" % (4 + 2 * pages + level)
         head = b"<</Type/XObject/Subtype/Form/BBox[0 0 99 99]%s/Length %d>>stream\n%s\nendstream"
-        made.append(head % (named, len(inner), inner))
-    return tuple(made)
+        objects.append(head % (named, len(inner), inner))
+    return tuple(objects)
 
 
 @posix
