@@ -21,7 +21,11 @@ from pulse_edge.audit_log.entries import Retained
 from pulse_edge.audit_log.log import AuditLog
 from pulse_edge.errors import AuditLogError
 
-WRITER = "import sys; from pulse_edge.audit_log.log import AuditLog\nfor n in range(30): AuditLog().append({'by': sys.argv[1], 'n': n})"
+WRITER = """
+import sys
+from pulse_edge.audit_log.log import AuditLog
+for n in range(30): AuditLog().append({"by": sys.argv[1], "n": n})
+"""
 KILLS = 8
 
 
@@ -168,7 +172,8 @@ def test_killed_writer_leaves_an_intact_log(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.name != "posix", reason="kills as POSIX has them")
 def test_kills_at_any_moment_lose_no_acknowledged_entry(tmp_path: Path) -> None:
     code = "from pulse_edge.audit_log.entries import Retained\n"
-    code += "from pulse_edge.audit_log.log import AuditLog\nlog = AuditLog()\nlog.ready()\nprint('begun', flush=True)\n"
+    code += "from pulse_edge.audit_log.log import AuditLog\n"
+    code += "log = AuditLog()\nlog.ready()\nprint('begun', flush=True)\n"
     code += "while True: print(log.append({}, Retained(9, {'a': 'b'}, b'c')).number, flush=True)"
     dice = random.Random(3)
     for kill in range(KILLS):

@@ -131,11 +131,14 @@ def test_forced_pages_are_answered_and_logged_as_forced(
     assert (line["quality"]["verdict"], line["quality"]["forced"]) == ("refused", True)
     assert FORCED in line["notice"]
     (entry,) = AuditLog(tmp_path / "log").entries()
-    assert (entry.fields["settings"]["force"], entry.fields["settings"]["straighten"]) == (
+    assert (
+        entry.fields["settings"]["page"]["force"],
+        entry.fields["settings"]["page"]["rectify"],
+    ) == (
         True,
         False,
     )
     without = subprocess.run(command[:-2], capture_output=True, text=True, check=False, env=env)
     assert without.returncode == 1
     assert "was begun with another page.force and page.rectify" in without.stderr
-    assert entry.fields["settings"]["force_kit"] is False
+    assert entry.fields["settings"]["model"]["force_kit"] is False

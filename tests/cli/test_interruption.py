@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP: a prompt end, the right code, no traceback, nothing half-written, a model still fit for use."""
+"""Ctrl-C, SIGTERM and SIGHUP: a prompt end, the right code, no traceback, no half-written file."""
 
 from __future__ import annotations
 
