@@ -17,7 +17,9 @@ from pulse_edge.measurement.claims import Claim, claims_in
 from pulse_edge.measurement.conditions import Person, Trace, Truth, judge, truth_of_all
 from pulse_edge.measurement.criteria import ADULT
 from pulse_edge.measurement.measurements import Measurement
-from pulse_edge.measurement.rules import DERIVED, NUMBERS, ROUGH, RULES, NumberRule, Rule
+from pulse_edge.measurement.number_rules import NUMBERS, ROUGH
+from pulse_edge.measurement.rule import DERIVED, NumberRule, Rule
+from pulse_edge.measurement.rules import RULES
 
 
 class AskedFinding(Protocol):

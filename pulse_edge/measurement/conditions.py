@@ -23,7 +23,7 @@ from pulse_edge.measurement.bounds import (
 )
 from pulse_edge.measurement.criteria import ADULT
 from pulse_edge.measurement.measurements import Measurement
-from pulse_edge.measurement.rules import DERIVED, Derived
+from pulse_edge.measurement.rule import DERIVED, Derived
 
 Truth = Literal["true", "near", "false", "unknown"]
 IRREGULAR_FROM = 0.10

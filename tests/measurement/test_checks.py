@@ -20,7 +20,9 @@ from pulse_edge.measurement.checks import (
 from pulse_edge.measurement.claims import Claim
 from pulse_edge.measurement.conditions import Person, Trace
 from pulse_edge.measurement.measurements import Measurement
-from pulse_edge.measurement.rules import DERIVED, NUMBERS, RULES
+from pulse_edge.measurement.number_rules import NUMBERS
+from pulse_edge.measurement.rule import DERIVED
+from pulse_edge.measurement.rules import RULES
 from pulse_edge.report.report import UNCALIBRATED, Finding
 
 ALL_LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
