@@ -57,7 +57,9 @@ def test_what_separates_columns_is_no_trace(join: str) -> None:
     page = draw(recording(), PageStyle(join=join))
     signal = traced(page).signal
     assert min(snr(page, lead, signal.millivolts[n]) for n, lead in enumerate(LEADS)) > 6
-    assert np.nanmax(np.abs(signal.millivolts)) < 1.15 * np.nanmax(np.abs(page.recording.signal)) + 0.3
+    assert (
+        np.nanmax(np.abs(signal.millivolts)) < 1.15 * np.nanmax(np.abs(page.recording.signal)) + 0.3
+    )
 
 
 @pytest.mark.parametrize(("gain", "speed"), [(5.0, 25.0), (10.0, 25.0), (20.0, 25.0), (10.0, 50.0)])

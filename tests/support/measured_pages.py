@@ -15,9 +15,7 @@ from pulse_edge.measurement.page import PageMeasurement, measure_page
 from pulse_edge.page import admission, reader
 from pulse_edge.page.admission import CheckedPage
 
-STYLE = PageStyle(
-    px_per_mm=5.0, header=("12-lead ECG", "Page 1/1"), footer=("25 mm/s", "10 mm/mV")
-)
+STYLE = PageStyle(px_per_mm=5.0, header=("12-lead ECG", "Page 1/1"), footer=("25 mm/s", "10 mm/mV"))
 
 
 @functools.cache
