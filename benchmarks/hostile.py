@@ -1,5 +1,6 @@
-"""Read files that were built to do harm, each in a process of its own: `python
-benchmarks/hostile.py`.
+"""Read files that were built to do harm, each in a process of its own.
+
+Usage: `python benchmarks/hostile.py`.
 
 Prints a line for each: the outcome, processor seconds of the reader and its child processes, and
 the largest memory of one of them. Each must end in one of the project's own errors, or in a page,
