@@ -99,3 +99,16 @@ def small(tmp_path: Path) -> AuditLog:
     for n in range(5):
         log.append({"n": n})
     return log
+
+
+@pytest.fixture
+def pages(tmp_path: Path) -> Path:
+    """Three pages, and one file that is none."""
+    from PIL import Image
+
+    folder = tmp_path / "pages"
+    folder.mkdir()
+    for n, name in enumerate(("a.png", "b.png", "c.png")):
+        Image.new("RGB", (60 + n, 60), "white").save(folder / name)
+    (folder / "d.png").write_bytes(b"no picture")
+    return folder

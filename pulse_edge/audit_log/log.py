@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from pulse_edge.audit_log import storage
 from pulse_edge.audit_log.entries import (
     FIRST_HASH,
     HASH_LENGTH,
@@ -39,9 +40,6 @@ from pulse_edge.common import folders, paths
 from pulse_edge.common.files import (
     UNFINISHED,
     open_private,
-    replacing,
-    sync,
-    sync_folder,
     try_lock,
 )
 from pulse_edge.errors import AuditLogError, FolderError
@@ -86,7 +84,7 @@ class AuditLog:
         self._retained = self.folder / RETAINED
         self._note = note
 
-    # --- writing ------------------------------------------------------------------------------------------------------
+    # --- writing ----------------------------------------------------------------------------------
 
     def append(self, fields: Mapping[str, Any], retained: Retained | None = None) -> Entry:
         """Append an entry and wait until the disk has it. Raises AuditLogError; then the entry is
@@ -107,11 +105,12 @@ class AuditLog:
             line = f"{digest} {text}\n".encode()
             if len(line) > MAX_LINE:
                 raise AuditLogError(
-                    f"{self._log}: an entry of {len(line):,} bytes is not written; {MAX_LINE:,} is the limit. The answer "
+                    f"{self._log}: an entry of {len(line):,} bytes is not written; {MAX_LINE:,} is "
+                    "the limit. The answer "
                     "is not in the log: do not use it. Look at the kit with `pulse-edge kit info`."
                 )
             try:
-                _append(file, line)
+                storage.append(file, line)
                 self._set_head(head.after(line))
             except OSError as e:
                 with contextlib.suppress(OSError):
@@ -152,11 +151,11 @@ class AuditLog:
         except FolderError as e:
             raise AuditLogError(str(e)) from None
         today, removed = datetime.date.today().isoformat(), 0
-        for day in _names(self._retained):
+        for day in storage.names(self._retained):
             if not _DAY.fullmatch(day) or day >= today:
                 continue
             folder = self._retained / day
-            for name in _names(folder):
+            for name in storage.names(folder):
                 if _RETAINED_FILE.fullmatch(name) or name.startswith(UNFINISHED):
                     with contextlib.suppress(OSError):
                         (folder / name).unlink()
@@ -171,26 +170,26 @@ class AuditLog:
         head, size = self._read_head(), os.fstat(file).st_size
         if size < head.size:
             raise AuditLogError(
-                f"{self._log}: has {size} bytes, and {self._head.name} says {head.size}: something was removed. "
-                + _LOOK.format("the folder")
+                f"{self._log}: has {size} bytes, and {self._head.name} says {head.size}: something "
+                "was removed. " + _LOOK.format("the folder")
             )
         if size == head.size:
             return head
-        tail = _read_from(file, head.size, min(size - head.size, MAX_READ))
+        tail = storage.read_from(file, head.size, min(size - head.size, MAX_READ))
         if b"\n" not in tail:
             os.ftruncate(file, head.size)
             return head
         if tail.count(b"\n") > 1 or not tail.endswith(b"\n") or fault(tail, head.hash):
             raise AuditLogError(
-                f"{self._log}: something was added behind entry {head.entries} that pulse-edge did not write. "
-                + _LOOK.format("the folder")
+                f"{self._log}: something was added behind entry {head.entries} that pulse-edge did "
+                "not write. " + _LOOK.format("the folder")
             )
         head = head.after(tail)
         self._set_head(head)
         return head
 
     def _read_head(self) -> Head:
-        raw = _bytes_of(self._head)
+        raw = storage.bytes_of(self._head)
         if not raw:
             return Head()
         try:
@@ -203,7 +202,7 @@ class AuditLog:
         return head
 
     def _set_head(self, head: Head) -> None:
-        _replace(self._head, head.line())
+        storage.replace(self._head, head.line())
 
     def _retain(self, retained: Retained) -> dict[str, str]:
         """Write texts and picture below their last day; return the entry's field. Raises
@@ -220,7 +219,7 @@ class AuditLog:
             for kind, (content, ending) in contents.items():
                 field[kind] = f"{hashlib.sha256(content).hexdigest()}.{ending}"
                 if not (folder / field[kind]).exists():
-                    _replace(folder / field[kind], content)
+                    storage.replace(folder / field[kind], content)
         except OSError as e:
             raise AuditLogError(
                 f"{folder}: cannot be written ({e.strerror}). Free space on the disk."
@@ -240,7 +239,8 @@ class AuditLog:
             raise AuditLogError(str(e)) from None
         except OSError as e:
             raise AuditLogError(
-                f"{self.folder}: answers cannot be logged here ({e.strerror}). Set {AUDIT_LOG_VARIABLE} to a folder of "
+                f"{self.folder}: answers cannot be logged here ({e.strerror}). Set "
+                f"{AUDIT_LOG_VARIABLE} to a folder of "
                 "yours."
             ) from None
         try:
@@ -255,7 +255,8 @@ class AuditLog:
         removed elsewhere."""
         if self._retained.is_symlink():
             raise FolderError(
-                f"{self._retained}: is a link, and texts are retained in a folder only. Remove the link."
+                f"{self._retained}: is a link, and texts are retained in a folder only. Remove the "
+                "link."
             )
 
     def _wait(self, lock: int) -> None:
@@ -264,7 +265,8 @@ class AuditLog:
             waited = time.monotonic() - start
             if waited > PATIENCE:
                 raise AuditLogError(
-                    f"{self.folder}: another pulse-edge has been writing the audit log for {PATIENCE:.0f} s. "
+                    f"{self.folder}: another pulse-edge has been writing the audit log for "
+                    f"{PATIENCE:.0f} s. "
                     "End it, and run again."
                 )
             if waited > QUIET_WAIT and not noted:
@@ -272,7 +274,7 @@ class AuditLog:
                 self._note(f"another pulse-edge is writing the audit log in {self.folder}: waiting")
             time.sleep(WAIT_STEP)
 
-    # --- reading ------------------------------------------------------------------------------------------------------
+    # --- reading ----------------------------------------------------------------------------------
 
     def entries(self) -> Iterator[Entry]:
         """Give every entry, oldest first. Raises AuditLogError at the first line that is not as it
@@ -293,11 +295,13 @@ class AuditLog:
             before, head = head, head.after(line)
             expected = expected or entry.hash == expect
             faults += self._retained_faults(entry)
-        # A power cut between the two files leaves `head` one entry behind; the next answer repairs it.
+        # A power cut between the two files leaves `head` one entry behind; the next answer
+        # repairs it.
         if raw not in (head.line(), before.line()) and (raw or head.entries > 1):
             number = raw.decode("ascii", "replace").split()[:1] or ["none"]
             faults.append(
-                f"{head.entries} entries, and {HEAD} says {number[0]}: the last ones were removed, or {HEAD} was altered"
+                f"{head.entries} entries, and {HEAD} says {number[0]}: the last ones were removed, "
+                f"or {HEAD} was altered"
             )
         if not expected:
             faults.append(
@@ -346,20 +350,22 @@ class AuditLog:
         """
         try:
             end = time.monotonic() + PATIENCE
-            head = _bytes_of(self._head)
+            head = storage.bytes_of(self._head)
             while True:
                 size = self._log.stat().st_size
-                before, head = head, _bytes_of(self._head)
+                before, head = head, storage.bytes_of(self._head)
                 if head == before or time.monotonic() > end:
                     return head, size
         except (FileNotFoundError, NotADirectoryError):
             if self._head.exists() or folders.read(self.folder):
                 raise AuditLogError(
-                    f"{self._log}: is missing. Keep the folder as it is, and find out who removed the file; or move the "
+                    f"{self._log}: is missing. Keep the folder as it is, and find out who removed "
+                    "the file; or move the "
                     "folder away to begin a new log."
                 ) from None
             raise AuditLogError(
-                f"{self.folder}: there is no audit log. Either no answer was given yet, or the log is in another folder: "
+                f"{self.folder}: there is no audit log. Either no answer was given yet, or the log "
+                "is in another folder: "
                 f"name that with --audit-log or {AUDIT_LOG_VARIABLE}."
             ) from None
         except OSError as e:
@@ -383,7 +389,8 @@ class AuditLog:
                 problem = fault(line, previous)
                 if problem and number == 1 and not words and folders.read(self.folder) is None:
                     raise AuditLogError(
-                        f"{self._log}: is no audit log of pulse-edge. Name another folder with --audit-log."
+                        f"{self._log}: is no audit log of pulse-edge. Name another folder with "
+                        "--audit-log."
                     )
                 if problem:
                     raise AuditLogError(f"{self._log}: entry {number} {problem}. {_INVESTIGATE}")
@@ -398,44 +405,3 @@ class AuditLog:
 
     def _unreadable(self, error: OSError) -> AuditLogError:
         return AuditLogError(f"{self._log}: cannot be read ({error.strerror}). Ask its owner.")
-
-
-# --- files that survive a power cut -----------------------------------------------------------------------------------
-
-
-def _append(file: int, data: bytes) -> None:
-    """Write all of `data` behind the end of the file, down to the disk."""
-    os.lseek(file, 0, os.SEEK_END)
-    while data:
-        data = data[os.write(file, data) :]
-    sync(file)
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Give a file its new content, down to the disk, or leave the old one. A failure leaves no
-    half: it may be a patient's."""
-    with replacing(path) as file:
-        file.write(data)
-    sync_folder(path.parent)
-
-
-def _bytes_of(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return b""
-
-
-def _read_from(file: int, at: int, size: int) -> bytes:
-    if hasattr(os, "pread"):
-        return os.pread(file, size, at)
-    os.lseek(file, at, os.SEEK_SET)
-    return os.read(file, size)
-
-
-def _names(folder: Path) -> list[str]:
-    """Return the names in a folder; none where it is absent or a link."""
-    try:
-        return [] if folder.is_symlink() else os.listdir(folder)
-    except OSError:
-        return []

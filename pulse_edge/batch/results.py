@@ -17,8 +17,9 @@ from pulse_edge.report.report import NoAnswer
 
 REPORTS, TABLE = "results.jsonl", "results.csv"
 COLUMNS = (
-    "notice", "file", "page", "state", "verdict", "leads", "reasons", "contradictions", "question", "answer", "complete",
-    "findings", "error", "page_sha256", "kit", "kit_sha256", "image_tokens_read", "intended_use",
+    "notice", "file", "page", "state", "verdict", "leads", "reasons", "contradictions", "question",
+    "answer", "complete", "findings", "error", "page_sha256", "kit", "kit_sha256",
+    "image_tokens_read", "intended_use",
 )  # fmt: skip
 BYTE_ORDER_MARK = "\ufeff"
 """Tells Excel that a table is UTF-8."""

@@ -90,7 +90,7 @@ def _paths(source: str) -> Iterator[str]:
 
 
 def _below(folder: str) -> Iterator[str]:
-    """Every file below a folder; also folders that cannot be read, and links to folders elsewhere."""
+    """Give every file below a folder, unreadable folders, and links to folders elsewhere."""
     unreadable: list[str] = []
     top = os.path.realpath(folder)
     for parent, folders, names in os.walk(folder, onerror=lambda e: unreadable.append(_path(e))):

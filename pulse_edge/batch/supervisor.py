@@ -36,7 +36,7 @@ def follow_supervisor() -> None:
 
 
 def _wait_for_end_of_input() -> None:
-    """Standard input is a pipe to which the supervisor writes nothing; it ends with the supervisor."""
+    """Wait for the end of standard input, a pipe that the supervisor holds open."""
     while os.read(0, 1):
         pass
     os._exit(1)
@@ -59,7 +59,8 @@ def run(words: Callable[[Start], Sequence[str]], finished_pages: Callable[[], in
         start, before = "again", now
         if crashes >= PATIENCE:
             raise BatchError(
-                f"the program crashed {crashes} times in a row ({_name(code)}). Run pulse-edge doctor."
+                f"the program crashed {crashes} times in a row ({_name(code)}). Run pulse-edge "
+                "doctor."
             )
         text = f"warning: the program crashed ({_name(code)}). It continues."
         print(text, file=sys.stderr, flush=True)

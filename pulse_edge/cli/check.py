@@ -32,7 +32,7 @@ JPEG_QUALITY, PNG_COMPRESSION = 92, 4
     "--save-page",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
-    help="Save each page as the model sees it, and a copy with the detected leads and grid drawn on it.",
+    help="Save each page as the model sees it, and a copy with leads and grid drawn on it.",
 )
 @click.option(
     "--overwrite",

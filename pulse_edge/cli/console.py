@@ -180,7 +180,8 @@ class Console:
             else "encoded earlier"
         )
         self.note(
-            f"{encoded.file}: {len(encoded.image_tokens)} image tokens from {encoded.tiles} tiles, {encoding}, "
+            f"{encoded.file}: {len(encoded.image_tokens)} image tokens from {encoded.tiles} tiles, "
+            f"{encoding}, "
             f"first token after {first:.1f} s, {speed:.1f} tokens/s, "
             f"peak memory {memory.peak() / memory.MIB:,.0f} MiB"
         )

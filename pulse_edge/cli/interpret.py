@@ -202,7 +202,7 @@ class _Interpreter:
         return answering
 
     def _say(self, text: str) -> None:
-        """Print a piece of the text report, or hold it until the contradictions above it are known."""
+        """Print a piece of the text report, or hold it back for the contradictions above it."""
         if self._output.printed != "text":
             return
         if self._holds:

@@ -32,7 +32,7 @@ def _note_debug(ctx: click.Context, _option: click.Parameter, debug: bool) -> No
 
 
 class Program(click.Group):
-    """The commands of one program, with the option --debug, which shows where an error came from."""
+    """The commands of one program, with --debug, which shows where an error came from."""
 
     def __init__(self, *args: Any, **attributes: Any) -> None:
         super().__init__(*args, **attributes)
@@ -154,7 +154,7 @@ class _Signals:
 
 
 def _exit_now(text: str, code: int) -> NoReturn:
-    """End the process at once: an engine's thread may be inside a long call that cannot be stopped."""
+    """End the process at once: a thread of an engine may be in a long call that has no end."""
     with contextlib.suppress(OSError):  # the terminal may be gone
         print(text, file=sys.stderr, flush=True)
         sys.stdout.flush()

@@ -176,8 +176,8 @@ class Request:
 
     def wants_findings(self, manifest: Manifest) -> bool:
         """Whether the findings are judged: as asked for, else if the kit is calibrated for them."""
-        asked = self.answer.findings
-        return manifest.findings is not None if asked is None else asked
+        choice = self.answer.findings
+        return manifest.findings is not None if choice is None else choice
 
     def text_tokens(self, manifest: Manifest) -> int:
         """Upper bound of the context's tokens besides the image tokens: no token is shorter than a

@@ -31,7 +31,7 @@ def contradictions(
 
 
 def with_trace(checks: Iterable[Check]) -> tuple[Contradiction, ...]:
-    """Return a contradiction for each statement that the trace contradicts; the same sentence once."""
+    """Return a contradiction for each sentence that the trace contradicts."""
     contradicted = {c.sentence: c for c in checks if c.verdict == "contradicted"}
     return tuple(
         Contradiction("measurement", (c.finding,) if c.finding else (), sentence)
@@ -51,12 +51,9 @@ _DENIAL_AFTER = re.compile(r"\s+(is|are|was|were)?\s*(not|absent|excluded|ruled 
 
 
 def says(text: str, statement: Statement) -> bool | None:
-    """Return whether a text states it (True) or denies it (False); None: neither, both, or with a
-    doubt."""
-    words = re.compile(
-        rf"\b(?:{re.escape(statement.name)}{'|' + statement.synonyms if statement.synonyms else ''})\b",
-        re.I,
-    )
+    """Return whether a text states it (True) or denies it (False); None: neither, both, doubt."""
+    names = [re.escape(statement.name), *filter(None, (statement.synonyms,))]
+    words = re.compile(rf"\b(?:{'|'.join(names)})\b", re.I)
     stated = set()
     for clause in re.split(r"[.;:,\n]|\bbut\b", text):
         if match := words.search(clause):

@@ -58,16 +58,19 @@ class Patient:
             )
         if len(self.id) > MAX_ID:
             raise UsageError(
-                f"--patient-id: has {len(self.id):,} characters; {MAX_ID} is the limit. Give the id alone."
+                f"--patient-id: has {len(self.id):,} characters; {MAX_ID} is the limit. Give the "
+                "id alone."
             )
         if self.id != self.id.strip() or one_line(self.id) != self.id:
             raise UsageError(
-                f"--patient-id {one_line(self.id)}: has spaces at an end, or characters that cannot be printed or are not "
+                f"--patient-id {one_line(self.id)}: has spaces at an end, or characters that "
+                "cannot be printed or are not "
                 "UTF-8. Type it again; letters of any alphabet are allowed."
             )
         if self.system is not None and not _URI.fullmatch(self.system):
             raise UsageError(
-                f"--patient-system {one_line(self.system)}: is no URI. Give one such as urn:oid:1.2.3 or "
+                f"--patient-system {one_line(self.system)}: is no URI. Give one such as "
+                "urn:oid:1.2.3 or "
                 "https://hospital.example/patients."
             )
 
@@ -176,12 +179,12 @@ def _observation(report: Report) -> Resource:
 def _answer(report: Report, n: int) -> Resource:
     answer = report.answers[n]
     text = printable(answer.text)
-    said = f"{report.notice}\n{text}" if report.notice else text
+    value = f"{report.notice}\n{text}" if report.notice else text
     resource = _observation(report) | {
         "code": {"text": printable(answer.question).strip() or "question"}
     }
     if text.strip():
-        resource["valueString"] = said
+        resource["valueString"] = value
     else:
         resource["dataAbsentReason"] = _coded(f"{_HL7}/data-absent-reason", "unknown")
     if not answer.complete:

@@ -19,6 +19,9 @@ from typing import Literal, Protocol
 
 from pulse_edge.report.report import UNCALIBRATED, Finding
 
+OPTIONS = "Options: yes, no Only answer based on the given Options without any explanation."
+"""End of a question in ECGBench's ecgqa-test."""
+
 
 @dataclass(frozen=True)
 class Statement:
@@ -53,7 +56,7 @@ class Statement:
     @property
     def question(self) -> str:
         """The question in the form of ECGBench's ecgqa-test, to be answered with one word."""
-        return f"{self.plain} Options: yes, no Only answer based on the given Options without any explanation."
+        return f"{self.plain} {OPTIONS}"
 
 
 YES, NO = ("yes", "Yes"), ("no", "No")

@@ -73,7 +73,8 @@ def write(
             raise
         where = e.filename or target.folder
         raise OutputError(
-            f"{where}: cannot be written ({e.strerror}), so there are no documents. Make room, or choose another folder "
+            f"{where}: cannot be written ({e.strerror}), so there are no documents. Make room, or "
+            "choose another folder "
             "with -o; then run the same command again."
         ) from e
 

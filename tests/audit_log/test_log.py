@@ -14,13 +14,18 @@ from pathlib import Path
 
 import pytest
 from audit_logs import verify_error
+from waiting import DEADLINE, wait_until
 
 from pulse_edge.audit_log import log as logs
 from pulse_edge.audit_log.entries import Retained
 from pulse_edge.audit_log.log import AuditLog
 from pulse_edge.errors import AuditLogError
 
-WRITER = "import sys; from pulse_edge.audit_log.log import AuditLog\nfor n in range(30): AuditLog().append({'by': sys.argv[1], 'n': n})"
+WRITER = """
+import sys
+from pulse_edge.audit_log.log import AuditLog
+for n in range(30): AuditLog().append({"by": sys.argv[1], "n": n})
+"""
 KILLS = 8
 
 
@@ -152,8 +157,12 @@ def test_killed_writer_leaves_an_intact_log(tmp_path: Path) -> None:
         writer = subprocess.Popen(
             [sys.executable, "-c", WRITER.replace("30", "100000"), "a"], env=env
         )
-        while not (log.folder / "entries.log").exists() or log.verify().entries < known + 3:
-            assert writer.poll() is None
+        wait_until(
+            lambda least=known + 3: (
+                (log.folder / "entries.log").exists() and log.verify().entries >= least
+            ),
+            writer,
+        )
         writer.send_signal(signal.SIGKILL)
         writer.wait()
         known = log.verify().entries
@@ -163,7 +172,8 @@ def test_killed_writer_leaves_an_intact_log(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.name != "posix", reason="kills as POSIX has them")
 def test_kills_at_any_moment_lose_no_acknowledged_entry(tmp_path: Path) -> None:
     code = "from pulse_edge.audit_log.entries import Retained\n"
-    code += "from pulse_edge.audit_log.log import AuditLog\nlog = AuditLog()\nlog.ready()\nprint('begun', flush=True)\n"
+    code += "from pulse_edge.audit_log.log import AuditLog\n"
+    code += "log = AuditLog()\nlog.ready()\nprint('begun', flush=True)\n"
     code += "while True: print(log.append({}, Retained(9, {'a': 'b'}, b'c')).number, flush=True)"
     dice = random.Random(3)
     for kill in range(KILLS):
@@ -239,7 +249,8 @@ def test_reader_never_sees_half_a_line(tmp_path: Path) -> None:
     )
     log.append({})
     writer = subprocess.Popen([sys.executable, "-c", WRITER.replace("30", "200"), "a"], env=env)
-    seen = 0
+    seen, deadline = 0, time.monotonic() + DEADLINE
     while writer.poll() is None:
+        assert time.monotonic() < deadline
         seen = max(seen, log.verify().entries)
     assert seen <= log.verify().entries == 201

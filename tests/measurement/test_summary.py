@@ -56,4 +56,4 @@ def test_every_label_names_a_measurement_that_is_taken() -> None:
     assert LABELS.keys() <= keys
     shown = [m.key for m in selected(measured_pages.measured().measurements)]
     assert shown[: len(LABELS)] == list(LABELS)
-    assert {key for key in shown[len(LABELS) :]} == {k for k in keys if k.startswith("st_j60.")}
+    assert set(shown[len(LABELS) :]) == {k for k in keys if k.startswith("st_j60.")}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import html.parser
 import json
+import re
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -216,3 +218,25 @@ def test_hostile_texts_anywhere_give_readable_files(
         assert json.loads(raw)["kit"]["id"] == text
     if form != "pdf":
         assert not text or text not in raw.decode()
+
+
+@pytest.mark.parametrize("form", ["text", "html", "pdf"])
+def test_report_shows_utc_and_local_time(form: str, page: Image.Image) -> None:
+    raw = writers.render(form, report(created_local="2026-01-02T08:34:05+05:30"), page)
+    text = pdf_text(pypdfium2.PdfDocument(raw)) if form == "pdf" else raw.decode()
+    assert "2026-01-02T03:04:05Z (2026-01-02 08:34:05 +0530)" in " ".join(text.split())
+
+
+def test_section_is_added_by_one_function(
+    page: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measurements(_report: Report) -> Iterator[content.Section]:
+        rows = (("Rate", "72", "bpm"),)
+        block = content.Block("table", head=("Measurement", "Value", "Unit"), rows=rows)
+        yield content.Section("Measurements", (block,))
+
+    monkeypatch.setattr(content, "SECTIONS", (*content.SECTIONS, measurements))
+    for form in ("html", "pdf"):
+        raw = writers.render(form, report(), page)
+        text = pdf_text(pypdfium2.PdfDocument(raw)) if form == "pdf" else raw.decode()
+        assert {"Measurements", "Rate", "72", "bpm"} <= set(re.findall(r"\w+", text))

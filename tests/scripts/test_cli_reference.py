@@ -9,7 +9,7 @@ pytest.importorskip("yaml", reason="the workstation's programs need their depend
 
 
 def test_reference_of_commands_is_up_to_date() -> None:
-    from tools import cli_reference
+    from scripts import cli_reference
 
     written = (ROOT / "docs" / "cli.md").read_text("utf-8")
     assert written == cli_reference.reference(), "run `make docs`"
