@@ -84,7 +84,8 @@ class Run:
 
     def recorded(self) -> int:
         """Number of entries in the verified audit log; raises if an answer is missing there."""
-        from pulse_edge.audit_log.log import AuditLog, sha256
+        from pulse_edge.audit_log.entries import sha256
+        from pulse_edge.audit_log.log import AuditLog
 
         log = AuditLog(self.log)
         log.verify()

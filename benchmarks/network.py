@@ -16,6 +16,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -81,7 +82,7 @@ def main(work: Path, stay: float, checkpoint: Path | None) -> None:
         "TMPDIR": str(work / "tmp"),
     }
     control = environment | {"HOME": str(work / "other home")}
-    where = {"cwd": work, "resolver": work / "resolv.conf", "seconds": 7200.0}
+    where: dict[str, Any] = {"cwd": work, "resolver": work / "resolv.conf", "seconds": 7200.0}
     heard = namespace.recorded(
         [[sys.executable, "-c", CONTROL, stay]], work / "control", control, **where
     )

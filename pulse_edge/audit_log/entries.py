@@ -78,7 +78,8 @@ def answer_entry(
 ) -> dict[str, Any]:
     """Return the fields about one answer of a report (both as JSON objects).
 
-    They are hashes and figures, without names and texts.
+    They are hashes and figures, without names and texts. `checks` holds the topic and
+    the verdict of each statement that the trace judges.
 
     The field `file` still holds the file's name: `AuditLog.append` replaces it by a hash.
     """
@@ -88,6 +89,7 @@ def answer_entry(
         "tokens": answer["tokens"],
         "complete": answer["complete"],
         "ended": ended,
+        "checks": _checks(report),
     }
 
 
@@ -109,7 +111,13 @@ def findings_entry(report: Mapping[str, Any], settings: Mapping[str, Any]) -> di
         "ended": "whole",
         "findings": verdicts,
         "contradictions": [[c["kind"], *c["statements"]] for c in report["contradictions"]],
+        "checks": _checks(report),
     }
+
+
+def _checks(report: Mapping[str, Any]) -> list[list[str]]:
+    """Return topic and verdict of each check against the trace, such as `["rate", "supported"]`."""
+    return [[check["topic"], check["verdict"]] for check in report.get("checks", ())]
 
 
 def _common_fields(report: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:

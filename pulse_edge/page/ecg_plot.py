@@ -1,5 +1,6 @@
-"""Plot a recorded 12-lead ECG as the pages that a cart would print: 25 mm/s, 10 mm/mV, 3x4 and a
-rhythm strip of lead II.
+"""Plot a recorded 12-lead ECG as the pages that a cart would print.
+
+The layout is 3x4 with a rhythm strip of lead II, at 25 mm/s and 10 mm/mV.
 
 In: a `Recording`. Out: RGB pages of ten seconds, each with the facts about it (`PlottedPage`). Only
 lead names, speed and gain are written on a page, and which seconds it shows where that is not all

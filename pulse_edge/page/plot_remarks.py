@@ -1,5 +1,7 @@
-"""What a reader of a plotted page must be told: missing seconds and leads, an unusual gain, gaps,
-flat lines."""
+"""Write the remarks on a plotted page that its reader needs.
+
+They name missing seconds and leads, an unusual gain, gaps and flat lines.
+"""
 
 from __future__ import annotations
 

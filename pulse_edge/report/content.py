@@ -174,8 +174,8 @@ def _limits(report: Report) -> Iterator[Section]:
             question = printable(answer.question)[:QUESTION_LENGTH]
             items.append(f"An answer was cut off after {answer.tokens} tokens: {question}")
     items += [] if report.checks else [NOT_CHECKED]
-    block = Block("list", items=tuple(items))
-    yield Section("What the model does not know", (block,))
+    if items:
+        yield Section("What the model does not know", (Block("list", items=tuple(items)),))
 
 
 SECTIONS: tuple[Callable[[Report], Iterator[Section]], ...] = (

@@ -243,7 +243,7 @@ def test_the_order_of_the_samples_does_not_matter_and_the_key_does() -> None:
 
 
 def test_what_shares_a_picture_a_recording_or_a_patient_stays_together() -> None:
-    pairs = [
+    pairs: list[tuple[dict[str, Any], dict[str, Any]]] = [
         ({"picture": b"same"}, {"picture": b"same"}),
         ({"image": "ptb-xl/00123_hr-0.png"}, {"image": "ptb-xl/00123_hr-1.png"}),
         ({"patient": "7"}, {"patient": "7"}),

@@ -202,7 +202,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize(("settings", "words"), REFUSED.values(), ids=list(REFUSED))
-def test_what_is_no_sum_on_the_base_is_refused_by_name(
+def test_an_adapter_that_is_no_sum_on_the_base_is_refused_by_name(
     settings: dict[str, Any], words: str, whole: Path, tmp_path: Path
 ) -> None:
     refused(whole, train(whole, tmp_path / "adapter", **settings), words)
@@ -341,7 +341,7 @@ def test_the_first_stage_s_folder_brings_its_projector_to_a_language_model(
     )
 
 
-def test_a_missing_projector_is_said_and_recorded_and_only_read_files_are_listed(
+def test_a_missing_projector_is_noted_and_only_read_files_are_listed(
     tiny_checkpoint: Path, whole: Path, tmp_path: Path
 ) -> None:
     adapter = train(whole, tmp_path / "checkpoint-20")
@@ -349,7 +349,10 @@ def test_a_missing_projector_is_said_and_recorded_and_only_read_files_are_listed
     torch.save({"step": torch.zeros(1)}, adapter / "optimizer.bin")
     lines: list[str] = []
     convert(tiny_checkpoint, tmp_path / "kit", Options(lora=adapter), lines.append)
-    warning = "checkpoint-20 has no non_lora_trainables.bin and no mm_projector.bin, so the projector is the base model's"
+    warning = (
+        "checkpoint-20 has no non_lora_trainables.bin and no mm_projector.bin, so the projector "
+        "is the base model's"
+    )
     assert [line for line in lines if line.startswith(f"warning: {warning}")]
     source = json.loads((tmp_path / "kit" / "manifest.json").read_text())["source"]
     assert source["notes"][0].startswith(warning)

@@ -59,7 +59,7 @@ def test_the_manifest_lists_every_file_that_was_read(tiny_kit: Path) -> None:
     }
 
 
-def test_what_the_tokenizer_or_the_config_asks_for_is_refused_before_any_work(
+def test_impossible_settings_of_tokenizer_and_config_are_refused_before_any_work(
     source: Path, tmp_path: Path
 ) -> None:
     (source / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, 400]}))
@@ -176,7 +176,7 @@ def test_the_command_ends_with_one_line_and_code_1(source: Path, tmp_path: Path)
     assert [p.name for p in tmp_path.iterdir()] == ["source"]
 
 
-def test_steps_and_bytes_are_told_to_the_end(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_steps_and_bytes_are_reported_to_the_end(tiny_checkpoint: Path, tmp_path: Path) -> None:
     steps: dict[str, list[tuple[int, int]]] = {}
 
     def say(text: str) -> None:
@@ -227,7 +227,7 @@ def test_a_truncated_shard_is_refused(source: Path, tmp_path: Path) -> None:
     refused(source, tmp_path, "truncated")
 
 
-def test_what_the_config_asks_for_beyond_llava_is_refused_by_name(
+def test_a_config_that_asks_for_more_than_llava_is_refused_by_name(
     source: Path, tmp_path: Path
 ) -> None:
     config = json.loads((source / "config.json").read_text())
@@ -236,7 +236,7 @@ def test_what_the_config_asks_for_beyond_llava_is_refused_by_name(
     refused(source, tmp_path, r"mm_projector_type is 'linear'.*mm_surprise")
 
 
-def test_an_existing_target_is_kept_unless_forced(source: Path, tmp_path: Path) -> None:
+def test_an_existing_target_stays_unless_forced(source: Path, tmp_path: Path) -> None:
     (tmp_path / "kit").mkdir()
     (tmp_path / "kit" / "letter.txt").write_text("mine")
     for force in (False, True):
@@ -245,7 +245,7 @@ def test_an_existing_target_is_kept_unless_forced(source: Path, tmp_path: Path) 
     assert (tmp_path / "kit" / "letter.txt").read_text() == "mine"
 
 
-def test_pages_named_as_golden_go_into_a_kit_and_the_smaller_one_made_of_it(
+def test_golden_pages_go_into_a_kit_and_into_its_quantized_kit(
     tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
     from export import quantize

@@ -65,7 +65,7 @@ def as_llama_cpp_computes(path: Path, dim: int) -> tuple[np.ndarray[Any, Any], f
 
 
 @pytest.mark.parametrize("form", YARN)
-def test_yarn_is_written_so_that_llama_cpp_computes_what_transformers_does(
+def test_llama_cpp_computes_the_same_yarn_as_transformers(
     form: str, checkpoints: dict[str, Path], tmp_path: Path
 ) -> None:
     scaling = {"rope_type": "yarn", "factor": 4.0} | YARN[form]
@@ -86,7 +86,7 @@ def test_yarn_is_written_so_that_llama_cpp_computes_what_transformers_does(
     assert factor == pytest.approx(attention, rel=1e-6)
 
 
-def test_rope_parameters_say_what_two_keys_said_before(
+def test_rope_parameters_equal_the_two_older_keys(
     checkpoints: dict[str, Path], tmp_path: Path
 ) -> None:
     raw = {"rope_type": "linear", "factor": 2.0, "rope_theta": 5e5}

@@ -296,7 +296,7 @@ def test_an_answer_ends_on_any_of_several_ends(source: Path, tmp_path: Path) -> 
         ),
     ],
 )
-def test_what_cannot_be_a_vocabulary_is_refused_by_name(
+def test_an_impossible_vocabulary_is_refused_by_name(
     changes: dict[str, dict[str, Any] | None], words: str, source: Path, tmp_path: Path
 ) -> None:
     folder = lay(source, tmp_path / "case", changes)

@@ -101,7 +101,7 @@ def test_a_token_has_the_same_logits_at_every_place_of_a_verification_step(
     ids = model.language.tokenize(
         "Sinus rhythm with left bundle branch block, no acute", first=False
     )[:12]
-    seen = []
+    logits_by_place = []
     for first in (1, 2, 3, 4):
         model.prefill(scan, model.turns(QUESTIONS[0], ()))
         rows, at = [], 0
@@ -112,8 +112,8 @@ def test_a_token_has_the_same_logits_at_every_place_of_a_verification_step(
             rows.append(language.feed_tokens(filled, every=True)[: len(group)])
             language.rewind(4 - len(group))
             at += size
-        seen.append(np.concatenate(rows))
-    assert all(np.array_equal(seen[0], other) for other in seen[1:])
+        logits_by_place.append(np.concatenate(rows))
+    assert all(np.array_equal(logits_by_place[0], other) for other in logits_by_place[1:])
 
 
 def test_an_answer_ends_where_the_context_has_no_room_for_a_verification_step(

@@ -156,7 +156,7 @@ def test_a_page_on_which_the_networks_disagree_stays_and_warns(seed: int) -> Non
     assert result.quality.leads == 12
 
 
-# --- other shapes, other papers -------------------------------------------------------------------
+# --- other shapes, other colours of paper -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,9 @@ python tests/measurement/rules_in_words.py     # prints the rows
 from __future__ import annotations
 
 from pulse_edge.measurement.bounds import AllOf, AnyOf, Bound, Condition, Not
-from pulse_edge.measurement.rules import NUMBERS, RULES, NumberRule, Rule
+from pulse_edge.measurement.number_rules import NUMBERS
+from pulse_edge.measurement.rule import NumberRule, Rule
+from pulse_edge.measurement.rules import RULES
 
 YES_NO = {"asystole", "p_present", "paced", "atrial_fibrillation"}
 UNITS = {"axis": "degrees", "rate": "bpm", "atrial rate": "bpm"}

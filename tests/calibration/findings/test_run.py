@@ -80,7 +80,8 @@ class Model:
         if self.pages == self.dies_at:
             raise KeyboardInterrupt
         self.pages += 1
-        n, label, _ = Image.open(io.BytesIO(picture)).convert("RGB").getpixel((0, 0))
+        pixel = np.asarray(Image.open(io.BytesIO(picture)).convert("RGB"))[0, 0]
+        n, label = int(pixel[0]), int(pixel[1])
         if n == 7:
             raise ContextError("too long")
         return n, label
@@ -124,7 +125,8 @@ def test_only_statements_that_the_model_recognises_get_verdicts(
     assert calibrations["PVC"].reason == platt.CHANCE
     assert calibrations["PACE"].reason == platt.NOT_SHOWN
     afib = as_json(file.statements["AFIB"])
-    assert afib["auc"]["value"] == calibrations["AFIB"].auc > 0.99
+    assert afib["auc"]["value"] == calibrations["AFIB"].auc
+    assert afib["auc"]["value"] > 0.99
     assert afib["auc_of_labels"]["value"] == 0.5
     assert afib["ece_after"]["value"] < 0.1 < afib["ece_before"]["value"]
     assert afib["coverage"]["value"] > 0.9

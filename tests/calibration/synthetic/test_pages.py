@@ -149,7 +149,7 @@ def test_an_unknown_choice_is_refused_by_name() -> None:
 
 def test_the_example_page_is_reproduced() -> None:
     with Image.open(made.PATH) as file:
-        kept, drawn_with = np.asarray(file.convert("RGB")), file.text["Software"]
+        kept, drawn_with = np.asarray(file.convert("RGB")), file.info["Software"]
     again = made.example().image
     assert kept.shape == again.shape
     differs = (kept != again).any(axis=2)

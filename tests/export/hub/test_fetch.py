@@ -29,7 +29,7 @@ from export.hub import fetch
 # --- bringing -------------------------------------------------------------------------------------
 
 
-def test_a_fetch_brings_the_needed_files_byte_for_byte(hub: Hub, tmp_path: Path):
+def test_a_fetch_downloads_the_needed_files_byte_for_byte(hub: Hub, tmp_path: Path):
     assert fetch(SPEC, tmp_path / "here", endpoint=hub.address) == tmp_path / "here"
     assert held(tmp_path / "here") == NEEDED
 
@@ -40,19 +40,19 @@ def test_a_fetch_without_a_directory_goes_to_the_cache(hub: Hub, tmp_path: Path)
     assert held(directory) == NEEDED
 
 
-def test_nothing_else_is_asked_for(hub: Hub, tmp_path: Path):
+def test_a_fetch_requests_only_the_needed_files(hub: Hub, tmp_path: Path):
     fetch(SPEC, tmp_path / "here", endpoint=hub.address)
     assert sorted(hub.bodies) == sorted((name, None) for name in NEEDED)
     assert not [path for _, path, _ in hub.requests if path.endswith(tuple(NOT_NEEDED))]
 
 
-def test_without_safetensors_pytorch_files_are_brought(hub: Hub, tmp_path: Path):
+def test_without_safetensors_pytorch_files_are_fetched(hub: Hub, tmp_path: Path):
     hub.files = {name: content for name, content in hub.files.items() if "safetensors" not in name}
     assert "pytorch_model.bin" in held(fetch(SPEC, tmp_path / "here", endpoint=hub.address))
 
 
 @pytest.mark.parametrize("cached", [False, True])
-def test_a_second_fetch_asks_for_no_file(hub: Hub, tmp_path: Path, cached: bool):
+def test_a_second_fetch_requests_no_file(hub: Hub, tmp_path: Path, cached: bool):
     into = None if cached else tmp_path / "here"
     fetch(SPEC, into, endpoint=hub.address)
     hub.bodies.clear()
@@ -126,7 +126,7 @@ def test_an_interrupted_fetch_resumes_where_it_stopped(hub: Hub, tmp_path: Path,
     assert hub.bodies == [(FIRST, f"bytes={3 * CHUNK}-")]
 
 
-def test_a_broken_connection_is_taken_up_again_within_the_call(hub: Hub, tmp_path: Path):
+def test_a_broken_connection_resumes_within_the_call(hub: Hub, tmp_path: Path):
     hub.cuts = {SECOND: [CHUNK, CHUNK]}
     notes: list[str] = []
     assert held(fetch(SPEC, tmp_path / "here", endpoint=hub.address, note=notes.append)) == NEEDED
@@ -161,7 +161,7 @@ def test_a_part_with_wrong_bytes_is_refused_and_then_fetched_again(hub: Hub, tmp
 
 
 @pytest.mark.parametrize("cached", [False, True])
-def test_damaged_files_are_named_and_only_they_are_brought_again(
+def test_damaged_files_are_named_and_only_they_are_fetched_again(
     hub: Hub, tmp_path: Path, cached: bool
 ):
     into = None if cached else tmp_path / "here"
@@ -176,7 +176,7 @@ def test_damaged_files_are_named_and_only_they_are_brought_again(
     assert {name for name, _ in hub.bodies} == {SECOND, "config.json"}
 
 
-def test_a_file_that_was_cut_short_on_disk_is_found(hub: Hub, tmp_path: Path):
+def test_a_file_that_was_cut_short_on_disk_is_named(hub: Hub, tmp_path: Path):
     directory = fetch(SPEC, tmp_path / "here", endpoint=hub.address)
     os.truncate(directory / FIRST, 99_999)
     assert f"{FIRST} (99999 bytes instead of 100000)" in refusal(hub, directory)

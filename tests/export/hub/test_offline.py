@@ -21,7 +21,7 @@ from export.models import ModelSpec
 
 
 @pytest.mark.parametrize("cached", [False, True])
-def test_offline_takes_what_is_there_without_asking(
+def test_offline_uses_fetched_files_without_a_request(
     hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cached: bool
 ):
     into = None if cached else tmp_path / "here"
@@ -42,7 +42,7 @@ def test_offline_a_lacking_shard_is_named(
     assert f"{SECOND} missing, and HF_HUB_OFFLINE is set" in refusal(hub, into)
 
 
-def test_offline_a_damaged_file_is_named_and_kept(
+def test_offline_a_damaged_file_is_named_and_stays(
     hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     directory = fetch(SPEC, tmp_path / "here", endpoint=hub.address)

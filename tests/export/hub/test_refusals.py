@@ -28,12 +28,12 @@ def test_an_unknown_revision_is_named(hub: Hub, tmp_path: Path):
     assert f"has no commit {'f' * 40}" in message
 
 
-def test_another_commit_than_the_asked_one_is_refused(hub: Hub, tmp_path: Path):
+def test_another_commit_than_the_pinned_one_is_refused(hub: Hub, tmp_path: Path):
     hub.commit = "e" * 40
     assert f"answered with commit '{'e' * 40}'" in refusal(hub, tmp_path / "here")
 
 
-def test_a_gated_repository_says_what_to_do(hub: Hub, tmp_path: Path):
+def test_the_message_about_a_gated_repository_names_the_next_step(hub: Hub, tmp_path: Path):
     hub.token = "hf_secret"
     message = refusal(hub, tmp_path / "here")
     assert "is gated (HTTP 401)" in message
@@ -43,7 +43,7 @@ def test_a_gated_repository_says_what_to_do(hub: Hub, tmp_path: Path):
 @pytest.mark.parametrize(
     ("status", "words"), [(403, "refuses access"), (503, "HTTP 503. Wait a little.")]
 )
-def test_a_status_of_failure_is_told(hub: Hub, tmp_path: Path, status: int, words: str):
+def test_a_status_of_failure_is_explained(hub: Hub, tmp_path: Path, status: int, words: str):
     hub.status = status
     assert words in refusal(hub, tmp_path / "here")
 
@@ -68,7 +68,7 @@ def test_a_hub_that_goes_away_after_the_listing_is_named(
     assert "generation_config.json" in message  # the smallest comes first
 
 
-def test_something_that_is_no_hub_is_told(
+def test_a_server_that_is_no_hub_is_named(
     hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(
@@ -77,20 +77,20 @@ def test_something_that_is_no_hub_is_told(
     assert "does not answer as a hub does" in refusal(hub, tmp_path / "here")
 
 
-def test_an_address_without_https_is_told(tmp_path: Path):
+def test_an_address_without_https_is_named(tmp_path: Path):
     message = refusal(Hub({}, address="hub.example"), tmp_path / "here")
     assert message.startswith("tiny: hub.example does not answer as a hub does")
     assert "Check HF_ENDPOINT" in message
 
 
-def test_a_full_disk_is_refused_before_any_file_is_asked_for(hub: Hub, tmp_path: Path):
+def test_a_full_disk_is_refused_before_any_file_is_requested(hub: Hub, tmp_path: Path):
     hub.stated_bytes = {FIRST: 10**18}
     message = refusal(hub, tmp_path / "here")
     assert "tiny needs 1000000000.00 GB more there" in message
     assert hub.bodies == []
 
 
-def test_a_directory_that_cannot_be_made_is_named(hub: Hub, tmp_path: Path):
+def test_a_directory_that_cannot_be_created_is_named(hub: Hub, tmp_path: Path):
     (tmp_path / "file").write_text("in the way")
     assert str(tmp_path / "file") in refusal(hub, tmp_path / "file" / "here")
 

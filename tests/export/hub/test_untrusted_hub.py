@@ -60,7 +60,7 @@ def test_a_name_that_is_none_is_refused(hub: Hub, tmp_path: Path, name: str):
 @pytest.mark.parametrize(
     "name", ["../tokenizer.json", "/tokenizer.json", "a/../../tokenizer.json", "..\\tokenizer.json"]
 )
-def test_names_with_folders_are_never_asked_for(hub: Hub, tmp_path: Path, name: str):
+def test_names_with_folders_are_never_requested(hub: Hub, tmp_path: Path, name: str):
     hub.files[name] = b"{}"
     assert held(fetch(SPEC, tmp_path / "here", endpoint=hub.address)) == NEEDED
 

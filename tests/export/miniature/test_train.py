@@ -99,9 +99,7 @@ def test_the_checkpoint_becomes_a_kit_that_is_proven_against_the_published_class
     assert parity["vision"]["cosine_min"] > 0.9999
 
 
-def test_our_tower_and_llama_compute_what_the_runtime_computes(
-    unbroken: Run, tmp_path: Path
-) -> None:
+def test_the_trainers_tower_and_llama_equal_the_runtimes(unbroken: Run, tmp_path: Path) -> None:
     from PIL import Image
 
     from export.convert import Options, convert
@@ -114,7 +112,7 @@ def test_our_tower_and_llama_compute_what_the_runtime_computes(
     lesson = next(x for x in data.first_lessons(9, 8, 28) if len(x["tiles"]) == 5)
     batch = data.collate([lesson], 28, whole=True)
     with torch.no_grad():
-        ours = unbroken.rows(batch, None).flatten(0, 1)
+        ours = unbroken.image_tokens(batch, None).flatten(0, 1)
     grid = Image.fromarray(_page(lesson))
     with PulseModel.load(tmp_path / "kit") as model:
         theirs = torch.from_numpy(model.encode(grid, admit=False).image_tokens)
@@ -130,18 +128,18 @@ def _page(lesson: data.Lesson) -> object:
     return tiles.reshape(2, 2, 336, 336, 3).transpose(0, 2, 1, 3, 4).reshape(672, 672, 3)
 
 
-def test_a_turn_sees_the_page_and_itself_only() -> None:
+def test_a_turn_reads_the_page_and_itself_only() -> None:
     torch.manual_seed(0)
     llama = Llama(SMALL)
-    rows = [torch.randn(7, 256), torch.randn(5, 256)]
+    image_tokens = [torch.randn(7, 256), torch.randn(5, 256)]
     before, turns = torch.tensor([1, 5, 9]), torch.randint(3, 600, (2, 3, 6))
     with torch.no_grad():
-        together = llama(rows, before, turns)
-        alone = llama(rows[1:], before, turns[1:, 2:])
+        together = llama(image_tokens, before, turns)
+        alone = llama(image_tokens[1:], before, turns[1:, 2:])
     assert torch.allclose(together[1, 2], alone[0, 0], atol=1e-5)
 
 
-def test_only_patches_that_show_the_page_are_looked_at_in_the_first_stage() -> None:
+def test_the_first_stage_reads_only_patches_that_show_the_page() -> None:
     (lesson,) = list(data.first_lessons(9, 1, 28))[:1]
     part, whole = (data.collate([lesson], 28, whole=w) for w in (False, True))
     inner = int(lesson["inner"].sum())
@@ -158,7 +156,7 @@ def test_only_patches_that_show_the_page_are_looked_at_in_the_first_stage() -> N
         assert (patches == expected).all()
 
 
-def test_patches_without_a_trace_can_be_left_out_and_everything_that_is_told_stays() -> None:
+def test_dropped_patches_without_a_trace_leave_all_targets() -> None:
     (lesson,) = list(data.first_lessons(9, 1, 28))[:1]
     full = data.collate([lesson], 28, whole=False)
     sparse = data.collate([lesson], 28, whole=False, blank=0.15, rng=np.random.default_rng(3))
