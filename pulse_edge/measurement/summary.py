@@ -60,7 +60,8 @@ ST_SHOWN = 0.1
 
 
 def selected(measurements: Iterable[Measurement]) -> tuple[Measurement, ...]:
-    """Return the measurements that a report carries: those with a label, and the ST level of each lead."""
+    """Return the measurements that a report carries: those with a label, and the ST level of each
+    lead."""
     by_key = {m.key: m for m in measurements}
     labelled = [by_key[key] for key in LABELS if key in by_key]
     return (*labelled, *(m for key, m in by_key.items() if key.startswith(ST_LEVEL)))
@@ -112,4 +113,5 @@ def _st_lines(measurements: Iterable[Measurement]) -> list[str]:
     if not levels:
         return []
     shown = ", ".join(f"{m.key.removeprefix(ST_LEVEL)} {m.value:+.2f} mV" for m in away)
-    return [f"ST level at J + 60 ms: {shown or f'within {ST_SHOWN} mV in {len(levels)} leads'}"]
+    leads = "1 lead" if len(levels) == 1 else f"{len(levels)} leads"
+    return [f"ST level at J + 60 ms: {shown or f'within {ST_SHOWN} mV in {leads}'}"]
