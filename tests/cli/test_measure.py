@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import measured_pages
@@ -16,6 +17,7 @@ import pytest
 from PIL import Image
 
 from calibration.synthetic.wfdb import read_header, read_signals
+from pulse_edge.cli.measure import as_json
 from pulse_edge.measurement.signal import LEADS
 from pulse_edge.measurement.summary import LABELS
 
@@ -66,6 +68,16 @@ def test_json_has_an_object_for_each_page(written: subprocess.CompletedProcess[s
     beats = [beat["seconds"] for beat in page["beats"]]
     assert len(beats) == pytest.approx(measured_pages.true_rate() / 6, abs=1.5)
     assert (broken["exit_code"], blank["exit_code"]) == (1, 3)
+
+
+def test_json_has_the_published_limits_for_age_and_sex() -> None:
+    measured = measured_pages.measured()
+    limits = {}
+    for person in ((None, None), (40.0, "male"), (40.0, "female")):
+        page = as_json(replace(measured, age_years=person[0], sex=person[1]))
+        by_key = {m["key"]: m["limits"] for m in page["measurements"]}
+        limits[person[1]] = [limit["high"] for limit in by_key["st_j.V2"]]
+    assert limits == {None: [], "male": [0.2], "female": [0.15]}
 
 
 def test_worst_page_is_the_exit_code(written: subprocess.CompletedProcess[str]) -> None:
