@@ -52,8 +52,8 @@ COMMANDS = (
     "pulse_edge ask page.png",
     "pulse_edge batch page.png scan.pdf -o out",
     "pulse_edge bench",
-    "pulse_edge log list",
-    "pulse_edge log verify",
+    "pulse_edge audit list",
+    "pulse_edge audit verify",
     "pulse_edge cache info",
 )
 
