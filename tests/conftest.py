@@ -41,7 +41,7 @@ def one_core_and_own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.fixture(scope="session")
 def shared() -> Path:
     if not SHARED.is_dir():
-        pytest.skip("needs the folder of real pages and golden numbers beside the checkout")
+        pytest.skip("needs the folder of real pages and golden numbers next to the checkout")
     return SHARED
 
 

@@ -109,7 +109,7 @@ def open_packed(path: Path) -> Packed:
         entries = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     except (OSError, KeyError, ValueError) as error:
         raise RecordingError(
-            f"{path}: is not a packed set of ECGs with a .json beside it ({error})"
+            f"{path}: is not a packed set of ECGs with a .json next to it ({error})"
         ) from error
     if (
         signal.dtype != np.int16

@@ -170,14 +170,14 @@ def with_value(key: str, form: str, value: float) -> Callable[[bytearray], None]
 def doubled_token(data: bytearray) -> None:
     """The first token of two bytes becomes the second one."""
     at = data.index(b"tokenizer.ggml.tokens") + 21 + 4 + 4 + 8
-    seen: dict[int, bytes] = {}
+    visited: dict[int, bytes] = {}
     while True:
         (size,) = struct.unpack_from("<Q", data, at)
         token = bytes(data[at + 8 : at + 8 + size])
-        if size in seen:
-            data[at + 8 : at + 8 + size] = seen[size]
+        if size in visited:
+            data[at + 8 : at + 8 + size] = visited[size]
             return
-        seen[size] = token
+        visited[size] = token
         at += 8 + size
 
 

@@ -439,8 +439,8 @@ def test_children_have_their_own_limits_and_adult_limits_are_named() -> None:
     assert verdict("left ventricular hypertrophy", HIGH, person=infant) == "not measurable"
     (unknown,) = check_answers([("", "Tachycardia.")], measured({}))
     assert unknown.sentence.endswith("Adult limits.")
-    (known,) = check_answers([("", "Tachycardia.")], measured({}), Person(age=50))
-    assert "dult limits" not in known.sentence
+    (expected,) = check_answers([("", "Tachycardia.")], measured({}), Person(age=50))
+    assert "dult limits" not in expected.sentence
 
 
 def test_uneven_rr_intervals_leave_ectopic_beats_open() -> None:

@@ -4,7 +4,7 @@
     python tests/support/random_llava.py OUT --tokenizer FILE --shape micro            a few MB, seconds; for parity tests
     python random_llava.py OUT --shape 7b               14 GB, PULSE-7B's own shapes; for size, speed and memory
     --merge flat|spatial|spatial_unpad   the packing written into config.json (PULSE's training script leaves it at flat)
-    --no-vision                          leave the vision tower out of the shards and write it beside them as an HF CLIP
+    --no-vision                          leave the vision tower out of the shards and write it next to them as an HF CLIP
                                          folder (vision_tower/), as checkpoints trained with a frozen tower do
     --hub-names                          write transformers' LlavaNext names and config instead (language_model.*, ...)
 
