@@ -172,7 +172,7 @@ def test_a_draft_table_survives_its_file_and_a_foreign_one_is_refused(tmp_path: 
     bad = json.dumps({"format": 1, "vocabulary": 10, "follows": {"1": 10}})
     for text, vocabulary in ((path.read_text(), 11), (bad, 10), ("[]", 10), ("{", 10)):
         path.write_text(text)
-        with pytest.raises(KitError, match="draft table|outside the kit's vocabulary"):
+        with pytest.raises(KitError, match=r"draft table|outside the kit's vocabulary"):
             speculative.read(path, vocabulary)
 
 
