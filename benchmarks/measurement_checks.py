@@ -2,16 +2,19 @@
 
     python benchmarks/measurement_checks.py SHARED [--layout columns|full|drawn] [--set NAME ...] [--misses FILE]
 
-SHARED holds `ecg/ludb_dev`, `ecg/ptbxl_cases_dev` and `ecg/records/ptbxl_fold9` (.npz with .json). For each recording statements
-are written whose truth is known: rates from LUDB's marks, and for PTB-XL from `neurokit2` (an oracle, which must be installed);
-rhythms, blocks, pacing and normality from the labels of cardiologists; ST levels, PR, QRS, QT and axes from LUDB's reference
-values. Each text is checked by `pulse_edge.measurement.checks` against the measurements of the recording:
+SHARED holds `ecg/ludb_dev`, `ecg/ptbxl_cases_dev` and `ecg/records/ptbxl_fold9` (.npz with .json).
+For each recording statements are written whose truth is known: rates from LUDB's marks, and for
+PTB-XL from `neurokit2` (an oracle, which must be installed); rhythms, blocks, pacing and normality
+from the labels of cardiologists; ST levels, PR, QRS, QT and axes from LUDB's reference values. Each
+text is checked by `pulse_edge.measurement.checks` against the measurements of the recording:
 
 - `full`: twelve leads of ten seconds;
-- `columns`: as a page prints them, 2.5 s a lead in four columns and lead II as a strip (no picture is drawn);
+- `columns`: as a page prints them, 2.5 s a lead in four columns and lead II as a strip (no picture
+  is drawn);
 - `drawn`: a synthetic page in that layout is drawn and traced.
 
-The target: of right statements at most 2 % are contradicted, of wrong ones at least 90 %. Intervals are Wilson's, 95 %.
+The target: of right statements at most 2 % are contradicted, of wrong ones at least 90 %. Intervals
+are Wilson's, 95 %.
 """
 
 from __future__ import annotations
@@ -172,7 +175,8 @@ def _intervals(r: Recording) -> Said:
 
 
 def _st(r: Recording) -> Said:
-    """From LUDB's levels at J and J+60: up or down by 0.1 mV in two leads of a territory, or flat in all of them."""
+    """From LUDB's levels at J and J+60: up or down by 0.1 mV in two leads of a territory, or flat
+    in all of them."""
     if not r.reference or r.labels & {"PACE", "CLBBB", "CRBBB", "AFLT"}:
         return
     levels = {
@@ -227,7 +231,8 @@ def _labelled(r: Recording) -> Said:
 
 
 def oracle_rate(millivolts: Signal) -> float | None:
-    """Rate by neurokit2's R peaks, from the median RR; None where leads II and V5 disagree by more than 3 bpm."""
+    """Rate by neurokit2's R peaks, from the median RR; None where leads II and V5 disagree by more
+    than 3 bpm."""
     import neurokit2  # type: ignore[import-not-found]
 
     rates = []

@@ -101,7 +101,7 @@ def agree(checkpoint: Path, kit: Path, pages: int) -> None:
             )
             scan = model.encode(picture, admit=False)
             for question in questions(
-                page.record, np.random.default_rng(i), ("cpsc-test", "ptb-test-report")
+                page.recording, np.random.default_rng(i), ("cpsc-test", "ptb-test-report")
             ):
                 text = question.turns[0][0]
                 ours = "".join(model.ask(scan, text, 160))
@@ -141,7 +141,7 @@ def photographs(kit: Path, labels: Path) -> None:
         asked = questions(synthesize(0), np.random.default_rng(0), ("ptb-test",))[0].turns[0][0]
         for row in rows:
             truth = labels_in(row["superclass"], PTBXL)
-            pages = {
+            pages: dict[str, Any] = {
                 "photographed": root / row["paired_images"],
                 "drawn": Image.fromarray(draw(read_wfdb(root / row["file"]), PageStyle()).image),
             }

@@ -138,7 +138,7 @@ def compare(
         }
         for sample in left:
             question, answer = sample.turns[0]
-            rows = model.encode(pages / "images" / sample.image, admit=False).rows
+            rows = model.encode(pages / "images" / sample.image, admit=False).image_tokens
             before = language.tokenize(m.prompt.before, first=True)
             asked = language.tokenize(prompt.fill(m.prompt.after, question), first=False)
             right = language.tokenize(answer, first=False)
@@ -147,7 +147,7 @@ def compare(
                 for n, one in smaller.items()
             }
             original = forced(language, before, rows, asked + right)[len(asked) - 1 : -1]
-            one = {"id": sample.id}
+            one: dict[str, Any] = {"id": sample.id}
             for name, made in logits.items():
                 same = int((made.argmax(-1) == original.argmax(-1)).sum())
                 one[name] = [float(llm_logits.divergence(original, made).sum()), len(right), same]
@@ -222,7 +222,7 @@ def main(
         read_stats(stats_file, opened),
         text_importance(imatrix, opened, work / "calibrate", work),
     )
-    files = {}
+    files: dict[str, Path] = {}
     for level in levels:
         made = variants(opened, stats, text, level, work)
         files |= {f"{level}-{v}": path for v, path in made.items()}

@@ -2,7 +2,8 @@
 
     python -m scripts.report_page        in the root of the checkout
 
-The picture is a palette PNG of at most 200 kB. Its time and processor are those of the machine that made it.
+The picture is a palette PNG of at most 200 kB. Its time and processor are those of the machine that
+made it.
 """
 
 from __future__ import annotations

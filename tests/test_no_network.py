@@ -25,8 +25,8 @@ COMMANDS = [
     "batch page.png -o out",
     "bench",
     "ask page.png",
-    "log list",
-    "log verify",
+    "audit list",
+    "audit verify",
     "cache info",
 ]
 HELD = 14

@@ -72,8 +72,10 @@ def default_folder() -> Path:
 
 
 class AuditLog:
-    """The log in `folder`, which is made when an entry is appended. `note` gets a line when that
-    takes long."""
+    """The audit log in a folder.
+
+    The folder is made with the first entry. `note` gets a line when appending takes long.
+    """
 
     def __init__(
         self, folder: Path | None = None, note: Callable[[str], None] = lambda _text: None
@@ -87,8 +89,9 @@ class AuditLog:
     # --- writing ----------------------------------------------------------------------------------
 
     def append(self, fields: Mapping[str, Any], retained: Retained | None = None) -> Entry:
-        """Append an entry and wait until the disk has it. Raises AuditLogError; then the entry is
-        not in the log.
+        """Append an entry and wait until the disk has it.
+
+        Raises AuditLogError; then the entry is not in the log.
 
         The name in the field `file` is replaced by its hash, `file_hash`, keyed with the folder's
         id: without the folder, names cannot be found by trying.
@@ -121,8 +124,10 @@ class AuditLog:
         return Entry(head.entries + 1, digest, fields)
 
     def file_hash(self, file: str) -> str | None:
-        """Return the hash of a page's file name as this log has it, 64 hexadecimal digits; None
-        without the marker."""
+        """Return the hash of a page's file name as this log has it, 64 hexadecimal digits.
+
+        It is None without the marker.
+        """
         marker = folders.read(self.folder)
         if marker is None:
             return None
@@ -130,8 +135,10 @@ class AuditLog:
         return hmac.new(marker.id.encode(), name, hashlib.sha256).hexdigest()
 
     def ready(self) -> None:
-        """Check that answers can be logged, and remove what is no longer retained. Raises
-        AuditLogError."""
+        """Check that answers can be logged, and remove texts whose days are over.
+
+        Raises AuditLogError.
+        """
         with self.locked() as file:
             self._end_of(file)
             for path in self.folder.glob(f"{UNFINISHED}*"):  # a power cut left it
@@ -139,11 +146,10 @@ class AuditLog:
         self.forget()
 
     def forget(self) -> int:
-        """Remove texts and pictures whose last day is over, and return how many. Their entries
-        stay.
+        """Remove texts and pictures whose last day is over, and return how many.
 
-        Files that this program did not write stay too. Raises AuditLogError where the folder is not
-        this user's log.
+        Their entries stay, and so do files that this program did not write. Raises AuditLogError
+        where the folder is not this user's log.
         """
         try:
             folders.require(self.folder, KIND)
@@ -165,8 +171,10 @@ class AuditLog:
         return removed
 
     def _end_of(self, file: int) -> Head:
-        """Return the head, after repairing what a power cut left: a line that `head` does not
-        count, or half a line."""
+        """Return the head, after repairing what a power cut left.
+
+        That is a line which `head` does not count, or half a line.
+        """
         head, size = self._read_head(), os.fstat(file).st_size
         if size < head.size:
             raise AuditLogError(
@@ -205,8 +213,10 @@ class AuditLog:
         storage.replace(self._head, head.line())
 
     def _retain(self, retained: Retained) -> dict[str, str]:
-        """Write texts and picture below their last day; return the entry's field. Raises
-        AuditLogError."""
+        """Write texts and picture below their last day; return the entry's field.
+
+        Raises AuditLogError.
+        """
         until = (datetime.date.today() + datetime.timedelta(days=retained.days)).isoformat()
         folder = self._retained / until
         texts = json.dumps(retained.texts, ensure_ascii=False, indent=1)
@@ -228,8 +238,10 @@ class AuditLog:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[int]:
-        """Open the entries for writing, by one process at a time; gives the file's handle. Raises
-        AuditLogError."""
+        """Open the entries for writing, by one process at a time; gives the file's handle.
+
+        Raises AuditLogError.
+        """
         try:
             folders.claim(self.folder, KIND)
             self._refuse_link()
@@ -251,8 +263,10 @@ class AuditLog:
             os.close(lock)  # releases it
 
     def _refuse_link(self) -> None:
-        """Raise FolderError where `retained` leads out of the folder: texts would be written and
-        removed elsewhere."""
+        """Raise FolderError where `retained` leads out of the folder.
+
+        Texts would be written and removed elsewhere.
+        """
         if self._retained.is_symlink():
             raise FolderError(
                 f"{self._retained}: is a link, and texts are retained in a folder only. Remove the "
@@ -277,8 +291,10 @@ class AuditLog:
     # --- reading ----------------------------------------------------------------------------------
 
     def entries(self) -> Iterator[Entry]:
-        """Give every entry, oldest first. Raises AuditLogError at the first line that is not as it
-        was written."""
+        """Give every entry, oldest first.
+
+        Raises AuditLogError at the first line that is not as it was written.
+        """
         return (entry for entry, _line in self._chain(*self._snapshot()))
 
     def verify(self, expect: str | None = None) -> Head:
@@ -312,8 +328,7 @@ class AuditLog:
         return head
 
     def retained(self, entry: Entry) -> dict[str, Path]:
-        """Return the paths of an entry's `texts` and `picture`, up to their last day and as far as
-        they exist."""
+        """Return the paths of an entry's `texts` and `picture` that exist, up to their last day."""
         field, today = entry.fields.get("retained") or {}, datetime.date.today().isoformat()
         if not isinstance(field, dict) or not _DAY.fullmatch(day := str(field.get("until"))):
             return {}
@@ -342,8 +357,9 @@ class AuditLog:
                 yield f"the {kind} retained with entry {entry.number} was altered"
 
     def _snapshot(self) -> tuple[bytes, int]:
-        """Return the bytes of `head` and the size of the entries at one moment, without a lock: a
-        reader changes no file.
+        """Return the bytes of `head` and the size of the entries at one moment, without a lock.
+
+        A reader changes no file.
 
         A writer lengthens the entries before it replaces `head`, by one line at most between two
         equal looks at `head`. Raises AuditLogError where there is no log.

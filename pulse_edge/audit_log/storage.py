@@ -17,8 +17,10 @@ def append(file: int, data: bytes) -> None:
 
 
 def replace(path: Path, data: bytes) -> None:
-    """Give a file its new content, down to the disk, or leave the old one. A failure leaves no
-    half: it may be a patient's."""
+    """Give a file its new content, down to the disk, or leave the old one.
+
+    A failure leaves no half: it may be a patient's.
+    """
     with replacing(path) as file:
         file.write(data)
     sync_folder(path.parent)

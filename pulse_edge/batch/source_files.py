@@ -125,8 +125,10 @@ def _listed(path: str) -> Iterator[str]:
 
 
 class Settled:
-    """Holds back files that are still being written: a file passes when it has not changed since
-    the last look."""
+    """Holds back files that are still being written.
+
+    A file passes when it has not changed since the last look.
+    """
 
     def __init__(self) -> None:
         self._last_look: dict[str, tuple[int, int]] = {}

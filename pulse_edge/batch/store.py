@@ -81,8 +81,9 @@ class Store:
     """A batch's folder, open for one process. Use as a context manager."""
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
-        """Open or begin the batch. Raises BatchError if it was begun with other settings, or
-        another process has it.
+        """Open or begin the batch.
+
+        Raises BatchError if it was begun with other settings, or another process has it.
 
         `settings` are JSON values that all pages of the batch share.
         """
@@ -108,8 +109,10 @@ class Store:
             raise
 
     def _remove_unfinished(self) -> None:
-        """Remove files that a killed process left half-written: only one process at a time works
-        here."""
+        """Remove files that a killed process left half-written.
+
+        Only one process at a time works here.
+        """
         for pattern in (f"{UNFINISHED}*", f"pages/{UNFINISHED}*"):
             for path in self.folder.glob(pattern):
                 path.unlink(missing_ok=True)
@@ -252,8 +255,10 @@ class Store:
             return int(db.execute(query, (file, page)).fetchone()[0])
 
     def note_crash(self) -> bool:
-        """Note that the program crashed at the page in progress; return whether there is such a
-        page."""
+        """Note that the program crashed at the page in progress.
+
+        Return whether there is such a page.
+        """
         with self._transaction() as db:
             return db.execute("UPDATE in_progress SET crashes = crashes + 1").rowcount > 0
 
@@ -273,8 +278,10 @@ class Store:
         *,
         last: bool = True,
     ) -> None:
-        """Commit a page's report, or the reason why it has none; with the `last` page the file is
-        done."""
+        """Commit a page's report, or the reason why it has none.
+
+        With the `last` page the file is done.
+        """
         text = None if report is None else report.to_json()
         reason, code = (None, 0) if error is None else (str(error), error.exit_code)
         contradictions = 0 if report is None else len(report.contradictions)
@@ -328,8 +335,10 @@ class Store:
 
 
 def finished_pages(folder: Path) -> int:
-    """Count the finished pages of a batch that another process may be working on; 0 without a
-    batch."""
+    """Count the finished pages of a batch that another process may be working on.
+
+    The count is 0 without a batch.
+    """
     path = folder / DATABASE
     if not path.is_file():
         return 0
@@ -342,8 +351,9 @@ def finished_pages(folder: Path) -> int:
 
 
 def _lock(folder: Path) -> int:
-    """Lock the folder by an open file, and return its handle. Raises BatchError if another process
-    has the lock.
+    """Lock the folder by an open file, and return its handle.
+
+    Raises BatchError if another process has the lock.
 
     Raises FolderError for a folder that holds other files than a batch's.
     """

@@ -1,5 +1,6 @@
-"""Run a command's work in a process of its own and start it again after a crash: no page ends a
-batch.
+"""Run a command's work in a process of its own and start it again after a crash.
+
+In this way no page ends a batch.
 
 The worker notes Python's errors page by page. What ends a whole process (an abort in native code,
 the kernel's out-of-memory killer) is only seen from here. Standard library only.

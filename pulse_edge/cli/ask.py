@@ -77,8 +77,10 @@ class _Conversation:
         self._first = True
 
     def take(self, line: str) -> None:
-        """Answer a question or obey a command. A stopped answer is no turn; an error does not end
-        the conversation."""
+        """Answer a question or obey a command.
+
+        A stopped answer is no turn; an error does not end the conversation.
+        """
         console = self._session.console
         if line == "/new":
             self._turns.clear()

@@ -101,8 +101,9 @@ def _line(entry: Entry) -> str:
 
 
 def _about(log: AuditLog, page: str) -> Callable[[Entry], bool]:
-    """Return a test whether an entry is about a page: by the content of its file, its name, or the
-    start of a hash.
+    """Return a test whether an entry is about a page.
+
+    The page is given by its file, its file name, or the start of a hash.
 
     Raises UsageError where `page` can be none of them.
     """

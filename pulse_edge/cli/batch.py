@@ -203,8 +203,10 @@ class _Answerer:
 
 
 class ProgressNotes:
-    """Notes a line about each page: its result, how many files are left, and the time they take at
-    this pace."""
+    """Notes a line about each page.
+
+    The line has its result, the number of remaining files, and their time at this pace.
+    """
 
     def __init__(self, store: Store, note: Callable[..., None]) -> None:
         self._store = store

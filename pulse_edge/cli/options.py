@@ -221,8 +221,9 @@ retain = click.option(
 
 
 def request(options: Mapping[str, Any], default_formats: tuple[str, ...] = ("text",)) -> Request:
-    """Make a request of a command's options by name. An option that the command does not have keeps
-    its default.
+    """Make a request of a command's options by name.
+
+    An option that the command does not have keeps its default.
 
     Raises UsageError before anything long begins.
     """

@@ -140,8 +140,7 @@ class _Signals:
         raise KeyboardInterrupt(number)
 
     def _raise_again(self, event: sys.UnraisableHookArgs) -> None:
-        """Raise a signal again that came in a destructor or a callback of C, where Python only
-        prints it."""
+        """Raise a signal again that Python only printed, in a destructor or a callback of C."""
         if isinstance(event.exc_value, KeyboardInterrupt):
             threading.Timer(RAISE_AGAIN_AFTER, _thread.interrupt_main, (self.last,)).start()
         else:

@@ -1,5 +1,6 @@
-"""What a run is asked to do, in frozen options that commands, Python programs, batches and the
-audit log share.
+"""The options of one run, frozen and checked.
+
+Commands, Python programs, batches and the audit log share them.
 
 In: values as a person gives them; each class checks its own and raises UsageError. Out: `Request`,
 whose `settings` are what the audit log stores. Imports no engine, so that a command line is parsed
@@ -142,8 +143,9 @@ class Request:
     measurement: MeasurementOptions = field(default_factory=MeasurementOptions)
 
     def settings(self) -> dict[str, dict[str, Any]]:
-        """The options that can change an answer, by group, as JSON values: what the audit log
-        stores.
+        """Return the options that can change an answer, by group, as JSON values.
+
+        The audit log stores them.
 
         Questions, paths and the patient are left out: the log holds no texts and no names.
         """
@@ -180,8 +182,10 @@ class Request:
         return manifest.findings is not None if choice is None else choice
 
     def text_tokens(self, manifest: Manifest) -> int:
-        """Upper bound of the context's tokens besides the image tokens: no token is shorter than a
-        byte."""
+        """Return an upper bound of the context's tokens besides the image tokens.
+
+        No token is shorter than a byte.
+        """
         texts = [*self.answer.questions]
         if self.wants_findings(manifest):
             texts += [text for s in findings.STATEMENTS for text in (s.question, s.plain)]

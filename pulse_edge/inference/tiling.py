@@ -208,13 +208,13 @@ def padding(
     blank = (levels.reshape(-1, side, edge, side, edge) == colour).all(axis=(2, 4))
     flags = blank.reshape(len(tiles), patches, 1).astype(np.float32)
     lines = None if newline is None else np.zeros(1, np.float32)  # a newline is no padding
-    how: dict[str, Any] = {
+    options: dict[str, Any] = {
         "size": size,
         "aspect_ratio": aspect_ratio,
         "pinpoints": pinpoints,
         "merge": merge,
     }
-    return pack(flags, page_size=page_size, newline=lines, **how)[:, 0] > 0
+    return pack(flags, page_size=page_size, newline=lines, **options)[:, 0] > 0
 
 
 def _unpad(grid: npt.NDArray[Any], page_size: tuple[int, int]) -> npt.NDArray[Any]:

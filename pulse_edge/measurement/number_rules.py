@@ -1,4 +1,5 @@
-"""Numbers that a text states: the measurement that each is compared with, and the tolerance. Sources as in `rules`."""
+"""Numbers that a text states: the measurement that each is compared with, and the tolerance.
+Sources as in `rules`."""
 
 from __future__ import annotations
 

@@ -46,15 +46,20 @@ class PageMeasurement:
 
 
 def measure(
-    source: reader.Source, *, age_years: float | None = None, force: bool = False
+    source: reader.Source,
+    *,
+    age_years: float | None = None,
+    sex: Sex | None = None,
+    force: bool = False,
 ) -> PageMeasurement:
     """Read a page, flatten and judge it, trace it and measure the trace.
 
-    `age_years` selects limits that depend on it. `force` also measures a page that was refused.
+    `age_years` and `sex` select limits that depend on them. `force` also measures a page that was
+    refused.
     Raises ScanError where the file is no page, PageRefused where the page cannot be read.
     """
     page = source if isinstance(source, reader.Page) else reader.read(source)
-    return measure_page(admission.admit(page, straighten=True, force=force), age_years)
+    return measure_page(admission.admit(page, straighten=True, force=force), age_years, sex)
 
 
 def measure_page(

@@ -33,7 +33,8 @@ class Rule:
     supports: tuple[Condition, ...] = ()
     """What must hold besides for the statement to be supported; without it the needs are enough."""
     decides: bool = True
-    """False: the needs are only a part of the definition, so that they can contradict it and never support it."""
+    """False: the needs are only a part of the definition, so that they can contradict it and never
+    support it."""
     adults: bool = False
     """True: the limits hold for adults alone."""
 

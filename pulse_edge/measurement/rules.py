@@ -1,17 +1,19 @@
-"""What a measurement must be for a statement to hold: one table for numbers, one for words, one for children's limits.
+"""What a measurement must be for a statement to hold: one table for numbers, one for words, one for
+children's limits.
 
-A statement is contradicted where a limit of `needs` fails by more than the measurement's uncertainty and the limit's slack.
-A denial is contradicted where every limit of `proves` holds by more than both. `slack` is the clinical tolerance: how far apart
-two careful readers are, or how loosely the word is used. Uncertainty and slack are independent, so they add in squares.
+A statement is contradicted where a limit of `needs` fails by more than the measurement's
+uncertainty and the limit's slack. A denial is contradicted where every limit of `proves` holds by
+more than both. `slack` is the clinical tolerance: how far apart two careful readers are, or how
+loosely the word is used. Uncertainty and slack are independent, so they add in squares.
 
-Sources:
-AHA I..VI   AHA/ACC/HRS recommendations for the standardization and interpretation of the electrocardiogram, parts I to VI:
-            Kligfield 2007 (I), Mason 2007 (II), Surawicz 2009 (III, conduction and axis), Rautaharju 2009 (IV, ST, T, QT),
-            Hancock 2009 (V, hypertrophy), Wagner 2009 (VI, ischaemia).
-UDMI        Fourth Universal Definition of Myocardial Infarction, ESC/ACC/AHA/WHF 2018: ST limits by lead, sex and age.
-SVT         ACC/AHA/HRS 2015 guideline for supraventricular tachycardia. VA: AHA/ACC/HRS 2017 for ventricular arrhythmias.
-AF          ESC 2020 guideline for atrial fibrillation. BRADY: ACC/AHA/HRS 2018 for bradycardia and conduction delay.
-RIJNBEEK    Limits of children: Rijnbeek 2001 for rate, PR and axis by age; AHA III for the QRS.
+Sources: AHA I..VI   AHA/ACC/HRS recommendations for the standardization and interpretation of the
+electrocardiogram, parts I to VI: Kligfield 2007 (I), Mason 2007 (II), Surawicz 2009 (III,
+conduction and axis), Rautaharju 2009 (IV, ST, T, QT), Hancock 2009 (V, hypertrophy), Wagner 2009
+(VI, ischaemia). UDMI        Fourth Universal Definition of Myocardial Infarction, ESC/ACC/AHA/WHF
+2018: ST limits by lead, sex and age. SVT         ACC/AHA/HRS 2015 guideline for supraventricular
+tachycardia. VA: AHA/ACC/HRS 2017 for ventricular arrhythmias. AF          ESC 2020 guideline for
+atrial fibrillation. BRADY: ACC/AHA/HRS 2018 for bradycardia and conduction delay. RIJNBEEK
+Limits of children: Rijnbeek 2001 for rate, PR and axis by age; AHA III for the QRS.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ P_WAVES = Bound("p_present", at_least=1)
 NO_P_WAVES = Bound("p_present", at_most=0)
 REGULAR = Bound("rr_variation", at_most=0.08)
 IRREGULAR = Bound("rr_variation", at_least=0.08)
-"""Sinus rhythm has a variation of 0.08 or less in 9 of 10 recordings, atrial fibrillation of 0.09 to 0.3."""
+"""Sinus rhythm has a variation of 0.08 or less in 9 of 10 recordings, atrial fibrillation of 0.09
+to 0.3."""
 NOT_PACED = Bound("paced", at_most=0)
 FAST = AnyOf(
     tuple(Bound(key, at_least=100, slack=5, scale="rate") for key in ("rate", "rate_median"))
@@ -59,7 +62,8 @@ ELEVATED = AnyOf(
         ),
     )
 )
-"""At J by UDMI; 60 ms later, where some read it, the ST segment of healthy people has risen by another 0.05 mV."""
+"""At J by UDMI; 60 ms later, where some read it, the ST segment of healthy people has risen by
+another 0.05 mV."""
 DEPRESSED = AnyOf(
     (
         Bound("st_j.LEAD", at_most=-0.05, slack=0.03, contiguous=True, nominal=True),

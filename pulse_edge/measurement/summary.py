@@ -44,6 +44,16 @@ GROUPS = {
     "Voltage": ("sokolow_lyon", "cornell", "limb_voltage"),
 }
 """Line of a report -> the measurements in it."""
+FULL_LABELS = LABELS | {
+    "rate": "mean rate",
+    "rate_median": "median rate",
+    "qrs_axis": "QRS axis",
+    "t_axis": "T axis",
+    "sokolow_lyon": "Sokolow-Lyon voltage",
+    "cornell": "Cornell voltage",
+    "limb_voltage": "highest limb lead voltage",
+}
+"""Key of a measurement -> its name where no group's name stands before it."""
 PHRASES = {
     "asystole": ("ventricular activity", "NO VENTRICULAR ACTIVITY, OR LEADS OFF"),
     "regular": ("irregular", "regular"),
@@ -60,7 +70,8 @@ ST_SHOWN = 0.1
 
 
 def selected(measurements: Iterable[Measurement]) -> tuple[Measurement, ...]:
-    """Return the measurements that a report carries: those with a label, and the ST level of each lead."""
+    """Return the measurements that a report carries: those with a label, and the ST level of each
+    lead."""
     by_key = {m.key: m for m in measurements}
     labelled = [by_key[key] for key in LABELS if key in by_key]
     return (*labelled, *(m for key, m in by_key.items() if key.startswith(ST_LEVEL)))
@@ -76,7 +87,7 @@ def summary_lines(measurements: Sequence[Measurement]) -> list[str]:
             lines.append(f"{group}: {', '.join(_in_group(m) for m in shown)}")
     lines += _st_lines(measurements)
     reasons: dict[str, list[str]] = {}
-    for key, label in LABELS.items():
+    for key, label in FULL_LABELS.items():
         if key in by_key and by_key[key].value is None:
             reasons.setdefault(by_key[key].reason, []).append(label)
     return [*lines, *(f"Not measurable ({why}): {', '.join(n)}" for why, n in reasons.items())]
@@ -112,4 +123,5 @@ def _st_lines(measurements: Iterable[Measurement]) -> list[str]:
     if not levels:
         return []
     shown = ", ".join(f"{m.key.removeprefix(ST_LEVEL)} {m.value:+.2f} mV" for m in away)
-    return [f"ST level at J + 60 ms: {shown or f'within {ST_SHOWN} mV in {len(levels)} leads'}"]
+    leads = "1 lead" if len(levels) == 1 else f"{len(levels)} leads"
+    return [f"ST level at J + 60 ms: {shown or f'within {ST_SHOWN} mV in {leads}'}"]

@@ -1,5 +1,6 @@
-"""The content of a report as people read it, the same in every form. HTML and PDF lay it out
-section by section.
+"""The content of a report as people read it, the same in every form.
+
+HTML and PDF lay it out section by section.
 
 In: a `Report`. Out: `Content`, whose texts are printable. To add a section, add a function to
 SECTIONS.
@@ -237,8 +238,10 @@ def by_reason(findings: Iterable[Finding]) -> dict[str, str]:
 
 
 def without_verdict(report: Report) -> list[str]:
-    """Return lines about findings without a verdict: the kit's own reasons, then the uncalibrated
-    ones by rank."""
+    """Return lines about findings without a verdict.
+
+    The kit's own reasons come first, then the uncalibrated findings by rank.
+    """
     others = [f for f in report.findings if f.verdict is None]
     ranked = sorted((f for f in others if f.reason == UNCALIBRATED), key=lambda f: f.rank)
     reasons = by_reason(f for f in others if f.reason != UNCALIBRATED)

@@ -1,5 +1,7 @@
-"""Find contradictions: within texts, between texts and findings, among findings, and between two
-wordings of a question.
+"""Find contradictions in what is said about a page.
+
+They lie within texts, between texts and findings, among findings, and between two wordings of a
+question.
 
 In: findings, texts, and the log odds of the plain questions. Out: `Contradiction`s. Matching is by
 words alone. Standard library only.
@@ -18,8 +20,10 @@ from pulse_edge.report.report import Contradiction, Finding
 def contradictions(
     findings: Sequence[Finding], texts: Sequence[str], second: Mapping[str, float] | None = None
 ) -> tuple[Contradiction, ...]:
-    """Return all contradictions, the most urgent first. `second` holds the log odds of the plain
-    questions by key."""
+    """Return all contradictions, the most urgent first.
+
+    `second` holds the log odds of the plain questions by key.
+    """
     text = "\n".join(texts)
     every = (
         *_within(text),

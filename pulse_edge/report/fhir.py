@@ -1,9 +1,9 @@
-"""A report and its page -> a FHIR R4 Bundle: DiagnosticReport, an Observation for each answer and
-finding, Media, Device.
+"""A report and its page as a FHIR R4 Bundle.
 
-It says nothing about the patient but what was given for it; the picture may still show a name.
-LOINC 11524-6 is the ECG study, SNOMED CT codes are those of `findings`. Everything is preliminary:
-a clinician has not read it yet.
+It holds a DiagnosticReport, an Observation for each answer and finding, Media and Device. The
+patient appears only as the caller names it; the picture may still show a name. LOINC 11524-6 is
+the ECG study, SNOMED CT codes are those of `findings`. Everything is preliminary, because no
+clinician has read it yet.
 """
 
 from __future__ import annotations
@@ -154,8 +154,7 @@ def _report(report: Report, results: list[str]) -> Resource:
 
 
 def _concludes(report: Report, finding: Finding) -> bool:
-    """Whether a finding may be given as coded data, which programs act on without reading the
-    notes."""
+    """Whether a finding may be coded: programs act on codes without reading the notes."""
     return finding.verdict in ("present", "absent") and not report.kit.demonstration
 
 

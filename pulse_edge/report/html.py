@@ -1,5 +1,6 @@
-"""A report and its page as one HTML file that prints on A4 in grey, fetches no other file and runs
-no script.
+"""A report and its page as one HTML file.
+
+It prints on A4 in grey, fetches no other file and runs no script.
 
 Texts of the model and names of files are data: they are escaped.
 """

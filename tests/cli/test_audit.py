@@ -125,6 +125,7 @@ def test_interrupted_answer_is_logged(tiny_kit: Path, tmp_path: Path) -> None:
         str(tiny_kit),
         "--threads",
         "1",
+        "--no-measure",  # measured reports are held back until the answer ends
     ]
     env = os.environ | {"PULSE_EDGE_AUDIT_LOG": str(tmp_path / "log")}
     process = subprocess.Popen(

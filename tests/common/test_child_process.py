@@ -211,7 +211,7 @@ def test_a_program_that_imports_the_package_gets_llama_cpps_own_libraries(tmp_pa
         "PYTHONPATH": str(ROOT),
         "LLAMA_CPP_LIB_PATH": str(tmp_path),
     }
-    code = "from pulse_edge.inference import language_model; llama_cpp.system()"
+    code = "from pulse_edge.inference import llama_cpp; llama_cpp.system()"
     done = subprocess.run(
         [sys.executable, "-c", code],
         env=environment,

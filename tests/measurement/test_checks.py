@@ -73,7 +73,8 @@ def trace(changes: Values) -> Trace:
 
 
 def measured(changes: Values) -> list[Measurement]:
-    """Measurements of a normal ECG with some values changed; None: not measurable. The median rate follows the mean."""
+    """Measurements of a normal ECG with some values changed; None: not measurable. The median rate
+    follows the mean."""
     rows = []
     changes = {"rate_median": changes["rate"], **changes} if "rate" in changes else changes
     for key, (normal, unit) in NORMAL.items():
@@ -122,7 +123,8 @@ STE: Values = leads("st_j", "II III aVF", 0.3) | leads("st_j60", "II III aVF", 0
 STD: Values = leads("st_j", "V4 V5 V6", -0.2) | leads("st_j60", "V4 V5 V6", -0.2)
 HIGH: Values = {"sokolow_lyon": 5.0, "cornell": 3.6, "peguero": 3.8}
 
-# topic, a trace that supports it, one that contradicts it, one near the limit, what must be measured for it
+# topic, a trace that supports it, one that contradicts it, one near the limit, what must be
+# measured for it
 ROWS: list[tuple[str, Values, Values, Values, str]] = [
     ("tachycardia", {"rate": 120}, {"rate": 80}, {"rate": 95}, "rate"),
     ("bradycardia", {"rate": 45}, {"rate": 80}, {"rate": 64}, "rate"),
@@ -222,7 +224,8 @@ DENIED: list[tuple[str, Values]] = [
 
 
 def missing(keys: str) -> Values:
-    """The measurement that cannot be taken; `st_j.*`: in no lead, with all others of the same leads."""
+    """The measurement that cannot be taken; `st_j.*`: in no lead, with all others of the same
+    leads."""
     if keys == "st_j.*":
         return {f"{key}.{lead}": None for lead in ALL_LEADS for key in ("st_j", "st_j60")}
     if keys.endswith("*"):

@@ -32,7 +32,7 @@ def snr(page: Page, lead: str, values: np.ndarray[Any, Any]) -> float:
     """Decibels of a traced lead against what was drawn, at the best of shifts up to 0.04 s, whatever the offset."""
     trace = next(t for t in page.traces if t.lead == lead)
     truth = np.full(5000 + 40, np.nan)
-    truth[20 + trace.start : 20 + trace.stop] = page.record.lead(lead)[trace.start : trace.stop]
+    truth[20 + trace.start : 20 + trace.stop] = page.recording.lead(lead)[trace.start : trace.stop]
     best = -99.0
     for shift in range(-20, 21):
         part = truth[20 + shift : 20 + shift + len(values)]
@@ -57,7 +57,9 @@ def test_what_separates_columns_is_no_trace(join: str) -> None:
     page = draw(recording(), PageStyle(join=join))
     signal = traced(page).signal
     assert min(snr(page, lead, signal.millivolts[n]) for n, lead in enumerate(LEADS)) > 6
-    assert np.nanmax(np.abs(signal.millivolts)) < 1.15 * np.nanmax(np.abs(page.record.signal)) + 0.3
+    assert (
+        np.nanmax(np.abs(signal.millivolts)) < 1.15 * np.nanmax(np.abs(page.recording.signal)) + 0.3
+    )
 
 
 @pytest.mark.parametrize(("gain", "speed"), [(5.0, 25.0), (10.0, 25.0), (20.0, 25.0), (10.0, 50.0)])
@@ -119,7 +121,7 @@ def test_peaks_keep_their_height() -> None:
     signal = traced(page).signal
     for n, lead in enumerate(LEADS):
         want, got = (
-            np.ptp(page.record.lead(lead)),
+            np.ptp(page.recording.lead(lead)),
             np.nanmax(signal.millivolts[n]) - np.nanmin(signal.millivolts[n]),
         )
         assert got == pytest.approx(want, rel=0.12, abs=0.08)

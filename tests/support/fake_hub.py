@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -217,7 +218,7 @@ def held(directory: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in directory.iterdir() if path.is_file()}
 
 
-def refusal(hub: Hub, into: Path | None, spec: ModelSpec = SPEC, **options: int) -> str:
+def refusal(hub: Hub, into: Path | None, spec: ModelSpec = SPEC, **options: Any) -> str:
     with pytest.raises(FetchError) as caught:
         fetch(spec, into, endpoint=hub.address, **options)
     message = str(caught.value)

@@ -330,7 +330,7 @@ def config(**fields: Any) -> Callable[[Patch, Path], None]:
     """The configuration is read wrongly."""
 
     def apply(patch: Patch, _folder: Path) -> None:
-        right = convert.read_config
+        right = convert.read_config  # type: ignore[attr-defined]
 
         def wrong(*arguments: Any, **more: Any) -> Any:
             c = right(*arguments, **more)
@@ -383,7 +383,7 @@ def _no_rotary_of_k(patch: Patch, _folder: Path) -> None:
 
 
 def _gelu(patch: Patch, _folder: Path) -> None:
-    right = vision.CLIPVisionConfig
+    right = vision.CLIPVisionConfig  # type: ignore[attr-defined]
     patch.setattr(
         vision, "CLIPVisionConfig", lambda **settings: right(**(settings | {"hidden_act": "gelu"}))
     )

@@ -72,7 +72,7 @@ def recorded(
     """
     folder.mkdir(parents=True, exist_ok=True)
     resolver.write_text(f"nameserver {ADDRESS}\n")
-    plan = {
+    plan: dict[str, object] = {
         "commands": [[str(word) for word in words] for words in commands],
         "resolver": str(resolver),
     }

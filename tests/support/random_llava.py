@@ -137,7 +137,8 @@ def values(rng, shape, kind, chunk=1 << 22):
 
 
 def write_shard(path, names_shapes, rng):
-    header, at = {"__metadata__": {"format": "pt"}}, 0
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    at = 0
     for name, shape, _ in names_shapes:
         size = int(np.prod(shape)) * 2
         header[name] = {"dtype": "F16", "shape": list(shape), "data_offsets": [at, at + size]}
@@ -177,7 +178,9 @@ def main():
     todo = [t for t in todo if t not in apart]
     if o.hub_names:
         todo = [(hub_name(n), sh, k) for n, sh, k in todo]
-    shards, now, size = [], [], 0
+    shards: list[list] = []
+    now: list = []
+    size = 0
     for t in todo:
         b = int(np.prod(t[1])) * 2
         if now and size + b > o.shard_gb * 1e9:
@@ -186,7 +189,8 @@ def main():
         now.append(t)
         size += b
     shards.append(now)
-    index, total = {}, 0
+    index: dict[str, str] = {}
+    total = 0
     for i, sh in enumerate(shards, 1):
         file = f"model-{i:05d}-of-{len(shards):05d}.safetensors"
         total += write_shard(o.out / file, sh, rng)

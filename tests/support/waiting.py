@@ -5,12 +5,13 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Callable
+from typing import Any
 
 DEADLINE = 120.0
 """Seconds: far more than any condition takes on a loaded machine."""
 
 
-def wait_until(condition: Callable[[], object], process: subprocess.Popen[str | bytes]) -> None:
+def wait_until(condition: Callable[[], object], process: subprocess.Popen[Any]) -> None:
     """Wait until `condition` holds while `process` runs.
 
     Fails where the process ends before, or after DEADLINE seconds.
