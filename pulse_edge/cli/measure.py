@@ -174,10 +174,25 @@ def as_json(measured: PageMeasurement) -> dict[str, Any]:
         "gain_certain": signal.gain_certain,
         "lead_scores": dict(zip(_leads(), (round(s, 3) for s in signal.scores), strict=True)),
         "reasons": list(signal.reasons),
-        "measurements": [dataclasses.asdict(m) for m in measured.measurements],
+        "age_years": measured.age_years,
+        "sex": measured.sex,
+        "measurements": [
+            dataclasses.asdict(m) | {"limits": _limits(m.key, measured.age_years, measured.sex)}
+            for m in measured.measurements
+        ],
         "beats": [dataclasses.asdict(beat) for beat in measured.result.beats],
         "seconds": round(measured.seconds, 3),
     }
+
+
+def _limits(key: str, age_years: float | None, sex: str | None) -> list[dict[str, Any]]:
+    """Return the limits of a measurement that were published for this age and sex."""
+    from pulse_edge.measurement.criteria import limits_for
+
+    names = ("low", "finding_below", "high", "finding_above", "source")
+    return [
+        {name: getattr(limit, name) for name in names} for limit in limits_for(key, age_years, sex)
+    ]
 
 
 def text_lines(measured: PageMeasurement) -> list[str]:

@@ -44,6 +44,16 @@ GROUPS = {
     "Voltage": ("sokolow_lyon", "cornell", "limb_voltage"),
 }
 """Line of a report -> the measurements in it."""
+FULL_LABELS = LABELS | {
+    "rate": "mean rate",
+    "rate_median": "median rate",
+    "qrs_axis": "QRS axis",
+    "t_axis": "T axis",
+    "sokolow_lyon": "Sokolow-Lyon voltage",
+    "cornell": "Cornell voltage",
+    "limb_voltage": "highest limb lead voltage",
+}
+"""Key of a measurement -> its name where no group's name stands before it."""
 PHRASES = {
     "asystole": ("ventricular activity", "NO VENTRICULAR ACTIVITY, OR LEADS OFF"),
     "regular": ("irregular", "regular"),
@@ -77,7 +87,7 @@ def summary_lines(measurements: Sequence[Measurement]) -> list[str]:
             lines.append(f"{group}: {', '.join(_in_group(m) for m in shown)}")
     lines += _st_lines(measurements)
     reasons: dict[str, list[str]] = {}
-    for key, label in LABELS.items():
+    for key, label in FULL_LABELS.items():
         if key in by_key and by_key[key].value is None:
             reasons.setdefault(by_key[key].reason, []).append(label)
     return [*lines, *(f"Not measurable ({why}): {', '.join(n)}" for why, n in reasons.items())]

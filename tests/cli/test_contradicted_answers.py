@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
 from collections.abc import Iterator
@@ -62,7 +61,7 @@ def test_redirected_text_has_the_contradiction_above_the_words(command, tmp_path
     text = command("interpret")
     assert text.index(f"CONTRADICTION: {SENTENCE}") < text.index(WORDS)
     assert text.index("DEMONSTRATION") < text.index("CONTRADICTION")
-    assert "ventricular rate (mean RR): 66 bpm" in text
+    assert "Ventricular rate: mean 66 bpm" in text
     assert "Statements against the trace: 2 contradicted, 0 supported, 0 not measurable." in text
     assert ["rate", "contradicted"] in checks_in_the_log(tmp_path)
 
@@ -75,8 +74,8 @@ def test_files_of_every_form_have_the_contradiction_above_the_words(  # type: ig
     files = {path.name.partition(".")[2]: path for path in (tmp_path / "out").iterdir()}
     texts = {ending: path.read_bytes().decode("utf-8", "replace") for ending, path in files.items()}
     report = json.loads(texts["json"])
-    assert report["contradictions"][0]["kind"] == "measurement"
-    assert report["contradictions"][0]["text"].startswith(SENTENCE)
+    assert {c["kind"] for c in report["contradictions"]} == {"measurement"}
+    assert any(c["text"].startswith(SENTENCE) for c in report["contradictions"])
     assert {c["verdict"] for c in report["checks"]} == {"contradicted"}
     assert texts["txt"].index(SENTENCE) < texts["txt"].index(WORDS)
     escaped = SENTENCE.replace('"', "&quot;")
@@ -101,13 +100,6 @@ def test_without_measurement_there_is_no_measurement_check_or_contradiction(  # 
     assert "CONTRADICTION" not in text
     assert "Measured on the trace" not in text
     assert checks_in_the_log(tmp_path) == []
-
-
-def test_batch_counts_the_contradictions_of_the_trace(command, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    command("batch", "-o", str(tmp_path / "out"))
-    with open(tmp_path / "out" / "results.csv", encoding="utf-8-sig", newline="") as file:
-        (row,) = csv.DictReader(file)
-    assert SENTENCE in row["contradictions"]
 
 
 def test_age_selects_the_limits_of_children(command) -> None:  # type: ignore[no-untyped-def]

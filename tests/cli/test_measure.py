@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import measured_pages
@@ -16,6 +17,7 @@ import pytest
 from PIL import Image
 
 from calibration.synthetic.wfdb import read_header, read_signals
+from pulse_edge.cli.measure import as_json
 from pulse_edge.measurement.signal import LEADS
 from pulse_edge.measurement.summary import LABELS
 
@@ -42,12 +44,9 @@ def test_text_has_each_value_with_its_uncertainty(folder: Path) -> None:
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[:2] == ["# page.png", "12 of 12 leads traced, layout 3x4+1, 25 mm/s, 10 mm/mV"]
-    rate, uncertainty = (
-        measured_pages.measured()["rate"].value,
-        measured_pages.measured()["rate"].uncertainty,
-    )
-    assert f"ventricular rate (mean RR): {rate:.0f} bpm ± {uncertainty:.0f}" in lines
-    assert "regular rhythm: yes" in lines
+    rate = measured_pages.measured()["rate"]
+    assert f"Ventricular rate: mean {rate.value:.0f} bpm ± {rate.uncertainty:.0f}" in done.stdout
+    assert "Rhythm: ventricular activity, regular, P waves before the QRS" in done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +68,16 @@ def test_json_has_an_object_for_each_page(written: subprocess.CompletedProcess[s
     beats = [beat["seconds"] for beat in page["beats"]]
     assert len(beats) == pytest.approx(measured_pages.true_rate() / 6, abs=1.5)
     assert (broken["exit_code"], blank["exit_code"]) == (1, 3)
+
+
+def test_json_has_the_published_limits_for_age_and_sex() -> None:
+    measured = measured_pages.measured()
+    limits = {}
+    for person in ((None, None), (40.0, "male"), (40.0, "female")):
+        page = as_json(replace(measured, age_years=person[0], sex=person[1]))
+        by_key = {m["key"]: m["limits"] for m in page["measurements"]}
+        limits[person[1]] = [limit["high"] for limit in by_key["st_j.V2"]]
+    assert limits == {None: [], "male": [0.2], "female": [0.15]}
 
 
 def test_worst_page_is_the_exit_code(written: subprocess.CompletedProcess[str]) -> None:

@@ -6,7 +6,14 @@ import measured_pages
 import pytest
 
 from pulse_edge.measurement.measurements import Measurement
-from pulse_edge.measurement.summary import LABELS, selected, summary_lines, value_text
+from pulse_edge.measurement.summary import (
+    FULL_LABELS,
+    GROUPS,
+    LABELS,
+    selected,
+    summary_lines,
+    value_text,
+)
 
 
 def measurement(key: str, value: float | None, unit: str = "", **more: object) -> Measurement:
@@ -36,13 +43,22 @@ def test_what_cannot_be_measured_is_grouped_by_reason() -> None:
         [
             measurement("qt", None, "ms", reason="no T wave"),
             measurement("rate", 74.0, "bpm"),
-            measurement("qtc_bazett", None, "ms", reason="no T wave"),
+            measurement("t_axis", None, "degrees", reason="no T wave"),
+            measurement("p_present", 1.0),
+            measurement("pauses", 0.0),
+            measurement("ectopic", 2.0),
         ]
     )
     assert lines == [
-        "ventricular rate (mean RR): 74 bpm",
-        "not measurable (no T wave): QT, QTc (Bazett)",
+        "Ventricular rate: mean 74 bpm",
+        "Rhythm: P waves before the QRS, no pauses of 2 s or more, 2 premature beats",
+        "Not measurable (no T wave): QT, T axis",
     ]
+
+
+def test_every_name_without_a_group_is_unique() -> None:
+    assert len(set(FULL_LABELS.values())) == len(LABELS)
+    assert sorted(key for keys in GROUPS.values() for key in keys) == sorted(LABELS)
 
 
 def test_st_levels_away_from_the_baseline_are_named_by_lead() -> None:

@@ -21,9 +21,11 @@ from pulse_edge.report import fhir_trace, writers
 from pulse_edge.report.report import Report
 
 
-def resources(made: Report, page: Image.Image, signal: TracedSignal | None) -> list[dict[str, Any]]:
+def resources(
+    content: Report, page: Image.Image, signal: TracedSignal | None
+) -> list[dict[str, Any]]:
     """The resources of a bundle that the validator has passed."""
-    text = writers.render("fhir", made, page, None, signal).decode()
+    text = writers.render("fhir", content, page, None, signal).decode()
     Bundle.model_validate_json(text)
     return [entry["resource"] for entry in json.loads(text)["entry"]]
 
@@ -32,15 +34,17 @@ def resources(made: Report, page: Image.Image, signal: TracedSignal | None) -> l
 def observations(page: Image.Image) -> list[dict[str, Any]]:
     """The Observations about the measured synthetic page, without that of the answer."""
     measured = measured_pages.measured()
-    made = report(measurements=selected(measured.measurements))
-    every = resources(made, page, measured.signal)
+    content = report(measurements=selected(measured.measurements))
+    every = resources(content, page, measured.signal)
     return [r for r in every if r["resourceType"] == "Observation"][1:]
 
 
 def of(observations: list[dict[str, Any]], code: str) -> dict[str, Any]:
     """The one Observation with this code."""
-    (found,) = (o for o in observations if code in [c["code"] for c in o["code"].get("coding", ())])
-    return found
+    (observation,) = (
+        o for o in observations if code in [c["code"] for c in o["code"].get("coding", ())]
+    )
+    return observation
 
 
 @pytest.mark.parametrize(
