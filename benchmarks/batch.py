@@ -89,16 +89,16 @@ class Run:
 
         log = AuditLog(self.log)
         log.verify()
-        known = [(e.fields["page_sha256"], e.fields["answer_sha256"]) for e in log.entries()]
+        entries = [(e.fields["page_sha256"], e.fields["answer_sha256"]) for e in log.entries()]
         lines = map(json.loads, (self.out / "results.jsonl").read_text("utf-8").splitlines())
-        wanted = {
+        expected = {
             (line["page_sha256"], sha256(a["text"]))
             for line in lines
             for a in line.get("answers", ())
         }
-        if missing := wanted - set(known):
-            raise SystemExit(f"{len(missing)} answers are not on record")
-        return len(known)
+        if missing := expected - set(entries):
+            raise SystemExit(f"{len(missing)} answers are not in the audit log")
+        return len(entries)
 
 
 def make(folder: Path, pages: int) -> None:

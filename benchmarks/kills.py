@@ -59,7 +59,7 @@ def killed(times: int, seconds: float, dice: random.Random, target: Path, *words
             hits += 1
         else:
             ended += 1
-            shutil.rmtree(target, ignore_errors=True)  # begin anew
+            shutil.rmtree(target, ignore_errors=True)  # start again
             target.unlink(missing_ok=True)
         process.communicate()
     return ended

@@ -151,7 +151,7 @@ def _image_chunk(mtmd: Any, context: Any, picture: Any) -> Any:
 
 
 def encoder(out: Path, kit: Path, threads: int, who: str, other: Path) -> None:
-    """Seconds of all tiles behind one that warms up; the features go beside `out`."""
+    """Seconds of all tiles behind one that warms up; the features go next to `out`."""
     began = time.perf_counter()
     encode = {"ours": ours, "clip": clip, "torch": torch}[who](open_kit(kit), threads, other)
     loaded = time.perf_counter()
@@ -205,13 +205,13 @@ class Watches:
 
     def finish(self) -> None:
         """Write the figures, and end the process where it is."""
-        told = {
+        figures = {
             "seconds": self.seconds,
             "entered": self.entered,
             "said": self.said,
             "end": self.now(),
         }
-        self.out.write_text(json.dumps(told | self.facts | {"peak": memory.peak()}))
+        self.out.write_text(json.dumps(figures | self.facts | {"peak": memory.peak()}))
         sys.stdout.flush()
         os._exit(0)
 

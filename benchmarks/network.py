@@ -39,7 +39,7 @@ COMMANDS = (
     "export quantize f16 -o q8 --llm Q8_0 --vision int8 --stats stats.gguf --golden page.png",
     f"calibration evaluate f16 q8 -o results --bench bench --split split.json --tasks {TASKS} --max-tokens 8 --device cpu",
     "calibration report results -o report --bench bench",
-    "calibration guesses f16 -o table --bench bench",
+    "calibration draft-table f16 -o table --bench bench",
     "calibration findings q8 -o findings.json --bench bench --split split.json --device cpu",
     "pulse_edge check page.png scan.pdf",
     "pulse_edge kit info q8",

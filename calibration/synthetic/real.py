@@ -152,17 +152,19 @@ def ptbxl_labels(scp_codes: Iterable[str], superclass: Iterable[str]) -> Labels:
 
 def snomed_labels(codes: list[str], classes: Iterable[str] = ()) -> Labels:
     """Labels of a PhysioNet challenge recording; unknown where the header states nothing."""
-    known = set(classes) & set(PTBXL)
+    labelled = set(classes) & set(PTBXL)
     if not codes:
-        return Labels(None, None, tuple(name for name in PTBXL if name in known) if known else None)
-    found = {SNOMED[code] for code in codes if code in SNOMED}
-    return _labels(found, set(codes) <= SNOMED_NORMAL, known or None)
+        return Labels(
+            None, None, tuple(name for name in PTBXL if name in labelled) if labelled else None
+        )
+    words = {SNOMED[code] for code in codes if code in SNOMED}
+    return _labels(words, set(codes) <= SNOMED_NORMAL, labelled or None)
 
 
-def _labels(found: set[str], normal: bool, superclass: set[str] | None) -> Labels:
+def _labels(words: set[str], normal: bool, superclass: set[str] | None) -> Labels:
     """Words of the three data sets; CPSC's NORM only where nothing else of its nine is there."""
-    cpsc = found & set(CPSC) or ({"NORM"} if normal else set())
-    code15 = {"1dAVb" if name == "I-AVB" else name for name in found}
+    cpsc = words & set(CPSC) or ({"NORM"} if normal else set())
+    code15 = {"1dAVb" if name == "I-AVB" else name for name in words}
     return Labels(
         cpsc=tuple(name for name in CPSC if name in cpsc),
         code15=tuple(name for name in CODE15 if name in code15),

@@ -99,11 +99,11 @@ def model(tiny_kit: Path) -> Iterator[PulseModel]:
 
 def spoken(model: PulseModel, text: str, logits: Callable[[], Any]) -> str:
     """What comes of logits under a grammar, without a page."""
-    language, said = model.language, b""
+    language, output = model.language, b""
     with token_choice(language, text) as best:
         while (token := best(logits())) != language.end:
-            said += language.piece(token)
-    return said.decode()
+            output += language.piece(token)
+    return output.decode()
 
 
 @pytest.mark.parametrize("schema", SCHEMAS, ids=lambda s: next(iter(s)))

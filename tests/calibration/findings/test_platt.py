@@ -94,9 +94,11 @@ def test_the_share_of_errors_holds_on_the_pages_it_was_chosen_on_and_on_others()
 
 def test_what_is_rare_is_not_called_absent_for_being_rare() -> None:
     gold = np.arange(2000) % 20 == 0
-    guess = np.where(np.arange(2000) % 3 == 0, 0.04, 0.06)  # says nothing of the 5 % that have it
-    assert band(guess, gold, 0.1) == (0.0, 1.0)
-    assert (gold[guess < 0.5]).mean() == 0.05  # within the risk, and worthless
+    constant = np.where(
+        np.arange(2000) % 3 == 0, 0.04, 0.06
+    )  # says nothing of the 5 % that have it
+    assert band(constant, gold, 0.1) == (0.0, 1.0)
+    assert (gold[constant < 0.5]).mean() == 0.05  # within the risk, and worthless
 
 
 def test_what_is_common_is_not_called_present_for_being_common() -> None:
@@ -162,7 +164,9 @@ def test_the_calibration_error_by_hand() -> None:
 
 def test_what_is_not_known_counts_nowhere() -> None:
     responses = one_statement([1, 1, 0, 0], [0.8, 0.8, 0.1, 0.1])
-    less = Responses(**{**vars(responses), "known": np.array([[True], [True], [False], [False]])})
+    less = Responses(
+        **{**vars(responses), "has_truth": np.array([[True], [True], [False], [False]])}
+    )
     assert calibration_error(less.calibrated, less, ONCE)[0] == pytest.approx(0.2)
     assert verdicts(less, ONCE)["coverage"][0] == 1
     assert platt.auc_both(less, ONCE) is None

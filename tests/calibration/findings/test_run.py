@@ -157,7 +157,7 @@ def test_an_interrupted_run_goes_on_and_asks_nothing_twice(
     model: Model, kit: Path, bench: Path, tmp_path: Path
 ) -> None:
     whole = findings(kit, tmp_path / "whole.json", Plan(bench))
-    asked = model.pages
+    answer = model.pages
     target, partial = tmp_path / "f.json", tmp_path / "f.json.partial"
     for dies_at in (3, 90):
         model.pages, model.dies_at = 0, dies_at
@@ -168,7 +168,7 @@ def test_an_interrupted_run_goes_on_and_asks_nothing_twice(
             fragment.write('{"image": "cpsc/')  # a line that a killed process was writing
     model.pages, model.dies_at = 0, None
     assert findings(kit, target, Plan(bench)) == whole
-    assert model.pages == asked - 93
+    assert model.pages == answer - 93
     assert target.read_bytes() == (tmp_path / "whole.json").read_bytes()
     assert not partial.exists()
 
@@ -347,9 +347,9 @@ def miniature() -> Iterator[PulseModel]:
 @pytest.mark.parametrize("key", ["NORM", "LBBB", "WPW"])
 def test_the_greedy_label_is_how_the_greedy_answer_begins(key: str, miniature: PulseModel) -> None:
     encoded = miniature.encode(ROOT / "pulse_edge" / "assets" / "example_page.png", admit=False)
-    asked = yes_or_no(miniature, encoded, BY_KEY[key].question)
+    answer = yes_or_no(miniature, encoded, BY_KEY[key].question)
     text = miniature.ask(encoded, BY_KEY[key].question, 8).answer().text.lower()
-    assert asked.greedy is (
+    assert answer.greedy is (
         True if text.startswith("yes") else False if text.startswith("no") else None
     )
 

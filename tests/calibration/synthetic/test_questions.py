@@ -111,11 +111,11 @@ def test_yes_and_no_are_right_and_balanced() -> None:
             else {axis_name(recording.measurements.axis)}
         )
         for question in ask(recording, "chat", seed=seed):
-            if asked := re.fullmatch(
+            if options_ := re.fullmatch(
                 r"(?:Does this ECG show|Is this a) (.+)\?", question.turns[0][0]
             ):
                 yes = question.turns[0][1].startswith("Yes, ")
-                assert yes == (asked[1] in shown)
+                assert yes == (options_[1] in shown)
                 counts[yes] += 1
     assert 0.4 < counts[True] / counts.total() < 0.6
 

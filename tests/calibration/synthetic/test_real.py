@@ -93,17 +93,17 @@ def test_resampling_keeps_a_wave_below_half_the_rate(hz: int) -> None:
         t = np.arange(round(10 * rate)) / rate
         return np.stack([np.sin(2 * np.pi * 7.3 * t), np.cos(2 * np.pi * 31 * t)])
 
-    made = resample(wave(hz), hz)
-    assert made.shape == (2, 5000)
-    assert np.abs(made - wave(500))[:, 100:-100].max() < 0.02
+    converted = resample(wave(hz), hz)
+    assert converted.shape == (2, 5000)
+    assert np.abs(converted - wave(500))[:, 100:-100].max() < 0.02
 
 
 def test_gaps_survive_resampling() -> None:
     signal = np.ones((1, 2000))
     signal[0, 500:1000] = np.nan
-    made = resample(signal, 200)
-    assert np.isnan(made[0, 1260:2490]).all()
-    assert np.isfinite(made[0, :1240]).all()
+    converted = resample(signal, 200)
+    assert np.isnan(converted[0, 1260:2490]).all()
+    assert np.isfinite(converted[0, :1240]).all()
 
 
 def test_packed_records_come_with_their_labels(tmp_path: Path) -> None:
