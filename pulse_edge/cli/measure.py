@@ -26,7 +26,7 @@ _Contents: TypeAlias = tuple[Path, Callable[[str], Mapping[str, bytes]]]
 
 @dataclasses.dataclass(frozen=True)
 class _Form:
-    """What is made of each page's measurements."""
+    """The form in which each page's measurements are printed and written."""
 
     as_json: bool
     as_csv: bool
@@ -79,7 +79,7 @@ def measure(
 
 
 class _Run:
-    """The pages that were named, one after the other; a page that fails counts for the exit code."""
+    """Measures one page after the other; a page that fails counts for the exit code."""
 
     def __init__(self, form: _Form, person: tuple[float | None, Any], *, force: bool) -> None:
         self._form, self._person, self._force = form, person, force
@@ -163,7 +163,7 @@ def _rendered(measured: PageMeasurement, form: _Form) -> str:
 
 
 def as_json(measured: PageMeasurement) -> dict[str, Any]:
-    """Return what `measure --json` prints about a page; the signal itself goes to `--wfdb`."""
+    """Return the JSON object that `measure --json` prints about a page, without the signal."""
     signal = measured.signal
     return {
         "file": measured.file,
@@ -196,7 +196,7 @@ def _limits(key: str, age_years: float | None, sex: str | None) -> list[dict[str
 
 
 def text_lines(measured: PageMeasurement) -> list[str]:
-    """Return what `measure` prints about a page for people."""
+    """Return the lines that `measure` prints about a page for people."""
     from pulse_edge.measurement.summary import summary_lines
 
     signal = measured.signal

@@ -147,7 +147,8 @@ class Request:
 
         The audit log stores them.
 
-        Questions, paths and the patient are left out: the log holds no texts and no names.
+        Questions, paths and the patient's id are left out: the log holds no texts and no names. Age
+        and sex are there where they were given, because limits of the checks depend on them.
         """
         model, answer = self.model, self.answer
         return {

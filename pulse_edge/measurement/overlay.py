@@ -62,7 +62,7 @@ def _runs(points: Points) -> Iterator[npt.NDArray[np.intp]]:
 
 
 def _beats(canvas: Pixels, path: LeadPath, points: Points, measured: PageMeasurement) -> None:
-    """Mark each beat of a row, and the waves of the dominant shape, below the row's lowest point."""
+    """Mark each beat of a row, and the waves of the dominant shape, below the row."""
     traced = np.asarray(np.isfinite(points).all(1), np.bool_)
     if not traced.any():
         return

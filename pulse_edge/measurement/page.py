@@ -21,7 +21,7 @@ Sex = Literal["male", "female"]
 
 @dataclass(frozen=True)
 class PageMeasurement:
-    """What was traced and measured on one page."""
+    """The traced signal of one page and its measurements."""
 
     file: str
     signal: TracedSignal
@@ -41,7 +41,7 @@ class PageMeasurement:
         return self.result.measurements
 
     def __getitem__(self, key: str) -> Measurement:
-        """Return the measurement of a key such as `rate`; KeyError for a key that does not exist."""
+        """Return the measurement of a key such as `rate`; KeyError for an unknown key."""
         return self.result[key]
 
 
