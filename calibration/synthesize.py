@@ -93,8 +93,8 @@ def synthesize(
 ) -> None:
     """Write the whole folder or none of it.
 
-    BenchError where `target` exists or cannot be written; RecordingError where the signals cannot be
-    read.
+    BenchError where `target` exists or cannot be written; RecordingError where the signals cannot
+    be read.
     """
     with fresh_folder(target, force, _is_pages) as work:
         (work / IMAGES / _set_name(plan)).mkdir(parents=True)

@@ -12,7 +12,8 @@ import pytest
 if TYPE_CHECKING:
     from pulse_edge.audit_log.log import AuditLog
 
-# A shell's background starts programs with SIGINT ignored, and nohup with SIGHUP; the children of tests must not inherit it.
+# A shell's background starts programs with SIGINT ignored, and nohup with SIGHUP; the children of
+# tests must not inherit it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 

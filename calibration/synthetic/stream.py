@@ -41,7 +41,8 @@ def lesson_at(
 
 
 def _real(signals: Packed, index: int, rng: np.random.Generator) -> Page:
-    """Recording after recording, each time through all of them with another start, gain, noise and style.
+    """Recording after recording, each time through all of them with another start, gain, noise and
+    style.
 
     The strip begins up to 0.8 s later and is so much shorter.
     """
