@@ -39,3 +39,7 @@ setup: .venv/ready
 locks: .venv/runtime
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --group locks
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python scripts/make_locks.py
+
+# What is generated from the code: docs/cli.md.
+docs: setup
+	$(BIN)/python -m scripts.cli_reference

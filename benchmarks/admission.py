@@ -265,7 +265,8 @@ def traces() -> Iterator[str]:
         yield f"{name}: trace correlation {before:.3f} before, {after:.3f} after"
     b, a = np.array([r[1] for r in rows]), np.array([r[2] for r in rows])
     yield (
-        f"pairs: {len(rows)}, better after: {(a > b).sum()}; median {np.median(b):.3f} -> {np.median(a):.3f}, "
+        f"pairs: {len(rows)}, better after: {(a > b).sum()}; "
+        f"median {np.median(b):.3f} -> {np.median(a):.3f}, "
         f"worst {b.min():.3f} -> {a.min():.3f}"
     )
 

@@ -84,20 +84,21 @@ class Run:
 
     def recorded(self) -> int:
         """Number of entries in the verified audit log; raises if an answer is missing there."""
-        from pulse_edge.audit_log.log import AuditLog, sha256
+        from pulse_edge.audit_log.entries import sha256
+        from pulse_edge.audit_log.log import AuditLog
 
         log = AuditLog(self.log)
         log.verify()
-        known = [(e.fields["page_sha256"], e.fields["answer_sha256"]) for e in log.entries()]
+        entries = [(e.fields["page_sha256"], e.fields["answer_sha256"]) for e in log.entries()]
         lines = map(json.loads, (self.out / "results.jsonl").read_text("utf-8").splitlines())
-        wanted = {
+        expected = {
             (line["page_sha256"], sha256(a["text"]))
             for line in lines
             for a in line.get("answers", ())
         }
-        if missing := wanted - set(known):
-            raise SystemExit(f"{len(missing)} answers are not on record")
-        return len(known)
+        if missing := expected - set(entries):
+            raise SystemExit(f"{len(missing)} answers are not in the audit log")
+        return len(entries)
 
 
 def make(folder: Path, pages: int) -> None:

@@ -1,5 +1,6 @@
-"""Send damaged files of all kinds through one `pulse-edge batch`: `python benchmarks/fuzz.py
-[FILES]`, by default 1,000.
+"""Send damaged files of all kinds through one `pulse-edge batch`.
+
+Usage: `python benchmarks/fuzz.py [FILES]`, by default 1,000 files.
 
 Each is a good page in one of the formats with bytes changed, cut off, doubled, or zeroed. Every
 file must have a result, an answer or a reason; none may be a fault of the program (PageFailed), and

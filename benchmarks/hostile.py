@@ -1,5 +1,6 @@
-"""Read files that were built to do harm, each in a process of its own: `python
-benchmarks/hostile.py`.
+"""Read files that were built to do harm, each in a process of its own.
+
+Usage: `python benchmarks/hostile.py`.
 
 Prints a line for each: the outcome, processor seconds of the reader and its child processes, and
 the largest memory of one of them. Each must end in one of the project's own errors, or in a page,
@@ -37,7 +38,8 @@ except PulseEdgeError as e:
     outcome = f"{type(e).__name__}: {str(e).split(': ', 1)[1][:60]}"
 decoder_client.stop()  # its use counts once it has ended
 used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-print(f"{outcome}; {sum(u.ru_utime + u.ru_stime for u in used):.2f} s, {max(u.ru_maxrss for u in used) / 1024:.0f} MiB")
+seconds = sum(u.ru_utime + u.ru_stime for u in used)
+print(f"{outcome}; {seconds:.2f} s, {max(u.ru_maxrss for u in used) / 1024:.0f} MiB")
 """
 
 
@@ -45,7 +47,10 @@ def files() -> Iterator[tuple[str, bytes]]:
     """Name and bytes of each hostile file."""
     yield "PDF of 10,000 pages", pdf(*[b""] * 10_000)
     yield "PDF of 100 pages of the largest size", pdf(*[RED_BOX] * 100, size=(14_400, 14_400))
-    form = b"<</Type/XObject/Subtype/Form/BBox[0 0 99 99]/Resources<</XObject<</F 5 0 R>>>>/Length 5>>stream\n/F Do\nendstream"
+    form = (
+        b"<</Type/XObject/Subtype/Form/BBox[0 0 99 99]/Resources<</XObject<</F 5 0 R>>>>"
+        b"/Length 5>>stream\n/F Do\nendstream"
+    )
     yield "PDF form that draws itself", pdf(b"/F Do", more=(form,))
     yield "PDF forms that draw 20 to the 12th boxes", pdf(b"/F Do", more=tuple(_forms(12)))
     yield (
@@ -116,7 +121,10 @@ def _bomb() -> bytes:
     for _ in range(2048):
         packed += packer.compress(bytes(1 << 20))
     packed += packer.flush()
-    head = b"<</Type/XObject/Subtype/Image/Width 26755/Height 26755/ColorSpace/DeviceRGB/BitsPerComponent 8"
+    head = (
+        b"<</Type/XObject/Subtype/Image/Width 26755/Height 26755/ColorSpace/DeviceRGB"
+        b"/BitsPerComponent 8"
+    )
     return (
         head
         + b"/Filter/FlateDecode/Length %d>>stream\n" % len(packed)

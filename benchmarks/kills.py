@@ -40,9 +40,9 @@ def start(*words: object) -> subprocess.Popen[bytes]:
 def finish(*words: object) -> float:
     """Run a command to its end; the seconds it took."""
     began, process = time.perf_counter(), start(*words)
-    _, told = process.communicate()
+    _, output = process.communicate()
     if process.returncode:
-        raise click.ClickException(told.decode())
+        raise click.ClickException(output.decode())
     return time.perf_counter() - began
 
 
@@ -59,7 +59,7 @@ def killed(times: int, seconds: float, dice: random.Random, target: Path, *words
             hits += 1
         else:
             ended += 1
-            shutil.rmtree(target, ignore_errors=True)  # begin anew
+            shutil.rmtree(target, ignore_errors=True)  # start again
             target.unlink(missing_ok=True)
         process.communicate()
     return ended

@@ -13,6 +13,7 @@ time at which its process was started. UNTIL names the watch at which it ends (`
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import functools
 import json
 import os
@@ -41,7 +42,7 @@ Encode = Callable[[int], Any]
 def pictures(kit: Kit) -> list[Any]:
     """The page's tiles as RGB pictures."""
     m = kit.manifest
-    how = {
+    how: dict[str, Any] = {
         "aspect_ratio": m.packing.aspect_ratio,
         "pinpoints": m.packing.grid_pinpoints,
         "mean": m.vision.mean,
@@ -52,7 +53,7 @@ def pictures(kit: Kit) -> list[Any]:
 def pixels(kit: Kit) -> Any:
     """(n, 3, S, S) float32 of the same tiles."""
     m = kit.manifest
-    how = {
+    how: dict[str, Any] = {
         "aspect_ratio": m.packing.aspect_ratio,
         "pinpoints": m.packing.grid_pinpoints,
         "mean": m.vision.mean,
@@ -115,15 +116,15 @@ def clip(kit: Kit, threads: int, mmproj: Path) -> Encode:
     chunks = [_image_chunk(mtmd, context, picture) for picture in pictures(kit)]
 
     def encode(n: int) -> Any:
-        found = []
+        matches = []
         for chunk in chunks[:n]:
             if mtmd.mtmd_encode_chunk(context, chunk):
                 raise SystemExit("libmtmd cannot encode a tile")
             rows = mtmd.mtmd_input_chunk_get_n_tokens(chunk)
-            found.append(
+            matches.append(
                 np.ctypeslib.as_array(mtmd.mtmd_get_output_embd(context), (rows, width)).copy()
             )
-        return np.stack(found)
+        return np.stack(matches)
 
     return encode
 
@@ -150,7 +151,7 @@ def _image_chunk(mtmd: Any, context: Any, picture: Any) -> Any:
 
 
 def encoder(out: Path, kit: Path, threads: int, who: str, other: Path) -> None:
-    """Seconds of all tiles behind one that warms up; the features go beside `out`."""
+    """Seconds of all tiles behind one that warms up; the features go next to `out`."""
     began = time.perf_counter()
     encode = {"ours": ours, "clip": clip, "torch": torch}[who](open_kit(kit), threads, other)
     loaded = time.perf_counter()
@@ -204,13 +205,13 @@ class Watches:
 
     def finish(self) -> None:
         """Write the figures, and end the process where it is."""
-        told = {
+        figures = {
             "seconds": self.seconds,
             "entered": self.entered,
             "said": self.said,
             "end": self.now(),
         }
-        self.out.write_text(json.dumps(told | self.facts | {"peak": memory.peak()}))
+        self.out.write_text(json.dumps(figures | self.facts | {"peak": memory.peak()}))
         sys.stdout.flush()
         os._exit(0)
 
@@ -230,23 +231,12 @@ class Watches:
     def model(self, load: Callable[..., None]) -> Callable[..., None]:
         """`LanguageModel.__init__`, noting how it was called, and watching llama.cpp from then on."""
 
-        def watched(model: Any, path: Path, **how: Any) -> None:
+        def watched(model: Any, path: Path, settings: Any, **how: Any) -> None:
             from llama_cpp import llama_cpp as lib
 
-            self.facts |= {
-                key: how[key]
-                for key in (
-                    "batch",
-                    "context",
-                    "mapped",
-                    "repack",
-                    "threads",
-                    "width",
-                    "key_cache_type",
-                )
-            }
+            self.facts |= dataclasses.asdict(settings)
             self.put(lib, "llama_decode", "decode")
-            load(model, path, **how)
+            load(model, path, settings, **how)
 
         return watched
 
@@ -262,19 +252,19 @@ class Watches:
 
 def command(out: Path, began: float, until: str, arguments: list[str]) -> None:
     """Run the command with watches. Its exit code is ours unless it was 0."""
-    from pulse_edge.inference import cache
+    from pulse_edge.inference import cache, decoding
     from pulse_edge.inference import model as interpret
     from pulse_edge.inference.language_model import LanguageModel
     from pulse_edge.inference.vision_encoder import VisionEncoder
     from pulse_edge.page import admission
 
     watches = Watches(out, began, until)
-    LanguageModel.generate = watches.first_words(LanguageModel.generate)  # type: ignore[method-assign]
+    decoding.generate = watches.first_words(decoding.generate)
     LanguageModel.__init__ = watches.model(LanguageModel.__init__)  # type: ignore[method-assign]
     LanguageModel.feed_embeddings = watches.rows(LanguageModel.feed_embeddings)  # type: ignore[method-assign]
     for owner, name, key in (
         (interpret, "verify", "verify"),
-        (reader, "read_all", "read"),
+        (reader.Document, "page", "read"),
         (admission, "admit", "check"),
         (tiling, "cut", "cut"),
         (tiling, "pack", "pack"),
@@ -288,7 +278,7 @@ def command(out: Path, began: float, until: str, arguments: list[str]) -> None:
         (LanguageModel, "tokenize", "tokenize"),
         (LanguageModel, "feed_embeddings", "feed_embeddings"),
         (LanguageModel, "_decode", "decode_call"),
-        (interpret.PulseModel, "reach", "reach"),
+        (interpret.PulseModel, "prefill", "reach"),
     ):
         watches.put(owner, name, key)
     sys.argv = ["pulse-edge", *arguments]

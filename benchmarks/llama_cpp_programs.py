@@ -47,8 +47,8 @@ def programs(work: Path, source: Path | None, *names: str) -> list[Path]:
     fetched.
     """
     folder, spec = work / "tools", find_spec("llama_cpp")
-    if all(made := [_built(folder, name) for name in names]):
-        return [path for path in made if path]
+    if all(built := [_built(folder, name) for name in names]):
+        return [path for path in built if path]
     assert spec is not None
     assert spec.origin is not None
     folder.mkdir(parents=True, exist_ok=True)

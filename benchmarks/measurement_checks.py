@@ -2,38 +2,39 @@
 
     python benchmarks/measurement_checks.py SHARED [--layout columns|full|drawn] [--set NAME ...] [--misses FILE]
 
-SHARED holds `ecg/ludb_dev`, `ecg/ptbxl_cases_dev` and `ecg/records/ptbxl_fold9` (.npz with .json). For each recording statements
-are written whose truth is known: rates from LUDB's marks, and for PTB-XL from `neurokit2` (an oracle, which must be installed);
-rhythms, blocks, pacing and normality from the labels of cardiologists; ST levels, PR, QRS, QT and axes from LUDB's reference
-values. Each text is checked by `pulse_edge.measurement.checks` against the measurements of the recording:
+SHARED holds `ecg/ludb_dev`, `ecg/ptbxl_cases_dev` and `ecg/records/ptbxl_fold9` (.npz with .json).
+For each recording statements are written whose truth is known: rates from LUDB's marks, and for
+PTB-XL from `neurokit2` (an oracle, which must be installed); rhythms, blocks, pacing and normality
+from the labels of cardiologists; ST levels, PR, QRS, QT and axes from LUDB's reference values. Each
+text is checked by `pulse_edge.measurement.checks` against the measurements of the recording:
 
 - `full`: twelve leads of ten seconds;
-- `columns`: as a page prints them, 2.5 s a lead in four columns and lead II as a strip (no picture is drawn);
+- `columns`: as a page prints them, 2.5 s a lead in four columns and lead II as a strip (no picture
+  is drawn);
 - `drawn`: a synthetic page in that layout is drawn and traced.
 
-The target: of right statements at most 2 % are contradicted, of wrong ones at least 90 %. Intervals are Wilson's, 95 %.
+The target: of right statements at most 2 % are contradicted, of wrong ones at least 90 %. Intervals
+are Wilson's, 95 %.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
 
 import click
 import numpy as np
-import numpy.typing as npt
 
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT)]
 
+from labelled_recordings import SETS, Recording, Signal, recordings
+
 from calibration.synthetic.findings import Labels
 from calibration.synthetic.pages import draw
-from calibration.synthetic.real import resample
 from calibration.synthetic.recording import SAMPLES, UNKNOWN
 from calibration.synthetic.recording import Recording as Synthetic
 from calibration.synthetic.style import PageStyle
@@ -42,29 +43,11 @@ from pulse_edge.measurement.conditions import Person
 from pulse_edge.measurement.measurements import Measurement
 from pulse_edge.measurement.signal import LEADS, SAMPLES_PER_SECOND, TracedSignal
 
-Signal = npt.NDArray[np.float32]
 PATH = click.Path(path_type=Path)
 COLUMN_SECONDS = 2.5
 WRONG_RATES = (11, 15, 20, 30, 45)
 """Beats per minute by which a wrong rate is off, up and down."""
 RIGHT_RATES = (-4, -2, 0, 2, 4)
-
-
-@dataclass(frozen=True)
-class Recording:
-    """One recording and what is known of it."""
-
-    name: str
-    millivolts: Signal
-    """(12, samples)."""
-    age: float | None
-    sex: Literal["male", "female"] | None
-    labels: frozenset[str]
-    """PTB-XL's codes; LUDB's words are translated to them."""
-    complete: bool
-    """Whether the labels name everything, so that what is not named is absent."""
-    reference: dict[str, Any] = field(default_factory=dict)
-    """LUDB's reference values."""
 
 
 @dataclass(frozen=True)
@@ -75,87 +58,6 @@ class Statement:
     text: str
     right: bool
     recording: str
-
-
-# --- recordings -------------------------------------------------------------------------------------------------------
-
-LUDB_CODES = {
-    "Sinus rhythm": "SR",
-    "Sinus bradycardia": "SBRAD",
-    "Sinus tachycardia": "STACH",
-    "Sinus arrhythmia": "SARRH",
-    "Irregular sinus rhythm": "SARRH",
-    "Atrial fibrillation": "AFIB",
-    "Atrial flutter, typical": "AFLT",
-    "Complete left bundle branch block": "CLBBB",
-    "Complete right bundle branch block": "CRBBB",
-    "Incomplete right bundle branch block": "IRBBB",
-    "Incomplete left bundle branch block": "ILBBB",
-    "Non-specific intravintricular conduction delay": "IVCD",
-    "I degree av block": "1AVB",
-    "Iii degree av-block": "3AVB",
-}
-
-
-SETS = ("ludb_dev", "ptbxl_cases_dev", "records/ptbxl_fold9")
-"""The recordings on which the rules were tuned. `records/ptbxl_train` was not looked at for them."""
-
-
-def recordings(shared: Path, sets: Sequence[str] = SETS) -> Iterator[Recording]:
-    """All recordings of the sets."""
-    for path in sets:
-        for name, signal, row in _rows(shared / "ecg" / path):
-            if path == "ludb_dev":
-                yield _ludb(name, signal, row)
-            elif not str(row.get("also_in", "")).endswith("ptbxl_fold9.npz"):
-                yield _ptbxl(name, signal, row)
-
-
-def _ludb(name: str, signal: Signal, row: dict[str, Any]) -> Recording:
-    words = [w for key in ("rhythm", "conduction", "extrasystoles", "pacing") for w in row[key]]
-    codes = {LUDB_CODES[w] for w in words if w in LUDB_CODES}
-    codes |= {"PACE"} if row["pacing"] else set()
-    codes |= {"ECTOPIC"} if row["extrasystoles"] else set()
-    sex = SEXES.get(row["sex"])
-    return Recording(
-        f"ludb-{name}", signal, _age(row["age"]), sex, frozenset(codes), True, row["reference"]
-    )
-
-
-def _ptbxl(name: str, signal: Signal, row: dict[str, Any]) -> Recording:
-    codes = set(row["scp_codes"] or ()) | ({row["group"]} if "group" in row else set())
-    sex = SEXES.get(str(row["sex"] or "").removesuffix(".0"))
-    return Recording(
-        f"ptbxl-{name}", signal, _age(row["age"]), sex, frozenset(codes), bool(row["scp_codes"])
-    )
-
-
-SEXES: dict[str, Literal["male", "female"]] = {
-    "M": "male",
-    "F": "female",
-    "0": "male",
-    "1": "female",
-}
-
-
-def _rows(path: Path) -> Iterator[tuple[str, Signal, dict[str, Any]]]:
-    with np.load(path.with_suffix(".npz")) as file:
-        signals, hz = file["signal_uV"], float(file["fs"])
-    rows = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-    rows = rows["records"] if isinstance(rows, dict) else rows
-    for signal, row in zip(signals, rows, strict=True):
-        yield (
-            str(row.get("ecg_id", row.get("id"))),
-            resample(signal / 1000, hz).astype(np.float32),
-            row,
-        )
-
-
-def _age(value: Any) -> float | None:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return None
 
 
 # --- statements -------------------------------------------------------------------------------------------------------
@@ -273,7 +175,8 @@ def _intervals(r: Recording) -> Said:
 
 
 def _st(r: Recording) -> Said:
-    """From LUDB's levels at J and J+60: up or down by 0.1 mV in two leads of a territory, or flat in all of them."""
+    """From LUDB's levels at J and J+60: up or down by 0.1 mV in two leads of a territory, or flat
+    in all of them."""
     if not r.reference or r.labels & {"PACE", "CLBBB", "CRBBB", "AFLT"}:
         return
     levels = {
@@ -328,7 +231,8 @@ def _labelled(r: Recording) -> Said:
 
 
 def oracle_rate(millivolts: Signal) -> float | None:
-    """Rate by neurokit2's R peaks, from the median RR; None where leads II and V5 disagree by more than 3 bpm."""
+    """Rate by neurokit2's R peaks, from the median RR; None where leads II and V5 disagree by more
+    than 3 bpm."""
     import neurokit2  # type: ignore[import-not-found]
 
     rates = []
@@ -336,8 +240,8 @@ def oracle_rate(millivolts: Signal) -> float | None:
         cleaned = neurokit2.ecg_clean(
             millivolts[LEADS.index(lead)], sampling_rate=SAMPLES_PER_SECOND
         )
-        _, found = neurokit2.ecg_peaks(cleaned, sampling_rate=SAMPLES_PER_SECOND)
-        intervals = np.diff(found["ECG_R_Peaks"])
+        _, matches = neurokit2.ecg_peaks(cleaned, sampling_rate=SAMPLES_PER_SECOND)
+        intervals = np.diff(matches["ECG_R_Peaks"])
         if intervals.size < 3 or np.ptp(intervals) > 0.35 * np.median(intervals):
             return None  # irregular: mean and median differ, and no single number is right
         rates.append(60 * SAMPLES_PER_SECOND / float(np.median(intervals)))
@@ -405,9 +309,10 @@ class Count:
 
     def add(self, checks: Sequence[Check]) -> str:
         """Count a text by its worst verdict; return it."""
-        found = {check.verdict for check in checks}
+        matches = {check.verdict for check in checks}
         verdict = next(
-            (v for v in ("contradicted", "supported", "not measurable") if v in found), "not found"
+            (v for v in ("contradicted", "supported", "not measurable") if v in matches),
+            "not found",
         )
         self.verdicts[verdict] = self.verdicts.get(verdict, 0) + 1
         return verdict
@@ -447,7 +352,7 @@ def wilson(k: int, n: int) -> tuple[float, float]:
     "--misses", type=PATH, default=None, help="Write each wrong verdict to this file, a line each."
 )
 @click.option(
-    "--unknown-person", is_flag=True, help="Check without age and sex, as where nobody gives them."
+    "--unknown-person", is_flag=True, help="Check without age and sex, as where they are not given."
 )
 def main(
     shared: Path,
@@ -468,9 +373,9 @@ def main(
             checks = check_answers([("", statement.text)], rows, person)
             verdict = counts.setdefault((statement.group, statement.right), Count()).add(checks)
             if (verdict == "contradicted") == statement.right:
-                said = " | ".join(check.sentence for check in checks)
+                output = " | ".join(check.sentence for check in checks)
                 lines.append(
-                    f"{statement.group}\t{'right' if statement.right else 'wrong'}\t{statement.recording}\t{said}"
+                    f"{statement.group}\t{'right' if statement.right else 'wrong'}\t{statement.recording}\t{output}"
                 )
     if misses:
         misses.write_text("\n".join(lines) + "\n", encoding="utf-8")

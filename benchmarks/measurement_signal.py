@@ -2,10 +2,11 @@
 
     python benchmarks/measurement_signal.py SHARED/ecg [--layout 12x1 --layout 3x4+1] [--noise 18]
 
-Truth: the 100 development recordings of LUDB (every P, QRS and T marked in each lead), scored against the third earliest onset
-and the third latest end over the leads. Each recording is cut into a printed layout, NaN elsewhere, with noise as it remains
-after tracing pixels of 5 ms and a level of its own for each lead. PTB-XL cases: whether atrial fibrillation, pacing and
-premature ventricular beats are seen. The last table is what `pulse_edge/measurement/uncertainty.py` states.
+Truth: the 100 development recordings of LUDB (every P, QRS and T marked in each lead), scored
+against the third earliest onset and the third latest end over the leads. Each recording is cut into
+a printed layout, NaN elsewhere, with noise as it remains after tracing pixels of 5 ms and a level
+of its own for each lead. PTB-XL cases: whether atrial fibrillation, pacing and premature
+ventricular beats are seen. The last table is what `pulse_edge/measurement/uncertainty.py` states.
 """
 
 from __future__ import annotations
@@ -41,14 +42,16 @@ INTERVALS = (
     ("p_duration", "p_duration_ms"),
 )
 IEC = {"pr": (10, 10), "qrs": (10, 10), "qt": (25, 30)}
-"""IEC 60601-2-25:2011, limits of mean and standard deviation in ms on biological recordings, the largest deviations taken out.
-P duration has no limit here: its truth is the widest over all leads, not the third widest as that of the others."""
+"""IEC 60601-2-25:2011, limits of mean and standard deviation in ms on biological recordings, the
+largest deviations taken out. P duration has no limit here: its truth is the widest over all leads,
+not the third widest as that of the others."""
 OUTLIERS = 4
 """Deviations per 100 recordings that the standard takes out."""
 
 
 def printed(millivolts: Array, layout: str, decibels: float | None, seed: int) -> TracedSignal:
-    """Cut a recording (12, samples) into a layout's columns and strips, with noise and an offset for each lead."""
+    """Cut a recording (12, samples) into a layout's columns and strips, with noise and an offset
+    for each lead."""
     rng = np.random.default_rng(seed)
     rows, columns, strips = LAYOUTS[layout]
     width = millivolts.shape[1] // columns
@@ -65,7 +68,8 @@ def printed(millivolts: Array, layout: str, decibels: float | None, seed: int) -
 
 
 def _noisy(millivolts: Array, decibels: float | None, rng: np.random.Generator) -> Array:
-    """Add noise that is correlated over a pixel, `decibels` below each lead, and an offset of 0.05 mV."""
+    """Add noise that is correlated over a pixel, `decibels` below each lead, and an offset of 0.05
+    mV."""
     if decibels is None or not len(millivolts):
         return millivolts
     size = millivolts.shape[1]
@@ -99,7 +103,8 @@ class Errors:
             self.records.append(record)
 
     def row(self, unit: str, limits: tuple[int, int] | None = None) -> str:
-        """Median error with its 95 % interval, mean and deviation, without outliers, and the worst recordings."""
+        """Median error with its 95 % interval, mean and deviation, without outliers, and the worst
+        recordings."""
         errors = np.array(self.values)
         if not errors.size:
             return f"{self.truths} | none measured"
@@ -242,12 +247,12 @@ def cases(folder: Path, layout: str, decibels: float | None) -> None:
     for n, (signal, row) in enumerate(zip(signals, rows, strict=True)):
         sheet = measure_signal(printed(signal, layout, decibels, n))
         codes = set(row["scp_codes"] or ()) | {row["group"]}
-        told = sheet["atrial_fibrillation"].value
+        output = sheet["atrial_fibrillation"].value
         if row["scp_codes"] or row["group"] == "AFIB":
-            if told is None:
+            if output is None:
                 refused += 1
             else:
-                fibrillation["AFIB" in codes].append(bool(told))
+                fibrillation["AFIB" in codes].append(bool(output))
         if row["group"] in ("PACE", "PVC", "CLBBB", "CRBBB", "1AVB", "LNGQT", "LVOLT"):
             keys = (
                 "rate",

@@ -16,6 +16,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -38,7 +39,7 @@ COMMANDS = (
     "export quantize f16 -o q8 --llm Q8_0 --vision int8 --stats stats.gguf --golden page.png",
     f"calibration evaluate f16 q8 -o results --bench bench --split split.json --tasks {TASKS} --max-tokens 8 --device cpu",
     "calibration report results -o report --bench bench",
-    "calibration guesses f16 -o table --bench bench",
+    "calibration draft-table f16 -o table --bench bench",
     "calibration findings q8 -o findings.json --bench bench --split split.json --device cpu",
     "pulse_edge check page.png scan.pdf",
     "pulse_edge kit info q8",
@@ -51,8 +52,8 @@ COMMANDS = (
     "pulse_edge ask page.png",
     "pulse_edge batch page.png scan.pdf -o out",
     "pulse_edge bench",
-    "pulse_edge log list",
-    "pulse_edge log verify",
+    "pulse_edge audit list",
+    "pulse_edge audit verify",
     "pulse_edge cache info",
 )
 
@@ -81,7 +82,7 @@ def main(work: Path, stay: float, checkpoint: Path | None) -> None:
         "TMPDIR": str(work / "tmp"),
     }
     control = environment | {"HOME": str(work / "other home")}
-    where = {"cwd": work, "resolver": work / "resolv.conf", "seconds": 7200.0}
+    where: dict[str, Any] = {"cwd": work, "resolver": work / "resolv.conf", "seconds": 7200.0}
     heard = namespace.recorded(
         [[sys.executable, "-c", CONTROL, stay]], work / "control", control, **where
     )

@@ -23,6 +23,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -221,12 +222,12 @@ def _runtime(work: Path, without: tuple[str, ...]) -> Path:
     code = bytearray(library.read_bytes())
     for name in without:
         pattern, off = DETECTION[name]
-        found = list(re.finditer(pattern, code, re.DOTALL))
-        if len(found) != 1:
+        matches = list(re.finditer(pattern, code, re.DOTALL))
+        if len(matches) != 1:
             raise click.ClickException(
-                f"{library}: {len(found)} places look like the detection of {name}, expected one."
+                f"{library}: {len(matches)} places look like the detection of {name}, expected one."
             )
-        at = found[0].start(1)
+        at = matches[0].start(1)
         code[at : at + len(off)] = off
     library.unlink()
     library.write_bytes(code)
@@ -246,7 +247,7 @@ def _pixels(kit: Path, pages: int) -> Float:
     m = open_kit(kit).manifest
     images = [reader.read(ROOT / "pulse_edge" / "assets" / "example_page.png").image]
     images += [Image.fromarray(page_at(900_016, i).image) for i in range(pages - 1)]
-    how = {
+    how: dict[str, Any] = {
         "size": m.vision.image_size,
         "aspect_ratio": m.packing.aspect_ratio,
         "pinpoints": m.packing.grid_pinpoints,
@@ -258,7 +259,7 @@ def _pixels(kit: Path, pages: int) -> Float:
 
 def _models(work: Path, kit: Path, tiles: Float, *, large: bool) -> dict[str, Path]:
     """The encoder as each type."""
-    from calibration.collect import _Ranges
+    from calibration.observers import RangeObserver
     from export import vision
     from pulse_edge.kit.kit import open_kit
 
@@ -266,7 +267,7 @@ def _models(work: Path, kit: Path, tiles: Float, *, large: bool) -> dict[str, Pa
     source = work / "large.onnx" if large else opened.file(opened.manifest.vision.file)
     if large and not source.exists():
         _write_large(source)
-    ranges = {} if large else _Ranges(opened, 1).of(tiles[:5])
+    ranges = {} if large else RangeObserver(opened, 1).of(tiles[:5])
     models = {}
     for kind in [t for t in TYPES if ranges or t != "int8-static"]:
         models[kind] = work / f"{'large-' * large}{kind}.onnx"

@@ -57,10 +57,10 @@ def mutations(work: Path) -> None:
                     smaller = quantize.Options(llm="Q8_0", vision="w8", threads=1)
                     quantize.quantize(right["unpad"][1], work / "kit", smaller)
             missed += 1
-            told = "NOTHING"
+            output = "NOTHING"
         except ParityError as e:
-            told = str(e).replace("|", "\\|")
-        row(getattr(fault, "layout", "quantizer"), fault.name, told)
+            output = str(e).replace("|", "\\|")
+        row(getattr(fault, "layout", "quantizer"), fault.name, output)
     sys.exit(1 if missed else 0)
 
 

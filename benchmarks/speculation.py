@@ -39,21 +39,21 @@ def answers(
 ) -> dict[str, list[tuple[list[int], int, float]]]:
     """For each way of decoding: tokens, steps and seconds of every sample's first turn."""
     language, drafter = model.language, model.drafter
-    found: dict[str, list[tuple[list[int], int, float]]] = {
+    by_way: dict[str, list[tuple[list[int], int, float]]] = {
         "single": [],
         "steps": [],
-        "guesses": [],
+        "drafts": [],
     }
     for sample in samples:
         encoded = model.encode(sample.picture or b"", admit=False)
-        for way, told in found.items():
+        for way, turns in by_way.items():
             language.step_width = 1 if way == "single" else decoding.STEP_WIDTH
-            model.drafter = drafter if way == "guesses" else None
+            model.drafter = drafter if way == "drafts" else None
             before = language.steps
             answering = model.ask(encoded, sample.turns[0][0])
             answering.answer()
-            told.append((answering.ids, language.steps - before, answering.seconds["answer"]))
-    return found
+            turns.append((answering.ids, language.steps - before, answering.seconds["answer"]))
+    return by_way
 
 
 def costs(kit: Path, depth: int, threads: int, runs: int = 7) -> dict[int, float]:
@@ -109,19 +109,19 @@ def main(
         s for task in names for s in list(opened.samples(task, click.echo))[: count // len(names)]
     ]
     with PulseModel.load(kit, device="cpu", threads=threads) as model:
-        found = answers(model, samples)
-    ids = {way: [one[0] for one in told] for way, told in found.items()}
+        by_way = answers(model, samples)
+    ids = {way: [one[0] for one in turns] for way, turns in by_way.items()}
     click.echo(
         f"| {len(samples)} answers of {kit.name} | tokens | steps | tokens a step | tokens/s |\n|---|---|---|---|---|"
     )
-    for way, told in found.items():
+    for way, turns in by_way.items():
         tokens, steps, seconds = (
-            sum(column) for column in zip(*((len(i), n, s) for i, n, s in told), strict=True)
+            sum(column) for column in zip(*((len(i), n, s) for i, n, s in turns), strict=True)
         )
         click.echo(
             f"| {way} | {tokens} | {steps} | {tokens / steps:.2f} | {tokens / seconds:.1f} |"
         )
-    gain = sum(map(len, ids["guesses"])) / sum(one[1] for one in found["guesses"])
+    gain = sum(map(len, ids["drafts"])) / sum(one[1] for one in by_way["drafts"])
     other = sum(a != b for a, b in zip(ids["single"], ids["steps"], strict=True))
     click.echo(f"\n{other} answers differ between single tokens and steps of {decoding.STEP_WIDTH}")
     timed = costs(large or kit, depth, threads)
@@ -132,8 +132,8 @@ def main(
     click.echo(
         f"speed-up against single tokens: {gain / (timed[decoding.STEP_WIDTH] / timed[1]):.2f} x"
     )
-    if ids["steps"] != ids["guesses"]:
-        raise SystemExit("guesses changed an answer")
+    if ids["steps"] != ids["drafts"]:
+        raise SystemExit("draft tokens changed an answer")
 
 
 if __name__ == "__main__":

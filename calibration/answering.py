@@ -189,20 +189,22 @@ class Answerer:
         return [*tokens, self.model.language.end] if complete else tokens
 
     def _score(
-        self, page: EncodedPage, question: str, asked: Sequence[tuple[Turns, list[int]]]
+        self, page: EncodedPage, question: str, forced_answers: Sequence[tuple[Turns, list[int]]]
     ) -> list[Floats]:
         """Log-probabilities (n, vocabulary) ahead of each token of each answer.
 
         Equal histories are prefilled once.
         """
         out: list[Floats] = []
-        histories = [tuple(history) for history, _ in asked]
+        histories = [tuple(history) for history, _ in forced_answers]
         if len(set(histories)) == 1:
             return [
                 log_softmax(x)
-                for x in self.model.score(page, question, [ids for _, ids in asked], histories[0])
+                for x in self.model.score(
+                    page, question, [ids for _, ids in forced_answers], histories[0]
+                )
             ]
-        for history, ids in asked:
+        for history, ids in forced_answers:
             out += [log_softmax(x) for x in self.model.score(page, question, [ids], history)]
         return out
 
@@ -213,23 +215,25 @@ class Answerer:
         those that were said, or in their place: its chance is that of at least one of these, each
         being the product of its tokens' probabilities and of its word ending there.
         """
-        known = LABELS[sample.task]
-        given = list(read_labels(answer, known) or ())
+        labels = LABELS[sample.task]
+        given = list(read_labels(answer, labels) or ())
         tokenize = self.model.language.tokenize
         starts = [
             tokenize(", ".join(given[:n]), first=False) if n else [] for n in range(len(given) + 1)
         ]
-        asked = [
+        forced_answers = [
             (tokenize(", ".join([*given[:n], label]), first=False), start, label)
             for n, start in enumerate(starts)
-            for label in known
+            for label in labels
             if label not in given[:n]
         ]
-        miss = dict.fromkeys(known, 1.0)
+        miss = dict.fromkeys(labels, 1.0)
         forced = self.model.score(
-            page, sample.turns[0][0], ([*ids, self.model.language.end] for ids, _, _ in asked)
+            page,
+            sample.turns[0][0],
+            ([*ids, self.model.language.end] for ids, _, _ in forced_answers),
         )
-        for logits, (ids, start, label) in zip(forced, asked, strict=True):
+        for logits, (ids, start, label) in zip(forced, forced_answers, strict=True):
             ahead = log_softmax(logits)
             at = _common(ids, start)
             ends = np.exp(ahead[-1][self._ends]).sum()

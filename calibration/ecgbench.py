@@ -98,7 +98,7 @@ def options(question: str) -> tuple[str, ...]:
     return tuple(option.strip() for option in listed.split(","))
 
 
-def labels_in(text: str, known: Sequence[str], ignore_case: bool = False) -> tuple[str, ...]:
+def labels_in(text: str, labels: Sequence[str], ignore_case: bool = False) -> tuple[str, ...]:
     """The known labels that a text contains as words, in the order of `known`.
 
     `NORM` is not found in `ABNORMAL`, nor `ST` in `ST-T` or `AVB` in `I-AVB`.
@@ -106,7 +106,7 @@ def labels_in(text: str, known: Sequence[str], ignore_case: bool = False) -> tup
     words = set(re.findall(r"[^\W_]+(?:-[^\W_]+)*", text))
     if ignore_case:
         words = {word.lower() for word in words}
-    return tuple(label for label in known if (label.lower() if ignore_case else label) in words)
+    return tuple(label for label in labels if (label.lower() if ignore_case else label) in words)
 
 
 # --- reading ----------------------------------------------------------------------------------

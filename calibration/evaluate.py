@@ -66,7 +66,7 @@ class Plan:
     tasks: tuple[str, ...] | None = None
     """None: those of ECGBench's nine that the data have."""
     split: Path | None = None
-    """A recorded split of which only the test ids are asked."""
+    """A recorded split, whose test ids alone are asked."""
     limit: int | None = None
     """The number of first samples of each task that are asked."""
     max_tokens: int | None = None
@@ -262,7 +262,7 @@ def _pages(run: Run) -> Iterator[Page]:
             yield Page(sample.image, sample.picture or b"", tuple(by_image[sample.image]))
     if len(waiting) == len(by_image):
         raise BenchError(
-            f"{run.plan.bench}: none of its pictures can be read; unpack images/ beside the tasks"
+            f"{run.plan.bench}: none of its pictures can be read; unpack images/ next to the tasks"
         )
     for image in sorted(waiting):
         for s in by_image[image][1:]:  # the first one was reported when its picture was read

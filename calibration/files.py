@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from pulse_edge.common import files
 from pulse_edge.errors import BenchError
 
 
@@ -93,30 +94,20 @@ def _umask() -> int:
 
 def lock(file: IO[Any], path: Path) -> None:
     """Lock `path` while `file` is open. BenchError where another process has the lock."""
-    import fcntl
-
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        raise BenchError(f"{path}: another process works on it; wait for its end") from error
+    if not files.try_lock(file.fileno()):
+        raise BenchError(f"{path}: another process works on it; wait for its end")
 
 
 def write_json(path: Path, content: Any) -> None:
     """Write `content` as JSON, atomically; BenchError where it cannot be written."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(
-            json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
-            encoding="utf-8",
-        )
-        os.replace(beside, path)
+        files.write_text(path, text, rights=0o666 & ~_umask())
     except OSError as error:
         raise BenchError(
             f"{path}: cannot be written ({error.strerror}); choose another place"
         ) from error
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def link(source: Path, target: Path) -> None:

@@ -23,12 +23,14 @@ def put(path: Path, files: Mapping[str, bytes], instead: str, **changes: Any) ->
     Its other files are linked, not copied, where the file system can.
     """
     old = open_kit(path)
-    kept = {name: file for name, file in old.manifest.files.items() if not name.startswith(instead)}
+    others = {
+        name: file for name, file in old.manifest.files.items() if not name.startswith(instead)
+    }
     with writing(old.path, force=True) as work:
         for name, content in files.items():
             (work / name).parent.mkdir(parents=True, exist_ok=True)
             (work / name).write_bytes(content)
         new = listing(work)
-        for name in kept:
+        for name in others:
             link(old.file(name), work / name)
-        write_manifest(work, dataclasses.replace(old.manifest, files={**kept, **new}, **changes))
+        write_manifest(work, dataclasses.replace(old.manifest, files={**others, **new}, **changes))

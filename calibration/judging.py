@@ -115,10 +115,10 @@ def _prose(answers: Sequence[AnswerRecord]) -> Judged:
 def cpsc(answers: Sequence[AnswerRecord]) -> Judged | None:
     """CPSC's nine labels as reports name them; None unless the data have them for every page."""
     labels = tuple(CPSC_DIAGNOSES)
-    known = [answer.facts.cpsc for answer in answers if answer.facts.cpsc is not None]
-    if not answers or len(known) < len(answers):
+    page_labels = [answer.facts.cpsc for answer in answers if answer.facts.cpsc is not None]
+    if not answers or len(page_labels) < len(answers):
         return None
-    gold = flags(known, labels)
+    gold = flags(page_labels, labels)
     named = [diagnoses_in(answer.joined) for answer in answers]
     given = np.array([[CPSC_DIAGNOSES[label] in some for label in labels] for some in named], bool)
     unread = np.asarray(~given.any(1))

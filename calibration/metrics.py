@@ -1,6 +1,6 @@
 """Compute scores from right and given answers, and parse the given ones. Pure functions.
 
-Labels, letters and options are read as words, in any case; an unreadable answer is never guessed.
+Labels, letters and options are read as words, in any case; an unreadable answer stays unread.
 `published` has the benchmark's own scorer, with its own rules.
 """
 
@@ -22,10 +22,10 @@ Flags = NDArray[np.bool_]
 # --- reading answers --------------------------------------------------------------------------
 
 
-def read_labels(text: str, known: Sequence[str]) -> tuple[str, ...] | None:
+def read_labels(text: str, labels: Sequence[str]) -> tuple[str, ...] | None:
     """The known labels in an answer, () where it says `none`, None where it says neither."""
     answer = after_answer(text)
-    return labels_in(answer, known, ignore_case=True) or (
+    return labels_in(answer, labels, ignore_case=True) or (
         () if re.search(r"\bnone\b", answer, re.I) else None
     )
 
@@ -64,10 +64,10 @@ def after_answer(text: str) -> str:
 # --- labels -----------------------------------------------------------------------------------
 
 
-def flags(labels: Sequence[Collection[str]], known: Sequence[str]) -> Flags:
-    """Label sets as a table: (samples, known)."""
-    return np.array([[label in some for label in known] for some in labels], bool).reshape(
-        len(labels), len(known)
+def flags(label_sets: Sequence[Collection[str]], labels: Sequence[str]) -> Flags:
+    """Label sets as a table: (samples, labels)."""
+    return np.array([[label in some for label in labels] for some in label_sets], bool).reshape(
+        len(label_sets), len(labels)
     )
 
 
@@ -88,15 +88,15 @@ def hard_label_scores(
 
 
 def label_scores(
-    gold: Sequence[Sequence[str]], given: Sequence[Sequence[str] | None], known: Sequence[str]
+    gold: Sequence[Sequence[str]], given: Sequence[Sequence[str] | None], labels: Sequence[str]
 ) -> Scores:
     """Macro F1 and AUC, Hamming loss, exact matches, and each label's own F1 and AUC.
 
     None among `given` stands for an unreadable answer, which counts as wrong in every label. Labels
     that never occur in gold have no F1 and no AUC, and are named.
     """
-    right = flags(gold, known)
-    table = flags([some or () for some in given], known)
+    right = flags(gold, labels)
+    table = flags([some or () for some in given], labels)
     unread = np.array([some is None for some in given], bool)
     table[unread] = ~right[unread]
     f1, auc, loss = hard_label_scores(right, table)
@@ -108,11 +108,11 @@ def label_scores(
         "exact": float((right == table).all(1).mean()),
         "labels": {
             label: {"f1": number(f1[k]), "auc": number(auc[k]), "samples": int(right[:, k].sum())}
-            for k, label in enumerate(known)
+            for k, label in enumerate(labels)
             if judged[k]
         },
         "labels_without_samples": [
-            label for label, there in zip(known, judged, strict=True) if not there
+            label for label, there in zip(labels, judged, strict=True) if not there
         ],
     }
 

@@ -94,9 +94,9 @@ def _labels(task: str, gold: Mapping[str, Any], answers: Sequence[Answer]) -> Sc
     space = SPACES[task]
     right = [_gold_labels(task, gold[answer.id], space) for answer in answers]
     given = [_read_labels(task, answer.text, space) for answer in answers]
-    known = sorted({label for some in right for label in some})
-    table = flags(right, known)
-    f1, auc, loss = hard_label_scores(table, flags(given, known))
+    labels = sorted({label for some in right for label in some})
+    table = flags(right, labels)
+    f1, auc, loss = hard_label_scores(table, flags(given, labels))
     return {"f1": float(f1.mean()), "auc": number(float(auc.mean())), "hamming_loss": loss}
 
 

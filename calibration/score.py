@@ -139,9 +139,9 @@ def score_task(
     if not samples:
         return "has no right answer that can be used"
     by_id = {answer.id: answer for answer in answers}
-    known = {sample.id for sample in samples}
-    foreign = by_id.keys() - known - {problem.id for problem in problems if problem.task == task}
-    if not by_id.keys() & known:
+    labels = {sample.id for sample in samples}
+    foreign = by_id.keys() - labels - {problem.id for problem in problems if problem.task == task}
+    if not by_id.keys() & labels:
         raise BenchError(
             f"{path}: no answer belongs to a question of {task}; score it against its own data"
         )
@@ -149,7 +149,7 @@ def score_task(
     return {
         **result,
         "samples": len(samples),
-        "missing": len(known - by_id.keys()),
+        "missing": len(labels - by_id.keys()),
         "repeated": len(answers) - len(by_id),
         "outside": len(foreign),
     }
@@ -167,11 +167,11 @@ def _kind(task: str) -> Callable[[str, Sequence[Sample], ById], Scores]:
 
 
 def _labels(task: str, samples: Sequence[Sample], answers: ById) -> Scores:
-    known = LABELS[task]
-    gold = [labels_in(sample.turns[0][1], known) for sample in samples]
-    given = [metrics.read_labels(_text(answers, sample), known) for sample in samples]
+    labels = LABELS[task]
+    gold = [labels_in(sample.turns[0][1], labels) for sample in samples]
+    given = [metrics.read_labels(_text(answers, sample), labels) for sample in samples]
     return {
-        **metrics.label_scores(gold, given, known),
+        **metrics.label_scores(gold, given, labels),
         "unparsable": _unread(samples, answers, given),
     }
 

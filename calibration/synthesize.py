@@ -60,16 +60,16 @@ class Plan:
     parquet: bool = False
 
     def __post_init__(self) -> None:
-        for kind, given, known in (
+        for kind, given, choices in (
             ("task", self.tasks, TASKS),
             ("layout", self.layouts, tuple(LAYOUTS)),
         ):
-            if unknown := sorted(set(given) - set(known)):
+            if unknown := sorted(set(given) - set(choices)):
                 raise UsageError(
-                    f"unknown {kind} {', '.join(unknown)}; known are {', '.join(known)}"
+                    f"unknown {kind} {', '.join(unknown)}; known are {', '.join(choices)}"
                 )
             if not given:
-                raise UsageError(f"no {kind} is chosen; known are {', '.join(known)}")
+                raise UsageError(f"no {kind} is chosen; known are {', '.join(choices)}")
         if self.pages < 1 or self.seed < 0:
             raise UsageError("pages must be at least 1 and the seed at least 0")
 
@@ -93,8 +93,8 @@ def synthesize(
 ) -> None:
     """Write the whole folder or none of it.
 
-    BenchError where `target` exists or cannot be written; RecordingError where the signals cannot be
-    read.
+    BenchError where `target` exists or cannot be written; RecordingError where the signals cannot
+    be read.
     """
     with fresh_folder(target, force, _is_pages) as work:
         (work / IMAGES / _set_name(plan)).mkdir(parents=True)
@@ -132,8 +132,8 @@ def _is_pages(folder: Path) -> bool:
         for p in folder.rglob("*")
         if p.is_symlink() or not p.is_dir()
     )
-    known = all(name == PAGES or _OURS.fullmatch(name) for name in files)
-    return known and isinstance(first, dict) and {"image", "source", "layout"} <= first.keys()
+    choices = all(name == PAGES or _OURS.fullmatch(name) for name in files)
+    return choices and isinstance(first, dict) and {"image", "source", "layout"} <= first.keys()
 
 
 # --- one page ---------------------------------------------------------------------------------
@@ -146,12 +146,13 @@ def make(plan: Plan, work: Path, index: int) -> MadePage:
     looks, asks = sequence.spawn(2)
     page = draw(recording, random_style(np.random.default_rng(looks), plan.layouts))
     name = f"{_set_name(plan)}/{index:06d}.png"
-    asked = questions(recording, np.random.default_rng(asks), plan.tasks)
+    page_questions = questions(recording, np.random.default_rng(asks), plan.tasks)
     png = _png(page)
     if not plan.parquet:
         (work / IMAGES / name).write_bytes(png)
     samples = tuple(
-        (q.task, sample(q, f"{q.task}-{index:06d}{_part(asked, q)}", name)) for q in asked
+        (q.task, sample(q, f"{q.task}-{index:06d}{_part(page_questions, q)}", name))
+        for q in page_questions
     )
     return MadePage(name, page_facts(page, name, patient), samples, png if plan.parquet else None)
 
@@ -178,9 +179,9 @@ def _set_name(plan: Plan) -> str:
     return plan.signals.stem if plan.signals else "synthetic"
 
 
-def _part(asked: list[Question], question: Question) -> str:
+def _part(page_questions: list[Question], question: Question) -> str:
     """The number of a question, for `chat` has several about a page."""
-    same = [q for q in asked if q.task == question.task]
+    same = [q for q in page_questions if q.task == question.task]
     return f"-{same.index(question)}" if question.task == CHAT else ""
 
 

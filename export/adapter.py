@@ -121,8 +121,8 @@ class Adapter:
         ]
         if saved:
             raise CheckpointError(
-                f"{self.path}: modules_to_save names {shown(saved)}, and it holds no tensor of "
-                "theirs. Save the adapter again."
+                f"{self.path}: modules_to_save names {shown(saved)}, whose tensors are missing. "
+                "Save the adapter again."
             )
 
     def _add_whole(self, name: str, stored: Stored) -> None:

@@ -180,8 +180,7 @@ class Checkpoint:
 
 
 def _refuse_impossible(path: Path, config: Config, tensors: int) -> None:
-    """Raise CheckpointError for sizes that no model has, before anything of such a size is
-    allocated."""
+    """Raise CheckpointError for sizes that no model has, before anything is allocated."""
     text, vision = config.text, config.vision
     sizes = {
         "hidden_size": text.hidden_size,

@@ -127,10 +127,8 @@ def read_config(path: Path, *, tower_dir: Path | None, merge: Merge | None = Non
         pinpoints = tuple(
             (w, h) for h, w in pinpoints
         )  # LLaVA writes (width, height), LlavaNext (height, width)
-    if wrong or unfit:
-        # Each of `unfit` names its file itself.
-        place = path if wrong else path.parent if hub else folder
-        raise CheckpointError(f"{place}: cannot be converted: {'; '.join(wrong + unfit)}.")
+    # Each of `unfit` names its file itself.
+    _refuse(path if wrong else path.parent if hub else folder, wrong + unfit)
     return Config(
         architecture=architecture,
         layout="llava_next" if hub else "llava",
@@ -190,16 +188,22 @@ def _architecture(raw: dict[str, Any], path: Path) -> str:
     )
 
 
-def _refuse_mistyped(path: Path, wrong: list[str]) -> None:
-    """Raise CheckpointError where values have other types than the rest of the reading relies
-    on."""
-    if any("expected " in line for line in wrong):
+def _refuse(path: Path | None, wrong: list[str]) -> None:
+    if wrong:
         raise CheckpointError(f"{path}: cannot be converted: {'; '.join(wrong)}.")
 
 
+def _refuse_mistyped(path: Path, wrong: list[str]) -> None:
+    """Raise CheckpointError where values have types that the rest of the reading cannot use."""
+    if any("expected " in line for line in wrong):
+        _refuse(path, wrong)
+
+
 def _tower_folder(checkpoint: Path, tower: str) -> Path | None:
-    """Return the folder of the tower that the config names, in the checkpoint or on this
-    machine."""
+    """Return the folder of the tower that the config names, if there is one.
+
+    It lies in the checkpoint or elsewhere on this machine.
+    """
     for folder in (checkpoint / tower, Path(tower)):
         if tower and (folder / "config.json").is_file():
             return folder
@@ -254,8 +258,10 @@ def _rope(raw: dict[str, Any], wrong: list[str]) -> tuple[float, dict[str, Any] 
 
 
 def _rope_object(name: str, raw: dict[str, Any], wrong: list[str]) -> dict[str, Any]:
-    """Return rope_type and the keys that count for it, as numbers of the types that transformers
-    expects."""
+    """Return rope_type and the keys that count for it.
+
+    Numbers get the types that transformers expects.
+    """
     kind = raw.get("rope_type") or raw.get("type") or "default"
     if kind not in _ROPE or raw.get("type") not in (None, kind):
         wrong.append(f"{name} is {shown(raw.get('type') or kind)} (known: {', '.join(_ROPE)})")
@@ -291,8 +297,7 @@ def _rope_object(name: str, raw: dict[str, Any], wrong: list[str]) -> dict[str, 
 def _vision(
     raw: dict[str, Any] | None, tower: str, folder: Path | None, path: Path, wrong: list[str]
 ) -> tuple[CLIPVisionConfig, list[Path]]:
-    """Return the tower's configuration, and the file that it was read from if that is not
-    config.json."""
+    """Return the tower's configuration, and its file if that is not config.json."""
     files, where = [], "vision_config."
     if raw is None and folder is not None:
         files.append(folder / "config.json")

@@ -1,5 +1,4 @@
-"""Call llama.cpp's own quantization of a GGUF, and measure the error that a type causes in a
-matrix."""
+"""Call llama.cpp's own quantization, and measure the error that a type causes in a matrix."""
 
 from __future__ import annotations
 
@@ -27,8 +26,8 @@ whole of the largest one."""
 
 @cache
 def file_types() -> dict[str, int]:
-    """Return every type of a whole file that llama.cpp can write (F16, Q4_K_M, ...), with its
-    number."""
+    """Return llama.cpp's number of every type of a whole file that it can write: F16, Q4_K_M,
+    ..."""
     llama_cpp.prepare()
     from llama_cpp import llama_cpp as lib
 
@@ -42,8 +41,10 @@ def file_types() -> dict[str, int]:
 
 
 def file_type(name: str) -> int:
-    """Return llama.cpp's number of a type. Raises UsageError, with all names, for an unknown
-    one."""
+    """Return llama.cpp's number of a type.
+
+    Raises UsageError, with all names, for an unknown one.
+    """
     if name not in file_types():
         raise UsageError(
             f"--llm {name}: llama.cpp has no such type. It has {', '.join(sorted(file_types()))}."

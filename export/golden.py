@@ -83,12 +83,11 @@ def add(
     say: Callable[[str], None] = lambda _text: None,
     progress: Progress = lambda _done, _of: None,
 ) -> None:
-    """Answer questions about pages with a finished kit, and store pages, answers and tolerances in
-    it.
+    """Answer questions about pages with a finished kit, and store the golden cases in it.
 
-    The program's example page is only named; other pages are copied. `say` gets a line for each
-    page, `progress` the number of its questions answered and their total. Raises ScanError or
-    PageRefused.
+    These are pages, answers and tolerances. The program's example page is only named;
+    other pages are copied. `say` gets a line for each page, `progress` the number of its questions
+    answered and their total. Raises ScanError or PageRefused.
     """
     if not pages:
         return
@@ -183,8 +182,8 @@ def _differences(
     width: int,
 ) -> Iterator[Double]:
     """Yield how far each case's stored logits differ when other kernels read the page."""
-    m, rows = kit.manifest, _moved(kit, page, seed)
-    room = len(rows) + m.prompt.max_tokens
+    m, image_tokens = kit.manifest, _moved(kit, page, seed)
+    room = len(image_tokens) + m.prompt.max_tokens
     with closing(
         LanguageModel(
             kit.file(m.language.file),
@@ -198,7 +197,7 @@ def _differences(
         )
     ) as model:
         for case in (case_of(raw) for raw in cases if raw["page"] == page.name):
-            model.prefill(page.name, m.prompt.before, rows)
+            model.prefill(page.name, m.prompt.before, image_tokens)
             text = model.tokenize(prompt.fill(m.prompt.after, case.question), first=False)
             ids = [*text, *case.tokens[: len(case.later_logits)]]
             parts = [

@@ -404,11 +404,10 @@ def grid_of(value: Any) -> tuple[tuple[int, int], ...] | None:
 
 
 def _pairs(text: str) -> list[tuple[int, int]]:
-    """Read LLaVA's string of pairs. Raises ValueError for anything but numbers, brackets and
-    commas.
+    """Read LLaVA's string of pairs.
 
-    ast.literal_eval would not do: a long enough expression ends Python's parser for lack of memory
-    or stack.
+    Raises ValueError for anything but numbers, brackets and commas. ast.literal_eval would not do:
+    a long enough expression ends Python's parser for lack of memory or stack.
     """
     if not re.fullmatch(r"[\d\s,()\[\]]{1,4096}", text):
         raise ValueError

@@ -56,8 +56,7 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How `export quantize` makes a kit: one of `llm`, `size` and `bpw`, and gates for the
-    result."""
+    """How `export quantize` makes a kit: one of `llm`, `size` and `bpw`, and the result's gates."""
 
     name: str
     """The entry's key under `recipes`."""
@@ -142,8 +141,10 @@ class _Mistake(Exception):
 
 
 def _compose(text: str) -> yaml.Node:
-    """Return the document's root node. Raises _Mistake for anything but YAML, and for an empty
-    file."""
+    """Return the document's root node.
+
+    Raises _Mistake for anything but YAML, and for an empty file.
+    """
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.reader.ReaderError as e:

@@ -78,11 +78,10 @@ def read(
 
 
 def _is_side(value: Any, names: tuple[str, ...], side: int, *, square: bool) -> bool:
-    """Whether a size, as a number or as an object with `names`, is the tower's; None states no
-    size.
+    """Whether a size, as a number or as an object with `names`, is the tower's.
 
-    `square` accepts only the shortest edge, because height and width would squeeze a page that is
-    not square.
+    None states no size and passes. `square` accepts only the shortest edge, because height and
+    width would squeeze a page that is not square.
     """
     if value is None or value == side:
         return True

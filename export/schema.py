@@ -12,8 +12,12 @@ import sys
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from pulse_edge.kit.manifest import MANIFEST_VERSION, Manifest
+from pulse_edge.measurement.checks import Check
+from pulse_edge.measurement.measurements import Measurement
 from pulse_edge.report.report import NoAnswer, Report
 
+_UNIMPORTED = {"Check": Check, "Measurement": Measurement}
+"""Types that the report module names without importing them, for a fast `--help`."""
 _PLAIN = {int: "integer", float: "number", str: "string", bool: "boolean"}
 
 
@@ -47,7 +51,7 @@ def _schema(kind: Any) -> dict[str, Any]:
     if kind is Any:
         return {}
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        fields, hints = dataclasses.fields(kind), get_type_hints(kind)
+        fields, hints = dataclasses.fields(kind), get_type_hints(kind, localns=_UNIMPORTED)
         return {
             "type": "object",
             "additionalProperties": False,

@@ -86,8 +86,10 @@ class Stored:
 
 
 class Shards:
-    """Reads single tensors from safetensors and PyTorch files; keeps at most one PyTorch file
-    mapped."""
+    """Reads single tensors from safetensors and PyTorch files.
+
+    At most one PyTorch file stays mapped.
+    """
 
     def __init__(self) -> None:
         self._open: tuple[Path, dict[str, torch.Tensor]] | None = None
@@ -155,8 +157,7 @@ def _plain(name: object, tensor: object) -> bool:
 
 
 def _refuse_foreign_header(file: Path) -> None:
-    """Raise CheckpointError where a safetensors file states an impossible or needlessly large
-    header."""
+    """Raise CheckpointError where a safetensors file states an impossible or oversized header."""
     try:
         with open(file, "rb") as f:
             stated = int.from_bytes(f.read(8), "little")

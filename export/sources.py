@@ -111,8 +111,7 @@ def refuse_mistaken(folder: Path) -> None:
 
 
 def _refuse_starts(folder: Path) -> None:
-    """Raise CheckpointError where a weight file begins like a Git LFS pointer or an old PyTorch
-    file."""
+    """Raise CheckpointError where a weight file is a Git LFS pointer or an old PyTorch file."""
     for file in sorted([*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]):
         if not file.is_file():
             continue

@@ -173,8 +173,7 @@ def _scores(merges: list[Any], texts: list[str], special: set[str]) -> list[floa
 def _refuse_unmergeable(
     ids: dict[str, int], pairs: set[tuple[str, str]], special: set[str]
 ) -> None:
-    """Raise ValueError for a vocabulary in which llama.cpp would merge a pair that the list does
-    not.
+    """Raise ValueError for a vocabulary with a pair that only llama.cpp would merge.
 
     llama.cpp looks at the result of a merge alone.
     """

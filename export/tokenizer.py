@@ -114,8 +114,10 @@ def read(folder: Path, config: Config) -> Tokenizer:
 
 
 def _settings(files: dict[str, Path]) -> dict[str, Any]:
-    """Return tokenizer_config.json joined with special_tokens_map.json, as transformers 4.57
-    does it."""
+    """Return tokenizer_config.json joined with special_tokens_map.json.
+
+    Both are joined as by transformers 4.57.
+    """
     joined: dict[str, Any] = {}
     wrong: list[str] = []
     for name in ("tokenizer_config.json", "special_tokens_map.json"):

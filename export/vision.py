@@ -112,11 +112,10 @@ def write(encoder: Encoder, path: Path, kind: str, size: int) -> None:
 
 
 def _output_attention(model: onnx.ModelProto) -> None:
-    """Add an output: the attention of the CLS row to each patch in the last layer, as a mean over
-    heads.
+    """Add an output: the attention of the CLS row to each patch in the last layer.
 
-    It is taken from the finished graph, because the layers' modules do not return their
-    probabilities without making all of them outputs.
+    It is a mean over heads, and taken from the finished graph, because the layers' modules do not
+    return their probabilities without making all of them outputs.
     """
     *_, last = (node for node in model.graph.node if node.op_type == "Softmax")
     indices = {
@@ -210,8 +209,7 @@ KINDS = {
 def requantize(
     source: Path, path: Path, kind: str, ranges: Mapping[str, tuple[float, float]]
 ) -> None:
-    """Write the encoder `source` (fp32 or fp16) as `kind` to `path`, with its weights as `write`
-    has them.
+    """Write the encoder `source` (fp32 or fp16) as `kind` to `path`, in the form of `write`.
 
     `int8-static` needs `ranges`: lowest and highest value by tensor. The projector never gets
     integer activations: its first layer reads the raw residual stream, whose few large values leave

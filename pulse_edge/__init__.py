@@ -3,6 +3,8 @@
 with PulseModel.load("kit") as model:
     print(model.interpret("scan.jpg").answers[0].text)
 
+print(measure("scan.jpg")["rate"].value)  # from the trace, without a kit
+
 Importing the package switches the telemetry of its engines off in this process (see
 `pulse_edge.common.child_process`): import it before onnxruntime.
 """
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from pulse_edge.inference.model import PulseModel
     from pulse_edge.inference.page_encoder import EncodedPage
     from pulse_edge.inference.request import Request
+    from pulse_edge.measurement.measurements import Measurement
+    from pulse_edge.measurement.page import PageMeasurement, measure
     from pulse_edge.report.report import Answer, Contradiction, Finding, Report
 
     __version__: str
@@ -26,21 +30,27 @@ __all__ = [
     "Contradiction",
     "EncodedPage",
     "Finding",
+    "Measurement",
+    "PageMeasurement",
     "PulseEdgeError",
     "PulseModel",
     "Report",
     "Request",
     "__version__",
+    "measure",
 ]
 _MODULES = {
     "Answer": "pulse_edge.report.report",
     "Contradiction": "pulse_edge.report.report",
     "EncodedPage": "pulse_edge.inference.page_encoder",
     "Finding": "pulse_edge.report.report",
+    "Measurement": "pulse_edge.measurement.measurements",
+    "PageMeasurement": "pulse_edge.measurement.page",
     "PulseEdgeError": "pulse_edge.errors",
     "PulseModel": "pulse_edge.inference.model",
     "Report": "pulse_edge.report.report",
     "Request": "pulse_edge.inference.request",
+    "measure": "pulse_edge.measurement.page",
 }
 
 be_quiet()
@@ -49,7 +59,8 @@ if named_by_m():
 
 
 def __getattr__(name: str) -> object:
-    """Import a public name when it is first used: `pulse-edge --help` must not wait for the engines."""
+    """Import a public name when it is first used: `pulse-edge --help` must not wait for the
+    engines."""
     if name == "__version__":
         from importlib.metadata import version
 

@@ -73,8 +73,7 @@ def on_page(name: str, error: Exception) -> PulseEdgeError:
 
 
 class OutputError(PulseEdgeError):
-    """Standard output or the folder of the documents takes nothing: no page's fault, so nothing
-    more is answered."""
+    """Standard output or the folder of the documents refuses data, so no more pages are answered."""
 
 
 class KitError(PulseEdgeError):

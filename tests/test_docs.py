@@ -59,7 +59,7 @@ def test_commands_and_options_in_guides_exist(document: Path) -> None:
             assert words, f"{document.name}: {program}"
             assert words[0] in command.commands, words
             command = command.commands[words.pop(0)]
-        with click.Context(command) as context:
+        with click.Context(command, help_option_names=["-h", "--help"]) as context:
             command.make_parser(context).parse_args(words)  # raises for an unknown option
 
 

@@ -31,8 +31,9 @@ def test_examples_of_the_python_page_run(
         outputs.append(capsys.readouterr().out)
     assert all(outputs)
     assert sorted(path.suffix for path in (tmp_path / "reports").iterdir()) == [".html", ".json"]
-    assert outputs[4] == "1\n"  # entries of the audit log
-    assert outputs[5].startswith("1 nowhere.png")
+    assert outputs[3].split()[1] == "bpm"  # the measured rate
+    assert outputs[5] == "1\n"  # entries of the audit log
+    assert outputs[6].startswith("1 nowhere.png")
 
 
 def test_public_names_exist() -> None:

@@ -62,10 +62,11 @@ def test_commands_for_engineers_make_and_measure_a_kit(
     shutil.copytree(tiny_checkpoint, tmp_path / "export" / "miniature" / "checkpoint")
     shutil.copytree(ASSETS, tmp_path / "pulse_edge" / "assets")
     small = {"40": "12"}
+    shorter = {"evaluate": ["--limit", "1"]}
     chain = commands(ROOT / "docs" / "quickstart-engineer.md")
     assert [words[1] for words in chain] == [
         "convert", "synthesize", "split", "collect", "quantize", "evaluate", "report", "interpret",
     ]  # fmt: skip
     for words in chain:
-        run(tmp_path, *(small.get(word, word) for word in words))
+        run(tmp_path, *(small.get(word, word) for word in words), *shorter.get(words[1], []))
     assert (tmp_path / "report" / "report.html").is_file()

@@ -94,10 +94,10 @@ def conclude(
 
 
 def _fit(key: str, lines: Sequence[PageAnswers], risk: float) -> Calibration:
-    known = [line for line in lines if key in line.gold]
-    log_odds = np.array([line.log_odds[key] for line in known], float)
-    gold = np.array([line.gold[key] for line in known], bool)
-    return platt.calibrate(log_odds, gold, [line.group for line in known], risk)
+    has_truth = [line for line in lines if key in line.gold]
+    log_odds = np.array([line.log_odds[key] for line in has_truth], float)
+    gold = np.array([line.gold[key] for line in has_truth], bool)
+    return platt.calibrate(log_odds, gold, [line.group for line in has_truth], risk)
 
 
 def _counts(key: str, lines: Sequence[PageAnswers]) -> Counts:
@@ -108,7 +108,7 @@ def _counts(key: str, lines: Sequence[PageAnswers]) -> Counts:
 def table(lines: Sequence[PageAnswers], fitted: Mapping[str, Calibration]) -> Responses:
     """Answers as a table of pages by statements, in the order of STATEMENTS."""
     keys = [s.key for s in STATEMENTS]
-    known = np.array([[key in line.gold for key in keys] for line in lines], bool)
+    has_truth = np.array([[key in line.gold for key in keys] for line in lines], bool)
     gold = np.array([[line.gold.get(key, False) for key in keys] for line in lines], bool)
     log_odds = np.array([[line.log_odds.get(key, 0.0) for key in keys] for line in lines], float)
     greedy = [[line.greedy.get(key) for key in keys] for line in lines]
@@ -120,7 +120,7 @@ def table(lines: Sequence[PageAnswers], fitted: Mapping[str, Calibration]) -> Re
     )
     probability = platt.logistic(scale * log_odds + offset)
     return Responses(
-        known=known,
+        has_truth=has_truth,
         gold=gold,
         greedy=np.where(answered, yes, ~gold),
         log_odds=log_odds,
@@ -134,7 +134,7 @@ def _statement(
     name: str, calibration: Calibration, pages: Counts, responses: Responses, w: Floats
 ) -> StatementFigures:
     """One statement on the test pages."""
-    there = responses.known
+    there = responses.has_truth
     measures = Measures()
     if both := platt.auc_both(responses, w):
         measures = _aucs(both[0], both[1])
@@ -187,8 +187,8 @@ def _of_all(responses: Responses, fitted: Mapping[str, Calibration], w: Floats) 
     fit = np.array(
         [fitted[s.key].reason not in (platt.NOT_SHOWN, platt.TOO_FEW) for s in STATEMENTS]
     )
-    some = replace(responses, known=responses.known & fit)
-    if not some.known.any():
+    some = replace(responses, has_truth=responses.has_truth & fit)
+    if not some.has_truth.any():
         return figures
     return replace(
         figures,

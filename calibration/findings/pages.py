@@ -44,7 +44,7 @@ class Plan:
 class Job:
     """A page to ask about."""
 
-    known: Known
+    page: Known
     side: str
 
 
@@ -70,8 +70,8 @@ def choose(bench: Bench, split: Split, plan: Plan, note: ecgbench.Note) -> list[
     }
     pages: dict[str, list[Known]] = {side: [] for side in plan.sides}
     for page in _of_both_kinds(list(known_pages(bench, note))):
-        asked = {(s.task, s.id) for s in page.samples}
-        where = [side for side in plan.sides if asked & ids[side]]
+        ids_of_page = {(s.task, s.id) for s in page.samples}
+        where = [side for side in plan.sides if ids_of_page & ids[side]]
         if len(where) == 1:
             pages[where[0]].append(page)
     for side in plan.sides:
@@ -95,7 +95,7 @@ def _of_both_kinds(pages: Sequence[Known]) -> Iterator[Known]:
 
 def pictures(bench: Bench, jobs: Sequence[Job], note: ecgbench.Note) -> Iterator[tuple[Job, bytes]]:
     """Each job with its picture, which is read with its first question, task by task."""
-    first = {(j.known.samples[0].task, j.known.samples[0].id): j for j in jobs}
+    first = {(j.page.samples[0].task, j.page.samples[0].id): j for j in jobs}
     for task in dict.fromkeys(task for task, _ in first):
         for sample in bench.samples(task, note, only={name for t, name in first if t == task}):
             yield first[task, sample.id], sample.picture or b""

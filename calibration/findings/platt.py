@@ -154,7 +154,7 @@ def calibrate(log_odds: Floats, gold: Flags, groups: list[str], risk: float) -> 
 class Responses:
     """Answers about pages and statements, (n, k) each."""
 
-    known: Flags
+    has_truth: Flags
     """Whether the truth is known; elsewhere the other tables mean nothing."""
     gold: Flags
     greedy: Flags
@@ -182,13 +182,13 @@ def auc_both(responses: Responses, w: Floats) -> tuple[Floats, Floats] | None:
     None where the pages are all of one kind. Greedy answers have two ranks, so their AUC is the
     mean of sensitivity and specificity.
     """
-    known = responses.known[:, 0]
+    has_truth = responses.has_truth[:, 0]
     gold, greedy, log_odds = (
-        x[known, 0] for x in (responses.gold, responses.greedy, responses.log_odds)
+        x[has_truth, 0] for x in (responses.gold, responses.greedy, responses.log_odds)
     )
     if gold.all() or not gold.any():
         return None
-    w = w[:, known]
+    w = w[:, has_truth]
     with np.errstate(invalid="ignore", divide="ignore"):
         sensitivity = w @ (gold & greedy) / (w @ gold)
         specificity = w @ (~gold & ~greedy) / (w @ ~gold)
@@ -197,7 +197,7 @@ def auc_both(responses: Responses, w: Floats) -> tuple[Floats, Floats] | None:
 
 def verdicts(responses: Responses, w: Floats) -> dict[str, Floats]:
     """Coverage and error rates (draws,) of the verdicts; the keys are fields of `file.Measures`."""
-    t, g = responses.known, responses.gold
+    t, g = responses.has_truth, responses.gold
     present, absent = responses.present & t, responses.absent & t
     always = (responses.calibrated > 0.5) & t
     alarm, miss = present & ~g, absent & g
@@ -222,13 +222,13 @@ def bins(p: Floats, responses: Responses, w: Floats) -> tuple[Floats, Floats, Fl
     """BINS bins of equally many pairs: weight, sum of probabilities, sum of truths, (draws, BINS)
     each.
     """
-    known = responses.known
+    has_truth = responses.has_truth
     edges = (
-        np.quantile(p[known], np.linspace(0, 1, BINS + 1)[1:-1])
-        if known.any()
+        np.quantile(p[has_truth], np.linspace(0, 1, BINS + 1)[1:-1])
+        if has_truth.any()
         else np.zeros(BINS - 1)
     )
-    at = np.where(known, np.searchsorted(edges, p, side="right"), -1)
+    at = np.where(has_truth, np.searchsorted(edges, p, side="right"), -1)
     parts = [
         np.stack([((at == b) * values).sum(1) for b in range(BINS)], 1)
         for values in (1.0, p, responses.gold.astype(float))

@@ -68,7 +68,7 @@ def findings(
     problems: list[Problem] = []
     split = open_split(bench, plan, problems.append)
     jobs = choose(bench, split, plan, problems.append)
-    test_samples = [sample for job in jobs if job.side == "test" for sample in job.known.samples]
+    test_samples = [sample for job in jobs if job.side == "test" for sample in job.page.samples]
     refuse_calibration_ids(bench, {"kit": opened}, test_samples)
     header = _header(opened, bench, split)
     done = {} if force else _finished(target, header)
@@ -77,8 +77,8 @@ def findings(
     with findings_file.open_partial(target, header, force) as (more, file):
         done |= more
         asking = Asking(opened, bench, plan, file, say)
-        done |= asking.ask([job for job in jobs if job.known.image not in done])
-        lines = [done[job.known.image] for job in jobs if job.known.image in done]
+        done |= asking.ask([job for job in jobs if job.page.image not in done])
+        lines = [done[job.page.image] for job in jobs if job.page.image in done]
         if fitted is not None:
             _refuse_fitted_pages(plan, fitted, lines)
         result = conclude(header, lines, plan.risk, fitted, versions())
@@ -183,7 +183,7 @@ class Asking:
 
 def _answers(model: PulseModel, job: Job, picture: bytes) -> PageAnswers:
     """The answers to a page's statements, or why the kit refuses the page."""
-    page = job.known
+    page = job.page
     samples = tuple((s.task, s.id) for s in page.samples)
     digest = hashlib.sha256(picture).hexdigest()
     try:

@@ -46,7 +46,7 @@ class Options:
     findings: tuple[Path, ...] = ()
     """Files of `calibration findings`, of kits among the results."""
     hidden: tuple[str, ...] | None = None
-    """Tasks of which no page is shown: patients' recordings stay where they are."""
+    """Tasks whose pages are not shown: patients' recordings stay where they are."""
 
 
 def report(source: Path, target: Path, options: Options = Options()) -> ReportFigures:

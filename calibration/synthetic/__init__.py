@@ -5,8 +5,8 @@ pages of them.
                          real    -> Recording                         the same pages from recorded signals
                                     Recording -> sentences -> questions    questions and answers about it
 
-`recording_at(seed, index)` and `page_at(seed, index)` give the same bytes on any number of processes.
-Numpy, OpenCV and Pillow only.
+`recording_at(seed, index)` and `page_at(seed, index)` give the same bytes on any number of
+processes. Numpy, OpenCV and Pillow only.
 """
 
 from __future__ import annotations

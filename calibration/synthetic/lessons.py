@@ -172,7 +172,7 @@ def _findings(recording: Recording) -> Small:
     """Targets in the order of FINDINGS; of a real recording only what its labels decide."""
     if recording.findings is not None:
         return _flags(tuple(FINDINGS), recording.findings)
-    told = np.full(len(FINDINGS), UNKNOWN, np.uint8)
+    targets = np.full(len(FINDINGS), UNKNOWN, np.uint8)
     alias = {"1dAVb": "I-AVB"}
     for names, present in (
         (CPSC, recording.labels.cpsc),
@@ -180,8 +180,8 @@ def _findings(recording: Recording) -> Small:
         (PTBXL, recording.labels.ptbxl),
     ):
         for name in (n for n in names if present is not None and alias.get(n, n) in FINDINGS):
-            told[list(FINDINGS).index(alias.get(name, name))] = name in (present or ())
-    return told
+            targets[list(FINDINGS).index(alias.get(name, name))] = name in (present or ())
+    return targets
 
 
 def _measures(recording: Recording) -> Floats:

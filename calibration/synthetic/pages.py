@@ -101,8 +101,8 @@ class Page:
 
 
 def page_at(seed: int, index: int, prevalence: Mapping[str, float] = PREVALENCE) -> Page:
-    """Page number `index` of source `seed`, with the recording that `recording_at` gives; depends on
-    nothing else.
+    """Page number `index` of source `seed`, with the recording that `recording_at` gives; depends
+    on nothing else.
     """
     sequence = np.random.SeedSequence((seed, index))
     recording = synthesize(np.random.default_rng(sequence), prevalence=prevalence)
@@ -134,18 +134,18 @@ def _traces(recording: Recording, style: PageStyle) -> tuple[Trace, ...]:
     k = style.px_per_mm
     per_sample = style.speed * k / HZ
     samples = round(style.seconds * HZ)
-    found = []
+    traces = []
     for r, row in enumerate(ROWS[style.layout]):
         cuts = [round(c * samples / len(row)) for c in range(len(row) + 1)]
         for c, lead in enumerate(row):
             x0, y0 = _left_px(style) + cuts[c] * per_sample, _row_px(style, r)
             baseline = _baseline(recording.lead(lead))
-            found.append(
+            traces.append(
                 Trace(
                     lead, r, c, cuts[c], cuts[c + 1], x0, y0, per_sample, style.gain * k, baseline
                 )
             )
-    return tuple(found)
+    return tuple(traces)
 
 
 def _baseline(mv: NDArray[np.float32]) -> float:
@@ -294,9 +294,9 @@ def _write(image: Pixels, traces: tuple[Trace, ...], style: PageStyle) -> None:
     k, (width, height) = style.px_per_mm, style.size_px
     size = max(8, round(style.label_mm * k))
     for trace in traces:
-        beside = style.names == "left" and trace.column == 0
-        x = 1.5 * k if beside else trace.x0 + 1.2 * k
-        lift = 0.0 if beside else 0.25 if style.names == "below" else -0.30
+        in_margin = style.names == "left" and trace.column == 0
+        x = 1.5 * k if in_margin else trace.x0 + 1.2 * k
+        lift = 0.0 if in_margin else 0.25 if style.names == "below" else -0.30
         y = trace.y0 + lift * style.row_mm * k - (0 if style.names == "below" else size / 2)
         _put(image, trace.lead, style, size, x, y)
     size = max(8, round(style.text_mm * k))

@@ -56,15 +56,15 @@ def questions(recording: Recording, rng: Rng, tasks: Iterable[str] = TASKS) -> l
     A task's question does not depend on which others are asked for. ValueError names an unknown
     task.
     """
-    wanted = set(tasks)
-    if unknown := sorted(wanted - set(TASKS)):
+    chosen_tasks = set(tasks)
+    if unknown := sorted(chosen_tasks - set(TASKS)):
         raise ValueError(f"unknown tasks {', '.join(unknown)}; known are {', '.join(TASKS)}")
     seeds = rng.integers(2**63, size=len(TASKS))
-    asked: list[Question] = []
+    subject: list[Question] = []
     for task, seed in zip(TASKS, seeds, strict=True):
-        if task in wanted:
-            asked += _ASK[task](recording, np.random.default_rng(seed))
-    return asked
+        if task in chosen_tasks:
+            subject += _ASK[task](recording, np.random.default_rng(seed))
+    return subject
 
 
 def vocabulary_corpus(n: int, seed: int) -> Iterator[str]:
@@ -162,9 +162,11 @@ def _eight(task: str) -> Callable[[Recording, Rng], list[Question]]:
     """
 
     def ask(recording: Recording, rng: Rng) -> list[Question]:
-        told = known(recording)
-        right = [NAMES[name] for name in told.present] or ([NORMAL] if told.normal else [])
-        wrong = [NAMES[name] for name in told.absent] + ([NORMAL] if told.normal is False else [])
+        certain = known(recording)
+        right = [NAMES[name] for name in certain.present] or ([NORMAL] if certain.normal else [])
+        wrong = [NAMES[name] for name in certain.absent] + (
+            [NORMAL] if certain.normal is False else []
+        )
         if not right or len(wrong) < 7:
             return []
         options = _shuffled(rng, [_pick(rng, right), *_shuffled(rng, wrong)[:7]])
@@ -181,27 +183,27 @@ def _mmmu(recording: Recording, rng: Rng) -> list[Question]:
     alone.
     """
     able = [
-        made
+        candidates
         for make in (_rhythm4, _rate4, _axis4, _conduction4, _place4)
-        if (made := make(recording, rng))
+        if (candidates := make(recording, rng))
     ]
     if not able:
         return []
     text, right, wrong = able[rng.integers(len(able))]
     options = _shuffled(rng, [right, *wrong[:3]])
     letter = LETTERS[options.index(right)]
-    asked = f"{text}\n{_lettered(options)}\nAnswer with the option's letter."
-    return [Question("mmmu-ecg", ((asked, letter),), (letter,), tuple(options))]
+    subject = f"{text}\n{_lettered(options)}\nAnswer with the option's letter."
+    return [Question("mmmu-ecg", ((subject, letter),), (letter,), tuple(options))]
 
 
 Four = tuple[str, str, list[str]]
 
 
 def _rhythm4(recording: Recording, rng: Rng) -> Four | None:
-    told = known(recording)
-    here = [name for name in ("AF", "SB", "ST") if name in told.present]
+    certain = known(recording)
+    here = [name for name in ("AF", "SB", "ST") if name in certain.present]
     if (
-        not here and recording.findings is None and not told.normal
+        not here and recording.findings is None and not certain.normal
     ):  # flutter or a pacemaker have no label here
         return None
     right = here[0] if here else "SR"
@@ -237,10 +239,10 @@ def _axis4(recording: Recording, rng: Rng) -> Four | None:
 
 
 def _conduction4(recording: Recording, rng: Rng) -> Four | None:
-    told = known(recording)
+    certain = known(recording)
     kinds = {name: NAMES[name] for name in ("LBBB", "RBBB", "LAFB", "I-AVB")}
-    here = [name for name in kinds if name in told.present]
-    wrong = [kinds[name] for name in kinds if name in told.absent] + ["normal conduction"]
+    here = [name for name in kinds if name in certain.present]
+    wrong = [kinds[name] for name in kinds if name in certain.absent] + ["normal conduction"]
     if len(here) != 1 or len(wrong) < 3:
         return None
     return "Which conduction disturbance does this ECG show?", kinds[here[0]], wrong
@@ -282,65 +284,69 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
 
 def _ecgqa(recording: Recording, rng: Rng) -> list[Question]:
     """Verify (yes or no), choose (which of two, both or none), query (all of a group)."""
-    told = known(recording)
-    makers = [make for make in (_verify, _choose, _query) if make(told, np.random.default_rng(0))]
+    certain = known(recording)
+    makers = [
+        make for make in (_verify, _choose, _query) if make(certain, np.random.default_rng(0))
+    ]
     if not makers:
         return []
-    made = makers[rng.integers(len(makers))](told, rng)
-    assert made is not None
-    text, options, right = made
-    asked = f"{text} Options: {', '.join(options)} {ONLY_OPTIONS}"
-    return [Question("ecgqa-test", ((asked, ", ".join(right)),), tuple(right), tuple(options))]
+    candidates = makers[rng.integers(len(makers))](certain, rng)
+    assert candidates is not None
+    text, options, right = candidates
+    subject = f"{text} Options: {', '.join(options)} {ONLY_OPTIONS}"
+    return [Question("ecgqa-test", ((subject, ", ".join(right)),), tuple(right), tuple(options))]
 
 
 Choice = tuple[str, list[str], list[str]]
 
 
-def _verify(told: Known, rng: Rng) -> Choice | None:
+def _verify(certain: Known, rng: Rng) -> Choice | None:
     """Ask about one finding that is there or, as often, is not, where the recording allows it."""
-    pools = [pool for pool in (_there(told), _not_there(told)) if pool]
+    pools = [pool for pool in (_there(certain), _not_there(certain)) if pool]
     if not pools:
         return None
     at = int(rng.integers(len(pools)))
-    here = pools[at] == _there(told)
+    here = pools[at] == _there(certain)
     return _whether(_pick(rng, pools[at])), ["yes", "no"], ["yes" if here else "no"]
 
 
-def _choose(told: Known, rng: Rng) -> Choice | None:
+def _choose(certain: Known, rng: Rng) -> Choice | None:
     """Ask which of two findings is there: one, both or none."""
-    if len(told.absent) < 2:
+    if len(certain.absent) < 2:
         return None
-    here = list(told.present)
+    here = list(certain.present)
     count = min(len(here), int(rng.choice([0, 1, 2], p=[0.25, 0.55, 0.2])))
     pair = _shuffled(
-        rng, [*_shuffled(rng, here)[:count], *_shuffled(rng, list(told.absent))[: 2 - count]]
+        rng, [*_shuffled(rng, here)[:count], *_shuffled(rng, list(certain.absent))[: 2 - count]]
     )
     right = [NAMES[name] for name in pair if name in here]
     first, second = (NAMES[name] for name in pair)
     return f"Which does this ECG show, {first} or {second}?", [first, second, NONE], right or [NONE]
 
 
-def _query(told: Known, rng: Rng) -> Choice | None:
+def _query(certain: Known, rng: Rng) -> Choice | None:
     """Ask for all findings of a group; only groups whose findings are all known, preferably with
     some present.
     """
-    able = [ask for ask, names in GROUPS.items() if set(names) <= {*told.present, *told.absent}]
+    able = [
+        ask for ask, names in GROUPS.items() if set(names) <= {*certain.present, *certain.absent}
+    ]
     if not able:
         return None
-    full = [ask for ask in able if set(GROUPS[ask]) & set(told.present)]
+    full = [ask for ask in able if set(GROUPS[ask]) & set(certain.present)]
     ask = _pick(rng, full if full and rng.random() < 0.7 else able)
-    right = [NAMES[name] for name in GROUPS[ask] if name in told.present]
+    right = [NAMES[name] for name in GROUPS[ask] if name in certain.present]
     return ask, [*(NAMES[name] for name in GROUPS[ask]), NONE], right or [NONE]
 
 
-def _there(told: Known) -> list[str]:
+def _there(certain: Known) -> list[str]:
     """Findings to ask about whose answer is yes; a recording without findings offers its normality."""
-    return [NAMES[name] for name in told.present] or ([NORMAL] if told.normal else [])
+    return [NAMES[name] for name in certain.present] or ([NORMAL] if certain.normal else [])
 
 
-def _not_there(told: Known) -> list[str]:
+def _not_there(certain: Known) -> list[str]:
     """Findings to ask about whose answer is no."""
-    return [NAMES[name] for name in told.absent] + ([NORMAL] if told.normal is False else [])
+    return [NAMES[name] for name in certain.absent] + ([NORMAL] if certain.normal is False else [])
 
 
 # --- prose ------------------------------------------------------------------------------------
@@ -361,8 +367,8 @@ DIAGNOSIS_ASKS = (
 
 def _arena(recording: Recording, rng: Rng) -> list[Question]:
     """Two or three turns from the observations to the diagnosis."""
-    seen = " ".join(filter(None, [say.rate(recording), say.rhythm(recording)]))
-    turns = [(_pick(rng, DESCRIBE_ASKS), seen)]
+    observations = " ".join(filter(None, [say.rate(recording), say.rhythm(recording)]))
+    turns = [(_pick(rng, DESCRIBE_ASKS), observations)]
     if rng.random() < 0.5 and recording.measurements.qrs is not None:
         turns.append((_pick(rng, INTERVAL_ASKS), say.conduction(recording)))
     turns.append((_pick(rng, DIAGNOSIS_ASKS), say.diagnosis(recording)))
@@ -378,8 +384,8 @@ def _chat(recording: Recording, rng: Rng) -> list[Question]:
     """Two findings that are there and two that are not, as far as the recording has them, rhythm or
     axis, two measurements.
     """
-    told, pairs = known(recording), []
-    for pool, yes in ((_there(told), True), (_not_there(told), False)):
+    certain, pairs = known(recording), []
+    for pool, yes in ((_there(certain), True), (_not_there(certain), False)):
         pairs += [(_whether(name), _plainly(name, yes)) for name in _shuffled(rng, pool)[:2]]
     pairs += [
         (_whether(name), _plainly(name, yes)) for name, yes in _rhythm_or_axis(recording, rng)
@@ -399,11 +405,11 @@ def _rhythm_or_axis(recording: Recording, rng: Rng) -> list[tuple[str, bool]]:
         return []
     if "AF" in recording.findings:
         return [(SINUS, False)]
-    told = [] if recording.findings & {"SB", "ST"} else [(SINUS, True)]
+    certain = [] if recording.findings & {"SB", "ST"} else [(SINUS, True)]
     axis = recording.measurements.axis
     if axis is not None and min(abs(axis + 30), abs(axis - 90)) >= AXIS_MARGIN:
-        told += [("left axis deviation", axis < -30), ("right axis deviation", axis > 90)]
-    return _shuffled(rng, told)[:1]
+        certain += [("left axis deviation", axis < -30), ("right axis deviation", axis > 90)]
+    return _shuffled(rng, certain)[:1]
 
 
 def _whether(name: str) -> str:

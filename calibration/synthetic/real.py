@@ -96,8 +96,8 @@ class Packed:
 
 
 def open_packed(path: Path) -> Packed:
-    """`NAME.npz` (signal_uV int16 (recordings, 12, samples), fs, leads) with `NAME.json` (a list of as
-    many entries).
+    """`NAME.npz` (signal_uV int16 (recordings, 12, samples), fs, leads) with `NAME.json` (a list of
+    as many entries).
     """
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -109,7 +109,7 @@ def open_packed(path: Path) -> Packed:
         entries = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     except (OSError, KeyError, ValueError) as error:
         raise RecordingError(
-            f"{path}: is not a packed set of ECGs with a .json beside it ({error})"
+            f"{path}: is not a packed set of ECGs with a .json next to it ({error})"
         ) from error
     if (
         signal.dtype != np.int16
@@ -124,8 +124,8 @@ def open_packed(path: Path) -> Packed:
 
 
 def read_wfdb(path: Path, start: float = 0.0) -> Recording:
-    """Ten seconds of a WFDB recording (`path` with or without .hea) from `start` seconds; shorter ones
-    end in NaN.
+    """Ten seconds of a WFDB recording (`path` with or without .hea) from `start` seconds; shorter
+    ones end in NaN.
     """
     header = read_header(path if path.suffix == ".hea" else path.with_name(path.name + ".hea"))
     signal = read_signals(header)
@@ -152,17 +152,19 @@ def ptbxl_labels(scp_codes: Iterable[str], superclass: Iterable[str]) -> Labels:
 
 def snomed_labels(codes: list[str], classes: Iterable[str] = ()) -> Labels:
     """Labels of a PhysioNet challenge recording; unknown where the header states nothing."""
-    known = set(classes) & set(PTBXL)
+    labelled = set(classes) & set(PTBXL)
     if not codes:
-        return Labels(None, None, tuple(name for name in PTBXL if name in known) if known else None)
-    found = {SNOMED[code] for code in codes if code in SNOMED}
-    return _labels(found, set(codes) <= SNOMED_NORMAL, known or None)
+        return Labels(
+            None, None, tuple(name for name in PTBXL if name in labelled) if labelled else None
+        )
+    words = {SNOMED[code] for code in codes if code in SNOMED}
+    return _labels(words, set(codes) <= SNOMED_NORMAL, labelled or None)
 
 
-def _labels(found: set[str], normal: bool, superclass: set[str] | None) -> Labels:
+def _labels(words: set[str], normal: bool, superclass: set[str] | None) -> Labels:
     """Words of the three data sets; CPSC's NORM only where nothing else of its nine is there."""
-    cpsc = found & set(CPSC) or ({"NORM"} if normal else set())
-    code15 = {"1dAVb" if name == "I-AVB" else name for name in found}
+    cpsc = words & set(CPSC) or ({"NORM"} if normal else set())
+    code15 = {"1dAVb" if name == "I-AVB" else name for name in words}
     return Labels(
         cpsc=tuple(name for name in CPSC if name in cpsc),
         code15=tuple(name for name in CODE15 if name in code15),

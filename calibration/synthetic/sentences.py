@@ -141,55 +141,55 @@ def rhythm(recording: Recording) -> str:
     """The rhythm, and the beats that do not belong to it."""
     present = known(recording).present
     main = [name for name in ("AF", "SB", "ST") if name in present]
-    said = [NAMES[name] for name in main]
+    phrases = [NAMES[name] for name in main]
     if not main and recording.findings is not None:
-        said = ["sinus rhythm"]
-    return _sentences(said + [NAMES[name] for name in ("PAC", "PVC") if name in present])
+        phrases = ["sinus rhythm"]
+    return _sentences(phrases + [NAMES[name] for name in ("PAC", "PVC") if name in present])
 
 
 def conduction(recording: Recording) -> str:
     """PR, QRS, QT and axis, each with the block that it shows."""
     m, present = recording.measurements, known(recording).present
-    said = [] if m.pr is None else [f"PR interval {ten(m.pr)} ms"]
-    said += [NAMES["I-AVB"]] * ("I-AVB" in present)
-    said += [] if m.qrs is None else [f"QRS duration {ten(m.qrs)} ms"]
-    said += [NAMES[name] for name in ("LBBB", "RBBB") if name in present]
-    said += [] if m.qt is None else [f"QT interval {ten(m.qt)} ms"]
-    said += [] if m.axis is None else [axis_name(m.axis)]
-    said += [NAMES["LAFB"]] * ("LAFB" in present)
-    if not said and "CD" in (recording.labels.ptbxl or ()):
-        said = [SUPERCLASS["CD"]]
-    return _sentences(said)
+    phrases = [] if m.pr is None else [f"PR interval {ten(m.pr)} ms"]
+    phrases += [NAMES["I-AVB"]] * ("I-AVB" in present)
+    phrases += [] if m.qrs is None else [f"QRS duration {ten(m.qrs)} ms"]
+    phrases += [NAMES[name] for name in ("LBBB", "RBBB") if name in present]
+    phrases += [] if m.qt is None else [f"QT interval {ten(m.qt)} ms"]
+    phrases += [] if m.axis is None else [axis_name(m.axis)]
+    phrases += [NAMES["LAFB"]] * ("LAFB" in present)
+    if not phrases and "CD" in (recording.labels.ptbxl or ()):
+        phrases = [SUPERCLASS["CD"]]
+    return _sentences(phrases)
 
 
 def repolarization(recording: Recording) -> str:
     """Hypertrophy, infarction, ST and T, each with its place."""
-    told, classes = known(recording), set(recording.labels.ptbxl or ())
-    said = [
+    certain, classes = known(recording), set(recording.labels.ptbxl or ())
+    phrases = [
         _placed(recording, name)
         for name in ("HYP", "MI", "STE", "STD", "TINV")
-        if name in told.present
+        if name in certain.present
     ]
     if recording.findings is None:
         shown = {"MI": {"MI", "STE"}, "STTC": {"STD", "TINV"}, "HYP": {"HYP"}}
-        said += [
+        phrases += [
             SUPERCLASS[c]
             for c, names in shown.items()
-            if c in classes and not names & set(told.present)
+            if c in classes and not names & set(certain.present)
         ]
-    elif {"STE", "STD", "TINV"} <= set(told.absent):
-        said.append("normal ST segments and T waves")
-    return _sentences(said)
+    elif {"STE", "STD", "TINV"} <= set(certain.absent):
+        phrases.append("normal ST segments and T waves")
+    return _sentences(phrases)
 
 
 def verdict(recording: Recording) -> str:
     """`Normal ECG.`, `Otherwise normal ECG.` with a slow or fast sinus rate, or `Abnormal ECG.`"""
-    told = known(recording)
-    if told.normal is None:
-        return "Abnormal ECG." if set(told.present) - {"SB", "ST"} else ""
-    if not told.normal:
+    certain = known(recording)
+    if certain.normal is None:
+        return "Abnormal ECG." if set(certain.present) - {"SB", "ST"} else ""
+    if not certain.normal:
         return "Abnormal ECG."
-    return "Otherwise normal ECG." if told.present else "Normal ECG."
+    return "Otherwise normal ECG." if certain.present else "Normal ECG."
 
 
 def diagnosis(recording: Recording) -> str:

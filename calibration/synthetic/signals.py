@@ -320,31 +320,33 @@ def _rhythm(rng: Rng, findings: frozenset[str], heart: Heart) -> tuple[list[int]
     """QRS onsets in samples, and the kind of each beat; drawn again until every premature kind
     shows early enough.
     """
-    wanted = [kind for kind, name in (("A", "PAC"), ("V", "PVC")) if name in findings]
+    premature_kinds = [kind for kind, name in (("A", "PAC"), ("V", "PVC")) if name in findings]
     for _ in range(100):
-        onsets, kinds = _walk(rng, heart, "AF" in findings, _plan(rng, wanted, heart.rr))
+        onsets, kinds = _walk(rng, heart, "AF" in findings, _plan(rng, premature_kinds, heart.rr))
         inside = [(t, kind) for t, kind in zip(onsets, kinds, strict=True) if 0.4 < t < EVIDENCE_BY]
-        if all(any(kind == k for _, k in inside) for kind in wanted):
+        if all(any(kind == k for _, k in inside) for kind in premature_kinds):
             break
     else:
         raise RuntimeError("no rhythm with the premature beats that were asked for in 100 attempts")
     return [round(t * HZ) for t in onsets], kinds
 
 
-def _plan(rng: Rng, wanted: list[str], rr: float) -> list[tuple[float, str]]:
+def _plan(rng: Rng, premature_kinds: list[str], rr: float) -> list[tuple[float, str]]:
     """Times of the premature beats:
 
     (seconds, kind); mostly one to four, at times every second or third beat.
     """
-    if not wanted:
+    if not premature_kinds:
         return []
-    if len(wanted) == 1 and rng.random() < 0.12:
+    if len(premature_kinds) == 1 and rng.random() < 0.12:
         step = rr * rng.choice([2.2, 3.2])
-        return [(t, wanted[0]) for t in np.arange(rng.uniform(0.5, 1.5), SECONDS, step)]
-    order = [wanted[i] for i in rng.permutation(len(wanted))]
+        return [(t, premature_kinds[0]) for t in np.arange(rng.uniform(0.5, 1.5), SECONDS, step)]
+    order = [premature_kinds[i] for i in rng.permutation(len(premature_kinds))]
     first = [(rng.uniform(0.8, 1.6 if len(order) == 2 else 4.0), order[0])]
     second = [(rng.uniform(2.8, 4.2), order[1])] if len(order) == 2 else []
-    more = [(rng.uniform(4.5, 9.3), str(rng.choice(wanted))) for _ in range(rng.integers(0, 4))]
+    more = [
+        (rng.uniform(4.5, 9.3), str(rng.choice(premature_kinds))) for _ in range(rng.integers(0, 4))
+    ]
     return sorted(first + second + more)
 
 

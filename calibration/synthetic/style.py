@@ -103,17 +103,17 @@ class PageStyle:
             "pulse": PULSES,
             "names": NAME_PLACES,
         }
-        for name, known in choices.items():
-            if getattr(self, name) not in known:
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
                 raise ValueError(
-                    f"{name} {getattr(self, name)!r} is unknown; known are {', '.join(known)}"
+                    f"{name} {getattr(self, name)!r} is unknown; known are {', '.join(allowed)}"
                 )
         if not 0 < self.seconds <= 10:
             raise ValueError(f"seconds must lie in (0, 10], not {self.seconds}")
 
     @property
     def pulse_mm(self) -> float:
-        """Room for the calibration pulse beside the traces."""
+        """Room for the calibration pulse next to the traces."""
         return 0.0 if self.pulse == "none" else 0.2 * self.speed + 4.0
 
     @property

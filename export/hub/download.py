@@ -39,8 +39,10 @@ def refuse_full_disk(spec: ModelSpec, location: Location, files: list[Checkpoint
 
 
 def refuse_other_size(spec: ModelSpec, hub: str, files: list[CheckpointFile]) -> None:
-    """Raise FetchError where the hub states far more bytes than models.yaml: it may fill the
-    disk."""
+    """Raise FetchError where the hub states far more bytes than models.yaml.
+
+    Such a hub could fill the disk.
+    """
     stated = sum(file.bytes for file in files)
     if stated > 2 * spec.bytes + _OTHER_BYTES:
         raise FetchError(
@@ -106,8 +108,10 @@ def _address(spec: ModelSpec, file: CheckpointFile, hub: str) -> str:
 def _copy_from_cache(
     spec: ModelSpec, file: CheckpointFile, location: Location, partial: Path
 ) -> bool:
-    """Copy the file from the cache to `partial` for a caller's own directory; return whether it
-    did."""
+    """Copy the file from the cache to `partial`; return whether it was done.
+
+    Only the caller's own directory gets copies, and only of files with the right size.
+    """
     cached = location_of(spec, None).directory / file.name
     if not location.own or not cached.is_file() or cached.stat().st_size != file.bytes:
         return False

@@ -1,5 +1,4 @@
-"""Read lessons from the source's process, in blocks that are repeated, and collate them to
-batches."""
+"""Read lessons from the source's process in blocks, and collate them to batches."""
 
 from __future__ import annotations
 
@@ -30,8 +29,10 @@ Lesson = Mapping[str, npt.NDArray[Any]]
 
 
 class Source:
-    """The lessons `first`, `first + 1`, ... of a seed, drawn by processes that end with this
-    one."""
+    """The lessons `first`, `first + 1`, ... of a seed.
+
+    They are drawn by processes that end with this one.
+    """
 
     def __init__(
         self, seed: int, first: int, patch: int, signals: Path | None = None, processes: int = 1
@@ -121,7 +122,7 @@ class Batch:
 
 
 def cut_patches(tiles: npt.NDArray[np.uint8], patch: int) -> npt.NDArray[np.uint8]:
-    """Cut tiles (n, S, S, 3) into patches (n, patches, 3 p p), in the order of a convolution's
+    """Cut tiles (n, S, S, 3) into patches (n, patches, 3 p p), ordered as a convolution's
     weight."""
     n, size = tiles.shape[:2]
     side = size // patch

@@ -1,5 +1,4 @@
-"""CLIP's tower, LLaVA's projector and Llama, with the names and arithmetic of the published
-classes.
+"""CLIP's tower, LLaVA's projector and Llama, with the published names and arithmetic.
 
 They are modules of a few lines of their own: the trainer must run with any version of transformers,
 and may leave black patches out of the tower and answer several questions on one image prefix.
@@ -295,8 +294,8 @@ class Spread:
         self._own = hidden(own[:, None] >= own)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Attend over (n, heads, t, w): the prefix within itself, then each turn to the prefix
-        and itself."""
+        """Attend over (n, heads, t, w): the prefix within itself, each turn to the prefix and
+        itself."""
         n, heads, _, w = q.shape
         p = self.prefix
         first = attend(q[:, :, :p], k[:, :, :p], v[:, :, :p], self._image.to(q.dtype))
@@ -334,18 +333,19 @@ class Llama(nn.Module):
                     p, std=0.02 if p is self.embed_tokens.weight else p.shape[1] ** -0.5 / 2
                 )
 
-    def forward(self, rows: list[Tensor], before: Tensor, turns: Tensor) -> Tensor:
+    def forward(self, image_tokens: list[Tensor], before: Tensor, turns: Tensor) -> Tensor:
         """Return the hidden states (pages, turns, s, d) of the turns' tokens (pages, turns, s).
 
-        `rows` are each page's image tokens (t, d), `before` the token ids before them.
+        `image_tokens` are (t, d) for each page, `before` the token ids before them.
         """
         n, count, length = turns.shape
         start = self.embed_tokens(before)
-        longest = max(len(r) for r in rows)
+        longest = max(len(r) for r in image_tokens)
         prefix = [
-            torch.cat([start, r, start.new_zeros(longest - len(r), r.shape[1])]) for r in rows
+            torch.cat([start, r, start.new_zeros(longest - len(r), r.shape[1])])
+            for r in image_tokens
         ]
-        lengths = torch.tensor([len(before) + len(r) for r in rows], device=turns.device)
+        lengths = torch.tensor([len(before) + len(r) for r in image_tokens], device=turns.device)
         x = torch.cat([torch.stack(prefix), self.embed_tokens(turns.flatten(1))], 1)
         half = self.shape.width // self.shape.heads // 2
         spread = Spread(lengths, len(before) + longest, count, length, half)

@@ -138,7 +138,7 @@ class Run:
 
     # --- one step ---------------------------------------------------------------------------------
 
-    def rows(self, batch: Batch, jitter: Tensor | None) -> Tensor:
+    def image_tokens(self, batch: Batch, jitter: Tensor | None) -> Tensor:
         """Return the image tokens (n, t, d) of a batch."""
         tower, projector = self.parts["tower"], self.parts["projector"]
         x = data.normalised(batch.patches.to(self.device), jitter)
@@ -146,18 +146,18 @@ class Run:
         out: Tensor = projector(tower(x, batch.tokens.to(self.device), mask))
         return out
 
-    def tower_losses(self, rows: Tensor, batch: Batch) -> dict[str, Tensor]:
+    def tower_losses(self, image_tokens: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Return the losses of the heads on the image tokens."""
         batch.targets = {k: v.to(self.device) for k, v in batch.targets.items()}
         heads = self.parts["heads"]
         assert isinstance(heads, Heads)
-        return heads.losses(rows, batch)
+        return heads.losses(image_tokens, batch)
 
-    def answer_loss(self, rows: Tensor, batch: Batch, turns: Turns) -> Tensor:
+    def answer_loss(self, image_tokens: Tensor, batch: Batch, turns: Turns) -> Tensor:
         """Return the cross entropy of the answers' tokens."""
         llama = self.parts["llama"]
         assert isinstance(llama, Llama)
-        pages = [rows[p].flatten(0, 1) for p in batch.pages]
+        pages = [image_tokens[p].flatten(0, 1) for p in batch.pages]
         tokens, learned = turns.tokens.to(self.device), turns.answers.to(self.device)
         states = llama(pages, turns.before.to(self.device), tokens)[:, :, :-1]
         here = learned[:, :, 1:]
@@ -194,8 +194,10 @@ def _rate(stage: Stage, step: int) -> float:
 
 
 def _bf16_is_faster(device: torch.device) -> bool:
-    """Measure it, because a processor without the instructions is twelve times slower in
-    bfloat16."""
+    """Measure whether bfloat16 is faster than float32.
+
+    A processor without the instructions is twelve times slower in it.
+    """
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
 

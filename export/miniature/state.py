@@ -62,8 +62,10 @@ def shards(tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
 
 
 def facts(out: Path) -> Any:
-    """Return the JSON part, or None if there is no state. Raises CheckpointError where it is
-    broken."""
+    """Return the JSON part, or None if there is no state.
+
+    Raises CheckpointError where it is broken.
+    """
     folder = _folder(out)
     if folder is None:
         return None

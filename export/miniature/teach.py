@@ -62,15 +62,17 @@ class Heads(nn.Module):
         self.think = nn.Sequential(nn.Linear(queries * d, 256), nn.GELU())
         self.page = nn.Linear(256, FINDINGS + SUPERCLASSES + MEASURES + LEADS)
 
-    def pages(self, rows: Tensor, batch: Batch) -> Tensor:
+    def pages(self, image_tokens: Tensor, batch: Batch) -> Tensor:
         """Return what each page shows, (pages, 37): findings, superclasses, measures, ST levels."""
         longest = max(p.stop - p.start for p in batch.pages)
-        slots = rows.shape[1]
-        padded = rows.new_zeros(len(batch.pages), longest * slots, rows.shape[2])
-        absent = torch.ones(len(batch.pages), longest * slots, dtype=torch.bool, device=rows.device)
+        slots = image_tokens.shape[1]
+        padded = image_tokens.new_zeros(len(batch.pages), longest * slots, image_tokens.shape[2])
+        absent = torch.ones(
+            len(batch.pages), longest * slots, dtype=torch.bool, device=image_tokens.device
+        )
         for i, page in enumerate(batch.pages):
             n = (page.stop - page.start) * slots
-            padded[i, :n] = rows[page].reshape(n, -1)
+            padded[i, :n] = image_tokens[page].reshape(n, -1)
             absent[i, :n] = False if batch.mask is None else ~batch.mask[page].reshape(-1)
         keys = self.norm(padded)
         attended, _ = self.look(
@@ -83,10 +85,10 @@ class Heads(nn.Module):
         out: Tensor = self.page(self.think(attended.flatten(1))).float()
         return out
 
-    def losses(self, rows: Tensor, batch: Batch) -> dict[str, Tensor]:
+    def losses(self, image_tokens: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Return each kind of loss, unweighted, of image tokens (n, t, d)."""
         t = batch.targets
-        flat = rows.reshape(-1, rows.shape[2])
+        flat = image_tokens.reshape(-1, image_tokens.shape[2])
         out = {
             "heights": _distance(
                 self.heights(flat[t["traced"]]).float(), (t["heights"] - 0.5) / HEIGHT
@@ -98,7 +100,7 @@ class Heads(nn.Module):
             out |= self._beats(base, t)
         if torch.isfinite(t["st"]).any():
             out["st"] = _distance(self.st(base).float()[:, 0], t["st"] / 0.1)
-        page = self.pages(rows, batch)
+        page = self.pages(image_tokens, batch)
         cuts = [FINDINGS, SUPERCLASSES, MEASURES, LEADS]
         findings, superclass, measures, levels = torch.split(page, cuts, 1)
         out["page"] = _cross_entropy(findings, t["findings"])
@@ -108,8 +110,10 @@ class Heads(nn.Module):
         return out
 
     def _beats(self, base: Tensor, t: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return the losses of the patches on baselines that hold a heartbeat, and of their
-        kind."""
+        """Return the losses of the patches on baselines that hold a heartbeat.
+
+        Among them is the loss of the heartbeat's kind.
+        """
         weight = torch.tensor([0.4, 0.8, 2.0, 2.0], device=base.device)
         stated = t["kind"] != UNKNOWN
         out = {

@@ -1,5 +1,4 @@
-"""The miniature's own SentencePiece model, and questions as the tokens that the runtime makes of
-them."""
+"""The miniature's own SentencePiece model, and questions as its tokens."""
 
 from __future__ import annotations
 

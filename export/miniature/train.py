@@ -141,8 +141,10 @@ class _Clock:
 def _lessons(
     run: Run, stage: Stage, processes: int, signals: Path | None
 ) -> Generator[Batch, None, None]:
-    """Yield batches from the run's progress to the stage's end, the same ones in one session or
-    in many."""
+    """Yield batches from the run's progress to the stage's end.
+
+    They are the same ones in one session or in many.
+    """
     per_block = stage.passes * (stage.block // stage.batch)
     block, skip = divmod(run.progress.step, per_block)
     seed = run.seed + 1000 * (run.progress.stage + 1)
@@ -192,12 +194,12 @@ def _learn(run: Run, stage: Stage, batch: Batch) -> dict[str, float]:
     """Learn one batch, and return its losses."""
     with run.autocast():
         with torch.set_grad_enabled(stage.tower > 0):
-            rows = run.rows(batch, _jitter(run, batch))
-        losses = run.tower_losses(rows, batch) if stage.tower else {}
+            image_tokens = run.image_tokens(batch, _jitter(run, batch))
+        losses = run.tower_losses(image_tokens, batch) if stage.tower else {}
         if stage.turns:
             rng = np.random.default_rng((run.seed, run.progress.stage, run.progress.step, 3))
             losses["answer"] = run.answer_loss(
-                rows, batch, run.speech.turns(batch.words, rng, stage.turns)
+                image_tokens, batch, run.speech.turns(batch.words, rng, stage.turns)
             )
     run.step(stage, losses)
     return {name: round(loss.item(), 4) for name, loss in losses.items()}
@@ -213,7 +215,7 @@ def examine(run: Run, lessons: list[Lesson]) -> dict[str, Any]:
     for i in range(0, len(lessons), 8):
         batch = data.collate(lessons[i : i + 8], run.shape.patch, whole=whole)
         with run.autocast():
-            page = heads.pages(run.rows(batch, None), batch)
+            page = heads.pages(run.image_tokens(batch, None), batch)
         predictions.append(page[:, :FINDINGS].cpu() > 0)
         truths.append(batch.targets["findings"] > 0)
         mean, spread = PAGE_SCALE[0]

@@ -1,4 +1,4 @@
-"""What a quantization is asked for, and one quantization under way."""
+"""The settings of a quantization, and one quantization under way."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Options:
-    """The settings of a quantization: at most one of `llm`, `size` and `bpw`; without any,
-    Q4_K_M."""
+    """The settings of a quantization: at most one of `llm`, `size` and `bpw`.
+
+    Without any of them the language model becomes Q4_K_M.
+    """
 
     llm: str | None = None
     """One of llama.cpp's types, for the whole language model."""

@@ -56,8 +56,10 @@ def write_types(
 
 
 def _budget(job: Job, matrices: Sequence[Matrix]) -> int:
-    """Return the bytes that the matrices may take. Raises UsageError where no types are as
-    small."""
+    """Return the bytes that the matrices may take.
+
+    Raises UsageError where even the smallest types take more.
+    """
     tensors = [t for t in gguf.GGUFReader(job.source).tensors if len(t.shape) > 1]
     if job.options.bpw is not None:
         return int(job.options.bpw * sum(int(t.n_elements) for t in tensors) / 8)

@@ -50,8 +50,7 @@ Allowed = tuple[Any, ...]
 
 
 def bos(reference: Reference) -> int | None:
-    """Return the id in front of a text: the tokenizer's, or the configuration's if it names
-    none."""
+    """Return the id in front of a text: the tokenizer's, or else the configuration's."""
     named = reference.words.special("bos")
     return named if named is not None else reference.facts.special("bos_token_id")
 

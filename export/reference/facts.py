@@ -69,7 +69,7 @@ class Facts:
 
     @property
     def tower_layers(self) -> int:
-        """Number of the tower's layers up to the selected hidden state; hidden state 0 is the
+        """Number of the tower's layers up to the selected hidden state; state 0 is the
         embeddings."""
         total = int(self.vision.get("num_hidden_layers", 12))
         return self.select if self.select >= 0 else total + 1 + self.select
@@ -86,8 +86,7 @@ class Facts:
         return float(self.text.get("rope_theta") or 10000.0), None if plain else four
 
     def special(self, key: str) -> Any:
-        """Return a special token's id as the model's configuration gives it: an int, a list, or
-        None."""
+        """Return a special token's id of the model's configuration: an int, a list, or None."""
         return self.text.get(key, self.raw.get(key))
 
     def _named_tower(self, folder: Path) -> Path | None:

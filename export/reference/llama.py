@@ -82,7 +82,7 @@ def shape(source: Source, facts: Facts) -> Shape:
 def logits(
     source: Source,
     facts: Facts,
-    rows: Float,
+    image_tokens: Float,
     before: Sequence[int],
     after: Sequence[int],
     kind: torch.dtype,
@@ -90,10 +90,10 @@ def logits(
 ) -> tuple[Float, Float]:
     """Return logits (len(after), vocabulary) behind each token after the image: exact, and rounded.
 
-    The image tokens are `rows` (T, d). The rounded logits are those that a right kit of `kind` may
-    give: matrices and their inputs are rounded to `kind`, the KV cache to float16, as llama.cpp
-    computes. Both run side by side, so that every tensor is read once. `see` gets each tensor with
-    its role, in the dtype of its file.
+    `image_tokens` is (T, d). The rounded logits are those that a right kit of `kind` may give:
+    matrices and their inputs are rounded to `kind`, the KV cache to float16, as llama.cpp computes.
+    Both run side by side, so that every tensor is read once. `see` gets each tensor with its role,
+    in the dtype of its file.
     """
     s = shape(source, facts)
 
@@ -106,7 +106,7 @@ def logits(
     first, last = (
         table[torch.tensor(list(ids), dtype=torch.long)].float() for ids in (before, after)
     )
-    x = torch.cat([first, torch.from_numpy(np.ascontiguousarray(rows)), last])
+    x = torch.cat([first, torch.from_numpy(np.ascontiguousarray(image_tokens)), last])
     x = torch.stack([x, x])
     cos, sin = rotary(s, facts, x.shape[1])
     for i in range(s.layers):

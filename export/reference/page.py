@@ -86,8 +86,7 @@ class Pixels:
 
 
 def grid_of(size: tuple[int, int], pinpoints: tuple[tuple[int, int], ...]) -> tuple[int, int]:
-    """Return the grid (width, height) that LLaVA's select_best_resolution chooses for a
-    picture's size."""
+    """Return the grid (width, height) that LLaVA's select_best_resolution chooses."""
     best, most, least = pinpoints[0], -1, math.inf
     for width, height in pinpoints:
         scale = min(width / size[0], height / size[1])

@@ -152,11 +152,11 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 class _Adapter:
-    """An adapter's folder: low-rank changes by role, and whole tensors that replace those of the
-    base.
+    """An adapter's folder: low-rank changes and whole tensors by role.
 
     PEFT's rules: W + alpha / r * B A (over the root of r with rsLoRA), ranks and alphas by pattern;
-    DoRA scales each row to its stored magnitude. In float32, then rounded to the dtype of W.
+    DoRA scales each row to its stored magnitude. In float32, then rounded to the dtype of W. Whole
+    tensors replace those of the base.
     """
 
     def __init__(self, source: Source, folder: Path) -> None:

@@ -1,5 +1,4 @@
-"""Compute CLIP's vision tower and LLaVA's projector in plain torch, one layer in memory at a
-time."""
+"""Compute CLIP's vision tower and LLaVA's projector in plain torch, a layer at a time."""
 
 from __future__ import annotations
 
@@ -26,8 +25,10 @@ def side(source: Source) -> int:
 
 
 def patches_per_side(source: Source) -> int:
-    """Return the patches along a tile's side: there is a position for each patch and one for
-    CLS."""
+    """Return the patches along a tile's side.
+
+    There is a position for each patch and one for CLS.
+    """
     return math.isqrt(source.shape("tower.embeddings.position_embedding.weight")[0] - 1)
 
 

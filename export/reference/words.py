@@ -99,15 +99,17 @@ class Words:
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
     def prompt(self, question: str, bos: int | None) -> tuple[list[int], list[int]]:
-        """Return the token ids on either side of the image, with BOS in front of the first one,
-        if any."""
+        """Return the token ids on either side of the image, with BOS, if any, in front of the
+        first."""
         first = [] if bos is None else [bos]
         return [*first, *self.encode(BEFORE)], self.encode(AFTER.replace("{question}", question))
 
     @property
     def begins(self) -> bool:
-        """Whether BOS stands in front of a text: LlamaTokenizer's default, or as tokenizer.json
-        does it."""
+        """Whether BOS stands in front of a text.
+
+        It does so by LlamaTokenizer's default, or as tokenizer.json states.
+        """
         stated = self._settings.get("add_bos_token")
         if stated is not None or self._model is not None:
             return stated is None or bool(stated)
@@ -145,8 +147,10 @@ class Words:
         return {str(t): int(i) for t, i in self._json["model"]["vocab"].items()}
 
     def pieces(self, size: int) -> dict[int, Piece]:
-        """Return every token by id: the model's own, and added ones below `size` (0: the model's
-        own only)."""
+        """Return every token by id: the model's own, and added ones below `size`.
+
+        With 0 there are the model's own only.
+        """
         unknown = self.special("unk")
         out = {}
         for text, i in self._base().items():
@@ -194,7 +198,7 @@ class Words:
         )
 
     def merges(self) -> list[int]:
-        """Return the ids of merged pieces, the first merge first; empty where scores give the
+        """Return the ids of merged pieces, the first merge first; none where scores give the
         order."""
         if self._model is not None:
             return []

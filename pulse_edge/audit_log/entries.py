@@ -76,8 +76,10 @@ def answer_entry(
     settings: Mapping[str, Any],
     ended: str = "whole",
 ) -> dict[str, Any]:
-    """Return the fields about one answer of a report (both as JSON objects): hashes and figures, no
-    name, no text.
+    """Return the fields about one answer of a report (both as JSON objects).
+
+    They are hashes and figures, without names and texts. `checks` holds the topic and
+    the verdict of each statement that the trace judges.
 
     The field `file` still holds the file's name: `AuditLog.append` replaces it by a hash.
     """
@@ -87,12 +89,15 @@ def answer_entry(
         "tokens": answer["tokens"],
         "complete": answer["complete"],
         "ended": ended,
+        "checks": _checks(report),
     }
 
 
 def findings_entry(report: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields about a report's findings and contradictions: verdicts, probabilities, and
-    their hash."""
+    """Return the fields about a report's findings and contradictions.
+
+    They hold verdicts, probabilities, and a hash of both.
+    """
     texts = json.dumps([report["findings"], report["contradictions"]], sort_keys=True)
     verdicts = {
         f["statement"]: [f["verdict"], f["probability"], f["calibrated"]]
@@ -106,7 +111,13 @@ def findings_entry(report: Mapping[str, Any], settings: Mapping[str, Any]) -> di
         "ended": "whole",
         "findings": verdicts,
         "contradictions": [[c["kind"], *c["statements"]] for c in report["contradictions"]],
+        "checks": _checks(report),
     }
+
+
+def _checks(report: Mapping[str, Any]) -> list[list[str]]:
+    """Return topic and verdict of each check against the trace, such as `["rate", "supported"]`."""
+    return [[check["topic"], check["verdict"]] for check in report.get("checks", ())]
 
 
 def _common_fields(report: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -151,8 +162,10 @@ def json_of(line: bytes) -> Any:
 
 
 def fault(line: bytes, previous: str) -> str:
-    """Return what is wrong with a line that follows the hash `previous`; empty if it is as it was
-    written."""
+    """Return what is wrong with a line that follows the hash `previous`.
+
+    The text is empty if the line is as it was written.
+    """
     if line[HASH_LENGTH : HASH_LENGTH + 1] != b" " or not line.endswith(b"\n"):
         return "is no line of this log"
     if line[:HASH_LENGTH] != chained_hash(previous, line[HASH_LENGTH + 1 : -1]).encode():

@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from pulse_edge.audit_log import storage
 from pulse_edge.audit_log.entries import (
     FIRST_HASH,
     HASH_LENGTH,
@@ -39,9 +40,6 @@ from pulse_edge.common import folders, paths
 from pulse_edge.common.files import (
     UNFINISHED,
     open_private,
-    replacing,
-    sync,
-    sync_folder,
     try_lock,
 )
 from pulse_edge.errors import AuditLogError, FolderError
@@ -74,8 +72,10 @@ def default_folder() -> Path:
 
 
 class AuditLog:
-    """The log in `folder`, which is made when an entry is appended. `note` gets a line when that
-    takes long."""
+    """The audit log in a folder.
+
+    The folder is made with the first entry. `note` gets a line when appending takes long.
+    """
 
     def __init__(
         self, folder: Path | None = None, note: Callable[[str], None] = lambda _text: None
@@ -86,11 +86,12 @@ class AuditLog:
         self._retained = self.folder / RETAINED
         self._note = note
 
-    # --- writing ------------------------------------------------------------------------------------------------------
+    # --- writing ----------------------------------------------------------------------------------
 
     def append(self, fields: Mapping[str, Any], retained: Retained | None = None) -> Entry:
-        """Append an entry and wait until the disk has it. Raises AuditLogError; then the entry is
-        not in the log.
+        """Append an entry and wait until the disk has it.
+
+        Raises AuditLogError; then the entry is not in the log.
 
         The name in the field `file` is replaced by its hash, `file_hash`, keyed with the folder's
         id: without the folder, names cannot be found by trying.
@@ -107,11 +108,12 @@ class AuditLog:
             line = f"{digest} {text}\n".encode()
             if len(line) > MAX_LINE:
                 raise AuditLogError(
-                    f"{self._log}: an entry of {len(line):,} bytes is not written; {MAX_LINE:,} is the limit. The answer "
+                    f"{self._log}: an entry of {len(line):,} bytes is not written; {MAX_LINE:,} is "
+                    "the limit. The answer "
                     "is not in the log: do not use it. Look at the kit with `pulse-edge kit info`."
                 )
             try:
-                _append(file, line)
+                storage.append(file, line)
                 self._set_head(head.after(line))
             except OSError as e:
                 with contextlib.suppress(OSError):
@@ -122,8 +124,10 @@ class AuditLog:
         return Entry(head.entries + 1, digest, fields)
 
     def file_hash(self, file: str) -> str | None:
-        """Return the hash of a page's file name as this log has it, 64 hexadecimal digits; None
-        without the marker."""
+        """Return the hash of a page's file name as this log has it, 64 hexadecimal digits.
+
+        It is None without the marker.
+        """
         marker = folders.read(self.folder)
         if marker is None:
             return None
@@ -131,8 +135,10 @@ class AuditLog:
         return hmac.new(marker.id.encode(), name, hashlib.sha256).hexdigest()
 
     def ready(self) -> None:
-        """Check that answers can be logged, and remove what is no longer retained. Raises
-        AuditLogError."""
+        """Check that answers can be logged, and remove texts whose days are over.
+
+        Raises AuditLogError.
+        """
         with self.locked() as file:
             self._end_of(file)
             for path in self.folder.glob(f"{UNFINISHED}*"):  # a power cut left it
@@ -140,11 +146,10 @@ class AuditLog:
         self.forget()
 
     def forget(self) -> int:
-        """Remove texts and pictures whose last day is over, and return how many. Their entries
-        stay.
+        """Remove texts and pictures whose last day is over, and return how many.
 
-        Files that this program did not write stay too. Raises AuditLogError where the folder is not
-        this user's log.
+        Their entries stay, and so do files that this program did not write. Raises AuditLogError
+        where the folder is not this user's log.
         """
         try:
             folders.require(self.folder, KIND)
@@ -152,11 +157,11 @@ class AuditLog:
         except FolderError as e:
             raise AuditLogError(str(e)) from None
         today, removed = datetime.date.today().isoformat(), 0
-        for day in _names(self._retained):
+        for day in storage.names(self._retained):
             if not _DAY.fullmatch(day) or day >= today:
                 continue
             folder = self._retained / day
-            for name in _names(folder):
+            for name in storage.names(folder):
                 if _RETAINED_FILE.fullmatch(name) or name.startswith(UNFINISHED):
                     with contextlib.suppress(OSError):
                         (folder / name).unlink()
@@ -166,31 +171,33 @@ class AuditLog:
         return removed
 
     def _end_of(self, file: int) -> Head:
-        """Return the head, after repairing what a power cut left: a line that `head` does not
-        count, or half a line."""
+        """Return the head, after repairing what a power cut left.
+
+        That is a line which `head` does not count, or half a line.
+        """
         head, size = self._read_head(), os.fstat(file).st_size
         if size < head.size:
             raise AuditLogError(
-                f"{self._log}: has {size} bytes, and {self._head.name} says {head.size}: something was removed. "
-                + _LOOK.format("the folder")
+                f"{self._log}: has {size} bytes, and {self._head.name} says {head.size}: something "
+                "was removed. " + _LOOK.format("the folder")
             )
         if size == head.size:
             return head
-        tail = _read_from(file, head.size, min(size - head.size, MAX_READ))
+        tail = storage.read_from(file, head.size, min(size - head.size, MAX_READ))
         if b"\n" not in tail:
             os.ftruncate(file, head.size)
             return head
         if tail.count(b"\n") > 1 or not tail.endswith(b"\n") or fault(tail, head.hash):
             raise AuditLogError(
-                f"{self._log}: something was added behind entry {head.entries} that pulse-edge did not write. "
-                + _LOOK.format("the folder")
+                f"{self._log}: something was added behind entry {head.entries} that pulse-edge did "
+                "not write. " + _LOOK.format("the folder")
             )
         head = head.after(tail)
         self._set_head(head)
         return head
 
     def _read_head(self) -> Head:
-        raw = _bytes_of(self._head)
+        raw = storage.bytes_of(self._head)
         if not raw:
             return Head()
         try:
@@ -203,11 +210,13 @@ class AuditLog:
         return head
 
     def _set_head(self, head: Head) -> None:
-        _replace(self._head, head.line())
+        storage.replace(self._head, head.line())
 
     def _retain(self, retained: Retained) -> dict[str, str]:
-        """Write texts and picture below their last day; return the entry's field. Raises
-        AuditLogError."""
+        """Write texts and picture below their last day; return the entry's field.
+
+        Raises AuditLogError.
+        """
         until = (datetime.date.today() + datetime.timedelta(days=retained.days)).isoformat()
         folder = self._retained / until
         texts = json.dumps(retained.texts, ensure_ascii=False, indent=1)
@@ -220,7 +229,7 @@ class AuditLog:
             for kind, (content, ending) in contents.items():
                 field[kind] = f"{hashlib.sha256(content).hexdigest()}.{ending}"
                 if not (folder / field[kind]).exists():
-                    _replace(folder / field[kind], content)
+                    storage.replace(folder / field[kind], content)
         except OSError as e:
             raise AuditLogError(
                 f"{folder}: cannot be written ({e.strerror}). Free space on the disk."
@@ -229,8 +238,10 @@ class AuditLog:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[int]:
-        """Open the entries for writing, by one process at a time; gives the file's handle. Raises
-        AuditLogError."""
+        """Open the entries for writing, by one process at a time; gives the file's handle.
+
+        Raises AuditLogError.
+        """
         try:
             folders.claim(self.folder, KIND)
             self._refuse_link()
@@ -240,7 +251,8 @@ class AuditLog:
             raise AuditLogError(str(e)) from None
         except OSError as e:
             raise AuditLogError(
-                f"{self.folder}: answers cannot be logged here ({e.strerror}). Set {AUDIT_LOG_VARIABLE} to a folder of "
+                f"{self.folder}: answers cannot be logged here ({e.strerror}). Set "
+                f"{AUDIT_LOG_VARIABLE} to a folder of "
                 "yours."
             ) from None
         try:
@@ -251,11 +263,14 @@ class AuditLog:
             os.close(lock)  # releases it
 
     def _refuse_link(self) -> None:
-        """Raise FolderError where `retained` leads out of the folder: texts would be written and
-        removed elsewhere."""
+        """Raise FolderError where `retained` leads out of the folder.
+
+        Texts would be written and removed elsewhere.
+        """
         if self._retained.is_symlink():
             raise FolderError(
-                f"{self._retained}: is a link, and texts are retained in a folder only. Remove the link."
+                f"{self._retained}: is a link, and texts are retained in a folder only. Remove the "
+                "link."
             )
 
     def _wait(self, lock: int) -> None:
@@ -264,7 +279,8 @@ class AuditLog:
             waited = time.monotonic() - start
             if waited > PATIENCE:
                 raise AuditLogError(
-                    f"{self.folder}: another pulse-edge has been writing the audit log for {PATIENCE:.0f} s. "
+                    f"{self.folder}: another pulse-edge has been writing the audit log for "
+                    f"{PATIENCE:.0f} s. "
                     "End it, and run again."
                 )
             if waited > QUIET_WAIT and not noted:
@@ -272,11 +288,13 @@ class AuditLog:
                 self._note(f"another pulse-edge is writing the audit log in {self.folder}: waiting")
             time.sleep(WAIT_STEP)
 
-    # --- reading ------------------------------------------------------------------------------------------------------
+    # --- reading ----------------------------------------------------------------------------------
 
     def entries(self) -> Iterator[Entry]:
-        """Give every entry, oldest first. Raises AuditLogError at the first line that is not as it
-        was written."""
+        """Give every entry, oldest first.
+
+        Raises AuditLogError at the first line that is not as it was written.
+        """
         return (entry for entry, _line in self._chain(*self._snapshot()))
 
     def verify(self, expect: str | None = None) -> Head:
@@ -293,11 +311,13 @@ class AuditLog:
             before, head = head, head.after(line)
             expected = expected or entry.hash == expect
             faults += self._retained_faults(entry)
-        # A power cut between the two files leaves `head` one entry behind; the next answer repairs it.
+        # A power cut between the two files leaves `head` one entry behind; the next answer
+        # repairs it.
         if raw not in (head.line(), before.line()) and (raw or head.entries > 1):
             number = raw.decode("ascii", "replace").split()[:1] or ["none"]
             faults.append(
-                f"{head.entries} entries, and {HEAD} says {number[0]}: the last ones were removed, or {HEAD} was altered"
+                f"{head.entries} entries, and {HEAD} says {number[0]}: the last ones were removed, "
+                f"or {HEAD} was altered"
             )
         if not expected:
             faults.append(
@@ -308,8 +328,7 @@ class AuditLog:
         return head
 
     def retained(self, entry: Entry) -> dict[str, Path]:
-        """Return the paths of an entry's `texts` and `picture`, up to their last day and as far as
-        they exist."""
+        """Return the paths of an entry's `texts` and `picture` that exist, up to their last day."""
         field, today = entry.fields.get("retained") or {}, datetime.date.today().isoformat()
         if not isinstance(field, dict) or not _DAY.fullmatch(day := str(field.get("until"))):
             return {}
@@ -338,28 +357,31 @@ class AuditLog:
                 yield f"the {kind} retained with entry {entry.number} was altered"
 
     def _snapshot(self) -> tuple[bytes, int]:
-        """Return the bytes of `head` and the size of the entries at one moment, without a lock: a
-        reader changes no file.
+        """Return the bytes of `head` and the size of the entries at one moment, without a lock.
+
+        A reader changes no file.
 
         A writer lengthens the entries before it replaces `head`, by one line at most between two
         equal looks at `head`. Raises AuditLogError where there is no log.
         """
         try:
             end = time.monotonic() + PATIENCE
-            head = _bytes_of(self._head)
+            head = storage.bytes_of(self._head)
             while True:
                 size = self._log.stat().st_size
-                before, head = head, _bytes_of(self._head)
+                before, head = head, storage.bytes_of(self._head)
                 if head == before or time.monotonic() > end:
                     return head, size
         except (FileNotFoundError, NotADirectoryError):
             if self._head.exists() or folders.read(self.folder):
                 raise AuditLogError(
-                    f"{self._log}: is missing. Keep the folder as it is, and find out who removed the file; or move the "
+                    f"{self._log}: is missing. Keep the folder as it is, and find out who removed "
+                    "the file; or move the "
                     "folder away to begin a new log."
                 ) from None
             raise AuditLogError(
-                f"{self.folder}: there is no audit log. Either no answer was given yet, or the log is in another folder: "
+                f"{self.folder}: there is no audit log. Either no answer was given yet, or the log "
+                "is in another folder: "
                 f"name that with --audit-log or {AUDIT_LOG_VARIABLE}."
             ) from None
         except OSError as e:
@@ -383,7 +405,8 @@ class AuditLog:
                 problem = fault(line, previous)
                 if problem and number == 1 and not words and folders.read(self.folder) is None:
                     raise AuditLogError(
-                        f"{self._log}: is no audit log of pulse-edge. Name another folder with --audit-log."
+                        f"{self._log}: is no audit log of pulse-edge. Name another folder with "
+                        "--audit-log."
                     )
                 if problem:
                     raise AuditLogError(f"{self._log}: entry {number} {problem}. {_INVESTIGATE}")
@@ -398,44 +421,3 @@ class AuditLog:
 
     def _unreadable(self, error: OSError) -> AuditLogError:
         return AuditLogError(f"{self._log}: cannot be read ({error.strerror}). Ask its owner.")
-
-
-# --- files that survive a power cut -----------------------------------------------------------------------------------
-
-
-def _append(file: int, data: bytes) -> None:
-    """Write all of `data` behind the end of the file, down to the disk."""
-    os.lseek(file, 0, os.SEEK_END)
-    while data:
-        data = data[os.write(file, data) :]
-    sync(file)
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Give a file its new content, down to the disk, or leave the old one. A failure leaves no
-    half: it may be a patient's."""
-    with replacing(path) as file:
-        file.write(data)
-    sync_folder(path.parent)
-
-
-def _bytes_of(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return b""
-
-
-def _read_from(file: int, at: int, size: int) -> bytes:
-    if hasattr(os, "pread"):
-        return os.pread(file, size, at)
-    os.lseek(file, at, os.SEEK_SET)
-    return os.read(file, size)
-
-
-def _names(folder: Path) -> list[str]:
-    """Return the names in a folder; none where it is absent or a link."""
-    try:
-        return [] if folder.is_symlink() else os.listdir(folder)
-    except OSError:
-        return []

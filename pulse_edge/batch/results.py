@@ -1,5 +1,7 @@
-"""The results of a batch as files: `results.jsonl` (a report a line) and `results.csv` (a row for
-each answer)."""
+"""The results of a batch as files.
+
+`results.jsonl` has a report on each line, `results.csv` a row for each answer.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,9 @@ from pulse_edge.report.report import NoAnswer
 
 REPORTS, TABLE = "results.jsonl", "results.csv"
 COLUMNS = (
-    "notice", "file", "page", "state", "verdict", "leads", "reasons", "contradictions", "question", "answer", "complete",
-    "findings", "error", "page_sha256", "kit", "kit_sha256", "image_tokens_read", "intended_use",
+    "notice", "file", "page", "state", "verdict", "leads", "reasons", "contradictions", "question",
+    "answer", "complete", "findings", "error", "page_sha256", "kit", "kit_sha256",
+    "image_tokens_read", "intended_use",
 )  # fmt: skip
 BYTE_ORDER_MARK = "\ufeff"
 """Tells Excel that a table is UTF-8."""
@@ -40,8 +43,10 @@ class Result(NamedTuple):
 
 
 def write(folder: Path, results: Callable[[], Iterable[Result]]) -> None:
-    """Replace both files; `results` is called for each, so that no more than one report is in
-    memory. Raises OSError."""
+    """Replace both files.
+
+    `results` is called for each, so that no more than one report is in memory. Raises OSError.
+    """
     for name, lines in ((REPORTS, _json_lines(results())), (TABLE, _table(results()))):
         pieces = (line.encode("utf-8", "replace") for line in lines)
         write_whole(folder / name, pieces, overwrite=True)

@@ -90,7 +90,7 @@ def _paths(source: str) -> Iterator[str]:
 
 
 def _below(folder: str) -> Iterator[str]:
-    """Every file below a folder; also folders that cannot be read, and links to folders elsewhere."""
+    """Give every file below a folder, unreadable folders, and links to folders elsewhere."""
     unreadable: list[str] = []
     top = os.path.realpath(folder)
     for parent, folders, names in os.walk(folder, onerror=lambda e: unreadable.append(_path(e))):
@@ -125,8 +125,10 @@ def _listed(path: str) -> Iterator[str]:
 
 
 class Settled:
-    """Holds back files that are still being written: a file passes when it has not changed since
-    the last look."""
+    """Holds back files that are still being written.
+
+    A file passes when it has not changed since the last look.
+    """
 
     def __init__(self) -> None:
         self._last_look: dict[str, tuple[int, int]] = {}

@@ -53,7 +53,7 @@ CREATE TABLE pages (
     exit_code INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (file, page)
 );
-CREATE TABLE in_progress (          -- pages being read: a page that stands here at the start was interrupted
+CREATE TABLE in_progress (          -- pages being read; at the start: pages that were interrupted
     file INTEGER NOT NULL REFERENCES files (id),
     page INTEGER NOT NULL,
     crashes INTEGER NOT NULL DEFAULT 0,
@@ -81,8 +81,9 @@ class Store:
     """A batch's folder, open for one process. Use as a context manager."""
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
-        """Open or begin the batch. Raises BatchError if it was begun with other settings, or
-        another process has it.
+        """Open or begin the batch.
+
+        Raises BatchError if it was begun with other settings, or another process has it.
 
         `settings` are JSON values that all pages of the batch share.
         """
@@ -108,14 +109,16 @@ class Store:
             raise
 
     def _remove_unfinished(self) -> None:
-        """Remove files that a killed process left half-written: only one process at a time works
-        here."""
+        """Remove files that a killed process left half-written.
+
+        Only one process at a time works here.
+        """
         for pattern in (f"{UNFINISHED}*", f"pages/{UNFINISHED}*"):
             for path in self.folder.glob(pattern):
                 path.unlink(missing_ok=True)
 
     def _restrict_access(self) -> None:
-        """Give the database to its owner alone; SQLite gives new files the rights of the first one."""
+        """Restrict the database to its owner; SQLite gives its other files the same rights."""
         for name in (DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm"):
             if name == DATABASE or (self.folder / name).exists():
                 os.close(open_private(self.folder / name))
@@ -132,10 +135,11 @@ class Store:
         names = stored.keys() | values.keys()
         if other := sorted(key for key in names if stored.get(key) != values.get(key)):
             raise BatchError(
-                f"{self.folder}: was begun with another {' and '.join(other)}. Choose another folder with -o."
+                f"{self.folder}: was begun with another {' and '.join(other)}. Choose another "
+                "folder with -o."
             )
 
-    # --- access to the database -------------------------------------------------------------------------------------
+    # --- access to the database -------------------------------------------------------------------
 
     @property
     def _database(self) -> sqlite3.Connection:
@@ -153,7 +157,8 @@ class Store:
             yield
         except sqlite3.Error as e:
             raise BatchError(
-                f"{self._path}: {e}. Look at the disk (space, rights), and run the same command again: it continues "
+                f"{self._path}: {e}. Look at the disk (space, rights), and run the same command "
+                "again: it continues "
                 "where it stopped."
             ) from e
 
@@ -170,7 +175,7 @@ class Store:
                     db.execute("ROLLBACK")
                 raise
 
-    # --- work list ----------------------------------------------------------------------------------------------------
+    # --- work list --------------------------------------------------------------------------------
 
     def add(self, paths: Iterator[SourceFile]) -> int:
         """Put files on the list; return how many are new or have changed since they failed."""
@@ -205,7 +210,10 @@ class Store:
     def retry(self) -> None:
         """Put every file that failed, or that has a page that failed, on the list again."""
         with self._transaction() as db:
-            query = "SELECT id FROM files WHERE state = 'failed' UNION SELECT file FROM pages WHERE error IS NOT NULL"
+            query = """
+                SELECT id FROM files WHERE state = 'failed'
+                UNION SELECT file FROM pages WHERE error IS NOT NULL
+            """
             for (file,) in db.execute(query).fetchall():
                 self._wait_again(db, file)
 
@@ -228,7 +236,10 @@ class Store:
 
     def exit_code(self) -> int:
         """Return the exit code of the worst page."""
-        query = "SELECT max(exit_code) FROM (SELECT exit_code FROM files UNION ALL SELECT exit_code FROM pages)"
+        query = """
+            SELECT max(exit_code) FROM
+            (SELECT exit_code FROM files UNION ALL SELECT exit_code FROM pages)
+        """
         return int(self._one(query)[0] or 0)
 
     def failed_pages(self) -> int:
@@ -244,12 +255,14 @@ class Store:
             return int(db.execute(query, (file, page)).fetchone()[0])
 
     def note_crash(self) -> bool:
-        """Note that the program crashed at the page in progress; return whether there is such a
-        page."""
+        """Note that the program crashed at the page in progress.
+
+        Return whether there is such a page.
+        """
         with self._transaction() as db:
             return db.execute("UPDATE in_progress SET crashes = crashes + 1").rowcount > 0
 
-    # --- results ------------------------------------------------------------------------------------------------------
+    # --- results ----------------------------------------------------------------------------------
 
     def has(self, file: int, page: int) -> bool:
         """Whether a page has a result."""
@@ -265,8 +278,10 @@ class Store:
         *,
         last: bool = True,
     ) -> None:
-        """Commit a page's report, or the reason why it has none; with the `last` page the file is
-        done."""
+        """Commit a page's report, or the reason why it has none.
+
+        With the `last` page the file is done.
+        """
         text = None if report is None else report.to_json()
         reason, code = (None, 0) if error is None else (str(error), error.exit_code)
         contradictions = 0 if report is None else len(report.contradictions)
@@ -290,8 +305,10 @@ class Store:
     def results(self) -> Iterator[Result]:
         """Give the results of all pages and unreadable files, those with contradictions first."""
         query = """
-            SELECT path, page, report, pages.error, pages.exit_code, contradictions, id FROM pages JOIN files ON file = id
-            UNION ALL SELECT path, 0, NULL, error, exit_code, 0, id FROM files WHERE state = 'failed'
+            SELECT path, page, report, pages.error, pages.exit_code, contradictions, id
+            FROM pages JOIN files ON file = id
+            UNION ALL
+            SELECT path, 0, NULL, error, exit_code, 0, id FROM files WHERE state = 'failed'
             ORDER BY contradictions DESC, id, page
         """
         with self._explained():
@@ -318,8 +335,10 @@ class Store:
 
 
 def finished_pages(folder: Path) -> int:
-    """Count the finished pages of a batch that another process may be working on; 0 without a
-    batch."""
+    """Count the finished pages of a batch that another process may be working on.
+
+    The count is 0 without a batch.
+    """
     path = folder / DATABASE
     if not path.is_file():
         return 0
@@ -332,8 +351,9 @@ def finished_pages(folder: Path) -> int:
 
 
 def _lock(folder: Path) -> int:
-    """Lock the folder by an open file, and return its handle. Raises BatchError if another process
-    has the lock.
+    """Lock the folder by an open file, and return its handle.
+
+    Raises BatchError if another process has the lock.
 
     Raises FolderError for a folder that holds other files than a batch's.
     """
@@ -350,5 +370,6 @@ def _lock(folder: Path) -> int:
         time.sleep(LOCK_PAUSE)
     os.close(lock)
     raise BatchError(
-        f"{folder}: another pulse-edge works on it. Wait until it is done, or choose another with -o."
+        f"{folder}: another pulse-edge works on it. Wait until it is done, or choose another with "
+        "-o."
     )

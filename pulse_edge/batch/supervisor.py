@@ -1,5 +1,6 @@
-"""Run a command's work in a process of its own and start it again after a crash: no page ends a
-batch.
+"""Run a command's work in a process of its own and start it again after a crash.
+
+In this way no page ends a batch.
 
 The worker notes Python's errors page by page. What ends a whole process (an abort in native code,
 the kernel's out-of-memory killer) is only seen from here. Standard library only.
@@ -36,7 +37,7 @@ def follow_supervisor() -> None:
 
 
 def _wait_for_end_of_input() -> None:
-    """Standard input is a pipe to which the supervisor writes nothing; it ends with the supervisor."""
+    """Wait for the end of standard input, a pipe that the supervisor holds open."""
     while os.read(0, 1):
         pass
     os._exit(1)
@@ -59,7 +60,8 @@ def run(words: Callable[[Start], Sequence[str]], finished_pages: Callable[[], in
         start, before = "again", now
         if crashes >= PATIENCE:
             raise BatchError(
-                f"the program crashed {crashes} times in a row ({_name(code)}). Run pulse-edge doctor."
+                f"the program crashed {crashes} times in a row ({_name(code)}). Run pulse-edge "
+                "doctor."
             )
         text = f"warning: the program crashed ({_name(code)}). It continues."
         print(text, file=sys.stderr, flush=True)

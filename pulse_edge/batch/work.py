@@ -44,8 +44,9 @@ class Work:
 
 
 def run(store: Store, work: Work) -> None:
-    """Read and answer everything on the work list. A page that fails is noted, and the others
-    continue.
+    """Read and answer everything on the work list.
+
+    A page that fails is noted, and the others continue.
 
     Raises AuditLogError, BatchError and OutputError, which end the batch.
     """

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from pulse_edge.page.reader import Page
 
 HELP = (
-    "Type a question about the page. /new begins a new conversation, /help shows this, /quit or Ctrl-D ends, "
+    "Type a question about the page. /new begins a new conversation, /help shows this, /quit or "
+    "Ctrl-D ends, "
     "Ctrl-C stops an answer."
 )
 
@@ -48,7 +49,8 @@ def ask(file: str, **values: Any) -> None:
 
     if file == "-":
         raise UsageError(
-            "-: standard input holds the questions, so the page cannot come from there. Name a file."
+            "-: standard input holds the questions, so the page cannot come from there. Name a "
+            "file."
         )
     request, console = options.request(values), Console()
     session = Session(request, console)
@@ -75,8 +77,10 @@ class _Conversation:
         self._first = True
 
     def take(self, line: str) -> None:
-        """Answer a question or obey a command. A stopped answer is no turn; an error does not end
-        the conversation."""
+        """Answer a question or obey a command.
+
+        A stopped answer is no turn; an error does not end the conversation.
+        """
         console = self._session.console
         if line == "/new":
             self._turns.clear()

@@ -22,8 +22,8 @@ from pulse_edge.common.text import counted, json_text, one_line, spreadsheet_cel
 from pulse_edge.errors import AuditLogError, UsageError
 
 COLUMNS = (
-    "entry", "time", "local_time", "file_hash", "page_sha256", "kit", "question_sha256", "answer_sha256", "tokens",
-    "complete", "hash",
+    "entry", "time", "local_time", "file_hash", "page_sha256", "kit", "question_sha256",
+    "answer_sha256", "tokens", "complete", "hash",
 )  # fmt: skip
 SHOWN_DIGITS = 12
 """Digits of a hash in the list."""
@@ -63,7 +63,7 @@ def audit() -> None:
 @click.option(
     "--page",
     metavar="FILE|HASH",
-    help="List only entries about this page: its file, its file name, or 8 or more digits of a hash.",
+    help="List only entries about this page: its file, its name, or 8 or more digits of a hash.",
 )
 def list_entries(folder: Path | None, last: int, page: str | None) -> None:
     """List the latest entries, one a line.
@@ -101,8 +101,9 @@ def _line(entry: Entry) -> str:
 
 
 def _about(log: AuditLog, page: str) -> Callable[[Entry], bool]:
-    """Return a test whether an entry is about a page: by the content of its file, its name, or the
-    start of a hash.
+    """Return a test whether an entry is about a page.
+
+    The page is given by its file, its file name, or the start of a hash.
 
     Raises UsageError where `page` can be none of them.
     """
@@ -119,7 +120,8 @@ def _about(log: AuditLog, page: str) -> Callable[[Entry], bool]:
             ) from None
     if not beginnings:
         raise UsageError(
-            f"{page}: is no file and no hash, and {log.folder} has no marker, without which names cannot be found. "
+            f"{page}: is no file and no hash, and {log.folder} has no marker, without which names "
+            "cannot be found. "
             "Give the page's file, or 8 digits or more of its hash."
         )
 

@@ -35,7 +35,7 @@ WORDS = "pulse_edge.batch.words"
 
 
 class _SupervisedCommand(ReadyCommand):
-    """A command that notes its words, so that a worker process can be started with the same ones."""
+    """A command that notes its words, with which its worker process is started."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.meta[WORDS] = tuple(args)
@@ -123,7 +123,8 @@ def _work(
     with Store(folder, request.batch_settings(session.kit.sha256)) as store:
         if after_crash and not store.note_crash():
             raise BatchError(
-                "the program crashed while it read no page. Run pulse-edge doctor to see what is wrong."
+                "the program crashed while it read no page. Run pulse-edge doctor to see what is "
+                "wrong."
             )
         if not watch:
             store.add(source_files.files(sources, folder))
@@ -202,8 +203,10 @@ class _Answerer:
 
 
 class ProgressNotes:
-    """Notes a line about each page: its result, how many files are left, and the time they take at
-    this pace."""
+    """Notes a line about each page.
+
+    The line has its result, the number of remaining files, and their time at this pace.
+    """
 
     def __init__(self, store: Store, note: Callable[..., None]) -> None:
         self._store = store

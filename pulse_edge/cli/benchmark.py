@@ -23,7 +23,7 @@ from pulse_edge.common.text import json_text
     default=3,
     show_default=True,
     metavar="N",
-    help="Measured runs, of which the median is shown.",
+    help="Measured runs; the median is shown.",
 )
 @click.option(
     "--max-tokens",

@@ -32,7 +32,7 @@ JPEG_QUALITY, PNG_COMPRESSION = 92, 4
     "--save-page",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
-    help="Save each page as the model sees it, and a copy with the detected leads and grid drawn on it.",
+    help="Save each page as the model sees it, and a copy with leads and grid drawn on it.",
 )
 @click.option(
     "--overwrite",
@@ -129,8 +129,10 @@ def _text(checked: CheckedPage, as_json: bool) -> str:
 
 
 def _save(checked: CheckedPage, folder: Path, *, overwrite: bool) -> list[Path]:
-    """Save NAME.ENDING.png as the model sees it, .overlay with rows and verdict, .sheet with the
-    outline; return the paths.
+    """Save pictures of a page, and return their paths.
+
+    NAME.ENDING.png is the page as the model sees it, .overlay has rows and verdict drawn on it,
+    .sheet the outline of the sheet.
 
     ENDING is that of the page's file. Pictures of photographs are JPEG files, which take a tenth of
     the space. A name that exists gets a number, unless `overwrite`. Raises UsageError where the

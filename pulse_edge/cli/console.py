@@ -61,8 +61,7 @@ def show_traceback(error: BaseException) -> None:
 
 
 def time_left(task: Any) -> str:
-    """Time left of a bar, by its own pace, else as this machine's profile expects; empty without
-    either."""
+    """Return the time left of a bar: by its own pace, else as the machine profile expects."""
     seconds, expected = task.time_remaining, task.fields["expected"]
     if seconds is None and expected is not None:
         seconds = max(0.0, expected - (task.elapsed or 0.0))
@@ -105,8 +104,10 @@ class Console:
             self.clear_bars()
 
     def _step(self, stage: str, done: int, total: int) -> None:
-        """Draw bars only while a stage runs: rich holds back what others write until their line
-        ends."""
+        """Draw bars only while a stage runs.
+
+        Rich holds back what others write until their line ends.
+        """
         if stage not in self._tasks:
             if not self._tasks:
                 self._bar.start()
@@ -119,8 +120,7 @@ class Console:
                 self._bar.stop()
 
     def expect(self, speed: Speed | None) -> None:
-        """Set this machine's speed with the kit, from which the time left of a new stage is
-        computed."""
+        """Set this machine's speed with the kit: the time left of a new stage comes from it."""
         self._speed = speed
 
     def expected(self, stage: str, total: int) -> float | None:
@@ -180,7 +180,8 @@ class Console:
             else "encoded earlier"
         )
         self.note(
-            f"{encoded.file}: {len(encoded.image_tokens)} image tokens from {encoded.tiles} tiles, {encoding}, "
+            f"{encoded.file}: {len(encoded.image_tokens)} image tokens from {encoded.tiles} tiles, "
+            f"{encoding}, "
             f"first token after {first:.1f} s, {speed:.1f} tokens/s, "
             f"peak memory {memory.peak() / memory.MIB:,.0f} MiB"
         )

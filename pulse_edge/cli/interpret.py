@@ -124,8 +124,10 @@ def _workload(session: Session, pages: int) -> Workload:
 
 
 def _estimate(session: Session, queue: PageQueue, workload: Workload) -> None:
-    """Say the time that each page would take, and the memory. Raises MemoryShortage as loading
-    would."""
+    """Say the time that each page would take, and the memory.
+
+    Raises MemoryShortage as loading would.
+    """
     from pulse_edge.diagnostics import estimate
     from pulse_edge.inference import vision_encoder
     from pulse_edge.machine import memory_plan, profile
@@ -202,7 +204,7 @@ class _Interpreter:
         return answering
 
     def _say(self, text: str) -> None:
-        """Print a piece of the text report, or hold it until the contradictions above it are known."""
+        """Print a piece of the text report, or hold it back for the contradictions above it."""
         if self._output.printed != "text":
             return
         if self._holds:
@@ -211,8 +213,10 @@ class _Interpreter:
             say(text)
 
     def _heading(self, encoded: EncodedPage, question: str, *, first: bool) -> str:
-        """Name page and question only where there are several; a program that reads JSON gets no
-        verdict line."""
+        """Name page and question only where there are several.
+
+        A program that reads JSON gets no verdict line.
+        """
         from pulse_edge.cli.session import heading
 
         return heading(

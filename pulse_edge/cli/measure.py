@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
@@ -21,11 +21,12 @@ if TYPE_CHECKING:
     from pulse_edge.page.reader import Page
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
+_Contents: TypeAlias = tuple[Path, Callable[[str], Mapping[str, bytes]]]
 
 
 @dataclasses.dataclass(frozen=True)
 class _Form:
-    """What is made of each page's measurements."""
+    """The form in which each page's measurements are printed and written."""
 
     as_json: bool
     as_csv: bool
@@ -78,7 +79,7 @@ def measure(
 
 
 class _Run:
-    """The pages that were named, one after the other; a page that fails counts for the exit code."""
+    """Measures one page after the other; a page that fails counts for the exit code."""
 
     def __init__(self, form: _Form, person: tuple[float | None, Any], *, force: bool) -> None:
         self._form, self._person, self._force = form, person, force
@@ -119,19 +120,33 @@ class _Run:
             self._console.note(f"written: {path}")
 
     def _files(self, measured: PageMeasurement, checked: Any) -> Iterator[Path]:
-        from pulse_edge.common.files import write_set
+        """Write the files that were asked for, and yield their paths. Raises OutputError."""
+        from pulse_edge.common.files import write_named_set
 
         stem = re.sub(r"[^A-Za-z0-9_-]+", "_", Path(measured.file).name).strip("_-") or "page"
+        for folder, contents_of in self._contents(measured, checked):
+            try:
+                yield from write_named_set(
+                    folder, stem, contents_of, overwrite=self._form.overwrite
+                )
+            except OSError as e:
+                raise OutputError(
+                    f"{e.filename or folder}: cannot be written ({e.strerror or e}). Make room, or "
+                    "choose another folder; then run the same command again."
+                ) from e
+
+    def _contents(self, measured: PageMeasurement, checked: Any) -> Iterator[_Contents]:
+        """Yield each folder with the function that makes the files for it."""
         if self._form.wfdb is not None:
             from pulse_edge.measurement import wfdb
 
-            contents = wfdb.record(measured.signal, stem, [f"traced from {measured.file}"])
-            yield from write_set(self._form.wfdb, stem, contents, overwrite=self._form.overwrite)
+            source = [f"traced from {measured.file}"]
+            yield self._form.wfdb, lambda name: wfdb.record(measured.signal, name, source)
         if self._form.plot is not None:
             from pulse_edge.measurement import overlay
 
             picture = {".png": overlay.png(checked.flat.image, measured)}
-            yield from write_set(self._form.plot, stem, picture, overwrite=self._form.overwrite)
+            yield self._form.plot, lambda _name: picture
 
     def _fail(self, name: str, error: Exception) -> None:
         failure = on_page(name, error)
@@ -148,7 +163,7 @@ def _rendered(measured: PageMeasurement, form: _Form) -> str:
 
 
 def as_json(measured: PageMeasurement) -> dict[str, Any]:
-    """Return what `measure --json` prints about a page; the signal itself goes to `--wfdb`."""
+    """Return the JSON object that `measure --json` prints about a page, without the signal."""
     signal = measured.signal
     return {
         "file": measured.file,
@@ -159,14 +174,29 @@ def as_json(measured: PageMeasurement) -> dict[str, Any]:
         "gain_certain": signal.gain_certain,
         "lead_scores": dict(zip(_leads(), (round(s, 3) for s in signal.scores), strict=True)),
         "reasons": list(signal.reasons),
-        "measurements": [dataclasses.asdict(m) for m in measured.measurements],
+        "age_years": measured.age_years,
+        "sex": measured.sex,
+        "measurements": [
+            dataclasses.asdict(m) | {"limits": _limits(m.key, measured.age_years, measured.sex)}
+            for m in measured.measurements
+        ],
         "beats": [dataclasses.asdict(beat) for beat in measured.result.beats],
         "seconds": round(measured.seconds, 3),
     }
 
 
+def _limits(key: str, age_years: float | None, sex: str | None) -> list[dict[str, Any]]:
+    """Return the limits of a measurement that were published for this age and sex."""
+    from pulse_edge.measurement.criteria import limits_for
+
+    names = ("low", "finding_below", "high", "finding_above", "source")
+    return [
+        {name: getattr(limit, name) for name in names} for limit in limits_for(key, age_years, sex)
+    ]
+
+
 def text_lines(measured: PageMeasurement) -> list[str]:
-    """Return what `measure` prints about a page for people."""
+    """Return the lines that `measure` prints about a page for people."""
     from pulse_edge.measurement.summary import summary_lines
 
     signal = measured.signal

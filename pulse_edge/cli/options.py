@@ -53,7 +53,7 @@ def combined(*options: Callable[[Command], Command]) -> Callable[[Command], Comm
     return decorate
 
 
-# --- which kit, and what it may use -----------------------------------------------------------------------------------
+# --- which kit, and what it may use ---------------------------------------------------------------
 
 
 def _bytes(_context: click.Context, _option: click.Parameter, text: str | None) -> int | None:
@@ -119,7 +119,7 @@ kv_cache_size = click.option(
 model = combined(kit, device, threads, memory, force_kit, speculation, cache, kv_cache_size)
 
 
-# --- how a page is prepared -------------------------------------------------------------------------------------------
+# --- how a page is prepared -----------------------------------------------------------------------
 
 
 def _image_tokens(_context: click.Context, _option: click.Parameter, text: str) -> str:
@@ -144,13 +144,13 @@ image_tokens = click.option(
     show_default=True,
     metavar="all|no-padding|N",
     callback=_image_tokens,
-    help="Image tokens to read: all, all but the padding, or the N with most attention (N:similarity: the N least "
-    "alike). Fewer than all can change an answer.",
+    help="Image tokens to read: all, all but the padding, or the N with most attention "
+    "(N:similarity: the N least alike). Fewer than all can change an answer.",
 )
 page = combined(no_rectify, force, image_tokens)
 
 
-# --- what is measured -------------------------------------------------------------------------------------------------
+# --- what is measured -----------------------------------------------------------------------------
 
 no_measure = click.option(
     "--no-measure",
@@ -174,7 +174,7 @@ sex = click.option(
 measurement = combined(no_measure, age, sex)
 
 
-# --- what is asked ----------------------------------------------------------------------------------------------------
+# --- what is asked --------------------------------------------------------------------------------
 
 questions = click.option(
     "-q",
@@ -201,7 +201,7 @@ findings = click.option(
 )
 
 
-# --- where answers go -------------------------------------------------------------------------------------------------
+# --- where answers go -----------------------------------------------------------------------------
 
 formats = click.option(
     "--format",
@@ -221,8 +221,9 @@ retain = click.option(
 
 
 def request(options: Mapping[str, Any], default_formats: tuple[str, ...] = ("text",)) -> Request:
-    """Make a request of a command's options by name. An option that the command does not have keeps
-    its default.
+    """Make a request of a command's options by name.
+
+    An option that the command does not have keeps its default.
 
     Raises UsageError before anything long begins.
     """
@@ -310,5 +311,6 @@ def _refuse_named_pipe(path: Path) -> None:
     resolved = os.path.realpath(path)
     if is_pipe and os.path.exists(resolved) and not resolved.startswith(("/dev/fd/", "/proc/")):
         raise UsageError(
-            f"{path}: is a named pipe, and reading it could wait forever. Name a file with the JSON Schema."
+            f"{path}: is a named pipe, and reading it could wait forever. Name a file with the "
+            "JSON Schema."
         )

@@ -40,8 +40,10 @@ class PageQueue:
             self._session.console.note(text, always=True)
 
     def count(self) -> int:
-        """Return the number of pages. A single file is opened for that; of several files each
-        counts as one page."""
+        """Return the number of pages.
+
+        A single file is opened for that; of several files each counts as one page.
+        """
         if len(self._files) > 1:
             return len(self._files)
         document = self._open(self._files[0])
@@ -64,8 +66,10 @@ class PageQueue:
                 document.close()
 
     def encoded(self, model: PulseModel) -> Iterator[tuple[Page, EncodedPage]]:
-        """Encode each page; all of them first where the encoder has to make room for the language
-        model."""
+        """Encode the pages one by one.
+
+        All are encoded first where the encoder has to make room for the language model.
+        """
         pages = self._encoded(model)
         yield from list(pages) if model.plan.encoder_first else pages
 

@@ -32,7 +32,7 @@ def _note_debug(ctx: click.Context, _option: click.Parameter, debug: bool) -> No
 
 
 class Program(click.Group):
-    """The commands of one program, with the option --debug, which shows where an error came from."""
+    """The commands of one program, with --debug, which shows where an error came from."""
 
     def __init__(self, *args: Any, **attributes: Any) -> None:
         super().__init__(*args, **attributes)
@@ -140,8 +140,7 @@ class _Signals:
         raise KeyboardInterrupt(number)
 
     def _raise_again(self, event: sys.UnraisableHookArgs) -> None:
-        """Raise a signal again that came in a destructor or a callback of C, where Python only
-        prints it."""
+        """Raise a signal again that Python only printed, in a destructor or a callback of C."""
         if isinstance(event.exc_value, KeyboardInterrupt):
             threading.Timer(RAISE_AGAIN_AFTER, _thread.interrupt_main, (self.last,)).start()
         else:
@@ -154,7 +153,7 @@ class _Signals:
 
 
 def _exit_now(text: str, code: int) -> NoReturn:
-    """End the process at once: an engine's thread may be inside a long call that cannot be stopped."""
+    """End the process at once: a thread of an engine may be in a long call that has no end."""
     with contextlib.suppress(OSError):  # the terminal may be gone
         print(text, file=sys.stderr, flush=True)
         sys.stdout.flush()

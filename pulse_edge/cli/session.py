@@ -41,14 +41,18 @@ class Session:
 
     @functools.cached_property
     def image_token_cache(self) -> ImageTokenCache | None:
-        """Image tokens of earlier pages. Raises FolderError where the folder is not this user's
-        cache."""
+        """Image tokens of earlier pages.
+
+        Raises FolderError where the folder is not this user's cache.
+        """
         return cache.image_tokens() if self.request.model.cache else None
 
     @contextlib.contextmanager
     def load(self, workload: Workload | None = None) -> Iterator[PulseModel]:
-        """Load the model with a progress bar, and close it at the end. Raises what
-        `PulseModel.load` raises."""
+        """Load the model with a progress bar, and close it at the end.
+
+        Raises what `PulseModel.load` raises.
+        """
         options = self.request.model
         size = None if self.image_token_cache is None else options.kv_cache_size
         prefix_cache = None if size is None else cache.kv_caches(size)
@@ -88,8 +92,7 @@ class Session:
     def logged(
         self, model: PulseModel, encoded: EncodedPage, answering: Answering, page: Page
     ) -> Iterator[None]:
-        """Append the answer that the block shows to the audit log, also where the block is
-        interrupted."""
+        """Log the answer that the block shows, also where the block is interrupted."""
 
         def append(ended: str) -> None:
             fields = dataclasses.asdict(model.report(encoded, [answering]))
@@ -112,8 +115,10 @@ def heading(
     page_verdict: bool = True,
     file: bool = False,
 ) -> str:
-    """Return the lines before an answer: notices, then on request the file, the verdict on the
-    page, the question."""
+    """Return the lines before an answer.
+
+    They are notices, then on request the file, the verdict on the page, and the question.
+    """
     from pulse_edge.page import admission
 
     lines: list[Any] = [*model.notices(encoded)]

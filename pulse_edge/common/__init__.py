@@ -1,2 +1,4 @@
-"""Shared foundations: files, folders, printable text, strict JSON, isolated child processes.
-Imports nothing above itself."""
+"""Shared foundations: files, folders, paths, printable text, strict JSON, isolated child processes.
+
+No module here imports another package than this one and `errors`.
+"""

@@ -98,8 +98,23 @@ def write_set(
     If one of them exists, all get the first free number: `stem-2`, `stem-3`, ... With `overwrite`
     they are replaced instead. Raises OSError.
     """
+    return write_named_set(folder, stem, lambda _name: contents, overwrite=overwrite)
+
+
+def write_named_set(
+    folder: Path,
+    stem: str,
+    contents_of: Callable[[str], Mapping[str, bytes]],
+    *,
+    overwrite: bool = False,
+) -> list[Path]:
+    """Write a set of files whose contents name one another, as `write_set` does.
+
+    `contents_of` gets the name without an ending that the files will have. Raises OSError.
+    """
     for number in itertools.count(1):
         name = stem if number == 1 else f"{stem}-{number}"
+        contents = contents_of(name)
         paths = [folder / f"{name}{ending}" for ending in contents]
         if not overwrite and any(map(os.path.lexists, paths)):
             continue

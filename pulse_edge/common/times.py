@@ -24,8 +24,9 @@ def now(precision: str = "milliseconds") -> Moment:
 
 
 def for_people(utc: str, local: str = "") -> str:
-    """Return UTC and, in brackets, local time with its offset; without `local`, the local time of
-    this machine.
+    """Return UTC and, in brackets, local time with its offset.
+
+    Without `local` it is the local time of this machine.
 
     A text that is no time is returned as it is.
     """

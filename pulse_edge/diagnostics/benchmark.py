@@ -79,7 +79,7 @@ def _once(model: PulseModel, page: reader.Page, tokens: int) -> dict[str, float]
 
 
 def step(model: PulseModel, encoded: EncodedPage, width: int) -> float:
-    """Return the seconds of a verification step of `width` tokens, of which one stays."""
+    """Return the seconds of a verification step of `width` tokens that accepts one of them."""
     language = model.language
     logits = model.prefill(encoded, model.turns(SECOND_QUESTION, ()))
     token, start = int(logits.argmax()), time.perf_counter()

@@ -130,7 +130,7 @@ def judge_engine(probed: dict[str, Any], flags: frozenset[str], name: str, build
 def free_memory() -> Check:
     """Show free memory and cores."""
     free, threads = memory.available(), cpu.threads()
-    shown = "not told by the system" if free is None else f"{memory.shown(free)} free"
+    shown = "not known to the system" if free is None else f"{memory.shown(free)} free"
     quota = cpu.quota()
     cores = f"{len(cpu.allowed())} processors" + (f", {quota:g} of them granted" if quota else "")
     text = f"{shown}; {cores}, starting with {threads}"

@@ -113,7 +113,7 @@ def _read(kit: Kit) -> tuple[float, float, tuple[Case, ...]]:
         tolerance = float(content["tolerance"])
         if not 0 < tolerance <= LARGEST_TOLERANCE or math.isnan(rms) or rms < 0:
             raise ValueError(
-                f"a tolerance of {tolerance:g} and an rms_tolerance of {rms:g} prove nothing"
+                f"a tolerance of {tolerance:g} and an rms_tolerance of {rms:g} cannot prove a kit"
             )
         count = len(content["cases"])
         if count > MOST_CASES:

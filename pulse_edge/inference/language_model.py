@@ -182,8 +182,6 @@ class LanguageModel:
         if model:
             self.lib.llama_model_free(model)
 
-    # --- text and tokens --------------------------------------------------------------------------
-
     def tokenize(self, text: str, *, first: bool) -> list[int]:
         """Return token ids, with BOS in front when `first`. Text that looks like a special token
         stays text."""
@@ -207,8 +205,6 @@ class LanguageModel:
     def ends(self, token: int) -> bool:
         """Whether a token ends the model's turn."""
         return bool(self.lib.llama_vocab_is_eog(self.vocab, token))
-
-    # --- the prefix -------------------------------------------------------------------------------
 
     def clear(self) -> None:
         """Empty the context."""
@@ -297,8 +293,6 @@ class LanguageModel:
         self.position, self.cells = stored
         self._prefix = key, self.position, self.cells
         return True
-
-    # --- tokens and embeddings into the context ---------------------------------------------------
 
     def feed_tokens(self, ids: Sequence[int], *, every: bool = False) -> Float:
         """Decode tokens; return the logits (vocabulary,) behind the last one, or (n, vocabulary)

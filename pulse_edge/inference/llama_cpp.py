@@ -267,14 +267,14 @@ def eval_callback(
 
     def evaluated(tensor: int, ask: bool, _data: Any) -> bool:
         name = libggml.ggml_get_name(tensor).decode()
-        wanted = False
+        copied = False
         with guard():
-            wanted = observer.wants(name)
-            if wanted and not ask:
+            copied = observer.wants(name)
+            if copied and not ask:
                 size = libggml.ggml_nbytes(tensor)
                 values = np.empty(size // 4, np.float32)
                 libggml.ggml_backend_tensor_get(tensor, values.ctypes.data, 0, size)
                 observer.see(name, values)
-        return wanted or not ask
+        return copied or not ask
 
     return lib.ggml_backend_sched_eval_callback(evaluated)

@@ -3,8 +3,6 @@ caller uses `PulseModel`."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +11,6 @@ from types import TracebackType
 
 from PIL import Image
 
-from pulse_edge.common import times
 from pulse_edge.common.arrays import Float
 from pulse_edge.errors import KitError, MemoryShortage, UsageError
 from pulse_edge.inference import (
@@ -32,6 +29,7 @@ from pulse_edge.inference.decoding import Answering
 from pulse_edge.inference.device import DeviceSelection, select_device, threads_for
 from pulse_edge.inference.json_grammar import Grammar
 from pulse_edge.inference.page_encoder import EncodedPage, PageEncoder, Progress
+from pulse_edge.inference.prefill import prefill_page, prefix_key
 from pulse_edge.inference.request import MeasurementOptions
 from pulse_edge.kit import gguf_header, locate, prompt
 from pulse_edge.kit.kit import Kit
@@ -39,9 +37,7 @@ from pulse_edge.kit.manifest import Calibration
 from pulse_edge.kit.verify import verify
 from pulse_edge.machine import cpu, memory, profile, self_test_results
 from pulse_edge.machine.memory_plan import Workload
-from pulse_edge.measurement.summary import selected
 from pulse_edge.page import admission, reader
-from pulse_edge.report.contradictions import with_trace
 from pulse_edge.report.report import Contradiction, Finding, KitSummary, Report
 
 Turns = Sequence[tuple[str, str]]
@@ -234,8 +230,6 @@ class PulseModel:
     ) -> None:
         self.close()
 
-    # --- pages and answers ------------------------------------------------------------------------
-
     def encode(
         self,
         source: Source,
@@ -370,8 +364,6 @@ class PulseModel:
         if self.drafter is not None:
             self.drafter = self.drafter.fresh()
 
-    # --- the context ------------------------------------------------------------------------------
-
     def turns(self, question: str, history: Turns) -> list[str]:
         """Return the texts behind the image; see `prompt.conversation`."""
         template = self.kit.manifest.prompt
@@ -381,7 +373,16 @@ class PulseModel:
         """Fill the context with the page and the texts behind it; return the logits (vocabulary,)
         of the next token."""
         language = self.language
-        self._prefill_page(encoded)
+        cache, settings = self.prefixes, [self.device, self.plan.context]
+        flash = self._engine.flash_attention
+        prefill_page(
+            language,
+            self.kit.manifest.prompt.before,
+            encoded,
+            cache,
+            "" if cache is None else prefix_key(self.kit, encoded, [*settings, flash]),
+            lambda done, total: self.progress("prefill", done, total),
+        )
         ids: list[int] = []
         for text in turns:
             ids += [language.end] if ids else []
@@ -389,31 +390,6 @@ class PulseModel:
         if self.drafter is not None:
             self.drafter.begin(ids)
         return language.feed_tokens(ids)
-
-    def _prefill_page(self, encoded: EncodedPage) -> None:
-        """Fill the context with the page, from the prefix cache where it is stored there."""
-        language, key, cache = self.language, encoded.image_tokens_sha256, self.prefixes
-        name = "" if cache is None else self._prefix_key(encoded)
-        if cache is not None and not language.has(key):
-            cache.load(name, lambda path: language.load(path, key))
-        computed = language.prefill(
-            key,
-            self.kit.manifest.prompt.before,
-            encoded.image_tokens,
-            lambda done, total: self.progress("prefill", done, total),
-            positions=encoded.positions,
-        )
-        if cache is not None and computed:
-            cache.save(name, language.state_bytes, language.save)
-
-    def _prefix_key(self, encoded: EncodedPage) -> str:
-        """Hash of everything that a page's KV cache depends on; the device's text names layout,
-        batch and threads."""
-        settings = [self.device, self.plan.context, self._engine.flash_attention]
-        build = [llama_cpp.version(), llama_cpp.system(), profile.key()]
-        before = self.kit.manifest.prompt.before
-        parts = [self.kit.sha256, before, encoded.image_tokens_sha256, settings, build]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     def _take_turn(self) -> int:
         """The number of a new answer; all older ones end."""
@@ -426,8 +402,6 @@ class PulseModel:
             raise UsageError(
                 "another question was asked before this answer ended. Finish one answer at a time."
             )
-
-    # --- the report -------------------------------------------------------------------------------
 
     def interpret(
         self,
@@ -452,32 +426,14 @@ class PulseModel:
         """Return the report of one page: its answers as far as they have come, findings, and
         contradictions."""
         texts = [answer.text for answer in answers if answer.prose]
-        checks = trace_checks.checks_of(
-            encoded.measured, [(a.question, a.text) for a in answers if a.prose], judged
-        )
-        contradictions = (*with_trace(checks), *self.contradictions(encoded, judged, texts))
-        seconds = self.seconds | encoded.seconds
-        for part in ("prefill", "answer"):
-            seconds[part] = sum(answer.seconds.get(part, 0.0) for answer in answers)
-        moment = times.now("seconds")
-        return Report(
-            notice="\n".join(self.notices(encoded)),
-            file=encoded.file,
-            page_sha256=encoded.page_sha256,
-            answers=tuple(answer.so_far() for answer in answers),
-            kit=self._summary(),
-            device=self.device,
-            versions=reporting.versions(),
-            seconds={part: round(value, 3) for part, value in seconds.items()},
-            image_tokens=len(encoded.image_tokens),
-            image_tokens_read=encoded.image_tokens_read,
-            quality=None if encoded.checked is None else admission.facts(encoded.checked),
-            created=moment.utc,
-            created_local=moment.local,
-            findings=tuple(judged),
-            contradictions=contradictions,
-            measurements=selected(encoded.measured.measurements) if encoded.measured else (),
-            checks=checks,
+        return reporting.build(
+            self._summary(),
+            self.device,
+            self.seconds,
+            encoded,
+            answers,
+            judged,
+            self.contradictions(encoded, judged, texts),
         )
 
     def notices(self, encoded: EncodedPage) -> list[str]:

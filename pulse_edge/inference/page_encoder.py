@@ -149,14 +149,14 @@ class PageEncoder:
                 return cached, importance, None
         waited = self.wait()
         features, weights = self._features(pixels, attention=attention)
-        how: dict[str, Any] = {
+        options: dict[str, Any] = {
             "page_size": page_size,
             "merge": self.kit.manifest.packing.merge,
             **self._tiling(),
         }
-        tokens = tiling.pack(features, newline=self._newline, **how)
+        tokens = tiling.pack(features, newline=self._newline, **options)
         newline = None if self._newline is None else np.zeros(1, np.float32)
-        importance = tiling.pack(weights[..., None], newline=newline, **how)[:, 0]
+        importance = tiling.pack(weights[..., None], newline=newline, **options)[:, 0]
         if cache is not None:
             cache.put(key, tokens)
             if attention:

@@ -1,20 +1,70 @@
-"""What every report says about the kit, the page and the programs that made it."""
+"""Build the report of a page: notices, answers, findings, checks, and the versions of programs."""
 
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 
-from pulse_edge.inference import llama_cpp, token_pruning, vision_encoder
+from pulse_edge.common import times
+from pulse_edge.inference import llama_cpp, token_pruning, trace_checks, vision_encoder
+from pulse_edge.inference.decoding import Answering
 from pulse_edge.inference.page_encoder import EncodedPage
+from pulse_edge.measurement.summary import selected
+from pulse_edge.page import admission
+from pulse_edge.report.contradictions import with_trace
 from pulse_edge.report.report import (
     DEMONSTRATION,
     FORCED,
     FORCED_KIT,
     NOT_ALL_READ,
     NOT_PROVEN,
+    Contradiction,
+    Finding,
     KitSummary,
+    Report,
 )
+
+
+def build(
+    kit: KitSummary,
+    device: str,
+    load_seconds: Mapping[str, float],
+    encoded: EncodedPage,
+    answers: Sequence[Answering],
+    judged: Sequence[Finding],
+    contradictions: Sequence[Contradiction],
+) -> Report:
+    """Return the report of one page, with its answers as far as they have come.
+
+    Answers and findings are checked against the measurements of the trace.
+    """
+    checks = trace_checks.checks_of(
+        encoded.measured, [(a.question, a.text) for a in answers if a.prose], judged
+    )
+    seconds = {**load_seconds, **encoded.seconds}
+    for part in ("prefill", "answer"):
+        seconds[part] = sum(answer.seconds.get(part, 0.0) for answer in answers)
+    moment = times.now("seconds")
+    return Report(
+        notice="\n".join(notices(kit, encoded)),
+        file=encoded.file,
+        page_sha256=encoded.page_sha256,
+        answers=tuple(answer.so_far() for answer in answers),
+        kit=kit,
+        device=device,
+        versions=versions(),
+        seconds={part: round(value, 3) for part, value in seconds.items()},
+        image_tokens=len(encoded.image_tokens),
+        image_tokens_read=encoded.image_tokens_read,
+        quality=None if encoded.checked is None else admission.facts(encoded.checked),
+        created=moment.utc,
+        created_local=moment.local,
+        findings=tuple(judged),
+        contradictions=(*with_trace(checks), *contradictions),
+        measurements=selected(encoded.measured.measurements) if encoded.measured else (),
+        checks=checks,
+    )
 
 
 def notices(kit: KitSummary, encoded: EncodedPage) -> list[str]:

@@ -1,5 +1,6 @@
-"""What a run is asked to do, in frozen options that commands, Python programs, batches and the
-audit log share.
+"""The options of one run, frozen and checked.
+
+Commands, Python programs, batches and the audit log share them.
 
 In: values as a person gives them; each class checks its own and raises UsageError. Out: `Request`,
 whose `settings` are what the audit log stores. Imports no engine, so that a command line is parsed
@@ -142,10 +143,12 @@ class Request:
     measurement: MeasurementOptions = field(default_factory=MeasurementOptions)
 
     def settings(self) -> dict[str, dict[str, Any]]:
-        """The options that can change an answer, by group, as JSON values: what the audit log
-        stores.
+        """Return the options that can change an answer, by group, as JSON values.
 
-        Questions, paths and the patient are left out: the log holds no texts and no names.
+        The audit log stores them.
+
+        Questions, paths and the patient's id are left out: the log holds no texts and no names. Age
+        and sex are there where they were given, because limits of the checks depend on them.
         """
         model, answer = self.model, self.answer
         return {
@@ -155,7 +158,11 @@ class Request:
                 "force_kit": model.force_kit,
             },
             "page": dataclasses.asdict(self.page),
-            "measurement": dataclasses.asdict(self.measurement),
+            "measurement": {
+                "enabled": self.measurement.enabled,
+                "age_given": self.measurement.age_years is not None,
+                "sex_given": self.measurement.sex is not None,
+            },
             "answer": {
                 "max_tokens": answer.max_tokens,
                 "findings": answer.findings,
@@ -176,12 +183,14 @@ class Request:
 
     def wants_findings(self, manifest: Manifest) -> bool:
         """Whether the findings are judged: as asked for, else if the kit is calibrated for them."""
-        asked = self.answer.findings
-        return manifest.findings is not None if asked is None else asked
+        choice = self.answer.findings
+        return manifest.findings is not None if choice is None else choice
 
     def text_tokens(self, manifest: Manifest) -> int:
-        """Upper bound of the context's tokens besides the image tokens: no token is shorter than a
-        byte."""
+        """Return an upper bound of the context's tokens besides the image tokens.
+
+        No token is shorter than a byte.
+        """
         texts = [*self.answer.questions]
         if self.wants_findings(manifest):
             texts += [text for s in findings.STATEMENTS for text in (s.question, s.plain)]

@@ -40,7 +40,7 @@ class Drafter:
         self._last: Context = ()
 
     def fresh(self) -> Drafter:
-        """Return a drafter with the same table that has learned nothing."""
+        """Return a drafter with the same table and an empty memory."""
         return Drafter(self._table)
 
     def begin(self, prompt: Iterable[int]) -> None:
@@ -107,8 +107,8 @@ def build(answers: Iterable[Sequence[int]], vocabulary: int, least: int = 2) -> 
 def write(path: Path, table: Table, vocabulary: int) -> None:
     """Write a draft table: JSON, contexts as ids with spaces between, sorted; the same table gives
     the same bytes."""
-    rows = {" ".join(map(str, context)): token for context, token in sorted(table.items())}
-    text = json.dumps({"format": _FORMAT, "vocabulary": vocabulary, "follows": rows}, indent=0)
+    follows = {" ".join(map(str, context)): token for context, token in sorted(table.items())}
+    text = json.dumps({"format": _FORMAT, "vocabulary": vocabulary, "follows": follows}, indent=0)
     path.write_text(text + "\n", encoding="utf-8", newline="\n")
 
 

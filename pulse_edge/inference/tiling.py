@@ -3,12 +3,12 @@
     cut:     RGB page -> pixels (n, 3, S, S) float32, normalised; tile 0 is the overview
              (`pictures`: before normalising)
     pack:    features (n, P, d) -> image tokens (T, d), in the order of the model's training
-    padding: page size -> which of those image tokens see nothing of the page
+    padding: page size -> which of those image tokens see no pixel of the page
 
 Source: LLaVA's mm_utils (select_best_resolution, resize_and_pad_image, divide_to_patches,
 process_anyres_image, expand2square) and llava_arch (prepare_inputs_labels_for_multimodal,
 unpad_image). The resampler is part of the model: Pillow's antialiasing bicubic, as the published
-code uses; a thin trace does not survive another one.
+code uses; an ECG trace of a few pixels does not survive another one.
 """
 
 from __future__ import annotations
@@ -208,13 +208,13 @@ def padding(
     blank = (levels.reshape(-1, side, edge, side, edge) == colour).all(axis=(2, 4))
     flags = blank.reshape(len(tiles), patches, 1).astype(np.float32)
     lines = None if newline is None else np.zeros(1, np.float32)  # a newline is no padding
-    how: dict[str, Any] = {
+    options: dict[str, Any] = {
         "size": size,
         "aspect_ratio": aspect_ratio,
         "pinpoints": pinpoints,
         "merge": merge,
     }
-    return pack(flags, page_size=page_size, newline=lines, **how)[:, 0] > 0
+    return pack(flags, page_size=page_size, newline=lines, **options)[:, 0] > 0
 
 
 def _unpad(grid: npt.NDArray[Any], page_size: tuple[int, int]) -> npt.NDArray[Any]:

@@ -21,7 +21,7 @@ from pulse_edge.errors import UsageError
 ALL, NO_PADDING = "all", "no-padding"
 ATTENTION, SIMILARITY = "attention", "similarity"
 LEAST = 160
-"""Smallest N: fewer image tokens than half a tile's say nothing about a page."""
+"""Smallest N: fewer image tokens than half a tile's cannot describe a page."""
 RUN_HEAD = 4
 """Image tokens that stay at the start of each pruned run. They stand for the others: in training
 none was missing."""

@@ -54,7 +54,7 @@ class Header:
     by_type: dict[str, int]
     """Bytes of the matrices of each weight type."""
     embedding: int
-    """Bytes of the token embedding, of which a page needs a few lines; 0 if it is the output matrix
+    """Bytes of the token embedding (a page reads a few lines of it); 0 if it is the output matrix
     too."""
     by_layer: tuple[int, ...]
     """Bytes of each layer's tensors; the rest of `bytes` is embedding and output."""

@@ -93,7 +93,7 @@ def base_of(manifest: Manifest) -> dict[str, str]:
     """SHA-256 of the unquantized `language` model and `vision` encoder that a kit comes from.
 
     An unquantized kit is its own base. The encoder's hash covers all its files, because weights may
-    lie beside the graph.
+    lie next to the graph.
     """
     if manifest.quantization is not None:
         return manifest.quantization.base

@@ -1,5 +1,5 @@
-"""Write a kit: a new directory that takes its target's place when it is complete. Nobody edits a
-kit in place.
+"""Write a kit: a new directory that takes its target's place when it is complete. A kit is
+never edited in place.
 
 Standard library only.
 """

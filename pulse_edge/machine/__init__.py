@@ -1,1 +1,1 @@
-"""This machine: processor, memory, and what was measured on it."""
+"""This machine: processor, memory, the memory plan, the machine profile, self-test results."""

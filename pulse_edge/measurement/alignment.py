@@ -1,6 +1,7 @@
 """Lay the beats over one another, and tell beats of one shape from those of another.
 
-Beats are compared in the band of the QRS, over the channels that both of them have: a strip, or the leads of one column.
+Beats are compared in the band of the QRS, over the channels that both of them have: a strip, or the
+leads of one column.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ Members = npt.NDArray[np.bool_]
 BEFORE_MS, AFTER_MS = 90.0, 110.0
 """The stretch around a beat's centre in which shapes are compared."""
 EARLY = 0.85
-"""Share of the usual RR interval: of two beats in a column, the earlier than this is not the dominant one."""
+"""Share of the usual RR interval: of two beats in a column, the earlier than this is not the
+dominant one."""
 ALIKE = 0.80
-"""Correlation from which on two beats have the same shape: beats of one origin on a noisy page have 0.9 and more."""
+"""Correlation from which on two beats have the same shape: beats of one origin on a noisy page have
+0.9 and more."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,8 @@ class Alignment:
     beats: Index
     """Sample of each beat, comparable between beats that share a channel."""
     group: Index
-    """Number of the set of beats that share channels: one with a strip or simultaneous leads, else one for each column."""
+    """Number of the set of beats that share channels: one with a strip or simultaneous leads, else
+    one for each column."""
     dominant: Members
     """True for beats of the most frequent shape of their group."""
     whole: Members
@@ -60,7 +64,8 @@ def aligned_beats(channels: tuple[Channel, ...], beats: Index) -> Alignment:
 
 
 def _likeness(channels: tuple[Channel, ...], bands: dict[int, Samples], beats: Index) -> Samples:
-    """Correlation of each pair of beats over the channels that both have: (beats, beats), NaN where they share none."""
+    """Correlation of each pair of beats over the channels that both have: (beats, beats), NaN where
+    they share none."""
     reach = samples(8)
     product = np.zeros((2 * reach + 1, len(beats), len(beats)))
     power = np.zeros_like(product)
@@ -104,7 +109,8 @@ def _groups(likeness: Samples) -> Index:
 
 
 def _dominant(likeness: Samples, group: Index, whole: Members, early: Members) -> Members:
-    """Mark in each group the beat that most others resemble, and those others; early beats only if others resemble them."""
+    """Mark in each group the beat that most others resemble, and those others; early beats only if
+    others resemble them."""
     dominant = np.zeros(len(group), bool)
     alike = np.nan_to_num(likeness, nan=0.0) >= ALIKE
     for number in np.unique(group):
@@ -129,7 +135,8 @@ def windows(values: Samples, centres: Index, before: int, after: int) -> Samples
 def align(
     channels: tuple[Channel, ...], bands: dict[int, Samples], beats: Index, members: Members
 ) -> Index:
-    """Shift each R peak so that the beats of one shape lie over one another, strips first since they span all columns."""
+    """Shift each R peak so that the beats of one shape lie over one another, strips first since
+    they span all columns."""
     aligned = np.asarray(beats, np.intp).copy()
     strips = tuple(c for c in channels if c.strip)
     if strips:
@@ -146,7 +153,8 @@ def _shifted(
     reach: int,
     model: bool = False,
 ) -> Index:
-    """Shift beats by at most `reach` samples to where they differ least from the template, or from a model beat."""
+    """Shift beats by at most `reach` samples to where they differ least from the template, or from
+    a model beat."""
     error, leads = np.zeros((len(beats), 2 * reach + 1)), np.zeros(len(beats))
     for channel in channels:
         cut = windows(

@@ -1,4 +1,5 @@
-"""Levels, amplitudes and axes of the median beat, and how far the leads obey Einthoven's and Goldberger's laws."""
+"""Levels, amplitudes and axes of the median beat, and how far the leads obey Einthoven's and
+Goldberger's laws."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from pulse_edge.measurement.waves import MedianBeat, Waves
 LEAST_MV = 0.04
 """Deflections of the QRS below this do not count as Q, R or S."""
 REFERENCE_MS = 18.0
-"""The level just before the QRS is the zero of all amplitudes, as in the common standards for electrocardiography."""
+"""The level just before the QRS is the zero of all amplitudes, as in the common standards for
+electrocardiography."""
 
 FRONTAL = np.array(
     [
@@ -26,10 +28,11 @@ FRONTAL = np.array(
         [0.0, np.sqrt(3) / 2],
     ]
 )
-"""(6, 2) share of the frontal vector's right-to-left and downward component in I, II, III, aVR, aVL, aVF: Einthoven's triangle
-with Goldberger's leads as they are recorded, 0.87 times as high."""
+"""(6, 2) share of the frontal vector's right-to-left and downward component in I, II, III, aVR,
+aVL, aVF: Einthoven's triangle with Goldberger's leads as they are recorded, 0.87 times as high."""
 MIN_COMPONENT = 0.8
-"""Shortest length of the two frontal directions that the present leads span, out of which an axis can be computed."""
+"""Shortest length of the two frontal directions that the present leads span, if an axis is to be
+computed."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,8 @@ def levelled(beat: MedianBeat, waves: Waves) -> Samples:
 
 
 def qrs_shape(values: Samples, waves: Waves) -> QrsShape | None:
-    """Measure Q, R and S of one levelled lead: the highest point is R, what is negative before it Q, after it S.
+    """Measure Q, R and S of one levelled lead: the highest point is R, what is negative before it
+    Q, after it S.
 
     Without any R the whole negative deflection is Q. None if the QRS is not whole.
     """
@@ -97,10 +101,11 @@ def wave_height(values: Samples, first: int, last: int) -> float | None:
 def frontal_axis(
     values: Samples, first: int, last: int, straight: bool
 ) -> tuple[float, float, tuple[str, ...]] | None:
-    """Axis in degrees (-180, 180], its uncertainty in degrees from the disagreement of the leads, and the leads used.
+    """Axis in degrees (-180, 180], its uncertainty in degrees from the disagreement of the leads,
+    and the leads used.
 
-    The vector whose components best explain the net areas of the limb leads; `straight` takes off the line between the two
-    ends first. None where the limb leads span no plane.
+    The vector whose components best explain the net areas of the limb leads; `straight` takes off
+    the line between the two ends first. None where the limb leads span no plane.
     """
     part = values[:6, first : last + 1]
     if straight and part.shape[1] > 1:
@@ -128,7 +133,8 @@ def frontal_axis(
 def law_residual(
     channels: tuple[Channel, ...], leads: tuple[str, str, str], signs: tuple[int, int, int]
 ) -> float | None:
-    """Root mean square of a signed sum of three leads in mV about its median, where all three are traced.
+    """Root mean square of a signed sum of three leads in mV about its median, where all three are
+    traced.
 
     None if they share less than 0.6 s.
     """

@@ -1,9 +1,10 @@
 """Find the heartbeats in all leads together, although printed columns are not simultaneous.
 
-The detector is an energy detector after Hamilton and Tompkins (IEEE Trans Biomed Eng 33, 1986, 1157): the slope of every lead
-that exists at a moment, squared, averaged over those leads, smoothed, and compared with a threshold that follows the height
-of the neighbouring beats. Each stretch of time with the same leads has its own scale, because chest leads are steeper than
-limb leads.
+The detector is an energy detector after Hamilton and Tompkins (IEEE Trans Biomed Eng 33, 1986,
+1157): the slope of every lead that exists at a moment, squared, averaged over those leads,
+smoothed, and compared with a threshold that follows the height of the neighbouring beats. Each
+stretch of time with the same leads has its own scale, because chest leads are steeper than limb
+leads.
 """
 
 from __future__ import annotations
@@ -26,21 +27,25 @@ REFRACTORY_MS = 200.0
 T_WAVE_MS = 380.0
 """Up to here after a beat a lower deflection is taken for its T wave."""
 LATE_T_MS, BLUNT = 480.0, 0.45
-"""Up to here after a beat a deflection with less than 0.45 of its sharpness is its T wave: over an infarct T is half as steep
-as the QRS."""
+"""Up to here after a beat a deflection with less than 0.45 of its sharpness is its T wave: over an
+infarct T is half as steep as the QRS."""
 SHORTEST_MS = 600.0
 """A lead that is traced for less than this gives no beats."""
 STRIP_SHARE = 0.4
-"""Share of the strips' usual slope at a beat, below which a peak close to another is none. Premature beats are as steep as the
-others on a strip, T waves have 0.05 to 0.35."""
+"""Share of the strips' usual slope at a beat, below which a peak close to another is none.
+Premature beats are as steep as the others on a strip, T waves have 0.05 to 0.35."""
 MIN_LIFT, SURE_LIFT = 0.08, 0.3
-"""Leads of annotated recordings have 0.11 to 0.9 with noise of 18 dB; lines of print taken for a lead -0.2 to 0.04."""
+"""Leads of annotated recordings have 0.11 to 0.9 with noise of 18 dB; lines of print taken for a
+lead -0.2 to 0.04."""
 MIN_CONTRAST = 3.0
-"""Height of the beats' slope over the slope between them, below which there is noise alone. Noise reaches 2.2."""
+"""Height of the beats' slope over the slope between them, below which there is noise alone. Noise
+reaches 2.2."""
 FLAT_MV = 0.15
-"""Range of a resting pen's trace on paper. A readable trace that stays within it, and has no steep part, is flat."""
+"""Range of a resting pen's trace on paper. A readable trace that stays within it, and has no steep
+part, is flat."""
 MIN_SLOPE = 2.5
-"""Slope of the weakest rhythm that counts, mV/s: a QRS of 0.1 mV has 4, the trace of a resting pen below 1."""
+"""Slope of the weakest rhythm that counts, mV/s: a QRS of 0.1 mV has 4, the trace of a resting pen
+below 1."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,8 @@ class Detection:
     reason: str = ""
     """Empty if beats were detected."""
     astray: tuple[str, ...] = ()
-    """Leads that were left out because their steep parts lie elsewhere than the beats of the others."""
+    """Leads that were left out because their steep parts lie elsewhere than the beats of the
+    others."""
     asystole: bool = False
     """True if the trace is readable and flat: no ventricular activity, or electrodes off."""
 
@@ -91,7 +97,8 @@ def channels_of(signal: TracedSignal) -> tuple[Channel, ...]:
 
 
 def spikes_in(values: Samples) -> Index:
-    """Find deflections of at most 12 ms that rise from a quiet trace and return to it: samples of their tips."""
+    """Find deflections of at most 12 ms that rise from a quiet trace and return to it: samples of
+    their tips."""
     tips: list[int] = []
     for half in (2, 3, 5):
         flank = half + 6
@@ -128,10 +135,11 @@ def without_spikes(values: Samples, spikes: Index) -> Samples:
 
 
 def detect(channels: tuple[Channel, ...], size: int) -> Detection:
-    """Detect the beats in the energy of all channels together; `size` is the number of samples of the time axis.
+    """Detect the beats in the energy of all channels together; `size` is the number of samples of
+    the time axis.
 
-    A trace that followed a line of print or of the grid is steep elsewhere than the others: it is left out, and the
-    beats are detected again.
+    A trace that followed a line of print or of the grid is steep elsewhere than the others: it is
+    left out, and the beats are detected again.
     """
     first = _detect(channels, size)
     lifts = [_lift(channel, first.samples) for channel in channels]
@@ -144,7 +152,8 @@ def detect(channels: tuple[Channel, ...], size: int) -> Detection:
 
 
 def _lift(channel: Channel, beats: Index) -> float:
-    """Share of a channel's squared slope that lies within 100 ms of a beat, less the share of time that does."""
+    """Share of a channel's squared slope that lies within 100 ms of a beat, less the share of time
+    that does."""
     slope = np.square(velocity(channel.millivolts, 8))
     exists = np.isfinite(slope)
     total = float(slope[exists].sum())
@@ -182,7 +191,8 @@ def _detect(channels: tuple[Channel, ...], size: int) -> Detection:
 
 
 def _confirmed(channels: tuple[Channel, ...], peaks: Index, size: int) -> Index:
-    """Drop peaks close to another at which the rhythm strips are almost level: T waves and edges of a single column."""
+    """Drop peaks close to another at which the rhythm strips are almost level: T waves and edges of
+    a single column."""
     strips = tuple(channel for channel in channels if channel.strip)
     if not strips or len(peaks) < 3:
         return peaks
@@ -203,7 +213,8 @@ def _confirmed(channels: tuple[Channel, ...], peaks: Index, size: int) -> Index:
 
 
 def _centred(energy: Samples, peaks: Index) -> Index:
-    """Move each peak to the centre of its energy: of a broad QRS, leads of other columns peak up to 140 ms apart."""
+    """Move each peak to the centre of its energy: of a broad QRS, leads of other columns peak up to
+    140 ms apart."""
     reach = samples(70)
     offset = np.arange(-reach, reach + 1)
     padded = np.pad(np.square(np.nan_to_num(energy)), reach)
@@ -223,7 +234,8 @@ def _extent(channels: tuple[Channel, ...]) -> float:
 
 
 def activity(channels: tuple[Channel, ...], size: int, sharp: bool = False) -> Samples:
-    """Root mean square slope of the channels that exist at each moment, mV/s: (samples,); NaN where there is none.
+    """Root mean square slope of the channels that exist at each moment, mV/s: (samples,); NaN where
+    there is none.
 
     `sharp` takes off what a smoother trace has of it, which leaves little of a T wave.
     """
@@ -240,7 +252,8 @@ def activity(channels: tuple[Channel, ...], size: int, sharp: bool = False) -> S
 
 
 def _scaled(energy: Samples, channels: tuple[Channel, ...]) -> tuple[Samples, float]:
-    """Divide each stretch of time with the same channels by the height of its beats, and compare that with the slope between."""
+    """Divide each stretch of time with the same channels by the height of its beats, and compare
+    that with the slope between."""
     present = np.stack([channel.valid for channel in channels])
     starts = [0, *(np.flatnonzero(np.any(np.diff(present, axis=1), axis=0)) + 1), energy.size]
     stretches = [(a, b) for a, b in itertools.pairwise(starts) if b - a >= samples(SHORTEST_MS)]
@@ -286,7 +299,8 @@ def _weighted_median(values: Samples, weights: Samples) -> float:
 
 
 def _accepted(scaled: Samples, sharp: Samples) -> Index:
-    """Peaks over the threshold, T waves left out, then a second search where a beat seems to be missing."""
+    """Peaks over the threshold, T waves left out, then a second search where a beat seems to be
+    missing."""
     peaks = _peaks(np.nan_to_num(scaled), 0.12)
     heights = scaled[peaks]
     beats = _without_t_waves(peaks[heights > 0.38], scaled, sharp)
@@ -326,7 +340,8 @@ def _peaks(values: Samples, least: float) -> Index:
 
 
 def _without_t_waves(peaks: Index, scaled: Samples, sharp: Samples) -> Index:
-    """Drop a peak that follows a much higher one, or in beat after beat a much sharper one, before T can have ended."""
+    """Drop a peak that follows a much higher one, or in beat after beat a much sharper one, before
+    T can have ended."""
     beats: list[int] = []
     for peak in peaks:
         if (
@@ -347,9 +362,11 @@ def _without_t_waves(peaks: Index, scaled: Samples, sharp: Samples) -> Index:
 
 
 def _blunt(peaks: Index, scaled: Samples, sharp: Samples) -> npt.NDArray[np.bool_]:
-    """Mark T waves over the threshold: each blunter than the beat before, and so the peak after the next beat, as late.
+    """Mark T waves over the threshold: each blunter than the beat before, and so the peak after the
+    next beat, as late.
 
-    A premature ventricular beat is blunt as well, but does not follow two beats in a row at the same distance.
+    A premature ventricular beat is blunt as well, but does not follow two beats in a row at the
+    same distance.
     """
     reach = samples(60)
     edge = np.array(

@@ -1,4 +1,5 @@
-"""What the rules are made of: a bound on one measurement, conditions of several, and the bounds that depend on the person.
+"""What the rules are made of: a bound on one measurement, conditions of several, and the bounds
+that depend on the person.
 
 Sources are explained in `pulse_edge.measurement.rules`.
 """
@@ -12,7 +13,8 @@ from pulse_edge.measurement.criteria import ADULT
 
 Scale = Literal["", "rate", "PR", "QRS", "axis", "ST", "ST lowest"]
 LEADS = ("I", "II", "III", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
-"""Where a statement without leads may hold. aVR looks at the heart from inside: what is up elsewhere is down there."""
+"""Where a statement without leads may hold. aVR looks at the heart from inside: what is up
+elsewhere is down there."""
 UPRIGHT_T = ("I", "II", "V3", "V4", "V5", "V6")
 """Leads in which the T wave of an adult is upright (AHA IV)."""
 
@@ -22,23 +24,27 @@ class Bound:
     """A bound on one measurement."""
 
     key: str
-    """Of the measurement, or of a `DERIVED` one; with `.LEAD`: in any of the leads that the statement names."""
+    """Of the measurement, or of a `DERIVED` one; with `.LEAD`: in any of the leads that the
+    statement names."""
     at_least: float | None = None
     at_most: float | None = None
     slack: float = 0.0
     """Clinical tolerance, in the measurement's unit."""
     women: float | None = None
-    """The bound for women where it differs; with the sex unknown both are tried, and the statement gets the benefit."""
+    """The bound for women where it differs; with the sex unknown both are tried, and the statement
+    gets the benefit."""
     contiguous: bool = False
-    """With `.LEAD`: in two neighbouring leads rather than in one, unless the statement names leads without neighbours."""
+    """With `.LEAD`: in two neighbouring leads rather than in one, unless the statement names leads
+    without neighbours."""
     nominal: bool = False
-    """Leave the measurement's uncertainty out. For limits that decide only together with others: that several independent
-    measurements miss on the same side is rarer than one in twenty."""
+    """Leave the measurement's uncertainty out. For limits that decide only together with others:
+    that several independent measurements miss on the same side is rarer than one in twenty."""
     leads: tuple[str, ...] = LEADS
     """With `.LEAD`: where it is looked for if the statement names no leads."""
     scale: Scale = ""
-    """Which of the children's limits takes the place of the bound. ST: `elevation_limit` of lead, sex and age is added; where
-    these are unknown the highest. `ST lowest`: the lowest of all persons."""
+    """Which of the children's limits takes the place of the bound. ST: `elevation_limit` of lead,
+    sex and age is added; where these are unknown the highest. `ST lowest`: the lowest of all
+    persons."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +96,8 @@ CHILDREN = (
     ChildLimits(12, (55, 110), (103, 174), (-21, 117)),
     ChildLimits(ADULT, (48, 107), (106, 178), (-9, 112)),
 )
-"""2nd to 98th percentile, the wider of boys and girls (Rijnbeek and others, Eur Heart J 22, 2001, 702, table 1)."""
+"""2nd to 98th percentile, the wider of boys and girls (Rijnbeek and others, Eur Heart J 22, 2001,
+702, table 1)."""
 
 
 def child_qrs(age: float) -> float:
@@ -103,7 +110,8 @@ LOWEST_ELEVATION = (None, "female")
 
 
 def elevation_limit(lead: str, age: float | None, sex: str | None) -> float:
-    """J point elevation that counts, mV: 0.1, in V2 and V3 more, by sex and age; the highest where these are unknown (UDMI)."""
+    """J point elevation that counts, mV: 0.1, in V2 and V3 more, by sex and age; the highest where
+    these are unknown (UDMI)."""
     if lead not in ("V2", "V3"):
         return 0.1
     if sex == "female":

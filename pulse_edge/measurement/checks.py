@@ -1,8 +1,9 @@
 """Compare what a text or a finding states with what was measured on the trace.
 
-In: claims of a text, findings, measurements, age and sex where they are known. Out: a `Check` for each statement that the rules
-know: supported, contradicted, or not measurable. A statement within the uncertainty of a limit is supported: a false
-contradiction of a right text does more harm than a missed one. The words are never changed.
+In: claims of a text, findings, measurements, age and sex where they are known. Out: a `Check` for
+each statement that the rules know: supported, contradicted, or not measurable. A statement within
+the uncertainty of a limit is supported: a false contradiction of a right text does more harm than a
+missed one. The words are never changed.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from pulse_edge.measurement.claims import Claim, claims_in
 from pulse_edge.measurement.conditions import Person, Trace, Truth, judge, truth_of_all
 from pulse_edge.measurement.criteria import ADULT
 from pulse_edge.measurement.measurements import Measurement
-from pulse_edge.measurement.rules import DERIVED, NUMBERS, ROUGH, RULES, NumberRule, Rule
+from pulse_edge.measurement.number_rules import NUMBERS, ROUGH
+from pulse_edge.measurement.rule import DERIVED, NumberRule, Rule
+from pulse_edge.measurement.rules import RULES
 
 
 class AskedFinding(Protocol):
@@ -89,7 +92,8 @@ TOPICS: Mapping[str, str] = {
     "PVC": "ventricular ectopic beats",
     "PACE": "paced rhythm",
 }
-"""Statement of the fixed list -> topic of the rules. Infarction, ischaemia and higher AV blocks are not measured."""
+"""Statement of the fixed list -> topic of the rules. Infarction, ischaemia and higher AV blocks are
+not measured."""
 
 _RULES = {rule.topic: rule for rule in RULES}
 _NUMBERS = {rule.topic: rule for rule in NUMBERS}
@@ -115,7 +119,8 @@ def check_findings(
     measurements: Iterable[Measurement],
     person: Person | None = None,
 ) -> tuple[Check, ...]:
-    """Check each finding that the model answers with yes or no (`Finding.answer`) and that a rule knows."""
+    """Check each finding that the model answers with yes or no (`Finding.answer`) and that a rule
+    knows."""
     trace, who = Trace(measurements), person or Person()
     return tuple(_check_findings(findings, trace, who))
 
@@ -156,7 +161,8 @@ def check_claim(
 
 
 def _quoted(claim: Claim) -> str:
-    """The words in quotation marks; of a denial the topic, as its words may lie scattered over the sentence."""
+    """The words in quotation marks; of a denial the topic, as its words may lie scattered over the
+    sentence."""
     words = f'"{" ".join(claim.text.split())}"' if claim.present and claim.end else claim.topic
     return f"{words} ({claim.place})" if claim.place and claim.place not in claim.text else words
 
@@ -188,7 +194,8 @@ def _number(claim: Claim, rule: NumberRule, trace: Trace, intro: str) -> Check:
 
 
 def distance(claim: Claim, measured: Measurement) -> float:
-    """How far a measurement lies outside what the text states, in its unit; angles go round the circle."""
+    """How far a measurement lies outside what the text states, in its unit; angles go round the
+    circle."""
     assert measured.value is not None
     low = claim.low if claim.low is not None else float("-inf")
     high = claim.high if claim.high is not None else float("inf")
@@ -332,7 +339,8 @@ def _check(
 
 
 def check_lines(checks: Iterable[Check]) -> list[str]:
-    """A line for each check: contradicted ones first, then supported ones, then the rest; the same sentence once."""
+    """A line for each check: contradicted ones first, then supported ones, then the rest; the same
+    sentence once."""
     ordered = sorted(checks, key=lambda check: ORDER.index(check.verdict))
     lines = (
         f"{c.verdict.upper() if c.verdict == 'contradicted' else c.verdict}: {c.sentence}"
@@ -342,13 +350,16 @@ def check_lines(checks: Iterable[Check]) -> list[str]:
 
 
 def spans(checks: Iterable[Check], answer: int = 0) -> tuple[tuple[int, int, Verdict], ...]:
-    """Stretches of one answer's text with their verdict, without overlap, for a page that colours them.
+    """Stretches of one answer's text with their verdict, without overlap, for a page that colours
+    them.
 
     Where two statements share words, the verdict that stands first in `ORDER` wins.
     """
-    wanted = [c for c in checks if c.answer == answer and c.start is not None and c.end is not None]
+    expected = [
+        c for c in checks if c.answer == answer and c.start is not None and c.end is not None
+    ]
     marks: list[tuple[int, int, Verdict]] = []
-    for check in sorted(wanted, key=lambda c: ORDER.index(c.verdict)):
+    for check in sorted(expected, key=lambda c: ORDER.index(c.verdict)):
         assert check.start is not None
         assert check.end is not None
         if all(check.end <= start or end <= check.start for start, end, _ in marks):

@@ -1,8 +1,9 @@
 """Find in a text each statement about an ECG that a measurement can support or contradict.
 
-In: the text of an answer and its question. Out: `Claim`s with their offsets in the text. A statement with a doubt ("possible",
-"cannot exclude"), about another ECG, about ECGs in general, or whose denial is ambiguous is no claim. The method is that of
-NegEx (Chapman et al. 2001): a trigger word, and a scope that ends at certain words.
+In: the text of an answer and its question. Out: `Claim`s with their offsets in the text. A
+statement with a doubt ("possible", "cannot exclude"), about another ECG, about ECGs in general, or
+whose denial is ambiguous is no claim. The method is that of NegEx (Chapman et al. 2001): a trigger
+word, and a scope that ends at certain words.
 """
 
 from __future__ import annotations
@@ -71,7 +72,8 @@ _GENERAL = re.compile(
     r"|compared (?:with|to)|refers? to|is (?:a|an) (?:condition|arrhythmia|measure|term)|options?)\b",
     re.I,
 )
-"""A sentence about ECGs in general, a condition, a comparison with another ECG, or the options of a question."""
+"""A sentence about ECGs in general, a condition, a comparison with another ECG, or the options of a
+question."""
 _BREAK = re.compile(
     r"\b(?:but|however|although|though|except|apart from|other than|aside from|while|whereas|yet|there (?:is|are)|which"
     r"|therefore|hence|thus|(?<!not )(?<!n't )(?:shows?|showing|reveals?|demonstrates?|indicat(?:es?|ing)|confirm(?:s|ing)?))\b"
@@ -139,7 +141,7 @@ def claims_in(text: str, question: str = "") -> tuple[Claim, ...]:
 
     A bare `yes`, `no` or letter takes its topic from the question.
     """
-    found: list[Claim] = []
+    matches: list[Claim] = []
     if short := _short_answer(text, question):
         return (short,)
     for match in _SENTENCE.finditer(text):
@@ -147,11 +149,11 @@ def claims_in(text: str, question: str = "") -> tuple[Claim, ...]:
         if sentence.rstrip().endswith("?") or _GENERAL.search(sentence):
             continue
         by = match.start()
-        found += [
+        matches += [
             replace(claim, start=claim.start + by, end=claim.end + by)
             for claim in _in_sentence(sentence)
         ]
-    return tuple(sorted(found, key=lambda claim: (claim.start, claim.end)))
+    return tuple(sorted(matches, key=lambda claim: (claim.start, claim.end)))
 
 
 _ASKED = re.compile(
@@ -165,18 +167,24 @@ _LETTER = re.compile(r"^\s*\(?(?P<word>[A-H])\)?[.:]?\s*$")
 
 
 def _short_answer(text: str, question: str) -> Claim | None:
-    """`Yes.` to `Does this ECG show atrial fibrillation?`, `B` to a question with lettered options; None for other answers."""
-    letter, said, asked = _LETTER.match(text), _SAID.match(text), _ASKED.match(question.strip())
+    """`Yes.` to `Does this ECG show atrial fibrillation?`, `B` to a question with lettered options;
+    None for other answers."""
+    letter, output, questions = (
+        _LETTER.match(text),
+        _SAID.match(text),
+        _ASKED.match(question.strip()),
+    )
     if letter:
         option = re.search(rf"^\s*{letter['word']}[.:)]\s*(.+)$", question, re.M)
         return _alone(option.group(1), letter, present=True) if option else None
-    if said and asked and not text[said.end() :].strip():
-        return _alone(asked.group(1), said, present=said["word"].lower() == "yes")
+    if output and questions and not text[output.end() :].strip():
+        return _alone(questions.group(1), output, present=output["word"].lower() == "yes")
     return None
 
 
 def _alone(words: str, answer: re.Match[str], *, present: bool) -> Claim | None:
-    """The one statement of a few words, placed on the answer's word; None where there are none or several."""
+    """The one statement of a few words, placed on the answer's word; None where there are none or
+    several."""
     claims = _in_sentence(words)
     if len(claims) != 1 or not claims[0].present:
         return None
@@ -207,7 +215,8 @@ _DOUBT_ABOUT_NUMBER = re.compile(
 
 
 def _without_overlaps(claims: Sequence[Claim]) -> list[Claim]:
-    """The longest statement wins where several share words; of equally long ones all stay that come from one list."""
+    """The longest statement wins where several share words; of equally long ones all stay that come
+    from one list."""
     chosen: list[Claim] = []
     for claim in sorted(claims, key=lambda c: (c.start - c.end, c.start)):
         clash = [c for c in chosen if claim.start < c.end and c.start < claim.end]
@@ -306,7 +315,8 @@ def _polarity_of_quality(sentence: str, match: re.Match[str], state: bool) -> bo
 
 
 def polarity(sentence: str, start: int, end: int, state: bool) -> bool | None:
-    """Whether the words from start to end are asserted (True), denied (False), or neither with certainty (None)."""
+    """Whether the words from start to end are asserted (True), denied (False), or neither with
+    certainty (None)."""
     before, after = sentence[:start], sentence[end:]
     scope = _scope(before)
     if _DOUBT_AFTER.search(after) or _DOUBT.search(re.split(r",", scope)[-1]):

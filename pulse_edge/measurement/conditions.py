@@ -1,6 +1,8 @@
-"""Decide whether a condition of the rules holds on a trace: true, false, near the bound, or unknown.
+"""Decide whether a condition of the rules holds on a trace: true, false, near the bound, or
+unknown.
 
-Three-valued logic of Kleene (1938) with a fourth value for what lies within uncertainty and slack of a bound.
+Three-valued logic of Kleene (1938) with a fourth value for what lies within uncertainty and slack
+of a bound.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from pulse_edge.measurement.bounds import (
 )
 from pulse_edge.measurement.criteria import ADULT
 from pulse_edge.measurement.measurements import Measurement
-from pulse_edge.measurement.rules import DERIVED, Derived
+from pulse_edge.measurement.rule import DERIVED, Derived
 
 Truth = Literal["true", "near", "false", "unknown"]
 IRREGULAR_FROM = 0.10
@@ -169,7 +171,8 @@ def _truth(bound: Bound, measured: Measurement, person: Person) -> Truth:
 
 
 def _within(bound: Bound, measured: Measurement) -> Truth:
-    """Where the value lies to the bounds; within uncertainty and slack of one, which add in squares, it is near."""
+    """Where the value lies to the bounds; within uncertainty and slack of one, which add in
+    squares, it is near."""
     assert measured.value is not None
     margin = math.hypot(0.0 if bound.nominal else measured.uncertainty or 0.0, bound.slack)
     low = bound.at_least if bound.at_least is not None else float("-inf")

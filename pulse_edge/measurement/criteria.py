@@ -1,8 +1,9 @@
 """Published limits of measurements, each with its source, by age and sex.
 
-There is a limit only where one was published for that age and sex: without an age nothing is assumed that depends on it. For
-children the table holds what the AHA/ACCF/HRS recommendations give; `read_limits` reads a clinic's own table, such as
-the percentiles of Rijnbeek and others (Eur Heart J 22, 2001, 702) for the children that it sees.
+There is a limit only where one was published for that age and sex: without an age nothing is
+assumed that depends on it. For children the table holds what the AHA/ACCF/HRS recommendations give;
+`read_limits` reads a clinic's own table, such as the percentiles of Rijnbeek and others (Eur Heart
+J 22, 2001, 702) for the children that it sees.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ ADULT = 16.0
 
 @dataclass(frozen=True)
 class Limit:
-    """The range of a measurement outside of which a finding begins."""
+    """The normal range of a measurement; a finding begins outside."""
 
     key: str
     """Of the measurement; one of a lead stands for that lead alone."""
@@ -183,13 +184,15 @@ LIMITS: tuple[Limit, ...] = (
     ),
     *(limit for lead in LEADS if lead != "aVR" for limit in _st(lead)),
 )
-"""The Cornell product of women needs 0.6 to 0.8 mV added to the voltage first, so it has no limit here. aVR has no ST limit."""
+"""The Cornell product of women needs 0.6 to 0.8 mV added to the voltage first, so it has no limit
+here. aVR has no ST limit."""
 
 
 def limits_for(
     key: str, age_years: float | None, sex: str | None = None, table: tuple[Limit, ...] = LIMITS
 ) -> tuple[Limit, ...]:
-    """List the limits of a measurement that were published for this age and sex; empty where there are none.
+    """List the limits of a measurement that were published for this age and sex; empty where there
+    are none.
 
     Without an age, or without a sex, only limits that do not depend on it are listed.
     """
@@ -207,7 +210,8 @@ def limits_for(
 def read_limits(path: Path) -> tuple[Limit, ...]:
     """Read a clinic's own limits: a JSON list of objects with the fields of `Limit`.
 
-    UsageError if the file cannot be read, is no such list, or names a measurement that does not exist.
+    UsageError if the file cannot be read, is no such list, or names a measurement that does not
+    exist.
     """
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))

@@ -1,11 +1,12 @@
 """LOINC and ISO/IEEE 11073 codes of each measurement, and the UCUM code of its unit.
 
-LOINC: intervals and axes from HL7 US Core's value set `us-core-clinical-test-codes`; QTc by formula 76635-2 and 76634-5; RR
-8637-1; S amplitudes by lead 10034-7 to 10045-3 (LOINC 2.26). The last digit is a check digit (Luhn), which a test recomputes.
-IEEE 11073-10102 (MDC): the DICOM context groups CID 3227, 3229, 3687, 3688 and 3689 reprint term codes; heart rate and RR from
-IEEE 11073-10101. CID 3227 gives Fridericia's and Hodges's QTc the same code, so that Fridericia's has LOINC alone. A code by
-lead is that of the term plus the lead's discriminator. A measurement without a code has none: a near one would say something
-else.
+LOINC: intervals and axes from HL7 US Core's value set `us-core-clinical-test-codes`; QTc by formula
+76635-2 and 76634-5; RR 8637-1; S amplitudes by lead 10034-7 to 10045-3 (LOINC 2.26). The last digit
+is a check digit (Luhn), which a test recomputes. IEEE 11073-10102 (MDC): the DICOM context groups
+CID 3227, 3229, 3687, 3688 and 3689 reprint term codes; heart rate and RR from IEEE 11073-10101. CID
+3227 gives Fridericia's and Hodges's QTc the same code, so that Fridericia's has LOINC alone. A code
+by lead is that of the term plus the lead's discriminator. A measurement without a code has none: a
+near one would say something else.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ class Code:
 
 
 _MDC_BLOCK = 2 << 16
-"""Codes of ECG terms stand in partition 2 (SCADA) of the nomenclature; a whole code is partition * 65536 + term."""
+"""Codes of ECG terms stand in partition 2 (SCADA) of the nomenclature; a whole code is partition *
+65536 + term."""
 LEAD_DISCRIMINATORS: Mapping[str, int] = {
     "I": 1,
     "II": 2,
@@ -102,15 +104,15 @@ _MDC_BY_LEAD: Mapping[str, tuple[int, str]] = {
 def codes(key: str) -> tuple[Code, ...]:
     """The codes of a measurement, LOINC first; empty where neither system has the very same one."""
     name, _, lead = key.partition(".")
-    found = [Code(LOINC, *_LOINC[key])] if key in _LOINC else []
+    matches = [Code(LOINC, *_LOINC[key])] if key in _LOINC else []
     if key in _MDC:
         term, display = _MDC[key]
-        found.append(Code(MDC, str(_MDC_BLOCK + term), display))
+        matches.append(Code(MDC, str(_MDC_BLOCK + term), display))
     elif lead in LEAD_DISCRIMINATORS and name in _MDC_BY_LEAD:
         term, display = _MDC_BY_LEAD[name]
-        found.append(
+        matches.append(
             Code(
                 MDC, str(_MDC_BLOCK + term + LEAD_DISCRIMINATORS[lead]), f"{display}_{lead.upper()}"
             )
         )
-    return tuple(found)
+    return tuple(matches)

@@ -16,7 +16,8 @@ def samples(milliseconds: float) -> int:
 
 
 def bridge(values: Samples, longest: int) -> Samples:
-    """Interpolate gaps of at most `longest` samples between two values, for filtering only: (n,) to (n,)."""
+    """Interpolate gaps of at most `longest` samples between two values, for filtering only: (n,) to
+    (n,)."""
     valid = np.isfinite(values)
     if valid.all() or not valid.any():
         return values
@@ -31,7 +32,8 @@ def bridge(values: Samples, longest: int) -> Samples:
 
 
 def smooth(values: Samples, milliseconds: float) -> Samples:
-    """Smooth the last axis by a Gaussian of this sigma, weighing only samples that exist: (..., n) to (..., n)."""
+    """Smooth the last axis by a Gaussian of this sigma, weighing only samples that exist: (..., n)
+    to (..., n)."""
     valid = np.isfinite(values)
     weights = _gaussian(milliseconds)
     total = _convolve(np.where(valid, values, 0.0), weights)
@@ -44,7 +46,8 @@ def smooth(values: Samples, milliseconds: float) -> Samples:
 
 
 def velocity(values: Samples, milliseconds: float) -> Samples:
-    """Differentiate after a Gaussian of this sigma, per second: (..., n) to (..., n); NaN at the ends of each trace."""
+    """Differentiate after a Gaussian of this sigma, per second: (..., n) to (..., n); NaN at the
+    ends of each trace."""
     smoothed = smooth(values, milliseconds)
     slope = np.full_like(smoothed, np.nan)
     slope[..., 1:-1] = (smoothed[..., 2:] - smoothed[..., :-2]) * (SAMPLES_PER_SECOND / 2)

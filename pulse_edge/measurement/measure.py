@@ -1,7 +1,8 @@
-"""Measure a traced signal: rate, regularity, waves, intervals, axes, levels, amplitudes and criteria.
+"""Measure a traced signal: rate, regularity, waves, intervals, axes, levels, amplitudes and
+criteria.
 
-Keys of the measurements (`LEAD` is each of the twelve leads; yes is 1.0, no is 0.0). Every key is always there, with a
-value or with the reason why there is none.
+Keys of the measurements (`LEAD` is each of the twelve leads; yes is 1.0, no is 0.0). Every key is
+always there, with a value or with the reason why there is none.
 
 | key | unit | meaning |
 |---|---|---|
@@ -66,16 +67,21 @@ from pulse_edge.measurement.waves import (
 )
 
 P_CERTAIN, P_ABSENT = 0.17, 0.10
-"""Share of the signal before the QRS that recurs from beat to beat: at least 0.17 shows P waves, at most 0.10 shows that there
-are none. Sinus rhythm has 0.18 to 0.98, atrial fibrillation -0.1 to 0.08 (163 development recordings of LUDB and PTB-XL)."""
+"""Share of the signal before the QRS that recurs from beat to beat: at least 0.17 shows P waves, at
+most 0.10 shows that there are none. Sinus rhythm has 0.18 to 0.98, atrial fibrillation -0.1 to 0.08
+(163 development recordings of LUDB and PTB-XL)."""
 ASTRAY = 1 / 3
-"""Share of the traced leads that contradict the others' beats, from which on the tracing as a whole has failed."""
+"""Share of the traced leads that contradict the others' beats, from which on the tracing as a whole
+has failed."""
 P_IRREGULAR = 0.65
-"""The same share for clearly irregular RR intervals: atrial flutter with varying conduction reaches 0.6."""
+"""The same share for clearly irregular RR intervals: atrial flutter with varying conduction reaches
+0.6."""
 MIN_PAIRS = 3
-"""Pairs of beats that must show the time before the QRS before a P wave can be called present or absent."""
+"""Pairs of beats that must show the time before the QRS before a P wave can be called present or
+absent."""
 MIN_SIGNAL_TO_NOISE = 5.0
-"""Height of the QRS over the noise of the median beat in at least one lead, below which waves are not delineated."""
+"""Height of the QRS over the noise of the median beat in at least one lead, below which waves are
+not delineated."""
 
 
 @dataclass(frozen=True)
@@ -85,12 +91,14 @@ class Beat:
     seconds: float
     """Its centre on the signal's time axis."""
     kind: str
-    """`normal`, `ventricular`, `supraventricular`, `other shape`, or `unknown` at the end of a trace."""
+    """`normal`, `ventricular`, `supraventricular`, `other shape`, or `unknown` at the end of a
+    trace."""
 
 
 @dataclass(frozen=True)
 class LeadBeat:
-    """The median beat of one lead with its wave points, in ms from the centre of the QRS; None for a wave that is not there."""
+    """The median beat of one lead with its wave points, in ms from the centre of the QRS; None for
+    a wave that is not there."""
 
     lead: str
     millivolts: tuple[float, ...]
@@ -137,7 +145,8 @@ class _Shape:
 
 
 def measure_signal(signal: TracedSignal, age_years: float | None = None) -> SignalMeasurements:
-    """Measure a traced signal; what cannot be measured says why. `age_years` is passed on for limits that depend on it.
+    """Measure a traced signal; what cannot be measured says why. `age_years` is passed on for
+    limits that depend on it.
 
     An assumed paper speed or gain stands as a doubt in every value that rests on it.
     """
@@ -188,7 +197,8 @@ def _not_beats(alignment: Alignment) -> str:
 
 
 def _not_traced(sheet: Sheet) -> str:
-    """Say that too many traces contradict the others for any of them to be trusted; empty if few do."""
+    """Say that too many traces contradict the others for any of them to be trusted; empty if few
+    do."""
     active = [lead for lead in sheet.astray if not sheet.filled[f"flat.{lead}"].value]
     traced = len(sheet.leads) + len(sheet.astray)
     if len(active) < ASTRAY * traced:
@@ -197,7 +207,8 @@ def _not_traced(sheet: Sheet) -> str:
 
 
 def _one_frame(channels: tuple[Channel, ...], alignment: Alignment) -> Index:
-    """Centre the beats of columns that share no channel on the same distance from their QRS onset: (beats,)."""
+    """Centre the beats of columns that share no channel on the same distance from their QRS onset:
+    (beats,)."""
     beats = alignment.beats
     numbers = np.unique(alignment.group)
     if numbers.size < 2:
@@ -254,7 +265,8 @@ def _shape(
 
 
 def _p_present(share: float, pairs: int, rhythm: Rhythm) -> bool | str:
-    """Whether a P wave precedes the QRS, or why this cannot be told; arguments as `p_consistency` gives them."""
+    """Whether a P wave precedes the QRS, or why this cannot be told; arguments as `p_consistency`
+    gives them."""
     if pairs < MIN_PAIRS:
         return "too few beats show the time before the QRS"
     if share <= P_ABSENT:

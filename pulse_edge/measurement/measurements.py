@@ -1,4 +1,5 @@
-"""What is measured on a traced signal: each value with its uncertainty, or the reason why there is none."""
+"""What is measured on a traced signal: each value with its uncertainty, or the reason why there is
+none."""
 
 from __future__ import annotations
 

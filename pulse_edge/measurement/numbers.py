@@ -1,7 +1,8 @@
 """Find numbers with their subject and unit in a sentence: rates, intervals, axes, pauses.
 
-A range ("50-60 bpm") has a low and a high end, a bound ("above 120 ms") one end, a single number two equal ends. Seconds are
-turned into milliseconds. Normal ranges that a report quotes ("normal: 60-100 bpm") are left out.
+A range ("50-60 bpm") has a low and a high end, a bound ("above 120 ms") one end, a single number
+two equal ends. Seconds are turned into milliseconds. Normal ranges that a report quotes ("normal:
+60-100 bpm") are left out.
 """
 
 from __future__ import annotations
@@ -200,14 +201,16 @@ def _quantity(subject: _Subject, match: re.Match[str], sentence: str) -> Quantit
 
 
 def _in_seconds(unit: str, ends: list[float], subject: _Subject) -> bool:
-    """Whether an interval is given in seconds: by its unit, or as too small a number of milliseconds."""
+    """Whether an interval is given in seconds: by its unit, or as too small a number of
+    milliseconds."""
     return unit.startswith("s") or (
         not unit and all(1000 * v <= subject.most and v < 5 for v in ends)
     )
 
 
 def quoted(before: str, match: re.Match[str]) -> bool:
-    """Whether the number is no value of this ECG, by the words before it: a normal range, a run, another ECG.
+    """Whether the number is no value of this ECG, by the words before it: a normal range, a run,
+    another ECG.
 
     `The PR interval is normal at 160 ms` states a number all the same.
     """

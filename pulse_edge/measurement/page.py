@@ -21,7 +21,7 @@ Sex = Literal["male", "female"]
 
 @dataclass(frozen=True)
 class PageMeasurement:
-    """What was traced and measured on one page."""
+    """The traced signal of one page and its measurements."""
 
     file: str
     signal: TracedSignal
@@ -41,20 +41,25 @@ class PageMeasurement:
         return self.result.measurements
 
     def __getitem__(self, key: str) -> Measurement:
-        """Return the measurement of a key such as `rate`; KeyError for a key that does not exist."""
+        """Return the measurement of a key such as `rate`; KeyError for an unknown key."""
         return self.result[key]
 
 
 def measure(
-    source: reader.Source, *, age_years: float | None = None, force: bool = False
+    source: reader.Source,
+    *,
+    age_years: float | None = None,
+    sex: Sex | None = None,
+    force: bool = False,
 ) -> PageMeasurement:
     """Read a page, flatten and judge it, trace it and measure the trace.
 
-    `age_years` selects limits that depend on it. `force` also measures a page that was refused.
+    `age_years` and `sex` select limits that depend on them. `force` also measures a page that was
+    refused.
     Raises ScanError where the file is no page, PageRefused where the page cannot be read.
     """
     page = source if isinstance(source, reader.Page) else reader.read(source)
-    return measure_page(admission.admit(page, straighten=True, force=force), age_years)
+    return measure_page(admission.admit(page, straighten=True, force=force), age_years, sex)
 
 
 def measure_page(

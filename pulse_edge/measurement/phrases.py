@@ -1,7 +1,8 @@
 """The words by which an ECG report states something that can be measured: one row for each topic.
 
-Patterns are matched within one sentence, without regard to case except where a row says so. The vocabulary is that of the
-AHA/ACC/HRS statement list (Mason et al. 2007) and of free reports (PTB-XL, ECGBench, PULSE's training texts).
+Patterns are matched within one sentence, without regard to case except where a row says so. The
+vocabulary is that of the AHA/ACC/HRS statement list (Mason et al. 2007) and of free reports
+(PTB-XL, ECGBench, PULSE's training texts).
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ PLACES: dict[str, tuple[str, ...]] = {
     "chest": ("V1", "V2", "V3", "V4", "V5", "V6"),
     "limb": ("I", "II", "III", "aVR", "aVL", "aVF"),
 }
-"""The leads of each territory (AHA/ACC/HRS 2009, part VI; Surawicz). Longer names stand first, as they are tried in order."""
+"""The leads of each territory (AHA/ACC/HRS 2009, part VI; Surawicz). Longer names stand first, as
+they are tried in order."""
 
 Kind = Literal["state", "abnormality"]
 
@@ -38,8 +40,8 @@ class Phrase:
     words: str
     """Regular expression."""
     kind: Kind = "abnormality"
-    """A denial runs on along a list of abnormalities ("no ST elevation, ST depression or Q waves"), never into a state
-    ("no ST elevation, regular rhythm")."""
+    """A denial runs on along a list of abnormalities ("no ST elevation, ST depression or Q waves"),
+    never into a state ("no ST elevation, regular rhythm")."""
     exact_case: bool = False
     placed: bool = False
     """Whether leads or a territory belong to it."""
@@ -245,7 +247,8 @@ SUBJECTS: dict[str, str] = {
     "ST": r"ST(?:[- ]?segments?)?(?:[-/ ]T)?(?: and T[- ]?waves?)?(?:[- ]waves?)?",
     "ECG": r"(?:ECG|EKG|electrocardiogram|tracing)",
 }
-"""What an adjective can be said of; `the PR interval is prolonged`, `normal PR, QRS and QT intervals`."""
+"""What an adjective can be said of; `the PR interval is prolonged`, `normal PR, QRS and QT
+intervals`."""
 
 ADJECTIVES: dict[str, str] = {
     "normal": r"within (?:the )?normal (?:limits?|range)s?|normal|unremarkable|WNL",

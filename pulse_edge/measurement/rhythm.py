@@ -19,23 +19,26 @@ NORMAL, VENTRICULAR, SUPRAVENTRICULAR, OTHER, UNKNOWN = (
     "other shape",
     "unknown",
 )
-"""Kinds of beats. `other shape`: not premature, yet unlike the dominant beat. `unknown`: cut off by the end of the trace."""
+"""Kinds of beats. `other shape`: not premature, yet unlike the dominant beat. `unknown`: cut off by
+the end of the trace."""
 
 GAP_MS = 120.0
 """A longer stretch without any trace may hide a QRS, so the interval across it does not count."""
 PREMATURE, PREMATURE_OTHER = 0.80, 0.92
-"""Share of the usual RR interval below which a beat of the dominant shape is premature, and one of another shape, whose broad
-QRS has its centre later."""
+"""Share of the usual RR interval below which a beat of the dominant shape is premature, and one of
+another shape, whose broad QRS has its centre later."""
 PAUSE_MS = 2000.0
 """Pauses of 2 s and more: 2018 ACC/AHA/HRS guideline on bradycardia, Circulation 140 (2019) e382."""
 REGULAR_RANGE_MS, IRREGULAR_RANGE, IRREGULAR_RMSSD = 120.0, 0.30, 0.10
-"""RR intervals within 120 ms of one another are regular; a range of 30 % of the mean interval, or an RMSSD of 10 % of it, is
-irregular (Dash and others, Ann Biomed Eng 37, 2009, 1701, detect atrial fibrillation at 10 %); breathing lies between."""
+"""RR intervals within 120 ms of one another are regular; a range of 30 % of the mean interval, or
+an RMSSD of 10 % of it, is irregular (Dash and others, Ann Biomed Eng 37, 2009, 1701, detect atrial
+fibrillation at 10 %); breathing lies between."""
 SPIKE_LEADS = 3
 """Leads in which a spike of a pacemaker shows at least."""
 FEWEST_INTERVALS = 3
 MIN_DOMINANT = 0.4
-"""Share of beats with the dominant shape below which the deflections are no beats: noise, or ventricular fibrillation."""
+"""Share of beats with the dominant shape below which the deflections are no beats: noise, or
+ventricular fibrillation."""
 
 
 @dataclass(frozen=True)
@@ -56,14 +59,16 @@ class Rhythm:
 
     @property
     def rmssd(self) -> float | None:
-        """Root mean square of successive differences of the normal intervals, ms; None for fewer than three."""
+        """Root mean square of successive differences of the normal intervals, ms; None for fewer
+        than three."""
         if self.normal.size < FEWEST_INTERVALS:
             return None
         return float(np.sqrt(np.mean(np.square(np.diff(self.normal)))))
 
     @property
     def regular(self) -> bool | None:
-        """Whether normal RR intervals hardly vary (True) or vary a lot (False); None between, or for fewer than three."""
+        """Whether normal RR intervals hardly vary (True) or vary a lot (False); None between, or
+        for fewer than three."""
         rmssd = self.rmssd
         if rmssd is None:
             return None
@@ -112,9 +117,11 @@ def _usual(intervals: Samples, n: int) -> float:
 
 
 def paced_beats(channels: tuple[Channel, ...], beats: Index, onset: int) -> float:
-    """Share of the beats with a spike at the same distance from the QRS; `onset` in samples from the beat's centre.
+    """Share of the beats with a spike at the same distance from the QRS; `onset` in samples from
+    the beat's centre.
 
-    A spike shows in most leads. One that only a lead or two show is a notch of the QRS, and does not count.
+    A spike shows in most leads. One that only a lead or two show is a notch of the QRS, and does
+    not count.
     """
     first, last = onset - samples(300), onset + samples(60)
     leads = tuple(dict.fromkeys(c.lead for c in channels))

@@ -1,109 +1,33 @@
-"""What a measurement must be for a statement to hold: one table for numbers, one for words, one for children's limits.
+"""What a measurement must be for a statement to hold: one table for numbers, one for words, one for
+children's limits.
 
-A statement is contradicted where a limit of `needs` fails by more than the measurement's uncertainty and the limit's slack.
-A denial is contradicted where every limit of `proves` holds by more than both. `slack` is the clinical tolerance: how far apart
-two careful readers are, or how loosely the word is used. Uncertainty and slack are independent, so they add in squares.
+A statement is contradicted where a limit of `needs` fails by more than the measurement's
+uncertainty and the limit's slack. A denial is contradicted where every limit of `proves` holds by
+more than both. `slack` is the clinical tolerance: how far apart two careful readers are, or how
+loosely the word is used. Uncertainty and slack are independent, so they add in squares.
 
-Sources:
-AHA I..VI   AHA/ACC/HRS recommendations for the standardization and interpretation of the electrocardiogram, parts I to VI:
-            Kligfield 2007 (I), Mason 2007 (II), Surawicz 2009 (III, conduction and axis), Rautaharju 2009 (IV, ST, T, QT),
-            Hancock 2009 (V, hypertrophy), Wagner 2009 (VI, ischaemia).
-UDMI        Fourth Universal Definition of Myocardial Infarction, ESC/ACC/AHA/WHF 2018: ST limits by lead, sex and age.
-SVT         ACC/AHA/HRS 2015 guideline for supraventricular tachycardia. VA: AHA/ACC/HRS 2017 for ventricular arrhythmias.
-AF          ESC 2020 guideline for atrial fibrillation. BRADY: ACC/AHA/HRS 2018 for bradycardia and conduction delay.
-RIJNBEEK    Limits of children: Rijnbeek 2001 for rate, PR and axis by age; AHA III for the QRS.
+Sources: AHA I..VI   AHA/ACC/HRS recommendations for the standardization and interpretation of the
+electrocardiogram, parts I to VI: Kligfield 2007 (I), Mason 2007 (II), Surawicz 2009 (III,
+conduction and axis), Rautaharju 2009 (IV, ST, T, QT), Hancock 2009 (V, hypertrophy), Wagner 2009
+(VI, ischaemia). UDMI        Fourth Universal Definition of Myocardial Infarction, ESC/ACC/AHA/WHF
+2018: ST limits by lead, sex and age. SVT         ACC/AHA/HRS 2015 guideline for supraventricular
+tachycardia. VA: AHA/ACC/HRS 2017 for ventricular arrhythmias. AF          ESC 2020 guideline for
+atrial fibrillation. BRADY: ACC/AHA/HRS 2018 for bradycardia and conduction delay. RIJNBEEK
+Limits of children: Rijnbeek 2001 for rate, PR and axis by age; AHA III for the QRS.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from pulse_edge.measurement.bounds import UPRIGHT_T, AllOf, AnyOf, Bound, Condition, Not
-
-
-@dataclass(frozen=True)
-class NumberRule:
-    """How near a number in the text must be to a measurement."""
-
-    topic: str
-    keys: tuple[str, ...]
-    """The nearest of these counts."""
-    tolerance: float
-    """In the unit, added to the measurement's uncertainty."""
-    share: float
-    """Of the stated number; the larger of the two counts."""
-    source: str
-
-
-@dataclass(frozen=True)
-class Rule:
-    """What a statement in words needs and what proves it."""
-
-    topic: str
-    needs: tuple[Condition, ...]
-    proves: tuple[Condition, ...]
-    """Empty: a denial cannot be contradicted by measurements."""
-    source: str
-    supports: tuple[Condition, ...] = ()
-    """What must hold besides for the statement to be supported; without it the needs are enough."""
-    decides: bool = True
-    """False: the needs are only a part of the definition, so that they can contradict it and never support it."""
-    adults: bool = False
-    """True: the limits hold for adults alone."""
-
-
-@dataclass(frozen=True)
-class Derived:
-    """A value computed from measurements: the sum of its parts times their weights."""
-
-    name: str
-    unit: str
-    parts: tuple[tuple[str, float], ...]
-
-
-NET_LEADS = ("I", "V1", "V2", "V6")
-DERIVED: dict[str, Derived] = {
-    f"net.{lead}": Derived(
-        f"net QRS deflection in {lead}", "mV", tuple((f"{w}.{lead}", 1.0) for w in "qrs")
-    )
-    for lead in NET_LEADS
-}
-DERIVED["rr_spread"] = Derived(
-    "difference of the longest and the shortest RR interval",
-    "ms",
-    (("rr_longest", 1.0), ("rr_shortest", -1.0)),
-)
-
-NUMBERS = (
-    NumberRule(
-        "rate", ("rate", "rate_median"), 5, 0.05, "AHA I: rates are read from the page to about 5 %"
-    ),
-    NumberRule("atrial rate", ("atrial_rate",), 10, 0.10, "AHA I"),
-    NumberRule(
-        "RR interval", ("rr_mean", "rr_median"), 40, 0.05, "AHA I: one small square of 40 ms"
-    ),
-    NumberRule(
-        "PR interval", ("pr",), 20, 0.0, "AHA I: half a small square; readers differ by 20 ms"
-    ),
-    NumberRule(
-        "QRS duration", ("qrs",), 15, 0.0, "AHA I: readers and programs differ by 10 to 20 ms"
-    ),
-    NumberRule("QT interval", ("qt",), 30, 0.0, "AHA IV: methods for the end of T differ by 30 ms"),
-    NumberRule("QTc interval", ("qtc_bazett", "qtc_fridericia"), 30, 0.0, "AHA IV"),
-    NumberRule(
-        "axis", ("qrs_axis",), 20, 0.0, "AHA III: methods for the axis differ by 20 degrees"
-    ),
-    NumberRule("pause", ("rr_longest",), 300, 0.10, "BRADY"),
-)
-ROUGH = 2.0
-""""About 150 bpm" may be off by twice the tolerance."""
+from pulse_edge.measurement.bounds import UPRIGHT_T, AllOf, AnyOf, Bound, Not
+from pulse_edge.measurement.rule import Rule
 
 BEATS = Bound("asystole", at_most=0)
 P_WAVES = Bound("p_present", at_least=1)
 NO_P_WAVES = Bound("p_present", at_most=0)
 REGULAR = Bound("rr_variation", at_most=0.08)
 IRREGULAR = Bound("rr_variation", at_least=0.08)
-"""Sinus rhythm has a variation of 0.08 or less in 9 of 10 recordings, atrial fibrillation of 0.09 to 0.3."""
+"""Sinus rhythm has a variation of 0.08 or less in 9 of 10 recordings, atrial fibrillation of 0.09
+to 0.3."""
 NOT_PACED = Bound("paced", at_most=0)
 FAST = AnyOf(
     tuple(Bound(key, at_least=100, slack=5, scale="rate") for key in ("rate", "rate_median"))
@@ -138,7 +62,8 @@ ELEVATED = AnyOf(
         ),
     )
 )
-"""At J by UDMI; 60 ms later, where some read it, the ST segment of healthy people has risen by another 0.05 mV."""
+"""At J by UDMI; 60 ms later, where some read it, the ST segment of healthy people has risen by
+another 0.05 mV."""
 DEPRESSED = AnyOf(
     (
         Bound("st_j.LEAD", at_most=-0.05, slack=0.03, contiguous=True, nominal=True),

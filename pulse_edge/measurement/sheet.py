@@ -1,4 +1,5 @@
-"""The list of measurements while it is filled in: names, units, uncertainties, doubts, and reasons for what is missing."""
+"""The list of measurements while it is filled in: names, units, uncertainties, doubts, and reasons
+for what is missing."""
 
 from __future__ import annotations
 
@@ -108,7 +109,8 @@ MOST_BEATS = 0.5
 FLAT_MV = 0.05
 """A lead that stays within this, peak to peak, shows no electrical activity of the heart."""
 AXIS_DOUBT = 30.0
-"""Uncertainty in degrees from which on an axis is indeterminate: the vector is tiny, or the limb leads contradict one another."""
+"""Uncertainty in degrees from which on an axis is indeterminate: the vector is tiny, or the limb
+leads contradict one another."""
 T_SPREAD_MS = 90.0
 """Interquartile range of the end of T over the leads, above which the leads disagree about it."""
 LONG_SECONDS = 7.0
@@ -154,7 +156,8 @@ class Sheet:
         reason: str = "",
         spread: float = 0.0,
     ) -> None:
-        """Note a value, or a reason; `spread` is an uncertainty found on this signal, which counts if it is the larger."""
+        """Note a value, or a reason; `spread` is an uncertainty found on this signal, which counts
+        if it is the larger."""
         name, unit = NAMES[key]
         if value is None:
             self.filled[key] = Measurement(key, name, None, unit, None, leads, reason)

@@ -30,8 +30,9 @@ class TracedSignal:
     """Twelve leads in millivolts on one time axis, as they were traced; what was not traced is NaN."""
 
     millivolts: Millivolts
-    """(12, samples), order of `LEADS`, 500 samples a second. The time axis starts at the left end of the leftmost trace; a lead
-    that is printed in the second of four columns starts 2.5 s later. NaN where no ink was followed: gaps are never drawn over."""
+    """(12, samples), order of `LEADS`, 500 samples a second. The time axis starts at the left end
+    of the leftmost trace; a lead that is printed in the second of four columns starts 2.5 s later.
+    NaN where no ink was followed: gaps are never drawn over."""
     scores: tuple[float, ...]
     """12 values from 0 to 1: how probably each lead is right;
     0 for a lead that was not traced, or left out because its trace is probably wrong."""

@@ -7,28 +7,62 @@ from collections.abc import Iterable, Sequence
 from pulse_edge.measurement.measurements import Measurement
 
 LABELS = {
-    "asystole": "asystole, or leads off",
-    "rate": "ventricular rate (mean RR)",
-    "rate_median": "ventricular rate (median RR)",
-    "regular": "regular rhythm",
-    "pauses": "pauses of 2 s and more",
+    "asystole": "asystole",
+    "rate": "mean",
+    "rate_median": "median",
+    "regular": "regularity",
+    "pauses": "pauses of 2 s or more",
     "ectopic": "premature beats",
     "paced": "pacemaker spikes",
-    "p_present": "P waves before the QRS",
-    "atrial_fibrillation": "irregular without P waves",
+    "p_present": "P waves",
+    "atrial_fibrillation": "atrial fibrillation",
     "pr": "PR",
     "qrs": "QRS",
     "qt": "QT",
-    "qtc_bazett": "QTc (Bazett)",
-    "qtc_fridericia": "QTc (Fridericia)",
+    "qtc_bazett": "QTc Bazett",
+    "qtc_fridericia": "QTc Fridericia",
+    "qrs_axis": "QRS",
+    "t_axis": "T",
+    "sokolow_lyon": "Sokolow-Lyon",
+    "cornell": "Cornell",
+    "limb_voltage": "highest limb lead",
+}
+"""Key of a measurement that reports show -> its short name, in the order of a report."""
+GROUPS = {
+    "Ventricular rate": ("rate", "rate_median"),
+    "Rhythm": (
+        "asystole",
+        "regular",
+        "p_present",
+        "atrial_fibrillation",
+        "pauses",
+        "ectopic",
+        "paced",
+    ),
+    "Intervals": ("pr", "qrs", "qt", "qtc_bazett", "qtc_fridericia"),
+    "Axis": ("qrs_axis", "t_axis"),
+    "Voltage": ("sokolow_lyon", "cornell", "limb_voltage"),
+}
+"""Line of a report -> the measurements in it."""
+FULL_LABELS = LABELS | {
+    "rate": "mean rate",
+    "rate_median": "median rate",
     "qrs_axis": "QRS axis",
     "t_axis": "T axis",
     "sokolow_lyon": "Sokolow-Lyon voltage",
     "cornell": "Cornell voltage",
-    "limb_voltage": "highest limb lead QRS",
+    "limb_voltage": "highest limb lead voltage",
 }
-"""Key of a measurement that reports show -> its short name, in the order of a report."""
-YES_OR_NO = frozenset({"asystole", "regular", "paced", "p_present", "atrial_fibrillation"})
+"""Key of a measurement -> its name where no group's name stands before it."""
+PHRASES = {
+    "asystole": ("ventricular activity", "NO VENTRICULAR ACTIVITY, OR LEADS OFF"),
+    "regular": ("irregular", "regular"),
+    "paced": ("no pacemaker spikes", "pacemaker spikes"),
+    "p_present": ("no P waves at a constant distance before the QRS", "P waves before the QRS"),
+    "atrial_fibrillation": ("no sign of atrial fibrillation", "irregular without P waves"),
+}
+"""Yes-or-no measurement -> words for no, words for yes."""
+YES_OR_NO = frozenset(PHRASES)
 COUNTS = frozenset({"pauses", "ectopic"})
 ST_LEVEL = "st_j60."
 ST_SHOWN = 0.1
@@ -36,22 +70,36 @@ ST_SHOWN = 0.1
 
 
 def selected(measurements: Iterable[Measurement]) -> tuple[Measurement, ...]:
-    """Return the measurements that a report carries: those with a label, and the ST level of each lead."""
+    """Return the measurements that a report carries: those with a label, and the ST level of each
+    lead."""
     by_key = {m.key: m for m in measurements}
     labelled = [by_key[key] for key in LABELS if key in by_key]
     return (*labelled, *(m for key, m in by_key.items() if key.startswith(ST_LEVEL)))
 
 
 def summary_lines(measurements: Sequence[Measurement]) -> list[str]:
-    """Return a line for each value, then one with all that could not be measured, by reason."""
-    shown = [m for m in selected(measurements) if not m.key.startswith(ST_LEVEL)]
-    lines = [f"{LABELS[m.key]}: {value_text(m)}" for m in shown if m.value is not None]
+    """Return a line for each group of values, then one for each reason why others are missing."""
+    by_key = {m.key: m for m in measurements}
+    lines = []
+    for group, keys in GROUPS.items():
+        shown = [by_key[k] for k in keys if k in by_key and by_key[k].value is not None]
+        if shown:
+            lines.append(f"{group}: {', '.join(_in_group(m) for m in shown)}")
     lines += _st_lines(measurements)
     reasons: dict[str, list[str]] = {}
-    for m in shown:
-        if m.value is None:
-            reasons.setdefault(m.reason, []).append(LABELS[m.key])
-    return [*lines, *(f"not measurable ({why}): {', '.join(n)}" for why, n in reasons.items())]
+    for key, label in FULL_LABELS.items():
+        if key in by_key and by_key[key].value is None:
+            reasons.setdefault(by_key[key].reason, []).append(label)
+    return [*lines, *(f"Not measurable ({why}): {', '.join(n)}" for why, n in reasons.items())]
+
+
+def _in_group(m: Measurement) -> str:
+    """Return a value with its name, as it stands in a group's line."""
+    if m.key in YES_OR_NO:
+        return PHRASES[m.key][bool(m.value)]
+    if m.key in COUNTS:
+        return f"{m.value:.0f} {LABELS[m.key]}" if m.value else f"no {LABELS[m.key]}"
+    return f"{LABELS[m.key]} {value_text(m)}"
 
 
 def value_text(m: Measurement) -> str:
@@ -75,4 +123,5 @@ def _st_lines(measurements: Iterable[Measurement]) -> list[str]:
     if not levels:
         return []
     shown = ", ".join(f"{m.key.removeprefix(ST_LEVEL)} {m.value:+.2f} mV" for m in away)
-    return [f"ST level at J + 60 ms: {shown or f'within {ST_SHOWN} mV in {len(levels)} leads'}"]
+    leads = "1 lead" if len(levels) == 1 else f"{len(levels)} leads"
+    return [f"ST level at J + 60 ms: {shown or f'within {ST_SHOWN} mV in {leads}'}"]

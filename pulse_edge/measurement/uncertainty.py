@@ -1,9 +1,10 @@
 """How far a measurement may be from the truth.
 
 Each figure is half the width of the interval that holds the truth in 95 of 100 cases, measured with
-`benchmarks/measurement_signal.py` on the 100 development recordings of LUDB (Kalyakulina and others, IEEE Access 8, 2020,
-186181), paced and ectopic ones included, with noise 18 dB below the signal. Intervals, axis and ST levels are compared with the
-marks of cardiologists, who disagree with one another by much of it; amplitudes with those of the same recording without noise.
+`benchmarks/measurement_signal.py` on the 100 development recordings of LUDB (Kalyakulina and
+others, IEEE Access 8, 2020, 186181), paced and ectopic ones included, with noise 18 dB below the
+signal. Intervals, axis and ST levels are compared with the marks of cardiologists, who disagree
+with one another by much of it; amplitudes with those of the same recording without noise.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ _ERRORS: dict[str, tuple[float, float, float]] = {
 
 
 def uncertainty_of(key: str, extent: Extent) -> float | None:
-    """Uncertainty of a measurement, with or without a lead in its key; None where the truth is not known well enough."""
+    """Uncertainty of a measurement, with or without a lead in its key; None where the truth is not
+    known well enough."""
     errors = _ERRORS.get(key.split(".")[0])
     return None if errors is None else errors[extent.value]

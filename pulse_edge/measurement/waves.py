@@ -1,10 +1,11 @@
 """Find onset, peak and end of P, QRS and T on the median beat.
 
-QRS: spatial velocity, the root mean square slope of all leads, against a threshold above its own floor on either side, as in
-van Bemmel, Zywietz and Kors, "Signal analysis for ECG interpretation" (Methods Inf Med 29, 1990, 317).
-T end: the tangent at the steepest part of the T wave's last limb meets the level after T (Lepeschkin and Surawicz, Circulation
-6, 1952, 378), lead by lead; the upper quartile over the leads whose T is high enough.
-P: the first principal component of all leads before the QRS; onset and end where it has fallen to 10 % of its height.
+QRS: spatial velocity, the root mean square slope of all leads, against a threshold above its own
+floor on either side, as in van Bemmel, Zywietz and Kors, "Signal analysis for ECG interpretation"
+(Methods Inf Med 29, 1990, 317). T end: the tangent at the steepest part of the T wave's last limb
+meets the level after T (Lepeschkin and Surawicz, Circulation 6, 1952, 378), lead by lead; the upper
+quartile over the leads whose T is high enough. P: the first principal component of all leads before
+the QRS; onset and end where it has fallen to 10 % of its height.
 """
 
 from __future__ import annotations
@@ -24,9 +25,11 @@ BEFORE, AFTER = samples(500), samples(760)
 WIDTH = BEFORE + AFTER
 
 QRS_SIGMA_MS, QRS_SHARE, QRS_QUIET_MS = 7.0, 0.03, 18.0
-"""Smoothing of the spatial velocity, share of its peak that bounds the QRS, and for how long it stays below."""
+"""Smoothing of the spatial velocity, share of its peak that bounds the QRS, and for how long it
+stays below."""
 T_SIGMA_MS, T_QUARTILE, T_TAIL_MS = 10.0, 0.75, 18.0
-"""The tangent cuts off the tail of T: cardiologists mark the end 18 ms later (median of 100 recordings of LUDB)."""
+"""The tangent cuts off the tail of T: cardiologists mark the end 18 ms later (median of 100
+recordings of LUDB)."""
 P_SIGMA_MS, P_SHARE = 8.0, 0.07
 NOISE_MV = 0.020
 """Noise of the median beat from which on a lead counts for less in the sums over all leads."""
@@ -39,7 +42,8 @@ class MedianBeat:
     millivolts: Samples
     """(12, WIDTH), the QRS around BEFORE; NaN for leads without such a beat."""
     noise: Samples
-    """(12,) standard deviation of what remains of the noise after averaging, mV; NaN for fewer than two beats."""
+    """(12,) standard deviation of what remains of the noise after averaging, mV; NaN for fewer than
+    two beats."""
     counts: Index
     """(12,) beats that were averaged."""
 
@@ -57,7 +61,8 @@ class MedianBeat:
 
 @dataclass(frozen=True)
 class Waves:
-    """Samples of the median beat at which waves begin, culminate and end; None for a wave that is not there."""
+    """Samples of the median beat at which waves begin, culminate and end; None for a wave that is
+    not there."""
 
     qrs_onset: int
     qrs_end: int
@@ -75,10 +80,11 @@ class Waves:
 def median_beat(
     channels: tuple[Channel, ...], beats: Index, members: Members, onset: int
 ) -> MedianBeat:
-    """Average the member beats of each lead; `onset` is the QRS onset in samples from the beat's centre (negative).
+    """Average the member beats of each lead; `onset` is the QRS onset in samples from the beat's
+    centre (negative).
 
-    The level just before each member's QRS is taken off, and what drifts between two of them with it: the QRS of a premature
-    beat may stand on a T wave.
+    The level just before each member's QRS is taken off, and what drifts between two of them with
+    it: the QRS of a premature beat may stand on a T wave.
     """
     average, noise, counts = (
         np.full((12, WIDTH), np.nan),
@@ -108,7 +114,8 @@ def median_beat(
 
 
 def central(values: Samples) -> Samples:
-    """Average the middle of the beats at each sample: (beats, n) to (n,); one beat in five is left out on either side."""
+    """Average the middle of the beats at each sample: (beats, n) to (n,); one beat in five is left
+    out on either side."""
     ordered = np.sort(values, axis=0)  # NaN last
     count = np.isfinite(values).sum(axis=0)
     drop = np.where(count >= 3, np.maximum(count // 5, 1), 0)
@@ -120,7 +127,8 @@ def central(values: Samples) -> Samples:
 
 
 def _own(beats: Index, members: Members, size: int) -> Members:
-    """(beats, WIDTH): samples that belong to a beat's own cycle; the QRS of beats that are no members may be broad."""
+    """(beats, WIDTH): samples that belong to a beat's own cycle; the QRS of beats that are no
+    members may be broad."""
     time = np.asarray(beats)[:, None] + np.arange(-BEFORE, AFTER)
     previous = np.concatenate([[-WIDTH], beats[:-1]])[:, None]
     following = np.concatenate([beats[1:], [size + WIDTH]])[:, None]
@@ -198,7 +206,8 @@ def _with_t(waves: Waves, t: tuple[int, int, float] | str) -> Waves:
 def _t_wave(
     beat: MedianBeat, onset: int, end: int, limit: float, rr: float
 ) -> tuple[int, int, float] | str:
-    """Peak and end of T in samples, and the spread of the end over the leads in ms; or why there is none."""
+    """Peak and end of T in samples, and the spread of the end over the leads in ms; or why there is
+    none."""
     latest = onset + 0.48 * np.sqrt(rr / 500) * 500
     ends: list[tuple[float, float, float]] = []
     for values, noise in zip(beat.millivolts[beat.present], beat.noise[beat.present], strict=True):
@@ -276,11 +285,12 @@ def _prominence(values: Samples) -> Samples:
 def p_consistency(
     channels: tuple[Channel, ...], beats: Index, onset: int, t_before: int
 ) -> tuple[float, int]:
-    """Share of the signal before the QRS that recurs from beat to beat, and how many pairs of beats show it.
+    """Share of the signal before the QRS that recurs from beat to beat, and how many pairs of beats
+    show it.
 
-    The intraclass correlation of 240 ms before the QRS, straight line taken off: 1 where every beat has the same P wave,
-    0 where the atria go their own way. `onset` and `t_before` in samples from the beat's centre; where P and the T before
-    it come close, the window begins later.
+    The intraclass correlation of 240 ms before the QRS, straight line taken off: 1 where every beat
+    has the same P wave, 0 where the atria go their own way. `onset` and `t_before` in samples from
+    the beat's centre; where P and the T before it come close, the window begins later.
     """
     start = min(max(onset - samples(240), t_before), onset - samples(140))
     size = onset - samples(30) - start

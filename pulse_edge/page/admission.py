@@ -32,7 +32,7 @@ class CheckedPage:
 
 
 def check(page: reader.Page, *, straighten: bool = True) -> CheckedPage:
-    """Flatten a page and judge it; refuse nothing.
+    """Flatten a page and judge it, without refusing it.
 
     Without `straighten` its pixels stay as they are.
     """
@@ -50,10 +50,7 @@ def check(page: reader.Page, *, straighten: bool = True) -> CheckedPage:
 
 
 def _check_plot(image: Image.Image, plot: PlottedPage) -> tuple[rectify.Flat, quality.Quality]:
-    """Return what is known of a page that this program plotted from a recording.
-
-    Nothing is measured.
-    """
+    """Return the facts of a page that this program plotted from a recording, without measuring."""
     scale = plot.pixels_per_mm
     flat = rectify.Flat(
         image=image,

@@ -1,5 +1,4 @@
-"""Pixels of RGB pictures: arrays, smaller copies, and the brightest or darkest of the three
-channels.
+"""Read the pixels of RGB pictures as arrays, reduce them, and compare their three channels.
 
 OpenCV computes over the channels: NumPy takes ten times as long for so short an axis.
 """

@@ -1,5 +1,6 @@
-"""Start the process that decodes foreign files (decoder_worker.py), send it requests, limit it, and
-start it again.
+"""Start, limit and restart the process that decodes foreign files, and send it requests.
+
+The process itself runs decoder_worker.py.
 
 One process serves all files of the program, because starting it takes 30 ms and its libraries more.
 It ends after some seconds without work. Standard library only: a command may start it before

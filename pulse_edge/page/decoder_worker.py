@@ -1,5 +1,4 @@
-"""Decode files in a process of its own, so that no decoder of foreign files runs in the program's
-process.
+"""Decode foreign files in a separate process, so that no decoder runs in the program's own.
 
 `python -m pulse_edge.page.decoder_worker` is started by decoder_client.py. A file is sent once and
 its pages are requested one by one. Each page has a limit of processor time, the process a limit of

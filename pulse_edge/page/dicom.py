@@ -1,5 +1,6 @@
-"""DICOM files to pages: a waveform (dicom_waveform.py) that is plotted (ecg_plot.py), an
-encapsulated PDF, or pictures.
+"""Read DICOM files as pages: a plotted waveform, an encapsulated PDF, or pictures.
+
+dicom_waveform.py reads the waveform, ecg_plot.py plots it.
 
 Runs in the decoder (decoder_worker.py).
 """

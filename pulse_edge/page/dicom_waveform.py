@@ -1,5 +1,4 @@
-"""From a DICOM data set with a waveform to a `Recording`: multiplex groups, lead names, units and
-samples.
+"""Read the waveform of a DICOM data set as a `Recording`.
 
 After PS3.3 C.10.9 (Waveform) and A.34.3 (12-lead and General ECG). pydicom unpacks the samples.
 Everything that it does not check is checked here: length, padding, sign, units. Runs in the decoder

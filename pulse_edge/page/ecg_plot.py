@@ -1,5 +1,6 @@
-"""Plot a recorded 12-lead ECG as the pages that a cart would print: 25 mm/s, 10 mm/mV, 3x4 and a
-rhythm strip of lead II.
+"""Plot a recorded 12-lead ECG as the pages that a cart would print.
+
+The layout is 3x4 with a rhythm strip of lead II, at 25 mm/s and 10 mm/mV.
 
 In: a `Recording`. Out: RGB pages of ten seconds, each with the facts about it (`PlottedPage`). Only
 lead names, speed and gain are written on a page, and which seconds it shows where that is not all
@@ -7,7 +8,7 @@ of a ten-second recording.
 
 - A shorter recording: each of the four columns shows 2.5 seconds of it; the rest of the page stays
   blank.
-- A longer one: further pages, the last of which shows the last ten seconds.
+- A longer one: further pages; the last one shows the last ten seconds.
 - Waves that do not fit: the page is drawn at half or a quarter of the gain, which its calibration
   pulses show too.
 - Leads beyond the twelve: further rows above the rhythm strip.
@@ -108,7 +109,7 @@ class _SheetPlot:
         self._names(page, gain)
         return page, self._facts(traces, gain)
 
-    # --- which seconds of which lead go where ---
+    # --- where the seconds of each lead go ---
 
     @property
     def _whole(self) -> bool:

@@ -1,5 +1,6 @@
-"""The grid of a page as waves: short Fourier transforms of patches give its two wave vectors all
-over the sheet.
+"""Measure the grid of a page as waves.
+
+Short Fourier transforms of patches give its two wave vectors all over the sheet.
 
 In: a reduced RGB picture. Out: `Waves`, or None without a grid.
 """

@@ -1,4 +1,4 @@
-"""The trace of a page, told from its grid and its paper.
+"""The trace of a page, separated from its grid and its paper.
 
 By colour where the grid is coloured. A dark grid is found by its phase: the picture is multiplied
 by waves of the grid's own spacing and smoothed, which follows lines over folds.

@@ -1,5 +1,4 @@
-"""Three small networks: which way is up on a flat page, is it a mirror image, and which layout does
-it show?
+"""Run the three small networks for the orientation, mirror image and layout of a flat page.
 
 In: an RGB page with rows or columns along its sides, and its scale. Out: log odds of each of the
 four turns and of mirror images, and the probability of each layout. OpenCV runs the networks. They

@@ -1,4 +1,4 @@
-"""Copies of pages and pictures with what was determined drawn over them, for people."""
+"""Copies of pages and pictures that show people the verdict, the rows, the scale and the sheet."""
 
 from __future__ import annotations
 

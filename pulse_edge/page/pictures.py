@@ -109,7 +109,7 @@ def webp(data: bytes, name: str, limits: Limits) -> list[Decode]:
 def jpeg(data: bytes, name: str, limits: Limits) -> list[Decode]:
     """Open a JPEG, whose data must reach its last block.
 
-    Where the data stop early libjpeg fills up with grey, and Pillow reports nothing.
+    Where the data stop early libjpeg fills up with grey, and Pillow does not report it.
     """
 
     def decode() -> Image.Image:

@@ -1,5 +1,4 @@
-"""The perspective of a photographed sheet: one homography, fitted to the grid's wave vectors all
-over it.
+"""Fit the perspective of a photographed sheet to the wave vectors of its grid.
 
 In: `Waves` of a reduced picture. Out: `Plane`, which maps pixels of that picture to periods of the
 grid.

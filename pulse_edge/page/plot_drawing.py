@@ -46,7 +46,7 @@ class Trace:
     seconds: Millivolts
     """(n,) seconds of the recording of each sample."""
     mv: Millivolts
-    """(n,) millivolts above the lead's baseline, NaN where nothing was recorded."""
+    """(n,) millivolts above the lead's baseline, NaN where none was recorded."""
     moved: float
     """Millivolts by which the baseline was moved, against the lead's own on this page."""
 

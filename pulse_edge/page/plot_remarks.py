@@ -1,5 +1,7 @@
-"""What a reader of a plotted page must be told: missing seconds and leads, an unusual gain, gaps,
-flat lines."""
+"""Write the remarks on a plotted page that its reader needs.
+
+They name missing seconds and leads, an unusual gain, gaps and flat lines.
+"""
 
 from __future__ import annotations
 
@@ -168,7 +170,7 @@ def _on_heights(sheet: Sheet) -> Iterable[Remark]:
 
 
 def _absent(sheet: Sheet) -> list[str]:
-    """Return the leads of which no second is shown."""
+    """Return the leads that are not shown at all."""
     return [lead for lead, seconds in sheet.shown.items() if not seconds]
 
 

@@ -1,6 +1,6 @@
 """From a flat page to facts with numbers, and a verdict with reasons that a nurse can act on.
 
-In: `Flat`. Out: `Quality`. Nothing printed on the page is read, and no measurement is compared with
+In: `Flat`. Out: `Quality`. Text on the page is not read, and no measurement is compared with
 what is printed on it.
 """
 

@@ -171,7 +171,7 @@ LIMITS = {
         2.3,
         None,
         False,
-        "No grid is seen, so nothing tells the scale.",
+        "No grid is visible, so the scale is unknown.",
         "Take it sharper and closer, if the paper has a grid.",
     ),
     "layout": Limit(

@@ -279,7 +279,7 @@ def _from_stdin() -> bytes:
     stdin = getattr(sys.stdin, "buffer", None)  # sys.stdin is None under pythonw
     if stdin is None or stdin.closed or stdin.isatty():
         raise ScanError(
-            "-: nothing comes in on standard input. Send a picture: pulse-edge interpret - < "
+            "-: no data come in on standard input. Send a picture: pulse-edge interpret - < "
             "scan.png"
         )
     return _from_file(stdin, "-")

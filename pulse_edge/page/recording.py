@@ -18,7 +18,7 @@ class Signal:
     """One lead."""
 
     mv: Millivolts
-    """(n,) millivolts, NaN where nothing was recorded."""
+    """(n,) millivolts, NaN where none was recorded."""
     hz: float
     """Samples a second."""
     start: float = 0.0

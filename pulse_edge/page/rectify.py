@@ -118,7 +118,7 @@ class Flat:
 def flatten(image: Image.Image) -> Flat:
     """Find the sheet in an RGB picture, flatten it, turn it upright and even out its light.
 
-    Raises nothing.
+    Never raises an error of its own.
 
     What cannot be determined stays as it is. Where the whole picture is bent or no ECG, the band
     with a grid is tried.

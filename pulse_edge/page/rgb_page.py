@@ -1,5 +1,7 @@
-"""From an open Pillow image to an RGB page: upright, white under what is transparent, square
-pixels, no metadata."""
+"""Convert an open Pillow image to an RGB page.
+
+The page is upright, white under transparent parts, and has square pixels and no metadata.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""Detect files that are cut short: decoders fill missing pixels with grey, green or black and
-seldom report it.
+"""Detect files that are cut short.
+
+Decoders fill missing pixels with grey, green or black and seldom report it.
 
 In: the bytes of a file, or of one compressed picture in it. Out: the reason why it is cut short, or
 None. A broken-off copy is shorter than its own tables say, or has its full length with zeros (on

@@ -1,5 +1,6 @@
-"""The part of a picture that was never filled in: programs that load or save half a picture fill
-the rest with one colour.
+"""Measure the part of a picture that was never filled in.
+
+Programs that load or save half a picture fill the rest with one colour.
 
 In: a picture as it was read. Out: the share of it that is such a filling. White is no sign: pages
 have white margins.

@@ -1,5 +1,6 @@
-"""The content of a report as people read it, the same in every form. HTML and PDF lay it out
-section by section.
+"""The content of a report as people read it, the same in every form.
+
+HTML and PDF lay it out section by section.
 
 In: a `Report`. Out: `Content`, whose texts are printable. To add a section, add a function to
 SECTIONS.
@@ -18,7 +19,10 @@ from pulse_edge.measurement.summary import summary_lines
 from pulse_edge.report.report import UNCALIBRATED, Finding, Report
 
 TITLE = "12-lead ECG page, read by software"
-ALTERNATIVE_TEXT = "The ECG page as it was read. It must be looked at by a clinician; this text does not replace the picture."
+ALTERNATIVE_TEXT = (
+    "The ECG page as it was read. It must be looked at by a clinician; "
+    "this text does not replace the picture."
+)
 NONE_PRESENT = "No finding of the list is judged present."
 NO_VERDICTS = (
     "No verdicts: this kit is not calibrated for any finding of the list. Their order stands below."
@@ -91,7 +95,7 @@ def content(report: Report) -> Content:
     )
 
 
-# --- sections ---------------------------------------------------------------------------------------------------------
+# --- sections -------------------------------------------------------------------------------------
 
 
 def _contradictions(report: Report) -> Iterator[Section]:
@@ -170,8 +174,8 @@ def _limits(report: Report) -> Iterator[Section]:
             question = printable(answer.question)[:QUESTION_LENGTH]
             items.append(f"An answer was cut off after {answer.tokens} tokens: {question}")
     items += [] if report.checks else [NOT_CHECKED]
-    block = Block("list", items=tuple(items))
-    yield Section("What the model does not know", (block,))
+    if items:
+        yield Section("What the model does not know", (Block("list", items=tuple(items)),))
 
 
 SECTIONS: tuple[Callable[[Report], Iterator[Section]], ...] = (
@@ -199,7 +203,7 @@ def _origin(report: Report) -> Section:
     return Section("Where this comes from", (Block("table", head=("What", "Which"), rows=rows),))
 
 
-# --- lines that several forms share -----------------------------------------------------------------------------------
+# --- lines that several forms share ---------------------------------------------------------------
 
 
 def read_at(report: Report) -> str:
@@ -210,7 +214,7 @@ def read_at(report: Report) -> str:
 
 
 def page_lines(quality: Mapping[str, Any] | None) -> list[str]:
-    """Return the verdict on the page and what is wrong with it, a line each, from `Report.quality`."""
+    """Return the verdict on the page and its faults, a line each, from `Report.quality`."""
     if quality is None:
         return ["Page: not checked."]
     verdict = "refused, and answered all the same" if quality["forced"] else quality["verdict"]
@@ -234,8 +238,10 @@ def by_reason(findings: Iterable[Finding]) -> dict[str, str]:
 
 
 def without_verdict(report: Report) -> list[str]:
-    """Return lines about findings without a verdict: the kit's own reasons, then the uncalibrated
-    ones by rank."""
+    """Return lines about findings without a verdict.
+
+    The kit's own reasons come first, then the uncalibrated findings by rank.
+    """
     others = [f for f in report.findings if f.verdict is None]
     ranked = sorted((f for f in others if f.reason == UNCALIBRATED), key=lambda f: f.rank)
     reasons = by_reason(f for f in others if f.reason != UNCALIBRATED)

@@ -1,5 +1,7 @@
-"""Find contradictions: within texts, between texts and findings, among findings, and between two
-wordings of a question.
+"""Find contradictions in what is said about a page.
+
+They lie within texts, between texts and findings, among findings, and between two wordings of a
+question.
 
 In: findings, texts, and the log odds of the plain questions. Out: `Contradiction`s. Matching is by
 words alone. Standard library only.
@@ -18,8 +20,10 @@ from pulse_edge.report.report import Contradiction, Finding
 def contradictions(
     findings: Sequence[Finding], texts: Sequence[str], second: Mapping[str, float] | None = None
 ) -> tuple[Contradiction, ...]:
-    """Return all contradictions, the most urgent first. `second` holds the log odds of the plain
-    questions by key."""
+    """Return all contradictions, the most urgent first.
+
+    `second` holds the log odds of the plain questions by key.
+    """
     text = "\n".join(texts)
     every = (
         *_within(text),
@@ -31,7 +35,7 @@ def contradictions(
 
 
 def with_trace(checks: Iterable[Check]) -> tuple[Contradiction, ...]:
-    """Return a contradiction for each statement that the trace contradicts; the same sentence once."""
+    """Return a contradiction for each sentence that the trace contradicts."""
     contradicted = {c.sentence: c for c in checks if c.verdict == "contradicted"}
     return tuple(
         Contradiction("measurement", (c.finding,) if c.finding else (), sentence)
@@ -51,12 +55,9 @@ _DENIAL_AFTER = re.compile(r"\s+(is|are|was|were)?\s*(not|absent|excluded|ruled 
 
 
 def says(text: str, statement: Statement) -> bool | None:
-    """Return whether a text states it (True) or denies it (False); None: neither, both, or with a
-    doubt."""
-    words = re.compile(
-        rf"\b(?:{re.escape(statement.name)}{'|' + statement.synonyms if statement.synonyms else ''})\b",
-        re.I,
-    )
+    """Return whether a text states it (True) or denies it (False); None: neither, both, doubt."""
+    names = [re.escape(statement.name), *filter(None, (statement.synonyms,))]
+    words = re.compile(rf"\b(?:{'|'.join(names)})\b", re.I)
     stated = set()
     for clause in re.split(r"[.;:,\n]|\bbut\b", text):
         if match := words.search(clause):

@@ -1,9 +1,9 @@
-"""A report and its page -> a FHIR R4 Bundle: DiagnosticReport, an Observation for each answer and
-finding, Media, Device.
+"""A report and its page as a FHIR R4 Bundle.
 
-It says nothing about the patient but what was given for it; the picture may still show a name.
-LOINC 11524-6 is the ECG study, SNOMED CT codes are those of `findings`. Everything is preliminary:
-a clinician has not read it yet.
+It holds a DiagnosticReport, an Observation for each answer and finding, Media and Device. The
+patient appears only as the caller names it; the picture may still show a name. LOINC 11524-6 is
+the ECG study, SNOMED CT codes are those of `findings`. Everything is preliminary, because no
+clinician has read it yet.
 """
 
 from __future__ import annotations
@@ -58,16 +58,19 @@ class Patient:
             )
         if len(self.id) > MAX_ID:
             raise UsageError(
-                f"--patient-id: has {len(self.id):,} characters; {MAX_ID} is the limit. Give the id alone."
+                f"--patient-id: has {len(self.id):,} characters; {MAX_ID} is the limit. Give the "
+                "id alone."
             )
         if self.id != self.id.strip() or one_line(self.id) != self.id:
             raise UsageError(
-                f"--patient-id {one_line(self.id)}: has spaces at an end, or characters that cannot be printed or are not "
+                f"--patient-id {one_line(self.id)}: has spaces at an end, or characters that "
+                "cannot be printed or are not "
                 "UTF-8. Type it again; letters of any alphabet are allowed."
             )
         if self.system is not None and not _URI.fullmatch(self.system):
             raise UsageError(
-                f"--patient-system {one_line(self.system)}: is no URI. Give one such as urn:oid:1.2.3 or "
+                f"--patient-system {one_line(self.system)}: is no URI. Give one such as "
+                "urn:oid:1.2.3 or "
                 "https://hospital.example/patients."
             )
 
@@ -151,8 +154,7 @@ def _report(report: Report, results: list[str]) -> Resource:
 
 
 def _concludes(report: Report, finding: Finding) -> bool:
-    """Whether a finding may be given as coded data, which programs act on without reading the
-    notes."""
+    """Whether a finding may be coded: programs act on codes without reading the notes."""
     return finding.verdict in ("present", "absent") and not report.kit.demonstration
 
 
@@ -176,12 +178,12 @@ def _observation(report: Report) -> Resource:
 def _answer(report: Report, n: int) -> Resource:
     answer = report.answers[n]
     text = printable(answer.text)
-    said = f"{report.notice}\n{text}" if report.notice else text
+    value = f"{report.notice}\n{text}" if report.notice else text
     resource = _observation(report) | {
         "code": {"text": printable(answer.question).strip() or "question"}
     }
     if text.strip():
-        resource["valueString"] = said
+        resource["valueString"] = value
     else:
         resource["dataAbsentReason"] = _coded(f"{_HL7}/data-absent-reason", "unknown")
     if not answer.complete:

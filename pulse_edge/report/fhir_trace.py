@@ -1,5 +1,6 @@
-"""What was measured on the trace, as FHIR R4 resources: an Observation for each value, one for the
-traced leads as SampledData.
+"""What was measured on the trace, as FHIR R4 resources.
+
+An Observation for each value, one for the traced leads as SampledData.
 
 Codes are LOINC and ISO/IEEE 11073 (`measurement/fhir_codes`). The leads' codes are those of
 MDC_ECG_ELEC_POTL, 2:256 in ISO/IEEE 11073-10102, plus the lead's discriminator.

@@ -1,5 +1,4 @@
-"""The fixed list of findings: what each statement is called elsewhere, and how a page is judged by
-it.
+"""The fixed list of findings, and how a page is judged by it.
 
 In: the log odds of yes against no for each statement, as the language model gives them. Out:
 `Finding`s.
@@ -18,6 +17,9 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from pulse_edge.report.report import UNCALIBRATED, Finding
+
+OPTIONS = "Options: yes, no Only answer based on the given Options without any explanation."
+"""End of a question in ECGBench's ecgqa-test."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Statement:
     @property
     def question(self) -> str:
         """The question in the form of ECGBench's ecgqa-test, to be answered with one word."""
-        return f"{self.plain} Options: yes, no Only answer based on the given Options without any explanation."
+        return f"{self.plain} {OPTIONS}"
 
 
 YES, NO = ("yes", "Yes"), ("no", "No")
@@ -240,8 +242,9 @@ class Calibrated(Protocol):
 def judge(
     log_odds: Mapping[str, float], calibration: Mapping[str, Calibrated] | None
 ) -> tuple[Finding, ...]:
-    """Return findings in the order of STATEMENTS, for those with log odds. Without calibration
-    there is no verdict.
+    """Return findings in the order of STATEMENTS, for those with log odds.
+
+    Without calibration there is no verdict.
 
     Platt scaling (Platt 1999): the probability is the logistic function of scale * log odds +
     offset.
@@ -282,8 +285,10 @@ def _judge(
 def _verdict(
     probability: float, low: float, high: float
 ) -> tuple[Literal["present", "absent", "uncertain"], str]:
-    """Return the verdict and, where it is uncertain, the reason: the kit abstains from `low` up to
-    and including `high`."""
+    """Return the verdict and, where it is uncertain, the reason.
+
+    The kit abstains from `low` up to and including `high`.
+    """
     if probability < low:
         return "absent", ""
     if probability > high:

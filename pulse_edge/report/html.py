@@ -1,5 +1,6 @@
-"""A report and its page as one HTML file that prints on A4 in grey, fetches no other file and runs
-no script.
+"""A report and its page as one HTML file.
+
+It prints on A4 in grey, fetches no other file and runs no script.
 
 Texts of the model and names of files are data: they are escaped.
 """
@@ -20,18 +21,32 @@ from pulse_edge.report.report import Report
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _CSS = """
 * { box-sizing: border-box; }
-body { font: 11pt/1.35 Georgia, serif; color: #000; background: #fff; max-width: 46em; margin: 1.5em auto; padding: 0 1em;
-  overflow-wrap: break-word; }
-h1 { font-size: 1.3em; margin: .6em 0 .3em; } h2 { font-size: 1.05em; margin: .9em 0 .3em; } p { margin: .3em 0; }
-img { width: 100%; max-height: 60vh; object-fit: contain; border: 1px solid #777; } figure { margin: .5em 0; }
+body { font: 11pt/1.35 Georgia, serif; color: #000; background: #fff; max-width: 46em;
+  margin: 1.5em auto; padding: 0 1em; overflow-wrap: break-word; }
+h1 { font-size: 1.3em; margin: .6em 0 .3em; }
+h2 { font-size: 1.05em; margin: .9em 0 .3em; }
+p { margin: .3em 0; }
+img { width: 100%; max-height: 60vh; object-fit: contain; border: 1px solid #777; }
+figure { margin: .5em 0; }
 .notice, .boxed { border: 2px solid #000; padding: .4em .7em; }
 .notice { font-weight: bold; text-align: center; white-space: pre-line; }
-table { border-collapse: collapse; width: 100%; } th, td { text-align: left; vertical-align: top; padding: .15em .5em;
-  border-bottom: 1px solid #777; } th { white-space: nowrap; } td:last-child { overflow-wrap: anywhere; }
-.answer { white-space: pre-wrap; } footer { font-size: .85em; }
-.sign { display: flex; gap: 2em; margin-top: 3em; } .sign div { flex: 1; border-top: 1px solid #000; }
-@page { size: A4; margin: 12mm; } @media print { body { font-size: 8pt; line-height: 1.2; margin: 0; max-width: none; padding: 0; }
-  img { max-height: 65mm; } h2 { margin: .6em 0 .2em; } ul { margin: .2em 0; } .sign { margin-top: 2em; } }
+table { border-collapse: collapse; width: 100%; }
+th, td { text-align: left; vertical-align: top; padding: .15em .5em;
+  border-bottom: 1px solid #777; }
+th { white-space: nowrap; }
+td:last-child { overflow-wrap: anywhere; }
+.answer { white-space: pre-wrap; }
+footer { font-size: .85em; }
+.sign { display: flex; gap: 2em; margin-top: 3em; }
+.sign div { flex: 1; border-top: 1px solid #000; }
+@page { size: A4; margin: 12mm; }
+@media print {
+  body { font-size: 8pt; line-height: 1.2; margin: 0; max-width: none; padding: 0; }
+  img { max-height: 65mm; }
+  h2 { margin: .6em 0 .2em; }
+  ul { margin: .2em 0; }
+  .sign { margin-top: 2em; }
+}
 """
 _SIGNATURE = ("ECG read by (name)", "Signature", "Date and time")
 
@@ -44,9 +59,11 @@ def to_html(report: Report, page: Image.Image) -> bytes:
 def _parts(shown: Content, page: Image.Image) -> Iterator[str]:
     picture = base64.b64encode(to_jpeg(page)).decode()
     yield (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{_safe(TITLE)}</title>\n'
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f"<title>{_safe(TITLE)}</title>\n"
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
-        f'<meta name="viewport" content="width=device-width"><style>{_CSS}</style></head>\n<body><main>\n'
+        '<meta name="viewport" content="width=device-width">'
+        f"<style>{_CSS}</style></head>\n<body><main>\n"
     )
     if shown.notice:
         yield f'<p class="notice" role="note">{_safe(shown.notice)}</p>\n'

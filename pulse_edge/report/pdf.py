@@ -38,8 +38,9 @@ _LONG_WORD = re.compile(r"\S{65,}")
 
 
 def to_pdf(report: Report, page: Image.Image) -> bytes:
-    """Return the report on one A4 page; one that does not fit continues on a second page rather
-    than lose a word.
+    """Return the report on one A4 page.
+
+    One that does not fit continues on a second page rather than lose a word.
 
     Raises UsageError without typst, EngineError where it fails.
     """
@@ -77,8 +78,7 @@ def require_typst() -> None:
 
 
 def _breakable(value: Any) -> Any:
-    """Return a JSON value with printable texts, whose long words may be broken at zero-width
-    spaces."""
+    """Return a JSON value with printable texts and zero-width spaces in long words."""
     if isinstance(value, str):
         return _LONG_WORD.sub(
             lambda word: re.sub(r"(.{40})", "\\1\u200b", word[0]), printable(value)

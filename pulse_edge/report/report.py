@@ -13,7 +13,10 @@ if TYPE_CHECKING:  # `--help` must not wait for NumPy
     from pulse_edge.measurement.checks import Check
     from pulse_edge.measurement.measurements import Measurement
 
-INTENDED_USE = "Decision support for clinicians, never a diagnosis: it can be wrong and sound certain. Read the ECG yourself."
+INTENDED_USE = (
+    "Decision support for clinicians, never a diagnosis: it can be wrong and sound certain. "
+    "Read the ECG yourself."
+)
 DEMONSTRATION = "DEMONSTRATION KIT - NOT FOR PATIENTS"
 FORCED_KIT = "THE KIT WAS REFUSED BY PULSE-EDGE DOCTOR ON THIS MACHINE, AND ANSWERS ALL THE SAME"
 FORCED = "THE PAGE WAS REFUSED, AND ANSWERED ALL THE SAME"

@@ -45,8 +45,10 @@ def contradiction_lines(report: Report) -> list[str]:
 
 
 def findings_lines(report: Report) -> list[str]:
-    """Return contradictions; findings with a verdict by urgency; those without: ranked, or the
-    reason."""
+    """Return the lines about contradictions and findings.
+
+    Findings with a verdict come by urgency, those without it by rank or with the reason.
+    """
     lines = contradiction_lines(report)
     for finding in by_urgency(report):
         if finding.verdict != "absent":

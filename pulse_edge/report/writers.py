@@ -61,8 +61,10 @@ def write(
     patient: Patient | None = None,
     signal: TracedSignal | None = None,
 ) -> list[Path]:
-    """Write the report in each format; return the paths. Raises OutputError where the disk does not
-    take them."""
+    """Write the report in each format; return the paths.
+
+    Raises OutputError where the disk does not take them.
+    """
     try:
         contents = {
             f".{ENDINGS[form]}": render(form, report, page, patient, signal) for form in forms
@@ -73,14 +75,17 @@ def write(
             raise
         where = e.filename or target.folder
         raise OutputError(
-            f"{where}: cannot be written ({e.strerror}), so there are no documents. Make room, or choose another folder "
+            f"{where}: cannot be written ({e.strerror}), so there are no documents. Make room, or "
+            "choose another folder "
             "with -o; then run the same command again."
         ) from e
 
 
 def stem(report: Report) -> str:
-    """Return a file name for a page's outputs that any system can write: its own name, page number
-    and hash."""
+    """Return a file name for a page's outputs that any system can write.
+
+    It consists of the page's own name, page number and hash.
+    """
     name, _, sheet = (
         report.file.rpartition("#") if re.search(r"#\d+$", report.file) else (report.file, "", "")
     )
@@ -91,6 +96,8 @@ def stem(report: Report) -> str:
 
 
 def not_an_option(name: str) -> str:
-    """Return a file name that no command takes for an option: one that begins with `-` gets `page`
-    before it."""
+    """Return a file name that no command takes for an option.
+
+    One that begins with `-` gets `page` before it.
+    """
     return f"page{name}".rstrip("-") if name.startswith("-") else name

@@ -14,13 +14,18 @@ from pathlib import Path
 
 import pytest
 from audit_logs import verify_error
+from waiting import DEADLINE, wait_until
 
 from pulse_edge.audit_log import log as logs
 from pulse_edge.audit_log.entries import Retained
 from pulse_edge.audit_log.log import AuditLog
 from pulse_edge.errors import AuditLogError
 
-WRITER = "import sys; from pulse_edge.audit_log.log import AuditLog\nfor n in range(30): AuditLog().append({'by': sys.argv[1], 'n': n})"
+WRITER = """
+import sys
+from pulse_edge.audit_log.log import AuditLog
+for n in range(30): AuditLog().append({"by": sys.argv[1], "n": n})
+"""
 KILLS = 8
 
 
@@ -147,23 +152,28 @@ def test_killed_writer_leaves_an_intact_log(tmp_path: Path) -> None:
         AuditLog(tmp_path / "log"),
         os.environ | {"PULSE_EDGE_AUDIT_LOG": str(tmp_path / "log")},
     )
-    known = 0
+    expected = 0
     for _ in range(3):
         writer = subprocess.Popen(
             [sys.executable, "-c", WRITER.replace("30", "100000"), "a"], env=env
         )
-        while not (log.folder / "entries.log").exists() or log.verify().entries < known + 3:
-            assert writer.poll() is None
+        wait_until(
+            lambda least=expected + 3: (
+                (log.folder / "entries.log").exists() and log.verify().entries >= least
+            ),
+            writer,
+        )
         writer.send_signal(signal.SIGKILL)
         writer.wait()
-        known = log.verify().entries
-    assert log.append({}).number in (known, known + 1)
+        expected = log.verify().entries
+    assert log.append({}).number in (expected, expected + 1)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="kills as POSIX has them")
 def test_kills_at_any_moment_lose_no_acknowledged_entry(tmp_path: Path) -> None:
     code = "from pulse_edge.audit_log.entries import Retained\n"
-    code += "from pulse_edge.audit_log.log import AuditLog\nlog = AuditLog()\nlog.ready()\nprint('begun', flush=True)\n"
+    code += "from pulse_edge.audit_log.log import AuditLog\n"
+    code += "log = AuditLog()\nlog.ready()\nprint('begun', flush=True)\n"
     code += "while True: print(log.append({}, Retained(9, {'a': 'b'}, b'c')).number, flush=True)"
     dice = random.Random(3)
     for kill in range(KILLS):
@@ -174,10 +184,10 @@ def test_kills_at_any_moment_lose_no_acknowledged_entry(tmp_path: Path) -> None:
         )
         time.sleep(dice.uniform(0.03, 0.4))
         writer.kill()
-        said = writer.communicate()[0].split()
+        text = writer.communicate()[0].split()
         AuditLog(folder).ready()
         entries = AuditLog(folder).verify().entries
-        assert not said[1:] or int(said[-1]) <= entries <= int(said[-1]) + 1
+        assert not text[1:] or int(text[-1]) <= entries <= int(text[-1]) + 1
         assert {
             path.name for path in folder.iterdir() if "pulse-edge" not in path.name
         } <= logs.FILES
@@ -239,7 +249,8 @@ def test_reader_never_sees_half_a_line(tmp_path: Path) -> None:
     )
     log.append({})
     writer = subprocess.Popen([sys.executable, "-c", WRITER.replace("30", "200"), "a"], env=env)
-    seen = 0
+    visited, deadline = 0, time.monotonic() + DEADLINE
     while writer.poll() is None:
-        seen = max(seen, log.verify().entries)
-    assert seen <= log.verify().entries == 201
+        assert time.monotonic() < deadline
+        visited = max(visited, log.verify().entries)
+    assert visited <= log.verify().entries == 201

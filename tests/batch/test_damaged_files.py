@@ -1,4 +1,7 @@
-"""Damaged files through a batch: an answer or a reason for each. benchmarks/fuzz.py does it with a thousand and a kit."""
+"""Damaged files through a batch: an answer or a reason for each.
+
+benchmarks/fuzz.py does it with a thousand files and a kit.
+"""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from pulse_edge.cli import batch
 from pulse_edge.errors import (
     PageRefused,
 )
-from pulse_edge.report.report import INTENDED_USE, UNCALIBRATED, Finding, Report
+from pulse_edge.report.report import INTENDED_USE, UNCALIBRATED, Contradiction, Finding, Report
 
 PAGE = Path(pulse_edge.__file__).parent / "assets" / "example_page.png"
 HOSTILE = (
@@ -62,6 +62,23 @@ def test_faults_of_a_page_are_in_its_row_and_in_its_note(pages: Path, tmp_path: 
     assert a["intended_use"] == INTENDED_USE
     assert (b["state"], d["state"]) == ("refused", "failed")
     assert f"a.png: answered, with doubts: {advice}" in notes[0]
+
+
+def test_pages_that_the_trace_contradicts_come_first(pages: Path, tmp_path: Path) -> None:
+    sentence = 'The text says "42 bpm"; the trace shows 76 bpm.'
+    against_trace = Contradiction("measurement", (), sentence)
+
+    class Contradicted(Desk):
+        def answer(self, page: Any) -> Report:
+            plain = super().answer(page)
+            return (
+                replace(plain, contradictions=(against_trace,)) if "b" in page.name[-5:] else plain
+            )
+
+    run(pages, tmp_path / "out", Contradicted())
+    table = rows(tmp_path / "out")
+    assert Path(table[0]["file"]).name == "b.png"
+    assert [row["contradictions"] for row in table] == [sentence, *[""] * (len(table) - 1)]
 
 
 def test_cells_of_the_table_are_no_formulas_wherever_it_is_split(

@@ -82,7 +82,7 @@ def test_the_table_compares_medians_and_marks_missed_goals(tmp_path: Path) -> No
         ("clip", 1, 4.0),
         ("torch", 0, 2.0),
     ]
-    runs = [
+    runs: list[tuple[str, str, int, dict[str, Any]]] = [
         ("encoder", who, n, {"seconds": s, "tiles": 5, "peak": 2**30}) for who, n, s in encoders
     ]
     runs += [("command", who, 0, page) for who in ("start", "page", "seen")]

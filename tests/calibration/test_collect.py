@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
@@ -123,7 +124,7 @@ def test_the_encoders_ranges_begin_with_those_of_the_pixels(
     tiny_kit: Path, bench: Path, file: Path
 ) -> None:
     statistics, m = statistics_file.load(file), open_kit(tiny_kit).manifest
-    how = {
+    how: dict[str, Any] = {
         "size": 56,
         "aspect_ratio": m.packing.aspect_ratio,
         "pinpoints": m.packing.grid_pinpoints,
@@ -162,7 +163,8 @@ def test_parts_merged_are_the_bytes_of_one_run(
 def test_an_interrupted_run_goes_on_to_the_same_bytes(
     tiny_kit: Path, plan: Plan, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    take, taken = Collector.take, []
+    take = Collector.take
+    taken: list[object] = []
 
     def broken(*arguments: object) -> None:
         if len(taken) == 2:

@@ -220,19 +220,21 @@ def many(task: str, n: int, **fields: Any) -> Iterator[Sample]:
         )
 
 
-def side(made: Split, task: str, name: str) -> str:
-    return "calibration" if name in made.calibration[task] else "test"
+def side(result: Split, task: str, name: str) -> str:
+    return "calibration" if name in result.calibration[task] else "test"
 
 
 def test_every_sample_is_on_one_side_and_every_task_gives_its_share() -> None:
     samples = [*many("arena", 50), *many("ptb-test", 200)]
-    made = split(samples, "k", 0.1)
-    assert {task: len(ids) for task, ids in made.calibration.items()} == {
+    result = split(samples, "k", 0.1)
+    assert {task: len(ids) for task, ids in result.calibration.items()} == {
         "arena": 5,
         "ptb-test": 20,
     }
     for sample in samples:
-        assert (sample.id in made.calibration[sample.task]) != (sample.id in made.test[sample.task])
+        assert (sample.id in result.calibration[sample.task]) != (
+            sample.id in result.test[sample.task]
+        )
 
 
 def test_the_order_of_the_samples_does_not_matter_and_the_key_does() -> None:
@@ -243,7 +245,7 @@ def test_the_order_of_the_samples_does_not_matter_and_the_key_does() -> None:
 
 
 def test_what_shares_a_picture_a_recording_or_a_patient_stays_together() -> None:
-    pairs = [
+    pairs: list[tuple[dict[str, Any], dict[str, Any]]] = [
         ({"picture": b"same"}, {"picture": b"same"}),
         ({"image": "ptb-xl/00123_hr-0.png"}, {"image": "ptb-xl/00123_hr-1.png"}),
         ({"patient": "7"}, {"patient": "7"}),
@@ -253,8 +255,8 @@ def test_what_shares_a_picture_a_recording_or_a_patient_stays_together() -> None
         a = replace(rest[0], **one)
         b = replace(rest[20], **other)
         for key in "abcdefgh":
-            made = split([a, b, *rest[1:20], *rest[21:]], key, 0.5)
-            assert side(made, "arena", a.id) == side(made, "ptb-test", b.id)
+            result = split([a, b, *rest[1:20], *rest[21:]], key, 0.5)
+            assert side(result, "arena", a.id) == side(result, "ptb-test", b.id)
 
 
 def test_figures_of_a_quiz_are_not_taken_for_one_recording() -> None:
@@ -266,15 +268,15 @@ def test_figures_of_a_quiz_are_not_taken_for_one_recording() -> None:
 
 
 def test_a_split_is_recorded_and_comes_back(tmp_path: Path) -> None:
-    made = split(many("arena", 10), "k", 0.3)
-    splits.save(made, tmp_path / "split.json", [Problem("arena", "x", "its picture is missing")])
-    assert splits.load(tmp_path / "split.json") == made
+    result = split(many("arena", 10), "k", 0.3)
+    splits.save(result, tmp_path / "split.json", [Problem("arena", "x", "its picture is missing")])
+    assert splits.load(tmp_path / "split.json") == result
     assert json.loads((tmp_path / "split.json").read_text())["left_out"][0]["id"] == "x"
 
 
 def test_a_recorded_split_with_an_id_on_both_sides_is_refused(tmp_path: Path) -> None:
-    made = split(many("arena", 10), "k", 0.3)
-    splits.save(replace(made, test=made.calibration), tmp_path / "split.json")
+    result = split(many("arena", 10), "k", 0.3)
+    splits.save(replace(result, test=result.calibration), tmp_path / "split.json")
     with pytest.raises(BenchError, match="3 ids are for calibration and for test"):
         splits.load(tmp_path / "split.json")
 

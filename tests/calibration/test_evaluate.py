@@ -11,13 +11,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import pytest
+from waiting import wait_until
 
 from calibration import ecgbench, splits
 from calibration import evaluate as evaluating
@@ -89,7 +89,7 @@ def test_an_answer_is_what_the_kit_itself_says(results: Path, plan: Plan) -> Non
     line = Results(results).answers("q4", "ptb-test-report")[1]
     with PulseModel.load(plan.kits[1], device="cpu", threads=1) as model:
         scan = model.encode(plan.bench / "images" / line.image)
-        assert model.ask(scan, line.prompt, 6).answer().text == line.text
+        assert model.ask(scan, str(line.prompt), 6).answer().text == line.text
 
 
 def test_the_arenas_later_turns_hear_the_kits_own_answers(results: Path, plan: Plan) -> None:
@@ -111,7 +111,7 @@ def test_divergence_is_that_of_the_two_kits_distributions_on_the_references_answ
     for kit in plan.kits:
         with PulseModel.load(kit, device="cpu", threads=1) as model:
             scan = model.encode(plan.bench / "images" / line.image)
-            rows.append(log_softmax(next(model.score(scan, line.prompt, [ids]))))
+            rows.append(log_softmax(next(model.score(scan, str(line.prompt), [ids]))))
     kld = (np.exp(rows[0]) * (rows[0] - rows[1])).sum(1)
     assert len(line.turns[0].kld) == len(ids)
     np.testing.assert_allclose(line.turns[0].kld, kld, rtol=0.05, atol=2e-7)
@@ -123,7 +123,7 @@ def test_the_right_answers_probability_includes_its_end(results: Path, plan: Pla
     with PulseModel.load(plan.kits[0], device="cpu", threads=1) as model:
         scan = model.encode(plan.bench / "images" / line.image)
         ids = [*model.language.tokenize(line.gold[0], first=False), model.language.end]
-        ahead = log_softmax(next(model.score(scan, line.prompt, [ids])))
+        ahead = log_softmax(next(model.score(scan, str(line.prompt), [ids])))
     assert line.turns[0].gold_tokens == len(ids)
     assert line.turns[0].gold_logprob == pytest.approx(ahead[range(len(ids)), ids].sum(), rel=1e-4)
 
@@ -135,7 +135,7 @@ def test_a_labels_chance_is_the_product_of_its_tokens(results: Path, plan: Plan)
         scan = model.encode(plan.bench / "images" / line.image)
         ids = model.language.tokenize("AF", first=False)
         ahead = np.exp(
-            log_softmax(next(model.score(scan, line.prompt, [[*ids, model.language.end]])))
+            log_softmax(next(model.score(scan, str(line.prompt), [[*ids, model.language.end]])))
         )
         ends = ahead[-1][word_ends(model)].sum()
     assert line.labels is not None
@@ -150,13 +150,16 @@ def test_identical_distributions_do_not_diverge() -> None:
 def test_kits_of_one_encoder_share_the_encoded_pages(
     plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encoded, real = [], PulseModel.encode
-    monkeypatch.setattr(
-        PulseModel, "encode", lambda self, page, **how: encoded.append(1) or real(self, page, **how)
-    )
+    encoded, real = [0], PulseModel.encode
+
+    def counted(self: PulseModel, page: Any, **how: Any) -> Any:
+        encoded[0] += 1
+        return real(self, page, **how)
+
+    monkeypatch.setattr(PulseModel, "encode", counted)
     monkeypatch.setattr(evaluating, "peak_bytes", lambda *_: None)
     evaluate(tmp_path / "results", replace(plan, tasks=("cpsc-test", "ptb-test-report")))
-    assert len(encoded) == 4
+    assert encoded == [4]
 
 
 def test_a_folder_cut_anywhere_goes_on_to_the_same_results(
@@ -166,7 +169,7 @@ def test_a_folder_cut_anywhere_goes_on_to_the_same_results(
     for round_ in range(2):
         cut = Path(shutil.copytree(results, tmp_path / str(round_)))
         for path in sorted(cut.glob("*/*/*.jsonl")):
-            os.truncate(path, rng.integers(path.stat().st_size))
+            os.truncate(path, int(rng.integers(path.stat().st_size)))
         evaluate(cut, plan)
         assert answers(cut) == answers(results)
 
@@ -196,9 +199,7 @@ def test_a_killed_run_goes_on_to_the_same_results(
     process = subprocess.Popen(
         [*command, "--threads", "1"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    while not list((tmp_path / "r").glob("tiny/arena/step-final.jsonl")):
-        assert process.poll() is None
-        time.sleep(0.01)
+    wait_until(lambda: list((tmp_path / "r").glob("tiny/arena/step-final.jsonl")), process)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     evaluate(tmp_path / "r", plan)
@@ -294,8 +295,8 @@ def test_a_kit_tells_what_calibrated_it() -> None:
     class Made:
         quantization: dict[str, Any]
 
-    made = Made({"calibration": {"arena": ["1", "2"]}, "content": "c"})
-    assert calibrated_on(cast(Any, made)) == ({"arena": frozenset({"1", "2"})}, "c")
+    result = Made({"calibration": {"arena": ["1", "2"]}, "content": "c"})
+    assert calibrated_on(cast(Any, result)) == ({"arena": frozenset({"1", "2"})}, "c")
 
 
 def test_only_the_test_ids_of_a_split_are_asked(

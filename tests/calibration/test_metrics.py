@@ -130,8 +130,8 @@ def test_options_are_read_as_whole_phrases_and_not_inside_one_another() -> None:
 
 def test_label_scores_of_four_answers_by_hand() -> None:
     gold = [("AF",), ("AF", "PVC"), ("PVC",), ()]
-    said = [("AF",), ("AF",), ("AF", "PVC"), ()]
-    result = metrics.label_scores(gold, said, ("AF", "PVC", "STD"))
+    answer_ = [("AF",), ("AF",), ("AF", "PVC"), ()]
+    result = metrics.label_scores(gold, answer_, ("AF", "PVC", "STD"))
     assert result["f1"] == pytest.approx((4 / 5 + 2 / 3) / 2)
     assert result["auc"] == pytest.approx(((1 + 1 / 2) / 2 + (1 / 2 + 1) / 2) / 2)
     assert result["hamming_loss"] == pytest.approx(2 / 12)

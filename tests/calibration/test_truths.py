@@ -1,4 +1,4 @@
-"""What is certain of a page, by statement, from drawn pages' facts and from published labels."""
+"""What is certain of a page, by statement, from synthetic pages' facts and from published labels."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ def answered(task: str, answer: str) -> dict[str, bool]:
 
 
 def recorded(**labels: Any) -> dict[str, bool]:
-    told = {"cpsc": None, "code15": None, "ptbxl": None} | labels
-    return truths({"findings": None, "labels": told, "measurements": {}}, [])
+    truths_ = {"cpsc": None, "code15": None, "ptbxl": None} | labels
+    return truths({"findings": None, "labels": truths_, "measurements": {}}, [])
 
 
 def test_a_normal_drawn_page_has_a_sinus_rhythm_and_nothing_else() -> None:
-    told = drawn()
-    assert [key for key, there in told.items() if there] == ["NORM", "SR"]
-    assert not told["LAD"]
-    assert not told["LBBB"]
-    assert "ISC" in told  # no normal ECG shows it
+    truths_ = drawn()
+    assert [key for key, there in truths_.items() if there] == ["NORM", "SR"]
+    assert not truths_["LAD"]
+    assert not truths_["LBBB"]
+    assert "ISC" in truths_  # no normal ECG shows it
 
 
 def test_a_drawn_page_s_findings_are_true_and_what_they_hide_is_open() -> None:
-    told = drawn("LBBB", "PVC", axis=-60.0)
-    assert {key for key, there in told.items() if there} == {"LBBB", "PVC", "SR", "LAD"}
-    assert not told["NORM"]
-    assert not told["RBBB"]
-    assert told.keys().isdisjoint({"STE", "STD", "INVT", "OLDMI", "LVH"})
+    truths_ = drawn("LBBB", "PVC", axis=-60.0)
+    assert {key for key, there in truths_.items() if there} == {"LBBB", "PVC", "SR", "LAD"}
+    assert not truths_["NORM"]
+    assert not truths_["RBBB"]
+    assert truths_.keys().isdisjoint({"STE", "STD", "INVT", "OLDMI", "LVH"})
 
 
 def test_an_axis_near_a_border_is_not_told() -> None:
@@ -49,10 +49,10 @@ def test_an_axis_near_a_border_is_not_told() -> None:
 
 
 def test_a_slow_sinus_rhythm_leaves_open_whether_it_is_called_sinus_rhythm() -> None:
-    told = drawn("SB")
-    assert told["SBRAD"]
-    assert told["NORM"]
-    assert "SR" not in told
+    truths_ = drawn("SB")
+    assert truths_["SBRAD"]
+    assert truths_["NORM"]
+    assert "SR" not in truths_
 
 
 @pytest.mark.parametrize(
@@ -73,9 +73,9 @@ def test_a_slow_sinus_rhythm_leaves_open_whether_it_is_called_sinus_rhythm() -> 
 def test_published_labels_tell_what_is_certain(
     task: str, answer: str, true: set[str], false: set[str]
 ) -> None:
-    told = answered(task, answer)
-    assert {key for key, there in told.items() if there} == true
-    assert {key for key, there in told.items() if not there} >= false
+    truths_ = answered(task, answer)
+    assert {key for key, there in truths_.items() if there} == true
+    assert {key for key, there in truths_.items() if not there} >= false
 
 
 @pytest.mark.parametrize(
@@ -95,10 +95,10 @@ def test_what_no_label_decides_is_left_open(task: str, answer: str, open_: set[s
 
 
 def test_a_recorded_page_is_known_as_far_as_its_labels_go() -> None:
-    told = recorded(cpsc=["STD"], code15=[], ptbxl=["STTC"])
-    assert told["STD"]
-    assert not told["AFIB"]
-    assert "INVT" not in told
+    truths_ = recorded(cpsc=["STD"], code15=[], ptbxl=["STTC"])
+    assert truths_["STD"]
+    assert not truths_["AFIB"]
+    assert "INVT" not in truths_
     assert recorded() == {}
 
 

@@ -14,6 +14,7 @@ import pulse_edge
 from pulse_edge import PulseModel
 from pulse_edge.audit_log.log import AuditLog
 from pulse_edge.report.report import DEMONSTRATION, FORCED, INTENDED_USE, NOT_PROVEN
+from pulse_edge.report.text import measurement_lines
 
 PAGE = Path(pulse_edge.__file__).parent / "assets" / "example_page.png"
 FIRST, SECOND = "Is the rhythm regular?", "Why?"
@@ -47,7 +48,9 @@ def test_answer_follows_earlier_turns_and_new_forgets_them(tiny_kit: Path, tmp_p
         first = model.ask(scan, FIRST, 12).answer().text
         second = model.ask(scan, SECOND, 12, [(FIRST, first)]).answer().text
         alone = model.ask(scan, SECOND, 12).answer().text
-    page = f"Page: good, 12 leads, layout 3x4+1.\n{INTENDED_USE}\n"
+    assert scan.measured is not None
+    measured = "".join(f"{line}\n" for line in measurement_lines(scan.measured.measurements))
+    page = f"Page: good, 12 leads, layout 3x4+1.\n{measured}{INTENDED_USE}\n"
     assert out == f"{NOTICES}{page}{first}\n{NOTICES}{second}\n{NOTICES}{alone}\n"
     assert AuditLog(tmp_path).verify().entries == 3
 

@@ -9,11 +9,11 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from batches import lines
 from PIL import Image
+from waiting import wait_until
 
 import pulse_edge
 from pulse_edge.audit_log.log import AuditLog
@@ -53,9 +53,7 @@ def test_killed_batch_gives_the_results_of_an_unbroken_one(tiny_kit: Path, tmp_p
     process = subprocess.Popen(
         pulse_edge_batch(tmp_path / "pages", "-o", tmp_path / "killed", *how)
     )
-    while finished(tmp_path / "killed") < 1:
-        assert process.poll() is None
-        time.sleep(0.01)
+    wait_until(lambda: finished(tmp_path / "killed") >= 1, process)
     process.send_signal(signal.SIGKILL)
     process.wait()
     for out in ("killed", "whole"):
@@ -105,9 +103,8 @@ def test_watch_answers_added_files(tiny_kit: Path, tmp_path: Path) -> None:
         text=True,
     )
     shutil.copy(PAGE, tmp_path / "pages")
-    while not (tmp_path / "out" / "results.jsonl").exists() or not lines(tmp_path / "out"):
-        assert process.poll() is None
-        time.sleep(0.05)
+    results = tmp_path / "out" / "results.jsonl"
+    wait_until(lambda: results.exists() and lines(tmp_path / "out"), process)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 130
@@ -134,11 +131,14 @@ def test_forced_pages_are_answered_and_logged_as_forced(
     assert (line["quality"]["verdict"], line["quality"]["forced"]) == ("refused", True)
     assert FORCED in line["notice"]
     (entry,) = AuditLog(tmp_path / "log").entries()
-    assert (entry.fields["settings"]["force"], entry.fields["settings"]["straighten"]) == (
+    assert (
+        entry.fields["settings"]["page"]["force"],
+        entry.fields["settings"]["page"]["rectify"],
+    ) == (
         True,
         False,
     )
     without = subprocess.run(command[:-2], capture_output=True, text=True, check=False, env=env)
     assert without.returncode == 1
     assert "was begun with another page.force and page.rectify" in without.stderr
-    assert entry.fields["settings"]["force_kit"] is False
+    assert entry.fields["settings"]["model"]["force_kit"] is False

@@ -34,7 +34,7 @@ def report(
     demonstration: bool = True,
     **more: object,
 ) -> Report:
-    made = Report(
+    result = Report(
         DEMONSTRATION if demonstration else "",
         "page.png",
         "1" * 64,
@@ -46,7 +46,7 @@ def report(
         80,
         created="2026-01-02T03:04:05Z",
     )
-    return replace(made, **more)  # type: ignore[arg-type]
+    return replace(result, **more)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -235,5 +235,31 @@ def test_file_in_the_place_of_the_folder_is_an_error(kind: str, tmp_path: Path) 
     done = run(PAGE, "--kit", "nowhere", "--format", "json", "-o", place)
     assert (done.returncode, done.stderr) == (
         2,
-        f"error: -o {place}: exists and is no folder. Name a folder, or one that does not exist yet.\n",
+        f"error: -o {place}: exists and is no folder. Name a folder, or one that does not exist "
+        "yet.\n",
     )
+
+
+def test_saved_page_whose_name_looks_like_an_option_gets_a_prefix(tmp_path: Path) -> None:
+    shutil.copyfile(PAGE, tmp_path / "-rf.png")
+    command = [sys.executable, "-m", "pulse_edge", "check", "--save-page", "out", "--", "-rf.png"]
+    subprocess.run(command, capture_output=True, check=True, cwd=tmp_path)
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["page-rf.png.overlay.png", "page-rf.png.png"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes have no names on Windows")
+def test_named_pipe_is_no_json_schema(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "schema")
+    done = run(PAGE, "--kit", "nowhere", "--json-schema", tmp_path / "schema")
+    assert done.returncode == 2
+    assert f"{tmp_path / 'schema'}: is a named pipe" in done.stderr
+
+
+@pytest.mark.skipif(os.name != "posix", reason="shells of Windows have no pipes as files")
+def test_json_schema_may_come_from_a_shell(tmp_path: Path) -> None:
+    line = f"{sys.executable} -m pulse_edge interpret {PAGE} --kit nowhere --json-schema <(echo 5)"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "is a named pipe" not in done.stderr
+    assert "/dev/fd/" in done.stderr

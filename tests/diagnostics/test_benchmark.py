@@ -41,17 +41,19 @@ def test_benchmark_prints_every_stage_as_json_and_as_a_table(tiny_kit: Path) -> 
             [*command, "--threads", "1", *more], capture_output=True, text=True, check=True
         ).stdout
 
-    told = json.loads(run("--json"))
+    results = json.loads(run("--json"))
     stages = ("check", "encode", "prefill", "answer", "second_question", "step", "step_of_one")
-    assert tuple(told["seconds"]) == stages
-    assert all(0 < told["seconds"][s]["least"] <= told["seconds"][s]["median"] for s in stages)
-    assert told["image_tokens"] == 80
-    assert told["answer"]["tokens"]["median"] == 8
-    assert told["peak_memory_bytes"] > 1 << 26
+    assert tuple(results["seconds"]) == stages
+    assert all(
+        0 < results["seconds"][s]["least"] <= results["seconds"][s]["median"] for s in stages
+    )
+    assert results["image_tokens"] == 80
+    assert results["answer"]["tokens"]["median"] == 8
+    assert results["peak_memory_bytes"] > 1 << 26
     shown = run()
     assert "second question" in shown
     assert "peak memory" in shown
-    assert told["step_width"] == 1
+    assert results["step_width"] == 1
     assert "single token" not in shown
     assert "step of one" not in shown
 

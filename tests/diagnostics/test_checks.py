@@ -36,10 +36,10 @@ def test_an_illegal_instruction_ends_a_child_and_not_the_doctor(
 def test_llama_cpps_instruction_sets_are_compared_with_the_processors(
     flags: set[str], state: str, words: str
 ) -> None:
-    said: dict[str, Any] = {
+    probed: dict[str, Any] = {
         "system": "CPU : AVX = 1 | AVX2 = 1 | FMA = 1 | F16C = 1 | REPACK = 1 | ",
         "cuda": None,
     }
-    check = checks.judge_engine(said, frozenset(flags), "i5", "one library")
+    check = checks.judge_engine(probed, frozenset(flags), "i5", "one library")
     assert check.state == state
     assert words in check.text

@@ -37,9 +37,9 @@ def test_doctor_stores_the_speed_and_the_plan_holds(
     kit = altered(tmp_path / "kit", offset=0.02)
     with pytest.raises(SystemExit, match="0"):
         cli.main(["doctor", "--kit", str(kit.path), "--json"], standalone_mode=False)
-    told = json.loads(capsys.readouterr().out)
-    results = {check["name"]: check for check in told["checks"]}
-    assert told["fit"]
+    output = json.loads(capsys.readouterr().out)
+    results = {check["name"]: check for check in output["checks"]}
+    assert output["fit"]
     assert results["golden cases"]["figures"]["cases"][0]["first_logits"] == pytest.approx(
         0.02, abs=0.01
     )

@@ -41,13 +41,13 @@ def test_the_fewest_threads_that_are_fast_enough_are_taken(
 def test_threads_are_compared_in_a_quiet_moment_only(
     monkeypatch: pytest.MonkeyPatch, shares: list[float | None], threads: cpu.Threads | None
 ) -> None:
-    left = list(shares)
+    remaining = list(shares)
     monkeypatch.setattr(cpu, "candidates", lambda: [1, 2])
-    monkeypatch.setattr(cpu.Others, "share", lambda _self: left.pop(0))
+    monkeypatch.setattr(cpu.Others, "share", lambda _self: remaining.pop(0))
     monkeypatch.setattr(self_test, "_compare_threads", lambda *_about: cpu.Threads(1, 1))
     anything: Any = None
     assert self_test.fastest(anything, anything) == threads
-    assert left == []
+    assert remaining == []
 
 
 def test_a_busy_moment_does_not_change_the_stored_threads(

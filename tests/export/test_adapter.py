@@ -1,4 +1,5 @@
-"""Adapters that PEFT makes, merged here and by PEFT; adapters that are no plain sum are refused by name."""
+"""Adapters that PEFT makes, merged here and by PEFT; adapters that are no plain sum are refused
+by name."""
 
 from __future__ import annotations
 
@@ -42,8 +43,8 @@ def _quiet() -> Iterator[None]:
 
 def llama(checkpoint: Path) -> Any:
     raw = json.loads((checkpoint / "config.json").read_text())
-    known = LlamaConfig().to_dict().keys() - {"model_type", "torch_dtype", "dtype", "architectures"}
-    model = LlamaForCausalLM(LlamaConfig(**{k: v for k, v in raw.items() if k in known})).float()
+    keys = LlamaConfig().to_dict().keys() - {"model_type", "torch_dtype", "dtype", "architectures"}
+    model = LlamaForCausalLM(LlamaConfig(**{k: v for k, v in raw.items() if k in keys})).float()
     tensors = {n: t for n, t in load_file(checkpoint / SHARD).items() if n in model.state_dict()}
     model.load_state_dict(tensors, strict=True)
     return model
@@ -111,10 +112,10 @@ def test_merged_weights_are_those_of_peft(
     settings: dict[str, Any], whole: Path, tmp_path: Path
 ) -> None:
     adapter = train(whole, tmp_path / "adapter", **settings)
-    wanted, checkpoint = merged_by_peft(whole, adapter), opened(whole, adapter)
+    merged, checkpoint = merged_by_peft(whole, adapter), opened(whole, adapter)
     base = load_file(whole / SHARD)
     changed = 0
-    for name, weight in wanted.items():
+    for name, weight in merged.items():
         assert (checkpoint.tensor(name) - weight).abs().max() <= 1e-6, name
         changed += bool((base[name] - weight).abs().max() > 1e-3)
     assert changed >= 2
@@ -127,14 +128,14 @@ def test_an_adapter_of_half_precision_is_merged_as_peft_does(
     adapter = train(whole, tmp_path / "adapter")
     file = adapter / "adapter_model.safetensors"
     save_file({n: t.to(dtype) for n, t in load_file(file).items()}, file)
-    wanted, checkpoint = merged_by_peft(whole, adapter), opened(whole, adapter)
-    assert max(float((checkpoint.tensor(n) - w).abs().max()) for n, w in wanted.items()) <= 1e-6
+    merged, checkpoint = merged_by_peft(whole, adapter), opened(whole, adapter)
+    assert max(float((checkpoint.tensor(n) - w).abs().max()) for n, w in merged.items()) <= 1e-6
 
 
 def test_an_adapter_of_the_first_era_is_merged_as_peft_does(whole: Path, tmp_path: Path) -> None:
     """A pickle, the adapter's name in the tensors' names, and a config of ten keys."""
     adapter = train(whole, tmp_path / "adapter", modules_to_save=["lm_head"])
-    wanted = merged_by_peft(whole, adapter)
+    merged = merged_by_peft(whole, adapter)
     tensors = load_file(adapter / "adapter_model.safetensors")
     (adapter / "adapter_model.safetensors").unlink()
     old = {n.replace("lm_head.", "lm_head.modules_to_save.default."): t for n, t in tensors.items()}
@@ -161,7 +162,7 @@ def test_an_adapter_of_the_first_era_is_merged_as_peft_does(whole: Path, tmp_pat
     }
     (adapter / "adapter_config.json").write_text(json.dumps(config))
     checkpoint = opened(whole, adapter)
-    assert max(float((checkpoint.tensor(n) - w).abs().max()) for n, w in wanted.items()) <= 1e-6
+    assert max(float((checkpoint.tensor(n) - w).abs().max()) for n, w in merged.items()) <= 1e-6
 
 
 def refused(checkpoint: Path, adapter: Path, words: str) -> None:
@@ -201,7 +202,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize(("settings", "words"), REFUSED.values(), ids=list(REFUSED))
-def test_what_is_no_sum_on_the_base_is_refused_by_name(
+def test_an_adapter_that_is_no_sum_on_the_base_is_refused_by_name(
     settings: dict[str, Any], words: str, whole: Path, tmp_path: Path
 ) -> None:
     refused(whole, train(whole, tmp_path / "adapter", **settings), words)
@@ -232,7 +233,7 @@ def test_what_is_no_sum_on_the_base_is_refused_by_name(
         ({"rank_pattern": {"[": 4}}, "rank_pattern is .*no regular expression"),
         (
             {"modules_to_save": ["lm_head"]},
-            "modules_to_save names lm_head, of which it holds no tensor",
+            "modules_to_save names lm_head, whose tensors are missing",
         ),
         ({"use_dora": True}, "expected lora_A, lora_B and lora_magnitude_vector of every module"),
     ],
@@ -246,7 +247,8 @@ def test_settings_that_are_not_merged_are_named(
 def test_patterns_that_older_versions_of_peft_read_otherwise_need_a_version(
     whole: Path, tmp_path: Path
 ) -> None:
-    """Before 0.15 the first key of both patterns decided, so that a module had one key and not one of each."""
+    """Before 0.15 the first key of both patterns decided, so that a module had one key and not
+    one of each."""
     settings = {
         "rank_pattern": {"q_proj": 2},
         "alpha_pattern": {r"layers\.0\.self_attn\.q_proj": 32},
@@ -339,7 +341,7 @@ def test_the_first_stage_s_folder_brings_its_projector_to_a_language_model(
     )
 
 
-def test_a_missing_projector_is_said_and_recorded_and_only_read_files_are_listed(
+def test_a_missing_projector_is_noted_and_only_read_files_are_listed(
     tiny_checkpoint: Path, whole: Path, tmp_path: Path
 ) -> None:
     adapter = train(whole, tmp_path / "checkpoint-20")
@@ -347,7 +349,10 @@ def test_a_missing_projector_is_said_and_recorded_and_only_read_files_are_listed
     torch.save({"step": torch.zeros(1)}, adapter / "optimizer.bin")
     lines: list[str] = []
     convert(tiny_checkpoint, tmp_path / "kit", Options(lora=adapter), lines.append)
-    warning = "checkpoint-20 has no non_lora_trainables.bin and no mm_projector.bin, so the projector is the base model's"
+    warning = (
+        "checkpoint-20 has no non_lora_trainables.bin and no mm_projector.bin, so the projector "
+        "is the base model's"
+    )
     assert [line for line in lines if line.startswith(f"warning: {warning}")]
     source = json.loads((tmp_path / "kit" / "manifest.json").read_text())["source"]
     assert source["notes"][0].startswith(warning)

@@ -59,14 +59,14 @@ def test_the_manifest_lists_every_file_that_was_read(tiny_kit: Path) -> None:
     }
 
 
-def test_what_the_tokenizer_or_the_config_asks_for_is_refused_before_any_work(
+def test_impossible_settings_of_tokenizer_and_config_are_refused_before_any_work(
     source: Path, tmp_path: Path
 ) -> None:
     (source / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, 400]}))
-    said: list[str] = []
+    steps: list[str] = []
     with pytest.raises(CheckpointError, match="eos_token_id 400 is beyond the vocabulary of 400"):
-        convert(source, tmp_path / "kit", Options(), said.append)
-    assert not said
+        convert(source, tmp_path / "kit", Options(), steps.append)
+    assert not steps
     config = json.loads((source / "config.json").read_text()) | {"rms_norm_eps": "1e-05"}
     (source / "config.json").write_text(json.dumps(config))
     refused(source, tmp_path, "rms_norm_eps is '1e-05', expected a number above 0")
@@ -176,13 +176,13 @@ def test_the_command_ends_with_one_line_and_code_1(source: Path, tmp_path: Path)
     assert [p.name for p in tmp_path.iterdir()] == ["source"]
 
 
-def test_steps_and_bytes_are_told_to_the_end(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    told: dict[str, list[tuple[int, int]]] = {}
+def test_steps_and_bytes_are_reported_to_the_end(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    steps: dict[str, list[tuple[int, int]]] = {}
 
     def say(text: str) -> None:
         if text == "writing the vision encoder":
             raise LookupError("enough")
-        told[text] = []
+        steps[text] = []
 
     with pytest.raises(LookupError, match="enough"):
         convert(
@@ -190,11 +190,11 @@ def test_steps_and_bytes_are_told_to_the_end(tiny_checkpoint: Path, tmp_path: Pa
             tmp_path / "kit",
             Options(),
             say,
-            progress=lambda *step: list(told.values())[-1].append(step),
+            progress=lambda *step: list(steps.values())[-1].append(step),
         )
     for step in ("reading the source files", "writing the language model"):
-        assert told[step] == sorted(told[step])
-        assert told[step][-1][0] == told[step][-1][1] > 5e6
+        assert steps[step] == sorted(steps[step])
+        assert steps[step][-1][0] == steps[step][-1][1] > 5e6
 
 
 def test_a_terminal_gets_a_bar_and_a_file_gets_lines() -> None:
@@ -227,7 +227,7 @@ def test_a_truncated_shard_is_refused(source: Path, tmp_path: Path) -> None:
     refused(source, tmp_path, "truncated")
 
 
-def test_what_the_config_asks_for_beyond_llava_is_refused_by_name(
+def test_a_config_that_asks_for_more_than_llava_is_refused_by_name(
     source: Path, tmp_path: Path
 ) -> None:
     config = json.loads((source / "config.json").read_text())
@@ -236,7 +236,7 @@ def test_what_the_config_asks_for_beyond_llava_is_refused_by_name(
     refused(source, tmp_path, r"mm_projector_type is 'linear'.*mm_surprise")
 
 
-def test_an_existing_target_is_kept_unless_forced(source: Path, tmp_path: Path) -> None:
+def test_an_existing_target_stays_unless_forced(source: Path, tmp_path: Path) -> None:
     (tmp_path / "kit").mkdir()
     (tmp_path / "kit" / "letter.txt").write_text("mine")
     for force in (False, True):
@@ -245,7 +245,7 @@ def test_an_existing_target_is_kept_unless_forced(source: Path, tmp_path: Path) 
     assert (tmp_path / "kit" / "letter.txt").read_text() == "mine"
 
 
-def test_pages_named_as_golden_go_into_a_kit_and_the_smaller_one_made_of_it(
+def test_golden_pages_go_into_a_kit_and_into_its_quantized_kit(
     tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
     from export import quantize
@@ -261,32 +261,32 @@ def test_pages_named_as_golden_go_into_a_kit_and_the_smaller_one_made_of_it(
     with pytest.raises(UsageError, match="no such file"):
         convert(tiny_checkpoint, whole, Options(golden=(tmp_path / "none.png",)))
     (tmp_path / "words.png").write_text("no picture")
-    said: list[str] = []
+    steps: list[str] = []
     with pytest.raises(ScanError, match=r"words\.png"):
-        convert(tiny_checkpoint, whole, Options(golden=(tmp_path / "words.png",)), said.append)
-    assert not said  # before anything long begins
-    seen: list[tuple[int, int]] = []
+        convert(tiny_checkpoint, whole, Options(golden=(tmp_path / "words.png",)), steps.append)
+    assert not steps  # before anything long begins
+    progress: list[tuple[int, int]] = []
     convert(
         tiny_checkpoint,
         whole,
         Options(vision="fp32", golden=(page,)),
-        said.append,
+        steps.append,
         None,
-        lambda *step: seen.append(step),
+        lambda *step: progress.append(step),
     )
-    assert said[-3:] == [
+    assert steps[-3:] == [
         "golden cases: loading the new kit",
         "golden cases: 3 questions about page.png, page 1 of 1",
         "golden cases: measuring how far right answers of other machines may differ",
     ]
-    assert seen[-3:] == [(0, 3), (1, 3), (2, 3)]
+    assert progress[-3:] == [(0, 3), (1, 3), (2, 3)]
     quantize.quantize(whole, small, quantize.Options(llm="Q8_0", golden=(page,)))
     for kit in (whole, small):
         assert (kit / "golden-1.png").read_bytes() == page.read_bytes()
         verify(open_kit(kit))
         with PulseModel.load(kit, device="cpu", threads=1) as model:
-            found = golden.check(
+            outcomes = golden.check(
                 model, lambda path: model.encode(path, force=True), lambda _done, _of: None
             )
-        assert len(found) == 3
-        assert all(outcome.passed for outcome in found)
+        assert len(outcomes) == 3
+        assert all(outcome.passed for outcome in outcomes)

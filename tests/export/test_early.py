@@ -50,7 +50,7 @@ def test_the_names_are_those_of_the_modules_that_need_torch() -> None:
         ("FOLDER", {"golden": (PAGE,) * 5}, UsageError, "at most 4"),
     ],
 )
-def test_what_convert_would_refuse(
+def test_arguments_that_convert_refuses_are_refused_early(
     tmp_path: Path, source: str, options: dict[str, object], error: type[Exception], words: str
 ) -> None:
     given = str(tmp_path) if source == "FOLDER" else source
@@ -77,7 +77,7 @@ def test_a_target_that_exists(tmp_path: Path) -> None:
         ({}, KitError, "quantized already"),
     ],
 )
-def test_what_quantize_would_refuse(
+def test_arguments_that_quantize_refuses_are_refused_early(
     tmp_path: Path, options: dict[str, object], error: type[Exception], words: str
 ) -> None:
     with pytest.raises(error, match=words):
@@ -103,7 +103,7 @@ def test_a_stats_file_that_is_not_there(tiny_kit: Path, tmp_path: Path) -> None:
         ({"signals": Path("none.npz")}, "--signals none.npz"),
     ],
 )
-def test_what_train_miniature_would_refuse(
+def test_arguments_that_train_miniature_refuses_are_refused_early(
     tmp_path: Path, options: dict[str, object], words: str
 ) -> None:
     with pytest.raises(UsageError, match=words):
@@ -120,7 +120,8 @@ def test_what_train_miniature_would_refuse(
     ids=lambda words: words[0],
 )
 def test_a_mistyped_command_imports_no_torch(arguments: list[str], tmp_path: Path) -> None:
-    code = f"import sys; sys.argv = ['x', *{arguments}]\nfrom export.__main__ import main\ntry: main()\n"
+    code = f"import sys; sys.argv = ['x', *{arguments}]\n"
+    code += "from export.__main__ import main\ntry: main()\n"
     code += "finally: assert not {'torch', 'transformers', 'optimum'} & set(sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT

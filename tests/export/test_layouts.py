@@ -1,4 +1,5 @@
-"""Every layout and type of checkpoint through the same conversion, whose own parity check is the assertion."""
+"""Every layout and type of checkpoint through the same conversion, whose own parity check is the
+assertion."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ SHARD = "model-00001-of-00001.safetensors"
 
 
 def changed(source: Path, out: Path, config: dict[str, Any], tensors: Any = None) -> Path:
-    """A copy of a checkpoint with other config fields, and its tensors passed through a function."""
+    """A copy of a checkpoint with other config fields, and its tensors passed through a
+    function."""
     shutil.copytree(source, out)
     raw = json.loads((out / "config.json").read_text()) | config
     (out / "config.json").write_text(json.dumps(raw))
@@ -104,8 +106,8 @@ def test_a_folder_that_keeps_the_name_of_its_vicuna_is_the_same_model(
     source = changed(tiny_checkpoint, tmp_path / "source", fields, frequencies)
     convert(source, tmp_path / "kit", Options(vision="fp32"))
     assert same(tmp_path / "kit", tiny_kit)
-    made = json.loads((tmp_path / "kit" / "manifest.json").read_text())["source"]
-    assert (made["architecture"], made["layout"]) == ("LlamaForCausalLM", "llava")
+    actual = json.loads((tmp_path / "kit" / "manifest.json").read_text())["source"]
+    assert (actual["architecture"], actual["layout"]) == ("LlamaForCausalLM", "llava")
 
 
 def test_grouped_heads_and_tied_output_pass_parity(tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -181,10 +183,10 @@ def test_a_lora_folder_is_merged_as_torch_would(tiny_checkpoint: Path, tmp_path:
     )
     convert(tiny_checkpoint, tmp_path / "kit", Options(lora=lora))
     base = load_file(tiny_checkpoint / SHARD)[name + ".weight"]
-    wanted = (base.double() + 2 * (b.double() @ a.double())).numpy()
-    made = tensors_of(tmp_path / "kit" / "llm.gguf")["blk.1.ffn_up.weight"][1]
-    assert np.abs(made - wanted).max() < 2e-3
-    assert np.abs(wanted - base.double().numpy()).max() > 0.1
+    expected = (base.double() + 2 * (b.double() @ a.double())).numpy()
+    actual = tensors_of(tmp_path / "kit" / "llm.gguf")["blk.1.ffn_up.weight"][1]
+    assert np.abs(actual - expected).max() < 2e-3
+    assert np.abs(expected - base.double().numpy()).max() > 0.1
 
 
 def test_a_pickle_of_other_things_is_refused(tiny_checkpoint: Path, tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-"""llm.gguf against llama.cpp's own converter, which lies in llama-cpp-python's source distribution."""
+"""llm.gguf against llama.cpp's own converter, which lies in llama-cpp-python's source
+distribution."""
 
 from __future__ import annotations
 

@@ -218,19 +218,19 @@ def test_quoted_yes_is_text(write):
         ("  licence: MIT", "  licence: M\x07T", "5: character "),
     ],
 )
-def test_a_mistake_is_told_with_its_line(write, old: str, new: str, expected: str):
+def test_a_mistake_is_named_with_its_line(write, old: str, new: str, expected: str):
     assert old in GOOD
     mistakes = refusal(write(GOOD.replace(old, new)))
     assert [mistake for mistake in mistakes if mistake.startswith(expected)], mistakes
 
 
-def test_missing_keys_are_told_together_at_the_model(write):
+def test_missing_keys_are_listed_together_at_the_model(write):
     assert refusal(write("\ntiny:\n  hub: someone/tiny\n  bytes: 1000\n")) == [
         "2: tiny: lacks revision, licence, architecture, prompt, description"
     ]
 
 
-def test_all_mistakes_of_a_file_are_told_in_the_order_of_their_lines(write):
+def test_all_mistakes_of_a_file_are_listed_in_the_order_of_their_lines(write):
     text = GOOD.replace("MIT", "yes").replace("1000", "0x10") + "other: 7\n"
     lines = [int(mistake.partition(":")[0]) for mistake in refusal(write(text))]
     assert lines == [5, 7, 10]
@@ -276,7 +276,7 @@ def test_an_unknown_name_gets_those_that_come_close():
         find("PULSE7B", load_models())
 
 
-def test_a_name_that_resembles_nothing_gets_the_list():
+def test_an_unknown_name_gets_the_list_of_names():
     with pytest.raises(UsageError, match=r"no model 'xyz'\. It has: pulse-7b\."):
         find("xyz", load_models())
 

@@ -1,4 +1,5 @@
-"""The proof notices faults that were put into the converter on purpose, and passes what is right."""
+"""The proof notices faults that were put into the converter on purpose, and passes what is
+right."""
 
 from __future__ import annotations
 

@@ -64,7 +64,9 @@ def test_the_same_settings_give_the_same_bytes_on_any_number_of_threads(
     assert contents(tmp_path / "other") == contents(smaller)
 
 
-def test_its_manifest_says_how_it_was_made(tiny_kit: Path, stats: Path, smaller: Path) -> None:
+def test_the_manifest_states_how_the_kit_was_quantized(
+    tiny_kit: Path, stats: Path, smaller: Path
+) -> None:
     base, m = open_kit(tiny_kit).manifest, open_kit(smaller).manifest
     assert m.quantization is not None
     assert m.quantization.base == base_of(base) == base_of(m)
@@ -128,8 +130,9 @@ LOGITS = """
 import hashlib, sys
 from pulse_edge import PulseModel
 with PulseModel.load(sys.argv[1], device="cpu", threads=1) as model:
-    scan = model.encode(sys.argv[2])
-    print(hashlib.sha256(model.prefill(scan, model.turns("Is the rhythm regular?", ())).tobytes()).hexdigest())
+    page = model.encode(sys.argv[2])
+    logits = model.prefill(page, model.turns("Is the rhythm regular?", ()))
+    print(hashlib.sha256(logits.tobytes()).hexdigest())
 """
 
 
@@ -148,11 +151,13 @@ def test_no_variable_of_the_environment_changes_the_logits(tiny_kit: Path, tmp_p
     assert plain == switched
 
 
-def test_a_size_is_kept_and_used(tiny_kit: Path, stats: Path, tmp_path: Path) -> None:
+def test_a_kit_fills_the_size_that_was_asked_for(
+    tiny_kit: Path, stats: Path, tmp_path: Path
+) -> None:
     size = sum(p.stat().st_size for p in tiny_kit.iterdir()) - 3_000_000
     quantize(tiny_kit, tmp_path / "kit", Options(size=size, stats=stats, sensitivity=False))
-    made = sum(p.stat().st_size for p in (tmp_path / "kit").iterdir())
-    assert size - 200_000 < made <= size
+    taken = sum(p.stat().st_size for p in (tmp_path / "kit").iterdir())
+    assert size - 200_000 < taken <= size
 
 
 def test_a_base_whose_weights_have_a_second_hard_link_is_read(
@@ -193,7 +198,8 @@ def test_the_command_takes_a_recipe(tiny_kit: Path, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def one_layer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Llama of one layer and eight rows a matrix: llama.cpp's quantization does not look at more than names."""
+    """A Llama of one layer and eight rows a matrix: llama.cpp's quantization does not look at
+    more than names."""
     path, random = tmp_path_factory.mktemp("gguf") / "one.gguf", np.random.default_rng(0)
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_block_count(1)
@@ -213,7 +219,7 @@ def one_layer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("kind", sorted(ggml.file_types()))
-def test_every_type_of_llama_cpp_can_be_made(kind: str, one_layer: Path, tmp_path: Path) -> None:
+def test_every_type_of_llama_cpp_can_be_written(kind: str, one_layer: Path, tmp_path: Path) -> None:
     importance = {t.name: np.ones(256, np.float32) for t in gguf.GGUFReader(one_layer).tensors}
     ggml.quantize(one_layer, tmp_path / "out.gguf", kind, importance=importance, threads=2)
     assert (tmp_path / "out.gguf").is_file()
@@ -233,10 +239,10 @@ def test_a_matrix_is_rounded_as_in_the_file(tiny_kit: Path, tmp_path: Path) -> N
             types={name: kind},
             threads=1,
         )
-        made = {t.name: t for t in gguf.GGUFReader(path).tensors}[name]
-        assert made.tensor_type == kind
+        tensor = {t.name: t for t in gguf.GGUFReader(path).tensors}[name]
+        assert tensor.tensor_type == kind
         again = ggml.rounded(source.data.astype(np.float32), kind, importance)
-        assert np.allclose(again, gguf.quants.dequantize(made.data, kind), atol=1e-7)
+        assert np.allclose(again, gguf.quants.dequantize(tensor.data, kind), atol=1e-7)
 
 
 def test_importance_moves_the_error_to_columns_that_matter_less() -> None:
@@ -274,8 +280,8 @@ def test_an_encoder_that_fails_its_gate_stays_as_it_was_and_the_kit_says_so(
     tiny_kit: Path, tmp_path: Path
 ) -> None:
     strict = Recipe("strict", "", llm="Q8_0", vision="int8", cosine=0.9999999)
-    said: list[str] = []
-    quantize(tiny_kit, tmp_path / "kit", Options(recipe=strict), said.append)
+    steps: list[str] = []
+    quantize(tiny_kit, tmp_path / "kit", Options(recipe=strict), steps.append)
     manifest = open_kit(tmp_path / "kit").manifest
     assert manifest.vision.type == "fp32"
     assert (tmp_path / "kit" / "vision.onnx.data").read_bytes() == (
@@ -283,16 +289,16 @@ def test_an_encoder_that_fails_its_gate_stays_as_it_was_and_the_kit_says_so(
     ).read_bytes()
     assert manifest.quantization is not None
     assert "int8" in manifest.quantization.notes[0]
-    assert manifest.quantization.notes[0] in said
+    assert manifest.quantization.notes[0] in steps
 
 
 def test_an_encoder_whose_image_tokens_depend_on_rounding_stays_as_it_was(
     tiny_kit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(encoder, "ROUNDING", 0.05)  # as if processors rounded to four or five bits
-    said: list[str] = []
+    steps: list[str] = []
     loose = Recipe("loose", "", llm="Q8_0", vision="int8", cosine=0.5)
-    quantize(tiny_kit, tmp_path / "kit", Options(recipe=loose), said.append)
+    quantize(tiny_kit, tmp_path / "kit", Options(recipe=loose), steps.append)
     manifest = open_kit(tmp_path / "kit").manifest
     assert manifest.vision.type == "fp32"
     assert manifest.quantization is not None
@@ -359,7 +365,7 @@ def test_stats_of_another_model_are_refused(tiny_kit: Path, stats: Path, tmp_pat
         (Options(key_cache_type="q4_0"), "--key-cache-type q4_0: expected one of f16, q8_0"),  # type: ignore[arg-type]
     ],
 )
-def test_what_cannot_be_is_refused(
+def test_contradicting_or_impossible_options_are_refused(
     options: Options, reason: str, tiny_kit: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(UsageError, match=reason):
@@ -367,7 +373,7 @@ def test_what_cannot_be_is_refused(
     assert not list(tmp_path.glob("out/*"))
 
 
-def test_what_takes_days_has_to_be_asked_for(
+def test_a_measurement_of_days_needs_an_explicit_option(
     tiny_kit: Path, stats: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(llm_logits, "WINDOW_BYTES", 1000)
@@ -403,7 +409,7 @@ def test_the_recipes_name_types_that_exist() -> None:
         assert recipe.llm is None or recipe.llm in ggml.file_types()
 
 
-def test_a_mistaken_recipe_is_told_with_its_line(tmp_path: Path) -> None:
+def test_a_mistaken_recipe_is_named_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "models.yaml"
     path.write_text(
         "recipes:\n  q4:\n    description: both\n    llm: Q4_K_M\n    bpw: '4'\n    kid: 0.1\n"

@@ -1,4 +1,5 @@
-"""Folders that are given by mistake, and files that lie about their sizes: one sentence, before anything is written."""
+"""Folders that are given by mistake, and files that lie about their sizes: one sentence, before
+anything is written."""
 
 from __future__ import annotations
 
@@ -73,7 +74,10 @@ def without_weights(source: Path) -> Path:
 def test_a_quantized_checkpoint_is_named_by_its_config(
     source: Path, settings: dict[str, Any], method: str
 ) -> None:
-    words = rf"is quantized \({method}\)\. Give the float16, bfloat16 or float32 checkpoint that it was made of"
+    words = (
+        rf"is quantized \({method}\)\. Give the float16, bfloat16 or float32 checkpoint that it "
+        "was made of"
+    )
     refused(configured(source, quantization_config=settings), words)
 
 
@@ -118,7 +122,8 @@ def test_a_data_type_that_is_no_weight_s_is_named(
     kind = str(dtype).removeprefix("torch.")
     refused(
         source,
-        rf"o_proj.weight and \d+ others have the data type {kind}, so the checkpoint is quantized or damaged",
+        rf"o_proj.weight and \d+ others have the data type {kind}, so the checkpoint is quantized "
+        "or damaged",
     )
 
 
@@ -208,7 +213,7 @@ def test_pytorch_s_old_format_is_named(source: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "words"), [("config.json", "is a file"), ("none", "there is no such folder")]
 )
-def test_what_is_no_folder_is_refused(source: Path, name: str, words: str) -> None:
+def test_anything_but_a_folder_is_refused(source: Path, name: str, words: str) -> None:
     with pytest.raises(CheckpointError, match=words):
         convert(source / name, source.parent / "kit", Options())
 

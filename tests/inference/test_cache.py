@@ -33,10 +33,10 @@ def test_image_tokens_come_back_bit_for_bit(tmp_path: Path) -> None:
     cache = ImageTokenCache(tmp_path / "image-tokens")
     assert cache.get("a") is None
     cache.put("a", ROWS)
-    kept = cache.get("a")
-    assert kept is not None
-    assert kept.dtype == np.float32
-    assert kept.tobytes() == ROWS.tobytes()
+    cached = cache.get("a")
+    assert cached is not None
+    assert cached.dtype == np.float32
+    assert cached.tobytes() == ROWS.tobytes()
     assert cache.get("b") is None
     assert cache.info()[0] == 1
     assert cache.clear() == 1
@@ -221,7 +221,7 @@ def test_a_stored_kv_cache_gives_the_same_logits_without_prefill(
         PAGE.parent / "kits" / "miniature",
         ("Is the rhythm regular?", "What is the rate?"),
     )
-    kept = PrefixCache(tmp_path, 64 << 20)
+    cached = PrefixCache(tmp_path, 64 << 20)
 
     def numbers(model: PulseModel, rows: str) -> list[bytes]:
         scan = model.encode(PAGE, image_tokens=rows, cache=ImageTokenCache(tmp_path))
@@ -229,10 +229,10 @@ def test_a_stored_kv_cache_gives_the_same_logits_without_prefill(
 
     with PulseModel.load(kit, device="cpu", threads=1) as model:
         plain = {rows: numbers(model, rows) for rows in ("all", "no-padding")}
-        model.prefixes = kept
+        model.prefixes = cached
         model.language.clear()
         assert {rows: numbers(model, rows) for rows in ("all", "no-padding")} == plain
-        assert kept.info()[0] == 2
+        assert cached.info()[0] == 2
         model.language.clear()
         with monkeypatch.context() as patch:
             patch.setattr(model.language, "feed_embeddings", lambda *_: pytest.fail("read again"))
@@ -242,29 +242,29 @@ def test_a_stored_kv_cache_gives_the_same_logits_without_prefill(
         model.language.clear()
         assert numbers(model, "all") == plain["all"]
         whole = [path for path in tmp_path.glob("*.kv") if path.stat().st_size]
-        assert len(whole) == 2  # one made anew, the other not asked for
-        assert kept.clear() == 2
+        assert len(whole) == 2  # one was made again, the other was not used
+        assert cached.clear() == 2
 
 
 @posix
 def test_a_foreign_kv_cache_entry_is_removed_and_the_oldest_make_room(
     tmp_path: Path,
 ) -> None:
-    kept = PrefixCache(tmp_path, 250)
+    cached = PrefixCache(tmp_path, 250)
     for age, key in enumerate("abc"):
-        kept.save(key, 100, lambda path: path.write_bytes(b"x" * 100) and None)
+        cached.save(key, 100, lambda path: path.write_bytes(b"x" * 100) and None)
         for path in tmp_path.glob(f"{key}-*"):
             assert path.stat().st_mode & 0o777 == 0o600
             os.utime(path, (time.time() - 100 + age,) * 2)
     assert [name[0] for name in names(tmp_path)] == ["b", "c"]
-    assert kept.load("c", lambda path: path.read_bytes() == b"x" * 100)
+    assert cached.load("c", lambda path: path.read_bytes() == b"x" * 100)
     (other,) = tmp_path.glob("b-*")
     other.rename(tmp_path / other.name.replace("b-", "d-"))
-    assert not kept.load("d", lambda _path: pytest.fail("taken"))
+    assert not cached.load("d", lambda _path: pytest.fail("taken"))
     (tmp_path / "e-1.kv").symlink_to(next(tmp_path.glob("c-*")))
-    assert not kept.load("e", lambda _path: pytest.fail("taken"))
-    kept.save("large", 251, lambda _path: pytest.fail("written"))
-    assert not kept.load("c", lambda _path: False)
+    assert not cached.load("e", lambda _path: pytest.fail("taken"))
+    cached.save("large", 251, lambda _path: pytest.fail("written"))
+    assert not cached.load("c", lambda _path: False)
     assert names(tmp_path) == []
 
 

@@ -99,11 +99,11 @@ def model(tiny_kit: Path) -> Iterator[PulseModel]:
 
 def spoken(model: PulseModel, text: str, logits: Callable[[], Any]) -> str:
     """What comes of logits under a grammar, without a page."""
-    language, said = model.language, b""
+    language, output = model.language, b""
     with token_choice(language, text) as best:
         while (token := best(logits())) != language.end:
-            said += language.piece(token)
-    return said.decode()
+            output += language.piece(token)
+    return output.decode()
 
 
 @pytest.mark.parametrize("schema", SCHEMAS, ids=lambda s: next(iter(s)))
@@ -120,14 +120,17 @@ def test_json_validates_whatever_the_logits_are(schema: dict[str, Any], model: P
 
 
 @pytest.mark.parametrize("schema", LARGE, ids=lambda s: next(iter(s)))
-def test_llama_cpp_takes_every_grammar_that_is_not_refused(
+def test_llama_cpp_takes_every_builtthat_is_not_refused(
     schema: dict[str, Any], model: PulseModel
 ) -> None:
-    made = compiled(schema)
-    assert len(made.text) < 200 + 3 * len(json.dumps(schema))  # nothing doubles from level to level
-    jsonschema.validate(json.loads(made.shortest), schema)
+    built = compiled(schema)
+    assert len(built.text) < 200 + 3 * len(
+        json.dumps(schema)
+    )  # nothing doubles from level to level
+    jsonschema.validate(json.loads(built.shortest), schema)
     assert (
-        count_tokens(model.kit.file(model.kit.manifest.language.file), made.text, made.shortest) > 0
+        count_tokens(model.kit.file(model.kit.manifest.language.file), built.text, built.shortest)
+        > 0
     )
 
 
@@ -179,7 +182,7 @@ def test_the_most_likely_allowed_token_is_taken(model: PulseModel) -> None:
     assert first == max(allowed)
 
 
-def test_an_answer_is_greedy_where_the_grammar_allows_it(model: PulseModel) -> None:
+def test_an_answer_is_greedy_where_the_builtallows_it(model: PulseModel) -> None:
     encoded = model.encode(PAGE)
     plain = model.ask(encoded, "What?", 6)
     plain.answer()
@@ -234,7 +237,7 @@ def test_an_answer_is_greedy_where_the_grammar_allows_it(model: PulseModel) -> N
         ),
     ],
 )
-def test_keywords_that_a_grammar_cannot_express_are_refused(
+def test_keywords_that_a_builtcannot_express_are_refused(
     schema: Any, why: str, tmp_path: Path
 ) -> None:
     file = tmp_path / "schema.json"
@@ -312,7 +315,7 @@ def test_numbers_and_nesting_beyond_json_are_wrong_usage(text: str, tmp_path: Pa
         load(file)
 
 
-def test_a_grammar_that_llama_cpp_refuses_is_wrong_usage(model: PulseModel) -> None:
+def test_a_builtthat_llama_cpp_refuses_is_wrong_usage(model: PulseModel) -> None:
     encoded = model.encode(PAGE)
     with pytest.raises(UsageError, match=r"llama\.cpp does not take the schema's grammar"):
         model.ask(encoded, "What?", 6, grammar='root ::= "a"{3000}\n').answer()

@@ -21,7 +21,7 @@ CASES = ("landscape_flat", "landscape_unpad", "portrait_flat", "wide_unpad")
 @pytest.fixture(scope="module")
 def kits(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, bool], Path]:
     folder = tmp_path_factory.mktemp("golden")
-    made = {}
+    kits = {}
     for merge in ("flat", "spatial_unpad"):
         for hub in (False, True):
             names = ["--hub-names"] if hub else ["--merge", merge]
@@ -30,14 +30,14 @@ def kits(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[s
                 *names,
                 pieces=shared / "tokenizer" / "tokenizer.model",
             )
-            made[merge, hub] = folder / f"kit-{merge}-{hub}"
+            kits[merge, hub] = folder / f"kit-{merge}-{hub}"
             # A LlavaNext config does not say flat; --merge does.
             convert(
                 source,
-                made[merge, hub],
+                kits[merge, hub],
                 Options(vision="fp32", merge="flat" if hub and merge == "flat" else None),
             )
-    return made
+    return kits
 
 
 @pytest.mark.parametrize("hub", [False, True])
@@ -67,8 +67,10 @@ def test_image_tokens_prompt_logits_and_answer_are_the_published_ones(
         logits = language.feed_tokens(after)
         assert np.abs(logits - golden["first_logits"]).max() < (2e-2 if flash else 5e-3)
         tokens = [piece.token for piece in generate(language, logits, 48)]
-        for made, wanted, margin in zip(tokens, golden["tokens"], golden["margins"], strict=True):
-            if made != wanted:
+        for token, expected, margin in zip(
+            tokens, golden["tokens"], golden["margins"], strict=True
+        ):
+            if token != expected:
                 assert flash
                 assert margin <= 0.02
                 break

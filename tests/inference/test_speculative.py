@@ -78,19 +78,19 @@ def test_right_and_wrong_draft_tokens_give_the_same_answer(
     # 160 tokens behind some 170: past 256, where llama.cpp widens what attention looks at.
     scan, language = model.encode(PAGE), model.language
 
-    def said(guesses: object) -> tuple[list[int], int]:
+    def decode(drafts: object) -> tuple[list[int], int]:
         logits, before = model.prefill(scan, model.turns(question, ())), language.steps
-        ids = [piece.token for piece in generate(language, logits, 160, guesses)]  # type: ignore[arg-type]
+        ids = [piece.token for piece in generate(language, logits, 160, drafts)]  # type: ignore[arg-type]
         return ids, language.steps - before
 
-    plain, steps = said(None)
+    plain, steps = decode(None)
     assert len(plain) == 160
     assert language.position > 256
     assert steps == 160
-    assert said(Wrong(language.vocabulary))[0] == plain
-    assert said(Drafter())[0] == plain
-    told, few = said(Oracle(plain))
-    assert told == plain
+    assert decode(Wrong(language.vocabulary))[0] == plain
+    assert decode(Drafter())[0] == plain
+    decoded, few = decode(Oracle(plain))
+    assert decoded == plain
     assert few < 160 / 2
 
 
@@ -101,7 +101,7 @@ def test_a_token_has_the_same_logits_at_every_place_of_a_verification_step(
     ids = model.language.tokenize(
         "Sinus rhythm with left bundle branch block, no acute", first=False
     )[:12]
-    seen = []
+    logits_by_place = []
     for first in (1, 2, 3, 4):
         model.prefill(scan, model.turns(QUESTIONS[0], ()))
         rows, at = [], 0
@@ -112,8 +112,8 @@ def test_a_token_has_the_same_logits_at_every_place_of_a_verification_step(
             rows.append(language.feed_tokens(filled, every=True)[: len(group)])
             language.rewind(4 - len(group))
             at += size
-        seen.append(np.concatenate(rows))
-    assert all(np.array_equal(seen[0], other) for other in seen[1:])
+        logits_by_place.append(np.concatenate(rows))
+    assert all(np.array_equal(logits_by_place[0], other) for other in logits_by_place[1:])
 
 
 def test_an_answer_ends_where_the_context_has_no_room_for_a_verification_step(
@@ -123,9 +123,9 @@ def test_an_answer_ends_where_the_context_has_no_room_for_a_verification_step(
     logits = model.prefill(scan, model.turns(QUESTIONS[0], ()))
     room, language.context = language.context, language.position + 9
     try:
-        for guesses in (None, Wrong(language.vocabulary)):
+        for drafts in (None, Wrong(language.vocabulary)):
             language.rewind(language.position - (language.context - 9))
-            pieces = list(generate(language, logits, 50, guesses))
+            pieces = list(generate(language, logits, 50, drafts))
             assert language.position <= language.context
             assert 6 <= len(pieces) <= 10
     finally:
@@ -166,13 +166,13 @@ def test_a_draft_table_holds_the_most_frequent_follower_of_each_context() -> Non
 
 
 def test_a_draft_table_survives_its_file_and_a_foreign_one_is_refused(tmp_path: Path) -> None:
-    path, table = tmp_path / "guesses.json", {(1, 2): 3, (1,): 2}
+    path, table = tmp_path / "draft-table.json", {(1, 2): 3, (1,): 2}
     speculative.write(path, table, 10)
     assert speculative.read(path, 10) == table
     bad = json.dumps({"format": 1, "vocabulary": 10, "follows": {"1": 10}})
     for text, vocabulary in ((path.read_text(), 11), (bad, 10), ("[]", 10), ("{", 10)):
         path.write_text(text)
-        with pytest.raises(KitError, match="guesses"):
+        with pytest.raises(KitError, match=r"draft table|outside the kit's vocabulary"):
             speculative.read(path, vocabulary)
 
 

@@ -36,7 +36,7 @@ def flags(text: str) -> token_pruning.Flags:
 
 
 @pytest.mark.parametrize(
-    ("padding", "kept"),
+    ("padding", "remaining"),
     [
         ("..xxxxx..", [0, 1, 2, 3, 7, 8]),
         ("..xxxx..", [0, 1, 2, 3, 4, 5, 6, 7]),
@@ -46,44 +46,46 @@ def flags(text: str) -> token_pruning.Flags:
     ],
 )
 def test_the_first_image_tokens_of_a_pruned_run_stay(
-    padding: str, kept: list[int], monkeypatch: pytest.MonkeyPatch
+    padding: str, remaining: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(token_pruning, "SHORTEST_RUN", 5)
     monkeypatch.setattr(token_pruning, "RUN_HEAD", 2)
-    worth = np.ones(len(padding), np.float32)
-    assert token_pruning.positions("no-padding", flags(padding), worth, 2).tolist() == kept
-    assert token_pruning.positions("all", flags(padding), worth, 2).tolist() == list(
+    importance = np.ones(len(padding), np.float32)
+    assert (
+        token_pruning.positions("no-padding", flags(padding), importance, 2).tolist() == remaining
+    )
+    assert token_pruning.positions("all", flags(padding), importance, 2).tolist() == list(
         range(len(padding))
     )
 
 
 def test_the_least_important_lines_are_pruned_first() -> None:
     rng = np.random.default_rng(3)
-    worth = rng.uniform(0.5, 1, 300).astype(np.float32)
-    worth[120:144] = rng.uniform(0, 0.1, 24)
+    importance = rng.uniform(0.5, 1, 300).astype(np.float32)
+    importance[120:144] = rng.uniform(0, 0.1, 24)
     padding = np.zeros(300, bool)
     padding[20:32] = True
     padding[144:156] = True
-    left = {
+    remaining = {
         *range(24),
         *range(32, 124),
         *range(156, 300),
-    }  # two lines of padding, two of 12 rows; of each run four stay
-    assert set(token_pruning.positions("260", padding, worth, 12).tolist()) == left
+    }  # two lines of padding, two of 12 patches; of each run four stay
+    assert set(token_pruning.positions("260", padding, importance, 12).tolist()) == remaining
     for most in (299, 250, 200, 160):
         for line in (1, 12, 24, 31):  # a last line may be short
-            kept = token_pruning.positions(str(most), padding, worth, line)
-            assert 0 < len(kept) <= most
-            assert (np.diff(kept) > 0).all()
+            remaining = token_pruning.positions(str(most), padding, importance, line)
+            assert 0 < len(remaining) <= most
+            assert (np.diff(remaining) > 0).all()
             assert (
-                token_pruning.positions(f"{most}:attention", padding, worth, line).tolist()
-                == kept.tolist()
+                token_pruning.positions(f"{most}:attention", padding, importance, line).tolist()
+                == remaining.tolist()
             )
 
 
 def test_image_tokens_like_their_neighbour_have_low_importance() -> None:
-    rows = np.array([[1, 0], [2, 0], [0, 3], [0, -3], [0, 0]], np.float32)
-    assert token_pruning.dissimilarity(rows).tolist() == [2, 0, 1, 2, 1]
+    image_tokens = np.array([[1, 0], [2, 0], [0, 3], [0, -3], [0, 0]], np.float32)
+    assert token_pruning.dissimilarity(image_tokens).tolist() == [2, 0, 1, 2, 1]
 
 
 def test_an_unknown_choice_of_image_tokens_is_refused() -> None:
@@ -128,19 +130,19 @@ def test_padding_is_where_no_pixel_of_the_page_reaches(size: tuple[int, int], me
     )
     features = changed.max((2, 4)).reshape(len(changed), across**2, 1).astype(np.float32)
     newline = np.ones(1, np.float32) if merge == "spatial_unpad" else None
-    rows = tiling.pack(features, page_size=size, merge=merge, newline=newline, **how)  # type: ignore[arg-type]
-    found = tiling.padding(size, patches=across**2, merge=merge, newline=newline, **how)  # type: ignore[arg-type]
-    assert found.tolist() == (rows[:, 0] == 0).tolist()
-    assert not found[: across**2].any()  # the overview is squeezed
+    packed = tiling.pack(features, page_size=size, merge=merge, newline=newline, **how)  # type: ignore[arg-type]
+    result = tiling.padding(size, patches=across**2, merge=merge, newline=newline, **how)  # type: ignore[arg-type]
+    assert result.tolist() == (packed[:, 0] == 0).tolist()
+    assert not result[: across**2].any()  # the overview is squeezed
     if merge == "flat":
-        assert found.any() == (size != (1000, 1000))
+        assert result.any() == (size != (1000, 1000))
 
 
 def test_padding_of_a_page_on_a_square_of_the_mean_colour_is_found_too() -> None:
     how = {"size": 56, "aspect_ratio": "pad", "pinpoints": (), "merge": "flat", "newline": None}
-    found = tiling.padding((800, 400), patches=16, **how).reshape(4, 4)  # type: ignore[arg-type]
-    assert found[[0, 3]].all() or not found.any(axis=1)[[1, 2]].any()
-    assert not found[[1, 2]].any()
+    result = tiling.padding((800, 400), patches=16, **how).reshape(4, 4)  # type: ignore[arg-type]
+    assert result[[0, 3]].all() or not result.any(axis=1)[[1, 2]].any()
+    assert not result[[1, 2]].any()
 
 
 @pytest.mark.parametrize("keys", ["f16", "q8_0"])
@@ -153,8 +155,8 @@ def test_pruned_image_tokens_keep_the_positions_of_torch(
     reference = LlamaForCausalLM.from_pretrained(
         plain_llama(tiny_checkpoint, tmp_path / "plain"), dtype=torch.float32
     )
-    rows = np.random.default_rng(0).standard_normal((60, 256)).astype(np.float32) * 0.02
-    places = np.array(
+    image_tokens = np.random.default_rng(0).standard_normal((60, 256)).astype(np.float32) * 0.02
+    positions = np.array(
         [*range(3, 20), *range(300, 341), 400, 401, 410]
     )  # from the first on, and behind the last
     m = open_kit(tiny_kit).manifest.language
@@ -168,22 +170,22 @@ def test_pruned_image_tokens_keep_the_positions_of_torch(
             language.tokenize("Is it?", first=False),
         )
 
-        def ours(places: np.ndarray | None) -> np.ndarray:
+        def ours(positions: np.ndarray | None) -> np.ndarray:
             language.clear()
-            language.prefill("one", "USER: ", rows, positions=places)
-            assert language.position == len(before) + (60 if places is None else 410)
+            language.prefill("one", "USER: ", image_tokens, positions=positions)
+            assert language.position == len(before) + (60 if positions is None else 410)
             assert language.cells == len(before) + 60
             return language.feed_tokens(after)
 
-        together, apart = ours(None), ours(places)
-        language.prefill("one", "USER: ", rows, positions=places)
+        together, apart = ours(None), ours(positions)
+        language.prefill("one", "USER: ", image_tokens, positions=positions)
         assert np.array_equal(language.feed_tokens(after), apart)
     embed = reference.get_input_embeddings()
     inputs = torch.cat(
-        [embed(torch.tensor(before)), torch.from_numpy(rows), embed(torch.tensor(after))]
+        [embed(torch.tensor(before)), torch.from_numpy(image_tokens), embed(torch.tensor(after))]
     )[None]
     behind = 410 + np.arange(len(after))
-    at = torch.tensor([*range(len(before)), *(len(before) + p for p in (*places[:-1], *behind))])
+    at = torch.tensor([*range(len(before)), *(len(before) + p for p in (*positions[:-1], *behind))])
     with torch.no_grad():
         right = reference(inputs_embeds=inputs, position_ids=at[None]).logits[0, -1].numpy()
     assert np.abs(apart - right).max() < 0.02 * np.abs(together - right).max()
@@ -295,10 +297,13 @@ def test_attention_is_cached_with_the_image_tokens(
     cache = rowcache.ImageTokenCache(tmp_path)
     with PulseModel.load(KIT, device="cpu", threads=1) as model:
         whole = model.encode(PAGE, cache=cache)
-        first = model.encode(PAGE, cache=cache, image_tokens="200")  # the rows alone are not enough
+        first = model.encode(
+            PAGE, cache=cache, image_tokens="200"
+        )  # the image tokens alone are not enough
         monkeypatch.setattr(model.encoder, "attend", lambda *_: pytest.fail("encoded again"))
         again, other = (
-            model.encode(PAGE, cache=cache, image_tokens=rows) for rows in ("200", "200:similarity")
+            model.encode(PAGE, cache=cache, image_tokens=choice)
+            for choice in ("200", "200:similarity")
         )
         read = model.prefill(again, model.turns(QUESTIONS[0], ()))
         assert model.language.cells < 200 + 60 < len(whole.image_tokens) < model.language.position
@@ -327,29 +332,29 @@ def test_a_kit_without_attention_output_is_refused(tmp_path: Path) -> None:
 def test_every_format_says_which_image_tokens_were_read() -> None:
     with PulseModel.load(KIT, device="cpu", threads=1) as model:
         answers = {}
-        for rows in ("all", "no-padding"):
-            scan = model.encode(PAGE, image_tokens=rows)
+        for choice in ("all", "no-padding"):
+            scan = model.encode(PAGE, image_tokens=choice)
             answering = model.ask(scan, QUESTIONS[0], 2)
             answering.answer()
-            answers[rows] = model.report(scan, [answering])
-    picture, told = Image.new("RGB", (50, 50)), answers["no-padding"].image_tokens_read
-    assert told.startswith("no-padding: ")
+            answers[choice] = model.report(scan, [answering])
+    picture, calibrations = Image.new("RGB", (50, 50)), answers["no-padding"].image_tokens_read
+    assert calibrations.startswith("no-padding: ")
     for form in ("text", "json", "html", "fhir"):
-        assert told in writers.render(form, answers["no-padding"], picture).decode()
+        assert calibrations in writers.render(form, answers["no-padding"], picture).decode()
         assert "no-padding" not in writers.render(form, answers["all"], picture).decode()
 
 
 def test_a_calibration_holds_for_all_image_tokens_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(statements, "yes_or_no", lambda *_: statements.YesOrNo(-1.0, False))
     with PulseModel.load(KIT, device="cpu", threads=1) as model:
-        told = {"PVC": calibration(1, 2.0)}
-        model.kit = replace(model.kit, manifest=replace(model.kit.manifest, findings=told))
-        for rows, verdict in (("all", "present"), ("no-padding", None)):
-            scan = model.encode(PAGE, image_tokens=rows)
-            found = {f.statement: f for f in model.findings(scan)}["PVC"]
-            assert (found.verdict, found.calibrated) == (verdict, rows == "all")
+        calibrations = {"PVC": calibration(1, 2.0)}
+        model.kit = replace(model.kit, manifest=replace(model.kit.manifest, findings=calibrations))
+        for choice, verdict in (("all", "present"), ("no-padding", None)):
+            scan = model.encode(PAGE, image_tokens=choice)
+            result = {f.statement: f for f in model.findings(scan)}["PVC"]
+            assert (result.verdict, result.calibrated) == (verdict, choice == "all")
             assert ("NOT ALL OF THE PAGE WAS READ" in "\n".join(model.notices(scan))) == (
-                rows != "all"
+                choice != "all"
             )
 
 
@@ -357,8 +362,8 @@ def test_a_page_without_padding_is_read_whole() -> None:
     with PulseModel.load(KIT, device="cpu", threads=1) as model:
         square = Image.open(PAGE).convert("RGB").resize((700, 700))
         scans = [
-            model.encode(square, admit=False, image_tokens=rows)
-            for rows in ("all", "no-padding", "9999:similarity")
+            model.encode(square, admit=False, image_tokens=choice)
+            for choice in ("all", "no-padding", "9999:similarity")
         ]
     assert {scan.image_tokens_read for scan in scans} == {"all"}
     assert len({scan.image_tokens_sha256 for scan in scans}) == 1
@@ -378,14 +383,16 @@ def test_commands_prune_and_log_it(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         return done.stdout
 
     ask = ("interpret", PAGE, "--kit", KIT, "--json", "--max-tokens", 4, "--threads", 1)
-    told = [json.loads(run(*ask, "--image-tokens", rows)) for rows in ("all", "no-padding")]
-    assert told[1]["image_tokens"] < told[0]["image_tokens"]
+    reports = [json.loads(run(*ask, "--image-tokens", choice)) for choice in ("all", "no-padding")]
+    assert reports[1]["image_tokens"] < reports[0]["image_tokens"]
     run(*ask, "--image-tokens", "none", rc=2)
-    dry = [
-        json.loads(run(*ask, "--image-tokens", rows, "--dry-run").splitlines()[0])
-        for rows in ("all", "no-padding")
+    estimates = [
+        json.loads(run(*ask, "--image-tokens", choice, "--dry-run").splitlines()[0])
+        for choice in ("all", "no-padding")
     ]
-    assert [cast["image_tokens"] for cast in dry] == [report["image_tokens"] for report in told]
+    assert [estimate["image_tokens"] for estimate in estimates] == [
+        report["image_tokens"] for report in reports
+    ]
     out = tmp_path / "out"
     run(
         "batch",
@@ -401,13 +408,13 @@ def test_commands_prune_and_log_it(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         "--image-tokens",
         "no-padding",
     )
-    assert told[1]["image_tokens_read"] in (out / "results.csv").read_text("utf-8")
+    assert reports[1]["image_tokens_read"] in (out / "results.csv").read_text("utf-8")
     entries = [
         json.loads(line.split(" ", 1)[1])
         for line in (tmp_path / "log" / "entries.log").read_text().splitlines()
     ]
     assert [entry["settings"]["page"]["image_tokens"] for entry in entries] == [
-        None,
+        "all",
         "no-padding",
         "no-padding",
     ]

@@ -160,7 +160,7 @@ def test_the_embedded_probe_is_the_documented_model() -> None:
         tensor("c", 6, [1, 1]),
     )
     graph = onnx.helper.make_graph(nodes, "s", [inputs], [outputs], [weight])
-    made = onnx.helper.make_model(
+    probe = onnx.helper.make_model(
         graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10
     )
-    assert made == onnx.load_model_from_string(vision_encoder._LARGEST)
+    assert probe == onnx.load_model_from_string(vision_encoder._LARGEST)

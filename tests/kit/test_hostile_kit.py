@@ -170,14 +170,14 @@ def with_value(key: str, form: str, value: float) -> Callable[[bytearray], None]
 def doubled_token(data: bytearray) -> None:
     """The first token of two bytes becomes the second one."""
     at = data.index(b"tokenizer.ggml.tokens") + 21 + 4 + 4 + 8
-    seen: dict[int, bytes] = {}
+    by_size: dict[int, bytes] = {}
     while True:
         (size,) = struct.unpack_from("<Q", data, at)
         token = bytes(data[at + 8 : at + 8 + size])
-        if size in seen:
-            data[at + 8 : at + 8 + size] = seen[size]
+        if size in by_size:
+            data[at + 8 : at + 8 + size] = by_size[size]
             return
-        seen[size] = token
+        by_size[size] = token
         at += 8 + size
 
 

@@ -52,12 +52,12 @@ def test_missing_and_foreign_files_are_named_at_once(copy: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="folders cannot be locked there")
 def test_an_abandoned_unfinished_kit_is_removed_and_a_living_one_stays(tmp_path: Path) -> None:
-    left = tmp_path / ".kit.unfinished-0123abcd"
-    left.mkdir()
-    (left / "llm.gguf").write_bytes(b"half")
-    (left / ".pulse-edge-unfinished").write_text("pulse-edge unfinished kit 1\n")
+    unfinished = tmp_path / ".kit.unfinished-0123abcd"
+    unfinished.mkdir()
+    (unfinished / "llm.gguf").write_bytes(b"half")
+    (unfinished / ".pulse-edge-unfinished").write_text("pulse-edge unfinished kit 1\n")
     with writing(tmp_path / "kit") as one:
-        assert not left.exists()
+        assert not unfinished.exists()
         with pytest.raises(KitError, match="no manifest"), writing(tmp_path / "kit"):
             assert one.exists()
         (one / "manifest.json").write_text("{}")

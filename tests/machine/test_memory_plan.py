@@ -128,21 +128,21 @@ def seven_b(tmp_path_factory: pytest.TempPathFactory) -> Kit:
 def test_the_compute_buffer_is_llama_cpps_own(
     shape: dict[str, int], batch: int, context: int, tmp_path: Path
 ) -> None:
-    said: list[str] = []
+    log_lines: list[str] = []
     lib, path = llama_cpp.library(), header(tmp_path / "llm.gguf", **shape)
     params = lib.llama_model_default_params()
     params.no_alloc, params.load_mode, params.n_gpu_layers = True, lib.LLAMA_LOAD_MODE_NONE, 0
-    callback = lib.llama_log_callback(lambda _level, text, _data: said.append(text.decode()))
+    callback = lib.llama_log_callback(lambda _level, text, _data: log_lines.append(text.decode()))
     lib.llama_log_set(callback, None)
     model = lib.llama_model_load_from_file(str(path).encode(), params)
     how = lib.llama_context_default_params()
     how.n_ctx, how.n_batch, how.n_ubatch = context, batch, batch
     how.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
-    made = lib.llama_init_from_model(model, how)
+    llama_context = lib.llama_init_from_model(model, how)
     try:
-        (line,) = [x for x in said if "compute buffer size" in x]
+        (line,) = [x for x in log_lines if "compute buffer size" in x]
     finally:
-        lib.llama_free(made)
+        lib.llama_free(llama_context)
         lib.llama_model_free(model)
         llama_cpp.library()  # takes the log back
     theirs = float(line.split("=")[1].split("MiB")[0]) * memory.MIB
@@ -308,6 +308,6 @@ def test_a_control_group_limits_what_is_free(files: dict[str, str], tmp_path: Pa
 
 
 def test_freed_memory_goes_back_to_the_system() -> None:
-    kept = [ctypes.create_string_buffer(60_000) for _ in range(2000)]
-    del kept
+    buffers = [ctypes.create_string_buffer(60_000) for _ in range(2000)]
+    del buffers
     memory.give_back()  # must not raise where the C library has no such call

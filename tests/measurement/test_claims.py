@@ -7,7 +7,8 @@ import random
 import pytest
 
 from pulse_edge.measurement.claims import Claim, claims_in, leads_of
-from pulse_edge.measurement.rules import NUMBERS, RULES
+from pulse_edge.measurement.number_rules import NUMBERS
+from pulse_edge.measurement.rules import RULES
 from pulse_edge.report.findings import STATEMENTS
 
 

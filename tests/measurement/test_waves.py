@@ -90,7 +90,8 @@ def test_a_premature_beat_on_a_t_wave_does_not_tilt_the_baseline() -> None:
 
 def test_qrs_bounds_enclose_the_qrs() -> None:
     onset, end = qrs_bounds(beat_of(wave(0, 16, 1.0)))
-    # The slope of a Gaussian has 3 % of its peak at 3.2 sigma; smoothing by 7 ms makes 17.5 ms of 16 ms.
+    # The slope of a Gaussian has 3 % of its peak at 3.2 sigma; smoothing by 7 ms makes 17.5 ms of
+    # 16 ms.
     assert abs((onset - BEFORE) * 2 + 3.2 * 17.5) <= 4
     assert abs((end - BEFORE) * 2 - 3.2 * 17.5) <= 4
 
@@ -101,7 +102,8 @@ def test_t_ends_where_the_tangent_meets_the_baseline_and_its_tail() -> None:
     assert waves.t_peak is not None
     assert waves.t_end is not None
     assert abs((waves.t_peak - BEFORE) * 2 - 300) <= 4
-    # A Gaussian's tangent at its steepest point meets zero two sigma after its centre; smoothing widens sigma by 3 %.
+    # A Gaussian's tangent at its steepest point meets zero two sigma after its centre; smoothing
+    # widens sigma by 3 %.
     assert abs((waves.t_end - BEFORE) * 2 - (300 + 2 * 41.2 + T_TAIL_MS)) <= 4
     assert waves.p_onset is None
     assert "no P wave" in waves.p_reason

@@ -34,7 +34,7 @@ ECG = SHARED / "ecg"
 )
 def test_a_file_cut_short_anywhere_is_no_page(fmt: str, options: dict[str, Any]) -> None:
     data = encoded(blocks(), fmt, **options)
-    # The last four bytes of a PNG are the checksum of nothing.
+    # The last four bytes of a PNG are the checksum of an empty chunk.
     end = len(data) - 4 if fmt == "PNG" else len(data)
     for length in {*range(16, end, len(data) // 40), end - 1}:
         with pytest.raises(ScanError):

@@ -37,7 +37,7 @@ def fresh() -> None:
 
 
 def empty_items(count: int) -> bytes:
-    """A DICOM recording behind a sequence that holds nothing, very often."""
+    """A DICOM recording after a sequence of very many empty items."""
     start = recordings.file(
         recordings.Group(dict.fromkeys(recordings.LEADS, np.zeros(5000)), 500.0)
     )
@@ -103,13 +103,13 @@ def test_the_bounds_are_a_pages_own(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def forms(pages: int) -> tuple[bytes, ...]:
     """Each form draws the next one twenty times: no end of drawing. For a PDF of so many pages."""
-    made = []
+    objects = []
     for level in range(12):
         inner = b"/N Do " * 20 if level < 11 else RED_BOX
         named = b"/Resources<</XObject<</N %d 0 R>>>>" % (4 + 2 * pages + level)
         head = b"<</Type/XObject/Subtype/Form/BBox[0 0 99 99]%s/Length %d>>stream\n%s\nendstream"
-        made.append(head % (named, len(inner), inner))
-    return tuple(made)
+        objects.append(head % (named, len(inner), inner))
+    return tuple(objects)
 
 
 @posix
@@ -193,7 +193,7 @@ def test_a_page_that_ends_the_decoder_is_tried_once_more_alone(
     monkeypatch.setattr(decoder_client.Worker, "open", aborted)
     with pytest.raises(ScanError, match="ends the decoder"):
         reader.read(encoded(blocks(), "PNG"))
-    assert attempts == [1, 0]  # the second one had read nothing before
+    assert attempts == [1, 0]  # the second worker was new
 
 
 def test_two_threads_read_their_own_pages() -> None:

@@ -41,7 +41,7 @@ def cpu_seconds() -> float:
 # --- PDF ------------------------------------------------------------------------------------------
 
 
-def test_a_pdf_page_is_drawn_at_300_dpi() -> None:
+def test_a_pdf_page_is_rendered_at_300_dpi() -> None:
     image = reader.read(pdf(RED_BOX)).image
     assert image.size == (3300, 2550)
     assert image.getpixel((100, 100)) == (255, 0, 0)
@@ -73,7 +73,7 @@ def picture_in_pdf(size: tuple[int, int], width: int, height: int, part: float =
     )
 
 
-def test_a_page_in_another_unit_is_drawn_at_300_dpi_of_its_true_size() -> None:
+def test_a_page_in_another_unit_is_rendered_at_300_dpi_of_its_true_size() -> None:
     image = reader.read(pdf(b"1 0 0 rg 0 30 40 31 re f", size=(79, 61), page=b"/UserUnit 10")).image
     assert image.size == (3292, 2542)
     assert image.getpixel((100, 100)) == (255, 0, 0)
@@ -94,9 +94,15 @@ def test_a_fine_picture_on_a_sheet_is_not_made_coarser_and_a_logo_changes_nothin
     assert reader.read(picture_in_pdf(LETTER, 2000, 1545, part=0.1)).image.size == (3300, 2550)
 
 
-def test_form_fields_that_were_filled_in_are_drawn() -> None:
-    look = b"<</Type/XObject/Subtype/Form/BBox[0 0 200 100]/Length 27>>stream\n0 0 1 rg 0 0 200 100 re f  \nendstream"
-    field = b"<</Type/Annot/Subtype/Widget/FT/Tx/T(name)/V(Doe)/F 4/Rect[400 100 600 200]/AP<</N 5 0 R>>>>"
+def test_filled_in_form_fields_are_rendered() -> None:
+    look = (
+        b"<</Type/XObject/Subtype/Form/BBox[0 0 200 100]/Length 27>>stream\n0 0 1 rg 0 0 200"
+        b" 100 re f  \nendstream"
+    )
+    field = (
+        b"<</Type/Annot/Subtype/Widget/FT/Tx/T(name)/V(Doe)/F 4/Rect[400 100 600 200]/AP<</N 5"
+        b" 0 R>>>>"
+    )
     form = pdf(
         RED_BOX, more=(look, field), page=b"/Annots[6 0 R]", catalog=b"/AcroForm<</Fields[6 0 R]>>"
     )
@@ -135,7 +141,10 @@ def test_a_pdf_of_ten_thousand_pages_is_refused_in_time() -> None:
 
 
 def test_a_form_that_draws_itself_ends() -> None:
-    form = b"<</Type/XObject/Subtype/Form/BBox[0 0 99 99]/Resources<</XObject<</F 5 0 R>>>>/Length 5>>stream\n/F Do\nendstream"
+    form = (
+        b"<</Type/XObject/Subtype/Form/BBox[0 0 99 99]/Resources<</XObject<</F 5 0 R>>>>"
+        b"/Length 5>>stream\n/F Do\nendstream"
+    )
     assert reader.read(pdf(b"/F Do", more=(form,))).image.size == (3300, 2550)
 
 
@@ -182,7 +191,7 @@ def test_half_a_heic_is_no_page() -> None:
 # --- DICOM ----------------------------------------------------------------------------------------
 
 
-def test_a_waveform_object_is_drawn_as_a_page_of_known_scale() -> None:
+def test_a_waveform_is_plotted_as_a_page_of_known_scale() -> None:
     page = reader.read(waveform_file()).image
     assert page.size == (((16 + 250 + 8) * 8), (12 + 4 * 36 + 14) * 8)
     assert page.info == {}
@@ -256,7 +265,10 @@ def test_a_missing_library_is_named_with_its_extra(
 def test_reading_a_plain_picture_loads_none_of_the_three_libraries() -> None:
     import subprocess
 
-    code = "import sys,io; from PIL import Image; from pulse_edge.page import reader; reader.read(Image.new('RGB',(9,9)))\n"
+    code = (
+        "import sys,io; from PIL import Image; from pulse_edge.page import reader;"
+        " reader.read(Image.new('RGB',(9,9)))\n"
+    )
     code += "assert not {'pydicom','pypdfium2','pillow_heif'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 

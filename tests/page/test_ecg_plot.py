@@ -1,4 +1,4 @@
-"""A recording drawn and measured again on the page: amplitude, order, timing and speed of each lead
+"""A recording plotted and measured on the page: amplitude, order, timing and speed of each lead
 within half a pixel."""
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ def test_every_lead_is_where_and_as_high_as_it_was_recorded(
     st.floats(1.01, 23).map(lambda s: round(s, 2)),
     st.sampled_from([100, 128, 200, 240, 250, 360, 400, 500, 512, 977, 1000, 2000]),
 )
-def test_any_length_and_rate_is_drawn_true(
+def test_any_length_and_rate_is_plotted_to_scale(
     leads: tuple[str, ...], seconds: float, hz: float
 ) -> None:
     check(leads, seconds, hz)

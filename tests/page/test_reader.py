@@ -209,7 +209,10 @@ def with_segment(jpeg: bytes, marker: int, body: bytes) -> bytes:
 def test_a_photograph_with_a_gain_map_or_a_film_behind_it_is_the_photograph() -> None:
     photo, gain = encoded(blocks(seed=1), "JPEG"), encoded(blocks(seed=2).convert("L"), "JPEG")
     expected = np.asarray(Image.open(io.BytesIO(photo)))
-    xmp = b'http://ns.adobe.com/xap/1.0/\0<x:xmpmeta><rdf:Description hdrgm:Version="1.0" GCamera:MotionPhoto="1"/></x:xmpmeta>'
+    xmp = (
+        b'http://ns.adobe.com/xap/1.0/\0<x:xmpmeta><rdf:Description hdrgm:Version="1.0"'
+        b' GCamera:MotionPhoto="1"/></x:xmpmeta>'
+    )
     several_of_one = several(blocks(seed=1), blocks(seed=2), fmt="MPO")
     film = (
         struct.pack(">I4s4sI", 16, b"ftyp", b"mp42", 0)

@@ -1,4 +1,4 @@
-"""A picture of an ECG sheet becomes the flat, upright page. Pages come from calibration.synthetic."""
+"""A picture of an ECG sheet becomes the flat, upright page. All pages are synthetic."""
 
 from __future__ import annotations
 

@@ -52,7 +52,10 @@ def saved(fmt: str, **options: Any) -> bytes:
 
 
 def in_pdf(name: bytes, body: bytes) -> bytes:
-    head = b"<</Type/XObject/Subtype/Image/Width 660/Height 510/ColorSpace/DeviceRGB/BitsPerComponent 8"
+    head = (
+        b"<</Type/XObject/Subtype/Image/Width 660/Height 510/ColorSpace/DeviceRGB"
+        b"/BitsPerComponent 8"
+    )
     picture = head + b"/Filter/%s/Length %d>>stream\n%s\nendstream" % (name, len(body), body)
     return pdf(b"792 0 0 612 0 0 cm /F Do", more=(picture,))
 

@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 from calibration.synthetic import PageStyle, draw, synthesize
 from calibration.synthetic.style import random_style
 from pulse_edge.page import admission, file_errors, quality, reader, rectify, rgb_page
+from pulse_edge.page.quality_limits import LIMITS
 
 SCALE = 5.0
 NAMED = {"header": ("12-lead ECG", "Page 1/1"), "footer": ("25 mm/s", "10 mm/mV")}
@@ -156,7 +157,7 @@ def test_a_page_on_which_the_networks_disagree_stays_and_warns(seed: int) -> Non
     assert result.quality.leads == 12
 
 
-# --- other shapes, other papers -------------------------------------------------------------------
+# --- other shapes, other colours of paper -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -374,6 +375,6 @@ def test_file_that_was_once_misjudged_gets_the_right_verdict(name: str, shared: 
     assert (result.quality.verdict, result.quality.leads, first) == (verdict, leads, reason)
 
 
-def test_the_limits_of_a_picture_and_of_its_halving_are_those_that_the_documents_name() -> None:
+def test_limits_of_pixels_and_stretch_equal_the_documented_ones() -> None:
     assert (rgb_page.HALVED, file_errors.MAX_PIXELS) == (40_000_000, 100_000_000)
-    assert quality.LIMITS["stretched"].warns == rectify.STRETCHED
+    assert LIMITS["stretched"].warns == rectify.STRETCH_LIMIT

@@ -1,4 +1,4 @@
-"""A batch without a kit: reports that are made up, and the run over them."""
+"""A batch without a kit: given reports, and the run over them."""
 
 from __future__ import annotations
 

@@ -67,13 +67,13 @@ def dicom(**elements: Any) -> bytes:
     meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
     meta.MediaStorageSOPClassUID = elements.get("SOPClassUID", "1.2.840.10008.5.1.4.1.1.7")
     meta.MediaStorageSOPInstanceUID = "1.2.3"
-    found = Dataset()
-    found.file_meta = meta
-    found.PatientName = "Doe^Jane"
+    dataset = Dataset()
+    dataset.file_meta = meta
+    dataset.PatientName = "Doe^Jane"
     for name, value in elements.items():
-        setattr(found, name, value)
+        setattr(dataset, name, value)
     out = io.BytesIO()
-    pydicom.dcmwrite(out, found, enforce_file_format=True)
+    pydicom.dcmwrite(out, dataset, enforce_file_format=True)
     return out.getvalue()
 
 

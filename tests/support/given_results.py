@@ -1,4 +1,4 @@
-"""Offers folders of results with given answers, without running a kit, and answer records."""
+"""Folders of results with given answers, made without running a kit, and answer records."""
 
 from __future__ import annotations
 

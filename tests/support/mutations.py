@@ -1,4 +1,4 @@
-"""Faults put into the converter and the runtime on purpose, each of which the proof has to notice.
+"""Faults inserted into the converter and the runtime on purpose, which the proof must detect.
 
 A mutation changes one thing in this process by monkeypatching. `needs` says which halves of the kit
 it changes: the other half is copied from a right kit, so that a mutation costs seconds. `layout`
@@ -330,7 +330,7 @@ def config(**fields: Any) -> Callable[[Patch, Path], None]:
     """The configuration is read wrongly."""
 
     def apply(patch: Patch, _folder: Path) -> None:
-        right = convert.read_config
+        right = convert.read_config  # type: ignore[attr-defined]
 
         def wrong(*arguments: Any, **more: Any) -> Any:
             c = right(*arguments, **more)
@@ -383,7 +383,7 @@ def _no_rotary_of_k(patch: Patch, _folder: Path) -> None:
 
 
 def _gelu(patch: Patch, _folder: Path) -> None:
-    right = vision.CLIPVisionConfig
+    right = vision.CLIPVisionConfig  # type: ignore[attr-defined]
     patch.setattr(
         vision, "CLIPVisionConfig", lambda **settings: right(**(settings | {"hidden_act": "gelu"}))
     )
@@ -473,13 +473,13 @@ def _transposed_tile(features: np.ndarray, more: dict[str, Any]) -> np.ndarray:
     return changed
 
 
-def _letterboxed(found: list[Image.Image], page: Image.Image) -> list[Image.Image]:
-    size = found[0].size
+def _letterboxed(tiles: list[Image.Image], page: Image.Image) -> list[Image.Image]:
+    size = tiles[0].size
     inner = page.copy()
     inner.thumbnail(size, Image.Resampling.BICUBIC)
     canvas = Image.new("RGB", size)
     canvas.paste(inner, ((size[0] - inner.width) // 2, (size[1] - inner.height) // 2))
-    return [canvas, *found[1:]]
+    return [canvas, *tiles[1:]]
 
 
 def _system_prompt(patch: Patch, _folder: Path) -> None:
@@ -627,7 +627,7 @@ MUTATIONS = (
     Mutation(
         "grid tiles cut one pixel to the right",
         pictures(
-            lambda found, _page: [found[0], *(ImageChops.offset(t, -1, 0) for t in found[1:])]
+            lambda tiles, _page: [tiles[0], *(ImageChops.offset(t, -1, 0) for t in tiles[1:])]
         ),
         PIXELS,
     ),
@@ -636,11 +636,11 @@ MUTATIONS = (
         "two grid tiles exchanged", pictures(lambda t, _page: [t[0], t[2], t[1], *t[3:]]), PIXELS
     ),
     Mutation(
-        "no overview", pictures(lambda found, _page: found[1:]), r"pixels of a page of .* expected"
+        "no overview", pictures(lambda tiles, _page: tiles[1:]), r"pixels of a page of .* expected"
     ),
     Mutation(
         "the overview after the grid",
-        pictures(lambda found, _page: [*found[1:], found[0]]),
+        pictures(lambda tiles, _page: [*tiles[1:], tiles[0]]),
         PIXELS,
     ),
     Mutation("the overview with borders", pictures(_letterboxed), PIXELS),

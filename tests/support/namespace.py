@@ -72,7 +72,7 @@ def recorded(
     """
     folder.mkdir(parents=True, exist_ok=True)
     resolver.write_text(f"nameserver {ADDRESS}\n")
-    plan = {
+    plan: dict[str, object] = {
         "commands": [[str(word) for word in words] for words in commands],
         "resolver": str(resolver),
     }
@@ -157,7 +157,7 @@ def _inside(folder: Path) -> None:
             ["ip", *route.split()], check=not route.startswith("-6"), stderr=subprocess.DEVNULL
         )
     subprocess.run(["mount", "--bind", plan["resolver"], "/etc/resolv.conf"], check=True)
-    recorder, found = _Recorder(), []
+    recorder, matches = _Recorder(), []
     for words in plan["commands"]:
         recorder.take()
         pipe = subprocess.PIPE
@@ -171,7 +171,7 @@ def _inside(folder: Path) -> None:
                     for stream in (process.stdout, process.stderr)
                     if stream
                 )
-        found.append(
+        matches.append(
             Done(
                 words,
                 process.returncode,
@@ -180,7 +180,7 @@ def _inside(folder: Path) -> None:
                 recorder.take(),
             )
         )
-    (folder / "done.json").write_text(json.dumps([vars(one) for one in found]))
+    (folder / "done.json").write_text(json.dumps([vars(one) for one in matches]))
 
 
 def _type(process: subprocess.Popen[str], text: str, held: float) -> None:

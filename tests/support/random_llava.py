@@ -4,7 +4,7 @@
     python tests/support/random_llava.py OUT --tokenizer FILE --shape micro            a few MB, seconds; for parity tests
     python random_llava.py OUT --shape 7b               14 GB, PULSE-7B's own shapes; for size, speed and memory
     --merge flat|spatial|spatial_unpad   the packing written into config.json (PULSE's training script leaves it at flat)
-    --no-vision                          leave the vision tower out of the shards and write it beside them as an HF CLIP
+    --no-vision                          leave the vision tower out of the shards and write it next to them as an HF CLIP
                                          folder (vision_tower/), as checkpoints trained with a frozen tower do
     --hub-names                          write transformers' LlavaNext names and config instead (language_model.*, ...)
 
@@ -137,7 +137,8 @@ def values(rng, shape, kind, chunk=1 << 22):
 
 
 def write_shard(path, names_shapes, rng):
-    header, at = {"__metadata__": {"format": "pt"}}, 0
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    at = 0
     for name, shape, _ in names_shapes:
         size = int(np.prod(shape)) * 2
         header[name] = {"dtype": "F16", "shape": list(shape), "data_offsets": [at, at + size]}
@@ -177,7 +178,9 @@ def main():
     todo = [t for t in todo if t not in apart]
     if o.hub_names:
         todo = [(hub_name(n), sh, k) for n, sh, k in todo]
-    shards, now, size = [], [], 0
+    shards: list[list] = []
+    now: list = []
+    size = 0
     for t in todo:
         b = int(np.prod(t[1])) * 2
         if now and size + b > o.shard_gb * 1e9:
@@ -186,7 +189,8 @@ def main():
         now.append(t)
         size += b
     shards.append(now)
-    index, total = {}, 0
+    index: dict[str, str] = {}
+    total = 0
     for i, sh in enumerate(shards, 1):
         file = f"model-{i:05d}-of-{len(shards):05d}.safetensors"
         total += write_shard(o.out / file, sh, rng)

@@ -142,25 +142,25 @@ def file(
     from pydicom.filebase import DicomBytesIO
     from pydicom.filewriter import dcmwrite, write_dataset
 
-    found = Dataset()
-    found.SOPClassUID, found.SOPInstanceUID = sop, "1.2.3"
+    dataset = Dataset()
+    dataset.SOPClassUID, dataset.SOPInstanceUID = sop, "1.2.3"
     if charset is not None:
-        found.SpecificCharacterSet = charset
-    found.PatientName = "Doe^Jane"
-    found.WaveformSequence = [_group(group, syntax) for group in groups]
+        dataset.SpecificCharacterSet = charset
+    dataset.PatientName = "Doe^Jane"
+    dataset.WaveformSequence = [_group(group, syntax) for group in groups]
     if not preamble:
         out = DicomBytesIO()
         out.is_little_endian, out.is_implicit_VR = syntax != BIG, syntax == IMPLICIT
-        write_dataset(out, found)
+        write_dataset(out, dataset)
         return bytes(out.getvalue())
-    found.file_meta = FileMetaDataset()
-    found.file_meta.TransferSyntaxUID = syntax
-    found.file_meta.MediaStorageSOPClassUID, found.file_meta.MediaStorageSOPInstanceUID = (
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.file_meta.MediaStorageSOPClassUID, dataset.file_meta.MediaStorageSOPInstanceUID = (
         sop,
         "1.2.3",
     )
     file = io.BytesIO()
-    dcmwrite(file, found, enforce_file_format=True)
+    dcmwrite(file, dataset, enforce_file_format=True)
     return file.getvalue()
 
 

@@ -6,14 +6,17 @@ python tests/measurement/rules_in_words.py     # prints the rows
 from __future__ import annotations
 
 from pulse_edge.measurement.bounds import AllOf, AnyOf, Bound, Condition, Not
-from pulse_edge.measurement.rules import NUMBERS, RULES, NumberRule, Rule
+from pulse_edge.measurement.number_rules import NUMBERS
+from pulse_edge.measurement.rule import NumberRule, Rule
+from pulse_edge.measurement.rules import RULES
 
 YES_NO = {"asystole", "p_present", "paced", "atrial_fibrillation"}
 UNITS = {"axis": "degrees", "rate": "bpm", "atrial rate": "bpm"}
 
 
 def bound_in_words(bound: Bound) -> str:
-    """`qrs >= 120 (slack 10)`, `no p_present`, `st_j.LEAD >= UDMI (slack 0.05), by value, in two neighbours`."""
+    """`qrs >= 120 (slack 10)`, `no p_present`, `st_j.LEAD >= UDMI (slack 0.05), by value, in two
+    neighbours`."""
     key = f"`{bound.key}`"
     if bound.key in YES_NO:
         return key if bound.at_least == 1 else f"no {key}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from calibration.bootstrap import draws
+from calibration.bootstrap import Flags, Floats, draws
 from calibration.findings import platt
 from calibration.findings.platt import (
     Responses,
@@ -30,7 +30,7 @@ def one_statement(
     return Responses(np.ones_like(g), g, s, np.log(p / (1 - p)), p, p > 1 - edges, p < edges)
 
 
-def drawn(n: int, scale: float, offset: float, seed: int = 3):  # type: ignore[no-untyped-def]
+def drawn(n: int, scale: float, offset: float, seed: int = 3) -> tuple[Floats, Flags]:
     rng = np.random.default_rng(seed)
     log_odds = rng.normal(-1, 2, n)
     return log_odds, rng.random(n) < logistic(scale * log_odds + offset)
@@ -45,7 +45,7 @@ def test_scale_and_offset_are_recovered() -> None:
 def test_pages_that_log_odds_part_perfectly_have_a_finite_fit() -> None:
     log_odds = np.array([-2.0] * 12 + [2.0] * 12)
     a, b = fit(log_odds, log_odds > 0)
-    assert logistic(2 * a + b) == pytest.approx(
+    assert logistic(np.array(2 * a + b)) == pytest.approx(
         13 / 14, abs=1e-6
     )  # Platt's target for a page with the finding
     assert b == pytest.approx(0, abs=1e-6)
@@ -94,9 +94,11 @@ def test_the_share_of_errors_holds_on_the_pages_it_was_chosen_on_and_on_others()
 
 def test_what_is_rare_is_not_called_absent_for_being_rare() -> None:
     gold = np.arange(2000) % 20 == 0
-    guess = np.where(np.arange(2000) % 3 == 0, 0.04, 0.06)  # says nothing of the 5 % that have it
-    assert band(guess, gold, 0.1) == (0.0, 1.0)
-    assert (gold[guess < 0.5]).mean() == 0.05  # within the risk, and worthless
+    constant = np.where(
+        np.arange(2000) % 3 == 0, 0.04, 0.06
+    )  # says nothing of the 5 % that have it
+    assert band(constant, gold, 0.1) == (0.0, 1.0)
+    assert (gold[constant < 0.5]).mean() == 0.05  # within the risk, and worthless
 
 
 def test_what_is_common_is_not_called_present_for_being_common() -> None:
@@ -139,9 +141,9 @@ def test_so_few_pages_without_an_error_are_the_fewest(risk: float, least: int) -
     ],
 )
 def test_a_kit_that_does_not_know_is_told_to_abstain(reason: str, n: int, scale: float) -> None:
-    calibration = calibrate(
-        *drawn(n, scale, 0.0), [str(i) for i in range(n)], 0.02 if reason == platt.WRONG else 0.1
-    )
+    log_odds, gold = drawn(n, scale, 0.0)
+    groups = [str(i) for i in range(n)]
+    calibration = calibrate(log_odds, gold, groups, 0.02 if reason == platt.WRONG else 0.1)
     assert calibration.reason == reason
     assert ((calibration.uncertain_from, calibration.uncertain_to) == (0.0, 1.0)) == bool(reason)
     assert calibration.pages == n
@@ -162,7 +164,9 @@ def test_the_calibration_error_by_hand() -> None:
 
 def test_what_is_not_known_counts_nowhere() -> None:
     responses = one_statement([1, 1, 0, 0], [0.8, 0.8, 0.1, 0.1])
-    less = Responses(**{**vars(responses), "known": np.array([[True], [True], [False], [False]])})
+    less = Responses(
+        **{**vars(responses), "has_truth": np.array([[True], [True], [False], [False]])}
+    )
     assert calibration_error(less.calibrated, less, ONCE)[0] == pytest.approx(0.2)
     assert verdicts(less, ONCE)["coverage"][0] == 1
     assert platt.auc_both(less, ONCE) is None

@@ -22,9 +22,9 @@ def taught(findings: tuple[str, ...] = ("PVC",), **style: object) -> tuple[objec
     return page, lesson(page, b"[]", size=336, patch=28, pinpoints=PINPOINTS)
 
 
-def canvas(told: Lesson) -> np.ndarray:
+def canvas(targets: Lesson) -> np.ndarray:
     """Grid patches (tiles * tokens, 28, 28, 3), numbered as in the lesson."""
-    tiles = told.tiles[1:]
+    tiles = targets.tiles[1:]
     return (
         tiles.reshape(len(tiles), 12, 28, 12, 28, 3)
         .transpose(0, 1, 3, 2, 4, 5)
@@ -34,10 +34,10 @@ def canvas(told: Lesson) -> np.ndarray:
 
 @pytest.mark.parametrize("layout", ["3x4", "3x4+1", "3x4+3", "6x2", "12x1"])
 def test_the_trace_is_dark_where_its_height_is_told(layout: str) -> None:
-    _, told = taught(layout=layout, grid="none", ink_px=2.0, header=(), footer=())
-    patches = canvas(told)[told.traced].min(axis=3)
+    _, targets = taught(layout=layout, grid="none", ink_px=2.0, header=(), footer=())
+    patches = canvas(targets)[targets.traced].min(axis=3)
     dark = []
-    for patch, heights in zip(patches, told.heights, strict=True):
+    for patch, heights in zip(patches, targets.heights, strict=True):
         for k in np.flatnonzero(np.isfinite(heights)):
             y = int(heights[k] * 28)
             dark.append(patch[max(0, y - 2) : y + 3, 2 * k : 2 * k + 2].min())
@@ -45,43 +45,45 @@ def test_the_trace_is_dark_where_its_height_is_told(layout: str) -> None:
 
 
 def test_beats_are_told_where_they_are_drawn_with_their_own_intervals() -> None:
-    page, told = taught(layout="12x1")
+    page, targets = taught(layout="12x1")
     beats = page.recording.beats  # type: ignore[attr-defined]
-    assert {KINDS[k] for k in told.kind} == {"", "N", "V"}
+    assert {KINDS[k] for k in targets.kind} == {"", "N", "V"}
     for lead in range(12):
-        here = (told.lead == lead) & (told.kind > 0)
-        shown = [KINDS[k] for k in told.kind[here]]
+        here = (targets.lead == lead) & (targets.kind > 0)
+        shown = [KINDS[k] for k in targets.kind[here]]
         assert (
             abs(len(shown) - len(beats)) <= 1
         )  # at the very edge a patch's middle may lie outside the strip
         widths = {round(b.end - b.onset, 3) for b in beats}
-        assert {round(float(w), 3) for w in told.beat[here][:, BEAT.index("qrs")]} <= widths
-    ventricular = told.beat[told.kind == KINDS.index("V")]
+        assert {round(float(w), 3) for w in targets.beat[here][:, BEAT.index("qrs")]} <= widths
+    ventricular = targets.beat[targets.kind == KINDS.index("V")]
     assert np.isnan(ventricular[:, BEAT.index("pr")]).all()
 
 
 def test_every_lead_is_told_on_its_own_row() -> None:
-    _, told = taught(layout="12x1")
-    rows = told.at // 144 // 2 * 12 + told.at % 144 // 12
-    order = [int(np.median(rows[told.lead == i])) for i in range(12)]
+    _, targets = taught(layout="12x1")
+    rows = targets.at // 144 // 2 * 12 + targets.at % 144 // 12
+    order = [int(np.median(rows[targets.lead == i])) for i in range(12)]
     assert order == sorted(order)
     assert len(set(order)) == 12
-    assert {LEADS[i] for i in told.lead} == set(LEADS)
+    assert {LEADS[i] for i in targets.lead} == set(LEADS)
 
 
 def test_black_padding_is_not_inside() -> None:
-    _, told = taught(layout="3x4+1")
-    patches = canvas(told)
-    assert (patches[told.inner.reshape(-1) == 0] == 0).all()
-    assert (patches[told.inner.reshape(-1) == 1].reshape(told.inner.sum(), -1).max(1) > 0).all()
+    _, targets = taught(layout="3x4+1")
+    patches = canvas(targets)
+    assert (patches[targets.inner.reshape(-1) == 0] == 0).all()
+    assert (
+        patches[targets.inner.reshape(-1) == 1].reshape(targets.inner.sum(), -1).max(1) > 0
+    ).all()
 
 
 def test_labels_are_the_records() -> None:
-    page, told = taught(("AF", "STD"))
-    assert [n for n, v in zip(FINDINGS, told.findings, strict=True) if v] == ["AF", "STD"]
-    assert told.measures[0] == pytest.approx(page.recording.measurements.rate / 60)  # type: ignore[attr-defined]
-    assert np.isnan(told.measures[1])
-    assert told.levels == pytest.approx(page.recording.measurements.st)  # type: ignore[attr-defined]
+    page, targets = taught(("AF", "STD"))
+    assert [n for n, v in zip(FINDINGS, targets.findings, strict=True) if v] == ["AF", "STD"]
+    assert targets.measures[0] == pytest.approx(page.recording.measurements.rate / 60)  # type: ignore[attr-defined]
+    assert np.isnan(targets.measures[1])
+    assert targets.levels == pytest.approx(page.recording.measurements.st)  # type: ignore[attr-defined]
 
 
 def test_of_a_recording_only_what_its_labels_tell_is_told() -> None:
@@ -91,12 +93,12 @@ def test_of_a_recording_only_what_its_labels_tell_is_told() -> None:
 
     signal = synthesize(3, ()).signal
     recording = Recording(signal, None, ptbxl_labels(["AFIB"], ["STTC"]), NOTHING)
-    told = lesson(draw(recording, PageStyle()), b"[]", size=336, patch=28, pinpoints=PINPOINTS)
-    names = dict(zip(FINDINGS, told.findings, strict=True))
+    targets = lesson(draw(recording, PageStyle()), b"[]", size=336, patch=28, pinpoints=PINPOINTS)
+    names = dict(zip(FINDINGS, targets.findings, strict=True))
     assert (names["AF"], names["LBBB"], names["LAFB"]) == (1, 0, UNKNOWN)
-    assert (told.kind == UNKNOWN).all()
-    assert np.isnan(told.measures).all()
-    assert np.isfinite(told.heights).any()
+    assert (targets.kind == UNKNOWN).all()
+    assert np.isnan(targets.measures).all()
+    assert np.isfinite(targets.heights).any()
 
 
 def test_a_stream_gives_the_same_lessons_in_any_number_of_processes() -> None:

@@ -149,10 +149,10 @@ def test_an_unknown_choice_is_refused_by_name() -> None:
 
 def test_the_example_page_is_reproduced() -> None:
     with Image.open(made.PATH) as file:
-        kept, drawn_with = np.asarray(file.convert("RGB")), file.text["Software"]
+        stored, drawn_with = np.asarray(file.convert("RGB")), file.info["Software"]
     again = made.example().image
-    assert kept.shape == again.shape
-    differs = (kept != again).any(axis=2)
+    assert stored.shape == again.shape
+    differs = (stored != again).any(axis=2)
     if drawn_with == made.versions():
         assert not differs.any()
     else:

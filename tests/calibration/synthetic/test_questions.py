@@ -14,14 +14,13 @@ from calibration.synthetic import Labels, Recording, recording_at
 from calibration.synthetic.findings import CODE15, CPSC, PTBXL
 from calibration.synthetic.questions import (
     BENCH,
-    NAMES,
     TASKS,
     Question,
     questions,
     vocabulary_corpus,
 )
 from calibration.synthetic.recording import UNKNOWN
-from calibration.synthetic.sentences import axis_name, known
+from calibration.synthetic.sentences import NAMES, axis_name, known
 
 RECORDINGS = [recording_at(8, i) for i in range(150)]
 
@@ -80,7 +79,7 @@ def test_exactly_one_of_eight_options_is_right(task: str) -> None:
 
 
 def test_multiple_choice_of_four_is_answered_by_a_letter_and_rates_by_the_right_one() -> None:
-    letters = Counter()
+    letters: Counter[str] = Counter()
     for seed, recording in enumerate(RECORDINGS):
         for question in ask(recording, "mmmu-ecg", seed=seed):
             text, letter = question.turns[0]
@@ -102,7 +101,7 @@ def test_ecgqa_answers_are_among_the_options_as_the_published_scorer_reads_them(
 
 
 def test_yes_and_no_are_right_and_balanced() -> None:
-    counts = Counter()
+    counts: Counter[bool] = Counter()
     for seed, recording in enumerate(RECORDINGS):
         shown = {NAMES[name] for name in recording.findings or ()} or {"normal ECG"}
         shown |= set() if "AF" in (recording.findings or ()) else {"sinus rhythm"}
@@ -112,11 +111,11 @@ def test_yes_and_no_are_right_and_balanced() -> None:
             else {axis_name(recording.measurements.axis)}
         )
         for question in ask(recording, "chat", seed=seed):
-            if asked := re.fullmatch(
+            if options_ := re.fullmatch(
                 r"(?:Does this ECG show|Is this a) (.+)\?", question.turns[0][0]
             ):
                 yes = question.turns[0][1].startswith("Yes, ")
-                assert yes == (asked[1] in shown)
+                assert yes == (options_[1] in shown)
                 counts[yes] += 1
     assert 0.4 < counts[True] / counts.total() < 0.6
 

@@ -93,17 +93,17 @@ def test_resampling_keeps_a_wave_below_half_the_rate(hz: int) -> None:
         t = np.arange(round(10 * rate)) / rate
         return np.stack([np.sin(2 * np.pi * 7.3 * t), np.cos(2 * np.pi * 31 * t)])
 
-    made = resample(wave(hz), hz)
-    assert made.shape == (2, 5000)
-    assert np.abs(made - wave(500))[:, 100:-100].max() < 0.02
+    converted = resample(wave(hz), hz)
+    assert converted.shape == (2, 5000)
+    assert np.abs(converted - wave(500))[:, 100:-100].max() < 0.02
 
 
 def test_gaps_survive_resampling() -> None:
     signal = np.ones((1, 2000))
     signal[0, 500:1000] = np.nan
-    made = resample(signal, 200)
-    assert np.isnan(made[0, 1260:2490]).all()
-    assert np.isfinite(made[0, :1240]).all()
+    converted = resample(signal, 200)
+    assert np.isnan(converted[0, 1260:2490]).all()
+    assert np.isfinite(converted[0, :1240]).all()
 
 
 def test_packed_records_come_with_their_labels(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_labels_of_real_records_use_the_same_words() -> None:
 def test_real_wfdb_recordings_are_read_and_drawn(shared: Path) -> None:
     headers = sorted((shared / "ecg" / "records").rglob("*.hea"))
     if not headers:
-        pytest.skip("no WFDB recordings beside the checkout")
+        pytest.skip("no WFDB recordings next to the checkout")
     for header in headers:
         recording = read_wfdb(header)
         assert recording.signal.shape == (12, 5000)
@@ -144,7 +144,7 @@ def test_real_wfdb_recordings_are_read_and_drawn(shared: Path) -> None:
 def test_real_limb_leads_obey_einthoven(shared: Path) -> None:
     path = shared / "ecg" / "records" / "ptbxl_fold9.npz"
     if not path.is_file():
-        pytest.skip("no packed recordings beside the checkout")
+        pytest.skip("no packed recordings next to the checkout")
     packed = open_packed(path)
     assert len(packed) == 81
     for index in range(0, 81, 8):

@@ -71,8 +71,8 @@ def test_labels_never_contradict_each_other() -> None:
 
 
 def test_every_finding_occurs_and_so_does_every_label() -> None:
-    found = set().union(*(recording.findings or set() for recording in RECORDINGS))
-    assert found == set(FINDINGS)
+    counts_ = set().union(*(recording.findings or set() for recording in RECORDINGS))
+    assert counts_ == set(FINDINGS)
     assert {label for r in RECORDINGS for label in r.labels.cpsc or ()} >= {"NORM", "STD", "STE"}
     assert {label for r in RECORDINGS for label in r.labels.ptbxl or ()} == {
         "NORM",
@@ -85,27 +85,30 @@ def test_every_finding_occurs_and_so_does_every_label() -> None:
 
 def test_measurements_fit_the_labels() -> None:
     for recording in RECORDINGS:
-        m, found = recording.measurements, recording.findings or frozenset()
+        m, counts_ = recording.measurements, recording.findings or frozenset()
         assert m.rate is not None
         assert m.qrs is not None
-        assert (m.pr is None) == ("AF" in found)
-        assert m.pr is None or (m.pr > 200) == ("I-AVB" in found)
-        assert (m.qrs >= 120) == bool(found & {"LBBB", "RBBB"})
-        if "AF" not in found:
-            assert (m.rate < 60) == ("SB" in found)
-            assert (m.rate > 100) == ("ST" in found)
+        assert (m.pr is None) == ("AF" in counts_)
+        assert m.pr is None or (m.pr > 200) == ("I-AVB" in counts_)
+        assert (m.qrs >= 120) == bool(counts_ & {"LBBB", "RBBB"})
+        if "AF" not in counts_:
+            assert (m.rate < 60) == ("SB" in counts_)
+            assert (m.rate > 100) == ("ST" in counts_)
         assert m.axis is not None
-        assert "MI" in found or (m.axis < -45) == ("LAFB" in found)
+        assert "MI" in counts_ or (m.axis < -45) == ("LAFB" in counts_)
 
 
 def test_st_levels_fit_the_labels() -> None:
     for recording in RECORDINGS:
-        levels, found = np.sort(recording.measurements.st or ()), recording.findings or frozenset()
-        if "STE" in found:
+        levels, counts_ = (
+            np.sort(recording.measurements.st or ()),
+            recording.findings or frozenset(),
+        )
+        if "STE" in counts_:
             assert levels[-2] >= 0.1
-        elif "STD" in found:
+        elif "STD" in counts_:
             assert levels[1] <= -0.1
-        elif "LBBB" not in found:
+        elif "LBBB" not in counts_:
             assert np.abs(levels).max() < 0.12
 
 

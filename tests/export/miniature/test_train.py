@@ -99,9 +99,7 @@ def test_the_checkpoint_becomes_a_kit_that_is_proven_against_the_published_class
     assert parity["vision"]["cosine_min"] > 0.9999
 
 
-def test_our_tower_and_llama_compute_what_the_runtime_computes(
-    unbroken: Run, tmp_path: Path
-) -> None:
+def test_the_trainers_tower_and_llama_equal_the_runtimes(unbroken: Run, tmp_path: Path) -> None:
     from PIL import Image
 
     from export.convert import Options, convert
@@ -111,11 +109,11 @@ def test_our_tower_and_llama_compute_what_the_runtime_computes(
     convert(
         unbroken.out, tmp_path / "kit", Options(language="f32", vision="fp32", demonstration=True)
     )
-    told = next(x for x in data.first_lessons(9, 8, 28) if len(x["tiles"]) == 5)
-    batch = data.collate([told], 28, whole=True)
+    lesson = next(x for x in data.first_lessons(9, 8, 28) if len(x["tiles"]) == 5)
+    batch = data.collate([lesson], 28, whole=True)
     with torch.no_grad():
-        ours = unbroken.rows(batch, None).flatten(0, 1)
-    grid = Image.fromarray(_page(told))
+        ours = unbroken.image_tokens(batch, None).flatten(0, 1)
+    grid = Image.fromarray(_page(lesson))
     with PulseModel.load(tmp_path / "kit") as model:
         theirs = torch.from_numpy(model.encode(grid, admit=False).image_tokens)
     cosine = torch.nn.functional.cosine_similarity(ours[144:], theirs[144:])
@@ -123,49 +121,54 @@ def test_our_tower_and_llama_compute_what_the_runtime_computes(
     assert cosine.min() > 0.99  # weights were rounded to float16 between the two
 
 
-def _page(told: data.Lesson) -> object:
-    """The grid of 672 x 672 pixels, black padding and all: as a page it is cut into the same tiles again."""
-    tiles = told["tiles"][1:]
+def _page(lesson: data.Lesson) -> object:
+    """The grid of 672 x 672 pixels, black padding and all: as a page it is cut into the same
+    tiles again."""
+    tiles = lesson["tiles"][1:]
     return tiles.reshape(2, 2, 336, 336, 3).transpose(0, 2, 1, 3, 4).reshape(672, 672, 3)
 
 
-def test_a_turn_sees_the_page_and_itself_only() -> None:
+def test_a_turn_reads_the_page_and_itself_only() -> None:
     torch.manual_seed(0)
     llama = Llama(SMALL)
-    rows = [torch.randn(7, 256), torch.randn(5, 256)]
+    image_tokens = [torch.randn(7, 256), torch.randn(5, 256)]
     before, turns = torch.tensor([1, 5, 9]), torch.randint(3, 600, (2, 3, 6))
     with torch.no_grad():
-        together = llama(rows, before, turns)
-        alone = llama(rows[1:], before, turns[1:, 2:])
+        together = llama(image_tokens, before, turns)
+        alone = llama(image_tokens[1:], before, turns[1:, 2:])
     assert torch.allclose(together[1, 2], alone[0, 0], atol=1e-5)
 
 
-def test_only_patches_that_show_the_page_are_looked_at_in_the_first_stage() -> None:
-    (told,) = list(data.first_lessons(9, 1, 28))[:1]
-    part, whole = (data.collate([told], 28, whole=w) for w in (False, True))
-    inner = int(told["inner"].sum())
-    seen = part.mask.sum() if part.mask is not None else part.tokens.numel()
-    assert seen == inner
-    assert whole.tokens.numel() == len(told["tiles"]) * 144
+def test_the_first_stage_reads_only_patches_that_show_the_page() -> None:
+    (lesson,) = list(data.first_lessons(9, 1, 28))[:1]
+    part, whole = (data.collate([lesson], 28, whole=w) for w in (False, True))
+    inner = int(lesson["inner"].sum())
+    count = part.mask.sum() if part.mask is not None else part.tokens.numel()
+    assert count == inner
+    assert whole.tokens.numel() == len(lesson["tiles"]) * 144
     for batch in (part, whole):
         flat = batch.patches.reshape(-1, batch.patches.shape[2])
-        expected = data.cut_patches(told["tiles"][1:], 28).reshape(-1, flat.shape[1])[told["at"]]
-        found = flat[batch.targets["at"]].numpy()
-        assert len(found) == len(expected)
-        assert (found == expected).all()
+        expected = data.cut_patches(lesson["tiles"][1:], 28).reshape(-1, flat.shape[1])[
+            lesson["at"]
+        ]
+        patches = flat[batch.targets["at"]].numpy()
+        assert len(patches) == len(expected)
+        assert (patches == expected).all()
 
 
-def test_patches_without_a_trace_can_be_left_out_and_everything_that_is_told_stays() -> None:
-    (told,) = list(data.first_lessons(9, 1, 28))[:1]
-    full = data.collate([told], 28, whole=False)
-    thin = data.collate([told], 28, whole=False, blank=0.15, rng=np.random.default_rng(3))
-    seen = [int(b.mask.sum()) if b.mask is not None else b.tokens.numel() for b in (thin, full)]
-    assert len(set(told["at"]) | set(told["traced"])) <= seen[0] < seen[1]
+def test_dropped_patches_without_a_trace_leave_all_targets() -> None:
+    (lesson,) = list(data.first_lessons(9, 1, 28))[:1]
+    full = data.collate([lesson], 28, whole=False)
+    sparse = data.collate([lesson], 28, whole=False, blank=0.15, rng=np.random.default_rng(3))
+    count = [int(b.mask.sum()) if b.mask is not None else b.tokens.numel() for b in (sparse, full)]
+    assert len(set(lesson["at"]) | set(lesson["traced"])) <= count[0] < count[1]
     for number, names in data.PER_PATCH.items():
-        shown = [b.patches.reshape(-1, b.patches.shape[2])[b.targets[number]] for b in (thin, full)]
+        shown = [
+            b.patches.reshape(-1, b.patches.shape[2])[b.targets[number]] for b in (sparse, full)
+        ]
         assert torch.equal(*shown)
         for name in names:
-            assert torch.equal(thin.targets[name].nan_to_num(9), full.targets[name].nan_to_num(9))
+            assert torch.equal(sparse.targets[name].nan_to_num(9), full.targets[name].nan_to_num(9))
 
 
 def test_a_new_plan_begins_with_the_weights_and_words_of_another(

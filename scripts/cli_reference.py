@@ -1,6 +1,6 @@
 """Write docs/cli.md from the --help of the three programs.
 
-`python -m tools.cli_reference` writes it, `--check` says whether it is up to date.
+`python -m scripts.cli_reference` writes it, `--check` says whether it is up to date.
 """
 
 from __future__ import annotations
@@ -26,11 +26,13 @@ INTRODUCTION = """# Commands
 
 This page is generated from `--help` by `make docs`.
 
-- `pulse-edge` runs kits. `python -m export` makes them and `python -m calibration` measures them, both from a checkout.
+- `pulse-edge` runs kits. `python -m export` makes them and `python -m calibration` measures them,
+  both from a checkout.
 - Answers go to standard output, everything else to standard error.
-- Exit codes: 0 done, 1 error, 2 wrong usage, 3 page refused, 130 interrupted. With several pages, the worst one decides.
-- Shell completion: `eval "$(_PULSE_EDGE_COMPLETE=bash_source pulse-edge)"` in `~/.bashrc` (`zsh_source` for zsh,
-  `fish_source` for fish).
+- Exit codes: 0 done, 1 error, 2 wrong usage, 3 page refused, 130 interrupted. With several pages,
+  the worst one decides.
+- Shell completion: `eval "$(_PULSE_EDGE_COMPLETE=bash_source pulse-edge)"` in `~/.bashrc`
+  (`zsh_source` for zsh, `fish_source` for fish).
 """
 
 
