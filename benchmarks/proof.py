@@ -31,6 +31,8 @@ def mutations(work: Path) -> None:
     """
     import mutations as faults
     import pytest
+    from mutation_table import MUTATIONS
+    from quantizer_mutations import QUANTIZER
 
     from export import convert, quantize
     from pulse_edge.errors import ParityError
@@ -46,7 +48,7 @@ def mutations(work: Path) -> None:
         click.echo(f"| {layout} | {name} | {what.split(' No kit was written')[0][:160]} |")
 
     click.echo("| checkpoint | fault | what notices it |\n|---|---|---|")
-    for fault in (*faults.MUTATIONS, *faults.QUANTIZER):
+    for fault in (*MUTATIONS, *QUANTIZER):
         try:
             with pytest.MonkeyPatch.context() as patch:
                 if isinstance(fault, faults.Mutation):

@@ -25,7 +25,8 @@ import numpy as np
 
 from calibration.files import fresh_folder
 from calibration.synthetic.pages import Page, draw
-from calibration.synthetic.questions import BENCH, CHAT, TASKS, Question, questions
+from calibration.synthetic.question import Question
+from calibration.synthetic.questions import BENCH, CHAT, TASKS, questions
 from calibration.synthetic.real import Packed, open_packed
 from calibration.synthetic.recording import Recording
 from calibration.synthetic.signals import synthesize as synthesize_recording

@@ -22,7 +22,8 @@ from calibration.synthetic.findings import (
     labels_of,
 )
 from calibration.synthetic.pages import Page, Trace, draw, page_at
-from calibration.synthetic.questions import TASKS, Question, vocabulary_corpus
+from calibration.synthetic.question import Question
+from calibration.synthetic.questions import TASKS, vocabulary_corpus
 from calibration.synthetic.recording import Beat, Measurements, Recording
 from calibration.synthetic.signals import recording_at, synthesize
 from calibration.synthetic.style import LAYOUTS, PageStyle, random_style
