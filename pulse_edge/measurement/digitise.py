@@ -33,6 +33,8 @@ SPEEDS, GAINS = (25.0, 50.0, 12.5), (10.0, 5.0, 20.0)
 """mm/s and mm/mV of carts, the usual one first."""
 SLOW = 12.5
 """mm/s that a pulse cannot show."""
+FOOT_MM = 3.5
+"""Length of the level line before the rising stroke of a calibration pulse."""
 SHORTEST = 2.0
 """Seconds of a column at least: less than that are two columns of four, or a half page."""
 PAGE_MM = 270.0
@@ -91,7 +93,12 @@ def digitise(
     spans = extents(lines, pulses, ink)
     scale = _scale(ink, pulses, spans, known=known)
     facts = _facts(
-        lines, _plots(lines, spans, choices[0][0], grid), pulses, scale, page.shape[1], shrink
+        lines,
+        _plots(lines, spans, choices[0][0], grid, pulses),
+        pulses,
+        scale,
+        page.shape[1],
+        shrink,
     )
     long_enough = [
         (layout, p) for layout, p in choices if facts.seconds >= SHORTEST * layout.columns
@@ -100,7 +107,7 @@ def digitise(
         reason = f"The traces are {facts.seconds:.1f} seconds long, too short for columns of leads."
         return replace(nothing(reason), rows=facts)
     tried = [
-        (_signal(_plots(lines, spans, layout, grid), layout, scale, shrink), p)
+        (_signal(_plots(lines, spans, layout, grid, pulses), layout, scale, shrink), p)
         for layout, p in long_enough
     ]
     signal = max(tried, key=lambda t: t[1] * agreement(t[0].millivolts) ** 2)[0]
@@ -246,7 +253,11 @@ class Plot:
 
 
 def _plots(
-    lines: tuple[Line, ...], spans: list[tuple[int, int]], layout: Layout, grid: GridMap
+    lines: tuple[Line, ...],
+    spans: list[tuple[int, int]],
+    layout: Layout,
+    grid: GridMap,
+    pulses: tuple[Pulse, ...],
 ) -> list[Plot]:
     """The traces of the rows on their paper, and where their columns meet."""
     body = lines[: len(layout.rows)]
@@ -258,6 +269,9 @@ def _plots(
     plots = []
     for row, (line, span) in enumerate(zip(lines, spans, strict=True)):
         bars = [found[row] for found in meets if row in found]
+        # Some carts print a pulse before each column; the lead begins after it.
+        foot = FOOT_MM * grid.across
+        bars += [Bar(p.left - foot, p.right + line.stroke) for p in pulses if p.row == row]
         plots.append(_plotted(line, grid, span, bars))
     return _with_cuts(plots, meets, lines, layout, grid)
 

@@ -237,6 +237,7 @@ def _objection(evidence: Evidence | None) -> str:
     costs = {
         name: (getattr(BEST, name) - getattr(evidence, name)) * getattr(WEIGHTS, name)
         for name in WORDS
+        if name != "laws" or evidence.limb
     }
     return WORDS[max(costs, key=lambda name: costs[name])]
 
