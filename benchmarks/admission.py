@@ -33,6 +33,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 from distortions import DISTORTIONS, blur, glare, moire, pale, shadow, small
+from threshold_fit import midway, refused
 from trace_agreement import agreement, drawn_reference, trace_mask
 
 from calibration.synthetic.pages import Page as SyntheticPage
@@ -343,7 +344,7 @@ def thresholds() -> Iterator[str]:
     bad = {"even": _unfit("even", 0), "odd": _unfit("odd", 2)}
     present = {name: float(LIMITS[name].refuses or 0) for name in FITTED}
     for one, other in (("even", "odd"), ("odd", "even")):
-        fitted = {name: _midway(name, legible[one], bad[one][name]) for name in FITTED}
+        fitted = {name: midway(name, legible[one], bad[one][name]) for name in FITTED}
         yield f"from the {one} half: " + ", ".join(
             f"{name} {limit:.3g}" for name, limit in fitted.items()
         )
@@ -352,11 +353,9 @@ def thresholds() -> Iterator[str]:
             (f"the present ones on the {other} half", present),
         ):
             wrong = sum(
-                any(_refused(name, f, limits[name]) for name in FITTED) for f in legible[other]
+                any(refused(name, f, limits[name]) for name in FITTED) for f in legible[other]
             )
-            passed = {
-                n: [f for f in bad[other][n] if not _refused(n, f, limits[n])] for n in FITTED
-            }
+            passed = {n: [f for f in bad[other][n] if not refused(n, f, limits[n])] for n in FITTED}
             text = ", ".join(f"{n} {len(p)} of {len(bad[other][n])}" for n, p in passed.items())
             yield f"{what}: {wrong} of {len(legible[other])} legible pages refused; admitted {text}"
 
@@ -381,26 +380,6 @@ def _unfit(group: str, first: int) -> dict[str, list[dict[str, float]]]:
             distorted = Image.fromarray(distort(synthetic.image, 1.0, np.random.default_rng(0)))
             out[name].append(admission.check(reader.Page(distorted, "", name)).quality.facts)
     return out
-
-
-def _midway(name: str, good: list[dict[str, float]], bad: list[dict[str, float]]) -> float:
-    high = LIMITS[name].high_is_bad
-    least, most = (min, max) if high else (max, min)
-    worst = most(f[name] for f in good if name in f)
-    mildest = least((f[name] for f in bad if name in f), default=worst)
-    if (mildest <= worst) if high else (mildest >= worst):
-        return worst
-    return (
-        (worst + mildest) / 2
-        if name == "ecg"
-        else float(np.sqrt(max(worst, 1e-3) * max(mildest, 1e-3)))
-    )
-
-
-def _refused(name: str, facts: dict[str, float], limit: float) -> bool:
-    if name not in facts:
-        return False
-    return facts[name] > limit if LIMITS[name].high_is_bad else facts[name] < limit
 
 
 # --- curve ----------------------------------------------------------------------------------------

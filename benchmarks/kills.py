@@ -40,9 +40,9 @@ def start(*words: object) -> subprocess.Popen[bytes]:
 def finish(*words: object) -> float:
     """Run a command to its end; the seconds it took."""
     began, process = time.perf_counter(), start(*words)
-    _, told = process.communicate()
+    _, output = process.communicate()
     if process.returncode:
-        raise click.ClickException(told.decode())
+        raise click.ClickException(output.decode())
     return time.perf_counter() - began
 
 

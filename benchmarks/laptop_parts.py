@@ -116,15 +116,15 @@ def clip(kit: Kit, threads: int, mmproj: Path) -> Encode:
     chunks = [_image_chunk(mtmd, context, picture) for picture in pictures(kit)]
 
     def encode(n: int) -> Any:
-        found = []
+        matches = []
         for chunk in chunks[:n]:
             if mtmd.mtmd_encode_chunk(context, chunk):
                 raise SystemExit("libmtmd cannot encode a tile")
             rows = mtmd.mtmd_input_chunk_get_n_tokens(chunk)
-            found.append(
+            matches.append(
                 np.ctypeslib.as_array(mtmd.mtmd_get_output_embd(context), (rows, width)).copy()
             )
-        return np.stack(found)
+        return np.stack(matches)
 
     return encode
 

@@ -108,9 +108,9 @@ def clean(shared: Path, pages: int, seed: int) -> Iterator[Score]:
         scale = None if style.grid == "none" else style.px_per_mm
         start = time.perf_counter()
         signal = digitise(page.image, scale, scale, {style.layout: 1.0}).signal
-        known = style.pulse != "none" or (style.speed, style.gain) == (25.0, 10.0)
+        expected = style.pulse != "none" or (style.speed, style.gain) == (25.0, 10.0)
         name = f"{chosen} {style.layout} {style.speed:g} mm/s {style.gain:g} mm/mV"
-        yield scored(name, truth, signal, time.perf_counter() - start, scale_known=known)
+        yield scored(name, truth, signal, time.perf_counter() - start, scale_known=expected)
 
 
 def photographed(shared: Path) -> Iterator[tuple[str, Signals]]:

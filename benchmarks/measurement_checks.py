@@ -240,8 +240,8 @@ def oracle_rate(millivolts: Signal) -> float | None:
         cleaned = neurokit2.ecg_clean(
             millivolts[LEADS.index(lead)], sampling_rate=SAMPLES_PER_SECOND
         )
-        _, found = neurokit2.ecg_peaks(cleaned, sampling_rate=SAMPLES_PER_SECOND)
-        intervals = np.diff(found["ECG_R_Peaks"])
+        _, matches = neurokit2.ecg_peaks(cleaned, sampling_rate=SAMPLES_PER_SECOND)
+        intervals = np.diff(matches["ECG_R_Peaks"])
         if intervals.size < 3 or np.ptp(intervals) > 0.35 * np.median(intervals):
             return None  # irregular: mean and median differ, and no single number is right
         rates.append(60 * SAMPLES_PER_SECOND / float(np.median(intervals)))
@@ -309,9 +309,10 @@ class Count:
 
     def add(self, checks: Sequence[Check]) -> str:
         """Count a text by its worst verdict; return it."""
-        found = {check.verdict for check in checks}
+        matches = {check.verdict for check in checks}
         verdict = next(
-            (v for v in ("contradicted", "supported", "not measurable") if v in found), "not found"
+            (v for v in ("contradicted", "supported", "not measurable") if v in matches),
+            "not found",
         )
         self.verdicts[verdict] = self.verdicts.get(verdict, 0) + 1
         return verdict
@@ -351,7 +352,7 @@ def wilson(k: int, n: int) -> tuple[float, float]:
     "--misses", type=PATH, default=None, help="Write each wrong verdict to this file, a line each."
 )
 @click.option(
-    "--unknown-person", is_flag=True, help="Check without age and sex, as where nobody gives them."
+    "--unknown-person", is_flag=True, help="Check without age and sex, as where they are not given."
 )
 def main(
     shared: Path,
@@ -372,9 +373,9 @@ def main(
             checks = check_answers([("", statement.text)], rows, person)
             verdict = counts.setdefault((statement.group, statement.right), Count()).add(checks)
             if (verdict == "contradicted") == statement.right:
-                said = " | ".join(check.sentence for check in checks)
+                output = " | ".join(check.sentence for check in checks)
                 lines.append(
-                    f"{statement.group}\t{'right' if statement.right else 'wrong'}\t{statement.recording}\t{said}"
+                    f"{statement.group}\t{'right' if statement.right else 'wrong'}\t{statement.recording}\t{output}"
                 )
     if misses:
         misses.write_text("\n".join(lines) + "\n", encoding="utf-8")

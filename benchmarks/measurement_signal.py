@@ -247,12 +247,12 @@ def cases(folder: Path, layout: str, decibels: float | None) -> None:
     for n, (signal, row) in enumerate(zip(signals, rows, strict=True)):
         sheet = measure_signal(printed(signal, layout, decibels, n))
         codes = set(row["scp_codes"] or ()) | {row["group"]}
-        told = sheet["atrial_fibrillation"].value
+        output = sheet["atrial_fibrillation"].value
         if row["scp_codes"] or row["group"] == "AFIB":
-            if told is None:
+            if output is None:
                 refused += 1
             else:
-                fibrillation["AFIB" in codes].append(bool(told))
+                fibrillation["AFIB" in codes].append(bool(output))
         if row["group"] in ("PACE", "PVC", "CLBBB", "CRBBB", "1AVB", "LNGQT", "LVOLT"):
             keys = (
                 "rate",

@@ -62,7 +62,7 @@ class Original:
         start = embed(torch.tensor([1, *self.pieces.encode(before)]))
         end = embed(torch.tensor(self.pieces.encode(after)))
         inputs = torch.cat([start, rows, end])[None]
-        made = self.llama.generate(
+        result = self.llama.generate(
             inputs_embeds=inputs,
             attention_mask=torch.ones(inputs.shape[:2], dtype=torch.long),
             do_sample=False,
@@ -70,7 +70,7 @@ class Original:
             eos_token_id=2,
             pad_token_id=0,
         )
-        return str(self.pieces.decode([t for t in made[0].tolist() if t != 2])).strip()
+        return str(self.pieces.decode([t for t in result[0].tolist() if t != 2])).strip()
 
 
 @cli.command()
@@ -85,7 +85,7 @@ def agree(checkpoint: Path, kit: Path, pages: int) -> None:
     from pulse_edge.inference import tiling
     from pulse_edge.kit import prompt
 
-    original, same, asked = Original(checkpoint), 0, 0
+    original, same, requests = Original(checkpoint), 0, 0
     with PulseModel.load(kit, device="cpu") as model:
         m = model.kit.manifest
         for i in range(pages):
@@ -108,10 +108,12 @@ def agree(checkpoint: Path, kit: Path, pages: int) -> None:
                 theirs = original.answer(
                     pixels, m.prompt.before, prompt.fill(m.prompt.after, text), 160
                 )
-                asked, same = asked + 1, same + (ours == theirs)
+                requests, same = requests + 1, same + (ours == theirs)
                 if ours != theirs:
                     click.echo(f"page {i}: torch {theirs!r}, kit {ours!r}", err=True)
-    click.echo(f"{same} of {asked} greedy answers are the same ({same / asked:.2%}), {pages} pages")
+    click.echo(
+        f"{same} of {requests} greedy answers are the same ({same / requests:.2%}), {pages} pages"
+    )
 
 
 @cli.command()
@@ -138,22 +140,22 @@ def photographs(kit: Path, labels: Path) -> None:
     right = {"photographed": [0, 0], "drawn": [0, 0]}
     click.echo("| record | is | photographed | drawn |\n|---|---|---|---|")
     with PulseModel.load(kit, device="cpu") as model:
-        asked = questions(synthesize(0), np.random.default_rng(0), ("ptb-test",))[0].turns[0][0]
+        requests = questions(synthesize(0), np.random.default_rng(0), ("ptb-test",))[0].turns[0][0]
         for row in rows:
             truth = labels_in(row["superclass"], PTBXL)
             pages: dict[str, Any] = {
                 "photographed": root / row["paired_images"],
                 "drawn": Image.fromarray(draw(read_wfdb(root / row["file"]), PageStyle()).image),
             }
-            said = {}
+            words = {}
             for how, page in pages.items():
-                said[how] = labels_in(
-                    "".join(model.ask(model.encode(page, force=True), asked)), PTBXL
+                words[how] = labels_in(
+                    "".join(model.ask(model.encode(page, force=True), requests)), PTBXL
                 )
-                right[how][0] += sum((name in truth) == (name in said[how]) for name in PTBXL)
-                right[how][1] += said[how] == truth
+                right[how][0] += sum((name in truth) == (name in words[how]) for name in PTBXL)
+                right[how][1] += words[how] == truth
             click.echo(
-                f"| {row['record']} | {' | '.join(', '.join(x) for x in (truth, *said.values()))} |"
+                f"| {row['record']} | {' | '.join(', '.join(x) for x in (truth, *words.values()))} |"
             )
     for how, (each, whole) in right.items():
         click.echo(

@@ -41,10 +41,10 @@ def rungs(kit: Kit) -> list[tuple[str, memory_plan.Plan]]:
     """Every plan of a kit, regardless of free memory."""
     return [
         (use, p)
-        for use, wanted in USES.items()
+        for use, expected in USES.items()
         for p in memory_plan.ladder(
             kit,
-            wanted,
+            expected,
             None,
             cpu.flags(),
             exact_int8=vision_encoder.needs_exact_sums(kit.manifest.vision.type),
@@ -64,7 +64,7 @@ def child(kit: Kit, number: int, threads: int, max_tokens: int) -> None:
         kit, device="cpu", threads=threads, workload=USES[use], force=True
     ) as model:
         report = model.interpret(PAGE, max_tokens=max_tokens)
-    said = {
+    text = {
         "use": use,
         "repack": chosen.repack,
         "batch": chosen.batch,
@@ -75,7 +75,7 @@ def child(kit: Kit, number: int, threads: int, max_tokens: int) -> None:
         "stages": report.seconds,
         "text": report.answers[0].text,
     }
-    print(json.dumps(said))
+    print(json.dumps(text))
 
 
 def every_plan(o: argparse.Namespace) -> list[dict[str, object]]:

@@ -222,12 +222,12 @@ def _runtime(work: Path, without: tuple[str, ...]) -> Path:
     code = bytearray(library.read_bytes())
     for name in without:
         pattern, off = DETECTION[name]
-        found = list(re.finditer(pattern, code, re.DOTALL))
-        if len(found) != 1:
+        matches = list(re.finditer(pattern, code, re.DOTALL))
+        if len(matches) != 1:
             raise click.ClickException(
-                f"{library}: {len(found)} places look like the detection of {name}, expected one."
+                f"{library}: {len(matches)} places look like the detection of {name}, expected one."
             )
-        at = found[0].start(1)
+        at = matches[0].start(1)
         code[at : at + len(off)] = off
     library.unlink()
     library.write_bytes(code)

@@ -31,6 +31,8 @@ def mutations(work: Path) -> None:
     """
     import mutations as faults
     import pytest
+    from mutation_table import MUTATIONS
+    from quantizer_mutations import QUANTIZER
 
     from export import convert, quantize
     from pulse_edge.errors import ParityError
@@ -46,7 +48,7 @@ def mutations(work: Path) -> None:
         click.echo(f"| {layout} | {name} | {what.split(' No kit was written')[0][:160]} |")
 
     click.echo("| checkpoint | fault | what notices it |\n|---|---|---|")
-    for fault in (*faults.MUTATIONS, *faults.QUANTIZER):
+    for fault in (*MUTATIONS, *QUANTIZER):
         try:
             with pytest.MonkeyPatch.context() as patch:
                 if isinstance(fault, faults.Mutation):
@@ -57,10 +59,10 @@ def mutations(work: Path) -> None:
                     smaller = quantize.Options(llm="Q8_0", vision="w8", threads=1)
                     quantize.quantize(right["unpad"][1], work / "kit", smaller)
             missed += 1
-            told = "NOTHING"
+            output = "NOTHING"
         except ParityError as e:
-            told = str(e).replace("|", "\\|")
-        row(getattr(fault, "layout", "quantizer"), fault.name, told)
+            output = str(e).replace("|", "\\|")
+        row(getattr(fault, "layout", "quantizer"), fault.name, output)
     sys.exit(1 if missed else 0)
 
 

@@ -123,8 +123,8 @@ def compare(
     they come.
     """
     done = [json.loads(line) for line in out.read_text().splitlines()] if out.is_file() else []
-    seen = {one["id"] for one in done}
-    left = [s for s in questions(pages, count) if s.id not in seen]
+    visited = {one["id"] for one in done}
+    left = [s for s in questions(pages, count) if s.id not in visited]
     if not left:
         return done
     with ExitStack() as stack, out.open("a") as lines:
@@ -140,17 +140,17 @@ def compare(
             question, answer = sample.turns[0]
             rows = model.encode(pages / "images" / sample.image, admit=False).image_tokens
             before = language.tokenize(m.prompt.before, first=True)
-            asked = language.tokenize(prompt.fill(m.prompt.after, question), first=False)
+            requests = language.tokenize(prompt.fill(m.prompt.after, question), first=False)
             right = language.tokenize(answer, first=False)
             logits = {
-                n: forced(one, before, rows, asked + right)[len(asked) - 1 : -1]
+                n: forced(one, before, rows, requests + right)[len(requests) - 1 : -1]
                 for n, one in smaller.items()
             }
-            original = forced(language, before, rows, asked + right)[len(asked) - 1 : -1]
+            original = forced(language, before, rows, requests + right)[len(requests) - 1 : -1]
             one: dict[str, Any] = {"id": sample.id}
-            for name, made in logits.items():
-                same = int((made.argmax(-1) == original.argmax(-1)).sum())
-                one[name] = [float(llm_logits.divergence(original, made).sum()), len(right), same]
+            for name, result in logits.items():
+                same = int((result.argmax(-1) == original.argmax(-1)).sum())
+                one[name] = [float(llm_logits.divergence(original, result).sum()), len(right), same]
             lines.write(json.dumps(one) + "\n")
             lines.flush()
             done.append(one)
@@ -224,9 +224,15 @@ def main(
     )
     files: dict[str, Path] = {}
     for level in levels:
-        made = variants(opened, stats, text, level, work)
-        files |= {f"{level}-{v}": path for v, path in made.items()}
-        arguments = (opened.file(opened.manifest.language.file), stats_file, made["c"], level, work)
+        result = variants(opened, stats, text, level, work)
+        files |= {f"{level}-{v}": path for v, path in result.items()}
+        arguments = (
+            opened.file(opened.manifest.language.file),
+            stats_file,
+            result["c"],
+            level,
+            work,
+        )
         click.echo(f"{level}: llama-quantize with our stats: {same_tensors(quantizer, *arguments)}")
     results = compare(opened.path, files, work / "test", pages, work / "kld.jsonl")
     for level in levels:

@@ -57,7 +57,7 @@ class Found:
     rows: int
     gaps: int
     seconds: float
-    said: str
+    text: str
     ahead: npt.NDArray[np.float64]
     """(n, vocabulary) log probabilities along the right answer."""
     right: list[int]
@@ -70,7 +70,7 @@ def measure(
     """Ask the same question with each choice."""
     question, right = sample.turns[0]
     ids = [*model.language.tokenize(right, first=False), model.language.end]
-    found = []
+    matches = []
     for choice in choices:
         encoded = model.encode(sample.picture or b"", admit=False, image_tokens=choice, cache=cache)
         gaps = (
@@ -80,13 +80,13 @@ def measure(
         )
         seconds = read(model, encoded)
         (logits,) = model.score(encoded, question, [ids])
-        said = model.ask(encoded, question, LONGEST).answer().text
-        found.append(
+        text = model.ask(encoded, question, LONGEST).answer().text
+        matches.append(
             Found(
-                len(encoded.image_tokens), gaps, seconds, said, answering.log_softmax(logits), ids
+                len(encoded.image_tokens), gaps, seconds, text, answering.log_softmax(logits), ids
             )
         )
-    return found
+    return matches
 
 
 @click.command()
@@ -118,7 +118,7 @@ def main(
     choices = [token_pruning.ALL, *map(token_pruning.parse, image_tokens.split(","))]
     opened, names = ecgbench.open_bench(bench), tasks.split(",")
     some = [islice(opened.samples(task, click.echo), pages // len(names)) for task in names]
-    found: list[list[Found]] = []
+    matches: list[list[Found]] = []
     with (
         PulseModel.load(kit, device="cpu", threads=threads) as model,
         TemporaryDirectory() as folder,
@@ -126,18 +126,18 @@ def main(
         cache = ImageTokenCache(Path(folder))
         with contextlib.suppress(KeyboardInterrupt):
             for sample in chain.from_iterable(zip(*some, strict=True)):
-                found.append(measure(model, sample, choices, cache))
-    click.echo(f"{len(found)} pages, a question each, {kit.name}\n")
+                matches.append(measure(model, sample, choices, cache))
+    click.echo(f"{len(matches)} pages, a question each, {kit.name}\n")
     click.echo(
         "| rows | read | gaps | prefill, ratio | mean KLD | same top token | loss | flips |\n|---|---|---|---|---|---|---|---|"
     )
     for n, choice in enumerate(choices):
-        ones = [(each[0], each[n]) for each in found]
+        ones = [(each[0], each[n]) for each in matches]
         klds = np.concatenate([(np.exp(a.ahead) * (a.ahead - b.ahead)).sum(1) for a, b in ones])
         same = np.concatenate([a.ahead.argmax(1) == b.ahead.argmax(1) for a, b in ones])
         loss = -np.concatenate([b.ahead[np.arange(len(b.right)), b.right] for _, b in ones]).mean()
         ratio = statistics.median(b.seconds / a.seconds for a, b in ones)
-        flips = sum(a.said != b.said for a, b in ones)
+        flips = sum(a.text != b.text for a, b in ones)
         read_, gaps = (
             statistics.mean(getattr(b, name) for _, b in ones) for name in ("rows", "gaps")
         )

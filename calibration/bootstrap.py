@@ -3,9 +3,9 @@
 A draw takes whole groups with replacement: a patient's pages, or a page with all questions about it
 (Efron 1979; Davison and Hinkley 1997, section 3.8). Questions about one patient are not
 independent, so drawing questions would give intervals that are too narrow. scipy.stats.bootstrap
-draws single observations, and it repeats its draws for every statistic. Here every score is a weighted
-one, computed for all draws at once from one matrix of weights (draws, n): all kits and scores see
-the same draws, so their differences are paired, and 1000 draws cost one matrix product.
+draws single observations, and it repeats its draws for every statistic. Here every score is a
+weighted one, computed for all draws at once from one matrix of weights (draws, n): all kits and
+scores see the same draws, so their differences are paired, and 1000 draws cost one matrix product.
 """
 
 from __future__ import annotations

@@ -25,7 +25,8 @@ import numpy as np
 
 from calibration.files import fresh_folder
 from calibration.synthetic.pages import Page, draw
-from calibration.synthetic.questions import BENCH, CHAT, TASKS, Question, questions
+from calibration.synthetic.question import Question
+from calibration.synthetic.questions import BENCH, CHAT, TASKS, questions
 from calibration.synthetic.real import Packed, open_packed
 from calibration.synthetic.recording import Recording
 from calibration.synthetic.signals import synthesize as synthesize_recording
@@ -93,8 +94,8 @@ def synthesize(
 ) -> None:
     """Write the whole folder or none of it.
 
-    BenchError where `target` exists or cannot be written; RecordingError where the signals cannot be
-    read.
+    BenchError where `target` exists or cannot be written; RecordingError where the signals cannot
+    be read.
     """
     with fresh_folder(target, force, _is_pages) as work:
         (work / IMAGES / _set_name(plan)).mkdir(parents=True)

@@ -59,7 +59,8 @@ if named_by_m():
 
 
 def __getattr__(name: str) -> object:
-    """Import a public name when it is first used: `pulse-edge --help` must not wait for the engines."""
+    """Import a public name when it is first used: `pulse-edge --help` must not wait for the
+    engines."""
     if name == "__version__":
         from importlib.metadata import version
 

@@ -1,4 +1,5 @@
-"""`pulse-edge` and `python -m pulse_edge`. Imports nothing before the current directory is off the search path."""
+"""`pulse-edge` and `python -m pulse_edge`. Imports nothing before the current directory is off the
+search path."""
 
 from pulse_edge.common.child_process import enclose
 

@@ -12,7 +12,8 @@ import pytest
 if TYPE_CHECKING:
     from pulse_edge.audit_log.log import AuditLog
 
-# A shell's background starts programs with SIGINT ignored, and nohup with SIGHUP; the children of tests must not inherit it.
+# A shell's background starts programs with SIGINT ignored, and nohup with SIGHUP; the children of
+# tests must not inherit it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
@@ -41,7 +42,7 @@ def one_core_and_own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.fixture(scope="session")
 def shared() -> Path:
     if not SHARED.is_dir():
-        pytest.skip("needs the folder of real pages and golden numbers beside the checkout")
+        pytest.skip("needs the folder of real pages and golden numbers next to the checkout")
     return SHARED
 
 

@@ -1,4 +1,5 @@
-"""No process of ours sends anything, and a fresh home folder holds only what docs/security.md lists."""
+"""No process of ours sends anything, and a fresh home folder holds only what docs/security.md
+lists."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ COMMANDS = [
     "cache info",
 ]
 HELD = 14
-"""Seconds that `ask` stays: ONNX Runtime 1.32 asks for its maker's address ten seconds after it is imported."""
+"""Seconds that `ask` stays: ONNX Runtime 1.32 asks for its maker's address ten seconds after it is
+imported."""
 
 
 @pytest.fixture(scope="module")

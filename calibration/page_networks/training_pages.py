@@ -72,7 +72,7 @@ def recording_and_style(rng: np.random.Generator) -> tuple[Recording, style.Page
 def crop(
     image: Pixels, drawn: Any, k: float, rng: np.random.Generator, name: str
 ) -> tuple[Pixels, str]:
-    """Cut a drawn page tightly round its traces, or through them; the picture and its layout's
+    """Cut a synthetic page tightly round its traces, or through them; the picture and its layout's
     name.
     """
     width = image.shape[1]

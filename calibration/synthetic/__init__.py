@@ -5,8 +5,8 @@ pages of them.
                          real    -> Recording                         the same pages from recorded signals
                                     Recording -> sentences -> questions    questions and answers about it
 
-`recording_at(seed, index)` and `page_at(seed, index)` give the same bytes on any number of processes.
-Numpy, OpenCV and Pillow only.
+`recording_at(seed, index)` and `page_at(seed, index)` give the same bytes on any number of
+processes. Numpy, OpenCV and Pillow only.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from calibration.synthetic.findings import (
     labels_of,
 )
 from calibration.synthetic.pages import Page, Trace, draw, page_at
-from calibration.synthetic.questions import TASKS, Question, vocabulary_corpus
+from calibration.synthetic.question import Question
+from calibration.synthetic.questions import TASKS, vocabulary_corpus
 from calibration.synthetic.recording import Beat, Measurements, Recording
 from calibration.synthetic.signals import recording_at, synthesize
 from calibration.synthetic.style import LAYOUTS, PageStyle, random_style

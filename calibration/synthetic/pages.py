@@ -101,8 +101,8 @@ class Page:
 
 
 def page_at(seed: int, index: int, prevalence: Mapping[str, float] = PREVALENCE) -> Page:
-    """Page number `index` of source `seed`, with the recording that `recording_at` gives; depends on
-    nothing else.
+    """Page number `index` of source `seed`, with the recording that `recording_at` gives; depends
+    on nothing else.
     """
     sequence = np.random.SeedSequence((seed, index))
     recording = synthesize(np.random.default_rng(sequence), prevalence=prevalence)

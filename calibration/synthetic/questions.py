@@ -10,21 +10,19 @@ questions that its labels answer.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 
 from calibration.ecgbench import COUNTS, ONLY_OPTIONS
 from calibration.synthetic import sentences as say
 from calibration.synthetic.findings import CODE15, CPSC, PTBXL
+from calibration.synthetic.question import LETTERS, Question, lettered, pick, shuffled
 from calibration.synthetic.recording import Recording
 from calibration.synthetic.sentences import NAMES, SUPERCLASS, Known, known
 from calibration.synthetic.signals import recording_at
 from pulse_edge.kit.prompt import REPORT_QUESTION
 
 Rng = np.random.Generator
-Item = TypeVar("Item")
 BENCH = tuple(COUNTS)
 """The nine configurations of ECGBench."""
 CHAT = "chat"
@@ -35,18 +33,6 @@ NORMAL = SUPERCLASS["NORM"]
 SINUS = "sinus rhythm"
 AXIS_MARGIN = 8
 """Degrees on either side of -30 and 90 within which an axis is not called one or the other."""
-
-
-@dataclass(frozen=True)
-class Question:
-    """Questions about a page, turn by turn, with the right answers."""
-
-    task: str  # one of TASKS
-    turns: tuple[tuple[str, str], ...]  # (question, answer); only arena has more than one
-    labels: tuple[str, ...] | None = (
-        None  # what the answer says: labels, options chosen, or the letter; None: prose
-    )
-    options: tuple[str, ...] = ()  # what there was to choose from, in the order of the question
 
 
 def questions(recording: Recording, rng: Rng, tasks: Iterable[str] = TASKS) -> list[Question]:
@@ -111,7 +97,7 @@ def _label_question(task: str, labels: Sequence[str], rng: Rng) -> list[Question
     """
     words = LABEL_WORDS[task]
     listed = ", ".join(f"{label} ({meaning})" for label, meaning in words.items())
-    text = f"{_pick(rng, LABEL_ASKS)} {listed}. Only answer based on the given options without any explanation."
+    text = f"{pick(rng, LABEL_ASKS)} {listed}. Only answer based on the given options without any explanation."
     return [Question(task, ((text, ", ".join(labels) or NONE),), tuple(labels), tuple(words))]
 
 
@@ -147,7 +133,6 @@ CHOICE_ASKS = (
     "What is the most likely diagnosis based on this ECG image?",
     "Which option does this ECG show?",
 )
-LETTERS = "ABCDEFGH"
 RHYTHM_WORDS = {
     "AF": NAMES["AF"],
     "SB": NAMES["SB"],
@@ -169,9 +154,11 @@ def _eight(task: str) -> Callable[[Recording, Rng], list[Question]]:
         )
         if not right or len(wrong) < 7:
             return []
-        options = _shuffled(rng, [_pick(rng, right), *_shuffled(rng, wrong)[:7]])
+        options = shuffled(rng, [pick(rng, right), *shuffled(rng, wrong)[:7]])
         at = next(i for i, option in enumerate(options) if option in right)
-        text = f"{_pick(rng, CHOICE_ASKS)}\n{_lettered(options)}\nAnswer with the letter and the option."
+        text = (
+            f"{pick(rng, CHOICE_ASKS)}\n{lettered(options)}\nAnswer with the letter and the option."
+        )
         letter = LETTERS[at]
         return [Question(task, ((text, f"{letter}. {options[at]}"),), (letter,), tuple(options))]
 
@@ -190,9 +177,9 @@ def _mmmu(recording: Recording, rng: Rng) -> list[Question]:
     if not able:
         return []
     text, right, wrong = able[rng.integers(len(able))]
-    options = _shuffled(rng, [right, *wrong[:3]])
+    options = shuffled(rng, [right, *wrong[:3]])
     letter = LETTERS[options.index(right)]
-    subject = f"{text}\n{_lettered(options)}\nAnswer with the option's letter."
+    subject = f"{text}\n{lettered(options)}\nAnswer with the option's letter."
     return [Question("mmmu-ecg", ((subject, letter),), (letter,), tuple(options))]
 
 
@@ -264,13 +251,6 @@ def _others(words: Mapping[str, str], right: str) -> list[str]:
     return [text for name, text in words.items() if name != right]
 
 
-def _lettered(options: Sequence[str]) -> str:
-    """`A. ...` one to a line."""
-    return "\n".join(
-        f"{letter}. {option}" for letter, option in zip(LETTERS, options, strict=False)
-    )
-
-
 # --- ECG-QA -----------------------------------------------------------------------------------
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
@@ -307,7 +287,7 @@ def _verify(certain: Known, rng: Rng) -> Choice | None:
         return None
     at = int(rng.integers(len(pools)))
     here = pools[at] == _there(certain)
-    return _whether(_pick(rng, pools[at])), ["yes", "no"], ["yes" if here else "no"]
+    return _whether(pick(rng, pools[at])), ["yes", "no"], ["yes" if here else "no"]
 
 
 def _choose(certain: Known, rng: Rng) -> Choice | None:
@@ -316,8 +296,8 @@ def _choose(certain: Known, rng: Rng) -> Choice | None:
         return None
     here = list(certain.present)
     count = min(len(here), int(rng.choice([0, 1, 2], p=[0.25, 0.55, 0.2])))
-    pair = _shuffled(
-        rng, [*_shuffled(rng, here)[:count], *_shuffled(rng, list(certain.absent))[: 2 - count]]
+    pair = shuffled(
+        rng, [*shuffled(rng, here)[:count], *shuffled(rng, list(certain.absent))[: 2 - count]]
     )
     right = [NAMES[name] for name in pair if name in here]
     first, second = (NAMES[name] for name in pair)
@@ -334,7 +314,7 @@ def _query(certain: Known, rng: Rng) -> Choice | None:
     if not able:
         return None
     full = [ask for ask in able if set(GROUPS[ask]) & set(certain.present)]
-    ask = _pick(rng, full if full and rng.random() < 0.7 else able)
+    ask = pick(rng, full if full and rng.random() < 0.7 else able)
     right = [NAMES[name] for name in GROUPS[ask] if name in certain.present]
     return ask, [*(NAMES[name] for name in GROUPS[ask]), NONE], right or [NONE]
 
@@ -368,10 +348,10 @@ DIAGNOSIS_ASKS = (
 def _arena(recording: Recording, rng: Rng) -> list[Question]:
     """Two or three turns from the observations to the diagnosis."""
     observations = " ".join(filter(None, [say.rate(recording), say.rhythm(recording)]))
-    turns = [(_pick(rng, DESCRIBE_ASKS), observations)]
+    turns = [(pick(rng, DESCRIBE_ASKS), observations)]
     if rng.random() < 0.5 and recording.measurements.qrs is not None:
-        turns.append((_pick(rng, INTERVAL_ASKS), say.conduction(recording)))
-    turns.append((_pick(rng, DIAGNOSIS_ASKS), say.diagnosis(recording)))
+        turns.append((pick(rng, INTERVAL_ASKS), say.conduction(recording)))
+    turns.append((pick(rng, DIAGNOSIS_ASKS), say.diagnosis(recording)))
     return [Question("arena", tuple(turns))] if all(answer for _, answer in turns) else []
 
 
@@ -386,12 +366,12 @@ def _chat(recording: Recording, rng: Rng) -> list[Question]:
     """
     certain, pairs = known(recording), []
     for pool, yes in ((_there(certain), True), (_not_there(certain), False)):
-        pairs += [(_whether(name), _plainly(name, yes)) for name in _shuffled(rng, pool)[:2]]
+        pairs += [(_whether(name), _plainly(name, yes)) for name in shuffled(rng, pool)[:2]]
     pairs += [
         (_whether(name), _plainly(name, yes)) for name, yes in _rhythm_or_axis(recording, rng)
     ]
     measured = _measured(recording)
-    pairs += measured[:1] + _shuffled(rng, measured[1:])[:1]
+    pairs += measured[:1] + shuffled(rng, measured[1:])[:1]
     order = rng.permutation(len(pairs))
     return [Question(CHAT, (pairs[i],)) for i in order]
 
@@ -409,7 +389,7 @@ def _rhythm_or_axis(recording: Recording, rng: Rng) -> list[tuple[str, bool]]:
     axis = recording.measurements.axis
     if axis is not None and min(abs(axis + 30), abs(axis - 90)) >= AXIS_MARGIN:
         certain += [("left axis deviation", axis < -30), ("right axis deviation", axis > 90)]
-    return _shuffled(rng, certain)[:1]
+    return shuffled(rng, certain)[:1]
 
 
 def _whether(name: str) -> str:
@@ -445,14 +425,6 @@ def _measured(recording: Recording) -> list[tuple[str, str]]:
             )
         )
     return pairs
-
-
-def _pick(rng: Rng, choices: Sequence[str]) -> str:
-    return choices[int(rng.integers(len(choices)))]
-
-
-def _shuffled(rng: Rng, items: Sequence[Item]) -> list[Item]:
-    return [items[i] for i in rng.permutation(len(items))]
 
 
 _ASK: Mapping[str, Callable[[Recording, Rng], list[Question]]] = {

@@ -96,8 +96,8 @@ class Packed:
 
 
 def open_packed(path: Path) -> Packed:
-    """`NAME.npz` (signal_uV int16 (recordings, 12, samples), fs, leads) with `NAME.json` (a list of as
-    many entries).
+    """`NAME.npz` (signal_uV int16 (recordings, 12, samples), fs, leads) with `NAME.json` (a list of
+    as many entries).
     """
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -109,7 +109,7 @@ def open_packed(path: Path) -> Packed:
         entries = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     except (OSError, KeyError, ValueError) as error:
         raise RecordingError(
-            f"{path}: is not a packed set of ECGs with a .json beside it ({error})"
+            f"{path}: is not a packed set of ECGs with a .json next to it ({error})"
         ) from error
     if (
         signal.dtype != np.int16
@@ -124,8 +124,8 @@ def open_packed(path: Path) -> Packed:
 
 
 def read_wfdb(path: Path, start: float = 0.0) -> Recording:
-    """Ten seconds of a WFDB recording (`path` with or without .hea) from `start` seconds; shorter ones
-    end in NaN.
+    """Ten seconds of a WFDB recording (`path` with or without .hea) from `start` seconds; shorter
+    ones end in NaN.
     """
     header = read_header(path if path.suffix == ".hea" else path.with_name(path.name + ".hea"))
     signal = read_signals(header)

@@ -41,7 +41,8 @@ def lesson_at(
 
 
 def _real(signals: Packed, index: int, rng: np.random.Generator) -> Page:
-    """Recording after recording, each time through all of them with another start, gain, noise and style.
+    """Recording after recording, each time through all of them with another start, gain, noise and
+    style.
 
     The strip begins up to 0.8 s later and is so much shorter.
     """
@@ -57,7 +58,7 @@ def _real(signals: Packed, index: int, rng: np.random.Generator) -> Page:
 @click.option("--seed", type=int, required=True)
 @click.option("--first", type=int, default=0, show_default=True, help="Number of the first lesson.")
 @click.option("--step", type=int, default=1, show_default=True, help="Every so many.")
-@click.option("--count", "total", type=int, help="How many. Default: until nobody reads them.")
+@click.option("--count", "total", type=int, help="How many. Default: until the reader ends.")
 @click.option("--patch", type=int, default=28, show_default=True, help="Pixels of a patch's side.")
 @click.option(
     "--signals",

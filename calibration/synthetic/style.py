@@ -113,7 +113,7 @@ class PageStyle:
 
     @property
     def pulse_mm(self) -> float:
-        """Room for the calibration pulse beside the traces."""
+        """Room for the calibration pulse next to the traces."""
         return 0.0 if self.pulse == "none" else 0.2 * self.speed + 4.0
 
     @property

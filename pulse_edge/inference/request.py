@@ -158,7 +158,11 @@ class Request:
                 "force_kit": model.force_kit,
             },
             "page": dataclasses.asdict(self.page),
-            "measurement": dataclasses.asdict(self.measurement),
+            "measurement": {
+                "enabled": self.measurement.enabled,
+                "age_given": self.measurement.age_years is not None,
+                "sex_given": self.measurement.sex is not None,
+            },
             "answer": {
                 "max_tokens": answer.max_tokens,
                 "findings": answer.findings,

@@ -355,9 +355,11 @@ def spans(checks: Iterable[Check], answer: int = 0) -> tuple[tuple[int, int, Ver
 
     Where two statements share words, the verdict that stands first in `ORDER` wins.
     """
-    wanted = [c for c in checks if c.answer == answer and c.start is not None and c.end is not None]
+    expected = [
+        c for c in checks if c.answer == answer and c.start is not None and c.end is not None
+    ]
     marks: list[tuple[int, int, Verdict]] = []
-    for check in sorted(wanted, key=lambda c: ORDER.index(c.verdict)):
+    for check in sorted(expected, key=lambda c: ORDER.index(c.verdict)):
         assert check.start is not None
         assert check.end is not None
         if all(check.end <= start or end <= check.start for start, end, _ in marks):

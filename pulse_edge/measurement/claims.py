@@ -141,7 +141,7 @@ def claims_in(text: str, question: str = "") -> tuple[Claim, ...]:
 
     A bare `yes`, `no` or letter takes its topic from the question.
     """
-    found: list[Claim] = []
+    matches: list[Claim] = []
     if short := _short_answer(text, question):
         return (short,)
     for match in _SENTENCE.finditer(text):
@@ -149,11 +149,11 @@ def claims_in(text: str, question: str = "") -> tuple[Claim, ...]:
         if sentence.rstrip().endswith("?") or _GENERAL.search(sentence):
             continue
         by = match.start()
-        found += [
+        matches += [
             replace(claim, start=claim.start + by, end=claim.end + by)
             for claim in _in_sentence(sentence)
         ]
-    return tuple(sorted(found, key=lambda claim: (claim.start, claim.end)))
+    return tuple(sorted(matches, key=lambda claim: (claim.start, claim.end)))
 
 
 _ASKED = re.compile(
@@ -169,12 +169,16 @@ _LETTER = re.compile(r"^\s*\(?(?P<word>[A-H])\)?[.:]?\s*$")
 def _short_answer(text: str, question: str) -> Claim | None:
     """`Yes.` to `Does this ECG show atrial fibrillation?`, `B` to a question with lettered options;
     None for other answers."""
-    letter, said, asked = _LETTER.match(text), _SAID.match(text), _ASKED.match(question.strip())
+    letter, output, questions = (
+        _LETTER.match(text),
+        _SAID.match(text),
+        _ASKED.match(question.strip()),
+    )
     if letter:
         option = re.search(rf"^\s*{letter['word']}[.:)]\s*(.+)$", question, re.M)
         return _alone(option.group(1), letter, present=True) if option else None
-    if said and asked and not text[said.end() :].strip():
-        return _alone(asked.group(1), said, present=said["word"].lower() == "yes")
+    if output and questions and not text[output.end() :].strip():
+        return _alone(questions.group(1), output, present=output["word"].lower() == "yes")
     return None
 
 

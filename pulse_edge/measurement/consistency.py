@@ -23,21 +23,21 @@ _TRIPLES = (("II", (("I", 1.0), ("III", 1.0))), ("aVR", (("aVL", -1.0), ("aVF", 
 
 def agreement(millivolts: Millivolts) -> float:
     """Give how well the limb leads obey the laws, 0.05 to 1: the mean correlation of the triples that are there."""
-    found = [v for v, _ in _triples(millivolts) if not np.isnan(v)]
+    found = [v for v, _ in triples(millivolts) if not np.isnan(v)]
     return float(np.clip(np.mean(found), 0.05, 1)) if found else 0.5
 
 
 def factors(millivolts: Millivolts) -> npt.NDArray[np.float64]:
     """Give a factor (12,) for the score of each lead: 1, or DOUBTED for limb leads that contradict one another."""
     out = np.ones(len(LEADS))
-    for correlation, leads in _triples(millivolts):
+    for correlation, leads in triples(millivolts):
         if correlation < AGREES:  # false where it is NaN
             for lead in leads:
                 out[LEADS.index(lead)] = DOUBTED
     return out
 
 
-def _triples(millivolts: Millivolts) -> list[tuple[float, tuple[str, ...]]]:
+def triples(millivolts: Millivolts) -> list[tuple[float, tuple[str, ...]]]:
     """Correlation of one lead with what the other two of a triple say, NaN where one is missing; and the leads."""
     out = []
     for name, parts in _TRIPLES:

@@ -16,12 +16,13 @@ from pulse_edge.measurement.columns import Bar, find_bars, without
 from pulse_edge.measurement.consistency import agreement, factors, strip_lead
 from pulse_edge.measurement.facts import TracedRows, is_flat, polarity
 from pulse_edge.measurement.grid import GridMap, even
-from pulse_edge.measurement.ink import Ink, Pixels, find_grid, find_ink
+from pulse_edge.measurement.ink import Ink, Pixels, find_grid, find_ink, without_frame
 from pulse_edge.measurement.layout import Layout, fitting
 from pulse_edge.measurement.pulse import MILLIVOLTS, SECONDS, Pulse, find_pulses
 from pulse_edge.measurement.rows import traced_rows
 from pulse_edge.measurement.signal import LEADS, SAMPLES_PER_SECOND, LeadPath, TracedSignal
 from pulse_edge.measurement.tracing import Line
+from pulse_edge.measurement.trust import reported
 
 Float = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
@@ -30,6 +31,10 @@ FINEST = 8.0
 """Pixels per millimetre at which a page is traced at most."""
 SPEEDS, GAINS = (25.0, 50.0, 12.5), (10.0, 5.0, 20.0)
 """mm/s and mm/mV of carts, the usual one first."""
+SLOW = 12.5
+"""mm/s that a pulse cannot show."""
+FOOT_MM = 3.5
+"""Length of the level line before the rising stroke of a calibration pulse."""
 SHORTEST = 2.0
 """Seconds of a column at least: less than that are two columns of four, or a half page."""
 PAGE_MM = 270.0
@@ -74,7 +79,7 @@ def digitise(
         page = np.asarray(cv2.resize(page, size, interpolation=cv2.INTER_AREA), np.uint8)
         across, down = across * shrink, down * shrink
     grid = find_grid(page, across, down) if known else even(across, down)
-    ink = find_ink(page, grid, seen=known)
+    ink = without_frame(find_ink(page, grid, seen=known))
     lines = traced_rows(ink, [y * shrink for y in rows])
     pulses = find_pulses(lines, across, down)
     if not lines and len(rows) > 1:
@@ -88,7 +93,12 @@ def digitise(
     spans = extents(lines, pulses, ink)
     scale = _scale(ink, pulses, spans, known=known)
     facts = _facts(
-        lines, _plots(lines, spans, choices[0][0], grid), pulses, scale, page.shape[1], shrink
+        lines,
+        _plots(lines, spans, choices[0][0], grid, pulses),
+        pulses,
+        scale,
+        page.shape[1],
+        shrink,
     )
     long_enough = [
         (layout, p) for layout, p in choices if facts.seconds >= SHORTEST * layout.columns
@@ -97,11 +107,12 @@ def digitise(
         reason = f"The traces are {facts.seconds:.1f} seconds long, too short for columns of leads."
         return replace(nothing(reason), rows=facts)
     tried = [
-        (_signal(_plots(lines, spans, layout, grid), layout, scale, shrink), p)
+        (_signal(_plots(lines, spans, layout, grid, pulses), layout, scale, shrink), p)
         for layout, p in long_enough
     ]
     signal = max(tried, key=lambda t: t[1] * agreement(t[0].millivolts) ** 2)[0]
-    return Digitised(signal, replace(facts, polarity=polarity(signal.millivolts)))
+    facts = replace(facts, polarity=polarity(signal.millivolts))
+    return Digitised(reported(signal), facts)
 
 
 def nothing(reason: str) -> Digitised:
@@ -146,6 +157,8 @@ def _scale(
     long = float(np.median([p.length for p in pulses])) / ink.across / SECONDS if pulses else 0.0
     if known:
         speed, speed_certain = _nearest(long, SPEEDS)
+        if speed == SLOW:  # many carts print a pulse of half the length at the usual speed
+            speed, speed_certain = SPEEDS[0], False
         gain, gain_certain = _nearest(high, GAINS)
         return Scale(speed, gain, speed_certain, gain_certain)
     width = float(np.median([b - a for a, b in spans])) / ink.across
@@ -240,7 +253,11 @@ class Plot:
 
 
 def _plots(
-    lines: tuple[Line, ...], spans: list[tuple[int, int]], layout: Layout, grid: GridMap
+    lines: tuple[Line, ...],
+    spans: list[tuple[int, int]],
+    layout: Layout,
+    grid: GridMap,
+    pulses: tuple[Pulse, ...],
 ) -> list[Plot]:
     """The traces of the rows on their paper, and where their columns meet."""
     body = lines[: len(layout.rows)]
@@ -252,6 +269,9 @@ def _plots(
     plots = []
     for row, (line, span) in enumerate(zip(lines, spans, strict=True)):
         bars = [found[row] for found in meets if row in found]
+        # Some carts print a pulse before each column; the lead begins after it.
+        foot = FOOT_MM * grid.across
+        bars += [Bar(p.left - foot, p.right + line.stroke) for p in pulses if p.row == row]
         plots.append(_plotted(line, grid, span, bars))
     return _with_cuts(plots, meets, lines, layout, grid)
 

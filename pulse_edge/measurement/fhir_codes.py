@@ -104,15 +104,15 @@ _MDC_BY_LEAD: Mapping[str, tuple[int, str]] = {
 def codes(key: str) -> tuple[Code, ...]:
     """The codes of a measurement, LOINC first; empty where neither system has the very same one."""
     name, _, lead = key.partition(".")
-    found = [Code(LOINC, *_LOINC[key])] if key in _LOINC else []
+    matches = [Code(LOINC, *_LOINC[key])] if key in _LOINC else []
     if key in _MDC:
         term, display = _MDC[key]
-        found.append(Code(MDC, str(_MDC_BLOCK + term), display))
+        matches.append(Code(MDC, str(_MDC_BLOCK + term), display))
     elif lead in LEAD_DISCRIMINATORS and name in _MDC_BY_LEAD:
         term, display = _MDC_BY_LEAD[name]
-        found.append(
+        matches.append(
             Code(
                 MDC, str(_MDC_BLOCK + term + LEAD_DISCRIMINATORS[lead]), f"{display}_{lead.upper()}"
             )
         )
-    return tuple(found)
+    return tuple(matches)

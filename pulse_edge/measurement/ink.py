@@ -9,7 +9,7 @@ than they are (grid.py knows where they lie, on a bent page too).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -33,12 +33,16 @@ CERTAIN = 0.75
 """Depth over that of solid ink from which on a pixel is no line of a pale grid."""
 COMPETING = 0.25
 """Depth of the grid's lines over that of the trace from which on their colour is looked at."""
-TINTED, TINT = 0.02, 2.0
-"""By how much a grid is more coloured than the ink at least, and how much depth a pixel loses for each share of that."""
+TINTED, TINT = 0.025, 6.0
+"""By how much a grid is more coloured than the ink at least, and how much depth a pixel loses at most for each share of that."""
+MOST_LINES = 0.6
+"""Share of a coloured grid's pixels that vanish with their colour where less than TINT suffices."""
 PALE = 0.8
 """Depth of the grid's lines over that of the trace below which the two are told apart by depth alone."""
 COVERED = 0.2
 """Share of the stripes of a grid's lines that is as dark as the trace from which on the lines are; a line takes a third."""
+RULE_MM, FRAME = 25.0, 0.5
+"""Least length of a printed rule, and share of the page that a frame spans; the uprights of a pulse have 20 mm at most."""
 PALEST = 0.35
 """Cover of the middle of a stroke from which on it is ink; a stroke thinner than a pixel that lies on two has half."""
 
@@ -84,8 +88,11 @@ def find_ink(page: Pixels, grid: GridMap, *, seen: bool = True) -> Ink:
     floor = _floor(depth[~lines], solid)
     drawn, dark = _drawn(depth, lines, solid)
     if drawn > COMPETING * solid or dark:
-        depth = _without_tint(page, depth, lines, solid)
-        drawn, dark = _drawn(depth, lines, solid)
+        plain = _without_tint(page, depth, lines, solid)
+        if plain is not None:
+            solid = max(0.7 * solid, float(np.quantile(plain[::2, ::2], SOLID)))
+            cover = _cover(plain, _floor(plain, solid), solid)
+            return Ink(cover, upright, level, False, grid.across, grid.down)
     if dark:
         return Ink(_cover(depth, floor, solid), upright, level, True, grid.across, grid.down)
     cover = _cover(depth, np.where(lines, max(drawn, floor), floor), solid)
@@ -105,6 +112,29 @@ def find_grid(page: Pixels, across: float, down: float) -> GridMap:
     return follow_grid(darkness(darkest(page), mm), bright > CERTAIN * solid, across, down)
 
 
+def without_frame(ink: Ink) -> Ink:
+    """Take out a frame that is printed round the traces: straight level and upright lines that meet and span the page."""
+    height, width = ink.cover.shape
+    mask = ink.mask.astype(np.uint8)
+    level = cv2.morphologyEx(
+        mask, cv2.MORPH_OPEN, np.ones((1, round(RULE_MM * ink.across)), np.uint8)
+    )
+    upright = cv2.morphologyEx(
+        mask, cv2.MORPH_OPEN, np.ones((round(RULE_MM * ink.down), 1), np.uint8)
+    )
+    near = np.ones((5, 5), np.uint8)
+    rules = cv2.dilate(level | upright, near)
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(rules, connectivity=8)
+    spans = (stats[:, cv2.CC_STAT_WIDTH] > FRAME * width) & (
+        stats[:, cv2.CC_STAT_HEIGHT] > FRAME * height
+    )
+    spans[0] = False
+    if not spans.any():
+        return ink
+    frame = spans[labels] & (cv2.dilate(level | upright, np.ones((3, 3), np.uint8)) > 0)
+    return replace(ink, cover=np.where(frame, np.float32(0), ink.cover))
+
+
 def _bridged(cover: Float, level: Mask, down: float) -> Float:
     """The cover (H, W) with steep strokes made whole where they cross a level line of the grid that is as dark as they are."""
     steep = np.ones((max(3, round(STEEP_MM * down)), 1), np.uint8)
@@ -114,22 +144,30 @@ def _bridged(cover: Float, level: Mask, down: float) -> Float:
     return np.asarray(np.where(level, np.maximum(cover, over), cover), np.float32)
 
 
-def _without_tint(page: Pixels, depth: Float, lines: Mask, solid: float) -> Float:
-    """The depth (H, W), less where a pixel is more coloured than the ink is; unchanged where the grid is as neutral as the ink.
+def _without_tint(page: Pixels, depth: Float, lines: Mask, solid: float) -> Float | None:
+    """Take the colour of the grid out of the depth (H, W); None where the grid is as neutral as the ink.
 
-    In a photograph of a red grid its lines are nearly as dark as the trace, and faintly coloured.
+    In a photograph of a red grid its lines are nearly as dark as the trace, and coloured. The darkness of a pixel in the
+    three channels is ink plus grid, each in its own colour; what is grid comes off.
     """
-    tint = cv2.blur(cv2.subtract(brightest(page), darkest(page)), (3, 3)).astype(np.float32) / 255
-    grid, ink = (
-        tint[lines & (depth > 0.3 * solid) & (depth < 0.75 * solid)],
-        tint[depth > 0.9 * solid],
-    )
-    if not grid.size or not ink.size:
-        return depth
-    usual = float(np.median(ink[::3]))
-    if float(np.median(grid[::3])) - usual < TINTED:
-        return depth
-    return np.asarray(np.maximum(depth - TINT * np.maximum(tint - usual, 0), 0), np.float32)
+    mm = max(2.0, depth.shape[1] / 300)
+    colours = np.stack([darkness(channel, mm) for channel in cv2.split(np.ascontiguousarray(page))])
+    ridge = lines & (depth >= cv2.dilate(depth, np.ones((3, 3), np.uint8)))
+    on_grid = ridge & (depth > 0.3 * solid) & (depth < 0.75 * solid)
+    on_ink = (depth > 0.9 * solid) & ~lines
+    if np.count_nonzero(on_grid) < 100 or np.count_nonzero(on_ink) < 100:
+        return None
+    grid, ink = (np.median(colours[:, where], axis=1) for where in (on_grid, on_ink))
+    ink = ink / ink.mean()
+    tint = grid - grid.mean() * ink
+    strength = float(np.linalg.norm(tint))
+    if strength < TINTED:
+        return None
+    along = np.tensordot(tint / strength, colours - colours.mean(axis=0) * ink[:, None, None], 1)
+    along = cv2.blur(along.astype(np.float32), (3, 3))
+    ratio = depth[on_grid] / np.maximum(along[on_grid], 1e-3)
+    share = min(float(np.quantile(ratio, MOST_LINES)), TINT)
+    return np.asarray(np.maximum(depth - share * np.maximum(along, 0), 0), np.float32)
 
 
 def _drawn(depth: Float, lines: Mask, solid: float) -> tuple[float, bool]:

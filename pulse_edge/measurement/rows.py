@@ -6,6 +6,7 @@ In: `Ink`. Out: y of each row, from top to bottom.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations, pairwise
 
 import cv2
@@ -31,6 +32,8 @@ MOST = 9
 """More rows than that are not sorted out."""
 COMPLETE = 0.75
 """Share of the columns with ink in which a row that was not seen at first has some."""
+STRAIGHT, STRAIGHT_MM = 0.5, 0.25
+"""Share of the page's width that a printed rule covers at least, and how far it strays from a straight line at most."""
 THROUGH = 0.3
 """Share of the page's width that ink of a row covers at least."""
 
@@ -74,8 +77,13 @@ def traced_rows(ink: Ink, hints: Sequence[float] = ()) -> tuple[Line, ...]:
     if len(rows) > MANY:  # what was found are lines of a dark grid
         return ()
     lines: tuple[Line, ...] = ()
-    for _ in range(3):
+    for _ in range(4):
         lines = follow(ink, rows)
+        ruled = _outer_rule(lines, ink)
+        if ruled is not None:
+            ink = _erased(ink, lines[ruled])
+            rows = find_rows(ink)
+            continue
         right = [line for line, ok in zip(lines, _are_traces(lines, ink), strict=True) if ok]
         worth = [float(np.isfinite(line.y).mean()) for line in right]
         chosen = _together([line.row for line in right], worth, hints, 3 * ink.down)
@@ -83,6 +91,33 @@ def traced_rows(ink: Ink, hints: Sequence[float] = ()) -> tuple[Line, ...]:
             break
         rows = tuple(chosen)
     return lines
+
+
+def _outer_rule(lines: tuple[Line, ...], ink: Ink) -> int | None:
+    """The first or last line, if it is a printed rule: straight, while most of the others are not."""
+    straight = [_is_straight(line, ink.down) for line in lines]
+    if len(lines) < 3 or sum(straight) > 2:
+        return None
+    return next((n for n in (len(lines) - 1, 0) if straight[n]), None)
+
+
+def _is_straight(line: Line, down: float) -> bool:
+    there = np.flatnonzero(np.isfinite(line.y))
+    if there.size < STRAIGHT * len(line.y):
+        return False
+    slope, level = np.polyfit(there, line.y[there].astype(np.float64), 1)
+    off = np.abs(line.y[there] - level - slope * there)
+    return bool(np.quantile(off, 0.99) < STRAIGHT_MM * down)
+
+
+def _erased(ink: Ink, line: Line) -> Ink:
+    """The ink without that of a straight line."""
+    cover = ink.cover.copy()
+    reach = int(np.ceil(line.stroke / 2 + 1.5))
+    x = np.arange(cover.shape[1])
+    for off in range(-reach, reach + 1):
+        cover[np.clip(line.path + off, 0, len(cover) - 1), x] = 0
+    return replace(ink, cover=cover)
 
 
 def _are_traces(lines: tuple[Line, ...], ink: Ink) -> list[bool]:

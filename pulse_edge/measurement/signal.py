@@ -34,7 +34,8 @@ class TracedSignal:
     of the leftmost trace; a lead that is printed in the second of four columns starts 2.5 s later.
     NaN where no ink was followed: gaps are never drawn over."""
     scores: tuple[float, ...]
-    """12 values from 0 to 1: how sure the trace of each lead is; 0 for a lead that was not traced."""
+    """12 values from 0 to 1: how probably each lead is right;
+    0 for a lead that was not traced, or left out because its trace is probably wrong."""
     millimetres_per_second: float
     millimetres_per_millivolt: float
     speed_certain: bool

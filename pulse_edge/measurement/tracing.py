@@ -25,10 +25,12 @@ Index = npt.NDArray[np.int64]
 REACH_MM = 32.0
 """How far a trace may go up or down from its row: 3.2 mV at 10 mm/mV."""
 CLIMB = 0.008
-"""Cost of a pixel up or down along ink; a pixel of paper costs 1."""
+"""Cost of a pixel up or down along ink; a column of paper costs PAPER."""
 LEAP = 1.2
 """Cost of a pixel up or down through paper."""
-STRAY = 0.25
+PAPER = 2.0
+"""Cost of a column of paper: a short cut under a wave costs more than its pale steep strokes do."""
+STRAY = 0.5
 """Cost of each column spent nearer to another row than to one's own."""
 FINE = 18.0
 """Columns per millimetre in which the pen's centre is found, about the 500 Hz of the signal at 25 mm/s; at most 4 a pixel."""
@@ -109,7 +111,7 @@ def _bands(ink: Ink, rows: tuple[float, ...]) -> _Bands:
     along = paper if ink.level is None else np.where(ink.level, np.maximum(paper, ON_LINE), paper)
     if ink.dark and ink.upright is not None:
         paper = np.where(ink.upright, np.maximum(paper, ON_LINE), paper)
-    cost = np.stack([along[s : s + size] for s in starts])
+    cost = PAPER * np.stack([along[s : s + size] for s in starts])
     climb = np.stack([paper[s : s + size] for s in starts])
     climb = CLIMB + LEAP * np.clip(1 - SURE * (1 - climb), 0, 1)
     for r, (start, row) in enumerate(zip(starts, rows, strict=True)):

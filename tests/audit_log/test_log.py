@@ -152,21 +152,21 @@ def test_killed_writer_leaves_an_intact_log(tmp_path: Path) -> None:
         AuditLog(tmp_path / "log"),
         os.environ | {"PULSE_EDGE_AUDIT_LOG": str(tmp_path / "log")},
     )
-    known = 0
+    expected = 0
     for _ in range(3):
         writer = subprocess.Popen(
             [sys.executable, "-c", WRITER.replace("30", "100000"), "a"], env=env
         )
         wait_until(
-            lambda least=known + 3: (
+            lambda least=expected + 3: (
                 (log.folder / "entries.log").exists() and log.verify().entries >= least
             ),
             writer,
         )
         writer.send_signal(signal.SIGKILL)
         writer.wait()
-        known = log.verify().entries
-    assert log.append({}).number in (known, known + 1)
+        expected = log.verify().entries
+    assert log.append({}).number in (expected, expected + 1)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="kills as POSIX has them")
@@ -184,10 +184,10 @@ def test_kills_at_any_moment_lose_no_acknowledged_entry(tmp_path: Path) -> None:
         )
         time.sleep(dice.uniform(0.03, 0.4))
         writer.kill()
-        said = writer.communicate()[0].split()
+        text = writer.communicate()[0].split()
         AuditLog(folder).ready()
         entries = AuditLog(folder).verify().entries
-        assert not said[1:] or int(said[-1]) <= entries <= int(said[-1]) + 1
+        assert not text[1:] or int(text[-1]) <= entries <= int(text[-1]) + 1
         assert {
             path.name for path in folder.iterdir() if "pulse-edge" not in path.name
         } <= logs.FILES
@@ -249,8 +249,8 @@ def test_reader_never_sees_half_a_line(tmp_path: Path) -> None:
     )
     log.append({})
     writer = subprocess.Popen([sys.executable, "-c", WRITER.replace("30", "200"), "a"], env=env)
-    seen, deadline = 0, time.monotonic() + DEADLINE
+    visited, deadline = 0, time.monotonic() + DEADLINE
     while writer.poll() is None:
         assert time.monotonic() < deadline
-        seen = max(seen, log.verify().entries)
-    assert seen <= log.verify().entries == 201
+        visited = max(visited, log.verify().entries)
+    assert visited <= log.verify().entries == 201

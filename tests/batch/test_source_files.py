@@ -29,8 +29,8 @@ def test_hidden_files_and_the_batch_itself_are_not_pages(pages: Path) -> None:
     (pages / "Thumbs.db").write_bytes(b"")
     (pages / "out").mkdir()
     (pages / "out" / "page.png").write_bytes(b"")
-    found = [Path(path).name for path, *_ in source_files.files([str(pages)], pages / "out")]
-    assert found == ["a.png", "b.png", "c.png", "d.png"]
+    matches = [Path(path).name for path, *_ in source_files.files([str(pages)], pages / "out")]
+    assert matches == ["a.png", "b.png", "c.png", "d.png"]
 
 
 def test_unreadable_folders_are_listed_and_count(
@@ -50,10 +50,10 @@ def test_unreadable_folders_are_listed_and_count(
 
     monkeypatch.setattr(os, "scandir", scandir)
     assert run(pages, tmp_path / "out", Desk()) == (0, 3, 2)
-    said = {Path(line["file"]).name: line.get("error") for line in lines(tmp_path / "out")}
-    assert "cannot be read (Permission denied)" in said["closed"]
-    assert "links are not followed" in said["linked"]
-    assert "within" not in said
+    text = {Path(line["file"]).name: line.get("error") for line in lines(tmp_path / "out")}
+    assert "cannot be read (Permission denied)" in text["closed"]
+    assert "links are not followed" in text["linked"]
+    assert "within" not in text
     with Store(tmp_path / "out", {"kit": "k"}) as store:
         assert store.exit_code() == 1
     monkeypatch.undo()  # the right was given
@@ -75,9 +75,9 @@ def test_pattern_lists_the_folders_that_it_cannot_read(
         return real(path)
 
     monkeypatch.setattr(os, "scandir", scandir)
-    found = list(source_files.files([f"{pages}/**/*.png"], tmp_path / "out"))
-    assert (str(pages / "closed"), source_files.UNREADABLE_FOLDER, 0) in found
-    assert len(found) == 5
+    matches = list(source_files.files([f"{pages}/**/*.png"], tmp_path / "out"))
+    assert (str(pages / "closed"), source_files.UNREADABLE_FOLDER, 0) in matches
+    assert len(matches) == 5
 
 
 def test_source_without_files_is_wrong_usage(tmp_path: Path) -> None:
@@ -87,6 +87,6 @@ def test_source_without_files_is_wrong_usage(tmp_path: Path) -> None:
 
 def test_growing_file_waits(pages: Path) -> None:
     settled = source_files.Settled()
-    found = [("a", 10, 1), ("b", 10, 1)]
-    assert list(settled(iter(found))) == []
+    matches = [("a", 10, 1), ("b", 10, 1)]
+    assert list(settled(iter(matches))) == []
     assert list(settled(iter([("a", 10, 1), ("b", 20, 2)]))) == [("a", 10, 1)]

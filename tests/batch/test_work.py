@@ -94,9 +94,9 @@ def test_unexpected_error_on_a_page_is_noted_too(
     desk.fails["b.png"] = error
     assert run(pages, tmp_path / "out", desk) == (0, 3, 1)
     assert desk.done == ["a.png", "c.png"]
-    said = lines(tmp_path / "out")[1]["error"]
-    assert said.startswith(f"{pages / 'b.png'}: ")
-    assert "memory" in said if isinstance(error, MemoryError) else type(error).__name__ in said
+    text = lines(tmp_path / "out")[1]["error"]
+    assert text.startswith(f"{pages / 'b.png'}: ")
+    assert "memory" in text if isinstance(error, MemoryError) else type(error).__name__ in text
 
 
 def test_answer_that_cannot_be_logged_ends_the_batch(pages: Path, tmp_path: Path) -> None:

@@ -295,8 +295,8 @@ def test_a_kit_tells_what_calibrated_it() -> None:
     class Made:
         quantization: dict[str, Any]
 
-    made = Made({"calibration": {"arena": ["1", "2"]}, "content": "c"})
-    assert calibrated_on(cast(Any, made)) == ({"arena": frozenset({"1", "2"})}, "c")
+    result = Made({"calibration": {"arena": ["1", "2"]}, "content": "c"})
+    assert calibrated_on(cast(Any, result)) == ({"arena": frozenset({"1", "2"})}, "c")
 
 
 def test_only_the_test_ids_of_a_split_are_asked(

@@ -1,4 +1,4 @@
-"""What is certain of a page, by statement, from drawn pages' facts and from published labels."""
+"""What is certain of a page, by statement, from synthetic pages' facts and from published labels."""
 
 from __future__ import annotations
 

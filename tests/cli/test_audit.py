@@ -204,9 +204,9 @@ def test_entries_of_a_page_are_found_by_file_name_and_hash(tmp_path: Path) -> No
     assert listed(log, "--page", "/elsewhere/other.pdf") == ["2"]
     assert listed(log, "--page", first["page_sha256"][:12]) == ["1"]
     assert listed(log, "--page", second["file_hash"][:8].upper()) == ["2"]
-    done = run("audit", "list", "--page", "nobody.png", log=log.folder)
+    done = run("audit", "list", "--page", "absent.png", log=log.folder)
     assert (done.returncode, done.stdout) == (1, "")
-    assert "no entry is about nobody.png" in done.stderr
+    assert "no entry is about absent.png" in done.stderr
 
 
 def test_list_shows_utc_and_local_time_of_the_answer(

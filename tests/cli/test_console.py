@@ -43,15 +43,15 @@ def test_answer_is_shown_before_its_line_ends(tmp_path: Path) -> None:
         [sys.executable, "-c", SHOW], stdout=slave, stderr=slave, env=os.environ | {"TERM": "xterm"}
     )
     os.close(slave)
-    seen, end = b"", time.monotonic() + 40
-    while b"half a line" not in seen and time.monotonic() < end:
+    visited, end = b"", time.monotonic() + 40
+    while b"half a line" not in visited and time.monotonic() < end:
         if select.select([master], [], [], 0.2)[0]:
-            seen += os.read(master, 65536)
+            visited += os.read(master, 65536)
     process.kill()
     process.wait()
     os.close(master)
-    assert b"Encoding" in seen
-    assert seen.endswith(b"half a line")
+    assert b"Encoding" in visited
+    assert visited.endswith(b"half a line")
 
 
 def test_time_left_comes_from_the_machine_profile_until_a_stage_has_its_own_pace() -> None:

@@ -36,7 +36,7 @@ HELP = [
 
 @pytest.fixture
 def both_runtimes(tmp_path: Path) -> dict[str, str]:
-    """An environment in which onnxruntime-gpu is installed beside onnxruntime."""
+    """An environment in which onnxruntime-gpu is installed next to onnxruntime."""
     about = tmp_path / "onnxruntime_gpu-1.23.0.dist-info" / "METADATA"
     about.parent.mkdir()
     about.write_text("Metadata-Version: 2.1\nName: onnxruntime-gpu\nVersion: 1.23.0\n")

@@ -34,7 +34,7 @@ def report(
     demonstration: bool = True,
     **more: object,
 ) -> Report:
-    made = Report(
+    result = Report(
         DEMONSTRATION if demonstration else "",
         "page.png",
         "1" * 64,
@@ -46,7 +46,7 @@ def report(
         80,
         created="2026-01-02T03:04:05Z",
     )
-    return replace(made, **more)  # type: ignore[arg-type]
+    return replace(result, **more)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from mutations import LAYOUTS, MUTATIONS, QUANTIZER, Mutation, Requantized, mutated, noisy, source
+from mutation_table import MUTATIONS
+from mutations import LAYOUTS, Mutation, mutated, noisy, source
+from quantizer_mutations import QUANTIZER, Requantized
 
 from export import convert, quantize
 from pulse_edge.errors import ParityError

@@ -31,7 +31,7 @@ def test_settings_hold_no_texts_names_and_paths() -> None:
     assert settings == {
         "model": {"device": "auto", "threads": None, "force_kit": False},
         "page": {"rectify": True, "force": False, "image_tokens": "no-padding"},
-        "measurement": {"enabled": True, "age_years": None, "sex": None},
+        "measurement": {"enabled": True, "age_given": False, "sex_given": False},
         "answer": {"max_tokens": None, "findings": None, "json_schema_sha256": "ab"},
     }
 

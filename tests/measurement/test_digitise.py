@@ -189,3 +189,36 @@ def test_polarity_of_the_limb_leads_tells_a_mirrored_or_turned_page() -> None:
     assert upright["II"] == 1
     assert upright["aVR"] == -1
     assert turned.get("II") != 1 or turned.get("aVR") != -1
+
+
+def test_a_frame_round_the_traces_is_no_row() -> None:
+    page = draw(recording(), PageStyle(layout="3x4+1", px_per_mm=6.0))
+    height, width = page.image.shape[:2]
+    image = page.image.copy()
+    cv2.rectangle(image, (12, 40), (width - 12, height - 30), (0, 0, 0), 2)
+    signal = traced(replace(page, image=image)).signal
+    assert signal.layout == "3x4+1"
+    assert np.median([snr(page, lead, signal.millivolts[n]) for n, lead in enumerate(LEADS)]) > 14
+
+
+def test_half_a_pulse_leaves_the_speed_uncertain() -> None:
+    style = PageStyle(layout="12x1", speed=12.5, row_mm=20.0, px_per_mm=6.0)
+    signal = traced(draw(recording(), style)).signal
+    assert (signal.millimetres_per_second, signal.speed_certain) == (25.0, False)
+
+
+def test_a_coloured_grid_as_dark_as_the_trace_does_not_cut_qrs_complexes() -> None:
+    style = PageStyle(
+        px_per_mm=8.0,
+        paper=(225, 228, 226),
+        major=(118, 80, 84),
+        minor=(225, 228, 226),
+        major_mm=0.3,
+        ink=(66, 66, 68),
+        ink_px=2.6,
+        soft_px=0.8,
+    )
+    page = draw(recording(), style)
+    signal = traced(page).signal
+    assert signal.valid.any(axis=1).sum() == 12
+    assert np.median([snr(page, lead, signal.millivolts[n]) for n, lead in enumerate(LEADS)]) > 13

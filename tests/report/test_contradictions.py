@@ -23,7 +23,7 @@ def kinds(findings, texts=(), second=None):  # type: ignore[no-untyped-def]
 
 
 @pytest.mark.parametrize(
-    ("text", "key", "said"),
+    ("text", "key", "stated"),
     [
         ("Normal ECG.", "NORM", True),
         ("Abnormal ECG.", "NORM", None),
@@ -43,8 +43,8 @@ def kinds(findings, texts=(), second=None):  # type: ignore[no-untyped-def]
         ("Left bundle branch block and ST elevation.", "LBBB", True),
     ],
 )
-def test_text_states_or_denies_a_statement(text: str, key: str, said: bool | None) -> None:
-    assert says(text, BY_KEY[key]) is said
+def test_text_states_or_denies_a_statement(text: str, key: str, stated: bool | None) -> None:
+    assert says(text, BY_KEY[key]) is stated
 
 
 def test_normal_text_contradicts_an_infarction() -> None:
@@ -118,7 +118,7 @@ def test_second_wording_is_compared_after_calibration(
     with PulseModel.load(tiny_kit, device="cpu", threads=1) as model:
         manifest = model.kit.manifest
         for offset, marks in ((2.0, 0), (0.5, 1)):
-            told = {"PVC": calibration(1, offset)}
-            model.kit = replace(model.kit, manifest=replace(manifest, findings=told))
-            found_ = judge({"PVC": 3.0}, told)
+            output = {"PVC": calibration(1, offset)}
+            model.kit = replace(model.kit, manifest=replace(manifest, findings=output))
+            found_ = judge({"PVC": 3.0}, output)
             assert len(model.contradictions(model.encode(PAGE, admit=False), found_, [])) == marks

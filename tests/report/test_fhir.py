@@ -19,9 +19,9 @@ from pulse_edge.report.report import (
 )
 
 
-def checked(made: Report, page: Image.Image, patient: Patient | None = None) -> list[dict]:
+def checked(report: Report, page: Image.Image, patient: Patient | None = None) -> list[dict]:
     """The resources of a bundle that the validator has passed."""
-    text = writers.render("fhir", made, page, patient).decode()
+    text = writers.render("fhir", report, page, patient).decode()
     Bundle.model_validate_json(text)
     return [entry["resource"] for entry in json.loads(text)["entry"]]
 
@@ -33,12 +33,12 @@ def test_full_fhir_bundle_is_valid(page: Image.Image) -> None:
         replace(finding("C", 0.1, "absent"), codes={}),
         finding("D", None, None, UNCALIBRATED),
     )
-    made = report(
+    result = report(
         demonstration=False,
         findings=findings,
         contradictions=(Contradiction("findings", ("A",), "They clash."),),
     )
-    resources = checked(made, page, Patient("42", "urn:oid:1.2.3"))
+    resources = checked(result, page, Patient("42", "urn:oid:1.2.3"))
     kinds = [r["resourceType"] for r in resources]
     assert kinds == ["DiagnosticReport", *["Observation"] * 5, "Media", "Device"]
     assert [r.get("valueBoolean") for r in resources[2:6]] == [True, None, False, None]
@@ -71,8 +71,8 @@ def test_fhir_references_resolve_within_the_bundle(page: Image.Image) -> None:
     bundle = json.loads(
         writers.render("fhir", report(findings=(finding("A", 0.9, "present"),)), page)
     )
-    known = {entry["fullUrl"] for entry in bundle["entry"]}
-    assert len(known) == len(bundle["entry"])
+    expected = {entry["fullUrl"] for entry in bundle["entry"]}
+    assert len(expected) == len(bundle["entry"])
 
     def references(value: object) -> set[str]:
         if isinstance(value, dict):
@@ -80,7 +80,7 @@ def test_fhir_references_resolve_within_the_bundle(page: Image.Image) -> None:
             return own.union(*map(references, value.values()))
         return set().union(*map(references, value)) if isinstance(value, list) else set()
 
-    assert references(bundle) <= known
+    assert references(bundle) <= expected
 
 
 def test_fhir_names_no_patient_unasked(page: Image.Image) -> None:

@@ -33,8 +33,8 @@ POOR = {
 }  # fmt: skip
 
 
-def pdf_of(made: Report, page: Image.Image) -> pypdfium2.PdfDocument:
-    return pypdfium2.PdfDocument(pdf.to_pdf(made, page))
+def pdf_of(source: Report, page: Image.Image) -> pypdfium2.PdfDocument:
+    return pypdfium2.PdfDocument(pdf.to_pdf(source, page))
 
 
 def pdf_text(pdf: pypdfium2.PdfDocument) -> str:
@@ -57,8 +57,8 @@ class Tags(html.parser.HTMLParser):
 
 @pytest.mark.parametrize("form", writers.ENDINGS)
 def test_every_format_begins_with_the_notice(form: str, page: Image.Image) -> None:
-    made = writers.render(form, report(), page)
-    text = pdf_text(pypdfium2.PdfDocument(made)).strip() if form == "pdf" else made.decode()
+    result = writers.render(form, report(), page)
+    text = pdf_text(pypdfium2.PdfDocument(result)).strip() if form == "pdf" else result.decode()
     if form == "html":
         text = text.split("<main>")[1].split(">", 1)[1]
     if form == "json":
@@ -77,12 +77,12 @@ def test_kit_for_patients_has_no_notice(form: str, page: Image.Image) -> None:
 
 def test_usual_report_fits_one_page_with_all_its_words(page: Image.Image) -> None:
     findings = tuple(finding(f"S{n}", n / 30, "present" if n > 20 else "absent") for n in range(30))
-    made = report(
+    result = report(
         "Sinus rhythm at 72 bpm. " * 40,
         findings=findings,
         contradictions=(Contradiction("findings", ("S1",), "They clash."),),
     )
-    pdf = pdf_of(made, page)
+    pdf = pdf_of(result, page)
     assert len(pdf) == 1
     text = " ".join(pdf_text(pdf).split())
     assert text.count("Sinus rhythm at 72 bpm.") == 40
@@ -121,8 +121,8 @@ def test_hostile_text_reaches_a_pdf_as_text(page: Image.Image) -> None:
 
 @pytest.mark.parametrize("form", ["html", "pdf"])
 def test_report_says_where_every_finding_is_absent(form: str, page: Image.Image) -> None:
-    made = writers.render(form, report(findings=(finding("A", 0.1, "absent"),)), page)
-    text = pdf_text(pypdfium2.PdfDocument(made)) if form == "pdf" else made.decode()
+    result = writers.render(form, report(findings=(finding("A", 0.1, "absent"),)), page)
+    text = pdf_text(pypdfium2.PdfDocument(result)) if form == "pdf" else result.decode()
     assert content.NONE_PRESENT in text
     assert "statement A" in text
 
@@ -136,8 +136,10 @@ def test_pdf_shows_the_page(page: Image.Image) -> None:
 
 def test_hostile_text_is_no_markup_in_html(page: Image.Image) -> None:
     plain = Tags(writers.render("html", report(), page).decode())
-    made = report(EVIL, question=EVIL, file=EVIL, contradictions=(Contradiction("text", (), EVIL),))
-    evil = Tags(writers.render("html", made, page).decode())
+    result = report(
+        EVIL, question=EVIL, file=EVIL, contradictions=(Contradiction("text", (), EVIL),)
+    )
+    evil = Tags(writers.render("html", result, page).decode())
     assert evil.names - {"section"} <= plain.names | {"ul", "li"}
     assert "script" not in evil.names
     assert "onerror" not in evil.attributes
@@ -198,7 +200,7 @@ def test_failed_write_leaves_no_file(tmp_path: Path) -> None:
 def test_hostile_texts_anywhere_give_readable_files(
     form: str, text: str, page: Image.Image
 ) -> None:
-    made = report(
+    result = report(
         text,
         question=text or "?",
         file=text or "x",
@@ -206,12 +208,12 @@ def test_hostile_texts_anywhere_give_readable_files(
         device=text,
         versions={"pulse-edge": text, "k": text},
     )
-    made = replace(
-        made,
+    result = replace(
+        result,
         kit=KitSummary(text, "0" * 64, True),
         contradictions=(Contradiction("text", (), text),),
     )
-    raw = writers.render(form, made, page)
+    raw = writers.render(form, result, page)
     if form == "fhir":
         Bundle.model_validate_json(raw)
     if form == "json":

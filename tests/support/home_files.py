@@ -24,5 +24,5 @@ def undocumented(home: Path) -> set[str]:
     return {
         name
         for name in files(home)
-        if not any(fnmatch.fnmatchcase(name, known) for known in documented())
+        if not any(fnmatch.fnmatchcase(name, expected) for expected in documented())
     }

@@ -39,12 +39,12 @@ def llama_cpp_converter() -> Path:
         subprocess.run(command, capture_output=True, text=True, check=True)
         archive = next(CACHE.glob("*.tar.gz"))
         with tarfile.open(archive) as tar:
-            wanted = [
+            expected = [
                 m
                 for m in tar.getmembers()
                 if m.name.endswith(".py") and "/vendor/llama.cpp/" in m.name
             ]
-            tar.extractall(CACHE, wanted)
+            tar.extractall(CACHE, expected)
         archive.unlink()
     return folder / "convert_hf_to_gguf.py"
 

@@ -23,7 +23,7 @@ import onnx
 import pytest
 import tiny
 import torch
-from PIL import Image, ImageChops
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -34,11 +34,22 @@ from pulse_edge.kit.kit import open_kit
 from pulse_edge.kit.write import listing, write_manifest
 
 Patch = pytest.MonkeyPatch
+
+
 LAYOUTS = {
     "flat": ("--seed", "3"),
     "unpad": ("--seed", "4", "--merge", "spatial_unpad"),
     "adapter": ("--seed", "5"),
 }
+
+
+def source(folder: Path, layout: str) -> tuple[Path, convert.Options]:
+    """A micro checkpoint of a layout, and the options to convert it."""
+    path = tiny.checkpoint(folder / f"{layout}-checkpoint", *LAYOUTS[layout])
+    options = convert.Options(demonstration=True)
+    return path, dataclasses.replace(
+        options, lora=adapter(folder, path)
+    ) if layout == "adapter" else options
 
 
 @dataclass(frozen=True)
@@ -56,15 +67,6 @@ class Mutation:
 
 
 # --- kits -------------------------------------------------------------------------------------
-
-
-def source(folder: Path, layout: str) -> tuple[Path, convert.Options]:
-    """A micro checkpoint of a layout, and the options to convert it."""
-    path = tiny.checkpoint(folder / f"{layout}-checkpoint", *LAYOUTS[layout])
-    options = convert.Options(demonstration=True)
-    return path, dataclasses.replace(
-        options, lora=adapter(folder, path)
-    ) if layout == "adapter" else options
 
 
 def adapter(folder: Path, base: Path) -> Path:
@@ -123,104 +125,6 @@ def _copy_encoder(right: Path, target: Path) -> None:
 # --- faults in the quantizer ------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Requantized:
-    """One fault of the quantizer."""
-
-    name: str
-    apply: Callable[[Patch], None]
-    notices: str
-
-
-def written(change: Callable[[Path], None]) -> Callable[[Patch], None]:
-    """The quantizer's file is changed as soon as it is there."""
-
-    def apply(patch: Patch) -> None:
-        right = ggml.quantize
-
-        def wrong(source: Path, target: Path, *arguments: Any, **more: Any) -> None:
-            right(source, target, *arguments, **more)
-            change(target)
-
-        patch.setattr(ggml, "quantize", wrong)
-
-    return apply
-
-
-def _tensors(path: Path) -> dict[str, Any]:
-    return {t.name: t for t in gguf.GGUFReader(path, "r+").tensors}
-
-
-def _scales(factor: float, noise: float = 0.0) -> Callable[[Path], None]:
-    """The scale of each Q8_0 block of one matrix times a factor, and noise."""
-
-    def change(path: Path) -> None:
-        data = _tensors(path)["blk.1.attn_q.weight"].data
-        scales = data.reshape(len(data), -1, 34)[..., :2].view(np.float16)
-        random = np.random.default_rng(0).standard_normal(scales.shape)
-        scales[:] = (scales * (factor + noise * random)).astype(np.float16)
-
-    return change
-
-
-def _exchanged_tensors(path: Path) -> None:
-    a, b = (_tensors(path)[f"blk.{n}.attn_q.weight"].data for n in (0, 2))
-    a[:], b[:] = b.copy(), a.copy()
-
-
-def _norm(path: Path) -> None:
-    _tensors(path)["blk.0.attn_norm.weight"].data[5] += 0.01
-
-
-def _field(name: str, value: float) -> Callable[[Path], None]:
-    def change(path: Path) -> None:
-        field = gguf.GGUFReader(path, "r+").fields[name]
-        field.parts[field.data[0]][0] = value
-
-    return change
-
-
-def _unasked_importance(patch: Patch) -> None:
-    right = ggml.quantize
-
-    def wrong(source: Path, target: Path, kind: str, **more: Any) -> None:
-        tensors = gguf.GGUFReader(source).tensors
-        columns = {
-            t.name: np.linspace(0.1, 9, int(t.shape[0]), dtype=np.float32)
-            for t in tensors
-            if len(t.shape) > 1
-        }
-        right(source, target, "Q4_K_M", **(more | {"importance": columns}))
-
-    patch.setattr(ggml, "quantize", wrong)
-
-
-def _longer_tokens(patch: Patch) -> None:
-    right = onnx.save_model
-
-    def save(model: Any, *arguments: Any, **more: Any) -> None:
-        end = model.graph.output[0].name
-        (last,) = (n for n in model.graph.node if end in n.output)
-        last.output[0] = "shorter"
-        two = onnx.numpy_helper.from_array(np.array(1.02, np.float32), "two")
-        model.graph.initializer.append(two)
-        model.graph.node.append(onnx.helper.make_node("Mul", ["shorter", "two"], [end], "longer"))
-        right(model, *arguments, **more)
-
-    patch.setattr(onnx, "save_model", save)
-
-
-def _newline_lost(patch: Patch) -> None:
-    right = shutil.copyfile
-
-    def copy(source: Any, target: Any) -> Any:
-        if str(source).endswith("image_newline.f32"):
-            return Path(target).write_bytes(bytes(Path(source).stat().st_size))
-        return right(source, target)
-
-    patch.setattr(shutil, "copyfile", copy)
-
-
 def noisy(kit: Path, share: float = 0.01) -> None:
     """Put noise on every weight of a finished kit's language model, as a share of it, and write its
     manifest again.
@@ -234,35 +138,6 @@ def noisy(kit: Path, share: float = 0.01) -> None:
                 ggml.packed(values, t.tensor_type, None).view(t.data.dtype).reshape(t.data.shape)
             )
     write_manifest(kit, dataclasses.replace(opened.manifest, files=listing(kit)))
-
-
-QUANTIZER = (
-    Requantized(
-        "one matrix scaled by 1.02",
-        written(_scales(1.02)),
-        "attn_q.weight .Q8_0. has other weights",
-    ),
-    Requantized("1 % noise on one matrix", written(_scales(1, 0.01)), "has other weights"),
-    Requantized("two layers' matrices exchanged", written(_exchanged_tensors), "has other weights"),
-    Requantized(
-        "a norm changed in one place", written(_norm), "attn_norm.weight .F32. has other weights"
-    ),
-    Requantized(
-        "rotary base of 12000",
-        written(_field("llama.rope.freq_base", 12000.0)),
-        "freq_base is 12000",
-    ),
-    Requantized(
-        "EOS is token 0", written(_field("tokenizer.ggml.eos_token_id", 0)), "eos_token_id is 0"
-    ),
-    Requantized(
-        "another type, with an importance that was not collected",
-        _unasked_importance,
-        "asked was Q8_0",
-    ),
-    Requantized("image tokens of 1.02 times the length", _longer_tokens, r"1\.02\d times as long"),
-    Requantized("newline of zeros", _newline_lost, "image_newline.f32: not as in"),
-)
 
 
 # --- ways to be wrong -------------------------------------------------------------------------
@@ -489,172 +364,3 @@ def _system_prompt(patch: Patch, _folder: Path) -> None:
 
 WEIGHTS, SAYS = "its weights are not the source's", "does not say what the source files say"
 TOKENS, PIXELS, PACKED = "token error", "pixel difference", "not packed as the original"
-MUTATIONS = (
-    # Faults of a list that an earlier proof was tested with: it detected three.
-    Mutation(
-        "one matrix scaled by 1.02", scaled("layers.1.mlp.down_proj", 1.02), WEIGHTS, "language"
-    ),
-    Mutation("k without the rotary permutation", _no_rotary_of_k, WEIGHTS, "language"),
-    Mutation(
-        "the projector without its first bias",
-        weights(lambda n, t: t * 0 if n.endswith("mm_projector.0.bias") else t),
-        TOKENS,
-        "vision",
-    ),
-    Mutation(
-        "position embeddings shifted by one",
-        weights(lambda n, t: t.roll(1, 0) if "position_embedding" in n else t),
-        TOKENS,
-        "vision",
-    ),
-    Mutation("newline of zeros", scaled("image_newline", 0), "image_newline", layout="unpad"),
-    Mutation(
-        "BOS is EOS", says("add_bos_token_id", 2), r"bos_token_id is 2, expected 1", "language"
-    ),
-    Mutation("gelu for quick_gelu", _gelu, TOKENS, "vision"),
-    Mutation("mean and std of 0.5", manifest("vision", mean=(0.5,) * 3, std=(0.5,) * 3), SAYS),
-    Mutation("the CLS token instead of the last patch", _cls_kept, TOKENS, "vision"),
-    Mutation(
-        "the tower's last layer for the selected one",
-        config(vision_layers=lambda n: n + 1),
-        TOKENS,
-        "vision",
-    ),
-    Mutation(
-        "gate and up exchanged", _swapped_names("mlp.gate_proj", "mlp.up_proj"), WEIGHTS, "language"
-    ),
-    Mutation(
-        "RMS epsilon of 1e-6", says("add_layer_norm_rms_eps", 1e-6), "rms_epsilon is", "language"
-    ),
-    Mutation(
-        "rotary base of 12000",
-        says("add_rope_freq_base", 12000.0),
-        "freq_base is 12000",
-        "language",
-    ),
-    Mutation(
-        "EOS is token 0", says("add_eos_token_id", 0), "eos_token_id is 0, expected 2", "language"
-    ),
-    Mutation(
-        "packing read as flat", config(merge="flat"), "packing.merge is 'flat'", layout="unpad"
-    ),
-    Mutation("1 % noise in the encoder's file", _noise_in_the_file, TOKENS, "vision"),
-    Mutation("matrices rounded to 6 bits", _coarse, WEIGHTS, "language"),
-    # Weights.
-    Mutation(
-        "the projector's second matrix transposed",
-        weights(lambda n, t: t.T.contiguous() if n.endswith("mm_projector.2.weight") else t),
-        TOKENS,
-        "vision",
-    ),
-    Mutation("image tokens of twice the length", scaled("mm_projector.2.", 2), TOKENS, "vision"),
-    Mutation(
-        "text layers in another order",
-        exchanged("model.layers.0.", "model.layers.2."),
-        WEIGHTS,
-        "language",
-    ),
-    Mutation(
-        "tower layers in another order",
-        exchanged("encoder.layers.0.", "encoder.layers.1."),
-        TOKENS,
-        "vision",
-    ),
-    Mutation(
-        "first and last shard exchanged",
-        exchanged("model.embed_tokens", "lm_head"),
-        WEIGHTS,
-        "language",
-    ),
-    Mutation(
-        "the norms of a layer exchanged",
-        _swapped_names("input_layernorm", "post_attention_layernorm"),
-        WEIGHTS,
-        "language",
-    ),
-    Mutation(
-        "an adapter that is not merged into q", _adapter_left_out, WEIGHTS, "language", "adapter"
-    ),
-    # What is said.
-    Mutation(
-        "half the heads",
-        says("add_head_count", lambda n: n // 2),
-        "head_count is 2, expected 4",
-        "language",
-    ),
-    Mutation(
-        "a shorter context", says("add_context_length", 2048), "context_length is 2048", "language"
-    ),
-    Mutation("linear rope scaling", _linear_rope, "rotary frequencies", "language"),
-    Mutation(
-        "no space in front of a text",
-        says("add_add_space_prefix", False),
-        "add_space_prefix",
-        "language",
-    ),
-    Mutation(
-        "two tokens exchanged",
-        says("add_token_list", lambda t: [*t[:300], t[301], t[300], *t[302:]]),
-        SAYS,
-        "language",
-    ),
-    Mutation(
-        "scores of the tokens reversed",
-        says("add_token_scores", lambda s: [-x for x in s]),
-        SAYS,
-        "language",
-    ),
-    Mutation(
-        "bytes as normal tokens",
-        says("add_token_types", lambda t: [1 if x == 6 else x for x in t]),
-        SAYS,
-        "language",
-    ),
-    Mutation(
-        "a chat template without USER",
-        says("add_chat_template", lambda t: t.replace("USER: ", "")),
-        "template",
-        "language",
-    ),
-    Mutation("another system prompt", _system_prompt, "prompt.before is"),
-    Mutation("mean of blue first", manifest("vision", mean=lambda m: m[::-1]), "vision.mean"),
-    Mutation(
-        "pinpoints in another order",
-        manifest("packing", grid_pinpoints=lambda p: p[::-1]),
-        "grid_pinpoints",
-    ),
-    # Pixels and packing.
-    Mutation(
-        "grid tiles cut one pixel to the right",
-        pictures(
-            lambda tiles, _page: [tiles[0], *(ImageChops.offset(t, -1, 0) for t in tiles[1:])]
-        ),
-        PIXELS,
-    ),
-    Mutation("bilinear for bicubic", _bilinear, PIXELS),
-    Mutation(
-        "two grid tiles exchanged", pictures(lambda t, _page: [t[0], t[2], t[1], *t[3:]]), PIXELS
-    ),
-    Mutation(
-        "no overview", pictures(lambda tiles, _page: tiles[1:]), r"pixels of a page of .* expected"
-    ),
-    Mutation(
-        "the overview after the grid",
-        pictures(lambda tiles, _page: [*tiles[1:], tiles[0]]),
-        PIXELS,
-    ),
-    Mutation("the overview with borders", pictures(_letterboxed), PIXELS),
-    Mutation("the patches of one tile transposed", packed(_transposed_tile), PACKED),
-    Mutation(
-        "the patches of one tile transposed, unpadded",
-        packed(_transposed_tile),
-        PACKED,
-        layout="unpad",
-    ),
-    Mutation(
-        "padding that is not removed",
-        packed(lambda features, more: more.update(merge="spatial") or features),  # type: ignore[func-returns-value]
-        PACKED,
-        layout="unpad",
-    ),
-)

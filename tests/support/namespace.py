@@ -157,7 +157,7 @@ def _inside(folder: Path) -> None:
             ["ip", *route.split()], check=not route.startswith("-6"), stderr=subprocess.DEVNULL
         )
     subprocess.run(["mount", "--bind", plan["resolver"], "/etc/resolv.conf"], check=True)
-    recorder, found = _Recorder(), []
+    recorder, matches = _Recorder(), []
     for words in plan["commands"]:
         recorder.take()
         pipe = subprocess.PIPE
@@ -171,7 +171,7 @@ def _inside(folder: Path) -> None:
                     for stream in (process.stdout, process.stderr)
                     if stream
                 )
-        found.append(
+        matches.append(
             Done(
                 words,
                 process.returncode,
@@ -180,7 +180,7 @@ def _inside(folder: Path) -> None:
                 recorder.take(),
             )
         )
-    (folder / "done.json").write_text(json.dumps([vars(one) for one in found]))
+    (folder / "done.json").write_text(json.dumps([vars(one) for one in matches]))
 
 
 def _type(process: subprocess.Popen[str], text: str, held: float) -> None:

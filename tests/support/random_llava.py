@@ -4,7 +4,7 @@
     python tests/support/random_llava.py OUT --tokenizer FILE --shape micro            a few MB, seconds; for parity tests
     python random_llava.py OUT --shape 7b               14 GB, PULSE-7B's own shapes; for size, speed and memory
     --merge flat|spatial|spatial_unpad   the packing written into config.json (PULSE's training script leaves it at flat)
-    --no-vision                          leave the vision tower out of the shards and write it beside them as an HF CLIP
+    --no-vision                          leave the vision tower out of the shards and write it next to them as an HF CLIP
                                          folder (vision_tower/), as checkpoints trained with a frozen tower do
     --hub-names                          write transformers' LlavaNext names and config instead (language_model.*, ...)
 
@@ -153,7 +153,8 @@ def write_shard(path, names_shapes, rng):
     return at
 
 
-def main():
+def options():
+    """The command line."""
     a = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -166,47 +167,26 @@ def main():
     a.add_argument("--hub-names", action="store_true")
     a.add_argument("--tokenizer", type=Path, required=True)
     a.add_argument("--vocabulary", type=int, default=32000)
-    o = a.parse_args()
-    global VOCAB
-    VOCAB = o.vocabulary
-    s = SHAPES[o.shape]
-    o.out.mkdir(parents=True, exist_ok=False)
-    rng = np.random.default_rng(o.seed)
-    todo = list(tensors(s))
-    vision_prefix = "model.vision_tower.vision_tower."
-    apart = [t for t in todo if t[0].startswith(vision_prefix)] if o.no_vision else []
-    todo = [t for t in todo if t not in apart]
-    if o.hub_names:
-        todo = [(hub_name(n), sh, k) for n, sh, k in todo]
-    shards: list[list] = []
-    now: list = []
+    return a.parse_args()
+
+
+def in_shards(todo, most):
+    """Tensors in groups of at most `most` bytes, in order."""
+    shards: list[list] = [[]]
     size = 0
     for t in todo:
         b = int(np.prod(t[1])) * 2
-        if now and size + b > o.shard_gb * 1e9:
-            shards.append(now)
-            now, size = [], 0
-        now.append(t)
+        if shards[-1] and size + b > most:
+            shards.append([])
+            size = 0
+        shards[-1].append(t)
         size += b
-    shards.append(now)
-    index: dict[str, str] = {}
-    total = 0
-    for i, sh in enumerate(shards, 1):
-        file = f"model-{i:05d}-of-{len(shards):05d}.safetensors"
-        total += write_shard(o.out / file, sh, rng)
-        index |= {n: file for n, _, _ in sh}
-    (o.out / "model.safetensors.index.json").write_text(
-        json.dumps({"metadata": {"total_size": total}, "weight_map": index}, indent=1)
-    )
-    side = s["image"]
-    pinpoints = [
-        [side, 2 * side],
-        [2 * side, side],
-        [2 * side, 2 * side],
-        [3 * side, side],
-        [side, 3 * side],
-    ]
-    text = {
+    return shards
+
+
+def text_config(s):
+    """The language model's part of config.json."""
+    return {
         "hidden_size": s["d"],
         "intermediate_size": s["ff"],
         "num_hidden_layers": s["layers"],
@@ -222,21 +202,37 @@ def main():
         "eos_token_id": 2,
         "pad_token_id": 0,
     }
-    vision = {
+
+
+def vision_config(s):
+    """The tower's part of config.json."""
+    return {
         "model_type": "clip_vision_model",
         "hidden_size": s["vd"],
         "intermediate_size": s["vff"],
         "num_hidden_layers": s["vlayers"],
         "num_attention_heads": s["vheads"],
-        "image_size": side,
+        "image_size": s["image"],
         "patch_size": s["patch"],
         "hidden_act": "quick_gelu",
         "layer_norm_eps": 1e-05,
         "projection_dim": 768,
     }
+
+
+def config_of(o, s):
+    """config.json in LLaVA's names, or the hub's."""
+    side, text, vision = s["image"], text_config(s), vision_config(s)
+    pinpoints = [
+        [side, 2 * side],
+        [2 * side, side],
+        [2 * side, 2 * side],
+        [3 * side, side],
+        [side, 3 * side],
+    ]
     tower = "openai/clip-vit-large-patch14-336"
     if o.hub_names:
-        config = {
+        return {
             "architectures": ["LlavaNextForConditionalGeneration"],
             "model_type": "llava_next",
             "image_grid_pinpoints": pinpoints,
@@ -248,57 +244,62 @@ def main():
             "text_config": dict(model_type="llama", **text),
             "vision_config": vision,
         }
-    else:
-        config = dict(
-            architectures=["LlavaLlamaForCausalLM"],
-            model_type="llava_llama",
-            **text,
-            image_aspect_ratio="anyres",
-            image_grid_pinpoints=pinpoints,
-            mm_patch_merge_type=o.merge,
-            mm_hidden_size=s["vd"],
-            mm_projector_type="mlp2x_gelu",
-            mm_vision_select_feature="patch",
-            mm_vision_select_layer=-2,
-            mm_vision_tower=tower if o.shape == "7b" else "vision_tower",
-            mm_use_im_start_end=False,
-            mm_use_im_patch_token=False,
-            use_mm_proj=True,
-            unfreeze_mm_vision_tower=True,
-            tokenizer_model_max_length=4096,
-            tokenizer_padding_side="right",
-            torch_dtype="float16",
+    return dict(
+        architectures=["LlavaLlamaForCausalLM"],
+        model_type="llava_llama",
+        **text,
+        image_aspect_ratio="anyres",
+        image_grid_pinpoints=pinpoints,
+        mm_patch_merge_type=o.merge,
+        mm_hidden_size=s["vd"],
+        mm_projector_type="mlp2x_gelu",
+        mm_vision_select_feature="patch",
+        mm_vision_select_layer=-2,
+        mm_vision_tower=tower if o.shape == "7b" else "vision_tower",
+        mm_use_im_start_end=False,
+        mm_use_im_patch_token=False,
+        use_mm_proj=True,
+        unfreeze_mm_vision_tower=True,
+        tokenizer_model_max_length=4096,
+        tokenizer_padding_side="right",
+        torch_dtype="float16",
+    )
+
+
+def write_tower(o, s, apart, rng):
+    """The tower's folder: its configuration, and with --no-vision its weights."""
+    side, vision = s["image"], vision_config(s)
+    folder = o.out / "vision_tower"
+    folder.mkdir()
+    (folder / "config.json").write_text(
+        json.dumps(dict(architectures=["CLIPVisionModel"], **vision), indent=1)
+    )
+    (folder / "preprocessor_config.json").write_text(
+        json.dumps(
+            {
+                "crop_size": side,
+                "do_center_crop": True,
+                "do_normalize": True,
+                "do_resize": True,
+                "feature_extractor_type": "CLIPFeatureExtractor",
+                "image_mean": [0.48145466, 0.4578275, 0.40821073],
+                "image_std": [0.26862954, 0.26130258, 0.27577711],
+                "resample": 3,
+                "size": side,
+            },
+            indent=1,
         )
-    (o.out / "config.json").write_text(json.dumps(config, indent=1))
-    # The tower's own configuration: LLaVA keeps it in the tower's folder, which shapes other than ViT-L/14-336 need.
-    if o.no_vision or o.shape != "7b":
-        folder = o.out / "vision_tower"
-        folder.mkdir()
-        (folder / "config.json").write_text(
-            json.dumps(dict(architectures=["CLIPVisionModel"], **vision), indent=1)
+    )
+    if apart:
+        write_shard(
+            folder / "model.safetensors",
+            [(n.removeprefix("model.vision_tower.vision_tower."), sh, k) for n, sh, k in apart],
+            rng,
         )
-        (folder / "preprocessor_config.json").write_text(
-            json.dumps(
-                {
-                    "crop_size": side,
-                    "do_center_crop": True,
-                    "do_normalize": True,
-                    "do_resize": True,
-                    "feature_extractor_type": "CLIPFeatureExtractor",
-                    "image_mean": [0.48145466, 0.4578275, 0.40821073],
-                    "image_std": [0.26862954, 0.26130258, 0.27577711],
-                    "resample": 3,
-                    "size": side,
-                },
-                indent=1,
-            )
-        )
-        if apart:
-            write_shard(
-                folder / "model.safetensors",
-                [(n.removeprefix(vision_prefix), sh, k) for n, sh, k in apart],
-                rng,
-            )
+
+
+def write_tokenizer(o):
+    """The tokenizer's files."""
     (o.out / "tokenizer_config.json").write_text(
         json.dumps(
             {
@@ -326,6 +327,38 @@ def main():
         json.dumps({"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0})
     )
     shutil.copy(o.tokenizer, o.out / "tokenizer.model")
+
+
+def main():
+    """Write the checkpoint."""
+    global VOCAB
+    o = options()
+    VOCAB = o.vocabulary
+    s = SHAPES[o.shape]
+    o.out.mkdir(parents=True, exist_ok=False)
+    rng = np.random.default_rng(o.seed)
+    todo = list(tensors(s))
+    vision_prefix = "model.vision_tower.vision_tower."
+    apart = [t for t in todo if t[0].startswith(vision_prefix)] if o.no_vision else []
+    todo = [t for t in todo if t not in apart]
+    if o.hub_names:
+        todo = [(hub_name(n), sh, k) for n, sh, k in todo]
+    shards = in_shards(todo, o.shard_gb * 1e9)
+    index: dict[str, str] = {}
+    total = 0
+    for i, sh in enumerate(shards, 1):
+        file = f"model-{i:05d}-of-{len(shards):05d}.safetensors"
+        total += write_shard(o.out / file, sh, rng)
+        index |= {n: file for n, _, _ in sh}
+    (o.out / "model.safetensors.index.json").write_text(
+        json.dumps({"metadata": {"total_size": total}, "weight_map": index}, indent=1)
+    )
+    (o.out / "config.json").write_text(json.dumps(config_of(o, s), indent=1))
+    # The tower's own configuration: LLaVA keeps it in the tower's folder, which shapes other than
+    # ViT-L/14-336 need.
+    if o.no_vision or o.shape != "7b":
+        write_tower(o, s, apart, rng)
+    write_tokenizer(o)
     print(f"{o.out}: {len(index)} tensors, {total / 1e9:.2f} GB in {len(shards)} shard(s)")
 
 

@@ -26,7 +26,7 @@ def report(
     demonstration: bool = True,
     **more: object,
 ) -> Report:
-    made = Report(
+    result = Report(
         DEMONSTRATION if demonstration else "",
         "page.png",
         "1" * 64,
@@ -38,7 +38,7 @@ def report(
         80,
         created="2026-01-02T03:04:05Z",
     )
-    return replace(made, **more)  # type: ignore[arg-type]
+    return replace(result, **more)  # type: ignore[arg-type]
 
 
 def uncalibrated(**log_odds: float) -> tuple[Finding, ...]:

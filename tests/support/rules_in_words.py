@@ -15,7 +15,8 @@ UNITS = {"axis": "degrees", "rate": "bpm", "atrial rate": "bpm"}
 
 
 def bound_in_words(bound: Bound) -> str:
-    """`qrs >= 120 (slack 10)`, `no p_present`, `st_j.LEAD >= UDMI (slack 0.05), by value, in two neighbours`."""
+    """`qrs >= 120 (slack 10)`, `no p_present`, `st_j.LEAD >= UDMI (slack 0.05), by value, in two
+    neighbours`."""
     key = f"`{bound.key}`"
     if bound.key in YES_NO:
         return key if bound.at_least == 1 else f"no {key}"

@@ -68,7 +68,8 @@ def pages(folder: Path, numbers: range) -> Path:
 
 
 class Model:
-    """Knows atrial fibrillation well and LBBB somewhat, guesses at the rest, and always says no."""
+    """Knows atrial fibrillation well and LBBB somewhat, chooses at random for the rest, and always
+    says no."""
 
     def __init__(self) -> None:
         self.device = "made up"

@@ -12,10 +12,10 @@ import pytest
 from calibration.ecgbench import ONLY_OPTIONS
 from calibration.synthetic import Labels, Recording, recording_at
 from calibration.synthetic.findings import CODE15, CPSC, PTBXL
+from calibration.synthetic.question import Question
 from calibration.synthetic.questions import (
     BENCH,
     TASKS,
-    Question,
     questions,
     vocabulary_corpus,
 )

@@ -133,7 +133,7 @@ def test_labels_of_real_records_use_the_same_words() -> None:
 def test_real_wfdb_recordings_are_read_and_drawn(shared: Path) -> None:
     headers = sorted((shared / "ecg" / "records").rglob("*.hea"))
     if not headers:
-        pytest.skip("no WFDB recordings beside the checkout")
+        pytest.skip("no WFDB recordings next to the checkout")
     for header in headers:
         recording = read_wfdb(header)
         assert recording.signal.shape == (12, 5000)
@@ -144,7 +144,7 @@ def test_real_wfdb_recordings_are_read_and_drawn(shared: Path) -> None:
 def test_real_limb_leads_obey_einthoven(shared: Path) -> None:
     path = shared / "ecg" / "records" / "ptbxl_fold9.npz"
     if not path.is_file():
-        pytest.skip("no packed recordings beside the checkout")
+        pytest.skip("no packed recordings next to the checkout")
     packed = open_packed(path)
     assert len(packed) == 81
     for index in range(0, 81, 8):
