@@ -13,6 +13,7 @@ import pytest
 
 from pulse_edge.audit_log.log import AuditLog
 from pulse_edge.cli.main import main
+from pulse_edge.errors import EngineError
 from pulse_edge.inference import decoding
 from pulse_edge.inference.decoding import Piece
 
@@ -39,13 +40,13 @@ def command(
     monkeypatch.setenv("PULSE_EDGE_AUDIT_LOG", str(tmp_path / "log"))
     page = measured_pages.write(tmp_path)
 
-    def run(name: str, *more: str) -> str:
+    def run(name: str, *more: str, code: int = 0) -> str:
         arguments = [str(page), "--kit", str(tiny_kit), "--device", "cpu", "--threads", "1", *more]
         monkeypatch.setattr(sys, "argv", ["pulse-edge", name, *arguments])
         with pytest.raises(SystemExit) as ended:
             main()
         out = capsys.readouterr()
-        assert ended.value.code == 0, out.err
+        assert ended.value.code == code, out.err
         return out.out
 
     return run
@@ -64,6 +65,23 @@ def test_redirected_text_has_the_contradiction_above_the_words(command, tmp_path
     assert "Ventricular rate: mean 66 bpm" in text
     assert "Statements against the trace: 2 contradicted, 0 supported, 0 not measurable." in text
     assert ["rate", "contradicted"] in checks_in_the_log(tmp_path)
+
+
+def test_terminal_shows_the_words_as_they_come(  # type: ignore[no-untyped-def]
+    command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    text = command("interpret")
+    assert text.index(WORDS) < text.index(f"CONTRADICTION: {SENTENCE}")
+
+
+def test_words_before_a_fault_are_printed(command, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    def broken_answer(*_of_the_model: object) -> Iterator[Piece]:
+        yield Piece(3, "Sinus bradycardia")
+        raise EngineError("The engine failed. Run again.")
+
+    monkeypatch.setattr(decoding, "generate", broken_answer)
+    assert "Sinus bradycardia" in command("interpret", code=1)
 
 
 def test_files_of_every_form_have_the_contradiction_above_the_words(  # type: ignore[no-untyped-def]
