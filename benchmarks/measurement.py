@@ -169,7 +169,8 @@ def table(title: str, scores: list[Score]) -> None:
     )
     print(f"  correlation median {np.median([c[1] for c in leads]) if leads else 0:.3f}")
     print(
-        f"  valid leads {len(valid)}, with a correlation below 0.8: {len(wrong)} ({len(wrong) / max(len(valid), 1):.1%})"
+        f"  valid leads {len(valid)} of {len(LEADS) * len(judged)}, with a correlation below 0.8: "
+        f"{len(wrong)} ({len(wrong) / max(len(valid), 1):.1%})"
     )
     print(f"  nothing traced: {sum(s.snr is None for s in judged)} of {len(judged)}")
     print(

@@ -35,6 +35,8 @@ REPORTED = 0.96
 """Score below which a lead is not reported. In the photographs 44 of 336 leads are wrong, 2 of the 192 with at least this score."""
 HIDDEN = 0.6
 """Share of the time round the R peaks that must be traced: without its QRS complexes a lead is of no use."""
+FEWEST = 4
+"""Where fewer leads than that agree with themselves the traces have left the ink, and the rest is right by chance."""
 STILL_MV = 0.15
 """Range of a lead that is flat: it has no beats that could agree. It is reported if COMPLETE of it is traced."""
 COMPLETE = 0.9
@@ -221,6 +223,11 @@ def reported(signal: TracedSignal, *, layout_sure: bool = True) -> TracedSignal:
         if not good and np.isfinite(signal.millivolts[LEADS.index(lead)]).any():
             scores[lead] = 0.0
             reasons.append(f"{lead} is left out: {_objection(evidence.get(lead))}.")
+    if 0 < sum(score > 0 for score in scores.values()) < FEWEST and len(reasons) >= FEWEST:
+        scores = dict.fromkeys(LEADS, 0.0)
+        reasons.append(
+            "The other leads are left out as well, because so few traces followed the ink."
+        )
     return _without(signal, scores, tuple(reasons))
 
 

@@ -77,6 +77,20 @@ def test_a_lead_whose_qrs_complexes_are_hidden_is_left_out() -> None:
     )
 
 
+def test_few_right_leads_among_many_wrong_ones_are_left_out() -> None:
+    signal = page("12x1")
+    cut = {}
+    for n, lead in enumerate(LEADS[:10]):
+        cut[lead] = lead_of(signal, lead)
+        for complex_ in qrs(signal, lead)[n % 3 :: 3]:
+            ends = cut[lead][[complex_.start, complex_.stop]]
+            cut[lead][complex_] = np.linspace(*ends, 70)
+    result = reported(changed(signal, **cut))
+    assert not result.valid.any()
+    assert len(result.reasons) > 9
+    assert result.reasons[-1].startswith("The other leads are left out as well")
+
+
 def test_a_page_whose_limb_leads_contradict_each_other_has_no_leads() -> None:
     signal = page()
     wrong = changed(signal, II=-lead_of(signal, "II"), aVR=-lead_of(signal, "aVR"))
