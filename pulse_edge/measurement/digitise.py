@@ -33,6 +33,8 @@ SPEEDS, GAINS = (25.0, 50.0, 12.5), (10.0, 5.0, 20.0)
 """mm/s and mm/mV of carts, the usual one first."""
 SLOW = 12.5
 """mm/s that a pulse cannot show."""
+UNLIKELY = 0.2
+"""Probability of a layout over that of the likeliest one up to which a row may have been missed."""
 FOOT_MM = 3.5
 """Length of the level line before the rising stroke of a calibration pulse."""
 SHORTEST = 2.0
@@ -110,9 +112,10 @@ def digitise(
         (_signal(_plots(lines, spans, layout, grid, pulses), layout, scale, shrink), p)
         for layout, p in long_enough
     ]
-    signal = max(tried, key=lambda t: t[1] * agreement(t[0].millivolts) ** 2)[0]
+    signal, chance = max(tried, key=lambda t: t[1] * agreement(t[0].millivolts) ** 2)
+    sure = chance > UNLIKELY * max(layouts.values(), default=0.0)
     facts = replace(facts, polarity=polarity(signal.millivolts))
-    return Digitised(reported(signal), facts)
+    return Digitised(reported(signal, layout_sure=sure), facts)
 
 
 def nothing(reason: str) -> Digitised:

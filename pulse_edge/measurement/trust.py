@@ -195,15 +195,16 @@ def scored(evidence: Evidence) -> float:
     return float(1 / (1 + np.exp(-total)))
 
 
-def reported(signal: TracedSignal) -> TracedSignal:
+def reported(signal: TracedSignal, *, layout_sure: bool = True) -> TracedSignal:
     """Score the leads of a signal and take out those that are probably wrong, with a reason for each.
 
-    A page without beats is returned as it is.
+    A page without beats is returned as it is. Where the layout is not sure, one triple of limb leads that contradict each
+    other is enough to show that a row was missed.
     """
     evidence = evidence_of(signal)
     if not evidence:
         return signal
-    if _named_wrongly(signal):
+    if _named_wrongly(signal, layout_sure=layout_sure):
         reason = (
             "The limb leads contradict Einthoven's and Goldberger's laws: the leads of this page were not recognised, "
             "or their traces were not followed."
@@ -223,9 +224,11 @@ def reported(signal: TracedSignal) -> TracedSignal:
     return _without(signal, scores, tuple(reasons))
 
 
-def _named_wrongly(signal: TracedSignal) -> bool:
+def _named_wrongly(signal: TracedSignal, *, layout_sure: bool) -> bool:
     laws = [value for value, _ in triples(signal.millivolts) if not np.isnan(value)]
-    return len(laws) == 2 and max(laws) < WRONG_NAMES
+    if layout_sure:
+        return len(laws) == 2 and max(laws) < WRONG_NAMES
+    return bool(laws) and min(laws) < WRONG_NAMES
 
 
 def _objection(evidence: Evidence | None) -> str:

@@ -210,15 +210,28 @@ def test_half_a_pulse_leaves_the_speed_uncertain() -> None:
 def test_a_coloured_grid_as_dark_as_the_trace_does_not_cut_qrs_complexes() -> None:
     style = PageStyle(
         px_per_mm=8.0,
-        paper=(225, 228, 226),
-        major=(118, 80, 84),
-        minor=(225, 228, 226),
-        major_mm=0.3,
-        ink=(66, 66, 68),
-        ink_px=2.6,
+        row_mm=36.0,
+        paper=(225, 230, 228),
+        major=(110, 66, 72),
+        minor=(225, 230, 228),
+        major_mm=0.35,
+        ink=(66, 70, 72),
+        ink_px=1.6,
         soft_px=0.8,
     )
     page = draw(recording(), style)
-    signal = traced(page).signal
-    assert signal.valid.any(axis=1).sum() == 12
-    assert np.median([snr(page, lead, signal.millivolts[n]) for n, lead in enumerate(LEADS)]) > 13
+    _, packed = cv2.imencode(".jpg", page.image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])
+    image = np.asarray(cv2.imdecode(packed, cv2.IMREAD_COLOR), np.uint8)[:, :, ::-1]
+    signal = traced(replace(page, image=np.ascontiguousarray(image))).signal
+    assert signal.layout == "3x4+1"
+    assert min(snr(page, lead, signal.millivolts[n]) for n, lead in enumerate(LEADS)) > 9
+
+
+def test_a_rule_below_the_traces_is_no_row() -> None:
+    page = draw(recording(), PageStyle(layout="6x2", row_mm=26.0, px_per_mm=6.0))
+    height, width = page.image.shape[:2]
+    image = page.image.copy()
+    image[height - 20 : height - 18, 10 : width - 10] = 0
+    signal = traced(replace(page, image=image)).signal
+    assert signal.layout == "6x2"
+    assert np.median([snr(page, lead, signal.millivolts[n]) for n, lead in enumerate(LEADS)]) > 14

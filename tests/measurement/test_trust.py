@@ -86,6 +86,14 @@ def test_a_page_whose_limb_leads_contradict_each_other_has_no_leads() -> None:
     assert "Einthoven" in result.reasons[0]
 
 
+def test_one_contradiction_is_enough_where_a_row_may_have_been_missed() -> None:
+    signal = page()
+    wrong = changed(signal, II=-lead_of(signal, "II"))
+    assert reported(wrong).valid.any()
+    assert not reported(wrong, layout_sure=False).valid.any()
+    assert reported(signal, layout_sure=False).valid.any(axis=1).all()
+
+
 def test_a_flat_lead_is_reported() -> None:
     signal = page()
     values = lead_of(signal, "V6")
