@@ -2,9 +2,10 @@
 
     python benchmarks/measurement.py trace [--pages 40] [--seed 0] [--shared ../shared] [--sets clean,photos]
 
-`clean`: recordings of LUDB and PTB-XL drawn in all layouts. `photos`: phone photographs of printed recordings. The SNR of a page
-is the power of its leads over that of their errors, with a shift of up to 0.2 s and an offset of each lead free. Pages without a
-pulse whose gain or speed is not the usual one are counted apart: nothing on them tells the scale.
+`clean`: recordings of LUDB and PTB-XL drawn in all layouts. `photos`: phone photographs of printed
+recordings. The SNR of a page is the power of its leads over that of their errors, with a shift of
+up to 0.2 s and an offset of each lead free. Pages without a pulse whose gain or speed is not the
+usual one are counted apart: nothing on them tells the scale.
 """
 
 from __future__ import annotations
@@ -54,7 +55,8 @@ class Score:
 
 
 def compared(truth: Signals, traced: npt.NDArray[np.float32]) -> tuple[float, float, float] | None:
-    """Power of the truth, power of the error, correlation, at the best shift; None where there is less than 0.2 s."""
+    """Power of the truth, power of the error, correlation, at the best shift; None where there is
+    less than 0.2 s."""
     at = np.flatnonzero(np.isfinite(traced))
     best: tuple[float, float, float] | None = None
     for shift in range(-SHIFT, SHIFT + 1):

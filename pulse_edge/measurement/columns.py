@@ -1,6 +1,7 @@
 """Find the bars between the columns of a page.
 
-In: the traced lines of rows, and where the columns should meet. Out: where they do, and the stretches that a bar covers.
+In: the traced lines of rows, and where the columns should meet. Out: where they do, and the
+stretches that a bar covers.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ REACH_MM = 5.0
 """How far from where equal columns would meet a bar is looked for."""
 HEIGHT_MM = (2.5, 16.0)
 OUT_MM = 0.9
-"""How far a bar sticks out of the trace above and below."""
+"""How far a bar reaches out of the trace above and below."""
 WIDTH_MM = 1.3
 TOGETHER_MM = 2.0
 """How far bars of one boundary stand from one another across the rows."""
@@ -40,7 +41,8 @@ class Bar:
 
 
 def find_bars(lines: tuple[Line, ...], place: float, across: float, down: float) -> dict[int, Bar]:
-    """Find the bars near `place` (pixels) in the rows: row -> bar; empty where most rows have none there."""
+    """Find the bars near `place` (pixels) in the rows: row -> bar; empty where most rows have none
+    there."""
     every = [
         (row, bar) for row, line in enumerate(lines) for bar in _bars(line, place, across, down)
     ]

@@ -1,6 +1,8 @@
-"""Check traced leads against one another: what is printed at the same time obeys Einthoven's and Goldberger's laws.
+"""Check traced leads against one another: what is printed at the same time obeys Einthoven's and
+Goldberger's laws.
 
-In: twelve leads in millivolts. Out: by how much each lead's score is reduced, and which lead a rhythm strip shows.
+In: twelve leads in millivolts. Out: by how much each lead's score is reduced, and which lead a
+rhythm strip shows.
 """
 
 from __future__ import annotations
@@ -22,13 +24,15 @@ _TRIPLES = (("II", (("I", 1.0), ("III", 1.0))), ("aVR", (("aVL", -1.0), ("aVF", 
 
 
 def agreement(millivolts: Millivolts) -> float:
-    """Give how well the limb leads obey the laws, 0.05 to 1: the mean correlation of the triples that are there."""
-    found = [v for v, _ in triples(millivolts) if not np.isnan(v)]
-    return float(np.clip(np.mean(found), 0.05, 1)) if found else 0.5
+    """Give how well the limb leads obey the laws, 0.05 to 1: the mean correlation of the triples
+    that are there."""
+    matches = [v for v, _ in triples(millivolts) if not np.isnan(v)]
+    return float(np.clip(np.mean(matches), 0.05, 1)) if matches else 0.5
 
 
 def factors(millivolts: Millivolts) -> npt.NDArray[np.float64]:
-    """Give a factor (12,) for the score of each lead: 1, or DOUBTED for limb leads that contradict one another."""
+    """Give a factor (12,) for the score of each lead: 1, or DOUBTED for limb leads that contradict
+    one another."""
     out = np.ones(len(LEADS))
     for correlation, leads in triples(millivolts):
         if correlation < AGREES:  # false where it is NaN
@@ -38,7 +42,8 @@ def factors(millivolts: Millivolts) -> npt.NDArray[np.float64]:
 
 
 def triples(millivolts: Millivolts) -> list[tuple[float, tuple[str, ...]]]:
-    """Correlation of one lead with what the other two of a triple say, NaN where one is missing; and the leads."""
+    """Correlation of one lead with what the other two of a triple say, NaN where one is missing;
+    and the leads."""
     out = []
     for name, parts in _TRIPLES:
         sides = [sign * millivolts[LEADS.index(part)].astype(np.float64) for part, sign in parts]
@@ -49,7 +54,8 @@ def triples(millivolts: Millivolts) -> list[tuple[float, tuple[str, ...]]]:
 
 
 def strip_lead(strip: npt.NDArray[np.float32], millivolts: Millivolts, usual: str) -> str:
-    """Give the lead that a rhythm strip (samples,) shows: the one it is most like at the time at which both are printed."""
+    """Give the lead that a rhythm strip (samples,) shows: the one it is most like at the time at
+    which both are printed."""
     alike = [
         max(_correlation(strip, np.roll(lead, shift)) for shift in _SHIFTS) for lead in millivolts
     ]

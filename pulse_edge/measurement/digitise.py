@@ -1,6 +1,7 @@
 """A flat page -> the 12-lead signal that is printed on it, in millivolts and seconds.
 
-In: an upright RGB page, the scale of its grid, and how probable each layout is. Out: `TracedSignal`.
+In: an upright RGB page, the scale of its grid, and how probable each layout is. Out:
+`TracedSignal`.
 """
 
 from __future__ import annotations
@@ -68,11 +69,13 @@ def digitise(
     layouts: Mapping[str, float],
     rows: Sequence[float] = (),
 ) -> Digitised:
-    """Trace a page (H, W, 3); `across` and `down` in pixels per mm along and over the rows, None without a grid.
+    """Trace a page (H, W, 3); `across` and `down` in pixels per mm along and over the rows, None
+    without a grid.
 
-    `layouts` says how probable each layout is; `rows` are y in pixels of rows that were found by other means.
+    `layouts` says how probable each layout is; `rows` are y in pixels of rows that were found by
+    other means.
     """
-    known = across is not None and down is not None
+    has_grid = across is not None and down is not None
     if across is None or down is None:
         across = down = page.shape[1] / PAGE_MM
     shrink = min(1.0, FINEST / (across * down) ** 0.5)
@@ -80,8 +83,8 @@ def digitise(
         size = round(page.shape[1] * shrink), round(page.shape[0] * shrink)
         page = np.asarray(cv2.resize(page, size, interpolation=cv2.INTER_AREA), np.uint8)
         across, down = across * shrink, down * shrink
-    grid = find_grid(page, across, down) if known else even(across, down)
-    ink = without_frame(find_ink(page, grid, seen=known))
+    grid = find_grid(page, across, down) if has_grid else even(across, down)
+    ink = without_frame(find_ink(page, grid, has_grid=has_grid))
     lines = traced_rows(ink, [y * shrink for y in rows])
     pulses = find_pulses(lines, across, down)
     if not lines and len(rows) > 1:
@@ -93,7 +96,7 @@ def digitise(
         count = "No row" if not lines else "One row" if len(lines) == 1 else f"{len(lines)} rows"
         return nothing(f"{count} of traces found, which is no layout of twelve leads.")
     spans = extents(lines, pulses, ink)
-    scale = _scale(ink, pulses, spans, known=known)
+    scale = _scale(ink, pulses, spans, has_grid=has_grid)
     facts = _facts(
         lines,
         _plots(lines, spans, choices[0][0], grid, pulses),
@@ -151,14 +154,15 @@ def _facts(
 
 
 def _scale(
-    ink: Ink, pulses: tuple[Pulse, ...], spans: list[tuple[int, int]], *, known: bool
+    ink: Ink, pulses: tuple[Pulse, ...], spans: list[tuple[int, int]], *, has_grid: bool
 ) -> Scale:
-    """Speed and gain by the pulses; without a grid they stand for what the page's assumed millimetres are."""
-    if known and not pulses:
+    """Speed and gain by the pulses; without a grid they stand for what the page's assumed
+    millimetres are."""
+    if has_grid and not pulses:
         return Scale(SPEEDS[0], GAINS[0], False, False)
     high = float(np.median([p.height for p in pulses])) / ink.down / MILLIVOLTS if pulses else 0.0
     long = float(np.median([p.length for p in pulses])) / ink.across / SECONDS if pulses else 0.0
-    if known:
+    if has_grid:
         speed, speed_certain = _nearest(long, SPEEDS)
         if speed == SLOW:  # many carts print a pulse of half the length at the usual speed
             speed, speed_certain = SPEEDS[0], False
@@ -180,7 +184,7 @@ def _nearest(value: float, usual: tuple[float, ...]) -> tuple[float, bool]:
     return (best, True) if near else (usual[0], False)
 
 
-# ---------------------------------------------------------------------------------------------- where the traces begin and end
+# ---------------------------------------------------------------------------------------------- whe
 
 
 def extents(lines: tuple[Line, ...], pulses: tuple[Pulse, ...], ink: Ink) -> list[tuple[int, int]]:
@@ -208,7 +212,8 @@ def _extent(line: Line, pulses: list[Pulse], ink: Ink) -> tuple[int, int]:
 
 
 def _past_foot(there: Mask, edge: float, way: int, mm: float, stroke: float) -> int:
-    """The column where a trace begins that a pulse precedes: past the gap after the pulse's foot, or at the pulse itself."""
+    """The column where a trace begins that a pulse precedes: past the gap after the pulse's foot,
+    or at the pulse itself."""
     start = round(edge + way * (stroke / 2 + 0.5 * mm))
     gap = max(2, round(0.3 * mm))
     for x in range(start, start + way * round(3.5 * mm), way):
@@ -236,7 +241,7 @@ def _pieces(there: Mask, gap: int) -> list[tuple[int, int]]:
     return pieces
 
 
-# --------------------------------------------------------------------------------------------------------- pixels to millivolts
+# --------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
@@ -271,7 +276,7 @@ def _plots(
     ]
     plots = []
     for row, (line, span) in enumerate(zip(lines, spans, strict=True)):
-        bars = [found[row] for found in meets if row in found]
+        bars = [matches[row] for matches in meets if row in matches]
         # Some carts print a pulse before each column; the lead begins after it.
         foot = FOOT_MM * grid.across
         bars += [Bar(p.left - foot, p.right + line.stroke) for p in pulses if p.row == row]
@@ -286,21 +291,22 @@ def _with_cuts(
     layout: Layout,
     grid: GridMap,
 ) -> list[Plot]:
-    """The plots with where the columns meet in each: at its bar, at the usual place of the bars, or at equal distances."""
+    """The plots with where the columns meet in each: at its bar, at the usual place of the bars, or
+    at equal distances."""
     begin, end = (
         float(np.median([getattr(plot, name) for plot in plots])) for name in ("begin", "end")
     )
     usual = np.linspace(begin, end, layout.columns + 1)
     own: dict[tuple[int, int], float] = {}
-    for n, found in enumerate(meets):
-        for row, bar in found.items():
+    for n, matches in enumerate(meets):
+        for row, bar in matches.items():
             place = np.array([bar.middle], np.float32)
             level = np.interp(place, np.arange(len(lines[row].path)), lines[row].path).astype(
                 np.float32
             )
             own[row, n] = float(grid.millimetres(place, level)[0][0])
-        if found:
-            usual[n + 1] = float(np.median([own[row, n] for row in found]))
+        if matches:
+            usual[n + 1] = float(np.median([own[row, n] for row in matches]))
     return [
         replace(
             plot,
@@ -373,7 +379,8 @@ def _path(plot: Plot, values: Float, places: npt.NDArray[np.floating], shrink: f
 
 
 def _sampled(plot: Plot, first: float, last: float, places: npt.NDArray[np.floating]) -> Float:
-    """Millimetres above their median of a trace at `places` on the paper (mm); NaN outside `first` to `last` and in gaps."""
+    """Millimetres above their median of a trace at `places` on the paper (mm); NaN outside `first`
+    to `last` and in gaps."""
     out = np.full(len(places), np.nan, np.float32)
     inside = (plot.x >= first) & (plot.x <= last)
     there = inside & np.isfinite(plot.y)
@@ -383,7 +390,7 @@ def _sampled(plot: Plot, first: float, last: float, places: npt.NDArray[np.float
     x = np.maximum.accumulate(plot.x)
     near = np.clip(np.searchsorted(x, places), 1, len(x) - 1)
     near -= places - x[near - 1] < x[near] - places
-    seen = (places >= first) & (places <= last) & there[near]
-    values = np.interp(places[seen], x[there], plot.y[there])
-    out[seen] = values - float(np.median(plot.y[there]))
+    visited = (places >= first) & (places <= last) & there[near]
+    values = np.interp(places[visited], x[there], plot.y[there])
+    out[visited] = values - float(np.median(plot.y[there]))
     return out

@@ -25,7 +25,8 @@ class TracedRows:
     pulse: str
     """`left`, `right`, `both` or empty: at which end of the rows a calibration pulse stands."""
     polarity: tuple[tuple[str, int], ...] = ()
-    """(lead, 1 or -1) for I, II and aVR: whether the largest deflection goes up or down; 0 where neither is clearly larger."""
+    """(lead, 1 or -1) for I, II and aVR: whether the largest deflection goes up or down; 0 where
+    neither is clearly larger."""
 
     @property
     def all_flat(self) -> bool:
@@ -34,7 +35,8 @@ class TracedRows:
 
 
 def is_flat(y_mm: np.typing.NDArray[np.float32]) -> bool:
-    """Whether a trace, in millimetres, is a flat line; baseline wander over more than 2 seconds does not count."""
+    """Whether a trace, in millimetres, is a flat line; baseline wander over more than 2 seconds
+    does not count."""
     there = y_mm[np.isfinite(y_mm)]
     if there.size < 50:
         return True

@@ -1,8 +1,9 @@
 """Follow a page's grid, however it is bent: from pixels to millimetres of paper.
 
-In: how dark the page is, and the mean scale of its grid. Out: `GridMap`. The page is multiplied by the wave of the grid's own
-spacing and smoothed over some cells; the phase that remains tells how far the lines lie from where an even grid has them. The
-phases are unwrapped from the clearest place outwards.
+In: how dark the page is, and the mean scale of its grid. Out: `GridMap`. The page is multiplied by
+the wave of the grid's own spacing and smoothed over some cells; the phase that remains tells how
+far the lines lie from where an even grid has them. The phases are unwrapped from the clearest place
+outwards.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ NODE_MM = 1.5
 CLEAR = 2.5
 """Amplitude of the grid's wave over that of waves that no grid has, from which on it is followed."""
 EVEN_MM = 0.2
-"""Three quarters of the page lie as near as that to where an even grid would have them: then it is even."""
+"""Three quarters of the page lie as near as that to where an even grid would have them: then it is
+even."""
 COARSE_MM = 7.0
 """Sigma of the window over which phases are smoothed to be unwrapped."""
 CROWDED = 0.05
@@ -48,9 +50,11 @@ class GridMap:
     """Mean pixels per millimetre along the rows."""
     down: float
     node: tuple[float, float]
-    """Distance of the nodes across and down in pixels; the first lies half of that from the page's corner."""
+    """Distance of the nodes across and down in pixels; the first lies half of that from the page's
+    corner."""
     shift: Float
-    """(2, h, w) millimetres that the grid is moved right and down at each node; all zero on an even page."""
+    """(2, h, w) millimetres that the grid is moved right and down at each node; all zero on an even
+    page."""
 
     def millimetres(self, x: Float, y: Float) -> tuple[Float, Float]:
         """Millimetres to the right and down of points given in pixels."""
@@ -81,7 +85,8 @@ def even(across: float, down: float) -> GridMap:
 
 
 def follow_grid(dark: Float, trace: Mask, across: float, down: float) -> GridMap:
-    """Follow the grid of a page, given how dark it is (H, W); the map is even where no lines are to be seen.
+    """Follow the grid of a page, given how dark it is (H, W); the map is even where no lines are to
+    be seen.
 
     What is `trace` (H, W) or print is left out, so that it does not draw the lines towards itself.
     Lines 5 mm apart are followed where there are any, as they cannot be taken for their neighbours,
@@ -102,7 +107,8 @@ def follow_grid(dark: Float, trace: Mask, across: float, down: float) -> GridMap
 def _followed(
     dark: Float, free: Mask, across: float, down: float, lines: tuple[float, float]
 ) -> tuple[GridMap, float] | None:
-    """The map by lines of a spacing (mm) at so many pixels per mm, and how clear they are; None where they are not clear.
+    """The map by lines of a spacing (mm) at so many pixels per mm, and how clear they are; None
+    where they are not clear.
 
     Only what is `free` (H, W) is looked at.
     """
@@ -139,7 +145,8 @@ def _followed(
 
 
 def _straightened(field: Float, strength: Float) -> Float:
-    """The plane through a field of shifts (h, w) in mm where it is one but for noise, else the field."""
+    """The plane through a field of shifts (h, w) in mm where it is one but for noise, else the
+    field."""
     y, x = (v.ravel() for v in np.indices(field.shape, dtype=np.float64))
     terms = np.stack([np.ones_like(x), x / x.max() - 0.5, y / y.max() - 0.5], axis=1)
     values, weight = field.ravel().astype(np.float64), strength.ravel().astype(np.float64)
@@ -155,7 +162,8 @@ def _straightened(field: Float, strength: Float) -> Float:
 
 
 def _demodulated(dark: Float, axis: int, period: float, nodes: tuple[int, int]) -> Complex:
-    """Amplitude and phase of lines of `period` pixels: the mean of each node's cell, smoothed over some of them."""
+    """Amplitude and phase of lines of `period` pixels: the mean of each node's cell, smoothed over
+    some of them."""
     phase = 2 * np.pi * np.arange(dark.shape[axis]) / period
     shape = (1, -1) if axis == 1 else (-1, 1)
     cells = [
@@ -172,7 +180,8 @@ def _demodulated(dark: Float, axis: int, period: float, nodes: tuple[int, int]) 
 
 
 def _phase(wave: Complex) -> Float:
-    """Phases (h, w) without jumps: those of a wider window are unwrapped, and the narrow one's are next to them.
+    """Phases (h, w) without jumps: those of a wider window are unwrapped, and the narrow one's are
+    next to them.
 
     Where trace or a fold hides the lines, a narrow window alone may skip one.
     """
@@ -185,7 +194,8 @@ def _phase(wave: Complex) -> Float:
 
 
 def _unwrapped(wave: Complex) -> Float:
-    """Phases (h, w) without jumps, grown from the clearest node outwards; faint nodes take those of their neighbours."""
+    """Phases (h, w) without jumps, grown from the clearest node outwards; faint nodes take those of
+    their neighbours."""
     height, width = wave.shape
     strength, angle = np.abs(wave), np.angle(wave)
     usual = float(np.median(strength))

@@ -1,9 +1,10 @@
 """Separate the ink of the traces from paper and grid.
 
-In: an upright RGB page with rows along its x axis, and its scale. Out: `Ink`, a map of how surely each pixel is trace.
+In: an upright RGB page with rows along its x axis, and its scale. Out: `Ink`, a map of how surely
+each pixel is trace.
 
-A coloured grid vanishes in the brightest channel of the picture. Where its lines are darker, ink along them has to be darker
-than they are (grid.py knows where they lie, on a bent page too).
+A coloured grid vanishes in the brightest channel of the picture. Where its lines are darker, ink
+along them has to be darker than they are (grid.py knows where they lie, on a bent page too).
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ Mask = npt.NDArray[np.bool_]
 FAINTEST = 0.10
 """Share of the paper's brightness that a trace is darker at least."""
 STRIPE_MM = 0.35
-"""Half the width of the stripe along a line of the grid in which a trace has to be darker than the line."""
+"""Half the width of the stripe along a line of the grid in which a trace has to be darker than the
+line."""
 STEEP_MM = 0.8
 """A stroke that is as high on either side of a line goes on behind it."""
 SOLID = 0.994
@@ -34,17 +36,22 @@ CERTAIN = 0.75
 COMPETING = 0.25
 """Depth of the grid's lines over that of the trace from which on their colour is looked at."""
 TINTED, TINT = 0.025, 6.0
-"""By how much a grid is more coloured than the ink at least, and how much depth a pixel loses at most for each share of that."""
+"""By how much a grid is more coloured than the ink at least, and how much depth a pixel loses at
+most for each share of that."""
 MOST_LINES = 0.6
 """Share of a coloured grid's pixels that vanish with their colour where less than TINT suffices."""
 PALE = 0.8
-"""Depth of the grid's lines over that of the trace below which the two are told apart by depth alone."""
+"""Depth of the grid's lines over that of the trace below which the two are told apart by depth
+alone."""
 COVERED = 0.2
-"""Share of the stripes of a grid's lines that is as dark as the trace from which on the lines are; a line takes a third."""
+"""Share of the stripes of a grid's lines that is as dark as the trace from which on the lines are;
+a line takes a third."""
 RULE_MM, FRAME = 25.0, 0.5
-"""Least length of a printed rule, and share of the page that a frame spans; the uprights of a pulse have 20 mm at most."""
+"""Least length of a printed rule, and share of the page that a frame spans; the uprights of a pulse
+have 20 mm at most."""
 PALEST = 0.35
-"""Cover of the middle of a stroke from which on it is ink; a stroke thinner than a pixel that lies on two has half."""
+"""Cover of the middle of a stroke from which on it is ink; a stroke thinner than a pixel that lies
+on two has half."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,9 +59,11 @@ class Ink:
     """How surely each pixel is trace."""
 
     cover: Float
-    """(H, W) 0..1: 0 is paper or grid, 1 is solid ink; the edges of a stroke are in between, by how much they cover."""
+    """(H, W) 0..1: 0 is paper or grid, 1 is solid ink; the edges of a stroke are in between, by how
+    much they cover."""
     upright: Mask | None
-    """(H, W): where the upright lines of a grid lie that is not much paler than the trace; None for a pale grid."""
+    """(H, W): where the upright lines of a grid lie that is not much paler than the trace; None for
+    a pale grid."""
     level: Mask | None
     """(H, W): where its level lines lie."""
     dark: bool
@@ -75,11 +84,12 @@ class Ink:
         return math.sqrt(self.across * self.down)
 
 
-def find_ink(page: Pixels, grid: GridMap, *, seen: bool = True) -> Ink:
-    """Find the ink of a page (H, W, 3) whose grid lies as in `grid`; `seen` is false where there is none."""
+def find_ink(page: Pixels, grid: GridMap, *, has_grid: bool = True) -> Ink:
+    """Find the ink of a page (H, W, 3) whose grid lies as in `grid`; `has_grid` is false where there is
+    none."""
     depth = darkness(brightest(page), (grid.across * grid.down) ** 0.5)
     solid = max(float(np.quantile(depth[::2, ::2], SOLID)), 2 * FAINTEST)
-    if not seen:
+    if not has_grid:
         return Ink(
             _cover(depth, _floor(depth, solid), solid), None, None, False, grid.across, grid.down
         )
@@ -113,7 +123,8 @@ def find_grid(page: Pixels, across: float, down: float) -> GridMap:
 
 
 def without_frame(ink: Ink) -> Ink:
-    """Take out a frame that is printed round the traces: straight level and upright lines that meet and span the page."""
+    """Take out a frame that is printed round the traces: straight level and upright lines that meet
+    and span the page."""
     height, width = ink.cover.shape
     mask = ink.mask.astype(np.uint8)
     level = cv2.morphologyEx(
@@ -136,7 +147,8 @@ def without_frame(ink: Ink) -> Ink:
 
 
 def _bridged(cover: Float, level: Mask, down: float) -> Float:
-    """The cover (H, W) with steep strokes made whole where they cross a level line of the grid that is as dark as they are."""
+    """The cover (H, W) with steep strokes made whole where they cross a level line of the grid that
+    is as dark as they are."""
     steep = np.ones((max(3, round(STEEP_MM * down)), 1), np.uint8)
     reach = np.ones((round(2 * STRIPE_MM * down) + 3, 1), np.uint8)
     off = cv2.morphologyEx(np.where(level, np.float32(0), cover), cv2.MORPH_OPEN, steep)
@@ -145,10 +157,12 @@ def _bridged(cover: Float, level: Mask, down: float) -> Float:
 
 
 def _without_tint(page: Pixels, depth: Float, lines: Mask, solid: float) -> Float | None:
-    """Take the colour of the grid out of the depth (H, W); None where the grid is as neutral as the ink.
+    """Take the colour of the grid out of the depth (H, W); None where the grid is as neutral as the
+    ink.
 
-    In a photograph of a red grid its lines are nearly as dark as the trace, and coloured. The darkness of a pixel in the
-    three channels is ink plus grid, each in its own colour; what is grid comes off.
+    In a photograph of a red grid its lines are nearly as dark as the trace, and coloured. The
+    darkness of a pixel in the three channels is ink plus grid, each in its own colour; what is grid
+    comes off.
     """
     mm = max(2.0, depth.shape[1] / 300)
     colours = np.stack([darkness(channel, mm) for channel in cv2.split(np.ascontiguousarray(page))])
@@ -217,7 +231,8 @@ def _floor(depth: Float, solid: float) -> float:
 
 
 def _cover(depth: Float, floor: Float | float, solid: float) -> Float:
-    """How much ink covers each pixel, 0..1; a stroke that is too thin to be solid counts as solid along its middle."""
+    """How much ink covers each pixel, 0..1; a stroke that is too thin to be solid counts as solid
+    along its middle."""
     cover = np.clip((depth - floor) / np.maximum(solid - floor, 1e-3), 0, 1).astype(np.float32)
     middle = cv2.dilate(cover, np.ones((3, 3), np.uint8))
     return np.asarray(cover / np.maximum(middle, PALEST), np.float32)

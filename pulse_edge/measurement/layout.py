@@ -1,6 +1,7 @@
 """Which lead stands where on a page: rows, columns and rhythm strips.
 
-In: the number of rows, what is seen between their columns, and how probable each layout is. Out: `Layout`.
+In: the number of rows, what is seen between their columns, and how probable each layout is. Out:
+`Layout`.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class Layout:
 
     @property
     def columns(self) -> int:
-        """Leads beside one another in a row that is no strip."""
+        """Leads next to one another in a row that is no strip."""
         return len(self.rows[0])
 
     @property
@@ -75,14 +76,14 @@ LAYOUTS = (
 """The layouts that carts print."""
 
 
-def fitting(count: int, seen: Mapping[str, float]) -> list[tuple[Layout, float]]:
-    """Give the layouts of a page with `count` rows, and how probable each is by what is `seen`."""
-    part = seen.get("partial", 0.0)
+def fitting(count: int, layouts: Mapping[str, float]) -> list[tuple[Layout, float]]:
+    """Give the layouts of a page with `count` rows, and how probable each is by `layouts`."""
+    part = layouts.get("partial", 0.0)
     return [
         (
             layout,
             max(
-                part if layout.partial else seen.get(layout.name, 0.0),
+                part if layout.partial else layouts.get(layout.name, 0.0),
                 RARE if layout.rare else UNSEEN,
             ),
         )

@@ -1,10 +1,11 @@
 """Decide which of two rows owns ink in which their traces have grown together.
 
-In: for each row the run of ink that its path passes, column by column. Out: upper and lower limits of what belongs to each row,
-and where that cannot be told.
+In: for each row the run of ink that its path passes, column by column. Out: upper and lower limits
+of what belongs to each row, and where that cannot be told.
 
-A spike is widest where it leaves its own baseline and narrowest at its tip. So the width of the ink on either side of both
-baselines tells whose spike bridges the two rows, and whether it goes on beyond the other row's trace.
+A spike is widest where it leaves its own baseline and narrowest at its tip. So the width of the ink
+on either side of both baselines tells whose spike bridges the two rows, and whether it goes on
+beyond the other row's trace.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ Index = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
 NARROWER, WIDER = 0.8, 1.15
-"""Width of a spike's tip over that of its base at most; and of another spike's base over that tip at least."""
+"""Width of a spike's tip over that of its base at most; and of another spike's base over that tip
+at least."""
 LONGEST_MM = 7.0
 """Two traces that share ink for longer lie on one another."""
 BEYOND_MM = 0.8
@@ -48,7 +50,8 @@ class _Pair:
     """y of the upper row's baseline, and `lower` of the lower one's."""
     lower: float
     widths: tuple[int, int, int, int]
-    """Columns with ink just above and below the upper baseline, and just above and below the lower one."""
+    """Columns with ink just above and below the upper baseline, and just above and below the lower
+    one."""
 
 
 def part(
@@ -58,9 +61,11 @@ def part(
     stroke: float,
     mm: tuple[float, float],
 ) -> list[Owned]:
-    """Part the ink (H, W) of rows, given as first and last pixel of each row's run, -1 where there is none, and each row's path.
+    """Part the ink (H, W) of rows, given as first and last pixel of each row's run, -1 where there
+    is none, and each row's path.
 
-    `stroke` is the pen's width in pixels; `mm` are columns per millimetre across and pixels per millimetre down.
+    `stroke` is the pen's width in pixels; `mm` are columns per millimetre across and pixels per
+    millimetre down.
     """
     width = mask.shape[1]
     owned = [

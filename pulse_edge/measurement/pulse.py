@@ -1,7 +1,8 @@
 """Find the calibration pulses of a page, which tell its gain and its speed.
 
-In: the traced lines of the rows. Out: `Pulse` per row and place. A pulse is 1 mV high and 0.2 s long: two upright strokes with a
-level stroke between their upper ends. The waves of a heart have no such corners.
+In: the traced lines of the rows. Out: `Pulse` per row and place. A pulse is 1 mV high and 0.2 s
+long: two upright strokes with a level stroke between their upper ends. The waves of a heart have no
+such corners.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ LENGTH_MM = (2.0, 12.0)
 SLOPE = 0.2
 """Slope of the level stroke at most, on a bent page."""
 BROKEN_MM = 4.0
-"""By how much an upright stroke may begin below the level one, where a photograph has lost a piece of it."""
+"""By how much an upright stroke may begin below the level one, where a photograph has lost a piece
+of it."""
 LEVEL_MM = 0.35
 """By how much the upper stroke may go up or down."""
 

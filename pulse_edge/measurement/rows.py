@@ -21,11 +21,13 @@ Float = npt.NDArray[np.float32]
 LETTER_MM = 5.0
 """A piece of ink less wide than this is a letter or a mark."""
 ON_GRID = 0.55
-"""Share of a line's ink that lies on level lines of the grid from which on it is one of them; they take 0.14 of the page."""
+"""Share of a line's ink that lies on level lines of the grid from which on it is one of them; they
+take 0.14 of the page."""
 TWIN = 0.4
 """Share of its ink that a line has in common with another from which on both are the same trace."""
 EVEN = (0.72, 1.4)
-"""Distance of two neighbouring rows over the usual one, at least and at most; rhythm strips stand a little apart."""
+"""Distance of two neighbouring rows over the usual one, at least and at most; rhythm strips stand a
+little apart."""
 MANY = 14
 """More rows than any page has: lines of the grid."""
 MOST = 9
@@ -33,13 +35,15 @@ MOST = 9
 COMPLETE = 0.75
 """Share of the columns with ink in which a row that was not seen at first has some."""
 STRAIGHT, STRAIGHT_MM = 0.5, 0.25
-"""Share of the page's width that a printed rule covers at least, and how far it strays from a straight line at most."""
+"""Share of the page's width that a printed rule covers at least, and how far it strays from a
+straight line at most."""
 THROUGH = 0.3
 """Share of the page's width that ink of a row covers at least."""
 
 
 def find_rows(ink: Ink) -> tuple[float, ...]:
-    """Find y in pixels of the rows: where ink runs through much of the width, and more than above and below."""
+    """Find y in pixels of the rows: where ink runs through much of the width, and more than above
+    and below."""
     mask = traces_only(ink)
     height, width = mask.shape
     mm = ink.mm
@@ -69,7 +73,8 @@ def find_rows(ink: Ink) -> tuple[float, ...]:
 
 
 def traced_rows(ink: Ink, hints: Sequence[float] = ()) -> tuple[Line, ...]:
-    """Follow the rows of a page; lines of a dark grid, of print and of the sheet's edge are left out.
+    """Follow the rows of a page; lines of a dark grid, of print and of the sheet's edge are left
+    out.
 
     `hints`: y in pixels of rows that were found by other means.
     """
@@ -121,7 +126,8 @@ def _erased(ink: Ink, line: Line) -> Ink:
 
 
 def _are_traces(lines: tuple[Line, ...], ink: Ink) -> list[bool]:
-    """Whether each line is a trace: with ink along most of it, most of that off the lines of the grid, and its own."""
+    """Whether each line is a trace: with ink along most of it, most of that off the lines of the
+    grid, and its own."""
     cover = [float(np.isfinite(line.y).mean()) for line in lines]
     usual = float(np.median(cover)) if cover else 0.0
     out = []
@@ -153,7 +159,8 @@ def _together(
 ) -> list[float]:
     """The rows that belong together: most ink at about equal distances, where all of them do not.
 
-    `worth` is how much of each is ink; rows within `near` pixels of a hint count half as much again.
+    `worth` is how much of each is ink; rows within `near` pixels of a hint count half as much
+    again.
     """
     if len(rows) < 4 or len(rows) > MOST or _regular(rows):
         return list(rows)
@@ -173,7 +180,8 @@ def _together(
 
 
 def _completed(mask: Mask, rows: list[float]) -> list[float]:
-    """The rows with those that an even spacing asks for above, below and between, where a trace wanders too much to be seen."""
+    """The rows with those that an even spacing asks for above, below and between, where a trace
+    wanders too much to be seen."""
     if len(rows) < 3 or not _regular(rows):
         return rows
     gap = float(np.median(np.diff(rows)))
@@ -194,7 +202,8 @@ def _completed(mask: Mask, rows: list[float]) -> list[float]:
 
 
 def traces_only(ink: Ink) -> Mask:
-    """The ink (H, W) without what is no wider than a letter, and without rules that are straight across the page."""
+    """The ink (H, W) without what is no wider than a letter, and without rules that are straight
+    across the page."""
     mask = ink.mask
     if ink.dark and ink.upright is not None and ink.level is not None:
         mask = mask & ~ink.upright & ~ink.level

@@ -2,10 +2,12 @@
 
 In: `Ink` and the y of each row. Out: one `Line` per row.
 
-The path of a row is the cheapest way from the left to the right border: paper costs, ink does not, and a step up or down within
-a column costs little along ink. It is found for all rows at once by dynamic programming, column by column. The path says which
-ink is the trace's; where in that ink the centre of the pen was is measured afterwards. In a column in which the trace turns, the
-centre of the ink is half way down the peak (14 % of an R wave is lost so), therefore the edge less half the stroke is taken there.
+The path of a row is the cheapest way from the left to the right border: paper costs, ink does not,
+and a step up or down within a column costs little along ink. It is found for all rows at once by
+dynamic programming, column by column. The path says which ink is the trace's; where in that ink the
+centre of the pen was is measured afterwards. In a column in which the trace turns, the centre of
+the ink is half way down the peak (14 % of an R wave is lost so), therefore the edge less half the
+stroke is taken there.
 """
 
 from __future__ import annotations
@@ -33,15 +35,18 @@ PAPER = 2.0
 STRAY = 0.5
 """Cost of each column spent nearer to another row than to one's own."""
 FINE = 18.0
-"""Columns per millimetre in which the pen's centre is found, about the 500 Hz of the signal at 25 mm/s; at most 4 a pixel."""
+"""Columns per millimetre in which the pen's centre is found, about the 500 Hz of the signal at 25
+mm/s; at most 4 a pixel."""
 RUN = 0.5
 """Cover from which on a pixel belongs to a run of ink."""
 SURE = 1.6
-"""A pixel whose cover times this is 1 costs no more to climb than solid ink: steep thin strokes are pale."""
+"""A pixel whose cover times this is 1 costs no more to climb than solid ink: steep thin strokes are
+pale."""
 EDGE = 0.5
 """Cover at which the edge of a stroke lies."""
 NIB = 0.8
-"""Share of the nib's radius that is taken off across the columns; anti-aliasing has blunted the tips of peaks."""
+"""Share of the nib's radius that is taken off across the columns; anti-aliasing has blunted the
+tips of peaks."""
 USUAL = 0.5
 """Quantile of the heights of level ink that is the width of the stroke."""
 STRETCH = 1.5
@@ -125,7 +130,8 @@ def _bands(ink: Ink, rows: tuple[float, ...]) -> _Bands:
 
 
 def _paths(bands: _Bands) -> tuple[Index, Index]:
-    """The cheapest path of each band: (R, W) where it leaves each column, and (R, W, 2) between which y it moves in it."""
+    """The cheapest path of each band: (R, W) where it leaves each column, and (R, W, 2) between
+    which y it moves in it."""
     count, size, width = bands.cost.shape
     cost = np.ascontiguousarray(bands.cost.transpose(2, 0, 1))
     steps = np.cumsum(bands.climb.transpose(2, 0, 1), axis=2)
@@ -173,7 +179,7 @@ def _backwards(entered: Float, steps: Float, total: Float) -> tuple[Index, Index
     return paths, moves
 
 
-# ------------------------------------------------------------------------------------------- from a path to the pen's centre
+# ------------------------------------------------------------------------------------------- from a
 
 
 def _lines(ink: Ink, rows: tuple[float, ...], paths: Index, moves: Index) -> tuple[Line, ...]:
@@ -206,7 +212,8 @@ def _calm(path: Index, move: Index, ink: Ink) -> Mask:
 
 
 def _waves(hidden: Mask, steep: Mask, least: int) -> Mask:
-    """The hidden columns, and the whole of each steep wave with at least `least` of them: half a spike would be a wrong one."""
+    """The hidden columns, and the whole of each steep wave with at least `least` of them: half a
+    spike would be a wrong one."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], steep.astype(np.int8), [0]]))).reshape(
         -1, 2
     )
@@ -230,7 +237,8 @@ class _Runs:
     def __init__(self, ink: Ink, fine: int) -> None:
         height, width = ink.cover.shape
         self.fine = fine
-        # The centres of the fine columns lie at (n - (fine - 1) / 2) / fine pixels, as in cv2.resize.
+        # The centres of the fine columns lie at (n - (fine - 1) / 2) / fine pixels, as in
+        # cv2.resize.
         size = width * fine, height
         self.cover = np.asarray(
             cv2.resize(ink.cover, size, interpolation=cv2.INTER_LINEAR), np.float32
@@ -248,7 +256,8 @@ class _Runs:
         return np.repeat(values, self.fine, axis=0)
 
     def along(self, path: Index, move: Index) -> tuple[Index, Index]:
-        """First and last pixel of the ink in each fine column that a path passes; -1 where there is none."""
+        """First and last pixel of the ink in each fine column that a path passes; -1 where there is
+        none."""
         height = len(self.mask)
         path, move = self.spread(path), self.spread(move)
         x = np.arange(len(path))
@@ -263,7 +272,8 @@ class _Runs:
         return first, last
 
     def edges(self, first: Index, last: Index) -> tuple[Float, Float]:
-        """Upper and lower edge of the runs in fractions of a pixel, where half is covered; NaN where there is no ink."""
+        """Upper and lower edge of the runs in fractions of a pixel, where half is covered; NaN
+        where there is no ink."""
         height = len(self.mask)
         x = np.arange(len(first))
 
@@ -303,9 +313,9 @@ def _stroke(edges: list[tuple[Float, Float]], mm: float, fine: int) -> float:
 def _pen(top: Float, bottom: Float, width: float, fine: int) -> Float:
     """Where the pen's centre was, a fine column each.
 
-    The ink is what a round nib of `width` covers. Taking half a nib off all round leaves the line along which its centre went;
-    where strokes lie too close together to be told apart an area is left: there the trace turns, and the centre went along the
-    outer edge of the area.
+    The ink is what a round nib of `width` covers. Taking half a nib off all round leaves the line
+    along which its centre went; where strokes lie too close together to be told apart an area is
+    left: there the trace turns, and the centre went along the outer edge of the area.
     """
     upper, lower = (
         _eroded(top, width / 2, fine, np.fmax),
@@ -329,7 +339,8 @@ def _pen(top: Float, bottom: Float, width: float, fine: int) -> Float:
 
 
 def _eroded(edge: Float, radius: float, fine: int, how: np.ufunc) -> Float:
-    """The upper edge of a stroke (fine columns) -> the upper limit of where its round nib's centre was."""
+    """The upper edge of a stroke (fine columns) -> the upper limit of where its round nib's centre
+    was."""
     out = edge + np.float32(radius)
     x = np.arange(len(edge), dtype=np.float32)
     for share in np.linspace(0, NIB, 5)[1:]:

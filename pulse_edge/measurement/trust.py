@@ -1,9 +1,11 @@
 """Score each traced lead by how well it agrees with itself and with the rest of the page.
 
-In: twelve leads and the rhythm strips in millivolts. Out: a score from 0 to 1 for each lead, and why a lead is not reported.
+In: twelve leads and the rhythm strips in millivolts. Out: a score from 0 to 1 for each lead, and
+why a lead is not reported.
 
-A path that leaves the ink does so in some beats and in others it does not. So the beats of a lead, at the times at which all leads
-and strips together show beats, are compared with one another; limb leads are also compared by Einthoven's and Goldberger's laws.
+A path that leaves the ink does so in some beats and in others it does not. So the beats of a lead,
+at the times at which all leads and strips together show beats, are compared with one another; limb
+leads are also compared by Einthoven's and Goldberger's laws.
 """
 
 from __future__ import annotations
@@ -32,16 +34,21 @@ JUMP_MS = (6.0, 80.0)
 SHORTEST_MS = 500.0
 """A lead that is traced for less is not judged."""
 REPORTED = 0.96
-"""Score below which a lead is not reported. In the photographs 44 of 336 leads are wrong, 2 of the 192 with at least this score."""
+"""Score below which a lead is not reported. In the photographs 44 of 336 leads are wrong, 2 of the
+192 with at least this score."""
 HIDDEN = 0.6
-"""Share of the time round the R peaks that must be traced: without its QRS complexes a lead is of no use."""
+"""Share of the time round the R peaks that must be traced: without its QRS complexes a lead is of
+no use."""
 FEWEST = 4
-"""Where fewer leads than that agree with themselves the traces have left the ink, and the rest is right by chance."""
+"""Where fewer leads than that agree with themselves the traces have left the ink, and the rest is
+right by chance."""
 STILL_MV = 0.15
-"""Range of a lead that is flat: it has no beats that could agree. It is reported if COMPLETE of it is traced."""
+"""Range of a lead that is flat: it has no beats that could agree. It is reported if COMPLETE of it
+is traced."""
 COMPLETE = 0.9
 WRONG_NAMES = 0.5
-"""Agreement of both triples of limb leads below which the leads of the page are named wrongly, or none was followed."""
+"""Agreement of both triples of limb leads below which the leads of the page are named wrongly, or
+none was followed."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +70,8 @@ class Evidence:
     limb: float
     """1 for a lead that `laws` is known of."""
     lift: float
-    """Share of the squared slope that lies near the beats of the page, less the share of time that does."""
+    """Share of the squared slope that lies near the beats of the page, less the share of time that
+    does."""
     jumps: float
     """Sum of the steps over short gaps in the ink, divided by the range of the lead."""
 
@@ -81,8 +89,9 @@ WEIGHTS = Evidence(
     lift=0.1,
     jumps=-0.7,
 )
-"""Weights of a logistic regression of `the correlation with what was printed is at least 0.8`, from 28 photographs and 88 clean
-pages: 1377 leads, 64 of them wrong. Fitted on half of the pages, it holds on the other half."""
+"""Weights of a logistic regression of `the correlation with what was printed is at least 0.8`, from
+28 photographs and 88 clean pages: 1377 leads, 64 of them wrong. Fitted on half of the pages, it
+holds on the other half."""
 OFFSET = -5.2
 BEST = Evidence(
     coverage=1.0,
@@ -109,7 +118,8 @@ WORDS = {
 
 
 def evidence_of(signal: TracedSignal) -> dict[str, Evidence]:
-    """Collect the evidence for every lead that is traced; empty for a page without beats, as in asystole."""
+    """Collect the evidence for every lead that is traced; empty for a page without beats, as in
+    asystole."""
     detection = detect(channels_of(signal), signal.millivolts.shape[1])
     if detection.reason:
         return {}
@@ -146,7 +156,8 @@ def _evidence(values: Values, there: Index, beats: Index, laws: float, whole: fl
 
 
 def _beats_alike(values: Values, beats: Index) -> tuple[float, float]:
-    """Mean agreement and least height of the beats, as in `Evidence`; NaN with fewer than two whole beats."""
+    """Mean agreement and least height of the beats, as in `Evidence`; NaN with fewer than two whole
+    beats."""
     before, after = samples(BEFORE_MS), samples(AFTER_MS)
     padded = np.pad(values, after, constant_values=np.nan)
     cut = padded[beats[:, None] + np.arange(-before, after) + after]
@@ -198,10 +209,11 @@ def scored(evidence: Evidence) -> float:
 
 
 def reported(signal: TracedSignal, *, layout_sure: bool = True) -> TracedSignal:
-    """Score the leads of a signal and take out those that are probably wrong, with a reason for each.
+    """Score the leads of a signal and take out those that are probably wrong, with a reason for
+    each.
 
-    A page without beats is returned as it is. Where the layout is not sure, one triple of limb leads that contradict each
-    other is enough to show that a row was missed.
+    A page without beats is returned as it is. Where the layout is not sure, one triple of limb
+    leads that contradict each other is enough to show that a row was missed.
     """
     evidence = evidence_of(signal)
     if not evidence:

@@ -23,13 +23,14 @@ def recording() -> Recording:
     return synthesize(np.random.default_rng(7))
 
 
-def traced(page: Page, **seen: float) -> Digitised:
+def traced(page: Page, **layouts: float) -> Digitised:
     scale = None if page.style.grid == "none" else page.px_per_mm
-    return digitise(page.image, scale, scale, {**SEEN, page.style.layout: 0.8, **seen})
+    return digitise(page.image, scale, scale, {**SEEN, page.style.layout: 0.8, **layouts})
 
 
 def snr(page: Page, lead: str, values: np.ndarray[Any, Any]) -> float:
-    """Decibels of a traced lead against what was drawn, at the best of shifts up to 0.04 s, whatever the offset."""
+    """Decibels of a traced lead against what was drawn, at the best of shifts up to 0.04 s,
+    whatever the offset."""
     trace = next(t for t in page.traces if t.lead == lead)
     truth = np.full(5000 + 40, np.nan)
     truth[20 + trace.start : 20 + trace.stop] = page.recording.lead(lead)[trace.start : trace.stop]
