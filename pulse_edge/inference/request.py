@@ -147,8 +147,8 @@ class Request:
 
         The audit log stores them.
 
-        Questions, paths and the patient's id are left out: the log holds no texts and no names. Age
-        and sex are there where they were given, because limits of the checks depend on them.
+        Questions, paths and the patient's id, age and sex are left out: the log holds nothing about
+        a person. Whether age and sex were given is there, because the checks' limits depend on it.
         """
         model, answer = self.model, self.answer
         return {
@@ -179,7 +179,8 @@ class Request:
             f"{group}.{name}": v for group, values in groups.items() for name, v in values.items()
         }
         texts = {"questions": list(self.answer.questions), "formats": list(self.output.formats)}
-        return {"kit": kit_sha256, **texts, **named}
+        person = {"age_years": self.measurement.age_years, "sex": self.measurement.sex}
+        return {"kit": kit_sha256, **texts, **named, **person}
 
     def wants_findings(self, manifest: Manifest) -> bool:
         """Whether the findings are judged: as asked for, else if the kit is calibrated for them."""
