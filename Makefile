@@ -10,7 +10,7 @@ demo: .venv/runtime
 	$(say) "done. Read a page of your own: $(BIN)/pulse-edge interpret PAGE. All commands: $(BIN)/pulse-edge --help"
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check .

@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 say() { printf '%s  %s\n' "$(date +%H:%M:%S)" "$*"; }
 
 log=.venv/llama-build.log
-say "setting up .venv: 3 to 5 minutes on two cores, once; most of it compiles llama.cpp"
+say "setting up .venv, once: about two minutes on two cores; most of it compiles llama.cpp"
 [ -x .venv/bin/python ] || "${1:-python3}" -m venv .venv
 .venv/bin/python -m pip install --quiet pip==25.3
 
