@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 say = @printf '%s  %s\n' "$$(date +%H:%M:%S)"
 
-.PHONY: demo test lint locks docs setup
+.PHONY: demo test lint coverage locks docs setup
 
 demo: .venv/runtime
 	@$(BIN)/pulse-edge interpret pulse_edge/assets/example_page.png --kit pulse_edge/assets/kits/miniature
@@ -11,6 +11,10 @@ demo: .venv/runtime
 
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# Lines of the packages that the tests run, without those in child processes.
+coverage: setup
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov=pulse_edge --cov=export --cov=calibration --cov-report=term
 
 lint: setup
 	$(BIN)/ruff check .
