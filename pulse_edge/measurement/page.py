@@ -16,6 +16,9 @@ from pulse_edge.measurement.signal import TracedSignal
 from pulse_edge.page import admission, reader
 from pulse_edge.page.admission import CheckedPage
 
+PARTIAL, THREE_COLUMNS = "partial", "4x3"
+"""Layout of a page on which admission does not find all leads, and the layout that the left three
+columns of a 3x4 page with a strip look like: their leads would get other names."""
 Sex = Literal["male", "female"]
 
 
@@ -82,10 +85,13 @@ def trace(checked: CheckedPage) -> Digitised:
         return nothing("The page does not look like an ECG, so no trace was followed.")
     layouts = dict(flat.layout)
     layouts[quality.layout] = max(layouts.get(quality.layout, 0.0), 0.5)
-    return digitise(
+    traced = digitise(
         np.asarray(flat.image),
         flat.grid.across if flat.grid else None,
         flat.grid.down if flat.grid else None,
         layouts,
         quality.rows,
     )
+    if quality.layout == PARTIAL and traced.signal.layout == THREE_COLUMNS:
+        return nothing("Leads are missing, and what remains could be read as another layout.")
+    return traced

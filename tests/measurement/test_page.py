@@ -13,6 +13,7 @@ from PIL import Image
 from calibration.synthetic import draw
 from calibration.synthetic.recording import Recording
 from pulse_edge import PulseModel, measure
+from pulse_edge.common import paths
 from pulse_edge.errors import PageRefused, ScanError
 from pulse_edge.inference.request import MeasurementOptions
 from pulse_edge.measurement.page import PageMeasurement, measure_page
@@ -116,3 +117,12 @@ def test_image_tokens_do_not_depend_on_measurement(tiny_kit: Path) -> None:
     assert with_measurement.measured is not None
     assert with_measurement.image_tokens.tobytes() == without.image_tokens.tobytes()
     assert with_measurement.image_tokens_sha256 == without.image_tokens_sha256
+
+
+def test_cropped_page_is_not_traced_under_other_names() -> None:
+    """Left of V4 the rows of the example page look like those of a page with three columns."""
+    page = Image.open(paths.EXAMPLE_PAGE).convert("RGB")
+    crop = page.crop((0, 0, round(0.72 * page.width), page.height))
+    measured = measure(crop, force=True)
+    assert not any(measured.signal.scores)
+    assert measured["rate"].value is None
