@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -16,9 +17,15 @@ sys.path[:0] = [str(ROOT / "benchmarks")]
 import laptop  # noqa: E402
 import laptop_table  # noqa: E402
 
+SPEC = importlib.util.find_spec("llama_cpp")
+LLAMA_CPP = Path(SPEC.origin or "").parent if SPEC else Path()
 PARTS = [sys.executable, str(ROOT / "benchmarks" / "laptop_parts.py")]
 
 
+@pytest.mark.skipif(
+    not list((LLAMA_CPP / "lib").glob("*mtmd*")),
+    reason="llama-cpp-python was built without libmtmd, which only this comparison needs",
+)
 def test_llama_cpp_encodes_a_tile_as_the_kit_does(
     tiny_kit: Path, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
