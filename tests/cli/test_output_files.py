@@ -7,46 +7,18 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pypdfium2
 import pytest
 from PIL import Image
+from reports import report
 
 import pulse_edge
 from pulse_edge.errors import OutputError
 from pulse_edge.report import writers
-from pulse_edge.report.report import (
-    DEMONSTRATION,
-    Answer,
-    KitSummary,
-    Report,
-)
 
 PAGE = Path(pulse_edge.__file__).parent / "assets" / "example_page.png"
-
-
-def report(
-    text: str = "Sinus rhythm.",
-    *,
-    question: str = "What?",
-    demonstration: bool = True,
-    **more: object,
-) -> Report:
-    result = Report(
-        DEMONSTRATION if demonstration else "",
-        "page.png",
-        "1" * 64,
-        (Answer(question, text, 3, True),),
-        KitSummary("kit", "0" * 64, demonstration),
-        "cpu",
-        {"pulse-edge": "0.1.0"},
-        {},
-        80,
-        created="2026-01-02T03:04:05Z",
-    )
-    return replace(result, **more)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
