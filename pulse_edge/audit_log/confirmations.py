@@ -55,13 +55,17 @@ class ConfirmationLogger:
         if self.retain_days is not None:
             texts = {"file": report["file"], "confirmation": report["confirmation"]}
             retained = Retained(self.retain_days, texts, None)
-        return self.log.append(lambda: self._fields(report), retained)
+        return self.log.append(lambda: self.fields(report), retained)
 
     def last(self, report: Mapping[str, Any]) -> Entry | None:
         """Return the latest confirmation of a report, if there is one. Raises AuditLogError."""
         return _References.of(report, self.log).last
 
-    def _fields(self, report: Mapping[str, Any]) -> dict[str, Any]:
+    def fields(self, report: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the entry of a report's confirmation, for callers that append it themselves.
+
+        Raises what a call raises.
+        """
         references = _References.of(report, self.log)
         references.require_all(report["file"])
         references.require_order(report)
@@ -73,7 +77,7 @@ class ConfirmationLogger:
 class _References:
     """What the log holds about one report."""
 
-    wanted: dict[tuple[str, str], str | None]
+    latest: dict[tuple[str, str], str | None]
     """Hashes of a question and its answer -> hash of the latest entry about them."""
     last: Entry | None = None
     """The report's latest confirmation."""
@@ -94,21 +98,21 @@ class _References:
                     references.last = entry
                 continue
             key = (fields.get("question_sha256"), fields.get("answer_sha256"))
-            if key not in references.wanted or fields.get("page_sha256") != page:
+            if key not in references.latest or fields.get("page_sha256") != page:
                 continue
             entry_kit = fields["kit"] if isinstance(fields.get("kit"), dict) else {}
             if entry_kit.get("sha256") == kit and fields.get("page_number", number) == number:
-                references.wanted[key] = entry.hash
+                references.latest[key] = entry.hash
         return references
 
     @property
     def hashes(self) -> list[str]:
         """Hashes of the entries about the report, in its order."""
-        return [hash_ for hash_ in self.wanted.values() if hash_ is not None]
+        return [hash_ for hash_ in self.latest.values() if hash_ is not None]
 
     def require_all(self, file: str) -> None:
         """Raise UsageError where an answer of the report is not in the log."""
-        if None in self.wanted.values():
+        if None in self.latest.values():
             raise UsageError(
                 f"{file}: this report's answers are not in this audit log, or were altered since. "
                 "Confirm it where it was answered, or name that log with --audit-log."

@@ -262,8 +262,8 @@ def _added(report: Report, added: AddedFinding) -> Resource:
 
 
 def _added_code(added: AddedFinding) -> Resource:
-    known = BY_KEY.get(added.statement or "")
-    return _concept({} if known is None else known.codes, added.name)
+    statement = BY_KEY.get(added.statement or "")
+    return _concept({} if statement is None else statement.codes, added.name)
 
 
 def _number(finding: Finding) -> Resource:

@@ -122,8 +122,8 @@ def differences(report: Report) -> list[Difference]:
 
 def _urgency(difference: Difference) -> int:
     """Return a statement's urgency; free text counts as urgent as any."""
-    known = BY_KEY.get(difference.statement or "")
-    return 1 if known is None else known.urgency
+    statement = BY_KEY.get(difference.statement or "")
+    return 1 if statement is None else statement.urgency
 
 
 # --- findings -------------------------------------------------------------------------------------

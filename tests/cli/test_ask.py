@@ -69,7 +69,9 @@ def test_conversation_about_a_forced_page_says_and_logs_that(
     )
     out, errors = talk.communicate(FIRST)
     assert talk.returncode == 0, errors
-    assert out.startswith(f"{NOTICES}{FORCED}\n{UNCONFIRMED}\nPage: refused, and answered all the same")
+    assert out.startswith(
+        f"{NOTICES}{FORCED}\n{UNCONFIRMED}\nPage: refused, and answered all the same"
+    )
     (entry,) = AuditLog(tmp_path / "log").entries()
     assert (
         entry.fields["settings"]["page"]["force"],
