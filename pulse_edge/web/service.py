@@ -19,6 +19,7 @@ from pulse_edge.common import files
 from pulse_edge.common.text import one_line
 from pulse_edge.errors import OutputError, PulseEdgeError, ServeError, UsageError
 from pulse_edge.report.report import INTENDED_USE
+from pulse_edge.web import retention
 from pulse_edge.web.options import ServeOptions
 from pulse_edge.web.readings import (
     SOURCES,
@@ -52,7 +53,7 @@ class Service:
         self.work = Work(options.request, self.store, log)
 
     async def __aenter__(self) -> Service:
-        await self.work.stored(self.store.sweep)
+        await self.work.stored(retention.sweep, self.store)
         await self.work.start()
         return self
 
@@ -283,7 +284,7 @@ class Service:
         """Remove everything about a page but its entries in the audit log. Raises KeyError."""
         await self.stop(id)
         await self.work.log_all()
-        await self.work.stored(self.store.remove, id)
+        await self.work.stored(retention.remove, self.store, id)
         self.work.watchers.changed(id)
         self.work.watchers.changed_all()
 

@@ -4,6 +4,7 @@ into the audit log. One page and one answer at a time; every step is committed b
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,7 @@ from pulse_edge.audit_log.log import AuditLog
 from pulse_edge.batch.work import MAX_CRASHES
 from pulse_edge.errors import AuditLogError, PageFailed, PulseEdgeError
 from pulse_edge.inference.request import Request
-from pulse_edge.web import log_entries, page_options
+from pulse_edge.web import log_entries, page_options, retention
 from pulse_edge.web.child import WorkerCrashed, error_of
 from pulse_edge.web.live import Watchers
 from pulse_edge.web.model_client import ModelWorker
@@ -73,7 +74,7 @@ class Work:
         self.pages.start()
         self._tasks = [
             asyncio.create_task(self._guarded(loop))
-            for loop in (self._check_pages, self._answer_jobs)
+            for loop in (self._check_pages, self._answer_jobs, self._remove_daily)
         ]
 
     async def _guarded(self, loop: Callable[[], Any]) -> None:
@@ -181,6 +182,15 @@ class Work:
     def request_of(self, page: Stored) -> Request:
         """Return the request that a page is read with."""
         return page_options.for_page(self.request, page.request, force=page.forced)
+
+    async def _remove_daily(self) -> None:
+        """Remove at the beginning of each day what was stored until the day before."""
+        while True:
+            await asyncio.sleep(retention.seconds_to_next_day())
+            for reading in await self.stored(retention.sweep, self.store):
+                self.watchers.changed(reading)
+            with contextlib.suppress(AuditLogError):
+                await _in_thread(self._threads[1], self.audit_log.forget)
 
     # --- answers ----------------------------------------------------------------------------------
 
