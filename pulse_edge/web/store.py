@@ -260,10 +260,13 @@ class Store:
         query = "SELECT 1 FROM jobs WHERE number = ? AND report IS NULL"
         return None if self.database.one(query, (job.number,)) is None else self.get(job.reading)
 
-    def waiting(self) -> list[tuple[str, int]]:
-        """Return (reading, turn) of everything that waits for the model, next first."""
+    def queues(self) -> tuple[list[tuple[str, int]], list[str]]:
+        """Return what waits for the model as (reading, turn), and the pages that wait for the page
+        worker; next first."""
         query = "SELECT reading, turn FROM jobs WHERE report IS NULL ORDER BY priority DESC, number"
-        return [(reading, turn) for reading, turn in self.database.all(query)]
+        unchecked = "SELECT id FROM readings WHERE state = 'checking' ORDER BY number"
+        jobs = [(reading, turn) for reading, turn in self.database.all(query)]
+        return jobs, [id for (id,) in self.database.all(unchecked)]
 
     def job_crashed(self, job: int) -> int:
         """Note that the model worker crashed at a job; return how often."""
