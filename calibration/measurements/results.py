@@ -16,9 +16,8 @@ from PIL import Image
 from calibration.measurements.pages import PrintedSignal, TruthPage
 from calibration.measurements.tracing import LeadTrace, lead_traces
 from pulse_edge.errors import PulseEdgeError
-from pulse_edge.measurement import overlay
+from pulse_edge.measurement import admission, overlay
 from pulse_edge.measurement.measure import SignalMeasurements, measure_signal
-from pulse_edge.measurement import admission
 from pulse_edge.measurement.page import PageMeasurement, measure_page
 from pulse_edge.measurement.signal import LEADS
 from pulse_edge.page import reader
