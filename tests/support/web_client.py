@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import socket
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -85,3 +89,69 @@ class Site:
 def csrf_of(client: TestClient) -> str:
     """The token that the session's forms carry, as the first page shows it."""
     return client.get("/").text.partition('name="csrf" value="')[2].partition('"')[0]
+
+
+class Listening:
+    """The application of a `Site` on a real port, served by a thread. Use it as a context
+    manager."""
+
+    def __init__(self, site: Site) -> None:
+        from pulse_edge.web import server
+
+        self._site = site
+        self._listener = server.bind("127.0.0.1", 0)
+        self.port = self._listener.getsockname()[1]
+        self.address = f"http://127.0.0.1:{self.port}"
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._server: Any = None
+
+    def _run(self) -> None:
+        from pulse_edge.web import server
+
+        async def serve() -> None:
+            self._loop = asyncio.get_running_loop()
+            site = self._site
+            options = site.service.options
+            hosts = allowed_hosts(("127.0.0.1",), self.port)
+            app = create_app(site.service, options, site.access, hosts)
+            config = server.config(options, app)
+            self._server = server.Server(config, site.service.work.watchers.close)
+            await self._server.serve([self._listener])
+
+        asyncio.run(serve())
+
+    def call(self, function: Any, *arguments: Any) -> None:
+        """Call a function in the server's thread."""
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(function, *arguments)
+
+    def connect(self) -> socket.socket:
+        """A bare connection."""
+        return socket.create_connection(("127.0.0.1", self.port), timeout=30)
+
+    def head(self, method: str, path: str, *more: str) -> bytes:
+        """The head of a request with the token of programs."""
+        lines = [
+            f"{method} {path} HTTP/1.1",
+            f"Host: 127.0.0.1:{self.port}",
+            f"Authorization: Bearer {self._site.access.token}",
+            *more,
+        ]
+        return "\r\n".join([*lines, "", ""]).encode()
+
+    def stop(self) -> None:
+        """Stop as Ctrl-C does."""
+        self._server.should_exit = True
+        self._thread.join(30)
+        assert not self._thread.is_alive()
+
+    def __enter__(self) -> Listening:
+        self._thread.start()
+        while self._server is None or not self._server.started:
+            time.sleep(0.01)
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.stop()
+        self._listener.close()
