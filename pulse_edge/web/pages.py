@@ -1,0 +1,209 @@
+"""The pages that clinicians see, and the forms on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from pulse_edge.common.text import printable
+from pulse_edge.errors import PulseEdgeError
+from pulse_edge.web import overread_form, templating, view
+from pulse_edge.web.catalogue import N_
+
+if TYPE_CHECKING:
+    from pulse_edge.web.readings import Reading
+    from pulse_edge.web.service import Service
+
+TODAY = 100
+"""Readings of today that the first page lists."""
+AT_ONCE = 50
+"""Readings on one page of the history."""
+HEADINGS = {
+    400: N_("This request cannot be answered"),
+    401: N_("This browser is not connected to pulse-edge"),
+    403: N_("This is not allowed"),
+    404: N_("This page does not exist"),
+    413: N_("The file is too large"),
+    415: N_("This kind of file cannot be read"),
+    422: N_("This request cannot be answered"),
+    429: N_("Too many requests at once"),
+    500: N_("Something went wrong"),
+    503: N_("The program is busy"),
+}
+"""Status of HTTP -> heading of the page that says so."""
+
+
+class Pages:
+    """Answers requests for pages; all it knows comes from the service."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    # --- pages ------------------------------------------------------------------------------------
+
+    async def home(self, request: Request) -> Response:
+        """Show the form for a new page, and the readings of today."""
+        today = datetime.now().astimezone().strftime("%Y-%m-%d")
+        readings = await self._service.readings(day=today, text=None, limit=TODAY, before=None)
+        days = view.days(readings)
+        day = next((d for d in days if d.date == today), None)
+        listed = "".join(
+            f"{r.id}{r.state}{r.place}{r.admission is None}{r.confirmation is None}"
+            for r in readings
+        )
+        return self._page(request, "home.html", {"day": day, "version": listed})
+
+    async def reading(self, request: Request) -> Response:
+        """Show one reading as far as it has come."""
+        return self._reading(request, await self._find(request))
+
+    async def history(self, request: Request) -> Response:
+        """List readings by day, those that hold some text or came on one day."""
+        query = request.query_params.get("q", "").strip()[:200]
+        day, before = _date(request.query_params.get("day", "")), request.query_params.get("before")
+        readings = await self._service.readings(
+            day=day or None, text=query or None, limit=AT_ONCE + 1, before=before
+        )
+        older = ""
+        if len(readings) > AT_ONCE:
+            readings = readings[:AT_ONCE]
+            shared = {"q": query, "day": day, "lang": request.query_params.get("lang", "")}
+            fields = {name: value for name, value in shared.items() if value}
+            older = f"/history?{urlencode(fields | {'before': readings[-1].id})}"
+        values = {"days": view.days(readings), "query": query, "day": day, "older": older}
+        return self._page(request, "history.html", values)
+
+    async def about(self, request: Request) -> Response:
+        """Show which kit answers, and what it does not know."""
+        return self._page(request, "about.html", {})
+
+    # --- forms ------------------------------------------------------------------------------------
+
+    async def ask(self, request: Request) -> Response:
+        """Queue a question about a page."""
+        reading = await self._find(request)
+        await self._service.ask(reading.id, (await _fields(request)).get("question", ""))
+        return self._back(request, reading, "#conversation")
+
+    async def stop(self, request: Request) -> Response:
+        """Stop the answer that is being written."""
+        reading = await self._find(request)
+        await self._service.stop(reading.id)
+        return self._back(request, reading, "#conversation")
+
+    async def force(self, request: Request) -> Response:
+        """Read a refused page all the same."""
+        reading = await self._find(request)
+        await self._service.force(reading.id)
+        return self._back(request, reading)
+
+    async def retry(self, request: Request) -> Response:
+        """Read a page again that could not be read."""
+        reading = await self._find(request)
+        await self._service.retry(reading.id)
+        return self._back(request, reading)
+
+    async def remove(self, request: Request) -> Response:
+        """Remove a page and its reading."""
+        reading = await self._find(request)
+        await self._service.remove(reading.id)
+        return RedirectResponse(templating.url(request, "/"), 303)
+
+    async def confirm(self, request: Request) -> Response:
+        """Store what the reader decided; a form that is not complete comes back as it was."""
+        reading = await self._find(request)
+        fields = await _fields(request)
+        if reading.report is None:
+            raise HTTPException(409, f"{reading.name}: has no reading to confirm yet.")
+        try:
+            await self._service.confirm(
+                reading.id, overread_form.confirmation(fields, reading.report)
+            )
+        except PulseEdgeError as e:
+            return self._reading(request, reading, fields, problem=str(e))
+        return self._back(request, reading, "#confirm")
+
+    # --- helpers ----------------------------------------------------------------------------------
+
+    async def _find(self, request: Request) -> Reading:
+        try:
+            return await self._service.reading(request.path_params["id"])
+        except KeyError:
+            raise HTTPException(
+                404, "It was removed, or its address is wrong. Look in the history."
+            ) from None
+
+    def _reading(
+        self,
+        request: Request,
+        reading: Reading,
+        fields: Mapping[str, str] | None = None,
+        problem: str = "",
+    ) -> HTMLResponse:
+        values = {
+            "view": view.reading_view(reading),
+            "problem": problem,
+            "filled": lambda name, default: (fields or {}).get(name, default),
+        }
+        return self._page(request, "reading.html", values, status=422 if problem else 200)
+
+    def _page(
+        self, request: Request, name: str, values: Mapping[str, Any], *, status: int = 200
+    ) -> HTMLResponse:
+        about = view.about(self._service.about())
+        return templating.page(request, name, {"about": about, **values}, status=status)
+
+    @staticmethod
+    def _back(request: Request, reading: Reading, place: str = "") -> RedirectResponse:
+        return RedirectResponse(templating.url(request, f"/r/{reading.id}") + place, 303)
+
+
+def error_page(request: Request, status: int, message: str) -> HTMLResponse:
+    """Return the page that says why a request failed; `message` is English and names what to do."""
+    words = templating.catalogue(templating.language_of(request))
+    heading = HEADINGS.get(status, HEADINGS[500 if status >= 500 else 400])
+    values = {
+        "about": view.about({"version": version("pulse-edge")}),
+        "heading": words.gettext(heading),
+        "message": printable(message),
+    }
+    return templating.page(request, "error.html", values, status=status)
+
+
+def _date(text: str) -> str:
+    """Return a date as it came where it is one (ISO 8601), else empty."""
+    try:
+        return datetime.strptime(text, "%Y-%m-%d").strftime("%Y-%m-%d")
+    except ValueError:
+        return ""
+
+
+async def _fields(request: Request) -> dict[str, str]:
+    """Return the texts of a form; a field that comes twice counts once."""
+    form = await request.form(max_files=0, max_fields=200)
+    return {name: value for name, value in form.items() if isinstance(value, str)}
+
+
+def routes(service: Service, options: Any = None) -> list[Route]:
+    """Return the routes of the pages and their forms."""
+    pages = Pages(service)
+    return [
+        Route("/", pages.home),
+        Route("/history", pages.history),
+        Route("/about", pages.about),
+        Route("/r/{id}", pages.reading),
+        Route("/r/{id}/ask", pages.ask, methods=["POST"]),
+        Route("/r/{id}/stop", pages.stop, methods=["POST"]),
+        Route("/r/{id}/force", pages.force, methods=["POST"]),
+        Route("/r/{id}/retry", pages.retry, methods=["POST"]),
+        Route("/r/{id}/remove", pages.remove, methods=["POST"]),
+        Route("/r/{id}/confirm", pages.confirm, methods=["POST"]),
+    ]
