@@ -32,10 +32,10 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-from distortions import DISTORTIONS, blur, glare, moire, pale, shadow, small
 from threshold_fit import midway, refused
 from trace_agreement import agreement, drawn_reference, trace_mask
 
+from calibration.synthetic.distortions import DISTORTIONS, blur, glare, moire, pale, shadow, small
 from calibration.synthetic.pages import Page as SyntheticPage
 from calibration.synthetic.pages import page_at
 from pulse_edge.errors import PulseEdgeError

@@ -166,10 +166,8 @@ def _finding(fields: Mapping[str, str], finding: Json) -> dict[str, Any] | None:
         return None
     if choice == AGREE.value:
         return {"statement": statement, "decision": "agreed"}
-    if software is None:
-        decision = "judged"
-    else:
-        decision = "rejected" if _OPPOSITE.get(software) == choice else "changed"
+    opposite = _OPPOSITE.get(software) == choice
+    decision = "judged" if software is None else "rejected" if opposite else "changed"
     return {"statement": statement, "decision": decision, "verdict": choice}
 
 

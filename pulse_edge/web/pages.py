@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlencode
 
 from starlette.exceptions import HTTPException
@@ -13,32 +12,16 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from pulse_edge.common.text import printable
 from pulse_edge.errors import PulseEdgeError
-from pulse_edge.web import overread_form, templating, view
-from pulse_edge.web.catalogue import N_
-
-if TYPE_CHECKING:
-    from pulse_edge.web.readings import Reading
-    from pulse_edge.web.service import Service
+from pulse_edge.web import overread_form, overview, templating, view
+from pulse_edge.web.options import ServeOptions
+from pulse_edge.web.readings import Reading
+from pulse_edge.web.service import Service
 
 TODAY = 100
 """Readings of today that the first page lists."""
 AT_ONCE = 50
 """Readings on one page of the history."""
-HEADINGS = {
-    400: N_("This request cannot be answered"),
-    401: N_("This browser is not connected to pulse-edge"),
-    403: N_("This is not allowed"),
-    404: N_("This page does not exist"),
-    413: N_("The file is too large"),
-    415: N_("This kind of file cannot be read"),
-    422: N_("This request cannot be answered"),
-    429: N_("Too many requests at once"),
-    500: N_("Something went wrong"),
-    503: N_("The program is busy"),
-}
-"""Status of HTTP -> heading of the page that says so."""
 
 
 class Pages:
@@ -53,7 +36,7 @@ class Pages:
         """Show the form for a new page, and the readings of today."""
         today = datetime.now().astimezone().strftime("%Y-%m-%d")
         readings = await self._service.readings(day=today, text=None, limit=TODAY, before=None)
-        days = view.days(readings)
+        days = overview.days(readings)
         day = next((d for d in days if d.date == today), None)
         listed = "".join(
             f"{r.id}{r.state}{r.place}{r.admission is None}{r.confirmation is None}"
@@ -78,7 +61,7 @@ class Pages:
             shared = {"q": query, "day": day, "lang": request.query_params.get("lang", "")}
             fields = {name: value for name, value in shared.items() if value}
             older = f"/history?{urlencode(fields | {'before': readings[-1].id})}"
-        values = {"days": view.days(readings), "query": query, "day": day, "older": older}
+        values = {"days": overview.days(readings), "query": query, "day": day, "older": older}
         return self._page(request, "history.html", values)
 
     async def about(self, request: Request) -> Response:
@@ -158,24 +141,12 @@ class Pages:
     def _page(
         self, request: Request, name: str, values: Mapping[str, Any], *, status: int = 200
     ) -> HTMLResponse:
-        about = view.about(self._service.about())
+        about = overview.about(self._service.about())
         return templating.page(request, name, {"about": about, **values}, status=status)
 
     @staticmethod
     def _back(request: Request, reading: Reading, place: str = "") -> RedirectResponse:
         return RedirectResponse(templating.url(request, f"/r/{reading.id}") + place, 303)
-
-
-def error_page(request: Request, status: int, message: str) -> HTMLResponse:
-    """Return the page that says why a request failed; `message` is English and names what to do."""
-    words = templating.catalogue(templating.language_of(request))
-    heading = HEADINGS.get(status, HEADINGS[500 if status >= 500 else 400])
-    values = {
-        "about": view.about({"version": version("pulse-edge")}),
-        "heading": words.gettext(heading),
-        "message": printable(message),
-    }
-    return templating.page(request, "error.html", values, status=status)
 
 
 def _date(text: str) -> str:
@@ -192,7 +163,7 @@ async def _fields(request: Request) -> dict[str, str]:
     return {name: value for name, value in form.items() if isinstance(value, str)}
 
 
-def routes(service: Service, options: Any = None) -> list[Route]:
+def routes(service: Service, options: ServeOptions) -> list[Route]:
     """Return the routes of the pages and their forms."""
     pages = Pages(service)
     return [

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 import jinja2
+from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
-from pulse_edge.web import view, words
+from pulse_edge.common.text import printable
+from pulse_edge.web import overview, view, words
 from pulse_edge.web.catalogue import LANGUAGES, Catalogue, catalogue, choose
 
 if TYPE_CHECKING:
@@ -34,23 +36,30 @@ def environment(code: str) -> jinja2.Environment:
         extensions=["jinja2.ext.i18n"],
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=harmless,
     )
     language = catalogue(code)
     result.install_gettext_callables(  # type: ignore[attr-defined]  # added by jinja2.ext.i18n
         language.gettext, language.ngettext, newstyle=True
     )
+    result.filters["printable"] = printable
     result.filters["tojson"] = lambda value: json.dumps(value, ensure_ascii=False)
     result.globals.update(
         t=language.gettext,
         words=words,
         language=language.language,
         languages=tuple(LANGUAGES.values()),
-        local=view.local,
+        local=overview.local,
         stages={stage: language.gettext(text) for stage, text in words.STAGES.items()},
         advice_text=lambda advice, part: advice_text(language, advice, part),
         time_left=lambda progress: time_left(language, progress),
     )
     return result
+
+
+def harmless(value: Any) -> Any:
+    """Return a value of a template without characters that could mislead a reader."""
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def language_of(request: Request) -> str:

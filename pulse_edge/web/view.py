@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from typing import Any
 
-from pulse_edge.common.text import duration, printable
-from pulse_edge.report.report import DEMONSTRATION, FORCED_KIT, NOT_PROVEN, UNCALIBRATED
+from pulse_edge.common.text import duration
+from pulse_edge.report.report import UNCALIBRATED
 from pulse_edge.web import words
 from pulse_edge.web.overread_form import OverreadForm, overread_form
 from pulse_edge.web.readings import Reading, Turn
@@ -50,7 +49,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Row:
-    """A measurement beside the model's words about it."""
+    """A measurement next to the model's words about it."""
 
     key: str
     name: str
@@ -158,21 +157,21 @@ def reading_view(reading: Reading) -> ReadingView:
     report = reading.report or {}
     checks = [*(report.get("checks") or reading.checks or ())]
     measured = reading.measurements or {}
-    findings = sorted(report.get("findings", ()), key=_urgency)
+    findings = sorted(report.get("findings", ()), key=by_urgency_order)
     judged = [f for f in findings if f["verdict"] is not None]
     others = [f for f in findings if f["verdict"] is None]
     rows = _rows(report.get("measurements") or measured.get("measurements", ()), measured, checks)
     in_rows = {id(check) for row in rows for check in row.checks}
     return ReadingView(
         reading=reading,
-        notice=tuple(printable(report.get("notice", "")).splitlines()),
-        contradictions=tuple(printable(c["text"]) for c in report.get("contradictions", ())),
+        notice=tuple(report.get("notice", "").splitlines()),
+        contradictions=tuple(c["text"] for c in report.get("contradictions", ())),
         advice=tuple(map(_advice, (reading.admission or {}).get("reasons", ()))),
         rows=rows,
         tiles=tuple(row for key in words.TILES for row in rows if row.key == key),
-        reasons=tuple(map(printable, measured.get("reasons", ()))),
+        reasons=tuple(measured.get("reasons", ())),
         statements=_by_verdict(check for check in checks if id(check) not in in_rows),
-        urgencies=_by_urgency([f for f in judged if f["verdict"] != "absent"]),
+        urgencies=_byby_urgency_order([f for f in judged if f["verdict"] != "absent"]),
         absent=tuple(f for f in judged if f["verdict"] == "absent"),
         ranked=tuple(sorted((f for f in others if _only_ranked(f)), key=lambda f: int(f["rank"]))),
         unjudged=tuple(f for f in others if not _only_ranked(f)),
@@ -191,7 +190,7 @@ def _advice(reason: Json) -> Advice:
     """Return the advice for one reason; that of a recording's own remark stays English."""
     english = words.ADVICE.get(reason["check"])
     if english is None:
-        return Advice(printable(reason["advice"]), "", {}, False)
+        return Advice(reason["advice"], "", {}, False)
     values = {"value": float(reason["value"]), "threshold": float(reason["threshold"] or 0)}
     return Advice(*english, values, True)
 
@@ -255,11 +254,11 @@ def _row(measurement: Json, limits: Sequence[Json], checks: tuple[Json, ...]) ->
         name,
         lead,
         number,
-        words.UNITS.get(measurement["unit"], measurement["unit"]),
+        words.UNITS.get(measurement["unit"], str(measurement["unit"])),
         uncertainty,
         phrase,
-        printable(measurement.get("reason") or ""),
-        printable(measurement.get("doubt") or ""),
+        measurement.get("reason") or "",
+        measurement.get("doubt") or "",
         shown,
         outside,
         checks,
@@ -293,7 +292,8 @@ def _by_verdict(checks: Iterable[Json]) -> tuple[tuple[str, tuple[Json, ...]], .
 # --- findings -------------------------------------------------------------------------------------
 
 
-def _urgency(finding: Json) -> tuple[int, float]:
+def by_urgency_order(finding: Json) -> tuple[int, float]:
+    """Return the key that sorts findings: the most urgent first, then the most probable."""
     return int(finding["urgency"]), -float(finding["probability"] or 0.0)
 
 
@@ -301,7 +301,7 @@ def _only_ranked(finding: Json) -> bool:
     return bool(finding["reason"] == UNCALIBRATED)
 
 
-def _by_urgency(findings: Iterable[Json]) -> tuple[tuple[int, tuple[Json, ...]], ...]:
+def _byby_urgency_order(findings: Iterable[Json]) -> tuple[tuple[int, tuple[Json, ...]], ...]:
     groups: dict[int, list[Json]] = {}
     for finding in findings:
         groups.setdefault(int(finding["urgency"]), []).append(finding)
@@ -316,7 +316,7 @@ def _answers(
 ) -> tuple[tuple[str, tuple[Piece, ...], bool], ...]:
     return tuple(
         (
-            printable(answer["question"]),
+            answer["question"],
             pieces(answer["text"], [c for c in checks if c.get("answer", 0) == number]),
             bool(answer["complete"]),
         )
@@ -332,22 +332,20 @@ def pieces(text: str, checks: Iterable[Json]) -> tuple[Piece, ...]:
         start, end = int(check["start"]), int(check["end"])
         if not position <= start < end <= len(text):
             continue
-        result.append(Piece(printable(text[position:start]), ""))
-        result.append(
-            Piece(printable(text[start:end]), check["verdict"], printable(check["sentence"]))
-        )
+        result.append(Piece(text[position:start], ""))
+        result.append(Piece(text[start:end], check["verdict"], check["sentence"]))
         position = end
-    result.append(Piece(printable(text[position:]), ""))
+    result.append(Piece(text[position:], ""))
     return tuple(piece for piece in result if piece.text)
 
 
 def _turn(turn: Turn) -> TurnView:
     return TurnView(
         turn=turn,
-        question=printable(turn.question),
+        question=turn.question,
         pieces=pieces(turn.text, turn.checks),
-        contradictions=tuple(printable(c["text"]) for c in turn.contradictions),
-        error=printable(turn.error or ""),
+        contradictions=tuple(c["text"] for c in turn.contradictions),
+        error=turn.error or "",
     )
 
 
@@ -364,100 +362,4 @@ def _provenance(report: Json) -> tuple[tuple[str, str], ...]:
         "seconds": duration(seconds),
         "versions": ", ".join(f"{name} {v}" for name, v in report["versions"].items()),
     }
-    return tuple((words.PROVENANCE[key], printable(str(v))) for key, v in values.items())
-
-
-# --- lists ----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A reading in a list."""
-
-    reading: Reading
-    contradictions: int
-    urgent: str
-    """Name of the most urgent finding that is judged present; empty without."""
-
-
-@dataclass(frozen=True)
-class Day:
-    """The readings of one day, in local time."""
-
-    date: str
-    entries: tuple[Entry, ...]
-
-
-def days(readings: Iterable[Reading]) -> tuple[Day, ...]:
-    """Return readings by the day on which they came, in the order given."""
-    groups: dict[str, list[Entry]] = {}
-    for reading in readings:
-        groups.setdefault(local(reading.created)[:10], []).append(entry(reading))
-    return tuple(Day(date, tuple(entries)) for date, entries in groups.items())
-
-
-def entry(reading: Reading) -> Entry:
-    """Return what a list shows of a reading."""
-    report = reading.report or {}
-    present = [f for f in report.get("findings", ()) if f["verdict"] == "present"]
-    urgent = min(present, key=_urgency)["name"] if present else ""
-    return Entry(reading, len(report.get("contradictions", ())), urgent)
-
-
-def local(created: str) -> str:
-    """Return a moment in UTC (ISO 8601) as local date and time, `2026-11-28 03:12`."""
-    try:
-        moment = datetime.fromisoformat(created.replace("Z", "+00:00"))
-    except ValueError:
-        return created
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=timezone.utc)
-    return moment.astimezone().strftime("%Y-%m-%d %H:%M")
-
-
-# --- the program ----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class About:
-    """What the pages show of the program and its kit."""
-
-    version: str
-    kit: str
-    """Name of the kit; empty until it is loaded."""
-    proven: bool
-    device: str
-    warnings: tuple[str, ...]
-    """What must be read before any answer, a line each; English."""
-    model_state: str
-    """`loading`, `ready` or `failed`."""
-    model_error: str
-    """Why the model is not ready; English."""
-    retain_days: int | None
-    """Days for which pages are stored after they were answered; None: until they are removed."""
-    phone: bool
-    """Whether phones can be paired."""
-
-
-def about(facts: Json) -> About:
-    """Return what the pages show of the program, from `Service.about`."""
-    kit, model = facts.get("kit") or {}, facts.get("model") or {}
-    state = str(model.get("state") or "loading")
-    warnings = [
-        DEMONSTRATION if kit.get("demonstration") else "",
-        FORCED_KIT if kit.get("refused") else "",
-        NOT_PROVEN if kit and not kit.get("proven") and not kit.get("refused") else "",
-        kit.get("fallback") or "",
-        facts.get("log_error") or "",
-    ]
-    return About(
-        version=printable(str(facts.get("version") or "")),
-        kit=printable(str(kit.get("kit") or "")),
-        proven=bool(kit.get("proven")),
-        device=printable(str(kit.get("device") or "")),
-        warnings=tuple(printable(str(warning)) for warning in warnings if warning),
-        model_state=state if state in words.MODEL_STATES else "loading",
-        model_error=printable(str(model.get("reason") or "")) if state == "failed" else "",
-        retain_days=facts.get("retain_days"),
-        phone=bool(facts.get("phone")),
-    )
+    return tuple((words.PROVENANCE[key], str(v)) for key, v in values.items())

@@ -11,11 +11,18 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 from checkout import ROOT
+from starlette.testclient import TestClient
+
 from pulse_edge.errors import UsageError
+from pulse_edge.web.access import COOKIE, Access, csrf_token
+from pulse_edge.web.app import create_app
+from pulse_edge.web.options import ServeOptions
 from pulse_edge.web.readings import Progress, Reading, Turn
+from pulse_edge.web.service import Service
 
 EXAMPLE = ROOT / "pulse_edge" / "assets" / "example_page.png"
 MINIATURE = ROOT / "pulse_edge" / "assets" / "kits" / "miniature"
@@ -171,6 +178,8 @@ class FakeService:
             "retain_days": 30,
         }
         self._changed: set[asyncio.Event] = set()
+        self.work = SimpleNamespace(stored=None)
+        self.store = SimpleNamespace(add_session=None)
 
     def change(self, reading: Reading) -> None:
         """Store a reading and tell those who follow it."""
@@ -271,3 +280,24 @@ def serving(app: Any) -> Iterator[tuple[str, asyncio.AbstractEventLoop]]:
     finally:
         server.force_exit = server.should_exit = True
         thread.join(10)
+
+
+def app_and_cookie(service: FakeService, folder: Path, *hosts: str) -> tuple[Any, str]:
+    """Return the real application around a fake service, and the cookie of a session."""
+    folder.mkdir(parents=True, exist_ok=True)
+    access = Access(folder, [])
+    cookie = access.open_session(access.new_link("http://test").partition("token=")[2])
+    assert cookie is not None
+    options = ServeOptions(folder=folder)
+    return create_app(cast(Service, service), options, access, frozenset(hosts)), cookie
+
+
+def client(service: FakeService, folder: Path) -> TestClient:
+    """Return a client with a session, which follows no redirect."""
+    app, cookie = app_and_cookie(service, folder, "testserver")
+    return TestClient(app, cookies={COOKIE: cookie}, follow_redirects=False)
+
+
+def token(client: TestClient) -> str:
+    """Return the token of the session's forms."""
+    return csrf_token(str(client.cookies[COOKIE]))

@@ -74,6 +74,7 @@ function structureOf(reading) {
     reading.place,
     !!reading.admission,
     !!reading.measurements,
+    reading.pictures,
     !!reading.report,
     reading.confirmation?.number ?? !!reading.confirmation,
     (reading.turns ?? []).map((turn) => turn.state),

@@ -1,0 +1,13 @@
+"""The local API: the commands' JSON over HTTP."""
+
+from __future__ import annotations
+
+from starlette.routing import Route
+
+from pulse_edge.web.options import ServeOptions
+from pulse_edge.web.service import Service
+
+
+def routes(service: Service, options: ServeOptions) -> list[Route]:
+    """Return the routes of this module."""
+    return []

@@ -1,0 +1,60 @@
+"""The ASGI application: the routes of every module behind the guard and the limits of bodies."""
+
+from __future__ import annotations
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+
+from pulse_edge.errors import PulseEdgeError
+from pulse_edge.web import api, downloads, events, openai_api, pages, phone, uploads
+from pulse_edge.web.access import Access
+from pulse_edge.web.bodies import BodyLimits
+from pulse_edge.web.options import ServeOptions
+from pulse_edge.web.responses import problem, program_error
+from pulse_edge.web.security import Guard
+from pulse_edge.web.service import Service
+
+FILE_PATHS = ("/upload", "/api/", "/v1/", "/p/")
+"""Beginnings of the paths whose bodies may hold files."""
+
+
+def create_app(
+    service: Service, options: ServeOptions, access: Access, hosts: frozenset[str]
+) -> Starlette:
+    """Return the application. `hosts`: values of the Host header that name this server."""
+
+    async def remember(cookie: str) -> None:
+        await service.work.stored(service.store.add_session, cookie)
+
+    modules = (uploads, events, api, openai_api, phone, downloads, pages)
+    limits = options.limits
+    return Starlette(
+        routes=[route for module in modules for route in module.routes(service, options)],
+        middleware=[
+            Middleware(BodyLimits, limits=limits, long_paths=FILE_PATHS),
+            Middleware(
+                Guard,
+                access=access,
+                hosts=hosts,
+                form_bytes=limits.form_bytes,
+                remember=remember,
+            ),
+        ],
+        exception_handlers={PulseEdgeError: _program_error, HTTPException: _http_error},
+    )
+
+
+async def _program_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, PulseEdgeError)
+    return program_error(request, error)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    text = {404: "There is no such page.", 405: "This address takes another method."}
+    response = problem(request, error.status_code, text.get(error.status_code, error.detail))
+    response.headers.update(error.headers or {})
+    return response

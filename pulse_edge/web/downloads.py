@@ -1,0 +1,49 @@
+"""Pictures and documents of a reading, and the files of the package that pages need."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from pulse_edge.web.options import ServeOptions
+from pulse_edge.web.responses import problem
+from pulse_edge.web.service import Service
+
+STATIC = Path(__file__).parent / "static"
+MEDIA = {
+    "pdf": "application/pdf",
+    "html": "text/html; charset=utf-8",
+    "json": "application/json",
+    "fhir.json": "application/fhir+json",
+}
+"""Ending of a document's address -> its media type."""
+
+
+def routes(service: Service, options: ServeOptions) -> list[BaseRoute]:
+    """Return the routes of this module."""
+
+    async def picture(request: Request) -> Response:
+        try:
+            path = await service.picture(request.path_params["id"], request.path_params["kind"])
+        except KeyError:
+            return problem(request, 404, "There is no such picture.", "not_found")
+        return FileResponse(path)
+
+    async def report(request: Request) -> Response:
+        ending = request.path_params["ending"]
+        try:
+            media, form = MEDIA[ending], ending.partition(".")[0]
+            content = await service.document(request.path_params["id"], form)
+        except KeyError:
+            return problem(request, 404, "There is no such report.", "not_found")
+        return Response(content, media_type=media)
+
+    return [
+        Route("/r/{id}/picture/{kind}", picture),
+        Route("/r/{id}/report.{ending}", report),
+        Mount("/static", StaticFiles(directory=STATIC)),
+    ]

@@ -1,0 +1,69 @@
+"""The server's request, narrowed to one page: what is logged, and what the workers get.
+
+In: `Request`, `PageRequest`. Out: JSON objects. Imports no engine.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pulse_edge.inference.request import (
+    AnswerOptions,
+    MeasurementOptions,
+    ModelOptions,
+    PageOptions,
+    Request,
+)
+from pulse_edge.web.readings import PageRequest
+
+
+def for_page(request: Request, page: PageRequest, *, force: bool) -> Request:
+    """Return the request for a page: what its upload asked for comes before the server's options.
+
+    `force`: answer about it though it was refused.
+    """
+    answer, measured = request.answer, request.measurement
+    return dataclasses.replace(
+        request,
+        page=dataclasses.replace(request.page, force=force or request.page.force),
+        answer=dataclasses.replace(
+            answer,
+            questions=page.questions or answer.questions,
+            findings=answer.findings if page.findings is None else page.findings,
+            max_tokens=page.max_tokens or answer.max_tokens,
+        ),
+        measurement=dataclasses.replace(
+            measured,
+            age_years=measured.age_years if page.age_years is None else page.age_years,
+            sex=page.sex or measured.sex,
+        ),
+    )
+
+
+def to_json(request: Request) -> dict[str, Any]:
+    """Return the options that the model worker needs."""
+    answer = dataclasses.asdict(dataclasses.replace(request.answer, grammar=None))
+    del answer["grammar"]
+    model = dataclasses.asdict(request.model)
+    kit = request.model.kit
+    return {
+        "model": model | {"kit": None if kit is None else str(kit)},
+        "page": dataclasses.asdict(request.page),
+        "answer": answer,
+        "measurement": dataclasses.asdict(request.measurement),
+    }
+
+
+def from_json(options: Mapping[str, Any]) -> Request:
+    """Return the request of `to_json`."""
+    model, answer = options["model"], options["answer"]
+    kit = None if model["kit"] is None else Path(model["kit"])
+    return Request(
+        model=ModelOptions(**model | {"kit": kit}),
+        page=PageOptions(**options["page"]),
+        answer=AnswerOptions(**answer | {"questions": tuple(answer["questions"])}),
+        measurement=MeasurementOptions(**options["measurement"]),
+    )

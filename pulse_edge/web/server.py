@@ -1,0 +1,200 @@
+"""Serve the application on one socket until Ctrl-C."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import sys
+import webbrowser
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from pulse_edge.common.files import write_text
+from pulse_edge.errors import ServeError
+from pulse_edge.web.access import Access, read_link
+from pulse_edge.web.app import create_app
+from pulse_edge.web.options import ServeOptions
+from pulse_edge.web.security import allowed_hosts
+from pulse_edge.web.service import Service
+
+END_SECONDS = 2
+"""Until requests that still run are ended when the server stops."""
+OPEN_FILE = "open.html"
+LOCAL_NAMES = ("127.0.0.1", "localhost", "[::1]")
+
+
+class BoundedProtocol(H11Protocol):
+    """HTTP/1.1 in which the head of a request must come in time, for a bounded number of
+    connections."""
+
+    header_seconds = 10.0
+    max_connections = 256
+    _head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        """Take a connection, or close it where there are too many."""
+        super().connection_made(transport)
+        if len(self.connections) > self.max_connections:
+            transport.abort()
+            return
+        self._await_head()
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes; a request whose head is whole has all the time that its route gives it."""
+        super().data_received(data)
+        if self._is_serving():
+            self._end_timer()
+        else:
+            self._await_head()
+
+    def on_response_complete(self) -> None:
+        """Wait for the next head, which `timeout_keep_alive` bounds until its first byte."""
+        super().on_response_complete()
+        if self._is_serving():
+            self._end_timer()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        self._end_timer()
+        super().connection_lost(exc)
+
+    def _is_serving(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _await_head(self) -> None:
+        if self._head_timer is None and not self.transport.is_closing():
+            self._head_timer = self.loop.call_later(self.header_seconds, self._too_slow)
+
+    def _end_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _too_slow(self) -> None:
+        self._head_timer = None
+        if not self._is_serving():
+            self.transport.abort()
+
+
+class _Server(uvicorn.Server):
+    """Tells the streams of events when it stops, so that they end at once."""
+
+    def __init__(self, config: uvicorn.Config, stopping: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._stopping = stopping
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End every connection."""
+        self._stopping()
+        await super().shutdown(sockets)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Return a listening socket. Raises ServeError where the port is in use."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if sys.platform == "win32":
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
+        else:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(128)
+    except (OSError, OverflowError) as e:
+        listener.close()
+        why = getattr(e, "strerror", None) or e
+        raise ServeError(
+            f"{host}:{port}: cannot be listened on ({why}). Another program may use this port: "
+            "choose another with --port."
+        ) from None
+    return listener
+
+
+def run(options: ServeOptions, note: Callable[[str], None]) -> None:
+    """Serve until Ctrl-C; what was not finished stays on the list for the next start.
+
+    Raises ServeError, FolderError, AuditLogError where serving cannot begin. `note` gets lines for
+    the terminal.
+    """
+    listener = bind(options.host, options.port)
+    with contextlib.closing(listener):
+        asyncio.run(_serve(options, listener, note))
+
+
+async def _serve(
+    options: ServeOptions, listener: socket.socket, note: Callable[[str], None]
+) -> None:
+    service = Service(options)
+    try:
+        access = Access(options.folder, service.store.sessions())
+        port = listener.getsockname()[1]
+        hosts = allowed_hosts(LOCAL_NAMES, port)
+        app = create_app(service, options, access, hosts)
+        async with service:
+            address = f"http://{options.host}:{port}"
+            link = access.new_link(address)
+            note(f"The page is at {address}. This link opens it once: {link}")
+            note("Ctrl-C ends the server; pages that wait are read after the next start.")
+            if options.open_browser:
+                open_link(options.folder, link)
+            await _listen(options, app, listener, service)
+    finally:
+        with contextlib.suppress(UnboundLocalError):
+            access.close()
+        service.store.close()
+
+
+async def _listen(
+    options: ServeOptions, app: Any, listener: socket.socket, service: Service
+) -> None:
+    protocol = type(
+        "Protocol",
+        (BoundedProtocol,),
+        {
+            "header_seconds": options.limits.header_seconds,
+            "max_connections": options.limits.connections,
+        },
+    )
+    config = uvicorn.Config(
+        app,
+        http=protocol,
+        ws="none",
+        lifespan="off",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=5,
+        timeout_graceful_shutdown=END_SECONDS,
+        h11_max_incomplete_event_size=32 << 10,
+    )
+    await _Server(config, service.work.watchers.close).serve([listener])
+
+
+def open_link(folder: Path, link: str) -> None:
+    """Open a link in the browser by way of a file that only this user can read.
+
+    On a command line, other users of the machine could read the link.
+    """
+    page = folder / OPEN_FILE
+    write_text(
+        page,
+        '<!doctype html><html lang="en"><meta charset="utf-8"><title>pulse-edge</title>'
+        f'<meta http-equiv="refresh" content="0; url={link}">'
+        f'<p><a href="{link}">Open the page of pulse-edge</a></p></html>\n',
+    )
+    webbrowser.open(page.resolve().as_uri())
+
+
+def open_running(folder: Path) -> bool:
+    """Open the page of a server that already runs; return whether there is one."""
+    link = read_link(folder)
+    if link is not None:
+        open_link(folder, link)
+    return link is not None

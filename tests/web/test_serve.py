@@ -1,0 +1,90 @@
+"""A server process with the demo kit: upload, read, ask, documents, the end."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from web_server import WebServer, wait_for
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebServer]:
+    with WebServer(tmp_path_factory.mktemp("serve")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def read(server: WebServer) -> str:
+    """The id of a page that was read."""
+    id = server.upload()
+    server.wait(id, "done")
+    return id
+
+
+def test_an_upload_is_measured_and_answered_and_logged_once(server: WebServer, read: str) -> None:
+    reading = server.reading(read)
+    assert reading["report"]["answers"][0]["text"] == reading["text"] != ""
+    assert reading["admission"]["verdict"] == "good"
+    assert {m["key"] for m in reading["measurements"]["measurements"]} >= {"rate", "qrs"}
+    assert reading["checks"]
+    ids = [entry.fields["id"] for entry in server.entries()]
+    assert ids.count(f"{read}/0/0") == 1
+
+
+def test_a_question_is_answered_after_the_report(server: WebServer, read: str) -> None:
+    with server.browser() as client:
+        csrf = client.get("/").text.partition('name="csrf" value="')[2][:64]
+        form = {"question": "Is the rhythm regular?", "csrf": csrf}
+        assert client.post(f"/r/{read}/ask", data=form).status_code == 303
+    wait_for(lambda: server.reading(read)["turns"][0]["state"] == "done")
+    assert f"{read}/1/0" in [entry.fields["id"] for entry in server.entries()]
+
+
+@pytest.mark.parametrize(
+    ("name", "begins"),
+    [
+        ("report.pdf", b"%PDF"),
+        ("report.html", b"<!doctype html>"),
+        ("report.json", b'{"notice"'),
+        ("picture/page", b"\x89PNG"),
+        ("picture/overlay", b"\x89PNG"),
+        ("picture/trace", b"\x89PNG"),
+        ("picture/thumb", b"\xff\xd8\xff"),
+    ],
+)
+def test_documents_and_pictures_of_a_page(
+    server: WebServer, read: str, name: str, begins: bytes
+) -> None:
+    with server.program() as client:
+        answer = client.get(f"/r/{read}/{name}")
+    assert answer.status_code == 200
+    assert answer.content.startswith(begins)
+
+
+def test_the_fhir_bundle_holds_the_trace(server: WebServer, read: str) -> None:
+    with server.program() as client:
+        bundle = json.loads(client.get(f"/r/{read}/report.fhir.json").content)
+    kinds = {entry["resource"]["resourceType"] for entry in bundle["entry"]}
+    assert {"DiagnosticReport", "Observation", "Media"} <= kinds
+
+
+def test_a_file_that_is_no_page_fails_with_the_reason(server: WebServer) -> None:
+    reading = server.reading(server.upload("letter.png", b"no picture"))
+    assert (reading["state"], reading["exit_code"]) == ("failed", 1)
+    assert "letter.png: is text or XML" in reading["error"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_server_and_keeps_the_queue(tmp_path: Path, number: int) -> None:
+    server = WebServer(tmp_path)
+    with server:
+        ids = [server.upload(f"{n}.png") for n in range(3)]
+        assert server.kill(number) == 128 + number
+    with server:
+        for n, id in enumerate(ids):
+            assert server.wait(id, "done")["name"] == f"{n}.png"
+    assert len({entry.fields["id"] for entry in server.entries()}) == len(server.entries()) == 3
