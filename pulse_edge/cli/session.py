@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from pulse_edge.inference.session import ModelSession
+from pulse_edge.report.confirmation import UNCONFIRMED
 from pulse_edge.report.content import page_lines
 from pulse_edge.report.text import measurement_lines
 
@@ -68,11 +69,13 @@ def heading(
 ) -> str:
     """Return the lines before an answer.
 
-    They are notices, then on request the file, the verdict on the page, and the question.
+    They are notices, then on request the file, the verdict on the page, and the question. With the
+    verdict stands that no reader has confirmed the answer.
     """
     from pulse_edge.page import admission
 
     lines: list[Any] = [*model.notices(encoded)]
+    lines += [UNCONFIRMED] if page_verdict else []
     lines += [f"# {encoded.file}"] if file else []
     if page_verdict:
         lines += page_lines(None if encoded.checked is None else admission.facts(encoded.checked))

@@ -1,35 +1,59 @@
-"""A report back from the JSON object that it was stored as."""
+"""Read a report back from the JSON that a command wrote."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, get_type_hints
 
+from pulse_edge.common import json_input
+from pulse_edge.errors import UsageError
 from pulse_edge.measurement.checks import Check
 from pulse_edge.measurement.measurements import Measurement
-from pulse_edge.report.report import Answer, Contradiction, Finding, KitSummary, Report
+from pulse_edge.report.report import Report
 
 
-def from_json(stored: Mapping[str, Any]) -> Report:
-    """Return the report. Raises TypeError or KeyError for an object that is none."""
-    lists: dict[str, Any] = {
-        "answers": tuple(Answer(**one) for one in stored["answers"]),
-        "findings": tuple(Finding(**one) for one in stored["findings"]),
-        "contradictions": tuple(
-            Contradiction(**one | {"statements": tuple(one["statements"])})
-            for one in stored["contradictions"]
-        ),
-        "measurements": tuple(map(_measurement, stored["measurements"])),
-        "checks": tuple(
-            Check(**one | {"used": tuple(map(_measurement, one["used"]))})
-            for one in stored["checks"]
-        ),
-    }
-    names = {field.name for field in dataclasses.fields(Report)}
-    others = {name: value for name, value in stored.items() if name in names - lists.keys()}
-    return Report(**others | lists | {"kit": KitSummary(**stored["kit"])})
+def read(path: Path) -> Report:
+    """Read a report's file. Raises UsageError where it is absent, or holds something else."""
+    try:
+        return parse(json_input.read(path), str(path))
+    except OSError as e:
+        raise UsageError(
+            f"{path}: cannot be read ({e.strerror}). Name the JSON file of a report."
+        ) from None
+    except ValueError as e:
+        raise UsageError(f"{path}: {e}. Name the JSON file of a report.") from None
 
 
-def _measurement(stored: Mapping[str, Any]) -> Measurement:
-    return Measurement(**{**stored, "leads": tuple(stored["leads"])})
+def parse(text: str | bytes, name: str = "report") -> Report:
+    """Return the report that one line of JSON holds, as `Report.to_json` writes it.
+
+    `name` stands in messages. Raises UsageError.
+    """
+    try:
+        value = json_input.parse(text)
+        if isinstance(value, dict) and "exit_code" in value:
+            raise ValueError("says why a page has no answer, and holds no report")
+        return from_json(value)
+    except ValueError as e:
+        raise UsageError(
+            f"{name}: is no report of this version of pulse-edge ({e}). Name a file that "
+            "`pulse-edge interpret --format json` wrote."
+        ) from None
+
+
+def from_json(value: Any) -> Report:
+    """Return a report of a parsed JSON object. Raises ValueError that names the field."""
+    if not isinstance(value, dict):
+        raise ValueError("is no object")
+    hints = get_type_hints(Report, localns={"Check": Check, "Measurement": Measurement})
+    given = {key: item for key, item in value.items() if key != "overread"}
+    if unknown := sorted(given.keys() - hints.keys()):
+        raise ValueError(f"has unknown {', '.join(unknown)}")
+    fields = {key: json_input.build(hints[key], item, key) for key, item in given.items()}
+    try:
+        report = Report(**fields)
+    except TypeError as e:  # of the fields' names: their types were checked above
+        raise ValueError(str(e).replace("Report.__init__() ", "")) from None
+    if value.get("overread", report.overread) != report.overread:
+        raise ValueError("its overread and its confirmation say different things")
+    return report

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
 
 from pulse_edge.errors import PulseEdgeError
 from pulse_edge.web import overread_form, overview, templating, view
@@ -18,6 +20,8 @@ from pulse_edge.web.options import ServeOptions
 from pulse_edge.web.readings import Reading
 from pulse_edge.web.service import Service
 
+STATIC = Path(__file__).parent / "static"
+"""Style, scripts and icon of the pages."""
 TODAY = 100
 """Readings of today that the first page lists."""
 AT_ONCE = 50
@@ -163,8 +167,8 @@ async def _fields(request: Request) -> dict[str, str]:
     return {name: value for name, value in form.items() if isinstance(value, str)}
 
 
-def routes(service: Service, options: ServeOptions) -> list[Route]:
-    """Return the routes of the pages and their forms."""
+def routes(service: Service, options: ServeOptions) -> list[BaseRoute]:
+    """Return the routes of the pages, their forms and their files."""
     pages = Pages(service)
     return [
         Route("/", pages.home),
@@ -177,4 +181,5 @@ def routes(service: Service, options: ServeOptions) -> list[Route]:
         Route("/r/{id}/retry", pages.retry, methods=["POST"]),
         Route("/r/{id}/remove", pages.remove, methods=["POST"]),
         Route("/r/{id}/confirm", pages.confirm, methods=["POST"]),
+        Mount("/static", StaticFiles(directory=STATIC)),
     ]

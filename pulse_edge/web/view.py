@@ -171,7 +171,7 @@ def reading_view(reading: Reading) -> ReadingView:
         tiles=tuple(row for key in words.TILES for row in rows if row.key == key),
         reasons=tuple(measured.get("reasons", ())),
         statements=_by_verdict(check for check in checks if id(check) not in in_rows),
-        urgencies=_byby_urgency_order([f for f in judged if f["verdict"] != "absent"]),
+        urgencies=_by_urgency([f for f in judged if f["verdict"] != "absent"]),
         absent=tuple(f for f in judged if f["verdict"] == "absent"),
         ranked=tuple(sorted((f for f in others if _only_ranked(f)), key=lambda f: int(f["rank"]))),
         unjudged=tuple(f for f in others if not _only_ranked(f)),
@@ -301,7 +301,7 @@ def _only_ranked(finding: Json) -> bool:
     return bool(finding["reason"] == UNCALIBRATED)
 
 
-def _byby_urgency_order(findings: Iterable[Json]) -> tuple[tuple[int, tuple[Json, ...]], ...]:
+def _by_urgency(findings: Iterable[Json]) -> tuple[tuple[int, tuple[Json, ...]], ...]:
     groups: dict[int, list[Json]] = {}
     for finding in findings:
         groups.setdefault(int(finding["urgency"]), []).append(finding)

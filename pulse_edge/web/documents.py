@@ -1,29 +1,25 @@
-"""Pictures and documents of a reading, and the files of the package that pages need."""
+"""The pictures of a page, and its report as a file."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
-from starlette.routing import BaseRoute, Mount, Route
-from starlette.staticfiles import StaticFiles
+from starlette.routing import Route
 
+from pulse_edge.errors import PulseEdgeError
 from pulse_edge.web.options import ServeOptions
-from pulse_edge.web.responses import problem
+from pulse_edge.web.responses import problem, program_error
 from pulse_edge.web.service import Service
 
-STATIC = Path(__file__).parent / "static"
 MEDIA = {
     "pdf": "application/pdf",
     "html": "text/html; charset=utf-8",
     "json": "application/json",
     "fhir.json": "application/fhir+json",
 }
-"""Ending of a document's address -> its media type."""
 
 
-def routes(service: Service, options: ServeOptions) -> list[BaseRoute]:
+def routes(service: Service, options: ServeOptions) -> list[Route]:
     """Return the routes of this module."""
 
     async def picture(request: Request) -> Response:
@@ -40,10 +36,11 @@ def routes(service: Service, options: ServeOptions) -> list[BaseRoute]:
             content = await service.document(request.path_params["id"], form)
         except KeyError:
             return problem(request, 404, "There is no such report.", "not_found")
+        except PulseEdgeError as e:
+            return program_error(request, e)
         return Response(content, media_type=media)
 
     return [
         Route("/r/{id}/picture/{kind}", picture),
         Route("/r/{id}/report.{ending}", report),
-        Mount("/static", StaticFiles(directory=STATIC)),
     ]
