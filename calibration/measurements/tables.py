@@ -69,7 +69,8 @@ def _summary(sets: Sequence[SetFigures]) -> Table:
             )
         )
     note = (
-        "Medians and shares with 95 % intervals of a bootstrap over recordings. Wrong: of the "
+        "Medians and shares with 95 % intervals of a bootstrap over recordings; shares of none or "
+        "all with the exact interval. Wrong: of the "
         "reported leads, those with a correlation below 0.8 to the printed signal. Rate: against "
         f"{PRINTED}, where there is one, of the rates that were measured. MiB: most resident "
         "memory above that of the program before its first page."
