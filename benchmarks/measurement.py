@@ -30,8 +30,8 @@ from calibration.synthetic.pages import draw
 from calibration.synthetic.recording import UNKNOWN, Recording
 from calibration.synthetic.style import random_style
 from calibration.synthetic.wfdb import read_header, read_signals
+from pulse_edge.measurement.admission import trace
 from pulse_edge.measurement.digitise import digitise
-from pulse_edge.measurement.page import trace
 from pulse_edge.measurement.signal import LEADS, TracedSignal
 
 Signals = npt.NDArray[np.float64]

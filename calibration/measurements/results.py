@@ -16,11 +16,11 @@ from PIL import Image
 from calibration.measurements.pages import PrintedSignal, TruthPage
 from calibration.measurements.tracing import LeadTrace, lead_traces
 from pulse_edge.errors import PulseEdgeError
-from pulse_edge.measurement import overlay
+from pulse_edge.measurement import admission, overlay
 from pulse_edge.measurement.measure import SignalMeasurements, measure_signal
 from pulse_edge.measurement.page import PageMeasurement, measure_page
 from pulse_edge.measurement.signal import LEADS
-from pulse_edge.page import admission, reader
+from pulse_edge.page import reader
 
 PICTURE_SIDE, PICTURE_QUALITY = 1200, 70
 """Largest side of an overlay in pixels, and JPEG quality."""
@@ -120,9 +120,10 @@ def measured(page: TruthPage, memory: Memory, picture: Path | None = None) -> Pa
     outcome: PageMeasurement | None = None
     refused, pixels = "", 0
     try:
-        checked = admission.admit(reader.read(page.picture), straighten=True, force=False)
-        pixels = checked.flat.image.width * checked.flat.image.height
-        outcome = measure_page(checked)
+        traced = admission.admit(reader.read(page.picture), straighten=True, force=False)
+        flat = traced.checked.flat
+        pixels = flat.image.width * flat.image.height
+        outcome = measure_page(traced)
     except PulseEdgeError as error:
         refused = str(error)
     seconds = time.perf_counter() - start
@@ -132,7 +133,7 @@ def measured(page: TruthPage, memory: Memory, picture: Path | None = None) -> Pa
     )
     if picture is not None:
         picture.write_bytes(
-            _jpeg(page.picture if outcome is None else overlay.draw(checked.flat.image, outcome))
+            _jpeg(page.picture if outcome is None else overlay.draw(flat.image, outcome))
         )
     if outcome is None:
         missing = PrintedSignal(np.full((12, 0), np.nan, np.float32))

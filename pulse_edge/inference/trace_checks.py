@@ -1,4 +1,4 @@
-"""Measure the trace of an encoded page, and check what the model says against it."""
+"""Measure the trace of an admitted page, and check what the model says against it."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from pulse_edge.measurement.page import PageMeasurement, measure_page
 
 if TYPE_CHECKING:
     from pulse_edge.inference.request import MeasurementOptions
-    from pulse_edge.page.admission import CheckedPage
+    from pulse_edge.measurement.admission import TracedPage
     from pulse_edge.report.report import Finding
 
 
-def measured(checked: CheckedPage | None, options: MeasurementOptions) -> PageMeasurement | None:
+def measured(traced: TracedPage | None, options: MeasurementOptions) -> PageMeasurement | None:
     """Measure an admitted page; None where that is not wanted, or the page was not admitted."""
-    if checked is None or not options.enabled:
+    if traced is None or not options.enabled:
         return None
-    return measure_page(checked, options.age_years, options.sex)
+    return measure_page(traced, options.age_years, options.sex)
 
 
 def checks_of(

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from pulse_edge.errors import PulseEdgeError
-from pulse_edge.web import api, events, openai_api, pages, phone, uploads
+from pulse_edge.web import api, controls, documents, events, openai_api, pages, phone, uploads
 from pulse_edge.web.access import Access
 from pulse_edge.web.bodies import BodyLimits
 from pulse_edge.web.options import ServeOptions
@@ -35,7 +35,7 @@ def create_app(
     async def remember(cookie: str) -> None:
         await service.work.stored(service.store.add_session, cookie)
 
-    modules = (uploads, events, api, openai_api, pages)
+    modules = (uploads, events, documents, controls, api, openai_api, pages)
     pairing = [] if port is None else phone.routes(port)
     limits = options.limits
     return Starlette(

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pulse_edge.web.options import Limits
@@ -51,6 +52,8 @@ class BodyLimits:
             if declared is not None and declared > limit:
                 raise BodyTooLong
             await self._app(scope, self._bounded(receive, limit), sender)
+        except ClientDisconnect:
+            return  # in the middle of its upload
         except BodyTooLong:
             if not started:
                 text = f"The upload is longer than {limit >> 20} MiB. Scan the page at 300 dpi."

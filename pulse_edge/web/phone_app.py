@@ -19,7 +19,7 @@ from pulse_edge.errors import PulseEdgeError
 from pulse_edge.web import static_files, templating, view
 from pulse_edge.web.app import EXCEPTION_HANDLERS
 from pulse_edge.web.bodies import BodyLimits
-from pulse_edge.web.options import Limits, PhoneOptions, ServeOptions
+from pulse_edge.web.options import PhoneOptions
 from pulse_edge.web.phone import PhonePort
 from pulse_edge.web.phones import Phone, RateLimit
 from pulse_edge.web.readings import Reading
@@ -39,7 +39,7 @@ STATIC = ("page.css", "phone.js", "icon.svg")
 
 
 def create_phone_app(
-    port: PhonePort, options: ServeOptions, phone: PhoneOptions, hosts: frozenset[str]
+    port: PhonePort, phone: PhoneOptions, hosts: frozenset[str]
 ) -> Starlette:
     """Return the application of the phones' port. `hosts`: values of the Host header that name
     it."""
@@ -47,9 +47,9 @@ def create_phone_app(
     async def remember(_cookie: str) -> None:
         """Do nothing: no link opens a session here."""
 
-    limits: Limits = phone.limits
+    limits = phone.limits
     return Starlette(
-        routes=_PhonePages(port, options, limits).routes(),
+        routes=_PhonePages(port, phone).routes(),
         middleware=[
             Middleware(BodyLimits, limits=limits, long_paths=port.phones.file_paths),
             Middleware(
@@ -67,9 +67,9 @@ def create_phone_app(
 class _PhonePages:
     """The routes of the phones' port."""
 
-    def __init__(self, port: PhonePort, options: ServeOptions, limits: Limits) -> None:
+    def __init__(self, port: PhonePort, options: PhoneOptions) -> None:
         self._port, self._service, self._phones = port, port.service, port.phones
-        self._receiver = Receiver(port.service, options, limits.uploads)
+        self._receiver = Receiver(port.service, options)
         self._uploads = RateLimit(UPLOADS_PER_HOUR, 3600)
         self._codes = RateLimit(WRONG_CODES_PER_MINUTE, 60)
 
@@ -190,7 +190,7 @@ class _PhonePages:
         return reading
 
     def _page(self, request: Request, name: str, values: Mapping[str, Any]) -> Response:
-        about = templating.about(self._service)
+        about = view.about(self._service.about())
         encrypted = self._port.fingerprint is not None
         shared = {"about": about, "encrypted": encrypted, "version": version}
         return templating.page(request, name, {**shared, **values})
