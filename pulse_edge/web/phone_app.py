@@ -13,12 +13,14 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
 
 from pulse_edge.errors import PulseEdgeError
-from pulse_edge.web import static_files, templating, view
+from pulse_edge.web import templating, view
 from pulse_edge.web.app import EXCEPTION_HANDLERS
 from pulse_edge.web.bodies import BodyLimits
+from pulse_edge.web.downloads import STATIC
 from pulse_edge.web.options import PhoneOptions
 from pulse_edge.web.phone import PhonePort
 from pulse_edge.web.phones import Phone, RateLimit
@@ -34,8 +36,6 @@ WRONG_CODES_PER_MINUTE = 10
 PICTURES = ("overlay", "trace", "thumb")
 SHOWN = 20
 """Newest pages of a phone that it lists."""
-STATIC = ("page.css", "phone.js", "icon.svg")
-"""Files of the package that a phone's pages need."""
 
 
 def create_phone_app(
@@ -73,7 +73,7 @@ class _PhonePages:
         self._uploads = RateLimit(UPLOADS_PER_HOUR, 3600)
         self._codes = RateLimit(WRONG_CODES_PER_MINUTE, 60)
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[BaseRoute]:
         """Return the routes."""
         return [
             Route("/p/pair", self.ask_to_pair, methods=["GET"]),
@@ -84,7 +84,7 @@ class _PhonePages:
             Route("/p/r/{id}", self.result),
             Route("/p/r/{id}/state", self.state),
             Route("/p/r/{id}/picture/{kind}", self.picture),
-            *static_files.routes(STATIC),
+            Mount("/static", StaticFiles(directory=STATIC)),
         ]
 
     # --- pairing ----------------------------------------------------------------------------------

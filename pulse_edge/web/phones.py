@@ -201,9 +201,9 @@ class Phones:
 def phone_name(user_agent: str) -> str:
     """Return the device that a browser's User-Agent names, such as `iPhone` or `Android 15`."""
     inside = re.search(r"\(([^)]{1,200})\)", user_agent)
-    parts = [one_line(part).strip() for part in (inside.group(1) if inside else "").split(";")]
-    named = [p for p in parts if re.match(r"(?i)(iphone|ipad|android)", p)]
-    return (named or [p for p in parts if p] or ["phone"])[0][:MAX_NAME]
+    parts = [part.strip() for part in (inside.group(1) if inside else "").split(";")]
+    named = [part for part in parts if re.match(r"(?i)(iphone|ipad|android)", part)]
+    return one_line((named or [part for part in parts if part] or ["phone"])[0])[:MAX_NAME]
 
 
 def _same(given: str, expected: str) -> bool:
