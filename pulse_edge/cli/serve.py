@@ -85,9 +85,7 @@ def serve(
     phones = PhoneOptions(phone_address, phone_port, not phone_plain_http) if phone else None
     if phones is None and (phone_address or phone_plain_http):
         raise UsageError("--phone-address and --phone-plain-http: are for --phone. Add it.")
-    serve_options = ServeOptions(
-        request, place, port=port, phone=phones, open_browser=open_browser
-    )
+    serve_options = ServeOptions(request, place, port=port, phone=phones, open_browser=open_browser)
     try:
         server.run(serve_options, lambda text: console.note(text, always=True))
     except ServeError:

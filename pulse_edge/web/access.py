@@ -19,6 +19,7 @@ from pulse_edge.common.files import write_text
 from pulse_edge.errors import ServeError
 
 TOKEN, LINK = "token", "link"
+COOKIE = "pulse_edge_session"
 _BYTES = 32
 _LONGEST = 200
 """Characters of a token or cookie that are looked at."""
@@ -47,7 +48,7 @@ def csrf_token(session: str) -> str:
 class Access:
     """The tokens of one folder, and the sessions that were opened with them."""
 
-    cookie = "pulse_edge_session"
+    cookie = COOKIE
     """Name of the session's cookie."""
     open_paths = ("/static/",)
     """Beginnings of the paths that need no session: files of the package."""

@@ -53,9 +53,7 @@ def certificate_for(address: str, folder: Path) -> Certificate:
     return Certificate(key, path, pairs)
 
 
-def _stored(
-    key: Path, path: Path, address: str, now: datetime.datetime
-) -> x509.Certificate | None:
+def _stored(key: Path, path: Path, address: str, now: datetime.datetime) -> x509.Certificate | None:
     """Return the stored certificate if it fits its key and the address, and is valid for a while."""
     try:
         certificate = x509.load_pem_x509_certificate(path.read_bytes())

@@ -55,9 +55,7 @@ class PhoneOptions:
     encrypted: bool = True
     """TLS with a certificate made here; False: plain HTTP, which others in the network can read."""
     limits: Limits = field(
-        default_factory=lambda: Limits(
-            upload_bytes=32 << 20, uploads=8, streams=0, connections=64
-        )
+        default_factory=lambda: Limits(upload_bytes=32 << 20, uploads=8, streams=0, connections=64)
     )
     """What phones may take of the server, all together."""
 

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from pulse_edge.web import templating, view
+from pulse_edge.web import overview, templating
 from pulse_edge.web.phones import CODE_SECONDS, PHONE_SECONDS, Phones
 from pulse_edge.web.service import Service
 
@@ -40,7 +40,7 @@ def routes(port: PhonePort) -> list[Route]:
 
     async def show(request: Request) -> Response:
         values: Mapping[str, Any] = {
-            "about": view.about(port.service.about()),
+            "about": overview.about(port.service.about()),
             "link": port.link,
             "phones": port.phones.paired(),
             "fingerprint": port.fingerprint,

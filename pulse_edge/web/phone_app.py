@@ -17,11 +17,11 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from pulse_edge.errors import PulseEdgeError
-from pulse_edge.web import templating, view
+from pulse_edge.web import overview, templating, view
 from pulse_edge.web.app import EXCEPTION_HANDLERS
 from pulse_edge.web.bodies import BodyLimits
-from pulse_edge.web.downloads import STATIC
 from pulse_edge.web.options import PhoneOptions
+from pulse_edge.web.pages import STATIC
 from pulse_edge.web.phone import PhonePort
 from pulse_edge.web.phones import Phone, RateLimit
 from pulse_edge.web.readings import Reading
@@ -38,9 +38,7 @@ SHOWN = 20
 """Newest pages of a phone that it lists."""
 
 
-def create_phone_app(
-    port: PhonePort, phone: PhoneOptions, hosts: frozenset[str]
-) -> Starlette:
+def create_phone_app(port: PhonePort, phone: PhoneOptions, hosts: frozenset[str]) -> Starlette:
     """Return the application of the phones' port. `hosts`: values of the Host header that name
     it."""
 
@@ -131,7 +129,7 @@ class _PhonePages:
         """Show the camera's button, and this phone's pages."""
         phone = self._phone(request)
         readings = await self._service.readings(owner=phone.id, limit=SHOWN)
-        values = {"entries": [entry for day in view.days(readings) for entry in day.entries]}
+        values = {"entries": [entry for day in overview.days(readings) for entry in day.entries]}
         return self._page(request, "phone_home.html", values)
 
     async def upload(self, request: Request) -> Response:
@@ -190,7 +188,7 @@ class _PhonePages:
         return reading
 
     def _page(self, request: Request, name: str, values: Mapping[str, Any]) -> Response:
-        about = view.about(self._service.about())
+        about = overview.about(self._service.about())
         encrypted = self._port.fingerprint is not None
         shared = {"about": about, "encrypted": encrypted, "version": version}
         return templating.page(request, name, {**shared, **values})

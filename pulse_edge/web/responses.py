@@ -1,22 +1,16 @@
-"""Answers that several modules give: errors as JSON and as a plain page."""
+"""Answers that several modules give: errors as JSON and as a page."""
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping
 
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, Response
 
 from pulse_edge.errors import PageRefused, PulseEdgeError, ScanError, UsageError
+from pulse_edge.web.error_page import error_page
 
 JSON_PATHS = ("/api/", "/v1/", "/openapi.json")
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>pulse-edge</title>
-<meta name="viewport" content="width=device-width"></head>
-<body><main><h1>pulse-edge</h1><p>{text}</p><p><a href="/">Back to the list of pages</a></p></main>
-</body></html>
-"""
 
 
 def wants_json(request: Request) -> bool:
@@ -34,7 +28,7 @@ def problem(request: Request, status: int, message: str, kind: str = "error") ->
     """Return an error as the client reads it."""
     if wants_json(request):
         return JSONResponse(error_json(message, kind, 1), status)
-    return HTMLResponse(_PAGE.format(text=html.escape(message)), status)
+    return error_page(request, status, message)
 
 
 def status_of(error: PulseEdgeError) -> int:

@@ -20,7 +20,7 @@ from pulse_edge.web.access import Access, read_link
 from pulse_edge.web.app import create_app
 from pulse_edge.web.certificate import Certificate, certificate_for
 from pulse_edge.web.local_network import own_address
-from pulse_edge.web.options import Limits, ServeOptions
+from pulse_edge.web.options import PhoneOptions, ServeOptions
 from pulse_edge.web.phone import PhonePort
 from pulse_edge.web.phone_app import create_phone_app
 from pulse_edge.web.phones import Phones
@@ -29,6 +29,10 @@ from pulse_edge.web.service import Service
 
 END_SECONDS = 2
 """Until requests that still run are ended when the server stops."""
+KEEP_ALIVE_SECONDS = 5
+"""Until a connection without a request is closed."""
+MAX_HEAD = 32 << 10
+"""Bytes of a request's head."""
 OPEN_FILE = "open.html"
 LOCAL_NAMES = ("127.0.0.1", "localhost", "[::1]")
 
@@ -86,7 +90,7 @@ class BoundedProtocol(H11Protocol):
             self.transport.abort()
 
 
-class _Server(uvicorn.Server):
+class Server(uvicorn.Server):
     """Tells the streams of events when it stops, so that they end at once."""
 
     def __init__(self, config: uvicorn.Config, stopping: Callable[[], None]) -> None:
@@ -113,11 +117,11 @@ class PhoneServer:
             service,
             Phones(options.folder),
             f"http{'s' if phone.encrypted else ''}://{host}:{port}",
-            certificate and certificate.fingerprint,
+            None if certificate is None else certificate.fingerprint,
         )
         app = create_phone_app(self.port, phone, allowed_hosts([host], port))
         self._listener = listener
-        self._server = _SecondServer(_config(app, phone.limits, certificate))
+        self._server = _SecondServer(config(phone, app, certificate))
 
     async def serve(self) -> None:
         """Serve until `stop`."""
@@ -185,7 +189,7 @@ async def _serve(
         port = listener.getsockname()[1]
         hosts = allowed_hosts(LOCAL_NAMES, port)
         second = None if phones is None else PhoneServer(service, options, phones)
-        app = create_app(service, options, access, hosts, second and second.port)
+        app = create_app(service, options, access, hosts, None if second is None else second.port)
         async with service:
             address = f"http://{options.host}:{port}"
             link = access.new_link(address)
@@ -218,24 +222,26 @@ async def _listen(
 
     phones = None if second is None else asyncio.create_task(second.serve())
     try:
-        await _Server(_config(app, options.limits), stopping).serve([listener])
+        await Server(config(options, app), stopping).serve([listener])
     finally:
         if second is not None and phones is not None:
             second.stop()
             await phones
 
 
-def _config(app: Any, limits: Limits, certificate: Certificate | None = None) -> uvicorn.Config:
-    protocol = type(
-        "Protocol",
-        (BoundedProtocol,),
-        {"header_seconds": limits.header_seconds, "max_connections": limits.connections},
-    )
+def config(
+    options: ServeOptions | PhoneOptions, app: Any, certificate: Certificate | None = None
+) -> uvicorn.Config:
+    """Return how the application is served: HTTP/1.1 alone, bounded, without a log of requests."""
+    limits = {
+        "header_seconds": options.limits.header_seconds,
+        "max_connections": options.limits.connections,
+    }
     return uvicorn.Config(
         app,
         ssl_keyfile=None if certificate is None else certificate.key,
         ssl_certfile=None if certificate is None else certificate.certificate,
-        http=protocol,
+        http=type("Protocol", (BoundedProtocol,), limits),
         ws="none",
         lifespan="off",
         log_level="warning",
@@ -243,9 +249,9 @@ def _config(app: Any, limits: Limits, certificate: Certificate | None = None) ->
         server_header=False,
         date_header=False,
         proxy_headers=False,
-        timeout_keep_alive=5,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=END_SECONDS,
-        h11_max_incomplete_event_size=32 << 10,
+        h11_max_incomplete_event_size=MAX_HEAD,
     )
 
 

@@ -100,7 +100,8 @@ def test_a_phone_sees_no_page_of_another_phone_or_of_the_laptop(
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/history", "/about", "/phone", "/events", "/v1/models", "/api/check", "/p/nothing"]
+    "path",
+    ["/", "/history", "/about", "/phone", "/events", "/v1/models", "/api/check", "/p/nothing"],
 )
 def test_the_port_of_phones_has_no_other_pages(phone: httpx.Client, path: str) -> None:
     assert phone.get(path).status_code == 404
