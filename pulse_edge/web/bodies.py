@@ -96,11 +96,13 @@ def _declared(scope: Scope) -> int | None:
 
 
 async def _answer(send: Send, status: int, text: str) -> None:
+    body = text.encode()
     headers = [
         (b"content-type", b"text/plain; charset=utf-8"),
+        (b"content-length", str(len(body)).encode()),
         (b"connection", b"close"),
         (b"cache-control", b"no-store"),
         (b"x-content-type-options", b"nosniff"),
     ]
     await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": text.encode()})
+    await send({"type": "http.response.body", "body": body})
