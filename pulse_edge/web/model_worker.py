@@ -160,13 +160,15 @@ class _Worker:
         """Answer a job and return the report; the lists show a stopped job how far it came."""
         encoded.append(self._encoded(model, session, job))
         page, limit = encoded[0], session.request.answer.max_tokens
-        asked = job["do"] == "ask"
-        questions: Sequence[str] = [job["question"]] if asked else session.request.answer.questions
+        is_question = job["do"] == "ask"
+        questions: Sequence[str] = (
+            [job["question"]] if is_question else session.request.answer.questions
+        )
         history = [(question, answer) for question, answer in job.get("history", ())]
         for question in questions:
             answering.append(model.ask(page, question, limit, history))
             self._speak(answering[-1])
-        findings = () if asked else session.findings(model, page)
+        findings = () if is_question else session.findings(model, page)
         report = dataclasses.asdict(model.report(page, answering, findings))
         tokens = sum(one.tokens for one in answering)
         self._pace.measured(report["seconds"], page.tiles, len(page.image_tokens), tokens)

@@ -145,6 +145,17 @@ def test_export_has_confirmations_in_both_forms(answered: Path) -> None:
     ]  # fmt: skip
 
 
+def test_local_test_set_is_exported_where_pictures_were_retained(tmp_path: Path) -> None:
+    page = read_page()
+    log_with(tmp_path / "log", page, retain_days=3)
+    (tmp_path / "page.json").write_text(page.to_json())
+    confirm(tmp_path, "--agree")
+    done = audit(tmp_path / "log", "export", "--local-test-set", tmp_path / "set")
+    assert (done.returncode, done.stdout) == (0, f"{tmp_path / 'set'}: 1 page, 2 questions\n")
+    assert "The folder holds patients' pages" in done.stderr
+    assert len(json.loads((tmp_path / "set" / "ecgqa-test.json").read_text())) == 2
+
+
 # --- agreement ------------------------------------------------------------------------------------
 
 
