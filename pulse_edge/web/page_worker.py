@@ -151,7 +151,10 @@ def _render(job: Mapping[str, Any]) -> str:
 
 def _check(job: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return for each page what `check --json` prints, or its error."""
-    return _each_page(job, lambda page: admission.facts(_admitted(page, True, False)))
+    straighten = job["rectify"]
+    return _each_page(
+        job, lambda page: admission.facts(admission.check(page, straighten=straighten))
+    )
 
 
 def _measure(job: Mapping[str, Any]) -> list[dict[str, Any]]:
