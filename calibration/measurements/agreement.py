@@ -60,6 +60,7 @@ QUANTITIES: tuple[Quantity, ...] = (
     Quantity("pr", "PR interval", "ms", ("pr",), ("pr",), limits=(10, 10)),
     Quantity("qrs", "QRS duration", "ms", ("qrs",), ("qrs",), limits=(10, 10)),
     Quantity("qt", "QT interval", "ms", ("qt",), ("qt",), limits=(25, 30)),
+    Quantity("p_duration", "P duration", "ms", ("p_duration",), ("p_duration",)),
     Quantity("qrs_axis", "QRS axis", "degrees", ("qrs_axis",), ("qrs_axis",), circular=True),
     Quantity("st_j", "ST level at J", "uV", _levels("st_j"), _levels("st_j"), 1000.0),
     Quantity("st_j60", "ST level at J + 60 ms", "uV", _levels("st_j60"), _levels("st_j60"), 1000.0),
@@ -116,6 +117,8 @@ class Agreement:
     measured: int
     median_error: Estimate
     """Of the absolute errors."""
+    error_95: float | None
+    """The size that 95 % of the errors do not exceed."""
     bias: Estimate
     """Mean difference."""
     deviation: float | None
@@ -186,6 +189,7 @@ def agreement(results: Sequence[PageResult], quantity: Quantity, truth: str) -> 
         truths=len(pairs) + sum(reasons.values()),
         measured=len(pairs),
         median_error=_estimate(np.abs(differences), groups, median),
+        error_95=float(np.quantile(np.abs(differences), 0.95)) if pairs else None,
         bias=_estimate(differences, groups, weighted_mean),
         deviation=float(differences.std(ddof=1)) if len(pairs) > 1 else None,
         within_uncertainty=_estimate(np.array(inside), groups, weighted_mean),

@@ -16,11 +16,11 @@ from PIL import Image
 from calibration.measurements.pages import PrintedSignal, TruthPage
 from calibration.measurements.tracing import LeadTrace, lead_traces
 from pulse_edge.errors import PulseEdgeError
-from pulse_edge.measurement import overlay
+from pulse_edge.measurement import admission, overlay
 from pulse_edge.measurement.measure import SignalMeasurements, measure_signal
 from pulse_edge.measurement.page import PageMeasurement, measure_page
-from pulse_edge.measurement.signal import LEADS
-from pulse_edge.page import admission, reader
+from pulse_edge.measurement.signal import LEADS, TracedSignal
+from pulse_edge.page import reader
 
 PICTURE_SIDE, PICTURE_QUALITY = 1200, 70
 """Largest side of an overlay in pixels, and JPEG quality."""
@@ -29,6 +29,7 @@ MARKS: Mapping[str, str] = {
     "pr": "pr_trimmed_ms",
     "qrs": "qrs_trimmed_ms",
     "qt": "qt_trimmed_ms",
+    "p_duration": "p_duration_ms",
     "p_present": "p_present",
 }
 """Measurement -> the reference value of cardiologists' marks that it is held against."""
@@ -113,16 +114,18 @@ def _resident(name: str) -> int | None:
 def measured(page: TruthPage, memory: Memory, picture: Path | None = None) -> PageResult:
     """Measure a page and compare it; `picture` is where its overlay is written."""
     if page.picture is None:
-        return _of_signal(page)
+        assert page.printed is not None
+        return of_signal(page, page.printed.as_traced())
     printed, truth = _truth(page)
     resettable = memory.reset()
     start = time.perf_counter()
     outcome: PageMeasurement | None = None
     refused, pixels = "", 0
     try:
-        checked = admission.admit(reader.read(page.picture), straighten=True, force=False)
-        pixels = checked.flat.image.width * checked.flat.image.height
-        outcome = measure_page(checked)
+        traced = admission.admit(reader.read(page.picture), straighten=True, force=False)
+        flat = traced.checked.flat
+        pixels = flat.image.width * flat.image.height
+        outcome = measure_page(traced)
     except PulseEdgeError as error:
         refused = str(error)
     seconds = time.perf_counter() - start
@@ -132,7 +135,7 @@ def measured(page: TruthPage, memory: Memory, picture: Path | None = None) -> Pa
     )
     if picture is not None:
         picture.write_bytes(
-            _jpeg(page.picture if outcome is None else overlay.draw(checked.flat.image, outcome))
+            _jpeg(page.picture if outcome is None else overlay.draw(flat.image, outcome))
         )
     if outcome is None:
         missing = PrintedSignal(np.full((12, 0), np.nan, np.float32))
@@ -146,15 +149,13 @@ def measured(page: TruthPage, memory: Memory, picture: Path | None = None) -> Pa
     )
 
 
-def _of_signal(page: TruthPage) -> PageResult:
-    """Measure the recording itself; there is no other truth than the marks."""
-    assert page.printed is not None
+def of_signal(page: TruthPage, signal: TracedSignal) -> PageResult:
+    """Measure a signal of a page's recording; there is no other truth than the marks."""
     start = time.perf_counter()
-    result = measure_signal(page.printed.as_traced())
+    result = measure_signal(signal)
     seconds = time.perf_counter() - start
-    compared = _comparisons(result, None, page)
-    layout = page.printed.layout
-    return PageResult(page.name, page.group, "", True, layout, (), compared, seconds, None, 0)
+    rows = _comparisons(result, None, page)
+    return PageResult(page.name, page.group, "", True, signal.layout, (), rows, seconds, None, 0)
 
 
 def _truth(page: TruthPage) -> tuple[PrintedSignal | None, SignalMeasurements | None]:
@@ -176,25 +177,26 @@ def _comparisons(
 ) -> tuple[Comparison, ...]:
     rows = []
     for key in KEYS:
-        marked = _marked(key, page)
+        mark = marked(key, page)
         printed = None if truth is None else truth[key].value
         if result is None:
             reason = "the page was refused" if refused else "not measured"
-            rows.append(Comparison(key, None, None, reason, printed, marked))
+            rows.append(Comparison(key, None, None, reason, printed, mark))
             continue
-        found = result[key]
-        rows.append(Comparison(key, found.value, found.uncertainty, found.reason, printed, marked))
+        output = result[key]
+        rows.append(Comparison(key, output.value, output.uncertainty, output.reason, printed, mark))
     return tuple(rows)
 
 
-def _marked(key: str, page: TruthPage) -> float | None:
+def marked(key: str, page: TruthPage) -> float | None:
     """The reference value of the marks in the unit of the measurement; None without one."""
     marks: Mapping[str, Any] = page.marks
     name, _, lead = key.partition(".")
     if not marks or (key == "p_present" and page.paced):
         return None
     if lead:
-        level = marks[f"{name}_uv"][LEADS.index(lead)]
+        levels = marks.get(f"{name}_uv")
+        level = None if levels is None else levels[LEADS.index(lead)]
         return None if level is None else level / 1000
     if key == "qrs_axis":
         return float(marks["qrs_axis_deg"]) if marks.get("qrs_axis_certain") else None

@@ -121,7 +121,9 @@ def _styles(plan: Plan) -> Iterator[tuple[MarkedRecording, PageStyle, np.random.
 
 def _recordings(plan: Plan) -> Iterator[TruthPage]:
     """Only those with marks: without them there is nothing to compare with."""
-    return (whole(recording) for recording in _chosen(plan) if recording.marks)
+    every = _chosen(replace(plan, pages=None))
+    marked = (whole(recording) for recording in every if recording.marks)
+    return islice(marked, plan.pages)
 
 
 def _synthetic(plan: Plan) -> Iterator[TruthPage]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from calibration.bootstrap import Estimate
 from calibration.measurements import goals
-from calibration.measurements.agreement import MARKS, PRINTED, Agreement
+from calibration.measurements.agreement import MARKS, PRINTED, Agreement, Presence
 from calibration.measurements.figures import MeasurementFigures, SetFigures
 from calibration.report.numbers import ranged
 from calibration.report.table import Table
@@ -96,26 +96,27 @@ def _goals(sets: Sequence[SetFigures]) -> Table:
 
 def of_set(figures: SetFigures) -> Iterator[Table]:
     """The tables of one set."""
-    yield _quantities(figures)
-    yield _standard(figures)
-    yield _p_waves(figures)
+    yield quantities(f"{figures.title}: agreement", figures.agreements, figures.text)
+    yield standard(f"{figures.title}: mean and deviation from {MARKS}", figures.agreements)
+    yield p_waves(f"{figures.title}: P waves", figures.presences)
     yield _tracing(figures)
     yield _reasons(figures)
 
 
-def _quantities(figures: SetFigures) -> Table:
+def quantities(title: str, agreements: Sequence[Agreement], note: str = "") -> Table:
+    """Errors of each quantity."""
     head = (
         "measurement",
         "truth",
         "measured",
         "median error",
+        "95 % of errors within",
         "bias",
         "SD",
         "95 % limits of agreement",
         "truth within the stated uncertainty",
     )
-    rows = tuple(_quantity(one) for one in figures.agreements)
-    return Table(f"{figures.title}: agreement", head, rows, figures.text)
+    return Table(title, head, tuple(_quantity(one) for one in agreements), note)
 
 
 def _quantity(one: Agreement) -> tuple[str, ...]:
@@ -125,6 +126,7 @@ def _quantity(one: Agreement) -> tuple[str, ...]:
         one.truth,
         f"{one.measured} of {one.truths}",
         with_interval(one.median_error),
+        "-" if one.error_95 is None else f"{one.error_95:.1f}",
         with_interval(one.bias),
         "-" if one.deviation is None else f"{one.deviation:.1f}",
         limits,
@@ -132,7 +134,8 @@ def _quantity(one: Agreement) -> tuple[str, ...]:
     )
 
 
-def _standard(figures: SetFigures) -> Table:
+def standard(title: str, agreements: Sequence[Agreement]) -> Table:
+    """Intervals against the limits of IEC 60601-2-25."""
     head = ("interval", "outliers left out", "mean, SD (ms)", "limits of IEC 60601-2-25", "")
     rows = tuple(
         (
@@ -142,13 +145,14 @@ def _standard(figures: SetFigures) -> Table:
             f"{one.standard.mean_limit:g}, {one.standard.deviation_limit:g}",
             "inside" if one.standard.met else "OUTSIDE",
         )
-        for one in figures.agreements
+        for one in agreements
         if one.standard is not None
     )
-    return Table(f"{figures.title}: mean and deviation from {MARKS}", head, rows)
+    return Table(title, head, rows)
 
 
-def _p_waves(figures: SetFigures) -> Table:
+def p_waves(title: str, presences: Sequence[Presence]) -> Table:
+    """P waves that were missed, and false ones."""
     head = ("truth", "pages with P", "missed", "pages without P", "false", "not measurable")
     rows = tuple(
         (
@@ -159,9 +163,9 @@ def _p_waves(figures: SetFigures) -> Table:
             share(one.false),
             f"{one.not_measurable} of {one.with_p + one.without_p}",
         )
-        for one in figures.presences
+        for one in presences
     )
-    return Table(f"{figures.title}: P waves", head, rows)
+    return Table(title, head, rows)
 
 
 def _tracing(figures: SetFigures) -> Table:

@@ -87,10 +87,10 @@ class _Checker:
         return self._exit_code
 
     def _one(self, page: Page) -> None:
-        from pulse_edge.page import admission
+        from pulse_edge.measurement import admission
 
         try:
-            checked = admission.check(page, straighten=self._rectify)
+            checked = admission.check(page, straighten=self._rectify).checked
             if self._save_page is not None:
                 for path in _save(checked, self._save_page, overwrite=self._overwrite):
                     self._console.note(f"written: {path}")

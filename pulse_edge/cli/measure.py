@@ -103,13 +103,13 @@ class _Run:
             self._fail(source, e)
 
     def _page(self, page: Page) -> None:
+        from pulse_edge.measurement import admission
         from pulse_edge.measurement.page import measure_page
-        from pulse_edge.page import admission
 
         try:
-            checked = admission.admit(page, straighten=True, force=self._force)
-            measured = measure_page(checked, *self._person)
-            files = [*self._files(measured, checked)]
+            traced = admission.admit(page, straighten=True, force=self._force)
+            measured = measure_page(traced, *self._person)
+            files = [*self._files(measured, traced.checked)]
         except (UsageError, OutputError):
             raise
         except Exception as e:

@@ -6,8 +6,12 @@ import asyncio
 import time
 from collections.abc import Callable
 
+<<<<<<< HEAD
 from starlette.requests import Request
 from starlette.responses import Response
+=======
+from starlette.requests import ClientDisconnect
+>>>>>>> main
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pulse_edge.web.options import Limits
@@ -54,6 +58,8 @@ class BodyLimits:
             if declared is not None and declared > limit:
                 raise BodyTooLong
             await self._app(scope, self._bounded(receive, limit), sender)
+        except ClientDisconnect:
+            return  # in the middle of its upload
         except BodyTooLong:
             if not started:
                 text = f"The upload is longer than {limit >> 20} MiB. Scan the page at 300 dpi."

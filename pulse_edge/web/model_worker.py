@@ -115,6 +115,8 @@ class _Worker:
     def _progress(self, stage: str, done: int, total: int) -> None:
         left = self._pace.left(stage, done, total)
         progress = {"stage": stage, "done": done, "total": total, "seconds_left": left}
+        if stage == "load" and left is not None:
+            progress["load_seconds_left"] = left - (self._pace.page() or 0.0)
         self._pipe.send({"event": "progress", "job": self._job, **progress})
 
     def _end_event(self, model: PulseModel, job: Mapping[str, Any]) -> dict[str, Any]:

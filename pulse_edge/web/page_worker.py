@@ -15,11 +15,13 @@ from typing import Any
 
 from pulse_edge.common.files import write_whole
 from pulse_edge.errors import PulseEdgeError, on_page
+from pulse_edge.measurement import admission
 from pulse_edge.measurement import overlay as trace_overlay
+from pulse_edge.measurement.admission import TracedPage
 from pulse_edge.measurement.page import measure_page
 from pulse_edge.measurement.page_json import as_json
-from pulse_edge.page import admission, decoder_client, reader
-from pulse_edge.page.admission import CheckedPage
+from pulse_edge.page import decoder_client, reader
+from pulse_edge.page.admission import CheckedPage, facts
 from pulse_edge.page.overlay import page_overlay
 from pulse_edge.page.picture_bytes import encoded
 from pulse_edge.page.quality import REFUSED
@@ -77,7 +79,8 @@ def _count(job: Mapping[str, Any]) -> int:
 def _prepare(job: Mapping[str, Any]) -> dict[str, Any]:
     """Check and measure a page, and write its pictures as `PREFIX-KIND.ENDING`."""
     page = read_page(Path(job["file"]), job["name"], job["page"])
-    checked = _admitted(page, job["rectify"], job["force"])
+    traced = _admitted(page, job["rectify"], job["force"])
+    checked = traced.checked
     refusal = _refusal(checked)
     grid = checked.flat.grid
     across, down = (grid.across, grid.down) if grid else (None, None)
@@ -91,7 +94,7 @@ def _prepare(job: Mapping[str, Any]) -> dict[str, Any]:
     }
     measurements = None
     if refusal is None and job["measure"]:
-        measured = measure_page(checked, job["age_years"], job["sex"])
+        measured = measure_page(traced, job["age_years"], job["sex"])
         measurements = as_json(measured)
         pictures["trace"] = "png", trace_overlay.png(checked.flat.image, measured)
     if job["retain"]:
@@ -101,19 +104,20 @@ def _prepare(job: Mapping[str, Any]) -> dict[str, Any]:
         names[kind] = f"{kind}.{ending}"
         write_whole(Path(f"{job['prefix']}-{names[kind]}"), (content,), overwrite=True)
     return {
-        "admission": admission.facts(checked),
+        "admission": facts(checked),
         "measurements": measurements,
         "pictures": names,
         "refusal": refusal,
     }
 
 
-def _admitted(page: reader.Page, rectify: bool, force: bool) -> CheckedPage:
+def _admitted(page: reader.Page, rectify: bool, force: bool) -> TracedPage:
     """Check a page; only one that is too narrow to be judged raises PageRefused."""
-    checked = admission.admit(page, rectify, force=True)
-    if force or not checked.quality.forced:
-        return checked
-    return replace(checked, quality=replace(checked.quality, forced=False))
+    traced = admission.admit(page, rectify, force=True)
+    quality = traced.checked.quality
+    if force or not quality.forced:
+        return traced
+    return replace(traced, checked=replace(traced.checked, quality=replace(quality, forced=False)))
 
 
 def _refusal(checked: CheckedPage) -> str | None:
@@ -140,8 +144,8 @@ def _render(job: Mapping[str, Any]) -> str:
     signal = None
     if job["form"] == "fhir" and job["measured"]:
         page = read_page(Path(job["file"]), job["name"], job["page"])
-        checked = admission.admit(page, job["rectify"], force=True)
-        signal = measure_page(checked, job["age_years"], job["sex"]).signal
+        traced = admission.admit(page, job["rectify"], force=True)
+        signal = measure_page(traced, job["age_years"], job["sex"]).signal
     with Image.open(job["picture"]) as opened:
         picture = opened.convert("RGB")
     content = writers.render(job["form"], report, picture, None, signal)
@@ -151,24 +155,28 @@ def _render(job: Mapping[str, Any]) -> str:
 
 def _check(job: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return for each page what `check --json` prints, or its error."""
+<<<<<<< HEAD
     straighten = job["rectify"]
     return _each_page(
         job, lambda page: admission.facts(admission.check(page, straighten=straighten))
     )
+=======
+    return _each_page(job, lambda page: facts(_admitted(page, True, False).checked))
+>>>>>>> main
 
 
 def _measure(job: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return for each page what `measure --json` prints, or its error."""
 
     def measured(page: reader.Page) -> dict[str, Any]:
-        checked = admission.admit(page, straighten=True, force=job["force"])
-        return as_json(measure_page(checked, job["age_years"], job["sex"]))
+        traced = admission.admit(page, straighten=True, force=job["force"])
+        return as_json(measure_page(traced, job["age_years"], job["sex"]))
 
     return _each_page(job, measured)
 
 
 def _each_page(
-    job: Mapping[str, Any], facts: Callable[[reader.Page], dict[str, Any]]
+    job: Mapping[str, Any], about: Callable[[reader.Page], dict[str, Any]]
 ) -> list[dict[str, Any]]:
     results: list[dict[str, Any]] = []
     with document(Path(job["file"]), job["name"]) as opened:
@@ -176,7 +184,7 @@ def _each_page(
             try:
                 if isinstance(page, reader.UnreadablePage):
                     raise page.error
-                results.append(facts(page))
+                results.append(about(page))
             except Exception as e:
                 error = on_page(page.name, e)
                 results.append({"file": page.name, **error_fields(error)})

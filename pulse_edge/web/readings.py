@@ -13,6 +13,8 @@ TurnState = Literal["waiting", "running", "done", "stopped", "failed"]
 SOURCES = ("local", "phone", "api")
 MAX_QUESTION = 4000
 """Characters of a question: far more than fit next to a page in a model's context."""
+SHORT_TEXT = 300
+"""Characters of an answer in a list of pages."""
 _AGES = (0, 130)
 
 
@@ -21,7 +23,7 @@ class Progress:
     """How far the work on a page is."""
 
     stage: str
-    """`wait`, `load`, `encode`, `prefill`, `answer`, `findings` or `log`."""
+    """`check`, `wait`, `verify`, `load`, `encode`, `prefill`, `answer`, `findings` or `log`."""
     done: int
     total: int
     """In the unit of the stage: pages before this one, per mille, tiles, image tokens, tokens,
@@ -106,6 +108,13 @@ class Reading:
     def to_json(self) -> dict[str, Any]:
         """Return the JSON object that events and the API send."""
         return dataclasses.asdict(self) | {"checks": list(self.checks)}
+
+    def to_short_json(self) -> dict[str, Any]:
+        """Return what a list of pages shows: without measurements, report and long texts."""
+        short = dataclasses.replace(
+            self, measurements=None, report=None, turns=(), text=self.text[:SHORT_TEXT]
+        )
+        return short.to_json()
 
 
 @dataclass(frozen=True)

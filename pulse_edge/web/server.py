@@ -24,6 +24,10 @@ from pulse_edge.web.service import Service
 
 END_SECONDS = 2
 """Until requests that still run are ended when the server stops."""
+KEEP_ALIVE_SECONDS = 5
+"""Until a connection without a request is closed."""
+MAX_HEAD = 32 << 10
+"""Bytes of a request's head."""
 OPEN_FILE = "open.html"
 LOCAL_NAMES = ("127.0.0.1", "localhost", "[::1]")
 
@@ -81,7 +85,7 @@ class BoundedProtocol(H11Protocol):
             self.transport.abort()
 
 
-class _Server(uvicorn.Server):
+class Server(uvicorn.Server):
     """Tells the streams of events when it stops, so that they end at once."""
 
     def __init__(self, config: uvicorn.Config, stopping: Callable[[], None]) -> None:
@@ -142,27 +146,22 @@ async def _serve(
             note("Ctrl-C ends the server; pages that wait are read after the next start.")
             if options.open_browser:
                 open_link(options.folder, link)
-            await _listen(options, app, listener, service)
+            await Server(config(options, app), service.work.watchers.close).serve([listener])
     finally:
         with contextlib.suppress(UnboundLocalError):
             access.close()
         service.store.close()
 
 
-async def _listen(
-    options: ServeOptions, app: Any, listener: socket.socket, service: Service
-) -> None:
-    protocol = type(
-        "Protocol",
-        (BoundedProtocol,),
-        {
-            "header_seconds": options.limits.header_seconds,
-            "max_connections": options.limits.connections,
-        },
-    )
-    config = uvicorn.Config(
+def config(options: ServeOptions, app: Any) -> uvicorn.Config:
+    """Return how the application is served: HTTP/1.1 alone, bounded, without a log of requests."""
+    limits = {
+        "header_seconds": options.limits.header_seconds,
+        "max_connections": options.limits.connections,
+    }
+    return uvicorn.Config(
         app,
-        http=protocol,
+        http=type("Protocol", (BoundedProtocol,), limits),
         ws="none",
         lifespan="off",
         log_level="warning",
@@ -170,11 +169,10 @@ async def _listen(
         server_header=False,
         date_header=False,
         proxy_headers=False,
-        timeout_keep_alive=5,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=END_SECONDS,
-        h11_max_incomplete_event_size=32 << 10,
+        h11_max_incomplete_event_size=MAX_HEAD,
     )
-    await _Server(config, service.work.watchers.close).serve([listener])
 
 
 def open_link(folder: Path, link: str) -> None:

@@ -7,7 +7,6 @@ store.py and work.py.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import secrets
 from collections.abc import AsyncIterator
 from importlib.metadata import version
@@ -20,16 +19,18 @@ from pulse_edge.common.text import one_line
 from pulse_edge.errors import KitError, OutputError, PulseEdgeError, ServeError, UsageError
 from pulse_edge.kit import locate
 from pulse_edge.report.report import INTENDED_USE
+from pulse_edge.web import retention
+from pulse_edge.web.live import StopWatching
 from pulse_edge.web.options import ServeOptions
+from pulse_edge.web.present import Moment
 from pulse_edge.web.readings import (
     SOURCES,
     PageRequest,
-    Progress,
     Reading,
     Turn,
     check_question,
 )
-from pulse_edge.web.store import Entry, Store, Stored
+from pulse_edge.web.store import Entry, Store
 from pulse_edge.web.work import Work
 
 MAX_NAME = 200
@@ -54,7 +55,7 @@ class Service:
         self._kit_id = _kit_id(options.request.model.kit)
 
     async def __aenter__(self) -> Service:
-        await self.work.stored(self.store.sweep)
+        await self.work.stored(retention.sweep, self.store)
         await self.work.start()
         return self
 
@@ -119,7 +120,7 @@ class Service:
     async def reading(self, id: str) -> Reading:
         """Return a page as it is now. Raises KeyError."""
         stored = await self.work.stored(self.store.get, id)
-        return self._live(stored.reading, await self._places())
+        return (await Moment.of(self.work)).reading(stored.reading)
 
     async def readings(
         self,
@@ -145,59 +146,12 @@ class Service:
             values.append(before)
         condition = " AND ".join(where)
         bounded = max(1, min(limit, 500))
-        found = await self.work.stored(self.store.matching, condition, values, bounded)
-        places = await self._places()
-        return [self._live(stored.reading, places) for stored in found]
+        return await self._matching(condition, values, bounded)
 
-    async def _places(self) -> list[tuple[str, int]]:
-        return await self.work.stored(self.store.waiting)
-
-    def _live(self, reading: Reading, places: list[tuple[str, int]]) -> Reading:
-        """Return the reading with what is going on at the moment."""
-        running = self.work.running
-        if running is not None and running.job.reading == reading.id:
-            reading = self._with_running(reading)
-        keys = [key for key in places if running is None or key != running.job[1:3]]
-        if reading.state == "waiting":
-            place = _index(keys, (reading.id, 0))
-            if place is None:  # answered, and on its way into the audit log
-                progress = Progress("log", 0, 1, None)
-                return dataclasses.replace(reading, state="reading", progress=progress)
-            return dataclasses.replace(reading, place=place + 1, progress=self._wait(place))
-        if reading.progress is None:
-            waiting = [
-                i
-                for i in (_index(keys, (reading.id, t.number)) for t in reading.turns)
-                if i is not None
-            ]
-            if waiting:
-                place = min(waiting)
-                return dataclasses.replace(reading, place=place + 1, progress=self._wait(place))
-        return reading
-
-    def _with_running(self, reading: Reading) -> Reading:
-        running = self.work.running
-        assert running is not None
-        turn, text, progress = running.job.turn, running.text, running.progress
-        if not turn:
-            return dataclasses.replace(
-                reading, state="reading", text=text, notices=running.notices, progress=progress
-            )
-        turns = [
-            dataclasses.replace(t, state="running", text=text) if t.number == turn else t
-            for t in reading.turns
-        ]
-        return dataclasses.replace(reading, turns=tuple(turns), progress=progress)
-
-    def _wait(self, place: int) -> Progress:
-        """Return the progress of a page with `place` others before it, besides the running one."""
-        running, each = self.work.running, self.work.page_seconds
-        left = (
-            None if running is None or running.progress is None else running.progress.seconds_left
-        )
-        known = each is not None and (running is None or left is not None)
-        seconds = (left or 0.0) + (place + 1) * (each or 0.0) if known else None
-        return Progress("wait", 0, place + (running is not None), seconds)
+    async def _matching(self, condition: str, values: list[Any], limit: int) -> list[Reading]:
+        found = await self.work.stored(self.store.matching, condition, values, limit)
+        moment = await Moment.of(self.work)
+        return [moment.reading(stored.reading) for stored in found]
 
     async def events(self, id: str | None = None) -> AsyncIterator[Reading]:
         """Yield the current state first, then every change, at most ten a second.
@@ -205,30 +159,36 @@ class Service:
         Without an id: of the newest readings, then of each that changes. A reading that was removed
         comes with the state `removed`, and ends the events about it. Raises KeyError.
         """
-        if id is not None:
-            yield await self.reading(id)
-        else:
-            for reading in reversed(await self.readings()):
-                yield reading
-        last: Reading | None = None
-        async for changed in self.work.watchers.watch(id):
-            for one in [id] if id is not None else await self._changed(changed):
-                try:
-                    reading = await self.reading(one)
-                except KeyError:
-                    reading = _removed(one)
-                if id is None or reading != last:
-                    last = reading
-                    yield reading
-                if id is not None and reading.state == "removed":
+        with self.work.watchers.watching(id) as watcher:
+            last: dict[str, Reading] = {}
+            current = await self.readings() if id is None else [await self.reading(id)]
+            while True:
+                for reading in reversed(current):
+                    if last.get(reading.id) != reading:
+                        last[reading.id] = reading
+                        yield reading
+                    if reading.settled:  # it rarely changes again; remember few
+                        last.pop(reading.id)
+                if id is not None and current and current[0].state == "removed":
                     return
+                try:
+                    changed = await watcher.changes()
+                except StopWatching:
+                    return
+                current = await self._changed({id} if id is not None else changed)
 
-    async def _changed(self, changed: set[str] | None) -> list[str]:
-        if changed is not None:
-            return sorted(changed)
-        active = "r.state IN ('checking', 'waiting') OR r.id IN (SELECT reading FROM jobs)"
-        found: list[Stored] = await self.work.stored(self.store.matching, active, [], SHOWN)
-        return [stored.reading.id for stored in reversed(found)]
+    async def _changed(self, ids: set[str] | None) -> list[Reading]:
+        """Return the readings of some ids, or of everything that is being worked on."""
+        if ids is None:
+            active = "r.state IN ('checking', 'waiting') OR r.id IN (SELECT reading FROM jobs)"
+            return await self._matching(active, [], SHOWN)
+        readings = []
+        for id in sorted(ids):
+            try:
+                readings.append(await self.reading(id))
+            except KeyError:
+                readings.append(Reading(id, "", "", "local", "removed"))
+        return readings
 
     # --- what can be done -------------------------------------------------------------------------
 
@@ -287,7 +247,7 @@ class Service:
         """Remove everything about a page but its entries in the audit log. Raises KeyError."""
         await self.stop(id)
         await self.work.log_all()
-        await self.work.stored(self.store.remove, id)
+        await self.work.stored(retention.remove, self.store, id)
         self.work.watchers.changed(id)
         self.work.watchers.changed_all()
 
@@ -398,14 +358,6 @@ def _printable(name: str) -> str:
     """Return an upload's name without folders and harmful characters."""
     base = name.replace("\\", "/").rpartition("/")[2].strip()
     return one_line(base or "page")[:MAX_NAME]
-
-
-def _index(keys: list[tuple[str, int]], key: tuple[str, int]) -> int | None:
-    return keys.index(key) if key in keys else None
-
-
-def _removed(id: str) -> Reading:
-    return Reading(id=id, name="", created="", source="local", state="removed")
 
 
 __all__ = ["FORMS", "PICTURE_KINDS", "PulseEdgeError", "Reading", "Service", "Turn"]

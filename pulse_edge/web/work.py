@@ -4,7 +4,9 @@ into the audit log. One page and one answer at a time; every step is committed b
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -12,9 +14,10 @@ from typing import Any, TypeVar
 
 from pulse_edge.audit_log.log import AuditLog
 from pulse_edge.batch.work import MAX_CRASHES
-from pulse_edge.errors import AuditLogError, PageFailed, PulseEdgeError
+from pulse_edge.common.text import one_line
+from pulse_edge.errors import AuditLogError, EngineError, PageFailed, PulseEdgeError
 from pulse_edge.inference.request import Request
-from pulse_edge.web import log_entries, page_options
+from pulse_edge.web import log_entries, page_options, retention
 from pulse_edge.web.child import WorkerCrashed, error_of
 from pulse_edge.web.live import Watchers
 from pulse_edge.web.model_client import ModelWorker
@@ -25,6 +28,10 @@ from pulse_edge.web.store import PICTURES, Job, Store, Stored
 T = TypeVar("T")
 LOG_PAUSE = 5.0
 """Seconds until the audit log is tried again after an error."""
+RETRY_SECONDS = 60.0
+"""Until a kit that could not be used is tried again: memory may be free by then."""
+NEWEST_SHARE = 0.3
+"""Weight of the newest page in the average time of a check."""
 _log = logging.getLogger("pulse_edge.web")
 
 
@@ -51,6 +58,8 @@ class Work:
         """Why answers cannot be logged at the moment, so that none is shown."""
         self.page_seconds: float | None = None
         """Seconds of a page, as the model worker expects them."""
+        self.check_seconds: float | None = None
+        """Seconds in which the page worker checks and measures a page, on average."""
         self._cached: str | None = None
         self._new_page, self._new_job, self._load = (
             asyncio.Event(),
@@ -74,7 +83,7 @@ class Work:
         self.pages.start()
         self._tasks = [
             asyncio.create_task(self._guarded(loop))
-            for loop in (self._check_pages, self._answer_jobs)
+            for loop in (self._check_pages, self._answer_jobs, self._remove_daily)
         ]
 
     async def _guarded(self, loop: Callable[[], Any]) -> None:
@@ -147,7 +156,7 @@ class Work:
                 self.watchers.changed(page.reading.id)
 
     async def _check(self, page: Stored) -> None:
-        id, name = page.reading.id, page.reading.name
+        id, name, begun = page.reading.id, page.reading.name, time.monotonic()
         try:
             checked = await self.pages.call(
                 "prepare",
@@ -161,6 +170,9 @@ class Work:
             if await self.stored(self.store.page_crashed, id) >= MAX_CRASHES:
                 await self.stored(self.store.failed, id, _ended(name, e))
         else:
+            seconds = time.monotonic() - begun
+            each = seconds if self.check_seconds is None else self.check_seconds
+            self.check_seconds = each + (seconds - each) * NEWEST_SHARE
             await self.stored(self.store.checked, id, checked, checked.pop("refusal"))
             self.job_added()
 
@@ -183,6 +195,15 @@ class Work:
         """Return the request that a page is read with."""
         return page_options.for_page(self.request, page.request, force=page.forced)
 
+    async def _remove_daily(self) -> None:
+        """Remove at the beginning of each day what was stored until the day before."""
+        while True:
+            await asyncio.sleep(retention.seconds_to_next_day())
+            for reading in await self.stored(retention.sweep, self.store):
+                self.watchers.changed(reading)
+            with contextlib.suppress(AuditLogError):
+                await _in_thread(self._threads[1], self.audit_log.forget)
+
     # --- answers ----------------------------------------------------------------------------------
 
     def load_model(self) -> None:
@@ -195,9 +216,8 @@ class Work:
             try:
                 await self.model.load()
             except PulseEdgeError as e:
-                _log.error("%s", e)
-                self._load.clear()
-                await self._load.wait()
+                _log.error("%s", one_line(str(e)))
+                await self._wait_to_load(e)
                 continue
             self.page_seconds = self.model.state.about.get("page_seconds", self.page_seconds)
             self._new_job.clear()
@@ -207,6 +227,14 @@ class Work:
             else:
                 await self._answer(job)
                 self.watchers.changed_all()
+
+    async def _wait_to_load(self, error: PulseEdgeError) -> None:
+        """Wait until the kit may be tried again. A kit that crashes the program is not tried by
+        itself."""
+        self._load.clear()
+        seconds = None if isinstance(error, EngineError) else RETRY_SECONDS
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._load.wait(), seconds)
 
     async def _answer(self, job: Job) -> None:
         page = await self.stored(self.store.page_of, job)
@@ -295,7 +323,7 @@ class Work:
 
         Returns when nothing about the page runs any more.
         """
-        for waiting, turn in await self.stored(self.store.waiting):
+        for waiting, turn in (await self.stored(self.store.queues))[0]:
             running = self.running
             if waiting == reading and (running is None or running.job[1:3] != (reading, turn)):
                 await self._stopped(reading, turn)
@@ -317,7 +345,7 @@ class Work:
                     await self._log_once()
                 except AuditLogError as e:
                     self._uncertain, self.log_error = True, str(e)
-                    _log.error("%s", e)
+                    _log.error("%s", one_line(str(e)))
                     self.watchers.changed_all()
                     await asyncio.sleep(LOG_PAUSE)
                 else:
