@@ -9,11 +9,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from pulse_edge.errors import PulseEdgeError
-<<<<<<< HEAD
-from pulse_edge.web import api, events, openai_api, openapi, pages, phone, uploads
-=======
-from pulse_edge.web import api, controls, documents, events, openai_api, pages, phone, uploads
->>>>>>> main
+from pulse_edge.web import (
+    api,
+    controls,
+    documents,
+    events,
+    openai_api,
+    openapi,
+    pages,
+    phone,
+    uploads,
+)
 from pulse_edge.web.access import Access
 from pulse_edge.web.bodies import BodyLimits
 from pulse_edge.web.options import ServeOptions
@@ -33,11 +39,7 @@ def create_app(
     async def remember(cookie: str) -> None:
         await service.work.stored(service.store.add_session, cookie)
 
-<<<<<<< HEAD
-    modules = (uploads, events, api, openai_api, openapi, phone, pages)
-=======
-    modules = (uploads, events, documents, controls, api, openai_api, phone, pages)
->>>>>>> main
+    modules = (uploads, events, documents, controls, api, openai_api, openapi, phone, pages)
     limits = options.limits
     return Starlette(
         routes=[route for module in modules for route in module.routes(service, options)],

@@ -6,12 +6,8 @@ import asyncio
 import time
 from collections.abc import Callable
 
-<<<<<<< HEAD
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-=======
-from starlette.requests import ClientDisconnect
->>>>>>> main
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pulse_edge.web.options import Limits

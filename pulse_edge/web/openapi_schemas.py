@@ -81,17 +81,10 @@ def _report_parts() -> dict[str, Schema]:
 
 def _page_results() -> dict[str, Schema]:
     """Return what `check --json` and `measure --json` print about a page."""
-    measured = _report_parts()["Measurement"]
-    limits = closed(
-        low=or_null(NUMBER),
-        finding_below=TEXT,
-        high=or_null(NUMBER),
-        finding_above=TEXT,
-        source=TEXT,
-    )
-    with_limits = copy.deepcopy(measured)
-    with_limits["properties"]["limits"] = array(limits)
-    with_limits["required"] = list(with_limits["properties"])
+    return {"Admission": _admission(), "PageMeasurement": _page_measurement()}
+
+
+def _admission() -> Schema:
     recording = closed(
         first_second=NUMBER,
         last_second=NUMBER,
@@ -101,48 +94,58 @@ def _page_results() -> dict[str, Schema]:
         leads={"type": "object", "additionalProperties": NUMBER},
         computed=array(TEXT),
     )
-    reason = closed(check=TEXT, value=NUMBER, unit=TEXT, threshold=NUMBER, advice=TEXT)
-    return {
-        "Admission": closed(
-            "Whether a page is fit to be read, as `pulse-edge check --json` prints it.",
-            file=TEXT,
-            page=WHOLE,
-            verdict={"enum": ["good", "usable", "refused"]},
-            forced=BOOLEAN,
-            reasons=array(reason),
-            sheet=closed(
-                corners=or_null(array(array(NUMBER))),
-                rotation=WHOLE,
-                mirrored=BOOLEAN,
-                skew_degrees=or_null(NUMBER),
-            ),
-            grid=closed(
-                pixels_per_mm=or_null(NUMBER), across=or_null(NUMBER), down=or_null(NUMBER)
-            ),
-            layout=or_null(TEXT),
-            leads=WHOLE,
-            changed=BOOLEAN,
-            recording=or_null(recording),
-            facts={"type": "object", "additionalProperties": NUMBER},
-            seconds=NUMBER,
-        ),
-        "PageMeasurement": closed(
-            "What was measured on the trace, as `pulse-edge measure --json` prints it.",
-            file=TEXT,
-            layout=or_null(TEXT),
-            millimetres_per_second=NUMBER,
-            millimetres_per_millivolt=NUMBER,
-            speed_certain=BOOLEAN,
-            gain_certain=BOOLEAN,
-            lead_scores={"type": "object", "additionalProperties": NUMBER},
-            reasons=array(TEXT),
-            age_years=or_null(NUMBER),
-            sex={"enum": ["male", "female", None]},
-            measurements=array(with_limits),
-            beats=array(closed(seconds=NUMBER, kind=TEXT)),
-            seconds=NUMBER,
-        ),
-    }
+    sheet = closed(
+        corners=or_null(array(array(NUMBER))),
+        rotation=WHOLE,
+        mirrored=BOOLEAN,
+        skew_degrees=or_null(NUMBER),
+    )
+    scale = or_null(NUMBER)
+    return closed(
+        "Whether a page is fit to be read, as `pulse-edge check --json` prints it.",
+        file=TEXT,
+        page=WHOLE,
+        verdict={"enum": ["good", "usable", "refused"]},
+        forced=BOOLEAN,
+        reasons=array(closed(check=TEXT, value=NUMBER, unit=TEXT, threshold=NUMBER, advice=TEXT)),
+        sheet=sheet,
+        grid=closed(pixels_per_mm=scale, across=scale, down=scale),
+        layout=or_null(TEXT),
+        leads=WHOLE,
+        changed=BOOLEAN,
+        recording=or_null(recording),
+        facts={"type": "object", "additionalProperties": NUMBER},
+        seconds=NUMBER,
+    )
+
+
+def _page_measurement() -> Schema:
+    limits = closed(
+        low=or_null(NUMBER),
+        finding_below=TEXT,
+        high=or_null(NUMBER),
+        finding_above=TEXT,
+        source=TEXT,
+    )
+    measurement = _report_parts()["Measurement"]
+    measurement["properties"]["limits"] = array(limits)
+    measurement["required"] = list(measurement["properties"])
+    return closed(
+        "What was measured on the trace, as `pulse-edge measure --json` prints it.",
+        file=TEXT,
+        layout=or_null(TEXT),
+        millimetres_per_second=NUMBER,
+        millimetres_per_millivolt=NUMBER,
+        speed_certain=BOOLEAN,
+        gain_certain=BOOLEAN,
+        lead_scores={"type": "object", "additionalProperties": NUMBER},
+        reasons=array(TEXT),
+        age_years=or_null(NUMBER),
+        sex={"enum": ["male", "female", None]},
+        measurements=array(measurement),
+        beats=array(closed(seconds=NUMBER, kind=TEXT)),
+        seconds=NUMBER,
+    )
 
 
 def _readings() -> dict[str, Schema]:
