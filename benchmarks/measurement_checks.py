@@ -231,7 +231,7 @@ def _labelled(r: Recording) -> Said:
 def oracle_rate(millivolts: Signal) -> float | None:
     """Rate by neurokit2's R peaks, from the median RR; None where leads II and V5 disagree by more
     than 3 bpm."""
-    import neurokit2  # type: ignore[import-not-found]
+    import neurokit2
 
     rates = []
     for lead in ("II", "V5"):

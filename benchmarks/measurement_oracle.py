@@ -62,7 +62,7 @@ def tables(outcome: Results) -> list[Table]:
 def delineated(millivolts: npt.NDArray[np.float32]) -> dict[str, dict[str, float]]:
     """Median distance in ms from the R peak to each point, for each lead; and the rate of lead II
     as `rate`."""
-    import neurokit2  # type: ignore[import-not-found]
+    import neurokit2
 
     peaks = neurokit2.ecg_peaks(
         neurokit2.ecg_clean(millivolts[LEADS.index("II")], sampling_rate=SAMPLES_PER_SECOND),

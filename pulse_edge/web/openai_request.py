@@ -157,9 +157,9 @@ def _check_names(body: Json) -> None:
             ):
                 raise usage(f"{name}: has a value of the wrong type.", name, "invalid_type")
         elif name not in ONLY:
-            known = one_line(name)[:80]
-            message = f"{known}: no such parameter. It would have no effect. Leave it out."
-            raise usage(message, known, "unknown_parameter")
+            shown = one_line(name)[:80]
+            message = f"{shown}: no such parameter. It would have no effect. Leave it out."
+            raise usage(message, shown, "unknown_parameter")
         elif not _among(value, ONLY[name]):
             accepted = " or ".join(map(repr, (*ONLY[name], None))).replace("None", "null")
             raise usage(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, Response
 
 from pulse_edge.errors import (
     DeviceError,
@@ -19,6 +18,7 @@ from pulse_edge.errors import (
     ScanError,
     UsageError,
 )
+from pulse_edge.web.error_page import error_page
 
 JSON_PATHS = ("/api/", "/v1/", "/openapi.json")
 OPENAI_PATHS = "/v1/"
@@ -53,12 +53,6 @@ _KINDS: tuple[tuple[type[PulseEdgeError], str], ...] = (
     (MemoryShortage, "model_not_ready"),
     (EngineError, "model_not_ready"),
 )
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>pulse-edge</title>
-<meta name="viewport" content="width=device-width"></head>
-<body><main><h1>pulse-edge</h1><p>{text}</p><p><a href="/">Back to the list of pages</a></p></main>
-</body></html>
-"""
 
 
 def wants_json(request: Request) -> bool:
@@ -87,7 +81,7 @@ def problem(request: Request, status: int, message: str, kind: str = "error") ->
     if wants_json(request):
         usage = UsageError.exit_code if status == 400 else PulseEdgeError.exit_code
         return JSONResponse(error_json(message, kind, usage), status)
-    return HTMLResponse(_PAGE.format(text=html.escape(message)), status)
+    return error_page(request, status, message)
 
 
 def kind_of(error: PulseEdgeError) -> str:

@@ -19,6 +19,7 @@ from pulse_edge.web.options import ServeOptions
 from pulse_edge.web.responses import problem, program_error, wants_json
 from pulse_edge.web.security import CSRF_FIELD, csrf_problem, valid_csrf
 from pulse_edge.web.service import Service
+from pulse_edge.web.templating import url
 
 FILE_FIELD = "file"
 MAX_FILES, MAX_FIELDS, MAX_FIELD_BYTES = 100, 100, 16 << 10
@@ -285,6 +286,6 @@ def routes(service: Service, options: ServeOptions) -> list[Route]:
             form.discard()  # those that were handed on have another name now
         if wants_json(request):
             return JSONResponse({"ids": ids}, 201)
-        return RedirectResponse(f"/r/{ids[0]}" if len(ids) == 1 else "/", 303)
+        return RedirectResponse(url(request, f"/r/{ids[0]}" if len(ids) == 1 else "/"), 303)
 
     return [Route("/upload", upload, methods=["POST"])]

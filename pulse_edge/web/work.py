@@ -344,7 +344,7 @@ class Work:
                 try:
                     await self._log_once()
                 except AuditLogError as e:
-                    self._uncertain, self.log_error = True, str(e)
+                    self.log_error = str(e)
                     _log.error("%s", one_line(str(e)))
                     self.watchers.changed_all()
                     await asyncio.sleep(LOG_PAUSE)
@@ -357,7 +357,8 @@ class Work:
     async def _log_once(self) -> None:
         due, thread = await self.stored(self.store.entries), self._threads[1]
         there: set[str] = set()
-        if self._uncertain and due:
+        uncertain, self._uncertain = self._uncertain, True
+        if uncertain and due:
             keys = [entry.key for entry in due]
             there = await _in_thread(thread, log_entries.present, self.audit_log, keys)
         pictures = self.store.folder / PICTURES

@@ -196,8 +196,11 @@ def test_both_names_of_the_longest_answer_mean_the_same() -> None:
 
 def test_a_schema_becomes_the_option_of_the_command() -> None:
     schema = {"type": "object", "properties": {"normal": {"type": "boolean"}}}
-    wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema, "strict": True}}
-    assert parse(body(response_format=wanted), KIT).options["json_schema"] == schema
+    answer_format = {
+        "type": "json_schema",
+        "json_schema": {"name": "x", "schema": schema, "strict": True},
+    }
+    assert parse(body(response_format=answer_format), KIT).options["json_schema"] == schema
 
 
 def test_extension_names_the_commands_options() -> None:
