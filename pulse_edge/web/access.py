@@ -1,4 +1,4 @@
-"""Who may use the local page: the user who can read the token file, and nobody else on the machine.
+"""Who may use the local page: the user who can read the token file, alone on this machine.
 
 `token` in the folder is for programs (`Authorization: Bearer`). `link` holds the address that opens
 the page in a browser: it works once, gives the browser a session cookie, and is replaced. Both
@@ -96,8 +96,8 @@ class Access:
 
     def of_cookie(self, cookie: str) -> Identity | None:
         """Return the identity of a session cookie; None for an unknown one."""
-        known = 0 < len(cookie) <= _LONGEST and _digest(cookie) in self._sessions
-        return Identity("local", cookie) if known else None
+        valid = 0 < len(cookie) <= _LONGEST and _digest(cookie) in self._sessions
+        return Identity("local", cookie) if valid else None
 
     def of_bearer(self, authorization: str) -> Identity | None:
         """Return the identity of an `Authorization` header; None for a wrong one."""

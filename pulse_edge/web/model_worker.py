@@ -160,17 +160,19 @@ class _Worker:
         """Answer a job and return the report; the lists show a stopped job how far it came."""
         encoded.append(self._encoded(model, session, job))
         page, limit = encoded[0], session.request.answer.max_tokens
-        asked = job["do"] == "ask"
-        grammar = None if asked else session.request.answer.grammar
+        is_question = job["do"] == "ask"
+        grammar = None if is_question else session.request.answer.grammar
         if grammar is not None:
             model.check_grammar(grammar, limit)
-        questions: Sequence[str] = [job["question"]] if asked else session.request.answer.questions
+        rules = None if grammar is None else grammar.text
+        questions: Sequence[str] = (
+            [job["question"]] if is_question else session.request.answer.questions
+        )
         history = [(question, answer) for question, answer in job.get("history", ())]
         for question in questions:
-            text = None if grammar is None else grammar.text
-            answering.append(model.ask(page, question, limit, history, grammar=text))
+            answering.append(model.ask(page, question, limit, history, grammar=rules))
             self._speak(answering[-1], model.notices(page))
-        findings = () if asked else session.findings(model, page)
+        findings = () if is_question else session.findings(model, page)
         report = dataclasses.asdict(model.report(page, answering, findings))
         tokens = sum(one.tokens for one in answering)
         self._pace.measured(report["seconds"], page.tiles, len(page.image_tokens), tokens)

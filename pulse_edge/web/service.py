@@ -149,9 +149,9 @@ class Service:
         return await self._matching(condition, values, bounded)
 
     async def _matching(self, condition: str, values: list[Any], limit: int) -> list[Reading]:
-        found = await self.work.stored(self.store.matching, condition, values, limit)
+        matching = await self.work.stored(self.store.matching, condition, values, limit)
         moment = await Moment.of(self.work)
-        return [moment.reading(stored.reading) for stored in found]
+        return [moment.reading(stored.reading) for stored in matching]
 
     async def events(self, id: str | None = None) -> AsyncIterator[Reading]:
         """Yield the current state first, then every change, at most ten a second.
