@@ -9,7 +9,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from pulse_edge.errors import PulseEdgeError
-from pulse_edge.web import api, controls, documents, events, openai_api, pages, phone, uploads
+from pulse_edge.web import (
+    api,
+    controls,
+    documents,
+    events,
+    openai_api,
+    openapi,
+    pages,
+    phone,
+    uploads,
+)
 from pulse_edge.web.access import Access
 from pulse_edge.web.bodies import BodyLimits
 from pulse_edge.web.options import ServeOptions
@@ -35,8 +45,12 @@ def create_app(
     async def remember(cookie: str) -> None:
         await service.work.stored(service.store.add_session, cookie)
 
+<<<<<<< HEAD
     modules = (uploads, events, documents, controls, api, openai_api, pages)
     pairing = [] if port is None else phone.routes(port)
+=======
+    modules = (uploads, events, documents, controls, api, openai_api, openapi, phone, pages)
+>>>>>>> main
     limits = options.limits
     return Starlette(
         routes=[
@@ -65,7 +79,9 @@ async def _program_error(request: Request, error: Exception) -> Response:
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     text = {404: "There is no such page.", 405: "This address takes another method."}
-    response = problem(request, error.status_code, text.get(error.status_code, error.detail))
+    kinds = {404: "not_found", 405: "method_not_allowed"}
+    shown = text.get(error.status_code, error.detail)
+    response = problem(request, error.status_code, shown, kinds.get(error.status_code, "error"))
     response.headers.update(error.headers or {})
     return response
 
