@@ -45,12 +45,8 @@ def create_app(
     async def remember(cookie: str) -> None:
         await service.work.stored(service.store.add_session, cookie)
 
-<<<<<<< HEAD
-    modules = (uploads, events, documents, controls, api, openai_api, pages)
+    modules = (uploads, events, documents, controls, api, openai_api, openapi, pages)
     pairing = [] if port is None else phone.routes(port)
-=======
-    modules = (uploads, events, documents, controls, api, openai_api, openapi, phone, pages)
->>>>>>> main
     limits = options.limits
     return Starlette(
         routes=[
