@@ -16,6 +16,7 @@ from pulse_edge.errors import PageRefused
 from pulse_edge.measurement.beats import channels_of, detect
 from pulse_edge.measurement.digitise import Digitised, digitise, nothing
 from pulse_edge.measurement.layout import LAYOUTS
+from pulse_edge.measurement.page_turns import TurnByTrace, log_odds, turn_by_trace
 from pulse_edge.measurement.signal import LEADS
 from pulse_edge.page import admission, quality, reader
 from pulse_edge.page.admission import CheckedPage
@@ -46,6 +47,11 @@ FLAT_MM = 1.0
 """Height from the lowest to the highest point below which a lead is a flat line."""
 TRACED = 0.9
 """Share of a lead that must be traced for it to count as a flat line."""
+FEWEST_ROWS = 3
+"""Rows below which a page that does not look like an ECG is not traced."""
+UPRIGHT, ECG_BY_TRACE = 4.0, 0.6
+"""Log odds of an upright page from which on twelve lawful leads make a page an ECG that does not
+look like one to the network, and the likelihood that it gets."""
 NO_HEARTBEAT = (
     "No heartbeat in the trace: asystole, or the leads were off. Look at the patient first, then at "
     "the electrodes."
@@ -69,7 +75,13 @@ def check(page: reader.Page, *, straighten: bool = True) -> TracedPage:
     checked = admission.check(page, straighten=straighten)
     traced = trace(checked)
     if page.plot is None:
-        checked = replace(checked, quality=verdict(checked, traced))
+        by_trace = turn_by_trace(checked.flat, _layouts(checked), checked.quality.rows, traced)
+        if by_trace.turn is not None and by_trace.certain and straighten:
+            turn = replace(by_trace.turn, log_odds=by_trace.margin)
+            checked = admission.turned(checked, turn)
+            traced = trace(checked)
+            by_trace = TurnByTrace(log_odds(traced))
+        checked = replace(checked, quality=verdict(checked, traced, by_trace))
     return TracedPage(replace(checked, seconds=time.perf_counter() - start), traced)
 
 
@@ -102,17 +114,18 @@ def raise_if_refused(checked: CheckedPage) -> None:
 
 
 def trace(checked: CheckedPage) -> Digitised:
-    """Trace a checked page; leads that cannot be traced are missing, with the reasons."""
+    """Trace a checked page; leads that cannot be traced are missing, with the reasons.
+
+    A page that does not look like an ECG is traced as well if it has rows on a grid.
+    """
     flat, judged = checked.flat, checked.quality
-    if judged.layout is None:
+    if judged.layout is None and (flat.grid is None or len(judged.rows) < FEWEST_ROWS):
         return nothing("The page does not look like an ECG, so no trace was followed.")
-    layouts = dict(flat.layout)
-    layouts[judged.layout] = max(layouts.get(judged.layout, 0.0), 0.5)
     traced = digitise(
         np.asarray(flat.image),
         flat.grid.across if flat.grid else None,
         flat.grid.down if flat.grid else None,
-        layouts,
+        _layouts(checked),
         judged.rows,
     )
     if judged.layout == PARTIAL and traced.signal.layout == THREE_COLUMNS:
@@ -120,20 +133,31 @@ def trace(checked: CheckedPage) -> Digitised:
     return traced
 
 
+def _layouts(checked: CheckedPage) -> dict[str, float]:
+    """Probability of each layout, at least one half for the page's own."""
+    layouts = dict(checked.flat.layout)
+    if checked.quality.layout is not None:
+        own = checked.quality.layout
+        layouts[own] = max(layouts.get(own, 0.0), 0.5)
+    return layouts
+
+
 # --- the verdict ----------------------------------------------------------------------------------
 
 
-def verdict(checked: CheckedPage, traced: Digitised) -> Quality:
+def verdict(checked: CheckedPage, traced: Digitised, by_trace: TurnByTrace) -> Quality:
     """Return the final quality of a page: that of its picture, with the number of its leads, what
-    is cut off and what is flat by its trace."""
+    is cut off, what is flat and which way is up by its trace."""
     judged = checked.quality
-    if judged.layout is None:
-        return judged
     facts, layout = dict(judged.facts), judged.layout
     complete = has_twelve_leads(traced)
+    if layout is None:
+        if not (complete and by_trace.log_odds >= UPRIGHT):
+            return judged
+        facts["ecg"] = max(facts["ecg"], ECG_BY_TRACE)
     if complete:
         layout = traced.signal.layout
-        facts |= {"leads": 12.0, "layout": max(facts["layout"], _lawfulness(traced))}
+        facts |= {"leads": 12.0, "layout": max(facts.get("layout", 0.0), _lawfulness(traced))}
     elif complete is False:
         layout = PARTIAL
         facts["leads"] = float(min(len(traced.rows.rows) or len(judged.rows), 11))
@@ -141,6 +165,7 @@ def verdict(checked: CheckedPage, traced: Digitised) -> Quality:
         facts["ecgs"] = 2.0
     if facts.get("cut off", 0) >= 1 and traced.rows.rows:
         facts["cut off"] = float(_cut(checked, traced))
+    facts |= _orientation(facts["orientation"], by_trace)
     reasons = (*quality.judge_facts(facts), *_flat_lines(traced))
     reasons = tuple(sorted(reasons, key=lambda r: (not r.refuses, r.check != "flat")))
     return replace(
@@ -151,6 +176,16 @@ def verdict(checked: CheckedPage, traced: Digitised) -> Quality:
         layout=layout,
         leads=int(facts["leads"]),
     )
+
+
+def _orientation(by_picture: float, by_trace: TurnByTrace) -> dict[str, float]:
+    """Return the facts about which way is up, by the networks and by the trace."""
+    if by_trace.turn is None:
+        return {"orientation": max(by_picture, by_trace.log_odds)}
+    facts = {"orientation": min(by_picture, -by_trace.margin)}
+    if by_trace.certain and by_trace.turn.mirrored:
+        facts["mirrored"] = 1.0
+    return facts
 
 
 def has_twelve_leads(traced: Digitised) -> bool | None:

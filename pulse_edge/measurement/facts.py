@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pulse_edge.measurement.consistency import Residuals, residuals
+from pulse_edge.measurement.polarity import upright_log_odds
 from pulse_edge.measurement.signal import LEADS, Millivolts
 
 FLAT_MM = 1.0
@@ -26,6 +27,8 @@ class Polarity:
     residuals: Residuals = field(default=UNKNOWN)
     """How far the leads are from obeying Einthoven's and Goldberger's laws, before any lead is left
     out."""
+    upright: float = 0.0
+    """Log odds that the leads run forward in time and are the right way up."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ def is_flat(y_mm: np.typing.NDArray[np.float32]) -> bool:
 
 def polarity(millivolts: Millivolts) -> Polarity:
     """Describe which way the leads (12, samples) point, and how far they obey the laws."""
-    return Polarity(_directions(millivolts), residuals(millivolts))
+    return Polarity(_directions(millivolts), residuals(millivolts), upright_log_odds(millivolts))
 
 
 def _directions(millivolts: Millivolts) -> tuple[tuple[str, int], ...]:
