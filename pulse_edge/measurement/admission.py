@@ -22,6 +22,7 @@ from pulse_edge.page import admission, quality, reader
 from pulse_edge.page.admission import CheckedPage
 from pulse_edge.page.channels import pixels
 from pulse_edge.page.quality import Quality, Reason
+from pulse_edge.page.quality_limits import LIMITS
 from pulse_edge.page.traces import cut_traces
 
 MIN_SIDE = 64
@@ -40,6 +41,9 @@ LAWFUL, LAWLESS = 0.9, 1.35
 """Einthoven's and Goldberger's residual added up: below LAWFUL the twelve leads stand where a
 complete page has them, above LAWLESS they do not. Complete recordings of LUDB have 0.2 to 0.85, a
 page without its first row 1.2 to 2.2, real pages 0.1 to 1.2, one of 15 leads 1.8."""
+FLAT_LAWS = 0.7
+"""Sum of both residuals below which a page is flat enough, however uneven its grid seems: on grids
+with lines every 5 mm alone the spacing is uncertain."""
 AGAIN = 0.5
 """Residual below which leads of a later column are the limb leads of the first one once more.
 Complete pages have 0.56 and more, single columns that were taken for two up to 0.46."""
@@ -151,6 +155,8 @@ def verdict(checked: CheckedPage, traced: Digitised, by_trace: TurnByTrace) -> Q
     judged = checked.quality
     facts, layout = dict(judged.facts), judged.layout
     complete = has_twelve_leads(traced)
+    if complete is False and layout in COMPLETE and traced.signal.layout not in ("", layout):
+        complete = None  # rows were traced in another layout than the picture shows
     if layout is None:
         if not (complete and by_trace.log_odds >= UPRIGHT):
             return judged
@@ -163,6 +169,8 @@ def verdict(checked: CheckedPage, traced: Digitised, by_trace: TurnByTrace) -> Q
         facts["leads"] = float(min(len(traced.rows.rows) or len(judged.rows), 11))
     if _two_side_by_side(traced):
         facts["ecgs"] = 2.0
+    if complete and _lawfulness(traced) > 1 - FLAT_LAWS / 2 and "uneven" in facts:
+        facts["uneven"] = min(facts["uneven"], float(LIMITS["uneven"].refuses or 0))
     if facts.get("cut off", 0) >= 1 and traced.rows.rows:
         facts["cut off"] = float(_cut(checked, traced))
     facts |= _orientation(facts["orientation"], by_trace)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pulse_edge.measurement.consistency import Residuals, residuals
-from pulse_edge.measurement.polarity import upright_log_odds
+from pulse_edge.measurement.polarity import t_after_qrs, upright_log_odds
 from pulse_edge.measurement.signal import LEADS, Millivolts
 
 FLAT_MM = 1.0
@@ -29,6 +29,8 @@ class Polarity:
     out."""
     upright: float = 0.0
     """Log odds that the leads run forward in time and are the right way up."""
+    forward: float = 0.0
+    """How much more of a wave follows the QRS than precedes it, -1 to 1."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,13 @@ def is_flat(y_mm: np.typing.NDArray[np.float32]) -> bool:
 
 def polarity(millivolts: Millivolts) -> Polarity:
     """Describe which way the leads (12, samples) point, and how far they obey the laws."""
-    return Polarity(_directions(millivolts), residuals(millivolts), upright_log_odds(millivolts))
+    forward = t_after_qrs(millivolts)
+    return Polarity(
+        _directions(millivolts),
+        residuals(millivolts),
+        upright_log_odds(millivolts, forward),
+        forward,
+    )
 
 
 def _directions(millivolts: Millivolts) -> tuple[tuple[str, int], ...]:

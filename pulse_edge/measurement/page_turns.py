@@ -29,15 +29,22 @@ BY_PULSE = 4.0
 BY_LAWS, USUAL = 5.0, 0.9
 """Log odds for each unit by which the residuals of Einthoven's and Goldberger's law, added up, lie
 below what photographs have."""
-LEAST, MOST = -5.0, 2.5
-"""Log odds that the laws give at least and at most."""
-DOUBTED, DOUBTED_WITH_PULSE = 5.0, 1.0
-"""Log odds below which the other turns are tried. Upright drawn pages have 3.5 to 17, real ones
--7 to 15, turned and mirrored ones -12 to 0."""
+LEAST = -5.0
+"""Log odds that the laws give at least."""
+BY_NETWORK, MOST_BY_NETWORK = 0.25, 3.0
+"""Share of the network's log odds of a mirror image that counts, and how much of it at most."""
+DOUBTED = 6.5
+"""Log odds below which the other turns of a page without a calibration pulse are tried. Upright
+drawn pages have 4 to 19, real ones -7 to 17, turned and mirrored ones -12 to 5."""
+BACKWARD = 0.1
+"""Excess of waves after the QRS below which a page with a calibration pulse may run backward."""
 MARGIN, LIKELY = 6.0, 4.0
 """Log odds by which another turn must be likelier than the page as it stands, and that it must
 have, for the page to be turned."""
-DOUBTFUL = 3.0
+LAWFUL_MARGIN = 9.0
+"""The same where the page as it stands obeys the laws. Upright recordings of LUDB and PTB-XL have
+up to 8.8 for another turn (1 in 700 above 6)."""
+DOUBTFUL = 4.0
 """Log odds by which another turn must be likelier for the page to warn."""
 
 
@@ -58,11 +65,14 @@ class TurnByTrace:
 def log_odds(traced: Digitised) -> float:
     """Log odds by its trace that a page is upright; 0 where no leads were traced."""
     polarity = traced.rows.polarity
-    laws = polarity.residuals.einthoven + polarity.residuals.goldberger
     if not traced.signal.layout:
         return 0.0
-    by_laws = 0.0 if math.isnan(laws) else BY_LAWS * (USUAL - laws)
-    return polarity.upright + BY_PULSE * bool(traced.rows.pulse) + min(max(by_laws, LEAST), MOST)
+    return polarity.upright + BY_PULSE * bool(traced.rows.pulse) + _by_laws(traced)
+
+
+def _by_laws(traced: Digitised) -> float:
+    laws = traced.rows.polarity.residuals.einthoven + traced.rows.polarity.residuals.goldberger
+    return 0.0 if math.isnan(laws) else max(BY_LAWS * (USUAL - laws), LEAST)
 
 
 def turn_by_trace(
@@ -76,16 +86,22 @@ def turn_by_trace(
     pulse = bool(traced.rows.pulse)
     if not traced.signal.layout or traced.rows.all_flat:
         return TurnByTrace(here)
-    if here >= (DOUBTED_WITH_PULSE if pulse else DOUBTED):
+    if traced.rows.polarity.forward >= BACKWARD if pulse else here >= DOUBTED:
         return TurnByTrace(here)
     page = np.asarray(flat.image)
     turns = (MIRROR,) if pulse else (HALF_TURN, MIRROR, UPSIDE_DOWN_MIRROR)
-    tried = [(log_odds(_traced(flat, page, turn, layouts, rows)), turn) for turn in turns]
+    mirrored = BY_NETWORK * (-flat.mirror if flat.sheet.mirrored else flat.mirror)
+    mirrored = min(max(mirrored, -MOST_BY_NETWORK), MOST_BY_NETWORK)
+    tried = [
+        (log_odds(_traced(flat, page, turn, layouts, rows)) + mirrored * turn.mirrored, turn)
+        for turn in turns
+    ]
     best, turn = max(tried, key=lambda t: t[0])
     margin = best - here
     if margin < DOUBTFUL:
         return TurnByTrace(here)
-    return TurnByTrace(here, turn, margin, certain=margin >= MARGIN and best >= LIKELY)
+    needed = LAWFUL_MARGIN if _by_laws(traced) > 0 else MARGIN
+    return TurnByTrace(here, turn, margin, certain=margin >= needed and best >= LIKELY)
 
 
 def _traced(

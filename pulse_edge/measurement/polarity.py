@@ -39,12 +39,15 @@ recordings, upright pages of the other half have 0 to 9 (96 %), pages turned by 
 0, mirror images -14 to 2.7."""
 
 
-def upright_log_odds(millivolts: Millivolts) -> float:
-    """Log odds that leads (12, samples) are those of an upright page; 0 without any lead."""
+def upright_log_odds(millivolts: Millivolts, forward: float) -> float:
+    """Log odds that leads (12, samples) are those of an upright page; 0 without any lead.
+
+    `forward` as `t_after_qrs` gives it.
+    """
     directions = np.array([direction(lead) for lead in millivolts])
     if not directions.any():
         return 0.0
-    return float(BY_LEAD @ directions + BY_T_WAVES * t_after_qrs(millivolts) + OFFSET)
+    return float(BY_LEAD @ directions + BY_T_WAVES * forward + OFFSET)
 
 
 def direction(lead: npt.NDArray[np.float32]) -> float:
