@@ -17,6 +17,8 @@ from calibration.synthetic import PageStyle, draw, synthesize
 from calibration.synthetic.recording import Recording
 from pulse_edge.measurement import admission
 from pulse_edge.measurement.admission import TracedPage
+from pulse_edge.measurement.checks import check_answers
+from pulse_edge.measurement.conditions import Person
 from pulse_edge.measurement.page import PageMeasurement, measure_page
 from pulse_edge.measurement.signal import LEADS
 from pulse_edge.page import quality, reader
@@ -135,6 +137,15 @@ def test_page_without_a_heartbeat_says_so_first(layout: str) -> None:
         assert "asystole, or the leads were off" in judged.reasons[0].advice
         assert measure_page(result)["asystole"].value == 1.0
     assert rates(measure_page(result)) == [None, None, None]
+
+
+def test_words_about_a_page_without_a_heartbeat_are_contradicted() -> None:
+    measured = measure_page(checked(drawn(recording=without_beats())))
+    text = "Sinus bradycardia. The heart rate is 42 bpm, and the PR interval is 160 ms."
+    checked_words = check_answers([("What does it show?", text)], measured.measurements, Person())
+    verdicts = [c.verdict for c in checked_words]
+    assert verdicts
+    assert set(verdicts) == {"contradicted"}
 
 
 @pytest.mark.parametrize("lead", ["V2", "aVL", "V6"])
