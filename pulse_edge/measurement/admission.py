@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -86,6 +87,8 @@ def check(page: reader.Page, *, straighten: bool = True) -> TracedPage:
             traced = trace(checked)
             by_trace = TurnByTrace(log_odds(traced))
         checked = replace(checked, quality=verdict(checked, traced, by_trace))
+        if any(r.refuses and r.check == "ecgs" for r in checked.quality.reasons):
+            traced = nothing("There are two ECGs on the picture.")
     return TracedPage(replace(checked, seconds=time.perf_counter() - start), traced)
 
 
@@ -125,16 +128,31 @@ def trace(checked: CheckedPage) -> Digitised:
     flat, judged = checked.flat, checked.quality
     if judged.layout is None and (flat.grid is None or len(judged.rows) < FEWEST_ROWS):
         return nothing("The page does not look like an ECG, so no trace was followed.")
-    traced = digitise(
-        np.asarray(flat.image),
-        flat.grid.across if flat.grid else None,
-        flat.grid.down if flat.grid else None,
-        _layouts(checked),
-        judged.rows,
-    )
+    traced = _digitised(checked, _layouts(checked))
+    if has_twelve_leads(traced) is False and (others := _others(traced)):
+        other = _digitised(checked, others)
+        traced = other if has_twelve_leads(other) else traced
     if judged.layout == PARTIAL and traced.signal.layout == THREE_COLUMNS:
         return nothing("Leads are missing, and what remains could be read as another layout.")
     return traced
+
+
+def _digitised(checked: CheckedPage, layouts: Mapping[str, float]) -> Digitised:
+    grid = checked.flat.grid
+    across, down = (grid.across, grid.down) if grid else (None, None)
+    page = np.asarray(checked.flat.image)
+    return digitise(page, across, down, layouts, checked.quality.rows)
+
+
+def _others(traced: Digitised) -> dict[str, float]:
+    """The complete layouts with as many rows as the traced one: 6x2 and 3x4+3 look alike where the
+    leads are not named."""
+    own = [layout for layout in LAYOUTS if layout.name == traced.signal.layout]
+    return {
+        layout.name: 1.0
+        for layout in LAYOUTS
+        if layout.name in COMPLETE and layout not in own and layout.count in [o.count for o in own]
+    }
 
 
 def _layouts(checked: CheckedPage) -> dict[str, float]:
@@ -213,7 +231,8 @@ def has_twelve_leads(traced: Digitised) -> bool | None:
         return False  # the limb leads go on through the second column
     apart = laws.einthoven + laws.goldberger
     repeated = laws.einthoven_again < AGAIN < laws.goldberger
-    if repeated or apart > LAWLESS:
+    headless = laws.goldberger_first < AGAIN < laws.einthoven  # begins with aVR, aVL and aVF
+    if repeated or headless or apart > LAWLESS:
         return False
     return True if apart < LAWFUL else None
 

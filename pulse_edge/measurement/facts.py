@@ -12,7 +12,7 @@ from pulse_edge.measurement.signal import LEADS, Millivolts
 
 FLAT_MM = 1.0
 """A trace whose 0.5 and 99.5 percentiles lie less than this apart is a flat line."""
-UNKNOWN = Residuals(*4 * (float("nan"),))
+UNKNOWN = Residuals(*5 * (float("nan"),))
 """Residuals of a page on which no leads were traced."""
 
 

@@ -24,6 +24,7 @@ from pulse_edge.measurement.signal import LEADS
 from pulse_edge.page import quality, reader
 
 ROW_MM = {"12x1": 15.0, "6x2": 22.0}
+SIDES = ("left", "right", "top", "bottom")
 RATES = ("rate", "rate_median", "atrial_rate")
 
 
@@ -76,8 +77,14 @@ def test_page_whose_print_is_lost_has_twelve_leads_by_its_trace() -> None:
     assert "leads" not in checks(page)
 
 
-@pytest.mark.parametrize("side", ["left", "right", "top", "bottom"])
-@pytest.mark.parametrize("layout", ["3x4", "3x4+1", "6x2", "12x1"])
+@pytest.mark.parametrize(
+    ("layout", "side"),
+    [
+        *((layout, side) for layout in ("3x4", "3x4+1", "6x2") for side in SIDES),
+        ("12x1", "top"),
+        ("12x1", "bottom"),
+    ],
+)
 def test_half_a_page_has_not_all_leads(layout: str, side: str) -> None:
     page = drawn(layout)
     height, width = (n // 2 for n in page.shape[:2])
@@ -108,12 +115,20 @@ def test_page_without_its_strip_is_complete() -> None:
     assert result.checked.quality.leads == 12
 
 
-@pytest.mark.parametrize("between_mm", [2, 20])
-def test_two_ecgs_side_by_side_are_refused(between_mm: int) -> None:
+def test_two_ecgs_side_by_side_are_refused() -> None:
     one, two = drawn(), drawn(recording=person(8))
-    gap = np.full((one.shape[0], between_mm * 5, 3), 255, np.uint8)
+    gap = np.full((one.shape[0], 10, 3), 255, np.uint8)
     result = checked(np.hstack([one, gap, two]))
     assert result.checked.quality.verdict == quality.REFUSED
+    assert checks(result)[0] == "ecgs"
+    assert rates(measure_page(result)) == [None, None, None]
+
+
+def test_two_ecgs_far_apart_are_no_good_page() -> None:
+    one, two = drawn(), drawn(recording=person(8))
+    gap = np.full((one.shape[0], 100, 3), 255, np.uint8)
+    result = checked(np.hstack([one, gap, two]))
+    assert result.checked.quality.verdict != quality.GOOD
     assert rates(measure_page(result)) == [None, None, None]
 
 
