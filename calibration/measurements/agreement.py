@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from calibration.bootstrap import (
     NO_ESTIMATE,
@@ -60,6 +62,7 @@ QUANTITIES: tuple[Quantity, ...] = (
     Quantity("pr", "PR interval", "ms", ("pr",), ("pr",), limits=(10, 10)),
     Quantity("qrs", "QRS duration", "ms", ("qrs",), ("qrs",), limits=(10, 10)),
     Quantity("qt", "QT interval", "ms", ("qt",), ("qt",), limits=(25, 30)),
+    Quantity("p_duration", "P duration", "ms", ("p_duration",), ("p_duration",)),
     Quantity("qrs_axis", "QRS axis", "degrees", ("qrs_axis",), ("qrs_axis",), circular=True),
     Quantity("st_j", "ST level at J", "uV", _levels("st_j"), _levels("st_j"), 1000.0),
     Quantity("st_j60", "ST level at J + 60 ms", "uV", _levels("st_j60"), _levels("st_j60"), 1000.0),
@@ -116,6 +119,8 @@ class Agreement:
     measured: int
     median_error: Estimate
     """Of the absolute errors."""
+    error_95: float | None
+    """The size that 95 % of the errors do not exceed."""
     bias: Estimate
     """Mean difference."""
     deviation: float | None
@@ -177,7 +182,7 @@ def agreement(results: Sequence[PageResult], quantity: Quantity, truth: str) -> 
     groups = [pair.group for pair in pairs]
     inside = [np.nan if pair.inside is None else float(pair.inside) for pair in pairs]
     rate = quantity.name == "rate"
-    near = _estimate(np.abs(differences) <= NEAR_BPM, groups, weighted_mean) if rate else None
+    near = share(np.abs(differences) <= NEAR_BPM, groups) if rate else None
     return Agreement(
         name=quantity.name,
         title=quantity.title,
@@ -186,9 +191,10 @@ def agreement(results: Sequence[PageResult], quantity: Quantity, truth: str) -> 
         truths=len(pairs) + sum(reasons.values()),
         measured=len(pairs),
         median_error=_estimate(np.abs(differences), groups, median),
+        error_95=float(np.quantile(np.abs(differences), 0.95)) if pairs else None,
         bias=_estimate(differences, groups, weighted_mean),
         deviation=float(differences.std(ddof=1)) if len(pairs) > 1 else None,
-        within_uncertainty=_estimate(np.array(inside), groups, weighted_mean),
+        within_uncertainty=share(inside, groups),
         near=near,
         reasons=dict(reasons.most_common()),
         standard=_standard(differences, quantity) if truth == MARKS else None,
@@ -241,8 +247,8 @@ def presence(results: Sequence[PageResult], truth: str) -> Presence | None:
     wrong = {}
     for kind in (True, False):
         decided = [(g, v) for g, v, right in rows if v is not None and bool(right) is kind]
-        errors = np.array([bool(v) is not kind for _, v in decided], float)
-        wrong[kind] = _estimate(errors, [g for g, _ in decided], weighted_mean)
+        errors = [bool(v) is not kind for _, v in decided]
+        wrong[kind] = share(errors, [g for g, _ in decided])
     return Presence(
         truth=truth,
         with_p=sum(bool(right) for *_, right in rows),
@@ -258,9 +264,23 @@ def median(values: Floats, w: Floats) -> Floats:
     return weighted_quantile(values, w, 0.5)
 
 
-def share(flags: Sequence[bool], groups: Sequence[str]) -> Estimate:
-    """Share of true flags, with its interval."""
-    return _estimate(np.array(flags, float), groups, weighted_mean)
+def share(
+    flags: Sequence[bool] | Sequence[float] | NDArray[Any], groups: Sequence[str]
+) -> Estimate:
+    """Share of true flags, with its interval; NaN is no flag.
+
+    Where none or all are true, no draw shows anything else: the interval is then the exact one
+    (Clopper and Pearson 1934) of as many independent flags as there are recordings.
+    """
+    values = np.array(flags, float)
+    result = _estimate(values, groups, weighted_mean)
+    if result.value not in (0.0, 1.0):
+        return result
+    there = ~np.isnan(values)
+    count = len({group for group, use in zip(groups, there, strict=True) if use})
+    beyond = 1 - 0.025 ** (1 / count)
+    interval = (0.0, beyond) if result.value == 0 else (1 - beyond, 1.0)
+    return Estimate(result.value, interval)
 
 
 def middle(values: Sequence[float], groups: Sequence[str]) -> Estimate:

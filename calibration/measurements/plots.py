@@ -11,7 +11,7 @@ from calibration.measurements.agreement import Agreement
 from calibration.measurements.figures import SetFigures
 from calibration.report.plots import BROWN, DARK_BLUE, GREY, Plot, as_svg
 
-PANELS = 3
+PANELS = 4
 """Panels in a row."""
 FEWEST = 3
 """Points below which a panel shows nothing."""
@@ -32,7 +32,7 @@ def bland_altman(figures: SetFigures) -> Iterator[Plot]:
 
 def _drawing(shown: Sequence[Agreement]) -> Figure:
     rows = -(-len(shown) // PANELS)
-    figure = Figure(figsize=(3.1 * PANELS, 2.7 * rows), layout="constrained")
+    figure = Figure(figsize=(2.9 * PANELS, 2.7 * rows), layout="constrained")
     grid: Any = figure.subplots(rows, PANELS, squeeze=False)
     panels = grid.ravel()
     for axes, one in zip(panels, shown, strict=False):
@@ -58,6 +58,7 @@ def _panel(axes: Any, one: Agreement) -> None:
             axes.axhline(limit, color=BROWN, linewidth=1, linestyle="--")
         low, high = one.limits
         caption += f"\n{one.bias.value:+.1f} [{low:+.1f}, {high:+.1f}], n = {len(one.pairs)}"
+    axes.margins(y=0.08)
     axes.set_title(caption, fontsize=8)
     axes.tick_params(labelsize=7)
     axes.spines[["top", "right"]].set_visible(False)

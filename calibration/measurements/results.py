@@ -19,7 +19,7 @@ from pulse_edge.errors import PulseEdgeError
 from pulse_edge.measurement import admission, overlay
 from pulse_edge.measurement.measure import SignalMeasurements, measure_signal
 from pulse_edge.measurement.page import PageMeasurement, measure_page
-from pulse_edge.measurement.signal import LEADS
+from pulse_edge.measurement.signal import LEADS, TracedSignal
 from pulse_edge.page import reader
 
 PICTURE_SIDE, PICTURE_QUALITY = 1200, 70
@@ -29,6 +29,7 @@ MARKS: Mapping[str, str] = {
     "pr": "pr_trimmed_ms",
     "qrs": "qrs_trimmed_ms",
     "qt": "qt_trimmed_ms",
+    "p_duration": "p_duration_ms",
     "p_present": "p_present",
 }
 """Measurement -> the reference value of cardiologists' marks that it is held against."""
@@ -66,12 +67,27 @@ class PageResult:
     """Empty where the signal itself was measured, or no truth could be had."""
     comparisons: tuple[Comparison, ...]
     seconds: float
-    """From the file's bytes to the measurements."""
+    """From the file's bytes to the measurements, by the clock."""
+    processor_seconds: float
+    """The same in time of processors: what it takes on a machine without other work, on one core."""
     peak_bytes: int | None
     """Resident memory at its highest while the page was measured, less that of the program before
     the first page; None where the system does not tell."""
     pixels: int
     """Of the page as admission passes it."""
+    kind: str = ""
+    """As `TruthPage.kind`."""
+
+
+class Clock:
+    """Seconds by the clock, and of processors in this process, since it was made."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter(), time.process_time()
+
+    def read(self) -> tuple[float, float]:
+        """Seconds by the clock, and of processors."""
+        return time.perf_counter() - self._start[0], time.process_time() - self._start[1]
 
 
 @dataclass(frozen=True)
@@ -113,10 +129,11 @@ def _resident(name: str) -> int | None:
 def measured(page: TruthPage, memory: Memory, picture: Path | None = None) -> PageResult:
     """Measure a page and compare it; `picture` is where its overlay is written."""
     if page.picture is None:
-        return _of_signal(page)
+        assert page.printed is not None
+        return of_signal(page, page.printed.as_traced())
     printed, truth = _truth(page)
     resettable = memory.reset()
-    start = time.perf_counter()
+    clock = Clock()
     outcome: PageMeasurement | None = None
     refused, pixels = "", 0
     try:
@@ -126,10 +143,21 @@ def measured(page: TruthPage, memory: Memory, picture: Path | None = None) -> Pa
         outcome = measure_page(traced)
     except PulseEdgeError as error:
         refused = str(error)
-    seconds = time.perf_counter() - start
+    seconds, processor_seconds = clock.read()
     peak = memory.peak() if resettable else None
     empty = PageResult(
-        page.name, page.group, refused, page.scale_printed, "", (), (), seconds, peak, pixels
+        name=page.name,
+        group=page.group,
+        refused=refused,
+        scale_printed=page.scale_printed,
+        layout="",
+        leads=(),
+        comparisons=(),
+        seconds=seconds,
+        processor_seconds=processor_seconds,
+        peak_bytes=peak,
+        pixels=pixels,
+        kind=page.kind,
     )
     if picture is not None:
         picture.write_bytes(
@@ -147,15 +175,24 @@ def measured(page: TruthPage, memory: Memory, picture: Path | None = None) -> Pa
     )
 
 
-def _of_signal(page: TruthPage) -> PageResult:
-    """Measure the recording itself; there is no other truth than the marks."""
-    assert page.printed is not None
-    start = time.perf_counter()
-    result = measure_signal(page.printed.as_traced())
-    seconds = time.perf_counter() - start
-    compared = _comparisons(result, None, page)
-    layout = page.printed.layout
-    return PageResult(page.name, page.group, "", True, layout, (), compared, seconds, None, 0)
+def of_signal(page: TruthPage, signal: TracedSignal) -> PageResult:
+    """Measure a signal of a page's recording; there is no other truth than the marks."""
+    clock = Clock()
+    result = measure_signal(signal)
+    seconds, processor_seconds = clock.read()
+    return PageResult(
+        name=page.name,
+        group=page.group,
+        refused="",
+        scale_printed=True,
+        layout=signal.layout,
+        leads=(),
+        comparisons=_comparisons(result, None, page),
+        seconds=seconds,
+        processor_seconds=processor_seconds,
+        peak_bytes=None,
+        pixels=0,
+    )
 
 
 def _truth(page: TruthPage) -> tuple[PrintedSignal | None, SignalMeasurements | None]:
@@ -177,25 +214,26 @@ def _comparisons(
 ) -> tuple[Comparison, ...]:
     rows = []
     for key in KEYS:
-        marked = _marked(key, page)
+        mark = marked(key, page)
         printed = None if truth is None else truth[key].value
         if result is None:
             reason = "the page was refused" if refused else "not measured"
-            rows.append(Comparison(key, None, None, reason, printed, marked))
+            rows.append(Comparison(key, None, None, reason, printed, mark))
             continue
-        found = result[key]
-        rows.append(Comparison(key, found.value, found.uncertainty, found.reason, printed, marked))
+        output = result[key]
+        rows.append(Comparison(key, output.value, output.uncertainty, output.reason, printed, mark))
     return tuple(rows)
 
 
-def _marked(key: str, page: TruthPage) -> float | None:
+def marked(key: str, page: TruthPage) -> float | None:
     """The reference value of the marks in the unit of the measurement; None without one."""
     marks: Mapping[str, Any] = page.marks
     name, _, lead = key.partition(".")
     if not marks or (key == "p_present" and page.paced):
         return None
     if lead:
-        level = marks[f"{name}_uv"][LEADS.index(lead)]
+        levels = marks.get(f"{name}_uv")
+        level = None if levels is None else levels[LEADS.index(lead)]
         return None if level is None else level / 1000
     if key == "qrs_axis":
         return float(marks["qrs_axis_deg"]) if marks.get("qrs_axis_certain") else None

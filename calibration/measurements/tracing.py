@@ -121,8 +121,8 @@ def _trace(
 ) -> LeadTrace:
     reported = bool(np.isfinite(traced).any()) and score > 0
     match = compare(truth, traced) if reported else None
-    seen = int(np.isfinite(traced).sum()) if reported else 0
-    coverage = min(1.0, seen / max(1, int(np.isfinite(truth).sum())))
+    samples = int(np.isfinite(traced).sum()) if reported else 0
+    coverage = min(1.0, samples / max(1, int(np.isfinite(truth).sum())))
     if match is None:
         return LeadTrace(lead, strip, reported, score, coverage, None, 0.0, 0.0)
     return LeadTrace(

@@ -1,4 +1,7 @@
-"""Server-sent events: each is a reading as JSON, the current state first, then every change."""
+"""Server-sent events: each is a reading as JSON, the current state first, then every change.
+
+`/r/ID/events` sends the whole reading, `/events` a short one of every page.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +75,8 @@ async def _texts(service: Service, id: str | None) -> AsyncIterator[str]:
                 reading = finished.result()
             except (StopAsyncIteration, KeyError):
                 return
-            yield f"event: reading\ndata: {json.dumps(reading.to_json())}\n\n"
+            shown = reading.to_short_json() if id is None else reading.to_json()
+            yield f"event: reading\ndata: {json.dumps(shown)}\n\n"
     finally:
         if pending is not None:
             pending.cancel()

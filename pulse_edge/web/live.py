@@ -1,24 +1,53 @@
 """Tell every watcher of a page about its changes, at most ten times a second.
 
-A watcher gets the current state first. Between two looks any number of changes become one, so a
-slow watcher holds back neither the others nor memory.
+Between two looks of a watcher any number of changes become one, so a slow watcher holds back
+neither the others nor memory.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
 PAUSE = 0.1
-"""Seconds between two states that one watcher gets."""
+"""Seconds between two looks of one watcher."""
+
+
+class Watcher:
+    """Somebody who watches one page, or all of them."""
+
+    def __init__(self, reading: str | None) -> None:
+        self.reading = reading
+        self.changed: set[str] = set()
+        self.everything = False
+        self.closed = False
+        self.wake = asyncio.Event()
+
+    async def changes(self) -> set[str] | None:
+        """Wait for changes; return the ids of pages that have changed, or None for all of them.
+
+        Raises StopWatching when the server stops.
+        """
+        await self.wake.wait()
+        await asyncio.sleep(PAUSE)
+        self.wake.clear()
+        if self.closed:
+            raise StopWatching
+        changed, self.changed = self.changed, set()
+        everything, self.everything = self.everything, False
+        return None if everything else changed
+
+
+class StopWatching(Exception):
+    """The server stops."""
 
 
 class Watchers:
-    """Everybody who watches one page, or all of them."""
+    """Everybody who watches."""
 
     def __init__(self) -> None:
-        self._watchers: set[_Watcher] = set()
+        self._watchers: set[Watcher] = set()
         self._closed = False
 
     def changed(self, reading: str) -> None:
@@ -38,24 +67,16 @@ class Watchers:
         """End every watch: the server stops."""
         self._closed = True
         for watcher in self._watchers:
+            watcher.closed = True
             watcher.wake.set()
 
-    async def watch(self, reading: str | None) -> AsyncIterator[set[str] | None]:
-        """Yield the ids of pages that have changed since the last time; None: all of them."""
-        with self._added(reading) as watcher:
-            while not self._closed:
-                await watcher.wake.wait()
-                watcher.wake.clear()
-                if self._closed:
-                    return
-                changed, watcher.changed = watcher.changed, set()
-                everything, watcher.everything = watcher.everything, False
-                yield None if everything else changed
-                await asyncio.sleep(PAUSE)
-
     @contextlib.contextmanager
-    def _added(self, reading: str | None) -> Iterator[_Watcher]:
-        watcher = _Watcher(reading)
+    def watching(self, reading: str | None) -> Iterator[Watcher]:
+        """Add a watcher: no change is missed from here on."""
+        watcher = Watcher(reading)
+        if self._closed:
+            watcher.closed = True
+            watcher.wake.set()
         self._watchers.add(watcher)
         try:
             yield watcher
@@ -64,11 +85,3 @@ class Watchers:
 
     def __len__(self) -> int:
         return len(self._watchers)
-
-
-class _Watcher:
-    def __init__(self, reading: str | None) -> None:
-        self.reading = reading
-        self.changed: set[str] = set()
-        self.everything = False
-        self.wake = asyncio.Event()

@@ -3,7 +3,7 @@ and is started again after a crash."""
 
 from __future__ import annotations
 
-import asyncio
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -14,6 +14,7 @@ from pulse_edge.web.child import Child, WorkerCrashed, error_of
 MODULE = "pulse_edge.web.model_worker"
 MAX_LOAD_CRASHES = 2
 """Crashes in a row while the kit is loaded, after which a page is not the cause."""
+SHOW_SECONDS = 1.0
 _LAST = frozenset({"done", "failed", "stopped"})
 
 
@@ -38,6 +39,7 @@ class ModelWorker:
         self._settings, self._changed = settings, changed
         self._child: Child | None = None
         self._crashes = 0
+        self._shown = 0.0
         self.state = ModelState()
 
     @property
@@ -71,7 +73,7 @@ class ModelWorker:
         self._child = await Child.start(MODULE, self._settings)
         async for event in self._child.events():
             if event["event"] == "progress":
-                self._set(ModelState(progress=event))
+                self._progress(event)
             elif event["event"] == "unusable":
                 await self._drop()
                 self._fail(error_of(event))
@@ -79,6 +81,14 @@ class ModelWorker:
                 self._crashes = 0
                 self._set(ModelState("ready", about=event))
                 return
+
+    def _progress(self, event: dict[str, Any]) -> None:
+        """Note how far loading is; everybody who waits hears of it once a second."""
+        self.state = ModelState(progress=event)
+        now = time.monotonic()
+        if now - self._shown >= SHOW_SECONDS:
+            self._shown = now
+            self._changed()
 
     def _fail(self, error: PulseEdgeError) -> None:
         self._crashes = 0
@@ -123,11 +133,3 @@ class ModelWorker:
     async def close(self) -> None:
         """End the worker."""
         await self._drop()
-
-
-async def wait_for_either(one: asyncio.Event, seconds: float) -> None:
-    """Wait for an event, at most some seconds."""
-    try:
-        await asyncio.wait_for(one.wait(), seconds)
-    except asyncio.TimeoutError:
-        return

@@ -1,123 +1,185 @@
-"""The pages that people see, as HTML that works without a script."""
+"""The pages that clinicians see, and the forms on them."""
 
 from __future__ import annotations
 
-import html
-import json
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
-from starlette.routing import Route
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
 
 from pulse_edge.errors import PulseEdgeError
+from pulse_edge.web import overread_form, overview, templating, view
 from pulse_edge.web.options import ServeOptions
 from pulse_edge.web.readings import Reading
-from pulse_edge.web.responses import problem, program_error
 from pulse_edge.web.service import Service
 
-MEDIA = {
-    "pdf": "application/pdf",
-    "html": "text/html; charset=utf-8",
-    "json": "application/json",
-    "fhir.json": "application/fhir+json",
-}
+STATIC = Path(__file__).parent / "static"
+"""Style, scripts and icon of the pages."""
+TODAY = 100
+"""Readings of today that the first page lists."""
+AT_ONCE = 50
+"""Readings on one page of the history."""
 
 
-def _page(title: str, body: str) -> HTMLResponse:
-    return HTMLResponse(
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}'
-        '</title><meta name="viewport" content="width=device-width"></head>'
-        f"<body><main>{body}</main></body></html>"
-    )
+class Pages:
+    """Answers requests for pages; all it knows comes from the service."""
 
+    def __init__(self, service: Service) -> None:
+        self._service = service
 
-def _form(action: str, csrf: str, inside: str, kind: str = "") -> str:
-    return (
-        f'<form method="post" action="{action}"{kind}>'
-        f'<input type="hidden" name="csrf" value="{csrf}">{inside}</form>'
-    )
+    # --- pages ------------------------------------------------------------------------------------
 
-
-def routes(service: Service, options: ServeOptions) -> list[Route]:
-    """Return the routes of this module."""
-
-    async def home(request: Request) -> Response:
-        csrf = request.state.identity.csrf
-        field = '<input type="file" name="file" multiple required><button>Upload</button>'
-        items = "".join(
-            f'<li><a href="/r/{r.id}">{html.escape(r.name)}</a> {r.state}</li>'
-            for r in await service.readings()
+    async def home(self, request: Request) -> Response:
+        """Show the form for a new page, and the readings of today."""
+        today = datetime.now().astimezone().strftime("%Y-%m-%d")
+        readings = await self._service.readings(day=today, text=None, limit=TODAY, before=None)
+        days = overview.days(readings)
+        day = next((d for d in days if d.date == today), None)
+        listed = "".join(
+            f"{r.id}{r.state}{r.place}{r.admission is None}{r.confirmation is None}"
+            for r in readings
         )
-        upload = _form("/upload", csrf, field, ' enctype="multipart/form-data"')
-        return _page("pulse-edge", f"<h1>pulse-edge</h1>{upload}<ul>{items}</ul>")
+        return self._page(request, "home.html", {"day": day, "version": listed})
 
-    async def result(request: Request) -> Response:
-        try:
-            reading = await service.reading(request.path_params["id"])
-        except KeyError:
-            return problem(request, 404, "There is no such page.", "not_found")
-        return _page(reading.name, _result(reading, request.state.identity.csrf))
+    async def reading(self, request: Request) -> Response:
+        """Show one reading as far as it has come."""
+        return self._reading(request, await self._find(request))
 
-    async def act(request: Request) -> Response:
-        id, action = request.path_params["id"], request.path_params["action"]
-        form = await request.form()
+    async def history(self, request: Request) -> Response:
+        """List readings by day, those that hold some text or came on one day."""
+        query = request.query_params.get("q", "").strip()[:200]
+        day, before = _date(request.query_params.get("day", "")), request.query_params.get("before")
+        readings = await self._service.readings(
+            day=day or None, text=query or None, limit=AT_ONCE + 1, before=before
+        )
+        older = ""
+        if len(readings) > AT_ONCE:
+            readings = readings[:AT_ONCE]
+            shared = {"q": query, "day": day, "lang": request.query_params.get("lang", "")}
+            fields = {name: value for name, value in shared.items() if value}
+            older = f"/history?{urlencode(fields | {'before': readings[-1].id})}"
+        values = {"days": overview.days(readings), "query": query, "day": day, "older": older}
+        return self._page(request, "history.html", values)
+
+    async def about(self, request: Request) -> Response:
+        """Show which kit answers, and what it does not know."""
+        return self._page(request, "about.html", {})
+
+    # --- forms ------------------------------------------------------------------------------------
+
+    async def ask(self, request: Request) -> Response:
+        """Queue a question about a page."""
+        reading = await self._find(request)
+        await self._service.ask(reading.id, (await _fields(request)).get("question", ""))
+        return self._back(request, reading, "#conversation")
+
+    async def stop(self, request: Request) -> Response:
+        """Stop the answer that is being written."""
+        reading = await self._find(request)
+        await self._service.stop(reading.id)
+        return self._back(request, reading, "#conversation")
+
+    async def force(self, request: Request) -> Response:
+        """Read a refused page all the same."""
+        reading = await self._find(request)
+        await self._service.force(reading.id)
+        return self._back(request, reading)
+
+    async def retry(self, request: Request) -> Response:
+        """Read a page again that could not be read."""
+        reading = await self._find(request)
+        await self._service.retry(reading.id)
+        return self._back(request, reading)
+
+    async def remove(self, request: Request) -> Response:
+        """Remove a page and its reading."""
+        reading = await self._find(request)
+        await self._service.remove(reading.id)
+        return RedirectResponse(templating.url(request, "/"), 303)
+
+    async def confirm(self, request: Request) -> Response:
+        """Store what the reader decided; a form that is not complete comes back as it was."""
+        reading = await self._find(request)
+        fields = await _fields(request)
+        if reading.report is None:
+            raise HTTPException(409, f"{reading.name}: has no reading to confirm yet.")
         try:
-            if action == "ask":
-                await service.ask(id, str(form.get("question", "")))
-            elif action == "stop":
-                await service.stop(id)
-            elif action == "force":
-                await service.force(id)
-            elif action == "retry":
-                await service.retry(id)
-            elif action == "remove":
-                await service.remove(id)
-                return RedirectResponse("/", 303)
-            else:
-                raise KeyError(action)
-        except KeyError:
-            return problem(request, 404, "There is no such page.", "not_found")
+            await self._service.confirm(
+                reading.id, overread_form.confirmation(fields, reading.report)
+            )
         except PulseEdgeError as e:
-            return program_error(request, e)
-        return RedirectResponse(f"/r/{id}", 303)
+            return self._reading(request, reading, fields, problem=str(e))
+        return self._back(request, reading, "#confirm")
 
-    async def picture(request: Request) -> Response:
+    # --- helpers ----------------------------------------------------------------------------------
+
+    async def _find(self, request: Request) -> Reading:
         try:
-            path = await service.picture(request.path_params["id"], request.path_params["kind"])
+            return await self._service.reading(request.path_params["id"])
         except KeyError:
-            return problem(request, 404, "There is no such picture.", "not_found")
-        return FileResponse(path)
+            raise HTTPException(
+                404, "It was removed, or its address is wrong. Look in the history."
+            ) from None
 
-    async def report(request: Request) -> Response:
-        ending = request.path_params["ending"]
-        try:
-            media, form = MEDIA[ending], ending.partition(".")[0]
-            content = await service.document(request.path_params["id"], form)
-        except KeyError:
-            return problem(request, 404, "There is no such report.", "not_found")
-        except PulseEdgeError as e:
-            return program_error(request, e)
-        return Response(content, media_type=media)
+    def _reading(
+        self,
+        request: Request,
+        reading: Reading,
+        fields: Mapping[str, str] | None = None,
+        problem: str = "",
+    ) -> HTMLResponse:
+        values = {
+            "view": view.reading_view(reading),
+            "problem": problem,
+            "filled": lambda name, default: (fields or {}).get(name, default),
+        }
+        return self._page(request, "reading.html", values, status=422 if problem else 200)
 
+    def _page(
+        self, request: Request, name: str, values: Mapping[str, Any], *, status: int = 200
+    ) -> HTMLResponse:
+        about = overview.about(self._service.about())
+        return templating.page(request, name, {"about": about, **values}, status=status)
+
+    @staticmethod
+    def _back(request: Request, reading: Reading, place: str = "") -> RedirectResponse:
+        return RedirectResponse(templating.url(request, f"/r/{reading.id}") + place, 303)
+
+
+def _date(text: str) -> str:
+    """Return a date as it came where it is one (ISO 8601), else empty."""
+    try:
+        return datetime.strptime(text, "%Y-%m-%d").strftime("%Y-%m-%d")
+    except ValueError:
+        return ""
+
+
+async def _fields(request: Request) -> dict[str, str]:
+    """Return the texts of a form; a field that comes twice counts once."""
+    form = await request.form(max_files=0, max_fields=200)
+    return {name: value for name, value in form.items() if isinstance(value, str)}
+
+
+def routes(service: Service, options: ServeOptions) -> list[BaseRoute]:
+    """Return the routes of the pages, their forms and their files."""
+    pages = Pages(service)
     return [
-        Route("/", home),
-        Route("/r/{id}", result),
-        Route("/r/{id}/picture/{kind}", picture),
-        Route("/r/{id}/report.{ending}", report),
-        Route("/r/{id}/{action}", act, methods=["POST"]),
+        Route("/", pages.home),
+        Route("/history", pages.history),
+        Route("/about", pages.about),
+        Route("/r/{id}", pages.reading),
+        Route("/r/{id}/ask", pages.ask, methods=["POST"]),
+        Route("/r/{id}/stop", pages.stop, methods=["POST"]),
+        Route("/r/{id}/force", pages.force, methods=["POST"]),
+        Route("/r/{id}/retry", pages.retry, methods=["POST"]),
+        Route("/r/{id}/remove", pages.remove, methods=["POST"]),
+        Route("/r/{id}/confirm", pages.confirm, methods=["POST"]),
+        Mount("/static", StaticFiles(directory=STATIC)),
     ]
-
-
-def _result(reading: Reading, csrf: str) -> str:
-    shown = json.dumps(reading.to_json(), indent=1, ensure_ascii=False)
-    ask = '<input name="question" required><button>Ask</button>'
-    buttons = "".join(
-        _form(f"/r/{reading.id}/{action}", csrf, f"<button>{action}</button>")
-        for action in ("stop", "force", "retry", "remove")
-    )
-    return (
-        f"<h1>{html.escape(reading.name)}</h1><p>{reading.state}</p>"
-        f'<img src="/r/{reading.id}/picture/trace" alt="The traced page" width="600">'
-        f"<pre>{html.escape(reading.text)}</pre>"
-        f"{_form(f'/r/{reading.id}/ask', csrf, ask)}{buttons}<pre>{html.escape(shown)}</pre>"
-    )

@@ -13,6 +13,8 @@ TurnState = Literal["waiting", "running", "done", "stopped", "failed"]
 SOURCES = ("local", "phone", "api")
 MAX_QUESTION = 4000
 """Characters of a question: far more than fit next to a page in a model's context."""
+SHORT_TEXT = 300
+"""Characters of an answer in a list of pages."""
 _AGES = (0, 130)
 
 
@@ -21,7 +23,7 @@ class Progress:
     """How far the work on a page is."""
 
     stage: str
-    """`wait`, `load`, `encode`, `prefill`, `answer`, `findings` or `log`."""
+    """`check`, `wait`, `verify`, `load`, `encode`, `prefill`, `answer`, `findings` or `log`."""
     done: int
     total: int
     """In the unit of the stage: pages before this one, per mille, tiles, image tokens, tokens,
@@ -70,6 +72,8 @@ class Reading:
     progress: Progress | None = None
     text: str = ""
     """The answer as far as it has come."""
+    notices: tuple[str, ...] = ()
+    """What must be read before the answer; there from its first word on, and in the report."""
     admission: dict[str, Any] | None = None
     """What `check --json` prints."""
     measurements: dict[str, Any] | None = None
@@ -105,6 +109,13 @@ class Reading:
         """Return the JSON object that events and the API send."""
         return dataclasses.asdict(self) | {"checks": list(self.checks)}
 
+    def to_short_json(self) -> dict[str, Any]:
+        """Return what a list of pages shows: without measurements, report and long texts."""
+        short = dataclasses.replace(
+            self, measurements=None, report=None, turns=(), text=self.text[:SHORT_TEXT]
+        )
+        return short.to_json()
+
 
 @dataclass(frozen=True)
 class PageRequest:
@@ -117,6 +128,18 @@ class PageRequest:
     max_tokens: int | None = None
     age_years: float | None = None
     sex: Literal["male", "female"] | None = None
+    no_rectify: bool = False
+    """Leave the page's pixels as they are."""
+    force: bool = False
+    """Read the page though it is refused."""
+    image_tokens: str | None = None
+    """Image tokens that are read; None: as the server was started."""
+    no_measure: bool = False
+    """Measure no trace, check no statement."""
+    json_schema: Any = None
+    """JSON Schema that each answer satisfies; None: free text."""
+    history: tuple[tuple[str, str], ...] = ()
+    """Earlier questions about the page, each with its answer, as a client brings them."""
     priority: bool = field(default=False)
     """Read before the pages that wait, as for a client that holds a connection open."""
 
@@ -139,12 +162,24 @@ class PageRequest:
             max_tokens=_whole("max_tokens", given.get("max_tokens")),
             age_years=_age(given.get("age_years")),
             sex=sex,
+            no_rectify=bool(_flag("no_rectify", given.get("no_rectify"))),
+            force=bool(_flag("force", given.get("force"))),
+            image_tokens=given.get("image_tokens"),
+            no_measure=bool(_flag("no_measure", given.get("no_measure"))),
+            json_schema=given.get("json_schema"),
+            history=_history(given.get("history", ())),
             priority=bool(given.get("priority", False)),
         )
 
     def to_json(self) -> dict[str, Any]:
         """Return what the database stores."""
         return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, stored: dict[str, Any]) -> PageRequest:
+        """Return the request of `to_json`."""
+        given = stored | {"questions": tuple(stored["questions"])}
+        return cls(**given | {"history": _history(stored.get("history", ()))})
 
 
 def check_question(question: str) -> None:
@@ -156,6 +191,10 @@ def check_question(question: str) -> None:
             f"the question has {len(question):,} characters; {MAX_QUESTION:,} is the limit. "
             "Shorten it."
         )
+
+
+def _history(turns: Any) -> tuple[tuple[str, str], ...]:
+    return tuple((question, answer) for question, answer in turns)
 
 
 def _flag(name: str, value: Any) -> bool | None:

@@ -6,29 +6,34 @@ store.py and work.py.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-import dataclasses
 import secrets
 from collections.abc import AsyncIterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from pulse_edge.audit_log.confirmations import ConfirmationLogger
 from pulse_edge.audit_log.log import AuditLog
 from pulse_edge.common import files
 from pulse_edge.common.text import one_line
-from pulse_edge.errors import OutputError, PulseEdgeError, ServeError, UsageError
+from pulse_edge.errors import KitError, OutputError, PulseEdgeError, ServeError, UsageError
+from pulse_edge.kit import locate
+from pulse_edge.report.overread import confirmed_json
 from pulse_edge.report.report import INTENDED_USE
+from pulse_edge.web import retention
+from pulse_edge.web.live import StopWatching
 from pulse_edge.web.options import ServeOptions
+from pulse_edge.web.present import Moment
 from pulse_edge.web.readings import (
     SOURCES,
     PageRequest,
-    Progress,
     Reading,
     Turn,
     check_question,
 )
-from pulse_edge.web.store import Entry, Store, Stored
+from pulse_edge.web.store import Entry, Store
 from pulse_edge.web.work import Work
 
 MAX_NAME = 200
@@ -50,9 +55,11 @@ class Service:
         log.ready()
         self.store = Store(options.folder, options.request.output.retain_days)
         self.work = Work(options.request, self.store, log)
+        self._confirming = asyncio.Lock()
+        self._kit_id = _kit_id(options.request.model.kit)
 
     async def __aenter__(self) -> Service:
-        await self.work.stored(self.store.sweep)
+        await self.work.stored(retention.sweep, self.store)
         await self.work.start()
         return self
 
@@ -117,7 +124,7 @@ class Service:
     async def reading(self, id: str) -> Reading:
         """Return a page as it is now. Raises KeyError."""
         stored = await self.work.stored(self.store.get, id)
-        return self._live(stored.reading, await self._places())
+        return (await Moment.of(self.work)).reading(stored.reading)
 
     async def readings(
         self,
@@ -143,57 +150,12 @@ class Service:
             values.append(before)
         condition = " AND ".join(where)
         bounded = max(1, min(limit, 500))
-        found = await self.work.stored(self.store.matching, condition, values, bounded)
-        places = await self._places()
-        return [self._live(stored.reading, places) for stored in found]
+        return await self._matching(condition, values, bounded)
 
-    async def _places(self) -> list[tuple[str, int]]:
-        return await self.work.stored(self.store.waiting)
-
-    def _live(self, reading: Reading, places: list[tuple[str, int]]) -> Reading:
-        """Return the reading with what is going on at the moment."""
-        running = self.work.running
-        if running is not None and running.job.reading == reading.id:
-            reading = self._with_running(reading)
-        keys = [key for key in places if running is None or key != running.job[1:3]]
-        if reading.state == "waiting":
-            place = _index(keys, (reading.id, 0))
-            if place is None:  # answered, and on its way into the audit log
-                progress = Progress("log", 0, 1, None)
-                return dataclasses.replace(reading, state="reading", progress=progress)
-            return dataclasses.replace(reading, place=place + 1, progress=self._wait(place))
-        if reading.progress is None:
-            waiting = [
-                i
-                for i in (_index(keys, (reading.id, t.number)) for t in reading.turns)
-                if i is not None
-            ]
-            if waiting:
-                place = min(waiting)
-                return dataclasses.replace(reading, place=place + 1, progress=self._wait(place))
-        return reading
-
-    def _with_running(self, reading: Reading) -> Reading:
-        running = self.work.running
-        assert running is not None
-        turn, text, progress = running.job.turn, running.text, running.progress
-        if not turn:
-            return dataclasses.replace(reading, state="reading", text=text, progress=progress)
-        turns = [
-            dataclasses.replace(t, state="running", text=text) if t.number == turn else t
-            for t in reading.turns
-        ]
-        return dataclasses.replace(reading, turns=tuple(turns), progress=progress)
-
-    def _wait(self, place: int) -> Progress:
-        """Return the progress of a page with `place` others before it, besides the running one."""
-        running, each = self.work.running, self.work.page_seconds
-        left = (
-            None if running is None or running.progress is None else running.progress.seconds_left
-        )
-        known = each is not None and (running is None or left is not None)
-        seconds = (left or 0.0) + (place + 1) * (each or 0.0) if known else None
-        return Progress("wait", 0, place + (running is not None), seconds)
+    async def _matching(self, condition: str, values: list[Any], limit: int) -> list[Reading]:
+        matching = await self.work.stored(self.store.matching, condition, values, limit)
+        moment = await Moment.of(self.work)
+        return [moment.reading(stored.reading) for stored in matching]
 
     async def events(self, id: str | None = None) -> AsyncIterator[Reading]:
         """Yield the current state first, then every change, at most ten a second.
@@ -201,30 +163,36 @@ class Service:
         Without an id: of the newest readings, then of each that changes. A reading that was removed
         comes with the state `removed`, and ends the events about it. Raises KeyError.
         """
-        if id is not None:
-            yield await self.reading(id)
-        else:
-            for reading in reversed(await self.readings()):
-                yield reading
-        last: Reading | None = None
-        async for changed in self.work.watchers.watch(id):
-            for one in [id] if id is not None else await self._changed(changed):
-                try:
-                    reading = await self.reading(one)
-                except KeyError:
-                    reading = _removed(one)
-                if id is None or reading != last:
-                    last = reading
-                    yield reading
-                if id is not None and reading.state == "removed":
+        with self.work.watchers.watching(id) as watcher:
+            last: dict[str, Reading] = {}
+            current = await self.readings() if id is None else [await self.reading(id)]
+            while True:
+                for reading in reversed(current):
+                    if last.get(reading.id) != reading:
+                        last[reading.id] = reading
+                        yield reading
+                    if reading.settled:  # it rarely changes again; remember few
+                        last.pop(reading.id)
+                if id is not None and current and current[0].state == "removed":
                     return
+                try:
+                    changed = await watcher.changes()
+                except StopWatching:
+                    return
+                current = await self._changed({id} if id is not None else changed)
 
-    async def _changed(self, changed: set[str] | None) -> list[str]:
-        if changed is not None:
-            return sorted(changed)
-        active = "r.state IN ('checking', 'waiting') OR r.id IN (SELECT reading FROM jobs)"
-        found: list[Stored] = await self.work.stored(self.store.matching, active, [], SHOWN)
-        return [stored.reading.id for stored in reversed(found)]
+    async def _changed(self, ids: set[str] | None) -> list[Reading]:
+        """Return the readings of some ids, or of everything that is being worked on."""
+        if ids is None:
+            active = "r.state IN ('checking', 'waiting') OR r.id IN (SELECT reading FROM jobs)"
+            return await self._matching(active, [], SHOWN)
+        readings = []
+        for id in sorted(ids):
+            try:
+                readings.append(await self.reading(id))
+            except KeyError:
+                readings.append(Reading(id, "", "", "local", "removed"))
+        return readings
 
     # --- what can be done -------------------------------------------------------------------------
 
@@ -247,19 +215,20 @@ class Service:
         await self.work.stop(id)
         self.work.watchers.changed(id)
 
-    async def confirm(
-        self, id: str, confirmation: dict[str, Any], entry: dict[str, Any] | None = None
-    ) -> None:
-        """Store what a reader confirmed, and append `entry` (fields) to the audit log.
+    async def confirm(self, id: str, confirmation: dict[str, Any]) -> None:
+        """Join what a reader decided to the report, and log it; a later one corrects the first.
 
-        Raises KeyError, UsageError.
+        Raises KeyError, UsageError, and AuditLogError where the log cannot be read.
         """
-        if (await self.reading(id)).report is None:
-            raise UsageError("the page has no answer that could be confirmed.")
-        key = f"{id}/confirmation/{secrets.token_hex(8)}"
-        due = None if entry is None else Entry(key, entry, None)
-        await self.work.stored(self.store.confirm, id, confirmation, due)
-        await self.work.log_all()
+        async with self._confirming:
+            reading = await self.reading(id)
+            if reading.report is None:
+                raise UsageError("the page has no answer that could be confirmed.")
+            report = confirmed_json(reading.report, confirmation)
+            fields = await self.work.in_log(ConfirmationLogger(self.work.audit_log).fields, report)
+            key = f"{id}/confirmation/{report['confirmation']['number']}"
+            await self.work.stored(self.store.confirm, id, report, Entry(key, fields, None))
+            await self.work.log_all()
         self.work.watchers.changed(id)
 
     async def force(self, id: str) -> None:
@@ -283,7 +252,7 @@ class Service:
         """Remove everything about a page but its entries in the audit log. Raises KeyError."""
         await self.stop(id)
         await self.work.log_all()
-        await self.work.stored(self.store.remove, id)
+        await self.work.stored(retention.remove, self.store, id)
         self.work.watchers.changed(id)
         self.work.watchers.changed_all()
 
@@ -321,9 +290,15 @@ class Service:
 
     # --- one-shot ---------------------------------------------------------------------------------
 
-    async def check(self, upload: Path | bytes, name: str) -> list[dict[str, Any]]:
-        """Return for each page what `check --json` prints; nothing is stored. Raises ScanError."""
-        return await self._once("check", upload, name, {})
+    async def check(
+        self, upload: Path | bytes, name: str, options: dict[str, Any] | None = None
+    ) -> list[dict[str, Any]]:
+        """Return for each page what `check --json` prints; nothing is stored.
+
+        `options`: no_rectify. Raises ScanError, UsageError.
+        """
+        straighten = not PageRequest.of(options).no_rectify
+        return await self._once("check", upload, name, {"rectify": straighten})
 
     async def measure(
         self, upload: Path | bytes, name: str, options: dict[str, Any] | None = None
@@ -332,10 +307,8 @@ class Service:
 
         `options`: age_years, sex, force. Raises ScanError, UsageError.
         """
-        given = dict(options or {})
-        force = bool(given.pop("force", False))
-        request = PageRequest.of(given)
-        about = {"age_years": request.age_years, "sex": request.sex, "force": force}
+        request = PageRequest.of(options)
+        about = {"age_years": request.age_years, "sex": request.sex, "force": request.force}
         return await self._once("measure", upload, name, about)
 
     async def _once(
@@ -363,10 +336,19 @@ class Service:
             "intended_use": INTENDED_USE,
             "model": {"state": model.state, "reason": model.reason, "progress": model.progress},
             "kit": dict(model.about) or None,
+            "kit_id": model.about.get("kit", self._kit_id),
             "log_error": self.work.log_error,
             "page_seconds": self.work.page_seconds,
+            "phone": self.options.phone is not None,
             "retain_days": self.options.request.output.retain_days,
         }
+
+
+def _kit_id(kit: Path | None) -> str | None:
+    """Return the id of the kit that is going to be loaded; None where there is none."""
+    with contextlib.suppress(KitError):
+        return locate.find(kit).manifest.id
+    return None
 
 
 @contextlib.contextmanager
@@ -382,14 +364,6 @@ def _printable(name: str) -> str:
     """Return an upload's name without folders and harmful characters."""
     base = name.replace("\\", "/").rpartition("/")[2].strip()
     return one_line(base or "page")[:MAX_NAME]
-
-
-def _index(keys: list[tuple[str, int]], key: tuple[str, int]) -> int | None:
-    return keys.index(key) if key in keys else None
-
-
-def _removed(id: str) -> Reading:
-    return Reading(id=id, name="", created="", source="local", state="removed")
 
 
 __all__ = ["FORMS", "PICTURE_KINDS", "PulseEdgeError", "Reading", "Service", "Turn"]

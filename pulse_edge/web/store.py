@@ -69,20 +69,20 @@ class Store:
         ours."""
         self.folder = folder
         self.retain_days = retain_days
-        self._db = Database(folder, KIND)
+        self.database = Database(folder, KIND)
         try:
             for name in (UPLOADS, PICTURES):
                 (folder / name).mkdir(mode=0o700, exist_ok=True)
-            with self._db.explained():
-                self._db.connection.execute("PRAGMA secure_delete = ON")
-            self._db.begin()
+            with self.database.explained():
+                self.database.connection.execute("PRAGMA secure_delete = ON")
+            self.database.begin()
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
         """Close the database and release the folder."""
-        self._db.close()
+        self.database.close()
 
     def __enter__(self) -> Store:
         return self
@@ -107,7 +107,7 @@ class Store:
         reading = secrets.token_urlsafe(16)
         insert = "INSERT INTO uploads (id, name, created, source, owner, options) VALUES (?, ?, ?, ?, ?, ?)"
         values = (upload, name, times.now().utc, source, owner, json.dumps(request.to_json()))
-        with self._db.transaction() as db:
+        with self.database.transaction() as db:
             db.execute(insert, values)
             self._insert_page(reading, upload, 1, name)
         return reading
@@ -115,11 +115,11 @@ class Store:
     def _insert_page(self, reading: str, upload: str, page: int, name: str) -> None:
         insert = "INSERT INTO readings (id, upload, page, name, day) VALUES (?, ?, ?, ?, ?)"
         values = (reading, upload, page, name, today())
-        self._db.connection.execute(insert, values)
+        self.database.connection.execute(insert, values)
 
     def opened(self, upload: str, pages: int) -> list[str]:
         """Commit how many pages an upload has; return their ids in order."""
-        with self._db.transaction() as db:
+        with self.database.transaction() as db:
             row = db.execute("SELECT name, pages FROM uploads WHERE id = ?", (upload,)).fetchone()
             if row is not None and row[1] is None:
                 db.execute("UPDATE uploads SET pages = ? WHERE id = ?", (pages, upload))
@@ -129,7 +129,7 @@ class Store:
                     update = "UPDATE readings SET name = ? WHERE upload = ? AND page = 1"
                     db.execute(update, (f"{row[0]}#1", upload))
         query = "SELECT id FROM readings WHERE upload = ? ORDER BY page"
-        return [id for (id,) in self._db.all(query, (upload,))]
+        return [id for (id,) in self.database.all(query, (upload,))]
 
     def unopened(self) -> list[tuple[str, str, str]]:
         """Return (upload, id of its first page, name) of uploads whose pages were not counted."""
@@ -137,11 +137,11 @@ class Store:
             SELECT upload, r.id, u.name FROM readings r JOIN uploads u ON u.id = upload
             WHERE u.pages IS NULL AND state = 'checking' ORDER BY r.number
         """
-        return [(upload, first, name) for upload, first, name in self._db.all(query)]
+        return [(upload, first, name) for upload, first, name in self.database.all(query)]
 
     def upload_crashed(self, upload: str) -> int:
         """Note that the page worker crashed while it opened an upload; return how often."""
-        with self._db.transaction() as db:
+        with self.database.transaction() as db:
             db.execute("UPDATE uploads SET crashes = crashes + 1 WHERE id = ?", (upload,))
             query = "SELECT crashes FROM uploads WHERE id = ?"
             row = db.execute(query, (upload,)).fetchone()
@@ -151,7 +151,7 @@ class Store:
 
     def get(self, reading: str) -> Stored:
         """Return a reading. Raises KeyError."""
-        row = self._db.one(f"{_SELECT} WHERE r.id = ?", (reading,))
+        row = self.database.one(f"{_SELECT} WHERE r.id = ?", (reading,))
         if row is None:
             raise KeyError(reading)
         return self._stored(row)
@@ -159,7 +159,7 @@ class Store:
     def next_unchecked(self) -> Stored | None:
         """Return the next page to check and measure, of an upload that was opened."""
         where = "WHERE r.state = 'checking' AND u.pages IS NOT NULL ORDER BY r.number LIMIT 1"
-        row = self._db.one(f"{_SELECT} {where}")
+        row = self.database.one(f"{_SELECT} {where}")
         return None if row is None else self._stored(row)
 
     def checked(self, reading: str, checked: Mapping[str, Any], refusal: str | None) -> None:
@@ -168,7 +168,7 @@ class Store:
         `refusal`: why the page is refused, with the advice; None: it is admitted.
         """
         state, code = ("waiting", 0) if refusal is None else ("refused", 3)
-        with self._db.transaction() as db:
+        with self.database.transaction() as db:
             update = """
                 UPDATE readings SET state = ?, checked = ?, error = ?, exit_code = ?, settled = ?
                 WHERE id = ? AND state = 'checking'
@@ -180,13 +180,13 @@ class Store:
 
     def _add_job(self, reading: str, turn: int) -> None:
         query = "SELECT options FROM uploads u JOIN readings r ON r.upload = u.id WHERE r.id = ?"
-        options = json.loads(self._db.connection.execute(query, (reading,)).fetchone()[0])
+        options = json.loads(self.database.connection.execute(query, (reading,)).fetchone()[0])
         insert = "INSERT OR IGNORE INTO jobs (reading, turn, priority) VALUES (?, ?, ?)"
-        self._db.connection.execute(insert, (reading, turn, int(options["priority"])))
+        self.database.connection.execute(insert, (reading, turn, int(options["priority"])))
 
     def page_crashed(self, reading: str) -> int:
         """Note that the page worker crashed at a page; return how often."""
-        with self._db.transaction() as db:
+        with self.database.transaction() as db:
             db.execute("UPDATE readings SET crashes = crashes + 1 WHERE id = ?", (reading,))
             query = "SELECT crashes FROM readings WHERE id = ?"
             row = db.execute(query, (reading,)).fetchone()
@@ -197,7 +197,7 @@ class Store:
         update = """
             UPDATE readings SET state = 'failed', error = ?, exit_code = ?, settled = ? WHERE id = ?
         """
-        with self._db.transaction() as db:
+        with self.database.transaction() as db:
             db.execute(update, (str(error), error.exit_code, today(), reading))
             db.execute("DELETE FROM jobs WHERE reading = ? AND turn = 0", (reading,))
 
@@ -208,28 +208,28 @@ class Store:
                 exit_code = 0, crashes = 0, settled = NULL
             WHERE id = ? AND state IN ('refused', 'failed')
         """
-        with self._db.transaction() as db:
+        with self.database.transaction() as db:
             return db.execute(update, (int(force), reading)).rowcount > 0
 
-    def confirm(self, reading: str, confirmation: Mapping[str, Any], entry: Entry | None) -> None:
-        """Commit what the reader confirmed, with its entry for the audit log."""
-        with self._db.transaction() as db:
-            update = "UPDATE readings SET confirmation = ?, settled = ? WHERE id = ?"
-            if not db.execute(update, (json.dumps(confirmation), today(), reading)).rowcount:
+    def confirm(self, reading: str, report: Mapping[str, Any], entry: Entry) -> None:
+        """Commit a confirmed report, with its entry for the audit log."""
+        update = "UPDATE readings SET report = ?, confirmation = ?, settled = ? WHERE id = ?"
+        values = (json.dumps(report), json.dumps(report["confirmation"]), today(), reading)
+        with self.database.transaction() as db:
+            if not db.execute(update, values).rowcount:
                 raise KeyError(reading)
-            if entry is not None:
-                self._put_entry(reading, entry)
+            self._put_entry(reading, entry)
 
     def matching(self, where: str, values: Sequence[Any], limit: int) -> list[Stored]:
         """Return readings, newest first, for a condition on `r` and `u`."""
         query = f"{_SELECT} WHERE {where} ORDER BY r.number DESC LIMIT ?"
-        return [self._stored(row) for row in self._db.all(query, (*values, limit))]
+        return [self._stored(row) for row in self.database.all(query, (*values, limit))]
 
     # --- questions and the queue ------------------------------------------------------------------
 
     def ask(self, reading: str, question: str, *, fresh: bool) -> int:
         """Commit a question about a page; return its number. Raises KeyError."""
-        with self._db.transaction() as db:
+        with self.database.transaction() as db:
             if db.execute("SELECT 1 FROM readings WHERE id = ?", (reading,)).fetchone() is None:
                 raise KeyError(reading)
             query = "SELECT coalesce(max(number), 0) + 1 FROM turns WHERE reading = ?"
@@ -242,7 +242,7 @@ class Store:
     def turn_ended(self, reading: str, turn: int, state: str, error: str | None) -> None:
         """Commit that a question has no answer: it failed, or was stopped before its first word."""
         update = "UPDATE turns SET state = ?, error = ? WHERE reading = ? AND number = ?"
-        with self._db.transaction() as db:
+        with self.database.transaction() as db:
             db.execute(update, (state, error, reading, turn))
             db.execute("DELETE FROM jobs WHERE reading = ? AND turn = ?", (reading, turn))
 
@@ -252,22 +252,25 @@ class Store:
             SELECT number, reading, turn, crashes FROM jobs WHERE report IS NULL
             ORDER BY (turn > 0 AND reading = ?) DESC, priority DESC, number LIMIT 1
         """
-        row = self._db.one(query, (cached or "",))
+        row = self.database.one(query, (cached or "",))
         return None if row is None else Job(*row)
 
     def page_of(self, job: Job) -> Stored | None:
         """Return the page of a job; None where the job was stopped or removed."""
         query = "SELECT 1 FROM jobs WHERE number = ? AND report IS NULL"
-        return None if self._db.one(query, (job.number,)) is None else self.get(job.reading)
+        return None if self.database.one(query, (job.number,)) is None else self.get(job.reading)
 
-    def waiting(self) -> list[tuple[str, int]]:
-        """Return (reading, turn) of everything that waits for the model, next first."""
+    def queues(self) -> tuple[list[tuple[str, int]], list[str]]:
+        """Return what waits for the model as (reading, turn), and the pages that wait for the page
+        worker; next first."""
         query = "SELECT reading, turn FROM jobs WHERE report IS NULL ORDER BY priority DESC, number"
-        return [(reading, turn) for reading, turn in self._db.all(query)]
+        unchecked = "SELECT id FROM readings WHERE state = 'checking' ORDER BY number"
+        jobs = [(reading, turn) for reading, turn in self.database.all(query)]
+        return jobs, [id for (id,) in self.database.all(unchecked)]
 
     def job_crashed(self, job: int) -> int:
         """Note that the model worker crashed at a job; return how often."""
-        with self._db.transaction() as db:
+        with self.database.transaction() as db:
             db.execute("UPDATE jobs SET crashes = crashes + 1 WHERE number = ?", (job,))
             row = db.execute("SELECT crashes FROM jobs WHERE number = ?", (job,)).fetchone()
         return int(row[0]) if row else 0
@@ -276,7 +279,7 @@ class Store:
         self, job: Job, report: Mapping[str, Any], ended: str, entries: Sequence[Entry]
     ) -> None:
         """Commit an answer, and the entries that the audit log must have before it is shown."""
-        with self._db.transaction() as db:
+        with self.database.transaction() as db:
             update = "UPDATE jobs SET report = ?, ended = ? WHERE number = ?"
             if db.execute(update, (json.dumps(report), ended, job.number)).rowcount:
                 for entry in entries:
@@ -286,16 +289,16 @@ class Store:
         insert = "INSERT INTO entries (key, reading, fields, retained) VALUES (?, ?, ?, ?)"
         retained = None if entry.retained is None else json.dumps(entry.retained)
         values = (entry.key, reading, json.dumps(entry.fields), retained)
-        self._db.connection.execute(insert, values)
+        self.database.connection.execute(insert, values)
 
     def entries(self) -> list[Entry]:
         """Return the entries that the audit log may lack, oldest first."""
-        rows = self._db.all("SELECT key, fields, retained FROM entries ORDER BY number")
+        rows = self.database.all("SELECT key, fields, retained FROM entries ORDER BY number")
         return [Entry(k, json.loads(f), None if r is None else json.loads(r)) for k, f, r in rows]
 
     def logged(self, key: str) -> None:
         """Note that the audit log has an entry."""
-        with self._db.transaction() as db:
+        with self.database.transaction() as db:
             db.execute("DELETE FROM entries WHERE key = ?", (key,))
 
     def finish(self) -> list[str]:
@@ -304,7 +307,7 @@ class Store:
             SELECT number, reading, turn, report, ended FROM jobs WHERE report IS NOT NULL
             AND reading NOT IN (SELECT reading FROM entries) ORDER BY number
         """
-        with self._db.transaction() as db:
+        with self.database.transaction() as db:
             rows = db.execute(query).fetchall()
             for number, reading, turn, report, ended in rows:
                 if turn:
@@ -322,58 +325,6 @@ class Store:
                 db.execute("DELETE FROM jobs WHERE number = ?", (number,))
         return [reading for _number, reading, *_rest in rows]
 
-    # --- removal ----------------------------------------------------------------------------------
-
-    def remove(self, reading: str) -> None:
-        """Remove everything about a page; its entries in the audit log stay. Raises KeyError.
-
-        The rows go first: a file without a row is removed by `sweep`.
-        """
-        with self._db.transaction() as db:
-            row = db.execute("SELECT upload FROM readings WHERE id = ?", (reading,)).fetchone()
-            if row is None:
-                raise KeyError(reading)
-            db.execute("DELETE FROM turns WHERE reading = ?", (reading,))
-            db.execute("DELETE FROM jobs WHERE reading = ?", (reading,))
-            db.execute("DELETE FROM readings WHERE id = ?", (reading,))
-            rest = "SELECT 1 FROM readings WHERE upload = ?"
-            last = db.execute(rest, row).fetchone() is None
-            if last:
-                db.execute("DELETE FROM uploads WHERE id = ?", row)
-        if last:
-            self.upload_path(row[0]).unlink(missing_ok=True)
-        for path in (self.folder / PICTURES).glob(f"{_escaped(reading)}-*"):
-            path.unlink(missing_ok=True)
-        self._checkpoint()
-
-    def sweep(self) -> list[str]:
-        """Remove files without a row, and readings whose last day is over; return their ids."""
-        uploads = {id for (id,) in self._db.all("SELECT id FROM uploads")}
-        readings = {id for (id,) in self._db.all("SELECT id FROM readings")}
-        for path in (self.folder / UPLOADS).iterdir():
-            if path.name not in uploads and not path.name.startswith("."):
-                path.unlink(missing_ok=True)
-        for path in (self.folder / PICTURES).iterdir():
-            if path.name[:22] not in readings and not path.name.startswith("."):
-                path.unlink(missing_ok=True)
-        query = """
-            SELECT id, settled FROM readings WHERE settled IS NOT NULL
-            AND id NOT IN (SELECT reading FROM jobs) AND id NOT IN (SELECT reading FROM entries)
-        """
-        over = [id for id, day in self._db.all(query) if self._last_day(day) < today()]
-        for id in over:
-            self.remove(id)
-        return over
-
-    def _last_day(self, settled: str) -> str:
-        last = datetime.date.fromisoformat(settled) + datetime.timedelta(self.retain_days or 0)
-        return last.isoformat()
-
-    def _checkpoint(self) -> None:
-        """Bring removals from the write-ahead log into the database."""
-        with self._db.explained():
-            self._db.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-
     def free_bytes(self) -> int:
         """Return the free space of the folder's disk."""
         return shutil.disk_usage(self.folder).free
@@ -382,7 +333,7 @@ class Store:
 
     def add_session(self, cookie: str) -> None:
         """Remember a browser's cookie, as a hash."""
-        with self._db.transaction() as db:
+        with self.database.transaction() as db:
             values = (_digest(cookie), times.now().utc)
             db.execute("INSERT OR IGNORE INTO sessions VALUES (?, ?)", values)
             newest = "SELECT hash FROM sessions ORDER BY created DESC, rowid DESC LIMIT 100"
@@ -390,7 +341,7 @@ class Store:
 
     def sessions(self) -> list[str]:
         """Return the SHA-256 of every cookie that is valid."""
-        return [hash for (hash,) in self._db.all("SELECT hash FROM sessions")]
+        return [hash for (hash,) in self.database.all("SELECT hash FROM sessions")]
 
     # --- rows -------------------------------------------------------------------------------------
 
@@ -415,15 +366,14 @@ class Store:
             turns=self._turns(id),
             confirmation=json.loads(confirmation) if confirmation else None,
             pictures=tuple(about.get("pictures", {})),
-            kept_until=None if settled is None else self._last_day(settled),
+            kept_until=None if settled is None else last_day(settled, self.retain_days),
         )
-        given = json.loads(options)
-        request = PageRequest(**given | {"questions": tuple(given["questions"])})
+        request = PageRequest.from_json(json.loads(options))
         return Stored(reading, number, upload, page, bool(forced), request)
 
     def picture(self, reading: str, kind: str) -> Path:
         """Return a picture's file. Raises KeyError where there is none."""
-        row = self._db.one("SELECT checked FROM readings WHERE id = ?", (reading,))
+        row = self.database.one("SELECT checked FROM readings WHERE id = ?", (reading,))
         about = json.loads(row[0]) if row and row[0] else {}
         return self.picture_path(reading, about.get("pictures", {})[kind])
 
@@ -432,7 +382,7 @@ class Store:
             SELECT number, question, fresh, state, report, error FROM turns WHERE reading = ?
             ORDER BY number
         """
-        return tuple(_turn(*row) for row in self._db.all(query, (reading,)))
+        return tuple(_turn(*row) for row in self.database.all(query, (reading,)))
 
 
 def _turn(
@@ -457,6 +407,12 @@ def answer_text(report: Mapping[str, Any] | None) -> str:
     return "" if report is None else "\n\n".join(answer["text"] for answer in report["answers"])
 
 
+def last_day(settled: str, retain_days: int | None) -> str:
+    """Return the last local day on which a page is stored that was settled on a day."""
+    last = datetime.date.fromisoformat(settled) + datetime.timedelta(retain_days or 0)
+    return last.isoformat()
+
+
 def today() -> str:
     """Return the local day, ISO 8601."""
     return datetime.date.today().isoformat()
@@ -464,8 +420,3 @@ def today() -> str:
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _escaped(name: str) -> str:
-    """Ids are URL-safe base64, in which no character is special to glob."""
-    return "".join(c for c in name if c.isalnum() or c in "-_")

@@ -4,7 +4,9 @@ into the audit log. One page and one answer at a time; every step is committed b
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -12,9 +14,10 @@ from typing import Any, TypeVar
 
 from pulse_edge.audit_log.log import AuditLog
 from pulse_edge.batch.work import MAX_CRASHES
-from pulse_edge.errors import AuditLogError, PageFailed, PulseEdgeError
+from pulse_edge.common.text import one_line
+from pulse_edge.errors import AuditLogError, EngineError, PageFailed, PulseEdgeError
 from pulse_edge.inference.request import Request
-from pulse_edge.web import log_entries, page_options
+from pulse_edge.web import log_entries, page_options, retention
 from pulse_edge.web.child import WorkerCrashed, error_of
 from pulse_edge.web.live import Watchers
 from pulse_edge.web.model_client import ModelWorker
@@ -25,6 +28,10 @@ from pulse_edge.web.store import PICTURES, Job, Store, Stored
 T = TypeVar("T")
 LOG_PAUSE = 5.0
 """Seconds until the audit log is tried again after an error."""
+RETRY_SECONDS = 60.0
+"""Until a kit that could not be used is tried again: memory may be free by then."""
+NEWEST_SHARE = 0.3
+"""Weight of the newest page in the average time of a check."""
 _log = logging.getLogger("pulse_edge.web")
 
 
@@ -35,6 +42,7 @@ class Running:
     job: Job
     progress: Progress | None = None
     text: str = ""
+    notices: tuple[str, ...] = ()
 
 
 class Work:
@@ -50,6 +58,8 @@ class Work:
         """Why answers cannot be logged at the moment, so that none is shown."""
         self.page_seconds: float | None = None
         """Seconds of a page, as the model worker expects them."""
+        self.check_seconds: float | None = None
+        """Seconds in which the page worker checks and measures a page, on average."""
         self._cached: str | None = None
         self._new_page, self._new_job, self._load = (
             asyncio.Event(),
@@ -68,12 +78,17 @@ class Work:
         """Call a method of the store in its thread."""
         return await _in_thread(self._threads[0], call, *arguments, **named)
 
+    async def in_log(self, call: Callable[..., T], *arguments: Any) -> T:
+        """Call what reads the audit log in its thread, when every entry that is due is there."""
+        await self.log_all()
+        return await _in_thread(self._threads[1], call, *arguments)
+
     async def start(self) -> None:
         """Begin to work, with what an earlier process left on the list."""
         self.pages.start()
         self._tasks = [
             asyncio.create_task(self._guarded(loop))
-            for loop in (self._check_pages, self._answer_jobs)
+            for loop in (self._check_pages, self._answer_jobs, self._remove_daily)
         ]
 
     async def _guarded(self, loop: Callable[[], Any]) -> None:
@@ -146,7 +161,7 @@ class Work:
                 self.watchers.changed(page.reading.id)
 
     async def _check(self, page: Stored) -> None:
-        id, name = page.reading.id, page.reading.name
+        id, name, begun = page.reading.id, page.reading.name, time.monotonic()
         try:
             checked = await self.pages.call(
                 "prepare",
@@ -160,6 +175,9 @@ class Work:
             if await self.stored(self.store.page_crashed, id) >= MAX_CRASHES:
                 await self.stored(self.store.failed, id, _ended(name, e))
         else:
+            seconds = time.monotonic() - begun
+            each = seconds if self.check_seconds is None else self.check_seconds
+            self.check_seconds = each + (seconds - each) * NEWEST_SHARE
             await self.stored(self.store.checked, id, checked, checked.pop("refusal"))
             self.job_added()
 
@@ -182,6 +200,15 @@ class Work:
         """Return the request that a page is read with."""
         return page_options.for_page(self.request, page.request, force=page.forced)
 
+    async def _remove_daily(self) -> None:
+        """Remove at the beginning of each day what was stored until the day before."""
+        while True:
+            await asyncio.sleep(retention.seconds_to_next_day())
+            for reading in await self.stored(retention.sweep, self.store):
+                self.watchers.changed(reading)
+            with contextlib.suppress(AuditLogError):
+                await _in_thread(self._threads[1], self.audit_log.forget)
+
     # --- answers ----------------------------------------------------------------------------------
 
     def load_model(self) -> None:
@@ -194,9 +221,8 @@ class Work:
             try:
                 await self.model.load()
             except PulseEdgeError as e:
-                _log.error("%s", e)
-                self._load.clear()
-                await self._load.wait()
+                _log.error("%s", one_line(str(e)))
+                await self._wait_to_load(e)
                 continue
             self.page_seconds = self.model.state.about.get("page_seconds", self.page_seconds)
             self._new_job.clear()
@@ -206,6 +232,14 @@ class Work:
             else:
                 await self._answer(job)
                 self.watchers.changed_all()
+
+    async def _wait_to_load(self, error: PulseEdgeError) -> None:
+        """Wait until the kit may be tried again. A kit that crashes the program is not tried by
+        itself."""
+        self._load.clear()
+        seconds = None if isinstance(error, EngineError) else RETRY_SECONDS
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._load.wait(), seconds)
 
     async def _answer(self, job: Job) -> None:
         page = await self.stored(self.store.page_of, job)
@@ -241,7 +275,7 @@ class Work:
             "request": page_options.to_json(request),
         }
         if not job.turn:
-            return common | {"do": "read"}
+            return common | {"do": "read", "history": page.request.history}
         turn = page.reading.turns[job.turn - 1]
         return common | {
             "do": "ask",
@@ -257,7 +291,8 @@ class Work:
         if event["event"] == "text":
             running = replace(running, text=running.text + event["text"])
         elif event["event"] == "answer":
-            running = replace(running, text=f"{running.text}\n\n" if running.text else "")
+            text = f"{running.text}\n\n" if running.text else ""
+            running = replace(running, text=text, notices=tuple(event["notices"]))
         elif event["event"] == "progress":
             progress = (event["stage"], event["done"], event["total"], event["seconds_left"])
             running = replace(running, progress=Progress(*progress))
@@ -293,7 +328,7 @@ class Work:
 
         Returns when nothing about the page runs any more.
         """
-        for waiting, turn in await self.stored(self.store.waiting):
+        for waiting, turn in (await self.stored(self.store.queues))[0]:
             running = self.running
             if waiting == reading and (running is None or running.job[1:3] != (reading, turn)):
                 await self._stopped(reading, turn)
@@ -314,8 +349,8 @@ class Work:
                 try:
                     await self._log_once()
                 except AuditLogError as e:
-                    self._uncertain, self.log_error = True, str(e)
-                    _log.error("%s", e)
+                    self.log_error = str(e)
+                    _log.error("%s", one_line(str(e)))
                     self.watchers.changed_all()
                     await asyncio.sleep(LOG_PAUSE)
                 else:
@@ -327,7 +362,8 @@ class Work:
     async def _log_once(self) -> None:
         due, thread = await self.stored(self.store.entries), self._threads[1]
         there: set[str] = set()
-        if self._uncertain and due:
+        uncertain, self._uncertain = self._uncertain, True
+        if uncertain and due:
             keys = [entry.key for entry in due]
             there = await _in_thread(thread, log_entries.present, self.audit_log, keys)
         pictures = self.store.folder / PICTURES
@@ -340,7 +376,7 @@ class Work:
 
 def _history(page: Stored, turn: int) -> list[tuple[str, str]]:
     """Return the questions and answers before a turn, as far as its conversation goes back."""
-    history: list[tuple[str, str]] = []
+    history: list[tuple[str, str]] = [*page.request.history]
     report = page.reading.report
     if report is not None:
         history += [(answer["question"], answer["text"]) for answer in report["answers"]]
