@@ -73,6 +73,8 @@ class PageResult:
     the first page; None where the system does not tell."""
     pixels: int
     """Of the page as admission passes it."""
+    kind: str = ""
+    """As `TruthPage.kind`."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,17 @@ def measured(page: TruthPage, memory: Memory, picture: Path | None = None) -> Pa
     seconds = time.perf_counter() - start
     peak = memory.peak() if resettable else None
     empty = PageResult(
-        page.name, page.group, refused, page.scale_printed, "", (), (), seconds, peak, pixels
+        name=page.name,
+        group=page.group,
+        refused=refused,
+        scale_printed=page.scale_printed,
+        layout="",
+        leads=(),
+        comparisons=(),
+        seconds=seconds,
+        peak_bytes=peak,
+        pixels=pixels,
+        kind=page.kind,
     )
     if picture is not None:
         picture.write_bytes(

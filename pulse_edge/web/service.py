@@ -16,7 +16,8 @@ from typing import Any
 from pulse_edge.audit_log.log import AuditLog
 from pulse_edge.common import files
 from pulse_edge.common.text import one_line
-from pulse_edge.errors import OutputError, PulseEdgeError, ServeError, UsageError
+from pulse_edge.errors import KitError, OutputError, PulseEdgeError, ServeError, UsageError
+from pulse_edge.kit import locate
 from pulse_edge.report.report import INTENDED_USE
 from pulse_edge.web import retention
 from pulse_edge.web.live import StopWatching
@@ -51,6 +52,7 @@ class Service:
         log.ready()
         self.store = Store(options.folder, options.request.output.retain_days)
         self.work = Work(options.request, self.store, log)
+        self._kit_id = _kit_id(options.request.model.kit)
 
     async def __aenter__(self) -> Service:
         await self.work.stored(retention.sweep, self.store)
@@ -147,9 +149,9 @@ class Service:
         return await self._matching(condition, values, bounded)
 
     async def _matching(self, condition: str, values: list[Any], limit: int) -> list[Reading]:
-        found = await self.work.stored(self.store.matching, condition, values, limit)
+        matching = await self.work.stored(self.store.matching, condition, values, limit)
         moment = await Moment.of(self.work)
-        return [moment.reading(stored.reading) for stored in found]
+        return [moment.reading(stored.reading) for stored in matching]
 
     async def events(self, id: str | None = None) -> AsyncIterator[Reading]:
         """Yield the current state first, then every change, at most ten a second.
@@ -283,9 +285,15 @@ class Service:
 
     # --- one-shot ---------------------------------------------------------------------------------
 
-    async def check(self, upload: Path | bytes, name: str) -> list[dict[str, Any]]:
-        """Return for each page what `check --json` prints; nothing is stored. Raises ScanError."""
-        return await self._once("check", upload, name, {})
+    async def check(
+        self, upload: Path | bytes, name: str, options: dict[str, Any] | None = None
+    ) -> list[dict[str, Any]]:
+        """Return for each page what `check --json` prints; nothing is stored.
+
+        `options`: no_rectify. Raises ScanError, UsageError.
+        """
+        straighten = not PageRequest.of(options).no_rectify
+        return await self._once("check", upload, name, {"rectify": straighten})
 
     async def measure(
         self, upload: Path | bytes, name: str, options: dict[str, Any] | None = None
@@ -294,10 +302,8 @@ class Service:
 
         `options`: age_years, sex, force. Raises ScanError, UsageError.
         """
-        given = dict(options or {})
-        force = bool(given.pop("force", False))
-        request = PageRequest.of(given)
-        about = {"age_years": request.age_years, "sex": request.sex, "force": force}
+        request = PageRequest.of(options)
+        about = {"age_years": request.age_years, "sex": request.sex, "force": request.force}
         return await self._once("measure", upload, name, about)
 
     async def _once(
@@ -325,10 +331,19 @@ class Service:
             "intended_use": INTENDED_USE,
             "model": {"state": model.state, "reason": model.reason, "progress": model.progress},
             "kit": dict(model.about) or None,
+            "kit_id": model.about.get("kit", self._kit_id),
             "log_error": self.work.log_error,
             "page_seconds": self.work.page_seconds,
+            "phone": self.options.phone is not None,
             "retain_days": self.options.request.output.retain_days,
         }
+
+
+def _kit_id(kit: Path | None) -> str | None:
+    """Return the id of the kit that is going to be loaded; None where there is none."""
+    with contextlib.suppress(KitError):
+        return locate.find(kit).manifest.id
+    return None
 
 
 @contextlib.contextmanager

@@ -368,8 +368,7 @@ class Store:
             pictures=tuple(about.get("pictures", {})),
             kept_until=None if settled is None else last_day(settled, self.retain_days),
         )
-        given = json.loads(options)
-        request = PageRequest(**given | {"questions": tuple(given["questions"])})
+        request = PageRequest.from_json(json.loads(options))
         return Stored(reading, number, upload, page, bool(forced), request)
 
     def picture(self, reading: str, kind: str) -> Path:

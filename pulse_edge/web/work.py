@@ -42,6 +42,7 @@ class Running:
     job: Job
     progress: Progress | None = None
     text: str = ""
+    notices: tuple[str, ...] = ()
 
 
 class Work:
@@ -269,7 +270,7 @@ class Work:
             "request": page_options.to_json(request),
         }
         if not job.turn:
-            return common | {"do": "read"}
+            return common | {"do": "read", "history": page.request.history}
         turn = page.reading.turns[job.turn - 1]
         return common | {
             "do": "ask",
@@ -285,7 +286,8 @@ class Work:
         if event["event"] == "text":
             running = replace(running, text=running.text + event["text"])
         elif event["event"] == "answer":
-            running = replace(running, text=f"{running.text}\n\n" if running.text else "")
+            text = f"{running.text}\n\n" if running.text else ""
+            running = replace(running, text=text, notices=tuple(event["notices"]))
         elif event["event"] == "progress":
             progress = (event["stage"], event["done"], event["total"], event["seconds_left"])
             running = replace(running, progress=Progress(*progress))
@@ -369,7 +371,7 @@ class Work:
 
 def _history(page: Stored, turn: int) -> list[tuple[str, str]]:
     """Return the questions and answers before a turn, as far as its conversation goes back."""
-    history: list[tuple[str, str]] = []
+    history: list[tuple[str, str]] = [*page.request.history]
     report = page.reading.report
     if report is not None:
         history += [(answer["question"], answer["text"]) for answer in report["answers"]]
