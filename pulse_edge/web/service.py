@@ -6,6 +6,7 @@ store.py and work.py.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import secrets
 from collections.abc import AsyncIterator
@@ -19,7 +20,7 @@ from pulse_edge.common.text import one_line
 from pulse_edge.errors import KitError, OutputError, PulseEdgeError, ServeError, UsageError
 from pulse_edge.kit import locate
 from pulse_edge.report.report import INTENDED_USE
-from pulse_edge.web import retention
+from pulse_edge.web import confirming, retention
 from pulse_edge.web.live import StopWatching
 from pulse_edge.web.options import ServeOptions
 from pulse_edge.web.present import Moment
@@ -30,7 +31,7 @@ from pulse_edge.web.readings import (
     Turn,
     check_question,
 )
-from pulse_edge.web.store import Entry, Store
+from pulse_edge.web.store import Store
 from pulse_edge.web.work import Work
 
 MAX_NAME = 200
@@ -52,6 +53,7 @@ class Service:
         log.ready()
         self.store = Store(options.folder, options.request.output.retain_days)
         self.work = Work(options.request, self.store, log)
+        self._confirming = asyncio.Lock()
         self._kit_id = _kit_id(options.request.model.kit)
 
     async def __aenter__(self) -> Service:
@@ -211,20 +213,14 @@ class Service:
         await self.work.stop(id)
         self.work.watchers.changed(id)
 
-    async def confirm(
-        self, id: str, confirmation: dict[str, Any], entry: dict[str, Any] | None = None
-    ) -> None:
-        """Store what a reader confirmed, and append `entry` (fields) to the audit log.
+    async def confirm(self, id: str, confirmation: dict[str, Any]) -> None:
+        """Store what a reader decided, and append it to the audit log.
 
-        Raises KeyError, UsageError.
+        `confirmation`: see `report.confirmation`. Raises KeyError, UsageError where it is not
+        complete, AuditLogError.
         """
-        if (await self.reading(id)).report is None:
-            raise UsageError("the page has no answer that could be confirmed.")
-        key = f"{id}/confirmation/{secrets.token_hex(8)}"
-        due = None if entry is None else Entry(key, entry, None)
-        await self.work.stored(self.store.confirm, id, confirmation, due)
-        await self.work.log_all()
-        self.work.watchers.changed(id)
+        async with self._confirming:
+            await confirming.confirm(self.work, await self.reading(id), confirmation)
 
     async def force(self, id: str) -> None:
         """Read a refused page all the same; the report says so. Raises KeyError, UsageError."""
@@ -268,13 +264,9 @@ class Service:
         if form not in FORMS:
             raise KeyError(form)
         stored = await self.work.stored(self.store.get, id)
-        report = stored.reading.report
-        if report is None:
-            raise UsageError("the page has no report yet.")
+        report = confirming.with_confirmation(stored.reading)
         if form == "json":
-            from pulse_edge.common.text import json_text
-
-            return (json_text(report) + "\n").encode()
+            return str(await self.work.pages.call_twice("json", report=report)).encode()
         picture = await self.work.stored(self.store.picture, id, "page")
         out = self.store.picture_path(id, f"{secrets.token_hex(8)}.{form}")
         job = self.work.page_job(stored) | {"form": form, "report": report, "out": str(out)}

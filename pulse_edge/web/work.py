@@ -78,6 +78,10 @@ class Work:
         """Call a method of the store in its thread."""
         return await _in_thread(self._threads[0], call, *arguments, **named)
 
+    async def logged(self, call: Callable[..., T], *arguments: Any) -> T:
+        """Call a function that reads the audit log, in the log's thread."""
+        return await _in_thread(self._threads[1], call, *arguments)
+
     async def start(self) -> None:
         """Begin to work, with what an earlier process left on the list."""
         self.pages.start()

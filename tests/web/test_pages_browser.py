@@ -108,7 +108,7 @@ def test_nothing_is_wider_than_a_narrow_screen(site: Site, language: str) -> Non
 
 def test_text_and_progress_follow_the_model(site: Site) -> None:
     page = site.open("/r/reading")
-    page.get_by_text("PR inter").wait_for()
+    page.get_by_text("Sinus rhythm. PR inter").wait_for()
     before = site.service.stored["reading"]
     progress = replace(before.progress, stage="findings", done=3, total=30, seconds_left=200.0)
     site.change("reading", text="Sinus rhythm. Abnormal ECG.", progress=progress)

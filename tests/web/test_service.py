@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
 from pathlib import Path
 from typing import Any
 
@@ -320,26 +319,6 @@ def test_an_answer_that_cannot_be_logged_is_not_shown_until_it_can(
     monkeypatch.setattr(work, "LOG_PAUSE", 0.05)
     run(test)
     assert len(logged(tmp_path)) == 1
-
-
-def test_a_confirmation_is_logged_with_the_fields_that_it_was_given(tmp_path: Path) -> None:
-    async def test() -> str:
-        async with serving(tmp_path) as (service, _pages, _model):
-            (id,) = await service.submit(b"1", "page", source="local")
-            with pytest.raises(UsageError, match="no answer"):
-                await service.confirm(id, {"reader": "R"})
-            await settled(service, id)
-            await service.confirm(id, {"reader": "R"}, {"file": "page", "ended": "confirmed"})
-            confirmed = await service.reading(id)
-            assert confirmed.confirmation == {"reader": "R"}
-            assert confirmed.kept_until == datetime.date.today().isoformat()
-            return id
-
-    id = run(test)
-    assert [(i.rpartition("/")[0], end) for i, end in logged(tmp_path)] == [
-        (f"{id}/0", "whole"),
-        (f"{id}/confirmation", "confirmed"),
-    ]
 
 
 def test_retained_texts_are_stored_with_the_entry(tmp_path: Path) -> None:
