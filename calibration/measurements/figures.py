@@ -93,8 +93,10 @@ class SetFigures:
     agreements: tuple[Agreement, ...]
     presences: tuple[Presence, ...]
     seconds: float
-    """Median time from the file to the measurements."""
+    """Median time of processors from the file to the measurements."""
     seconds_most: float
+    clock_seconds: float
+    """Median time by the clock."""
     peak_bytes: int | None
     """Largest memory above that of the program; None where it was not measured."""
     megapixels: float
@@ -154,8 +156,9 @@ def set_figures(name: str, results: Sequence[PageResult]) -> SetFigures:
         kinds=tuple(_kinds(paged)),
         agreements=agreements(judged),
         presences=tuple(p for t in (MARKS, PRINTED) if (p := presence(judged, t)) is not None),
-        seconds=float(np.median([result.seconds for result in results])),
-        seconds_most=max(result.seconds for result in results),
+        seconds=float(np.median([result.processor_seconds for result in results])),
+        seconds_most=max(result.processor_seconds for result in results),
+        clock_seconds=float(np.median([result.seconds for result in results])),
         peak_bytes=max(peaks) if peaks else None,
         megapixels=max(result.pixels for result in results) / 1e6,
         worst=worst(paged),

@@ -46,7 +46,7 @@ def _summary(sets: Sequence[SetFigures]) -> Table:
         "wrong leads",
         "rate within 5 bpm",
         "rate not measurable",
-        "seconds, median and most",
+        "processor seconds, median and most",
         "MiB",
     )
     rows = []
@@ -73,7 +73,8 @@ def _summary(sets: Sequence[SetFigures]) -> Table:
         "all with the exact interval. Wrong: of the "
         "reported leads, those with a correlation below 0.8 to the printed signal. Rate: against "
         f"{PRINTED}, where there is one, of the rates that were measured. MiB: most resident "
-        "memory above that of the program before its first page."
+        "memory above that of the program before its first page. Processor seconds: on one core "
+        "without other work, from the file to the measurements."
     )
     return Table("All sets", head, tuple(rows), note)
 

@@ -6,11 +6,13 @@ the software said is never changed: the reader's version stands next to it. Stan
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from pulse_edge.common import times
 from pulse_edge.errors import UsageError
+from pulse_edge.report import stored
 from pulse_edge.report.confirmation import (
     AddedFinding,
     Confirmation,
@@ -75,6 +77,22 @@ def confirmed(
     if complete.overall != "rejected":
         _require_every_decision(report, complete)
     return replace(report, confirmation=complete)
+
+
+def confirmed_json(report: Mapping[str, Any], confirmation: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a report's JSON object with a confirmation, which is given as JSON too.
+
+    As `confirmed`, without loading NumPy. Raises UsageError.
+    """
+    try:
+        outline = stored.without_trace(report)
+    except ValueError as e:
+        raise UsageError(
+            f"this report is none of this version of pulse-edge ({e}). Read the page again."
+        ) from None
+    result = confirmed(outline, Confirmation.from_json(confirmation))
+    fields = None if result.confirmation is None else result.confirmation.to_json()
+    return {**report, "overread": result.overread, "confirmation": fields}
 
 
 def agreement(report: Report, reader: str) -> Confirmation:

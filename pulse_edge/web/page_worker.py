@@ -8,7 +8,6 @@ decoded in a process of their own, with limits (see page/decoder_client.py).
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -26,8 +25,7 @@ from pulse_edge.page.admission import CheckedPage, facts
 from pulse_edge.page.overlay import page_overlay
 from pulse_edge.page.picture_bytes import encoded
 from pulse_edge.page.quality import REFUSED
-from pulse_edge.report import overread, writers
-from pulse_edge.report.confirmation import Confirmation
+from pulse_edge.report import writers
 from pulse_edge.report.stored import from_json
 from pulse_edge.web.worker_pipe import Pipe, error_fields
 
@@ -155,18 +153,6 @@ def _render(job: Mapping[str, Any]) -> str:
     return str(job["out"])
 
 
-def _json(job: Mapping[str, Any]) -> str:
-    """Return a report as `interpret --json` prints it, with its confirmation."""
-    return from_json(job["report"]).to_json() + "\n"
-
-
-def _confirm(job: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a report with a confirmation as JSON. Raises UsageError where they do not fit."""
-    given = Confirmation.from_json(job["confirmation"])
-    confirmed = overread.confirmed(from_json(job["report"]), given)
-    return dict(json.loads(confirmed.to_json()))
-
-
 def _check(job: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return for each page what `check --json` prints, or its error."""
     straighten = job["rectify"]
@@ -203,8 +189,6 @@ _JOBS: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
     "count": _count,
     "prepare": _prepare,
     "render": _render,
-    "json": _json,
-    "confirm": _confirm,
     "check": _check,
     "measure": _measure,
 }

@@ -14,13 +14,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from pulse_edge.audit_log.confirmations import ConfirmationLogger
 from pulse_edge.audit_log.log import AuditLog
 from pulse_edge.common import files
 from pulse_edge.common.text import one_line
 from pulse_edge.errors import KitError, OutputError, PulseEdgeError, ServeError, UsageError
 from pulse_edge.kit import locate
+from pulse_edge.report.overread import confirmed_json
 from pulse_edge.report.report import INTENDED_USE
-from pulse_edge.web import confirming, retention
+from pulse_edge.web import retention
 from pulse_edge.web.live import StopWatching
 from pulse_edge.web.options import ServeOptions
 from pulse_edge.web.present import Moment
@@ -31,7 +33,7 @@ from pulse_edge.web.readings import (
     Turn,
     check_question,
 )
-from pulse_edge.web.store import Store
+from pulse_edge.web.store import Entry, Store
 from pulse_edge.web.work import Work
 
 MAX_NAME = 200
@@ -214,13 +216,20 @@ class Service:
         self.work.watchers.changed(id)
 
     async def confirm(self, id: str, confirmation: dict[str, Any]) -> None:
-        """Store what a reader decided, and append it to the audit log.
+        """Join what a reader decided to the report, and log it; a later one corrects the first.
 
-        `confirmation`: see `report.confirmation`. Raises KeyError, UsageError where it is not
-        complete, AuditLogError.
+        Raises KeyError, UsageError, and AuditLogError where the log cannot be read.
         """
         async with self._confirming:
-            await confirming.confirm(self.work, await self.reading(id), confirmation)
+            reading = await self.reading(id)
+            if reading.report is None:
+                raise UsageError("the page has no answer that could be confirmed.")
+            report = confirmed_json(reading.report, confirmation)
+            fields = await self.work.in_log(ConfirmationLogger(self.work.audit_log).fields, report)
+            key = f"{id}/confirmation/{report['confirmation']['number']}"
+            await self.work.stored(self.store.confirm, id, report, Entry(key, fields, None))
+            await self.work.log_all()
+        self.work.watchers.changed(id)
 
     async def force(self, id: str) -> None:
         """Read a refused page all the same; the report says so. Raises KeyError, UsageError."""
@@ -264,9 +273,13 @@ class Service:
         if form not in FORMS:
             raise KeyError(form)
         stored = await self.work.stored(self.store.get, id)
-        report = confirming.with_confirmation(stored.reading)
+        report = stored.reading.report
+        if report is None:
+            raise UsageError("the page has no report yet.")
         if form == "json":
-            return str(await self.work.pages.call_twice("json", report=report)).encode()
+            from pulse_edge.common.text import json_text
+
+            return (json_text(report) + "\n").encode()
         picture = await self.work.stored(self.store.picture, id, "page")
         out = self.store.picture_path(id, f"{secrets.token_hex(8)}.{form}")
         job = self.work.page_job(stored) | {"form": form, "report": report, "out": str(out)}

@@ -78,8 +78,9 @@ class Work:
         """Call a method of the store in its thread."""
         return await _in_thread(self._threads[0], call, *arguments, **named)
 
-    async def logged(self, call: Callable[..., T], *arguments: Any) -> T:
-        """Call a function that reads the audit log, in the log's thread."""
+    async def in_log(self, call: Callable[..., T], *arguments: Any) -> T:
+        """Call what reads the audit log in its thread, when every entry that is due is there."""
+        await self.log_all()
         return await _in_thread(self._threads[1], call, *arguments)
 
     async def start(self) -> None:

@@ -15,7 +15,6 @@ from reports import report
 from pulse_edge.audit_log.log import AuditLog
 from pulse_edge.errors import PulseEdgeError
 from pulse_edge.inference.request import Request
-from pulse_edge.report.confirmation import Confirmation
 from pulse_edge.web.child import WorkerCrashed
 from pulse_edge.web.model_client import ModelState
 from pulse_edge.web.options import ServeOptions
@@ -25,13 +24,6 @@ from pulse_edge.web.service import Service
 T = TypeVar("T")
 
 ADMITTED = {"admission": {"verdict": "good"}, "measurements": None, "pictures": {}}
-
-
-def confirmation(**given: Any) -> dict[str, Any]:
-    """A reader's confirmation, as the page worker completes it."""
-    time = "2026-01-02T03:04:05Z"
-    complete = Confirmation(overall="agreed", time=time, local_time=time, **given)
-    return complete.to_json()
 
 
 class Pages:
@@ -47,17 +39,12 @@ class Pages:
     def start(self) -> None:
         pass
 
-    async def call_twice(self, do: str, /, **about: Any) -> Any:
-        return await self.call(do, **about)
-
     async def call(self, do: str, _urgency: int = 0, /, **about: Any) -> Any:
         self.jobs.append({"do": do, **about})
         if errors := self.errors.get(f"{do} {about['name']}"):
             raise errors.pop(0)
         if do == "count":
             return self.pages
-        if do == "confirm":
-            return {**about["report"], "confirmation": confirmation(**about["confirmation"])}
         return {**ADMITTED, "refusal": None if about["force"] else self.refusal}
 
     async def close(self) -> None:

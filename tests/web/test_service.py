@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 from pathlib import Path
 from typing import Any
 
@@ -317,6 +318,67 @@ def test_an_answer_that_cannot_be_logged_is_not_shown_until_it_can(
 
     monkeypatch.setattr(log_entries, "append", refused)
     monkeypatch.setattr(work, "LOG_PAUSE", 0.05)
+    run(test)
+    assert len(logged(tmp_path)) == 1
+
+
+AGREED = {"reader": "Dr Amina Diallo", "texts": [{"answer": 0, "decision": "agreed"}]}
+REJECTED = {"reader": "Dr Ben Okri", "overall": "rejected"}
+
+
+def test_a_confirmation_is_in_the_report_and_in_the_log(tmp_path: Path) -> None:
+    async def test() -> str:
+        async with serving(tmp_path) as (service, _pages, _model):
+            (id,) = await service.submit(b"1", "page", source="local")
+            with pytest.raises(UsageError, match="no answer"):
+                await service.confirm(id, AGREED)
+            await settled(service, id)
+            await service.confirm(id, AGREED)
+            reading = await service.reading(id)
+            assert reading.confirmation is not None
+            assert reading.confirmation["number"] == 1
+            assert reading.report is not None
+            assert reading.report["confirmation"] == reading.confirmation
+            assert reading.report["overread"].startswith("Confirmed without change by Dr Amina")
+            assert reading.kept_until == datetime.date.today().isoformat()
+            return id
+
+    id = run(test)
+    log = AuditLog(tmp_path / "audit-log")
+    answer, confirmation = log.entries()
+    assert confirmation.fields["id"] == f"{id}/confirmation/1"
+    assert confirmation.fields["refers_to"] == [answer.hash]
+    assert (confirmation.fields["reader"], confirmation.fields["overall"]) == (
+        "Dr Amina Diallo", "agreed"
+    )  # fmt: skip
+
+
+def test_a_later_confirmation_corrects_the_first(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with serving(tmp_path) as (service, _pages, _model):
+            (id,) = await service.submit(b"1", "page", source="local")
+            await settled(service, id)
+            await asyncio.gather(service.confirm(id, AGREED), service.confirm(id, REJECTED))
+            reading = await service.reading(id)
+            assert reading.confirmation is not None
+            assert reading.confirmation["number"] == 2
+            assert reading.confirmation["corrects"]["reader"] == "Dr Amina Diallo"
+
+    run(test)
+    _answer, first, second = AuditLog(tmp_path / "audit-log").entries()
+    assert second.fields["corrects"] == first.hash
+
+
+def test_what_is_no_confirmation_changes_nothing(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with serving(tmp_path) as (service, _pages, _model):
+            (id,) = await service.submit(b"1", "page", source="local")
+            await settled(service, id)
+            for given in ({"reader": " "}, {"reader": "R"}, {"reader": "R", "time": 1}):
+                with pytest.raises(UsageError):
+                    await service.confirm(id, given)
+            assert (await service.reading(id)).confirmation is None
+
     run(test)
     assert len(logged(tmp_path)) == 1
 
