@@ -148,6 +148,7 @@ def test_openais_client_gets_the_answer_with_its_marks(server: WebServer, client
     assert text == marks.before_text(reading["report"]) + reading["report"]["answers"][0]["text"]
     assert field["measurements"] == reading["report"]["measurements"]
     assert completion.usage.completion_tokens == reading["report"]["answers"][0]["tokens"]
+    assert 0 < completion.usage.prompt_tokens - reading["report"]["image_tokens"] < 200  # the words
     assert f"{field['reading']}/0/0" in [entry.fields.get("id") for entry in server.entries()]
 
 
