@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from pulse_edge.errors import PulseEdgeError, UsageError
-from pulse_edge.web.options import ServeOptions
+from pulse_edge.web.options import PhoneOptions, ServeOptions
 from pulse_edge.web.responses import problem, program_error, wants_json
 from pulse_edge.web.security import CSRF_FIELD, csrf_problem, valid_csrf
 from pulse_edge.web.service import Service
@@ -222,7 +222,7 @@ def token_checker(request: Request) -> Callable[[str, str], None]:
 class Receiver:
     """Receives forms, as many at a time as the limits allow."""
 
-    def __init__(self, service: Service, options: ServeOptions) -> None:
+    def __init__(self, service: Service, options: ServeOptions | PhoneOptions) -> None:
         self._service, self._limit, self._open = service, options.limits.uploads, 0
 
     async def form(self, request: Request) -> Form | Response:

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import pypdfium2
 import pytest
 from confirmed_logs import KIT, OTHER_KIT, confirmation, verdict
 from overreads import READER, log_with, read_page
 
 from pulse_edge.audit_log.log import AuditLog
+from pulse_edge.common.paths import EXAMPLE_PAGE
 from pulse_edge.report import stored
+
+QUALITY = {
+    "verdict": "good", "forced": False, "changed": False, "facts": {}, "leads": 12,
+    "layout": "3x4+1", "reasons": [], "grid": {"pixels_per_mm": 8.0}, "sheet": {"rotation": 0},
+}  # fmt: skip
 
 
 def audit(log: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -122,6 +130,25 @@ def test_altered_report_leaves_no_file(answered: Path) -> None:
     assert done.returncode == 2
     assert "are not in this audit log, or were altered since" in done.stderr
     assert sorted(p.name for p in answered.iterdir()) == ["log", "page.json"]
+
+
+@pytest.mark.parametrize("quality", [None, QUALITY], ids=["not checked", "checked"])
+def test_pdf_of_the_confirmed_report_shows_the_page_and_the_reader(
+    tmp_path: Path, quality: dict[str, object] | None
+) -> None:
+    digest = hashlib.sha256(EXAMPLE_PAGE.read_bytes()).hexdigest()
+    page = read_page(page_sha256=digest, quality=quality)
+    log_with(tmp_path / "log", page)
+    (tmp_path / "page.json").write_text(page.to_json())
+    (tmp_path / "other.png").write_bytes(EXAMPLE_PAGE.read_bytes() + b" ")
+    words = ["confirm", tmp_path / "page.json", "--reader", READER, "--agree", "--pdf"]
+    done = audit(tmp_path / "log", *words, tmp_path / "other.png")
+    assert done.returncode == 2
+    assert "is not the page of this report" in done.stderr
+    *_, file = confirm(tmp_path, "--agree", "--pdf", EXAMPLE_PAGE)
+    assert file == str(tmp_path / "page-confirmed.pdf")
+    document = pypdfium2.PdfDocument(file)
+    assert f"ECG read by {READER}" in document[0].get_textpage().get_text_bounded()
 
 
 def test_what_is_no_report_is_named(answered: Path) -> None:
