@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 from pulse_edge.common.text import one_line
 from pulse_edge.errors import UsageError
 from pulse_edge.kit import prompt
-from pulse_edge.web import api_options, marks
+from pulse_edge.web import api_options, client_schema, marks
 from pulse_edge.web.api_errors import RequestError, usage
 
 ONLY: dict[str, tuple[Any, ...]] = {
@@ -241,7 +241,7 @@ def _schema(response_format: Any) -> Any:
     if schema is None:
         raise usage(f"{inner}.schema: is missing.", inner, "missing_required_parameter")
     try:
-        return api_options.checked(api_options.JSON_SCHEMA, schema)
+        return api_options.checked(api_options.JSON_SCHEMA, client_schema.plain(schema))
     except UsageError as e:
         raise usage(f"{inner}.schema: {e}", f"{inner}.schema", "invalid_json_schema") from None
 

@@ -96,7 +96,8 @@ class FakeService:
     # --- what the API calls -----------------------------------------------------------------------
 
     def about(self) -> dict[str, Any]:
-        return {"kit_id": KIT, "model": self.model}
+        created = "2026-01-02T03:04:05+00:00"
+        return {"kit_id": KIT, "kit_created": created, "model": self.model}
 
     def new_upload(self) -> Path:
         return self._folder / f"upload-{next(self._numbers)}"

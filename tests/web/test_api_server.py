@@ -9,9 +9,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jsonschema
+import pydantic
 import pytest
 from checkout import ROOT
 from PIL import Image
@@ -45,6 +46,13 @@ def blank(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("blank") / "blank.png"
     Image.new("RGB", (900, 700), "white").save(path)
     return path
+
+
+class _Short(pydantic.BaseModel):
+    """A page in short, as a program of a clinic may declare it."""
+
+    rhythm: Literal["sinus rhythm", "other"]
+    rate: int | None
 
 
 def message(path: Path = PAGE, question: str = QUESTION) -> dict[str, Any]:
@@ -211,6 +219,10 @@ def test_json_of_a_schema_for_openais_client(client: Any) -> None:
         response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": schema}},
     )
     jsonschema.validate(json.loads(completion.choices[0].message.content), schema)
+    parsed = client.chat.completions.parse(
+        model=kit, messages=[message()], response_format=_Short, max_completion_tokens=200
+    )
+    assert isinstance(parsed.choices[0].message.parsed, _Short)
     long = {"type": "array", "items": {"type": "string", "maxLength": 1000}, "maxItems": 100}
     with pytest.raises(openai.BadRequestError, match="maxItems"):
         client.chat.completions.create(

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
-from api_clients import client, events
+from api_clients import HOST, client, events, guarded, running
 from chat_requests import body, user
 from fake_service import KIT, REFUSAL, TEXT, FakeService
+from web_server import wait_for
 
 from pulse_edge.web import following, marks
 
@@ -241,7 +245,9 @@ def test_a_body_that_is_no_json(content: bytes, media: str, status: int) -> None
 def test_the_kit_is_the_only_model() -> None:
     browser = client(FakeService())
     listed = browser.get("/v1/models").json()
-    assert [model["id"] for model in listed["data"]] == [KIT]
+    assert listed["data"] == [
+        {"id": KIT, "object": "model", "created": 1767323045, "owned_by": "pulse-edge"}
+    ]
     one = browser.get("/v1/models/kit%20%28Q8_0%2C%20fp16%29")
     assert one.json() == listed["data"][0]
     missing = browser.get("/v1/models/gpt-5")
@@ -259,3 +265,22 @@ def test_without_a_kit_there_is_no_model() -> None:
     ):
         assert response.status_code == 503
         assert "no kit is installed" in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_connection_that_closes_stops_its_reading(tmp_path: Path, streamed: bool) -> None:
+    service = FakeService()
+    app, headers = guarded(service, tmp_path)
+    with running(app) as port:
+        headers = {"Authorization": headers["Authorization"], "Host": HOST}
+        request = body(user(page=b"endless"), stream=streamed)
+        address = f"http://127.0.0.1:{port}{CHAT}"
+        with (
+            httpx.Client(timeout=httpx.Timeout(60.0, read=3.0)) as http,
+            contextlib.suppress(httpx.ReadTimeout),
+            http.stream("POST", address, json=request, headers=headers) as response,
+        ):
+            assert streamed
+            assert response.status_code == 200
+            next(response.iter_lines())  # the role; then the connection is closed
+        wait_for(lambda: service.stopped == ["id-0"])
