@@ -271,8 +271,8 @@ def _finish_reason(answer: Json) -> str:
 def _usage(reading: Reading) -> Json:
     """Return the token counts: the page's image tokens with the prompt's, and the answer's."""
     report: Json = reading.report or {}
-    completion = sum(answer["tokens"] for answer in report["answers"])
-    prompt = report["image_tokens"]
+    answer = report["answers"][-1]
+    prompt, completion = answer["prompt_tokens"], answer["tokens"]
     return {
         "prompt_tokens": prompt,
         "completion_tokens": completion,

@@ -14,6 +14,7 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from pulse_edge.common.database import is_locked
 from pulse_edge.common.files import write_text
 from pulse_edge.errors import ServeError
 from pulse_edge.web.access import Access, read_link
@@ -199,7 +200,10 @@ async def _serve(
                 open_link(options.folder, link)
             if second is not None:
                 note(f"Phones reach it at {second.port.address} with a code from its page /phone.")
-            await _listen(options, app, listener, service, second)
+            try:
+                await _listen(options, app, listener, service, second)
+            finally:
+                await service.work.stored(service.store.forget_sessions)
     finally:
         with contextlib.suppress(UnboundLocalError):
             access.close()
@@ -271,8 +275,11 @@ def open_link(folder: Path, link: str) -> None:
 
 
 def open_running(folder: Path) -> bool:
-    """Open the page of a server that already runs; return whether there is one."""
-    link = read_link(folder)
+    """Open the page of a server that already runs; return whether there is one.
+
+    A link that a killed server has left leads to whoever listens on its port now.
+    """
+    link = read_link(folder) if is_locked(folder) else None
     if link is not None:
         open_link(folder, link)
     return link is not None

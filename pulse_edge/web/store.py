@@ -340,8 +340,17 @@ class Store:
             db.execute(f"DELETE FROM sessions WHERE hash NOT IN ({newest})")
 
     def sessions(self) -> list[str]:
-        """Return the SHA-256 of every cookie that is valid."""
+        """Return the SHA-256 of every cookie that is valid.
+
+        There are some where the last server was killed: one that ends forgets them.
+        """
         return [hash for (hash,) in self.database.all("SELECT hash FROM sessions")]
+
+    def forget_sessions(self) -> None:
+        """End every session. While no server runs, a program of another user may listen on the
+        port, and a browser would show it the cookie."""
+        with self.database.transaction() as db:
+            db.execute("DELETE FROM sessions")
 
     # --- rows -------------------------------------------------------------------------------------
 

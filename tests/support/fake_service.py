@@ -68,6 +68,7 @@ def report_json(text: str = TEXT, **more: Any) -> dict[str, Any]:
         **more,
     )
     as_json: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(result)))
+    as_json["answers"][0]["prompt_tokens"] = 95
     return as_json
 
 

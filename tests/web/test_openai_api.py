@@ -84,7 +84,12 @@ def test_an_unchecked_stream_gives_the_text_as_it_comes_and_says_so_first() -> N
 def test_token_counts_come_last_on_request() -> None:
     *_, counts, end = stream(FakeService(), stream_options={"include_usage": True})
     assert counts["choices"] == []
-    assert counts["usage"]["total_tokens"] == 83  # 80 image tokens and 3 of the answer
+    assert counts["usage"] == {
+        "prompt_tokens": 95,
+        "completion_tokens": 3,
+        "total_tokens": 98,
+        "prompt_tokens_details": {"image_tokens": 80},
+    }
     assert end == "[DONE]"
 
 
