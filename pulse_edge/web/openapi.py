@@ -103,7 +103,14 @@ def _paths() -> Schema:
             {200: _json("The reading.", "Reading")},
             (401, 403, 404),
             parameters=[_path_parameter("id")],
-        )
+        ),
+        "delete": _operation(
+            "remove",
+            "Stop a reading, and remove its page and texts. The audit log stays.",
+            {204: {"description": "Removed."}},
+            (401, 403, 404),
+            parameters=[_path_parameter("id")],
+        ),
     }
     return paths | _openai_paths() | _own_path()
 

@@ -136,6 +136,7 @@ class FakeService:
         self.stopped.append(reading_id)
 
     async def remove(self, reading_id: str) -> None:
+        del self._pages[reading_id]
         self.removed.append(reading_id)
 
     async def check(self, upload: Path | bytes, name: str, options: Any) -> Any:
