@@ -18,7 +18,7 @@ from pulse_edge.measurement.consistency import agreement, factors, strip_lead
 from pulse_edge.measurement.facts import TracedRows, is_flat, polarity
 from pulse_edge.measurement.grid import GridMap, even
 from pulse_edge.measurement.ink import Ink, Pixels, find_grid, find_ink, without_frame
-from pulse_edge.measurement.layout import Layout, fitting
+from pulse_edge.measurement.layout import LAYOUTS, Layout, fitting
 from pulse_edge.measurement.pulse import MILLIVOLTS, SECONDS, Pulse, find_pulses
 from pulse_edge.measurement.rows import traced_rows
 from pulse_edge.measurement.signal import LEADS, SAMPLES_PER_SECOND, LeadPath, TracedSignal
@@ -85,7 +85,7 @@ def digitise(
         across, down = across * shrink, down * shrink
     grid = find_grid(page, across, down) if has_grid else even(across, down)
     ink = without_frame(find_ink(page, grid, has_grid=has_grid))
-    lines = traced_rows(ink, [y * shrink for y in rows])
+    lines = traced_rows(ink, [y * shrink for y in rows], {layout.count for layout in LAYOUTS})
     pulses = find_pulses(lines, across, down)
     if not lines and len(rows) > 1:
         return nothing(
