@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pulse_edge.measurement.columns import Bar, find_bars, without
+from pulse_edge.measurement.columns import Bar, agreed, find_bars, without
 from pulse_edge.measurement.consistency import agreement, factors, strip_lead
 from pulse_edge.measurement.facts import TracedRows, is_flat, polarity
 from pulse_edge.measurement.grid import GridMap, even
@@ -40,6 +40,8 @@ FOOT_MM = 3.5
 """Length of the level line before the rising stroke of a calibration pulse."""
 SHORTEST = 2.0
 """Seconds of a column at least: less than that are two columns of four, or a half page."""
+SHARED = 0.4
+"""Share of the rows that begin, or end, at the same place."""
 PAGE_MM = 270.0
 """Width of a page whose grid does not tell its scale."""
 
@@ -269,11 +271,21 @@ def _plots(
 ) -> list[Plot]:
     """The traces of the rows on their paper, and where their columns meet."""
     body = lines[: len(layout.rows)]
-    begin, end = (float(np.median([span[n] for span in spans[: len(body)]])) for n in (0, 1))
+    begin = _common([float(span[0]) for span in spans], grid.across)
+    end = -_common([-float(span[1]) for span in spans], grid.across)
     meets = [
         find_bars(body, x, grid.across, grid.down)
         for x in np.linspace(begin, end, layout.columns + 1)[1:-1]
     ]
+    places = [
+        {row: _paper_x(lines[row], bar.middle, grid) for row, bar in matches.items()}
+        for matches in meets
+    ]
+    edges = [float(np.median([_paper_x(line, x, grid) for line in body])) for x in (begin, end)]
+    usual = [float(np.median(list(place.values()))) if place else float("nan") for place in places]
+    sure = agreed(usual, edges[0], edges[1])
+    meets = [matches if ok else {} for matches, ok in zip(meets, sure, strict=True)]
+    places = [place if ok else {} for place, ok in zip(places, sure, strict=True)]
     plots = []
     for row, (line, span) in enumerate(zip(lines, spans, strict=True)):
         bars = [matches[row] for matches in meets if row in matches]
@@ -281,36 +293,47 @@ def _plots(
         foot = FOOT_MM * grid.across
         bars += [Bar(p.left - foot, p.right + line.stroke) for p in pulses if p.row == row]
         plots.append(_plotted(line, grid, span, bars))
-    return _with_cuts(plots, meets, lines, layout, grid)
+    return _with_cuts(plots, places)
 
 
-def _with_cuts(
-    plots: list[Plot],
-    meets: list[dict[int, Bar]],
-    lines: tuple[Line, ...],
-    layout: Layout,
-    grid: GridMap,
-) -> list[Plot]:
+def _common(begins: list[float], mm: float) -> float:
+    """Where the traces of all rows begin: ink that is hidden or lost makes some begin late.
+
+    The first place at which several rows begin within a millimetre, which is `mm` in the unit of
+    `begins`; their middle where they do not agree.
+    """
+    ordered = np.sort(begins)
+    enough = max(2, round(SHARED * len(ordered)))
+    for n in range(len(ordered) - enough + 1):
+        if ordered[n + enough - 1] - ordered[n] < mm:
+            near = ordered[(ordered >= ordered[n]) & (ordered < ordered[n] + mm)]
+            return float(np.median(near))
+    return float(np.median(ordered))
+
+
+def _paper_x(line: Line, x: float, grid: GridMap) -> float:
+    """Millimetres of paper at a pixel of a row."""
+    place = np.array([x], np.float32)
+    level = np.interp(place, np.arange(len(line.path)), line.path).astype(np.float32)
+    return float(grid.millimetres(place, level)[0][0])
+
+
+def _with_cuts(plots: list[Plot], places: list[dict[int, float]]) -> list[Plot]:
     """The plots with where the columns meet in each: at its bar, at the usual place of the bars, or
-    at equal distances."""
-    begin, end = (
-        float(np.median([getattr(plot, name) for plot in plots])) for name in ("begin", "end")
-    )
-    usual = np.linspace(begin, end, layout.columns + 1)
-    own: dict[tuple[int, int], float] = {}
-    for n, matches in enumerate(meets):
-        for row, bar in matches.items():
-            place = np.array([bar.middle], np.float32)
-            level = np.interp(place, np.arange(len(lines[row].path)), lines[row].path).astype(
-                np.float32
-            )
-            own[row, n] = float(grid.millimetres(place, level)[0][0])
-        if matches:
-            usual[n + 1] = float(np.median([own[row, n] for row in matches]))
+    at equal distances.
+
+    `places` are the millimetres at which the bars of each pair of columns stand in some rows.
+    """
+    begin = _common([plot.begin for plot in plots], 1.0)
+    end = -_common([-plot.end for plot in plots], 1.0)
+    usual = np.linspace(begin, end, len(places) + 2)[1:-1]
+    usual = [
+        float(np.median(list(place.values()))) if place else float(x)
+        for place, x in zip(places, usual, strict=True)
+    ]
     return [
         replace(
-            plot,
-            cuts=tuple(own.get((row, n), float(usual[n + 1])) for n in range(layout.columns - 1)),
+            plot, cuts=tuple(place.get(row, x) for place, x in zip(places, usual, strict=True))
         )
         for row, plot in enumerate(plots)
     ]
@@ -334,8 +357,8 @@ def _plotted(line: Line, grid: GridMap, span: tuple[int, int], bars: list[Bar]) 
 
 
 def _signal(plots: list[Plot], layout: Layout, scale: Scale, shrink: float) -> TracedSignal:
-    begin = float(np.median([plot.begin for plot in plots]))
-    end = float(np.median([plot.end for plot in plots]))
+    begin = _common([plot.begin for plot in plots], 1.0)
+    end = -_common([-plot.end for plot in plots], 1.0)
     samples = int((end - begin) / scale.speed * SAMPLES_PER_SECOND) + 1
     time = begin + np.arange(samples) * (scale.speed / SAMPLES_PER_SECOND)
     millivolts = np.full((len(LEADS), samples), np.nan, np.float32)
