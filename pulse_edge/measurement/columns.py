@@ -108,7 +108,6 @@ def _gaps(line: Line, place: float, across: float) -> list[Bar]:
     ]
 
 
-
 def _bars(line: Line, place: float, across: float, down: float) -> list[Bar]:
     first = max(0, int(line.place(place - REACH_MM * across)))
     last = min(len(line.y), int(line.place(place + REACH_MM * across)))

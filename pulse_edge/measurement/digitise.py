@@ -40,8 +40,8 @@ FOOT_MM = 3.5
 """Length of the level line before the rising stroke of a calibration pulse."""
 SHORTEST = 2.0
 """Seconds of a column at least: less than that are two columns of four, or a half page."""
-SHARED = 0.4
-"""Share of the rows that begin, or end, at the same place."""
+SHORT_MM = 9.0
+"""A piece of ink at the end of a row that is shorter than this is a lead name or a mark."""
 PAGE_MM = 270.0
 """Width of a page whose grid does not tell its scale."""
 
@@ -198,7 +198,8 @@ def extents(lines: tuple[Line, ...], pulses: tuple[Pulse, ...], ink: Ink) -> lis
 
 
 def _extent(line: Line, pulses: list[Pulse], ink: Ink) -> tuple[int, int]:
-    there = np.asarray(np.count_nonzero(np.isfinite(line.y).reshape(-1, line.fine), axis=1) > 0)
+    inked = np.isfinite(line.y) | line.shared  # a spike that another row hides is no gap
+    there = np.asarray(np.count_nonzero(inked.reshape(-1, line.fine), axis=1) > 0)
     width = len(there)
     for pulse in pulses:
         if pulse.right < 0.4 * width:
@@ -206,9 +207,9 @@ def _extent(line: Line, pulses: list[Pulse], ink: Ink) -> tuple[int, int]:
         elif pulse.left > 0.6 * width:
             there[_past_foot(there, pulse.left, -1, ink.across, line.stroke) + 1 :] = False
     pieces = _pieces(there, max(2, round(0.8 * ink.across)))
-    while len(pieces) > 1 and pieces[0][1] - pieces[0][0] < 9 * ink.across:
+    while len(pieces) > 1 and pieces[0][1] - pieces[0][0] < SHORT_MM * ink.across:
         pieces = pieces[1:]
-    while len(pieces) > 1 and pieces[-1][1] - pieces[-1][0] < 9 * ink.across:
+    while len(pieces) > 1 and pieces[-1][1] - pieces[-1][0] < SHORT_MM * ink.across:
         pieces = pieces[:-1]
     return (pieces[0][0], pieces[-1][1]) if pieces else (0, 0)
 
@@ -272,7 +273,7 @@ def _plots(
     """The traces of the rows on their paper, and where their columns meet."""
     body = lines[: len(layout.rows)]
     begin = _common([float(span[0]) for span in spans], grid.across)
-    end = -_common([-float(span[1]) for span in spans], grid.across)
+    end = _common([float(span[1]) for span in spans], grid.across)
     meets = [
         find_bars(body, x, grid.across, grid.down)
         for x in np.linspace(begin, end, layout.columns + 1)[1:-1]
@@ -296,19 +297,20 @@ def _plots(
     return _with_cuts(plots, places)
 
 
-def _common(begins: list[float], mm: float) -> float:
-    """Where the traces of all rows begin: ink that is hidden or lost makes some begin late.
+def _common(ends: list[float], mm: float) -> float:
+    """Where the traces of the rows begin, or end: ink that is hidden lets a row begin late or end
+    early, and a lead name in the margin lets it begin early.
 
-    The first place at which several rows begin within a millimetre, which is `mm` in the unit of
-    `begins`; their middle where they do not agree.
+    The place that most rows have in common within a millimetre, which is `mm` in the unit of
+    `ends`, the rightmost of several such places; the middle where no two rows agree.
     """
-    ordered = np.sort(begins)
-    enough = max(2, round(SHARED * len(ordered)))
-    for n in range(len(ordered) - enough + 1):
-        if ordered[n + enough - 1] - ordered[n] < mm:
-            near = ordered[(ordered >= ordered[n]) & (ordered < ordered[n] + mm)]
-            return float(np.median(near))
-    return float(np.median(ordered))
+    ordered = np.sort(ends)
+    near = np.abs(ordered[:, None] - ordered) < mm
+    count = near.sum(axis=1)
+    if count.max() < 2:
+        return float(np.median(ordered))
+    best = np.flatnonzero(count == count.max())[-1]
+    return float(np.median(ordered[near[best]]))
 
 
 def _paper_x(line: Line, x: float, grid: GridMap) -> float:
@@ -325,16 +327,14 @@ def _with_cuts(plots: list[Plot], places: list[dict[int, float]]) -> list[Plot]:
     `places` are the millimetres at which the bars of each pair of columns stand in some rows.
     """
     begin = _common([plot.begin for plot in plots], 1.0)
-    end = -_common([-plot.end for plot in plots], 1.0)
+    end = _common([plot.end for plot in plots], 1.0)
     usual = np.linspace(begin, end, len(places) + 2)[1:-1]
     usual = [
         float(np.median(list(place.values()))) if place else float(x)
         for place, x in zip(places, usual, strict=True)
     ]
     return [
-        replace(
-            plot, cuts=tuple(place.get(row, x) for place, x in zip(places, usual, strict=True))
-        )
+        replace(plot, cuts=tuple(place.get(row, x) for place, x in zip(places, usual, strict=True)))
         for row, plot in enumerate(plots)
     ]
 
@@ -358,7 +358,7 @@ def _plotted(line: Line, grid: GridMap, span: tuple[int, int], bars: list[Bar]) 
 
 def _signal(plots: list[Plot], layout: Layout, scale: Scale, shrink: float) -> TracedSignal:
     begin = _common([plot.begin for plot in plots], 1.0)
-    end = -_common([-plot.end for plot in plots], 1.0)
+    end = _common([plot.end for plot in plots], 1.0)
     samples = int((end - begin) / scale.speed * SAMPLES_PER_SECOND) + 1
     time = begin + np.arange(samples) * (scale.speed / SAMPLES_PER_SECOND)
     millivolts = np.full((len(LEADS), samples), np.nan, np.float32)
