@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -39,10 +40,12 @@ def results(plan: Plan, say: Callable[[str], None]) -> Results:
     outcome: Results = {OURS: [], TWELVE: [], SINGLE: []}
     for number, page in enumerate(pages(plan, "recordings")):
         assert page.printed is not None
-        outcome[OURS].append(of_signal(page, page.printed.as_traced()))
+        ours = of_signal(page, page.printed.as_traced())
+        outcome[OURS].append(ours)
         points = delineated(page.printed.millivolts)
-        outcome[TWELVE].append(_result(page, intervals(points)))
-        outcome[SINGLE].append(_result(page, intervals({"II": points.get("II", {})})))
+        outcome[TWELVE].append(_result(ours, page, intervals(points)))
+        lead = {"II": points.get("II", {})}
+        outcome[SINGLE].append(_result(ours, page, intervals(lead)))
         if number % 20 == 19:
             say(f"{number + 1} recordings")
     return outcome
@@ -118,11 +121,12 @@ def _span(first: float | None, last: float | None) -> float | None:
     return None if first is None or last is None else last - first
 
 
-def _result(page: TruthPage, values: Mapping[str, float | None]) -> PageResult:
+def _result(ours: PageResult, page: TruthPage, values: Mapping[str, float | None]) -> PageResult:
+    """Our result of a page with the oracle's values."""
     rows = tuple(
         Comparison(
             key, value, None, "" if value is not None else "no points", None, marked(key, page)
         )
         for key, value in values.items()
     )
-    return PageResult(page.name, page.group, "", True, "12x1", (), rows, 0.0, None, 0)
+    return replace(ours, comparisons=rows)

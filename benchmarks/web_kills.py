@@ -107,13 +107,13 @@ def _wait_until(server: WebServer, goal: int) -> None:
 def _resident(server: WebServer) -> dict[str, int]:
     """Resident bytes of the server and of each worker."""
     assert server.process is not None
-    found = {"server": resident_bytes(server.process.pid)}
+    sizes = {"server": resident_bytes(server.process.pid)}
     for pid, words in children(server.process.pid):
         for target in TARGETS[1:]:
             if f"pulse_edge.web.{target}" in words:
                 with contextlib.suppress(OSError):
-                    found[target] = resident_bytes(pid)
-    return found
+                    sizes[target] = resident_bytes(pid)
+    return sizes
 
 
 def _compare(before: dict[str, int], after: dict[str, int]) -> bool:

@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from calibration.bootstrap import (
     NO_ESTIMATE,
@@ -180,7 +182,7 @@ def agreement(results: Sequence[PageResult], quantity: Quantity, truth: str) -> 
     groups = [pair.group for pair in pairs]
     inside = [np.nan if pair.inside is None else float(pair.inside) for pair in pairs]
     rate = quantity.name == "rate"
-    near = _estimate(np.abs(differences) <= NEAR_BPM, groups, weighted_mean) if rate else None
+    near = share(np.abs(differences) <= NEAR_BPM, groups) if rate else None
     return Agreement(
         name=quantity.name,
         title=quantity.title,
@@ -192,7 +194,7 @@ def agreement(results: Sequence[PageResult], quantity: Quantity, truth: str) -> 
         error_95=float(np.quantile(np.abs(differences), 0.95)) if pairs else None,
         bias=_estimate(differences, groups, weighted_mean),
         deviation=float(differences.std(ddof=1)) if len(pairs) > 1 else None,
-        within_uncertainty=_estimate(np.array(inside), groups, weighted_mean),
+        within_uncertainty=share(inside, groups),
         near=near,
         reasons=dict(reasons.most_common()),
         standard=_standard(differences, quantity) if truth == MARKS else None,
@@ -245,8 +247,8 @@ def presence(results: Sequence[PageResult], truth: str) -> Presence | None:
     wrong = {}
     for kind in (True, False):
         decided = [(g, v) for g, v, right in rows if v is not None and bool(right) is kind]
-        errors = np.array([bool(v) is not kind for _, v in decided], float)
-        wrong[kind] = _estimate(errors, [g for g, _ in decided], weighted_mean)
+        errors = [bool(v) is not kind for _, v in decided]
+        wrong[kind] = share(errors, [g for g, _ in decided])
     return Presence(
         truth=truth,
         with_p=sum(bool(right) for *_, right in rows),
@@ -262,9 +264,23 @@ def median(values: Floats, w: Floats) -> Floats:
     return weighted_quantile(values, w, 0.5)
 
 
-def share(flags: Sequence[bool], groups: Sequence[str]) -> Estimate:
-    """Share of true flags, with its interval."""
-    return _estimate(np.array(flags, float), groups, weighted_mean)
+def share(
+    flags: Sequence[bool] | Sequence[float] | NDArray[Any], groups: Sequence[str]
+) -> Estimate:
+    """Share of true flags, with its interval; NaN is no flag.
+
+    Where none or all are true, no draw shows anything else: the interval is then the exact one
+    (Clopper and Pearson 1934) of as many independent flags as there are recordings.
+    """
+    values = np.array(flags, float)
+    result = _estimate(values, groups, weighted_mean)
+    if result.value not in (0.0, 1.0):
+        return result
+    there = ~np.isnan(values)
+    count = len({group for group, use in zip(groups, there, strict=True) if use})
+    beyond = 1 - 0.025 ** (1 / count)
+    interval = (0.0, beyond) if result.value == 0 else (1 - beyond, 1.0)
+    return Estimate(result.value, interval)
 
 
 def middle(values: Sequence[float], groups: Sequence[str]) -> Estimate:

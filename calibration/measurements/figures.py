@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,6 +45,17 @@ class TraceFigures:
     """Such leads, as `page: lead (correlation)`."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class KindFigures:
+    """The pages of one layout, distortion or scanner."""
+
+    kind: str
+    pages: int
+    untraced: Estimate
+    snr: Estimate
+    leads: TraceFigures
+
+
 @dataclass(frozen=True)
 class WorstPage:
     """A page that went badly."""
@@ -78,11 +89,14 @@ class SetFigures:
     """None where the signal itself was measured."""
     strips: TraceFigures | None
     """None where no page has one."""
+    kinds: tuple[KindFigures, ...]
     agreements: tuple[Agreement, ...]
     presences: tuple[Presence, ...]
     seconds: float
-    """Median time from the file to the measurements."""
+    """Median time of processors from the file to the measurements."""
     seconds_most: float
+    clock_seconds: float
+    """Median time by the clock."""
     peak_bytes: int | None
     """Largest memory above that of the program; None where it was not measured."""
     megapixels: float
@@ -117,7 +131,7 @@ def set_figures(name: str, results: Sequence[PageResult]) -> SetFigures:
     """All figures of one set."""
     judged = [result for result in results if result.scale_printed]
     paged = [result for result in judged if result.leads]
-    snr = [(r.group, value) for r in paged if (value := _snr(r)) is not None]
+    snr = [value for r in paged if (value := _snr(r)) is not None]
     peaks = [r.peak_bytes for r in results if r.peak_bytes is not None]
     refusals: dict[str, int] = {}
     for result in results:
@@ -134,19 +148,46 @@ def set_figures(name: str, results: Sequence[PageResult]) -> SetFigures:
         refused=sum(bool(result.refused) for result in results),
         refusals=refusals,
         scale_missing=len(results) - len(judged),
-        untraced=share([not _traced(r) for r in paged], [r.group for r in paged]),
-        snr=middle([value for _, value in snr], [group for group, _ in snr]),
-        snr_tenth=float(np.quantile([value for _, value in snr], 0.1)) if snr else None,
+        untraced=_untraced(paged),
+        snr=_median_snr(paged),
+        snr_tenth=float(np.quantile(snr, 0.1)) if snr else None,
         leads=_trace_figures(paged, strips=False),
         strips=_trace_figures(paged, strips=True),
+        kinds=tuple(_kinds(paged)),
         agreements=agreements(judged),
         presences=tuple(p for t in (MARKS, PRINTED) if (p := presence(judged, t)) is not None),
-        seconds=float(np.median([result.seconds for result in results])),
-        seconds_most=max(result.seconds for result in results),
+        seconds=float(np.median([result.processor_seconds for result in results])),
+        seconds_most=max(result.processor_seconds for result in results),
+        clock_seconds=float(np.median([result.seconds for result in results])),
         peak_bytes=max(peaks) if peaks else None,
         megapixels=max(result.pixels for result in results) / 1e6,
         worst=worst(paged),
     )
+
+
+def _kinds(results: Sequence[PageResult]) -> Iterator[KindFigures]:
+    """The kinds of a set, in alphabetical order; none where all pages are of one kind."""
+    kinds = sorted({result.kind for result in results})
+    for kind in kinds if len(kinds) > 1 else ():
+        own = [result for result in results if result.kind == kind]
+        leads = _trace_figures(own, strips=False)
+        if leads is not None:
+            yield KindFigures(
+                kind=kind,
+                pages=len(own),
+                untraced=_untraced(own),
+                snr=_median_snr(own),
+                leads=leads,
+            )
+
+
+def _untraced(results: Sequence[PageResult]) -> Estimate:
+    return share([not _traced(r) for r in results], [r.group for r in results])
+
+
+def _median_snr(results: Sequence[PageResult]) -> Estimate:
+    snr = [(r.group, value) for r in results if (value := _snr(r)) is not None]
+    return middle([value for _, value in snr], [group for group, _ in snr])
 
 
 def _body(result: PageResult) -> list[LeadTrace]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,8 @@ class TruthPage:
     """A clean picture of the same page; its own trace is the truth."""
     marks: Mapping[str, Any] = field(default_factory=dict)
     paced: bool = False
+    kind: str = ""
+    """Layout, distortion or scanner, by which the report tells pages of a set apart."""
     scale_printed: bool = True
     """False for unusual speed or gain without a calibration pulse: nothing on the page tells it."""
 
@@ -160,7 +162,8 @@ def scanned_pairs(folder: Path) -> Iterator[TruthPage]:
     for path in sorted((folder / "images" / "scan").glob("*_bwscan.png")):
         clean = folder / "images" / "render" / path.name.replace("_bwscan", "_clean")
         name = path.stem.removesuffix("_bwscan")
-        yield TruthPage(path.stem, name, _file(path), None, _file(clean))
+        page = TruthPage(path.stem, name, _file(path), None, _file(clean))
+        yield replace(page, kind="real")
 
 
 def _file(path: Path) -> bytes:

@@ -67,12 +67,27 @@ class PageResult:
     """Empty where the signal itself was measured, or no truth could be had."""
     comparisons: tuple[Comparison, ...]
     seconds: float
-    """From the file's bytes to the measurements."""
+    """From the file's bytes to the measurements, by the clock."""
+    processor_seconds: float
+    """The same in time of processors: what it takes on a machine without other work, on one core."""
     peak_bytes: int | None
     """Resident memory at its highest while the page was measured, less that of the program before
     the first page; None where the system does not tell."""
     pixels: int
     """Of the page as admission passes it."""
+    kind: str = ""
+    """As `TruthPage.kind`."""
+
+
+class Clock:
+    """Seconds by the clock, and of processors in this process, since it was made."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter(), time.process_time()
+
+    def read(self) -> tuple[float, float]:
+        """Seconds by the clock, and of processors."""
+        return time.perf_counter() - self._start[0], time.process_time() - self._start[1]
 
 
 @dataclass(frozen=True)
@@ -118,7 +133,7 @@ def measured(page: TruthPage, memory: Memory, picture: Path | None = None) -> Pa
         return of_signal(page, page.printed.as_traced())
     printed, truth = _truth(page)
     resettable = memory.reset()
-    start = time.perf_counter()
+    clock = Clock()
     outcome: PageMeasurement | None = None
     refused, pixels = "", 0
     try:
@@ -128,10 +143,21 @@ def measured(page: TruthPage, memory: Memory, picture: Path | None = None) -> Pa
         outcome = measure_page(traced)
     except PulseEdgeError as error:
         refused = str(error)
-    seconds = time.perf_counter() - start
+    seconds, processor_seconds = clock.read()
     peak = memory.peak() if resettable else None
     empty = PageResult(
-        page.name, page.group, refused, page.scale_printed, "", (), (), seconds, peak, pixels
+        name=page.name,
+        group=page.group,
+        refused=refused,
+        scale_printed=page.scale_printed,
+        layout="",
+        leads=(),
+        comparisons=(),
+        seconds=seconds,
+        processor_seconds=processor_seconds,
+        peak_bytes=peak,
+        pixels=pixels,
+        kind=page.kind,
     )
     if picture is not None:
         picture.write_bytes(
@@ -151,11 +177,22 @@ def measured(page: TruthPage, memory: Memory, picture: Path | None = None) -> Pa
 
 def of_signal(page: TruthPage, signal: TracedSignal) -> PageResult:
     """Measure a signal of a page's recording; there is no other truth than the marks."""
-    start = time.perf_counter()
+    clock = Clock()
     result = measure_signal(signal)
-    seconds = time.perf_counter() - start
-    rows = _comparisons(result, None, page)
-    return PageResult(page.name, page.group, "", True, signal.layout, (), rows, seconds, None, 0)
+    seconds, processor_seconds = clock.read()
+    return PageResult(
+        name=page.name,
+        group=page.group,
+        refused="",
+        scale_printed=True,
+        layout=signal.layout,
+        leads=(),
+        comparisons=_comparisons(result, None, page),
+        seconds=seconds,
+        processor_seconds=processor_seconds,
+        peak_bytes=None,
+        pixels=0,
+    )
 
 
 def _truth(page: TruthPage) -> tuple[PrintedSignal | None, SignalMeasurements | None]:

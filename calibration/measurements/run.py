@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+import click
 import cv2
 
 from calibration.files import fresh_folder
@@ -25,6 +26,8 @@ from pulse_edge.errors import UsageError
 from pulse_edge.machine import cpu
 
 PROGRAMS = ("pulse-edge", "numpy", "opencv-python-headless", "pillow")
+PROGRESS = 20
+"""Pages after which the process of a set says how far it is."""
 LIMITS = (
     "Truth is named in each table. Marks of cardiologists were set on the recordings. The printed "
     "signal is measured by the same program, so that an error of delineation that is the same on "
@@ -108,6 +111,8 @@ def _measured_pages(
     for number, page in enumerate(pages(plan, name)):
         picture = None if folder is None or page.picture is None else folder / f"{number}.jpg"
         results.append(measured(page, memory, picture))
+        if number % PROGRESS == PROGRESS - 1:
+            click.echo(f"{name}: {number + 1} pages measured", err=True)
         if picture is not None:
             pictures[page.name] = picture
     return results, pictures

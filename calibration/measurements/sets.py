@@ -131,7 +131,7 @@ def _synthetic(plan: Plan) -> Iterator[TruthPage]:
         pixels, printed = synthetic(recording, style)
         name = f"{recording.name} {_words(style)}"
         page = TruthPage(name, recording.name, encoded(pixels), printed)
-        yield _with_marks(page, recording, style)
+        yield _with_marks(page, recording, style, style.layout)
 
 
 def _distorted(plan: Plan) -> Iterator[TruthPage]:
@@ -144,7 +144,8 @@ def _distorted(plan: Plan) -> Iterator[TruthPage]:
         strength = float(rng.uniform(low, high))
         picture = encoded(distort(pixels, strength, rng), "JPEG")
         name = f"{recording.name} {kind} {strength:.2f} {_words(style)}"
-        yield _with_marks(TruthPage(name, recording.name, picture, printed), recording, style)
+        page = TruthPage(name, recording.name, picture, printed)
+        yield _with_marks(page, recording, style, kind)
 
 
 def _scans(plan: Plan) -> Iterator[TruthPage]:
@@ -157,7 +158,8 @@ def _scans(plan: Plan) -> Iterator[TruthPage]:
         pixels, printed = synthetic(recording, finer)
         picture = encoded(distort(pixels, float(rng.uniform(0.2, 1.0)), rng))
         name = f"{recording.name} {kind} {_words(style)}"
-        yield _with_marks(TruthPage(name, recording.name, picture, printed), recording, style)
+        page = TruthPage(name, recording.name, picture, printed)
+        yield _with_marks(page, recording, style, kind)
 
 
 def _photos(plan: Plan) -> Iterator[TruthPage]:
@@ -191,9 +193,12 @@ def _words(style: PageStyle) -> str:
     return f"{style.layout} {style.speed:g} mm/s {style.gain:g} mm/mV"
 
 
-def _with_marks(page: TruthPage, recording: MarkedRecording, style: PageStyle) -> TruthPage:
+def _with_marks(
+    page: TruthPage, recording: MarkedRecording, style: PageStyle, kind: str
+) -> TruthPage:
     return replace(
         page,
+        kind=kind,
         marks=recording.marks,
         paced=recording.paced,
         scale_printed=scale_printed(style),

@@ -46,7 +46,7 @@ def _summary(sets: Sequence[SetFigures]) -> Table:
         "wrong leads",
         "rate within 5 bpm",
         "rate not measurable",
-        "seconds, median and most",
+        "processor seconds, median and most",
         "MiB",
     )
     rows = []
@@ -69,10 +69,12 @@ def _summary(sets: Sequence[SetFigures]) -> Table:
             )
         )
     note = (
-        "Medians and shares with 95 % intervals of a bootstrap over recordings. Wrong: of the "
+        "Medians and shares with 95 % intervals of a bootstrap over recordings; shares of none or "
+        "all with the exact interval. Wrong: of the "
         "reported leads, those with a correlation below 0.8 to the printed signal. Rate: against "
         f"{PRINTED}, where there is one, of the rates that were measured. MiB: most resident "
-        "memory above that of the program before its first page."
+        "memory above that of the program before its first page. Processor seconds: on one core "
+        "without other work, from the file to the measurements."
     )
     return Table("All sets", head, tuple(rows), note)
 
@@ -100,6 +102,7 @@ def of_set(figures: SetFigures) -> Iterator[Table]:
     yield standard(f"{figures.title}: mean and deviation from {MARKS}", figures.agreements)
     yield p_waves(f"{figures.title}: P waves", figures.presences)
     yield _tracing(figures)
+    yield _kinds(figures)
     yield _reasons(figures)
 
 
@@ -182,6 +185,23 @@ def _tracing(figures: SetFigures) -> Table:
             "gain is not printed are left out of SNR, leads and values."
         )
     return Table(f"{figures.title}: traces", head, rows, note)
+
+
+def _kinds(figures: SetFigures) -> Table:
+    head = ("pages", "count", "nothing traced", "SNR, dB", "leads reported", "correlation", "wrong")
+    rows = tuple(
+        (
+            one.kind,
+            str(one.pages),
+            share(one.untraced),
+            with_interval(one.snr),
+            share(one.leads.coverage),
+            with_interval(one.leads.correlation, 3),
+            share(one.leads.wrong),
+        )
+        for one in figures.kinds
+    )
+    return Table(f"{figures.title}: by kind", head, rows)
 
 
 def _reasons(figures: SetFigures) -> Table:

@@ -216,10 +216,23 @@ def forget(folder: Path | None) -> None:
     "-o", "--out", type=PATH, metavar="FILE", show_default="standard output", help="File to write."
 )
 @click.option("--overwrite", is_flag=True, help="Replace the file if it exists.")
-def export(folder: Path | None, form: str, out: Path | None, overwrite: bool) -> None:
+@click.option(
+    "--local-test-set",
+    "test_set",
+    type=PATH,
+    metavar="DIR",
+    help="Write instead the confirmed pages whose pictures are retained, with the readers' "
+    "verdicts, into a new folder for `python -m calibration`.",
+)
+def export(
+    folder: Path | None, form: str, out: Path | None, overwrite: bool, test_set: Path | None
+) -> None:
     """Verify the log and write all of it."""
     log = AuditLog(folder)
     log.verify()
+    if test_set is not None:
+        _write_test_set(log, test_set)
+        return
     lines = (_table if form == "csv" else _json_lines)(log)
     if out is None:
         for line in lines:  # cells are harmless already, and a table's lines end with CR and LF
@@ -236,6 +249,24 @@ def export(folder: Path | None, form: str, out: Path | None, overwrite: bool) ->
             f"{out}: cannot be written ({e.strerror}). Choose another place."
         ) from None
     Console().note(f"written: {out}")
+
+
+def _write_test_set(log: AuditLog, folder: Path) -> None:
+    from pulse_edge.audit_log import local_test_set
+
+    result = local_test_set.write(log, folder)
+    pages = counted(result.pages, "page", "pages")
+    say(f"{folder}: {pages}, {counted(result.questions, 'question', 'questions')}\n")
+    left_out = (
+        (result.without_picture, "no retained picture"),
+        (result.without_verdict, "no verdict of present or absent"),
+    )
+    for number, reason in left_out:
+        if number:
+            Console().note(
+                f"left out: {counted(number, 'page', 'pages')} with {reason}", always=True
+            )
+    Console().note("The folder holds patients' pages: keep it as you keep theirs.", always=True)
 
 
 def _json_lines(log: AuditLog) -> Iterator[str]:

@@ -16,7 +16,7 @@ from pulse_edge.audit_log.log import AuditLog
 from pulse_edge.cli import options
 from pulse_edge.cli.console import say
 from pulse_edge.cli.options import PATH
-from pulse_edge.common.files import replacing
+from pulse_edge.common.files import replacing, write_whole
 from pulse_edge.common.text import one_line
 from pulse_edge.errors import OutputError, UsageError
 
@@ -48,9 +48,18 @@ _CONFIRMED = re.compile(r"-confirmed(-\d+)?$")
 @click.option("--reject", is_flag=True, help="Reject the report as a whole.")
 @click.option("--conclusion", default="", metavar="TEXT", help="Your conclusion, printed first.")
 @click.option("--comment", default="", metavar="TEXT", help="Your comment on the report.")
+@click.option(
+    "--pdf",
+    "page",
+    type=PATH,
+    metavar="PAGE",
+    help="Write a PDF of the confirmed report too, with the picture of PAGE, the file that was read.",
+)
 @options.audit_log
 @options.retain
-def confirm(file: Path, folder: Path | None, retain: int | None, **decisions: Any) -> None:
+def confirm(
+    file: Path, page: Path | None, folder: Path | None, retain: int | None, **decisions: Any
+) -> None:
     """Confirm a report as its reader.
 
     REPORT.json comes from `interpret --format json`. The confirmed report is a new file in the same
@@ -63,9 +72,39 @@ def confirm(file: Path, folder: Path | None, retain: int | None, **decisions: An
 
     report = stored.read(file)
     result = confirmed(report, _confirmation(report, decisions))
+    contents = {".json": result.to_json().encode() + b"\n"}
+    if page is not None:
+        contents[".pdf"] = _pdf(result, page)
     logger = ConfirmationLogger(AuditLog(folder), retain)
-    target = _write(file, result, lambda: logger(dataclasses.asdict(result)))
-    say(f"{result.overread}\n{target}\n")
+    paths = _write(file, contents, lambda: logger(dataclasses.asdict(result)))
+    say("".join(f"{line}\n" for line in (result.overread, *paths)))
+
+
+def _pdf(report: Report, file: Path) -> bytes:
+    """Return the PDF of a report with the picture of its page.
+
+    Raises UsageError for another page than the report's, ScanError for one that cannot be read.
+    """
+    from pulse_edge.audit_log.entries import page_number
+    from pulse_edge.page import admission
+    from pulse_edge.page.reader import Document, UnreadablePage
+    from pulse_edge.report import pdf
+
+    pdf.require_typst()
+    number = page_number(report.file) or 1
+    with Document(file) as document:
+        page = next(itertools.islice(document, number - 1, None), None)
+        if page is None or document.sha256 != report.page_sha256:
+            raise UsageError(
+                f"--pdf {file}: is not the page of this report, {one_line(report.file)}. Name the "
+                "file that was read."
+            )
+    if isinstance(page, UnreadablePage):
+        raise page.error
+    if report.quality is None:
+        return pdf.to_pdf(report, page.image)
+    checked = admission.check(page, straighten=report.quality["changed"])
+    return pdf.to_pdf(report, checked.flat.image)
 
 
 def _confirmation(report: Report, decisions: Mapping[str, Any]) -> Confirmation:
@@ -122,24 +161,28 @@ def _changes(
     return tuple(changed), tuple(added)
 
 
-def _write(file: Path, report: Report, log: Callable[[], object]) -> Path:
-    """Write the confirmed report next to `file` and log it: both happen, or none does.
+def _write(file: Path, contents: Mapping[str, bytes], log: Callable[[], object]) -> list[Path]:
+    """Write the confirmed report next to `file` and log it; return the paths, by their endings.
 
-    The file gets its name when the entry is in the log. Raises OutputError.
+    The JSON file gets its name when the entry is in the log: without an entry there is no file.
+    Raises OutputError.
     """
     stem = _CONFIRMED.sub("", file.stem)
     for number in itertools.count(1):
-        target = file.with_name(f"{stem}-confirmed{'' if number == 1 else f'-{number}'}.json")
-        if not os.path.lexists(target):
+        name = f"{stem}-confirmed{'' if number == 1 else f'-{number}'}"
+        paths = [file.with_name(f"{name}{ending}") for ending in contents]
+        if not any(map(os.path.lexists, paths)):
             break
     try:
-        with replacing(target, overwrite=False) as out:
-            out.write(report.to_json().encode() + b"\n")
+        with replacing(paths[0], overwrite=False) as out:
+            out.write(contents[".json"])
             out.flush()
             log()
+        for path in paths[1:]:
+            write_whole(path, (contents[path.suffix],))
     except OSError as e:
         raise OutputError(
-            f"{target}: cannot be written ({e.strerror}). Make room, or copy the report to another "
-            "folder and confirm it there."
+            f"{e.filename or paths[0]}: cannot be written ({e.strerror}). Make room, or copy the "
+            "report to another folder and confirm it there."
         ) from e
-    return target
+    return paths

@@ -10,7 +10,7 @@ import click
 from pulse_edge.cli import options
 from pulse_edge.cli.console import Console
 from pulse_edge.cli.options import ReadyCommand
-from pulse_edge.errors import EngineError
+from pulse_edge.errors import EngineError, UsageError
 
 LIBRARIES = ("starlette", "uvicorn", "python_multipart")
 
@@ -31,6 +31,27 @@ LIBRARIES = ("starlette", "uvicorn", "python_multipart")
     show_default="web in this user's state directory",
     help="Folder for uploads, results and the queue.",
 )
+@click.option(
+    "--phone", is_flag=True, help="Let paired phones in the same network photograph pages."
+)
+@click.option(
+    "--phone-address",
+    metavar="ADDRESS",
+    show_default="the one that the routing table gives",
+    help="This laptop's IP address in the phones' network.",
+)
+@click.option(
+    "--phone-port",
+    type=click.IntRange(0, 65535),
+    default=8413,
+    show_default=True,
+    help="Port for phones; 0 takes a free one.",
+)
+@click.option(
+    "--phone-plain-http",
+    is_flag=True,
+    help="Serve phones without encryption: others in the network can read pictures and answers.",
+)
 @options.questions
 @options.findings
 @options.max_tokens
@@ -38,20 +59,33 @@ LIBRARIES = ("starlette", "uvicorn", "python_multipart")
 @options.page
 @options.measurement
 @options.retain
-def serve(port: int, open_browser: bool, folder: Path | None, **values: Any) -> None:
+def serve(
+    port: int,
+    open_browser: bool,
+    folder: Path | None,
+    phone: bool,
+    phone_address: str | None,
+    phone_port: int,
+    phone_plain_http: bool,
+    **values: Any,
+) -> None:
     """Serve a local page for uploading, reading and asking about pages.
 
-    Only this machine, and only this user, can open the page. Ctrl-C ends the server; pages that
-    wait are read after the next start.
+    Only this machine, and only this user, can open the page. With --phone, phones that were paired
+    by a code on the page can send pictures. Ctrl-C ends the server; pages that wait are read after
+    the next start.
     """
     _require_libraries()
     from pulse_edge.errors import ServeError
     from pulse_edge.web import server
-    from pulse_edge.web.options import ServeOptions, default_folder
+    from pulse_edge.web.options import PhoneOptions, ServeOptions, default_folder
 
     console, request = Console(), options.request(values)
     place = folder or default_folder()
-    serve_options = ServeOptions(request, place, port=port, open_browser=open_browser)
+    phones = PhoneOptions(phone_address, phone_port, not phone_plain_http) if phone else None
+    if phones is None and (phone_address or phone_plain_http):
+        raise UsageError("--phone-address and --phone-plain-http: are for --phone. Add it.")
+    serve_options = ServeOptions(request, place, port=port, phone=phones, open_browser=open_browser)
     try:
         server.run(serve_options, lambda text: console.note(text, always=True))
     except ServeError:

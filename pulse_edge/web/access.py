@@ -1,4 +1,4 @@
-"""Who may use the local page: the user who can read the token file, and nobody else on the machine.
+"""Who may use the local page: the user who can read the token file, alone on this machine.
 
 `token` in the folder is for programs (`Authorization: Bearer`). `link` holds the address that opens
 the page in a browser: it works once, gives the browser a session cookie, and is replaced. Both
@@ -32,7 +32,7 @@ class Identity:
     kind: Literal["local", "api", "phone"]
     """A browser with a session, a program with the token, or a paired phone."""
     session: str = ""
-    """The session cookie, or the phone's id."""
+    """The session's or phone's cookie."""
 
     @property
     def csrf(self) -> str:
@@ -47,6 +47,18 @@ def csrf_token(session: str) -> str:
 
 class Access:
     """The tokens of one folder, and the sessions that were opened with them."""
+
+    cookie = COOKIE
+    """Name of the session's cookie."""
+    open_paths = ("/static/",)
+    """Beginnings of the paths that need no session: files of the package."""
+    file_paths = ("/upload",)
+    """Paths that take files in a form."""
+    stranger = (
+        "This browser has no session. Start `pulse-edge serve --open` again, or open the link that "
+        "`pulse-edge serve` shows: it works once."
+    )
+    """What a browser without a session reads."""
 
     def __init__(self, folder: Path, sessions: list[str]) -> None:
         """Read the token file, or write it the first time. `sessions`: SHA-256 of valid cookies.
@@ -96,8 +108,8 @@ class Access:
 
     def of_cookie(self, cookie: str) -> Identity | None:
         """Return the identity of a session cookie; None for an unknown one."""
-        known = 0 < len(cookie) <= _LONGEST and _digest(cookie) in self._sessions
-        return Identity("local", cookie) if known else None
+        valid = 0 < len(cookie) <= _LONGEST and _digest(cookie) in self._sessions
+        return Identity("local", cookie) if valid else None
 
     def of_bearer(self, authorization: str) -> Identity | None:
         """Return the identity of an `Authorization` header; None for a wrong one."""

@@ -6,10 +6,12 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pulse_edge.web.options import Limits
+from pulse_edge.web.responses import problem
 
 
 class BodyTooLong(Exception):
@@ -57,10 +59,14 @@ class BodyLimits:
         except BodyTooLong:
             if not started:
                 text = f"The upload is longer than {limit >> 20} MiB. Scan the page at 300 dpi."
-                await _answer(sender, 413, text if holds_files else "The form is too long.")
+                text = text if holds_files else "The form is too long."
+                await _answer(
+                    scope, receive, sender, problem(Request(scope), 413, text, "too_large")
+                )
         except BodyTooSlow:
             if not started:
-                await _answer(sender, 408, "The upload stopped, or is too slow. Send it again.")
+                text = "The upload stopped, or is too slow. Send it again."
+                await _answer(scope, receive, sender, problem(Request(scope), 408, text, "timeout"))
 
     def _bounded(self, receive: Receive, limit: int) -> Receive:
         size, whole, begun = 0, False, self._clock()
@@ -95,12 +101,8 @@ def _declared(scope: Scope) -> int | None:
     return None
 
 
-async def _answer(send: Send, status: int, text: str) -> None:
-    headers = [
-        (b"content-type", b"text/plain; charset=utf-8"),
-        (b"connection", b"close"),
-        (b"cache-control", b"no-store"),
-        (b"x-content-type-options", b"nosniff"),
-    ]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": text.encode()})
+async def _answer(scope: Scope, receive: Receive, send: Send, response: Response) -> None:
+    """Answer a request whose body was not read, and close the connection."""
+    more = {"connection": "close", "cache-control": "no-store", "x-content-type-options": "nosniff"}
+    response.headers.update(more)
+    await response(scope, receive, send)

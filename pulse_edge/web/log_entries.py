@@ -63,7 +63,7 @@ def append(log: AuditLog, entry: Entry, pictures: Path) -> None:
 
 def present(log: AuditLog, keys: Sequence[str]) -> set[str]:
     """Return which ids the log has. Raises AuditLogError where it cannot be read."""
-    wanted = set(keys)
-    if not wanted or not (log.folder / "entries.log").exists():
+    ids = set(keys)
+    if not ids or not (log.folder / "entries.log").exists():
         return set()
-    return {entry.fields[ID] for entry in log.entries() if entry.fields.get(ID) in wanted}
+    return {entry.fields[ID] for entry in log.entries() if entry.fields.get(ID) in ids}

@@ -160,22 +160,28 @@ class _Worker:
         """Answer a job and return the report; the lists show a stopped job how far it came."""
         encoded.append(self._encoded(model, session, job))
         page, limit = encoded[0], session.request.answer.max_tokens
-        asked = job["do"] == "ask"
-        questions: Sequence[str] = [job["question"]] if asked else session.request.answer.questions
+        is_question = job["do"] == "ask"
+        grammar = None if is_question else session.request.answer.grammar
+        if grammar is not None:
+            model.check_grammar(grammar, limit)
+        rules = None if grammar is None else grammar.text
+        questions: Sequence[str] = (
+            [job["question"]] if is_question else session.request.answer.questions
+        )
         history = [(question, answer) for question, answer in job.get("history", ())]
         for question in questions:
-            answering.append(model.ask(page, question, limit, history))
-            self._speak(answering[-1])
-        findings = () if asked else session.findings(model, page)
+            answering.append(model.ask(page, question, limit, history, grammar=rules))
+            self._speak(answering[-1], model.notices(page))
+        findings = () if is_question else session.findings(model, page)
         report = dataclasses.asdict(model.report(page, answering, findings))
         tokens = sum(one.tokens for one in answering)
         self._pace.measured(report["seconds"], page.tiles, len(page.image_tokens), tokens)
         return report
 
-    def _speak(self, answering: Answering) -> None:
-        """Run an answer and send its text."""
+    def _speak(self, answering: Answering, notices: Sequence[str]) -> None:
+        """Run an answer and send its text, after what must be read before it."""
         if answering.question:
-            self._pipe.send({"event": "answer", "job": self._job})
+            self._pipe.send({"event": "answer", "job": self._job, "notices": notices})
         for text in answering:
             self._pipe.send({"event": "text", "job": self._job, "text": text})
             self._progress("answer", answering.tokens, max(ANSWER_TOKENS, answering.tokens))

@@ -40,6 +40,26 @@ class Limits:
     """Slowest upload that is accepted, on average after the first `idle_seconds`."""
 
 
+PHONE_PORT = PORT + 1
+"""Port of the phones' page unless another is named."""
+
+
+@dataclass(frozen=True)
+class PhoneOptions:
+    """How phones in the same network reach this laptop."""
+
+    address: str | None = None
+    """This laptop's address in that network; None: the one that its routing table gives."""
+    port: int = PHONE_PORT
+    """Port to listen on; 0: a free one."""
+    encrypted: bool = True
+    """TLS with a certificate made here; False: plain HTTP, which others in the network can read."""
+    limits: Limits = field(
+        default_factory=lambda: Limits(upload_bytes=32 << 20, uploads=8, streams=0, connections=64)
+    )
+    """What phones may take of the server, all together."""
+
+
 @dataclass(frozen=True)
 class ServeOptions:
     """Everything that `pulse-edge serve` is asked to do."""
@@ -52,6 +72,8 @@ class ServeOptions:
     """Address to listen on."""
     port: int = PORT
     """Port to listen on; 0: a free one."""
+    phone: PhoneOptions | None = None
+    """None: the server cannot be reached from any other machine."""
     open_browser: bool = False
     """Open the page in the browser when the server listens."""
     limits: Limits = field(default_factory=Limits)

@@ -155,7 +155,8 @@ def _render(job: Mapping[str, Any]) -> str:
 
 def _check(job: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return for each page what `check --json` prints, or its error."""
-    return _each_page(job, lambda page: facts(_admitted(page, True, False).checked))
+    straighten = job["rectify"]
+    return _each_page(job, lambda page: facts(admission.check(page, straighten=straighten).checked))
 
 
 def _measure(job: Mapping[str, Any]) -> list[dict[str, Any]]:

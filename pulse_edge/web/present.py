@@ -55,7 +55,10 @@ class Moment:
     def _with_running(self, stored: Reading, running: Running) -> Reading:
         number, text, progress = running.job.turn, running.text, running.progress
         if not number:
-            return dataclasses.replace(stored, state="reading", text=text, progress=progress)
+            notices = running.notices
+            return dataclasses.replace(
+                stored, state="reading", text=text, notices=notices, progress=progress
+            )
         turns = tuple(
             dataclasses.replace(turn, state="running", text=text) if turn.number == number else turn
             for turn in stored.turns

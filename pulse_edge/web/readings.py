@@ -72,6 +72,8 @@ class Reading:
     progress: Progress | None = None
     text: str = ""
     """The answer as far as it has come."""
+    notices: tuple[str, ...] = ()
+    """What must be read before the answer; there from its first word on, and in the report."""
     admission: dict[str, Any] | None = None
     """What `check --json` prints."""
     measurements: dict[str, Any] | None = None
@@ -126,6 +128,18 @@ class PageRequest:
     max_tokens: int | None = None
     age_years: float | None = None
     sex: Literal["male", "female"] | None = None
+    no_rectify: bool = False
+    """Leave the page's pixels as they are."""
+    force: bool = False
+    """Read the page though it is refused."""
+    image_tokens: str | None = None
+    """Image tokens that are read; None: as the server was started."""
+    no_measure: bool = False
+    """Measure no trace, check no statement."""
+    json_schema: Any = None
+    """JSON Schema that each answer satisfies; None: free text."""
+    history: tuple[tuple[str, str], ...] = ()
+    """Earlier questions about the page, each with its answer, as a client brings them."""
     priority: bool = field(default=False)
     """Read before the pages that wait, as for a client that holds a connection open."""
 
@@ -148,12 +162,24 @@ class PageRequest:
             max_tokens=_whole("max_tokens", given.get("max_tokens")),
             age_years=_age(given.get("age_years")),
             sex=sex,
+            no_rectify=bool(_flag("no_rectify", given.get("no_rectify"))),
+            force=bool(_flag("force", given.get("force"))),
+            image_tokens=given.get("image_tokens"),
+            no_measure=bool(_flag("no_measure", given.get("no_measure"))),
+            json_schema=given.get("json_schema"),
+            history=_history(given.get("history", ())),
             priority=bool(given.get("priority", False)),
         )
 
     def to_json(self) -> dict[str, Any]:
         """Return what the database stores."""
         return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, stored: dict[str, Any]) -> PageRequest:
+        """Return the request of `to_json`."""
+        given = stored | {"questions": tuple(stored["questions"])}
+        return cls(**given | {"history": _history(stored.get("history", ()))})
 
 
 def check_question(question: str) -> None:
@@ -165,6 +191,10 @@ def check_question(question: str) -> None:
             f"the question has {len(question):,} characters; {MAX_QUESTION:,} is the limit. "
             "Shorten it."
         )
+
+
+def _history(turns: Any) -> tuple[tuple[str, str], ...]:
+    return tuple((question, answer) for question, answer in turns)
 
 
 def _flag(name: str, value: Any) -> bool | None:

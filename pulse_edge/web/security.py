@@ -9,22 +9,18 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
 from urllib.parse import parse_qs, urlsplit
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pulse_edge.web.access import COOKIE, Access, Identity, csrf_token
+from pulse_edge.web.access import Identity, csrf_token
 from pulse_edge.web.responses import problem
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
-OPEN_PATHS = ("/static/", "/p/")
-"""Paths that need no session: files of the package, and the phone's own pages, which check the
-phone's token."""
 CSRF_FIELD, CSRF_HEADER = "csrf", "x-csrf-token"
-MULTIPART_PATHS = ("/upload",)
-"""Paths that take files in a form, and check its first field themselves while it streams in."""
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -33,7 +29,7 @@ HEADERS = {
     "content-security-policy": POLICY,
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
-    "referrer-policy": "no-referrer",
+    "referrer-policy": "same-origin",  # with no-referrer browsers send forms with `Origin: null`
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(self), microphone=(), geolocation=()",
@@ -47,13 +43,42 @@ def allowed_hosts(names: Sequence[str], port: int) -> frozenset[str]:
     )
 
 
+class Gate(Protocol):
+    """Who may use one port: the user at the laptop, or paired phones."""
+
+    @property
+    def cookie(self) -> str:
+        """Name of the session's cookie."""
+
+    @property
+    def open_paths(self) -> tuple[str, ...]:
+        """Beginnings of the paths that need no session."""
+
+    @property
+    def file_paths(self) -> tuple[str, ...]:
+        """Paths that take files in a form, and check its first field while it streams in."""
+
+    @property
+    def stranger(self) -> str:
+        """What a client without a session reads."""
+
+    def of_cookie(self, cookie: str, /) -> Identity | None:
+        """Return the identity of a cookie; None for an unknown one."""
+
+    def of_bearer(self, authorization: str, /) -> Identity | None:
+        """Return the identity of an `Authorization` header; None for a wrong one."""
+
+    def open_session(self, token: str, /) -> str | None:
+        """Return a new cookie for the token of a link; None for a wrong one."""
+
+
 class Guard:
     """ASGI middleware: lets a request through, or answers it itself."""
 
     def __init__(
         self,
         app: ASGIApp,
-        access: Access,
+        access: Gate,
         hosts: frozenset[str],
         form_bytes: int,
         remember: Callable[[str], Awaitable[None]],
@@ -75,7 +100,7 @@ class Guard:
         if (
             refusal is None
             and getattr(request.state, "csrf_due", False)
-            and not _has_files(request)
+            and not self._has_files(request)
         ):
             body = await _body(request, self._form_bytes)
             if body is None:
@@ -96,26 +121,22 @@ class Guard:
         if request.method not in SAFE and not self._same_origin(request):
             return problem(request, 403, "The request comes from another site.", "origin")
         path = request.url.path
-        if path.startswith(OPEN_PATHS):
+        if path.startswith(self._access.open_paths):
             return None
         if self._opens_session(request):
             return None
         identity = self._identity(request)
         if identity is None:
-            why = (
-                "This browser has no session. Start `pulse-edge serve --open` again, or open the "
-                "link that `pulse-edge serve` shows: it works once."
-            )
-            return problem(request, 401, why, "unauthorized")
+            return problem(request, 401, self._access.stranger, "unauthorized")
         request.state.identity = identity
-        if request.method not in SAFE and identity.kind == "local":
+        if request.method not in SAFE and identity.kind != "api":
             return self._csrf_refusal(request, identity)
         return None
 
     def _identity(self, request: Request) -> Identity | None:
         if authorization := request.headers.get("authorization"):
             return self._access.of_bearer(authorization)
-        return self._access.of_cookie(request.cookies.get(COOKIE, ""))
+        return self._access.of_cookie(request.cookies.get(self._access.cookie, ""))
 
     def _same_origin(self, request: Request) -> bool:
         """Whether a changing request comes from our own page, or from a program without a page."""
@@ -136,7 +157,7 @@ class Guard:
         if (given := request.headers.get(CSRF_HEADER)) is not None:
             return None if valid_csrf(given, identity) else csrf_problem(request)
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind != "application/x-www-form-urlencoded" and not _has_files(request):
+        if kind != "application/x-www-form-urlencoded" and not self._has_files(request):
             return csrf_problem(request)
         request.state.csrf_due = True
         return None
@@ -155,15 +176,16 @@ class Guard:
             return problem(request, 403, why, "link")
         response = RedirectResponse("/", 303)
         secure = request.url.scheme == "https"
-        response.set_cookie(COOKIE, cookie, httponly=True, samesite="strict", secure=secure)
+        name = self._access.cookie
+        response.set_cookie(name, cookie, httponly=True, samesite="strict", secure=secure)
         await self._remember(cookie)
         return response
 
-
-def _has_files(request: Request) -> bool:
-    """Whether the request is a form with files; its route checks the token in the first field."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    return kind == "multipart/form-data" and request.url.path in MULTIPART_PATHS
+    def _has_files(self, request: Request) -> bool:
+        """Whether the request is a form with files; its route checks the token in the first
+        field."""
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        return kind == "multipart/form-data" and request.url.path in self._access.file_paths
 
 
 async def _body(request: Request, limit: int) -> bytes | None:

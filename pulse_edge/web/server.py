@@ -7,18 +7,24 @@ import contextlib
 import socket
 import sys
 import webbrowser
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from pulse_edge.common.database import is_locked
 from pulse_edge.common.files import write_text
 from pulse_edge.errors import ServeError
 from pulse_edge.web.access import Access, read_link
 from pulse_edge.web.app import create_app
-from pulse_edge.web.options import ServeOptions
+from pulse_edge.web.certificate import Certificate, certificate_for
+from pulse_edge.web.local_network import own_address
+from pulse_edge.web.options import PhoneOptions, ServeOptions
+from pulse_edge.web.phone import PhonePort
+from pulse_edge.web.phone_app import create_phone_app
+from pulse_edge.web.phones import Phones
 from pulse_edge.web.security import allowed_hosts
 from pulse_edge.web.service import Service
 
@@ -98,7 +104,45 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def bind(host: str, port: int) -> socket.socket:
+class PhoneServer:
+    """The second server, whose only pages are those of paired phones."""
+
+    def __init__(self, service: Service, options: ServeOptions, listener: socket.socket) -> None:
+        """Make its certificate. Raises ServeError."""
+        phone = options.phone
+        assert phone is not None  # there is a listener
+        address, port = listener.getsockname()[:2]
+        certificate = certificate_for(address, options.folder) if phone.encrypted else None
+        host = f"[{address}]" if ":" in address else address
+        self.port = PhonePort(
+            service,
+            Phones(options.folder),
+            f"http{'s' if phone.encrypted else ''}://{host}:{port}",
+            None if certificate is None else certificate.fingerprint,
+        )
+        app = create_phone_app(self.port, phone, allowed_hosts([host], port))
+        self._listener = listener
+        self._server = _SecondServer(config(phone, app, certificate))
+
+    async def serve(self) -> None:
+        """Serve until `stop`."""
+        await self._server.serve([self._listener])
+
+    def stop(self) -> None:
+        """End it after the requests that run."""
+        self._server.should_exit = True
+
+
+class _SecondServer(uvicorn.Server):
+    """Leaves the process's signals to the first server."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Change no signal handler."""
+        yield
+
+
+def bind(host: str, port: int, option: str = "--port") -> socket.socket:
     """Return a listening socket. Raises ServeError where the port is in use."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
@@ -114,7 +158,7 @@ def bind(host: str, port: int) -> socket.socket:
         why = getattr(e, "strerror", None) or e
         raise ServeError(
             f"{host}:{port}: cannot be listened on ({why}). Another program may use this port: "
-            "choose another with --port."
+            f"choose another with {option}."
         ) from None
     return listener
 
@@ -125,20 +169,28 @@ def run(options: ServeOptions, note: Callable[[str], None]) -> None:
     Raises ServeError, FolderError, AuditLogError where serving cannot begin. `note` gets lines for
     the terminal.
     """
-    listener = bind(options.host, options.port)
-    with contextlib.closing(listener):
-        asyncio.run(_serve(options, listener, note))
+    with contextlib.ExitStack() as sockets:
+        listener = sockets.enter_context(bind(options.host, options.port))
+        phones = None
+        if options.phone is not None:
+            address = own_address(options.phone.address)
+            phones = sockets.enter_context(bind(address, options.phone.port, "--phone-port"))
+        asyncio.run(_serve(options, listener, phones, note))
 
 
 async def _serve(
-    options: ServeOptions, listener: socket.socket, note: Callable[[str], None]
+    options: ServeOptions,
+    listener: socket.socket,
+    phones: socket.socket | None,
+    note: Callable[[str], None],
 ) -> None:
     service = Service(options)
     try:
         access = Access(options.folder, service.store.sessions())
         port = listener.getsockname()[1]
         hosts = allowed_hosts(LOCAL_NAMES, port)
-        app = create_app(service, options, access, hosts)
+        second = None if phones is None else PhoneServer(service, options, phones)
+        app = create_app(service, options, access, hosts, None if second is None else second.port)
         async with service:
             address = f"http://{options.host}:{port}"
             link = access.new_link(address)
@@ -146,14 +198,44 @@ async def _serve(
             note("Ctrl-C ends the server; pages that wait are read after the next start.")
             if options.open_browser:
                 open_link(options.folder, link)
-            await Server(config(options, app), service.work.watchers.close).serve([listener])
+            if second is not None:
+                note(f"Phones reach it at {second.port.address} with a code from its page /phone.")
+            try:
+                await _listen(options, app, listener, service, second)
+            finally:
+                await service.work.stored(service.store.forget_sessions)
     finally:
         with contextlib.suppress(UnboundLocalError):
             access.close()
         service.store.close()
 
 
-def config(options: ServeOptions, app: Any) -> uvicorn.Config:
+async def _listen(
+    options: ServeOptions,
+    app: Any,
+    listener: socket.socket,
+    service: Service,
+    second: PhoneServer | None,
+) -> None:
+    """Serve the local page, and phones where there is a `second` server, until the end."""
+
+    def stopping() -> None:
+        service.work.watchers.close()
+        if second is not None:
+            second.stop()
+
+    phones = None if second is None else asyncio.create_task(second.serve())
+    try:
+        await Server(config(options, app), stopping).serve([listener])
+    finally:
+        if second is not None and phones is not None:
+            second.stop()
+            await phones
+
+
+def config(
+    options: ServeOptions | PhoneOptions, app: Any, certificate: Certificate | None = None
+) -> uvicorn.Config:
     """Return how the application is served: HTTP/1.1 alone, bounded, without a log of requests."""
     limits = {
         "header_seconds": options.limits.header_seconds,
@@ -161,6 +243,8 @@ def config(options: ServeOptions, app: Any) -> uvicorn.Config:
     }
     return uvicorn.Config(
         app,
+        ssl_keyfile=None if certificate is None else certificate.key,
+        ssl_certfile=None if certificate is None else certificate.certificate,
         http=type("Protocol", (BoundedProtocol,), limits),
         ws="none",
         lifespan="off",
@@ -191,8 +275,11 @@ def open_link(folder: Path, link: str) -> None:
 
 
 def open_running(folder: Path) -> bool:
-    """Open the page of a server that already runs; return whether there is one."""
-    link = read_link(folder)
+    """Open the page of a server that already runs; return whether there is one.
+
+    A link that a killed server has left leads to whoever listens on its port now.
+    """
+    link = read_link(folder) if is_locked(folder) else None
     if link is not None:
         open_link(folder, link)
     return link is not None

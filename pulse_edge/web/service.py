@@ -6,6 +6,7 @@ store.py and work.py.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import secrets
 from collections.abc import AsyncIterator
@@ -13,10 +14,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from pulse_edge.audit_log.confirmations import ConfirmationLogger
 from pulse_edge.audit_log.log import AuditLog
 from pulse_edge.common import files
 from pulse_edge.common.text import one_line
-from pulse_edge.errors import OutputError, PulseEdgeError, ServeError, UsageError
+from pulse_edge.errors import KitError, OutputError, PulseEdgeError, ServeError, UsageError
+from pulse_edge.kit import locate
+from pulse_edge.kit.manifest import Manifest
+from pulse_edge.report.overread import confirmed_json
 from pulse_edge.report.report import INTENDED_USE
 from pulse_edge.web import retention
 from pulse_edge.web.live import StopWatching
@@ -51,6 +56,8 @@ class Service:
         log.ready()
         self.store = Store(options.folder, options.request.output.retain_days)
         self.work = Work(options.request, self.store, log)
+        self._confirming = asyncio.Lock()
+        self._kit = _kit(options.request.model.kit)
 
     async def __aenter__(self) -> Service:
         await self.work.stored(retention.sweep, self.store)
@@ -147,9 +154,9 @@ class Service:
         return await self._matching(condition, values, bounded)
 
     async def _matching(self, condition: str, values: list[Any], limit: int) -> list[Reading]:
-        found = await self.work.stored(self.store.matching, condition, values, limit)
+        matching = await self.work.stored(self.store.matching, condition, values, limit)
         moment = await Moment.of(self.work)
-        return [moment.reading(stored.reading) for stored in found]
+        return [moment.reading(stored.reading) for stored in matching]
 
     async def events(self, id: str | None = None) -> AsyncIterator[Reading]:
         """Yield the current state first, then every change, at most ten a second.
@@ -209,19 +216,20 @@ class Service:
         await self.work.stop(id)
         self.work.watchers.changed(id)
 
-    async def confirm(
-        self, id: str, confirmation: dict[str, Any], entry: dict[str, Any] | None = None
-    ) -> None:
-        """Store what a reader confirmed, and append `entry` (fields) to the audit log.
+    async def confirm(self, id: str, confirmation: dict[str, Any]) -> None:
+        """Join what a reader decided to the report, and log it; a later one corrects the first.
 
-        Raises KeyError, UsageError.
+        Raises KeyError, UsageError, and AuditLogError where the log cannot be read.
         """
-        if (await self.reading(id)).report is None:
-            raise UsageError("the page has no answer that could be confirmed.")
-        key = f"{id}/confirmation/{secrets.token_hex(8)}"
-        due = None if entry is None else Entry(key, entry, None)
-        await self.work.stored(self.store.confirm, id, confirmation, due)
-        await self.work.log_all()
+        async with self._confirming:
+            reading = await self.reading(id)
+            if reading.report is None:
+                raise UsageError("the page has no answer that could be confirmed.")
+            report = confirmed_json(reading.report, confirmation)
+            fields = await self.work.in_log(ConfirmationLogger(self.work.audit_log).fields, report)
+            key = f"{id}/confirmation/{report['confirmation']['number']}"
+            await self.work.stored(self.store.confirm, id, report, Entry(key, fields, None))
+            await self.work.log_all()
         self.work.watchers.changed(id)
 
     async def force(self, id: str) -> None:
@@ -283,9 +291,15 @@ class Service:
 
     # --- one-shot ---------------------------------------------------------------------------------
 
-    async def check(self, upload: Path | bytes, name: str) -> list[dict[str, Any]]:
-        """Return for each page what `check --json` prints; nothing is stored. Raises ScanError."""
-        return await self._once("check", upload, name, {})
+    async def check(
+        self, upload: Path | bytes, name: str, options: dict[str, Any] | None = None
+    ) -> list[dict[str, Any]]:
+        """Return for each page what `check --json` prints; nothing is stored.
+
+        `options`: no_rectify. Raises ScanError, UsageError.
+        """
+        straighten = not PageRequest.of(options).no_rectify
+        return await self._once("check", upload, name, {"rectify": straighten})
 
     async def measure(
         self, upload: Path | bytes, name: str, options: dict[str, Any] | None = None
@@ -294,10 +308,8 @@ class Service:
 
         `options`: age_years, sex, force. Raises ScanError, UsageError.
         """
-        given = dict(options or {})
-        force = bool(given.pop("force", False))
-        request = PageRequest.of(given)
-        about = {"age_years": request.age_years, "sex": request.sex, "force": force}
+        request = PageRequest.of(options)
+        about = {"age_years": request.age_years, "sex": request.sex, "force": request.force}
         return await self._once("measure", upload, name, about)
 
     async def _once(
@@ -325,10 +337,20 @@ class Service:
             "intended_use": INTENDED_USE,
             "model": {"state": model.state, "reason": model.reason, "progress": model.progress},
             "kit": dict(model.about) or None,
+            "kit_id": self._kit and self._kit.id,
+            "kit_created": self._kit and self._kit.created,
             "log_error": self.work.log_error,
             "page_seconds": self.work.page_seconds,
+            "phone": self.options.phone is not None,
             "retain_days": self.options.request.output.retain_days,
         }
+
+
+def _kit(kit: Path | None) -> Manifest | None:
+    """Return the manifest of the kit that is loaded; None where there is none."""
+    with contextlib.suppress(KitError):
+        return locate.find(kit).manifest
+    return None
 
 
 @contextlib.contextmanager

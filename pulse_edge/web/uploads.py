@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from pulse_edge.errors import PulseEdgeError, UsageError
-from pulse_edge.web.options import ServeOptions
+from pulse_edge.web.options import PhoneOptions, ServeOptions
 from pulse_edge.web.responses import problem, program_error, wants_json
 from pulse_edge.web.security import CSRF_FIELD, csrf_problem, valid_csrf
 from pulse_edge.web.service import Service
@@ -93,6 +93,28 @@ async def receive(
     return form
 
 
+async def receive_body(request: Request, new_path: Callable[[], Path], name: str) -> Form:
+    """Receive a body that is a file itself, at a path of `new_path`.
+
+    Raises OSError, and what the limits of bodies raise; then no file stays.
+    """
+    form = Form(files=[(new_path(), name)])
+    try:
+        with _new_file(form.files[0][0]) as file:
+            async for piece in request.stream():
+                file.write(piece)
+    except BaseException:
+        form.discard()
+        raise
+    return form
+
+
+def _new_file(path: Path) -> IO[bytes]:
+    """Open a new file for its owner alone."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
+    return os.fdopen(handle, "wb")
+
+
 class _Parts:
     """The callbacks of the parser: one part after the other."""
 
@@ -151,10 +173,7 @@ class _Parts:
         if len(self._form.files) >= MAX_FILES:
             raise FormError(f"The form has more than {MAX_FILES} files.")
         path = self._new_path()
-        handle = os.open(
-            path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600
-        )
-        self._file = os.fdopen(handle, "wb")
+        self._file = _new_file(path)
         self._form.files.append((path, about[b"filename"].decode("utf-8", "replace")))
 
     def _data(self, data: bytes, start: int, end: int) -> None:
@@ -203,22 +222,35 @@ def token_checker(request: Request) -> Callable[[str, str], None]:
 class Receiver:
     """Receives forms, as many at a time as the limits allow."""
 
-    def __init__(self, service: Service, options: ServeOptions) -> None:
+    def __init__(self, service: Service, options: ServeOptions | PhoneOptions) -> None:
         self._service, self._limit, self._open = service, options.limits.uploads, 0
 
     async def form(self, request: Request) -> Form | Response:
         """Return a received form, or the answer to one that cannot be received."""
+        return await self._received(
+            request, receive(request, self._service.new_upload, token_checker(request))
+        )
+
+    async def body(self, request: Request, name: str) -> Form | Response:
+        """Return a form with a body that is a file itself, under a name; else as `form`."""
+        return await self._received(request, receive_body(request, self._service.new_upload, name))
+
+    async def _received(
+        self, request: Request, receiving: Coroutine[Any, Any, Form]
+    ) -> Form | Response:
         if self._open >= self._limit:
+            receiving.close()
             return problem(request, 503, "Too many uploads at once. Wait a moment.", "busy")
         if self._service.store.free_bytes() < SPARE_BYTES:
+            receiving.close()
             return problem(request, 507, "The disk is full. Free space, then upload again.", "disk")
         self._open += 1
         try:
-            return await receive(request, self._service.new_upload, token_checker(request))
+            return await receiving
         except WrongToken:
             return csrf_problem(request)
         except FormError as e:
-            return problem(request, 400, str(e), "form")
+            return problem(request, 400, str(e), "usage_error")
         except OSError as e:
             text = f"The upload cannot be written ({e.strerror}). Free space on the disk."
             return problem(request, 507, text, "disk")

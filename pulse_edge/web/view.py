@@ -187,11 +187,16 @@ def reading_view(reading: Reading) -> ReadingView:
 
 
 def _advice(reason: Json) -> Advice:
-    """Return the advice for one reason; that of a recording's own remark stays English."""
-    english = words.ADVICE.get(reason["check"])
-    if english is None:
-        return Advice(reason["advice"], "", {}, False)
+    """Return the advice for one reason.
+
+    It stays English where the catalogue's sentences are not the ones that the check gave, as for
+    the remarks on a recording.
+    """
+    english = words.ADVICE.get(reason["check"], ("", ""))
     values = {"value": float(reason["value"]), "threshold": float(reason["threshold"] or 0)}
+    sentence = " ".join(english).format(**values).replace("in 1 places", "in 1 place")
+    if sentence != reason["advice"]:
+        return Advice(reason["advice"], "", {}, False)
     return Advice(*english, values, True)
 
 

@@ -19,7 +19,7 @@ ADVICE = {
         N_("Print it, or invert its colours, and read that."),
     ),
     "ecgs": (
-        N_("There seem to be two ECGs on the picture, one below the other."),
+        N_("There seem to be two ECGs on the picture."),
         N_("Scan or cut them out one by one: an answer is about one patient."),
     ),
     "ecg": (
@@ -27,7 +27,7 @@ ADVICE = {
         N_("Check that the right file or sheet was taken."),
     ),
     "leads": (
-        N_("Only {value:.0f} of 12 leads were found."),
+        N_("Not all 12 leads are on the picture: {value:.0f} rows of traces were found."),
         N_("Take the picture again with the whole sheet in view."),
     ),
     "orientation": (

@@ -42,6 +42,7 @@ class Running:
     job: Job
     progress: Progress | None = None
     text: str = ""
+    notices: tuple[str, ...] = ()
 
 
 class Work:
@@ -76,6 +77,11 @@ class Work:
     async def stored(self, call: Callable[..., T], *arguments: Any, **named: Any) -> T:
         """Call a method of the store in its thread."""
         return await _in_thread(self._threads[0], call, *arguments, **named)
+
+    async def in_log(self, call: Callable[..., T], *arguments: Any) -> T:
+        """Call what reads the audit log in its thread, when every entry that is due is there."""
+        await self.log_all()
+        return await _in_thread(self._threads[1], call, *arguments)
 
     async def start(self) -> None:
         """Begin to work, with what an earlier process left on the list."""
@@ -239,7 +245,7 @@ class Work:
         page = await self.stored(self.store.page_of, job)
         if page is None:  # stopped or removed in between
             return
-        self.running = Running(job)
+        self.running = Running(job, Progress("encode", 0, 1, self.page_seconds))
         self.watchers.changed_all()
         try:
             event = await self.model.run(self._model_job(job, page), self._event)
@@ -269,7 +275,7 @@ class Work:
             "request": page_options.to_json(request),
         }
         if not job.turn:
-            return common | {"do": "read"}
+            return common | {"do": "read", "history": page.request.history}
         turn = page.reading.turns[job.turn - 1]
         return common | {
             "do": "ask",
@@ -285,7 +291,8 @@ class Work:
         if event["event"] == "text":
             running = replace(running, text=running.text + event["text"])
         elif event["event"] == "answer":
-            running = replace(running, text=f"{running.text}\n\n" if running.text else "")
+            text = f"{running.text}\n\n" if running.text else ""
+            running = replace(running, text=text, notices=tuple(event["notices"]))
         elif event["event"] == "progress":
             progress = (event["stage"], event["done"], event["total"], event["seconds_left"])
             running = replace(running, progress=Progress(*progress))
@@ -369,7 +376,7 @@ class Work:
 
 def _history(page: Stored, turn: int) -> list[tuple[str, str]]:
     """Return the questions and answers before a turn, as far as its conversation goes back."""
-    history: list[tuple[str, str]] = []
+    history: list[tuple[str, str]] = [*page.request.history]
     report = page.reading.report
     if report is not None:
         history += [(answer["question"], answer["text"]) for answer in report["answers"]]

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import pypdfium2
 import pytest
 from confirmed_logs import KIT, OTHER_KIT, confirmation, verdict
 from overreads import READER, log_with, read_page
 
 from pulse_edge.audit_log.log import AuditLog
+from pulse_edge.common.paths import EXAMPLE_PAGE
 from pulse_edge.report import stored
+
+QUALITY = {
+    "verdict": "good", "forced": False, "changed": False, "facts": {}, "leads": 12,
+    "layout": "3x4+1", "reasons": [], "grid": {"pixels_per_mm": 8.0}, "sheet": {"rotation": 0},
+}  # fmt: skip
 
 
 def audit(log: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -124,6 +132,25 @@ def test_altered_report_leaves_no_file(answered: Path) -> None:
     assert sorted(p.name for p in answered.iterdir()) == ["log", "page.json"]
 
 
+@pytest.mark.parametrize("quality", [None, QUALITY], ids=["not checked", "checked"])
+def test_pdf_of_the_confirmed_report_shows_the_page_and_the_reader(
+    tmp_path: Path, quality: dict[str, object] | None
+) -> None:
+    digest = hashlib.sha256(EXAMPLE_PAGE.read_bytes()).hexdigest()
+    page = read_page(page_sha256=digest, quality=quality)
+    log_with(tmp_path / "log", page)
+    (tmp_path / "page.json").write_text(page.to_json())
+    (tmp_path / "other.png").write_bytes(EXAMPLE_PAGE.read_bytes() + b" ")
+    words = ["confirm", tmp_path / "page.json", "--reader", READER, "--agree", "--pdf"]
+    done = audit(tmp_path / "log", *words, tmp_path / "other.png")
+    assert done.returncode == 2
+    assert "is not the page of this report" in done.stderr
+    *_, file = confirm(tmp_path, "--agree", "--pdf", EXAMPLE_PAGE)
+    assert file == str(tmp_path / "page-confirmed.pdf")
+    document = pypdfium2.PdfDocument(file)
+    assert f"ECG read by {READER}" in document[0].get_textpage().get_text_bounded()
+
+
 def test_what_is_no_report_is_named(answered: Path) -> None:
     for name, text in (("x.json", "{}"), ("y.json", "\x00")):
         (answered / name).write_text(text)
@@ -143,6 +170,17 @@ def test_export_has_confirmations_in_both_forms(answered: Path) -> None:
     assert [(row["kind"], row["reader"], row["overall"]) for row in rows][1:] == [
         ("", "", ""), ("confirmation", READER, "agreed")
     ]  # fmt: skip
+
+
+def test_local_test_set_is_exported_where_pictures_were_retained(tmp_path: Path) -> None:
+    page = read_page()
+    log_with(tmp_path / "log", page, retain_days=3)
+    (tmp_path / "page.json").write_text(page.to_json())
+    confirm(tmp_path, "--agree")
+    done = audit(tmp_path / "log", "export", "--local-test-set", tmp_path / "set")
+    assert (done.returncode, done.stdout) == (0, f"{tmp_path / 'set'}: 1 page, 2 questions\n")
+    assert "The folder holds patients' pages" in done.stderr
+    assert len(json.loads((tmp_path / "set" / "ecgqa-test.json").read_text())) == 2
 
 
 # --- agreement ------------------------------------------------------------------------------------
@@ -168,7 +206,7 @@ def test_agreement_says_counts_shares_months_and_the_alarm(confirmed_log: Path) 
     done = audit(confirmed_log, "agreement")
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
-    assert lines[0].endswith("agreement is an upper bound of accuracy.")
+    assert lines[0].endswith("agreement tends to overstate accuracy.")
     assert "# Kit kit-7b, aaaaaaaaaaaa: 130 reports, 1 reader" in lines
     assert "Agreed without change: 85% (77% to 90%, of 130); rejected as a whole: 0" in lines
     assert "Without change by month: 2026-01 61 of 65, 2026-02 34 of 35, 2026-03 15 of 30" in lines

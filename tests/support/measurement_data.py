@@ -63,6 +63,7 @@ def result(
         "scale_printed": True,
         "layout": "3x4",
         "seconds": 1.0,
+        "processor_seconds": 0.5,
         "peak_bytes": 2**20,
         "pixels": 1_000_000,
     }

@@ -42,12 +42,13 @@ def kill(server: WebServer, target: str, dice: random.Random) -> str:
     """
     assert server.process is not None
     if target != "server" and not rows(server, _CRASHED)[0][0]:
-        for pid, words in children(server.process.pid):
-            if f"pulse_edge.web.{target}" in words:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-                return target
-        return "none"  # it is being started again
+        for _ in range(40):  # it may be starting again
+            for pid, words in children(server.process.pid):
+                if f"pulse_edge.web.{target}" in words:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+                    return target
+            time.sleep(0.05)
     server.kill(signal.SIGKILL)
     server.start()
     return "server"

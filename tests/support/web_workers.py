@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
 
 from reports import report
 
+from pulse_edge.audit_log.log import AuditLog
 from pulse_edge.errors import PulseEdgeError
+from pulse_edge.inference.request import Request
 from pulse_edge.web.child import WorkerCrashed
 from pulse_edge.web.model_client import ModelState
+from pulse_edge.web.options import ServeOptions
+from pulse_edge.web.readings import Reading
+from pulse_edge.web.service import Service
+
+T = TypeVar("T")
 
 ADMITTED = {"admission": {"verdict": "good"}, "measurements": None, "pictures": {}}
 
@@ -65,7 +74,7 @@ class Model:
         self.state = ModelState("ready")
 
     async def run(
-        self, job: Mapping[str, Any], seen: Callable[[dict[str, Any]], None]
+        self, job: Mapping[str, Any], event_seen: Callable[[dict[str, Any]], None]
     ) -> dict[str, Any]:
         self.jobs.append(job)
         await self.gate.wait()
@@ -78,7 +87,7 @@ class Model:
         if isinstance(answer, list):
             (text,) = answer
             if text:
-                seen({"event": "text", "text": text})
+                event_seen({"event": "text", "text": text})
             await self._stop.wait()
             self._stop.clear()
             if not text:
@@ -96,3 +105,37 @@ class Model:
 
     async def close(self) -> None:
         pass
+
+
+@contextlib.asynccontextmanager
+async def serving(folder: Path, **more: Any) -> AsyncIterator[tuple[Service, Pages, Model]]:
+    """A service with workers of a test."""
+    options = ServeOptions(Request(**more), folder / "web")
+    service = Service(options, AuditLog(folder / "audit-log"))
+    pages, model = Pages(), Model()
+    service.work.pages, service.work.model = pages, model  # type: ignore[assignment]
+    async with service:
+        yield service, pages, model
+
+
+def run(test: Callable[[], Awaitable[T]]) -> T:
+    return asyncio.run(asyncio.wait_for(test(), 60))  # type: ignore[arg-type]
+
+
+async def until(service: Service, id: str, condition: Callable[[Reading], bool]) -> Reading:
+    """Wait until a page's state satisfies a condition."""
+    async for reading in service.events(id):
+        if condition(reading):
+            return reading
+    raise AssertionError
+
+
+async def settled(service: Service, id: str) -> Reading:
+    return await until(service, id, lambda reading: reading.settled)
+
+
+def logged(folder: Path) -> list[tuple[str, str]]:
+    """Id and end of every answer in the audit log."""
+    log = AuditLog(folder / "audit-log")
+    exists = (log.folder / "entries.log").exists()
+    return [(e.fields["id"], e.fields["ended"]) for e in log.entries()] if exists else []

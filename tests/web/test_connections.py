@@ -110,7 +110,7 @@ def _serves(listening: Listening) -> bool:
 
 
 def watch(listening: Listening, id: str) -> socket.socket:
-    """A stream of events of which nothing is read."""
+    """A stream of events that is not read."""
     connection = listening.connect()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
     connection.sendall(listening.head("GET", f"/r/{id}/events"))

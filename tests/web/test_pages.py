@@ -164,6 +164,16 @@ def test_advice_is_shown_in_the_chosen_language(browser) -> None:
     assert "ukingo wa mstari wa ECG una upana wa mm 1.4" in page
 
 
+def test_advice_that_the_catalogue_does_not_know_stays_as_it_came(service, browser) -> None:
+    other = {"check": "glare", "value": 0.04, "unit": "", "threshold": 0.01}
+    other |= {"advice": "The recording shows 3 s of V1 only."}
+    service.stored["usable"] = replace(
+        service.stored["usable"], admission=admission("usable", other)
+    )
+    page = browser.get("/r/usable?lang=fr").text
+    assert re.search(r'<span lang="en" dir="ltr">The recording shows 3 s of V1 only.</span>', page)
+
+
 @pytest.mark.parametrize("action", ["stop", "force", "retry", "remove"])
 def test_a_form_does_what_it_says_and_comes_back(service, browser, action: str) -> None:
     answer = browser.post(f"/r/done/{action}?lang=fr", data={"csrf": token(browser)})

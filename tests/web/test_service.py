@@ -3,68 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import datetime
-from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
-from web_workers import Model, Pages
+from web_workers import logged, run, serving, settled, until
 
 from pulse_edge.audit_log.log import AuditLog
-from pulse_edge.errors import (
-    AuditLogError,
-    KitError,
-    PageFailed,
-    ScanError,
-    ServeError,
-    UsageError,
-)
-from pulse_edge.inference.request import OutputOptions, Request
-from pulse_edge.web import log_entries, retention, store, work
+from pulse_edge.errors import AuditLogError, KitError, PageFailed, ScanError, ServeError, UsageError
+from pulse_edge.inference.request import OutputOptions
+from pulse_edge.web import log_entries, store, work
 from pulse_edge.web.child import WorkerCrashed
 from pulse_edge.web.options import ServeOptions
-from pulse_edge.web.readings import Reading
 from pulse_edge.web.service import Service
-
-T = TypeVar("T")
-Fill = Callable[[Pages, Model], None]
-
-
-@contextlib.asynccontextmanager
-async def serving(folder: Path, **more: Any) -> AsyncIterator[tuple[Service, Pages, Model]]:
-    """A service with workers of a test."""
-    options = ServeOptions(Request(**more), folder / "web")
-    service = Service(options, AuditLog(folder / "audit-log"))
-    pages, model = Pages(), Model()
-    service.work.pages, service.work.model = pages, model  # type: ignore[assignment]
-    async with service:
-        yield service, pages, model
-
-
-def run(test: Callable[[], Awaitable[T]]) -> T:
-    return asyncio.run(asyncio.wait_for(test(), 60))  # type: ignore[arg-type]
-
-
-async def until(service: Service, id: str, condition: Callable[[Reading], bool]) -> Reading:
-    """Wait until a page's state satisfies a condition."""
-    async for reading in service.events(id):
-        if condition(reading):
-            return reading
-    raise AssertionError
-
-
-async def settled(service: Service, id: str) -> Reading:
-    return await until(service, id, lambda reading: reading.settled)
-
-
-def logged(folder: Path) -> list[tuple[str, str]]:
-    """Id and end of every answer in the audit log."""
-    log = AuditLog(folder / "audit-log")
-    exists = (log.folder / "entries.log").exists()
-    return [(e.fields["id"], e.fields["ended"]) for e in log.entries()] if exists else []
-
 
 # --- uploads and the queue ------------------------------------------------------------------------
 
@@ -110,9 +62,8 @@ def test_places_and_time_left_of_pages_that_wait(tmp_path: Path) -> None:
             last = await until(service, ids[2], lambda r: r.state == "waiting" and r.place == 2)
             assert last.progress is not None
             assert (last.progress.stage, last.progress.total) == ("wait", 2)
-            seen = service.work._event
             left = {"stage": "prefill", "done": 1, "total": 2, "seconds_left": 30.0}
-            seen({"event": "progress", **left})
+            service.work._event({"event": "progress", **left})
             last = await service.reading(ids[2])
             assert last.progress is not None
             assert last.progress.seconds_left == 30.0 + 2 * 60.0
@@ -127,7 +78,7 @@ def test_places_and_time_left_of_pages_that_wait(tmp_path: Path) -> None:
         ({"age_years": "-1"}, "age_years"),
         ({"age_years": "nan"}, "age_years"),
         ({"sex": "x"}, "sex"),
-        ({"force": True}, "no such option"),
+        ({"printer": True}, "no such option"),
         ({"questions": [" "]}, "empty"),
         ({"questions": ["x" * 5000]}, "limit"),
         ({"max_tokens": "1e9"}, "max_tokens"),
@@ -252,7 +203,7 @@ def test_a_question_takes_the_earlier_ones_of_its_conversation_along(tmp_path: P
                 await until(service, id, lambda r, n=number: r.turns[n - 1].state == "done")  # type: ignore[misc]
             histories = [job.get("history") for job in model.jobs]
             assert histories == [
-                None,
+                (),
                 [("What?", "Report.")],
                 [("What?", "Report."), ("a", "One.")],
                 [],
@@ -371,24 +322,65 @@ def test_an_answer_that_cannot_be_logged_is_not_shown_until_it_can(
     assert len(logged(tmp_path)) == 1
 
 
-def test_a_confirmation_is_logged_with_the_fields_that_it_was_given(tmp_path: Path) -> None:
+AGREED = {"reader": "Dr Amina Diallo", "texts": [{"answer": 0, "decision": "agreed"}]}
+REJECTED = {"reader": "Dr Ben Okri", "overall": "rejected"}
+
+
+def test_a_confirmation_is_in_the_report_and_in_the_log(tmp_path: Path) -> None:
     async def test() -> str:
         async with serving(tmp_path) as (service, _pages, _model):
             (id,) = await service.submit(b"1", "page", source="local")
             with pytest.raises(UsageError, match="no answer"):
-                await service.confirm(id, {"reader": "R"})
+                await service.confirm(id, AGREED)
             await settled(service, id)
-            await service.confirm(id, {"reader": "R"}, {"file": "page", "ended": "confirmed"})
-            confirmed = await service.reading(id)
-            assert confirmed.confirmation == {"reader": "R"}
-            assert confirmed.kept_until == datetime.date.today().isoformat()
+            await service.confirm(id, AGREED)
+            reading = await service.reading(id)
+            assert reading.confirmation is not None
+            assert reading.confirmation["number"] == 1
+            assert reading.report is not None
+            assert reading.report["confirmation"] == reading.confirmation
+            assert reading.report["overread"].startswith("Confirmed without change by Dr Amina")
+            assert reading.kept_until == datetime.date.today().isoformat()
             return id
 
     id = run(test)
-    assert [(i.rpartition("/")[0], end) for i, end in logged(tmp_path)] == [
-        (f"{id}/0", "whole"),
-        (f"{id}/confirmation", "confirmed"),
-    ]
+    log = AuditLog(tmp_path / "audit-log")
+    answer, confirmation = log.entries()
+    assert confirmation.fields["id"] == f"{id}/confirmation/1"
+    assert confirmation.fields["refers_to"] == [answer.hash]
+    assert (confirmation.fields["reader"], confirmation.fields["overall"]) == (
+        "Dr Amina Diallo", "agreed"
+    )  # fmt: skip
+
+
+def test_a_later_confirmation_corrects_the_first(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with serving(tmp_path) as (service, _pages, _model):
+            (id,) = await service.submit(b"1", "page", source="local")
+            await settled(service, id)
+            await asyncio.gather(service.confirm(id, AGREED), service.confirm(id, REJECTED))
+            reading = await service.reading(id)
+            assert reading.confirmation is not None
+            assert reading.confirmation["number"] == 2
+            assert reading.confirmation["corrects"]["reader"] == "Dr Amina Diallo"
+
+    run(test)
+    _answer, first, second = AuditLog(tmp_path / "audit-log").entries()
+    assert second.fields["corrects"] == first.hash
+
+
+def test_what_is_no_confirmation_changes_nothing(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with serving(tmp_path) as (service, _pages, _model):
+            (id,) = await service.submit(b"1", "page", source="local")
+            await settled(service, id)
+            for given in ({"reader": " "}, {"reader": "R"}, {"reader": "R", "time": 1}):
+                with pytest.raises(UsageError):
+                    await service.confirm(id, given)
+            assert (await service.reading(id)).confirmation is None
+
+    run(test)
+    assert len(logged(tmp_path)) == 1
 
 
 def test_retained_texts_are_stored_with_the_entry(tmp_path: Path) -> None:
@@ -401,140 +393,3 @@ def test_retained_texts_are_stored_with_the_entry(tmp_path: Path) -> None:
     log = AuditLog(tmp_path / "audit-log")
     (entry,) = log.entries()
     assert "Answer 1." in log.retained(entry)["texts"].read_text()
-
-
-# --- removal --------------------------------------------------------------------------------------
-
-
-def test_removal_leaves_the_entry_alone(tmp_path: Path) -> None:
-    async def test() -> None:
-        async with serving(tmp_path) as (service, pages, model):
-            pages.pages = 2
-            model.answers += ["Secret answer.", ["Half a secret"]]
-            first, second = await service.submit(b"secret page", "secret.png", source="local")
-            await until(service, second, lambda r: r.text != "")
-            for id in (first, second):
-                await service.remove(id)
-                with pytest.raises(KeyError):
-                    await service.reading(id)
-
-    run(test)
-    assert [end for _id, end in logged(tmp_path)] == ["whole", "broken off"]
-    web = tmp_path / "web"
-    files = [p for p in web.rglob("*") if p.is_file()]
-    assert b"ecret" not in b"".join(path.read_bytes() for path in files)
-    assert {p.name for p in files} <= {
-        "web.sqlite",
-        "web.sqlite-wal",
-        "web.sqlite-shm",
-        "lock",
-        "pulse-edge-folder.json",
-    }
-
-
-def test_who_watches_a_page_hears_of_its_removal(tmp_path: Path) -> None:
-    async def test() -> list[str]:
-        async with serving(tmp_path) as (service, _pages, _model):
-            (id,) = await service.submit(b"1", "page", source="local")
-            await settled(service, id)
-            states = []
-            async for reading in service.events(id):
-                states.append(reading.state)
-                if len(states) == 1:
-                    await service.remove(id)
-            return states
-
-    assert run(test) == ["done", "removed"]
-
-
-@pytest.mark.parametrize(
-    ("retain", "days", "stays"), [(None, 0, True), (None, 1, False), (3, 3, True), (3, 4, False)]
-)
-def test_a_confirmed_page_is_removed_after_its_last_day(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, retain: int | None, days: int, stays: bool
-) -> None:
-    async def first() -> None:
-        async with serving(tmp_path) as (service, _pages, _model):
-            for name in ("confirmed", "open"):
-                (id,) = await service.submit(b"1", name, source="local")
-                await settled(service, id)
-                if name == "confirmed":
-                    await service.confirm(id, {"reader": "R"})
-
-    async def later() -> set[str]:
-        output = OutputOptions(retain_days=retain)
-        async with serving(tmp_path, output=output) as (service, _pages, _model):
-            return {reading.name for reading in await service.readings()}
-
-    run(first)
-    day = (datetime.date.today() + datetime.timedelta(days)).isoformat()
-    monkeypatch.setattr(retention, "today", lambda: day)
-    assert run(later) == ({"confirmed", "open"} if stays else {"open"})
-
-
-def test_files_of_uploads_that_were_never_committed_are_removed(tmp_path: Path) -> None:
-    async def test() -> None:
-        async with serving(tmp_path):
-            pass
-
-    run(test)
-    for name in ("uploads/x", "uploads/.unfinished-y", "pictures/z-page.png"):
-        (tmp_path / "web" / name).write_bytes(b"stray")
-    run(test)
-    for folder in ("uploads", "pictures"):
-        assert list((tmp_path / "web" / folder).iterdir()) == []
-
-
-# --- watching -------------------------------------------------------------------------------------
-
-
-def test_two_watchers_see_the_same_and_one_that_comes_late_the_current_state(
-    tmp_path: Path,
-) -> None:
-    async def watch(service: Service, id: str) -> list[Reading]:
-        seen = []
-        async for reading in service.events(id):
-            seen.append(reading)
-            if reading.settled:
-                break
-        return seen
-
-    async def test() -> None:
-        async with serving(tmp_path) as (service, _pages, model):
-            model.answers.append(["Half"])
-            (id,) = await service.submit(b"1", "page", source="local")
-            early = [asyncio.create_task(watch(service, id)) for _ in range(2)]
-            await until(service, id, lambda r: r.text == "Half")
-            late = asyncio.create_task(watch(service, id))
-            await asyncio.sleep(0.3)
-            await service.stop(id)
-            one, two, three = await asyncio.gather(*early, late)
-            assert one[-1] == two[-1] == three[-1]
-            assert three[0].text == "Half"
-
-    run(test)
-
-
-def test_many_changes_reach_a_watcher_ten_times_a_second(tmp_path: Path) -> None:
-    async def test() -> int:
-        async with serving(tmp_path) as (service, _pages, model):
-            model.gate.clear()
-            (id,) = await service.submit(b"1", "page", source="local")
-            await until(service, id, lambda r: r.state == "reading")
-            seen: list[str] = []
-
-            async def watch() -> None:
-                async for reading in service.events(id):
-                    seen.append(reading.text)
-
-            task = asyncio.create_task(watch())
-            for _ in range(300):
-                service.work._event({"event": "text", "text": "a"})
-                await asyncio.sleep(0.001)
-            await asyncio.sleep(0.3)
-            task.cancel()
-            assert seen[-1] == "a" * 300
-            model.gate.set()
-            return len(seen)
-
-    assert run(test) < 50

@@ -14,6 +14,7 @@ from calibration.measurements.agreement import (
     agreement,
     agreements,
     presence,
+    share,
 )
 from calibration.measurements.results import PageResult
 
@@ -88,6 +89,15 @@ def test_p_waves_that_are_missed_and_false_are_counted_apart() -> None:
     assert (one.with_p, one.without_p, one.not_measurable) == (3, 2, 1)
     assert (one.missed.value, one.false.value) == (0.5, 0.5)
     assert presence(rows, PRINTED) is None
+
+
+def test_a_share_of_none_has_the_exact_interval_over_recordings() -> None:
+    none = share([False] * 20, [f"r{n % 10}" for n in range(20)])
+    assert none.value == 0
+    assert none.interval == pytest.approx((0, 0.3085), abs=1e-3)  # of 0 in 10
+    every = share([True] * 5, list("abcde"))
+    assert every.interval == pytest.approx((0.4782, 1), abs=1e-3)  # of 5 in 5
+    assert share([], []).value is None
 
 
 def test_the_weighted_median_counts_values_as_often_as_their_weights_say() -> None:

@@ -49,6 +49,19 @@ def test_pages_whose_scale_is_not_printed_are_left_out() -> None:
     assert figures.leads.wrong_leads == ()
 
 
+def test_kinds_of_pages_are_told_apart() -> None:
+    pages = [
+        replace(page(n, 0.5 if n else None), kind="fax" if n % 2 else "fold") for n in range(4)
+    ]
+    figures = set_figures("distorted", pages)
+    assert [(k.kind, k.pages, k.untraced.value) for k in figures.kinds] == [
+        ("fax", 2, 0.0),
+        ("fold", 2, 0.5),
+    ]
+    assert figures.kinds[0].leads.wrong.value == 1.0
+    assert set_figures("photos", [page(0)]).kinds == ()
+
+
 def test_the_worst_pages_come_first_and_untraced_ones_last() -> None:
     figures = set_figures("photos", [page(0), page(9), page(1, 0.5), page(2, None)])
     assert [w.name for w in figures.worst] == ["page 1", "page 9", "page 0", "page 2"]
