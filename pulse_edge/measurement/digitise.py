@@ -328,10 +328,10 @@ def _with_cuts(plots: list[Plot], places: list[dict[int, float]]) -> list[Plot]:
     """
     begin = _common([plot.begin for plot in plots], 1.0)
     end = _common([plot.end for plot in plots], 1.0)
-    usual = np.linspace(begin, end, len(places) + 2)[1:-1]
+    even_cuts = np.linspace(begin, end, len(places) + 2)[1:-1]
     usual = [
         float(np.median(list(place.values()))) if place else float(x)
-        for place, x in zip(places, usual, strict=True)
+        for place, x in zip(places, even_cuts, strict=True)
     ]
     return [
         replace(plot, cuts=tuple(place.get(row, x) for place, x in zip(places, usual, strict=True)))
