@@ -268,9 +268,10 @@ async def _chat(request: Request, kit: str) -> Chat:
 
 def _parsed(raw: bytes, kit: str) -> Chat:
     try:
-        return openai_request.parse(json.loads(raw.decode("utf-8")), kit)
+        body = json.loads(raw.decode("utf-8"))
     except (ValueError, RecursionError) as e:
         raise usage(f"The body is no JSON that can be read ({e}).") from None
+    return openai_request.parse(body, kit)
 
 
 def _answer(reading: Reading) -> Json:

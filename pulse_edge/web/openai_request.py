@@ -78,7 +78,9 @@ EXTENSION = {
     )
 }
 """Fields of `pulse_edge` that are options of `interpret`, under the commands' names with `_`."""
-_DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+)?((?:;[\w.+-]+=[^;,]*)*);base64,", re.ASCII)
+_DATA_URL = re.compile(
+    r"data:([\w.+-]{1,99}/[\w.+-]{1,99})?((?:;[\w.+-]{1,99}=[^;,]{0,99}){0,9});base64,", re.ASCII
+)
 _ENDINGS = {
     "application/dicom": "dcm",
     "application/pdf": "pdf",
@@ -212,9 +214,11 @@ def _limit(body: Json) -> int | None:
         value = body.get(name)
         if value is None:
             continue
-        if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if isinstance(value, bool) or not isinstance(value, int):
             raise usage(f"{name}: expected a whole number.", name, "invalid_type")
-        limits[name] = _option(api_options.MAX_TOKENS, int(value), name)
+        limits[name] = _option(api_options.MAX_TOKENS, value, name)
     if len(set(limits.values())) > 1:
         raise usage("max_tokens and max_completion_tokens differ. Send one.", "max_tokens")
     return next(iter(limits.values()), None)

@@ -134,7 +134,11 @@ def _openai_paths() -> Schema:
         },
         "/v1/models": {
             "get": _operation(
-                "models", "The kit.", {200: _json("The kit.", "Models")}, (401, 403), error=error
+                "models",
+                "The kit.",
+                {200: _json("The kit.", "Models")},
+                (401, 403, 503),
+                error=error,
             )
         },
         "/v1/models/{id}": {
@@ -142,7 +146,7 @@ def _openai_paths() -> Schema:
                 "model",
                 "The kit, by its id.",
                 {200: _json("The kit.", "Model")},
-                (401, 403, 404),
+                (401, 403, 404, 503),
                 error=error,
                 parameters=[_path_parameter("id")],
             )

@@ -205,6 +205,15 @@ def test_a_conversation_takes_the_turns_before_into_account(server: WebServer, c
     assert f"\n{text}\n" in conversation.stdout
 
 
+def test_a_conversation_that_is_too_long_is_the_requests_fault(client: Any) -> None:
+    kit = client.models.list().data[0].id
+    long = {"role": "assistant", "content": "Sinus rhythm. " * 4000}
+    with pytest.raises(openai.BadRequestError, match="context"):
+        client.chat.completions.create(
+            model=kit, messages=[message(), long, {"role": "user", "content": "Sure?"}]
+        )
+
+
 def test_json_of_a_schema_for_openais_client(client: Any) -> None:
     kit = client.models.list().data[0].id
     schema = {

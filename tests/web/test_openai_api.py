@@ -142,6 +142,20 @@ def test_a_failure_is_not_worth_a_second_try() -> None:
     assert response.json()["error"]["type"] == "server_error"
 
 
+def test_a_server_that_stops_leaves_the_page_on_its_list() -> None:
+    service = FakeService()
+    service.stopping = True
+    response = client(service).post(CHAT, json=body(user(page=b"endless")))
+    assert response.status_code == 503
+    assert response.json()["error"]["code"] == "busy"
+    assert service.stopped == []
+
+
+def test_a_page_that_was_removed_meanwhile() -> None:
+    response = client(FakeService()).post(CHAT, json=body(user(page=b"removed")))
+    assert (response.status_code, response.json()["error"]["code"]) == (404, "not_found")
+
+
 def test_a_failure_in_the_middle_of_a_stream_is_an_event() -> None:
     request = body(user(page=b"crashed"), stream=True)
     *_, last = events(client(FakeService()).post(CHAT, json=request).text)
