@@ -16,6 +16,7 @@ import numpy as np
 
 from pulse_edge.common.arrays import Pixels
 from pulse_edge.measurement.digitise import Digitised, digitise
+from pulse_edge.measurement.layout import LAYOUTS
 from pulse_edge.page.page_turn import PageTurn
 from pulse_edge.page.rectify import Flat
 
@@ -24,6 +25,8 @@ HALF_TURN, MIRROR, UPSIDE_DOWN_MIRROR = (
     PageTurn(0, 0.0, mirrored=True),
     PageTurn(2, 0.0, mirrored=True),
 )
+COMPLETE = frozenset(layout.name for layout in LAYOUTS if not layout.partial)
+"""Layouts that show twelve leads; others obey no laws that could tell the turns apart."""
 BY_PULSE = 4.0
 """Log odds of a calibration pulse: upside down, none is found."""
 BY_LAWS, USUAL = 5.0, 0.9
@@ -84,7 +87,7 @@ def turn_by_trace(
     """
     here = log_odds(traced)
     pulse = bool(traced.rows.pulse)
-    if not traced.signal.layout or traced.rows.all_flat:
+    if traced.signal.layout not in COMPLETE or traced.rows.all_flat:
         return TurnByTrace(here)
     if traced.rows.polarity.forward >= BACKWARD if pulse else here >= DOUBTED:
         return TurnByTrace(here)
