@@ -15,6 +15,7 @@ import numpy as np
 
 from pulse_edge.errors import PageRefused
 from pulse_edge.measurement.beats import channels_of, detect
+from pulse_edge.measurement.consistency import Residuals
 from pulse_edge.measurement.digitise import Digitised, digitise, nothing
 from pulse_edge.measurement.layout import LAYOUTS
 from pulse_edge.measurement.page_turns import COMPLETE, TurnByTrace, log_odds, turn_by_trace
@@ -231,7 +232,11 @@ def has_twelve_leads(traced: Digitised) -> bool | None:
         return False
     if rows.all_flat:
         return None
-    laws = rows.polarity.residuals
+    return obeys_laws(rows.polarity.residuals)
+
+
+def obeys_laws(laws: Residuals) -> bool | None:
+    """Tell whether leads stand where a complete page has them; None where that is not clear."""
     if math.isnan(laws.einthoven + laws.goldberger):
         return None
     if laws.goldberger_again < AGAIN and laws.goldberger < AGAIN:
