@@ -50,8 +50,9 @@ with lines every 5 mm alone the spacing is uncertain."""
 AGAIN = 0.5
 """Residual below which leads of a later column are the limb leads of the first one once more.
 Complete pages have 0.56 and more, single columns that were taken for two up to 0.46."""
-FLAT_MM = 1.0
-"""Height from the lowest to the highest point below which a lead is a flat line."""
+FLAT_MM, FLAT_MV = 1.0, 0.1
+"""Height from the lowest to the highest point below which a lead is a flat line, on the paper and in
+the heart: the columns of 516 recordings have 0.15 mV and more."""
 TRACED = 0.9
 """Share of a lead that must be traced for it to count as a flat line."""
 FEWEST_ROWS = 3
@@ -292,7 +293,7 @@ def _flat_lines(traced: Digitised) -> tuple[Reason, ...]:
     if not flat:
         return ()
     lines = f"Lead {flat[0]} is a flat line" if len(flat) == 1 else _listed(flat)
-    advice = f"{lines}: less than {FLAT_MM:g} mm high. Check the electrodes."
+    advice = f"{lines}: less than {FLAT_MV:g} mV. Check the electrodes."
     return (Reason("flat", float(len(flat)), "leads", 1.0, advice, refuses=False),)
 
 
@@ -307,6 +308,7 @@ def flat_leads(traced: Digitised) -> tuple[str, ...]:
     for lead, values, score in zip(LEADS, signal.millivolts, signal.scores, strict=True):
         there = values[np.isfinite(values)]
         if score >= TRACED and there.size:
-            height = float(np.ptp(there)) * signal.millimetres_per_millivolt
-            flat += [lead] if height < FLAT_MM else []
+            height = float(np.ptp(there))
+            level = height < min(FLAT_MV, FLAT_MM / signal.millimetres_per_millivolt)
+            flat += [lead] if level else []
     return tuple(flat)
