@@ -153,11 +153,12 @@ def _digitised(checked: CheckedPage, layouts: Mapping[str, float]) -> Digitised:
 def _others(traced: Digitised) -> dict[str, float]:
     """The complete layouts with as many rows as the traced one: 6x2 and 3x4+3 look alike where the
     leads are not named."""
-    own = [layout for layout in LAYOUTS if layout.name == traced.signal.layout]
+    complete = [layout for layout in LAYOUTS if layout.name in COMPLETE]
+    rows = [layout.count for layout in complete if layout.name == traced.signal.layout]
     return {
         layout.name: 1.0
-        for layout in LAYOUTS
-        if layout.name in COMPLETE and layout not in own and layout.count in [o.count for o in own]
+        for layout in complete
+        if layout.count in rows and layout.name != traced.signal.layout
     }
 
 
