@@ -78,6 +78,13 @@ def test_a_long_head_is_refused(listening: Listening) -> None:
         assert connection.recv(100).startswith(b"HTTP/1.1 400")
 
 
+def test_a_length_beyond_the_limit_is_refused_before_the_body_comes(listening: Listening) -> None:
+    with listening.connect() as connection:
+        kind = "Content-Type: multipart/form-data; boundary=x"
+        connection.sendall(listening.head("POST", "/upload", kind, f"Content-Length: {1 << 40}"))
+        assert connection.recv(100).startswith(b"HTTP/1.1 413")
+
+
 def test_a_half_upload_leaves_no_file(site: Site, listening: Listening) -> None:
     folder = site.service.options.folder / "uploads"
     with listening.connect() as connection:
