@@ -5,9 +5,9 @@ answered once.
 
 Linux only. WORK is a folder to make. Uploads all pages at once, has some clients watch all events,
 kills server, page worker and model worker in turn by SIGKILL, and starts the server again. Prints
-what was killed, what became of the pages, and the resident memory of the server and both workers
-a tenth of the pages after the last kill and at the end; exit code 1 where a page is lost, repeated, or logged
-more or less than once, or where a process grows by more than a quarter.
+what was killed, what became of the pages, and the resident memory of the server and both workers,
+a tenth of the pages after the last kill and at the end. Exit code 1 where a page is lost, repeated,
+or logged more or less than once, or where a process grows by more than a quarter.
 """
 
 from __future__ import annotations
