@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,11 +17,13 @@ from pulse_edge.errors import PageRefused
 from pulse_edge.measurement.beats import channels_of, detect
 from pulse_edge.measurement.digitise import Digitised, digitise, nothing
 from pulse_edge.measurement.layout import LAYOUTS
+from pulse_edge.measurement.page_turns import TurnByTrace, log_odds, turn_by_trace
 from pulse_edge.measurement.signal import LEADS
 from pulse_edge.page import admission, quality, reader
 from pulse_edge.page.admission import CheckedPage
 from pulse_edge.page.channels import pixels
 from pulse_edge.page.quality import Quality, Reason
+from pulse_edge.page.quality_limits import LIMITS
 from pulse_edge.page.traces import cut_traces
 
 MIN_SIDE = 64
@@ -39,6 +42,9 @@ LAWFUL, LAWLESS = 0.9, 1.35
 """Einthoven's and Goldberger's residual added up: below LAWFUL the twelve leads stand where a
 complete page has them, above LAWLESS they do not. Complete recordings of LUDB have 0.2 to 0.85, a
 page without its first row 1.2 to 2.2, real pages 0.1 to 1.2, one of 15 leads 1.8."""
+FLAT_LAWS = 0.7
+"""Sum of both residuals below which a page is flat enough, however uneven its grid seems: on grids
+with lines every 5 mm alone the spacing is uncertain."""
 AGAIN = 0.5
 """Residual below which leads of a later column are the limb leads of the first one once more.
 Complete pages have 0.56 and more, single columns that were taken for two up to 0.46."""
@@ -46,6 +52,11 @@ FLAT_MM = 1.0
 """Height from the lowest to the highest point below which a lead is a flat line."""
 TRACED = 0.9
 """Share of a lead that must be traced for it to count as a flat line."""
+FEWEST_ROWS = 3
+"""Rows below which a page that does not look like an ECG is not traced."""
+UPRIGHT, ECG_BY_TRACE = 4.0, 0.6
+"""Log odds of an upright page from which on twelve lawful leads make a page an ECG that does not
+look like one to the network, and the likelihood that it gets."""
 NO_HEARTBEAT = (
     "No heartbeat in the trace: asystole, or the leads were off. Look at the patient first, then at "
     "the electrodes."
@@ -69,7 +80,15 @@ def check(page: reader.Page, *, straighten: bool = True) -> TracedPage:
     checked = admission.check(page, straighten=straighten)
     traced = trace(checked)
     if page.plot is None:
-        checked = replace(checked, quality=verdict(checked, traced))
+        by_trace = turn_by_trace(checked.flat, _layouts(checked), checked.quality.rows, traced)
+        if by_trace.turn is not None and by_trace.certain and straighten:
+            turn = replace(by_trace.turn, log_odds=by_trace.margin)
+            checked = admission.turned(checked, turn)
+            traced = trace(checked)
+            by_trace = TurnByTrace(log_odds(traced))
+        checked = replace(checked, quality=verdict(checked, traced, by_trace))
+        if any(r.refuses and r.check == "ecgs" for r in checked.quality.reasons):
+            traced = nothing("There are two ECGs on the picture.")
     return TracedPage(replace(checked, seconds=time.perf_counter() - start), traced)
 
 
@@ -102,45 +121,77 @@ def raise_if_refused(checked: CheckedPage) -> None:
 
 
 def trace(checked: CheckedPage) -> Digitised:
-    """Trace a checked page; leads that cannot be traced are missing, with the reasons."""
+    """Trace a checked page; leads that cannot be traced are missing, with the reasons.
+
+    A page that does not look like an ECG is traced as well if it has rows on a grid.
+    """
     flat, judged = checked.flat, checked.quality
-    if judged.layout is None:
+    if judged.layout is None and (flat.grid is None or len(judged.rows) < FEWEST_ROWS):
         return nothing("The page does not look like an ECG, so no trace was followed.")
-    layouts = dict(flat.layout)
-    layouts[judged.layout] = max(layouts.get(judged.layout, 0.0), 0.5)
-    traced = digitise(
-        np.asarray(flat.image),
-        flat.grid.across if flat.grid else None,
-        flat.grid.down if flat.grid else None,
-        layouts,
-        judged.rows,
-    )
+    traced = _digitised(checked, _layouts(checked))
+    if has_twelve_leads(traced) is False and (others := _others(traced)):
+        other = _digitised(checked, others)
+        traced = other if has_twelve_leads(other) else traced
     if judged.layout == PARTIAL and traced.signal.layout == THREE_COLUMNS:
         return nothing("Leads are missing, and what remains could be read as another layout.")
     return traced
 
 
+def _digitised(checked: CheckedPage, layouts: Mapping[str, float]) -> Digitised:
+    grid = checked.flat.grid
+    across, down = (grid.across, grid.down) if grid else (None, None)
+    page = np.asarray(checked.flat.image)
+    return digitise(page, across, down, layouts, checked.quality.rows)
+
+
+def _others(traced: Digitised) -> dict[str, float]:
+    """The complete layouts with as many rows as the traced one: 6x2 and 3x4+3 look alike where the
+    leads are not named."""
+    own = [layout for layout in LAYOUTS if layout.name == traced.signal.layout]
+    return {
+        layout.name: 1.0
+        for layout in LAYOUTS
+        if layout.name in COMPLETE and layout not in own and layout.count in [o.count for o in own]
+    }
+
+
+def _layouts(checked: CheckedPage) -> dict[str, float]:
+    """Probability of each layout, at least one half for the page's own."""
+    layouts = dict(checked.flat.layout)
+    if checked.quality.layout is not None:
+        own = checked.quality.layout
+        layouts[own] = max(layouts.get(own, 0.0), 0.5)
+    return layouts
+
+
 # --- the verdict ----------------------------------------------------------------------------------
 
 
-def verdict(checked: CheckedPage, traced: Digitised) -> Quality:
+def verdict(checked: CheckedPage, traced: Digitised, by_trace: TurnByTrace) -> Quality:
     """Return the final quality of a page: that of its picture, with the number of its leads, what
-    is cut off and what is flat by its trace."""
+    is cut off, what is flat and which way is up by its trace."""
     judged = checked.quality
-    if judged.layout is None:
-        return judged
     facts, layout = dict(judged.facts), judged.layout
     complete = has_twelve_leads(traced)
+    if complete is False and layout in COMPLETE and traced.signal.layout not in ("", layout):
+        complete = None  # rows were traced in another layout than the picture shows
+    if layout is None:
+        if not (complete and by_trace.log_odds >= UPRIGHT):
+            return judged
+        facts["ecg"] = max(facts["ecg"], ECG_BY_TRACE)
     if complete:
         layout = traced.signal.layout
-        facts |= {"leads": 12.0, "layout": max(facts["layout"], _lawfulness(traced))}
+        facts |= {"leads": 12.0, "layout": max(facts.get("layout", 0.0), _lawfulness(traced))}
     elif complete is False:
         layout = PARTIAL
         facts["leads"] = float(min(len(traced.rows.rows) or len(judged.rows), 11))
     if _two_side_by_side(traced):
         facts["ecgs"] = 2.0
+    if complete and _lawfulness(traced) > 1 - FLAT_LAWS / 2 and "uneven" in facts:
+        facts["uneven"] = min(facts["uneven"], float(LIMITS["uneven"].refuses or 0))
     if facts.get("cut off", 0) >= 1 and traced.rows.rows:
         facts["cut off"] = float(_cut(checked, traced))
+    facts |= _orientation(facts["orientation"], by_trace)
     reasons = (*quality.judge_facts(facts), *_flat_lines(traced))
     reasons = tuple(sorted(reasons, key=lambda r: (not r.refuses, r.check != "flat")))
     return replace(
@@ -151,6 +202,16 @@ def verdict(checked: CheckedPage, traced: Digitised) -> Quality:
         layout=layout,
         leads=int(facts["leads"]),
     )
+
+
+def _orientation(by_picture: float, by_trace: TurnByTrace) -> dict[str, float]:
+    """Return the facts about which way is up, by the networks and by the trace."""
+    if by_trace.turn is None:
+        return {"orientation": max(by_picture, by_trace.log_odds)}
+    facts = {"orientation": min(by_picture, -by_trace.margin)}
+    if by_trace.certain and by_trace.turn.mirrored:
+        facts["mirrored"] = 1.0
+    return facts
 
 
 def has_twelve_leads(traced: Digitised) -> bool | None:
@@ -170,7 +231,8 @@ def has_twelve_leads(traced: Digitised) -> bool | None:
         return False  # the limb leads go on through the second column
     apart = laws.einthoven + laws.goldberger
     repeated = laws.einthoven_again < AGAIN < laws.goldberger
-    if repeated or apart > LAWLESS:
+    headless = laws.goldberger_first < AGAIN < laws.einthoven  # begins with aVR, aVL and aVF
+    if repeated or headless or apart > LAWLESS:
         return False
     return True if apart < LAWFUL else None
 

@@ -85,6 +85,8 @@ class Residuals:
     """aVR + aVF - aVL: small where the second column shows I, II and III once more."""
     goldberger_again: float
     """V4 + V5 + V6: small where these are the augmented limb leads once more."""
+    goldberger_first: float
+    """I + II + III: small where these are the augmented limb leads."""
 
 
 def residuals(millivolts: Millivolts) -> Residuals:
@@ -95,6 +97,7 @@ def residuals(millivolts: Millivolts) -> Residuals:
         _residual(rows["aVR"], rows["aVL"], rows["aVF"]),
         _residual(rows["aVR"], rows["aVF"], -rows["aVL"]),
         _residual(rows["V4"], rows["V5"], rows["V6"]),
+        _residual(rows["I"], rows["II"], rows["III"]),
     )
 
 

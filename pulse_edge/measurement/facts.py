@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pulse_edge.measurement.consistency import Residuals, residuals
+from pulse_edge.measurement.polarity import t_after_qrs, upright_log_odds
 from pulse_edge.measurement.signal import LEADS, Millivolts
 
 FLAT_MM = 1.0
 """A trace whose 0.5 and 99.5 percentiles lie less than this apart is a flat line."""
-UNKNOWN = Residuals(*4 * (float("nan"),))
+UNKNOWN = Residuals(*5 * (float("nan"),))
 """Residuals of a page on which no leads were traced."""
 
 
@@ -26,6 +27,10 @@ class Polarity:
     residuals: Residuals = field(default=UNKNOWN)
     """How far the leads are from obeying Einthoven's and Goldberger's laws, before any lead is left
     out."""
+    upright: float = 0.0
+    """Log odds that the leads run forward in time and are the right way up."""
+    forward: float = 0.0
+    """How much more of a wave follows the QRS than precedes it, -1 to 1."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,13 @@ def is_flat(y_mm: np.typing.NDArray[np.float32]) -> bool:
 
 def polarity(millivolts: Millivolts) -> Polarity:
     """Describe which way the leads (12, samples) point, and how far they obey the laws."""
-    return Polarity(_directions(millivolts), residuals(millivolts))
+    forward = t_after_qrs(millivolts)
+    return Polarity(
+        _directions(millivolts),
+        residuals(millivolts),
+        upright_log_odds(millivolts, forward),
+        forward,
+    )
 
 
 def _directions(millivolts: Millivolts) -> tuple[tuple[str, int], ...]:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from pulse_edge.page import channels, orientation, quality, reader, rectify
+from pulse_edge.page.page_turn import PageTurn
 from pulse_edge.page.plotted_page import MIN_LEAD_SECONDS, PlottedPage
 from pulse_edge.page.unfilled import unfilled_share
 
@@ -47,6 +48,17 @@ def check(page: reader.Page, *, straighten: bool = True) -> CheckedPage:
         classify=orientation.layout_probabilities,
     )
     return CheckedPage(page, flat, judged, time.perf_counter() - start)
+
+
+def turned(checked: CheckedPage, turn: PageTurn) -> CheckedPage:
+    """Turn or mirror a checked page, and judge it once more."""
+    flat = rectify.turned(checked.flat, checked.page.image, turn)
+    judged = quality.judge(
+        flat,
+        unfilled=checked.quality.facts.get("unfilled", 0.0),
+        classify=orientation.layout_probabilities,
+    )
+    return replace(checked, flat=flat, quality=judged)
 
 
 def _check_plot(image: Image.Image, plot: PlottedPage) -> tuple[rectify.Flat, quality.Quality]:

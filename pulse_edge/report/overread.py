@@ -6,11 +6,13 @@ the software said is never changed: the reader's version stands next to it. Stan
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from pulse_edge.common import times
 from pulse_edge.errors import UsageError
+from pulse_edge.report import stored
 from pulse_edge.report.confirmation import (
     AddedFinding,
     Confirmation,
@@ -20,11 +22,13 @@ from pulse_edge.report.confirmation import (
     TextReview,
     Verdict,
 )
-from pulse_edge.report.findings import BY_KEY
+from pulse_edge.report.findings import BY_KEY, STATEMENTS
 from pulse_edge.report.report import Finding, Report
 
 NO_VERDICT = "no verdict"
 """The software's version of a finding that it only ranked, or did not judge."""
+_KEYS = {name.lower(): s.key for s in STATEMENTS for name in (s.key, s.name)}
+"""Key or name of a statement, in lower case -> its key."""
 _OPPOSITE: dict[str, Verdict] = {"present": "absent", "absent": "present"}
 _AGREED: dict[str, Verdict] = {
     "present": "present",
@@ -75,6 +79,22 @@ def confirmed(
     if complete.overall != "rejected":
         _require_every_decision(report, complete)
     return replace(report, confirmation=complete)
+
+
+def confirmed_json(report: Mapping[str, Any], confirmation: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a report's JSON object with a confirmation, which is given as JSON too.
+
+    As `confirmed`, without loading NumPy. Raises UsageError.
+    """
+    try:
+        outline = stored.without_trace(report)
+    except ValueError as e:
+        raise UsageError(
+            f"this report is none of this version of pulse-edge ({e}). Read the page again."
+        ) from None
+    result = confirmed(outline, Confirmation.from_json(confirmation))
+    fields = None if result.confirmation is None else result.confirmation.to_json()
+    return {**report, "overread": result.overread, "confirmation": fields}
 
 
 def agreement(report: Report, reader: str) -> Confirmation:
@@ -188,11 +208,15 @@ def _with_verdict(finding: Finding, review: FindingReview) -> FindingReview:
 
 
 def _additions(report: Report, added: Iterable[AddedFinding]) -> Iterator[AddedFinding]:
-    """Yield the added findings with the names of the fixed list."""
-    keys, listed = {f.statement for f in report.findings}, set()
+    """Yield the added findings; one whose words are those of the fixed list is its statement."""
+    keys = {f.statement for f in report.findings}
+    listed: set[str] = set()
     for addition in added:
-        key = addition.statement
+        key = addition.statement or _KEYS.get(addition.name.lower())
         if key is None:
+            if addition.name in listed:
+                raise UsageError(f"confirmation: {addition.name} is added twice. Keep one of them.")
+            listed.add(addition.name)
             yield addition
             continue
         if key not in BY_KEY:
@@ -204,7 +228,7 @@ def _additions(report: Report, added: Iterable[AddedFinding]) -> Iterator[AddedF
                 f"confirmation: {key} is added, and it is a finding already. Decide about it there."
             )
         listed.add(key)
-        yield replace(addition, name=BY_KEY[key].name)
+        yield replace(addition, statement=key, name=BY_KEY[key].name)
 
 
 # --- the whole ------------------------------------------------------------------------------------

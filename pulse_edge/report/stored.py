@@ -1,14 +1,16 @@
-"""Read a report back from the JSON that a command wrote."""
+"""Read a report back from the JSON that a command wrote.
+
+Only `from_json` loads NumPy, with the types of the measured trace.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from pulse_edge.common import json_input
 from pulse_edge.errors import UsageError
-from pulse_edge.measurement.checks import Check
-from pulse_edge.measurement.measurements import Measurement
 from pulse_edge.report.report import Report
 
 
@@ -43,9 +45,26 @@ def parse(text: str | bytes, name: str = "report") -> Report:
 
 def from_json(value: Any) -> Report:
     """Return a report of a parsed JSON object. Raises ValueError that names the field."""
+    from pulse_edge.measurement.checks import Check
+    from pulse_edge.measurement.measurements import Measurement
+
+    return _built(value, {"Check": Check, "Measurement": Measurement})
+
+
+def without_trace(value: Any) -> Report:
+    """Return a report of a parsed JSON object, without its measurements and checks.
+
+    Raises ValueError that names the field.
+    """
+    if isinstance(value, dict):
+        value = {k: item for k, item in value.items() if k not in ("measurements", "checks")}
+    return _built(value, {"Check": object, "Measurement": object})
+
+
+def _built(value: Any, types: Mapping[str, type]) -> Report:
     if not isinstance(value, dict):
         raise ValueError("is no object")
-    hints = get_type_hints(Report, localns={"Check": Check, "Measurement": Measurement})
+    hints = get_type_hints(Report, localns=dict(types))
     given = {key: item for key, item in value.items() if key != "overread"}
     if unknown := sorted(given.keys() - hints.keys()):
         raise ValueError(f"has unknown {', '.join(unknown)}")

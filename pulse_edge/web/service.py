@@ -6,6 +6,7 @@ store.py and work.py.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import secrets
 from collections.abc import AsyncIterator
@@ -13,11 +14,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from pulse_edge.audit_log.confirmations import ConfirmationLogger
 from pulse_edge.audit_log.log import AuditLog
 from pulse_edge.common import files
 from pulse_edge.common.text import one_line
 from pulse_edge.errors import KitError, OutputError, PulseEdgeError, ServeError, UsageError
 from pulse_edge.kit import locate
+from pulse_edge.kit.manifest import Manifest
+from pulse_edge.report.overread import confirmed_json
 from pulse_edge.report.report import INTENDED_USE
 from pulse_edge.web import retention
 from pulse_edge.web.live import StopWatching
@@ -52,7 +56,8 @@ class Service:
         log.ready()
         self.store = Store(options.folder, options.request.output.retain_days)
         self.work = Work(options.request, self.store, log)
-        self._kit_id = _kit_id(options.request.model.kit)
+        self._confirming = asyncio.Lock()
+        self._kit = _kit(options.request.model.kit)
 
     async def __aenter__(self) -> Service:
         await self.work.stored(retention.sweep, self.store)
@@ -211,19 +216,20 @@ class Service:
         await self.work.stop(id)
         self.work.watchers.changed(id)
 
-    async def confirm(
-        self, id: str, confirmation: dict[str, Any], entry: dict[str, Any] | None = None
-    ) -> None:
-        """Store what a reader confirmed, and append `entry` (fields) to the audit log.
+    async def confirm(self, id: str, confirmation: dict[str, Any]) -> None:
+        """Join what a reader decided to the report, and log it; a later one corrects the first.
 
-        Raises KeyError, UsageError.
+        Raises KeyError, UsageError, and AuditLogError where the log cannot be read.
         """
-        if (await self.reading(id)).report is None:
-            raise UsageError("the page has no answer that could be confirmed.")
-        key = f"{id}/confirmation/{secrets.token_hex(8)}"
-        due = None if entry is None else Entry(key, entry, None)
-        await self.work.stored(self.store.confirm, id, confirmation, due)
-        await self.work.log_all()
+        async with self._confirming:
+            reading = await self.reading(id)
+            if reading.report is None:
+                raise UsageError("the page has no answer that could be confirmed.")
+            report = confirmed_json(reading.report, confirmation)
+            fields = await self.work.in_log(ConfirmationLogger(self.work.audit_log).fields, report)
+            key = f"{id}/confirmation/{report['confirmation']['number']}"
+            await self.work.stored(self.store.confirm, id, report, Entry(key, fields, None))
+            await self.work.log_all()
         self.work.watchers.changed(id)
 
     async def force(self, id: str) -> None:
@@ -331,7 +337,8 @@ class Service:
             "intended_use": INTENDED_USE,
             "model": {"state": model.state, "reason": model.reason, "progress": model.progress},
             "kit": dict(model.about) or None,
-            "kit_id": model.about.get("kit", self._kit_id),
+            "kit_id": self._kit and self._kit.id,
+            "kit_created": self._kit and self._kit.created,
             "log_error": self.work.log_error,
             "page_seconds": self.work.page_seconds,
             "phone": self.options.phone is not None,
@@ -339,10 +346,10 @@ class Service:
         }
 
 
-def _kit_id(kit: Path | None) -> str | None:
-    """Return the id of the kit that is going to be loaded; None where there is none."""
+def _kit(kit: Path | None) -> Manifest | None:
+    """Return the manifest of the kit that is loaded; None where there is none."""
     with contextlib.suppress(KitError):
-        return locate.find(kit).manifest.id
+        return locate.find(kit).manifest
     return None
 
 

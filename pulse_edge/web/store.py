@@ -211,14 +211,14 @@ class Store:
         with self.database.transaction() as db:
             return db.execute(update, (int(force), reading)).rowcount > 0
 
-    def confirm(self, reading: str, confirmation: Mapping[str, Any], entry: Entry | None) -> None:
-        """Commit what the reader confirmed, with its entry for the audit log."""
+    def confirm(self, reading: str, report: Mapping[str, Any], entry: Entry) -> None:
+        """Commit a confirmed report, with its entry for the audit log."""
+        update = "UPDATE readings SET report = ?, confirmation = ?, settled = ? WHERE id = ?"
+        values = (json.dumps(report), json.dumps(report["confirmation"]), today(), reading)
         with self.database.transaction() as db:
-            update = "UPDATE readings SET confirmation = ?, settled = ? WHERE id = ?"
-            if not db.execute(update, (json.dumps(confirmation), today(), reading)).rowcount:
+            if not db.execute(update, values).rowcount:
                 raise KeyError(reading)
-            if entry is not None:
-                self._put_entry(reading, entry)
+            self._put_entry(reading, entry)
 
     def matching(self, where: str, values: Sequence[Any], limit: int) -> list[Stored]:
         """Return readings, newest first, for a condition on `r` and `u`."""
@@ -340,8 +340,17 @@ class Store:
             db.execute(f"DELETE FROM sessions WHERE hash NOT IN ({newest})")
 
     def sessions(self) -> list[str]:
-        """Return the SHA-256 of every cookie that is valid."""
+        """Return the SHA-256 of every cookie that is valid.
+
+        There are some where the last server was killed: one that ends forgets them.
+        """
         return [hash for (hash,) in self.database.all("SELECT hash FROM sessions")]
+
+    def forget_sessions(self) -> None:
+        """End every session. While no server runs, a program of another user may listen on the
+        port, and a browser would show it the cookie."""
+        with self.database.transaction() as db:
+            db.execute("DELETE FROM sessions")
 
     # --- rows -------------------------------------------------------------------------------------
 
@@ -358,6 +367,7 @@ class Store:
             owner=owner,
             state=state,
             text=answer_text(whole),
+            notices=tuple(whole["notice"].splitlines()) if whole else (),
             admission=about.get("admission"),
             measurements=about.get("measurements"),
             report=whole,

@@ -78,6 +78,11 @@ class Work:
         """Call a method of the store in its thread."""
         return await _in_thread(self._threads[0], call, *arguments, **named)
 
+    async def in_log(self, call: Callable[..., T], *arguments: Any) -> T:
+        """Call what reads the audit log in its thread, when every entry that is due is there."""
+        await self.log_all()
+        return await _in_thread(self._threads[1], call, *arguments)
+
     async def start(self) -> None:
         """Begin to work, with what an earlier process left on the list."""
         self.pages.start()
@@ -240,7 +245,7 @@ class Work:
         page = await self.stored(self.store.page_of, job)
         if page is None:  # stopped or removed in between
             return
-        self.running = Running(job)
+        self.running = Running(job, Progress("encode", 0, 1, self.page_seconds))
         self.watchers.changed_all()
         try:
             event = await self.model.run(self._model_job(job, page), self._event)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import jsonschema
 import pytest
@@ -11,6 +13,7 @@ from reports import report
 
 from export.schema import report_schema
 from pulse_edge.errors import UsageError
+from pulse_edge.measurement.measurements import Measurement
 from pulse_edge.report import stored
 from pulse_edge.report.confirmation import (
     UNCONFIRMED,
@@ -22,7 +25,13 @@ from pulse_edge.report.confirmation import (
     TextReview,
     Verdict,
 )
-from pulse_edge.report.overread import Difference, agreement, confirmed, differences
+from pulse_edge.report.overread import (
+    Difference,
+    agreement,
+    confirmed,
+    confirmed_json,
+    differences,
+)
 from pulse_edge.report.report import Report
 
 TEXT = (TextReview(0, "agreed"),)
@@ -131,6 +140,7 @@ def test_whole_report_is_rejected_without_single_decisions() -> None:
         ((AddedFinding(statement="AFIB"),), "AFIB is added, and it is a finding already"),
         ((AddedFinding(statement="WPW"),) * 2, "WPW is added, and it is a finding already"),
         ((AddedFinding(statement="XYZ"),), "XYZ is no statement of the fixed list"),
+        ((AddedFinding("Brugada"),) * 2, "Brugada is added twice"),
     ],
 )
 def test_added_finding_is_new_and_listed(added: tuple[AddedFinding, ...], words: str) -> None:
@@ -149,6 +159,17 @@ def test_added_findings_have_the_names_of_the_list_or_the_readers_words() -> Non
     ]  # fmt: skip
     assert result.confirmation is not None
     assert result.confirmation.overall == "changed"
+
+
+@pytest.mark.parametrize("name", ["WPW", "wpw", "Wolff-Parkinson-White pattern"])
+def test_words_of_the_fixed_list_are_its_statement(name: str) -> None:
+    result = confirmed(report(), decided(added=(AddedFinding(name),)), AT)
+    assert result.confirmation is not None
+    assert result.confirmation.added == (
+        AddedFinding("Wolff-Parkinson-White pattern", statement="WPW"),
+    )
+    with pytest.raises(UsageError, match="AFIB is added, and it is a finding already"):
+        confirmed(read_page(), decided(added=(AddedFinding("Atrial fibrillation"),)))
 
 
 @pytest.mark.parametrize(
@@ -249,3 +270,36 @@ def test_stored_report_that_claims_a_confirmation_is_refused() -> None:
     fields = json.loads(read_page().to_json()) | {"overread": f"Confirmed by {READER}"}
     with pytest.raises(UsageError, match="its overread and its confirmation say different things"):
         stored.parse(json.dumps(fields))
+
+
+def test_json_of_a_report_is_confirmed_without_its_measurements_being_touched() -> None:
+    source = read_page(measurements=(Measurement("rate", "rate", 76.0, "bpm", 3.0, ("II",)),))
+    fields = json.loads(source.to_json())
+    given = agreement(source, READER).to_json()
+    result = confirmed_json(fields, given)
+    assert list(result) == list(fields)
+    assert result["measurements"] == fields["measurements"]
+    assert stored.from_json(result).confirmation is not None
+    assert result["overread"].startswith("Confirmed without change by Dr Amina Diallo, ")
+    again = confirmed_json(result, given)
+    assert (
+        again["confirmation"]["corrects"]["sha256"]
+        == Confirmation.from_json(result["confirmation"]).sha256
+    )
+
+
+def test_confirming_json_loads_no_numpy() -> None:
+    code = (
+        "import sys, json; from pulse_edge.report.overread import confirmed_json; "
+        "confirmed_json(json.load(sys.stdin), {'reader': 'A', 'overall': 'rejected'}); "
+        "assert not {'numpy', 'cv2'} & set(sys.modules)"
+    )
+    text = read_page().to_json()
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_json_that_is_no_report_is_not_confirmed() -> None:
+    with pytest.raises(UsageError, match="Read the page again"):
+        confirmed_json({"file": "x"}, {"reader": READER})

@@ -53,6 +53,9 @@ def test_who_watches_a_page_hears_of_its_removal(tmp_path: Path) -> None:
     assert run(test) == ["done", "removed"]
 
 
+AGREED = {"reader": "R", "texts": [{"answer": 0, "decision": "agreed"}]}
+
+
 @pytest.mark.parametrize(
     ("retain", "days", "stays"), [(None, 0, True), (None, 1, False), (3, 3, True), (3, 4, False)]
 )
@@ -65,7 +68,7 @@ def test_a_confirmed_page_is_removed_after_its_last_day(
                 (id,) = await service.submit(b"1", name, source="local")
                 await settled(service, id)
                 if name == "confirmed":
-                    await service.confirm(id, {"reader": "R"})
+                    await service.confirm(id, AGREED)
 
     async def later() -> set[str]:
         output = OutputOptions(retain_days=retain)

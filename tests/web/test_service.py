@@ -78,7 +78,7 @@ def test_places_and_time_left_of_pages_that_wait(tmp_path: Path) -> None:
         ({"age_years": "-1"}, "age_years"),
         ({"age_years": "nan"}, "age_years"),
         ({"sex": "x"}, "sex"),
-        ({"force": True}, "no such option"),
+        ({"printer": True}, "no such option"),
         ({"questions": [" "]}, "empty"),
         ({"questions": ["x" * 5000]}, "limit"),
         ({"max_tokens": "1e9"}, "max_tokens"),
@@ -203,7 +203,7 @@ def test_a_question_takes_the_earlier_ones_of_its_conversation_along(tmp_path: P
                 await until(service, id, lambda r, n=number: r.turns[n - 1].state == "done")  # type: ignore[misc]
             histories = [job.get("history") for job in model.jobs]
             assert histories == [
-                None,
+                (),
                 [("What?", "Report.")],
                 [("What?", "Report."), ("a", "One.")],
                 [],
@@ -322,24 +322,65 @@ def test_an_answer_that_cannot_be_logged_is_not_shown_until_it_can(
     assert len(logged(tmp_path)) == 1
 
 
-def test_a_confirmation_is_logged_with_the_fields_that_it_was_given(tmp_path: Path) -> None:
+AGREED = {"reader": "Dr Amina Diallo", "texts": [{"answer": 0, "decision": "agreed"}]}
+REJECTED = {"reader": "Dr Ben Okri", "overall": "rejected"}
+
+
+def test_a_confirmation_is_in_the_report_and_in_the_log(tmp_path: Path) -> None:
     async def test() -> str:
         async with serving(tmp_path) as (service, _pages, _model):
             (id,) = await service.submit(b"1", "page", source="local")
             with pytest.raises(UsageError, match="no answer"):
-                await service.confirm(id, {"reader": "R"})
+                await service.confirm(id, AGREED)
             await settled(service, id)
-            await service.confirm(id, {"reader": "R"}, {"file": "page", "ended": "confirmed"})
-            confirmed = await service.reading(id)
-            assert confirmed.confirmation == {"reader": "R"}
-            assert confirmed.kept_until == datetime.date.today().isoformat()
+            await service.confirm(id, AGREED)
+            reading = await service.reading(id)
+            assert reading.confirmation is not None
+            assert reading.confirmation["number"] == 1
+            assert reading.report is not None
+            assert reading.report["confirmation"] == reading.confirmation
+            assert reading.report["overread"].startswith("Confirmed without change by Dr Amina")
+            assert reading.kept_until == datetime.date.today().isoformat()
             return id
 
     id = run(test)
-    assert [(i.rpartition("/")[0], end) for i, end in logged(tmp_path)] == [
-        (f"{id}/0", "whole"),
-        (f"{id}/confirmation", "confirmed"),
-    ]
+    log = AuditLog(tmp_path / "audit-log")
+    answer, confirmation = log.entries()
+    assert confirmation.fields["id"] == f"{id}/confirmation/1"
+    assert confirmation.fields["refers_to"] == [answer.hash]
+    assert (confirmation.fields["reader"], confirmation.fields["overall"]) == (
+        "Dr Amina Diallo", "agreed"
+    )  # fmt: skip
+
+
+def test_a_later_confirmation_corrects_the_first(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with serving(tmp_path) as (service, _pages, _model):
+            (id,) = await service.submit(b"1", "page", source="local")
+            await settled(service, id)
+            await asyncio.gather(service.confirm(id, AGREED), service.confirm(id, REJECTED))
+            reading = await service.reading(id)
+            assert reading.confirmation is not None
+            assert reading.confirmation["number"] == 2
+            assert reading.confirmation["corrects"]["reader"] == "Dr Amina Diallo"
+
+    run(test)
+    _answer, first, second = AuditLog(tmp_path / "audit-log").entries()
+    assert second.fields["corrects"] == first.hash
+
+
+def test_what_is_no_confirmation_changes_nothing(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with serving(tmp_path) as (service, _pages, _model):
+            (id,) = await service.submit(b"1", "page", source="local")
+            await settled(service, id)
+            for given in ({"reader": " "}, {"reader": "R"}, {"reader": "R", "time": 1}):
+                with pytest.raises(UsageError):
+                    await service.confirm(id, given)
+            assert (await service.reading(id)).confirmation is None
+
+    run(test)
+    assert len(logged(tmp_path)) == 1
 
 
 def test_retained_texts_are_stored_with_the_entry(tmp_path: Path) -> None:
