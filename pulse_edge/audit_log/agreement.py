@@ -6,7 +6,7 @@ judged count. Verdicts of findings without calibration are the side of the log o
 reader did not see as a verdict; they are counted apart. Standard library only.
 
 The reader sees the software's verdict before giving one, and readers tend to follow what they see
-(Bond et al. 2018, Journal of Electrocardiology 51:S6): agreement is an upper bound of accuracy.
+(Bond et al. 2018, Journal of Electrocardiology 51:S6): agreement tends to overstate accuracy.
 """
 
 from __future__ import annotations

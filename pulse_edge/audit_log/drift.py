@@ -8,8 +8,8 @@ not: its false alarms multiply where the expected share is estimated from so few
 al. 2006, Journal of Quality Technology 38:349).
 
 Without drift, 0.5 to 0.6 of 100 months alarm on whole reports (4,000 simulated months of 40 or 100
-reports, 5 to 20 % changed). A rise from 10 to 30 % changed is noticed in 62 of 100 months of 40
-reports, from 10 to 20 % in 31 of 100 months of 100. Standard library only.
+reports, 5 to 20 % changed: benchmarks/drift.py). A rise from 10 to 30 % changed is noticed in 61 of
+100 months of 40 reports, from 10 to 20 % in 31 of 100 months of 100. Standard library only.
 """
 
 from __future__ import annotations

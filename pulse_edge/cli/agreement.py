@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pulse_edge.audit_log.proportions import Share
 
 CAVEAT = (
-    "Readers see the software's verdict before they give theirs: agreement is an upper bound of "
+    "Readers see the software's verdict before they give theirs: agreement tends to overstate "
     "accuracy."
 )
 SHARES = (

@@ -20,6 +20,8 @@ from pulse_edge.common import folders
 from pulse_edge.common.files import UNFINISHED, open_private, try_lock
 from pulse_edge.errors import PulseEdgeError
 
+LOCK = "lock"
+"""File whose lock a process holds while it works on the folder."""
 LOCK_ATTEMPTS, LOCK_PAUSE = 20, 0.1
 """A worker whose supervisor was killed ends within milliseconds; the next one waits 2 s for the
 folder."""
@@ -41,6 +43,18 @@ class Kind:
     """Statements that make the tables, each ending with `;` and a line feed."""
     unfinished: tuple[str, ...] = ("",)
     """Folders, below the database's own, in which a killed process leaves half-written files."""
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a process works on a folder's database."""
+    try:
+        lock = os.open(folder / LOCK, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
+    except OSError:
+        return False
+    try:
+        return not try_lock(lock)
+    finally:
+        os.close(lock)
 
 
 class Database:
@@ -139,7 +153,7 @@ class Database:
         """Lock the folder by an open file, and return its handle."""
         try:
             folders.claim(self.folder, self.kind.folder)
-            lock = open_private(self.folder / "lock")
+            lock = open_private(self.folder / LOCK)
         except OSError as e:
             raise self._unwritable(e) from None
         for _ in range(LOCK_ATTEMPTS):

@@ -293,6 +293,7 @@ class PulseModel:
             language, number = self.language, self._take_turn()
             return decoding.Turn(
                 prefill=lambda: self.prefill(encoded, turns),
+                prompt_tokens=lambda: language.cells,
                 generate=lambda logits: decoding.generate(
                     language, logits, limit, self.drafter, grammar
                 ),

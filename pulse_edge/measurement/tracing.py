@@ -180,7 +180,9 @@ def _lines(ink: Ink, rows: tuple[float, ...], paths: Index, moves: Index) -> tup
     raw = [runs.edges(first, last) for first, last in ends]
     nib = nib_of(raw, moves, ink.cover, (ink.across, ink.down), fine)
     spread = [runs.spread(path) for path in paths]
-    owned = part(runs.mask, ends, spread, nib.down, (ink.across * fine, ink.down))
+    owned = part(
+        runs.mask, ends, spread, (nib.across * fine, nib.down), (ink.across * fine, ink.down)
+    )
     lines = []
     for row, path, move, (top, bottom), own in zip(rows, paths, moves, raw, owned, strict=True):
         hidden = _waves(own.hidden, np.repeat(~_calm(path, move, ink), fine), fine)

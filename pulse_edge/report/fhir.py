@@ -117,8 +117,8 @@ def _entries(
     observed = [(f"answer-{n}", _answer(report, n)) for n in range(len(report.answers))]
     observed += [(f"finding-{f.statement}", _finding(report, f)) for f in report.findings]
     confirmation = report.confirmation
-    for n, added in enumerate(() if confirmation is None else confirmation.added):
-        observed.append((f"added-{n}", _added(report, added)))
+    for added in () if confirmation is None else confirmation.added:
+        observed.append((f"added-{added.statement or added.name}", _added(report, added)))
     observed += [
         (f"measurement-{m.key}", _observation(report) | fhir_trace.measurement_fields(m))
         for m in report.measurements

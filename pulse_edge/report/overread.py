@@ -22,11 +22,13 @@ from pulse_edge.report.confirmation import (
     TextReview,
     Verdict,
 )
-from pulse_edge.report.findings import BY_KEY
+from pulse_edge.report.findings import BY_KEY, STATEMENTS
 from pulse_edge.report.report import Finding, Report
 
 NO_VERDICT = "no verdict"
 """The software's version of a finding that it only ranked, or did not judge."""
+_KEYS = {name.lower(): s.key for s in STATEMENTS for name in (s.key, s.name)}
+"""Key or name of a statement, in lower case -> its key."""
 _OPPOSITE: dict[str, Verdict] = {"present": "absent", "absent": "present"}
 _AGREED: dict[str, Verdict] = {
     "present": "present",
@@ -206,11 +208,15 @@ def _with_verdict(finding: Finding, review: FindingReview) -> FindingReview:
 
 
 def _additions(report: Report, added: Iterable[AddedFinding]) -> Iterator[AddedFinding]:
-    """Yield the added findings with the names of the fixed list."""
-    keys, listed = {f.statement for f in report.findings}, set()
+    """Yield the added findings; one whose words are those of the fixed list is its statement."""
+    keys = {f.statement for f in report.findings}
+    listed: set[str] = set()
     for addition in added:
-        key = addition.statement
+        key = addition.statement or _KEYS.get(addition.name.lower())
         if key is None:
+            if addition.name in listed:
+                raise UsageError(f"confirmation: {addition.name} is added twice. Keep one of them.")
+            listed.add(addition.name)
             yield addition
             continue
         if key not in BY_KEY:
@@ -222,7 +228,7 @@ def _additions(report: Report, added: Iterable[AddedFinding]) -> Iterator[AddedF
                 f"confirmation: {key} is added, and it is a finding already. Decide about it there."
             )
         listed.add(key)
-        yield replace(addition, name=BY_KEY[key].name)
+        yield replace(addition, statement=key, name=BY_KEY[key].name)
 
 
 # --- the whole ------------------------------------------------------------------------------------

@@ -39,6 +39,8 @@ class Answer:
     """Generated tokens."""
     complete: bool
     """False: cut off at the token limit before the model ended it."""
+    prompt_tokens: int = 0
+    """Tokens in front of the answer, image tokens and earlier turns among them; 0: not counted."""
 
 
 @dataclass(frozen=True)

@@ -78,8 +78,12 @@ def routes(service: Service, options: ServeOptions) -> list[Route]:
             return _lines(await service.check(upload.path, upload.name, upload.options))
 
     async def reading(request: Request) -> Response:
+        reading_id = request.path_params["id"]
         try:
-            return JSONResponse(reading_json(await service.reading(request.path_params["id"])))
+            if request.method == "DELETE":
+                await service.remove(reading_id)
+                return Response(status_code=204)
+            return JSONResponse(reading_json(await service.reading(reading_id)))
         except KeyError:
             message = "There is no such reading. It was removed, or the id is wrong."
             raise RequestError("not_found", message) from None
@@ -88,7 +92,7 @@ def routes(service: Service, options: ServeOptions) -> list[Route]:
         Route("/api/interpret", _answered(interpret), methods=["POST"]),
         Route("/api/measure", _answered(measure), methods=["POST"]),
         Route("/api/check", _answered(check), methods=["POST"]),
-        Route("/api/readings/{id}", _answered(reading), methods=["GET"]),
+        Route("/api/readings/{id}", _answered(reading), methods=["GET", "DELETE"]),
     ]
 
 

@@ -69,6 +69,8 @@ def of_reading(reading: Reading) -> RequestError:
 
     A page without an admission result could not be read as a page at all.
     """
+    if reading.state == "removed":
+        return RequestError("not_found", "The page was removed before it was read.")
     message = visible(reading.error or f"{reading.name}: the reading was stopped.")
     if reading.exit_code == PageRefused.exit_code:
         return RequestError("page_refused", message, reading.exit_code)

@@ -8,7 +8,6 @@ one request; what belongs to the server (kit, device, threads, folders) is chose
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -180,7 +179,7 @@ def checked(option: Option, value: Any) -> Any:
         prompt.fill("{question}", value)
     elif option is MAX_TOKENS and not 1 <= value <= MOST_TOKENS:
         raise _wrong(option, value, f"a whole number from 1 to {MOST_TOKENS:,}")
-    elif option is AGE and not (math.isfinite(value) and 0 <= value <= OLDEST):
+    elif option is AGE and not 0 <= value <= OLDEST:
         raise _wrong(option, value, f"a number of years up to {OLDEST}")
     elif option is SEX and value not in ("male", "female"):
         raise _wrong(option, value, "male or female")

@@ -25,9 +25,9 @@ def routes(service: Service, options: ServeOptions) -> list[Route]:
     async def picture(request: Request) -> Response:
         try:
             path = await service.picture(request.path_params["id"], request.path_params["kind"])
-        except KeyError:
+            return FileResponse(path, stat_result=path.stat())
+        except (KeyError, FileNotFoundError):  # the page may have been removed just now
             return problem(request, 404, "There is no such picture.", "not_found")
-        return FileResponse(path)
 
     async def report(request: Request) -> Response:
         ending = request.path_params["ending"]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.requests import ClientDisconnect, Request
 
 from pulse_edge.web import api_errors
+from pulse_edge.web.api_errors import RequestError
 
 if TYPE_CHECKING:
     from pulse_edge.web.service import Reading, Service
@@ -23,6 +24,7 @@ QUIET_SECONDS = 10.0
 """Seconds without a change until None comes. Proxies and clients wait 30 s and more for a byte."""
 LOOK_SECONDS = 1.0
 """Seconds between two looks at the connection and at the model."""
+STOPPING = "The server stops. The page stays on its list, and is read after the next start."
 ENDED = frozenset({"refused", "done", "failed", "removed"})
 """States in which a reading stays, unless a person acts."""
 JUDGED = ENDED | {"waiting", "reading"}
@@ -41,8 +43,8 @@ States = AsyncGenerator["Reading | None", None]
 async def follow(service: Service, reading_id: str, request: Request) -> States:
     """Yield the states of a reading up to its end, and None after QUIET_SECONDS without a change.
 
-    However it ends early, the reading is stopped. Raises ClientGone, and RequestError where the
-    model cannot be loaded.
+    However it ends early, the reading is stopped, except where the server stops. Raises ClientGone,
+    and RequestError where the model cannot be loaded or the server stops.
     """
     events = aiter(service.events(reading_id))
     coming = asyncio.ensure_future(anext(events))
@@ -53,7 +55,11 @@ async def follow(service: Service, reading_id: str, request: Request) -> States:
             if await request.is_disconnected():
                 raise ClientGone
             if done:
-                reading, quiet = coming.result(), 0.0
+                try:
+                    reading, quiet = coming.result(), 0.0
+                except StopAsyncIteration:
+                    ended = True
+                    raise RequestError("busy", STOPPING) from None
                 ended = reading.state in ENDED
                 if not ended:
                     coming = asyncio.ensure_future(anext(events))

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pulse_edge.errors import PulseEdgeError, on_page
+from pulse_edge.errors import ContextError, PulseEdgeError, UsageError, on_page
 from pulse_edge.web import page_options
 from pulse_edge.web.pace import ANSWER_TOKENS, Pace
 from pulse_edge.web.worker_pipe import Pipe, error_fields
@@ -135,6 +135,12 @@ class _Worker:
                 report = dataclasses.asdict(model.report(encoded[0], answering))
                 return {"event": "done", "report": report, "ended": "broken off"}
             return {"event": "stopped"}
+        except ContextError as e:
+            longer = UsageError(
+                f"{job['name']}: {e} Begin a new conversation, or ask in less words."
+            )
+            error = longer if job.get("history") else e
+            return {"event": "failed", **error_fields(error)}
         except Exception as e:
             return {"event": "failed", **error_fields(on_page(job["name"], e))}
         seconds = self._pace.page()

@@ -7,10 +7,13 @@ contradictions stand above the text in every output. Source: OpenAI's API refere
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import ClientDisconnect, Request
@@ -28,11 +31,14 @@ if TYPE_CHECKING:
     from pulse_edge.web.service import Reading, Service
 
 OWNER = "pulse-edge"
+BODIES = 4
+"""Bodies that are in memory at the same time. One of 64 MB takes up to 200 MB while it is parsed."""
 Json = dict[str, Any]
 
 
 def routes(service: Service, _options: ServeOptions) -> list[Route]:
     """Return the routes below `/v1`."""
+    bodies = asyncio.Semaphore(BODIES)
 
     async def models(_request: Request) -> Response:
         return JSONResponse({"object": "list", "data": [_model(service)]})
@@ -45,7 +51,7 @@ def routes(service: Service, _options: ServeOptions) -> list[Route]:
         return JSONResponse(about)
 
     async def completions(request: Request) -> Response:
-        return await _Completion(service, request).response()
+        return await _Completion(service, request, bodies).response()
 
     return [
         Route("/v1/models", _answered(models), methods=["GET"]),
@@ -83,7 +89,9 @@ def error_response(error: RequestError) -> Response:
 
 
 def _model(service: Service) -> Json:
-    return {"id": _kit_id(service), "object": "model", "created": 0, "owned_by": OWNER}
+    kit = _kit_id(service)
+    created = int(datetime.fromisoformat(service.about()["kit_created"]).timestamp())
+    return {"id": kit, "object": "model", "created": created, "owned_by": OWNER}
 
 
 def _kit_id(service: Service) -> str:
@@ -98,8 +106,9 @@ def _kit_id(service: Service) -> str:
 class _Completion:
     """One request for a chat completion."""
 
-    def __init__(self, service: Service, request: Request) -> None:
-        self._service, self._request = service, request
+    def __init__(self, service: Service, request: Request, bodies: asyncio.Semaphore) -> None:
+        """`bodies` bounds the bodies that are in memory."""
+        self._service, self._request, self._bodies = service, request, bodies
         self._created = int(time.time())
         self._id = ""
         self._kit = ""
@@ -107,10 +116,12 @@ class _Completion:
     async def response(self) -> Response:
         """Return the completion, whole or as a stream. Raises RequestError, ClientGone."""
         self._kit = _kit_id(self._service)
-        chat = openai_request.parse(await _body(self._request), self._kit)
-        if failure := api_errors.not_ready(self._service.about()):
-            raise failure
-        self._id = await self._submit(chat)
+        async with self._bodies:
+            chat = await _chat(self._request, self._kit)
+            if failure := api_errors.not_ready(self._service.about()):
+                raise failure
+            self._id = await self._submit(chat)
+            chat = dataclasses.replace(chat, upload=b"")  # it waits for minutes
         states = following.follow(self._service, self._id, self._request)
         try:
             # Before the first byte, so that a refused page is an error to every client.
@@ -185,11 +196,12 @@ class _Completion:
                     elif (more := text.as_it_comes(reading)) != "":
                         yield self._chunk({"content": more})
             answer = _answer(reading)
+            report: Json = reading.report or {}
+            parts = text.rest(answer["text"], report)
         except RequestError as e:
             yield f"data: {json.dumps(e.to_openai_json())}\n\n"
             return
-        report: Json = reading.report or {}
-        for number, part in enumerate(text.rest(answer["text"], report)):
+        for number, part in enumerate(parts):
             field = marks.field(reading.id, report) if number == 0 else None
             yield self._chunk({"content": part}, pulse_edge=field)
         yield self._chunk({}, finish_reason=_finish_reason(answer))
@@ -217,8 +229,11 @@ class _Text:
         self._sent: str | None = None
 
     def as_it_comes(self, reading: Reading) -> str:
-        """Return what can be sent of an unfinished text: all that is new, if the client asked."""
-        if not self._unchecked or not reading.text:
+        """Return what can be sent of an unfinished text: all that is new, if the client asked.
+
+        A text that is checked already goes out with its marks first, as to any client.
+        """
+        if not self._unchecked or not reading.text or reading.report is not None:
             return ""
         if self._sent is None:
             self._sent = ""
@@ -235,7 +250,7 @@ class _Text:
         if self._sent is None:
             return [marks.before_text(report), text] if self._marked else [text]
         if not self._continues(text):
-            raise RuntimeError("an answer differs from its own beginning")
+            raise RequestError("reading_failed", "The answer differs from its own beginning.")
         below = marks.after_unchecked_text(report) if self._marked else ""
         return [text[len(self._sent) :] + below]
 
@@ -243,17 +258,23 @@ class _Text:
         return self._sent is not None and text.startswith(self._sent)
 
 
-async def _body(request: Request) -> Any:
-    """Return the JSON of a request. Raises RequestError."""
+async def _chat(request: Request, kit: str) -> Chat:
+    """Return the checked request. Raises RequestError."""
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media != "application/json":
         message = f"Content-Type {media or 'missing'}: expected application/json."
         raise RequestError("unsupported_media_type", message, 2)
-    raw = await request.body()
+    raw = b"".join([piece async for piece in request.stream()])
+    # In a thread: a long body takes half a second, in which others would wait for their events.
+    return await asyncio.to_thread(_parsed, raw, kit)
+
+
+def _parsed(raw: bytes, kit: str) -> Chat:
     try:
-        return json.loads(raw.decode("utf-8"))
+        body = json.loads(raw.decode("utf-8"))
     except (ValueError, RecursionError) as e:
         raise usage(f"The body is no JSON that can be read ({e}).") from None
+    return openai_request.parse(body, kit)
 
 
 def _answer(reading: Reading) -> Json:
@@ -271,8 +292,8 @@ def _finish_reason(answer: Json) -> str:
 def _usage(reading: Reading) -> Json:
     """Return the token counts: the page's image tokens with the prompt's, and the answer's."""
     report: Json = reading.report or {}
-    completion = sum(answer["tokens"] for answer in report["answers"])
-    prompt = report["image_tokens"]
+    answer = report["answers"][-1]
+    prompt, completion = answer["prompt_tokens"], answer["tokens"]
     return {
         "prompt_tokens": prompt,
         "completion_tokens": completion,

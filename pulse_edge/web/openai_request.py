@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 from pulse_edge.common.text import one_line
 from pulse_edge.errors import UsageError
 from pulse_edge.kit import prompt
-from pulse_edge.web import api_options, marks
+from pulse_edge.web import api_options, client_schema, marks
 from pulse_edge.web.api_errors import RequestError, usage
 
 ONLY: dict[str, tuple[Any, ...]] = {
@@ -78,7 +78,9 @@ EXTENSION = {
     )
 }
 """Fields of `pulse_edge` that are options of `interpret`, under the commands' names with `_`."""
-_DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+)?((?:;[\w.+-]+=[^;,]*)*);base64,", re.ASCII)
+_DATA_URL = re.compile(
+    r"data:([\w.+-]{1,99}/[\w.+-]{1,99})?((?:;[\w.+-]{1,99}=[^;,]{0,99}){0,9});base64,", re.ASCII
+)
 _ENDINGS = {
     "application/dicom": "dcm",
     "application/pdf": "pdf",
@@ -212,9 +214,11 @@ def _limit(body: Json) -> int | None:
         value = body.get(name)
         if value is None:
             continue
-        if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if isinstance(value, bool) or not isinstance(value, int):
             raise usage(f"{name}: expected a whole number.", name, "invalid_type")
-        limits[name] = _option(api_options.MAX_TOKENS, int(value), name)
+        limits[name] = _option(api_options.MAX_TOKENS, value, name)
     if len(set(limits.values())) > 1:
         raise usage("max_tokens and max_completion_tokens differ. Send one.", "max_tokens")
     return next(iter(limits.values()), None)
@@ -241,7 +245,7 @@ def _schema(response_format: Any) -> Any:
     if schema is None:
         raise usage(f"{inner}.schema: is missing.", inner, "missing_required_parameter")
     try:
-        return api_options.checked(api_options.JSON_SCHEMA, schema)
+        return api_options.checked(api_options.JSON_SCHEMA, client_schema.plain(schema))
     except UsageError as e:
         raise usage(f"{inner}.schema: {e}", f"{inner}.schema", "invalid_json_schema") from None
 

@@ -103,7 +103,14 @@ def _paths() -> Schema:
             {200: _json("The reading.", "Reading")},
             (401, 403, 404),
             parameters=[_path_parameter("id")],
-        )
+        ),
+        "delete": _operation(
+            "remove",
+            "Stop a reading, and remove its page and texts. The audit log stays.",
+            {204: {"description": "Removed."}},
+            (401, 403, 404),
+            parameters=[_path_parameter("id")],
+        ),
     }
     return paths | _openai_paths() | _own_path()
 
@@ -127,7 +134,11 @@ def _openai_paths() -> Schema:
         },
         "/v1/models": {
             "get": _operation(
-                "models", "The kit.", {200: _json("The kit.", "Models")}, (401, 403), error=error
+                "models",
+                "The kit.",
+                {200: _json("The kit.", "Models")},
+                (401, 403, 503),
+                error=error,
             )
         },
         "/v1/models/{id}": {
@@ -135,7 +146,7 @@ def _openai_paths() -> Schema:
                 "model",
                 "The kit, by its id.",
                 {200: _json("The kit.", "Model")},
-                (401, 403, 404),
+                (401, 403, 404, 503),
                 error=error,
                 parameters=[_path_parameter("id")],
             )

@@ -20,6 +20,7 @@ from pulse_edge.common import files
 from pulse_edge.common.text import one_line
 from pulse_edge.errors import KitError, OutputError, PulseEdgeError, ServeError, UsageError
 from pulse_edge.kit import locate
+from pulse_edge.kit.manifest import Manifest
 from pulse_edge.report.overread import confirmed_json
 from pulse_edge.report.report import INTENDED_USE
 from pulse_edge.web import retention
@@ -56,7 +57,7 @@ class Service:
         self.store = Store(options.folder, options.request.output.retain_days)
         self.work = Work(options.request, self.store, log)
         self._confirming = asyncio.Lock()
-        self._kit_id = _kit_id(options.request.model.kit)
+        self._kit = _kit(options.request.model.kit)
 
     async def __aenter__(self) -> Service:
         await self.work.stored(retention.sweep, self.store)
@@ -336,7 +337,8 @@ class Service:
             "intended_use": INTENDED_USE,
             "model": {"state": model.state, "reason": model.reason, "progress": model.progress},
             "kit": dict(model.about) or None,
-            "kit_id": model.about.get("kit", self._kit_id),
+            "kit_id": self._kit and self._kit.id,
+            "kit_created": self._kit and self._kit.created,
             "log_error": self.work.log_error,
             "page_seconds": self.work.page_seconds,
             "phone": self.options.phone is not None,
@@ -344,10 +346,10 @@ class Service:
         }
 
 
-def _kit_id(kit: Path | None) -> str | None:
-    """Return the id of the kit that is going to be loaded; None where there is none."""
+def _kit(kit: Path | None) -> Manifest | None:
+    """Return the manifest of the kit that is loaded; None where there is none."""
     with contextlib.suppress(KitError):
-        return locate.find(kit).manifest.id
+        return locate.find(kit).manifest
     return None
 
 

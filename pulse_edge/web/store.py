@@ -340,8 +340,17 @@ class Store:
             db.execute(f"DELETE FROM sessions WHERE hash NOT IN ({newest})")
 
     def sessions(self) -> list[str]:
-        """Return the SHA-256 of every cookie that is valid."""
+        """Return the SHA-256 of every cookie that is valid.
+
+        There are some where the last server was killed: one that ends forgets them.
+        """
         return [hash for (hash,) in self.database.all("SELECT hash FROM sessions")]
+
+    def forget_sessions(self) -> None:
+        """End every session. While no server runs, a program of another user may listen on the
+        port, and a browser would show it the cookie."""
+        with self.database.transaction() as db:
+            db.execute("DELETE FROM sessions")
 
     # --- rows -------------------------------------------------------------------------------------
 
@@ -358,6 +367,7 @@ class Store:
             owner=owner,
             state=state,
             text=answer_text(whole),
+            notices=tuple(whole["notice"].splitlines()) if whole else (),
             admission=about.get("admission"),
             measurements=about.get("measurements"),
             report=whole,

@@ -245,7 +245,7 @@ class Work:
         page = await self.stored(self.store.page_of, job)
         if page is None:  # stopped or removed in between
             return
-        self.running = Running(job)
+        self.running = Running(job, Progress("encode", 0, 1, self.page_seconds))
         self.watchers.changed_all()
         try:
             event = await self.model.run(self._model_job(job, page), self._event)

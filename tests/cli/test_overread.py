@@ -206,7 +206,7 @@ def test_agreement_says_counts_shares_months_and_the_alarm(confirmed_log: Path) 
     done = audit(confirmed_log, "agreement")
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
-    assert lines[0].endswith("agreement is an upper bound of accuracy.")
+    assert lines[0].endswith("agreement tends to overstate accuracy.")
     assert "# Kit kit-7b, aaaaaaaaaaaa: 130 reports, 1 reader" in lines
     assert "Agreed without change: 85% (77% to 90%, of 130); rejected as a whole: 0" in lines
     assert "Without change by month: 2026-01 61 of 65, 2026-02 34 of 35, 2026-03 15 of 30" in lines

@@ -187,6 +187,22 @@ def test_confirmation_keeps_the_ids_of_the_resources(page: Image.Image) -> None:
     assert ids(source) == ids(confirmed(source, agreement(source, READER), AT))
 
 
+def test_added_finding_keeps_its_id_in_a_correction(page: Image.Image) -> None:
+    def ids(*names: str) -> dict[str, str]:
+        given = Confirmation(
+            READER,
+            added=tuple(AddedFinding(name) for name in names),
+            texts=(TextReview(0, "agreed"),),
+        )
+        bundle = json.loads(writers.render("fhir", confirmed(report(), given, AT), page))
+        return {
+            e["resource"].get("code", {}).get("text", ""): e["fullUrl"] for e in bundle["entry"]
+        }
+
+    first, second = ids("Brugada pattern", "U waves"), ids("U waves")
+    assert first["U waves"] == second["U waves"] != first["Brugada pattern"]
+
+
 def test_rejected_report_has_no_code_of_the_software_in_fhir(page: Image.Image) -> None:
     source = read_page()
     assert "conclusionCode" in resources(source, page)["ECG page, read by software"]

@@ -140,6 +140,7 @@ def test_whole_report_is_rejected_without_single_decisions() -> None:
         ((AddedFinding(statement="AFIB"),), "AFIB is added, and it is a finding already"),
         ((AddedFinding(statement="WPW"),) * 2, "WPW is added, and it is a finding already"),
         ((AddedFinding(statement="XYZ"),), "XYZ is no statement of the fixed list"),
+        ((AddedFinding("Brugada"),) * 2, "Brugada is added twice"),
     ],
 )
 def test_added_finding_is_new_and_listed(added: tuple[AddedFinding, ...], words: str) -> None:
@@ -158,6 +159,17 @@ def test_added_findings_have_the_names_of_the_list_or_the_readers_words() -> Non
     ]  # fmt: skip
     assert result.confirmation is not None
     assert result.confirmation.overall == "changed"
+
+
+@pytest.mark.parametrize("name", ["WPW", "wpw", "Wolff-Parkinson-White pattern"])
+def test_words_of_the_fixed_list_are_its_statement(name: str) -> None:
+    result = confirmed(report(), decided(added=(AddedFinding(name),)), AT)
+    assert result.confirmation is not None
+    assert result.confirmation.added == (
+        AddedFinding("Wolff-Parkinson-White pattern", statement="WPW"),
+    )
+    with pytest.raises(UsageError, match="AFIB is added, and it is a finding already"):
+        confirmed(read_page(), decided(added=(AddedFinding("Atrial fibrillation"),)))
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
+import socket
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import uvicorn
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
@@ -41,3 +47,18 @@ def events(text: str) -> list[Any]:
     """The data of server-sent events, without comments."""
     lines = [line.removeprefix("data: ") for line in text.split("\n\n") if line.startswith("data")]
     return [line if line == "[DONE]" else json.loads(line) for line in lines]
+
+
+@contextlib.contextmanager
+def running(app: Starlette) -> Iterator[int]:
+    """Serve the application in a thread; yield its port."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])))
+    thread.start()
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        server.should_exit = True
+        thread.join()
+        listener.close()

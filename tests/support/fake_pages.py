@@ -260,7 +260,7 @@ def serving(app: Any) -> Iterator[tuple[str, asyncio.AbstractEventLoop]]:
 
     import uvicorn
 
-    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", lifespan="off")
+    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="critical", lifespan="off")
     server = uvicorn.Server(config)
     loops: list[asyncio.AbstractEventLoop] = []
 
@@ -282,19 +282,22 @@ def serving(app: Any) -> Iterator[tuple[str, asyncio.AbstractEventLoop]]:
         thread.join(10)
 
 
-def app_and_cookie(service: FakeService, folder: Path, *hosts: str) -> tuple[Any, str]:
-    """Return the real application around a fake service, and the cookie of a session."""
+def app_and_cookie(service: FakeService, folder: Path, hosts: set[str]) -> tuple[Any, str]:
+    """Return the real application around a fake service, and the cookie of a session.
+
+    `hosts`: values of the Host header that are let through; more may be added later.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     access = Access(folder, [])
     cookie = access.open_session(access.new_link("http://test").partition("token=")[2])
     assert cookie is not None
     options = ServeOptions(folder=folder)
-    return create_app(cast(Service, service), options, access, frozenset(hosts)), cookie
+    return create_app(cast(Service, service), options, access, cast(frozenset[str], hosts)), cookie
 
 
 def client(service: FakeService, folder: Path) -> TestClient:
     """Return a client with a session, which follows no redirect."""
-    app, cookie = app_and_cookie(service, folder, "testserver")
+    app, cookie = app_and_cookie(service, folder, {"testserver"})
     return TestClient(app, cookies={COOKIE: cookie}, follow_redirects=False)
 
 

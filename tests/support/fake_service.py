@@ -68,18 +68,20 @@ def report_json(text: str = TEXT, **more: Any) -> dict[str, Any]:
         **more,
     )
     as_json: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(result)))
+    as_json["answers"][0]["prompt_tokens"] = 95
     return as_json
 
 
 class FakeService:
     """Gives each page the end that its bytes name: b"refused", b"unreadable", b"crashed", b"two"
-    pages, b"endless", else an answer."""
+    pages, b"endless", b"removed", else an answer."""
 
     def __init__(self, **report_fields: Any) -> None:
         self.report = report_json(**report_fields)
         self.submitted: list[tuple[bytes, str, str, dict[str, Any]]] = []
         self.stopped: list[str] = []
         self.removed: list[str] = []
+        self.stopping = self.at_once = False
         self.model: dict[str, Any] = {"state": "ready", "reason": None}
         self.one_shots: list[tuple[str, str, dict[str, Any]]] = []
         self._pages: dict[str, list[Reading]] = {}
@@ -95,7 +97,8 @@ class FakeService:
     # --- what the API calls -----------------------------------------------------------------------
 
     def about(self) -> dict[str, Any]:
-        return {"kit_id": KIT, "model": self.model}
+        created = "2026-01-02T03:04:05+00:00"
+        return {"kit_id": KIT, "kit_created": created, "model": self.model}
 
     def new_upload(self) -> Path:
         return self._folder / f"upload-{next(self._numbers)}"
@@ -128,12 +131,14 @@ class FakeService:
         for state in self._pages[reading_id]:
             await asyncio.sleep(0)
             yield state
-        await asyncio.Event().wait()
+        if not self.stopping:
+            await asyncio.Event().wait()
 
     async def stop(self, reading_id: str) -> None:
         self.stopped.append(reading_id)
 
     async def remove(self, reading_id: str) -> None:
+        del self._pages[reading_id]
         self.removed.append(reading_id)
 
     async def check(self, upload: Path | bytes, name: str, options: Any) -> Any:
@@ -161,6 +166,8 @@ class FakeService:
         if upload == b"unreadable":
             error = f"{name}: is no picture. Save it as PNG."
             return [begun, dataclasses.replace(begun, state="failed", error=error, exit_code=1)]
+        if upload == b"removed":
+            return [begun, Reading(one, "", "", "local", "removed")]
         judged = dataclasses.replace(begun, admission=ADMISSION, measurements=MEASURED)
         if upload == b"refused":
             refused = dataclasses.replace(judged, state="refused", error=REFUSAL, exit_code=3)
@@ -177,6 +184,8 @@ class FakeService:
         text = self.report["answers"][-1]["text"]
         pieces = [dataclasses.replace(reading, text=text[:n]) for n in (5, 5, len(text))]
         done = dataclasses.replace(reading, state="done", text=text, report=self.report)
+        if self.at_once:
+            return [begun, done]
         return [begun, dataclasses.replace(judged, state="waiting", place=2), *pieces, done]
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from starlette.testclient import TestClient
+from web_workers import Pages
 
 from pulse_edge.audit_log.log import AuditLog
 from pulse_edge.web.access import Access
@@ -29,6 +30,7 @@ class Site:
     def __init__(self, folder: Path, limits: Limits | None = None) -> None:
         options = ServeOptions(folder=folder / "web", limits=limits or Limits())
         self.service = Service(options, AuditLog(folder / "audit-log"))
+        self.service.work.pages = Pages()  # type: ignore[assignment]
         self.access = Access(options.folder, [])
         self.link = self.access.new_link(ADDRESS)
         hosts = allowed_hosts(("127.0.0.1", "localhost", "[::1]"), 8412)
@@ -96,10 +98,10 @@ class Listening:
     manager."""
 
     def __init__(self, site: Site) -> None:
-        from pulse_edge.web import server
+        from pulse_edge.web.listener import bind
 
         self._site = site
-        self._listener = server.bind("127.0.0.1", 0)
+        self._listener = bind("127.0.0.1", 0)
         self.port = self._listener.getsockname()[1]
         self.address = f"http://127.0.0.1:{self.port}"
         self._thread = threading.Thread(target=self._run, daemon=True)

@@ -120,9 +120,20 @@ def test_a_client_that_does_not_wait_gets_the_readings_ids() -> None:
     assert service.stopped == []
 
 
-def test_an_unknown_reading() -> None:
-    response = client(FakeService()).get("/api/readings/nothing")
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+def test_an_unknown_reading(method: str) -> None:
+    response = client(FakeService()).request(method, "/api/readings/nothing")
     assert (response.status_code, response.json()["error"]["type"]) == (404, "not_found")
+
+
+def test_a_program_removes_what_it_sent() -> None:
+    service = FakeService()
+    browser = client(service)
+    place = browser.post("/api/interpret?wait=false", files=form()).headers["location"]
+    removed = browser.delete(place)
+    assert (removed.status_code, removed.content) == (204, b"")
+    assert service.removed == ["id-0"]
+    assert browser.get(place).status_code == 404
 
 
 @pytest.mark.parametrize(

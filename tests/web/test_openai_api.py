@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
-from api_clients import client, events
+from api_clients import HOST, client, events, guarded, running
 from chat_requests import body, user
 from fake_service import KIT, REFUSAL, TEXT, FakeService
+from web_server import wait_for
 
 from pulse_edge.web import following, marks
 
@@ -81,10 +85,22 @@ def test_an_unchecked_stream_gives_the_text_as_it_comes_and_says_so_first() -> N
     assert marks.CONTRADICTION in below
 
 
+def test_a_text_that_is_checked_already_goes_out_with_its_marks_first() -> None:
+    service = FakeService()
+    service.at_once = True
+    pieces = deltas(stream(service, pulse_edge={"stream_unchecked": True}))
+    assert pieces == [marks.before_text(service.report), TEXT]
+
+
 def test_token_counts_come_last_on_request() -> None:
     *_, counts, end = stream(FakeService(), stream_options={"include_usage": True})
     assert counts["choices"] == []
-    assert counts["usage"]["total_tokens"] == 83  # 80 image tokens and 3 of the answer
+    assert counts["usage"] == {
+        "prompt_tokens": 95,
+        "completion_tokens": 3,
+        "total_tokens": 98,
+        "prompt_tokens_details": {"image_tokens": 80},
+    }
     assert end == "[DONE]"
 
 
@@ -131,6 +147,20 @@ def test_a_failure_is_not_worth_a_second_try() -> None:
     assert response.status_code == 500
     assert response.headers["x-should-retry"] == "false"
     assert response.json()["error"]["type"] == "server_error"
+
+
+def test_a_server_that_stops_leaves_the_page_on_its_list() -> None:
+    service = FakeService()
+    service.stopping = True
+    response = client(service).post(CHAT, json=body(user(page=b"endless")))
+    assert response.status_code == 503
+    assert response.json()["error"]["code"] == "busy"
+    assert service.stopped == []
+
+
+def test_a_page_that_was_removed_meanwhile() -> None:
+    response = client(FakeService()).post(CHAT, json=body(user(page=b"removed")))
+    assert (response.status_code, response.json()["error"]["code"]) == (404, "not_found")
 
 
 def test_a_failure_in_the_middle_of_a_stream_is_an_event() -> None:
@@ -236,7 +266,9 @@ def test_a_body_that_is_no_json(content: bytes, media: str, status: int) -> None
 def test_the_kit_is_the_only_model() -> None:
     browser = client(FakeService())
     listed = browser.get("/v1/models").json()
-    assert [model["id"] for model in listed["data"]] == [KIT]
+    assert listed["data"] == [
+        {"id": KIT, "object": "model", "created": 1767323045, "owned_by": "pulse-edge"}
+    ]
     one = browser.get("/v1/models/kit%20%28Q8_0%2C%20fp16%29")
     assert one.json() == listed["data"][0]
     missing = browser.get("/v1/models/gpt-5")
@@ -254,3 +286,22 @@ def test_without_a_kit_there_is_no_model() -> None:
     ):
         assert response.status_code == 503
         assert "no kit is installed" in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_connection_that_closes_stops_its_reading(tmp_path: Path, streamed: bool) -> None:
+    service = FakeService()
+    app, headers = guarded(service, tmp_path)
+    with running(app) as port:
+        headers = {"Authorization": headers["Authorization"], "Host": HOST}
+        request = body(user(page=b"endless"), stream=streamed)
+        address = f"http://127.0.0.1:{port}{CHAT}"
+        with (
+            httpx.Client(timeout=httpx.Timeout(60.0, read=3.0)) as http,
+            contextlib.suppress(httpx.ReadTimeout),
+            http.stream("POST", address, json=request, headers=headers) as response,
+        ):
+            assert streamed
+            assert response.status_code == 200
+            next(response.iter_lines())  # the role; then the connection is closed
+        wait_for(lambda: service.stopped == ["id-0"])

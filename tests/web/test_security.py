@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from web_client import ADDRESS, Site, csrf_of
 
-from pulse_edge.web.access import COOKIE
+from pulse_edge.web.access import COOKIE, Access
 
 
 @pytest.fixture
@@ -72,15 +72,19 @@ def test_the_token_of_programs_is_no_link(site: Site) -> None:
     assert site.stranger().get(f"/?token={site.access.token}").status_code == 403
 
 
-def test_a_session_outlives_the_server(tmp_path: Path) -> None:
-    from pulse_edge.web.access import Access
+def test_a_session_outlives_a_kill_and_not_the_end_of_the_server(tmp_path: Path) -> None:
 
     with Site(tmp_path) as site:
         client = site.browser()
         cookie = client.cookies[COOKIE]
         again = Access(site.service.options.folder, site.service.store.sessions())
-    assert again.of_cookie(cookie) is not None
-    assert again.token == site.access.token
+        assert again.of_cookie(cookie) is not None
+        assert again.token == site.access.token
+        site.service.store.forget_sessions()
+        assert (
+            Access(site.service.options.folder, site.service.store.sessions()).of_cookie(cookie)
+            is None
+        )
 
 
 @pytest.mark.skipif(os.name != "posix", reason="rights as POSIX has them")
@@ -163,6 +167,13 @@ def test_a_script_of_the_page_sends_the_token_in_a_header(site: Site, page: str)
     assert client.post(f"/r/{page}/remove", headers=headers).status_code == 303
     with pytest.raises(KeyError):
         site.service.store.get(page)
+
+
+def test_a_wrong_token_in_the_header_changes_nothing(site: Site, page: str) -> None:
+    client = site.browser()
+    headers = {"x-csrf-token": "0" * 64}
+    assert client.post(f"/r/{page}/remove", headers=headers).status_code == 403
+    assert site.service.store.get(page).reading.state == "done"
 
 
 def test_an_upload_without_the_token_first_leaves_no_file(site: Site) -> None:

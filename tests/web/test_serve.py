@@ -7,8 +7,11 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import pypdfium2
 import pytest
 from web_server import WebServer, wait_for
+
+from pulse_edge.report.confirmation import digest
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +75,29 @@ def test_the_fhir_bundle_holds_the_trace(server: WebServer, read: str) -> None:
     assert {"DiagnosticReport", "Observation", "Media"} <= kinds
 
 
+def test_a_readers_form_confirms_the_report_and_the_log_has_it(server: WebServer) -> None:
+    id = server.upload("confirmed.png")
+    server.wait(id, "done")
+    with server.browser() as client:
+        csrf = client.get("/").text.partition('name="csrf" value="')[2][:64]
+        form = {"csrf": csrf, "reader": "Dr Amina Diallo", "final": "yes"}
+        form |= {"text-0": "changed", "edited-0": "Sinus rhythm, LBBB.", "conclusion": "LBBB."}
+        assert client.post(f"/r/{id}/confirm", data=form).status_code == 303
+        assert "Dr Amina Diallo" in client.get(f"/r/{id}").text
+    with server.program() as client:
+        report = client.get(f"/r/{id}/report.json").json()
+        pdf = pypdfium2.PdfDocument(client.get(f"/r/{id}/report.pdf").content)
+        bundle = client.get(f"/r/{id}/report.fhir.json").json()
+    assert report["overread"].startswith("Confirmed with changes by Dr Amina Diallo, ")
+    text = pdf[0].get_textpage().get_text_bounded()
+    assert "ECG read by Dr Amina Diallo" in text
+    assert "Sinus rhythm, LBBB." in text
+    assert bundle["entry"][0]["resource"]["status"] == "final"
+    entry = server.entries()[-1].fields
+    assert (entry["kind"], entry["reader"]) == ("confirmation", "Dr Amina Diallo")
+    assert entry["confirmation_sha256"] == digest(report["confirmation"])
+
+
 def test_a_file_that_is_no_page_fails_with_the_reason(server: WebServer) -> None:
     reading = server.reading(server.upload("letter.png", b"no picture"))
     assert (reading["state"], reading["exit_code"]) == ("failed", 1)
@@ -80,11 +106,11 @@ def test_a_file_that_is_no_page_fails_with_the_reason(server: WebServer) -> None
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_server_and_keeps_the_queue(tmp_path: Path, number: int) -> None:
-    server = WebServer(tmp_path)
+    server = WebServer(tmp_path, "--no-measure")
     with server:
-        ids = [server.upload(f"{n}.png") for n in range(3)]
+        ids = [server.upload(f"{n}.png") for n in range(2)]
         assert server.kill(number) == 128 + number
     with server:
         for n, id in enumerate(ids):
             assert server.wait(id, "done")["name"] == f"{n}.png"
-    assert len({entry.fields["id"] for entry in server.entries()}) == len(server.entries()) == 3
+    assert len({entry.fields["id"] for entry in server.entries()}) == len(server.entries()) == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import stat
 import subprocess
@@ -19,6 +20,7 @@ from web_server import WebServer, children, wait_for
 
 from pulse_edge.cli import serve as command
 from pulse_edge.cli.main import cli
+from pulse_edge.web import server as running_server
 
 
 def serve(
@@ -72,6 +74,24 @@ def test_a_foreign_folder_is_left_alone(tmp_path: Path) -> None:
     assert [path.name for path in server.folder.iterdir()] == ["letter.txt"]
 
 
+def test_an_audit_log_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    server = WebServer(tmp_path)
+    server.audit_log.folder.mkdir()
+    (server.audit_log.folder / "letter.txt").write_text("mine")
+    done = serve(server, "--port", 0)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "PULSE_EDGE_AUDIT_LOG" in line
+
+
+def test_too_little_memory_is_shown_and_the_page_is_measured(tmp_path: Path) -> None:
+    with WebServer(tmp_path, "--memory", "1MiB") as server:
+        id = server.upload()
+        assert server.wait(id, "waiting")["measurements"]["measurements"]
+        with server.browser() as client:
+            wait_for(lambda: "1 MiB are allowed" in client.get("/").text)
+
+
 def test_without_its_libraries_the_command_names_the_extra(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -97,6 +117,29 @@ def test_open_hands_the_browser_a_private_file_also_of_a_running_server(server: 
     assert before in opened.read_text()
     assert before.partition("token=")[2] not in note.read_text()
     assert httpx.get(before).status_code == 303
+
+
+def test_the_link_of_a_killed_server_is_not_opened(tmp_path: Path) -> None:
+    (tmp_path / "link").write_text("http://127.0.0.1:1/?token=x\n")
+    (tmp_path / "lock").touch()
+    assert not running_server.open_running(tmp_path)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a signal as POSIX has it")
+def test_the_end_of_the_server_ends_sessions_and_the_link(tmp_path: Path) -> None:
+    with WebServer(tmp_path) as server:
+        with server.browser() as client:
+            assert client.get("/").status_code == 200
+            cookies = dict(client.cookies)
+        server.kill(signal.SIGTERM)
+        assert not (server.folder / "link").exists()
+        server.start()
+        assert httpx.get(server.address, cookies=cookies).status_code == 401
+        with server.browser() as client:
+            cookies = dict(client.cookies)
+        server.kill(signal.SIGKILL)
+        server.start()
+        assert httpx.get(server.address, cookies=cookies).status_code == 200
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")

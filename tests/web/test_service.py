@@ -78,7 +78,7 @@ def test_places_and_time_left_of_pages_that_wait(tmp_path: Path) -> None:
         ({"age_years": "-1"}, "age_years"),
         ({"age_years": "nan"}, "age_years"),
         ({"sex": "x"}, "sex"),
-        ({"force": True}, "no such option"),
+        ({"printer": True}, "no such option"),
         ({"questions": [" "]}, "empty"),
         ({"questions": ["x" * 5000]}, "limit"),
         ({"max_tokens": "1e9"}, "max_tokens"),
@@ -203,7 +203,7 @@ def test_a_question_takes_the_earlier_ones_of_its_conversation_along(tmp_path: P
                 await until(service, id, lambda r, n=number: r.turns[n - 1].state == "done")  # type: ignore[misc]
             histories = [job.get("history") for job in model.jobs]
             assert histories == [
-                None,
+                (),
                 [("What?", "Report.")],
                 [("What?", "Report."), ("a", "One.")],
                 [],

@@ -31,7 +31,7 @@ export function follow(page, prepare) {
     setLost(false);
     const reading = JSON.parse(event.data);
     if (page.dataset.state === undefined) return refreshSoon(); // the list
-    if (reading.state === "removed") return location.assign("/" + location.search);
+    if (reading.state === "removed") return location.assign("/" + new URL(page.dataset.page, location).search);
     showProgress(reading.progress);
     stream(document.querySelector("[data-stream]"), reading.text);
     for (const turn of reading.turns ?? []) {
@@ -53,7 +53,7 @@ export function follow(page, prepare) {
     timer ??= setTimeout(async () => {
       timer = null;
       try {
-        await refresh(prepare);
+        await refresh(page.dataset.page, prepare);
       } catch {
         shown = null; // the next event tries again
       }
@@ -81,8 +81,8 @@ function structureOf(reading) {
   ]);
 }
 
-async function refresh(prepare) {
-  const response = await fetch(location.pathname + location.search, { headers: { Accept: "text/html" } });
+async function refresh(address, prepare) {
+  const response = await fetch(address, { headers: { Accept: "text/html" } });
   if (!response.ok) throw new Error(`${response.status}`);
   const next = new DOMParser().parseFromString(await response.text(), "text/html");
   for (const part of document.querySelectorAll("[data-live]")) {
