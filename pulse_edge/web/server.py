@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import threading
 import webbrowser
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,7 +32,7 @@ END_SECONDS = 2
 """Until requests that still run are ended when the server stops."""
 KEEP_ALIVE_SECONDS = 5
 """Until a connection without a request is closed."""
-MAX_HEAD = 32 << 10
+MAX_HEAD = 8 << 10
 """Bytes of a request's head."""
 OPEN_FILE = "open.html"
 LOCAL_NAMES = ("127.0.0.1", "localhost", "[::1]")
@@ -177,7 +178,11 @@ async def _serve(
             note(f"The page is at {address}. This link opens it once: {link}")
             note("Ctrl-C ends the server; pages that wait are read after the next start.")
             if options.open_browser:
-                open_link(options.folder, link)
+                # A browser in the terminal would hold the server back.
+                opening = threading.Thread(
+                    target=open_link, args=(options.folder, link), daemon=True
+                )
+                opening.start()
             if second is not None:
                 note(f"Phones reach it at {second.port.address} with a code from its page /phone.")
             try:
@@ -187,6 +192,7 @@ async def _serve(
     finally:
         with contextlib.suppress(UnboundLocalError):
             access.close()
+        (options.folder / OPEN_FILE).unlink(missing_ok=True)
         service.store.close()
 
 
