@@ -91,6 +91,43 @@ def test_the_readers_conclusion_stands_above_what_the_software_says(browser) -> 
     assert page.index(CONFIRMATION["conclusion"]) < page.index('id="contradictions"')
 
 
+def test_the_readers_version_stands_with_each_finding_and_text(browser) -> None:
+    page = words(browser.get("/r/confirmed").text)
+    assert re.search(r"ST elevation[^%]* 91 % calibrated ! Changed by the reader: absent", page)
+    assert "Changed by the reader: Change: use the edited text" in page
+    before, _, _after = page.partition("Findings, by urgency")
+    assert "Sinus rhythm with LBBB." in before
+
+
+def test_a_list_names_no_urgent_finding_that_the_reader_rejected(service, browser) -> None:
+    urgent = "ST elevation"
+    assert urgent in words(browser.get("/history").text)
+    service.stored = {"confirmed": service.stored["confirmed"]}
+    shown = words(browser.get("/history").text)
+    assert "Confirmed by Dr Amina Diallo" in shown
+    assert urgent not in shown
+
+
+@pytest.mark.parametrize("path", ["/history", "/r/confirmed"])
+def test_a_reading_that_was_rejected_as_a_whole_is_not_called_confirmed(
+    service, browser, path
+) -> None:
+    rejected = replace(
+        service.stored["confirmed"], confirmation={**CONFIRMATION, "overall": "rejected"}
+    )
+    service.stored = {"confirmed": rejected}
+    shown = words(browser.get(path).text)
+    assert "Rejected as a whole: do not use it. (Dr Amina Diallo)" in shown
+    assert "Confirmed" not in shown
+
+
+def test_answers_to_questions_stay_unconfirmed(service, browser) -> None:
+    turns = service.stored["usable"].turns
+    service.stored["confirmed"] = replace(service.stored["confirmed"], turns=turns[:1])
+    shown = words(browser.get("/r/confirmed").text)
+    assert "Is the ST segment elevated? ! Unconfirmed Yes, in V2." in shown
+
+
 def test_measurements_stand_next_to_the_models_words_with_a_verdict(browser) -> None:
     page = words(browser.get("/r/done").text)
     assert "QRS duration 170 ms ± 24 QRS duration 130 ms ✗ contradicted" in page
