@@ -110,6 +110,9 @@ class Pages:
         fields = await _fields(request)
         if reading.report is None:
             raise HTTPException(409, f"{reading.name}: has no reading to confirm yet.")
+        if fields.get("final") != "yes":
+            problem = "Say that you have read the ECG yourself: tick the box above the button."
+            return self._reading(request, reading, fields, problem=problem)
         try:
             await self._service.confirm(
                 reading.id, overread_form.confirmation(fields, reading.report)
