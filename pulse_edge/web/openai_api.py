@@ -229,8 +229,11 @@ class _Text:
         self._sent: str | None = None
 
     def as_it_comes(self, reading: Reading) -> str:
-        """Return what can be sent of an unfinished text: all that is new, if the client asked."""
-        if not self._unchecked or not reading.text:
+        """Return what can be sent of an unfinished text: all that is new, if the client asked.
+
+        A text that is checked already goes out with its marks first, as to any client.
+        """
+        if not self._unchecked or not reading.text or reading.report is not None:
             return ""
         if self._sent is None:
             self._sent = ""

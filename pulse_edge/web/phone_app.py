@@ -29,8 +29,8 @@ from pulse_edge.web.responses import problem, program_error
 from pulse_edge.web.security import Guard
 from pulse_edge.web.uploads import Receiver, submit
 
-UPLOADS_PER_HOUR = 60
-"""Uploads of one phone; a ward round has fewer."""
+PAGES_PER_HOUR = 60
+"""Pages of one phone; a ward round has fewer."""
 WRONG_CODES_PER_MINUTE = 10
 """Wrong pairing codes from one address."""
 PICTURES = ("overlay", "trace", "thumb")
@@ -68,7 +68,7 @@ class _PhonePages:
     def __init__(self, port: PhonePort, options: PhoneOptions) -> None:
         self._port, self._service, self._phones = port, port.service, port.phones
         self._receiver = Receiver(port.service, options)
-        self._uploads = RateLimit(UPLOADS_PER_HOUR, 3600)
+        self._uploads = RateLimit(PAGES_PER_HOUR, 3600)
         self._codes = RateLimit(WRONG_CODES_PER_MINUTE, 60)
 
     def routes(self) -> list[BaseRoute]:
@@ -136,15 +136,18 @@ class _PhonePages:
         """Take pictures."""
         phone = self._phone(request)
         if not self._uploads.allows(phone.id):
-            why = f"This phone sent {UPLOADS_PER_HOUR} pages within an hour. Wait, then go on."
-            return problem(request, 429, why, "rate")
+            return self._too_many(request)
         form = await self._receiver.form(request)
         if isinstance(form, Response):
             return form
         try:
             self._phone(request)  # it may have been disconnected while the picture came in
+            if not all(self._uploads.allows(phone.id) for _file in form.files[1:]):
+                return self._too_many(request)
             about = {"source": "phone", "owner": phone.id}
             ids = await submit(self._service, form, about, {})
+            for _page in ids[len(form.files) :]:  # of documents with several
+                self._uploads.allows(phone.id)
         except PulseEdgeError as e:
             return program_error(request, e)
         finally:
@@ -152,6 +155,11 @@ class _PhonePages:
         return RedirectResponse(
             templating.url(request, f"/p/r/{ids[0]}" if len(ids) == 1 else "/p/"), 303
         )
+
+    @staticmethod
+    def _too_many(request: Request) -> Response:
+        why = f"This phone sent {PAGES_PER_HOUR} pages within an hour. Wait, then go on."
+        return problem(request, 429, why, "rate")
 
     async def result(self, request: Request) -> Response:
         """Show one of this phone's pages as far as it was read."""
@@ -167,7 +175,11 @@ class _PhonePages:
         reading, kind = await self._own(request), request.path_params["kind"]
         if kind not in PICTURES or kind not in reading.pictures:
             raise HTTPException(404)
-        return FileResponse(await self._service.picture(reading.id, kind))
+        try:
+            path = await self._service.picture(reading.id, kind)
+            return FileResponse(path, stat_result=path.stat())
+        except (KeyError, FileNotFoundError):  # the laptop may have removed the page just now
+            raise HTTPException(404) from None
 
     # --- helpers ----------------------------------------------------------------------------------
 

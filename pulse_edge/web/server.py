@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-import sys
+import threading
 import webbrowser
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,10 +16,10 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from pulse_edge.common.database import is_locked
 from pulse_edge.common.files import write_text
-from pulse_edge.errors import ServeError
 from pulse_edge.web.access import Access, read_link
 from pulse_edge.web.app import create_app
 from pulse_edge.web.certificate import Certificate, certificate_for
+from pulse_edge.web.listener import BoundedListener, bind
 from pulse_edge.web.local_network import own_address
 from pulse_edge.web.options import PhoneOptions, ServeOptions
 from pulse_edge.web.phone import PhonePort
@@ -32,7 +32,7 @@ END_SECONDS = 2
 """Until requests that still run are ended when the server stops."""
 KEEP_ALIVE_SECONDS = 5
 """Until a connection without a request is closed."""
-MAX_HEAD = 32 << 10
+MAX_HEAD = 8 << 10
 """Bytes of a request's head."""
 OPEN_FILE = "open.html"
 LOCAL_NAMES = ("127.0.0.1", "localhost", "[::1]")
@@ -107,10 +107,12 @@ class Server(uvicorn.Server):
 class PhoneServer:
     """The second server, whose only pages are those of paired phones."""
 
-    def __init__(self, service: Service, options: ServeOptions, listener: socket.socket) -> None:
+    def __init__(self, service: Service, options: ServeOptions, listener: BoundedListener) -> None:
         """Make its certificate. Raises ServeError."""
         phone = options.phone
         assert phone is not None  # there is a listener
+        listener.connections = phone.limits.connections
+        listener.of_one_address = phone.limits.connections // 4
         address, port = listener.getsockname()[:2]
         certificate = certificate_for(address, options.folder) if phone.encrypted else None
         host = f"[{address}]" if ":" in address else address
@@ -142,27 +144,6 @@ class _SecondServer(uvicorn.Server):
         yield
 
 
-def bind(host: str, port: int, option: str = "--port") -> socket.socket:
-    """Return a listening socket. Raises ServeError where the port is in use."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        if sys.platform == "win32":
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
-        else:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(128)
-    except (OSError, OverflowError) as e:
-        listener.close()
-        why = getattr(e, "strerror", None) or e
-        raise ServeError(
-            f"{host}:{port}: cannot be listened on ({why}). Another program may use this port: "
-            f"choose another with {option}."
-        ) from None
-    return listener
-
-
 def run(options: ServeOptions, note: Callable[[str], None]) -> None:
     """Serve until Ctrl-C; what was not finished stays on the list for the next start.
 
@@ -181,7 +162,7 @@ def run(options: ServeOptions, note: Callable[[str], None]) -> None:
 async def _serve(
     options: ServeOptions,
     listener: socket.socket,
-    phones: socket.socket | None,
+    phones: BoundedListener | None,
     note: Callable[[str], None],
 ) -> None:
     service = Service(options)
@@ -197,7 +178,11 @@ async def _serve(
             note(f"The page is at {address}. This link opens it once: {link}")
             note("Ctrl-C ends the server; pages that wait are read after the next start.")
             if options.open_browser:
-                open_link(options.folder, link)
+                # A browser in the terminal would hold the server back.
+                opening = threading.Thread(
+                    target=open_link, args=(options.folder, link), daemon=True
+                )
+                opening.start()
             if second is not None:
                 note(f"Phones reach it at {second.port.address} with a code from its page /phone.")
             try:
@@ -207,6 +192,7 @@ async def _serve(
     finally:
         with contextlib.suppress(UnboundLocalError):
             access.close()
+        (options.folder / OPEN_FILE).unlink(missing_ok=True)
         service.store.close()
 
 

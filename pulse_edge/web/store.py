@@ -367,6 +367,7 @@ class Store:
             owner=owner,
             state=state,
             text=answer_text(whole),
+            notices=tuple(whole["notice"].splitlines()) if whole else (),
             admission=about.get("admission"),
             measurements=about.get("measurements"),
             report=whole,

@@ -123,7 +123,7 @@ MEASUREMENTS = {
     "limb_voltage": N_("Highest limb lead"),
 }
 """Measurement -> its name, in the order of a report."""
-TILES = ("rate", "pr", "qrs", "qtc_fridericia", "qrs_axis")
+TILES = ("rate", "pr", "qrs", "qt", "qtc_fridericia", "qrs_axis")
 """The measurements that are shown large."""
 PHRASES = {
     "asystole": (N_("present"), N_("NONE, OR LEADS OFF")),

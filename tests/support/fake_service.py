@@ -81,7 +81,7 @@ class FakeService:
         self.submitted: list[tuple[bytes, str, str, dict[str, Any]]] = []
         self.stopped: list[str] = []
         self.removed: list[str] = []
-        self.stopping = False
+        self.stopping = self.at_once = False
         self.model: dict[str, Any] = {"state": "ready", "reason": None}
         self.one_shots: list[tuple[str, str, dict[str, Any]]] = []
         self._pages: dict[str, list[Reading]] = {}
@@ -184,6 +184,8 @@ class FakeService:
         text = self.report["answers"][-1]["text"]
         pieces = [dataclasses.replace(reading, text=text[:n]) for n in (5, 5, len(text))]
         done = dataclasses.replace(reading, state="done", text=text, report=self.report)
+        if self.at_once:
+            return [begun, done]
         return [begun, dataclasses.replace(judged, state="waiting", place=2), *pieces, done]
 
 

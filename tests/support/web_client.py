@@ -98,10 +98,10 @@ class Listening:
     manager."""
 
     def __init__(self, site: Site) -> None:
-        from pulse_edge.web import server
+        from pulse_edge.web.listener import bind
 
         self._site = site
-        self._listener = server.bind("127.0.0.1", 0)
+        self._listener = bind("127.0.0.1", 0)
         self.port = self._listener.getsockname()[1]
         self.address = f"http://127.0.0.1:{self.port}"
         self._thread = threading.Thread(target=self._run, daemon=True)

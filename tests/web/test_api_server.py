@@ -179,8 +179,9 @@ def test_openais_client_streams(client: Any) -> None:
         extra_body={"pulse_edge": {"stream_unchecked": True}},
     )
     early = "".join(c.choices[0].delta.content or "" for c in unchecked)
-    assert marks.UNCHECKED in early.partition("\n")[0]
     assert "DEMONSTRATION" in early.partition("\n")[0]
+    if marks.UNCHECKED not in early.partition("\n")[0]:
+        assert early == text  # the model was faster than the first look at its text
     assert marks.without_marks(early) == marks.without_marks(text)
 
 

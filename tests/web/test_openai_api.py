@@ -85,6 +85,13 @@ def test_an_unchecked_stream_gives_the_text_as_it_comes_and_says_so_first() -> N
     assert marks.CONTRADICTION in below
 
 
+def test_a_text_that_is_checked_already_goes_out_with_its_marks_first() -> None:
+    service = FakeService()
+    service.at_once = True
+    pieces = deltas(stream(service, pulse_edge={"stream_unchecked": True}))
+    assert pieces == [marks.before_text(service.report), TEXT]
+
+
 def test_token_counts_come_last_on_request() -> None:
     *_, counts, end = stream(FakeService(), stream_options={"include_usage": True})
     assert counts["choices"] == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import socket
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 from web_server import DEADLINE, PAGE, WebServer, wait_for
+
+from pulse_edge.web.phone_app import PAGES_PER_HOUR
 
 AGENT = {"User-Agent": "Mozilla/5.0 (Linux; Android 15; Pixel 9)"}
 
@@ -187,6 +190,40 @@ def test_a_picture_beyond_the_limit_of_phones_is_refused_and_leaves_no_file(
     before = sorted((server.folder / "uploads").iterdir())
     assert send(phone, b"\x89PNG" + bytes(33 << 20)).status_code == 413
     assert sorted((server.folder / "uploads").iterdir()) == before
+
+
+def test_every_page_of_an_upload_counts_for_the_limit_of_a_phone(
+    server: WebServer, laptop: httpx.Client
+) -> None:
+    with paired(server, laptop) as client:
+        csrf = csrf_of(client.get("/p/").text)
+        files = [("file", (f"{number}.png", b"no picture")) for number in range(PAGES_PER_HOUR)]
+        answers = [
+            client.post("/p/upload", data={"csrf": csrf}, files=some).status_code
+            for some in (files[1:], files[:2], files[:1])
+        ]
+        sent = client.get("/p/").text
+    assert answers == [303, 429, 429]
+    assert sent.count('class="entry"') <= PAGES_PER_HOUR
+
+
+def test_a_picture_whose_file_is_gone_is_not_found(server: WebServer, phone: httpx.Client) -> None:
+    id = send(phone).headers["location"].rpartition("/")[2]
+    server.wait(id, "done")
+    (thumb,) = (server.folder / "pictures").glob(f"{id}-thumb*")
+    thumb.unlink()
+    assert phone.get(f"/p/r/{id}/picture/thumb").status_code == 404
+
+
+def test_connections_without_a_handshake_leave_room_for_others(
+    server: WebServer, phone: httpx.Client
+) -> None:
+    where = (phone.base_url.host, phone.base_url.port)
+    with contextlib.ExitStack() as strangers:
+        silent = [strangers.enter_context(socket.create_connection(where)) for _ in range(20)]
+        silent[-1].settimeout(10)
+        assert silent[-1].recv(1) == b""
+    wait_for(lambda: phone.get("/p/").status_code == 200)
 
 
 def test_wrong_codes_from_one_address_are_slowed_down(

@@ -74,6 +74,24 @@ def test_a_foreign_folder_is_left_alone(tmp_path: Path) -> None:
     assert [path.name for path in server.folder.iterdir()] == ["letter.txt"]
 
 
+def test_an_audit_log_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    server = WebServer(tmp_path)
+    server.audit_log.folder.mkdir()
+    (server.audit_log.folder / "letter.txt").write_text("mine")
+    done = serve(server, "--port", 0)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "PULSE_EDGE_AUDIT_LOG" in line
+
+
+def test_too_little_memory_is_shown_and_the_page_is_measured(tmp_path: Path) -> None:
+    with WebServer(tmp_path, "--memory", "1MiB") as server:
+        id = server.upload()
+        assert server.wait(id, "waiting")["measurements"]["measurements"]
+        with server.browser() as client:
+            wait_for(lambda: "1 MiB are allowed" in client.get("/").text)
+
+
 def test_without_its_libraries_the_command_names_the_extra(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

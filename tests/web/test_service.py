@@ -358,7 +358,9 @@ def test_a_later_confirmation_corrects_the_first(tmp_path: Path) -> None:
         async with serving(tmp_path) as (service, _pages, _model):
             (id,) = await service.submit(b"1", "page", source="local")
             await settled(service, id)
-            await asyncio.gather(service.confirm(id, AGREED), service.confirm(id, REJECTED))
+            await asyncio.gather(
+                service.confirm(id, AGREED), service.confirm(id, REJECTED, corrects=1)
+            )
             reading = await service.reading(id)
             assert reading.confirmation is not None
             assert reading.confirmation["number"] == 2
@@ -367,6 +369,23 @@ def test_a_later_confirmation_corrects_the_first(tmp_path: Path) -> None:
     run(test)
     _answer, first, second = AuditLog(tmp_path / "audit-log").entries()
     assert second.fields["corrects"] == first.hash
+
+
+def test_a_confirmation_that_the_reader_has_not_seen_is_not_replaced(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with serving(tmp_path) as (service, _pages, _model):
+            (id,) = await service.submit(b"1", "page", source="local")
+            await settled(service, id)
+            await service.confirm(id, AGREED)
+            for corrects in (0, 2):
+                with pytest.raises(UsageError, match="confirmed meanwhile, by Dr Amina"):
+                    await service.confirm(id, REJECTED, corrects=corrects)
+            reading = await service.reading(id)
+            assert reading.confirmation is not None
+            assert reading.confirmation["overall"] == "agreed"
+
+    run(test)
+    assert len(list(AuditLog(tmp_path / "audit-log").entries())) == 2
 
 
 def test_what_is_no_confirmation_changes_nothing(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ function prepareUpload(form) {
   });
   target.addEventListener("dragleave", () => drop.classList.remove("over"));
   target.addEventListener("drop", (event) => {
-    if (!event.dataTransfer?.files.length) return;
+    if (!form.isConnected || !event.dataTransfer?.files.length) return;
     event.preventDefault();
     take(event.dataTransfer.files);
   });
