@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
@@ -264,9 +265,14 @@ async def submit(
     """Put every file of a form on the list; return the ids of their pages. Raises UsageError."""
     if not form.files:
         raise UsageError("No file was chosen. Choose a picture, a PDF or a DICOM file.")
+    # Together, because each waits for the page that the page worker is busy with.
+    submits = (service.submit(path, name, options=options, **about) for path, name in form.files)
+    results = await asyncio.gather(*submits, return_exceptions=True)
     ids: list[str] = []
-    for path, name in form.files:
-        ids += await service.submit(path, name, options=options, **about)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+        ids += result
     return ids
 
 

@@ -84,6 +84,18 @@ def test_a_form_without_a_file_says_so(site: Site) -> None:
     assert uploads(site) == []
 
 
+def test_every_file_of_a_form_is_a_page_in_the_order_of_the_form(site: Site) -> None:
+    names = [f"{n}.png" for n in range(5)]
+    files = [("file", (name, b"page")) for name in names]
+    accepts = {"accept": "application/json"}
+    answer = site.program().post("/upload", files=files, headers=accepts)
+    assert answer.status_code == 201
+    stored = [site.service.store.get(id) for id in answer.json()["ids"]]
+    assert [page.reading.name for page in stored] == names
+    numbers = [page.number for page in stored]
+    assert numbers == sorted(numbers)
+
+
 def test_many_parts_are_refused(site: Site) -> None:
     kind = {"content-type": "multipart/form-data; boundary=x"}
     part = b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n\r\n'

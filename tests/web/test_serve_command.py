@@ -89,7 +89,7 @@ def test_too_little_memory_is_shown_and_the_page_is_measured(tmp_path: Path) -> 
         id = server.upload()
         assert server.wait(id, "waiting")["measurements"]["measurements"]
         with server.browser() as client:
-            wait_for(lambda: "memory" in client.get("/").text)
+            wait_for(lambda: "1 MiB are allowed" in client.get("/").text)
 
 
 def test_without_its_libraries_the_command_names_the_extra(

@@ -13,7 +13,7 @@ from PIL import Image
 
 from calibration.measurements.pages import scale_printed
 from calibration.measurements.sets import Plan, pages
-from calibration.synthetic.style import PageStyle
+from calibration.synthetic.style import ROWS, PageStyle
 from pulse_edge.errors import BenchError
 from pulse_edge.measurement.signal import LEADS
 
@@ -46,10 +46,11 @@ def test_a_page_shows_each_lead_where_its_truth_says(plan: Plan) -> None:
     for page in pages(plan, "synthetic"):
         assert page.printed is not None
         shown = np.isfinite(page.printed.millivolts).sum(axis=1)
-        columns = {"3x4": 4, "6x2": 2, "12x1": 1}[page.printed.layout.partition("+")[0]]
+        rows = ROWS[page.printed.layout]
         total = page.printed.millivolts.shape[1]
-        assert np.abs(shown - total / columns).max() <= 1, page.name
-        assert len(page.printed.strips) == int(page.printed.layout.partition("+")[2] or 0)
+        assert np.abs(shown - total / len(rows[0])).max() <= 1, page.name
+        strips = [row[0] for row in rows if len(row) == 1 < len(rows[0])]
+        assert [lead for lead, _ in page.printed.strips] == strips
 
 
 def test_only_usual_scales_are_clear_without_a_pulse() -> None:
