@@ -16,7 +16,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pulse_edge.measurement.grid import GridMap, follow_grid
+from pulse_edge.measurement.darkness import brightest, darkest, darkness
+from pulse_edge.measurement.grid import GridMap, Shades, follow_grid, straightened
 
 Pixels = npt.NDArray[np.uint8]
 Float = npt.NDArray[np.float32]
@@ -114,12 +115,14 @@ def find_ink(page: Pixels, grid: GridMap, *, has_grid: bool = True) -> Ink:
     return Ink(cover, None, None, False, grid.across, grid.down)
 
 
-def find_grid(page: Pixels, across: float, down: float) -> GridMap:
-    """Follow the grid of a page (H, W, 3); `across` and `down` are its mean pixels per mm."""
+def find_grid(page: Pixels, across: float, down: float) -> tuple[Pixels, GridMap]:
+    """Follow the grid of a page (H, W, 3), draw the page straight, and give the map of that;
+    `across` and `down` are mean pixels per mm."""
     mm = (across * down) ** 0.5
-    bright = darkness(brightest(page), mm)
+    dark, bright = darkness(darkest(page), mm), darkness(brightest(page), mm)
     solid = max(float(np.quantile(bright[::2, ::2], SOLID)), 2 * FAINTEST)
-    return follow_grid(darkness(darkest(page), mm), bright > CERTAIN * solid, across, down)
+    shades = Shades(dark, np.maximum(dark - bright, 0), bright > CERTAIN * solid)
+    return straightened(page, follow_grid(shades, across, down))
 
 
 def without_frame(ink: Ink) -> Ink:
@@ -196,32 +199,6 @@ def _drawn(depth: Float, lines: Mask, solid: float) -> tuple[float, bool]:
     return min(float(np.quantile(pale, 0.9)), PALE * solid), False
 
 
-def brightest(page: Pixels) -> Pixels:
-    """Give the largest channel (H, W) of a page (H, W, 3)."""
-    red, green, blue = cv2.split(np.ascontiguousarray(page))
-    return np.asarray(cv2.max(cv2.max(red, green), blue), np.uint8)
-
-
-def darkest(page: Pixels) -> Pixels:
-    """Give the smallest channel (H, W) of a page (H, W, 3)."""
-    red, green, blue = cv2.split(np.ascontiguousarray(page))
-    return np.asarray(cv2.min(cv2.min(red, green), blue), np.uint8)
-
-
-def darkness(grey: Pixels, mm: float) -> Float:
-    """Give how much darker each pixel (H, W) is than the paper round it, 0..1; `mm` in pixels."""
-    small = max(1, int(mm / 2))
-    size = max(1, grey.shape[1] // small), max(1, grey.shape[0] // small)
-    peak = cv2.dilate(grey, np.ones((small | 1,) * 2, np.uint8)) if small > 1 else grey
-    paper = cv2.resize(peak, size, interpolation=cv2.INTER_NEAREST)
-    step = mm / small
-    paper = cv2.blur(
-        cv2.dilate(paper, np.ones((_odd(2.5 * step),) * 2, np.uint8)), (_odd(6 * step),) * 2
-    )
-    paper = cv2.resize(paper, (grey.shape[1], grey.shape[0]), interpolation=cv2.INTER_LINEAR)
-    return np.asarray(cv2.subtract(paper, grey).astype(np.float32) / np.maximum(paper, 40))
-
-
 def _floor(depth: Float, solid: float) -> float:
     """Depth up to which a pixel is paper or grid: above the bulk of what is no ink."""
     pale = depth[depth < 0.6 * solid]
@@ -236,7 +213,3 @@ def _cover(depth: Float, floor: Float | float, solid: float) -> Float:
     cover = np.clip((depth - floor) / np.maximum(solid - floor, 1e-3), 0, 1).astype(np.float32)
     middle = cv2.dilate(cover, np.ones((3, 3), np.uint8))
     return np.asarray(cover / np.maximum(middle, PALEST), np.float32)
-
-
-def _odd(size: float) -> int:
-    return max(3, int(size) | 1)
