@@ -43,6 +43,8 @@ CROWDED = 0.05
 """Share of the page that is as dark as ink from which on the grid may be as dark."""
 _BESIDE = (0.68, 1.6)
 """Periods over that of the lines at which no grid has a wave."""
+VISIBLE = 0.3
+"""Amplitude over that of the clearest tenth of a page from which on lines are to be seen."""
 _FAINT = 0.3
 """Share of the usual amplitude below which a place takes its phase from its neighbours."""
 
@@ -125,13 +127,13 @@ def straightened(page: Pixels, grid: GridMap) -> tuple[Pixels, GridMap]:
     rest = grid.shift - usual
     if float(np.abs(rest).max()) < STRAIGHT_MM:
         return page, grid
-    nodes = np.stack(np.meshgrid(np.arange(rest.shape[2]), np.arange(rest.shape[1])))
-    nodes = nodes.astype(np.float32)
+    rows, columns = rest.shape[1:]
+    nodes = np.stack(np.meshgrid(np.arange(columns), np.arange(rows))).astype(np.float32)
     rest = rest * np.array([grid.across, grid.down], np.float32).reshape(2, 1, 1)
     step = np.array(grid.node, np.float32).reshape(2, 1, 1)
     origin = np.zeros_like(rest)
     for _ in range(12):  # the point x of the even page lies where x + shift(there) is
-        origin = _at_nodes(rest, nodes + origin / step)
+        origin = _at_nodes(rest, (nodes + origin / step).astype(np.float32))
     size = page.shape[1], page.shape[0]
     x, y = (cv2.resize(field, size, interpolation=cv2.INTER_CUBIC) for field in origin)
     x += np.arange(size[0], dtype=np.float32)
@@ -143,7 +145,7 @@ def straightened(page: Pixels, grid: GridMap) -> tuple[Pixels, GridMap]:
 
 def _at_nodes(field: Float, place: Float) -> Float:
     """A field (2, h, w) at places (2, h, w) given in nodes."""
-    x, y = place.astype(np.float32)
+    x, y = place
     parts = [
         cv2.remap(part, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) for part in field
     ]
@@ -213,26 +215,33 @@ def _followed(
         if clear_by[-1] < CLEAR:
             return None
         shift = _phase(wave) / np.float32(2 * np.pi) * np.float32(spacing)
-        fields.append(_straightened(shift, np.abs(wave)))
+        fields.append(_settled(shift, np.abs(wave)))
     steps = dark.shape[1] / nodes[0], dark.shape[0] / nodes[1]
     return GridMap(across, down, steps, np.stack(fields).astype(np.float32)), min(clear_by)
 
 
-def _straightened(field: Float, strength: Float) -> Float:
+def _settled(field: Float, strength: Float) -> Float:
     """The plane through a field of shifts (h, w) in mm where it is one but for noise, else the
-    field."""
+    field; where no lines are to be seen, as in a header, it goes on from its neighbours."""
     y, x = (v.ravel() for v in np.indices(field.shape, dtype=np.float64))
     terms = np.stack([np.ones_like(x), x / x.max() - 0.5, y / y.max() - 0.5], axis=1)
-    values, weight = field.ravel().astype(np.float64), strength.ravel().astype(np.float64)
-    plane = np.full_like(values, np.median(values))
+    values = field.ravel().astype(np.float64)
+    clear = strength > VISIBLE * float(np.quantile(strength, 0.9))
+    weight = np.where(clear, strength, 0).ravel().astype(np.float64)
+    plane = np.full_like(values, np.median(values[clear.ravel()]))
     for _ in range(8):
         rest = np.abs(values - plane)
-        pull = weight / (1 + (rest / (2 * np.median(rest) + 1e-6)) ** 2)
+        pull = weight / (1 + (rest / (2 * np.median(rest[clear.ravel()]) + 1e-6)) ** 2)
         plane = terms @ np.linalg.solve(
             terms.T @ (terms * pull[:, None]), terms.T @ (pull * values)
         )
-    off = np.quantile(np.abs(values - plane), 0.75)
-    return np.asarray(plane.reshape(field.shape) if off < EVEN_MM else field, np.float32)
+    flat = plane.reshape(field.shape).astype(np.float32)
+    rest = field - flat
+    if np.quantile(np.abs(rest[clear]), 0.75) < EVEN_MM:
+        return flat
+    near = cv2.GaussianBlur(clear.astype(np.float32), (0, 0), COARSE_MM / NODE_MM)
+    mean = cv2.GaussianBlur(np.where(clear, rest, 0), (0, 0), COARSE_MM / NODE_MM)
+    return np.asarray(flat + np.where(clear, rest, mean / np.maximum(near, 0.2)), np.float32)
 
 
 def _demodulated(dark: Float, axis: int, period: float, nodes: tuple[int, int]) -> Complex:

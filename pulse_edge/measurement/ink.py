@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pulse_edge.measurement.darkness import brightest, darkest, darkness
-from pulse_edge.measurement.grid import GridMap, Shades, follow_grid, straightened
+from pulse_edge.measurement.grid import SPACING_MM, GridMap, Shades, follow_grid, straightened
 
 Pixels = npt.NDArray[np.uint8]
 Float = npt.NDArray[np.float32]
@@ -30,6 +30,12 @@ STRIPE_MM = 0.35
 line."""
 STEEP_MM = 0.8
 """A stroke that is as high on either side of a line goes on behind it."""
+LINE_MM = 0.6
+"""Half the width of the stripe in which the darkness of a line is measured."""
+RUN_MM = 24.0
+"""Length over which it is: more than a trace runs along a line."""
+MARGIN = 0.08
+"""By how much of solid ink a pixel on a line is darker than the line at least."""
 SOLID = 0.994
 """Quantile of depth that is solid ink: of traces and letters together a page has some hundredths."""
 CERTAIN = 0.75
@@ -99,8 +105,12 @@ def find_ink(page: Pixels, grid: GridMap, *, has_grid: bool = True) -> Ink:
     floor = _floor(depth[~lines], solid)
     drawn, dark = _drawn(depth, lines, solid)
     if drawn > COMPETING * solid or dark:
-        plain = _without_tint(page, depth, lines, solid)
-        if plain is not None:
+        tint = _tint(page, depth, lines, solid)
+        if tint is not None and not dark:
+            cover = _above_lines(depth, grid, floor, solid)
+            return Ink(cover, upright, level, False, grid.across, grid.down)
+        if tint is not None:
+            plain = _without_tint(depth, tint)
             solid = max(0.7 * solid, float(np.quantile(plain[::2, ::2], SOLID)))
             cover = _cover(plain, _floor(plain, solid), solid)
             return Ink(cover, upright, level, False, grid.across, grid.down)
@@ -159,13 +169,68 @@ def _bridged(cover: Float, level: Mask, down: float) -> Float:
     return np.asarray(np.where(level, np.maximum(cover, over), cover), np.float32)
 
 
-def _without_tint(page: Pixels, depth: Float, lines: Mask, solid: float) -> Float | None:
-    """Take the colour of the grid out of the depth (H, W); None where the grid is as neutral as the
-    ink.
+def _above_lines(depth: Float, grid: GridMap, floor: float, solid: float) -> Float:
+    """The cover (H, W) by what is darker than the line of the grid under it.
+
+    Taking the colour of the grid out of a photograph cuts a steep stroke where it crosses a line:
+    JPEG has spread the colour over the stroke. A line is as dark along all its length.
+    """
+    under = _line_depth(depth, grid)
+    raised = np.clip(under + MARGIN * solid, floor, PALE * solid).astype(np.float32)
+    raw = np.clip((depth - raised) / np.maximum(solid - raised, 1e-3), 0, 1)
+    return np.asarray(np.where(under > 0, raw, _cover(depth, raised, solid)), np.float32)
+
+
+def _line_depth(depth: Float, grid: GridMap) -> Float:
+    """How dark the line of the grid is that a pixel (H, W) lies on: the median along the line over
+    RUN_MM; 0 between the lines.
+
+    Where a trace crosses a line, the median is that of the line alone.
+    """
+    out = np.zeros_like(depth)
+    for axis, scale in ((1, grid.across), (0, grid.down)):
+        across = depth if axis == 1 else np.ascontiguousarray(depth.T)
+        shift = float(np.median(grid.shift[1 - axis]))
+        width = across.shape[1]
+        first = np.ceil(-shift / SPACING_MM) * SPACING_MM + shift
+        centres = np.arange(first * scale, width, SPACING_MM * scale)
+        reach = round(LINE_MM * scale)
+        columns = np.round(centres).astype(int)[:, None] + np.arange(-reach, reach + 1)
+        columns = np.unique(np.clip(columns, 0, width - 1))
+        step = max(2, round(scale))
+        size = len(columns), max(1, len(across) // step)
+        blocks = cv2.resize(
+            np.ascontiguousarray(across[:, columns]), size, interpolation=cv2.INTER_AREA
+        )
+        blocks = cv2.dilate(blocks, np.ones((1, 3), np.uint8))
+        half = max(1, round(RUN_MM * scale / step / 2))
+        padded = np.pad(blocks, ((half, half), (0, 0)), mode="reflect")
+        usual = np.median(
+            np.lib.stride_tricks.sliding_window_view(padded, 2 * half + 1, axis=0), axis=2
+        )
+        usual = cv2.resize(
+            usual.astype(np.float32), (len(columns), len(across)), interpolation=cv2.INTER_LINEAR
+        )
+        target = out if axis == 1 else out.T
+        target[:, columns] = np.maximum(target[:, columns], usual)
+    return out
+
+
+@dataclass(frozen=True, eq=False)
+class _Tint:
+    """The colour of a grid."""
+
+    along: Float
+    """(H, W) how much each pixel has of it."""
+    share: float
+    """Depth that vanishes with each share of it."""
+
+
+def _tint(page: Pixels, depth: Float, lines: Mask, solid: float) -> _Tint | None:
+    """Measure the colour of the grid; None where the grid is as neutral as the ink.
 
     In a photograph of a red grid its lines are nearly as dark as the trace, and coloured. The
-    darkness of a pixel in the three channels is ink plus grid, each in its own colour; what is grid
-    comes off.
+    darkness of a pixel in the three channels is ink plus grid, each in its own colour.
     """
     mm = max(2.0, depth.shape[1] / 300)
     colours = np.stack([darkness(channel, mm) for channel in cv2.split(np.ascontiguousarray(page))])
@@ -183,8 +248,12 @@ def _without_tint(page: Pixels, depth: Float, lines: Mask, solid: float) -> Floa
     along = np.tensordot(tint / strength, colours - colours.mean(axis=0) * ink[:, None, None], 1)
     along = cv2.blur(along.astype(np.float32), (3, 3))
     ratio = depth[on_grid] / np.maximum(along[on_grid], 1e-3)
-    share = min(float(np.quantile(ratio, MOST_LINES)), TINT)
-    return np.asarray(np.maximum(depth - share * np.maximum(along, 0), 0), np.float32)
+    return _Tint(along, min(float(np.quantile(ratio, MOST_LINES)), TINT))
+
+
+def _without_tint(depth: Float, tint: _Tint) -> Float:
+    """Take the colour of the grid out of the depth (H, W)."""
+    return np.asarray(np.maximum(depth - tint.share * np.maximum(tint.along, 0), 0), np.float32)
 
 
 def _drawn(depth: Float, lines: Mask, solid: float) -> tuple[float, bool]:
