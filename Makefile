@@ -35,7 +35,7 @@ setup: .venv/ready
 	$(say) "fetching torch (750 MB on disk)"
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
 	$(say) "fetching the libraries of the workstation and the development tools (1.2 GB on disk)"
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --group export --group calibration --group cluster --group dev -e '.[cpu,report,pack]'
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --group export --group calibration --group cluster --group dev -e '.[cpu,report,pack,serve]'
 	@touch $@
 	$(say) "everything is ready"
 

@@ -3,7 +3,8 @@
 `python benchmarks/admission.py [POINT...]`. Points: corners, turns, identical, grid, verdicts,
 thresholds, traces, time, curve; all of them by default. Each prints its lines and adds them to
 `.cache/admission.json`, so that they may be run one by one. Hostile files are read by
-`benchmarks/hostile.py`.
+`benchmarks/hostile.py`; what the trace adds to the verdict is measured by
+`benchmarks/admission_by_trace.py`.
 """
 
 from __future__ import annotations
@@ -32,13 +33,14 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-from distortions import DISTORTIONS, blur, glare, moire, pale, shadow, small
 from threshold_fit import midway, refused
 from trace_agreement import agreement, drawn_reference, trace_mask
 
+from calibration.synthetic.distortions import DISTORTIONS, blur, glare, moire, pale, shadow, small
 from calibration.synthetic.pages import Page as SyntheticPage
 from calibration.synthetic.pages import page_at
 from pulse_edge.errors import PulseEdgeError
+from pulse_edge.measurement import admission as by_trace
 from pulse_edge.page import admission, reader, rectify
 from pulse_edge.page.quality import Quality
 from pulse_edge.page.quality_limits import LIMITS
@@ -83,7 +85,7 @@ def checked(path: Path, turn: int = 0) -> PageFacts:
     page = reader.read(path)
     if turn:
         page = reader.Page(page.image.transpose(TURNS[turn]), page.sha256, page.name)
-    done = admission.check(page)
+    done = by_trace.check(page).checked
     flat = done.flat
     return PageFacts(flat.sheet, flat.frame, flat.grid, flat.image is page.image, done.quality)
 
@@ -292,7 +294,7 @@ def timing() -> Iterator[str]:
         best = np.inf
         for _ in range(5):
             start = time.process_time()
-            admission.check(reader.read(buffer.getvalue()))
+            by_trace.check(reader.read(buffer.getvalue()))
             best = min(best, time.process_time() - start)
         yield f"{name}: {best:.2f} s of one core, including reading"
     with tempfile.TemporaryDirectory() as folder:
@@ -307,7 +309,8 @@ def timing() -> Iterator[str]:
 def _peak(path: Path) -> float:
     """Return the peak memory in MiB of a process that reads and checks a file; Linux only."""
     code = (
-        "import cv2, sys\nfrom pulse_edge.page import admission, reader\ncv2.setNumThreads(1)\n"
+        "import cv2, sys\nfrom pulse_edge.measurement import admission\n"
+        "from pulse_edge.page import reader\ncv2.setNumThreads(1)\n"
         "admission.check(reader.read(sys.argv[1]))\n"
         "print(next(line.split()[1] for line in open('/proc/self/status') if "
         "line.startswith('VmHWM')))"

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from calibration.synthetic.real import resample
+from calibration.measurements.recordings import identity, open_file
 
 Signal = npt.NDArray[np.float32]
 
@@ -65,7 +64,7 @@ def recordings(shared: Path, sets: Sequence[str] = SETS) -> Iterator[Recording]:
                 yield _ptbxl(name, signal, row)
 
 
-def _ludb(name: str, signal: Signal, row: dict[str, Any]) -> Recording:
+def _ludb(name: str, signal: Signal, row: Mapping[str, Any]) -> Recording:
     words = [w for key in ("rhythm", "conduction", "extrasystoles", "pacing") for w in row[key]]
     codes = {LUDB_CODES[w] for w in words if w in LUDB_CODES}
     codes |= {"PACE"} if row["pacing"] else set()
@@ -76,7 +75,7 @@ def _ludb(name: str, signal: Signal, row: dict[str, Any]) -> Recording:
     )
 
 
-def _ptbxl(name: str, signal: Signal, row: dict[str, Any]) -> Recording:
+def _ptbxl(name: str, signal: Signal, row: Mapping[str, Any]) -> Recording:
     codes = set(row["scp_codes"] or ()) | ({row["group"]} if "group" in row else set())
     sex = SEXES.get(str(row["sex"] or "").removesuffix(".0"))
     return Recording(
@@ -92,17 +91,10 @@ SEXES: dict[str, Literal["male", "female"]] = {
 }
 
 
-def _rows(path: Path) -> Iterator[tuple[str, Signal, dict[str, Any]]]:
-    with np.load(path.with_suffix(".npz")) as file:
-        signals, hz = file["signal_uV"], float(file["fs"])
-    rows = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-    rows = rows["records"] if isinstance(rows, dict) else rows
-    for signal, row in zip(signals, rows, strict=True):
-        yield (
-            str(row.get("ecg_id", row.get("id"))),
-            resample(signal / 1000, hz).astype(np.float32),
-            row,
-        )
+def _rows(path: Path) -> Iterator[tuple[str, Signal, Mapping[str, Any]]]:
+    file = open_file(path)
+    for index, row in enumerate(file.rows):
+        yield identity(row), file.millivolts(index), row
 
 
 def _age(value: Any) -> float | None:

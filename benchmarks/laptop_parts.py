@@ -256,7 +256,7 @@ def command(out: Path, began: float, until: str, arguments: list[str]) -> None:
     from pulse_edge.inference import model as interpret
     from pulse_edge.inference.language_model import LanguageModel
     from pulse_edge.inference.vision_encoder import VisionEncoder
-    from pulse_edge.page import admission
+    from pulse_edge.measurement import admission
 
     watches = Watches(out, began, until)
     decoding.generate = watches.first_words(decoding.generate)

@@ -19,7 +19,6 @@ are Wilson's, 95 %.
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -29,14 +28,13 @@ import click
 import numpy as np
 
 ROOT = Path(__file__).parent.parent
-sys.path[:0] = [str(ROOT)]
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 from labelled_recordings import SETS, Recording, Signal, recordings
+from measurement_signal import wilson
 
-from calibration.synthetic.findings import Labels
-from calibration.synthetic.pages import draw
-from calibration.synthetic.recording import SAMPLES, UNKNOWN
-from calibration.synthetic.recording import Recording as Synthetic
+from calibration.measurements.pages import synthetic
+from calibration.measurements.recordings import MarkedRecording
 from calibration.synthetic.style import PageStyle
 from pulse_edge.measurement.checks import Check, check_answers
 from pulse_edge.measurement.conditions import Person
@@ -233,7 +231,7 @@ def _labelled(r: Recording) -> Said:
 def oracle_rate(millivolts: Signal) -> float | None:
     """Rate by neurokit2's R peaks, from the median RR; None where leads II and V5 disagree by more
     than 3 bpm."""
-    import neurokit2  # type: ignore[import-not-found]
+    import neurokit2
 
     rates = []
     for lead in ("II", "V5"):
@@ -277,11 +275,8 @@ def drawn(millivolts: Signal) -> TracedSignal:
     from pulse_edge.measurement.digitise import digitise
 
     style = PageStyle(layout="3x4+1")
-    shown = np.pad(
-        millivolts, ((0, 0), (0, max(0, SAMPLES - millivolts.shape[1]))), constant_values=np.nan
-    )[:, :SAMPLES]
-    page = draw(Synthetic(shown, None, Labels(None, None, None), UNKNOWN), style)
-    return digitise(page.image, style.px_per_mm, style.px_per_mm, {style.layout: 1.0})
+    pixels, _ = synthetic(MarkedRecording("", millivolts), style)
+    return digitise(pixels, style.px_per_mm, style.px_per_mm, {style.layout: 1.0}).signal
 
 
 LAYOUTS: dict[str, Callable[[Signal], TracedSignal]] = {
@@ -328,13 +323,6 @@ class Count:
             return "-"
         low, high = wilson(k, n)
         return f"{k} of {n}, {100 * k / n:.1f} % [{100 * low:.0f}, {100 * high:.0f}]"
-
-
-def wilson(k: int, n: int) -> tuple[float, float]:
-    """95 % interval of a proportion (Wilson 1927)."""
-    z, p = 1.96, k / n
-    middle, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return max(0.0, (middle - half) / (1 + z * z / n)), min(1.0, (middle + half) / (1 + z * z / n))
 
 
 @click.command(help=__doc__.partition("\n")[0])

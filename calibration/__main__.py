@@ -389,6 +389,51 @@ def score(
     click.echo(target)
 
 
+# --- measurements of the trace ----------------------------------------------------------------
+
+
+@cli.command()
+@output("Folder for report.html, report.md, report.json and pages.jsonl.")
+@click.option(
+    "--data",
+    type=PATH,
+    required=True,
+    help="Folder with recordings (.npz with .json) and pictures; docs/evaluation.md has the layout.",
+)
+@click.option(
+    "--sets",
+    callback=names,
+    metavar="A,B",
+    help="Sets to measure.  [default: recordings,synthetic,distorted,scans,photos]",
+)
+@click.option(
+    "--recordings",
+    callback=names,
+    metavar="A,B",
+    help="Names of .npz files below the folder.  [default: ludb_dev,ptbxl_cases_dev]",
+)
+@click.option(
+    "--photographs",
+    metavar="NAME",
+    help="Name of the photographs' .npz file.  [default: photos_more_dev]",
+)
+@click.option(
+    "--pages", type=click.IntRange(1), help="Largest number of pages of a set.  [default: all]"
+)
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the pages."
+)
+@force("folder")
+def measurements(target: Path, force: bool, **options: Any) -> None:
+    """Report how accurately traces are measured, on pages whose signals are known."""
+    from calibration.measurements.run import measurements as run
+    from calibration.measurements.sets import Plan
+
+    plan = Plan(**{key: value for key, value in options.items() if value is not None})
+    run(target, plan, force, say)
+    click.echo(target)
+
+
 def main() -> None:
     """Run the program: errors become one line and an exit code."""
     run(cli)

@@ -67,6 +67,25 @@ def weighted_mean(values: Floats, w: Floats) -> Floats:
         return np.asarray((w[:, there] @ values[there]) / w[:, there].sum(1))
 
 
+def weighted_quantile(values: Floats, w: Floats, level: float) -> Floats:
+    """Quantile (draws,) of the values (n,) that are not NaN, each counted as often as its weight
+    says.
+
+    Between two values lies their mean, so that level 0.5 is the usual median. NaN for a draw
+    without a value.
+    """
+    there = ~np.isnan(values)
+    ordered = np.sort(values[there])
+    counts = np.cumsum(w[:, there][:, np.argsort(values[there], kind="stable")], axis=1)
+    if not ordered.size:
+        return np.full(len(w), np.nan)
+    at = level * counts[:, -1:]
+    last = ordered.size - 1
+    low, high = ((counts < at).sum(1), (counts <= at).sum(1))
+    middle = (ordered[np.minimum(low, last)] + ordered[np.minimum(high, last)]) / 2
+    return np.asarray(np.where(counts[:, -1] > 0, middle, np.nan))
+
+
 def row_mean(values: Floats) -> Floats:
     """Mean of each row's values that are not NaN; NaN where all are."""
     there = ~np.isnan(values)

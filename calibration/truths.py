@@ -1,9 +1,10 @@
 """Which statements of `pulse_edge.report.findings` are true of ECGBench's pages.
 
 Only certain truths count: a statement that no label decides is left out, page by page. Synthetic
-pages are known completely (`pages.jsonl`). For others the labels of CODE-15, CPSC and PTB-XL count,
-and the right option of CSN and G12EC. Supraventricular tachycardia, for instance, occurs only in
-the options of CSN and G12EC, so a page without it cannot be recognised as such.
+pages are known completely (`pages.jsonl`). Pages that readers confirmed have the readers' verdicts.
+For others the labels of CODE-15, CPSC and PTB-XL count, and the right option of CSN and G12EC.
+Supraventricular tachycardia, for instance, occurs only in the options of CSN and G12EC, so a page
+without it cannot be recognised as such.
 """
 
 from __future__ import annotations
@@ -69,6 +70,8 @@ def known_pages(bench: Bench, note: Note) -> Iterator[Known]:
 
 def truths(facts: Mapping[str, Any] | None, samples: Sequence[Sample]) -> Truths:
     """Truth of a page by statement, from `pages.jsonl` or else from the right answers."""
+    if facts is not None and "truths" in facts:  # readers' own verdicts, as they gave them
+        return {s.key: facts["truths"][s.key] for s in STATEMENTS if s.key in facts["truths"]}
     if facts is None:
         return _agreed([vote for sample in samples for vote in _of_answer(sample)])
     labels = Labels(

@@ -29,7 +29,8 @@ from pulse_edge.inference.vision_encoder import VisionEncoder
 from pulse_edge.kit import prompt
 from pulse_edge.kit.kit import Kit, open_kit
 from pulse_edge.kit.write import listing, write_manifest
-from pulse_edge.page import admission, reader
+from pulse_edge.measurement import admission
+from pulse_edge.page import reader
 
 Progress = Callable[[int, int], None]
 QUESTIONS = (

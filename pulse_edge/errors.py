@@ -14,6 +14,7 @@
     |- FolderError            1   a folder or file that would be changed is not pulse-edge's own
     |- AuditLogError          1   the audit log cannot be written, or was altered
     |- BatchError             1   a batch's folder belongs to another batch, or is in use
+    |- ServeError             1   the local page's port or folder is in use, or its data is damaged
     |- CheckpointError        1   (workstation) the source is no checkpoint that can be converted
     |- FetchError             1   (workstation) a checkpoint could not be brought from the hub
     |- ParityError            1   (workstation) the converted model differs from the original
@@ -106,6 +107,10 @@ class AuditLogError(PulseEdgeError):
 
 class BatchError(PulseEdgeError):
     """A batch's folder belongs to another batch, is in use, or is damaged."""
+
+
+class ServeError(PulseEdgeError):
+    """The local page's port or folder is in use, or what it stores is damaged."""
 
 
 class CheckpointError(PulseEdgeError):

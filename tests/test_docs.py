@@ -13,7 +13,11 @@ from guides import PROGRAMS, commands
 
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 PAGES = [*sorted(ROOT.glob("*.md")), *DOCS]
-GUIDES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("quickstart-*.md"))]
+GUIDES = [
+    ROOT / "README.md",
+    ROOT / "docs" / "overread.md",
+    *sorted((ROOT / "docs").glob("quickstart-*.md")),
+]
 
 
 @pytest.mark.parametrize("document", DOCS, ids=lambda p: p.name)

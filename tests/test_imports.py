@@ -22,6 +22,12 @@ ENGINES = {
     "pillow_heif": {"page/pictures.py"},
     "pydicom": {"page/dicom.py", "page/dicom_waveform.py"},
     "typst": {"report/pdf.py"},
+    "starlette": {"web"},
+    "uvicorn": {"web"},
+    "python_multipart": {"web"},
+    "jinja2": {"web"},
+    "segno": {"web"},
+    "cryptography": {"web", "deploy"},
 }
 """Library -> the packages or modules that may import it."""
 WORKSTATION = {"torch", "transformers", "optimum", "onnx", "gguf", "export", "calibration"}
@@ -123,6 +129,11 @@ def test_the_originals_side_of_the_proof_shares_no_code_with_the_converter_or_th
         assert {n for n in others if n.startswith("pulse_edge")} <= {"pulse_edge.errors"}
 
 
+HEAVY = {"numpy", "onnxruntime", "llama_cpp", "rich", "cv2", "PIL", "torch", "typst", "sqlite3"}
+HEAVY |= {"starlette", "uvicorn"}
+"""Libraries that `--help` does not wait for."""
+
+
 @pytest.mark.parametrize(
     ("module", "arguments", "word"),
     [
@@ -130,6 +141,7 @@ def test_the_originals_side_of_the_proof_shares_no_code_with_the_converter_or_th
         ("pulse_edge.cli.main", ["interpret", "--help"], "--question"),
         ("pulse_edge.cli.main", ["batch", "--help"], "--watch"),
         ("pulse_edge.cli.main", ["doctor", "--help"], "--json"),
+        ("pulse_edge.cli.main", ["serve", "--help"], "--port"),
         ("pulse_edge.cli.main", ["audit", "verify", "--help"], "--expect"),
         ("export.__main__", ["convert", "--help"], "--lora"),
         ("calibration.__main__", ["evaluate", "--help"], "--split"),
@@ -138,7 +150,7 @@ def test_the_originals_side_of_the_proof_shares_no_code_with_the_converter_or_th
 )
 def test_help_loads_no_engine(module: str, arguments: list[str], word: str) -> None:
     code = f"import sys; sys.argv = ['x', *{arguments}]; from {module} import main\ntry: main()\nfinally: "
-    code += "assert not {'numpy', 'onnxruntime', 'llama_cpp', 'rich', 'cv2', 'PIL', 'torch', 'typst', 'sqlite3'} & set(sys.modules)"
+    code += f"assert not {HEAVY} & set(sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT
     )

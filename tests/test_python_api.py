@@ -33,7 +33,8 @@ def test_examples_of_the_python_page_run(
     assert sorted(path.suffix for path in (tmp_path / "reports").iterdir()) == [".html", ".json"]
     assert outputs[3].split()[1] == "bpm"  # the measured rate
     assert outputs[5] == "1\n"  # entries of the audit log
-    assert outputs[6].startswith("1 nowhere.png")
+    assert outputs[6].startswith("Confirmed without change by Dr Amina Diallo, ")
+    assert outputs[7].startswith("1 nowhere.png")
 
 
 def test_public_names_exist() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from calibration.bootstrap import Estimate
@@ -183,15 +183,22 @@ def markdown(figures: ReportFigures) -> str:
     """The report as Markdown, without its pictures."""
     lines = [f"# {title(figures)}", ""]
     lines += [f"- **{name}**: {text}" for name, text in figures.verdicts.items()]
-    for table in tables(figures):
+    lines += markdown_tables(tables(figures))
+    lines += ["", "## Limits of these figures", "", *(f"- {text}" for text in figures.limits)]
+    return "\n".join([*lines, "", f"Made with {made_with(figures)}.", ""])
+
+
+def markdown_tables(every: Sequence[Table]) -> list[str]:
+    """The lines of tables in Markdown, each under its title."""
+    lines: list[str] = []
+    for table in every:
         lines += ["", f"## {table.title}", ""]
         lines += [
             " | ".join(("", *cells, "")).strip()
             for cells in (table.head, ("---",) * len(table.head), *table.rows)
         ]
         lines += ["", table.note] if table.note else []
-    lines += ["", "## Limits of these figures", "", *(f"- {text}" for text in figures.limits)]
-    return "\n".join([*lines, "", f"Made with {made_with(figures)}.", ""])
+    return lines
 
 
 def title(figures: Comparison) -> str:

@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw, ImageFont
 from calibration.synthetic.findings import PREVALENCE
 from calibration.synthetic.recording import HZ, Recording
 from calibration.synthetic.signals import synthesize
-from calibration.synthetic.style import ROWS, PageStyle, Rgb, random_style
+from calibration.synthetic.style import NO_NAMES, ROWS, PageStyle, Rgb, random_style
 
 Pixels = NDArray[np.uint8]
 Points = NDArray[np.float64]
@@ -293,7 +293,7 @@ def _write(image: Pixels, traces: tuple[Trace, ...], style: PageStyle) -> None:
     """Lead names, header and footer."""
     k, (width, height) = style.px_per_mm, style.size_px
     size = max(8, round(style.label_mm * k))
-    for trace in traces:
+    for trace in traces if style.names != NO_NAMES else ():
         in_margin = style.names == "left" and trace.column == 0
         x = 1.5 * k if in_margin else trace.x0 + 1.2 * k
         lift = 0.0 if in_margin else 0.25 if style.names == "below" else -0.30

@@ -50,6 +50,8 @@ FONTS = ("simplex", "duplex", "complex", "pillow")
 GRIDS = ("lines", "dots", "major", "none")
 JOINS = ("none", "bar", "ticks", "dots", "gap")
 NAME_PLACES = ("above", "below", "left")
+NO_NAMES = "none"
+"""In place of one of NAME_PLACES: the leads are not named, as on pages whose print is lost."""
 PULSES = ("left", "right", "none")
 
 
@@ -86,7 +88,7 @@ class PageStyle:
     label_mm: float = 3.5  # height of lead names
     text_mm: float = 3.0  # height of header and footer
     names: str = (
-        "above"  # one of NAME_PLACES: lead names; "left" puts the first column's into the margin
+        "above"  # one of NAME_PLACES, or NO_NAMES; "left" puts the first column's into the margin
     )
     pulse: str = "left"  # one of PULSES: 1 mV for 0.2 s
     join: str = "bar"  # one of JOINS: what separates the columns
@@ -101,7 +103,7 @@ class PageStyle:
             "grid": GRIDS,
             "join": JOINS,
             "pulse": PULSES,
-            "names": NAME_PLACES,
+            "names": (*NAME_PLACES, NO_NAMES),
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:

@@ -1,1 +1,1 @@
-"""The audit log: a hash-chained trail of answers that shows any change, without names and texts."""
+"""The audit log: a hash-chained trail of answers and confirmations that shows any change."""

@@ -1,7 +1,7 @@
 """What an entry of the audit log holds, and how entries are chained.
 
-An entry is a JSON object (page, kit, settings, hashes of question and answer; never a name or a
-text) on a line `HASH JSON`, where HASH is the SHA-256 of the hash before it, a space, and the
+An entry is a JSON object (page, kit, settings, hashes of question and answer; never a text or a
+name but the reader's, see confirmations.py) on a line `HASH JSON`, where HASH is the SHA-256 of the hash before it, a space, and the
 object's bytes. Standard library only.
 """
 
@@ -98,14 +98,13 @@ def findings_entry(report: Mapping[str, Any], settings: Mapping[str, Any]) -> di
 
     They hold verdicts, probabilities, and a hash of both.
     """
-    texts = json.dumps([report["findings"], report["contradictions"]], sort_keys=True)
     verdicts = {
         f["statement"]: [f["verdict"], f["probability"], f["calibrated"]]
         for f in report["findings"]
     }
     return _common_fields(report, settings) | {
-        "question_sha256": sha256("findings"),
-        "answer_sha256": sha256(texts),
+        "question_sha256": FINDINGS_SHA256,
+        "answer_sha256": findings_sha256(report),
         "tokens": 0,
         "complete": True,
         "ended": "whole",
@@ -113,6 +112,11 @@ def findings_entry(report: Mapping[str, Any], settings: Mapping[str, Any]) -> di
         "contradictions": [[c["kind"], *c["statements"]] for c in report["contradictions"]],
         "checks": _checks(report),
     }
+
+
+def findings_sha256(report: Mapping[str, Any]) -> str:
+    """Return the hash of a report's findings and contradictions."""
+    return sha256(json.dumps([report["findings"], report["contradictions"]], sort_keys=True))
 
 
 def _checks(report: Mapping[str, Any]) -> list[list[str]]:
@@ -125,19 +129,26 @@ def _common_fields(report: Mapping[str, Any], settings: Mapping[str, Any]) -> di
     if quality := report.get("quality"):  # without the file's name, which may be a patient's
         names = ("verdict", "forced", "changed", "facts")
         fields["quality"] = {name: quality[name] for name in names}
-    fields = {name: _shortened(value) for name, value in fields.items()}
+    fields = {name: shortened(value) for name, value in fields.items()}
     moment = times.now()
     fields |= {"time": moment.utc, "local_time": moment.local}
-    return fields | {"file": report["file"], "settings": dict(settings)}
+    about = {"file": report["file"], "page_number": page_number(report["file"])}
+    return fields | about | {"settings": dict(settings)}
 
 
-def _shortened(value: Any) -> Any:
+def shortened(value: Any) -> Any:
     """Return a JSON value whose texts have at most MAX_TEXT characters."""
     if isinstance(value, str):
         return value if len(value) <= MAX_TEXT else f"{value[: MAX_TEXT - 1]}\u2026"
     if isinstance(value, Mapping):
-        return {_shortened(key): _shortened(item) for key, item in value.items()}
-    return [_shortened(item) for item in value] if isinstance(value, list | tuple) else value
+        return {shortened(key): shortened(item) for key, item in value.items()}
+    return [shortened(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def page_number(file: str) -> int | None:
+    """Return the number of a page in a file of several, from its name `FILE#N`; else None."""
+    match = re.search(r"#(\d{1,6})$", file)
+    return None if match is None else int(match[1])
 
 
 def base_name(file: str) -> str:
@@ -149,6 +160,10 @@ def base_name(file: str) -> str:
 def sha256(text: str) -> str:
     """Return the SHA-256 of a text's UTF-8 bytes, in hexadecimal."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+FINDINGS_SHA256 = sha256("findings")
+"""Stands for the question in an entry about findings."""
 
 
 def chained_hash(previous: str, text: bytes) -> str:

@@ -88,17 +88,22 @@ class AuditLog:
 
     # --- writing ----------------------------------------------------------------------------------
 
-    def append(self, fields: Mapping[str, Any], retained: Retained | None = None) -> Entry:
+    def append(
+        self,
+        fields: Mapping[str, Any] | Callable[[], Mapping[str, Any]],
+        retained: Retained | None = None,
+    ) -> Entry:
         """Append an entry and wait until the disk has it.
 
-        Raises AuditLogError; then the entry is not in the log.
+        Raises AuditLogError; then the entry is not in the log. Fields that depend on other entries
+        come from a function, which is called while no other process can append.
 
         The name in the field `file` is replaced by its hash, `file_hash`, keyed with the folder's
         id: without the folder, names cannot be found by trying.
         """
-        fields = dict(fields)
         with self.locked() as file:
             head = self._end_of(file)
+            fields = dict(fields() if callable(fields) else fields)
             if (name := fields.pop("file", None)) is not None:
                 fields["file_hash"] = self.file_hash(name)
             if retained is not None:

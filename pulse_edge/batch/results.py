@@ -15,11 +15,12 @@ from typing import Any, NamedTuple
 from pulse_edge.common.files import write_whole
 from pulse_edge.common.text import one_line, spreadsheet_cell
 from pulse_edge.errors import PageRefused
+from pulse_edge.report.confirmation import UNCONFIRMED
 from pulse_edge.report.report import NoAnswer
 
 REPORTS, TABLE = "results.jsonl", "results.csv"
 COLUMNS = (
-    "notice", "file", "page", "state", "verdict", "leads", "reasons", "contradictions", "question",
+    "notice", "overread", "file", "page", "state", "verdict", "leads", "reasons", "contradictions", "question",
     "answer", "complete", "findings", "error", "page_sha256", "kit", "kit_sha256",
     "image_tokens_read", "intended_use",
 )  # fmt: skip
@@ -76,6 +77,7 @@ def _rows(report: dict[str, Any]) -> Iterator[dict[str, Any]]:
     quality = report["quality"] or {}
     page = {
         "notice": report["notice"],
+        "overread": report.get("overread", UNCONFIRMED),  # absent in an older version's report
         "state": "answered",
         "verdict": quality.get("verdict", "not checked"),
         "leads": quality.get("leads", ""),

@@ -12,7 +12,6 @@ import contextlib
 import json
 import os
 import sqlite3
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,17 +19,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pulse_edge.batch import results
 from pulse_edge.batch.results import Result
 from pulse_edge.batch.source_files import UNREADABLE_FOLDER, SourceFile
-from pulse_edge.common import folders
-from pulse_edge.common.files import UNFINISHED, open_private, try_lock
+from pulse_edge.common.database import Database, Kind
 from pulse_edge.errors import BatchError, PulseEdgeError
 
 if TYPE_CHECKING:
     from pulse_edge.report.report import Report
 
 DATABASE = "batch.sqlite"
-LOCK_ATTEMPTS, LOCK_PAUSE = 20, 0.1
-"""A worker whose supervisor was killed ends within milliseconds; the next one waits 2 s for the
-folder."""
 _SCHEMA = """
 CREATE TABLE settings (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE files (
@@ -60,6 +55,7 @@ CREATE TABLE in_progress (          -- pages being read; at the start: pages tha
     PRIMARY KEY (file, page)
 );
 """
+KIND = Kind(DATABASE, "batch", BatchError, "-o", _SCHEMA, unfinished=("", "pages"))
 
 
 class File(NamedTuple):
@@ -88,50 +84,19 @@ class Store:
         `settings` are JSON values that all pages of the batch share.
         """
         self.folder = folder
-        self._path = folder / DATABASE
-        self._db: sqlite3.Connection | None = None
-        self._lock = _lock(folder)
+        self._db = Database(folder, KIND)
         try:
-            self._remove_unfinished()
-            self._restrict_access()
-            with self._explained():
-                self._db = sqlite3.connect(self._path, isolation_level=None, timeout=60)
-                self._db.execute("PRAGMA journal_mode = WAL")
-                self._db.execute("PRAGMA synchronous = FULL")
-                self._begin(settings)
-        except OSError as e:
-            self.close()
-            raise BatchError(
-                f"{folder}: cannot be written ({e.strerror}). Choose another folder with -o."
-            ) from None
+            self._begin(settings)
         except BaseException:
             self.close()
             raise
 
-    def _remove_unfinished(self) -> None:
-        """Remove files that a killed process left half-written.
-
-        Only one process at a time works here.
-        """
-        for pattern in (f"{UNFINISHED}*", f"pages/{UNFINISHED}*"):
-            for path in self.folder.glob(pattern):
-                path.unlink(missing_ok=True)
-
-    def _restrict_access(self) -> None:
-        """Restrict the database to its owner; SQLite gives its other files the same rights."""
-        for name in (DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm"):
-            if name == DATABASE or (self.folder / name).exists():
-                os.close(open_private(self.folder / name))
-
     def _begin(self, settings: Mapping[str, Any]) -> None:
         values = {key: json.dumps(value) for key, value in settings.items()}
-        if not self._one("SELECT 1 FROM sqlite_master WHERE name = 'pages'"):
-            with self._transaction() as db:
-                for statement in _SCHEMA.split(";\n"):
-                    db.execute(statement)
-                db.executemany("INSERT INTO settings VALUES (?, ?)", values.items())
+        insert = "INSERT INTO settings VALUES (?, ?)"
+        if self._db.begin(lambda db: db.executemany(insert, values.items())):
             return
-        stored = dict(self._database.execute("SELECT key, value FROM settings"))
+        stored = dict(self._db.all("SELECT key, value FROM settings"))
         names = stored.keys() | values.keys()
         if other := sorted(key for key in names if stored.get(key) != values.get(key)):
             raise BatchError(
@@ -139,48 +104,12 @@ class Store:
                 "folder with -o."
             )
 
-    # --- access to the database -------------------------------------------------------------------
-
-    @property
-    def _database(self) -> sqlite3.Connection:
-        assert self._db is not None  # from the end of __init__ to `close`
-        return self._db
-
-    def _one(self, query: str, values: tuple[Any, ...] = ()) -> Any:
-        """The first row of a query; None without one."""
-        with self._explained():
-            return self._database.execute(query, values).fetchone()
-
-    @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as e:
-            raise BatchError(
-                f"{self._path}: {e}. Look at the disk (space, rights), and run the same command "
-                "again: it continues "
-                "where it stopped."
-            ) from e
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._explained():
-            db = self._database
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                yield db
-                db.execute("COMMIT")
-            except BaseException:
-                if db.in_transaction:
-                    db.execute("ROLLBACK")
-                raise
-
     # --- work list --------------------------------------------------------------------------------
 
     def add(self, paths: Iterator[SourceFile]) -> int:
         """Put files on the list; return how many are new or have changed since they failed."""
         new, unreadable = 0, set()
-        with self._transaction() as db:
+        with self._db.transaction() as db:
             for path, size, changed in paths:
                 raw = os.fsencode(path)
                 if size == UNREADABLE_FOLDER:
@@ -209,7 +138,7 @@ class Store:
 
     def retry(self) -> None:
         """Put every file that failed, or that has a page that failed, on the list again."""
-        with self._transaction() as db:
+        with self._db.transaction() as db:
             query = """
                 SELECT id FROM files WHERE state = 'failed'
                 UNION SELECT file FROM pages WHERE error IS NOT NULL
@@ -224,14 +153,14 @@ class Store:
 
     def next(self) -> File | None:
         """Return the next file to read."""
-        row = self._one("SELECT id, path FROM files WHERE state = 'waiting' ORDER BY id LIMIT 1")
+        row = self._db.one("SELECT id, path FROM files WHERE state = 'waiting' ORDER BY id LIMIT 1")
         return None if row is None else File(row[0], os.fsdecode(row[1]))
 
     def counts(self) -> Counts:
         """Return how many files wait, are done, and could not be read."""
-        with self._explained():
+        with self._db.explained():
             query = "SELECT state, count(*) FROM files GROUP BY state"
-            by_state = dict(self._database.execute(query))
+            by_state = dict(self._db.connection.execute(query))
         return Counts(*(by_state.get(state, 0) for state in Counts._fields))
 
     def exit_code(self) -> int:
@@ -240,15 +169,15 @@ class Store:
             SELECT max(exit_code) FROM
             (SELECT exit_code FROM files UNION ALL SELECT exit_code FROM pages)
         """
-        return int(self._one(query)[0] or 0)
+        return int(self._db.one(query)[0] or 0)
 
     def failed_pages(self) -> int:
         """Return how many pages have no answer, in files that were read."""
-        return int(self._one("SELECT count(*) FROM pages WHERE error IS NOT NULL")[0])
+        return int(self._db.one("SELECT count(*) FROM pages WHERE error IS NOT NULL")[0])
 
     def begin(self, file: int, page: int) -> int:
         """Note that a page is being read; return how often the program has crashed at it."""
-        with self._transaction() as db:
+        with self._db.transaction() as db:
             insert = "INSERT OR IGNORE INTO in_progress (file, page) VALUES (?, ?)"
             db.execute(insert, (file, page))
             query = "SELECT crashes FROM in_progress WHERE file = ? AND page = ?"
@@ -259,7 +188,7 @@ class Store:
 
         Return whether there is such a page.
         """
-        with self._transaction() as db:
+        with self._db.transaction() as db:
             return db.execute("UPDATE in_progress SET crashes = crashes + 1").rowcount > 0
 
     # --- results ----------------------------------------------------------------------------------
@@ -267,7 +196,7 @@ class Store:
     def has(self, file: int, page: int) -> bool:
         """Whether a page has a result."""
         query = "SELECT 1 FROM pages WHERE file = ? AND page = ?"
-        return self._one(query, (file, page)) is not None
+        return self._db.one(query, (file, page)) is not None
 
     def put(
         self,
@@ -285,7 +214,7 @@ class Store:
         text = None if report is None else report.to_json()
         reason, code = (None, 0) if error is None else (str(error), error.exit_code)
         contradictions = 0 if report is None else len(report.contradictions)
-        with self._transaction() as db:
+        with self._db.transaction() as db:
             insert = "INSERT INTO pages VALUES (?, ?, ?, ?, ?, ?)"
             db.execute(insert, (file, page, contradictions, text, reason, code))
             db.execute("DELETE FROM in_progress WHERE file = ? AND page = ?", (file, page))
@@ -297,7 +226,7 @@ class Store:
         state, reason, code = (
             ("done", None, 0) if error is None else ("failed", str(error), error.exit_code)
         )
-        with self._transaction() as db:
+        with self._db.transaction() as db:
             update = "UPDATE files SET state = ?, error = ?, exit_code = ? WHERE id = ?"
             db.execute(update, (state, reason, code, file))
             db.execute("DELETE FROM in_progress WHERE file = ?", (file,))
@@ -311,8 +240,8 @@ class Store:
             SELECT path, 0, NULL, error, exit_code, 0, id FROM files WHERE state = 'failed'
             ORDER BY contradictions DESC, id, page
         """
-        with self._explained():
-            for path, page, report, error, code, _count, _id in self._database.execute(query):
+        with self._db.explained():
+            for path, page, report, error, code, _count, _id in self._db.connection.execute(query):
                 yield Result(os.fsdecode(path), page, report, error, code)
 
     def export(self) -> None:
@@ -321,11 +250,7 @@ class Store:
 
     def close(self) -> None:
         """Close the database and release the folder."""
-        if self._db is not None:
-            # On a full disk the write-ahead file stays, and is read the next time.
-            with contextlib.suppress(sqlite3.Error):
-                self._db.close()
-        os.close(self._lock)
+        self._db.close()
 
     def __enter__(self) -> Store:
         return self
@@ -348,28 +273,3 @@ def finished_pages(folder: Path) -> int:
             return int(db.execute("SELECT count(*) FROM pages").fetchone()[0])
     except sqlite3.Error:
         return 0
-
-
-def _lock(folder: Path) -> int:
-    """Lock the folder by an open file, and return its handle.
-
-    Raises BatchError if another process has the lock.
-
-    Raises FolderError for a folder that holds other files than a batch's.
-    """
-    try:
-        folders.claim(folder, "batch")
-        lock = open_private(folder / "lock")
-    except OSError as e:
-        raise BatchError(
-            f"{folder}: cannot be written ({e.strerror}). Choose another folder with -o."
-        ) from None
-    for _ in range(LOCK_ATTEMPTS):
-        if try_lock(lock):
-            return lock
-        time.sleep(LOCK_PAUSE)
-    os.close(lock)
-    raise BatchError(
-        f"{folder}: another pulse-edge works on it. Wait until it is done, or choose another with "
-        "-o."
-    )

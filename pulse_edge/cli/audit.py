@@ -7,13 +7,18 @@ import io
 import json
 import re
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
+from pulse_edge.audit_log.confirmations import is_confirmation
 from pulse_edge.audit_log.entries import Entry
 from pulse_edge.audit_log.log import AuditLog
+from pulse_edge.cli import options
+from pulse_edge.cli.agreement import agreement
+from pulse_edge.cli.confirm import confirm
 from pulse_edge.cli.console import Console, say
 from pulse_edge.cli.options import PATH
 from pulse_edge.common import times
@@ -23,35 +28,32 @@ from pulse_edge.errors import AuditLogError, UsageError
 
 COLUMNS = (
     "entry", "time", "local_time", "file_hash", "page_sha256", "kit", "question_sha256",
-    "answer_sha256", "tokens", "complete", "hash",
+    "answer_sha256", "tokens", "complete", "hash", "kind", "reader", "overall", "number",
+    "refers_to", "corrects",
 )  # fmt: skip
 SHOWN_DIGITS = 12
 """Digits of a hash in the list."""
 MAX_KIT_NAME = 60
 """Characters of a kit's name in the list."""
 _HASH = re.compile("[0-9a-f]{8,64}")
-_folder = click.option(
-    "--audit-log",
-    "folder",
-    type=PATH,
-    metavar="DIR",
-    show_default="$PULSE_EDGE_AUDIT_LOG, else this user's",
-    help="Folder of the audit log.",
-)
 
 
 @click.group()
 def audit() -> None:
-    """Show, verify and export the audit log.
+    """Show, verify and export the audit log, confirm reports.
 
     Each answer of interpret, ask and batch is an entry: page, kit, settings, time, and hashes, in a
-    chain that shows any change. The log holds no names, texts or pictures, except where --retain
-    asked for them.
+    chain that shows any change. A confirmation is an entry with the reader's name and verdicts. The
+    log holds no other names, no texts and no pictures, except where --retain asked for them.
     """
 
 
+audit.add_command(agreement)
+audit.add_command(confirm)
+
+
 @audit.command("list")
-@_folder
+@options.audit_log
 @click.option(
     "--last",
     type=click.IntRange(1),
@@ -85,19 +87,29 @@ def list_entries(folder: Path | None, last: int, page: str | None) -> None:
 def _line(entry: Entry) -> str:
     """Return one entry as a line, whichever version wrote it."""
     fields = entry.fields
+    hashes = (one_line(str(fields.get(key) or "-")) for key in ("file_hash", "page_sha256"))
+    file, page = (text[:SHOWN_DIGITS] for text in hashes)
+    moment = times.for_people(one_line(str(fields.get("time"))), str(fields.get("local_time", "")))
     kit = fields["kit"] if isinstance(fields.get("kit"), dict) else {}
     name = one_line(str(kit.get("id", "?")))[:MAX_KIT_NAME]
     name += " (demonstration)" if kit.get("demonstration") else ""
+    outcome = _confirmed(fields) if is_confirmation(entry) else _answered(fields)
+    return f"{entry.number:>6} {moment} file {file} page {page} {name}, {outcome}"
+
+
+def _answered(fields: Mapping[str, Any]) -> str:
     ended = one_line(str(fields.get("ended")))
     if fields.get("complete"):
         ended = "whole"
     elif ended == "whole":
         ended = "cut off"
-    hashes = (one_line(str(fields.get(key) or "-")) for key in ("file_hash", "page_sha256"))
-    file, page = (text[:SHOWN_DIGITS] for text in hashes)
-    moment = times.for_people(one_line(str(fields.get("time"))), str(fields.get("local_time", "")))
-    tokens = one_line(str(fields.get("tokens")))
-    return f"{entry.number:>6} {moment} file {file} page {page} {name}, {tokens} tokens, {ended}"
+    return f"{one_line(str(fields.get('tokens')))} tokens, {ended}"
+
+
+def _confirmed(fields: Mapping[str, Any]) -> str:
+    what = "corrected" if fields.get("corrects") else "confirmed"
+    reader, overall = (one_line(str(fields.get(key))) for key in ("reader", "overall"))
+    return f"{what} by {reader}, {overall}"
 
 
 def _about(log: AuditLog, page: str) -> Callable[[Entry], bool]:
@@ -134,14 +146,21 @@ def _about(log: AuditLog, page: str) -> Callable[[Entry], bool]:
 
 @audit.command()
 @click.argument("number", type=click.IntRange(1), metavar="ENTRY")
-@_folder
+@options.audit_log
 def show(number: int, folder: Path | None) -> None:
     """Show everything about one entry.
 
-    ENTRY is its number. Texts are shown where they are retained. Changes no file.
+    ENTRY is its number. Texts are shown where they are retained, and so is who confirmed an answer
+    later. Changes no file.
     """
     log = AuditLog(folder)
-    entry = next((entry for entry in log.entries() if entry.number == number), None)
+    entry, later = None, []
+    for one in log.entries():
+        if one.number == number:
+            entry = one
+        elif entry is not None and is_confirmation(one):
+            references = (*one.fields.get("refers_to", ()), one.fields.get("corrects"))
+            later += [one] if entry.hash in references else []
     if entry is None:
         raise UsageError(f"{log.folder}: has no entry {number}. See `pulse-edge audit list`.")
     say(json_text({"entry": entry.number, "hash": entry.hash, **entry.fields}, indent=1) + "\n")
@@ -149,10 +168,12 @@ def show(number: int, folder: Path | None) -> None:
         say(f"{kind} retained until {entry.fields['retained']['until']}: {path}\n")
         if kind == "texts":
             say(path.read_text("utf-8", "replace") + "\n")
+    for one in later:
+        say(f"entry {one.number}: {_confirmed(one.fields)}\n")
 
 
 @audit.command()
-@_folder
+@options.audit_log
 @click.option(
     "--expect",
     metavar="HASH",
@@ -171,7 +192,7 @@ def verify(folder: Path | None, expect: str | None) -> None:
 
 
 @audit.command()
-@_folder
+@options.audit_log
 def forget(folder: Path | None) -> None:
     """Remove texts and pictures that are no longer retained.
 
@@ -182,7 +203,7 @@ def forget(folder: Path | None) -> None:
 
 
 @audit.command()
-@_folder
+@options.audit_log
 @click.option(
     "--format",
     "form",
@@ -195,10 +216,23 @@ def forget(folder: Path | None) -> None:
     "-o", "--out", type=PATH, metavar="FILE", show_default="standard output", help="File to write."
 )
 @click.option("--overwrite", is_flag=True, help="Replace the file if it exists.")
-def export(folder: Path | None, form: str, out: Path | None, overwrite: bool) -> None:
+@click.option(
+    "--local-test-set",
+    "test_set",
+    type=PATH,
+    metavar="DIR",
+    help="Write instead the confirmed pages whose pictures are retained, with the readers' "
+    "verdicts, into a new folder for `python -m calibration`.",
+)
+def export(
+    folder: Path | None, form: str, out: Path | None, overwrite: bool, test_set: Path | None
+) -> None:
     """Verify the log and write all of it."""
     log = AuditLog(folder)
     log.verify()
+    if test_set is not None:
+        _write_test_set(log, test_set)
+        return
     lines = (_table if form == "csv" else _json_lines)(log)
     if out is None:
         for line in lines:  # cells are harmless already, and a table's lines end with CR and LF
@@ -215,6 +249,24 @@ def export(folder: Path | None, form: str, out: Path | None, overwrite: bool) ->
             f"{out}: cannot be written ({e.strerror}). Choose another place."
         ) from None
     Console().note(f"written: {out}")
+
+
+def _write_test_set(log: AuditLog, folder: Path) -> None:
+    from pulse_edge.audit_log import local_test_set
+
+    result = local_test_set.write(log, folder)
+    pages = counted(result.pages, "page", "pages")
+    say(f"{folder}: {pages}, {counted(result.questions, 'question', 'questions')}\n")
+    left_out = (
+        (result.without_picture, "no retained picture"),
+        (result.without_verdict, "no verdict of present or absent"),
+    )
+    for number, reason in left_out:
+        if number:
+            Console().note(
+                f"left out: {counted(number, 'page', 'pages')} with {reason}", always=True
+            )
+    Console().note("The folder holds patients' pages: keep it as you keep theirs.", always=True)
 
 
 def _json_lines(log: AuditLog) -> Iterator[str]:

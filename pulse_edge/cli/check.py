@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 MAX_STEM_BYTES = 200
 """Bytes of a picture's name before its ending: with a number and the ending, every file system
 takes it."""
-JPEG_QUALITY, PNG_COMPRESSION = 92, 4
 
 
 @click.command(cls=ReadyCommand)
@@ -89,10 +87,10 @@ class _Checker:
         return self._exit_code
 
     def _one(self, page: Page) -> None:
-        from pulse_edge.page import admission
+        from pulse_edge.measurement import admission
 
         try:
-            checked = admission.check(page, straighten=self._rectify)
+            checked = admission.check(page, straighten=self._rectify).checked
             if self._save_page is not None:
                 for path in _save(checked, self._save_page, overwrite=self._overwrite):
                     self._console.note(f"written: {path}")
@@ -166,9 +164,7 @@ def _save(checked: CheckedPage, folder: Path, *, overwrite: bool) -> list[Path]:
 
 def _encoded(ending: str, picture: Image.Image, photo: bool) -> tuple[str, bytes]:
     """Return the ending of a file's name, and the picture's bytes."""
-    file = io.BytesIO()
-    if photo:
-        picture.save(file, "JPEG", quality=JPEG_QUALITY, subsampling=0)
-        return f"{ending}.jpg", file.getvalue()
-    picture.save(file, "PNG", compress_level=PNG_COMPRESSION)
-    return f"{ending}.png", file.getvalue()
+    from pulse_edge.page.picture_bytes import encoded
+
+    kind, content = encoded(picture, photo=photo)
+    return f"{ending}.{kind}", content

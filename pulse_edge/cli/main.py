@@ -16,6 +16,7 @@ from pulse_edge.cli import (
     interpret,
     kit,
     measure,
+    serve,
 )
 from pulse_edge.cli.run import Program, run
 
@@ -41,6 +42,7 @@ for _command in (
     kit.kit,
     measure.measure,
     audit.audit,
+    serve.serve,
 ):
     cli.add_command(_command)
 

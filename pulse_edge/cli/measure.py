@@ -103,13 +103,13 @@ class _Run:
             self._fail(source, e)
 
     def _page(self, page: Page) -> None:
+        from pulse_edge.measurement import admission
         from pulse_edge.measurement.page import measure_page
-        from pulse_edge.page import admission
 
         try:
-            checked = admission.admit(page, straighten=True, force=self._force)
-            measured = measure_page(checked, *self._person)
-            files = [*self._files(measured, checked)]
+            traced = admission.admit(page, straighten=True, force=self._force)
+            measured = measure_page(traced, *self._person)
+            files = [*self._files(measured, traced.checked)]
         except (UsageError, OutputError):
             raise
         except Exception as e:
@@ -156,43 +156,12 @@ class _Run:
 def _rendered(measured: PageMeasurement, form: _Form) -> str:
     """Return the text, the line of JSON or the CSV rows of a page."""
     if form.as_json:
+        from pulse_edge.measurement.page_json import as_json
+
         return json_text(as_json(measured)) + "\n"
     if form.as_csv:
         return "".join(_csv_row(measured.file, m) for m in measured.measurements)
     return "\n".join(text_lines(measured)) + "\n"
-
-
-def as_json(measured: PageMeasurement) -> dict[str, Any]:
-    """Return the JSON object that `measure --json` prints about a page, without the signal."""
-    signal = measured.signal
-    return {
-        "file": measured.file,
-        "layout": signal.layout,
-        "millimetres_per_second": signal.millimetres_per_second,
-        "millimetres_per_millivolt": signal.millimetres_per_millivolt,
-        "speed_certain": signal.speed_certain,
-        "gain_certain": signal.gain_certain,
-        "lead_scores": dict(zip(_leads(), (round(s, 3) for s in signal.scores), strict=True)),
-        "reasons": list(signal.reasons),
-        "age_years": measured.age_years,
-        "sex": measured.sex,
-        "measurements": [
-            dataclasses.asdict(m) | {"limits": _limits(m.key, measured.age_years, measured.sex)}
-            for m in measured.measurements
-        ],
-        "beats": [dataclasses.asdict(beat) for beat in measured.result.beats],
-        "seconds": round(measured.seconds, 3),
-    }
-
-
-def _limits(key: str, age_years: float | None, sex: str | None) -> list[dict[str, Any]]:
-    """Return the limits of a measurement that were published for this age and sex."""
-    from pulse_edge.measurement.criteria import limits_for
-
-    names = ("low", "finding_below", "high", "finding_above", "source")
-    return [
-        {name: getattr(limit, name) for name in names} for limit in limits_for(key, age_years, sex)
-    ]
 
 
 def text_lines(measured: PageMeasurement) -> list[str]:
@@ -223,9 +192,3 @@ def _csv_row(file: str, m: Measurement) -> str:
     cells = [file, m.key, value, m.unit, uncertainty, " ".join(m.leads), m.reason]
     csv.writer(out, lineterminator="\n").writerow(spreadsheet_cell(c) for c in cells)
     return out.getvalue()
-
-
-def _leads() -> tuple[str, ...]:
-    from pulse_edge.measurement.signal import LEADS
-
-    return LEADS

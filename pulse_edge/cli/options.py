@@ -218,6 +218,14 @@ retain = click.option(
     show_default="hashes only",
     help="Keep texts and pictures in the audit log for this many days.",
 )
+audit_log = click.option(
+    "--audit-log",
+    "folder",
+    type=PATH,
+    metavar="DIR",
+    show_default="$PULSE_EDGE_AUDIT_LOG, else this user's",
+    help="Folder of the audit log.",
+)
 
 
 def request(options: Mapping[str, Any], default_formats: tuple[str, ...] = ("text",)) -> Request:

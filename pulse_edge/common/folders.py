@@ -28,6 +28,7 @@ KINDS = {
     "page-cache": "page cache",
     "self-test-results": "self-test results",
     "verified-files": "list of verified files",
+    "web": "local page's store",
 }
 """Kind in the marker -> name for people."""
 _LARGEST_MARKER = 4096
@@ -150,6 +151,7 @@ def _advice(kind: str) -> str:
         "not exist yet.",
         "page-cache": "Set PULSE_EDGE_CACHE to an empty folder of yours, or to one that does not "
         "exist yet.",
+        "web": "Choose an empty folder, or one that does not exist yet, with --folder.",
         "batch": "Choose an empty folder, or one that does not exist yet, with -o.",
     }
     return named.get(kind, "Move it away; pulse-edge makes its own.")

@@ -58,8 +58,8 @@ LIMITS = (
     "It can miss a finding, name one that is absent, and sound certain either way.",
     "No authority has approved it as a medical device.",
     "It sends nothing and needs no network.",
-    "It writes an audit log without names and texts, and a cache of encoded pages, for the "
-    "person who uses it.",
+    "It writes an audit log without texts and patients' names, and a cache of encoded pages, for "
+    "the person who uses it.",
 )
 
 

@@ -18,6 +18,7 @@ EXTRAS = {
     "heic": "reads HEIC pictures",
     "dicom": "reads DICOM files",
     "report": "writes PDF reports",
+    "serve": "serves the local page (<code>pulse-edge serve</code>)",
 }
 """Parts of the program (extras in pyproject.toml) that a bundle holds unless they are left out ->
 what each does."""

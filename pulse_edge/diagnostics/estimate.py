@@ -14,7 +14,7 @@ from pulse_edge.inference import tiling, token_pruning
 from pulse_edge.kit.manifest import Manifest
 from pulse_edge.machine import memory, memory_plan
 from pulse_edge.machine.profile import Speed
-from pulse_edge.page import admission
+from pulse_edge.measurement import admission
 from pulse_edge.page.reader import Page
 
 BYTES_PER_TOKEN = 3.5
@@ -57,7 +57,7 @@ def estimate(
 ) -> Estimate:
     """Flatten and judge the page as `interpret` does, and estimate the rest. Raises PageRefused as
     it does."""
-    checked = admission.check(page, straighten=straighten)
+    checked = admission.check(page, straighten=straighten).checked
     if not force:
         admission.raise_if_refused(checked)
     count, read = geometry(manifest, checked.flat.image.size, image_tokens)

@@ -25,7 +25,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from pulse_edge.common import files, folders
+from pulse_edge.common import files, folders, paths
 from pulse_edge.common.arrays import Float
 from pulse_edge.common.files import UNFINISHED
 
@@ -272,3 +272,26 @@ def _read(file: BinaryIO, key: str) -> Float:
 def _remove(path: Path) -> None:
     with contextlib.suppress(OSError):
         path.unlink()
+
+
+# --- this user's caches ---------------------------------------------------------------------------
+
+CACHE_VARIABLE = "PULSE_EDGE_CACHE"
+
+
+def user_image_tokens() -> ImageTokenCache:
+    """Return the cache in $PULSE_EDGE_CACHE, else in the user's own folder.
+
+    Raises FolderError at once where the folder is not a cache of this user, before a page is
+    encoded for it.
+    """
+    variable = os.environ.get(CACHE_VARIABLE)
+    folder = Path(variable) if variable else paths.user_cache() / "image-tokens"
+    cache = ImageTokenCache(folder)
+    cache.check()
+    return cache
+
+
+def user_kv_caches(limit: int) -> PrefixCache:
+    """Return the store of KV caches in the same folder, of at most `limit` bytes."""
+    return PrefixCache(user_image_tokens().folder, limit)

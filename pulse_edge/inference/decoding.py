@@ -155,6 +155,8 @@ class Turn:
     """Fills the context with page and question; returns the logits (vocabulary,) of the first
     token."""
     generate: Callable[[Float], Generator[Piece, None, bool]]
+    prompt_tokens: Callable[[], int]
+    """Counts the tokens in the context after `prefill`."""
     check: Callable[[], None]
     """Raises UsageError if another answer was started since."""
 
@@ -174,6 +176,8 @@ class Answering(Iterator[str]):
         self.ids: list[int] = []
         """Tokens generated so far, without the end token."""
         self.complete = False
+        self.prompt_tokens = 0
+        """Tokens in front of the answer, image tokens among them."""
         self.seconds: dict[str, float] = {}
         """Wall time of `prefill` and `answer`, and `first_token` since the question was asked."""
         self._parts = self._run(turn)
@@ -190,6 +194,7 @@ class Answering(Iterator[str]):
         turn = begin()
         start = time.perf_counter()
         logits = turn.prefill()
+        self.prompt_tokens = turn.prompt_tokens()
         prefilled = time.perf_counter()
         self.seconds["prefill"] = prefilled - start
         pieces = turn.generate(logits)
@@ -223,4 +228,4 @@ class Answering(Iterator[str]):
 
     def so_far(self) -> Answer:
         """Return the answer as far as it has come."""
-        return Answer(self.question, self.text, self.tokens, self.complete)
+        return Answer(self.question, self.text, self.tokens, self.complete, self.prompt_tokens)

@@ -37,7 +37,8 @@ from pulse_edge.kit.manifest import Calibration
 from pulse_edge.kit.verify import verify
 from pulse_edge.machine import cpu, memory, profile, self_test_results
 from pulse_edge.machine.memory_plan import Workload
-from pulse_edge.page import admission, reader
+from pulse_edge.measurement import admission
+from pulse_edge.page import reader
 from pulse_edge.report.report import Contradiction, Finding, KitSummary, Report
 
 Turns = Sequence[tuple[str, str]]
@@ -259,12 +260,13 @@ class PulseModel:
         start = time.perf_counter()
         page = source if isinstance(source, reader.Page) else reader.read(source)
         read = time.perf_counter()
-        checked = admission.admit(page, straighten, force) if admit else None
+        traced = admission.admit(page, straighten, force) if admit else None
         judged = time.perf_counter()
-        measured = trace_checks.measured(checked, measurement)
+        measured = trace_checks.measured(traced, measurement)
         seconds = {"read": read - start, "check": judged - read}
         if measured is not None:
             seconds["measure"] = time.perf_counter() - judged
+        checked = None if traced is None else traced.checked
         encoded = self._pages.encode(page, checked, seconds, cache, image_tokens)
         return replace(encoded, measured=measured)
 
@@ -291,6 +293,7 @@ class PulseModel:
             language, number = self.language, self._take_turn()
             return decoding.Turn(
                 prefill=lambda: self.prefill(encoded, turns),
+                prompt_tokens=lambda: language.cells,
                 generate=lambda logits: decoding.generate(
                     language, logits, limit, self.drafter, grammar
                 ),

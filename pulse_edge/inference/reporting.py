@@ -39,9 +39,8 @@ def build(
 
     Answers and findings are checked against the measurements of the trace.
     """
-    checks = trace_checks.checks_of(
-        encoded.measured, [(a.question, a.text) for a in answers if a.prose], judged
-    )
+    texts = [trace_checks.AnswerText(a.question, a.text, a.prose) for a in answers]
+    checks = trace_checks.checks_of(encoded.measured, texts, judged)
     seconds = {**load_seconds, **encoded.seconds}
     for part in ("prefill", "answer"):
         seconds[part] = sum(answer.seconds.get(part, 0.0) for answer in answers)

@@ -40,6 +40,7 @@ from .home import (
 from .minisign import PublicKey
 from .refusal import Refused
 from .remove import remove_mark_if_empty, remove_version
+from .shortcut import SERVE_WHEEL, write_shortcut
 from .trust import Trust, assess
 
 _LAUNCHER = """#!/bin/sh
@@ -108,6 +109,8 @@ def install(
                 raise
         before = home.current()
         _switch(bundle, trust, home, installer)
+        if any(name.startswith(SERVE_WHEEL) for name in target.wheels):
+            write_shortcut(home)
         _remove_old_versions(home, before, bundle.version)
     return folder
 

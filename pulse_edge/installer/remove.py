@@ -21,6 +21,7 @@ from .home import (
     refuse_unmarked,
 )
 from .refusal import Refused
+from .shortcut import remove_shortcut
 
 
 def rollback(home: Home) -> str:
@@ -46,6 +47,7 @@ def uninstall(home: Home) -> list[Path]:
     link = home.shell_link()
     if link is not None and link.is_symlink() and Path(os.readlink(link)) == home.launcher():
         link.unlink()
+    remove_shortcut(home)
     with locked(home.path):
         # First the pointer: a version that is half removed must not be run.
         (home.path / "current").unlink(missing_ok=True)

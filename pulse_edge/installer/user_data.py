@@ -87,6 +87,7 @@ def _kind(folder: Path) -> str | None:
 
 _WRITTEN_BY_US = re.compile(
     r"entries\.log|lock|head(\.new)?|verified.*|[0-9a-f]{16,64}(-[0-9a-f]{16,64})?\.(tokens|kv|json|png)(\.new)?"
+    r"|web\.sqlite(-wal|-shm)?|token|link|open\.html|[\w-]{22}(-\w+\.\w+)?"
     rf"|\.unfinished-.+|tmp.{{8}}|\.{re.escape(MARK)}.+"
 )
 """Names of the files that the program writes into its folders; other files there are somebody

@@ -1,7 +1,7 @@
-"""Find the bars between the columns of a page.
+"""Find the bars, or the gaps, between the columns of a page.
 
 In: the traced lines of rows, and where the columns should meet. Out: where they do, and the
-stretches that a bar covers.
+stretches that a bar covers or a gap leaves out.
 """
 
 from __future__ import annotations
@@ -23,6 +23,13 @@ OUT_MM = 0.9
 WIDTH_MM = 1.3
 TOGETHER_MM = 2.0
 """How far bars of one boundary stand from one another across the rows."""
+GAP_MM = (0.4, 2.5)
+"""Length of a gap between two columns."""
+NEAR_MM = 1.5
+"""How far off from where equal columns meet a bar may stand if the other bars say something else:
+R waves of all rows look like bars."""
+STRAY_MM = 0.6
+"""How far the bars of all columns may lie off equal columns, wherever the first of them begins."""
 EDGE_MM = 0.35
 """What is left out on either side of a bar."""
 
@@ -43,9 +50,34 @@ class Bar:
 def find_bars(lines: tuple[Line, ...], place: float, across: float, down: float) -> dict[int, Bar]:
     """Find the bars near `place` (pixels) in the rows: row -> bar; empty where most rows have none
     there."""
-    every = [
-        (row, bar) for row, line in enumerate(lines) for bar in _bars(line, place, across, down)
-    ]
+    gaps = _together([_gaps(line, place, across) for line in lines], across)
+    if gaps:
+        return gaps
+    return _together([_bars(line, place, across, down) for line in lines], across)
+
+
+def agreed(places: list[float], begin: float, end: float) -> list[bool]:
+    """Whether each of the bars between equal columns is one; NaN where there is none.
+
+    `places` are millimetres, as are `begin` and `end`, where the first column begins and the last
+    one ends.
+    """
+    where = np.array(places, np.float64)
+    usual = np.linspace(begin, end, len(places) + 2)[1:-1]
+    off = where - usual
+    exists = np.isfinite(off)
+    if len(places) > 1 and exists.all():
+        order = np.arange(len(places))
+        rest = off - np.polyval(np.polyfit(order, off, 1), order)
+        if len(places) > 2 and np.abs(rest).max() < STRAY_MM:
+            return [True] * len(places)
+    limit = NEAR_MM if len(places) > 1 else 2 * NEAR_MM
+    return [bool(e and abs(o) <= limit) for e, o in zip(exists, off, strict=True)]
+
+
+def _together(bars: list[list[Bar]], across: float) -> dict[int, Bar]:
+    """The bars of the rows that stand below one another; empty where most rows have none."""
+    every = [(row, bar) for row, some in enumerate(bars) for bar in some]
     best: dict[int, Bar] = {}
     for _, one in every:
         same: dict[int, Bar] = {}
@@ -57,7 +89,23 @@ def find_bars(lines: tuple[Line, ...], place: float, across: float, down: float)
                 same[row] = bar
         if len(same) > len(best):
             best = same
-    return best if len(best) >= max(2, 0.6 * len(lines)) else {}
+    return best if len(best) >= max(2, 0.6 * len(bars)) else {}
+
+
+def _gaps(line: Line, place: float, across: float) -> list[Bar]:
+    """Short stretches without ink near a place."""
+    first = max(0, int(line.place(place - REACH_MM * across)))
+    last = min(len(line.y), int(line.place(place + REACH_MM * across)))
+    blank = ~np.isfinite(line.top[first:last]) & ~line.shared[first:last]
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], blank.astype(np.int8), [0]]))).reshape(
+        -1, 2
+    )
+    low, high = (limit * across * line.fine for limit in GAP_MM)
+    return [
+        Bar(line.pixel(float(first + a)), line.pixel(float(first + b - 1)))
+        for a, b in edges
+        if low <= b - a <= high and a > 0 and b < len(blank)
+    ]
 
 
 def _bars(line: Line, place: float, across: float, down: float) -> list[Bar]:

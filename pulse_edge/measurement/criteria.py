@@ -20,11 +20,16 @@ PART_III = "Surawicz and others, AHA/ACCF/HRS recommendations part III, Circulat
 PART_IV = "Rautaharju and others, AHA/ACCF/HRS recommendations part IV, Circulation 119 (2009) e241"
 PART_V = "Hancock and others, AHA/ACCF/HRS recommendations part V, Circulation 119 (2009) e251"
 PART_VI = "Wagner and others, AHA/ACCF/HRS recommendations part VI, Circulation 119 (2009) e262"
-PART_II = "Mason and others, AHA/ACC/HRS recommendations part II, Circulation 115 (2007) 1325"
 BRADYCARDIA = (
     "Kusumoto and others, 2018 ACC/AHA/HRS guideline on bradycardia, Circulation 140 (2019) e382"
 )
 TACHYCARDIA = "Page and others, 2015 ACC/AHA/HRS guideline on supraventricular tachycardia, Circulation 133 (2016) e506"
+USUAL_BRADYCARDIA = "usual limit of 60 bpm; the 2018 ACC/AHA/HRS guideline on bradycardia takes 50"
+PAUSE = (
+    "Grauer and Leytem, Am Fam Physician 45 (1992) 1641: pauses above 2 s; the 2018 ACC/AHA/HRS "
+    "guideline on bradycardia calls 3 s a sinus pause"
+)
+LOW_VOLTAGE = "Chinitz and others, J Electrocardiol 41 (2008) 281"
 PREEXCITATION = "Willems and others, WHO/ISFC task force, J Am Coll Cardiol 5 (1985) 1261"
 SOKOLOW = "Sokolow and Lyon, Am Heart J 37 (1949) 161; part V of the AHA/ACCF/HRS recommendations"
 CORNELL = "Casale and others, Circulation 75 (1987) 565; part V of the AHA/ACCF/HRS recommendations"
@@ -78,9 +83,19 @@ def _st(lead: str) -> tuple[Limit, ...]:
 
 
 LIMITS: tuple[Limit, ...] = (
-    Limit("rate", "bradycardia", 60, "tachycardia", 100, f"{PART_II}; {TACHYCARDIA}", ADULT),
-    Limit("rate_median", "bradycardia", 60, "tachycardia", 100, f"{PART_II}; {TACHYCARDIA}", ADULT),
-    Limit("rr_longest", "", None, "pause", 2000, BRADYCARDIA, ADULT, inclusive=True),
+    Limit(
+        "rate", "bradycardia", 60, "tachycardia", 100, f"{USUAL_BRADYCARDIA}; {TACHYCARDIA}", ADULT
+    ),
+    Limit(
+        "rate_median",
+        "bradycardia",
+        60,
+        "tachycardia",
+        100,
+        f"{USUAL_BRADYCARDIA}; {TACHYCARDIA}",
+        ADULT,
+    ),
+    Limit("rr_longest", "", None, "pause", 2000, PAUSE, ADULT, inclusive=True),
     Limit("p_duration", "", None, "prolonged P wave", 120, PART_V, ADULT, inclusive=True),
     Limit("pr", "", None, "first-degree AV block", 200, BRADYCARDIA, ADULT),
     Limit("pr", "short PR interval", 120, "", None, PREEXCITATION, ADULT),
@@ -142,8 +157,8 @@ LIMITS: tuple[Limit, ...] = (
         inclusive=True,
     ),
     Limit("qrs_axis", "left axis deviation", -30, "right axis deviation", 90, PART_III, ADULT),
-    Limit("limb_voltage", "low voltage in the limb leads", 0.5, "", None, PART_II, ADULT),
-    Limit("chest_voltage", "low voltage in the chest leads", 1.0, "", None, PART_II, ADULT),
+    Limit("limb_voltage", "low voltage in the limb leads", 0.5, "", None, LOW_VOLTAGE, ADULT),
+    Limit("chest_voltage", "low voltage in the chest leads", 1.0, "", None, LOW_VOLTAGE, ADULT),
     Limit(
         "sokolow_lyon", "", None, "left ventricular voltage", 3.5, SOKOLOW, ADULT, inclusive=True
     ),

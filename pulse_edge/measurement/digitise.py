@@ -13,12 +13,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pulse_edge.measurement.columns import Bar, find_bars, without
+from pulse_edge.measurement.columns import Bar, agreed, find_bars, without
 from pulse_edge.measurement.consistency import agreement, factors, strip_lead
 from pulse_edge.measurement.facts import TracedRows, is_flat, polarity
 from pulse_edge.measurement.grid import GridMap, even
 from pulse_edge.measurement.ink import Ink, Pixels, find_grid, find_ink, without_frame
-from pulse_edge.measurement.layout import Layout, fitting
+from pulse_edge.measurement.layout import LAYOUTS, Layout, fitting
 from pulse_edge.measurement.pulse import MILLIVOLTS, SECONDS, Pulse, find_pulses
 from pulse_edge.measurement.rows import traced_rows
 from pulse_edge.measurement.signal import LEADS, SAMPLES_PER_SECOND, LeadPath, TracedSignal
@@ -40,6 +40,8 @@ FOOT_MM = 3.5
 """Length of the level line before the rising stroke of a calibration pulse."""
 SHORTEST = 2.0
 """Seconds of a column at least: less than that are two columns of four, or a half page."""
+SHORT_MM = 9.0
+"""A piece of ink at the end of a row that is shorter than this is a lead name or a mark."""
 PAGE_MM = 270.0
 """Width of a page whose grid does not tell its scale."""
 
@@ -87,7 +89,7 @@ def digitise(
     if has_grid:
         page, grid = find_grid(page, across, down)
     ink = without_frame(find_ink(page, grid, has_grid=has_grid))
-    lines = traced_rows(ink, [y * shrink for y in rows])
+    lines = traced_rows(ink, [y * shrink for y in rows], {layout.count for layout in LAYOUTS})
     pulses = find_pulses(lines, across, down)
     if not lines and len(rows) > 1:
         return nothing(
@@ -198,7 +200,8 @@ def extents(lines: tuple[Line, ...], pulses: tuple[Pulse, ...], ink: Ink) -> lis
 
 
 def _extent(line: Line, pulses: list[Pulse], ink: Ink) -> tuple[int, int]:
-    there = np.asarray(np.count_nonzero(np.isfinite(line.y).reshape(-1, line.fine), axis=1) > 0)
+    inked = np.isfinite(line.y) | line.shared  # a spike that another row hides is no gap
+    there = np.asarray(np.count_nonzero(inked.reshape(-1, line.fine), axis=1) > 0)
     width = len(there)
     for pulse in pulses:
         if pulse.right < 0.4 * width:
@@ -206,9 +209,9 @@ def _extent(line: Line, pulses: list[Pulse], ink: Ink) -> tuple[int, int]:
         elif pulse.left > 0.6 * width:
             there[_past_foot(there, pulse.left, -1, ink.across, line.stroke) + 1 :] = False
     pieces = _pieces(there, max(2, round(0.8 * ink.across)))
-    while len(pieces) > 1 and pieces[0][1] - pieces[0][0] < 9 * ink.across:
+    while len(pieces) > 1 and pieces[0][1] - pieces[0][0] < SHORT_MM * ink.across:
         pieces = pieces[1:]
-    while len(pieces) > 1 and pieces[-1][1] - pieces[-1][0] < 9 * ink.across:
+    while len(pieces) > 1 and pieces[-1][1] - pieces[-1][0] < SHORT_MM * ink.across:
         pieces = pieces[:-1]
     return (pieces[0][0], pieces[-1][1]) if pieces else (0, 0)
 
@@ -271,11 +274,21 @@ def _plots(
 ) -> list[Plot]:
     """The traces of the rows on their paper, and where their columns meet."""
     body = lines[: len(layout.rows)]
-    begin, end = (float(np.median([span[n] for span in spans[: len(body)]])) for n in (0, 1))
+    begin = _common([float(span[0]) for span in spans], grid.across)
+    end = _common([float(span[1]) for span in spans], grid.across)
     meets = [
         find_bars(body, x, grid.across, grid.down)
         for x in np.linspace(begin, end, layout.columns + 1)[1:-1]
     ]
+    places = [
+        {row: _paper_x(lines[row], bar.middle, grid) for row, bar in matches.items()}
+        for matches in meets
+    ]
+    edges = [float(np.median([_paper_x(line, x, grid) for line in body])) for x in (begin, end)]
+    usual = [float(np.median(list(place.values()))) if place else float("nan") for place in places]
+    sure = agreed(usual, edges[0], edges[1])
+    meets = [matches if ok else {} for matches, ok in zip(meets, sure, strict=True)]
+    places = [place if ok else {} for place, ok in zip(places, sure, strict=True)]
     plots = []
     for row, (line, span) in enumerate(zip(lines, spans, strict=True)):
         bars = [matches[row] for matches in meets if row in matches]
@@ -283,37 +296,47 @@ def _plots(
         foot = FOOT_MM * grid.across
         bars += [Bar(p.left - foot, p.right + line.stroke) for p in pulses if p.row == row]
         plots.append(_plotted(line, grid, span, bars))
-    return _with_cuts(plots, meets, lines, layout, grid)
+    return _with_cuts(plots, places)
 
 
-def _with_cuts(
-    plots: list[Plot],
-    meets: list[dict[int, Bar]],
-    lines: tuple[Line, ...],
-    layout: Layout,
-    grid: GridMap,
-) -> list[Plot]:
+def _common(ends: list[float], mm: float) -> float:
+    """Where the traces of the rows begin, or end: ink that is hidden lets a row begin late or end
+    early, and a lead name in the margin lets it begin early.
+
+    The place that most rows have in common within a millimetre, which is `mm` in the unit of
+    `ends`, the rightmost of several such places; the middle where no two rows agree.
+    """
+    ordered = np.sort(ends)
+    near = np.abs(ordered[:, None] - ordered) < mm
+    count = near.sum(axis=1)
+    if count.max() < 2:
+        return float(np.median(ordered))
+    best = np.flatnonzero(count == count.max())[-1]
+    return float(np.median(ordered[near[best]]))
+
+
+def _paper_x(line: Line, x: float, grid: GridMap) -> float:
+    """Millimetres of paper at a pixel of a row."""
+    place = np.array([x], np.float32)
+    level = np.interp(place, np.arange(len(line.path)), line.path).astype(np.float32)
+    return float(grid.millimetres(place, level)[0][0])
+
+
+def _with_cuts(plots: list[Plot], places: list[dict[int, float]]) -> list[Plot]:
     """The plots with where the columns meet in each: at its bar, at the usual place of the bars, or
-    at equal distances."""
-    begin, end = (
-        float(np.median([getattr(plot, name) for plot in plots])) for name in ("begin", "end")
-    )
-    usual = np.linspace(begin, end, layout.columns + 1)
-    own: dict[tuple[int, int], float] = {}
-    for n, matches in enumerate(meets):
-        for row, bar in matches.items():
-            place = np.array([bar.middle], np.float32)
-            level = np.interp(place, np.arange(len(lines[row].path)), lines[row].path).astype(
-                np.float32
-            )
-            own[row, n] = float(grid.millimetres(place, level)[0][0])
-        if matches:
-            usual[n + 1] = float(np.median([own[row, n] for row in matches]))
+    at equal distances.
+
+    `places` are the millimetres at which the bars of each pair of columns stand in some rows.
+    """
+    begin = _common([plot.begin for plot in plots], 1.0)
+    end = _common([plot.end for plot in plots], 1.0)
+    even_cuts = np.linspace(begin, end, len(places) + 2)[1:-1]
+    usual = [
+        float(np.median(list(place.values()))) if place else float(x)
+        for place, x in zip(places, even_cuts, strict=True)
+    ]
     return [
-        replace(
-            plot,
-            cuts=tuple(own.get((row, n), float(usual[n + 1])) for n in range(layout.columns - 1)),
-        )
+        replace(plot, cuts=tuple(place.get(row, x) for place, x in zip(places, usual, strict=True)))
         for row, plot in enumerate(plots)
     ]
 
@@ -336,8 +359,8 @@ def _plotted(line: Line, grid: GridMap, span: tuple[int, int], bars: list[Bar]) 
 
 
 def _signal(plots: list[Plot], layout: Layout, scale: Scale, shrink: float) -> TracedSignal:
-    begin = float(np.median([plot.begin for plot in plots]))
-    end = float(np.median([plot.end for plot in plots]))
+    begin = _common([plot.begin for plot in plots], 1.0)
+    end = _common([plot.end for plot in plots], 1.0)
     samples = int((end - begin) / scale.speed * SAMPLES_PER_SECOND) + 1
     time = begin + np.arange(samples) * (scale.speed / SAMPLES_PER_SECOND)
     millivolts = np.full((len(LEADS), samples), np.nan, np.float32)

@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from pulse_edge.measurement.consistency import Residuals, residuals
+from pulse_edge.measurement.polarity import t_after_qrs, upright_log_odds
 from pulse_edge.measurement.signal import LEADS, Millivolts
 
 FLAT_MM = 1.0
 """A trace whose 0.5 and 99.5 percentiles lie less than this apart is a flat line."""
+UNKNOWN = Residuals(*5 * (float("nan"),))
+"""Residuals of a page on which no leads were traced."""
+
+
+@dataclass(frozen=True)
+class Polarity:
+    """What the leads say, under the names that they were traced as, about which way up the page
+    is."""
+
+    directions: tuple[tuple[str, int], ...] = ()
+    """(lead, 1 or -1) for I, II and aVR: whether the largest deflection goes up or down; 0 where
+    neither is clearly larger."""
+    residuals: Residuals = field(default=UNKNOWN)
+    """How far the leads are from obeying Einthoven's and Goldberger's laws, before any lead is left
+    out."""
+    upright: float = 0.0
+    """Log odds that the leads run forward in time and are the right way up."""
+    forward: float = 0.0
+    """How much more of a wave follows the QRS than precedes it, -1 to 1."""
 
 
 @dataclass(frozen=True)
@@ -24,9 +45,7 @@ class TracedRows:
     """From the left end of the leftmost trace to the right end; 0 where there is none."""
     pulse: str
     """`left`, `right`, `both` or empty: at which end of the rows a calibration pulse stands."""
-    polarity: tuple[tuple[str, int], ...] = ()
-    """(lead, 1 or -1) for I, II and aVR: whether the largest deflection goes up or down; 0 where
-    neither is clearly larger."""
+    polarity: Polarity = field(default_factory=Polarity)
 
     @property
     def all_flat(self) -> bool:
@@ -44,8 +63,19 @@ def is_flat(y_mm: np.typing.NDArray[np.float32]) -> bool:
     return bool(high - low < FLAT_MM)
 
 
-def polarity(millivolts: Millivolts) -> tuple[tuple[str, int], ...]:
-    """Give the direction of the largest deflection from the median of I, II and aVR."""
+def polarity(millivolts: Millivolts) -> Polarity:
+    """Describe which way the leads (12, samples) point, and how far they obey the laws."""
+    forward = t_after_qrs(millivolts)
+    return Polarity(
+        _directions(millivolts),
+        residuals(millivolts),
+        upright_log_odds(millivolts, forward),
+        forward,
+    )
+
+
+def _directions(millivolts: Millivolts) -> tuple[tuple[str, int], ...]:
+    """Direction of the largest deflection from the median of I, II and aVR."""
     out = []
     for name in ("I", "II", "aVR"):
         lead = millivolts[LEADS.index(name)]

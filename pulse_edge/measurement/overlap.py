@@ -5,7 +5,8 @@ of what belongs to each row, and where that cannot be told.
 
 A spike is widest where it leaves its own baseline and narrowest at its tip. So the width of the ink
 on either side of both baselines tells whose spike bridges the two rows, and whether it goes on
-beyond the other row's trace.
+beyond the other row's trace. Where the ink has a waist between the baselines, two spikes meet there
+tip to tip.
 """
 
 from __future__ import annotations
@@ -25,6 +26,11 @@ NARROWER, WIDER = 0.8, 1.15
 at least."""
 LONGEST_MM = 7.0
 """Two traces that share ink for longer lie on one another."""
+WAIST = 0.75
+"""Width of the ink where the tips of two spikes meet over that of either spike at most."""
+TOUCHING = 1.7
+"""Width of that ink over the pen's at most: where it is more, the tips have passed one another and
+cannot be seen."""
 BEYOND_MM = 0.8
 """Ink that reaches this far past a baseline is a spike."""
 
@@ -52,20 +58,22 @@ class _Pair:
     widths: tuple[int, int, int, int]
     """Columns with ink just above and below the upper baseline, and just above and below the lower
     one."""
+    waist: tuple[int, float]
+    """Columns with ink where they are fewest between the baselines, and y there."""
 
 
 def part(
     mask: Mask,
     ends: list[tuple[Index, Index]],
     paths: list[Index],
-    stroke: float,
+    nib: tuple[float, float],
     mm: tuple[float, float],
 ) -> list[Owned]:
     """Part the ink (H, W) of rows, given as first and last pixel of each row's run, -1 where there
     is none, and each row's path.
 
-    `stroke` is the pen's width in pixels; `mm` are columns per millimetre across and pixels per
-    millimetre down.
+    `nib` is the pen's width in columns and height in pixels; `mm` are columns per millimetre across
+    and pixels per millimetre down.
     """
     width = mask.shape[1]
     owned = [
@@ -86,7 +94,9 @@ def part(
             chained = any(same[n][where].any() for n in (r - 1, r + 1) if 0 <= n < len(same))
             if b - a > LONGEST_MM * mm[0]:
                 continue
-            pair = _pair(mask, (paths[r], paths[r + 1]), (a, b), stroke, mm)
+            pair = _pair(mask, (paths[r], paths[r + 1]), (a, b), nib[1], mm)
+            if not chained and _meet(owned[r], owned[r + 1], pair, where, nib[0]):
+                continue
             _settle(owned[r], owned[r + 1], pair, where, chained=chained)
     return owned
 
@@ -132,7 +142,23 @@ def _pair(
         columns(lower - between),
         columns(lower + clear),
     )
-    return _Pair(upper, lower, counts)
+    first, last = round(upper + between), round(lower - between)
+    narrow = [columns(y) for y in range(first, last + 1)] or [max(counts)]
+    places = first + np.flatnonzero(np.array(narrow) == min(narrow))
+    return _Pair(upper, lower, counts, (min(narrow), float(np.median(places))))
+
+
+def _meet(one: Owned, two: Owned, pair: _Pair, where: slice, pen: float) -> bool:
+    """Part the rows where two spikes meet tip to tip; `pen` is the pen's width in columns.
+
+    Returns False where there is no such place.
+    """
+    width, y = pair.waist
+    if not 0 < width < min(WAIST * min(pair.widths[1:3]), TOUCHING * pen):
+        return False
+    one.bottom[where] = np.fmin(one.bottom[where], y)
+    two.top[where] = np.fmax(two.top[where], y)
+    return True
 
 
 def _settle(one: Owned, two: Owned, pair: _Pair, where: slice, *, chained: bool) -> None:

@@ -1,4 +1,4 @@
-"""Trace a page and measure it: from a file, or from a page that admission has checked."""
+"""Measure the trace of a page: from a file, or from a page that admission has traced."""
 
 from __future__ import annotations
 
@@ -6,19 +6,14 @@ import time
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
-from pulse_edge.measurement.digitise import Digitised, digitise, nothing
+from pulse_edge.measurement import admission
+from pulse_edge.measurement.admission import TracedPage
 from pulse_edge.measurement.facts import TracedRows
 from pulse_edge.measurement.measure import SignalMeasurements, measure_signal
 from pulse_edge.measurement.measurements import Measurement
 from pulse_edge.measurement.signal import TracedSignal
-from pulse_edge.page import admission, reader
-from pulse_edge.page.admission import CheckedPage
+from pulse_edge.page import reader
 
-PARTIAL, THREE_COLUMNS = "partial", "4x3"
-"""Layout of a page on which admission does not find all leads, and the layout that the left three
-columns of a 3x4 page with a strip look like: their leads would get other names."""
 Sex = Literal["male", "female"]
 
 
@@ -32,7 +27,7 @@ class PageMeasurement:
     """Plain facts about the rows that hold a trace."""
     result: SignalMeasurements
     seconds: float
-    """Wall time of tracing and measuring."""
+    """Wall time of measuring; tracing is part of admission."""
     age_years: float | None = None
     """Patient's age, as given."""
     sex: Sex | None = None
@@ -66,32 +61,11 @@ def measure(
 
 
 def measure_page(
-    checked: CheckedPage, age_years: float | None = None, sex: Sex | None = None
+    traced: TracedPage, age_years: float | None = None, sex: Sex | None = None
 ) -> PageMeasurement:
-    """Trace and measure a page that admission has checked."""
+    """Measure the trace of a page that admission has traced."""
     start = time.perf_counter()
-    traced = trace(checked)
-    result = measure_signal(traced.signal, age_years)
+    signal, rows = traced.trace.signal, traced.trace.rows
+    result = measure_signal(signal, age_years)
     seconds = time.perf_counter() - start
-    return PageMeasurement(
-        checked.page.name, traced.signal, traced.rows, result, seconds, age_years, sex
-    )
-
-
-def trace(checked: CheckedPage) -> Digitised:
-    """Trace a checked page; leads that cannot be traced are missing, with the reasons."""
-    flat, quality = checked.flat, checked.quality
-    if quality.layout is None:
-        return nothing("The page does not look like an ECG, so no trace was followed.")
-    layouts = dict(flat.layout)
-    layouts[quality.layout] = max(layouts.get(quality.layout, 0.0), 0.5)
-    traced = digitise(
-        np.asarray(flat.image),
-        flat.grid.across if flat.grid else None,
-        flat.grid.down if flat.grid else None,
-        layouts,
-        quality.rows,
-    )
-    if quality.layout == PARTIAL and traced.signal.layout == THREE_COLUMNS:
-        return nothing("Leads are missing, and what remains could be read as another layout.")
-    return traced
+    return PageMeasurement(traced.checked.page.name, signal, rows, result, seconds, age_years, sex)

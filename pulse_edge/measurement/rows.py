@@ -5,7 +5,7 @@ In: `Ink`. Out: y of each row, from top to bottom.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from itertools import combinations, pairwise
 
@@ -39,11 +39,19 @@ STRAIGHT, STRAIGHT_MM = 0.5, 0.25
 straight line at most."""
 THROUGH = 0.3
 """Share of the page's width that ink of a row covers at least."""
+BANDS_MM = (3.0, 7.0, 12.0)
+"""Heights of the bands in which ink is counted, the next one where the rows found are no layout: a
+baseline may wander by more than the height of the first."""
+SKIPPED = (1.85, 2.15)
+"""Distance of two neighbouring rows over the usual one where a row between them was not seen."""
 
 
-def find_rows(ink: Ink) -> tuple[float, ...]:
+def find_rows(ink: Ink, band_mm: float = BANDS_MM[0]) -> tuple[float, ...]:
     """Find y in pixels of the rows: where ink runs through much of the width, and more than above
-    and below."""
+    and below.
+
+    Ink is counted in bands of a height of `band_mm` millimetres.
+    """
     mask = traces_only(ink)
     height, width = mask.shape
     mm = ink.mm
@@ -52,9 +60,9 @@ def find_rows(ink: Ink) -> tuple[float, ...]:
     if count < 5 or height < 3 * mm:
         return ()
     columns = mask[:, : count * bin_px].reshape(height, count, bin_px).any(axis=2).astype(np.uint8)
-    band = cv2.dilate(columns, np.ones((int(3 * mm) | 1, 1), np.uint8)).astype(np.float32)
+    band = cv2.dilate(columns, np.ones((int(band_mm * mm) | 1, 1), np.uint8)).astype(np.float32)
     share = cv2.GaussianBlur(band.mean(axis=1).reshape(-1, 1), (1, int(2 * mm) | 1), 0).ravel()
-    reach, margin = max(1, int(5 * mm)), int(2 * mm)
+    reach, margin = max(1, int(max(5, band_mm) * mm)), int(2 * mm)
     peaks: list[int] = []
     for y in range(margin, height - margin):
         highest = share[y] > THROUGH and share[y] >= share[max(0, y - reach) : y + reach + 1].max()
@@ -68,17 +76,30 @@ def find_rows(ink: Ink) -> tuple[float, ...]:
     for before, y, after in zip(ends, ends[1:-1], ends[2:], strict=False):
         stands_out = share[y] - max(share[before : y + 1].min(), share[y : after + 1].min())
         if share[y] > 0.6 * most and stands_out > 0.2:
-            rows.append(_centre(mask, y, int(2.5 * mm)))
+            rows.append(_centre(mask, y, int(max(2.5, 0.6 * band_mm) * mm)))
     return tuple(_completed(mask, rows))
 
 
-def traced_rows(ink: Ink, hints: Sequence[float] = ()) -> tuple[Line, ...]:
+def traced_rows(
+    ink: Ink, hints: Sequence[float] = (), counts: Collection[int] = ()
+) -> tuple[Line, ...]:
     """Follow the rows of a page; lines of a dark grid, of print and of the sheet's edge are left
     out.
 
-    `hints`: y in pixels of rows that were found by other means.
+    `hints`: y in pixels of rows that were found by other means. `counts`: how many rows the layouts
+    have; where another number is found, wandering baselines are looked for.
     """
-    rows = find_rows(ink)
+    first: tuple[Line, ...] = ()
+    for band_mm in BANDS_MM:
+        lines = _traced_rows(ink, hints, band_mm)
+        if not counts or len(lines) in counts:
+            return lines
+        first = first or lines
+    return first
+
+
+def _traced_rows(ink: Ink, hints: Sequence[float], band_mm: float) -> tuple[Line, ...]:
+    rows = find_rows(ink, band_mm)
     if len(rows) > MANY:  # what was found are lines of a dark grid
         return ()
     lines: tuple[Line, ...] = ()
@@ -87,7 +108,7 @@ def traced_rows(ink: Ink, hints: Sequence[float] = ()) -> tuple[Line, ...]:
         ruled = _outer_rule(lines, ink)
         if ruled is not None:
             ink = _erased(ink, lines[ruled])
-            rows = find_rows(ink)
+            rows = find_rows(ink, band_mm)
             continue
         right = [line for line, ok in zip(lines, _are_traces(lines, ink), strict=True) if ok]
         worth = [float(np.isfinite(line.y).mean()) for line in right]
@@ -182,11 +203,15 @@ def _together(
 def _completed(mask: Mask, rows: list[float]) -> list[float]:
     """The rows with those that an even spacing asks for above, below and between, where a trace
     wanders too much to be seen."""
-    if len(rows) < 3 or not _regular(rows):
+    if len(rows) < 3:
         return rows
     gap = float(np.median(np.diff(rows)))
+    steps = np.diff(rows) / gap
+    skipped = (steps > SKIPPED[0]) & (steps < SKIPPED[1])
+    if not (skipped | ((steps > EVEN[0]) & (steps < EVEN[1]))).all():
+        return rows
     places = [rows[0] - gap, rows[-1] + gap]
-    places += [(a + b) / 2 for a, b in pairwise(rows) if 1.85 < (b - a) / gap < 2.15]
+    places += [(a + b) / 2 for (a, b), step in zip(pairwise(rows), skipped, strict=True) if step]
     out = list(rows)
     for y in places:
         top, bottom = max(0, int(y - 0.45 * gap)), min(len(mask), int(y + 0.45 * gap))

@@ -6,14 +6,25 @@ uncertainty and the limit's slack. A denial is contradicted where every limit of
 more than both. `slack` is the clinical tolerance: how far apart two careful readers are, or how
 loosely the word is used. Uncertainty and slack are independent, so they add in squares.
 
-Sources: AHA I..VI   AHA/ACC/HRS recommendations for the standardization and interpretation of the
-electrocardiogram, parts I to VI: Kligfield 2007 (I), Mason 2007 (II), Surawicz 2009 (III,
-conduction and axis), Rautaharju 2009 (IV, ST, T, QT), Hancock 2009 (V, hypertrophy), Wagner 2009
-(VI, ischaemia). UDMI        Fourth Universal Definition of Myocardial Infarction, ESC/ACC/AHA/WHF
-2018: ST limits by lead, sex and age. SVT         ACC/AHA/HRS 2015 guideline for supraventricular
-tachycardia. VA: AHA/ACC/HRS 2017 for ventricular arrhythmias. AF          ESC 2020 guideline for
-atrial fibrillation. BRADY: ACC/AHA/HRS 2018 for bradycardia and conduction delay. RIJNBEEK
-Limits of children: Rijnbeek 2001 for rate, PR and axis by age; AHA III for the QRS.
+Sources
+
+AHA I to VI  AHA/ACC/HRS recommendations for the standardization and interpretation of the
+             electrocardiogram: Kligfield 2007 (I), Mason 2007 (II, a list of statements without
+             limits), Surawicz 2009 (III, conduction and axis), Rautaharju 2009 (IV, ST, T, QT),
+             Hancock 2009 (V, hypertrophy), Wagner 2009 (VI, ischaemia)
+UDMI         Fourth Universal Definition of Myocardial Infarction, ESC/ACC/AHA/WHF 2018: ST limits
+             by lead, sex and age
+SVT          ACC/AHA/HRS 2015 guideline for supraventricular tachycardia
+VA           AHA/ACC/HRS 2017 guideline for ventricular arrhythmias
+AF           ESC 2020 guideline for atrial fibrillation
+BRADY        ACC/AHA/HRS 2018 guideline for bradycardia and conduction delay
+WHO          WHO/ISFC task force on conduction disturbances and pre-excitation: Willems 1985
+Chinitz      J Electrocardiol 41 (2008) 281: low voltage
+Grauer       Grauer and Leytem, Am Fam Physician 45 (1992) 1641: pauses
+RIJNBEEK     Eur Heart J 22 (2001) 702: limits of children for rate, PR and axis by age
+usual        what textbooks teach; no guideline was at hand that states it
+
+docs/checks.md says which of them were compared with the published text.
 """
 
 from __future__ import annotations
@@ -89,13 +100,13 @@ LVH = (
 
 RULES = (
     # --- rate and rhythm
-    Rule("tachycardia", (BEATS, FAST), (FAST,), "AHA II: above 100 bpm"),
-    Rule("bradycardia", (BEATS, SLOW), (SLOW,), "AHA II: below 60 bpm"),
+    Rule("tachycardia", (BEATS, FAST), (FAST,), "SVT: above 100 bpm"),
+    Rule("bradycardia", (BEATS, SLOW), (SLOW,), "usual: below 60 bpm; BRADY takes 50 bpm"),
     Rule(
         "normal rate",
         (BEATS, Bound("rate", 60, 100, 10, scale="rate")),
         (),
-        "AHA II: 60 to 100 bpm",
+        "usual: 60 to 100 bpm",
     ),
     Rule("sinus tachycardia", (*SINUS, FAST), (P_WAVES, FAST), "AHA II", supports=(P_WAVES,)),
     Rule("sinus bradycardia", (*SINUS, SLOW), (P_WAVES, SLOW), "AHA II", supports=(P_WAVES,)),
@@ -104,7 +115,7 @@ RULES = (
         "normal sinus rhythm",
         (*SINUS, Bound("rate", 60, 100, 10, scale="rate")),
         (),
-        "AHA II: 60 to 100 bpm",
+        "usual: 60 to 100 bpm",
     ),
     Rule("sinus arrhythmia", SINUS, (), "AHA II", decides=False),
     Rule(
@@ -117,7 +128,7 @@ RULES = (
         "irregular rhythm",
         (BEATS, AnyOf((IRREGULAR, Bound("ectopic", at_least=1), Bound("rr_spread", at_least=160)))),
         (Bound("rr_variation", at_least=0.10, slack=0.03),),
-        "AHA II: PP intervals that differ by more than 160 ms",
+        "usual: PP intervals that differ by more than 160 ms",
     ),
     Rule(
         "atrial fibrillation",
@@ -141,7 +152,7 @@ RULES = (
         "pause",
         (Bound("rr_longest", at_least=2000, slack=400),),
         (Bound("rr_longest", at_least=2000, slack=100), Bound("rate", at_least=40, slack=5)),
-        "BRADY: RR intervals above 2 s",
+        "Grauer: RR intervals above 2 s; BRADY calls 3 s a sinus pause",
     ),
     Rule(
         "paced rhythm",
@@ -188,9 +199,9 @@ RULES = (
         "short PR",
         (Bound("pr", at_most=120, slack=15),),
         (Bound("pr", at_most=120, slack=15),),
-        "AHA II: below 120 ms",
+        "WHO: below 120 ms",
     ),
-    Rule("normal PR", (Bound("pr", 120, 200, 15, scale="PR"),), (), "AHA II: 120 to 200 ms"),
+    Rule("normal PR", (Bound("pr", 120, 200, 15, scale="PR"),), (), "WHO, BRADY: 120 to 200 ms"),
     Rule(
         "wide QRS",
         (Bound("qrs", at_least=120, slack=15, scale="QRS"),),
@@ -288,7 +299,7 @@ RULES = (
         "Wolff-Parkinson-White pattern",
         (Bound("pr", at_most=120, slack=20), Bound("qrs", at_least=110, slack=15)),
         (),
-        "AHA III: PR below 120 ms, QRS above 110 ms",
+        "AHA III: PR below 120 ms, QRS above 120 ms; 110 ms here, for slight pre-excitation",
         decides=False,
         adults=True,
     ),
@@ -409,7 +420,7 @@ RULES = (
             ),
         ),
         (Bound("limb_voltage", at_most=0.5), Bound("chest_voltage", at_most=1.0)),
-        "AHA II: QRS below 0.5 mV in all limb leads or 1 mV in all chest leads",
+        "Chinitz: QRS below 0.5 mV in all limb leads or 1 mV in all chest leads",
     ),
     # --- the whole
     Rule(
@@ -432,7 +443,7 @@ RULES = (
             Not(AllOf(DEPRESSION)),
         ),
         (),
-        "AHA II to VI: every limit of the rows above",
+        "every limit of the rows above",
         decides=False,
     ),
 )

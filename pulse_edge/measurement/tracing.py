@@ -20,6 +20,8 @@ import numpy.typing as npt
 
 from pulse_edge.measurement.ink import Ink, Mask
 from pulse_edge.measurement.overlap import part
+from pulse_edge.measurement.pen import centre, nib_of
+from pulse_edge.measurement.runs import Runs
 
 Float = npt.NDArray[np.float32]
 Index = npt.NDArray[np.int64]
@@ -37,20 +39,9 @@ STRAY = 0.5
 FINE = 18.0
 """Columns per millimetre in which the pen's centre is found, about the 500 Hz of the signal at 25
 mm/s; at most 4 a pixel."""
-RUN = 0.5
-"""Cover from which on a pixel belongs to a run of ink."""
 SURE = 1.6
 """A pixel whose cover times this is 1 costs no more to climb than solid ink: steep thin strokes are
 pale."""
-EDGE = 0.5
-"""Cover at which the edge of a stroke lies."""
-NIB = 0.8
-"""Share of the nib's radius that is taken off across the columns; anti-aliasing has blunted the
-tips of peaks."""
-USUAL = 0.5
-"""Quantile of the heights of level ink that is the width of the stroke."""
-STRETCH = 1.5
-"""Millimetres over which the least height of ink counts."""
 ON_LINE = 0.3
 """Cost of ink that lies on a line of a dark grid."""
 
@@ -184,19 +175,21 @@ def _backwards(entered: Float, steps: Float, total: Float) -> tuple[Index, Index
 
 def _lines(ink: Ink, rows: tuple[float, ...], paths: Index, moves: Index) -> tuple[Line, ...]:
     fine = max(1, min(4, round(FINE / ink.across)))
-    runs = _Runs(ink, fine)
+    runs = Runs(ink.cover, fine)
     ends = [runs.along(path, move) for path, move in zip(paths, moves, strict=True)]
     raw = [runs.edges(first, last) for first, last in ends]
-    width = _stroke(raw, ink.mm, fine)
+    nib = nib_of(raw, moves, ink.cover, (ink.across, ink.down), fine)
     spread = [runs.spread(path) for path in paths]
-    owned = part(runs.mask, ends, spread, width, (ink.across * fine, ink.down))
+    owned = part(
+        runs.mask, ends, spread, (nib.across * fine, nib.down), (ink.across * fine, ink.down)
+    )
     lines = []
     for row, path, move, (top, bottom), own in zip(rows, paths, moves, raw, owned, strict=True):
         hidden = _waves(own.hidden, np.repeat(~_calm(path, move, ink), fine), fine)
         top = np.where(hidden, np.nan, np.clip(top, own.top, own.bottom)).astype(np.float32)
         bottom = np.where(hidden, np.nan, np.clip(bottom, own.top, own.bottom)).astype(np.float32)
         lines.append(
-            Line(row, fine, width, _pen(top, bottom, width, fine), top, bottom, path, own.shared)
+            Line(row, fine, nib.down, centre(top, bottom, nib, fine), top, bottom, path, own.shared)
         )
     return tuple(lines)
 
@@ -228,133 +221,4 @@ def _median(path: Index, window: int) -> Float:
     padded = np.pad(path, window // 2, mode="edge")
     return np.asarray(
         np.median(np.lib.stride_tricks.sliding_window_view(padded, window), axis=1), np.float32
-    )
-
-
-class _Runs:
-    """The runs of ink in the columns of a page, `fine` columns for each of its pixels."""
-
-    def __init__(self, ink: Ink, fine: int) -> None:
-        height, width = ink.cover.shape
-        self.fine = fine
-        # The centres of the fine columns lie at (n - (fine - 1) / 2) / fine pixels, as in
-        # cv2.resize.
-        size = width * fine, height
-        self.cover = np.asarray(
-            cv2.resize(ink.cover, size, interpolation=cv2.INTER_LINEAR), np.float32
-        )
-        mask = self.cover > RUN
-        y = np.arange(height, dtype=np.int32)[:, None]
-        self.mask = mask
-        self.first = np.maximum.accumulate(np.where(mask, np.int32(-1), y), axis=0) + 1
-        self.last = (
-            np.minimum.accumulate(np.where(mask, np.int32(height), y)[::-1], axis=0)[::-1] - 1
-        )
-
-    def spread(self, values: Index) -> Index:
-        """Values (W, ...) of the page's columns for each of the fine ones."""
-        return np.repeat(values, self.fine, axis=0)
-
-    def along(self, path: Index, move: Index) -> tuple[Index, Index]:
-        """First and last pixel of the ink in each fine column that a path passes; -1 where there is
-        none."""
-        height = len(self.mask)
-        path, move = self.spread(path), self.spread(move)
-        x = np.arange(len(path))
-        first = np.full(len(path), -1, np.int64)
-        last = np.full(len(path), -1, np.int64)
-        for where in (path, move[:, 0], move[:, 1], path - 1, path + 1):
-            y = np.clip(where, 0, height - 1)
-            ink = self.mask[y, x]
-            a, b = self.first[y, x], self.last[y, x]
-            first = np.where(ink & ((first < 0) | (a < first)), a, first)
-            last = np.where(ink & (b > last), b, last)
-        return first, last
-
-    def edges(self, first: Index, last: Index) -> tuple[Float, Float]:
-        """Upper and lower edge of the runs in fractions of a pixel, where half is covered; NaN
-        where there is no ink."""
-        height = len(self.mask)
-        x = np.arange(len(first))
-
-        def at(y: Index) -> Float:
-            inside = (y >= 0) & (y < height)
-            return np.asarray(
-                np.where(inside, self.cover[np.clip(y, 0, height - 1), x], 0), np.float32
-            )
-
-        out = []
-        for end, outward in ((first, -1), (last, 1)):
-            pale = at(end) < EDGE
-            end = np.where(pale, end - outward, end)
-            beyond = end + outward
-            inner, outer = at(end), at(beyond)
-            share = np.clip((inner - EDGE) / np.maximum(inner - outer, 1e-3), 0, 1)
-            edge = end + (beyond - end) * share
-            out.append(np.where(first < 0, np.nan, edge).astype(np.float32))
-        return out[0], out[1]
-
-
-def _stroke(edges: list[tuple[Float, Float]], mm: float, fine: int) -> float:
-    """Width of the stroke in pixels: the usual height of a run of ink where the trace is level.
-
-    In each stretch of a millimetre and a half the least height counts, since noise is no wider pen.
-    """
-    window = np.ones((1, max(1, round(STRETCH * mm * fine))), np.uint8)
-    least = []
-    for top, bottom in edges:
-        height = np.where(np.isfinite(top), bottom - top, np.inf).astype(np.float32)
-        low = cv2.erode(np.nan_to_num(height, posinf=1e6)[None], window)[0]
-        least.append(low[np.isfinite(height) & (low < 3 * mm)])
-    every = np.concatenate(least)
-    return float(np.quantile(every, USUAL)) if every.size else 1.0
-
-
-def _pen(top: Float, bottom: Float, width: float, fine: int) -> Float:
-    """Where the pen's centre was, a fine column each.
-
-    The ink is what a round nib of `width` covers. Taking half a nib off all round leaves the line
-    along which its centre went; where strokes lie too close together to be told apart an area is
-    left: there the trace turns, and the centre went along the outer edge of the area.
-    """
-    upper, lower = (
-        _eroded(top, width / 2, fine, np.fmax),
-        -_eroded(-bottom, width / 2, fine, np.fmax),
-    )
-    middle = (upper + lower) / 2
-    thick = np.nan_to_num(lower - upper) > max(1.0, 0.5 * width)
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], thick.astype(np.int8), [0]]))).reshape(
-        -1, 2
-    )
-    pen = middle.copy()
-    for a, b in edges:
-        left = middle[a - 1] if a and np.isfinite(middle[a - 1]) else middle[a]
-        right = middle[b] if b < len(pen) and np.isfinite(middle[b]) else middle[b - 1]
-        base = np.linspace(left, right, b - a + 2)[1:-1]
-        over, under = np.maximum(base - upper[a:b], 0), np.maximum(lower[a:b] - base, 0)
-        pen[a:b] = np.where(over >= under, upper[a:b], lower[a:b])
-        clear = np.maximum(over, under) > 0.5
-        pen[a:b] = np.where(clear, pen[a:b], middle[a:b])
-    return np.asarray(pen, np.float32)
-
-
-def _eroded(edge: Float, radius: float, fine: int, how: np.ufunc) -> Float:
-    """The upper edge of a stroke (fine columns) -> the upper limit of where its round nib's centre
-    was."""
-    out = edge + np.float32(radius)
-    x = np.arange(len(edge), dtype=np.float32)
-    for share in np.linspace(0, NIB, 5)[1:]:
-        lift = np.float32(radius * np.sqrt(max(1 - share**2, 0)))
-        by = share * radius * fine
-        out = how(out, how(_between(edge, x - by), _between(edge, x + by)) + lift)
-    return np.asarray(np.where(np.isfinite(edge), out, np.nan), np.float32)
-
-
-def _between(values: Float, x: Float) -> Float:
-    """The values at fractions of a column; those at the ends repeat."""
-    x = np.clip(x, 0, len(values) - 1)
-    low = np.floor(x).astype(np.int64)
-    share = x - low
-    return np.asarray(
-        values[low] * (1 - share) + values[np.minimum(low + 1, len(values) - 1)] * share, np.float32
     )

@@ -1,4 +1,8 @@
-"""May this page be read? A page is flattened and judged, then admitted or refused."""
+"""Flatten a page and judge its picture.
+
+The verdict on the picture is not the last word: `pulse_edge.measurement.admission` adds what the
+trace shows, and every command takes the verdict from there.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +14,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pulse_edge.errors import PageRefused
 from pulse_edge.page import channels, orientation, quality, reader, rectify
+from pulse_edge.page.page_turn import PageTurn
 from pulse_edge.page.plotted_page import MIN_LEAD_SECONDS, PlottedPage
 from pulse_edge.page.unfilled import unfilled_share
-
-MIN_SIDE = 64
-"""Pixels of a page's shorter side; ten times as many are needed to tell twelve leads apart."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class CheckedPage:
 
 
 def check(page: reader.Page, *, straighten: bool = True) -> CheckedPage:
-    """Flatten a page and judge it, without refusing it.
+    """Flatten a page and judge its picture, without refusing it.
 
     Without `straighten` its pixels stay as they are.
     """
@@ -47,6 +48,17 @@ def check(page: reader.Page, *, straighten: bool = True) -> CheckedPage:
         classify=orientation.layout_probabilities,
     )
     return CheckedPage(page, flat, judged, time.perf_counter() - start)
+
+
+def turned(checked: CheckedPage, turn: PageTurn) -> CheckedPage:
+    """Turn or mirror a checked page, and judge it once more."""
+    flat = rectify.turned(checked.flat, checked.page.image, turn)
+    judged = quality.judge(
+        flat,
+        unfilled=checked.quality.facts.get("unfilled", 0.0),
+        classify=orientation.layout_probabilities,
+    )
+    return replace(checked, flat=flat, quality=judged)
 
 
 def _check_plot(image: Image.Image, plot: PlottedPage) -> tuple[rectify.Flat, quality.Quality]:
@@ -84,32 +96,6 @@ def _check_plot(image: Image.Image, plot: PlottedPage) -> tuple[rectify.Flat, qu
         rows=plot.rows,
     )
     return flat, judged
-
-
-def admit(page: reader.Page, straighten: bool, force: bool) -> CheckedPage:
-    """Check a page.
-
-    Raises PageRefused where it is refused; with `force` that is only noted in its quality.
-    """
-    width, height = page.image.size
-    if min(width, height) < MIN_SIDE:
-        raise PageRefused(
-            f"{page.name}: the page is {width} x {height} pixels: too narrow to be an ECG page. "
-            "Take the picture again, with the whole sheet in view."
-        )
-    checked = check(page, straighten=straighten)
-    if not force:
-        raise_if_refused(checked)
-    elif checked.quality.verdict == quality.REFUSED:
-        return replace(checked, quality=replace(checked.quality, forced=True))
-    return checked
-
-
-def raise_if_refused(checked: CheckedPage) -> None:
-    """Raise PageRefused for a refused page, with what is wrong and how to take it again."""
-    if checked.quality.verdict == quality.REFUSED:
-        reason = next(r for r in checked.quality.reasons if r.refuses)
-        raise PageRefused(f"{checked.page.name}: {reason.advice}")
 
 
 def facts(checked: CheckedPage) -> dict[str, Any]:

@@ -74,7 +74,8 @@ class Quality:
     facts: dict[str, float]
     """Every number that was judged; those that could not be measured are absent."""
     layout: str | None
-    """3x4, 3x4+1, 3x4+2, 3x4+3, 6x2, 12x1 or partial; None where the page is no ECG."""
+    """Rows by columns and rhythm strips, such as 3x4+1, or partial; None where the page is no
+    ECG."""
     leads: int
     """Leads that the page shows."""
     rows: tuple[float, ...]
@@ -90,10 +91,8 @@ def judge(flat: Flat, *, unfilled: float = 0.0, classify: Classify | None = None
     probability of each layout of another picture; without it the layout rests on the whole page
     alone.
     """
-    picture, grid = pixels(flat.image), flat.grid
-    across, down = (grid.across, grid.down) if grid else (max(flat.image.size) / _PAGE_MM,) * 2
-    mm = (across * down) ** 0.5
-    ink = Ink(picture, across, down, min(1.0, _COARSE / mm), grid=grid is not None)
+    picture = pixels(flat.image)
+    ink, mm = coarse_ink(flat, picture)
     rows = find_rows(ink)
     layouts: Mapping[str, float] = flat.layout
     if classify is not None:
@@ -112,13 +111,23 @@ def judge(flat: Flat, *, unfilled: float = 0.0, classify: Classify | None = None
         facts |= {"leads": float(leads), "layout": probability}
     reasons = judge_facts(facts)
     return Quality(
-        verdict=_verdict(reasons),
+        verdict=verdict_of(reasons),
         reasons=reasons,
         facts={name: round(value, 3) for name, value in facts.items()},
         layout=layout if is_ecg else None,
         leads=leads if is_ecg else 0,
         rows=tuple(round(y / ink.scale, 1) for y in rows),
     )
+
+
+def coarse_ink(flat: Flat, picture: Pixels) -> tuple[Ink, float]:
+    """Return the ink of a flat page on which rows are sought, and the page's pixels per
+    millimetre; `picture` holds the page's pixels."""
+    grid = flat.grid
+    across, down = (grid.across, grid.down) if grid else (max(flat.image.size) / _PAGE_MM,) * 2
+    mm = (across * down) ** 0.5
+    scale = min(1.0, _COARSE / mm)
+    return Ink(picture, across, down, scale, grid=grid is not None), mm
 
 
 def _page_facts(
@@ -183,7 +192,8 @@ def judge_facts(facts: Mapping[str, float]) -> tuple[Reason, ...]:
     return tuple(reasons)
 
 
-def _verdict(reasons: tuple[Reason, ...]) -> str:
+def verdict_of(reasons: tuple[Reason, ...]) -> str:
+    """Return the verdict that reasons make."""
     if any(reason.refuses for reason in reasons):
         return REFUSED
     return USABLE if reasons else GOOD

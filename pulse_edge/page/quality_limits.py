@@ -46,7 +46,7 @@ LIMITS = {
         1,
         1.5,
         True,
-        "There seem to be two ECGs on the picture, one below the other.",
+        "There seem to be two ECGs on the picture.",
         "Scan or cut them out one by one: an answer is about one patient.",
     ),
     # Refusals were set where pages stop being readable; docs/intake.md has the curves.
@@ -63,7 +63,7 @@ LIMITS = {
         12,
         3,
         False,
-        "Only {value:.0f} of 12 leads were found.",
+        "Not all 12 leads are on the picture: {value:.0f} rows of traces were found.",
         "Take the picture again with the whole sheet in view.",
     ),
     "orientation": Limit(

@@ -243,6 +243,36 @@ def _turn_of(sheet: Sheet) -> PageTurn:
     return PageTurn(sheet.rotation // 90, 0.0, mirrored=sheet.mirrored)
 
 
+def turned(flat: Flat, picture: Image.Image, turn: PageTurn) -> Flat:
+    """Turn a flat page by half a turn, mirror it, or both, for reasons outside its picture.
+
+    `picture` is the page as it was read; its pixels come back where the turns cancel out. The log
+    odds of `turn` become those of the page's orientation.
+    """
+    before = _turn_of(flat.sheet)
+    quarters = before.quarters + (-turn.quarters if before.mirrored else turn.quarters)
+    sheet = replace(
+        flat.sheet,
+        rotation=90 * (quarters % 4),
+        mirrored=before.mirrored != turn.mirrored,
+    )
+    matrix = turn.matrix(flat.image.size)
+    untouched = flat.to_page is None and sheet.rotation == 0 and not sheet.mirrored
+    page = picture if untouched else turn.transpose(flat.image)
+    return replace(
+        flat,
+        image=page,
+        changed=not untouched,
+        sheet=sheet,
+        layout=orientation.layout_probabilities(reduced(pixels(page), WORK)[0]),
+        orientation_log_odds=turn.log_odds,
+        to_page=None if flat.to_page is None else matrix @ flat.to_page,
+        frame=None if flat.frame is None else project(flat.frame, matrix),
+        light=turn.turn(flat.light),
+        mirror=turn.log_odds if sheet.mirrored else -turn.log_odds,
+    )
+
+
 # --- the band of a picture that has a grid ------------------------------------------------------
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import cv2
 import numpy as np
@@ -151,13 +151,14 @@ def traced_share(ink: Ink, rows: list[int]) -> float:
     return float(np.median(shares)) if shares else 0.0
 
 
-def cut_traces(ink: Ink, rows: list[int], frame: Points | None) -> int:
+def cut_traces(ink: Ink, rows: Sequence[float], frame: Points | None, *, sides: bool = True) -> int:
     """Count the traces that touch the border of the picture: at the top and bottom of any page, on
     all sides of a photograph.
 
     Screenshots and scans are often cropped where the traces begin and end. A photograph's border is
     where the picture ends, which may lie inside the page; the sheet's own edge cuts no trace off.
-    `frame` as in `Flat`.
+    `frame` as in `Flat`; `rows`: y in pixels of the mask. Without `sides` what lies next to the left
+    and right border of a photograph does not count.
     """
     height, width = ink.mask.shape
     band = max(2, round(0.7 * ink.mm))
@@ -171,6 +172,10 @@ def cut_traces(ink: Ink, rows: list[int], frame: Points | None) -> int:
             inside.astype(np.uint8), np.ones((2 * band + 1,) * 2, np.uint8), borderValue=1
         )
         border = inside & (core == 0)
+        if not sides:
+            upright = _near_upright_sides(frame * ink.scale, ink.mask.shape, round(_SIDE * ink.mm))
+            inside &= ~upright
+            border &= inside
     if not rows or not border.any():
         return 0
     _, labels, stats, _ = cv2.connectedComponentsWithStats(
@@ -189,6 +194,23 @@ def cut_traces(ink: Ink, rows: list[int], frame: Points | None) -> int:
             bool(n) and near_row and thin and max(tall, wide) > 6 * ink.mm and along < 0.2 * area
         )
     return cut
+
+
+_SIDE = 8
+"""Millimetres from the left and right border of a photograph in which the sheet's edge and the
+calibration pulses lie."""
+
+
+def _near_upright_sides(frame: Points, shape: tuple[int, ...], reach: int) -> Mask:
+    """Return (H, W): what lies within `reach` pixels of the page's left and right side, or of those
+    sides of the four corners `frame` (4, 2) that are more upright than level."""
+    near = np.zeros(shape[:2], np.uint8)
+    near[:, :reach] = near[:, -reach:] = 1
+    for one, two in zip(frame, np.roll(frame, -1, axis=0), strict=True):
+        if abs(one[0] - two[0]) < abs(one[1] - two[1]):
+            ends = [tuple(int(v) for v in np.round(corner)) for corner in (one, two)]
+            cv2.line(near, ends[0], ends[1], (1,), 2 * reach + 1)
+    return near > 0
 
 
 def inside_frame(frame: Points, shape: tuple[int, ...]) -> Mask:

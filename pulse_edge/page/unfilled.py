@@ -8,6 +8,8 @@ have white margins.
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 from pulse_edge.common.arrays import Double, Pixels, Positions
@@ -26,6 +28,9 @@ _MIN_SHARE = 0.02
 _TOUCHES = 0.3
 """A page's margin has less than this share of the detail of its middle; a cut goes through grid and
 trace."""
+_CELL, _FEW = 0.06, 5
+"""Share of a page that the 5 mm between two level lines of a grid take at most, and lines like its
+last one that must stand elsewhere."""
 _CROSSINGS = 10
 """Changes of colour along a line that is not plain paper."""
 
@@ -88,7 +93,8 @@ def _detail(lines: Pixels) -> Double:
 
 
 def _repeated_share(side: Pixels) -> float:
-    """Return the share of lines at the end that repeat the last, unless that is plain paper."""
+    """Return the share of lines at the end that repeat the last, unless that is plain paper, or a
+    grid's upright lines between two of its level ones."""
     last = side[-1].astype(np.int16)
     if np.count_nonzero(np.abs(np.diff(last, axis=0)).max(axis=1) > _OTHER) < _CROSSINGS:
         return 0.0
@@ -97,4 +103,13 @@ def _repeated_share(side: Pixels) -> float:
         if np.abs(line - last).max() > 2:
             break
         count += 1
-    return count / len(side) if count >= _MIN_SHARE * len(side) and count < len(side) - 8 else 0.0
+    if not _MIN_SHARE * len(side) <= count < len(side) - 8:
+        return 0.0
+    share = count / len(side)
+    return 0.0 if share < _CELL and _seen_again(side[: -count - 1], last) else share
+
+
+def _seen_again(lines: Pixels, line: Positions) -> bool:
+    """Whether a line stands among others as well: that of a grid does, where no trace crosses it."""
+    alike = (part for part in lines[::-1] if np.abs(part - line).max() <= _SAME)
+    return len(list(itertools.islice(alike, _FEW))) == _FEW

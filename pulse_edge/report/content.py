@@ -16,7 +16,8 @@ from pulse_edge.common import times
 from pulse_edge.common.text import one_line, printable
 from pulse_edge.measurement.checks import ORDER
 from pulse_edge.measurement.summary import summary_lines
-from pulse_edge.report.report import UNCALIBRATED, Finding, Report
+from pulse_edge.report.overread import differences, reviews, text_review
+from pulse_edge.report.report import UNCALIBRATED, Answer, Finding, Report
 
 TITLE = "12-lead ECG page, read by software"
 ALTERNATIVE_TEXT = (
@@ -31,6 +32,12 @@ RANKED = "ranked by the model, not calibrated for this kit: no verdicts and no p
 NOT_CHECKED = "The text is what the model says. It is not checked against the trace."
 MEASURED_ON = "Measured on the trace by software, without the model"
 URGENCY = {1: "act now", 2: "soon", 3: "note", 4: "none"}
+AGREES = "The reader agrees with every verdict and every text of the software."
+EDITED = "As the reader edited it:"
+AS_WRITTEN = "As the software wrote it, not confirmed:"
+REJECTED = "Rejected by the reader. The software wrote:"
+UNSIGNED = ("ECG read by (name)", "Signature", "Date and time")
+"""Lines for a pen below a report that no reader has confirmed."""
 QUESTION_LENGTH = 80
 """Characters of a question that name it in a list."""
 
@@ -71,6 +78,8 @@ class Content:
 
     notice: str
     """Lines to read before any answer."""
+    overread: str
+    """Unconfirmed, or who confirmed the report and when."""
     intended_use: str
     """What the report is for."""
     program: str
@@ -81,21 +90,54 @@ class Content:
     """Sections between the picture and the origin."""
     origin: Section
     """Kit, hashes, time and versions, in small type at the end."""
+    signature: tuple[str, str, str]
+    """What stands below the three lines for name, signature, date and time."""
 
 
 def content(report: Report) -> Content:
     """Return the content of a report."""
     return Content(
         notice=report.notice,
+        overread=report.overread,
         intended_use=report.intended_use,
         program=f"pulse-edge {report.versions.get('pulse-edge', '')}".strip(),
         caption=f"The page as it was read: {one_line(report.file)}",
         sections=tuple(section for build in SECTIONS for section in build(report)),
         origin=_origin(report),
+        signature=_signature(report),
     )
 
 
+def _signature(report: Report) -> tuple[str, str, str]:
+    confirmation = report.confirmation
+    if confirmation is None:
+        return UNSIGNED
+    moment = times.for_people(confirmation.time, confirmation.local_time)
+    return f"ECG read by {confirmation.reader}", "Signature", moment
+
+
 # --- sections -------------------------------------------------------------------------------------
+
+
+def _overread(report: Report) -> Iterator[Section]:
+    confirmation = report.confirmation
+    if confirmation is None:
+        return
+    blocks = []
+    if confirmation.conclusion.strip():
+        blocks.append(Block("paragraph", label="Conclusion:"))
+        blocks.append(Block("answer", printable(confirmation.conclusion)))
+    if items := differences(report):
+        rows = tuple((one_line(d.name), d.software, d.reader) for d in items)
+        blocks.append(Block("table", head=("Finding", "Software", "Reader"), rows=rows))
+        notes = tuple(f"{one_line(d.name)}: {printable(d.comment)}" for d in items if d.comment)
+        blocks += [Block("list", items=notes)] if notes else []
+    elif confirmation.overall == "agreed":
+        blocks.append(Block("paragraph", AGREES))
+    if confirmation.comment.strip():
+        blocks.append(Block("paragraph", printable(confirmation.comment), label="Comment:"))
+    if blocks:
+        yield Section(f"Overread by {one_line(confirmation.reader)}", tuple(blocks), boxed=True)
 
 
 def _contradictions(report: Report) -> Iterator[Section]:
@@ -139,11 +181,13 @@ def _checks(report: Report) -> Iterator[Section]:
 def _findings(report: Report) -> Iterator[Section]:
     if not report.findings:
         return
-    judged = by_urgency(report)
+    judged, reader = by_urgency(report), reviews(report)
+    both = bool(reader)
     rows = tuple(
         (
             URGENCY[f.urgency],
             f.verdict or "",
+            *((_readers_verdict(report, f),) if both else ()),
             f"{f.probability:.0%}",
             f.name,
             ", ".join(f.codes.values()),
@@ -151,18 +195,41 @@ def _findings(report: Report) -> Iterator[Section]:
         for f in judged
         if f.verdict != "absent"
     )
-    head = ("Urgency", "Verdict", "Probability", "Finding", "SCP-ECG, SNOMED CT")
+    head = ("Urgency", "Software" if both else "Verdict", *(("Reader",) if both else ()))
+    head = (*head, "Probability", "Finding", "SCP-ECG, SNOMED CT")
     without = Block("paragraph", NONE_PRESENT if judged else NO_VERDICTS)
     blocks = [Block("table", head=head, rows=rows) if rows else without]
-    if absent := ", ".join(f.name for f in judged if f.verdict == "absent"):
-        blocks.append(Block("paragraph", absent, label="Absent:"))
+    absent = [f for f in judged if f.verdict == "absent"]
+    agreed = [f.name for f in absent if not both or _readers_verdict(report, f) == "absent"]
+    if agreed:
+        blocks.append(Block("paragraph", ", ".join(agreed), label="Absent:"))
+    if differing := [f.name for f in absent if f.name not in agreed]:
+        label = "Absent for the software alone:"
+        blocks.append(Block("paragraph", ", ".join(differing), label=label))
     yield Section("Findings, by urgency", tuple(blocks))
 
 
+def _readers_verdict(report: Report, finding: Finding) -> str:
+    """Return the reader's verdict on a finding, or `not judged`."""
+    review = reviews(report).get(finding.statement)
+    return "not judged" if review is None or review.verdict is None else review.verdict
+
+
 def _answers(report: Report) -> Iterator[Section]:
-    for answer in report.answers:
-        block = Block("answer", printable(answer.text))
-        yield Section(printable(answer.question), (block,))
+    for number, answer in enumerate(report.answers):
+        yield Section(printable(answer.question), tuple(_versions(report, number, answer)))
+
+
+def _versions(report: Report, number: int, answer: Answer) -> Iterator[Block]:
+    """Yield a text as the reader edited it, and as the software wrote it where they differ."""
+    review = text_review(report, number)
+    if review is not None and review.decision == "changed":
+        yield Block("paragraph", label=EDITED)
+        yield Block("answer", printable(review.text))
+        yield Block("paragraph", label=AS_WRITTEN)
+    elif review is not None and review.decision == "rejected":
+        yield Block("paragraph", label=REJECTED)
+    yield Block("answer", printable(answer.text))
 
 
 def _limits(report: Report) -> Iterator[Section]:
@@ -179,6 +246,7 @@ def _limits(report: Report) -> Iterator[Section]:
 
 
 SECTIONS: tuple[Callable[[Report], Iterator[Section]], ...] = (
+    _overread,
     _contradictions,
     _page_quality,
     _measurements,

@@ -2,20 +2,21 @@
 
 It holds a DiagnosticReport, an Observation for each answer and finding, Media and Device. The
 patient appears only as the caller names it; the picture may still show a name. LOINC 11524-6 is
-the ECG study, SNOMED CT codes are those of `findings`. Everything is preliminary, because no
-clinician has read it yet.
+the ECG study, SNOMED CT codes are those of `findings`. Everything is preliminary until a reader
+decides about it (see fhir_overread.py).
 """
 
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import html
 import io
 import json
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,8 +26,11 @@ from pulse_edge.common.text import one_line, printable
 from pulse_edge.errors import UsageError
 from pulse_edge.measurement.signal import TracedSignal
 from pulse_edge.measurement.summary import summary_lines
-from pulse_edge.report import fhir_trace
+from pulse_edge.report import fhir_overread, fhir_trace
+from pulse_edge.report.confirmation import UNCONFIRMED, AddedFinding, FindingReview
 from pulse_edge.report.content import by_urgency, page_lines, without_verdict
+from pulse_edge.report.findings import BY_KEY
+from pulse_edge.report.overread import reviews, text_review
 from pulse_edge.report.report import Finding, Report
 
 Resource = dict[str, Any]
@@ -83,7 +87,7 @@ def to_fhir(
 ) -> bytes:
     """Return a Bundle (collection) as one line of JSON, with the traced `signal` if there is one.
 
-    The same report gives the same ids.
+    The same report gives the same ids, also after its confirmation: a receiver updates what it has.
     """
     entries = list(_entries(report, page, patient, signal))
     bundle = {
@@ -112,6 +116,9 @@ def _entries(
     subject = {} if patient is None else {"subject": _reference_to(patient)}
     observed = [(f"answer-{n}", _answer(report, n)) for n in range(len(report.answers))]
     observed += [(f"finding-{f.statement}", _finding(report, f)) for f in report.findings]
+    confirmation = report.confirmation
+    for added in () if confirmation is None else confirmation.added:
+        observed.append((f"added-{added.statement or added.name}", _added(report, added)))
     observed += [
         (f"measurement-{m.key}", _observation(report) | fhir_trace.measurement_fields(m))
         for m in report.measurements
@@ -126,87 +133,137 @@ def _entries(
 
 
 def _report(report: Report, results: list[str]) -> Resource:
-    conclusion = [report.notice, report.intended_use, *page_lines(report.quality)]
-    conclusion += [f"CONTRADICTION: {c.text}" for c in report.contradictions]
-    conclusion += summary_lines(report.measurements) if report.measurements else []
-    conclusion += [
-        f"{f.verdict}: {f.name} ({f.probability:.0%})"
-        for f in by_urgency(report)
-        if f.verdict != "absent"
-    ]
-    conclusion += without_verdict(report)
-    conclusion += [answer.text for answer in report.answers]
-    text = printable("\n".join(line for line in conclusion if line))
+    text = printable("\n".join(line for line in _conclusion(report) if line))
     resource: Resource = {
         "resourceType": "DiagnosticReport",
         "text": {"status": "generated", "div": _narrative(text)},
-        "status": "preliminary",
         "category": [_coded(f"{_HL7}/v2-0074", "EC")],
         "code": _coded("http://loinc.org", "11524-6") | {"text": "ECG page, read by software"},
-        "issued": report.created,
         "result": [{"reference": _url(report, name)} for name in results],
         "media": [{"link": {"reference": _url(report, "media")}}],
         "conclusion": text,
-    }
-    if present := [f for f in report.findings if _concludes(report, f) and f.verdict == "present"]:
-        resource["conclusionCode"] = [_statement(f) for f in present]
+    } | fhir_overread.report_fields(report)
+    if present := list(_present(report)):
+        resource["conclusionCode"] = present
     return resource
 
 
-def _concludes(report: Report, finding: Finding) -> bool:
-    """Whether a finding may be coded: programs act on codes without reading the notes."""
-    return finding.verdict in ("present", "absent") and not report.kit.demonstration
+def _conclusion(report: Report) -> Iterator[str]:
+    """Yield the lines of the conclusion: what must be read first, then the reader, the software."""
+    yield from (report.notice, report.overread, report.intended_use)
+    yield from fhir_overread.conclusion_lines(report)
+    yield from page_lines(report.quality)
+    yield from (f"CONTRADICTION: {c.text}" for c in report.contradictions)
+    yield from summary_lines(report.measurements) if report.measurements else ()
+    decided = reviews(report)
+    for f in by_urgency(report):
+        if review := decided.get(f.statement):
+            yield f"{review.verdict}: {f.name} (reader)" if review.verdict != "absent" else ""
+        elif f.verdict != "absent":
+            yield f"{f.verdict}: {f.name} ({f.probability:.0%})"
+    yield from without_verdict(report)
+    for n, answer in enumerate(report.answers):
+        text = text_review(report, n)
+        if text is None or text.decision == "agreed":
+            yield answer.text
+        elif text.decision == "changed":
+            yield text.text
 
 
-def _observation(report: Report) -> Resource:
+def _present(report: Report) -> Iterator[Resource]:
+    """Yield the codes of the findings that are present: for the reader, else for the software."""
+    if report.kit.demonstration:
+        return
+    confirmation, decided = report.confirmation, reviews(report)
+    rejected = confirmation is not None and confirmation.overall == "rejected"
+    for f in report.findings:
+        review = decided.get(f.statement)
+        verdict = review.verdict if review else None if rejected else f.verdict
+        if verdict == "present":
+            yield _statement(f)
+    for added in () if confirmation is None else confirmation.added:
+        if added.verdict == "present":
+            yield _added_code(added)
+
+
+def _observation(report: Report, *, decided: bool = False) -> Resource:
+    """Return the fields of every Observation; `decided`: the reader decided about this one."""
     page = " ".join(page_lines(report.quality))
-    notes = [
-        n
-        for n in (report.notice, report.intended_use, page, f"page SHA-256 {report.page_sha256}")
-        if n
-    ]
-    return {
+    overread = report.overread if decided else UNCONFIRMED
+    first = (report.notice, overread, report.intended_use, page)
+    notes = [n for n in (*first, f"page SHA-256 {report.page_sha256}") if n]
+    resource: Resource = {
         "resourceType": "Observation",
-        "status": "preliminary",
+        "status": fhir_overread.PRELIMINARY,
         "category": [_coded(f"{_HL7}/observation-category", "procedure")],
         "issued": report.created,
         "device": {"reference": _url(report, "device")},
         "note": [{"text": text} for text in notes],
     }
+    return resource | (fhir_overread.decided_fields(report) if decided else {})
 
 
 def _answer(report: Report, n: int) -> Resource:
-    answer = report.answers[n]
-    text = printable(answer.text)
-    value = f"{report.notice}\n{text}" if report.notice else text
-    resource = _observation(report) | {
+    answer, review = report.answers[n], text_review(report, n)
+    resource = _observation(report, decided=review is not None) | {
         "code": {"text": printable(answer.question).strip() or "question"}
     }
+    text = printable(answer.text)
+    if review is not None and review.decision != "agreed":
+        resource["note"].append({"text": f"The software wrote: {text}"})
+        text = printable(review.text)
     if text.strip():
-        resource["valueString"] = value
+        resource["valueString"] = f"{report.notice}\n{text}" if report.notice else text
     else:
-        resource["dataAbsentReason"] = _coded(f"{_HL7}/data-absent-reason", "unknown")
+        rejected = {"text": "rejected by the reader"} if review else {}
+        resource["dataAbsentReason"] = _coded(f"{_HL7}/data-absent-reason", "unknown") | rejected
     if not answer.complete:
         resource["note"].append({"text": f"The answer was cut off after {answer.tokens} tokens."})
     return resource
 
 
 def _finding(report: Report, finding: Finding) -> Resource:
-    resource = _observation(report) | {"code": _statement(finding)}
+    review = reviews(report).get(finding.statement)
+    resource = _observation(report, decided=review is not None) | {"code": _statement(finding)}
     resource["method"] = {
         "text": "probability of the answer yes against no to one question about the page"
     }
     resource["component"] = [_number(finding)]
-    if _concludes(report, finding):
-        resource["valueBoolean"] = finding.verdict == "present"
-        return resource
-    why = (
-        "a demonstration kit concludes nothing"
-        if report.kit.demonstration
-        else finding.reason or "uncertain"
-    )
-    resource["dataAbsentReason"] = _coded(f"{_HL7}/data-absent-reason", "unknown") | {"text": why}
-    return resource
+    if review is None:
+        return resource | _value(report, finding.verdict, finding.reason or "uncertain")
+    resource["note"] += [{"text": text} for text in _decision(finding, review)]
+    return resource | _value(report, review.verdict, "not assessable for the reader")
+
+
+def _value(report: Report, verdict: str | None, why: str) -> Resource:
+    """Return a finding's value, or why it has none: programs act on values without the notes."""
+    if report.kit.demonstration:
+        why = "a demonstration kit concludes nothing"
+    elif verdict in ("present", "absent"):
+        return {"valueBoolean": verdict == "present"}
+    unknown = _coded(f"{_HL7}/data-absent-reason", "unknown")
+    return {"dataAbsentReason": unknown | {"text": why}}
+
+
+def _decision(finding: Finding, review: FindingReview) -> Iterator[str]:
+    software = finding.verdict or "no verdict"
+    yield f"The software: {software}. The reader: {review.verdict} ({review.decision})."
+    if review.comment.strip():
+        yield f"The reader's comment: {review.comment}"
+
+
+def _added(report: Report, added: AddedFinding) -> Resource:
+    """Return a finding that the reader added: no device has a part in it."""
+    resource = _observation(report, decided=True) | {"code": _added_code(added)}
+    del resource["device"]
+    if added.comment.strip():
+        resource["note"].append({"text": f"The reader's comment: {added.comment}"})
+    return resource | _value(report, added.verdict, "not assessable for the reader")
+
+
+def _added_code(added: AddedFinding) -> Resource:
+    statement = BY_KEY.get(added.statement or "")
+    return _concept({} if statement is None else statement.codes, added.name)
 
 
 def _number(finding: Finding) -> Resource:
@@ -259,8 +316,12 @@ def _device(report: Report) -> Resource:
 
 
 def _statement(finding: Finding) -> Resource:
-    codings = [{"system": SYSTEMS[kind], "code": code} for kind, code in finding.codes.items()]
-    return ({"coding": codings} if codings else {}) | {"text": finding.name}
+    return _concept(finding.codes, finding.name)
+
+
+def _concept(codes: Mapping[str, str], name: str) -> Resource:
+    codings = [{"system": SYSTEMS[kind], "code": code} for kind, code in codes.items()]
+    return ({"coding": codings} if codings else {}) | {"text": name}
 
 
 def _coded(system: str, code: str) -> Resource:
@@ -280,5 +341,6 @@ def _narrative(text: str) -> str:
 
 
 def _url(report: Report, name: str) -> str:
-    whole = hashlib.sha256(report.to_json().encode("utf-8", "surrogatepass")).hexdigest()
+    unconfirmed = dataclasses.replace(report, confirmation=None).to_json()
+    whole = hashlib.sha256(unconfirmed.encode("utf-8", "surrogatepass")).hexdigest()
     return f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, f'pulse-edge:{whole}:{name}')}"

@@ -48,7 +48,6 @@ footer { font-size: .85em; }
   .sign { margin-top: 2em; }
 }
 """
-_SIGNATURE = ("ECG read by (name)", "Signature", "Date and time")
 
 
 def to_html(report: Report, page: Image.Image) -> bytes:
@@ -67,12 +66,13 @@ def _parts(shown: Content, page: Image.Image) -> Iterator[str]:
     )
     if shown.notice:
         yield f'<p class="notice" role="note">{_safe(shown.notice)}</p>\n'
+    yield f'<p class="notice" role="note">{_safe(shown.overread)}</p>\n'
     yield f"<h1>{_safe(TITLE)}</h1>\n<p><strong>{_safe(shown.intended_use)}</strong></p>\n"
     yield f'<figure><img alt="{_safe(ALTERNATIVE_TEXT)}" src="data:image/jpeg;base64,{picture}">\n'
     yield f"<figcaption>{_safe(shown.caption)}</figcaption></figure>\n"
     yield from map(_section, shown.sections)
     yield f"</main><footer>{_section(shown.origin)}"
-    signature = "".join(f"<div>{label}</div>" for label in _SIGNATURE)
+    signature = "".join(f"<div>{label}</div>" for label in map(_safe, shown.signature))
     yield f'<div class="sign">{signature}</div></footer></body></html>\n'
 
 

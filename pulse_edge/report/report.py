@@ -4,10 +4,11 @@ Standard library only."""
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from pulse_edge.common.text import json_text
+from pulse_edge.report.confirmation import UNCONFIRMED, Confirmation
 
 if TYPE_CHECKING:  # `--help` must not wait for NumPy
     from pulse_edge.measurement.checks import Check
@@ -38,6 +39,8 @@ class Answer:
     """Generated tokens."""
     complete: bool
     """False: cut off at the token limit before the model ended it."""
+    prompt_tokens: int = 0
+    """Tokens in front of the answer, image tokens and earlier turns among them; 0: not counted."""
 
 
 @dataclass(frozen=True)
@@ -157,10 +160,20 @@ class Report:
     """What was measured on the trace, without the model; empty where it was not measured."""
     checks: tuple[Check, ...] = ()
     """Each statement of the answers and findings that the trace can support or contradict."""
+    confirmation: Confirmation | None = None
+    """What a reader decided about the report; None: no reader has confirmed it."""
+    overread: str = field(init=False, default=UNCONFIRMED)
+    """Line at the top of every report: unconfirmed, or who confirmed it and when."""
+
+    def __post_init__(self) -> None:
+        if self.confirmation is not None:
+            object.__setattr__(self, "overread", self.confirmation.line)
 
     def to_json(self) -> str:
-        """Return one line of JSON."""
-        return json_text(dataclasses.asdict(self))
+        """Return one line of JSON, which begins with the notice and the line about the overread."""
+        fields = dataclasses.asdict(self)
+        first = {name: fields.pop(name) for name in ("notice", "overread")}
+        return json_text(first | fields)
 
 
 @dataclass(frozen=True)

@@ -7,21 +7,56 @@ from collections.abc import Sequence
 from pulse_edge.measurement.checks import ORDER
 from pulse_edge.measurement.measurements import Measurement
 from pulse_edge.measurement.summary import summary_lines
-from pulse_edge.report.content import MEASURED_ON, by_urgency, page_lines, read_at, without_verdict
+from pulse_edge.report.content import (
+    AS_WRITTEN,
+    EDITED,
+    MEASURED_ON,
+    REJECTED,
+    by_urgency,
+    page_lines,
+    read_at,
+    without_verdict,
+)
+from pulse_edge.report.overread import differences, text_review
 from pulse_edge.report.report import Report
 
 
 def to_text(report: Report) -> str:
     """Return contradictions first, then findings by urgency, then the answers as they came."""
-    lines = [report.notice] if report.notice else []
-    lines += [f"# {report.file}", *page_lines(report.quality), *findings_lines(report)]
-    lines += measurement_lines(report.measurements)
-    for answer in report.answers:
-        lines += ["", f"## {answer.question}", answer.text]
+    lines = [*filter(None, [report.notice]), report.overread]
+    lines += [f"# {report.file}", *overread_lines(report), *page_lines(report.quality)]
+    lines += [] if report.confirmation is None else ["The software:"]
+    lines += [*findings_lines(report), *measurement_lines(report.measurements)]
+    for number, answer in enumerate(report.answers):
+        lines += ["", f"## {answer.question}", *_versions(report, number)]
         lines += [] if answer.complete else [f"(cut off after {answer.tokens} tokens)"]
     lines += ["", *check_summary(report)] if report.checks else []
     lines += ["", f"Read {read_at(report)}.", report.intended_use]
     return "\n".join(lines) + "\n"
+
+
+def overread_lines(report: Report) -> list[str]:
+    """Return the reader's conclusion, changes and comment; no line of an unconfirmed report."""
+    confirmation = report.confirmation
+    if confirmation is None:
+        return []
+    lines = [confirmation.conclusion] if confirmation.conclusion.strip() else []
+    for item in differences(report):
+        comment = f" ({item.comment})" if item.comment else ""
+        lines.append(
+            f"OVERREAD: {item.name}: {item.reader}; the software: {item.software}{comment}"
+        )
+    return [*lines, f"Comment: {confirmation.comment}"] if confirmation.comment.strip() else lines
+
+
+def _versions(report: Report, number: int) -> list[str]:
+    """Return a text as the reader edited it, and as the software wrote it where they differ."""
+    review, text = text_review(report, number), report.answers[number].text
+    if review is None or review.decision == "agreed":
+        return [text]
+    if review.decision == "rejected":
+        return [REJECTED, text]
+    return [EDITED, review.text, "", AS_WRITTEN, text]
 
 
 def measurement_lines(measurements: Sequence[Measurement]) -> list[str]:

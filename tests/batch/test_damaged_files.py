@@ -16,7 +16,7 @@ from pulse_edge.batch import source_files
 from pulse_edge.batch import work as batch_work
 from pulse_edge.batch.store import Store
 from pulse_edge.batch.work import Work
-from pulse_edge.page import admission
+from pulse_edge.measurement import admission
 from pulse_edge.report.report import Report
 
 for _module in ("pydicom", "pypdfium2", "pillow_heif"):

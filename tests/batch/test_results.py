@@ -20,6 +20,7 @@ from pulse_edge.cli import batch
 from pulse_edge.errors import (
     PageRefused,
 )
+from pulse_edge.report.confirmation import UNCONFIRMED
 from pulse_edge.report.report import INTENDED_USE, UNCALIBRATED, Contradiction, Finding, Report
 
 PAGE = Path(pulse_edge.__file__).parent / "assets" / "example_page.png"
@@ -60,6 +61,7 @@ def test_faults_of_a_page_are_in_its_row_and_in_its_note(pages: Path, tmp_path: 
     )
     assert a["findings"] == f"AFIB: no verdict, rank 1 ({UNCALIBRATED})"
     assert a["intended_use"] == INTENDED_USE
+    assert a["overread"] == UNCONFIRMED
     assert (b["state"], d["state"]) == ("refused", "failed")
     assert f"a.png: answered, with doubts: {advice}" in notes[0]
 

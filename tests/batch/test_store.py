@@ -157,8 +157,8 @@ def test_full_disk_is_one_line_and_costs_no_finished_page(pages: Path, tmp_path:
     with Store(tmp_path / "out", {"kit": "k"}) as store:
         store.add(source_files.files([str(pages)], tmp_path / "out"))
         store.put(1, 1, report("a.png"))
-        pages_now = store._db.execute("PRAGMA page_count").fetchone()[0]
-        store._db.execute(f"PRAGMA max_page_count = {pages_now}")
+        pages_now = store._db.connection.execute("PRAGMA page_count").fetchone()[0]
+        store._db.connection.execute(f"PRAGMA max_page_count = {pages_now}")
         with pytest.raises(BatchError, match=r"full\. Look at the disk"):
             store.put(2, 1, report("b.png", "long " * 9999))
     run(pages, tmp_path / "out", desk)

@@ -13,6 +13,7 @@ from PIL import Image
 import pulse_edge
 from pulse_edge import PulseModel
 from pulse_edge.audit_log.log import AuditLog
+from pulse_edge.report.confirmation import UNCONFIRMED
 from pulse_edge.report.report import DEMONSTRATION, FORCED, INTENDED_USE, NOT_PROVEN
 from pulse_edge.report.text import measurement_lines
 
@@ -50,7 +51,7 @@ def test_answer_follows_earlier_turns_and_new_forgets_them(tiny_kit: Path, tmp_p
         alone = model.ask(scan, SECOND, 12).answer().text
     assert scan.measured is not None
     measured = "".join(f"{line}\n" for line in measurement_lines(scan.measured.measurements))
-    page = f"Page: good, 12 leads, layout 3x4+1.\n{measured}{INTENDED_USE}\n"
+    page = f"{UNCONFIRMED}\nPage: good, 12 leads, layout 3x4+1.\n{measured}{INTENDED_USE}\n"
     assert out == f"{NOTICES}{page}{first}\n{NOTICES}{second}\n{NOTICES}{alone}\n"
     assert AuditLog(tmp_path).verify().entries == 3
 
@@ -68,7 +69,9 @@ def test_conversation_about_a_forced_page_says_and_logs_that(
     )
     out, errors = talk.communicate(FIRST)
     assert talk.returncode == 0, errors
-    assert out.startswith(f"{NOTICES}{FORCED}\nPage: refused, and answered all the same")
+    assert out.startswith(
+        f"{NOTICES}{FORCED}\n{UNCONFIRMED}\nPage: refused, and answered all the same"
+    )
     (entry,) = AuditLog(tmp_path / "log").entries()
     assert (
         entry.fields["settings"]["page"]["force"],

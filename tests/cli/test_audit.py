@@ -183,7 +183,9 @@ def test_copy_without_marker_and_lock_can_be_read(small: AuditLog, tmp_path: Pat
     assert snapshot(tmp_path / "copy") == before
 
 
-@pytest.mark.parametrize("command", [("list",), ("show", 1), ("verify",), ("export",), ("forget",)])
+@pytest.mark.parametrize(
+    "command", [("list",), ("show", 1), ("verify",), ("export",), ("forget",), ("agreement",)]
+)
 def test_commands_say_where_there_is_no_log_and_make_none(
     tmp_path: Path, command: tuple[object, ...]
 ) -> None:

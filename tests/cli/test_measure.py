@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from calibration.synthetic.wfdb import read_header, read_signals
-from pulse_edge.cli.measure import as_json
+from pulse_edge.measurement.page_json import as_json
 from pulse_edge.measurement.signal import LEADS
 from pulse_edge.measurement.summary import LABELS
 

@@ -90,6 +90,7 @@ Requires-Dist: pypdfium2; extra == "pdf"
 Requires-Dist: pillow-heif; extra == "heic"
 Requires-Dist: pydicom; extra == "dicom"
 Requires-Dist: typst; extra == "report"
+Requires-Dist: starlette; extra == "serve"
 Requires-Dist: cryptography; extra == "pack"
 """
 
@@ -99,7 +100,7 @@ def supply(tmp_path: Path) -> list[Path]:
     """Stand-ins for pulse-edge with its real parts, and for everything that it needs."""
     own = small_bundle.wheel(tmp_path, "pulse-edge", "1.0", {}, small_bundle.EXTRAS + NEEDED)
     llama = small_bundle.wheel(tmp_path, "llama-cpp-python", "1.0", KERNELS)
-    names = ("onnxruntime", "pypdfium2", "pillow-heif", "pydicom", "typst")
+    names = ("onnxruntime", "pypdfium2", "pillow-heif", "pydicom", "typst", "starlette")
     return [
         own,
         small_bundle.pip_wheel(),
@@ -134,6 +135,7 @@ def packed_parts(supply: list[Path], out: Path, *without: str) -> tuple[set[str]
     """Names of the wheels that a bundle holds, and its README."""
     kit = small_bundle.kit(out.parent / f"{out.name}-kit", "kit a")
     needless = {"pdf": "pypdfium2", "heic": "pillow_heif", "dicom": "pydicom", "report": "typst"}
+    needless["serve"] = "starlette"
     given = tuple(
         p for p in supply if not any(p.name.startswith(needless[part]) for part in without)
     )
@@ -146,7 +148,7 @@ def packed_parts(supply: list[Path], out: Path, *without: str) -> tuple[set[str]
 
 def test_readers_and_the_writer_of_reports_are_packed(supply: list[Path], tmp_path: Path) -> None:
     names, page = packed_parts(supply, tmp_path / "bundle")
-    assert {"pypdfium2", "pillow_heif", "pydicom", "typst"} <= names
+    assert {"pypdfium2", "pillow_heif", "pydicom", "typst", "starlette"} <= names
     assert "<li>reads PDF files</li>" in page
 
 

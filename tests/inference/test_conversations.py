@@ -84,3 +84,15 @@ def test_a_second_turn_follows_the_first_answer_and_its_end_token(model: PulseMo
 def test_a_template_without_a_second_turn_is_refused() -> None:
     with pytest.raises(UsageError, match="has no second turn"):
         conversation("other", AFTER, SECOND, [(QUESTION, "Yes.")])
+
+
+def test_an_answer_counts_the_tokens_in_front_of_it(model: PulseModel) -> None:
+    scan = model.encode(PAGE)
+    first = model.ask(scan, QUESTION, 4)
+    first.answer()
+    texts = [model.kit.manifest.prompt.before, *model.turns(QUESTION, ())]
+    words = [model.language.tokenize(text, first=n == 0) for n, text in enumerate(texts)]
+    count = len(scan.image_tokens) + sum(map(len, words))
+    assert first.answer().prompt_tokens == count
+    second = model.ask(scan, SECOND, 4, [(QUESTION, first.text)])
+    assert second.answer().prompt_tokens > count

@@ -185,8 +185,9 @@ def test_noise_gives_no_leads() -> None:
 
 def test_polarity_of_the_limb_leads_tells_a_mirrored_or_turned_page() -> None:
     page = draw(recording(), PageStyle())
-    upright = dict(traced(page).rows.polarity)
-    turned = dict(traced(replace(page, image=np.ascontiguousarray(page.image[::-1]))).rows.polarity)
+    upright = dict(traced(page).rows.polarity.directions)
+    mirrored = traced(replace(page, image=np.ascontiguousarray(page.image[::-1])))
+    turned = dict(mirrored.rows.polarity.directions)
     assert upright["II"] == 1
     assert upright["aVR"] == -1
     assert turned.get("II") != 1 or turned.get("aVR") != -1

@@ -16,7 +16,7 @@ from pulse_edge.measurement import overlay
 @pytest.fixture(scope="module")
 def picture() -> Image.Image:
     """The synthetic page with its measurements, read back from the PNG file."""
-    data = overlay.png(measured_pages.checked().flat.image, measured_pages.measured())
+    data = overlay.png(measured_pages.checked().checked.flat.image, measured_pages.measured())
     return Image.open(io.BytesIO(data))
 
 
@@ -64,7 +64,7 @@ def test_waves_have_bars_in_their_colours(picture: Image.Image) -> None:
 
 
 def test_wide_page_is_shrunk_with_its_trace() -> None:
-    page = measured_pages.checked().flat.image
+    page = measured_pages.checked().checked.flat.image
     factor = 3000 / page.width
     wide = page.resize((3000, round(page.height * factor)))
     picture = overlay.draw(wide, measured_pages.measured())

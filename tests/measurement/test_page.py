@@ -119,6 +119,17 @@ def test_image_tokens_do_not_depend_on_measurement(tiny_kit: Path) -> None:
     assert with_measurement.image_tokens_sha256 == without.image_tokens_sha256
 
 
+def test_verdict_does_not_depend_on_measurement(tiny_kit: Path) -> None:
+    page = Image.fromarray(flat_line())
+    with PulseModel.load(tiny_kit, device="cpu", threads=1) as model:
+        without = model.encode(page, measurement=MeasurementOptions(enabled=False))
+        with_measurement = model.encode(page)
+    assert without.checked is not None
+    assert with_measurement.checked is not None
+    assert without.checked.quality == with_measurement.checked.quality
+    assert without.checked.quality.reasons[0].check == "flat"
+
+
 def test_cropped_page_is_not_traced_under_other_names() -> None:
     """Left of V4 the rows of the example page look like those of a page with three columns."""
     page = Image.open(paths.EXAMPLE_PAGE).convert("RGB")

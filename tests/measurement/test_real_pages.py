@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from calibration.synthetic.wfdb import read_header, read_signals
+from pulse_edge.measurement import admission
 from pulse_edge.measurement.digitise import digitise
-from pulse_edge.measurement.page import trace
 from pulse_edge.measurement.signal import LEADS, TracedSignal
-from pulse_edge.page import admission, reader
+from pulse_edge.page import reader
 
 PIXELS_PER_MM = 7.882
 
@@ -43,7 +43,7 @@ def test_a_rendered_page_gives_back_its_recording(shared: Path) -> None:
 
 
 def traced(path: Path) -> TracedSignal:
-    return trace(admission.check(reader.read(Image.open(path).convert("RGB")))).signal
+    return admission.check(reader.read(Image.open(path).convert("RGB"))).trace.signal
 
 
 def test_a_page_in_a_frame_is_traced_in_its_layout(shared: Path) -> None:

@@ -15,6 +15,7 @@ from recordings import Group
 from waveforms import BEATS, checked, part, reasons, refused
 
 from pulse_edge.errors import PageRefused, ScanError
+from pulse_edge.measurement import admission as final
 from pulse_edge.page import admission, dicom_waveform, plotted_page, quality, reader
 
 pydicom = pytest.importorskip("pydicom")
@@ -147,7 +148,7 @@ def test_two_leads_are_no_page_and_none_no_file() -> None:
     }
     page = reader.read(rec.file(Group(signals, 250, padding=-32768)))
     with pytest.raises(PageRefused, match="were never recorded"):
-        admission.admit(page, straighten=True, force=False)
+        final.admit(page, straighten=True, force=False)
     refused(
         rec.file(Group({lead: np.full(2500, math.nan) for lead in BEATS}, 250, padding=-32768)),
         "no lead was recorded",

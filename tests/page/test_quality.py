@@ -18,6 +18,7 @@ from PIL import Image
 from calibration.synthetic import PageStyle, draw, synthesize
 from pulse_edge.cli.main import cli
 from pulse_edge.errors import PageRefused
+from pulse_edge.measurement import admission as final
 from pulse_edge.page import admission, orientation, overlay, quality, reader
 from pulse_edge.page.ink import grid_lines
 from pulse_edge.page.light import glare_share
@@ -284,7 +285,7 @@ def test_a_refused_page_raises_with_what_is_wrong_and_what_to_do() -> None:
         PageRefused,
         match=r"^empty\.png: This does not look like an ECG page\. Check that the right file",
     ):
-        admission.raise_if_refused(done)
+        final.raise_if_refused(done)
 
 
 def test_networks_and_rows_use_the_same_names_of_layouts() -> None:

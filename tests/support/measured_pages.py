@@ -11,9 +11,10 @@ from PIL import Image
 
 from calibration.synthetic import PageStyle, draw, synthesize
 from calibration.synthetic.pages import Page
+from pulse_edge.measurement import admission
+from pulse_edge.measurement.admission import TracedPage
 from pulse_edge.measurement.page import PageMeasurement, measure_page
-from pulse_edge.page import admission, reader
-from pulse_edge.page.admission import CheckedPage
+from pulse_edge.page import reader
 
 STYLE = PageStyle(px_per_mm=5.0, header=("12-lead ECG", "Page 1/1"), footer=("25 mm/s", "10 mm/mV"))
 
@@ -24,13 +25,13 @@ def synthetic() -> Page:
     return draw(synthesize(3, ()), STYLE)
 
 
-def check(pixels: npt.NDArray[np.uint8]) -> CheckedPage:
+def check(pixels: npt.NDArray[np.uint8]) -> TracedPage:
     """Admission's result about a page, whatever its verdict."""
     return admission.check(reader.Page(Image.fromarray(pixels), "", "page.png"), straighten=True)
 
 
 @functools.cache
-def checked() -> CheckedPage:
+def checked() -> TracedPage:
     """The synthetic page as admission passes it."""
     return check(synthetic().image)
 

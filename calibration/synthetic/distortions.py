@@ -25,9 +25,10 @@ def _on_desk(image: Array, matrix: Array, size: tuple[int, int]) -> Array:
     """Warp a page onto a desk of `size` (width, height)."""
     desk = np.full((size[1], size[0], 3), (96, 70, 50), np.uint8)
     mask = cv2.warpPerspective(np.full(image.shape[:2], 255, np.uint8), matrix, size)
-    return np.where(
+    photo: Array = np.where(
         mask[..., None] > 127, cv2.warpPerspective(image, matrix, size, flags=cv2.INTER_CUBIC), desk
     )
+    return photo
 
 
 def perspective(image: Array, strength: float, rng: np.random.Generator) -> Array:
@@ -55,26 +56,21 @@ def folds(image: Array, strength: float, rng: np.random.Generator) -> Array:
     y, x = np.mgrid[0:h, 0:w].astype(np.float32)
     bump = np.abs((x / w * 3) % 1 - 0.5) * 2
     shade = 1 - 0.35 * strength * (bump[..., None] > 0.5)
-    return np.clip(
-        cv2.remap(
-            image,
-            x,
-            y + 0.03 * strength * h * bump,
-            cv2.INTER_LINEAR,
-            borderMode=cv2.BORDER_REPLICATE,
-        )
-        * shade,
-        0,
-        255,
-    ).astype(np.uint8)
+    bent = cv2.remap(
+        image,
+        x,
+        y + 0.03 * strength * h * bump,
+        cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    return np.asarray(np.clip(bent * shade, 0, 255), np.uint8)
 
 
 def shadow(image: Array, strength: float, rng: np.random.Generator) -> Array:
     """Let a shadow fall on the right side."""
     ramp = np.linspace(-1, 1, image.shape[1])
-    return (image * (1 - 0.95 * strength / (1 + np.exp(-12 * ramp)))[None, :, None]).astype(
-        np.uint8
-    )
+    light = 1 - 0.95 * strength / (1 + np.exp(-12 * ramp))
+    return np.asarray(image * light[None, :, None], np.uint8)
 
 
 def glare(image: Array, strength: float, rng: np.random.Generator) -> Array:
@@ -84,12 +80,12 @@ def glare(image: Array, strength: float, rng: np.random.Generator) -> Array:
     spot = np.exp(
         -(((x - w / 2) / (0.45 * strength * w)) ** 2 + ((y - h / 2) / (0.45 * strength * h)) ** 2)
     )
-    return np.clip(image * 0.8 + 400 * strength * spot[..., None], 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(image * 0.8 + 400 * strength * spot[..., None], 0, 255), np.uint8)
 
 
 def blur(image: Array, strength: float, rng: np.random.Generator) -> Array:
     """Blur the page."""
-    return cv2.GaussianBlur(image, (0, 0), 6 * strength)
+    return np.asarray(cv2.GaussianBlur(image, (0, 0), 6 * strength))
 
 
 def jpeg(image: Array, strength: float, rng: np.random.Generator) -> Array:
@@ -104,7 +100,7 @@ def moire(image: Array, strength: float, rng: np.random.Generator) -> Array:
     """Lay a pattern of waves over the page."""
     y, x = np.mgrid[0 : image.shape[0], 0 : image.shape[1]]
     wave = np.sin(2 * np.pi * (x * 0.19 + y * 0.03)) * np.sin(2 * np.pi * (y * 0.21 - x * 0.02))
-    return np.clip(image + 110 * strength * wave[..., None], 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(image + 110 * strength * wave[..., None], 0, 255), np.uint8)
 
 
 def handwriting(image: Array, strength: float, rng: np.random.Generator) -> Array:
@@ -119,9 +115,26 @@ def handwriting(image: Array, strength: float, rng: np.random.Generator) -> Arra
 
 def small(image: Array, strength: float, rng: np.random.Generator) -> Array:
     """Reduce the page to a fifth of its size at full strength."""
-    return cv2.resize(
-        image, None, fx=1 - 0.8 * strength, fy=1 - 0.8 * strength, interpolation=cv2.INTER_AREA
-    )
+    factor = 1 - 0.8 * strength
+    return np.asarray(cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA))
+
+
+def scan(image: Array, strength: float, rng: np.random.Generator) -> Array:
+    """Scan the page in grey, turned by up to 1.5 degrees, with the noise of a flatbed scanner."""
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    h, w = grey.shape
+    matrix = cv2.getRotationMatrix2D((w / 2, h / 2), 1.5 * strength * rng.uniform(-1, 1), 1)
+    turned = cv2.warpAffine(grey, matrix, (w, h), flags=cv2.INTER_CUBIC, borderValue=(245.0,))
+    soft = cv2.GaussianBlur(turned, (0, 0), 0.3 + 0.7 * strength)
+    noisy = soft * (1 - 0.05 * strength) + rng.normal(0, 5 * strength, soft.shape)
+    return np.repeat(np.clip(noisy, 0, 255).astype(np.uint8)[..., None], 3, 2)
+
+
+def fax(image: Array, strength: float, rng: np.random.Generator) -> Array:
+    """Make the page black and white, as a fax or a bilevel scan does: the grid is lost, or turns
+    black where it is dark."""
+    grey = scan(image, strength, rng)
+    return np.where(grey < rng.uniform(110, 170), 0, 255).astype(np.uint8)
 
 
 DISTORTIONS: dict[str, Callable[[Array, float, np.random.Generator], Array]] = {
