@@ -22,6 +22,7 @@ from pulse_edge.measurement.layout import LAYOUTS, Layout, fitting
 from pulse_edge.measurement.pulse import MILLIVOLTS, SECONDS, Pulse, find_pulses
 from pulse_edge.measurement.rows import traced_rows
 from pulse_edge.measurement.signal import LEADS, SAMPLES_PER_SECOND, LeadPath, TracedSignal
+from pulse_edge.measurement.tilt import levelled, tilt_of
 from pulse_edge.measurement.tracing import Line
 from pulse_edge.measurement.trust import reported
 
@@ -91,6 +92,8 @@ def digitise(
     ink = without_frame(find_ink(page, grid, has_grid=has_grid))
     lines = traced_rows(ink, [y * shrink for y in rows], {layout.count for layout in LAYOUTS})
     pulses = find_pulses(lines, across, down)
+    if not has_grid:
+        grid = levelled(grid, tilt_of(lines, pulses), page.shape[1], page.shape[0])
     if not lines and len(rows) > 1:
         return nothing(
             "No trace could be told from the grid, whose lines are as dark as the trace."
