@@ -1,8 +1,8 @@
 """Measure what the trace adds to the verdict on a page.
 
 `python benchmarks/admission_by_trace.py [POINT...]`. Points: leads (the real pages next to the
-checkout), drawn (synthetic pages turned and mirrored), time; all of them by default. Each verdict
-stands next to that of the picture alone.
+checkout), pieces (recordings as parts of pages), drawn (synthetic pages turned and mirrored), time;
+all of them by default. Each verdict stands next to that of the picture alone.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ from calibration.synthetic import draw, synthesize
 from calibration.synthetic.style import LAYOUTS, NO_NAMES, random_style
 from pulse_edge.errors import PulseEdgeError
 from pulse_edge.measurement import admission as by_trace
+from pulse_edge.measurement.consistency import residuals
+from pulse_edge.measurement.signal import LEADS
 from pulse_edge.page import admission, reader
 
 ECG = ROOT.parent / "shared" / "ecg"
@@ -73,6 +75,60 @@ def every_page() -> Iterator[Path]:
             names = [row["file"] for row in csv.DictReader(table)]
         yield from (ECG / n for n in names if n.startswith(("images/", "negatives/")))
 
+
+# --- pieces of pages ------------------------------------------------------------------------------
+
+NOISE_MV = 0.03
+PIECES = {
+    "3x4+1, complete": ("3x4+1", slice(0, None), 1.0, "3x4"),
+    "6x2, complete": ("6x2", slice(0, None), 1.0, "6x2"),
+    "12x1, complete": ("12x1", slice(0, None), 1.0, "12x1"),
+    "3x4+1 without its first row": ("3x4+1", slice(1, None), 1.0, "3x4"),
+    "upper half of 6x2": ("6x2", slice(0, 3), 1.0, "3x4"),
+    "lower half of 6x2": ("6x2", slice(3, 6), 1.0, "3x4"),
+    "left half of 6x2": ("6x2", slice(0, 6), 0.5, "6x2"),
+    "upper quarter of 12x1": ("12x1", slice(0, 3), 1.0, "3x4"),
+    "upper half of 12x1": ("12x1", slice(0, 6), 1.0, "6x2"),
+    "lower half of 12x1": ("12x1", slice(6, 12), 1.0, "6x2"),
+}
+"""Part of a page -> its layout, the rows and the share of the width that remain, and the layout for
+which they are taken."""
+
+
+def pieces() -> Iterator[str]:
+    """Does the trace tell complete pages from parts of pages that have as many rows?"""
+    rng = np.random.default_rng(0)
+    counts: dict[str, list[bool | None]] = {name: [] for name in PIECES}
+    for file in ("ludb_dev", "ptbxl_cases_dev"):
+        with np.load(ECG / f"{file}.npz") as stored:
+            signals = stored["signal_uV"][::2] / 1000
+        for signal in signals:
+            noisy = signal + rng.normal(0, NOISE_MV, signal.shape)
+            for name, piece in PIECES.items():
+                laws = residuals(_as_named(noisy, *piece))
+                counts[name].append(by_trace.obeys_laws(laws))
+    for name, answers in counts.items():
+        yes, no = answers.count(True), answers.count(False)
+        yield f"{name}: complete {yes}, leads missing {no}, not clear {answers.count(None)}"
+
+
+def _as_named(signal: Array, layout: str, rows: slice, share: float, taken_for: str) -> Array:
+    """What remains of a page, under the names of the layout that it is taken for."""
+    lines = []
+    for row in LAYOUTS[layout][rows]:
+        cuts = np.linspace(0, signal.shape[1], len(row) + 1).astype(int)
+        parts = zip(row, itertools.pairwise(cuts), strict=True)
+        lines.append(np.concatenate([signal[LEADS.index(lead), a:b] for lead, (a, b) in parts]))
+    length = round(share * signal.shape[1])
+    named = np.full((len(LEADS), length), np.nan, np.float32)
+    for line, row in zip(lines, LAYOUTS[taken_for], strict=False):
+        cuts = np.linspace(0, length, len(row) + 1).astype(int)
+        for lead, (a, b) in zip(row, itertools.pairwise(cuts), strict=True):
+            named[LEADS.index(lead), a:b] = line[a:b] - np.median(line[a:b])
+    return named
+
+
+# --- turned and mirrored pages --------------------------------------------------------------------
 
 CHANGES = {
     "as drawn": (lambda a: a, (0, False)),
@@ -154,7 +210,7 @@ def _seconds(check: Any, data: bytes) -> float:
     return best
 
 
-POINTS = {"leads": leads, "drawn": drawn, "time": timing}
+POINTS = {"leads": leads, "pieces": pieces, "drawn": drawn, "time": timing}
 
 
 def main() -> None:

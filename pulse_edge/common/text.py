@@ -18,6 +18,8 @@ from typing import Any
 _BAD = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _JOINERS = "\u200c\u200d"
 """Persian, Indic scripts and emoji are not written without them."""
+_BLANK = "\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0"
+"""Fillers of Hangul, Khmer and Braille, which Unicode counts as letters and no font shows."""
 _FORMULA = "=+-@"
 _SEPARATORS = re.compile("([;\t\r\n])")
 """Where a spreadsheet may begin another cell: semicolons are the list separator of many countries'
@@ -27,7 +29,9 @@ Windows."""
 def harmless(character: str) -> bool:
     """Whether a character may reach a terminal or a document as it is; line feed and tab may."""
     return (
-        character in "\n\t" or character in _JOINERS or unicodedata.category(character) not in _BAD
+        character in "\n\t"
+        or character in _JOINERS
+        or (unicodedata.category(character) not in _BAD and character not in _BLANK)
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 
 _HARMFUL = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+_BLANK = "\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0"
 _SHOWN = {"\n": "\\n", "\t": "\\t", "\u200c": "\u200c", "\u200d": "\u200d"}
 _ESCAPES = ((2, "x"), (4, "u"), (8, "U"))
 """Number of hexadecimal digits, and the letter of the escape."""
@@ -21,7 +22,8 @@ def visible(text: str) -> str:
         return f"\\{letter}{number:0{digits}x}"
 
     return "".join(
-        _SHOWN.get(c) or (escape(ord(c)) if unicodedata.category(c) in _HARMFUL else c)
+        _SHOWN.get(c)
+        or (escape(ord(c)) if unicodedata.category(c) in _HARMFUL or c in _BLANK else c)
         for c in text
     )
 

@@ -15,9 +15,10 @@ import numpy as np
 
 from pulse_edge.errors import PageRefused
 from pulse_edge.measurement.beats import channels_of, detect
+from pulse_edge.measurement.consistency import Residuals
 from pulse_edge.measurement.digitise import Digitised, digitise, nothing
 from pulse_edge.measurement.layout import LAYOUTS
-from pulse_edge.measurement.page_turns import TurnByTrace, log_odds, turn_by_trace
+from pulse_edge.measurement.page_turns import COMPLETE, TurnByTrace, log_odds, turn_by_trace
 from pulse_edge.measurement.signal import LEADS
 from pulse_edge.page import admission, quality, reader
 from pulse_edge.page.admission import CheckedPage
@@ -31,8 +32,6 @@ MIN_SIDE = 64
 PARTIAL, THREE_COLUMNS = "partial", "4x3"
 """Layout of a page on which not all leads were seen, and the layout that the left three columns of a
 3x4 page with a strip look like: their leads would get other names."""
-COMPLETE = frozenset(layout.name for layout in LAYOUTS if not layout.partial)
-"""Layouts that show twelve leads."""
 TEN_SECONDS = 9.3
 """Seconds from which on a trace is complete from left to right: carts print ten, and traces of real
 pages measure 9.45 to 10.2."""
@@ -42,18 +41,28 @@ LAWFUL, LAWLESS = 0.9, 1.35
 """Einthoven's and Goldberger's residual added up: below LAWFUL the twelve leads stand where a
 complete page has them, above LAWLESS they do not. Complete recordings of LUDB have 0.2 to 0.85, a
 page without its first row 1.2 to 2.2, real pages 0.1 to 1.2, one of 15 leads 1.8."""
+CLEARLY = 0.35
+"""By how much the second column must obey Einthoven's law better than Goldberger's, which it ought
+to obey, to show the leads of the first one once more."""
 FLAT_LAWS = 0.7
 """Sum of both residuals below which a page is flat enough, however uneven its grid seems: on grids
 with lines every 5 mm alone the spacing is uncertain."""
 AGAIN = 0.5
 """Residual below which leads of a later column are the limb leads of the first one once more.
 Complete pages have 0.56 and more, single columns that were taken for two up to 0.46."""
-FLAT_MM = 1.0
-"""Height from the lowest to the highest point below which a lead is a flat line."""
+FLAT_MM, FLAT_MV = 1.0, 0.1
+"""Height from the lowest to the highest point below which a lead is a flat line, on the paper and in
+the heart: the columns of 516 recordings have 0.15 mV and more."""
+ASSUMED_GAIN = 0.6
+"""By what these heights are multiplied where no calibration pulse shows the gain: it may be half of
+the assumed one."""
 TRACED = 0.9
 """Share of a lead that must be traced for it to count as a flat line."""
 FEWEST_ROWS = 3
 """Rows below which a page that does not look like an ECG is not traced."""
+LIKELY_PARTIAL = 0.4
+"""Probability of a part of a page, from which on leads are missing where no trace can tell. Scans
+with a black grid have 0.2 to 0.4, incomplete pages 0.65 and more."""
 UPRIGHT, ECG_BY_TRACE = 4.0, 0.6
 """Log odds of an upright page from which on twelve lawful leads make a page an ECG that does not
 look like one to the network, and the likelihood that it gets."""
@@ -147,11 +156,12 @@ def _digitised(checked: CheckedPage, layouts: Mapping[str, float]) -> Digitised:
 def _others(traced: Digitised) -> dict[str, float]:
     """The complete layouts with as many rows as the traced one: 6x2 and 3x4+3 look alike where the
     leads are not named."""
-    own = [layout for layout in LAYOUTS if layout.name == traced.signal.layout]
+    complete = [layout for layout in LAYOUTS if layout.name in COMPLETE]
+    rows = [layout.count for layout in complete if layout.name == traced.signal.layout]
     return {
         layout.name: 1.0
-        for layout in LAYOUTS
-        if layout.name in COMPLETE and layout not in own and layout.count in [o.count for o in own]
+        for layout in complete
+        if layout.count in rows and layout.name != traced.signal.layout
     }
 
 
@@ -185,6 +195,9 @@ def verdict(checked: CheckedPage, traced: Digitised, by_trace: TurnByTrace) -> Q
     elif complete is False:
         layout = PARTIAL
         facts["leads"] = float(min(len(traced.rows.rows) or len(judged.rows), 11))
+    elif layout == PARTIAL and _layout_unknown(checked, traced):
+        del facts["leads"]  # neither the picture nor the trace says that leads are missing
+        facts["layout"] = max(p for n, p in checked.flat.layout.items() if n in COMPLETE)
     if _two_side_by_side(traced):
         facts["ecgs"] = 2.0
     if complete and _lawfulness(traced) > 1 - FLAT_LAWS / 2 and "uneven" in facts:
@@ -200,14 +213,14 @@ def verdict(checked: CheckedPage, traced: Digitised, by_trace: TurnByTrace) -> Q
         reasons=reasons,
         facts={name: round(value, 3) for name, value in facts.items()},
         layout=layout,
-        leads=int(facts["leads"]),
+        leads=int(facts.get("leads", judged.leads)),
     )
 
 
 def _orientation(by_picture: float, by_trace: TurnByTrace) -> dict[str, float]:
     """Return the facts about which way is up, by the networks and by the trace."""
     if by_trace.turn is None:
-        return {"orientation": max(by_picture, by_trace.log_odds)}
+        return {"orientation": max(by_picture, by_trace.log_odds or by_picture)}
     facts = {"orientation": min(by_picture, -by_trace.margin)}
     if by_trace.certain and by_trace.turn.mirrored:
         facts["mirrored"] = 1.0
@@ -224,17 +237,30 @@ def has_twelve_leads(traced: Digitised) -> bool | None:
         return False
     if rows.all_flat:
         return None
-    laws = rows.polarity.residuals
+    return obeys_laws(rows.polarity.residuals)
+
+
+def obeys_laws(laws: Residuals) -> bool | None:
+    """Tell whether leads stand where a complete page has them; None where that is not clear."""
     if math.isnan(laws.einthoven + laws.goldberger):
         return None
     if laws.goldberger_again < AGAIN and laws.goldberger < AGAIN:
         return False  # the limb leads go on through the second column
     apart = laws.einthoven + laws.goldberger
-    repeated = laws.einthoven_again < AGAIN < laws.goldberger
+    repeated = laws.einthoven_again < min(AGAIN, laws.goldberger - CLEARLY)
     headless = laws.goldberger_first < AGAIN < laws.einthoven  # begins with aVR, aVL and aVF
     if repeated or headless or apart > LAWLESS:
         return False
     return True if apart < LAWFUL else None
+
+
+def _layout_unknown(checked: CheckedPage, traced: Digitised) -> bool:
+    """Whether no trace could be followed on a page of several rows, and its picture may as well
+    show a complete layout as a part of one."""
+    part = checked.flat.layout[PARTIAL]
+    return (
+        not traced.rows.rows and len(checked.quality.rows) > FEWEST_ROWS and part < LIKELY_PARTIAL
+    )
 
 
 def _lawfulness(traced: Digitised) -> float:
@@ -271,7 +297,7 @@ def _flat_lines(traced: Digitised) -> tuple[Reason, ...]:
     if not flat:
         return ()
     lines = f"Lead {flat[0]} is a flat line" if len(flat) == 1 else _listed(flat)
-    advice = f"{lines}: less than {FLAT_MM:g} mm high. Check the electrodes."
+    advice = f"{lines}: less than {FLAT_MV:g} mV. Check the electrodes."
     return (Reason("flat", float(len(flat)), "leads", 1.0, advice, refuses=False),)
 
 
@@ -282,10 +308,12 @@ def _listed(names: tuple[str, ...]) -> str:
 def flat_leads(traced: Digitised) -> tuple[str, ...]:
     """Leads that were traced and are flat lines."""
     signal = traced.signal
+    limit = min(FLAT_MV, FLAT_MM / signal.millimetres_per_millivolt)
+    limit *= 1.0 if signal.gain_certain else ASSUMED_GAIN
     flat = []
     for lead, values, score in zip(LEADS, signal.millivolts, signal.scores, strict=True):
         there = values[np.isfinite(values)]
         if score >= TRACED and there.size:
-            height = float(np.ptp(there)) * signal.millimetres_per_millivolt
-            flat += [lead] if height < FLAT_MM else []
+            height = float(np.ptp(there))
+            flat += [lead] if height < limit else []
     return tuple(flat)

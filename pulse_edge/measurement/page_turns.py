@@ -16,6 +16,7 @@ import numpy as np
 
 from pulse_edge.common.arrays import Pixels
 from pulse_edge.measurement.digitise import Digitised, digitise
+from pulse_edge.measurement.layout import LAYOUTS
 from pulse_edge.page.page_turn import PageTurn
 from pulse_edge.page.rectify import Flat
 
@@ -24,6 +25,8 @@ HALF_TURN, MIRROR, UPSIDE_DOWN_MIRROR = (
     PageTurn(0, 0.0, mirrored=True),
     PageTurn(2, 0.0, mirrored=True),
 )
+COMPLETE = frozenset(layout.name for layout in LAYOUTS if not layout.partial)
+"""Layouts that show twelve leads; others obey no laws that could tell the turns apart."""
 BY_PULSE = 4.0
 """Log odds of a calibration pulse: upside down, none is found."""
 BY_LAWS, USUAL = 5.0, 0.9
@@ -44,6 +47,9 @@ have, for the page to be turned."""
 LAWFUL_MARGIN = 9.0
 """The same where the page as it stands obeys the laws. Upright recordings of LUDB and PTB-XL have
 up to 8.8 for another turn (1 in 700 above 6)."""
+STRICTLY, LAWLESS = 0.4, 1.35
+"""Sum of both residuals below which leads obey the laws, and above which they break them: then the
+laws alone tell two turns apart."""
 DOUBTFUL = 4.0
 """Log odds by which another turn must be likelier for the page to warn."""
 
@@ -71,8 +77,8 @@ def log_odds(traced: Digitised) -> float:
 
 
 def _by_laws(traced: Digitised) -> float:
-    laws = traced.rows.polarity.residuals.einthoven + traced.rows.polarity.residuals.goldberger
-    return 0.0 if math.isnan(laws) else max(BY_LAWS * (USUAL - laws), LEAST)
+    apart = _apart(traced)
+    return 0.0 if math.isnan(apart) else max(BY_LAWS * (USUAL - apart), LEAST)
 
 
 def turn_by_trace(
@@ -84,7 +90,7 @@ def turn_by_trace(
     """
     here = log_odds(traced)
     pulse = bool(traced.rows.pulse)
-    if not traced.signal.layout or traced.rows.all_flat:
+    if traced.signal.layout not in COMPLETE or traced.rows.all_flat:
         return TurnByTrace(here)
     if traced.rows.polarity.forward >= BACKWARD if pulse else here >= DOUBTED:
         return TurnByTrace(here)
@@ -92,16 +98,25 @@ def turn_by_trace(
     turns = (MIRROR,) if pulse else (HALF_TURN, MIRROR, UPSIDE_DOWN_MIRROR)
     mirrored = BY_NETWORK * (-flat.mirror if flat.sheet.mirrored else flat.mirror)
     mirrored = min(max(mirrored, -MOST_BY_NETWORK), MOST_BY_NETWORK)
-    tried = [
-        (log_odds(_traced(flat, page, turn, layouts, rows)) + mirrored * turn.mirrored, turn)
-        for turn in turns
-    ]
-    best, turn = max(tried, key=lambda t: t[0])
+    tried = []
+    for turn in turns:
+        other = _traced(flat, page, turn, layouts, rows)
+        tried.append((log_odds(other) + mirrored * turn.mirrored, turn, _apart(other)))
+    best, turn, apart = max(tried, key=lambda t: t[0])
     margin = best - here
     if margin < DOUBTFUL:
         return TurnByTrace(here)
     needed = LAWFUL_MARGIN if _by_laws(traced) > 0 else MARGIN
-    return TurnByTrace(here, turn, margin, certain=margin >= needed and best >= LIKELY)
+    likelier = margin >= needed and best >= LIKELY
+    next_best = sorted(odds for odds, _, _ in tried)[-2:][0] if len(tried) > 1 else here
+    by_laws = apart < STRICTLY and _apart(traced) > LAWLESS and best - next_best >= DOUBTFUL
+    return TurnByTrace(here, turn, margin, certain=likelier or by_laws)
+
+
+def _apart(traced: Digitised) -> float:
+    """Both residuals added up; NaN where unknown."""
+    laws = traced.rows.polarity.residuals
+    return laws.einthoven + laws.goldberger
 
 
 def _traced(

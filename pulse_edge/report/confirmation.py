@@ -150,6 +150,10 @@ class Confirmation:
     def __post_init__(self) -> None:
         if not self.reader.strip():
             raise UsageError("confirmation: the reader's name is empty. Give the name to print.")
+        if not any(map(str.isalpha, self.reader)):
+            raise UsageError(
+                "confirmation: the reader's name has no letter. Give the name to print."
+            )
         _check_line("reader's name", self.reader, MAX_READER)
         _check_length("conclusion", self.conclusion, MAX_TEXT)
         _check_length("comment", self.comment, MAX_COMMENT)

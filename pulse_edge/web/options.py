@@ -24,8 +24,9 @@ class Limits:
 
     upload_bytes: int = 64 << 20
     """Bytes of one request's body with files."""
-    form_bytes: int = 64 << 10
-    """Bytes of any other request's body."""
+    form_bytes: int = 1 << 20
+    """Bytes of any other request's body: a reader's form holds several texts of 20,000 characters,
+    and a letter outside ASCII takes nine bytes."""
     uploads: int = 64
     """Requests with files that are received at the same time; each takes disk and no memory."""
     streams: int = 64
@@ -55,7 +56,9 @@ class PhoneOptions:
     encrypted: bool = True
     """TLS with a certificate made here; False: plain HTTP, which others in the network can read."""
     limits: Limits = field(
-        default_factory=lambda: Limits(upload_bytes=32 << 20, uploads=8, streams=0, connections=64)
+        default_factory=lambda: Limits(
+            upload_bytes=32 << 20, form_bytes=64 << 10, uploads=8, streams=0, connections=64
+        )
     )
     """What phones may take of the server, all together."""
 

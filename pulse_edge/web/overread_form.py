@@ -12,13 +12,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from pulse_edge.common.text import printable
+from pulse_edge.errors import UsageError
 from pulse_edge.report.findings import STATEMENTS
 from pulse_edge.web.catalogue import N_
 
 Json = Mapping[str, Any]
 
-MAX_ADDED = 50
-"""Lines of added findings that are read."""
+CORRECTS = "corrects"
+"""Field of the form: number of the confirmation that it shows, 0 without one."""
+READ = "final"
+"""Field of the form: "yes" where the reader has read the ECG."""
 
 
 @dataclass(frozen=True)
@@ -166,6 +169,18 @@ def confirmation(fields: Mapping[str, str], report: Json) -> dict[str, Any]:
     return value
 
 
+def check_read(fields: Mapping[str, str]) -> None:
+    """Raise UsageError unless the reader says that they have read the ECG."""
+    if fields.get(READ) != "yes":
+        raise UsageError("confirmation: read the ECG yourself first, and say so in the form.")
+
+
+def corrected(fields: Mapping[str, str]) -> int:
+    """Return the number of the confirmation that the form showed; 0: none."""
+    number = fields.get(CORRECTS, "")
+    return int(number) if number.isdecimal() and len(number) < 10 else 0
+
+
 def _finding(fields: Mapping[str, str], finding: Json) -> dict[str, Any] | None:
     statement, software = finding["statement"], finding["verdict"]
     choice = fields.get(f"finding-{statement}", "")
@@ -179,21 +194,26 @@ def _finding(fields: Mapping[str, str], finding: Json) -> dict[str, Any] | None:
 
 
 def _text(fields: Mapping[str, str], number: int, original: str) -> dict[str, Any] | None:
-    """Return the decision about a text; an edited text is a change even where "agree" is chosen."""
+    """Return the decision about a text; an edited text is a change even where "agree" is chosen.
+
+    A text that was emptied is one too, which has no sense: what takes the confirmation refuses it.
+    """
     decision = fields.get(f"text-{number}", "")
-    edited = _unix(fields.get(f"edited-{number}", original)).strip()
+    shown = printable(original).strip()
+    edited = _unix(fields.get(f"edited-{number}", shown)).strip()
+    differs = edited != shown
     if not decision:
         return None
     if decision == "rejected":
         return {"answer": number, "decision": "rejected"}
-    if edited != printable(original).strip():
+    if differs:
         return {"answer": number, "decision": "changed", "text": edited}
     return {"answer": number, "decision": "agreed"}
 
 
 def _added(lines: str) -> Iterator[dict[str, Any]]:
     """Yield the findings that the reader added, a line each; those of the fixed list by their key."""
-    for line in _unix(lines).splitlines()[:MAX_ADDED]:
+    for line in _unix(lines).splitlines():
         name = " ".join(line.split())
         if key := _KEYS.get(name.casefold()):
             yield {"statement": key, "verdict": "present"}

@@ -110,15 +110,14 @@ class Pages:
         fields = await _fields(request)
         if reading.report is None:
             raise HTTPException(409, f"{reading.name}: has no reading to confirm yet.")
-        if fields.get("final") != "yes":
-            problem = "Say that you have read the ECG yourself: tick the box above the button."
-            return self._reading(request, reading, fields, problem=problem)
         try:
-            await self._service.confirm(
-                reading.id, overread_form.confirmation(fields, reading.report)
-            )
+            decided = overread_form.confirmation(fields, reading.report)
+            overread_form.check_read(fields)
+            corrects = overread_form.corrected(fields)
+            await self._service.confirm(reading.id, decided, corrects=corrects)
         except PulseEdgeError as e:
-            return self._reading(request, reading, fields, problem=str(e))
+            present = await self._find(request)
+            return self._reading(request, present, fields, problem=str(e))
         return self._back(request, reading, "#confirm")
 
     # --- helpers ----------------------------------------------------------------------------------

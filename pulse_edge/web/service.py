@@ -216,15 +216,22 @@ class Service:
         await self.work.stop(id)
         self.work.watchers.changed(id)
 
-    async def confirm(self, id: str, confirmation: dict[str, Any]) -> None:
-        """Join what a reader decided to the report, and log it; a later one corrects the first.
+    async def confirm(self, id: str, confirmation: dict[str, Any], *, corrects: int = 0) -> None:
+        """Join what a reader decided to the report, and log it.
 
-        Raises KeyError, UsageError, and AuditLogError where the log cannot be read.
+        `corrects`: number of the confirmation that the reader has seen and corrects; 0: there was
+        none. Raises KeyError, UsageError, also where another reader was faster, and AuditLogError
+        where the log cannot be read.
         """
         async with self._confirming:
             reading = await self.reading(id)
             if reading.report is None:
                 raise UsageError("the page has no answer that could be confirmed.")
+            if (last := reading.confirmation or {}).get("number", 0) != corrects:
+                raise UsageError(
+                    f"the page was confirmed meanwhile, by {one_line(last.get('reader', ''))}. "
+                    "Look at that confirmation; if yours is to replace it, confirm once more."
+                )
             report = confirmed_json(reading.report, confirmation)
             fields = await self.work.in_log(ConfirmationLogger(self.work.audit_log).fields, report)
             key = f"{id}/confirmation/{report['confirmation']['number']}"

@@ -99,3 +99,9 @@ def test_what_is_no_confirmation_is_refused_with_the_field(
 @pytest.mark.parametrize("name", ["Др Иванова", "佐藤 健", "د. ليلى", "N'Diaye-Müller"])
 def test_reader_may_have_a_name_of_any_alphabet(name: str) -> None:
     assert Confirmation(name).reader == name
+
+
+@pytest.mark.parametrize("name", ["\u3164", "\u200d", "...", "\u2800", "123"])
+def test_reader_without_a_letter_has_no_name(name: str) -> None:
+    with pytest.raises(UsageError, match="reader's name"):
+        Confirmation(name)

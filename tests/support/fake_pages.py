@@ -227,7 +227,7 @@ class FakeService:
         self.calls.append(("remove", id))
         del self.stored[id]
 
-    async def confirm(self, id: str, confirmation: dict[str, Any]) -> None:
+    async def confirm(self, id: str, confirmation: dict[str, Any], *, corrects: int = 0) -> None:
         if not confirmation["reader"]:
             raise UsageError("confirmation: the reader's name is empty. Give the name to print.")
         self.calls.append(("confirm", id, json.dumps(confirmation)))

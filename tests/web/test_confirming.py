@@ -22,8 +22,9 @@ def test_documents_of_a_served_page_say_who_confirmed_it(tmp_path: Path) -> None
             page = browser.get(f"/r/{id}").text
             csrf = page.partition('name="csrf" value="')[2].partition('"')[0]
             form = {"csrf": csrf, "reader": "Dr Diallo", "text-0": "agreed", "final": "yes"}
-            for name in ("Dr Diallo", "Dr B"):
-                answer = browser.post(f"/r/{id}/confirm", data={**form, "reader": name})
+            for number, name in enumerate(("Dr Diallo", "Dr B")):
+                form |= {"reader": name, "corrects": str(number)}
+                answer = browser.post(f"/r/{id}/confirm", data=form)
                 assert answer.status_code == 303, answer.text
         with server.program() as client:
             said = json.loads(client.get(f"/r/{id}/report.json").text)

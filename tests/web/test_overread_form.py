@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from pulse_edge.errors import UsageError
+from pulse_edge.report.confirmation import MAX_ITEMS, Confirmation
 from pulse_edge.web.overread_form import confirmation, overread_form
 
 
@@ -84,6 +86,13 @@ def test_a_text_that_is_the_same_is_agreed_with() -> None:
     assert sent["texts"] == [{"answer": 0, "decision": "agreed"}]
 
 
+@pytest.mark.parametrize("decision", ["changed", "agreed"])
+def test_a_text_that_was_emptied_is_not_agreed_with(decision: str) -> None:
+    sent = decided(text_0=decision, edited_0=" ", reader="Dr Diallo")
+    with pytest.raises(UsageError, match="lacks an edited version"):
+        Confirmation.from_json(sent)
+
+
 def test_a_rejected_text_carries_no_edits() -> None:
     sent = decided(text_0="rejected", edited_0="Something else.")
     assert sent["texts"] == [{"answer": 0, "decision": "rejected"}]
@@ -95,6 +104,12 @@ def test_each_line_adds_a_finding() -> None:
         {"name": "lead reversal", "verdict": "present"},
         {"name": "old infarct", "verdict": "present"},
     ]
+
+
+def test_too_many_lines_are_refused_instead_of_shortened() -> None:
+    sent = decided(added="\n".join(map(str, range(MAX_ITEMS + 1))), reader="Dr Diallo")
+    with pytest.raises(UsageError, match=f"{MAX_ITEMS} is the limit"):
+        Confirmation.from_json(sent)
 
 
 def test_a_reading_can_be_rejected_as_a_whole() -> None:

@@ -311,7 +311,9 @@ def test_an_answer_that_cannot_be_logged_is_not_shown_until_it_can(
             (id,) = await service.submit(b"1", "page", source="local")
             while service.about()["log_error"] is None:
                 await asyncio.sleep(0.01)
-            assert (await service.reading(id)).report is None
+            spoken = await service.reading(id)
+            assert (spoken.state, spoken.report) == ("reading", None)
+            assert spoken.text == "Answer 1."  # it was seen as it came, and does not vanish
             full[0] = False
             assert (await settled(service, id)).text == "Answer 1."
             assert service.about()["log_error"] is None
@@ -358,7 +360,9 @@ def test_a_later_confirmation_corrects_the_first(tmp_path: Path) -> None:
         async with serving(tmp_path) as (service, _pages, _model):
             (id,) = await service.submit(b"1", "page", source="local")
             await settled(service, id)
-            await asyncio.gather(service.confirm(id, AGREED), service.confirm(id, REJECTED))
+            await asyncio.gather(
+                service.confirm(id, AGREED), service.confirm(id, REJECTED, corrects=1)
+            )
             reading = await service.reading(id)
             assert reading.confirmation is not None
             assert reading.confirmation["number"] == 2
@@ -367,6 +371,23 @@ def test_a_later_confirmation_corrects_the_first(tmp_path: Path) -> None:
     run(test)
     _answer, first, second = AuditLog(tmp_path / "audit-log").entries()
     assert second.fields["corrects"] == first.hash
+
+
+def test_a_confirmation_that_the_reader_has_not_seen_is_not_replaced(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with serving(tmp_path) as (service, _pages, _model):
+            (id,) = await service.submit(b"1", "page", source="local")
+            await settled(service, id)
+            await service.confirm(id, AGREED)
+            for corrects in (0, 2):
+                with pytest.raises(UsageError, match="confirmed meanwhile, by Dr Amina"):
+                    await service.confirm(id, REJECTED, corrects=corrects)
+            reading = await service.reading(id)
+            assert reading.confirmation is not None
+            assert reading.confirmation["overall"] == "agreed"
+
+    run(test)
+    assert len(list(AuditLog(tmp_path / "audit-log").entries())) == 2
 
 
 def test_what_is_no_confirmation_changes_nothing(tmp_path: Path) -> None:
