@@ -172,7 +172,7 @@ def reading_view(reading: Reading) -> ReadingView:
     in_rows = {id(check) for row in rows for check in row.checks}
     return ReadingView(
         reading=reading,
-        notice=tuple(report.get("notice", "").splitlines()),
+        notice=tuple(report["notice"].splitlines()) if report else tuple(reading.notices),
         contradictions=tuple(c["text"] for c in report.get("contradictions", ())),
         advice=tuple(map(_advice, (reading.admission or {}).get("reasons", ()))),
         rows=rows,

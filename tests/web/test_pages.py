@@ -288,6 +288,24 @@ def test_a_confirmation_that_is_not_complete_comes_back_as_it_was(service, brows
     assert service.calls == []
 
 
+def test_what_must_be_read_first_is_there_before_the_text_is_whole(service, browser) -> None:
+    first = ("DEMONSTRATION KIT - NOT FOR PATIENTS",)
+    service.stored["reading"] = replace(service.stored["reading"], notices=first)
+    page = browser.get("/r/reading").text
+    assert page.index(first[0]) < page.index("data-stream")
+
+
+def test_a_reading_can_be_stopped_while_it_waits_or_is_read(browser) -> None:
+    for state in ("waiting", "reading"):
+        assert f'action="/r/{state}/stop"' in browser.get(f"/r/{state}").text
+
+
+def test_an_answer_to_a_question_shows_how_far_it_is(service: FakeService, browser) -> None:
+    progress = service.stored["reading"].progress
+    service.stored["usable"] = replace(service.stored["usable"], progress=progress)
+    assert "Writing the text about 41 s left" in words(browser.get("/r/usable").text)
+
+
 def test_the_history_is_sorted_by_day_and_can_be_searched(service: FakeService, browser) -> None:
     other = replace(
         service.stored["done"], id="old", name="clinic.png", created="2026-11-20T12:00:00Z"
