@@ -186,6 +186,12 @@ def test_names_and_texts_of_others_stay_text(service: FakeService, browser) -> N
         assert "\u202e" not in page
 
 
+def test_a_page_says_why_its_answer_cannot_be_logged(service, browser, monkeypatch) -> None:
+    facts = {**service.about(), "log_error": "entries.log: the disk is full."}
+    monkeypatch.setattr(service, "about", lambda: facts)
+    assert "the disk is full" in words(browser.get("/r/reading").text)
+
+
 def test_a_refused_picture_shows_the_one_thing_to_do_better_first(browser) -> None:
     page = browser.get("/r/refused").text
     text = words(page)
