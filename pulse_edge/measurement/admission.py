@@ -53,6 +53,9 @@ Complete pages have 0.56 and more, single columns that were taken for two up to 
 FLAT_MM, FLAT_MV = 1.0, 0.1
 """Height from the lowest to the highest point below which a lead is a flat line, on the paper and in
 the heart: the columns of 516 recordings have 0.15 mV and more."""
+ASSUMED_GAIN = 0.6
+"""By what these heights are multiplied where no calibration pulse shows the gain: it may be half of
+the assumed one."""
 TRACED = 0.9
 """Share of a lead that must be traced for it to count as a flat line."""
 FEWEST_ROWS = 3
@@ -305,11 +308,12 @@ def _listed(names: tuple[str, ...]) -> str:
 def flat_leads(traced: Digitised) -> tuple[str, ...]:
     """Leads that were traced and are flat lines."""
     signal = traced.signal
+    limit = min(FLAT_MV, FLAT_MM / signal.millimetres_per_millivolt)
+    limit *= 1.0 if signal.gain_certain else ASSUMED_GAIN
     flat = []
     for lead, values, score in zip(LEADS, signal.millivolts, signal.scores, strict=True):
         there = values[np.isfinite(values)]
         if score >= TRACED and there.size:
             height = float(np.ptp(there))
-            level = height < min(FLAT_MV, FLAT_MM / signal.millimetres_per_millivolt)
-            flat += [lead] if level else []
+            flat += [lead] if height < limit else []
     return tuple(flat)

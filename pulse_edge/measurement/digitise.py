@@ -22,6 +22,7 @@ from pulse_edge.measurement.layout import LAYOUTS, Layout, fitting
 from pulse_edge.measurement.pulse import MILLIVOLTS, SECONDS, Pulse, find_pulses
 from pulse_edge.measurement.rows import traced_rows
 from pulse_edge.measurement.signal import LEADS, SAMPLES_PER_SECOND, LeadPath, TracedSignal
+from pulse_edge.measurement.tilt import levelled, tilt_of
 from pulse_edge.measurement.tracing import Line
 from pulse_edge.measurement.trust import reported
 
@@ -85,10 +86,14 @@ def digitise(
         size = round(page.shape[1] * shrink), round(page.shape[0] * shrink)
         page = np.asarray(cv2.resize(page, size, interpolation=cv2.INTER_AREA), np.uint8)
         across, down = across * shrink, down * shrink
-    grid = find_grid(page, across, down) if has_grid else even(across, down)
+    grid = even(across, down)
+    if has_grid:
+        page, grid = find_grid(page, across, down)
     ink = without_frame(find_ink(page, grid, has_grid=has_grid))
     lines = traced_rows(ink, [y * shrink for y in rows], {layout.count for layout in LAYOUTS})
     pulses = find_pulses(lines, across, down)
+    if not has_grid:
+        grid = levelled(grid, tilt_of(lines, pulses), page.shape[1], page.shape[0])
     if not lines and len(rows) > 1:
         return nothing(
             "No trace could be told from the grid, whose lines are as dark as the trace."
@@ -353,7 +358,7 @@ def _plotted(line: Line, grid: GridMap, span: tuple[int, int], bars: list[Bar]) 
     )  # a pen's nib reaches that far beyond where its centre began and ended
     ends = np.interp([span[0] - 0.5, span[1] - 0.5], place, x)
     height = np.where(np.isfinite(traced), -y, np.nan).astype(np.float32)
-    return Plot(x, height, ends[0] + cap, ends[1] - cap, np.stack([place, pen], axis=1))
+    return Plot(x, height, ends[0] + cap, ends[1] - cap, np.stack(grid.before(place, pen), axis=1))
 
 
 def _signal(plots: list[Plot], layout: Layout, scale: Scale, shrink: float) -> TracedSignal:

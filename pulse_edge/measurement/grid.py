@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -19,11 +19,12 @@ import numpy.typing as npt
 Float = npt.NDArray[np.float32]
 Complex = npt.NDArray[np.complex64]
 Mask = npt.NDArray[np.bool_]
+Pixels = npt.NDArray[np.uint8]
 
 FINE = 2.0
 """Pixels per millimetre at which lines 5 mm apart are followed."""
 SPACING_MM = 5.0
-WINDOW_MM = 4.0
+WINDOW_MM = 6.0
 """Sigma of the window over which the phase is smoothed."""
 NODE_MM = 1.5
 """Distance of the places for which a phase is kept."""
@@ -32,12 +33,18 @@ CLEAR = 2.5
 EVEN_MM = 0.2
 """Three quarters of the page lie as near as that to where an even grid would have them: then it is
 even."""
+STRAIGHT_MM = 0.1
+"""A page whose grid lies as near as that to an even one everywhere is straight."""
+COLOURED = 3.5
+"""The same for lines that are told from ink by their colour."""
 COARSE_MM = 7.0
 """Sigma of the window over which phases are smoothed to be unwrapped."""
 CROWDED = 0.05
 """Share of the page that is as dark as ink from which on the grid may be as dark."""
 _BESIDE = (0.68, 1.6)
 """Periods over that of the lines at which no grid has a wave."""
+VISIBLE = 0.3
+"""Amplitude over that of the clearest tenth of a page from which on lines are to be seen."""
 _FAINT = 0.3
 """Share of the usual amplitude below which a place takes its phase from its neighbours."""
 
@@ -55,6 +62,9 @@ class GridMap:
     shift: Float
     """(2, h, w) millimetres that the grid is moved right and down at each node; all zero on an even
     page."""
+    origin: Float | None = None
+    """(2, h, w) pixels right and down from a node to where it lay before the page was straightened;
+    None for a page that was not."""
 
     def millimetres(self, x: Float, y: Float) -> tuple[Float, Float]:
         """Millimetres to the right and down of points given in pixels."""
@@ -66,6 +76,16 @@ class GridMap:
             np.asarray(x / self.across - moved[0], np.float32),
             np.asarray(y / self.down - moved[1], np.float32),
         )
+
+    def before(self, x: Float, y: Float) -> tuple[Float, Float]:
+        """Pixels right and down of points on the page before it was straightened."""
+        if self.origin is None:
+            return x, y
+        moved = [
+            _sampled(field, (x + 0.5) / self.node[0] - 0.5, (y + 0.5) / self.node[1] - 0.5)
+            for field in self.origin
+        ]
+        return np.asarray(x + moved[0], np.float32), np.asarray(y + moved[1], np.float32)
 
     def lines(self, shape: tuple[int, int], half_mm: float) -> tuple[Mask, Mask]:
         """Where (H, W) the upright and the level 5 mm lines lie, `half_mm` to either side."""
@@ -79,25 +99,77 @@ class GridMap:
         return stripes[0], stripes[1]
 
 
-def even(across: float, down: float) -> GridMap:
-    """The map of a page whose grid is even, or has none."""
-    return GridMap(across, down, (1.0, 1.0), np.zeros((2, 2, 2), np.float32))
+@dataclass(frozen=True, eq=False)
+class Shades:
+    """What the lines of a grid are looked for in, (H, W) each."""
+
+    dark: Float
+    """How dark the page is in its darkest channel, 0..1."""
+    tint: Float
+    """How much darker that channel is than the brightest one: ink has hardly any of it."""
+    trace: Mask
+    """What is trace or print for certain."""
 
 
-def follow_grid(dark: Float, trace: Mask, across: float, down: float) -> GridMap:
-    """Follow the grid of a page, given how dark it is (H, W); the map is even where no lines are to
-    be seen.
+def even(across: float, down: float, right: float = 0.0, below: float = 0.0) -> GridMap:
+    """The map of a page whose grid is even, or has none; its lines are moved by millimetres."""
+    shift = np.broadcast_to(np.array([right, below], np.float32).reshape(2, 1, 1), (2, 2, 2))
+    return GridMap(across, down, (1.0, 1.0), shift)
 
-    What is `trace` (H, W) or print is left out, so that it does not draw the lines towards itself.
-    Lines 5 mm apart are followed where there are any, as they cannot be taken for their neighbours,
-    else those 1 mm apart.
+
+def straightened(page: Pixels, grid: GridMap) -> tuple[Pixels, GridMap]:
+    """Draw a bent page (H, W, 3) as if its grid were even, and give the map of the new picture.
+
+    On a bent sheet a spike leans over: then one column of pixels holds a part of it only, and the
+    trace in it has several values. A page whose grid is even to STRAIGHT_MM is returned as it is.
     """
-    free = cv2.dilate(trace.astype(np.uint8), np.ones((5, 5), np.uint8)) == 0
+    usual = np.median(grid.shift, axis=(1, 2), keepdims=True)
+    rest = grid.shift - usual
+    if float(np.abs(rest).max()) < STRAIGHT_MM:
+        return page, grid
+    rows, columns = rest.shape[1:]
+    nodes = np.stack(np.meshgrid(np.arange(columns), np.arange(rows))).astype(np.float32)
+    rest = rest * np.array([grid.across, grid.down], np.float32).reshape(2, 1, 1)
+    step = np.array(grid.node, np.float32).reshape(2, 1, 1)
+    origin = np.zeros_like(rest)
+    for _ in range(12):  # the point x of the even page lies where x + shift(there) is
+        origin = _at_nodes(rest, (nodes + origin / step).astype(np.float32))
+    size = page.shape[1], page.shape[0]
+    x, y = (cv2.resize(field, size, interpolation=cv2.INTER_CUBIC) for field in origin)
+    x += np.arange(size[0], dtype=np.float32)
+    y += np.arange(size[1], dtype=np.float32)[:, None]
+    flat = cv2.remap(page, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    even_shift = np.broadcast_to(usual, rest.shape).astype(np.float32)
+    return np.asarray(flat, np.uint8), replace(grid, shift=even_shift, origin=origin)
+
+
+def _at_nodes(field: Float, place: Float) -> Float:
+    """A field (2, h, w) at places (2, h, w) given in nodes."""
+    x, y = place
+    parts = [
+        cv2.remap(part, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) for part in field
+    ]
+    return np.stack(parts).astype(np.float32)
+
+
+def follow_grid(shades: Shades, across: float, down: float) -> GridMap:
+    """Follow the grid of a page; the map is even where no lines are to be seen.
+
+    Lines 5 mm apart are followed where there are any, as they cannot be taken for their neighbours,
+    else those 1 mm apart. Upright limbs of the trace would draw the lines of a grid towards
+    themselves: by 0.1 mm in photographs. So a coloured grid is followed by its colour alone; with
+    any other, what is trace or print is left out.
+    """
+    every = np.ones_like(shades.trace)
+    free = cv2.dilate(shades.trace.astype(np.uint8), np.ones((5, 5), np.uint8)) == 0
     ways = [free]
-    if float(trace[::2, ::2].mean()) > CROWDED:  # perhaps what is so dark are the lines of the grid
-        ways.append(np.ones_like(free))
+    if float(shades.trace[::2, ::2].mean()) > CROWDED:  # perhaps the lines of the grid are so dark
+        ways.append(every)
     for spacing, finest in ((SPACING_MM, FINE), (1.0, 3.5 * FINE)):
-        tried = [_followed(dark, way, across, down, (spacing, finest)) for way in ways]
+        coloured = _followed(shades.tint, every, across, down, (spacing, finest))
+        if coloured is not None and coloured[1] > COLOURED:
+            return coloured[0]
+        tried = [_followed(shades.dark, way, across, down, (spacing, finest)) for way in ways]
         best = max((t for t in tried if t is not None), key=lambda t: t[1], default=None)
         if best is not None:
             return best[0]
@@ -105,7 +177,11 @@ def follow_grid(dark: Float, trace: Mask, across: float, down: float) -> GridMap
 
 
 def _followed(
-    dark: Float, free: Mask, across: float, down: float, lines: tuple[float, float]
+    dark: Float,
+    free: Mask,
+    across: float,
+    down: float,
+    lines: tuple[float, float],
 ) -> tuple[GridMap, float] | None:
     """The map by lines of a spacing (mm) at so many pixels per mm, and how clear they are; None
     where they are not clear.
@@ -139,26 +215,33 @@ def _followed(
         if clear_by[-1] < CLEAR:
             return None
         shift = _phase(wave) / np.float32(2 * np.pi) * np.float32(spacing)
-        fields.append(_straightened(shift, np.abs(wave)))
+        fields.append(_settled(shift, np.abs(wave)))
     steps = dark.shape[1] / nodes[0], dark.shape[0] / nodes[1]
     return GridMap(across, down, steps, np.stack(fields).astype(np.float32)), min(clear_by)
 
 
-def _straightened(field: Float, strength: Float) -> Float:
+def _settled(field: Float, strength: Float) -> Float:
     """The plane through a field of shifts (h, w) in mm where it is one but for noise, else the
-    field."""
+    field; where no lines are to be seen, as in a header, it goes on from its neighbours."""
     y, x = (v.ravel() for v in np.indices(field.shape, dtype=np.float64))
     terms = np.stack([np.ones_like(x), x / x.max() - 0.5, y / y.max() - 0.5], axis=1)
-    values, weight = field.ravel().astype(np.float64), strength.ravel().astype(np.float64)
-    plane = np.full_like(values, np.median(values))
+    values = field.ravel().astype(np.float64)
+    clear = strength > VISIBLE * float(np.quantile(strength, 0.9))
+    weight = np.where(clear, strength, 0).ravel().astype(np.float64)
+    plane = np.full_like(values, np.median(values[clear.ravel()]))
     for _ in range(8):
         rest = np.abs(values - plane)
-        pull = weight / (1 + (rest / (2 * np.median(rest) + 1e-6)) ** 2)
+        pull = weight / (1 + (rest / (2 * np.median(rest[clear.ravel()]) + 1e-6)) ** 2)
         plane = terms @ np.linalg.solve(
             terms.T @ (terms * pull[:, None]), terms.T @ (pull * values)
         )
-    off = np.quantile(np.abs(values - plane), 0.75)
-    return np.asarray(plane.reshape(field.shape) if off < EVEN_MM else field, np.float32)
+    flat = plane.reshape(field.shape).astype(np.float32)
+    rest = field - flat
+    if np.quantile(np.abs(rest[clear]), 0.75) < EVEN_MM:
+        return flat
+    near = cv2.GaussianBlur(clear.astype(np.float32), (0, 0), COARSE_MM / NODE_MM)
+    mean = cv2.GaussianBlur(np.where(clear, rest, 0), (0, 0), COARSE_MM / NODE_MM)
+    return np.asarray(flat + np.where(clear, rest, mean / np.maximum(near, 0.2)), np.float32)
 
 
 def _demodulated(dark: Float, axis: int, period: float, nodes: tuple[int, int]) -> Complex:

@@ -16,7 +16,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pulse_edge.measurement.grid import GridMap, follow_grid
+from pulse_edge.measurement.darkness import brightest, darkest, darkness
+from pulse_edge.measurement.grid import SPACING_MM, GridMap, Shades, follow_grid, straightened
 
 Pixels = npt.NDArray[np.uint8]
 Float = npt.NDArray[np.float32]
@@ -29,6 +30,12 @@ STRIPE_MM = 0.35
 line."""
 STEEP_MM = 0.8
 """A stroke that is as high on either side of a line goes on behind it."""
+LINE_MM = 0.6
+"""Half the width of the stripe in which the darkness of a line is measured."""
+RUN_MM = 24.0
+"""Length over which it is: more than a trace runs along a line."""
+MARGIN = 0.08
+"""By how much of solid ink a pixel on a line is darker than the line at least."""
 SOLID = 0.994
 """Quantile of depth that is solid ink: of traces and letters together a page has some hundredths."""
 CERTAIN = 0.75
@@ -98,8 +105,12 @@ def find_ink(page: Pixels, grid: GridMap, *, has_grid: bool = True) -> Ink:
     floor = _floor(depth[~lines], solid)
     drawn, dark = _drawn(depth, lines, solid)
     if drawn > COMPETING * solid or dark:
-        plain = _without_tint(page, depth, lines, solid)
-        if plain is not None:
+        tint = _tint(page, depth, lines, solid)
+        if tint is not None and not dark:
+            cover = _above_lines(depth, grid, floor, solid)
+            return Ink(cover, upright, level, False, grid.across, grid.down)
+        if tint is not None:
+            plain = _without_tint(depth, tint)
             solid = max(0.7 * solid, float(np.quantile(plain[::2, ::2], SOLID)))
             cover = _cover(plain, _floor(plain, solid), solid)
             return Ink(cover, upright, level, False, grid.across, grid.down)
@@ -114,12 +125,14 @@ def find_ink(page: Pixels, grid: GridMap, *, has_grid: bool = True) -> Ink:
     return Ink(cover, None, None, False, grid.across, grid.down)
 
 
-def find_grid(page: Pixels, across: float, down: float) -> GridMap:
-    """Follow the grid of a page (H, W, 3); `across` and `down` are its mean pixels per mm."""
+def find_grid(page: Pixels, across: float, down: float) -> tuple[Pixels, GridMap]:
+    """Follow the grid of a page (H, W, 3), draw the page straight, and give the map of that;
+    `across` and `down` are mean pixels per mm."""
     mm = (across * down) ** 0.5
-    bright = darkness(brightest(page), mm)
+    dark, bright = darkness(darkest(page), mm), darkness(brightest(page), mm)
     solid = max(float(np.quantile(bright[::2, ::2], SOLID)), 2 * FAINTEST)
-    return follow_grid(darkness(darkest(page), mm), bright > CERTAIN * solid, across, down)
+    shades = Shades(dark, np.maximum(dark - bright, 0), bright > CERTAIN * solid)
+    return straightened(page, follow_grid(shades, across, down))
 
 
 def without_frame(ink: Ink) -> Ink:
@@ -156,13 +169,68 @@ def _bridged(cover: Float, level: Mask, down: float) -> Float:
     return np.asarray(np.where(level, np.maximum(cover, over), cover), np.float32)
 
 
-def _without_tint(page: Pixels, depth: Float, lines: Mask, solid: float) -> Float | None:
-    """Take the colour of the grid out of the depth (H, W); None where the grid is as neutral as the
-    ink.
+def _above_lines(depth: Float, grid: GridMap, floor: float, solid: float) -> Float:
+    """The cover (H, W) by what is darker than the line of the grid under it.
+
+    Taking the colour of the grid out of a photograph cuts a steep stroke where it crosses a line:
+    JPEG has spread the colour over the stroke. A line is as dark along all its length.
+    """
+    under = _line_depth(depth, grid)
+    raised = np.clip(under + MARGIN * solid, floor, PALE * solid).astype(np.float32)
+    raw = np.clip((depth - raised) / np.maximum(solid - raised, 1e-3), 0, 1)
+    return np.asarray(np.where(under > 0, raw, _cover(depth, raised, solid)), np.float32)
+
+
+def _line_depth(depth: Float, grid: GridMap) -> Float:
+    """How dark the line of the grid is that a pixel (H, W) lies on: the median along the line over
+    RUN_MM; 0 between the lines.
+
+    Where a trace crosses a line, the median is that of the line alone.
+    """
+    out = np.zeros_like(depth)
+    for axis, scale in ((1, grid.across), (0, grid.down)):
+        across = depth if axis == 1 else np.ascontiguousarray(depth.T)
+        shift = float(np.median(grid.shift[1 - axis]))
+        width = across.shape[1]
+        first = np.ceil(-shift / SPACING_MM) * SPACING_MM + shift
+        centres = np.arange(first * scale, width, SPACING_MM * scale)
+        reach = round(LINE_MM * scale)
+        columns = np.round(centres).astype(int)[:, None] + np.arange(-reach, reach + 1)
+        columns = np.unique(np.clip(columns, 0, width - 1))
+        step = max(2, round(scale))
+        size = len(columns), max(1, len(across) // step)
+        blocks = cv2.resize(
+            np.ascontiguousarray(across[:, columns]), size, interpolation=cv2.INTER_AREA
+        )
+        blocks = cv2.dilate(blocks, np.ones((1, 3), np.uint8))
+        half = max(1, round(RUN_MM * scale / step / 2))
+        padded = np.pad(blocks, ((half, half), (0, 0)), mode="reflect")
+        usual = np.median(
+            np.lib.stride_tricks.sliding_window_view(padded, 2 * half + 1, axis=0), axis=2
+        )
+        usual = cv2.resize(
+            usual.astype(np.float32), (len(columns), len(across)), interpolation=cv2.INTER_LINEAR
+        )
+        target = out if axis == 1 else out.T
+        target[:, columns] = np.maximum(target[:, columns], usual)
+    return out
+
+
+@dataclass(frozen=True, eq=False)
+class _Tint:
+    """The colour of a grid."""
+
+    along: Float
+    """(H, W) how much each pixel has of it."""
+    share: float
+    """Depth that vanishes with each share of it."""
+
+
+def _tint(page: Pixels, depth: Float, lines: Mask, solid: float) -> _Tint | None:
+    """Measure the colour of the grid; None where the grid is as neutral as the ink.
 
     In a photograph of a red grid its lines are nearly as dark as the trace, and coloured. The
-    darkness of a pixel in the three channels is ink plus grid, each in its own colour; what is grid
-    comes off.
+    darkness of a pixel in the three channels is ink plus grid, each in its own colour.
     """
     mm = max(2.0, depth.shape[1] / 300)
     colours = np.stack([darkness(channel, mm) for channel in cv2.split(np.ascontiguousarray(page))])
@@ -180,8 +248,12 @@ def _without_tint(page: Pixels, depth: Float, lines: Mask, solid: float) -> Floa
     along = np.tensordot(tint / strength, colours - colours.mean(axis=0) * ink[:, None, None], 1)
     along = cv2.blur(along.astype(np.float32), (3, 3))
     ratio = depth[on_grid] / np.maximum(along[on_grid], 1e-3)
-    share = min(float(np.quantile(ratio, MOST_LINES)), TINT)
-    return np.asarray(np.maximum(depth - share * np.maximum(along, 0), 0), np.float32)
+    return _Tint(along, min(float(np.quantile(ratio, MOST_LINES)), TINT))
+
+
+def _without_tint(depth: Float, tint: _Tint) -> Float:
+    """Take the colour of the grid out of the depth (H, W)."""
+    return np.asarray(np.maximum(depth - tint.share * np.maximum(tint.along, 0), 0), np.float32)
 
 
 def _drawn(depth: Float, lines: Mask, solid: float) -> tuple[float, bool]:
@@ -194,32 +266,6 @@ def _drawn(depth: Float, lines: Mask, solid: float) -> tuple[float, bool]:
     if pale.size <= 0.35 * every.size:
         return 0.0, False
     return min(float(np.quantile(pale, 0.9)), PALE * solid), False
-
-
-def brightest(page: Pixels) -> Pixels:
-    """Give the largest channel (H, W) of a page (H, W, 3)."""
-    red, green, blue = cv2.split(np.ascontiguousarray(page))
-    return np.asarray(cv2.max(cv2.max(red, green), blue), np.uint8)
-
-
-def darkest(page: Pixels) -> Pixels:
-    """Give the smallest channel (H, W) of a page (H, W, 3)."""
-    red, green, blue = cv2.split(np.ascontiguousarray(page))
-    return np.asarray(cv2.min(cv2.min(red, green), blue), np.uint8)
-
-
-def darkness(grey: Pixels, mm: float) -> Float:
-    """Give how much darker each pixel (H, W) is than the paper round it, 0..1; `mm` in pixels."""
-    small = max(1, int(mm / 2))
-    size = max(1, grey.shape[1] // small), max(1, grey.shape[0] // small)
-    peak = cv2.dilate(grey, np.ones((small | 1,) * 2, np.uint8)) if small > 1 else grey
-    paper = cv2.resize(peak, size, interpolation=cv2.INTER_NEAREST)
-    step = mm / small
-    paper = cv2.blur(
-        cv2.dilate(paper, np.ones((_odd(2.5 * step),) * 2, np.uint8)), (_odd(6 * step),) * 2
-    )
-    paper = cv2.resize(paper, (grey.shape[1], grey.shape[0]), interpolation=cv2.INTER_LINEAR)
-    return np.asarray(cv2.subtract(paper, grey).astype(np.float32) / np.maximum(paper, 40))
 
 
 def _floor(depth: Float, solid: float) -> float:
@@ -236,7 +282,3 @@ def _cover(depth: Float, floor: Float | float, solid: float) -> Float:
     cover = np.clip((depth - floor) / np.maximum(solid - floor, 1e-3), 0, 1).astype(np.float32)
     middle = cv2.dilate(cover, np.ones((3, 3), np.uint8))
     return np.asarray(cover / np.maximum(middle, PALEST), np.float32)
-
-
-def _odd(size: float) -> int:
-    return max(3, int(size) | 1)

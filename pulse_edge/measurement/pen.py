@@ -111,10 +111,25 @@ def centre(top: Float, bottom: Float, nib: Nib, fine: int) -> Float:
         right = middle[b] if b < len(pen) and np.isfinite(middle[b]) else middle[b - 1]
         base = np.linspace(left, right, b - a + 2)[1:-1]
         over, under = np.maximum(base - upper[a:b], 0), np.maximum(lower[a:b] - base, 0)
-        pen[a:b] = np.where(over >= under, upper[a:b], lower[a:b])
+        upwards = over >= under
+        tips = _tips(upper, lower, a, b)
+        if tips[0] != tips[1]:
+            upwards = np.full(b - a, tips[0])
+        pen[a:b] = np.where(upwards, upper[a:b], lower[a:b])
         clear = np.maximum(over, under) > 0.5
         pen[a:b] = np.where(clear, pen[a:b], middle[a:b])
     return np.asarray(pen, np.float32)
+
+
+def _tips(upper: Float, lower: Float, a: int, b: int) -> tuple[bool, bool]:
+    """Whether the ink of columns a to b, b excluded, goes higher than that on either side of them,
+    and whether it goes lower: between the flanks of a spike the other end of the ink is only where
+    they meet."""
+    if a == 0 or b == len(upper):
+        return False, False
+    above = min(upper[a - 1], upper[b]) - upper[a:b].min()
+    below = lower[a:b].max() - max(lower[a - 1], lower[b])
+    return bool(above > BLUNT), bool(below > BLUNT)
 
 
 def _limit(edge: Float, nib: Nib, fine: int) -> Float:

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from pulse_edge.measurement.ink import Ink, Mask
 from pulse_edge.measurement.overlap import part
 from pulse_edge.measurement.pen import centre, nib_of
-from pulse_edge.measurement.runs import Runs
+from pulse_edge.measurement.runs import RUN, Runs
 
 Float = npt.NDArray[np.float32]
 Index = npt.NDArray[np.int64]
@@ -42,6 +42,8 @@ mm/s; at most 4 a pixel."""
 SURE = 1.6
 """A pixel whose cover times this is 1 costs no more to climb than solid ink: steep thin strokes are
 pale."""
+HOLE_MM = 1.5
+"""Width of enclosed paper up to which it counts as ink."""
 ON_LINE = 0.3
 """Cost of ink that lies on a line of a dark grid."""
 
@@ -175,7 +177,7 @@ def _backwards(entered: Float, steps: Float, total: Float) -> tuple[Index, Index
 
 def _lines(ink: Ink, rows: tuple[float, ...], paths: Index, moves: Index) -> tuple[Line, ...]:
     fine = max(1, min(4, round(FINE / ink.across)))
-    runs = Runs(ink.cover, fine)
+    runs = Runs(_filled(ink), fine)
     ends = [runs.along(path, move) for path, move in zip(paths, moves, strict=True)]
     raw = [runs.edges(first, last) for first, last in ends]
     nib = nib_of(raw, moves, ink.cover, (ink.across, ink.down), fine)
@@ -192,6 +194,21 @@ def _lines(ink: Ink, rows: tuple[float, ...], paths: Index, moves: Index) -> tup
             Line(row, fine, nib.down, centre(top, bottom, nib, fine), top, bottom, path, own.shared)
         )
     return tuple(lines)
+
+
+def _filled(ink: Ink) -> Float:
+    """Fill the narrow holes of the cover (H, W): paper that is enclosed by the flanks of a spike and by
+    its baseline, or by a letter that lies across it.
+
+    Where the grid is not much paler than the trace its cells are such holes too, so they stay.
+    """
+    if ink.upright is not None:
+        return ink.cover
+    paper = (ink.cover <= RUN).astype(np.uint8)
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(paper, connectivity=4)
+    narrow = stats[:, cv2.CC_STAT_WIDTH] <= HOLE_MM * ink.across
+    narrow[0] = False
+    return np.asarray(np.where(narrow[labels], np.float32(1), ink.cover), np.float32)
 
 
 def _calm(path: Index, move: Index, ink: Ink) -> Mask:

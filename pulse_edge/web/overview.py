@@ -13,7 +13,7 @@ from typing import Any
 from pulse_edge.report.report import DEMONSTRATION, FORCED_KIT, NOT_PROVEN
 from pulse_edge.web import words
 from pulse_edge.web.readings import Reading
-from pulse_edge.web.view import by_urgency_order
+from pulse_edge.web.view import by_urgency_order, reader_verdicts
 
 Json = Mapping[str, Any]
 
@@ -27,7 +27,8 @@ class Entry:
     reading: Reading
     contradictions: int
     urgent: str
-    """Name of the most urgent finding that is judged present; empty without."""
+    """Name of the most urgent finding that is judged present, by the reader where one has
+    confirmed the page; empty without."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,10 @@ def days(readings: Iterable[Reading]) -> tuple[Day, ...]:
 
 def entry(reading: Reading) -> Entry:
     """Return what a list shows of a reading."""
-    report = reading.report or {}
-    present = [f for f in report.get("findings", ()) if f["verdict"] == "present"]
+    report, confirmation = reading.report or {}, reading.confirmation or {}
+    findings = () if confirmation.get("overall") == "rejected" else report.get("findings", ())
+    changed = reader_verdicts(confirmation)
+    present = [f for f in findings if changed.get(f["statement"], f["verdict"]) == "present"]
     urgent = min(present, key=by_urgency_order)["name"] if present else ""
     return Entry(reading, len(report.get("contradictions", ())), urgent)
 

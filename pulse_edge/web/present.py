@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from pulse_edge.web.model_client import ModelState
 from pulse_edge.web.readings import Progress, Reading
-from pulse_edge.web.work import Running, Work
+from pulse_edge.web.work import LOGGING, Running, Work
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Moment:
             return self._checking(stored)
         if stored.state == "waiting" and (stored.id, 0) not in self.waiting:
             # answered, and on its way into the audit log
-            progress = Progress("log", 0, 1, None)
+            progress = Progress(LOGGING, 0, 1, None)
             return dataclasses.replace(stored, state="reading", progress=progress)
         places = [n for n, (reading, _turn) in enumerate(self.waiting) if reading == stored.id]
         if not places or stored.settled:

@@ -32,6 +32,8 @@ RETRY_SECONDS = 60.0
 """Until a kit that could not be used is tried again: memory may be free by then."""
 NEWEST_SHARE = 0.3
 """Weight of the newest page in the average time of a check."""
+LOGGING = "log"
+"""Stage of an answer that is whole, and on its way into the audit log."""
 _log = logging.getLogger("pulse_edge.web")
 
 
@@ -249,19 +251,27 @@ class Work:
         self.watchers.changed_all()
         try:
             event = await self.model.run(self._model_job(job, page), self._event)
+            self._cached = job.reading
+            await self._ended_job(job, page, event)
         except WorkerCrashed as e:
+            self._cached = None
             if await self.stored(self.store.job_crashed, job.number) >= MAX_CRASHES:
                 await self._failed(job, _ended(page.reading.name, e))
-            return
         finally:
-            self.running, self._cached = None, job.reading
+            self.running = None
             self._ended.set()
+            self.watchers.changed(job.reading)
+
+    async def _ended_job(self, job: Job, page: Stored, event: dict[str, Any]) -> None:
+        """Commit what the last event of a job says."""
         self.page_seconds = event.get("page_seconds") or self.page_seconds
         if event["event"] == "failed":
             await self._failed(job, error_of(event))
         elif event["event"] == "stopped":
             await self._stopped(job.reading, job.turn)
         else:
+            if self.running is not None:  # what was spoken stays to be seen while it is logged
+                self.running = replace(self.running, progress=Progress(LOGGING, 0, 1, None))
             await self._finish(job, page, event["report"], event["ended"])
 
     def _model_job(self, job: Job, page: Stored) -> dict[str, Any]:
@@ -333,6 +343,8 @@ class Work:
             if waiting == reading and (running is None or running.job[1:3] != (reading, turn)):
                 await self._stopped(reading, turn)
         while (running := self.running) is not None and running.job.reading == reading:
+            if running.progress is not None and running.progress.stage == LOGGING:
+                break
             self._ended.clear()
             await self.model.stop(running.job.number)
             await self._ended.wait()

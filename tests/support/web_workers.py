@@ -93,6 +93,7 @@ class Model:
             if not text:
                 return {"event": "stopped"}
             return {"event": "done", "report": self._report(job, text), "ended": "broken off"}
+        event_seen({"event": "text", "text": answer})
         return {"event": "done", "report": self._report(job, answer), "ended": "whole"}
 
     def _report(self, job: Mapping[str, Any], text: str) -> dict[str, Any]:

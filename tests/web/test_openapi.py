@@ -21,6 +21,7 @@ from pulse_edge.web.readings import Progress, Reading, Turn
 
 schemathesis = pytest.importorskip("schemathesis", reason="needs schemathesis")
 checks = pytest.importorskip("schemathesis.specs.openapi.checks", reason="needs schemathesis")
+schemathesis.serializer.alias(["application/pdf", "application/dicom"], "application/octet-stream")
 FOLDER = tempfile.TemporaryDirectory()
 APP, PROGRAM = guarded(FakeService(), Path(FOLDER.name))
 API = schemathesis.openapi.from_asgi("/openapi.json", APP, headers=PROGRAM)

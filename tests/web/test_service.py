@@ -311,7 +311,9 @@ def test_an_answer_that_cannot_be_logged_is_not_shown_until_it_can(
             (id,) = await service.submit(b"1", "page", source="local")
             while service.about()["log_error"] is None:
                 await asyncio.sleep(0.01)
-            assert (await service.reading(id)).report is None
+            spoken = await service.reading(id)
+            assert (spoken.state, spoken.report) == ("reading", None)
+            assert spoken.text == "Answer 1."  # it was seen as it came, and does not vanish
             full[0] = False
             assert (await settled(service, id)).text == "Answer 1."
             assert service.about()["log_error"] is None
