@@ -78,7 +78,8 @@ def test_no_command_sends_anything_and_home_holds_what_is_documented(room: Path)
     assert undocumented(room / "home") == set()
     assert len(files(room / "home")) >= 6  # the caches, the machine's profile, the audit log
     assert files(room / "tmp") == set()
-    for patterns in documented():  # and nothing is listed that is never written
+    listed = [pattern for pattern in documented() if "/web/" not in pattern]  # see tests/web
+    for patterns in listed:  # and nothing is listed that is never written
         assert any(fnmatch.fnmatchcase(name, patterns) for name in files(room / "home"))
 
 

@@ -136,7 +136,7 @@ def _arguments() -> argparse.Namespace:
     option(
         "--remove-audit-log",
         action="store_true",
-        help="with --uninstall: remove this user's audit log too",
+        help="with --uninstall: remove this user's audit log and the local page's uploads too",
     )
     options = parser.parse_args()
     if (options.remove_cache or options.remove_audit_log) and not options.uninstall:
@@ -154,7 +154,7 @@ def remove_all(home: Home, *, cache: bool, audit_log: bool) -> None:
         for path in others:
             _say(f"left: {path} (not made by the installer)")
     for folder in user_folders():
-        agreed = audit_log if folder.is_audit_log else cache
+        agreed = audit_log if folder.is_record else cache
         if folder.kind is not None and not agreed and sys.stdin and sys.stdin.isatty():
             agreed = _ask(f"{folder}: remove it too? yes or no:")
         _remove_or_report(folder, agreed=agreed)
@@ -168,7 +168,7 @@ def remove_all(home: Home, *, cache: bool, audit_log: bool) -> None:
 def _remove_or_report(folder: UserFolder, *, agreed: bool) -> None:
     """Remove a folder of this user if that was agreed, and say what stays."""
     if not agreed:
-        option = "--remove-audit-log" if folder.is_audit_log else "--remove-cache"
+        option = "--remove-audit-log" if folder.is_record else "--remove-cache"
         advice = f"--uninstall {option} removes it"
         if folder.kind is None:
             advice = "Remove it yourself if it is not needed any more"

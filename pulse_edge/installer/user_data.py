@@ -28,10 +28,17 @@ class UserFolder:
         """Whether it holds an audit log, which clinics may be obliged to retain."""
         return self.kind == "audit-log" or (self.kind is None and self.path == usual_folders()[1])
 
+    @property
+    def is_record(self) -> bool:
+        """Whether it cannot be made again: an audit log, or the pages of the local page."""
+        return self.is_audit_log or self.kind == "web"
+
     def __str__(self) -> str:
         contents = (self.kind or "cache").replace("-", " ")
         if self.is_audit_log:
             contents = "audit log: what was answered and when"
+        elif self.kind == "web":
+            contents = "local page: uploads, answers, confirmations"
         return f"{self.path} ({contents})"
 
 
@@ -87,11 +94,14 @@ def _kind(folder: Path) -> str | None:
 
 _WRITTEN_BY_US = re.compile(
     r"entries\.log|lock|head(\.new)?|verified.*|[0-9a-f]{16,64}(-[0-9a-f]{16,64})?\.(tokens|kv|json|png)(\.new)?"
-    r"|web\.sqlite(-wal|-shm)?|token|link|open\.html|[\w-]{22}(-\w+\.\w+)?"
+    r"|web\.sqlite(-wal|-shm)?|token|link|open\.html|phones\.json|phone-(key|certificate)\.pem"
     rf"|\.unfinished-.+|tmp.{{8}}|\.{re.escape(MARK)}.+"
 )
 """Names of the files that the program writes into its folders; other files there are somebody
 else's."""
+_OF_A_PAGE = re.compile(r"[\w-]{22}(-\w+\.\w+)?")
+"""Names of files in the local page's folders `uploads` and `pictures`."""
+_PAGE_FOLDERS = ("uploads", "pictures")
 
 
 def remove_user_folder(folder: UserFolder) -> list[Path]:
@@ -103,7 +113,8 @@ def remove_user_folder(folder: UserFolder) -> list[Path]:
         return [folder.path]
     for place, folders, names in os.walk(folder.path, topdown=False):
         for name in names:
-            if _WRITTEN_BY_US.fullmatch(name):
+            of_a_page = os.path.basename(place) in _PAGE_FOLDERS and _OF_A_PAGE.fullmatch(name)
+            if of_a_page or _WRITTEN_BY_US.fullmatch(name):
                 os.unlink(os.path.join(place, name))
         for name in folders:
             with contextlib.suppress(OSError):  # it holds somebody else's files

@@ -7,12 +7,13 @@ it. Standard library only.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pulse_edge.common.text import printable
 from pulse_edge.errors import UsageError
+from pulse_edge.report.findings import STATEMENTS
 from pulse_edge.web.catalogue import N_
 
 Json = Mapping[str, Any]
@@ -45,6 +46,8 @@ _CHOICES = {
     None: (NO_DECISION, PRESENT, ABSENT, NOT_ASSESSABLE),
 }
 """The software's verdict -> what the reader may decide."""
+_KEYS = {name.casefold(): s.key for s in STATEMENTS for name in (s.name, s.key)}
+"""Name or key of a statement of the fixed list -> its key."""
 _OPPOSITE = {"present": "absent", "absent": "present"}
 
 
@@ -145,7 +148,11 @@ def confirmation(fields: Mapping[str, str], report: Json) -> dict[str, Any]:
 
     Decisions that are missing stay missing: what takes the confirmation refuses it then.
     """
-    findings = [_finding(fields, f) for f in report.get("findings", ())]
+    statements = {f["statement"] for f in report.get("findings", ())}
+    added = [*_added(fields.get("added", ""))]
+    present = {a["statement"] for a in added if a.get("statement") in statements}
+    choices = {**fields, **{f"finding-{key}": PRESENT.value for key in present}}
+    findings = [_finding(choices, f) for f in report.get("findings", ())]
     texts = [
         _text(fields, number, answer["text"])
         for number, answer in enumerate(report.get("answers", ()))
@@ -154,7 +161,7 @@ def confirmation(fields: Mapping[str, str], report: Json) -> dict[str, Any]:
         "reader": " ".join(fields.get("reader", "").split()),
         "findings": [f for f in findings if f],
         "texts": [t for t in texts if t],
-        "added": [*_added(fields.get("added", ""))],
+        "added": [a for a in added if a.get("statement") not in present],
         "conclusion": _unix(fields.get("conclusion", "")).strip(),
     }
     if fields.get("overall") == "rejected":
@@ -179,7 +186,7 @@ def _finding(fields: Mapping[str, str], finding: Json) -> dict[str, Any] | None:
     choice = fields.get(f"finding-{statement}", "")
     if not choice:
         return None
-    if choice == AGREE.value:
+    if choice == AGREE.value or choice == software:
         return {"statement": statement, "decision": "agreed"}
     opposite = _OPPOSITE.get(software) == choice
     decision = "judged" if software is None else "rejected" if opposite else "changed"
@@ -204,10 +211,13 @@ def _text(fields: Mapping[str, str], number: int, original: str) -> dict[str, An
     return {"answer": number, "decision": "agreed"}
 
 
-def _added(lines: str) -> Iterable[dict[str, Any]]:
-    """Yield the findings that the reader added, a line each."""
+def _added(lines: str) -> Iterator[dict[str, Any]]:
+    """Yield the findings that the reader added, a line each; those of the fixed list by their key."""
     for line in _unix(lines).splitlines():
-        if name := " ".join(line.split()):
+        name = " ".join(line.split())
+        if key := _KEYS.get(name.casefold()):
+            yield {"statement": key, "verdict": "present"}
+        elif name:
             yield {"name": name, "verdict": "present"}
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from pulse_edge.report.report import DEMONSTRATION, FORCED_KIT, NOT_PROVEN
 from pulse_edge.web import words
 from pulse_edge.web.readings import Reading
-from pulse_edge.web.view import by_urgency_order
+from pulse_edge.web.view import by_urgency_order, reader_verdicts
 
 Json = Mapping[str, Any]
 
@@ -27,7 +27,8 @@ class Entry:
     reading: Reading
     contradictions: int
     urgent: str
-    """Name of the most urgent finding that is judged present; empty without."""
+    """Name of the most urgent finding that is judged present, by the reader where one has
+    confirmed the page; empty without."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,10 @@ def days(readings: Iterable[Reading]) -> tuple[Day, ...]:
 
 def entry(reading: Reading) -> Entry:
     """Return what a list shows of a reading."""
-    report = reading.report or {}
-    present = [f for f in report.get("findings", ()) if f["verdict"] == "present"]
+    report, confirmation = reading.report or {}, reading.confirmation or {}
+    findings = () if confirmation.get("overall") == "rejected" else report.get("findings", ())
+    changed = reader_verdicts(confirmation)
+    present = [f for f in findings if changed.get(f["statement"], f["verdict"]) == "present"]
     urgent = min(present, key=by_urgency_order)["name"] if present else ""
     return Entry(reading, len(report.get("contradictions", ())), urgent)
 
@@ -83,6 +86,8 @@ class About:
     """`loading`, `ready` or `failed`."""
     model_error: str
     """Why the model is not ready; English."""
+    log_error: str
+    """Why answers cannot be logged at the moment, so that none is shown; English."""
     retain_days: int | None
     """Days for which pages are stored after they were answered; None: until they are removed."""
     phone: bool
@@ -108,6 +113,7 @@ def about(facts: Json) -> About:
         warnings=tuple(str(warning) for warning in warnings if warning),
         model_state=state if state in words.MODEL_STATES else "loading",
         model_error=str(model.get("reason") or "") if state == "failed" else "",
+        log_error=str(facts.get("log_error") or ""),
         retain_days=facts.get("retain_days"),
         phone=bool(facts.get("phone")),
     )

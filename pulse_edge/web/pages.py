@@ -43,7 +43,7 @@ class Pages:
         days = overview.days(readings)
         day = next((d for d in days if d.date == today), None)
         listed = "".join(
-            f"{r.id}{r.state}{r.place}{r.admission is None}{r.confirmation is None}"
+            f"{r.id}{r.state}{r.place}{r.admission is None}{(r.confirmation or {}).get('number')}"
             for r in readings
         )
         return self._page(request, "home.html", {"day": day, "version": listed})

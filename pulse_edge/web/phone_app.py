@@ -216,7 +216,7 @@ def version(reading: Reading) -> str:
         reading.admission is not None,
         reading.measurements is not None,
         reading.report is not None,
-        reading.confirmation is not None,
+        (reading.confirmation or {}).get("number"),
         progress and progress.stage,
         percent,
     )

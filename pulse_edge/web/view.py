@@ -138,6 +138,12 @@ class ReadingView:
     scale: Scale | None
     overread: OverreadForm | None
     """What a reader decides about; None without a report."""
+    reader_verdicts: Json
+    """Statement -> the reader's verdict, where the reader did not agree with the software."""
+    text_decisions: Mapping[int, str]
+    """Number of an answer from 0 -> `changed` or `rejected`, where the reader did not agree."""
+    edited_texts: tuple[str, ...]
+    """The texts as the reader changed them."""
     provenance: tuple[tuple[str, str], ...]
 
     @property
@@ -161,10 +167,12 @@ def reading_view(reading: Reading) -> ReadingView:
     judged = [f for f in findings if f["verdict"] is not None]
     others = [f for f in findings if f["verdict"] is None]
     rows = _rows(report.get("measurements") or measured.get("measurements", ()), measured, checks)
+    confirmation = reading.confirmation or {}
+    texts = confirmation.get("texts", ())
     in_rows = {id(check) for row in rows for check in row.checks}
     return ReadingView(
         reading=reading,
-        notice=tuple(report.get("notice", "").splitlines()),
+        notice=tuple(report["notice"].splitlines()) if report else tuple(reading.notices),
         contradictions=tuple(c["text"] for c in report.get("contradictions", ())),
         advice=tuple(map(_advice, (reading.admission or {}).get("reasons", ()))),
         rows=rows,
@@ -179,8 +187,17 @@ def reading_view(reading: Reading) -> ReadingView:
         turns=tuple(map(_turn, reading.turns)),
         scale=_scale(reading.admission, measured),
         overread=overread_form(report, reading.confirmation) if report else None,
+        reader_verdicts=reader_verdicts(confirmation),
+        text_decisions={t["answer"]: t["decision"] for t in texts if t["decision"] != "agreed"},
+        edited_texts=tuple(t["text"] for t in texts if t.get("text")),
         provenance=_provenance(report),
     )
+
+
+def reader_verdicts(confirmation: Json) -> Json:
+    """Return the reader's verdicts by statement, where the reader did not agree."""
+    reviews = confirmation.get("findings", ())
+    return {r["statement"]: r["verdict"] for r in reviews if r["decision"] != "agreed"}
 
 
 # --- picture --------------------------------------------------------------------------------------

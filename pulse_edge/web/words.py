@@ -173,6 +173,7 @@ TURN_STATES = {
     "failed": N_("failed"),
 }
 STAGES = {
+    "check": N_("Checking the picture"),
     "wait": N_("Waiting to be read"),
     "load": N_("Loading the model"),
     "encode": N_("Looking at the page"),

@@ -83,6 +83,23 @@ def test_caches_and_the_audit_log_are_removed_on_request(
     assert not (user / ".local/state/pulse-edge").exists()
 
 
+def test_pages_of_the_local_page_go_with_the_audit_log(
+    home: Path, bundles: dict[str, Path], user: Path
+) -> None:
+    web = user / ".local/state/pulse-edge/web"
+    folders.claim(web, "web")
+    id, upload = "i" * 22, "u" * 22
+    files = ["web.sqlite", "web.sqlite-wal", "lock", "token", "phones.json", "phone-key.pem"]
+    for name in [*files, f"uploads/{upload}", f"pictures/{id}-thumb.jpg", "notes-of-22-characters"]:
+        (web / name).parent.mkdir(exist_ok=True)
+        (web / name).write_text("x")
+    done = run(bundles["one"], home, "--uninstall", "--remove-cache")
+    assert f"left: {web} (local page: uploads, answers, confirmations)" in done.stderr
+    assert (web / "uploads" / upload).exists()
+    run(bundles["one"], home, "--uninstall", "--remove-audit-log")
+    assert sorted(p.name for p in web.rglob("*") if p.name != MARK) == ["notes-of-22-characters"]
+
+
 def test_files_of_others_in_caches_and_the_log_stay(home: Path, user: Path) -> None:
     rows, log = user / ".cache/pulse-edge/rows", user / ".local/state/pulse-edge/audit-log"
     (rows / "thesis.txt").write_text("mine")

@@ -62,6 +62,13 @@ def message(path: Path = PAGE, question: str = QUESTION) -> dict[str, Any]:
     return {"role": "user", "content": parts}
 
 
+def validate(name: str, value: Any) -> None:
+    """Fail where a value is not as the OpenAPI document describes the component."""
+    components = openapi.document()["components"]
+    schema = {"$ref": f"#/components/schemas/{name}", "components": components}
+    jsonschema.Draft202012Validator(schema).validate(value)
+
+
 def without_times(value: Any) -> Any:
     """JSON without the fields that differ from run to run."""
     if isinstance(value, dict):
@@ -106,10 +113,7 @@ def test_the_json_is_the_commands(
     assert response.status_code == 200
     assert without_times(response.json()) == without_times(expected)
     assert list(response.json()) == list(expected)
-    components = openapi.document()["components"]
-    jsonschema.Draft202012Validator(
-        {"$ref": f"#/components/schemas/{schema}", "components": components}
-    ).validate(response.json())
+    validate(schema, response.json())
 
 
 def test_a_refused_page_has_the_commands_message_and_exit_code(
@@ -125,6 +129,7 @@ def test_a_refused_page_has_the_commands_message_and_exit_code(
         "message": expected["error"], "type": "page_refused", "exit_code": expected["exit_code"],
     }  # fmt: skip
     assert (checked.status_code, checked.json()["verdict"]) == (200, "refused")
+    validate("Admission", checked.json())
 
 
 def test_a_queued_page_is_read_and_logged(server: WebServer) -> None:
@@ -136,10 +141,7 @@ def test_a_queued_page_is_read_and_logged(server: WebServer) -> None:
         place = accepted.headers["location"]
         wait_for(lambda: program.get(place).json()["state"] == "done")
         reading = program.get(place).json()
-    components = openapi.document()["components"]
-    jsonschema.Draft202012Validator(
-        {"$ref": "#/components/schemas/Reading", "components": components}
-    ).validate(reading)
+    validate("Reading", reading)
     assert f"{reading['id']}/0/0" in [entry.fields.get("id") for entry in server.entries()]
 
 

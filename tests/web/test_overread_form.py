@@ -130,3 +130,28 @@ def test_differences_are_what_the_reader_decided_otherwise() -> None:
         ("ste", "absent"),
         ("lead reversal", "present"),
     ]
+
+
+def test_an_added_statement_of_the_fixed_list_is_named_by_its_key() -> None:
+    assert decided(added="Left ventricular hypertrophy")["added"] == [
+        {"statement": "LVH", "verdict": "present"}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "decision"),
+    [
+        ("atrial fibrillation", {"decision": "rejected", "verdict": "present"}),
+        ("sinus rhythm", {"decision": "agreed"}),
+    ],
+)
+def test_an_added_finding_that_the_report_has_is_a_decision_about_it(line: str, decision) -> None:
+    sent = decided(added=line)
+    assert sent["added"] == []
+    (review,) = sent["findings"]
+    assert {k: v for k, v in review.items() if k != "statement"} == decision
+
+
+def test_a_text_that_was_emptied_is_a_change_without_a_text() -> None:
+    sent = decided(text_0="agreed", edited_0=" ")
+    assert sent["texts"] == [{"answer": 0, "decision": "changed", "text": ""}]

@@ -91,6 +91,43 @@ def test_the_readers_conclusion_stands_above_what_the_software_says(browser) -> 
     assert page.index(CONFIRMATION["conclusion"]) < page.index('id="contradictions"')
 
 
+def test_the_readers_version_stands_with_each_finding_and_text(browser) -> None:
+    page = words(browser.get("/r/confirmed").text)
+    assert re.search(r"ST elevation[^%]* 91 % calibrated ! Changed by the reader: absent", page)
+    assert "Changed by the reader: Change: use the edited text" in page
+    before, _, _after = page.partition("Findings, by urgency")
+    assert "Sinus rhythm with LBBB." in before
+
+
+def test_a_list_names_no_urgent_finding_that_the_reader_rejected(service, browser) -> None:
+    urgent = "ST elevation"
+    assert urgent in words(browser.get("/history").text)
+    service.stored = {"confirmed": service.stored["confirmed"]}
+    shown = words(browser.get("/history").text)
+    assert "Confirmed by Dr Amina Diallo" in shown
+    assert urgent not in shown
+
+
+@pytest.mark.parametrize("path", ["/history", "/r/confirmed"])
+def test_a_reading_that_was_rejected_as_a_whole_is_not_called_confirmed(
+    service, browser, path
+) -> None:
+    rejected = replace(
+        service.stored["confirmed"], confirmation={**CONFIRMATION, "overall": "rejected"}
+    )
+    service.stored = {"confirmed": rejected}
+    shown = words(browser.get(path).text)
+    assert "Rejected as a whole: do not use it. (Dr Amina Diallo)" in shown
+    assert "Confirmed" not in shown
+
+
+def test_answers_to_questions_stay_unconfirmed(service, browser) -> None:
+    turns = service.stored["usable"].turns
+    service.stored["confirmed"] = replace(service.stored["confirmed"], turns=turns[:1])
+    shown = words(browser.get("/r/confirmed").text)
+    assert "Is the ST segment elevated? ! Unconfirmed Yes, in V2." in shown
+
+
 def test_measurements_stand_next_to_the_models_words_with_a_verdict(browser) -> None:
     page = words(browser.get("/r/done").text)
     assert "QRS duration 170 ms ± 24 QRS duration 130 ms ✗ contradicted" in page
@@ -147,6 +184,12 @@ def test_names_and_texts_of_others_stay_text(service: FakeService, browser) -> N
         assert "<img src=x" not in page
         assert "\x1b" not in page
         assert "\u202e" not in page
+
+
+def test_a_page_says_why_its_answer_cannot_be_logged(service, browser, monkeypatch) -> None:
+    facts = {**service.about(), "log_error": "entries.log: the disk is full."}
+    monkeypatch.setattr(service, "about", lambda: facts)
+    assert "the disk is full" in words(browser.get("/r/reading").text)
 
 
 def test_a_refused_picture_shows_the_one_thing_to_do_better_first(browser) -> None:
@@ -249,6 +292,24 @@ def test_a_confirmation_that_is_not_complete_comes_back_as_it_was(service, brows
     assert "LBBB, known." in answer.text
     assert re.search(r'name="finding-STE" value="absent"[^>]*checked', answer.text)
     assert service.calls == []
+
+
+def test_what_must_be_read_first_is_there_before_the_text_is_whole(service, browser) -> None:
+    first = ("DEMONSTRATION KIT - NOT FOR PATIENTS",)
+    service.stored["reading"] = replace(service.stored["reading"], notices=first)
+    page = browser.get("/r/reading").text
+    assert page.index(first[0]) < page.index("data-stream")
+
+
+def test_a_reading_can_be_stopped_while_it_waits_or_is_read(browser) -> None:
+    for state in ("waiting", "reading"):
+        assert f'action="/r/{state}/stop"' in browser.get(f"/r/{state}").text
+
+
+def test_an_answer_to_a_question_shows_how_far_it_is(service: FakeService, browser) -> None:
+    progress = service.stored["reading"].progress
+    service.stored["usable"] = replace(service.stored["usable"], progress=progress)
+    assert "Writing the text about 41 s left" in words(browser.get("/r/usable").text)
 
 
 def test_the_history_is_sorted_by_day_and_can_be_searched(service: FakeService, browser) -> None:

@@ -129,6 +129,15 @@ def test_the_result_comes_without_loading_the_page_again(site: Site) -> None:
     assert page.get_by_label("Question").input_value() == "Is it acute?"
     assert page.evaluate("document.activeElement.id") == "question"
     assert page.locator("#announce").inner_text() == "The reading is complete."
+    assert page.title().startswith("Read: ")
+
+
+def test_the_verdict_on_the_picture_is_announced(site: Site) -> None:
+    page = site.open("/r/checking")
+    refused = site.service.stored["refused"]
+    site.change("checking", state="refused", admission=refused.admission, error=refused.error)
+    page.get_by_role("heading", name="This picture is not fit to be read").wait_for()
+    assert "This picture is not fit to be read" in page.locator("#announce").inner_text()
 
 
 def test_a_readers_choices_survive_what_another_tab_does(site: Site) -> None:

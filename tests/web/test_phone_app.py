@@ -209,10 +209,27 @@ def test_every_page_of_an_upload_counts_for_the_limit_of_a_phone(
 
 def test_a_picture_whose_file_is_gone_is_not_found(server: WebServer, phone: httpx.Client) -> None:
     id = send(phone).headers["location"].rpartition("/")[2]
-    server.wait(id, "done")
+    server.wait(id, "waiting", "reading", "done")
     (thumb,) = (server.folder / "pictures").glob(f"{id}-thumb*")
     thumb.unlink()
     assert phone.get(f"/p/r/{id}/picture/thumb").status_code == 404
+
+
+def test_a_phone_sees_what_the_reader_decided(
+    server: WebServer, laptop: httpx.Client, phone: httpx.Client
+) -> None:
+    id = send(phone).headers["location"].rpartition("/")[2]
+    server.wait(id, "done")
+    form = {"csrf": csrf_of(laptop.get("/").text), "reader": "Dr Diallo", "final": "yes"}
+    form |= {"text-0": "changed", "edited-0": "Normal ECG of a child."}
+    assert laptop.post(f"/r/{id}/confirm", data=form).status_code == 303
+    shown = phone.get(f"/p/r/{id}").text
+    assert "Normal ECG of a child." in shown
+    form |= {"overall": "rejected", "corrects": "1"}
+    assert laptop.post(f"/r/{id}/confirm", data=form).status_code == 303
+    shown = phone.get(f"/p/r/{id}").text
+    assert "Rejected as a whole" in shown
+    assert "Confirmed by" not in shown
 
 
 def test_connections_without_a_handshake_leave_room_for_others(

@@ -76,6 +76,8 @@ function structureOf(reading) {
     !!reading.measurements,
     reading.pictures,
     !!reading.report,
+    reading.progress?.stage === "log", // the page says why the log cannot be written
+    (reading.notices ?? []).length,
     reading.confirmation?.number ?? !!reading.confirmation,
     (reading.turns ?? []).map((turn) => turn.state),
   ]);
@@ -84,6 +86,7 @@ function structureOf(reading) {
 async function refresh(address, prepare) {
   const response = await fetch(address, { headers: { Accept: "text/html" } });
   if (!response.ok) throw new Error(`${response.status}`);
+  const judged = document.querySelector("#admission h2");
   const next = new DOMParser().parseFromString(await response.text(), "text/html");
   for (const part of document.querySelectorAll("[data-live]")) {
     const fresh = next.getElementById(part.id);
@@ -91,6 +94,9 @@ async function refresh(address, prepare) {
       replace(part, fresh, prepare);
     }
   }
+  document.title = next.title;
+  const verdict = document.querySelector("#admission h2");
+  if (!judged && verdict) document.getElementById("announce").textContent = verdict.textContent;
 }
 
 // Replaces a part; what the reader opened stays open, and the focus stays where it was.
@@ -113,19 +119,20 @@ function stream(element, text) {
 }
 
 function showProgress(progress) {
-  const section = document.querySelector("[data-progress]");
-  if (!section || !progress) return;
-  const stage = section.querySelector("[data-stage]");
-  const words = JSON.parse(section.dataset.stages)[progress.stage];
-  if (words && stage.textContent !== words) stage.textContent = words; // announced once a stage
-  const bar = section.querySelector("progress");
-  if (progress.total) {
-    bar.max = progress.total;
-    bar.value = progress.done;
-  } else {
-    bar.removeAttribute("value");
+  if (!progress) return;
+  for (const section of document.querySelectorAll("[data-progress]")) {
+    const stage = section.querySelector("[data-stage]");
+    const words = JSON.parse(section.dataset.stages)[progress.stage];
+    if (words && stage.textContent !== words) stage.textContent = words; // announced once a stage
+    const bar = section.querySelector("progress");
+    if (progress.total) {
+      bar.max = progress.total;
+      bar.value = progress.done;
+    } else {
+      bar.removeAttribute("value");
+    }
+    section.querySelector("[data-left]").textContent = timeLeft(section, progress.seconds_left);
   }
-  section.querySelector("[data-left]").textContent = timeLeft(section, progress.seconds_left);
 }
 
 function timeLeft(section, seconds) {
