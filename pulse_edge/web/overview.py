@@ -86,6 +86,8 @@ class About:
     """`loading`, `ready` or `failed`."""
     model_error: str
     """Why the model is not ready; English."""
+    log_error: str
+    """Why answers cannot be logged at the moment, so that none is shown; English."""
     retain_days: int | None
     """Days for which pages are stored after they were answered; None: until they are removed."""
     phone: bool
@@ -111,6 +113,7 @@ def about(facts: Json) -> About:
         warnings=tuple(str(warning) for warning in warnings if warning),
         model_state=state if state in words.MODEL_STATES else "loading",
         model_error=str(model.get("reason") or "") if state == "failed" else "",
+        log_error=str(facts.get("log_error") or ""),
         retain_days=facts.get("retain_days"),
         phone=bool(facts.get("phone")),
     )

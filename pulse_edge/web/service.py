@@ -257,9 +257,12 @@ class Service:
         self.work.watchers.changed(id)
 
     async def remove(self, id: str) -> None:
-        """Remove everything about a page but its entries in the audit log. Raises KeyError."""
+        """Remove everything about a page but its entries in the audit log.
+
+        Raises KeyError, and AuditLogError where entries about it cannot be written.
+        """
         await self.stop(id)
-        await self.work.log_all()
+        await self.work.log_all(wait=False)
         await self.work.stored(retention.remove, self.store, id)
         self.work.watchers.changed(id)
         self.work.watchers.changed_all()

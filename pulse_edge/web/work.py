@@ -81,8 +81,11 @@ class Work:
         return await _in_thread(self._threads[0], call, *arguments, **named)
 
     async def in_log(self, call: Callable[..., T], *arguments: Any) -> T:
-        """Call what reads the audit log in its thread, when every entry that is due is there."""
-        await self.log_all()
+        """Call what reads the audit log in its thread, when every entry that is due is there.
+
+        Raises PulseEdgeError where the log cannot be written.
+        """
+        await self.log_all(wait=False)
         return await _in_thread(self._threads[1], call, *arguments)
 
     async def start(self) -> None:
@@ -351,25 +354,33 @@ class Work:
 
     # --- audit log --------------------------------------------------------------------------------
 
-    async def log_all(self) -> None:
+    async def log_all(self, *, wait: bool = True) -> None:
         """Bring every entry that is due into the audit log, and make the answers final.
 
         Waits while the log cannot be written: an answer that is not logged must not be shown.
+        Without `wait`, for a person who looks at the page meanwhile, it raises PulseEdgeError.
         """
-        async with self._log_lock:
-            while True:
+        while True:
+            async with self._log_lock:
                 try:
                     await self._log_once()
-                except AuditLogError as e:
-                    self.log_error = str(e)
-                    _log.error("%s", one_line(str(e)))
-                    self.watchers.changed_all()
-                    await asyncio.sleep(LOG_PAUSE)
+                except PulseEdgeError as e:
+                    self._log_failed(str(e))
+                    if not wait:
+                        raise
                 else:
                     self.log_error = None
-                    break
-            for reading in await self.stored(self.store.finish):
-                self.watchers.changed(reading)
+                    for reading in await self.stored(self.store.finish):
+                        self.watchers.changed(reading)
+                    return
+            await asyncio.sleep(LOG_PAUSE)
+
+    def _log_failed(self, why: str) -> None:
+        """Note why the log cannot be written; the terminal shows it once."""
+        if self.log_error != why:
+            _log.error("%s", one_line(why))
+        self.log_error = why
+        self.watchers.changed_all()
 
     async def _log_once(self) -> None:
         due, thread = await self.stored(self.store.entries), self._threads[1]

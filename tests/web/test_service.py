@@ -324,6 +324,37 @@ def test_an_answer_that_cannot_be_logged_is_not_shown_until_it_can(
     assert len(logged(tmp_path)) == 1
 
 
+def test_while_nothing_can_be_logged_a_reader_hears_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append, full = log_entries.append, [False]
+
+    def refused(log: AuditLog, entry: store.Entry, pictures: Path) -> None:
+        if full[0]:
+            raise AuditLogError("entries.log: cannot be written.")
+        append(log, entry, pictures)
+
+    async def test() -> None:
+        async with serving(tmp_path) as (service, _pages, _model):
+            (first,) = await service.submit(b"1", "page", source="local")
+            await settled(service, first)
+            full[0] = True
+            (second,) = await service.submit(b"2", "page", source="local")
+            while service.about()["log_error"] is None:
+                await asyncio.sleep(0.01)
+            for change in (service.confirm(first, AGREED), service.remove(second)):
+                with pytest.raises(AuditLogError, match="cannot be written"):
+                    await asyncio.wait_for(change, 30)
+            assert (await service.reading(first)).confirmation is None
+            full[0] = False
+            await settled(service, second)
+            await service.confirm(first, AGREED)
+
+    monkeypatch.setattr(log_entries, "append", refused)
+    monkeypatch.setattr(work, "LOG_PAUSE", 0.05)
+    run(test)
+
+
 AGREED = {"reader": "Dr Amina Diallo", "texts": [{"answer": 0, "decision": "agreed"}]}
 REJECTED = {"reader": "Dr Ben Okri", "overall": "rejected"}
 

@@ -76,6 +76,7 @@ function structureOf(reading) {
     !!reading.measurements,
     reading.pictures,
     !!reading.report,
+    reading.progress?.stage === "log", // the page says why the log cannot be written
     (reading.notices ?? []).length,
     reading.confirmation?.number ?? !!reading.confirmation,
     (reading.turns ?? []).map((turn) => turn.state),
