@@ -107,6 +107,7 @@ def find_ink(page: Pixels, grid: GridMap, *, has_grid: bool = True) -> Ink:
     if drawn > COMPETING * solid or dark:
         tint = _tint(page, depth, lines, solid)
         if tint is not None and not dark:
+            del tint, lines  # on a large page they take 20 MB
             cover = _above_lines(depth, grid, floor, solid)
             return Ink(cover, upright, level, False, grid.across, grid.down)
         if tint is not None:
@@ -176,9 +177,11 @@ def _above_lines(depth: Float, grid: GridMap, floor: float, solid: float) -> Flo
     JPEG has spread the colour over the stroke. A line is as dark along all its length.
     """
     under = _line_depth(depth, grid)
-    raised = np.clip(under + MARGIN * solid, floor, PALE * solid).astype(np.float32)
-    raw = np.clip((depth - raised) / np.maximum(solid - raised, 1e-3), 0, 1)
-    return np.asarray(np.where(under > 0, raw, _cover(depth, raised, solid)), np.float32)
+    raised = np.clip(under + np.float32(MARGIN * solid), floor, PALE * solid, dtype=np.float32)
+    cover = _cover(depth, raised, solid)
+    line = under > 0
+    cover[line] = np.clip((depth[line] - raised[line]) / (solid - raised[line]), 0, 1)
+    return cover
 
 
 def _line_depth(depth: Float, grid: GridMap) -> Float:

@@ -38,7 +38,7 @@ BY_NETWORK, MOST_BY_NETWORK = 0.25, 3.0
 """Share of the network's log odds of a mirror image that counts, and how much of it at most."""
 DOUBTED = 6.5
 """Log odds below which the other turns of a page without a calibration pulse are tried. Upright
-drawn pages have 4 to 19, real ones -7 to 17, turned and mirrored ones -12 to 5."""
+synthetic pages have 4 to 19, real ones -7 to 17, turned and mirrored ones -12 to 5."""
 BACKWARD = 0.1
 """Excess of waves after the QRS below which a page with a calibration pulse may run backward."""
 MARGIN, LIKELY = 6.0, 4.0

@@ -45,10 +45,10 @@ def certificate_for(address: str, folder: Path) -> Certificate:
     """
     key, path = folder / KEY_FILE, folder / CERTIFICATE_FILE
     now = datetime.datetime.now(datetime.timezone.utc)
-    found = _stored(key, path, address, now)
-    if found is None:
-        found = _make(key, path, address, now)
-    digest = found.fingerprint(hashes.SHA256()).hex().upper()
+    certificate = _stored(key, path, address, now)
+    if certificate is None:
+        certificate = _make(key, path, address, now)
+    digest = certificate.fingerprint(hashes.SHA256()).hex().upper()
     pairs = ":".join(digest[i : i + 2] for i in range(0, len(digest), 2))
     return Certificate(key, path, pairs)
 

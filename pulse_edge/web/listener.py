@@ -14,8 +14,8 @@ class BoundedListener(socket.socket):
     """A listening socket that closes connections beyond a number, of all clients and of each.
 
     asyncio hands a connection to the server when its TLS handshake is done, and waits a minute for
-    that. Meanwhile each takes one of the process's file descriptors, of which the local page needs
-    some as well. Windows accepts connections without `accept`, and has no such limit.
+    that. Meanwhile each takes one of the process's file descriptors, and the local page needs some
+    of them. Windows accepts connections without `accept`, and has no such limit.
     """
 
     connections = sys.maxsize

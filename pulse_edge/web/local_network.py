@@ -35,9 +35,9 @@ def own_address(named: str | None = None) -> str:
             socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking,
         ):
             asking.connect((target, 9))
-            found = ipaddress.ip_address(asking.getsockname()[0])
-            if not found.is_loopback and not found.is_unspecified:
-                return str(found)
+            address = ipaddress.ip_address(asking.getsockname()[0])
+            if not address.is_loopback and not address.is_unspecified:
+                return str(address)
     raise ServeError(
         "--phone: this laptop has no address in a local network. Connect it to the Wi-Fi of the "
         "ward, or name its address with --phone-address."

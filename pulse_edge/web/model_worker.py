@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pulse_edge.errors import ContextError, PulseEdgeError, UsageError, on_page
 from pulse_edge.web import page_options
-from pulse_edge.web.pace import ANSWER_TOKENS, Pace
+from pulse_edge.web.pace import Pace
 from pulse_edge.web.worker_pipe import Pipe, error_fields
 
 if TYPE_CHECKING:
@@ -174,23 +174,26 @@ class _Worker:
         questions: Sequence[str] = (
             [job["question"]] if is_question else session.request.answer.questions
         )
+        judged = self._pace.findings if session.wants_findings and not is_question else 0
+        self._pace.begin(questions=len(questions), findings=judged)
         history = [(question, answer) for question, answer in job.get("history", ())]
         for question in questions:
             answering.append(model.ask(page, question, limit, history, grammar=rules))
-            self._speak(answering[-1], model.notices(page))
+            self._speak(answering, model.notices(page))
         findings = () if is_question else session.findings(model, page)
         report = dataclasses.asdict(model.report(page, answering, findings))
-        tokens = sum(one.tokens for one in answering)
-        self._pace.measured(report["seconds"], page.tiles, len(page.image_tokens), tokens)
+        tokens = [one.tokens for one in answering]
+        self._pace.answered(page.tiles, len(page.image_tokens), tokens)
         return report
 
-    def _speak(self, answering: Answering, notices: Sequence[str]) -> None:
-        """Run an answer and send its text, after what must be read before it."""
-        if answering.question:
-            self._pipe.send({"event": "answer", "job": self._job, "notices": notices})
-        for text in answering:
+    def _speak(self, answering: Sequence[Answering], notices: Sequence[str]) -> None:
+        """Run the last answer and send its text, after what must be read before it."""
+        current = answering[-1]
+        self._pipe.send({"event": "answer", "job": self._job, "notices": notices})
+        for text in current:
             self._pipe.send({"event": "text", "job": self._job, "text": text})
-            self._progress("answer", answering.tokens, max(ANSWER_TOKENS, answering.tokens))
+            tokens = sum(one.tokens for one in answering)
+            self._progress("answer", tokens, max(self._pace.expected_tokens(), tokens))
 
     def _encoded(
         self, model: PulseModel, session: ModelSession, job: Mapping[str, Any]

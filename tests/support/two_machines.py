@@ -83,10 +83,10 @@ def main(home: Path, kit: str, options: list[str]) -> None:
         while not (link.exists() and link.read_text().endswith("\n")):
             assert server.poll() is None, "the server has ended"
             time.sleep(0.1)
-        seen = {"own machine": ask("127.0.0.1", PORT, "/", tls=False)}
+        statuses = {"own machine": ask("127.0.0.1", PORT, "/", tls=False)}
         inside = ["nsenter", "-t", str(other.pid), "-n", sys.executable, __file__]
         answer = subprocess.run(inside, stdout=subprocess.PIPE, text=True, check=True, timeout=120)
-        print(json.dumps(seen | json.loads(answer.stdout)))
+        print(json.dumps(statuses | json.loads(answer.stdout)))
     finally:
         server.terminate()
         server.wait(60)

@@ -20,16 +20,16 @@ ADDRESS = "192.0.2.20"
 
 
 def test_the_fingerprint_is_the_one_that_a_browser_shows(tmp_path: Path) -> None:
-    made = certificate_for(ADDRESS, tmp_path)
-    der = ssl.PEM_cert_to_DER_cert(made.certificate.read_text())
-    assert made.fingerprint.replace(":", "").lower() == hashlib.sha256(der).hexdigest()
+    certificate_files = certificate_for(ADDRESS, tmp_path)
+    der = ssl.PEM_cert_to_DER_cert(certificate_files.certificate.read_text())
+    assert certificate_files.fingerprint.replace(":", "").lower() == hashlib.sha256(der).hexdigest()
 
 
 def test_key_and_certificate_belong_together_and_the_key_is_private(tmp_path: Path) -> None:
-    made = certificate_for(ADDRESS, tmp_path)
+    certificate_files = certificate_for(ADDRESS, tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(made.certificate, made.key)
-    assert stat.S_IMODE(made.key.stat().st_mode) == 0o600
+    context.load_cert_chain(certificate_files.certificate, certificate_files.key)
+    assert stat.S_IMODE(certificate_files.key.stat().st_mode) == 0o600
 
 
 def test_a_certificate_stays_until_address_or_time_change(
@@ -44,10 +44,10 @@ def test_a_certificate_stays_until_address_or_time_change(
 
 
 def test_a_broken_file_is_replaced(tmp_path: Path) -> None:
-    made = certificate_for(ADDRESS, tmp_path)
-    made.key.write_text("no key")
+    certificate_files = certificate_for(ADDRESS, tmp_path)
+    certificate_files.key.write_text("no key")
     again = certificate_for(ADDRESS, tmp_path)
-    assert again.fingerprint != made.fingerprint
+    assert again.fingerprint != certificate_files.fingerprint
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(again.certificate, again.key)
 

@@ -27,9 +27,9 @@ def test_documents_of_a_served_page_say_who_confirmed_it(tmp_path: Path) -> None
                 answer = browser.post(f"/r/{id}/confirm", data=form)
                 assert answer.status_code == 303, answer.text
         with server.program() as client:
-            said = json.loads(client.get(f"/r/{id}/report.json").text)
-            assert said["overread"].startswith("Confirmed without change by Dr B")
-            assert "replaces what Dr Diallo confirmed" in said["overread"]
+            shown = json.loads(client.get(f"/r/{id}/report.json").text)
+            assert shown["overread"].startswith("Confirmed without change by Dr B")
+            assert "replaces what Dr Diallo confirmed" in shown["overread"]
             fhir = client.get(f"/r/{id}/report.fhir.json").text
             assert '"amended"' in fhir
             assert client.get(f"/r/{id}/report.pdf").content.startswith(b"%PDF-")

@@ -56,7 +56,7 @@ def test_a_stage_whose_own_pace_differs_is_believed_after_a_tenth() -> None:
     clock = Clock()
     slow = pace(SPEED, clock)
     slow.left("prefill", 0, 1000)
-    clock.now = 10.0
+    clock.now = 4.0
     assert slow.left("prefill", 50, 1000) == pytest.approx(95.0 + 50.0)  # as the profile says
     clock.now = 40.0
     assert slow.left("prefill", 200, 1000) == pytest.approx(160.0 + 50.0)  # 0.2 s a token
@@ -72,19 +72,53 @@ def test_the_wait_for_a_first_unit_counts() -> None:
     assert waiting.left("encode", 0, 5) == pytest.approx(150.0)
 
 
+def run(pace: Pace, clock: Clock, stage: str, units: int, seconds: float) -> None:
+    """Let a stage pass at an even pace."""
+    for done in range(units + 1):
+        pace.left(stage, done, units)
+        clock.now += seconds / units
+
+
 def test_without_a_profile_the_first_page_teaches_the_second() -> None:
     clock = Clock()
     learning = pace(None, clock)
-    assert learning.left("encode", 1, 5) is None
-    learning.measured({"encode": 10.0, "prefill": 30.0, "answer": 20.0}, 5, 600, 40)
-    assert learning.page() == pytest.approx(10.0 + 30.0 + 50.0)
-    assert learning.left("prefill", 0, 600) == pytest.approx(30.0 + 50.0)
+    assert learning.left("encode", 0, 5) is None
+    run(learning, clock, "encode", 5, 10.0)
+    run(learning, clock, "prefill", 600, 30.0)
+    run(learning, clock, "answer", 40, 20.0)
+    learning.answered(tiles=5, image_tokens=600, tokens=[40])
+    assert learning.page() == pytest.approx(10.0 + 30.0 + 20.0)
+    assert learning.left("prefill", 0, 600) == pytest.approx(30.0 + 20.0)
 
 
-def test_a_cached_page_teaches_no_pace_of_encoding() -> None:
+def test_the_length_of_an_answer_is_learnt() -> None:
     learning = pace(SPEED, Clock())
-    learning.measured({"cached": 0.01, "prefill": 100.0, "answer": 50.0}, 5, 1000, 100)
+    assert learning.expected_tokens() == 100
+    learning.answered(5, 1000, [40])
+    assert learning.expected_tokens() == 40
+    learning.answered(5, 1000, [60])
+    assert learning.expected_tokens() == 50
+    assert learning.page() == pytest.approx(20.0 + 100.0 + 25.0)
+    learning.begin(questions=3, findings=0)
+    assert learning.expected_tokens() == 150
+
+
+def test_a_question_about_a_page_in_the_kv_cache_teaches_no_pace_of_prefill() -> None:
+    clock = Clock()
+    learning = pace(SPEED, clock)
+    learning.begin(questions=1, findings=0)
+    run(learning, clock, "answer", 100, 50.0)
+    learning.answered(5, 1000, [100])
     assert learning.page() == pytest.approx(170.0)
+
+
+def test_a_slow_stage_is_believed_after_some_seconds() -> None:
+    """Other programs take the processor: two tokens in 8 s, where the profile expects 1 s."""
+    clock = Clock()
+    slow = pace(SPEED, clock)
+    slow.left("answer", 0, 100)
+    clock.now = 8.0
+    assert slow.left("answer", 2, 100) == pytest.approx(98 * 4.0)
 
 
 def test_a_long_answer_never_ends_at_once() -> None:

@@ -163,17 +163,17 @@ def test_the_verdict_on_words_of_the_text_is_a_word_and_a_symbol(browser) -> Non
 
 
 def test_names_and_texts_of_others_stay_text(service: FakeService, browser) -> None:
-    said = report()
-    said["answers"][0]["text"] = EVIL
-    said["contradictions"][0]["text"] = EVIL
-    said["findings"][0]["name"] = EVIL
-    said["notice"] = EVIL
+    shown = report()
+    shown["answers"][0]["text"] = EVIL
+    shown["contradictions"][0]["text"] = EVIL
+    shown["findings"][0]["name"] = EVIL
+    shown["notice"] = EVIL
     broken = {"check": "no such check", "value": 1, "unit": "", "threshold": None, "advice": EVIL}
     service.stored["evil"] = replace(
         service.stored["done"],
         id="evil",
         name=EVIL,
-        report=said,
+        report=shown,
         admission=admission("usable", broken),
         confirmation={**CONFIRMATION, "reader": EVIL, "conclusion": EVIL},
     )
@@ -319,9 +319,9 @@ def test_the_history_is_sorted_by_day_and_can_be_searched(service: FakeService, 
     service.stored = {"old": other, **service.stored}
     page = browser.get("/history").text
     assert page.index("2026-11-28") < page.index("2026-11-20")
-    found = words(browser.get("/history?q=clinic").text)
-    assert "clinic.png" in found
-    assert "ward 3" not in found
+    matches = words(browser.get("/history?q=clinic").text)
+    assert "clinic.png" in matches
+    assert "ward 3" not in matches
     assert "No page matches." in words(browser.get("/history?q=nothing+like+it").text)
 
 

@@ -83,11 +83,11 @@ def site(browser, every_state, tmp_path):
 )
 def test_axe_finds_no_violation(site: Site, name: str, options: dict, query: str) -> None:
     axe_source()
-    page, found = site.open("/about", **options), {}
+    page, violated = site.open("/about", **options), {}
     for path in PATHS:
         page.goto(path + ("&" if "?" in path else "?") + query if query else path)
-        found[path] = violations(page)
-    assert {path: problems for path, problems in found.items() if problems} == {}
+        violated[path] = violations(page)
+    assert {path: problems for path, problems in violated.items() if problems} == {}
 
 
 def test_no_page_breaks_its_own_policy_or_throws(site: Site) -> None:

@@ -32,16 +32,16 @@ def seen_from_another_machine(tmp_path: Path, *options: str) -> dict[str, dict[s
 
 
 def test_without_phone_no_port_is_reached_from_another_machine(tmp_path: Path) -> None:
-    seen = seen_from_another_machine(tmp_path)
-    assert seen["own machine"]["status"] == 401
-    assert "refused" in str(seen["page"]["error"])
-    assert "refused" in str(seen["phones"]["error"])
+    statuses = seen_from_another_machine(tmp_path)
+    assert statuses["own machine"]["status"] == 401
+    assert "refused" in str(statuses["page"]["error"])
+    assert "refused" in str(statuses["phones"]["error"])
 
 
 def test_with_phone_only_a_code_opens_the_port_of_phones(tmp_path: Path) -> None:
-    seen = seen_from_another_machine(tmp_path, "--phone")
-    assert seen["own machine"]["status"] == 401
-    assert "refused" in str(seen["page"]["error"])
-    assert seen["phones"]["status"] == 401
-    assert seen["wrong code"]["status"] == 403
-    assert seen["upload"]["status"] == 401
+    statuses = seen_from_another_machine(tmp_path, "--phone")
+    assert statuses["own machine"]["status"] == 401
+    assert "refused" in str(statuses["page"]["error"])
+    assert statuses["phones"]["status"] == 401
+    assert statuses["wrong code"]["status"] == 403
+    assert statuses["upload"]["status"] == 401

@@ -369,9 +369,9 @@ def test_while_nothing_can_be_logged_a_reader_hears_why(
             (second,) = await service.submit(b"2", "page", source="local")
             while service.about()["log_error"] is None:
                 await asyncio.sleep(0.01)
-            for asked in (service.confirm(first, AGREED), service.remove(second)):
+            for change in (service.confirm(first, AGREED), service.remove(second)):
                 with pytest.raises(AuditLogError, match="cannot be written"):
-                    await asyncio.wait_for(asked, 30)
+                    await asyncio.wait_for(change, 30)
             assert (await service.reading(first)).confirmation is None
             full[0] = False
             await settled(service, second)
