@@ -73,6 +73,11 @@ def _remove_stray_files(store: Store) -> None:
             path.unlink(missing_ok=True)
 
 
+def present_day() -> str:
+    """Return the local day whose beginning was the last time to remove, ISO 8601."""
+    return today()
+
+
 def seconds_to_next_day() -> float:
     """Return the seconds until the next local day begins, and a little more."""
     now = datetime.datetime.now()

@@ -213,10 +213,10 @@ class Work:
 
         The time in which a laptop sleeps does not count for a pause, so pauses are short.
         """
-        day = retention.today()  # what is over by now was removed at the start
+        day = retention.present_day()  # what is over by now was removed at the start
         while True:
             await asyncio.sleep(min(retention.seconds_to_next_day(), DAY_PAUSE))
-            if day == (day := retention.today()):
+            if day == (day := retention.present_day()):
                 continue
             for reading in await self.stored(retention.sweep, self.store):
                 self.watchers.changed(reading)
