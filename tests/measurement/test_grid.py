@@ -75,14 +75,3 @@ def test_upright_strokes_do_not_move_a_coloured_grid() -> None:
     true = follow_grid(Shades(darkness(darkest(lined()), MM), np.zeros_like(dark), nothing), MM, MM)
     away = [float(np.abs(g.shift[0] - true.shift[0]).max()) for g in (by_colour, by_depth)]
     assert away[0] < 0.05 < away[1]
-
-
-def test_a_coloured_trace_does_not_bend_an_even_page() -> None:
-    page = lined()
-    for y in range(100, HEIGHT, 200):  # dark red, which has a tint as the lines have
-        page[y : y + 4] = 90, 10, 20
-        for x in range(70, WIDTH, 170):
-            page[y - 80 : y + 40, x : x + 5] = 90, 10, 20
-    same, grid = find_grid(page, MM, MM)
-    assert same is page
-    assert np.ptp(grid.shift[0]) < 0.1
