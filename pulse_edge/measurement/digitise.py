@@ -86,9 +86,7 @@ def digitise(
         size = round(page.shape[1] * shrink), round(page.shape[0] * shrink)
         page = np.asarray(cv2.resize(page, size, interpolation=cv2.INTER_AREA), np.uint8)
         across, down = across * shrink, down * shrink
-    grid = even(across, down)
-    if has_grid:
-        page, grid = find_grid(page, across, down)
+    page, grid = find_grid(page, across, down) if has_grid else (page, even(across, down))
     ink = without_frame(find_ink(page, grid, has_grid=has_grid))
     lines = traced_rows(ink, [y * shrink for y in rows], {layout.count for layout in LAYOUTS})
     pulses = find_pulses(lines, across, down)

@@ -35,6 +35,11 @@ class Pages:
         self.errors: dict[str, list[Exception]] = {}
         """Name of a page -> what its next jobs raise."""
         self.jobs: list[dict[str, Any]] = []
+        self.gate = asyncio.Event()
+        """Checks wait for it."""
+        self.gate.set()
+        self.picture = b""
+        """A picture that each check writes."""
 
     def start(self) -> None:
         pass
@@ -45,6 +50,9 @@ class Pages:
             raise errors.pop(0)
         if do == "count":
             return self.pages
+        await self.gate.wait()
+        if self.picture:
+            Path(f"{about['prefix']}-page.png").write_bytes(self.picture)
         return {**ADMITTED, "refusal": None if about["force"] else self.refusal}
 
     async def close(self) -> None:

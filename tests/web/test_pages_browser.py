@@ -162,7 +162,7 @@ def test_a_whole_rejection_needs_no_single_decision(site: Site) -> None:
     page.get_by_label("Reader's name").fill("Dr Diallo")
     page.get_by_label("I have read the ECG myself.").check()
     page.get_by_role("button", name="Confirm").click()
-    page.get_by_text("Confirmed by Dr Diallo").first.wait_for()
+    page.get_by_text("Rejected as a whole: do not use it. (Dr Diallo)").first.wait_for()
     assert '"overall": "rejected"' in site.service.calls[-1][2]
 
 

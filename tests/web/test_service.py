@@ -31,6 +31,33 @@ def test_every_page_of_a_document_is_a_reading_of_its_own(tmp_path: Path) -> Non
     assert len(logged(tmp_path)) == len(set(logged(tmp_path))) == 3
 
 
+def test_a_search_finds_words_of_a_page_in_any_alphabet(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with serving(tmp_path) as (service, _pages, model):
+            model.answers = ["Sinus rhythm.", "Atrial flutter.", "No."]
+            first, second = [
+                (await service.submit(b"1", name, source="local"))[0]
+                for name in ("\u00c9CG 100%.png", "b_c.png")
+            ]
+            await settled(service, first)
+            await settled(service, second)
+            await service.confirm(first, {**AGREED, "conclusion": "\u0939\u0943\u0926\u092f"})
+            await service.ask(second, "Is it \u00dcbel?")
+            await settled(service, second)
+
+            async def matches(text: str) -> list[str]:
+                return [r.id for r in await service.readings(text=text)]
+
+            for words in ("\u00e9cg", "SINUS", "\u0939\u0943\u0926", "0%"):
+                assert await matches(words) == [first], words
+            for words in ("flutter", "\u00fcbel", "b_c", "no."):
+                assert await matches(words) == [second], words
+            for words in ("page_sha256", "verdict", "answers", "' OR 1=1", "\\u0939"):
+                assert await matches(words) == [], words
+
+    run(test)
+
+
 def test_a_question_about_the_page_in_the_kv_cache_comes_first(tmp_path: Path) -> None:
     async def test() -> list[str]:
         async with serving(tmp_path) as (service, _pages, model):
