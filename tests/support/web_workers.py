@@ -23,6 +23,8 @@ from pulse_edge.web.service import Service
 
 T = TypeVar("T")
 
+AGREED = {"reader": "Dr Amina Diallo", "texts": [{"answer": 0, "decision": "agreed"}]}
+"""What a reader confirms."""
 ADMITTED = {"admission": {"verdict": "good"}, "measurements": None, "pictures": {}}
 
 

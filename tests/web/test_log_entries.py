@@ -7,7 +7,7 @@ import datetime
 from pathlib import Path
 
 import pytest
-from web_workers import logged, run, serving, settled, until
+from web_workers import AGREED, logged, run, serving, settled, until
 
 from pulse_edge.audit_log.log import AuditLog
 from pulse_edge.errors import AuditLogError, UsageError
@@ -106,7 +106,6 @@ def test_while_nothing_can_be_logged_a_reader_hears_why(
     run(test)
 
 
-AGREED = {"reader": "Dr Amina Diallo", "texts": [{"answer": 0, "decision": "agreed"}]}
 REJECTED = {"reader": "Dr Ben Okri", "overall": "rejected"}
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from web_workers import logged, run, serving, settled, until
+from web_workers import AGREED, logged, run, serving, settled, until
 
 from pulse_edge.audit_log.log import AuditLog
 from pulse_edge.errors import KitError, PageFailed, ScanError, ServeError, UsageError
