@@ -37,6 +37,9 @@ STRAIGHT_MM = 0.1
 """A page whose grid lies as near as that to an even one everywhere is straight."""
 COLOURED = 3.5
 """The same for lines that are told from ink by their colour."""
+COLOURED_INK = 0.65
+"""Tint of the trace over that of the clearest lines from which on its limbs would draw the lines
+towards themselves: black ink in 28 photographs has 0.25 to 0.54, a dark red trace 0.8."""
 COARSE_MM = 7.0
 """Sigma of the window over which phases are smoothed to be unwrapped."""
 CROWDED = 0.05
@@ -158,15 +161,16 @@ def follow_grid(shades: Shades, across: float, down: float) -> GridMap:
     Lines 5 mm apart are followed where there are any, as they cannot be taken for their neighbours,
     else those 1 mm apart. Upright limbs of the trace would draw the lines of a grid towards
     themselves: by 0.1 mm in photographs. So a coloured grid is followed by its colour alone; with
-    any other, what is trace or print is left out.
+    any other grid, or a coloured trace, what is trace or print is left out.
     """
     every = np.ones_like(shades.trace)
     free = cv2.dilate(shades.trace.astype(np.uint8), np.ones((5, 5), np.uint8)) == 0
     ways = [free]
     if float(shades.trace[::2, ::2].mean()) > CROWDED:  # perhaps the lines of the grid are so dark
         ways.append(every)
+    by_colour = free if _has_coloured_ink(shades) else every
     for spacing, finest in ((SPACING_MM, FINE), (1.0, 3.5 * FINE)):
-        coloured = _followed(shades.tint, every, across, down, (spacing, finest))
+        coloured = _followed(shades.tint, by_colour, across, down, (spacing, finest))
         if coloured is not None and coloured[1] > COLOURED:
             return coloured[0]
         tried = [_followed(shades.dark, way, across, down, (spacing, finest)) for way in ways]
@@ -174,6 +178,14 @@ def follow_grid(shades: Shades, across: float, down: float) -> GridMap:
         if best is not None:
             return best[0]
     return even(across, down)
+
+
+def _has_coloured_ink(shades: Shades) -> bool:
+    """Whether the trace has a tint that could be taken for that of the grid's lines."""
+    if not shades.trace.any():
+        return False
+    lines = float(np.quantile(shades.tint[::2, ::2], 0.98))
+    return float(np.median(shades.tint[shades.trace])) > COLOURED_INK * lines
 
 
 def _followed(

@@ -17,6 +17,11 @@ MEDIA = {
     "json": "application/json",
     "fhir.json": "application/fhir+json",
 }
+STYLED = (
+    "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'; sandbox"
+)
+"""Content-Security-Policy of the HTML report, which holds its style itself and no script."""
 
 
 def routes(service: Service, options: ServeOptions) -> list[Route]:
@@ -38,7 +43,8 @@ def routes(service: Service, options: ServeOptions) -> list[Route]:
             return problem(request, 404, "There is no such report.", "not_found")
         except PulseEdgeError as e:
             return program_error(request, e)
-        return Response(content, media_type=media)
+        headers = {"content-security-policy": STYLED} if form == "html" else {}
+        return Response(content, headers=headers, media_type=media)
 
     return [
         Route("/r/{id}/picture/{kind}", picture),

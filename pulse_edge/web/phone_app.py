@@ -5,7 +5,8 @@ This application listens on a port of its own, so that nothing else can be reach
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any
 
 from starlette.applications import Starlette
@@ -31,6 +32,8 @@ from pulse_edge.web.uploads import Receiver, submit
 
 PAGES_PER_HOUR = 60
 """Pages of one phone; a ward round has fewer."""
+UPLOADS_AT_ONCE = 2
+"""Uploads of one phone at the same time, of the eight that are received for all of them."""
 WRONG_CODES_PER_MINUTE = 10
 """Wrong pairing codes from one address."""
 PICTURES = ("overlay", "trace", "thumb")
@@ -69,6 +72,7 @@ class _PhonePages:
         self._port, self._service, self._phones = port, port.service, port.phones
         self._receiver = Receiver(port.service, options)
         self._uploads = RateLimit(PAGES_PER_HOUR, 3600)
+        self._receiving: Counter[str] = Counter()
         self._codes = RateLimit(WRONG_CODES_PER_MINUTE, 60)
 
     def routes(self) -> list[BaseRoute]:
@@ -137,11 +141,18 @@ class _PhonePages:
         phone = self._phone(request)
         if not self._uploads.allows(phone.id):
             return self._too_many(request)
-        form = await self._receiver.form(request)
+        if self._receiving[phone.id] >= UPLOADS_AT_ONCE:
+            why = "This phone sends other pages already. Wait a moment."
+            return problem(request, 429, why, "busy")
+        self._receiving[phone.id] += 1
+        try:
+            form = await self._receiver.form(_OfPhone(request, self._phone))
+        finally:
+            self._receiving[phone.id] -= 1
         if isinstance(form, Response):
             return form
         try:
-            self._phone(request)  # it may have been disconnected while the picture came in
+            self._phone(request)  # it may have been disconnected meanwhile
             if not all(self._uploads.allows(phone.id) for _file in form.files[1:]):
                 return self._too_many(request)
             about = {"source": "phone", "owner": phone.id}
@@ -204,6 +215,24 @@ class _PhonePages:
         encrypted = self._port.fingerprint is not None
         shared = {"about": about, "encrypted": encrypted, "version": version}
         return templating.page(request, name, {**shared, **values})
+
+
+class _OfPhone(Request):
+    """A request whose body ends with an error when its phone is disconnected.
+
+    A phone that was disconnected would else hold a place for uploads as long as its body trickles.
+    """
+
+    def __init__(self, request: Request, phone: Callable[[Request], Phone]) -> None:
+        """`phone` returns the phone of a request, or raises HTTPException."""
+        super().__init__(request.scope, request.receive)
+        self._phone = phone
+
+    async def stream(self) -> AsyncGenerator[bytes, None]:
+        """Yield the pieces of the body. Raises HTTPException."""
+        async for piece in super().stream():
+            self._phone(self)
+            yield piece
 
 
 def version(reading: Reading) -> str:

@@ -33,11 +33,18 @@ def remove(store: Store, reading: str) -> None:
             db.execute("DELETE FROM uploads WHERE id = ?", row)
     if is_last:
         store.upload_path(row[0]).unlink(missing_ok=True)
+    remove_orphans(store, reading)
+    with store.database.explained():  # the write-ahead log holds the rows too
+        store.database.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def remove_orphans(store: Store, reading: str) -> None:
+    """Remove the pictures of a page that was removed, also while they were made."""
+    if store.database.one("SELECT 1 FROM readings WHERE id = ?", (reading,)) is not None:
+        return
     for path in (store.folder / PICTURES).iterdir():
         if path.name.startswith(f"{reading}-"):
             path.unlink(missing_ok=True)
-    with store.database.explained():  # the write-ahead log holds the rows too
-        store.database.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def sweep(store: Store) -> list[str]:
@@ -64,6 +71,11 @@ def _remove_stray_files(store: Store) -> None:
     for path in (store.folder / PICTURES).iterdir():
         if path.name[:ID_LENGTH] not in readings and not path.name.startswith("."):
             path.unlink(missing_ok=True)
+
+
+def present_day() -> str:
+    """Return the local day whose beginning was the last time to remove, ISO 8601."""
+    return today()
 
 
 def seconds_to_next_day() -> float:

@@ -13,7 +13,7 @@ from typing import Protocol
 from urllib.parse import parse_qs, urlsplit
 
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import HTMLResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pulse_edge.web.access import Identity, csrf_token
@@ -34,6 +34,12 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(self), microphone=(), geolocation=()",
 }
+OPENED = (
+    '<!doctype html><html lang="en"><meta charset="utf-8"><title>pulse-edge</title>'
+    '<meta http-equiv="refresh" content="0; url=/"><p><a href="/">pulse-edge</a></p></html>\n'
+)
+"""Answer to the link that opens a session. It comes from a file or another program, and after a
+redirect browsers count that as another site, to which they send no strict cookie."""
 
 
 def allowed_hosts(names: Sequence[str], port: int) -> frozenset[str]:
@@ -174,7 +180,7 @@ class Guard:
                 "--open` again: it opens a new one."
             )
             return problem(request, 403, why, "link")
-        response = RedirectResponse("/", 303)
+        response = HTMLResponse(OPENED)
         secure = request.url.scheme == "https"
         name = self._access.cookie
         response.set_cookie(name, cookie, httponly=True, samesite="strict", secure=secure)

@@ -34,6 +34,7 @@ from pulse_edge.web.readings import (
     Turn,
     check_question,
 )
+from pulse_edge.web.search import HOLDS_TEXT
 from pulse_edge.web.store import Entry, Store
 from pulse_edge.web.work import Work
 
@@ -136,16 +137,16 @@ class Service:
         before: str | None = None,
         owner: str | None = None,
     ) -> list[Reading]:
-        """Return readings, newest first: of a local `day` (ISO 8601), with `text` in name or answer,
-        older than the reading `before`, of a phone."""
+        """Return readings, newest first: of a local `day` (ISO 8601), with `text` in its name, in the
+        model's texts or in the reader's, older than the reading `before`, of a phone."""
         where, values = ["1"], []
         for condition, value in (("r.day = ?", day), ("u.owner = ?", owner)):
             if value is not None:
                 where.append(condition)
                 values.append(value)
         if text:
-            where.append("(instr(lower(r.name), lower(?)) OR instr(lower(r.report), lower(?)))")
-            values += [text, text]
+            where.append(HOLDS_TEXT)
+            values.append(text)
         if before is not None:
             where.append("r.number < (SELECT number FROM readings WHERE id = ?)")
             values.append(before)

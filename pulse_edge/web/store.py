@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from pulse_edge.common import times
 from pulse_edge.common.database import Database
 from pulse_edge.errors import PulseEdgeError
+from pulse_edge.web import search
 from pulse_edge.web.readings import PageRequest, Reading, Turn
 from pulse_edge.web.schema import KIND
 
@@ -75,6 +76,7 @@ class Store:
                 (folder / name).mkdir(mode=0o700, exist_ok=True)
             with self.database.explained():
                 self.database.connection.execute("PRAGMA secure_delete = ON")
+                search.prepare(self.database.connection)
             self.database.begin()
         except BaseException:
             self.close()

@@ -28,6 +28,8 @@ from pulse_edge.web.store import PICTURES, Job, Store, Stored
 T = TypeVar("T")
 LOG_PAUSE = 5.0
 """Seconds until the audit log is tried again after an error."""
+DAY_PAUSE = 600.0
+"""Seconds between two looks at the date."""
 RETRY_SECONDS = 60.0
 """Until a kit that could not be used is tried again: memory may be free by then."""
 NEWEST_SHARE = 0.3
@@ -184,6 +186,7 @@ class Work:
             each = seconds if self.check_seconds is None else self.check_seconds
             self.check_seconds = each + (seconds - each) * NEWEST_SHARE
             await self.stored(self.store.checked, id, checked, checked.pop("refusal"))
+            await self.stored(retention.remove_orphans, self.store, id)
             self.job_added()
 
     def page_job(self, page: Stored) -> dict[str, Any]:
@@ -206,9 +209,15 @@ class Work:
         return page_options.for_page(self.request, page.request, force=page.forced)
 
     async def _remove_daily(self) -> None:
-        """Remove at the beginning of each day what was stored until the day before."""
+        """Remove at the beginning of each day what was stored until the day before.
+
+        The time in which a laptop sleeps does not count for a pause, so pauses are short.
+        """
+        day = retention.present_day()  # what is over by now was removed at the start
         while True:
-            await asyncio.sleep(retention.seconds_to_next_day())
+            await asyncio.sleep(min(retention.seconds_to_next_day(), DAY_PAUSE))
+            if day == (day := retention.present_day()):
+                continue
             for reading in await self.stored(retention.sweep, self.store):
                 self.watchers.changed(reading)
             with contextlib.suppress(AuditLogError):
@@ -229,7 +238,7 @@ class Work:
                 _log.error("%s", one_line(str(e)))
                 await self._wait_to_load(e)
                 continue
-            self.page_seconds = self.model.state.about.get("page_seconds", self.page_seconds)
+            self.page_seconds = self.page_seconds or self.model.state.about.get("page_seconds")
             self._new_job.clear()
             job = await self.stored(self.store.next_job, self._cached)
             if job is None:

@@ -53,6 +53,25 @@ def test_every_layout_is_traced_into_its_leads(layout: str) -> None:
     assert min(signal.scores) > 0.8
 
 
+def test_limbs_of_a_coloured_trace_do_not_bend_the_grid() -> None:
+    """A dark red trace has a tint as the lines have, and would draw them towards itself."""
+    style = PageStyle(
+        px_per_mm=4.2,
+        row_mm=32.0,
+        minor=(247, 197, 197),
+        major=(242, 144, 144),
+        minor_mm=0.15,
+        major_mm=0.3,
+        ink=(90, 10, 20),
+        ink_px=2.2,
+        pulse="none",
+        join="none",
+    )
+    page = draw(recording(), style)
+    signal = traced(page).signal
+    assert np.median([snr(page, lead, signal.millivolts[n]) for n, lead in enumerate(LEADS)]) > 14
+
+
 @pytest.mark.parametrize("join", ["none", "bar", "ticks", "dots", "gap"])
 def test_what_separates_columns_is_no_trace(join: str) -> None:
     page = draw(recording(), PageStyle(join=join))

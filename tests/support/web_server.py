@@ -81,7 +81,7 @@ class WebServer:
     def browser(self) -> httpx.Client:
         """A client with a session, as a browser has it."""
         opened = httpx.get(self.link())
-        assert opened.status_code == 303
+        assert opened.status_code == 200
         return httpx.Client(base_url=self.address, cookies=opened.cookies, timeout=DEADLINE)
 
     def upload(self, name: str = "page.png", content: bytes | None = None) -> str:

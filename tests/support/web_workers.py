@@ -23,6 +23,8 @@ from pulse_edge.web.service import Service
 
 T = TypeVar("T")
 
+AGREED = {"reader": "Dr Amina Diallo", "texts": [{"answer": 0, "decision": "agreed"}]}
+"""What a reader confirms."""
 ADMITTED = {"admission": {"verdict": "good"}, "measurements": None, "pictures": {}}
 
 
@@ -35,6 +37,11 @@ class Pages:
         self.errors: dict[str, list[Exception]] = {}
         """Name of a page -> what its next jobs raise."""
         self.jobs: list[dict[str, Any]] = []
+        self.gate = asyncio.Event()
+        """Checks wait for it."""
+        self.gate.set()
+        self.picture = b""
+        """A picture that each check writes."""
 
     def start(self) -> None:
         pass
@@ -45,6 +52,9 @@ class Pages:
             raise errors.pop(0)
         if do == "count":
             return self.pages
+        await self.gate.wait()
+        if self.picture:
+            Path(f"{about['prefix']}-page.png").write_bytes(self.picture)
         return {**ADMITTED, "refusal": None if about["force"] else self.refusal}
 
     async def close(self) -> None:
@@ -57,6 +67,8 @@ class Model:
     def __init__(self) -> None:
         self.state = ModelState("ready")
         self.jobs: list[Mapping[str, Any]] = []
+        self.page_seconds: float | None = None
+        """What it says that a page takes."""
         self.answers: list[Any] = []
         """A text; an exception; or a text to speak before the job waits to be stopped, in a list.
         """
@@ -94,7 +106,8 @@ class Model:
                 return {"event": "stopped"}
             return {"event": "done", "report": self._report(job, text), "ended": "broken off"}
         event_seen({"event": "text", "text": answer})
-        return {"event": "done", "report": self._report(job, answer), "ended": "whole"}
+        done = {"event": "done", "report": self._report(job, answer), "ended": "whole"}
+        return done | {"page_seconds": self.page_seconds}
 
     def _report(self, job: Mapping[str, Any], text: str) -> dict[str, Any]:
         question = job.get("question", "What?")

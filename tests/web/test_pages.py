@@ -86,6 +86,11 @@ def test_a_reading_is_unconfirmed_until_a_reader_confirms_it(browser) -> None:
     assert "Confirmed by Dr Amina Diallo" in confirmed
 
 
+def test_a_text_that_streams_is_unconfirmed_too(browser) -> None:
+    page = words(browser.get("/r/reading").text)
+    assert "Unconfirmed: requires physician overread Ventricular rate 81 bpm." in page
+
+
 def test_the_readers_conclusion_stands_above_what_the_software_says(browser) -> None:
     page = browser.get("/r/confirmed").text
     assert page.index(CONFIRMATION["conclusion"]) < page.index('id="contradictions"')

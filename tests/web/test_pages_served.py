@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+import webbrowser
 
 import pytest
 from browsers import Complaints, chromium
 from web_server import DEADLINE, PAGE, WebServer
+
+from pulse_edge.web.server import open_link
 
 pytest.importorskip("playwright", reason="needs Playwright, of the development tools")
 
@@ -30,6 +33,7 @@ def session(browser, server: WebServer, **options):
     page = context.new_page()
     page.complaints = Complaints(context)
     page.goto(server.link())
+    page.wait_for_url("**/")
     return page
 
 
@@ -50,6 +54,19 @@ def upload(page) -> None:
 def read(page) -> None:
     """Wait until the answer is whole."""
     page.get_by_role("link", name="Review and confirm").wait_for()
+
+
+def test_the_file_that_opens_the_page_opens_a_session(
+    browser, server: WebServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr(webbrowser, "open", opened.append)
+    open_link(server.folder, server.link())
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.goto(opened[0])
+        page.wait_for_url("http://**/")
+        page.get_by_label("Choose a file").wait_for(state="attached", timeout=DEADLINE * 1000)
 
 
 def test_from_the_upload_to_the_confirmed_print(page) -> None:

@@ -207,6 +207,47 @@ def test_every_page_of_an_upload_counts_for_the_limit_of_a_phone(
     assert sent.count('class="entry"') <= PAGES_PER_HOUR
 
 
+def trickle(server: WebServer, client: httpx.Client) -> ssl.SSLSocket:
+    """A connection on which an upload of the phone has begun."""
+    csrf = csrf_of(client.get("/p/").text)
+    context = ssl.create_default_context(cafile=str(server.folder / "phone-certificate.pem"))
+    where = (client.base_url.host, client.base_url.port)
+    connection = context.wrap_socket(
+        socket.create_connection(where, timeout=DEADLINE), server_hostname=client.base_url.host
+    )
+    head = [
+        "POST /p/upload HTTP/1.1",
+        f"Host: {where[0]}:{where[1]}",
+        f"Cookie: pulse_edge_phone={client.cookies['pulse_edge_phone']}",
+        "Content-Type: multipart/form-data; boundary=x",
+        "Content-Length: 999999",
+    ]
+    form = [
+        *("--x", 'Content-Disposition: form-data; name="csrf"', "", csrf, "--x"),
+        'Content-Disposition: form-data; name="file"; filename="a.png"',
+    ]
+    connection.sendall("\r\n".join([*head, "", *form, "", "half"]).encode())
+    return connection
+
+
+def test_a_disconnected_phone_sends_nothing_more(
+    server: WebServer, laptop: httpx.Client, phone: httpx.Client
+) -> None:
+    uploads = server.folder / "uploads"
+    with paired(server, laptop) as client:
+        before = set(uploads.iterdir())
+        with trickle(server, client) as first, trickle(server, client):
+            wait_for(lambda: len(set(uploads.iterdir()) - before) == 2)
+            assert send(client, b"third").status_code == 429
+            id = re.findall(r"/phone/([\w-]+)/revoke", laptop.get("/phone").text)[-1]
+            csrf = csrf_of(laptop.get("/phone").text)
+            assert laptop.post(f"/phone/{id}/revoke", data={"csrf": csrf}).status_code == 303
+            first.sendall(b"more")
+            assert first.recv(100).startswith(b"HTTP/1.1 401")
+            wait_for(lambda: len(set(uploads.iterdir()) - before) == 1)
+    assert send(phone, b"no picture").status_code == 303
+
+
 def test_a_picture_whose_file_is_gone_is_not_found(server: WebServer, phone: httpx.Client) -> None:
     id = send(phone).headers["location"].rpartition("/")[2]
     server.wait(id, "waiting", "reading", "done")

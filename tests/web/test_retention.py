@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from web_workers import logged, run, serving, settled, until
 
 from pulse_edge.inference.request import OutputOptions
-from pulse_edge.web import retention
+from pulse_edge.web import retention, work
 
 
 def test_removal_leaves_the_entry_alone(tmp_path: Path) -> None:
@@ -36,6 +37,40 @@ def test_removal_leaves_the_entry_alone(tmp_path: Path) -> None:
         "lock",
         "pulse-edge-folder.json",
     }
+
+
+def test_a_page_that_is_removed_while_it_is_checked_leaves_no_picture(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with serving(tmp_path) as (service, pages, _model):
+            pages.gate.clear()
+            pages.picture = b"a patient"
+            (id,) = await service.submit(b"1", "page", source="local")
+            while not any(job["do"] == "prepare" for job in pages.jobs):
+                await asyncio.sleep(0.01)
+            await service.remove(id)
+            pages.gate.set()
+            (other,) = await service.submit(b"2", "page", source="local")
+            await settled(service, other)
+            assert {p.name[:22] for p in (tmp_path / "web" / "pictures").iterdir()} == {other}
+
+    run(test)
+
+
+def test_a_new_day_is_noticed_however_the_night_was_spent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test() -> None:
+        async with serving(tmp_path) as (service, _pages, _model):
+            (id,) = await service.submit(b"1", "page", source="local")
+            await settled(service, id)
+            await service.confirm(id, AGREED)
+            day = (datetime.date.today() + datetime.timedelta(1)).isoformat()
+            monkeypatch.setattr(retention, "today", lambda: day)
+            while await service.readings():
+                await asyncio.sleep(0.01)
+
+    monkeypatch.setattr(work, "DAY_PAUSE", 0.01)
+    run(test)
 
 
 def test_who_watches_a_page_hears_of_its_removal(tmp_path: Path) -> None:

@@ -68,6 +68,15 @@ def test_documents_and_pictures_of_a_page(
     assert answer.content.startswith(begins)
 
 
+def test_the_html_report_keeps_its_style_and_runs_no_script(server: WebServer, read: str) -> None:
+    with server.program() as client:
+        policies = client.get(f"/r/{read}/report.html").headers.get_list("content-security-policy")
+    assert len(policies) == 1
+    assert "style-src 'unsafe-inline'" in policies[0]
+    assert "default-src 'none'" in policies[0]
+    assert policies[0].endswith("sandbox")
+
+
 def test_the_fhir_bundle_holds_the_trace(server: WebServer, read: str) -> None:
     with server.program() as client:
         bundle = json.loads(client.get(f"/r/{read}/report.fhir.json").content)
