@@ -88,10 +88,12 @@ def digitise(
         across, down = across * shrink, down * shrink
     page, grid = find_grid(page, across, down) if has_grid else (page, even(across, down))
     ink = without_frame(find_ink(page, grid, has_grid=has_grid))
+    height, width = page.shape[:2]
+    del page  # 25 MB of a large photograph, while its rows are followed
     lines = traced_rows(ink, [y * shrink for y in rows], {layout.count for layout in LAYOUTS})
     pulses = find_pulses(lines, across, down)
     if not has_grid:
-        grid = levelled(grid, tilt_of(lines, pulses), page.shape[1], page.shape[0])
+        grid = levelled(grid, tilt_of(lines, pulses), width, height)
     if not lines and len(rows) > 1:
         return nothing(
             "No trace could be told from the grid, whose lines are as dark as the trace."
@@ -107,7 +109,7 @@ def digitise(
         _plots(lines, spans, choices[0][0], grid, pulses),
         pulses,
         scale,
-        page.shape[1],
+        width,
         shrink,
     )
     long_enough = [
