@@ -164,18 +164,18 @@ class _Worker:
         encoded: list[EncodedPage],
     ) -> dict[str, Any]:
         """Answer a job and return the report; the lists show a stopped job how far it came."""
-        encoded.append(self._encoded(model, session, job))
-        page, limit = encoded[0], session.request.answer.max_tokens
         is_question = job["do"] == "ask"
-        grammar = None if is_question else session.request.answer.grammar
-        if grammar is not None:
-            model.check_grammar(grammar, limit)
-        rules = None if grammar is None else grammar.text
         questions: Sequence[str] = (
             [job["question"]] if is_question else session.request.answer.questions
         )
         judged = self._pace.findings if session.wants_findings and not is_question else 0
         self._pace.begin(questions=len(questions), findings=judged)
+        encoded.append(self._encoded(model, session, job))
+        page, limit = encoded[0], session.request.answer.max_tokens
+        grammar = None if is_question else session.request.answer.grammar
+        if grammar is not None:
+            model.check_grammar(grammar, limit)
+        rules = None if grammar is None else grammar.text
         history = [(question, answer) for question, answer in job.get("history", ())]
         for question in questions:
             answering.append(model.ask(page, question, limit, history, grammar=rules))

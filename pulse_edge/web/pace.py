@@ -91,8 +91,11 @@ class Pace:
             return None
         now = self.clock()
         if stage != self._stage or done < self._done:
+            # A stage began when the one before it ended; an answer, with its first token.
+            follows = stage != "answer" and self._stage not in ("", stage)
+            start, first = (self._now, 0) if follows else (now, done)
             self._end_stage()
-            self._stage, self._start, self._first = stage, now, done
+            self._stage, self._start, self._first = stage, start, first
         self._now, self._done, self._total = now, done, total
         progressed = done - self._first
         if stage == "answer":

@@ -238,7 +238,7 @@ class Work:
                 _log.error("%s", one_line(str(e)))
                 await self._wait_to_load(e)
                 continue
-            self.page_seconds = self.model.state.about.get("page_seconds", self.page_seconds)
+            self.page_seconds = self.page_seconds or self.model.state.about.get("page_seconds")
             self._new_job.clear()
             job = await self.stored(self.store.next_job, self._cached)
             if job is None:

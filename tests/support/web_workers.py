@@ -23,6 +23,8 @@ from pulse_edge.web.service import Service
 
 T = TypeVar("T")
 
+AGREED = {"reader": "Dr Amina Diallo", "texts": [{"answer": 0, "decision": "agreed"}]}
+"""What a reader confirms."""
 ADMITTED = {"admission": {"verdict": "good"}, "measurements": None, "pictures": {}}
 
 
@@ -65,6 +67,8 @@ class Model:
     def __init__(self) -> None:
         self.state = ModelState("ready")
         self.jobs: list[Mapping[str, Any]] = []
+        self.page_seconds: float | None = None
+        """What it says that a page takes."""
         self.answers: list[Any] = []
         """A text; an exception; or a text to speak before the job waits to be stopped, in a list.
         """
@@ -102,7 +106,8 @@ class Model:
                 return {"event": "stopped"}
             return {"event": "done", "report": self._report(job, text), "ended": "broken off"}
         event_seen({"event": "text", "text": answer})
-        return {"event": "done", "report": self._report(job, answer), "ended": "whole"}
+        done = {"event": "done", "report": self._report(job, answer), "ended": "whole"}
+        return done | {"page_seconds": self.page_seconds}
 
     def _report(self, job: Mapping[str, Any], text: str) -> dict[str, Any]:
         question = job.get("question", "What?")

@@ -75,8 +75,8 @@ def test_the_wait_for_a_first_unit_counts() -> None:
 def run(pace: Pace, clock: Clock, stage: str, units: int, seconds: float) -> None:
     """Let a stage pass at an even pace."""
     for done in range(units + 1):
+        clock.now += seconds / units if done else 0.0
         pace.left(stage, done, units)
-        clock.now += seconds / units
 
 
 def test_without_a_profile_the_first_page_teaches_the_second() -> None:
@@ -89,6 +89,17 @@ def test_without_a_profile_the_first_page_teaches_the_second() -> None:
     learning.answered(tiles=5, image_tokens=600, tokens=[40])
     assert learning.page() == pytest.approx(10.0 + 30.0 + 20.0)
     assert learning.left("prefill", 0, 600) == pytest.approx(30.0 + 20.0)
+
+
+def test_a_stage_of_one_step_is_timed_from_the_end_of_the_one_before() -> None:
+    clock = Clock()
+    learning = pace(None, clock)
+    run(learning, clock, "encode", 5, 10.0)
+    clock.now += 30.0
+    learning.left("prefill", 600, 600)
+    run(learning, clock, "answer", 100, 50.0)
+    learning.answered(tiles=5, image_tokens=600, tokens=[100])
+    assert learning.page() == pytest.approx(10.0 + 30.0 + 50.0)
 
 
 def test_the_length_of_an_answer_is_learnt() -> None:
