@@ -104,14 +104,8 @@ def digitise(
         return nothing(f"{count} of traces found, which is no layout of twelve leads.")
     spans = extents(lines, pulses, ink)
     scale = _scale(ink, pulses, spans, has_grid=has_grid)
-    facts = _facts(
-        lines,
-        _plots(lines, spans, choices[0][0], grid, pulses),
-        pulses,
-        scale,
-        width,
-        shrink,
-    )
+    plots = _plots(lines, spans, choices[0][0], grid, pulses)
+    facts = _facts(lines, plots, pulses, scale, width, shrink)
     long_enough = [
         (layout, p) for layout, p in choices if facts.seconds >= SHORTEST * layout.columns
     ]
