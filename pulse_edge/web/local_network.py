@@ -36,9 +36,10 @@ def own_address(named: str | None = None) -> str:
         ):
             asking.connect((target, 9))
             address = ipaddress.ip_address(asking.getsockname()[0])
-            if not address.is_loopback and not address.is_unspecified:
+            # A public address would show the port to the Internet: that takes --phone-address.
+            if address.is_private and not address.is_loopback and not address.is_unspecified:
                 return str(address)
     raise ServeError(
-        "--phone: this laptop has no address in a local network. Connect it to the Wi-Fi of the "
+        "--phone: this laptop has no address in a private network. Connect it to the Wi-Fi of the "
         "ward, or name its address with --phone-address."
     )

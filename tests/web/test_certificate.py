@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import socket
 import ssl
 import stat
 from pathlib import Path
@@ -70,3 +71,22 @@ def test_an_address_of_no_machine_is_an_error(named: str) -> None:
 
 def test_a_named_address_is_taken(tmp_path: Path) -> None:
     assert own_address(ADDRESS) == ADDRESS
+
+
+@pytest.mark.parametrize(("address", "taken"), [("192.168.1.20", True), ("8.8.8.8", False)])
+def test_an_address_of_the_internet_is_taken_only_where_it_is_named(
+    monkeypatch: pytest.MonkeyPatch, address: str, taken: bool
+) -> None:
+    class Asking(socket.socket):
+        def connect(self, _target: object) -> None:
+            pass
+
+        def getsockname(self) -> tuple[str, int]:
+            return address, 9
+
+    monkeypatch.setattr(socket, "socket", Asking)
+    if taken:
+        assert own_address() == address
+    else:
+        with pytest.raises(ServeError, match="--phone-address"):
+            own_address()
