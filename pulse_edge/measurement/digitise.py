@@ -88,10 +88,12 @@ def digitise(
         across, down = across * shrink, down * shrink
     page, grid = find_grid(page, across, down) if has_grid else (page, even(across, down))
     ink = without_frame(find_ink(page, grid, has_grid=has_grid))
+    height, width = page.shape[:2]
+    del page  # 25 MB of a large photograph, while its rows are followed
     lines = traced_rows(ink, [y * shrink for y in rows], {layout.count for layout in LAYOUTS})
     pulses = find_pulses(lines, across, down)
     if not has_grid:
-        grid = levelled(grid, tilt_of(lines, pulses), page.shape[1], page.shape[0])
+        grid = levelled(grid, tilt_of(lines, pulses), width, height)
     if not lines and len(rows) > 1:
         return nothing(
             "No trace could be told from the grid, whose lines are as dark as the trace."
@@ -102,14 +104,8 @@ def digitise(
         return nothing(f"{count} of traces found, which is no layout of twelve leads.")
     spans = extents(lines, pulses, ink)
     scale = _scale(ink, pulses, spans, has_grid=has_grid)
-    facts = _facts(
-        lines,
-        _plots(lines, spans, choices[0][0], grid, pulses),
-        pulses,
-        scale,
-        page.shape[1],
-        shrink,
-    )
+    plots = _plots(lines, spans, choices[0][0], grid, pulses)
+    facts = _facts(lines, plots, pulses, scale, width, shrink)
     long_enough = [
         (layout, p) for layout, p in choices if facts.seconds >= SHORTEST * layout.columns
     ]

@@ -113,7 +113,7 @@ class Pace:
         return max(0.0, unit * (total - done) - elapsed) + after
 
     def _end_stage(self) -> None:
-        """Learn the pace of a stage of which at least half was seen."""
+        """Learn the pace of a stage if at least half of it was seen."""
         progressed = self._done - self._first
         if self._stage and progressed > 0 and 2 * progressed >= self._total:
             self._unit[self._stage] = (self._now - self._start) / progressed
