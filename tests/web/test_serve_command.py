@@ -116,7 +116,7 @@ def test_open_hands_the_browser_a_private_file_also_of_a_running_server(server: 
     assert stat.S_IMODE(opened.stat().st_mode) == 0o600
     assert before in opened.read_text()
     assert before.partition("token=")[2] not in note.read_text()
-    assert httpx.get(before).status_code == 303
+    assert httpx.get(before).status_code == 200
 
 
 def test_the_link_of_a_killed_server_is_not_opened(tmp_path: Path) -> None:
