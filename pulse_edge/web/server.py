@@ -234,7 +234,7 @@ def config(
         http=type("Protocol", (BoundedProtocol,), limits),
         ws="none",
         lifespan="off",
-        log_level="warning",
+        log_level="error",  # warnings are about strangers' requests, which anyone can send
         access_log=False,
         server_header=False,
         date_header=False,

@@ -85,6 +85,18 @@ def test_a_length_beyond_the_limit_is_refused_before_the_body_comes(listening: L
         assert connection.recv(100).startswith(b"HTTP/1.1 413")
 
 
+def test_strangers_write_nothing_on_the_terminal(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    upgrade = ("Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13")
+    with Listening(site) as listening:
+        for sent in (b"\x16\x03\x01 no HTTP\r\n\r\n", listening.head("GET", "/", *upgrade)):
+            with listening.connect() as connection:
+                connection.sendall(sent)
+                assert connection.recv(100).startswith(b"HTTP/1.1 ")
+    assert capsys.readouterr().err == ""
+
+
 def test_a_half_upload_leaves_no_file(site: Site, listening: Listening) -> None:
     folder = site.service.options.folder / "uploads"
     with listening.connect() as connection:
