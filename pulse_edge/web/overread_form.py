@@ -215,6 +215,11 @@ def _added(lines: str) -> Iterator[dict[str, Any]]:
     """Yield the findings that the reader added, a line each; those of the fixed list by their key."""
     for line in _unix(lines).splitlines():
         name = " ".join(line.split())
+        if name.casefold().startswith("no ") and name[3:].casefold() in _KEYS:
+            raise UsageError(
+                f"{name}: only findings that are present are added. Decide about its absence in the "
+                "list of findings."
+            )
         if key := _KEYS.get(name.casefold()):
             yield {"statement": key, "verdict": "present"}
         elif name:

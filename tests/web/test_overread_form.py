@@ -132,6 +132,11 @@ def test_differences_are_what_the_reader_decided_otherwise() -> None:
     ]
 
 
+def test_an_absent_finding_is_not_added_as_present() -> None:
+    with pytest.raises(UsageError, match="only findings that are present are added"):
+        decided(added="No atrial fibrillation")
+
+
 def test_an_added_statement_of_the_fixed_list_is_named_by_its_key() -> None:
     assert decided(added="Left ventricular hypertrophy")["added"] == [
         {"statement": "LVH", "verdict": "present"}
