@@ -21,6 +21,12 @@ _VIEW = 640
 """Longer side of the flattened view in pixels."""
 _REACH = 7
 """Pixels of the flattened view that are averaged on each side of a step."""
+_SAMPLE, _BLOCK, _SHALLOW, _DEPTH = 0.2, 6.0, 3.0, 12.0
+"""Periods of the grid: between samples, of a block along an edge, and between which depths a block
+tells whether there is a grid."""
+_CONTINUES = 0.6
+"""Amplitude of the grid outside an edge over that inside from which on it is no edge:
+at the edges of 34 photographed sheets it is at most 0.34, at folds 0.8 to 1.0."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +91,59 @@ def find_edges(work: Pixels, plane: Plane) -> SheetEdges:
             # Axes of `low`: the one that the line runs along, and the other.
             along, over = (0, 1) if swap else (1, 0)
             line = a / k + low[over] - b * low[along], b
+            if _grid_continues(work, plane, side, line):
+                line = None  # a fold or a shadow, and paper on both sides of it
         lines.append(line)
     return SheetEdges(tuple(lines))
+
+
+def _grid_continues(work: Pixels, plane: Plane, side: int, line: tuple[float, float]) -> bool:
+    """Whether the grid goes on outside an edge, as it does where a fold or a shadow looks like one.
+
+    `line` is (a, b) of SheetEdges. The wave of the grid is looked for in blocks of the picture
+    (H, W, 3) on either side of the edge, as deep as the picture is there.
+    """
+    over = 0 if side in (0, 2) else 1
+    way = -1.0 if side < 2 else 1.0
+    centres = project(plane.centres, plane.matrix)
+    along = np.arange(*np.quantile(centres[:, 1 - over], [0, 1]), _SAMPLE)
+    depth = np.arange(_SAMPLE, _DEPTH, _SAMPLE)
+    waves = [_wave(work, plane, over, line, along, way * sign * (depth + 0.3)) for sign in (1, -1)]
+    outside, inside = waves
+    return outside is not None and inside is not None and outside > _CONTINUES * inside
+
+
+def _wave(
+    work: Pixels,
+    plane: Plane,
+    over: int,
+    line: tuple[float, float],
+    along: Float,
+    depth: Float,
+) -> float | None:
+    """The usual amplitude of the grid's wave in blocks next to a line; None where too little of
+    them lies in the picture."""
+    edge = line[0] + line[1] * along[:, None] + depth[None]
+    points = np.stack([edge, np.broadcast_to(along[:, None], edge.shape)], axis=-1)
+    points = points if over == 0 else points[..., ::-1]
+    place = project(points.reshape(-1, 2), np.linalg.inv(plane.matrix)).astype(np.float32)
+    place = place.reshape(*edge.shape, 2)
+    height, width = work.shape[:2]
+    valid = ((place >= 1) & (place < [width - 2, height - 2])).all(axis=-1)
+    grey = cv2.remap(work.min(axis=2), place[..., 0], place[..., 1], cv2.INTER_LINEAR).astype(
+        np.float32
+    )
+    size = round(_BLOCK / _SAMPLE)
+    amplitudes = []
+    for rows in range(0, len(along) - size + 1, size):
+        block = slice(rows, rows + size)
+        part, there = grey[block], valid[block]
+        if there.mean(axis=0).sum() * _SAMPLE < _SHALLOW:  # a single step would look like a wave
+            continue
+        turn = np.exp(2j * np.pi * edge[block])
+        rest = np.where(there, part - part[there].mean(), 0)
+        amplitudes.append(abs((rest * turn).sum()) / there.sum())
+    return float(np.median(amplitudes)) if len(amplitudes) > 2 else None
 
 
 def _right_edge(

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from calibration.synthetic import PageStyle, draw, synthesize
+from calibration.synthetic.distortions import folds
 from pulse_edge.page import admission, reader, rectify
 
 TURNS = {
@@ -98,6 +99,15 @@ def test_page_upside_down_with_kept_pixels_has_negative_odds() -> None:
     flat = rectify.describe(head)
     assert flat.image is head
     assert flat.orientation_log_odds < 0 < rectify.flatten(head).orientation_log_odds
+
+
+def test_a_dark_panel_of_a_folded_page_is_not_cut_off() -> None:
+    """The grid goes on beyond the fold, so the fold is no edge of the sheet."""
+    page = synthetic_page(px_per_mm=8.0)
+    folded = folds(page, 0.5, np.random.default_rng(0))
+    flat = rectify.flatten(Image.fromarray(folded))
+    assert flat.image.width >= 0.98 * folded.shape[1]
+    assert flat.sheet.visible_edges == (False,) * 4
 
 
 def test_grid_gives_the_scale() -> None:
