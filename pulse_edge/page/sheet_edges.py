@@ -106,8 +106,9 @@ def _grid_continues(work: Pixels, plane: Plane, side: int, line: tuple[float, fl
     over = 0 if side in (0, 2) else 1
     way = -1.0 if side < 2 else 1.0
     centres = project(plane.centres, plane.matrix)
-    along = np.arange(*np.quantile(centres[:, 1 - over], [0, 1]), _SAMPLE)
-    depth = np.arange(_SAMPLE, _DEPTH, _SAMPLE)
+    first, last = float(centres[:, 1 - over].min()), float(centres[:, 1 - over].max())
+    along = np.arange(first, last, _SAMPLE, dtype=np.float32)
+    depth = np.arange(_SAMPLE, _DEPTH, _SAMPLE, dtype=np.float32)
     waves = [_wave(work, plane, over, line, along, way * sign * (depth + 0.3)) for sign in (1, -1)]
     outside, inside = waves
     return outside is not None and inside is not None and outside > _CONTINUES * inside
@@ -129,7 +130,7 @@ def _wave(
     place = project(points.reshape(-1, 2), np.linalg.inv(plane.matrix)).astype(np.float32)
     place = place.reshape(*edge.shape, 2)
     height, width = work.shape[:2]
-    valid = ((place >= 1) & (place < [width - 2, height - 2])).all(axis=-1)
+    valid = np.all((place >= 1) & (place < [width - 2, height - 2]), axis=-1)
     grey = cv2.remap(work.min(axis=2), place[..., 0], place[..., 1], cv2.INTER_LINEAR).astype(
         np.float32
     )
