@@ -26,7 +26,7 @@ import httpx
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
 
-from web_kills import (
+from killed_server import (
     TARGETS,
     assert_each_answered_once,
     kill,

@@ -45,14 +45,37 @@ def clinic(tmp_path: Path) -> Path:
     return folder
 
 
+def confirm_a_report(clinic: Path) -> None:
+    """Answer about the page and confirm the report, so that there is something to compare."""
+    run(
+        clinic,
+        "pulse-edge",
+        "interpret",
+        "scan.jpg",
+        "--kit",
+        "KIT",
+        "--format",
+        "json",
+        "-o",
+        "OUT",
+    )
+    (report,) = (clinic / "OUT").glob("*.json")
+    words = ["audit", "confirm", str(report), "--reader", "Dr A. Diallo", "--agree"]
+    run(clinic, "pulse-edge", *words)
+
+
 READERS = ["README.md", "docs/quickstart-clinician.md"]
 CLINIC = [words for name in READERS for words in commands(ROOT / name)]
 
 
 @pytest.mark.parametrize("words", CLINIC, ids=" ".join)
 def test_commands_for_readers_run_on_the_demo_kit(clinic: Path, words: list[str]) -> None:
+    if words[1] == "serve":
+        words = [*words, "--help"]  # it runs until Ctrl-C: see tests/web/test_serve_command.py
     if words[1] in ("interpret", "ask", "batch") and "--kit" not in words:
         words = [*words, "--kit", "KIT"]
+    if words[1:3] == ["audit", "agreement"]:
+        confirm_a_report(clinic)
     assert run(clinic, *words, answers="Is the rhythm regular?\n/quit\n")
 
 

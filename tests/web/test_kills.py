@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from web_kills import TARGETS, assert_each_answered_once, under_kills
+from killed_server import TARGETS, assert_each_answered_once, under_kills
 from web_server import WebServer
 
 PAGES = 6
